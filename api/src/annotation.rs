@@ -1,0 +1,27 @@
+//! Names of the annotations and labels that weft itself reads or writes.
+
+/// On a Node: `ip:port` of its listener for mutual-TLS calls from other nodes.
+pub const MESH_ADDRESS: &str = "weft.dev/mesh-address";
+/// On a Pod: `per-request` or `pooled`; how instances of its components are reused.
+pub const ISOLATION: &str = "weft.dev/isolation";
+/// On a Pod: how many requests one instance serves before it is replaced (1 to 1,000,000).
+pub const MAX_REQUESTS_PER_INSTANCE: &str = "weft.dev/max-requests-per-instance";
+/// On a Pod: how many requests one instance serves at once (1 to 1,000; WASI 0.3 components only above 1).
+pub const MAX_CONCURRENT_REQUESTS: &str = "weft.dev/max-concurrent-requests";
+/// On a Pod: wall-clock limit of one request, as `500ms`, `30s` or `2m`.
+pub const REQUEST_TIMEOUT: &str = "weft.dev/request-timeout";
+/// On a Pod: `http` or `command`, for a component that exports both worlds.
+pub const WORLD: &str = "weft.dev/world";
+
+/// On an EndpointSlice: the Service it belongs to.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// On a Node: its host name, the topology key for spreading by node.
+pub const HOSTNAME: &str = "kubernetes.io/hostname";
+/// On a Namespace: its own name, so that selectors can name it.
+pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+/// On Pods and ReplicaSets of a Deployment: the hash of the pod template.
+pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+/// On a Pod: the container that `kubectl logs` shows when none is named.
+pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+/// On Deployments and ReplicaSets: the revision `kubectl rollout history` lists.
+pub const DEPLOYMENT_REVISION: &str = "deployment.kubernetes.io/revision";
