@@ -1,0 +1,70 @@
+//! The guest SDK: write a WebAssembly component that serves HTTP and calls other services through weft's mesh.
+//!
+//! ```
+//! use weft_sdk as weft; // or depend on it as `weft = { package = "weft-sdk", … }`
+//! use weft::{Request, Response};
+//!
+//! #[weft::http]
+//! async fn handle(request: Request) -> Result<Response, weft::http::Error> {
+//!     match request.uri().path() {
+//!         "/price" => {
+//!             // A service of the same namespace, found, balanced, authorised and encrypted by the mesh.
+//!             let stock = weft::http::get("http://warehouse/stock/42").await?.into_body().text().await?;
+//!             Ok(Response::new(format!("42 costs 7 credits, {stock} left\n").into()))
+//!         }
+//!         "/whoami" => Ok(Response::new(match weft::mesh::caller() {
+//!             Some(peer) => format!("you are {}\n", peer.spiffe_id).into(),
+//!             None => "you came through the gateway\n".into(),
+//!         })),
+//!         _ => Ok(weft::http::status(404)),
+//!     }
+//! }
+//! # let answer = weft::block_on(handle(weft::Request::new(weft::Body::empty()))).unwrap();
+//! # assert_eq!(answer.status(), 404);
+//! ```
+//!
+//! Build it as a `cdylib` for `wasm32-wasip2`, push it, name it as the image of a container. A long-running or
+//! one-off command needs nothing from this crate but what it uses: an ordinary `fn main()` exports `wasi:cli/run`, and
+//! [`block_on`] runs async code in it.
+//!
+//! Handlers are ordinary async functions and the crate builds for the host too, so `cargo test` covers them; there
+//! [`http::send`] answers [`http::ErrorKind::Unavailable`], [`mesh::caller`] answers `None`.
+//!
+//! Promises: nothing here starts a thread or keeps state between requests; a future dropped early gives up exactly
+//! its own waits; every error of the host arrives as a value, never as a panic. Left to others: routing, retries,
+//! encryption and identity (the mesh), limits and isolation (the runtime).
+
+mod body;
+pub mod env;
+pub mod http;
+pub mod log;
+pub mod mesh;
+mod task;
+pub mod time;
+
+#[cfg(not(target_family = "wasm"))]
+#[path = "host_native.rs"]
+mod host;
+#[cfg(target_family = "wasm")]
+#[path = "host_wasi.rs"]
+mod host;
+
+pub use body::{BODY_BYTES_MAX, Body, BodyError, Writer};
+pub use task::{block_on, join};
+pub use weft_sdk_macros::http;
+
+/// A request: `http`'s type with our [`Body`].
+pub type Request = ::http::Request<Body>;
+
+/// A response: `http`'s type with our [`Body`].
+pub type Response = ::http::Response<Body>;
+
+/// What `#[weft::http]` expands to needs; not part of the interface.
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::host::serve;
+    pub use wasip2;
+    pub use wasip2::exports::http::incoming_handler::Guest;
+    pub use wasip2::http::types::{IncomingRequest, ResponseOutparam};
+}

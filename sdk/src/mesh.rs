@@ -1,0 +1,68 @@
+//! Who calls me, how much time is left: the guest's side of `weft:mesh/context`.
+//!
+//! The answers describe the inbound call that the current instance serves. They come from the mesh, not from headers:
+//! a caller cannot forge them. Outside a call, such as in a command's `main`, there is no peer and no deadline.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::host;
+
+/// The workload that made the inbound call, as its certificate or the local hand-over proves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
+    pub spiffe_id: String,
+    /// The caller's namespace.
+    pub namespace: String,
+    /// The caller's ServiceAccount.
+    pub service_account: String,
+    /// The caller's workload, such as the Deployment's name.
+    pub workload: String,
+    /// How the call came in.
+    pub transport: Transport,
+}
+
+/// How a call came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Transport {
+    /// From a workload on the same node, handed over in memory.
+    InProcess,
+    /// From another node, over mutual TLS.
+    MutualTls,
+    /// From outside of the mesh: the gateway accepted it without a client certificate.
+    Plain,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InProcess => "in-process",
+            Self::MutualTls => "mutual-tls",
+            Self::Plain => "plain",
+        })
+    }
+}
+
+/// Who makes the current call, if it is known.
+pub fn caller() -> Option<Peer> {
+    host::caller()
+}
+
+/// How long the current call may still take, if it has a deadline.
+///
+/// Calls made on its behalf inherit the deadline without any help; ask in order to skip work that cannot finish.
+pub fn remaining() -> Option<Duration> {
+    host::remaining()
+}
+
+/// Which attempt of the mesh this is: 1 for the first, 2 for the first retry.
+pub fn attempt() -> u32 {
+    host::attempt()
+}
+
+/// The W3C trace id of the current call, 32 hexadecimal digits. Calls made on its behalf carry the trace on.
+pub fn trace_id() -> Option<String> {
+    host::trace_id()
+}
