@@ -1,0 +1,360 @@
+//! Who is calling: from a client certificate or a bearer token to a [`Caller`].
+//!
+//! Tried in order: the certificate the TLS layer verified against the cluster CA (CN is the user, O are the groups), then
+//! the `Authorization` header. A token is either in the server's own token file or a bootstrap token `id.secret`, kept as
+//! a Secret in kube-system. `Basic` is read as a token in the password, because OCI clients know no other way.
+//!
+//! Invariants: no credential at all gives the anonymous caller, a wrong one 401, never the anonymous; secrets are compared
+//! in constant time and never logged; an expired bootstrap token is as good as none.
+//! Left to others: verifying certificates (rustls, by `crate::ca`), what a caller may do (`crate::authz`).
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use subtle::{Choice, ConstantTimeEq as _};
+use weft_api::status::StatusError;
+
+use crate::caller::Caller;
+use crate::kinds;
+use crate::lens::text;
+use crate::objects::Objects;
+
+/// Where bootstrap tokens live, as `bootstrap-token-ID`.
+const TOKEN_NAMESPACE: &str = "kube-system";
+const TOKEN_TYPE: &str = "bootstrap.kubernetes.io/token";
+
+/// Longest credential that is looked at, in bytes; ServiceAccount tokens are about a thousand.
+const CREDENTIAL_BYTES_MAX: usize = 8 << 10;
+
+/// The verified certificate chain of the connection, leaf first; empty when the client showed none.
+#[derive(Clone, Debug)]
+pub struct PeerCertificates(pub Arc<[CertificateDer<'static>]>);
+
+impl PeerCertificates {
+    pub fn none() -> Self {
+        Self(Arc::new([]))
+    }
+}
+
+/// Turns credentials into callers. Cloning is cheap.
+#[derive(Clone)]
+pub struct Authenticator {
+    objects: Objects,
+    tokens: Arc<[StaticToken]>,
+}
+
+/// One line of the token file. Only the digest of the token is kept in memory.
+pub struct StaticToken {
+    digest: [u8; 32],
+    user: String,
+    uid: Option<String>,
+    groups: Vec<String>,
+}
+
+/// A line of the token file that is not `token,user,uid[,"group,group"]`.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line} of the token file is not `token,user,uid[,\"group,group\"]`")]
+pub struct TokenFileError {
+    pub line: usize,
+}
+
+impl StaticToken {
+    pub fn new(
+        token: &str,
+        user: impl Into<String>,
+        uid: Option<String>,
+        groups: Vec<String>,
+    ) -> Self {
+        Self {
+            digest: Sha256::digest(token).into(),
+            user: user.into(),
+            uid,
+            groups,
+        }
+    }
+
+    /// Reads Kubernetes' token file; empty lines and lines starting with `#` are skipped.
+    ///
+    /// # Errors
+    /// The first line that does not fit.
+    pub fn parse_file(file: &str) -> Result<Vec<Self>, TokenFileError> {
+        let lines = file.lines().map(str::trim).enumerate();
+        let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        lines
+            .map(|(index, line)| Self::parse_line(line).ok_or(TokenFileError { line: index + 1 }))
+            .collect()
+    }
+
+    fn parse_line(line: &str) -> Option<Self> {
+        let mut parts = line.splitn(4, ',').map(str::trim);
+        let (token, user, uid) = (parts.next()?, parts.next()?, parts.next()?);
+        if token.is_empty() || user.is_empty() {
+            return None;
+        }
+        let groups = parts.next().unwrap_or("").trim_matches('"');
+        let groups = groups
+            .split(',')
+            .map(str::trim)
+            .filter(|group| !group.is_empty())
+            .map(str::to_owned);
+        Some(Self::new(
+            token,
+            user,
+            (!uid.is_empty()).then(|| uid.to_owned()),
+            groups.collect(),
+        ))
+    }
+}
+
+impl Authenticator {
+    /// `objects` is where bootstrap tokens are read; `tokens` is the server's own token file, often empty.
+    pub fn new(objects: Objects, tokens: Vec<StaticToken>) -> Self {
+        Self {
+            objects,
+            tokens: tokens.into(),
+        }
+    }
+
+    /// Decides who sends a request.
+    ///
+    /// # Errors
+    /// 401 when a credential is offered that is not valid; 500 when the store cannot be read.
+    pub async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        peer: &PeerCertificates,
+    ) -> Result<Caller, StatusError> {
+        if let Some(caller) = peer
+            .0
+            .first()
+            .and_then(|certificate| certificate_subject(certificate))
+        {
+            return Ok(caller);
+        }
+        let Some(header) = headers.get(AUTHORIZATION) else {
+            return match peer.0.is_empty() {
+                true => Ok(Caller::anonymous()),
+                // A certificate of ours without a user, as workloads have: good for the mesh, not for the API.
+                false => Err(StatusError::unauthorized()),
+            };
+        };
+        let token = header
+            .to_str()
+            .ok()
+            .and_then(token_of)
+            .ok_or_else(StatusError::unauthorized)?;
+        if let Some(caller) = self.static_token(&token) {
+            return Ok(caller);
+        }
+        let (id, secret) = split_bootstrap(&token).ok_or_else(StatusError::unauthorized)?;
+        let reader = Caller::system("apiserver", None);
+        let name = format!("bootstrap-token-{id}");
+        let stored = match self
+            .objects
+            .get(&reader, &kinds::SECRET, Some(TOKEN_NAMESPACE), &name)
+            .await
+        {
+            Ok(stored) => stored,
+            Err(error) if error.is_not_found() => return Err(StatusError::unauthorized()),
+            Err(error) => return Err(error),
+        };
+        match bootstrap_token_is_valid(stored.object().as_value(), id, secret, Timestamp::now()) {
+            true => Ok(Caller::bootstrap_token(id)),
+            false => Err(StatusError::unauthorized()),
+        }
+    }
+
+    /// Looks at every token, so that the time taken says nothing about which one came close.
+    fn static_token(&self, token: &str) -> Option<Caller> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        let mut found = None;
+        for candidate in self.tokens.iter() {
+            if bool::from(candidate.digest.ct_eq(&digest)) {
+                found = Some(candidate);
+            }
+        }
+        found.map(|token| {
+            Caller::static_token(token.user.clone(), token.uid.clone(), token.groups.clone())
+        })
+    }
+}
+
+/// The user and groups of a verified client certificate; `None` if it names no user.
+fn certificate_subject(certificate: &CertificateDer<'_>) -> Option<Caller> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let subject = certificate.subject();
+    let user = subject.iter_common_name().next()?.as_str().ok()?;
+    if user.is_empty() {
+        return None;
+    }
+    let groups = subject
+        .iter_organization()
+        .filter_map(|group| group.as_str().ok())
+        .map(str::to_owned);
+    Some(Caller::client_certificate(user, groups.collect()))
+}
+
+fn token_of(header: &str) -> Option<String> {
+    if header.len() > CREDENTIAL_BYTES_MAX {
+        return None;
+    }
+    let (scheme, value) = header.split_once(' ')?;
+    let value = value.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return (!value.is_empty()).then(|| value.to_owned());
+    }
+    if scheme.eq_ignore_ascii_case("basic") {
+        let decoded = String::from_utf8(STANDARD.decode(value).ok()?).ok()?;
+        let (_, password) = decoded.split_once(':')?;
+        return (!password.is_empty()).then(|| password.to_owned());
+    }
+    None
+}
+
+/// `abcdef.0123456789abcdef`: six and at least sixteen characters of `a-z0-9`.
+fn split_bootstrap(token: &str) -> Option<(&str, &str)> {
+    let (id, secret) = token.split_once('.')?;
+    let plain = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    (id.len() == 6 && (16..=64).contains(&secret.len()) && plain(id) && plain(secret))
+        .then_some((id, secret))
+}
+
+/// Whether the Secret `object` is the bootstrap token `id.secret`, for authentication, and not expired.
+fn bootstrap_token_is_valid(object: &Value, id: &str, secret: &str, now: Timestamp) -> bool {
+    let field = |key: &str| {
+        let encoded = object
+            .pointer(&format!("/data/{key}"))
+            .and_then(Value::as_str)?;
+        String::from_utf8(STANDARD.decode(encoded).ok()?).ok()
+    };
+    let stored = field("token-secret").unwrap_or_default();
+    let matches: Choice = stored.as_bytes().ct_eq(secret.as_bytes());
+    let alive = match field("expiration") {
+        None => true,
+        // A time that cannot be read is no promise that the token is still good.
+        Some(expiration) => expiration
+            .trim()
+            .parse::<Timestamp>()
+            .is_ok_and(|expiration| now < expiration),
+    };
+    bool::from(matches)
+        && !stored.is_empty()
+        && alive
+        && text(object, "/type") == TOKEN_TYPE
+        && field("token-id").as_deref() == Some(id)
+        && field("usage-bootstrap-authentication").as_deref() == Some("true")
+        && object.pointer("/metadata/deletionTimestamp").is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn headers_give_tokens() {
+        for (header, token) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer  abc ", Some("abc")),
+            ("Basic dTphYmM=", Some("abc")),
+            ("Basic dTo=", None),
+            ("Basic %%%", None),
+            ("Digest x", None),
+            ("Bearer ", None),
+            ("abc", None),
+        ] {
+            assert_eq!(token_of(header).as_deref(), token, "{header}");
+        }
+    }
+
+    #[test]
+    fn bootstrap_tokens_have_one_shape() {
+        assert_eq!(
+            split_bootstrap("abcdef.0123456789abcdef"),
+            Some(("abcdef", "0123456789abcdef"))
+        );
+        for bad in [
+            "abcdef",
+            "abcde.0123456789abcdef",
+            "abcdef.short",
+            "abcdef.0123456789ABCDEF",
+            "ab/../.0123456789abcdef",
+        ] {
+            assert_eq!(split_bootstrap(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn bootstrap_secrets_are_checked_in_every_part() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let secret = |change: fn(&mut Value)| {
+            let encode = |text: &str| STANDARD.encode(text);
+            let mut object = json!({
+                "type": TOKEN_TYPE,
+                "data": {
+                    "token-id": encode("abcdef"), "token-secret": encode("0123456789abcdef"),
+                    "expiration": encode("2026-01-01T00:00:01Z"), "usage-bootstrap-authentication": encode("true"),
+                },
+            });
+            change(&mut object);
+            bootstrap_token_is_valid(&object, "abcdef", "0123456789abcdef", now)
+        };
+        assert!(secret(|_| {}));
+        assert!(secret(|object| drop(
+            object["data"].as_object_mut().unwrap().remove("expiration")
+        )));
+        let broken: [fn(&mut Value); 7] = [
+            |object| object["type"] = json!("Opaque"),
+            |object| object["data"]["token-secret"] = json!(STANDARD.encode("0123456789abcdee")),
+            |object| object["data"]["token-id"] = json!(STANDARD.encode("fedcba")),
+            |object| object["data"]["expiration"] = json!(STANDARD.encode("2026-01-01T00:00:00Z")),
+            |object| object["data"]["expiration"] = json!(STANDARD.encode("soon")),
+            |object| {
+                object["data"]["usage-bootstrap-authentication"] = json!(STANDARD.encode("false"))
+            },
+            |object| object["metadata"] = json!({ "deletionTimestamp": "2026-01-01T00:00:00Z" }),
+        ];
+        for (index, change) in broken.into_iter().enumerate() {
+            assert!(!secret(change), "case {index}");
+        }
+    }
+
+    #[test]
+    fn token_files_are_kubernetes_csv() {
+        let tokens =
+            StaticToken::parse_file("# admins\nsecret,jo,7,\"a,b\"\n\nother,ko,\n").unwrap();
+        let seen: Vec<_> = tokens
+            .iter()
+            .map(|token| {
+                (
+                    token.user.as_str(),
+                    token.uid.as_deref(),
+                    token.groups.join("+"),
+                )
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("jo", Some("7"), "a+b".to_owned()),
+                ("ko", None, String::new())
+            ]
+        );
+        assert_eq!(
+            StaticToken::parse_file("x,y,z\nlonely")
+                .err()
+                .map(|error| error.line),
+            Some(2)
+        );
+    }
+}

@@ -1,0 +1,678 @@
+//! The cluster's certificate authority and the server's own certificates.
+//!
+//! [`Authority::open_or_create`] makes a CA on the first start and loads it ever after; the same call keeps the two client
+//! certificates the server hands out to itself: one for calls to nodes, one for the administrator's kubeconfig.
+//! [`Authority::server_config`] gives the TLS side of the API listener.
+//!
+//! Everything is ECDSA P-256 and lives in one folder: `ca`, `apiserver`, `apiserver-client` and `admin`, each as `.crt`
+//! and `.key`. Leaf certificates are replaced at start when less than a third of their life is left, when another CA
+//! signed them, or when they lack a name that is now asked for.
+//!
+//! Invariants: private keys are written with mode 0600 and never logged; a key file and its certificate are replaced
+//! key first, so a crash in between leaves a pair that does not match and is simply replaced at the next start.
+//! Left to others: who gets a certificate (`crate::certificates`), writing the kubeconfig (`weft`).
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+};
+use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use time::{Duration, OffsetDateTime};
+
+/// The CA outlives every cluster we know; replacing it needs an overlap of two.
+const CA_LIFE: Duration = Duration::days(3650);
+
+/// The server's own leaves are renewed at start, so a year covers any plausible uptime.
+const LEAF_LIFE: Duration = Duration::days(365);
+
+/// How far in the past a certificate starts, for clocks that run behind ours.
+const CLOCK_SKEW: Duration = Duration::minutes(5);
+
+/// Names every client in the cluster may use for the API server.
+const SERVER_NAMES: &[&str] = &[
+    "localhost",
+    "127.0.0.1",
+    "::1",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
+
+/// Why the authority cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// Permissions or a full disk: the operator must act.
+    #[error("{action} {}", path.display())]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what it should be. It is never overwritten: it may be the only copy of a CA.
+    #[error("{} does not hold a usable {what}; restore it from a backup, or move the folder away to start anew", path.display())]
+    Unusable { what: &'static str, path: PathBuf },
+    #[error("{name:?} is neither a DNS name nor an IP address")]
+    Name { name: String },
+    #[error("making a certificate")]
+    Make(#[from] rcgen::Error),
+    #[error("setting up TLS")]
+    Tls(#[from] rustls::Error),
+    #[error("setting up the check of client certificates")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// A certificate chain and its private key, in PEM.
+#[derive(Clone)]
+pub struct Credentials {
+    pub certificate_pem: String,
+    pub key_pem: String,
+}
+
+/// The cluster's CA with its key. Cloning shares it.
+#[derive(Clone)]
+pub struct Authority(Arc<Inner>);
+
+struct Inner {
+    dir: PathBuf,
+    trust_domain: String,
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+    der: CertificateDer<'static>,
+    client: Credentials,
+    admin: Credentials,
+}
+
+/// What a leaf certificate says. The subject is always written by us, never copied from a request.
+pub(crate) struct Leaf<'a> {
+    pub common_name: Option<&'a str>,
+    pub organisation: Option<&'a str>,
+    pub names: Vec<SanType>,
+    pub server: bool,
+    pub client: bool,
+    pub life: Duration,
+}
+
+impl Authority {
+    /// Opens the authority kept in `dir`, creating folder, CA and client certificates where they are missing.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written, or is not what it should be; nothing that exists is overwritten then.
+    pub fn open_or_create(dir: &Path, trust_domain: &str) -> Result<Self, CaError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|source| CaError::File {
+                action: "creating",
+                path: dir.to_owned(),
+                source,
+            })?;
+        let now = OffsetDateTime::now_utc();
+        let (pem, key) = match read_pair(dir, "ca")? {
+            Some(pair) => (pair.certificate_pem, key_pair(&pair.key_pem, dir, "ca")?),
+            None => create_ca(dir, trust_domain, now)?,
+        };
+        let unusable = || CaError::Unusable {
+            what: "CA certificate",
+            path: dir.join("ca.crt"),
+        };
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| unusable())?;
+        {
+            let (_, certificate) =
+                x509_parser::parse_x509_certificate(&der).map_err(|_| unusable())?;
+            let ours = certificate.public_key().subject_public_key.data.as_ref() == key.der_bytes();
+            if !certificate.is_ca() || !ours {
+                return Err(unusable());
+            }
+            if !has_third_left(&certificate, now) {
+                tracing::warn!(path = %dir.join("ca.crt").display(), "the cluster CA nears its end; plan its replacement");
+            }
+        }
+        let issuer = Issuer::from_ca_cert_der(&der, key)?;
+
+        let client = Leaf {
+            common_name: Some("kube-apiserver"),
+            organisation: Some("system:masters"),
+            names: Vec::new(),
+            server: false,
+            client: true,
+            life: LEAF_LIFE,
+        };
+        let admin = Leaf {
+            common_name: Some("weft-admin"),
+            names: Vec::new(),
+            ..client
+        };
+        let client = keep_leaf(dir, "apiserver-client", &client, &issuer, &der, now)?;
+        let admin = keep_leaf(dir, "admin", &admin, &issuer, &der, now)?;
+        let dir = dir.to_owned();
+        let trust_domain = trust_domain.to_owned();
+        Ok(Self(Arc::new(Inner {
+            dir,
+            trust_domain,
+            issuer,
+            pem,
+            der,
+            client,
+            admin,
+        })))
+    }
+
+    /// The CA certificate, for clients to trust.
+    pub fn ca_pem(&self) -> &str {
+        &self.0.pem
+    }
+
+    /// The trust domain of the workload identities this authority signs.
+    pub fn trust_domain(&self) -> &str {
+        &self.0.trust_domain
+    }
+
+    /// The administrator's client certificate: user `weft-admin` in `system:masters`.
+    pub fn admin(&self) -> &Credentials {
+        &self.0.admin
+    }
+
+    /// TLS for the API listener: a certificate for the well-known names, this machine's name and `names`, clients
+    /// verified against the cluster CA if they show a certificate, HTTP/2 and HTTP/1.1.
+    ///
+    /// # Errors
+    /// When the serving certificate cannot be read, made or written, or a name is none.
+    pub fn server_config(&self, names: &[String]) -> Result<Arc<rustls::ServerConfig>, CaError> {
+        let mut sans = Vec::new();
+        let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let hostname = hostname.trim();
+        for name in SERVER_NAMES
+            .iter()
+            .copied()
+            .chain(names.iter().map(String::as_str))
+        {
+            let san = san(name)?;
+            if !sans.contains(&san) {
+                sans.push(san);
+            }
+        }
+        // A machine's name may be one that no certificate can hold; that is no reason not to start.
+        if let Ok(san) = san(hostname)
+            && !hostname.is_empty()
+            && !sans.contains(&san)
+        {
+            sans.push(san);
+        }
+        let leaf = Leaf {
+            common_name: Some("kube-apiserver"),
+            organisation: None,
+            names: sans,
+            server: true,
+            client: false,
+            life: LEAF_LIFE,
+        };
+        let Inner {
+            dir, issuer, der, ..
+        } = &*self.0;
+        let serving = keep_leaf(
+            dir,
+            "apiserver",
+            &leaf,
+            issuer,
+            der,
+            OffsetDateTime::now_utc(),
+        )?;
+        let (chain, key) = serving.parse(dir, "apiserver")?;
+
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(
+            Arc::new(self.roots()?),
+            Arc::clone(&provider),
+        )
+        .allow_unauthenticated()
+        .build()?;
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    /// TLS for calls to nodes: trusts the cluster CA only and shows the server's own client certificate.
+    ///
+    /// # Errors
+    /// When the client certificate on disk is unusable.
+    pub fn client_config(&self) -> Result<Arc<rustls::ClientConfig>, CaError> {
+        let (chain, key) = self.0.client.parse(&self.0.dir, "apiserver-client")?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(self.roots()?)
+            .with_client_auth_cert(chain, key)?;
+        Ok(Arc::new(config))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, CaError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der.clone())?;
+        Ok(roots)
+    }
+
+    /// The administrator's kubeconfig with everything embedded. It holds a private key: write it with mode 0600.
+    pub fn kubeconfig(&self, server_url: &str) -> String {
+        let Credentials {
+            certificate_pem,
+            key_pem,
+        } = &self.0.admin;
+        // JSON strings are YAML strings: a URL can hold whatever it likes.
+        let server_url = serde_json::Value::from(server_url);
+        format!(
+            "apiVersion: v1\n\
+             kind: Config\n\
+             clusters:\n\
+             - name: weft\n\
+             \x20 cluster:\n\
+             \x20   server: {server_url}\n\
+             \x20   certificate-authority-data: {}\n\
+             users:\n\
+             - name: weft-admin\n\
+             \x20 user:\n\
+             \x20   client-certificate-data: {}\n\
+             \x20   client-key-data: {}\n\
+             contexts:\n\
+             - name: weft\n\
+             \x20 context:\n\
+             \x20   cluster: weft\n\
+             \x20   user: weft-admin\n\
+             current-context: weft\n",
+            STANDARD.encode(&self.0.pem),
+            STANDARD.encode(certificate_pem),
+            STANDARD.encode(key_pem),
+        )
+    }
+
+    /// Signs a certificate for a key that is not ours; PEM of the leaf.
+    pub(crate) fn sign(
+        &self,
+        leaf: &Leaf<'_>,
+        key: &impl PublicKeyData,
+        now: OffsetDateTime,
+    ) -> Result<String, CaError> {
+        Ok(leaf.params(now).signed_by(key, &self.0.issuer)?.pem())
+    }
+}
+
+impl Leaf<'_> {
+    fn params(&self, now: OffsetDateTime) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        if let Some(organisation) = self.organisation {
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, organisation);
+        }
+        if let Some(common_name) = self.common_name {
+            params
+                .distinguished_name
+                .push(DnType::CommonName, common_name);
+        }
+        params.subject_alt_names = self.names.clone();
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        if self.server {
+            params
+                .extended_key_usages
+                .push(ExtendedKeyUsagePurpose::ServerAuth);
+        }
+        if self.client {
+            params
+                .extended_key_usages
+                .push(ExtendedKeyUsagePurpose::ClientAuth);
+        }
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = now - CLOCK_SKEW;
+        params.not_after = now + self.life;
+        params
+    }
+}
+
+impl Credentials {
+    fn parse(
+        &self,
+        dir: &Path,
+        name: &str,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), CaError> {
+        let chain: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(self.certificate_pem.as_bytes()).collect();
+        let chain = chain.map_err(|_| CaError::Unusable {
+            what: "certificate",
+            path: dir.join(format!("{name}.crt")),
+        })?;
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|_| {
+            CaError::Unusable {
+                what: "private key",
+                path: dir.join(format!("{name}.key")),
+            }
+        })?;
+        Ok((chain, key))
+    }
+}
+
+fn create_ca(
+    dir: &Path,
+    trust_domain: &str,
+    now: OffsetDateTime,
+) -> Result<(String, KeyPair), CaError> {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    // The date tells two clusters' authorities apart where both are installed.
+    params.distinguished_name.push(
+        DnType::CommonName,
+        format!("weft {trust_domain} {}", now.unix_timestamp()),
+    );
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    params.not_before = now - CLOCK_SKEW;
+    params.not_after = now + CA_LIFE;
+    // A SPIFFE bundle's authority names its trust domain.
+    params.subject_alt_names = vec![SanType::URI(
+        format!("spiffe://{trust_domain}").as_str().try_into()?,
+    )];
+    let certificate = params.self_signed(&key)?;
+    let pair = Credentials {
+        certificate_pem: certificate.pem(),
+        key_pem: key.serialize_pem(),
+    };
+    write_pair(dir, "ca", &pair)?;
+    Ok((pair.certificate_pem, key))
+}
+
+/// Gives the kept certificate if it still serves, else makes and keeps a new one.
+fn keep_leaf(
+    dir: &Path,
+    name: &str,
+    leaf: &Leaf<'_>,
+    issuer: &Issuer<'static, KeyPair>,
+    ca: &CertificateDer<'_>,
+    now: OffsetDateTime,
+) -> Result<Credentials, CaError> {
+    if let Some(pair) = read_pair(dir, name)?
+        && still_serves(&pair, leaf, ca, now)
+    {
+        return Ok(pair);
+    }
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let certificate = leaf.params(now).signed_by(&key, issuer)?;
+    let pair = Credentials {
+        certificate_pem: certificate.pem(),
+        key_pem: key.serialize_pem(),
+    };
+    write_pair(dir, name, &pair)?;
+    tracing::info!(certificate = name, "issued");
+    Ok(pair)
+}
+
+fn still_serves(
+    pair: &Credentials,
+    leaf: &Leaf<'_>,
+    ca: &CertificateDer<'_>,
+    now: OffsetDateTime,
+) -> bool {
+    let Ok(der) = CertificateDer::from_pem_slice(pair.certificate_pem.as_bytes()) else {
+        return false;
+    };
+    let Ok(key) = KeyPair::from_pem(&pair.key_pem) else {
+        return false;
+    };
+    let (Ok((_, certificate)), Ok((_, ca))) = (
+        x509_parser::parse_x509_certificate(&der),
+        x509_parser::parse_x509_certificate(ca),
+    ) else {
+        return false;
+    };
+    let mut names: Vec<SanType> = Vec::new();
+    if let Ok(Some(extension)) = certificate.subject_alternative_name() {
+        for name in &extension.value.general_names {
+            use x509_parser::extensions::GeneralName;
+            let text = match name {
+                GeneralName::DNSName(name) => (*name).to_owned(),
+                GeneralName::IPAddress(octets) => match address(octets) {
+                    Some(address) => address.to_string(),
+                    None => continue,
+                },
+                _ => continue,
+            };
+            names.extend(san(&text));
+        }
+    }
+    certificate.public_key().subject_public_key.data.as_ref() == key.der_bytes()
+        && certificate.verify_signature(Some(ca.public_key())).is_ok()
+        && leaf.names.iter().all(|name| names.contains(name))
+        && has_third_left(&certificate, now)
+}
+
+fn has_third_left(
+    certificate: &x509_parser::certificate::X509Certificate<'_>,
+    now: OffsetDateTime,
+) -> bool {
+    let (start, end) = (
+        certificate.validity().not_before.timestamp(),
+        certificate.validity().not_after.timestamp(),
+    );
+    end - now.unix_timestamp() > (end - start) / 3
+}
+
+/// The address in an IP subject alternative name: four or sixteen octets.
+pub(crate) fn address(octets: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(octets) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(octets).ok().map(IpAddr::from)
+}
+
+fn san(name: &str) -> Result<SanType, CaError> {
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Ok(SanType::IpAddress(address));
+    }
+    let bad = || CaError::Name {
+        name: name.to_owned(),
+    };
+    weft_api::name::dns1123_subdomain(&name.to_ascii_lowercase()).map_err(|_| bad())?;
+    Ok(SanType::DnsName(name.try_into().map_err(|_| bad())?))
+}
+
+fn read_pair(dir: &Path, name: &str) -> Result<Option<Credentials>, CaError> {
+    let read = |suffix: &str| {
+        let path = dir.join(format!("{name}.{suffix}"));
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(CaError::File {
+                action: "reading",
+                path,
+                source,
+            }),
+        }
+    };
+    match (read("crt")?, read("key")?) {
+        (Some(certificate_pem), Some(key_pem)) => Ok(Some(Credentials {
+            certificate_pem,
+            key_pem,
+        })),
+        // A CA without its key, or the reverse, is a half-restored backup: making a new one would orphan the cluster.
+        (Some(_), None) if name == "ca" => Err(CaError::Unusable {
+            what: "private key",
+            path: dir.join("ca.key"),
+        }),
+        // Key first, certificate last: a lone key was never used.
+        _ => Ok(None),
+    }
+}
+
+fn write_pair(dir: &Path, name: &str, pair: &Credentials) -> Result<(), CaError> {
+    write(&dir.join(format!("{name}.key")), &pair.key_pem, 0o600)?;
+    write(
+        &dir.join(format!("{name}.crt")),
+        &pair.certificate_pem,
+        0o644,
+    )?;
+    fs::File::open(dir)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| CaError::File {
+            action: "syncing",
+            path: dir.to_owned(),
+            source,
+        })
+}
+
+/// Writes beside and renames, so that a reader sees the old content or the new.
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), CaError> {
+    let beside = path.with_extension("tmp");
+    let attempt = || {
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    };
+    attempt().map_err(|source| CaError::File {
+        action: "writing",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn key_pair(pem: &str, dir: &Path, name: &str) -> Result<KeyPair, CaError> {
+    KeyPair::from_pem(pem).map_err(|_| CaError::Unusable {
+        what: "private key",
+        path: dir.join(format!("{name}.key")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn the_second_start_loads_what_the_first_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = dir.path().join("pki");
+        let first = Authority::open_or_create(&pki, "cluster.local").unwrap();
+        first.server_config(&["weft.example".to_owned()]).unwrap();
+        let served = fs::read_to_string(pki.join("apiserver.crt")).unwrap();
+        let again = Authority::open_or_create(&pki, "cluster.local").unwrap();
+        again.server_config(&["weft.example".to_owned()]).unwrap();
+        assert_eq!(first.ca_pem(), again.ca_pem());
+        assert_eq!(first.admin().key_pem, again.admin().key_pem);
+        assert_eq!(
+            served,
+            fs::read_to_string(pki.join("apiserver.crt")).unwrap()
+        );
+        for name in ["ca", "apiserver", "apiserver-client", "admin"] {
+            let mode = fs::metadata(pki.join(format!("{name}.key")))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+
+        // A new name needs a new certificate, and a lost key is not replaced behind the operator's back.
+        again
+            .server_config(&["other.example".to_owned(), "10.0.0.7".to_owned()])
+            .unwrap();
+        assert_ne!(
+            served,
+            fs::read_to_string(pki.join("apiserver.crt")).unwrap()
+        );
+        assert!(matches!(
+            again.server_config(&["no name".to_owned()]),
+            Err(CaError::Name { .. })
+        ));
+        fs::remove_file(pki.join("ca.key")).unwrap();
+        assert!(matches!(
+            Authority::open_or_create(&pki, "cluster.local"),
+            Err(CaError::Unusable { .. })
+        ));
+    }
+
+    #[test]
+    fn leaves_are_renewed_in_their_last_third() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open_or_create(dir.path(), "cluster.local").unwrap();
+        let leaf = Leaf {
+            common_name: Some("x"),
+            organisation: None,
+            names: vec![],
+            server: true,
+            client: false,
+            life: Duration::days(90),
+        };
+        let Inner { issuer, der, .. } = &*authority.0;
+        let now = OffsetDateTime::now_utc();
+        let first = keep_leaf(dir.path(), "x", &leaf, issuer, der, now).unwrap();
+        let kept = keep_leaf(
+            dir.path(),
+            "x",
+            &leaf,
+            issuer,
+            der,
+            now + Duration::days(59),
+        )
+        .unwrap();
+        let renewed = keep_leaf(
+            dir.path(),
+            "x",
+            &leaf,
+            issuer,
+            der,
+            now + Duration::days(61),
+        )
+        .unwrap();
+        assert_eq!(first.certificate_pem, kept.certificate_pem);
+        assert_ne!(first.certificate_pem, renewed.certificate_pem);
+    }
+
+    #[test]
+    fn the_kubeconfig_is_yaml_with_the_parts_in_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open_or_create(dir.path(), "cluster.local").unwrap();
+        let text = authority.kubeconfig("https://127.0.0.1:6443");
+        let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(
+            value["clusters"][0]["cluster"]["server"],
+            "https://127.0.0.1:6443"
+        );
+        assert_eq!(value["contexts"][0]["context"]["user"], "weft-admin");
+        let key = value["users"][0]["user"]["client-key-data"]
+            .as_str()
+            .unwrap();
+        assert_eq!(
+            STANDARD.decode(key).unwrap(),
+            authority.admin().key_pem.as_bytes()
+        );
+    }
+}

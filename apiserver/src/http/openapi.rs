@@ -1,0 +1,620 @@
+//! `/openapi/v3` and `/openapi/v2`: what kubectl, SDK generators and Argo CD learn the kinds from.
+//!
+//! Both are views of `crate::kinds` (paths and operations) and `crate::schema` (definitions). A v3 document holds one
+//! group version and is addressed by its hash, so clients keep it for ever; it is put together from text on each request,
+//! which takes about a millisecond and keeps no megabytes around.
+//!
+//! Invariants: every `$ref` resolves inside its document (one that does not stops Argo CD for a whole cluster); each kind
+//! has a `patch` operation that names its kind and takes `fieldValidation` and `dryRun`, which is how kubectl decides to
+//! let the server validate.
+//! Left to others: the gnostic form of v2. Clients that ask for it get an empty document, which they accept as one without
+//! schemas; kubectl before 1.29 then applies without client-side validation.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use http::header::{self, HeaderMap};
+use http::{StatusCode, Uri};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+use weft_api::gvk::GroupVersionKind;
+use weft_api::status::StatusError;
+
+use crate::http::AppState;
+use crate::kinds::{self, Kind, Review, Subresource};
+use crate::schema;
+
+/// Without `@`, which Go's media type parser refuses although its own clients ask with it.
+const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+const V3_REFERENCE: &str = "#/components/schemas/";
+
+/// A year: the hash in the URL changes with the content.
+const IMMUTABLE: &str = "public, immutable, max-age=31536000";
+
+/// Hash of each group version's document, by its path such as `apis/apps/v1`.
+static HASHES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+    let versions = group_versions().into_iter();
+    versions
+        .map(|(group, version)| {
+            let digest = Sha256::digest(document_v3(group, version));
+            let mut hash = String::with_capacity(32);
+            digest.iter().take(16).for_each(|byte| {
+                let _ = write!(hash, "{byte:02X}");
+            });
+            (path_of(group, version), hash)
+        })
+        .collect()
+});
+
+/// The routes of this module.
+pub fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/openapi/v2", get(v2))
+        .route("/openapi/v3", get(root))
+        .route("/openapi/v3/", get(root))
+        .route("/openapi/v3/{*path}", get(v3))
+}
+
+async fn root() -> Response {
+    let paths: Map<String, Value> = HASHES
+        .iter()
+        .map(|(path, hash)| {
+            let url = format!("/openapi/v3/{path}?hash={hash}");
+            (path.clone(), json!({ "serverRelativeURL": url }))
+        })
+        .collect();
+    let body = json!({ "paths": paths }).to_string();
+    (
+        [
+            (header::CONTENT_TYPE, "application/json"),
+            (header::CACHE_CONTROL, "no-cache, private"),
+        ],
+        body,
+    )
+        .into_response()
+}
+
+async fn v3(Path(path): Path<String>, uri: Uri, headers: HeaderMap) -> Response {
+    let path = path.trim_end_matches('/');
+    let found = group_versions()
+        .into_iter()
+        .find(|(group, version)| path_of(group, version) == path);
+    let (Some((group, version)), Some(hash)) = (found, HASHES.get(path)) else {
+        let status = StatusError::unknown_path().to_value().to_string();
+        return (
+            StatusCode::NOT_FOUND,
+            [(header::CONTENT_TYPE, "application/json")],
+            status,
+        )
+            .into_response();
+    };
+    let asked = uri
+        .query()
+        .into_iter()
+        .flat_map(|query| query.split('&'))
+        .find_map(|pair| pair.strip_prefix("hash="));
+    if asked.is_some_and(|asked| asked != hash) {
+        let current = format!("/openapi/v3/{path}?hash={hash}");
+        return (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, current)]).into_response();
+    }
+    let tag = format!("\"{hash}\"");
+    let cache = if asked.is_some() {
+        IMMUTABLE
+    } else {
+        "no-cache, private"
+    };
+    if headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|known| known.as_bytes() == tag.as_bytes())
+    {
+        return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
+    }
+    (
+        [
+            (header::CONTENT_TYPE, "application/json".to_owned()),
+            (header::ETAG, tag),
+            (header::CACHE_CONTROL, cache.to_owned()),
+        ],
+        document_v3(group, version),
+    )
+        .into_response()
+}
+
+async fn v2(headers: HeaderMap) -> Response {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .unwrap_or("");
+    let json = accept.is_empty() || accept.contains("application/json") || accept.contains("*/*");
+    if json {
+        ([(header::CONTENT_TYPE, "application/json")], document_v2()).into_response()
+    } else {
+        ([(header::CONTENT_TYPE, GNOSTIC)], Vec::new()).into_response()
+    }
+}
+
+fn group_versions() -> Vec<(&'static str, &'static str)> {
+    let mut versions: Vec<_> = kinds::all()
+        .iter()
+        .map(|kind| (kind.group, kind.version))
+        .collect();
+    versions.extend(
+        kinds::REVIEWS
+            .iter()
+            .map(|review| (review.group, review.version)),
+    );
+    versions.sort_unstable();
+    versions.dedup();
+    versions
+}
+
+fn path_of(group: &str, version: &str) -> String {
+    if group.is_empty() {
+        format!("api/{version}")
+    } else {
+        format!("apis/{group}/{version}")
+    }
+}
+
+fn document_v3(group: &str, version: &str) -> String {
+    let (paths, roots) = operations(|g, v| (g, v) == (group, version));
+    let mut text = format!(
+        r#"{{"openapi":"3.0.0","info":{},"paths":{},"components":{{"schemas":{{"#,
+        info(),
+        Value::Object(paths)
+    );
+    append_schemas(&mut text, &roots);
+    text.push_str("}}}");
+    text
+}
+
+/// The same operations and definitions in OpenAPI 2: references point elsewhere, bodies and types are parameters.
+fn document_v2() -> String {
+    let (paths, roots) = operations(|_, _| true);
+    let paths: Map<String, Value> = paths
+        .into_iter()
+        .map(|(path, mut item)| {
+            item.as_object_mut()
+                .into_iter()
+                .flat_map(Map::values_mut)
+                .for_each(operation_v2);
+            (path, item)
+        })
+        .collect();
+    let mut text = format!(
+        r#"{{"swagger":"2.0","info":{},"paths":{},"definitions":{{"#,
+        info(),
+        Value::Object(paths)
+    );
+    append_schemas(&mut text, &roots);
+    text.push_str("}}");
+    // The table writes a reference with a description as allOf of one; version 2 has it side by side. All text is compact
+    // JSON of our own making, so these patterns occur nowhere else.
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    const ALL_OF: &str = r##""allOf":[{"$ref":"#/components/schemas/"##;
+    while let Some(at) = rest.find(ALL_OF) {
+        let (before, after) = rest.split_at(at);
+        let after = &after[ALL_OF.len()..];
+        let end = after.find("\"}]").unwrap_or(0);
+        let _ = write!(out, r##"{before}"$ref":"#/definitions/{}""##, &after[..end]);
+        rest = &after[end + 3..];
+    }
+    out.push_str(rest);
+    out.replace(V3_REFERENCE, "#/definitions/")
+        .replace(
+            r#""oneOf":[{"type":"integer"},{"type":"string"}]"#,
+            r#""type":"string""#,
+        )
+        .replace(
+            r#""oneOf":[{"type":"string"},{"type":"number"}]"#,
+            r#""type":"string""#,
+        )
+}
+
+/// Turns an operation, or the parameters shared by a path, into version 2.
+fn operation_v2(value: &mut Value) {
+    let parameter_v2 = |parameter: &mut Value| {
+        if let Some(schema) = parameter
+            .as_object_mut()
+            .and_then(|parameter| parameter.remove("schema"))
+        {
+            parameter["type"] = schema["type"].clone();
+            parameter["uniqueItems"] = json!(true);
+        }
+    };
+    if let Some(shared) = value.as_array_mut() {
+        return shared.iter_mut().for_each(parameter_v2);
+    }
+    let mut parameters = value["parameters"]
+        .as_array_mut()
+        .map(std::mem::take)
+        .unwrap_or_default();
+    parameters.iter_mut().for_each(parameter_v2);
+    let body = value
+        .as_object_mut()
+        .and_then(|operation| operation.remove("requestBody"));
+    if let Some(content) = body.as_ref().and_then(|body| body["content"].as_object())
+        && let Some(first) = content.values().next()
+    {
+        parameters.push(
+            json!({ "in": "body", "name": "body", "required": true, "schema": first["schema"] }),
+        );
+        value["consumes"] = json!(content.keys().collect::<Vec<_>>());
+    }
+    value["parameters"] = Value::Array(parameters);
+    value["produces"] = json!(["application/json"]);
+    if let Some(schema) = value
+        .pointer_mut("/responses/200/content/application~1json/schema")
+        .map(Value::take)
+    {
+        value["responses"]["200"] = json!({ "description": "OK", "schema": schema });
+    }
+}
+
+fn info() -> Value {
+    json!({ "title": "Kubernetes", "version": "v1.37.0" })
+}
+
+/// Appends the definitions reachable from `roots`, as the members of an object.
+fn append_schemas(text: &mut String, roots: &[&'static str]) {
+    for (index, name) in schema::closure(roots.iter().copied())
+        .into_iter()
+        .enumerate()
+    {
+        if index > 0 {
+            text.push(',');
+        }
+        let _ = write!(text, "\"{name}\":{}", schema::text(name).unwrap_or("{}"));
+    }
+}
+
+/// Paths with their operations for the wanted group versions, and the definitions these name.
+fn operations(wanted: impl Fn(&str, &str) -> bool) -> (Map<String, Value>, Vec<&'static str>) {
+    let mut paths = Map::new();
+    let mut roots = Vec::new();
+    for kind in kinds::all()
+        .iter()
+        .filter(|kind| wanted(kind.group, kind.version))
+    {
+        add_kind(kind, &mut paths, &mut roots);
+    }
+    for review in kinds::REVIEWS
+        .iter()
+        .filter(|review| wanted(review.group, review.version))
+    {
+        add_review(review, &mut paths, &mut roots);
+    }
+    (paths, roots)
+}
+
+fn add_kind(kind: &Kind, paths: &mut Map<String, Value>, roots: &mut Vec<&'static str>) {
+    let own = Target::new(kind.group, kind.version, kind.kind);
+    let list = Target::new(kind.group, kind.version, &format!("{}List", kind.kind));
+    let status = Target::new("", "v1", "Status");
+    let options = Target::new("", "v1", "DeleteOptions");
+    let patch = Target {
+        definition: Some("io.k8s.apimachinery.pkg.apis.meta.v1.Patch"),
+        ..own.clone()
+    };
+    roots.extend(
+        [&own, &list, &status, &options, &patch]
+            .into_iter()
+            .filter_map(|target| target.definition),
+    );
+
+    let base = format!("/{}", path_of(kind.group, kind.version));
+    let scope = if kind.namespaced {
+        "/namespaces/{namespace}"
+    } else {
+        ""
+    };
+    let collection = format!("{base}{scope}/{}", kind.resource);
+    let item = format!("{collection}/{{name}}");
+    let namespace = kind.namespaced.then(|| path_parameter("namespace"));
+    let name = path_parameter("name");
+
+    let make =
+        |verb: &str, action: &str, body: Option<&Target>, media: &[&str], answer: &Target| {
+            operation(
+                &format!("{verb}{}{}", camel(kind.group, kind.version), kind.kind),
+                action,
+                &own,
+                body,
+                media,
+                answer,
+            )
+        };
+    const JSON: &[&str] = &["application/json"];
+    const PATCHES: &[&str] = &[
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+    ];
+    if kind.namespaced {
+        paths.insert(
+            format!("{base}/{}", kind.resource),
+            json!({ "get": make("listAll", "list", None, JSON, &list) }),
+        );
+    }
+    paths.insert(
+        collection,
+        json!({
+            "get": make("list", "list", None, JSON, &list),
+            "post": make("create", "post", Some(&own), JSON, &own),
+            "delete": make("deleteCollection", "deletecollection", Some(&options), JSON, &status),
+            "parameters": namespace.iter().collect::<Vec<_>>(),
+        }),
+    );
+    let parameters: Vec<&Value> = std::iter::once(&name).chain(&namespace).collect();
+    paths.insert(
+        item.clone(),
+        json!({
+            "get": make("read", "get", None, JSON, &own),
+            "put": make("replace", "put", Some(&own), JSON, &own),
+            "patch": make("patch", "patch", Some(&patch), PATCHES, &own),
+            "delete": make("delete", "delete", Some(&options), JSON, &status),
+            "parameters": parameters,
+        }),
+    );
+    for subresource in kind.subresources {
+        let target = match subresource {
+            Subresource::Status | Subresource::Approval | Subresource::Finalize => own.clone(),
+            Subresource::Scale | Subresource::Binding => match subresource.own_kind() {
+                Some((group, version, kind)) => Target::new(group, version, kind),
+                None => continue,
+            },
+            // Streams, not objects: nothing for a schema to say.
+            Subresource::Log | Subresource::Proxy => continue,
+        };
+        roots.extend(target.definition);
+        let id = |verb: &str| {
+            format!(
+                "{verb}{}{}{}",
+                camel(kind.group, kind.version),
+                kind.kind,
+                capital(subresource.name())
+            )
+        };
+        let mut entry = json!({ "parameters": parameters });
+        for verb in subresource.verbs() {
+            let (method, body, media): (_, Option<&Target>, _) = match *verb {
+                "get" => ("get", None, JSON),
+                "update" => ("put", Some(&target), JSON),
+                "create" => ("post", Some(&target), JSON),
+                "patch" => ("patch", Some(&patch), PATCHES),
+                _ => continue,
+            };
+            entry[method] = operation(&id(verb), method, &target, body, media, &target);
+        }
+        paths.insert(format!("{item}/{}", subresource.name()), entry);
+    }
+}
+
+fn add_review(review: &Review, paths: &mut Map<String, Value>, roots: &mut Vec<&'static str>) {
+    let own = Target::new(review.group, review.version, review.kind);
+    roots.extend(own.definition);
+    let id = format!(
+        "create{}{}",
+        camel(review.group, review.version),
+        review.kind
+    );
+    let post = operation(&id, "post", &own, Some(&own), &["application/json"], &own);
+    paths.insert(
+        format!(
+            "/{}/{}",
+            path_of(review.group, review.version),
+            review.resource
+        ),
+        json!({ "post": post }),
+    );
+}
+
+/// A kind that an operation takes or gives, and its definition if the table has one.
+#[derive(Clone)]
+struct Target {
+    gvk: GroupVersionKind,
+    definition: Option<&'static str>,
+}
+
+impl Target {
+    fn new(group: &str, version: &str, kind: &str) -> Self {
+        let gvk = GroupVersionKind::new(group, version, kind);
+        let definition = schema::definition_name(&gvk);
+        Self { gvk, definition }
+    }
+
+    fn schema(&self) -> Value {
+        match self.definition {
+            Some(name) => json!({ "$ref": format!("{V3_REFERENCE}{name}") }),
+            None => json!({ "type": "object" }),
+        }
+    }
+}
+
+fn operation(
+    id: &str,
+    action: &str,
+    about: &Target,
+    body: Option<&Target>,
+    media: &[&str],
+    answer: &Target,
+) -> Value {
+    let query = |name: &str, kind: &str, description: &str| json!({ "name": name, "in": "query", "description": description, "schema": { "type": kind } });
+    let mut parameters = Vec::new();
+    if matches!(
+        action,
+        "post" | "put" | "patch" | "delete" | "deletecollection"
+    ) {
+        parameters.push(query("dryRun", "string", "When present, indicates that modifications should not be persisted; `All` runs every stage."));
+    }
+    if matches!(action, "post" | "put" | "patch") {
+        parameters.push(query(
+            "fieldManager",
+            "string",
+            "The name of the actor or entity that is making these changes.",
+        ));
+        parameters.push(query(
+            "fieldValidation",
+            "string",
+            "How to treat unknown or duplicate fields: Ignore, Warn (default) or Strict.",
+        ));
+    }
+    if matches!(action, "delete" | "deletecollection") {
+        parameters.push(query(
+            "gracePeriodSeconds",
+            "integer",
+            "The duration in seconds before the object should be deleted.",
+        ));
+        parameters.push(query(
+            "propagationPolicy",
+            "string",
+            "Whether and how garbage collection will be performed.",
+        ));
+    }
+    if matches!(action, "list" | "deletecollection") {
+        for (name, kind) in [
+            ("continue", "string"),
+            ("fieldSelector", "string"),
+            ("labelSelector", "string"),
+            ("limit", "integer"),
+            ("resourceVersion", "string"),
+            ("resourceVersionMatch", "string"),
+            ("timeoutSeconds", "integer"),
+        ] {
+            parameters.push(query(name, kind, "As in the Kubernetes API conventions."));
+        }
+    }
+    if action == "list" {
+        for name in ["allowWatchBookmarks", "sendInitialEvents", "watch"] {
+            parameters.push(query(
+                name,
+                "boolean",
+                "As in the Kubernetes API conventions.",
+            ));
+        }
+    }
+    let GroupVersionKind {
+        group,
+        version,
+        kind,
+    } = &about.gvk;
+    let mut operation = json!({
+        "operationId": id,
+        "parameters": parameters,
+        "responses": { "200": { "description": "OK", "content": { "application/json": { "schema": answer.schema() } } } },
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind": { "group": group, "version": version, "kind": kind },
+    });
+    if let Some(body) = body {
+        let content: Map<String, Value> = media
+            .iter()
+            .map(|media| ((*media).to_owned(), json!({ "schema": body.schema() })))
+            .collect();
+        operation["requestBody"] = json!({ "content": content });
+    }
+    operation
+}
+
+fn path_parameter(name: &str) -> Value {
+    json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } })
+}
+
+/// `CoreV1`, `AppsV1`, `GatewayNetworkingV1`: the middle of an operation's id.
+fn camel(group: &str, version: &str) -> String {
+    let group = group.trim_end_matches(".k8s.io");
+    let group = if group.is_empty() { "core" } else { group };
+    group.split('.').chain([version]).map(capital).collect()
+}
+
+fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    letters
+        .next()
+        .into_iter()
+        .flat_map(char::to_uppercase)
+        .chain(letters)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(map) => {
+                found.extend(map.get("$ref").and_then(Value::as_str));
+                map.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+
+    fn assert_references_resolve(document: &Value) {
+        let mut found = Vec::new();
+        references(document, &mut found);
+        assert!(!found.is_empty());
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+    }
+
+    #[test]
+    fn v3_documents_are_complete() {
+        for (group, version) in group_versions() {
+            let document: Value = serde_json::from_str(&document_v3(group, version)).unwrap();
+            assert_references_resolve(&document);
+        }
+        for kind in kinds::all() {
+            assert!(
+                schema::definition_name(&kind.gvk()).is_some(),
+                "{kind:?} has no schema"
+            );
+        }
+        let apps: Value = serde_json::from_str(&document_v3("apps", "v1")).unwrap();
+        let patch =
+            &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        assert_eq!(
+            patch["x-kubernetes-group-version-kind"],
+            json!({ "group": "apps", "version": "v1", "kind": "Deployment" })
+        );
+        let names: Vec<&str> = patch["parameters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|p| p["name"].as_str())
+            .collect();
+        assert_eq!(names, ["dryRun", "fieldManager", "fieldValidation"]);
+    }
+
+    #[test]
+    fn the_v2_document_is_complete() {
+        let document: Value = serde_json::from_str(&document_v2()).unwrap();
+        assert_references_resolve(&document);
+        let patch = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"];
+        assert_eq!(patch["parameters"][0]["type"], "string");
+        assert_eq!(patch["parameters"][3]["in"], "body");
+        let text = document.to_string();
+        assert!(!text.contains("allOf") && !text.contains("oneOf") && !text.contains("components"));
+    }
+
+    #[test]
+    fn hashes_depend_on_content_only() {
+        assert_eq!(document_v3("", "v1"), document_v3("", "v1"));
+        assert!(
+            HASHES.keys().any(|path| path == "api/v1")
+                && HASHES
+                    .keys()
+                    .any(|path| path == "apis/gateway.networking.k8s.io/v1")
+        );
+    }
+}

@@ -1,0 +1,280 @@
+//! Calls from the API server to nodes: `nodes/NAME/proxy/PATH`, and the client that logs share.
+//!
+//! A node is reached at the address and port its status reports, over TLS, as `kube-apiserver` of `system:masters`. Its
+//! certificate must be of the cluster CA and name that address: a stolen Node object cannot redirect a log elsewhere.
+//!
+//! Invariants: one connection a call, closed when either side goes; nothing is buffered; credentials of the caller never
+//! reach the node. Left to others: what the node serves there (`weft_agent`).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::header::{self, HeaderName};
+use http::{HeaderMap, Method, Uri};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use weft_api::status::StatusError;
+
+use crate::authz::{Access, authorize};
+use crate::ca::{Authority, CaError};
+use crate::caller::Caller;
+use crate::http::AppState;
+use crate::kinds;
+use crate::lens::{integer, items, text};
+
+/// TCP and TLS to a node that is up take milliseconds; after this the node counts as unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a node may think before its answer starts. What follows may stream for ever.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The client side of the API server's calls to nodes. Cloning is cheap.
+#[derive(Clone)]
+pub struct NodeClient {
+    tls: TlsConnector,
+}
+
+/// Why a node gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("the node has not reported an address and port to reach it at")]
+    NoAddress,
+    #[error("connecting to {address}")]
+    Connect {
+        address: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{address} did not answer in {} s", timeout.as_secs())]
+    Timeout { address: String, timeout: Duration },
+    #[error("talking to {address}")]
+    Http {
+        address: String,
+        #[source]
+        source: hyper::Error,
+    },
+}
+
+impl NodeClient {
+    /// # Errors
+    /// When the server's client certificate is unusable.
+    pub fn new(authority: &Authority) -> Result<Self, CaError> {
+        Ok(Self {
+            tls: TlsConnector::from(authority.client_config()?),
+        })
+    }
+
+    /// Sends `request` (origin-form URI) to the node and gives the answer as soon as its head is here.
+    ///
+    /// # Errors
+    /// [`NodeError`]; an answer with any status is no error.
+    pub async fn send(&self, node: &Value, mut request: Request) -> Result<Response, NodeError> {
+        let (host, port) = endpoint(node).ok_or(NodeError::NoAddress)?;
+        let address = match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        let connect = |source| NodeError::Connect {
+            address: address.clone(),
+            source,
+        };
+        let invalid = |error| connect(std::io::Error::new(std::io::ErrorKind::InvalidInput, error));
+        let name = match host.parse::<IpAddr>() {
+            Ok(ip) => ServerName::IpAddress(ip.into()),
+            Err(_) => ServerName::try_from(host.to_owned()).map_err(invalid)?,
+        };
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, async {
+            let tcp = TcpStream::connect((host, port)).await?;
+            tcp.set_nodelay(true)?;
+            self.tls.connect(name, tcp).await
+        });
+        let timeout = |timeout| NodeError::Timeout {
+            address: address.clone(),
+            timeout,
+        };
+        let stream = connected
+            .await
+            .map_err(|_| timeout(CONNECT_TIMEOUT))?
+            .map_err(connect)?;
+
+        let http = |source| NodeError::Http {
+            address: address.clone(),
+            source,
+        };
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(http)?;
+        // Ends with the exchange: the sender below goes out of scope, and a dropped response body closes the rest.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection to a node ended early");
+            }
+        });
+        if let Ok(value) = http::HeaderValue::from_str(&address) {
+            request.headers_mut().insert(header::HOST, value);
+        }
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
+        let answer = answer.map_err(|_| timeout(ANSWER_TIMEOUT))?.map_err(http)?;
+        Ok(answer.map(Body::new))
+    }
+}
+
+/// Host and port of the node's HTTPS endpoint, from its status.
+fn endpoint(node: &Value) -> Option<(&str, u16)> {
+    let addresses = items(node, "/status/addresses");
+    let of_type = |kind: &str| {
+        addresses
+            .iter()
+            .find(|address| text(address, "/type") == kind)
+    };
+    let host = of_type("InternalIP")
+        .or_else(|| of_type("Hostname"))
+        .map(|address| text(address, "/address"))?;
+    let port = u16::try_from(integer(
+        node,
+        "/status/daemonEndpoints/kubeletEndpoint/Port",
+    )?)
+    .ok()?;
+    (!host.is_empty() && port != 0).then_some((host, port))
+}
+
+/// Reads the Node object with the server's own rights: the caller was authorised for the subresource.
+pub(crate) async fn find_node(state: &AppState, name: &str) -> Result<Arc<Value>, StatusError> {
+    let reader = Caller::system("apiserver", None);
+    let stored = state.objects.get(&reader, &kinds::NODE, None, name).await?;
+    Ok(Arc::new(stored.object().as_value().clone()))
+}
+
+/// Answers `GET /api/v1/nodes/NODE/proxy/PATH`: passes the request on and streams the answer back.
+///
+/// # Errors
+/// 403 for callers without `nodes/proxy`, 404 for unknown nodes, 405 for other methods, 503 when the node is out of reach.
+pub async fn serve(
+    state: &AppState,
+    caller: &Caller,
+    node: &str,
+    rest_of_path: &str,
+    request: Request,
+) -> Result<Response, StatusError> {
+    authorize(
+        caller,
+        &Access {
+            verb: "get",
+            group: "",
+            resource: "nodes",
+            subresource: Some("proxy"),
+            namespace: None,
+            name: Some(node),
+        },
+    )?;
+    if request.method() != Method::GET {
+        return Err(StatusError::method_not_allowed());
+    }
+    let object = find_node(state, node).await?;
+    let path = format!("/{}", rest_of_path.trim_start_matches('/'));
+    let target = match request.uri().query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    let target: Uri = target.parse().map_err(|error: http::uri::InvalidUri| {
+        StatusError::bad_request(format!("the path to proxy: {error}"))
+    })?;
+    let mut outgoing = Request::new(Body::empty());
+    *outgoing.uri_mut() = target;
+    *outgoing.headers_mut() = forwarded(request.headers());
+
+    let answer = state
+        .nodes
+        .send(&object, outgoing)
+        .await
+        .map_err(|error| unreachable(node, &error))?;
+    let (mut head, body) = answer.into_parts();
+    head.headers = forwarded(&head.headers);
+    Ok(Response::from_parts(head, body))
+}
+
+/// The answer when a node cannot be reached, for the eyes of whoever asked.
+pub(crate) fn unreachable(node: &str, error: &NodeError) -> StatusError {
+    let mut message = format!("node {node:?} is out of reach: {error}");
+    if let Some(cause) = std::error::Error::source(error) {
+        message.push_str(": ");
+        message.push_str(&cause.to_string());
+    }
+    StatusError::unavailable(message)
+}
+
+/// Headers that go through a proxy: not those of one hop, and no credentials.
+fn forwarded(headers: &HeaderMap) -> HeaderMap {
+    const DROPPED: &[HeaderName] = &[
+        header::AUTHORIZATION,
+        header::CONNECTION,
+        header::COOKIE,
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::SET_COOKIE,
+    ];
+    let kept = headers.iter().filter(|(name, _)| {
+        !DROPPED.contains(name)
+            && !name.as_str().starts_with("impersonate-")
+            && name.as_str() != "keep-alive"
+    });
+    kept.map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nodes_are_reached_where_their_status_says() {
+        let node = |addresses: Value, port: Value| json!({ "status": { "addresses": addresses, "daemonEndpoints": { "kubeletEndpoint": { "Port": port } } } });
+        let ip = json!([{ "type": "Hostname", "address": "a" }, { "type": "InternalIP", "address": "10.0.0.1" }]);
+        assert_eq!(
+            endpoint(&node(ip.clone(), json!(10250))),
+            Some(("10.0.0.1", 10250))
+        );
+        assert_eq!(
+            endpoint(&node(
+                json!([{ "type": "Hostname", "address": "a" }]),
+                json!(1)
+            )),
+            Some(("a", 1))
+        );
+        for port in [json!(0), json!(70000), json!("1"), Value::Null] {
+            assert_eq!(endpoint(&node(ip.clone(), port)), None);
+        }
+        assert_eq!(endpoint(&json!({})), None);
+    }
+
+    #[test]
+    fn credentials_stay_behind() {
+        let mut headers = HeaderMap::new();
+        for name in ["authorization", "impersonate-user", "connection", "accept"] {
+            headers.insert(
+                HeaderName::from_static(name),
+                http::HeaderValue::from_static("x"),
+            );
+        }
+        assert_eq!(
+            forwarded(&headers)
+                .keys()
+                .map(HeaderName::as_str)
+                .collect::<Vec<_>>(),
+            ["accept"]
+        );
+    }
+}
