@@ -1,0 +1,467 @@
+//! The durable copy of the state: one transaction about once a second, changed keys only.
+//!
+//! The state is authoritative in memory and the log is durable, so a checkpoint only bounds how much log a restart has
+//! to apply again. It also holds the watch history, so that a restarted server still serves resumes.
+//!
+//! Invariants: a checkpoint names a log position and holds exactly the state after it; it is replaced atomically, by
+//! one redb transaction or, for an installed snapshot, by renaming a complete file; nothing is purged from the log that
+//! is not in a checkpoint. After one failed transaction no other is tried and the store fails.
+//! Left to others: purging the log (`raft.rs`).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
+use tokio::sync::{oneshot, watch};
+
+use crate::codec::{Reader, Writer};
+use crate::error::{DecodeError, OpenError, storage_io};
+use crate::key::{Entry, Key, Revision};
+use crate::machine::{Members, Position, State};
+use crate::tables::{
+    self, EVENTS, FORMAT, Identity, InFile, META, OBJECTS, context, index_context, meta_context,
+};
+use crate::watch::{Capture, Event, EventKind, History, Hub};
+
+/// Changes that start a checkpoint before its time: it keeps the memory of dirty keys and the replay after a crash small.
+pub(crate) const EARLY_BYTES: usize = 16 << 20;
+
+/// redb's page cache for the state, which is written in batches and read at start only.
+const PAGE_CACHE_BYTES: usize = 32 << 20;
+
+/// Requests waiting for the checkpoint thread: one builder, one installer and a nudge or two at a time.
+const REQUESTS_MAX: usize = 16;
+
+const STATE: &str = "state";
+
+fn encode_state(state: &State, compacted: Revision) -> Vec<u8> {
+    let mut writer = Writer::new(FORMAT);
+    writer.u64(state.revision);
+    writer.u64(compacted);
+    Position::encode_option(state.applied, &mut writer);
+    Position::encode_option(state.members_position, &mut writer);
+    state.members.encode(&mut writer);
+    writer.finish(&meta_context(STATE))
+}
+
+/// The state without its entries, and the history's start.
+fn decode_state(record: Bytes) -> Result<(State, Revision), DecodeError> {
+    let mut reader = Reader::open(record, &meta_context(STATE), FORMAT)?;
+    let revision = reader.u64()?;
+    let compacted = reader.u64()?;
+    let state = State {
+        revision,
+        applied: Position::decode_option(&mut reader)?,
+        members_position: Position::decode_option(&mut reader)?,
+        members: Members::decode(&mut reader)?,
+        ..State::default()
+    };
+    reader.finish()?;
+    Ok((state, compacted))
+}
+
+fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let mut writer = Writer::new(FORMAT);
+    writer.u64(entry.create_revision);
+    writer.u64(entry.revision);
+    writer.tail(&entry.value);
+    writer.finish(&context("objects", entry.key.as_bytes()))
+}
+
+fn decode_entry(key: Key, record: Bytes) -> Result<Entry, DecodeError> {
+    let mut reader = Reader::open(record, &context("objects", key.as_bytes()), FORMAT)?;
+    let create_revision = reader.u64()?;
+    let revision = reader.u64()?;
+    Ok(Entry::new(key, reader.tail(), create_revision, revision))
+}
+
+fn encode_event(event: &Event) -> Vec<u8> {
+    let mut writer = Writer::new(FORMAT);
+    writer.u8(match event.kind {
+        EventKind::Put => 0,
+        EventKind::Delete => 1,
+    });
+    writer.bytes(event.entry.key.as_bytes());
+    writer.u64(event.entry.create_revision);
+    writer.bytes(&event.entry.value);
+    match &event.previous {
+        None => writer.u8(0),
+        Some(previous) => {
+            writer.u8(1);
+            writer.u64(previous.create_revision);
+            writer.u64(previous.revision);
+            writer.bytes(&previous.value);
+        }
+    }
+    writer.finish(&index_context("events", event.revision))
+}
+
+fn decode_event(revision: Revision, record: Bytes) -> Result<Event, DecodeError> {
+    let mut reader = Reader::open(record, &index_context("events", revision), FORMAT)?;
+    let kind = match reader.u8()? {
+        0 => EventKind::Put,
+        1 => EventKind::Delete,
+        tag => {
+            return Err(DecodeError::Tag {
+                what: "event kind",
+                tag,
+            });
+        }
+    };
+    let key = Key::new(reader.bytes()?);
+    let create_revision = reader.u64()?;
+    let value = reader.bytes()?;
+    let entry = Entry::new(key.clone(), value, create_revision, revision);
+    let previous = if reader.flag("previous entry")? {
+        let create_revision = reader.u64()?;
+        let revision = reader.u64()?;
+        let value = reader.bytes()?;
+        Some(Arc::new(Entry::new(key, value, create_revision, revision)))
+    } else {
+        None
+    };
+    reader.finish()?;
+    Ok(Event {
+        revision,
+        kind,
+        entry: Arc::new(entry),
+        previous,
+    })
+}
+
+/// What a data folder held at the last checkpoint.
+pub(crate) struct Loaded {
+    pub state: State,
+    pub history: History,
+}
+
+/// The file before its thread runs.
+pub(crate) struct CheckpointFile {
+    path: PathBuf,
+    identity: Identity,
+    database: Database,
+}
+
+impl CheckpointFile {
+    /// Opens or creates the file and reads all of it. Blocks.
+    pub(crate) fn open(path: &Path, identity: &Identity) -> Result<(Self, Loaded), OpenError> {
+        let database = match tables::open(path, identity, PAGE_CACHE_BYTES)? {
+            Some(database) => database,
+            None => create(path, identity, &State::default())?,
+        };
+        let loaded = load(&database, &InFile(path))?;
+        let file = CheckpointFile {
+            path: path.to_owned(),
+            identity: identity.clone(),
+            database,
+        };
+        Ok((file, loaded))
+    }
+
+    /// Starts the checkpoint thread.
+    pub(crate) fn run(self, hub: Arc<Hub>, interval: Duration) -> io::Result<Checkpointer> {
+        let state = hub.state();
+        let (requests, queue) = sync_channel(REQUESTS_MAX);
+        let (progress, _) = watch::channel(Progress {
+            applied: state.applied,
+            failed: None,
+        });
+        let shared = Arc::new(Shared {
+            durable: Mutex::new(state),
+            progress,
+        });
+        let thread = std::thread::Builder::new()
+            .name("weft-checkpoint".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || {
+                    Worker {
+                        file: self,
+                        hub,
+                        shared,
+                    }
+                    .run(&queue, interval)
+                }
+            })?;
+        Ok(Checkpointer {
+            requests,
+            shared,
+            thread: Arc::new(Mutex::new(Some(thread))),
+        })
+    }
+}
+
+/// How far the checkpoint is, for whoever purges the log or must stop with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub applied: Option<Position>,
+    pub failed: Option<String>,
+}
+
+struct Shared {
+    /// The state as it lies on disk; a clone is O(1).
+    durable: Mutex<State>,
+    progress: watch::Sender<Progress>,
+}
+
+enum Request {
+    /// Something changed a lot: do not wait for the interval.
+    Early,
+    Now(oneshot::Sender<Result<State, io::Error>>),
+    Install(State, oneshot::Sender<Result<State, io::Error>>),
+    Stop,
+}
+
+/// Handle of the checkpoint thread. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Checkpointer {
+    requests: SyncSender<Request>,
+    shared: Arc<Shared>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl Checkpointer {
+    /// The state of the last durable checkpoint.
+    pub(crate) fn durable(&self) -> State {
+        self.shared.durable.lock().clone()
+    }
+
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+        self.shared.progress.subscribe()
+    }
+
+    /// Asks for a checkpoint soon. Never waits: a full queue has a checkpoint coming anyway.
+    pub(crate) fn early(&self) {
+        match self.requests.try_send(Request::Early) {
+            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        }
+    }
+
+    /// Makes a checkpoint of the newest state and returns what is durable then.
+    pub(crate) async fn now(&self) -> Result<State, io::Error> {
+        let (answer, result) = oneshot::channel();
+        self.send(Request::Now(answer)).await?;
+        result.await.map_err(|_| closed())?
+    }
+
+    /// Replaces everything, on disk and then in the hub, by `state`.
+    pub(crate) async fn install(&self, state: State) -> Result<(), io::Error> {
+        let (answer, result) = oneshot::channel();
+        self.send(Request::Install(state, answer)).await?;
+        result.await.map_err(|_| closed())?.map(drop)
+    }
+
+    async fn send(&self, request: Request) -> Result<(), io::Error> {
+        let requests = self.requests.clone();
+        // The queue is short and its thread may be in an fsync.
+        tokio::task::spawn_blocking(move || requests.send(request))
+            .await
+            .map_err(io::Error::other)?
+            .map_err(|_| closed())
+    }
+
+    /// Makes a last checkpoint, closes the file and ends the thread. Blocks.
+    pub(crate) fn stop(&self) {
+        // A failure means it has stopped already.
+        let _ = self.requests.send(Request::Stop);
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the checkpoint thread panicked");
+        }
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the checkpoint is closed")
+}
+
+struct Worker {
+    file: CheckpointFile,
+    hub: Arc<Hub>,
+    shared: Arc<Shared>,
+}
+
+impl Worker {
+    fn run(mut self, queue: &Receiver<Request>, interval: Duration) {
+        loop {
+            let request = match queue.recv_timeout(interval) {
+                Ok(request) => Some(request),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(Request::Stop),
+            };
+            let (result, answer, stop) = match request {
+                None | Some(Request::Early) => (self.checkpoint(), None, false),
+                Some(Request::Now(answer)) => (self.checkpoint(), Some(answer), false),
+                Some(Request::Install(state, answer)) => (self.install(state), Some(answer), false),
+                Some(Request::Stop) => (self.checkpoint(), None, true),
+            };
+            let result = result.map_err(|error| self.fail(&error));
+            if let Some(answer) = answer {
+                // The asker may be gone; the checkpoint is made all the same.
+                let _ = answer.send(result.map(|()| self.shared.durable.lock().clone()));
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    fn fail(&self, error: &io::Error) -> io::Error {
+        let reason = error.to_string();
+        self.shared.progress.send_if_modified(|progress| {
+            let first = progress.failed.is_none();
+            if first {
+                tracing::error!(path = %self.file.path.display(), error = reason, "the checkpoint failed");
+                progress.failed = Some(reason.clone());
+            }
+            first
+        });
+        io::Error::other(reason)
+    }
+
+    fn check_failed(&self) -> Result<(), io::Error> {
+        match &self.shared.progress.borrow().failed {
+            None => Ok(()),
+            Some(reason) => Err(io::Error::other(reason.clone())),
+        }
+    }
+
+    fn made(&self, state: State) {
+        let applied = state.applied;
+        *self.shared.durable.lock() = state;
+        self.shared
+            .progress
+            .send_modify(|progress| progress.applied = applied);
+    }
+
+    fn checkpoint(&mut self) -> Result<(), io::Error> {
+        self.check_failed()?;
+        let (applied, revision) = {
+            let durable = self.shared.durable.lock();
+            (durable.applied, durable.revision)
+        };
+        if self.hub.state().applied == applied {
+            return Ok(());
+        }
+        let capture = self.hub.capture(revision);
+        let mut transaction = self.file.database.begin_write().map_err(storage_io)?;
+        transaction.set_quick_repair(true);
+        write_changes(&transaction, &capture).map_err(storage_io)?;
+        transaction.commit().map_err(storage_io)?;
+        self.made(capture.state);
+        Ok(())
+    }
+
+    fn install(&mut self, state: State) -> Result<(), io::Error> {
+        self.check_failed()?;
+        let database =
+            create(&self.file.path, &self.file.identity, &state).map_err(io::Error::other)?;
+        self.file.database = database;
+        self.hub.reset(state.clone());
+        self.made(state);
+        Ok(())
+    }
+}
+
+fn write_changes(transaction: &WriteTransaction, capture: &Capture) -> Result<(), redb::Error> {
+    {
+        let mut objects = transaction.open_table(OBJECTS)?;
+        for key in &capture.dirty {
+            match capture.state.entries.get(key.as_bytes()) {
+                Some(entry) => {
+                    objects.insert(key.as_bytes(), encode_entry(entry).as_slice())?;
+                }
+                None => {
+                    objects.remove(key.as_bytes())?;
+                }
+            }
+        }
+    }
+    {
+        let mut events = transaction.open_table(EVENTS)?;
+        events.retain_in(..=capture.compacted, |_, _| false)?;
+        for event in &capture.events {
+            events.insert(event.revision, encode_event(event).as_slice())?;
+        }
+    }
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(
+        STATE,
+        encode_state(&capture.state, capture.compacted).as_slice(),
+    )?;
+    Ok(())
+}
+
+/// Writes a complete file that holds `state` and no history.
+fn create(path: &Path, identity: &Identity, state: &State) -> Result<Database, OpenError> {
+    tables::create(path, identity, PAGE_CACHE_BYTES, |transaction| {
+        {
+            let mut objects = transaction.open_table(OBJECTS)?;
+            for (key, entry) in &state.entries {
+                objects.insert(key.as_bytes(), encode_entry(entry).as_slice())?;
+            }
+        }
+        transaction.open_table(EVENTS)?;
+        let mut meta = transaction.open_table(META)?;
+        meta.insert(STATE, encode_state(state, state.revision).as_slice())?;
+        Ok(())
+    })
+}
+
+fn load(database: &Database, file: &InFile<'_>) -> Result<Loaded, OpenError> {
+    let transaction = database
+        .begin_read()
+        .map_err(|error| file.database(error))?;
+    let meta = transaction
+        .open_table(META)
+        .map_err(|error| file.database(error))?;
+    let record = meta
+        .get(STATE)
+        .map_err(|error| file.database(error))?
+        .ok_or_else(|| file.inconsistent("it holds no state"))?;
+    let (mut state, compacted) = decode_state(Bytes::copy_from_slice(record.value()))
+        .map_err(|error| file.record(STATE, error))?;
+
+    let objects = transaction
+        .open_table(OBJECTS)
+        .map_err(|error| file.database(error))?;
+    for item in objects.iter().map_err(|error| file.database(error))? {
+        let (key, record) = item.map_err(|error| file.database(error))?;
+        let key = Key::new(Bytes::copy_from_slice(key.value()));
+        let entry = decode_entry(key.clone(), Bytes::copy_from_slice(record.value()))
+            .map_err(|error| file.record(format!("object {key}"), error))?;
+        if entry.revision > state.revision {
+            let reason = format!("object {key} is newer than the state");
+            return Err(file.inconsistent(reason));
+        }
+        state.entries.insert(key, Arc::new(entry));
+    }
+
+    let mut history = History::new(compacted);
+    let mut next = compacted + 1;
+    let events = transaction
+        .open_table(EVENTS)
+        .map_err(|error| file.database(error))?;
+    for item in events.iter().map_err(|error| file.database(error))? {
+        let (revision, record) = item.map_err(|error| file.database(error))?;
+        let revision = revision.value();
+        let event = decode_event(revision, Bytes::copy_from_slice(record.value()))
+            .map_err(|error| file.record(format!("event {revision}"), error))?;
+        if revision != next {
+            return Err(file.inconsistent(format!("event {next} is missing")));
+        }
+        next += 1;
+        history.push(event);
+    }
+    if next != state.revision + 1 {
+        return Err(file.inconsistent(format!("event {next} is missing")));
+    }
+    Ok(Loaded { state, history })
+}

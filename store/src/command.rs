@@ -1,0 +1,339 @@
+//! What travels through the log: commands, their batches, and their outcomes.
+//!
+//! A [`Command`] is one caller's all-or-nothing write. A [`Batch`] is one log entry: the commands that were waiting
+//! when the proposer looked. Its encoding is versioned by the record that holds it (`log.rs`); the layout is
+//! `count ‖ (fence, count ‖ (key, precondition, change))`, integers little endian, byte strings with a u32 length.
+//! Outcomes stay in memory: they answer the proposer on the leader and are never stored.
+//!
+//! Invariants: encode then decode is the identity; decoding arbitrary bytes is an error, never a panic.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::codec::{Reader, Writer};
+use crate::error::{DecodeError, WriteError};
+use crate::key::{Key, Revision, Term};
+
+/// What must hold about a key for the whole write to take effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing.
+    None,
+    /// The key does not exist.
+    Absent,
+    /// The key's value was written at this revision.
+    Revision(Revision),
+}
+
+/// What happens to a key.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It gets this value.
+    Put(Bytes),
+    /// It goes. Deleting a key that is absent is allowed without a precondition, and then changes nothing.
+    Delete,
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Put(value) => write!(f, "Put({} bytes)", value.len()),
+            Change::Delete => write!(f, "Delete"),
+        }
+    }
+}
+
+/// One change of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mutation {
+    /// The key.
+    pub key: Key,
+    /// What must hold, seen after the earlier mutations of the same write.
+    pub precondition: Precondition,
+    /// What to do.
+    pub change: Change,
+}
+
+impl Mutation {
+    /// Writes `value` under `key`.
+    pub fn put(
+        key: impl Into<Key>,
+        precondition: Precondition,
+        value: impl Into<Bytes>,
+    ) -> Mutation {
+        Mutation {
+            key: key.into(),
+            precondition,
+            change: Change::Put(value.into()),
+        }
+    }
+
+    /// Removes `key`.
+    pub fn delete(key: impl Into<Key>, precondition: Precondition) -> Mutation {
+        Mutation {
+            key: key.into(),
+            precondition,
+            change: Change::Delete,
+        }
+    }
+}
+
+/// One caller's write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Command {
+    /// The term the caller acts in, when it acts as the leader.
+    pub fence: Option<Term>,
+    pub mutations: Vec<Mutation>,
+}
+
+/// Largest command in bytes of keys and values: four Kubernetes objects of etcd's 1.5 MiB limit, or one registry chunk.
+pub const COMMAND_BYTES_MAX: usize = 6 << 20;
+
+/// Most mutations in one command; a collection is deleted in pages of this size at most.
+pub const COMMAND_MUTATIONS_MAX: usize = 1024;
+
+impl Command {
+    /// Checks the limits that keep a log entry and its encoding in bounds.
+    pub(crate) fn check(&self) -> Result<(), WriteError> {
+        if self.mutations.len() > COMMAND_MUTATIONS_MAX {
+            return Err(WriteError::TooLarge {
+                what: "mutations",
+                bytes: self.mutations.len(),
+                max: COMMAND_MUTATIONS_MAX,
+            });
+        }
+        for mutation in &self.mutations {
+            let bytes = mutation.key.as_bytes().len();
+            if bytes > Key::BYTES_MAX {
+                return Err(WriteError::TooLarge {
+                    what: "key",
+                    bytes,
+                    max: Key::BYTES_MAX,
+                });
+            }
+        }
+        let bytes = self.bytes();
+        if bytes > COMMAND_BYTES_MAX {
+            return Err(WriteError::TooLarge {
+                what: "keys and values",
+                bytes,
+                max: COMMAND_BYTES_MAX,
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.mutations
+            .iter()
+            .map(|mutation| {
+                let value = match &mutation.change {
+                    Change::Put(value) => value.len(),
+                    Change::Delete => 0,
+                };
+                mutation.key.as_bytes().len() + value
+            })
+            .sum()
+    }
+
+    fn encode(&self, writer: &mut Writer) {
+        match self.fence {
+            None => writer.u8(0),
+            Some(term) => {
+                writer.u8(1);
+                writer.u64(term);
+            }
+        }
+        writer.count(self.mutations.len());
+        for mutation in &self.mutations {
+            writer.bytes(mutation.key.as_bytes());
+            match mutation.precondition {
+                Precondition::None => writer.u8(0),
+                Precondition::Absent => writer.u8(1),
+                Precondition::Revision(revision) => {
+                    writer.u8(2);
+                    writer.u64(revision);
+                }
+            }
+            match &mutation.change {
+                Change::Put(value) => {
+                    writer.u8(0);
+                    writer.bytes(value);
+                }
+                Change::Delete => writer.u8(1),
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader) -> Result<Command, DecodeError> {
+        let fence = if reader.flag("fence")? {
+            Some(reader.u64()?)
+        } else {
+            None
+        };
+        let count = reader.count()?;
+        let mut mutations = Vec::with_capacity(count.min(COMMAND_MUTATIONS_MAX));
+        for _ in 0..count {
+            let key = Key::new(reader.bytes()?);
+            let precondition = match reader.u8()? {
+                0 => Precondition::None,
+                1 => Precondition::Absent,
+                2 => Precondition::Revision(reader.u64()?),
+                tag => {
+                    return Err(DecodeError::Tag {
+                        what: "precondition",
+                        tag,
+                    });
+                }
+            };
+            let change = match reader.u8()? {
+                0 => Change::Put(reader.bytes()?),
+                1 => Change::Delete,
+                tag => {
+                    return Err(DecodeError::Tag {
+                        what: "change",
+                        tag,
+                    });
+                }
+            };
+            mutations.push(Mutation {
+                key,
+                precondition,
+                change,
+            });
+        }
+        Ok(Command { fence, mutations })
+    }
+}
+
+/// The commands of one log entry, in order. Cheap to clone.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Batch(pub Arc<[Command]>);
+
+impl Batch {
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.iter().map(Command::bytes).sum()
+    }
+
+    pub(crate) fn encode(&self, writer: &mut Writer) {
+        writer.count(self.0.len());
+        for command in self.0.iter() {
+            command.encode(writer);
+        }
+    }
+
+    pub(crate) fn decode(reader: &mut Reader) -> Result<Batch, DecodeError> {
+        let count = reader.count()?;
+        let commands = (0..count)
+            .map(|_| Command::decode(reader))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Batch(commands.into()))
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} commands", self.0.len())
+    }
+}
+
+/// What became of one command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It took effect; the store's revision after it.
+    Done(Revision),
+    /// The mutation with this index met a key in another condition.
+    Conflict {
+        mutation: usize,
+        found: Option<Revision>,
+    },
+    /// It was ordered in this term, not in the one its fence names.
+    Fenced { term: Term },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Batch {
+        Batch(
+            vec![
+                Command {
+                    fence: None,
+                    mutations: vec![],
+                },
+                Command {
+                    fence: Some(9),
+                    mutations: vec![
+                        Mutation::put("/a", Precondition::Absent, "1"),
+                        Mutation::put("/b", Precondition::Revision(7), ""),
+                        Mutation::delete("/c", Precondition::None),
+                    ],
+                },
+            ]
+            .into(),
+        )
+    }
+
+    #[test]
+    fn a_batch_survives_its_encoding_and_every_cut_is_an_error() {
+        let mut writer = Writer::new(1);
+        sample().encode(&mut writer);
+        let record = Bytes::from(writer.finish(b""));
+        let mut reader = Reader::open(record.clone(), b"", 1).expect("frame");
+        assert_eq!(Batch::decode(&mut reader).expect("decodes"), sample());
+        reader.finish().expect("nothing left");
+
+        let body = record.slice(5..);
+        for length in 0..body.len() {
+            let mut writer = Writer::new(1);
+            writer.tail(&body[..length]);
+            let cut = Bytes::from(writer.finish(b""));
+            let mut reader = Reader::open(cut, b"", 1).expect("frame");
+            assert!(Batch::decode(&mut reader).is_err(), "length {length}");
+        }
+    }
+
+    #[test]
+    fn limits_are_checked_before_anything_is_proposed() {
+        let command = |mutations| Command {
+            fence: None,
+            mutations,
+        };
+        let long_key = Key::new(vec![b'k'; Key::BYTES_MAX + 1]);
+        for (case, mutations, what) in [
+            (
+                "key",
+                vec![Mutation::delete(long_key, Precondition::None)],
+                "key",
+            ),
+            (
+                "value",
+                vec![Mutation::put(
+                    "k",
+                    Precondition::None,
+                    vec![0; COMMAND_BYTES_MAX],
+                )],
+                "keys and values",
+            ),
+            (
+                "count",
+                vec![Mutation::delete("k", Precondition::None); COMMAND_MUTATIONS_MAX + 1],
+                "mutations",
+            ),
+        ] {
+            match command(mutations).check() {
+                Err(WriteError::TooLarge { what: found, .. }) => assert_eq!(found, what, "{case}"),
+                other => panic!("{case}: {other:?}"),
+            }
+        }
+    }
+}

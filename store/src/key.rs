@@ -1,0 +1,159 @@
+//! Keys, revisions and the entry a key leads to.
+//!
+//! Invariants: keys order by their bytes; a revision names exactly one mutation of the whole store.
+
+use std::any::Any;
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+/// Number of a mutation: the first is 1, each later one is one more.
+pub type Revision = u64;
+
+/// Number of a leadership.
+pub type Term = u64;
+
+/// Number of a server, given out once and never again.
+pub type ServerId = u64;
+
+/// An ordered byte string, cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Bytes);
+
+impl Key {
+    /// Longest key, in bytes: two Kubernetes names of 253 and a resource fit several times over.
+    pub const BYTES_MAX: usize = 2048;
+
+    /// Makes a key; a write refuses one longer than [`Key::BYTES_MAX`].
+    pub fn new(bytes: impl Into<Bytes>) -> Self {
+        Key(bytes.into())
+    }
+
+    /// The key's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<&str> for Key {
+    fn from(text: &str) -> Self {
+        Key(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+impl From<String> for Key {
+    fn from(text: String) -> Self {
+        Key(Bytes::from(text))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({self})")
+    }
+}
+
+/// A key's value at one revision. Immutable; shared by snapshots, watches and the checkpoint.
+pub struct Entry {
+    /// The key.
+    pub key: Key,
+    /// The value, opaque to the store.
+    pub value: Bytes,
+    /// Revision of the mutation that created the key.
+    pub create_revision: Revision,
+    /// Revision of the mutation that wrote this value (in a delete event: of the deletion).
+    pub revision: Revision,
+    attachment: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Entry {
+    pub(crate) fn new(
+        key: Key,
+        value: Bytes,
+        create_revision: Revision,
+        revision: Revision,
+    ) -> Self {
+        Entry {
+            key,
+            value,
+            create_revision,
+            revision,
+            attachment: OnceLock::new(),
+        }
+    }
+
+    /// The reader's own form of the value, computed once and shared by every list and watch that meets this entry.
+    ///
+    /// An entry holds one attachment. Where it already holds one of another type, `init` runs each time.
+    pub fn attachment<T: Any + Send + Sync>(&self, init: impl FnOnce(&Entry) -> T) -> Arc<T> {
+        let mut init = Some(init);
+        let held = self.attachment.get_or_init(|| {
+            let init = init.take().expect("the cell calls this once");
+            Arc::new(init(self))
+        });
+        match Arc::clone(held).downcast::<T>() {
+            Ok(attachment) => attachment,
+            Err(_) => {
+                let init = init
+                    .take()
+                    .expect("a cell of another type was filled by another call");
+                Arc::new(init(self))
+            }
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.key.as_bytes().len() + self.value.len()
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+            && self.value == other.value
+            && self.create_revision == other.create_revision
+            && self.revision == other.revision
+    }
+}
+
+impl Eq for Entry {}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values may be secrets: a length is all that reaches a log.
+        f.debug_struct("Entry")
+            .field("key", &self.key)
+            .field("value_bytes", &self.value.len())
+            .field("create_revision", &self.create_revision)
+            .field("revision", &self.revision)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attachment_is_computed_once_per_entry() {
+        let entry = Entry::new(Key::from("k"), Bytes::from_static(b"12"), 1, 1);
+        let first = entry.attachment(|entry| entry.value.len());
+        let second = entry.attachment(|_| -> usize { unreachable!("already computed") });
+        assert_eq!((*first, *second), (2, 2));
+        assert_eq!(*entry.attachment(|_| "another type"), "another type");
+    }
+}

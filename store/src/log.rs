@@ -1,0 +1,833 @@
+//! The durable raft log: votes and entries in one ordered stream, written by one thread.
+//!
+//! Callers hand jobs to the writer thread; it takes whatever is waiting, writes it in one redb transaction with one
+//! fsync, and then tells everyone. The fsync in flight is the window in which the next group gathers: no timer.
+//!
+//! Invariants: jobs reach the disk in the order they were submitted, so no entry of a term is durable before the vote
+//! for that term; an appended record is readable at once and reported only when durable; after one failed transaction
+//! every later job fails, because what the disk holds is then unknown; the log has no hole.
+//! Left to others: what the records mean (`machine.rs`), when to purge (`raft.rs`).
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use redb::{Database, ReadableDatabase, ReadableTable};
+use tokio::sync::mpsc;
+
+use crate::codec::{Reader, Writer};
+use crate::command::Batch;
+use crate::error::{DecodeError, OpenError, storage_io};
+use crate::key::{ServerId, Term};
+use crate::machine::{Members, Position};
+use crate::tables::{self, FORMAT, Identity, InFile, LOG, META, index_context, meta_context};
+
+/// Jobs waiting for the writer thread; the proposer keeps few entries in flight, so this is only reached by a stalled
+/// disk, and then callers wait.
+const JOBS_MAX: usize = 1024;
+
+/// Most bytes of records in one transaction: above this a longer fsync costs more than a second one.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// Records kept in memory after they are durable, in bytes, so that applying and replicating need no disk read.
+const CACHE_BYTES_MAX: usize = 32 << 20;
+
+/// redb's page cache for the log, which is written much and read at start only.
+const PAGE_CACHE_BYTES: usize = 16 << 20;
+
+const VOTE: &str = "vote";
+const PURGED: &str = "purged";
+const COMMITTED: &str = "committed";
+
+/// A promise not to follow older leaders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Vote {
+    pub term: Term,
+    pub server: ServerId,
+    pub committed: bool,
+}
+
+impl Vote {
+    fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new(FORMAT);
+        writer.u64(self.term);
+        writer.u64(self.server);
+        writer.u8(u8::from(self.committed));
+        writer.finish(&meta_context(VOTE))
+    }
+
+    fn decode(record: Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::open(record, &meta_context(VOTE), FORMAT)?;
+        let vote = Vote {
+            term: reader.u64()?,
+            server: reader.u64()?,
+            committed: reader.flag("vote state")?,
+        };
+        reader.finish()?;
+        Ok(vote)
+    }
+}
+
+/// What a log entry carries. Cheap to clone, except for the rare membership.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Payload {
+    Blank,
+    Batch(Batch),
+    Members(Members),
+}
+
+/// One log entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub position: Position,
+    pub payload: Payload,
+}
+
+impl Record {
+    fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new(FORMAT);
+        self.position.encode(&mut writer);
+        match &self.payload {
+            Payload::Blank => writer.u8(0),
+            Payload::Batch(batch) => {
+                writer.u8(1);
+                batch.encode(&mut writer);
+            }
+            Payload::Members(members) => {
+                writer.u8(2);
+                members.encode(&mut writer);
+            }
+        }
+        writer.finish(&index_context("log", self.position.index))
+    }
+
+    fn decode(index: u64, record: Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::open(record, &index_context("log", index), FORMAT)?;
+        let position = Position::decode(&mut reader)?;
+        let payload = match reader.u8()? {
+            0 => Payload::Blank,
+            1 => Payload::Batch(Batch::decode(&mut reader)?),
+            2 => Payload::Members(Members::decode(&mut reader)?),
+            tag => {
+                return Err(DecodeError::Tag {
+                    what: "log payload",
+                    tag,
+                });
+            }
+        };
+        reader.finish()?;
+        Ok(Record { position, payload })
+    }
+
+    /// Memory and disk this record takes, roughly.
+    fn bytes(&self) -> usize {
+        const OVERHEAD: usize = 64;
+        let payload = match &self.payload {
+            Payload::Blank | Payload::Members(_) => 0,
+            Payload::Batch(batch) => batch.bytes(),
+        };
+        payload + OVERHEAD
+    }
+}
+
+/// Called once, on the writer thread, when the job is durable or has failed.
+pub(crate) type Done = Box<dyn FnOnce(Result<(), io::Error>) + Send>;
+
+enum Job {
+    Vote(Vote, Done),
+    Append(Vec<Record>, Done),
+    Truncate {
+        after: Option<u64>,
+        done: Done,
+    },
+    Purge(Position),
+    /// Close the file after the jobs before this one.
+    Stop,
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        match self {
+            Job::Append(records, _) => records.iter().map(Record::bytes).sum(),
+            Job::Vote(..) | Job::Truncate { .. } | Job::Purge(_) | Job::Stop => 0,
+        }
+    }
+}
+
+struct Slot {
+    position: Position,
+    bytes: usize,
+    /// `None` once evicted; then it is durable.
+    payload: Option<Payload>,
+}
+
+#[derive(Default)]
+struct Index {
+    vote: Option<Vote>,
+    purged: Option<Position>,
+    committed: Option<Position>,
+    /// The entries of the log, without a hole.
+    slots: VecDeque<Slot>,
+    bytes: usize,
+    /// Slots at the front without payload.
+    evicted: usize,
+    cached_bytes: usize,
+    /// Highest index reported durable since it was last truncated.
+    durable: Option<u64>,
+}
+
+impl Index {
+    fn first(&self) -> Option<u64> {
+        self.slots.front().map(|slot| slot.position.index)
+    }
+
+    fn last(&self) -> Option<Position> {
+        self.slots.back().map(|slot| slot.position).or(self.purged)
+    }
+
+    fn push(&mut self, record: &Record) -> Result<(), io::Error> {
+        let index = record.position.index;
+        if let Some(last) = self.last()
+            && index != last.index + 1
+        {
+            return Err(io::Error::other(format!(
+                "entry {index} does not follow entry {}",
+                last.index
+            )));
+        }
+        let bytes = record.bytes();
+        self.bytes += bytes;
+        self.cached_bytes += bytes;
+        self.slots.push_back(Slot {
+            position: record.position,
+            bytes,
+            payload: Some(record.payload.clone()),
+        });
+        Ok(())
+    }
+
+    fn evict(&mut self) {
+        while self.cached_bytes > CACHE_BYTES_MAX {
+            let Some(slot) = self.slots.get_mut(self.evicted) else {
+                return;
+            };
+            if self
+                .durable
+                .is_none_or(|durable| slot.position.index > durable)
+            {
+                return;
+            }
+            if slot.payload.take().is_some() {
+                self.cached_bytes -= slot.bytes;
+            }
+            self.evicted += 1;
+        }
+    }
+
+    fn forget(&mut self, slot: &Slot) {
+        self.bytes -= slot.bytes;
+        if slot.payload.is_some() {
+            self.cached_bytes -= slot.bytes;
+        }
+    }
+
+    fn truncate(&mut self, after: Option<u64>) {
+        while let Some(slot) = self.slots.back()
+            && after.is_none_or(|after| slot.position.index > after)
+        {
+            let slot = self.slots.pop_back().expect("just seen");
+            self.forget(&slot);
+        }
+        self.evicted = self.evicted.min(self.slots.len());
+        self.durable = match (self.durable, after) {
+            (Some(durable), Some(after)) => Some(durable.min(after)),
+            _ => None,
+        };
+    }
+
+    fn purge(&mut self, upto: Position) {
+        while let Some(slot) = self.slots.front()
+            && slot.position.index <= upto.index
+        {
+            let slot = self.slots.pop_front().expect("just seen");
+            self.evicted = self.evicted.saturating_sub(1);
+            self.forget(&slot);
+        }
+        self.purged = Some(upto);
+    }
+}
+
+struct Shared {
+    path: PathBuf,
+    /// `None` once the writer has stopped: the file is closed then, whoever still holds a [`Log`].
+    database: RwLock<Option<Database>>,
+    index: Mutex<Index>,
+}
+
+/// How much the log holds.
+pub(crate) struct Extent {
+    pub purged: Option<Position>,
+    pub last: Option<Position>,
+}
+
+/// The log of one server. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Log {
+    shared: Arc<Shared>,
+    jobs: mpsc::Sender<Job>,
+}
+
+/// The writer thread's handle: join it after [`Log::stop`].
+pub(crate) struct WriterThread(JoinHandle<()>);
+
+impl WriterThread {
+    /// Waits for the thread to end. Blocks.
+    pub(crate) fn join(self) {
+        if self.0.join().is_err() {
+            tracing::error!("the log writer panicked");
+        }
+    }
+}
+
+impl Log {
+    /// Opens or creates the log at `path`, verifying every record. Blocks.
+    pub(crate) fn open(path: &Path, identity: &Identity) -> Result<(Log, WriterThread), OpenError> {
+        let file = InFile(path);
+        let database = match tables::open(path, identity, PAGE_CACHE_BYTES)? {
+            Some(database) => database,
+            None => tables::create(path, identity, PAGE_CACHE_BYTES, |transaction| {
+                transaction.open_table(LOG)?;
+                Ok(())
+            })?,
+        };
+        let index = load(&database, &file)?;
+        let written_last = index.last().map(|position| position.index);
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            database: RwLock::new(Some(database)),
+            index: Mutex::new(index),
+        });
+        let (jobs, queue) = mpsc::channel(JOBS_MAX);
+        let thread = std::thread::Builder::new()
+            .name("weft-log".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || write_groups(&shared, queue, written_last)
+            })
+            .map_err(|error| file.io(error))?;
+        Ok((Log { shared, jobs }, WriterThread(thread)))
+    }
+
+    pub(crate) fn vote(&self) -> Option<Vote> {
+        self.shared.index.lock().vote
+    }
+
+    pub(crate) fn extent(&self) -> Extent {
+        let index = self.shared.index.lock();
+        Extent {
+            purged: index.purged,
+            last: index.last(),
+        }
+    }
+
+    /// Bytes of entries, and the index of the oldest one such that it and all later ones stay within both limits.
+    pub(crate) fn keep_from(&self, entries_max: usize, bytes_max: usize) -> (usize, Option<u64>) {
+        let index = self.shared.index.lock();
+        let mut bytes = 0;
+        let kept = index
+            .slots
+            .iter()
+            .rev()
+            .take(entries_max)
+            .take_while(|slot| {
+                bytes += slot.bytes;
+                bytes <= bytes_max
+            })
+            .count();
+        let oldest = index.slots.len() - kept;
+        (
+            index.bytes,
+            index.slots.get(oldest).map(|slot| slot.position.index),
+        )
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.shared.index.lock().slots.len()
+    }
+
+    pub(crate) fn committed(&self) -> Option<Position> {
+        self.shared.index.lock().committed
+    }
+
+    /// Notes what is committed; it is written along with the next group, for it is only a hint at restart.
+    pub(crate) fn note_committed(&self, committed: Option<Position>) {
+        self.shared.index.lock().committed = committed;
+    }
+
+    /// Lets the writer finish what is queued and close the file. Later jobs fail.
+    pub(crate) async fn stop(&self) {
+        // A failure means it has stopped already.
+        let _ = self.jobs.send(Job::Stop).await;
+    }
+
+    async fn submit(&self, job: Job) -> Result<(), io::Error> {
+        self.jobs.send(job).await.map_err(|_| closed())
+    }
+
+    /// Stores a vote; returns when it is durable.
+    pub(crate) async fn save_vote(&self, vote: Vote) -> Result<(), io::Error> {
+        let (done, result) = waiter();
+        self.submit(Job::Vote(vote, done)).await?;
+        result.await.map_err(|_| closed())?
+    }
+
+    /// Appends records. They are readable on return and durable when `done` is called.
+    pub(crate) async fn append(&self, records: Vec<Record>, done: Done) -> Result<(), io::Error> {
+        {
+            let mut index = self.shared.index.lock();
+            for record in &records {
+                index.push(record)?;
+            }
+        }
+        self.submit(Job::Append(records, done)).await
+    }
+
+    /// Removes every entry behind `after`; returns when that is durable.
+    pub(crate) async fn truncate(&self, after: Option<u64>) -> Result<(), io::Error> {
+        self.shared.index.lock().truncate(after);
+        let (done, result) = waiter();
+        self.submit(Job::Truncate { after, done }).await?;
+        result.await.map_err(|_| closed())?
+    }
+
+    /// Removes every entry up to `upto`. Not awaited: should a crash undo it, the entries are merely still there.
+    pub(crate) async fn purge(&self, upto: Position) -> Result<(), io::Error> {
+        self.shared.index.lock().purge(upto);
+        self.submit(Job::Purge(upto)).await
+    }
+
+    /// The entries in `range`, as far as the log has them; with `bytes_max`, at least one and then no more than fit.
+    pub(crate) async fn read(
+        &self,
+        range: impl RangeBounds<u64>,
+        bytes_max: Option<usize>,
+    ) -> Result<Vec<Record>, io::Error> {
+        let (cold, hot) = {
+            let index = self.shared.index.lock();
+            let Some(first) = index.first() else {
+                return Ok(Vec::new());
+            };
+            let start = match range.start_bound() {
+                Bound::Included(start) => *start,
+                Bound::Excluded(start) => start.saturating_add(1),
+                Bound::Unbounded => 0,
+            };
+            let end = match range.end_bound() {
+                Bound::Included(end) => end.saturating_add(1),
+                Bound::Excluded(end) => *end,
+                Bound::Unbounded => u64::MAX,
+            };
+            let offset = |at: u64| {
+                usize::try_from(at.saturating_sub(first))
+                    .unwrap_or(usize::MAX)
+                    .min(index.slots.len())
+            };
+            let (from, to) = (offset(start), offset(end));
+            if from >= to {
+                return Ok(Vec::new());
+            }
+            let mut budget = bytes_max.unwrap_or(usize::MAX);
+            let mut hot = Vec::new();
+            let mut cold: Option<(u64, u64)> = None;
+            for (nth, slot) in index.slots.range(from..to).enumerate() {
+                if nth > 0 && slot.bytes > budget {
+                    break;
+                }
+                budget = budget.saturating_sub(slot.bytes);
+                match &slot.payload {
+                    Some(payload) => hot.push(Record {
+                        position: slot.position,
+                        payload: payload.clone(),
+                    }),
+                    None => {
+                        let at = slot.position.index;
+                        cold = Some((cold.map_or(at, |(first, _)| first), at));
+                    }
+                }
+            }
+            (cold, hot)
+        };
+        let Some((first, last)) = cold else {
+            return Ok(hot);
+        };
+        // Evicted records are durable, so the disk has them; they lie before the ones in memory.
+        let shared = Arc::clone(&self.shared);
+        let mut records = tokio::task::spawn_blocking(move || read_cold(&shared, first, last))
+            .await
+            .map_err(io::Error::other)??;
+        records.extend(hot);
+        Ok(records)
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the log is closed")
+}
+
+fn waiter() -> (Done, tokio::sync::oneshot::Receiver<Result<(), io::Error>>) {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let done = move |result| {
+        // The waiter may have been dropped; the job was done all the same.
+        let _ = sender.send(result);
+    };
+    (Box::new(done), receiver)
+}
+
+fn read_cold(shared: &Shared, first: u64, last: u64) -> Result<Vec<Record>, io::Error> {
+    let database = shared.database.read();
+    let database = database.as_ref().ok_or_else(closed)?;
+    let transaction = database.begin_read().map_err(storage_io)?;
+    let table = transaction.open_table(LOG).map_err(storage_io)?;
+    let mut records = Vec::new();
+    for item in table.range(first..=last).map_err(storage_io)? {
+        let (index, record) = item.map_err(storage_io)?;
+        let record = Bytes::copy_from_slice(record.value());
+        let index = index.value();
+        let record = Record::decode(index, record).map_err(|error| {
+            let path = shared.path.display();
+            io::Error::other(format!("{path} cannot be read: entry {index}: {error}"))
+        })?;
+        records.push(record);
+    }
+    Ok(records)
+}
+
+fn load(database: &Database, file: &InFile<'_>) -> Result<Index, OpenError> {
+    let mut index = Index::default();
+    let transaction = database
+        .begin_read()
+        .map_err(|error| file.database(error))?;
+    let meta = transaction
+        .open_table(META)
+        .map_err(|error| file.database(error))?;
+    let get = |key: &str| -> Result<Option<Bytes>, OpenError> {
+        let record = meta.get(key).map_err(|error| file.database(error))?;
+        Ok(record.map(|record| Bytes::copy_from_slice(record.value())))
+    };
+    let position = |key: &'static str| -> Result<Option<Position>, OpenError> {
+        let Some(record) = get(key)? else {
+            return Ok(None);
+        };
+        let decode = || {
+            let mut reader = Reader::open(record, &meta_context(key), FORMAT)?;
+            let position = Position::decode(&mut reader)?;
+            reader.finish()?;
+            Ok(position)
+        };
+        decode().map(Some).map_err(|error| file.record(key, error))
+    };
+    index.vote = get(VOTE)?
+        .map(Vote::decode)
+        .transpose()
+        .map_err(|error| file.record(VOTE, error))?;
+    index.purged = position(PURGED)?;
+    index.committed = position(COMMITTED)?;
+
+    let log = transaction
+        .open_table(LOG)
+        .map_err(|error| file.database(error))?;
+    for item in log.iter().map_err(|error| file.database(error))? {
+        let (at, record) = item.map_err(|error| file.database(error))?;
+        let at = at.value();
+        let record = Record::decode(at, Bytes::copy_from_slice(record.value()))
+            .map_err(|error| file.record(format!("entry {at}"), error))?;
+        if record.position.index != at {
+            return Err(file.inconsistent(format!("entry {at} says it is another")));
+        }
+        index
+            .push(&record)
+            .map_err(|error| file.inconsistent(error.to_string()))?;
+        index.durable = Some(at);
+        index.evict();
+    }
+    Ok(index)
+}
+
+/// The writer thread: groups of jobs, one transaction each, until the last sender is gone.
+fn write_groups(shared: &Shared, mut queue: mpsc::Receiver<Job>, mut written_last: Option<u64>) {
+    let mut failed: Option<String> = None;
+    let mut stopping = false;
+    while let Some(job) = queue.blocking_recv() {
+        let mut bytes = job.bytes();
+        let mut group = vec![job];
+        while bytes < GROUP_BYTES_MAX
+            && let Ok(job) = queue.try_recv()
+        {
+            bytes += job.bytes();
+            group.push(job);
+        }
+        if failed.is_none()
+            && let Err(error) = write_group(shared, &group, &mut written_last)
+        {
+            tracing::error!(path = %shared.path.display(), %error, "writing the log failed");
+            failed = Some(error.to_string());
+        }
+        if failed.is_none() {
+            note_durable(shared, &group);
+        }
+        for job in group {
+            let result = match &failed {
+                None => Ok(()),
+                Some(reason) => Err(io::Error::other(reason.clone())),
+            };
+            match job {
+                Job::Vote(_, done) | Job::Append(_, done) | Job::Truncate { done, .. } => {
+                    done(result);
+                }
+                Job::Purge(_) => {}
+                Job::Stop => stopping = true,
+            }
+        }
+        if stopping {
+            break;
+        }
+    }
+    shared.database.write().take();
+}
+
+fn write_group(
+    shared: &Shared,
+    group: &[Job],
+    written_last: &mut Option<u64>,
+) -> Result<(), io::Error> {
+    let database = shared.database.read();
+    let database = database.as_ref().ok_or_else(closed)?;
+    // Immediate durability is redb's default: commit returns after the fsync.
+    let transaction = database.begin_write().map_err(storage_io)?;
+    {
+        let mut meta = transaction.open_table(META).map_err(storage_io)?;
+        let mut log = transaction.open_table(LOG).map_err(storage_io)?;
+        for job in group {
+            match job {
+                Job::Vote(vote, _) => {
+                    meta.insert(VOTE, vote.encode().as_slice())
+                        .map_err(storage_io)?;
+                }
+                Job::Append(records, _) => {
+                    for record in records {
+                        let index = record.position.index;
+                        log.insert(index, record.encode().as_slice())
+                            .map_err(storage_io)?;
+                        *written_last = Some(index);
+                    }
+                }
+                Job::Truncate { after, .. } => {
+                    let from = after.map_or(0, |after| after.saturating_add(1));
+                    log.retain_in(from.., |_, _| false).map_err(storage_io)?;
+                    *written_last = *after;
+                }
+                Job::Purge(upto) => {
+                    log.retain_in(..=upto.index, |_, _| false)
+                        .map_err(storage_io)?;
+                    put_position(&mut meta, PURGED, *upto)?;
+                    *written_last = (*written_last).max(Some(upto.index));
+                }
+                Job::Stop => {}
+            }
+        }
+        // Never claim more committed than this stream has written so far.
+        let committed = shared.index.lock().committed;
+        if let Some(committed) = committed
+            && Some(committed.index) <= *written_last
+        {
+            put_position(&mut meta, COMMITTED, committed)?;
+        }
+    }
+    transaction.commit().map_err(storage_io)
+}
+
+fn put_position(
+    meta: &mut redb::Table<'_, &str, &[u8]>,
+    key: &'static str,
+    position: Position,
+) -> Result<(), io::Error> {
+    let mut writer = Writer::new(FORMAT);
+    position.encode(&mut writer);
+    meta.insert(key, writer.finish(&meta_context(key)).as_slice())
+        .map_err(storage_io)?;
+    Ok(())
+}
+
+fn note_durable(shared: &Shared, group: &[Job]) {
+    let mut index = shared.index.lock();
+    for job in group {
+        match job {
+            Job::Vote(vote, _) => index.vote = Some(*vote),
+            Job::Append(records, _) => {
+                // A truncation submitted since may have taken the record back; then it is not the durable end.
+                if let Some(last) = records.last()
+                    && let Some(first) = index.first()
+                    && last.position.index >= first
+                    && let Ok(nth) = usize::try_from(last.position.index - first)
+                    && index.slots.get(nth).map(|slot| slot.position) == Some(last.position)
+                {
+                    index.durable = index.durable.max(Some(last.position.index));
+                }
+            }
+            Job::Truncate { .. } | Job::Purge(_) | Job::Stop => {}
+        }
+    }
+    index.evict();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Command, Mutation, Precondition};
+
+    fn identity() -> Identity {
+        Identity {
+            cluster_id: "test".to_owned(),
+            server_id: 1,
+        }
+    }
+
+    fn record(term: Term, index: u64, value_bytes: usize) -> Record {
+        let command = Command {
+            fence: Some(term),
+            mutations: vec![Mutation::put("k", Precondition::None, vec![7; value_bytes])],
+        };
+        Record {
+            position: Position {
+                term,
+                server: 1,
+                index,
+            },
+            payload: Payload::Batch(Batch(vec![command].into())),
+        }
+    }
+
+    async fn append(log: &Log, records: Vec<Record>) {
+        let (done, result) = waiter();
+        log.append(records, done).await.expect("queued");
+        result.await.expect("answered").expect("durable");
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_there_after_reopening() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("log.redb");
+        let (log, writer) = Log::open(&path, &identity()).expect("opens");
+        let vote = Vote {
+            term: 3,
+            server: 1,
+            committed: true,
+        };
+        log.save_vote(vote).await.expect("stored");
+        append(&log, (1..=9).map(|index| record(3, index, 10)).collect()).await;
+        log.truncate(Some(7)).await.expect("stored");
+        append(&log, vec![record(4, 8, 10)]).await;
+        log.note_committed(Some(record(3, 5, 0).position));
+        log.purge(record(3, 2, 0).position).await.expect("queued");
+        log.stop().await;
+        writer.join();
+
+        let (log, writer) = Log::open(&path, &identity()).expect("opens again");
+        assert_eq!(log.vote(), Some(vote));
+        assert_eq!(log.committed(), Some(record(3, 5, 0).position));
+        let extent = log.extent();
+        assert_eq!(extent.purged, Some(record(3, 2, 0).position));
+        assert_eq!(extent.last, Some(record(4, 8, 0).position));
+        let records = log.read(.., None).await.expect("readable");
+        let mut expected: Vec<_> = (3..=7).map(|index| record(3, index, 10)).collect();
+        expected.push(record(4, 8, 10));
+        assert_eq!(records, expected);
+        log.stop().await;
+        writer.join();
+    }
+
+    #[tokio::test]
+    async fn records_beyond_the_cache_are_read_from_disk() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("log.redb");
+        let (log, writer) = Log::open(&path, &identity()).expect("opens");
+        let size = CACHE_BYTES_MAX / 8;
+        for index in 1..=12 {
+            append(&log, vec![record(1, index, size)]).await;
+        }
+        assert!(log.shared.index.lock().evicted >= 4);
+        let indices = |records: Vec<Record>| -> Vec<u64> {
+            records.iter().map(|record| record.position.index).collect()
+        };
+        let all = log.read(2..12, None).await.expect("readable");
+        assert_eq!(all[0], record(1, 2, size));
+        assert_eq!(indices(all), (2..12).collect::<Vec<_>>());
+        let some = log
+            .read(3..12, Some(2 * size + 1000))
+            .await
+            .expect("readable");
+        assert_eq!(indices(some), [3, 4]);
+        let one = log.read(3..12, Some(1)).await.expect("readable");
+        assert_eq!(indices(one), [3]);
+        assert_eq!(log.keep_from(100, 3 * size + 1000).1, Some(10));
+        assert_eq!(log.keep_from(2, usize::MAX).1, Some(11));
+        log.stop().await;
+        writer.join();
+    }
+
+    #[tokio::test]
+    async fn a_hole_is_refused_and_a_damaged_record_stops_the_start() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("log.redb");
+        let (log, writer) = Log::open(&path, &identity()).expect("opens");
+        append(&log, vec![record(1, 1, 10)]).await;
+        let error = log
+            .append(vec![record(1, 3, 10)], Box::new(|_| {}))
+            .await
+            .expect_err("hole");
+        assert_eq!(error.to_string(), "entry 3 does not follow entry 1");
+        log.stop().await;
+        writer.join();
+
+        let database = Database::open(&path).expect("opens");
+        let transaction = database.begin_write().expect("begins");
+        {
+            let mut table = transaction.open_table(LOG).expect("table");
+            let mut bytes = record(1, 1, 10).encode();
+            *bytes.last_mut().expect("not empty") ^= 1;
+            table.insert(1, bytes.as_slice()).expect("inserts");
+        }
+        transaction.commit().expect("commits");
+        drop(database);
+        let error = Log::open(&path, &identity()).err().expect("refused");
+        let expected = format!(
+            "{} cannot be read: entry 1: its checksum does not match its content",
+            path.display()
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[tokio::test]
+    async fn another_servers_log_is_refused() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("log.redb");
+        let (log, writer) = Log::open(&path, &identity()).expect("opens");
+        log.stop().await;
+        writer.join();
+        let other = Identity {
+            cluster_id: "test".to_owned(),
+            server_id: 2,
+        };
+        let error = Log::open(&path, &other).err().expect("refused");
+        let expected = format!(
+            "data folder {} belongs to server 1 of cluster test, not to server 2 of cluster test",
+            dir.path().display()
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+}

@@ -1,0 +1,605 @@
+//! The published state: what readers see, and the history that watchers follow.
+//!
+//! The [`Hub`] holds the newest applied [`State`], a bounded ring of the last events and one bounded queue per
+//! watcher. Publishing, starting a watch and taking a snapshot exclude each other for a moment, so that a watch begun
+//! after revision R meets exactly the events R+1, R+2, …: first from the ring, then from its queue.
+//!
+//! Invariants: a watcher sees no gap and no duplicate, in revision order; whoever was handed an event also reads a
+//! state at least as new; a watcher that does not keep up is cut off and never slows the writers down; ring and queues
+//! stay within their bounds.
+//! Left to others: persisting the ring (`checkpoint.rs`), deciding what an event means (the API server).
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use crate::error::{WatchError, WatchLagged};
+use crate::key::{Entry, Key, Revision};
+use crate::machine::State;
+use crate::snapshot::Snapshot;
+
+/// What an event did to its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// The key got a value.
+    Put,
+    /// The key went.
+    Delete,
+}
+
+/// One mutation that took effect. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its number.
+    pub revision: Revision,
+    /// What it did.
+    pub kind: EventKind,
+    /// The entry it wrote; for a delete the last value, under the revision of the deletion.
+    pub entry: Arc<Entry>,
+    /// The entry it replaced or removed.
+    pub previous: Option<Arc<Entry>>,
+}
+
+impl Event {
+    /// Memory this event keeps alive, counting a previous value although it may be shared.
+    pub(crate) fn bytes(&self) -> usize {
+        let previous = self.previous.as_ref().map_or(0, |entry| entry.bytes());
+        self.entry.bytes() + previous
+    }
+}
+
+/// Bounds of the history and of the watchers' queues.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub history_events_max: usize,
+    pub history_bytes_max: usize,
+    pub queue_events_max: usize,
+}
+
+/// The last events, oldest first, without a gap.
+pub(crate) struct History {
+    events: VecDeque<Event>,
+    bytes: usize,
+    /// Everything up to here is gone: the smallest revision a watch may start after.
+    compacted: Revision,
+}
+
+impl History {
+    pub(crate) fn new(compacted: Revision) -> Self {
+        History {
+            events: VecDeque::new(),
+            bytes: 0,
+            compacted,
+        }
+    }
+
+    /// Appends the event of the next revision; anything else is a history with a gap.
+    pub(crate) fn push(&mut self, event: Event) {
+        let last = self
+            .events
+            .back()
+            .map_or(self.compacted, |event| event.revision);
+        assert_eq!(event.revision, last + 1, "history must not have a gap");
+        self.bytes += event.bytes();
+        self.events.push_back(event);
+    }
+
+    fn trim(&mut self, bounds: &Bounds) {
+        while self.events.len() > bounds.history_events_max || self.bytes > bounds.history_bytes_max
+        {
+            let Some(event) = self.events.pop_front() else {
+                break;
+            };
+            self.bytes -= event.bytes();
+            self.compacted = event.revision;
+        }
+    }
+
+    /// The kept events with a revision above `after`.
+    fn after(&self, after: Revision) -> impl Iterator<Item = &Event> {
+        // Revisions in the ring are consecutive, so the start is a subtraction away.
+        let skip = usize::try_from(after.saturating_sub(self.compacted)).unwrap_or(usize::MAX);
+        self.events.iter().skip(skip)
+    }
+}
+
+struct Queue {
+    events: VecDeque<Event>,
+    end: Option<End>,
+}
+
+/// Why a queue gets no more events.
+#[derive(Clone, Copy)]
+enum End {
+    Lagged,
+    Closed,
+}
+
+struct Watcher {
+    id: u64,
+    prefix: Bytes,
+    queue: Mutex<Queue>,
+    wake: Notify,
+}
+
+impl Watcher {
+    fn end(&self, end: End) {
+        let mut queue = self.queue.lock();
+        if queue.end.is_none() {
+            if matches!(end, End::Lagged) {
+                // What it cannot have completely it need not have at all.
+                queue.events.clear();
+            }
+            queue.end = Some(end);
+        }
+        drop(queue);
+        self.wake.notify_one();
+    }
+}
+
+/// The watchers, found from a key by its prefixes of the lengths in use.
+#[derive(Default)]
+struct Registry {
+    groups: HashMap<Bytes, Vec<Arc<Watcher>>>,
+    lengths: BTreeMap<usize, usize>,
+    next_id: u64,
+    closed: bool,
+}
+
+impl Registry {
+    fn add(&mut self, prefix: Bytes) -> Arc<Watcher> {
+        self.next_id += 1;
+        let watcher = Arc::new(Watcher {
+            id: self.next_id,
+            prefix: prefix.clone(),
+            queue: Mutex::new(Queue {
+                events: VecDeque::new(),
+                end: self.closed.then_some(End::Closed),
+            }),
+            wake: Notify::new(),
+        });
+        *self.lengths.entry(prefix.len()).or_default() += 1;
+        self.groups
+            .entry(prefix)
+            .or_default()
+            .push(Arc::clone(&watcher));
+        watcher
+    }
+
+    fn remove(&mut self, watcher: &Watcher) {
+        let Some(group) = self.groups.get_mut(&watcher.prefix) else {
+            return;
+        };
+        let before = group.len();
+        group.retain(|other| other.id != watcher.id);
+        if group.len() == before {
+            return;
+        }
+        if group.is_empty() {
+            self.groups.remove(&watcher.prefix);
+        }
+        let length = watcher.prefix.len();
+        if let Some(count) = self.lengths.get_mut(&length) {
+            *count -= 1;
+            if *count == 0 {
+                self.lengths.remove(&length);
+            }
+        }
+    }
+
+    fn offer(&self, event: &Event, queue_events_max: usize) {
+        let key = event.entry.key.as_bytes();
+        for length in self
+            .lengths
+            .keys()
+            .take_while(|length| **length <= key.len())
+        {
+            let Some(group) = self.groups.get(&key[..*length]) else {
+                continue;
+            };
+            for watcher in group {
+                let mut queue = watcher.queue.lock();
+                if queue.end.is_some() {
+                    continue;
+                }
+                if queue.events.len() >= queue_events_max {
+                    drop(queue);
+                    watcher.end(End::Lagged);
+                    continue;
+                }
+                let was_empty = queue.events.is_empty();
+                queue.events.push_back(event.clone());
+                drop(queue);
+                if was_empty {
+                    watcher.wake.notify_one();
+                }
+            }
+        }
+    }
+
+    fn end_all(&self, end: End) {
+        for watcher in self.groups.values().flatten() {
+            watcher.end(end);
+        }
+    }
+}
+
+struct Published {
+    state: State,
+    history: History,
+    watchers: Registry,
+    /// Keys touched since the last capture.
+    dirty: HashSet<Key>,
+    dirty_bytes: usize,
+}
+
+/// What a checkpoint has to write.
+pub(crate) struct Capture {
+    pub state: State,
+    pub dirty: HashSet<Key>,
+    /// Events above the revision asked for, as far as the ring still holds them.
+    pub events: Vec<Event>,
+    pub compacted: Revision,
+}
+
+/// The newest state, its history and its watchers.
+pub(crate) struct Hub {
+    bounds: Bounds,
+    published: RwLock<Published>,
+    /// Equals the state's revision; read by watchers that only ask for progress.
+    revision: AtomicU64,
+}
+
+impl Hub {
+    pub(crate) fn new(state: State, mut history: History, bounds: Bounds) -> Self {
+        history.trim(&bounds);
+        Hub {
+            bounds,
+            revision: AtomicU64::new(state.revision),
+            published: RwLock::new(Published {
+                state,
+                history,
+                watchers: Registry::default(),
+                dirty: HashSet::new(),
+                dirty_bytes: 0,
+            }),
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.published.read().state.clone()
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let published = self.published.read();
+        Snapshot::new(published.state.entries.clone(), published.state.revision)
+    }
+
+    /// Replaces the state by its successor and hands out the events that lie between. Returns the bytes of changes
+    /// that no checkpoint has captured yet.
+    pub(crate) fn publish(&self, state: State, events: Vec<Event>) -> usize {
+        let revision = state.revision;
+        let mut published = self.published.write();
+        let old = std::mem::replace(&mut published.state, state);
+        for event in events {
+            published
+                .watchers
+                .offer(&event, self.bounds.queue_events_max);
+            published.dirty_bytes += event.entry.bytes();
+            published.dirty.insert(event.entry.key.clone());
+            published.history.push(event);
+        }
+        published.history.trim(&self.bounds);
+        self.revision.store(revision, Ordering::Release);
+        let dirty_bytes = published.dirty_bytes;
+        drop(published);
+        drop(old); // outside the lock: it may be the last holder of many nodes
+        dirty_bytes
+    }
+
+    /// Replaces the state by one that did not come from applying: watchers cannot follow and are cut.
+    pub(crate) fn reset(&self, state: State) {
+        let mut published = self.published.write();
+        self.revision.store(state.revision, Ordering::Release);
+        published.history = History::new(state.revision);
+        published.state = state;
+        published.dirty.clear();
+        published.dirty_bytes = 0;
+        published.watchers.end_all(End::Lagged);
+    }
+
+    /// Takes what changed since the last capture; `after` is the newest revision whose event is already persisted.
+    pub(crate) fn capture(&self, after: Revision) -> Capture {
+        let mut published = self.published.write();
+        published.dirty_bytes = 0;
+        Capture {
+            state: published.state.clone(),
+            dirty: std::mem::take(&mut published.dirty),
+            events: published.history.after(after).cloned().collect(),
+            compacted: published.history.compacted,
+        }
+    }
+
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        prefix: Bytes,
+        after: Revision,
+    ) -> Result<Watch, WatchError> {
+        let mut published = self.published.write();
+        let current = published.state.revision;
+        if after > current {
+            return Err(WatchError::Future {
+                asked: after,
+                current,
+            });
+        }
+        let oldest = published.history.compacted;
+        if after < oldest {
+            return Err(WatchError::Compacted { oldest });
+        }
+        let backlog = published
+            .history
+            .after(after)
+            .filter(|event| event.entry.key.as_bytes().starts_with(&prefix))
+            .cloned()
+            .collect();
+        let watcher = published.watchers.add(prefix);
+        drop(published);
+        Ok(Watch {
+            hub: Arc::clone(self),
+            watcher,
+            ready: backlog,
+            delivered: after,
+            ended: false,
+        })
+    }
+
+    /// Ends every watch, now and later.
+    pub(crate) fn close(&self) {
+        let mut published = self.published.write();
+        published.watchers.closed = true;
+        published.watchers.end_all(End::Closed);
+    }
+}
+
+/// A stream of the events under a prefix, from a revision on.
+///
+/// It holds at most the history's events at the start, and then at most twice the queue bound.
+pub struct Watch {
+    hub: Arc<Hub>,
+    watcher: Arc<Watcher>,
+    ready: VecDeque<Event>,
+    delivered: Revision,
+    ended: bool,
+}
+
+impl Watch {
+    /// The next event, in revision order.
+    ///
+    /// `None` once the store is closed or after an error. Cancel safe: an event is lost only if it was returned.
+    ///
+    /// # Errors
+    /// [`WatchLagged`] when this watcher did not keep up; the watch is over then.
+    pub async fn next(&mut self) -> Option<Result<Event, WatchLagged>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                self.delivered = event.revision;
+                return Some(Ok(event));
+            }
+            if self.ended {
+                return None;
+            }
+            {
+                let mut queue = self.watcher.queue.lock();
+                if !queue.events.is_empty() {
+                    std::mem::swap(&mut queue.events, &mut self.ready);
+                    continue;
+                }
+                if let Some(end) = queue.end {
+                    self.ended = true;
+                    return match end {
+                        End::Closed => None,
+                        End::Lagged => Some(Err(WatchLagged {
+                            delivered: self.delivered,
+                        })),
+                    };
+                }
+            }
+            self.watcher.wake.notified().await;
+        }
+    }
+
+    /// The revision up to which everything under the prefix was delivered: what a bookmark may name.
+    ///
+    /// It grows with the whole store while nothing is waiting for this watcher.
+    pub fn progress(&self) -> Revision {
+        // Read before looking at the queue: events up to this revision were queued before it was set.
+        let revision = self.hub.revision.load(Ordering::Acquire);
+        let queue = self.watcher.queue.lock();
+        if self.ready.is_empty() && queue.events.is_empty() && queue.end.is_none() {
+            revision.max(self.delivered)
+        } else {
+            self.delivered
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.hub.published.write().watchers.remove(&self.watcher);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::command::{Batch, Command, Mutation, Precondition};
+    use crate::machine::Position;
+
+    const BOUNDS: Bounds = Bounds {
+        history_events_max: 4,
+        history_bytes_max: 1 << 20,
+        queue_events_max: 3,
+    };
+
+    fn hub(bounds: Bounds) -> Arc<Hub> {
+        Arc::new(Hub::new(State::default(), History::new(0), bounds))
+    }
+
+    fn put(hub: &Hub, keys: &[&str]) {
+        let mut state = hub.state();
+        let index = state.applied.map_or(1, |position| position.index + 1);
+        let position = Position {
+            term: 1,
+            server: 1,
+            index,
+        };
+        let mutations = keys
+            .iter()
+            .map(|key| Mutation::put(*key, Precondition::None, "v"))
+            .collect();
+        let batch = Batch(
+            vec![Command {
+                fence: None,
+                mutations,
+            }]
+            .into(),
+        );
+        let mut events = Vec::new();
+        state.apply(position, &batch, &mut events);
+        hub.publish(state, events);
+    }
+
+    /// Everything that can be had without waiting.
+    fn drain(watch: &mut Watch) -> Vec<String> {
+        let mut seen = Vec::new();
+        while let Some(next) = watch.next().now_or_never() {
+            match next {
+                Some(Ok(event)) => seen.push(format!("{}@{}", event.entry.key, event.revision)),
+                Some(Err(error)) => seen.push(error.to_string()),
+                None => {
+                    seen.push("end".to_owned());
+                    break;
+                }
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn a_watch_resumes_from_every_kept_revision_without_gap_or_duplicate() {
+        let hub = hub(BOUNDS);
+        put(&hub, &["a1", "b1", "a2"]);
+        put(&hub, &["b2", "a3", "b3"]); // revisions 3 to 6 are kept
+        for (after, expected) in [
+            (2, vec!["a2@3", "a3@5", "a4@7"]),
+            (3, vec!["a3@5", "a4@7"]),
+            (4, vec!["a3@5", "a4@7"]),
+            (5, vec!["a4@7"]),
+            (6, vec!["a4@7"]),
+        ] {
+            let fresh = Arc::new(Hub::new(
+                hub.state(),
+                {
+                    let mut history = History::new(2);
+                    for event in hub.published.read().history.events.iter() {
+                        history.push(event.clone());
+                    }
+                    history
+                },
+                BOUNDS,
+            ));
+            let mut watch = fresh.watch(Bytes::from_static(b"a"), after).expect("kept");
+            put(&fresh, &["a4", "b4"]);
+            assert_eq!(drain(&mut watch), expected, "after {after}");
+            assert_eq!(watch.progress(), 8, "after {after}");
+        }
+        assert_eq!(
+            hub.watch(Bytes::new(), 1).err(),
+            Some(WatchError::Compacted { oldest: 2 })
+        );
+        assert_eq!(
+            hub.watch(Bytes::new(), 7).err(),
+            Some(WatchError::Future {
+                asked: 7,
+                current: 6
+            })
+        );
+    }
+
+    #[test]
+    fn a_quiet_watcher_is_not_cut_by_the_noise_of_others() {
+        let hub = hub(BOUNDS);
+        let mut quiet = hub.watch(Bytes::from_static(b"quiet"), 0).expect("kept");
+        for _ in 0..20 {
+            put(&hub, &["noise"]);
+        }
+        put(&hub, &["quiet"]);
+        assert_eq!(quiet.progress(), 0, "an event is waiting");
+        assert_eq!(drain(&mut quiet), ["quiet@21"]);
+        assert_eq!(quiet.progress(), 21);
+    }
+
+    #[test]
+    fn a_lagging_watcher_is_cut_and_others_go_on() {
+        let hub = hub(BOUNDS);
+        let mut slow = hub.watch(Bytes::new(), 0).expect("kept");
+        put(&hub, &["a"]);
+        assert_eq!(drain(&mut slow), ["a@1"]);
+        for key in ["b", "c", "d", "e"] {
+            put(&hub, &[key]);
+        }
+        assert_eq!(
+            drain(&mut slow),
+            [
+                "the watch fell behind and was ended after revision 1",
+                "end"
+            ]
+        );
+        assert_eq!(slow.progress(), 1);
+        drop(slow);
+        assert!(hub.published.read().watchers.groups.is_empty());
+        assert!(hub.published.read().watchers.lengths.is_empty());
+    }
+
+    #[test]
+    fn a_reset_state_cuts_watchers_and_closing_ends_them() {
+        let hub = hub(BOUNDS);
+        let mut cut = hub.watch(Bytes::new(), 0).expect("kept");
+        let state = State {
+            revision: 40,
+            ..State::default()
+        };
+        hub.reset(state);
+        assert_eq!(drain(&mut cut).len(), 2);
+        let mut watch = hub.watch(Bytes::new(), 40).expect("kept");
+        put(&hub, &["a"]);
+        hub.close();
+        assert_eq!(drain(&mut watch), ["a@41", "end"]);
+        let mut late = hub.watch(Bytes::new(), 41).expect("kept");
+        assert_eq!(drain(&mut late), ["end"]);
+    }
+
+    #[test]
+    fn the_history_keeps_its_byte_bound() {
+        let hub = hub(Bounds {
+            history_events_max: 1000,
+            history_bytes_max: 40,
+            queue_events_max: 1,
+        });
+        for _ in 0..100 {
+            put(&hub, &["key"]);
+        }
+        let published = hub.published.read();
+        assert!(published.history.bytes <= 40);
+        // Every event is 4 bytes of entry and 4 of the one before it.
+        assert_eq!(published.history.events.len(), 5);
+        assert_eq!(published.history.compacted, 95);
+    }
+}
