@@ -29,10 +29,10 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let texts: BTreeMap<&'static str, &'static RawValue> =
         serde_json::from_str(TABLE_TEXT).expect("the committed table is a JSON object");
     let mut by_kind = HashMap::new();
-    let nodes: HashMap<&'static str, Node> = texts
+    let nodes: HashMap<&'static str, Node<'static>> = texts
         .iter()
         .map(|(name, text)| {
-            let node: Node =
+            let node: Node<'static> =
                 serde_json::from_str(text.get()).expect("the committed table holds schemas");
             for mark in &node.kinds {
                 // Shared definitions (DeleteOptions) carry a mark for every group; the first name wins.
@@ -52,64 +52,64 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 
 struct Table {
     texts: BTreeMap<&'static str, &'static RawValue>,
-    nodes: HashMap<&'static str, Node>,
+    nodes: HashMap<&'static str, Node<'static>>,
     by_kind: HashMap<(&'static str, &'static str, &'static str), &'static str>,
 }
 
 /// The parts of an OpenAPI schema that decisions need. Everything is borrowed from the table's text.
 #[derive(Deserialize)]
-struct Node {
+struct Node<'a> {
     #[serde(default, rename = "type", borrow)]
-    kind: Option<&'static str>,
+    kind: Option<&'a str>,
     #[serde(default, borrow)]
-    format: Option<&'static str>,
+    format: Option<&'a str>,
     #[serde(default, rename = "$ref", borrow)]
-    reference: Option<&'static str>,
+    reference: Option<&'a str>,
     #[serde(default, rename = "allOf", borrow)]
-    all_of: Vec<Reference>,
+    all_of: Vec<Reference<'a>>,
     #[serde(default, borrow)]
-    properties: BTreeMap<&'static str, Node>,
+    properties: BTreeMap<&'a str, Node<'a>>,
     #[serde(default, borrow)]
-    items: Option<Box<Node>>,
+    items: Option<Box<Node<'a>>>,
     #[serde(default, rename = "additionalProperties", borrow)]
-    additional: Option<Box<Node>>,
+    additional: Option<Box<Node<'a>>>,
     #[serde(default, rename = "x-kubernetes-patch-merge-key", borrow)]
-    merge_key: Option<&'static str>,
+    merge_key: Option<&'a str>,
     #[serde(default, rename = "x-kubernetes-patch-strategy", borrow)]
-    patch_strategy: Option<&'static str>,
+    patch_strategy: Option<&'a str>,
     #[serde(default, rename = "x-kubernetes-list-type", borrow)]
-    list_type: Option<&'static str>,
+    list_type: Option<&'a str>,
     #[serde(default, rename = "x-kubernetes-map-type", borrow)]
-    map_type: Option<&'static str>,
+    map_type: Option<&'a str>,
     #[serde(default, rename = "x-kubernetes-list-map-keys", borrow)]
-    list_map_keys: Vec<&'static str>,
+    list_map_keys: Vec<&'a str>,
     #[serde(default, rename = "x-kubernetes-group-version-kind", borrow)]
-    kinds: Vec<KindMark>,
+    kinds: Vec<KindMark<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Reference {
+struct Reference<'a> {
     #[serde(rename = "$ref", borrow)]
-    reference: &'static str,
+    reference: &'a str,
 }
 
 #[derive(Deserialize)]
-struct KindMark {
+struct KindMark<'a> {
     #[serde(borrow)]
-    group: &'static str,
+    group: &'a str,
     #[serde(borrow)]
-    version: &'static str,
+    version: &'a str,
     #[serde(borrow)]
-    kind: &'static str,
+    kind: &'a str,
 }
 
 /// A place in a kind: the field's own marks and the type behind it. Copying is free.
 #[derive(Clone, Copy)]
 pub struct Schema {
     /// Where the field is declared: its patch and list marks live here.
-    place: &'static Node,
+    place: &'static Node<'static>,
     /// What it is, references followed.
-    target: &'static Node,
+    target: &'static Node<'static>,
     /// The definition's name, when the type has one.
     name: Option<&'static str>,
 }
@@ -148,7 +148,7 @@ impl Schema {
         })
     }
 
-    fn at(place: &'static Node) -> Schema {
+    fn at(place: &'static Node<'static>) -> Schema {
         let reference = place
             .reference
             .or_else(|| place.all_of.first().map(|all_of| all_of.reference));
@@ -271,7 +271,7 @@ pub fn text(name: &str) -> Option<&'static str> {
 
 /// The given definitions and all they refer to. Names that the table does not have are left out.
 pub fn closure<'a>(roots: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'static str> {
-    fn follow(node: &'static Node, wanted: &mut Vec<&'static str>) {
+    fn follow(node: &'static Node<'static>, wanted: &mut Vec<&'static str>) {
         wanted.extend(
             node.reference
                 .into_iter()
