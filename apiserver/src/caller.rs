@@ -1,0 +1,147 @@
+//! Who is calling: the proof that a request was authenticated.
+//!
+//! A [`Caller`] has one constructor for each way in, so whoever holds one knows which check it passed. Only
+//! [`Caller::system`] can carry a raft term; its writes are fenced, so that a leader that was deposed without
+//! noticing cannot overwrite what its successor decided.
+//!
+//! Left to others: checking credentials (`authn`), deciding what a caller may do (`authz`).
+
+use std::fmt;
+
+use weft_store::Term;
+
+/// Everyone who presented a credential.
+pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
+/// Everyone who did not.
+pub const GROUP_UNAUTHENTICATED: &str = "system:unauthenticated";
+/// May do everything; also the control loop's group.
+pub const GROUP_MASTERS: &str = "system:masters";
+/// Node agents, user `system:node:NAME`.
+pub const GROUP_NODES: &str = "system:nodes";
+/// Holders of a bootstrap token, who may only ask for a node certificate.
+pub const GROUP_BOOTSTRAPPERS: &str = "system:bootstrappers";
+
+/// An authenticated (or knowingly anonymous) origin of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    user: String,
+    uid: Option<String>,
+    groups: Vec<String>,
+    term: Option<Term>,
+}
+
+impl Caller {
+    /// A component inside this process; `term` is the leadership it acts under, and fences its writes.
+    pub fn system(component: &str, term: Option<Term>) -> Self {
+        Self {
+            user: format!("system:{component}"),
+            uid: None,
+            groups: vec![GROUP_MASTERS.to_owned(), GROUP_AUTHENTICATED.to_owned()],
+            term,
+        }
+    }
+
+    /// The subject of a client certificate that the cluster CA signed: CN is the user, O are the groups.
+    pub fn client_certificate(common_name: impl Into<String>, organisations: Vec<String>) -> Self {
+        let mut groups = organisations;
+        groups.push(GROUP_AUTHENTICATED.to_owned());
+        Self {
+            user: common_name.into(),
+            uid: None,
+            groups,
+            term: None,
+        }
+    }
+
+    /// The holder of bootstrap token `id`, whose secret half was checked.
+    pub fn bootstrap_token(id: &str) -> Self {
+        Self {
+            user: format!("system:bootstrap:{id}"),
+            uid: None,
+            groups: vec![
+                GROUP_BOOTSTRAPPERS.to_owned(),
+                GROUP_AUTHENTICATED.to_owned(),
+            ],
+            term: None,
+        }
+    }
+
+    /// A bearer token from the server's own token file: user, uid and groups as written there.
+    pub fn static_token(
+        user: impl Into<String>,
+        uid: Option<String>,
+        mut groups: Vec<String>,
+    ) -> Self {
+        groups.push(GROUP_AUTHENTICATED.to_owned());
+        Self {
+            user: user.into(),
+            uid,
+            groups,
+            term: None,
+        }
+    }
+
+    /// A ServiceAccount whose token was verified.
+    pub fn service_account(namespace: &str, name: &str, uid: Option<String>) -> Self {
+        Self {
+            user: format!("system:serviceaccount:{namespace}:{name}"),
+            uid,
+            groups: vec![
+                "system:serviceaccounts".to_owned(),
+                format!("system:serviceaccounts:{namespace}"),
+                GROUP_AUTHENTICATED.to_owned(),
+            ],
+            term: None,
+        }
+    }
+
+    /// No credential at all; may read health, version and discovery.
+    pub fn anonymous() -> Self {
+        Self {
+            user: "system:anonymous".to_owned(),
+            uid: None,
+            groups: vec![GROUP_UNAUTHENTICATED.to_owned()],
+            term: None,
+        }
+    }
+
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    pub fn uid(&self) -> Option<&str> {
+        self.uid.as_deref()
+    }
+
+    pub fn groups(&self) -> &[String] {
+        &self.groups
+    }
+
+    pub fn in_group(&self, group: &str) -> bool {
+        self.groups.iter().any(|mine| mine == group)
+    }
+
+    /// The node this caller is, if it is one: user `system:node:NAME` in group `system:nodes`.
+    pub fn node_name(&self) -> Option<&str> {
+        if self.in_group(GROUP_NODES) {
+            self.user.strip_prefix("system:node:")
+        } else {
+            None
+        }
+    }
+
+    pub fn is_anonymous(&self) -> bool {
+        self.in_group(GROUP_UNAUTHENTICATED)
+    }
+
+    /// The raft term that fences this caller's writes.
+    pub(crate) fn term(&self) -> Option<Term> {
+        self.term
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.user)
+    }
+}

@@ -1,0 +1,202 @@
+//! Content negotiation: which form the client wants back, and what it sent.
+//!
+//! JSON is always answered. Bodies may be JSON or YAML; one without a Content-Type is JSON, as old clients
+//! send it. Both are bounded in size, and YAML also in what its aliases may expand to.
+
+use http::{HeaderMap, header};
+use serde_json::Value;
+use weft_api::status::StatusError;
+
+/// Largest request body, as in Kubernetes.
+pub const BODY_BYTES_MAX: usize = 3 << 20;
+
+const ACCEPTED: &str = "application/json, application/yaml";
+
+/// The form an answer takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The object or list itself.
+    Whole,
+    /// Rows and columns, under this version of meta.k8s.io.
+    Table(&'static str),
+    /// Metadata only.
+    Metadata,
+    /// Aggregated discovery, under this version of apidiscovery.k8s.io.
+    Discovery(&'static str),
+}
+
+/// Chooses the first form of the Accept header that this server speaks.
+///
+/// # Errors
+/// 406 when there is none.
+pub fn form(headers: &HeaderMap) -> Result<Form, StatusError> {
+    let accepts: Vec<&str> = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    if accepts.is_empty() {
+        return Ok(Form::Whole);
+    }
+    accepts
+        .iter()
+        .flat_map(|accept| accept.split(','))
+        .find_map(form_of)
+        .ok_or_else(|| StatusError::not_acceptable(ACCEPTED))
+}
+
+fn form_of(range: &str) -> Option<Form> {
+    let mut parts = range.split(';').map(str::trim);
+    if !matches!(
+        parts.next()?,
+        "application/json" | "application/*" | "*/*" | ""
+    ) {
+        return None;
+    }
+    let (mut transform, mut group, mut version) = ("", "", "");
+    for parameter in parts {
+        match parameter.split_once('=') {
+            Some(("as", value)) => transform = value,
+            Some(("g", value)) => group = value,
+            Some(("v", value)) => version = value,
+            _ => {}
+        }
+    }
+    match (transform, group, version) {
+        ("", _, _) => Some(Form::Whole),
+        ("Table", "meta.k8s.io", "v1") => Some(Form::Table("v1")),
+        ("Table", "meta.k8s.io", "v1beta1") => Some(Form::Table("v1beta1")),
+        ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => {
+            Some(Form::Metadata)
+        }
+        ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => Some(Form::Discovery("v2")),
+        ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1") => {
+            Some(Form::Discovery("v2beta1"))
+        }
+        _ => None,
+    }
+}
+
+/// A decoded body, and the keys that stood in it twice.
+#[derive(Debug)]
+pub struct Decoded {
+    pub value: Value,
+    pub duplicates: Vec<String>,
+}
+
+/// The media type of the body without parameters; empty when the client named none.
+pub fn media_type(headers: &HeaderMap) -> &str {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map_or("", |value| value.split(';').next().unwrap_or("").trim())
+}
+
+/// Decodes a body by its Content-Type.
+///
+/// # Errors
+/// 400 for a body that does not parse, 415 for a format this server does not read.
+pub fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Decoded, StatusError> {
+    match media_type(headers) {
+        "" | "application/json" => decode_json(body),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => decode_yaml(body),
+        "application/vnd.kubernetes.protobuf" => Err(StatusError::unsupported_media_type(
+            "this server does not read protobuf request bodies yet: send application/json or application/yaml",
+        )),
+        other => Err(StatusError::unsupported_media_type(format!(
+            "the body of the request was in an unknown format ({other}) - accepted media types include: {ACCEPTED}"
+        ))),
+    }
+}
+
+/// Decodes JSON, whatever the Content-Type says: the JSON patch formats.
+///
+/// # Errors
+/// 400 for a body that does not parse.
+pub fn decode_json(body: &[u8]) -> Result<Decoded, StatusError> {
+    let value = serde_json::from_slice(body).map_err(|error| {
+        StatusError::bad_request(format!("the request body is not valid JSON: {error}"))
+    })?;
+    Ok(Decoded {
+        value,
+        duplicates: crate::schema::duplicate_fields(body),
+    })
+}
+
+fn decode_yaml(body: &[u8]) -> Result<Decoded, StatusError> {
+    let refuse = |error: &dyn std::fmt::Display| {
+        StatusError::bad_request(format!("the request body is not valid YAML: {error}"))
+    };
+    let text = std::str::from_utf8(body).map_err(|error| refuse(&error))?;
+    // The default budget bounds nodes, depth and the expansion of aliases; a duplicate key is an error.
+    let value = serde_saphyr::from_str(text).map_err(|error| refuse(&error))?;
+    Ok(Decoded {
+        value,
+        duplicates: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn accept_headers_of_real_clients() {
+        let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        for (accept, expected) in [
+            ("application/json, */*", Some(Form::Whole)),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Some(Form::Whole),
+            ),
+            (kubectl, Some(Form::Table("v1"))),
+            (
+                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
+                Some(Form::Discovery("v2")),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
+                Some(Form::Metadata),
+            ),
+            ("application/cbor", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(form(&headers).ok(), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn bodies_decode_by_their_type_and_bombs_do_not() {
+        let decoded = |kind: &'static str, body: &str| {
+            let mut headers = HeaderMap::new();
+            if !kind.is_empty() {
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+            }
+            decode(&headers, body.as_bytes())
+        };
+        assert_eq!(decoded("", r#"{"a":1}"#).unwrap().value["a"], 1);
+        let yaml = decoded("application/yaml", "a: {b: [1, x, true]}\nc: '1'\n").unwrap();
+        assert_eq!(
+            yaml.value,
+            serde_json::json!({"a": {"b": [1, "x", true]}, "c": "1"})
+        );
+        assert_eq!(decoded("application/cbor", "").unwrap_err().code, 415);
+        assert_eq!(
+            decoded("application/vnd.kubernetes.protobuf", "k8s")
+                .unwrap_err()
+                .code,
+            415
+        );
+        assert_eq!(decoded("", "{").unwrap_err().code, 400);
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..12 {
+            let before = format!("*a{}", level - 1);
+            let items = vec![before; 10].join(", ");
+            bomb.push_str(&format!("a{level}: &a{level} [{items}]\n"));
+        }
+        assert_eq!(decoded("application/yaml", &bomb).unwrap_err().code, 400);
+    }
+}

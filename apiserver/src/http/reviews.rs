@@ -1,0 +1,61 @@
+//! Questions that are asked by creating an object: who am I, and may I.
+
+use serde_json::{Value, json};
+use weft_api::status::StatusError;
+
+use crate::authz::{self, Access};
+use crate::caller::Caller;
+use crate::kinds::Review;
+use crate::lens::text;
+
+/// Answers a review: the object that was sent, with its status.
+pub fn answer(review: &Review, caller: &Caller, mut body: Value) -> Result<Value, StatusError> {
+    if !body.is_object() {
+        return Err(StatusError::bad_request(format!(
+            "the request body is no {}",
+            review.kind
+        )));
+    }
+    body["kind"] = review.kind.into();
+    body["apiVersion"] = format!("{}/{}", review.group, review.version).into();
+    body["status"] = match review.kind {
+        "SelfSubjectReview" => {
+            let mut user = json!({"username": caller.user(), "groups": caller.groups()});
+            if let Some(uid) = caller.uid() {
+                user["uid"] = uid.into();
+            }
+            json!({"userInfo": user})
+        }
+        _ => access_status(caller, &body),
+    };
+    crate::lens::fill(&mut body, "metadata", json!({}));
+    Ok(body)
+}
+
+fn access_status(caller: &Caller, review: &Value) -> Value {
+    let optional = |pointer: &str| Some(text(review, pointer)).filter(|text| !text.is_empty());
+    let at = |field: &str| format!("/spec/resourceAttributes/{field}");
+    let outcome = if review.pointer("/spec/nonResourceAttributes").is_some() {
+        authz::authorize_path(
+            caller,
+            text(review, "/spec/nonResourceAttributes/verb"),
+            text(review, "/spec/nonResourceAttributes/path"),
+        )
+    } else {
+        authz::authorize(
+            caller,
+            &Access {
+                verb: text(review, &at("verb")),
+                group: text(review, &at("group")),
+                resource: text(review, &at("resource")),
+                subresource: optional(&at("subresource")),
+                namespace: optional(&at("namespace")),
+                name: optional(&at("name")),
+            },
+        )
+    };
+    match outcome {
+        Ok(()) => json!({"allowed": true}),
+        Err(error) => json!({"allowed": false, "reason": error.message}),
+    }
+}

@@ -1,0 +1,121 @@
+//! Tables: what `kubectl get` prints, made by the server from the columns of the kind.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::kinds::{KindRef, Row};
+use crate::stored::Stored;
+
+/// What each row carries besides its cells (`includeObject`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Include {
+    None,
+    #[default]
+    Metadata,
+    Object,
+}
+
+impl Include {
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "" | "Metadata" => Some(Self::Metadata),
+            "None" => Some(Self::None),
+            "Object" => Some(Self::Object),
+            _ => None,
+        }
+    }
+}
+
+/// How tables of one request look.
+#[derive(Clone, Copy)]
+pub struct Style {
+    /// Version of meta.k8s.io.
+    pub version: &'static str,
+    pub include: Include,
+    pub now: Timestamp,
+}
+
+/// A Table of these objects; `metadata` is that of the list.
+pub fn table<'a>(
+    kind: KindRef,
+    objects: impl Iterator<Item = &'a Stored>,
+    metadata: Value,
+    style: Style,
+) -> Value {
+    let rows = objects
+        .map(|object| row(kind, &object.stored_value(), || object.value(), style))
+        .collect();
+    assemble(kind, rows, metadata, style)
+}
+
+/// A Table of one object in the kind's own spelling.
+pub fn table_of_one(kind: KindRef, object: &Value, style: Style) -> Value {
+    let mut stored = object.clone();
+    if let Some(view) = &kind.view {
+        (view.write)(&mut stored);
+    }
+    let version = object.pointer("/metadata/resourceVersion").cloned();
+    let row = row(kind, &stored, || object.clone(), style);
+    assemble(
+        kind,
+        vec![row],
+        json!({"resourceVersion": version.unwrap_or_default()}),
+        style,
+    )
+}
+
+fn assemble(kind: KindRef, rows: Vec<Value>, metadata: Value, style: Style) -> Value {
+    let columns: Vec<Value> = kind
+        .columns
+        .iter()
+        .map(|column| {
+            json!({
+                "name": column.name,
+                "type": column.kind,
+                "format": column.format,
+                "description": column.description,
+                "priority": column.priority,
+            })
+        })
+        .collect();
+    json!({
+        "kind": "Table",
+        "apiVersion": format!("meta.k8s.io/{}", style.version),
+        "metadata": metadata,
+        "columnDefinitions": columns,
+        "rows": rows,
+    })
+}
+
+fn row(kind: KindRef, stored: &Value, own_spelling: impl FnOnce() -> Value, style: Style) -> Value {
+    let looked_at = Row {
+        object: stored,
+        now: style.now,
+    };
+    let cells: Vec<Value> = kind
+        .columns
+        .iter()
+        .map(|column| (column.cell)(&looked_at))
+        .collect();
+    let mut row = Map::new();
+    row.insert("cells".to_owned(), cells.into());
+    match style.include {
+        Include::None => {}
+        Include::Metadata => {
+            row.insert("object".to_owned(), metadata_only(stored, style.version));
+        }
+        Include::Object => {
+            row.insert("object".to_owned(), own_spelling());
+        }
+    }
+    row.into()
+}
+
+/// An object reduced to its metadata.
+pub fn metadata_only(object: &Value, version: &str) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": object.get("metadata").cloned().unwrap_or_default(),
+    })
+}

@@ -1,0 +1,118 @@
+//! The cluster as one ordered stream: what the control loop builds its view from.
+//!
+//! Flow: [`Change::Reset`], every object of the wanted kinds, [`Change::Synced`], then each change in the
+//! order in which it was stored. When the reader falls behind, the stream starts over with a reset by itself.
+//!
+//! Invariant: between a reset and the next, applying the changes in order gives the store's state at the
+//! revision of the last one. Left to others: keeping that state, deciding what follows from it.
+
+use std::collections::VecDeque;
+
+use weft_api::object::Object;
+use weft_store::{EventKind, Revision, Store, Watch};
+
+use crate::kinds::{self, KindRef};
+use crate::stored::{self, Stored};
+
+/// One step of the stream.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Forget everything: a full list follows.
+    Reset,
+    Upsert {
+        kind: KindRef,
+        object: Object,
+    },
+    /// The object is gone; this is its last state, under the revision of the deletion.
+    Delete {
+        kind: KindRef,
+        object: Object,
+    },
+    /// The list is complete; what follows is news.
+    Synced {
+        revision: Revision,
+    },
+}
+
+/// A running stream of [`Change`]s.
+pub struct Informer {
+    store: Store,
+    kinds: Vec<KindRef>,
+    /// The rest of the list; empty once the live part began.
+    listed: VecDeque<Stored>,
+    synced: Option<Revision>,
+    watch: Option<Watch>,
+}
+
+impl Informer {
+    pub(crate) fn new(store: Store, kinds: &[KindRef]) -> Self {
+        Self {
+            store,
+            kinds: kinds.to_vec(),
+            listed: VecDeque::new(),
+            synced: None,
+            watch: None,
+        }
+    }
+
+    /// The next change; `None` once the store is closed. Cancel safe.
+    pub async fn next(&mut self) -> Option<Change> {
+        loop {
+            if let Some(stored) = self.listed.pop_front() {
+                return Some(Change::Upsert {
+                    kind: stored.kind(),
+                    object: stored.object(),
+                });
+            }
+            if let Some(revision) = self.synced.take() {
+                return Some(Change::Synced { revision });
+            }
+            let Some(watch) = &mut self.watch else {
+                self.start();
+                return Some(Change::Reset);
+            };
+            match watch.next().await {
+                None => return None,
+                Some(Err(lagged)) => {
+                    tracing::warn!(%lagged, "the control loop fell behind and lists again");
+                    self.watch = None;
+                }
+                Some(Ok(event)) => {
+                    let kind = kinds::by_key(event.entry.key.as_bytes())
+                        .filter(|kind| self.kinds.contains(kind));
+                    let Some(kind) = kind else { continue };
+                    let object = Stored::new(kind, event.entry).object();
+                    return Some(match event.kind {
+                        EventKind::Put => Change::Upsert { kind, object },
+                        EventKind::Delete => Change::Delete { kind, object },
+                    });
+                }
+            }
+        }
+    }
+
+    fn start(&mut self) {
+        loop {
+            let snapshot = self.store.snapshot();
+            // One watch over every key keeps the order between kinds.
+            let Ok(watch) = self
+                .store
+                .watch(bytes::Bytes::from_static(b"/"), snapshot.revision())
+            else {
+                // Between the two calls the history moved past the snapshot: take a newer one.
+                continue;
+            };
+            self.watch = Some(watch);
+            self.synced = Some(snapshot.revision());
+            for kind in &self.kinds {
+                let prefix = stored::prefix(kind, None);
+                self.listed.extend(
+                    snapshot
+                        .range(&prefix, None)
+                        .map(|entry| Stored::new(kind, entry)),
+                );
+            }
+            return;
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Reading JSON objects by pointer, with the answer that Kubernetes gives for what is absent.
+//!
+//! Requests are handled as JSON values, not as structs, so that nothing a client sent is lost. These few
+//! functions are how defaults, validation and columns look into them; none of them panics on a wrong type.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+/// The string at `pointer`, or `""`.
+pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+}
+
+/// The integer at `pointer`, if there is one.
+pub fn integer(value: &Value, pointer: &str) -> Option<i64> {
+    value.pointer(pointer).and_then(Value::as_i64)
+}
+
+/// The boolean at `pointer`; absent is false.
+pub fn flag(value: &Value, pointer: &str) -> bool {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_bool)
+        .unwrap_or(false)
+}
+
+/// The array at `pointer`; absent is empty.
+pub fn items<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
+}
+
+/// The object at `pointer`, if there is one.
+pub fn object<'a>(value: &'a Value, pointer: &str) -> Option<&'a Map<String, Value>> {
+    value.pointer(pointer).and_then(Value::as_object)
+}
+
+/// The mutable elements of the array at `pointer`.
+pub fn items_mut<'a>(
+    value: &'a mut Value,
+    pointer: &str,
+) -> impl Iterator<Item = &'a mut Value> + use<'a> {
+    value
+        .pointer_mut(pointer)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+}
+
+/// The RFC 3339 time at `pointer`.
+pub fn time(value: &Value, pointer: &str) -> Option<Timestamp> {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .and_then(|text| text.parse().ok())
+}
+
+/// The member `key` as an object, created when absent or of another type.
+pub fn member<'a>(value: &'a mut Value, key: &str) -> &'a mut Value {
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    let slot = &mut value[key];
+    if !slot.is_object() {
+        *slot = Value::Object(Map::new());
+    }
+    slot
+}
+
+/// Sets `key` unless it already holds something other than null.
+pub fn fill(value: &mut Value, key: &str, default: impl Into<Value>) {
+    if let Some(map) = value.as_object_mut() {
+        let slot = map.entry(key).or_insert(Value::Null);
+        if slot.is_null() {
+            *slot = default.into();
+        }
+    }
+}
+
+/// Sets `key`, or removes it for `None`.
+pub fn put(value: &mut Value, key: &str, new: Option<Value>) {
+    if let Some(map) = value.as_object_mut() {
+        match new {
+            Some(new) => {
+                map.insert(key.to_owned(), new);
+            }
+            None => {
+                map.remove(key);
+            }
+        }
+    }
+}
+
+/// Whether a condition of this type has status `True`.
+pub fn condition_is_true(value: &Value, kind: &str) -> bool {
+    items(value, "/status/conditions")
+        .iter()
+        .any(|condition| text(condition, "/type") == kind && text(condition, "/status") == "True")
+}

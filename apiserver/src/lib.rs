@@ -1,0 +1,28 @@
+//! The Kubernetes-compatible API of weft: object verbs, admission, identity and the HTTP face.
+//!
+//! Flow of a request: [`http`] authenticates and decodes it, one verb of [`objects::Objects`] authorises,
+//! merges, defaults, validates, admits and stores it, and [`http`] renders the answer. The control loop calls
+//! the same verbs in process, with a [`caller::Caller`] that carries the raft term it acts for.
+//!
+//! Invariants: [`objects`] is the only door to the store; every kind comes from the one table in [`kinds`];
+//! defaulting, validation, patches and Table rows are pure functions over JSON values.
+//! Left to others: replication and history (`weft_store`), what controllers decide (`weft_controllers`).
+
+pub mod admission;
+pub mod authn;
+pub mod authz;
+pub mod ca;
+pub mod caller;
+pub mod certificates;
+pub mod defaults;
+pub mod http;
+pub mod informer;
+pub mod kinds;
+pub mod lens;
+pub mod listing;
+pub mod objects;
+pub mod patch;
+pub mod schema;
+pub mod server;
+pub mod stored;
+pub mod validate;

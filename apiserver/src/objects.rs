@@ -1,0 +1,1476 @@
+//! The verbs on objects: the only door to the store.
+//!
+//! Every write passes `authorise → merge → default → admit → validate → compare-and-set`, over a snapshot that
+//! is taken anew for each attempt, so a write either takes effect on exactly what it was judged against or not
+//! at all. The HTTP face and the control loop call the same functions; a caller that acts under a leadership
+//! has its writes fenced by that term.
+//!
+//! Invariants: `uid` and `creationTimestamp` never change; the main resource never changes `status`, and
+//! `status` never anything else; `generation` counts changes of the desired state only; a write that changes
+//! nothing stores nothing; an object in deletion whose last finalizer goes is removed by that same write.
+//! Left to others: rules of kinds (`kinds`, `defaults`, `validate`, `admission`), bytes (`http`).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use rand::Rng as _;
+use serde_json::{Map, Value, json};
+use weft_api::object::Object;
+use weft_api::status::{Cause, Details, StatusError};
+use weft_api::time::rfc3339;
+use weft_store::{Mutation, Precondition, ReadError, Revision, Snapshot, Store, WriteError};
+
+use crate::admission::{self, ServiceRange};
+use crate::authz::{self, Access};
+use crate::ca::Authority;
+use crate::caller::Caller;
+pub use crate::informer::{Change, Informer};
+use crate::kinds::{self, Kind, KindRef, Subresource};
+use crate::lens::{integer, items, member, object, put, text};
+use crate::listing::{self, Snapshots};
+pub use crate::listing::{
+    ListOptions, ObjectWatch, Page, Selection, VersionMatch, WatchEvent, WatchOptions,
+};
+use crate::patch::{self, PatchKind};
+pub use crate::stored::Stored;
+use crate::{certificates, schema, stored, validate};
+
+/// Attempts of a write that does not insist on a resourceVersion, as in Kubernetes' generic registry.
+const ATTEMPTS_MAX: usize = 5;
+/// Attempts to find a free generated name, as in Kubernetes since 1.30.
+const GENERATED_NAMES_MAX: usize = 8;
+/// Longest prefix of a generated name; five characters follow.
+const GENERATED_PREFIX_MAX: usize = 58;
+/// No vowels and no look-alikes, so that no word comes out (k8s.io/apimachinery `util/rand`).
+const GENERATED_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// Namespaces that always exist.
+const PERMANENT_NAMESPACES: &[&str] = &[
+    "default",
+    "kube-system",
+    "kube-public",
+    "kube-node-lease",
+    "weft-system",
+];
+const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
+
+/// What the verbs need to know about the cluster.
+#[derive(Clone)]
+pub struct Config {
+    /// Where virtual service addresses come from.
+    pub service_range: ServiceRange,
+    /// Signs certificate requests while they are created; without it they stay pending.
+    pub authority: Option<Authority>,
+    /// The wall clock, for time stamps of objects.
+    pub clock: fn() -> Timestamp,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            service_range: ServiceRange::default(),
+            authority: None,
+            clock: Timestamp::now,
+        }
+    }
+}
+
+/// Options of a write.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    /// Do everything but storing it.
+    pub dry_run: bool,
+    /// Who manages the fields, as the client calls itself.
+    pub field_manager: Option<String>,
+    /// Refuse fields that the kind does not have (`fieldValidation=Strict`).
+    pub strict: bool,
+}
+
+/// What becomes of the objects owned by a deleted one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Background,
+    Foreground,
+    Orphan,
+}
+
+/// Options of a deletion.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    pub dry_run: bool,
+    pub grace_period_seconds: Option<i64>,
+    pub propagation: Option<Propagation>,
+    /// Only an object with this uid.
+    pub uid: Option<String>,
+    /// Only an object at this revision.
+    pub resource_version: Option<Revision>,
+}
+
+/// What a deletion did.
+#[derive(Clone, Debug)]
+pub enum Deleted {
+    /// It is gone; this was its last state.
+    Gone(Object),
+    /// It is marked, and goes once its finalizers or its node are done.
+    Marked(Object),
+}
+
+/// Which part of an object a write may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Main,
+    Status,
+    Scale,
+    Binding,
+    Finalize,
+    Approval,
+}
+
+impl Part {
+    fn subresource(self) -> Option<&'static str> {
+        match self {
+            Self::Main => None,
+            Self::Status => Some("status"),
+            Self::Scale => Some("scale"),
+            Self::Binding => Some("binding"),
+            Self::Finalize => Some("finalize"),
+            Self::Approval => Some("approval"),
+        }
+    }
+}
+
+/// The verbs. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Objects {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    config: Config,
+    snapshots: parking_lot::Mutex<Snapshots>,
+}
+
+impl Objects {
+    pub fn new(store: Store, config: Config) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                config,
+                snapshots: parking_lot::Mutex::new(Snapshots::default()),
+            }),
+        }
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The stream that the control loop's view of the cluster is built from.
+    pub fn informer(&self, kinds: &[KindRef]) -> Informer {
+        Informer::new(self.inner.store.clone(), kinds)
+    }
+
+    /// # Errors
+    /// 403, 404; 503 without a majority.
+    pub async fn get(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Stored, StatusError> {
+        self.get_at(caller, kind, namespace, name, None).await
+    }
+
+    /// As [`Objects::get`]; `version` 0 takes what this server has, N what is not older than N.
+    ///
+    /// # Errors
+    /// As [`Objects::get`]; 504 when this server has not reached `version`.
+    pub async fn get_at(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+        version: Option<Revision>,
+    ) -> Result<Stored, StatusError> {
+        let access = access("get", kind, None, namespace, Some(name));
+        authz::authorize(caller, &access)?;
+        let snapshot = self.newest(version).await?;
+        let found = find(&snapshot, kind, namespace, name)?;
+        if caller.node_name().is_some() {
+            authorize_node_read(caller, &access, &found, &snapshot)?;
+        }
+        Ok(found)
+    }
+
+    /// # Errors
+    /// 403; 400 for an unknown field; 410 for an expired continue token; 503 without a majority.
+    pub async fn list(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        options: &ListOptions,
+    ) -> Result<Page, StatusError> {
+        let name = options.selection.fields.exact("metadata.name");
+        let access = access("list", kind, None, namespace, name);
+        authz::authorize(caller, &access)?;
+        authz::authorize_selection(caller, &access, &options.selection.fields)?;
+        let newest = self.newest(options.resource_version).await?;
+        listing::page(
+            kind,
+            namespace,
+            options,
+            &newest,
+            &self.inner.snapshots,
+            Instant::now(),
+        )
+    }
+
+    /// # Errors
+    /// 403; 400 for an unknown field; 410 when the history before the revision is gone.
+    pub async fn watch(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        options: WatchOptions,
+    ) -> Result<ObjectWatch, StatusError> {
+        let name = options.selection.fields.exact("metadata.name");
+        let access = access("watch", kind, None, namespace, name);
+        authz::authorize(caller, &access)?;
+        authz::authorize_selection(caller, &access, &options.selection.fields)?;
+        // The watch must not begin behind what an unversioned request is promised.
+        let newest = self.newest(options.resource_version).await?;
+        ObjectWatch::start(&self.inner.store, &newest, kind, namespace, options)
+    }
+
+    async fn newest(&self, version: Option<Revision>) -> Result<Snapshot, StatusError> {
+        match version {
+            None => self.inner.store.read().await.map_err(read_failed),
+            Some(_) => Ok(self.inner.store.snapshot()),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.inner.config.clock)()
+    }
+
+    /// Creates an object; with `generateName`, a free name is found.
+    ///
+    /// # Errors
+    /// 400, 403, 404 (namespace), 409, 422; 429 and 503 when the store cannot take it now.
+    pub async fn create(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        object: Object,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
+        let mut value = object.into_value();
+        check_identity(kind, namespace, None, &mut value)?;
+        authorize(caller, "create", kind, None, namespace, None)?;
+        check_schema(kind, &value, None, options)?;
+        if !text(&value, "/metadata/resourceVersion").is_empty() {
+            return Err(StatusError::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        let template = self.prepared(kind, value);
+        let generated = text(&template, "/metadata/name").is_empty();
+        let prefix = text(&template, "/metadata/generateName").to_owned();
+        let attempts = if generated {
+            GENERATED_NAMES_MAX
+        } else {
+            ATTEMPTS_MAX
+        };
+        let mut last_name = String::new();
+        for _ in 0..attempts {
+            let mut value = template.clone();
+            if generated && !prefix.is_empty() {
+                value["metadata"]["name"] = generate_name(&prefix).into();
+            }
+            last_name = text(&value, "/metadata/name").to_owned();
+            let snapshot = self.inner.store.snapshot();
+            let mut mutations = self.admit_new(caller, kind, namespace, &mut value, &snapshot)?;
+            let key = stored::key(kind, namespace, &last_name);
+            if snapshot.get(&key).is_some() {
+                if generated {
+                    continue;
+                }
+                return Err(already_exists(kind, &last_name));
+            }
+            if options.dry_run {
+                return Ok(answer(kind, value, None));
+            }
+            mutations.push(Mutation::put(
+                key.clone(),
+                Precondition::Absent,
+                encode(&value)?,
+            ));
+            match self.write(caller, mutations).await {
+                Ok(revision) => return Ok(answer(kind, value, Some(revision))),
+                Err(WriteError::Conflict { key: found, .. }) if found == key => {
+                    if !generated {
+                        return Err(already_exists(kind, &last_name));
+                    }
+                }
+                // An address was taken meanwhile: choose again on a newer snapshot.
+                Err(WriteError::Conflict { key, .. }) if admission::is_allocation(&key) => {}
+                Err(error) => return Err(write_failed(kind, &last_name, error)),
+            }
+        }
+        Err(already_exists(kind, &last_name))
+    }
+
+    /// Gives a new object what only the server may set, and drops what clients may not.
+    fn prepared(&self, kind: KindRef, mut value: Value) -> Value {
+        if let Some(view) = &kind.view {
+            (view.write)(&mut value);
+        }
+        let kind = kind.stored();
+        // Nodes register with their status; for all others it is the controllers' to write.
+        if kind.has(Subresource::Status) && *kind != kinds::NODE {
+            put(&mut value, "status", None);
+        }
+        let metadata = member(&mut value, "metadata");
+        for field in [
+            "resourceVersion",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "managedFields",
+            "selfLink",
+            "generation",
+        ] {
+            put(metadata, field, None);
+        }
+        metadata["uid"] = uuid::Uuid::new_v4().to_string().into();
+        metadata["creationTimestamp"] = rfc3339(self.now()).into();
+        if kind.counts_generations {
+            metadata["generation"] = 1.into();
+        }
+        value
+    }
+
+    /// Defaults, admission, validation and signing for a new object.
+    fn admit_new(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        value: &mut Value,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<Mutation>, StatusError> {
+        let kind = kind.stored();
+        let name = text(value, "/metadata/name").to_owned();
+        if let Some(namespace) = namespace {
+            namespace_takes(snapshot, kind, namespace, &name)?;
+        }
+        (kind.defaults)(value);
+        let mutations = admission::create(
+            kind,
+            value,
+            caller,
+            snapshot,
+            self.inner.config.service_range,
+        )?;
+        validate::object_of(kind, value, None)?;
+        let access = access("create", kind, None, namespace, Some(&name));
+        authz::authorize_object(caller, &access, None, Some(value))?;
+        if *kind == kinds::CERTIFICATE_SIGNING_REQUEST
+            && let Some(authority) = &self.inner.config.authority
+        {
+            let pods_on_node = |node: &str| pods_on(snapshot, node);
+            certificates::sign(authority, caller, value, &pods_on_node)?;
+        }
+        Ok(mutations)
+    }
+
+    /// Replaces an object. With a resourceVersion in it, only if it is still at that one.
+    ///
+    /// # Errors
+    /// 400, 403, 404, 409, 422; 429 and 503 when the store cannot take it now.
+    pub async fn update(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+        object: Object,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
+        let mut value = object.into_value();
+        check_identity(kind, namespace, Some(name), &mut value)?;
+        check_schema(kind, &value, None, options)?;
+        let target = Target::new("update", kind, namespace, name, Part::Main);
+        self.rewrite(caller, target, options, |_| Ok(value.clone()))
+            .await
+    }
+
+    /// Replaces the status of an object; nothing else of `object` counts.
+    ///
+    /// # Errors
+    /// As [`Objects::update`].
+    pub async fn update_status(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+        object: Object,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
+        self.replace_part(caller, kind, namespace, name, object, Part::Status, options)
+            .await
+    }
+
+    /// Replaces the conditions of a certificate request.
+    ///
+    /// # Errors
+    /// As [`Objects::update`].
+    pub async fn update_approval(
+        &self,
+        caller: &Caller,
+        name: &str,
+        object: Object,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
+        let kind = &kinds::CERTIFICATE_SIGNING_REQUEST;
+        self.replace_part(caller, kind, None, name, object, Part::Approval, options)
+            .await
+    }
+
+    /// Replaces `spec.finalizers` of a namespace; one in deletion goes with its last finalizer.
+    ///
+    /// # Errors
+    /// As [`Objects::update`].
+    pub async fn finalize_namespace(
+        &self,
+        caller: &Caller,
+        name: &str,
+        object: Object,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
+        let kind = &kinds::NAMESPACE;
+        self.replace_part(caller, kind, None, name, object, Part::Finalize, options)
+            .await
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn replace_part(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+        object: Object,
+        part: Part,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
+        let mut value = object.into_value();
+        check_identity(kind, namespace, Some(name), &mut value)?;
+        check_schema(kind, &value, None, options)?;
+        let target = Target::new("update", kind, namespace, name, part);
+        self.rewrite(caller, target, options, |_| Ok(value.clone()))
+            .await
+    }
+
+    /// Applies a patch to an object, its status or its scale.
+    ///
+    /// # Errors
+    /// As [`Objects::update`], and what the patch itself does wrong.
+    #[allow(clippy::too_many_arguments)]
+    pub async fn patch(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+        subresource: Option<Subresource>,
+        patch_kind: PatchKind,
+        patch: &Value,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
+        let part = match subresource {
+            None => Part::Main,
+            Some(Subresource::Status) => Part::Status,
+            Some(Subresource::Approval) => Part::Approval,
+            Some(Subresource::Scale) => {
+                return self
+                    .patch_scale(caller, kind, namespace, name, patch_kind, patch, options)
+                    .await;
+            }
+            Some(_) => return Err(StatusError::method_not_allowed()),
+        };
+        let gvk = kind.gvk();
+        let target = Target::new("patch", kind, namespace, name, part);
+        self.rewrite(caller, target, options, |current| {
+            let mut patched = patch::apply(&gvk, current, patch_kind, patch)?;
+            check_identity(kind, namespace, Some(name), &mut patched)?;
+            check_schema(kind, &patched, Some(current), options)?;
+            Ok(patched)
+        })
+        .await
+    }
+
+    /// The `autoscaling/v1` Scale of a workload.
+    ///
+    /// # Errors
+    /// 403, 404.
+    pub async fn scale(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Object, StatusError> {
+        authorize(caller, "get", kind, Some("scale"), namespace, Some(name))?;
+        let snapshot = self.newest(None).await?;
+        let found = find(&snapshot, kind, namespace, name)?;
+        Ok(as_object(scale_of(&found.value())))
+    }
+
+    /// Sets `spec.replicas` of a workload from a Scale.
+    ///
+    /// # Errors
+    /// As [`Objects::update`].
+    pub async fn update_scale(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+        scale: Object,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
+        let scale = scale.into_value();
+        let target = Target::new("update", kind, namespace, name, Part::Scale);
+        let workload = self
+            .rewrite(caller, target, options, |current| {
+                with_scale(kind, name, current, &scale)
+            })
+            .await?;
+        Ok(as_object(scale_of(workload.as_value())))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn patch_scale(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+        patch_kind: PatchKind,
+        patch: &Value,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
+        let gvk = weft_api::gvk::GroupVersionKind::new("autoscaling", "v1", "Scale");
+        let target = Target::new("patch", kind, namespace, name, Part::Scale);
+        let workload = self
+            .rewrite(caller, target, options, |current| {
+                let scale = patch::apply(&gvk, &scale_of(current), patch_kind, patch)?;
+                with_scale(kind, name, current, &scale)
+            })
+            .await?;
+        Ok(as_object(scale_of(workload.as_value())))
+    }
+
+    /// Binds a pod to a node, once.
+    ///
+    /// # Errors
+    /// 404; 409 when it is bound or in deletion.
+    pub async fn bind(
+        &self,
+        caller: &Caller,
+        namespace: &str,
+        pod: &str,
+        node: &str,
+        options: &WriteOptions,
+    ) -> Result<(), StatusError> {
+        if node.is_empty() {
+            return Err(StatusError::invalid(
+                "Binding",
+                "",
+                pod,
+                vec![Cause::required("target.name", "")],
+            ));
+        }
+        let conflict =
+            |detail: String| Err(StatusError::conflict("pods/binding", "", pod, &detail));
+        let target = Target::new("create", &kinds::POD, Some(namespace), pod, Part::Binding);
+        let now = self.now();
+        self.rewrite(caller, target, options, |current| {
+            if !text(current, "/metadata/deletionTimestamp").is_empty() {
+                return conflict(format!(
+                    "pod {pod} is being deleted, cannot be assigned to a host"
+                ));
+            }
+            let bound = text(current, "/spec/nodeName");
+            if !bound.is_empty() {
+                return conflict(format!("pod {pod} is already assigned to node {bound:?}"));
+            }
+            let mut next = current.clone();
+            member(&mut next, "spec")["nodeName"] = node.into();
+            let status = member(&mut next, "status");
+            let mut conditions: Vec<Value> = items(status, "/conditions")
+                .iter()
+                .filter(|condition| text(condition, "/type") != "PodScheduled")
+                .cloned()
+                .collect();
+            conditions.push(json!({
+                "type": "PodScheduled",
+                "status": "True",
+                "lastProbeTime": null,
+                "lastTransitionTime": rfc3339(now),
+            }));
+            status["conditions"] = conditions.into();
+            Ok(next)
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// The write loop of everything that changes an existing object.
+    ///
+    /// `change` sees the current object, with its resourceVersion, in the kind's own spelling. What it returns
+    /// is conditional exactly if it names a resourceVersion other than by keeping the current one.
+    async fn rewrite(
+        &self,
+        caller: &Caller,
+        target: Target<'_>,
+        options: &WriteOptions,
+        change: impl Fn(&Value) -> Result<Value, StatusError>,
+    ) -> Result<Object, StatusError> {
+        let Target {
+            verb,
+            kind,
+            namespace,
+            name,
+            part,
+        } = target;
+        authorize(
+            caller,
+            verb,
+            kind,
+            part.subresource(),
+            namespace,
+            Some(name),
+        )?;
+        let key = stored::key(kind, namespace, name);
+        for _ in 0..ATTEMPTS_MAX {
+            let snapshot = self.inner.store.snapshot();
+            let found = find(&snapshot, kind, namespace, name)?;
+            let current = found.value();
+            let proposed = change(&current)?;
+            check_version(kind, name, &found, &proposed)?;
+            check_uid(kind, name, &current, text(&proposed, "/metadata/uid"))?;
+            let old = found.stored_value();
+            let mut next = self.next_state(kind, part, proposed, &old)?;
+            let stored_kind = kind.stored();
+            let range = self.inner.config.service_range;
+            let mut mutations = admission::update(stored_kind, &mut next, &old, &snapshot, range)?;
+            // Binding is judged by its own two rules; a pod's spec is frozen for everyone else.
+            if part != Part::Binding {
+                validate::object_of(stored_kind, &next, Some(&old))?;
+            }
+            let access = access(verb, kind, part.subresource(), namespace, Some(name));
+            authz::authorize_object(caller, &access, Some(&old), Some(&next))?;
+
+            let removes = is_finished(&next);
+            if (next == old && !removes) || options.dry_run {
+                return Ok(answer(kind, next, Some(found.revision())));
+            }
+            let precondition = Precondition::Revision(found.revision());
+            if removes {
+                mutations = admission::delete(stored_kind, &old);
+                mutations.push(Mutation::delete(key.clone(), precondition));
+            } else {
+                mutations.push(Mutation::put(key.clone(), precondition, encode(&next)?));
+            }
+            match self.write(caller, mutations).await {
+                Ok(revision) => return Ok(answer(kind, next, Some(revision))),
+                // Judge it again on what is there now; `check_version` ends it for conditional writes.
+                Err(WriteError::Conflict { .. }) => {}
+                Err(error) => return Err(write_failed(kind, name, error)),
+            }
+        }
+        Err(modified(kind, name))
+    }
+
+    /// The state that a proposal leads to: only the part it may change, with everything the server owns kept.
+    fn next_state(
+        &self,
+        kind: KindRef,
+        part: Part,
+        mut proposed: Value,
+        old: &Value,
+    ) -> Result<Value, StatusError> {
+        if let Some(view) = &kind.view {
+            (view.write)(&mut proposed);
+        }
+        let kind = kind.stored();
+        let mut next = match part {
+            Part::Main => {
+                let mut next = proposed;
+                if kind.has(Subresource::Status) {
+                    put(&mut next, "status", old.get("status").cloned());
+                }
+                if *kind == kinds::NAMESPACE {
+                    put(&mut next, "spec", old.get("spec").cloned());
+                }
+                if *kind == kinds::CERTIFICATE_SIGNING_REQUEST {
+                    put(&mut next, "spec", old.get("spec").cloned());
+                }
+                next
+            }
+            Part::Scale | Part::Binding => proposed,
+            Part::Status => {
+                let mut next = old.clone();
+                put(&mut next, "status", proposed.get("status").cloned());
+                next
+            }
+            Part::Approval => {
+                let mut next = old.clone();
+                let conditions = proposed.pointer("/status/conditions").cloned();
+                put(member(&mut next, "status"), "conditions", conditions);
+                next
+            }
+            Part::Finalize => {
+                let mut next = old.clone();
+                let finalizers = proposed.pointer("/spec/finalizers").cloned();
+                put(
+                    member(&mut next, "spec"),
+                    "finalizers",
+                    Some(finalizers.unwrap_or_else(|| json!([]))),
+                );
+                next
+            }
+        };
+        let metadata = member(&mut next, "metadata");
+        for field in [
+            "name",
+            "namespace",
+            "uid",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+            "resourceVersion",
+            "generateName",
+        ] {
+            let kept = old.pointer(&format!("/metadata/{field}")).cloned();
+            put(metadata, field, kept);
+        }
+        put(metadata, "managedFields", None);
+        put(metadata, "selfLink", None);
+        drop_empty_metadata(metadata);
+        if !text(old, "/metadata/deletionTimestamp").is_empty() {
+            refuse_new_finalizers(kind, old, &next)?;
+        }
+        (kind.defaults)(&mut next);
+        if kind.counts_generations && desired_state_differs(&next, old) {
+            let generation = integer(old, "/metadata/generation").unwrap_or(0) + 1;
+            member(&mut next, "metadata")["generation"] = generation.into();
+        }
+        Ok(next)
+    }
+
+    /// Deletes an object, or marks it when finalizers or a node have to act first.
+    ///
+    /// # Errors
+    /// 403, 404, 409 (preconditions).
+    pub async fn delete(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, StatusError> {
+        authorize(caller, "delete", kind, None, namespace, Some(name))?;
+        self.delete_authorized(caller, kind, namespace, name, options)
+            .await
+    }
+
+    async fn delete_authorized(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, StatusError> {
+        let stored_kind = kind.stored();
+        if *stored_kind == kinds::NAMESPACE && PERMANENT_NAMESPACES.contains(&name) {
+            return Err(StatusError::forbidden(
+                kind.resource,
+                kind.group,
+                name,
+                "this namespace may not be deleted",
+            ));
+        }
+        let key = stored::key(kind, namespace, name);
+        for _ in 0..ATTEMPTS_MAX {
+            let snapshot = self.inner.store.snapshot();
+            let found = find(&snapshot, kind, namespace, name)?;
+            let old = found.stored_value();
+            if let Some(uid) = &options.uid {
+                check_uid(kind, name, &old, uid)?;
+            }
+            if let Some(version) = options.resource_version
+                && version != found.revision()
+            {
+                let detail = format!(
+                    "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
+                    found.revision()
+                );
+                return Err(StatusError::conflict(
+                    kind.resource,
+                    kind.group,
+                    name,
+                    &detail,
+                ));
+            }
+            let access = access("delete", kind, None, namespace, Some(name));
+            authz::authorize_object(caller, &access, Some(&old), None)?;
+
+            let next = marked_for_deletion(stored_kind, &old, options, self.now());
+            let gone = is_finished(&next);
+            let unchanged = next == old;
+            if options.dry_run || (unchanged && !gone) {
+                let object = answer(kind, next, Some(found.revision()));
+                return Ok(if gone {
+                    Deleted::Gone(object)
+                } else {
+                    Deleted::Marked(object)
+                });
+            }
+            let precondition = Precondition::Revision(found.revision());
+            let mutations = if gone {
+                let mut mutations = admission::delete(stored_kind, &old);
+                mutations.push(Mutation::delete(key.clone(), precondition));
+                mutations
+            } else {
+                vec![Mutation::put(key.clone(), precondition, encode(&next)?)]
+            };
+            match self.write(caller, mutations).await {
+                Ok(revision) if gone => {
+                    return Ok(Deleted::Gone(answer(kind, old, Some(revision))));
+                }
+                Ok(revision) => {
+                    return Ok(Deleted::Marked(answer(kind, next, Some(revision))));
+                }
+                Err(WriteError::Conflict { .. }) => {}
+                Err(error) => return Err(write_failed(kind, name, error)),
+            }
+        }
+        Err(modified(kind, name))
+    }
+
+    /// Deletes every object of a selection; the page names them.
+    ///
+    /// # Errors
+    /// 403, or the first error other than 404.
+    pub async fn delete_collection(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        list: &ListOptions,
+        options: &DeleteOptions,
+    ) -> Result<Page, StatusError> {
+        authorize(caller, "deletecollection", kind, None, namespace, None)?;
+        let newest = self.newest(None).await?;
+        let page = listing::page(
+            kind,
+            namespace,
+            list,
+            &newest,
+            &self.inner.snapshots,
+            Instant::now(),
+        )?;
+        for item in &page.items {
+            let outcome = self
+                .delete_authorized(caller, kind, item.namespace(), item.name(), options)
+                .await;
+            match outcome {
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(page)
+    }
+
+    async fn write(
+        &self,
+        caller: &Caller,
+        mutations: Vec<Mutation>,
+    ) -> Result<Revision, WriteError> {
+        self.inner.store.write(mutations, caller.term()).await
+    }
+
+    /// Makes the namespaces that always exist. Idempotent; called by the leader at its start.
+    ///
+    /// # Errors
+    /// Whatever kept the store from taking them.
+    pub async fn ensure_permanent_namespaces(&self, caller: &Caller) -> Result<(), StatusError> {
+        for name in PERMANENT_NAMESPACES {
+            let namespace = as_object(json!({
+                "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name},
+            }));
+            let created = self
+                .create(
+                    caller,
+                    &kinds::NAMESPACE,
+                    None,
+                    namespace,
+                    &WriteOptions::default(),
+                )
+                .await;
+            match created {
+                Ok(_) => tracing::info!(namespace = name, "created"),
+                Err(error) if error.is_already_exists() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a rewrite is about.
+struct Target<'a> {
+    verb: &'static str,
+    kind: KindRef,
+    namespace: Option<&'a str>,
+    name: &'a str,
+    part: Part,
+}
+
+impl<'a> Target<'a> {
+    fn new(
+        verb: &'static str,
+        kind: KindRef,
+        namespace: Option<&'a str>,
+        name: &'a str,
+        part: Part,
+    ) -> Self {
+        Self {
+            verb,
+            kind,
+            namespace,
+            name,
+            part,
+        }
+    }
+}
+
+fn access<'a>(
+    verb: &'a str,
+    kind: KindRef,
+    subresource: Option<&'a str>,
+    namespace: Option<&'a str>,
+    name: Option<&'a str>,
+) -> Access<'a> {
+    Access {
+        verb,
+        group: kind.group,
+        resource: kind.resource,
+        subresource,
+        namespace,
+        name,
+    }
+}
+
+fn authorize(
+    caller: &Caller,
+    verb: &str,
+    kind: KindRef,
+    subresource: Option<&str>,
+    namespace: Option<&str>,
+    name: Option<&str>,
+) -> Result<(), StatusError> {
+    authz::authorize(caller, &access(verb, kind, subresource, namespace, name))
+}
+
+/// What a node may read depends on the object: its own pods, and the Secrets and ConfigMaps these refer to.
+fn authorize_node_read(
+    caller: &Caller,
+    access: &Access<'_>,
+    found: &Stored,
+    snapshot: &Snapshot,
+) -> Result<(), StatusError> {
+    if authz::needs_reference(caller, access) {
+        let node = caller.node_name().unwrap_or("");
+        let referred = pods_on(snapshot, node)
+            .iter()
+            .any(|pod| authz::references(caller, access, pod));
+        if !referred {
+            let detail = format!(
+                "User {:?} cannot get resource {:?} in API group \"\" in the namespace {:?}: no pod on the node refers to it",
+                caller.user(),
+                access.resource,
+                access.namespace.unwrap_or("")
+            );
+            return Err(StatusError::forbidden(
+                access.resource,
+                access.group,
+                access.name.unwrap_or(""),
+                &detail,
+            ));
+        }
+    }
+    authz::authorize_object(caller, access, Some(&found.stored_value()), None)
+}
+
+fn find(
+    snapshot: &Snapshot,
+    kind: KindRef,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Stored, StatusError> {
+    snapshot
+        .get(&stored::key(kind, namespace, name))
+        .map(|entry| Stored::new(kind, entry))
+        .ok_or_else(|| StatusError::not_found(kind.resource, kind.group, name))
+}
+
+fn pods_on(snapshot: &Snapshot, node: &str) -> Vec<Arc<Value>> {
+    let prefix = stored::prefix(&kinds::POD, None);
+    snapshot
+        .range(&prefix, None)
+        .map(|entry| Stored::new(&kinds::POD, entry))
+        .filter(|pod| {
+            pod.field("spec.nodeName")
+                .is_some_and(|bound| bound == node)
+        })
+        .map(|pod| Arc::new(pod.stored_value()))
+        .collect()
+}
+
+/// Kind, version, namespace and name of a body must be those of the URL; what is absent is filled in.
+fn check_identity(
+    kind: KindRef,
+    namespace: Option<&str>,
+    name: Option<&str>,
+    value: &mut Value,
+) -> Result<(), StatusError> {
+    let api_version = kind.api_version();
+    for (field, expected) in [("apiVersion", api_version.as_str()), ("kind", kind.kind)] {
+        match text(value, &format!("/{field}")) {
+            "" => value[field] = expected.into(),
+            found if found == expected => {}
+            _ => {
+                return Err(StatusError::bad_request(format!(
+                    "the object provided is {}, Kind={}, but this URL takes {api_version}, Kind={}",
+                    text(value, "/apiVersion"),
+                    text(value, "/kind"),
+                    kind.kind
+                )));
+            }
+        }
+    }
+    let metadata = member(value, "metadata");
+    match namespace {
+        Some(namespace) => match text(metadata, "/namespace") {
+            "" => metadata["namespace"] = namespace.into(),
+            found if found == namespace => {}
+            _ => {
+                return Err(StatusError::bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request",
+                ));
+            }
+        },
+        None => put(metadata, "namespace", None),
+    }
+    if let Some(name) = name {
+        match text(metadata, "/name") {
+            "" => metadata["name"] = name.into(),
+            found if found == name => {}
+            found => {
+                return Err(StatusError::bad_request(format!(
+                    "the name of the object ({found}) does not match the name on the URL ({name})"
+                )));
+            }
+        }
+    }
+    // Null and empty say the same as absent, and would be stored as a difference.
+    drop_empty_metadata(metadata);
+    Ok(())
+}
+
+/// Wrong types are always refused; unknown fields only when asked, and only those that `current` lacks.
+fn check_schema(
+    kind: KindRef,
+    value: &Value,
+    current: Option<&Value>,
+    options: &WriteOptions,
+) -> Result<(), StatusError> {
+    let gvk = kind.gvk();
+    if let Some(first) = schema::type_errors(&gvk, value).into_iter().next() {
+        return Err(undecodable(kind, &first));
+    }
+    if options.strict {
+        let known = current
+            .map(|current| schema::unknown_fields(&gvk, current))
+            .unwrap_or_default();
+        let unknown: Vec<String> = schema::unknown_fields(&gvk, value)
+            .into_iter()
+            .filter(|field| !known.contains(field))
+            .map(|field| format!("unknown field {field:?}"))
+            .collect();
+        if !unknown.is_empty() {
+            return Err(strict_decoding(kind, &unknown));
+        }
+    }
+    Ok(())
+}
+
+/// 400 for a body whose fields do not fit the kind.
+fn undecodable(kind: KindRef, detail: &str) -> StatusError {
+    let Kind { kind, version, .. } = kind;
+    StatusError::bad_request(format!(
+        "{kind} in version {version:?} cannot be handled as a {kind}: {detail}"
+    ))
+}
+
+/// 400 for unknown and duplicate fields under `fieldValidation=Strict`.
+pub(crate) fn strict_decoding(kind: KindRef, problems: &[String]) -> StatusError {
+    undecodable(
+        kind,
+        &format!("strict decoding error: {}", problems.join(", ")),
+    )
+}
+
+/// Removes members of metadata that say nothing.
+fn drop_empty_metadata(metadata: &mut Value) {
+    if let Some(map) = metadata.as_object_mut() {
+        map.retain(|_, value| match value {
+            Value::Null => false,
+            Value::Object(map) => !map.is_empty(),
+            Value::Array(items) => !items.is_empty(),
+            Value::String(text) => !text.is_empty(),
+            Value::Bool(_) | Value::Number(_) => true,
+        });
+    }
+}
+
+fn namespace_takes(
+    snapshot: &Snapshot,
+    kind: KindRef,
+    namespace: &str,
+    name: &str,
+) -> Result<(), StatusError> {
+    let key = stored::key(&kinds::NAMESPACE, None, namespace);
+    let Some(found) = snapshot.get(&key) else {
+        return Err(StatusError::not_found("namespaces", "", namespace));
+    };
+    let phase = Stored::new(&kinds::NAMESPACE, found);
+    if phase
+        .field("status.phase")
+        .is_some_and(|phase| phase == "Terminating")
+    {
+        let detail = format!(
+            "unable to create new content in namespace {namespace} because it is being terminated"
+        );
+        let mut error = StatusError::forbidden(kind.resource, kind.group, name, &detail);
+        let details = error.details.get_or_insert_with(Details::default);
+        details.causes.push(Cause {
+            reason: "NamespaceTerminating".to_owned(),
+            message: format!("namespace {namespace} is being terminated"),
+            field: "metadata.namespace".to_owned(),
+        });
+        return Err(error);
+    }
+    Ok(())
+}
+
+fn generate_name(prefix: &str) -> String {
+    let mut rng = rand::rng();
+    let mut name: String = prefix.chars().take(GENERATED_PREFIX_MAX).collect();
+    for _ in 0..5 {
+        let index = rng.random_range(0..GENERATED_ALPHABET.len());
+        name.push(char::from(GENERATED_ALPHABET[index]));
+    }
+    name
+}
+
+fn already_exists(kind: KindRef, name: &str) -> StatusError {
+    StatusError::already_exists(kind.resource, kind.group, name)
+}
+
+fn modified(kind: KindRef, name: &str) -> StatusError {
+    StatusError::modified(kind.resource, kind.group, name)
+}
+
+fn check_version(
+    kind: KindRef,
+    name: &str,
+    found: &Stored,
+    proposed: &Value,
+) -> Result<(), StatusError> {
+    match text(proposed, "/metadata/resourceVersion") {
+        "" | "0" => Ok(()),
+        version if version == found.revision().to_string() => Ok(()),
+        version if version.parse::<Revision>().is_err() => Err(StatusError::invalid(
+            kind.kind,
+            kind.group,
+            name,
+            vec![Cause::invalid(
+                "metadata.resourceVersion",
+                &version.into(),
+                "must be a number that this server gave",
+            )],
+        )),
+        _ => Err(modified(kind, name)),
+    }
+}
+
+fn check_uid(
+    kind: KindRef,
+    name: &str,
+    current: &Value,
+    expected: &str,
+) -> Result<(), StatusError> {
+    let actual = text(current, "/metadata/uid");
+    if expected.is_empty() || expected == actual {
+        return Ok(());
+    }
+    let detail = format!(
+        "Precondition failed: UID in precondition: {expected}, UID in object meta: {actual}"
+    );
+    Err(StatusError::conflict(
+        kind.resource,
+        kind.group,
+        name,
+        &detail,
+    ))
+}
+
+fn refuse_new_finalizers(kind: KindRef, old: &Value, next: &Value) -> Result<(), StatusError> {
+    let kept = items(old, "/metadata/finalizers");
+    let added: Vec<&str> = items(next, "/metadata/finalizers")
+        .iter()
+        .filter(|finalizer| !kept.contains(finalizer))
+        .filter_map(Value::as_str)
+        .collect();
+    if added.is_empty() {
+        return Ok(());
+    }
+    Err(StatusError::invalid(
+        kind.kind,
+        kind.group,
+        text(old, "/metadata/name"),
+        vec![Cause::forbidden(
+            "metadata.finalizers",
+            &format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+            ),
+        )],
+    ))
+}
+
+/// Whether anything differs that a client asks for, as against what is reported or administered.
+fn desired_state_differs(next: &Value, old: &Value) -> bool {
+    let desired = |value: &Value| -> Map<String, Value> {
+        object(value, "")
+            .into_iter()
+            .flatten()
+            .filter(|(member, _)| {
+                !matches!(
+                    member.as_str(),
+                    "metadata" | "status" | "apiVersion" | "kind"
+                )
+            })
+            .map(|(member, value)| (member.clone(), value.clone()))
+            .collect()
+    };
+    desired(next) != desired(old)
+}
+
+/// Whether an object in deletion has nothing left to wait for.
+fn is_finished(value: &Value) -> bool {
+    !text(value, "/metadata/deletionTimestamp").is_empty()
+        && items(value, "/metadata/finalizers").is_empty()
+        && integer(value, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
+        && (text(value, "/kind") != "Namespace" || items(value, "/spec/finalizers").is_empty())
+}
+
+/// An object as a deletion leaves it: with a deadline, a grace period and the finalizers of its propagation.
+fn marked_for_deletion(
+    kind: KindRef,
+    old: &Value,
+    options: &DeleteOptions,
+    now: Timestamp,
+) -> Value {
+    let mut next = old.clone();
+    let asked = options.grace_period_seconds;
+    let grace = if kind.deletes_gracefully() {
+        let phase = text(old, "/status/phase");
+        let nothing_runs =
+            text(old, "/spec/nodeName").is_empty() || matches!(phase, "Succeeded" | "Failed");
+        let wanted = asked
+            .or_else(|| integer(old, "/spec/terminationGracePeriodSeconds"))
+            .unwrap_or(30);
+        match wanted {
+            _ if nothing_runs => 0,
+            // Kubernetes reads a negative period as one second.
+            wanted if wanted < 0 => 1,
+            wanted => wanted,
+        }
+    } else {
+        0
+    };
+    let deleting = !text(old, "/metadata/deletionTimestamp").is_empty();
+    let metadata = member(&mut next, "metadata");
+    if deleting {
+        let current = integer(metadata, "/deletionGracePeriodSeconds").unwrap_or(0);
+        // A further deletion may only shorten the wait, and without a wish of its own changes nothing.
+        let shorter = asked.is_some() && grace < current;
+        if shorter {
+            metadata["deletionGracePeriodSeconds"] = grace.into();
+            metadata["deletionTimestamp"] = rfc3339(deadline(now, grace)).into();
+        }
+    } else {
+        metadata["deletionGracePeriodSeconds"] = grace.into();
+        metadata["deletionTimestamp"] = rfc3339(deadline(now, grace)).into();
+        if let Some(generation) = integer(metadata, "/generation") {
+            metadata["generation"] = (generation + 1).into();
+        }
+    }
+    let mut finalizers: Vec<Value> = items(metadata, "/finalizers").to_vec();
+    let wanted = match options.propagation {
+        Some(Propagation::Foreground) => Some(FOREGROUND),
+        Some(Propagation::Orphan) => Some(ORPHAN),
+        Some(Propagation::Background) | None => None,
+    };
+    if options.propagation.is_some() {
+        finalizers.retain(|finalizer| {
+            let own = finalizer == FOREGROUND || finalizer == ORPHAN;
+            !own || wanted.is_some_and(|wanted| finalizer == wanted)
+        });
+    }
+    if let Some(wanted) = wanted
+        && !finalizers.iter().any(|finalizer| finalizer == wanted)
+    {
+        finalizers.push(wanted.into());
+    }
+    put(
+        metadata,
+        "finalizers",
+        (!finalizers.is_empty()).then(|| finalizers.into()),
+    );
+    if *kind == kinds::NAMESPACE {
+        member(&mut next, "status")["phase"] = "Terminating".into();
+    }
+    next
+}
+
+fn deadline(now: Timestamp, grace_seconds: i64) -> Timestamp {
+    now.checked_add(jiff::SignedDuration::from_secs(grace_seconds))
+        .unwrap_or(now)
+}
+
+/// The Scale of a workload.
+fn scale_of(workload: &Value) -> Value {
+    let metadata: Map<String, Value> = [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    ]
+    .into_iter()
+    .filter_map(|field| {
+        let value = workload.pointer(&format!("/metadata/{field}"))?;
+        Some((field.to_owned(), value.clone()))
+    })
+    .collect();
+    let selector = workload
+        .pointer("/spec/selector")
+        .and_then(|selector| weft_api::selector::LabelSelector::from_object(selector).ok())
+        .map(|selector| selector.to_string())
+        .unwrap_or_default();
+    json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": metadata,
+        "spec": {"replicas": integer(workload, "/spec/replicas").unwrap_or(0)},
+        "status": {
+            "replicas": integer(workload, "/status/replicas").unwrap_or(0),
+            "selector": selector,
+        },
+    })
+}
+
+fn with_scale(
+    kind: KindRef,
+    name: &str,
+    workload: &Value,
+    scale: &Value,
+) -> Result<Value, StatusError> {
+    let replicas = match scale.pointer("/spec/replicas") {
+        None | Some(Value::Null) => 0,
+        Some(value) => value.as_i64().ok_or_else(|| {
+            StatusError::invalid(
+                kind.kind,
+                kind.group,
+                name,
+                vec![Cause::invalid("spec.replicas", value, "must be an integer")],
+            )
+        })?,
+    };
+    let mut next = workload.clone();
+    member(&mut next, "spec")["replicas"] = replicas.into();
+    // A Scale that names a version is conditional, like any other object.
+    let version = scale.pointer("/metadata/resourceVersion").cloned();
+    put(member(&mut next, "metadata"), "resourceVersion", version);
+    Ok(next)
+}
+
+fn encode(value: &Value) -> Result<bytes::Bytes, StatusError> {
+    stored::encode(value).map_err(StatusError::internal)
+}
+
+fn as_object(value: Value) -> Object {
+    match Object::from_value(value) {
+        Ok(object) => object,
+        // Only ever called with objects that were built or checked above.
+        Err(_) => Object::from_map(Map::new()),
+    }
+}
+
+/// A stored state in the kind's own spelling, with its resourceVersion.
+fn answer(kind: KindRef, mut value: Value, revision: Option<Revision>) -> Object {
+    let version = revision.map(|revision| revision.to_string().into());
+    put(member(&mut value, "metadata"), "resourceVersion", version);
+    if let Some(view) = &kind.view {
+        (view.read)(&mut value);
+    }
+    as_object(value)
+}
+
+fn read_failed(error: ReadError) -> StatusError {
+    match error {
+        ReadError::Busy => StatusError::too_many_requests(error.to_string(), 1),
+        ReadError::NotLeader { .. } | ReadError::NoQuorum | ReadError::Closed => {
+            StatusError::unavailable(error.to_string())
+        }
+    }
+}
+
+fn write_failed(kind: KindRef, name: &str, error: WriteError) -> StatusError {
+    match error {
+        WriteError::Conflict { .. } => modified(kind, name),
+        WriteError::Busy => StatusError::too_many_requests(error.to_string(), 1),
+        WriteError::TooLarge { .. } => StatusError::request_entity_too_large(error.to_string()),
+        WriteError::Unknown => StatusError::timeout(error.to_string()),
+        WriteError::Fenced { .. } | WriteError::NotLeader { .. } | WriteError::Closed => {
+            StatusError::unavailable(error.to_string())
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The API server as a running thing: sockets, TLS, and a clean end.
+//!
+//! Every connection is TLS; a client certificate is optional, and is checked against the cluster CA before any
+//! byte of HTTP is read. HTTP/1.1 and HTTP/2 are chosen by ALPN.
+//!
+//! Invariants: connections, handshakes and request headers are bounded in number and time; after the shutdown
+//! token is cancelled, `serve` returns within [`DRAIN`]. Left to others: everything behind a request (`crate::http`).
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+use weft_store::Store;
+
+use crate::authn::{Authenticator, PeerCertificates, StaticToken};
+use crate::ca::{Authority, CaError};
+use crate::caller::Caller;
+use crate::http::{AppState, proxy, registry, router};
+use crate::objects::{self, Objects};
+
+/// How long requests may still run after the shutdown began.
+pub const DRAIN: Duration = Duration::from_secs(10);
+/// Connections at one time; each costs a file and some 50 KB.
+const CONNECTIONS_MAX: usize = 8192;
+/// From accepting a connection to the end of its TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the first byte of a request to the end of its header.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after an accept that failed for lack of files, so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Requests one HTTP/2 connection may have open; a controller's watches all share one.
+const STREAMS_MAX: u32 = 1000;
+
+/// What the server is made of.
+pub struct Config {
+    /// Bound before, so that the caller knows the port and a port in use is reported early.
+    pub listener: TcpListener,
+    pub store: Store,
+    pub authority: Authority,
+    /// DNS names and addresses that the serving certificate is valid for.
+    pub names: Vec<String>,
+    /// Folder of the OCI registry.
+    pub registry_dir: PathBuf,
+    /// Static bearer tokens, if any.
+    pub tokens: Vec<StaticToken>,
+}
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("preparing certificates")]
+    Certificates(#[source] CaError),
+    #[error("opening the registry in {dir}")]
+    Registry {
+        dir: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A server that is ready to run: its verbs can be used in process before and while it serves.
+pub struct Server {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    router: Router,
+    objects: Objects,
+    closing: CancellationToken,
+}
+
+impl Server {
+    /// # Errors
+    /// [`ServeError`] when certificates or the registry folder cannot be prepared.
+    pub fn new(config: Config) -> Result<Self, ServeError> {
+        let tls = config
+            .authority
+            .server_config(&config.names)
+            .map_err(ServeError::Certificates)?;
+        let nodes = proxy::NodeClient::new(&config.authority).map_err(ServeError::Certificates)?;
+        let registry = registry::Registry::open(&config.registry_dir).map_err(|source| {
+            ServeError::Registry {
+                dir: config.registry_dir.clone(),
+                source,
+            }
+        })?;
+        let objects = Objects::new(
+            config.store,
+            objects::Config {
+                authority: Some(config.authority),
+                ..objects::Config::default()
+            },
+        );
+        let authenticator = Authenticator::new(objects.clone(), config.tokens);
+        let closing = CancellationToken::new();
+        let state = AppState::new(
+            objects.clone(),
+            authenticator,
+            registry,
+            nodes,
+            closing.clone(),
+        );
+        Ok(Self {
+            listener: config.listener,
+            acceptor: TlsAcceptor::from(tls),
+            router: router(state),
+            objects,
+            closing,
+        })
+    }
+
+    /// The verbs, for the control loop.
+    pub fn objects(&self) -> Objects {
+        self.objects.clone()
+    }
+
+    /// Serves until the token is cancelled, then drains.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let founder = tokio::spawn(found(self.objects.clone()));
+        let connections = TaskTracker::new();
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                tracing::warn!(CONNECTIONS_MAX, "refused a connection: too many are open");
+                continue;
+            };
+            let connection = connection(
+                stream,
+                self.acceptor.clone(),
+                self.router.clone(),
+                self.closing.clone(),
+            );
+            connections.spawn(async move {
+                connection.await;
+                drop(place);
+            });
+        }
+        self.closing.cancel();
+        founder.abort();
+        connections.close();
+        if tokio::time::timeout(DRAIN, connections.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                open = connections.len(),
+                "requests were still running at the end of the drain"
+            );
+        }
+    }
+}
+
+/// Builds the server and runs it until the token is cancelled.
+///
+/// # Errors
+/// As [`Server::new`].
+pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), ServeError> {
+    Server::new(config)?.run(shutdown).await;
+    Ok(())
+}
+
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    router: Router,
+    closing: CancellationToken,
+) {
+    // Small answers must not wait for the peer's acknowledgement of the one before.
+    let _ = stream.set_nodelay(true);
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+    let tls = tokio::select! {
+        () = closing.cancelled() => return,
+        outcome = handshake => match outcome {
+            Ok(Ok(tls)) => tls,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                return;
+            }
+            Err(_) => {
+                tracing::debug!("a TLS handshake took too long");
+                return;
+            }
+        },
+    };
+    let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    let peer = PeerCertificates(
+        chain
+            .iter()
+            .map(|certificate| certificate.clone().into_owned())
+            .collect(),
+    );
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        router.clone().oneshot(request.map(Body::new))
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(30))
+        .max_concurrent_streams(STREAMS_MAX);
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
+    let mut serving = std::pin::pin!(serving);
+    let outcome = tokio::select! {
+        outcome = serving.as_mut() => outcome,
+        () = closing.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(error, "a connection ended early");
+    }
+}
+
+/// Makes the namespaces that always exist, each time this server begins to lead.
+async fn found(objects: Objects) {
+    let mut leadership = objects.store().leadership();
+    loop {
+        let term = *leadership.borrow_and_update();
+        if term.is_some() {
+            let caller = Caller::system("apiserver", term);
+            if let Err(error) = objects.ensure_permanent_namespaces(&caller).await {
+                // Not leading any more, or the store is full: whoever leads next does it again.
+                tracing::warn!(%error, "creating the permanent namespaces");
+            }
+        }
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
