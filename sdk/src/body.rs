@@ -19,6 +19,10 @@ pub const BODY_BYTES_MAX: usize = 16 << 20;
 /// The body of a [`Request`](crate::Request) or [`Response`](crate::Response).
 pub struct Body(pub(crate) Kind);
 
+#[cfg_attr(
+    not(target_family = "wasm"),
+    expect(dead_code, reason = "nothing arrives without a host")
+)]
 pub(crate) enum Kind {
     Whole(Bytes),
     Arriving(host::Incoming),
@@ -152,6 +156,10 @@ async fn collect(produce: Producer) -> Result<Bytes, BodyError> {
 /// Where [`Body::stream`] writes.
 pub struct Writer(pub(crate) Sink);
 
+#[cfg_attr(
+    not(target_family = "wasm"),
+    expect(dead_code, reason = "nothing leaves without a host")
+)]
 pub(crate) enum Sink {
     Host(host::Outgoing),
     Memory(Rc<RefCell<BytesMut>>),
