@@ -1,0 +1,414 @@
+//! EndpointSlices: which pods stand behind a Service, at which ports, and whether they may get traffic.
+//!
+//! Only Services with a selector: hand-made slices, and ExternalName, are left alone. Pods whose named target ports resolve
+//! to different numbers go to different slices. An endpoint stays in its slice while it exists, so a change of
+//! one pod rewrites one slice of at most [`SLICE_MAX`] endpoints.
+//!
+//! A pod that is being deleted is at once not ready, keeps `serving` while its probe passes, and is `terminating`: callers
+//! stop choosing it before it stops answering.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::json;
+use weft_api::annotation;
+use weft_api::selector::LabelSelector;
+use weft_api::view::{
+    Endpoint, EndpointConditions, EndpointPort, EndpointSlice, IntOrString, ObjectReference, Pod,
+    Service, ServicePort, ServiceSpec,
+};
+
+use crate::claim::controller_reference;
+use crate::names;
+use crate::replicaset::{is_finished, is_ready};
+use crate::view::{Item, Key, Row, Touched, View, node_of};
+use crate::write::{ENDPOINT_SLICES, NODES, PODS, SERVICES, Write, object};
+use crate::{Context, Controller, Outcome};
+
+pub const CONTROLLER: Controller = Controller {
+    name: "endpointslice-controller",
+    keys,
+    seeds: |view| view.services.iter().map(|row| row.key.clone()).collect(),
+    reconcile,
+};
+
+/// Kubernetes' default: small enough that one pod's change stays cheap to send to every node.
+const SLICE_MAX: usize = 100;
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const MANAGER: &str = "endpointslice-controller.k8s.io";
+const HEADLESS: &str = "service.kubernetes.io/headless";
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+fn keys(view: &View, touched: &Touched) -> Vec<Key> {
+    match touched.resource {
+        SERVICES => vec![touched.key.clone()],
+        PODS => {
+            let mut keys = BTreeSet::new();
+            for state in touched.states() {
+                let Item::Pod(pod) = state else { continue };
+                let services = view.services.in_namespace(&pod.key.namespace);
+                let matching = services.filter(|service| {
+                    selector_of(&service.body).is_some_and(|s| s.matches(&pod.meta.labels))
+                });
+                keys.extend(matching.map(|service| service.key.clone()));
+            }
+            keys.into_iter().collect()
+        }
+        ENDPOINT_SLICES => touched
+            .states()
+            .filter_map(|state| match state {
+                Item::EndpointSlice(slice) => service_of(slice),
+                _ => None,
+            })
+            .collect(),
+        // A node's zone is part of its endpoints; it hardly ever changes.
+        NODES if touched.before.is_none() => {
+            let pods = view.pods_on_node(&touched.key.name);
+            let namespaces: BTreeSet<&str> = pods.map(|pod| pod.key.namespace.as_str()).collect();
+            let services = namespaces
+                .into_iter()
+                .flat_map(|namespace| view.services.in_namespace(namespace));
+            services.map(|service| service.key.clone()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn service_of(slice: &Row<EndpointSlice>) -> Option<Key> {
+    let managed = slice.meta.labels.get(MANAGED_BY)? == MANAGER;
+    let service = slice.meta.labels.get(annotation::SERVICE_NAME)?;
+    managed.then(|| Key::new(&slice.key.namespace, service))
+}
+
+fn selector_of(service: &Service) -> Option<LabelSelector> {
+    let spec = service.spec.as_ref()?;
+    let selector = spec.selector.as_ref().filter(|labels| !labels.is_empty())?;
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    let labels = selector.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+    Some(LabelSelector::from_labels(labels))
+}
+
+fn reconcile(view: &View, key: &Key, _: &Context<'_>) -> Outcome {
+    let Some(service) = view.services.get(key) else {
+        return Outcome::default();
+    };
+    let (Some(spec), Some(selector)) = (service.body.spec.as_ref(), selector_of(&service.body))
+    else {
+        return Outcome::default();
+    };
+    if service.meta.is_deleting() {
+        return Outcome::default();
+    }
+    let present: Vec<&Arc<Row<EndpointSlice>>> = view
+        .endpoint_slices
+        .in_namespace(&key.namespace)
+        .filter(|slice| service_of(slice).as_ref() == Some(key) && !slice.meta.is_deleting())
+        .collect();
+    let wanted = wanted_endpoints(view, spec, service, &selector);
+    Outcome::of(place(service, spec, &present, wanted))
+}
+
+/// Resolved ports of an endpoint; what its slice is chosen by.
+#[derive(Debug, Clone, PartialEq)]
+struct PortSet(Vec<EndpointPort>);
+
+impl PortSet {
+    fn order(&self) -> Vec<(Option<&str>, Option<i32>, Option<&str>)> {
+        let ports = self.0.iter();
+        ports
+            .map(|p| (p.name.as_deref(), p.port, p.protocol.as_deref()))
+            .collect()
+    }
+}
+
+impl Eq for PortSet {}
+
+impl PartialOrd for PortSet {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for PortSet {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+/// Endpoints by address-holder (the pod's uid), grouped by resolved ports.
+type Wanted = BTreeMap<PortSet, BTreeMap<String, Endpoint>>;
+
+fn wanted_endpoints(
+    view: &View,
+    spec: &ServiceSpec,
+    service: &Row<Service>,
+    selector: &LabelSelector,
+) -> Wanted {
+    let mut wanted = Wanted::new();
+    for pod in view.pods.in_namespace(&service.key.namespace) {
+        let status = pod.body.status.as_ref();
+        let address = status.and_then(|status| status.pod_ip.as_ref());
+        let Some(address) = address.filter(|address| !address.is_empty()) else {
+            continue;
+        };
+        if is_finished(pod) || !selector.matches(&pod.meta.labels) {
+            continue;
+        }
+        let endpoint = endpoint(view, spec, service, pod, address);
+        wanted
+            .entry(ports_of(spec, pod))
+            .or_default()
+            .insert(pod.meta.uid.clone(), endpoint);
+    }
+    wanted
+}
+
+fn endpoint(
+    view: &View,
+    spec: &ServiceSpec,
+    service: &Row<Service>,
+    pod: &Row<Pod>,
+    address: &str,
+) -> Endpoint {
+    let serving = is_ready(pod) || spec.publish_not_ready_addresses == Some(true);
+    let terminating = pod.meta.is_deleting();
+    let ready = serving && (!terminating || spec.publish_not_ready_addresses == Some(true));
+    let node = node_of(pod);
+    let zone = view
+        .nodes
+        .get(&Key::cluster(node))
+        .and_then(|node| node.meta.labels.get(ZONE).cloned());
+    let pod_spec = pod.body.spec.as_ref();
+    let hostname = pod_spec
+        .filter(|spec| spec.subdomain.as_deref() == Some(service.meta.name.as_str()))
+        .and_then(|spec| spec.hostname.clone());
+    Endpoint {
+        addresses: vec![address.to_owned()],
+        conditions: Some(EndpointConditions {
+            ready: Some(ready),
+            serving: Some(serving),
+            terminating: Some(terminating),
+        }),
+        hostname,
+        node_name: (!node.is_empty()).then(|| node.to_owned()),
+        target_ref: Some(ObjectReference {
+            kind: Some(PODS.kind.to_owned()),
+            namespace: Some(pod.key.namespace.clone()),
+            name: Some(pod.key.name.clone()),
+            uid: Some(pod.meta.uid.clone()),
+            ..ObjectReference::default()
+        }),
+        zone,
+        ..Endpoint::default()
+    }
+}
+
+/// The service's ports as this pod has them. A named target port that the pod lacks is left out.
+fn ports_of(spec: &ServiceSpec, pod: &Row<Pod>) -> PortSet {
+    let ports = spec.ports.iter().flatten();
+    let resolved = ports.filter_map(|port| {
+        Some(EndpointPort {
+            name: Some(port.name.clone().unwrap_or_default()),
+            port: Some(target_port(port, pod)?),
+            protocol: Some(protocol(port.protocol.as_deref()).to_owned()),
+            app_protocol: port.app_protocol.clone(),
+        })
+    });
+    PortSet(resolved.collect())
+}
+
+fn target_port(port: &ServicePort, pod: &Row<Pod>) -> Option<i32> {
+    let name = match &port.target_port {
+        None => return Some(port.port),
+        Some(IntOrString::Int(0)) => return Some(port.port),
+        Some(IntOrString::Int(number)) => return Some(*number),
+        Some(IntOrString::String(name)) => name,
+    };
+    let spec = pod.body.spec.as_ref()?;
+    let sidecars = spec.init_containers.iter().flatten();
+    let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let mut ports = spec
+        .containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|container| container.ports.iter().flatten());
+    let wanted = protocol(port.protocol.as_deref());
+    let found = ports.find(|candidate| {
+        candidate.name.as_deref() == Some(name) && protocol(candidate.protocol.as_deref()) == wanted
+    })?;
+    Some(found.container_port)
+}
+
+fn protocol(protocol: Option<&str>) -> &str {
+    protocol.unwrap_or("TCP")
+}
+
+/// Distributes the endpoints over the slices that are there, and new ones for the rest.
+fn place(
+    service: &Row<Service>,
+    spec: &ServiceSpec,
+    present: &[&Arc<Row<EndpointSlice>>],
+    wanted: Wanted,
+) -> Vec<Write> {
+    let labels = slice_labels(service, spec);
+    let mut writes = Vec::new();
+    let mut kept: BTreeSet<&str> = BTreeSet::new();
+    let mut created = 0_usize;
+    for (ports, mut endpoints) in wanted {
+        let slices: Vec<&&Arc<Row<EndpointSlice>>> = present
+            .iter()
+            .filter(|slice| {
+                let theirs = PortSet(slice.body.ports.clone().unwrap_or_default());
+                theirs.order() == ports.order()
+            })
+            .collect();
+        // Each slice keeps those of its endpoints that are still wanted, in its order …
+        let mut filled: Vec<Vec<Endpoint>> = slices
+            .iter()
+            .map(|slice| {
+                let uids = slice.body.endpoints.iter().flatten().filter_map(uid_of);
+                uids.filter_map(|uid| endpoints.remove(uid)).collect()
+            })
+            .collect();
+        // … then takes new ones while there is room.
+        let mut rest = endpoints.into_values().peekable();
+        for slice in &mut filled {
+            while slice.len() < SLICE_MAX {
+                let Some(endpoint) = rest.next() else { break };
+                slice.push(endpoint);
+            }
+        }
+        for (slice, endpoints) in slices.iter().zip(&filled) {
+            if !endpoints.is_empty() {
+                kept.insert(slice.meta.uid.as_str());
+                writes.extend(update(slice, &ports, endpoints, &labels));
+            }
+        }
+        while rest.peek().is_some() {
+            let chunk: Vec<Endpoint> = rest.by_ref().take(SLICE_MAX).collect();
+            writes.push(create(service, &ports, &chunk, &labels, present, created));
+            created += 1;
+        }
+    }
+    if kept.is_empty() && created == 0 {
+        // One empty slice says "nobody", as against "not looked at yet". It keeps its ports for whoever comes next.
+        match present.first() {
+            Some(slice) => {
+                kept.insert(slice.meta.uid.as_str());
+                let ports = PortSet(slice.body.ports.clone().unwrap_or_default());
+                writes.extend(update(slice, &ports, &[], &labels));
+            }
+            None => writes.push(create(
+                service,
+                &PortSet(Vec::new()),
+                &[],
+                &labels,
+                present,
+                created,
+            )),
+        }
+    }
+    // Last, so that an endpoint that moves is never nowhere.
+    let dropped = present
+        .iter()
+        .filter(|slice| !kept.contains(slice.meta.uid.as_str()));
+    writes.extend(dropped.map(|slice| Write::delete(slice)));
+    writes
+}
+
+fn uid_of(endpoint: &Endpoint) -> Option<&str> {
+    endpoint.target_ref.as_ref()?.uid.as_deref()
+}
+
+/// The service's own labels, and those that say whose slice this is.
+fn slice_labels(service: &Row<Service>, spec: &ServiceSpec) -> BTreeMap<String, String> {
+    let mut labels = service.meta.labels.clone();
+    labels.insert(
+        annotation::SERVICE_NAME.to_owned(),
+        service.meta.name.clone(),
+    );
+    labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+    if spec.cluster_ip.as_deref() == Some("None") {
+        labels.insert(HEADLESS.to_owned(), String::new());
+    } else {
+        labels.remove(HEADLESS);
+    }
+    labels
+}
+
+fn update(
+    slice: &Row<EndpointSlice>,
+    ports: &PortSet,
+    endpoints: &[Endpoint],
+    labels: &BTreeMap<String, String>,
+) -> Option<Write> {
+    let mut patch = json!({});
+    let had = slice.body.endpoints.as_deref().unwrap_or_default();
+    if had != endpoints {
+        patch["endpoints"] = json!(endpoints);
+    }
+    if slice.body.ports.as_deref().unwrap_or_default() != ports.0 {
+        patch["ports"] = json!(ports.0);
+    }
+    for (key, value) in labels {
+        if slice.meta.labels.get(key) != Some(value) {
+            patch["metadata"]["labels"][key] = json!(value);
+        }
+    }
+    for key in slice
+        .meta
+        .labels
+        .keys()
+        .filter(|k| !labels.contains_key(*k))
+    {
+        patch["metadata"]["labels"][key] = serde_json::Value::Null;
+    }
+    let changed = patch.as_object().is_some_and(|patch| !patch.is_empty());
+    changed.then(|| Write::patch(slice, patch))
+}
+
+fn create(
+    service: &Row<Service>,
+    ports: &PortSet,
+    endpoints: &[Endpoint],
+    labels: &BTreeMap<String, String>,
+    present: &[&Arc<Row<EndpointSlice>>],
+    number: usize,
+) -> Write {
+    let slices = present.iter().filter_map(|s| s.meta.resource_version);
+    let epoch = slices.chain(service.meta.resource_version).max();
+    let shape = json!(ports.0).to_string();
+    let name = names::generated(
+        &service.meta.name,
+        &names::suffix(
+            names::hash(&[
+                service.meta.uid.as_bytes(),
+                &epoch.unwrap_or(0).to_be_bytes(),
+                &number.to_be_bytes(),
+                shape.as_bytes(),
+            ]),
+            5,
+        ),
+    );
+    Write::Create {
+        resource: ENDPOINT_SLICES,
+        namespace: service.meta.namespace.clone(),
+        object: object(json!({
+            "apiVersion": ENDPOINT_SLICES.api_version(),
+            "kind": ENDPOINT_SLICES.kind,
+            "metadata": {
+                "name": name,
+                "generateName": format!("{}-", service.meta.name),
+                "namespace": service.meta.namespace,
+                "labels": labels,
+                "ownerReferences": [controller_reference(SERVICES, &service.meta)],
+            },
+            "addressType": "IPv4",
+            "endpoints": endpoints,
+            "ports": ports.0,
+        })),
+        note: None,
+    }
+}

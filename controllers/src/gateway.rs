@@ -1,0 +1,511 @@
+//! Gateway API status: which classes, gateways and routes are weft's, and what became of them.
+//!
+//! The gateway itself runs on every node; this controller only says, in the standard's words, what the nodes will do
+//! with each object: GatewayClass `Accepted`, Gateway and listener conditions, and one entry per parent on HTTPRoutes.
+//!
+//! Invariants: entries of other controllers are never touched; conditions carry the generation they were decided on; a
+//! condition's transition time changes only with its status. The objects are read as JSON: there is no lens for them.
+//!
+//! Left to others: routing (`weft_mesh`).
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use weft_api::selector::LabelSelector;
+
+use crate::view::{Key, Row, Touched, View};
+use crate::write::{
+    GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES, NAMESPACES, NODES, Resource, SERVICES, Write, object,
+};
+use crate::{Context, Controller, Outcome, stamp};
+
+pub const CONTROLLER: Controller = Controller {
+    name: "gateway-controller",
+    keys,
+    seeds: |view| {
+        let mut keys = vec![key_of(GATEWAY_CLASSES, &Key::cluster(CLASS))];
+        for resource in [GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES] {
+            keys.extend(view.others(resource).map(|row| key_of(resource, &row.key)));
+        }
+        keys.sort();
+        keys.dedup();
+        keys
+    },
+    reconcile,
+};
+
+/// The API group of everything here.
+pub const GROUP: &str = "gateway.networking.k8s.io";
+/// The class that always exists.
+const CLASS: &str = "weft";
+/// How classes and route statuses name us.
+const CONTROLLER_NAME: &str = "weft.dev/gateway-controller";
+
+/// Three kinds share one queue, so the key's name carries the kind: `gateways/web`.
+fn key_of(resource: Resource, key: &Key) -> Key {
+    Key::new(
+        &key.namespace,
+        &format!("{}/{}", resource.resource, key.name),
+    )
+}
+
+fn keys(view: &View, touched: &Touched) -> Vec<Key> {
+    let all = |resource: Resource| view.others(resource).map(move |r| key_of(resource, &r.key));
+    match touched.resource {
+        GATEWAY_CLASSES => std::iter::once(key_of(GATEWAY_CLASSES, &touched.key))
+            .chain(all(GATEWAYS))
+            .chain(all(HTTP_ROUTES))
+            .collect(),
+        GATEWAYS => std::iter::once(key_of(GATEWAYS, &touched.key))
+            .chain(all(HTTP_ROUTES))
+            .collect(),
+        HTTP_ROUTES => std::iter::once(key_of(HTTP_ROUTES, &touched.key))
+            .chain(all(GATEWAYS))
+            .collect(),
+        SERVICES if touched.ownership_changed => all(HTTP_ROUTES).collect(),
+        NAMESPACES if touched.before.is_none() => all(GATEWAYS).chain(all(HTTP_ROUTES)).collect(),
+        // Addresses of gateways are those of the nodes.
+        NODES => all(GATEWAYS).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
+    let Some((kind, name)) = key.name.split_once('/') else {
+        return Outcome::default();
+    };
+    let key = Key::new(&key.namespace, name);
+    let write = match kind {
+        "gatewayclasses" => class(view, &key, cx),
+        "gateways" => gateway(view, &key, cx),
+        "httproutes" => route(view, &key, cx),
+        _ => None,
+    };
+    Outcome::of(write.into_iter().collect())
+}
+
+fn value(row: &Row<()>) -> &Value {
+    row.object
+        .as_ref()
+        .map_or(&Value::Null, |object| object.as_value())
+}
+
+fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
+    value[field].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A condition as it should be, before its transition time is known.
+struct Verdict {
+    kind: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+fn verdict(
+    kind: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: impl Into<String>,
+) -> Verdict {
+    Verdict {
+        kind,
+        holds,
+        reason,
+        message: message.into(),
+    }
+}
+
+/// Conditions as JSON; those whose status did not change keep their transition time.
+fn conditions(before: &Value, verdicts: &[Verdict], generation: i64, cx: &Context<'_>) -> Value {
+    let before = before.as_array().map_or(&[][..], Vec::as_slice);
+    let entries = verdicts.iter().map(|verdict| {
+        let status = if verdict.holds { "True" } else { "False" };
+        let old = before
+            .iter()
+            .find(|old| old["type"] == verdict.kind && old["status"] == status);
+        let since = old
+            .map(|old| old["lastTransitionTime"].clone())
+            .filter(Value::is_string)
+            .unwrap_or_else(|| json!(stamp(cx.now)));
+        json!({
+            "type": verdict.kind,
+            "status": status,
+            "reason": verdict.reason,
+            "message": verdict.message,
+            "observedGeneration": generation,
+            "lastTransitionTime": since,
+        })
+    });
+    Value::Array(entries.collect())
+}
+
+fn class(view: &View, key: &Key, cx: &Context<'_>) -> Option<Write> {
+    let Some(row) = view.other(GATEWAY_CLASSES, key) else {
+        return (key.name == CLASS).then(|| Write::Create {
+            resource: GATEWAY_CLASSES,
+            namespace: None,
+            object: object(json!({
+                "apiVersion": GATEWAY_CLASSES.api_version(),
+                "kind": GATEWAY_CLASSES.kind,
+                "metadata": {"name": CLASS},
+                "spec": {
+                    "controllerName": CONTROLLER_NAME,
+                    "description": "The gateway that listens on every node.",
+                },
+            })),
+            note: None,
+        });
+    };
+    let class = value(row);
+    if class["spec"]["controllerName"] != CONTROLLER_NAME {
+        return None;
+    }
+    let verdicts = [verdict(
+        "Accepted",
+        true,
+        "Accepted",
+        "Gateways of this class are served on every node.",
+    )];
+    let before = &class["status"];
+    let mut after = before.clone();
+    after["conditions"] = conditions(&before["conditions"], &verdicts, row.meta.generation, cx);
+    Write::status(row, before, &after)
+}
+
+/// A gateway of a class of ours.
+fn our_gateway<'a>(view: &'a View, key: &Key) -> Option<&'a Row<()>> {
+    let row = view.other(GATEWAYS, key)?;
+    let class = value(row)["spec"]["gatewayClassName"].as_str()?;
+    let class = view.other(GATEWAY_CLASSES, &Key::cluster(class))?;
+    (value(class)["spec"]["controllerName"] == CONTROLLER_NAME).then_some(row)
+}
+
+fn gateway(view: &View, key: &Key, cx: &Context<'_>) -> Option<Write> {
+    let row = our_gateway(view, key)?;
+    let gateway = value(row);
+    let before = &gateway["status"];
+    let addresses = node_addresses(view);
+    let listeners = list(&gateway["spec"], "listeners");
+    let generation = row.meta.generation;
+    let mut invalid = 0;
+    let reported = listeners.iter().map(|listener| {
+        let old = list(before, "listeners")
+            .iter()
+            .find(|old| old["name"] == listener["name"])
+            .unwrap_or(&Value::Null);
+        let verdicts = listener_verdicts(listener, listeners);
+        if verdicts.iter().any(|v| v.kind == "Programmed" && !v.holds) {
+            invalid += 1;
+        }
+        let kinds = if bad_kinds(listener) {
+            json!([])
+        } else {
+            json!([{"group": GROUP, "kind": HTTP_ROUTES.kind}])
+        };
+        json!({
+            "name": listener["name"],
+            "supportedKinds": kinds,
+            "attachedRoutes": attached_routes(view, key, listener),
+            "conditions": conditions(&old["conditions"], &verdicts, generation, cx),
+        })
+    });
+    let reported: Vec<Value> = reported.collect();
+    let accepted = if invalid == 0 {
+        verdict("Accepted", true, "Accepted", "The gateway is accepted.")
+    } else {
+        let message = format!("{invalid} of {} listeners are not valid.", listeners.len());
+        verdict(
+            "Accepted",
+            invalid < listeners.len(),
+            "ListenersNotValid",
+            message,
+        )
+    };
+    let programmed = if addresses.is_empty() {
+        verdict(
+            "Programmed",
+            false,
+            "AddressNotAssigned",
+            "No node is ready to listen.",
+        )
+    } else if !accepted.holds {
+        verdict("Programmed", false, "Invalid", "No listener is valid.")
+    } else {
+        let message = format!("Nodes listening: {}.", addresses.len());
+        verdict("Programmed", true, "Programmed", message)
+    };
+    let mut after = before.clone();
+    after["conditions"] = conditions(
+        &before["conditions"],
+        &[accepted, programmed],
+        generation,
+        cx,
+    );
+    after["addresses"] = addresses
+        .iter()
+        .map(|address| json!({"type": "IPAddress", "value": address}))
+        .collect();
+    after["listeners"] = Value::Array(reported);
+    Write::status(row, before, &after)
+}
+
+/// Addresses of the nodes that are ready, each once. At most 16, the API's limit.
+fn node_addresses(view: &View) -> Vec<String> {
+    let ready = view.nodes.iter().filter_map(|node| {
+        let status = node.body.status.as_ref()?;
+        let conditions = status.conditions.as_ref()?;
+        let is_ready = conditions
+            .iter()
+            .any(|c| c.type_ == "Ready" && c.status == "True");
+        let addresses = status.addresses.as_ref()?;
+        let internal = addresses.iter().find(|a| a.type_ == "InternalIP")?;
+        is_ready.then(|| internal.address.clone())
+    });
+    let addresses: BTreeSet<String> = ready.collect();
+    addresses.into_iter().take(16).collect()
+}
+
+fn bad_kinds(listener: &Value) -> bool {
+    let kinds = list(&listener["allowedRoutes"], "kinds");
+    kinds.iter().any(|kind| {
+        let group = kind["group"].as_str().unwrap_or(GROUP);
+        group != GROUP || kind["kind"] != HTTP_ROUTES.kind
+    })
+}
+
+fn listener_verdicts(listener: &Value, all: &[Value]) -> Vec<Verdict> {
+    let protocol = listener["protocol"].as_str().unwrap_or("");
+    let supported = protocol == "HTTP";
+    let conflicts = all.iter().filter(|other| {
+        other["port"] == listener["port"]
+            && other["protocol"] == listener["protocol"]
+            && hostname(other) == hostname(listener)
+    });
+    let conflicted = conflicts.count() > 1;
+    let resolved = !bad_kinds(listener);
+    let accepted = if supported {
+        verdict("Accepted", true, "Accepted", "The listener is accepted.")
+    } else {
+        let message = format!("Protocol {protocol} is not supported; HTTP is.");
+        verdict("Accepted", false, "UnsupportedProtocol", message)
+    };
+    let conflict = if conflicted {
+        verdict(
+            "Conflicted",
+            true,
+            "HostnameConflict",
+            "Another listener has the same port, protocol and hostname.",
+        )
+    } else {
+        verdict("Conflicted", false, "NoConflicts", "No conflicts.")
+    };
+    let references = if resolved {
+        verdict("ResolvedRefs", true, "ResolvedRefs", "All references hold.")
+    } else {
+        verdict(
+            "ResolvedRefs",
+            false,
+            "InvalidRouteKinds",
+            "Only HTTPRoute can attach.",
+        )
+    };
+    let works = supported && !conflicted && resolved;
+    let programmed = if works {
+        verdict("Programmed", true, "Programmed", "The nodes listen.")
+    } else {
+        verdict("Programmed", false, "Invalid", "The listener is not valid.")
+    };
+    vec![accepted, conflict, references, programmed]
+}
+
+fn hostname(value: &Value) -> &str {
+    value["hostname"].as_str().unwrap_or("")
+}
+
+fn attached_routes(view: &View, gateway: &Key, listener: &Value) -> usize {
+    let routes = view.others(HTTP_ROUTES).filter(|route| {
+        let parents = list(&value(route)["spec"], "parentRefs");
+        parents.iter().any(|parent| {
+            refers_to(parent, route).as_ref() == Some(gateway)
+                && names_listener(parent, listener)
+                && admits_namespace(view, gateway, listener, &route.key.namespace)
+                && hostnames_meet(listener, value(route))
+        })
+    });
+    routes.count()
+}
+
+/// The gateway a parentRef names, if it names a gateway.
+fn refers_to(parent: &Value, route: &Row<()>) -> Option<Key> {
+    let group = parent["group"].as_str().unwrap_or(GROUP);
+    let kind = parent["kind"].as_str().unwrap_or(GATEWAYS.kind);
+    if group != GROUP || kind != GATEWAYS.kind {
+        return None;
+    }
+    let namespace = parent["namespace"].as_str().unwrap_or(&route.key.namespace);
+    Some(Key::new(namespace, parent["name"].as_str()?))
+}
+
+fn names_listener(parent: &Value, listener: &Value) -> bool {
+    let section = &parent["sectionName"];
+    let port = &parent["port"];
+    (section.is_null() || *section == listener["name"])
+        && (port.is_null() || *port == listener["port"])
+}
+
+fn admits_namespace(view: &View, gateway: &Key, listener: &Value, namespace: &str) -> bool {
+    let namespaces = &listener["allowedRoutes"]["namespaces"];
+    match namespaces["from"].as_str().unwrap_or("Same") {
+        "All" => true,
+        "Same" => gateway.namespace == namespace,
+        "Selector" => {
+            let row = view.namespaces.get(&Key::cluster(namespace));
+            let selector = LabelSelector::from_object(&namespaces["selector"]);
+            match (row, selector) {
+                (Some(row), Ok(selector)) => selector.matches(&row.meta.labels),
+                _ => false,
+            }
+        }
+        _ => false,
+    }
+}
+
+fn hostnames_meet(listener: &Value, route: &Value) -> bool {
+    let listener = hostname(listener);
+    let routes = list(&route["spec"], "hostnames");
+    listener.is_empty()
+        || routes.is_empty()
+        || routes
+            .iter()
+            .filter_map(Value::as_str)
+            .any(|route| hosts_meet(listener, route))
+}
+
+/// Some host matches both; `*.a.b` stands for any depth below `a.b`, but not for `a.b`.
+fn hosts_meet(one: &str, other: &str) -> bool {
+    let covers = |wildcard: &str, host: &str| {
+        wildcard
+            .strip_prefix('*')
+            .is_some_and(|suffix| host.len() > suffix.len() && host.ends_with(suffix))
+    };
+    one.eq_ignore_ascii_case(other) || covers(one, other) || covers(other, one)
+}
+
+fn route(view: &View, key: &Key, cx: &Context<'_>) -> Option<Write> {
+    let row = view.other(HTTP_ROUTES, key)?;
+    let route = value(row);
+    let before = &route["status"];
+    let old = list(before, "parents");
+    let mut parents: Vec<Value> = old
+        .iter()
+        .filter(|entry| entry["controllerName"] != CONTROLLER_NAME)
+        .cloned()
+        .collect();
+    for parent in list(&route["spec"], "parentRefs") {
+        let ours = refers_to(parent, row).and_then(|gateway| our_gateway(view, &gateway));
+        let Some(gateway) = ours else { continue };
+        let verdicts = [
+            attachment(view, gateway, parent, row),
+            references(view, row),
+        ];
+        let previous = old
+            .iter()
+            .find(|e| e["controllerName"] == CONTROLLER_NAME && e["parentRef"] == *parent)
+            .map_or(&Value::Null, |entry| &entry["conditions"]);
+        parents.push(json!({
+            "parentRef": parent,
+            "controllerName": CONTROLLER_NAME,
+            "conditions": conditions(previous, &verdicts, row.meta.generation, cx),
+        }));
+    }
+    if parents.as_slice() == old {
+        return None;
+    }
+    let mut after = before.clone();
+    after["parents"] = Value::Array(parents);
+    Write::status(row, before, &after)
+}
+
+/// Whether a listener of the gateway takes the route; the furthest refusal is the one told.
+fn attachment(view: &View, gateway: &Row<()>, parent: &Value, route: &Row<()>) -> Verdict {
+    let named = list(&value(gateway)["spec"], "listeners")
+        .iter()
+        .filter(|listener| names_listener(parent, listener))
+        .collect::<Vec<_>>();
+    if named.is_empty() {
+        return verdict(
+            "Accepted",
+            false,
+            "NoMatchingParent",
+            "The gateway has no such listener.",
+        );
+    }
+    let allowed = named
+        .into_iter()
+        .filter(|l| admits_namespace(view, &gateway.key, l, &route.key.namespace))
+        .collect::<Vec<_>>();
+    if allowed.is_empty() {
+        return verdict(
+            "Accepted",
+            false,
+            "NotAllowedByListeners",
+            "No listener allows routes of this namespace.",
+        );
+    }
+    if !allowed.iter().any(|l| hostnames_meet(l, value(route))) {
+        return verdict(
+            "Accepted",
+            false,
+            "NoMatchingListenerHostname",
+            "No listener has a hostname in common with the route.",
+        );
+    }
+    verdict("Accepted", true, "Accepted", "The route is accepted.")
+}
+
+/// Whether every backend of the route is a Service that exists in its own namespace.
+fn references(view: &View, route: &Row<()>) -> Verdict {
+    let refuse = |reason, message: String| verdict("ResolvedRefs", false, reason, message);
+    let rules = list(&value(route)["spec"], "rules").iter();
+    for backend in rules.flat_map(|rule| list(rule, "backendRefs")) {
+        let name = backend["name"].as_str().unwrap_or("");
+        let group = backend["group"].as_str().unwrap_or("");
+        let kind = backend["kind"].as_str().unwrap_or(SERVICES.kind);
+        if !group.is_empty() || kind != SERVICES.kind {
+            let message = format!("Backend {name} is a {kind}; only Services are supported.");
+            return refuse("InvalidKind", message);
+        }
+        let own = route.key.namespace.as_str();
+        let namespace = backend["namespace"].as_str().unwrap_or(own);
+        if namespace != own {
+            let message = format!("No grant lets this route refer to {namespace}/{name}.");
+            return refuse("RefNotPermitted", message);
+        }
+        if view.services.get(&Key::new(namespace, name)).is_none() {
+            let message = format!("Service {namespace}/{name} does not exist.");
+            return refuse("BackendNotFound", message);
+        }
+    }
+    verdict("ResolvedRefs", true, "ResolvedRefs", "All references hold.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_meet_as_the_standard_says() {
+        for (one, other, meet) in [
+            ("a.example.com", "a.example.com", true),
+            ("*.example.com", "a.example.com", true),
+            ("*.example.com", "a.b.example.com", true),
+            ("*.example.com", "example.com", false),
+            ("*.example.com", "*.b.example.com", true),
+            ("a.example.com", "b.example.com", false),
+        ] {
+            assert_eq!(hosts_meet(one, other), meet, "{one} {other}");
+            assert_eq!(hosts_meet(other, one), meet, "{other} {one}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Controllers: what has to change so that the cluster becomes what was asked for.
+//!
+//! One pure reconciler a kind. Each reads the [`View`] and returns an [`Outcome`]: writes in order, and when to
+//! look again. No clock, no randomness, no I/O: the time comes with the [`Context`], names of new objects
+//! derive from the state that made them necessary.
+//!
+//! Flow: `change → View::apply → Controller::keys → reconcile → Outcome → (weft::control_loop) → change`.
+//!
+//! Invariants:
+//! - equal view, key and context give an equal outcome;
+//! - a reconciler that finds nothing to do returns no writes, so the loop comes to rest;
+//! - every delete carries the uid it was decided for, so a re-created namesake is never hit.
+//!
+//! Double creation is excluded twice. The loop folds the answer of each of its writes into the view
+//! before it reconciles the same key again ([`View::fold`]), which is what Kubernetes approximates with in-memory
+//! expectations. And names are functions of the state (see [`names`]): repeating a create from the same view
+//! asks for the same name and is refused as `AlreadyExists`. The first covers every answered write, the second those
+//! whose answer got lost. Expectations were rejected: they are state beside the state, with a timeout as escape.
+//!
+//! Left to others: ordering, retries, back-off and the writes themselves (`weft::control_loop`).
+
+mod claim;
+mod deployment;
+mod endpoints;
+mod events;
+mod garbage;
+mod gateway;
+pub mod names;
+mod namespace;
+mod node;
+mod replicaset;
+pub mod view;
+pub mod write;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+pub use view::{Change, Key, Touched, View};
+pub use write::{Note, Resource, Write};
+
+/// One reconciler and the changes that wake it.
+#[derive(Clone, Copy)]
+pub struct Controller {
+    /// As `kubectl describe` shows it in the `From` column of events.
+    pub name: &'static str,
+    /// Which keys to look at after a change. May name keys that need nothing; must not miss one that does.
+    pub keys: fn(&View, &Touched) -> Vec<Key>,
+    /// Which keys to look at when leadership starts.
+    pub seeds: fn(&View) -> Vec<Key>,
+    pub reconcile: fn(&View, &Key, &Context<'_>) -> Outcome,
+}
+
+/// Every controller, in no particular order: they only meet in the view.
+pub static CONTROLLERS: &[Controller] = &[
+    deployment::CONTROLLER,
+    replicaset::CONTROLLER,
+    endpoints::CONTROLLER,
+    namespace::CONTROLLER,
+    garbage::CONTROLLER,
+    node::LIFECYCLE,
+    node::ADDRESSES,
+    gateway::CONTROLLER,
+    events::CONTROLLER,
+];
+
+/// What a reconciler knows besides the view.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    pub now: Timestamp,
+    pub cluster: &'a Cluster,
+    /// Why the last attempt at this key was refused, if it was: shown in conditions, and a reason to try less.
+    pub last_failure: Option<&'a str>,
+}
+
+/// Facts of the whole cluster.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// The cluster CA's certificate, published to every namespace.
+    pub ca_pem: String,
+}
+
+/// What one look at a key decided.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Outcome {
+    /// To be done in order, stopping at the first refusal. Neighbouring creates, and neighbouring deletes, are
+    /// independent of each other and may run at once.
+    pub writes: Vec<Write>,
+    /// When to look again although nothing changed.
+    pub requeue_after: Option<Duration>,
+}
+
+impl Outcome {
+    fn of(writes: Vec<Write>) -> Self {
+        Self {
+            writes,
+            requeue_after: None,
+        }
+    }
+
+    /// Asks to be called again after `delay`, unless something already asked for earlier.
+    fn again_after(&mut self, delay: Duration) {
+        self.requeue_after = Some(self.requeue_after.map_or(delay, |old| old.min(delay)));
+    }
+}
+
+/// How long from `now` until `then`, never less than zero.
+fn until(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(then.duration_since(now)).unwrap_or_default()
+}
+
+/// `time` plus whole seconds, without leaving the range of timestamps.
+fn plus_seconds(time: Timestamp, seconds: i64) -> Timestamp {
+    time.saturating_add(jiff::SignedDuration::from_secs(seconds))
+        .unwrap_or(Timestamp::MAX)
+}
+
+/// The time as objects carry it: whole seconds.
+fn stamp(now: Timestamp) -> weft_api::view::Time {
+    weft_api::view::Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
+}

@@ -1,0 +1,379 @@
+//! ReplicaSets: as many active pods of one template as asked for.
+//!
+//! A pod counts while it is neither finished nor being deleted. Too few: create, at most [`BURST`] a pass, and one at a
+//! time after a refusal (Kubernetes' slow start, with the loop's back-off as its clock). Too many: delete in Kubernetes'
+//! order of victims, the least useful first.
+//!
+//! Names of new pods are a function of the set's uid and the highest revision seen among it and its pods, so a repeated
+//! pass over the same state asks for the same names; see the crate's notes on double creation.
+//!
+//! Left to others: finalising deleted pods (`weft_agent`), pods of lost nodes (`node`).
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ReplicaSetCondition;
+use serde_json::{Value, json};
+use weft_api::selector::LabelSelector;
+use weft_api::view::{Pod, ReplicaSet, ReplicaSetStatus};
+
+use crate::claim::{claim, controller_reference};
+use crate::names;
+use crate::view::{Item, Key, Row, Touched, View, node_of};
+use crate::write::{Note, PODS, REPLICA_SETS, Write, object};
+use crate::{Context, Controller, Outcome, plus_seconds, stamp, until};
+
+pub const CONTROLLER: Controller = Controller {
+    name: "replicaset-controller",
+    keys,
+    seeds: |view| {
+        view.replica_sets
+            .iter()
+            .map(|row| row.key.clone())
+            .collect()
+    },
+    reconcile,
+};
+
+/// Pods created or deleted in one pass; Kubernetes' `BurstReplicas`. Bounds what one refusal can waste.
+const BURST: usize = 500;
+const REPLICA_FAILURE: &str = "ReplicaFailure";
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+fn keys(view: &View, touched: &Touched) -> Vec<Key> {
+    match touched.resource {
+        REPLICA_SETS => vec![touched.key.clone()],
+        PODS => {
+            let owners = touched.owners.iter().filter_map(|uid| view.entry(uid));
+            let mut keys: Vec<Key> = owners
+                .filter(|entry| entry.resource == REPLICA_SETS)
+                .map(|entry| entry.key.clone())
+                .collect();
+            if let Some(Item::Pod(pod)) = &touched.after
+                && pod.meta.controller().is_none()
+            {
+                let sets = view.replica_sets.in_namespace(&pod.key.namespace);
+                let matching = sets.filter(|set| {
+                    selector_of(&set.body)
+                        .is_some_and(|selector| selector.matches(&pod.meta.labels))
+                });
+                keys.extend(matching.map(|set| set.key.clone()));
+            }
+            keys
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn selector_of(set: &ReplicaSet) -> Option<LabelSelector> {
+    let selector = &set.spec.selector;
+    let selector = LabelSelector::from_object(&serde_json::to_value(selector).ok()?).ok()?;
+    (!selector.is_everything()).then_some(selector)
+}
+
+fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
+    let Some(set) = view.replica_sets.get(key) else {
+        return Outcome::default();
+    };
+    let spec = &set.body.spec;
+    let Some(selector) = selector_of(&set.body) else {
+        return Outcome::default();
+    };
+    let owned = view.pods_of(&set.meta.uid);
+    let candidates = owned.chain(view.stray_pods(&key.namespace)).cloned();
+    let claims = claim(REPLICA_SETS, &set.meta, &selector, candidates);
+    if !claims.writes.is_empty() {
+        // Ownership first: an adopted pod must not be created a second time.
+        return Outcome::of(claims.writes);
+    }
+    let (terminating, active): (Vec<_>, Vec<_>) = claims
+        .owned
+        .into_iter()
+        .filter(|pod| !is_finished(pod))
+        .partition(|pod| pod.meta.is_deleting());
+    let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+    let mut outcome = Outcome::default();
+    if !set.meta.is_deleting() {
+        if active.len() < wanted {
+            let missing = wanted - active.len();
+            let at_once = if cx.last_failure.is_some() { 1 } else { BURST };
+            outcome.writes = create(view, set, &active, missing.min(at_once));
+        } else if active.len() > wanted {
+            let excess = (active.len() - wanted).min(BURST);
+            outcome.writes = delete(view, set, &active, excess, cx.now);
+        }
+    }
+    report(set, &active, terminating.len(), cx, &mut outcome);
+    outcome
+}
+
+fn create(
+    view: &View,
+    set: &Row<ReplicaSet>,
+    active: &[Arc<Row<Pod>>],
+    count: usize,
+) -> Vec<Write> {
+    let raw = set.object.as_ref().map(|object| &object.as_value()["spec"]);
+    let Some(template) = raw.map(|spec| &spec["template"]) else {
+        return Vec::new();
+    };
+    let pods = active.iter().filter_map(|pod| pod.meta.resource_version);
+    let epoch = pods.chain(set.meta.resource_version).max().unwrap_or(0);
+    let mut writes = Vec::with_capacity(count);
+    let mut attempt = 0_u64;
+    while writes.len() < count {
+        let parts: [&[u8]; 3] = [
+            set.meta.uid.as_bytes(),
+            &epoch.to_be_bytes(),
+            &attempt.to_be_bytes(),
+        ];
+        attempt += 1;
+        let name = names::generated(&set.meta.name, &names::suffix(names::hash(&parts), 5));
+        if view
+            .pods
+            .get(&Key::new(&set.key.namespace, &name))
+            .is_some()
+        {
+            continue;
+        }
+        let told = Note::normal(
+            set.reference(),
+            "SuccessfulCreate",
+            format!("Created pod: {name}"),
+        );
+        writes.push(Write::Create {
+            resource: PODS,
+            namespace: set.meta.namespace.clone(),
+            object: pod_from(template, set, &name),
+            note: Some(told.or_refused("FailedCreate")),
+        });
+    }
+    writes
+}
+
+fn pod_from(template: &Value, set: &Row<ReplicaSet>, name: &str) -> weft_api::Object {
+    let meta = &template["metadata"];
+    let mut metadata = json!({
+        "name": name,
+        "generateName": format!("{}-", set.meta.name),
+        "namespace": set.meta.namespace,
+        "ownerReferences": [controller_reference(REPLICA_SETS, &set.meta)],
+    });
+    for field in ["labels", "annotations", "finalizers"] {
+        if !meta[field].is_null() {
+            metadata[field] = meta[field].clone();
+        }
+    }
+    object(json!({
+        "apiVersion": PODS.api_version(),
+        "kind": PODS.kind,
+        "metadata": metadata,
+        "spec": template["spec"].clone(),
+    }))
+}
+
+fn delete(
+    view: &View,
+    set: &Row<ReplicaSet>,
+    active: &[Arc<Row<Pod>>],
+    count: usize,
+    now: Timestamp,
+) -> Vec<Write> {
+    let crowd = crowding(view, set);
+    let mut pods: Vec<&Arc<Row<Pod>>> = active.iter().collect();
+    pods.sort_by(|a, b| victim_order(a, b, &crowd, now));
+    let victims = pods.into_iter().take(count);
+    victims
+        .map(|pod| {
+            let told = Note::normal(
+                set.reference(),
+                "SuccessfulDelete",
+                format!("Deleted pod: {}", pod.meta.name),
+            );
+            Write::delete(pod).telling(told.or_refused("FailedDelete"))
+        })
+        .collect()
+}
+
+/// Active pods a node of this set and its siblings under the same controller: doubled-up pods go first.
+fn crowding<'a>(view: &'a View, set: &Row<ReplicaSet>) -> BTreeMap<&'a str, usize> {
+    let family: Vec<&str> = match set.meta.controller() {
+        Some(owner) => view
+            .dependents(&owner.uid)
+            .filter(|entry| entry.resource == REPLICA_SETS)
+            .map(|entry| entry.uid.as_str())
+            .collect(),
+        None => vec![set.meta.uid.as_str()],
+    };
+    let mut crowd = BTreeMap::new();
+    for uid in family {
+        for pod in view.pods_of(uid) {
+            if !is_finished(pod) && !pod.meta.is_deleting() {
+                *crowd.entry(node_of(pod)).or_insert(0) += 1;
+            }
+        }
+    }
+    crowd
+}
+
+/// `Less` is deleted first. The order of Kubernetes' `ActivePodsWithRanks`.
+fn victim_order(
+    a: &Row<Pod>,
+    b: &Row<Pod>,
+    crowd: &BTreeMap<&str, usize>,
+    now: Timestamp,
+) -> Ordering {
+    let assigned = |pod| !node_of(pod).is_empty();
+    let phase = |pod: &Row<Pod>| match phase_of(pod) {
+        "Pending" | "" => 0,
+        "Unknown" => 1,
+        _ => 2,
+    };
+    let cost = |pod: &Row<Pod>| -> i32 {
+        let text = pod.meta.annotations.get(DELETION_COST);
+        text.and_then(|text| text.parse().ok()).unwrap_or(0)
+    };
+    let rank = |pod| crowd.get(node_of(pod)).copied().unwrap_or(0);
+    assigned(a)
+        .cmp(&assigned(b))
+        .then_with(|| phase(a).cmp(&phase(b)))
+        .then_with(|| is_ready(a).cmp(&is_ready(b)))
+        .then_with(|| cost(a).cmp(&cost(b)))
+        .then_with(|| rank(b).cmp(&rank(a)))
+        .then_with(|| youth(ready_since(a), now).cmp(&youth(ready_since(b), now)))
+        .then_with(|| restarts(b).cmp(&restarts(a)))
+        .then_with(|| {
+            let born = |pod: &Row<Pod>| youth(pod.meta.creation_timestamp, now);
+            born(a).cmp(&born(b))
+        })
+        .then_with(|| a.meta.uid.cmp(&b.meta.uid))
+}
+
+/// Age on a logarithmic scale, youngest (and unknown) first: of pods of about the same age, any may go.
+fn youth(since: Option<Timestamp>, now: Timestamp) -> u32 {
+    since.map_or(0, |since| {
+        let seconds = until(now, since).as_secs();
+        1 + seconds.checked_ilog2().unwrap_or(0)
+    })
+}
+
+fn restarts(pod: &Row<Pod>) -> i32 {
+    let status = pod.body.status.as_ref();
+    let containers = status.and_then(|s| s.container_statuses.as_ref());
+    let counts = containers.into_iter().flatten().map(|c| c.restart_count);
+    counts.max().unwrap_or(0)
+}
+
+fn phase_of(pod: &Row<Pod>) -> &str {
+    let status = pod.body.status.as_ref();
+    status.and_then(|s| s.phase.as_deref()).unwrap_or("")
+}
+
+/// Ran to its end; it will not run again.
+pub fn is_finished(pod: &Row<Pod>) -> bool {
+    matches!(phase_of(pod), "Succeeded" | "Failed")
+}
+
+/// Its `Ready` condition holds.
+pub fn is_ready(pod: &Row<Pod>) -> bool {
+    ready_condition(pod).is_some_and(|(ready, _)| ready)
+}
+
+fn ready_since(pod: &Row<Pod>) -> Option<Timestamp> {
+    ready_condition(pod).and_then(|(ready, since)| since.filter(|_| ready))
+}
+
+fn ready_condition(pod: &Row<Pod>) -> Option<(bool, Option<Timestamp>)> {
+    let conditions = pod.body.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions.iter().find(|c| c.type_ == "Ready")?;
+    let since = condition.last_transition_time.as_ref().map(|time| time.0);
+    Some((condition.status == "True", since))
+}
+
+/// Brings the status up to date and asks to be called when the next pod becomes available.
+fn report(
+    set: &Row<ReplicaSet>,
+    active: &[Arc<Row<Pod>>],
+    terminating: usize,
+    cx: &Context<'_>,
+    outcome: &mut Outcome,
+) {
+    let spec = &set.body.spec;
+    let min_ready = spec.min_ready_seconds.unwrap_or(0);
+    let template = spec.template.as_ref();
+    let template_labels = template
+        .and_then(|t| t.metadata.as_ref())
+        .and_then(|m| m.labels.clone())
+        .unwrap_or_default();
+    let mut labelled = 0;
+    let mut ready = 0;
+    let mut available = 0;
+    for pod in active {
+        let has = |(key, value)| pod.meta.labels.get(key) == Some(value);
+        labelled += i32::from(template_labels.iter().all(has));
+        if !is_ready(pod) {
+            continue;
+        }
+        ready += 1;
+        let due = ready_since(pod).map(|since| plus_seconds(since, i64::from(min_ready)));
+        match due {
+            Some(due) if min_ready > 0 && due > cx.now => {
+                outcome.again_after(until(due, cx.now));
+            }
+            _ => available += 1,
+        }
+    }
+    let some = |number: i32| (number != 0).then_some(number);
+    let before = set.body.status.clone().unwrap_or_default();
+    let mut conditions = before.conditions.clone().unwrap_or_default();
+    note_failure(&mut conditions, active.len(), spec.replicas, cx);
+    let after = ReplicaSetStatus {
+        replicas: i32::try_from(active.len()).unwrap_or(i32::MAX),
+        fully_labeled_replicas: some(labelled),
+        ready_replicas: some(ready),
+        available_replicas: some(available),
+        terminating_replicas: some(i32::try_from(terminating).unwrap_or(i32::MAX)),
+        observed_generation: Some(set.meta.generation),
+        conditions: (!conditions.is_empty()).then_some(conditions),
+    };
+    if before != after {
+        outcome.writes.extend(Write::status(set, &before, &after));
+    }
+}
+
+/// `ReplicaFailure` while pods are missing and the last attempt at them was refused.
+fn note_failure(
+    conditions: &mut Vec<ReplicaSetCondition>,
+    active: usize,
+    replicas: Option<i32>,
+    cx: &Context<'_>,
+) {
+    let wanted = usize::try_from(replicas.unwrap_or(1)).unwrap_or(0);
+    let present = conditions.iter().any(is_replica_failure);
+    match cx.last_failure {
+        Some(message) if active != wanted => {
+            if !present {
+                let reason = if active < wanted {
+                    "FailedCreate"
+                } else {
+                    "FailedDelete"
+                };
+                conditions.push(ReplicaSetCondition {
+                    type_: Some(REPLICA_FAILURE.into()),
+                    status: Some("True".into()),
+                    reason: Some(reason.into()),
+                    message: Some(message.to_owned()),
+                    last_transition_time: Some(stamp(cx.now)),
+                });
+            }
+        }
+        _ => conditions.retain(|c| !is_replica_failure(c)),
+    }
+}
+
+/// The condition that says creating or deleting pods was refused.
+pub fn is_replica_failure(condition: &ReplicaSetCondition) -> bool {
+    condition.type_.as_deref() == Some(REPLICA_FAILURE)
+}
