@@ -1,0 +1,65 @@
+//! A component inside another program: limits, a capability of the program's own, one call.
+//!
+//! `cargo run --example embed [component.wasm]`. Without a file, the component below is used: it asks the host for a
+//! price and exits with it, which is the shortest way for a guest without a library to say a number.
+
+use weft_runtime::wasmtime::StoreContextMut;
+use weft_runtime::{Engine, Exit, HostState, Limits, LogSink, Workload};
+
+const COMPONENT: &str = r#"
+(component
+  (import "shop:prices/list" (instance $list (export "price" (func (param "item" string) (result u32)))))
+  (import "wasi:cli/exit@0.2.0" (instance $exit (export "exit-with-code" (func (param "status-code" u8)))))
+  (core module $memory (memory (export "memory") 1) (data (i32.const 16) "apple"))
+  (core instance $memory (instantiate $memory))
+  (core func $price (canon lower (func $list "price") (memory $memory "memory")))
+  (core func $exit (canon lower (func $exit "exit-with-code")))
+  (core module $main
+    (import "host" "price" (func $price (param i32 i32) (result i32)))
+    (import "host" "exit" (func $exit (param i32)))
+    (func (export "run") (result i32) (call $exit (call $price (i32.const 16) (i32.const 5))) (i32.const 0)))
+  (core instance $main (instantiate $main
+    (with "host" (instance (export "price" (func $price)) (export "exit" (func $exit))))))
+  (func $run (result (result)) (canon lift (core func $main "run")))
+  (instance $command (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.0" (instance $command)))
+"#;
+
+/// What this program lends to a guest.
+#[derive(Clone)]
+struct Prices(u32);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let bytes = match std::env::args().nth(1) {
+        Some(path) => std::fs::read(path)?,
+        None => wat::parse_str(COMPONENT)?,
+    };
+    let engine = Engine::builder()
+        .capability(|linker| {
+            linker.instance("shop:prices/list")?.func_wrap(
+                "price",
+                |store: StoreContextMut<HostState>, (item,): (String,)| {
+                    let prices: &Prices = store.data().extension().expect("given below");
+                    Ok((prices.0 * item.len() as u32,))
+                },
+            )
+        })
+        .build()?;
+    let artifact = engine.load(bytes).await?;
+    let workload = Workload::builder(&engine, &artifact)
+        .extension(Prices(8))
+        .limits(Limits {
+            memory_bytes: 8 << 20,
+            cpu_millis: Some(500),
+            ..Limits::default()
+        })
+        .stdout(LogSink::new(|bytes| print!("{}", bytes.escape_ascii())))
+        .build()?;
+    match workload.run().await {
+        Exit::Failed(price) => println!("five letters of apple cost {price}"),
+        exit => println!("the component ended with {exit:?}"),
+    }
+    println!("{:?}", workload.usage());
+    Ok(())
+}

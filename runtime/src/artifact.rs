@@ -1,0 +1,624 @@
+//! Compiled components: made once per digest, shared by everyone who runs them, kept on disk between runs.
+//!
+//! The cache is a directory of mode 0700. `<sha256>-<compatibility>.cwasm` is machine code, mapped into memory when
+//! loaded and evictable from there; beside it lies `.mac`, which authenticates digest, compatibility and code with a key
+//! that only this machine has (`key`, mode 0600). The compatibility hash covers the engine's version, its settings and
+//! the CPU, so that an update never runs old code. Files appear by rename, and are never changed.
+//!
+//! Invariants: equal bytes are compiled once, however many ask; code is executed only if we compiled it here, in this
+//! process or behind a valid MAC; an [`Artifact`] can be instantiated, since all of its imports were found.
+#![allow(
+    unsafe_code,
+    reason = "loading machine code is unsafe by nature; see `deserialize`"
+)]
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::hash::{Hash, Hasher};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rand::TryRngCore;
+use sha2::{Digest as _, Sha256};
+use wasmtime::component::{Component, InstancePre};
+use wasmtime_wasi_http::handler::ProxyPre;
+
+use crate::compile::{Compiler, sentence};
+use crate::engine::Engine;
+use crate::host::HostState;
+
+/// Why a component was not accepted, or could not be made ready.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArtifactError {
+    #[error("this is not WebAssembly: it starts with {found}, not with \\0asm")]
+    NotWasm { found: String },
+    #[error(
+        "this is a core WebAssembly module, not a component; build it for wasm32-wasip2, or wrap it with \
+         `wasm-tools component new`"
+    )]
+    CoreModule,
+    #[error(
+        "this is machine code, not WebAssembly; only components that are compiled on this machine are run"
+    )]
+    Precompiled,
+    #[error("the component has {bytes} bytes, and {max} is the most accepted")]
+    TooLarge { bytes: usize, max: usize },
+    #[error("the component is not valid: {reason}")]
+    Invalid { reason: String },
+    #[error("the component imports {import}, which this host does not offer; {offer}")]
+    MissingImport { import: String, offer: String },
+    #[error("the component does not fit this host: {reason}")]
+    Mismatch { reason: String },
+    #[error(
+        "the component exports neither wasi:http/incoming-handler@0.2, wasi:http/handler@0.3 nor wasi:cli/run"
+    )]
+    NothingToRun,
+    #[error("compiling the component took more than {seconds} seconds or more memory than allowed")]
+    CompileLimit { seconds: u64 },
+    #[error("the compiler failed: {reason}")]
+    Compiler { reason: String },
+    #[error("the cache of compiled components failed: {reason}")]
+    Cache { reason: String },
+}
+
+impl ArtifactError {
+    /// Whether the component is at fault, so that trying again cannot help.
+    pub fn is_permanent(&self) -> bool {
+        !matches!(
+            self,
+            ArtifactError::Compiler { .. } | ArtifactError::Cache { .. }
+        )
+    }
+}
+
+/// The SHA-256 of a component's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(Sha256::digest(bytes).into())
+    }
+
+    /// Reads `sha256:<64 hexadecimal digits>`; the prefix may be left out.
+    pub fn parse(text: &str) -> Option<Digest> {
+        let hex = text.strip_prefix("sha256:").unwrap_or(text).as_bytes();
+        let mut digest = [0; 32];
+        if hex.len() != 64 {
+            return None;
+        }
+        for (byte, pair) in digest.iter_mut().zip(hex.chunks_exact(2)) {
+            let high = char::from(pair[0]).to_digit(16)?;
+            let low = char::from(pair[1]).to_digit(16)?;
+            *byte = u8::try_from(high << 4 | low).ok()?;
+        }
+        Some(Digest(digest))
+    }
+
+    fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A generation of WASI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wasi {
+    /// 0.2: one call an instance at a time.
+    P2,
+    /// 0.3: an instance can handle several calls at once.
+    P3,
+}
+
+/// What a component can be used for. At least one is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// It answers HTTP requests.
+    pub http: Option<Wasi>,
+    /// It can be run as a command.
+    pub command: Option<Wasi>,
+}
+
+/// One compiled component. Cheap to clone; the code is unmapped when the last clone is gone.
+#[derive(Clone)]
+pub struct Artifact {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    digest: Digest,
+    kind: Kind,
+    imports: Vec<String>,
+    initial_memory_bytes: u64,
+    http: Option<ProxyPre<HostState>>,
+    pre: InstancePre<HostState>,
+}
+
+impl Artifact {
+    pub fn digest(&self) -> Digest {
+        self.inner.digest
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.inner.kind
+    }
+
+    /// The interfaces it imports, with versions.
+    pub fn imports(&self) -> &[String] {
+        &self.inner.imports
+    }
+
+    /// The largest linear memory that it starts with.
+    pub fn initial_memory_bytes(&self) -> u64 {
+        self.inner.initial_memory_bytes
+    }
+
+    pub(crate) fn http(&self) -> Option<&ProxyPre<HostState>> {
+        self.inner.http.as_ref()
+    }
+
+    pub(crate) fn pre(&self) -> &InstancePre<HostState> {
+        &self.inner.pre
+    }
+}
+
+impl fmt::Debug for Artifact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Artifact")
+            .field("digest", &self.inner.digest)
+            .field("kind", &self.inner.kind)
+            .finish()
+    }
+}
+
+/// All artefacts of one engine.
+pub(crate) struct Artifacts {
+    compiler: Compiler,
+    cache: Option<Cache>,
+    component_bytes_max: usize,
+    /// One entry for each digest that is loaded or being loaded.
+    known: Mutex<HashMap<Digest, Arc<Entry>>>,
+}
+
+/// Held while the digest is being loaded, so that one loads and the others find.
+type Entry = tokio::sync::Mutex<Weak<Inner>>;
+
+impl Artifacts {
+    pub(crate) fn open(
+        engine: &wasmtime::Engine,
+        compiler: Compiler,
+        dir: Option<PathBuf>,
+        component_bytes_max: usize,
+    ) -> io::Result<Artifacts> {
+        let cache = dir
+            .map(|dir| Cache::open(dir, compatibility(engine)))
+            .transpose()?;
+        Ok(Artifacts {
+            compiler,
+            cache,
+            component_bytes_max,
+            known: Mutex::default(),
+        })
+    }
+
+    pub(crate) async fn load(
+        &self,
+        engine: &Engine,
+        bytes: Bytes,
+    ) -> Result<Artifact, ArtifactError> {
+        if bytes.len() > self.component_bytes_max {
+            return Err(ArtifactError::TooLarge {
+                bytes: bytes.len(),
+                max: self.component_bytes_max,
+            });
+        }
+        check_header(&bytes)?;
+        let hashed = bytes.clone();
+        let digest = tokio::task::spawn_blocking(move || Digest::of(&hashed))
+            .await
+            .map_err(|error| ArtifactError::Compiler {
+                reason: error.to_string(),
+            })?;
+        let found = self.find_or(engine, digest, Some(bytes)).await?;
+        found.ok_or_else(|| ArtifactError::Compiler {
+            reason: "it returned nothing".into(),
+        })
+    }
+
+    pub(crate) async fn load_cached(
+        &self,
+        engine: &Engine,
+        digest: Digest,
+    ) -> Result<Option<Artifact>, ArtifactError> {
+        self.find_or(engine, digest, None).await
+    }
+
+    async fn find_or(
+        &self,
+        engine: &Engine,
+        digest: Digest,
+        bytes: Option<Bytes>,
+    ) -> Result<Option<Artifact>, ArtifactError> {
+        let entry = self.entry(digest);
+        let mut loaded = entry.lock().await;
+        if let Some(inner) = loaded.upgrade() {
+            return Ok(Some(Artifact { inner }));
+        }
+        let component = match (self.from_cache(engine, digest).await, bytes) {
+            (Some(component), _) => component,
+            (None, Some(bytes)) => self.compile(engine, digest, bytes).await?,
+            (None, None) => return Ok(None),
+        };
+        let inner = Arc::new(prelink(engine, digest, component)?);
+        *loaded = Arc::downgrade(&inner);
+        Ok(Some(Artifact { inner }))
+    }
+
+    fn entry(&self, digest: Digest) -> Arc<Entry> {
+        let mut known = self.known.lock();
+        if !known.contains_key(&digest) {
+            // Forget what nobody holds or waits for, so that the table does not grow with every image ever seen.
+            known.retain(|_, entry| {
+                Arc::strong_count(entry) > 1
+                    || entry.try_lock().is_ok_and(|inner| inner.strong_count() > 0)
+            });
+        }
+        known.entry(digest).or_default().clone()
+    }
+
+    async fn from_cache(&self, engine: &Engine, digest: Digest) -> Option<Component> {
+        let cache = self.cache.clone()?;
+        let engine = engine.clone();
+        let found = tokio::task::spawn_blocking(move || cache.get(engine.wasm(), digest)).await;
+        match found {
+            Ok(Ok(component)) => component,
+            // Compiling again costs time; running what is not ours would cost everything.
+            Ok(Err(error)) => {
+                tracing::warn!(%digest, %error, "a compiled component in the cache was not used");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%digest, %error, "reading the cache of compiled components failed");
+                None
+            }
+        }
+    }
+
+    async fn compile(
+        &self,
+        engine: &Engine,
+        digest: Digest,
+        bytes: Bytes,
+    ) -> Result<Component, ArtifactError> {
+        let started = std::time::Instant::now();
+        let size = bytes.len();
+        let code = self.compiler.compile(engine.wasm(), bytes).await?;
+        tracing::info!(%digest, component_bytes = size, code_bytes = code.len(), took = ?started.elapsed(), "compiled");
+        let cache = self.cache.clone();
+        let engine = engine.clone();
+        let loaded = tokio::task::spawn_blocking(move || {
+            if let Some(cache) = cache {
+                match cache
+                    .put(digest, &code)
+                    .and_then(|()| cache.get(engine.wasm(), digest))
+                {
+                    // Mapped from the file, its pages are shared and evictable.
+                    Ok(Some(component)) => return Ok(component),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(%digest, %error, "keeping a compiled component failed")
+                    }
+                }
+            }
+            deserialize(engine.wasm(), &code)
+        });
+        loaded.await.map_err(|error| ArtifactError::Compiler {
+            reason: error.to_string(),
+        })?
+    }
+}
+
+/// Refuses what cannot be a component, with the sentence that helps most.
+fn check_header(bytes: &[u8]) -> Result<(), ArtifactError> {
+    const ELF: &[u8] = b"\x7fELF";
+    match bytes {
+        [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(ArtifactError::CoreModule),
+        [0, b'a', b's', b'm', version, _, layer, ..] => Err(ArtifactError::Invalid {
+            reason: format!("binary format version {version}, layer {layer} is not known"),
+        }),
+        _ if bytes.starts_with(ELF) => Err(ArtifactError::Precompiled),
+        [] => Err(ArtifactError::NotWasm {
+            found: "nothing".into(),
+        }),
+        _ => {
+            let start = &bytes[..bytes.len().min(8)];
+            Err(ArtifactError::NotWasm {
+                found: format!("\"{}\"", start.escape_ascii()),
+            })
+        }
+    }
+}
+
+fn prelink(engine: &Engine, digest: Digest, component: Component) -> Result<Inner, ArtifactError> {
+    let ty = component.component_type();
+    let imports: Vec<String> = ty
+        .imports(engine.wasm())
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    let exports: Vec<String> = ty
+        .exports(engine.wasm())
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    let has = |interface: &str| exports.iter().any(|name| name.starts_with(interface));
+    let kind = Kind {
+        http: match (
+            has("wasi:http/handler@0.3"),
+            has("wasi:http/incoming-handler@0.2"),
+        ) {
+            (true, _) => Some(Wasi::P3),
+            (false, true) => Some(Wasi::P2),
+            (false, false) => None,
+        },
+        command: match (has("wasi:cli/run@0.3"), has("wasi:cli/run@0.2")) {
+            (true, _) => Some(Wasi::P3),
+            (false, true) => Some(Wasi::P2),
+            (false, false) => None,
+        },
+    };
+    if kind.http.is_none() && kind.command.is_none() {
+        return Err(ArtifactError::NothingToRun);
+    }
+    let required = component.resources_required();
+    let initial_memory_bytes = required
+        .and_then(|required| required.max_initial_memory_size)
+        .unwrap_or(0);
+    let pre = engine
+        .linker()
+        .instantiate_pre(&component)
+        .map_err(|error| link_error(&error, &imports))?;
+    let mismatch = |error: wasmtime::Error| ArtifactError::Mismatch {
+        reason: sentence(&error),
+    };
+    let http = match kind.http {
+        None => None,
+        Some(Wasi::P2) => Some(ProxyPre::P2(
+            wasmtime_wasi_http::p2::bindings::ProxyPre::new(pre.clone()).map_err(mismatch)?,
+        )),
+        Some(Wasi::P3) => Some(ProxyPre::P3(
+            wasmtime_wasi_http::p3::bindings::ServicePre::new(pre.clone()).map_err(mismatch)?,
+        )),
+    };
+    Ok(Inner {
+        digest,
+        kind,
+        imports,
+        initial_memory_bytes,
+        http,
+        pre,
+    })
+}
+
+/// What every host offers, for the sentence that refuses an import.
+const OFFERED: [(&str, &str); 8] = [
+    ("wasi:cli", "0.2.12 and 0.3.0"),
+    ("wasi:clocks", "0.2.12 and 0.3.0"),
+    ("wasi:filesystem", "0.2.12 and 0.3.0"),
+    ("wasi:http", "0.2.12 and 0.3.0"),
+    ("wasi:io", "0.2.12"),
+    ("wasi:random", "0.2.12 and 0.3.0"),
+    ("wasi:sockets", "0.2.12 and 0.3.0"),
+    ("weft:mesh", "0.1.0"),
+];
+
+fn link_error(error: &wasmtime::Error, imports: &[String]) -> ArtifactError {
+    let reason = sentence(error);
+    // The engine quotes the import that it could not satisfy.
+    let Some(import) = imports
+        .iter()
+        .find(|import| reason.contains(&format!("`{import}`")))
+    else {
+        return ArtifactError::Mismatch { reason };
+    };
+    let package = import.split(['/', '@']).next().unwrap_or(import);
+    let offer = match OFFERED.iter().find(|(offered, _)| *offered == package) {
+        Some((package, versions)) => format!("of {package} it offers {versions}"),
+        None => {
+            let names: Vec<&str> = OFFERED.iter().map(|(name, _)| *name).collect();
+            format!("it offers {}", names.join(", "))
+        }
+    };
+    if reason.contains("not found") {
+        ArtifactError::MissingImport {
+            import: import.clone(),
+            offer,
+        }
+    } else {
+        ArtifactError::Mismatch { reason }
+    }
+}
+
+fn compatibility(engine: &wasmtime::Engine) -> [u8; 32] {
+    struct Feed(blake3::Hasher);
+    impl Hasher for Feed {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+        fn finish(&self) -> u64 {
+            0 // Only the long hash is used.
+        }
+    }
+    let mut feed = Feed(blake3::Hasher::new_derive_key(
+        "weft-runtime compatibility v1",
+    ));
+    engine.precompile_compatibility_hash().hash(&mut feed);
+    *feed.0.finalize().as_bytes()
+}
+
+fn deserialize(engine: &wasmtime::Engine, code: &[u8]) -> Result<Component, ArtifactError> {
+    // SAFETY: `code` was produced a moment ago by our own compiler, in this process or in a child that runs our own
+    // program, and has not left our memory.
+    unsafe { Component::deserialize(engine, code) }.map_err(|error| ArtifactError::Compiler {
+        reason: sentence(&error),
+    })
+}
+
+/// Machine code on disk.
+#[derive(Clone)]
+struct Cache {
+    dir: PathBuf,
+    key: [u8; 32],
+    compatibility: [u8; 32],
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CacheError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path} was not written by this host, or was changed since")]
+    Forged { path: PathBuf },
+    #[error("{path}: {reason}")]
+    Unusable { path: PathBuf, reason: String },
+}
+
+impl Cache {
+    fn open(dir: PathBuf, compatibility: [u8; 32]) -> io::Result<Cache> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        let path = dir.join("key");
+        let key = match fs::read(&path) {
+            Ok(key) => key,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut key = [0; 32];
+                rand::rngs::OsRng
+                    .try_fill_bytes(&mut key)
+                    .map_err(io::Error::other)?;
+                create_once(&path, &key)?;
+                fs::read(&path)?
+            }
+            Err(error) => return Err(error),
+        };
+        let key = key
+            .try_into()
+            .map_err(|_| io::Error::other("the key file does not hold 32 bytes"))?;
+        Ok(Cache {
+            dir,
+            key,
+            compatibility,
+        })
+    }
+
+    fn paths(&self, digest: Digest) -> (PathBuf, PathBuf) {
+        let compatibility: String = self.compatibility[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let stem = self.dir.join(format!("{}-{compatibility}", digest.hex()));
+        (stem.with_extension("cwasm"), stem.with_extension("mac"))
+    }
+
+    fn mac(&self, digest: Digest, code: &[u8]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher
+            .update(b"weft-runtime artifact v1")
+            .update(&digest.0)
+            .update(&self.compatibility)
+            .update(code);
+        hasher.finalize()
+    }
+
+    fn get(
+        &self,
+        engine: &wasmtime::Engine,
+        digest: Digest,
+    ) -> Result<Option<Component>, CacheError> {
+        let (code_path, mac_path) = self.paths(digest);
+        let read = |path: &Path| match fs::read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(CacheError::Io {
+                path: path.to_owned(),
+                source,
+            }),
+        };
+        let (Some(code), Some(mac)) = (read(&code_path)?, read(&mac_path)?) else {
+            return Ok(None);
+        };
+        // Comparing hashes this way takes constant time.
+        let genuine = <[u8; 32]>::try_from(mac).is_ok_and(|mac| self.mac(digest, &code) == mac);
+        if !genuine {
+            return Err(CacheError::Forged { path: code_path });
+        }
+        drop(code);
+        // SAFETY: the file is exactly what our compiler wrote, which its MAC has just proved; it lies in a directory
+        // that only our own user may write to, and we never change a file after its rename.
+        let component = unsafe { Component::deserialize_file(engine, &code_path) };
+        match component {
+            Ok(component) => Ok(Some(component)),
+            Err(error) => Err(CacheError::Unusable {
+                path: code_path,
+                reason: sentence(&error),
+            }),
+        }
+    }
+
+    fn put(&self, digest: Digest, code: &[u8]) -> Result<(), CacheError> {
+        let (code_path, mac_path) = self.paths(digest);
+        let mac = self.mac(digest, code);
+        // The code first: a MAC without code is a miss, code without a MAC as well.
+        for (path, bytes) in [(code_path, code), (mac_path, mac.as_bytes().as_slice())] {
+            replace(&path, bytes).map_err(|source| CacheError::Io { path, source })?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a file that nobody ever sees half of.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut unique = [0; 8];
+    rand::rngs::OsRng
+        .try_fill_bytes(&mut unique)
+        .map_err(io::Error::other)?;
+    let temporary = path.with_extension(format!("{:016x}.tmp", u64::from_ne_bytes(unique)));
+    let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Creates a file with these bytes, unless another process was faster: then its bytes are as good.
+fn create_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let created = write_new(&temporary, bytes).and_then(|()| fs::hard_link(&temporary, path));
+    let _ = fs::remove_file(&temporary);
+    match created {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        created => created,
+    }
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)
+}

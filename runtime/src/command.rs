@@ -1,0 +1,149 @@
+//! Running a component's `wasi:cli/run`, of WASI 0.2 or 0.3, once.
+//!
+//! A command is one instance that lives as long as its run. It shares environment, limits and accounts with the calls of
+//! the same workload.
+//!
+//! Invariants: exactly one [`Exit`] for each run; after it the instance is gone.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::Poll;
+
+use wasmtime::component::Accessor;
+use wasmtime_wasi::I32Exit;
+
+use crate::artifact::Wasi;
+use crate::host::{HostState, new_store};
+use crate::instance::{after, explain, until};
+use crate::limits::Slice;
+use crate::workload::{Inner, Workload};
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Success,
+    /// The guest's own exit code; 1 when `run` returned an error.
+    Failed(i32),
+    Trap {
+        message: String,
+        /// The guest's stack, one frame a line.
+        backtrace: String,
+    },
+    OutOfMemory {
+        limit_bytes: u64,
+    },
+    /// It ran longer than `Limits::run_timeout`.
+    Deadline,
+    /// The workload was stopped.
+    Stopped,
+    /// The component exports no `wasi:cli/run`.
+    NotRunnable,
+}
+
+impl Exit {
+    /// The exit code that a shell would see: 128 plus a signal's number where a process would have got one.
+    pub fn code(&self) -> i32 {
+        match self {
+            Exit::Success => 0,
+            Exit::Failed(code) => *code,
+            Exit::Trap { .. } => 134,
+            Exit::OutOfMemory { .. } => 137,
+            Exit::Deadline => 137,
+            Exit::Stopped => 143,
+            Exit::NotRunnable => 127,
+        }
+    }
+}
+
+impl Workload {
+    /// Runs the component to its end on the current task. Dropping the future ends the run.
+    pub async fn run(&self) -> Exit {
+        let workload = self.inner();
+        let Some(wasi) = workload.artifact().kind().command else {
+            return Exit::NotRunnable;
+        };
+        let refused = Arc::new(AtomicBool::new(false));
+        workload.counters().instances.fetch_add(1, Relaxed);
+        workload.counters().instances_started.fetch_add(1, Relaxed);
+        let _alive = Alive(workload);
+        let mut guest = pin!(guest(workload, wasi, refused.clone()));
+        let mut stopped = pin!(workload.stopping().cancelled());
+        let mut deadline = pin!(until(workload.limits().run_timeout.map(after)));
+        poll_fn(|cx| {
+            let polled = {
+                let _running = workload.engine().ticker().run();
+                let _slice = Slice::start(workload.cpu());
+                guest.as_mut().poll(cx)
+            };
+            if let Poll::Ready(result) = polled {
+                return Poll::Ready(exit(workload, result, refused.load(Relaxed)));
+            }
+            if stopped.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Exit::Stopped);
+            }
+            deadline.as_mut().poll(cx).map(|()| Exit::Deadline)
+        })
+        .await
+    }
+}
+
+struct Alive<'a>(&'a Inner);
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        self.0.counters().instances.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The guest's own verdict, or the error that ended it.
+async fn guest(
+    workload: &Arc<Inner>,
+    wasi: Wasi,
+    refused: Arc<AtomicBool>,
+) -> wasmtime::Result<Result<(), ()>> {
+    let mut store = new_store(workload, refused);
+    let pre = workload.artifact().pre().clone();
+    match wasi {
+        Wasi::P2 => {
+            let pre = wasmtime_wasi::p2::bindings::CommandPre::new(pre)?;
+            let command = pre.instantiate_async(&mut store).await?;
+            command.wasi_cli_run().call_run(&mut store).await
+        }
+        Wasi::P3 => {
+            let pre = wasmtime_wasi::p3::bindings::CommandPre::new(pre)?;
+            let command = pre.instantiate_async(&mut store).await?;
+            store
+                .run_concurrent(async |accessor: &Accessor<HostState>| {
+                    let result = command.wasi_cli_run().call_run(accessor).await?;
+                    // What it printed last may still be on its way.
+                    poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+                    wasmtime::error::Ok(result)
+                })
+                .await?
+        }
+    }
+}
+
+fn exit(workload: &Inner, result: wasmtime::Result<Result<(), ()>>, refused_memory: bool) -> Exit {
+    let error = match result {
+        Ok(Ok(())) => return Exit::Success,
+        Ok(Err(())) => return Exit::Failed(1),
+        Err(error) => error,
+    };
+    match error.downcast_ref() {
+        Some(I32Exit(0)) => return Exit::Success,
+        Some(I32Exit(code)) => return Exit::Failed(*code),
+        None => {}
+    }
+    if refused_memory {
+        workload.counters().out_of_memory.fetch_add(1, Relaxed);
+        return Exit::OutOfMemory {
+            limit_bytes: workload.limits().memory_bytes,
+        };
+    }
+    workload.counters().traps.fetch_add(1, Relaxed);
+    let (message, backtrace) = explain(&error);
+    Exit::Trap { message, backtrace }
+}

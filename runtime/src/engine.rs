@@ -1,0 +1,375 @@
+//! The engine: compiled code, the memory of all instances, and the clock that interrupts them.
+//!
+//! One engine serves one trust domain. Its memory is reserved once and handed out in slots (pooling allocator); a slot
+//! keeps its resident pages between tenants, and is reset before the next one sees it. What the kernel offers is asked
+//! at start-up, see [`EngineBuilder::build`].
+//!
+//! Invariants: epochs advance while any guest runs, from a thread of their own, whatever the runtimes do; compiled
+//! artefacts fit every engine that this version of the crate builds on the same kind of machine ([`compiler_config`]).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use wasmtime::component::Linker;
+use wasmtime::{Config, Enabled, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails};
+
+use crate::artifact::{Artifact, ArtifactError, Artifacts, Digest};
+use crate::compile::{Compiler, CompilerCommand};
+use crate::cores::Cores;
+use crate::host::{self, HostState};
+
+/// Why an engine could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error(
+        "the engine's configuration is not possible on this machine; fewer instances or less memory each may be"
+    )]
+    Engine(#[source] wasmtime::Error),
+    #[error("a capability could not be linked")]
+    Capability(#[source] wasmtime::Error),
+    #[error("the cache of compiled components at {path} cannot be used")]
+    Cache {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("starting the epoch thread")]
+    Ticker(#[source] std::io::Error),
+}
+
+type Capability = Box<dyn FnOnce(&mut Linker<HostState>) -> wasmtime::Result<()>>;
+
+/// Options of an [`Engine`].
+pub struct EngineBuilder {
+    instances_max: u32,
+    instance_memory_bytes_max: u64,
+    memory_keep_resident_bytes: usize,
+    table_keep_resident_bytes: usize,
+    epoch_tick: Duration,
+    pagemap_scan: Option<bool>,
+    component_bytes_max: usize,
+    cache_dir: Option<PathBuf>,
+    compiler: Option<CompilerCommand>,
+    capabilities: Vec<Capability>,
+}
+
+/// A host for components. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    wasm: wasmtime::Engine,
+    linker: Linker<HostState>,
+    ticker: Ticker,
+    artifacts: Artifacts,
+}
+
+impl Engine {
+    /// Options, with defaults for a node of a few thousand workloads.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder {
+            instances_max: 1_000,
+            instance_memory_bytes_max: 4 << 30,
+            // A Rust guest dirties well under a megabyte; more would only cost memory that nobody touches.
+            memory_keep_resident_bytes: 1 << 20,
+            table_keep_resident_bytes: 64 << 10,
+            // Short enough for a neighbour's p99, long enough that 500 wakes a second do not show in a profile.
+            epoch_tick: Duration::from_millis(2),
+            pagemap_scan: None,
+            component_bytes_max: 64 << 20,
+            cache_dir: None,
+            compiler: None,
+            capabilities: Vec::new(),
+        }
+    }
+
+    /// Verifies and compiles `bytes`, or finds the result of having done so.
+    ///
+    /// Equal bytes are compiled once, also when several tasks ask at the same time; with a cache directory, once per
+    /// machine and version. The artefact is ready to run: everything it imports is there.
+    ///
+    /// # Errors
+    /// One sentence about what is wrong with the component, or with the machine ([`ArtifactError`]).
+    pub async fn load(&self, bytes: impl Into<bytes::Bytes>) -> Result<Artifact, ArtifactError> {
+        self.inner.artifacts.load(self, bytes.into()).await
+    }
+
+    /// An artefact that this machine has compiled before, without its bytes. None when it has not.
+    pub async fn load_cached(&self, digest: Digest) -> Result<Option<Artifact>, ArtifactError> {
+        self.inner.artifacts.load_cached(self, digest).await
+    }
+
+    /// Live instances' use of the engine's slots.
+    pub fn pool_metrics(&self) -> Option<wasmtime::PoolingAllocatorMetrics> {
+        self.inner.wasm.pooling_allocator_metrics()
+    }
+
+    pub(crate) fn wasm(&self) -> &wasmtime::Engine {
+        &self.inner.wasm
+    }
+
+    pub(crate) fn linker(&self) -> &Linker<HostState> {
+        &self.inner.linker
+    }
+
+    pub(crate) fn ticker(&self) -> &Ticker {
+        &self.inner.ticker
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Engine")
+    }
+}
+
+impl EngineBuilder {
+    /// Instances that may live at the same time, over all workloads. Each takes one 4 GiB slot of address space.
+    pub fn instances_max(mut self, instances: u32) -> Self {
+        self.instances_max = instances;
+        self
+    }
+
+    /// The largest linear memory of any instance. Workloads have their own, usually lower, limits.
+    pub fn instance_memory_bytes_max(mut self, bytes: u64) -> Self {
+        self.instance_memory_bytes_max = bytes;
+        self
+    }
+
+    /// Bytes of each memory slot that stay resident for its next tenant: saves page faults, costs memory.
+    pub fn memory_keep_resident_bytes(mut self, bytes: usize) -> Self {
+        self.memory_keep_resident_bytes = bytes;
+        self
+    }
+
+    /// The same for tables.
+    pub fn table_keep_resident_bytes(mut self, bytes: usize) -> Self {
+        self.table_keep_resident_bytes = bytes;
+        self
+    }
+
+    /// How often running guests are interrupted: the resolution of fairness and of the CPU quota.
+    pub fn epoch_tick(mut self, tick: Duration) -> Self {
+        self.epoch_tick = tick;
+        self
+    }
+
+    /// Whether slots are reset page by page as the kernel reports them dirty. By default when it can (Linux 6.7) and
+    /// no swap is on: with swap, pages that were swapped out would be missed.
+    pub fn pagemap_scan(mut self, on: bool) -> Self {
+        self.pagemap_scan = Some(on);
+        self
+    }
+
+    /// The largest component that [`Engine::load`] accepts.
+    pub fn component_bytes_max(mut self, bytes: usize) -> Self {
+        self.component_bytes_max = bytes;
+        self
+    }
+
+    /// Keeps compiled components in this directory (created with mode 0700). Without it, in memory only.
+    pub fn cache_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.cache_dir = Some(dir.into());
+        self
+    }
+
+    /// Compiles in a short-lived child instead of in this process. Recommended for components of strangers: what a
+    /// compilation may cost is not part of the engine's promises.
+    pub fn compiler(mut self, command: CompilerCommand) -> Self {
+        self.compiler = Some(command);
+        self
+    }
+
+    /// Adds host functions of your own. They get [`HostState`] as the store's data.
+    pub fn capability(
+        mut self,
+        link: impl FnOnce(&mut Linker<HostState>) -> wasmtime::Result<()> + 'static,
+    ) -> Self {
+        self.capabilities.push(Box::new(link));
+        self
+    }
+
+    /// Reserves the memory and starts the epoch thread.
+    ///
+    /// # Errors
+    /// When the machine cannot hold the configuration, a capability clashes with another, or the cache directory
+    /// cannot be used.
+    pub fn build(self) -> Result<Engine, BuildError> {
+        let pagemap_scan = match self.pagemap_scan {
+            Some(true) => Enabled::Yes,
+            Some(false) => Enabled::No,
+            None if swap_is_on() => Enabled::No,
+            None => Enabled::Auto,
+        };
+        let count = self.instances_max.max(1);
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_component_instances(count)
+            .total_core_instances(count.saturating_mul(6))
+            .total_memories(count.saturating_add(count / 2))
+            .total_tables(count.saturating_mul(3))
+            .total_stacks(count.saturating_mul(2))
+            .total_gc_heaps((count / 4).max(1))
+            .max_core_instances_per_component(64)
+            .max_memories_per_component(16)
+            .max_tables_per_component(32)
+            .max_memories_per_module(4)
+            .max_tables_per_module(4)
+            .table_elements(100_000)
+            .max_component_instance_size(4 << 20)
+            .max_core_instance_size(2 << 20)
+            .max_memory_size(usize::try_from(self.instance_memory_bytes_max).unwrap_or(usize::MAX))
+            .linear_memory_keep_resident(self.memory_keep_resident_bytes)
+            .table_keep_resident(self.table_keep_resident_bytes)
+            .max_unused_warm_slots((count / 8).max(16))
+            .pagemap_scan(pagemap_scan);
+        let mut config = compiler_config();
+        config.allocation_strategy(pool);
+        let wasm = wasmtime::Engine::new(&config).map_err(BuildError::Engine)?;
+        let mut linker = Linker::new(&wasm);
+        host::link(&mut linker).map_err(BuildError::Engine)?;
+        for capability in self.capabilities {
+            capability(&mut linker).map_err(BuildError::Capability)?;
+        }
+        let compiler = match self.compiler {
+            Some(command) => Compiler::Child(command),
+            None => Compiler::InProcess,
+        };
+        let artifacts = Artifacts::open(
+            &wasm,
+            compiler,
+            self.cache_dir.clone(),
+            self.component_bytes_max,
+        )
+        .map_err(|source| BuildError::Cache {
+            path: self.cache_dir.unwrap_or_default(),
+            source,
+        })?;
+        let ticker = Ticker::start(wasm.clone(), self.epoch_tick).map_err(BuildError::Ticker)?;
+        Ok(Engine {
+            inner: Arc::new(Inner {
+                wasm,
+                linker,
+                ticker,
+                artifacts,
+            }),
+        })
+    }
+}
+
+/// Everything that decides what compiled code looks like. The compiling child uses the same.
+///
+/// Off are proposals that cost attack surface and that WASI components do not use: memory64, GC, exceptions. Threads are
+/// not even compiled in.
+pub(crate) fn compiler_config() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .cranelift_opt_level(OptLevel::Speed)
+        .parallel_compilation(true)
+        .memory_init_cow(true)
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .wasm_component_model_async(true)
+        .wasm_memory64(false)
+        .wasm_gc(false)
+        .wasm_exceptions(false);
+    config
+}
+
+fn swap_is_on() -> bool {
+    // The first line is a heading. Without the file there is no swap to speak of.
+    std::fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() > 1)
+}
+
+/// Advances the epoch while guests run, and sleeps when none does.
+pub(crate) struct Ticker {
+    shared: Arc<TickerShared>,
+    thread: Thread,
+}
+
+/// Guests running now are counted per core, so that cores do not share a cache line for it.
+const LANES: usize = 64;
+
+#[derive(Default)]
+#[repr(align(128))]
+struct Lane(AtomicUsize);
+
+struct TickerShared {
+    running: [Lane; LANES],
+    parked: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl TickerShared {
+    fn anyone_runs(&self) -> bool {
+        self.running.iter().any(|lane| lane.0.load(SeqCst) > 0)
+    }
+}
+
+/// Ticks without a running guest after which the thread goes to sleep.
+const TICKS_BEFORE_SLEEP: u32 = 50;
+
+impl Ticker {
+    fn start(engine: wasmtime::Engine, tick: Duration) -> std::io::Result<Ticker> {
+        let shared = Arc::new(TickerShared {
+            running: std::array::from_fn(|_| Lane::default()),
+            parked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        });
+        let seen = shared.clone();
+        let thread = thread::Builder::new().name("epoch".into()).spawn(move || {
+            let mut idle = 0;
+            while !seen.stop.load(SeqCst) {
+                thread::sleep(tick);
+                engine.increment_epoch();
+                idle = if seen.anyone_runs() { 0 } else { idle + 1 };
+                if idle < TICKS_BEFORE_SLEEP {
+                    continue;
+                }
+                // Either this thread sees the newcomer here, or the newcomer sees `parked` and wakes it.
+                seen.parked.store(true, SeqCst);
+                while seen.parked.load(SeqCst) && !seen.anyone_runs() && !seen.stop.load(SeqCst) {
+                    thread::park();
+                }
+                seen.parked.store(false, SeqCst);
+                idle = 0;
+            }
+        })?;
+        Ok(Ticker {
+            shared,
+            thread: thread.thread().clone(),
+        })
+    }
+
+    /// Holds the clock running until the guard is dropped, on the same thread.
+    pub(crate) fn run(&self) -> Running<'_> {
+        let lane =
+            &self.shared.running[Cores::current().map_or(LANES - 1, |core| core % (LANES - 1))].0;
+        lane.fetch_add(1, SeqCst);
+        if self.shared.parked.load(SeqCst) && self.shared.parked.swap(false, SeqCst) {
+            self.thread.unpark();
+        }
+        Running { lane }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, SeqCst);
+        self.thread.unpark();
+    }
+}
+
+/// A guest is running.
+pub(crate) struct Running<'a> {
+    lane: &'a AtomicUsize,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.lane.fetch_sub(1, SeqCst);
+    }
+}

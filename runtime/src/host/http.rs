@@ -1,0 +1,277 @@
+//! Outbound HTTP: every `wasi:http` request of a guest leaves through the workload's [`Outbound`] service, or not at all.
+//!
+//! The request carries the [`CallContext`] of the inbound call it is made for, so that identity, deadline and trace go
+//! on by themselves. Errors map one to one to wasi:http's error codes, for the guest to read.
+//!
+//! Invariants: without an outbound service each request is answered `http-request-denied`; no more than
+//! `Limits::outbound_max` requests are open at once, each from its start to the end of its response body; none waits
+//! longer than the call it is made for.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::sync::OwnedSemaphorePermit;
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
+use wasmtime::AsContextMut;
+use wasmtime::component::{Accessor, HasData, Linker, Resource};
+use wasmtime_wasi::TrappableError;
+use wasmtime_wasi_http::p3::bindings::http::{client, types};
+use wasmtime_wasi_http::{
+    Error as WasiError, RequestOptions, WasiBody, WasiHttp, WasiHttpCtxView, WasiHttpHooks,
+    WasiHttpView,
+};
+
+use crate::body::{Body, BoxError};
+use crate::host::HostState;
+use crate::host::mesh::CallContext;
+use crate::workload::Inner;
+
+/// Where a workload's outbound requests go.
+pub type Outbound = BoxCloneSyncService<Request<Body>, Response<Body>, OutboundError>;
+
+/// Why an outbound request got no response. Each has its own wasi:http error code.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutboundError {
+    #[error("policy does not allow this destination")]
+    Denied,
+    #[error("no such destination")]
+    NotFound,
+    #[error("the destination has nobody to answer")]
+    Unavailable,
+    #[error("the destination refused the connection")]
+    Refused,
+    #[error("no answer in time")]
+    Timeout,
+    #[error("too many requests are open")]
+    LimitReached,
+    #[error("the request came back to where it started")]
+    LoopDetected,
+    #[error("the other side broke the protocol")]
+    Protocol,
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<OutboundError> for WasiError {
+    fn from(error: OutboundError) -> WasiError {
+        match error {
+            OutboundError::Denied => WasiError::HttpRequestDenied,
+            OutboundError::NotFound => WasiError::DestinationNotFound,
+            OutboundError::Unavailable => WasiError::DestinationUnavailable,
+            OutboundError::Refused => WasiError::ConnectionRefused,
+            OutboundError::Timeout => WasiError::HttpResponseTimeout,
+            OutboundError::LimitReached => WasiError::ConnectionLimitReached,
+            OutboundError::LoopDetected => WasiError::LoopDetected,
+            OutboundError::Protocol => WasiError::HttpProtocolError,
+            OutboundError::Internal(reason) => WasiError::InternalError(Some(reason)),
+        }
+    }
+}
+
+/// The error a body ended with, as the guest is going to read it.
+pub(crate) fn body_error(error: BoxError) -> WasiError {
+    match error.downcast::<OutboundError>() {
+        Ok(error) => (*error).into(),
+        Err(error) => WasiError::InternalError(Some(error.to_string())),
+    }
+}
+
+/// The longest an outbound request may wait for its response head when nothing shorter was asked for.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// A body of 256 KiB chunks is fast enough, and bounds what the host holds for each stream.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// The host's side of a store's outbound requests.
+pub(crate) struct Hooks {
+    workload: Arc<Inner>,
+    /// The inbound call that the next request belongs to.
+    pub(crate) context: Option<Arc<CallContext>>,
+}
+
+impl Hooks {
+    pub(crate) fn new(workload: &Arc<Inner>) -> Hooks {
+        Hooks {
+            workload: workload.clone(),
+            context: None,
+        }
+    }
+}
+
+type Sending = Pin<Box<dyn Future<Output = Result<Response<Body>, OutboundError>> + Send>>;
+type Verdict = Box<dyn Future<Output = Result<(), WasiError>> + Send>;
+
+impl WasiHttpHooks for Hooks {
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _verdict: Verdict,
+    ) -> Box<dyn Future<Output = Result<(Response<WasiBody>, Verdict), WasiError>> + Send> {
+        let Some(outbound) = self.workload.outbound().cloned() else {
+            return Box::new(std::future::ready(Err(WasiError::HttpRequestDenied)));
+        };
+        let Ok(permit) = self.workload.outbound_permits().clone().try_acquire_owned() else {
+            return Box::new(std::future::ready(Err(WasiError::ConnectionLimitReached)));
+        };
+        self.workload
+            .counters()
+            .outbound_requests
+            .fetch_add(1, Relaxed);
+        let context = self.context.as_deref().cloned().unwrap_or_default();
+        let patience = patience(options.as_ref(), context.deadline, Instant::now());
+        let (mut parts, body) = request.into_parts();
+        parts.extensions.insert(context);
+        let request = Request::from_parts(
+            parts,
+            body.map_err(|error| Box::new(error) as BoxError)
+                .boxed_unsync(),
+        );
+        let sending: Sending = Box::pin(outbound.oneshot(request));
+        Box::new(async move {
+            let response = tokio::time::timeout(patience, sending)
+                .await
+                .map_err(|_| WasiError::HttpResponseTimeout)??;
+            let response = response.map(|body| {
+                Held {
+                    body,
+                    _permit: permit,
+                }
+                .boxed_unsync()
+            });
+            Ok((response, Box::new(std::future::ready(Ok(()))) as Verdict))
+        })
+    }
+
+    // Inside a cluster, plain names are the rule; the mesh encrypts between nodes on its own.
+    fn default_scheme(&mut self) -> Option<http::uri::Scheme> {
+        Some(http::uri::Scheme::HTTP)
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES
+    }
+}
+
+/// How long to wait for the response head: what the guest asked for, but never beyond the call it works on.
+fn patience(options: Option<&RequestOptions>, deadline: Option<Instant>, now: Instant) -> Duration {
+    let asked = options.map(|options| {
+        options
+            .connect_timeout
+            .unwrap_or_default()
+            .saturating_add(options.first_byte_timeout.unwrap_or(HEAD_TIMEOUT))
+    });
+    let left = deadline.map_or(HEAD_TIMEOUT, |deadline| {
+        deadline.saturating_duration_since(now)
+    });
+    asked.map_or(left, |asked| asked.min(left))
+}
+
+/// A response body that holds its request's place until it is done with.
+struct Held {
+    body: Body,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = WasiError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, WasiError>>> {
+        Pin::new(&mut self.body).poll_frame(cx).map_err(body_error)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// `wasi:http/client` of WASI 0.3, which first finds out for which inbound call the guest is sending.
+struct Client;
+
+impl HasData for Client {
+    type Data<'a> = WasiHttpCtxView<'a>;
+}
+
+impl client::HostWithStore<HostState> for Client {
+    async fn send(
+        accessor: &Accessor<HostState, Self>,
+        request: Resource<types::Request>,
+    ) -> Result<Resource<types::Response>, TrappableError<types::ErrorCode>> {
+        accessor
+            .with(|mut access| {
+                let mut store = access.as_context_mut();
+                let root = store.async_call_stack()?.last();
+                let context = store.data().call_of(root);
+                store.data_mut().hooks.context = context;
+                Ok(())
+            })
+            .map_err(|error: wasmtime::Error| TrappableError::trap(error))?;
+        // The hook runs in the first poll, before another task of this store can change the context.
+        let accessor = accessor.with_getter::<WasiHttp>(HostState::http);
+        <WasiHttp as client::HostWithStore<HostState>>::send(&accessor, request).await
+    }
+}
+
+pub(super) fn link_p3(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
+    client::add_to_linker::<HostState, Client>(linker, HostState::http)?;
+    types::add_to_linker::<HostState, WasiHttp>(linker, HostState::http)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_never_outlives_the_call_it_is_made_for() {
+        let now = Instant::now();
+        let seconds = Duration::from_secs;
+        let options = |first_byte| RequestOptions {
+            connect_timeout: Some(seconds(1)),
+            first_byte_timeout: first_byte,
+            between_bytes_timeout: None,
+        };
+        for (asked, deadline, expected) in [
+            (None, None, HEAD_TIMEOUT),
+            (None, Some(now + seconds(5)), seconds(5)),
+            (None, Some(now), Duration::ZERO),
+            (
+                Some(options(Some(seconds(2)))),
+                Some(now + seconds(5)),
+                seconds(3),
+            ),
+            (
+                Some(options(Some(seconds(9)))),
+                Some(now + seconds(5)),
+                seconds(5),
+            ),
+            (Some(options(Some(Duration::MAX))), None, HEAD_TIMEOUT),
+            (Some(options(None)), None, HEAD_TIMEOUT),
+        ] {
+            assert_eq!(
+                patience(asked.as_ref(), deadline, now),
+                expected,
+                "{asked:?} {deadline:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What a guest can ask of its host: WASI 0.2 and 0.3, `wasi:http`, `weft:mesh`, and what the embedder adds.
+//!
+//! Everything is linked once, for all workloads: what a workload may *do* is decided by the state in its store (no
+//! preopens, no sockets, no outbound service unless given), so that one prelinked component serves them all.
+
+pub mod http;
+pub mod mesh;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use ::http::Extensions;
+use wasmtime::component::{GuestTaskId, Linker, ResourceTable};
+use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::host::mesh::CallContext;
+use crate::limits::{MemoryShare, Slice};
+use crate::workload::Inner;
+
+/// Below this, a guest that meets an epoch tick runs on: yielding costs more than the neighbours gain.
+const SLICE_MIN: Duration = Duration::from_micros(500);
+
+/// The data of one store: everything that belongs to one instance and is gone with it.
+///
+/// Host functions of an embedder's own capability get it as the store's data, and find what the workload was given for
+/// them with [`HostState::extension`].
+pub struct HostState {
+    wasi: WasiCtx,
+    http_ctx: WasiHttpCtx,
+    hooks: http::Hooks,
+    table: ResourceTable,
+    memory: MemoryShare,
+    calls: Calls,
+    extensions: Extensions,
+    workload: Arc<Inner>,
+}
+
+impl HostState {
+    /// The value of type `T` that the workload's builder was given.
+    pub fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
+        self.extensions.get()
+    }
+
+    /// The same, for state that is this instance's own.
+    pub fn extension_mut<T: Clone + Send + Sync + 'static>(&mut self) -> Option<&mut T> {
+        self.extensions.get_mut()
+    }
+
+    /// The name that the workload was built with.
+    pub fn workload_name(&self) -> &str {
+        self.workload.name()
+    }
+
+    /// The host's resources of this instance.
+    pub fn table_mut(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+
+    /// From now on, and unless a task is known to belong to another call, the guest works on `context`.
+    pub(crate) fn begin_call(&mut self, context: Arc<CallContext>) {
+        self.calls.current = Some(context.clone());
+        self.hooks.context = Some(context);
+    }
+
+    pub(crate) fn assign_task(&mut self, task: GuestTaskId, context: Arc<CallContext>) {
+        self.calls.by_task.push((task, context));
+    }
+
+    /// No call is open any more.
+    pub(crate) fn end_calls(&mut self) {
+        self.calls = Calls::default();
+        self.hooks.context = None;
+    }
+
+    pub(crate) fn call_of(&self, root: Option<GuestTaskId>) -> Option<Arc<CallContext>> {
+        let known = root.and_then(|root| {
+            self.calls
+                .by_task
+                .iter()
+                .rev()
+                .find(|(task, _)| *task == root)
+        });
+        known
+            .map(|(_, context)| context)
+            .or(self.calls.current.as_ref())
+            .cloned()
+    }
+}
+
+/// Which call a host function is answering. With several calls in one instance the guest's task tells them apart.
+#[derive(Default)]
+struct Calls {
+    current: Option<Arc<CallContext>>,
+    by_task: Vec<(GuestTaskId, Arc<CallContext>)>,
+}
+
+impl WasiView for HostState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+impl WasiHttpView for HostState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.hooks,
+            table: &mut self.table,
+            ctx: &mut self.http_ctx,
+        }
+    }
+}
+
+/// Links everything that every workload is offered.
+pub(crate) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    wasmtime_wasi::p3::add_to_linker(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    http::link_p3(linker)?;
+    mesh::link(linker)
+}
+
+/// A store for one instance of `workload`. `refused` is set when the guest was denied memory and did not recover.
+pub(crate) fn new_store(workload: &Arc<Inner>, refused: Arc<AtomicBool>) -> Store<HostState> {
+    let limits = workload.limits();
+    let mut wasi = WasiCtx::builder();
+    wasi.envs(workload.env())
+        .args(workload.args())
+        .stdout(workload.stdout().clone())
+        .stderr(workload.stderr().clone())
+        .max_random_size(limits.random_bytes);
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(limits.resources_max);
+    let mut http_ctx = WasiHttpCtx::new();
+    http_ctx.set_field_size_limit(limits.header_bytes);
+    let state = HostState {
+        wasi: wasi.build(),
+        http_ctx,
+        hooks: http::Hooks::new(workload),
+        table,
+        memory: MemoryShare::new(workload.memory().clone(), limits.table_elements, refused),
+        calls: Calls::default(),
+        extensions: workload.extensions().clone(),
+        workload: workload.clone(),
+    };
+    let mut store = Store::new(workload.engine().wasm(), state);
+    store.limiter(|state| &mut state.memory);
+    store.set_hostcall_fuel(limits.hostcall_bytes);
+    store.set_max_component_handles(limits.handles_max);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|store| {
+        let cpu = store.data().workload.cpu();
+        let used = Slice::checkpoint(cpu);
+        if let Some(debt) = cpu.debt() {
+            return Ok(UpdateDeadline::YieldCustom(
+                1,
+                Box::pin(tokio::time::sleep(debt)),
+            ));
+        }
+        if used < SLICE_MIN {
+            return Ok(UpdateDeadline::Continue(1));
+        }
+        // Not `Yield`: that would put the guest first in tokio's queue again, and starve its neighbours.
+        Ok(UpdateDeadline::YieldCustom(
+            1,
+            Box::pin(tokio::task::yield_now()),
+        ))
+    });
+    store
+}

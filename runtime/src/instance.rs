@@ -1,0 +1,616 @@
+//! One instance: start it, hand it calls, watch it, end it.
+//!
+//! An instance is a tokio task on the core that needed it. The task polls two things. Inside is the engine's event loop
+//! with the guest's tasks and [`drive`], which accepts calls. Outside is [`Watch`]: callers that gave up, deadlines, the
+//! end of the workload. It is outside because a busy guest keeps the event loop from polling anything else; and it
+//! ends an instance in the only way there is, by dropping the store.
+//!
+//! Invariants: each [`Job`] is answered exactly once; no instance survives a trap, a call past its deadline, or (when
+//! it handles one call at a time) a caller that left; an idle instance ends by itself.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use futures::task::AtomicWaker;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::time::{Instant, Sleep};
+use wasmtime::component::{Accessor, Func};
+use wasmtime::{AsContextMut, PoolConcurrencyLimitError, StoreContextMut, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi_http::handler::Proxy;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::{WasiHttpView, p3};
+
+use crate::body::{Body, BoxError};
+use crate::host::http::body_error;
+use crate::host::mesh::CallContext;
+use crate::host::{HostState, new_store};
+use crate::limits::Slice;
+use crate::workload::{CallError, Inner, InstancePolicy};
+
+/// A call on its way to an instance.
+pub(crate) struct Job {
+    pub(crate) request: Request<Body>,
+    pub(crate) slot: Arc<CallSlot>,
+    /// Held until the guest is done with the call.
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+type Answer = Result<Response<Body>, CallError>;
+
+/// What the caller and the instance share about one call.
+pub(crate) struct CallSlot {
+    pub(crate) context: Arc<CallContext>,
+    answer: Mutex<Option<oneshot::Sender<Answer>>>,
+    phase: AtomicU8,
+    watcher: AtomicWaker,
+}
+
+/// How far the caller is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// Waiting for the response, or reading it.
+    Open = 0,
+    /// The caller has all it wanted.
+    Delivered = 1,
+    /// The caller left before the end.
+    Left = 2,
+    /// The caller's time ran out.
+    Expired = 3,
+}
+
+impl CallSlot {
+    pub(crate) fn new(context: Arc<CallContext>) -> (Arc<CallSlot>, oneshot::Receiver<Answer>) {
+        let (sender, receiver) = oneshot::channel();
+        let slot = CallSlot {
+            context,
+            answer: Mutex::new(Some(sender)),
+            phase: AtomicU8::new(Phase::Open as u8),
+            watcher: AtomicWaker::new(),
+        };
+        (Arc::new(slot), receiver)
+    }
+
+    /// The caller is done; the instance learns of it at once.
+    pub(crate) fn close(&self, phase: Phase) {
+        self.phase.store(phase as u8, SeqCst);
+        self.watcher.wake();
+    }
+
+    fn phase(&self) -> Phase {
+        match self.phase.load(SeqCst) {
+            0 => Phase::Open,
+            1 => Phase::Delivered,
+            2 => Phase::Left,
+            _ => Phase::Expired,
+        }
+    }
+
+    /// Answers the caller unless that has been done.
+    pub(crate) fn answer(&self, answer: impl FnOnce() -> Answer) {
+        let sender = self.answer.lock().take();
+        if let Some(sender) = sender {
+            // A caller that left does not listen any more.
+            let _ = sender.send(answer());
+        }
+    }
+}
+
+/// The calls that wait for, and the instances that wait on, one core.
+#[derive(Default)]
+pub(crate) struct Shard {
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: std::collections::VecDeque<Job>,
+    /// Instances that would take another call.
+    available: usize,
+}
+
+/// Gives a call to a waiting instance of this core, or starts one.
+pub(crate) fn submit(workload: &Arc<Inner>, job: Job) {
+    if workload.policy() == InstancePolicy::PerRequest {
+        start(workload, None, job);
+        return;
+    }
+    let shard = workload.shard();
+    let mut waiting = shard.waiting.lock();
+    if waiting.available == 0 {
+        drop(waiting);
+        start(workload, Some(shard.clone()), job);
+    } else {
+        waiting.jobs.push_back(job);
+        drop(waiting);
+        shard.arrived.notify_one();
+    }
+}
+
+fn start(workload: &Arc<Inner>, shard: Option<Arc<Shard>>, job: Job) {
+    tokio::spawn(run(workload.clone(), shard, job));
+}
+
+/// Counts an instance while it lives.
+struct Alive<'a>(&'a Inner);
+
+impl<'a> Alive<'a> {
+    fn new(workload: &'a Inner) -> Alive<'a> {
+        workload.counters().instances.fetch_add(1, Relaxed);
+        workload.counters().instances_started.fetch_add(1, Relaxed);
+        Alive(workload)
+    }
+}
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        self.0.counters().instances.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The life of one instance.
+async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
+    let alive = Alive::new(&workload);
+    let shared = Shared::default();
+    shared.active.lock().push(Active {
+        slot: first.slot.clone(),
+        returned: false,
+    });
+    let refused = Arc::new(AtomicBool::new(false));
+    let ended = {
+        let work = async {
+            let mut store = new_store(&workload, refused.clone());
+            let pre = workload
+                .artifact()
+                .http()
+                .ok_or_else(|| wasmtime::Error::msg("the component exports no HTTP handler"))?;
+            let proxy = pre.instantiate_async(&mut store).await?;
+            let driver = Driver {
+                workload: &workload,
+                shard: shard.as_ref(),
+                shared: &shared,
+                proxy: &proxy,
+            };
+            store
+                .run_concurrent(async |accessor: &Accessor<HostState>| {
+                    driver.drive(accessor, first).await
+                })
+                .await?
+        };
+        let mut work = pin!(work);
+        let mut stopped = pin!(workload.stopping().cancelled());
+        let mut watch = Watch {
+            workload: &workload,
+            shared: &shared,
+            background: None,
+        };
+        poll_fn(|cx| {
+            let polled = {
+                let _running = workload.engine().ticker().run();
+                let _slice = Slice::start(workload.cpu());
+                work.as_mut().poll(cx)
+            };
+            if let Poll::Ready(result) = polled {
+                return Poll::Ready(
+                    result.map_err(|error| fault(&workload, &error, refused.load(Relaxed))),
+                );
+            }
+            shared.settled.store(true, Relaxed);
+            if stopped.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(CallError::Stopped));
+            }
+            watch.poll(cx).map(Err)
+        })
+        .await
+        // The store is dropped here.
+    };
+    drop(alive);
+    let error = match ended {
+        Ok(()) => CallError::NoResponse,
+        Err(error) => error,
+    };
+    for active in shared.active.into_inner() {
+        active.slot.answer(|| Err(error.clone()));
+    }
+}
+
+/// Why an instance ended, for its callers; counted.
+fn fault(workload: &Inner, error: &wasmtime::Error, refused_memory: bool) -> CallError {
+    let counters = workload.counters();
+    if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
+        counters.overloaded.fetch_add(1, Relaxed);
+        return CallError::Overloaded;
+    }
+    if refused_memory {
+        counters.out_of_memory.fetch_add(1, Relaxed);
+        return CallError::OutOfMemory {
+            limit_bytes: workload.limits().memory_bytes,
+        };
+    }
+    counters.traps.fetch_add(1, Relaxed);
+    let (message, backtrace) = explain(error);
+    CallError::Trap { message, backtrace }
+}
+
+/// A trap's message and the guest's stack, one frame a line.
+pub(crate) fn explain(error: &wasmtime::Error) -> (String, String) {
+    if let Some(I32Exit(code)) = error.downcast_ref() {
+        return (format!("the guest called exit({code})"), String::new());
+    }
+    let backtrace = error
+        .downcast_ref::<WasmBacktrace>()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    (error.root_cause().to_string(), backtrace)
+}
+
+/// What the inside and the outside of an instance's task share.
+#[derive(Default)]
+struct Shared {
+    active: Mutex<Vec<Active>>,
+    /// The event loop has come to rest since the last call was accepted: the guest waits for something.
+    settled: AtomicBool,
+    /// Nothing goes on in the guest.
+    idle: AtomicBool,
+    /// No further calls.
+    retiring: AtomicBool,
+}
+
+struct Active {
+    slot: Arc<CallSlot>,
+    /// The guest's handler has returned. (With 0.3 it may still be writing the body.)
+    returned: bool,
+}
+
+/// The outside.
+struct Watch<'a> {
+    workload: &'a Inner,
+    shared: &'a Shared,
+    background: Option<Pin<Box<Sleep>>>,
+}
+
+impl Watch<'_> {
+    /// Ready when the instance has to end now.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
+        let one_at_a_time = self.workload.policy().concurrent_max() == 1;
+        let (mut open, mut expired) = (false, false);
+        {
+            let mut active = self.shared.active.lock();
+            let mut ended = false;
+            active.retain(|call| {
+                call.slot.watcher.register(cx.waker());
+                match call.slot.phase() {
+                    Phase::Open => open = true,
+                    Phase::Delivered => return !call.returned,
+                    // With several calls in one instance, the guest sees that the stream is closed and goes on.
+                    Phase::Left => ended |= one_at_a_time,
+                    Phase::Expired => expired = true,
+                }
+                true
+            });
+            if ended || (expired && one_at_a_time) {
+                return Poll::Ready(CallError::Deadline);
+            }
+        }
+        if expired {
+            self.shared.retiring.store(true, Relaxed);
+            if !open {
+                return Poll::Ready(CallError::Deadline);
+            }
+        }
+        // Everyone has what they came for; what goes on now is the guest's own affair, for a while.
+        if open || self.shared.idle.load(Relaxed) {
+            self.background = None;
+            return Poll::Pending;
+        }
+        let patience = self.workload.limits().background_timeout;
+        let timer = self
+            .background
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        timer.as_mut().poll(cx).map(|()| CallError::Deadline)
+    }
+}
+
+/// The inside.
+struct Driver<'a> {
+    workload: &'a Arc<Inner>,
+    shard: Option<&'a Arc<Shard>>,
+    shared: &'a Shared,
+    proxy: &'a Proxy,
+}
+
+impl Driver<'_> {
+    /// Accepts calls until the instance has served its share, or nobody wants it any more.
+    async fn drive(&self, accessor: &Accessor<HostState>, first: Job) -> wasmtime::Result<()> {
+        let policy = self.workload.policy();
+        let mut calls = FuturesUnordered::new();
+        calls.push(self.accept(accessor, first)?);
+        let mut served = 1;
+        let Some(shard) = self.shard else {
+            while let Some(result) = calls.next().await {
+                result?;
+            }
+            poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+            return Ok(());
+        };
+        let handler: Func = match self.proxy {
+            Proxy::P2(guest) => *guest.wasi_http_incoming_handler().func_handle().func(),
+            Proxy::P3(guest) => *guest.wasi_http_handler().func_handle().func(),
+        };
+        let mut place = Place {
+            driver: self,
+            shard,
+            available: false,
+        };
+        let mut arrived = Box::pin(shard.arrived.notified());
+        let mut idle_timer: Option<Pin<Box<Sleep>>> = None;
+        poll_fn(|cx| {
+            loop {
+                // Results first: a call that is over makes room, one that trapped ends everything.
+                while let Poll::Ready(Some(result)) = calls.poll_next_unpin(cx) {
+                    if let Err(error) = result {
+                        return Poll::Ready(Err(error));
+                    }
+                }
+                let spent = served >= policy.requests_max() || self.shared.retiring.load(Relaxed);
+                let ready = accessor
+                    .poll_ready_for_concurrent_call(handler, cx)
+                    .is_ready();
+                // A second call only once the guest waits for something: two that compute are better off apart.
+                let room = calls.is_empty()
+                    || (calls.len() < policy.concurrent_max() && self.shared.settled.load(Relaxed));
+                place.set_available(!spent && ready && room);
+                if place.available {
+                    if let Some(job) = place.take() {
+                        self.shared.idle.store(false, Relaxed);
+                        idle_timer = None;
+                        self.shared.active.lock().push(Active {
+                            slot: job.slot.clone(),
+                            returned: false,
+                        });
+                        match self.accept(accessor, job) {
+                            Ok(call) => calls.push(call),
+                            Err(error) => return Poll::Ready(Err(error)),
+                        }
+                        served += 1;
+                        continue;
+                    }
+                    if arrived.as_mut().poll(cx).is_ready() {
+                        arrived.set(shard.arrived.notified());
+                        continue;
+                    }
+                }
+                if !calls.is_empty() || accessor.poll_no_interesting_tasks(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                if spent || !ready {
+                    return Poll::Ready(Ok(()));
+                }
+                if !self.shared.idle.swap(true, Relaxed) {
+                    accessor.with(|mut access| access.data_mut().end_calls());
+                }
+                let timer =
+                    idle_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(policy.idle())));
+                if timer.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Ok(()));
+                }
+                return Poll::Pending;
+            }
+        })
+        .await
+    }
+
+    /// Starts the guest's handler on a call. The future resolves when the handler has returned.
+    fn accept<'a>(
+        &'a self,
+        accessor: &'a Accessor<HostState>,
+        job: Job,
+    ) -> wasmtime::Result<impl Future<Output = wasmtime::Result<()>> + 'a> {
+        let Job {
+            request,
+            slot,
+            permit,
+        } = job;
+        self.shared.settled.store(false, Relaxed);
+        let started =
+            accessor.with(|mut access| self.begin(access.as_context_mut(), request, &slot))?;
+        Ok(async move {
+            self.finish(accessor, started, &slot).await?;
+            let mut active = self.shared.active.lock();
+            if let Some(call) = active
+                .iter_mut()
+                .find(|call| Arc::ptr_eq(&call.slot, &slot))
+            {
+                call.returned = true;
+            }
+            drop(permit);
+            Ok(())
+        })
+    }
+
+    fn begin(
+        &self,
+        mut store: StoreContextMut<'_, HostState>,
+        request: Request<Body>,
+        slot: &Arc<CallSlot>,
+    ) -> wasmtime::Result<Started> {
+        store.data_mut().begin_call(slot.context.clone());
+        let request = request.map(|body| body.map_err(body_error).boxed_unsync());
+        match self.proxy {
+            Proxy::P2(guest) => {
+                let mut view = store.data_mut().http();
+                let scheme = match request.uri().scheme_str() {
+                    Some("https") => Scheme::Https,
+                    _ => Scheme::Http,
+                };
+                let request = view.new_incoming_request(scheme, request)?;
+                let answered = slot.clone();
+                let out = view.new_response_outparam_from_callback(move |answer| {
+                    answered.answer(|| match answer {
+                        Ok(response) => Ok(response.map(boxed)),
+                        Err(code) => Err(CallError::Guest {
+                            code: format!("{code:?}"),
+                        }),
+                    });
+                })?;
+                let handler = guest.wasi_http_incoming_handler().func_handle();
+                Ok(Started::P2(
+                    handler.start_call_concurrent(store, (request, out))?,
+                ))
+            }
+            Proxy::P3(guest) => {
+                let view = store.data_mut().http();
+                let (request, sent) = p3::Request::from_http(view.hooks, request);
+                let request = view.table.push(request)?;
+                let handler = guest.wasi_http_handler().func_handle();
+                let call = handler.start_call_concurrent(store.as_context_mut(), (request,))?;
+                if self.workload.policy().concurrent_max() > 1 {
+                    store
+                        .data_mut()
+                        .assign_task(call.task(), slot.context.clone());
+                }
+                Ok(Started::P3(call, Box::pin(sent)))
+            }
+        }
+    }
+
+    async fn finish(
+        &self,
+        accessor: &Accessor<HostState>,
+        started: Started,
+        slot: &CallSlot,
+    ) -> wasmtime::Result<()> {
+        match (self.proxy, started) {
+            (Proxy::P2(guest), Started::P2(call)) => {
+                let handler = guest.wasi_http_incoming_handler().func_handle();
+                handler.finish_call_concurrent(accessor, call).await?;
+                slot.answer(|| Err(CallError::NoResponse));
+            }
+            (Proxy::P3(guest), Started::P3(call, sent)) => {
+                let handler = guest.wasi_http_handler().func_handle();
+                match handler.finish_call_concurrent(accessor, call).await?.0 {
+                    Ok(response) => {
+                        let response = accessor.with(|mut access| {
+                            let response = access.data_mut().http().table.delete(response)?;
+                            response.into_http_with_getter(&mut access, sent, HostState::http)
+                        })?;
+                        slot.answer(|| Ok(response.map(boxed)));
+                    }
+                    Err(code) => slot.answer(|| {
+                        Err(CallError::Guest {
+                            code: format!("{code:?}"),
+                        })
+                    }),
+                }
+            }
+            (Proxy::P2(_), Started::P3(..)) | (Proxy::P3(_), Started::P2(_)) => {
+                wasmtime::bail!("a call was started for another generation of WASI")
+            }
+        }
+        Ok(())
+    }
+}
+
+fn boxed<B>(body: B) -> Body
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    body.map_err(|error| Box::new(error) as BoxError)
+        .boxed_unsync()
+}
+
+type P2Call = wasmtime::component::TypedFuncCallConcurrent<
+    HostState,
+    (
+        wasmtime::component::Resource<wasmtime_wasi_http::p2::types::HostIncomingRequest>,
+        wasmtime::component::Resource<wasmtime_wasi_http::p2::types::HostResponseOutparam>,
+    ),
+    (),
+>;
+
+type P3Call = wasmtime::component::TypedFuncCallConcurrent<
+    HostState,
+    (wasmtime::component::Resource<p3::Request>,),
+    (Result<wasmtime::component::Resource<p3::Response>, p3::bindings::http::types::ErrorCode>,),
+>;
+
+type Sent = Pin<Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>>;
+
+/// A handler that was called.
+enum Started {
+    P2(P2Call),
+    P3(P3Call, Sent),
+}
+
+/// An instance's place among those that wait for calls.
+struct Place<'a> {
+    driver: &'a Driver<'a>,
+    shard: &'a Arc<Shard>,
+    available: bool,
+}
+
+impl Place<'_> {
+    fn take(&self) -> Option<Job> {
+        self.shard.waiting.lock().jobs.pop_front()
+    }
+
+    fn set_available(&mut self, available: bool) {
+        if available == self.available {
+            return;
+        }
+        self.available = available;
+        let mut waiting = self.shard.waiting.lock();
+        if available {
+            waiting.available += 1;
+            return;
+        }
+        waiting.available -= 1;
+        if waiting.available > 0 {
+            let more = !waiting.jobs.is_empty();
+            drop(waiting);
+            if more {
+                // The word that these had arrived may have reached this instance, which will not take them.
+                self.shard.arrived.notify_one();
+            }
+            return;
+        }
+        // Nobody is left to take them: an instance for each.
+        let jobs = std::mem::take(&mut waiting.jobs);
+        drop(waiting);
+        for job in jobs {
+            start(self.driver.workload, Some(self.shard.clone()), job);
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.set_available(false);
+    }
+}
+
+/// Sleeps until `deadline`, or for ever.
+pub(crate) async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A timeout that tokio's clock can represent.
+pub(crate) fn after(duration: Duration) -> Instant {
+    /// A year: beyond any call, and far from overflowing a clock.
+    const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+    Instant::now() + duration.min(LONGEST)
+}

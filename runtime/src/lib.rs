@@ -1,0 +1,52 @@
+//! A host for WebAssembly components that can be built into any program.
+//!
+//! ```text
+//! bytes ──Engine::load──► Artifact ──Workload::builder──► Workload ──call──► Response
+//!          verify, compile            limits, env, logs,             ──run───► Exit
+//!          once, cache on disk        outbound, policy
+//! ```
+//!
+//! An [`Engine`] compiles components and owns the memory their instances live in. An [`Artifact`] is one compiled
+//! component, shared by everything that runs it. A [`Workload`] is that component with a name, an environment, limits
+//! and an outbound service; it owns no instance, task or timer while nobody calls it. WASI 0.2 and 0.3 take the same
+//! path: a component that exports `wasi:http` is called, one that exports `wasi:cli/run` is run.
+//!
+//! Invariants: a guest reaches nothing that its workload was not given; what it uses (memory over all of its instances,
+//! CPU, wall-clock time, handles, bodies in flight) is counted and bounded; an instance that trapped, overran its
+//! deadline or lost its caller is never used again; every queue has an end.
+//!
+//! Left to others: where components come from, what a workload is called in a cluster, and where outbound requests go:
+//! [`Outbound`] is any `tower` service.
+//!
+//! Hot path, in file order: [`workload`] admits a call and finds an instance, `instance` drives it, `host` answers what
+//! the guest asks of its host, `limits` says how far it may go.
+
+pub mod artifact;
+pub mod body;
+pub mod command;
+pub mod compile;
+pub mod cores;
+pub mod engine;
+pub mod host;
+mod instance;
+pub mod limits;
+pub mod logs;
+pub mod workload;
+
+pub use artifact::{Artifact, ArtifactError, Digest, Kind, Wasi};
+pub use body::{Body, BoxError};
+pub use command::Exit;
+pub use compile::{CompilerCommand, compile_main};
+pub use cores::Cores;
+pub use engine::{BuildError, Engine, EngineBuilder};
+pub use host::HostState;
+pub use host::http::{Outbound, OutboundError};
+pub use host::mesh::{CallContext, Peer, TraceContext, Transport};
+pub use limits::{Limits, Usage};
+pub use logs::LogSink;
+pub use workload::{
+    CallError, InstancePolicy, Workload, WorkloadBuilder, WorkloadError, WorkloadService,
+};
+
+/// The engine itself, for embedders who add capabilities of their own.
+pub use wasmtime;

@@ -1,0 +1,438 @@
+//! How far a guest may go, and how far it went.
+//!
+//! [`Limits`] are one workload's bounds. Memory is counted over all of its instances, linear memories and tables alike.
+//! CPU time is measured around every poll of an instance, so that it includes what the host does for the guest, and is
+//! held to a quota by a token bucket: a guest in debt waits, at its next epoch check or at its next call.
+//!
+//! Invariants: the memory account never exceeds its limit, and is back at zero when the last store is gone; a quota
+//! of `q` milli-cores lets at most `q` thousandths of a second a second pass, beyond one burst.
+//! The arithmetic ([`Bucket`]) takes the time as an argument and is a pure function of it.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use wasmtime::ResourceLimiter;
+
+/// A workload's bounds. The defaults suit a small service.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Linear memory and tables, in bytes, summed over all live instances of the workload.
+    pub memory_bytes: u64,
+    /// CPU quota in thousandths of a core over all instances; none means no quota.
+    pub cpu_millis: Option<u32>,
+    /// From the arrival of a call to the head of its response, waiting in the queue included.
+    pub request_timeout: Duration,
+    /// The longest pause between two parts of a response body.
+    pub body_idle_timeout: Duration,
+    /// How long an instance may go on working after its last response was delivered.
+    pub background_timeout: Duration,
+    /// How long a command may run; none means for ever.
+    pub run_timeout: Option<Duration>,
+    /// Calls that are being handled at the same time, over all instances.
+    pub in_flight_max: usize,
+    /// Calls that may wait for one of those places. Beyond that, a call is refused at once.
+    pub queued_max: usize,
+    /// Outbound requests of the workload that may be open at the same time.
+    pub outbound_max: usize,
+    /// Size of one set of header fields, as the host holds it.
+    pub header_bytes: usize,
+    /// Random bytes a guest may ask for in one call.
+    pub random_bytes: u64,
+    /// Host resources (streams, requests, fields, …) one instance may hold.
+    pub resources_max: usize,
+    /// Handles in the tables of one instance.
+    pub handles_max: usize,
+    /// Bytes that one call may copy from the guest into the host.
+    pub hostcall_bytes: usize,
+    /// Elements of one table.
+    pub table_elements: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            memory_bytes: 256 << 20,
+            cpu_millis: None,
+            request_timeout: Duration::from_secs(30),
+            body_idle_timeout: Duration::from_secs(300),
+            background_timeout: Duration::from_secs(30),
+            run_timeout: None,
+            // Small enough that one workload cannot take every instance slot of the default engine.
+            in_flight_max: 512,
+            queued_max: 512,
+            outbound_max: 256,
+            // wasmtime's 128 KiB counts in-memory size; half of it still holds more than common proxies accept.
+            header_bytes: 64 << 10,
+            random_bytes: 1 << 20,
+            resources_max: 2_048,
+            handles_max: 4_096,
+            // Room for one body chunk of a megabyte and then some; wasmtime's default is 128 MiB.
+            hostcall_bytes: 16 << 20,
+            table_elements: 100_000,
+        }
+    }
+}
+
+/// What a workload has used since it was built. Counters only grow; gauges say so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub cpu_nanos: u64,
+    /// Gauge: linear memory and tables of all live instances.
+    pub memory_bytes: u64,
+    pub memory_peak_bytes: u64,
+    pub memory_limit_bytes: u64,
+    /// Gauge: live instances.
+    pub instances: u64,
+    /// Instances ever started.
+    pub instances_started: u64,
+    /// Gauge: calls being handled.
+    pub in_flight: u64,
+    /// Gauge: calls waiting for a place.
+    pub queued: u64,
+    pub requests: u64,
+    /// Calls refused because the queue was full.
+    pub overloaded: u64,
+    pub deadlines: u64,
+    pub traps: u64,
+    pub out_of_memory: u64,
+    pub outbound_requests: u64,
+}
+
+/// Memory of one workload, over all of its instances.
+#[derive(Debug)]
+pub(crate) struct MemoryAccount {
+    limit: u64,
+    used: AtomicU64,
+    peak: AtomicU64,
+}
+
+impl MemoryAccount {
+    pub(crate) fn new(limit: u64) -> MemoryAccount {
+        MemoryAccount {
+            limit,
+            used: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+        }
+    }
+
+    fn try_take(&self, bytes: u64) -> bool {
+        let taken = self.used.fetch_update(Relaxed, Relaxed, |used| {
+            used.checked_add(bytes).filter(|total| *total <= self.limit)
+        });
+        match taken {
+            Ok(before) => {
+                self.peak.fetch_max(before + bytes, Relaxed);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Relaxed);
+    }
+
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak.load(Relaxed)
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+}
+
+/// One table element as the engine holds it.
+const TABLE_ELEMENT_BYTES: u64 = 16;
+/// Bounds on one store; wasmtime's own are 10,000 each.
+const STORE_INSTANCES_MAX: usize = 256;
+const STORE_TABLES_MAX: usize = 64;
+const STORE_MEMORIES_MAX: usize = 64;
+
+/// What one store holds of its workload's memory; gives it back when dropped.
+pub(crate) struct MemoryShare {
+    account: Arc<MemoryAccount>,
+    held: u64,
+    last: u64,
+    table_elements: usize,
+    refused: Arc<AtomicBool>,
+}
+
+impl MemoryShare {
+    pub(crate) fn new(
+        account: Arc<MemoryAccount>,
+        table_elements: usize,
+        refused: Arc<AtomicBool>,
+    ) -> MemoryShare {
+        MemoryShare {
+            account,
+            held: 0,
+            last: 0,
+            table_elements,
+            refused,
+        }
+    }
+
+    fn grow(&mut self, bytes: u64) -> bool {
+        let granted = self.account.try_take(bytes);
+        if granted {
+            self.held += bytes;
+            self.last = bytes;
+        }
+        // A guest that lived through a refusal and grew again did not die of it.
+        self.refused.store(!granted, Relaxed);
+        granted
+    }
+
+    fn undo(&mut self) {
+        let bytes = std::mem::take(&mut self.last);
+        self.held -= bytes;
+        self.account.give_back(bytes);
+    }
+}
+
+impl Drop for MemoryShare {
+    fn drop(&mut self) {
+        self.account.give_back(self.held);
+    }
+}
+
+impl ResourceLimiter for MemoryShare {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        Ok(self.grow(desired.saturating_sub(current) as u64))
+    }
+
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.undo();
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if desired > self.table_elements || maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        Ok(self.grow(desired.saturating_sub(current) as u64 * TABLE_ELEMENT_BYTES))
+    }
+
+    fn table_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.undo();
+        Ok(())
+    }
+
+    fn instances(&self) -> usize {
+        STORE_INSTANCES_MAX
+    }
+
+    fn tables(&self) -> usize {
+        STORE_TABLES_MAX
+    }
+
+    fn memories(&self) -> usize {
+        STORE_MEMORIES_MAX
+    }
+}
+
+/// The stretch of time over which a quota may be used up at once, as in Linux' CFS bandwidth control.
+const BURST_PERIOD: Duration = Duration::from_millis(100);
+
+/// A token bucket of CPU nanoseconds. Its balance may go negative: a guest runs on credit until its next check.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    millis: u32,
+    balance_nanos: i64,
+    refilled_at: Instant,
+}
+
+impl Bucket {
+    pub(crate) fn new(millis: u32, now: Instant) -> Bucket {
+        let mut bucket = Bucket {
+            millis: millis.max(1),
+            balance_nanos: 0,
+            refilled_at: now,
+        };
+        bucket.balance_nanos = bucket.burst_nanos();
+        bucket
+    }
+
+    fn burst_nanos(&self) -> i64 {
+        self.earned(BURST_PERIOD)
+    }
+
+    fn earned(&self, elapsed: Duration) -> i64 {
+        let nanos = elapsed.as_nanos() * u128::from(self.millis) / 1000;
+        i64::try_from(nanos).unwrap_or(i64::MAX)
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let earned = self.earned(now.saturating_duration_since(self.refilled_at));
+        self.balance_nanos = self
+            .balance_nanos
+            .saturating_add(earned)
+            .min(self.burst_nanos());
+        self.refilled_at = now;
+    }
+
+    /// Takes what was used up to `now`.
+    pub(crate) fn charge(&mut self, nanos: u64, now: Instant) {
+        self.refill(now);
+        self.balance_nanos = self.balance_nanos.saturating_sub_unsigned(nanos);
+    }
+
+    /// How long to wait until the debt is paid; none when there is no debt.
+    pub(crate) fn debt(&mut self, now: Instant) -> Option<Duration> {
+        self.refill(now);
+        let debt = u64::try_from(-self.balance_nanos)
+            .ok()
+            .filter(|debt| *debt > 0)?;
+        Some(Duration::from_nanos(
+            debt.saturating_mul(1000) / u64::from(self.millis),
+        ))
+    }
+}
+
+/// CPU time of one workload.
+#[derive(Debug)]
+pub(crate) struct CpuAccount {
+    used_nanos: AtomicU64,
+    quota: Option<Mutex<Bucket>>,
+}
+
+impl CpuAccount {
+    pub(crate) fn new(millis: Option<u32>) -> CpuAccount {
+        CpuAccount {
+            used_nanos: AtomicU64::new(0),
+            quota: millis.map(|millis| Mutex::new(Bucket::new(millis, Instant::now()))),
+        }
+    }
+
+    pub(crate) fn used_nanos(&self) -> u64 {
+        self.used_nanos.load(Relaxed)
+    }
+
+    fn charge(&self, used: Duration, now: Instant) {
+        let nanos = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
+        self.used_nanos.fetch_add(nanos, Relaxed);
+        if let Some(quota) = &self.quota {
+            quota.lock().charge(nanos, now);
+        }
+    }
+
+    /// How long the workload has to wait before it may run again.
+    pub(crate) fn debt(&self) -> Option<Duration> {
+        self.quota.as_ref()?.lock().debt(Instant::now())
+    }
+}
+
+thread_local! {
+    /// When the guest that runs on this thread was last charged.
+    static SLICE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// A stretch of guest work on this thread: charged to its workload when dropped.
+pub(crate) struct Slice<'a> {
+    cpu: &'a CpuAccount,
+    outer: Option<Instant>,
+}
+
+impl<'a> Slice<'a> {
+    pub(crate) fn start(cpu: &'a CpuAccount) -> Slice<'a> {
+        Slice {
+            cpu,
+            outer: SLICE.replace(Some(Instant::now())),
+        }
+    }
+
+    /// Charges what the current slice used so far and says how much it was. For a guest in the middle of a slice.
+    pub(crate) fn checkpoint(cpu: &CpuAccount) -> Duration {
+        let now = Instant::now();
+        let used = SLICE
+            .replace(Some(now))
+            .map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
+        cpu.charge(used, now);
+        used
+    }
+}
+
+impl Drop for Slice<'_> {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        if let Some(start) = SLICE.replace(self.outer) {
+            self.cpu.charge(now.saturating_duration_since(start), now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_summed_over_instances_and_given_back() {
+        let account = Arc::new(MemoryAccount::new(1000));
+        let refused = Arc::new(AtomicBool::new(false));
+        let mut one = MemoryShare::new(account.clone(), 10, refused.clone());
+        let mut two = MemoryShare::new(account.clone(), 10, refused.clone());
+        assert!(one.memory_growing(0, 600, None).unwrap());
+        assert!(
+            !two.memory_growing(0, 600, None).unwrap(),
+            "the sum would be 1200 of 1000"
+        );
+        assert!(refused.load(Relaxed));
+        assert!(two.memory_growing(0, 400, None).unwrap());
+        assert!(!refused.load(Relaxed), "it lived on");
+        assert!(
+            !two.table_growing(0, 11, None).unwrap(),
+            "more elements than allowed"
+        );
+        one.memory_grow_failed(wasmtime::Error::msg("the host had none"))
+            .unwrap();
+        assert_eq!((account.used(), account.peak()), (400, 1000));
+        drop((one, two));
+        assert_eq!(account.used(), 0);
+    }
+
+    #[test]
+    fn a_quota_is_a_rate_with_one_burst() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        // 250 millicores: 25 ms a period of 100 ms.
+        let mut bucket = Bucket::new(250, start);
+        assert_eq!(bucket.debt(at(0)), None);
+        bucket.charge(25_000_000, at(0));
+        assert_eq!(
+            bucket.debt(at(0)),
+            None,
+            "the burst is used up, and no more"
+        );
+        bucket.charge(10_000_000, at(0));
+        assert_eq!(
+            bucket.debt(at(0)),
+            Some(Duration::from_millis(40)),
+            "10 ms of CPU cost 40 ms of waiting"
+        );
+        assert_eq!(bucket.debt(at(39)), Some(Duration::from_millis(1)));
+        assert_eq!(bucket.debt(at(40)), None);
+        // A long pause buys one burst, not more.
+        bucket.charge(35_000_000, at(100_000));
+        assert_eq!(bucket.debt(at(100_000)), Some(Duration::from_millis(40)));
+    }
+}
