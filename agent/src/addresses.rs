@@ -1,0 +1,124 @@
+//! Pod addresses: which of this node's pod CIDR are given out.
+//!
+//! Pure bookkeeping. Addresses are virtual, known to the mesh only, so that one that was let go could be reused at once; they
+//! are handed out in turn all the same, to keep a late caller of a gone pod from reaching its successor.
+//!
+//! Invariants: no address is held twice; network, gateway (`.1`) and broadcast addresses are never given.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// A text that is not an IPv4 CIDR of use.
+#[derive(Debug, thiserror::Error)]
+#[error("\"{cidr}\" is not an IPv4 range such as 10.42.0.0/24")]
+pub struct CidrError {
+    pub cidr: String,
+}
+
+/// The addresses of one node.
+#[derive(Debug)]
+pub struct Addresses {
+    base: u32,
+    size: u32,
+    next: u32,
+    held: HashSet<u32>,
+}
+
+impl Addresses {
+    /// All of `cidr`, none held.
+    ///
+    /// # Errors
+    /// [`CidrError`] when it is no IPv4 range with room for a pod.
+    pub fn new(cidr: &str) -> Result<Self, CidrError> {
+        let bad = || CidrError {
+            cidr: cidr.to_owned(),
+        };
+        let (address, bits) = cidr.split_once('/').ok_or_else(bad)?;
+        let address: Ipv4Addr = address.parse().map_err(|_| bad())?;
+        let bits: u32 = bits
+            .parse()
+            .ok()
+            .filter(|bits| (8..=29).contains(bits))
+            .ok_or_else(bad)?;
+        let size = 1u32 << (32 - bits);
+        Ok(Self {
+            base: address.to_bits() & !(size - 1),
+            size,
+            next: 2,
+            held: HashSet::new(),
+        })
+    }
+
+    /// Takes `preferred` if it is free and ours, else the next free one; `None` when all are held.
+    pub fn take(&mut self, preferred: Option<IpAddr>) -> Option<IpAddr> {
+        if let Some(IpAddr::V4(wanted)) = preferred
+            && let Some(offset) = wanted
+                .to_bits()
+                .checked_sub(self.base)
+                .filter(|offset| (2..self.size - 1).contains(offset))
+            && self.held.insert(offset)
+        {
+            return Some(self.address(offset));
+        }
+        let usable = self.size - 3;
+        for step in 0..usable {
+            let offset = 2 + (self.next - 2 + step) % usable;
+            if self.held.insert(offset) {
+                self.next = 2 + (offset - 1) % usable;
+                return Some(self.address(offset));
+            }
+        }
+        None
+    }
+
+    /// Lets an address go.
+    pub fn release(&mut self, address: IpAddr) {
+        if let IpAddr::V4(address) = address
+            && let Some(offset) = address.to_bits().checked_sub(self.base)
+        {
+            self.held.remove(&offset);
+        }
+    }
+
+    fn address(&self, offset: u32) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from_bits(self.base + offset))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_come_in_turn_and_end() {
+        let mut addresses = Addresses::new("10.42.3.0/29").expect("a range");
+        let kept = addresses.take("10.42.3.4".parse().ok());
+        let taken: Vec<String> = std::iter::from_fn(|| addresses.take(None))
+            .map(|ip| ip.to_string())
+            .collect();
+        assert_eq!(kept.map(|ip| ip.to_string()).as_deref(), Some("10.42.3.4"));
+        assert_eq!(taken, ["10.42.3.2", "10.42.3.3", "10.42.3.5", "10.42.3.6"]);
+        addresses.release("10.42.3.3".parse().expect("an address"));
+        assert_eq!(addresses.take(None), "10.42.3.3".parse().ok());
+        // Foreign, reserved and held addresses are not what one gets.
+        addresses.release("10.42.3.5".parse().expect("an address"));
+        assert_eq!(
+            addresses.take("10.42.3.1".parse().ok()),
+            "10.42.3.5".parse().ok()
+        );
+    }
+
+    #[test]
+    fn bad_ranges_are_refused() {
+        for bad in [
+            "",
+            "10.42.0.0",
+            "10.42.0.0/33",
+            "10.42.0.0/30",
+            "fd00::/64",
+            "x/24",
+        ] {
+            assert!(Addresses::new(bad).is_err(), "{bad}");
+        }
+    }
+}

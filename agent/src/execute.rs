@@ -1,0 +1,1248 @@
+//! Does what `plan` decided: one task a pod, which owns the pod's state.
+//!
+//! ```text
+//! sync ──Wish──► Worker ──step──► plan
+//!                  │ ▲ Message: prepared, exited, probed
+//!                  ├─► prepare: image → artifact → configuration → identity → Workload
+//!                  ├─► mesh.attach / cores.spawn_on(run) / probes
+//!                  └─► status, events, final delete
+//! ```
+//!
+//! The worker itself never waits for anything but its mailbox, so that a slow registry or an absent server cannot keep it
+//! from stopping a container. Everything slow is a child task that reports back; children are ended and awaited by their
+//! worker, workers by [`crate::sync`].
+//!
+//! Invariants: a container is attached to the mesh before its pod is reported ready, and detached before it is stopped; a
+//! message of an earlier run of a container is ignored; after the worker ended nothing of its pod is left: no attachment,
+//! address, identity, task or log.
+
+use crate::addresses::Addresses;
+use crate::bridge::{self, Failures, Siblings};
+use crate::events::{Recorder, Severity};
+use crate::identity::{Chain, Claim, Link, Workloads};
+use crate::image::{ImageError, Images, PullPolicy};
+use crate::logs::{self, Logs, RunId, Stream};
+use crate::plan::{
+    self, Action, Event, Exit, Phase, PodState, ProbeKind, Role, Stage, StartFailure, StopReason,
+    Wanted,
+};
+use crate::probes;
+use crate::status::{self, Publisher};
+use crate::topology::{Topology, workload_of};
+use crate::translate::{self, Configuration, Isolation, NodeFacts, WorkloadSpec, World};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodCondition, Secret};
+use kube::api::{Api, DeleteParams, Preconditions};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use weft_api::SpiffeId;
+use weft_mesh::{CallerInfo, LocalWorkload, Mesh, PodAddress, WorkloadInfo};
+use weft_runtime::{Artifact, Cores, Engine, InstancePolicy, Limits, LogSink, Workload};
+
+/// Messages of a pod's own children waiting for its worker; a child waits when it is full.
+const MAILBOX_MAX: usize = 64;
+/// Pause before an address is asked for again when the pod CIDR is exhausted.
+const ADDRESS_PAUSE: Duration = Duration::from_secs(5);
+/// Longest pause between attempts to delete the object of a pod that is gone.
+const DELETE_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long an idle pooled instance waits for the next call before it ends.
+const POOLED_IDLE: Duration = Duration::from_secs(10);
+
+/// What every worker of this node uses.
+pub struct Node {
+    pub facts: NodeFacts,
+    pub trust_domain: String,
+    pub link: Link,
+    pub engine: Engine,
+    pub cores: Cores,
+    pub mesh: Mesh,
+    pub images: Images,
+    pub logs: Logs,
+    pub recorder: Recorder,
+    pub publisher: Publisher,
+    pub identities: Workloads,
+    pub topology: Topology,
+    pub registry: Registry,
+    pub addresses: Mutex<Addresses>,
+    /// Spreads commands and probes over the cores.
+    pub next_core: AtomicUsize,
+}
+
+/// The pods of this node, for those who read: logs, metrics, summaries.
+#[derive(Clone, Default)]
+pub struct Registry {
+    pods: Arc<Mutex<BTreeMap<(String, String), PodRecord>>>,
+}
+
+/// One pod as the node's HTTP port sees it.
+#[derive(Clone)]
+pub struct PodRecord {
+    pub uid: String,
+    pub containers: Vec<ContainerRecord>,
+}
+
+/// One container of it.
+#[derive(Clone)]
+pub struct ContainerRecord {
+    pub name: String,
+    pub restart: u32,
+    /// Why it has not started yet; `None` once it has.
+    pub waiting: Option<String>,
+    pub workload: Option<Workload>,
+}
+
+impl Registry {
+    /// One pod.
+    pub fn get(&self, namespace: &str, pod: &str) -> Option<PodRecord> {
+        self.pods
+            .lock()
+            .get(&(namespace.to_owned(), pod.to_owned()))
+            .cloned()
+    }
+
+    /// Every pod with its namespace and name.
+    pub fn all(&self) -> Vec<((String, String), PodRecord)> {
+        self.pods
+            .lock()
+            .iter()
+            .map(|(key, record)| (key.clone(), record.clone()))
+            .collect()
+    }
+
+    fn set(&self, pod: &Pod, record: PodRecord) {
+        self.pods.lock().insert(
+            (
+                translate::namespace(pod).into(),
+                translate::pod_name(pod).into(),
+            ),
+            record,
+        );
+    }
+
+    fn remove(&self, pod: &Pod) {
+        let key = (
+            translate::namespace(pod).to_owned(),
+            translate::pod_name(pod).to_owned(),
+        );
+        let mut pods = self.pods.lock();
+        // A successor of the same name may be there already.
+        if pods
+            .get(&key)
+            .is_some_and(|record| record.uid == translate::uid(pod))
+        {
+            pods.remove(&key);
+        }
+    }
+}
+
+/// What a worker is told from outside; only the newest counts.
+#[derive(Clone)]
+pub struct Wish {
+    pub pod: Arc<Pod>,
+    /// The object no longer exists.
+    pub gone: bool,
+    /// The node shuts down.
+    pub drain: bool,
+}
+
+/// From a worker's children.
+enum Message {
+    Prepared {
+        container: usize,
+        run: u64,
+        result: Result<Box<Prepared>, (StartFailure, String)>,
+    },
+    Exited {
+        container: usize,
+        run: u64,
+        exit: Exit,
+    },
+    Probed {
+        container: usize,
+        run: u64,
+        report: probes::Report,
+    },
+}
+
+/// A container that is ready to be started.
+struct Prepared {
+    spec: WorkloadSpec,
+    workload: Workload,
+    world: World,
+    probes: Vec<probes::Spec>,
+    image_id: String,
+    log: logs::Writer,
+    siblings: Siblings,
+    identity: SpiffeId,
+    claim: Claim,
+}
+
+/// What a worker holds for a container.
+#[derive(Default)]
+struct Slot {
+    /// Counts runs, so that late messages are recognised.
+    run: u64,
+    cancel: Option<CancellationToken>,
+    running: Option<Running>,
+}
+
+struct Running {
+    workload: Workload,
+    /// Where it is attached, if it serves.
+    address: Option<PodAddress>,
+    log: logs::Writer,
+    why: Arc<Mutex<Option<StopReason>>>,
+    probes: CancellationToken,
+    /// Keeps the certificate of its identity in the mesh.
+    _claim: Claim,
+}
+
+/// The life of one pod; returns when the pod is gone or the node has drained it.
+pub async fn run_pod(node: Arc<Node>, mut wishes: watch::Receiver<Wish>) {
+    let pod = wishes.borrow_and_update().pod.clone();
+    let Some(ip) = take_address(&node, &pod, &mut wishes).await else {
+        // Gone, or asked to go, before it had an address: nothing has started.
+        let wish = wishes.borrow().clone();
+        if !wish.gone && wish.pod.metadata.deletion_timestamp.is_some() {
+            delete(node.link.clone(), wish.pod.clone()).await;
+        }
+        return;
+    };
+    let now = Timestamp::now();
+    let wanted = Wanted::from_pod(&pod);
+    let state = PodState::adopt(&wanted, &pod, now);
+    let (sender, mut messages) = mpsc::channel(MAILBOX_MAX);
+    let slots = wanted.containers.iter().map(|_| Slot::default()).collect();
+    let mut worker = Worker {
+        node,
+        pod,
+        wanted,
+        state,
+        ip: Some(ip),
+        siblings: Siblings::default(),
+        slots,
+        sender,
+        tasks: TaskTracker::new(),
+        conditions: Vec::new(),
+        reported: None,
+        gone: false,
+        draining: false,
+    };
+    worker.step(Event::Tick);
+    while !worker.is_done() {
+        let wake = worker.state.next_wake(&worker.wanted);
+        tokio::select! {
+            biased;
+            changed = wishes.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let wish = wishes.borrow_and_update().clone();
+                worker.wish(wish);
+            }
+            Some(message) = messages.recv() => worker.receive(message),
+            () = sleep_until(wake), if wake.is_some() => worker.step(Event::Tick),
+        }
+    }
+    worker.finish().await;
+}
+
+async fn sleep_until(wake: Option<Timestamp>) {
+    let pause = wake.map_or(Duration::ZERO, |wake| {
+        Duration::try_from(wake.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
+    });
+    // A millisecond more, so that the clock has passed the moment and the plan does not ask for it again.
+    tokio::time::sleep(pause + Duration::from_millis(1)).await;
+}
+
+async fn take_address(
+    node: &Node,
+    pod: &Pod,
+    wishes: &mut watch::Receiver<Wish>,
+) -> Option<IpAddr> {
+    let preferred = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.pod_ip.as_deref())
+        .and_then(|ip| ip.parse().ok());
+    loop {
+        if let Some(ip) = node.addresses.lock().take(preferred) {
+            return Some(ip);
+        }
+        node.recorder.pod(
+            pod,
+            None,
+            Severity::Warning,
+            "FailedCreatePodSandBox",
+            "the node's pod CIDR has no free address; delete pods or enlarge it with --pod-cidr",
+        );
+        tokio::select! {
+            biased;
+            changed = wishes.changed() => {
+                let wish = wishes.borrow_and_update();
+                if changed.is_err() || wish.gone || wish.drain || wish.pod.metadata.deletion_timestamp.is_some() {
+                    return None;
+                }
+            }
+            () = tokio::time::sleep(ADDRESS_PAUSE) => {}
+        }
+    }
+}
+
+struct Worker {
+    node: Arc<Node>,
+    pod: Arc<Pod>,
+    wanted: Wanted,
+    state: PodState,
+    ip: Option<IpAddr>,
+    siblings: Siblings,
+    slots: Vec<Slot>,
+    sender: mpsc::Sender<Message>,
+    tasks: TaskTracker,
+    conditions: Vec<PodCondition>,
+    reported: Option<k8s_openapi::api::core::v1::PodStatus>,
+    gone: bool,
+    draining: bool,
+}
+
+impl Worker {
+    fn is_done(&self) -> bool {
+        self.state.is_idle()
+            && (self.gone
+                || (self.draining && (self.state.stage == Stage::Finished || self.state.is_over())))
+    }
+
+    fn wish(&mut self, wish: Wish) {
+        self.pod = wish.pod;
+        let gone = wish.gone && !self.gone;
+        self.gone |= wish.gone;
+        // Container lists are immutable; should they differ all the same, indexes would lie.
+        let wanted = Wanted::from_pod(&self.pod);
+        if wanted.containers.len() == self.wanted.containers.len() {
+            self.wanted = wanted;
+        }
+        if gone {
+            // Deleted with force, or behind our back: nothing is left to be graceful for, nor to be deleted.
+            self.wanted.kill_at = Some(Timestamp::now());
+            self.state.delete_asked = true;
+        }
+        if wish.drain && !self.draining {
+            self.draining = true;
+            self.step(Event::NodeDrain);
+        } else {
+            self.step(Event::Tick);
+        }
+    }
+
+    fn receive(&mut self, message: Message) {
+        match message {
+            Message::Prepared {
+                container,
+                run,
+                result,
+            } if self.is_current(container, run) => {
+                self.slots[container].cancel = None;
+                match result {
+                    Err((failure, message)) => {
+                        self.explain(container, failure, &message);
+                        self.step(Event::StartFailed {
+                            container,
+                            failure,
+                            message,
+                        });
+                    }
+                    Ok(_) if self.state.containers[container].phase != Phase::Starting => {
+                        // Told to stop between the last step of preparing and now.
+                        self.step(Event::StartFailed {
+                            container,
+                            failure: StartFailure::Create,
+                            message: "stopped".into(),
+                        });
+                    }
+                    Ok(prepared) => self.launch(container, *prepared),
+                }
+            }
+            Message::Exited {
+                container,
+                run,
+                exit,
+            } if self.is_current(container, run) => {
+                if let Some(running) = self.slots[container].running.take() {
+                    running.probes.cancel();
+                    running.log.close();
+                }
+                self.step(Event::Ended { container, exit });
+            }
+            Message::Probed {
+                container,
+                run,
+                report,
+            } if self.is_current(container, run) => self.probed(container, report),
+            Message::Prepared { .. } | Message::Exited { .. } | Message::Probed { .. } => {}
+        }
+    }
+
+    fn is_current(&self, container: usize, run: u64) -> bool {
+        self.slots
+            .get(container)
+            .is_some_and(|slot| slot.run == run)
+    }
+
+    fn step(&mut self, event: Event) {
+        let now = Timestamp::now();
+        let was = self.state.clone();
+        for action in plan::step(&mut self.state, &self.wanted, event, now) {
+            match action {
+                Action::Start { container, restart } => self.start(container, restart),
+                Action::Stop {
+                    container,
+                    grace,
+                    reason,
+                } => self.stop(container, grace, reason),
+                Action::Delete => {
+                    let (link, pod) = (self.node.link.clone(), self.pod.clone());
+                    self.tasks.spawn(delete(link, pod));
+                }
+            }
+        }
+        self.tell_of_backoff(&was);
+        if self.state.is_over() && self.state.is_idle() {
+            self.release_address();
+        }
+        self.report(now);
+    }
+
+    fn container(&self, index: usize) -> Option<(Container, Role)> {
+        translate::containers(&self.pod)
+            .get(index)
+            .map(|(container, role)| ((*container).clone(), *role))
+    }
+
+    fn start(&mut self, index: usize, restart: u32) {
+        let Some((container, role)) = self.container(index) else {
+            return;
+        };
+        let slot = &mut self.slots[index];
+        slot.run += 1;
+        let (run, cancel) = (slot.run, CancellationToken::new());
+        slot.cancel = Some(cancel.clone());
+        let Some(ip) = self.ip else { return };
+        let preparing = Preparing {
+            node: self.node.clone(),
+            pod: self.pod.clone(),
+            container,
+            role,
+            restart,
+            ip,
+            siblings: self.siblings.clone(),
+        };
+        let sender = self.sender.clone();
+        self.tasks.spawn(async move {
+            let result = tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err((StartFailure::Create, "stopped before it started".to_owned())),
+                result = preparing.prepare() => result,
+            };
+            // The worker is gone only when nobody needs the answer.
+            let _ = sender.send(Message::Prepared { container: index, run, result: result.map(Box::new) }).await;
+        });
+    }
+
+    /// Starts a prepared container; from here on it can be reached.
+    fn launch(&mut self, index: usize, prepared: Prepared) {
+        let Some((container, _)) = self.container(index) else {
+            return;
+        };
+        let Some(ip) = self.ip else { return };
+        let Prepared {
+            spec,
+            workload,
+            world,
+            probes: probe_specs,
+            image_id,
+            log,
+            siblings,
+            identity,
+            claim,
+        } = prepared;
+        let run = self.slots[index].run;
+        let core = self.node.next_core.fetch_add(1, Ordering::Relaxed);
+        let why = Arc::new(Mutex::new(None));
+        let address = match world {
+            World::Http => {
+                let failures = Failures::new(
+                    log.clone(),
+                    self.node.recorder.clone(),
+                    self.pod.clone(),
+                    &container.name,
+                );
+                let service = bridge::inbound(workload.clone(), failures);
+                let address = PodAddress {
+                    ip,
+                    port: spec.port,
+                };
+                siblings.insert(spec.port, service.clone());
+                let limits = workload.limits();
+                let in_flight_max = limits.in_flight_max + limits.queued_max;
+                self.node.mesh.attach(
+                    address,
+                    LocalWorkload {
+                        identity,
+                        workload: workload_info(&self.pod),
+                        service,
+                        in_flight_max,
+                    },
+                );
+                Some(address)
+            }
+            World::Command => {
+                let (sender, why, ran) = (self.sender.clone(), why.clone(), workload.clone());
+                let running = self
+                    .node
+                    .cores
+                    .spawn_on(core, async move { ran.run().await });
+                self.tasks.spawn(async move {
+                    let exit = match running.await {
+                        Ok(exit) => command_exit(&exit, *why.lock()),
+                        Err(_) => Exit {
+                            code: 137,
+                            reason: "Error".into(),
+                            message: Some("the node shut down".into()),
+                        },
+                    };
+                    let _ = sender
+                        .send(Message::Exited {
+                            container: index,
+                            run,
+                            exit,
+                        })
+                        .await;
+                });
+                None
+            }
+        };
+        let stop = CancellationToken::new();
+        if !probe_specs.is_empty() {
+            let target = probes::Target {
+                workload: address.is_some().then(|| workload.clone()),
+                ip,
+                port: spec.port,
+                cores: self.node.cores.clone(),
+                core,
+            };
+            let (sender, stop) = (self.sender.clone(), stop.clone());
+            self.tasks.spawn(async move {
+                let report = |report| {
+                    let sender = sender.clone();
+                    async move {
+                        let _ = sender
+                            .send(Message::Probed {
+                                container: index,
+                                run,
+                                report,
+                            })
+                            .await;
+                    }
+                };
+                probes::run(probe_specs, target, report, stop).await;
+            });
+        }
+        self.slots[index].running = Some(Running {
+            workload,
+            address,
+            log,
+            why,
+            probes: stop,
+            _claim: claim,
+        });
+        self.node.recorder.pod(
+            &self.pod,
+            Some(&container.name),
+            Severity::Normal,
+            "Started",
+            format!("Started container {}", container.name),
+        );
+        let container_id = format!(
+            "wasmtime://{:032x}{:032x}",
+            rand::random::<u128>(),
+            rand::random::<u128>()
+        );
+        self.step(Event::Started {
+            container: index,
+            serving: address.is_some(),
+            image_id,
+            container_id,
+        });
+    }
+
+    fn stop(&mut self, index: usize, grace: Duration, reason: StopReason) {
+        let Some((container, _)) = self.container(index) else {
+            return;
+        };
+        let slot = &mut self.slots[index];
+        if let Some(cancel) = slot.cancel.take() {
+            cancel.cancel();
+        }
+        let Some(running) = &slot.running else { return };
+        let words = match reason {
+            StopReason::Liveness => format!(
+                "Container {} failed liveness probe, will be restarted",
+                container.name
+            ),
+            StopReason::Startup => format!(
+                "Container {} failed startup probe, will be restarted",
+                container.name
+            ),
+            _ => format!("Stopping container {}", container.name),
+        };
+        self.node.recorder.pod(
+            &self.pod,
+            Some(&container.name),
+            Severity::Normal,
+            "Killing",
+            words,
+        );
+        *running.why.lock() = Some(reason);
+        let workload = running.workload.clone();
+        let Some(address) = running.address else {
+            // A command: its own task reports the exit.
+            self.tasks.spawn(async move { workload.stop(grace).await });
+            return;
+        };
+        // Out of the mesh first: nothing new arrives, what is in flight has the grace to end.
+        let detached = self.node.mesh.detach(address);
+        self.siblings.remove(address.port);
+        let (sender, run, probes) = (self.sender.clone(), slot.run, running.probes.clone());
+        self.tasks.spawn(async move {
+            let begun = tokio::time::Instant::now();
+            // Elapsed: the rest is cut off by the stop below.
+            let _ = tokio::time::timeout(grace, detached.drained()).await;
+            workload.stop(grace.saturating_sub(begun.elapsed())).await;
+            probes.cancel();
+            let exit = served_exit(reason);
+            let _ = sender
+                .send(Message::Exited {
+                    container: index,
+                    run,
+                    exit,
+                })
+                .await;
+        });
+    }
+
+    fn probed(&mut self, index: usize, report: probes::Report) {
+        let Some((container, _)) = self.container(index) else {
+            return;
+        };
+        match report {
+            probes::Report::Failed { kind, message } => {
+                self.node.recorder.pod(
+                    &self.pod,
+                    Some(&container.name),
+                    Severity::Warning,
+                    "Unhealthy",
+                    format!("{kind} probe failed: {message}"),
+                );
+            }
+            probes::Report::Verdict { kind, healthy } => {
+                // A pod on its way out keeps the readiness it has: whoever still comes is served.
+                if self.state.stage == Stage::Active || kind == ProbeKind::Readiness {
+                    self.step(Event::Probed {
+                        container: index,
+                        probe: kind,
+                        healthy,
+                    });
+                }
+            }
+        }
+    }
+
+    /// The event that goes with a failed start.
+    fn explain(&self, index: usize, failure: StartFailure, message: &str) {
+        let Some((container, _)) = self.container(index) else {
+            return;
+        };
+        if self.state.containers[index].phase != Phase::Starting {
+            return;
+        }
+        let (reason, words) = match failure {
+            StartFailure::Image => (
+                "Failed",
+                format!(
+                    "Failed to pull image \"{}\": {message}",
+                    container.image.as_deref().unwrap_or_default()
+                ),
+            ),
+            StartFailure::ImageName => (
+                "InspectFailed",
+                format!("Failed to apply default image tag: {message}"),
+            ),
+            StartFailure::ImageNever => ("ErrImageNeverPull", message.to_owned()),
+            StartFailure::Config | StartFailure::Create => ("Failed", format!("Error: {message}")),
+        };
+        self.node.recorder.pod(
+            &self.pod,
+            Some(&container.name),
+            Severity::Warning,
+            reason,
+            words,
+        );
+    }
+
+    fn tell_of_backoff(&self, was: &PodState) {
+        for (index, (before, after)) in was
+            .containers
+            .iter()
+            .zip(&self.state.containers)
+            .enumerate()
+        {
+            let Phase::BackingOff { pause, .. } = &after.phase else {
+                continue;
+            };
+            if pause.is_zero() || matches!(before.phase, Phase::BackingOff { .. }) {
+                continue;
+            }
+            if let Some((container, _)) = self.container(index) {
+                let (name, namespace, uid) = (
+                    translate::pod_name(&self.pod),
+                    translate::namespace(&self.pod),
+                    translate::uid(&self.pod),
+                );
+                let words = format!(
+                    "Back-off restarting failed container {} in pod {name}_{namespace}({uid})",
+                    container.name
+                );
+                self.node.recorder.pod(
+                    &self.pod,
+                    Some(&container.name),
+                    Severity::Warning,
+                    "BackOff",
+                    words,
+                );
+            }
+        }
+    }
+
+    /// Tells the API server and the node's readers how the pod is, if that is news.
+    fn report(&mut self, now: Timestamp) {
+        let ip = self.ip.or_else(|| {
+            self.reported
+                .as_ref()
+                .and_then(|status| status.pod_ip.as_deref())
+                .and_then(|ip| ip.parse().ok())
+        });
+        let status = status::pod_status(
+            &self.pod,
+            &self.wanted,
+            &self.state,
+            &self.conditions,
+            ip,
+            self.node.facts.host_ip,
+            now,
+        );
+        let mut containers = Vec::new();
+        for (index, (container, _)) in translate::containers(&self.pod).iter().enumerate() {
+            let Some(state) = self.state.containers.get(index) else {
+                break;
+            };
+            let waiting = status
+                .init_container_statuses
+                .iter()
+                .flatten()
+                .chain(status.container_statuses.iter().flatten())
+                .find(|reported| reported.name == container.name)
+                .and_then(|reported| reported.state.as_ref()?.waiting.as_ref()?.reason.clone());
+            containers.push(ContainerRecord {
+                name: container.name.clone(),
+                restart: match state.phase {
+                    // What is preparing has not written yet; the log to show is that of the run before.
+                    Phase::Starting | Phase::Retrying { .. } => state
+                        .restarts
+                        .saturating_sub(u32::from(state.last.is_some())),
+                    _ => state.restarts,
+                },
+                waiting: waiting.filter(|_| {
+                    state.last.is_none() && !matches!(state.phase, Phase::BackingOff { .. })
+                }),
+                workload: self.slots[index]
+                    .running
+                    .as_ref()
+                    .map(|running| running.workload.clone()),
+            });
+        }
+        self.node.registry.set(
+            &self.pod,
+            PodRecord {
+                uid: translate::uid(&self.pod).into(),
+                containers,
+            },
+        );
+        self.conditions = status.conditions.clone().unwrap_or_default();
+        if self.reported.as_ref() != Some(&status) && !self.gone {
+            self.reported = Some(status.clone());
+            self.node.publisher.publish(&self.pod, status);
+        }
+    }
+
+    fn release_address(&mut self) {
+        if let Some(ip) = self.ip.take() {
+            self.node.addresses.lock().release(ip);
+        }
+    }
+
+    async fn finish(mut self) {
+        for slot in &mut self.slots {
+            if let Some(cancel) = slot.cancel.take() {
+                cancel.cancel();
+            }
+            if let Some(running) = slot.running.take() {
+                if let Some(address) = running.address {
+                    drop(self.node.mesh.detach(address));
+                }
+                running.probes.cancel();
+                running.log.close();
+                running.workload.stop(Duration::ZERO).await;
+            }
+        }
+        self.release_address();
+        self.node.registry.remove(&self.pod);
+        if self.gone {
+            let (namespace, name, uid) = (
+                translate::namespace(&self.pod),
+                translate::pod_name(&self.pod),
+                translate::uid(&self.pod),
+            );
+            self.node.publisher.forget(uid);
+            self.node.logs.remove_pod(namespace, name, uid);
+        }
+        // Children end by themselves now: each was cancelled, or waits only for a stop that has happened. The one that
+        // deletes the object ends when the object is gone; a draining node does not wait for the server.
+        drop(self.sender);
+        self.tasks.close();
+        let children = self.tasks.wait();
+        let most = if self.draining {
+            Duration::from_secs(1)
+        } else {
+            Duration::from_secs(60)
+        };
+        if tokio::time::timeout(most, children).await.is_err() {
+            tracing::debug!(
+                pod = translate::pod_name(&self.pod),
+                "left a task of a pod behind"
+            );
+        }
+    }
+}
+
+/// Removes the object of a pod that has ended, repeating until it is gone.
+async fn delete(link: Link, pod: Arc<Pod>) {
+    let parameters = DeleteParams {
+        grace_period_seconds: Some(0),
+        preconditions: Some(Preconditions {
+            uid: pod.metadata.uid.clone(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let api: Api<Pod> = Api::namespaced(link.client(), translate::namespace(&pod));
+        match api.delete(translate::pod_name(&pod), &parameters).await {
+            Ok(_) => return,
+            // Gone already, or another pod of the same name by now.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return,
+            Err(error) => {
+                tracing::debug!(pod = translate::pod_name(&pod), error = %Chain(&error), "pod not deleted yet, will be repeated")
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(DELETE_PAUSE_MAX);
+    }
+}
+
+/// How a served container ended: it never ends by itself.
+fn served_exit(reason: StopReason) -> Exit {
+    let (code, word, message) = match reason {
+        StopReason::PodDeleted | StopReason::NodeDrain | StopReason::MainsDone => {
+            (0, "Completed", None)
+        }
+        StopReason::Liveness => (137, "Error", Some("failed its liveness probe")),
+        StopReason::Startup => (137, "Error", Some("failed its startup probe")),
+        StopReason::DeadlineExceeded => (143, "Error", None),
+    };
+    Exit {
+        code,
+        reason: word.into(),
+        message: message.map(Into::into),
+    }
+}
+
+/// How a command ended, in Kubernetes' words.
+fn command_exit(exit: &weft_runtime::Exit, why: Option<StopReason>) -> Exit {
+    use weft_runtime::Exit as Ran;
+    let (reason, message) = match exit {
+        Ran::Success => ("Completed", None),
+        Ran::Failed(_) => ("Error", None),
+        Ran::Trap { message, .. } => ("Error", Some(message.clone())),
+        Ran::OutOfMemory { limit_bytes } => (
+            "OOMKilled",
+            Some(format!(
+                "it needed more than its limit of {limit_bytes} bytes"
+            )),
+        ),
+        Ran::Deadline => ("DeadlineExceeded", None),
+        Ran::Stopped => ("Error", None),
+        Ran::NotRunnable => (
+            "Error",
+            Some("the component does not export wasi:cli/run".to_owned()),
+        ),
+    };
+    let code = match (exit, why) {
+        // A sidecar that is told to go has done its work.
+        (Ran::Stopped, Some(StopReason::MainsDone)) => 0,
+        (Ran::Stopped, Some(StopReason::Liveness | StopReason::Startup)) => 137,
+        _ => exit.code(),
+    };
+    Exit {
+        code,
+        reason: if code == 0 { "Completed" } else { reason }.into(),
+        message,
+    }
+}
+
+/// The names metrics and peers see.
+fn workload_info(pod: &Pod) -> WorkloadInfo {
+    let labels = pod.metadata.labels.clone().unwrap_or_default();
+    let owner = pod
+        .metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.controller == Some(true));
+    let name = match owner {
+        None => translate::pod_name(pod),
+        Some(owner) if owner.kind == "ReplicaSet" => {
+            let hash = labels
+                .get(weft_api::annotation::POD_TEMPLATE_HASH)
+                .map_or("", String::as_str);
+            owner
+                .name
+                .strip_suffix(hash)
+                .and_then(|name| name.strip_suffix('-'))
+                .unwrap_or_else(|| workload_of(translate::pod_name(pod)))
+        }
+        Some(owner) => &owner.name,
+    };
+    WorkloadInfo::from_labels(name, translate::namespace(pod), &labels)
+}
+
+/// Everything that getting a container ready needs.
+struct Preparing {
+    node: Arc<Node>,
+    pod: Arc<Pod>,
+    container: Container,
+    role: Role,
+    restart: u32,
+    ip: IpAddr,
+    siblings: Siblings,
+}
+
+type Refusal = (StartFailure, String);
+
+impl Preparing {
+    async fn prepare(self) -> Result<Prepared, Refusal> {
+        let config = |error: &dyn std::fmt::Display| (StartFailure::Config, error.to_string());
+        let create = |error: &dyn std::fmt::Display| (StartFailure::Create, error.to_string());
+        let (artifact, image_id) = self.artifact().await?;
+        let probes = probes::specs(&self.container).map_err(|error| config(&error))?;
+        let configuration = self.configuration().await?;
+        let services = self
+            .node
+            .topology
+            .services_for(translate::namespace(&self.pod));
+        let spec = translate::container(
+            &self.pod,
+            &self.container,
+            self.ip,
+            &configuration,
+            &services,
+            &self.node.facts,
+        )
+        .map_err(|error| config(&error))?;
+        let world = world(self.role, spec.world, &artifact)
+            .map_err(|message| (StartFailure::Create, message))?;
+        let identity = SpiffeId::new(
+            &self.node.trust_domain,
+            translate::namespace(&self.pod),
+            translate::service_account(&self.pod),
+        );
+        let claim = self
+            .node
+            .identities
+            .claim(identity.clone())
+            .await
+            .map_err(|error| create(&Chain(&error)))?;
+
+        let log = self.node.logs.begin(RunId {
+            namespace: translate::namespace(&self.pod).into(),
+            pod: translate::pod_name(&self.pod).into(),
+            uid: translate::uid(&self.pod).into(),
+            container: self.container.name.clone(),
+            restart: self.restart,
+        });
+        let info = workload_info(&self.pod);
+        let me = Arc::new(weft_mesh::Peer {
+            spiffe_id: identity.to_string().into(),
+            identity: identity.clone(),
+            workload: info.name.as_str().into(),
+            transport: weft_mesh::Transport::InProcess,
+        });
+        let outbound = self.node.mesh.outbound(CallerInfo {
+            identity: identity.clone(),
+            workload: info,
+        });
+        let workload = build(
+            &self.node.engine,
+            &artifact,
+            &spec,
+            &log,
+            bridge::outbound(outbound, self.siblings.clone(), me),
+        )
+        .map_err(|error| create(&error))?;
+        self.event(
+            Severity::Normal,
+            "Created",
+            format!("Created container: {}", self.container.name),
+        );
+        Ok(Prepared {
+            spec,
+            workload,
+            world,
+            probes,
+            image_id,
+            log,
+            siblings: self.siblings,
+            identity,
+            claim,
+        })
+    }
+
+    fn event(&self, severity: Severity, reason: &'static str, message: String) {
+        self.node.recorder.pod(
+            &self.pod,
+            Some(&self.container.name),
+            severity,
+            reason,
+            message,
+        );
+    }
+
+    async fn artifact(&self) -> Result<(Artifact, String), Refusal> {
+        let image = self.container.image.clone().unwrap_or_default();
+        let policy = match self.container.image_pull_policy.as_deref() {
+            Some("Always") => PullPolicy::Always,
+            Some("Never") => PullPolicy::Never,
+            Some("IfNotPresent") => PullPolicy::IfNotPresent,
+            _ if image
+                .parse::<weft_api::ImageReference>()
+                .is_ok_and(|reference| reference.is_latest()) =>
+            {
+                PullPolicy::Always
+            }
+            _ => PullPolicy::IfNotPresent,
+        };
+        if policy == PullPolicy::Always
+            || (policy == PullPolicy::IfNotPresent && !self.node.images.knows(&image))
+        {
+            self.event(
+                Severity::Normal,
+                "Pulling",
+                format!("Pulling image \"{image}\""),
+            );
+        }
+        let begun = std::time::Instant::now();
+        let found = self
+            .node
+            .images
+            .get(&image, policy)
+            .await
+            .map_err(|error| {
+                let failure = match error {
+                    ImageError::Name(_) => StartFailure::ImageName,
+                    ImageError::Never { .. } => StartFailure::ImageNever,
+                    _ => StartFailure::Image,
+                };
+                (failure, error.to_string())
+            })?;
+        let words = if found.fetched {
+            format!(
+                "Successfully pulled image \"{image}\" in {:.0?}. Image size: {} bytes.",
+                begun.elapsed(),
+                found.bytes.len()
+            )
+        } else {
+            format!("Container image \"{image}\" already present on machine")
+        };
+        self.event(Severity::Normal, "Pulled", words);
+        let artifact = self
+            .node
+            .engine
+            .load(found.bytes)
+            .await
+            .map_err(|error| (StartFailure::Create, error.to_string()))?;
+        Ok((artifact, found.id))
+    }
+
+    /// The ConfigMaps and Secrets the container's environment names. One that does not exist is left out: whether that is an
+    /// error, `translate` decides.
+    async fn configuration(&self) -> Result<Configuration, Refusal> {
+        let references = translate::references(&self.container);
+        let namespace = translate::namespace(&self.pod);
+        let failed = |kind: &str, name: &str, error: &kube::Error| {
+            (
+                StartFailure::Config,
+                format!("{kind} \"{name}\" could not be read: {}", Chain(error)),
+            )
+        };
+        let mut configuration = Configuration::default();
+        let config_maps: Api<ConfigMap> = Api::namespaced(self.node.link.client(), namespace);
+        for name in references.config_maps {
+            if let Some(map) = config_maps
+                .get_opt(&name)
+                .await
+                .map_err(|error| failed("configmap", &name, &error))?
+            {
+                configuration.config_maps.insert(name, map);
+            }
+        }
+        let secrets: Api<Secret> = Api::namespaced(self.node.link.client(), namespace);
+        for name in references.secrets {
+            if let Some(secret) = secrets
+                .get_opt(&name)
+                .await
+                .map_err(|error| failed("secret", &name, &error))?
+            {
+                configuration.secrets.insert(name, secret);
+            }
+        }
+        Ok(configuration)
+    }
+}
+
+/// What a component is used as: HTTP wins for main containers, init containers are run.
+fn world(role: Role, asked: Option<World>, artifact: &Artifact) -> Result<World, String> {
+    let kind = artifact.kind();
+    let wanted = match (role, asked) {
+        (Role::Init, _) => World::Command,
+        (_, Some(world)) => world,
+        (_, None) if kind.http.is_some() => World::Http,
+        (_, None) => World::Command,
+    };
+    match wanted {
+        World::Http if kind.http.is_none() => Err("the component does not export wasi:http, which the annotation weft.dev/world asks for".into()),
+        World::Command if kind.command.is_none() => Err(match role {
+            Role::Init => "an init container runs to completion, and this component does not export wasi:cli/run".into(),
+            Role::Main | Role::Sidecar => "the component does not export wasi:cli/run, which the annotation weft.dev/world asks for".into(),
+        }),
+        world => Ok(world),
+    }
+}
+
+fn build(
+    engine: &Engine,
+    artifact: &Artifact,
+    spec: &WorkloadSpec,
+    log: &logs::Writer,
+    outbound: weft_runtime::Outbound,
+) -> Result<Workload, weft_runtime::WorkloadError> {
+    let limits = Limits {
+        memory_bytes: spec.memory_bytes,
+        cpu_millis: spec.cpu_millis,
+        request_timeout: spec.request_timeout,
+        ..Limits::default()
+    };
+    let sink = |stream: Stream| {
+        let log = log.clone();
+        LogSink::new(move |bytes| log.write(stream, bytes))
+    };
+    let builder = Workload::builder(engine, artifact)
+        .name(spec.name.clone())
+        .env(spec.env.clone())
+        .args(spec.args.clone())
+        .limits(limits)
+        .stdout(sink(Stream::Stdout))
+        .stderr(sink(Stream::Stderr))
+        .outbound(outbound);
+    let builder = match spec.isolation {
+        Isolation::Default => builder,
+        Isolation::PerRequest => builder.instance_policy(InstancePolicy::PerRequest),
+        Isolation::Pooled {
+            max_requests,
+            max_concurrent,
+        } => builder.instance_policy(InstancePolicy::Pooled {
+            max_requests,
+            max_concurrent,
+            idle: POOLED_IDLE,
+        }),
+    };
+    builder.build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn commands_end_in_kubernetes_words() {
+        use weft_runtime::Exit as Ran;
+        let trap = Ran::Trap {
+            message: "unreachable".into(),
+            backtrace: String::new(),
+        };
+        for (exit, why, expected) in [
+            (Ran::Success, None, "0 Completed"),
+            (Ran::Failed(3), None, "3 Error"),
+            (trap, None, "134 Error"),
+            (Ran::OutOfMemory { limit_bytes: 1 }, None, "137 OOMKilled"),
+            (Ran::Stopped, Some(StopReason::PodDeleted), "143 Error"),
+            (Ran::Stopped, Some(StopReason::MainsDone), "0 Completed"),
+            (Ran::Stopped, Some(StopReason::Liveness), "137 Error"),
+        ] {
+            let ended = command_exit(&exit, why);
+            assert_eq!(
+                format!("{} {}", ended.code, ended.reason),
+                expected,
+                "{exit:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_pod_is_named_after_what_made_it() {
+        for (name, owner, expected) in [
+            (
+                "web-7d4b9c6f5d-x2x8q",
+                Some(("ReplicaSet", "web-7d4b9c6f5d")),
+                "web",
+            ),
+            ("job-abcde", Some(("Job", "job")), "job"),
+            ("alone", None, "alone"),
+        ] {
+            let owners: Vec<_> = owner
+                .iter()
+                .map(|(kind, name)| json!({"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "u", "controller": true}))
+                .collect();
+            let pod = json!({"metadata": {"name": name, "namespace": "vote", "ownerReferences": owners, "labels": {"pod-template-hash": "7d4b9c6f5d"}}});
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            assert_eq!(workload_info(&pod).name, expected);
+        }
+    }
+}

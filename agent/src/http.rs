@@ -1,0 +1,578 @@
+//! The node's HTTPS port: logs, metrics and summaries, for the API server only.
+//!
+//! | path | answer |
+//! | --- | --- |
+//! | `/containerLogs/NS/POD/CONTAINER` | the container's log, followed if asked |
+//! | `/metrics` | Prometheus text: the mesh's and the workloads' |
+//! | `/stats/summary` | usage by pod, as the kubelet's |
+//! | `/healthz` | `ok` |
+//!
+//! Invariants: nobody without a client certificate of the cluster's authority that says `O=system:masters` gets past the
+//! handshake and its check; connections are bounded; a log that nobody reads is not held in memory.
+//!
+//! Left to others: who may ask the API server for it (`weft_apiserver`).
+
+use crate::execute::{ContainerRecord, Node, PodRecord};
+use crate::identity::Serving;
+use crate::logs::{Query, Reader, RunId};
+use bytes::Bytes;
+use futures::Stream;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use jiff::Timestamp;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::CertificateDer;
+use serde_json::json;
+use std::fmt::Write;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use weft_api::StatusError;
+
+/// Connections at once: followed logs each take one.
+const CONNECTIONS_MAX: usize = 1024;
+/// How long a handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// How long a client may take to send its request's head.
+const HEAD_MAX: Duration = Duration::from_secs(10);
+/// Pause after an accept that failed, for want of file descriptors in all likelihood.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// Why the port could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("setting up TLS")]
+    Tls(#[source] rustls::Error),
+    #[error("trusting the cluster's authority")]
+    Verifier(#[source] rustls::client::VerifierBuilderError),
+    #[error("registering the listener")]
+    Listener(#[source] std::io::Error),
+}
+
+/// Serves until `shutdown`.
+///
+/// # Errors
+/// When the listener or TLS cannot be set up; nothing once it serves.
+pub async fn serve(
+    node: Arc<Node>,
+    listener: TcpListener,
+    serving: Serving,
+    authority: &[CertificateDer<'static>],
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let tls = TlsAcceptor::from(Arc::new(tls_config(serving, authority)?));
+    listener
+        .set_nonblocking(true)
+        .map_err(ServeError::Listener)?;
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Listener)?;
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = TaskTracker::new();
+    loop {
+        let place = places.clone().acquire_owned().await;
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "accepting on the node port failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (tls, node, shutdown) = (tls.clone(), node.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let _place = place;
+            let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await
+            else {
+                return;
+            };
+            let trusted = stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(|chain| chain.first())
+                .is_some_and(is_master);
+            let service = service_fn(move |request| {
+                let node = node.clone();
+                async move {
+                    let response = if trusted {
+                        route(&node, &request).await
+                    } else {
+                        Err(StatusError::forbidden_message(
+                            "the client certificate must have O=system:masters",
+                        ))
+                    };
+                    Ok::<_, std::convert::Infallible>(
+                        response.unwrap_or_else(|error| refusal(&error)),
+                    )
+                }
+            });
+            let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            builder
+                .http1()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_MAX);
+            builder
+                .http2()
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(128);
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                result = connection.as_mut() => {
+                    if let Err(error) = result {
+                        tracing::trace!(%error, "a connection to the node port ended");
+                    }
+                }
+            }
+        });
+    }
+    connections.close();
+    connections.wait().await;
+    Ok(())
+}
+
+fn tls_config(
+    serving: Serving,
+    authority: &[CertificateDer<'static>],
+) -> Result<rustls::ServerConfig, ServeError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in authority {
+        roots.add(certificate.clone()).map_err(ServeError::Tls)?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(ServeError::Verifier)?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(ServeError::Tls)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(serving));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn is_master(certificate: &CertificateDer<'_>) -> bool {
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else {
+        return false;
+    };
+    parsed
+        .subject()
+        .iter_organization()
+        .any(|name| name.as_str() == Ok("system:masters"))
+}
+
+fn full(status: StatusCode, content_type: &str, text: impl Into<Bytes>) -> Response<Body> {
+    let body = Full::new(text.into())
+        .map_err(|never| match never {})
+        .boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    if let Ok(value) = content_type.parse() {
+        response.headers_mut().insert(header::CONTENT_TYPE, value);
+    }
+    response
+}
+
+fn refusal(error: &StatusError) -> Response<Body> {
+    let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    full(status, "application/json", error.to_value().to_string())
+}
+
+async fn route(
+    node: &Arc<Node>,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, StatusError> {
+    if request.method() != Method::GET {
+        return Err(StatusError::method_not_allowed());
+    }
+    let path = request.uri().path();
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match segments[..] {
+        ["healthz"] => Ok(full(StatusCode::OK, "text/plain", "ok")),
+        ["metrics"] => Ok(full(
+            StatusCode::OK,
+            "text/plain; version=0.0.4",
+            metrics(node),
+        )),
+        ["stats", "summary"] => Ok(full(
+            StatusCode::OK,
+            "application/json",
+            summary(node).to_string(),
+        )),
+        ["containerLogs", namespace, pod, container] => container_logs(
+            node,
+            namespace,
+            pod,
+            container,
+            request.uri().query().unwrap_or_default(),
+        ),
+        _ => Err(StatusError::unknown_path()),
+    }
+}
+
+fn container_logs(
+    node: &Arc<Node>,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    query: &str,
+) -> Result<Response<Body>, StatusError> {
+    let asked = log_query(query, Timestamp::now()).map_err(StatusError::bad_request)?;
+    let Some(record) = node.registry.get(namespace, pod) else {
+        return Err(StatusError::not_found("pods", "", pod));
+    };
+    let run = choose_run(&record, namespace, pod, container, asked.previous)
+        .map_err(StatusError::bad_request)?;
+    let reader = match node.logs.read(&run, asked.query) {
+        Ok(reader) => reader,
+        // It ran and wrote nothing.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !asked.previous => {
+            return Ok(full(StatusCode::OK, "text/plain", Bytes::new()));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(StatusError::bad_request(format!(
+                "previous terminated container \"{container}\" in pod \"{pod}\" not found"
+            )));
+        }
+        Err(error) => return Err(StatusError::internal(format!("reading the log: {error}"))),
+    };
+    let mut response = Response::new(StreamBody::new(frames(reader)).boxed_unsync());
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    Ok(response)
+}
+
+fn frames(reader: Reader) -> impl Stream<Item = Result<Frame<Bytes>, std::io::Error>> + Send {
+    futures::stream::try_unfold(reader, |mut reader| async move {
+        Ok(reader
+            .next()
+            .await?
+            .map(|text| (Frame::data(Bytes::from(text)), reader)))
+    })
+}
+
+/// Which run's log is meant; the error is the sentence kubectl prints.
+fn choose_run(
+    record: &PodRecord,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    previous: bool,
+) -> Result<RunId, String> {
+    let Some(found) = record
+        .containers
+        .iter()
+        .find(|found| found.name == container)
+    else {
+        return Err(format!("container {container} is not valid for pod {pod}"));
+    };
+    let run = |restart| RunId {
+        namespace: namespace.into(),
+        pod: pod.into(),
+        uid: record.uid.clone(),
+        container: container.into(),
+        restart,
+    };
+    match (found, previous) {
+        (ContainerRecord { restart: 0, .. }, true) => Err(format!(
+            "previous terminated container \"{container}\" in pod \"{pod}\" not found"
+        )),
+        (ContainerRecord { restart, .. }, true) => Ok(run(restart - 1)),
+        (
+            ContainerRecord {
+                waiting: Some(reason),
+                ..
+            },
+            false,
+        ) => {
+            let words = match reason.as_str() {
+                "ErrImagePull" | "ImagePullBackOff" => "trying and failing to pull image",
+                other => other,
+            };
+            Err(format!(
+                "container \"{container}\" in pod \"{pod}\" is waiting to start: {words}"
+            ))
+        }
+        (ContainerRecord { restart, .. }, false) => Ok(run(*restart)),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    query: Query,
+    previous: bool,
+}
+
+fn log_query(query: &str, now: Timestamp) -> Result<Asked, String> {
+    let mut asked = Asked {
+        query: Query::default(),
+        previous: false,
+    };
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let number = || {
+            value
+                .parse::<u64>()
+                .map_err(|_| format!("{name} must be a number, not \"{value}\""))
+        };
+        let flag = || matches!(value, "true" | "1" | "");
+        match name {
+            "follow" => asked.query.follow = flag(),
+            "previous" => asked.previous = flag(),
+            "timestamps" => asked.query.timestamps = flag(),
+            "tailLines" => asked.query.tail_lines = Some(number()?),
+            "limitBytes" => asked.query.limit_bytes = Some(number()?),
+            "sinceSeconds" => {
+                let ago = i64::try_from(number()?).map_err(|_| format!("{name} is too large"))?;
+                asked.query.since = now.checked_sub(jiff::SignedDuration::from_secs(ago)).ok();
+            }
+            "sinceTime" => {
+                let text = value
+                    .replace("%3A", ":")
+                    .replace("%3a", ":")
+                    .replace("%2B", "+")
+                    .replace("%2b", "+");
+                asked.query.since = Some(
+                    text.parse()
+                        .map_err(|_| format!("sinceTime \"{text}\" is not an RFC 3339 time"))?,
+                );
+            }
+            // `container`, `stream`, `insecureSkipTLSVerifyBackend` and what later versions add.
+            _ => {}
+        }
+    }
+    Ok(asked)
+}
+
+/// Usage by pod as the kubelet's `/stats/summary` has it.
+fn summary(node: &Node) -> serde_json::Value {
+    let now = weft_api::time::rfc3339(Timestamp::now());
+    let (mut cpu, mut memory) = (0, 0);
+    let pods: Vec<serde_json::Value> = node
+        .registry
+        .all()
+        .into_iter()
+        .map(|((namespace, name), record)| {
+            let (mut pod_cpu, mut pod_memory) = (0, 0);
+            let containers: Vec<serde_json::Value> = record
+                .containers
+                .iter()
+                .filter_map(|container| Some((&container.name, container.workload.as_ref()?.usage())))
+                .map(|(name, usage)| {
+                    pod_cpu += usage.cpu_nanos;
+                    pod_memory += usage.memory_bytes;
+                    json!({
+                        "name": name,
+                        "cpu": {"time": now, "usageCoreNanoSeconds": usage.cpu_nanos},
+                        "memory": {"time": now, "workingSetBytes": usage.memory_bytes, "usageBytes": usage.memory_bytes},
+                    })
+                })
+                .collect();
+            cpu += pod_cpu;
+            memory += pod_memory;
+            json!({
+                "podRef": {"name": name, "namespace": namespace, "uid": record.uid},
+                "cpu": {"time": now, "usageCoreNanoSeconds": pod_cpu},
+                "memory": {"time": now, "workingSetBytes": pod_memory},
+                "containers": containers,
+            })
+        })
+        .collect();
+    json!({
+        "node": {
+            "nodeName": node.facts.name,
+            "cpu": {"time": now, "usageCoreNanoSeconds": cpu},
+            "memory": {"time": now, "workingSetBytes": memory},
+        },
+        "pods": pods,
+    })
+}
+
+/// The mesh's metrics, then each container's.
+fn metrics(node: &Node) -> String {
+    let mut out = String::new();
+    node.mesh.render_metrics(&mut out);
+    let containers: Vec<(String, weft_runtime::Usage, u32)> = node
+        .registry
+        .all()
+        .into_iter()
+        .flat_map(|((namespace, pod), record)| {
+            record.containers.into_iter().filter_map(move |container| {
+                let usage = container.workload.as_ref()?.usage();
+                // Kubernetes names need no escaping.
+                Some((
+                    format!(
+                        "namespace=\"{namespace}\",pod=\"{pod}\",container=\"{}\"",
+                        container.name
+                    ),
+                    usage,
+                    container.restart,
+                ))
+            })
+        })
+        .collect();
+    type Pick = fn(&weft_runtime::Usage) -> f64;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "metrics are read as floating point anyway"
+    )]
+    let families: [(&str, &str, &str, Pick); 10] = [
+        (
+            "weft_container_cpu_seconds_total",
+            "counter",
+            "CPU time used by the container's instances.",
+            |usage| usage.cpu_nanos as f64 / 1e9,
+        ),
+        (
+            "weft_container_memory_bytes",
+            "gauge",
+            "Memory of the container's live instances.",
+            |usage| usage.memory_bytes as f64,
+        ),
+        (
+            "weft_container_memory_peak_bytes",
+            "gauge",
+            "Most memory the container's instances have used at once.",
+            |usage| usage.memory_peak_bytes as f64,
+        ),
+        (
+            "weft_container_memory_limit_bytes",
+            "gauge",
+            "Memory limit of the container.",
+            |usage| usage.memory_limit_bytes as f64,
+        ),
+        (
+            "weft_container_instances",
+            "gauge",
+            "Live instances.",
+            |usage| usage.instances as f64,
+        ),
+        (
+            "weft_container_instances_started_total",
+            "counter",
+            "Instances ever started.",
+            |usage| usage.instances_started as f64,
+        ),
+        (
+            "weft_container_requests_total",
+            "counter",
+            "Requests handed to the container.",
+            |usage| usage.requests as f64,
+        ),
+        (
+            "weft_container_requests_overloaded_total",
+            "counter",
+            "Requests refused because the queue was full.",
+            |usage| usage.overloaded as f64,
+        ),
+        (
+            "weft_container_traps_total",
+            "counter",
+            "Instances that trapped.",
+            |usage| usage.traps as f64,
+        ),
+        (
+            "weft_container_out_of_memory_total",
+            "counter",
+            "Instances that hit the memory limit.",
+            |usage| usage.out_of_memory as f64,
+        ),
+    ];
+    for (name, kind, help, value) in families {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, usage, _) in &containers {
+            let _ = writeln!(out, "{name}{{{labels}}} {}", value(usage));
+        }
+    }
+    let _ = writeln!(
+        out,
+        "# HELP weft_container_restarts_total Restarts of the container.\n# TYPE weft_container_restarts_total counter"
+    );
+    for (labels, _, restarts) in &containers {
+        let _ = writeln!(out, "weft_container_restarts_total{{{labels}}} {restarts}");
+    }
+    let _ = writeln!(
+        out,
+        "# HELP weft_log_dropped_bytes_total Log bytes dropped for rate or a full queue.\n# TYPE weft_log_dropped_bytes_total counter"
+    );
+    let _ = writeln!(
+        out,
+        "weft_log_dropped_bytes_total {}",
+        node.logs.dropped_bytes()
+    );
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_query_of_pods_log() {
+        let now = Timestamp::from_second(1_000_000).expect("in range");
+        let asked = log_query(
+            "container=web&follow=true&tailLines=5&sinceSeconds=60&timestamps=true&previous=false",
+            now,
+        )
+        .expect("parses");
+        assert!(asked.query.follow && asked.query.timestamps && !asked.previous);
+        assert_eq!(asked.query.tail_lines, Some(5));
+        assert_eq!(asked.query.since, Timestamp::from_second(999_940).ok());
+        assert!(log_query("sinceTime=2026-01-02T03%3A04%3A05Z", now).is_ok());
+        for bad in ["tailLines=x", "sinceTime=yesterday", "limitBytes=-1"] {
+            assert!(log_query(bad, now).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_log_that_is_not_there_says_why() {
+        let container = |name: &str, restart, waiting: Option<&str>| ContainerRecord {
+            name: name.into(),
+            restart,
+            waiting: waiting.map(Into::into),
+            workload: None,
+        };
+        let record = PodRecord {
+            uid: "u".into(),
+            containers: vec![
+                container("web", 2, None),
+                container("new", 0, Some("ImagePullBackOff")),
+                container("up", 0, None),
+            ],
+        };
+        let choose = |name: &str, previous| {
+            choose_run(&record, "vote", "web-1", name, previous).map(|run| run.restart)
+        };
+        assert_eq!(choose("web", false), Ok(2));
+        assert_eq!(choose("web", true), Ok(1));
+        let text: Vec<String> = [("nope", false), ("new", false), ("up", true)]
+            .into_iter()
+            .filter_map(|(name, previous)| choose(name, previous).err())
+            .collect();
+        insta::assert_snapshot!(text.join("\n"), @r#"
+        container nope is not valid for pod web-1
+        container "new" in pod "web-1" is waiting to start: trying and failing to pull image
+        previous terminated container "up" in pod "web-1" not found
+        "#);
+    }
+}

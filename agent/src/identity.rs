@@ -1,0 +1,758 @@
+//! Who this node and its workloads are, proven by certificates of the cluster's authority.
+//!
+//! Three kinds, all asked for with a CertificateSigningRequest, all with keys made here that never leave this process except
+//! for the node's own, which is kept in its data folder (mode 0600) so that a restart needs no token:
+//!
+//! ```text
+//! node client    CN=system:node:NAME   first with the bootstrap token, then with itself     → Link, the API client
+//! node serving   this node's addresses                                                      → the port for logs and metrics
+//! workload       spiffe://TRUST/ns/NS/sa/SA, one for each ServiceAccount used here          → the mesh
+//! ```
+//!
+//! Each is renewed when half of its life is over, with jitter so that a fleet does not renew at once. A failed renewal is
+//! repeated; the old certificate serves until it expires.
+//!
+//! Invariants: no private key is logged or sent; a workload certificate exists only while a pod here uses it.
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, CertificateSigningRequestSpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, PostParams};
+use parking_lot::Mutex;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use weft_api::SpiffeId;
+use weft_mesh::Mesh;
+
+/// Signer of node client certificates; Kubernetes' own.
+const SIGNER_NODE: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+/// Signer of the certificate that this node serves logs and metrics with.
+const SIGNER_SERVING: &str = "weft.dev/node-serving";
+/// Signer of workload identities.
+const SIGNER_WORKLOAD: &str = "weft.dev/workload";
+/// How often certificates are looked at; far below half of the shortest life.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Part of the half-life by which a renewal may come early: ten percent.
+const JITTER: f64 = 0.1;
+/// A stored node certificate with less than this left is not worth connecting with.
+const LEFT_MIN: Duration = Duration::from_secs(60);
+
+/// Why an identity could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("the server address \"{url}\" is not a URL")]
+    ServerUrl { url: String },
+    #[error("no certificate found in {path}")]
+    NoAuthority { path: PathBuf },
+    #[error("reading or writing {path}")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(
+        "there is neither a bootstrap token nor a node certificate in {folder}; pass --token-file"
+    )]
+    NoCredentials { folder: PathBuf },
+    #[error("making a key or a certificate request")]
+    Request(#[source] rcgen::Error),
+    #[error("asking the API server to sign as {signer}")]
+    Sign {
+        signer: &'static str,
+        #[source]
+        source: Box<kube::Error>,
+    },
+    #[error("the API server did not sign as {signer}: {reason}")]
+    NotSigned {
+        signer: &'static str,
+        reason: String,
+    },
+    #[error("the certificate that came back cannot be read: {reason}")]
+    BadCertificate { reason: String },
+    #[error("preparing the connection to the API server")]
+    Client(#[source] Box<kube::Error>),
+    #[error("the mesh refused the certificate of {identity}: {reason}")]
+    Mesh { identity: String, reason: String },
+}
+
+/// A certificate with its key.
+pub struct Credential {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+    chain_pem: String,
+    key_pem: String,
+    renew_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+/// How to reach the API server.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub url: http::Uri,
+    /// The cluster's certificate authority.
+    pub authority: Vec<CertificateDer<'static>>,
+}
+
+impl Server {
+    /// Reads the authority and parses the URL.
+    ///
+    /// # Errors
+    /// When the file holds no certificate or the URL does not parse.
+    pub fn new(url: &str, authority_file: &Path) -> Result<Self, IdentityError> {
+        let parsed: http::Uri = url
+            .parse()
+            .map_err(|_| IdentityError::ServerUrl { url: url.into() })?;
+        let pem = std::fs::read(authority_file).map_err(|source| IdentityError::File {
+            path: authority_file.into(),
+            source,
+        })?;
+        let authority: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+            .filter_map(Result::ok)
+            .collect();
+        if authority.is_empty() {
+            return Err(IdentityError::NoAuthority {
+                path: authority_file.into(),
+            });
+        }
+        Ok(Self {
+            url: parsed,
+            authority,
+        })
+    }
+
+    fn client(&self, auth: serde_json::Value) -> Result<kube::Client, IdentityError> {
+        let mut config = kube::Config::new(self.url.clone());
+        config.root_cert = Some(
+            self.authority
+                .iter()
+                .map(|certificate| certificate.to_vec())
+                .collect(),
+        );
+        config.connect_timeout = Some(Duration::from_secs(3));
+        // No HTTP proxy stands between a node and its server, whatever the environment says for other programs.
+        config.proxy_url = None;
+        // Deserialising is the one way to an AuthInfo that needs no extra crate for its secret strings.
+        if let Ok(auth) = serde_json::from_value(auth) {
+            config.auth_info = auth;
+        }
+        kube::Client::try_from(config).map_err(|error| IdentityError::Client(Box::new(error)))
+    }
+
+    fn client_with_token(&self, token: &str) -> Result<kube::Client, IdentityError> {
+        self.client(serde_json::json!({ "token": token.trim() }))
+    }
+
+    fn client_with(&self, credential: &Credential) -> Result<kube::Client, IdentityError> {
+        use base64::Engine;
+        let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        self.client(serde_json::json!({
+            "client-certificate-data": encode(&credential.chain_pem),
+            "client-key-data": encode(&credential.key_pem),
+        }))
+    }
+}
+
+/// The way to the API server, under the newest certificate of this node.
+#[derive(Clone)]
+pub struct Link {
+    client: watch::Receiver<kube::Client>,
+}
+
+impl Link {
+    /// A client with the certificate that is in force now. Do not keep it for long.
+    pub fn client(&self) -> kube::Client {
+        self.client.borrow().clone()
+    }
+
+    /// Returns when the certificate was renewed: watches must be opened anew.
+    pub async fn renewed(&mut self) {
+        if self.client.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Keeps this node's own client certificate and the [`Link`] made from it.
+pub struct NodeIdentity {
+    server: Server,
+    node: String,
+    folder: PathBuf,
+    credential: Credential,
+    client: watch::Sender<kube::Client>,
+}
+
+impl NodeIdentity {
+    /// Takes up the certificate in `folder`, or obtains one with the bootstrap token.
+    ///
+    /// # Errors
+    /// When there is no usable certificate and none can be had.
+    pub async fn obtain(
+        server: Server,
+        node: &str,
+        folder: &Path,
+        token: Option<&str>,
+    ) -> Result<(Self, Link), IdentityError> {
+        let stored = load(folder).filter(|stored| belongs_to(&stored.chain, node));
+        let mut usable = None;
+        if let Some(credential) = stored {
+            let client = server.client_with(&credential)?;
+            // A data folder may outlive its cluster: only the server knows whether it still honours the certificate.
+            match client.apiserver_version().await {
+                Err(kube::Error::Api(status)) if status.code == 401 => {
+                    tracing::info!("the stored node certificate is no longer accepted")
+                }
+                Err(error) if token.is_some() && is_tls(&error) => {
+                    tracing::info!(%error, "the stored node certificate is no longer accepted")
+                }
+                _ => usable = Some((credential, client)),
+            }
+        }
+        let (credential, client) = match (usable, token) {
+            (Some(usable), _) => usable,
+            (None, None) => {
+                return Err(IdentityError::NoCredentials {
+                    folder: folder.into(),
+                });
+            }
+            (None, Some(token)) => {
+                let credential = request_node(server.client_with_token(token)?, node).await?;
+                store(folder, &credential)?;
+                let client = server.client_with(&credential)?;
+                (credential, client)
+            }
+        };
+        let (sender, receiver) = watch::channel(client);
+        Ok((
+            Self {
+                server,
+                node: node.to_owned(),
+                folder: folder.to_owned(),
+                credential,
+                client: sender,
+            },
+            Link { client: receiver },
+        ))
+    }
+
+    /// Renews until `shutdown`.
+    pub async fn keep(mut self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            if Timestamp::now() < self.credential.renew_at {
+                continue;
+            }
+            let client = self.client.borrow().clone();
+            match self.renew(client).await {
+                Ok(()) => tracing::info!(node = %self.node, "renewed the node certificate"),
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), expires_at = %self.credential.expires_at, "renewing the node certificate failed, will be repeated");
+                }
+            }
+        }
+    }
+
+    async fn renew(&mut self, client: kube::Client) -> Result<(), IdentityError> {
+        let credential = request_node(client, &self.node).await?;
+        store(&self.folder, &credential)?;
+        self.client
+            .send_replace(self.server.client_with(&credential)?);
+        self.credential = credential;
+        Ok(())
+    }
+}
+
+/// An error with its causes, joined by colons; printed once, at the edge.
+pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'a));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+fn is_tls(error: &kube::Error) -> bool {
+    let text = Chain(error).to_string();
+    text.contains("certificate") || text.contains("alert")
+}
+
+async fn request_node(client: kube::Client, node: &str) -> Result<Credential, IdentityError> {
+    let mut parameters =
+        rcgen::CertificateParams::new(Vec::<String>::new()).map_err(IdentityError::Request)?;
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters
+        .distinguished_name
+        .push(rcgen::DnType::OrganizationName, "system:nodes");
+    parameters
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, format!("system:node:{node}"));
+    request(
+        client,
+        SIGNER_NODE,
+        parameters,
+        &["digital signature", "client auth"],
+    )
+    .await
+}
+
+/// The certificate this node serves logs and metrics with.
+///
+/// # Errors
+/// When the server does not sign it.
+pub async fn request_serving(
+    client: kube::Client,
+    node: &str,
+    address: IpAddr,
+) -> Result<Credential, IdentityError> {
+    let mut parameters = rcgen::CertificateParams::new(vec![address.to_string(), node.to_owned()])
+        .map_err(IdentityError::Request)?;
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters
+        .distinguished_name
+        .push(rcgen::DnType::OrganizationName, "system:nodes");
+    parameters
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, format!("system:node:{node}"));
+    request(
+        client,
+        SIGNER_SERVING,
+        parameters,
+        &["digital signature", "server auth"],
+    )
+    .await
+}
+
+async fn request_workload(
+    client: kube::Client,
+    identity: &SpiffeId,
+) -> Result<Credential, IdentityError> {
+    let mut parameters =
+        rcgen::CertificateParams::new(Vec::<String>::new()).map_err(IdentityError::Request)?;
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    let uri = identity
+        .to_string()
+        .try_into()
+        .map_err(IdentityError::Request)?;
+    parameters.subject_alt_names = vec![rcgen::SanType::URI(uri)];
+    request(
+        client,
+        SIGNER_WORKLOAD,
+        parameters,
+        &["digital signature", "client auth", "server auth"],
+    )
+    .await
+}
+
+async fn request(
+    client: kube::Client,
+    signer: &'static str,
+    parameters: rcgen::CertificateParams,
+    usages: &[&str],
+) -> Result<Credential, IdentityError> {
+    let key = rcgen::KeyPair::generate().map_err(IdentityError::Request)?;
+    let pem = parameters
+        .serialize_request(&key)
+        .and_then(|request| request.pem())
+        .map_err(IdentityError::Request)?;
+    let object = CertificateSigningRequest {
+        metadata: ObjectMeta {
+            name: Some(format!("csr-{:016x}", rand::random::<u64>())),
+            ..ObjectMeta::default()
+        },
+        spec: CertificateSigningRequestSpec {
+            request: ByteString(pem.into_bytes()),
+            signer_name: signer.to_owned(),
+            usages: Some(usages.iter().map(|usage| (*usage).to_owned()).collect()),
+            ..CertificateSigningRequestSpec::default()
+        },
+        status: None,
+    };
+    let api: Api<CertificateSigningRequest> = Api::all(client);
+    let answer = api
+        .create(&PostParams::default(), &object)
+        .await
+        .map_err(|source| IdentityError::Sign {
+            signer,
+            source: Box::new(source),
+        })?;
+    let status = answer.status.unwrap_or_default();
+    let Some(certificate) = status.certificate else {
+        let reason = status
+            .conditions
+            .iter()
+            .flatten()
+            .filter_map(|condition| condition.message.clone())
+            .next_back();
+        return Err(IdentityError::NotSigned {
+            signer,
+            reason: reason.unwrap_or_else(|| "no certificate in its status".to_owned()),
+        });
+    };
+    let chain_pem =
+        String::from_utf8(certificate.0).map_err(|_| IdentityError::BadCertificate {
+            reason: "it is not PEM".into(),
+        })?;
+    Credential::from_pem(chain_pem, key.serialize_pem())
+}
+
+impl Credential {
+    fn from_pem(chain_pem: String, key_pem: String) -> Result<Self, IdentityError> {
+        let bad = |reason: String| IdentityError::BadCertificate { reason };
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
+            .filter_map(Result::ok)
+            .collect();
+        let leaf = chain.first().ok_or_else(|| bad("it is empty".into()))?;
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(leaf).map_err(|error| bad(error.to_string()))?;
+        let seconds = |time: x509_parser::time::ASN1Time| {
+            Timestamp::from_second(time.timestamp()).map_err(|error| bad(error.to_string()))
+        };
+        let (begin, expires_at) = (
+            seconds(parsed.validity().not_before)?,
+            seconds(parsed.validity().not_after)?,
+        );
+        // `not_before` is set back by some authorities; what counts is the life from now.
+        let begin = begin.max(Timestamp::now());
+        let half =
+            Duration::try_from(expires_at.duration_since(begin)).unwrap_or(Duration::ZERO) / 2;
+        let early = half.mul_f64(JITTER * rand::random::<f64>());
+        let key = PrivatePkcs8KeyDer::from_pem_slice(key_pem.as_bytes())
+            .map_err(|_| bad("its key is not PKCS#8 PEM".into()))?;
+        Ok(Self {
+            renew_at: crate::plan::later(begin, half - early),
+            expires_at,
+            key: PrivateKeyDer::Pkcs8(key),
+            chain,
+            chain_pem,
+            key_pem,
+        })
+    }
+}
+
+fn belongs_to(chain: &[CertificateDer<'static>], node: &str) -> bool {
+    let Some(leaf) = chain.first() else {
+        return false;
+    };
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(leaf) else {
+        return false;
+    };
+    let wanted = format!("system:node:{node}");
+    parsed
+        .subject()
+        .iter_common_name()
+        .any(|name| name.as_str() == Ok(wanted.as_str()))
+}
+
+const CERTIFICATE_FILE: &str = "node-client.pem";
+
+/// The stored certificate, if there is one that is worth trying.
+fn load(folder: &Path) -> Option<Credential> {
+    let text = std::fs::read_to_string(folder.join(CERTIFICATE_FILE)).ok()?;
+    let at = text.find("-----BEGIN PRIVATE KEY-----")?;
+    let (chain, key) = text.split_at(at);
+    let credential = Credential::from_pem(chain.to_owned(), key.to_owned()).ok()?;
+    (crate::plan::later(Timestamp::now(), LEFT_MIN) < credential.expires_at).then_some(credential)
+}
+
+/// Certificate and key in one file, replaced in one step, so that they always belong together.
+fn store(folder: &Path, credential: &Credential) -> Result<(), IdentityError> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = folder.join(CERTIFICATE_FILE);
+    let temporary = folder.join(format!("{CERTIFICATE_FILE}.new"));
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        // An old temporary file may have other permissions.
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(credential.chain_pem.as_bytes())?;
+        if !credential.chain_pem.ends_with('\n') {
+            file.write_all(b"\n")?;
+        }
+        file.write_all(credential.key_pem.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, &path)
+    };
+    write().map_err(|source| IdentityError::File {
+        path: path.clone(),
+        source,
+    })
+}
+
+/// The identities of the workloads of this node.
+#[derive(Clone)]
+pub struct Workloads {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    link: Link,
+    mesh: Mesh,
+    held: Mutex<HashMap<SpiffeId, Arc<Held>>>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Pods that use it; counted under the lock of `Inner::held`.
+    users: std::sync::atomic::AtomicUsize,
+    /// When it is due again; taken while a request for it is under way, so that it is asked for once.
+    renew_at: tokio::sync::Mutex<Option<Timestamp>>,
+}
+
+/// A pod's claim to an identity; dropping it lets go.
+pub struct Claim {
+    identity: SpiffeId,
+    inner: Arc<Inner>,
+}
+
+impl Claim {
+    /// The identity claimed.
+    pub fn identity(&self) -> &SpiffeId {
+        &self.identity
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut held = self.inner.held.lock();
+        if let Some(entry) = held.get(&self.identity)
+            && entry
+                .users
+                .fetch_sub(1, std::sync::atomic::Ordering::AcqRel)
+                == 1
+        {
+            held.remove(&self.identity);
+            self.inner.mesh.identities().remove(&self.identity);
+        }
+    }
+}
+
+impl Workloads {
+    /// No identities yet; they go to `mesh`.
+    pub fn new(link: Link, mesh: Mesh) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                link,
+                mesh,
+                held: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Makes sure the mesh holds a certificate of `identity`, for as long as the claim is kept.
+    ///
+    /// # Errors
+    /// When the server refuses or cannot be reached.
+    pub async fn claim(&self, identity: SpiffeId) -> Result<Claim, IdentityError> {
+        let entry = {
+            let mut held = self.inner.held.lock();
+            let entry = held.entry(identity.clone()).or_default().clone();
+            entry
+                .users
+                .fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+            entry
+        };
+        // From here on an early return lets go of what was counted above.
+        let claim = Claim {
+            identity: identity.clone(),
+            inner: self.inner.clone(),
+        };
+        let mut renew_at = entry.renew_at.lock().await;
+        if renew_at.is_none() {
+            *renew_at = Some(self.fetch(&identity).await?);
+        }
+        Ok(claim)
+    }
+
+    async fn fetch(&self, identity: &SpiffeId) -> Result<Timestamp, IdentityError> {
+        let credential = request_workload(self.inner.link.client(), identity).await?;
+        let renew_at = credential.renew_at;
+        self.inner
+            .mesh
+            .identities()
+            .set(identity.clone(), credential.chain, credential.key)
+            .map_err(|error| IdentityError::Mesh {
+                identity: identity.to_string(),
+                reason: error.to_string(),
+            })?;
+        Ok(renew_at)
+    }
+
+    /// Renews until `shutdown`.
+    pub async fn keep(self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            let held: Vec<(SpiffeId, Arc<Held>)> = self
+                .inner
+                .held
+                .lock()
+                .iter()
+                .map(|(id, held)| (id.clone(), held.clone()))
+                .collect();
+            for (identity, entry) in held {
+                let mut renew_at = entry.renew_at.lock().await;
+                if renew_at.is_none_or(|at| Timestamp::now() < at) {
+                    continue;
+                }
+                match self.fetch(&identity).await {
+                    Ok(next) => *renew_at = Some(next),
+                    Err(error) => {
+                        tracing::warn!(%identity, error = %Chain(&error), "renewing a workload certificate failed, will be repeated")
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The certificate this node serves with, renewed while it is served.
+#[derive(Clone)]
+pub struct Serving {
+    current: Arc<parking_lot::RwLock<Arc<rustls::sign::CertifiedKey>>>,
+    renew_at: Arc<Mutex<Timestamp>>,
+}
+
+impl std::fmt::Debug for Serving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Serving")
+    }
+}
+
+impl rustls::server::ResolvesServerCert for Serving {
+    fn resolve(
+        &self,
+        _: rustls::server::ClientHello<'_>,
+    ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        Some(self.current.read().clone())
+    }
+}
+
+impl Serving {
+    /// Obtains the first certificate.
+    ///
+    /// # Errors
+    /// When the server does not sign it.
+    pub async fn obtain(link: &Link, node: &str, address: IpAddr) -> Result<Self, IdentityError> {
+        let credential = request_serving(link.client(), node, address).await?;
+        let renew_at = credential.renew_at;
+        let key = certified(credential)?;
+        Ok(Self {
+            current: Arc::new(parking_lot::RwLock::new(Arc::new(key))),
+            renew_at: Arc::new(Mutex::new(renew_at)),
+        })
+    }
+
+    /// Renews until `shutdown`.
+    pub async fn keep(
+        self,
+        link: Link,
+        node: String,
+        address: IpAddr,
+        shutdown: CancellationToken,
+    ) {
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            if Timestamp::now() < *self.renew_at.lock() {
+                continue;
+            }
+            let renewed = request_serving(link.client(), &node, address)
+                .await
+                .and_then(|credential| {
+                    let renew_at = credential.renew_at;
+                    certified(credential).map(|key| (key, renew_at))
+                });
+            match renewed {
+                Ok((key, renew_at)) => {
+                    *self.current.write() = Arc::new(key);
+                    *self.renew_at.lock() = renew_at;
+                }
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "renewing the serving certificate failed, will be repeated")
+                }
+            }
+        }
+    }
+}
+
+fn certified(credential: Credential) -> Result<rustls::sign::CertifiedKey, IdentityError> {
+    let key =
+        rustls::crypto::aws_lc_rs::sign::any_supported_type(&credential.key).map_err(|error| {
+            IdentityError::BadCertificate {
+                reason: error.to_string(),
+            }
+        })?;
+    Ok(rustls::sign::CertifiedKey::new(credential.chain, key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn self_signed(node: &str) -> Credential {
+        let mut parameters =
+            rcgen::CertificateParams::new(Vec::<String>::new()).expect("parameters");
+        parameters
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, format!("system:node:{node}"));
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = parameters.self_signed(&key).expect("a certificate");
+        Credential::from_pem(certificate.pem(), key.serialize_pem()).expect("a credential")
+    }
+
+    #[test]
+    fn the_node_certificate_survives_a_restart_and_only_its_owner_reads_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        store(folder.path(), &self_signed("node-0")).expect("stored");
+        let mode = std::fs::metadata(folder.path().join(CERTIFICATE_FILE))
+            .expect("a file")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let loaded = load(folder.path()).expect("loads");
+        assert!(belongs_to(&loaded.chain, "node-0"));
+        assert!(!belongs_to(&loaded.chain, "node-1"));
+        assert!(loaded.renew_at > Timestamp::now() && loaded.renew_at < loaded.expires_at);
+    }
+
+    #[test]
+    fn a_torn_certificate_file_is_no_certificate() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join(CERTIFICATE_FILE), "-----BEGIN CERT").expect("written");
+        assert!(load(folder.path()).is_none());
+    }
+}

@@ -1,0 +1,587 @@
+//! Images: from a reference to the bytes of a component, fetched once, verified, cached by digest.
+//!
+//! An image without a registry host comes from the cluster's own registry, over the API server's address and this node's
+//! certificate. With a host it comes from there, anonymously. `file:` images are read from disk where the node allows it.
+//!
+//! Invariants: bytes are used only after their SHA-256 is the digest the manifest names, also when they come from the cache;
+//! of several containers that want one image at once, one fetches and the others wait; at most [`PULLS_AT_ONCE`] fetch.
+//!
+//! Left to others: compiling (`weft_runtime`), the words in a pod's status (`status`).
+
+use crate::identity::Link;
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use weft_api::image::{ImageReference, RegistryReference};
+
+/// Largest component accepted: the most that the engine compiles.
+pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
+/// Largest manifest accepted; the distribution specification's own bound.
+const MANIFEST_BYTES_MAX: usize = 4 << 20;
+/// Images fetched at once: enough to hide latency, few enough to leave the network to traffic.
+const PULLS_AT_ONCE: usize = 4;
+/// What the registry is asked for.
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+/// Media types of a layer that is a component: the Wasm OCI artefact's, and those that older tools still write (runwasi,
+/// wasmCloud, Spin, `wasm-to-oci`).
+const COMPONENT_TYPES: [&str; 7] = [
+    "application/wasm",
+    "application/vnd.wasm.content.layer.v1+wasm",
+    "application/vnd.module.wasm.content.layer.v1+wasm",
+    "application/vnd.wasm.component.layer.v0+wasm",
+    "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm",
+    "application/vnd.wasmcloud.component.layer.v0+wasm",
+    "application/vnd.fermyon.spin.wasm.v1+wasm",
+];
+
+/// Why an image cannot be had; the message of `ErrImagePull`.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ImageError {
+    #[error("{0}")]
+    Name(#[from] weft_api::image::ImageReferenceError),
+    #[error("image \"{image}\" is a file, and this node was not started with --allow-file-images")]
+    FilesForbidden { image: String },
+    #[error("image \"{image}\" is not present on this node and its pull policy is Never")]
+    Never { image: String },
+    #[error("failed to pull image \"{image}\": not found")]
+    NotFound { image: String },
+    #[error("failed to pull image \"{image}\": {reason}")]
+    Failed { image: String, reason: String },
+    #[error("image \"{image}\" holds no WebAssembly component: {reason}")]
+    NotWasm { image: String, reason: String },
+    #[error(
+        "image \"{image}\" has {bytes} bytes, more than the {COMPONENT_BYTES_MAX} a node accepts"
+    )]
+    TooLarge { image: String, bytes: u64 },
+    #[error("image \"{image}\": content does not match its digest {digest}")]
+    Digest { image: String, digest: String },
+}
+
+/// `imagePullPolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PullPolicy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+/// A component that is here.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// As `imageID` shows it: `repository@sha256:…` of the manifest, or of the content for a file.
+    pub id: String,
+    pub bytes: Bytes,
+    /// Whether it had to be fetched.
+    pub fetched: bool,
+}
+
+/// The images of a node. Clones share them.
+#[derive(Clone)]
+pub struct Images {
+    inner: Arc<Inner>,
+}
+
+type Pull = Shared<BoxFuture<'static, Result<Image, ImageError>>>;
+
+struct Inner {
+    link: Link,
+    folder: PathBuf,
+    files_allowed: bool,
+    slots: Semaphore,
+    under_way: Mutex<HashMap<(String, PullPolicy), Pull>>,
+    /// Which manifest and which layer a reference led to; what `IfNotPresent` goes by.
+    known: Mutex<HashMap<String, Resolved>>,
+}
+
+#[derive(Clone, Debug)]
+struct Resolved {
+    manifest: String,
+    layer: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    #[serde(default)]
+    layers: Vec<Descriptor>,
+    /// An index instead of a manifest.
+    #[serde(default)]
+    manifests: Vec<Descriptor>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: String,
+    digest: String,
+    #[serde(default)]
+    size: u64,
+    #[serde(default)]
+    platform: Option<Platform>,
+}
+
+#[derive(Clone, Deserialize)]
+struct Platform {
+    #[serde(default)]
+    architecture: String,
+}
+
+impl Images {
+    /// The images kept in `folder`.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn open(link: Link, folder: &Path, files_allowed: bool) -> std::io::Result<Self> {
+        std::fs::create_dir_all(folder.join("sha256"))?;
+        let inner = Inner {
+            link,
+            folder: folder.to_owned(),
+            files_allowed,
+            slots: Semaphore::new(PULLS_AT_ONCE),
+            under_way: Mutex::default(),
+            known: Mutex::default(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Whether `image` has been resolved before, so that it need not be fetched under `IfNotPresent`.
+    pub fn knows(&self, image: &str) -> bool {
+        self.inner.known.lock().contains_key(image)
+    }
+
+    /// Gets an image.
+    ///
+    /// # Errors
+    /// [`ImageError`], the message of the container's status.
+    pub async fn get(&self, image: &str, policy: PullPolicy) -> Result<Image, ImageError> {
+        let key = (image.to_owned(), policy);
+        let pull = {
+            let mut under_way = self.inner.under_way.lock();
+            under_way
+                .entry(key.clone())
+                .or_insert_with(|| {
+                    let (inner, image) = (self.inner.clone(), image.to_owned());
+                    async move { inner.get(&image, policy).await }
+                        .boxed()
+                        .shared()
+                })
+                .clone()
+        };
+        let result = pull.clone().await;
+        let mut under_way = self.inner.under_way.lock();
+        if under_way
+            .get(&key)
+            .is_some_and(|current| current.ptr_eq(&pull))
+        {
+            under_way.remove(&key);
+        }
+        result
+    }
+}
+
+impl Inner {
+    async fn get(&self, image: &str, policy: PullPolicy) -> Result<Image, ImageError> {
+        let reference = match image.parse::<ImageReference>()? {
+            ImageReference::File(path) => return self.file(image, PathBuf::from(path)).await,
+            ImageReference::Registry(reference) => reference,
+        };
+        let known = self.known.lock().get(image).cloned();
+        if policy != PullPolicy::Always
+            && let Some(resolved) = known
+            && let Some(bytes) = self.cached(&resolved.layer).await
+        {
+            return Ok(Image {
+                id: image_id(&reference, &resolved.manifest),
+                bytes,
+                fetched: false,
+            });
+        }
+        if policy == PullPolicy::Never {
+            return Err(ImageError::Never {
+                image: image.into(),
+            });
+        }
+        let _slot = self.slots.acquire().await;
+        let (manifest, layer) = self.resolve(image, &reference).await?;
+        let (bytes, fetched) = match self.cached(&layer.digest).await {
+            Some(bytes) => (bytes, false),
+            None => (self.fetch(image, &reference, &layer).await?, true),
+        };
+        self.known.lock().insert(
+            image.to_owned(),
+            Resolved {
+                manifest: manifest.clone(),
+                layer: layer.digest,
+            },
+        );
+        Ok(Image {
+            id: image_id(&reference, &manifest),
+            bytes,
+            fetched,
+        })
+    }
+
+    async fn file(&self, image: &str, path: PathBuf) -> Result<Image, ImageError> {
+        if !self.files_allowed {
+            return Err(ImageError::FilesForbidden {
+                image: image.into(),
+            });
+        }
+        let failed = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => ImageError::NotFound {
+                image: image.into(),
+            },
+            _ => ImageError::Failed {
+                image: image.into(),
+                reason: error.to_string(),
+            },
+        };
+        let size = tokio::fs::metadata(&path).await.map_err(failed)?.len();
+        if size > COMPONENT_BYTES_MAX {
+            return Err(ImageError::TooLarge {
+                image: image.into(),
+                bytes: size,
+            });
+        }
+        let bytes = Bytes::from(tokio::fs::read(&path).await.map_err(failed)?);
+        let (digest, bytes) = digest(bytes).await;
+        Ok(Image {
+            id: format!("file@{digest}"),
+            bytes,
+            fetched: true,
+        })
+    }
+
+    /// From a tag or digest to the manifest's digest and the layer that is the component.
+    async fn resolve(
+        &self,
+        image: &str,
+        reference: &RegistryReference,
+    ) -> Result<(String, Descriptor), ImageError> {
+        let (mut digest, mut manifest) = self
+            .manifest(image, reference, reference.reference())
+            .await?;
+        if manifest.layers.is_empty() && !manifest.manifests.is_empty() {
+            let wasm = |descriptor: &&Descriptor| {
+                descriptor
+                    .platform
+                    .as_ref()
+                    .is_some_and(|platform| platform.architecture == "wasm")
+            };
+            let chosen = manifest
+                .manifests
+                .iter()
+                .find(wasm)
+                .or(manifest.manifests.first())
+                .cloned();
+            if let Some(chosen) = chosen {
+                (digest, manifest) = self.manifest(image, reference, &chosen.digest).await?;
+            }
+        }
+        match component_layer(&manifest.layers) {
+            Some(layer) if layer.size > COMPONENT_BYTES_MAX => Err(ImageError::TooLarge {
+                image: image.into(),
+                bytes: layer.size,
+            }),
+            Some(layer) => Ok((digest, layer.clone())),
+            None => {
+                let mut found: Vec<&str> = manifest
+                    .layers
+                    .iter()
+                    .map(|layer| layer.media_type.as_str())
+                    .collect();
+                found.dedup();
+                let reason = if found.is_empty() {
+                    "it has no layers".to_owned()
+                } else {
+                    format!("its layers are {}", found.join(", "))
+                };
+                Err(ImageError::NotWasm {
+                    image: image.into(),
+                    reason,
+                })
+            }
+        }
+    }
+
+    async fn manifest(
+        &self,
+        image: &str,
+        reference: &RegistryReference,
+        which: &str,
+    ) -> Result<(String, Manifest), ImageError> {
+        let bytes = match &reference.host {
+            None => {
+                self.own_registry(
+                    image,
+                    &format!("/v2/{}/manifests/{which}", reference.repository),
+                    MANIFEST_TYPES,
+                    MANIFEST_BYTES_MAX,
+                )
+                .await?
+            }
+            Some(host) => {
+                let client = foreign_client();
+                let named = foreign(image, host, &reference.repository, which)?;
+                let types: Vec<&str> = MANIFEST_TYPES.split(", ").collect();
+                let (bytes, _) = client
+                    .pull_manifest_raw(
+                        &named,
+                        &oci_client::secrets::RegistryAuth::Anonymous,
+                        &types,
+                    )
+                    .await
+                    .map_err(|error| foreign_error(image, &error))?;
+                Bytes::from(bytes.to_vec())
+            }
+        };
+        let (actual, bytes) = digest(bytes).await;
+        if which.starts_with("sha256:") && which != actual {
+            return Err(ImageError::Digest {
+                image: image.into(),
+                digest: which.into(),
+            });
+        }
+        let manifest = serde_json::from_slice(&bytes).map_err(|error| ImageError::Failed {
+            image: image.into(),
+            reason: format!("its manifest is malformed: {error}"),
+        })?;
+        Ok((actual, manifest))
+    }
+
+    async fn fetch(
+        &self,
+        image: &str,
+        reference: &RegistryReference,
+        layer: &Descriptor,
+    ) -> Result<Bytes, ImageError> {
+        if !weft_api::image::is_digest(&layer.digest) {
+            return Err(ImageError::Failed {
+                image: image.into(),
+                reason: format!("its layer has the unsupported digest \"{}\"", layer.digest),
+            });
+        }
+        let most = usize::try_from(COMPONENT_BYTES_MAX).unwrap_or(usize::MAX);
+        let bytes = match &reference.host {
+            None => {
+                self.own_registry(
+                    image,
+                    &format!("/v2/{}/blobs/{}", reference.repository, layer.digest),
+                    "*/*",
+                    most,
+                )
+                .await?
+            }
+            Some(host) => {
+                let named = foreign(image, host, &reference.repository, reference.reference())?;
+                let descriptor = oci_client::manifest::OciDescriptor {
+                    media_type: layer.media_type.clone(),
+                    digest: layer.digest.clone(),
+                    size: i64::try_from(layer.size).unwrap_or(i64::MAX),
+                    ..oci_client::manifest::OciDescriptor::default()
+                };
+                let mut bytes = Vec::new();
+                foreign_client()
+                    .pull_blob(&named, &descriptor, &mut bytes)
+                    .await
+                    .map_err(|error| foreign_error(image, &error))?;
+                Bytes::from(bytes)
+            }
+        };
+        let (actual, bytes) = digest(bytes).await;
+        if actual != layer.digest {
+            return Err(ImageError::Digest {
+                image: image.into(),
+                digest: layer.digest.clone(),
+            });
+        }
+        if let Err(error) = self.keep(&actual, &bytes).await {
+            // The image is here all the same; only the next start pays again.
+            tracing::warn!(image, %error, "image not cached");
+        }
+        Ok(bytes)
+    }
+
+    /// A GET on the cluster's registry, which answers on the API server's address under this node's certificate.
+    async fn own_registry(
+        &self,
+        image: &str,
+        path: &str,
+        accept: &str,
+        most: usize,
+    ) -> Result<Bytes, ImageError> {
+        let failed = |reason: String| ImageError::Failed {
+            image: image.into(),
+            reason,
+        };
+        let request = http::Request::get(path)
+            .header(http::header::ACCEPT, accept)
+            .body(kube::client::Body::empty())
+            .map_err(|error| failed(error.to_string()))?;
+        let response = self
+            .link
+            .client()
+            .send(request)
+            .await
+            .map_err(|error| failed(crate::identity::Chain(&error).to_string()))?;
+        match response.status() {
+            status if status.is_success() => {}
+            http::StatusCode::NOT_FOUND => {
+                return Err(ImageError::NotFound {
+                    image: image.into(),
+                });
+            }
+            status => return Err(failed(format!("the registry answered {status}"))),
+        }
+        match Limited::new(response.into_body(), most).collect().await {
+            Ok(collected) => Ok(collected.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(ImageError::TooLarge {
+                image: image.into(),
+                bytes: most as u64 + 1,
+            }),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    fn path(&self, digest: &str) -> PathBuf {
+        self.folder.join(digest.replacen(':', "/", 1))
+    }
+
+    /// The content of a digest, if it is on disk and sound.
+    async fn cached(&self, wanted: &str) -> Option<Bytes> {
+        if !weft_api::image::is_digest(wanted) {
+            return None;
+        }
+        let path = self.path(wanted);
+        let bytes = Bytes::from(tokio::fs::read(&path).await.ok()?);
+        let (actual, bytes) = digest(bytes).await;
+        if actual == wanted {
+            return Some(bytes);
+        }
+        tracing::warn!(path = %path.display(), "a cached image was damaged and is fetched again");
+        let _ = tokio::fs::remove_file(&path).await;
+        None
+    }
+
+    async fn keep(&self, digest: &str, bytes: &Bytes) -> std::io::Result<()> {
+        let path = self.path(digest);
+        let temporary = path.with_extension(format!("{:08x}", rand::random::<u32>()));
+        tokio::fs::write(&temporary, bytes).await?;
+        tokio::fs::rename(&temporary, &path).await
+    }
+}
+
+/// The layer that is the component: the only one with a Wasm media type, or the first of them.
+fn component_layer(layers: &[Descriptor]) -> Option<&Descriptor> {
+    layers
+        .iter()
+        .find(|layer| COMPONENT_TYPES.contains(&layer.media_type.as_str()))
+}
+
+fn image_id(reference: &RegistryReference, manifest: &str) -> String {
+    match &reference.host {
+        Some(host) => format!("{host}/{}@{manifest}", reference.repository),
+        None => format!("{}@{manifest}", reference.repository),
+    }
+}
+
+/// `sha256:…` of `bytes`, computed off the async threads.
+async fn digest(bytes: Bytes) -> (String, Bytes) {
+    let hash = |bytes: &[u8]| format!("sha256:{:x}", Sha256::digest(bytes));
+    let moved = bytes.clone();
+    match tokio::task::spawn_blocking(move || hash(&moved)).await {
+        Ok(digest) => (digest, bytes),
+        // The pool is shutting down with the process; the answer is still owed.
+        Err(_) => (hash(&bytes), bytes),
+    }
+}
+
+fn foreign_client() -> oci_client::Client {
+    oci_client::Client::new(oci_client::client::ClientConfig::default())
+}
+
+fn foreign(
+    image: &str,
+    host: &str,
+    repository: &str,
+    which: &str,
+) -> Result<oci_client::Reference, ImageError> {
+    let separator = if which.starts_with("sha256:") {
+        '@'
+    } else {
+        ':'
+    };
+    format!("{host}/{repository}{separator}{which}")
+        .parse()
+        .map_err(|error: oci_client::ParseError| ImageError::Failed {
+            image: image.into(),
+            reason: error.to_string(),
+        })
+}
+
+fn foreign_error(image: &str, error: &oci_client::errors::OciDistributionError) -> ImageError {
+    use oci_client::errors::OciDistributionError as Error;
+    match error {
+        Error::ImageManifestNotFoundError(_) => ImageError::NotFound {
+            image: image.into(),
+        },
+        other => ImageError::Failed {
+            image: image.into(),
+            reason: crate::identity::Chain(other).to_string(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(media_type: &str) -> Descriptor {
+        Descriptor {
+            media_type: media_type.into(),
+            digest: String::new(),
+            size: 0,
+            platform: None,
+        }
+    }
+
+    #[test]
+    fn the_component_is_found_among_other_layers() {
+        for (layers, found) in [
+            (vec!["application/wasm"], Some("application/wasm")),
+            (
+                vec![
+                    "application/vnd.oci.image.layer.v1.tar",
+                    "application/vnd.wasm.content.layer.v1+wasm",
+                ],
+                Some("application/vnd.wasm.content.layer.v1+wasm"),
+            ),
+            (vec!["application/vnd.oci.image.layer.v1.tar+gzip"], None),
+            (vec![], None),
+        ] {
+            let layers: Vec<Descriptor> = layers.into_iter().map(layer).collect();
+            assert_eq!(
+                component_layer(&layers).map(|layer| layer.media_type.as_str()),
+                found
+            );
+        }
+    }
+
+    #[test]
+    fn an_image_id_is_the_repository_and_the_manifest() {
+        let Ok(ImageReference::Registry(reference)) = "vote/web:1".parse() else {
+            panic!("a registry reference")
+        };
+        assert_eq!(image_id(&reference, "sha256:ab"), "vote/web@sha256:ab");
+    }
+}

@@ -1,0 +1,300 @@
+//! The agent of one node: makes this node match the pods bound to it.
+//!
+//! ```text
+//! API server ──watch pods──► sync ──► execute (one worker a pod) ──► plan      decides, pure
+//!      ▲                                 │                           translate Pod → WorkloadSpec, pure
+//!      │                                 ├──► image, logs, probes ──► weft_runtime
+//!      │                                 └──► bridge ──► weft_mesh ◄── topology ◄──watch services, endpoints, routes── API server
+//!      └── status, events, heartbeat, identity (certificate requests)            http ◄── logs, metrics ── API server
+//! ```
+//!
+//! It talks to the cluster only through the public API, as any client would, under the node's own certificate. All of it is
+//! control work and runs on the runtime it is called on; guests run on [`weft_runtime::Cores`].
+//!
+//! Invariants: nothing here is authoritative, a restarted agent takes up what the API says; while the server is away, pods
+//! go on as last wished; secrets and keys are never logged.
+//!
+//! Left to others: opening the listeners of mesh and gateway (`weft::node`), scheduling, endpoints.
+
+pub mod addresses;
+pub mod bridge;
+pub mod events;
+pub mod execute;
+pub mod heartbeat;
+pub mod http;
+pub mod identity;
+pub mod image;
+pub mod logs;
+pub mod plan;
+pub mod probes;
+pub mod status;
+pub mod sync;
+pub mod topology;
+pub mod translate;
+
+use crate::addresses::Addresses;
+use crate::events::Recorder;
+use crate::execute::{Node, Registry};
+use crate::heartbeat::{Facts, Heartbeat};
+use crate::identity::{Chain, IdentityError, NodeIdentity, Server, Serving, Workloads};
+use crate::image::Images;
+use crate::logs::Logs;
+use crate::status::Publisher;
+use crate::topology::Topology;
+use parking_lot::Mutex;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use weft_mesh::Mesh;
+use weft_runtime::{Cores, Engine};
+
+/// How long statuses that are still waiting may take when the node goes.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+
+/// What an agent is told.
+pub struct Config {
+    pub server: Server,
+    pub bootstrap_token: Option<String>,
+    pub trust_domain: String,
+    pub facts: Facts,
+    pub data_dir: PathBuf,
+    pub file_images_allowed: bool,
+}
+
+/// Why an agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("obtaining this node's identity")]
+    Identity(#[from] IdentityError),
+    #[error("the node's pod CIDR is unusable")]
+    Cidr(#[from] addresses::CidrError),
+    #[error("preparing {path}")]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("serving the node port")]
+    Serve(#[from] http::ServeError),
+    /// Asked to stop before the node was registered.
+    #[error("stopped before the node was registered")]
+    Stopped,
+}
+
+/// A running agent.
+pub struct Agent {
+    node: Arc<Node>,
+    /// Ends with the pods drained.
+    pods: JoinHandle<()>,
+    /// Everything that must outlive the pods: statuses, events, renewals, the node port.
+    rest: TaskTracker,
+    heartbeat: JoinHandle<()>,
+    stop_pods: CancellationToken,
+    stop_rest: CancellationToken,
+}
+
+impl Agent {
+    /// Registers the node and starts to run its pods. Returns once the node can serve; it reports ready right after.
+    ///
+    /// `listener` is the node port's; mesh and gateway listeners must be served by then.
+    ///
+    /// # Errors
+    /// [`AgentError`]; an unreachable server is waited for, not an error, once the node has a certificate.
+    pub async fn start(
+        config: Config,
+        engine: Engine,
+        cores: Cores,
+        mesh: Mesh,
+        listener: TcpListener,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, AgentError> {
+        let Config {
+            server,
+            bootstrap_token,
+            trust_domain,
+            facts,
+            data_dir,
+            file_images_allowed,
+        } = config;
+        let authority = server.authority.clone();
+        let (own, link) = obtain(
+            server,
+            &facts.name,
+            &data_dir.join("pki"),
+            bootstrap_token.as_deref(),
+            shutdown,
+        )
+        .await?;
+        mesh.identities()
+            .set_roots(&authority)
+            .map_err(|error| IdentityError::Mesh {
+                identity: "the trust bundle".into(),
+                reason: error.to_string(),
+            })?;
+        let serving = Serving::obtain(&link, &facts.name, facts.address).await?;
+        let identities = Workloads::new(link.clone(), mesh.clone());
+        let gateway = identities.claim(mesh.gateway_identity()).await?;
+
+        let folder = |name: &str| data_dir.join(name);
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| AgentError::Folder { path, source }
+        };
+        let logs = Logs::open(&folder("logs")).map_err(at(&folder("logs")))?;
+        let images = Images::open(link.clone(), &folder("images"), file_images_allowed)
+            .map_err(at(&folder("images")))?;
+        let (recorder, writing) = Recorder::new(&facts.name);
+        let publisher = Publisher::new();
+        let topology = Topology::new(&facts.name, &trust_domain);
+
+        let (stop_pods, stop_rest) = (CancellationToken::new(), CancellationToken::new());
+        let rest = TaskTracker::new();
+        rest.spawn(
+            topology
+                .clone()
+                .run(link.clone(), mesh.clone(), stop_rest.clone()),
+        );
+        rest.spawn(publisher.clone().run(link.clone(), stop_rest.clone()));
+        rest.spawn(writing.run(link.clone(), stop_rest.clone()));
+        rest.spawn(own.keep(stop_rest.clone()));
+        rest.spawn(serving.clone().keep(
+            link.clone(),
+            facts.name.clone(),
+            facts.address,
+            stop_rest.clone(),
+        ));
+        rest.spawn({
+            let (identities, stop) = (identities.clone(), stop_rest.clone());
+            async move {
+                // The gateway's identity is held as long as identities are kept at all.
+                let _gateway = gateway;
+                identities.keep(stop).await;
+            }
+        });
+
+        let registered = Heartbeat::register(facts.clone(), link.clone(), shutdown).await;
+        let Some((heartbeat, cidr)) = registered else {
+            stop_rest.cancel();
+            return Err(AgentError::Stopped);
+        };
+        let node = Arc::new(Node {
+            facts: translate::NodeFacts {
+                name: facts.name.clone(),
+                host_ip: facts.address,
+                allocatable_cpu_millis: facts.cpu_millis,
+                allocatable_memory_bytes: facts.memory_bytes,
+            },
+            trust_domain,
+            link,
+            engine,
+            cores,
+            mesh,
+            images,
+            logs,
+            recorder: recorder.clone(),
+            publisher,
+            identities,
+            topology,
+            registry: Registry::default(),
+            addresses: Mutex::new(Addresses::new(&cidr)?),
+            next_core: AtomicUsize::new(0),
+        });
+        rest.spawn({
+            let (node, stop) = (node.clone(), stop_rest.clone());
+            async move {
+                if let Err(error) = http::serve(node, listener, serving, &authority, stop).await {
+                    tracing::error!(error = %Chain(&error), "the node port is not served");
+                }
+            }
+        });
+        recorder.node(
+            &facts.name,
+            events::Severity::Normal,
+            "Starting",
+            format!("Starting weft on {}", facts.name),
+        );
+        let pods = tokio::spawn(sync::run(node.clone(), stop_pods.clone()));
+        let heartbeat = tokio::spawn(heartbeat.run(stop_pods.clone()));
+        Ok(Self {
+            node,
+            pods,
+            rest,
+            heartbeat,
+            stop_pods,
+            stop_rest,
+        })
+    }
+
+    /// The node's readers, for embedders.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Reports the node as not ready, drains its pods, says goodbye.
+    pub async fn stop(self) {
+        let Self {
+            node,
+            pods,
+            rest,
+            heartbeat,
+            stop_pods,
+            stop_rest,
+        } = self;
+        stop_pods.cancel();
+        for task in [heartbeat, pods] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a part of the agent failed");
+            }
+        }
+        let sent = async {
+            while !node.publisher.is_drained() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(FAREWELL_MAX, sent).await.is_err() {
+            tracing::debug!("the last statuses could not be sent");
+        }
+        stop_rest.cancel();
+        rest.close();
+        if tokio::time::timeout(FAREWELL_MAX, rest.wait())
+            .await
+            .is_err()
+        {
+            tracing::debug!("left a part of the agent behind");
+        }
+    }
+}
+
+/// Obtains the node's identity, waiting for a server that is not there yet: nodes and servers start in any order.
+async fn obtain(
+    server: Server,
+    node: &str,
+    folder: &Path,
+    token: Option<&str>,
+    shutdown: &CancellationToken,
+) -> Result<(NodeIdentity, identity::Link), AgentError> {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match NodeIdentity::obtain(server.clone(), node, folder, token).await {
+            Ok(obtained) => return Ok(obtained),
+            Err(IdentityError::Sign { signer, source })
+                if !matches!(*source, kube::Error::Api(_)) =>
+            {
+                let error = IdentityError::Sign { signer, source };
+                tracing::warn!(error = %Chain(&error), "the API server cannot be reached yet");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Err(AgentError::Stopped),
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(Duration::from_secs(3));
+    }
+}

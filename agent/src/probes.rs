@@ -1,0 +1,384 @@
+//! Startup, liveness and readiness probes.
+//!
+//! An HTTP probe is a request to the component, made in memory on one of the cores: no socket, but the same limits and
+//! the same instance policy as any request. A container without probes has no task here.
+//!
+//! Invariants: liveness and readiness begin after startup has succeeded; a result is reported only when it crosses its
+//! threshold; one probe of a container runs at a time and ends at its time limit.
+//!
+//! Left to others: what follows from a result (`plan`).
+
+use crate::plan::ProbeKind;
+use crate::translate;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use k8s_openapi::api::core::v1::{Container, Probe};
+use std::net::IpAddr;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use weft_runtime::{Cores, Workload};
+
+/// One probe, with Kubernetes' defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    pub kind: ProbeKind,
+    pub check: Check,
+    pub initial_delay: Duration,
+    pub period: Duration,
+    pub timeout: Duration,
+    pub success_threshold: u32,
+    pub failure_threshold: u32,
+}
+
+/// What is looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    Http {
+        port: u16,
+        path: String,
+        host: Option<String>,
+        headers: Vec<(String, String)>,
+    },
+    /// Whether the component is served on this port.
+    Tcp { port: u16 },
+}
+
+/// Why a probe cannot be carried out here, as one sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    #[error(
+        "{kind} probe: {what} is not supported, a component has no shell and no sockets; use httpGet or tcpSocket"
+    )]
+    Unsupported { kind: ProbeKind, what: &'static str },
+    #[error("{kind} probe: the container has no port \"{port}\"")]
+    NoPort { kind: ProbeKind, port: String },
+    #[error("{kind} probe: it says neither httpGet nor tcpSocket")]
+    Empty { kind: ProbeKind },
+}
+
+/// The probes of a container.
+///
+/// # Errors
+/// [`ProbeError`], a message for `CreateContainerConfigError`.
+pub fn specs(container: &Container) -> Result<Vec<Spec>, ProbeError> {
+    [
+        (ProbeKind::Startup, &container.startup_probe),
+        (ProbeKind::Liveness, &container.liveness_probe),
+        (ProbeKind::Readiness, &container.readiness_probe),
+    ]
+    .into_iter()
+    .filter_map(|(kind, probe)| probe.as_ref().map(|probe| spec(container, kind, probe)))
+    .collect()
+}
+
+fn spec(container: &Container, kind: ProbeKind, probe: &Probe) -> Result<Spec, ProbeError> {
+    let port = |port: &k8s_openapi::apimachinery::pkg::util::intstr::IntOrString| {
+        translate::port_number(container, port).ok_or_else(|| ProbeError::NoPort {
+            kind,
+            port: match port {
+                k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(number) => {
+                    number.to_string()
+                }
+                k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::String(name) => {
+                    name.clone()
+                }
+            },
+        })
+    };
+    let check = if let Some(get) = &probe.http_get {
+        let path = get
+            .path
+            .clone()
+            .filter(|path| !path.is_empty())
+            .unwrap_or_else(|| "/".to_owned());
+        let headers = get
+            .http_headers
+            .iter()
+            .flatten()
+            .map(|header| (header.name.clone(), header.value.clone()))
+            .collect();
+        Check::Http {
+            port: port(&get.port)?,
+            path: if path.starts_with('/') {
+                path
+            } else {
+                format!("/{path}")
+            },
+            host: get.host.clone(),
+            headers,
+        }
+    } else if let Some(socket) = &probe.tcp_socket {
+        Check::Tcp {
+            port: port(&socket.port)?,
+        }
+    } else if probe.exec.is_some() {
+        return Err(ProbeError::Unsupported { kind, what: "exec" });
+    } else if probe.grpc.is_some() {
+        return Err(ProbeError::Unsupported { kind, what: "grpc" });
+    } else {
+        return Err(ProbeError::Empty { kind });
+    };
+    let seconds = |value: Option<i32>, default: u32, least: u32| {
+        Duration::from_secs(u64::from(
+            value
+                .and_then(|value| u32::try_from(value).ok())
+                .filter(|value| *value >= least)
+                .unwrap_or(default),
+        ))
+    };
+    let count = |value: Option<i32>, default: u32| {
+        value
+            .and_then(|value| u32::try_from(value).ok())
+            .filter(|value| *value >= 1)
+            .unwrap_or(default)
+    };
+    Ok(Spec {
+        kind,
+        check,
+        initial_delay: seconds(probe.initial_delay_seconds, 0, 0),
+        period: seconds(probe.period_seconds, 10, 1),
+        timeout: seconds(probe.timeout_seconds, 1, 1),
+        success_threshold: if kind == ProbeKind::Readiness {
+            count(probe.success_threshold, 1)
+        } else {
+            1
+        },
+        failure_threshold: count(probe.failure_threshold, 3),
+    })
+}
+
+/// Counts results in a row against the thresholds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    healthy: bool,
+    row: u32,
+    reported: Option<bool>,
+}
+
+impl Tally {
+    /// Takes one result; answers with the verdict if it is new.
+    pub fn take(&mut self, healthy: bool, spec: &Spec) -> Option<bool> {
+        self.row = if self.healthy == healthy {
+            self.row.saturating_add(1)
+        } else {
+            1
+        };
+        self.healthy = healthy;
+        let threshold = if healthy {
+            spec.success_threshold
+        } else {
+            spec.failure_threshold
+        };
+        if self.row < threshold || self.reported == Some(healthy) {
+            return None;
+        }
+        self.reported = Some(healthy);
+        Some(healthy)
+    }
+}
+
+/// A verdict or a single failure, on its way to the pod's worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The probe crossed its threshold.
+    Verdict { kind: ProbeKind, healthy: bool },
+    /// One probe failed; worth an event, decides nothing.
+    Failed { kind: ProbeKind, message: String },
+}
+
+/// What is probed.
+#[derive(Clone)]
+pub struct Target {
+    pub workload: Option<Workload>,
+    pub ip: IpAddr,
+    pub port: u16,
+    pub cores: Cores,
+    /// On which core requests run.
+    pub core: usize,
+}
+
+/// Probes until `stop`. `report` must not block for long.
+pub async fn run<F, R>(specs: Vec<Spec>, target: Target, report: F, stop: CancellationToken)
+where
+    F: Fn(Report) -> R,
+    R: Future<Output = ()>,
+{
+    let probing = async {
+        let (startup, rest): (Vec<Spec>, Vec<Spec>) = specs
+            .into_iter()
+            .partition(|spec| spec.kind == ProbeKind::Startup);
+        for spec in &startup {
+            // Ends with success; failure has the container stopped, and this task with it.
+            repeat(spec, &target, &report, true).await;
+        }
+        futures::future::join_all(
+            rest.iter()
+                .map(|spec| repeat(spec, &target, &report, false)),
+        )
+        .await;
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = probing => {}
+    }
+}
+
+async fn repeat<F, R>(spec: &Spec, target: &Target, report: &F, until_success: bool)
+where
+    F: Fn(Report) -> R,
+    R: Future<Output = ()>,
+{
+    let mut tally = Tally::default();
+    tokio::time::sleep(spec.initial_delay).await;
+    let mut ticks = tokio::time::interval(spec.period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let result = match tokio::time::timeout(
+            spec.timeout,
+            check(&spec.check, target, spec.timeout),
+        )
+        .await
+        {
+            Ok(result) => result,
+            Err(_) => Err(format!("no answer within {:?}", spec.timeout)),
+        };
+        let healthy = result.is_ok();
+        if let Err(message) = result {
+            report(Report::Failed {
+                kind: spec.kind,
+                message,
+            })
+            .await;
+        }
+        if let Some(healthy) = tally.take(healthy, spec) {
+            report(Report::Verdict {
+                kind: spec.kind,
+                healthy,
+            })
+            .await;
+        }
+        if until_success && healthy {
+            return;
+        }
+    }
+}
+
+async fn check(check: &Check, target: &Target, timeout: Duration) -> Result<(), String> {
+    let refused = |port: u16| format!("dial tcp {}:{port}: connect: connection refused", target.ip);
+    let port = match check {
+        Check::Http { port, .. } | Check::Tcp { port } => *port,
+    };
+    let Some(workload) = target.workload.clone().filter(|_| port == target.port) else {
+        return Err(refused(port));
+    };
+    let Check::Http {
+        path,
+        host,
+        headers,
+        ..
+    } = check
+    else {
+        return Ok(());
+    };
+    let authority = match host {
+        Some(host) if !host.is_empty() => host.clone(),
+        _ => format!("{}:{port}", target.ip),
+    };
+    let mut request = Request::get(format!("http://{authority}{path}"))
+        .header(http::header::HOST, &authority)
+        .header(http::header::USER_AGENT, "kube-probe/1.37");
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    let mut request = request
+        .body(weft_runtime::body::full(Bytes::new()))
+        .map_err(|error| error.to_string())?;
+    request.extensions_mut().insert(weft_runtime::CallContext {
+        deadline: std::time::Instant::now().checked_add(timeout),
+        ..Default::default()
+    });
+    // Guests run on cores only; this task merely waits.
+    let call = target.cores.spawn_on(target.core, async move {
+        workload
+            .call(request)
+            .await
+            .map(|response| response.status())
+    });
+    match call.await {
+        Ok(Ok(status)) if (StatusCode::OK..StatusCode::BAD_REQUEST).contains(&status) => Ok(()),
+        Ok(Ok(status)) => Err(format!(
+            "HTTP probe failed with statuscode: {}",
+            status.as_u16()
+        )),
+        Ok(Err(error)) => Err(format!("Get \"http://{authority}{path}\": {error}")),
+        Err(_) => Err("the node is shutting down".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn container(probe: serde_json::Value) -> Container {
+        serde_json::from_value(json!({"name": "web", "ports": [{"name": "http", "containerPort": 8080}], "readinessProbe": probe})).expect("a container")
+    }
+
+    #[test]
+    fn a_probe_gets_kubernetes_defaults() {
+        let specs = specs(&container(json!({"httpGet": {"port": "http"}}))).expect("a probe");
+        assert_eq!(
+            specs,
+            [Spec {
+                kind: ProbeKind::Readiness,
+                check: Check::Http {
+                    port: 8080,
+                    path: "/".into(),
+                    host: None,
+                    headers: vec![]
+                },
+                initial_delay: Duration::ZERO,
+                period: Duration::from_secs(10),
+                timeout: Duration::from_secs(1),
+                success_threshold: 1,
+                failure_threshold: 3,
+            }]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_probed_is_refused_with_a_sentence() {
+        let text: Vec<String> = [
+            json!({"exec": {"command": ["true"]}}),
+            json!({"tcpSocket": {"port": "nope"}}),
+            json!({}),
+        ]
+        .into_iter()
+        .map(|probe| specs(&container(probe)).expect_err("refused").to_string())
+        .collect();
+        insta::assert_snapshot!(text.join("\n"), @r#"
+        Readiness probe: exec is not supported, a component has no shell and no sockets; use httpGet or tcpSocket
+        Readiness probe: the container has no port "nope"
+        Readiness probe: it says neither httpGet nor tcpSocket
+        "#);
+    }
+
+    #[test]
+    fn verdicts_come_at_the_threshold_and_once() {
+        let spec = &specs(&container(
+            json!({"httpGet": {"port": 8080}, "successThreshold": 2, "failureThreshold": 2}),
+        ))
+        .expect("a probe")[0];
+        let mut tally = Tally::default();
+        let verdicts: Vec<Option<bool>> = [true, true, true, false, true, false, false, false]
+            .into_iter()
+            .map(|healthy| tally.take(healthy, spec))
+            .collect();
+        assert_eq!(
+            verdicts,
+            [None, Some(true), None, None, None, None, Some(false), None]
+        );
+    }
+}

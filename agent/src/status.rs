@@ -1,0 +1,812 @@
+//! What this node says about its pods.
+//!
+//! [`pod_status`] is pure: from the Pod, its [`PodState`] and the time to the `status` that Kubernetes' kubelet would report,
+//! word for word where `kubectl` or a controller reads the word. [`Publisher`] sends it, through the status subresource only.
+//!
+//! Invariants: a condition's `lastTransitionTime` moves only when its status does; conditions of others (readiness gates,
+//! `DisruptionTarget`) are carried over; of several statuses waiting for one pod only the newest is sent.
+
+use crate::plan::{
+    Ended, PULL_ERROR_SHOWN, Phase, PodState, Role, Stage, StartFailure, Wanted, later,
+};
+use crate::translate;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{Api, Patch, PatchParams};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use weft_api::Quantity;
+
+/// Conditions this node writes; all others on a pod are somebody else's.
+const OWN_CONDITIONS: [&str; 5] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+];
+
+/// The status of `pod` at `now`.
+///
+/// `conditions` are those last reported, the source of transition times.
+pub fn pod_status(
+    pod: &Pod,
+    wanted: &Wanted,
+    state: &PodState,
+    conditions: &[PodCondition],
+    ip: Option<IpAddr>,
+    host_ip: IpAddr,
+    now: Timestamp,
+) -> PodStatus {
+    let containers = translate::containers(pod);
+    let mut init_statuses = Vec::new();
+    let mut main_statuses = Vec::new();
+    let initialized = initialized(wanted, state);
+    for (index, (container, role)) in containers.iter().enumerate() {
+        let Some(current) = state.containers.get(index) else {
+            break;
+        };
+        let status = container_status(pod, container, *role, current, initialized, now);
+        if *role == Role::Main {
+            &mut main_statuses
+        } else {
+            &mut init_statuses
+        }
+        .push(status);
+    }
+    let (phase, reason, message) = phase(wanted, state);
+    let draining = !matches!(state.stage, Stage::Active) && wanted.kill_at.is_none();
+    let over = matches!(phase, "Succeeded" | "Failed");
+    let unready: Vec<&str> = main_statuses
+        .iter()
+        .filter(|status| !status.ready)
+        .map(|status| status.name.as_str())
+        .collect();
+    let unstarted: Vec<&str> = unfinished_init(wanted, state);
+
+    let gates = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.readiness_gates.as_deref())
+        .unwrap_or_default();
+    let carried: Vec<PodCondition> = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+        .filter(|condition| !OWN_CONDITIONS.contains(&condition.type_.as_str()))
+        .cloned()
+        .collect();
+    let closed_gate = gates.iter().find(|gate| {
+        !carried
+            .iter()
+            .any(|condition| condition.type_ == gate.condition_type && condition.status == "True")
+    });
+
+    let verdict = |good: bool, reason: &str, message: String| {
+        if good {
+            (true, None, None)
+        } else {
+            (false, Some(reason.to_owned()), Some(message))
+        }
+    };
+    let containers_ready = match phase {
+        "Succeeded" => (false, Some("PodCompleted".to_owned()), None),
+        "Failed" => (false, Some("PodFailed".to_owned()), None),
+        _ if draining => (
+            false,
+            Some("NodeShutdown".to_owned()),
+            Some("the node is shutting down".to_owned()),
+        ),
+        _ => verdict(
+            unready.is_empty() && initialized,
+            "ContainersNotReady",
+            format!("containers with unready status: [{}]", unready.join(" ")),
+        ),
+    };
+    let ready = match (&containers_ready, closed_gate) {
+        ((true, ..), Some(gate)) => (
+            false,
+            Some("ReadinessGatesNotReady".to_owned()),
+            Some(format!(
+                "corresponding condition of pod readiness gate \"{}\" does not exist or is not \"True\".",
+                gate.condition_type
+            )),
+        ),
+        _ => containers_ready.clone(),
+    };
+    let initialized = match phase {
+        "Succeeded" => (true, Some("PodCompleted".to_owned()), None),
+        _ => verdict(
+            initialized,
+            "ContainersNotInitialized",
+            format!(
+                "containers with incomplete status: [{}]",
+                unstarted.join(" ")
+            ),
+        ),
+    };
+    let verdicts = [
+        (
+            "PodReadyToStartContainers",
+            (ip.is_some() && !over, None, None),
+        ),
+        ("Initialized", initialized),
+        ("Ready", ready),
+        ("ContainersReady", containers_ready),
+        ("PodScheduled", (true, None, None)),
+    ];
+    let mut next: Vec<PodCondition> = verdicts
+        .into_iter()
+        .map(|(type_, (good, reason, message))| {
+            let status = if good { "True" } else { "False" };
+            let since = conditions
+                .iter()
+                .chain(
+                    pod.status
+                        .iter()
+                        .flat_map(|status| status.conditions.iter().flatten()),
+                )
+                .find(|condition| condition.type_ == type_)
+                .filter(|condition| condition.status == status)
+                .and_then(|condition| condition.last_transition_time.clone())
+                .unwrap_or(Time(now));
+            PodCondition {
+                type_: type_.into(),
+                status: status.into(),
+                reason,
+                message,
+                last_transition_time: Some(since),
+                last_probe_time: None,
+                observed_generation: pod.metadata.generation,
+            }
+        })
+        .collect();
+    next.extend(carried);
+    let ip = ip.map(|ip| ip.to_string());
+    PodStatus {
+        phase: Some(phase.into()),
+        reason,
+        message,
+        conditions: Some(next),
+        observed_generation: pod.metadata.generation,
+        host_ip: Some(host_ip.to_string()),
+        host_ips: Some(vec![HostIP {
+            ip: host_ip.to_string(),
+        }]),
+        pod_ip: ip.clone(),
+        pod_ips: ip.map(|ip| vec![PodIP { ip }]),
+        start_time: Some(Time(state.started_at)),
+        qos_class: Some(qos_class(pod).into()),
+        init_container_statuses: (!init_statuses.is_empty()).then_some(init_statuses),
+        container_statuses: Some(main_statuses),
+        ..PodStatus::default()
+    }
+}
+
+fn initialized(wanted: &Wanted, state: &PodState) -> bool {
+    unfinished_init(wanted, state).is_empty()
+}
+
+fn unfinished_init<'a>(wanted: &'a Wanted, state: &PodState) -> Vec<&'a str> {
+    wanted
+        .containers
+        .iter()
+        .zip(&state.containers)
+        .filter(|(wish, container)| match wish.role {
+            Role::Main => false,
+            Role::Init => {
+                !matches!(&container.phase, Phase::Ended(ended) if ended.exit.succeeded())
+            }
+            Role::Sidecar => {
+                !matches!(
+                    container.phase,
+                    Phase::Running { started: true, .. } | Phase::Stopping { .. } | Phase::Ended(_)
+                ) && container.last.is_none()
+            }
+        })
+        .map(|(wish, _)| wish.name.as_str())
+        .collect()
+}
+
+/// The pod's phase with the reason and message that go with it.
+fn phase(wanted: &Wanted, state: &PodState) -> (&'static str, Option<String>, Option<String>) {
+    if let Stage::Failed { reason, message } = &state.stage {
+        return ("Failed", Some((*reason).to_owned()), Some(message.clone()));
+    }
+    let mut running = false;
+    let mut waiting = false;
+    let mut failed = false;
+    let mut open = false;
+    for (wish, container) in wanted.containers.iter().zip(&state.containers) {
+        match (&container.phase, wish.role) {
+            (Phase::Ended(ended), Role::Init) if !ended.exit.succeeded() => {
+                return ("Failed", None, None);
+            }
+            (Phase::Ended(_), Role::Init) | (_, Role::Sidecar) => {}
+            (_, Role::Init) => return ("Pending", None, None),
+            (Phase::Ended(ended), Role::Main) => failed |= !ended.exit.succeeded(),
+            (
+                Phase::Running { .. } | Phase::Stopping { .. } | Phase::BackingOff { .. },
+                Role::Main,
+            ) => {
+                running = true;
+                open = true;
+            }
+            (Phase::Waiting | Phase::Starting | Phase::Retrying { .. }, Role::Main) => {
+                open = true;
+                if container.last.is_some() {
+                    running = true;
+                } else {
+                    waiting = true;
+                }
+            }
+        }
+    }
+    let phase = match (waiting, running, open, failed) {
+        (true, ..) => "Pending",
+        (false, true, ..) => "Running",
+        (false, false, true, _) => "Pending",
+        (false, false, false, true) => "Failed",
+        (false, false, false, false) => "Succeeded",
+    };
+    (phase, None, None)
+}
+
+fn container_status(
+    pod: &Pod,
+    container: &Container,
+    role: Role,
+    current: &crate::plan::ContainerState,
+    initialized: bool,
+    now: Timestamp,
+) -> ContainerStatus {
+    let waiting = |reason: &str, message: Option<String>| ContainerState {
+        waiting: Some(ContainerStateWaiting {
+            reason: Some(reason.into()),
+            message,
+        }),
+        ..ContainerState::default()
+    };
+    let image = container.image.clone().unwrap_or_default();
+    let not_yet = if role == Role::Main && !initialized || role != Role::Main {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    };
+    let mut last = current.last.clone();
+    let mut ready = false;
+    let mut started = false;
+    let state = match &current.phase {
+        Phase::Waiting => waiting(not_yet, None),
+        Phase::Starting => match &current.last {
+            // Between two runs the kubelet shows the one that ended.
+            Some(ended) => terminated(ended),
+            None => waiting(
+                if role == Role::Main {
+                    "ContainerCreating"
+                } else {
+                    "PodInitializing"
+                },
+                None,
+            ),
+        },
+        Phase::Retrying {
+            failure,
+            message,
+            attempt,
+            failed_at,
+            ..
+        } => {
+            let settled = *attempt > 1 || later(*failed_at, PULL_ERROR_SHOWN) <= now;
+            match failure {
+                StartFailure::Image if settled => waiting(
+                    "ImagePullBackOff",
+                    Some(format!(
+                        "Back-off pulling image \"{image}\": ErrImagePull: {message}"
+                    )),
+                ),
+                StartFailure::Image => waiting("ErrImagePull", Some(message.clone())),
+                StartFailure::ImageName => waiting("InvalidImageName", Some(message.clone())),
+                StartFailure::ImageNever => waiting("ErrImageNeverPull", Some(message.clone())),
+                StartFailure::Config => {
+                    waiting("CreateContainerConfigError", Some(message.clone()))
+                }
+                StartFailure::Create => waiting("CreateContainerError", Some(message.clone())),
+            }
+        }
+        Phase::Running {
+            since,
+            started: up,
+            ready: is_ready,
+            ..
+        } => {
+            ready = if role == Role::Init { false } else { *is_ready };
+            started = *up;
+            ContainerState {
+                running: Some(ContainerStateRunning {
+                    started_at: Some(Time(*since)),
+                }),
+                ..ContainerState::default()
+            }
+        }
+        Phase::Stopping { since, .. } => ContainerState {
+            running: Some(ContainerStateRunning {
+                started_at: Some(Time(*since)),
+            }),
+            ..ContainerState::default()
+        },
+        Phase::BackingOff { pause, ended, .. } if pause.is_zero() => terminated(ended),
+        Phase::BackingOff { pause, ended, .. } => {
+            last = Some(ended.clone());
+            let (name, namespace, uid) = (
+                translate::pod_name(pod),
+                translate::namespace(pod),
+                translate::uid(pod),
+            );
+            let message = format!(
+                "back-off {} restarting failed container={} pod={name}_{namespace}({uid})",
+                go_duration(*pause),
+                container.name
+            );
+            waiting("CrashLoopBackOff", Some(message))
+        }
+        Phase::Ended(ended) => {
+            ready = role == Role::Init && ended.exit.succeeded();
+            terminated(ended)
+        }
+    };
+    ContainerStatus {
+        name: container.name.clone(),
+        image,
+        image_id: current.image_id.clone(),
+        container_id: current.container_id.clone(),
+        ready,
+        restart_count: i32::try_from(current.restarts).unwrap_or(i32::MAX),
+        started: Some(started),
+        state: Some(state),
+        last_state: Some(last.as_ref().map(terminated).unwrap_or_default()),
+        ..ContainerStatus::default()
+    }
+}
+
+fn terminated(ended: &Ended) -> ContainerState {
+    ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            exit_code: ended.exit.code,
+            reason: Some(ended.exit.reason.clone()),
+            message: ended.exit.message.clone(),
+            started_at: ended.started_at.map(Time),
+            finished_at: Some(Time(ended.finished_at)),
+            container_id: ended.container_id.clone(),
+            signal: None,
+        }),
+        ..ContainerState::default()
+    }
+}
+
+/// `10s`, `1m20s`, `5m0s`: as Go prints a duration of whole seconds.
+fn go_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if seconds < 60 {
+        format!("{seconds}s")
+    } else {
+        format!("{}m{}s", seconds / 60, seconds % 60)
+    }
+}
+
+/// `Guaranteed`, `Burstable` or `BestEffort`, by Kubernetes' rule.
+pub fn qos_class(pod: &Pod) -> &'static str {
+    let mut any = false;
+    let mut guaranteed = true;
+    for (container, _) in translate::containers(pod) {
+        for resource in ["cpu", "memory"] {
+            let amount = |map: &Option<
+                std::collections::BTreeMap<
+                    String,
+                    k8s_openapi::apimachinery::pkg::api::resource::Quantity,
+                >,
+            >| {
+                map.as_ref()
+                    .and_then(|map| map.get(resource))
+                    .and_then(|text| Quantity::parse(&text.0).ok())
+                    .filter(|amount| !amount.is_zero())
+            };
+            let limit = container
+                .resources
+                .as_ref()
+                .and_then(|resources| amount(&resources.limits));
+            let request = container
+                .resources
+                .as_ref()
+                .and_then(|resources| amount(&resources.requests))
+                .or(limit);
+            any |= limit.is_some() || request.is_some();
+            guaranteed &= limit.is_some() && limit == request;
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+/// How many status writes are under way at once: enough to keep the server busy after a mass restart, few enough to be fair.
+const WRITES_AT_ONCE: usize = 8;
+/// Pause after a failed write; the newest status is sent then.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Sends pod statuses; one slot a pod, so its memory is bounded by the number of pods.
+#[derive(Clone)]
+pub struct Publisher {
+    waiting: Arc<parking_lot::Mutex<HashMap<String, Pending>>>,
+    wake: Arc<Notify>,
+}
+
+#[derive(Clone)]
+struct Pending {
+    namespace: String,
+    name: String,
+    status: PodStatus,
+}
+
+impl Publisher {
+    /// A publisher; [`Publisher::run`] must be spawned for anything to be sent.
+    pub fn new() -> Self {
+        Self {
+            waiting: Arc::default(),
+            wake: Arc::new(Notify::new()),
+        }
+    }
+
+    /// Hands over the newest status of a pod; replaces one that has not been sent yet.
+    pub fn publish(&self, pod: &Pod, status: PodStatus) {
+        let pending = Pending {
+            namespace: translate::namespace(pod).into(),
+            name: translate::pod_name(pod).into(),
+            status,
+        };
+        self.waiting
+            .lock()
+            .insert(translate::uid(pod).to_owned(), pending);
+        self.wake.notify_one();
+    }
+
+    /// Forgets what is waiting for a pod that no longer exists.
+    pub fn forget(&self, uid: &str) {
+        self.waiting.lock().remove(uid);
+    }
+
+    /// Whether everything handed over has been taken up for sending.
+    pub fn is_drained(&self) -> bool {
+        self.waiting.lock().is_empty()
+    }
+
+    /// Sends until `shutdown`. `client` is asked for anew for each write, because certificates are renewed.
+    pub async fn run(
+        self,
+        link: crate::identity::Link,
+        shutdown: tokio_util::sync::CancellationToken,
+    ) {
+        let mut writes = tokio::task::JoinSet::new();
+        // A pod whose write is under way must not have an older status overtake a newer one.
+        let mut busy: std::collections::HashSet<String> = std::collections::HashSet::new();
+        loop {
+            while writes.len() < WRITES_AT_ONCE {
+                let next = {
+                    let mut waiting = self.waiting.lock();
+                    let uid = waiting.keys().find(|uid| !busy.contains(*uid)).cloned();
+                    uid.and_then(|uid| waiting.remove(&uid).map(|pending| (uid, pending)))
+                };
+                let Some((uid, pending)) = next else { break };
+                busy.insert(uid.clone());
+                let (client, waiting) = (link.client(), self.waiting.clone());
+                writes.spawn(async move {
+                    if let Err(error) = write(client, &uid, &pending).await {
+                        tracing::debug!(pod = %pending.name, namespace = %pending.namespace, %error, "status write failed, will be repeated");
+                        tokio::time::sleep(RETRY_PAUSE).await;
+                        waiting.lock().entry(uid.clone()).or_insert(pending);
+                    }
+                    uid
+                });
+            }
+            tokio::select! {
+                biased;
+                Some(done) = writes.join_next(), if !writes.is_empty() => {
+                    if let Ok(uid) = done {
+                        busy.remove(&uid);
+                    }
+                }
+                () = self.wake.notified() => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+}
+
+impl Default for Publisher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+async fn write(client: kube::Client, uid: &str, pending: &Pending) -> Result<(), kube::Error> {
+    let mut status = match serde_json::to_value(&pending.status) {
+        Ok(serde_json::Value::Object(status)) => status,
+        _ => return Ok(()),
+    };
+    // A merge patch keeps what it does not name, so that what ceased to be must be named as null.
+    for field in [
+        "reason",
+        "message",
+        "podIP",
+        "podIPs",
+        "initContainerStatuses",
+    ] {
+        status.entry(field).or_insert(serde_json::Value::Null);
+    }
+    let patch = serde_json::json!({ "metadata": { "uid": uid }, "status": status });
+    let api: Api<Pod> = Api::namespaced(client, &pending.namespace);
+    match api
+        .patch_status(
+            &pending.name,
+            &PatchParams::default(),
+            &Patch::Merge(&patch),
+        )
+        .await
+    {
+        Ok(_) => Ok(()),
+        // Gone, or another pod of the same name, or refused for good: nobody waits for this status.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
+            tracing::debug!(pod = %pending.name, namespace = %pending.namespace, message = %status.message, "status not taken");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Event, Exit, step};
+    use serde_json::json;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + seconds).expect("in range")
+    }
+
+    fn pod(spec: serde_json::Value) -> Pod {
+        serde_json::from_value(
+            json!({"metadata": {"name": "web-1", "namespace": "vote", "uid": "u"}, "spec": spec}),
+        )
+        .expect("a pod")
+    }
+
+    /// The status as `kubectl get pod` would show it, with the true conditions.
+    fn show(pod: &Pod, state: &PodState, now: i64) -> String {
+        let wanted = Wanted::from_pod(pod);
+        let ip = "10.42.0.5".parse().ok();
+        let status = pod_status(
+            pod,
+            &wanted,
+            state,
+            &[],
+            ip,
+            "127.0.0.1".parse().expect("an address"),
+            at(now),
+        );
+        let containers: Vec<String> = status
+            .init_container_statuses
+            .iter()
+            .flatten()
+            .chain(status.container_statuses.iter().flatten())
+            .map(|container| {
+                let state = container.state.clone().unwrap_or_default();
+                let word = match (state.waiting, state.running, state.terminated) {
+                    (Some(waiting), ..) => waiting.reason.unwrap_or_default(),
+                    (_, Some(_), _) => "running".into(),
+                    (.., Some(ended)) => {
+                        format!("{}({})", ended.reason.unwrap_or_default(), ended.exit_code)
+                    }
+                    _ => "?".into(),
+                };
+                format!(
+                    "{} {word} x{}{}",
+                    container.name,
+                    container.restart_count,
+                    if container.ready { " ready" } else { "" }
+                )
+            })
+            .collect();
+        let good: Vec<String> = status
+            .conditions
+            .iter()
+            .flatten()
+            .filter(|c| c.status == "True")
+            .map(|c| c.type_.clone())
+            .collect();
+        format!(
+            "{} [{}] {}",
+            status.phase.unwrap_or_default(),
+            containers.join(", "),
+            good.join(" ")
+        )
+    }
+
+    fn play(pod: &Pod, script: Vec<(i64, Event)>) -> String {
+        let wanted = Wanted::from_pod(pod);
+        let mut state = PodState::new(&wanted, at(0));
+        let mut lines = vec![show(pod, &state, 0)];
+        for (second, event) in script {
+            step(&mut state, &wanted, event, at(second));
+            lines.push(show(pod, &state, second));
+        }
+        lines.join("\n")
+    }
+
+    fn started(container: usize) -> Event {
+        Event::Started {
+            container,
+            serving: true,
+            image_id: "i".into(),
+            container_id: "c".into(),
+        }
+    }
+
+    fn ended(container: usize, code: i32, reason: &str) -> Event {
+        Event::Ended {
+            container,
+            exit: Exit {
+                code,
+                reason: reason.into(),
+                message: None,
+            },
+        }
+    }
+
+    #[test]
+    fn a_service_comes_up_crashes_and_backs_off() {
+        let pod = pod(json!({"containers": [{"name": "web", "image": "vote/web:1"}]}));
+        let text = play(
+            &pod,
+            vec![
+                (0, Event::Tick),
+                (1, started(0)),
+                (2, ended(0, 137, "OOMKilled")),
+                (3, started(0)),
+                (4, ended(0, 134, "Error")),
+                (14, Event::Tick),
+                (15, started(0)),
+            ],
+        );
+        insta::assert_snapshot!(text, @r"
+        Pending [web ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Running [web running x0 ready] PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
+        Running [web OOMKilled(137) x1] PodReadyToStartContainers Initialized PodScheduled
+        Running [web running x1 ready] PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
+        Running [web CrashLoopBackOff x1] PodReadyToStartContainers Initialized PodScheduled
+        Running [web Error(134) x2] PodReadyToStartContainers Initialized PodScheduled
+        Running [web running x2 ready] PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
+        ");
+    }
+
+    #[test]
+    fn a_job_with_an_init_container_succeeds() {
+        let pod = pod(json!({
+            "restartPolicy": "Never",
+            "initContainers": [{"name": "prepare", "image": "a"}],
+            "containers": [{"name": "work", "image": "b"}],
+        }));
+        let text = play(
+            &pod,
+            vec![
+                (0, Event::Tick),
+                (1, started(0)),
+                (2, ended(0, 0, "Completed")),
+                (3, started(1)),
+                (4, ended(1, 0, "Completed")),
+            ],
+        );
+        insta::assert_snapshot!(text, @r"
+        Pending [prepare PodInitializing x0, work PodInitializing x0] PodReadyToStartContainers PodScheduled
+        Pending [prepare PodInitializing x0, work PodInitializing x0] PodReadyToStartContainers PodScheduled
+        Pending [prepare running x0, work PodInitializing x0] PodReadyToStartContainers PodScheduled
+        Pending [prepare Completed(0) x0 ready, work ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Running [prepare Completed(0) x0 ready, work running x0 ready] PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
+        Succeeded [prepare Completed(0) x0 ready, work Completed(0) x0] Initialized PodScheduled
+        ");
+    }
+
+    #[test]
+    fn a_missing_image_is_an_error_first_and_a_back_off_after() {
+        let pod = pod(json!({"containers": [{"name": "web", "image": "vote/nope:1"}]}));
+        let failed = || Event::StartFailed {
+            container: 0,
+            failure: StartFailure::Image,
+            message: "not found".into(),
+        };
+        let text = play(
+            &pod,
+            vec![
+                (0, Event::Tick),
+                (1, failed()),
+                (4, Event::Tick),
+                (11, Event::Tick),
+                (12, failed()),
+            ],
+        );
+        insta::assert_snapshot!(text, @r"
+        Pending [web ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web ErrImagePull x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web ImagePullBackOff x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web ImagePullBackOff x0] PodReadyToStartContainers Initialized PodScheduled
+        ");
+    }
+
+    #[test]
+    fn quality_of_service() {
+        for (resources, class) in [
+            (json!({}), "BestEffort"),
+            (json!({"requests": {"cpu": "1"}}), "Burstable"),
+            (
+                json!({"limits": {"cpu": "1", "memory": "1Gi"}}),
+                "Guaranteed",
+            ),
+            (
+                json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}),
+                "Burstable",
+            ),
+        ] {
+            assert_eq!(
+                qos_class(&pod(
+                    json!({"containers": [{"name": "a", "resources": resources}]})
+                )),
+                class,
+                "{resources}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_transition_time_moves_only_with_its_status() {
+        let pod = pod(json!({"containers": [{"name": "web"}]}));
+        let wanted = Wanted::from_pod(&pod);
+        let mut state = PodState::new(&wanted, at(0));
+        let status = |state: &PodState, before: &[PodCondition], now| {
+            pod_status(
+                &pod,
+                &wanted,
+                state,
+                before,
+                None,
+                "127.0.0.1".parse().expect("an address"),
+                at(now),
+            )
+            .conditions
+            .unwrap_or_default()
+        };
+        let since = |conditions: &[PodCondition], type_: &str| {
+            conditions
+                .iter()
+                .find(|c| c.type_ == type_)
+                .and_then(|c| c.last_transition_time.clone())
+                .map(|time| time.0)
+        };
+        let first = status(&state, &[], 0);
+        step(&mut state, &wanted, Event::Tick, at(5));
+        step(&mut state, &wanted, started(0), at(5));
+        let second = status(&state, &first, 5);
+        assert_eq!(since(&second, "Initialized"), Some(at(0)));
+        assert_eq!(since(&second, "Ready"), Some(at(5)));
+    }
+}

@@ -1,0 +1,1016 @@
+//! From a container of a Pod to what the runtime is asked to host.
+//!
+//! [`container`] takes the Pod, its container, the ConfigMaps and Secrets it names, the Services of its namespace and the facts
+//! of this node, and answers with a [`WorkloadSpec`] or with the sentence that `CreateContainerConfigError` shows.
+//! Pure: equal input, equal specification. [`references`] says beforehand which objects must be fetched.
+//!
+//! Invariants: the order of precedence is Kubernetes' (service variables, then `envFrom`, then `env`); a reference that is
+//! not optional and does not resolve is an error; values of Secrets never reach a message.
+//!
+//! Left to others: fetching (`execute`), limits the engine itself imposes (`weft_runtime`).
+
+use crate::plan::Role;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, EnvVarSource, ObjectFieldSelector, Pod, ResourceFieldSelector, Secret,
+    Service,
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+use weft_api::{Quantity, annotation};
+
+/// Memory a container may use when it sets no limit: enough for any sane component, far from a node's.
+pub const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
+/// Smallest memory limit that can be kept: one 64 KiB page of linear memory and the tables beside it.
+pub const MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// Wall-clock limit of one request when the pod sets none.
+pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// The port an HTTP component is served on when its container declares none.
+pub const PORT_DEFAULT: u16 = 80;
+
+/// How instances of a component are reused, as the annotations ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// What the component's world has as default.
+    Default,
+    PerRequest,
+    Pooled {
+        max_requests: u32,
+        max_concurrent: u32,
+    },
+}
+
+/// Which world to use of a component that exports both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum World {
+    Http,
+    Command,
+}
+
+/// What the runtime is asked to host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadSpec {
+    /// `namespace/pod/container`, for logs and metrics.
+    pub name: String,
+    pub env: Vec<(String, String)>,
+    /// `argv`, program name first.
+    pub args: Vec<String>,
+    pub memory_bytes: u64,
+    pub cpu_millis: Option<u32>,
+    pub request_timeout: Duration,
+    pub isolation: Isolation,
+    /// `None`: HTTP if the component exports it.
+    pub world: Option<World>,
+    pub port: u16,
+}
+
+/// What this node adds to a translation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFacts {
+    pub name: String,
+    pub host_ip: IpAddr,
+    pub allocatable_cpu_millis: u64,
+    pub allocatable_memory_bytes: u64,
+}
+
+/// ConfigMaps and Secrets by name, in the pod's namespace. A name that was asked for and is absent does not exist.
+#[derive(Clone, Debug, Default)]
+pub struct Configuration {
+    pub config_maps: BTreeMap<String, ConfigMap>,
+    pub secrets: BTreeMap<String, Secret>,
+}
+
+/// The objects a container's environment names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct References {
+    pub config_maps: BTreeSet<String>,
+    pub secrets: BTreeSet<String>,
+}
+
+/// Why a container cannot be configured, as one sentence for its status.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{kind} \"{name}\" not found")]
+    Missing { kind: &'static str, name: String },
+    #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
+    MissingKey {
+        kind: &'static str,
+        namespace: String,
+        name: String,
+        key: String,
+    },
+    #[error(
+        "key {key} in {kind} {namespace}/{name} is not UTF-8 text, so it cannot be an environment variable"
+    )]
+    NotText {
+        kind: &'static str,
+        namespace: String,
+        name: String,
+        key: String,
+    },
+    #[error("environment variable {variable}: unsupported fieldPath \"{path}\"")]
+    FieldPath { variable: String, path: String },
+    #[error("environment variable {variable}: unsupported resource \"{resource}\"")]
+    Resource { variable: String, resource: String },
+    #[error("environment variable {variable}: {what} is not supported by this node")]
+    Source {
+        variable: String,
+        what: &'static str,
+    },
+    #[error("{field}: \"{value}\" is not a quantity")]
+    Quantity { field: String, value: String },
+    #[error(
+        "the memory limit {bytes} is below the smallest a component can run in, {MEMORY_BYTES_MIN}"
+    )]
+    MemoryTooSmall { bytes: u64 },
+    #[error("annotation {name}: \"{value}\" {why}")]
+    Annotation {
+        name: &'static str,
+        value: String,
+        why: &'static str,
+    },
+    #[error("container port {port} is not between 1 and 65535")]
+    Port { port: i32 },
+    #[error(
+        "volume \"{volume}\" is mounted at {path}, and this node does not mount volumes into components"
+    )]
+    Volume { volume: String, path: String },
+}
+
+/// Which ConfigMaps and Secrets the environment of `container` names.
+pub fn references(container: &Container) -> References {
+    let mut found = References::default();
+    for source in container.env_from.iter().flatten() {
+        found
+            .config_maps
+            .extend(source.config_map_ref.iter().map(|r| r.name.clone()));
+        found
+            .secrets
+            .extend(source.secret_ref.iter().map(|r| r.name.clone()));
+    }
+    for source in container
+        .env
+        .iter()
+        .flatten()
+        .filter_map(|variable| variable.value_from.as_ref())
+    {
+        found
+            .config_maps
+            .extend(source.config_map_key_ref.iter().map(|r| r.name.clone()));
+        found
+            .secrets
+            .extend(source.secret_key_ref.iter().map(|r| r.name.clone()));
+    }
+    found
+}
+
+/// Translates one container.
+///
+/// `services` are those whose variables the container sees: its namespace's, and `default/kubernetes`.
+///
+/// # Errors
+/// [`ConfigError`], the message of `CreateContainerConfigError`.
+pub fn container(
+    pod: &Pod,
+    container: &Container,
+    pod_ip: IpAddr,
+    configuration: &Configuration,
+    services: &[Service],
+    node: &NodeFacts,
+) -> Result<WorkloadSpec, ConfigError> {
+    refuse_volumes(pod, container)?;
+    let context = Context {
+        pod,
+        container,
+        pod_ip,
+        configuration,
+        node,
+    };
+    let env = context.environment(services)?;
+    let variables: BTreeMap<&str, &str> = env
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let expand_all = |words: &Option<Vec<String>>| -> Vec<String> {
+        words
+            .iter()
+            .flatten()
+            .map(|word| expand(word, &variables))
+            .collect()
+    };
+    let mut args = expand_all(&container.command);
+    if args.is_empty() {
+        args.push(container.name.clone());
+    }
+    args.extend(expand_all(&container.args));
+
+    let memory =
+        limit(container, "memory")?.map(|quantity| u64::try_from(quantity.value()).unwrap_or(0));
+    let memory_bytes = memory
+        .unwrap_or(MEMORY_BYTES_DEFAULT.min(node.allocatable_memory_bytes.max(MEMORY_BYTES_MIN)));
+    if memory_bytes < MEMORY_BYTES_MIN {
+        return Err(ConfigError::MemoryTooSmall {
+            bytes: memory_bytes,
+        });
+    }
+    let cpu_millis = limit(container, "cpu")?
+        .map(|quantity| u32::try_from(quantity.milli()).unwrap_or(u32::MAX).max(1));
+    Ok(WorkloadSpec {
+        name: format!("{}/{}/{}", namespace(pod), pod_name(pod), container.name),
+        args,
+        memory_bytes,
+        cpu_millis,
+        request_timeout: request_timeout(pod)?,
+        isolation: isolation(pod)?,
+        world: world(pod)?,
+        port: port(container)?,
+        env,
+    })
+}
+
+/// The port an HTTP component of `container` is served on.
+///
+/// # Errors
+/// [`ConfigError::Port`] outside 1 to 65535.
+pub fn port(container: &Container) -> Result<u16, ConfigError> {
+    match container.ports.iter().flatten().next() {
+        None => Ok(PORT_DEFAULT),
+        Some(port) => u16::try_from(port.container_port)
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or(ConfigError::Port {
+                port: port.container_port,
+            }),
+    }
+}
+
+/// The number behind a probe's or service's port, by number or by the name of one of the container's ports.
+pub fn port_number(container: &Container, port: &IntOrString) -> Option<u16> {
+    match port {
+        IntOrString::Int(number) => u16::try_from(*number).ok().filter(|number| *number > 0),
+        IntOrString::String(name) => container
+            .ports
+            .iter()
+            .flatten()
+            .find(|port| port.name.as_deref() == Some(name))
+            .and_then(|port| u16::try_from(port.container_port).ok()),
+    }
+}
+
+/// Every container of the pod in the order of [`crate::plan::Wanted::containers`], with its role.
+pub fn containers(pod: &Pod) -> Vec<(&Container, Role)> {
+    let Some(spec) = &pod.spec else {
+        return Vec::new();
+    };
+    let init = spec.init_containers.iter().flatten().map(|container| {
+        let sidecar = container.restart_policy.as_deref() == Some("Always");
+        (container, if sidecar { Role::Sidecar } else { Role::Init })
+    });
+    init.chain(
+        spec.containers
+            .iter()
+            .map(|container| (container, Role::Main)),
+    )
+    .collect()
+}
+
+/// The pod's namespace; the API never binds a pod without one.
+pub fn namespace(pod: &Pod) -> &str {
+    pod.metadata.namespace.as_deref().unwrap_or("default")
+}
+
+/// The pod's name.
+pub fn pod_name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// The pod's uid.
+pub fn uid(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// The ServiceAccount the pod runs as.
+pub fn service_account(pod: &Pod) -> &str {
+    pod.spec
+        .as_ref()
+        .and_then(|spec| spec.service_account_name.as_deref())
+        .filter(|name| !name.is_empty())
+        .unwrap_or("default")
+}
+
+/// The token volume that admission adds is of no use to a component, which never sees credentials; anything else that is
+/// mounted was asked for by a person and must not be dropped silently.
+fn refuse_volumes(pod: &Pod, container: &Container) -> Result<(), ConfigError> {
+    let volumes = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volumes.as_deref())
+        .unwrap_or_default();
+    for mount in container.volume_mounts.iter().flatten() {
+        let token = mount.mount_path == "/var/run/secrets/kubernetes.io/serviceaccount"
+            && volumes
+                .iter()
+                .any(|volume| volume.name == mount.name && volume.projected.is_some());
+        if !token {
+            return Err(ConfigError::Volume {
+                volume: mount.name.clone(),
+                path: mount.mount_path.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn pod_annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    pod.metadata
+        .annotations
+        .as_ref()?
+        .get(name)
+        .map(String::as_str)
+}
+
+fn request_timeout(pod: &Pod) -> Result<Duration, ConfigError> {
+    match pod_annotation(pod, annotation::REQUEST_TIMEOUT) {
+        None => Ok(REQUEST_TIMEOUT_DEFAULT),
+        Some(text) => weft_api::time::parse_duration(text)
+            .ok()
+            .filter(|timeout| !timeout.is_zero())
+            .ok_or(ConfigError::Annotation {
+                name: annotation::REQUEST_TIMEOUT,
+                value: text.into(),
+                why: "is not a duration such as 500ms, 30s or 2m",
+            }),
+    }
+}
+
+fn isolation(pod: &Pod) -> Result<Isolation, ConfigError> {
+    let number = |name: &'static str, most: u32, why: &'static str| match pod_annotation(pod, name)
+    {
+        None => Ok(None),
+        Some(text) => match text.parse::<u32>() {
+            Ok(number) if (1..=most).contains(&number) => Ok(Some(number)),
+            _ => Err(ConfigError::Annotation {
+                name,
+                value: text.into(),
+                why,
+            }),
+        },
+    };
+    let max_requests = number(
+        annotation::MAX_REQUESTS_PER_INSTANCE,
+        1_000_000,
+        "is not a number from 1 to 1000000",
+    )?;
+    let max_concurrent = number(
+        annotation::MAX_CONCURRENT_REQUESTS,
+        1_000,
+        "is not a number from 1 to 1000",
+    )?;
+    match pod_annotation(pod, annotation::ISOLATION) {
+        Some("per-request") => Ok(Isolation::PerRequest),
+        // 128 requests an instance and 16 at once: the defaults of WASI 0.3 in the design.
+        Some("pooled") => Ok(Isolation::Pooled {
+            max_requests: max_requests.unwrap_or(128),
+            max_concurrent: max_concurrent.unwrap_or(16),
+        }),
+        None if max_requests.is_some() || max_concurrent.is_some() => Ok(Isolation::Pooled {
+            max_requests: max_requests.unwrap_or(128),
+            max_concurrent: max_concurrent.unwrap_or(16),
+        }),
+        None => Ok(Isolation::Default),
+        Some(other) => Err(ConfigError::Annotation {
+            name: annotation::ISOLATION,
+            value: other.into(),
+            why: "is neither \"per-request\" nor \"pooled\"",
+        }),
+    }
+}
+
+fn world(pod: &Pod) -> Result<Option<World>, ConfigError> {
+    match pod_annotation(pod, annotation::WORLD) {
+        None => Ok(None),
+        Some("http") => Ok(Some(World::Http)),
+        Some("command") => Ok(Some(World::Command)),
+        Some(other) => Err(ConfigError::Annotation {
+            name: annotation::WORLD,
+            value: other.into(),
+            why: "is neither \"http\" nor \"command\"",
+        }),
+    }
+}
+
+fn limit(container: &Container, resource: &str) -> Result<Option<Quantity>, ConfigError> {
+    quantity(container, "limits", resource)
+}
+
+fn quantity(
+    container: &Container,
+    which: &'static str,
+    resource: &str,
+) -> Result<Option<Quantity>, ConfigError> {
+    let Some(resources) = &container.resources else {
+        return Ok(None);
+    };
+    let map = if which == "limits" {
+        &resources.limits
+    } else {
+        &resources.requests
+    };
+    let Some(text) = map.as_ref().and_then(|map| map.get(resource)) else {
+        return Ok(None);
+    };
+    let bad = || ConfigError::Quantity {
+        field: format!("{which}.{resource}"),
+        value: text.0.clone(),
+    };
+    Quantity::parse(&text.0).map(Some).map_err(|_| bad())
+}
+
+struct Context<'a> {
+    pod: &'a Pod,
+    container: &'a Container,
+    pod_ip: IpAddr,
+    configuration: &'a Configuration,
+    node: &'a NodeFacts,
+}
+
+impl Context<'_> {
+    fn environment(&self, services: &[Service]) -> Result<Vec<(String, String)>, ConfigError> {
+        // Order matters to `$(VAR)`, and a name defined twice keeps its last value.
+        let mut env = Environment::default();
+        let links = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.enable_service_links)
+            .unwrap_or(true);
+        for service in services {
+            let kubernetes = service.metadata.namespace.as_deref() == Some("default")
+                && service.metadata.name.as_deref() == Some("kubernetes");
+            let own = service.metadata.namespace.as_deref() == Some(namespace(self.pod));
+            if kubernetes || (own && links) {
+                service_variables(service, &mut env);
+            }
+        }
+        for source in self.container.env_from.iter().flatten() {
+            let prefix = source.prefix.as_deref().unwrap_or_default();
+            if let Some(reference) = &source.config_map_ref {
+                match self.configuration.config_maps.get(&reference.name) {
+                    Some(map) => {
+                        for (key, value) in map.data.iter().flatten() {
+                            env.set(format!("{prefix}{key}"), value.clone());
+                        }
+                    }
+                    None if reference.optional == Some(true) => {}
+                    None => {
+                        return Err(ConfigError::Missing {
+                            kind: "configmap",
+                            name: reference.name.clone(),
+                        });
+                    }
+                }
+            }
+            if let Some(reference) = &source.secret_ref {
+                match self.configuration.secrets.get(&reference.name) {
+                    Some(secret) => {
+                        for (key, value) in secret.data.iter().flatten() {
+                            env.set(
+                                format!("{prefix}{key}"),
+                                self.text("Secret", &reference.name, key, value.0.clone())?,
+                            );
+                        }
+                    }
+                    None if reference.optional == Some(true) => {}
+                    None => {
+                        return Err(ConfigError::Missing {
+                            kind: "secret",
+                            name: reference.name.clone(),
+                        });
+                    }
+                }
+            }
+        }
+        for variable in self.container.env.iter().flatten() {
+            let value = match (&variable.value, &variable.value_from) {
+                (_, Some(source)) => match self.value_from(&variable.name, source)? {
+                    Some(value) => value,
+                    None => continue,
+                },
+                (Some(value), None) => expand(value, &env.lookup()),
+                (None, None) => String::new(),
+            };
+            env.set(variable.name.clone(), value);
+        }
+        Ok(env.variables)
+    }
+
+    /// `None` when an optional reference does not resolve: the variable is left out.
+    fn value_from(
+        &self,
+        variable: &str,
+        source: &EnvVarSource,
+    ) -> Result<Option<String>, ConfigError> {
+        if let Some(key) = &source.config_map_key_ref {
+            let optional = key.optional == Some(true);
+            let Some(map) = self.configuration.config_maps.get(&key.name) else {
+                return if optional {
+                    Ok(None)
+                } else {
+                    Err(ConfigError::Missing {
+                        kind: "configmap",
+                        name: key.name.clone(),
+                    })
+                };
+            };
+            if let Some(value) = map.data.as_ref().and_then(|data| data.get(&key.key)) {
+                return Ok(Some(value.clone()));
+            }
+            return if optional {
+                Ok(None)
+            } else {
+                Err(self.missing_key("ConfigMap", &key.name, &key.key))
+            };
+        }
+        if let Some(key) = &source.secret_key_ref {
+            let optional = key.optional == Some(true);
+            let Some(secret) = self.configuration.secrets.get(&key.name) else {
+                return if optional {
+                    Ok(None)
+                } else {
+                    Err(ConfigError::Missing {
+                        kind: "secret",
+                        name: key.name.clone(),
+                    })
+                };
+            };
+            return match secret.data.as_ref().and_then(|data| data.get(&key.key)) {
+                Some(value) => self
+                    .text("Secret", &key.name, &key.key, value.0.clone())
+                    .map(Some),
+                None if optional => Ok(None),
+                None => Err(self.missing_key("Secret", &key.name, &key.key)),
+            };
+        }
+        if let Some(field) = &source.field_ref {
+            return self.field(variable, field).map(Some);
+        }
+        if let Some(resource) = &source.resource_field_ref {
+            return self.resource(variable, resource).map(Some);
+        }
+        Err(ConfigError::Source {
+            variable: variable.into(),
+            what: "this kind of valueFrom",
+        })
+    }
+
+    fn missing_key(&self, kind: &'static str, name: &str, key: &str) -> ConfigError {
+        ConfigError::MissingKey {
+            kind,
+            namespace: namespace(self.pod).into(),
+            name: name.into(),
+            key: key.into(),
+        }
+    }
+
+    fn text(
+        &self,
+        kind: &'static str,
+        name: &str,
+        key: &str,
+        bytes: Vec<u8>,
+    ) -> Result<String, ConfigError> {
+        String::from_utf8(bytes).map_err(|_| ConfigError::NotText {
+            kind,
+            namespace: namespace(self.pod).into(),
+            name: name.into(),
+            key: key.into(),
+        })
+    }
+
+    fn field(&self, variable: &str, field: &ObjectFieldSelector) -> Result<String, ConfigError> {
+        let metadata = &self.pod.metadata;
+        let subscript = |prefix: &str| {
+            field
+                .field_path
+                .strip_prefix(prefix)?
+                .strip_prefix("['")?
+                .strip_suffix("']")
+        };
+        if let Some(key) = subscript("metadata.labels") {
+            return Ok(metadata
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(key))
+                .cloned()
+                .unwrap_or_default());
+        }
+        if let Some(key) = subscript("metadata.annotations") {
+            return Ok(metadata
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get(key))
+                .cloned()
+                .unwrap_or_default());
+        }
+        Ok(match field.field_path.as_str() {
+            "metadata.name" => pod_name(self.pod).to_owned(),
+            "metadata.namespace" => namespace(self.pod).to_owned(),
+            "metadata.uid" => uid(self.pod).to_owned(),
+            "spec.nodeName" => self.node.name.clone(),
+            "spec.serviceAccountName" => service_account(self.pod).to_owned(),
+            "status.hostIP" | "status.hostIPs" => self.node.host_ip.to_string(),
+            "status.podIP" | "status.podIPs" => self.pod_ip.to_string(),
+            path => {
+                return Err(ConfigError::FieldPath {
+                    variable: variable.into(),
+                    path: path.into(),
+                });
+            }
+        })
+    }
+
+    fn resource(
+        &self,
+        variable: &str,
+        selector: &ResourceFieldSelector,
+    ) -> Result<String, ConfigError> {
+        let unsupported = || ConfigError::Resource {
+            variable: variable.into(),
+            resource: selector.resource.clone(),
+        };
+        let (which, resource) = match selector.resource.split_once('.') {
+            Some(("limits", resource)) => ("limits", resource),
+            Some(("requests", resource)) => ("requests", resource),
+            _ => return Err(unsupported()),
+        };
+        let named = match &selector.container_name {
+            Some(name) => containers(self.pod)
+                .into_iter()
+                .map(|(container, _)| container)
+                .find(|container| container.name == *name)
+                .ok_or_else(unsupported)?,
+            None => self.container,
+        };
+        let found = quantity(named, which, resource)?;
+        let amount = match (found, which, resource) {
+            (Some(quantity), ..) => quantity,
+            (None, "limits", "cpu") => {
+                Quantity::from_milli(i128::from(self.node.allocatable_cpu_millis))
+            }
+            (None, "limits", "memory") => Quantity::from_bytes(self.node.allocatable_memory_bytes),
+            (None, "requests", "cpu" | "memory") => Quantity::from_value(0),
+            _ => return Err(unsupported()),
+        };
+        let divisor = match &selector.divisor {
+            Some(divisor) if divisor.0 != "0" => {
+                Quantity::parse(&divisor.0).map_err(|_| ConfigError::Quantity {
+                    field: format!("{variable}.divisor"),
+                    value: divisor.0.clone(),
+                })?
+            }
+            _ => Quantity::from_value(1),
+        };
+        let divisor = divisor.milli().max(1);
+        let amount = amount.milli();
+        // Rounded up, as the kubelet does: half a core asked for in cores is one.
+        Ok(((amount + divisor - 1) / divisor).to_string())
+    }
+}
+
+/// Variables in the order they were defined; setting a name again moves nothing and replaces its value.
+#[derive(Default)]
+struct Environment {
+    variables: Vec<(String, String)>,
+    index: BTreeMap<String, usize>,
+}
+
+impl Environment {
+    fn set(&mut self, name: String, value: String) {
+        match self.index.get(&name) {
+            Some(&at) => self.variables[at].1 = value,
+            None => {
+                self.index.insert(name.clone(), self.variables.len());
+                self.variables.push((name, value));
+            }
+        }
+    }
+
+    fn lookup(&self) -> BTreeMap<&str, &str> {
+        self.variables
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect()
+    }
+}
+
+/// `FOO_SERVICE_HOST`, `FOO_SERVICE_PORT[_NAME]` and the Docker-link forms, as the kubelet makes them.
+fn service_variables(service: &Service, env: &mut Environment) {
+    let Some(spec) = &service.spec else { return };
+    let Some(ip) = spec
+        .cluster_ip
+        .as_deref()
+        .filter(|ip| !ip.is_empty() && *ip != "None")
+    else {
+        return;
+    };
+    let Some(ports) = spec.ports.as_deref().filter(|ports| !ports.is_empty()) else {
+        return;
+    };
+    let name = variable_name(service.metadata.name.as_deref().unwrap_or_default());
+    env.set(format!("{name}_SERVICE_HOST"), ip.to_owned());
+    env.set(format!("{name}_SERVICE_PORT"), ports[0].port.to_string());
+    for port in ports {
+        if let Some(port_name) = port
+            .name
+            .as_deref()
+            .filter(|port_name| !port_name.is_empty())
+        {
+            env.set(
+                format!("{name}_SERVICE_PORT_{}", variable_name(port_name)),
+                port.port.to_string(),
+            );
+        }
+    }
+    for (index, port) in ports.iter().enumerate() {
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        let url = format!("{}://{ip}:{}", protocol.to_lowercase(), port.port);
+        if index == 0 {
+            env.set(format!("{name}_PORT"), url.clone());
+        }
+        let prefix = format!("{name}_PORT_{}_{}", port.port, protocol.to_uppercase());
+        env.set(prefix.clone(), url);
+        env.set(format!("{prefix}_PROTO"), protocol.to_lowercase());
+        env.set(format!("{prefix}_PORT"), port.port.to_string());
+        env.set(format!("{prefix}_ADDR"), ip.to_owned());
+    }
+}
+
+fn variable_name(name: &str) -> String {
+    name.to_uppercase().replace('-', "_")
+}
+
+/// Kubernetes' expansion: `$(NAME)` if it is defined, left as it stands if not; `$$` is `$`.
+fn expand(text: &str, variables: &BTreeMap<&str, &str>) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+        } else if let Some((name, after)) = rest
+            .strip_prefix('(')
+            .and_then(|inner| inner.split_once(')'))
+        {
+            match variables.get(name) {
+                Some(value) => out.push_str(value),
+                None => {
+                    out.push_str("$(");
+                    out.push_str(name);
+                    out.push(')');
+                }
+            }
+            rest = after;
+        } else {
+            out.push('$');
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn node() -> NodeFacts {
+        NodeFacts {
+            name: "node-0".into(),
+            host_ip: "127.0.0.1".parse().expect("an address"),
+            allocatable_cpu_millis: 2000,
+            allocatable_memory_bytes: 4 << 30,
+        }
+    }
+
+    fn pod(annotations: serde_json::Value, container: serde_json::Value) -> Pod {
+        let pod = json!({
+            "metadata": {"name": "web-1", "namespace": "vote", "uid": "u-1", "labels": {"app": "web"}, "annotations": annotations},
+            "spec": {"serviceAccountName": "web", "nodeName": "node-0", "containers": [container]},
+        });
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    fn configuration() -> Configuration {
+        let map = serde_json::from_value(
+            json!({"metadata": {"name": "settings"}, "data": {"COLOUR": "blue", "SIZE": "9"}}),
+        )
+        .expect("a map");
+        let secret = serde_json::from_value(
+            json!({"metadata": {"name": "keys"}, "data": {"token": "c2VzYW1l", "raw": "/w=="}}),
+        )
+        .expect("a secret");
+        Configuration {
+            config_maps: BTreeMap::from([("settings".to_owned(), map)]),
+            secrets: BTreeMap::from([("keys".to_owned(), secret)]),
+        }
+    }
+
+    fn translate(
+        annotations: serde_json::Value,
+        spec: serde_json::Value,
+        services: &[Service],
+    ) -> Result<WorkloadSpec, ConfigError> {
+        let pod = pod(annotations, spec);
+        let only = &pod.spec.as_ref().expect("a spec").containers[0];
+        container(
+            &pod,
+            only,
+            "10.42.0.7".parse().expect("an address"),
+            &configuration(),
+            services,
+            &node(),
+        )
+    }
+
+    #[test]
+    fn every_source_of_the_environment_in_its_order() {
+        let service = serde_json::from_value(json!({
+            "metadata": {"name": "voting-svc", "namespace": "vote"},
+            "spec": {"clusterIP": "10.43.0.9", "ports": [{"name": "http", "port": 80}]},
+        }))
+        .expect("a service");
+        let spec = json!({
+            "name": "web", "image": "vote/web:1",
+            "command": ["serve", "$(COLOUR)"], "args": ["$(VOTING_SVC_SERVICE_HOST)", "$$(COLOUR)", "$(NOPE)"],
+            "resources": {"limits": {"cpu": "250m", "memory": "64Mi"}, "requests": {"cpu": "100m"}},
+            "envFrom": [{"prefix": "CFG_", "configMapRef": {"name": "settings"}}, {"secretRef": {"name": "gone", "optional": true}}],
+            "env": [
+                {"name": "COLOUR", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "COLOUR"}}},
+                {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "token"}}},
+                {"name": "GREETING", "value": "$(COLOUR)-$(CFG_SIZE) $$5 $x"},
+                {"name": "MAYBE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "no", "optional": true}}},
+                {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                {"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
+                {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+                {"name": "CPU_MILLIS", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}},
+                {"name": "MEMORY_MIB", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
+            ],
+        });
+        let spec = translate(json!({}), spec, &[service]).expect("translates");
+        let mut text: Vec<String> = spec
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        text.push(format!("args {:?}", spec.args));
+        text.push(format!(
+            "{} bytes, {:?} millis, port {}",
+            spec.memory_bytes, spec.cpu_millis, spec.port
+        ));
+        insta::assert_snapshot!(text.join("\n"), @r#"
+        VOTING_SVC_SERVICE_HOST=10.43.0.9
+        VOTING_SVC_SERVICE_PORT=80
+        VOTING_SVC_SERVICE_PORT_HTTP=80
+        VOTING_SVC_PORT=tcp://10.43.0.9:80
+        VOTING_SVC_PORT_80_TCP=tcp://10.43.0.9:80
+        VOTING_SVC_PORT_80_TCP_PROTO=tcp
+        VOTING_SVC_PORT_80_TCP_PORT=80
+        VOTING_SVC_PORT_80_TCP_ADDR=10.43.0.9
+        CFG_COLOUR=blue
+        CFG_SIZE=9
+        COLOUR=blue
+        TOKEN=sesame
+        GREETING=blue-9 $5 $x
+        POD=web-1
+        APP=web
+        IP=10.42.0.7
+        CPU=1
+        CPU_MILLIS=250
+        MEMORY_MIB=64
+        args ["serve", "blue", "10.43.0.9", "$(COLOUR)", "$(NOPE)"]
+        67108864 bytes, Some(250) millis, port 80
+        "#);
+    }
+
+    #[test]
+    fn what_cannot_be_configured_says_so_in_one_sentence() {
+        let from = |source: serde_json::Value| json!({"name": "web", "env": [{"name": "X", "valueFrom": source}]});
+        let cases = [
+            (
+                json!({}),
+                from(json!({"configMapKeyRef": {"name": "nope", "key": "k"}})),
+            ),
+            (
+                json!({}),
+                from(json!({"configMapKeyRef": {"name": "settings", "key": "k"}})),
+            ),
+            (
+                json!({}),
+                from(json!({"secretKeyRef": {"name": "keys", "key": "k"}})),
+            ),
+            (
+                json!({}),
+                from(json!({"secretKeyRef": {"name": "keys", "key": "raw"}})),
+            ),
+            (
+                json!({}),
+                from(json!({"fieldRef": {"fieldPath": "spec.weather"}})),
+            ),
+            (
+                json!({}),
+                json!({"name": "web", "envFrom": [{"secretRef": {"name": "nope"}}]}),
+            ),
+            (
+                json!({}),
+                json!({"name": "web", "ports": [{"containerPort": 70000}]}),
+            ),
+            (
+                json!({}),
+                json!({"name": "web", "resources": {"limits": {"memory": "12k"}}}),
+            ),
+            (
+                json!({}),
+                json!({"name": "web", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}),
+            ),
+            (
+                json!({"weft.dev/isolation": "cosy"}),
+                json!({"name": "web"}),
+            ),
+            (
+                json!({"weft.dev/max-requests-per-instance": "0"}),
+                json!({"name": "web"}),
+            ),
+            (
+                json!({"weft.dev/request-timeout": "soon"}),
+                json!({"name": "web"}),
+            ),
+        ];
+        let text: Vec<String> = cases
+            .into_iter()
+            .map(|(annotations, container)| {
+                translate(annotations, container, &[])
+                    .expect_err("must not translate")
+                    .to_string()
+            })
+            .collect();
+        insta::assert_snapshot!(text.join("\n"), @r#"
+        configmap "nope" not found
+        couldn't find key k in ConfigMap vote/settings
+        couldn't find key k in Secret vote/keys
+        key raw in Secret vote/keys is not UTF-8 text, so it cannot be an environment variable
+        environment variable X: unsupported fieldPath "spec.weather"
+        secret "nope" not found
+        container port 70000 is not between 1 and 65535
+        the memory limit 12000 is below the smallest a component can run in, 1048576
+        volume "data" is mounted at /data, and this node does not mount volumes into components
+        annotation weft.dev/isolation: "cosy" is neither "per-request" nor "pooled"
+        annotation weft.dev/max-requests-per-instance: "0" is not a number from 1 to 1000000
+        annotation weft.dev/request-timeout: "soon" is not a duration such as 500ms, 30s or 2m
+        "#);
+    }
+
+    #[test]
+    fn annotations_choose_isolation() {
+        for (annotations, isolation) in [
+            (json!({}), Isolation::Default),
+            (
+                json!({"weft.dev/isolation": "per-request"}),
+                Isolation::PerRequest,
+            ),
+            (
+                json!({"weft.dev/isolation": "pooled"}),
+                Isolation::Pooled {
+                    max_requests: 128,
+                    max_concurrent: 16,
+                },
+            ),
+            (
+                json!({"weft.dev/max-requests-per-instance": "5"}),
+                Isolation::Pooled {
+                    max_requests: 5,
+                    max_concurrent: 16,
+                },
+            ),
+        ] {
+            let spec =
+                translate(annotations.clone(), json!({"name": "web"}), &[]).expect("translates");
+            assert_eq!(spec.isolation, isolation, "{annotations}");
+        }
+    }
+
+    #[test]
+    fn references_names_each_object_once() {
+        let container: Container = serde_json::from_value(json!({
+            "name": "web",
+            "envFrom": [{"configMapRef": {"name": "a"}}, {"secretRef": {"name": "s"}}],
+            "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "k"}}}],
+        }))
+        .expect("a container");
+        let found = references(&container);
+        assert_eq!((found.config_maps.len(), found.secrets.len()), (1, 1));
+    }
+}

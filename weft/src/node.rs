@@ -1,0 +1,380 @@
+//! One node process: runtime, cores, mesh, gateway and agent, wired together.
+//!
+//! ```text
+//! listeners   gateway and mesh once a core (SO_REUSEPORT: a connection stays on the core that accepted it), node port once
+//! up          engine → cores → mesh → agent (identity, registration) → listeners are served → ready
+//! down        agent drains its pods → listeners stop → cores stop
+//! ```
+//!
+//! Everything on the way up that can be wrong with this machine (a port in use, a folder that cannot be written) is tried
+//! before the cluster hears of the node.
+//!
+//! Invariants: guests run on cores only, control work on the runtime this is called on; when [`run`] returns, no thread,
+//! task or listener of the node is left.
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use weft_agent::heartbeat::{Facts, Machine};
+use weft_agent::identity::{IdentityError, Server};
+use weft_agent::{Agent, AgentError};
+use weft_mesh::Mesh;
+use weft_runtime::{BuildError, CompilerCommand, Cores, Engine};
+
+/// Trust domain of the cluster's identities, and its DNS domain.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Connections the kernel holds for a listener until they are accepted.
+const BACKLOG: i32 = 1024;
+/// What cores may take to finish once listeners and pods have stopped; only connections that idle are left by then.
+const CORES_GRACE: Duration = Duration::from_secs(2);
+/// How long listeners may take to finish what is in flight.
+const LISTENERS_GRACE: Duration = Duration::from_secs(5);
+
+/// What `weft node` is told.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    pub name: String,
+    /// `https://HOST:PORT` of the API server.
+    pub server: String,
+    pub ca_file: PathBuf,
+    /// Holds the bootstrap token; not needed once the node has its certificate.
+    pub token_file: Option<PathBuf>,
+    pub data_dir: PathBuf,
+    /// What the node listens on and is reached at.
+    pub address: IpAddr,
+    /// 0 picks a free one, here and below.
+    pub gateway_port: u16,
+    /// Other nodes on this machine listen on the same gateway port: `weft up` looked before that nobody else does.
+    pub gateway_port_shared: bool,
+    pub mesh_port: u16,
+    pub node_port: u16,
+    /// In thousandths of a core; the machine's when not given.
+    pub capacity_cpu_millis: Option<u64>,
+    /// In bytes; the machine's when not given.
+    pub capacity_memory_bytes: Option<u64>,
+    /// Asked for at registration; the cluster assigns one when not given.
+    pub pod_cidr: Option<String>,
+    pub allow_file_images: bool,
+    /// Threads for guests and traffic; one a core of the machine when not given.
+    pub cores: Option<usize>,
+    /// The program that compiles components in a child process (`weft compile`); in this process when not given.
+    pub compiler: Option<CompilerCommand>,
+    /// `v1.37.x+weft.N`, what the node reports as its version.
+    pub version: String,
+}
+
+/// The ports a node really has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodePorts {
+    pub gateway: u16,
+    pub mesh: u16,
+    pub node: u16,
+}
+
+/// Why a node could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("the {what} port {address} cannot be listened on")]
+    Listen {
+        what: &'static str,
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("preparing {path}")]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("another node uses the data folder {path}; stop it, or pass another --data-dir")]
+    FolderInUse { path: PathBuf },
+    #[error("reading the bootstrap token {path}")]
+    Token {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("connecting to the cluster")]
+    Identity(#[from] IdentityError),
+    #[error("building the engine")]
+    Engine(#[from] BuildError),
+    #[error("starting the cores")]
+    Cores(#[source] io::Error),
+    #[error("running the agent")]
+    Agent(#[from] AgentError),
+}
+
+/// Runs a node until `shutdown`, then drains it. `ready` gets the ports once the node can serve.
+///
+/// Call it on a multi-thread runtime with all of tokio enabled.
+///
+/// # Errors
+/// [`NodeError`], in one sentence with its causes in `source`.
+pub async fn run(
+    config: NodeConfig,
+    ready: oneshot::Sender<NodePorts>,
+    shutdown: CancellationToken,
+) -> Result<(), NodeError> {
+    // A second provider in the process would make rustls ask which one is meant; the first one wins and is the same.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+
+    let _lock = lock(&config.data_dir)?;
+    let server = Server::new(&config.server, &config.ca_file)?;
+    let token = match &config.token_file {
+        None => None,
+        Some(path) => Some(
+            std::fs::read_to_string(path).map_err(|source| NodeError::Token {
+                path: path.clone(),
+                source,
+            })?,
+        ),
+    };
+    let count = config
+        .cores
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        .max(1);
+    let sharing = if config.gateway_port_shared {
+        Sharing::Nodes
+    } else {
+        Sharing::Cores
+    };
+    let gateways = listen_each(
+        "gateway",
+        config.address,
+        config.gateway_port,
+        count,
+        sharing,
+    )?;
+    let inbound = listen_each(
+        "mesh",
+        config.address,
+        config.mesh_port,
+        count,
+        Sharing::Cores,
+    )?;
+    let node_listener = listen("node", config.address, config.node_port, false)?;
+    let ports = NodePorts {
+        gateway: port(&gateways[0]),
+        mesh: port(&inbound[0]),
+        node: port(&node_listener),
+    };
+
+    let mut engine = Engine::builder().cache_dir(config.data_dir.join("compiled"));
+    if let Some(compiler) = config.compiler.clone() {
+        engine = engine.compiler(compiler);
+    }
+    let engine = engine.build()?;
+    let cores = Cores::start(count).map_err(NodeError::Cores)?;
+    let mesh = Mesh::builder(config.name.clone(), CLUSTER_DOMAIN)
+        .cluster_domain(CLUSTER_DOMAIN)
+        .build();
+
+    // Served before the node says that it is ready; stopped after it has said that it is not.
+    let traffic = CancellationToken::new();
+    let mut serving = tokio::task::JoinSet::new();
+    for (core, (gateway, inbound)) in gateways.into_iter().zip(inbound).enumerate() {
+        let (on_gateway, on_inbound) = (mesh.clone(), mesh.clone());
+        let (stop_gateway, stop_inbound) = (traffic.clone(), traffic.clone());
+        serving.spawn(watched(
+            "gateway",
+            cores.spawn_on(core, async move {
+                on_gateway.serve_gateway(gateway, stop_gateway).await
+            }),
+        ));
+        serving.spawn(watched(
+            "mesh",
+            cores.spawn_on(core, async move {
+                on_inbound.serve_inbound(inbound, stop_inbound).await
+            }),
+        ));
+    }
+
+    let machine = Machine::detect();
+    let agent = Agent::start(
+        weft_agent::Config {
+            server,
+            bootstrap_token: token,
+            trust_domain: CLUSTER_DOMAIN.to_owned(),
+            facts: Facts {
+                name: config.name.clone(),
+                address: config.address,
+                mesh_address: SocketAddr::new(config.address, ports.mesh),
+                node_port: ports.node,
+                cpu_millis: config.capacity_cpu_millis.unwrap_or(machine.cpu_millis),
+                memory_bytes: config.capacity_memory_bytes.unwrap_or(machine.memory_bytes),
+                pod_cidr: config.pod_cidr.clone(),
+                version: config.version.clone(),
+                data_dir: config.data_dir.clone(),
+            },
+            data_dir: config.data_dir.clone(),
+            file_images_allowed: config.allow_file_images,
+        },
+        engine,
+        cores.clone(),
+        mesh,
+        node_listener,
+        &shutdown,
+    )
+    .await;
+    let result = match agent {
+        Ok(agent) => {
+            tracing::info!(node = %config.name, gateway = ports.gateway, mesh = ports.mesh, port = ports.node, "node is up");
+            // Whoever started us may not care.
+            let _ = ready.send(ports);
+            shutdown.cancelled().await;
+            tracing::info!(node = %config.name, "draining");
+            agent.stop().await;
+            Ok(())
+        }
+        // Asked to stop while waiting for the server: that is what happened.
+        Err(AgentError::Stopped) => Ok(()),
+        Err(error) => Err(error.into()),
+    };
+
+    traffic.cancel();
+    let finished = async { while serving.join_next().await.is_some() {} };
+    if tokio::time::timeout(LISTENERS_GRACE, finished)
+        .await
+        .is_err()
+    {
+        tracing::debug!("connections were still busy and are cut off");
+    }
+    cores.shutdown(CORES_GRACE).await;
+    result
+}
+
+/// Says so when a listener ends before its time; the others go on.
+async fn watched(what: &'static str, serving: tokio::task::JoinHandle<io::Result<()>>) {
+    match serving.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(what, %error, "a listener ended"),
+        Err(error) if error.is_cancelled() => {}
+        Err(error) => tracing::error!(what, %error, "a listener failed"),
+    }
+}
+
+fn port(listener: &TcpListener) -> u16 {
+    listener.local_addr().map_or(0, |address| address.port())
+}
+
+/// Who may listen on the same port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// The cores of this node only.
+    Cores,
+    /// Other nodes of this machine too.
+    Nodes,
+}
+
+/// One listener a core on one port; the kernel spreads connections over them.
+fn listen_each(
+    what: &'static str,
+    address: IpAddr,
+    port: u16,
+    count: usize,
+    sharing: Sharing,
+) -> Result<Vec<TcpListener>, NodeError> {
+    let mut port = port;
+    if sharing == Sharing::Cores {
+        // Sharing works among all processes of a user, so that a port in use must be noticed without it first.
+        port = self::port(&listen(what, address, port, false)?);
+    }
+    let mut listeners = Vec::with_capacity(count);
+    for _ in 0..count {
+        let listener = listen(what, address, port, true)?;
+        port = self::port(&listener);
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn listen(
+    what: &'static str,
+    address: IpAddr,
+    port: u16,
+    shared: bool,
+) -> Result<TcpListener, NodeError> {
+    let address = SocketAddr::new(address, port);
+    let open = || -> io::Result<TcpListener> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
+        socket.set_reuse_address(true)?;
+        if shared {
+            socket.set_reuse_port(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    };
+    open().map_err(|source| NodeError::Listen {
+        what,
+        address,
+        source,
+    })
+}
+
+/// Takes the data folder for this process; the lock goes with it, however it ends.
+fn lock(folder: &Path) -> Result<File, NodeError> {
+    let failed = |source| NodeError::Folder {
+        path: folder.to_owned(),
+        source,
+    };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join("node.lock"))
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(NodeError::FolderInUse {
+            path: folder.to_owned(),
+        }),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn a_port_in_use_is_refused_though_cores_share_theirs() {
+        let mine = listen_each("mesh", HERE, 0, 2, Sharing::Cores).expect("free ports exist");
+        assert_eq!(port(&mine[0]), port(&mine[1]));
+        let error = listen_each("mesh", HERE, port(&mine[0]), 2, Sharing::Cores);
+        assert!(matches!(error, Err(NodeError::Listen { what: "mesh", .. })));
+    }
+
+    #[test]
+    fn nodes_share_the_gateway_with_each_other_and_with_nobody_else() {
+        let mine = listen_each("gateway", HERE, 0, 2, Sharing::Nodes).expect("free ports exist");
+        assert!(listen_each("gateway", HERE, port(&mine[0]), 2, Sharing::Nodes).is_ok());
+        let other = TcpListener::bind((HERE, 0)).expect("free ports exist");
+        assert!(listen_each("gateway", HERE, port(&other), 1, Sharing::Nodes).is_err());
+    }
+
+    #[test]
+    fn a_data_folder_belongs_to_one_node() {
+        let folder = std::env::temp_dir().join(format!("weft-node-lock-{}", std::process::id()));
+        let first = lock(&folder).expect("taken");
+        assert!(matches!(lock(&folder), Err(NodeError::FolderInUse { .. })));
+        drop(first);
+        assert!(lock(&folder).is_ok());
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+}
