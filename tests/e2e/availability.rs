@@ -1,0 +1,158 @@
+//! Calls go on while the cluster changes under them.
+
+use std::process::Command;
+
+use weft_tests::cluster::{Cluster, eventually, success};
+
+use crate::load::{self, Load};
+
+/// A Deployment of the probe with its Service.
+fn probe(replicas: u32, image: &str) -> String {
+    format!(
+        r"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: probe, namespace: default}}
+spec:
+  replicas: {replicas}
+  strategy: {{rollingUpdate: {{maxSurge: 1, maxUnavailable: 0}}}}
+  selector: {{matchLabels: {{app: probe}}}}
+  template:
+    metadata: {{labels: {{app: probe}}}}
+    spec:
+      containers:
+      - name: probe
+        image: {image}
+        ports: [{{containerPort: 8080}}]
+        readinessProbe: {{httpGet: {{path: /hello, port: 8080}}, periodSeconds: 1}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: probe, namespace: default}}
+spec:
+  selector: {{app: probe}}
+  ports: [{{port: 80, targetPort: 8080}}]
+"
+    )
+}
+
+fn apply(cluster: &Cluster, manifest: &str) -> anyhow::Result<()> {
+    let path = cluster.data_dir().join("manifest.yaml");
+    std::fs::write(&path, manifest)?;
+    success(cluster.weft(&["apply", "-f", &path.display().to_string()])?).map(drop)
+}
+
+/// Waits until a Deployment has so many ready, updated pods and no others.
+fn rolled_out(cluster: &Cluster, name: &str, replicas: u64) -> anyhow::Result<()> {
+    eventually(&format!("{name} is rolled out"), || {
+        let text = success(cluster.weft(&["get", "deployment", name, "-o", "json"])?)?;
+        let deployment: serde_json::Value = serde_json::from_str(&text)?;
+        let status = &deployment["status"];
+        let done = status["observedGeneration"] == deployment["metadata"]["generation"]
+            && ["replicas", "updatedReplicas", "availableReplicas"]
+                .iter()
+                .all(|field| status[field].as_u64() == Some(replicas));
+        Ok(done.then_some(()))
+    })
+}
+
+fn started(replicas: u32, nodes: u16) -> anyhow::Result<Cluster> {
+    let cluster = Cluster::start(nodes)?;
+    cluster.push("probe", "probe:1")?;
+    cluster.push("probe", "probe:2")?;
+    apply(&cluster, &probe(replicas, "probe:1"))?;
+    rolled_out(&cluster, "probe", u64::from(replicas))?;
+    Ok(cluster)
+}
+
+const HOST: &str = "probe.default.localhost";
+
+fn answers(cluster: &Cluster, runtime: &tokio::runtime::Runtime) -> anyhow::Result<()> {
+    eventually("the gateway answers", || {
+        let (status, _) = runtime.block_on(load::get(&cluster.gateway, HOST, "/hello"))?;
+        Ok((status == 200).then_some(()))
+    })
+}
+
+#[test]
+fn a_rolling_update_under_load_fails_no_request() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let cluster = started(3, 2).unwrap();
+    answers(&cluster, &runtime).unwrap();
+    let guard = runtime.enter();
+    let load = Load::start(&cluster.gateway, HOST, "/hello");
+    for image in ["probe:2", "probe:1"] {
+        apply(&cluster, &probe(3, image)).unwrap();
+        rolled_out(&cluster, "probe", 3).unwrap();
+    }
+    drop(guard);
+    let answers = runtime.block_on(load.finish());
+    assert!(
+        answers.total() > 100,
+        "too few requests to say anything: {answers:?}"
+    );
+    assert_eq!(answers.failures(), 0, "{answers:?}");
+}
+
+#[test]
+fn killing_a_node_moves_its_pods_and_the_gateway_keeps_answering() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let cluster = started(3, 3).unwrap();
+    answers(&cluster, &runtime).unwrap();
+    let pods = || -> anyhow::Result<Vec<(String, String, bool)>> {
+        let text = success(cluster.weft(&["get", "pods", "-l", "app=probe", "-o", "json"])?)?;
+        let list: serde_json::Value = serde_json::from_str(&text)?;
+        let pod = |pod: &serde_json::Value| {
+            let text = |pointer: &str| {
+                pod.pointer(pointer)
+                    .and_then(|v| v.as_str())
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            let conditions = pod["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let ready = conditions
+                .iter()
+                .any(|c| c["type"] == "Ready" && c["status"] == "True");
+            (
+                text("/metadata/name"),
+                text("/spec/nodeName"),
+                ready && pod["metadata"]["deletionTimestamp"].is_null(),
+            )
+        };
+        Ok(list["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(pod)
+            .collect())
+    };
+    let before = pods().unwrap();
+    let victim = before[0].1.clone();
+
+    let pattern = format!("weft node --name {victim} ");
+    let killed = Command::new("pkill")
+        .args(["-9", "-f", &pattern])
+        .status()
+        .unwrap();
+    assert!(killed.success(), "no process matches {pattern}");
+
+    eventually("three pods are ready on other nodes", || {
+        let moved = pods()?
+            .iter()
+            .filter(|(_, node, ready)| *ready && *node != victim)
+            .count();
+        Ok((moved >= 3).then_some(()))
+    })
+    .unwrap();
+    answers(&cluster, &runtime).unwrap();
+    let guard = runtime.enter();
+    let load = Load::start(&cluster.gateway, HOST, "/hello");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    drop(guard);
+    let answers = runtime.block_on(load.finish());
+    assert!(answers.total() > 100, "{answers:?}");
+    assert_eq!(answers.failures(), 0, "{answers:?}");
+}

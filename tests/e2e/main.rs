@@ -1,0 +1,8 @@
+//! The real binary with real clients: what a user does, step by step, and what must hold meanwhile.
+
+mod availability;
+mod bad_input;
+mod client;
+mod kubectl;
+mod lifecycle;
+mod load;

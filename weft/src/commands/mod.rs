@@ -1,0 +1,13 @@
+//! A file for each command: its arguments, its work and its output together.
+
+pub mod apply;
+pub mod delete;
+pub mod get;
+pub mod kubeconfig;
+pub mod load;
+pub mod logs;
+pub mod manifest;
+pub mod node;
+pub mod push;
+pub mod server;
+pub mod up;

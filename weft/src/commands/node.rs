@@ -1,0 +1,159 @@
+//! `weft node`: join a cluster and run its pods.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use tokio::sync::oneshot;
+use weft_api::Quantity;
+use weft_runtime::CompilerCommand;
+
+use crate::exit::{Chain, Failure};
+use crate::node::{self, NodeConfig, NodeError};
+use crate::{data_dir, shutdown};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Name in the cluster [default: this machine's name]
+    #[arg(long)]
+    name: Option<String>,
+    /// URL of the API, as https://10.0.0.1:6443
+    #[arg(long, value_name = "URL")]
+    server: String,
+    /// The cluster CA's certificate, `ca.crt` of the server's data folder
+    #[arg(long, value_name = "FILE")]
+    ca_file: PathBuf,
+    /// The token to join with, `join-token` of the server's data folder; not needed again after the first start
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Where certificates, images, compiled components and logs are kept
+    #[arg(long, env = "WEFT_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address that other nodes and the server reach this one at
+    #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
+    address: IpAddr,
+    /// Port of the gateway; 0 picks a free one
+    #[arg(long, default_value_t = 8080, value_name = "PORT")]
+    gateway_port: u16,
+    /// Port for calls from other nodes; 0 picks a free one
+    #[arg(long, default_value_t = 15443, value_name = "PORT")]
+    mesh_port: u16,
+    /// Port for logs and metrics; 0 picks a free one
+    #[arg(long, default_value_t = 10250, value_name = "PORT")]
+    node_port: u16,
+    /// CPU to offer to pods, as 4 or 500m [default: what the machine has]
+    #[arg(long, value_name = "QUANTITY", value_parser = quantity)]
+    capacity_cpu: Option<Quantity>,
+    /// Memory to offer to pods, as 8Gi [default: what the machine has]
+    #[arg(long, value_name = "QUANTITY", value_parser = quantity)]
+    capacity_memory: Option<Quantity>,
+    /// Addresses of this node's pods, as 10.42.7.0/24 [default: the cluster assigns them]
+    #[arg(long, value_name = "CIDR")]
+    pod_cidr: Option<String>,
+    /// Threads for guests and traffic [default: one a core]
+    #[arg(long, value_name = "N")]
+    cores: Option<usize>,
+    /// Let pods name components in files of this machine, as file:/path
+    #[arg(long)]
+    allow_file_images: bool,
+    /// Write the log as JSON
+    #[arg(long)]
+    pub log_json: bool,
+    /// Other nodes on this machine share the gateway port
+    #[arg(long, hide = true)]
+    share_gateway_port: bool,
+    /// End when stdin ends
+    #[arg(long, hide = true)]
+    exit_with_parent: bool,
+}
+
+fn quantity(text: &str) -> Result<Quantity, String> {
+    let quantity = Quantity::parse(text).map_err(|error| error.to_string())?;
+    if quantity.is_zero() || quantity.is_negative() {
+        return Err("it must be more than 0".to_owned());
+    }
+    Ok(quantity)
+}
+
+/// # Errors
+/// When a port or the data folder is in use, or the cluster refuses the node.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let stop = shutdown::on_signal()?;
+    if args.exit_with_parent {
+        shutdown::on_stdin_end(stop.clone());
+    }
+    let name = match args.name {
+        Some(name) => name,
+        None => nix::unistd::gethostname()?.to_string_lossy().to_lowercase(),
+    };
+    weft_api::name::dns1123_subdomain(&name).map_err(|why| {
+        Failure::new(
+            format!("{name:?} cannot be a node's name"),
+            why,
+            "name it with --name",
+        )
+        .usage()
+    })?;
+    let clamp = |value: i128| u64::try_from(value).unwrap_or(u64::MAX);
+    let config = NodeConfig {
+        name,
+        server: args.server,
+        ca_file: args.ca_file,
+        token_file: args.token_file,
+        data_dir: std::path::absolute(
+            args.data_dir
+                .unwrap_or_else(|| data_dir::default().join("node")),
+        )?,
+        address: args.address,
+        gateway_port: args.gateway_port,
+        gateway_port_shared: args.share_gateway_port,
+        mesh_port: args.mesh_port,
+        node_port: args.node_port,
+        capacity_cpu_millis: args.capacity_cpu.map(|cpu| clamp(cpu.milli())),
+        capacity_memory_bytes: args.capacity_memory.map(|memory| clamp(memory.value())),
+        pod_cidr: args.pod_cidr,
+        allow_file_images: args.allow_file_images,
+        cores: args.cores,
+        compiler: Some(CompilerCommand {
+            program: std::env::current_exe()?,
+            args: vec!["compile".to_owned()],
+        }),
+        version: weft_apiserver::http::discovery::GIT_VERSION.to_owned(),
+    };
+    let (ready, _) = oneshot::channel();
+    node::run(config, ready, stop)
+        .await
+        .map_err(|error| explain(&error))?;
+    Ok(())
+}
+
+fn explain(error: &NodeError) -> Failure {
+    let (why, next) = match error {
+        NodeError::Listen {
+            what,
+            address,
+            source,
+        } => {
+            return crate::server::cannot_listen(what, *address, source);
+        }
+        NodeError::FolderInUse { .. } => (
+            "two nodes cannot share one",
+            "name another folder with --data-dir",
+        ),
+        NodeError::Token { .. } | NodeError::Identity(_) => (
+            "",
+            "check --server, --ca-file and --token-file; a server makes a new join-token at each start",
+        ),
+        _ => (
+            "",
+            "correct what the message names and start the node again",
+        ),
+    };
+    let chain = Chain(error).to_string();
+    match why {
+        "" => match chain.split_once(": ") {
+            Some((what, why)) => Failure::new(what, why, next),
+            None => Failure::new("the node cannot run", chain, next),
+        },
+        why => Failure::new(chain, why, next),
+    }
+}

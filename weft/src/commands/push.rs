@@ -1,0 +1,269 @@
+//! `weft push`: put a component into the cluster's own registry.
+//!
+//! The artefact is the one the CNCF's Wasm OCI layout describes: a config of type
+//! `application/vnd.wasm.config.v0+json` and one layer of type `application/wasm`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http_body_util::BodyExt as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use kube::client::Body;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use weft_api::ImageReference;
+
+use crate::exit::Failure;
+use crate::kubeconfig::{ClientArgs, api_failure};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The component
+    file: PathBuf,
+    /// Name in the registry, as `vote/web:0.1`
+    #[arg(value_name = "NAME[:TAG]")]
+    name: String,
+    /// Print the digest as one JSON document
+    #[arg(short, long)]
+    output: Option<Output>,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Json,
+}
+
+/// Largest component the registry takes.
+const COMPONENT_BYTES_MAX: u64 = 256 << 20;
+const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
+const LAYER_TYPE: &str = "application/wasm";
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// How often the spinner turns while an upload waits for the server.
+const SPINNER_TICK: Duration = Duration::from_millis(100);
+
+/// # Errors
+/// When the file is no component, the name is no repository, or the registry refuses.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let component = read_component(&args.file)?;
+    let target = match args.name.parse() {
+        Ok(ImageReference::Registry(target))
+            if target.host.is_none() && target.digest.is_none() =>
+        {
+            target
+        }
+        Ok(_) => {
+            return Err(Failure::new(
+                format!("cannot push to {}", args.name),
+                "weft push fills the cluster's own registry, which has no host and no digest in its names",
+                "use a name such as vote/web:0.1",
+            )
+            .usage()
+            .into());
+        }
+        Err(error) => {
+            return Err(Failure::new(
+                format!("cannot push to {}", args.name),
+                error,
+                "use a name such as vote/web:0.1",
+            )
+            .usage()
+            .into());
+        }
+    };
+    let client = args.client.client().await?;
+    let registry = Registry {
+        client,
+        repository: target.repository.clone(),
+    };
+    let layer_digest = digest(&component);
+    let config = serde_json::to_vec(&json!({
+        "architecture": "wasm",
+        "os": "wasip2",
+        "layerDigests": [layer_digest],
+    }))?;
+    let config_digest = digest(&config);
+    let manifest = serde_json::to_vec(&json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": {"mediaType": CONFIG_TYPE, "digest": config_digest, "size": config.len()},
+        "layers": [{"mediaType": LAYER_TYPE, "digest": layer_digest, "size": component.len()}],
+    }))?;
+    let manifest_digest = digest(&manifest);
+    let progress = ProgressBar::new_spinner().with_style(
+        ProgressStyle::with_template("{spinner} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
+    progress.enable_steady_tick(SPINNER_TICK);
+    progress.set_message(format!("pushing {} KiB", component.len() / 1024));
+    let pushed = async {
+        registry.put_blob(&layer_digest, component).await?;
+        registry.put_blob(&config_digest, config).await?;
+        registry.put_manifest(target.reference(), manifest).await
+    }
+    .await;
+    progress.finish_and_clear();
+    pushed?;
+    let name = format!("{}:{}", target.repository, target.reference());
+    if args.output == Some(Output::Json) {
+        println!("{}", json!({"image": name, "digest": manifest_digest}));
+    } else {
+        println!("pushed {name} {manifest_digest}");
+    }
+    Ok(())
+}
+
+/// The first eight bytes of a component: magic, version 13, layer 1.
+const COMPONENT_HEADER: &[u8] = b"\0asm\x0d\0\x01\0";
+/// The first eight bytes of a core module.
+const MODULE_HEADER: &[u8] = b"\0asm\x01\0\0\0";
+
+fn read_component(path: &Path) -> Result<Vec<u8>, Failure> {
+    let what = || format!("cannot push {}", path.display());
+    let size = std::fs::metadata(path)
+        .map_err(|error| {
+            Failure::new(what(), error, "name the file that your build wrote").usage()
+        })?
+        .len();
+    if size > COMPONENT_BYTES_MAX {
+        let why = format!("it has {size} bytes and the registry takes up to {COMPONENT_BYTES_MAX}");
+        return Err(Failure::new(what(), why, "strip it of debug information").usage());
+    }
+    let bytes = std::fs::read(path)
+        .map_err(|error| Failure::new(what(), error, "check its permissions").usage())?;
+    if bytes.starts_with(MODULE_HEADER) {
+        return Err(Failure::new(
+            what(),
+            "it is a core WebAssembly module, not a component",
+            "build for wasm32-wasip2, or wrap it with `wasm-tools component new`",
+        )
+        .usage());
+    }
+    if !bytes.starts_with(COMPONENT_HEADER) {
+        return Err(Failure::new(
+            what(),
+            "it is not a WebAssembly component: its first bytes are not those of one",
+            "name the .wasm file that your build wrote",
+        )
+        .usage());
+    }
+    Ok(bytes)
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("sha256:{hex}")
+}
+
+struct Registry {
+    client: kube::Client,
+    repository: String,
+}
+
+impl Registry {
+    async fn put_blob(&self, digest: &str, bytes: Vec<u8>) -> Result<(), Failure> {
+        let blob = format!("/v2/{}/blobs/{digest}", self.repository);
+        let head = self.send(http::Request::head(&blob), Vec::new()).await?;
+        if head.status().is_success() {
+            return Ok(());
+        }
+        let start = format!("/v2/{}/blobs/uploads/", self.repository);
+        let started = self.expect(http::Request::post(start), Vec::new()).await?;
+        let location = started
+            .headers()
+            .get(LOCATION)
+            .and_then(|value| value.to_str().ok())
+            .ok_or_else(|| self.failure("the registry gave no place to upload to"))?;
+        let separator = if location.contains('?') { '&' } else { '?' };
+        // The server may give an absolute address; the client knows it by its path.
+        let path = location
+            .parse::<http::Uri>()
+            .ok()
+            .and_then(|uri| uri.path_and_query().cloned())
+            .ok_or_else(|| self.failure("the registry gave a place that is no address"))?;
+        let request = http::Request::put(format!("{path}{separator}digest={digest}"))
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .header(CONTENT_LENGTH, bytes.len());
+        self.expect(request, bytes).await.map(drop)
+    }
+
+    async fn put_manifest(&self, tag: &str, bytes: Vec<u8>) -> Result<(), Failure> {
+        let request = http::Request::put(format!("/v2/{}/manifests/{tag}", self.repository))
+            .header(CONTENT_TYPE, MANIFEST_TYPE)
+            .header(CONTENT_LENGTH, bytes.len());
+        self.expect(request, bytes).await.map(drop)
+    }
+
+    fn failure(&self, why: &str) -> Failure {
+        Failure::new(
+            format!("cannot push to {}", self.repository),
+            why,
+            "run the command again",
+        )
+    }
+
+    async fn send(
+        &self,
+        request: http::request::Builder,
+        bytes: Vec<u8>,
+    ) -> Result<http::Response<Body>, Failure> {
+        let request = request
+            .body(Body::from(bytes))
+            .map_err(|error| self.failure(&error.to_string()))?;
+        self.client
+            .send(request)
+            .await
+            .map_err(|error| api_failure(format!("cannot push to {}", self.repository), &error))
+    }
+
+    /// Sends, and takes any answer but success for a refusal with the registry's own sentence.
+    async fn expect(
+        &self,
+        request: http::request::Builder,
+        bytes: Vec<u8>,
+    ) -> Result<http::Response<Body>, Failure> {
+        let response = self.send(request, bytes).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map(http_body_util::Collected::to_bytes)
+            .unwrap_or_default();
+        let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let message = answer["errors"][0]["message"]
+            .as_str()
+            .or(answer["message"].as_str())
+            .unwrap_or("the registry gave no reason");
+        Err(self.failure(&format!("{message} ({status})")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_components_are_pushed() {
+        let dir = tempfile::tempdir().unwrap();
+        for (bytes, why) in [
+            (MODULE_HEADER, "core WebAssembly module"),
+            (b"#!/bin/sh".as_slice(), "not a WebAssembly component"),
+            (b"".as_slice(), "not a WebAssembly component"),
+        ] {
+            let path = dir.path().join("x.wasm");
+            std::fs::write(&path, bytes).unwrap();
+            let failure = read_component(&path).unwrap_err();
+            assert!(failure.why.contains(why), "{}", failure.why);
+        }
+        assert!(read_component(Path::new("/nowhere/x.wasm")).is_err());
+    }
+}

@@ -1,0 +1,52 @@
+//! `weft server`: API, store, scheduler and controllers in one process.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::server::{self, ServerConfig};
+use crate::{data_dir, shutdown};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where the store, the certificates and the registry are kept
+    #[arg(long, env = "WEFT_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
+    address: IpAddr,
+    /// Port of the API; 0 picks a free one
+    #[arg(long, default_value_t = 6443, value_name = "PORT")]
+    api_port: u16,
+    /// Write the log as JSON
+    #[arg(long)]
+    pub log_json: bool,
+}
+
+/// # Errors
+/// When the port or the data folder is in use.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let stop = shutdown::on_signal()?;
+    let dir = std::path::absolute(args.data_dir.unwrap_or_else(data_dir::default))?;
+    let server = server::start(ServerConfig {
+        data_dir: dir,
+        address: SocketAddr::new(args.address, args.api_port),
+    })
+    .await?;
+    println!("weft server is ready.");
+    println!();
+    println!("  kubeconfig  {}", server.kubeconfig.display());
+    println!("  API         {}", server.url);
+    println!();
+    println!("Join a node, with the two files copied to it:");
+    println!(
+        "  weft node --server {} --ca-file {} --token-file {}",
+        server.url,
+        server.ca_file.display(),
+        server.join_token_file.display()
+    );
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = server.failed() => {}
+    }
+    Ok(server.stop().await?)
+}

@@ -1,0 +1,367 @@
+//! `weft up`: a whole cluster on this machine.
+//!
+//! The server runs in this process, each node in a child of the same binary, so that a guest that manages
+//! to abort the engine never takes the store with it. A node that dies is started again, after its pods
+//! had time to move. Ctrl-C drains the nodes, then the server, and exits 0.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use serde_json::json;
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::Failure;
+use crate::server::{self, Server, ServerConfig};
+use crate::{data_dir, shutdown};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How many nodes to run
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    nodes: u16,
+    /// Where everything is kept
+    #[arg(long, env = "WEFT_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
+    address: IpAddr,
+    /// Port of the API; 0 picks a free one
+    #[arg(long, default_value_t = 6443, value_name = "PORT")]
+    api_port: u16,
+    /// Port of the gateway, shared by all nodes; 0 picks a free one
+    #[arg(long, default_value_t = 8080, value_name = "PORT")]
+    gateway_port: u16,
+    /// Threads for guests on each node [default: one a core]
+    #[arg(long, value_name = "N")]
+    cores: Option<usize>,
+    /// Print what is ready as one JSON line
+    #[arg(short, long)]
+    output: Option<Output>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Json,
+}
+
+/// How long nodes may take to become ready: far above the usual second, for a machine under load.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often the nodes are asked after while they start.
+const READY_POLL: Duration = Duration::from_millis(25);
+/// A dead node comes back after its pods were moved to others (lease 8 s, toleration 2 s), so that whatever
+/// killed it does not take them along again.
+const RESTART_DELAY: Duration = Duration::from_secs(15);
+/// How long nodes may drain: the default grace period of a pod, and some seconds to report.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(40);
+/// How much of a dead node's log is shown.
+const LOG_TAIL_LINES: usize = 12;
+
+/// # Errors
+/// When a port or the data folder is in use, or a node does not become ready.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let stop = shutdown::on_signal()?;
+    let dir = args.data_dir.clone().unwrap_or_else(data_dir::default);
+    let dir = std::path::absolute(&dir)?;
+    let gateway = free_port(SocketAddr::new(args.address, args.gateway_port), "gateway")?;
+    let server = server::start(ServerConfig {
+        data_dir: dir.clone(),
+        address: SocketAddr::new(args.address, args.api_port),
+    })
+    .await?;
+    let cluster = Cluster {
+        dir,
+        gateway,
+        nodes: args.nodes,
+        cores: args.cores,
+    };
+    let result = cluster.serve(&server, &stop, started, args.output).await;
+    let stopped = server.stop().await;
+    result?;
+    Ok(stopped?)
+}
+
+/// Checks that nobody listens there, and finds a port when none is named.
+///
+/// The nodes share the gateway's port with `SO_REUSEPORT`, which would also share it with a weft that is
+/// already there: binding it once without tells.
+fn free_port(address: SocketAddr, what: &str) -> Result<SocketAddr, Failure> {
+    let listener =
+        TcpListener::bind(address).map_err(|error| server::cannot_listen(what, address, &error))?;
+    listener
+        .local_addr()
+        .map_err(|error| server::cannot_listen(what, address, &error))
+}
+
+struct Cluster {
+    dir: PathBuf,
+    gateway: SocketAddr,
+    nodes: u16,
+    cores: Option<usize>,
+}
+
+impl Cluster {
+    async fn serve(
+        &self,
+        server: &Server,
+        stop: &CancellationToken,
+        started: Instant,
+        output: Option<Output>,
+    ) -> Result<(), Failure> {
+        let mut supervised = JoinSet::new();
+        let failed = CancellationToken::new();
+        for number in 1..=self.nodes {
+            let process = self.node(number, server)?;
+            supervised.spawn(process.supervise(stop.clone(), failed.clone()));
+        }
+        let ready = tokio::select! {
+            ready = self.ready(server) => ready,
+            () = failed.cancelled() => Err(self.node_failure()),
+            () = stop.cancelled() => Ok(()),
+        };
+        let result = match ready {
+            Ok(()) => {
+                if !stop.is_cancelled() {
+                    self.announce(server, started, output);
+                    stop.cancelled().await;
+                    tracing::info!("draining the nodes; a second Ctrl-C stops at once");
+                }
+                Ok(())
+            }
+            Err(failure) => {
+                stop.cancel();
+                Err(failure)
+            }
+        };
+        while supervised.join_next().await.is_some() {}
+        result
+    }
+
+    fn node(&self, number: u16, server: &Server) -> Result<NodeProcess, Failure> {
+        let name = format!("node-{number}");
+        let dir = self.dir.join("nodes").join(&name);
+        data_dir::create_private(&dir)?;
+        let program = std::env::current_exe().map_err(|error| {
+            Failure::new("cannot start a node", error, "run weft by its full path")
+        })?;
+        let share = |total: u64| (total / u64::from(self.nodes)).max(1);
+        let machine = weft_agent::heartbeat::Machine::detect();
+        let mut arguments: Vec<String> = [
+            ("--name", name.clone()),
+            ("--server", server.url.clone()),
+            ("--ca-file", server.ca_file.display().to_string()),
+            ("--token-file", server.join_token_file.display().to_string()),
+            ("--data-dir", dir.display().to_string()),
+            ("--address", self.gateway.ip().to_string()),
+            ("--gateway-port", self.gateway.port().to_string()),
+            ("--mesh-port", "0".into()),
+            ("--node-port", "0".into()),
+            ("--capacity-cpu", format!("{}m", share(machine.cpu_millis))),
+            ("--capacity-memory", share(machine.memory_bytes).to_string()),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .collect();
+        arguments.extend(
+            [
+                "--allow-file-images",
+                "--share-gateway-port",
+                "--exit-with-parent",
+            ]
+            .map(str::to_owned),
+        );
+        if let Some(cores) = self.cores {
+            arguments.extend(["--cores".to_owned(), cores.to_string()]);
+        }
+        Ok(NodeProcess {
+            name,
+            program,
+            arguments,
+            log: dir.join("node.log"),
+        })
+    }
+
+    /// Waits until every node says that it is ready.
+    async fn ready(&self, server: &Server) -> Result<(), Failure> {
+        let api: kube::Api<Node> = kube::Api::all(server.client().await?);
+        let all_ready = async {
+            loop {
+                // The API may not answer in its first milliseconds; the time-out is the judge.
+                if let Ok(nodes) = api.list(&ListParams::default()).await {
+                    let ready = nodes.items.iter().filter(|node| is_ready(node)).count();
+                    if ready >= usize::from(self.nodes) {
+                        return;
+                    }
+                }
+                tokio::time::sleep(READY_POLL).await;
+            }
+        };
+        tokio::time::timeout(READY_TIMEOUT, all_ready)
+            .await
+            .map_err(|_| {
+                Failure::new(
+                    "the nodes did not become ready",
+                    format!("{} s passed", READY_TIMEOUT.as_secs()),
+                    format!("read their logs in {}", self.dir.join("nodes").display()),
+                )
+            })
+    }
+
+    fn node_failure(&self) -> Failure {
+        let dir = self.dir.join("nodes");
+        let mut tail = String::new();
+        for number in 1..=self.nodes {
+            let path = dir.join(format!("node-{number}")).join("node.log");
+            if let Ok(text) = std::fs::read_to_string(&path) {
+                let lines: Vec<&str> = text.lines().collect();
+                let last = &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..];
+                tail = last.join("\n       ");
+            }
+        }
+        Failure::new(
+            "a node ended before it was ready",
+            if tail.is_empty() {
+                "it printed nothing".to_owned()
+            } else {
+                tail
+            },
+            format!("read the logs in {}", dir.display()),
+        )
+    }
+
+    fn announce(&self, server: &Server, started: Instant, output: Option<Output>) {
+        let seconds = started.elapsed().as_secs_f64();
+        let kubeconfig = server.kubeconfig.display().to_string();
+        let gateway = format!("http://{}", self.gateway);
+        if output == Some(Output::Json) {
+            let nodes: Vec<String> = (1..=self.nodes).map(|n| format!("node-{n}")).collect();
+            println!(
+                "{}",
+                json!({"kubeconfig": kubeconfig, "api": server.url, "gateway": gateway, "nodes": nodes, "ready_seconds": seconds})
+            );
+            return;
+        }
+        let plural = if self.nodes == 1 { "" } else { "s" };
+        println!(
+            "weft is ready after {seconds:.1} s, with {} node{plural}.",
+            self.nodes
+        );
+        println!();
+        println!("  kubeconfig  {kubeconfig}");
+        println!("  API         {}", server.url);
+        println!(
+            "  gateway     {gateway}  (http://SERVICE.NAMESPACE.localhost:{})",
+            self.gateway.port()
+        );
+        println!();
+        println!("  export KUBECONFIG={kubeconfig}");
+        println!();
+        println!(
+            "Ctrl-C drains it and stops it; the data stays in {}.",
+            self.dir.display()
+        );
+    }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// One node as a child process: what it takes to start it, and to start it again.
+struct NodeProcess {
+    name: String,
+    program: PathBuf,
+    arguments: Vec<String>,
+    log: PathBuf,
+}
+
+impl NodeProcess {
+    /// Keeps the node running until `stop`, then drains it. Cancels `failed` when the first start fails.
+    async fn supervise(self, stop: CancellationToken, failed: CancellationToken) {
+        let mut first = true;
+        loop {
+            let born = Instant::now();
+            match self.spawn() {
+                Ok(child) => match self.run(child, &stop).await {
+                    None => return,
+                    Some(status) => {
+                        tracing::warn!(node = self.name, %status, log = %self.log.display(), "the node ended");
+                    }
+                },
+                Err(error) => tracing::error!(node = self.name, %error, "the node did not start"),
+            }
+            if first && born.elapsed() < READY_TIMEOUT / 4 {
+                failed.cancel();
+            }
+            first = false;
+            tokio::select! {
+                () = tokio::time::sleep(RESTART_DELAY) => {}
+                () = stop.cancelled() => return,
+            }
+            tracing::info!(node = self.name, "starting the node again");
+        }
+    }
+
+    fn spawn(&self) -> std::io::Result<Child> {
+        let log = open_log(&self.log)?;
+        Command::new(&self.program)
+            .arg("node")
+            .args(&self.arguments)
+            // The child lives as long as this pipe is open.
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // Captured stacks of wasmtime's errors would cost a third of the requests per second.
+            .env("RUST_LIB_BACKTRACE", "0")
+            // Ctrl-C reaches only this process, which then drains the nodes before the server.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+    }
+
+    /// Waits for the child to end by itself, or drains it; `None` when it was drained.
+    async fn run(&self, mut child: Child, stop: &CancellationToken) -> Option<ExitStatus> {
+        tokio::select! {
+            status = child.wait() => return status.ok(),
+            () = stop.cancelled() => {}
+        }
+        if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
+            let pid = nix::unistd::Pid::from_raw(pid);
+            // It may have ended a moment ago; wait() below tells.
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        }
+        if tokio::time::timeout(DRAIN_TIMEOUT, child.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                node = self.name,
+                "the node did not drain in time and is killed"
+            );
+            let _ = child.kill().await;
+        }
+        None
+    }
+}
+
+fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+}
