@@ -1,0 +1,200 @@
+//! The one door in: checks on the callee's side, then the local workload.
+//!
+//! Calls of the same node come straight from `outbound.rs` or `gateway.rs`, calls of other nodes from
+//! `inbound.rs`; limits, header rules and identity checks therefore exist once. The workload is awaited inline, on
+//! the caller's core: no queue, no socket, no wake of another thread.
+//!
+//! Invariants: a call refused as [`DeliverError::NotHere`] or [`DeliverError::Overloaded`] was not shown to the
+//! workload; what a workload receives carries a [`CallContext`] made by the host; hop-by-hop headers and
+//! `x-weft-*` pass in neither direction.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    hash::{DefaultHasher, Hash, Hasher},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use http::{Request, Response, header};
+use tokio::sync::Notify;
+use tower::Service;
+use weft_api::identity::SpiffeId;
+
+use crate::{
+    Body, CallContext, DEPTH_MAX, DeliverError, LocalWorkload, WorkloadInfo, WorkloadService,
+    headers,
+};
+
+/// Copies of the address map; attaching one of ten thousand pods clones one hundred-and-sixtieth of them.
+const SHARDS: usize = 64;
+
+/// The workloads of this node by the address they are called at. Reading takes no lock.
+pub(crate) struct Attachments {
+    shards: [Shard; SHARDS],
+}
+
+impl Default for Attachments {
+    fn default() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Shard::default()),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Shard(ArcSwap<HashMap<SocketAddr, Arc<Attached>>>);
+
+/// A workload that takes calls.
+pub(crate) struct Attached {
+    pub(crate) identity: SpiffeId,
+    pub(crate) spiffe_id: Arc<str>,
+    pub(crate) workload: Arc<WorkloadInfo>,
+    service: WorkloadService,
+    in_flight_max: usize,
+    in_flight: AtomicUsize,
+    idle: Notify,
+}
+
+impl Attachments {
+    fn shard(&self, address: SocketAddr) -> &ArcSwap<HashMap<SocketAddr, Arc<Attached>>> {
+        let mut hasher = DefaultHasher::new();
+        address.hash(&mut hasher);
+        &self.shards[hasher.finish() as usize % SHARDS].0
+    }
+
+    pub(crate) fn insert(&self, address: SocketAddr, workload: LocalWorkload) {
+        let attached = Arc::new(Attached {
+            spiffe_id: workload.identity.to_string().into(),
+            identity: workload.identity,
+            workload: Arc::new(workload.workload),
+            service: workload.service,
+            in_flight_max: workload.in_flight_max,
+            in_flight: AtomicUsize::new(0),
+            idle: Notify::new(),
+        });
+        self.shard(address).rcu(|map| {
+            let mut map = HashMap::clone(map);
+            map.insert(address, Arc::clone(&attached));
+            map
+        });
+    }
+
+    pub(crate) fn remove(&self, address: SocketAddr) -> Option<Arc<Attached>> {
+        let mut removed = None;
+        self.shard(address).rcu(|map| {
+            let mut map = HashMap::clone(map);
+            removed = map.remove(&address);
+            map
+        });
+        removed
+    }
+
+    pub(crate) fn get(&self, address: SocketAddr) -> Option<Arc<Attached>> {
+        self.shard(address).load().get(&address).cloned()
+    }
+}
+
+/// A workload that was taken off the mesh, with calls perhaps still in flight.
+pub struct Detached(Option<Arc<Attached>>);
+
+impl Detached {
+    pub(crate) fn new(attached: Option<Arc<Attached>>) -> Self {
+        Self(attached)
+    }
+
+    /// Calls that have not finished, response bodies included.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.0
+            .as_ref()
+            .map_or(0, |attached| attached.in_flight.load(Ordering::Acquire))
+    }
+
+    /// Waits until no call is in flight. The caller brings the deadline.
+    pub async fn drained(&self) {
+        let Some(attached) = &self.0 else { return };
+        loop {
+            let idle = attached.idle.notified();
+            if attached.in_flight.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+/// One call in flight at a workload; ends when dropped.
+pub(crate) struct InFlight(Arc<Attached>);
+
+impl InFlight {
+    fn begin(attached: &Arc<Attached>) -> Option<Self> {
+        let before = attached.in_flight.fetch_add(1, Ordering::AcqRel);
+        let taken = Self(Arc::clone(attached));
+        // Over the limit, dropping `taken` gives the place back.
+        (before < attached.in_flight_max).then_some(taken)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+/// A workload's response, and the proof that the call counts as in flight while it is read.
+pub(crate) struct Delivered {
+    pub(crate) response: Response<Body>,
+    pub(crate) in_flight: InFlight,
+}
+
+/// Checks the call and lets the workload answer it.
+pub(crate) async fn deliver(
+    to: &Arc<Attached>,
+    mut request: Request<Body>,
+    context: CallContext,
+) -> Result<Delivered, DeliverError> {
+    if context.depth >= DEPTH_MAX {
+        return Err(DeliverError::LoopDetected);
+    }
+    if context
+        .deadline
+        .is_some_and(|deadline| deadline <= Instant::now())
+    {
+        return Err(DeliverError::Deadline);
+    }
+    if !headers::within_limits(request.headers()) {
+        return Err(DeliverError::Rejected {
+            reason: format!(
+                "its head has more than {} lines or {} bytes",
+                headers::HEADERS_MAX,
+                headers::HEADER_BYTES_MAX
+            ),
+        });
+    }
+    let in_flight = InFlight::begin(to).ok_or(DeliverError::Overloaded)?;
+
+    headers::strip_hop_by_hop(request.headers_mut());
+    headers::strip_weft(request.headers_mut());
+    // The authority is in the URI, on every way in.
+    request.headers_mut().remove(header::HOST);
+    request.extensions_mut().insert(context);
+
+    let mut service = to.service.clone();
+    poll_fn(|context| service.poll_ready(context)).await?;
+    let mut response = service.call(request).await?;
+
+    headers::strip_hop_by_hop(response.headers_mut());
+    headers::strip_weft(response.headers_mut());
+    Ok(Delivered {
+        response,
+        in_flight,
+    })
+}

@@ -1,0 +1,405 @@
+//! Calls from other nodes: accept, prove who calls, hand to `deliver.rs`.
+//!
+//! The TLS handshake runs in the connection's task, so a slow client never holds up the accept loop. The certificate
+//! names the calling identity; the SNI names the identity that was promised to the caller, and only pods of that
+//! identity are served on the connection. `x-weft-*` headers are believed here, because the peer proved itself to be
+//! a node that holds the caller's key; nobody else can connect.
+//!
+//! Invariants: no request without a verified client certificate; a pod that is not here answers `not-here`, which
+//! promises that nothing was processed; every limit is a constant below.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use smallvec::smallvec;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use weft_api::identity::SpiffeId;
+
+use crate::{
+    Body, CallContext, DRAIN_MAX, DeliverError, Inner, Peer, TraceContext, Transport, WorkloadInfo,
+    deliver::{self, Attached},
+    full_body, headers, identity,
+    measure::{self, Charge, Holds, RequestBytes},
+    metrics::{Edge, EdgeKey, Reporter},
+    replay,
+    table::ServiceLabels,
+    transport::{
+        CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER_BYTES,
+        STREAM_WINDOW_BYTES,
+    },
+};
+
+/// Connections a listener holds; about 100 KB each.
+const CONNECTIONS_MAX: usize = 8192;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Streams a peer may open on one connection, above what its pool uses.
+const STREAMS_MAX: u32 = 256;
+/// Streams reset before they were served that a peer may cause (rapid reset, CVE-2023-44487).
+const RESET_STREAMS_MAX: usize = 64;
+/// Callers and services remembered on one connection.
+const KNOWN_MAX: usize = 1024;
+
+/// Waits after an accept error such as too many open files, which does not go away at once.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+pub(crate) async fn serve(
+    inner: Arc<Inner>,
+    listener: std::net::TcpListener,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let config = inner.identities.server_config().map_err(io::Error::other)?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    accept_loop(
+        listener,
+        shutdown,
+        CONNECTIONS_MAX,
+        move |stream, _, stop| connection(Arc::clone(&inner), acceptor.clone(), stream, stop),
+    )
+    .await;
+    Ok(())
+}
+
+/// Accepts until `shutdown`, at most `connections_max` at a time, then waits for the connections to finish. The token
+/// given to each asks it to finish; after [`DRAIN_MAX`] what is left is dropped.
+pub(crate) async fn accept_loop<F>(
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    connections_max: usize,
+    serve: impl Fn(TcpStream, SocketAddr, CancellationToken) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(connections_max));
+    let tasks = TaskTracker::new();
+    let abandon = CancellationToken::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            accepted = async {
+                // Closed never: the semaphore lives as long as this loop.
+                let place = Arc::clone(&places).acquire_owned().await.ok()?;
+                Some((listener.accept().await, place))
+            } => accepted,
+        };
+        match accepted {
+            Some((Ok((stream, address)), place)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "connection closed at once");
+                    continue;
+                }
+                let serving = serve(stream, address, shutdown.child_token());
+                let abandon = abandon.clone();
+                tasks.spawn(async move {
+                    let _place = place;
+                    tokio::select! {
+                        biased;
+                        () = abandon.cancelled() => {}
+                        () = serving => {}
+                    }
+                });
+            }
+            Some((Err(error), _)) => {
+                tracing::warn!(%error, "accepting a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            None => break,
+        }
+    }
+    drop(listener);
+    tasks.close();
+    if tokio::time::timeout(DRAIN_MAX, tasks.wait()).await.is_err() {
+        tracing::warn!(left = tasks.len(), "connections did not finish in time");
+        abandon.cancel();
+        tasks.wait().await;
+    }
+}
+
+/// What a connection proved, and what was learned on it.
+struct Session {
+    inner: Arc<Inner>,
+    /// From the client's certificate.
+    source: SpiffeId,
+    source_text: Arc<str>,
+    /// From the SNI: the identity this end presented.
+    destination: SpiffeId,
+    known: Mutex<HashMap<KnownKey, Known>>,
+}
+
+/// Values of the source and service headers, and the pod.
+type KnownKey = (HeaderValue, HeaderValue, SocketAddr);
+
+#[derive(Clone)]
+struct Known {
+    peer: Arc<Peer>,
+    edge: Arc<Edge>,
+}
+
+async fn connection(
+    inner: Arc<Inner>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    stop: CancellationToken,
+) {
+    let failed = |why: &dyn std::fmt::Display| {
+        inner
+            .metrics
+            .handshakes_failed
+            .fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(error = %why, "handshake with a node failed");
+    };
+    let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => return failed(&error),
+        Err(_) => return failed(&"it took too long"),
+    };
+    let (_, state) = tls.get_ref();
+    let source = state
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .map(identity::spiffe_id);
+    let destination = state
+        .server_name()
+        .and_then(|name| identity::named_identity(name, &inner.trust_domain));
+    let alpn = state.alpn_protocol() == Some(identity::ALPN);
+    let (Some(Ok(source)), Some(destination), true) = (source, destination, alpn) else {
+        return failed(&"identities or protocol are missing");
+    };
+    inner
+        .metrics
+        .connections_accepted
+        .fetch_add(1, Ordering::Relaxed);
+    let session = Arc::new(Session {
+        source_text: source.to_string().into(),
+        source,
+        destination,
+        inner,
+        known: Mutex::default(),
+    });
+
+    let service = service_fn(move |request| {
+        let session = Arc::clone(&session);
+        async move { Ok::<_, Infallible>(session.answer(request).await) }
+    });
+    let mut connection = std::pin::pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES_MAX)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .max_header_list_size(headers::HEADER_BYTES_MAX as u32)
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .auto_date_header(false)
+            .serve_connection(TokioIo::new(tls), service)
+    );
+    let ended = tokio::select! {
+        biased;
+        ended = &mut connection => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection from a node ended");
+    }
+}
+
+impl Session {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let started = Instant::now();
+        let found = request
+            .headers()
+            .get(headers::DESTINATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| text.parse().ok())
+            .and_then(|address| Some((address, self.inner.attached.get(address)?)));
+        // A caller that was promised one identity must not reach a pod of another behind the same address.
+        let Some((address, to)) = found.filter(|(_, to)| to.identity == self.destination) else {
+            return refusal(&DeliverError::NotHere);
+        };
+
+        let (mut parts, body) = request.into_parts();
+        let known = self.known(&parts.headers, address, &to);
+        let context = context(&parts.headers, Arc::clone(&known.peer), started);
+        let deadline = context.deadline;
+        headers::strip_weft(&mut parts.headers);
+        let grpc = measure::is_grpc(&parts.headers);
+        let (body, request_bytes) = counted(body);
+
+        let delivery = deliver::deliver(&to, Request::from_parts(parts, body), context);
+        let delivered = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), delivery)
+                .await
+                .unwrap_or(Err(DeliverError::Deadline)),
+            None => delivery.await,
+        };
+        let charge = Charge {
+            edges: smallvec![known.edge],
+            started,
+            grpc,
+            request_bytes,
+            by_transport: None,
+        };
+        match delivered {
+            Ok(delivered) => {
+                let holds = Holds {
+                    in_flight: Some(delivered.in_flight),
+                    ..Holds::default()
+                };
+                measure::finish(delivered.response, charge, holds)
+            }
+            Err(error) => {
+                let refusal = refusal(&error);
+                // What was not processed is charged where the caller finds somebody who does.
+                if !error.never_processed() {
+                    charge.settle(refusal.status().as_u16(), None, "UC", 0);
+                }
+                refusal
+            }
+        }
+    }
+
+    /// Peer and edge for a request, looked up by three header values after the first time.
+    fn known(&self, lines: &HeaderMap, address: SocketAddr, to: &Attached) -> Known {
+        let line = |name| {
+            lines
+                .get(name)
+                .cloned()
+                .unwrap_or_else(|| HeaderValue::from_static(""))
+        };
+        let key = (line(headers::SOURCE), line(headers::SERVICE), address);
+        if let Some(known) = self.known.lock().get(&key) {
+            return known.clone();
+        }
+        let source = Arc::new(source_workload(&key.0, &self.source.namespace));
+        let (name, namespace) = key
+            .1
+            .to_str()
+            .ok()
+            .and_then(|service| service.split_once('.'))
+            .unwrap_or_default();
+        let edge = self.inner.metrics.edge(&EdgeKey {
+            reporter: Reporter::Destination,
+            source: Arc::clone(&source),
+            source_principal: Arc::clone(&self.source_text),
+            destination: Arc::clone(&to.workload),
+            destination_principal: Arc::clone(&to.spiffe_id),
+            service: Arc::new(ServiceLabels::new(namespace, name)),
+            transport: Some(Transport::Mtls),
+        });
+        let known = Known {
+            peer: Arc::new(Peer {
+                identity: self.source.clone(),
+                spiffe_id: Arc::clone(&self.source_text),
+                workload: source.name.as_str().into(),
+                transport: Transport::Mtls,
+            }),
+            edge,
+        };
+        let mut all = self.known.lock();
+        if all.len() >= KNOWN_MAX {
+            all.clear();
+        }
+        all.insert(key, known.clone());
+        known
+    }
+}
+
+/// Reads `name;app;version;service;revision`. The namespace is that of the certificate.
+fn source_workload(line: &HeaderValue, namespace: &str) -> WorkloadInfo {
+    let mut fields = line.to_str().unwrap_or_default().split(';');
+    let mut next = || fields.next().unwrap_or_default().to_owned();
+    WorkloadInfo {
+        name: next(),
+        namespace: namespace.to_owned(),
+        app: next(),
+        version: next(),
+        canonical_service: next(),
+        canonical_revision: next(),
+    }
+}
+
+/// Writes what [`source_workload`] reads.
+pub(crate) fn source_line(workload: &WorkloadInfo) -> HeaderValue {
+    let line = [
+        &workload.name,
+        &workload.app,
+        &workload.version,
+        &workload.canonical_service,
+        &workload.canonical_revision,
+    ]
+    .map(String::as_str)
+    .join(";");
+    HeaderValue::from_str(&line).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+fn context(lines: &HeaderMap, peer: Arc<Peer>, now: Instant) -> CallContext {
+    let number = |name| -> Option<u64> { lines.get(name)?.to_str().ok()?.parse().ok() };
+    CallContext {
+        peer: Some(peer),
+        deadline: number(headers::TIMEOUT)
+            .and_then(|millis| now.checked_add(Duration::from_millis(millis))),
+        trace: TraceContext::from_headers(lines),
+        depth: small(number(headers::DEPTH)),
+        attempt: small(number(headers::ATTEMPT)),
+    }
+}
+
+fn small(number: Option<u64>) -> u32 {
+    number.map_or(0, |number| u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+/// The request's body, and its size: from its length, else counted while it is read.
+pub(crate) fn counted(body: Incoming) -> (Body, RequestBytes) {
+    let exact = body.size_hint().exact();
+    let body = Body::new(body.map_err(Into::into));
+    match exact {
+        Some(bytes) => (body, RequestBytes::Known(bytes)),
+        None => {
+            let source = replay::Source::new(body);
+            let bytes = source
+                .counter()
+                .map_or(RequestBytes::Known(0), RequestBytes::Counted);
+            (source.reader(), bytes)
+        }
+    }
+}
+
+/// The answer of the mesh itself; the caller's mesh reads the header and turns it into the same error again.
+fn refusal(error: &DeliverError) -> Response<Body> {
+    let text = match error {
+        DeliverError::Failed { message } => message.clone(),
+        DeliverError::Rejected { reason } => reason.clone(),
+        other => other.to_string(),
+    };
+    let mut response = Response::new(full_body(text));
+    *response.status_mut() = error.status();
+    response
+        .headers_mut()
+        .insert(headers::ERROR, HeaderValue::from_static(error.token()));
+    response
+}

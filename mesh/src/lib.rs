@@ -1,0 +1,407 @@
+//! The mesh of one node: route, balance, authorise, encrypt and measure calls between workloads.
+//!
+//! [`Mesh`] is a cheap handle to the data plane of this node. The agent feeds it values: an immutable
+//! [`Table`] of services, endpoints and routes, the certificates of the identities that run here, and the
+//! local workloads as boxed tower services. Calls enter by three doors, [`Mesh::outbound`] (a workload of
+//! this node calls), [`Mesh::serve_gateway`] (somebody outside calls) and [`Mesh::serve_inbound`] (another
+//! node calls on behalf of its workload), and all of them leave by one, `deliver.rs`.
+//!
+//! ```text
+//! outbound.rs ─┐ resolve.rs · route.rs · balance.rs · retry.rs
+//! gateway.rs ──┴─► same node ─────────────────────────────► deliver.rs ─► workload
+//!                  other node ─► transport.rs ⇒ inbound.rs ─► deliver.rs ─► workload
+//! ```
+//!
+//! Invariants: one call sees one table until it has to be retried; a call that another workload may have
+//! seen is repeated only when its method is idempotent; nothing leaves the cluster; who the caller is comes
+//! from the host or from a verified certificate, never from a header of a guest.
+//! Left to others: reading Kubernetes objects and asking for certificates (`weft_agent`), running the
+//! workload (`weft_runtime`).
+
+mod balance;
+mod deliver;
+mod error;
+mod gateway;
+mod headers;
+mod identity;
+mod inbound;
+mod measure;
+mod metrics;
+mod outbound;
+mod replay;
+mod resolve;
+mod retry;
+mod route;
+mod shard;
+mod table;
+mod trace;
+mod transport;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty, Full};
+use tokio::sync::watch;
+use weft_api::identity::SpiffeId;
+
+pub use deliver::Detached;
+pub use error::{CallError, DeliverError, TransportError};
+pub use gateway::GatewayConfig;
+pub use identity::{Identities, SvidError, server_name};
+pub use outbound::Outbound;
+pub use retry::{Failure, Refusal, Verdict};
+pub use route::{
+    Backend, BackendTarget, Filter, HeaderChange, Match, PathChange, PathMatch, Redirect, Rewrite,
+    Rule,
+};
+pub use table::{
+    AllowedNamespaces, Endpoint, EndpointSpec, GatewaySpec, ListenerSpec, Locality, Parent,
+    RouteSpec, Service, ServicePortSpec, ServiceSpec, Table, TableBuilder,
+};
+pub use tokio_util::sync::CancellationToken;
+pub use trace::TraceContext;
+
+/// The error type of a [`Body`].
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Request and response bodies everywhere in the mesh; the same concrete type as the runtime's.
+pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
+
+/// A local workload as the mesh sees it: what the agent plugs in.
+pub type WorkloadService =
+    tower::util::BoxCloneSyncService<Request<Body>, Response<Body>, DeliverError>;
+
+/// A body without a byte.
+#[must_use]
+pub fn empty_body() -> Body {
+    Body::new(Empty::new().map_err(|never| match never {}))
+}
+
+/// A body of known bytes.
+#[must_use]
+pub fn full_body(bytes: impl Into<Bytes>) -> Body {
+    Body::new(Full::new(bytes.into()).map_err(|never| match never {}))
+}
+
+/// How a call reached the callee.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Handed over in the memory of this node process.
+    InProcess,
+    /// HTTP/2 over mutual TLS 1.3 from another node.
+    Mtls,
+}
+
+impl Transport {
+    /// The word used in metrics and shown to guests.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Transport::InProcess => "in-process",
+            Transport::Mtls => "mtls",
+        }
+    }
+}
+
+/// Who calls, as proven by the host (same node) or by a verified certificate (other node).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    pub identity: SpiffeId,
+    /// `identity` as text, made once.
+    pub spiffe_id: Arc<str>,
+    /// Name of the calling workload (its Deployment, Job, …); descriptive, vouched for by its node.
+    pub workload: Arc<str>,
+    pub transport: Transport,
+}
+
+/// What the host knows about one call. An extension of every request a workload receives, and of every
+/// request a workload sends (there it is the context of the call being served).
+#[derive(Debug, Clone, Default)]
+pub struct CallContext {
+    pub peer: Option<Arc<Peer>>,
+    /// The whole call, retries included, is over by then.
+    pub deadline: Option<Instant>,
+    pub trace: Option<TraceContext>,
+    /// Number of workloads above this one in the call tree; see [`DEPTH_MAX`].
+    pub depth: u32,
+    /// 0 for the first try of a call, counted up by retries.
+    pub attempt: u32,
+}
+
+/// A call tree deeper than this is a loop. In memory it would otherwise cost a stack frame and an instance a
+/// level with nothing to stop it.
+pub const DEPTH_MAX: u32 = 32;
+
+/// Names of a workload for metrics and for its peers. Empty strings are shown as `unknown`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct WorkloadInfo {
+    pub name: String,
+    pub namespace: String,
+    pub app: String,
+    pub version: String,
+    pub canonical_service: String,
+    pub canonical_revision: String,
+}
+
+impl WorkloadInfo {
+    /// Reads the labels that Istio reads: `service.istio.io/canonical-name`, `app.kubernetes.io/name`, `app`,
+    /// and the same for the version; the workload's name stands in for a missing service name.
+    #[must_use]
+    pub fn from_labels(name: &str, namespace: &str, labels: &BTreeMap<String, String>) -> Self {
+        let first = |keys: &[&str]| keys.iter().find_map(|key| labels.get(*key)).cloned();
+        Self {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            app: first(&["app", "app.kubernetes.io/name"]).unwrap_or_default(),
+            version: first(&["version", "app.kubernetes.io/version"]).unwrap_or_default(),
+            canonical_service: first(&[
+                "service.istio.io/canonical-name",
+                "app.kubernetes.io/name",
+                "app",
+            ])
+            .unwrap_or_else(|| name.to_owned()),
+            canonical_revision: first(&[
+                "service.istio.io/canonical-revision",
+                "app.kubernetes.io/version",
+                "version",
+            ])
+            .unwrap_or_else(|| "latest".to_owned()),
+        }
+    }
+}
+
+/// A workload of this node that makes calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallerInfo {
+    pub identity: SpiffeId,
+    /// Its `namespace` is where short service names resolve.
+    pub workload: WorkloadInfo,
+}
+
+/// A workload of this node that takes calls.
+pub struct LocalWorkload {
+    pub identity: SpiffeId,
+    pub workload: WorkloadInfo,
+    pub service: WorkloadService,
+    /// Calls in flight beyond this are refused as [`DeliverError::Overloaded`] and may go elsewhere.
+    pub in_flight_max: usize,
+}
+
+/// Address of a pod's port in the host's virtual network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PodAddress {
+    pub ip: IpAddr,
+    pub port: u16,
+}
+
+impl From<PodAddress> for SocketAddr {
+    fn from(address: PodAddress) -> Self {
+        SocketAddr::new(address.ip, address.port)
+    }
+}
+
+/// The data plane of one node. Clones share it.
+#[derive(Clone)]
+pub struct Mesh {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) node: String,
+    pub(crate) trust_domain: String,
+    pub(crate) cluster_domain: String,
+    pub(crate) table: ArcSwap<Table>,
+    pub(crate) published: watch::Sender<u64>,
+    pub(crate) attached: deliver::Attachments,
+    pub(crate) identities: Arc<Identities>,
+    pub(crate) transport: transport::Pool,
+    pub(crate) metrics: metrics::Metrics,
+    pub(crate) gateway: gateway::GatewayConfig,
+    pub(crate) gateway_caller: Arc<outbound::Caller>,
+    /// Origin of the monotonic nanoseconds that the balancer counts in.
+    pub(crate) started: Instant,
+}
+
+impl Inner {
+    /// Monotonic nanoseconds for the pure balancer.
+    pub(crate) fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.started).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Mesh {
+    /// Starts describing the mesh of `node` in `trust_domain`.
+    #[must_use]
+    pub fn builder(node: impl Into<String>, trust_domain: impl Into<String>) -> Builder {
+        Builder {
+            node: node.into(),
+            trust_domain: trust_domain.into(),
+            cluster_domain: "cluster.local".to_owned(),
+            gateway: GatewayConfig::default(),
+        }
+    }
+
+    /// Name of the node this mesh serves.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.inner.node
+    }
+
+    /// Puts a new table in force. Calls already under way keep the one they started with; endpoints that
+    /// stay keep their measured latency. A table of an older generation than the current one is ignored.
+    pub fn publish(&self, table: Table) {
+        let current = self.inner.table.load();
+        if table.generation() < current.generation() {
+            tracing::warn!(
+                offered = table.generation(),
+                current = current.generation(),
+                "ignored an older table"
+            );
+            return;
+        }
+        table.inherit(&current);
+        let generation = table.generation();
+        drop(current);
+        self.inner.table.store(Arc::new(table));
+        self.inner.published.send_replace(generation);
+    }
+
+    /// The table in force.
+    #[must_use]
+    pub fn table(&self) -> Arc<Table> {
+        self.inner.table.load_full()
+    }
+
+    /// Lets calls reach a workload of this node at `address`; replaces what was there.
+    pub fn attach(&self, address: PodAddress, workload: LocalWorkload) {
+        self.inner.attached.insert(address.into(), workload);
+    }
+
+    /// Takes no further calls at `address`. Calls in flight go on; wait for them with [`Detached::drained`].
+    pub fn detach(&self, address: PodAddress) -> Detached {
+        Detached::new(self.inner.attached.remove(address.into()))
+    }
+
+    /// The service through which one local workload reaches everything else.
+    #[must_use]
+    pub fn outbound(&self, caller: CallerInfo) -> Outbound {
+        Outbound::new(self.clone(), caller)
+    }
+
+    /// Certificates of the identities of this node, and the roots it trusts.
+    #[must_use]
+    pub fn identities(&self) -> &Identities {
+        &self.inner.identities
+    }
+
+    /// The identity under which this node's gateway calls services.
+    #[must_use]
+    pub fn gateway_identity(&self) -> SpiffeId {
+        self.inner.gateway_caller.identity().clone()
+    }
+
+    /// Accepts calls of other nodes until `shutdown`, then finishes what is in flight. One call a core, each
+    /// with its own SO_REUSEPORT listener, on that core's runtime.
+    ///
+    /// # Errors
+    /// When the listener cannot be registered with the runtime.
+    pub async fn serve_inbound(
+        &self,
+        listener: std::net::TcpListener,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<()> {
+        inbound::serve(Arc::clone(&self.inner), listener, shutdown).await
+    }
+
+    /// Accepts HTTP/1.1 and HTTP/2 cleartext from outside the cluster until `shutdown`, then finishes what is
+    /// in flight. One call a core, as [`Mesh::serve_inbound`].
+    ///
+    /// # Errors
+    /// When the listener cannot be registered with the runtime.
+    pub async fn serve_gateway(
+        &self,
+        listener: std::net::TcpListener,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<()> {
+        gateway::serve(Arc::clone(&self.inner), listener, shutdown).await
+    }
+
+    /// Appends the mesh's metrics in Prometheus text format.
+    pub fn render_metrics(&self, out: &mut String) {
+        let table = self.table();
+        self.inner
+            .metrics
+            .render(&table, &self.inner.identities, out);
+    }
+}
+
+/// Describes a [`Mesh`] before it exists.
+pub struct Builder {
+    node: String,
+    trust_domain: String,
+    cluster_domain: String,
+    gateway: GatewayConfig,
+}
+
+impl Builder {
+    /// Suffix of full service names, `cluster.local` by default.
+    #[must_use]
+    pub fn cluster_domain(mut self, domain: impl Into<String>) -> Self {
+        self.cluster_domain = domain.into();
+        self
+    }
+
+    /// Limits of the gateway.
+    #[must_use]
+    pub fn gateway(mut self, config: GatewayConfig) -> Self {
+        self.gateway = config;
+        self
+    }
+
+    /// Makes the mesh, with an empty table and no certificates.
+    #[must_use]
+    pub fn build(self) -> Mesh {
+        let identities = Arc::new(Identities::new(self.trust_domain.clone()));
+        let gateway_caller = outbound::Caller::new(CallerInfo {
+            identity: SpiffeId {
+                trust_domain: self.trust_domain.clone(),
+                namespace: "weft-system".to_owned(),
+                service_account: "gateway".to_owned(),
+            },
+            workload: WorkloadInfo {
+                name: "gateway".to_owned(),
+                namespace: "weft-system".to_owned(),
+                app: "gateway".to_owned(),
+                version: String::new(),
+                canonical_service: "gateway".to_owned(),
+                canonical_revision: "latest".to_owned(),
+            },
+        });
+        Mesh {
+            inner: Arc::new(Inner {
+                table: ArcSwap::from_pointee(Table::builder(&self.node, 0).build()),
+                node: self.node,
+                trust_domain: self.trust_domain,
+                cluster_domain: self.cluster_domain,
+                published: watch::Sender::new(0),
+                attached: deliver::Attachments::default(),
+                transport: transport::Pool::new(Arc::clone(&identities)),
+                identities,
+                metrics: metrics::Metrics::default(),
+                gateway: self.gateway,
+                gateway_caller: Arc::new(gateway_caller),
+                started: Instant::now(),
+            }),
+        }
+    }
+}
+
+/// How long a listener that shuts down waits for calls in flight before it drops them.
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(30);

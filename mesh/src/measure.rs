@@ -1,0 +1,176 @@
+//! Following a response to its end, so that durations, sizes and gRPC statuses are those of the whole call.
+//!
+//! [`finish`] wraps the body; when it ends, fails or is dropped, the edges are charged once and whatever counts
+//! the call as in flight is released. A response without a body is charged at once and passes unwrapped.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use smallvec::SmallVec;
+
+use crate::{
+    Body, BoxError, Transport,
+    deliver::InFlight,
+    metrics::{Edge, Outcome},
+    outbound::Pending,
+    replay,
+    transport::Stream,
+};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// gRPC's UNKNOWN, for calls that end without a status.
+const GRPC_UNKNOWN: u16 = 2;
+
+/// Size of a request, known now or counted while it is sent.
+pub(crate) enum RequestBytes {
+    Known(u64),
+    Counted(Arc<replay::Shared>),
+}
+
+/// What keeps a call counted as in flight until its response has been read.
+#[derive(Default)]
+#[expect(dead_code, reason = "held for what dropping them does")]
+pub(crate) struct Holds {
+    pub(crate) pending: Option<Pending>,
+    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) stream: Option<Stream>,
+}
+
+/// Where a finished call is charged.
+pub(crate) struct Charge {
+    pub(crate) edges: SmallVec<[Arc<Edge>; 2]>,
+    pub(crate) started: Instant,
+    pub(crate) grpc: bool,
+    pub(crate) request_bytes: RequestBytes,
+    /// Set where the caller's side finishes the call: it also counts by transport.
+    pub(crate) by_transport: Option<(Arc<crate::Inner>, Transport)>,
+}
+
+impl Charge {
+    /// Charges the call. `grpc_status` is what headers or trailers said.
+    pub(crate) fn settle(
+        &self,
+        code: u16,
+        grpc_status: Option<u16>,
+        flag: &'static str,
+        response_bytes: u64,
+    ) {
+        let now = Instant::now();
+        let duration = now.saturating_duration_since(self.started);
+        let outcome = Outcome {
+            code,
+            grpc: self.grpc.then(|| grpc_status.unwrap_or(GRPC_UNKNOWN)),
+            flag,
+        };
+        let request_bytes = match &self.request_bytes {
+            RequestBytes::Known(bytes) => *bytes,
+            RequestBytes::Counted(shared) => shared.bytes(),
+        };
+        for edge in &self.edges {
+            edge.record(outcome, duration, request_bytes, response_bytes, now);
+        }
+        if let Some((inner, transport)) = &self.by_transport {
+            inner.metrics.call(*transport, duration);
+        }
+    }
+}
+
+/// Whether a message's content is gRPC.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Charges the call when `response` has been read, or now if there is nothing to read.
+pub(crate) fn finish(response: Response<Body>, charge: Charge, holds: Holds) -> Response<Body> {
+    let code = response.status().as_u16();
+    let grpc_status = grpc_status(response.headers());
+    if response.body().is_end_stream() {
+        charge.settle(code, grpc_status, "-", 0);
+        return response;
+    }
+    response.map(|body| {
+        Body::new(Measured {
+            body,
+            bytes: 0,
+            code,
+            grpc_status,
+            open: Some((charge, holds)),
+        })
+    })
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u16> {
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
+
+struct Measured {
+    body: Body,
+    bytes: u64,
+    code: u16,
+    grpc_status: Option<u16>,
+    /// None once the call is settled.
+    open: Option<(Charge, Holds)>,
+}
+
+impl Measured {
+    fn settle(&mut self, flag: &'static str) {
+        if let Some((charge, _holds)) = self.open.take() {
+            charge.settle(self.code, self.grpc_status, flag, self.bytes);
+        }
+    }
+}
+
+impl http_body::Body for Measured {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            return Poll::Pending;
+        };
+        match &frame {
+            None => self.settle("-"),
+            Some(Err(_)) => self.settle("UC"),
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.bytes += data.len() as u64;
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    self.grpc_status = grpc_status(trailers).or(self.grpc_status);
+                }
+                // Codecs that know the length stop reading before the end is said.
+                if self.body.is_end_stream() {
+                    self.settle("-");
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        // Whoever read it went away first, Envoy's "downstream connection termination".
+        self.settle("DC");
+    }
+}

@@ -1,0 +1,927 @@
+//! The path of a call, top to bottom: [`Outbound::call`] says what happens in which order, [`send`] does it for
+//! workloads and gateway alike.
+//!
+//! ```text
+//! strip forged headers → resolve the authority → route → filters → deadline → backend by weight
+//!   → pick an endpoint → deliver here or send to its node → retry or not → response filters → charge
+//! ```
+//! All decisions are pure calls over one [`Table`]; only a call that every known endpoint turned away unprocessed
+//! looks at a newer one.
+//!
+//! Invariants: a request is sent again only as `retry.rs` allows; a try that ends for any reason, cancellation
+//! included, is no longer pending at its endpoint; every call that found a service is charged exactly once.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+    request::Parts,
+    uri::{Authority, Scheme},
+};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use smallvec::{SmallVec, smallvec};
+use weft_api::identity::SpiffeId;
+
+use crate::{
+    Body, CallContext, CallError, CallerInfo, DeliverError, Inner, Mesh, Peer, TraceContext,
+    Transport, TransportError, WorkloadInfo, balance, deliver, empty_body, headers,
+    inbound::source_line,
+    measure::{self, Charge, Holds, RequestBytes},
+    metrics::{Edge, EdgeKey, Reporter},
+    replay, resolve,
+    resolve::Target,
+    retry::{self, Failure, Verdict},
+    route::{self, CompiledRule, Entry, View},
+    table::{Endpoint, Port, ServiceIndex, ServiceLabels, Table, Way},
+};
+
+/// Text of a peer's refusal that is read.
+const REFUSAL_BYTES_MAX: usize = 4 << 10;
+
+/// A workload's way to everything else. Clones share it.
+#[derive(Clone)]
+pub struct Outbound {
+    mesh: Mesh,
+    caller: Arc<Caller>,
+}
+
+impl Outbound {
+    pub(crate) fn new(mesh: Mesh, caller: CallerInfo) -> Self {
+        Self {
+            mesh,
+            caller: Arc::new(Caller::new(caller)),
+        }
+    }
+
+    /// Makes one call. The [`CallContext`] of the call being served, as an extension, is carried on.
+    ///
+    /// # Errors
+    /// When no workload answered; see [`CallError`]. What the Gateway API answers for a route (404, 500) comes as a
+    /// response, so that manifests behave as elsewhere.
+    pub async fn call(&self, mut request: Request<Body>) -> Result<Response<Body>, CallError> {
+        let inner = &self.mesh.inner;
+        let table = inner.table.load_full();
+        let context = request
+            .extensions_mut()
+            .remove::<CallContext>()
+            .unwrap_or_default();
+
+        headers::strip_forged(request.headers_mut());
+        let default_port = absolute(&mut request, None)?;
+        let target = self.resolve(&table, request.uri(), default_port)?;
+        let way = match self.route(&table, target, &request) {
+            Ok(way) => way,
+            Err(error) => return answered(error),
+        };
+        let sent = send(inner, &self.caller, &table, way, request, context).await;
+        sent.or_else(answered)
+    }
+
+    fn resolve(&self, table: &Table, uri: &Uri, default_port: u16) -> Result<Target, CallError> {
+        let inner = &self.mesh.inner;
+        let authority = uri.authority().ok_or_else(|| CallError::BadRequest {
+            reason: "it names no host".to_owned(),
+        })?;
+        let namespace = &self.caller.workload.namespace;
+        let resolved = resolve::authority(
+            table,
+            authority,
+            default_port,
+            namespace,
+            &inner.cluster_domain,
+        );
+        if let Err(CallError::Denied { authority }) = &resolved {
+            inner.metrics.denied.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(caller = %self.caller.spiffe_id, %authority, "call out of the cluster denied");
+        }
+        resolved
+    }
+
+    /// Routes bound to the service replace the way straight to its endpoints.
+    fn route<'t>(
+        &self,
+        table: &'t Table,
+        target: Target,
+        request: &Request<Body>,
+    ) -> Result<CallWay<'t>, CallError> {
+        let Target::Service { service, port } = target else {
+            return Ok(CallWay::Direct(target));
+        };
+        let found = table.service(service);
+        let Some(routes) = found.routes(&self.caller.workload.namespace, port) else {
+            return Ok(CallWay::Direct(target));
+        };
+        routes
+            .select(View::new(request, port))
+            .map(CallWay::Routed)
+            .ok_or_else(|| CallError::NoRoute {
+                what: format!("{} {}", request.method(), request.uri().path()),
+            })
+    }
+}
+
+impl tower::Service<Request<Body>> for Outbound {
+    type Response = Response<Body>;
+    type Error = CallError;
+    type Future = Calling;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move { Outbound::call(&this, request).await })
+    }
+}
+
+// === Caller ===
+
+/// Who calls, in every form that a call needs.
+pub(crate) struct Caller {
+    identity: SpiffeId,
+    pub(crate) spiffe_id: Arc<str>,
+    pub(crate) workload: Arc<WorkloadInfo>,
+    /// As a callee of this node sees it.
+    peer: Arc<Peer>,
+    /// For the wire.
+    source_line: HeaderValue,
+    edges: ArcSwap<EdgeCache>,
+}
+
+/// Edges by endpoint and service of one table. Addresses of values serve as keys, and the values are kept alive
+/// beside them, so that no address is used twice.
+#[derive(Default)]
+struct EdgeCache {
+    generation: u64,
+    edges: HashMap<(usize, usize), CachedEdges>,
+}
+
+#[derive(Clone)]
+struct CachedEdges {
+    edges: SmallVec<[Arc<Edge>; 2]>,
+    _endpoint: Arc<Endpoint>,
+    _service: Arc<ServiceLabels>,
+}
+
+impl Caller {
+    pub(crate) fn new(info: CallerInfo) -> Self {
+        let spiffe_id: Arc<str> = info.identity.to_string().into();
+        Self {
+            peer: Arc::new(Peer {
+                identity: info.identity.clone(),
+                spiffe_id: Arc::clone(&spiffe_id),
+                workload: info.workload.name.as_str().into(),
+                transport: Transport::InProcess,
+            }),
+            source_line: source_line(&info.workload),
+            identity: info.identity,
+            spiffe_id,
+            workload: Arc::new(info.workload),
+            edges: ArcSwap::default(),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> &SpiffeId {
+        &self.identity
+    }
+
+    /// Where a call to `endpoint` is charged: here, and for a callee of this node also on its side.
+    fn edges(
+        &self,
+        inner: &Inner,
+        generation: u64,
+        endpoint: &Arc<Endpoint>,
+        service: &Arc<ServiceLabels>,
+    ) -> SmallVec<[Arc<Edge>; 2]> {
+        let key = (
+            Arc::as_ptr(endpoint) as usize,
+            Arc::as_ptr(service) as usize,
+        );
+        let cache = self.edges.load();
+        if cache.generation == generation
+            && let Some(cached) = cache.edges.get(&key)
+        {
+            return cached.edges.clone();
+        }
+        drop(cache);
+        let edge = |reporter, transport| {
+            inner.metrics.edge(&EdgeKey {
+                reporter,
+                source: Arc::clone(&self.workload),
+                source_principal: Arc::clone(&self.spiffe_id),
+                destination: Arc::clone(&endpoint.workload),
+                destination_principal: Arc::clone(&endpoint.spiffe_id),
+                service: Arc::clone(service),
+                transport: Some(transport),
+            })
+        };
+        let edges: SmallVec<[Arc<Edge>; 2]> = match endpoint.way {
+            Way::Here => smallvec![
+                edge(Reporter::Source, Transport::InProcess),
+                edge(Reporter::Destination, Transport::InProcess)
+            ],
+            Way::Node(_) => smallvec![edge(Reporter::Source, Transport::Mtls)],
+        };
+        self.edges.rcu(|cache| {
+            let mut known = if cache.generation == generation {
+                cache.edges.clone()
+            } else {
+                HashMap::new()
+            };
+            known.insert(
+                key,
+                CachedEdges {
+                    edges: edges.clone(),
+                    _endpoint: Arc::clone(endpoint),
+                    _service: Arc::clone(service),
+                },
+            );
+            EdgeCache {
+                generation,
+                edges: known,
+            }
+        });
+        edges
+    }
+
+    /// Where a call is charged that reached no endpoint.
+    fn edge_to_nobody(&self, inner: &Inner, service: &Arc<ServiceLabels>) -> Arc<Edge> {
+        inner.metrics.edge(&EdgeKey {
+            reporter: Reporter::Source,
+            source: Arc::clone(&self.workload),
+            source_principal: Arc::clone(&self.spiffe_id),
+            destination: Arc::default(),
+            destination_principal: "".into(),
+            service: Arc::clone(service),
+            transport: None,
+        })
+    }
+}
+
+// === The call ===
+
+pub(crate) type Calling = Pin<Box<dyn Future<Output = Result<Response<Body>, CallError>> + Send>>;
+
+/// What routing decided.
+pub(crate) enum CallWay<'t> {
+    Routed(&'t Entry),
+    Direct(Target),
+}
+
+/// One try counted as pending at its endpoint until dropped. A try that never learned its latency is charged with
+/// the time it took: it was at least that slow.
+pub(crate) struct Pending {
+    endpoint: Arc<Endpoint>,
+    inner: Arc<Inner>,
+    since: Instant,
+    recorded: bool,
+}
+
+impl Pending {
+    fn begin(inner: &Arc<Inner>, endpoint: &Arc<Endpoint>, since: Instant) -> Self {
+        endpoint.load().begin();
+        Self {
+            endpoint: Arc::clone(endpoint),
+            inner: Arc::clone(inner),
+            since,
+            recorded: false,
+        }
+    }
+
+    /// The head of a response came, or the try failed: `latency` is what the balancer should believe.
+    fn record(&mut self, latency: Duration, now: Instant) {
+        self.recorded = true;
+        self.endpoint.load().record(latency, self.inner.nanos(now));
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.endpoint.load().end();
+        if !self.recorded {
+            let now = Instant::now();
+            self.record(now.saturating_duration_since(self.since), now);
+        }
+    }
+}
+
+/// Carries out a call whose way is decided. Boxed, because everything that awaits it would otherwise carry its size.
+pub(crate) fn send(
+    inner: &Arc<Inner>,
+    caller: &Arc<Caller>,
+    table: &Arc<Table>,
+    way: CallWay<'_>,
+    mut request: Request<Body>,
+    context: CallContext,
+) -> Calling {
+    match prepare(table, way, &mut request) {
+        Ok(Prepared::Call(destination, rule)) => Box::pin(carry_out(
+            Arc::clone(inner),
+            Arc::clone(caller),
+            Arc::clone(table),
+            destination,
+            rule,
+            request,
+            context,
+        )),
+        Ok(Prepared::Answer(response)) => Box::pin(std::future::ready(Ok(response))),
+        Err(error) => Box::pin(std::future::ready(Err(error))),
+    }
+}
+
+enum Prepared {
+    Call(Destination, Option<Chosen>),
+    /// A redirect.
+    Answer(Response<Body>),
+}
+
+/// The rule that a call follows, and the position of the backend that its weights chose.
+struct Chosen {
+    rule: Arc<CompiledRule>,
+    backend: usize,
+}
+
+/// Redirects, or chooses a backend and applies the filters of rule and backend to the request.
+fn prepare(
+    table: &Table,
+    way: CallWay<'_>,
+    request: &mut Request<Body>,
+) -> Result<Prepared, CallError> {
+    let to_service = |service, port| Destination::Service {
+        labels: Arc::clone(table.service(service).labels()),
+        service,
+        port,
+    };
+    let entry = match way {
+        CallWay::Direct(Target::Service { service, port }) => {
+            return Ok(Prepared::Call(to_service(service, port), None));
+        }
+        CallWay::Direct(Target::Pod(endpoint)) => {
+            return Ok(Prepared::Call(Destination::Pod(endpoint), None));
+        }
+        CallWay::Routed(entry) => entry,
+    };
+    let rule = &entry.rule;
+    if let Some((status, location)) = route::redirect(&rule.filters, entry.prefix(), request.uri())
+    {
+        return Ok(Prepared::Answer(redirected(status, &location)));
+    }
+    let invalid = |reason| CallError::InvalidBackend {
+        route: rule.route.clone(),
+        reason,
+    };
+    let backend = route::choose_backend(&rule.backends, &mut rand::rng())
+        .ok_or_else(|| invalid("no backend has any weight".to_owned()))?;
+    let chosen = &rule.backends[backend];
+    let mut uri = std::mem::take(request.uri_mut());
+    for filters in [&rule.filters, &chosen.filters] {
+        route::filter_request(filters, entry.prefix(), &mut uri, request.headers_mut())
+            .map_err(invalid)?;
+    }
+    *request.uri_mut() = uri;
+    let (service, port) = chosen.target.clone().map_err(invalid)?;
+    let chosen = Chosen {
+        rule: Arc::clone(rule),
+        backend,
+    };
+    Ok(Prepared::Call(to_service(service, port), Some(chosen)))
+}
+
+async fn carry_out(
+    inner: Arc<Inner>,
+    caller: Arc<Caller>,
+    table: Arc<Table>,
+    destination: Destination,
+    chosen: Option<Chosen>,
+    mut request: Request<Body>,
+    context: CallContext,
+) -> Result<Response<Body>, CallError> {
+    let started = Instant::now();
+    let rule = chosen.as_ref().map(|chosen| &*chosen.rule);
+    // The guest may have joined the trace itself; otherwise its call continues the call it serves.
+    let parent = TraceContext::from_headers(request.headers()).or(context.trace);
+    let trace = {
+        let mut rng = rand::rng();
+        match parent {
+            Some(parent) => parent.child(&mut rng),
+            None => TraceContext::root(&mut rng),
+        }
+    };
+    trace.write(request.headers_mut());
+    let deadline = earlier(
+        context.deadline,
+        rule.and_then(|rule| rule.request_timeout)
+            .and_then(|timeout| started.checked_add(timeout)),
+    );
+
+    let (head, body) = request.into_parts();
+    let grpc = measure::is_grpc(&head.headers);
+    let exact = body.size_hint().exact();
+    let body = replay::Source::new(body);
+    let call = Call {
+        context: CallContext {
+            peer: Some(Arc::clone(&caller.peer)),
+            deadline,
+            trace: Some(trace),
+            depth: context.depth.saturating_add(1),
+            attempt: 0,
+        },
+        inner,
+        caller,
+        table,
+        destination,
+        method: head.method.clone(),
+        try_timeout: rule.and_then(|rule| rule.backend_timeout),
+        started,
+        grpc,
+        request_bytes: exact,
+        body,
+    };
+    let tries = call.tries(head);
+    let answered = match deadline {
+        Some(deadline) => match tokio::time::timeout_at(deadline.into(), tries).await {
+            Ok(answered) => answered,
+            Err(_) => Err((None, CallError::Deadline)),
+        },
+        None => tries.await,
+    };
+    match answered {
+        Ok(mut response) => {
+            if let Some(Chosen { rule, backend }) = &chosen {
+                let backend = &rule.backends[*backend];
+                route::filter_response(&backend.filters, response.headers_mut());
+                route::filter_response(&rule.filters, response.headers_mut());
+            }
+            Ok(response)
+        }
+        Err((edges, error)) => {
+            call.charge_failure(edges, &error);
+            Err(error)
+        }
+    }
+}
+
+/// What a call is for; services can be looked up again in a newer table.
+enum Destination {
+    Service {
+        labels: Arc<ServiceLabels>,
+        service: ServiceIndex,
+        port: u16,
+    },
+    Pod(Arc<Endpoint>),
+}
+
+impl Destination {
+    fn name(&self) -> String {
+        match self {
+            Destination::Service { labels, .. } => labels.display.clone(),
+            Destination::Pod(endpoint) => endpoint.pod.clone(),
+        }
+    }
+
+    fn labels(&self) -> Arc<ServiceLabels> {
+        match self {
+            Destination::Service { labels, .. } => Arc::clone(labels),
+            Destination::Pod(_) => Arc::new(ServiceLabels::new("", "")),
+        }
+    }
+
+    fn port<'t>(&self, table: &'t Table) -> Option<&'t Port> {
+        match self {
+            Destination::Service { service, port, .. } => table.service(*service).port(*port),
+            Destination::Pod(_) => None,
+        }
+    }
+}
+
+type Edges = SmallVec<[Arc<Edge>; 2]>;
+
+/// One call and everything its tries share.
+struct Call {
+    inner: Arc<Inner>,
+    caller: Arc<Caller>,
+    table: Arc<Table>,
+    destination: Destination,
+    method: Method,
+    try_timeout: Option<Duration>,
+    context: CallContext,
+    started: Instant,
+    grpc: bool,
+    /// Size of the request where it is known beforehand.
+    request_bytes: Option<u64>,
+    body: replay::Source,
+}
+
+/// A response head, with what keeps the call in flight while the body is read.
+type Answer = (Response<Body>, Holds);
+
+impl Call {
+    /// Tries endpoints until one answers or `retry.rs` says no. The error names the edges of the last try.
+    async fn tries(&self, head: Parts) -> Result<Response<Body>, (Option<Edges>, CallError)> {
+        let mut head = Some(head);
+        let mut table = Arc::clone(&self.table);
+        let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
+        let mut attempt = 0;
+        loop {
+            let (endpoint, has_choice) = match self.pick(&table, &tried) {
+                Some(found) => found,
+                None => {
+                    let service = self.destination.name();
+                    return Err((None, CallError::NoEndpoints { service }));
+                }
+            };
+            let labels = self.destination.labels();
+            let edges = self
+                .caller
+                .edges(&self.inner, table.generation(), &endpoint, &labels);
+
+            let outcome = self
+                .attempt(&endpoint, &labels, attempt, &mut head, has_choice)
+                .await;
+            let failure = match outcome {
+                Ok((response, holds)) => {
+                    let charge = self.charge(edges, Some(&endpoint));
+                    return Ok(measure::finish(response, charge, holds));
+                }
+                Err(failure) => failure,
+            };
+            if failure.ejects() {
+                endpoint.load().eject(self.inner.nanos(Instant::now()));
+            }
+            let replayable = head.is_some() && self.body.is_replayable();
+            let verdict = retry::decide(&failure, &self.method, attempt, replayable);
+            tracing::debug!(
+                to = %endpoint.address, pod = %endpoint.pod, attempt, reason = failure.reason(), ?verdict, "try failed"
+            );
+            if let Verdict::GiveUp(_) = verdict {
+                return Err((Some(edges), self.give_up(failure, attempt)));
+            }
+            self.inner.metrics.retry(failure.reason());
+            tried.push(endpoint.address);
+            attempt += 1;
+            if failure.never_processed() && self.pick_untried(&table, &tried).is_none() {
+                // Every endpoint we know turned the call away: perhaps the news of their going is on its way.
+                if let Some(newer) = self.newer_table(&table).await {
+                    table = newer;
+                }
+            }
+        }
+    }
+
+    /// An endpoint not tried yet, else any: with one endpoint, trying it again beats giving up. The flag says
+    /// whether another try could go elsewhere.
+    fn pick(&self, table: &Table, tried: &[SocketAddr]) -> Option<(Arc<Endpoint>, bool)> {
+        if let Destination::Pod(endpoint) = &self.destination {
+            return Some((Arc::clone(endpoint), false));
+        }
+        let port = self.port(table)?;
+        let now = self.inner.nanos(self.started);
+        let mut rng = rand::rng();
+        let endpoint = port
+            .pick(tried, now, &mut rng)
+            .or_else(|| port.pick(&[], now, &mut rng))?;
+        Some((Arc::clone(endpoint), port.has_choice()))
+    }
+
+    fn pick_untried(&self, table: &Table, tried: &[SocketAddr]) -> Option<()> {
+        let now = self.inner.nanos(self.started);
+        let port = self.port(table).filter(|port| !port.is_empty())?;
+        port.pick(tried, now, &mut rand::rng()).map(|_| ())
+    }
+
+    fn port<'t>(&self, table: &'t Table) -> Option<&'t Port> {
+        if table.generation() == self.table.generation() {
+            return self.destination.port(table);
+        }
+        // Positions differ between tables; names do not.
+        let Destination::Service { labels, port, .. } = &self.destination else {
+            return None;
+        };
+        let index = table.service_index(&labels.namespace, &labels.name)?;
+        table.service(index).port(*port)
+    }
+
+    async fn newer_table(&self, than: &Table) -> Option<Arc<Table>> {
+        let mut published = self.inner.published.subscribe();
+        let until = tokio::time::Instant::now() + retry::NEWER_TABLE_WAIT;
+        while *published.borrow_and_update() <= than.generation() {
+            let change = tokio::time::timeout_at(until, published.changed()).await;
+            change.ok()?.ok()?;
+        }
+        Some(self.inner.table.load_full())
+    }
+
+    async fn attempt(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        labels: &Arc<ServiceLabels>,
+        attempt: u32,
+        head: &mut Option<Parts>,
+        has_choice: bool,
+    ) -> Result<Answer, Failure> {
+        let since = if attempt == 0 {
+            self.started
+        } else {
+            Instant::now()
+        };
+        let mut pending = Pending::begin(&self.inner, endpoint, since);
+        let trying = self.once(endpoint, labels, attempt, head, has_choice);
+        let outcome = match self.try_timeout {
+            Some(limit) => tokio::time::timeout(limit, trying)
+                .await
+                .unwrap_or(Err(Failure::TryTimeout)),
+            None => trying.await,
+        };
+        let now = Instant::now();
+        let latency = now.saturating_duration_since(since);
+        match outcome {
+            Ok((response, mut holds)) => {
+                let refuses = matches!(
+                    response.status(),
+                    StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+                );
+                pending.record(if refuses { balance::PENALTY } else { latency }, now);
+                endpoint.load().reinstate();
+                holds.pending = Some(pending);
+                Ok((response, holds))
+            }
+            Err(failure) => {
+                pending.record(latency.max(balance::PENALTY), now);
+                Err(failure)
+            }
+        }
+    }
+
+    async fn once(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        labels: &Arc<ServiceLabels>,
+        attempt: u32,
+        head: &mut Option<Parts>,
+        has_choice: bool,
+    ) -> Result<Answer, Failure> {
+        match endpoint.way {
+            Way::Here => self.attempt_here(endpoint, attempt, head, has_choice).await,
+            Way::Node(node) => {
+                self.attempt_node(endpoint, labels, node, attempt, head)
+                    .await
+            }
+        }
+    }
+
+    /// In memory, on this core.
+    async fn attempt_here(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        attempt: u32,
+        head: &mut Option<Parts>,
+        has_choice: bool,
+    ) -> Result<Answer, Failure> {
+        // Looked up before the request is touched: a pod that left costs nothing.
+        let attached = self
+            .inner
+            .attached
+            .get(endpoint.address)
+            .filter(|attached| attached.identity == endpoint.identity)
+            .ok_or(Failure::Deliver(DeliverError::NotHere))?;
+        let parts = if has_choice {
+            head.clone()
+        } else {
+            head.take()
+        };
+        let Some(parts) = parts else {
+            return Err(Failure::Deliver(DeliverError::NotHere));
+        };
+        let request = Request::from_parts(parts, self.body.reader());
+        let context = CallContext {
+            attempt,
+            ..self.context.clone()
+        };
+        let delivered = deliver::deliver(&attached, request, context)
+            .await
+            .map_err(Failure::Deliver)?;
+        let holds = Holds {
+            in_flight: Some(delivered.in_flight),
+            ..Holds::default()
+        };
+        Ok((delivered.response, holds))
+    }
+
+    /// Over the wire, with the call's context in headers.
+    async fn attempt_node(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        labels: &Arc<ServiceLabels>,
+        node: SocketAddr,
+        attempt: u32,
+        head: &Option<Parts>,
+    ) -> Result<Answer, Failure> {
+        let Some(mut parts) = head.clone() else {
+            return Err(Failure::Transport(TransportError::NotTaken {
+                address: node,
+            }));
+        };
+        let lines = &mut parts.headers;
+        headers::strip_hop_by_hop(lines);
+        lines.remove(header::HOST);
+        lines.insert(headers::DESTINATION, endpoint.header.clone());
+        lines.insert(headers::SERVICE, labels.header.clone());
+        lines.insert(headers::SOURCE, self.caller.source_line.clone());
+        lines.insert(headers::DEPTH, HeaderValue::from(self.context.depth));
+        if attempt > 0 {
+            lines.insert(headers::ATTEMPT, HeaderValue::from(attempt));
+        }
+        if let Some(deadline) = self.context.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            lines.insert(headers::TIMEOUT, HeaderValue::from(millis));
+        }
+        parts.version = http::Version::HTTP_2;
+        parts.extensions.clear();
+        let request = Request::from_parts(parts, self.body.reader());
+        let (mut response, stream) = self
+            .inner
+            .transport
+            .send(
+                &self.caller.identity,
+                &self.caller.spiffe_id,
+                endpoint,
+                node,
+                request,
+            )
+            .await
+            .map_err(Failure::Transport)?;
+        if let Some(token) = response.headers().get(headers::ERROR).cloned() {
+            return Err(Failure::Deliver(refusal(token, response).await));
+        }
+        headers::strip_weft(response.headers_mut());
+        let holds = Holds {
+            stream: Some(stream),
+            ..Holds::default()
+        };
+        Ok((response, holds))
+    }
+
+    fn give_up(&self, failure: Failure, attempt: u32) -> CallError {
+        let service = self.destination.name();
+        match failure {
+            Failure::TryTimeout | Failure::Deliver(DeliverError::Deadline) => CallError::Deadline,
+            Failure::Deliver(DeliverError::LoopDetected) => CallError::LoopDetected,
+            Failure::Deliver(DeliverError::Overloaded) => CallError::Overloaded { service },
+            Failure::Deliver(DeliverError::Rejected { reason }) => CallError::BadRequest { reason },
+            Failure::Deliver(DeliverError::Failed { message }) => {
+                CallError::Failed { service, message }
+            }
+            Failure::Deliver(error @ DeliverError::OutOfMemory) => CallError::Failed {
+                service,
+                message: error.to_string(),
+            },
+            Failure::Deliver(error @ DeliverError::NotHere) => CallError::Unreachable {
+                service,
+                attempts: attempt + 1,
+                source: error.into(),
+            },
+            Failure::Transport(error) if error.never_left() => CallError::Unreachable {
+                service,
+                attempts: attempt + 1,
+                source: error.into(),
+            },
+            Failure::Transport(error) => CallError::Interrupted {
+                service,
+                source: error.into(),
+            },
+        }
+    }
+
+    fn charge(&self, edges: Edges, endpoint: Option<&Endpoint>) -> Charge {
+        Charge {
+            edges,
+            started: self.started,
+            grpc: self.grpc,
+            request_bytes: match (self.request_bytes, self.body.counter()) {
+                (Some(bytes), _) => RequestBytes::Known(bytes),
+                (None, Some(counter)) => RequestBytes::Counted(counter),
+                (None, None) => RequestBytes::Known(0),
+            },
+            by_transport: endpoint.map(|endpoint| {
+                let transport = match endpoint.way {
+                    Way::Here => Transport::InProcess,
+                    Way::Node(_) => Transport::Mtls,
+                };
+                (Arc::clone(&self.inner), transport)
+            }),
+        }
+    }
+
+    /// A call without a response is charged where its last try went, or to nobody.
+    fn charge_failure(&self, edges: Option<Edges>, error: &CallError) {
+        let edges = edges.unwrap_or_else(|| {
+            smallvec![
+                self.caller
+                    .edge_to_nobody(&self.inner, &self.destination.labels())
+            ]
+        });
+        self.charge(edges, None)
+            .settle(error.status().as_u16(), None, error.flag(), 0);
+    }
+}
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// Reads why a peer's mesh did not let the workload answer. Frame by frame: `Limited` and `collect` make futures that
+/// rustc 1.95 cannot prove `Send`.
+async fn refusal(token: HeaderValue, response: Response<Body>) -> DeliverError {
+    let mut body = response.into_body();
+    let mut text = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Ok(data) = frame.into_data() {
+            text.extend_from_slice(&data);
+        }
+        if text.len() > REFUSAL_BYTES_MAX {
+            text.truncate(REFUSAL_BYTES_MAX);
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&text).into_owned();
+    DeliverError::from_wire(token.to_str().unwrap_or_default(), text)
+}
+
+/// Gives the request an absolute URI, from its own or from the host header; returns the port its scheme implies.
+pub(crate) fn absolute(
+    request: &mut Request<Body>,
+    scheme: Option<Scheme>,
+) -> Result<u16, CallError> {
+    let bad = |reason: &str| CallError::BadRequest {
+        reason: reason.to_owned(),
+    };
+    let scheme = scheme
+        .or_else(|| request.uri().scheme().cloned())
+        .unwrap_or(Scheme::HTTP);
+    let default_port = if scheme == Scheme::HTTPS { 443 } else { 80 };
+    if request.method() == Method::CONNECT {
+        return Err(bad("CONNECT is not supported"));
+    }
+    if request.uri().authority().is_some() && request.uri().scheme() == Some(&scheme) {
+        return Ok(default_port);
+    }
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    if parts.authority.is_none() {
+        let host = request
+            .headers()
+            .get(header::HOST)
+            .ok_or_else(|| bad("it names no host"))?;
+        let authority =
+            Authority::try_from(host.as_bytes()).map_err(|_| bad("its host is not valid"))?;
+        parts.authority = Some(authority);
+    }
+    parts.scheme = Some(scheme);
+    if parts.path_and_query.is_none() {
+        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
+    }
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| bad("its URI is not valid"))?;
+    Ok(default_port)
+}
+
+fn redirected(status: StatusCode, location: &str) -> Response<Body> {
+    let mut response = Response::new(empty_body());
+    *response.status_mut() = status;
+    if let Ok(value) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, value);
+    }
+    response
+}
+
+/// The response that the Gateway API prescribes for an error, or the error again.
+fn answered(error: CallError) -> Result<Response<Body>, CallError> {
+    if error.is_answer() {
+        Ok(sentence(&error))
+    } else {
+        Err(error)
+    }
+}
+
+/// An error as status and one sentence of text.
+pub(crate) fn sentence(error: &CallError) -> Response<Body> {
+    let mut response = Response::new(crate::full_body(format!("{error}\n")));
+    *response.status_mut() = error.status();
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}

@@ -1,0 +1,211 @@
+//! What an authority means inside the cluster, as seen from a namespace. Pure.
+//!
+//! ```text
+//! voting                          service voting of the caller's namespace
+//! voting.vote                     service voting of namespace vote
+//! voting.vote.svc                 the same
+//! voting.vote.svc.cluster.local   the same
+//! 10.43.0.7                       the service with that ClusterIP
+//! 10.42.1.5:8080                  that port of that pod; routes do not apply
+//! ```
+//! A dot at the end is allowed, case does not matter. Everything else is outside the cluster. What looks like a
+//! name of ours but has no service behind it is `UnknownService`, so that a typo does not read as a policy.
+
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
+
+use http::uri::Authority;
+
+use crate::{
+    CallError,
+    table::{Endpoint, ServiceIndex, Table},
+};
+
+/// Where a call wants to go.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Target {
+    Service { service: ServiceIndex, port: u16 },
+    Pod(Arc<Endpoint>),
+}
+
+/// Resolves `authority` for a caller in `namespace`; `default_port` is that of the scheme.
+pub(crate) fn authority(
+    table: &Table,
+    authority: &Authority,
+    default_port: u16,
+    namespace: &str,
+    cluster_domain: &str,
+) -> Result<Target, CallError> {
+    let denied = || CallError::Denied {
+        authority: authority.to_string(),
+    };
+    let port = authority.port_u16().unwrap_or(default_port);
+    let host = authority.host();
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        if let Some(service) = table.service_by_ip(ip) {
+            return service_port(table, service, port);
+        }
+        return match table.endpoint((ip, port).into()) {
+            Some(endpoint) => Ok(Target::Pod(Arc::clone(endpoint))),
+            None => Err(denied()),
+        };
+    }
+
+    let host = lowercase(host.strip_suffix('.').unwrap_or(host));
+    let (short, ours) = match split_domain(&host, cluster_domain) {
+        Some(short) => (short, true),
+        None => (&*host, false),
+    };
+    let mut labels = short.split('.');
+    let (name, of) = match (labels.next(), labels.next(), labels.next()) {
+        (Some("localhost"), None, None) => return Err(denied()),
+        (Some(name), None, None) if !ours => (name, namespace),
+        (Some(name), Some(of), None) => (name, of),
+        _ => return Err(denied()),
+    };
+    match table.service_index(of, name) {
+        Some(service) => service_port(table, service, port),
+        // `example.com` has the shape of a service in a namespace; the namespace tells them apart.
+        None if ours || of == namespace || table.has_namespace(of) => {
+            Err(CallError::UnknownService {
+                service: format!("{name}.{of}"),
+            })
+        }
+        None => Err(denied()),
+    }
+}
+
+fn service_port(table: &Table, service: ServiceIndex, port: u16) -> Result<Target, CallError> {
+    let found = table.service(service);
+    if found.port(port).is_none() {
+        return Err(CallError::UnknownPort {
+            service: found.display_name().to_owned(),
+            port,
+        });
+    }
+    Ok(Target::Service { service, port })
+}
+
+/// `a.b` of `a.b.svc` and `a.b.svc.cluster.local`.
+fn split_domain<'h>(host: &'h str, cluster_domain: &str) -> Option<&'h str> {
+    let without = host
+        .strip_suffix(cluster_domain)
+        .and_then(|rest| rest.strip_suffix('.'))
+        .unwrap_or(host);
+    without.strip_suffix(".svc")
+}
+
+/// The service that the gateway's fallback host `<service>.<namespace>.localhost` names.
+pub(crate) fn fallback_host(table: &Table, host: &str) -> Option<Target> {
+    let host = lowercase(host.strip_suffix('.').unwrap_or(host));
+    let (name, namespace) = host.strip_suffix(".localhost")?.split_once('.')?;
+    let index = table.service_index(namespace, name)?;
+    let service = table.service(index);
+    let port = service.default_port()?;
+    Some(Target::Service {
+        service: index,
+        port,
+    })
+}
+
+/// Host names compare in lower case; most already are.
+pub(crate) fn lowercase(host: &str) -> Cow<'_, str> {
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::testing::{self, service};
+
+    #[test]
+    fn names_as_kubernetes_users_write_them() {
+        let table = testing::table("a")
+            .service(service("vote", "voting").cluster_ip("10.43.0.7").build())
+            .service(service("shop", "cart").build())
+            .build();
+        let cases = [
+            ("voting", "voting.vote"),
+            ("voting:80", "voting.vote"),
+            ("Voting.", "voting.vote"),
+            ("voting.vote", "voting.vote"),
+            ("cart.shop", "cart.shop"),
+            ("cart.shop.svc", "cart.shop"),
+            ("voting.vote.svc.cluster.local", "voting.vote"),
+            ("voting.vote.svc.cluster.local.:80", "voting.vote"),
+            ("10.43.0.7", "voting.vote"),
+            (
+                "10.43.0.9",
+                "10.43.0.9 is outside the cluster and no policy allows it",
+            ),
+            ("10.42.0.1:8080", "pod voting-0"),
+            (
+                "10.42.0.1:1",
+                "10.42.0.1:1 is outside the cluster and no policy allows it",
+            ),
+            ("cart", "there is no service cart.vote"),
+            ("nothing.shop", "there is no service nothing.shop"),
+            ("nothing.void.svc", "there is no service nothing.void"),
+            ("voting:81", "service voting.vote has no port 81"),
+            (
+                "example.com",
+                "example.com is outside the cluster and no policy allows it",
+            ),
+            (
+                "api.example.com:443",
+                "api.example.com:443 is outside the cluster and no policy allows it",
+            ),
+            (
+                "localhost",
+                "localhost is outside the cluster and no policy allows it",
+            ),
+            (
+                "[::1]:80",
+                "[::1]:80 is outside the cluster and no policy allows it",
+            ),
+            (
+                "a.voting.vote.svc",
+                "a.voting.vote.svc is outside the cluster and no policy allows it",
+            ),
+        ];
+        for (text, expected) in cases {
+            let parsed: Authority = text.parse().expect("an authority");
+            let found = match authority(&table, &parsed, 80, "vote", "cluster.local") {
+                Ok(Target::Service { service, .. }) => {
+                    table.service(service).display_name().to_owned()
+                }
+                Ok(Target::Pod(endpoint)) => format!("pod {}", endpoint.pod),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_fallback_host_names_a_service() {
+        let table = testing::table("a")
+            .service(service("vote", "web").port(8080).build())
+            .build();
+        for (host, port) in [
+            ("web.vote.localhost", Some(8080)),
+            ("WEB.vote.localhost", Some(8080)),
+            ("web.localhost", None),
+            ("x.web.vote.localhost", None),
+            ("web.vote", None),
+            ("nothing.vote.localhost", None),
+        ] {
+            let found = fallback_host(&table, host).map(|target| match target {
+                Target::Service { port, .. } => port,
+                Target::Pod(_) => 0,
+            });
+            assert_eq!(found, port, "{host}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! W3C trace context: read it, make a child, write it. Pure; randomness is handed in.
+//!
+//! The host sees both the call a workload serves and the calls it makes, so it joins them itself: guests need
+//! not copy headers. Source: <https://www.w3.org/TR/trace-context/>.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderValue};
+use rand::Rng;
+
+use crate::headers;
+
+/// Longest `tracestate` that is passed on; longer ones are dropped, as the specification allows.
+const STATE_BYTES_MAX: usize = 512;
+
+/// Position of one call in a trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceContext {
+    pub trace_id: u128,
+    pub span_id: u64,
+    pub flags: u8,
+    pub state: Option<HeaderValue>,
+}
+
+impl TraceContext {
+    /// Starts a trace that nobody asked to record.
+    pub fn root(rng: &mut impl Rng) -> Self {
+        Self {
+            trace_id: rng.random_range(1..=u128::MAX),
+            span_id: rng.random_range(1..=u64::MAX),
+            flags: 0,
+            state: None,
+        }
+    }
+
+    /// Reads a `traceparent` value; anything malformed is `None`, which starts a new trace.
+    #[must_use]
+    pub fn parse(value: &str) -> Option<Self> {
+        let bytes = value.as_bytes();
+        let well_formed = bytes.len() >= 55
+            && bytes[2] == b'-'
+            && bytes[35] == b'-'
+            && bytes[52] == b'-'
+            && bytes[..55]
+                .iter()
+                .all(|byte| matches!(byte, b'-' | b'0'..=b'9' | b'a'..=b'f'));
+        if !well_formed {
+            return None;
+        }
+        let version = u8::from_str_radix(value.get(..2)?, 16).ok()?;
+        // Version 00 ends after the flags; later versions may go on after a dash; ff is forbidden.
+        let tail_ok = match version {
+            0 => bytes.len() == 55,
+            0xff => false,
+            _ => bytes.len() == 55 || bytes[55] == b'-',
+        };
+        let trace_id = u128::from_str_radix(value.get(3..35)?, 16).ok()?;
+        let span_id = u64::from_str_radix(value.get(36..52)?, 16).ok()?;
+        let flags = u8::from_str_radix(value.get(53..55)?, 16).ok()?;
+        (tail_ok && trace_id != 0 && span_id != 0).then_some(Self {
+            trace_id,
+            span_id,
+            flags,
+            state: None,
+        })
+    }
+
+    /// Reads the context that a message carries.
+    #[must_use]
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        let mut context = Self::parse(headers.get(headers::TRACEPARENT)?.to_str().ok()?)?;
+        context.state = headers
+            .get(headers::TRACESTATE)
+            .filter(|state| state.len() <= STATE_BYTES_MAX)
+            .cloned();
+        Some(context)
+    }
+
+    /// The same trace, one span further down.
+    #[must_use]
+    pub fn child(&self, rng: &mut impl Rng) -> Self {
+        Self {
+            span_id: rng.random_range(1..=u64::MAX),
+            ..self.clone()
+        }
+    }
+
+    /// Replaces the context that a message carries.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        headers.insert(headers::TRACEPARENT, self.header());
+        match &self.state {
+            Some(state) => headers.insert(headers::TRACESTATE, state.clone()),
+            None => headers.remove(headers::TRACESTATE),
+        };
+    }
+
+    fn header(&self) -> HeaderValue {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        let mut put = |start: usize, digits: usize, value: u128| {
+            for digit in 0..digits {
+                let nibble = (value >> (4 * (digits - 1 - digit))) & 0xf;
+                text[start + digit] = HEX[nibble as usize];
+            }
+        };
+        put(3, 32, self.trace_id);
+        put(36, 16, u128::from(self.span_id));
+        put(53, 2, u128::from(self.flags));
+        HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+}
+
+impl fmt::Display for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "00-{:032x}-{:016x}-{:02x}",
+            self.trace_id, self.span_id, self.flags
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::SmallRng};
+
+    use super::*;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn reads_and_writes_the_same_text() {
+        let context = TraceContext::parse(PARENT).expect("the example of the specification");
+        assert_eq!(context.to_string(), PARENT);
+        let mut headers = HeaderMap::new();
+        context.write(&mut headers);
+        assert_eq!(headers["traceparent"], PARENT);
+        assert_eq!(TraceContext::from_headers(&headers), Some(context));
+    }
+
+    #[test]
+    fn a_child_stays_in_the_trace() {
+        let parent = TraceContext::parse(PARENT).expect("valid");
+        let child = parent.child(&mut SmallRng::seed_from_u64(1));
+        assert_eq!(child.trace_id, parent.trace_id);
+        assert_eq!(child.flags, parent.flags);
+        assert_ne!(child.span_id, parent.span_id);
+    }
+
+    #[test]
+    fn malformed_values_are_refused() {
+        for value in [
+            "",
+            "00",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-extra",
+            "00-4bf92f3577b34da6a3ce929d0e0e473é-00f067aa0ba902b7-0",
+        ] {
+            assert_eq!(TraceContext::parse(value), None, "{value}");
+        }
+        assert!(TraceContext::parse(&PARENT.replacen("00", "01", 1)).is_some());
+    }
+}
