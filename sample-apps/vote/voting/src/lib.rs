@@ -2,16 +2,18 @@
 //!
 //! | path | answers |
 //! | --- | --- |
-//! | `POST /api/vote?shortcode=:tada:` | `{"shortcode", "votes"}`; 500 for `:doughnut:`, on purpose |
-//! | `GET /api/results` | `[{"shortcode", "votes"}]`, most votes first |
+//! | `POST /api/vote?shortcode=:tada:` | `{"instance", "shortcode", "votes"}`; 500 for `:doughnut:`, on purpose |
+//! | `GET /api/results` | `{"instance", "counts": [{"shortcode", "votes"}]}`, most votes first |
 //! | `GET /healthz` | 200, for probes |
 //!
-//! The counts live in the instance's memory. That is only sensible because the manifest keeps one replica and asks
-//! for one instance that serves call after call (`weft.dev/isolation: pooled`, one request at a time, far more
-//! requests an instance than a day brings); a restart begins at zero. With an instance a request, every vote would be the first.
+//! The counts live in an instance's memory, and every answer names its instance. The manifest asks for instances that
+//! serve call after call (`weft.dev/isolation: pooled`); with a fresh one for each call, every vote would be the first.
+//! A pod has an instance on each core that calls arrive on, and more under load, and lets idle ones go: each counts
+//! what it saw. Counts that have to add up belong into a store, which this app leaves out to stay three components.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 
 use serde::Serialize;
 use weft::http::{Method, json, query, status};
@@ -24,7 +26,21 @@ const FAILS_ON_PURPOSE: &str = ":doughnut:";
 const SHORTCODES_MAX: usize = 1000;
 
 thread_local! {
+    /// Tells instances apart: random, as the seeds of std's hash maps are.
+    static INSTANCE: String = format!("{:04x}", RandomState::new().hash_one(0) & 0xffff);
     static VOTES: RefCell<BTreeMap<String, u64>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+#[derive(Serialize)]
+struct Answer<T> {
+    instance: String,
+    #[serde(flatten)]
+    content: T,
+}
+
+#[derive(Serialize)]
+struct Results {
+    counts: Vec<Count>,
 }
 
 #[derive(Serialize)]
@@ -44,15 +60,20 @@ async fn handle(request: Request) -> Result<Response, String> {
                 return Err(format!("{FAILS_ON_PURPOSE} cannot be voted for"));
             }
             match vote(shortcode) {
-                Some(count) => json(&count).map_err(|error| error.to_string()),
+                Some(count) => answer(count),
                 None => Ok(status(507)),
             }
         }
-        (&Method::GET, "/api/results") => json(&results()).map_err(|error| error.to_string()),
+        (&Method::GET, "/api/results") => answer(Results { counts: results() }),
         (&Method::GET, "/healthz") => Ok(status(200)),
         (_, "/api/vote" | "/api/results" | "/healthz") => Ok(status(405)),
         _ => Ok(status(404)),
     }
+}
+
+fn answer(content: impl Serialize) -> Result<Response, String> {
+    let instance = INSTANCE.with(Clone::clone);
+    json(&Answer { instance, content }).map_err(|error| error.to_string())
 }
 
 /// Counts one vote; `None` when there is no room for another name.
@@ -113,6 +134,7 @@ mod tests {
         let results = call(Method::GET, "/api/results").unwrap().1;
         let expected = [(":b:", 2), (":a:", 1), (":c:", 1)]
             .map(|(name, votes)| format!(r#"{{"shortcode":"{name}","votes":{votes}}}"#));
-        assert_eq!(results, format!("[{}]", expected.join(",")));
+        let counts = results.split_once(r#","counts":"#).unwrap().1;
+        assert_eq!(counts, format!("[{}]}}", expected.join(",")));
     }
 }

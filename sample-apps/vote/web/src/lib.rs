@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `GET /` | the page |
 //! | `GET /api/list` | the emoji, from `http://emoji` |
-//! | `GET /api/leaderboard` | `[{"shortcode", "unicode", "votes"}]`, from both services at once |
+//! | `GET /api/leaderboard` | `{"instance", "places": [{"shortcode", "unicode", "votes"}]}`, from both services |
 //! | `POST /api/vote?choice=:tada:` | a vote: checked against `http://emoji`, counted by `http://voting` |
 //! | `GET /healthz` | 200, for probes: about this service alone |
 //!
@@ -25,10 +25,23 @@ struct Emoji {
     unicode: String,
 }
 
+/// What one instance of `voting` has counted.
+#[derive(Deserialize)]
+struct Results {
+    instance: String,
+    counts: Vec<Count>,
+}
+
 #[derive(Deserialize)]
 struct Count {
     shortcode: String,
     votes: u64,
+}
+
+#[derive(Serialize)]
+struct Leaderboard {
+    instance: String,
+    places: Vec<Place>,
 }
 
 #[derive(Serialize)]
@@ -62,7 +75,7 @@ async fn handle(request: Request) -> Result<Response, weft::http::Error> {
             Err(failure) => Err(failure),
         },
         (&Method::GET, "/api/leaderboard") => match leaderboard().await {
-            Ok(places) => Ok(json(&places)?),
+            Ok(board) => Ok(json(&board)?),
             Err(failure) => Err(failure),
         },
         (&Method::POST, "/api/vote") => match query(request.uri(), "choice") {
@@ -79,13 +92,14 @@ async fn emoji_list() -> Result<Vec<Emoji>, Failure> {
     fetch("emoji", "http://emoji/api/list").await
 }
 
-async fn leaderboard() -> Result<Vec<Place>, Failure> {
-    let (list, counts) = weft::join(
-        emoji_list(),
-        fetch::<Vec<Count>>("voting", "http://voting/api/results"),
-    )
-    .await;
-    Ok(rank(list?, counts?))
+async fn leaderboard() -> Result<Leaderboard, Failure> {
+    let results = fetch::<Results>("voting", "http://voting/api/results");
+    let (list, results) = weft::join(emoji_list(), results).await;
+    let (list, Results { instance, counts }) = (list?, results?);
+    Ok(Leaderboard {
+        instance,
+        places: rank(list, counts),
+    })
 }
 
 /// Every counted emoji with its picture, in the order of the counts.
