@@ -22,8 +22,9 @@ use crate::kinds::{self, KindRef};
 use crate::lens::{fill, flag, integer, items, items_mut, member, put, text};
 use crate::stored;
 
-/// Seconds a pod stays bound to a node that is not ready or not reachable, unless it says otherwise.
-const TOLERATION_SECONDS: i64 = 300;
+/// Seconds a pod stays bound to a node that is not ready or not reachable, unless it says otherwise. Kubernetes' 300
+/// were chosen for containers; a component starts elsewhere in milliseconds, so waiting costs more than moving.
+const TOLERATION_SECONDS: i64 = 2;
 /// Ports a Service of type NodePort may have on every node, as in Kubernetes.
 const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
 /// Addresses at the start of the service range that are only given out on request.

@@ -121,6 +121,12 @@ impl Set {
         status.and_then(|s| s.available_replicas).unwrap_or(0)
     }
 
+    /// Pods that will still be available once the set has its size. The report may be older than the last change of
+    /// size; taking it as it is would shrink old sets twice for the same pods.
+    fn dependable(&self) -> i32 {
+        self.available().min(self.size)
+    }
+
     fn ready(&self) -> i32 {
         let status = self.row.body.status.as_ref();
         status.and_then(|s| s.ready_replicas).unwrap_or(0)
@@ -484,7 +490,7 @@ impl Pass<'_> {
         let new_unavailable = self
             .new
             .as_ref()
-            .map_or(0, |set| set.size - set.available());
+            .map_or(0, |set| set.size - set.dependable());
         let spare = self.total() - floor - new_unavailable;
         if spare <= 0 || self.old.iter().all(|set| set.size == 0) {
             return false;
@@ -500,7 +506,7 @@ impl Pass<'_> {
             }
         }
         // … then what is available above the floor, oldest first.
-        let available: i32 = self.old.iter().chain(&self.new).map(Set::available).sum();
+        let available: i32 = self.old.iter().chain(&self.new).map(Set::dependable).sum();
         let mut spare = available - floor;
         for set in self.old.iter_mut().filter(|set| set.size > 0) {
             let by = set.size.min(spare);

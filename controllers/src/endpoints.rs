@@ -107,7 +107,33 @@ fn reconcile(view: &View, key: &Key, _: &Context<'_>) -> Outcome {
         .filter(|slice| service_of(slice).as_ref() == Some(key) && !slice.meta.is_deleting())
         .collect();
     let wanted = wanted_endpoints(view, spec, service, &selector);
-    Outcome::of(place(service, spec, &present, wanted))
+    let accounts = service_accounts(view, key);
+    Outcome::of(place(service, spec, &present, wanted, &accounts))
+}
+
+/// The ServiceAccounts of pods by pod name, without those that run as `default`.
+fn service_accounts(view: &View, service: &Key) -> BTreeMap<String, String> {
+    let pods = view.pods.in_namespace(&service.namespace);
+    let accounts = pods.filter_map(|pod| {
+        let account = pod.body.spec.as_ref()?.service_account_name.as_deref()?;
+        let named = !account.is_empty() && account != "default";
+        named.then(|| (pod.key.name.clone(), account.to_owned()))
+    });
+    accounts.collect()
+}
+
+/// The annotation that tells nodes the ServiceAccounts behind `endpoints`; nothing when all run as `default`.
+fn account_annotation(
+    endpoints: &[Endpoint],
+    accounts: &BTreeMap<String, String>,
+) -> Option<String> {
+    let names = endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.as_ref());
+    let named: BTreeMap<&String, &String> = names
+        .filter_map(|name| Some((name, accounts.get(name)?)))
+        .collect();
+    (!named.is_empty()).then(|| json!(named).to_string())
 }
 
 /// Resolved ports of an endpoint; what its slice is chosen by.
@@ -251,6 +277,7 @@ fn place(
     spec: &ServiceSpec,
     present: &[&Arc<Row<EndpointSlice>>],
     wanted: Wanted,
+    accounts: &BTreeMap<String, String>,
 ) -> Vec<Write> {
     let labels = slice_labels(service, spec);
     let mut writes = Vec::new();
@@ -283,12 +310,14 @@ fn place(
         for (slice, endpoints) in slices.iter().zip(&filled) {
             if !endpoints.is_empty() {
                 kept.insert(slice.meta.uid.as_str());
-                writes.extend(update(slice, &ports, endpoints, &labels));
+                writes.extend(update(slice, &ports, endpoints, &labels, accounts));
             }
         }
         while rest.peek().is_some() {
             let chunk: Vec<Endpoint> = rest.by_ref().take(SLICE_MAX).collect();
-            writes.push(create(service, &ports, &chunk, &labels, present, created));
+            writes.push(create(
+                service, &ports, &chunk, &labels, present, created, accounts,
+            ));
             created += 1;
         }
     }
@@ -298,7 +327,7 @@ fn place(
             Some(slice) => {
                 kept.insert(slice.meta.uid.as_str());
                 let ports = PortSet(slice.body.ports.clone().unwrap_or_default());
-                writes.extend(update(slice, &ports, &[], &labels));
+                writes.extend(update(slice, &ports, &[], &labels, accounts));
             }
             None => writes.push(create(
                 service,
@@ -307,6 +336,7 @@ fn place(
                 &labels,
                 present,
                 created,
+                accounts,
             )),
         }
     }
@@ -343,8 +373,14 @@ fn update(
     ports: &PortSet,
     endpoints: &[Endpoint],
     labels: &BTreeMap<String, String>,
+    accounts: &BTreeMap<String, String>,
 ) -> Option<Write> {
     let mut patch = json!({});
+    let key = annotation::ENDPOINT_SERVICE_ACCOUNTS;
+    let account = account_annotation(endpoints, accounts);
+    if slice.meta.annotations.get(key) != account.as_ref() {
+        patch["metadata"]["annotations"][key] = json!(account);
+    }
     let had = slice.body.endpoints.as_deref().unwrap_or_default();
     if had != endpoints {
         patch["endpoints"] = json!(endpoints);
@@ -376,7 +412,12 @@ fn create(
     labels: &BTreeMap<String, String>,
     present: &[&Arc<Row<EndpointSlice>>],
     number: usize,
+    accounts: &BTreeMap<String, String>,
 ) -> Write {
+    let mut annotations = BTreeMap::new();
+    if let Some(account) = account_annotation(endpoints, accounts) {
+        annotations.insert(annotation::ENDPOINT_SERVICE_ACCOUNTS, account);
+    }
     let slices = present.iter().filter_map(|s| s.meta.resource_version);
     let epoch = slices.chain(service.meta.resource_version).max();
     let shape = json!(ports.0).to_string();
@@ -403,6 +444,7 @@ fn create(
                 "generateName": format!("{}-", service.meta.name),
                 "namespace": service.meta.namespace,
                 "labels": labels,
+                "annotations": annotations,
                 "ownerReferences": [controller_reference(SERVICES, &service.meta)],
             },
             "addressType": "IPv4",

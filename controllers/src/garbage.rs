@@ -16,8 +16,8 @@ use weft_api::meta::OwnerReference;
 use crate::view::{Entry, Key, Touched, View};
 use crate::write::{
     CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES, LEASES,
-    NAMESPACES, NODES, PODS, Propagation, REPLICA_SETS, Resource, SERVICE_ACCOUNTS, SERVICES,
-    Write,
+    NAMESPACES, NODES, PODS, Propagation, REPLICA_SETS, Resource, SECRETS, SERVICE_ACCOUNTS,
+    SERVICES, Write,
 };
 use crate::{Context, Controller, Outcome};
 
@@ -37,6 +37,7 @@ const SERVED: &[Resource] = &[
     NAMESPACES,
     SERVICES,
     CONFIG_MAPS,
+    SECRETS,
     SERVICE_ACCOUNTS,
     DEPLOYMENTS,
     REPLICA_SETS,

@@ -35,7 +35,7 @@ pub const CONTROLLER: Controller = Controller {
 };
 
 /// The API group of everything here.
-pub const GROUP: &str = "gateway.networking.k8s.io";
+const GROUP: &str = "gateway.networking.k8s.io";
 /// The class that always exists.
 const CLASS: &str = "weft";
 /// How classes and route statuses name us.

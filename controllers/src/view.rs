@@ -24,7 +24,7 @@ use weft_api::view::{
 
 use crate::write::{
     CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, EVENTS, GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES,
-    LEASES, NAMESPACES, NODES, PODS, REPLICA_SETS, Reference, Resource, SERVICE_ACCOUNTS, SERVICES,
+    LEASES, NAMESPACES, NODES, PODS, REPLICA_SETS, Reference, Resource, SERVICES,
 };
 
 /// Where node leases live.
@@ -590,8 +590,7 @@ fn keeps_object(resource: Resource, key: &Key) -> bool {
     match resource {
         GATEWAYS | GATEWAY_CLASSES | HTTP_ROUTES => true,
         CONFIG_MAPS => key.name == crate::namespace::ROOT_CA_CONFIG_MAP,
-        SERVICE_ACCOUNTS => false,
-        _ => resource.group == crate::gateway::GROUP,
+        _ => false,
     }
 }
 

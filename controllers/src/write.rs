@@ -49,6 +49,7 @@ pub const NODES: Resource = Resource::new("", "v1", "nodes", "Node");
 pub const NAMESPACES: Resource = Resource::new("", "v1", "namespaces", "Namespace");
 pub const SERVICES: Resource = Resource::new("", "v1", "services", "Service");
 pub const CONFIG_MAPS: Resource = Resource::new("", "v1", "configmaps", "ConfigMap");
+pub const SECRETS: Resource = Resource::new("", "v1", "secrets", "Secret");
 pub const SERVICE_ACCOUNTS: Resource = Resource::new("", "v1", "serviceaccounts", "ServiceAccount");
 pub const EVENTS: Resource = Resource::new("", "v1", "events", "Event");
 pub const DEPLOYMENTS: Resource = Resource::new("apps", "v1", "deployments", "Deployment");

@@ -1,0 +1,40 @@
+//! Refusals as text: one sentence in Kubernetes' words, counting nodes by reason.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::filter::Reason;
+
+/// A pod that no node takes, with each node's reasons.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    /// Node name and why it refused; empty when there are no nodes.
+    pub nodes: Vec<(String, Vec<Reason>)>,
+}
+
+impl fmt::Display for Refusal {
+    /// `0/3 nodes are available: 1 node(s) had untolerated taint {a: b}, 2 Insufficient cpu.`, sorted as Kubernetes does.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nodes.is_empty() {
+            return f.write_str("no nodes available to schedule pods");
+        }
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for reason in self.nodes.iter().flat_map(|(_, reasons)| reasons) {
+            *counts.entry(reason.to_string()).or_default() += 1;
+        }
+        let mut parts: Vec<String> = counts
+            .into_iter()
+            .map(|(reason, count)| format!("{count} {reason}"))
+            .collect();
+        parts.sort();
+        write!(
+            f,
+            "0/{} nodes are available: {}.",
+            self.nodes.len(),
+            parts.join(", ")
+        )
+    }
+}

@@ -1,0 +1,179 @@
+//! Whether a node can take a pod, and if not, why.
+//!
+//! The checks run in Kubernetes' order and the first that refuses answers, so the counts in messages agree with what
+//! users know. Only the resource check gives several reasons at once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorTerm};
+use weft_api::view::{Taint, Toleration};
+
+use crate::reserve::{Spread, Working};
+use crate::snapshot::{NodeFacts, PodFacts, expression_holds};
+
+/// Why a node refuses a pod. Displays in Kubernetes' words.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    Unschedulable,
+    /// The pod names another node.
+    OtherNode,
+    Taint {
+        key: String,
+        value: String,
+    },
+    /// `nodeSelector` or required node affinity.
+    NotSelected,
+    PortTaken,
+    TooManyPods,
+    Insufficient {
+        resource: String,
+    },
+    /// A hard spread constraint would be violated.
+    Skew,
+    /// The node lacks the label a hard spread constraint is about.
+    NoTopologyLabel,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unschedulable => f.write_str("node(s) were unschedulable"),
+            Self::OtherNode => f.write_str("node(s) didn't match the requested node name"),
+            Self::Taint { key, value } => {
+                write!(f, "node(s) had untolerated taint {{{key}: {value}}}")
+            }
+            Self::NotSelected => f.write_str("node(s) didn't match Pod's node affinity/selector"),
+            Self::PortTaken => {
+                f.write_str("node(s) didn't have free ports for the requested pod ports")
+            }
+            Self::TooManyPods => f.write_str("Too many pods"),
+            Self::Insufficient { resource } => write!(f, "Insufficient {resource}"),
+            Self::Skew => f.write_str("node(s) didn't match pod topology spread constraints"),
+            Self::NoTopologyLabel => f.write_str(
+                "node(s) didn't match pod topology spread constraints (missing required label)",
+            ),
+        }
+    }
+}
+
+/// # Errors
+/// The reasons of the first check that refuses; never empty.
+pub(crate) fn fits(
+    pod: &PodFacts,
+    working: &Working<'_>,
+    index: usize,
+    spread: &Spread,
+) -> Result<(), Vec<Reason>> {
+    let node = working.node(index);
+    let refuse = |reason| Err(vec![reason]);
+    if node.unschedulable && !tolerates_unschedulable(pod) {
+        return refuse(Reason::Unschedulable);
+    }
+    if pod.node.as_ref().is_some_and(|name| *name != node.name) {
+        return refuse(Reason::OtherNode);
+    }
+    if let Some(taint) = untolerated(pod, node) {
+        return refuse(Reason::Taint {
+            key: taint.key.clone(),
+            value: taint.value.clone().unwrap_or_default(),
+        });
+    }
+    if !selected(pod, node) {
+        return refuse(Reason::NotSelected);
+    }
+    if pod
+        .host_ports
+        .iter()
+        .any(|port| working.port_is_taken(index, port))
+    {
+        return refuse(Reason::PortTaken);
+    }
+    let reasons = lacking(pod, working, index);
+    if !reasons.is_empty() {
+        return Err(reasons);
+    }
+    for domains in spread.constraints.iter().filter(|domains| domains.hard) {
+        let Some(value) = node.labels.get(&domains.key) else {
+            return refuse(Reason::NoTopologyLabel);
+        };
+        let here = domains.counts.get(value).copied().unwrap_or(0);
+        let skew = here + i64::from(domains.own) - domains.fewest;
+        if skew > domains.max_skew {
+            return refuse(Reason::Skew);
+        }
+    }
+    Ok(())
+}
+
+fn lacking(pod: &PodFacts, working: &Working<'_>, index: usize) -> Vec<Reason> {
+    let node = working.node(index);
+    let used = working.used(index);
+    let mut reasons = Vec::new();
+    if working.pods(index) >= node.pods_max {
+        reasons.push(Reason::TooManyPods);
+    }
+    for (resource, amount) in &pod.requests.0 {
+        let free = node.allocatable.get(resource) - used.get(resource);
+        if *amount > 0 && *amount > free {
+            reasons.push(Reason::Insufficient {
+                resource: resource.clone(),
+            });
+        }
+    }
+    reasons
+}
+
+fn tolerates_unschedulable(pod: &PodFacts) -> bool {
+    let taint = Taint {
+        key: "node.kubernetes.io/unschedulable".into(),
+        effect: "NoSchedule".into(),
+        ..Taint::default()
+    };
+    pod.tolerations.iter().any(|t| tolerates(t, &taint))
+}
+
+fn untolerated<'a>(pod: &PodFacts, node: &'a NodeFacts) -> Option<&'a Taint> {
+    let hard = |taint: &&Taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute";
+    let mut taints = node.taints.iter().filter(hard);
+    taints.find(|taint| !pod.tolerations.iter().any(|t| tolerates(t, taint)))
+}
+
+/// An empty effect tolerates every effect; an empty key with `Exists` every taint.
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let effect = toleration.effect.as_deref().unwrap_or("");
+    let key = toleration.key.as_deref().unwrap_or("");
+    let value = toleration.value.as_deref().unwrap_or("");
+    let exists = toleration.operator.as_deref() == Some("Exists");
+    (effect.is_empty() || effect == taint.effect)
+        && (key == taint.key || (key.is_empty() && exists))
+        && (exists || value == taint.value.as_deref().unwrap_or(""))
+}
+
+/// `nodeSelector` and required node affinity, both.
+pub(crate) fn selected(pod: &PodFacts, node: &NodeFacts) -> bool {
+    let by_labels = pod
+        .node_selector
+        .iter()
+        .all(|(key, value)| node.labels.get(key) == Some(value));
+    by_labels && pod.required.as_ref().is_none_or(|s| any_term(s, node))
+}
+
+fn any_term(selector: &NodeSelector, node: &NodeFacts) -> bool {
+    let terms = selector.node_selector_terms.iter();
+    terms.into_iter().any(|term| term_holds(term, node))
+}
+
+/// Expressions of a term are all required; a term without any matches nothing.
+pub(crate) fn term_holds(term: &NodeSelectorTerm, node: &NodeFacts) -> bool {
+    let expressions = term.match_expressions.as_deref().unwrap_or_default();
+    let fields = term.match_fields.as_deref().unwrap_or_default();
+    if expressions.is_empty() && fields.is_empty() {
+        return false;
+    }
+    let own = BTreeMap::from([("metadata.name".to_owned(), node.name.clone())]);
+    let labelled = expressions
+        .iter()
+        .all(|e| expression_holds(e, &node.labels));
+    labelled && fields.iter().all(|field| expression_holds(field, &own))
+}

@@ -1,0 +1,81 @@
+//! Placement: choose a node for every pending pod, or say why there is none.
+//!
+//! Reads a [`Snapshot`], returns a [`Plan`]. No clock, no I/O, and no chance but the seed that is handed in: equal input,
+//! equal plan. Flow: `pending → filter → score → reserve in the working copy → next pod`.
+//!
+//! Invariants: no plan over-commits a node; a pod is refused only if every node refuses it, and then carries one
+//! [`Reason`] list per node; a pod that already has a node, is ending or is gated is not placed.
+//! Left to others: writing the binding and telling the refusals (`weft::control_loop`).
+
+mod explain;
+mod filter;
+mod reserve;
+mod score;
+mod snapshot;
+
+pub use explain::Refusal;
+pub use filter::Reason;
+pub use snapshot::{NodeFacts, PodFacts, Resources, Snapshot};
+
+use reserve::Working;
+
+/// What one round of placement decided, in the order the pods were considered.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Plan {
+    pub placements: Vec<Placement>,
+    pub refusals: Vec<Refusal>,
+}
+
+/// This pod goes to that node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub node: String,
+}
+
+/// Places `pending`, in the order given, on the nodes of `snapshot`.
+///
+/// Earlier pods take their room before later ones are looked at; `seed` only decides between nodes that are equally
+/// good. Cost: pods times nodes, plus one pass over a namespace's pods for each group that is spread.
+pub fn plan<'a>(
+    snapshot: &'a Snapshot,
+    pending: impl IntoIterator<Item = &'a PodFacts>,
+    seed: u64,
+) -> Plan {
+    let mut working = Working::of(snapshot);
+    let mut plan = Plan::default();
+    for pod in pending {
+        let spread = working.spread_of(pod);
+        let mut refusals = Vec::new();
+        let mut fitting = Vec::new();
+        for index in 0..working.len() {
+            match filter::fits(pod, &working, index, &spread) {
+                Ok(()) => fitting.push(index),
+                Err(reasons) => refusals.push((working.node(index).name.clone(), reasons)),
+            }
+        }
+        match score::best(pod, &working, &fitting, &spread, seed) {
+            Some(index) => {
+                plan.placements.push(Placement {
+                    namespace: pod.namespace.clone(),
+                    name: pod.name.clone(),
+                    uid: pod.uid.clone(),
+                    node: working.node(index).name.clone(),
+                });
+                working.reserve(pod, index);
+            }
+            None => plan.refusals.push(Refusal {
+                namespace: pod.namespace.clone(),
+                name: pod.name.clone(),
+                uid: pod.uid.clone(),
+                nodes: refusals,
+            }),
+        }
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests;

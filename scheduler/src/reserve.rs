@@ -1,0 +1,259 @@
+//! The working copy of one round: what the round has already given away, beside the snapshot.
+
+use std::collections::BTreeMap;
+
+use weft_api::selector::LabelSelector;
+
+use crate::snapshot::{HostPort, NodeFacts, NodeState, PodFacts, Resources, Snapshot};
+
+/// A node as the round has left it.
+struct Slot<'a> {
+    facts: &'a NodeFacts,
+    state: &'a NodeState,
+    used: Resources,
+    weight: Resources,
+    pods: i64,
+    host_ports: Vec<HostPort>,
+}
+
+/// The snapshot's nodes in order of name, less what was reserved.
+pub(crate) struct Working<'a> {
+    snapshot: &'a Snapshot,
+    slots: Vec<Slot<'a>>,
+    /// Pods placed in this round, with their slot.
+    placed: Vec<(&'a PodFacts, usize)>,
+    /// Group to pods on each slot; filled on first use, kept up by `reserve`.
+    groups: BTreeMap<Group, Vec<u32>>,
+}
+
+/// Pods that should not share nodes: one controller's, with those behind the same services.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Group {
+    namespace: String,
+    controller: Option<String>,
+    services: Vec<String>,
+}
+
+/// How the pods a pending pod is to be spread from lie over the nodes.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Spread {
+    /// Pods of the same controller or services on each slot; empty when the pod has neither.
+    pub default: Vec<u32>,
+    /// One entry for each of the pod's own constraints.
+    pub constraints: Vec<Domains>,
+}
+
+/// Matching pods by value of one topology key.
+#[derive(Debug, Clone)]
+pub(crate) struct Domains {
+    pub key: String,
+    pub max_skew: i64,
+    pub hard: bool,
+    pub counts: BTreeMap<String, i64>,
+    /// The fewest any domain holds; 0 while there are fewer domains than `minDomains`.
+    pub fewest: i64,
+    /// Whether the pending pod itself counts.
+    pub own: bool,
+}
+
+impl<'a> Working<'a> {
+    pub fn of(snapshot: &'a Snapshot) -> Self {
+        let nodes = snapshot.nodes.values();
+        let slots = nodes.filter_map(|state| {
+            let facts = state.facts.as_ref()?;
+            Some(Slot {
+                facts,
+                state,
+                used: state.used.clone(),
+                weight: state.weight.clone(),
+                pods: i64::try_from(state.pods.len()).unwrap_or(i64::MAX),
+                host_ports: Vec::new(),
+            })
+        });
+        Self {
+            snapshot,
+            slots: slots.collect(),
+            placed: Vec::new(),
+            groups: BTreeMap::new(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn node(&self, index: usize) -> &'a NodeFacts {
+        self.slots[index].facts
+    }
+
+    pub fn used(&self, index: usize) -> &Resources {
+        &self.slots[index].used
+    }
+
+    pub fn weight(&self, index: usize) -> &Resources {
+        &self.slots[index].weight
+    }
+
+    pub fn pods(&self, index: usize) -> i64 {
+        self.slots[index].pods
+    }
+
+    pub fn port_is_taken(&self, index: usize, port: &HostPort) -> bool {
+        let slot = &self.slots[index];
+        let present = slot.state.host_ports.iter().map(|(_, port)| port);
+        present
+            .chain(&slot.host_ports)
+            .any(|taken| taken.clashes(port))
+    }
+
+    /// Takes the pod's room on the node.
+    pub fn reserve(&mut self, pod: &'a PodFacts, index: usize) {
+        let slot = &mut self.slots[index];
+        slot.used.add(&pod.requests);
+        slot.weight.add(&pod.weight);
+        slot.pods += 1;
+        slot.host_ports.extend(pod.host_ports.iter().cloned());
+        self.placed.push((pod, index));
+        let Self {
+            groups, snapshot, ..
+        } = self;
+        for (group, counts) in groups {
+            if group.holds(snapshot, pod) {
+                counts[index] += 1;
+            }
+        }
+    }
+
+    /// Where the pods are that this one should keep away from.
+    pub fn spread_of(&mut self, pod: &PodFacts) -> Spread {
+        let constraints = pod.spread.iter().map(|constraint| {
+            let selector = constraint.label_selector.as_ref();
+            let selector = selector
+                .and_then(|selector| serde_json::to_value(selector).ok())
+                .and_then(|value| LabelSelector::from_object(&value).ok())
+                .unwrap_or_else(LabelSelector::nothing);
+            self.domains(
+                pod,
+                &constraint.topology_key,
+                &selector,
+                i64::from(constraint.max_skew),
+                constraint.when_unsatisfiable == "DoNotSchedule",
+                constraint.min_domains.unwrap_or(1),
+            )
+        });
+        let constraints = constraints.collect();
+        Spread {
+            default: self.default_counts(pod),
+            constraints,
+        }
+    }
+
+    fn default_counts(&mut self, pod: &PodFacts) -> Vec<u32> {
+        let Some(group) = Group::of(self.snapshot, pod) else {
+            return Vec::new();
+        };
+        if !self.groups.contains_key(&group) {
+            let mut counts = vec![0; self.slots.len()];
+            for (other, index) in self.neighbours(&pod.namespace) {
+                if group.holds(self.snapshot, other) {
+                    counts[index] += 1;
+                }
+            }
+            self.groups.insert(group.clone(), counts);
+        }
+        self.groups.get(&group).cloned().unwrap_or_default()
+    }
+
+    /// Pods of a namespace that count for spreading, with their slot.
+    fn neighbours(&self, namespace: &str) -> Vec<(&'a PodFacts, usize)> {
+        let snapshot = self.snapshot;
+        let uids = snapshot.namespaces.get(namespace).into_iter().flatten();
+        let present = uids.filter_map(|uid| {
+            let pod = snapshot.pods.get(uid).filter(|pod| !pod.ending)?;
+            let node = pod.node.as_deref()?;
+            let index = self
+                .slots
+                .binary_search_by(|slot| slot.facts.name.as_str().cmp(node))
+                .ok()?;
+            Some((pod, index))
+        });
+        let placed = self.placed.iter().copied();
+        present
+            .chain(placed.filter(|(pod, _)| pod.namespace == namespace))
+            .collect()
+    }
+
+    fn domains(
+        &self,
+        pod: &PodFacts,
+        key: &str,
+        selector: &LabelSelector,
+        max_skew: i64,
+        hard: bool,
+        min_domains: i32,
+    ) -> Domains {
+        let mut counts: BTreeMap<String, i64> = BTreeMap::new();
+        // nodeAffinityPolicy Honor, nodeTaintsPolicy Ignore: the defaults.
+        for slot in &self.slots {
+            if crate::filter::selected(pod, slot.facts)
+                && let Some(value) = slot.facts.labels.get(key)
+            {
+                counts.entry(value.clone()).or_default();
+            }
+        }
+        for (other, index) in self.neighbours(&pod.namespace) {
+            let value = self.slots[index].facts.labels.get(key);
+            let count = value.and_then(|value| counts.get_mut(value));
+            if let Some(count) = count
+                && selector.matches(&other.labels)
+            {
+                *count += 1;
+            }
+        }
+        let enough = counts.len() >= usize::try_from(min_domains).unwrap_or(0);
+        let fewest = counts.values().copied().min().unwrap_or(0);
+        Domains {
+            key: key.to_owned(),
+            max_skew,
+            hard,
+            fewest: if enough { fewest } else { 0 },
+            own: selector.matches(&pod.labels),
+            counts,
+        }
+    }
+}
+
+impl Group {
+    /// `None`: nothing of the pod's own to spread from.
+    fn of(snapshot: &Snapshot, pod: &PodFacts) -> Option<Self> {
+        let from = (pod.namespace.clone(), String::new());
+        let services: Vec<String> = snapshot
+            .services
+            .range(from..)
+            .take_while(|((namespace, _), _)| *namespace == pod.namespace)
+            .filter(|(_, selector)| selector.matches(&pod.labels))
+            .map(|((_, name), _)| name.clone())
+            .collect();
+        if pod.controller.is_none() && services.is_empty() {
+            return None;
+        }
+        Some(Self {
+            namespace: pod.namespace.clone(),
+            controller: pod.controller.clone(),
+            services,
+        })
+    }
+
+    fn holds(&self, snapshot: &Snapshot, pod: &PodFacts) -> bool {
+        if pod.namespace != self.namespace {
+            return false;
+        }
+        let same_controller = self.controller.is_some() && pod.controller == self.controller;
+        same_controller
+            || self.services.iter().any(|name| {
+                let key = (self.namespace.clone(), name.clone());
+                let selector = snapshot.services.get(&key);
+                selector.is_some_and(|selector| selector.matches(&pod.labels))
+            })
+    }
+}

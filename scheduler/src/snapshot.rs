@@ -1,0 +1,385 @@
+//! What placement knows of the cluster: nodes, the pods on them, services, and what is free.
+//!
+//! Kept up to date change by change, so that a round does not read every pod again. Only facts that placement
+//! decides on are kept.
+//!
+//! Invariant: a node's `used` is the sum of the requests of the pods that are counted on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
+use weft_api::annotation;
+use weft_api::quantity::Quantity;
+use weft_api::selector::LabelSelector;
+use weft_api::view::{Container, Node, Pod, PodSpec, Service, Taint, Toleration};
+
+use k8s_openapi::api::core::v1::{
+    NodeSelector, NodeSelectorRequirement, PreferredSchedulingTerm, TopologySpreadConstraint,
+};
+
+/// What Kubernetes' scoring assumes for a container that requests nothing, so that such pods spread too.
+const ASSUMED_CPU_MILLI: i64 = 100;
+const ASSUMED_MEMORY_BYTES: i64 = 200 << 20;
+/// Kubernetes' default where a node does not say how many pods it takes.
+const DEFAULT_PODS: i64 = 110;
+
+/// Amounts by resource name: milli-units for `cpu`, whole units (bytes) for the rest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resources(pub BTreeMap<String, i64>);
+
+impl Resources {
+    pub fn get(&self, name: &str) -> i64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (name, amount) in &other.0 {
+            let slot = self.0.entry(name.clone()).or_default();
+            *slot = slot.saturating_add(*amount);
+        }
+    }
+
+    fn subtract(&mut self, other: &Self) {
+        for (name, amount) in &other.0 {
+            let slot = self.0.entry(name.clone()).or_default();
+            *slot = slot.saturating_sub(*amount);
+        }
+    }
+
+    fn raise(&mut self, other: &Self) {
+        for (name, amount) in &other.0 {
+            let slot = self.0.entry(name.clone()).or_default();
+            *slot = (*slot).max(*amount);
+        }
+    }
+
+    /// Amounts that do not parse were refused by validation; here they count as nothing.
+    fn read(quantities: Option<&BTreeMap<String, QuantityText>>) -> Self {
+        let entries = quantities.into_iter().flatten().map(|(name, text)| {
+            let quantity = Quantity::parse(&text.0).unwrap_or_else(|_| Quantity::from_value(0));
+            let amount = if name == "cpu" {
+                quantity.milli()
+            } else {
+                quantity.value()
+            };
+            (name.clone(), i64::try_from(amount).unwrap_or(i64::MAX))
+        });
+        Self(entries.collect())
+    }
+}
+
+/// A port on the host's own address: protocol, address and number.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    pub protocol: String,
+    /// `0.0.0.0` stands for every address.
+    pub address: String,
+    pub port: i32,
+}
+
+impl HostPort {
+    pub(crate) fn clashes(&self, other: &Self) -> bool {
+        const ANY: &str = "0.0.0.0";
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.address == other.address || self.address == ANY || other.address == ANY)
+    }
+}
+
+/// What placement knows of a pod.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PodFacts {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub labels: BTreeMap<String, String>,
+    /// The uid of the controller, if it has one: its pods are spread.
+    pub controller: Option<String>,
+    /// The node it is bound to, or asks for.
+    pub node: Option<String>,
+    /// It is being deleted: it still takes room, but does not count for spreading.
+    pub ending: bool,
+    pub priority: i32,
+    pub requests: Resources,
+    /// As `requests`, with assumed amounts where a container is silent; for scores only.
+    pub weight: Resources,
+    pub host_ports: Vec<HostPort>,
+    pub node_selector: BTreeMap<String, String>,
+    pub required: Option<NodeSelector>,
+    pub preferred: Vec<PreferredSchedulingTerm>,
+    pub tolerations: Vec<Toleration>,
+    pub spread: Vec<TopologySpreadConstraint>,
+}
+
+impl PodFacts {
+    pub fn of(pod: &Pod) -> Self {
+        let meta = &pod.metadata;
+        let owners = meta.owner_references.iter().flatten();
+        let controller = owners
+            .filter(|owner| owner.controller == Some(true))
+            .map(|owner| owner.uid.clone())
+            .next();
+        let mut facts = Self {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            labels: meta.labels.clone().unwrap_or_default(),
+            controller,
+            ending: meta.deletion_timestamp.is_some(),
+            ..Self::default()
+        };
+        let Some(spec) = &pod.spec else { return facts };
+        let affinity = spec.affinity.as_ref();
+        let affinity = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
+        facts.node = spec.node_name.clone().filter(|name| !name.is_empty());
+        facts.priority = spec.priority.unwrap_or(0);
+        facts.requests = total(spec, Resources::default());
+        let assumed = Resources(BTreeMap::from([
+            ("cpu".to_owned(), ASSUMED_CPU_MILLI),
+            ("memory".to_owned(), ASSUMED_MEMORY_BYTES),
+        ]));
+        facts.weight = total(spec, assumed);
+        facts.host_ports = host_ports(spec);
+        facts.node_selector = spec.node_selector.clone().unwrap_or_default();
+        facts.required = affinity.and_then(|a| {
+            a.required_during_scheduling_ignored_during_execution
+                .clone()
+        });
+        facts.preferred = affinity
+            .and_then(|a| {
+                a.preferred_during_scheduling_ignored_during_execution
+                    .clone()
+            })
+            .unwrap_or_default();
+        facts.tolerations = spec.tolerations.clone().unwrap_or_default();
+        facts.spread = spec.topology_spread_constraints.clone().unwrap_or_default();
+        facts
+    }
+}
+
+/// What a pod needs: its containers together, or its neediest init container where that is more. Sidecars (init
+/// containers that stay) count with the containers, and with every init container after them. Plus overhead.
+fn total(spec: &PodSpec, assumed: Resources) -> Resources {
+    let request = |container: &Container| {
+        let mut request = assumed.clone();
+        let resources = container.resources.as_ref();
+        let explicit = Resources::read(resources.and_then(|r| r.requests.as_ref()));
+        let limits = Resources::read(resources.and_then(|r| r.limits.as_ref()));
+        // Requests default to limits; admission writes that down, a pod made elsewhere may lack it.
+        for (name, amount) in limits.0 {
+            request.0.insert(name, amount);
+        }
+        for (name, amount) in explicit.0 {
+            request.0.insert(name, amount);
+        }
+        request
+    };
+    let mut sidecars = Resources::default();
+    let mut start = Resources::default();
+    for container in spec.init_containers.iter().flatten() {
+        let mut needed = request(container);
+        needed.add(&sidecars);
+        if container.restart_policy.as_deref() == Some("Always") {
+            sidecars = needed.clone();
+        }
+        start.raise(&needed);
+    }
+    let mut sum = sidecars;
+    for container in &spec.containers {
+        sum.add(&request(container));
+    }
+    sum.raise(&start);
+    sum.add(&Resources::read(spec.overhead.as_ref()));
+    sum
+}
+
+fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
+    let ports = spec
+        .containers
+        .iter()
+        .flat_map(|c| c.ports.iter().flatten());
+    ports
+        .filter_map(|port| {
+            let number = port.host_port.filter(|number| *number != 0)?;
+            let address = port.host_ip.clone().filter(|ip| !ip.is_empty());
+            Some(HostPort {
+                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
+                address: address.unwrap_or_else(|| "0.0.0.0".into()),
+                port: number,
+            })
+        })
+        .collect()
+}
+
+/// What placement knows of a node.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeFacts {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<Taint>,
+    pub unschedulable: bool,
+    pub allocatable: Resources,
+    /// How many pods it takes.
+    pub pods_max: i64,
+}
+
+impl NodeFacts {
+    pub fn of(node: &Node) -> Self {
+        let meta = &node.metadata;
+        let name = meta.name.clone().unwrap_or_default();
+        let spec = node.spec.as_ref();
+        let status = node.status.as_ref();
+        let mut labels = meta.labels.clone().unwrap_or_default();
+        labels
+            .entry(annotation::HOSTNAME.to_owned())
+            .or_insert_with(|| name.clone());
+        let mut allocatable = Resources::read(status.and_then(|s| s.allocatable.as_ref()));
+        let pods_max = allocatable.0.remove("pods").unwrap_or(DEFAULT_PODS);
+        Self {
+            name,
+            labels,
+            taints: spec.and_then(|s| s.taints.clone()).unwrap_or_default(),
+            unschedulable: spec.is_some_and(|s| s.unschedulable == Some(true)),
+            allocatable,
+            pods_max,
+        }
+    }
+}
+
+/// A node with the pods on it.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct NodeState {
+    /// `None` while pods are bound to a node that is not there.
+    pub facts: Option<NodeFacts>,
+    pub used: Resources,
+    pub weight: Resources,
+    pub pods: BTreeSet<String>,
+    pub host_ports: Vec<(String, HostPort)>,
+}
+
+/// The cluster as placement sees it. See the module's promise.
+#[derive(Debug, Default, Clone)]
+pub struct Snapshot {
+    pub(crate) nodes: BTreeMap<String, NodeState>,
+    /// Pods that have a node, by uid.
+    pub(crate) pods: BTreeMap<String, PodFacts>,
+    /// Uids of the pods that have a node, by namespace.
+    pub(crate) namespaces: BTreeMap<String, BTreeSet<String>>,
+    /// Selectors of services, by namespace and name.
+    pub(crate) services: BTreeMap<(String, String), LabelSelector>,
+}
+
+impl Snapshot {
+    pub fn put_node(&mut self, facts: NodeFacts) {
+        let state = self.nodes.entry(facts.name.clone()).or_default();
+        state.facts = Some(facts);
+    }
+
+    pub fn remove_node(&mut self, name: &str) {
+        if let Some(state) = self.nodes.get_mut(name) {
+            state.facts = None;
+            if state.pods.is_empty() {
+                self.nodes.remove(name);
+            }
+        }
+    }
+
+    /// Counts a pod on its node. A pod without one is only forgotten; so is, by its owner's call of
+    /// [`Snapshot::remove_pod`], one that is finished.
+    pub fn put_pod(&mut self, facts: PodFacts) {
+        self.remove_pod(&facts.uid);
+        let Some(node) = facts.node.clone() else {
+            return;
+        };
+        let state = self.nodes.entry(node).or_default();
+        state.used.add(&facts.requests);
+        state.weight.add(&facts.weight);
+        state.pods.insert(facts.uid.clone());
+        for port in &facts.host_ports {
+            state.host_ports.push((facts.uid.clone(), port.clone()));
+        }
+        self.namespaces
+            .entry(facts.namespace.clone())
+            .or_default()
+            .insert(facts.uid.clone());
+        self.pods.insert(facts.uid.clone(), facts);
+    }
+
+    pub fn remove_pod(&mut self, uid: &str) {
+        let Some(facts) = self.pods.remove(uid) else {
+            return;
+        };
+        if let Some(set) = self.namespaces.get_mut(&facts.namespace) {
+            set.remove(uid);
+            if set.is_empty() {
+                self.namespaces.remove(&facts.namespace);
+            }
+        }
+        let Some(name) = facts.node.as_deref() else {
+            return;
+        };
+        let Some(state) = self.nodes.get_mut(name) else {
+            return;
+        };
+        state.used.subtract(&facts.requests);
+        state.weight.subtract(&facts.weight);
+        state.pods.remove(uid);
+        state.host_ports.retain(|(owner, _)| owner != uid);
+        if state.facts.is_none() && state.pods.is_empty() {
+            self.nodes.remove(name);
+        }
+    }
+
+    /// Pods behind the same service are spread over nodes.
+    pub fn put_service(&mut self, service: &Service) {
+        let meta = &service.metadata;
+        let name = meta.name.clone().unwrap_or_default();
+        let key = (meta.namespace.clone().unwrap_or_default(), name);
+        let labels = service
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.selector.as_ref());
+        match labels.filter(|labels| !labels.is_empty()) {
+            Some(labels) => {
+                let pairs = labels.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+                self.services.insert(key, LabelSelector::from_labels(pairs));
+            }
+            None => {
+                self.services.remove(&key);
+            }
+        }
+    }
+
+    pub fn remove_service(&mut self, namespace: &str, name: &str) {
+        self.services
+            .remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    /// The node this pod is counted on.
+    pub fn node_of(&self, uid: &str) -> Option<&str> {
+        self.pods.get(uid)?.node.as_deref()
+    }
+}
+
+/// Whether labels meet one expression of a node selector.
+pub(crate) fn expression_holds(
+    requirement: &NodeSelectorRequirement,
+    labels: &BTreeMap<String, String>,
+) -> bool {
+    let value = labels.get(&requirement.key);
+    let values = requirement.values.as_deref().unwrap_or_default();
+    let number = |text: &String| text.parse::<i64>().ok();
+    let compare = |holds: fn(i64, i64) -> bool| {
+        let (left, right) = (value.and_then(number), values.first().and_then(number));
+        matches!((left, right), (Some(left), Some(right)) if holds(left, right))
+    };
+    match requirement.operator.as_str() {
+        "In" => value.is_some_and(|value| values.contains(value)),
+        "NotIn" => value.is_none_or(|value| !values.contains(value)),
+        "Exists" => value.is_some(),
+        "DoesNotExist" => value.is_none(),
+        "Gt" => compare(|left, right| left > right),
+        "Lt" => compare(|left, right| left < right),
+        _ => false,
+    }
+}

@@ -1,0 +1,258 @@
+//! Transcripts: a small cluster in, what happens to each pod out.
+//!
+//! `node NAME [cpu=N] [memory=M] [pods=N] [label=K:V] [taint=K:V:EFFECT] [unschedulable]`
+//! `pod NAME [cpu=N] [memory=M] [init-cpu=N] [select=K:V] [tolerate=K] [set=UID] [on=NODE] [skew=N] [port=N]`
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn node(name: &str, words: &[&str]) -> NodeFacts {
+    let mut value = json!({
+        "metadata": {"name": name, "labels": {}},
+        "spec": {"taints": []},
+        "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}},
+    });
+    for word in words {
+        let (key, text) = word.split_once('=').unwrap_or((word, ""));
+        let parts: Vec<&str> = text.split(':').collect();
+        match key {
+            "label" => value["metadata"]["labels"][parts[0]] = json!(parts[1]),
+            "taint" => {
+                let taint = json!({"key": parts[0], "value": parts[1], "effect": parts[2]});
+                value["spec"]["taints"].as_array_mut().unwrap().push(taint);
+            }
+            "unschedulable" => value["spec"]["unschedulable"] = json!(true),
+            resource => value["status"]["allocatable"][resource] = json!(text),
+        }
+    }
+    NodeFacts::of(&serde_json::from_value(value).unwrap())
+}
+
+fn pod(name: &str, words: &[&str]) -> PodFacts {
+    let mut value = json!({
+        "metadata": {"name": name, "namespace": "default", "uid": name, "labels": {"app": "web"}},
+        "spec": {
+            "containers": [{"name": "main", "resources": {"requests": {}}, "ports": []}],
+            "tolerations": [],
+            "nodeSelector": {},
+        },
+    });
+    let spec = "spec";
+    for word in words {
+        let (key, text) = word.split_once('=').unwrap_or((word, ""));
+        let parts: Vec<&str> = text.split(':').collect();
+        match key {
+            "init-cpu" => {
+                let resources = json!({"requests": {"cpu": text}});
+                value[spec]["initContainers"] = json!([{"name": "i", "resources": resources}]);
+            }
+            "select" => value[spec]["nodeSelector"][parts[0]] = json!(parts[1]),
+            "tolerate" => {
+                value[spec]["tolerations"] = json!([{"key": text, "operator": "Exists"}]);
+            }
+            "set" => {
+                value["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1",
+                    "kind": "ReplicaSet", "name": text, "uid": text, "controller": true}]);
+            }
+            "on" => value[spec]["nodeName"] = json!(text),
+            "skew" => {
+                value[spec]["topologySpreadConstraints"] = json!([{
+                    "maxSkew": text.parse::<i64>().unwrap(),
+                    "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "DoNotSchedule",
+                    "labelSelector": {"matchLabels": {"app": "web"}},
+                }]);
+            }
+            "port" => {
+                let port = json!({"containerPort": 80, "hostPort": text.parse::<i64>().unwrap()});
+                value[spec]["containers"][0]["ports"] = json!([port]);
+            }
+            "affinity" => {
+                value[spec]["affinity"] = json!({"nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                        {"matchExpressions": [{"key": parts[0], "operator": "In",
+                            "values": [parts[1]]}]}]}}});
+            }
+            "prefer" => {
+                value[spec]["affinity"] = json!({"nodeAffinity": {
+                    "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100,
+                        "preference": {"matchExpressions": [{"key": parts[0], "operator": "In",
+                            "values": [parts[1]]}]}}]}});
+            }
+            resource => {
+                value[spec]["containers"][0]["resources"]["requests"][resource] = json!(text);
+            }
+        }
+    }
+    let value: Value = value;
+    PodFacts::of(&serde_json::from_value(value).unwrap())
+}
+
+/// Runs one cluster line and renders the plan: placements in order, then refusals with each node's reasons.
+fn transcript(cluster: &str, seed: u64) -> String {
+    let mut snapshot = Snapshot::default();
+    let mut pending = Vec::new();
+    for clause in cluster.split('|') {
+        let words: Vec<&str> = clause.split_whitespace().collect();
+        match words.as_slice() {
+            ["node", name, rest @ ..] => snapshot.put_node(node(name, rest)),
+            ["pod", name, rest @ ..] => {
+                let facts = pod(name, rest);
+                match facts.node {
+                    Some(_) => snapshot.put_pod(facts),
+                    None => pending.push(facts),
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let plan = plan(&snapshot, &pending, seed);
+    let mut lines: Vec<String> = Vec::new();
+    for placement in &plan.placements {
+        lines.push(format!("{} -> {}", placement.name, placement.node));
+    }
+    for refusal in &plan.refusals {
+        lines.push(format!("{}: {refusal}", refusal.name));
+        for (node, reasons) in &refusal.nodes {
+            let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+            lines.push(format!("  {node}: {}", reasons.join(", ")));
+        }
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn a_full_node_is_refused_with_its_reason() {
+    insta::assert_snapshot!(transcript("node a cpu=1 | node b cpu=4 | pod web cpu=2 | pod big cpu=3", 0), @r"
+    web -> b
+    big: 0/2 nodes are available: 2 Insufficient cpu.
+      a: Insufficient cpu
+      b: Insufficient cpu
+    ");
+}
+
+#[test]
+fn reasons_are_counted_as_kubernetes_counts_them() {
+    insta::assert_snapshot!(transcript(
+        "node a cpu=1 memory=1Gi | node b cpu=1 | node c taint=gpu:yes:NoSchedule | node d unschedulable \
+         | node e label=disk:hdd | pod web cpu=2 memory=2Gi select=disk:ssd | pod two cpu=5 memory=2Gi",
+        0), @r"
+    web: 0/5 nodes are available: 1 node(s) had untolerated taint {gpu: yes}, 1 node(s) were unschedulable, 3 node(s) didn't match Pod's node affinity/selector.
+      a: node(s) didn't match Pod's node affinity/selector
+      b: node(s) didn't match Pod's node affinity/selector
+      c: node(s) had untolerated taint {gpu: yes}
+      d: node(s) were unschedulable
+      e: node(s) didn't match Pod's node affinity/selector
+    two: 0/5 nodes are available: 1 Insufficient memory, 1 node(s) had untolerated taint {gpu: yes}, 1 node(s) were unschedulable, 3 Insufficient cpu.
+      a: Insufficient cpu, Insufficient memory
+      b: Insufficient cpu
+      c: node(s) had untolerated taint {gpu: yes}
+      d: node(s) were unschedulable
+      e: Insufficient cpu
+    ");
+}
+
+#[test]
+fn no_nodes_is_its_own_sentence() {
+    insta::assert_snapshot!(transcript("pod web", 0), @"web: no nodes available to schedule pods");
+}
+
+#[test]
+fn pods_of_one_set_spread_over_nodes() {
+    for seed in 0..32 {
+        let text = transcript(
+            "node a | node b | node c | pod 1 set=s | pod 2 set=s | pod 3 set=s | pod 4 set=s | pod 5 set=s | pod 6 set=s",
+            seed,
+        );
+        for node in ["a", "b", "c"] {
+            let here = text
+                .lines()
+                .filter(|line| line.ends_with(&format!("-> {node}")));
+            assert_eq!(here.count(), 2, "WEFT_SEED={seed}\n{text}");
+        }
+    }
+}
+
+#[test]
+fn a_hard_constraint_refuses_what_would_skew() {
+    insta::assert_snapshot!(transcript(
+        "node a cpu=1 | node b | pod old on=b | pod 1 skew=1 cpu=2", 0), @r"
+    1: 0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match pod topology spread constraints.
+      a: Insufficient cpu
+      b: node(s) didn't match pod topology spread constraints
+    ");
+}
+
+#[test]
+fn wishes_are_followed() {
+    insta::assert_snapshot!(transcript(
+        "node a label=disk:ssd | node b label=disk:hdd taint=gpu:yes:NoSchedule | node c taint=old:yes:PreferNoSchedule label=disk:tape \
+         | pod tolerant select=disk:hdd tolerate=gpu | pod required affinity=disk:ssd | pod preferred prefer=disk:tape tolerate=old | pod avoids cpu=3",
+        0), @r"
+    tolerant -> b
+    required -> a
+    preferred -> c
+    avoids -> a
+    ");
+}
+
+#[test]
+fn init_containers_count_by_their_maximum_and_ports_are_exclusive() {
+    insta::assert_snapshot!(transcript(
+        "node a cpu=2 pods=2 | pod heavy-start cpu=1 init-cpu=3 | pod 1 port=80 | pod 2 port=80 | pod 3 | pod 4", 0), @r"
+    1 -> a
+    3 -> a
+    heavy-start: 0/1 nodes are available: 1 Insufficient cpu.
+      a: Insufficient cpu
+    2: 0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.
+      a: node(s) didn't have free ports for the requested pod ports
+    4: 0/1 nodes are available: 1 Too many pods.
+      a: Too many pods
+    ");
+}
+
+#[test]
+fn a_plan_never_over_commits_and_repeats_exactly() {
+    for seed in 0..64_u64 {
+        let pods: Vec<String> = (0..40)
+            .map(|n| {
+                format!(
+                    "pod p{n} cpu={}m set=s{}",
+                    100 + (seed * 31 + n * 97) % 900,
+                    n % 3
+                )
+            })
+            .collect();
+        let cluster = format!(
+            "node a cpu=4 | node b cpu=3 | node c cpu=2 | {}",
+            pods.join(" | ")
+        );
+        let text = transcript(&cluster, seed);
+        assert_eq!(text, transcript(&cluster, seed), "WEFT_SEED={seed}");
+        for (name, room) in [("a", 4000), ("b", 3000), ("c", 2000)] {
+            let placed = text.lines().filter_map(|line| line.split_once(" -> "));
+            let used: u64 = placed
+                .filter(|(_, node)| *node == name)
+                .map(|(pod, _)| {
+                    let n: u64 = pod.trim_start_matches('p').parse().unwrap();
+                    100 + (seed * 31 + n * 97) % 900
+                })
+                .sum();
+            assert!(used <= room, "WEFT_SEED={seed} {name} {used}");
+        }
+    }
+}
+
+#[test]
+fn pods_that_leave_free_their_room() {
+    let mut snapshot = Snapshot::default();
+    snapshot.put_node(node("a", &["cpu=1"]));
+    snapshot.put_pod(pod("old", &["cpu=1", "on=a"]));
+    let waiting = pod("new", &["cpu=1"]);
+    assert!(plan(&snapshot, [&waiting], 0).placements.is_empty());
+    snapshot.remove_pod("old");
+    assert_eq!(plan(&snapshot, [&waiting], 0).placements.len(), 1);
+    snapshot.remove_node("a");
+    assert_eq!(plan(&snapshot, [&waiting], 0).refusals[0].nodes, []);
+}

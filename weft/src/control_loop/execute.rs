@@ -1,0 +1,241 @@
+//! Carries out a reconciler's writes, in its order, and brings back what the server made of them.
+//!
+//! Neighbouring creates, and neighbouring deletes, are independent and run side by side; everything else is one after the
+//! other. The first refusal ends the list: the reconciler decides anew on what is there then. That something is gone
+//! already is what a delete wanted, and no refusal of a patch either: the next look will not ask for it.
+
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use weft_api::StatusError;
+use weft_apiserver::caller::Caller;
+use weft_apiserver::kinds::{self, KindRef, Subresource};
+use weft_apiserver::objects::{DeleteOptions, Deleted, Objects, Propagation, WriteOptions};
+use weft_apiserver::patch::PatchKind;
+use weft_controllers::write::Propagation as Wanted;
+use weft_controllers::{Change, Note, Resource, Write};
+
+use super::recorder::Handle;
+
+/// Writes of one list under way at once; they share the store's group commits.
+const SIDE_BY_SIDE_MAX: usize = 32;
+
+/// What came of a list of writes.
+#[derive(Debug, Default)]
+pub struct Executed {
+    /// The server's answers, for the view.
+    pub changes: Vec<Change>,
+    /// The refusal that ended the list.
+    pub failure: Option<Failure>,
+}
+
+#[derive(Debug)]
+pub struct Failure {
+    /// Somebody else was faster: no news to anybody, just try again.
+    pub expected: bool,
+    pub message: String,
+}
+
+/// Carries out `writes` in order until the first refusal.
+pub async fn execute(
+    objects: &Objects,
+    caller: &Caller,
+    recorder: &Handle,
+    writes: Vec<Write>,
+) -> Executed {
+    let mut executed = Executed::default();
+    let mut rest = writes.into_iter().peekable();
+    while let Some(first) = rest.next() {
+        let mut group = vec![first];
+        while let Some(next) = rest.next_if(|next| independent(&group[0], next)) {
+            group.push(next);
+        }
+        let answers = futures::stream::iter(group)
+            .map(|write| one(objects, caller, recorder, write))
+            .buffered(SIDE_BY_SIDE_MAX);
+        let answers: Vec<Result<Option<Change>, Failure>> = answers.collect().await;
+        for answer in answers {
+            match answer {
+                Ok(change) => executed.changes.extend(change),
+                Err(failure) => executed.failure = Some(failure),
+            }
+        }
+        if executed.failure.is_some() {
+            break;
+        }
+    }
+    executed
+}
+
+fn independent(one: &Write, other: &Write) -> bool {
+    matches!(
+        (one, other),
+        (Write::Create { .. }, Write::Create { .. })
+            | (Write::Delete { .. }, Write::Delete { .. })
+            | (Write::Event(_), Write::Event(_))
+    )
+}
+
+/// The registry entry of a resource. Both tables name the same kinds, so absence is a bug of ours.
+fn kind_of(resource: Resource) -> Result<KindRef, StatusError> {
+    kinds::by_resource(resource.group, resource.version, resource.resource)
+        .ok_or_else(StatusError::unknown_path)
+}
+
+async fn one(
+    objects: &Objects,
+    caller: &Caller,
+    recorder: &Handle,
+    write: Write,
+) -> Result<Option<Change>, Failure> {
+    let (note, outcome) = match write {
+        Write::Event(note) => {
+            recorder.tell(note);
+            return Ok(None);
+        }
+        Write::Create {
+            resource,
+            namespace,
+            object,
+            note,
+        } => {
+            let created = async {
+                let kind = kind_of(resource)?;
+                let options = WriteOptions::default();
+                let namespace = namespace.as_deref();
+                let object = objects
+                    .create(caller, kind, namespace, object, &options)
+                    .await?;
+                Ok(Some(Change::Upsert(resource, object)))
+            };
+            (note, created.await)
+        }
+        Write::Patch {
+            resource,
+            namespace,
+            name,
+            subresource,
+            mut patch,
+            uid,
+            revision,
+            note,
+        } => {
+            if let Some(uid) = uid {
+                patch["metadata"]["uid"] = json!(uid);
+            }
+            if let Some(revision) = revision {
+                patch["metadata"]["resourceVersion"] = json!(revision.to_string());
+            }
+            let patched = patch_one(
+                objects,
+                caller,
+                resource,
+                namespace.as_deref(),
+                &name,
+                subresource,
+                &patch,
+            );
+            let patched = forgive_absence(patched.await);
+            (note, patched)
+        }
+        Write::Delete {
+            resource,
+            namespace,
+            name,
+            uid,
+            grace_seconds,
+            propagation,
+            note,
+        } => {
+            let deleted = async {
+                let kind = kind_of(resource)?;
+                let options = DeleteOptions {
+                    grace_period_seconds: grace_seconds,
+                    propagation: Some(match propagation {
+                        Wanted::Background => Propagation::Background,
+                        Wanted::Foreground => Propagation::Foreground,
+                        Wanted::Orphan => Propagation::Orphan,
+                    }),
+                    uid: Some(uid),
+                    ..DeleteOptions::default()
+                };
+                let deleted = objects
+                    .delete(caller, kind, namespace.as_deref(), &name, &options)
+                    .await?;
+                Ok(Some(match deleted {
+                    Deleted::Gone(object) => Change::Delete(resource, object),
+                    Deleted::Marked(object) => Change::Upsert(resource, object),
+                }))
+            };
+            (note, forgive_absence(deleted.await))
+        }
+    };
+    match outcome {
+        Ok(change) => {
+            // A write that found nothing to do is no story.
+            if let (Some(note), Some(_)) = (note, &change) {
+                recorder.tell(note);
+            }
+            Ok(change)
+        }
+        Err(error) => Err(refused(recorder, note, &error)),
+    }
+}
+
+async fn patch_one(
+    objects: &Objects,
+    caller: &Caller,
+    resource: Resource,
+    namespace: Option<&str>,
+    name: &str,
+    subresource: Option<&str>,
+    patch: &Value,
+) -> Result<Option<Change>, StatusError> {
+    let kind = kind_of(resource)?;
+    let options = WriteOptions::default();
+    let object = match subresource {
+        Some("finalize") => {
+            let current = objects.get(caller, kind, namespace, name).await?.object();
+            let mut value = current.into_value();
+            value["spec"]["finalizers"] = patch["spec"]["finalizers"].clone();
+            let object = weft_api::Object::from_value(value).map_err(StatusError::internal)?;
+            objects
+                .finalize_namespace(caller, name, object, &options)
+                .await?
+        }
+        part => {
+            let part = part.map(|_| Subresource::Status);
+            let merge = PatchKind::Merge;
+            objects
+                .patch(caller, kind, namespace, name, part, merge, patch, &options)
+                .await?
+        }
+    };
+    Ok(Some(Change::Upsert(resource, object)))
+}
+
+/// The object is gone, or another of that name has taken its place: the informer says so soon, if it has not yet.
+fn forgive_absence(
+    outcome: Result<Option<Change>, StatusError>,
+) -> Result<Option<Change>, StatusError> {
+    match outcome {
+        Err(error) if error.is_not_found() => Ok(None),
+        other => other,
+    }
+}
+
+fn refused(recorder: &Handle, note: Option<Note>, error: &StatusError) -> Failure {
+    let expected = error.is_conflict() || error.is_already_exists();
+    if !expected
+        && let Some(mut note) = note
+        && let Some(reason) = note.refused_reason
+    {
+        note.warning = true;
+        note.reason = reason;
+        note.message = format!("Error: {}", error.message);
+        recorder.tell(note);
+    }
+    Failure {
+        expected,
+        message: error.message.clone(),
+    }
+}

@@ -1,0 +1,258 @@
+//! Tells users what happened, as core/v1 Events that `kubectl describe` shows.
+//!
+//! The same story about the same object is one Event with a count. One source may tell [`BURST`] stories about one object
+//! and then one every [`REFILL`], as in Kubernetes, so that a ReplicaSet of ten thousand pods is not ten thousand events.
+//! Events never hold up work: the queue is bounded, and what does not fit is dropped and counted in the log.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tracing::debug;
+use weft_api::time::rfc3339;
+use weft_apiserver::caller::Caller;
+use weft_apiserver::kinds;
+use weft_apiserver::objects::{Objects, WriteOptions};
+use weft_apiserver::patch::PatchKind;
+use weft_controllers::{Note, names};
+use weft_store::Term;
+
+/// Notes waiting to be written; beyond it they are dropped.
+const QUEUE_MAX: usize = 2048;
+/// Notes written in one go, side by side.
+const BATCH: usize = 32;
+/// Stories one source may tell about one object at once.
+const BURST: u32 = 25;
+/// One more story each.
+const REFILL: Duration = Duration::from_secs(300);
+/// Stories remembered for counting; beyond it all are forgotten, and a repeat starts a new Event.
+const REMEMBERED_MAX: usize = 4096;
+
+/// Writes notes in a task of its own until dropped.
+pub struct Recorder {
+    sender: mpsc::Sender<(&'static str, Note)>,
+    task: AbortHandle,
+}
+
+/// Tells notes under one component's name.
+#[derive(Clone)]
+pub struct Handle {
+    component: &'static str,
+    sender: mpsc::Sender<(&'static str, Note)>,
+}
+
+impl Recorder {
+    pub fn start(objects: Objects, term: Term) -> Self {
+        let (sender, receiver) = mpsc::channel(QUEUE_MAX);
+        let writer = Writer {
+            caller: Caller::system("event-recorder", Some(term)),
+            objects,
+            stories: BTreeMap::new(),
+            buckets: BTreeMap::new(),
+        };
+        let task = tokio::spawn(writer.run(receiver)).abort_handle();
+        Self { sender, task }
+    }
+
+    pub fn handle(&self, component: &'static str) -> Handle {
+        Handle {
+            component,
+            sender: self.sender.clone(),
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Handle {
+    /// Never waits.
+    pub fn tell(&self, note: Note) {
+        if self.sender.try_send((self.component, note)).is_err() {
+            debug!(
+                component = self.component,
+                "an event was dropped: too many are waiting"
+            );
+        }
+    }
+}
+
+/// What makes two notes the same story.
+type Story = (&'static str, Note);
+
+/// An Event that was written.
+struct Told {
+    namespace: String,
+    name: String,
+    count: u32,
+}
+
+struct Writer {
+    objects: Objects,
+    caller: Caller,
+    stories: BTreeMap<Story, Told>,
+    /// Stories left, and when that was counted, by source and object.
+    buckets: BTreeMap<(&'static str, String), (u32, Instant)>,
+}
+
+impl Writer {
+    async fn run(mut self, mut receiver: mpsc::Receiver<Story>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while receiver.recv_many(&mut batch, BATCH).await > 0 {
+            let mut repeats: BTreeMap<Story, u32> = BTreeMap::new();
+            for story in batch.drain(..) {
+                *repeats.entry(story).or_default() += 1;
+            }
+            if self.stories.len() > REMEMBERED_MAX {
+                self.stories.clear();
+                self.buckets.clear();
+            }
+            let now = Instant::now();
+            repeats.retain(|story, _| self.may_tell(story, now));
+            let time = Timestamp::now();
+            let writes: Vec<_> = repeats
+                .into_iter()
+                .map(|(story, times)| {
+                    let told = self.stories.get(&story);
+                    let count = told.map_or(0, |told| told.count) + times;
+                    (event(&story, told, count, time), story, count)
+                })
+                .collect();
+            let writes = writes.into_iter();
+            let writes = writes.map(|(event, story, count)| self.write(event, story, count));
+            let written = futures::future::join_all(writes).await;
+            for (story, told) in written {
+                match told {
+                    Some(told) => self.stories.insert(story, told),
+                    None => self.stories.remove(&story),
+                };
+            }
+        }
+    }
+
+    fn may_tell(&mut self, story: &Story, now: Instant) -> bool {
+        let source = (story.0, story.1.about.uid.clone());
+        let (left, since) = self.buckets.entry(source).or_insert((BURST, now));
+        let periods = now.duration_since(*since).as_secs() / REFILL.as_secs();
+        let refilled = u32::try_from(periods).unwrap_or(BURST);
+        if refilled > 0 {
+            *left = left.saturating_add(refilled).min(BURST);
+            *since = now;
+        }
+        if *left == 0 {
+            return false;
+        }
+        *left -= 1;
+        true
+    }
+
+    /// Writes one Event; `None`: it was refused, or the one to count on is gone.
+    async fn write(&self, event: Event, story: Story, count: u32) -> (Story, Option<Told>) {
+        let options = WriteOptions::default();
+        let namespace = Some(event.namespace.as_str());
+        let written = if event.repeated {
+            let written = self.objects.patch(
+                &self.caller,
+                &kinds::EVENT,
+                namespace,
+                &event.name,
+                None,
+                PatchKind::Merge,
+                &event.value,
+                &options,
+            );
+            written.await.map(drop)
+        } else {
+            match weft_api::Object::from_value(event.value) {
+                Ok(object) => {
+                    let kind = &kinds::EVENT;
+                    let written =
+                        self.objects
+                            .create(&self.caller, kind, namespace, object, &options);
+                    written.await.map(drop)
+                }
+                Err(error) => Err(weft_api::StatusError::internal(error)),
+            }
+        };
+        let told = match written {
+            Ok(()) => Some(Told {
+                namespace: event.namespace,
+                name: event.name,
+                count,
+            }),
+            Err(error) => {
+                debug!(error = error.message, "an event was not recorded");
+                None
+            }
+        };
+        (story, told)
+    }
+}
+
+/// An Event to be written: created, or counted up.
+struct Event {
+    namespace: String,
+    name: String,
+    repeated: bool,
+    value: Value,
+}
+
+fn event(story: &Story, told: Option<&Told>, count: u32, now: Timestamp) -> Event {
+    let (component, note) = story;
+    let about = &note.about;
+    if let Some(told) = told {
+        return Event {
+            namespace: told.namespace.clone(),
+            name: told.name.clone(),
+            repeated: true,
+            value: json!({"count": count, "lastTimestamp": rfc3339(now)}),
+        };
+    }
+    let namespace = if about.namespace.is_empty() {
+        "default".to_owned()
+    } else {
+        about.namespace.clone()
+    };
+    let hash = names::hash(&[
+        about.uid.as_bytes(),
+        component.as_bytes(),
+        note.reason.as_bytes(),
+        note.message.as_bytes(),
+        &now.as_nanosecond().to_be_bytes(),
+    ]);
+    let name = format!("{}.{hash:016x}", about.name);
+    let value = json!({
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": namespace},
+        "involvedObject": {
+            "apiVersion": about.resource.api_version(),
+            "kind": about.resource.kind,
+            "namespace": (!about.namespace.is_empty()).then_some(&about.namespace),
+            "name": about.name,
+            "uid": about.uid,
+        },
+        "type": if note.warning { "Warning" } else { "Normal" },
+        "reason": note.reason,
+        "message": note.message,
+        "source": {"component": component},
+        "reportingComponent": component,
+        "reportingInstance": "",
+        "firstTimestamp": rfc3339(now),
+        "lastTimestamp": rfc3339(now),
+        "count": count,
+    });
+    Event {
+        namespace,
+        name,
+        repeated: false,
+        value,
+    }
+}
