@@ -237,6 +237,9 @@ fn forwarded(headers: &HeaderMap) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http_body_util::BodyExt as _;
+    use rustls_pki_types::pem::PemObject as _;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
     use serde_json::json;
 
     #[test]
@@ -276,5 +279,86 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["accept"]
         );
+    }
+
+    /// One exchange with a node whose certificate names `san`; the node asks for a client certificate of the cluster CA.
+    async fn exchange(san: &str) -> Result<(u16, String), NodeError> {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open_or_create(dir.path(), "cluster.local").unwrap();
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let leaf = crate::ca::Leaf {
+            common_name: Some("system:node:a"),
+            organisation: Some("system:nodes"),
+            names: vec![rcgen::SanType::IpAddress(san.parse().unwrap())],
+            server: true,
+            client: false,
+            life: time::Duration::hours(1),
+        };
+        let pem = authority
+            .sign(&leaf, &key, time::OffsetDateTime::now_utc())
+            .unwrap();
+        let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(authority.ca_pem().as_bytes()).unwrap())
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+            Arc::new(roots),
+            Arc::clone(&provider),
+        )
+        .build()
+        .unwrap();
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+            let Ok(stream) = acceptor.accept(tcp).await else {
+                return;
+            };
+            let service = hyper::service::service_fn(
+                |request: http::Request<hyper::body::Incoming>| async move {
+                    Ok::<_, std::convert::Infallible>(http::Response::new(format!(
+                        "{}",
+                        request.uri()
+                    )))
+                },
+            );
+            let server = hyper::server::conn::http1::Builder::new();
+            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+        });
+        let node = json!({ "status": {
+            "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],
+            "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
+        } });
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = Uri::from_static("/metrics?x=1");
+        let client = NodeClient::new(&authority).unwrap();
+        let (head, body) = client.send(&node, request).await?.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Ok((
+            head.status.as_u16(),
+            String::from_utf8_lossy(&body).into_owned(),
+        ))
+    }
+
+    #[tokio::test]
+    async fn a_node_is_believed_for_its_own_address_only() {
+        assert_eq!(
+            exchange("127.0.0.1").await.unwrap(),
+            (200, "/metrics?x=1".to_owned())
+        );
+        assert!(matches!(
+            exchange("127.0.0.2").await,
+            Err(NodeError::Connect { .. })
+        ));
     }
 }

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -44,8 +45,11 @@ const MANIFEST_BYTES_MAX: usize = 4 << 20;
 /// Blobs that one manifest may name; each costs a look at the disk.
 const REFERENCES_MAX: usize = 1024;
 
-/// Unfinished uploads at a time; they hold disk space until they end or the server restarts.
+/// Unfinished uploads at a time; they hold disk space until they end.
 const UPLOADS_MAX: usize = 128;
+
+/// After this long without a byte an upload counts as abandoned. Slow links send something every few seconds.
+const UPLOAD_SILENCE_MAX: Duration = Duration::from_secs(3600);
 
 /// Longest repository name, as in the reference implementation.
 const NAME_BYTES_MAX: usize = 255;
@@ -474,12 +478,7 @@ async fn start_upload(
     {
         return Ok(created_blob(name, &digest));
     }
-    let mut unfinished = 0;
-    let mut entries = fs::read_dir(registry.root.join("uploads")).await?;
-    while entries.next_entry().await?.is_some() {
-        unfinished += 1;
-    }
-    if unfinished >= UPLOADS_MAX {
+    if unfinished_uploads(registry).await? >= UPLOADS_MAX {
         return Err(RegistryError::TooManyUploads);
     }
     let digest = query
@@ -496,6 +495,27 @@ async fn start_upload(
         }
         None => Ok(upload_reply(StatusCode::ACCEPTED, name, id, 0)),
     }
+}
+
+/// Counts the unfinished uploads and drops those whose client has been silent for too long.
+async fn unfinished_uploads(registry: &Registry) -> io::Result<usize> {
+    let mut unfinished = 0;
+    let mut entries = fs::read_dir(registry.root.join("uploads")).await?;
+    while let Some(entry) = entries.next_entry().await? {
+        // An entry may be finished between the listing and the look at it.
+        let Ok(metadata) = entry.metadata().await else {
+            continue;
+        };
+        let silent = metadata.modified()?.elapsed().unwrap_or_default();
+        if silent > UPLOAD_SILENCE_MAX {
+            match fs::remove_file(entry.path()).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => continue,
+            }
+        }
+        unfinished += 1;
+    }
+    Ok(unfinished)
 }
 
 fn upload_reply(status: StatusCode, name: &str, id: Uuid, held: u64) -> Response {
