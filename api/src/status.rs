@@ -14,7 +14,8 @@ pub struct StatusError {
     pub code: u16,
     pub reason: &'static str,
     pub message: String,
-    pub details: Option<Details>,
+    /// Boxed: errors travel in every `Result`, and most of them have none.
+    pub details: Option<Box<Details>>,
     /// `metadata.continue` of an expired list, so that a client can go on inconsistently.
     pub continue_token: Option<String>,
 }
@@ -138,7 +139,7 @@ impl StatusError {
 
     #[must_use]
     pub fn with_details(mut self, details: Details) -> Self {
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
         self
     }
 

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use rand::Rng as _;
 use serde_json::{Map, Value, json};
 use weft_api::object::Object;
-use weft_api::status::{Cause, Details, StatusError};
+use weft_api::status::{Cause, StatusError};
 use weft_api::time::rfc3339;
 use weft_store::{Mutation, Precondition, ReadError, Revision, Snapshot, Store, WriteError};
 
@@ -1178,7 +1178,7 @@ fn namespace_takes(
             "unable to create new content in namespace {namespace} because it is being terminated"
         );
         let mut error = StatusError::forbidden(kind.resource, kind.group, name, &detail);
-        let details = error.details.get_or_insert_with(Details::default);
+        let details = error.details.get_or_insert_default();
         details.causes.push(Cause {
             reason: "NamespaceTerminating".to_owned(),
             message: format!("namespace {namespace} is being terminated"),

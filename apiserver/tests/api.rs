@@ -1,0 +1,905 @@
+//! The API as clients meet it: requests into the router, answers out, on a store in a temporary folder.
+//!
+//! Each test is a short conversation; what it proves is written as the text of the answers.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::{HeaderMap, Request, header};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use weft_apiserver::authn::{Authenticator, StaticToken};
+use weft_apiserver::ca::Authority;
+use weft_apiserver::caller::Caller;
+use weft_apiserver::http::{AppState, proxy::NodeClient, registry::Registry, router};
+use weft_apiserver::kinds;
+use weft_apiserver::objects::{self, Change, Objects};
+use weft_store::Store;
+
+const JSON: &str = "application/json";
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+struct World {
+    router: Router,
+    objects: Objects,
+    _dir: TempDir,
+}
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Answer {
+    /// One line: the code, and what a person would say about the body.
+    fn line(&self) -> String {
+        let body = &self.body;
+        let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).unwrap_or("");
+        let told = match text("/kind") {
+            "Status" if text("/status") == "Success" => {
+                format!("Success {}", text("/details/name"))
+                    .trim()
+                    .to_owned()
+            }
+            "Status" => format!("{}: {}", text("/reason"), text("/message")),
+            kind if kind.ends_with("List") => {
+                let names: Vec<&str> = body["items"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|item| item["metadata"]["name"].as_str())
+                    .collect();
+                format!("{kind} [{}]", names.join(" "))
+            }
+            "Table" => body["rows"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|row| row["cells"].to_string())
+                .collect::<Vec<_>>()
+                .join(" "),
+            kind => format!("{kind} {}", text("/metadata/name")),
+        };
+        format!("{} {told}", self.status)
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(weft_store::Config::new(dir.path().join("store")))
+            .await
+            .unwrap();
+        let mut leadership = store.leadership();
+        leadership.wait_for(Option::is_some).await.unwrap();
+        let authority =
+            Authority::open_or_create(&dir.path().join("pki"), "cluster.local").unwrap();
+        let nodes = NodeClient::new(&authority).unwrap();
+        let objects = Objects::new(
+            store,
+            objects::Config {
+                authority: Some(authority),
+                ..objects::Config::default()
+            },
+        );
+        objects
+            .ensure_permanent_namespaces(&Caller::system("apiserver", None))
+            .await
+            .unwrap();
+        let groups = vec!["system:masters".to_owned()];
+        let token = StaticToken::new("secret", "admin", None, groups);
+        let state = AppState::new(
+            objects.clone(),
+            Authenticator::new(objects.clone(), vec![token]),
+            Registry::open(&dir.path().join("registry")).unwrap(),
+            nodes,
+            CancellationToken::new(),
+        );
+        Self {
+            router: router(state),
+            objects,
+            _dir: dir,
+        }
+    }
+
+    fn request(
+        &self,
+        line: &str,
+        headers: &[(header::HeaderName, &str)],
+        body: &str,
+    ) -> Request<Body> {
+        let (method, path) = line.split_once(' ').unwrap();
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::AUTHORIZATION, "Bearer secret");
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        request.body(Body::from(body.to_owned())).unwrap()
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into());
+        Answer {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body,
+        }
+    }
+
+    async fn ask(&self, line: &str, body: Value) -> Answer {
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        self.send(self.request(line, &[], &body)).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path}"), Value::Null).await
+    }
+
+    async fn patch(&self, path: &str, kind: &str, body: Value) -> Answer {
+        let kind = format!("application/{kind}+json");
+        let request = self.request(
+            &format!("PATCH {path}"),
+            &[(header::CONTENT_TYPE, &kind)],
+            &body.to_string(),
+        );
+        self.send(request).await
+    }
+
+    async fn table(&self, path: &str) -> Answer {
+        self.send(self.request(&format!("GET {path}"), &[(header::ACCEPT, TABLE)], ""))
+            .await
+    }
+
+    /// Asks each line and writes down what came back.
+    async fn transcript(&self, requests: &[(&str, Value)]) -> String {
+        let mut lines = Vec::new();
+        for (line, body) in requests {
+            lines.push(self.ask(line, body.clone()).await.line());
+        }
+        lines.join("\n")
+    }
+
+    /// Opens a watch and returns its lines as they come.
+    async fn watch(&self, path: &str) -> Lines {
+        let request = self.request(&format!("GET {path}"), &[(header::ACCEPT, JSON)], "");
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        Lines {
+            body: response.into_body(),
+            rest: Vec::new(),
+        }
+    }
+}
+
+struct Lines {
+    body: Body,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let frame = tokio::time::timeout(Duration::from_secs(20), self.body.frame())
+                .await
+                .expect("a line in time")?;
+            self.rest
+                .extend_from_slice(&frame.unwrap().into_data().unwrap());
+        }
+    }
+
+    /// `TYPE name value-of-label-v` of the next events.
+    async fn told(&mut self, count: usize) -> String {
+        let mut told = Vec::new();
+        for _ in 0..count {
+            let event = self.next().await.expect("an event");
+            let object = &event["object"];
+            told.push(
+                format!(
+                    "{} {} {}",
+                    event["type"].as_str().unwrap(),
+                    object["metadata"]["name"].as_str().unwrap_or("-"),
+                    object["metadata"]["labels"]["v"].as_str().unwrap_or(""),
+                )
+                .trim()
+                .to_owned(),
+            );
+        }
+        told.join(", ")
+    }
+}
+
+fn pod(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "c", "image": "vote/web:1"}]},
+    })
+}
+
+fn config_map(name: &str, v: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": name, "labels": {"v": v}},
+        "data": {"k": v},
+    })
+}
+
+fn deployment(replicas: i64) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "c", "image": "vote/web:1"}]},
+            },
+        },
+    })
+}
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+#[tokio::test]
+async fn refusals_have_kubernetes_words() {
+    let world = World::new().await;
+    let post_pods = format!("POST {PODS}");
+    let post_web = format!("POST {DEPLOYMENTS}");
+    let mut two_names = pod("two");
+    two_names["spec"]["containers"] =
+        json!([{"name": "c", "image": "i"}, {"name": "c", "image": "i"}]);
+    let mut mismatch = deployment(1);
+    mismatch["spec"]["template"]["metadata"]["labels"] = json!({"app": "other"});
+    let mut typed = deployment(1);
+    typed["spec"]["replicas"] = "three".into();
+    let mut misspelt = deployment(1);
+    misspelt["spec"]["replcas"] = 1.into();
+    let strict = format!("{post_web}?fieldValidation=Strict");
+    let told = world
+        .transcript(&[
+            ("GET /api/v1/namespaces/default/pods/x", Value::Null),
+            ("GET /api/v1/nonsense", Value::Null),
+            (
+                "GET /apis/apps/v1/namespaces/default/deployments/web",
+                Value::Null,
+            ),
+            ("POST /api/v1/namespaces/nowhere/pods", pod("p")),
+            (&post_pods, pod("Bad_Name")),
+            (&post_pods, json!({"metadata": {"name": "p"}, "spec": {}})),
+            (&post_pods, two_names),
+            (&post_pods, deployment(1)),
+            (&post_web, deployment(-1)),
+            (&post_web, mismatch),
+            (&post_web, typed),
+            (&strict, misspelt),
+            (
+                "GET /api/v1/pods?fieldSelector=spec.colour%3Dred",
+                Value::Null,
+            ),
+            ("GET /api/v1/pods?resourceVersion=99999999", Value::Null),
+            ("PUT /api/v1/pods", Value::Null),
+            ("DELETE /api/v1/namespaces/default", Value::Null),
+        ])
+        .await;
+    insta::assert_snapshot!(told, @"");
+}
+
+#[tokio::test]
+async fn a_pod_lives_and_dies() {
+    let world = World::new().await;
+    let created = world.ask(&format!("POST {PODS}"), pod("p")).await;
+    assert_eq!(created.status, 201);
+    let spec = &created.body["spec"];
+    assert_eq!(spec["restartPolicy"], "Always");
+    assert_eq!(spec["tolerations"].as_array().unwrap().len(), 2);
+    assert_eq!(created.body["status"]["phase"], "Pending");
+    assert_eq!(created.body["metadata"]["generation"], 1);
+    let version = created.body["metadata"]["resourceVersion"].clone();
+
+    let one = format!("{PODS}/p");
+    let put = format!("PUT {one}");
+    let mut moved = created.body.clone();
+    moved["spec"]["restartPolicy"] = "Never".into();
+    let mut unchanged = created.body.clone();
+    unchanged["status"] = json!({"phase": "Running"});
+    let mut lines = vec![
+        world.ask(&format!("POST {PODS}"), pod("p")).await.line(),
+        world.ask(&put, moved).await.line(),
+    ];
+    // Writing the same again stores nothing, and the main resource ignores status.
+    let again = world.ask(&put, unchanged).await;
+    assert_eq!(again.body["metadata"]["resourceVersion"], version);
+    assert_eq!(again.body["status"]["phase"], "Pending");
+
+    let labelled = world
+        .patch(
+            &one,
+            "merge-patch",
+            json!({"metadata": {"labels": {"v": "1"}}}),
+        )
+        .await;
+    lines.push(labelled.line());
+    assert_eq!(labelled.body["metadata"]["generation"], 1);
+    let mut stale = created.body.clone();
+    stale["metadata"]["labels"] = json!({"v": "2"});
+    lines.push(world.ask(&put, stale).await.line());
+    let test = json!([{"op": "test", "path": "/metadata/labels/v", "value": "9"}]);
+    lines.push(world.patch(&one, "json-patch", test).await.line());
+    lines.push(world.patch(&one, "apply-patch", json!({})).await.line());
+
+    let binding = json!({"target": {"kind": "Node", "name": "n1"}});
+    let bind = format!("POST {one}/binding");
+    lines.push(world.ask(&bind, binding.clone()).await.line());
+    lines.push(world.ask(&bind, binding).await.line());
+    let running = world
+        .patch(
+            &format!("{one}/status"),
+            "strategic-merge-patch",
+            json!({"status": {"phase": "Running"}}),
+        )
+        .await;
+    assert_eq!(running.body["status"]["phase"], "Running");
+    assert_eq!(running.body["spec"]["nodeName"], "n1");
+
+    // Bound to a node: deletion waits for it, may be hastened, and ends with grace 0.
+    let marked = world.ask(&format!("DELETE {one}"), Value::Null).await;
+    assert_eq!(marked.body["metadata"]["deletionGracePeriodSeconds"], 30);
+    let wrong_uid = json!({"preconditions": {"uid": "other"}});
+    lines.push(world.ask(&format!("DELETE {one}"), wrong_uid).await.line());
+    let sooner = world
+        .ask(&format!("DELETE {one}?gracePeriodSeconds=5"), Value::Null)
+        .await;
+    assert_eq!(sooner.body["metadata"]["deletionGracePeriodSeconds"], 5);
+    let later = world
+        .ask(&format!("DELETE {one}?gracePeriodSeconds=50"), Value::Null)
+        .await;
+    assert_eq!(later.body["metadata"]["deletionGracePeriodSeconds"], 5);
+    lines.push(
+        world
+            .ask(&format!("DELETE {one}"), json!({"gracePeriodSeconds": 0}))
+            .await
+            .line(),
+    );
+    lines.push(world.get(&one).await.line());
+    insta::assert_snapshot!(lines.join("\n"), @"");
+}
+
+#[tokio::test]
+async fn generation_counts_desired_state_only() {
+    let world = World::new().await;
+    let one = format!("{DEPLOYMENTS}/web");
+    world
+        .ask(&format!("POST {DEPLOYMENTS}"), deployment(1))
+        .await;
+    let mut told = Vec::new();
+    let mut note = |what: &str, answer: &Answer| {
+        told.push(format!(
+            "{what}: {} generation {} replicas {}",
+            answer.status, answer.body["metadata"]["generation"], answer.body["spec"]["replicas"]
+        ));
+    };
+    let status = json!({"status": {"readyReplicas": 1}});
+    note(
+        "status",
+        &world
+            .patch(&format!("{one}/status"), "merge-patch", status)
+            .await,
+    );
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    note("label", &world.patch(&one, "merge-patch", label).await);
+    let ignored = json!({"status": {"readyReplicas": 9}, "spec": {"replicas": 2}});
+    let both = world.patch(&one, "merge-patch", ignored).await;
+    note("spec", &both);
+    assert_eq!(both.body["status"]["readyReplicas"], 1);
+    let scale = world
+        .patch(
+            &format!("{one}/scale"),
+            "merge-patch",
+            json!({"spec": {"replicas": 5}}),
+        )
+        .await;
+    note("scale", &scale);
+    assert_eq!(scale.body["kind"], "Scale");
+    assert_eq!(scale.body["status"]["selector"], "app=web");
+    note("after", &world.get(&one).await);
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "vote/web:2"}]}}}});
+    let set = world.patch(&one, "strategic-merge-patch", image).await;
+    note("image", &set);
+    assert_eq!(
+        set.body["spec"]["template"]["spec"]["containers"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    let selector = json!({"spec": {"selector": {"matchLabels": {"app": "x"}}}});
+    assert_eq!(world.patch(&one, "merge-patch", selector).await.status, 422);
+    insta::assert_snapshot!(told.join("\n"), @"");
+}
+
+#[tokio::test]
+async fn watches_tell_each_change_once_through_their_selection() {
+    let world = World::new().await;
+    let post = format!("POST {MAPS}");
+    world.ask(&post, config_map("a", "1")).await;
+    world.ask(&post, config_map("b", "2")).await;
+    let listed = world.get(MAPS).await;
+    let version = listed.body["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+
+    let mut all = world.watch(&format!("{MAPS}?watch=true")).await;
+    let mut ones = world
+        .watch(&format!("{MAPS}?watch=1&labelSelector=v%3D1"))
+        .await;
+    let mut from = world
+        .watch(&format!("{MAPS}?watch=true&resourceVersion={version}"))
+        .await;
+    let mut with_end = world
+        .watch(&format!("{MAPS}?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&fieldSelector=metadata.name%3Db"))
+        .await;
+    let label = |v: &str| json!({"metadata": {"labels": {"v": v}}});
+    world
+        .patch(&format!("{MAPS}/a"), "merge-patch", label("3"))
+        .await;
+    world
+        .patch(&format!("{MAPS}/b"), "merge-patch", label("1"))
+        .await;
+    world.ask(&format!("DELETE {MAPS}/b"), Value::Null).await;
+
+    let told = [
+        format!("all: {}", all.told(5).await),
+        format!("v=1: {}", ones.told(4).await),
+        format!("from: {}", from.told(3).await),
+        format!("b: {}", with_end.told(4).await),
+    ];
+    insta::assert_snapshot!(told.join("\n"), @"");
+
+    let malformed = world
+        .get(&format!("{MAPS}?watch=true&sendInitialEvents=true"))
+        .await;
+    assert_eq!(malformed.status, 422);
+    // A watch ends by itself at the client's time, with a bookmark that says how far it was.
+    let mut short = world
+        .watch(&format!(
+            "{MAPS}?watch=true&resourceVersion={version}&timeoutSeconds=1&allowWatchBookmarks=true"
+        ))
+        .await;
+    assert!(short.told(4).await.ends_with("BOOKMARK -"));
+    assert!(short.next().await.is_none());
+}
+
+#[tokio::test]
+async fn pages_show_one_revision() {
+    let world = World::new().await;
+    for name in ["a", "b", "c", "d", "e"] {
+        world
+            .ask(&format!("POST {MAPS}"), config_map(name, "1"))
+            .await;
+    }
+    let first = world.get(&format!("{MAPS}?limit=2")).await;
+    assert_eq!(first.line(), "200 ConfigMapList [a b]");
+    assert_eq!(first.body["metadata"]["remainingItemCount"], 3);
+    world.ask(&format!("DELETE {MAPS}/d"), Value::Null).await;
+    let token = first.body["metadata"]["continue"].as_str().unwrap();
+    let second = world.get(&format!("{MAPS}?limit=2&continue={token}")).await;
+    assert_eq!(second.line(), "200 ConfigMapList [c d]");
+    assert_eq!(
+        second.body["metadata"]["resourceVersion"],
+        first.body["metadata"]["resourceVersion"]
+    );
+    let token = second.body["metadata"]["continue"].as_str().unwrap();
+    let third = world.get(&format!("{MAPS}?limit=2&continue={token}")).await;
+    assert_eq!(third.line(), "200 ConfigMapList [e]");
+    assert!(third.body["metadata"]["continue"].is_null());
+    // A snapshot nobody kept: 410, with a token to go on without consistency.
+    let forged = "eyJydiI6MSwic3RhcnQiOiIvY29yZS9jb25maWdtYXBzL2RlZmF1bHQvYyJ9";
+    let expired = world
+        .get(&format!("{MAPS}?limit=2&continue={forged}"))
+        .await;
+    assert_eq!(
+        (expired.status, &expired.body["reason"]),
+        (410, &json!("Expired"))
+    );
+    let token = expired.body["metadata"]["continue"].as_str().unwrap();
+    let rest = world.get(&format!("{MAPS}?limit=2&continue={token}")).await;
+    assert_eq!(rest.line(), "200 ConfigMapList [e]");
+    let all = world
+        .ask(&format!("DELETE {MAPS}?labelSelector=v%3D1"), Value::Null)
+        .await;
+    assert_eq!(all.line(), "200 ConfigMapList [a b c e]");
+    assert_eq!(world.get(MAPS).await.line(), "200 ConfigMapList []");
+}
+
+#[tokio::test]
+async fn tables_are_what_kubectl_prints() {
+    let world = World::new().await;
+    world.ask(&format!("POST {PODS}"), pod("p")).await;
+    world
+        .ask(&format!("POST {DEPLOYMENTS}"), deployment(3))
+        .await;
+    let service = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.43.9.9", "selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    world.ask(&format!("POST {SERVICES}"), service).await;
+    let mut told = Vec::new();
+    for path in [PODS, DEPLOYMENTS, SERVICES, "/api/v1/namespaces/default"] {
+        let mut table = world.table(path).await;
+        for row in table.body["rows"].as_array_mut().unwrap() {
+            assert_eq!(row["object"]["kind"], "PartialObjectMetadata");
+            for cell in row["cells"].as_array_mut().unwrap() {
+                // Ages depend on the clock.
+                if cell
+                    .as_str()
+                    .is_some_and(|text| text.len() == 2 && text.ends_with('s'))
+                {
+                    *cell = "AGE".into();
+                }
+            }
+        }
+        told.push(table.line());
+    }
+    insta::assert_snapshot!(told.join("\n"), @"");
+
+    let request = world.request(
+        &format!("GET {PODS}?watch=true"),
+        &[(header::ACCEPT, TABLE)],
+        "",
+    );
+    let response = world.router.clone().oneshot(request).await.unwrap();
+    let mut lines = Lines {
+        body: response.into_body(),
+        rest: Vec::new(),
+    };
+    let event = lines.next().await.unwrap();
+    assert_eq!(event["type"], "ADDED");
+    assert_eq!(event["object"]["kind"], "Table");
+    assert_eq!(event["object"]["rows"][0]["cells"][0], "p");
+}
+
+#[tokio::test]
+async fn services_get_addresses_of_their_own() {
+    let world = World::new().await;
+    let service = |name: String| json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}});
+    let post = format!("POST {SERVICES}");
+    let created = futures::future::join_all(
+        (0..20).map(|index| world.ask(&post, service(format!("s{index}")))),
+    )
+    .await;
+    let addresses: std::collections::BTreeSet<String> = created
+        .iter()
+        .map(|answer| {
+            answer.body["spec"]["clusterIP"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(addresses.len(), 20);
+    assert!(
+        addresses
+            .iter()
+            .all(|address| address.starts_with("10.43."))
+    );
+
+    let taken = addresses.first().unwrap();
+    let mut wanted = service("wanted".to_owned());
+    wanted["spec"]["clusterIP"] = taken.as_str().into();
+    let refused = world.ask(&post, wanted.clone()).await;
+    assert_eq!(
+        refused.line(),
+        format!(
+            r#"422 Invalid: Service "wanted" is invalid: spec.clusterIPs: Invalid value: ["{taken}"]: failed to allocate IP {taken}: provided IP is already allocated"#
+        )
+    );
+    let holder = created
+        .iter()
+        .find(|answer| answer.body["spec"]["clusterIP"] == taken.as_str())
+        .unwrap();
+    let holder = holder.body["metadata"]["name"].as_str().unwrap();
+    world
+        .ask(&format!("DELETE {SERVICES}/{holder}"), Value::Null)
+        .await;
+    assert_eq!(world.ask(&post, wanted.clone()).await.status, 201);
+    // An update that leaves the address out keeps it; one that changes it is refused.
+    let kept = world
+        .ask(
+            &format!("PUT {SERVICES}/wanted"),
+            service("wanted".to_owned()),
+        )
+        .await;
+    assert_eq!(kept.body["spec"]["clusterIP"], taken.as_str());
+    let moved = json!({"spec": {"clusterIP": "10.43.200.200"}});
+    assert_eq!(
+        world
+            .patch(&format!("{SERVICES}/wanted"), "merge-patch", moved)
+            .await
+            .status,
+        422
+    );
+    let mut node_port = service("np".to_owned());
+    node_port["spec"]["type"] = "NodePort".into();
+    let node_port = world.ask(&post, node_port).await;
+    assert!(
+        node_port.body["spec"]["ports"][0]["nodePort"]
+            .as_i64()
+            .unwrap()
+            >= 30000
+    );
+}
+
+#[tokio::test]
+async fn namespaces_end_through_their_finalizer_and_objects_through_theirs() {
+    let world = World::new().await;
+    let namespace = json!({"metadata": {"name": "team"}});
+    let held = json!({"metadata": {"name": "held", "finalizers": ["weft.dev/test"]}});
+    let team_maps = "POST /api/v1/namespaces/team/configmaps";
+    let mut told = vec![
+        world.ask("POST /api/v1/namespaces", namespace).await.line(),
+        world.ask(team_maps, held).await.line(),
+        world
+            .ask("DELETE /api/v1/namespaces/team", Value::Null)
+            .await
+            .line(),
+        world.ask(team_maps, config_map("late", "1")).await.line(),
+        world
+            .ask(
+                "DELETE /api/v1/namespaces/team/configmaps/held",
+                Value::Null,
+            )
+            .await
+            .line(),
+    ];
+    let held = "/api/v1/namespaces/team/configmaps/held";
+    let add = json!({"metadata": {"finalizers": ["weft.dev/test", "weft.dev/more"]}});
+    told.push(world.patch(held, "merge-patch", add).await.line());
+    let remove = json!({"metadata": {"finalizers": null}});
+    told.push(world.patch(held, "merge-patch", remove).await.line());
+    told.push(world.get(held).await.line());
+    let finalize = json!({"metadata": {"name": "team"}, "spec": {"finalizers": []}});
+    told.push(
+        world
+            .ask("PUT /api/v1/namespaces/team/finalize", finalize)
+            .await
+            .line(),
+    );
+    told.push(world.get("/api/v1/namespaces/team").await.line());
+    insta::assert_snapshot!(told.join("\n"), @"");
+
+    let foreground = json!({"propagationPolicy": "Foreground"});
+    world
+        .ask(&format!("POST {MAPS}"), config_map("owner", "1"))
+        .await;
+    let marked = world.ask(&format!("DELETE {MAPS}/owner"), foreground).await;
+    assert_eq!(
+        marked.body["metadata"]["finalizers"],
+        json!(["foregroundDeletion"])
+    );
+}
+
+#[tokio::test]
+async fn the_informer_lists_then_follows() {
+    let world = World::new().await;
+    world
+        .ask(&format!("POST {MAPS}"), config_map("a", "1"))
+        .await;
+    let mut informer = world.objects.informer(&[&kinds::CONFIG_MAP, &kinds::POD]);
+    let mut told = Vec::new();
+    for step in 0..7 {
+        if step == 3 {
+            world.ask(&format!("POST {PODS}"), pod("p")).await;
+            world
+                .ask(
+                    &format!("POST {SERVICES}"),
+                    json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 1}]}}),
+                )
+                .await;
+            world
+                .patch(
+                    &format!("{MAPS}/a"),
+                    "merge-patch",
+                    json!({"data": {"k": "2"}}),
+                )
+                .await;
+            world.ask(&format!("DELETE {MAPS}/a"), Value::Null).await;
+            world.ask(&format!("DELETE {PODS}/p"), Value::Null).await;
+        }
+        told.push(match informer.next().await.unwrap() {
+            Change::Reset => "reset".to_owned(),
+            Change::Synced { .. } => "synced".to_owned(),
+            Change::Upsert { kind, object } => format!("{}/{}", kind.resource, object.name()),
+            Change::Delete { kind, object } => format!("-{}/{}", kind.resource, object.name()),
+        });
+    }
+    assert_eq!(
+        told.join(" "),
+        "reset configmaps/a synced pods/p configmaps/a -configmaps/a -pods/p"
+    );
+}
+
+#[tokio::test]
+async fn discovery_and_health_answer_every_generation_of_clients() {
+    let world = World::new().await;
+    let kinds = world.get("/api/v1/").await;
+    let names: Vec<&str> = kinds.body["resources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|resource| resource["name"].as_str().unwrap())
+        .collect();
+    assert!(
+        names.contains(&"pods/log") && names.contains(&"pods/binding"),
+        "{names:?}"
+    );
+    let accept =
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let request = world.request("GET /apis", &[(header::ACCEPT, accept)], "");
+    let aggregated = world.send(request).await;
+    assert_eq!(
+        aggregated.headers[header::CONTENT_TYPE],
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    );
+    let groups: Vec<&str> = aggregated.body["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|group| group["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert!(groups.contains(&"apps") && groups.contains(&"gateway.networking.k8s.io"));
+    let deployments = &aggregated.body["items"][0]["versions"][0]["resources"][0];
+    assert_eq!(deployments["categories"], json!(["all"]));
+    assert_eq!(world.get("/apis").await.body["kind"], "APIGroupList");
+    assert_eq!(
+        world.get("/apis/apps").await.body["preferredVersion"]["version"],
+        "v1"
+    );
+    assert_eq!(world.get("/apis/nothing").await.status, 404);
+    let version = world.get("/version/").await;
+    assert!(
+        version.body["gitVersion"]
+            .as_str()
+            .unwrap()
+            .starts_with("v1.37.")
+    );
+    assert!(version.headers.contains_key("audit-id"));
+    for path in ["/healthz", "/livez", "/readyz", "/readyz/store"] {
+        assert_eq!(world.get(path).await.body, "ok", "{path}");
+    }
+    let verbose = world.get("/readyz?verbose").await;
+    assert!(verbose.body.as_str().unwrap().contains("[+]store ok"));
+}
+
+#[tokio::test]
+async fn writes_may_be_tried_generated_warned_about_and_in_yaml() {
+    let world = World::new().await;
+    let post = format!("POST {MAPS}");
+    let tried = world
+        .ask(&format!("{post}?dryRun=All"), config_map("dry", "1"))
+        .await;
+    assert_eq!(tried.status, 201);
+    assert!(!tried.body["metadata"]["uid"].is_null());
+    assert_eq!(world.get(&format!("{MAPS}/dry")).await.status, 404);
+
+    let generated = world
+        .ask(&post, json!({"metadata": {"generateName": "gen-"}}))
+        .await;
+    let name = generated.body["metadata"]["name"].as_str().unwrap();
+    assert!(name.starts_with("gen-") && name.len() == 9, "{name}");
+
+    let mut misspelt = config_map("warned", "1");
+    misspelt["dataa"] = json!({});
+    let warned = world.ask(&post, misspelt).await;
+    assert_eq!(warned.status, 201);
+    assert_eq!(
+        warned.headers["warning"],
+        r#"299 - "unknown field \"dataa\"""#
+    );
+    let twice = r#"{"metadata": {"name": "twice"}, "data": {"a": "1", "a": "2"}}"#;
+    let request = world.request(&format!("{post}?fieldValidation=Strict"), &[], twice);
+    assert_eq!(
+        world.send(request).await.line(),
+        r#"400 BadRequest: ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: duplicate field "data.a""#
+    );
+
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: yaml}\ndata:\n  k: v\n";
+    let request = world.request(&post, &[(header::CONTENT_TYPE, "application/yaml")], yaml);
+    assert_eq!(world.send(request).await.line(), "201 ConfigMap yaml");
+    let large = "x".repeat(4 << 20);
+    let request = world.request(&post, &[], &large);
+    assert_eq!(world.send(request).await.status, 413);
+    let immutable = json!({"metadata": {"name": "fixed"}, "immutable": true, "data": {"k": "v"}});
+    world.ask(&post, immutable).await;
+    let change = json!({"data": {"k": "w"}});
+    assert_eq!(
+        world
+            .patch(&format!("{MAPS}/fixed"), "merge-patch", change)
+            .await
+            .status,
+        422
+    );
+}
+
+#[tokio::test]
+async fn events_are_one_store_with_two_spellings() {
+    let world = World::new().await;
+    let event = json!({
+        "metadata": {"name": "e"}, "reason": "Started", "note": "it runs", "type": "Normal",
+        "action": "Start", "reportingController": "weft", "reportingInstance": "n1",
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "regarding": {"kind": "Pod", "namespace": "default", "name": "p"},
+    });
+    let new = "/apis/events.k8s.io/v1/namespaces/default/events";
+    assert_eq!(
+        world.ask(&format!("POST {new}"), event).await.line(),
+        "201 Event e"
+    );
+    let old = world
+        .get("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dp,involvedObject.kind%3DPod")
+        .await;
+    assert_eq!(old.body["items"][0]["message"], "it runs");
+    assert_eq!(old.body["items"][0]["apiVersion"], "v1");
+    let back = world
+        .get(&format!("{new}?fieldSelector=regarding.name%3Dp"))
+        .await;
+    assert_eq!(back.body["items"][0]["note"], "it runs");
+    assert_eq!(back.body["items"][0]["apiVersion"], "events.k8s.io/v1");
+}
+
+#[tokio::test]
+async fn callers_learn_who_they_are_and_strangers_little() {
+    let world = World::new().await;
+    let who = world
+        .ask(
+            "POST /apis/authentication.k8s.io/v1/selfsubjectreviews",
+            json!({}),
+        )
+        .await;
+    assert_eq!(who.body["status"]["userInfo"]["username"], "admin");
+    let ask = json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "pods"}}});
+    let may = world
+        .ask(
+            "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            ask,
+        )
+        .await;
+    assert_eq!(
+        (may.status, &may.body["status"]["allowed"]),
+        (201, &json!(true))
+    );
+    let mut told = Vec::new();
+    for (path, token) in [
+        ("/version", None),
+        (PODS, None),
+        (PODS, Some("Bearer wrong")),
+    ] {
+        let mut request = Request::builder().uri(path);
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, token);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        told.push(world.send(request).await.status.to_string());
+    }
+    assert_eq!(told.join(" "), "200 403 401");
+}
