@@ -15,14 +15,16 @@
 use crate::events::{Recorder, Severity};
 use crate::logs;
 use arc_swap::{ArcSwap, ArcSwapOption};
-use http::{Request, Response};
+use futures::TryFutureExt;
+use futures::future::{Either, ready};
+use http::Request;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tower::util::BoxCloneSyncService;
-use tower::{ServiceExt, service_fn};
+use tower::{Service, service_fn};
 use weft_mesh::{DEPTH_MAX, DeliverError};
 use weft_runtime::{Body, CallError, Outbound, OutboundError, Workload};
 
@@ -167,37 +169,34 @@ pub fn outbound(
             .remove::<weft_runtime::CallContext>()
             .unwrap_or_default();
         let mut context = to_mesh(&context);
-        let sibling =
-            localhost_port(&request).map(|port| siblings.by_port.load().get(&port).cloned());
-        let (mesh, me) = (mesh.clone(), me.clone());
-        async move {
-            match sibling {
-                None => {
-                    request.extensions_mut().insert(context);
-                    mesh.oneshot(request)
-                        .await
-                        .map_err(|error| to_outbound_error(&error))
-                }
-                Some(None) => Err(OutboundError::Refused),
-                Some(Some(service)) => {
-                    context.depth += 1;
-                    if context.depth > DEPTH_MAX {
-                        return Err(OutboundError::LoopDetected);
-                    }
-                    context.peer = Some(me);
-                    request.extensions_mut().insert(context);
-                    local(service, request).await
-                }
+        let Some(port) = localhost_port(&request) else {
+            request.extensions_mut().insert(context);
+            // Both services are always ready, so that they may be called without being asked.
+            let call = Service::call(&mut mesh.clone(), request);
+            return Either::Left(call.map_err(|error| to_outbound_error(&error)));
+        };
+        context.depth += 1;
+        context.peer = Some(me.clone());
+        let service = siblings.by_port.load().get(&port).cloned();
+        Either::Right(match service {
+            None => Either::Left(ready(Err(OutboundError::Refused))),
+            Some(_) if context.depth > DEPTH_MAX => {
+                Either::Left(ready(Err(OutboundError::LoopDetected)))
             }
-        }
+            Some(mut service) => {
+                request.extensions_mut().insert(context);
+                Either::Right(
+                    service
+                        .call(request)
+                        .map_err(|error| to_local_error(&error)),
+                )
+            }
+        })
     }))
 }
 
-async fn local(
-    service: weft_mesh::WorkloadService,
-    request: Request<Body>,
-) -> Result<Response<Body>, OutboundError> {
-    service.oneshot(request).await.map_err(|error| match error {
+fn to_local_error(error: &DeliverError) -> OutboundError {
+    match error {
         DeliverError::NotHere => OutboundError::Refused,
         DeliverError::Overloaded => OutboundError::LimitReached,
         DeliverError::Deadline => OutboundError::Timeout,
@@ -206,7 +205,7 @@ async fn local(
             OutboundError::Internal(error.to_string())
         }
         DeliverError::Rejected { .. } => OutboundError::Protocol,
-    })
+    }
 }
 
 /// The port of a request to the pod itself.

@@ -496,7 +496,7 @@ fn memory_info(field: &str) -> Option<u64> {
 
 fn disk_free(path: &Path) -> Option<u64> {
     let stats = nix::sys::statvfs::statvfs(path).ok()?;
-    Some(u64::from(stats.blocks_available()) * u64::from(stats.fragment_size()))
+    Some(stats.blocks_available() * stats.fragment_size())
 }
 
 fn pids_free() -> Option<u64> {

@@ -216,18 +216,15 @@ async fn route(
             "application/json",
             summary(node).to_string(),
         )),
-        ["containerLogs", namespace, pod, container] => container_logs(
-            node,
-            namespace,
-            pod,
-            container,
-            request.uri().query().unwrap_or_default(),
-        ),
+        ["containerLogs", namespace, pod, container] => {
+            let query = request.uri().query().unwrap_or_default();
+            container_logs(node, namespace, pod, container, query).await
+        }
         _ => Err(StatusError::unknown_path()),
     }
 }
 
-fn container_logs(
+async fn container_logs(
     node: &Arc<Node>,
     namespace: &str,
     pod: &str,
@@ -240,7 +237,10 @@ fn container_logs(
     };
     let run = choose_run(&record, namespace, pod, container, asked.previous)
         .map_err(StatusError::bad_request)?;
-    let reader = match node.logs.read(&run, asked.query) {
+    // `tailLines` counts the lines of up to thirty megabytes: not on an async thread.
+    let logs = node.logs.clone();
+    let opened = tokio::task::spawn_blocking(move || logs.read(&run, asked.query)).await;
+    let reader = match opened.map_err(std::io::Error::other).flatten() {
         Ok(reader) => reader,
         // It ran and wrote nothing.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !asked.previous => {

@@ -886,7 +886,8 @@ mod tests {
 
     #[test]
     fn a_flood_is_dropped_at_the_rate() {
-        let at = |millis| Timestamp::from_millisecond(1_000_000_000 + millis).expect("in range");
+        let at =
+            |millis: i64| Timestamp::from_millisecond(1_000_000_000 + millis).expect("in range");
         let mut bucket = Bucket::new(at(0));
         assert!(bucket.take(BURST_BYTES, at(0)));
         assert!(!bucket.take(1, at(0)));

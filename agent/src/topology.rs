@@ -375,7 +375,9 @@ fn endpoints(
     mesh_addresses: &BTreeMap<&str, SocketAddr>,
     trust_domain: &str,
 ) -> Vec<EndpointSpec> {
-    let named = |name: Option<&str>| name.filter(|name| !name.is_empty());
+    fn named(name: Option<&str>) -> Option<&str> {
+        name.filter(|name| !name.is_empty())
+    }
     let number = slice
         .ports
         .iter()
