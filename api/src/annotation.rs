@@ -15,6 +15,9 @@ pub const WORLD: &str = "weft.dev/world";
 
 /// On an EndpointSlice: the Service it belongs to.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// On an EndpointSlice: a JSON object from pod name to ServiceAccount name, for the pods that do not run as
+/// `default`. A slice has no field for it, and nodes need it to know whose certificate to expect.
+pub const ENDPOINT_SERVICE_ACCOUNTS: &str = "weft.dev/service-accounts";
 /// On a Node: its host name, the topology key for spreading by node.
 pub const HOSTNAME: &str = "kubernetes.io/hostname";
 /// On a Namespace: its own name, so that selectors can name it.
