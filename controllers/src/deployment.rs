@@ -295,9 +295,14 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
     }
     let mut sets: Vec<Set> = claims.owned.into_iter().map(Set::of).collect();
     sets.sort_by(|a, b| a.created().cmp(&b.created()));
-    let position = sets
-        .iter()
-        .position(|set| same_template(&set.row.body, want.template));
+    // By the hash first: it names the template this set was made from, however the server has spelled it since.
+    let collisions = row.body.status.as_ref().and_then(|s| s.collision_count);
+    let hash = template_hash(want.raw_template, collisions.unwrap_or(0));
+    let made = |set: &Set| set.row.meta.labels.get(HASH_LABEL) == Some(&hash);
+    let position = sets.iter().position(made).or_else(|| {
+        let same = |set: &Set| same_template(&set.row.body, want.template);
+        sets.iter().position(same)
+    });
     let new = position.map(|at| sets.remove(at));
     let status = row.body.status.clone().unwrap_or_default();
     let mut pass = Pass {

@@ -83,8 +83,8 @@ pub struct Cluster {
 /// What one look at a key decided.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Outcome {
-    /// To be done in order, stopping at the first refusal. Neighbouring creates, and neighbouring deletes, are
-    /// independent of each other and may run at once.
+    /// To be done in order, stopping at the first refusal. Neighbouring creates, neighbouring deletes, and neighbouring
+    /// patches of different objects of one kind are independent of each other and may run at once.
     pub writes: Vec<Write>,
     /// When to look again although nothing changed.
     pub requeue_after: Option<Duration>,

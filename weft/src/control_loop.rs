@@ -74,6 +74,12 @@ pub async fn run(
             term = elected(&mut leadership) => term,
         };
         let Some(term) = term else { return };
+        // What earlier leaders had acknowledged must be applied here before anything is decided on it.
+        if let Err(error) = objects.store().read().await {
+            debug!(term, error = %Chain(&error), "cannot confirm leadership yet");
+            tokio::time::sleep(BACKOFF_MIN).await;
+            continue;
+        }
         info!(term, "control loop starts");
         let recorder = Recorder::start(objects.clone(), term);
         let driver = Driver::new(objects.clone(), cluster.clone(), term, recorder);

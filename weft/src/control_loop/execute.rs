@@ -1,7 +1,7 @@
 //! Carries out a reconciler's writes, in its order, and brings back what the server made of them.
 //!
-//! Neighbouring creates, and neighbouring deletes, are independent and run side by side; everything else is one after the
-//! other. The first refusal ends the list: the reconciler decides anew on what is there then. That something is gone
+//! Neighbours of one sort that concern different objects are independent and run side by side; everything else is one after
+//! the other. The first refusal ends the list: the reconciler decides anew on what is there then. That something is gone
 //! already is what a delete wanted, and no refusal of a patch either: the next look will not ask for it.
 
 use futures::StreamExt as _;
@@ -18,6 +18,9 @@ use super::recorder::Handle;
 
 /// Writes of one list under way at once; they share the store's group commits.
 const SIDE_BY_SIDE_MAX: usize = 32;
+
+/// Neighbours taken together; bounds the search for two writes to one object.
+const GROUP_MAX: usize = 512;
 
 /// What came of a list of writes.
 #[derive(Debug, Default)]
@@ -46,7 +49,9 @@ pub async fn execute(
     let mut rest = writes.into_iter().peekable();
     while let Some(first) = rest.next() {
         let mut group = vec![first];
-        while let Some(next) = rest.next_if(|next| independent(&group[0], next)) {
+        while group.len() < GROUP_MAX
+            && let Some(next) = rest.next_if(|next| group.iter().all(|one| independent(one, next)))
+        {
             group.push(next);
         }
         let answers = futures::stream::iter(group)
@@ -67,12 +72,26 @@ pub async fn execute(
 }
 
 fn independent(one: &Write, other: &Write) -> bool {
-    matches!(
-        (one, other),
+    match (one, other) {
         (Write::Create { .. }, Write::Create { .. })
-            | (Write::Delete { .. }, Write::Delete { .. })
-            | (Write::Event(_), Write::Event(_))
-    )
+        | (Write::Delete { .. }, Write::Delete { .. })
+        | (Write::Event(_), Write::Event(_)) => true,
+        (
+            Write::Patch {
+                resource: one_resource,
+                namespace: one_namespace,
+                name: one_name,
+                ..
+            },
+            Write::Patch {
+                resource,
+                namespace,
+                name,
+                ..
+            },
+        ) => one_resource == resource && (one_namespace, one_name) != (namespace, name),
+        _ => false,
+    }
 }
 
 /// The registry entry of a resource. Both tables name the same kinds, so absence is a bug of ours.

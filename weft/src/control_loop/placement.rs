@@ -23,7 +23,7 @@ use weft_controllers::{Change, Key, Note, Touched, View, Write};
 use weft_scheduler::{NodeFacts, Placement as Chosen, PodFacts, Refusal, Snapshot};
 use weft_store::Term;
 
-use super::execute::execute;
+use super::execute::{Executed, execute};
 use super::recorder::Handle;
 
 /// As events and Kubernetes users know it.
@@ -341,10 +341,13 @@ pub async fn carry_out(
         .map(|(chosen, note)| bind(objects, caller, recorder, chosen, note))
         .buffer_unordered(SIDE_BY_SIDE_MAX);
     let refused: Vec<Option<Chosen>> = bindings.collect().await;
+    // One pod's conflict is not the next one's: each write is a list of its own.
+    let told = futures::stream::iter(batch.writes)
+        .map(|write| execute(objects, caller, recorder, vec![write]))
+        .buffer_unordered(SIDE_BY_SIDE_MAX);
+    let told: Vec<Executed> = told.collect().await;
     let mut changes = Vec::new();
-    for write in batch.writes {
-        // One pod's conflict is not the next one's: each is its own list.
-        let executed = execute(objects, caller, recorder, vec![write]).await;
+    for executed in told {
         changes.extend(executed.changes);
         if let Some(failure) = executed.failure {
             debug!(error = failure.message, "a pod was not told why it waits");

@@ -3,11 +3,10 @@
 //! The informer's stream lags behind the writes by a random amount; only the answers of the controllers' own writes
 //! are in the view at once. A failure prints its seed; `WEFT_SEED=17` replays one world.
 
-mod world;
-
 use serde_json::json;
 use weft_controllers::write::{DEPLOYMENTS, PODS, REPLICA_SETS};
-use world::{World, deployment};
+
+use crate::world::{World, deployment};
 
 fn seeds(count: u64) -> Vec<u64> {
     match std::env::var("WEFT_SEED") {

@@ -1,8 +1,5 @@
 //! A server of values: stores objects, applies writes as the API would, and plays nodes and the informer.
 
-// Each test binary uses its own part of this.
-#![allow(dead_code)]
-
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;

@@ -1,0 +1,413 @@
+//! One small situation each: what is there, what is written.
+
+use serde_json::{Value, json};
+use weft_controllers::write::{
+    CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, EVENTS, GATEWAYS, HTTP_ROUTES, LEASES, NAMESPACES,
+    NODES, PODS, Propagation, REPLICA_SETS, SERVICES,
+};
+
+use crate::world::{World, deployment, node_object};
+
+fn service(name: &str, ports: Value) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"selector": {"app": name}, "ports": ports, "clusterIP": "10.43.0.9"},
+    })
+}
+
+fn pod(name: &str, node: &str, ready: bool, port: i64) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "default", "uid": name, "labels": {"app": "web"}},
+        "spec": {"nodeName": node, "containers": [
+            {"name": "main", "ports": [{"name": "http", "containerPort": port}]}]},
+        "status": {"phase": "Running", "podIP": format!("10.42.0.{port}"), "conditions": [
+            {"type": "Ready", "status": if ready { "True" } else { "False" },
+             "lastTransitionTime": "2025-12-31T23:00:00Z"}]},
+    })
+}
+
+/// A world whose nodes do nothing by themselves.
+fn still() -> World {
+    let mut world = World::new(1);
+    world.agents = false;
+    world
+}
+
+fn endpoints(world: &World) -> String {
+    let slices = world.all(ENDPOINT_SLICES).into_iter().map(|slice| {
+        let ports = slice["ports"].as_array().cloned().unwrap_or_default();
+        let ports: Vec<String> = ports.iter().map(|p| p["port"].to_string()).collect();
+        let endpoints = slice["endpoints"].as_array().cloned().unwrap_or_default();
+        let endpoints: Vec<String> = endpoints
+            .iter()
+            .map(|endpoint| {
+                let c = &endpoint["conditions"];
+                format!(
+                    "{} ready={} serving={} terminating={}",
+                    endpoint["targetRef"]["name"], c["ready"], c["serving"], c["terminating"]
+                )
+            })
+            .collect();
+        format!("ports {}: {}", ports.join(","), endpoints.join("; "))
+    });
+    let mut slices: Vec<String> = slices.collect();
+    slices.sort();
+    slices.join("\n")
+}
+
+#[test]
+fn endpoints_follow_pods_and_named_ports() {
+    let mut world = still();
+    world.create(NODES, node_object("n0"));
+    world.create(
+        SERVICES,
+        service(
+            "web",
+            json!([{"name": "http", "port": 80, "targetPort": "http"}]),
+        ),
+    );
+    world.settle();
+    assert_eq!(endpoints(&world), "ports : ", "one empty slice");
+    world.create(PODS, pod("a", "n0", true, 80));
+    world.create(PODS, pod("b", "n0", false, 80));
+    world.create(PODS, pod("c", "n0", true, 81));
+    world.settle();
+    insta::assert_snapshot!(endpoints(&world), @r#"
+    ports 80: "a" ready=true serving=true terminating=false; "b" ready=false serving=false terminating=false
+    ports 81: "c" ready=true serving=true terminating=false
+    "#);
+    world.delete(PODS, "a", Propagation::Background);
+    world.patch(PODS, "c", json!({"status": {"phase": "Succeeded"}}));
+    world.settle();
+    insta::assert_snapshot!(endpoints(&world), @r#"ports 80: "a" ready=false serving=true terminating=true; "b" ready=false serving=false terminating=false"#);
+}
+
+#[test]
+fn slices_hold_a_hundred_and_change_alone() {
+    let mut world = still();
+    world.create(NODES, node_object("n0"));
+    world.create(SERVICES, service("web", json!([{"port": 80}])));
+    for number in 0..250 {
+        let mut pod = pod(&format!("p{number}"), "n0", true, 80);
+        pod["status"]["podIP"] = json!(format!("10.42.{}.{}", number / 200, number % 200 + 1));
+        world.create(PODS, pod);
+    }
+    world.settle();
+    let sizes = |world: &World| -> Vec<usize> {
+        let slices = world.all(ENDPOINT_SLICES).into_iter();
+        let mut sizes: Vec<usize> = slices
+            .map(|s| s["endpoints"].as_array().map_or(0, Vec::len))
+            .collect();
+        sizes.sort_unstable();
+        sizes
+    };
+    assert_eq!(sizes(&world).iter().sum::<usize>(), 250);
+    assert!(sizes(&world).iter().all(|size| *size <= 100));
+    world.tell();
+    world.delete(PODS, "p17", Propagation::Background);
+    world.settle();
+    assert_eq!(world.tell().lines().count(), 1, "one slice is written");
+}
+
+#[test]
+fn a_namespace_is_furnished_and_ends_pods_first() {
+    let mut world = still();
+    world.create(NAMESPACES, json!({"metadata": {"name": "shop"}}));
+    world.settle();
+    world.create(NODES, node_object("n0"));
+    let mut web = pod("web", "n0", true, 80);
+    web["metadata"]["namespace"] = json!("shop");
+    world.create(PODS, web);
+    world.create(
+        CONFIG_MAPS,
+        json!({"metadata": {"name": "mine", "namespace": "shop"}}),
+    );
+    world.settle();
+    world.delete(NAMESPACES, "shop", Propagation::Background);
+    world.settle();
+    world.agents = true;
+    world.settle();
+    let story: Vec<String> = world
+        .tell()
+        .lines()
+        .filter(|line| !line.contains("/status"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(world.get(NAMESPACES, "shop"), &Value::Null);
+    insta::assert_snapshot!(story.join("\n"), @r#"
+    patch namespaces shop {"metadata":{"labels":{"kubernetes.io/metadata.name":"shop"}}}
+    create serviceaccounts shop/default
+    create configmaps shop/kube-root-ca.crt
+    delete pods shop/web
+    delete configmaps shop/kube-root-ca.crt
+    delete serviceaccounts shop/default
+    delete configmaps shop/mine
+    patch namespaces/finalize shop {"spec":{"finalizers":[]}}
+    "#);
+}
+
+#[test]
+fn dependents_follow_their_owner_in_the_asked_way() {
+    for (propagation, left) in [
+        (Propagation::Background, (0, 0)),
+        (Propagation::Foreground, (0, 0)),
+        (Propagation::Orphan, (1, 3)),
+    ] {
+        let mut world = World::new(9);
+        world.create(DEPLOYMENTS, deployment("web", 3, "x:1"));
+        world.settle();
+        world.delete(DEPLOYMENTS, "web", propagation);
+        world.settle();
+        let counts = (world.all(REPLICA_SETS).len(), world.all(PODS).len());
+        assert_eq!(counts, left, "{propagation:?}");
+        assert_eq!(
+            world.get(DEPLOYMENTS, "web"),
+            &Value::Null,
+            "{propagation:?}"
+        );
+    }
+}
+
+#[test]
+fn an_object_with_a_living_owner_only_loses_the_dead_one() {
+    let mut world = still();
+    let owner =
+        |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": name});
+    let map = |name: &str, owners: Value| {
+        json!({"metadata": {"name": name, "namespace": "default", "uid": name,
+            "ownerReferences": owners}})
+    };
+    world.create(CONFIG_MAPS, map("alive", json!([])));
+    world.create(
+        CONFIG_MAPS,
+        map("both", json!([owner("alive"), owner("dead")])),
+    );
+    world.create(CONFIG_MAPS, map("lost", json!([owner("dead")])));
+    let foreign =
+        json!([{"apiVersion": "example.com/v1", "kind": "Thing", "name": "x", "uid": "x"}]);
+    world.create(CONFIG_MAPS, map("foreign", foreign));
+    world.settle();
+    insta::assert_snapshot!(world.tell(), @r#"
+    patch configmaps default/both {"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"alive","uid":"alive"}]}}
+    delete configmaps default/lost
+    "#);
+}
+
+#[test]
+fn pods_of_a_silent_node_are_replaced_within_ten_seconds() {
+    let mut world = World::new(5);
+    for node in ["n0", "n1", "n2"] {
+        world.create(NODES, node_object(node));
+        world.create(
+            LEASES,
+            json!({"metadata": {"name": node, "namespace": "kube-node-lease"}}),
+        );
+    }
+    world.create(DEPLOYMENTS, deployment("web", 6, "x:1"));
+    world.settle();
+    let on = |world: &World, node: &str| {
+        let pods = world.all(PODS).into_iter();
+        pods.filter(|p| {
+            p["spec"]["nodeName"] == node && p["metadata"]["deletionTimestamp"].is_null()
+        })
+        .count()
+    };
+    assert!(on(&world, "n0") > 0);
+    // Nothing of n0 moves any more: no agent, no lease. The others renew.
+    world.agents = false;
+    let mut replaced_at = None;
+    for second in 1..=12_i64 {
+        world.pass_time(1);
+        for node in ["n1", "n2"] {
+            world.patch(
+                LEASES,
+                node,
+                json!({"spec": {"renewTime": world.now.to_string()}}),
+            );
+        }
+        world.settle();
+        if replaced_at.is_none() && on(&world, "n0") == 0 {
+            replaced_at = Some(second);
+        }
+    }
+    assert_eq!(replaced_at, Some(10));
+    assert_eq!(world.live_pods(), 6, "the set made new ones");
+    let taints = &world.get(NODES, "n0")["spec"]["taints"];
+    assert_eq!(
+        taints[0]["key"], "node.kubernetes.io/unreachable",
+        "{taints}"
+    );
+    assert_eq!(taints[1]["effect"], "NoExecute", "{taints}");
+    assert!(world.tell().contains("Node n0 status is now: NodeNotReady"));
+}
+
+#[test]
+fn a_pod_stays_as_long_as_it_asked_to() {
+    let mut world = still();
+    let mut node = node_object("n0");
+    node["spec"]["taints"] = json!([{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute",
+        "timeAdded": "2026-01-01T00:00:00Z"}]);
+    node["status"]["conditions"][0]["status"] = json!("Unknown");
+    world.create(NODES, node);
+    let mut patient = pod("patient", "n0", false, 80);
+    patient["spec"]["tolerations"] = json!([{"key": "node.kubernetes.io/unreachable",
+        "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}]);
+    world.create(PODS, patient);
+    let mut rock = pod("rock", "n0", false, 80);
+    rock["metadata"]["uid"] = json!("rock");
+    rock["spec"]["tolerations"] = json!([{"operator": "Exists"}]);
+    world.create(PODS, rock);
+    world.create(PODS, pod("plain", "n0", false, 81));
+    let deleted = |world: &mut World| -> String {
+        let story = world.tell();
+        let lines = story.lines().filter(|line| line.starts_with("delete"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    world.settle();
+    assert_eq!(deleted(&mut world), "");
+    world.pass_time(3);
+    world.settle();
+    assert_eq!(deleted(&mut world), "delete pods default/plain");
+    world.pass_time(60);
+    world.settle();
+    assert_eq!(deleted(&mut world), "delete pods default/patient");
+}
+
+#[test]
+fn losing_most_nodes_at_once_holds_evictions_back() {
+    let mut world = World::new(8);
+    for node in ["n0", "n1", "n2"] {
+        world.create(NODES, node_object(node));
+    }
+    world.create(DEPLOYMENTS, deployment("web", 6, "x:1"));
+    world.settle();
+    world.agents = false;
+    let before: Vec<String> = world
+        .all(PODS)
+        .iter()
+        .map(|p| p["metadata"]["name"].to_string())
+        .collect();
+    for _ in 0..20 {
+        world.pass_time(1);
+        world.settle();
+    }
+    let now: Vec<String> = world
+        .all(PODS)
+        .iter()
+        .map(|p| p["metadata"]["name"].to_string())
+        .collect();
+    assert_eq!(before, now, "all three are silent: nothing is evicted yet");
+}
+
+#[test]
+fn pods_of_a_node_that_is_gone_go_at_once() {
+    let mut world = still();
+    world.create(NODES, node_object("n0"));
+    world.create(PODS, pod("a", "n0", true, 80));
+    world.settle();
+    world.delete(NODES, "n0", Propagation::Background);
+    world.settle();
+    world.pass_time(9);
+    world.settle();
+    insta::assert_snapshot!(world.tell(), @"delete pods default/a now");
+}
+
+#[test]
+fn nodes_get_distinct_ranges() {
+    let mut world = still();
+    for name in ["a", "b", "c"] {
+        let mut node = node_object(name);
+        node["spec"] = if name == "b" {
+            json!({"podCIDR": "10.42.0.0/24"})
+        } else {
+            json!({})
+        };
+        world.create(NODES, node);
+    }
+    world.settle();
+    let ranges: Vec<&Value> = world
+        .all(NODES)
+        .into_iter()
+        .map(|n| &n["spec"]["podCIDR"])
+        .collect();
+    assert_eq!(ranges, ["10.42.1.0/24", "10.42.0.0/24", "10.42.2.0/24"]);
+}
+
+#[test]
+fn routes_say_what_became_of_them() {
+    let mut world = still();
+    world.seed_controllers();
+    world.create(NODES, node_object("n0"));
+    world.create(SERVICES, service("web", json!([{"port": 80}])));
+    world.create(
+        GATEWAYS,
+        json!({
+            "metadata": {"name": "public", "namespace": "default"},
+            "spec": {"gatewayClassName": "weft", "listeners": [
+                {"name": "http", "port": 80, "protocol": "HTTP", "hostname": "*.example.com"},
+                {"name": "tls", "port": 443, "protocol": "HTTPS"}]},
+        }),
+    );
+    for (name, host, backend, section) in [
+        ("good", "a.example.com", "web", "http"),
+        ("lost", "a.example.com", "nobody", "http"),
+        ("stranger", "other.org", "web", "http"),
+        ("nowhere", "a.example.com", "web", "grpc"),
+    ] {
+        world.create(HTTP_ROUTES, json!({
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"hostnames": [host], "parentRefs": [{"name": "public", "sectionName": section}],
+                "rules": [{"backendRefs": [{"name": backend, "port": 80}]}]},
+        }));
+    }
+    world.settle();
+    let told = world.all(HTTP_ROUTES).into_iter().map(|route| {
+        let conditions = route["status"]["parents"][0]["conditions"]
+            .as_array()
+            .cloned();
+        let conditions: Vec<String> = conditions
+            .unwrap_or_default()
+            .iter()
+            .map(|c| format!("{}={} {}", c["type"], c["status"], c["reason"]))
+            .collect();
+        format!("{}: {}", route["metadata"]["name"], conditions.join(", "))
+    });
+    insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n").replace('"', ""), @r"
+    good: Accepted=True Accepted, ResolvedRefs=True ResolvedRefs
+    lost: Accepted=True Accepted, ResolvedRefs=False BackendNotFound
+    nowhere: Accepted=False NoMatchingParent, ResolvedRefs=True ResolvedRefs
+    stranger: Accepted=False NoMatchingListenerHostname, ResolvedRefs=True ResolvedRefs
+    ");
+    let gateway = &world.get(GATEWAYS, "public")["status"];
+    let listener = &gateway["listeners"][0];
+    assert_eq!(listener["attachedRoutes"], 2, "{gateway}");
+    assert_eq!(
+        gateway["listeners"][1]["conditions"][0]["reason"],
+        "UnsupportedProtocol"
+    );
+    assert_eq!(gateway["addresses"][0]["value"], "127.0.0.1");
+    assert_eq!(gateway["conditions"][1]["status"], "True", "{gateway}");
+}
+
+#[test]
+fn events_end_after_an_hour() {
+    let mut world = still();
+    for (name, time) in [
+        ("old", "2025-12-31T22:59:00Z"),
+        ("new", "2025-12-31T23:30:00Z"),
+    ] {
+        world.create(
+            EVENTS,
+            json!({
+                "metadata": {"name": name, "namespace": "default"},
+                "involvedObject": {}, "lastTimestamp": time,
+            }),
+        );
+    }
+    world.seed_controllers();
+    world.settle();
+    assert_eq!(world.all(EVENTS).len(), 1);
+    world.pass_time(31 * 60);
+    world.settle();
+    assert_eq!(world.all(EVENTS).len(), 0);
+}
