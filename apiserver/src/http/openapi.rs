@@ -15,7 +15,8 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use axum::Router;
-use axum::extract::Path;
+use axum::extract::{Path, Request};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use http::header::{self, HeaderMap};
@@ -25,7 +26,10 @@ use sha2::{Digest as _, Sha256};
 use weft_api::gvk::GroupVersionKind;
 use weft_api::status::StatusError;
 
+use crate::authz::authorize_path;
+use crate::caller::Caller;
 use crate::http::AppState;
+use crate::http::error::ApiError;
 use crate::kinds::{self, Kind, Review, Subresource};
 use crate::schema;
 
@@ -52,13 +56,23 @@ static HASHES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
         .collect()
 });
 
-/// The routes of this module.
+/// The routes of this module, for callers who may see which kinds there are.
 pub fn routes() -> Router<AppState> {
     Router::new()
         .route("/openapi/v2", get(v2))
         .route("/openapi/v3", get(root))
         .route("/openapi/v3/", get(root))
         .route("/openapi/v3/{*path}", get(v3))
+        .route_layer(middleware::from_fn(authorised))
+}
+
+async fn authorised(request: Request, next: Next) -> Response {
+    let anonymous = Caller::anonymous();
+    let caller = request.extensions().get::<Caller>().unwrap_or(&anonymous);
+    match authorize_path(caller, "get", request.uri().path()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => ApiError(error).into_response(),
+    }
 }
 
 async fn root() -> Response {
@@ -86,13 +100,7 @@ async fn v3(Path(path): Path<String>, uri: Uri, headers: HeaderMap) -> Response 
         .into_iter()
         .find(|(group, version)| path_of(group, version) == path);
     let (Some((group, version)), Some(hash)) = (found, HASHES.get(path)) else {
-        let status = StatusError::unknown_path().to_value().to_string();
-        return (
-            StatusCode::NOT_FOUND,
-            [(header::CONTENT_TYPE, "application/json")],
-            status,
-        )
-            .into_response();
+        return ApiError(StatusError::unknown_path()).into_response();
     };
     let asked = uri
         .query()
