@@ -11,7 +11,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -175,6 +176,7 @@ impl CheckpointFile {
         let shared = Arc::new(Shared {
             durable: Mutex::new(state),
             progress,
+            early: AtomicBool::new(false),
         });
         let thread = std::thread::Builder::new()
             .name("weft-checkpoint".to_owned())
@@ -208,6 +210,8 @@ struct Shared {
     /// The state as it lies on disk; a clone is O(1).
     durable: Mutex<State>,
     progress: watch::Sender<Progress>,
+    /// An early checkpoint was asked for and not begun.
+    early: AtomicBool,
 }
 
 enum Request {
@@ -238,8 +242,11 @@ impl Checkpointer {
 
     /// Asks for a checkpoint soon. Never waits: a full queue has a checkpoint coming anyway.
     pub(crate) fn early(&self) {
-        match self.requests.try_send(Request::Early) {
-            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+        if self.shared.early.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if self.requests.try_send(Request::Early).is_err() {
+            self.shared.early.store(false, Ordering::Relaxed);
         }
     }
 
@@ -260,10 +267,9 @@ impl Checkpointer {
     async fn send(&self, request: Request) -> Result<(), io::Error> {
         let requests = self.requests.clone();
         // The queue is short and its thread may be in an fsync.
-        tokio::task::spawn_blocking(move || requests.send(request))
+        tokio::task::spawn_blocking(move || requests.send(request).map_err(|_| closed()))
             .await
             .map_err(io::Error::other)?
-            .map_err(|_| closed())
     }
 
     /// Makes a last checkpoint, closes the file and ends the thread. Blocks.
@@ -296,6 +302,7 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => Some(Request::Stop),
             };
+            self.shared.early.store(false, Ordering::Relaxed);
             let (result, answer, stop) = match request {
                 None | Some(Request::Early) => (self.checkpoint(), None, false),
                 Some(Request::Now(answer)) => (self.checkpoint(), Some(answer), false),

@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +74,9 @@ const BATCH_BYTES_MAX: usize = 2 << 20;
 
 /// Log entries proposed and not yet answered: one in its fsync and one gathering behind it.
 const BATCHES_IN_FLIGHT_MAX: usize = 2;
+
+/// How long a shutdown waits for proposed writes: without a majority they are never answered.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads waiting for one confirmation of leadership; they share it, so waiting is short.
 const READS_WAITING_MAX: usize = 16_384;
@@ -189,6 +193,86 @@ fn open_files(config: &Config) -> Result<Files, OpenError> {
     })
 }
 
+/// Boxed in a plain function, so that openraft is compiled into this crate and not into each one that opens a store.
+fn open_boxed(config: Config) -> BoxFuture<'static, Result<Store, OpenError>> {
+    Box::pin(open(config))
+}
+
+async fn open(config: Config) -> Result<Store, OpenError> {
+    let files = {
+        let config = config.clone();
+        tokio::task::spawn_blocking(move || open_files(&config))
+            .await
+            .map_err(|error| OpenError::Consensus {
+                reason: error.to_string(),
+            })??
+    };
+    let bounds = Bounds {
+        history_events_max: config.history_events_max,
+        history_bytes_max: config.history_bytes_max,
+        queue_events_max: config.watch_queue_events_max,
+    };
+    let hub = Arc::new(Hub::new(files.loaded.state, files.loaded.history, bounds));
+    let checkpointer = files
+        .checkpoint
+        .run(Arc::clone(&hub), config.checkpoint_interval)
+        .map_err(|source| OpenError::Io {
+            path: config.dir.clone(),
+            source,
+        })?;
+    let started = Consensus::start(
+        config.server_id,
+        &config.cluster_id,
+        files.log.clone(),
+        Arc::clone(&hub),
+        checkpointer.clone(),
+    )
+    .await;
+    let consensus = match started {
+        Ok(consensus) => consensus,
+        Err(error) => {
+            files.log.stop().await;
+            let stop = move || {
+                checkpointer.stop();
+                files.writer.join();
+            };
+            // What failed is the start; that is what the caller hears.
+            let _ = tokio::task::spawn_blocking(stop).await;
+            return Err(error);
+        }
+    };
+
+    let closing = CancellationToken::new();
+    let (writes, waiting_writes) = mpsc::channel(WRITES_WAITING_MAX);
+    let (reads, waiting_reads) = mpsc::channel(READS_WAITING_MAX);
+    let proposer = tokio::spawn(propose(consensus.clone(), waiting_writes, closing.clone()));
+    tokio::spawn(confirm_reads(
+        consensus.clone(),
+        waiting_reads,
+        closing.clone(),
+    ));
+    tokio::spawn(close_on_failure(
+        consensus.clone(),
+        checkpointer.clone(),
+        closing.clone(),
+    ));
+    Ok(Store {
+        inner: Arc::new(Inner {
+            hub,
+            consensus,
+            writes,
+            reads,
+            closing,
+            checkpointer,
+            resources: Mutex::new(Some(Resources {
+                writer: files.writer,
+                proposer,
+                lock: files.lock,
+            })),
+        }),
+    })
+}
+
 impl Store {
     /// Opens or creates the store in `config.dir`.
     ///
@@ -197,73 +281,7 @@ impl Store {
     /// # Errors
     /// [`OpenError`]: the folder is in use, foreign, damaged or from a newer program. Nothing is changed then.
     pub async fn open(config: Config) -> Result<Store, OpenError> {
-        let files = {
-            let config = config.clone();
-            tokio::task::spawn_blocking(move || open_files(&config))
-                .await
-                .map_err(|error| OpenError::Consensus {
-                    reason: error.to_string(),
-                })??
-        };
-        let bounds = Bounds {
-            history_events_max: config.history_events_max,
-            history_bytes_max: config.history_bytes_max,
-            queue_events_max: config.watch_queue_events_max,
-        };
-        let hub = Arc::new(Hub::new(files.loaded.state, files.loaded.history, bounds));
-        let checkpointer = files
-            .checkpoint
-            .run(Arc::clone(&hub), config.checkpoint_interval)
-            .map_err(|source| OpenError::Io {
-                path: config.dir.clone(),
-                source,
-            })?;
-        let started = Consensus::start(
-            config.server_id,
-            &config.cluster_id,
-            files.log.clone(),
-            Arc::clone(&hub),
-            checkpointer.clone(),
-        )
-        .await;
-        let consensus = match started {
-            Ok(consensus) => consensus,
-            Err(error) => {
-                files.log.stop().await;
-                let stop = move || {
-                    checkpointer.stop();
-                    files.writer.join();
-                };
-                // What failed is the start; that is what the caller hears.
-                let _ = tokio::task::spawn_blocking(stop).await;
-                return Err(error);
-            }
-        };
-
-        let closing = CancellationToken::new();
-        let (writes, waiting_writes) = mpsc::channel(WRITES_WAITING_MAX);
-        let (reads, waiting_reads) = mpsc::channel(READS_WAITING_MAX);
-        let proposer = tokio::spawn(propose(consensus.clone(), waiting_writes, closing.clone()));
-        tokio::spawn(confirm_reads(
-            consensus.clone(),
-            waiting_reads,
-            closing.clone(),
-        ));
-        Ok(Store {
-            inner: Arc::new(Inner {
-                hub,
-                consensus,
-                writes,
-                reads,
-                closing,
-                checkpointer,
-                resources: Mutex::new(Some(Resources {
-                    writer: files.writer,
-                    proposer,
-                    lock: files.lock,
-                })),
-            }),
-        })
+        open_boxed(config).await
     }
 
     /// Applies `mutations` as one: all take effect, in order, or none does.
@@ -353,31 +371,7 @@ impl Store {
     /// Waits until the store cannot go on, and says why. The process should end then: what the disk holds is only known
     /// after a restart. Never returns after a [`Store::shutdown`].
     pub async fn failed(&self) -> String {
-        let mut consensus = self.inner.consensus.failure();
-        let mut checkpoint = self.inner.checkpointer.progress();
-        let consensus = async {
-            match consensus.wait_for(Option::is_some).await {
-                Ok(reason) => reason.clone(),
-                Err(_) => None,
-            }
-        };
-        let checkpoint = async {
-            match checkpoint
-                .wait_for(|progress| progress.failed.is_some())
-                .await
-            {
-                Ok(progress) => progress.failed.clone(),
-                Err(_) => None,
-            }
-        };
-        let reason = tokio::select! {
-            biased;
-            Some(reason) = consensus => reason,
-            Some(reason) = checkpoint => reason,
-            else => std::future::pending().await,
-        };
-        self.inner.closing.cancel();
-        reason
+        failure(&self.inner.consensus, &self.inner.checkpointer).await
     }
 
     /// Ends the store: finishes the writes under way, makes a last checkpoint, closes the files and lets go of the
@@ -412,6 +406,48 @@ impl Drop for Inner {
     }
 }
 
+/// Why consensus or the checkpoint cannot go on; pending while they can, and for ever once they were told to stop.
+async fn failure(consensus: &Consensus, checkpointer: &Checkpointer) -> String {
+    let (mut consensus, mut checkpoint) = (consensus.failure(), checkpointer.progress());
+    let consensus = async {
+        match consensus.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone(),
+            Err(_) => None,
+        }
+    };
+    let checkpoint = async {
+        match checkpoint
+            .wait_for(|progress| progress.failed.is_some())
+            .await
+        {
+            Ok(progress) => progress.failed.clone(),
+            Err(_) => None,
+        }
+    };
+    tokio::select! {
+        biased;
+        Some(reason) = consensus => reason,
+        Some(reason) = checkpoint => reason,
+        else => std::future::pending().await,
+    }
+}
+
+/// Refuses writes and reads from the moment the store has failed.
+async fn close_on_failure(
+    consensus: Consensus,
+    checkpointer: Checkpointer,
+    closing: CancellationToken,
+) {
+    tokio::select! {
+        biased;
+        () = closing.cancelled() => {}
+        reason = failure(&consensus, &checkpointer) => {
+            tracing::error!(reason, "the store failed and takes no more requests");
+            closing.cancel();
+        }
+    }
+}
+
 /// Makes log entries of waiting writes. What gathers while entries are in flight becomes the next entry.
 async fn propose(
     consensus: Consensus,
@@ -421,9 +457,12 @@ async fn propose(
     let slots = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT_MAX));
     loop {
         // The slot first: until there is one, writes gather in the queue.
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            break;
+        let slot = tokio::select! {
+            biased;
+            () = closing.cancelled() => break,
+            slot = Arc::clone(&slots).acquire_owned() => slot,
         };
+        let Ok(slot) = slot else { break };
         let first = tokio::select! {
             biased;
             () = closing.cancelled() => break,
@@ -467,7 +506,12 @@ async fn propose(
     }
     // All slots free means every proposal is answered.
     let all = u32::try_from(BATCHES_IN_FLIGHT_MAX).unwrap_or(u32::MAX);
-    let _ = slots.acquire_many(all).await;
+    if tokio::time::timeout(DRAIN_TIMEOUT, slots.acquire_many(all))
+        .await
+        .is_err()
+    {
+        tracing::warn!("writes under way were not answered in time");
+    }
 }
 
 /// Confirms leadership once for all the reads that were waiting when it began.

@@ -21,7 +21,15 @@ impl FolderLock {
             let path = path.to_owned();
             move |source| OpenError::Io { path, source }
         };
-        std::fs::create_dir_all(dir).map_err(io(dir))?;
+        if !dir.try_exists().map_err(io(dir))? {
+            std::fs::create_dir_all(dir).map_err(io(dir))?;
+            // A power cut must not take back the folder's name after the first write was acknowledged.
+            if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                File::open(parent)
+                    .and_then(|parent| parent.sync_all())
+                    .map_err(io(parent))?;
+            }
+        }
         let path = dir.join("lock");
         let mut file = OpenOptions::new()
             .read(true)

@@ -276,7 +276,7 @@ mod tests {
         use Precondition::{Absent, None as Any, Revision as At};
         let conflict = |mutation, found| Outcome::Conflict { mutation, found };
         let unchanged = "3 | a=1@1/1 b=3@2/3";
-        let table: Vec<(&str, Option<Term>, Vec<Mutation>, Outcome, &str)> = vec![
+        let table = [
             (
                 "put anew",
                 None,

@@ -16,6 +16,7 @@ use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::entry::RaftEntry;
@@ -458,8 +459,14 @@ impl Consensus {
                 .await
                 .map_err(|error| failed(&error))?;
         }
-        let voters: Vec<_> = raft.voter_ids().collect();
-        let sole_voter = voters == [server_id];
+        // Asked of the core itself: its metrics may not have heard of the first membership yet.
+        let sole_voter = raft
+            .with_raft_state(move |state| {
+                let membership = state.membership_state.effective();
+                membership.voter_ids().eq([server_id])
+            })
+            .await
+            .map_err(|error| failed(&error))?;
         if sole_voter && initialized {
             // Nobody else can lead, so there is nothing to wait an election timeout for.
             raft.trigger()
@@ -532,11 +539,14 @@ impl Consensus {
         self.failure.clone()
     }
 
-    pub(crate) async fn shutdown(&self) {
-        if let Err(error) = self.raft.shutdown().await {
-            tracing::warn!(%error, "consensus did not stop cleanly");
-        }
-        self.log.stop().await;
+    /// Stops consensus and then the log. Boxed for the same reason as the opening of the store.
+    pub(crate) fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if let Err(error) = self.raft.shutdown().await {
+                tracing::warn!(%error, "consensus did not stop cleanly");
+            }
+            self.log.stop().await;
+        })
     }
 }
 

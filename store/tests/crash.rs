@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -143,7 +144,12 @@ fn kill_9_loses_no_acknowledged_write() {
             std::thread::sleep(Duration::from_millis(xorshift(&mut random) % 500));
         }
         process.kill().expect("SIGKILL");
-        process.wait().expect("reaped");
+        let status = process.wait().expect("reaped");
+        assert_eq!(
+            status.signal(),
+            Some(9),
+            "seed {seed}: the child ended before it was killed: {status}"
+        );
         let lines = reader.join().expect("reader");
 
         rounds_with_writes += u64::from(!lines.is_empty());
