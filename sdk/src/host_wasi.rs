@@ -233,7 +233,12 @@ async fn write_body(body: Body, to: OutgoingBody) -> Result<(), BodyError> {
     let stream = to
         .write()
         .map_err(|()| BodyError::Broken("the host gave no stream".to_owned()))?;
-    let mut outgoing = Outgoing { stream };
+    // The stream is gone when this returns: a body that still has one cannot be finished.
+    write_all(body, Outgoing { stream }).await?;
+    OutgoingBody::finish(to, None).map_err(|code| BodyError::Broken(explain(&code).to_string()))
+}
+
+async fn write_all(body: Body, mut outgoing: Outgoing) -> Result<(), BodyError> {
     match body.0 {
         Kind::Whole(bytes) if bytes.is_empty() => {}
         // One host call instead of five, for the bodies that most calls have.
@@ -257,7 +262,7 @@ async fn write_body(body: Body, to: OutgoingBody) -> Result<(), BodyError> {
             produce(Writer(Sink::Host(outgoing))).await?;
         }
     }
-    OutgoingBody::finish(to, None).map_err(|code| BodyError::Broken(explain(&code).to_string()))
+    Ok(())
 }
 
 // Serving ------------------------------------------------------------------------------------------------------------
