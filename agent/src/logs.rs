@@ -225,6 +225,23 @@ impl Logs {
         }
     }
 
+    /// Removes the logs of pods that are gone: those whose uid `lives` does not know.
+    pub fn sweep(&self, lives: impl Fn(&str) -> bool) {
+        let Ok(entries) = fs::read_dir(&self.inner.root) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let uid = name.to_str().and_then(|name| name.rsplit('_').next());
+            if uid.is_some_and(|uid| !lives(uid)) {
+                // As in `remove_pod`: what a full queue refuses is swept the next time.
+                let _ = self.inner.queue.try_send(Message::Remove {
+                    folder: entry.path(),
+                });
+            }
+        }
+    }
+
     /// Bytes dropped since the start, over all containers.
     pub fn dropped_bytes(&self) -> u64 {
         self.inner.dropped.load(Ordering::Relaxed)

@@ -592,7 +592,10 @@ fn apply(
 }
 
 fn ended(state: &mut PodState, wanted: &Wanted, container: usize, exit: Exit, now: Timestamp) {
-    let active = state.stage == Stage::Active;
+    // A pod that a shutting-down node stops is not over: the node takes it up again, or another replaces it.
+    let node_drains =
+        matches!(state.stage, Stage::Draining { .. } | Stage::Stopping) && wanted.kill_at.is_none();
+    let lives_on = state.stage == Stage::Active || node_drains;
     let (Some(current), Some(wish)) = (
         state.containers.get_mut(container),
         wanted.containers.get(container),
@@ -613,8 +616,16 @@ fn ended(state: &mut PodState, wanted: &Wanted, container: usize, exit: Exit, no
         finished_at: now,
         container_id: current.container_id.clone(),
     };
-    if !active || for_good || !restarts(wish.role, wanted.restart, &ended.exit) {
+    if !lives_on || for_good || !restarts(wish.role, wanted.restart, &ended.exit) {
         current.phase = Phase::Ended(ended);
+        return;
+    }
+    if node_drains {
+        current.phase = Phase::BackingOff {
+            until: now,
+            pause: Duration::ZERO,
+            ended,
+        };
         return;
     }
     if since.is_some_and(|since| later(since, BACKOFF_RESET) <= now) {
@@ -677,6 +688,7 @@ fn probed(
 }
 
 fn advance(state: &mut PodState, wanted: &Wanted, now: Timestamp, actions: &mut Vec<Action>) {
+    settle(state);
     if let (Stage::Active | Stage::Failed { .. }, Some(_)) = (&state.stage, wanted.kill_at) {
         state.stage = Stage::Draining {
             until: later(now, drain_time(state, wanted, now)),
@@ -711,25 +723,34 @@ fn advance(state: &mut PodState, wanted: &Wanted, now: Timestamp, actions: &mut 
             state.stage = Stage::Stopping;
             stop_all(state, remaining_grace(wanted, now), reason, now, actions);
         }
-        Stage::Failing { reason, message } if state.is_idle() => {
-            state.stage = Stage::Failed {
-                reason,
-                message: message.clone(),
-            };
-        }
         Stage::Draining { .. }
         | Stage::Stopping
         | Stage::Failing { .. }
         | Stage::Failed { .. }
         | Stage::Finished => {}
     }
-    if state.stage == Stage::Stopping && state.is_idle() {
-        state.stage = Stage::Finished;
-    }
+    settle(state);
     // A pod stopped by a node drain stays in the API until its owner or the node lifecycle deletes it.
     if state.stage == Stage::Finished && wanted.kill_at.is_some() && !state.delete_asked {
         state.delete_asked = true;
         actions.push(Action::Delete);
+    }
+}
+
+/// A pod that was being stopped and of which nothing runs any more has come to its end.
+fn settle(state: &mut PodState) {
+    if !state.is_idle() {
+        return;
+    }
+    match &state.stage {
+        Stage::Stopping => state.stage = Stage::Finished,
+        Stage::Failing { reason, message } => {
+            state.stage = Stage::Failed {
+                reason,
+                message: message.clone(),
+            };
+        }
+        Stage::Active | Stage::Draining { .. } | Stage::Failed { .. } | Stage::Finished => {}
     }
 }
 
@@ -856,6 +877,7 @@ fn stop(
             };
             return;
         }
+        Phase::BackingOff { .. } if reason == StopReason::NodeDrain => return,
         Phase::BackingOff { ended, .. } => {
             container.phase = Phase::Ended(ended.clone());
             return;
@@ -1262,6 +1284,52 @@ mod tests {
           61 Ended: 
           99 Tick: 
         ");
+    }
+
+    #[test]
+    fn a_node_that_drains_leaves_its_pods_to_live_on() {
+        let mut wanted = wanted(RestartPolicy::Always, vec![main("web")]);
+        let mut state = PodState::new(&wanted, at(0));
+        step(&mut state, &wanted, Event::Tick, at(0));
+        step(&mut state, &wanted, started(0, true), at(1));
+        assert_eq!(step(&mut state, &wanted, Event::NodeDrain, at(5)), []);
+        let stop = step(&mut state, &wanted, Event::Tick, at(7));
+        assert!(matches!(
+            stop[..],
+            [Action::Stop {
+                reason: StopReason::NodeDrain,
+                ..
+            }]
+        ));
+        assert_eq!(step(&mut state, &wanted, completed(0), at(8)), []);
+        assert_eq!(state.stage, Stage::Finished);
+        assert!(matches!(
+            state.containers[0].phase,
+            Phase::BackingOff { .. }
+        ));
+        // Deleted in the meantime all the same.
+        wanted.kill_at = Some(at(30));
+        assert_eq!(
+            step(&mut state, &wanted, Event::Tick, at(9)),
+            [Action::Delete]
+        );
+        assert_eq!(step(&mut state, &wanted, Event::Tick, at(10)), []);
+    }
+
+    #[test]
+    fn a_pod_deleted_while_it_fails_goes_as_well() {
+        let mut wanted = wanted(RestartPolicy::Always, vec![main("job")]);
+        wanted.active_deadline = Some(Duration::from_secs(5));
+        let mut state = PodState::new(&wanted, at(0));
+        step(&mut state, &wanted, Event::Tick, at(0));
+        step(&mut state, &wanted, started(0, false), at(1));
+        step(&mut state, &wanted, Event::Tick, at(6));
+        wanted.kill_at = Some(at(40));
+        assert_eq!(step(&mut state, &wanted, Event::Tick, at(7)), []);
+        assert_eq!(
+            step(&mut state, &wanted, crashed(0), at(8)),
+            [Action::Delete]
+        );
     }
 
     #[test]

@@ -63,7 +63,13 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
                     listed.insert(translate::uid(&pod).to_owned());
                     workers.apply(pod);
                 }
-                Some(Ok(Event::InitDone)) => workers.keep_only(&listed),
+                Some(Ok(Event::InitDone)) => {
+                    workers.keep_only(&listed);
+                    // Pods that went away while this node was down left their logs.
+                    let held = &workers.wishes;
+                    node.logs
+                        .sweep(|uid| listed.contains(uid) || held.contains_key(uid));
+                }
                 Some(Ok(Event::Apply(pod))) => workers.apply(pod),
                 Some(Ok(Event::Delete(pod))) => workers.gone(translate::uid(&pod)),
                 Some(Err(error)) => {
