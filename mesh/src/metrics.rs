@@ -274,24 +274,25 @@ impl<const N: usize> Total<N> {
         total
     }
 
-    /// `scale` turns a bound into the unit shown, `sum_scale` the sum.
+    /// Bounds are divided by `per_unit` to get the unit shown, the sum by `sum_per_unit`. Dividing rather than
+    /// multiplying by a fraction keeps the decimals short.
     fn render(
         &self,
         out: &mut String,
         name: &str,
         labels: &str,
         bounds: &[f64; N],
-        scale: f64,
-        sum_scale: f64,
+        per_unit: f64,
+        sum_per_unit: f64,
     ) {
         let mut cumulated = 0;
         for (bound, count) in bounds.iter().zip(self.buckets) {
             cumulated += count;
-            let bound = bound * scale;
+            let bound = bound / per_unit;
             // Writing to a String cannot fail.
             let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {cumulated}");
         }
-        let (count, sum) = (self.count, self.sum as f64 * sum_scale);
+        let (count, sum) = (self.count, self.sum as f64 / sum_per_unit);
         let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
         let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}");
         let _ = writeln!(out, "{name}_count{{{labels}}} {count}");
@@ -373,8 +374,8 @@ impl Metrics {
                 "weft_mesh_request_duration_seconds",
                 &labels,
                 &MICROSECONDS,
-                1e-6,
-                1e-9,
+                1e6,
+                1e9,
             );
         }
         out.push_str("# TYPE weft_mesh_retries_total counter\n");
@@ -448,7 +449,7 @@ impl Metrics {
                 labels,
                 &DURATION_MS,
                 1.0,
-                1e-6,
+                1e6,
             );
         }
         out.push_str("# TYPE istio_request_bytes histogram\n");

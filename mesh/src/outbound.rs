@@ -5,8 +5,8 @@
 //! strip forged headers → resolve the authority → route → filters → deadline → backend by weight
 //!   → pick an endpoint → deliver here or send to its node → retry or not → response filters → charge
 //! ```
-//! All decisions are pure calls over one [`Table`]; only a call that every known endpoint turned away unprocessed
-//! looks at a newer one.
+//! All decisions are pure calls over one [`Table`]; only a call that every known endpoint failed looks at a
+//! newer one.
 //!
 //! Invariants: a request is sent again only as `retry.rs` allows; a try that ends for any reason, cancellation
 //! included, is no longer pending at its endpoint; every call that found a service is charged exactly once.
@@ -532,6 +532,7 @@ impl Call {
         let mut table = Arc::clone(&self.table);
         let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
         let mut attempt = 0;
+        let mut waited = false;
         loop {
             let (endpoint, has_choice) = match self.pick(&table, &tried) {
                 Some(found) => found,
@@ -569,8 +570,9 @@ impl Call {
             self.inner.metrics.retry(failure.reason());
             tried.push(endpoint.address);
             attempt += 1;
-            if failure.never_processed() && self.pick_untried(&table, &tried).is_none() {
-                // Every endpoint we know turned the call away: perhaps the news of their going is on its way.
+            if !waited && self.pick_untried(&table, &tried).is_none() {
+                // Every endpoint we know failed the call: perhaps the news of their going is on its way.
+                waited = true;
                 if let Some(newer) = self.newer_table(&table).await {
                     table = newer;
                 }

@@ -195,7 +195,7 @@ impl http_body::Body for Reader {
     fn size_hint(&self) -> SizeHint {
         // Asked by codecs before the first frame, to choose between a length and chunks.
         if self.position == 0 {
-            self.hint.clone()
+            self.hint
         } else {
             SizeHint::default()
         }

@@ -222,10 +222,10 @@ impl Slot {
     }
 
     fn sweep(&self, roots_generation: u64) {
-        self.state.lock().connections.retain(|connection| {
-            let keep = connection.usable(roots_generation) && !connection.idle();
-            keep
-        });
+        self.state
+            .lock()
+            .connections
+            .retain(|connection| connection.usable(roots_generation) && !connection.idle());
     }
 
     /// The least used connection, or the one being opened.

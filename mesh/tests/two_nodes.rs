@@ -22,7 +22,7 @@ use weft_api::identity::SpiffeId;
 use weft_mesh::{
     Backend, BackendTarget, Body, BoxError, CallContext, CallError, CallerInfo, CancellationToken,
     DeliverError, EndpointSpec, GatewaySpec, ListenerSpec, LocalWorkload, Mesh, Parent, PodAddress,
-    RouteSpec, Rule, ServicePortSpec, ServiceSpec, Table, Transport, WorkloadInfo, WorkloadService,
+    RouteSpec, Rule, ServicePortSpec, ServiceSpec, Table, WorkloadInfo, WorkloadService,
     empty_body, full_body,
 };
 
@@ -696,50 +696,44 @@ async fn the_gateway_routes_by_host_and_falls_back_to_service_names() {
 async fn a_node_that_dies_fails_no_idempotent_call() {
     let world = world();
     world.b.attach(pod(2), workload("voting", describe));
-    // A second node that answers nothing: it takes the call and breaks the connection.
-    let c = Mesh::builder("c", DOMAIN).build();
-    world.authority.give(&c, "voting");
-    let (listener, c_address) = listen();
     let (got, mut taken) = tokio::sync::mpsc::unbounded_channel();
     let hang = move |_request: Request<Body>| {
         got.send(()).expect("the test waits");
         std::future::pending()
     };
-    c.attach(pod(6), workload("voting", hang));
-    let runtime = tokio::task::spawn({
-        let (c, stop) = (c.clone(), CancellationToken::new());
-        async move {
-            let local = tokio::task::LocalSet::new();
-            drop(local);
-            c.serve_inbound(listener, stop).await
-        }
-    });
-    world.publish(
-        1,
-        vec![
-            service("dying", vec![endpoint("voting", 6, "c", c_address)]),
-            service("voting", vec![endpoint("voting", 2, "b", world.b_address)]),
-        ],
-    );
-    drop(runtime);
-    let call = world.get("http://dying/");
-    let dies = async {
-        taken.recv().await.expect("the call arrived");
-        // Its successor is known by the time it is tried again.
-        world.publish(
-            2,
+    for (generation, method, survives) in [(1, "GET", true), (3, "POST", false)] {
+        // A node that takes the call and is gone before it answers.
+        let node = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let c = Mesh::builder("c", DOMAIN).build();
+        world.authority.give(&c, "voting");
+        c.attach(pod(6), workload("voting", hang.clone()));
+        let (listener, c_address) = listen();
+        node.spawn(async move { c.serve_inbound(listener, CancellationToken::new()).await });
+        let at = |last, node: &str, address| {
             vec![service(
                 "dying",
-                vec![endpoint("voting", 2, "b", world.b_address)],
-            )],
-        );
-        c.detach(pod(6));
-    };
-    let answered = tokio::time::timeout(Duration::from_millis(500), async {
-        tokio::join!(call, dies)
-    })
-    .await;
-    // A pod that was only detached keeps its call: nothing is repeated behind its back.
-    assert!(answered.is_err(), "still in flight");
-    assert_eq!(Transport::Mtls.as_str(), "mtls");
+                vec![endpoint("voting", last, node, address)],
+            )]
+        };
+        world.publish(generation, at(6, "c", c_address));
+        let request = Request::builder()
+            .method(method)
+            .uri("http://dying/")
+            .body(empty_body())
+            .expect("a request");
+        let (answer, ()) = tokio::join!(world.call(request), async {
+            taken.recv().await.expect("the call arrived");
+            world.publish(generation + 1, at(2, "b", world.b_address));
+            node.shutdown_background();
+        });
+        match answer {
+            Ok(response) => assert!(survives && response.status() == 200),
+            Err(CallError::Interrupted { .. }) => assert!(!survives),
+            Err(error) => panic!("{method}: {error:?}"),
+        }
+    }
 }
