@@ -70,7 +70,7 @@ impl Future for Wait {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        WAITING.with_borrow_mut(|waiting| match &mut *self {
+        let polled = WAITING.with_borrow_mut(|waiting| match &mut *self {
             Wait::New(pollable) => {
                 let Some(pollable) = pollable.take() else {
                     return Poll::Ready(());
@@ -97,15 +97,18 @@ impl Future for Wait {
                     return Poll::Ready(());
                 };
                 if entry.ready {
-                    waiting[*slot] = None;
-                    *self = Wait::Done;
                     return Poll::Ready(());
                 }
                 entry.waker.clone_from(context.waker());
                 Poll::Pending
             }
             Wait::Done => Poll::Ready(()),
-        })
+        });
+        if polled.is_ready() {
+            // Dropping the old state gives its slot back, which borrows the table again: not inside the borrow above.
+            *self = Wait::Done;
+        }
+        polled
     }
 }
 

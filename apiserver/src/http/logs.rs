@@ -103,6 +103,11 @@ pub async fn serve(
     let refusal = refusal
         .map(|body| String::from_utf8_lossy(&body.to_bytes()).trim().to_owned())
         .unwrap_or_default();
+    // A node refuses as the API does; what the user wants to read is the sentence in it.
+    let refusal = serde_json::from_str::<serde_json::Value>(&refusal)
+        .ok()
+        .and_then(|status| status["message"].as_str().map(str::to_owned))
+        .unwrap_or(refusal);
     Err(match status {
         StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => StatusError::bad_request(refusal),
         status => StatusError::internal(format!(

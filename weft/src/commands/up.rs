@@ -334,6 +334,8 @@ impl NodeProcess {
 
     /// Waits for the child to end by itself, or drains it; `None` when it was drained.
     async fn run(&self, mut child: Child, stop: &CancellationToken) -> Option<ExitStatus> {
+        // wait() would close it, and the child ends with it.
+        let _lifeline = child.stdin.take();
         tokio::select! {
             status = child.wait() => return status.ok(),
             () = stop.cancelled() => {}
