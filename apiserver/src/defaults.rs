@@ -50,7 +50,7 @@ fn fold_string_data(value: &mut Value) {
 }
 
 pub fn pod(value: &mut Value) {
-    if let Some(spec) = value.get_mut("spec") {
+    if let Some(spec) = value.get_mut("spec").filter(|spec| spec.is_object()) {
         fill(spec, "enableServiceLinks", true);
         pod_spec(spec);
         limits_become_requests(spec);

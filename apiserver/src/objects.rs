@@ -796,6 +796,31 @@ impl Objects {
             .await
     }
 
+    /// Deletes a pod on behalf of someone who empties a node. No disruption budget stands against it yet.
+    ///
+    /// # Errors
+    /// As [`Objects::delete`].
+    pub async fn evict(
+        &self,
+        caller: &Caller,
+        namespace: &str,
+        pod: &str,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, StatusError> {
+        let kind = &kinds::POD;
+        let namespace = Some(namespace);
+        authorize(
+            caller,
+            "create",
+            kind,
+            Some("eviction"),
+            namespace,
+            Some(pod),
+        )?;
+        self.delete_authorized(caller, kind, namespace, pod, options)
+            .await
+    }
+
     async fn delete_authorized(
         &self,
         caller: &Caller,
@@ -1059,6 +1084,10 @@ fn check_identity(
     name: Option<&str>,
     value: &mut Value,
 ) -> Result<(), StatusError> {
+    // A JSON patch may have replaced the root by anything.
+    if !value.is_object() {
+        return Err(StatusError::bad_request("the result is not an object"));
+    }
     let api_version = kind.api_version();
     for (field, expected) in [("apiVersion", api_version.as_str()), ("kind", kind.kind)] {
         match text(value, &format!("/{field}")) {

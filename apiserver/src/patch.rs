@@ -52,6 +52,12 @@ impl PatchKind {
     }
 }
 
+/// Whether kinds of this group take strategic merge patches. Those that Kubernetes knows as custom resources do not:
+/// their definitions have no merge keys.
+pub fn merges_strategically(group: &str) -> bool {
+    group != "gateway.networking.k8s.io"
+}
+
 /// Applies `patch` to `current`.
 ///
 /// # Errors
@@ -76,8 +82,7 @@ pub fn apply(
             Ok(merged)
         }
         PatchKind::Strategic => {
-            // The server knows custom resources by their definition only, which has no merge keys.
-            let schema = Schema::of(gvk).filter(|_| gvk.group != "gateway.networking.k8s.io");
+            let schema = Schema::of(gvk).filter(|_| merges_strategically(&gvk.group));
             let Some(schema) = schema else {
                 return Err(StatusError::unsupported_media_type(
                     "the body of the request was in an unknown format - accepted media types include: \

@@ -134,6 +134,16 @@ async fn admit<'a>(
     state: &'a AppState,
     request: &mut Request,
 ) -> Result<Option<tokio::sync::SemaphorePermit<'a>>, StatusError> {
+    // Ignoring these would answer with the rights of whoever asks, not of whom they name.
+    let impersonates = request
+        .headers()
+        .keys()
+        .any(|name| name.as_str().starts_with("impersonate-"));
+    if impersonates {
+        return Err(StatusError::bad_request(
+            "impersonation is not served: send the request without Impersonate-* headers",
+        ));
+    }
     let limits = match *request.method() {
         Method::GET | Method::HEAD | Method::OPTIONS => &state.limits.reads,
         _ => &state.limits.writes,

@@ -345,6 +345,12 @@ fn add_kind(kind: &Kind, paths: &mut Map<String, Value>, roots: &mut Vec<&'stati
         "application/merge-patch+json",
         "application/strategic-merge-patch+json",
     ];
+    // kubectl applies with the strategic format wherever it is offered here.
+    let patches = if crate::patch::merges_strategically(kind.group) {
+        PATCHES
+    } else {
+        &PATCHES[..2]
+    };
     if kind.namespaced {
         paths.insert(
             format!("{base}/{}", kind.resource),
@@ -366,7 +372,7 @@ fn add_kind(kind: &Kind, paths: &mut Map<String, Value>, roots: &mut Vec<&'stati
         json!({
             "get": make("read", "get", None, JSON, &own),
             "put": make("replace", "put", Some(&own), JSON, &own),
-            "patch": make("patch", "patch", Some(&patch), PATCHES, &own),
+            "patch": make("patch", "patch", Some(&patch), patches, &own),
             "delete": make("delete", "delete", Some(&options), JSON, &status),
             "parameters": parameters,
         }),
@@ -374,10 +380,12 @@ fn add_kind(kind: &Kind, paths: &mut Map<String, Value>, roots: &mut Vec<&'stati
     for subresource in kind.subresources {
         let target = match subresource {
             Subresource::Status | Subresource::Approval | Subresource::Finalize => own.clone(),
-            Subresource::Scale | Subresource::Binding => match subresource.own_kind() {
-                Some((group, version, kind)) => Target::new(group, version, kind),
-                None => continue,
-            },
+            Subresource::Scale | Subresource::Binding | Subresource::Eviction => {
+                match subresource.own_kind() {
+                    Some((group, version, kind)) => Target::new(group, version, kind),
+                    None => continue,
+                }
+            }
             // Streams, not objects: nothing for a schema to say.
             Subresource::Log | Subresource::Proxy => continue,
         };
@@ -396,7 +404,7 @@ fn add_kind(kind: &Kind, paths: &mut Map<String, Value>, roots: &mut Vec<&'stati
                 "get" => ("get", None, JSON),
                 "update" => ("put", Some(&target), JSON),
                 "create" => ("post", Some(&target), JSON),
-                "patch" => ("patch", Some(&patch), PATCHES),
+                "patch" => ("patch", Some(&patch), patches),
                 _ => continue,
             };
             entry[method] = operation(&id(verb), method, &target, body, media, &target);

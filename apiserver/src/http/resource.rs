@@ -412,7 +412,7 @@ async fn collection(
         Method::DELETE => {
             let (params, headers, body) = split(request).await?;
             let list = params.list_options(kind)?;
-            let options = delete_options(&params, &headers, &body)?;
+            let options = delete_options(&params, sent_options(&headers, &body)?)?;
             let page = state
                 .objects
                 .delete_collection(caller, kind, namespace, &list, &options)
@@ -574,7 +574,7 @@ async fn object(
         Method::PATCH => patch(state, caller, one, None, request).await,
         Method::DELETE => {
             let (params, headers, body) = split(request).await?;
-            let options = delete_options(&params, &headers, &body)?;
+            let options = delete_options(&params, sent_options(&headers, &body)?)?;
             let deleted = objects
                 .delete(caller, kind, namespace, name, &options)
                 .await?;
@@ -673,6 +673,16 @@ async fn below_object(
             let body = negotiate::decode(&headers, &body)?.value;
             bind(state, caller, namespace.unwrap_or(""), name, &body, &params).await
         }
+        (Subresource::Eviction, Method::POST) => {
+            let (params, headers, body) = split(request).await?;
+            let eviction = negotiate::decode(&headers, &body)?.value;
+            let sent = eviction.get("deleteOptions").cloned();
+            let options = delete_options(&params, sent.unwrap_or_else(|| json!({})))?;
+            objects
+                .evict(caller, namespace.unwrap_or(""), name, &options)
+                .await?;
+            Ok(success(StatusCode::CREATED))
+        }
         (Subresource::Scale, Method::GET) => {
             let scale = objects.scale(caller, kind, namespace, name).await?;
             Ok(json_value(scale.as_value(), StatusCode::OK))
@@ -737,10 +747,18 @@ async fn bind(
         .objects
         .bind(caller, namespace, pod, node, &options)
         .await?;
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+    Ok(success(StatusCode::CREATED))
+}
+
+fn success(status: StatusCode) -> Response {
+    let body = json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "code": status.as_u16(),
     });
-    Ok(json_value(&status, StatusCode::CREATED))
+    json_value(&body, status)
 }
 
 async fn review(
@@ -770,17 +788,17 @@ fn include(params: &Params) -> Result<Include, StatusError> {
     })
 }
 
-/// Deletion options from the body, where clients of today put them, and from the query.
-fn delete_options(
-    params: &Params,
-    headers: &HeaderMap,
-    body: &Bytes,
-) -> Result<DeleteOptions, StatusError> {
-    let mut sent = if body.is_empty() {
-        json!({})
+/// The DeleteOptions in a body, which may be empty.
+fn sent_options(headers: &HeaderMap, body: &Bytes) -> Result<Value, StatusError> {
+    if body.is_empty() {
+        Ok(json!({}))
     } else {
-        negotiate::decode(headers, body)?.value
-    };
+        Ok(negotiate::decode(headers, body)?.value)
+    }
+}
+
+/// Deletion options from the body, where clients of today put them, and from the query.
+fn delete_options(params: &Params, mut sent: Value) -> Result<DeleteOptions, StatusError> {
     if let Some(seconds) = params.number::<i64>("gracePeriodSeconds")? {
         fill(&mut sent, "gracePeriodSeconds", seconds);
     }

@@ -175,6 +175,7 @@ pub enum Subresource {
     Status,
     Scale,
     Binding,
+    Eviction,
     Log,
     Finalize,
     Proxy,
@@ -187,6 +188,7 @@ impl Subresource {
             Self::Status => "status",
             Self::Scale => "scale",
             Self::Binding => "binding",
+            Self::Eviction => "eviction",
             Self::Log => "log",
             Self::Finalize => "finalize",
             Self::Proxy => "proxy",
@@ -197,7 +199,7 @@ impl Subresource {
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
             Self::Status | Self::Scale | Self::Approval => &["get", "patch", "update"],
-            Self::Binding => &["create"],
+            Self::Binding | Self::Eviction => &["create"],
             Self::Log => &["get"],
             Self::Finalize => &["update"],
             Self::Proxy => &["get"],
@@ -209,6 +211,7 @@ impl Subresource {
         match self {
             Self::Scale => Some(("autoscaling", "v1", "Scale")),
             Self::Binding => Some(("", "v1", "Binding")),
+            Self::Eviction => Some(("policy", "v1", "Eviction")),
             Self::Proxy => Some(("", "v1", "NodeProxyOptions")),
             Self::Status | Self::Log | Self::Finalize | Self::Approval => None,
         }

@@ -142,7 +142,12 @@ pub static POD: Kind = Kind {
     short_names: &["po"],
     categories: &["all"],
     namespaced: true,
-    subresources: &[Subresource::Status, Subresource::Binding, Subresource::Log],
+    subresources: &[
+        Subresource::Status,
+        Subresource::Binding,
+        Subresource::Eviction,
+        Subresource::Log,
+    ],
     columns: &[
         NAME,
         text("Ready", 0, pod_ready, "Ready containers of all containers."),
