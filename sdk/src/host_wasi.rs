@@ -57,64 +57,60 @@ struct Entry {
 
 /// Waits until `pollable` is ready.
 async fn ready(pollable: Pollable) {
-    Wait::New(Some(pollable)).await;
+    let wait = Wait {
+        pollable: Some(pollable),
+        slot: None,
+    };
+    wait.await;
 }
 
-enum Wait {
-    New(Option<Pollable>),
-    At(usize),
-    Done,
+/// Holds the pollable until the first poll, then its place in the table until it is ready.
+struct Wait {
+    pollable: Option<Pollable>,
+    slot: Option<usize>,
 }
 
 impl Future for Wait {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let polled = WAITING.with_borrow_mut(|waiting| match &mut *self {
-            Wait::New(pollable) => {
-                let Some(pollable) = pollable.take() else {
-                    return Poll::Ready(());
-                };
+        WAITING.with_borrow_mut(|waiting| {
+            if let Some(pollable) = self.pollable.take() {
                 let entry = Some(Entry {
                     pollable,
                     waker: context.waker().clone(),
                     ready: false,
                 });
-                let slot = waiting
-                    .iter()
-                    .position(Option::is_none)
-                    .unwrap_or(waiting.len());
-                if slot == waiting.len() {
-                    waiting.push(entry);
-                } else {
-                    waiting[slot] = entry;
-                }
-                *self = Wait::At(slot);
-                Poll::Pending
+                let slot = waiting.iter().position(Option::is_none);
+                let slot = slot.unwrap_or_else(|| {
+                    waiting.push(None);
+                    waiting.len() - 1
+                });
+                waiting[slot] = entry;
+                self.slot = Some(slot);
+                return Poll::Pending;
             }
-            Wait::At(slot) => {
-                let Some(entry) = &mut waiting[*slot] else {
-                    return Poll::Ready(());
-                };
-                if entry.ready {
-                    return Poll::Ready(());
+            let Some(slot) = self.slot else {
+                return Poll::Ready(());
+            };
+            match &mut waiting[slot] {
+                Some(entry) if !entry.ready => {
+                    entry.waker.clone_from(context.waker());
+                    Poll::Pending
                 }
-                entry.waker.clone_from(context.waker());
-                Poll::Pending
+                place => {
+                    *place = None;
+                    self.slot = None;
+                    Poll::Ready(())
+                }
             }
-            Wait::Done => Poll::Ready(()),
-        });
-        if polled.is_ready() {
-            // Dropping the old state gives its slot back, which borrows the table again: not inside the borrow above.
-            *self = Wait::Done;
-        }
-        polled
+        })
     }
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        if let Wait::At(slot) = *self {
+        if let Some(slot) = self.slot {
             WAITING.with_borrow_mut(|waiting| waiting[slot] = None);
         }
     }
