@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use weft_controllers::write::{
-    CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, EVENTS, GATEWAYS, HTTP_ROUTES, LEASES, NAMESPACES,
-    NODES, PODS, Propagation, REPLICA_SETS, SERVICES,
+    CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, EVENTS, GATEWAYS, HTTP_ROUTES, NAMESPACES, NODES,
+    PODS, Propagation, REPLICA_SETS, SERVICES,
 };
 
 use crate::world::{World, deployment, node_object};
@@ -140,8 +140,8 @@ fn a_namespace_is_furnished_and_ends_pods_first() {
     create configmaps shop/kube-root-ca.crt
     delete pods shop/web
     delete configmaps shop/kube-root-ca.crt
-    delete serviceaccounts shop/default
     delete configmaps shop/mine
+    delete serviceaccounts shop/default
     patch namespaces/finalize shop {"spec":{"finalizers":[]}}
     "#);
 }
@@ -196,13 +196,7 @@ fn an_object_with_a_living_owner_only_loses_the_dead_one() {
 #[test]
 fn pods_of_a_silent_node_are_replaced_within_ten_seconds() {
     let mut world = World::new(5);
-    for node in ["n0", "n1", "n2"] {
-        world.create(NODES, node_object(node));
-        world.create(
-            LEASES,
-            json!({"metadata": {"name": node, "namespace": "kube-node-lease"}}),
-        );
-    }
+    world.create_nodes();
     world.create(DEPLOYMENTS, deployment("web", 6, "x:1"));
     world.settle();
     let on = |world: &World, node: &str| {
@@ -217,15 +211,7 @@ fn pods_of_a_silent_node_are_replaced_within_ten_seconds() {
     world.agents = false;
     let mut replaced_at = None;
     for second in 1..=12_i64 {
-        world.pass_time(1);
-        for node in ["n1", "n2"] {
-            world.patch(
-                LEASES,
-                node,
-                json!({"spec": {"renewTime": world.now.to_string()}}),
-            );
-        }
-        world.settle();
+        world.live(1, &["n1", "n2"]);
         if replaced_at.is_none() && on(&world, "n0") == 0 {
             replaced_at = Some(second);
         }

@@ -28,7 +28,7 @@ fn fences(seed: u64) -> (i64, serde_json::Value, serde_json::Value, i64, i64) {
 
 #[test]
 fn a_rolling_update_keeps_its_fences() {
-    for seed in seeds(150) {
+    for seed in seeds(100) {
         let (replicas, surge, unavailable, most, fewest) = fences(seed);
         let mut world = World::new(seed);
         let mut object = deployment("web", replicas, "x:1");
@@ -192,6 +192,7 @@ fn scaling_in_the_middle_is_shared_out_and_recreate_leaves_no_overlap() {
 #[test]
 fn a_rollout_that_hangs_says_so() {
     let mut world = World::new(3);
+    world.create_nodes();
     world.create(DEPLOYMENTS, deployment("web", 2, "x:1"));
     world.settle();
     world.agents = false;
@@ -202,8 +203,7 @@ fn a_rollout_that_hangs_says_so() {
         {"spec": {"containers": [{"name": "main", "image": "x:2"}]}}}}),
     );
     world.settle();
-    world.pass_time(62);
-    world.settle();
+    world.live(62, &["n0", "n1", "n2"]);
     let conditions = world.get(DEPLOYMENTS, "web")["status"]["conditions"].clone();
     let progressing = conditions
         .as_array()

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use weft_api::Object;
-use weft_controllers::write::{DEPLOYMENTS, NAMESPACES, NODES, PODS, Propagation, REPLICA_SETS};
+use weft_controllers::write::{
+    DEPLOYMENTS, LEASES, NAMESPACES, NODES, PODS, Propagation, REPLICA_SETS,
+};
 use weft_controllers::{CONTROLLERS, Change, Cluster, Context, Key, Resource, View, Write};
 
 /// 2026-01-01T00:00:00Z
@@ -66,6 +68,30 @@ impl World {
 
     pub fn pass_time(&mut self, seconds: i64) {
         self.now += jiff::SignedDuration::from_secs(seconds);
+    }
+
+    /// Three nodes with their leases.
+    pub fn create_nodes(&mut self) {
+        for node in ["n0", "n1", "n2"] {
+            self.create(NODES, node_object(node));
+            let lease = json!({"metadata": {"name": node, "namespace": "kube-node-lease"}});
+            self.create(LEASES, lease);
+        }
+    }
+
+    /// Second after second passes, in which these nodes renew their leases and no others.
+    pub fn live(&mut self, seconds: usize, nodes: &[&str]) {
+        for _ in 0..seconds {
+            self.pass_time(1);
+            for node in nodes {
+                self.patch(
+                    LEASES,
+                    node,
+                    json!({"spec": {"renewTime": self.now.to_string()}}),
+                );
+            }
+            self.settle();
+        }
     }
 
     pub fn get(&self, resource: Resource, name: &str) -> &Value {
@@ -234,6 +260,20 @@ impl World {
     /// As the API server would: preconditions, subresources, absence.
     fn carry_out(&mut self, write: Write) -> Result<Option<Change>, String> {
         self.story.push(render(&write));
+        let note = match &write {
+            Write::Create { note, .. } | Write::Patch { note, .. } | Write::Delete { note, .. } => {
+                note.clone()
+            }
+            Write::Event(_) => None,
+        };
+        let outcome = self.answer(write);
+        if let (Some(note), Ok(Some(_))) = (note, &outcome) {
+            self.story.push(render(&Write::Event(note)));
+        }
+        outcome
+    }
+
+    fn answer(&mut self, write: Write) -> Result<Option<Change>, String> {
         match write {
             Write::Event(_) => Ok(None),
             Write::Create {
