@@ -60,6 +60,8 @@ pub struct Server {
 const RAFT_THREADS: usize = 2;
 /// How long the API may finish requests when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon a part that ended by itself is noticed.
+const PARTS_POLL: Duration = Duration::from_millis(250);
 /// A join token is for the machines that are set up now.
 const JOIN_TOKEN_LIFETIME: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 
@@ -209,9 +211,17 @@ impl Server {
     }
 
     /// Comes when a part of the server ended by itself, which only a bug or a dying disk brings about.
-    pub async fn failed(&self) {
-        while !self.api.is_finished() && !self.control_loop.is_finished() {
-            tokio::time::sleep(Duration::from_millis(250)).await;
+    /// Whoever hears it stops the server: what is not stored must not be served.
+    pub async fn failed(&self) -> String {
+        let part_ended = async {
+            while !self.api.is_finished() && !self.control_loop.is_finished() {
+                tokio::time::sleep(PARTS_POLL).await;
+            }
+            "a part of the server ended".to_owned()
+        };
+        tokio::select! {
+            reason = self.store.failed() => reason,
+            reason = part_ended => reason,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::exit::Failure;
 use crate::server::{self, ServerConfig};
 use crate::{data_dir, shutdown};
 
@@ -44,9 +45,22 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         server.ca_file.display(),
         server.join_token_file.display()
     );
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = server.failed() => {}
+    let failed = tokio::select! {
+        () = stop.cancelled() => None,
+        reason = server.failed() => Some(reason),
+    };
+    let stopped = server.stop().await;
+    if let Some(reason) = failed {
+        return Err(broken(&reason).into());
     }
-    Ok(server.stop().await?)
+    Ok(stopped?)
+}
+
+/// The server cannot go on, and why.
+pub fn broken(reason: &str) -> Failure {
+    Failure::new(
+        "the server stopped itself",
+        reason,
+        "look at the disk and at the log above; no acknowledged write is lost",
+    )
 }

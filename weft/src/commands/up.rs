@@ -129,10 +129,17 @@ impl Cluster {
             Ok(()) => {
                 if !stop.is_cancelled() {
                     self.announce(server, started, output);
-                    stop.cancelled().await;
-                    tracing::info!("draining the nodes; a second Ctrl-C stops at once");
                 }
-                Ok(())
+                tokio::select! {
+                    () = stop.cancelled() => {
+                        tracing::info!("draining the nodes; a second Ctrl-C stops at once");
+                        Ok(())
+                    }
+                    reason = server.failed() => {
+                        stop.cancel();
+                        Err(super::server::broken(&reason))
+                    }
+                }
             }
             Err(failure) => {
                 stop.cancel();
