@@ -387,9 +387,9 @@ fn prelink(engine: &Engine, digest: Digest, component: Component) -> Result<Inne
         return Err(ArtifactError::NothingToRun);
     }
     let required = component.resources_required();
-    let initial_memory_bytes = required
-        .and_then(|required| required.max_initial_memory_size)
-        .unwrap_or(0);
+    // Counted in pages of 64 KiB; other sizes are switched off.
+    let initial_pages = required.and_then(|required| required.max_initial_memory_size);
+    let initial_memory_bytes = initial_pages.unwrap_or(0).saturating_mul(64 << 10);
     let pre = engine
         .linker()
         .instantiate_pre(&component)
@@ -445,7 +445,7 @@ fn link_error(error: &wasmtime::Error, imports: &[String]) -> ArtifactError {
             format!("it offers {}", names.join(", "))
         }
     };
-    if reason.contains("not found") {
+    if reason.contains("implementation is missing") {
         ArtifactError::MissingImport {
             import: import.clone(),
             offer,

@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::Poll;
 
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use wasmtime::component::Accessor;
 use wasmtime_wasi::I32Exit;
 
 use crate::artifact::Wasi;
 use crate::host::{HostState, new_store};
-use crate::instance::{after, explain, until};
+use crate::instance::{Life, after, explain, live, until};
 use crate::limits::Slice;
 use crate::workload::{Inner, Workload};
 
@@ -58,35 +60,53 @@ impl Exit {
 }
 
 impl Workload {
-    /// Runs the component to its end on the current task. Dropping the future ends the run.
+    /// Runs the component to its end, starting on the current thread's runtime. Dropping the future ends the run.
     pub async fn run(&self) -> Exit {
-        let workload = self.inner();
+        let workload = self.inner().clone();
         let Some(wasi) = workload.artifact().kind().command else {
             return Exit::NotRunnable;
         };
-        let refused = Arc::new(AtomicBool::new(false));
-        workload.counters().instances.fetch_add(1, Relaxed);
-        workload.counters().instances_started.fetch_add(1, Relaxed);
-        let _alive = Alive(workload);
-        let mut guest = pin!(guest(workload, wasi, refused.clone()));
-        let mut stopped = pin!(workload.stopping().cancelled());
-        let mut deadline = pin!(until(workload.limits().run_timeout.map(after)));
-        poll_fn(|cx| {
-            let polled = {
-                let _running = workload.engine().ticker().run();
-                let _slice = Slice::start(workload.cpu());
-                guest.as_mut().poll(cx)
-            };
-            if let Poll::Ready(result) = polled {
-                return Poll::Ready(exit(workload, result, refused.load(Relaxed)));
+        let (mut ended, end) = oneshot::channel();
+        let work = Box::pin({
+            let workload = workload.clone();
+            async move {
+                tokio::select! {
+                    biased;
+                    exit = run(&workload, wasi) => drop(ended.send(exit)),
+                    // Nobody waits for it any more.
+                    () = ended.closed() => {}
+                }
             }
-            if stopped.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Exit::Stopped);
-            }
-            deadline.as_mut().poll(cx).map(|()| Exit::Deadline)
-        })
-        .await
+        });
+        live(Life::new(workload, work, Handle::current()));
+        // The other end is gone only if the runtime is being shut down.
+        end.await.unwrap_or(Exit::Stopped)
     }
+}
+
+async fn run(workload: &Arc<Inner>, wasi: Wasi) -> Exit {
+    let refused = Arc::new(AtomicBool::new(false));
+    workload.counters().instances.fetch_add(1, Relaxed);
+    workload.counters().instances_started.fetch_add(1, Relaxed);
+    let _alive = Alive(workload);
+    let mut guest = pin!(guest(workload, wasi, refused.clone()));
+    let mut stopped = pin!(workload.stopping().cancelled());
+    let mut deadline = pin!(until(workload.limits().run_timeout.map(after)));
+    poll_fn(|cx| {
+        let polled = {
+            let _running = workload.engine().ticker().run();
+            let _slice = Slice::start(workload.cpu());
+            guest.as_mut().poll(cx)
+        };
+        if let Poll::Ready(result) = polled {
+            return Poll::Ready(exit(workload, result, refused.load(Relaxed)));
+        }
+        if stopped.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Exit::Stopped);
+        }
+        deadline.as_mut().poll(cx).map(|()| Exit::Deadline)
+    })
+    .await
 }
 
 struct Alive<'a>(&'a Inner);

@@ -45,6 +45,15 @@ impl Cores {
     /// # Errors
     /// When the operating system refuses a thread or an epoll instance.
     pub fn start(count: usize) -> io::Result<Cores> {
+        Cores::start_as(count, "core", true)
+    }
+
+    /// Threads like those of [`Cores::start`], on which [`Cores::current`] is none.
+    pub(crate) fn start_helpers(count: usize, name: &str) -> io::Result<Cores> {
+        Cores::start_as(count, name, false)
+    }
+
+    fn start_as(count: usize, name: &str, numbered: bool) -> io::Result<Cores> {
         let stop = CancellationToken::new();
         let stop_on_drop = stop.clone().drop_guard();
         let mut handles = Vec::new();
@@ -54,10 +63,10 @@ impl Cores {
             handles.push(runtime.handle().clone());
             let stopped = stop.clone();
             let thread = thread::Builder::new()
-                .name(format!("core-{core}"))
+                .name(format!("{name}-{core}"))
                 .stack_size(THREAD_STACK_BYTES)
                 .spawn(move || {
-                    CURRENT.set(Some(core));
+                    CURRENT.set(numbered.then_some(core));
                     // Moves the cost of the first trap handler set-up off the first request.
                     wasmtime::Engine::tls_eager_initialize();
                     runtime.block_on(stopped.cancelled());

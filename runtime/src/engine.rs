@@ -8,11 +8,12 @@
 //! artefacts fit every engine that this version of the crate builds on the same kind of machine ([`compiler_config`]).
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails};
 
@@ -66,6 +67,8 @@ struct Inner {
     linker: Linker<HostState>,
     ticker: Ticker,
     artifacts: Artifacts,
+    /// Threads for guests that compute for long; started when the first one does.
+    away: OnceLock<Option<Cores>>,
 }
 
 impl Engine {
@@ -77,8 +80,8 @@ impl Engine {
             // A Rust guest dirties well under a megabyte; more would only cost memory that nobody touches.
             memory_keep_resident_bytes: 1 << 20,
             table_keep_resident_bytes: 64 << 10,
-            // Short enough for a neighbour's p99, long enough that 500 wakes a second do not show in a profile.
-            epoch_tick: Duration::from_millis(2),
+            // Bounds what a neighbour waits for a guest that computes; only ticks while guests run.
+            epoch_tick: Duration::from_millis(1),
             pagemap_scan: None,
             component_bytes_max: 64 << 20,
             cache_dir: None,
@@ -118,6 +121,24 @@ impl Engine {
 
     pub(crate) fn ticker(&self) -> &Ticker {
         &self.inner.ticker
+    }
+
+    /// Where a guest of this core goes on when it computes for long, so that the kernel can share the processor between
+    /// it and its neighbours. None when the machine has no threads left.
+    pub(crate) fn away(&self) -> Option<&Handle> {
+        let threads = self.inner.away.get_or_init(|| {
+            let count = thread::available_parallelism().map_or(1, usize::from);
+            match Cores::start_helpers(count, "away") {
+                Ok(threads) => Some(threads),
+                Err(error) => {
+                    tracing::warn!(%error, "no threads for long computations; they stay with their callers");
+                    None
+                }
+            }
+        });
+        threads
+            .as_ref()
+            .map(|threads| threads.handle(Cores::current().unwrap_or(0)))
     }
 }
 
@@ -255,6 +276,7 @@ impl EngineBuilder {
                 linker,
                 ticker,
                 artifacts,
+                away: OnceLock::new(),
             }),
         })
     }

@@ -20,6 +20,7 @@ use futures::task::AtomicWaker;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, Sleep};
 use wasmtime::component::{Accessor, Func};
@@ -138,7 +139,76 @@ pub(crate) fn submit(workload: &Arc<Inner>, job: Job) {
 }
 
 fn start(workload: &Arc<Inner>, shard: Option<Arc<Shard>>, job: Job) {
-    tokio::spawn(run(workload.clone(), shard, job));
+    match Handle::try_current() {
+        Ok(home) => {
+            let work = Box::pin(run(workload.clone(), shard, job));
+            live(Life::new(workload.clone(), work, home));
+        }
+        // Only while the runtime of this thread is being taken down.
+        Err(_) => job.slot.answer(|| Err(CallError::Stopped)),
+    }
+}
+
+/// Interruptions in a row after which a guest computes elsewhere.
+const STREAK_BEFORE_LEAVING: u32 = 2;
+
+/// An instance and where it is polled: at home, on the core of its caller, or away while it computes for long. At home
+/// it would hold up every neighbour for a tick at a time; the kernel shares a processor between threads better.
+pub(crate) struct Life {
+    workload: Arc<Inner>,
+    work: Pin<Box<dyn Future<Output = ()> + Send>>,
+    home: Handle,
+    away: bool,
+}
+
+impl Life {
+    pub(crate) fn new(
+        workload: Arc<Inner>,
+        work: Pin<Box<dyn Future<Output = ()> + Send>>,
+        home: Handle,
+    ) -> Life {
+        Life {
+            workload,
+            work,
+            home,
+            away: false,
+        }
+    }
+}
+
+/// Starts `life` at home.
+pub(crate) fn live(life: Life) {
+    let home = life.home.clone();
+    live_at(life, &home);
+}
+
+fn live_at(life: Life, here: &Handle) {
+    let mut life = Some(life);
+    let mut streak = 0;
+    let stay = poll_fn(move |cx| {
+        let Some(lived) = &mut life else {
+            return Poll::Ready(()); // It goes on elsewhere.
+        };
+        if lived.work.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let preempted = Slice::last_was_preempted();
+        streak = if preempted { streak + 1 } else { 0 };
+        let next = match lived.away {
+            false if streak >= STREAK_BEFORE_LEAVING => lived.workload.engine().away().cloned(),
+            true if !preempted => Some(lived.home.clone()),
+            _ => None,
+        };
+        let Some(next) = next else {
+            return Poll::Pending;
+        };
+        if let Some(mut moved) = life.take() {
+            moved.away = !moved.away;
+            live_at(moved, &next);
+        }
+        Poll::Ready(())
+    });
+    drop(here.spawn(stay));
 }
 
 /// Counts an instance while it lives.
@@ -195,21 +265,34 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
             background: None,
         };
         poll_fn(|cx| {
-            let polled = {
-                let _running = workload.engine().ticker().run();
-                let _slice = Slice::start(workload.cpu());
-                work.as_mut().poll(cx)
-            };
-            if let Poll::Ready(result) = polled {
-                return Poll::Ready(
-                    result.map_err(|error| fault(&workload, &error, refused.load(Relaxed))),
-                );
+            loop {
+                let (polled, preempted) = {
+                    let _running = workload.engine().ticker().run();
+                    let _slice = Slice::start(workload.cpu());
+                    (work.as_mut().poll(cx), Slice::last_was_preempted())
+                };
+                if let Poll::Ready(result) = polled {
+                    return Poll::Ready(
+                        result.map_err(|error| fault(&workload, &error, refused.load(Relaxed))),
+                    );
+                }
+                let settled = !preempted && !shared.settled.swap(true, Relaxed);
+                if settled && workload.policy().concurrent_max() > 1 {
+                    // The inside now has room for another call, and may not have looked since.
+                    continue;
+                }
+                if stopped.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(CallError::Stopped));
+                }
+                let was_retiring = shared.retiring.load(Relaxed);
+                if let Poll::Ready(error) = watch.poll(cx) {
+                    return Poll::Ready(Err(error));
+                }
+                if was_retiring == shared.retiring.load(Relaxed) {
+                    return Poll::Pending;
+                }
+                // The inside has to stop taking calls.
             }
-            shared.settled.store(true, Relaxed);
-            if stopped.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(CallError::Stopped));
-            }
-            watch.poll(cx).map(Err)
         })
         .await
         // The store is dropped here.
@@ -251,7 +334,9 @@ pub(crate) fn explain(error: &wasmtime::Error) -> (String, String) {
         .downcast_ref::<WasmBacktrace>()
         .map(ToString::to_string)
         .unwrap_or_default();
-    (error.root_cause().to_string(), backtrace)
+    // The first line only says what follows.
+    let frames = backtrace.split_once('\n').map_or("", |(_, frames)| frames);
+    (error.root_cause().to_string(), frames.to_owned())
 }
 
 /// What the inside and the outside of an instance's task share.
@@ -292,8 +377,9 @@ impl Watch<'_> {
                 match call.slot.phase() {
                     Phase::Open => open = true,
                     Phase::Delivered => return !call.returned,
+                    Phase::Left if one_at_a_time => ended = true,
                     // With several calls in one instance, the guest sees that the stream is closed and goes on.
-                    Phase::Left => ended |= one_at_a_time,
+                    Phase::Left => return !call.returned,
                     Phase::Expired => expired = true,
                 }
                 true

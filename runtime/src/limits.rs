@@ -345,6 +345,8 @@ impl CpuAccount {
 thread_local! {
     /// When the guest that runs on this thread was last charged.
     static SLICE: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// The guest that ran last on this thread was made to yield, rather than having nothing to do.
+    static PREEMPTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A stretch of guest work on this thread: charged to its workload when dropped.
@@ -355,10 +357,21 @@ pub(crate) struct Slice<'a> {
 
 impl<'a> Slice<'a> {
     pub(crate) fn start(cpu: &'a CpuAccount) -> Slice<'a> {
+        PREEMPTED.set(false);
         Slice {
             cpu,
             outer: SLICE.replace(Some(Instant::now())),
         }
+    }
+
+    /// Whether the guest that ran last on this thread was interrupted, and has more to compute.
+    pub(crate) fn last_was_preempted() -> bool {
+        PREEMPTED.get()
+    }
+
+    /// For whoever interrupts the guest.
+    pub(crate) fn preempt() {
+        PREEMPTED.set(true);
     }
 
     /// Charges what the current slice used so far and says how much it was. For a guest in the middle of a slice.

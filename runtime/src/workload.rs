@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{Extensions, Request, Response, StatusCode, header};
+use http::{Extensions, Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
@@ -477,6 +477,7 @@ impl Workload {
         let deadline = context.deadline.map_or(ours, |theirs| theirs.min(ours));
         context.deadline = Some(deadline);
         inner.counters.requests.fetch_add(1, Relaxed);
+        let method = request.method().clone();
 
         let (slot, answer) = CallSlot::new(Arc::new(context));
         let mut caller = CallerGuard {
@@ -501,15 +502,20 @@ impl Workload {
         });
         match answered.await {
             Ok(Ok(response)) => {
+                let left = body_bytes(&method, &response);
+                if left == Some(0) {
+                    caller.phase = Phase::Delivered;
+                }
                 let idle = inner.limits.body_idle_timeout;
                 Ok(response.map(|body| {
-                    Delivery {
+                    let delivery = Delivery {
                         body,
                         caller,
+                        left,
                         idle,
                         timer: None,
-                    }
-                    .boxed_unsync()
+                    };
+                    delivery.boxed_unsync()
                 }))
             }
             Ok(Err(error)) => {
@@ -605,7 +611,7 @@ impl<'a> Queued<'a> {
         let joined = queued.fetch_update(Relaxed, Relaxed, |queued| {
             (queued < max as u64).then_some(queued + 1)
         });
-        joined.is_ok().then_some(Queued(queued))
+        joined.is_ok().then(|| Queued(queued))
     }
 }
 
@@ -631,6 +637,8 @@ impl Drop for CallerGuard {
 struct Delivery {
     body: Body,
     caller: CallerGuard,
+    /// Bytes still to come, when that is known: whoever reads them does not ask for an end.
+    left: Option<u64>,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -646,8 +654,10 @@ impl HttpBody for Delivery {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.timer = None;
-                // The last frame may carry the end with it: whoever knows the length does not ask again.
-                if frame.is_none() || self.body.is_end_stream() {
+                if let (Some(left), Some(Ok(frame))) = (&mut self.left, &frame) {
+                    *left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len) as u64);
+                }
+                if frame.is_none() || self.left == Some(0) || self.body.is_end_stream() {
                     self.caller.phase = Phase::Delivered;
                 }
                 Poll::Ready(frame)
@@ -673,6 +683,21 @@ impl HttpBody for Delivery {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+/// How long the body will be, as far as the head tells.
+fn body_bytes(method: &Method, response: &Response<Body>) -> Option<u64> {
+    let none = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
+    if *method == Method::HEAD || none.contains(&response.status()) {
+        return Some(0);
+    }
+    response
+        .headers()
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// Guests are told scheme and authority, so a request in origin form gets them from its `Host` header.

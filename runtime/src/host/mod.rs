@@ -157,6 +157,7 @@ pub(crate) fn new_store(workload: &Arc<Inner>, refused: Arc<AtomicBool>) -> Stor
         let cpu = store.data().workload.cpu();
         let used = Slice::checkpoint(cpu);
         if let Some(debt) = cpu.debt() {
+            Slice::preempt();
             return Ok(UpdateDeadline::YieldCustom(
                 1,
                 Box::pin(tokio::time::sleep(debt)),
@@ -165,6 +166,7 @@ pub(crate) fn new_store(workload: &Arc<Inner>, refused: Arc<AtomicBool>) -> Stor
         if used < SLICE_MIN {
             return Ok(UpdateDeadline::Continue(1));
         }
+        Slice::preempt();
         // Not `Yield`: that would put the guest first in tokio's queue again, and starve its neighbours.
         Ok(UpdateDeadline::YieldCustom(
             1,
