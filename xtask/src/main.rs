@@ -37,7 +37,7 @@ enum Command {
     Test(test::Args),
     /// Build the sample components into target/guests
     Guests(guests::Args),
-    /// Measure this machine: requests per second, and what a call through the mesh adds
+    /// Measure this machine: requests per second, and what a call through the mesh takes
     Bench(bench::Args),
     /// Derive the API server's schema table from published schemas
     Codegen {
