@@ -792,9 +792,9 @@ impl Pass<'_> {
             self.replace_condition("Progressing", "True", "ReplicaSetUpdated", message);
         }
         let condition = self.condition("Progressing")?;
-        match condition.reason.as_deref() {
-            Some("ProgressDeadlineExceeded" | "NewReplicaSetAvailable") => return None,
-            _ => {}
+        let reason = condition.reason.as_deref();
+        if let Some("ProgressDeadlineExceeded" | "NewReplicaSetAvailable") = reason {
+            return None;
         }
         let since = condition.last_update_time.as_ref()?.0;
         let due = plus_seconds(since, deadline);

@@ -296,7 +296,9 @@ impl World {
                 if uid.is_some_and(|uid| old["metadata"]["uid"] != *uid) {
                     return Err("uid".into());
                 }
-                if revision.is_some_and(|r| old["metadata"]["resourceVersion"] != r.to_string()) {
+                if revision.is_some_and(|r| {
+                    old["metadata"]["resourceVersion"].as_str() != Some(&r.to_string())
+                }) {
                     return Err("Conflict".into());
                 }
                 let has_status =
