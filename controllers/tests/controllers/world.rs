@@ -297,7 +297,7 @@ impl World {
                     return Err("uid".into());
                 }
                 if revision.is_some_and(|r| {
-                    old["metadata"]["resourceVersion"].as_str() != Some(&r.to_string())
+                    old["metadata"]["resourceVersion"].as_str() != Some(r.to_string().as_str())
                 }) {
                     return Err("Conflict".into());
                 }
