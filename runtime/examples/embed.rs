@@ -12,7 +12,7 @@ const COMPONENT: &str = r#"
   (import "wasi:cli/exit@0.2.0" (instance $exit (export "exit-with-code" (func (param "status-code" u8)))))
   (core module $memory (memory (export "memory") 1) (data (i32.const 16) "apple"))
   (core instance $memory (instantiate $memory))
-  (core func $price (canon lower (func $list "price") (memory $memory "memory")))
+  (core func $price (canon lower (func $list "price") (memory (core memory $memory "memory"))))
   (core func $exit (canon lower (func $exit "exit-with-code")))
   (core module $main
     (import "host" "price" (func $price (param i32 i32) (result i32)))

@@ -149,7 +149,10 @@ async fn accept(listener: std::net::TcpListener, workload: Workload) {
             let mut server = auto::Builder::new(TokioExecutor::new());
             server.http1().timer(TokioTimer::new()).pipeline_flush(true);
             server.http2().timer(TokioTimer::new());
-            let service = hyper::service::service_fn(|request| answer(&workload, request));
+            let service = hyper::service::service_fn(|request| {
+                let workload = workload.clone();
+                async move { answer(&workload, request).await }
+            });
             // A connection that breaks is the client's affair.
             let _ = server.serve_connection(TokioIo::new(stream), service).await;
         });

@@ -166,7 +166,7 @@ fn hostile_components_hurt_only_themselves() {
     apply(&pod("greedy", &format!("file:{}", greedy.display()), ""));
     apply(&pod("missing", "nowhere/at-all:1", ""));
     for (name, sentence) in [
-        ("text", "not a WebAssembly component"),
+        ("text", "not WebAssembly"),
         ("greedy", "evil:capability/everything"),
         ("missing", "nowhere/at-all"),
     ] {
@@ -203,9 +203,15 @@ fn hostile_components_hurt_only_themselves() {
 
     // What is outside the cluster is refused, and the guest can read why.
     let (status, body) = get("/call?url=http://example.com/").unwrap();
-    assert_eq!(status, 200, "{body}");
-    assert!(body.to_lowercase().contains("denied"), "{body}");
+    assert_eq!(status, 502, "the probe passes on what it read: {body}");
+    assert!(body.contains("HTTP-request-denied"), "{body}");
 }
 
 /// A component that imports what no host of ours offers.
-const GREEDY: &str = r#"(component (import "evil:capability/everything" (instance)))"#;
+const GREEDY: &str = r#"(component
+  (import "evil:capability/everything" (instance (export "take" (func))))
+  (core module $module (func (export "run") (result i32) i32.const 0))
+  (core instance $core (instantiate $module))
+  (func $run (result (result)) (canon lift (core func $core "run")))
+  (instance $exported (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.0" (instance $exported)))"#;

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use kube::core::DynamicObject;
 use serde_json::{Map, Value, json};
 use weft_api::Object;
@@ -81,13 +81,7 @@ async fn apply(
 ) -> kube::Result<&'static str> {
     let config = annotated(object);
     let Some(live) = api.get_opt(object.name()).await? else {
-        let params = PostParams {
-            dry_run,
-            field_manager: Some(FIELD_MANAGER.into()),
-        };
-        let fresh: DynamicObject =
-            serde_json::from_value(config).map_err(kube::Error::SerdeError)?;
-        api.create(&params, &fresh).await?;
+        create(api, &config, dry_run).await?;
         return Ok("created");
     };
     let last = live
@@ -117,6 +111,25 @@ async fn apply(
     } else {
         "configured"
     })
+}
+
+/// Creates the object, refusing fields that its kind does not have: the library's own create cannot ask for that.
+async fn create(
+    api: &kube::Api<DynamicObject>,
+    config: &Value,
+    dry_run: bool,
+) -> kube::Result<DynamicObject> {
+    let dry_run = if dry_run { "&dryRun=All" } else { "" };
+    let uri = format!(
+        "{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict{dry_run}",
+        api.resource_url()
+    );
+    let body = serde_json::to_vec(config).map_err(kube::Error::SerdeError)?;
+    let request = http::Request::post(uri)
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(body)
+        .map_err(kube::Error::HttpError)?;
+    api.clone().into_client().request(request).await
 }
 
 /// The configuration with itself in the annotation that the next apply compares with.

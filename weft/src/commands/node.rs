@@ -83,7 +83,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     let name = match args.name {
         Some(name) => name,
-        None => std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_lowercase(),
+        None => std::fs::read_to_string("/proc/sys/kernel/hostname")?
+            .trim()
+            .to_lowercase(),
     };
     weft_api::name::dns1123_subdomain(&name).map_err(|why| {
         Failure::new(
