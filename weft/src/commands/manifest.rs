@@ -151,17 +151,22 @@ impl Resources {
             kube::discovery::pinned_kind(client, &gvk)
                 .await
                 .map_err(|error| match error {
-                    kube::Error::Discovery(_) => Failure::new(
-                        what(),
-                        "the cluster serves no such kind",
-                        "correct apiVersion and kind; `kubectl api-resources` lists what is served",
-                    ),
+                    kube::Error::Discovery(_) => unknown(what()),
+                    kube::Error::Api(status) if status.code == 404 => unknown(what()),
                     error => api_failure(what(), &error),
                 })?;
         self.known
             .push((gvk, resource.clone(), capabilities.clone()));
         Ok((resource, capabilities))
     }
+}
+
+fn unknown(what: String) -> Failure {
+    Failure::new(
+        what,
+        "the cluster serves no such kind",
+        "correct apiVersion and kind; `kubectl api-resources` lists what is served",
+    )
 }
 
 /// The API of one resource in the namespace that the object, or else the command line, names.
