@@ -304,7 +304,24 @@ async fn refusals_have_kubernetes_words() {
             ("DELETE /api/v1/namespaces/default", Value::Null),
         ])
         .await;
-    insta::assert_snapshot!(told, @"");
+    insta::assert_snapshot!(told, @r#"
+    404 NotFound: pods "x" not found
+    404 NotFound: the server could not find the requested resource
+    404 NotFound: deployments.apps "web" not found
+    404 NotFound: namespaces "nowhere" not found
+    422 Invalid: Pod "Bad_Name" is invalid: metadata.name: Invalid value: "Bad_Name": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+    422 Invalid: Pod "p" is invalid: spec.containers: Required value
+    422 Invalid: Pod "two" is invalid: spec.containers[1].name: Duplicate value: "c"
+    400 BadRequest: the object provided is apps/v1, Kind=Deployment, but this URL takes v1, Kind=Pod
+    422 Invalid: Deployment.apps "web" is invalid: spec.replicas: Invalid value: -1: must be greater than or equal to 0
+    422 Invalid: Deployment.apps "web" is invalid: spec.template.metadata.labels: Invalid value: {"app":"other"}: `selector` does not match template `labels`
+    400 BadRequest: Deployment in version "v1" cannot be handled as a Deployment: json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32
+    400 BadRequest: Deployment in version "v1" cannot be handled as a Deployment: strict decoding error: unknown field "spec.replcas"
+    400 BadRequest: field label not supported: spec.colour
+    504 Timeout: Timeout: Too large resource version: 99999999, current: 5
+    405 MethodNotAllowed: the server does not allow this method on the requested resource
+    403 Forbidden: namespaces "default" is forbidden: this namespace may not be deleted
+    "#);
 }
 
 #[tokio::test]
@@ -348,7 +365,12 @@ async fn a_pod_lives_and_dies() {
     lines.push(world.ask(&put, stale).await.line());
     let test = json!([{"op": "test", "path": "/metadata/labels/v", "value": "9"}]);
     lines.push(world.patch(&one, "json-patch", test).await.line());
-    lines.push(world.patch(&one, "apply-patch", json!({})).await.line());
+    let apply = world.request(
+        &format!("PATCH {one}"),
+        &[(header::CONTENT_TYPE, "application/apply-patch+yaml")],
+        "{}",
+    );
+    lines.push(world.send(apply).await.line());
 
     let binding = json!({"target": {"kind": "Node", "name": "n1"}});
     let bind = format!("POST {one}/binding");
@@ -368,7 +390,9 @@ async fn a_pod_lives_and_dies() {
     let marked = world.ask(&format!("DELETE {one}"), Value::Null).await;
     assert_eq!(marked.body["metadata"]["deletionGracePeriodSeconds"], 30);
     let wrong_uid = json!({"preconditions": {"uid": "other"}});
-    lines.push(world.ask(&format!("DELETE {one}"), wrong_uid).await.line());
+    let refused = world.ask(&format!("DELETE {one}"), wrong_uid).await.line();
+    let uid = created.body["metadata"]["uid"].as_str().unwrap();
+    lines.push(refused.replace(uid, "UID"));
     let sooner = world
         .ask(&format!("DELETE {one}?gracePeriodSeconds=5"), Value::Null)
         .await;
@@ -384,7 +408,19 @@ async fn a_pod_lives_and_dies() {
             .line(),
     );
     lines.push(world.get(&one).await.line());
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    409 AlreadyExists: pods "p" already exists
+    422 Invalid: Pod "p" is invalid: spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`, `spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, `spec.tolerations` (only additions to existing tolerations), `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)
+    200 Pod p
+    409 Conflict: Operation cannot be fulfilled on pods "p": the object has been modified; please apply your changes to the latest version and try again
+    422 Invalid: the server rejected our request due to an error in our request
+    415 UnsupportedMediaType: server-side apply is not served yet: apply without --server-side
+    201 Success
+    409 Conflict: Operation cannot be fulfilled on pods/binding "p": pod p is already assigned to node "n1"
+    409 Conflict: Operation cannot be fulfilled on pods "p": Precondition failed: UID in precondition: other, UID in object meta: UID
+    200 Pod p
+    404 NotFound: pods "p" not found
+    "#);
 }
 
 #[tokio::test]
@@ -437,7 +473,14 @@ async fn generation_counts_desired_state_only() {
     );
     let selector = json!({"spec": {"selector": {"matchLabels": {"app": "x"}}}});
     assert_eq!(world.patch(&one, "merge-patch", selector).await.status, 422);
-    insta::assert_snapshot!(told.join("\n"), @"");
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    status: 200 generation 1 replicas 1
+    label: 200 generation 1 replicas 1
+    spec: 200 generation 2 replicas 2
+    scale: 200 generation null replicas 5
+    after: 200 generation 3 replicas 5
+    image: 200 generation 4 replicas 5
+    "#);
 }
 
 #[tokio::test]
@@ -477,7 +520,12 @@ async fn watches_tell_each_change_once_through_their_selection() {
         format!("from: {}", from.told(3).await),
         format!("b: {}", with_end.told(4).await),
     ];
-    insta::assert_snapshot!(told.join("\n"), @"");
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    all: ADDED a 1, ADDED b 2, MODIFIED a 3, MODIFIED b 1, DELETED b 1
+    v=1: ADDED a 1, DELETED a 1, ADDED b 1, DELETED b 1
+    from: MODIFIED a 3, MODIFIED b 1, DELETED b 1
+    b: ADDED b 2, BOOKMARK -, MODIFIED b 1, DELETED b 1
+    "#);
 
     let malformed = world
         .get(&format!("{MAPS}?watch=true&sendInitialEvents=true"))
@@ -561,7 +609,12 @@ async fn tables_are_what_kubectl_prints() {
         }
         told.push(table.line());
     }
-    insta::assert_snapshot!(told.join("\n"), @"");
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    200 ["p","0/1","Pending","0","AGE","<none>","<none>","<none>","<none>"]
+    200 ["web","0/3","0","0","AGE","c","vote/web:1","app=web"]
+    200 ["web","ClusterIP","10.43.9.9","<none>","80/TCP","AGE","app=web"]
+    200 ["default","Active","AGE"]
+    "#);
 
     let request = world.request(
         &format!("GET {PODS}?watch=true"),
@@ -686,7 +739,18 @@ async fn namespaces_end_through_their_finalizer_and_objects_through_theirs() {
             .line(),
     );
     told.push(world.get("/api/v1/namespaces/team").await.line());
-    insta::assert_snapshot!(told.join("\n"), @"");
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    201 Namespace team
+    201 ConfigMap held
+    200 Namespace team
+    403 Forbidden: configmaps "late" is forbidden: unable to create new content in namespace team because it is being terminated
+    200 ConfigMap held
+    422 Invalid: ConfigMap "held" is invalid: metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers ["weft.dev/more"]
+    200 ConfigMap held
+    404 NotFound: configmaps "held" not found
+    200 Namespace team
+    404 NotFound: namespaces "team" not found
+    "#);
 
     let foreground = json!({"propagationPolicy": "Foreground"});
     world
@@ -902,4 +966,7 @@ async fn callers_learn_who_they_are_and_strangers_little() {
         told.push(world.send(request).await.status.to_string());
     }
     assert_eq!(told.join(" "), "200 403 401");
+    let posing = header::HeaderName::from_static("impersonate-user");
+    let request = world.request(&format!("GET {PODS}"), &[(posing, "bob")], "");
+    assert_eq!(world.send(request).await.status, 400);
 }
