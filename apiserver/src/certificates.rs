@@ -508,7 +508,11 @@ mod tests {
                 ),
                 "",
             ),
-            (&node(), csr(WORKLOAD, BOTH, &[], &[web.clone()], keep), ""),
+            (
+                &node(),
+                csr(WORKLOAD, BOTH, &[], std::slice::from_ref(&web), keep),
+                "",
+            ),
             (
                 &node(),
                 csr(
@@ -552,7 +556,13 @@ mod tests {
             ),
             (
                 &joining,
-                csr(NODE_SERVING, SERVING, &node_a, &[local.clone()], keep),
+                csr(
+                    NODE_SERVING,
+                    SERVING,
+                    &node_a,
+                    std::slice::from_ref(&local),
+                    keep,
+                ),
                 "only the node itself may ask for its serving certificate",
             ),
             (
@@ -578,7 +588,13 @@ mod tests {
             ),
             (
                 &node(),
-                csr(NODE_SERVING, SERVING, &node_a, &[web.clone()], keep),
+                csr(
+                    NODE_SERVING,
+                    SERVING,
+                    &node_a,
+                    std::slice::from_ref(&web),
+                    keep,
+                ),
                 "it may only have addresses and DNS names",
             ),
             (
@@ -588,7 +604,7 @@ mod tests {
             ),
             (
                 &node(),
-                csr(WORKLOAD, BOTH, &node_a, &[web.clone()], keep),
+                csr(WORKLOAD, BOTH, &node_a, std::slice::from_ref(&web), keep),
                 "a workload's subject is empty; its identity is the URI",
             ),
             (
@@ -631,7 +647,7 @@ mod tests {
             ),
             (
                 &joining,
-                csr(WORKLOAD, BOTH, &[], &[web.clone()], keep),
+                csr(WORKLOAD, BOTH, &[], std::slice::from_ref(&web), keep),
                 "only nodes may ask for workload identities",
             ),
             (
