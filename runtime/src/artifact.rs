@@ -261,7 +261,7 @@ impl Artifacts {
         if let Some(inner) = loaded.upgrade() {
             return Ok(Some(Artifact { inner }));
         }
-        let component = match (self.from_cache(engine, digest).await, bytes) {
+        let component = match (self.read_cache(engine, digest).await, bytes) {
             (Some(component), _) => component,
             (None, Some(bytes)) => self.compile(engine, digest, bytes).await?,
             (None, None) => return Ok(None),
@@ -283,7 +283,7 @@ impl Artifacts {
         known.entry(digest).or_default().clone()
     }
 
-    async fn from_cache(&self, engine: &Engine, digest: Digest) -> Option<Component> {
+    async fn read_cache(&self, engine: &Engine, digest: Digest) -> Option<Component> {
         let cache = self.cache.clone()?;
         let engine = engine.clone();
         let found = tokio::task::spawn_blocking(move || cache.get(engine.wasm(), digest)).await;

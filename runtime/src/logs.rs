@@ -15,9 +15,11 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 /// How much a guest may write in one call; wasmtime's own allowance since 48.0.8.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
+type Write = dyn Fn(&[u8]) + Send + Sync;
+
 /// Receives what a guest writes. Cheap to clone.
 #[derive(Clone)]
-pub struct LogSink(Arc<dyn Fn(&[u8]) + Send + Sync>);
+pub struct LogSink(Arc<Write>);
 
 impl LogSink {
     /// Calls `write` for each chunk, on the thread of the guest. It must not block.

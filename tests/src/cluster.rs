@@ -64,6 +64,14 @@ impl Cluster {
     /// # Errors
     /// What the binary printed when it did not become ready.
     pub fn start(nodes: u16) -> anyhow::Result<Self> {
+        Self::start_with(nodes, &[])
+    }
+
+    /// As [`Cluster::start`], with further arguments for `weft up`.
+    ///
+    /// # Errors
+    /// What the binary printed when it did not become ready.
+    pub fn start_with(nodes: u16, arguments: &[&str]) -> anyhow::Result<Self> {
         // A test that failed while it had its turn is over all the same.
         let turn = TURN
             .lock()
@@ -81,6 +89,7 @@ impl Cluster {
                 "--nodes",
             ])
             .arg(nodes.to_string())
+            .args(arguments)
             .arg("--data-dir")
             .arg(dir.path().join("data"))
             .stdout(Stdio::piped())

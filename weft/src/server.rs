@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use weft_api::Object;
+use weft_apiserver::authn::StaticToken;
 use weft_apiserver::ca::Authority;
 use weft_apiserver::caller::Caller;
 use weft_apiserver::kinds;
@@ -38,6 +39,8 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// Where the API listens; port 0 picks a free one.
     pub address: SocketAddr,
+    /// Bearer tokens in Kubernetes' form: `token,user,uid,"group1,group2"` a line.
+    pub token_auth_file: Option<PathBuf>,
 }
 
 /// A running server. [`Server::stop`] ends it in order.
@@ -118,6 +121,7 @@ async fn assemble(
     store: Store,
 ) -> Result<Server, Failure> {
     let dir = &config.data_dir;
+    let tokens = static_tokens(config.token_auth_file.as_deref())?;
     let pki = dir.join("pki");
     let authority = Authority::open_or_create(&pki, CLUSTER_DOMAIN).map_err(|error| {
         Failure::new(
@@ -140,7 +144,7 @@ async fn assemble(
         authority: authority.clone(),
         names: vec![address.ip().to_string()],
         registry_dir: dir.join("registry"),
-        tokens: Vec::new(),
+        tokens,
     })
     .map_err(|error| {
         Failure::new(
@@ -195,6 +199,23 @@ async fn assemble(
         })?;
     }
     Ok(server)
+}
+
+fn static_tokens(path: Option<&Path>) -> Result<Vec<StaticToken>, Failure> {
+    let Some(path) = path else {
+        return Ok(Vec::new());
+    };
+    let failure = |why: String| {
+        let what = format!("cannot use the token file {}", path.display());
+        Failure::new(
+            what,
+            why,
+            "write a line `token,user,uid,\"group1,group2\"` for each token",
+        )
+        .usage()
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
+    StaticToken::parse_file(&text).map_err(|error| failure(error.to_string()))
 }
 
 impl Server {

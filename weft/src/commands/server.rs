@@ -18,6 +18,9 @@ pub struct Args {
     /// Port of the API; 0 picks a free one
     #[arg(long, default_value_t = 6443, value_name = "PORT")]
     api_port: u16,
+    /// Bearer tokens, a line each: token,user,uid,"group1,group2"
+    #[arg(long, value_name = "FILE")]
+    token_auth_file: Option<PathBuf>,
     /// Write the log as JSON
     #[arg(long)]
     pub log_json: bool,
@@ -31,6 +34,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let server = server::start(ServerConfig {
         data_dir: dir,
         address: SocketAddr::new(args.address, args.api_port),
+        token_auth_file: args.token_auth_file.clone(),
     })
     .await?;
     println!("weft server is ready.");

@@ -37,6 +37,9 @@ pub struct Args {
     /// Port of the gateway, shared by all nodes; 0 picks a free one
     #[arg(long, default_value_t = 8080, value_name = "PORT")]
     gateway_port: u16,
+    /// Bearer tokens, a line each: token,user,uid,"group1,group2"
+    #[arg(long, value_name = "FILE")]
+    token_auth_file: Option<PathBuf>,
     /// Threads for guests on each node [default: one a core]
     #[arg(long, value_name = "N")]
     cores: Option<usize>,
@@ -73,6 +76,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let server = server::start(ServerConfig {
         data_dir: dir.clone(),
         address: SocketAddr::new(args.address, args.api_port),
+        token_auth_file: args.token_auth_file.clone(),
     })
     .await?;
     let cluster = Cluster {
