@@ -163,5 +163,7 @@ fn follow(cluster: &Cluster, kubectl: &Path, pod: &str) -> anyhow::Result<()> {
     process.kill()?;
     process.wait()?;
     assert_eq!(lines.len(), 5, "the bot goes on voting: {lines:?}");
+    let ours = success(cluster.weft(&["logs", "-n", "vote", "deployment/bot", "--tail", "1"])?)?;
+    assert!(ours.contains("vote "), "{ours}");
     Ok(())
 }
