@@ -125,6 +125,11 @@ impl FromStr for ImageReference {
             }
             _ => (None, rest),
         };
+        if host.as_deref().is_some_and(|host| !is_host(host)) {
+            return Err(fail(
+                "a registry is a host name or address, and may have a port",
+            ));
+        }
         let (repository, tag) = match path.rsplit_once(':') {
             Some((repository, tag)) if is_tag(tag) => (repository, Some(tag.to_owned())),
             Some(_) => {
@@ -146,6 +151,16 @@ impl FromStr for ImageReference {
             digest,
         }))
     }
+}
+
+/// A host name or IPv4 address, with or without a port.
+fn is_host(text: &str) -> bool {
+    let (name, port) = match text.split_once(':') {
+        Some((name, port)) => (name, Some(port)),
+        None => (text, None),
+    };
+    crate::name::dns1123_subdomain(&name.to_ascii_lowercase()).is_ok()
+        && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
 /// `sha256:` and 64 lower-case hex digits.
@@ -212,6 +227,8 @@ mod tests {
             "web@sha256:12",
             "file:rel",
             "../x",
+            "host:port/x",
+            ".a.b/x",
             "a/..",
             "-a",
         ] {

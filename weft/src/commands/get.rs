@@ -396,7 +396,7 @@ mod tests {
         };
         assert_eq!(
             render(std::slice::from_ref(&table), &narrow),
-            "NAME          RESTARTS\npod/web       0\npod/a\u{fffd}[31m   12\n"
+            "NAME         RESTARTS\npod/web      0\npod/a\u{fffd}[31m   12\n"
         );
         let wide = Columns {
             namespace: true,
