@@ -377,7 +377,8 @@ impl Watch<'_> {
                 match call.slot.phase() {
                     Phase::Open => open = true,
                     Phase::Delivered => return !call.returned,
-                    Phase::Left if one_at_a_time => ended = true,
+                    // A caller that turns away after the guest has returned takes nothing from the call that may run by now.
+                    Phase::Left if one_at_a_time && !call.returned => ended = true,
                     // With several calls in one instance, the guest sees that the stream is closed and goes on.
                     Phase::Left => return !call.returned,
                     Phase::Expired => expired = true,
