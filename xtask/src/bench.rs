@@ -79,14 +79,17 @@ const CALL: Effort = Effort {
 /// Connections of the throughput cases: enough to keep two to eight cores busy.
 const CONNECTIONS: &str = "32";
 const NAMESPACE: &str = "bench";
-/// What `wasmtime serve` needs to be comparable to weft's own settings: pooling, pages kept, instances reused or not.
-const WASMTIME_TUNED: [&str; 6] = [
+/// What `wasmtime serve` needs to be comparable to weft's own settings: pooling, pages kept, dirty pages found by the
+/// kernel; instances reused or not.
+const WASMTIME_TUNED: [&str; 8] = [
     "-O",
     "pooling-allocator=y",
     "-O",
     "pooling-memory-keep-resident=1048576",
     "-O",
     "pooling-table-keep-resident=65536",
+    "-O",
+    "pooling-pagemap-scan=y",
 ];
 const WASMTIME_REUSE: [&str; 2] = ["--max-instance-reuse-count", "1000000"];
 /// How long `wasmtime serve` may take to listen: it compiles first.
