@@ -358,7 +358,8 @@ impl Wasmtime {
         // Free now; nobody else on this machine is after it in the next milliseconds.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let process = Command::new("wasmtime")
-            .arg("serve")
+            // The component reads its environment, as Rust's standard library does at start.
+            .args(["serve", "-S", "cli"])
             .args(arguments)
             .args(["--addr", &format!("127.0.0.1:{port}")])
             .arg(guests::path("hello"))
