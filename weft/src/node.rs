@@ -27,8 +27,8 @@ use weft_agent::{Agent, AgentError};
 use weft_mesh::Mesh;
 use weft_runtime::{BuildError, CompilerCommand, Cores, Engine};
 
-/// Trust domain of the cluster's identities, and its DNS domain.
-pub const CLUSTER_DOMAIN: &str = "cluster.local";
+use crate::server::CLUSTER_DOMAIN;
+
 /// Connections the kernel holds for a listener until they are accepted.
 const BACKLOG: i32 = 1024;
 /// What cores may take to finish once listeners and pods have stopped; only connections that idle are left by then.
