@@ -17,7 +17,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -153,6 +153,8 @@ impl Drop for InFlight {
 pub(crate) struct Delivered {
     pub(crate) response: Response<Body>,
     pub(crate) in_flight: InFlight,
+    /// From the request's arrival at the workload to the head of its response: what is not the mesh's doing.
+    pub(crate) worked: Duration,
 }
 
 /// Checks the call and lets the workload answer it.
@@ -188,13 +190,16 @@ pub(crate) async fn deliver(
     request.extensions_mut().insert(context);
 
     let mut service = to.service.clone();
+    let handed_over = Instant::now();
     poll_fn(|context| service.poll_ready(context)).await?;
     let mut response = service.call(request).await?;
+    let worked = handed_over.elapsed();
 
     headers::strip_hop_by_hop(response.headers_mut());
     headers::strip_weft(response.headers_mut());
     Ok(Delivered {
         response,
         in_flight,
+        worked,
     })
 }

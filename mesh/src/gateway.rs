@@ -15,7 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderMap, HeaderValue, Request, Response, uri::Scheme};
@@ -161,6 +161,7 @@ async fn call(
     client: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, CallError> {
+    let started = Instant::now();
     let table = inner.table.load_full();
     let mut request = request.map(|body| Body::new(body.map_err(Into::into)));
     outbound::absolute(&mut request, Some(Scheme::HTTP))?;
@@ -192,12 +193,21 @@ async fn call(
     let deadline = inner
         .gateway
         .request_timeout
-        .and_then(|timeout| std::time::Instant::now().checked_add(timeout));
+        .and_then(|timeout| started.checked_add(timeout));
     let context = CallContext {
         deadline,
         ..CallContext::default()
     };
-    outbound::send(inner, &inner.gateway_caller, &table, way, request, context).await
+    outbound::send(
+        inner,
+        &inner.gateway_caller,
+        &table,
+        way,
+        request,
+        context,
+        started,
+    )
+    .await
 }
 
 /// Says where the request came from. What the client claimed is replaced: it is the first hop we know of.

@@ -17,6 +17,8 @@ pub(crate) const DEPTH: HeaderName = HeaderName::from_static("x-weft-depth");
 pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("x-weft-attempt");
 /// On a response: the mesh of the peer answered, not the workload; the value names the reason.
 pub(crate) const ERROR: HeaderName = HeaderName::from_static("x-weft-error");
+/// On a response: nanoseconds from handing the request to the workload until it gave the response's head.
+pub(crate) const WORKED: HeaderName = HeaderName::from_static("x-weft-worked-ns");
 
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");

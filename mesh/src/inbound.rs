@@ -270,7 +270,12 @@ impl Session {
                     in_flight: Some(delivered.in_flight),
                     ..Holds::default()
                 };
-                measure::finish(delivered.response, charge, holds)
+                let mut response = measure::finish(delivered.response, charge, holds);
+                let worked = u64::try_from(delivered.worked.as_nanos()).unwrap_or(u64::MAX);
+                response
+                    .headers_mut()
+                    .insert(headers::WORKED, HeaderValue::from(worked));
+                response
             }
             Err(error) => {
                 let refusal = refusal(&error);
@@ -367,6 +372,12 @@ fn context(lines: &HeaderMap, peer: Arc<Peer>, now: Instant) -> CallContext {
         depth: small(number(headers::DEPTH)),
         attempt: small(number(headers::ATTEMPT)),
     }
+}
+
+/// What the peer says its workload took; none from a peer that does not say.
+pub(crate) fn worked(lines: &HeaderMap) -> Option<Duration> {
+    let nanos = lines.get(headers::WORKED)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_nanos(nanos))
 }
 
 fn small(number: Option<u64>) -> u32 {

@@ -369,21 +369,24 @@ impl Builder {
     #[must_use]
     pub fn build(self) -> Mesh {
         let identities = Arc::new(Identities::new(self.trust_domain.clone()));
-        let gateway_caller = outbound::Caller::new(CallerInfo {
-            identity: SpiffeId {
-                trust_domain: self.trust_domain.clone(),
-                namespace: "weft-system".to_owned(),
-                service_account: "gateway".to_owned(),
+        let gateway_caller = outbound::Caller::new(
+            CallerInfo {
+                identity: SpiffeId {
+                    trust_domain: self.trust_domain.clone(),
+                    namespace: "weft-system".to_owned(),
+                    service_account: "gateway".to_owned(),
+                },
+                workload: WorkloadInfo {
+                    name: "gateway".to_owned(),
+                    namespace: "weft-system".to_owned(),
+                    app: "gateway".to_owned(),
+                    version: String::new(),
+                    canonical_service: "gateway".to_owned(),
+                    canonical_revision: "latest".to_owned(),
+                },
             },
-            workload: WorkloadInfo {
-                name: "gateway".to_owned(),
-                namespace: "weft-system".to_owned(),
-                app: "gateway".to_owned(),
-                version: String::new(),
-                canonical_service: "gateway".to_owned(),
-                canonical_revision: "latest".to_owned(),
-            },
-        });
+            metrics::Origin::Gateway,
+        );
         Mesh {
             inner: Arc::new(Inner {
                 table: ArcSwap::from_pointee(Table::builder(&self.node, 0).build()),

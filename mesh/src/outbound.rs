@@ -34,9 +34,9 @@ use weft_api::identity::SpiffeId;
 use crate::{
     Body, CallContext, CallError, CallerInfo, DeliverError, Inner, Mesh, Peer, TraceContext,
     Transport, TransportError, WorkloadInfo, balance, deliver, empty_body, headers,
-    inbound::source_line,
+    inbound::{source_line, worked},
     measure::{self, Charge, Holds, RequestBytes},
-    metrics::{Edge, EdgeKey, Reporter},
+    metrics::{Edge, EdgeKey, Origin, Reporter},
     replay, resolve,
     resolve::Target,
     retry::{self, Failure, Verdict},
@@ -58,7 +58,7 @@ impl Outbound {
     pub(crate) fn new(mesh: Mesh, caller: CallerInfo) -> Self {
         Self {
             mesh,
-            caller: Arc::new(Caller::new(caller)),
+            caller: Arc::new(Caller::new(caller, Origin::Workload)),
         }
     }
 
@@ -68,6 +68,7 @@ impl Outbound {
     /// When no workload answered; see [`CallError`]. What the Gateway API answers for a route (404, 500) comes as a
     /// response, so that manifests behave as elsewhere.
     pub async fn call(&self, mut request: Request<Body>) -> Result<Response<Body>, CallError> {
+        let started = Instant::now();
         let inner = &self.mesh.inner;
         let table = inner.table.load_full();
         let context = request
@@ -82,7 +83,7 @@ impl Outbound {
             Ok(way) => way,
             Err(error) => return answered(error),
         };
-        let sent = send(inner, &self.caller, &table, way, request, context).await;
+        let sent = send(inner, &self.caller, &table, way, request, context, started).await;
         sent.or_else(answered)
     }
 
@@ -151,6 +152,7 @@ pub(crate) struct Caller {
     identity: SpiffeId,
     pub(crate) spiffe_id: Arc<str>,
     pub(crate) workload: Arc<WorkloadInfo>,
+    origin: Origin,
     /// As a callee of this node sees it.
     peer: Arc<Peer>,
     /// For the wire.
@@ -174,7 +176,7 @@ struct CachedEdges {
 }
 
 impl Caller {
-    pub(crate) fn new(info: CallerInfo) -> Self {
+    pub(crate) fn new(info: CallerInfo, origin: Origin) -> Self {
         let spiffe_id: Arc<str> = info.identity.to_string().into();
         Self {
             peer: Arc::new(Peer {
@@ -187,6 +189,7 @@ impl Caller {
             identity: info.identity,
             spiffe_id,
             workload: Arc::new(info.workload),
+            origin,
             edges: ArcSwap::default(),
         }
     }
@@ -315,7 +318,7 @@ impl Drop for Pending {
     }
 }
 
-/// Carries out a call whose way is decided. Boxed, because everything that awaits it would otherwise carry its size.
+/// Carries out a call that came in at `started` and whose way is decided. Boxed, because everything that awaits it would otherwise carry its size.
 pub(crate) fn send(
     inner: &Arc<Inner>,
     caller: &Arc<Caller>,
@@ -323,6 +326,7 @@ pub(crate) fn send(
     way: CallWay<'_>,
     mut request: Request<Body>,
     context: CallContext,
+    started: Instant,
 ) -> Calling {
     match prepare(table, way, &mut request) {
         Ok(Prepared::Call(destination, rule)) => Box::pin(carry_out(
@@ -333,6 +337,7 @@ pub(crate) fn send(
             rule,
             request,
             context,
+            started,
         )),
         Ok(Prepared::Answer(response)) => Box::pin(std::future::ready(Ok(response))),
         Err(error) => Box::pin(std::future::ready(Err(error))),
@@ -405,8 +410,8 @@ async fn carry_out(
     chosen: Option<Chosen>,
     mut request: Request<Body>,
     context: CallContext,
+    started: Instant,
 ) -> Result<Response<Body>, CallError> {
-    let started = Instant::now();
     let rule = chosen.as_ref().map(|chosen| &*chosen.rule);
     // The guest may have joined the trace itself; otherwise its call continues the call it serves.
     let parent = TraceContext::from_headers(request.headers()).or(context.trace);
@@ -522,8 +527,9 @@ struct Call {
     body: replay::Source,
 }
 
-/// A response head, with what keeps the call in flight while the body is read.
-type Answer = (Response<Body>, Holds);
+/// A response head, with what keeps the call in flight while the body is read, and how long the workload took for the
+/// head where that is known.
+type Answer = (Response<Body>, Holds, Option<Duration>);
 
 impl Call {
     /// Tries endpoints until one answers or `retry.rs` says no. The error names the edges of the last try.
@@ -550,7 +556,7 @@ impl Call {
                 .attempt(&endpoint, &labels, attempt, &mut head, has_choice)
                 .await;
             let failure = match outcome {
-                Ok((response, holds)) => {
+                Ok((response, holds, _)) => {
                     let charge = self.charge(edges, Some(&endpoint));
                     return Ok(measure::finish(response, charge, holds));
                 }
@@ -647,7 +653,15 @@ impl Call {
         let now = Instant::now();
         let latency = now.saturating_duration_since(since);
         match outcome {
-            Ok((response, mut holds)) => {
+            Ok((response, mut holds, worked)) => {
+                if let Some(worked) = worked {
+                    let whole = now.saturating_duration_since(self.started);
+                    self.inner.metrics.added(
+                        self.caller.origin,
+                        endpoint.way.transport(),
+                        whole.saturating_sub(worked),
+                    );
+                }
                 let refuses = matches!(
                     response.status(),
                     StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
@@ -655,7 +669,7 @@ impl Call {
                 pending.record(if refuses { balance::PENALTY } else { latency }, now);
                 endpoint.load().reinstate();
                 holds.pending = Some(pending);
-                Ok((response, holds))
+                Ok((response, holds, worked))
             }
             Err(failure) => {
                 pending.record(latency.max(balance::PENALTY), now);
@@ -716,7 +730,7 @@ impl Call {
             in_flight: Some(delivered.in_flight),
             ..Holds::default()
         };
-        Ok((delivered.response, holds))
+        Ok((delivered.response, holds, Some(delivered.worked)))
     }
 
     /// Over the wire, with the call's context in headers.
@@ -766,12 +780,13 @@ impl Call {
         if let Some(token) = response.headers().get(headers::ERROR).cloned() {
             return Err(Failure::Deliver(refusal(token, response).await));
         }
+        let worked = worked(response.headers());
         headers::strip_weft(response.headers_mut());
         let holds = Holds {
             stream: Some(stream),
             ..Holds::default()
         };
-        Ok((response, holds))
+        Ok((response, holds, worked))
     }
 
     fn give_up(&self, failure: Failure, attempt: u32) -> CallError {
@@ -815,13 +830,8 @@ impl Call {
                 (None, Some(counter)) => RequestBytes::Counted(counter),
                 (None, None) => RequestBytes::Known(0),
             },
-            by_transport: endpoint.map(|endpoint| {
-                let transport = match endpoint.way {
-                    Way::Here => Transport::InProcess,
-                    Way::Node(_) => Transport::Mtls,
-                };
-                (Arc::clone(&self.inner), transport)
-            }),
+            by_transport: endpoint
+                .map(|endpoint| (Arc::clone(&self.inner), endpoint.way.transport())),
         }
     }
 

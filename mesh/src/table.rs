@@ -17,7 +17,7 @@ use http::HeaderValue;
 use weft_api::identity::SpiffeId;
 
 use crate::{
-    WorkloadInfo,
+    Transport, WorkloadInfo,
     balance::{self, Load},
     route::{
         Age, BackendTarget, CompiledBackend, CompiledRule, Entry, HostPattern, Listeners, Match,
@@ -214,6 +214,15 @@ pub struct Endpoint {
 pub(crate) enum Way {
     Here,
     Node(SocketAddr),
+}
+
+impl Way {
+    pub(crate) fn transport(self) -> Transport {
+        match self {
+            Way::Here => Transport::InProcess,
+            Way::Node(_) => Transport::Mtls,
+        }
+    }
 }
 
 impl PartialEq for Endpoint {

@@ -277,25 +277,14 @@ impl Cluster {
         }
     }
 
-    /// Sends load; the result is `weft load`'s JSON document.
+    /// Sends load through the gateway; the result is `weft load`'s JSON document.
     pub fn load(&self, url: &str, arguments: &[&str]) -> Result<Load> {
-        let child = self
-            .weft([
-                "load",
-                "--output",
-                "json",
-                "--connect",
-                self.gateway_address(),
-                "--url",
-                url,
-            ])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot start weft load")?;
-        Ok(Load(child))
+        send_load(url, self.gateway_address(), arguments)
+    }
+
+    /// The process that was started; the nodes are its children.
+    pub fn process(&self) -> u32 {
+        self.process.id()
     }
 
     /// Drains the cluster and waits for its end.
@@ -349,6 +338,30 @@ impl Drop for Cluster {
             let _ = self.process.wait();
         }
     }
+}
+
+/// Sends load to `connect`, an `ip:port`, whatever host the URL names.
+pub fn send_load(url: &str, connect: &str, arguments: &[&str]) -> Result<Load> {
+    let mut command = Command::new(program());
+    command
+        .args([
+            "load",
+            "--output",
+            "json",
+            "--connect",
+            connect,
+            "--url",
+            url,
+        ])
+        .args(arguments);
+    progress::clean_environment(&mut command);
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start weft load")?;
+    Ok(Load(child))
 }
 
 /// A load that is being sent.

@@ -6,6 +6,8 @@
 //!
 //! Left to others: what is worth comparing (`xtask bench`), and open-loop load at a set rate.
 
+mod connection;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -15,13 +17,10 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use http::header::{HOST, HeaderName, HeaderValue};
-use http::{Method, Request, Uri};
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1::SendRequest;
-use hyper_util::rt::TokioIo;
+use http::{Method, Uri};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 
+use self::connection::{Connection, Reason};
 use crate::exit::Failure;
 
 #[derive(Debug, clap::Args)]
@@ -133,7 +132,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 #[derive(Clone)]
 struct Plan {
     address: SocketAddr,
-    request: http::request::Parts,
+    method: Method,
+    /// The request as it goes over the wire.
+    request: Bytes,
 }
 
 impl Plan {
@@ -159,25 +160,32 @@ impl Plan {
                 .await
                 .map_err(|error| refuse(&error.to_string()))?,
         };
-        let path = args.url.path_and_query().map_or("/", |path| path.as_str());
-        let mut request = Request::new(());
-        *request.method_mut() = args.method.clone();
-        *request.uri_mut() = path.parse().map_err(|_| refuse("its path is not valid"))?;
-        let host = HeaderValue::from_str(authority.as_str())
-            .map_err(|error| refuse(&error.to_string()))?;
-        request.headers_mut().insert(HOST, host);
-        for (name, value) in &args.headers {
-            request.headers_mut().insert(name.clone(), value.clone());
-        }
         Ok(Self {
             address,
-            request: request.into_parts().0,
+            method: args.method.clone(),
+            request: wire_form(args, authority.as_str()),
         })
     }
+}
 
-    fn request(&self) -> Request<Full<Bytes>> {
-        Request::from_parts(self.request.clone(), Full::default())
+/// The request in bytes. Nothing in it can hold a line break: the types of its parts see to that.
+fn wire_form(args: &Args, authority: &str) -> Bytes {
+    let path = args.url.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = format!("{} {path} HTTP/1.1\r\n", args.method).into_bytes();
+    if !args.headers.iter().any(|(name, _)| name == HOST) {
+        request.extend_from_slice(format!("{HOST}: {authority}\r\n").as_bytes());
     }
+    if [Method::POST, Method::PUT, Method::PATCH].contains(&args.method) {
+        request.extend_from_slice(b"content-length: 0\r\n");
+    }
+    for (name, value) in &args.headers {
+        request.extend_from_slice(name.as_str().as_bytes());
+        request.extend_from_slice(b": ");
+        request.extend_from_slice(value.as_bytes());
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    request.into()
 }
 
 async fn resolve(host: &str, port: u16) -> std::io::Result<SocketAddr> {
@@ -214,70 +222,38 @@ fn drive(plan: &Plan, connections: usize, from: Instant, until: Instant) -> anyh
 
 /// One connection's life: requests one after the other, and a new connection whenever the last one ended.
 async fn connection(plan: Plan, mut tally: Tally, from: Instant, until: Instant) -> Tally {
-    let mut sender = None;
+    let mut open = None;
     while Instant::now() < until {
         let begun = Instant::now();
-        let outcome = tokio::time::timeout(REQUEST_TIMEOUT, exchange(&plan, &mut sender)).await;
+        let outcome = tokio::time::timeout(REQUEST_TIMEOUT, exchange(&plan, &mut open)).await;
         let ended = Instant::now();
         let measured = begun >= from;
         match outcome {
             Ok(Ok(status)) if measured => tally.answer(status, ended - begun),
             Ok(Ok(_)) => {}
             Ok(Err(reason)) => {
-                sender = None;
                 if measured {
                     tally.fail(reason);
                 }
                 tokio::time::sleep(RECONNECT_DELAY).await;
             }
-            Err(_) => {
-                sender = None;
-                if measured {
-                    tally.fail("timeout");
-                }
-            }
+            Err(_) if measured => tally.fail("timeout"),
+            Err(_) => {}
         }
     }
     tally
 }
 
-/// Sends one request and reads its whole response; the reason is short, because it is a key of the report.
-async fn exchange(
-    plan: &Plan,
-    sender: &mut Option<SendRequest<Full<Bytes>>>,
-) -> Result<u16, &'static str> {
+/// Sends one request and reads its whole response. What went wrong takes its connection along.
+async fn exchange(plan: &Plan, open: &mut Option<Connection>) -> Result<u16, Reason> {
     // A server may close a connection between two requests at any time; that is no failure of either.
-    let mut ready = match sender.take() {
-        Some(mut old) => match old.ready().await {
-            Ok(()) => old,
-            Err(_) => connect(plan).await?,
-        },
-        None => connect(plan).await?,
+    let mut connection = match open.take() {
+        Some(connection) if connection.is_open() => connection,
+        _ => Connection::open(plan.address).await?,
     };
-    let response = ready
-        .send_request(plan.request())
-        .await
-        .map_err(|_| "connection lost")?;
-    let status = response.status().as_u16();
-    let mut body = response.into_body();
-    while let Some(frame) = body.frame().await {
-        frame.map_err(|_| "response incomplete")?;
-    }
-    *sender = Some(ready);
+    let status = connection.exchange(&plan.method, &plan.request).await?;
+    *open = Some(connection);
     Ok(status)
-}
-
-async fn connect(plan: &Plan) -> Result<SendRequest<Full<Bytes>>, &'static str> {
-    let stream = TcpStream::connect(plan.address)
-        .await
-        .map_err(|_| "connection refused")?;
-    stream.set_nodelay(true).map_err(|_| "connection lost")?;
-    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|_| "connection lost")?;
-    // Its errors reach whoever waits for an answer on it.
-    tokio::spawn(connection);
-    Ok(sender)
 }
 
 /// What came of the requests.
