@@ -21,6 +21,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, Sleep};
 use wasmtime::component::{Accessor, Func};
@@ -264,8 +265,15 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
             shared: &shared,
             background: None,
         };
+        // Only while the instance takes calls: who is not listening takes no word of one from those who are.
+        let mut arrived = pin!(None::<Notified<'_>>);
         poll_fn(|cx| {
             loop {
+                if let Some(word) = arrived.as_mut().as_pin_mut()
+                    && word.poll(cx).is_ready()
+                {
+                    arrived.set(None);
+                }
                 let (polled, preempted) = {
                     let _running = workload.engine().ticker().run();
                     let _slice = Slice::start(workload.cpu());
@@ -277,9 +285,12 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
                     );
                 }
                 let settled = !preempted && !shared.settled.swap(true, Relaxed);
-                if settled && workload.policy().concurrent_max() > 1 {
-                    // The inside now has room for another call, and may not have looked since.
-                    continue;
+                if let Some(shard) = shard
+                    .as_ref()
+                    .filter(|_| settled && shared.able.load(Relaxed))
+                    && shared.offer(shard)
+                {
+                    continue; // Calls are waiting, and now there is room for one of them.
                 }
                 if stopped.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Err(CallError::Stopped));
@@ -288,10 +299,22 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
                 if let Poll::Ready(error) = watch.poll(cx) {
                     return Poll::Ready(Err(error));
                 }
-                if was_retiring == shared.retiring.load(Relaxed) {
+                if was_retiring != shared.retiring.load(Relaxed) {
+                    continue; // The inside has to stop taking calls.
+                }
+                let Some(shard) = shard.as_ref().filter(|_| shared.available.load(Relaxed)) else {
+                    arrived.set(None);
+                    return Poll::Pending;
+                };
+                if arrived.is_none() {
+                    arrived.set(Some(shard.arrived.notified()));
+                }
+                if let Some(word) = arrived.as_mut().as_pin_mut()
+                    && word.poll(cx).is_pending()
+                {
                     return Poll::Pending;
                 }
-                // The inside has to stop taking calls.
+                arrived.set(None);
             }
         })
         .await
@@ -345,10 +368,25 @@ struct Shared {
     active: Mutex<Vec<Active>>,
     /// The event loop has come to rest since the last call was accepted: the guest waits for something.
     settled: AtomicBool,
+    /// The inside takes another call as soon as the event loop has come to rest.
+    able: AtomicBool,
+    /// Counted among the shard's instances that would take another call.
+    available: AtomicBool,
     /// Nothing goes on in the guest.
     idle: AtomicBool,
     /// No further calls.
     retiring: AtomicBool,
+}
+
+impl Shared {
+    /// Counts the instance among those that would take another call. True when one is waiting.
+    fn offer(&self, shard: &Shard) -> bool {
+        let mut waiting = shard.waiting.lock();
+        if !self.available.swap(true, Relaxed) {
+            waiting.available += 1;
+        }
+        !waiting.jobs.is_empty()
+    }
 }
 
 struct Active {
@@ -434,12 +472,10 @@ impl Driver<'_> {
             Proxy::P2(guest) => *guest.wasi_http_incoming_handler().func_handle().func(),
             Proxy::P3(guest) => *guest.wasi_http_handler().func_handle().func(),
         };
-        let mut place = Place {
+        let place = Place {
             driver: self,
             shard,
-            available: false,
         };
-        let mut arrived = Box::pin(shard.arrived.notified());
         let mut idle_timer: Option<Pin<Box<Sleep>>> = None;
         poll_fn(|cx| {
             loop {
@@ -454,28 +490,27 @@ impl Driver<'_> {
                     .poll_ready_for_concurrent_call(handler, cx)
                     .is_ready();
                 // A second call only once the guest waits for something: two that compute are better off apart.
-                let room = calls.is_empty()
-                    || (calls.len() < policy.concurrent_max() && self.shared.settled.load(Relaxed));
-                place.set_available(!spent && ready && room);
-                if place.available {
-                    if let Some(job) = place.take() {
-                        self.shared.idle.store(false, Relaxed);
-                        idle_timer = None;
-                        self.shared.active.lock().push(Active {
-                            slot: job.slot.clone(),
-                            returned: false,
-                        });
-                        match self.accept(accessor, job) {
-                            Ok(call) => calls.push(call),
-                            Err(error) => return Poll::Ready(Err(error)),
-                        }
-                        served += 1;
-                        continue;
+                let able = !spent && ready && calls.len() < policy.concurrent_max();
+                let available = able && (calls.is_empty() || self.shared.settled.load(Relaxed));
+                self.shared.able.store(able, Relaxed);
+                if available {
+                    place.offer();
+                } else {
+                    place.withdraw();
+                }
+                if available && let Some(job) = place.take() {
+                    self.shared.idle.store(false, Relaxed);
+                    idle_timer = None;
+                    self.shared.active.lock().push(Active {
+                        slot: job.slot.clone(),
+                        returned: false,
+                    });
+                    match self.accept(accessor, job) {
+                        Ok(call) => calls.push(call),
+                        Err(error) => return Poll::Ready(Err(error)),
                     }
-                    if arrived.as_mut().poll(cx).is_ready() {
-                        arrived.set(shard.arrived.notified());
-                        continue;
-                    }
+                    served += 1;
+                    continue;
                 }
                 if !calls.is_empty() || accessor.poll_no_interesting_tasks(cx).is_pending() {
                     return Poll::Pending;
@@ -644,7 +679,6 @@ enum Started {
 struct Place<'a> {
     driver: &'a Driver<'a>,
     shard: &'a Arc<Shard>,
-    available: bool,
 }
 
 impl Place<'_> {
@@ -652,16 +686,17 @@ impl Place<'_> {
         self.shard.waiting.lock().jobs.pop_front()
     }
 
-    fn set_available(&mut self, available: bool) {
-        if available == self.available {
+    fn offer(&self) {
+        if !self.driver.shared.available.load(Relaxed) {
+            self.driver.shared.offer(self.shard);
+        }
+    }
+
+    fn withdraw(&self) {
+        if !self.driver.shared.available.swap(false, Relaxed) {
             return;
         }
-        self.available = available;
         let mut waiting = self.shard.waiting.lock();
-        if available {
-            waiting.available += 1;
-            return;
-        }
         waiting.available -= 1;
         if waiting.available > 0 {
             let more = !waiting.jobs.is_empty();
@@ -683,7 +718,7 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.set_available(false);
+        self.withdraw();
     }
 }
 
