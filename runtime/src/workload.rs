@@ -23,7 +23,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::artifact::{Artifact, Wasi};
-use crate::body::{Body, BoxError};
+use crate::body::{self, Body, BoxError};
 use crate::cores::Cores;
 use crate::engine::Engine;
 use crate::host::http::Outbound;
@@ -296,6 +296,12 @@ impl WorkloadBuilder {
                 stopping: CancellationToken::new(),
                 shards: OnceLock::new(),
                 policy,
+                gather_rounds: match wasi {
+                    // It is done with a small body when its response arrives.
+                    Wasi::P2 => 0,
+                    // It returns, then writes, then ends the body: three steps.
+                    Wasi::P3 => 3,
+                },
                 engine: self.engine,
                 artifact: self.artifact,
                 name: self.name,
@@ -325,6 +331,8 @@ pub(crate) struct Inner {
     args: Vec<String>,
     limits: Limits,
     policy: InstancePolicy,
+    /// How often a call's task steps back so that the guest gets on with its response's body.
+    gather_rounds: u32,
     stdout: LogSink,
     stderr: LogSink,
     outbound: Option<Outbound>,
@@ -502,10 +510,9 @@ impl Workload {
         });
         match answered.await {
             Ok(Ok(response)) => {
-                if inner.artifact.kind().http == Some(Wasi::P3) && !response.body().is_end_stream()
-                {
-                    after_others().await;
-                }
+                let (head, body) = response.into_parts();
+                let body = body::gather(body, inner.gather_rounds).await;
+                let response = Response::from_parts(head, body);
                 let left = body_bytes(&method, &response);
                 if left == Some(0) {
                     caller.phase = Phase::Delivered;
@@ -605,21 +612,6 @@ impl std::fmt::Debug for Workload {
             .field("artifact", &self.inner.artifact)
             .finish()
     }
-}
-
-/// Lets the tasks run that are ready now. A guest of WASI 0.3 begins to write its body after it has returned the
-/// response's head: with its first chunk at hand, a server writes head and chunk to the socket at once.
-async fn after_others() {
-    let mut waited = false;
-    std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut waited, true) {
-            return Poll::Ready(());
-        }
-        // Not tokio's `yield_now`, which would look for I/O first.
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// A place in the queue.
