@@ -325,9 +325,8 @@ async fn a_guest_sees_an_absolute_request_its_environment_and_its_caller() {
     ");
 }
 
-#[tokio::test]
-async fn bodies_stream_both_ways() {
-    let workload = probe().await.build().unwrap();
+/// A request to `/echo` whose body is sent through the sender, and ends with it.
+fn echo() -> (tokio::sync::mpsc::Sender<bytes::Bytes>, Request<Body>) {
     let (sender, receiver) = tokio::sync::mpsc::channel::<bytes::Bytes>(1);
     let frames = futures::stream::unfold(receiver, |mut receiver| async {
         receiver
@@ -338,9 +337,12 @@ async fn bodies_stream_both_ways() {
     let request = Request::post("http://probe/echo")
         .body(StreamBody::new(frames).boxed_unsync())
         .unwrap();
-    let response = workload.call(request).await.unwrap();
+    (sender, request)
+}
+
+/// Sends parts one by one: each comes back before the next is sent, so nothing waits for the end.
+async fn converse(sender: tokio::sync::mpsc::Sender<bytes::Bytes>, response: Response<Body>) {
     let mut echoed = response.into_body();
-    // Each part comes back before the next is sent, so nothing waits for the end.
     for part in ["one", "two", "three"] {
         sender.send(part.into()).await.unwrap();
         let frame = echoed.frame().await.unwrap().unwrap();
@@ -348,6 +350,14 @@ async fn bodies_stream_both_ways() {
     }
     drop(sender);
     assert!(echoed.frame().await.is_none());
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways() {
+    let workload = probe().await.build().unwrap();
+    let (sender, request) = echo();
+    let response = workload.call(request).await.unwrap();
+    converse(sender, response).await;
 }
 
 #[tokio::test]
@@ -427,6 +437,29 @@ async fn eventually_running(workload: &Workload) {
 }
 
 #[tokio::test]
+async fn a_caller_that_leaves_late_ends_no_other_call() {
+    let one_at_a_time = InstancePolicy::Pooled {
+        max_requests: 8,
+        max_concurrent: 1,
+        idle: Duration::from_secs(60),
+    };
+    let workload = probe()
+        .await
+        .instance_policy(one_at_a_time)
+        .build()
+        .unwrap();
+    // The guest has returned, and its caller has not read a byte of what it said.
+    let unread = workload.call(get("/hello")).await.unwrap();
+    eventually(|| workload.usage().in_flight == 0).await;
+    // The instance is with the next call when that caller turns away.
+    let (sender, request) = echo();
+    let response = workload.call(request).await.unwrap();
+    drop(unread);
+    converse(sender, response).await;
+    assert_eq!(workload.usage().instances_started, 1);
+}
+
+#[tokio::test]
 async fn admission_is_bounded() {
     let limits = Limits {
         in_flight_max: 1,
@@ -497,6 +530,88 @@ async fn outbound_requests_carry_the_callers_context_and_errors_reach_the_guest(
     }
     assert_eq!(seen.load(Relaxed), 3);
     assert_eq!(workload.usage().outbound_requests, 3);
+}
+
+#[tokio::test]
+async fn calls_that_share_an_instance_each_see_their_own_context() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let both = Arc::new(tokio::sync::Barrier::new(2));
+    let outbound = Outbound::new(tower::service_fn({
+        let seen = seen.clone();
+        move |request: Request<Body>| {
+            let context: &CallContext = request.extensions().get().expect("the call's context");
+            let (peer, trace) = (context.peer.as_ref().unwrap(), context.trace.as_ref());
+            seen.lock().unwrap().push(format!(
+                "{} of {} on {:x}, attempt {}",
+                request.uri(),
+                peer.workload,
+                trace.unwrap().trace_id,
+                context.attempt
+            ));
+            let both = both.clone();
+            async move {
+                // Neither is answered before the other has been sent.
+                both.wait().await;
+                Ok(Response::new(body::empty()))
+            }
+        }
+    }));
+    let limits = Limits {
+        request_timeout: Duration::from_secs(1_000_000),
+        ..Limits::default()
+    };
+    let workload = Workload::builder(&ENGINE, &guest("relay-p3").await)
+        .outbound(outbound)
+        .limits(limits)
+        .instance_policy(InstancePolicy::Pooled {
+            max_requests: 8,
+            max_concurrent: 2,
+            idle: Duration::from_secs(60),
+        })
+        .build()
+        .unwrap();
+    let call = |path: &str, name: &str, number: u32| {
+        let mut request = get(path);
+        request.extensions_mut().insert(CallContext {
+            peer: Some(Arc::new(Peer {
+                spiffe_id: format!("spiffe://cluster.local/ns/vote/sa/{name}"),
+                namespace: "vote".into(),
+                service_account: name.into(),
+                workload: name.into(),
+                transport: Transport::InProcess,
+            })),
+            deadline: Some(Instant::now() + Duration::from_secs(3_600) * number),
+            trace: Some(TraceContext {
+                trace_id: u128::from(number),
+                span_id: 1,
+                sampled: false,
+                state: None,
+            }),
+            attempt: number,
+            depth: 0,
+        });
+        let workload = workload.clone();
+        tokio::spawn(async move { text(workload.call(request).await.unwrap()).await })
+    };
+    let first = call("/a", "ann", 1);
+    eventually(|| seen.lock().unwrap().len() == 1).await;
+    let second = call("/b", "bob", 2);
+    let told = [first.await.unwrap(), second.await.unwrap()].concat();
+    assert_eq!(workload.usage().instances_started, 1);
+    let seen = seen.lock().unwrap().join("\n");
+    insta::assert_snapshot!(format!("{told}\n{seen}"), @r"
+    ann 00000000000000000000000000000001 within 1 h, attempt 1
+    ann 00000000000000000000000000000001 within 1 h, attempt 1
+    ann 00000000000000000000000000000001 within 1 h, attempt 1
+    next answered 200
+    bob 00000000000000000000000000000002 within 2 h, attempt 2
+    bob 00000000000000000000000000000002 within 2 h, attempt 2
+    bob 00000000000000000000000000000002 within 2 h, attempt 2
+    next answered 200
+
+    http://next/a of ann on 1, attempt 1
+    http://next/b of bob on 2, attempt 2
+    ");
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ enum Kind {
     Command,
 }
 
-const GUESTS: [Guest; 7] = [
+const GUESTS: [Guest; 8] = [
     Guest {
         package: "hello",
         kind: Kind::Service,
@@ -40,6 +40,10 @@ const GUESTS: [Guest; 7] = [
     },
     Guest {
         package: "probe",
+        kind: Kind::Service,
+    },
+    Guest {
+        package: "relay-p3",
         kind: Kind::Service,
     },
     Guest {
