@@ -28,7 +28,7 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::component::{Component, InstancePre};
 use wasmtime_wasi_http::handler::ProxyPre;
 
-use crate::compile::{Compiler, sentence};
+use crate::compile::{Compiler, one_line, sentence};
 use crate::engine::Engine;
 use crate::host::HostState;
 
@@ -58,8 +58,8 @@ pub enum ArtifactError {
         "the component exports neither wasi:http/incoming-handler@0.2, wasi:http/handler@0.3 nor wasi:cli/run"
     )]
     NothingToRun,
-    #[error("compiling the component took more than {seconds} seconds or more memory than allowed")]
-    CompileLimit { seconds: u64 },
+    #[error("compiling the component takes more {what} than is allowed")]
+    CompileLimit { what: &'static str },
     #[error("the compiler failed: {reason}")]
     Compiler { reason: String },
     #[error("the cache of compiled components failed: {reason}")]
@@ -188,6 +188,10 @@ impl fmt::Debug for Artifact {
     }
 }
 
+/// Refusals that are remembered, so that a component which costs minutes to refuse costs them once. A few hundred bytes
+/// each; beyond that, all are forgotten.
+const REFUSALS_MAX: usize = 1024;
+
 /// All artefacts of one engine.
 pub(crate) struct Artifacts {
     compiler: Compiler,
@@ -195,6 +199,8 @@ pub(crate) struct Artifacts {
     component_bytes_max: usize,
     /// One entry for each digest that is loaded or being loaded.
     known: Mutex<HashMap<Digest, Arc<Entry>>>,
+    /// Components that cannot be run here, and why.
+    refused: Mutex<HashMap<Digest, ArtifactError>>,
 }
 
 /// Held while the digest is being loaded, so that one loads and the others find.
@@ -215,6 +221,7 @@ impl Artifacts {
             cache,
             component_bytes_max,
             known: Mutex::default(),
+            refused: Mutex::default(),
         })
     }
 
@@ -261,14 +268,33 @@ impl Artifacts {
         if let Some(inner) = loaded.upgrade() {
             return Ok(Some(Artifact { inner }));
         }
-        let component = match (self.read_cache(engine, digest).await, bytes) {
-            (Some(component), _) => component,
-            (None, Some(bytes)) => self.compile(engine, digest, bytes).await?,
+        if let Some(error) = self.refused.lock().get(&digest) {
+            return Err(error.clone());
+        }
+        let made = match (self.read_cache(engine, digest).await, bytes) {
+            (Some(component), _) => prelink(engine, digest, component),
+            (None, Some(bytes)) => match self.compile(engine, digest, bytes).await {
+                Ok(component) => prelink(engine, digest, component),
+                Err(error) => Err(error),
+            },
             (None, None) => return Ok(None),
         };
-        let inner = Arc::new(prelink(engine, digest, component)?);
+        let inner = made
+            .map(Arc::new)
+            .inspect_err(|error| self.refuse(digest, error))?;
         *loaded = Arc::downgrade(&inner);
         Ok(Some(Artifact { inner }))
+    }
+
+    fn refuse(&self, digest: Digest, error: &ArtifactError) {
+        if !error.is_permanent() {
+            return;
+        }
+        let mut refused = self.refused.lock();
+        if refused.len() >= REFUSALS_MAX {
+            refused.clear();
+        }
+        refused.insert(digest, error.clone());
     }
 
     fn entry(&self, digest: Digest) -> Arc<Entry> {
@@ -447,7 +473,7 @@ fn link_error(error: &wasmtime::Error, imports: &[String]) -> ArtifactError {
     };
     if reason.contains("implementation is missing") {
         ArtifactError::MissingImport {
-            import: import.clone(),
+            import: one_line(import),
             offer,
         }
     } else {

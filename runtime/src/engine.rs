@@ -255,13 +255,9 @@ impl EngineBuilder {
         for capability in self.capabilities {
             capability(&mut linker).map_err(BuildError::Capability)?;
         }
-        let compiler = match self.compiler {
-            Some(command) => Compiler::Child(command),
-            None => Compiler::InProcess,
-        };
         let artifacts = Artifacts::open(
             &wasm,
-            compiler,
+            Compiler::new(self.compiler),
             self.cache_dir.clone(),
             self.component_bytes_max,
         )

@@ -36,7 +36,7 @@ pub mod workload;
 pub use artifact::{Artifact, ArtifactError, Digest, Kind, Wasi};
 pub use body::{Body, BoxError};
 pub use command::Exit;
-pub use compile::{CompilerCommand, compile_main};
+pub use compile::{CompileLimits, CompilerCommand, compile_main};
 pub use cores::Cores;
 pub use engine::{BuildError, Engine, EngineBuilder};
 pub use host::HostState;

@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     if matches!(cli.command, Command::Compile) {
         // First thing: its limits hold for threads that do not exist yet.
-        return weft_runtime::compile_main();
+        return weft_runtime::compile_main(weft_runtime::CompileLimits::default());
     }
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
