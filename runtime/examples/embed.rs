@@ -1,10 +1,10 @@
 //! A component inside another program: limits, a capability of the program's own, one call.
 //!
-//! `cargo run --example embed [component.wasm]`. Without a file, the component below is used: it asks the host for a
-//! price and exits with it, which is the shortest way for a guest without a library to say a number.
+//! The component below asks the host for a price and exits with it, which is the shortest way for a guest without a
+//! library to say a number. `Engine::load` takes the bytes of a `.wasm` file just as well.
 
 use weft_runtime::wasmtime::StoreContextMut;
-use weft_runtime::{Engine, Exit, HostState, Limits, LogSink, Workload};
+use weft_runtime::{Engine, Exit, HostState, Limits, Workload};
 
 const COMPONENT: &str = r#"
 (component
@@ -31,10 +31,6 @@ struct Prices(u32);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let bytes = match std::env::args().nth(1) {
-        Some(path) => std::fs::read(path)?,
-        None => wat::parse_str(COMPONENT)?,
-    };
     let engine = Engine::builder()
         .capability(|linker| {
             linker.instance("shop:prices/list")?.func_wrap(
@@ -46,7 +42,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             )
         })
         .build()?;
-    let artifact = engine.load(bytes).await?;
+    let artifact = engine.load(wat::parse_str(COMPONENT)?).await?;
     let workload = Workload::builder(&engine, &artifact)
         .extension(Prices(8))
         .limits(Limits {
@@ -54,12 +50,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             cpu_millis: Some(500),
             ..Limits::default()
         })
-        .stdout(LogSink::new(|bytes| print!("{}", bytes.escape_ascii())))
         .build()?;
     match workload.run().await {
         Exit::Failed(price) => println!("five letters of apple cost {price}"),
         exit => println!("the component ended with {exit:?}"),
     }
-    println!("{:?}", workload.usage());
     Ok(())
 }
