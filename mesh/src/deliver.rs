@@ -15,7 +15,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -58,6 +58,8 @@ pub(crate) struct Attached {
     service: WorkloadService,
     in_flight_max: usize,
     in_flight: AtomicUsize,
+    /// Set before anybody waits for the last call in flight.
+    detached: AtomicBool,
     idle: Notify,
 }
 
@@ -76,6 +78,7 @@ impl Attachments {
             service: workload.service,
             in_flight_max: workload.in_flight_max,
             in_flight: AtomicUsize::new(0),
+            detached: AtomicBool::new(false),
             idle: Notify::new(),
         });
         self.shard(address).rcu(|map| {
@@ -92,6 +95,9 @@ impl Attachments {
             removed = map.remove(&address);
             map
         });
+        if let Some(attached) = &removed {
+            attached.detached.store(true, Ordering::SeqCst);
+        }
         removed
     }
 
@@ -113,7 +119,7 @@ impl Detached {
     pub fn in_flight(&self) -> usize {
         self.0
             .as_ref()
-            .map_or(0, |attached| attached.in_flight.load(Ordering::Acquire))
+            .map_or(0, |attached| attached.in_flight.load(Ordering::SeqCst))
     }
 
     /// Waits until no call is in flight. The caller brings the deadline.
@@ -121,7 +127,7 @@ impl Detached {
         let Some(attached) = &self.0 else { return };
         loop {
             let idle = attached.idle.notified();
-            if attached.in_flight.load(Ordering::Acquire) == 0 {
+            if attached.in_flight.load(Ordering::SeqCst) == 0 {
                 return;
             }
             idle.await;
@@ -133,11 +139,19 @@ impl Detached {
 pub(crate) struct InFlight(Arc<Attached>);
 
 impl InFlight {
-    fn begin(attached: &Arc<Attached>) -> Option<Self> {
-        let before = attached.in_flight.fetch_add(1, Ordering::AcqRel);
+    fn begin(attached: &Arc<Attached>) -> Result<Self, DeliverError> {
+        let before = attached.in_flight.fetch_add(1, Ordering::SeqCst);
         let taken = Self(Arc::clone(attached));
+        // Looked at after counting: a call that was looked up before the workload was detached is either waited for or
+        // turned away here, never handed to a workload that is being stopped.
+        if attached.detached.load(Ordering::SeqCst) {
+            return Err(DeliverError::NotHere);
+        }
         // Over the limit, dropping `taken` gives the place back.
-        (before < attached.in_flight_max).then_some(taken)
+        if before >= attached.in_flight_max {
+            return Err(DeliverError::Overloaded);
+        }
+        Ok(taken)
     }
 }
 
@@ -181,7 +195,7 @@ pub(crate) async fn deliver(
             ),
         });
     }
-    let in_flight = InFlight::begin(to).ok_or(DeliverError::Overloaded)?;
+    let in_flight = InFlight::begin(to)?;
 
     headers::strip_hop_by_hop(request.headers_mut());
     headers::strip_weft(request.headers_mut());
@@ -202,4 +216,38 @@ pub(crate) async fn deliver(
         in_flight,
         worked,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::{service_fn, util::BoxCloneSyncService};
+
+    use super::*;
+    use crate::empty_body;
+
+    #[tokio::test]
+    async fn a_call_that_looked_the_workload_up_before_it_left_is_turned_away() {
+        let attachments = Attachments::default();
+        let address = ([10, 42, 0, 1], 80).into();
+        let workload = LocalWorkload {
+            identity: SpiffeId::new("cluster.local", "vote", "web"),
+            workload: WorkloadInfo::default(),
+            service: BoxCloneSyncService::new(service_fn(|_request| async {
+                Ok(Response::new(empty_body()))
+            })),
+            in_flight_max: 1,
+        };
+        attachments.insert(address, workload);
+        let found = attachments.get(address).expect("attached");
+        let call = || deliver(&found, Request::new(empty_body()), CallContext::default());
+        let answered = call().await.expect("it is here");
+        assert!(matches!(call().await, Err(DeliverError::Overloaded)));
+        drop(answered);
+
+        let detached = Detached::new(attachments.remove(address));
+        assert_eq!(detached.in_flight(), 0, "whoever waits for it stops it now");
+        let late = call().await.err().expect("turned away");
+        assert!(matches!(late, DeliverError::NotHere) && late.never_processed());
+        assert_eq!(detached.in_flight(), 0);
+    }
 }
