@@ -278,37 +278,24 @@ async fn both_ways_give_the_callee_the_same_view() {
     assert!(series(&there, &at_voting), "{there}");
 }
 
-#[tokio::test]
-async fn bodies_stream_both_ways_with_trailers() {
-    let world = world();
-    let echo = |request: Request<Body>| async move {
-        let frames = request.into_body().into_data_stream();
-        let frames = futures::StreamExt::map(frames, |data| data.map(Frame::data));
-        let trailers = HeaderMap::from_iter([(
-            "grpc-status".parse().expect("a name"),
-            "0".parse().expect("a value"),
-        )]);
-        let end = futures::stream::iter([Ok::<_, BoxError>(Frame::trailers(trailers))]);
-        let body = StreamBody::new(futures::StreamExt::chain(frames, end));
-        Ok(Response::new(Body::new(body)))
-    };
-    world.b.attach(pod(2), workload("voting", echo));
-    world.publish(
-        1,
-        vec![service(
-            "voting",
-            vec![endpoint("voting", 2, "b", world.b_address)],
-        )],
-    );
-    let (sender, receiver) = futures::channel::mpsc::channel::<Result<Frame<Bytes>, BoxError>>(1);
-    let body = Body::new(StreamBody::new(receiver));
-    let request = Request::post("http://voting/")
-        .body(body)
-        .expect("a request");
-    let response = world.call(request).await.expect("an answer");
-    let mut body = response.into_body();
-    let mut sender = sender;
-    // The answer's frames come while the request is still being sent.
+/// Sends the request's body back as it comes, and gRPC's good status after it.
+async fn echo(request: Request<Body>) -> Result<Response<Body>, DeliverError> {
+    let frames = request.into_body().into_data_stream();
+    let frames = futures::StreamExt::map(frames, |data| data.map(Frame::data));
+    let trailers = HeaderMap::from_iter([(
+        "grpc-status".parse().expect("a name"),
+        "0".parse().expect("a value"),
+    )]);
+    let end = futures::stream::iter([Ok::<_, BoxError>(Frame::trailers(trailers))]);
+    let body = StreamBody::new(futures::StreamExt::chain(frames, end));
+    Ok(Response::new(Body::new(body)))
+}
+
+/// Sends three parts, each of which comes back before the next is sent, and reads the status at the end.
+async fn converse(
+    mut sender: futures::channel::mpsc::Sender<Result<Frame<Bytes>, BoxError>>,
+    mut body: Body,
+) {
     for number in 0..3u8 {
         let chunk = Bytes::from(vec![number; 100_000]);
         futures::SinkExt::send(&mut sender, Ok(Frame::data(chunk)))
@@ -325,6 +312,86 @@ async fn bodies_stream_both_ways_with_trailers() {
     drop(sender);
     let last = body.frame().await.expect("trailers").expect("no error");
     assert_eq!(last.trailers_ref().expect("trailers")["grpc-status"], "0");
+    assert!(body.frame().await.is_none());
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways_with_trailers() {
+    let world = world();
+    world.b.attach(pod(2), workload("voting", echo));
+    world.publish(
+        1,
+        vec![service(
+            "voting",
+            vec![endpoint("voting", 2, "b", world.b_address)],
+        )],
+    );
+    let (sender, receiver) = futures::channel::mpsc::channel::<Result<Frame<Bytes>, BoxError>>(1);
+    let body = Body::new(StreamBody::new(receiver));
+    let request = Request::post("http://voting/")
+        .body(body)
+        .expect("a request");
+    let response = world.call(request).await.expect("an answer");
+    converse(sender, response.into_body()).await;
+}
+
+#[tokio::test]
+async fn grpc_passes_the_gateway_and_another_node() {
+    let world = world();
+    let gateway = world.a.gateway_identity();
+    let (chain, key) = world.authority.issue(&[&gateway.to_string()]);
+    world
+        .a
+        .identities()
+        .set(gateway, chain, key)
+        .expect("the gateway's certificate");
+    world.b.attach(pod(2), workload("voting", echo));
+    world.publish(
+        1,
+        vec![service(
+            "voting",
+            vec![endpoint("voting", 2, "b", world.b_address)],
+        )],
+    );
+    let (listener, address) = listen();
+    let serving = (world.a.clone(), world.stop.clone());
+    tokio::spawn(async move { serving.0.serve_gateway(listener, serving.1).await });
+
+    // HTTP/2 without TLS and without an upgrade, as gRPC clients speak it inside a cluster.
+    let stream = tokio::net::TcpStream::connect(address).await.expect("open");
+    let (mut client, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    )
+    .await
+    .expect("a connection");
+    tokio::spawn(connection);
+    let (sender, receiver) = futures::channel::mpsc::channel::<Result<Frame<Bytes>, BoxError>>(1);
+    let request = Request::post("http://voting.vote.localhost/vote.Voting/Cast")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Body::new(StreamBody::new(receiver)))
+        .expect("a request");
+    let response = client.send_request(request).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    let body = Body::new(response.into_body().map_err(Into::into));
+    converse(sender, body).await;
+
+    for (mesh, reporter) in [(&world.a, "source"), (&world.b, "destination")] {
+        let mut text = String::new();
+        mesh.render_metrics(&mut text);
+        let labels = [
+            format!("reporter=\"{reporter}\""),
+            "source_workload=\"gateway\"".to_owned(),
+            "request_protocol=\"grpc\"".to_owned(),
+            "grpc_response_status=\"0\"".to_owned(),
+        ];
+        let counted = text
+            .lines()
+            .filter(|line| line.starts_with("istio_requests_total"))
+            .any(|line| labels.iter().all(|label| line.contains(label)) && line.ends_with(" 1"));
+        assert!(counted, "{reporter}: {text}");
+    }
 }
 
 #[tokio::test]
