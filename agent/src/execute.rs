@@ -237,7 +237,7 @@ pub async fn run_pod(node: Arc<Node>, mut wishes: watch::Receiver<Wish>) {
     };
     worker.step(Event::Tick);
     while !worker.is_done() {
-        let wake = worker.state.next_wake(&worker.wanted);
+        let wake = worker.state.next_wake(&worker.wanted, Timestamp::now());
         tokio::select! {
             biased;
             changed = wishes.changed() => {

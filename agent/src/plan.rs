@@ -397,8 +397,8 @@ impl PodState {
         state
     }
 
-    /// When [`step`] must next be called with [`Event::Tick`] though nothing happens.
-    pub fn next_wake(&self, wanted: &Wanted) -> Option<Timestamp> {
+    /// When, after `now`, [`step`] must next be called with [`Event::Tick`] though nothing happens.
+    pub fn next_wake(&self, wanted: &Wanted, now: Timestamp) -> Option<Timestamp> {
         let containers = self
             .containers
             .iter()
@@ -410,8 +410,13 @@ impl PodState {
                     until,
                     ..
                 } => {
+                    // The word changes once; then only the next attempt is waited for.
                     let shown = later(*failed_at, PULL_ERROR_SHOWN);
-                    Some(if shown < *until { shown } else { *until })
+                    Some(if now < shown && shown < *until {
+                        shown
+                    } else {
+                        *until
+                    })
                 }
                 Phase::Retrying { until, .. } | Phase::BackingOff { until, .. } => Some(*until),
                 _ => None,
@@ -1016,7 +1021,7 @@ mod tests {
                 .to_owned();
             let actions = step(&mut state, wanted, event, at(second));
             let wake = state
-                .next_wake(wanted)
+                .next_wake(wanted, at(second))
                 .map(|wake| wake.duration_since(at(0)).as_millis());
             let actions: Vec<String> = actions
                 .iter()
@@ -1151,7 +1156,7 @@ mod tests {
         step(&mut state, &wanted, started(0, true), at(1));
         wanted.kill_at = Some(at(40));
         assert_eq!(step(&mut state, &wanted, Event::Tick, at(10)), []);
-        assert_eq!(state.next_wake(&wanted), Some(later(at(10), DRAIN)));
+        assert_eq!(state.next_wake(&wanted, at(10)), Some(later(at(10), DRAIN)));
         assert_eq!(
             step(&mut state, &wanted, Event::Tick, at(12)),
             [Action::Stop {
@@ -1353,6 +1358,33 @@ mod tests {
                 "{policy:?} after {code}"
             );
         }
+    }
+
+    #[test]
+    fn a_failed_pull_wakes_its_pod_once_to_change_the_word_and_then_to_try_again() {
+        let mut wanted = wanted(RestartPolicy::Always, vec![main("web")]);
+        let failed = || Event::StartFailed {
+            container: 0,
+            failure: StartFailure::Image,
+            message: "not found".into(),
+        };
+        let transcript = play(
+            &mut wanted,
+            vec![
+                (0, Event::Tick),
+                (1, failed()),
+                (3, Event::Tick),
+                (11, Event::Tick),
+                (12, failed()),
+            ],
+        );
+        insta::assert_snapshot!(transcript, @r"
+           0 Tick: start web #0
+           1 StartFailed:  (wake 3000ms)
+           3 Tick:  (wake 11000ms)
+          11 Tick: start web #0
+          12 StartFailed:  (wake 32000ms)
+        ");
     }
 
     #[test]
