@@ -47,6 +47,11 @@ impl Siblings {
         });
     }
 
+    /// Whether a container is reachable at `localhost:port`.
+    pub fn serves(&self, port: u16) -> bool {
+        self.by_port.load().contains_key(&port)
+    }
+
     /// Takes it away.
     pub fn remove(&self, port: u16) {
         self.by_port.rcu(|map| {

@@ -30,6 +30,7 @@ use crate::probes;
 use crate::status::{self, Publisher};
 use crate::topology::{Topology, workload_of};
 use crate::translate::{self, Configuration, Isolation, NodeFacts, WorkloadSpec, World};
+use crate::unsupported;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodCondition, Secret};
 use kube::api::{Api, DeleteParams, Preconditions};
@@ -358,8 +359,9 @@ impl Worker {
                             message,
                         });
                     }
-                    Ok(_) if self.state.containers[container].phase != Phase::Starting => {
+                    Ok(prepared) if self.state.containers[container].phase != Phase::Starting => {
                         // Told to stop between the last step of preparing and now.
+                        prepared.log.close();
                         self.step(Event::StartFailed {
                             container,
                             failure: StartFailure::Create,
@@ -472,6 +474,20 @@ impl Worker {
             identity,
             claim,
         } = prepared;
+        if world == World::Http && siblings.serves(spec.port) {
+            log.close();
+            let message = format!(
+                "port {} is served by another container of this pod; give this one a containerPort of its own",
+                spec.port
+            );
+            self.explain(index, StartFailure::Config, &message);
+            self.step(Event::StartFailed {
+                container: index,
+                failure: StartFailure::Config,
+                message,
+            });
+            return;
+        }
         let run = self.slots[index].run;
         let core = self.node.next_core.fetch_add(1, Ordering::Relaxed);
         let why = Arc::new(Mutex::new(None));
@@ -960,6 +976,8 @@ impl Preparing {
     async fn prepare(self) -> Result<Prepared, Refusal> {
         let config = |error: &dyn std::fmt::Display| (StartFailure::Config, error.to_string());
         let create = |error: &dyn std::fmt::Display| (StartFailure::Create, error.to_string());
+        // What can be said without the image is said before it is fetched.
+        unsupported::check(&self.pod, &self.container).map_err(|error| config(&error))?;
         let (artifact, image_id) = self.artifact().await?;
         let probes = probes::specs(&self.container).map_err(|error| config(&error))?;
         let configuration = self.configuration().await?;
@@ -1015,7 +1033,10 @@ impl Preparing {
             &log,
             bridge::outbound(outbound, self.siblings.clone(), me),
         )
-        .map_err(|error| create(&error))?;
+        .map_err(|error| {
+            log.close();
+            create(&error)
+        })?;
         self.event(
             Severity::Normal,
             "Created",
@@ -1042,6 +1063,20 @@ impl Preparing {
             reason,
             message,
         );
+    }
+
+    /// Whether the pod brings credentials for the registry that `image` comes from.
+    fn expects_credentials(&self, image: &str) -> bool {
+        let foreign = match image.parse() {
+            Ok(weft_api::ImageReference::Registry(reference)) => reference.host.is_some(),
+            Ok(weft_api::ImageReference::File(_)) | Err(_) => false,
+        };
+        let secrets = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.image_pull_secrets.as_ref());
+        foreign && secrets.is_some_and(|secrets| !secrets.is_empty())
     }
 
     async fn artifact(&self) -> Result<(Artifact, String), Refusal> {
@@ -1079,7 +1114,13 @@ impl Preparing {
                     ImageError::Never { .. } => StartFailure::ImageNever,
                     _ => StartFailure::Image,
                 };
-                (failure, error.to_string())
+                let anonymously = match failure {
+                    StartFailure::Image if self.expects_credentials(&image) => {
+                        "; it was pulled anonymously, imagePullSecrets are not used by this node"
+                    }
+                    _ => "",
+                };
+                (failure, format!("{error}{anonymously}"))
             })?;
         let words = if found.fetched {
             format!(

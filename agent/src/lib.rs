@@ -31,6 +31,7 @@ pub mod status;
 pub mod sync;
 pub mod topology;
 pub mod translate;
+pub mod unsupported;
 
 use crate::addresses::Addresses;
 use crate::events::Recorder;
@@ -153,6 +154,8 @@ impl Agent {
         let topology = Topology::new(&facts.name, &trust_domain);
 
         let (stop_pods, stop_rest) = (CancellationToken::new(), CancellationToken::new());
+        // Whatever ends this function early ends what it started.
+        let unless_started = stop_rest.clone().drop_guard();
         let rest = TaskTracker::new();
         rest.spawn(
             topology
@@ -179,7 +182,6 @@ impl Agent {
 
         let registered = Heartbeat::register(facts.clone(), link.clone(), shutdown).await;
         let Some((heartbeat, cidr)) = registered else {
-            stop_rest.cancel();
             return Err(AgentError::Stopped);
         };
         let node = Arc::new(Node {
@@ -220,6 +222,7 @@ impl Agent {
         );
         let pods = tokio::spawn(sync::run(node.clone(), stop_pods.clone()));
         let heartbeat = tokio::spawn(heartbeat.run(stop_pods.clone()));
+        unless_started.disarm();
         Ok(Self {
             node,
             pods,

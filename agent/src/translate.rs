@@ -132,10 +132,6 @@ pub enum ConfigError {
     },
     #[error("container port {port} is not between 1 and 65535")]
     Port { port: i32 },
-    #[error(
-        "volume \"{volume}\" is mounted at {path}, and this node does not mount volumes into components"
-    )]
-    Volume { volume: String, path: String },
 }
 
 /// Which ConfigMaps and Secrets the environment of `container` names.
@@ -179,7 +175,6 @@ pub fn container(
     services: &[Service],
     node: &NodeFacts,
 ) -> Result<WorkloadSpec, ConfigError> {
-    refuse_volumes(pod, container)?;
     let context = Context {
         pod,
         container,
@@ -207,8 +202,7 @@ pub fn container(
 
     let memory =
         limit(container, "memory")?.map(|quantity| u64::try_from(quantity.value()).unwrap_or(0));
-    let memory_bytes = memory
-        .unwrap_or(MEMORY_BYTES_DEFAULT.min(node.allocatable_memory_bytes.max(MEMORY_BYTES_MIN)));
+    let memory_bytes = memory.unwrap_or(memory_bytes_default(node));
     if memory_bytes < MEMORY_BYTES_MIN {
         return Err(ConfigError::MemoryTooSmall {
             bytes: memory_bytes,
@@ -227,6 +221,11 @@ pub fn container(
         port: port(container)?,
         env,
     })
+}
+
+/// What a container without a limit is held to on `node`.
+fn memory_bytes_default(node: &NodeFacts) -> u64 {
+    MEMORY_BYTES_DEFAULT.min(node.allocatable_memory_bytes.max(MEMORY_BYTES_MIN))
 }
 
 /// The port an HTTP component of `container` is served on.
@@ -297,29 +296,6 @@ pub fn service_account(pod: &Pod) -> &str {
         .and_then(|spec| spec.service_account_name.as_deref())
         .filter(|name| !name.is_empty())
         .unwrap_or("default")
-}
-
-/// The token volume that admission adds is of no use to a component, which never sees credentials; anything else that is
-/// mounted was asked for by a person and must not be dropped silently.
-fn refuse_volumes(pod: &Pod, container: &Container) -> Result<(), ConfigError> {
-    let volumes = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.volumes.as_deref())
-        .unwrap_or_default();
-    for mount in container.volume_mounts.iter().flatten() {
-        let token = mount.mount_path == "/var/run/secrets/kubernetes.io/serviceaccount"
-            && volumes
-                .iter()
-                .any(|volume| volume.name == mount.name && volume.projected.is_some());
-        if !token {
-            return Err(ConfigError::Volume {
-                volume: mount.name.clone(),
-                path: mount.mount_path.clone(),
-            });
-        }
-    }
-    Ok(())
 }
 
 fn pod_annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
@@ -658,7 +634,8 @@ impl Context<'_> {
             (None, "limits", "cpu") => {
                 Quantity::from_milli(i128::from(self.node.allocatable_cpu_millis))
             }
-            (None, "limits", "memory") => Quantity::from_bytes(self.node.allocatable_memory_bytes),
+            // Not the node's memory, as with a kubelet: a guest that sizes itself by this must fit into what it gets.
+            (None, "limits", "memory") => Quantity::from_bytes(memory_bytes_default(self.node)),
             (None, "requests", "cpu" | "memory") => Quantity::from_value(0),
             _ => return Err(unsupported()),
         };
@@ -933,10 +910,6 @@ mod tests {
                 json!({"name": "web", "resources": {"limits": {"memory": "12k"}}}),
             ),
             (
-                json!({}),
-                json!({"name": "web", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}),
-            ),
-            (
                 json!({"weft.dev/isolation": "cosy"}),
                 json!({"name": "web"}),
             ),
@@ -966,7 +939,6 @@ mod tests {
         secret "nope" not found
         container port 70000 is not between 1 and 65535
         the memory limit 12000 is below the smallest a component can run in, 1048576
-        volume "data" is mounted at /data, and this node does not mount volumes into components
         annotation weft.dev/isolation: "cosy" is neither "per-request" nor "pooled"
         annotation weft.dev/max-requests-per-instance: "0" is not a number from 1 to 1000000
         annotation weft.dev/request-timeout: "soon" is not a duration such as 500ms, 30s or 2m

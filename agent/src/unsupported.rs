@@ -1,0 +1,247 @@
+//! What a Pod may ask for and a component cannot have.
+//!
+//! A field that is dropped in silence fails later and elsewhere, so it is refused here, by name, before an image is
+//! fetched; the sentence is the message of `CreateContainerConfigError`. Pure.
+//!
+//! Fields that only narrow what a Linux process may do (users, seccomp, dropped capabilities, a read-only root) pass:
+//! every component is held tighter than that.
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+
+/// One field that cannot be kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsupported {
+    #[error("{field} is not supported: {why}")]
+    Field {
+        field: &'static str,
+        why: &'static str,
+    },
+    #[error(
+        "volume \"{volume}\" is mounted at {path}, and this node does not mount volumes into components"
+    )]
+    Volume { volume: String, path: String },
+}
+
+const NO_HOST: &str =
+    "a component is no process of the node and never reaches it; leave the field out";
+const MESH_NAMES: &str = "the mesh resolves the names that components call; use a Service";
+
+/// Whether `container` of `pod` can be what it asks to be.
+///
+/// # Errors
+/// The first field that cannot be kept.
+pub fn check(pod: &Pod, container: &Container) -> Result<(), Unsupported> {
+    let fields = pod.spec.iter().flat_map(pod_fields);
+    let asked = fields.chain(container_fields(container));
+    for (asks, field, why) in asked {
+        if asks {
+            return Err(Unsupported::Field { field, why });
+        }
+    }
+    volumes(pod, container)
+}
+
+type Asked = (bool, &'static str, &'static str);
+
+fn pod_fields(spec: &PodSpec) -> [Asked; 7] {
+    let on = |field: Option<bool>| field == Some(true);
+    let windows = spec.os.as_ref().is_some_and(|os| os.name == "windows");
+    [
+        (
+            on(spec.host_network),
+            "hostNetwork",
+            "a component has no socket of the node; it is reached through Services and the gateway",
+        ),
+        (on(spec.host_pid), "hostPID", NO_HOST),
+        (on(spec.host_ipc), "hostIPC", NO_HOST),
+        (
+            on(spec.share_process_namespace),
+            "shareProcessNamespace",
+            NO_HOST,
+        ),
+        (
+            spec.host_aliases
+                .as_ref()
+                .is_some_and(|all| !all.is_empty()),
+            "hostAliases",
+            MESH_NAMES,
+        ),
+        (spec.dns_config.is_some(), "dnsConfig", MESH_NAMES),
+        (
+            windows,
+            "os.name: windows",
+            "a component runs on any node; leave the field out",
+        ),
+    ]
+}
+
+fn container_fields(container: &Container) -> [Asked; 9] {
+    let ports = container.ports.as_deref().unwrap_or_default();
+    let hooks = container.lifecycle.as_ref();
+    let security = container.security_context.as_ref();
+    let on = |field: Option<bool>| field == Some(true);
+    [
+        (
+            hooks.is_some_and(|hooks| hooks.pre_stop.is_some()),
+            "lifecycle.preStop",
+            "a pod goes on serving until the mesh has forgotten it, and is stopped then; leave the hook out",
+        ),
+        (
+            hooks.is_some_and(|hooks| hooks.post_start.is_some()),
+            "lifecycle.postStart",
+            "nothing of a component runs before its first request; leave the hook out",
+        ),
+        (
+            security.is_some_and(|context| on(context.privileged)),
+            "securityContext.privileged",
+            NO_HOST,
+        ),
+        (
+            ports
+                .iter()
+                .any(|port| port.host_port.is_some_and(|port| port != 0)),
+            "ports.hostPort",
+            "a component has no socket of the node; it is reached through Services and the gateway",
+        ),
+        (
+            ports
+                .first()
+                .is_some_and(|port| port.protocol.as_deref().is_some_and(|it| it != "TCP")),
+            "ports.protocol",
+            "a component is served over HTTP on its first port, which is TCP",
+        ),
+        (
+            container
+                .volume_devices
+                .as_ref()
+                .is_some_and(|all| !all.is_empty()),
+            "volumeDevices",
+            NO_HOST,
+        ),
+        (
+            container
+                .working_dir
+                .as_ref()
+                .is_some_and(|dir| !dir.is_empty()),
+            "workingDir",
+            "a component has no files; leave the field out",
+        ),
+        (
+            on(container.stdin),
+            "stdin",
+            "a component reads no terminal; leave the field out",
+        ),
+        (
+            on(container.tty),
+            "tty",
+            "a component reads no terminal; leave the field out",
+        ),
+    ]
+}
+
+/// The token volume that admission adds is of no use to a component, which never sees credentials; anything else that
+/// is mounted was asked for by a person.
+fn volumes(pod: &Pod, container: &Container) -> Result<(), Unsupported> {
+    let volumes = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volumes.as_deref())
+        .unwrap_or_default();
+    for mount in container.volume_mounts.iter().flatten() {
+        let token = mount.mount_path == "/var/run/secrets/kubernetes.io/serviceaccount"
+            && volumes
+                .iter()
+                .any(|volume| volume.name == mount.name && volume.projected.is_some());
+        if !token {
+            return Err(Unsupported::Volume {
+                volume: mount.name.clone(),
+                path: mount.mount_path.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn verdict(pod: Value, container: Value) -> Result<(), Unsupported> {
+        let with = |mut base: Value, more: Value| {
+            if let (Some(base), Value::Object(more)) = (base.as_object_mut(), more) {
+                base.extend(more);
+            }
+            base
+        };
+        let container = with(json!({"name": "web"}), container);
+        let spec = with(json!({"containers": [container]}), pod);
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec}))
+            .expect("a pod");
+        let only = &pod.spec.as_ref().expect("a spec").containers[0];
+        check(&pod, only)
+    }
+
+    #[test]
+    fn what_a_component_cannot_have_is_refused_by_name() {
+        let pods = [
+            json!({"hostNetwork": true}),
+            json!({"hostPID": true}),
+            json!({"hostAliases": [{"ip": "1.2.3.4", "hostnames": ["db"]}]}),
+            json!({"dnsConfig": {"nameservers": ["1.2.3.4"]}}),
+            json!({"os": {"name": "windows"}}),
+        ];
+        let containers = [
+            json!({"lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}}}),
+            json!({"lifecycle": {"postStart": {"httpGet": {"port": 80}}}}),
+            json!({"securityContext": {"privileged": true}}),
+            json!({"ports": [{"containerPort": 80, "hostPort": 80}]}),
+            json!({"ports": [{"containerPort": 53, "protocol": "UDP"}]}),
+            json!({"volumeDevices": [{"name": "disk", "devicePath": "/dev/sda"}]}),
+            json!({"volumeMounts": [{"name": "data", "mountPath": "/data"}]}),
+            json!({"workingDir": "/srv"}),
+            json!({"tty": true}),
+        ];
+        let pods = pods.into_iter().map(|pod| verdict(pod, json!({})));
+        let containers = containers
+            .into_iter()
+            .map(|container| verdict(json!({}), container));
+        let text: Vec<String> = pods
+            .chain(containers)
+            .map(|verdict| verdict.expect_err("refused").to_string())
+            .collect();
+        insta::assert_snapshot!(text.join("\n"), @r#"
+        hostNetwork is not supported: a component has no socket of the node; it is reached through Services and the gateway
+        hostPID is not supported: a component is no process of the node and never reaches it; leave the field out
+        hostAliases is not supported: the mesh resolves the names that components call; use a Service
+        dnsConfig is not supported: the mesh resolves the names that components call; use a Service
+        os.name: windows is not supported: a component runs on any node; leave the field out
+        lifecycle.preStop is not supported: a pod goes on serving until the mesh has forgotten it, and is stopped then; leave the hook out
+        lifecycle.postStart is not supported: nothing of a component runs before its first request; leave the hook out
+        securityContext.privileged is not supported: a component is no process of the node and never reaches it; leave the field out
+        ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
+        ports.protocol is not supported: a component is served over HTTP on its first port, which is TCP
+        volumeDevices is not supported: a component is no process of the node and never reaches it; leave the field out
+        volume "data" is mounted at /data, and this node does not mount volumes into components
+        workingDir is not supported: a component has no files; leave the field out
+        tty is not supported: a component reads no terminal; leave the field out
+        "#);
+    }
+
+    #[test]
+    fn what_every_component_keeps_anyway_passes() {
+        let pod = json!({
+            "hostNetwork": false,
+            "securityContext": {"runAsNonRoot": true, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+            "volumes": [{"name": "token", "projected": {"sources": []}}, {"name": "unused", "emptyDir": {}}],
+            "terminationGracePeriodSeconds": 5,
+            "os": {"name": "linux"},
+        });
+        let container = json!({
+            "securityContext": {"runAsUser": 1000, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
+            "ports": [{"containerPort": 8080, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}],
+            "volumeMounts": [{"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}],
+        });
+        assert_eq!(verdict(pod, container), Ok(()));
+    }
+}
