@@ -382,9 +382,12 @@ fn gateway_kind(source: &str, kind: &str) -> Result<BTreeMap<String, Value>> {
         };
         let item = items.get_mut(name).context("an item without its header")?;
         if *is_enum {
-            let variant = line.trim_end_matches(',').to_owned();
-            if variant.chars().all(char::is_alphanumeric) && !variant.is_empty() {
-                item.variants.push(rename.take().unwrap_or(variant));
+            // `r#_308` is what a number is called; its new name must not stay behind for the next item's first field.
+            let variant = line.trim_end_matches(',').trim_start_matches("r#");
+            let is_name = |c: char| c.is_alphanumeric() || c == '_';
+            if variant.chars().all(is_name) && !variant.is_empty() {
+                item.variants
+                    .push(rename.take().unwrap_or_else(|| variant.to_owned()));
             }
         } else if let Some((field, rust_type)) = line
             .strip_prefix("pub ")
@@ -575,4 +578,32 @@ fn shell(program: &str, args: &[&str]) -> Result<()> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gateway_kind;
+
+    #[test]
+    fn a_number_among_variants_renames_nothing_else() {
+        let source = r##"
+            pub struct HttpRouteSpec {
+                pub code: Option<Code>,
+                pub change: Option<Change>,
+            }
+            pub enum Code {
+                #[serde(rename = "308")]
+                r#_308,
+            }
+            pub struct Change {
+                pub add: Option<String>,
+            }
+            pub struct HttpRouteStatus {}
+        "##;
+        let kinds = gateway_kind(source, "HTTPRoute").unwrap();
+        let spec = &kinds["io.k8s.networking.gateway.v1.HTTPRoute"]["properties"]["spec"];
+        assert_eq!(spec["properties"]["code"]["enum"][0], 308);
+        let change = &spec["properties"]["change"]["properties"];
+        assert_eq!(change["add"]["type"], "string", "{change}");
+    }
 }
