@@ -174,7 +174,7 @@ impl Writing {
             };
             let Some(noted) = noted else { return };
             if recent.len() >= RECENT_MAX {
-                recent.retain(|_, event| crate::plan::later(event.last, SAME_FOR) > noted.at);
+                recent.retain(|_, event| crate::pod_state::later(event.last, SAME_FOR) > noted.at);
                 if recent.len() >= RECENT_MAX {
                     recent.clear();
                 }
@@ -198,7 +198,7 @@ impl Writing {
             message: noted.message.clone(),
         };
         if let Some(before) = recent.get_mut(&same)
-            && crate::plan::later(before.last, SAME_FOR) > noted.at
+            && crate::pod_state::later(before.last, SAME_FOR) > noted.at
         {
             before.count = before.count.saturating_add(1);
             before.last = noted.at;

@@ -12,9 +12,10 @@
 //!
 //! Left to others: who may ask the API server for it (`weft_apiserver`).
 
-use crate::execute::{ContainerRecord, Node, PodRecord};
+use crate::execute::Node;
 use crate::identity::Serving;
 use crate::logs::{Query, Reader, RunId};
+use crate::registry::{ContainerRecord, PodRecord};
 use bytes::Bytes;
 use futures::Stream;
 use http::{Method, Request, Response, StatusCode, header};

@@ -438,7 +438,7 @@ impl Credential {
         let key = PrivatePkcs8KeyDer::from_pem_slice(key_pem.as_bytes())
             .map_err(|_| bad("its key is not PKCS#8 PEM".into()))?;
         Ok(Self {
-            renew_at: crate::plan::later(begin, half - early),
+            renew_at: crate::pod_state::later(begin, half - early),
             expires_at,
             key: PrivateKeyDer::Pkcs8(key),
             chain,
@@ -470,7 +470,8 @@ fn load(folder: &Path) -> Option<Credential> {
     let at = text.find("-----BEGIN PRIVATE KEY-----")?;
     let (chain, key) = text.split_at(at);
     let credential = Credential::from_pem(chain.to_owned(), key.to_owned()).ok()?;
-    (crate::plan::later(Timestamp::now(), LEFT_MIN) < credential.expires_at).then_some(credential)
+    (crate::pod_state::later(Timestamp::now(), LEFT_MIN) < credential.expires_at)
+        .then_some(credential)
 }
 
 /// Certificate and key in one file, replaced in one step, so that they always belong together.

@@ -1,8 +1,8 @@
 //! The agent of one node: makes this node match the pods bound to it.
 //!
 //! ```text
-//! API server ──watch pods──► sync ──► execute (one worker a pod) ──► plan      decides, pure
-//!      ▲                                 │                           translate Pod → WorkloadSpec, pure
+//! API server ──watch pods──► sync ──► execute (one worker a pod) ──► plan      decides, pure: wanted + pod_state → actions
+//!      ▲                                 │          └► prepare ─────► unsupported, translate, environment: Pod → WorkloadSpec, pure
 //!      │                                 ├──► image, logs, probes ──► weft_runtime
 //!      │                                 └──► bridge ──► weft_mesh ◄── topology ◄──watch services, endpoints, routes── API server
 //!      └── status, events, heartbeat, identity (certificate requests)            http ◄── logs, metrics ── API server
@@ -18,6 +18,7 @@
 
 pub mod addresses;
 pub mod bridge;
+pub mod environment;
 pub mod events;
 pub mod execute;
 pub mod heartbeat;
@@ -26,20 +27,25 @@ pub mod identity;
 pub mod image;
 pub mod logs;
 pub mod plan;
+pub mod pod_state;
+pub mod prepare;
 pub mod probes;
+pub mod registry;
 pub mod status;
 pub mod sync;
 pub mod topology;
 pub mod translate;
 pub mod unsupported;
+pub mod wanted;
 
 use crate::addresses::Addresses;
 use crate::events::Recorder;
-use crate::execute::{Node, Registry};
+use crate::execute::Node;
 use crate::heartbeat::{Facts, Heartbeat};
 use crate::identity::{Chain, IdentityError, NodeIdentity, Server, Serving, Workloads};
 use crate::image::Images;
 use crate::logs::Logs;
+use crate::registry::Registry;
 use crate::status::Publisher;
 use crate::topology::Topology;
 use parking_lot::Mutex;

@@ -6,10 +6,9 @@
 //! Invariants: a condition's `lastTransitionTime` moves only when its status does; conditions of others (readiness gates,
 //! `DisruptionTarget`) are carried over; of several statuses waiting for one pod only the newest is sent.
 
-use crate::plan::{
-    Ended, PULL_ERROR_SHOWN, Phase, PodState, Role, Stage, StartFailure, Wanted, later,
-};
+use crate::pod_state::{Ended, PULL_ERROR_SHOWN, Phase, PodState, Stage, StartFailure, later};
 use crate::translate;
+use crate::wanted::{Role, Wanted};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
@@ -263,7 +262,7 @@ fn container_status(
     pod: &Pod,
     container: &Container,
     role: Role,
-    current: &crate::plan::ContainerState,
+    current: &crate::pod_state::ContainerState,
     initialized: bool,
     now: Timestamp,
 ) -> ContainerStatus {
@@ -575,7 +574,8 @@ async fn write(client: kube::Client, uid: &str, pending: &Pending) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Event, Exit, step};
+    use crate::plan::{Event, step};
+    use crate::pod_state::Exit;
     use serde_json::json;
 
     fn at(seconds: i64) -> Timestamp {

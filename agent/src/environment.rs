@@ -1,0 +1,437 @@
+//! The environment of a container: service variables, then `envFrom`, then `env`, each seeing those before it.
+//!
+//! [`references`] says which objects must be fetched, [`Context::environment`] resolves everything. Pure.
+//!
+//! Invariants: a reference that is not optional and does not resolve is an error; values of Secrets never reach a message.
+
+use crate::translate::{
+    ConfigError, NodeFacts, containers, memory_bytes_default, namespace, pod_name, quantity,
+    service_account, uid,
+};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, EnvVarSource, ObjectFieldSelector, Pod, ResourceFieldSelector, Secret,
+    Service,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use weft_api::Quantity;
+
+/// ConfigMaps and Secrets by name, in the pod's namespace. A name that was asked for and is absent does not exist.
+#[derive(Clone, Debug, Default)]
+pub struct Configuration {
+    pub config_maps: BTreeMap<String, ConfigMap>,
+    pub secrets: BTreeMap<String, Secret>,
+}
+
+/// The objects a container's environment names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct References {
+    pub config_maps: BTreeSet<String>,
+    pub secrets: BTreeSet<String>,
+}
+
+/// Which ConfigMaps and Secrets the environment of `container` names.
+pub fn references(container: &Container) -> References {
+    let mut found = References::default();
+    for source in container.env_from.iter().flatten() {
+        found
+            .config_maps
+            .extend(source.config_map_ref.iter().map(|r| r.name.clone()));
+        found
+            .secrets
+            .extend(source.secret_ref.iter().map(|r| r.name.clone()));
+    }
+    for source in container
+        .env
+        .iter()
+        .flatten()
+        .filter_map(|variable| variable.value_from.as_ref())
+    {
+        found
+            .config_maps
+            .extend(source.config_map_key_ref.iter().map(|r| r.name.clone()));
+        found
+            .secrets
+            .extend(source.secret_key_ref.iter().map(|r| r.name.clone()));
+    }
+    found
+}
+
+pub(crate) struct Context<'a> {
+    pub(crate) pod: &'a Pod,
+    pub(crate) container: &'a Container,
+    pub(crate) pod_ip: IpAddr,
+    pub(crate) configuration: &'a Configuration,
+    pub(crate) node: &'a NodeFacts,
+}
+
+impl Context<'_> {
+    /// The variables in the order they are defined in; a name defined twice keeps its last value.
+    ///
+    /// # Errors
+    /// A reference that is not optional and does not resolve.
+    pub(crate) fn environment(
+        &self,
+        services: &[Service],
+    ) -> Result<Vec<(String, String)>, ConfigError> {
+        let mut env = Environment::default();
+        let links = self
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.enable_service_links)
+            .unwrap_or(true);
+        for service in services {
+            let kubernetes = service.metadata.namespace.as_deref() == Some("default")
+                && service.metadata.name.as_deref() == Some("kubernetes");
+            let own = service.metadata.namespace.as_deref() == Some(namespace(self.pod));
+            if kubernetes || (own && links) {
+                service_variables(service, &mut env);
+            }
+        }
+        for source in self.container.env_from.iter().flatten() {
+            let prefix = source.prefix.as_deref().unwrap_or_default();
+            if let Some(reference) = &source.config_map_ref {
+                match self.configuration.config_maps.get(&reference.name) {
+                    Some(map) => {
+                        for (key, value) in map.data.iter().flatten() {
+                            env.set(format!("{prefix}{key}"), value.clone());
+                        }
+                    }
+                    None if reference.optional == Some(true) => {}
+                    None => {
+                        return Err(ConfigError::Missing {
+                            kind: "configmap",
+                            name: reference.name.clone(),
+                        });
+                    }
+                }
+            }
+            if let Some(reference) = &source.secret_ref {
+                match self.configuration.secrets.get(&reference.name) {
+                    Some(secret) => {
+                        for (key, value) in secret.data.iter().flatten() {
+                            env.set(
+                                format!("{prefix}{key}"),
+                                self.text("Secret", &reference.name, key, value.0.clone())?,
+                            );
+                        }
+                    }
+                    None if reference.optional == Some(true) => {}
+                    None => {
+                        return Err(ConfigError::Missing {
+                            kind: "secret",
+                            name: reference.name.clone(),
+                        });
+                    }
+                }
+            }
+        }
+        for variable in self.container.env.iter().flatten() {
+            let value = match (&variable.value, &variable.value_from) {
+                (_, Some(source)) => match self.value_from(&variable.name, source)? {
+                    Some(value) => value,
+                    None => continue,
+                },
+                (Some(value), None) => expand(value, &env.lookup()),
+                (None, None) => String::new(),
+            };
+            env.set(variable.name.clone(), value);
+        }
+        Ok(env.variables)
+    }
+
+    /// `None` when an optional reference does not resolve: the variable is left out.
+    fn value_from(
+        &self,
+        variable: &str,
+        source: &EnvVarSource,
+    ) -> Result<Option<String>, ConfigError> {
+        if let Some(key) = &source.config_map_key_ref {
+            let optional = key.optional == Some(true);
+            let Some(map) = self.configuration.config_maps.get(&key.name) else {
+                return if optional {
+                    Ok(None)
+                } else {
+                    Err(ConfigError::Missing {
+                        kind: "configmap",
+                        name: key.name.clone(),
+                    })
+                };
+            };
+            if let Some(value) = map.data.as_ref().and_then(|data| data.get(&key.key)) {
+                return Ok(Some(value.clone()));
+            }
+            return if optional {
+                Ok(None)
+            } else {
+                Err(self.missing_key("ConfigMap", &key.name, &key.key))
+            };
+        }
+        if let Some(key) = &source.secret_key_ref {
+            let optional = key.optional == Some(true);
+            let Some(secret) = self.configuration.secrets.get(&key.name) else {
+                return if optional {
+                    Ok(None)
+                } else {
+                    Err(ConfigError::Missing {
+                        kind: "secret",
+                        name: key.name.clone(),
+                    })
+                };
+            };
+            return match secret.data.as_ref().and_then(|data| data.get(&key.key)) {
+                Some(value) => self
+                    .text("Secret", &key.name, &key.key, value.0.clone())
+                    .map(Some),
+                None if optional => Ok(None),
+                None => Err(self.missing_key("Secret", &key.name, &key.key)),
+            };
+        }
+        if let Some(field) = &source.field_ref {
+            return self.field(variable, field).map(Some);
+        }
+        if let Some(resource) = &source.resource_field_ref {
+            return self.resource(variable, resource).map(Some);
+        }
+        Err(ConfigError::Source {
+            variable: variable.into(),
+            what: "this kind of valueFrom",
+        })
+    }
+
+    fn missing_key(&self, kind: &'static str, name: &str, key: &str) -> ConfigError {
+        ConfigError::MissingKey {
+            kind,
+            namespace: namespace(self.pod).into(),
+            name: name.into(),
+            key: key.into(),
+        }
+    }
+
+    fn text(
+        &self,
+        kind: &'static str,
+        name: &str,
+        key: &str,
+        bytes: Vec<u8>,
+    ) -> Result<String, ConfigError> {
+        String::from_utf8(bytes).map_err(|_| ConfigError::NotText {
+            kind,
+            namespace: namespace(self.pod).into(),
+            name: name.into(),
+            key: key.into(),
+        })
+    }
+
+    fn field(&self, variable: &str, field: &ObjectFieldSelector) -> Result<String, ConfigError> {
+        let metadata = &self.pod.metadata;
+        let subscript = |prefix: &str| {
+            field
+                .field_path
+                .strip_prefix(prefix)?
+                .strip_prefix("['")?
+                .strip_suffix("']")
+        };
+        if let Some(key) = subscript("metadata.labels") {
+            return Ok(metadata
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(key))
+                .cloned()
+                .unwrap_or_default());
+        }
+        if let Some(key) = subscript("metadata.annotations") {
+            return Ok(metadata
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get(key))
+                .cloned()
+                .unwrap_or_default());
+        }
+        Ok(match field.field_path.as_str() {
+            "metadata.name" => pod_name(self.pod).to_owned(),
+            "metadata.namespace" => namespace(self.pod).to_owned(),
+            "metadata.uid" => uid(self.pod).to_owned(),
+            "spec.nodeName" => self.node.name.clone(),
+            "spec.serviceAccountName" => service_account(self.pod).to_owned(),
+            "status.hostIP" | "status.hostIPs" => self.node.host_ip.to_string(),
+            "status.podIP" | "status.podIPs" => self.pod_ip.to_string(),
+            path => {
+                return Err(ConfigError::FieldPath {
+                    variable: variable.into(),
+                    path: path.into(),
+                });
+            }
+        })
+    }
+
+    fn resource(
+        &self,
+        variable: &str,
+        selector: &ResourceFieldSelector,
+    ) -> Result<String, ConfigError> {
+        let unsupported = || ConfigError::Resource {
+            variable: variable.into(),
+            resource: selector.resource.clone(),
+        };
+        let (which, resource) = match selector.resource.split_once('.') {
+            Some(("limits", resource)) => ("limits", resource),
+            Some(("requests", resource)) => ("requests", resource),
+            _ => return Err(unsupported()),
+        };
+        let named = match &selector.container_name {
+            Some(name) => containers(self.pod)
+                .into_iter()
+                .map(|(container, _)| container)
+                .find(|container| container.name == *name)
+                .ok_or_else(unsupported)?,
+            None => self.container,
+        };
+        let found = quantity(named, which, resource)?;
+        let amount = match (found, which, resource) {
+            (Some(quantity), ..) => quantity,
+            (None, "limits", "cpu") => {
+                Quantity::from_milli(i128::from(self.node.allocatable_cpu_millis))
+            }
+            // Not the node's memory, as with a kubelet: a guest that sizes itself by this must fit into what it gets.
+            (None, "limits", "memory") => Quantity::from_bytes(memory_bytes_default(self.node)),
+            (None, "requests", "cpu" | "memory") => Quantity::from_value(0),
+            _ => return Err(unsupported()),
+        };
+        let divisor = match &selector.divisor {
+            Some(divisor) if divisor.0 != "0" => {
+                Quantity::parse(&divisor.0).map_err(|_| ConfigError::Quantity {
+                    field: format!("{variable}.divisor"),
+                    value: divisor.0.clone(),
+                })?
+            }
+            _ => Quantity::from_value(1),
+        };
+        let divisor = divisor.milli().max(1);
+        let amount = amount.milli();
+        // Rounded up, as the kubelet does: half a core asked for in cores is one.
+        Ok(((amount + divisor - 1) / divisor).to_string())
+    }
+}
+
+/// Variables in the order they were defined; setting a name again moves nothing and replaces its value.
+#[derive(Default)]
+struct Environment {
+    variables: Vec<(String, String)>,
+    index: BTreeMap<String, usize>,
+}
+
+impl Environment {
+    fn set(&mut self, name: String, value: String) {
+        match self.index.get(&name) {
+            Some(&at) => self.variables[at].1 = value,
+            None => {
+                self.index.insert(name.clone(), self.variables.len());
+                self.variables.push((name, value));
+            }
+        }
+    }
+
+    fn lookup(&self) -> BTreeMap<&str, &str> {
+        self.variables
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect()
+    }
+}
+
+/// `FOO_SERVICE_HOST`, `FOO_SERVICE_PORT[_NAME]` and the Docker-link forms, as the kubelet makes them.
+fn service_variables(service: &Service, env: &mut Environment) {
+    let Some(spec) = &service.spec else { return };
+    let Some(ip) = spec
+        .cluster_ip
+        .as_deref()
+        .filter(|ip| !ip.is_empty() && *ip != "None")
+    else {
+        return;
+    };
+    let Some(ports) = spec.ports.as_deref().filter(|ports| !ports.is_empty()) else {
+        return;
+    };
+    let name = variable_name(service.metadata.name.as_deref().unwrap_or_default());
+    env.set(format!("{name}_SERVICE_HOST"), ip.to_owned());
+    env.set(format!("{name}_SERVICE_PORT"), ports[0].port.to_string());
+    for port in ports {
+        if let Some(port_name) = port
+            .name
+            .as_deref()
+            .filter(|port_name| !port_name.is_empty())
+        {
+            env.set(
+                format!("{name}_SERVICE_PORT_{}", variable_name(port_name)),
+                port.port.to_string(),
+            );
+        }
+    }
+    for (index, port) in ports.iter().enumerate() {
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        let url = format!("{}://{ip}:{}", protocol.to_lowercase(), port.port);
+        if index == 0 {
+            env.set(format!("{name}_PORT"), url.clone());
+        }
+        let prefix = format!("{name}_PORT_{}_{}", port.port, protocol.to_uppercase());
+        env.set(prefix.clone(), url);
+        env.set(format!("{prefix}_PROTO"), protocol.to_lowercase());
+        env.set(format!("{prefix}_PORT"), port.port.to_string());
+        env.set(format!("{prefix}_ADDR"), ip.to_owned());
+    }
+}
+
+fn variable_name(name: &str) -> String {
+    name.to_uppercase().replace('-', "_")
+}
+
+/// Kubernetes' expansion: `$(NAME)` if it is defined, left as it stands if not; `$$` is `$`.
+pub(crate) fn expand(text: &str, variables: &BTreeMap<&str, &str>) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+        } else if let Some((name, after)) = rest
+            .strip_prefix('(')
+            .and_then(|inner| inner.split_once(')'))
+        {
+            match variables.get(name) {
+                Some(value) => out.push_str(value),
+                None => {
+                    out.push_str("$(");
+                    out.push_str(name);
+                    out.push(')');
+                }
+            }
+            rest = after;
+        } else {
+            out.push('$');
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn references_names_each_object_once() {
+        let container: Container = serde_json::from_value(json!({
+            "name": "web",
+            "envFrom": [{"configMapRef": {"name": "a"}}, {"secretRef": {"name": "s"}}],
+            "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "k"}}}],
+        }))
+        .expect("a container");
+        let found = references(&container);
+        assert_eq!((found.config_maps.len(), found.secrets.len()), (1, 1));
+    }
+}

@@ -1,0 +1,460 @@
+//! A pod's life as transcripts: what happened, what was done about it.
+
+use super::*;
+use crate::wanted::{GRACE_DEFAULT, RestartPolicy};
+use std::fmt::Write;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + seconds).expect("in range")
+}
+
+fn main(name: &str) -> WantedContainer {
+    WantedContainer {
+        name: name.into(),
+        role: Role::Main,
+        has_startup_probe: false,
+        has_readiness_probe: false,
+    }
+}
+
+fn wanted(restart: RestartPolicy, containers: Vec<WantedContainer>) -> Wanted {
+    Wanted {
+        restart,
+        containers,
+        kill_at: None,
+        grace: GRACE_DEFAULT,
+        active_deadline: None,
+    }
+}
+
+fn started(container: usize, serving: bool) -> Event {
+    Event::Started {
+        container,
+        serving,
+        image_id: "i".into(),
+        container_id: "c".into(),
+    }
+}
+
+fn crashed(container: usize) -> Event {
+    Event::Ended {
+        container,
+        exit: Exit {
+            code: 134,
+            reason: "Error".into(),
+            message: None,
+        },
+    }
+}
+
+fn completed(container: usize) -> Event {
+    Event::Ended {
+        container,
+        exit: Exit {
+            code: 0,
+            reason: "Completed".into(),
+            message: None,
+        },
+    }
+}
+
+/// Plays events through `step` and writes one line for each that led to an action or asks to be woken.
+fn play(wanted: &mut Wanted, script: Vec<(i64, Event)>) -> String {
+    let mut state = PodState::new(wanted, at(0));
+    let mut transcript = String::new();
+    for (second, event) in script {
+        let name = format!("{event:?}")
+            .split([' ', '{'])
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        let actions = step(&mut state, wanted, event, at(second));
+        let wake = state
+            .next_wake(wanted, at(second))
+            .map(|wake| wake.duration_since(at(0)).as_millis());
+        let actions: Vec<String> = actions
+            .iter()
+            .map(|action| match action {
+                Action::Start { container, restart } => {
+                    format!("start {} #{restart}", wanted.containers[*container].name)
+                }
+                Action::Stop {
+                    container,
+                    grace,
+                    reason,
+                } => {
+                    format!(
+                        "stop {} {}s {reason:?}",
+                        wanted.containers[*container].name,
+                        grace.as_secs()
+                    )
+                }
+                Action::Delete => "delete".to_owned(),
+            })
+            .collect();
+        let wake = wake.map_or_else(String::new, |ms| format!(" (wake {ms}ms)"));
+        writeln!(
+            transcript,
+            "{second:>4} {name}: {}{wake}",
+            actions.join(", ")
+        )
+        .expect("a string");
+    }
+    transcript
+}
+
+#[test]
+fn backoff_doubles_then_caps() {
+    for (failures, seconds) in [
+        (0, 0),
+        (1, 10),
+        (2, 20),
+        (5, 160),
+        (6, 300),
+        (40, 300),
+        (u32::MAX, 300),
+    ] {
+        assert_eq!(
+            backoff(BACKOFF_FIRST, BACKOFF_MAX, failures).as_secs(),
+            seconds,
+            "after {failures}"
+        );
+    }
+}
+
+#[test]
+fn a_crashing_container_backs_off_and_a_long_run_forgives() {
+    let mut wanted = wanted(RestartPolicy::Always, vec![main("web")]);
+    let transcript = play(
+        &mut wanted,
+        vec![
+            (0, Event::Tick),
+            (1, started(0, false)),
+            (2, crashed(0)),
+            (3, started(0, false)),
+            (4, crashed(0)),
+            (13, Event::Tick),
+            (14, Event::Tick),
+            (15, started(0, false)),
+            (16, crashed(0)),
+            (36, Event::Tick),
+            (37, started(0, false)),
+            (700, crashed(0)),
+        ],
+    );
+    insta::assert_snapshot!(transcript, @r"
+       0 Tick: start web #0
+       1 Started: 
+       2 Ended: start web #1
+       3 Started: 
+       4 Ended:  (wake 14000ms)
+      13 Tick:  (wake 14000ms)
+      14 Tick: start web #2
+      15 Started: 
+      16 Ended:  (wake 36000ms)
+      36 Tick: start web #3
+      37 Started: 
+     700 Ended: start web #4
+    ");
+}
+
+#[test]
+fn init_containers_run_in_order_then_the_mains_together() {
+    let init = |name: &str| WantedContainer {
+        role: Role::Init,
+        ..main(name)
+    };
+    let mut wanted = wanted(
+        RestartPolicy::OnFailure,
+        vec![init("migrate"), init("warm"), main("a"), main("b")],
+    );
+    let transcript = play(
+        &mut wanted,
+        vec![
+            (0, Event::Tick),
+            (1, started(0, false)),
+            (2, crashed(0)),
+            (3, started(0, false)),
+            (4, completed(0)),
+            (5, started(1, false)),
+            (6, completed(1)),
+            (7, started(2, true)),
+            (8, started(3, false)),
+            (9, completed(3)),
+        ],
+    );
+    insta::assert_snapshot!(transcript, @r"
+       0 Tick: start migrate #0
+       1 Started: 
+       2 Ended: start migrate #1
+       3 Started: 
+       4 Ended: start warm #0
+       5 Started: 
+       6 Ended: start a #0, start b #0
+       7 Started: 
+       8 Started: 
+       9 Ended: 
+    ");
+}
+
+#[test]
+fn a_deleted_pod_serves_on_then_stops_then_goes() {
+    let mut wanted = wanted(RestartPolicy::Always, vec![main("web")]);
+    let mut state = PodState::new(&wanted, at(0));
+    step(&mut state, &wanted, Event::Tick, at(0));
+    step(&mut state, &wanted, started(0, true), at(1));
+    wanted.kill_at = Some(at(40));
+    assert_eq!(step(&mut state, &wanted, Event::Tick, at(10)), []);
+    assert_eq!(state.next_wake(&wanted, at(10)), Some(later(at(10), DRAIN)));
+    assert_eq!(
+        step(&mut state, &wanted, Event::Tick, at(12)),
+        [Action::Stop {
+            container: 0,
+            grace: Duration::from_secs(28),
+            reason: StopReason::PodDeleted
+        }]
+    );
+    assert_eq!(
+        step(&mut state, &wanted, completed(0), at(13)),
+        [Action::Delete]
+    );
+}
+
+#[test]
+fn a_deleted_pod_that_serves_nothing_goes_at_once() {
+    let mut wanted = wanted(RestartPolicy::Always, vec![main("web")]);
+    wanted.kill_at = Some(at(30));
+    let mut state = PodState::new(&wanted, at(0));
+    assert_eq!(
+        step(&mut state, &wanted, Event::Tick, at(0)),
+        [Action::Delete]
+    );
+}
+
+#[test]
+fn a_pod_deleted_while_starting_waits_for_the_start_to_be_cancelled() {
+    let mut wanted = wanted(RestartPolicy::Always, vec![main("web")]);
+    let mut state = PodState::new(&wanted, at(0));
+    step(&mut state, &wanted, Event::Tick, at(0));
+    wanted.kill_at = Some(at(30));
+    assert!(matches!(
+        step(&mut state, &wanted, Event::Tick, at(1))[..],
+        [Action::Stop { .. }]
+    ));
+    let cancelled = Event::StartFailed {
+        container: 0,
+        failure: StartFailure::Create,
+        message: "cancelled".into(),
+    };
+    assert_eq!(
+        step(&mut state, &wanted, cancelled, at(2)),
+        [Action::Delete]
+    );
+}
+
+#[test]
+fn failed_liveness_stops_and_restarts_and_failed_readiness_does_not() {
+    let mut web = main("web");
+    web.has_readiness_probe = true;
+    let wanted = wanted(RestartPolicy::Always, vec![web]);
+    let mut state = PodState::new(&wanted, at(0));
+    step(&mut state, &wanted, Event::Tick, at(0));
+    step(&mut state, &wanted, started(0, true), at(1));
+    assert!(matches!(
+        state.containers[0].phase,
+        Phase::Running { ready: false, .. }
+    ));
+    step(
+        &mut state,
+        &wanted,
+        Event::Probed {
+            container: 0,
+            probe: ProbeKind::Readiness,
+            healthy: true,
+        },
+        at(2),
+    );
+    assert!(matches!(
+        state.containers[0].phase,
+        Phase::Running { ready: true, .. }
+    ));
+    assert_eq!(
+        step(
+            &mut state,
+            &wanted,
+            Event::Probed {
+                container: 0,
+                probe: ProbeKind::Readiness,
+                healthy: false
+            },
+            at(3)
+        ),
+        []
+    );
+    let stop = step(
+        &mut state,
+        &wanted,
+        Event::Probed {
+            container: 0,
+            probe: ProbeKind::Liveness,
+            healthy: false,
+        },
+        at(4),
+    );
+    assert!(matches!(
+        stop[..],
+        [Action::Stop {
+            reason: StopReason::Liveness,
+            ..
+        }]
+    ));
+    assert_eq!(
+        step(&mut state, &wanted, completed(0), at(5)),
+        [Action::Start {
+            container: 0,
+            restart: 1
+        }]
+    );
+}
+
+#[test]
+fn a_pod_past_its_deadline_fails_and_stays_failed() {
+    let mut wanted = wanted(RestartPolicy::Always, vec![main("job")]);
+    wanted.active_deadline = Some(Duration::from_secs(60));
+    let transcript = play(
+        &mut wanted,
+        vec![
+            (0, Event::Tick),
+            (1, started(0, false)),
+            (60, Event::Tick),
+            (61, crashed(0)),
+            (99, Event::Tick),
+        ],
+    );
+    insta::assert_snapshot!(transcript, @r"
+       0 Tick: start job #0 (wake 60000ms)
+       1 Started:  (wake 60000ms)
+      60 Tick: stop job 30s DeadlineExceeded
+      61 Ended: 
+      99 Tick: 
+    ");
+}
+
+#[test]
+fn a_node_that_drains_leaves_its_pods_to_live_on() {
+    let mut wanted = wanted(RestartPolicy::Always, vec![main("web")]);
+    let mut state = PodState::new(&wanted, at(0));
+    step(&mut state, &wanted, Event::Tick, at(0));
+    step(&mut state, &wanted, started(0, true), at(1));
+    assert_eq!(step(&mut state, &wanted, Event::NodeDrain, at(5)), []);
+    let stop = step(&mut state, &wanted, Event::Tick, at(7));
+    assert!(matches!(
+        stop[..],
+        [Action::Stop {
+            reason: StopReason::NodeDrain,
+            ..
+        }]
+    ));
+    assert_eq!(step(&mut state, &wanted, completed(0), at(8)), []);
+    assert_eq!(state.stage, Stage::Finished);
+    assert!(matches!(
+        state.containers[0].phase,
+        Phase::BackingOff { .. }
+    ));
+    // Deleted in the meantime all the same.
+    wanted.kill_at = Some(at(30));
+    assert_eq!(
+        step(&mut state, &wanted, Event::Tick, at(9)),
+        [Action::Delete]
+    );
+    assert_eq!(step(&mut state, &wanted, Event::Tick, at(10)), []);
+}
+
+#[test]
+fn a_pod_deleted_while_it_fails_goes_as_well() {
+    let mut wanted = wanted(RestartPolicy::Always, vec![main("job")]);
+    wanted.active_deadline = Some(Duration::from_secs(5));
+    let mut state = PodState::new(&wanted, at(0));
+    step(&mut state, &wanted, Event::Tick, at(0));
+    step(&mut state, &wanted, started(0, false), at(1));
+    step(&mut state, &wanted, Event::Tick, at(6));
+    wanted.kill_at = Some(at(40));
+    assert_eq!(step(&mut state, &wanted, Event::Tick, at(7)), []);
+    assert_eq!(
+        step(&mut state, &wanted, crashed(0), at(8)),
+        [Action::Delete]
+    );
+}
+
+#[test]
+fn restart_policies() {
+    for (policy, code, again) in [
+        (RestartPolicy::Always, 0, true),
+        (RestartPolicy::Always, 1, true),
+        (RestartPolicy::OnFailure, 0, false),
+        (RestartPolicy::OnFailure, 1, true),
+        (RestartPolicy::Never, 0, false),
+        (RestartPolicy::Never, 1, false),
+    ] {
+        let exit = Exit {
+            code,
+            reason: String::new(),
+            message: None,
+        };
+        assert_eq!(
+            restarts(Role::Main, policy, &exit),
+            again,
+            "{policy:?} after {code}"
+        );
+    }
+}
+
+#[test]
+fn a_failed_pull_wakes_its_pod_once_to_change_the_word_and_then_to_try_again() {
+    let mut wanted = wanted(RestartPolicy::Always, vec![main("web")]);
+    let failed = || Event::StartFailed {
+        container: 0,
+        failure: StartFailure::Image,
+        message: "not found".into(),
+    };
+    let transcript = play(
+        &mut wanted,
+        vec![
+            (0, Event::Tick),
+            (1, failed()),
+            (3, Event::Tick),
+            (11, Event::Tick),
+            (12, failed()),
+        ],
+    );
+    insta::assert_snapshot!(transcript, @r"
+       0 Tick: start web #0
+       1 StartFailed:  (wake 3000ms)
+       3 Tick:  (wake 11000ms)
+      11 Tick: start web #0
+      12 StartFailed:  (wake 32000ms)
+    ");
+}
+
+#[test]
+fn missing_configuration_is_tried_again_sooner_than_an_image() {
+    let wanted = wanted(RestartPolicy::Always, vec![main("web")]);
+    for (failure, second) in [(StartFailure::Config, 1), (StartFailure::Image, 10)] {
+        let mut state = PodState::new(&wanted, at(0));
+        step(&mut state, &wanted, Event::Tick, at(0));
+        step(
+            &mut state,
+            &wanted,
+            Event::StartFailed {
+                container: 0,
+                failure,
+                message: String::new(),
+            },
+            at(0),
+        );
+        let Phase::Retrying { until, .. } = state.containers[0].phase else {
+            panic!("{:?}", state.containers[0])
+        };
+        assert_eq!(until, at(second), "{failure:?}");
+    }
+}

@@ -1,0 +1,88 @@
+//! What a Pod asks for, reduced to what decides its life on this node.
+//!
+//! Read anew whenever the object changes; whatever else a Pod says is `translate`'s to read, once, when a container starts.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use std::time::Duration;
+
+/// `terminationGracePeriodSeconds` when a pod says nothing.
+pub const GRACE_DEFAULT: Duration = Duration::from_secs(30);
+
+/// `spec.restartPolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartPolicy {
+    Always,
+    OnFailure,
+    Never,
+}
+
+/// What a container is to its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Runs to success before the next one starts.
+    Init,
+    /// An init container with `restartPolicy: Always`: the next one starts once it is up.
+    Sidecar,
+    /// One of `spec.containers`.
+    Main,
+}
+
+/// One container as the Pod asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedContainer {
+    pub name: String,
+    pub role: Role,
+    pub has_startup_probe: bool,
+    pub has_readiness_probe: bool,
+}
+
+/// A pod as its object asks for it, reduced to what decides its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub restart: RestartPolicy,
+    /// Init containers first, in order; then the main ones.
+    pub containers: Vec<WantedContainer>,
+    /// When the last of the grace ends; set once the pod is deleted.
+    pub kill_at: Option<Timestamp>,
+    pub grace: Duration,
+    pub active_deadline: Option<Duration>,
+}
+
+impl Wanted {
+    /// Reads the deciding facts from a Pod.
+    pub fn from_pod(pod: &Pod) -> Self {
+        let spec = pod.spec.clone().unwrap_or_default();
+        let wanted = |container: &Container, role| WantedContainer {
+            name: container.name.clone(),
+            role,
+            has_startup_probe: container.startup_probe.is_some(),
+            has_readiness_probe: container.readiness_probe.is_some(),
+        };
+        let init = spec.init_containers.iter().flatten().map(|container| {
+            let sidecar = container.restart_policy.as_deref() == Some("Always");
+            wanted(container, if sidecar { Role::Sidecar } else { Role::Init })
+        });
+        let main = spec
+            .containers
+            .iter()
+            .map(|container| wanted(container, Role::Main));
+        Self {
+            restart: match spec.restart_policy.as_deref() {
+                Some("Never") => RestartPolicy::Never,
+                Some("OnFailure") => RestartPolicy::OnFailure,
+                _ => RestartPolicy::Always,
+            },
+            containers: init.chain(main).collect(),
+            kill_at: pod.metadata.deletion_timestamp.as_ref().map(|time| time.0),
+            grace: spec
+                .termination_grace_period_seconds
+                .map_or(GRACE_DEFAULT, |s| {
+                    Duration::from_secs(s.max(0).unsigned_abs())
+                }),
+            active_deadline: spec
+                .active_deadline_seconds
+                .map(|s| Duration::from_secs(s.max(0).unsigned_abs())),
+        }
+    }
+}
