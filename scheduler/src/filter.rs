@@ -9,6 +9,7 @@ use std::fmt;
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorTerm};
 use weft_api::view::{Taint, Toleration};
 
+use crate::affinity::Affinity;
 use crate::reserve::{Spread, Working};
 use crate::snapshot::{NodeFacts, PodFacts, expression_holds};
 
@@ -33,6 +34,12 @@ pub enum Reason {
     Skew,
     /// The node lacks the label a hard spread constraint is about.
     NoTopologyLabel,
+    /// No pod that the pod must stand near is in the node's domain.
+    NotNear,
+    /// A pod that it must keep away from is.
+    NotApart,
+    /// A pod that must keep away from it is.
+    Avoided,
 }
 
 impl fmt::Display for Reason {
@@ -53,6 +60,11 @@ impl fmt::Display for Reason {
             Self::NoTopologyLabel => f.write_str(
                 "node(s) didn't match pod topology spread constraints (missing required label)",
             ),
+            Self::NotNear => f.write_str("node(s) didn't match pod affinity rules"),
+            Self::NotApart => f.write_str("node(s) didn't match pod anti-affinity rules"),
+            Self::Avoided => {
+                f.write_str("node(s) didn't satisfy existing pods anti-affinity rules")
+            }
         }
     }
 }
@@ -64,6 +76,7 @@ pub(crate) fn fits(
     working: &Working<'_>,
     index: usize,
     spread: &Spread,
+    affinity: &Affinity,
 ) -> Result<(), Vec<Reason>> {
     let node = working.node(index);
     let refuse = |reason| Err(vec![reason]);
@@ -103,7 +116,7 @@ pub(crate) fn fits(
             return refuse(Reason::Skew);
         }
     }
-    Ok(())
+    affinity.allows(pod, node).map_err(|reason| vec![reason])
 }
 
 fn lacking(pod: &PodFacts, working: &Working<'_>, index: usize) -> Vec<Reason> {

@@ -7,6 +7,7 @@
 //! [`Reason`] list per node; a pod that already has a node, is ending or is gated is not placed.
 //! Left to others: writing the binding and telling the refusals (`weft::control_loop`).
 
+mod affinity;
 mod explain;
 mod filter;
 mod reserve;
@@ -17,6 +18,7 @@ pub use explain::Refusal;
 pub use filter::Reason;
 pub use snapshot::{NodeFacts, PodFacts, Resources, Snapshot};
 
+use affinity::Affinity;
 use reserve::Working;
 
 /// What one round of placement decided, in the order the pods were considered.
@@ -48,10 +50,11 @@ pub fn plan<'a>(
     let mut plan = Plan::default();
     for pod in pending {
         let spread = working.spread_of(pod);
+        let affinity = Affinity::of(pod, &working);
         let mut refusals = Vec::new();
         let mut fitting = Vec::new();
         for index in 0..working.len() {
-            match filter::fits(pod, &working, index, &spread) {
+            match filter::fits(pod, &working, index, &spread, &affinity) {
                 Ok(()) => fitting.push(index),
                 Err(reasons) => refusals.push((working.node(index).name.clone(), reasons)),
             }

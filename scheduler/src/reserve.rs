@@ -164,6 +164,41 @@ impl<'a> Working<'a> {
         self.groups.get(&group).cloned().unwrap_or_default()
     }
 
+    /// Every pod that has a node, those placed in this round among them, with its node.
+    pub fn everyone(&self) -> impl Iterator<Item = (&'a PodFacts, &'a NodeFacts)> {
+        let present = self.snapshot.pods.values();
+        self.with_nodes(present).chain(self.placed_with_nodes())
+    }
+
+    /// Those among them that keep away from other pods.
+    pub fn everyone_apart(&self) -> impl Iterator<Item = (&'a PodFacts, &'a NodeFacts)> {
+        let snapshot = self.snapshot;
+        let present = snapshot
+            .apart
+            .iter()
+            .filter_map(|uid| snapshot.pods.get(uid));
+        let placed = self
+            .placed_with_nodes()
+            .filter(|(pod, _)| !pod.apart.is_empty());
+        self.with_nodes(present).chain(placed)
+    }
+
+    fn with_nodes(
+        &self,
+        pods: impl Iterator<Item = &'a PodFacts>,
+    ) -> impl Iterator<Item = (&'a PodFacts, &'a NodeFacts)> {
+        let nodes = &self.snapshot.nodes;
+        pods.filter_map(move |pod| {
+            let node = nodes.get(pod.node.as_deref()?)?;
+            Some((pod, node.facts.as_ref()?))
+        })
+    }
+
+    fn placed_with_nodes(&self) -> impl Iterator<Item = (&'a PodFacts, &'a NodeFacts)> {
+        let placed = self.placed.iter();
+        placed.map(|(pod, index)| (*pod, self.slots[*index].facts))
+    }
+
     /// Pods of a namespace that count for spreading, with their slot.
     fn neighbours(&self, namespace: &str) -> Vec<(&'a PodFacts, usize)> {
         let snapshot = self.snapshot;

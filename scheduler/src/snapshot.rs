@@ -13,6 +13,8 @@ use weft_api::quantity::Quantity;
 use weft_api::selector::LabelSelector;
 use weft_api::view::{Container, Node, Pod, PodSpec, Service, Taint, Toleration};
 
+use crate::affinity::Term;
+
 use k8s_openapi::api::core::v1::{
     NodeSelector, NodeSelectorRequirement, PreferredSchedulingTerm, TopologySpreadConstraint,
 };
@@ -109,6 +111,10 @@ pub struct PodFacts {
     pub preferred: Vec<PreferredSchedulingTerm>,
     pub tolerations: Vec<Toleration>,
     pub spread: Vec<TopologySpreadConstraint>,
+    /// Required pod affinity: it must stand where such pods are.
+    pub near: Vec<Term>,
+    /// Required pod anti-affinity: it must stand where no such pods are.
+    pub apart: Vec<Term>,
 }
 
 impl PodFacts {
@@ -130,6 +136,19 @@ impl PodFacts {
         };
         let Some(spec) = &pod.spec else { return facts };
         let affinity = spec.affinity.as_ref();
+        let near = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
+        let near = near.and_then(|near| {
+            near.required_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+        facts.near = Term::all(near, &facts.namespace);
+        let apart = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+        let apart = apart.and_then(|apart| {
+            apart
+                .required_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+        facts.apart = Term::all(apart, &facts.namespace);
         let affinity = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
         facts.node = spec.node_name.clone().filter(|name| !name.is_empty());
         facts.priority = spec.priority.unwrap_or(0);
@@ -263,6 +282,8 @@ pub struct Snapshot {
     pub(crate) nodes: BTreeMap<String, NodeState>,
     /// Pods that have a node, by uid.
     pub(crate) pods: BTreeMap<String, PodFacts>,
+    /// Uids of those among them that keep away from others.
+    pub(crate) apart: BTreeSet<String>,
     /// Uids of the pods that have a node, by namespace.
     pub(crate) namespaces: BTreeMap<String, BTreeSet<String>>,
     /// Selectors of services, by namespace and name.
@@ -302,6 +323,9 @@ impl Snapshot {
             .entry(facts.namespace.clone())
             .or_default()
             .insert(facts.uid.clone());
+        if !facts.apart.is_empty() {
+            self.apart.insert(facts.uid.clone());
+        }
         self.pods.insert(facts.uid.clone(), facts);
     }
 
@@ -309,6 +333,7 @@ impl Snapshot {
         let Some(facts) = self.pods.remove(uid) else {
             return;
         };
+        self.apart.remove(uid);
         if let Some(set) = self.namespaces.get_mut(&facts.namespace) {
             set.remove(uid);
             if set.is_empty() {

@@ -1,7 +1,8 @@
 //! Transcripts: a small cluster in, what happens to each pod out.
 //!
 //! `node NAME [cpu=N] [memory=M] [pods=N] [label=K:V] [taint=K:V:EFFECT] [unschedulable]`
-//! `pod NAME [cpu=N] [memory=M] [init-cpu=N] [select=K:V] [tolerate=K] [set=UID] [on=NODE] [skew=N] [port=N]`
+//! `pod NAME [cpu=N] [memory=M] [init-cpu=N] [select=K:V] [tolerate=K] [set=UID] [on=NODE] [skew=N] [port=N]
+//! [label=K:V] [near=K:V[:TOPOLOGY[:NAMESPACE]]] [apart=…]`
 
 use serde_json::{Value, json};
 
@@ -74,6 +75,24 @@ fn pod(name: &str, words: &[&str]) -> PodFacts {
                         {"matchExpressions": [{"key": parts[0], "operator": "In",
                             "values": [parts[1]]}]}]}}});
             }
+            "label" => value["metadata"]["labels"][parts[0]] = json!(parts[1]),
+            "near" | "apart" => {
+                let kind = if key == "near" {
+                    "podAffinity"
+                } else {
+                    "podAntiAffinity"
+                };
+                let mut term = json!({
+                    "labelSelector": {"matchLabels": {parts[0]: parts[1]}},
+                    "topologyKey": parts.get(2).unwrap_or(&"kubernetes.io/hostname"),
+                });
+                if let Some(namespace) = parts.get(3) {
+                    term["namespaceSelector"] = json!({"matchLabels": {
+                        "kubernetes.io/metadata.name": namespace}});
+                }
+                value[spec]["affinity"][kind] =
+                    json!({"requiredDuringSchedulingIgnoredDuringExecution": [term]});
+            }
             "prefer" => {
                 value[spec]["affinity"] = json!({"nodeAffinity": {
                     "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100,
@@ -129,6 +148,55 @@ fn a_full_node_is_refused_with_its_reason() {
     big: 0/2 nodes are available: 2 Insufficient cpu.
       a: Insufficient cpu
       b: Insufficient cpu
+    ");
+}
+
+#[test]
+fn pods_that_keep_apart_never_meet() {
+    // Two fit on two nodes, the third nowhere; a fourth without wishes of its own is kept away by the others.
+    insta::assert_snapshot!(transcript(
+        "node a | node b | pod one label=db:yes apart=db:yes | pod two label=db:yes apart=db:yes \
+         | pod three label=db:yes apart=db:yes | pod four label=db:yes | pod five",
+        0), @r"
+    one -> a
+    two -> b
+    five -> b
+    three: 0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules.
+      a: node(s) didn't match pod anti-affinity rules
+      b: node(s) didn't match pod anti-affinity rules
+    four: 0/2 nodes are available: 2 node(s) didn't satisfy existing pods anti-affinity rules.
+      a: node(s) didn't satisfy existing pods anti-affinity rules
+      b: node(s) didn't satisfy existing pods anti-affinity rules
+    ");
+}
+
+#[test]
+fn pods_that_belong_together_meet() {
+    // The first of its kind may stand anywhere that has the label; the rest follow it into its zone.
+    insta::assert_snapshot!(transcript(
+        "node a label=zone:x cpu=1 | node b label=zone:x | node c label=zone:y | node d \
+         | pod cache on=b label=tier:cache | pod one near=tier:cache:zone cpu=1 | pod two near=tier:cache:zone cpu=4 \
+         | pod far near=tier:none | pod other near=tier:cache:zone:elsewhere \
+         | pod first label=ring:1 near=ring:1:zone select=zone:y | pod second label=ring:1 near=ring:1:zone",
+        0), @r"
+    one -> b
+    first -> c
+    second -> c
+    two: 0/4 nodes are available: 2 Insufficient cpu, 2 node(s) didn't match pod affinity rules.
+      a: Insufficient cpu
+      b: Insufficient cpu
+      c: node(s) didn't match pod affinity rules
+      d: node(s) didn't match pod affinity rules
+    far: 0/4 nodes are available: 4 node(s) didn't match pod affinity rules.
+      a: node(s) didn't match pod affinity rules
+      b: node(s) didn't match pod affinity rules
+      c: node(s) didn't match pod affinity rules
+      d: node(s) didn't match pod affinity rules
+    other: 0/4 nodes are available: 4 node(s) didn't match pod affinity rules.
+      a: node(s) didn't match pod affinity rules
+      b: node(s) didn't match pod affinity rules
+      c: node(s) didn't match pod affinity rules
+      d: node(s) didn't match pod affinity rules
     ");
 }
 

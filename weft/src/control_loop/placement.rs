@@ -146,6 +146,11 @@ impl Placement {
             self.waiting.remove(uid);
             self.fresh.remove(uid);
             self.snapshot.put_pod(PodFacts::of(&pod.body));
+            // Whom a waiting pod wants to stand near may have come.
+            self.moved |= self
+                .waiting
+                .values()
+                .any(|waiting| !waiting.facts.near.is_empty());
             return;
         }
         let named = spec.and_then(|spec| spec.scheduler_name.as_deref());
