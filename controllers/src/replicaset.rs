@@ -2,7 +2,8 @@
 //!
 //! A pod counts while it is neither finished nor being deleted. Too few: create, at most [`BURST`] a pass, and one at a
 //! time after a refusal (Kubernetes' slow start, with the loop's back-off as its clock). Too many: delete in Kubernetes'
-//! order of victims, the least useful first.
+//! order of victims, the least useful first. After a refusal the status comes before the next attempt: a refusal ends a
+//! list of writes, and the condition that tells of it must not wait for the attempt that succeeds.
 //!
 //! Names of new pods are a function of the set's uid and the highest revision seen among it and its pods, so a repeated
 //! pass over the same state asks for the same names; see the crate's notes on double creation.
@@ -338,8 +339,14 @@ fn report(
         observed_generation: Some(set.meta.generation),
         conditions: (!conditions.is_empty()).then_some(conditions),
     };
-    if before != after {
-        outcome.writes.extend(Write::status(set, &before, &after));
+    if before != after
+        && let Some(write) = Write::status(set, &before, &after)
+    {
+        let at = match cx.last_failure {
+            Some(_) => 0,
+            None => outcome.writes.len(),
+        };
+        outcome.writes.insert(at, write);
     }
 }
 

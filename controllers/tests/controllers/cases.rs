@@ -169,6 +169,41 @@ fn dependents_follow_their_owner_in_the_asked_way() {
 }
 
 #[test]
+fn pods_that_are_refused_show_in_the_conditions_until_they_are_not() {
+    let mut world = still();
+    world.refuse_pods = Some("pods is forbidden: exceeded quota");
+    world.create(DEPLOYMENTS, deployment("web", 2, "x:1"));
+    world.settle();
+    // The first refusal ends the list before the status; the next look, a second later, tells first.
+    world.pass_time(1);
+    world.settle();
+    let failure = |world: &World, resource, name: &str| {
+        let conditions = world.get(resource, name)["status"]["conditions"].clone();
+        let conditions = conditions.as_array().cloned().unwrap_or_default();
+        let found = conditions
+            .into_iter()
+            .find(|c| c["type"] == "ReplicaFailure");
+        found.map(|c| format!("{} {} {}", c["status"], c["reason"], c["message"]))
+    };
+    let set = world.all(REPLICA_SETS)[0]["metadata"]["name"].clone();
+    let set = set.as_str().unwrap();
+    let told = r#""True" "FailedCreate" "pods is forbidden: exceeded quota""#;
+    assert_eq!(failure(&world, REPLICA_SETS, set).as_deref(), Some(told));
+    assert_eq!(failure(&world, DEPLOYMENTS, "web").as_deref(), Some(told));
+    assert_eq!(
+        world.get(REPLICA_SETS, set)["status"]["observedGeneration"],
+        1
+    );
+
+    world.refuse_pods = None;
+    world.pass_time(1);
+    world.settle();
+    assert_eq!(world.live_pods(), 2);
+    assert_eq!(failure(&world, REPLICA_SETS, set), None);
+    assert_eq!(failure(&world, DEPLOYMENTS, "web"), None);
+}
+
+#[test]
 fn an_object_with_a_living_owner_only_loses_the_dead_one() {
     let mut world = still();
     let owner =

@@ -25,8 +25,12 @@ pub struct World {
     cluster: Cluster,
     /// Whether pods get bound, become ready, and end.
     pub agents: bool,
+    /// Pods are refused with this sentence, as admission or a quota would.
+    pub refuse_pods: Option<&'static str>,
+    /// Why the last attempt at a key was refused.
+    failures: BTreeMap<(usize, Key), String>,
     /// Every write that was carried out.
-    pub story: Vec<String>,
+    story: Vec<String>,
 }
 
 impl World {
@@ -46,6 +50,8 @@ impl World {
                 ca_pem: "PEM".into(),
             },
             agents: true,
+            refuse_pods: None,
+            failures: BTreeMap::new(),
             story: Vec::new(),
         }
     }
@@ -278,7 +284,10 @@ impl World {
             Write::Event(_) => Ok(None),
             Write::Create {
                 resource, object, ..
-            } => self.do_create(resource, object.into_value()).map(Some),
+            } => match self.refuse_pods {
+                Some(sentence) if resource == PODS => Err(sentence.to_owned()),
+                _ => self.do_create(resource, object.into_value()).map(Some),
+            },
             Write::Patch {
                 resource,
                 namespace,
@@ -360,7 +369,7 @@ impl World {
         let context = Context {
             now: self.now,
             cluster: &self.cluster,
-            last_failure: None,
+            last_failure: self.failures.get(&work).map(String::as_str),
         };
         let outcome = (CONTROLLERS[work.0].reconcile)(&self.view, &work.1, &context);
         let again = (CONTROLLERS[work.0].reconcile)(&self.view, &work.1, &context);
@@ -377,12 +386,19 @@ impl World {
                     }
                 }
                 Ok(None) => {}
+                Err(message) if self.refuse_pods == Some(message.as_str()) => {
+                    let pause = jiff::SignedDuration::from_secs(1);
+                    self.later.insert(work.clone(), self.now + pause);
+                    self.failures.insert(work, message);
+                    return;
+                }
                 Err(_) => {
                     self.queue.insert(work);
                     return;
                 }
             }
         }
+        self.failures.remove(&work);
     }
 
     /// A random pod gets its node, becomes ready, or ends.

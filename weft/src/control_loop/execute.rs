@@ -106,6 +106,11 @@ async fn one(
     recorder: &Handle,
     write: Write,
 ) -> Result<Option<Change>, Failure> {
+    let doing = match &write {
+        Write::Create { .. } => "creating",
+        Write::Delete { .. } => "deleting",
+        Write::Patch { .. } | Write::Event(_) => "updating",
+    };
     let (note, outcome) = match write {
         Write::Event(note) => {
             recorder.tell(note);
@@ -196,7 +201,7 @@ async fn one(
             }
             Ok(change)
         }
-        Err(error) => Err(refused(recorder, note, &error)),
+        Err(error) => Err(refused(recorder, note, doing, &error)),
     }
 }
 
@@ -242,7 +247,7 @@ fn forgive_absence(
     }
 }
 
-fn refused(recorder: &Handle, note: Option<Note>, error: &StatusError) -> Failure {
+fn refused(recorder: &Handle, note: Option<Note>, doing: &str, error: &StatusError) -> Failure {
     let expected = error.is_conflict() || error.is_already_exists();
     if !expected
         && let Some(mut note) = note
@@ -250,7 +255,7 @@ fn refused(recorder: &Handle, note: Option<Note>, error: &StatusError) -> Failur
     {
         note.warning = true;
         note.reason = reason;
-        note.message = format!("Error: {}", error.message);
+        note.message = format!("Error {doing}: {}", error.message);
         recorder.tell(note);
     }
     Failure {
