@@ -22,6 +22,7 @@ pub mod lens;
 pub mod listing;
 pub mod objects;
 pub mod patch;
+pub mod protobuf;
 pub mod schema;
 pub mod server;
 pub mod stored;

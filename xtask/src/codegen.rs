@@ -1,18 +1,22 @@
-//! Derives the API server's schema table from published schemas.
+//! Derives the API server's schema tables from published schemas.
 //!
 //! `cargo xtask codegen` writes `apiserver/src/schema/table.json`: one OpenAPI v3 schema a line, for the served kinds and
-//! everything they refer to. `cargo xtask codegen --check` compares instead of writing.
+//! everything they refer to; and `protobuf.json` beside it: the tags of their fields in Kubernetes' binary form.
+//! `cargo xtask codegen --check` compares instead of writing.
 //!
-//! Sources, both Apache-2.0 or MIT and fetched through their ordinary package clients into a temporary folder:
+//! Sources, all Apache-2.0 or MIT and fetched through their ordinary package clients into a temporary folder:
 //! * Kubernetes: `_definitions.json` in PyPI's `kubernetes-validate` (`--definitions FILE` uses one that is at hand). It
 //!   is the project's OpenAPI with nulls allowed and references rewritten for validators; both are undone here.
 //! * Gateway API: the Rust bindings of the crate `gateway-api`, whose doc comments, names and optionality come from
 //!   the custom resource definitions (`--gateway-api DIR` uses an unpacked crate). HTTPRoute is taken from the
 //!   experimental channel for `retry`; list types are not in that source and come from [`LIST_TYPES`].
+//! * Tags: the crate `k8s-pb`, see [`protobuf`] (`--protobuf DIR` uses an unpacked crate).
 //!
-//! Invariants: every reference in the table resolves inside it; the output depends on the two inputs only.
+//! Invariants: every reference in the table resolves inside it; the output depends on the three inputs only.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod protobuf;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,7 +25,9 @@ use serde_json::{Map, Value, json};
 
 const KUBERNETES: (&str, &str) = ("kubernetes-validate", "1.37.0");
 const GATEWAY_API: (&str, &str) = ("gateway-api", "0.22.0");
+const PROTOBUF: (&str, &str) = ("k8s-pb", "0.9.0");
 const TABLE: &str = "apiserver/src/schema/table.json";
+const TAGS: &str = "apiserver/src/schema/protobuf.json";
 
 /// The kinds whose closure is kept. A `…List` definition comes along where one exists.
 const ROOTS: &[&str] = &[
@@ -84,7 +90,7 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 
-/// Runs the command: `[--check] [--definitions FILE] [--gateway-api DIR]`, from the workspace root.
+/// Runs the command: `[--check] [--definitions FILE] [--gateway-api DIR] [--protobuf DIR]`, from the workspace root.
 ///
 /// # Errors
 /// When a source cannot be fetched or read, a reference does not resolve, or `--check` finds a difference.
@@ -92,6 +98,7 @@ pub fn run(args: Vec<String>) -> Result<()> {
     let mut check = false;
     let mut definitions = None;
     let mut gateway_api = None;
+    let mut protobuf = None;
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -106,13 +113,19 @@ pub fn run(args: Vec<String>) -> Result<()> {
                     args.next().context("--gateway-api needs a directory")?,
                 ));
             }
+            "--protobuf" => {
+                protobuf = Some(PathBuf::from(
+                    args.next().context("--protobuf needs a directory")?,
+                ));
+            }
             other => bail!(
-                "codegen knows --check, --definitions FILE and --gateway-api DIR, not {other}"
+                "codegen knows --check, --definitions FILE, --gateway-api DIR and --protobuf DIR, not {other}"
             ),
         }
     }
     let definitions = definitions.map_or_else(fetch_definitions, Ok)?;
-    let gateway_api = gateway_api.map_or_else(fetch_gateway_api, Ok)?;
+    let gateway_api = gateway_api.map_or_else(|| fetch_crate(GATEWAY_API), Ok)?;
+    let protobuf = protobuf.map_or_else(|| fetch_crate(PROTOBUF), Ok)?;
 
     let mut all = kubernetes(&definitions)?;
     for (file, root) in [
@@ -127,29 +140,39 @@ pub fn run(args: Vec<String>) -> Result<()> {
             gateway_kind(&source, root).with_context(|| format!("reading {}", path.display()))?,
         );
     }
-    let table = render(&all)?;
+    let kept = closure(&all)?;
+    let table = render(&kept)?;
+    let (tags, untagged) = protobuf::table(&protobuf, &kept)?;
 
-    if check {
-        let committed =
-            std::fs::read_to_string(TABLE).with_context(|| format!("reading {TABLE}"))?;
-        ensure!(
-            committed == table,
-            "{TABLE} is not what its sources give; run `cargo xtask codegen`"
-        );
-        println!("{TABLE} is up to date");
-    } else {
-        std::fs::write(TABLE, &table).with_context(|| format!("writing {TABLE}"))?;
+    for (path, text) in [(TABLE, &table), (TAGS, &tags)] {
+        if check {
+            let committed =
+                std::fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
+            ensure!(
+                committed == *text,
+                "{path} is not what its sources give; run `cargo xtask codegen`"
+            );
+            println!("{path} is up to date");
+        } else {
+            std::fs::write(path, text).with_context(|| format!("writing {path}"))?;
+            println!(
+                "{path}: {} definitions, {} KiB",
+                text.lines().count() - 2,
+                text.len() >> 10
+            );
+        }
+    }
+    if !check && !untagged.is_empty() {
         println!(
-            "{TABLE}: {} definitions, {} KiB",
-            table.lines().count() - 2,
-            table.len() >> 10
+            "newer than the tags, so refused in protobuf bodies: {}",
+            untagged.join(", ")
         );
     }
     Ok(())
 }
 
-/// The closure of the roots, a definition a line in name order, so that a change reads well in review.
-fn render(all: &BTreeMap<String, Value>) -> Result<String> {
+/// The roots and all they refer to.
+fn closure(all: &BTreeMap<String, Value>) -> Result<BTreeMap<String, Value>> {
     let mut wanted: Vec<String> = ROOTS.iter().map(|root| (*root).to_owned()).collect();
     wanted.extend(
         all.keys()
@@ -163,23 +186,29 @@ fn render(all: &BTreeMap<String, Value>) -> Result<String> {
         .collect();
     wanted.extend(lists);
 
-    let mut kept = BTreeSet::new();
+    let mut kept = BTreeMap::new();
     while let Some(name) = wanted.pop() {
-        if !kept.insert(name.clone()) {
+        if kept.contains_key(&name) {
             continue;
         }
         let schema = all
             .get(&name)
             .with_context(|| format!("{name} is not defined by the sources"))?;
         references(schema, &mut wanted);
+        kept.insert(name, schema.clone());
     }
-    let lines: Vec<String> = kept
+    Ok(kept)
+}
+
+/// A definition a line in name order, so that a change reads well in review.
+fn render(definitions: &BTreeMap<String, Value>) -> Result<String> {
+    let lines: Vec<String> = definitions
         .iter()
-        .map(|name| {
+        .map(|(name, schema)| {
             Ok(format!(
                 "{}:{}",
                 serde_json::to_string(name)?,
-                serde_json::to_string(&all[name])?
+                serde_json::to_string(schema)?
             ))
         })
         .collect::<Result<_>>()?;
@@ -546,8 +575,7 @@ fn fetch_definitions() -> Result<PathBuf> {
 }
 
 /// `cargo info` downloads and unpacks a published crate into cargo's own cache.
-fn fetch_gateway_api() -> Result<PathBuf> {
-    let (package, version) = GATEWAY_API;
+fn fetch_crate((package, version): (&str, &str)) -> Result<PathBuf> {
     shell(
         "cargo",
         &["info", "--quiet", &format!("{package}@{version}")],
@@ -564,7 +592,9 @@ fn fetch_gateway_api() -> Result<PathBuf> {
             return Ok(unpacked);
         }
     }
-    bail!("cargo did not unpack {package} {version}; give its folder with --gateway-api DIR")
+    bail!(
+        "cargo did not unpack {package} {version}; give its folder with --gateway-api or --protobuf"
+    )
 }
 
 fn shell(program: &str, args: &[&str]) -> Result<()> {

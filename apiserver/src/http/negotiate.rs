@@ -1,16 +1,21 @@
 //! Content negotiation: which form the client wants back, and what it sent.
 //!
-//! JSON is always answered. Bodies may be JSON or YAML; one without a Content-Type is JSON, as old clients
-//! send it. Both are bounded in size, and YAML also in what its aliases may expand to.
+//! JSON is always answered. Bodies may be JSON, YAML or Kubernetes' protobuf; one without a Content-Type is JSON, as
+//! old clients send it. All are bounded in size, and YAML also in what its aliases may expand to.
 
 use http::{HeaderMap, header};
 use serde_json::Value;
 use weft_api::status::StatusError;
 
+use crate::protobuf;
+
 /// Largest request body, as in Kubernetes.
 pub const BODY_BYTES_MAX: usize = 3 << 20;
 
-const ACCEPTED: &str = "application/json, application/yaml";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// What bodies may be, and what answers are.
+const READ: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+const WRITTEN: &str = "application/json";
 
 /// The form an answer takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +47,7 @@ pub fn form(headers: &HeaderMap) -> Result<Form, StatusError> {
         .iter()
         .flat_map(|accept| accept.split(','))
         .find_map(form_of)
-        .ok_or_else(|| StatusError::not_acceptable(ACCEPTED))
+        .ok_or_else(|| StatusError::not_acceptable(WRITTEN))
 }
 
 fn form_of(range: &str) -> Option<Form> {
@@ -77,11 +82,12 @@ fn form_of(range: &str) -> Option<Form> {
     }
 }
 
-/// A decoded body, and the keys that stood in it twice.
+/// A decoded body, and what only its text shows: keys that stood in it twice, fields that no JSON name is known for.
 #[derive(Debug)]
 pub struct Decoded {
     pub value: Value,
-    pub duplicates: Vec<String>,
+    /// In the words of Kubernetes' strict decoder.
+    pub faults: Vec<String>,
 }
 
 /// The media type of the body without parameters; empty when the client named none.
@@ -100,11 +106,9 @@ pub fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Decoded, StatusError> 
     match media_type(headers) {
         "" | "application/json" => decode_json(body),
         "application/yaml" | "application/x-yaml" | "text/yaml" => decode_yaml(body),
-        "application/vnd.kubernetes.protobuf" => Err(StatusError::unsupported_media_type(
-            "this server does not read protobuf request bodies yet: send application/json or application/yaml",
-        )),
+        PROTOBUF => decode_protobuf(body),
         other => Err(StatusError::unsupported_media_type(format!(
-            "the body of the request was in an unknown format ({other}) - accepted media types include: {ACCEPTED}"
+            "the body of the request was in an unknown format ({other}) - accepted media types include: {READ}"
         ))),
     }
 }
@@ -119,7 +123,10 @@ pub fn decode_json(body: &[u8]) -> Result<Decoded, StatusError> {
     })?;
     Ok(Decoded {
         value,
-        duplicates: crate::schema::duplicate_fields(body),
+        faults: crate::schema::duplicate_fields(body)
+            .iter()
+            .map(|field| format!("duplicate field {field:?}"))
+            .collect(),
     })
 }
 
@@ -132,7 +139,23 @@ fn decode_yaml(body: &[u8]) -> Result<Decoded, StatusError> {
     let value = serde_saphyr::from_str(text).map_err(|error| refuse(&error))?;
     Ok(Decoded {
         value,
-        duplicates: Vec::new(),
+        faults: Vec::new(),
+    })
+}
+
+fn decode_protobuf(body: &[u8]) -> Result<Decoded, StatusError> {
+    let decoded = protobuf::decode(body).map_err(|error| {
+        StatusError::bad_request(format!(
+            "the request body is no object in protobuf: {error}"
+        ))
+    })?;
+    Ok(Decoded {
+        value: decoded.value,
+        faults: decoded
+            .unknown
+            .iter()
+            .map(|field| format!("unknown field {field:?}"))
+            .collect(),
     })
 }
 
@@ -184,11 +207,12 @@ mod tests {
             serde_json::json!({"a": {"b": [1, "x", true]}, "c": "1"})
         );
         assert_eq!(decoded("application/cbor", "").unwrap_err().code, 415);
+        assert_eq!(decoded(PROTOBUF, "k8s").unwrap_err().code, 400);
+        // An empty Namespace: the envelope with its type and nothing else.
+        let namespace = "k8s\0\x0a\x0f\x0a\x02v1\x12\x09Namespace";
         assert_eq!(
-            decoded("application/vnd.kubernetes.protobuf", "k8s")
-                .unwrap_err()
-                .code,
-            415
+            decoded(PROTOBUF, namespace).unwrap().value,
+            serde_json::json!({"apiVersion": "v1", "kind": "Namespace"})
         );
         assert_eq!(decoded("", "{").unwrap_err().code, 400);
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();

@@ -610,8 +610,8 @@ async fn patch(
     })?;
     let decoded = negotiate::decode_json(&body)?;
     let validation = params.validation()?;
-    if validation == Validation::Strict && !decoded.duplicates.is_empty() {
-        return Err(strict_decoding(kind, &duplicate_texts(&decoded.duplicates)));
+    if validation == Validation::Strict && !decoded.faults.is_empty() {
+        return Err(strict_decoding(kind, &decoded.faults));
     }
     let form = negotiate::form(&headers)?;
     let patched = state
@@ -684,12 +684,15 @@ async fn below_object(
             Ok(success(StatusCode::CREATED))
         }
         (Subresource::Scale, Method::GET) => {
+            let params = Params::of(request.uri())?;
+            let form = negotiate::form(request.headers())?;
             let scale = objects.scale(caller, kind, namespace, name).await?;
             Ok(json_value(scale.as_value(), StatusCode::OK))
         }
         (Subresource::Scale, Method::PUT) => {
             let (params, headers, body) = split(request).await?;
             let scale = whole_object(negotiate::decode(&headers, &body)?.value)?;
+            let form = negotiate::form(&headers)?;
             let options = params.write_options()?;
             let scale = objects
                 .update_scale(caller, kind, namespace, name, scale, &options)
@@ -952,16 +955,16 @@ impl Warnings {
         decoded: &Decoded,
         validation: Validation,
     ) -> Result<Self, StatusError> {
-        let duplicates = duplicate_texts(&decoded.duplicates);
+        let faults = &decoded.faults;
         match validation {
-            Validation::Strict if !duplicates.is_empty() => {
+            Validation::Strict if !faults.is_empty() => {
                 let mut all: Vec<String> = unknown_texts(kind, &decoded.value);
-                all.extend(duplicates);
+                all.extend(faults.iter().cloned());
                 Err(strict_decoding(kind, &all))
             }
             Validation::Strict | Validation::Ignore => Ok(Self::default()),
             Validation::Warn => {
-                let mut warnings = Self(duplicates);
+                let mut warnings = Self(faults.clone());
                 warnings.add_unknown(kind, &decoded.value);
                 Ok(warnings)
             }
@@ -994,13 +997,6 @@ fn unknown_texts(kind: KindRef, value: &Value) -> Vec<String> {
     schema::unknown_fields(&kind.gvk(), value)
         .into_iter()
         .map(|field| format!("unknown field {field:?}"))
-        .collect()
-}
-
-fn duplicate_texts(fields: &[String]) -> Vec<String> {
-    fields
-        .iter()
-        .map(|field| format!("duplicate field {field:?}"))
         .collect()
 }
 

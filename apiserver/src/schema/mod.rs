@@ -139,7 +139,8 @@ impl Schema {
         Self::named(name)
     }
 
-    fn named(name: &str) -> Option<Schema> {
+    /// The schema of a definition.
+    pub(crate) fn named(name: &str) -> Option<Schema> {
         let (name, node) = TABLE.nodes.get_key_value(name)?;
         Some(Schema {
             place: node,
@@ -160,6 +161,16 @@ impl Schema {
                 name: None,
             },
         }
+    }
+
+    /// The definition's name, when the type has one.
+    pub fn name(&self) -> Option<&'static str> {
+        self.name
+    }
+
+    /// Whether the string stands for bytes, in base64.
+    pub fn is_bytes(&self) -> bool {
+        self.target.format == Some("byte")
     }
 
     /// The field of a struct, or the value of a map under any key.
