@@ -205,7 +205,12 @@ fn service(
             wanted => wanted,
         }
         .to_owned();
-        let address = if wanted == "None" {
+        let kept = old
+            .filter(|old| text(old, "/spec/type") != "ExternalName")
+            .map_or("", |old| text(old, "/spec/clusterIP"));
+        // An address stays for life: validation refuses another one, whatever it is.
+        let changes = !kept.is_empty() && wanted != kept;
+        let address = if wanted == "None" || changes {
             wanted
         } else if wanted.is_empty() {
             range

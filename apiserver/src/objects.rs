@@ -36,8 +36,9 @@ use crate::patch::{self, PatchKind};
 pub use crate::stored::Stored;
 use crate::{certificates, schema, stored, validate};
 
-/// Attempts of a write that does not insist on a resourceVersion, as in Kubernetes' generic registry.
-const ATTEMPTS_MAX: usize = 5;
+/// Attempts of a write that does not insist on a resourceVersion. Each one lost was won by another write, and the HTTP
+/// face lets in 200 at a time, so this many mean that something else is wrong; Kubernetes has no limit here.
+const ATTEMPTS_MAX: usize = 256;
 /// Attempts to find a free generated name, as in Kubernetes since 1.30.
 const GENERATED_NAMES_MAX: usize = 8;
 /// Longest prefix of a generated name; five characters follow.
@@ -548,6 +549,10 @@ impl Objects {
         options: &WriteOptions,
     ) -> Result<Object, StatusError> {
         let scale = scale.into_value();
+        let named = text(&scale, "/metadata/name");
+        if !named.is_empty() && named != name {
+            return Err(other_name(named, name));
+        }
         let target = Target::new("update", kind, namespace, name, Part::Scale);
         let workload = self
             .rewrite(caller, target, options, |current| {
@@ -1120,16 +1125,19 @@ fn check_identity(
         match text(metadata, "/name") {
             "" => metadata["name"] = name.into(),
             found if found == name => {}
-            found => {
-                return Err(StatusError::bad_request(format!(
-                    "the name of the object ({found}) does not match the name on the URL ({name})"
-                )));
-            }
+            found => return Err(other_name(found, name)),
         }
     }
     // Null and empty say the same as absent, and would be stored as a difference.
     drop_empty_metadata(metadata);
     Ok(())
+}
+
+/// 400 for a body that is about another object than the URL.
+fn other_name(found: &str, name: &str) -> StatusError {
+    StatusError::bad_request(format!(
+        "the name of the object ({found}) does not match the name on the URL ({name})"
+    ))
 }
 
 /// Wrong types are always refused; unknown fields only when asked, and only those that `current` lacks.

@@ -13,7 +13,7 @@
 use json_patch::PatchOperation;
 use serde_json::{Map, Value};
 use weft_api::gvk::GroupVersionKind;
-use weft_api::status::{Cause, Details, StatusError};
+use weft_api::status::{Details, StatusError};
 
 use crate::schema::{Schema, Shape};
 
@@ -120,21 +120,14 @@ fn json(current: &Value, patch: &Value) -> Result<Value, StatusError> {
         // One operation at a time on our own copy: nothing needs to be rolled back.
         json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation)).map_err(
             |error| {
+                // kubectl prints the message only where there are no causes.
                 let mut refused = StatusError::invalid("", "", "", Vec::new());
-                refused.message =
-                    "the server rejected our request due to an error in our request".to_owned();
-                refused.with_details(Details {
-                    causes: vec![Cause {
-                        reason: "UnexpectedServerResponse".to_owned(),
-                        message: format!(
-                            "{error}: {} {}",
-                            operation_name(operation),
-                            operation.path()
-                        ),
-                        field: String::new(),
-                    }],
-                    ..Details::default()
-                })
+                refused.message = format!(
+                    "the server rejected our request due to an error in our request: {error}: {} {}",
+                    operation_name(operation),
+                    operation.path()
+                );
+                refused.with_details(Details::default())
             },
         )?;
     }

@@ -223,9 +223,18 @@ pub fn pod(new: &Value, old: Option<&Value>, problems: &mut Problems) {
         ));
         return;
     }
-    let kept = items(old, "/spec/tolerations");
-    let now = items(new, "/spec/tolerations");
-    if !kept.iter().all(|toleration| now.contains(toleration)) {
+    // How long a toleration holds may change, the rest of it not.
+    let lasting = |toleration: &Value| {
+        let mut toleration = toleration.clone();
+        crate::lens::put(&mut toleration, "tolerationSeconds", None);
+        toleration
+    };
+    let kept = items(old, "/spec/tolerations").iter().map(lasting);
+    let now: Vec<Value> = items(new, "/spec/tolerations")
+        .iter()
+        .map(lasting)
+        .collect();
+    if !kept.into_iter().all(|toleration| now.contains(&toleration)) {
         problems.add(Cause::forbidden(
             "spec.tolerations",
             "existing toleration can not be modified except its tolerationSeconds",

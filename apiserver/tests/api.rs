@@ -2,6 +2,8 @@
 //!
 //! Each test is a short conversation; what it proves is written as the text of the answers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -413,7 +415,7 @@ async fn a_pod_lives_and_dies() {
     422 Invalid: Pod "p" is invalid: spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`, `spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, `spec.tolerations` (only additions to existing tolerations), `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)
     200 Pod p
     409 Conflict: Operation cannot be fulfilled on pods "p": the object has been modified; please apply your changes to the latest version and try again
-    422 Invalid: the server rejected our request due to an error in our request
+    422 Invalid: the server rejected our request due to an error in our request: operation '/0' failed at path '/metadata/labels/v': value did not match: testing value at /metadata/labels/v
     415 UnsupportedMediaType: server-side apply is not served yet: apply without --server-side
     201 Success
     409 Conflict: Operation cannot be fulfilled on pods/binding "p": pod p is already assigned to node "n1"
@@ -905,6 +907,179 @@ async fn writes_may_be_tried_generated_warned_about_and_in_yaml() {
     );
 }
 
+/// A message of Kubernetes' binary form: fields of bytes by tag, each shorter than 128.
+fn message(fields: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (tag, bytes) in fields {
+        out.extend([tag << 3 | 2, u8::try_from(bytes.len()).unwrap()]);
+        out.extend_from_slice(bytes);
+    }
+    out
+}
+
+fn enveloped(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let kind = message(&[(1, api_version.as_bytes()), (2, kind.as_bytes())]);
+    [&b"k8s\0"[..], &message(&[(1, &kind), (2, raw)])].concat()
+}
+
+#[tokio::test]
+async fn typed_clients_write_in_protobuf_and_read_json() {
+    let world = World::new().await;
+    let send = async |line: &str, body: Vec<u8>| {
+        let mut request = world.request(
+            line,
+            &[
+                (header::CONTENT_TYPE, "application/vnd.kubernetes.protobuf"),
+                (
+                    header::ACCEPT,
+                    "application/vnd.kubernetes.protobuf,application/json",
+                ),
+            ],
+            "",
+        );
+        *request.body_mut() = Body::from(body);
+        world.send(request).await
+    };
+    let post = format!("POST {MAPS}");
+    let entry = message(&[(1, b"colour"), (2, b"blue")]);
+    let map = message(&[(1, &message(&[(1, b"settings")])), (2, &entry)]);
+    let created = send(&post, enveloped("v1", "ConfigMap", &map)).await;
+    assert_eq!(created.status, 201);
+    assert_eq!(created.headers[header::CONTENT_TYPE], JSON);
+    assert_eq!(created.body["data"], json!({"colour": "blue"}));
+
+    // A field that this server has no name for is told, and refused where the client insists.
+    let newer = message(&[(1, &message(&[(1, b"newer")])), (15, b"x")]);
+    let newer = enveloped("v1", "ConfigMap", &newer);
+    let warned = send(&post, newer.clone()).await;
+    assert_eq!(
+        warned.headers["warning"],
+        r##"299 - "unknown field \"#15\"""##
+    );
+    let lines = [
+        send(&format!("{post}?fieldValidation=Strict"), newer)
+            .await
+            .line(),
+        send(&post, enveloped("v1", "Secret", &map)).await.line(),
+        send(&post, b"k8s".to_vec()).await.line(),
+        // DeleteOptions travel under the group of what they delete.
+        send(
+            &format!("DELETE {MAPS}/settings"),
+            enveloped(
+                "v1",
+                "DeleteOptions",
+                &message(&[(2, &message(&[(1, b"another")]))]),
+            ),
+        )
+        .await
+        .line()
+        .replace(created.body["metadata"]["uid"].as_str().unwrap(), "UID"),
+    ];
+    insta::assert_snapshot!(lines.join("\n"), @r##"
+    400 BadRequest: ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: unknown field "#15"
+    400 BadRequest: the object provided is v1, Kind=Secret, but this URL takes v1, Kind=ConfigMap
+    400 BadRequest: the request body is no object in protobuf: it does not begin with the four bytes of Kubernetes' envelope
+    409 Conflict: Operation cannot be fulfilled on configmaps "settings": Precondition failed: UID in precondition: another, UID in object meta: UID
+    "##);
+}
+
+#[tokio::test]
+async fn writers_without_a_version_never_lose_to_each_other() {
+    let world = World::new().await;
+    world
+        .ask(&format!("POST {MAPS}"), config_map("shared", "1"))
+        .await;
+    let path = format!("{MAPS}/shared");
+    let patches = (0..40).map(|writer| {
+        let body = json!({"data": {format!("w{writer}"): "here"}});
+        world.patch(&path, "merge-patch", body)
+    });
+    for answer in futures::future::join_all(patches).await {
+        assert_eq!(answer.line(), "200 ConfigMap shared");
+    }
+    let left = world.get(&path).await;
+    assert_eq!(left.body["data"].as_object().unwrap().len(), 41);
+}
+
+#[tokio::test]
+async fn what_is_refused_is_still_read() {
+    use futures::StreamExt as _;
+    let world = World::new().await;
+    for (line, token, status) in [
+        (format!("POST {MAPS}"), "Bearer wrong", 401),
+        (format!("PATCH {MAPS}"), "Bearer secret", 405),
+        ("POST /api/v1/nothing".to_owned(), "Bearer secret", 404),
+    ] {
+        let read = Arc::new(AtomicBool::new(false));
+        let noted = read.clone();
+        let last = futures::stream::once(async move {
+            noted.store(true, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(axum::body::Bytes::from_static(b"}"))
+        });
+        let first = futures::stream::iter([Ok(axum::body::Bytes::from_static(b"{"))]);
+        let mut request = world.request(&line, &[], "");
+        let token = header::HeaderValue::from_static(token);
+        request.headers_mut().insert(header::AUTHORIZATION, token);
+        *request.body_mut() = Body::from_stream(first.chain(last));
+        assert_eq!(world.send(request).await.status, status, "{line}");
+        assert!(read.load(Ordering::Relaxed), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_scale_is_shown_and_about_its_own_workload() {
+    let world = World::new().await;
+    world
+        .ask(&format!("POST {DEPLOYMENTS}"), deployment(3))
+        .await;
+    let scale = format!("{DEPLOYMENTS}/web/scale");
+    let shown = world.table(&scale).await;
+    assert_eq!(shown.line(), r#"200 ["web",3,0,"0s"]"#);
+    let names = shown.body["columnDefinitions"].as_array().unwrap();
+    let names: Vec<_> = names.iter().map(|column| &column["name"]).collect();
+    assert_eq!(names, ["Name", "Desired", "Available", "Age"]);
+    let put = format!("PUT {scale}");
+    let of = |name: &str| json!({"metadata": {"name": name}, "spec": {"replicas": 1}});
+    let told = world
+        .transcript(&[(&put, of("other")), (&put, of("web"))])
+        .await;
+    insta::assert_snapshot!(told, @"
+    400 BadRequest: the name of the object (other) does not match the name on the URL (web)
+    200 Scale web
+    ");
+}
+
+#[tokio::test]
+async fn a_service_keeps_its_address_and_a_pod_its_tolerations() {
+    let world = World::new().await;
+    let service = json!({"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}});
+    let created = world.ask(&format!("POST {SERVICES}"), service).await;
+    let address = created.body["spec"]["clusterIP"].as_str().unwrap();
+    let one = format!("{SERVICES}/web");
+    for other in ["1.2.3.4", "10.43.0.77", "None"] {
+        let refused = world
+            .patch(&one, "merge-patch", json!({"spec": {"clusterIP": other}}))
+            .await;
+        let line = refused.line();
+        assert!(
+            line.starts_with("422") && line.ends_with("may not change once set"),
+            "{line}"
+        );
+    }
+    assert_eq!(world.get(&one).await.body["spec"]["clusterIP"], address);
+
+    world.ask(&format!("POST {PODS}"), pod("p")).await;
+    let one = format!("{PODS}/p");
+    let patience = |seconds: i64| json!([{"op": "replace", "path": "/spec/tolerations/0/tolerationSeconds", "value": seconds}]);
+    let longer = world.patch(&one, "json-patch", patience(600)).await;
+    assert_eq!(
+        longer.body["spec"]["tolerations"][0]["tolerationSeconds"],
+        600
+    );
+    let removed = json!([{"op": "remove", "path": "/spec/tolerations/0"}]);
+    assert_eq!(world.patch(&one, "json-patch", removed).await.status, 422);
+}
+
 #[tokio::test]
 async fn events_are_one_store_with_two_spellings() {
     let world = World::new().await;
@@ -951,6 +1126,16 @@ async fn callers_learn_who_they_are_and_strangers_little() {
     assert_eq!(
         (may.status, &may.body["status"]["allowed"]),
         (201, &json!(true))
+    );
+    let rules = world
+        .ask(
+            "POST /apis/authorization.k8s.io/v1/selfsubjectrulesreviews",
+            json!({"spec": {"namespace": "default"}}),
+        )
+        .await;
+    assert_eq!(
+        rules.body["status"]["resourceRules"],
+        json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}])
     );
     let mut told = Vec::new();
     for (path, token) in [

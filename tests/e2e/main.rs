@@ -3,6 +3,7 @@
 mod availability;
 mod bad_input;
 mod client;
+mod first_hour;
 mod kubectl;
 mod lifecycle;
 mod load;

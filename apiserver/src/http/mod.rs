@@ -8,6 +8,7 @@
 //! requests in flight are bounded. Left to others: sockets and TLS (`crate::server`).
 
 pub mod discovery;
+mod drain;
 pub mod error;
 pub mod logs;
 pub mod negotiate;
@@ -111,6 +112,15 @@ pub fn router(state: AppState) -> Router {
 async fn front(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let audit_id = audit_id(request.headers());
     strip_trailing_slash(&mut request);
+    // A proxied body flows while its answer does; every other handler is done with it when it answers.
+    let proxied = is_proxied(request.uri().path());
+    let (mut request, rest) = if proxied {
+        (request, None)
+    } else {
+        let (parts, body) = request.into_parts();
+        let (body, rest) = drain::split(body);
+        (Request::from_parts(parts, body), Some(rest))
+    };
     let mut response = match admit(&state, &mut request).await {
         Ok(_permit) => {
             let method = request.method().clone();
@@ -121,6 +131,9 @@ async fn front(State(state): State<AppState>, mut request: Request, next: Next) 
         }
         Err(error) => ApiError(error).into_response(),
     };
+    if let Some(rest) = rest {
+        rest.drain().await;
+    }
     let headers = response.headers_mut();
     headers.insert(AUDIT_ID, audit_id);
     headers
@@ -175,7 +188,11 @@ fn is_long_running(request: &Request) -> bool {
         .uri()
         .query()
         .is_some_and(|query| query.contains("watch=") || query.contains("follow="));
-    watches || path.starts_with("/v2/") || path.contains("/proxy/") || path.ends_with("/proxy")
+    watches || path.starts_with("/v2/") || is_proxied(path)
+}
+
+fn is_proxied(path: &str) -> bool {
+    path.contains("/proxy/") || path.ends_with("/proxy")
 }
 
 fn audit_id(headers: &HeaderMap) -> HeaderValue {

@@ -628,7 +628,7 @@ async fn patch(
         )
         .await?;
     if subresource == Some(Subresource::Scale) {
-        return Ok(json_value(patched.as_value(), StatusCode::OK));
+        return render_scale(patched.as_value(), form, &params);
     }
     let mut warnings = Warnings::default();
     if validation == Validation::Warn {
@@ -687,7 +687,7 @@ async fn below_object(
             let params = Params::of(request.uri())?;
             let form = negotiate::form(request.headers())?;
             let scale = objects.scale(caller, kind, namespace, name).await?;
-            Ok(json_value(scale.as_value(), StatusCode::OK))
+            render_scale(scale.as_value(), form, &params)
         }
         (Subresource::Scale, Method::PUT) => {
             let (params, headers, body) = split(request).await?;
@@ -697,7 +697,7 @@ async fn below_object(
             let scale = objects
                 .update_scale(caller, kind, namespace, name, scale, &options)
                 .await?;
-            Ok(json_value(scale.as_value(), StatusCode::OK))
+            render_scale(scale.as_value(), form, &params)
         }
         (Subresource::Status | Subresource::Approval, Method::GET) => {
             let params = Params::of(request.uri())?;
@@ -896,6 +896,21 @@ fn render(
                 now: Timestamp::now(),
             };
             json_value(&table::table_of_one(kind, object, style), status)
+        }
+    })
+}
+
+fn render_scale(scale: &Value, form: Form, params: &Params) -> Result<Response, StatusError> {
+    Ok(match form {
+        Form::Whole | Form::Discovery(_) => json_value(scale, StatusCode::OK),
+        Form::Metadata => json_value(&table::metadata_only(scale, "v1"), StatusCode::OK),
+        Form::Table(version) => {
+            let style = Style {
+                version,
+                include: include(params)?,
+                now: Timestamp::now(),
+            };
+            json_value(&table::table_of_scale(scale, style), StatusCode::OK)
         }
     })
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use weft_api::status::StatusError;
 
 use crate::authz::{self, Access};
-use crate::caller::Caller;
+use crate::caller::{Caller, GROUP_MASTERS};
 use crate::kinds::Review;
 use crate::lens::text;
 
@@ -26,6 +26,7 @@ pub fn answer(review: &Review, caller: &Caller, mut body: Value) -> Result<Value
             }
             json!({"userInfo": user})
         }
+        "SelfSubjectRulesReview" => rules_status(caller),
         _ => access_status(caller, &body),
     };
     crate::lens::fill(&mut body, "metadata", json!({}));
@@ -58,4 +59,29 @@ fn access_status(caller: &Caller, review: &Value) -> Value {
         Ok(()) => json!({"allowed": true}),
         Err(error) => json!({"allowed": false, "reason": error.message}),
     }
+}
+
+/// What `kubectl auth can-i --list` prints. What a node or a bootstrapper may do depends on objects, so their list says
+/// that it is not all.
+fn rules_status(caller: &Caller) -> Value {
+    if caller.in_group(GROUP_MASTERS) {
+        return json!({
+            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
+            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+            "incomplete": false,
+        });
+    }
+    let asking = |group: &str, resources: &[&str]| json!({"verbs": ["create"], "apiGroups": [group], "resources": resources});
+    json!({
+        "resourceRules": [
+            asking(
+                "authorization.k8s.io",
+                &["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+            ),
+            asking("authentication.k8s.io", &["selfsubjectreviews"]),
+        ],
+        "nonResourceRules": [],
+        "incomplete": true,
+        "evaluationError": "rules that depend on the object are not listed: ask about one with a SelfSubjectAccessReview",
+    })
 }

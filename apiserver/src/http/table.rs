@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::kinds::{KindRef, Row};
+use crate::kinds::{Column, KindRef, Row, SCALE_COLUMNS};
 use crate::stored::Stored;
 
 /// What each row carries besides its cells (`includeObject`).
@@ -43,9 +43,16 @@ pub fn table<'a>(
     style: Style,
 ) -> Value {
     let rows = objects
-        .map(|object| row(kind, &object.stored_value(), || object.value(), style))
+        .map(|object| {
+            row(
+                kind.columns,
+                &object.stored_value(),
+                || object.value(),
+                style,
+            )
+        })
         .collect();
-    assemble(kind, rows, metadata, style)
+    assemble(kind.columns, rows, metadata, style)
 }
 
 /// A Table of one object in the kind's own spelling.
@@ -54,19 +61,27 @@ pub fn table_of_one(kind: KindRef, object: &Value, style: Style) -> Value {
     if let Some(view) = &kind.view {
         (view.write)(&mut stored);
     }
+    one_row(kind.columns, &stored, object, style)
+}
+
+/// A Table of one Scale, which is no kind of the table of kinds.
+pub fn table_of_scale(scale: &Value, style: Style) -> Value {
+    one_row(SCALE_COLUMNS, scale, scale, style)
+}
+
+fn one_row(columns: &[Column], stored: &Value, object: &Value, style: Style) -> Value {
     let version = object.pointer("/metadata/resourceVersion").cloned();
-    let row = row(kind, &stored, || object.clone(), style);
+    let row = row(columns, stored, || object.clone(), style);
     assemble(
-        kind,
+        columns,
         vec![row],
         json!({"resourceVersion": version.unwrap_or_default()}),
         style,
     )
 }
 
-fn assemble(kind: KindRef, rows: Vec<Value>, metadata: Value, style: Style) -> Value {
-    let columns: Vec<Value> = kind
-        .columns
+fn assemble(columns: &[Column], rows: Vec<Value>, metadata: Value, style: Style) -> Value {
+    let columns: Vec<Value> = columns
         .iter()
         .map(|column| {
             json!({
@@ -87,13 +102,17 @@ fn assemble(kind: KindRef, rows: Vec<Value>, metadata: Value, style: Style) -> V
     })
 }
 
-fn row(kind: KindRef, stored: &Value, own_spelling: impl FnOnce() -> Value, style: Style) -> Value {
+fn row(
+    columns: &[Column],
+    stored: &Value,
+    own_spelling: impl FnOnce() -> Value,
+    style: Style,
+) -> Value {
     let looked_at = Row {
         object: stored,
         now: style.now,
     };
-    let cells: Vec<Value> = kind
-        .columns
+    let cells: Vec<Value> = columns
         .iter()
         .map(|column| (column.cell)(&looked_at))
         .collect();

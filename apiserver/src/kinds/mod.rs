@@ -255,6 +255,13 @@ pub static REVIEWS: &[Review] = &[
         resource: "selfsubjectaccessreviews",
         singular: "selfsubjectaccessreview",
     },
+    Review {
+        group: "authorization.k8s.io",
+        version: "v1",
+        kind: "SelfSubjectRulesReview",
+        resource: "selfsubjectrulesreviews",
+        singular: "selfsubjectrulesreview",
+    },
 ];
 
 /// Every kind, in the order of discovery.

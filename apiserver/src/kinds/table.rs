@@ -542,6 +542,14 @@ pub static REPLICA_SET: Kind = Kind {
     view: None,
 };
 
+/// The columns of a Scale, which the workloads' `scale` subresource shows.
+pub static SCALE_COLUMNS: &[Column] = &[
+    NAME,
+    integer("Desired", replica_set_desired, "Pods wanted."),
+    integer("Available", replica_set_current, "Pods there."),
+    AGE,
+];
+
 pub static HTTP_ROUTE: Kind = Kind {
     group: "gateway.networking.k8s.io",
     version: "v1",
