@@ -1,7 +1,7 @@
 //! Serves one component over HTTP/1.1 and HTTP/2 on every core: the runtime alone, as a peer to `wasmtime serve`.
 //!
 //! `cargo run --example serve -- COMPONENT [--addr 127.0.0.1:8080] [--cores N] [--reuse REQUESTS[/CONCURRENT]]
-//! [--keep-resident BYTES] [--no-pagemap] [--instances N]`
+//! [--keep-resident BYTES] [--table-keep-resident BYTES] [--no-pagemap] [--instances N] [--epoch-micros N]`
 //!
 //! `--reuse 1` means a fresh instance for every request, whatever the component's generation of WASI.
 
@@ -26,6 +26,8 @@ struct Options {
     cores: usize,
     reuse: Option<InstancePolicy>,
     keep_resident: Option<usize>,
+    table_keep_resident: Option<usize>,
+    epoch_micros: Option<u64>,
     pagemap: bool,
     instances: u32,
 }
@@ -37,6 +39,8 @@ fn options() -> Result<Options, String> {
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         reuse: None,
         keep_resident: None,
+        table_keep_resident: None,
+        epoch_micros: None,
         pagemap: true,
         instances: 1_000,
     };
@@ -52,6 +56,10 @@ fn options() -> Result<Options, String> {
             "--cores" => options.cores = parse(&arg, args.next())?,
             "--instances" => options.instances = parse(&arg, args.next())?,
             "--keep-resident" => options.keep_resident = Some(parse(&arg, args.next())?),
+            "--table-keep-resident" => {
+                options.table_keep_resident = Some(parse(&arg, args.next())?);
+            }
+            "--epoch-micros" => options.epoch_micros = Some(parse(&arg, args.next())?),
             "--no-pagemap" => options.pagemap = false,
             "--reuse" => {
                 let text: String = parse(&arg, args.next())?;
@@ -78,6 +86,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut engine = Engine::builder().instances_max(options.instances);
     if let Some(bytes) = options.keep_resident {
         engine = engine.memory_keep_resident_bytes(bytes);
+    }
+    if let Some(bytes) = options.table_keep_resident {
+        engine = engine.table_keep_resident_bytes(bytes);
+    }
+    if let Some(micros) = options.epoch_micros {
+        engine = engine.epoch_tick(Duration::from_micros(micros));
     }
     if !options.pagemap {
         engine = engine.pagemap_scan(false);

@@ -99,7 +99,9 @@ fn hour(kubectl: &Path) -> anyhow::Result<()> {
         let message = run(
             r#"get deployment web -o jsonpath={.status.conditions[?(@.type=="ReplicaFailure")].message}"#,
         )?;
-        Ok(message.contains(r#"serviceaccount "nobody" not found"#).then_some(()))
+        Ok(message
+            .contains(r#"serviceaccount "nobody" not found"#)
+            .then_some(()))
     })?;
     run("rollout undo deployment/web")?;
     run("rollout status deployment/web --timeout=60s")?;
@@ -116,7 +118,9 @@ fn hour(kubectl: &Path) -> anyhow::Result<()> {
     }
     run("wait --for=condition=Ready pod/db-1 pod/db-2 --timeout=60s")?;
     eventually("the third is told why it waits", || {
-        let events = run("get events --field-selector reason=FailedScheduling -o jsonpath={.items[*].message}")?;
+        let events = run(
+            "get events --field-selector reason=FailedScheduling -o jsonpath={.items[*].message}",
+        )?;
         Ok(events
             .contains("0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules.")
             .then_some(()))

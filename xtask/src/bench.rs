@@ -4,6 +4,8 @@
 //!   each request and with reused ones.
 //! * `calls`: what a call from one component to another through the mesh takes, on the same node and across nodes, and how
 //!   much of it the mesh adds.
+//! * `runtime`: the same component served by the runtime alone, and what the parts of a call cost.
+//! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
 //!
 //! Where `wasmtime` is on PATH, `wasmtime serve` with the same component takes part in every round, so that a machine
 //! that slows down slows both; a ratio is the median of the rounds' ratios. The load generator shares the machine, as it
@@ -12,6 +14,7 @@
 mod calls;
 mod gateway;
 mod load;
+mod runtime;
 mod wasmtime;
 
 use anyhow::Result;
@@ -39,6 +42,8 @@ enum What {
     All,
     Gateway,
     Calls,
+    Runtime,
+    Sweep,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -72,18 +77,51 @@ const NAMESPACE: &str = "bench";
 
 pub fn run(args: &Args) -> Result<()> {
     let effort = if args.quick { QUICK } else { FULL };
-    let (gateway, calls) = (args.what != What::Calls, args.what != What::Gateway);
-    let mut steps = Steps::new(2 + usize::from(gateway) + usize::from(calls));
+    // Each with its name in the document and for the reader.
+    type Measure = fn(&Effort) -> Result<Value>;
+    let all: [(What, &str, &str, Measure); 4] = [
+        (
+            What::Gateway,
+            "gateway",
+            "gateway to component",
+            gateway::measure,
+        ),
+        (
+            What::Calls,
+            "calls",
+            "calls through the mesh",
+            calls::measure,
+        ),
+        (
+            What::Runtime,
+            "runtime",
+            "the runtime alone",
+            runtime::measure,
+        ),
+        (
+            What::Sweep,
+            "sweep",
+            "the engine's settings",
+            runtime::sweep,
+        ),
+    ];
+    let chosen: Vec<_> = all
+        .into_iter()
+        .filter(|(what, ..)| *what == args.what || (args.what == What::All && *what != What::Sweep))
+        .collect();
+    let mut steps = Steps::new(2 + chosen.len());
     steps.step("build the sample components", || guests::build(None))?;
-    steps.step("build weft", cluster::build)?;
-    let mut results = Map::new();
-    if gateway {
-        let measured = steps.step("gateway to component", || gateway::measure(&effort))?;
-        results.insert("gateway".to_owned(), measured);
+    steps.step("build weft", || {
+        cluster::build().and_then(|()| runtime::build())
+    })?;
+    if wasmtime::version().is_none() {
+        eprintln!(
+            "      wasmtime is not on PATH: nothing to compare with (cargo install wasmtime-cli)"
+        );
     }
-    if calls {
-        let measured = steps.step("calls through the mesh", || calls::measure(&effort))?;
-        results.insert("calls".to_owned(), measured);
+    let mut results = Map::new();
+    for (_, key, title, measure) in chosen {
+        results.insert(key.to_owned(), steps.step(title, || measure(&effort))?);
     }
     let document = json!({
         "machine": machine(),
@@ -126,12 +164,20 @@ fn render(document: &Value) -> String {
         document["machine"]["cores"],
         document["machine"]["cpu"].as_str().unwrap_or("?")
     );
-    if let Some(cases) = document["results"].get("gateway") {
-        text += "\nGateway to component\n";
-        text += &load::render(cases);
-    }
-    if let Some(calls) = document["results"].get("calls") {
-        text += &calls::render(calls);
+    let sections: [(&str, fn(&Value) -> String); 4] = [
+        ("gateway", |cases| {
+            format!("\nGateway to component\n{}", load::render(cases))
+        }),
+        ("calls", calls::render),
+        ("runtime", runtime::render),
+        ("sweep", |cases| {
+            format!("\nThe engine's settings\n{}", load::render(cases))
+        }),
+    ];
+    for (key, render) in sections {
+        if let Some(results) = document["results"].get(key) {
+            text += &render(results);
+        }
     }
     text
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::load::{Case, Target};
-use super::wasmtime::{self, Wasmtime};
+use super::wasmtime;
 use super::{Effort, NAMESPACE, deployment, load, ready, service, start};
 
 pub fn measure(effort: &Effort) -> Result<Value> {
@@ -21,7 +21,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
     ready(&cluster, &services)?;
     let weft = |name, service: &'static str, peer| Case {
         name,
-        peer: Some(peer),
+        peers: vec![peer],
         serve: Box::new({
             let cluster = &cluster;
             move || {
@@ -29,7 +29,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
                     url: cluster.url(&format!("{service}.{NAMESPACE}.localhost"), "/"),
                     connect: cluster.gateway_address().to_owned(),
                     process: cluster.process(),
-                    _server: None,
+                    server: None,
                 })
             }
         }),
@@ -45,36 +45,29 @@ pub fn measure(effort: &Effort) -> Result<Value> {
     ];
     if wasmtime::version().is_some() {
         let reused = [&wasmtime::TUNED[..], &wasmtime::REUSED[..]].concat();
-        cases.push(peer("wasmtime serve, defaults", "hello", Vec::new()));
-        cases.push(peer(
+        cases.push(wasmtime::case(
+            "wasmtime serve, defaults",
+            "hello",
+            Vec::new(),
+        ));
+        cases.push(wasmtime::case(
             "wasmtime serve, fresh",
             "hello",
             wasmtime::TUNED.to_vec(),
         ));
-        cases.push(peer("wasmtime serve, reused", "hello", reused.clone()));
-        cases.push(peer("wasmtime serve, reused, WASI 0.3", "hello-p3", reused));
-    } else {
-        eprintln!("      wasmtime is not on PATH: nothing to compare with");
+        cases.push(wasmtime::case(
+            "wasmtime serve, reused",
+            "hello",
+            reused.clone(),
+        ));
+        cases.push(wasmtime::case(
+            "wasmtime serve, reused, WASI 0.3",
+            "hello-p3",
+            reused,
+        ));
     }
     let results = load::measure(&cases, effort)?;
     drop(cases);
     cluster.stop()?;
     Ok(results)
-}
-
-/// `wasmtime serve` with these arguments, a new one for each round.
-fn peer(name: &'static str, guest: &'static str, arguments: Vec<&'static str>) -> Case<'static> {
-    Case {
-        name,
-        peer: None,
-        serve: Box::new(move || {
-            let server = Wasmtime::start(guest, &arguments)?;
-            Ok(Target {
-                url: format!("http://{}/", server.address()),
-                connect: server.address(),
-                process: server.process(),
-                _server: Some(server),
-            })
-        }),
-    }
 }

@@ -3,7 +3,7 @@
 //! Invariants: every case runs in every round, so a ratio compares neighbours in time; every answer was a 200; CPU time
 //! is that of the server's processes alone, without the load generator.
 
-use std::process::Command;
+use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -20,8 +20,8 @@ const TICKS_A_SECOND: f64 = 100.0;
 /// One way to serve a component.
 pub struct Case<'a> {
     pub name: &'static str,
-    /// The case that it is compared with, by name.
-    pub peer: Option<&'static str>,
+    /// The cases that it is compared with, by name.
+    pub peers: Vec<&'static str>,
     /// Makes a server for one round.
     pub serve: Box<dyn Fn() -> Result<Target> + 'a>,
 }
@@ -33,8 +33,34 @@ pub struct Target {
     pub connect: String,
     /// The process whose CPU time is counted, with its children.
     pub process: u32,
-    /// Ended when the round is over.
-    pub _server: Option<super::wasmtime::Wasmtime>,
+    /// Set where the server lives for this round only.
+    #[expect(dead_code, reason = "held for what dropping it does")]
+    pub server: Option<Server>,
+}
+
+/// A server process, ended when dropped.
+pub struct Server(Child);
+
+impl Server {
+    pub fn new(process: Child) -> Self {
+        Self(process)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Either fails only when it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -69,16 +95,21 @@ pub fn measure(cases: &[Case], effort: &Effort) -> Result<Value> {
             "p99_us": column(own, |round| round.p99),
             "server_cpu_us_per_request": own.iter().map(|round| round.cpu).collect::<Option<Vec<f64>>>().map(median),
         });
-        let peer = case.peer.and_then(|peer| cases.iter().position(|case| case.name == peer));
-        if let Some(peer) = peer {
-            let ratio = |pick: fn(&Round) -> f64| {
-                let pairs = own.iter().zip(&rounds[peer]);
-                median(pairs.map(|(own, peer)| pick(own) / pick(peer)).collect())
-            };
-            result["compared_with"] = json!(cases[peer].name);
-            result["ratio_requests_per_second"] = json!(ratio(|round| round.rate));
-            result["ratio_p99"] = json!(ratio(|round| round.p99));
-        }
+        let peers = case.peers.iter().filter_map(|peer| cases.iter().position(|case| case.name == *peer));
+        let compared: Vec<Value> = peers
+            .map(|peer| {
+                let ratio = |pick: fn(&Round) -> f64| {
+                    let pairs = own.iter().zip(&rounds[peer]);
+                    median(pairs.map(|(own, peer)| pick(own) / pick(peer)).collect())
+                };
+                json!({
+                    "with": cases[peer].name,
+                    "ratio_requests_per_second": ratio(|round| round.rate),
+                    "ratio_p99": ratio(|round| round.p99),
+                })
+            })
+            .collect();
+        result["compared"] = json!(compared);
         result
     });
     Ok(Value::Array(results.collect()))
@@ -153,11 +184,13 @@ pub fn render(cases: &Value) -> String {
             number(&case["p99_us"]),
             number(&case["server_cpu_us_per_request"]),
         );
-        if let Some(peer) = case["compared_with"].as_str() {
+        let compared = case["compared"].as_array().map_or(&[][..], Vec::as_slice);
+        for peer in compared {
             text += &format!(
-                "   {:.2} times {peer}, p99 {:.2}",
-                number(&case["ratio_requests_per_second"]),
-                number(&case["ratio_p99"])
+                "   {:.2}x {} (p99 {:.2}x)",
+                number(&peer["ratio_requests_per_second"]),
+                peer["with"].as_str().unwrap_or("?"),
+                number(&peer["ratio_p99"])
             );
         }
         text.push('\n');
