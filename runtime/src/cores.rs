@@ -25,6 +25,10 @@ thread_local! {
 /// Stack of a core's thread. Guests run on stacks of their own; this one carries host futures.
 const THREAD_STACK_BYTES: usize = 4 << 20;
 
+/// How much nicer a helper thread is than a core's: its weight is a tenth, so a core that wakes up runs at once, and guests
+/// that compute for long still get a tenth of a machine that is busy otherwise, and all of one that is not.
+const HELPER_NICE: i32 = 10;
+
 /// A set of single-threaded runtimes. Cheap to clone; the threads end when the last clone is dropped.
 #[derive(Clone)]
 pub struct Cores {
@@ -48,7 +52,7 @@ impl Cores {
         Cores::start_as(count, "core", true)
     }
 
-    /// Threads like those of [`Cores::start`], on which [`Cores::current`] is none.
+    /// Threads like those of [`Cores::start`] that make way for those, and on which [`Cores::current`] is none.
     pub(crate) fn start_helpers(count: usize, name: &str) -> io::Result<Cores> {
         Cores::start_as(count, name, false)
     }
@@ -67,6 +71,9 @@ impl Cores {
                 .stack_size(THREAD_STACK_BYTES)
                 .spawn(move || {
                     CURRENT.set(numbered.then_some(core));
+                    if !numbered && let Err(error) = rustix::process::nice(HELPER_NICE) {
+                        tracing::debug!(%error, "a helper thread keeps its priority");
+                    }
                     // Moves the cost of the first trap handler set-up off the first request.
                     wasmtime::Engine::tls_eager_initialize();
                     runtime.block_on(stopped.cancelled());

@@ -5,6 +5,7 @@
 //! * `calls`: what a call from one component to another through the mesh takes, on the same node and across nodes, and how
 //!   much of it the mesh adds.
 //! * `runtime`: the same component served by the runtime alone, and what the parts of a call cost.
+//! * `neighbour`: what a tenant that burns every core costs another one on its node.
 //! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
 //!
 //! Where `wasmtime` is on PATH, `wasmtime serve` with the same component takes part in every round, so that a machine
@@ -14,6 +15,7 @@
 mod calls;
 mod gateway;
 mod load;
+mod neighbour;
 mod runtime;
 mod wasmtime;
 
@@ -43,6 +45,7 @@ enum What {
     Gateway,
     Calls,
     Runtime,
+    Neighbour,
     Sweep,
 }
 
@@ -79,7 +82,7 @@ pub fn run(args: &Args) -> Result<()> {
     let effort = if args.quick { QUICK } else { FULL };
     // Each with its name in the document and for the reader.
     type Measure = fn(&Effort) -> Result<Value>;
-    let all: [(What, &str, &str, Measure); 4] = [
+    let all: [(What, &str, &str, Measure); 5] = [
         (
             What::Gateway,
             "gateway",
@@ -97,6 +100,12 @@ pub fn run(args: &Args) -> Result<()> {
             "runtime",
             "the runtime alone",
             runtime::measure,
+        ),
+        (
+            What::Neighbour,
+            "neighbour",
+            "beside a tenant that burns every core",
+            neighbour::measure,
         ),
         (
             What::Sweep,
@@ -164,12 +173,13 @@ fn render(document: &Value) -> String {
         document["machine"]["cores"],
         document["machine"]["cpu"].as_str().unwrap_or("?")
     );
-    let sections: [(&str, fn(&Value) -> String); 4] = [
+    let sections: [(&str, fn(&Value) -> String); 5] = [
         ("gateway", |cases| {
             format!("\nGateway to component\n{}", load::render(cases))
         }),
         ("calls", calls::render),
         ("runtime", runtime::render),
+        ("neighbour", neighbour::render),
         ("sweep", |cases| {
             format!("\nThe engine's settings\n{}", load::render(cases))
         }),

@@ -331,7 +331,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_the_server_closed_is_seen_as_such() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut connection = Connection::open(listener.local_addr().unwrap())
+        let connection = Connection::open(listener.local_addr().unwrap())
             .await
             .unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
