@@ -8,7 +8,12 @@
 //! Invariants: `uid` and `creationTimestamp` never change; the main resource never changes `status`, and
 //! `status` never anything else; `generation` counts changes of the desired state only; a write that changes
 //! nothing stores nothing; an object in deletion whose last finalizer goes is removed by that same write.
+//! In files of their own: what a body may say ([`body`]), deletion ([`deletion`]), sizes ([`scale`]).
 //! Left to others: rules of kinds (`kinds`, `defaults`, `validate`, `admission`), bytes (`http`).
+
+mod body;
+mod deletion;
+mod scale;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,12 +26,19 @@ use weft_api::status::{Cause, StatusError};
 use weft_api::time::rfc3339;
 use weft_store::{Mutation, Precondition, ReadError, Revision, Snapshot, Store, WriteError};
 
+pub(crate) use self::body::strict_decoding;
+use self::body::{
+    check_identity, check_schema, check_uid, check_version, drop_empty_metadata,
+    refuse_new_finalizers,
+};
+use self::deletion::is_finished;
+pub use self::deletion::{DeleteOptions, Deleted, Propagation};
 use crate::admission::{self, ServiceRange};
 use crate::authz::{self, Access};
 use crate::ca::Authority;
 use crate::caller::Caller;
 pub use crate::informer::{Change, Informer};
-use crate::kinds::{self, Kind, KindRef, Subresource};
+use crate::kinds::{self, KindRef, Subresource};
 use crate::lens::{integer, items, member, object, put, text};
 use crate::listing::{self, Snapshots};
 pub use crate::listing::{
@@ -34,7 +46,7 @@ pub use crate::listing::{
 };
 use crate::patch::{self, PatchKind};
 pub use crate::stored::Stored;
-use crate::{certificates, schema, stored, validate};
+use crate::{certificates, stored, validate};
 
 /// Attempts of a write that does not insist on a resourceVersion. Each one lost was won by another write, and the HTTP
 /// face lets in 200 at a time, so this many mean that something else is wrong; Kubernetes has no limit here.
@@ -53,8 +65,6 @@ const PERMANENT_NAMESPACES: &[&str] = &[
     "kube-node-lease",
     "weft-system",
 ];
-const FOREGROUND: &str = "foregroundDeletion";
-const ORPHAN: &str = "orphan";
 
 /// What the verbs need to know about the cluster.
 #[derive(Clone)]
@@ -86,35 +96,6 @@ pub struct WriteOptions {
     pub field_manager: Option<String>,
     /// Refuse fields that the kind does not have (`fieldValidation=Strict`).
     pub strict: bool,
-}
-
-/// What becomes of the objects owned by a deleted one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Propagation {
-    Background,
-    Foreground,
-    Orphan,
-}
-
-/// Options of a deletion.
-#[derive(Clone, Debug, Default)]
-pub struct DeleteOptions {
-    pub dry_run: bool,
-    pub grace_period_seconds: Option<i64>,
-    pub propagation: Option<Propagation>,
-    /// Only an object with this uid.
-    pub uid: Option<String>,
-    /// Only an object at this revision.
-    pub resource_version: Option<Revision>,
-}
-
-/// What a deletion did.
-#[derive(Clone, Debug)]
-pub enum Deleted {
-    /// It is gone; this was its last state.
-    Gone(Object),
-    /// It is marked, and goes once its finalizers or its node are done.
-    Marked(Object),
 }
 
 /// Which part of an object a write may change.
@@ -518,72 +499,6 @@ impl Objects {
         .await
     }
 
-    /// The `autoscaling/v1` Scale of a workload.
-    ///
-    /// # Errors
-    /// 403, 404.
-    pub async fn scale(
-        &self,
-        caller: &Caller,
-        kind: KindRef,
-        namespace: Option<&str>,
-        name: &str,
-    ) -> Result<Object, StatusError> {
-        authorize(caller, "get", kind, Some("scale"), namespace, Some(name))?;
-        let snapshot = self.newest(None).await?;
-        let found = find(&snapshot, kind, namespace, name)?;
-        Ok(as_object(scale_of(&found.value())))
-    }
-
-    /// Sets `spec.replicas` of a workload from a Scale.
-    ///
-    /// # Errors
-    /// As [`Objects::update`].
-    pub async fn update_scale(
-        &self,
-        caller: &Caller,
-        kind: KindRef,
-        namespace: Option<&str>,
-        name: &str,
-        scale: Object,
-        options: &WriteOptions,
-    ) -> Result<Object, StatusError> {
-        let scale = scale.into_value();
-        let named = text(&scale, "/metadata/name");
-        if !named.is_empty() && named != name {
-            return Err(other_name(named, name));
-        }
-        let target = Target::new("update", kind, namespace, name, Part::Scale);
-        let workload = self
-            .rewrite(caller, target, options, |current| {
-                with_scale(kind, name, current, &scale)
-            })
-            .await?;
-        Ok(as_object(scale_of(workload.as_value())))
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    async fn patch_scale(
-        &self,
-        caller: &Caller,
-        kind: KindRef,
-        namespace: Option<&str>,
-        name: &str,
-        patch_kind: PatchKind,
-        patch: &Value,
-        options: &WriteOptions,
-    ) -> Result<Object, StatusError> {
-        let gvk = weft_api::gvk::GroupVersionKind::new("autoscaling", "v1", "Scale");
-        let target = Target::new("patch", kind, namespace, name, Part::Scale);
-        let workload = self
-            .rewrite(caller, target, options, |current| {
-                let scale = patch::apply(&gvk, &scale_of(current), patch_kind, patch)?;
-                with_scale(kind, name, current, &scale)
-            })
-            .await?;
-        Ok(as_object(scale_of(workload.as_value())))
-    }
-
     /// Binds a pod to a node, once.
     ///
     /// # Errors
@@ -784,158 +699,6 @@ impl Objects {
         Ok(next)
     }
 
-    /// Deletes an object, or marks it when finalizers or a node have to act first.
-    ///
-    /// # Errors
-    /// 403, 404, 409 (preconditions).
-    pub async fn delete(
-        &self,
-        caller: &Caller,
-        kind: KindRef,
-        namespace: Option<&str>,
-        name: &str,
-        options: &DeleteOptions,
-    ) -> Result<Deleted, StatusError> {
-        authorize(caller, "delete", kind, None, namespace, Some(name))?;
-        self.delete_authorized(caller, kind, namespace, name, options)
-            .await
-    }
-
-    /// Deletes a pod on behalf of someone who empties a node. No disruption budget stands against it yet.
-    ///
-    /// # Errors
-    /// As [`Objects::delete`].
-    pub async fn evict(
-        &self,
-        caller: &Caller,
-        namespace: &str,
-        pod: &str,
-        options: &DeleteOptions,
-    ) -> Result<Deleted, StatusError> {
-        let kind = &kinds::POD;
-        let namespace = Some(namespace);
-        authorize(
-            caller,
-            "create",
-            kind,
-            Some("eviction"),
-            namespace,
-            Some(pod),
-        )?;
-        self.delete_authorized(caller, kind, namespace, pod, options)
-            .await
-    }
-
-    async fn delete_authorized(
-        &self,
-        caller: &Caller,
-        kind: KindRef,
-        namespace: Option<&str>,
-        name: &str,
-        options: &DeleteOptions,
-    ) -> Result<Deleted, StatusError> {
-        let stored_kind = kind.stored();
-        if *stored_kind == kinds::NAMESPACE && PERMANENT_NAMESPACES.contains(&name) {
-            return Err(StatusError::forbidden(
-                kind.resource,
-                kind.group,
-                name,
-                "this namespace may not be deleted",
-            ));
-        }
-        let key = stored::key(kind, namespace, name);
-        for _ in 0..ATTEMPTS_MAX {
-            let snapshot = self.inner.store.snapshot();
-            let found = find(&snapshot, kind, namespace, name)?;
-            let old = found.stored_value();
-            if let Some(uid) = &options.uid {
-                check_uid(kind, name, &old, uid)?;
-            }
-            if let Some(version) = options.resource_version
-                && version != found.revision()
-            {
-                let detail = format!(
-                    "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
-                    found.revision()
-                );
-                return Err(StatusError::conflict(
-                    kind.resource,
-                    kind.group,
-                    name,
-                    &detail,
-                ));
-            }
-            let access = access("delete", kind, None, namespace, Some(name));
-            authz::authorize_object(caller, &access, Some(&old), None)?;
-
-            let next = marked_for_deletion(stored_kind, &old, options, self.now());
-            let gone = is_finished(&next);
-            let unchanged = next == old;
-            if options.dry_run || (unchanged && !gone) {
-                let object = answer(kind, next, Some(found.revision()));
-                return Ok(if gone {
-                    Deleted::Gone(object)
-                } else {
-                    Deleted::Marked(object)
-                });
-            }
-            let precondition = Precondition::Revision(found.revision());
-            let mutations = if gone {
-                let mut mutations = admission::delete(stored_kind, &old);
-                mutations.push(Mutation::delete(key.clone(), precondition));
-                mutations
-            } else {
-                vec![Mutation::put(key.clone(), precondition, encode(&next)?)]
-            };
-            match self.write(caller, mutations).await {
-                Ok(revision) if gone => {
-                    return Ok(Deleted::Gone(answer(kind, old, Some(revision))));
-                }
-                Ok(revision) => {
-                    return Ok(Deleted::Marked(answer(kind, next, Some(revision))));
-                }
-                Err(WriteError::Conflict { .. }) => {}
-                Err(error) => return Err(write_failed(kind, name, error)),
-            }
-        }
-        Err(modified(kind, name))
-    }
-
-    /// Deletes every object of a selection; the page names them.
-    ///
-    /// # Errors
-    /// 403, or the first error other than 404.
-    pub async fn delete_collection(
-        &self,
-        caller: &Caller,
-        kind: KindRef,
-        namespace: Option<&str>,
-        list: &ListOptions,
-        options: &DeleteOptions,
-    ) -> Result<Page, StatusError> {
-        authorize(caller, "deletecollection", kind, None, namespace, None)?;
-        let newest = self.newest(None).await?;
-        let page = listing::page(
-            kind,
-            namespace,
-            list,
-            &newest,
-            &self.inner.snapshots,
-            Instant::now(),
-        )?;
-        for item in &page.items {
-            let outcome = self
-                .delete_authorized(caller, kind, item.namespace(), item.name(), options)
-                .await;
-            match outcome {
-                Ok(_) => {}
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(page)
-    }
-
     async fn write(
         &self,
         caller: &Caller,
@@ -1082,120 +845,6 @@ fn pods_on(snapshot: &Snapshot, node: &str) -> Vec<Arc<Value>> {
         .collect()
 }
 
-/// Kind, version, namespace and name of a body must be those of the URL; what is absent is filled in.
-fn check_identity(
-    kind: KindRef,
-    namespace: Option<&str>,
-    name: Option<&str>,
-    value: &mut Value,
-) -> Result<(), StatusError> {
-    // A JSON patch may have replaced the root by anything.
-    if !value.is_object() {
-        return Err(StatusError::bad_request("the result is not an object"));
-    }
-    let api_version = kind.api_version();
-    for (field, expected) in [("apiVersion", api_version.as_str()), ("kind", kind.kind)] {
-        match text(value, &format!("/{field}")) {
-            "" => value[field] = expected.into(),
-            found if found == expected => {}
-            _ => {
-                return Err(StatusError::bad_request(format!(
-                    "the object provided is {}, Kind={}, but this URL takes {api_version}, Kind={}",
-                    text(value, "/apiVersion"),
-                    text(value, "/kind"),
-                    kind.kind
-                )));
-            }
-        }
-    }
-    let metadata = member(value, "metadata");
-    match namespace {
-        Some(namespace) => match text(metadata, "/namespace") {
-            "" => metadata["namespace"] = namespace.into(),
-            found if found == namespace => {}
-            _ => {
-                return Err(StatusError::bad_request(
-                    "the namespace of the provided object does not match the namespace sent on the request",
-                ));
-            }
-        },
-        None => put(metadata, "namespace", None),
-    }
-    if let Some(name) = name {
-        match text(metadata, "/name") {
-            "" => metadata["name"] = name.into(),
-            found if found == name => {}
-            found => return Err(other_name(found, name)),
-        }
-    }
-    // Null and empty say the same as absent, and would be stored as a difference.
-    drop_empty_metadata(metadata);
-    Ok(())
-}
-
-/// 400 for a body that is about another object than the URL.
-fn other_name(found: &str, name: &str) -> StatusError {
-    StatusError::bad_request(format!(
-        "the name of the object ({found}) does not match the name on the URL ({name})"
-    ))
-}
-
-/// Wrong types are always refused; unknown fields only when asked, and only those that `current` lacks.
-fn check_schema(
-    kind: KindRef,
-    value: &Value,
-    current: Option<&Value>,
-    options: &WriteOptions,
-) -> Result<(), StatusError> {
-    let gvk = kind.gvk();
-    if let Some(first) = schema::type_errors(&gvk, value).into_iter().next() {
-        return Err(undecodable(kind, &first));
-    }
-    if options.strict {
-        let known = current
-            .map(|current| schema::unknown_fields(&gvk, current))
-            .unwrap_or_default();
-        let unknown: Vec<String> = schema::unknown_fields(&gvk, value)
-            .into_iter()
-            .filter(|field| !known.contains(field))
-            .map(|field| format!("unknown field {field:?}"))
-            .collect();
-        if !unknown.is_empty() {
-            return Err(strict_decoding(kind, &unknown));
-        }
-    }
-    Ok(())
-}
-
-/// 400 for a body whose fields do not fit the kind.
-fn undecodable(kind: KindRef, detail: &str) -> StatusError {
-    let Kind { kind, version, .. } = kind;
-    StatusError::bad_request(format!(
-        "{kind} in version {version:?} cannot be handled as a {kind}: {detail}"
-    ))
-}
-
-/// 400 for unknown and duplicate fields under `fieldValidation=Strict`.
-pub(crate) fn strict_decoding(kind: KindRef, problems: &[String]) -> StatusError {
-    undecodable(
-        kind,
-        &format!("strict decoding error: {}", problems.join(", ")),
-    )
-}
-
-/// Removes members of metadata that say nothing.
-fn drop_empty_metadata(metadata: &mut Value) {
-    if let Some(map) = metadata.as_object_mut() {
-        map.retain(|_, value| match value {
-            Value::Null => false,
-            Value::Object(map) => !map.is_empty(),
-            Value::Array(items) => !items.is_empty(),
-            Value::String(text) => !text.is_empty(),
-            Value::Bool(_) | Value::Number(_) => true,
-        });
-    }
-}
-
 fn namespace_takes(
     snapshot: &Snapshot,
     kind: KindRef,
@@ -1244,73 +893,6 @@ fn modified(kind: KindRef, name: &str) -> StatusError {
     StatusError::modified(kind.resource, kind.group, name)
 }
 
-fn check_version(
-    kind: KindRef,
-    name: &str,
-    found: &Stored,
-    proposed: &Value,
-) -> Result<(), StatusError> {
-    match text(proposed, "/metadata/resourceVersion") {
-        "" | "0" => Ok(()),
-        version if version == found.revision().to_string() => Ok(()),
-        version if version.parse::<Revision>().is_err() => Err(StatusError::invalid(
-            kind.kind,
-            kind.group,
-            name,
-            vec![Cause::invalid(
-                "metadata.resourceVersion",
-                &version.into(),
-                "must be a number that this server gave",
-            )],
-        )),
-        _ => Err(modified(kind, name)),
-    }
-}
-
-fn check_uid(
-    kind: KindRef,
-    name: &str,
-    current: &Value,
-    expected: &str,
-) -> Result<(), StatusError> {
-    let actual = text(current, "/metadata/uid");
-    if expected.is_empty() || expected == actual {
-        return Ok(());
-    }
-    let detail = format!(
-        "Precondition failed: UID in precondition: {expected}, UID in object meta: {actual}"
-    );
-    Err(StatusError::conflict(
-        kind.resource,
-        kind.group,
-        name,
-        &detail,
-    ))
-}
-
-fn refuse_new_finalizers(kind: KindRef, old: &Value, next: &Value) -> Result<(), StatusError> {
-    let kept = items(old, "/metadata/finalizers");
-    let added: Vec<&str> = items(next, "/metadata/finalizers")
-        .iter()
-        .filter(|finalizer| !kept.contains(finalizer))
-        .filter_map(Value::as_str)
-        .collect();
-    if added.is_empty() {
-        return Ok(());
-    }
-    Err(StatusError::invalid(
-        kind.kind,
-        kind.group,
-        text(old, "/metadata/name"),
-        vec![Cause::forbidden(
-            "metadata.finalizers",
-            &format!(
-                "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
-            ),
-        )],
-    ))
-}
-
 /// Whether anything differs that a client asks for, as against what is reported or administered.
 fn desired_state_differs(next: &Value, old: &Value) -> bool {
     let desired = |value: &Value| -> Map<String, Value> {
@@ -1327,146 +909,6 @@ fn desired_state_differs(next: &Value, old: &Value) -> bool {
             .collect()
     };
     desired(next) != desired(old)
-}
-
-/// Whether an object in deletion has nothing left to wait for.
-fn is_finished(value: &Value) -> bool {
-    !text(value, "/metadata/deletionTimestamp").is_empty()
-        && items(value, "/metadata/finalizers").is_empty()
-        && integer(value, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
-        && (text(value, "/kind") != "Namespace" || items(value, "/spec/finalizers").is_empty())
-}
-
-/// An object as a deletion leaves it: with a deadline, a grace period and the finalizers of its propagation.
-fn marked_for_deletion(
-    kind: KindRef,
-    old: &Value,
-    options: &DeleteOptions,
-    now: Timestamp,
-) -> Value {
-    let mut next = old.clone();
-    let asked = options.grace_period_seconds;
-    let grace = if kind.deletes_gracefully() {
-        let phase = text(old, "/status/phase");
-        let nothing_runs =
-            text(old, "/spec/nodeName").is_empty() || matches!(phase, "Succeeded" | "Failed");
-        let wanted = asked
-            .or_else(|| integer(old, "/spec/terminationGracePeriodSeconds"))
-            .unwrap_or(30);
-        match wanted {
-            _ if nothing_runs => 0,
-            // Kubernetes reads a negative period as one second.
-            wanted if wanted < 0 => 1,
-            wanted => wanted,
-        }
-    } else {
-        0
-    };
-    let deleting = !text(old, "/metadata/deletionTimestamp").is_empty();
-    let metadata = member(&mut next, "metadata");
-    if deleting {
-        let current = integer(metadata, "/deletionGracePeriodSeconds").unwrap_or(0);
-        // A further deletion may only shorten the wait, and without a wish of its own changes nothing.
-        let shorter = asked.is_some() && grace < current;
-        if shorter {
-            metadata["deletionGracePeriodSeconds"] = grace.into();
-            metadata["deletionTimestamp"] = rfc3339(deadline(now, grace)).into();
-        }
-    } else {
-        metadata["deletionGracePeriodSeconds"] = grace.into();
-        metadata["deletionTimestamp"] = rfc3339(deadline(now, grace)).into();
-        if let Some(generation) = integer(metadata, "/generation") {
-            metadata["generation"] = (generation + 1).into();
-        }
-    }
-    let mut finalizers: Vec<Value> = items(metadata, "/finalizers").to_vec();
-    let wanted = match options.propagation {
-        Some(Propagation::Foreground) => Some(FOREGROUND),
-        Some(Propagation::Orphan) => Some(ORPHAN),
-        Some(Propagation::Background) | None => None,
-    };
-    if options.propagation.is_some() {
-        finalizers.retain(|finalizer| {
-            let own = finalizer == FOREGROUND || finalizer == ORPHAN;
-            !own || wanted.is_some_and(|wanted| finalizer == wanted)
-        });
-    }
-    if let Some(wanted) = wanted
-        && !finalizers.iter().any(|finalizer| finalizer == wanted)
-    {
-        finalizers.push(wanted.into());
-    }
-    put(
-        metadata,
-        "finalizers",
-        (!finalizers.is_empty()).then(|| finalizers.into()),
-    );
-    if *kind == kinds::NAMESPACE {
-        member(&mut next, "status")["phase"] = "Terminating".into();
-    }
-    next
-}
-
-fn deadline(now: Timestamp, grace_seconds: i64) -> Timestamp {
-    now.checked_add(jiff::SignedDuration::from_secs(grace_seconds))
-        .unwrap_or(now)
-}
-
-/// The Scale of a workload.
-fn scale_of(workload: &Value) -> Value {
-    let metadata: Map<String, Value> = [
-        "name",
-        "namespace",
-        "uid",
-        "resourceVersion",
-        "creationTimestamp",
-    ]
-    .into_iter()
-    .filter_map(|field| {
-        let value = workload.pointer(&format!("/metadata/{field}"))?;
-        Some((field.to_owned(), value.clone()))
-    })
-    .collect();
-    let selector = workload
-        .pointer("/spec/selector")
-        .and_then(|selector| weft_api::selector::LabelSelector::from_object(selector).ok())
-        .map(|selector| selector.to_string())
-        .unwrap_or_default();
-    json!({
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": metadata,
-        "spec": {"replicas": integer(workload, "/spec/replicas").unwrap_or(0)},
-        "status": {
-            "replicas": integer(workload, "/status/replicas").unwrap_or(0),
-            "selector": selector,
-        },
-    })
-}
-
-fn with_scale(
-    kind: KindRef,
-    name: &str,
-    workload: &Value,
-    scale: &Value,
-) -> Result<Value, StatusError> {
-    let replicas = match scale.pointer("/spec/replicas") {
-        None | Some(Value::Null) => 0,
-        Some(value) => value.as_i64().ok_or_else(|| {
-            StatusError::invalid(
-                kind.kind,
-                kind.group,
-                name,
-                vec![Cause::invalid("spec.replicas", value, "must be an integer")],
-            )
-        })?,
-    };
-    let mut next = workload.clone();
-    member(&mut next, "spec")["replicas"] = replicas.into();
-    // A Scale that names a version is conditional, like any other object.
-    let version = scale.pointer("/metadata/resourceVersion").cloned();
-    put(member(&mut next, "metadata"), "resourceVersion", version);
-    Ok(next)
 }
 
 fn encode(value: &Value) -> Result<bytes::Bytes, StatusError> {

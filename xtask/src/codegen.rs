@@ -164,7 +164,7 @@ pub fn run(args: Vec<String>) -> Result<()> {
     }
     if !check && !untagged.is_empty() {
         println!(
-            "newer than the tags, so refused in protobuf bodies: {}",
+            "newer than the tags, so unknown in protobuf bodies: {}",
             untagged.join(", ")
         );
     }

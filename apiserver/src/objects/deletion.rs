@@ -1,0 +1,293 @@
+//! Deleting: at once, or in steps that finalizers, nodes and dependents have to take first.
+//!
+//! Invariants: an object in deletion only ever comes closer to its end; what marks it and what removes it is one
+//! compare-and-set. Left to others: removing dependents (`weft_controllers::garbage`), stopping pods (`weft_agent`).
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use weft_api::object::Object;
+use weft_api::status::StatusError;
+use weft_api::time::rfc3339;
+use weft_store::{Mutation, Precondition, Revision, WriteError};
+
+use super::body::check_uid;
+use super::{
+    ATTEMPTS_MAX, Objects, PERMANENT_NAMESPACES, access, answer, authorize, encode, find, modified,
+    write_failed,
+};
+use crate::caller::Caller;
+use crate::kinds::{self, KindRef};
+use crate::lens::{integer, items, member, put, text};
+use crate::listing::{self, ListOptions, Page};
+use crate::{admission, authz, stored};
+
+const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
+
+/// What becomes of the objects owned by a deleted one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Background,
+    Foreground,
+    Orphan,
+}
+
+/// Options of a deletion.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    pub dry_run: bool,
+    pub grace_period_seconds: Option<i64>,
+    pub propagation: Option<Propagation>,
+    /// Only an object with this uid.
+    pub uid: Option<String>,
+    /// Only an object at this revision.
+    pub resource_version: Option<Revision>,
+}
+
+/// What a deletion did.
+#[derive(Clone, Debug)]
+pub enum Deleted {
+    /// It is gone; this was its last state.
+    Gone(Object),
+    /// It is marked, and goes once its finalizers or its node are done.
+    Marked(Object),
+}
+
+impl Objects {
+    /// Deletes an object, or marks it when finalizers or a node have to act first.
+    ///
+    /// # Errors
+    /// 403, 404, 409 (preconditions).
+    pub async fn delete(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, StatusError> {
+        authorize(caller, "delete", kind, None, namespace, Some(name))?;
+        self.delete_authorized(caller, kind, namespace, name, options)
+            .await
+    }
+
+    /// Deletes a pod on behalf of someone who empties a node. No disruption budget stands against it yet.
+    ///
+    /// # Errors
+    /// As [`Objects::delete`].
+    pub async fn evict(
+        &self,
+        caller: &Caller,
+        namespace: &str,
+        pod: &str,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, StatusError> {
+        let kind = &kinds::POD;
+        let namespace = Some(namespace);
+        authorize(
+            caller,
+            "create",
+            kind,
+            Some("eviction"),
+            namespace,
+            Some(pod),
+        )?;
+        self.delete_authorized(caller, kind, namespace, pod, options)
+            .await
+    }
+
+    async fn delete_authorized(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, StatusError> {
+        let stored_kind = kind.stored();
+        if *stored_kind == kinds::NAMESPACE && PERMANENT_NAMESPACES.contains(&name) {
+            return Err(StatusError::forbidden(
+                kind.resource,
+                kind.group,
+                name,
+                "this namespace may not be deleted",
+            ));
+        }
+        let key = stored::key(kind, namespace, name);
+        for _ in 0..ATTEMPTS_MAX {
+            let snapshot = self.inner.store.snapshot();
+            let found = find(&snapshot, kind, namespace, name)?;
+            let old = found.stored_value();
+            if let Some(uid) = &options.uid {
+                check_uid(kind, name, &old, uid)?;
+            }
+            if let Some(version) = options.resource_version
+                && version != found.revision()
+            {
+                let detail = format!(
+                    "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
+                    found.revision()
+                );
+                return Err(StatusError::conflict(
+                    kind.resource,
+                    kind.group,
+                    name,
+                    &detail,
+                ));
+            }
+            let access = access("delete", kind, None, namespace, Some(name));
+            authz::authorize_object(caller, &access, Some(&old), None)?;
+
+            let next = marked_for_deletion(stored_kind, &old, options, self.now());
+            let gone = is_finished(&next);
+            let unchanged = next == old;
+            if options.dry_run || (unchanged && !gone) {
+                let object = answer(kind, next, Some(found.revision()));
+                return Ok(if gone {
+                    Deleted::Gone(object)
+                } else {
+                    Deleted::Marked(object)
+                });
+            }
+            let precondition = Precondition::Revision(found.revision());
+            let mutations = if gone {
+                let mut mutations = admission::delete(stored_kind, &old);
+                mutations.push(Mutation::delete(key.clone(), precondition));
+                mutations
+            } else {
+                vec![Mutation::put(key.clone(), precondition, encode(&next)?)]
+            };
+            match self.write(caller, mutations).await {
+                Ok(revision) if gone => {
+                    return Ok(Deleted::Gone(answer(kind, old, Some(revision))));
+                }
+                Ok(revision) => {
+                    return Ok(Deleted::Marked(answer(kind, next, Some(revision))));
+                }
+                Err(WriteError::Conflict { .. }) => {}
+                Err(error) => return Err(write_failed(kind, name, error)),
+            }
+        }
+        Err(modified(kind, name))
+    }
+
+    /// Deletes every object of a selection; the page names them.
+    ///
+    /// # Errors
+    /// 403, or the first error other than 404.
+    pub async fn delete_collection(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        list: &ListOptions,
+        options: &DeleteOptions,
+    ) -> Result<Page, StatusError> {
+        authorize(caller, "deletecollection", kind, None, namespace, None)?;
+        let newest = self.newest(None).await?;
+        let page = listing::page(
+            kind,
+            namespace,
+            list,
+            &newest,
+            &self.inner.snapshots,
+            Instant::now(),
+        )?;
+        for item in &page.items {
+            let outcome = self
+                .delete_authorized(caller, kind, item.namespace(), item.name(), options)
+                .await;
+            match outcome {
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(page)
+    }
+}
+
+/// Whether an object in deletion has nothing left to wait for.
+pub(super) fn is_finished(value: &Value) -> bool {
+    !text(value, "/metadata/deletionTimestamp").is_empty()
+        && items(value, "/metadata/finalizers").is_empty()
+        && integer(value, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
+        && (text(value, "/kind") != "Namespace" || items(value, "/spec/finalizers").is_empty())
+}
+
+/// An object as a deletion leaves it: with a deadline, a grace period and the finalizers of its propagation.
+fn marked_for_deletion(
+    kind: KindRef,
+    old: &Value,
+    options: &DeleteOptions,
+    now: Timestamp,
+) -> Value {
+    let mut next = old.clone();
+    let asked = options.grace_period_seconds;
+    let grace = if kind.deletes_gracefully() {
+        let phase = text(old, "/status/phase");
+        let nothing_runs =
+            text(old, "/spec/nodeName").is_empty() || matches!(phase, "Succeeded" | "Failed");
+        let wanted = asked
+            .or_else(|| integer(old, "/spec/terminationGracePeriodSeconds"))
+            .unwrap_or(30);
+        match wanted {
+            _ if nothing_runs => 0,
+            // Kubernetes reads a negative period as one second.
+            wanted if wanted < 0 => 1,
+            wanted => wanted,
+        }
+    } else {
+        0
+    };
+    let deleting = !text(old, "/metadata/deletionTimestamp").is_empty();
+    let metadata = member(&mut next, "metadata");
+    if deleting {
+        let current = integer(metadata, "/deletionGracePeriodSeconds").unwrap_or(0);
+        // A further deletion may only shorten the wait, and without a wish of its own changes nothing.
+        let shorter = asked.is_some() && grace < current;
+        if shorter {
+            metadata["deletionGracePeriodSeconds"] = grace.into();
+            metadata["deletionTimestamp"] = rfc3339(deadline(now, grace)).into();
+        }
+    } else {
+        metadata["deletionGracePeriodSeconds"] = grace.into();
+        metadata["deletionTimestamp"] = rfc3339(deadline(now, grace)).into();
+        if let Some(generation) = integer(metadata, "/generation") {
+            metadata["generation"] = (generation + 1).into();
+        }
+    }
+    let mut finalizers: Vec<Value> = items(metadata, "/finalizers").to_vec();
+    let wanted = match options.propagation {
+        Some(Propagation::Foreground) => Some(FOREGROUND),
+        Some(Propagation::Orphan) => Some(ORPHAN),
+        Some(Propagation::Background) | None => None,
+    };
+    if options.propagation.is_some() {
+        finalizers.retain(|finalizer| {
+            let own = finalizer == FOREGROUND || finalizer == ORPHAN;
+            !own || wanted.is_some_and(|wanted| finalizer == wanted)
+        });
+    }
+    if let Some(wanted) = wanted
+        && !finalizers.iter().any(|finalizer| finalizer == wanted)
+    {
+        finalizers.push(wanted.into());
+    }
+    put(
+        metadata,
+        "finalizers",
+        (!finalizers.is_empty()).then(|| finalizers.into()),
+    );
+    if *kind == kinds::NAMESPACE {
+        member(&mut next, "status")["phase"] = "Terminating".into();
+    }
+    next
+}
+
+fn deadline(now: Timestamp, grace_seconds: i64) -> Timestamp {
+    now.checked_add(jiff::SignedDuration::from_secs(grace_seconds))
+        .unwrap_or(now)
+}

@@ -1,0 +1,137 @@
+//! The `scale` subresource: a workload's size as an `autoscaling/v1` Scale of its own.
+
+use serde_json::{Map, Value, json};
+use weft_api::object::Object;
+use weft_api::status::{Cause, StatusError};
+
+use super::body::other_name;
+use super::{Objects, Part, Target, WriteOptions, as_object, authorize, find};
+use crate::caller::Caller;
+use crate::kinds::KindRef;
+use crate::lens::{integer, member, put, text};
+use crate::patch::{self, PatchKind};
+
+impl Objects {
+    /// The `autoscaling/v1` Scale of a workload.
+    ///
+    /// # Errors
+    /// 403, 404.
+    pub async fn scale(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Object, StatusError> {
+        authorize(caller, "get", kind, Some("scale"), namespace, Some(name))?;
+        let snapshot = self.newest(None).await?;
+        let found = find(&snapshot, kind, namespace, name)?;
+        Ok(as_object(scale_of(&found.value())))
+    }
+
+    /// Sets `spec.replicas` of a workload from a Scale.
+    ///
+    /// # Errors
+    /// As [`Objects::update`].
+    pub async fn update_scale(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+        scale: Object,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
+        let scale = scale.into_value();
+        let named = text(&scale, "/metadata/name");
+        if !named.is_empty() && named != name {
+            return Err(other_name(named, name));
+        }
+        let target = Target::new("update", kind, namespace, name, Part::Scale);
+        let workload = self
+            .rewrite(caller, target, options, |current| {
+                with_scale(kind, name, current, &scale)
+            })
+            .await?;
+        Ok(as_object(scale_of(workload.as_value())))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(super) async fn patch_scale(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+        patch_kind: PatchKind,
+        patch: &Value,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
+        let gvk = weft_api::gvk::GroupVersionKind::new("autoscaling", "v1", "Scale");
+        let target = Target::new("patch", kind, namespace, name, Part::Scale);
+        let workload = self
+            .rewrite(caller, target, options, |current| {
+                let scale = patch::apply(&gvk, &scale_of(current), patch_kind, patch)?;
+                with_scale(kind, name, current, &scale)
+            })
+            .await?;
+        Ok(as_object(scale_of(workload.as_value())))
+    }
+}
+
+/// The Scale of a workload.
+fn scale_of(workload: &Value) -> Value {
+    let metadata: Map<String, Value> = [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    ]
+    .into_iter()
+    .filter_map(|field| {
+        let value = workload.pointer(&format!("/metadata/{field}"))?;
+        Some((field.to_owned(), value.clone()))
+    })
+    .collect();
+    let selector = workload
+        .pointer("/spec/selector")
+        .and_then(|selector| weft_api::selector::LabelSelector::from_object(selector).ok())
+        .map(|selector| selector.to_string())
+        .unwrap_or_default();
+    json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": metadata,
+        "spec": {"replicas": integer(workload, "/spec/replicas").unwrap_or(0)},
+        "status": {
+            "replicas": integer(workload, "/status/replicas").unwrap_or(0),
+            "selector": selector,
+        },
+    })
+}
+
+fn with_scale(
+    kind: KindRef,
+    name: &str,
+    workload: &Value,
+    scale: &Value,
+) -> Result<Value, StatusError> {
+    let replicas = match scale.pointer("/spec/replicas") {
+        None | Some(Value::Null) => 0,
+        Some(value) => value.as_i64().ok_or_else(|| {
+            StatusError::invalid(
+                kind.kind,
+                kind.group,
+                name,
+                vec![Cause::invalid("spec.replicas", value, "must be an integer")],
+            )
+        })?,
+    };
+    let mut next = workload.clone();
+    member(&mut next, "spec")["replicas"] = replicas.into();
+    // A Scale that names a version is conditional, like any other object.
+    let version = scale.pointer("/metadata/resourceVersion").cloned();
+    put(member(&mut next, "metadata"), "resourceVersion", version);
+    Ok(next)
+}
