@@ -5,7 +5,7 @@
 //!
 //! Invariants: no address is held twice; network, gateway (`.1`) and broadcast addresses are never given.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// A text that is not an IPv4 CIDR of use.
@@ -15,12 +15,15 @@ pub struct CidrError {
     pub cidr: String,
 }
 
-/// The addresses of one node.
+/// The addresses of one node. Taking and letting go cost the same however many are held.
 #[derive(Debug)]
 pub struct Addresses {
     base: u32,
     size: u32,
+    /// The first address that was never given out in turn.
     next: u32,
+    /// Addresses that came back, in the order in which they did. Some may have been taken again by preference.
+    free: VecDeque<u32>,
     held: HashSet<u32>,
 }
 
@@ -45,11 +48,12 @@ impl Addresses {
             base: address.to_bits() & !(size - 1),
             size,
             next: 2,
+            free: VecDeque::new(),
             held: HashSet::new(),
         })
     }
 
-    /// Takes `preferred` if it is free and ours, else the next free one; `None` when all are held.
+    /// Takes `preferred` if it is free and ours, else the one that has been free for longest; `None` when all are held.
     pub fn take(&mut self, preferred: Option<IpAddr>) -> Option<IpAddr> {
         if let Some(IpAddr::V4(wanted)) = preferred
             && let Some(offset) = wanted
@@ -60,23 +64,32 @@ impl Addresses {
         {
             return Some(self.address(offset));
         }
-        let usable = self.size - 3;
-        for step in 0..usable {
-            let offset = 2 + (self.next - 2 + step) % usable;
+        while let Some(offset) = self.in_turn() {
             if self.held.insert(offset) {
-                self.next = 2 + (offset - 1) % usable;
                 return Some(self.address(offset));
             }
         }
         None
     }
 
+    /// Fresh addresses first, then those that came back. What is held by preference is skipped once each.
+    fn in_turn(&mut self) -> Option<u32> {
+        if self.next < self.size - 1 {
+            self.next += 1;
+            return Some(self.next - 1);
+        }
+        self.free.pop_front()
+    }
+
     /// Lets an address go.
     pub fn release(&mut self, address: IpAddr) {
         if let IpAddr::V4(address) = address
             && let Some(offset) = address.to_bits().checked_sub(self.base)
+            && self.held.remove(&offset)
+            // Others will have their turn.
+            && offset < self.next
         {
-            self.held.remove(&offset);
+            self.free.push_back(offset);
         }
     }
 
@@ -106,6 +119,22 @@ mod tests {
             addresses.take("10.42.3.1".parse().ok()),
             "10.42.3.5".parse().ok()
         );
+    }
+
+    #[test]
+    fn a_full_node_gives_out_what_came_back_and_each_address_once() {
+        let mut addresses = Addresses::new("10.128.0.0/17").expect("a range");
+        let all: Vec<IpAddr> = std::iter::from_fn(|| addresses.take(None)).collect();
+        assert_eq!(all.len(), 32_765, "room for the 20,000 pods of a node");
+        let kept = all[7];
+        addresses.release(kept);
+        addresses.release(kept);
+        assert_eq!(addresses.take(Some(kept)), Some(kept));
+        assert_eq!(addresses.take(None), None, "it is held, if once free");
+        addresses.release(all[9]);
+        addresses.release(all[8]);
+        let again: Vec<IpAddr> = std::iter::from_fn(|| addresses.take(None)).collect();
+        assert_eq!(again, [all[9], all[8]], "the longest free first");
     }
 
     #[test]

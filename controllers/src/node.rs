@@ -16,6 +16,7 @@
 //! Left to others: stopping what still runs on a node that comes back (`weft_agent`).
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -400,14 +401,37 @@ fn all_nodes() -> Key {
     Key::cluster("nodes")
 }
 
-/// Gives each node without one the lowest free `10.42.N.0/24`. One key for all nodes, so no two passes can choose the same.
+/// Pods get their addresses from here: below lie the ranges of Services and of nodes of earlier versions.
+const POD_RANGE: (u32, u32) = (u32::from_be_bytes([10, 128, 0, 0]), 9);
+/// Bits of a node's range: 32,765 pods, where a node reports room for 20,000; 256 nodes.
+const NODE_RANGE_BITS: u32 = 17;
+
+/// First and last address of an IPv4 range.
+fn bounds(cidr: &str) -> Option<(u32, u32)> {
+    let (address, bits) = cidr.split_once('/')?;
+    let address: Ipv4Addr = address.parse().ok()?;
+    let bits: u32 = bits.parse().ok().filter(|bits| *bits <= 32)?;
+    let rest = u32::MAX.checked_shr(bits).unwrap_or(0);
+    let first = address.to_bits() & !rest;
+    Some((first, first | rest))
+}
+
+/// The ranges a node may get, lowest first.
+fn node_ranges() -> impl Iterator<Item = (u32, u32)> {
+    let (base, bits) = POD_RANGE;
+    let size = 1 << (32 - NODE_RANGE_BITS);
+    (0..1 << (NODE_RANGE_BITS - bits)).map(move |number| {
+        let first = base + number * size;
+        (first, first + (size - 1))
+    })
+}
+
+/// Gives each node without one the lowest range that touches no other node's. One key for all nodes, so no two passes can
+/// choose the same.
 fn assign_addresses(view: &View, _: &Key, _: &Context<'_>) -> Outcome {
-    let range_of = |node: &Row<Node>| -> Option<u8> {
-        let cidr = node.body.spec.as_ref()?.pod_cidr.as_deref()?;
-        let third = cidr.strip_prefix("10.42.")?.strip_suffix(".0/24")?;
-        third.parse().ok()
-    };
-    let mut taken: BTreeSet<u8> = view.nodes.iter().filter_map(|n| range_of(n)).collect();
+    let range_of = |node: &Row<Node>| bounds(node.body.spec.as_ref()?.pod_cidr.as_deref()?);
+    let mut taken: BTreeSet<(u32, u32)> = view.nodes.iter().filter_map(|n| range_of(n)).collect();
+    let mut free = node_ranges();
     let mut writes = Vec::new();
     for node in view.nodes.iter() {
         let spec = node.body.spec.as_ref();
@@ -415,14 +439,18 @@ fn assign_addresses(view: &View, _: &Key, _: &Context<'_>) -> Outcome {
         if has || node.meta.is_deleting() {
             continue;
         }
-        let Some(free) = (0..=u8::MAX).find(|number| !taken.contains(number)) else {
+        let found = free.find(|(first, last)| {
+            let touched = taken.iter().any(|range| range.0 <= *last && *first <= range.1);
+            !touched
+        });
+        let Some(found) = found else {
             let message = format!("Node {} status is now: CIDRNotAvailable", node.meta.name);
             let told = Note::warning(node.reference(), "CIDRNotAvailable", message);
             writes.push(Write::Event(told));
             break;
         };
-        taken.insert(free);
-        let cidr = format!("10.42.{free}.0/24");
+        taken.insert(found);
+        let cidr = format!("{}/{NODE_RANGE_BITS}", Ipv4Addr::from_bits(found.0));
         let patch = json!({"spec": {"podCIDR": cidr, "podCIDRs": [cidr]}});
         // Bound to the uid only: the node's own heartbeats must not make it lose its range.
         writes.push(Write::patch(node, patch).unbound());

@@ -336,12 +336,14 @@ fn pods_of_a_node_that_is_gone_go_at_once() {
 #[test]
 fn nodes_get_distinct_ranges() {
     let mut world = still();
-    for name in ["a", "b", "c"] {
+    for name in ["a", "b", "c", "d"] {
         let mut node = node_object(name);
-        node["spec"] = if name == "b" {
-            json!({"podCIDR": "10.42.0.0/24"})
-        } else {
-            json!({})
+        node["spec"] = match name {
+            // From a version that gave each node 253 addresses: it stays as it is.
+            "b" => json!({"podCIDR": "10.42.0.0/24"}),
+            // Asked for with --pod-cidr, inside of what would be the second range.
+            "c" => json!({"podCIDR": "10.128.200.0/22"}),
+            _ => json!({}),
         };
         world.create(NODES, node);
     }
@@ -351,7 +353,15 @@ fn nodes_get_distinct_ranges() {
         .into_iter()
         .map(|n| &n["spec"]["podCIDR"])
         .collect();
-    assert_eq!(ranges, ["10.42.1.0/24", "10.42.0.0/24", "10.42.2.0/24"]);
+    assert_eq!(
+        ranges,
+        [
+            "10.128.0.0/17",
+            "10.42.0.0/24",
+            "10.128.200.0/22",
+            "10.129.0.0/17"
+        ]
+    );
 }
 
 #[test]

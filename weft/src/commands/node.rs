@@ -46,7 +46,7 @@ pub struct Args {
     /// Memory to offer to pods, as 8Gi [default: what the machine has]
     #[arg(long, value_name = "QUANTITY", value_parser = quantity)]
     capacity_memory: Option<Quantity>,
-    /// Addresses of this node's pods, as 10.42.7.0/24 [default: the cluster assigns them]
+    /// Addresses of this node's pods, as 10.200.0.0/17 [default: the cluster assigns them]
     #[arg(long, value_name = "CIDR")]
     pod_cidr: Option<String>,
     /// Threads for guests and traffic [default: one a core]
