@@ -440,7 +440,9 @@ fn assign_addresses(view: &View, _: &Key, _: &Context<'_>) -> Outcome {
             continue;
         }
         let found = free.find(|(first, last)| {
-            let touched = taken.iter().any(|range| range.0 <= *last && *first <= range.1);
+            let touched = taken
+                .iter()
+                .any(|range| range.0 <= *last && *first <= range.1);
             !touched
         });
         let Some(found) = found else {

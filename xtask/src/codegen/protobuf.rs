@@ -43,6 +43,8 @@ const POINTERS: &[(&str, &[&str])] = &[
         "DeploymentStatus",
         &["collisionCount", "terminatingReplicas"],
     ),
+    // Not scalars on the wire, but numbers in JSON as long as they are no percentages.
+    ("RollingUpdateDeployment", &["maxSurge", "maxUnavailable"]),
     ("ReplicaSetSpec", &["replicas"]),
     ("ReplicaSetStatus", &["terminatingReplicas"]),
     ("TokenRequestSpec", &["expirationSeconds"]),
