@@ -199,7 +199,7 @@ fn ended(state: &mut PodState, wanted: &Wanted, container: usize, exit: Exit, no
     };
     let (since, for_good) = match &current.phase {
         Phase::Running { since, .. } => (Some(*since), false),
-        Phase::Stopping { since, reason } => (Some(*since), *reason == StopReason::MainsDone),
+        Phase::Stopping { since, reason } => (*since, *reason == StopReason::MainsDone),
         Phase::Starting => (None, false),
         Phase::Waiting | Phase::Retrying { .. } | Phase::BackingOff { .. } | Phase::Ended(_) => {
             return;
@@ -272,6 +272,7 @@ fn probed(
             } else {
                 StopReason::Liveness
             };
+            let since = Some(since);
             current.phase = Phase::Stopping { since, reason };
             actions.push(Action::Stop {
                 container,
@@ -299,13 +300,7 @@ fn advance(state: &mut PodState, wanted: &Wanted, now: Timestamp, actions: &mut 
             reason: "DeadlineExceeded",
             message,
         };
-        stop_all(
-            state,
-            wanted.grace,
-            StopReason::DeadlineExceeded,
-            now,
-            actions,
-        );
+        stop_all(state, wanted.grace, StopReason::DeadlineExceeded, actions);
     }
     match &state.stage {
         Stage::Active => advance_containers(state, wanted, now, actions),
@@ -316,7 +311,7 @@ fn advance(state: &mut PodState, wanted: &Wanted, now: Timestamp, actions: &mut 
                 StopReason::NodeDrain
             };
             state.stage = Stage::Stopping;
-            stop_all(state, remaining_grace(wanted, now), reason, now, actions);
+            stop_all(state, remaining_grace(wanted, now), reason, actions);
         }
         Stage::Draining { .. }
         | Stage::Stopping
@@ -398,7 +393,6 @@ fn advance_containers(
                 sidecar,
                 wanted.grace,
                 StopReason::MainsDone,
-                now,
                 actions,
             );
         }
@@ -436,15 +430,9 @@ fn start_if_due(
     });
 }
 
-fn stop_all(
-    state: &mut PodState,
-    grace: Duration,
-    reason: StopReason,
-    now: Timestamp,
-    actions: &mut Vec<Action>,
-) {
+fn stop_all(state: &mut PodState, grace: Duration, reason: StopReason, actions: &mut Vec<Action>) {
     for (index, container) in state.containers.iter_mut().enumerate().rev() {
-        stop(container, index, grace, reason, now, actions);
+        stop(container, index, grace, reason, actions);
     }
 }
 
@@ -453,17 +441,21 @@ fn stop(
     index: usize,
     grace: Duration,
     reason: StopReason,
-    now: Timestamp,
     actions: &mut Vec<Action>,
 ) {
     match &container.phase {
         Phase::Running { since, .. } => {
             container.phase = Phase::Stopping {
-                since: *since,
+                since: Some(*since),
                 reason,
             }
         }
-        Phase::Starting => container.phase = Phase::Stopping { since: now, reason },
+        Phase::Starting => {
+            container.phase = Phase::Stopping {
+                since: None,
+                reason,
+            }
+        }
         // Told to stop for a reason that would start it again: now it is for good.
         Phase::Stopping { since, .. } => {
             container.phase = Phase::Stopping {

@@ -76,7 +76,8 @@ pub enum Phase {
     },
     /// Told to stop; `reason` says why.
     Stopping {
-        since: Timestamp,
+        /// When it started to run; none if it was stopped before.
+        since: Option<Timestamp>,
         reason: StopReason,
     },
     /// Ended and will be started again.

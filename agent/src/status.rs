@@ -48,11 +48,15 @@ pub fn pod_status(
     let mut init_statuses = Vec::new();
     let mut main_statuses = Vec::new();
     let initialized = initialized(wanted, state);
+    let (phase, reason, message) = phase(wanted, state);
     for (index, (container, role)) in containers.iter().enumerate() {
         let Some(current) = state.containers.get(index) else {
             break;
         };
-        let status = container_status(pod, container, *role, current, initialized, now);
+        let mut status = container_status(pod, container, *role, current, initialized, now);
+        if *role == Role::Main && phase == "Failed" && initialized {
+            never_ran(&mut status);
+        }
         if *role == Role::Main {
             &mut main_statuses
         } else {
@@ -60,7 +64,6 @@ pub fn pod_status(
         }
         .push(status);
     }
-    let (phase, reason, message) = phase(wanted, state);
     let draining = !matches!(state.stage, Stage::Active) && wanted.kill_at.is_none();
     let over = matches!(phase, "Succeeded" | "Failed");
     let unready: Vec<&str> = main_statuses
@@ -189,6 +192,20 @@ pub fn pod_status(
     }
 }
 
+/// Of a pod that failed as a whole nothing waits any more: the kubelet's word for a container that it never saw end.
+fn never_ran(status: &mut ContainerStatus) {
+    if let Some(state) = &mut status.state
+        && state.waiting.take().is_some()
+    {
+        state.terminated = Some(ContainerStateTerminated {
+            exit_code: 137,
+            reason: Some("ContainerStatusUnknown".into()),
+            message: Some("The container could not be located when the pod was terminated".into()),
+            ..ContainerStateTerminated::default()
+        });
+    }
+}
+
 fn initialized(wanted: &Wanted, state: &PodState) -> bool {
     unfinished_init(wanted, state).is_empty()
 }
@@ -232,13 +249,21 @@ fn phase(wanted: &Wanted, state: &PodState) -> (&'static str, Option<String>, Op
             (_, Role::Init) => return ("Pending", None, None),
             (Phase::Ended(ended), Role::Main) => failed |= !ended.exit.succeeded(),
             (
-                Phase::Running { .. } | Phase::Stopping { .. } | Phase::BackingOff { .. },
+                Phase::Running { .. }
+                | Phase::Stopping { since: Some(_), .. }
+                | Phase::BackingOff { .. },
                 Role::Main,
             ) => {
                 running = true;
                 open = true;
             }
-            (Phase::Waiting | Phase::Starting | Phase::Retrying { .. }, Role::Main) => {
+            (
+                Phase::Waiting
+                | Phase::Starting
+                | Phase::Stopping { since: None, .. }
+                | Phase::Retrying { .. },
+                Role::Main,
+            ) => {
                 open = true;
                 if container.last.is_some() {
                     running = true;
@@ -284,7 +309,7 @@ fn container_status(
     let mut started = false;
     let state = match &current.phase {
         Phase::Waiting => waiting(not_yet, None),
-        Phase::Starting => match &current.last {
+        Phase::Starting | Phase::Stopping { since: None, .. } => match &current.last {
             // Between two runs the kubelet shows the one that ended.
             Some(ended) => terminated(ended),
             None => waiting(
@@ -335,7 +360,9 @@ fn container_status(
                 ..ContainerState::default()
             }
         }
-        Phase::Stopping { since, .. } => ContainerState {
+        Phase::Stopping {
+            since: Some(since), ..
+        } => ContainerState {
             running: Some(ContainerStateRunning {
                 started_at: Some(Time(*since)),
             }),
@@ -750,6 +777,39 @@ mod tests {
         Pending [web ImagePullBackOff x0] PodReadyToStartContainers Initialized PodScheduled
         Pending [web ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
         Pending [web ImagePullBackOff x0] PodReadyToStartContainers Initialized PodScheduled
+        ");
+    }
+
+    #[test]
+    fn nothing_waits_in_a_pod_that_failed_before_it_started() {
+        let pod = pod(json!({
+            "activeDeadlineSeconds": 5,
+            "containers": [{"name": "web", "image": "vote/web:1"}, {"name": "log", "image": "vote/log:1"}],
+        }));
+        let text = play(
+            &pod,
+            vec![
+                (0, Event::Tick),
+                (1, started(0)),
+                (5, Event::Tick),
+                (
+                    6,
+                    Event::StartFailed {
+                        container: 1,
+                        failure: StartFailure::Create,
+                        message: "stopped before it started".into(),
+                    },
+                ),
+                (7, ended(0, 143, "Error")),
+            ],
+        );
+        insta::assert_snapshot!(text, @r"
+        Pending [web ContainerCreating x0, log ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web ContainerCreating x0, log ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web running x0 ready, log ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web running x0, log ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web running x0, log ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Failed [web Error(143) x0, log ContainerStatusUnknown(137) x0] Initialized PodScheduled
         ");
     }
 
