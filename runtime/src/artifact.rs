@@ -501,8 +501,14 @@ fn compatibility(engine: &wasmtime::Engine) -> [u8; 32] {
 fn deserialize(engine: &wasmtime::Engine, code: &[u8]) -> Result<Component, ArtifactError> {
     // SAFETY: `code` was produced a moment ago by our own compiler, in this process or in a child that runs our own
     // program, and has not left our memory.
-    unsafe { Component::deserialize(engine, code) }.map_err(|error| ArtifactError::Compiler {
-        reason: sentence(&error),
+    unsafe { Component::deserialize(engine, code) }.map_err(|error| {
+        let reason = sentence(&error);
+        // The engine has no type for it: what the pool of instances has no room for is the component's doing.
+        if reason.contains("pooling allocator") {
+            ArtifactError::Mismatch { reason }
+        } else {
+            ArtifactError::Compiler { reason }
+        }
     })
 }
 
