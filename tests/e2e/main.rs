@@ -7,3 +7,5 @@ mod first_hour;
 mod kubectl;
 mod lifecycle;
 mod load;
+mod mesh;
+mod pods;

@@ -1,0 +1,324 @@
+//! The life of a pod as the API tells it, word for word what kubectl users know.
+
+use serde_json::Value;
+use weft_tests::cluster::{Cluster, eventually, success};
+
+use crate::load;
+
+/// A command whose `run` is `body`, as a file next to the cluster's data.
+fn command(cluster: &Cluster, name: &str, body: &str) -> String {
+    let text = format!(
+        r#"(component
+          (core module $m (memory 1) (func (export "run") (result i32) {body}))
+          (core instance $i (instantiate $m))
+          (func $run (result (result)) (canon lift (core func $i "run")))
+          (instance $c (export "run" (func $run)))
+          (export "wasi:cli/run@0.2.0" (instance $c)))"#
+    );
+    let path = cluster.data_dir().join(format!("{name}.wasm"));
+    std::fs::write(&path, wat::parse_str(text).unwrap()).unwrap();
+    format!("file:{}", path.display())
+}
+
+fn apply(cluster: &Cluster, manifest: &str) -> anyhow::Result<()> {
+    let path = cluster.data_dir().join("pods.yaml");
+    std::fs::write(&path, manifest)?;
+    success(cluster.weft(&["apply", "-f", &path.display().to_string()])?).map(drop)
+}
+
+fn pod(name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: default, labels: {{app: {name}}}}}\nspec:\n  terminationGracePeriodSeconds: 5\n{spec}"
+    )
+}
+
+fn get(cluster: &Cluster, name: &str) -> anyhow::Result<Value> {
+    let text = success(cluster.weft(&["get", "pod", name, "-o", "json"])?)?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// One container's state: `waiting Reason`, `running`, or `terminated Reason(code)`.
+fn state(state: &Value) -> String {
+    let reason = |of: &str| state[of]["reason"].as_str().unwrap_or_default().to_owned();
+    match state {
+        state if !state["waiting"].is_null() => format!("waiting {}", reason("waiting")),
+        state if !state["running"].is_null() => "running".to_owned(),
+        state if !state["terminated"].is_null() => format!(
+            "terminated {}({})",
+            reason("terminated"),
+            state["terminated"]["exitCode"]
+        ),
+        _ => "nothing".to_owned(),
+    }
+}
+
+/// Phase, containers with their last state, and the conditions that hold.
+fn shown(pod: &Value) -> String {
+    let status = &pod["status"];
+    let list = |field: &str| status[field].as_array().cloned().unwrap_or_default();
+    let containers = [list("initContainerStatuses"), list("containerStatuses")].concat();
+    let containers: Vec<String> = containers
+        .iter()
+        .map(|container| {
+            let ready = if container["ready"] == true {
+                " ready"
+            } else {
+                ""
+            };
+            format!(
+                "{} {} after {}{ready}",
+                container["name"].as_str().unwrap_or_default(),
+                state(&container["state"]),
+                state(&container["lastState"]),
+            )
+        })
+        .collect();
+    let conditions: Vec<String> = list("conditions")
+        .iter()
+        .filter(|condition| condition["status"] == "True")
+        .filter_map(|condition| condition["type"].as_str().map(str::to_owned))
+        .filter(|condition| {
+            !["PodScheduled", "PodReadyToStartContainers"].contains(&condition.as_str())
+        })
+        .collect();
+    format!(
+        "{} [{}] {}",
+        status["phase"].as_str().unwrap_or_default(),
+        containers.join(", "),
+        conditions.join(" ")
+    )
+}
+
+fn becomes(cluster: &Cluster, name: &str, expected: &str) {
+    let mut last = String::new();
+    let came = eventually(&format!("pod {name} is {expected}"), || {
+        last = shown(&get(cluster, name)?);
+        Ok((last == expected).then_some(()))
+    });
+    assert!(came.is_ok(), "pod {name}\n is {last}\nnot {expected}");
+}
+
+fn message(cluster: &Cluster, name: &str) -> String {
+    let pod = get(cluster, name).unwrap();
+    let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
+    waiting["message"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn every_end_of_a_container_has_kubernetes_words() {
+    let cluster = Cluster::start(1).unwrap();
+    let image = |name: &str, body: &str| command(&cluster, name, body);
+    let done = image("done", "i32.const 0");
+    let failing = image("failing", "i32.const 1");
+    let trap = image("trap", "unreachable");
+    let greedy = image(
+        "greedy",
+        "(loop (br_if 0 (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable",
+    );
+    let endless = image("endless", "(loop (br 0)) i32.const 0");
+    let one = |policy: &str, image: &str, more: &str| {
+        format!(
+            "  restartPolicy: {policy}\n  containers:\n  - name: main\n    image: {image}\n    resources: {{limits: {{memory: 8Mi}}}}\n{more}"
+        )
+    };
+    let manifest = [
+        pod("completes", &one("Never", &done, "")),
+        pod("fails", &one("Never", &failing, "")),
+        pod("retries", &one("OnFailure", &failing, "")),
+        pod("finishes", &one("OnFailure", &done, "")),
+        pod("repeats", &one("Always", &done, "")),
+        pod("traps", &one("Never", &trap, "")),
+        pod("eats", &one("Never", &greedy, "")),
+        pod(
+            "overruns",
+            &one("Never", &endless, "  activeDeadlineSeconds: 2\n"),
+        ),
+        pod(
+            "prepared",
+            &format!(
+                "  restartPolicy: Never\n  initContainers:\n  - {{name: first, image: '{done}'}}\n  containers:\n  - {{name: main, image: '{done}'}}\n"
+            ),
+        ),
+        pod(
+            "unprepared",
+            &format!(
+                "  restartPolicy: Never\n  initContainers:\n  - {{name: first, image: '{failing}'}}\n  containers:\n  - {{name: main, image: '{done}'}}\n"
+            ),
+        ),
+    ];
+    apply(&cluster, &manifest.concat()).unwrap();
+    for (name, expected) in [
+        (
+            "completes",
+            "Succeeded [main terminated Completed(0) after nothing] Initialized",
+        ),
+        (
+            "fails",
+            "Failed [main terminated Error(1) after nothing] Initialized",
+        ),
+        (
+            "finishes",
+            "Succeeded [main terminated Completed(0) after nothing] Initialized",
+        ),
+        (
+            "traps",
+            "Failed [main terminated Error(134) after nothing] Initialized",
+        ),
+        (
+            "eats",
+            "Failed [main terminated OOMKilled(137) after nothing] Initialized",
+        ),
+        (
+            "retries",
+            "Running [main waiting CrashLoopBackOff after terminated Error(1)] Initialized",
+        ),
+        (
+            "repeats",
+            "Running [main waiting CrashLoopBackOff after terminated Completed(0)] Initialized",
+        ),
+        (
+            "prepared",
+            "Succeeded [first terminated Completed(0) after nothing ready, main terminated Completed(0) after nothing] Initialized",
+        ),
+        (
+            "unprepared",
+            "Failed [first terminated Error(1) after nothing, main waiting PodInitializing after nothing] ",
+        ),
+    ] {
+        becomes(&cluster, name, expected);
+    }
+    // Its time may be up before or after it is compiled; nothing waits in it either way.
+    let overran = eventually("a pod past its deadline has failed", || {
+        let pod = get(&cluster, "overruns")?;
+        Ok((pod["status"]["phase"] == "Failed").then_some(pod))
+    })
+    .unwrap();
+    assert_eq!(overran["status"]["reason"], "DeadlineExceeded");
+    let ended = state(&overran["status"]["containerStatuses"][0]["state"]);
+    let ends = [
+        "terminated Error(143)",
+        "terminated ContainerStatusUnknown(137)",
+    ];
+    assert!(ends.contains(&ended.as_str()), "{ended}");
+    let retries = get(&cluster, "retries").unwrap();
+    assert!(retries["status"]["containerStatuses"][0]["restartCount"].as_u64() >= Some(1));
+    let waits = message(&cluster, "retries");
+    assert!(
+        waits.starts_with("back-off ")
+            && waits.contains("restarting failed container=main pod=retries_default("),
+        "{waits}"
+    );
+}
+
+#[test]
+fn what_a_pod_waits_for_is_said_and_ends_the_wait() {
+    let cluster = Cluster::start(1).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    cluster.push("probe", "probe:1").unwrap();
+    let one = |more: &str| {
+        format!(
+            "  containers:\n  - name: main\n    image: probe:1\n    ports: [{{containerPort: 8080}}]\n{more}"
+        )
+    };
+    let env =
+        "    env:\n    - {name: GREETING, value: '$(WHO) on $(NODE), $(MEMORY) MiB $$(WHO)'}\n";
+    let sources = "    env:\n    - {name: WHO, valueFrom: {configMapKeyRef: {name: settings, key: who}}}\n    - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}\n    - {name: MEMORY, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}\n";
+    let env = format!("{sources}{}", env.trim_start_matches("    env:\n"));
+    let twice =
+        "  containers:\n  - {name: one, image: 'probe:1'}\n  - {name: two, image: 'probe:1'}\n";
+    let manifest = [
+        pod("configured", &one(&env)),
+        pod("absent", "  containers:\n  - {name: main, image: 'nowhere/absent:1'}\n"),
+        pod("hooked", &one("    lifecycle: {preStop: {exec: {command: [sleep, '5']}}}\n")),
+        pod("unready", &one("    readinessProbe: {httpGet: {path: '/status?code=503', port: 8080}, periodSeconds: 1}\n")),
+        pod("unhealthy", &one("    livenessProbe: {httpGet: {path: '/status?code=500', port: 8080}, periodSeconds: 1, failureThreshold: 1}\n")),
+        pod("twice", twice),
+        "---\napiVersion: v1\nkind: Service\nmetadata: {name: configured, namespace: default}\nspec: {selector: {app: configured}, ports: [{port: 80, targetPort: 8080}]}\n".to_owned(),
+    ];
+    apply(&cluster, &manifest.concat()).unwrap();
+
+    becomes(
+        &cluster,
+        "configured",
+        "Pending [main waiting CreateContainerConfigError after nothing] Initialized",
+    );
+    assert_eq!(
+        message(&cluster, "configured"),
+        "configmap \"settings\" not found"
+    );
+    let map = |data: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings, namespace: default}}\ndata: {data}\n"
+        )
+    };
+    apply(&cluster, &map("{other: x}")).unwrap();
+    eventually("the missing key is named", || {
+        let text = message(&cluster, "configured");
+        Ok((text == "couldn't find key who in ConfigMap default/settings").then_some(()))
+    })
+    .unwrap();
+    apply(&cluster, &map("{who: ann}")).unwrap();
+    becomes(
+        &cluster,
+        "configured",
+        "Running [main running after nothing ready] Initialized Ready ContainersReady",
+    );
+    let shown = eventually("the gateway answers", || {
+        let (status, body) = runtime.block_on(load::get(
+            &cluster.gateway,
+            "configured.default.localhost",
+            "/env",
+        ))?;
+        Ok((status == 200).then_some(body))
+    })
+    .unwrap();
+    let greeting = "GREETING=ann on node-1, 256 MiB $(WHO)\n";
+    assert!(shown.contains(greeting), "{shown}");
+
+    becomes(
+        &cluster,
+        "absent",
+        "Pending [main waiting ImagePullBackOff after nothing] Initialized",
+    );
+    becomes(
+        &cluster,
+        "hooked",
+        "Pending [main waiting CreateContainerConfigError after nothing] Initialized",
+    );
+    let why = message(&cluster, "hooked");
+    assert!(
+        why.starts_with("lifecycle.preStop is not supported: "),
+        "{why}"
+    );
+    becomes(
+        &cluster,
+        "unready",
+        "Running [main running after nothing] Initialized",
+    );
+    // A served component is stopped, and started again at first without, then after a pause.
+    becomes(
+        &cluster,
+        "unhealthy",
+        "Running [main waiting CrashLoopBackOff after terminated Error(137)] Initialized",
+    );
+    let pod = get(&cluster, "twice").unwrap();
+    let both = eventually("one of two containers on one port is told so", || {
+        let pod = get(&cluster, "twice")?;
+        let states: Vec<Value> = pod["status"]["containerStatuses"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let told = states.iter().find_map(|container| {
+            container["state"]["waiting"]["message"]
+                .as_str()
+                .filter(|text| text.contains("port 80"))
+                .map(str::to_owned)
+        });
+        Ok(told)
+    });
+    let told = both.unwrap_or_else(|error| panic!("{error}: {pod}"));
+    assert_eq!(
+        told,
+        "port 80 is served by another container of this pod; give this one a containerPort of its own"
+    );
+}
