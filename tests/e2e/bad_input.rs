@@ -110,6 +110,17 @@ fn bad_manifests_and_images_change_nothing() {
         &["serves no such kind"],
     );
     assert_eq!(empty(), "");
+    // The mistake is in the last object, which goes into a namespace that the first one would have made.
+    let fine = "apiVersion: v1\nkind: Namespace\nmetadata: {name: fresh}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: fine, namespace: fresh}\n---\n";
+    let wrong = deployment("  replcas: 3").replace("namespace: default", "namespace: fresh");
+    refused(
+        apply(&format!("{fine}{wrong}")),
+        &["deployment.apps/bad", "spec.replcas", "nothing was changed"],
+    );
+    refused(
+        cluster.weft(&["get", "namespace", "fresh"]).unwrap(),
+        &["not found"],
+    );
 
     let text = cluster.data_dir().join("text.wasm");
     std::fs::write(&text, "no component").unwrap();

@@ -2,6 +2,7 @@
 
 mod availability;
 mod bad_input;
+mod cli;
 mod client;
 mod first_hour;
 mod kubectl;

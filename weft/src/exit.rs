@@ -17,6 +17,8 @@ pub struct Failure {
 
 /// Exit code of a command that failed at what it was asked to do.
 const CODE_FAILED: u8 = 1;
+/// What a shell gives for a program that SIGPIPE ended.
+const CODE_PIPE: u8 = 141;
 /// Exit code of a command whose arguments or input files cannot be used.
 pub const CODE_USAGE: u8 = 2;
 
@@ -28,6 +30,23 @@ impl Failure {
             next: next.into(),
             code: CODE_FAILED,
         }
+    }
+
+    /// What becomes of several failures of one command: nothing, the failure itself, or one that lists them.
+    ///
+    /// # Errors
+    /// That failure.
+    pub fn all(mut failures: Vec<Self>, what: &str) -> Result<(), Self> {
+        if failures.len() < 2 {
+            return failures.pop().map_or(Ok(()), Err);
+        }
+        let lines: Vec<String> = failures.iter().map(Self::to_string).collect();
+        let first = failures.swap_remove(0);
+        Err(Self {
+            what: format!("{} {what}", lines.len()),
+            why: lines.join("\n       "),
+            ..first
+        })
     }
 
     #[must_use]
@@ -47,6 +66,11 @@ impl std::error::Error for Failure {}
 
 /// Prints an error to stderr and gives the exit code for it.
 pub fn report(error: &anyhow::Error) -> u8 {
+    let io = error.downcast_ref::<std::io::Error>();
+    if io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+        // Whoever read our output has seen enough, as `head` does.
+        return CODE_PIPE;
+    }
     if let Some(failure) = error.downcast_ref::<Failure>() {
         eprintln!("error: {}", failure.what);
         eprintln!("  why: {}", failure.why);
@@ -62,13 +86,24 @@ pub fn report(error: &anyhow::Error) -> u8 {
 /// An error and its causes in one line, leaving out a cause that its parent already repeats.
 pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
 
+/// What an error says by itself. The client library prints an answer of the API with all its fields; its message will do.
+fn sentence(error: &(dyn std::error::Error + 'static)) -> String {
+    // A box hides what is in it.
+    let boxed = error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref);
+    match error.downcast_ref::<kube::Error>().or(boxed) {
+        Some(kube::Error::Api(status)) => status.message.clone(),
+        Some(kube::Error::Service(error)) => error.to_string(),
+        _ => error.to_string(),
+    }
+}
+
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = self.0.to_string();
+        let mut shown = sentence(self.0);
         f.write_str(&shown)?;
         let mut source = self.0.source();
         while let Some(cause) = source {
-            let text = cause.to_string();
+            let text = sentence(cause);
             if !shown.contains(&text) {
                 write!(f, ": {text}")?;
                 shown = text;
@@ -82,6 +117,34 @@ impl fmt::Display for Chain<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_failures_are_one_that_lists_them() {
+        let failure = |name: &str| Failure::new(format!("cannot get {name}"), "not found", "look");
+        assert!(Failure::all(Vec::new(), "failed").is_ok());
+        let one = Failure::all(vec![failure("a")], "failed").unwrap_err();
+        assert_eq!(one.to_string(), "cannot get a: not found");
+        let two = Failure::all(vec![failure("a"), failure("b")], "objects failed").unwrap_err();
+        assert_eq!(two.what, "2 objects failed");
+        assert_eq!(
+            two.why,
+            "cannot get a: not found\n       cannot get b: not found"
+        );
+        assert_eq!(two.next, "look");
+    }
+
+    #[test]
+    fn an_answer_of_the_api_is_its_message() {
+        let status = kube::core::Status::failure("Unauthorized", "Unauthorized").with_code(401);
+        let error = anyhow::Error::new(kube::Error::Api(status.boxed())).context("joining");
+        assert_eq!(Chain(error.as_ref()).to_string(), "joining: Unauthorized");
+    }
+
+    #[test]
+    fn a_reader_that_left_is_no_error() {
+        let error = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        assert_eq!(report(&error.into()), CODE_PIPE);
+    }
 
     #[test]
     fn a_cause_is_said_once() {

@@ -1,7 +1,7 @@
 //! Which cluster a client command talks to, and the client for it.
 //!
-//! Order: `--kubeconfig`, `$WEFT_KUBECONFIG`, the kubeconfig in the data folder of a weft on this machine,
-//! `$KUBECONFIG`, `~/.kube/config`.
+//! Order: `--kubeconfig`, `$WEFT_KUBECONFIG`, the kubeconfig in `$WEFT_DATA_DIR`, `$KUBECONFIG`, the kubeconfig in the
+//! usual data folder of a weft on this machine, `~/.kube/config`. What somebody said comes before what is lying around.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,11 +25,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 impl ClientArgs {
     /// The file that decides, or `None` for the defaults of Kubernetes' own clients.
     fn path(&self) -> Option<PathBuf> {
-        self.kubeconfig.clone().or_else(|| {
-            let dir =
-                std::env::var_os("WEFT_DATA_DIR").map_or_else(data_dir::default, PathBuf::from);
-            Some(data_dir::kubeconfig(&dir)).filter(|path| path.exists())
-        })
+        let named = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty());
+        choose(
+            self.kubeconfig.clone(),
+            named("WEFT_DATA_DIR").map(PathBuf::from),
+            named("KUBECONFIG").is_some(),
+            &data_dir::default(),
+            |path| path.exists(),
+        )
     }
 
     /// # Errors
@@ -64,6 +67,23 @@ impl ClientArgs {
     }
 }
 
+fn choose(
+    explicit: Option<PathBuf>,
+    data_dir: Option<PathBuf>,
+    kubeconfig_is_set: bool,
+    usual_data_dir: &Path,
+    exists: impl Fn(&Path) -> bool,
+) -> Option<PathBuf> {
+    let in_folder = |dir: &Path| Some(data_dir::kubeconfig(dir)).filter(|path| exists(path));
+    explicit
+        .or_else(|| data_dir.as_deref().and_then(in_folder))
+        .or_else(|| {
+            (!kubeconfig_is_set)
+                .then(|| in_folder(usual_data_dir))
+                .flatten()
+        })
+}
+
 fn read(path: &Path) -> Result<Kubeconfig, String> {
     // Read first: the library's error does not tell a missing file from a forbidden one.
     std::fs::read(path).map_err(|error| error.to_string())?;
@@ -88,10 +108,63 @@ pub fn api_failure(what: impl Into<String>, error: &kube::Error) -> Failure {
             };
             Failure::new(what, &status.message, next)
         }
-        error => Failure::new(
-            what,
-            chain(error),
-            "is the cluster up? `weft up` starts one",
-        ),
+        kube::Error::Service(error) => no_answer(what.into(), error.as_ref()),
+        error => no_answer(what.into(), error),
+    }
+}
+
+/// The cluster was not reached, or broke off.
+fn no_answer(what: String, error: &(dyn std::error::Error + 'static)) -> Failure {
+    let next = "is the cluster up? `weft up` starts one";
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let refused = causes
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::ConnectionRefused);
+    if refused {
+        let why = "nothing listens at the address that the kubeconfig names";
+        return Failure::new(what, why, next);
+    }
+    Failure::new(what, chain(error), next)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn what_somebody_said_comes_before_what_lies_around() {
+        for (explicit, data_dir, kubeconfig_is_set, there, chosen) in [
+            (Some("/x"), Some("/d"), true, true, Some("/x")),
+            (None, Some("/d"), true, true, Some("/d/kubeconfig")),
+            (None, None, true, true, None),
+            (None, None, false, true, Some("/usual/kubeconfig")),
+            (None, Some("/d"), false, false, None),
+        ] {
+            let found = choose(
+                explicit.map(PathBuf::from),
+                data_dir.map(PathBuf::from),
+                kubeconfig_is_set,
+                Path::new("/usual"),
+                |_| there,
+            );
+            assert_eq!(
+                found.as_deref(),
+                chosen.map(Path::new),
+                "{explicit:?} {data_dir:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_cluster_that_is_down_is_said_in_words() {
+        let failure = |kind: ErrorKind| {
+            let error = Error::other(Error::from(kind));
+            api_failure("cannot get pods", &kube::Error::Service(error.into()))
+        };
+        let refused = failure(ErrorKind::ConnectionRefused);
+        assert!(refused.why.starts_with("nothing listens"), "{refused}");
+        assert!(failure(ErrorKind::ConnectionReset).why.contains("reset"));
     }
 }

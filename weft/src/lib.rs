@@ -17,4 +17,5 @@ pub mod kubeconfig;
 pub mod node;
 pub mod server;
 pub mod shutdown;
+pub mod stdout;
 pub mod telemetry;

@@ -3,6 +3,9 @@
 //! The configuration that was applied is kept in kubectl's own annotation, so `weft apply` and
 //! `kubectl apply` may follow one another. A field that was in the last configuration and is in the new
 //! one no more is removed; fields that others set stay. Lists are replaced whole.
+//!
+//! The server is asked about every object before the first one is changed, so a manifest with a mistake in its last
+//! object changes nothing.
 
 use std::path::PathBuf;
 
@@ -14,6 +17,7 @@ use weft_api::Object;
 use super::manifest;
 use crate::exit::Failure;
 use crate::kubeconfig::{ClientArgs, api_failure};
+use crate::stdout;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const FIELD_MANAGER: &str = "weft-client-side-apply";
@@ -33,8 +37,17 @@ pub struct Args {
     client: ClientArgs,
 }
 
+/// One object on its way to the server.
+struct Step<'a> {
+    object: &'a Object,
+    api: kube::Api<DynamicObject>,
+    shown: String,
+    /// It goes into a namespace that the same manifests create.
+    into_new_namespace: bool,
+}
+
 /// # Errors
-/// When a manifest cannot be read, or the server refuses an object. Objects before it stay applied.
+/// When a manifest cannot be read, or the server refuses an object. Nothing is changed then.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let objects = manifest::read(&args.filename)?;
     if objects.is_empty() {
@@ -47,31 +60,76 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .into());
     }
     let client = args.client.client().await?;
-    let mut resources = manifest::Resources::default();
-    for object in objects {
-        let (resource, capabilities) = resources.of(&client, &object).await?;
-        let namespace = object
-            .namespace()
-            .or(args.namespace.as_deref())
-            .map(str::to_owned);
-        let api = manifest::api(
-            &client,
-            &resource,
-            &capabilities.scope,
-            namespace.as_deref(),
-        );
-        let shown = manifest::shown(&resource, object.name());
-        let outcome = apply(&api, &object, args.dry_run)
+    let steps = steps(&client, &objects, args.namespace.as_deref()).await?;
+    let would = check(&steps).await?;
+    for (step, outcome) in steps.iter().zip(would) {
+        let shown = &step.shown;
+        if args.dry_run {
+            stdout::line(format_args!("{shown} {outcome} (server dry run)"))?;
+            continue;
+        }
+        let outcome = apply(&step.api, step.object, false)
             .await
             .map_err(|error| api_failure(format!("cannot apply {shown}"), &error))?;
-        let suffix = if args.dry_run {
-            " (server dry run)"
-        } else {
-            ""
-        };
-        println!("{shown} {outcome}{suffix}");
+        stdout::line(format_args!("{shown} {outcome}"))?;
     }
     Ok(())
+}
+
+async fn steps<'a>(
+    client: &kube::Client,
+    objects: &'a [Object],
+    default_namespace: Option<&str>,
+) -> Result<Vec<Step<'a>>, Failure> {
+    let creates = |namespace: &str| {
+        objects
+            .iter()
+            .any(|object| object.kind() == "Namespace" && object.name() == namespace)
+    };
+    let mut resources = manifest::Resources::default();
+    let mut steps = Vec::with_capacity(objects.len());
+    for object in objects {
+        let (resource, capabilities) = resources.of(client, object).await?;
+        let namespace = object.namespace().or(default_namespace);
+        steps.push(Step {
+            object,
+            api: manifest::api(client, &resource, &capabilities.scope, namespace),
+            shown: manifest::shown(&resource, object.name()),
+            into_new_namespace: namespace.is_some_and(creates),
+        });
+    }
+    Ok(steps)
+}
+
+/// Asks the server what each object would bring about.
+///
+/// # Errors
+/// A [`Failure`] that names every object the server refuses.
+async fn check(steps: &[Step<'_>]) -> Result<Vec<&'static str>, Failure> {
+    let mut outcomes = Vec::with_capacity(steps.len());
+    let mut refused = Vec::new();
+    for step in steps {
+        match apply(&step.api, step.object, true).await {
+            Ok(outcome) => outcomes.push(outcome),
+            // The namespace is not there yet; everything else about the object was looked at before that.
+            Err(kube::Error::Api(status)) if step.into_new_namespace && status.code == 404 => {
+                outcomes.push("created");
+            }
+            Err(error) => {
+                let mut failure = api_failure(format!("cannot apply {}", step.shown), &error);
+                if !matches!(error, kube::Error::Api(_)) {
+                    return Err(failure);
+                }
+                if failure.next.is_empty() {
+                    failure.next =
+                        "nothing was changed; correct the manifest and run the command again"
+                            .into();
+                }
+                refused.push(failure);
+            }
+        }
+    }
+    Failure::all(refused, "objects cannot be applied").map(|()| outcomes)
 }
 
 async fn apply(

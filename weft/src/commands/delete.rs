@@ -6,13 +6,15 @@ use std::time::Duration;
 use kube::api::DeleteParams;
 use kube::core::DynamicObject;
 
-use super::{get, manifest};
+use super::kinds::{self, Kinds};
+use super::manifest;
 use crate::exit::Failure;
 use crate::kubeconfig::{ClientArgs, api_failure};
+use crate::stdout;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Kind and names, as `pod web-1 web-2` or `deployment/web`
+    /// Kind and names, as `pod web-1 web-2` or `deployment/web service/web`
     #[arg(value_name = "KIND NAME", conflicts_with = "filename")]
     what: Vec<String>,
     /// Manifests: files, folders, or - for stdin
@@ -43,8 +45,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut targets: Vec<(kube::Api<DynamicObject>, String, String)> = Vec::new();
     let client;
     if args.filename.is_empty() {
-        let (kind, names) = get::kind_and_names(&args.what)?;
-        if names.is_empty() {
+        let named = kinds::named(&args.what)?;
+        if named.is_empty() || named.iter().any(|named| named.names.is_empty()) {
             return Err(Failure::new(
                 "nothing to delete",
                 "no object was named",
@@ -54,10 +56,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             .into());
         }
         client = args.client.client().await?;
-        let (resource, scope) = get::find(&client, &kind).await?;
-        for name in names {
-            let api = manifest::api(&client, &resource, &scope, args.namespace.as_deref());
-            targets.push((api, manifest::shown(&resource, &name), name));
+        let served = Kinds::of(&client).await?;
+        for named in named {
+            let kind = served.one(&named.kind)?;
+            for name in named.names {
+                let namespace = args.namespace.as_deref();
+                let api = manifest::api(&client, &kind.resource, &kind.scope, namespace);
+                targets.push((api, manifest::shown(&kind.resource, &name), name));
+            }
         }
     } else {
         let mut objects = manifest::read(&args.filename)?;
@@ -77,16 +83,24 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }
     }
     let mut waiting = Vec::new();
+    let mut failed = Vec::new();
     for (api, shown, name) in targets {
         match api.delete(&name, &DeleteParams::background()).await {
             Ok(answer) => {
-                println!("{shown} deleted");
+                stdout::line(format_args!("{shown} deleted"))?;
                 if let Some(object) = answer.left() {
                     waiting.push((api, shown, name, object.metadata.uid));
                 }
             }
             Err(kube::Error::Api(status)) if status.code == 404 && args.ignore_not_found => {}
-            Err(error) => return Err(api_failure(format!("cannot delete {shown}"), &error).into()),
+            Err(error) => {
+                let failure = api_failure(format!("cannot delete {shown}"), &error);
+                if !matches!(error, kube::Error::Api(_)) {
+                    return Err(failure.into());
+                }
+                // The others were named too.
+                failed.push(failure);
+            }
         }
     }
     if !args.no_wait {
@@ -101,7 +115,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             .await?;
         }
     }
-    Ok(())
+    Failure::all(failed, "objects were not deleted").map_err(Into::into)
 }
 
 async fn wait(

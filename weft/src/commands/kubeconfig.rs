@@ -8,7 +8,7 @@ use crate::exit::Failure;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Data folder of the server
+    /// Data folder of the server [default: /var/lib/weft as root, else ~/.local/share/weft]
     #[arg(long, env = "WEFT_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Print the path of the file, not its contents

@@ -3,9 +3,11 @@
 use futures::{AsyncBufReadExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, LogParams};
+use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 
-use super::{get, manifest};
+use super::kinds::Kinds;
+use super::manifest;
 use crate::exit::Failure;
 use crate::kubeconfig::{ClientArgs, api_failure};
 
@@ -14,8 +16,10 @@ pub struct Args {
     /// Name of the pod, or KIND/NAME of what owns pods, such as deployment/web: then its first pod
     #[arg(value_name = "POD")]
     pod: String,
+    /// In this namespace [default: the one of the kubeconfig]
     #[arg(short, long)]
     namespace: Option<String>,
+    /// The container, where the pod has several
     #[arg(short, long)]
     container: Option<String>,
     /// Go on with what it prints from now on
@@ -27,14 +31,42 @@ pub struct Args {
     /// Only the last lines
     #[arg(long, value_name = "LINES")]
     tail: Option<i64>,
-    /// Only from this many seconds ago on
-    #[arg(long, value_name = "SECONDS")]
+    /// Only from this long ago on, as 30s, 5m or 2h
+    #[arg(long, value_name = "DURATION", value_parser = since)]
     since: Option<i64>,
     /// With the time of each line
     #[arg(long)]
     timestamps: bool,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+/// Seconds from `90`, `90s`, `5m`, `1h30m` or `2d`.
+fn since(text: &str) -> Result<i64, String> {
+    let refused = || format!("{text:?} is no duration such as 30s, 5m or 2h");
+    let mut seconds = 0_i64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let number: i64 = rest[..digits].parse().map_err(|_| refused())?;
+        let mut unit = rest[digits..].chars();
+        let factor = match unit.next() {
+            None | Some('s') => 1,
+            Some('m') => 60,
+            Some('h') => 3_600,
+            Some('d') => 86_400,
+            Some(_) => return Err(refused()),
+        };
+        rest = unit.as_str();
+        seconds = number
+            .checked_mul(factor)
+            .and_then(|part| seconds.checked_add(part))
+            .ok_or_else(refused)?;
+    }
+    if seconds == 0 {
+        return Err(refused());
+    }
+    Ok(seconds)
 }
 
 /// # Errors
@@ -83,6 +115,20 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `app=web` and so on: what workloads write under `matchLabels`, and Services as it is.
+fn pod_labels(selector: &Value) -> Vec<String> {
+    let labels = match &selector["matchLabels"] {
+        Value::Null => selector,
+        labels => labels,
+    };
+    labels
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
+        .collect()
+}
+
 /// The first pod, by name, that the selector of an owner matches; a pod itself when the kind is pods.
 async fn first_pod(
     client: &kube::Client,
@@ -91,21 +137,18 @@ async fn first_pod(
     kind: &str,
     name: &str,
 ) -> Result<String, Failure> {
-    let (resource, scope) = get::find(client, kind).await?;
+    let served = Kinds::of(client).await?;
+    let kind_found = served.one(kind)?;
+    let (resource, scope) = (&kind_found.resource, &kind_found.scope);
     if resource.kind == "Pod" {
         return Ok(name.to_owned());
     }
     let what = || format!("cannot show the log of {kind}/{name}");
-    let owner = manifest::api(client, &resource, &scope, Some(namespace))
+    let owner = manifest::api(client, resource, scope, Some(namespace))
         .get(name)
         .await
         .map_err(|error| api_failure(what(), &error))?;
-    let labels = owner.data["spec"]["selector"]["matchLabels"].as_object();
-    let selector: Vec<String> = labels
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
-        .collect();
+    let selector = pod_labels(&owner.data["spec"]["selector"]);
     if selector.is_empty() {
         let why = format!("a {} selects no pods by label", resource.kind);
         return Err(Failure::new(what(), why, "name a pod; `weft get pods` lists them").usage());
@@ -122,4 +165,46 @@ async fn first_pod(
             format!("see why with `weft get {kind} {name} -o yaml`"),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{pod_labels, since};
+
+    #[test]
+    fn workloads_and_services_select_pods() {
+        for (selector, labels) in [
+            (
+                json!({"matchLabels": {"app": "web", "tier": "front"}}),
+                "app=web,tier=front",
+            ),
+            (json!({"app": "web"}), "app=web"),
+            (json!({"matchExpressions": []}), ""),
+            (Value::Null, ""),
+        ] {
+            assert_eq!(pod_labels(&selector).join(","), labels, "{selector}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_as_kubectl_reads_them() {
+        for (text, seconds) in [
+            ("30", Some(30)),
+            ("30s", Some(30)),
+            ("5m", Some(300)),
+            ("1h30m", Some(5_400)),
+            ("2d", Some(172_800)),
+            ("", None),
+            ("0s", None),
+            ("m", None),
+            ("5x", None),
+            ("-5m", None),
+            ("99999999999999999999", None),
+            ("9999999999999999d", None),
+        ] {
+            assert_eq!(since(text).ok(), seconds, "{text}");
+        }
+    }
 }

@@ -26,7 +26,7 @@ pub fn read(files: &[PathBuf]) -> Result<Vec<Object>, Failure> {
         for path in expand(file)? {
             let text = load(&path)?;
             parse(&text, &mut objects).map_err(|why| {
-                let what = format!("cannot use the manifest {}", path.display());
+                let what = format!("cannot use the manifest {}", name(&path));
                 Failure::new(
                     what,
                     why,
@@ -57,8 +57,15 @@ fn expand(file: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(paths)
 }
 
+fn name(path: &Path) -> String {
+    if path == Path::new("-") {
+        return "on stdin".to_owned();
+    }
+    path.display().to_string()
+}
+
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
-    let what = format!("cannot read the manifest {}", path.display());
+    let what = format!("cannot read the manifest {}", name(path));
     Failure::new(what, error, "name a file, a folder, or - for stdin with -f").usage()
 }
 
@@ -108,8 +115,14 @@ fn collect(document: Value, objects: &mut Vec<Object>) -> Result<(), String> {
             return Err(format!("an object has no {field}"));
         }
     }
-    if object.name().is_empty() && object.as_value()["metadata"]["generateName"].is_null() {
-        return Err(format!("a {} has no metadata.name", object.kind()));
+    if object.name().is_empty() {
+        let generated = !object.as_value()["metadata"]["generateName"].is_null();
+        let why = if generated {
+            "; with metadata.generateName every apply would create another one"
+        } else {
+            ""
+        };
+        return Err(format!("a {} has no metadata.name{why}", object.kind()));
     }
     objects.push(object);
     Ok(())
@@ -165,7 +178,7 @@ fn unknown(what: String) -> Failure {
     Failure::new(
         what,
         "the cluster serves no such kind",
-        "correct apiVersion and kind; `kubectl api-resources` lists what is served",
+        "correct apiVersion and kind; `weft get --raw /apis` lists the groups and versions",
     )
 }
 
@@ -222,6 +235,10 @@ mod tests {
                 "an object has no apiVersion",
             ),
             ("apiVersion: v1\nkind: Pod", "a Pod has no metadata.name"),
+            (
+                "apiVersion: v1\nkind: Pod\nmetadata: {generateName: a-}",
+                "a Pod has no metadata.name; with metadata.generateName every apply would create another one",
+            ),
         ] {
             assert_eq!(parsed(text).unwrap_err(), why);
         }

@@ -16,6 +16,7 @@ use weft_api::ImageReference;
 
 use crate::exit::Failure;
 use crate::kubeconfig::{ClientArgs, api_failure};
+use crate::stdout;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -108,9 +109,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     pushed?;
     let name = format!("{}:{}", target.repository, target.reference());
     if args.output == Some(Output::Json) {
-        println!("{}", json!({"image": name, "digest": manifest_digest}));
+        stdout::line(json!({"image": name, "digest": manifest_digest}))?;
     } else {
-        println!("pushed {name} {manifest_digest}");
+        stdout::line(format_args!("pushed {name} {manifest_digest}"))?;
     }
     Ok(())
 }
@@ -122,11 +123,18 @@ const MODULE_HEADER: &[u8] = b"\0asm\x01\0\0\0";
 
 fn read_component(path: &Path) -> Result<Vec<u8>, Failure> {
     let what = || format!("cannot push {}", path.display());
-    let size = std::fs::metadata(path)
-        .map_err(|error| {
-            Failure::new(what(), error, "name the file that your build wrote").usage()
-        })?
-        .len();
+    let metadata = std::fs::metadata(path).map_err(|error| {
+        Failure::new(what(), error, "name the file that your build wrote").usage()
+    })?;
+    if !metadata.is_file() {
+        return Err(Failure::new(
+            what(),
+            "it is not a file",
+            "name the .wasm file that your build wrote",
+        )
+        .usage());
+    }
+    let size = metadata.len();
     if size > COMPONENT_BYTES_MAX {
         let why = format!("it has {size} bytes and the registry takes up to {COMPONENT_BYTES_MAX}");
         return Err(Failure::new(what(), why, "strip it of debug information").usage());
@@ -265,5 +273,7 @@ mod tests {
             assert!(failure.why.contains(why), "{}", failure.why);
         }
         assert!(read_component(Path::new("/nowhere/x.wasm")).is_err());
+        let folder = read_component(dir.path()).unwrap_err();
+        assert_eq!(folder.why, "it is not a file");
     }
 }
