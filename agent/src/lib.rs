@@ -129,13 +129,11 @@ impl Agent {
             file_images_allowed,
         } = config;
         let authority = server.authority.clone();
-        let (own, link) = obtain(
-            server,
-            &facts.name,
-            &data_dir.join("pki"),
-            bootstrap_token.as_deref(),
-            shutdown,
-        )
+        let pki = data_dir.join("pki");
+        let token = bootstrap_token.as_deref();
+        let (own, link) = answered(shutdown, || {
+            NodeIdentity::obtain(server.clone(), &facts.name, &pki, token)
+        })
         .await?;
         mesh.identities()
             .set_roots(&authority)
@@ -143,9 +141,13 @@ impl Agent {
                 identity: "the trust bundle".into(),
                 reason: error.to_string(),
             })?;
-        let serving = Serving::obtain(&link, &facts.name, facts.address).await?;
+        // A node that joined before comes this far without the server.
+        let serving = answered(shutdown, || {
+            Serving::obtain(&link, &facts.name, facts.address)
+        })
+        .await?;
         let identities = Workloads::new(link.clone(), mesh.clone());
-        let gateway = identities.claim(mesh.gateway_identity()).await?;
+        let gateway = answered(shutdown, || identities.claim(mesh.gateway_identity())).await?;
 
         let folder = |name: &str| data_dir.join(name);
         let at = |path: &Path| {
@@ -279,18 +281,18 @@ impl Agent {
     }
 }
 
-/// Obtains the node's identity, waiting for a server that is not there yet: nodes and servers start in any order.
-async fn obtain(
-    server: Server,
-    node: &str,
-    folder: &Path,
-    token: Option<&str>,
+/// Repeats what needs the server until it answers: nodes and servers start in any order.
+async fn answered<T, F>(
     shutdown: &CancellationToken,
-) -> Result<(NodeIdentity, identity::Link), AgentError> {
+    mut ask: impl FnMut() -> F,
+) -> Result<T, AgentError>
+where
+    F: Future<Output = Result<T, IdentityError>>,
+{
     let mut pause = Duration::from_millis(100);
     loop {
-        match NodeIdentity::obtain(server.clone(), node, folder, token).await {
-            Ok(obtained) => return Ok(obtained),
+        match ask().await {
+            Ok(answer) => return Ok(answer),
             Err(IdentityError::Sign { signer, source })
                 if !matches!(*source, kube::Error::Api(_)) =>
             {

@@ -1,6 +1,10 @@
 //! A weft starts, ends, and starts again with what it had.
 
-use weft_tests::cluster::{Cluster, success};
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use weft_tests::cluster::{Cluster, eventually, success, weft};
 
 #[test]
 fn an_interrupted_weft_drains_and_exits_with_zero() {
@@ -13,17 +17,213 @@ fn an_interrupted_weft_drains_and_exits_with_zero() {
     assert_eq!(cluster.interrupt().unwrap(), Some(0));
     let after = cluster.weft(&["get", "nodes"]).unwrap();
     let error = String::from_utf8_lossy(&after.stderr).into_owned();
+    assert!(error.contains("nothing listens"), "{error}");
     assert!(error.contains("is the cluster up?"), "{error}");
 }
 
 #[test]
-fn secrets_on_disk_are_readable_only_by_their_owner() {
+fn what_is_on_disk_is_readable_only_by_its_owner_in_any_folder() {
     use std::os::unix::fs::PermissionsExt as _;
-    let cluster = Cluster::start(1).unwrap();
-    let mode =
-        |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&cluster.kubeconfig), 0o600);
-    assert_eq!(mode(&cluster.data_dir()), 0o700);
+    let open = |path: &Path| {
+        let mode = std::fs::symlink_metadata(path)
+            .unwrap()
+            .permissions()
+            .mode();
+        (mode & 0o077 != 0).then(|| format!("{} {:o}", path.display(), mode & 0o777))
+    };
+    let own = Cluster::start(1).unwrap();
+    assert_eq!(open(&own.data_dir()), None);
+    drop(own);
+    // A folder that the user made, and that others may enter.
+    let given = Cluster::start_prepared(1, |data| {
+        std::fs::create_dir(data)?;
+        std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o755))
+    })
+    .unwrap();
+    given.push("hello", "hello:1").unwrap();
+    let found: Vec<String> = files(&given.data_dir())
+        .iter()
+        .filter_map(|path| open(path))
+        .collect();
+    assert_eq!(found, Vec::<String>::new());
+}
+
+/// Everything below a folder. What the cluster removes meanwhile is left out.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            found.extend(files(&entry.path()));
+        }
+        found.push(entry.path());
+    }
+    found.retain(|path| path.exists());
+    found
+}
+
+#[test]
+fn a_cluster_ends_with_the_command_that_started_it() {
+    let mut cluster = Cluster::start_with(1, &["--exit-with-parent"]).unwrap();
+    cluster.close_stdin();
+    assert_eq!(cluster.ended().unwrap(), Some(0));
+}
+
+#[test]
+fn a_killed_cluster_takes_its_nodes_along_and_starts_again_with_what_it_had() {
+    let mut cluster = Cluster::start(1).unwrap();
+    let config = cluster.data_dir().join("kept.yaml");
+    let manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kept, namespace: default}\n";
+    std::fs::write(&config, manifest).unwrap();
+    success(
+        cluster
+            .weft(&["apply", "-f", &config.display().to_string()])
+            .unwrap(),
+    )
+    .unwrap();
+    let lock = cluster.data_dir().join("nodes/node-1/node.lock");
+    cluster.kill().unwrap();
+    eventually("the node of a killed cluster ends", || {
+        let file = std::fs::File::open(&lock)?;
+        Ok(file.try_lock().is_ok().then_some(()))
+    })
+    .unwrap();
+    cluster.restart().unwrap();
+    let kept = success(
+        cluster
+            .weft(&["get", "configmap", "kept", "-o", "name"])
+            .unwrap(),
+    )
+    .unwrap();
+    assert_eq!(kept, "configmap/kept\n");
+    let nodes = success(cluster.weft(&["get", "nodes"]).unwrap()).unwrap();
+    assert!(nodes.contains(" Ready "), "{nodes}");
+}
+
+/// A `weft server` or `weft node`, whose last word of advice is on stdout.
+struct Process(Child, BufReader<ChildStdout>);
+
+impl Process {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(weft())
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self(child, stdout)
+    }
+
+    /// Waits for a line with this in it, and returns what follows it.
+    fn says(&mut self, text: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.1.read_line(&mut line).unwrap();
+            assert!(read > 0, "it ended without saying {text:?}");
+            if let Some((_, rest)) = line.split_once(text) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
+    fn terminate(&mut self) -> Option<i32> {
+        let pid = self.0.id().to_string();
+        Command::new("kill").arg(&pid).status().unwrap();
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // No effect on one that has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_node_joins_by_token_once_and_later_waits_for_its_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (server_dir, node_dir) = (path("server"), path("node"));
+    let (ca, token) = (path("server/ca.crt"), path("server/join-token"));
+    let serve =
+        |port: &str| Process::start(&["server", "--data-dir", &server_dir, "--api-port", port]);
+    let mut server = serve("0");
+    let url = server.says("API");
+    let port = url.rsplit(':').next().unwrap().to_owned();
+    let join = |token: &[&str]| {
+        let known = [
+            "node",
+            "--name",
+            "n1",
+            "--server",
+            &url,
+            "--ca-file",
+            &ca,
+            "--data-dir",
+            &node_dir,
+        ];
+        let ports = [
+            "--gateway-port",
+            "0",
+            "--mesh-port",
+            "0",
+            "--node-port",
+            "0",
+        ];
+        [&known[..], &ports[..], token]
+            .concat()
+            .iter()
+            .map(|&word| word.to_owned())
+            .collect::<Vec<String>>()
+    };
+    let start =
+        |words: Vec<String>| Process::start(&words.iter().map(String::as_str).collect::<Vec<_>>());
+
+    // Somebody else's token is refused, in words.
+    let wrong = path("wrong");
+    std::fs::write(&wrong, "abcdef.0123456789abcdef").unwrap();
+    let refused = Command::new(weft())
+        .args(join(&["--token-file", &wrong]))
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{error}");
+    assert!(
+        error.contains("cannot join the cluster") && error.contains("--token-file"),
+        "{error}"
+    );
+    assert!(
+        error.contains("Unauthorized\n") && !error.contains("Status {"),
+        "{error}"
+    );
+
+    let mut node = start(join(&["--token-file", &token]));
+    node.says("weft node n1 is ready");
+    assert_eq!((node.terminate(), server.terminate()), (Some(0), Some(0)));
+
+    // The machine starts again, the node first: it knows the cluster, and waits.
+    let mut node = start(join(&[]));
+    let mut server = serve(&port);
+    server.says("weft server is ready");
+    node.says("weft node n1 is ready");
+    assert_eq!((node.terminate(), server.terminate()), (Some(0), Some(0)));
+
+    // One that is told to end while it waits ends well.
+    let mut waiting = Command::new(weft())
+        .args(join(&[]))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(waiting.stderr.take().unwrap());
+    let mut lines = log.lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("cannot be reached yet")));
+    let pid = waiting.id().to_string();
+    Command::new("kill").arg(&pid).status().unwrap();
+    let errors: Vec<String> = lines.filter(|line| line.contains("error:")).collect();
+    assert_eq!(errors, Vec::<String>::new());
+    assert_eq!(waiting.wait().unwrap().code(), Some(0));
 }
 
 #[test]

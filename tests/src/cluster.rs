@@ -44,12 +44,43 @@ pub fn repository() -> PathBuf {
 /// How long a cluster may take to be ready or to drain on a machine that also builds and tests.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Starts the binary and reads its one line of JSON; what else it prints goes to `up.log` in the folder.
+fn spawn(arguments: &[String], dir: &Path) -> anyhow::Result<(Child, Value)> {
+    let log = dir.join("up.log");
+    let mut process = Command::new(weft())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(
+            std::fs::File::options()
+                .create(true)
+                .append(true)
+                .open(&log)?,
+        )
+        .spawn()?;
+    let mut line = String::new();
+    let stdout = process.stdout.take().context("stdout is piped")?;
+    BufReader::new(stdout).read_line(&mut line)?;
+    match serde_json::from_str(&line) {
+        Ok(ready) => Ok((process, ready)),
+        Err(_) => {
+            let _ = process.kill();
+            let _ = process.wait();
+            bail!(
+                "weft up did not become ready: {}",
+                std::fs::read_to_string(&log)?
+            );
+        }
+    }
+}
+
 /// One cluster at a time: two would share the cores and time each other out.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// `weft up`, ready. Dropping it interrupts it and waits until it is gone.
 pub struct Cluster {
     process: Child,
+    arguments: Vec<String>,
     dir: tempfile::TempDir,
     pub kubeconfig: PathBuf,
     pub api: String,
@@ -72,52 +103,78 @@ impl Cluster {
     /// # Errors
     /// What the binary printed when it did not become ready.
     pub fn start_with(nodes: u16, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::begin(nodes, arguments, |_| Ok(()))
+    }
+
+    /// As [`Cluster::start`], after something was done to the path of its data folder.
+    ///
+    /// # Errors
+    /// What the binary printed when it did not become ready.
+    pub fn start_prepared(
+        nodes: u16,
+        prepare: impl FnOnce(&Path) -> std::io::Result<()>,
+    ) -> anyhow::Result<Self> {
+        Self::begin(nodes, &[], prepare)
+    }
+
+    fn begin(
+        nodes: u16,
+        arguments: &[&str],
+        prepare: impl FnOnce(&Path) -> std::io::Result<()>,
+    ) -> anyhow::Result<Self> {
         // A test that failed while it had its turn is over all the same.
         let turn = TURN
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let dir = tempfile::tempdir()?;
-        let mut process = Command::new(weft())
-            .args([
-                "up",
-                "--output",
-                "json",
-                "--api-port",
-                "0",
-                "--gateway-port",
-                "0",
-                "--nodes",
-            ])
-            .arg(nodes.to_string())
-            .args(arguments)
-            .arg("--data-dir")
-            .arg(dir.path().join("data"))
-            .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(dir.path().join("up.log"))?)
-            .spawn()?;
-        let mut line = String::new();
-        let stdout = process.stdout.take().context("stdout is piped")?;
-        BufReader::new(stdout).read_line(&mut line)?;
-        let ready: Value = match serde_json::from_str(&line) {
-            Ok(ready) => ready,
-            Err(_) => {
-                let _ = process.kill();
-                let _ = process.wait();
-                bail!(
-                    "weft up did not become ready: {}",
-                    std::fs::read_to_string(dir.path().join("up.log"))?
-                );
-            }
-        };
+        prepare(&dir.path().join("data"))?;
+        let mut all: Vec<String> = ["up", "--output", "json", "--api-port", "0"]
+            .map(str::to_owned)
+            .to_vec();
+        all.extend(["--gateway-port", "0", "--nodes"].map(str::to_owned));
+        all.push(nodes.to_string());
+        all.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        all.push("--data-dir".to_owned());
+        all.push(dir.path().join("data").display().to_string());
+        let (process, ready) = spawn(&all, dir.path())?;
         let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
         Ok(Self {
             process,
+            arguments: all,
             dir,
             kubeconfig: text("kubeconfig").into(),
             api: text("api"),
             gateway: text("gateway"),
             _turn: turn,
         })
+    }
+
+    /// Starts it again, as it was started first, after it ended.
+    ///
+    /// # Errors
+    /// What the binary printed when it did not become ready.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        let (process, ready) = spawn(&self.arguments, self.dir.path())?;
+        self.process = process;
+        for (key, field) in [("api", &mut self.api), ("gateway", &mut self.gateway)] {
+            *field = ready[key].as_str().unwrap_or_default().to_owned();
+        }
+        Ok(())
+    }
+
+    /// Ends the server at once, as `kill -9` does.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Closes the pipe that is its stdin.
+    pub fn close_stdin(&mut self) {
+        drop(self.process.stdin.take());
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -164,6 +221,14 @@ impl Cluster {
     pub fn interrupt(&mut self) -> anyhow::Result<Option<i32>> {
         let pid = self.process.id().to_string();
         Command::new("kill").args(["-INT", &pid]).status()?;
+        self.ended()
+    }
+
+    /// Waits for its exit code.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn ended(&mut self) -> anyhow::Result<Option<i32>> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.process.try_wait()? {

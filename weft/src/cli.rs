@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands;
-use crate::{exit, telemetry};
+use crate::{data_dir, exit, telemetry};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -65,14 +65,17 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up(args) => {
+            data_dir::keep_private();
             telemetry::init(false);
             control(commands::up::run(args))
         }
         Command::Server(args) => {
+            data_dir::keep_private();
             telemetry::init(args.log_json);
             control(commands::server::run(args))
         }
         Command::Node(args) => {
+            data_dir::keep_private();
             telemetry::init(args.log_json);
             control(commands::node::run(args))
         }

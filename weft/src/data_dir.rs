@@ -23,6 +23,13 @@ pub fn kubeconfig(data_dir: &Path) -> PathBuf {
     data_dir.join("kubeconfig")
 }
 
+/// From now on, whatever this process and its children create is for this user only, also in a folder that others may
+/// enter: the store holds Secrets, and the logs and components are nobody else's business.
+pub fn keep_private() {
+    let others = nix::sys::stat::Mode::from_bits_truncate(0o077);
+    nix::sys::stat::umask(others);
+}
+
 /// Creates a folder that only this user may enter.
 ///
 /// # Errors

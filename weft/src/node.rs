@@ -93,7 +93,7 @@ pub enum NodeError {
         #[source]
         source: io::Error,
     },
-    #[error("another node uses the data folder {path}; stop it, or pass another --data-dir")]
+    #[error("the data folder {path} is in use")]
     FolderInUse { path: PathBuf },
     #[error("reading the bootstrap token {path}")]
     Token {

@@ -5,6 +5,9 @@ use std::io::Read as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// What a shell gives for a program that SIGINT ended.
+const AT_ONCE: i32 = 130;
+
 /// A token that is cancelled by the first SIGINT or SIGTERM. A second signal ends the process at once,
 /// with the exit code a shell gives for it, so that a stuck drain never traps the user.
 ///
@@ -24,7 +27,7 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
             }
             signals += 1;
             if signals > 1 {
-                std::process::exit(130);
+                std::process::exit(AT_ONCE);
             }
             stop.cancel();
         }
@@ -32,13 +35,16 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
     Ok(token)
 }
 
-/// Cancels `token` when stdin ends. A parent that keeps the other end of the pipe open takes its children
-/// with it however it dies.
+/// Cancels `token` when stdin ends, so a parent that keeps the other end of the pipe open takes its children with it
+/// however it dies. A parent that dies while its child drains was told to stop at once, and so the child does.
 pub fn on_stdin_end(token: CancellationToken) {
     let watch = move || {
         let mut byte = [0_u8; 64];
         let mut stdin = std::io::stdin().lock();
         while matches!(stdin.read(&mut byte), Ok(1..)) {}
+        if token.is_cancelled() {
+            std::process::exit(AT_ONCE);
+        }
         token.cancel();
     };
     // Blocked in read until the end of the process: not a task, and joined by nobody.

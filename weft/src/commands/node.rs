@@ -1,15 +1,16 @@
 //! `weft node`: join a cluster and run its pods.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use tokio::sync::oneshot;
+use weft_agent::AgentError;
 use weft_api::Quantity;
 use weft_runtime::CompilerCommand;
 
 use crate::exit::{Chain, Failure};
-use crate::node::{self, NodeConfig, NodeError};
-use crate::{data_dir, shutdown};
+use crate::node::{self, NodeConfig, NodeError, NodePorts};
+use crate::{data_dir, shutdown, stdout};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -17,7 +18,7 @@ pub struct Args {
     #[arg(long)]
     name: Option<String>,
     /// URL of the API, as https://10.0.0.1:6443
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = https)]
     server: String,
     /// The cluster CA's certificate, `ca.crt` of the server's data folder
     #[arg(long, value_name = "FILE")]
@@ -25,7 +26,8 @@ pub struct Args {
     /// The token to join with, `join-token` of the server's data folder; not needed again after the first start
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Where certificates, images, compiled components and logs are kept
+    /// Where certificates, images, compiled components and logs are kept [default: /var/lib/weft/node as root, else
+    /// ~/.local/share/weft/node]
     #[arg(long, env = "WEFT_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Address that other nodes and the server reach this one at
@@ -121,15 +123,48 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         }),
         version: weft_apiserver::http::discovery::GIT_VERSION.to_owned(),
     };
-    let (ready, _) = oneshot::channel();
-    node::run(config, ready, stop)
-        .await
-        .map_err(|error| explain(&error))?;
+    let (ready, became_ready) = oneshot::channel();
+    let (name, address) = (config.name.clone(), config.address);
+    let announce = async {
+        // Nothing is sent when the node ends before it is ready; then its error tells.
+        if let Ok(ports) = became_ready.await {
+            // A node whose output nobody reads any more goes on.
+            let _ = stdout::text(&announcement(&name, address, ports));
+        }
+    };
+    let (ended, ()) = tokio::join!(node::run(config, ready, stop), announce);
+    ended.map_err(|error| explain(&error))?;
     Ok(())
 }
 
+fn announcement(name: &str, address: IpAddr, ports: NodePorts) -> String {
+    let at = |port| SocketAddr::new(address, port);
+    format!(
+        "weft node {name} is ready.\n\n  \
+         gateway            http://{}\n  \
+         other nodes        {}\n  \
+         logs and metrics   https://{}\n",
+        at(ports.gateway),
+        at(ports.mesh),
+        at(ports.node)
+    )
+}
+
+/// The server must be who it says it is, so that plain HTTP would be no way to join.
+fn https(text: &str) -> Result<String, String> {
+    let refused = |why: &str| format!("{why}; write it as https://10.0.0.1:6443");
+    let uri: http::Uri = text.parse().map_err(|error| refused(&format!("{error}")))?;
+    if uri.scheme_str() != Some("https") || uri.host().is_none_or(str::is_empty) {
+        return Err(refused("it is no https:// address"));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
 fn explain(error: &NodeError) -> Failure {
-    let (why, next) = match error {
+    let check =
+        "check --server, --ca-file and --token-file; a server makes a new join-token at each start";
+    let correct = "correct what the message names and start the node again";
+    let (what, why, next) = match error {
         NodeError::Listen {
             what,
             address,
@@ -137,25 +172,80 @@ fn explain(error: &NodeError) -> Failure {
         } => {
             return crate::server::cannot_listen(what, *address, source);
         }
-        NodeError::FolderInUse { .. } => (
-            "two nodes cannot share one",
-            "name another folder with --data-dir",
-        ),
-        NodeError::Token { .. } | NodeError::Identity(_) => (
-            "",
-            "check --server, --ca-file and --token-file; a server makes a new join-token at each start",
-        ),
-        _ => (
-            "",
-            "correct what the message names and start the node again",
-        ),
+        NodeError::FolderInUse { .. } => {
+            let next = "stop that node, or name another folder with --data-dir";
+            return Failure::new(error.to_string(), "another node runs with it", next);
+        }
+        NodeError::Token { source, .. } => (error.to_string(), source.to_string(), check),
+        NodeError::Identity(cause) | NodeError::Agent(AgentError::Identity(cause)) => {
+            let what = "the node cannot join the cluster".to_owned();
+            (what, Chain(cause).to_string(), check)
+        }
+        NodeError::Agent(cause) => {
+            let what = "the node cannot run".to_owned();
+            (what, Chain(cause).to_string(), correct)
+        }
+        other => {
+            let chain = Chain(other).to_string();
+            let (what, why) = chain
+                .split_once(": ")
+                .unwrap_or(("the node cannot run", &chain));
+            (what.to_owned(), why.to_owned(), correct)
+        }
     };
-    let chain = Chain(error).to_string();
-    match why {
-        "" => match chain.split_once(": ") {
-            Some((what, why)) => Failure::new(what, why, next),
-            None => Failure::new("the node cannot run", chain, next),
-        },
-        why => Failure::new(chain, why, next),
+    Failure::new(what, why, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_named_by_its_https_address() {
+        for (text, read) in [
+            ("https://10.0.0.1:6443", Some("https://10.0.0.1:6443")),
+            ("https://[::1]:6443/", Some("https://[::1]:6443")),
+            ("http://10.0.0.1:6443", None),
+            ("10.0.0.1:6443", None),
+            ("https://", None),
+        ] {
+            assert_eq!(https(text).ok().as_deref(), read, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_failure_says_what_to_do() {
+        let folder = NodeError::FolderInUse {
+            path: "/data".into(),
+        };
+        let token = NodeError::Token {
+            path: "/token".into(),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        let cidr = weft_agent::addresses::Addresses::new("nonsense")
+            .map(drop)
+            .unwrap_err();
+        let cidr = AgentError::Cidr(cidr);
+        for (error, shown, next) in [
+            (
+                folder,
+                "the data folder /data is in use: another node runs with it",
+                "--data-dir",
+            ),
+            (
+                token,
+                "reading the bootstrap token /token: entity not found",
+                "--token-file",
+            ),
+            (
+                NodeError::Agent(cidr),
+                "the node cannot run: the node's pod CIDR is unusable",
+                "start the node again",
+            ),
+        ] {
+            let failure = explain(&error);
+            assert!(failure.to_string().starts_with(shown), "{failure}");
+            assert!(failure.next.contains(next), "{}", failure.next);
+        }
     }
 }

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use crate::exit::Failure;
 use crate::server::{self, ServerConfig};
-use crate::{data_dir, shutdown};
+use crate::{data_dir, shutdown, stdout};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where the store, the certificates and the registry are kept
+    /// Where the store, the certificates and the registry are kept [default: /var/lib/weft as root, else
+    /// ~/.local/share/weft]
     #[arg(long, env = "WEFT_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Address to listen on
@@ -37,18 +38,19 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         token_auth_file: args.token_auth_file.clone(),
     })
     .await?;
-    println!("weft server is ready.");
-    println!();
-    println!("  kubeconfig  {}", server.kubeconfig.display());
-    println!("  API         {}", server.url);
-    println!();
-    println!("Join a node, with the two files copied to it:");
-    println!(
-        "  weft node --server {} --ca-file {} --token-file {}",
+    // A server whose output nobody reads any more goes on.
+    let _ = stdout::text(&format!(
+        "weft server is ready.\n\n  \
+         kubeconfig  {}\n  \
+         API         {}\n\n\
+         Join a node, with the two files copied to it:\n  \
+         weft node --server {} --ca-file {} --token-file {}\n",
+        server.kubeconfig.display(),
+        server.url,
         server.url,
         server.ca_file.display(),
         server.join_token_file.display()
-    );
+    ));
     let failed = tokio::select! {
         () = stop.cancelled() => None,
         reason = server.failed() => Some(reason),

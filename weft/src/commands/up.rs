@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use serde_json::json;
@@ -18,14 +19,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::Failure;
 use crate::server::{self, Server, ServerConfig};
-use crate::{data_dir, shutdown};
+use crate::{data_dir, shutdown, stdout};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How many nodes to run
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     nodes: u16,
-    /// Where everything is kept
+    /// Where everything is kept [default: /var/lib/weft as root, else ~/.local/share/weft]
     #[arg(long, env = "WEFT_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Address to listen on
@@ -46,6 +47,9 @@ pub struct Args {
     /// Print what is ready as one JSON line
     #[arg(short, long)]
     output: Option<Output>,
+    /// Drain and end when stdin ends
+    #[arg(long, hide = true)]
+    exit_with_parent: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -70,6 +74,9 @@ const LOG_TAIL_LINES: usize = 12;
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let started = Instant::now();
     let stop = shutdown::on_signal()?;
+    if args.exit_with_parent {
+        shutdown::on_stdin_end(stop.clone());
+    }
     let dir = args.data_dir.clone().unwrap_or_else(data_dir::default);
     let dir = std::path::absolute(&dir)?;
     let gateway = free_port(SocketAddr::new(args.address, args.gateway_port), "gateway")?;
@@ -118,6 +125,7 @@ impl Cluster {
         started: Instant,
         output: Option<Output>,
     ) -> Result<(), Failure> {
+        let born = Timestamp::now();
         let mut supervised = JoinSet::new();
         let failed = CancellationToken::new();
         for number in 1..=self.nodes {
@@ -125,7 +133,7 @@ impl Cluster {
             supervised.spawn(process.supervise(stop.clone(), failed.clone()));
         }
         let ready = tokio::select! {
-            ready = self.ready(server) => ready,
+            ready = self.ready(server, born) => ready,
             () = failed.cancelled() => Err(self.node_failure()),
             () = stop.cancelled() => Ok(()),
         };
@@ -152,6 +160,10 @@ impl Cluster {
         };
         while supervised.join_next().await.is_some() {}
         result
+    }
+
+    fn names(&self) -> impl Iterator<Item = String> + use<> {
+        (1..=self.nodes).map(|number| format!("node-{number}"))
     }
 
     fn node(&self, number: u16, server: &Server) -> Result<NodeProcess, Failure> {
@@ -198,15 +210,20 @@ impl Cluster {
         })
     }
 
-    /// Waits until every node says that it is ready.
-    async fn ready(&self, server: &Server) -> Result<(), Failure> {
+    /// Waits until every node has said since `born` that it is ready.
+    async fn ready(&self, server: &Server, born: Timestamp) -> Result<(), Failure> {
         let api: kube::Api<Node> = kube::Api::all(server.client().await?);
         let all_ready = async {
             loop {
                 // The API may not answer in its first milliseconds; the time-out is the judge.
                 if let Ok(nodes) = api.list(&ListParams::default()).await {
-                    let ready = nodes.items.iter().filter(|node| is_ready(node)).count();
-                    if ready >= usize::from(self.nodes) {
+                    let ready = |name: String| {
+                        let mut nodes = nodes.items.iter();
+                        nodes.any(|node| {
+                            node.metadata.name.as_ref() == Some(&name) && is_ready(node, born)
+                        })
+                    };
+                    if self.names().all(ready) {
                         return;
                     }
                 }
@@ -246,49 +263,48 @@ impl Cluster {
         )
     }
 
+    /// Says what is ready. A cluster whose output nobody reads any more goes on.
     fn announce(&self, server: &Server, started: Instant, output: Option<Output>) {
         let seconds = started.elapsed().as_secs_f64();
         let kubeconfig = server.kubeconfig.display().to_string();
         let gateway = format!("http://{}", self.gateway);
         if output == Some(Output::Json) {
-            let nodes: Vec<String> = (1..=self.nodes).map(|n| format!("node-{n}")).collect();
-            println!(
-                "{}",
-                json!({"kubeconfig": kubeconfig, "api": server.url, "gateway": gateway, "nodes": nodes, "ready_seconds": seconds})
+            let nodes: Vec<String> = self.names().collect();
+            let _ = stdout::line(
+                json!({"kubeconfig": kubeconfig, "api": server.url, "gateway": gateway, "nodes": nodes, "ready_seconds": seconds}),
             );
             return;
         }
         let plural = if self.nodes == 1 { "" } else { "s" };
-        println!(
-            "weft is ready after {seconds:.1} s, with {} node{plural}.",
-            self.nodes
-        );
-        println!();
-        println!("  kubeconfig  {kubeconfig}");
-        println!("  API         {}", server.url);
-        println!(
-            "  gateway     {gateway}  (http://SERVICE.NAMESPACE.localhost:{})",
-            self.gateway.port()
-        );
-        println!();
-        println!("  export KUBECONFIG={kubeconfig}");
-        println!();
-        println!(
-            "Ctrl-C drains it and stops it; the data stays in {}.",
-            self.dir.display()
-        );
+        let _ = stdout::text(&format!(
+            "weft is ready after {seconds:.1} s, with {nodes} node{plural}.\n\n  \
+             kubeconfig  {kubeconfig}\n  \
+             API         {api}\n  \
+             gateway     {gateway}  (http://SERVICE.NAMESPACE.localhost:{port})\n\n  \
+             export KUBECONFIG={kubeconfig}\n\n\
+             Ctrl-C drains it and stops it; the data stays in {dir}.\n",
+            nodes = self.nodes,
+            api = server.url,
+            port = self.gateway.port(),
+            dir = self.dir.display(),
+        ));
     }
 }
 
-fn is_ready(node: &Node) -> bool {
+/// The node has said since `born` that it is ready. What a cluster said that ran before in the same folder, and was
+/// killed, is no news of this one.
+fn is_ready(node: &Node, born: Timestamp) -> bool {
     let conditions = node
         .status
         .as_ref()
         .and_then(|status| status.conditions.as_ref());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    conditions.into_iter().flatten().any(|condition| {
+        let heard = condition.last_heartbeat_time.as_ref();
+        condition.type_ == "Ready"
+            && condition.status == "True"
+            // Times in objects are in whole seconds.
+            && heard.is_some_and(|time| time.0.as_second() >= born.as_second())
+    })
 }
 
 /// One node as a child process: what it takes to start it, and to start it again.
@@ -377,4 +393,31 @@ fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
         .append(true)
         .mode(0o600)
         .open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_ready_when_it_said_so_since_the_start() {
+        let node = |status: &str, heard: &str| -> Node {
+            let condition = json!({"type": "Ready", "status": status, "lastHeartbeatTime": heard});
+            serde_json::from_value(json!({"status": {"conditions": [condition]}})).unwrap()
+        };
+        let born: Timestamp = "2026-01-01T12:00:00.7Z".parse().unwrap();
+        for (status, heard, ready) in [
+            ("True", "2026-01-01T12:00:01Z", true),
+            ("True", "2026-01-01T12:00:00Z", true),
+            ("False", "2026-01-01T12:00:01Z", false),
+            ("True", "2026-01-01T11:59:58Z", false),
+        ] {
+            assert_eq!(
+                is_ready(&node(status, heard), born),
+                ready,
+                "{status} {heard}"
+            );
+        }
+        assert!(!is_ready(&Node::default(), born));
+    }
 }
