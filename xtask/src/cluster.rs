@@ -1,19 +1,21 @@
 //! A weft cluster on this machine for as long as a command needs it.
 //!
-//! Starts `weft up`, speaks to it through weft's own commands, and drains it at the end, also when the command fails.
+//! Starts `weft up`, speaks to it through weft's own commands, and drains it at the end, also when the command fails or
+//! is interrupted. However this process ends, the cluster ends with it.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::progress::{self, Waiting};
-use crate::{Failure, target};
+use crate::{Failure, interrupts, target};
 
 /// How long pods may take to become available: components are compiled first, which takes seconds on a slow machine.
 const ROLLOUT_PATIENCE: Duration = Duration::from_secs(120);
@@ -24,6 +26,12 @@ const STOP_PATIENCE: Duration = Duration::from_secs(60);
 const LOG_TAIL_LINES: usize = 12;
 /// How long the gateway may take for one answer of [`Cluster::fetch`].
 const FETCH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connections in a row that must be served, times the nodes: the kernel spreads them, so that each node is asked with all
+/// but certainty (with three nodes, it misses one of them once in 5,000 times).
+const ANSWERS_A_NODE: usize = 8;
+/// Folders for clusters of one name that are tried: more than anybody runs at the same time on one machine.
+const FOLDERS_MAX: usize = 9;
 
 pub struct Cluster {
     process: Child,
@@ -36,7 +44,10 @@ pub struct Cluster {
     /// From the start of the process until all nodes were ready.
     pub ready_seconds: f64,
     /// What else it prints on stdout; kept open, or a write there would fail.
-    _stdout: BufReader<std::process::ChildStdout>,
+    _stdout: BufReader<ChildStdout>,
+    /// The cluster ends when this is closed.
+    _lifeline: Option<ChildStdin>,
+    _folder: Folder,
 }
 
 /// The program that `cargo build --workspace` left.
@@ -53,12 +64,13 @@ pub fn build() -> Result<()> {
 }
 
 impl Cluster {
-    /// Starts a cluster whose data and log go to `target/NAME` and `target/NAME.log`.
+    /// Starts an empty cluster whose data and log go to `target/NAME` and `target/NAME.log`, or to `target/NAME-2` and so on
+    /// while another cluster uses them.
     ///
     /// With `fixed_ports` the usual ports are taken where they are free; otherwise, and where not, any free ones.
     pub fn start(name: &str, nodes: u16, fixed_ports: bool) -> Result<Self> {
-        let dir = target().join(name);
-        let log = target().join(format!("{name}.log"));
+        let folder = Folder::take(&target(), name)?;
+        let log = folder.path.with_extension("log");
         let errors = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let port = |usual: u16| {
             if fixed_ports && TcpListener::bind(("127.0.0.1", usual)).is_ok() {
@@ -79,11 +91,12 @@ impl Cluster {
                 "up",
                 "--output",
                 "json",
+                "--exit-with-parent",
                 "--nodes",
                 &nodes.to_string(),
                 "--data-dir",
             ])
-            .arg(&dir);
+            .arg(&folder.path);
         command.args([
             "--api-port",
             &port(6443).to_string(),
@@ -91,12 +104,18 @@ impl Cluster {
             &port(8080).to_string(),
         ]);
         progress::clean_environment(&mut command);
+        interrupts::watch()?;
         let mut process = command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors)
+            // Ctrl-C reaches only this process, which passes it on: twice would end the cluster without draining it.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", program().display()))?;
+        interrupts::reach(process.id());
+        // wait() would close it, and the cluster ends with it.
+        let lifeline = process.stdin.take();
         let mut stdout = BufReader::new(process.stdout.take().context("its output is piped")?);
         let mut line = String::new();
         stdout
@@ -105,6 +124,7 @@ impl Cluster {
         let Ok(ready) = serde_json::from_str::<Value>(&line) else {
             // It ends by itself; its log tells why.
             let _ = process.wait();
+            interrupts::forget(process.id());
             return Err(Failure::new(
                 format!("weft up did not become ready:\n  {}", tail(&log)),
                 "end what uses the port or the folder that it names, or read the log in target/",
@@ -132,6 +152,8 @@ impl Cluster {
             process,
             log,
             _stdout: stdout,
+            _lifeline: lifeline,
+            _folder: folder,
         };
         Ok(cluster)
     }
@@ -261,15 +283,24 @@ impl Cluster {
         Ok((status, body.to_owned()))
     }
 
-    /// Waits until a GET through the gateway answers 200: routes reach it a moment after the pods are ready.
+    /// Waits until GETs through the gateway answer 200, one after the other: every node has a gateway on that port, and
+    /// routes and endpoints reach each of them a moment after the pods are ready.
     pub fn wait_for_answer(&self, host: &str, path: &str) -> Result<()> {
         let started = Instant::now();
+        let mut left = self.nodes.len() * ANSWERS_A_NODE;
         loop {
             let last = match self.fetch(host, path) {
-                Ok((200, _)) => return Ok(()),
+                Ok((200, _)) => {
+                    left -= 1;
+                    if left == 0 {
+                        return Ok(());
+                    }
+                    continue;
+                }
                 Ok((status, body)) => format!("{status} {}", body.trim()),
                 Err(error) => error.to_string(),
             };
+            left = self.nodes.len() * ANSWERS_A_NODE;
             if started.elapsed() > FETCH_PATIENCE {
                 bail!("the gateway does not serve http://{host}{path}: {last}");
             }
@@ -318,10 +349,9 @@ impl Cluster {
     }
 
     fn interrupt(&self) {
-        // The standard library has no signals but the one that cannot be handled.
-        let _ = Command::new("kill")
-            .args(["-INT", &self.process.id().to_string()])
-            .status();
+        if !interrupts::came() {
+            interrupts::send(self.process.id());
+        }
     }
 }
 
@@ -336,6 +366,62 @@ impl Drop for Cluster {
             // No effect on one that has ended.
             let _ = self.process.kill();
             let _ = self.process.wait();
+        }
+        interrupts::forget(self.process.id());
+    }
+}
+
+/// An empty data folder that no other cluster uses, for as long as this lives. What an earlier cluster left would hide
+/// what changed since: pods go on with the component they have when only what a tag means has changed.
+struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    fn take(target: &Path, name: &str) -> Result<Self> {
+        std::fs::create_dir_all(target)
+            .with_context(|| format!("creating {}", target.display()))?;
+        for number in 1..=FOLDERS_MAX {
+            let path = match number {
+                1 => target.join(name),
+                _ => target.join(format!("{name}-{number}")),
+            };
+            // Ours keeps off another command that is about to start a cluster there, the store's a cluster that is left.
+            let Some(taken) = lock(&path.with_extension("lock"))? else {
+                continue;
+            };
+            let store = path.join("store").join("lock");
+            if store.exists() && lock(&store)?.is_none() {
+                continue;
+            }
+            if path.exists() {
+                std::fs::remove_dir_all(&path)
+                    .with_context(|| format!("emptying {}", path.display()))?;
+            }
+            return Ok(Self { path, _lock: taken });
+        }
+        Err(Failure::new(
+            format!("{FOLDERS_MAX} clusters are running in {}", target.display()),
+            "end one of them with Ctrl-C",
+        )
+        .into())
+    }
+}
+
+/// Takes a lock file, which the system gives back when this process ends; `None` when another process has it.
+fn lock(path: &Path) -> Result<Option<File>> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .with_context(|| format!("opening {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("locking {}", path.display()))
         }
     }
 }
@@ -413,7 +499,34 @@ fn tail(log: &Path) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::unfinished;
+    use super::{FOLDERS_MAX, Folder, lock, unfinished};
+
+    #[test]
+    fn clusters_of_one_name_at_the_same_time_have_folders_of_their_own() {
+        let target = std::env::temp_dir().join(format!("xtask-folders-{}", std::process::id()));
+        let name = |folder: &Folder| folder.path.file_name().unwrap().to_owned();
+        let first = Folder::take(&target, "demo").unwrap();
+        assert_eq!(name(&first), "demo");
+        assert_eq!(name(&Folder::take(&target, "demo").unwrap()), "demo-2");
+
+        // The command was killed, and its cluster still drains.
+        std::fs::create_dir_all(first.path.join("store")).unwrap();
+        let cluster = lock(&first.path.join("store").join("lock")).unwrap();
+        drop(first);
+        assert_eq!(name(&Folder::take(&target, "demo").unwrap()), "demo-2");
+        drop(cluster);
+        let first = Folder::take(&target, "demo").unwrap();
+        assert_eq!(name(&first), "demo");
+        assert!(!first.path.exists(), "what an earlier one left is gone");
+
+        let others: Vec<Folder> = (1..FOLDERS_MAX)
+            .map(|_| Folder::take(&target, "demo").unwrap())
+            .collect();
+        let error = Folder::take(&target, "demo").err().unwrap();
+        assert!(error.to_string().contains("9 clusters"), "{error}");
+        drop((first, others));
+        std::fs::remove_dir_all(&target).unwrap();
+    }
 
     #[test]
     fn a_rollout_is_over_when_every_number_agrees() {

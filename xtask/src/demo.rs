@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::Value;
 
 use crate::cluster::{self, Cluster};
-use crate::guests;
 use crate::progress::{Steps, Waiting};
+use crate::{Failure, guests};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -41,7 +41,7 @@ const LOADS: [(&str, &str, &str); 4] = [
 ];
 
 pub fn run(args: &Args) -> Result<()> {
-    let mut steps = Steps::new(5);
+    let mut steps = Steps::new(if args.once { 6 } else { 5 });
     steps.step("build the sample components", || guests::build(None))?;
     steps.step("build weft", cluster::build)?;
     let cluster = steps.step("start a cluster", || {
@@ -100,17 +100,19 @@ pub fn run(args: &Args) -> Result<()> {
     for (answer, (method, path, _)) in answers.iter().zip(LOADS) {
         let errors = answer["errors"].as_u64().unwrap_or(0);
         if errors > 0 && !path.contains("doughnut") {
-            bail!(
-                "{errors} requests of {method} {path} failed: {} {}",
-                answer["statuses"],
-                answer["failures"]
-            );
+            return Err(Failure::new(
+                format!(
+                    "{errors} requests of {method} {path} failed: {} {}",
+                    answer["statuses"], answer["failures"]
+                ),
+                "`grep -rh WARN target/demo*/nodes/*/logs` tells which service failed, and why",
+            )
+            .into());
         }
     }
+    println!("{}\n", verdict(&answers));
     if args.once {
-        let waiting = &mut Waiting::new();
-        waiting.show("draining");
-        return cluster.stop();
+        return steps.step("drain the cluster", || cluster.stop());
     }
     println!("The cluster stays up until Ctrl-C.\n");
     println!("  page        {}", cluster.url(HOST, "/"));
@@ -120,8 +122,6 @@ pub fn run(args: &Args) -> Result<()> {
     println!(
         "  kubectl -n {NAMESPACE} get pods -o wide\n  kubectl -n {NAMESPACE} logs -f deploy/bot"
     );
-    // The terminal sends Ctrl-C to the cluster as well: it drains, and this process only waits for that.
-    ctrlc::set_handler(|| eprintln!("\ndraining"))?;
     cluster.wait()
 }
 
@@ -173,6 +173,16 @@ fn outside(answers: &[Value]) -> String {
         "Through the gateway (votes for the doughnut fail on purpose)",
         &rows,
         &[1, 2, 3, 4, 5],
+    )
+}
+
+/// Everything in one sentence. Whatever failed against the intention has become an error before.
+fn verdict(answers: &[Value]) -> String {
+    let sum = |key: &str| -> u64 { answers.iter().filter_map(|a| a[key].as_u64()).sum() };
+    format!(
+        "{} requests were answered as they should be, {} of them with the failure that is there on purpose.",
+        sum("requests"),
+        sum("errors")
     )
 }
 

@@ -1,16 +1,21 @@
-//! `cargo xtask guests`: build the sample components into `target/guests`.
+//! `cargo xtask guests`: build the sample components into `target/guests`, or the component crate in another folder.
 //!
-//! The samples are a workspace with a target folder of their own; cargo rebuilds there what changed and nothing else.
+//! The samples are a workspace with a target folder of their own; cargo rebuilds there what changed and nothing else. With
+//! the target of rustup, a crate needs no help from here; with other toolchains this knows the flags.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 
 use crate::toolchain::{self, TARGET, Toolchain};
-use crate::{progress, target};
+use crate::{Failure, progress, target};
 
 #[derive(clap::Args)]
 pub struct Args {
+    /// A component crate of your own, to build instead of the samples
+    #[arg(value_name = "FOLDER", value_parser = absolute)]
+    folder: Option<PathBuf>,
     /// Use this toolchain instead of the first that works
     #[arg(long)]
     toolchain: Option<Toolchain>,
@@ -22,6 +27,7 @@ struct Guest {
     kind: Kind,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// A library that exports `wasi:http`.
     Service,
@@ -64,16 +70,95 @@ const GUESTS: [Guest; 8] = [
     },
 ];
 
+const MANIFEST: &str = "sample-apps/Cargo.toml";
+const NEXT: &str = "read the compiler's messages above";
+
+/// Relative to where the command was called, which is left soon.
+fn absolute(text: &str) -> std::io::Result<PathBuf> {
+    std::path::absolute(text)
+}
+
 pub fn run(args: &Args) -> Result<()> {
-    build(args.toolchain)?;
-    for guest in &GUESTS {
-        let path = path(guest.package);
+    let built = match &args.folder {
+        Some(folder) => build_crate(folder, args.toolchain)?,
+        None => {
+            build(args.toolchain)?;
+            GUESTS.iter().map(|guest| path(guest.package)).collect()
+        }
+    };
+    for path in built {
         let bytes = std::fs::metadata(&path)
             .with_context(|| format!("reading {}", path.display()))?
             .len();
         println!("{:>6} KB  {}", bytes.div_ceil(1000), path.display());
     }
     Ok(())
+}
+
+/// Builds the components of one crate, wherever it is, and tells where cargo put them.
+fn build_crate(folder: &Path, wanted: Option<Toolchain>) -> Result<Vec<PathBuf>> {
+    let manifest = folder.join("Cargo.toml");
+    if !manifest.is_file() {
+        return Err(Failure::new(
+            format!("{} has no Cargo.toml", folder.display()),
+            "name the folder of a crate, such as sample-apps/hello",
+        )
+        .into());
+    }
+    let mut metadata = progress::cargo(["metadata", "--no-deps", "--format-version", "1"]);
+    metadata.arg("--manifest-path").arg(&manifest);
+    let metadata: Value = serde_json::from_str(&progress::read(&mut metadata)?)
+        .context("reading what cargo metadata prints")?;
+    let components = components(&metadata, &std::fs::canonicalize(&manifest)?);
+    if components.is_empty() {
+        return Err(Failure::new(
+            format!("{} builds no component", manifest.display()),
+            "`crate-type = [\"cdylib\"]` under [lib] for a handler, or a src/main.rs for a command",
+        )
+        .into());
+    }
+    let toolchain = toolchain::find(wanted)?;
+    for (kind, name) in &components {
+        let mut cargo = match kind {
+            Kind::Service => toolchain.cargo("build", &manifest),
+            Kind::Command => toolchain.cargo("rustc", &manifest),
+        };
+        match kind {
+            Kind::Service => cargo.arg("--lib"),
+            Kind::Command => cargo
+                .args(["--bin", name, "--"])
+                .args(toolchain.program_arguments()),
+        };
+        progress::run(&mut cargo, NEXT)?;
+    }
+    let target = metadata["target_directory"].as_str().unwrap_or("target");
+    let release = Path::new(target).join(TARGET).join("release");
+    Ok(components
+        .iter()
+        .map(|(_, name)| release.join(format!("{name}.wasm")))
+        .collect())
+}
+
+/// What a crate builds that can be a component, from what `cargo metadata` says of it.
+fn components(metadata: &Value, manifest: &Path) -> Vec<(Kind, String)> {
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let targets = packages
+        .filter(|package| package["manifest_path"].as_str() == manifest.to_str())
+        .flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    targets
+        .filter_map(|target| {
+            let is = |kind: &str| {
+                let mut kinds = target["kind"].as_array().into_iter().flatten();
+                kinds.any(|found| found == kind)
+            };
+            let kind = match (is("cdylib"), is("bin")) {
+                (true, _) => Kind::Service,
+                (_, true) => Kind::Command,
+                _ => return None,
+            };
+            Some((kind, target["name"].as_str()?.to_owned()))
+        })
+        .collect()
 }
 
 /// Where the component of that name is after [`build`].
@@ -83,9 +168,13 @@ pub fn path(name: &str) -> PathBuf {
 
 /// Builds all of them with the toolchain asked for, or the first that works.
 pub fn build(wanted: Option<Toolchain>) -> Result<()> {
-    const NEXT: &str = "read the compiler's messages above";
     let toolchain = toolchain::find(wanted)?;
-    let mut services = toolchain.cargo("build");
+    let samples = |subcommand| {
+        let mut cargo = toolchain.cargo(subcommand, Path::new(MANIFEST));
+        cargo.args(["--target-dir", "sample-apps/target"]);
+        cargo
+    };
+    let mut services = samples("build");
     for guest in &GUESTS {
         if let Kind::Service = guest.kind {
             services.args(["--package", guest.package]);
@@ -94,7 +183,7 @@ pub fn build(wanted: Option<Toolchain>) -> Result<()> {
     progress::run(&mut services, NEXT)?;
     for guest in &GUESTS {
         if let Kind::Command = guest.kind {
-            let mut program = toolchain.cargo("rustc");
+            let mut program = samples("rustc");
             program.args(["--package", guest.package, "--bin", guest.package, "--"]);
             program.args(toolchain.program_arguments());
             progress::run(&mut program, NEXT)?;
@@ -116,8 +205,37 @@ pub fn build(wanted: Option<Toolchain>) -> Result<()> {
 }
 
 /// Copies through a second name, so that whoever reads the component meanwhile gets the old or the new one whole.
-fn replace(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+fn replace(from: &Path, to: &Path) -> Result<()> {
     let partial = to.with_extension("wasm.partial");
     std::fs::copy(from, &partial).with_context(|| format!("copying {}", from.display()))?;
     std::fs::rename(&partial, to).with_context(|| format!("writing {}", to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::{Kind, components};
+
+    #[test]
+    fn a_crate_tells_what_it_builds() {
+        let target = |name: &str, kind: &str| json!({"name": name, "kind": [kind]});
+        let package = |path: &str, targets: [serde_json::Value; 3]| json!({"manifest_path": path, "targets": targets});
+        let metadata = json!({"packages": [
+            package("/shop/Cargo.toml", [target("shop", "cdylib"), target("sweep", "bin"), target("it", "test")]),
+            package("/other/Cargo.toml", [target("other", "lib"), target("e", "example"), target("b", "bench")]),
+        ]});
+        let found = |path: &str| components(&metadata, Path::new(path));
+        assert_eq!(
+            found("/shop/Cargo.toml"),
+            [
+                (Kind::Service, "shop".into()),
+                (Kind::Command, "sweep".into())
+            ]
+        );
+        assert_eq!(found("/other/Cargo.toml"), []);
+        assert_eq!(found("/nowhere/Cargo.toml"), []);
+    }
 }

@@ -9,6 +9,7 @@ mod cluster;
 mod codegen;
 mod demo;
 mod guests;
+mod interrupts;
 mod progress;
 mod test;
 mod toolchain;
@@ -21,6 +22,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
+    bin_name = "cargo xtask",
     about = "Chores of the weft repository",
     max_term_width = 100
 )]
@@ -47,6 +49,9 @@ enum Command {
     },
 }
 
+/// What a shell gives for a program that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // The commands name files relative to the workspace, from wherever they are called.
@@ -63,6 +68,11 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // What failed after Ctrl-C failed because of it.
+        Err(_) if interrupts::came() => {
+            eprintln!("interrupted");
+            ExitCode::from(INTERRUPTED)
+        }
         Err(error) => {
             report(&error);
             ExitCode::FAILURE

@@ -121,8 +121,8 @@ fn within(command: &mut Command, patience: Duration) -> bool {
 }
 
 impl Toolchain {
-    /// A cargo command that builds for the target in the samples' workspace.
-    pub fn cargo(self, subcommand: &str) -> Command {
+    /// A cargo command that builds for the target, in the workspace of a manifest.
+    pub fn cargo(self, subcommand: &str, manifest: &Path) -> Command {
         let mut cargo = match self {
             Self::Target => progress::cargo([subcommand]),
             Self::Debian => {
@@ -143,14 +143,8 @@ impl Toolchain {
                 cargo
             }
         };
-        cargo.args([
-            "--release",
-            "--target",
-            TARGET,
-            "--manifest-path",
-            "sample-apps/Cargo.toml",
-        ]);
-        cargo.args(["--target-dir", "sample-apps/target"]);
+        cargo.args(["--release", "--target", TARGET, "--manifest-path"]);
+        cargo.arg(manifest);
         // Workspaces of the caller's flags are not ours.
         cargo.env_remove("CARGO_TARGET_DIR");
         cargo
