@@ -116,6 +116,21 @@ impl From<BodyError> for Error {
 /// The body of the response arrives while it is read. A response that begins before the request's body was sent whole
 /// ends the sending, as HTTP allows. Headers that belong to one connection (`connection`, `host`, …) are left out.
 ///
+/// ```
+/// # use weft_sdk as weft;
+/// use weft::http::{ErrorKind, Method, header};
+///
+/// async fn reserve(item: u32) -> Result<String, weft::http::Error> {
+///     let mut request = weft::Request::new(format!(r#"{{"item":{item}}}"#).into());
+///     *request.method_mut() = Method::PUT;
+///     *request.uri_mut() = "http://warehouse.shop/reservations".parse().unwrap();
+///     request.headers_mut().insert(header::CONTENT_TYPE, "application/json".parse().unwrap());
+///     Ok(weft::http::send(request).await?.into_body().text().await?)
+/// }
+/// # // Natively there is no mesh.
+/// # assert_eq!(weft::block_on(reserve(42)).unwrap_err().kind(), ErrorKind::Unavailable);
+/// ```
+///
 /// # Errors
 /// See [`ErrorKind`]. A response with an error status is a response, not an `Err`.
 pub async fn send(request: Request) -> Result<Response, Error> {
@@ -123,6 +138,14 @@ pub async fn send(request: Request) -> Result<Response, Error> {
 }
 
 /// Sends a GET for `uri`, as [`send`] does.
+///
+/// ```
+/// # use weft_sdk as weft;
+/// async fn results() -> Result<Vec<u32>, weft::http::Error> {
+///     Ok(weft::http::get("http://voting/api/results").await?.into_body().json().await?)
+/// }
+/// # assert!(weft::block_on(results()).is_err());
+/// ```
 pub async fn get(uri: impl AsRef<str>) -> Result<Response, Error> {
     let uri: Uri = uri.as_ref().parse().map_err(invalid_uri)?;
     let mut request = Request::new(Body::empty());
@@ -131,6 +154,16 @@ pub async fn get(uri: impl AsRef<str>) -> Result<Response, Error> {
 }
 
 /// Sends a POST of `body` to `uri`, as [`send`] does.
+///
+/// ```
+/// # use weft_sdk as weft;
+/// async fn vote() -> Result<(), weft::http::Error> {
+///     let answer = weft::http::post("http://voting/api/vote?shortcode=:tada:", "").await?;
+///     weft::info!("voting answered {}", answer.status());
+///     Ok(())
+/// }
+/// # assert!(weft::block_on(vote()).is_err());
+/// ```
 pub async fn post(uri: impl AsRef<str>, body: impl Into<Body>) -> Result<Response, Error> {
     let uri: Uri = uri.as_ref().parse().map_err(invalid_uri)?;
     let mut request = Request::new(body.into());
@@ -166,6 +199,13 @@ pub fn html(text: impl Into<Body>) -> Response {
 }
 
 /// A 200 response of `value` as JSON.
+///
+/// ```
+/// # use weft_sdk as weft;
+/// let response = weft::http::json(&["a", "b"])?;
+/// assert_eq!(response.headers()["content-type"], "application/json");
+/// # Ok::<(), weft::http::Error>(())
+/// ```
 ///
 /// # Errors
 /// [`ErrorKind::Internal`] when `value` has no JSON form, such as a map whose keys are not strings.

@@ -60,11 +60,63 @@ pub type Request = ::http::Request<Body>;
 pub type Response = ::http::Response<Body>;
 
 /// What `#[weft::http]` expands to needs; not part of the interface.
-#[cfg(target_family = "wasm")]
 #[doc(hidden)]
 pub mod __private {
+    use std::fmt::Display;
+    use std::future::Future;
+
+    use crate::{Request, Response};
+
+    #[cfg(target_family = "wasm")]
     pub use crate::host::serve;
+    #[cfg(target_family = "wasm")]
     pub use wasip2;
+    #[cfg(target_family = "wasm")]
     pub use wasip2::exports::http::incoming_handler::Guest;
+    #[cfg(target_family = "wasm")]
     pub use wasip2::http::types::{IncomingRequest, ResponseOutparam};
+
+    /// What `#[weft::http]` accepts. Anything else is refused where it stands, natively as on a Wasm target:
+    ///
+    /// ```compile_fail
+    /// # use weft_sdk as weft;
+    /// #[weft::http]
+    /// async fn no_result(_: weft::Request) -> weft::Response { weft::http::status(404) }
+    /// ```
+    ///
+    /// ```compile_fail
+    /// # use weft_sdk as weft;
+    /// #[weft::http]
+    /// async fn other_argument(_: String) -> Result<weft::Response, String> { Ok(weft::http::status(404)) }
+    /// ```
+    ///
+    /// ```compile_fail
+    /// # use weft_sdk as weft;
+    /// #[weft::http]
+    /// async fn no_argument() -> Result<weft::Response, String> { Ok(weft::http::status(404)) }
+    /// ```
+    ///
+    /// ```
+    /// # use weft_sdk as weft;
+    /// #[weft::http]
+    /// async fn right(_: weft::Request) -> Result<weft::Response, String> { Ok(weft::http::status(404)) }
+    /// ```
+    #[diagnostic::on_unimplemented(
+        message = "this function is no handler for `#[weft::http]`",
+        label = "expected `async fn(Request) -> Result<Response, E>`",
+        note = "`Request` and `Response` are those of weft, and `E` is anything that implements `Display`"
+    )]
+    pub trait Handler {}
+
+    #[diagnostic::do_not_recommend]
+    impl<H, F, E> Handler for H
+    where
+        H: Fn(Request) -> F,
+        F: Future<Output = Result<Response, E>>,
+        E: Display,
+    {
+    }
+
+    /// Compiles for a handler only.
+    pub const fn check<H: Handler>(_: &H) {}
 }

@@ -2,6 +2,26 @@
 //!
 //! The answers describe the inbound call that the current instance serves. They come from the mesh, not from headers:
 //! a caller cannot forge them. Outside a call, such as in a command's `main`, there is no peer and no deadline.
+//!
+//! ```
+//! # use weft_sdk as weft; use std::time::Duration;
+//! use weft::{Request, Response};
+//!
+//! #[weft::http]
+//! async fn handle(_request: Request) -> Result<Response, weft::http::Error> {
+//!     match weft::mesh::caller() {
+//!         Some(peer) if peer.namespace == "shop" => {}
+//!         _ => return Ok(weft::http::status(403)),
+//!     }
+//!     if weft::mesh::remaining().is_some_and(|left| left < Duration::from_millis(50)) {
+//!         return Ok(weft::http::status(504)); // what follows takes longer
+//!     }
+//!     weft::info!("attempt {} of trace {:?}", weft::mesh::attempt(), weft::mesh::trace_id());
+//!     Ok(weft::http::status(200))
+//! }
+//! # let answer = weft::block_on(handle(Request::new(weft::Body::empty()))).unwrap();
+//! # assert_eq!(answer.status(), 403); // natively nobody calls
+//! ```
 
 use std::fmt;
 use std::time::Duration;

@@ -3,13 +3,13 @@
 //! They read the item's tokens directly instead of through a parser crate, so that a guest's first build does not
 //! have to compile one. What they accept is narrow, and everything else is refused with a sentence at the right place.
 
-use proc_macro::{Delimiter, Span, TokenStream, TokenTree};
+use proc_macro::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 
 /// Makes an async function the component's HTTP handler.
 ///
 /// The function takes one [`Request`](../weft_sdk/type.Request.html) and returns `Result<Response, E>` where `E` is
-/// `Display`. It stays an ordinary function: call it from unit tests as it is. On a Wasm target the macro adds the
-/// export of `wasi:http/incoming-handler`; elsewhere it adds nothing.
+/// `Display`; anything else is refused with that sentence, natively too. It stays an ordinary function: call it from unit
+/// tests as it is. On a Wasm target the macro adds the export of `wasi:http/incoming-handler`.
 ///
 /// An `Err` is written to stderr and answered with 500 and a fixed text: error texts often name internals, so they
 /// are for the log and not for the caller.
@@ -18,11 +18,19 @@ pub fn http(attribute: TokenStream, item: TokenStream) -> TokenStream {
     if let Some(token) = attribute.into_iter().next() {
         return error(token.span(), "#[weft::http] takes no arguments");
     }
-    let name = match handler_name(&item) {
-        Ok(name) => name,
-        Err((span, message)) => return error(span, message),
+    let handler = match handler_name(&item) {
+        Ok(handler) => handler,
+        // The item stays, so that nothing else is reported than what is wrong.
+        Err((span, message)) => {
+            let mut expanded = error(span, message);
+            expanded.extend(item);
+            return expanded;
+        }
     };
-    let sdk = sdk_path();
+    let (sdk, name) = (sdk_path(), handler.to_string());
+    // On the function's own name, for the compiler to point at when the types do not fit.
+    let check = format!("const _: () = {sdk}::__private::check(&{name});");
+    let check = spanned(parse(&check), handler.span());
     let export = format!(
         "#[cfg(target_family = \"wasm\")]
          const _: () = {{
@@ -40,16 +48,14 @@ pub fn http(attribute: TokenStream, item: TokenStream) -> TokenStream {
              );
          }};"
     );
-    // Natively nothing calls the handler but tests, which is no reason for a warning.
-    let mut expanded: TokenStream =
-        parse("#[cfg_attr(not(target_family = \"wasm\"), allow(dead_code))]");
-    expanded.extend(item);
+    let mut expanded = item;
+    expanded.extend(check);
     expanded.extend(parse(&export));
     expanded
 }
 
 /// The name of the function, or where and why the item is not a handler.
-fn handler_name(item: &TokenStream) -> Result<String, (Span, &'static str)> {
+fn handler_name(item: &TokenStream) -> Result<Ident, (Span, &'static str)> {
     let mut is_async = false;
     let mut tokens = item.clone().into_iter().peekable();
     while let Some(token) = tokens.next() {
@@ -65,15 +71,26 @@ fn handler_name(item: &TokenStream) -> Result<String, (Span, &'static str)> {
                 let Some(TokenTree::Ident(name)) = tokens.next() else {
                     return Err((word.span(), "#[weft::http] needs a function with a name"));
                 };
-                return match tokens.next() {
-                    Some(TokenTree::Group(arguments))
-                        if arguments.delimiter() == Delimiter::Parenthesis =>
-                    {
-                        Ok(name.to_string())
-                    }
-                    _ => Err((
+                let Some(TokenTree::Group(arguments)) = tokens
+                    .next()
+                    .filter(|token| matches!(token, TokenTree::Group(group) if group.delimiter() == Delimiter::Parenthesis))
+                else {
+                    return Err((
                         name.span(),
                         "#[weft::http] needs a function without type parameters",
+                    ));
+                };
+                if count_arguments(arguments.stream()) != 1 {
+                    return Err((
+                        arguments.span(),
+                        "#[weft::http] needs a function of one argument, the `Request`",
+                    ));
+                }
+                return match tokens.next() {
+                    Some(TokenTree::Punct(arrow)) if arrow.as_char() == '-' => Ok(name),
+                    _ => Err((
+                        name.span(),
+                        "#[weft::http] needs a function that returns `Result<Response, E>`",
                     )),
                 };
             }
@@ -85,6 +102,29 @@ fn handler_name(item: &TokenStream) -> Result<String, (Span, &'static str)> {
         Span::call_site(),
         "#[weft::http] belongs on an `async fn(Request) -> Result<Response, E>`",
     ))
+}
+
+/// How many arguments a function takes. A comma inside of `<…>` does not part two of them.
+fn count_arguments(arguments: TokenStream) -> usize {
+    let (mut count, mut pending, mut depth) = (0, false, 0_usize);
+    let mut dash = false;
+    for token in arguments {
+        let punct = match &token {
+            TokenTree::Punct(punct) => punct.as_char(),
+            _ => ' ',
+        };
+        match punct {
+            ',' if depth == 0 => {
+                count += usize::from(pending);
+                pending = false;
+            }
+            '<' => depth += 1,
+            '>' if !dash => depth = depth.saturating_sub(1),
+            _ => pending = true,
+        }
+        dash = punct == '-'; // the arrow of a function's type closes nothing
+    }
+    count + usize::from(pending)
 }
 
 /// The path under which the annotated crate knows the SDK.
@@ -120,9 +160,24 @@ fn parse(code: &str) -> TokenStream {
 }
 
 fn error(span: Span, message: &str) -> TokenStream {
-    parse(&format!("::core::compile_error!({message:?});"))
+    spanned(
+        parse(&format!("::core::compile_error!({message:?});")),
+        span,
+    )
+}
+
+/// The tokens as if they stood at `span`, inner ones too.
+fn spanned(tokens: TokenStream, span: Span) -> TokenStream {
+    tokens
         .into_iter()
-        .map(|mut token| {
+        .map(|token| {
+            let mut token = match token {
+                TokenTree::Group(group) => {
+                    let inner = spanned(group.stream(), span);
+                    TokenTree::Group(Group::new(group.delimiter(), inner))
+                }
+                other => other,
+            };
             token.set_span(span);
             token
         })
