@@ -41,6 +41,11 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &["weft-api", "weft-scheduler", "weft-controllers"];
 const IMPURE_DEPENDENCIES: &[&str] = &["tokio", "hyper", "axum", "kube", "rand"];
 
+/// Names that say nothing of what is inside, so that everything ends up there.
+const SHAPELESS_NAMES: &[&str] = &[
+    "common", "helper", "helpers", "misc", "shared", "types", "util", "utils",
+];
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -48,7 +53,7 @@ fn root() -> PathBuf {
         .to_owned()
 }
 
-fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+fn metadata() -> Value {
     // The library for this would bring features that the rest of the workspace builds without.
     let output = Command::new(env!("CARGO"))
         .args([
@@ -61,8 +66,26 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
         .current_dir(root())
         .output()
         .expect("cargo metadata runs");
-    let metadata: Value =
-        serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON")
+}
+
+/// Where each crate of the workspace is.
+fn folders() -> BTreeMap<String, PathBuf> {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    packages
+        .filter_map(|package| {
+            let manifest = Path::new(package["manifest_path"].as_str()?);
+            Some((
+                package["name"].as_str()?.to_owned(),
+                manifest.parent()?.to_owned(),
+            ))
+        })
+        .collect()
+}
+
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata = metadata();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let edges = |package: &Value| {
         package["dependencies"]
@@ -107,6 +130,72 @@ fn pure_crates_stay_pure() {
                 "{name} decides and never acts, but depends on {edge}"
             );
         }
+    }
+}
+
+#[test]
+fn pure_crates_refuse_clocks_and_random_order() {
+    for name in PURE {
+        let folder = name.trim_start_matches("weft-");
+        let path = root().join(folder).join("clippy.toml");
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        for refused in [
+            "Instant::now",
+            "SystemTime::now",
+            "Timestamp::now",
+            "HashMap",
+        ] {
+            assert!(
+                text.contains(refused),
+                "{} does not refuse {refused}",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_compiler_refuses_unsafe_code_in_every_crate() {
+    let manifest = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path);
+        text.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let workspace = manifest(root().join("Cargo.toml"));
+    let forbids = "[workspace.lints.rust]\nunsafe_code = \"forbid\"";
+    assert!(workspace.contains(forbids), "the workspace forbids it");
+    for (name, folder) in folders() {
+        let text = manifest(folder.join("Cargo.toml"));
+        // The one crate that loads what it compiled cannot forbid it, and allows it in that file only.
+        let expected = match name.as_str() {
+            "weft-runtime" => "unsafe_code = \"deny\"",
+            _ => "[lints]\nworkspace = true",
+        };
+        assert!(text.contains(expected), "{name} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn nothing_has_a_name_that_says_nothing() {
+    let shapeless = |name: &str| {
+        let name = name.trim_start_matches("weft-");
+        SHAPELESS_NAMES.contains(&name)
+    };
+    for name in folders().keys() {
+        assert!(!shapeless(name), "a crate is called {name}");
+    }
+    let mut files = Vec::new();
+    sources(&root(), &mut files);
+    for path in files {
+        let relative = path.strip_prefix(root()).unwrap_or(&path);
+        let inside = relative.with_extension("");
+        let bad = inside
+            .iter()
+            .any(|part| part.to_str().is_some_and(shapeless));
+        assert!(
+            !bad,
+            "{} says nothing of what is inside",
+            relative.display()
+        );
     }
 }
 
