@@ -32,7 +32,7 @@ use crate::{
     Body, CallContext, CallError, Inner,
     headers::{self, HEADER_BYTES_MAX, HEADERS_MAX},
     inbound::accept_loop,
-    outbound::{self, CallWay, sentence},
+    outbound::{self, Arrival, CallWay, sentence},
     resolve,
     route::{Selection, View},
     transport::{CONNECTION_WINDOW_BYTES, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES},
@@ -198,16 +198,12 @@ async fn call(
         deadline,
         ..CallContext::default()
     };
-    outbound::send(
-        inner,
-        &inner.gateway_caller,
-        &table,
-        way,
+    let arrival = Arrival {
         request,
         context,
-        started,
-    )
-    .await
+        at: started,
+    };
+    outbound::send(inner, &inner.gateway_caller, &table, way, arrival).await
 }
 
 /// Says where the request came from. What the client claimed is replaced: it is the first hop we know of.

@@ -83,7 +83,12 @@ impl Outbound {
             Ok(way) => way,
             Err(error) => return answered(error),
         };
-        let sent = send(inner, &self.caller, &table, way, request, context, started).await;
+        let arrival = Arrival {
+            request,
+            context,
+            at: started,
+        };
+        let sent = send(inner, &self.caller, &table, way, arrival).await;
         sent.or_else(answered)
     }
 
@@ -275,6 +280,13 @@ impl Caller {
 
 pub(crate) type Calling = Pin<Box<dyn Future<Output = Result<Response<Body>, CallError>> + Send>>;
 
+/// A call as it came into the mesh.
+pub(crate) struct Arrival {
+    pub(crate) request: Request<Body>,
+    pub(crate) context: CallContext,
+    pub(crate) at: Instant,
+}
+
 /// What routing decided.
 pub(crate) enum CallWay<'t> {
     Routed(&'t Entry),
@@ -318,26 +330,22 @@ impl Drop for Pending {
     }
 }
 
-/// Carries out a call that came in at `started` and whose way is decided. Boxed, because everything that awaits it would otherwise carry its size.
+/// Carries out a call whose way is decided. Boxed, because everything that awaits it would otherwise carry its size.
 pub(crate) fn send(
     inner: &Arc<Inner>,
     caller: &Arc<Caller>,
     table: &Arc<Table>,
     way: CallWay<'_>,
-    mut request: Request<Body>,
-    context: CallContext,
-    started: Instant,
+    mut arrival: Arrival,
 ) -> Calling {
-    match prepare(table, way, &mut request) {
+    match prepare(table, way, &mut arrival.request) {
         Ok(Prepared::Call(destination, rule)) => Box::pin(carry_out(
             Arc::clone(inner),
             Arc::clone(caller),
             Arc::clone(table),
             destination,
             rule,
-            request,
-            context,
-            started,
+            arrival,
         )),
         Ok(Prepared::Answer(response)) => Box::pin(std::future::ready(Ok(response))),
         Err(error) => Box::pin(std::future::ready(Err(error))),
@@ -408,10 +416,13 @@ async fn carry_out(
     table: Arc<Table>,
     destination: Destination,
     chosen: Option<Chosen>,
-    mut request: Request<Body>,
-    context: CallContext,
-    started: Instant,
+    arrival: Arrival,
 ) -> Result<Response<Body>, CallError> {
+    let Arrival {
+        mut request,
+        context,
+        at: started,
+    } = arrival;
     let rule = chosen.as_ref().map(|chosen| &*chosen.rule);
     // The guest may have joined the trace itself; otherwise its call continues the call it serves.
     let parent = TraceContext::from_headers(request.headers()).or(context.trace);

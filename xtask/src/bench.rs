@@ -173,7 +173,8 @@ fn render(document: &Value) -> String {
         document["machine"]["cores"],
         document["machine"]["cpu"].as_str().unwrap_or("?")
     );
-    let sections: [(&str, fn(&Value) -> String); 5] = [
+    type Render = fn(&Value) -> String;
+    let sections: [(&str, Render); 5] = [
         ("gateway", |cases| {
             format!("\nGateway to component\n{}", load::render(cases))
         }),
