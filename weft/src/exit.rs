@@ -90,6 +90,11 @@ pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
 fn sentence(error: &(dyn std::error::Error + 'static)) -> String {
     // A box hides what is in it.
     let boxed = error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref);
+    let status = error.downcast_ref::<Box<kube::core::Status>>();
+    if let Some(status) = status.map(AsRef::as_ref).or(error.downcast_ref()) {
+        let status: &kube::core::Status = status;
+        return status.message.clone();
+    }
     match error.downcast_ref::<kube::Error>().or(boxed) {
         Some(kube::Error::Api(status)) => status.message.clone(),
         Some(kube::Error::Service(error)) => error.to_string(),

@@ -116,7 +116,16 @@ pub fn api_failure(what: impl Into<String>, error: &kube::Error) -> Failure {
 /// The cluster was not reached, or broke off.
 fn no_answer(what: String, error: &(dyn std::error::Error + 'static)) -> Failure {
     let next = "is the cluster up? `weft up` starts one";
-    let causes = std::iter::successors(Some(error), |error| error.source());
+    // An I/O error around another one does not name it as its source.
+    let causes = std::iter::successors(Some(error), |error| {
+        match error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+        {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        }
+    });
     let refused = causes
         .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
         .any(|cause| cause.kind() == std::io::ErrorKind::ConnectionRefused);
