@@ -69,20 +69,10 @@ pub fn run(args: &Args) -> Result<()> {
         counts.ignored,
         started.elapsed().as_secs()
     );
-    if counts.failed == 0 && counts.broken == 0 {
-        return Ok(());
-    }
-    let what = match counts.failed {
-        0 => "a test program did not build or did not end properly".to_owned(),
-        1 => "1 test failed".to_owned(),
-        many => format!("{many} tests failed"),
-    };
-    Err(Failure::new(
-        what,
-        "run one of those named above alone: `cargo test -p PACKAGE NAME`",
-    )
-    .into())
+    counts.verdict(&args.filter)
 }
+
+const ALONE: &str = "run one of those named above alone: `cargo test -p PACKAGE NAME`";
 
 /// What the test programs reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,6 +90,24 @@ impl Counts {
         self.failed += other.failed;
         self.ignored += other.ignored;
         self.broken += other.broken;
+    }
+
+    /// Whether that is a success, for those who asked for some tests or for all.
+    fn verdict(&self, filter: &[String]) -> Result<()> {
+        let (what, next) = match (self.failed, self.broken) {
+            (0, 0) if self.passed + self.ignored == 0 => (
+                format!("no test matches `{}`", filter.join(" ")),
+                "a part of a test's name, as `cargo test --workspace -- --list` shows them",
+            ),
+            (0, 0) => return Ok(()),
+            (0, _) => (
+                "a test program did not build or did not end properly".to_owned(),
+                "read the messages above",
+            ),
+            (1, _) => ("1 test failed".to_owned(), ALONE),
+            (many, _) => (format!("{many} tests failed"), ALONE),
+        };
+        Err(Failure::new(what, next).into())
     }
 
     /// Takes a line like `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out`.
@@ -152,6 +160,27 @@ fn count(command: &mut Command) -> Result<Counts> {
 #[cfg(test)]
 mod tests {
     use super::Counts;
+
+    #[test]
+    fn only_tests_that_ran_and_passed_are_a_success() {
+        let verdict = |passed: u64, failed: u64, broken: u64| {
+            let counts = Counts {
+                passed,
+                failed,
+                broken,
+                ignored: 0,
+            };
+            match counts.verdict(&["typo".to_owned()]) {
+                Ok(()) => "fine".to_owned(),
+                Err(error) => error.to_string(),
+            }
+        };
+        assert_eq!(verdict(3, 0, 0), "fine");
+        assert_eq!(verdict(0, 0, 0), "no test matches `typo`");
+        assert_eq!(verdict(3, 1, 0), "1 test failed");
+        assert_eq!(verdict(3, 2, 1), "2 tests failed");
+        assert!(verdict(3, 0, 1).contains("did not build"));
+    }
 
     #[test]
     fn results_are_counted() {
