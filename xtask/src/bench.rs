@@ -34,6 +34,9 @@ pub struct Args {
     /// Fewer and shorter rounds: enough to see whether it works
     #[arg(long)]
     quick: bool,
+    /// This many rounds, instead of five or (quick) one
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
     /// Print one JSON document on stdout instead of a table
     #[arg(short, long)]
     output: Option<Output>,
@@ -79,7 +82,10 @@ const QUICK: Effort = Effort {
 const NAMESPACE: &str = "bench";
 
 pub fn run(args: &Args) -> Result<()> {
-    let effort = if args.quick { QUICK } else { FULL };
+    let mut effort = if args.quick { QUICK } else { FULL };
+    if let Some(rounds) = args.rounds {
+        effort.rounds = rounds.into();
+    }
     // Each with its name in the document and for the reader.
     type Measure = fn(&Effort) -> Result<Value>;
     let all: [(What, &str, &str, Measure); 5] = [
