@@ -1,23 +1,24 @@
 //! One instance: start it, hand it calls, watch it, end it.
 //!
 //! An instance is a tokio task on the core that needed it. The task polls two things. Inside is the engine's event loop
-//! with the guest's tasks and [`drive`], which accepts calls. Outside is [`Watch`]: callers that gave up, deadlines, the
-//! end of the workload. It is outside because a busy guest keeps the event loop from polling anything else; and it
-//! ends an instance in the only way there is, by dropping the store.
+//! with the guest's tasks and [`drive`], which accepts calls. Outside are the word that a call has arrived, and [`Watch`]:
+//! callers that gave up, deadlines, the end of the workload. It is outside because a busy guest keeps the event loop from
+//! polling anything else; and it ends an instance in the only way there is, by dropping the store.
 //!
-//! Invariants: each [`Job`] is answered exactly once; no instance survives a trap, a call past its deadline, or (when
+//! Invariants: each [`Job`] is answered exactly once; a body that the guest did not end does not look whole; no instance survives a trap, a call past its deadline, or (when
 //! it handles one call at a time) a caller that left; an idle instance ends by itself.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::task::AtomicWaker;
 use http::{Request, Response};
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -29,8 +30,9 @@ use wasmtime::{AsContextMut, PoolConcurrencyLimitError, StoreContextMut, WasmBac
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
-use wasmtime_wasi_http::{WasiHttpView, p3};
+use wasmtime_wasi_http::{WasiBody, WasiHttpView, p3};
 
+use crate::artifact::Wasi;
 use crate::body::{Body, BoxError};
 use crate::host::http::body_error;
 use crate::host::mesh::CallContext;
@@ -52,6 +54,8 @@ type Answer = Result<Response<Body>, CallError>;
 pub(crate) struct CallSlot {
     pub(crate) context: Arc<CallContext>,
     answer: Mutex<Option<oneshot::Sender<Answer>>>,
+    /// Why the guest never came to the end of its response's body.
+    fault: OnceLock<CallError>,
     phase: AtomicU8,
     watcher: AtomicWaker,
 }
@@ -76,6 +80,7 @@ impl CallSlot {
         let slot = CallSlot {
             context,
             answer: Mutex::new(Some(sender)),
+            fault: OnceLock::new(),
             phase: AtomicU8::new(Phase::Open as u8),
             watcher: AtomicWaker::new(),
         };
@@ -241,22 +246,30 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
     let ended = {
         let work = async {
             let mut store = new_store(&workload, refused.clone());
-            let pre = workload
-                .artifact()
-                .http()
-                .ok_or_else(|| wasmtime::Error::msg("the component exports no HTTP handler"))?;
-            let proxy = pre.instantiate_async(&mut store).await?;
-            let driver = Driver {
-                workload: &workload,
-                shard: shard.as_ref(),
-                shared: &shared,
-                proxy: &proxy,
+            let inside = async {
+                let pre = workload
+                    .artifact()
+                    .http()
+                    .ok_or_else(|| wasmtime::Error::msg("the component exports no HTTP handler"))?;
+                let proxy = pre.instantiate_async(&mut store).await?;
+                let driver = Driver {
+                    workload: &workload,
+                    shard: shard.as_ref(),
+                    shared: &shared,
+                    proxy: &proxy,
+                };
+                store
+                    .run_concurrent(async |accessor: &Accessor<HostState>| {
+                        driver.drive(accessor, first).await
+                    })
+                    .await?
             };
-            store
-                .run_concurrent(async |accessor: &Accessor<HostState>| {
-                    driver.drive(accessor, first).await
-                })
-                .await?
+            let ended = inside.await;
+            // Bodies end with their store, as if the guest had ended them: the reason has to be there first.
+            ended.map_err(|error| {
+                let error = fault(&workload, &error, refused.load(Relaxed));
+                shared.break_off(&workload, error)
+            })
         };
         let mut work = pin!(work);
         let mut stopped = pin!(workload.stopping().cancelled());
@@ -280,9 +293,7 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
                     (work.as_mut().poll(cx), Slice::last_was_preempted())
                 };
                 if let Poll::Ready(result) = polled {
-                    return Poll::Ready(
-                        result.map_err(|error| fault(&workload, &error, refused.load(Relaxed))),
-                    );
+                    return Poll::Ready(result);
                 }
                 let settled = !preempted && !shared.settled.swap(true, Relaxed);
                 if let Some(shard) = shard
@@ -318,6 +329,7 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
             }
         })
         .await
+        .map_err(|error| shared.break_off(&workload, error))
         // The store is dropped here.
     };
     drop(alive);
@@ -379,6 +391,19 @@ struct Shared {
 }
 
 impl Shared {
+    /// Tells the callers that are reading why there is no more to come. A guest of WASI 0.2 that has returned has ended its
+    /// body; one of 0.3 may not have, and who has not read to the end cannot know.
+    fn break_off(&self, workload: &Inner, error: CallError) -> CallError {
+        let ends_by_returning = workload.artifact().kind().http == Some(Wasi::P2);
+        for call in self.active.lock().iter() {
+            if !(call.returned && ends_by_returning) {
+                // The first reason is the reason.
+                let _ = call.slot.fault.set(error.clone());
+            }
+        }
+        error
+    }
+
     /// Counts the instance among those that would take another call. True when one is waiting.
     fn offer(&self, shard: &Shard) -> bool {
         let mut waiting = shard.waiting.lock();
@@ -579,7 +604,7 @@ impl Driver<'_> {
                 let answered = slot.clone();
                 let out = view.new_response_outparam_from_callback(move |answer| {
                     answered.answer(|| match answer {
-                        Ok(response) => Ok(response.map(boxed)),
+                        Ok(response) => Ok(response_of(response, &answered)),
                         Err(code) => Err(CallError::Guest {
                             code: format!("{code:?}"),
                         }),
@@ -610,7 +635,7 @@ impl Driver<'_> {
         &self,
         accessor: &Accessor<HostState>,
         started: Started,
-        slot: &CallSlot,
+        slot: &Arc<CallSlot>,
     ) -> wasmtime::Result<()> {
         match (self.proxy, started) {
             (Proxy::P2(guest), Started::P2(call)) => {
@@ -626,7 +651,7 @@ impl Driver<'_> {
                             let response = access.data_mut().http().table.delete(response)?;
                             response.into_http_with_getter(&mut access, sent, HostState::http)
                         })?;
-                        slot.answer(|| Ok(response.map(boxed)));
+                        slot.answer(|| Ok(response_of(response, slot)));
                     }
                     Err(code) => slot.answer(|| {
                         Err(CallError::Guest {
@@ -643,13 +668,39 @@ impl Driver<'_> {
     }
 }
 
-fn boxed<B>(body: B) -> Body
-where
-    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-    B::Error: std::error::Error + Send + Sync + 'static,
-{
-    body.map_err(|error| Box::new(error) as BoxError)
-        .boxed_unsync()
+fn response_of(response: Response<WasiBody>, slot: &Arc<CallSlot>) -> Response<Body> {
+    let slot = slot.clone();
+    response.map(|body| GuestBody { body, slot }.boxed_unsync())
+}
+
+/// A response's body as it comes out of the guest. What ends because the instance did has not come to its end.
+struct GuestBody {
+    body: WasiBody,
+    slot: Arc<CallSlot>,
+}
+
+impl http_body::Body for GuestBody {
+    type Data = bytes::Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        polled.map(|frame| match (frame, self.slot.fault.get()) {
+            (None, Some(fault)) => Some(Err(Box::new(fault.clone()) as BoxError)),
+            (frame, _) => frame.map(|frame| frame.map_err(|error| Box::new(error) as BoxError)),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 type P2Call = wasmtime::component::TypedFuncCallConcurrent<

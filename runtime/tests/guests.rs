@@ -412,6 +412,36 @@ async fn faults_have_reasons_and_touch_nobody_else() {
     );
 }
 
+/// A trap after the response's head took the rest of the body along, and its caller saw a body that had ended.
+#[tokio::test]
+async fn a_body_that_the_guest_did_not_end_does_not_look_whole() {
+    let next = tower::service_fn(|_: Request<Body>| async {
+        Ok::<_, OutboundError>(Response::new(body::empty()))
+    });
+    for name in ["probe", "relay-p3"] {
+        let workload = Workload::builder(&ENGINE, &guest(name).await)
+            .outbound(Outbound::new(next))
+            .build()
+            .unwrap();
+        for path in ["/truncate", "/hello"] {
+            let response = workload.call(get(path)).await.unwrap();
+            assert_eq!(response.status(), 200, "{name}{path}");
+            let ended = response.into_body().collect().await;
+            match ended.map_err(|error| error.downcast::<CallError>().unwrap()) {
+                Err(error) => assert!(
+                    path == "/truncate" && matches!(*error, CallError::Trap { .. }),
+                    "{name}{path}: {error}"
+                ),
+                Ok(body) => assert!(
+                    path == "/hello" && !body.to_bytes().is_empty(),
+                    "{name}{path} ended as if it were whole"
+                ),
+            }
+        }
+        assert_eq!(workload.usage().traps, 1, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn a_caller_that_leaves_ends_its_call() {
     let workload = probe().await.build().unwrap();

@@ -33,7 +33,7 @@ use wasmtime_wasi_http::{
 use crate::body::{Body, BoxError};
 use crate::host::HostState;
 use crate::host::mesh::CallContext;
-use crate::workload::Inner;
+use crate::workload::{CallError, Inner};
 
 /// Where a workload's outbound requests go.
 pub type Outbound = BoxCloneSyncService<Request<Body>, Response<Body>, OutboundError>;
@@ -79,8 +79,13 @@ impl From<OutboundError> for WasiError {
 
 /// The error a body ended with, as the guest is going to read it.
 pub(crate) fn body_error(error: BoxError) -> WasiError {
-    match error.downcast::<OutboundError>() {
-        Ok(error) => (*error).into(),
+    let error = match error.downcast::<OutboundError>() {
+        Ok(error) => return (*error).into(),
+        Err(error) => error,
+    };
+    match error.downcast::<CallError>() {
+        // Another guest's response, which broke off.
+        Ok(_) => WasiError::HttpResponseIncomplete,
         Err(error) => WasiError::InternalError(Some(error.to_string())),
     }
 }

@@ -11,6 +11,7 @@
 //! | `/whoami` | who the mesh says is calling, and the time left |
 //! | `/call?url=` | calls that address and reports the response or the typed error |
 //! | `/panic` | panics: the instance traps |
+//! | `/truncate` | panics in the middle of the response's body |
 //! | `/loop` | spins for ever: the runtime has to end it |
 //! | `/eat?mb=` | takes that much memory and touches it |
 
@@ -55,6 +56,7 @@ async fn handle(request: Request) -> Result<Response, weft::BodyError> {
             None => Err("/call needs url=\n".to_owned()),
         },
         "/panic" => panic!("asked to panic"),
+        "/truncate" => Ok(truncated()),
         "/loop" => spin(),
         "/eat" => number("mb", 16).map(|mb| text(eat(mb))),
         _ => Ok(weft::http::status(404)),
@@ -68,6 +70,13 @@ async fn handle(request: Request) -> Result<Response, weft::BodyError> {
 
 fn text(text: String) -> Response {
     Response::new(text.into())
+}
+
+fn truncated() -> Response {
+    Response::new(weft::Body::stream(async |mut body| {
+        body.write(b"the beginning\n").await?;
+        panic!("asked to panic in the middle")
+    }))
 }
 
 fn echo(request: Request) -> Response {

@@ -1,5 +1,5 @@
 //! A relay for WASI 0.3: passes each call on to `http://next` with the path it came with, and tells what it knew about
-//! its own call before, during and after. One instance handles several calls at once, and must not mix them up.
+//! its own call before, during and after. Called with `/truncate`, it panics before its body's end. One instance handles several calls at once, and must not mix them up.
 
 use wasip3::exports::http::handler::Guest;
 use wasip3::http::client;
@@ -19,6 +19,7 @@ struct Relay;
 
 impl Guest for Relay {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        let truncate = request.get_path_with_query().as_deref() == Some("/truncate");
         let before = whoami();
         let status = pass_on(request.get_path_with_query()).await?;
         let after = whoami();
@@ -31,6 +32,7 @@ impl Guest for Relay {
             let text = format!("{before}\n{after}\n{late}\nnext answered {status}\n");
             // What is left over belongs to a caller that went away.
             let _ = body.write_all(text.into_bytes()).await;
+            assert!(!truncate, "asked to panic in the middle of the body");
         });
         Ok(response)
     }
