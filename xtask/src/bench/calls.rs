@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::{Effort, NAMESPACE, deployment, number, ready, service, start};
-use crate::cluster::{self, Cluster};
+use super::{Effort, NAMESPACE, deployment, load, number, ready, service, start};
+use crate::cluster::Cluster;
 use crate::progress::Waiting;
 
 /// One round: long enough for a median, short enough to alternate.
-const SECONDS: &str = "1.5";
-const WARMUP: &str = "0.3";
+const SECONDS: f64 = 1.5;
+const WARMUP: f64 = 0.3;
 
 const CASES: [(&str, &str); 3] = [
     ("caller alone", "/hello"),
@@ -69,18 +69,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
 /// Over one new connection: the gateway's port is shared by both nodes, and the kernel chooses.
 fn median_of_round(cluster: &Cluster, path: &str) -> Result<f64> {
     let url = cluster.url(&format!("caller.{NAMESPACE}.localhost"), path);
-    let arguments = [
-        "--connections",
-        "1",
-        "--seconds",
-        SECONDS,
-        "--warmup",
-        WARMUP,
-    ];
-    let measured = cluster::send_load(&url, cluster.gateway_address(), &arguments)?.finish()?;
-    if measured["errors"] != 0 {
-        bail!("{} {}", measured["statuses"], measured["failures"]);
-    }
+    let measured = load::send(&url, cluster.gateway_address(), 1, SECONDS, WARMUP)?;
     Ok(number(&measured["latency_us"]["p50"]))
 }
 

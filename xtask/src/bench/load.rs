@@ -13,7 +13,7 @@ use crate::cluster;
 use crate::progress::Waiting;
 
 /// Connections of every case, each with one request at a time.
-const CONNECTIONS: &str = "16";
+const CONNECTIONS: u16 = 16;
 /// `utime` and `stime` of /proc/PID/stat count in these, on every Linux of today.
 const TICKS_A_SECOND: f64 = 100.0;
 
@@ -115,31 +115,50 @@ pub fn measure(cases: &[Case], effort: &Effort) -> Result<Value> {
     Ok(Value::Array(results.collect()))
 }
 
-fn one_round(target: &Target, effort: &Effort) -> Result<Round> {
-    let send = |seconds: f64| {
-        let seconds = seconds.to_string();
-        let arguments = [
-            "--connections",
-            CONNECTIONS,
-            "--seconds",
-            &seconds,
-            "--warmup",
-            "0",
-        ];
-        cluster::send_load(&target.url, &target.connect, &arguments)?.finish()
-    };
-    send(effort.warmup)?;
-    let before = cpu_seconds(target.process);
-    let measured = send(effort.seconds)?;
-    let after = cpu_seconds(target.process);
-    let requests = number(&measured["requests"]);
-    if measured["errors"] != 0 || number(&measured["statuses"]["200"]) != requests {
+/// Sends load to `connect` and waits for its end: `weft load`'s document.
+///
+/// # Errors
+/// Also when an answer was not a 200.
+pub fn send(
+    url: &str,
+    connect: &str,
+    connections: u16,
+    seconds: f64,
+    warmup: f64,
+) -> Result<Value> {
+    let [connections, seconds, warmup] = [
+        connections.to_string(),
+        seconds.to_string(),
+        warmup.to_string(),
+    ];
+    let arguments = [
+        "--connections",
+        &connections,
+        "--seconds",
+        &seconds,
+        "--warmup",
+        &warmup,
+    ];
+    let measured = cluster::send_load(url, connect, &arguments)?.finish()?;
+    if measured["errors"] != 0
+        || number(&measured["statuses"]["200"]) != number(&measured["requests"])
+    {
         bail!(
             "not every answer was a 200: {} {}",
             measured["statuses"],
             measured["failures"]
         );
     }
+    Ok(measured)
+}
+
+fn one_round(target: &Target, effort: &Effort) -> Result<Round> {
+    let send = |seconds| send(&target.url, &target.connect, CONNECTIONS, seconds, 0.0);
+    send(effort.warmup)?;
+    let before = cpu_seconds(target.process);
+    let measured = send(effort.seconds)?;
+    let after = cpu_seconds(target.process);
+    let requests = number(&measured["requests"]);
     Ok(Round {
         rate: number(&measured["requests_per_second"]),
         p50: number(&measured["latency_us"]["p50"]),

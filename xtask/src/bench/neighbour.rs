@@ -4,14 +4,14 @@
 //! two more. The loops run into their deadline and are sent again. The ratio is the median of the rounds' ratios; the load
 //! generator needs a share of the cores too, so the throughput tells as much about it as about the neighbour.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::{Effort, NAMESPACE, deployment, median, number, ready, service, start};
-use crate::cluster::{self, Cluster};
+use super::{Effort, NAMESPACE, deployment, load, median, number, ready, service, start};
+use crate::cluster::Cluster;
 use crate::progress::Waiting;
 
-const CONNECTIONS: &str = "4";
+const CONNECTIONS: u16 = 4;
 
 pub fn measure(effort: &Effort) -> Result<Value> {
     let cluster = start("bench-neighbour", 1)?;
@@ -70,24 +70,8 @@ pub fn measure(effort: &Effort) -> Result<Value> {
 
 fn neighbour(cluster: &Cluster, effort: &Effort) -> Result<Value> {
     let url = cluster.url(&format!("neighbour.{NAMESPACE}.localhost"), "/");
-    let (seconds, warmup) = (effort.seconds.to_string(), effort.warmup.to_string());
-    let arguments = [
-        "--connections",
-        CONNECTIONS,
-        "--seconds",
-        &seconds,
-        "--warmup",
-        &warmup,
-    ];
-    let measured = cluster::send_load(&url, cluster.gateway_address(), &arguments)?.finish()?;
-    if measured["errors"] != 0 {
-        bail!(
-            "the neighbour failed calls: {} {}",
-            measured["statuses"],
-            measured["failures"]
-        );
-    }
-    Ok(measured)
+    let gateway = cluster.gateway_address();
+    load::send(&url, gateway, CONNECTIONS, effort.seconds, effort.warmup).context("the neighbour")
 }
 
 pub fn render(results: &Value) -> String {
