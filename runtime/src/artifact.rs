@@ -127,7 +127,7 @@ pub enum Wasi {
     P3,
 }
 
-/// What a component can be used for. At least one is set.
+/// What a component can be used for. At least one is set, unless it is a plug-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
     /// It answers HTTP requests.
@@ -409,7 +409,7 @@ fn prelink(engine: &Engine, digest: Digest, component: Component) -> Result<Inne
             (false, false) => None,
         },
     };
-    if kind.http.is_none() && kind.command.is_none() {
+    if kind.http.is_none() && kind.command.is_none() && !engine.accepts_plugins() {
         return Err(ArtifactError::NothingToRun);
     }
     let required = component.resources_required();

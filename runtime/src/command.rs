@@ -6,10 +6,11 @@
 //! Invariants: exactly one [`Exit`] for each run; after it the instance is gone.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::Poll;
+use std::time::Instant;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -17,8 +18,9 @@ use wasmtime::component::Accessor;
 use wasmtime_wasi::I32Exit;
 
 use crate::artifact::Wasi;
+use crate::events::Event;
 use crate::host::{HostState, new_store};
-use crate::instance::{Life, after, explain, live, until};
+use crate::instance::{Alive, Life, after, live, trapped, until};
 use crate::limits::Slice;
 use crate::workload::{Inner, Workload};
 
@@ -70,9 +72,18 @@ impl Workload {
         let work = Box::pin({
             let workload = workload.clone();
             async move {
+                let started = workload.events().map(|_| Instant::now());
                 tokio::select! {
                     biased;
-                    exit = run(&workload, wasi) => drop(ended.send(exit)),
+                    exit = run(&workload, wasi) => {
+                        if let (Some(events), Some(started)) = (workload.events(), started) {
+                            events.tell(Event::RunEnded {
+                                exit: exit.clone(),
+                                duration: started.elapsed(),
+                            });
+                        }
+                        drop(ended.send(exit));
+                    }
                     // Nobody waits for it any more.
                     () = ended.closed() => {}
                 }
@@ -86,12 +97,30 @@ impl Workload {
 
 async fn run(workload: &Arc<Inner>, wasi: Wasi) -> Exit {
     let refused = Arc::new(AtomicBool::new(false));
-    workload.counters().instances.fetch_add(1, Relaxed);
-    workload.counters().instances_started.fetch_add(1, Relaxed);
-    let _alive = Alive(workload);
-    let mut guest = pin!(guest(workload, wasi, refused.clone()));
+    let _alive = Alive::new(workload);
+    let guest = pin!(guest(workload, wasi, refused.clone()));
+    let deadline = workload.limits().run_timeout.map(after);
+    match accounted(workload, guest, deadline).await {
+        Ok(result) => exit(workload, result, refused.load(Relaxed)),
+        Err(Cut::Stopped) => Exit::Stopped,
+        Err(Cut::Deadline) => Exit::Deadline,
+    }
+}
+
+/// Why a guest did not come to its own end.
+pub(crate) enum Cut {
+    Stopped,
+    Deadline,
+}
+
+/// Polls a guest on its workload's account until it ends, or has to.
+pub(crate) async fn accounted<T>(
+    workload: &Inner,
+    mut guest: Pin<&mut impl Future<Output = T>>,
+    deadline: Option<tokio::time::Instant>,
+) -> Result<T, Cut> {
     let mut stopped = pin!(workload.stopping().cancelled());
-    let mut deadline = pin!(until(workload.limits().run_timeout.map(after)));
+    let mut deadline = pin!(until(deadline));
     poll_fn(|cx| {
         let polled = {
             let _running = workload.engine().ticker().run();
@@ -99,22 +128,14 @@ async fn run(workload: &Arc<Inner>, wasi: Wasi) -> Exit {
             guest.as_mut().poll(cx)
         };
         if let Poll::Ready(result) = polled {
-            return Poll::Ready(exit(workload, result, refused.load(Relaxed)));
+            return Poll::Ready(Ok(result));
         }
         if stopped.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Exit::Stopped);
+            return Poll::Ready(Err(Cut::Stopped));
         }
-        deadline.as_mut().poll(cx).map(|()| Exit::Deadline)
+        deadline.as_mut().poll(cx).map(|()| Err(Cut::Deadline))
     })
     .await
-}
-
-struct Alive<'a>(&'a Inner);
-
-impl Drop for Alive<'_> {
-    fn drop(&mut self) {
-        self.0.counters().instances.fetch_sub(1, Relaxed);
-    }
 }
 
 /// The guest's own verdict, or the error that ended it.
@@ -163,7 +184,6 @@ fn exit(workload: &Inner, result: wasmtime::Result<Result<(), ()>>, refused_memo
             limit_bytes: workload.limits().memory_bytes,
         };
     }
-    workload.counters().traps.fetch_add(1, Relaxed);
-    let (message, backtrace) = explain(&error);
+    let (message, backtrace) = trapped(workload, &error);
     Exit::Trap { message, backtrace }
 }

@@ -53,6 +53,7 @@ pub struct EngineBuilder {
     component_bytes_max: usize,
     cache_dir: Option<PathBuf>,
     compiler: Option<CompilerCommand>,
+    accept_plugins: bool,
     capabilities: Vec<Capability>,
 }
 
@@ -67,6 +68,7 @@ struct Inner {
     linker: Linker<HostState>,
     ticker: Ticker,
     artifacts: Artifacts,
+    accept_plugins: bool,
     /// Threads for guests that compute for long; started when the first one does.
     away: OnceLock<Option<Cores>>,
 }
@@ -86,6 +88,7 @@ impl Engine {
             component_bytes_max: 64 << 20,
             cache_dir: None,
             compiler: None,
+            accept_plugins: false,
             capabilities: Vec::new(),
         }
     }
@@ -117,6 +120,10 @@ impl Engine {
 
     pub(crate) fn linker(&self) -> &Linker<HostState> {
         &self.inner.linker
+    }
+
+    pub(crate) fn accepts_plugins(&self) -> bool {
+        self.inner.accept_plugins
     }
 
     pub(crate) fn ticker(&self) -> &Ticker {
@@ -205,6 +212,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Also loads components that export neither an HTTP handler nor a command, for
+    /// [`Workload::with_instance`](crate::Workload::with_instance). By default they are refused: there is nothing to run.
+    pub fn accept_plugins(mut self) -> Self {
+        self.accept_plugins = true;
+        self
+    }
+
     /// Adds host functions of your own. They get [`HostState`] as the store's data.
     pub fn capability(
         mut self,
@@ -272,6 +286,7 @@ impl EngineBuilder {
                 linker,
                 ticker,
                 artifacts,
+                accept_plugins: self.accept_plugins,
                 away: OnceLock::new(),
             }),
         })

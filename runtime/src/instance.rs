@@ -34,6 +34,7 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpView, p3};
 
 use crate::artifact::Wasi;
 use crate::body::{Body, BoxError};
+use crate::events::Event;
 use crate::host::http::body_error;
 use crate::host::mesh::CallContext;
 use crate::host::{HostState, new_store};
@@ -217,20 +218,31 @@ fn live_at(life: Life, here: &Handle) {
     drop(here.spawn(stay));
 }
 
-/// Counts an instance while it lives.
-struct Alive<'a>(&'a Inner);
+/// Counts an instance while it lives, and tells of it.
+pub(crate) struct Alive<'a> {
+    workload: &'a Inner,
+    started: Option<Instant>,
+}
 
 impl<'a> Alive<'a> {
-    fn new(workload: &'a Inner) -> Alive<'a> {
+    pub(crate) fn new(workload: &'a Inner) -> Alive<'a> {
         workload.counters().instances.fetch_add(1, Relaxed);
         workload.counters().instances_started.fetch_add(1, Relaxed);
-        Alive(workload)
+        let started = workload.events().map(|events| {
+            events.tell(Event::InstanceStarted);
+            Instant::now()
+        });
+        Alive { workload, started }
     }
 }
 
 impl Drop for Alive<'_> {
     fn drop(&mut self) {
-        self.0.counters().instances.fetch_sub(1, Relaxed);
+        self.workload.counters().instances.fetch_sub(1, Relaxed);
+        if let (Some(events), Some(started)) = (self.workload.events(), self.started) {
+            let lived = started.elapsed();
+            events.tell(Event::InstanceEnded { lived });
+        }
     }
 }
 
@@ -343,7 +355,7 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
 }
 
 /// Why an instance ended, for its callers; counted.
-fn fault(workload: &Inner, error: &wasmtime::Error, refused_memory: bool) -> CallError {
+pub(crate) fn fault(workload: &Inner, error: &wasmtime::Error, refused_memory: bool) -> CallError {
     let counters = workload.counters();
     if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
         counters.overloaded.fetch_add(1, Relaxed);
@@ -355,13 +367,25 @@ fn fault(workload: &Inner, error: &wasmtime::Error, refused_memory: bool) -> Cal
             limit_bytes: workload.limits().memory_bytes,
         };
     }
-    counters.traps.fetch_add(1, Relaxed);
-    let (message, backtrace) = explain(error);
+    let (message, backtrace) = trapped(workload, error);
     CallError::Trap { message, backtrace }
 }
 
+/// Counts a trap, tells of it, and explains it.
+pub(crate) fn trapped(workload: &Inner, error: &wasmtime::Error) -> (String, String) {
+    workload.counters().traps.fetch_add(1, Relaxed);
+    let (message, backtrace) = explain(error);
+    if let Some(events) = workload.events() {
+        events.tell(Event::Trapped {
+            message: message.clone(),
+            backtrace: backtrace.clone(),
+        });
+    }
+    (message, backtrace)
+}
+
 /// A trap's message and the guest's stack, one frame a line.
-pub(crate) fn explain(error: &wasmtime::Error) -> (String, String) {
+fn explain(error: &wasmtime::Error) -> (String, String) {
     if let Some(I32Exit(code)) = error.downcast_ref() {
         return (format!("the guest called exit({code})"), String::new());
     }

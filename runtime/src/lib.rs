@@ -9,11 +9,15 @@
 //! An [`Engine`] compiles components and owns the memory their instances live in. An [`Artifact`] is one compiled
 //! component, shared by everything that runs it. A [`Workload`] is that component with a name, an environment, limits
 //! and an outbound service; it owns no instance, task or timer while nobody calls it. WASI 0.2 and 0.3 take the same
-//! path: a component that exports `wasi:http` is called, one that exports `wasi:cli/run` is run.
+//! path: a component that exports `wasi:http` is called, one that exports `wasi:cli/run` is run. One that exports an
+//! interface of the embedder's own is a plug-in ([`Workload::with_instance`]).
 //!
 //! Invariants: a guest reaches nothing that its workload was not given; what it uses (memory over all of its instances,
 //! CPU, wall-clock time, handles, bodies in flight) is counted and bounded; an instance that trapped, overran its
 //! deadline or lost its caller is never used again; every queue has an end.
+//!
+//! Examples to start from, in `examples/`: `embed` (a capability of one's own), `axum` (routes answered by a component),
+//! `plugins` (a typed interface both ways), `job` (a command with arguments, output and limits).
 //!
 //! Left to others: where components come from, what a workload is called in a cluster, and where outbound requests go:
 //! [`Outbound`] is any `tower` service.
@@ -27,10 +31,12 @@ pub mod command;
 pub mod compile;
 pub mod cores;
 pub mod engine;
+pub mod events;
 pub mod host;
 mod instance;
 pub mod limits;
 pub mod logs;
+mod plugin;
 pub mod workload;
 
 pub use artifact::{Artifact, ArtifactError, Digest, Kind, Wasi};
@@ -39,13 +45,14 @@ pub use command::Exit;
 pub use compile::{CompileLimits, CompilerCommand, compile_main};
 pub use cores::Cores;
 pub use engine::{BuildError, Engine, EngineBuilder};
+pub use events::{CallEnd, Event, EventSink};
 pub use host::HostState;
 pub use host::http::{Outbound, OutboundError};
 pub use host::mesh::{CallContext, Peer, TraceContext, Transport};
 pub use limits::{Limits, Usage};
 pub use logs::LogSink;
 pub use workload::{
-    CallError, InstancePolicy, Workload, WorkloadBuilder, WorkloadError, WorkloadService,
+    Access, CallError, InstancePolicy, Workload, WorkloadBuilder, WorkloadError, WorkloadService,
 };
 
 /// The engine itself, for embedders who add capabilities of their own.

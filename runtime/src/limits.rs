@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use wasmtime::ResourceLimiter;
 
+use crate::events::{Event, EventSink};
+
 /// A workload's bounds. The defaults suit a small service.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -162,6 +164,7 @@ pub(crate) struct MemoryShare {
     last: u64,
     table_elements: usize,
     refused: Arc<AtomicBool>,
+    events: Option<EventSink>,
 }
 
 impl MemoryShare {
@@ -169,6 +172,7 @@ impl MemoryShare {
         account: Arc<MemoryAccount>,
         table_elements: usize,
         refused: Arc<AtomicBool>,
+        events: Option<EventSink>,
     ) -> MemoryShare {
         MemoryShare {
             account,
@@ -176,6 +180,7 @@ impl MemoryShare {
             last: 0,
             table_elements,
             refused,
+            events,
         }
     }
 
@@ -184,6 +189,13 @@ impl MemoryShare {
         if granted {
             self.held += bytes;
             self.last = bytes;
+        }
+        if let (Some(events), false) = (&self.events, granted) {
+            events.tell(Event::MemoryRefused {
+                asked_bytes: bytes,
+                used_bytes: self.account.used(),
+                limit_bytes: self.account.limit(),
+            });
         }
         // A guest that lived through a refusal and grew again did not die of it.
         self.refused.store(!granted, Relaxed);
@@ -402,8 +414,8 @@ mod tests {
     fn memory_is_summed_over_instances_and_given_back() {
         let account = Arc::new(MemoryAccount::new(1000));
         let refused = Arc::new(AtomicBool::new(false));
-        let mut one = MemoryShare::new(account.clone(), 10, refused.clone());
-        let mut two = MemoryShare::new(account.clone(), 10, refused.clone());
+        let mut one = MemoryShare::new(account.clone(), 10, refused.clone(), None);
+        let mut two = MemoryShare::new(account.clone(), 10, refused.clone(), None);
         assert!(one.memory_growing(0, 600, None).unwrap());
         assert!(
             !two.memory_growing(0, 600, None).unwrap(),

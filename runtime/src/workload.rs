@@ -7,6 +7,7 @@
 //! deadline; every refusal says which bound it met.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -21,11 +22,14 @@ use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
+use wasmtime_wasi::filesystem::WasiFilesystemCtx;
+use wasmtime_wasi::{FsPerms, WasiCtx};
 
 use crate::artifact::{Artifact, Wasi};
 use crate::body::{self, Body, BoxError};
 use crate::cores::Cores;
 use crate::engine::Engine;
+use crate::events::{CallEnd, CallReport, EventSink};
 use crate::host::http::Outbound;
 use crate::host::mesh::CallContext;
 use crate::instance::{self, CallSlot, Job, Phase, Shard};
@@ -181,6 +185,24 @@ pub enum WorkloadError {
     MemoryLimitTooSmall { needed_bytes: u64, limit_bytes: u64 },
     #[error("{what} contains a NUL byte")]
     Nul { what: String },
+    #[error("the directory {host_dir} cannot be lent to the guest: {reason}")]
+    Preopen { host_dir: PathBuf, reason: String },
+}
+
+/// What a guest may do in a directory that it was lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read files, list directories, look at metadata.
+    ReadOnly,
+    /// All of that, and create, change, rename, link and remove.
+    ReadWrite,
+}
+
+/// A directory of the host under a name of the guest's.
+struct Preopen {
+    host_dir: PathBuf,
+    guest_path: String,
+    access: Access,
 }
 
 /// Options of a [`Workload`].
@@ -195,6 +217,8 @@ pub struct WorkloadBuilder {
     stdout: LogSink,
     stderr: LogSink,
     outbound: Option<Outbound>,
+    events: Option<EventSink>,
+    preopens: Vec<Preopen>,
     extensions: Extensions,
 }
 
@@ -245,6 +269,30 @@ impl WorkloadBuilder {
         self
     }
 
+    /// Tells what happens to the workload. By default nobody hears it.
+    pub fn events(mut self, sink: EventSink) -> Self {
+        self.events = Some(sink);
+        self
+    }
+
+    /// Lends the directory `host_dir` to the guest, which finds it at `guest_path`. By default it has no files at all.
+    ///
+    /// The directory is opened once, when the workload is built; the guest gets nowhere else from there, neither by `..`
+    /// nor by symbolic links. How much it writes is for the file system to bound.
+    pub fn preopen(
+        mut self,
+        host_dir: impl Into<PathBuf>,
+        guest_path: impl Into<String>,
+        access: Access,
+    ) -> Self {
+        self.preopens.push(Preopen {
+            host_dir: host_dir.into(),
+            guest_path: guest_path.into(),
+            access,
+        });
+        self
+    }
+
     /// A value for an embedder's capability; each instance gets a clone ([`crate::HostState::extension`]).
     pub fn extension<T: Clone + Send + Sync + 'static>(mut self, value: T) -> Self {
         self.extensions.insert(value);
@@ -252,7 +300,7 @@ impl WorkloadBuilder {
     }
 
     /// # Errors
-    /// When the component could never start within these limits.
+    /// When the component could never start within these limits, or a directory to lend it cannot be opened.
     pub fn build(self) -> Result<Workload, WorkloadError> {
         let needed_bytes = self.artifact.initial_memory_bytes();
         let limit_bytes = self.limits.memory_bytes;
@@ -276,6 +324,7 @@ impl WorkloadBuilder {
                 what: "an argument".into(),
             });
         }
+        let filesystem = open(&self.preopens)?;
         let wasi = self.artifact.kind().http.unwrap_or(Wasi::P2);
         let policy = self
             .policy
@@ -311,10 +360,34 @@ impl WorkloadBuilder {
                 stdout: self.stdout,
                 stderr: self.stderr,
                 outbound: self.outbound,
+                events: self.events,
+                filesystem,
                 extensions: self.extensions,
             }),
         })
     }
+}
+
+/// Opens the directories, once for all instances.
+fn open(preopens: &[Preopen]) -> Result<WasiFilesystemCtx, WorkloadError> {
+    let mut wasi = WasiCtx::builder();
+    for preopen in preopens {
+        if preopen.guest_path.contains('\0') {
+            return Err(WorkloadError::Nul {
+                what: "the name of a directory".into(),
+            });
+        }
+        let perms = match preopen.access {
+            Access::ReadOnly => FsPerms::ReadOnly,
+            Access::ReadWrite => FsPerms::ReadWrite,
+        };
+        wasi.preopened_dir(&preopen.host_dir, &preopen.guest_path, perms)
+            .map_err(|error| WorkloadError::Preopen {
+                host_dir: preopen.host_dir.clone(),
+                reason: error.root_cause().to_string(),
+            })?;
+    }
+    Ok(wasi.build().filesystem().clone())
 }
 
 /// A component that can be called and run. Cheap to clone.
@@ -336,6 +409,8 @@ pub(crate) struct Inner {
     stdout: LogSink,
     stderr: LogSink,
     outbound: Option<Outbound>,
+    events: Option<EventSink>,
+    filesystem: WasiFilesystemCtx,
     extensions: Extensions,
     memory: Arc<MemoryAccount>,
     cpu: CpuAccount,
@@ -394,6 +469,12 @@ impl Inner {
     pub(crate) fn outbound(&self) -> Option<&Outbound> {
         self.outbound.as_ref()
     }
+    pub(crate) fn events(&self) -> Option<&EventSink> {
+        self.events.as_ref()
+    }
+    pub(crate) fn filesystem(&self) -> &WasiFilesystemCtx {
+        &self.filesystem
+    }
     pub(crate) fn extensions(&self) -> &Extensions {
         &self.extensions
     }
@@ -437,6 +518,8 @@ impl Workload {
             stdout: LogSink::discard(),
             stderr: LogSink::discard(),
             outbound: None,
+            events: None,
+            preopens: Vec::new(),
             extensions: Extensions::new(),
         }
     }
@@ -469,12 +552,23 @@ impl Workload {
     /// # Errors
     /// Everything that keeps the guest from answering; see [`CallError::status`].
     pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, CallError> {
+        let mut report = self.inner.events().map(CallReport::new);
+        let answered = self.answer(request, &mut report).await;
+        if let (Some(report), Err(error)) = (&mut report, &answered) {
+            report.end = CallEnd::Failed(error.clone());
+        }
+        answered
+    }
+
+    /// A response takes the report with it.
+    async fn answer(
+        &self,
+        request: Request<Body>,
+        report: &mut Option<CallReport>,
+    ) -> Result<Response<Body>, CallError> {
         let inner = &self.inner;
         if inner.artifact.kind().http.is_none() {
             return Err(CallError::NotCallable);
-        }
-        if inner.draining.is_cancelled() {
-            return Err(CallError::Stopped);
         }
         let mut request = absolute(request)?;
         let mut context = request
@@ -491,6 +585,7 @@ impl Workload {
         let mut caller = CallerGuard {
             slot,
             phase: Phase::Left,
+            report: None,
         };
         let answered = tokio::time::timeout_at(deadline.into(), async {
             let permit = self.admit().await?;
@@ -513,6 +608,10 @@ impl Workload {
                 let (head, body) = response.into_parts();
                 let body = body::gather(body, inner.gather_rounds).await;
                 let response = Response::from_parts(head, body);
+                caller.report = report.take().map(|mut report| {
+                    report.end = CallEnd::BrokenOff(response.status());
+                    report
+                });
                 let left = body_bytes(&method, &response);
                 if left == Some(0) {
                     caller.phase = Phase::Delivered;
@@ -544,8 +643,11 @@ impl Workload {
         }
     }
 
-    async fn admit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, CallError> {
+    pub(crate) async fn admit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, CallError> {
         let inner = &self.inner;
+        if inner.draining.is_cancelled() {
+            return Err(CallError::Stopped);
+        }
         if let Ok(permit) = inner.places.clone().try_acquire_owned() {
             return Ok(permit);
         }
@@ -636,10 +738,18 @@ impl Drop for Queued<'_> {
 struct CallerGuard {
     slot: Arc<CallSlot>,
     phase: Phase,
+    /// Of a call that was answered.
+    report: Option<CallReport>,
 }
 
 impl Drop for CallerGuard {
     fn drop(&mut self) {
+        if let Some(report) = &mut self.report
+            && self.phase == Phase::Delivered
+            && let CallEnd::BrokenOff(status) = report.end
+        {
+            report.end = CallEnd::Answered(status);
+        }
         self.slot.close(self.phase);
     }
 }

@@ -29,44 +29,52 @@ struct Guest {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// A library that exports `wasi:http`.
-    Service,
+    /// A library with exports, `wasi:http` in most cases.
+    Library,
     /// A program with a `main`.
-    Command,
+    Program,
 }
 
-const GUESTS: [Guest; 8] = [
+const GUESTS: [Guest; 10] = [
     Guest {
         package: "hello",
-        kind: Kind::Service,
+        kind: Kind::Library,
     },
     Guest {
         package: "hello-p3",
-        kind: Kind::Service,
+        kind: Kind::Library,
     },
     Guest {
         package: "probe",
-        kind: Kind::Service,
+        kind: Kind::Library,
     },
     Guest {
         package: "relay-p3",
-        kind: Kind::Service,
+        kind: Kind::Library,
     },
     Guest {
         package: "web",
-        kind: Kind::Service,
+        kind: Kind::Library,
     },
     Guest {
         package: "emoji",
-        kind: Kind::Service,
+        kind: Kind::Library,
     },
     Guest {
         package: "voting",
-        kind: Kind::Service,
+        kind: Kind::Library,
+    },
+    Guest {
+        package: "discount",
+        kind: Kind::Library,
+    },
+    Guest {
+        package: "wordcount",
+        kind: Kind::Library,
     },
     Guest {
         package: "bot",
-        kind: Kind::Command,
+        kind: Kind::Program,
     },
 ];
 
@@ -120,12 +128,12 @@ fn build_crate(folder: &Path, wanted: Option<Toolchain>) -> Result<Vec<PathBuf>>
     let toolchain = toolchain::find(wanted)?;
     for (kind, name) in &components {
         let mut cargo = match kind {
-            Kind::Service => toolchain.cargo("build", &manifest),
-            Kind::Command => toolchain.cargo("rustc", &manifest),
+            Kind::Library => toolchain.cargo("build", &manifest),
+            Kind::Program => toolchain.cargo("rustc", &manifest),
         };
         match kind {
-            Kind::Service => cargo.arg("--lib"),
-            Kind::Command => cargo
+            Kind::Library => cargo.arg("--lib"),
+            Kind::Program => cargo
                 .args(["--bin", name, "--"])
                 .args(toolchain.program_arguments()),
         };
@@ -152,8 +160,8 @@ fn components(metadata: &Value, manifest: &Path) -> Vec<(Kind, String)> {
                 kinds.any(|found| found == kind)
             };
             let kind = match (is("cdylib"), is("bin")) {
-                (true, _) => Kind::Service,
-                (_, true) => Kind::Command,
+                (true, _) => Kind::Library,
+                (_, true) => Kind::Program,
                 _ => return None,
             };
             Some((kind, target["name"].as_str()?.to_owned()))
@@ -174,15 +182,15 @@ pub fn build(wanted: Option<Toolchain>) -> Result<()> {
         cargo.args(["--target-dir", "sample-apps/target"]);
         cargo
     };
-    let mut services = samples("build");
+    let mut libraries = samples("build");
     for guest in &GUESTS {
-        if let Kind::Service = guest.kind {
-            services.args(["--package", guest.package]);
+        if let Kind::Library = guest.kind {
+            libraries.args(["--package", guest.package]);
         }
     }
-    progress::run(&mut services, NEXT)?;
+    progress::run(&mut libraries, NEXT)?;
     for guest in &GUESTS {
-        if let Kind::Command = guest.kind {
+        if let Kind::Program = guest.kind {
             let mut program = samples("rustc");
             program.args(["--package", guest.package, "--bin", guest.package, "--"]);
             program.args(toolchain.program_arguments());
@@ -196,8 +204,8 @@ pub fn build(wanted: Option<Toolchain>) -> Result<()> {
     std::fs::create_dir_all(&to).with_context(|| format!("creating {}", to.display()))?;
     for guest in &GUESTS {
         let built = match guest.kind {
-            Kind::Service => from.join(format!("{}.wasm", guest.package.replace('-', "_"))),
-            Kind::Command => from.join(format!("{}.wasm", guest.package)),
+            Kind::Library => from.join(format!("{}.wasm", guest.package.replace('-', "_"))),
+            Kind::Program => from.join(format!("{}.wasm", guest.package)),
         };
         replace(&built, &path(guest.package))?;
     }
@@ -231,8 +239,8 @@ mod tests {
         assert_eq!(
             found("/shop/Cargo.toml"),
             [
-                (Kind::Service, "shop".into()),
-                (Kind::Command, "sweep".into())
+                (Kind::Library, "shop".into()),
+                (Kind::Program, "sweep".into())
             ]
         );
         assert_eq!(found("/other/Cargo.toml"), []);

@@ -1,7 +1,7 @@
 //! What a guest can ask of its host: WASI 0.2 and 0.3, `wasi:http`, `weft:mesh`, and what the embedder adds.
 //!
 //! Everything is linked once, for all workloads: what a workload may *do* is decided by the state in its store (no
-//! preopens, no sockets, no outbound service unless given), so that one prelinked component serves them all.
+//! files, no sockets, no outbound service unless given), so that one prelinked component serves them all.
 
 pub mod http;
 pub mod mesh;
@@ -138,12 +138,19 @@ pub(crate) fn new_store(workload: &Arc<Inner>, refused: Arc<AtomicBool>) -> Stor
     table.set_max_capacity(limits.resources_max);
     let mut http_ctx = WasiHttpCtx::new();
     http_ctx.set_field_size_limit(limits.header_bytes);
+    let mut wasi = wasi.build();
+    wasi.filesystem().clone_from(workload.filesystem());
     let state = HostState {
-        wasi: wasi.build(),
+        wasi,
         http_ctx,
         hooks: http::Hooks::new(workload),
         table,
-        memory: MemoryShare::new(workload.memory().clone(), limits.table_elements, refused),
+        memory: MemoryShare::new(
+            workload.memory().clone(),
+            limits.table_elements,
+            refused,
+            workload.events().cloned(),
+        ),
         calls: Calls::default(),
         extensions: workload.extensions().clone(),
         workload: workload.clone(),
