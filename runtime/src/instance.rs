@@ -628,7 +628,7 @@ impl Driver<'_> {
                 let answered = slot.clone();
                 let out = view.new_response_outparam_from_callback(move |answer| {
                     answered.answer(|| match answer {
-                        Ok(response) => Ok(response_of(response, &answered)),
+                        Ok(response) => response_of(response, &answered),
                         Err(code) => Err(CallError::Guest {
                             code: format!("{code:?}"),
                         }),
@@ -675,7 +675,7 @@ impl Driver<'_> {
                             let response = access.data_mut().http().table.delete(response)?;
                             response.into_http_with_getter(&mut access, sent, HostState::http)
                         })?;
-                        slot.answer(|| Ok(response_of(response, slot)));
+                        slot.answer(|| response_of(response, slot));
                     }
                     Err(code) => slot.answer(|| {
                         Err(CallError::Guest {
@@ -692,9 +692,17 @@ impl Driver<'_> {
     }
 }
 
-fn response_of(response: Response<WasiBody>, slot: &Arc<CallSlot>) -> Response<Body> {
+/// The guest's answer. One that only informs is none: a response is still owed, and no server would send it as one.
+fn response_of(response: Response<WasiBody>, slot: &Arc<CallSlot>) -> Answer {
+    if response.status().is_informational() {
+        let code = format!(
+            "{:?}",
+            p3::bindings::http::types::ErrorCode::HttpProtocolError
+        );
+        return Err(CallError::Guest { code });
+    }
     let slot = slot.clone();
-    response.map(|body| GuestBody { body, slot }.boxed_unsync())
+    Ok(response.map(|body| GuestBody { body, slot }.boxed_unsync()))
 }
 
 /// A response's body as it comes out of the guest. What ends because the instance did has not come to its end.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 /// How much a guest may write in one call; wasmtime's own allowance since 48.0.8.
 const WRITE_BYTES_MAX: usize = 64 << 10;
@@ -83,6 +83,11 @@ impl Pollable for LogSink {
 
 impl OutputStream for LogSink {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > WRITE_BYTES_MAX {
+            return Err(StreamError::trap(
+                "more was written than `check-write` permits",
+            ));
+        }
         (self.0)(&bytes);
         Ok(())
     }

@@ -30,7 +30,7 @@ use crate::body::{self, Body, BoxError};
 use crate::cores::Cores;
 use crate::engine::Engine;
 use crate::events::{CallEnd, CallReport, EventSink};
-use crate::host::http::Outbound;
+use crate::host::http::{Outbound, OutboundError};
 use crate::host::mesh::CallContext;
 use crate::instance::{self, CallSlot, Job, Phase, Shard};
 use crate::limits::{CpuAccount, Limits, MemoryAccount, Usage};
@@ -775,6 +775,10 @@ impl HttpBody for Delivery {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.timer = None;
+                if frame.is_none() && self.left.is_some_and(|left| left > 0) {
+                    // Less than its head promised.
+                    return Poll::Ready(Some(Err(Box::new(OutboundError::Protocol))));
+                }
                 if let (Some(left), Some(Ok(frame))) = (&mut self.left, &frame) {
                     *left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len) as u64);
                 }

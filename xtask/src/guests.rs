@@ -35,7 +35,7 @@ enum Kind {
     Program,
 }
 
-const GUESTS: [Guest; 10] = [
+const GUESTS: [Guest; 12] = [
     Guest {
         package: "hello",
         kind: Kind::Library,
@@ -62,6 +62,14 @@ const GUESTS: [Guest; 10] = [
     },
     Guest {
         package: "voting",
+        kind: Kind::Library,
+    },
+    Guest {
+        package: "behaviours",
+        kind: Kind::Library,
+    },
+    Guest {
+        package: "behaviours-p3",
         kind: Kind::Library,
     },
     Guest {

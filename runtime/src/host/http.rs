@@ -15,15 +15,20 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
-use wasmtime::AsContextMut;
 use wasmtime::component::{Accessor, HasData, Linker, Resource};
+use wasmtime::{AsContextMut, StoreContextMut};
 use wasmtime_wasi::TrappableError;
+use wasmtime_wasi::p2::bindings::io::error::Error as IoError;
+use wasmtime_wasi_http::p2::add_only_http_to_linker_async;
+use wasmtime_wasi_http::p2::bindings::http::{outgoing_handler, types as p2};
+use wasmtime_wasi_http::p2::types::{HostFutureIncomingResponse, HostOutgoingRequest};
 use wasmtime_wasi_http::p3::bindings::http::{client, types};
 use wasmtime_wasi_http::{
     Error as WasiError, RequestOptions, WasiBody, WasiHttp, WasiHttpCtxView, WasiHttpHooks,
@@ -135,11 +140,7 @@ impl WasiHttpHooks for Hooks {
         let patience = patience(options.as_ref(), context.deadline, Instant::now());
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(context);
-        let request = Request::from_parts(
-            parts,
-            body.map_err(|error| Box::new(error) as BoxError)
-                .boxed_unsync(),
-        );
+        let request = Request::from_parts(parts, Sent { body, bytes: 0 }.boxed_unsync());
         let sending: Sending = Box::pin(outbound.oneshot(request));
         Box::new(async move {
             let response = tokio::time::timeout(patience, sending)
@@ -182,6 +183,49 @@ fn patience(options: Option<&RequestOptions>, deadline: Option<Instant>, now: In
         deadline.saturating_duration_since(now)
     });
     asked.map_or(left, |asked| asked.min(left))
+}
+
+/// A request body on its way out of a guest. One that is shorter than its content-length breaks: wasmtime 48 keeps count, but
+/// loses the error when the last chunk has not been read yet.
+struct Sent {
+    body: WasiBody,
+    bytes: u64,
+}
+
+impl HttpBody for Sent {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(frame) = &polled {
+            let missing = self.body.size_hint().exact().is_some_and(|left| left > 0);
+            let over = match frame {
+                Some(Ok(frame)) => !frame.is_data(),
+                Some(Err(_)) => false,
+                None => true,
+            };
+            if over && missing {
+                let short = WasiError::HttpRequestBodySize(Some(self.bytes));
+                return Poll::Ready(Some(Err(Box::new(short))));
+            }
+            if let Some(Ok(frame)) = frame {
+                self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+        }
+        polled.map_err(|error| Box::new(error) as BoxError)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// A response body that holds its request's place until it is done with.
@@ -228,6 +272,11 @@ impl client::HostWithStore<HostState> for Client {
                 let root = store.async_call_stack()?.last();
                 let context = store.data().call_of(root);
                 store.data_mut().hooks.context = context;
+                let request = store.data_mut().table_mut().get_mut(&request)?;
+                if request.authority.is_some() {
+                    let path = &mut request.path_with_query;
+                    path.get_or_insert_with(|| PathAndQuery::from_static(NO_PATH));
+                }
                 Ok(())
             })
             .map_err(|error: wasmtime::Error| TrappableError::trap(error))?;
@@ -235,6 +284,67 @@ impl client::HostWithStore<HostState> for Client {
         let accessor = accessor.with_getter::<WasiHttp>(HostState::http);
         <WasiHttp as client::HostWithStore<HostState>>::send(&accessor, request).await
     }
+}
+
+/// An empty path, as it has to be written in a request.
+const NO_PATH: &str = "/";
+
+/// `wasi:http` of WASI 0.2, with two functions of ours that do what the interface says where wasmtime 48 does not.
+pub(super) fn link_p2(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
+    add_only_http_to_linker_async(linker)?;
+    linker.allow_shadowing(true);
+    linker
+        .instance("wasi:http/outgoing-handler@0.2.12")?
+        .func_wrap("handle", handle_p2)?;
+    linker
+        .instance("wasi:http/types@0.2.12")?
+        .func_wrap("http-error-code", error_code_p2)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// "When `none`, this represents an empty Path and empty Query": not a request that cannot be sent.
+fn handle_p2(
+    mut store: StoreContextMut<'_, HostState>,
+    (request, options): (
+        Resource<HostOutgoingRequest>,
+        Option<Resource<RequestOptions>>,
+    ),
+) -> wasmtime::Result<(Result<Resource<HostFutureIncomingResponse>, p2::ErrorCode>,)> {
+    let mut view = store.data_mut().http();
+    let asked = view.table.get_mut(&request)?;
+    if asked.authority.is_some() {
+        asked
+            .path_with_query
+            .get_or_insert_with(|| NO_PATH.to_owned());
+    }
+    Ok((
+        match outgoing_handler::Host::handle(&mut view, request, options) {
+            Ok(response) => Ok(response),
+            Err(error) => Err(error.downcast()?),
+        },
+    ))
+}
+
+/// The error that a body ended with. (wasmtime looks for a type that its streams stopped carrying in 48.)
+fn error_code_p2(
+    mut store: StoreContextMut<'_, HostState>,
+    (error,): (Resource<IoError>,),
+) -> wasmtime::Result<(Option<p2::ErrorCode>,)> {
+    let error = store.data_mut().table_mut().get(&error)?;
+    let code = error.downcast_ref().map(|error| match error {
+        WasiError::HttpRequestDenied => p2::ErrorCode::HttpRequestDenied,
+        WasiError::DestinationNotFound => p2::ErrorCode::DestinationNotFound,
+        WasiError::DestinationUnavailable => p2::ErrorCode::DestinationUnavailable,
+        WasiError::ConnectionRefused => p2::ErrorCode::ConnectionRefused,
+        WasiError::HttpResponseTimeout => p2::ErrorCode::HttpResponseTimeout,
+        WasiError::ConnectionLimitReached => p2::ErrorCode::ConnectionLimitReached,
+        WasiError::LoopDetected => p2::ErrorCode::LoopDetected,
+        WasiError::HttpProtocolError => p2::ErrorCode::HttpProtocolError,
+        WasiError::HttpResponseIncomplete => p2::ErrorCode::HttpResponseIncomplete,
+        other => p2::ErrorCode::InternalError(Some(other.to_string())),
+    });
+    Ok((code,))
 }
 
 pub(super) fn link_p3(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {

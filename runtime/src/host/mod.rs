@@ -120,7 +120,7 @@ impl WasiHttpView for HostState {
 pub(crate) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     wasmtime_wasi::p3::add_to_linker(linker)?;
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    http::link_p2(linker)?;
     http::link_p3(linker)?;
     mesh::link(linker)
 }
