@@ -17,8 +17,11 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use tokio::sync::Semaphore;
 use weft_api::image::{ImageReference, RegistryReference};
 
@@ -139,7 +142,7 @@ impl Images {
     ///
     /// # Errors
     /// When the folder cannot be made.
-    pub fn open(link: Link, folder: &Path, files_allowed: bool) -> std::io::Result<Self> {
+    pub fn open(link: Link, folder: &Path, files_allowed: bool) -> io::Result<Self> {
         std::fs::create_dir_all(folder.join("sha256"))?;
         let inner = Inner {
             link,
@@ -237,8 +240,8 @@ impl Inner {
                 image: image.into(),
             });
         }
-        let failed = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::NotFound => ImageError::NotFound {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => ImageError::NotFound {
                 image: image.into(),
             },
             _ => ImageError::Failed {
@@ -390,12 +393,15 @@ impl Inner {
                     size: i64::try_from(layer.size).unwrap_or(i64::MAX),
                     ..oci_client::manifest::OciDescriptor::default()
                 };
-                let mut bytes = Vec::new();
+                let mut blob = Bounded {
+                    bytes: Vec::new(),
+                    most,
+                };
                 foreign_client()
-                    .pull_blob(&named, &descriptor, &mut bytes)
+                    .pull_blob(&named, &descriptor, &mut blob)
                     .await
                     .map_err(|error| foreign_error(image, &error))?;
-                Bytes::from(bytes)
+                Bytes::from(blob.bytes)
             }
         };
         let (actual, bytes) = digest(bytes).await;
@@ -473,7 +479,7 @@ impl Inner {
         None
     }
 
-    async fn keep(&self, digest: &str, bytes: &Bytes) -> std::io::Result<()> {
+    async fn keep(&self, digest: &str, bytes: &Bytes) -> io::Result<()> {
         let path = self.path(digest);
         let temporary = path.with_extension(format!("{:08x}", rand::random::<u32>()));
         tokio::fs::write(&temporary, bytes).await?;
@@ -496,6 +502,37 @@ fn image_id(reference: &RegistryReference, manifest: &str) -> String {
 }
 
 /// `sha256:…` of `bytes`, computed off the async threads.
+/// What a registry sends, which may be more than it announced.
+struct Bounded {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl tokio::io::AsyncWrite for Bounded {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        more: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if more.len() > self.most - self.bytes.len() {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("the registry sends more than {} bytes", self.most),
+            )));
+        }
+        self.bytes.extend_from_slice(more);
+        Poll::Ready(Ok(more.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
 async fn digest(bytes: Bytes) -> (String, Bytes) {
     let hash = |bytes: &[u8]| format!("sha256:{:x}", Sha256::digest(bytes));
     let moved = bytes.clone();
@@ -583,5 +620,18 @@ mod tests {
             panic!("a registry reference")
         };
         assert_eq!(image_id(&reference, "sha256:ab"), "vote/web@sha256:ab");
+    }
+
+    #[tokio::test]
+    async fn attack_14_a_registry_that_sends_without_end_is_cut_off() {
+        use tokio::io::AsyncWriteExt as _;
+        let mut blob = Bounded {
+            bytes: Vec::new(),
+            most: 10,
+        };
+        blob.write_all(b"0123456789").await.expect("it fits");
+        let error = blob.write_all(b"!").await.expect_err("one too many");
+        assert_eq!(error.to_string(), "the registry sends more than 10 bytes");
+        assert_eq!(blob.bytes, b"0123456789");
     }
 }

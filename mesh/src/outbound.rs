@@ -15,7 +15,10 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -107,7 +110,14 @@ impl Outbound {
         );
         if let Err(CallError::Denied { authority }) = &resolved {
             inner.metrics.denied.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(caller = %self.caller.spiffe_id, %authority, "call out of the cluster denied");
+            let denied = self.caller.denied.fetch_add(1, Ordering::Relaxed) + 1;
+            // A scan of all ports is seventeen lines, not sixty-five thousand.
+            if denied.is_power_of_two() {
+                tracing::warn!(
+                    caller = %self.caller.spiffe_id, %authority, denied,
+                    "a call out of the cluster was denied"
+                );
+            }
         }
         resolved
     }
@@ -163,6 +173,8 @@ pub(crate) struct Caller {
     /// For the wire.
     source_line: HeaderValue,
     edges: ArcSwap<EdgeCache>,
+    /// Calls out of the cluster that it tried.
+    denied: AtomicU64,
 }
 
 /// Edges by endpoint and service of one table. Addresses of values serve as keys, and the values are kept alive
@@ -196,6 +208,7 @@ impl Caller {
             workload: Arc::new(info.workload),
             origin,
             edges: ArcSwap::default(),
+            denied: AtomicU64::new(0),
         }
     }
 

@@ -31,8 +31,9 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 ///
 /// A server then writes head and body to the socket at once, and says the length instead of sending chunks. A guest that
 /// has returned its response's head may need its turn before there is a chunk, and another one before there is an
-/// end: up to `rounds` times, the tasks that are ready now go first. Nothing is waited for beyond that.
-pub(crate) async fn gather(mut body: Body, rounds: u32) -> Body {
+/// end: up to `rounds` times, the tasks that are ready now go first. Nothing is waited for beyond that. True when this was
+/// the whole body.
+pub(crate) async fn gather(mut body: Body, rounds: u32) -> (Body, bool) {
     let (mut first, mut next) = (None, None);
     let mut rounds_left = rounds;
     while !body.is_end_stream() {
@@ -52,10 +53,14 @@ pub(crate) async fn gather(mut body: Body, rounds: u32) -> Body {
             }
         }
     }
+    let whole = match &next {
+        Some(next) => next.is_none(),
+        None => body.is_end_stream(),
+    };
     if first.is_none() && next.is_none() {
-        return body;
+        return (body, whole);
     }
-    Gathered { first, next, body }.boxed_unsync()
+    (Gathered { first, next, body }.boxed_unsync(), whole)
 }
 
 /// Lets the tasks run that are ready now.
@@ -197,15 +202,16 @@ mod tests {
             ("!", 3, None, "!"),
             ("a.b.c", 3, None, "abc"),
         ] {
-            let body = gather(script(steps), rounds).await;
+            let (body, all) = gather(script(steps), rounds).await;
             assert_eq!(body.size_hint().exact(), length, "{steps}");
+            assert_eq!(all, length.is_some(), "{steps}");
             assert_eq!(frames(body).await, whole, "{steps}");
         }
     }
 
     #[tokio::test]
     async fn a_whole_body_ends_with_its_first_frame() {
-        let mut body = gather(script("a"), 0).await;
+        let (mut body, _) = gather(script("a"), 0).await;
         assert!(!body.is_end_stream());
         assert!(body.frame().await.unwrap().unwrap().is_data());
         assert!(body.is_end_stream());

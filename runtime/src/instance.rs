@@ -10,7 +10,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -58,6 +58,8 @@ pub(crate) struct CallSlot {
     /// Why the guest never came to the end of its response's body.
     fault: OnceLock<CallError>,
     phase: AtomicU8,
+    /// How often the caller has asked for more of a body that came in parts; zero for one that came whole.
+    reads: AtomicU32,
     watcher: AtomicWaker,
 }
 
@@ -83,6 +85,7 @@ impl CallSlot {
             answer: Mutex::new(Some(sender)),
             fault: OnceLock::new(),
             phase: AtomicU8::new(Phase::Open as u8),
+            reads: AtomicU32::new(0),
             watcher: AtomicWaker::new(),
         };
         (Arc::new(slot), receiver)
@@ -92,6 +95,16 @@ impl CallSlot {
     pub(crate) fn close(&self, phase: Phase) {
         self.phase.store(phase as u8, SeqCst);
         self.watcher.wake();
+    }
+
+    /// The response comes in parts: from now on the instance watches that they are read.
+    pub(crate) fn stream(&self) {
+        self.read();
+        self.watcher.wake();
+    }
+
+    pub(crate) fn read(&self) {
+        self.reads.fetch_add(1, Relaxed);
     }
 
     fn phase(&self) -> Phase {
@@ -253,6 +266,7 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
     shared.active.lock().push(Active {
         slot: first.slot.clone(),
         returned: false,
+        reads: 0,
     });
     let refused = Arc::new(AtomicBool::new(false));
     let ended = {
@@ -289,6 +303,7 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
             workload: &workload,
             shared: &shared,
             background: None,
+            reading: None,
         };
         // Only while the instance takes calls: who is not listening takes no word of one from those who are.
         let mut arrived = pin!(None::<Notified<'_>>);
@@ -442,6 +457,8 @@ struct Active {
     slot: Arc<CallSlot>,
     /// The guest's handler has returned. (With 0.3 it may still be writing the body.)
     returned: bool,
+    /// How often its caller had read when that was last looked at.
+    reads: u32,
 }
 
 /// The outside.
@@ -449,11 +466,45 @@ struct Watch<'a> {
     workload: &'a Inner,
     shared: &'a Shared,
     background: Option<Pin<Box<Sleep>>>,
+    /// While bodies are read in parts: until when each has to be read from.
+    reading: Option<Pin<Box<Sleep>>>,
 }
 
 impl Watch<'_> {
+    /// Ends the calls whose callers have stopped to read, which would hold the instance for ever.
+    fn poll_readers(&mut self, cx: &mut Context<'_>) {
+        let mut active = self.shared.active.lock();
+        let mut streams = active
+            .iter_mut()
+            .filter(|call| call.slot.phase() == Phase::Open && call.slot.reads.load(Relaxed) > 0)
+            .peekable();
+        if streams.peek().is_none() {
+            self.reading = None;
+            return;
+        }
+        let patience = self.workload.limits().body_idle_timeout;
+        let timer = self
+            .reading
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(after(patience))));
+        if timer.as_mut().poll(cx).is_pending() {
+            return;
+        }
+        for call in streams {
+            let reads = call.slot.reads.load(Relaxed);
+            if std::mem::replace(&mut call.reads, reads) == reads {
+                // The first reason is the reason.
+                let _ = call.slot.fault.set(CallError::Deadline);
+                call.slot.close(Phase::Expired);
+            }
+        }
+        timer.as_mut().reset(after(patience));
+        // Registers the wake-up; it is not due.
+        let _ = timer.as_mut().poll(cx);
+    }
+
     /// Ready when the instance has to end now.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
+        self.poll_readers(cx);
         let one_at_a_time = self.workload.policy().concurrent_max() == 1;
         let (mut open, mut expired) = (false, false);
         {
@@ -553,6 +604,7 @@ impl Driver<'_> {
                     self.shared.active.lock().push(Active {
                         slot: job.slot.clone(),
                         returned: false,
+                        reads: 0,
                     });
                     match self.accept(accessor, job) {
                         Ok(call) => calls.push(call),

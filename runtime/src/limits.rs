@@ -27,7 +27,8 @@ pub struct Limits {
     pub cpu_millis: Option<u32>,
     /// From the arrival of a call to the head of its response, waiting in the queue included.
     pub request_timeout: Duration,
-    /// The longest pause between two parts of a response body.
+    /// The longest pause between two parts of a response body: the guest's, who writes them, and the caller's, who reads
+    /// them (up to twice as long).
     pub body_idle_timeout: Duration,
     /// How long an instance may go on working after its last response was delivered.
     pub background_timeout: Duration,

@@ -606,7 +606,10 @@ impl Workload {
         match answered.await {
             Ok(Ok(response)) => {
                 let (head, body) = response.into_parts();
-                let body = body::gather(body, inner.gather_rounds).await;
+                let (body, whole) = body::gather(body, inner.gather_rounds).await;
+                if !whole {
+                    caller.slot.stream();
+                }
                 let response = Response::from_parts(head, body);
                 caller.report = report.take().map(|mut report| {
                     report.end = CallEnd::BrokenOff(response.status());
@@ -772,6 +775,7 @@ impl HttpBody for Delivery {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.caller.slot.read();
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.timer = None;

@@ -189,7 +189,7 @@ async fn cached(dir: &std::path::Path) -> (Engine, [weft_runtime::Digest; 2]) {
 }
 
 #[tokio::test]
-async fn a_cache_that_somebody_else_wrote_to_is_not_believed() {
+async fn attacks_13_and_102_a_cache_that_somebody_else_wrote_to_is_not_believed() {
     type Tamper = fn([&std::path::Path; 2]);
     let tampers: [(&str, Tamper); 5] = [
         ("nothing", |_| {}),

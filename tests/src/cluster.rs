@@ -181,6 +181,15 @@ impl Cluster {
         self.dir.path().join("data")
     }
 
+    /// What a node printed, by its number.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn node_log(&self, node: u16) -> anyhow::Result<String> {
+        let path = self.data_dir().join(format!("nodes/node-{node}/node.log"));
+        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+    }
+
     /// Runs the weft binary against this cluster.
     ///
     /// # Errors

@@ -35,7 +35,7 @@ enum Kind {
     Program,
 }
 
-const GUESTS: [Guest; 12] = [
+const GUESTS: [Guest; 13] = [
     Guest {
         package: "hello",
         kind: Kind::Library,
@@ -62,6 +62,10 @@ const GUESTS: [Guest; 12] = [
     },
     Guest {
         package: "voting",
+        kind: Kind::Library,
+    },
+    Guest {
+        package: "attacker",
         kind: Kind::Library,
     },
     Guest {

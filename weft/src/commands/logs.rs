@@ -1,5 +1,8 @@
 //! `weft logs`: show what a pod's component printed.
 
+use std::borrow::Cow;
+use std::io::IsTerminal as _;
+
 use futures::{AsyncBufReadExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, LogParams};
@@ -99,6 +102,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .map_err(|e| failed(&e))?;
     let mut lines = stream.lines();
     let mut out = tokio::io::stdout();
+    let terminal = std::io::stdout().is_terminal();
     loop {
         let line = lines.try_next().await.map_err(|error| {
             Failure::new(
@@ -108,11 +112,51 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             )
         })?;
         let Some(line) = line else { break };
-        out.write_all(line.as_bytes()).await?;
+        let shown = if terminal {
+            visible(&line)
+        } else {
+            Cow::Borrowed(line.as_str())
+        };
+        out.write_all(shown.as_bytes()).await?;
         out.write_all(b"\n").await?;
         out.flush().await?;
     }
     Ok(())
+}
+
+/// A line as a terminal may show it. What a component prints is not to move the cursor, clear the screen or set titles;
+/// colours pass.
+fn visible(line: &str) -> Cow<'_, str> {
+    if !line.chars().any(|c| c.is_control() && c != '\t') {
+        return Cow::Borrowed(line);
+    }
+    let mut shown = String::with_capacity(line.len() + 16);
+    let mut coloured = false;
+    let mut rest = line;
+    while let Some(c) = rest.chars().next() {
+        if let Some(colour) = colour(rest) {
+            shown.push_str(colour);
+            coloured = true;
+            rest = &rest[colour.len()..];
+            continue;
+        }
+        match c {
+            c if c.is_control() && c != '\t' => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+        rest = &rest[c.len_utf8()..];
+    }
+    if coloured {
+        shown.push_str("\u{1b}[0m");
+    }
+    Cow::Owned(shown)
+}
+
+/// The colour sequence that `text` begins with.
+fn colour(text: &str) -> Option<&str> {
+    let inside = text.strip_prefix("\u{1b}[")?;
+    let end = inside.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    (inside[end..].starts_with('m')).then(|| &text[..2 + end + 1])
 }
 
 /// `app=web` and so on: what workloads write under `matchLabels`, and Services as it is.
@@ -171,7 +215,7 @@ async fn first_pod(
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{pod_labels, since};
+    use super::{pod_labels, since, visible};
 
     #[test]
     fn workloads_and_services_select_pods() {
@@ -205,6 +249,25 @@ mod tests {
             ("9999999999999999d", None),
         ] {
             assert_eq!(since(text).ok(), seconds, "{text}");
+        }
+    }
+
+    #[test]
+    fn attack_37_a_terminal_is_shown_what_it_would_obey() {
+        for (line, shown) in [
+            (
+                "plain, with\ta tab and ünïcode",
+                "plain, with\ta tab and ünïcode",
+            ),
+            (
+                "\u{1b}[2J\u{1b}]0;owned\u{7}\rall is well",
+                r"\u{1b}[2J\u{1b}]0;owned\u{7}\rall is well",
+            ),
+            ("\u{1b}[31mred\u{1b}[0m", "\u{1b}[31mred\u{1b}[0m\u{1b}[0m"),
+            ("\u{1b}[31", r"\u{1b}[31"),
+            ("\u{9b}2J", r"\u{9b}2J"),
+        ] {
+            assert_eq!(visible(line), shown, "{line:?}");
         }
     }
 }
