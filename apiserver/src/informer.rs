@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use weft_api::object::Object;
 use weft_store::{EventKind, Revision, Store, Watch};
 
+use crate::encryption::Vault;
 use crate::kinds::{self, KindRef};
 use crate::stored::{self, Stored};
 
@@ -37,6 +38,7 @@ pub enum Change {
 /// A running stream of [`Change`]s.
 pub struct Informer {
     store: Store,
+    vault: Vault,
     kinds: Vec<KindRef>,
     /// The rest of the list; empty once the live part began.
     listed: VecDeque<Stored>,
@@ -45,9 +47,10 @@ pub struct Informer {
 }
 
 impl Informer {
-    pub(crate) fn new(store: Store, kinds: &[KindRef]) -> Self {
+    pub(crate) fn new(store: Store, vault: Vault, kinds: &[KindRef]) -> Self {
         Self {
             store,
+            vault,
             kinds: kinds.to_vec(),
             listed: VecDeque::new(),
             synced: None,
@@ -81,7 +84,7 @@ impl Informer {
                     let kind = kinds::by_key(event.entry.key.as_bytes())
                         .filter(|kind| self.kinds.contains(kind));
                     let Some(kind) = kind else { continue };
-                    let object = Stored::new(kind, event.entry).object();
+                    let object = Stored::new(&self.vault, kind, event.entry).object();
                     return Some(match event.kind {
                         EventKind::Put => Change::Upsert { kind, object },
                         EventKind::Delete => Change::Delete { kind, object },
@@ -109,7 +112,7 @@ impl Informer {
                 self.listed.extend(
                     snapshot
                         .range(&prefix, None)
-                        .map(|entry| Stored::new(kind, entry)),
+                        .map(|entry| Stored::new(&self.vault, kind, entry)),
                 );
             }
             return;

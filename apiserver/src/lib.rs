@@ -15,6 +15,7 @@ pub mod ca;
 pub mod caller;
 pub mod certificates;
 pub mod defaults;
+pub mod encryption;
 pub mod http;
 pub mod informer;
 pub mod kinds;

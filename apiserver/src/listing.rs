@@ -16,6 +16,7 @@ use weft_api::selector::{FieldSelector, LabelSelector};
 use weft_api::status::{Cause, Details, StatusError};
 use weft_store::{EventKind, Key, Revision, Snapshot, Store, Watch, WatchError};
 
+use crate::encryption::Vault;
 use crate::kinds::KindRef;
 use crate::stored::{self, Stored};
 
@@ -200,6 +201,7 @@ pub(crate) fn page(
     namespace: Option<&str>,
     options: &ListOptions,
     newest: &Snapshot,
+    vault: &Vault,
     snapshots: &parking_lot::Mutex<Snapshots>,
     now: Instant,
 ) -> Result<Page, StatusError> {
@@ -247,13 +249,13 @@ pub(crate) fn page(
     ) {
         let found = snapshot
             .get(&stored::key(kind, namespace, name))
-            .map(|entry| Stored::new(kind, entry))
+            .map(|entry| Stored::new(vault, kind, entry))
             .filter(|object| selection.matches(object));
         items.extend(found);
     } else {
         let mut matching = snapshot
             .range(&prefix, after.as_ref())
-            .map(|entry| Stored::new(kind, entry))
+            .map(|entry| Stored::new(vault, kind, entry))
             .filter(|object| selection.matches(object));
         items.extend(matching.by_ref().take(limit));
         if items.len() == limit && matching.next().is_some() {
@@ -363,11 +365,13 @@ pub struct ObjectWatch {
     initial: VecDeque<Stored>,
     initial_end: Option<Revision>,
     watch: Watch,
+    vault: Vault,
 }
 
 impl ObjectWatch {
     pub(crate) fn start(
         store: &Store,
+        vault: &Vault,
         newest: &Snapshot,
         kind: KindRef,
         namespace: Option<&str>,
@@ -390,7 +394,7 @@ impl ObjectWatch {
             initial.extend(
                 newest
                     .range(&prefix, None)
-                    .map(|entry| Stored::new(kind, entry))
+                    .map(|entry| Stored::new(vault, kind, entry))
                     .filter(|object| options.selection.matches(object)),
             );
         }
@@ -401,6 +405,7 @@ impl ObjectWatch {
             initial,
             initial_end: marks_end.then(|| newest.revision()),
             watch,
+            vault: vault.clone(),
         })
     }
 
@@ -421,10 +426,10 @@ impl ObjectWatch {
                     )));
                 }
             };
-            let now = Stored::new(self.kind, event.entry);
+            let now = Stored::new(&self.vault, self.kind, event.entry);
             let before = event
                 .previous
-                .map(|entry| Stored::new(self.kind, entry))
+                .map(|entry| Stored::new(&self.vault, self.kind, entry))
                 .filter(|object| self.selection.matches(object));
             let matches_now = event.kind == EventKind::Put && self.selection.matches(&now);
             return Some(match (before, matches_now) {

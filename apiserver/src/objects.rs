@@ -8,12 +8,13 @@
 //! Invariants: `uid` and `creationTimestamp` never change; the main resource never changes `status`, and
 //! `status` never anything else; `generation` counts changes of the desired state only; a write that changes
 //! nothing stores nothing; an object in deletion whose last finalizer goes is removed by that same write.
-//! In files of their own: what a body may say ([`body`]), deletion ([`deletion`]), sizes ([`scale`]).
+//! In files of their own: what a body may say ([`body`]), deletion ([`deletion`]), sizes ([`scale`]), ciphertext ([`sealing`]).
 //! Left to others: rules of kinds (`kinds`, `defaults`, `validate`, `admission`), bytes (`http`).
 
 mod body;
 mod deletion;
 mod scale;
+mod sealing;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,10 +34,12 @@ use self::body::{
 };
 use self::deletion::is_finished;
 pub use self::deletion::{DeleteOptions, Deleted, Propagation};
+pub use self::sealing::REWRAP_PATH;
 use crate::admission::{self, ServiceRange};
 use crate::authz::{self, Access};
 use crate::ca::Authority;
 use crate::caller::Caller;
+use crate::encryption::{KeyFile, Vault};
 pub use crate::informer::{Change, Informer};
 use crate::kinds::{self, KindRef, Subresource};
 use crate::lens::{integer, items, member, object, put, text};
@@ -75,6 +78,8 @@ pub struct Config {
     pub authority: Option<Authority>,
     /// The wall clock, for time stamps of objects.
     pub clock: fn() -> Timestamp,
+    /// With it, Secrets are stored as ciphertext.
+    pub keys: Option<Arc<KeyFile>>,
 }
 
 impl Default for Config {
@@ -83,6 +88,7 @@ impl Default for Config {
             service_range: ServiceRange::default(),
             authority: None,
             clock: Timestamp::now,
+            keys: None,
         }
     }
 }
@@ -130,6 +136,7 @@ pub struct Objects {
 
 struct Inner {
     store: Store,
+    vault: Vault,
     config: Config,
     snapshots: parking_lot::Mutex<Snapshots>,
 }
@@ -138,6 +145,7 @@ impl Objects {
     pub fn new(store: Store, config: Config) -> Self {
         Self {
             inner: Arc::new(Inner {
+                vault: Vault::new(store.clone(), config.keys.clone()),
                 store,
                 config,
                 snapshots: parking_lot::Mutex::new(Snapshots::default()),
@@ -151,7 +159,7 @@ impl Objects {
 
     /// The stream that the control loop's view of the cluster is built from.
     pub fn informer(&self, kinds: &[KindRef]) -> Informer {
-        Informer::new(self.inner.store.clone(), kinds)
+        Informer::new(self.inner.store.clone(), self.inner.vault.clone(), kinds)
     }
 
     /// # Errors
@@ -181,9 +189,9 @@ impl Objects {
         let access = access("get", kind, None, namespace, Some(name));
         authz::authorize(caller, &access)?;
         let snapshot = self.newest(version).await?;
-        let found = find(&snapshot, kind, namespace, name)?;
+        let found = self.find(&snapshot, kind, namespace, name)?;
         if caller.node_name().is_some() {
-            authorize_node_read(caller, &access, &found, &snapshot)?;
+            authorize_node_read(&self.inner.vault, caller, &access, &found, &snapshot)?;
         }
         Ok(found)
     }
@@ -207,6 +215,7 @@ impl Objects {
             namespace,
             options,
             &newest,
+            &self.inner.vault,
             &self.inner.snapshots,
             Instant::now(),
         )
@@ -227,7 +236,8 @@ impl Objects {
         authz::authorize_selection(caller, &access, &options.selection.fields)?;
         // The watch must not begin behind what an unversioned request is promised.
         let newest = self.newest(options.resource_version).await?;
-        ObjectWatch::start(&self.inner.store, &newest, kind, namespace, options)
+        let Inner { store, vault, .. } = &*self.inner;
+        ObjectWatch::start(store, vault, &newest, kind, namespace, options)
     }
 
     async fn newest(&self, version: Option<Revision>) -> Result<Snapshot, StatusError> {
@@ -235,6 +245,19 @@ impl Objects {
             None => self.inner.store.read().await.map_err(read_failed),
             Some(_) => Ok(self.inner.store.snapshot()),
         }
+    }
+
+    fn find(
+        &self,
+        snapshot: &Snapshot,
+        kind: KindRef,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Stored, StatusError> {
+        snapshot
+            .get(&stored::key(kind, namespace, name))
+            .map(|entry| Stored::new(&self.inner.vault, kind, entry))
+            .ok_or_else(|| StatusError::not_found(kind.resource, kind.group, name))
     }
 
     fn now(&self) -> Timestamp {
@@ -292,7 +315,7 @@ impl Objects {
             mutations.push(Mutation::put(
                 key.clone(),
                 Precondition::Absent,
-                encode(&value)?,
+                self.encode(kind, &key, &value).await?,
             ));
             match self.write(caller, mutations).await {
                 Ok(revision) => return Ok(answer(kind, value, Some(revision))),
@@ -350,7 +373,7 @@ impl Objects {
         let kind = kind.stored();
         let name = text(value, "/metadata/name").to_owned();
         if let Some(namespace) = namespace {
-            namespace_takes(snapshot, kind, namespace, &name)?;
+            namespace_takes(&self.inner.vault, snapshot, kind, namespace, &name)?;
         }
         (kind.defaults)(value);
         let mutations = admission::create(
@@ -366,7 +389,7 @@ impl Objects {
         if *kind == kinds::CERTIFICATE_SIGNING_REQUEST
             && let Some(authority) = &self.inner.config.authority
         {
-            let pods_on_node = |node: &str| pods_on(snapshot, node);
+            let pods_on_node = |node: &str| pods_on(&self.inner.vault, snapshot, node);
             certificates::sign(authority, caller, value, &pods_on_node)?;
         }
         Ok(mutations)
@@ -583,7 +606,7 @@ impl Objects {
         let key = stored::key(kind, namespace, name);
         for _ in 0..ATTEMPTS_MAX {
             let snapshot = self.inner.store.snapshot();
-            let found = find(&snapshot, kind, namespace, name)?;
+            let found = self.find(&snapshot, kind, namespace, name)?;
             let current = found.value();
             let proposed = change(&current)?;
             check_version(kind, name, &found, &proposed)?;
@@ -609,7 +632,8 @@ impl Objects {
                 mutations = admission::delete(stored_kind, &old);
                 mutations.push(Mutation::delete(key.clone(), precondition));
             } else {
-                mutations.push(Mutation::put(key.clone(), precondition, encode(&next)?));
+                let value = self.encode(kind, &key, &next).await?;
+                mutations.push(Mutation::put(key.clone(), precondition, value));
             }
             match self.write(caller, mutations).await {
                 Ok(revision) => return Ok(answer(kind, next, Some(revision))),
@@ -792,6 +816,7 @@ fn authorize(
 
 /// What a node may read depends on the object: its own pods, and the Secrets and ConfigMaps these refer to.
 fn authorize_node_read(
+    vault: &Vault,
     caller: &Caller,
     access: &Access<'_>,
     found: &Stored,
@@ -799,7 +824,7 @@ fn authorize_node_read(
 ) -> Result<(), StatusError> {
     if authz::needs_reference(caller, access) {
         let node = caller.node_name().unwrap_or("");
-        let referred = pods_on(snapshot, node)
+        let referred = pods_on(vault, snapshot, node)
             .iter()
             .any(|pod| authz::references(caller, access, pod));
         if !referred {
@@ -820,23 +845,11 @@ fn authorize_node_read(
     authz::authorize_object(caller, access, Some(&found.stored_value()), None)
 }
 
-fn find(
-    snapshot: &Snapshot,
-    kind: KindRef,
-    namespace: Option<&str>,
-    name: &str,
-) -> Result<Stored, StatusError> {
-    snapshot
-        .get(&stored::key(kind, namespace, name))
-        .map(|entry| Stored::new(kind, entry))
-        .ok_or_else(|| StatusError::not_found(kind.resource, kind.group, name))
-}
-
-fn pods_on(snapshot: &Snapshot, node: &str) -> Vec<Arc<Value>> {
+fn pods_on(vault: &Vault, snapshot: &Snapshot, node: &str) -> Vec<Arc<Value>> {
     let prefix = stored::prefix(&kinds::POD, None);
     snapshot
         .range(&prefix, None)
-        .map(|entry| Stored::new(&kinds::POD, entry))
+        .map(|entry| Stored::new(vault, &kinds::POD, entry))
         .filter(|pod| {
             pod.field("spec.nodeName")
                 .is_some_and(|bound| bound == node)
@@ -846,6 +859,7 @@ fn pods_on(snapshot: &Snapshot, node: &str) -> Vec<Arc<Value>> {
 }
 
 fn namespace_takes(
+    vault: &Vault,
     snapshot: &Snapshot,
     kind: KindRef,
     namespace: &str,
@@ -855,7 +869,7 @@ fn namespace_takes(
     let Some(found) = snapshot.get(&key) else {
         return Err(StatusError::not_found("namespaces", "", namespace));
     };
-    let phase = Stored::new(&kinds::NAMESPACE, found);
+    let phase = Stored::new(vault, &kinds::NAMESPACE, found);
     if phase
         .field("status.phase")
         .is_some_and(|phase| phase == "Terminating")
@@ -909,10 +923,6 @@ fn desired_state_differs(next: &Value, old: &Value) -> bool {
             .collect()
     };
     desired(next) != desired(old)
-}
-
-fn encode(value: &Value) -> Result<bytes::Bytes, StatusError> {
-    stored::encode(value).map_err(StatusError::internal)
 }
 
 fn as_object(value: Value) -> Object {

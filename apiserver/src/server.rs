@@ -27,6 +27,7 @@ use weft_store::Store;
 use crate::authn::{Authenticator, PeerCertificates, StaticToken};
 use crate::ca::{Authority, CaError};
 use crate::caller::Caller;
+use crate::encryption::{EncryptionError, KeyFile};
 use crate::http::{AppState, proxy, registry, router};
 use crate::objects::{self, Objects};
 
@@ -55,6 +56,8 @@ pub struct Config {
     pub registry_dir: PathBuf,
     /// Static bearer tokens, if any.
     pub tokens: Vec<StaticToken>,
+    /// What Secrets are encrypted with; without it they are stored as they are.
+    pub keys: Option<KeyFile>,
 }
 
 /// Why the server could not start.
@@ -62,6 +65,8 @@ pub struct Config {
 pub enum ServeError {
     #[error("preparing certificates")]
     Certificates(#[source] CaError),
+    #[error("the secrets cannot be read: {0}")]
+    Keys(EncryptionError),
     #[error("opening the registry in {dir}")]
     Registry {
         dir: PathBuf,
@@ -98,9 +103,11 @@ impl Server {
             config.store,
             objects::Config {
                 authority: Some(config.authority),
+                keys: config.keys.map(Arc::new),
                 ..objects::Config::default()
             },
         );
+        objects.check_keys().map_err(ServeError::Keys)?;
         let authenticator = Authenticator::new(objects.clone(), config.tokens);
         let closing = CancellationToken::new();
         let state = AppState::new(

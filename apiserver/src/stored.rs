@@ -1,6 +1,6 @@
 //! How an object lies in the store, and how it comes back out without being serialised again.
 //!
-//! A value is `[version][u32 offset, little endian][JSON without resourceVersion]`: the offset is where
+//! A value is, where it is not sealed (`encryption`), `[version][u32 offset, little endian][JSON without resourceVersion]`: the offset is where
 //! `"resourceVersion":"N",` belongs, so an answer is three copies and no parser. What selectors look at, and
 //! the watch event of an entry, are computed once and hang on the store's entry for all who read it.
 //!
@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use weft_api::object::Object;
 use weft_store::{Entry, Key, Revision};
 
+use crate::encryption::{EncryptionError, Vault};
 use crate::kinds::KindRef;
 use crate::lens;
 
@@ -110,6 +111,21 @@ fn halves(value: &[u8]) -> (&[u8], &[u8]) {
     json.split_at_checked(splice).unwrap_or((json, &[]))
 }
 
+/// What stands in for an object whose value cannot be opened.
+fn unreadable(kind: KindRef, key: &Key, error: &EncryptionError) -> Bytes {
+    tracing::error!(%key, %error, "an object cannot be read");
+    let (namespace, name) = split_key(key);
+    let mut value = serde_json::json!({
+        "apiVersion": kind.stored().api_version(), "kind": kind.kind,
+        "metadata": {"name": name, "annotations": {"weft.dev/unreadable": error.to_string()}},
+    });
+    if let Some(namespace) = namespace {
+        value["metadata"]["namespace"] = namespace.into();
+    }
+    // Text in, text out: this cannot fail.
+    encode(&value).unwrap_or_default()
+}
+
 /// What was read out of an entry once, for everybody.
 struct Parsed {
     labels: BTreeMap<String, String>,
@@ -124,15 +140,22 @@ struct Parsed {
 pub struct Stored {
     kind: KindRef,
     entry: Arc<Entry>,
+    /// The entry's value, opened when it is sealed.
+    layout: Bytes,
     revision: Revision,
 }
 
 impl Stored {
-    pub(crate) fn new(kind: KindRef, entry: Arc<Entry>) -> Self {
+    /// One that cannot be opened is shown without its contents, so that it can be found, and deleted.
+    pub(crate) fn new(vault: &Vault, kind: KindRef, entry: Arc<Entry>) -> Self {
+        let layout = vault
+            .open(&entry)
+            .unwrap_or_else(|error| unreadable(kind, &entry.key, &error));
         let revision = entry.revision;
         Self {
             kind,
             entry,
+            layout,
             revision,
         }
     }
@@ -174,7 +197,7 @@ impl Stored {
 
     /// As [`Stored::value`], in the spelling that is stored.
     pub(crate) fn stored_value(&self) -> Value {
-        let json = self.entry.value.get(HEADER..).unwrap_or_default();
+        let json = self.layout.get(HEADER..).unwrap_or_default();
         let mut value: Value = serde_json::from_slice(json).unwrap_or_default();
         lens::member(&mut value, "metadata")["resourceVersion"] = self.revision.to_string().into();
         value
@@ -191,7 +214,7 @@ impl Stored {
 
     /// The JSON of the object.
     pub fn json(&self) -> Bytes {
-        let mut out = Vec::with_capacity(self.entry.value.len() + 48);
+        let mut out = Vec::with_capacity(self.layout.len() + 48);
         self.write_json(&mut out);
         Bytes::from(out)
     }
@@ -203,7 +226,7 @@ impl Stored {
             let _ = serde_json::to_writer(out, &self.value());
             return;
         }
-        let (before, after) = halves(&self.entry.value);
+        let (before, after) = halves(&self.layout);
         out.extend_from_slice(before);
         out.extend_from_slice(b"\"resourceVersion\":\"");
         out.extend_from_slice(self.revision.to_string().as_bytes());
@@ -221,7 +244,7 @@ impl Stored {
             _ => true,
         };
         let line = || {
-            let mut out = Vec::with_capacity(self.entry.value.len() + 96);
+            let mut out = Vec::with_capacity(self.layout.len() + 96);
             out.extend_from_slice(b"{\"type\":\"");
             out.extend_from_slice(kind.as_bytes());
             out.extend_from_slice(b"\",\"object\":");
@@ -273,8 +296,8 @@ impl Stored {
 
     fn parsed(&self) -> Arc<Parsed> {
         let kind = self.kind.stored();
-        self.entry.attachment(|entry| {
-            let json = entry.value.get(HEADER..).unwrap_or_default();
+        self.entry.attachment(|_| {
+            let json = self.layout.get(HEADER..).unwrap_or_default();
             let value: Value = serde_json::from_slice(json).unwrap_or_default();
             let labels = lens::object(&value, "/metadata/labels")
                 .into_iter()

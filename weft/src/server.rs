@@ -21,6 +21,7 @@ use weft_api::Object;
 use weft_apiserver::authn::StaticToken;
 use weft_apiserver::ca::Authority;
 use weft_apiserver::caller::Caller;
+use weft_apiserver::encryption::KeyFile;
 use weft_apiserver::kinds;
 use weft_apiserver::listing::ListOptions;
 use weft_apiserver::objects::{Objects, WriteOptions};
@@ -41,6 +42,8 @@ pub struct ServerConfig {
     pub address: SocketAddr,
     /// Bearer tokens in Kubernetes' form: `token,user,uid,"group1,group2"` a line.
     pub token_auth_file: Option<PathBuf>,
+    /// What Secrets are encrypted with; `pki/encryption.key` in the data folder, made when missing, unless named.
+    pub encryption_key_file: Option<PathBuf>,
 }
 
 /// A running server. [`Server::stop`] ends it in order.
@@ -130,6 +133,17 @@ async fn assemble(
             "restore them from a backup; a new folder starts a new cluster",
         )
     })?;
+    let key_file = config
+        .encryption_key_file
+        .clone()
+        .unwrap_or_else(|| pki.join("encryption.key"));
+    let keys = KeyFile::load_or_create(&key_file).map_err(|error| {
+        Failure::new(
+            "cannot use the key that secrets are encrypted with",
+            Chain(&error),
+            "restore it from a backup, or correct it; without it the secrets of this cluster are lost",
+        )
+    })?;
     let stop = CancellationToken::new();
     let address = listener
         .local_addr()
@@ -145,6 +159,7 @@ async fn assemble(
         names: vec![address.ip().to_string()],
         registry_dir: dir.join("registry"),
         tokens,
+        keys: Some(keys),
     })
     .map_err(|error| {
         Failure::new(

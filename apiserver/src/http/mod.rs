@@ -28,7 +28,7 @@ use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use tokio::sync::Semaphore;
@@ -39,7 +39,7 @@ use self::error::ApiError;
 use crate::authn::{Authenticator, PeerCertificates};
 use crate::authz;
 use crate::caller::Caller;
-use crate::objects::Objects;
+use crate::objects::{Objects, REWRAP_PATH};
 
 /// Reads in flight, as Kubernetes' `--max-requests-inflight`.
 const READS_MAX: usize = 400;
@@ -98,6 +98,7 @@ pub fn router(state: AppState) -> Router {
         .route("/livez/{*check}", get(healthz))
         .route("/readyz", get(readyz))
         .route("/readyz/{*check}", get(readyz))
+        .route(REWRAP_PATH, post(rewrap))
         .merge(openapi::routes())
         .merge(registry::routes())
         .fallback(resource::dispatch)
@@ -226,6 +227,14 @@ fn strip_trailing_slash(request: &mut Request) {
 async fn version(Extension(caller): Extension<Caller>) -> Result<Response, ApiError> {
     authz::authorize_path(&caller, "get", "/version")?;
     Ok(axum::Json(discovery::version()).into_response())
+}
+
+/// All Secrets under a new key. Answers when they are.
+async fn rewrap(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, ApiError> {
+    Ok(axum::Json(state.objects.rewrap(&caller).await?).into_response())
 }
 
 async fn healthz(Extension(caller): Extension<Caller>, uri: Uri) -> Result<Response, ApiError> {

@@ -14,8 +14,7 @@ use weft_store::{Mutation, Precondition, Revision, WriteError};
 
 use super::body::check_uid;
 use super::{
-    ATTEMPTS_MAX, Objects, PERMANENT_NAMESPACES, access, answer, authorize, encode, find, modified,
-    write_failed,
+    ATTEMPTS_MAX, Objects, PERMANENT_NAMESPACES, access, answer, authorize, modified, write_failed,
 };
 use crate::caller::Caller;
 use crate::kinds::{self, KindRef};
@@ -118,7 +117,7 @@ impl Objects {
         let key = stored::key(kind, namespace, name);
         for _ in 0..ATTEMPTS_MAX {
             let snapshot = self.inner.store.snapshot();
-            let found = find(&snapshot, kind, namespace, name)?;
+            let found = self.find(&snapshot, kind, namespace, name)?;
             let old = found.stored_value();
             if let Some(uid) = &options.uid {
                 check_uid(kind, name, &old, uid)?;
@@ -157,7 +156,8 @@ impl Objects {
                 mutations.push(Mutation::delete(key.clone(), precondition));
                 mutations
             } else {
-                vec![Mutation::put(key.clone(), precondition, encode(&next)?)]
+                let value = self.encode(kind, &key, &next).await?;
+                vec![Mutation::put(key.clone(), precondition, value)]
             };
             match self.write(caller, mutations).await {
                 Ok(revision) if gone => {
@@ -192,6 +192,7 @@ impl Objects {
             namespace,
             list,
             &newest,
+            &self.inner.vault,
             &self.inner.snapshots,
             Instant::now(),
         )?;

@@ -5,7 +5,7 @@ use weft_api::object::Object;
 use weft_api::status::{Cause, StatusError};
 
 use super::body::other_name;
-use super::{Objects, Part, Target, WriteOptions, as_object, authorize, find};
+use super::{Objects, Part, Target, WriteOptions, as_object, authorize};
 use crate::caller::Caller;
 use crate::kinds::KindRef;
 use crate::lens::{integer, member, put, text};
@@ -25,7 +25,7 @@ impl Objects {
     ) -> Result<Object, StatusError> {
         authorize(caller, "get", kind, Some("scale"), namespace, Some(name))?;
         let snapshot = self.newest(None).await?;
-        let found = find(&snapshot, kind, namespace, name)?;
+        let found = self.find(&snapshot, kind, namespace, name)?;
         Ok(as_object(scale_of(&found.value())))
     }
 

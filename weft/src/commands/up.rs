@@ -41,6 +41,10 @@ pub struct Args {
     /// Bearer tokens, a line each: token,user,uid,"group1,group2"
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
+    /// Keys that secrets are encrypted with, 32 bytes in base64 a line, the first for new ones; made when missing
+    /// [default: pki/encryption.key in the data folder]
+    #[arg(long, value_name = "FILE")]
+    encryption_key_file: Option<PathBuf>,
     /// Threads for guests on each node [default: one a core]
     #[arg(long, value_name = "N")]
     cores: Option<usize>,
@@ -84,6 +88,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         data_dir: dir.clone(),
         address: SocketAddr::new(args.address, args.api_port),
         token_auth_file: args.token_auth_file.clone(),
+        encryption_key_file: args.encryption_key_file.clone(),
     })
     .await?;
     let cluster = Cluster {

@@ -1,0 +1,59 @@
+//! Secrets on their way into the store, and all of them under a new key.
+
+use serde_json::Value;
+use weft_api::status::StatusError;
+use weft_store::Key;
+
+use super::{Objects, write_failed};
+use crate::authz;
+use crate::caller::Caller;
+use crate::encryption::{EncryptionError, Rewrapped};
+use crate::kinds::{self, KindRef};
+use crate::lens::text;
+use crate::stored;
+
+/// Kinds that are ciphertext at rest.
+const SEALED: [KindRef; 1] = [&kinds::SECRET];
+/// Where administrators ask for [`Objects::rewrap`].
+pub const REWRAP_PATH: &str = "/weft/v1/encryption/rewrap";
+
+impl Objects {
+    /// # Errors
+    /// When there are Secrets that this server has no key for.
+    pub fn check_keys(&self) -> Result<(), EncryptionError> {
+        self.inner.vault.check()
+    }
+
+    /// The bytes to store for an object: ciphertext for Secrets.
+    pub(super) async fn encode(
+        &self,
+        kind: KindRef,
+        key: &Key,
+        value: &Value,
+    ) -> Result<bytes::Bytes, StatusError> {
+        let plain = stored::encode(value).map_err(StatusError::internal)?;
+        if !SEALED.contains(&kind.stored()) {
+            return Ok(plain);
+        }
+        let name = text(value, "/metadata/name");
+        match self.inner.vault.seal(key, plain).await {
+            Ok(sealed) => Ok(sealed),
+            Err(EncryptionError::Write(error)) => Err(write_failed(kind, name, error)),
+            Err(error) => Err(StatusError::internal(error)),
+        }
+    }
+
+    /// Brings all Secrets under a new data key; see [`Vault::rewrap`].
+    ///
+    /// # Errors
+    /// 403 for all but administrators; 429 and 503 when the store cannot take it now, 500 when a value cannot be opened.
+    pub async fn rewrap(&self, caller: &Caller) -> Result<Rewrapped, StatusError> {
+        authz::authorize_path(caller, "post", REWRAP_PATH)?;
+        let prefixes = SEALED.map(|kind| stored::prefix(kind, None));
+        let done = self.inner.vault.rewrap(&prefixes, |_, _| {}).await;
+        done.map_err(|error| match error {
+            EncryptionError::Write(error) => write_failed(&kinds::SECRET, "", error),
+            error => StatusError::internal(error),
+        })
+    }
+}

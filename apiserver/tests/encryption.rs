@@ -1,0 +1,251 @@
+//! Secrets at rest: nothing that is written to disk, or sent to other servers, tells what is in them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use weft_api::object::Object;
+use weft_apiserver::caller::Caller;
+use weft_apiserver::encryption::{EncryptionError, KeyFile, KeyFileError};
+use weft_apiserver::kinds;
+use weft_apiserver::listing::{ListOptions, WatchEvent, WatchOptions};
+use weft_apiserver::objects::{self, Objects, WriteOptions};
+use weft_store::{Mutation, Precondition, Store};
+
+/// "swordfish" in base64, as it lies in the object.
+const DATA: &str = "c3dvcmRmaXNo";
+
+async fn open(dir: &Path) -> Store {
+    let store = Store::open(weft_store::Config::new(dir.join("store")))
+        .await
+        .unwrap();
+    let mut leadership = store.leadership();
+    leadership.wait_for(Option::is_some).await.unwrap();
+    store
+}
+
+fn objects(store: &Store, key_file: Option<&Path>) -> Objects {
+    let keys = key_file.map(|path| Arc::new(KeyFile::load_or_create(path).unwrap()));
+    let config = objects::Config {
+        keys,
+        ..objects::Config::default()
+    };
+    Objects::new(store.clone(), config)
+}
+
+fn caller() -> Caller {
+    Caller::client_certificate("root", vec!["system:masters".to_owned()])
+}
+
+fn secret(name: &str) -> Object {
+    Object::from_value(json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "labels": {"app": "shop"}},
+        "data": {"password": DATA},
+    }))
+    .unwrap()
+}
+
+async fn create(objects: &Objects, name: &str) {
+    let (caller, options) = (caller(), WriteOptions::default());
+    objects
+        .create(
+            &caller,
+            &kinds::SECRET,
+            Some("default"),
+            secret(name),
+            &options,
+        )
+        .await
+        .unwrap();
+}
+
+async fn read(objects: &Objects, name: &str) -> Value {
+    objects
+        .get(&caller(), &kinds::SECRET, Some("default"), name)
+        .await
+        .unwrap()
+        .value()
+}
+
+/// Whether any file below holds the bytes.
+fn on_disk(dir: &Path, bytes: &[u8]) -> bool {
+    std::fs::read_dir(dir).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return on_disk(&path, bytes);
+        }
+        std::fs::read(&path)
+            .unwrap()
+            .windows(bytes.len())
+            .any(|window| window == bytes)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_ciphertext_before_they_are_stored_and_text_for_who_may_read_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let key_file = dir.path().join("encryption.key");
+    let store = open(dir.path()).await;
+    let objects = objects(&store, Some(&key_file));
+    let system = Caller::system("apiserver", None);
+    objects.ensure_permanent_namespaces(&system).await.unwrap();
+    let root = caller();
+    let watching = objects.watch(&root, &kinds::SECRET, None, WatchOptions::default());
+    let mut watch = watching.await.unwrap();
+    create(&objects, "shop").await;
+
+    assert_eq!(read(&objects, "shop").await["data"]["password"], DATA);
+    let page = objects
+        .list(&caller(), &kinds::SECRET, None, &ListOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(page.items[0].value()["data"]["password"], DATA);
+    match watch.next().await.unwrap() {
+        WatchEvent::Added(object) => assert_eq!(object.value()["data"]["password"], DATA),
+        _ => panic!("it was added"),
+    }
+    // What stays as it is is not written, although every ciphertext is another one.
+    let before = read(&objects, "shop").await;
+    let same = Object::from_value(before.clone()).unwrap();
+    objects
+        .update(
+            &caller(),
+            &kinds::SECRET,
+            Some("default"),
+            "shop",
+            same,
+            &WriteOptions::default(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(read(&objects, "shop").await, before);
+
+    store.shutdown().await;
+    let files = dir.path().join("store");
+    assert!(!on_disk(&files, DATA.as_bytes()));
+    // The search does find what is not a secret.
+    assert!(on_disk(&files, b"kube-node-lease"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rewrap_brings_all_under_a_new_key_and_the_first_of_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let key_file = dir.path().join("encryption.key");
+    let store = open(dir.path()).await;
+    let plain = objects(&store, None);
+    let system = Caller::system("apiserver", None);
+    plain.ensure_permanent_namespaces(&system).await.unwrap();
+    // From before encryption.
+    create(&plain, "old").await;
+    let first = objects(&store, Some(&key_file));
+    create(&first, "shop").await;
+
+    // A new key in front; the old one is still needed.
+    let old = std::fs::read_to_string(&key_file).unwrap();
+    let new = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
+    std::fs::write(&key_file, format!("{new} # new\n{old}")).unwrap();
+    let second = objects(&store, Some(&key_file));
+    second.check_keys().unwrap();
+    let mallory = Caller::client_certificate("mallory", Vec::new());
+    assert_eq!(second.rewrap(&mallory).await.unwrap_err().code, 403);
+    let done = second.rewrap(&caller()).await.unwrap();
+    assert_eq!((done.data_key, done.values, done.removed), (2, 2, vec![]));
+
+    // The old one is not needed any more, by servers that were there all along neither.
+    std::fs::write(&key_file, new).unwrap();
+    let third = objects(&store, Some(&key_file));
+    third.check_keys().unwrap();
+    for objects in [&second, &third] {
+        for name in ["old", "shop"] {
+            assert_eq!(read(objects, name).await["data"]["password"], DATA);
+        }
+    }
+    let done = third.rewrap(&caller()).await.unwrap();
+    assert_eq!((done.data_key, done.values), (3, 2));
+
+    // With the old one alone, a server says so before it serves.
+    std::fs::write(&key_file, &old).unwrap();
+    match objects(&store, Some(&key_file)).check_keys() {
+        Err(EncryptionError::MissingKey { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(plain.check_keys(), Err(EncryptionError::NoKeys));
+    store.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_was_damaged_or_moved_is_shown_as_such_and_can_be_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let key_file = dir.path().join("encryption.key");
+    let store = open(dir.path()).await;
+    let objects = objects(&store, Some(&key_file));
+    let system = Caller::system("apiserver", None);
+    objects.ensure_permanent_namespaces(&system).await.unwrap();
+    create(&objects, "shop").await;
+    create(&objects, "admin").await;
+    let value = |name: &str| {
+        let key = format!("/core/secrets/default/{name}");
+        store.snapshot().get(&key.into()).unwrap().value.clone()
+    };
+    let put = |value: Vec<u8>| {
+        let put = Mutation::put("/core/secrets/default/shop", Precondition::None, value);
+        store.write(vec![put], None)
+    };
+    let genuine = value("shop").to_vec();
+    let mut flipped = genuine.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for bad in [
+        value("admin").to_vec(),
+        flipped,
+        genuine[..10].to_vec(),
+        vec![2, 9, 9, 9, 9],
+    ] {
+        put(bad).await.unwrap();
+        let shown = read(&objects, "shop").await;
+        assert!(shown["data"].is_null(), "{shown}");
+        let why = shown["metadata"]["annotations"]["weft.dev/unreadable"].as_str();
+        assert!(
+            why.unwrap().contains("damaged") || why.unwrap().contains("data key"),
+            "{why:?}"
+        );
+    }
+    put(genuine).await.unwrap();
+    assert_eq!(read(&objects, "shop").await["data"]["password"], DATA);
+    put(vec![2; 100]).await.unwrap();
+    objects
+        .delete(
+            &caller(),
+            &kinds::SECRET,
+            Some("default"),
+            "shop",
+            &objects::DeleteOptions::default(),
+        )
+        .await
+        .unwrap();
+    store.shutdown().await;
+}
+
+#[test]
+fn a_key_file_that_cannot_be_used_is_refused_in_a_sentence() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key");
+    KeyFile::load_or_create(&path).unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    for (text, said) in [
+        ("", "holds no key"),
+        ("# only a remark\n", "holds no key"),
+        ("c2hvcnQ=\n", "line 1 of"),
+        ("\nnot base64!\n", "line 2 of"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let error = KeyFile::load_or_create(&path).err().unwrap();
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    match KeyFile::load_or_create(&path) {
+        Err(KeyFileError::Exposed { .. }) => {}
+        _ => panic!("others can read it"),
+    }
+}
