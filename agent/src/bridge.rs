@@ -111,6 +111,8 @@ impl Failures {
             | CallError::Stopped
             | CallError::Guest { .. }
             | CallError::NoResponse
+            // The container's own end says it, once for all of its calls.
+            | CallError::Lost { .. }
             | CallError::NotCallable
             | CallError::BadRequest { .. } => return,
         };
@@ -292,12 +294,13 @@ fn to_deliver_error(error: CallError) -> DeliverError {
         CallError::Overloaded => DeliverError::Overloaded,
         CallError::Deadline => DeliverError::Deadline,
         CallError::OutOfMemory { .. } => DeliverError::OutOfMemory,
-        CallError::NotCallable => DeliverError::NotHere,
+        CallError::NotCallable | CallError::Lost { begun: false, .. } => DeliverError::NotHere,
         CallError::BadRequest { reason } => DeliverError::Rejected { reason },
         // The call may have begun when the workload was stopped, so that it is no `NotHere`.
         CallError::Stopped
         | CallError::Trap { .. }
         | CallError::Guest { .. }
+        | CallError::Lost { begun: true, .. }
         | CallError::NoResponse => DeliverError::Failed {
             message: error.to_string(),
         },

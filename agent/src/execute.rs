@@ -831,6 +831,10 @@ fn command_exit(exit: &weft_runtime::Exit, why: Option<StopReason>) -> Exit {
         ),
         Ran::Deadline => ("DeadlineExceeded", None),
         Ran::Stopped => ("Error", None),
+        Ran::Lost { reason } => (
+            "Error",
+            Some(format!("the worker process of its namespace {reason}")),
+        ),
         Ran::NotRunnable => (
             "Error",
             Some("the component does not export wasi:cli/run".to_owned()),

@@ -257,6 +257,34 @@ impl Artifacts {
         self.find_or(engine, digest, None).await
     }
 
+    /// The file that [`Artifacts::load`] has verified and loaded the digest from.
+    pub(crate) fn open_code(&self, digest: Digest) -> io::Result<fs::File> {
+        let cache = self.cache.as_ref();
+        let cache = cache.ok_or_else(|| io::Error::other("this engine has no cache directory"))?;
+        fs::File::open(cache.paths(digest).0)
+    }
+
+    /// Loads code from whoever started this process, unless it is loaded. It must not be called from async code.
+    pub(crate) fn adopt(
+        &self,
+        engine: &Engine,
+        digest: Digest,
+        code: impl FnOnce() -> io::Result<Vec<u8>>,
+    ) -> Result<Artifact, ArtifactError> {
+        let entry = self.entry(digest);
+        let mut loaded = entry.blocking_lock();
+        if let Some(inner) = loaded.upgrade() {
+            return Ok(Artifact { inner });
+        }
+        let code = code().map_err(|error| ArtifactError::Cache {
+            reason: error.to_string(),
+        })?;
+        let component = deserialize(engine.wasm(), &code)?;
+        let inner = Arc::new(prelink(engine, digest, component)?);
+        *loaded = Arc::downgrade(&inner);
+        Ok(Artifact { inner })
+    }
+
     async fn find_or(
         &self,
         engine: &Engine,
@@ -499,8 +527,9 @@ fn compatibility(engine: &wasmtime::Engine) -> [u8; 32] {
 }
 
 fn deserialize(engine: &wasmtime::Engine, code: &[u8]) -> Result<Component, ArtifactError> {
-    // SAFETY: `code` was produced a moment ago by our own compiler, in this process or in a child that runs our own
-    // program, and has not left our memory.
+    // SAFETY: `code` was produced by our own compiler. Either a moment ago, in this process or in a child that runs our own
+    // program, and has not left our memory; or it was handed to this worker by the process that started it, over a socket
+    // that only the two of them have, from a file that it has verified as below.
     unsafe { Component::deserialize(engine, code) }.map_err(|error| {
         let reason = sentence(&error);
         // The engine has no type for it: what the pool of instances has no room for is the component's doing.

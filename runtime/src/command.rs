@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use wasmtime::component::Accessor;
@@ -25,7 +26,7 @@ use crate::limits::Slice;
 use crate::workload::{Inner, Workload};
 
 /// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
     Success,
     /// The guest's own exit code; 1 when `run` returned an error.
@@ -42,6 +43,10 @@ pub enum Exit {
     Deadline,
     /// The workload was stopped.
     Stopped,
+    /// The worker process that ran it is gone.
+    Lost {
+        reason: String,
+    },
     /// The component exports no `wasi:cli/run`.
     NotRunnable,
 }
@@ -55,6 +60,7 @@ impl Exit {
             Exit::Trap { .. } => 134,
             Exit::OutOfMemory { .. } => 137,
             Exit::Deadline => 137,
+            Exit::Lost { .. } => 137,
             Exit::Stopped => 143,
             Exit::NotRunnable => 127,
         }

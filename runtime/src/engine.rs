@@ -109,6 +109,20 @@ impl Engine {
         self.inner.artifacts.load_cached(self, digest).await
     }
 
+    /// The machine code of an artefact of this engine, as a file. For handing it to a process that may not open any.
+    pub(crate) fn open_code(&self, artifact: &Artifact) -> std::io::Result<std::fs::File> {
+        self.inner.artifacts.open_code(artifact.digest())
+    }
+
+    /// An artefact whose machine code another process of ours has verified and handed over.
+    pub(crate) fn adopt(
+        &self,
+        digest: Digest,
+        code: impl FnOnce() -> std::io::Result<Vec<u8>>,
+    ) -> Result<Artifact, ArtifactError> {
+        self.inner.artifacts.adopt(self, digest, code)
+    }
+
     /// Live instances' use of the engine's slots.
     pub fn pool_metrics(&self) -> Option<wasmtime::PoolingAllocatorMetrics> {
         self.inner.wasm.pooling_allocator_metrics()

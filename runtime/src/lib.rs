@@ -22,6 +22,8 @@
 //! Left to others: where components come from, what a workload is called in a cluster, and where outbound requests go:
 //! [`Outbound`] is any `tower` service.
 //!
+//! Guests of one trust domain can have a process of their own that holds nothing else: [`worker`].
+//!
 //! Hot path, in file order: [`workload`] admits a call and finds an instance, `instance` drives it, `host` answers what
 //! the guest asks of its host, `limits` says how far it may go.
 
@@ -37,6 +39,7 @@ mod instance;
 pub mod limits;
 pub mod logs;
 mod plugin;
+pub mod worker;
 pub mod workload;
 
 pub use artifact::{Artifact, ArtifactError, Digest, Kind, Wasi};

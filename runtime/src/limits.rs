@@ -14,12 +14,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use wasmtime::ResourceLimiter;
 
 use crate::events::{Event, EventSink};
 
 /// A workload's bounds. The defaults suit a small service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Limits {
     /// Linear memory and tables, in bytes, summed over all live instances of the workload.
     pub memory_bytes: u64,
@@ -80,7 +81,7 @@ impl Default for Limits {
 }
 
 /// What a workload has used since it was built. Counters only grow; gauges say so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     pub cpu_nanos: u64,
     /// Gauge: linear memory and tables of all live instances.

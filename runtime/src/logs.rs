@@ -27,6 +27,10 @@ impl LogSink {
         LogSink(Arc::new(write))
     }
 
+    pub(crate) fn write(&self, bytes: &[u8]) {
+        (self.0)(bytes);
+    }
+
     /// Drops everything.
     pub fn discard() -> LogSink {
         LogSink::new(|_| {})

@@ -19,6 +19,7 @@ use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Extensions, Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
@@ -37,7 +38,7 @@ use crate::limits::{CpuAccount, Limits, MemoryAccount, Usage};
 use crate::logs::LogSink;
 
 /// How long instances live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InstancePolicy {
     /// A fresh instance for every call. Nothing is left behind between calls.
     PerRequest,
@@ -123,7 +124,7 @@ impl InstancePolicy {
 }
 
 /// Why a call got no response from the guest.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum CallError {
     /// Nothing was started; trying elsewhere or later is safe.
     #[error("the workload is at its limit of calls, and its queue is full")]
@@ -146,6 +147,13 @@ pub enum CallError {
     Guest { code: String },
     #[error("the guest returned without a response")]
     NoResponse,
+    /// The worker process that had the guest is gone.
+    #[error("the guest's worker process {reason}")]
+    Lost {
+        reason: String,
+        /// Whether the guest may have seen the request.
+        begun: bool,
+    },
     #[error("the component exports no HTTP handler")]
     NotCallable,
     #[error("the request cannot be passed to a guest: {reason}")]
@@ -156,13 +164,16 @@ impl CallError {
     /// The status that a gateway would answer with.
     pub fn status(&self) -> StatusCode {
         match self {
-            CallError::Overloaded | CallError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+            CallError::Overloaded | CallError::Stopped | CallError::Lost { begun: false, .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             CallError::Deadline => StatusCode::GATEWAY_TIMEOUT,
             CallError::BadRequest { .. } => StatusCode::BAD_REQUEST,
             CallError::Trap { .. }
             | CallError::OutOfMemory { .. }
             | CallError::Guest { .. }
             | CallError::NoResponse
+            | CallError::Lost { begun: true, .. }
             | CallError::NotCallable => StatusCode::BAD_GATEWAY,
         }
     }
@@ -171,13 +182,16 @@ impl CallError {
     pub fn never_started(&self) -> bool {
         matches!(
             self,
-            CallError::Overloaded | CallError::NotCallable | CallError::BadRequest { .. }
+            CallError::Overloaded
+                | CallError::NotCallable
+                | CallError::BadRequest { .. }
+                | CallError::Lost { begun: false, .. }
         )
     }
 }
 
 /// Why a workload could not be built.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum WorkloadError {
     #[error(
         "the component starts with {needed_bytes} bytes of memory, and the limit is {limit_bytes}"
@@ -830,7 +844,7 @@ fn body_bytes(method: &Method, response: &Response<Body>) -> Option<u64> {
 }
 
 /// Guests are told scheme and authority, so a request in origin form gets them from its `Host` header.
-fn absolute(request: Request<Body>) -> Result<Request<Body>, CallError> {
+pub(crate) fn absolute(request: Request<Body>) -> Result<Request<Body>, CallError> {
     if request.uri().scheme().is_some() && request.uri().authority().is_some() {
         return Ok(request);
     }

@@ -19,6 +19,7 @@ use http::uri::PathAndQuery;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
+use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
@@ -44,7 +45,7 @@ use crate::workload::{CallError, Inner};
 pub type Outbound = BoxCloneSyncService<Request<Body>, Response<Body>, OutboundError>;
 
 /// Why an outbound request got no response. Each has its own wasi:http error code.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum OutboundError {
     #[error("policy does not allow this destination")]
     Denied,

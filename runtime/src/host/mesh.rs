@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use wasmtime::AsContextMut;
 use wasmtime::component::{Access, HasData, Linker};
 
@@ -24,7 +25,7 @@ pub struct CallContext {
 }
 
 /// A verified caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
     pub spiffe_id: String,
     pub namespace: String,
@@ -34,7 +35,7 @@ pub struct Peer {
 }
 
 /// How a call came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Transport {
     /// Handed over in memory on the same node.
     InProcess,
@@ -45,7 +46,7 @@ pub enum Transport {
 }
 
 /// A W3C trace context.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceContext {
     pub trace_id: u128,
     pub span_id: u64,

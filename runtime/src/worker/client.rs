@@ -1,0 +1,849 @@
+//! This side: starts a worker, builds workloads in it, calls them, and notices its end.
+//!
+//! [`RemoteWorkload`] offers what [`Workload`] offers, with the same errors and limits. The worker itself holds to limits
+//! and deadlines; this side only sees to it that a worker which answers no more cannot keep anybody waiting.
+//!
+//! [`Workload`]: crate::Workload
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use nix::sys::signal::Signal;
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStderr};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tower::ServiceExt;
+
+use super::control::{self, Command, FILES_MAX, Reply};
+use super::output::Reader;
+use super::wire::{self, Outward, Refused, RunEnd, STREAMS_MAX, Sender, Told};
+use crate::artifact::Artifact;
+use crate::body::{self, Body, BoxError};
+use crate::command::Exit;
+use crate::cores::Cores;
+use crate::engine::Engine;
+use crate::host::http::{Outbound, OutboundError};
+use crate::host::mesh::CallContext;
+use crate::instance;
+use crate::limits::{Limits, Usage};
+use crate::logs::LogSink;
+use crate::workload::{CallError, InstancePolicy, WorkloadError, absolute};
+
+/// How long a worker may take to be ready. It takes a tenth of a second on an idle machine.
+const START_WITHIN: Duration = Duration::from_secs(30);
+/// How long it may take to load code, and to answer what does not wait for a guest.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How long a worker that nobody needs may take to end by itself.
+const END_WITHIN: Duration = Duration::from_secs(2);
+/// The worker's own clock ends calls; this side waits so much longer for its word.
+const DEADLINE_SLACK: Duration = Duration::from_millis(250);
+/// How long an answer waits for what the guest printed before it.
+const OUTPUT_WITHIN: Duration = Duration::from_millis(500);
+/// How often a worker is asked for what its guests use.
+const USAGE_EVERY: Duration = Duration::from_secs(1);
+/// Unanswered questions in a row after which a worker counts as stuck.
+const UNANSWERED_MAX: u32 = 3;
+/// The longest line of a worker's own log.
+const LINE_BYTES_MAX: usize = 4 << 10;
+
+/// A program that calls [`worker_main`], usually the embedder's own: `weft worker`.
+///
+/// [`worker_main`]: crate::worker::worker_main
+#[derive(Clone, Debug)]
+pub struct WorkerCommand {
+    pub program: PathBuf,
+    pub args: Vec<String>,
+}
+
+/// Why there is no worker, or no workload in it.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error("starting the worker process {}", program.display())]
+    Start {
+        program: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the worker process could not set itself up: {reason}")]
+    Refused { reason: String },
+    #[error("the worker process {reason}")]
+    Lost { reason: String },
+    #[error("the compiled component is not on disk, from where a worker process gets it; {reason}")]
+    Code { reason: String },
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+}
+
+/// What a workload in a worker is built from; the options of [`WorkloadBuilder`](crate::WorkloadBuilder).
+pub struct Setup {
+    pub name: String,
+    pub env: Vec<(String, String)>,
+    pub args: Vec<String>,
+    pub limits: Limits,
+    pub policy: Option<InstancePolicy>,
+    pub stdout: LogSink,
+    pub stderr: LogSink,
+    pub outbound: Option<Outbound>,
+}
+
+/// The part of a [`Setup`] that can be written down.
+#[derive(Serialize, Deserialize)]
+pub(super) struct WireSetup {
+    pub(super) name: String,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) args: Vec<String>,
+    pub(super) limits: Limits,
+    pub(super) policy: Option<InstancePolicy>,
+    pub(super) outbound: bool,
+}
+
+/// A worker process. Cheap to clone; it ends when the last clone and the last of its workloads are gone.
+#[derive(Clone)]
+pub struct Worker {
+    inner: Arc<Inner>,
+}
+
+/// See [`Worker::downgrade`].
+pub struct WeakWorker {
+    inner: Weak<Inner>,
+}
+
+impl WeakWorker {
+    /// The worker, while somebody needs it.
+    pub fn upgrade(&self) -> Option<Worker> {
+        self.inner.upgrade().map(|inner| Worker { inner })
+    }
+}
+
+/// How a worker ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The last of its workloads is gone.
+    NotNeeded,
+    Died {
+        at: tokio::time::Instant,
+        /// To be read after "the worker process".
+        reason: String,
+    },
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ended::NotNeeded => f.write_str("ended with its last workload"),
+            Ended::Died { reason, .. } => f.write_str(reason),
+        }
+    }
+}
+
+struct Inner {
+    pid: u32,
+    lanes: Vec<Lane>,
+    control: Mutex<UnixStream>,
+    outbounds: Outbounds,
+    built: Mutex<HashMap<u64, Weak<Remote>>>,
+    next_id: AtomicU64,
+    ended: watch::Receiver<Option<Ended>>,
+    _end_on_drop: DropGuard,
+}
+
+type Outbounds = Arc<RwLock<HashMap<u64, Outbound>>>;
+
+struct Lane {
+    sender: Sender,
+    open: Arc<Semaphore>,
+}
+
+impl Worker {
+    /// Starts a worker with a lane for each of `cores`, and waits until it is locked down and ready.
+    ///
+    /// # Errors
+    /// When the program cannot be started, or the machine refuses what it needs to lock itself down.
+    pub async fn start(command: &WorkerCommand, cores: &Cores) -> Result<Worker, WorkerError> {
+        let failed = |source| WorkerError::Start {
+            program: command.program.clone(),
+            source,
+        };
+        let (control, inherited) = UnixStream::pair().map_err(failed)?;
+        let mut child = tokio::process::Command::new(&command.program)
+            .args(&command.args)
+            .env_clear()
+            .env("RUST_LIB_BACKTRACE", "0")
+            .current_dir("/")
+            // Ctrl-C in a terminal is for whoever drains, not for what is drained.
+            .process_group(0)
+            .stdin(Stdio::from(OwnedFd::from(inherited)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let pid = child.id().unwrap_or_default();
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(log(pid, stderr));
+        }
+        let count = cores.len().min(FILES_MAX / 2);
+        let mut theirs = Vec::new();
+        let mut ours = Vec::new();
+        for _ in 0..count {
+            let (calls, inside_calls) = UnixStream::pair().map_err(failed)?;
+            let (outbound, inside_outbound) = UnixStream::pair().map_err(failed)?;
+            for socket in [&calls, &outbound] {
+                socket.set_nonblocking(true).map_err(failed)?;
+            }
+            theirs.extend([inside_calls, inside_outbound]);
+            ours.push((calls, outbound));
+        }
+        control
+            .set_read_timeout(Some(START_WITHIN))
+            .map_err(failed)?;
+        let (control, reply) = blocking(move || {
+            let files: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
+            let reply = exchange(&control, &Command::Start, &files);
+            (control, reply)
+        })
+        .await
+        .map_err(failed)?;
+        match reply {
+            Ok(Reply::Done) => {}
+            Ok(Reply::Failed { reason }) => return Err(WorkerError::Refused { reason }),
+            Err(error) => {
+                // What it says matters more than that the socket closed; a process that hangs says nothing.
+                let _ = child.start_kill();
+                let status = child.wait().await.map_err(failed)?;
+                let reason = format!("was not ready: {error}; it {}", word(status));
+                return Err(WorkerError::Lost { reason });
+            }
+        }
+        let closing = control.try_clone().map_err(failed)?;
+        let outbounds = Outbounds::default();
+        let mut lanes = Vec::new();
+        let mut connections = JoinSet::new();
+        for (core, (calls, outbound)) in ours.into_iter().enumerate() {
+            let (told, sender) = tokio::sync::oneshot::channel();
+            connections.spawn_on(
+                async move {
+                    let (sender, connection) = wire::ask(calls).await?;
+                    // Gone only if the start was given up.
+                    let _ = told.send(sender);
+                    connection.await?;
+                    Ok::<_, BoxError>(())
+                },
+                cores.handle(core),
+            );
+            let outbounds = outbounds.clone();
+            let serving = wire::answer(
+                outbound,
+                service_fn(move |request| {
+                    let outbounds = outbounds.clone();
+                    async move { Ok(pass_on(&outbounds, request).await) }
+                }),
+            );
+            connections.spawn_on(serving, cores.handle(core));
+            let Ok(sender) = sender.await else {
+                let error = match connections.join_next().await {
+                    Some(Ok(Err(error))) => error.to_string(),
+                    _ => "it closed its sockets".into(),
+                };
+                let _ = child.start_kill();
+                let status = child.wait().await.map_err(failed)?;
+                let reason = format!("was lost at once: {error}; it {}", word(status));
+                return Err(WorkerError::Lost { reason });
+            };
+            lanes.push(Lane {
+                sender,
+                open: Arc::new(Semaphore::new(STREAMS_MAX)),
+            });
+        }
+        let (told, ended) = watch::channel(None);
+        let end = CancellationToken::new();
+        let inner = Arc::new(Inner {
+            pid,
+            lanes,
+            control: Mutex::new(control),
+            outbounds,
+            built: Mutex::default(),
+            next_id: AtomicU64::new(1),
+            ended,
+            _end_on_drop: end.clone().drop_guard(),
+        });
+        tokio::spawn(keep(Keeper {
+            child,
+            control: closing,
+            connections,
+            worker: Arc::downgrade(&inner),
+            told,
+            end,
+        }));
+        Ok(Worker { inner })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.inner.pid
+    }
+
+    /// The same process, without being a reason for it to go on.
+    pub fn downgrade(&self) -> WeakWorker {
+        WeakWorker {
+            inner: Arc::downgrade(&self.inner),
+        }
+    }
+
+    /// How it ended, once it has.
+    pub fn ended(&self) -> watch::Receiver<Option<Ended>> {
+        self.inner.ended.clone()
+    }
+
+    /// Builds a workload there. `artifact` is one that `engine` compiled and verified, with a cache on disk.
+    ///
+    /// # Errors
+    /// When the workload could never start within its limits, or the worker is gone.
+    pub async fn build(
+        &self,
+        engine: &Engine,
+        artifact: &Artifact,
+        setup: Setup,
+    ) -> Result<RemoteWorkload, WorkerError> {
+        let (worker, engine, artifact) = (self.clone(), engine.clone(), artifact.clone());
+        // To its end even if the caller leaves: what was half built is taken down by being dropped.
+        let built =
+            tokio::spawn(async move { worker.build_to_end(&engine, &artifact, setup).await });
+        built.await.map_err(|error| WorkerError::Lost {
+            reason: format!("was given up: {error}"),
+        })?
+    }
+
+    async fn build_to_end(
+        &self,
+        engine: &Engine,
+        artifact: &Artifact,
+        setup: Setup,
+    ) -> Result<RemoteWorkload, WorkerError> {
+        let lost = |error: &dyn std::fmt::Display| WorkerError::Lost {
+            reason: self.inner.why(error),
+        };
+        let id = self.inner.next_id.fetch_add(1, Relaxed);
+        let code = engine
+            .open_code(artifact)
+            .map_err(|error| WorkerError::Code {
+                reason: error.to_string(),
+            })?;
+        self.load(id, artifact, code).await?;
+
+        let Setup {
+            name,
+            env,
+            args,
+            limits,
+            policy,
+            stdout,
+            stderr,
+            outbound,
+        } = setup;
+        let wire_setup = WireSetup {
+            name: name.clone(),
+            env,
+            args,
+            limits: limits.clone(),
+            policy,
+            outbound: outbound.is_some(),
+        };
+        if let Some(outbound) = outbound {
+            self.inner.outbounds.write().insert(id, outbound);
+        }
+        let removed = RemoveOutbound {
+            id,
+            outbounds: self.inner.outbounds.clone(),
+        };
+        let text = serde_json::to_vec(&wire_setup).map_err(|error| lost(&error))?;
+        let response = self
+            .inner
+            .task(id, wire::BUILD, body::full(text), ANSWER_WITHIN)
+            .await
+            .map_err(|error| lost(&error))?;
+        if wire::has_failed(&response) {
+            let error: WorkloadError = wire::read(response).await.map_err(|error| lost(&error))?;
+            return Err(error.into());
+        }
+        let (printed, seen) = watch::channel(0);
+        let reading = tokio::spawn(print(
+            response.into_body(),
+            Reader::new(stdout, stderr),
+            printed,
+        ));
+        let remote = Arc::new(Remote {
+            id,
+            name,
+            limits,
+            usage: Mutex::new(Usage::default()),
+            seen,
+            reading: reading.abort_handle(),
+            draining: AtomicBool::new(false),
+            _outbound: removed,
+            worker: self.clone(),
+        });
+        let mut built = self.inner.built.lock();
+        built.retain(|_, remote| remote.strong_count() > 0);
+        built.insert(id, Arc::downgrade(&remote));
+        drop(built);
+        Ok(RemoteWorkload { inner: remote })
+    }
+
+    async fn load(&self, id: u64, artifact: &Artifact, code: File) -> Result<(), WorkerError> {
+        let inner = self.inner.clone();
+        let command = Command::Load {
+            id,
+            digest: artifact.digest().to_string(),
+        };
+        let reply = blocking(move || {
+            let control = inner.control.lock();
+            exchange(&control, &command, &[code.as_fd()])
+        })
+        .await;
+        match reply.and_then(|reply| reply) {
+            Ok(Reply::Done) => Ok(()),
+            Ok(Reply::Failed { reason }) => Err(WorkerError::Refused { reason }),
+            Err(error) => Err(WorkerError::Lost {
+                reason: self.inner.why(&error),
+            }),
+        }
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("pid", &self.inner.pid)
+            .finish()
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(std::io::Error::other)
+}
+
+fn exchange(
+    control: &UnixStream,
+    command: &Command,
+    files: &[std::os::fd::BorrowedFd<'_>],
+) -> std::io::Result<Reply> {
+    control::send(control, command, files)?;
+    match control::receive(control)? {
+        Some((reply, _)) => Ok(reply),
+        None => Err(std::io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+impl Inner {
+    fn lane(&self, id: u64) -> &Lane {
+        let core = Cores::current().unwrap_or(usize::try_from(id).unwrap_or_default());
+        &self.lanes[core % self.lanes.len()]
+    }
+
+    /// A request that is not for the guest.
+    async fn task(
+        &self,
+        id: u64,
+        task: &str,
+        body: Body,
+        within: Duration,
+    ) -> Result<Response<Incoming>, BoxError> {
+        let mut request = Request::post("http://worker/").body(Outward::new(body))?;
+        request.headers_mut().insert(wire::WORKLOAD, id.into());
+        request.headers_mut().insert(wire::TASK, task.parse()?);
+        // Not the lane of the asking core: control work runs on none.
+        let mut sender = self.lane(id).sender.clone();
+        Ok(tokio::time::timeout(within, sender.send_request(request)).await??)
+    }
+
+    /// The end of the worker if that is what `error` comes from.
+    fn why(&self, error: &dyn std::fmt::Display) -> String {
+        match &*self.ended.borrow() {
+            Some(ended) => ended.to_string(),
+            None => format!("does not answer: {error}"),
+        }
+    }
+}
+
+/// What looks after the process.
+struct Keeper {
+    child: Child,
+    control: UnixStream,
+    connections: JoinSet<Result<(), BoxError>>,
+    worker: Weak<Inner>,
+    told: watch::Sender<Option<Ended>>,
+    end: CancellationToken,
+}
+
+/// Waits for the worker's end, or for the end of the need for it; asks what its guests use meanwhile.
+async fn keep(keeper: Keeper) {
+    let Keeper {
+        mut child,
+        control,
+        mut connections,
+        worker,
+        told,
+        end,
+    } = keeper;
+    let mut every = tokio::time::interval(USAGE_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut unanswered = 0;
+    let reason = loop {
+        tokio::select! {
+            biased;
+            status = child.wait() => break status.map_or_else(|error| format!("is lost: {error}"), word),
+            () = end.cancelled() => {
+                // The end of the control socket is the worker's sign to go.
+                let _ = control.shutdown(Shutdown::Both);
+                if tokio::time::timeout(END_WITHIN, child.wait()).await.is_err() {
+                    let _ = child.start_kill();
+                    let _ = child.wait().await;
+                }
+                told.send_replace(Some(Ended::NotNeeded));
+                connections.shutdown().await;
+                return;
+            }
+            // A connection ends only with the process, or because it broke the protocol or did not answer.
+            Some(ended) = connections.join_next() => {
+                let error = match ended {
+                    Ok(Ok(())) => "it closed a connection".to_owned(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                let gone = tokio::time::timeout(END_WITHIN, child.wait()).await;
+                break match gone {
+                    Ok(status) => status.map_or_else(|error| format!("is lost: {error}"), word),
+                    Err(_) => {
+                        let _ = child.start_kill();
+                        let _ = child.wait().await;
+                        format!("was ended because {error}")
+                    }
+                };
+            }
+            _ = every.tick() => {
+                let Some(worker) = worker.upgrade() else { continue };
+                match worker.ask_usage().await {
+                    Ok(()) => unanswered = 0,
+                    Err(_) if unanswered + 1 < UNANSWERED_MAX => unanswered += 1,
+                    Err(error) => {
+                        let _ = child.start_kill();
+                        let _ = child.wait().await;
+                        break format!("was ended because it did not answer: {error}");
+                    }
+                }
+            }
+        }
+    };
+    // Whoever waits for an answer learns of the end by the connections; why it was, by this. So this goes first.
+    let at = tokio::time::Instant::now();
+    told.send_replace(Some(Ended::Died { at, reason }));
+    connections.shutdown().await;
+}
+
+impl Inner {
+    async fn ask_usage(&self) -> Result<(), BoxError> {
+        let built: Vec<Arc<Remote>> = {
+            let mut built = self.built.lock();
+            built.retain(|_, remote| remote.strong_count() > 0);
+            built.values().filter_map(Weak::upgrade).collect()
+        };
+        if built.is_empty() {
+            return Ok(());
+        }
+        let usages = async {
+            let response = self
+                .task(0, wire::USAGE, body::empty(), ANSWER_WITHIN)
+                .await?;
+            wire::read::<HashMap<u64, Usage>>(response).await
+        };
+        let usages = tokio::time::timeout(ANSWER_WITHIN, usages).await??;
+        for remote in built {
+            if let Some(usage) = usages.get(&remote.id) {
+                *remote.usage.lock() = *usage;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a process ended, after "it" or "the worker process".
+fn word(status: ExitStatus) -> String {
+    let signal = status
+        .signal()
+        .and_then(|signal| Signal::try_from(signal).ok());
+    match (signal, status.code()) {
+        // The seal answers what no guest of ours does with this.
+        (Some(Signal::SIGSYS), _) => "was ended by SIGSYS: it tried what its seal forbids".into(),
+        (Some(signal), _) => format!("was ended by {signal}"),
+        (None, Some(code)) => format!("exited with code {code}"),
+        (None, None) => "ended".into(),
+    }
+}
+
+/// The worker's own words, line by line.
+async fn log(pid: u32, mut stderr: ChildStderr) {
+    let mut line = Vec::new();
+    let mut chunk = [0; 1024];
+    while let Ok(count @ 1..) = stderr.read(&mut chunk).await {
+        for byte in &chunk[..count] {
+            if *byte != b'\n' {
+                line.push(*byte);
+            }
+            if *byte == b'\n' || line.len() >= LINE_BYTES_MAX {
+                let text = String::from_utf8_lossy(&line);
+                tracing::warn!(worker = pid, "{}", text.escape_debug());
+                line.clear();
+            }
+        }
+    }
+}
+
+/// Hands a guest's output to its sinks until the stream ends.
+async fn print(mut output: Incoming, mut reader: Reader, printed: watch::Sender<u64>) {
+    while let Some(Ok(frame)) = output.frame().await {
+        let Ok(data) = frame.into_data() else { break };
+        let Some(count) = reader.take(&data) else {
+            tracing::warn!("a worker sent output that makes no sense; the rest is not read");
+            break;
+        };
+        printed.send_modify(|printed| *printed += count);
+    }
+}
+
+type Sending = Pin<Box<dyn Future<Output = Result<Response<Body>, OutboundError>> + Send>>;
+
+/// A guest's own request, on its way into the world.
+async fn pass_on(outbounds: &Outbounds, request: Request<Incoming>) -> Response<Outward> {
+    let outbound =
+        wire::workload_of(request.headers()).and_then(|id| outbounds.read().get(&id).cloned());
+    let Some(outbound) = outbound else {
+        return wire::failed(&OutboundError::Denied);
+    };
+    let (mut request, context) = wire::undress(request, Instant::now());
+    request.extensions_mut().insert(context);
+    // Boxed, because the compiler cannot tell of the service's own future that it may move between threads.
+    let sending: Sending = Box::pin(outbound.oneshot(request));
+    match sending.await {
+        Ok(response) => wire::delivered(response),
+        Err(error) => wire::failed(&error),
+    }
+}
+
+struct RemoveOutbound {
+    id: u64,
+    outbounds: Outbounds,
+}
+
+impl Drop for RemoveOutbound {
+    fn drop(&mut self) {
+        self.outbounds.write().remove(&self.id);
+    }
+}
+
+/// A component that can be called and run, in a worker. Cheap to clone.
+#[derive(Clone)]
+pub struct RemoteWorkload {
+    inner: Arc<Remote>,
+}
+
+struct Remote {
+    id: u64,
+    name: String,
+    limits: Limits,
+    usage: Mutex<Usage>,
+    /// Bytes of output that arrived.
+    seen: watch::Receiver<u64>,
+    /// Its end is the workload's.
+    reading: AbortHandle,
+    draining: AtomicBool,
+    _outbound: RemoveOutbound,
+    worker: Worker,
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+impl RemoteWorkload {
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    pub fn worker(&self) -> &Worker {
+        &self.inner.worker
+    }
+
+    /// See [`Workload::call`](crate::Workload::call).
+    ///
+    /// # Errors
+    /// The same, and [`CallError::Lost`] when the worker is gone or goes meanwhile.
+    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, CallError> {
+        let remote = &self.inner;
+        let worker = &remote.worker.inner;
+        if remote.draining.load(Relaxed) {
+            return Err(CallError::Stopped);
+        }
+        if request.method() == Method::CONNECT {
+            return Err(CallError::BadRequest {
+                reason: "CONNECT is not for guests".into(),
+            });
+        }
+        let mut request = absolute(request)?;
+        let context = request
+            .extensions_mut()
+            .remove::<CallContext>()
+            .unwrap_or_default();
+        let ours = instance::after(remote.limits.request_timeout + DEADLINE_SLACK);
+        let deadline = context
+            .deadline
+            .and_then(|theirs| theirs.checked_add(DEADLINE_SLACK))
+            .map_or(ours, |theirs| ours.min(theirs.into()));
+        let lane = worker.lane(remote.id);
+        let Ok(permit) = lane.open.clone().try_acquire_owned() else {
+            return Err(CallError::Overloaded);
+        };
+        let request =
+            wire::dress(request, remote.id, context, Instant::now()).map_err(|error| {
+                CallError::BadRequest {
+                    reason: error.to_string(),
+                }
+            })?;
+        let mut sender = lane.sender.clone();
+        let answer = tokio::time::timeout_at(deadline, sender.try_send_request(request));
+        let response = match answer.await {
+            Err(_) => return Err(CallError::Deadline),
+            Ok(Err(mut unsent)) => {
+                let begun = unsent.take_message().is_none();
+                return Err(self.lost(unsent.error().to_string(), begun).await);
+            }
+            Ok(Ok(response)) => response,
+        };
+        if !wire::has_failed(&response) {
+            return Ok(wire::arrived(response, permit, |error| {
+                let reason = format!("broke off its answer: {error}");
+                CallError::Lost {
+                    reason,
+                    begun: true,
+                }
+                .into()
+            }));
+        }
+        match wire::read::<Refused>(response).await {
+            Ok(refused) => {
+                self.printed(refused.output).await;
+                Err(refused.what)
+            }
+            Err(error) => Err(self.lost(error.to_string(), true).await),
+        }
+    }
+
+    /// See [`Workload::run`](crate::Workload::run).
+    pub async fn run(&self) -> Exit {
+        let remote = &self.inner;
+        let answer = async {
+            // A run may take for ever; connection and process are watched by others.
+            let forever = Duration::from_secs(u64::from(u32::MAX));
+            let response = remote
+                .worker
+                .inner
+                .task(remote.id, wire::RUN, body::empty(), forever)
+                .await?;
+            wire::read::<RunEnd>(response).await
+        };
+        match answer.await {
+            Ok(ended) => {
+                self.printed(ended.output).await;
+                ended.what
+            }
+            Err(error) => match self.lost(error.to_string(), true).await {
+                CallError::Lost { reason, .. } => Exit::Lost { reason },
+                other => Exit::Lost {
+                    reason: other.to_string(),
+                },
+            },
+        }
+    }
+
+    /// See [`Workload::stop`](crate::Workload::stop).
+    pub async fn stop(&self, grace: Duration) {
+        let remote = &self.inner;
+        remote.draining.store(true, Relaxed);
+        let millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let stopped = async {
+            let within = grace.saturating_add(ANSWER_WITHIN);
+            let body = body::full(millis.to_string());
+            let response = remote
+                .worker
+                .inner
+                .task(remote.id, wire::STOP, body, within)
+                .await?;
+            wire::read::<Told<()>>(response).await
+        };
+        // Without an answer there is no process, or soon will not be: stopped, too.
+        if let Ok(told) = stopped.await {
+            self.printed(told.output).await;
+        }
+    }
+
+    /// What it had used when it was last asked, at most a second or so ago.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            memory_limit_bytes: self.inner.limits.memory_bytes,
+            ..*self.inner.usage.lock()
+        }
+    }
+
+    /// Waits until everything up to byte `output` of what the guest printed has arrived.
+    async fn printed(&self, output: u64) {
+        let mut seen = self.inner.seen.clone();
+        let arrived = seen.wait_for(|seen| *seen >= output);
+        // Elapsed, or the stream has ended: what is missing comes late or never.
+        let _ = tokio::time::timeout(OUTPUT_WITHIN, arrived).await;
+    }
+
+    /// What `error` means: the end of the worker is known a moment after its connections end.
+    async fn lost(&self, error: String, begun: bool) -> CallError {
+        let worker = &self.inner.worker.inner;
+        let mut ended = worker.ended.clone();
+        let known = ended.wait_for(Option::is_some);
+        // Elapsed: the connection failed and the process is still there; `why` says that.
+        let _ = tokio::time::timeout(END_WITHIN, known).await;
+        CallError::Lost {
+            reason: worker.why(&error),
+            begun,
+        }
+    }
+}
+
+impl std::fmt::Debug for RemoteWorkload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RemoteWorkload")
+            .field("name", &self.inner.name)
+            .field("worker", &self.inner.worker)
+            .finish()
+    }
+}

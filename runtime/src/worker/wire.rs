@@ -1,0 +1,489 @@
+//! What both ends of a lane agree on: headers, errors inside bodies, limits of the connections.
+//!
+//! An error ends a body as a trailer, so that it arrives with its type; the protocol itself could only say that the
+//! stream was reset.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixStream;
+
+use crate::body::{self, Body, BoxError};
+use crate::command::Exit;
+use crate::host::http::OutboundError;
+use crate::host::mesh::{CallContext, Peer, TraceContext};
+use crate::workload::CallError;
+
+/// Calls or outbound requests in flight on one lane; the next one is refused as too many.
+pub(super) const STREAMS_MAX: usize = 4096;
+/// The same, for the protocol: the streams of outputs, runs and stops come on top.
+const PROTOCOL_STREAMS_MAX: u32 = 1 << 16;
+/// What one body may have under way; with [`STREAMS_MAX`] it bounds what a lane holds.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// The most there is: streams bound themselves, and one that nobody reads must not hold up the others.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+const FRAME_BYTES: u32 = 64 << 10;
+/// Guests have limits of their own for headers; this only has to be above all of them.
+const HEADER_BYTES_MAX: u32 = 1 << 20;
+/// Streams that were reset a moment ago and may still hear from the other side.
+const RESET_STREAMS_MAX: usize = 1 << 16;
+/// A side that says nothing for this long is asked whether it is there, and then has [`ANSWER_WITHIN`].
+const ASK_AFTER: Duration = Duration::from_secs(10);
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// Answers that are not bodies of guests: errors with backtraces, usages.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+pub(super) const WORKLOAD: HeaderName = HeaderName::from_static("weft-worker-workload");
+pub(super) const TASK: HeaderName = HeaderName::from_static("weft-worker-task");
+const CONTEXT: HeaderName = HeaderName::from_static("weft-worker-context");
+const FAILED: HeaderName = HeaderName::from_static("weft-worker-failed");
+
+/// What a request to the worker asks for; `call` when it does not say.
+pub(super) const BUILD: &str = "build";
+pub(super) const RUN: &str = "run";
+pub(super) const STOP: &str = "stop";
+pub(super) const USAGE: &str = "usage";
+
+/// An answer, and how many bytes the workload had printed by then: whoever reads both sees them in that order.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Told<T> {
+    pub(super) what: T,
+    pub(super) output: u64,
+}
+
+pub(super) type RunEnd = Told<Exit>;
+pub(super) type Refused = Told<CallError>;
+
+pub(super) type Sender = hyper::client::conn::http2::SendRequest<Outward>;
+
+/// Opens the asking end of a connection; what it returns drives it, and ends with it. Call it on the core to be used.
+pub(super) async fn ask(
+    socket: std::os::unix::net::UnixStream,
+) -> Result<(Sender, impl Future<Output = hyper::Result<()>>), BoxError> {
+    let io = TokioIo::new(UnixStream::from_std(socket)?);
+    let connected = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .max_send_buf_size(STREAM_WINDOW_BYTES as usize)
+        .max_concurrent_reset_streams(RESET_STREAMS_MAX)
+        .max_local_error_reset_streams(None)
+        .keep_alive_interval(ASK_AFTER)
+        .keep_alive_timeout(ANSWER_WITHIN)
+        .handshake(io)
+        .await?;
+    Ok(connected)
+}
+
+/// The answering end, until the connection ends.
+pub(super) async fn answer<S>(
+    socket: std::os::unix::net::UnixStream,
+    service: S,
+) -> Result<(), BoxError>
+where
+    S: hyper::service::Service<
+            Request<Incoming>,
+            Response = Response<Outward>,
+            Error = std::convert::Infallible,
+        >,
+    S::Future: Send + 'static,
+{
+    let io = TokioIo::new(UnixStream::from_std(socket)?);
+    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .max_send_buf_size(STREAM_WINDOW_BYTES as usize)
+        .max_concurrent_streams(PROTOCOL_STREAMS_MAX)
+        // A caller that gives up resets its stream, and many may do so at once.
+        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+        .max_local_error_reset_streams(None)
+        // What the guest did not say is not said for it.
+        .auto_date_header(false)
+        .serve_connection(io, service)
+        .await?;
+    Ok(())
+}
+
+/// A [`CallContext`] between processes, which share no clock that can be named.
+#[derive(Serialize, Deserialize)]
+struct WireContext {
+    peer: Option<Arc<Peer>>,
+    left_nanos: Option<u64>,
+    trace: Option<TraceContext>,
+    attempt: u32,
+    depth: u32,
+}
+
+/// Makes a request of `workload` ready for the lane.
+pub(super) fn dress(
+    request: Request<Body>,
+    workload: u64,
+    context: CallContext,
+    now: Instant,
+) -> Result<Request<Outward>, BoxError> {
+    let left = |deadline: Instant| {
+        let left = deadline.saturating_duration_since(now).as_nanos();
+        u64::try_from(left).unwrap_or(u64::MAX)
+    };
+    let context = WireContext {
+        left_nanos: context.deadline.map(left),
+        peer: context.peer,
+        trace: context.trace,
+        attempt: context.attempt,
+        depth: context.depth,
+    };
+    let mut context = HeaderValue::from_bytes(&serde_json::to_vec(&context)?)?;
+    // Each is different: remembering them for compression would only push out what repeats.
+    context.set_sensitive(true);
+    let (mut parts, body) = request.into_parts();
+    parts.extensions.clear();
+    parts.version = Version::HTTP_2;
+    for name in [TASK, FAILED] {
+        parts.headers.remove(name);
+    }
+    parts.headers.insert(WORKLOAD, workload.into());
+    parts.headers.insert(CONTEXT, context);
+    Ok(Request::from_parts(parts, Outward::new(body)))
+}
+
+/// Takes the request out of what came over the lane.
+pub(super) fn undress(request: Request<Incoming>, now: Instant) -> (Request<Body>, CallContext) {
+    let (mut parts, body) = request.into_parts();
+    parts.version = Version::HTTP_11;
+    parts.headers.remove(WORKLOAD);
+    let context = parts.headers.remove(CONTEXT);
+    let context = context
+        .and_then(|context| serde_json::from_slice::<WireContext>(context.as_bytes()).ok())
+        .map(|context| CallContext {
+            peer: context.peer,
+            deadline: context
+                .left_nanos
+                .and_then(|nanos| now.checked_add(Duration::from_nanos(nanos))),
+            trace: context.trace,
+            attempt: context.attempt,
+            depth: context.depth,
+        });
+    let request = Request::from_parts(
+        parts,
+        Inward::new(body, (), |error| error.into()).boxed_unsync(),
+    );
+    (request, context.unwrap_or_default())
+}
+
+/// The workload a request is about.
+pub(super) fn workload_of(headers: &HeaderMap) -> Option<u64> {
+    headers.get(WORKLOAD)?.to_str().ok()?.parse().ok()
+}
+
+pub(super) fn task_of(headers: &HeaderMap) -> Option<&str> {
+    headers.get(TASK)?.to_str().ok()
+}
+
+/// A response of the guest's or the network's, for the lane.
+pub(super) fn delivered(response: Response<Body>) -> Response<Outward> {
+    let mut response = response.map(Outward::new);
+    response.headers_mut().remove(FAILED);
+    response
+}
+
+/// Instead of a response.
+pub(super) fn failed(error: &impl Serialize) -> Response<Outward> {
+    let mut response = said(error);
+    response
+        .headers_mut()
+        .insert(FAILED, HeaderValue::from_static("1"));
+    response
+}
+
+/// An answer that is a document.
+pub(super) fn said(document: &impl Serialize) -> Response<Outward> {
+    // Plain data with names as keys is always representable.
+    let text = serde_json::to_vec(document).unwrap_or_default();
+    Response::new(Outward::new(body::full(text)))
+}
+
+pub(super) fn has_failed<B>(response: &Response<B>) -> bool {
+    response.headers().contains_key(FAILED)
+}
+
+/// The document in an answer.
+pub(super) async fn read<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, BoxError> {
+    let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+    Ok(serde_json::from_slice(&body.collect().await?.to_bytes())?)
+}
+
+/// A response as whoever sent the request expects it; `held` lives as long as its body, and `broken` says what it means
+/// when that ends without an end.
+pub(super) fn arrived<T: Send + Unpin + 'static>(
+    response: Response<Incoming>,
+    held: T,
+    broken: fn(hyper::Error) -> BoxError,
+) -> Response<Body> {
+    let mut response = response.map(|body| Inward::new(body, held, broken).boxed_unsync());
+    *response.version_mut() = Version::HTTP_11;
+    response
+}
+
+/// Why a body ended early.
+#[derive(Serialize, Deserialize)]
+enum BodyError {
+    Call(CallError),
+    Outbound(OutboundError),
+    Other(String),
+}
+
+impl From<BoxError> for BodyError {
+    fn from(error: BoxError) -> BodyError {
+        let error = match error.downcast::<CallError>() {
+            Ok(error) => return BodyError::Call(*error),
+            Err(error) => error,
+        };
+        match error.downcast::<OutboundError>() {
+            Ok(error) => BodyError::Outbound(*error),
+            Err(error) => BodyError::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<BodyError> for BoxError {
+    fn from(error: BodyError) -> BoxError {
+        match error {
+            BodyError::Call(error) => error.into(),
+            BodyError::Outbound(error) => error.into(),
+            BodyError::Other(text) => text.into(),
+        }
+    }
+}
+
+/// A body on its way into the lane.
+pub(super) struct Outward {
+    body: Body,
+    ended: bool,
+}
+
+impl Outward {
+    pub(super) fn new(body: Body) -> Outward {
+        Outward { body, ended: false }
+    }
+}
+
+impl HttpBody for Outward {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.body).poll_frame(cx).map(|frame| {
+            let error = match frame? {
+                Ok(frame) => return Some(Ok(frame)),
+                Err(error) => BodyError::from(error),
+            };
+            self.ended = true;
+            let text = serde_json::to_vec(&error).unwrap_or_default();
+            let text = HeaderValue::from_bytes(&text)
+                .unwrap_or(HeaderValue::from_static("{\"Other\":\"unknown\"}"));
+            Some(Ok(Frame::trailers(HeaderMap::from_iter([(FAILED, text)]))))
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A body on its way out of the lane.
+struct Inward<T> {
+    body: Incoming,
+    broken: fn(hyper::Error) -> BoxError,
+    _held: T,
+}
+
+impl<T> Inward<T> {
+    fn new(body: Incoming, held: T, broken: fn(hyper::Error) -> BoxError) -> Inward<T> {
+        Inward {
+            body,
+            broken,
+            _held: held,
+        }
+    }
+}
+
+impl<T: Unpin> HttpBody for Inward<T> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx).map(|frame| {
+            let frame = match frame? {
+                Ok(frame) => frame,
+                Err(error) => return Some(Err((self.broken)(error))),
+            };
+            let failure = frame.trailers_ref().and_then(|map| map.get(FAILED));
+            Some(match failure {
+                None => Ok(frame),
+                Some(text) => Err(serde_json::from_slice::<BodyError>(text.as_bytes())
+                    .unwrap_or_else(|error| BodyError::Other(error.to_string()))
+                    .into()),
+            })
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::StreamBody;
+    use hyper::service::service_fn;
+
+    use super::*;
+
+    fn script(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> Body {
+        StreamBody::new(futures::stream::iter(frames)).boxed_unsync()
+    }
+
+    fn trailers(name: &'static str) -> Frame<Bytes> {
+        let name = HeaderName::from_static(name);
+        Frame::trailers(HeaderMap::from_iter([(name, "1".parse().unwrap())]))
+    }
+
+    async fn frames(mut body: Body) -> Vec<String> {
+        let mut seen = Vec::new();
+        while let Some(frame) = body.frame().await {
+            seen.push(match frame.map(Frame::into_data) {
+                Ok(Ok(data)) => String::from_utf8_lossy(&data).into_owned(),
+                Ok(Err(frame)) => format!("{:?}", frame.into_trailers().unwrap()),
+                Err(error) => format!("error: {error}"),
+            });
+        }
+        seen
+    }
+
+    /// A lane whose other end answers with what it got, and with the depth of the call.
+    async fn lane() -> Sender {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        tokio::spawn(answer(
+            theirs,
+            service_fn(async |request| {
+                assert_eq!(
+                    workload_of(http::Request::<Incoming>::headers(&request)),
+                    Some(7)
+                );
+                let (request, context) = undress(request, Instant::now());
+                let depth = context.depth.into();
+                let mut response = Response::new(request.into_body());
+                response.headers_mut().insert("depth", depth);
+                Ok::<_, Infallible>(delivered(response))
+            }),
+        ));
+        let (sender, connection) = ask(ours).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    async fn echo(sender: &Sender, body: Body) -> Response<Body> {
+        let request = Request::post("http://guest/").body(body).unwrap();
+        let context = CallContext {
+            depth: 3,
+            ..CallContext::default()
+        };
+        let request = dress(request, 7, context, Instant::now()).unwrap();
+        let response = sender.clone().send_request(request).await.unwrap();
+        arrived(response, (), Into::into)
+    }
+
+    #[tokio::test]
+    async fn bodies_arrive_with_their_trailers_or_with_what_broke_them() {
+        let sender = lane().await;
+        let data = |text: &'static str| Ok(Frame::data(Bytes::from(text)));
+        for (body, expected) in [
+            (vec![], vec![]),
+            (vec![data("a")], vec!["a"]),
+            (
+                vec![data("a"), Ok(trailers("checksum"))],
+                vec!["a", "{\"checksum\": \"1\"}"],
+            ),
+            (
+                vec![data("a"), Err(CallError::Deadline.into())],
+                vec!["a", "error: the call took longer than it may"],
+            ),
+            (
+                vec![Err(OutboundError::Timeout.into())],
+                vec!["error: no answer in time"],
+            ),
+            (vec![Err("other".into())], vec!["error: other"]),
+        ] {
+            let response = echo(&sender, script(body)).await;
+            assert_eq!(response.headers()["depth"], "3");
+            assert_eq!(response.version(), Version::HTTP_11);
+            assert_eq!(frames(response.into_body()).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_keeps_its_type_inside_a_body() {
+        let sender = lane().await;
+        let response = echo(&sender, script(vec![Err(CallError::Deadline.into())])).await;
+        let error = response.into_body().collect().await.unwrap_err();
+        assert_eq!(*error.downcast::<CallError>().unwrap(), CallError::Deadline);
+    }
+
+    #[test]
+    fn a_context_keeps_everything_but_its_clock() {
+        let now = Instant::now();
+        let context = CallContext {
+            peer: None,
+            deadline: Some(now + Duration::from_millis(1500)),
+            trace: Some(TraceContext {
+                trace_id: u128::MAX - 1,
+                span_id: u64::MAX,
+                sampled: true,
+                state: Some("vendor=ü".into()),
+            }),
+            attempt: 2,
+            depth: 9,
+        };
+        let request = Request::new(body::empty());
+        let dressed = dress(request, 1, context, now).unwrap();
+        let text = dressed.headers()[CONTEXT].as_bytes();
+        let wire: WireContext = serde_json::from_slice(text).unwrap();
+        assert_eq!(wire.left_nanos, Some(1_500_000_000));
+        assert_eq!(wire.trace.unwrap().trace_id, u128::MAX - 1);
+        assert_eq!((wire.attempt, wire.depth), (2, 9));
+    }
+}
