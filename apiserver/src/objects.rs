@@ -945,21 +945,24 @@ fn answer(kind: KindRef, mut value: Value, revision: Option<Revision>) -> Object
 
 fn read_failed(error: ReadError) -> StatusError {
     match error {
-        ReadError::Busy => StatusError::too_many_requests(error.to_string(), 1),
-        ReadError::NotLeader { .. } | ReadError::NoQuorum | ReadError::Closed => {
-            StatusError::unavailable(error.to_string())
-        }
+        ReadError::Overloaded => StatusError::too_many_requests(error.to_string(), 1),
+        ReadError::NotLeader { .. }
+        | ReadError::NoQuorum
+        | ReadError::Behind
+        | ReadError::Closed => StatusError::unavailable(error.to_string()),
     }
 }
 
 fn write_failed(kind: KindRef, name: &str, error: WriteError) -> StatusError {
     match error {
         WriteError::Conflict { .. } => modified(kind, name),
-        WriteError::Busy => StatusError::too_many_requests(error.to_string(), 1),
+        WriteError::Overloaded => StatusError::too_many_requests(error.to_string(), 1),
         WriteError::TooLarge { .. } => StatusError::request_entity_too_large(error.to_string()),
         WriteError::Unknown => StatusError::timeout(error.to_string()),
-        WriteError::Fenced { .. } | WriteError::NotLeader { .. } | WriteError::Closed => {
-            StatusError::unavailable(error.to_string())
-        }
+        WriteError::Fenced { .. }
+        | WriteError::NotLeader { .. }
+        | WriteError::NoQuorum
+        | WriteError::DiskFull
+        | WriteError::Closed => StatusError::unavailable(error.to_string()),
     }
 }

@@ -5,29 +5,32 @@
 //!
 //! Invariants: a checkpoint names a log position and holds exactly the state after it; it is replaced atomically, by
 //! one redb transaction or, for an installed snapshot, by renaming a complete file; nothing is purged from the log that
-//! is not in a checkpoint. After one failed transaction no other is tried and the store fails.
-//! Left to others: purging the log (`raft.rs`).
+//! is not in a checkpoint. After one failed transaction no other is tried and the store fails. A file that has grown
+//! far beyond what it holds is written anew and replaced, on this thread, while the store goes on.
+//! Left to others: purging the log (`raft/tend.rs`).
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::codec::{Reader, Writer};
+use crate::disk::Worker as Thread;
 use crate::error::{DecodeError, OpenError, storage_io};
 use crate::key::{Entry, Key, Revision};
 use crate::machine::{Members, Position, State};
+use crate::planted::{Bug, planted};
 use crate::tables::{
-    self, EVENTS, FORMAT, Identity, InFile, META, OBJECTS, context, index_context, meta_context,
+    self, EVENTS, FORMAT, Identity, InFile, META, OBJECTS, Table, context, index_context,
+    meta_context,
 };
+use crate::volume::Volume;
 use crate::watch::{Capture, Event, EventKind, History, Hub};
 
 /// Changes that start a checkpoint before its time: it keeps the memory of dirty keys and the replay after a crash small.
@@ -39,6 +42,10 @@ const PAGE_CACHE_BYTES: usize = 32 << 20;
 /// Requests waiting for the checkpoint thread: one builder, one installer and a nudge or two at a time.
 const REQUESTS_MAX: usize = 16;
 
+/// A file is written anew when it is this many times larger than what it holds, and larger than the least size.
+const REWRITE_FACTOR: u64 = 4;
+const REWRITE_BYTES_MIN: u64 = 64 << 20;
+
 const STATE: &str = "state";
 
 fn encode_state(state: &State, compacted: Revision) -> Vec<u8> {
@@ -48,6 +55,7 @@ fn encode_state(state: &State, compacted: Revision) -> Vec<u8> {
     Position::encode_option(state.applied, &mut writer);
     Position::encode_option(state.members_position, &mut writer);
     state.members.encode(&mut writer);
+    writer.u64(state.servers_ever);
     writer.finish(&meta_context(STATE))
 }
 
@@ -56,18 +64,23 @@ fn decode_state(record: Bytes) -> Result<(State, Revision), DecodeError> {
     let mut reader = Reader::open(record, &meta_context(STATE), FORMAT)?;
     let revision = reader.u64()?;
     let compacted = reader.u64()?;
-    let state = State {
+    let mut state = State {
         revision,
         applied: Position::decode_option(&mut reader)?,
         members_position: Position::decode_option(&mut reader)?,
         members: Members::decode(&mut reader)?,
         ..State::default()
     };
+    state.servers_ever = if reader.version() < 2 {
+        state.members.highest()
+    } else {
+        reader.u64()?
+    };
     reader.finish()?;
     Ok((state, compacted))
 }
 
-fn encode_entry(entry: &Entry) -> Vec<u8> {
+pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
     let mut writer = Writer::new(FORMAT);
     writer.u64(entry.create_revision);
     writer.u64(entry.revision);
@@ -75,7 +88,7 @@ fn encode_entry(entry: &Entry) -> Vec<u8> {
     writer.finish(&context("objects", entry.key.as_bytes()))
 }
 
-fn decode_entry(key: Key, record: Bytes) -> Result<Entry, DecodeError> {
+pub(crate) fn decode_entry(key: Key, record: Bytes) -> Result<Entry, DecodeError> {
     let mut reader = Reader::open(record, &context("objects", key.as_bytes()), FORMAT)?;
     let create_revision = reader.u64()?;
     let revision = reader.u64()?;
@@ -146,29 +159,35 @@ pub(crate) struct Loaded {
 pub(crate) struct CheckpointFile {
     path: PathBuf,
     identity: Identity,
-    database: Database,
+    volume: Arc<Volume>,
+    table: Table,
 }
 
 impl CheckpointFile {
     /// Opens or creates the file and reads all of it. Blocks.
-    pub(crate) fn open(path: &Path, identity: &Identity) -> Result<(Self, Loaded), OpenError> {
-        let database = match tables::open(path, identity, PAGE_CACHE_BYTES)? {
-            Some(database) => database,
-            None => create(path, identity, &State::default())?,
+    pub(crate) fn open(
+        volume: &Arc<Volume>,
+        path: &Path,
+        identity: &Identity,
+    ) -> Result<(Self, Loaded), OpenError> {
+        let table = match tables::open(volume, path, identity, PAGE_CACHE_BYTES)? {
+            Some(table) => table,
+            None => create(volume, path, identity, &State::default())?,
         };
-        let loaded = load(&database, &InFile(path))?;
+        let loaded = load(&table.database, &InFile(path))?;
         let file = CheckpointFile {
             path: path.to_owned(),
             identity: identity.clone(),
-            database,
+            volume: Arc::clone(volume),
+            table,
         };
         Ok((file, loaded))
     }
 
-    /// Starts the checkpoint thread.
+    /// Starts the checkpoint thread and, on the runtime this is called on, its clock.
     pub(crate) fn run(self, hub: Arc<Hub>, interval: Duration) -> io::Result<Checkpointer> {
         let state = hub.state();
-        let (requests, queue) = sync_channel(REQUESTS_MAX);
+        let (requests, queue) = mpsc::channel(REQUESTS_MAX);
         let (progress, _) = watch::channel(Progress {
             applied: state.applied,
             failed: None,
@@ -178,24 +197,34 @@ impl CheckpointFile {
             progress,
             early: AtomicBool::new(false),
         });
-        let thread = std::thread::Builder::new()
-            .name("weft-checkpoint".to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || {
-                    Worker {
-                        file: self,
-                        hub,
-                        shared,
-                    }
-                    .run(&queue, interval)
-                }
-            })?;
+        let disk = Arc::clone(&self.volume.disk);
+        let worker = Worker {
+            file: self,
+            hub,
+            shared: Arc::clone(&shared),
+        };
+        let thread = disk.spawn("weft-checkpoint", Box::pin(worker.run(queue)))?;
+        tokio::spawn(tick(requests.downgrade(), interval));
         Ok(Checkpointer {
             requests,
             shared,
             thread: Arc::new(Mutex::new(Some(thread))),
         })
+    }
+}
+
+/// Asks for a checkpoint at each interval, as long as there is anyone to ask.
+async fn tick(requests: mpsc::WeakSender<Request>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let Some(requests) = requests.upgrade() else {
+            return;
+        };
+        match requests.try_send(Request::Tick) {
+            // A full queue has a checkpoint coming anyway.
+            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
+            Err(mpsc::error::TrySendError::Closed(_)) => return,
+        }
     }
 }
 
@@ -215,6 +244,8 @@ struct Shared {
 }
 
 enum Request {
+    /// The interval is over.
+    Tick,
     /// Something changed a lot: do not wait for the interval.
     Early,
     Now(oneshot::Sender<Result<State, io::Error>>),
@@ -225,9 +256,9 @@ enum Request {
 /// Handle of the checkpoint thread. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Checkpointer {
-    requests: SyncSender<Request>,
+    requests: mpsc::Sender<Request>,
     shared: Arc<Shared>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    thread: Arc<Mutex<Option<Thread>>>,
 }
 
 impl Checkpointer {
@@ -265,21 +296,16 @@ impl Checkpointer {
     }
 
     async fn send(&self, request: Request) -> Result<(), io::Error> {
-        let requests = self.requests.clone();
-        // The queue is short and its thread may be in an fsync.
-        tokio::task::spawn_blocking(move || requests.send(request).map_err(|_| closed()))
-            .await
-            .map_err(io::Error::other)?
+        self.requests.send(request).await.map_err(|_| closed())
     }
 
-    /// Makes a last checkpoint, closes the file and ends the thread. Blocks.
-    pub(crate) fn stop(&self) {
+    /// Makes a last checkpoint, closes the file and ends the thread.
+    pub(crate) async fn stop(&self) {
         // A failure means it has stopped already.
-        let _ = self.requests.send(Request::Stop);
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the checkpoint thread panicked");
+        let _ = self.send(Request::Stop).await;
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            thread.join("weft-checkpoint").await;
         }
     }
 }
@@ -295,19 +321,17 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, queue: &Receiver<Request>, interval: Duration) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         loop {
-            let request = match queue.recv_timeout(interval) {
-                Ok(request) => Some(request),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => Some(Request::Stop),
-            };
+            let request = queue.recv().await.unwrap_or(Request::Stop);
+            self.file.volume.disk.pace().await;
             self.shared.early.store(false, Ordering::Relaxed);
             let (result, answer, stop) = match request {
-                None | Some(Request::Early) => (self.checkpoint(), None, false),
-                Some(Request::Now(answer)) => (self.checkpoint(), Some(answer), false),
-                Some(Request::Install(state, answer)) => (self.install(state), Some(answer), false),
-                Some(Request::Stop) => (self.checkpoint(), None, true),
+                Request::Tick => (self.tick(), None, false),
+                Request::Early => (self.checkpoint(), None, false),
+                Request::Now(answer) => (self.checkpoint(), Some(answer), false),
+                Request::Install(state, answer) => (self.install(state), Some(answer), false),
+                Request::Stop => (self.checkpoint(), None, true),
             };
             let result = result.map_err(|error| self.fail(&error));
             if let Some(answer) = answer {
@@ -318,6 +342,11 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    fn tick(&mut self) -> Result<(), io::Error> {
+        self.file.volume.recover()?;
+        self.checkpoint()
     }
 
     fn fail(&self, error: &io::Error) -> io::Error {
@@ -357,8 +386,11 @@ impl Worker {
         if self.hub.state().applied == applied {
             return Ok(());
         }
+        if self.is_sparse() {
+            return self.rewrite();
+        }
         let capture = self.hub.capture(revision);
-        let mut transaction = self.file.database.begin_write().map_err(storage_io)?;
+        let mut transaction = self.file.table.database.begin_write().map_err(storage_io)?;
         transaction.set_quick_repair(true);
         write_changes(&transaction, &capture).map_err(storage_io)?;
         transaction.commit().map_err(storage_io)?;
@@ -366,11 +398,51 @@ impl Worker {
         Ok(())
     }
 
+    /// Whether the file is mostly free space. A full disk has better uses for its last bytes than a second file.
+    fn is_sparse(&self) -> bool {
+        let length = self.file.table.length.bytes();
+        length >= REWRITE_BYTES_MIN
+            && length / REWRITE_FACTOR > self.hub.held_bytes() as u64
+            && !self.file.volume.full()
+    }
+
+    /// Makes the checkpoint as a new file, without the free space of the old one.
+    fn rewrite(&mut self) -> Result<(), io::Error> {
+        let capture = self.hub.capture(0);
+        let before = self.file.table.length.bytes();
+        let file = &self.file;
+        let written = create_with(
+            &file.volume,
+            &file.path,
+            &file.identity,
+            &capture.state,
+            (capture.compacted, &capture.events),
+        );
+        match written {
+            Ok(table) => self.file.table = table,
+            Err(error) if file.volume.full() => {
+                // The old file is as good as before; what was to be written goes into it next time.
+                tracing::warn!(%error, "no room to write the checkpoint anew");
+                self.hub.give_back(capture);
+                return Ok(());
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        }
+        let after = self.file.table.length.bytes();
+        tracing::info!(before, after, "the checkpoint was written anew");
+        self.made(capture.state);
+        Ok(())
+    }
+
     fn install(&mut self, state: State) -> Result<(), io::Error> {
         self.check_failed()?;
-        let database =
-            create(&self.file.path, &self.file.identity, &state).map_err(io::Error::other)?;
-        self.file.database = database;
+        self.file.table = create(
+            &self.file.volume,
+            &self.file.path,
+            &self.file.identity,
+            &state,
+        )
+        .map_err(io::Error::other)?;
         self.hub.reset(state.clone());
         self.made(state);
         Ok(())
@@ -385,6 +457,7 @@ fn write_changes(transaction: &WriteTransaction, capture: &Capture) -> Result<()
                 Some(entry) => {
                     objects.insert(key.as_bytes(), encode_entry(entry).as_slice())?;
                 }
+                None if planted(Bug::CheckpointKeepsDeleted) => {}
                 None => {
                     objects.remove(key.as_bytes())?;
                 }
@@ -399,25 +472,49 @@ fn write_changes(transaction: &WriteTransaction, capture: &Capture) -> Result<()
         }
     }
     let mut meta = transaction.open_table(META)?;
-    meta.insert(
-        STATE,
-        encode_state(&capture.state, capture.compacted).as_slice(),
-    )?;
+    let mut state = capture.state.clone();
+    if planted(Bug::ApplyTwice)
+        && let Some(applied) = &mut state.applied
+        && applied.index > 2
+    {
+        applied.index -= 1;
+    }
+    meta.insert(STATE, encode_state(&state, capture.compacted).as_slice())?;
     Ok(())
 }
 
 /// Writes a complete file that holds `state` and no history.
-fn create(path: &Path, identity: &Identity, state: &State) -> Result<Database, OpenError> {
-    tables::create(path, identity, PAGE_CACHE_BYTES, |transaction| {
+pub(crate) fn create(
+    volume: &Arc<Volume>,
+    path: &Path,
+    identity: &Identity,
+    state: &State,
+) -> Result<Table, OpenError> {
+    create_with(volume, path, identity, state, (state.revision, &[]))
+}
+
+fn create_with(
+    volume: &Arc<Volume>,
+    path: &Path,
+    identity: &Identity,
+    state: &State,
+    (compacted, history): (Revision, &[Event]),
+) -> Result<Table, OpenError> {
+    tables::create(volume, path, identity, PAGE_CACHE_BYTES, |transaction| {
         {
             let mut objects = transaction.open_table(OBJECTS)?;
             for (key, entry) in &state.entries {
                 objects.insert(key.as_bytes(), encode_entry(entry).as_slice())?;
             }
         }
-        transaction.open_table(EVENTS)?;
+        {
+            let mut events = transaction.open_table(EVENTS)?;
+            for event in history {
+                events.insert(event.revision, encode_event(event).as_slice())?;
+            }
+        }
         let mut meta = transaction.open_table(META)?;
-        meta.insert(STATE, encode_state(state, state.revision).as_slice())?;
+        meta.insert(STATE, encode_state(state, compacted).as_slice())?;
         Ok(())
     })
 }
@@ -448,6 +545,7 @@ fn load(database: &Database, file: &InFile<'_>) -> Result<Loaded, OpenError> {
             let reason = format!("object {key} is newer than the state");
             return Err(file.inconsistent(reason));
         }
+        state.bytes += entry.bytes();
         state.entries.insert(key, Arc::new(entry));
     }
 

@@ -65,6 +65,7 @@ impl Writer {
 /// Reads one record, front to back.
 pub(crate) struct Reader {
     rest: Bytes,
+    version: u8,
 }
 
 impl Reader {
@@ -90,7 +91,13 @@ impl Reader {
         }
         Ok(Reader {
             rest: record.split_off(FRAME_BYTES),
+            version,
         })
+    }
+
+    /// The version the body was written in.
+    pub(crate) fn version(&self) -> u8 {
+        self.version
     }
 
     fn take(&mut self, length: usize) -> Result<Bytes, DecodeError> {

@@ -3,7 +3,7 @@
 //! A [`Command`] is one caller's all-or-nothing write. A [`Batch`] is one log entry: the commands that were waiting
 //! when the proposer looked. Its encoding is versioned by the record that holds it (`log.rs`); the layout is
 //! `count ‖ (fence, count ‖ (key, precondition, change))`, integers little endian, byte strings with a u32 length.
-//! Outcomes stay in memory: they answer the proposer on the leader and are never stored.
+//! Outcomes are never stored: they answer the proposer, which may be on another server.
 //!
 //! Invariants: encode then decode is the identity; decoding arbitrary bytes is an error, never a panic.
 
@@ -138,6 +138,12 @@ impl Command {
             .sum()
     }
 
+    /// Whether it needs room: a full disk takes only commands that do not.
+    pub(crate) fn puts(&self) -> bool {
+        let mut mutations = self.mutations.iter();
+        mutations.any(|mutation| matches!(mutation.change, Change::Put(_)))
+    }
+
     fn encode(&self, writer: &mut Writer) {
         match self.fence {
             None => writer.u8(0),
@@ -257,6 +263,51 @@ pub(crate) enum Outcome {
     },
     /// It was ordered in this term, not in the one its fence names.
     Fenced { term: Term },
+}
+
+impl Outcome {
+    pub(crate) fn encode(&self, writer: &mut Writer) {
+        match self {
+            Outcome::Done(revision) => {
+                writer.u8(0);
+                writer.u64(*revision);
+            }
+            Outcome::Conflict { mutation, found } => {
+                writer.u8(1);
+                writer.count(*mutation);
+                writer.u8(u8::from(found.is_some()));
+                writer.u64(found.unwrap_or_default());
+            }
+            Outcome::Fenced { term } => {
+                writer.u8(2);
+                writer.u64(*term);
+            }
+        }
+    }
+
+    pub(crate) fn decode(reader: &mut Reader) -> Result<Outcome, DecodeError> {
+        Ok(match reader.u8()? {
+            0 => Outcome::Done(reader.u64()?),
+            1 => {
+                let mutation = reader.u32()? as usize;
+                let known = reader.flag("revision")?;
+                let found = reader.u64()?;
+                Outcome::Conflict {
+                    mutation,
+                    found: known.then_some(found),
+                }
+            }
+            2 => Outcome::Fenced {
+                term: reader.u64()?,
+            },
+            tag => {
+                return Err(DecodeError::Tag {
+                    what: "outcome",
+                    tag,
+                });
+            }
+        })
+    }
 }
 
 #[cfg(test)]

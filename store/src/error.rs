@@ -125,15 +125,21 @@ pub enum WriteError {
         /// The term in which the write was ordered.
         term: Term,
     },
-    /// Nothing was proposed: ask the leader.
-    #[error("this server is not the leader")]
+    /// Nothing was proposed: no leader was found in time, or the write is fenced and another server leads.
+    #[error("{}", leader_text(.leader))]
     NotLeader {
         /// The leader, where known.
         leader: Option<ServerId>,
     },
-    /// Nothing was proposed: the queue of writes is full. Retry with a delay.
+    /// Nothing was proposed: the leader cannot reach a majority now. Retry with a delay.
+    #[error("a majority of the servers cannot be reached")]
+    NoQuorum,
+    /// Nothing was proposed: too many writes wait, here or at the leader. Retry with a delay.
     #[error("too many writes are waiting")]
-    Busy,
+    Overloaded,
+    /// Nothing was proposed: the disk is full. Reads and deletes go on; puts do once there is room.
+    #[error("the disk of the store is full, so only deletes are taken; free some space")]
+    DiskFull,
     /// Nothing was proposed: the command is over a limit.
     #[error("the write has {bytes} bytes of {what}, the limit is {max}")]
     TooLarge {
@@ -152,6 +158,13 @@ pub enum WriteError {
     Unknown,
 }
 
+fn leader_text(leader: &Option<ServerId>) -> String {
+    match leader {
+        Some(leader) => format!("server {leader} is the leader, not this one"),
+        None => "no server is known to lead now".to_owned(),
+    }
+}
+
 fn found_text(found: &Option<Revision>) -> String {
     match found {
         Some(revision) => format!("at revision {revision}"),
@@ -162,19 +175,48 @@ fn found_text(found: &Option<Revision>) -> String {
 /// Why a linearizable read was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// Ask the leader.
-    #[error("this server is not the leader")]
+    /// No leader answered in time. Retry with a delay.
+    #[error("{}", leader_text(.leader))]
     NotLeader {
         /// The leader, where known.
         leader: Option<ServerId>,
     },
+    /// This server did not catch up with the leader in time. Retry with a delay, or ask another server.
+    #[error("this server has not caught up with the leader")]
+    Behind,
     /// The leader cannot reach a majority now. Retry with a delay.
     #[error("a majority of the servers cannot be reached")]
     NoQuorum,
     /// Too many reads are waiting. Retry with a delay.
     #[error("too many reads are waiting")]
-    Busy,
+    Overloaded,
     /// The store is closed, or stopped after a storage fault.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Why a change of the members did not take effect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MemberError {
+    /// Nothing was changed, for this reason.
+    #[error("{reason}")]
+    Invalid {
+        /// One sentence.
+        reason: String,
+    },
+    /// Nothing was changed: no leader answered. Retry with a delay.
+    #[error("{}", leader_text(.leader))]
+    NotLeader {
+        /// The leader, where known.
+        leader: Option<ServerId>,
+    },
+    /// Nothing was changed: the leader cannot reach a majority.
+    #[error("a majority of the servers cannot be reached")]
+    NoQuorum,
+    /// It is not known whether the change took effect: list the members before retrying.
+    #[error("the change may or may not have taken effect; list the members")]
+    Unknown,
+    /// The store is closed.
     #[error("the store is closed")]
     Closed,
 }

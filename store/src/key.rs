@@ -35,6 +35,11 @@ impl Key {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// The key's bytes, shared.
+    pub(crate) fn bytes(&self) -> Bytes {
+        self.0.clone()
+    }
 }
 
 impl Borrow<[u8]> for Key {

@@ -15,12 +15,17 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Path of a write: [`Store::write`] queues it; the proposer makes one log entry of what is waiting; `raft.rs` orders
-//! it, `log.rs` makes it durable, `machine.rs` decides it, `watch.rs` publishes it; the answer returns. The state lives
-//! in memory; `checkpoint.rs` copies it to disk about once a second and `log.rs` holds what came since.
+//! A cluster has one, three or five servers, each with a [`Store`]; any of them answers any request. They reach each
+//! other through a [`Network`] that is handed in, and [`Store::answer`] is where its messages arrive.
 //!
-//! Invariants: an acknowledged write survives any crash and is seen by every later [`Store::read`]; a write takes
-//! effect as a whole or not at all; each mutation gets its own revision, one higher than the one before.
+//! Path of a write: [`Store::write`] queues it; `proposer.rs` makes one log entry of what is waiting, or passes it on to
+//! the leader; `raft/` orders and replicates it, `log.rs` makes it durable, `machine.rs` decides it, `watch.rs` publishes
+//! it; the answer returns. The state lives in memory; `checkpoint.rs` copies it to disk about once a second and `log.rs`
+//! holds what came since.
+//!
+//! Invariants: an acknowledged write survives any crash of fewer than half of the servers, or of all if their disks
+//! survive, and is seen by every later [`Store::read`] on any server; a write takes effect as a whole or not at all; each
+//! mutation gets its own revision, one higher than the one before.
 //! Left to others: what keys and values mean.
 //!
 //! Runs on the tokio runtime it is opened on, beside two threads of its own for the two files.
@@ -29,14 +34,25 @@ pub mod bench;
 mod checkpoint;
 mod codec;
 mod command;
+mod disk;
 mod error;
 mod key;
 mod lock;
 mod log;
 mod machine;
+mod message;
+mod network;
+mod planted;
+mod proposer;
 mod raft;
+mod reader;
+#[cfg(test)]
+mod sim;
 mod snapshot;
+mod stream;
 mod tables;
+pub mod transport;
+mod volume;
 mod watch;
 
 use std::path::PathBuf;
@@ -45,41 +61,41 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{CheckpointFile, Checkpointer, Loaded};
-use crate::command::{Batch, Command, Outcome};
-use crate::lock::FolderLock;
-use crate::log::{Log, WriterThread};
-use crate::raft::Consensus;
+use crate::command::{Command, Outcome};
+use crate::disk::{Disk, Held, Machine, Worker};
+use crate::log::Log;
+use crate::message::{Answer, Denied, MemberChange, Request};
+use crate::proposer::{PATIENCE, RETRY_PAUSE, Writes};
+use crate::raft::{Consensus, NoAnswer, Parts};
+use crate::reader::Reads;
 use crate::tables::Identity;
+use crate::volume::Volume;
 use crate::watch::{Bounds, Hub};
 
 pub use crate::command::{
     COMMAND_BYTES_MAX, COMMAND_MUTATIONS_MAX, Change, Mutation, Precondition,
 };
-pub use crate::error::{DecodeError, OpenError, ReadError, WatchError, WatchLagged, WriteError};
+pub use crate::error::{
+    DecodeError, MemberError, OpenError, ReadError, WatchError, WatchLagged, WriteError,
+};
 pub use crate::key::{Entry, Key, Revision, ServerId, Term};
+pub use crate::network::{Alone, Lane, Network, NetworkError, Peer};
+pub use crate::raft::Member;
 pub use crate::snapshot::Snapshot;
 pub use crate::watch::{Event, EventKind, Watch};
 
-/// Writes waiting to be proposed; at a few thousand a second this is a second of delay, and more would only time out.
-const WRITES_WAITING_MAX: usize = 8192;
-
-/// Commands in one log entry, and their bytes: large enough to amortise an fsync over every waiting client, small
-/// enough for one append request to a peer.
-const BATCH_COMMANDS_MAX: usize = 1024;
-const BATCH_BYTES_MAX: usize = 2 << 20;
-
-/// Log entries proposed and not yet answered: one in its fsync and one gathering behind it.
-const BATCHES_IN_FLIGHT_MAX: usize = 2;
-
-/// How long a shutdown waits for proposed writes: without a majority they are never answered.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Reads waiting for one confirmation of leadership; they share it, so waiting is short.
-const READS_WAITING_MAX: usize = 16_384;
+/// What becomes of an empty folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// A cluster of this one server.
+    Alone,
+    /// A server that waits to be found by the leader of a cluster, which has given it its number.
+    Joining,
+}
 
 /// Where a store lives and how much it remembers.
 #[derive(Debug, Clone)]
@@ -90,6 +106,10 @@ pub struct Config {
     pub server_id: ServerId,
     /// Name of the cluster, so that a folder or a peer of another one is refused.
     pub cluster_id: String,
+    /// Where other servers reach this one; empty for a cluster of one that stays alone.
+    pub address: String,
+    /// What becomes of an empty folder.
+    pub start: Start,
     /// Events kept for watches that resume. 100,000 is minutes of a busy cluster.
     pub history_events_max: usize,
     /// Memory those events may hold, in bytes, counting a replaced value with its event.
@@ -98,6 +118,8 @@ pub struct Config {
     pub watch_queue_events_max: usize,
     /// Longest time between a change and its checkpoint. It bounds what a restart applies again, not what survives.
     pub checkpoint_interval: Duration,
+    /// Log entries kept behind a checkpoint, so that a server that was away for a moment needs no snapshot.
+    pub log_entries_kept: usize,
 }
 
 impl Config {
@@ -107,20 +129,16 @@ impl Config {
             dir: dir.into(),
             server_id: 1,
             cluster_id: "weft".to_owned(),
+            address: String::new(),
+            start: Start::Alone,
             history_events_max: 100_000,
             history_bytes_max: 64 << 20,
             watch_queue_events_max: 16_384,
             checkpoint_interval: Duration::from_secs(1),
+            log_entries_kept: 20_000,
         }
     }
 }
-
-struct WaitingWrite {
-    command: Command,
-    answer: oneshot::Sender<Result<Outcome, WriteError>>,
-}
-
-type WaitingRead = oneshot::Sender<Result<(), ReadError>>;
 
 /// Handle of an open store. Clones share it; it stays open until [`Store::shutdown`].
 #[derive(Clone)]
@@ -131,43 +149,49 @@ pub struct Store {
 struct Inner {
     hub: Arc<Hub>,
     consensus: Consensus,
-    writes: mpsc::Sender<WaitingWrite>,
-    reads: mpsc::Sender<WaitingRead>,
+    writes: Writes,
+    reads: Reads,
     closing: CancellationToken,
     checkpointer: Checkpointer,
+    leadership: tokio::sync::watch::Receiver<Option<Term>>,
+    leader: tokio::sync::watch::Receiver<Option<ServerId>>,
     /// Taken by the one who shuts down.
     resources: Mutex<Option<Resources>>,
 }
 
 /// What has to end in order.
 struct Resources {
-    writer: WriterThread,
+    writer: Worker,
     proposer: tokio::task::JoinHandle<()>,
-    lock: FolderLock,
+    held: Held,
 }
 
 struct Files {
-    lock: FolderLock,
+    held: Held,
+    volume: Arc<Volume>,
     log: Log,
-    writer: WriterThread,
+    writer: Worker,
     checkpoint: CheckpointFile,
     loaded: Loaded,
 }
 
-fn open_files(config: &Config) -> Result<Files, OpenError> {
-    let lock = FolderLock::take(&config.dir)?;
+const LOG_FILE: &str = "log.redb";
+const STATE_FILE: &str = "state.redb";
+
+fn open_files(config: &Config, disk: Arc<dyn Disk>) -> Result<Files, OpenError> {
+    let held = disk.hold(&config.dir)?;
     let identity = Identity {
         cluster_id: config.cluster_id.clone(),
         server_id: config.server_id,
     };
-    let log_path = config.dir.join("log.redb");
-    let state_path = config.dir.join("state.redb");
-    let exists = |path: &std::path::Path| {
-        path.try_exists().map_err(|source| OpenError::Io {
-            path: path.to_owned(),
-            source,
-        })
+    let log_path = config.dir.join(LOG_FILE);
+    let state_path = config.dir.join(STATE_FILE);
+    let io = |path: &std::path::Path| {
+        let path = path.to_owned();
+        move |source| OpenError::Io { path, source }
     };
+    let volume = Volume::open(disk, &config.dir).map_err(io(&config.dir))?;
+    let exists = |path| volume.disk.exists(path).map_err(io(path));
     // The log is made first. A state without a log has lost its votes: starting it could break a promise.
     if exists(&state_path)? && !exists(&log_path)? {
         return Err(OpenError::Inconsistent {
@@ -175,8 +199,8 @@ fn open_files(config: &Config) -> Result<Files, OpenError> {
             reason: "it has a state but no log".to_owned(),
         });
     }
-    let (log, writer) = Log::open(&log_path, &identity)?;
-    let (checkpoint, loaded) = CheckpointFile::open(&state_path, &identity)?;
+    let (log, writer) = Log::open(&volume, &log_path, &identity)?;
+    let (checkpoint, loaded) = CheckpointFile::open(&volume, &state_path, &identity)?;
     let purged = log.extent().purged;
     if purged > loaded.state.applied {
         return Err(OpenError::Inconsistent {
@@ -185,7 +209,8 @@ fn open_files(config: &Config) -> Result<Files, OpenError> {
         });
     }
     Ok(Files {
-        lock,
+        held,
+        volume,
         log,
         writer,
         checkpoint,
@@ -194,18 +219,32 @@ fn open_files(config: &Config) -> Result<Files, OpenError> {
 }
 
 /// Boxed in a plain function, so that openraft is compiled into this crate and not into each one that opens a store.
-fn open_boxed(config: Config) -> BoxFuture<'static, Result<Store, OpenError>> {
-    Box::pin(open(config))
+fn open_boxed(
+    config: Config,
+    network: Arc<dyn Network>,
+    disk: Arc<dyn Disk>,
+) -> BoxFuture<'static, Result<Store, OpenError>> {
+    Box::pin(open(config, network, disk))
 }
 
-async fn open(config: Config) -> Result<Store, OpenError> {
+async fn open(
+    config: Config,
+    network: Arc<dyn Network>,
+    disk: Arc<dyn Disk>,
+) -> Result<Store, OpenError> {
     let files = {
         let config = config.clone();
-        tokio::task::spawn_blocking(move || open_files(&config))
-            .await
-            .map_err(|error| OpenError::Consensus {
-                reason: error.to_string(),
-            })??
+        let (answer, files) = tokio::sync::oneshot::channel();
+        let work = {
+            let disk = Arc::clone(&disk);
+            move || {
+                let _ = answer.send(open_files(&config, disk));
+            }
+        };
+        disk.blocking(Box::new(work)).await;
+        files.await.map_err(|error| OpenError::Consensus {
+            reason: error.to_string(),
+        })??
     };
     let bounds = Bounds {
         history_events_max: config.history_events_max,
@@ -220,42 +259,43 @@ async fn open(config: Config) -> Result<Store, OpenError> {
             path: config.dir.clone(),
             source,
         })?;
-    let started = Consensus::start(
-        config.server_id,
-        &config.cluster_id,
-        files.log.clone(),
-        Arc::clone(&hub),
-        checkpointer.clone(),
-    )
+    let started = Consensus::start(Parts {
+        server_id: config.server_id,
+        cluster_id: config.cluster_id,
+        address: config.address,
+        start: config.start,
+        log_entries_kept: config.log_entries_kept,
+        network,
+        volume: files.volume,
+        log: files.log.clone(),
+        hub: Arc::clone(&hub),
+        checkpointer: checkpointer.clone(),
+    })
     .await;
     let consensus = match started {
         Ok(consensus) => consensus,
         Err(error) => {
             files.log.stop().await;
-            let stop = move || {
-                checkpointer.stop();
-                files.writer.join();
-            };
+            checkpointer.stop().await;
+            files.writer.join("weft-log").await;
             // What failed is the start; that is what the caller hears.
-            let _ = tokio::task::spawn_blocking(stop).await;
             return Err(error);
         }
     };
 
     let closing = CancellationToken::new();
-    let (writes, waiting_writes) = mpsc::channel(WRITES_WAITING_MAX);
-    let (reads, waiting_reads) = mpsc::channel(READS_WAITING_MAX);
-    let proposer = tokio::spawn(propose(consensus.clone(), waiting_writes, closing.clone()));
-    tokio::spawn(confirm_reads(
-        consensus.clone(),
-        waiting_reads,
-        closing.clone(),
-    ));
+    let (writes, proposer) = proposer::queue(consensus.clone(), closing.clone());
+    let proposer = tokio::spawn(proposer.run());
+    let reads = Reads::start(consensus.clone(), closing.clone());
     tokio::spawn(close_on_failure(
         consensus.clone(),
         checkpointer.clone(),
         closing.clone(),
     ));
+    let leads = *consensus.leads().borrow();
+    let (term, leadership) = tokio::sync::watch::channel(leads.term);
+    let (server, leader) = tokio::sync::watch::channel(leads.leader);
+    tokio::spawn(split_leads(consensus.leads(), term, server));
     Ok(Store {
         inner: Arc::new(Inner {
             hub,
@@ -264,31 +304,46 @@ async fn open(config: Config) -> Result<Store, OpenError> {
             reads,
             closing,
             checkpointer,
+            leadership,
+            leader,
             resources: Mutex::new(Some(Resources {
                 writer: files.writer,
                 proposer,
-                lock: files.lock,
+                held: files.held,
             })),
         }),
     })
 }
 
 impl Store {
-    /// Opens or creates the store in `config.dir`.
+    /// Opens or creates the store of a cluster of one in `config.dir`: it reaches no other server.
     ///
-    /// With a sole voter it returns as the leader, with everything applied that the log holds.
+    /// It returns as the leader, with everything applied that the log holds.
     ///
     /// # Errors
     /// [`OpenError`]: the folder is in use, foreign, damaged or from a newer program. Nothing is changed then.
     pub async fn open(config: Config) -> Result<Store, OpenError> {
-        open_boxed(config).await
+        Store::open_with(config, Arc::new(Alone)).await
+    }
+
+    /// Opens or creates the store in `config.dir`, as one of the servers that `network` reaches.
+    ///
+    /// With a sole voter it returns as the leader, else at once; [`Store::leader`] tells when one is found. Whoever
+    /// receives messages for this server hands them to [`Store::answer`] from now on.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub async fn open_with(config: Config, network: Arc<dyn Network>) -> Result<Store, OpenError> {
+        open_boxed(config, network, Arc::new(Machine)).await
     }
 
     /// Applies `mutations` as one: all take effect, in order, or none does.
     ///
-    /// Returns the revision of the last mutation once everything is durable and applied. Deleting an absent key takes
-    /// no revision; where nothing changed, the store's revision is returned. With a `fence` the write takes effect only
-    /// if it is ordered in that term. Dropping the future does not take the write back.
+    /// Returns the revision of the last mutation once everything is durable on a majority and applied on this server.
+    /// Deleting an absent key takes no revision; where nothing changed, the store's revision is returned. With a `fence`
+    /// the write takes effect only if this server leads in that term; without one it is passed on to the leader where
+    /// this server is not. While there is no leader it waits for one, for a few seconds. Dropping the future does not
+    /// take the write back.
     ///
     /// # Errors
     /// [`WriteError`] says whether nothing happened or whether that is unknown.
@@ -302,27 +357,25 @@ impl Store {
         if self.inner.closing.is_cancelled() {
             return Err(WriteError::Closed);
         }
+        if self.inner.consensus.volume().full() && command.puts() {
+            return Err(WriteError::DiskFull);
+        }
         // Keys are cheap to clone, and only a conflict needs one back.
         let keys: Vec<Key> = command
             .mutations
             .iter()
             .map(|mutation| mutation.key.clone())
             .collect();
-        let (answer, outcome) = oneshot::channel();
-        let waiting = WaitingWrite { command, answer };
-        self.inner
-            .writes
-            .try_send(waiting)
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => WriteError::Busy,
-                mpsc::error::TrySendError::Closed(_) => WriteError::Closed,
-            })?;
-        match outcome.await.map_err(|_| WriteError::Unknown)?? {
+        match self.inner.writes.write(command).await? {
             Outcome::Done(revision) => Ok(revision),
-            Outcome::Conflict { mutation, found } => Err(WriteError::Conflict {
-                key: keys[mutation].clone(),
-                found,
-            }),
+            Outcome::Conflict { mutation, found } => match keys.get(mutation) {
+                Some(key) => Err(WriteError::Conflict {
+                    key: key.clone(),
+                    found,
+                }),
+                // Only a leader of another kind counts like that.
+                None => Err(WriteError::Unknown),
+            },
             Outcome::Fenced { term } => Err(WriteError::Fenced {
                 fence: fence.unwrap_or_default(),
                 term,
@@ -338,34 +391,142 @@ impl Store {
     /// A snapshot that shows every write acknowledged before the call, by any server.
     ///
     /// # Errors
-    /// [`ReadError`] where that cannot be confirmed.
+    /// [`ReadError`] where that cannot be confirmed within a few seconds.
     pub async fn read(&self) -> Result<Snapshot, ReadError> {
         if self.inner.closing.is_cancelled() {
             return Err(ReadError::Closed);
         }
-        let (answer, confirmed) = oneshot::channel();
-        self.inner
-            .reads
-            .try_send(answer)
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => ReadError::Busy,
-                mpsc::error::TrySendError::Closed(_) => ReadError::Closed,
-            })?;
-        confirmed.await.map_err(|_| ReadError::Closed)??;
+        self.inner.reads.confirm().await?;
         Ok(self.snapshot())
     }
 
     /// Every event under `prefix` with a revision above `after`: in order, each once, none missing.
     ///
     /// # Errors
-    /// [`WatchError`] when `after` is before the kept history or in the future.
+    /// [`WatchError`] when `after` is before the kept history, or has not happened on this server yet; a
+    /// [`Store::read`] first makes sure of what another server acknowledged.
     pub fn watch(&self, prefix: impl Into<Bytes>, after: Revision) -> Result<Watch, WatchError> {
         self.inner.hub.watch(prefix.into(), after)
     }
 
     /// `Some(term)` while this server leads: the fence for writes that must not outlive its leadership.
     pub fn leadership(&self) -> tokio::sync::watch::Receiver<Option<Term>> {
-        self.inner.consensus.leadership()
+        self.inner.leadership.clone()
+    }
+
+    /// The server that leads, as far as this one knows.
+    pub fn leader(&self) -> tokio::sync::watch::Receiver<Option<ServerId>> {
+        self.inner.leader.clone()
+    }
+
+    /// Whether the disk is full, so that only deletes are taken.
+    pub fn disk_full(&self) -> bool {
+        self.inner.consensus.volume().full()
+    }
+
+    /// The servers of the cluster, as this one has applied them.
+    pub fn members(&self) -> Vec<Member> {
+        self.inner.consensus.members()
+    }
+
+    /// Adds a server that listens, or will listen, at `address`, as a learner. Returns the number it has to be opened
+    /// with ([`Start::Joining`]).
+    ///
+    /// # Errors
+    /// [`MemberError`], as for every change of the members.
+    pub async fn add_learner(&self, address: impl Into<String>) -> Result<ServerId, MemberError> {
+        let address = address.into();
+        self.change_members(MemberChange::Add { address }).await
+    }
+
+    /// Lets a learner vote, once it has caught up.
+    ///
+    /// # Errors
+    /// [`MemberError`]
+    pub async fn promote(&self, server: ServerId) -> Result<(), MemberError> {
+        let change = MemberChange::Promote { server };
+        self.change_members(change).await.map(drop)
+    }
+
+    /// Removes a server for ever: its number never returns.
+    ///
+    /// # Errors
+    /// [`MemberError`]
+    pub async fn remove(&self, server: ServerId) -> Result<(), MemberError> {
+        let change = MemberChange::Remove { server };
+        self.change_members(change).await.map(drop)
+    }
+
+    /// Replaces the voter `old`, which may be gone for good, by the learner `new`, in one step.
+    ///
+    /// # Errors
+    /// [`MemberError`]
+    pub async fn replace(&self, old: ServerId, new: ServerId) -> Result<(), MemberError> {
+        let change = MemberChange::Swap { old, new };
+        self.change_members(change).await.map(drop)
+    }
+
+    /// Tells the cluster that a server listens at another address.
+    ///
+    /// # Errors
+    /// [`MemberError`]
+    pub async fn relocate(
+        &self,
+        server: ServerId,
+        address: impl Into<String>,
+    ) -> Result<(), MemberError> {
+        let address = address.into();
+        let change = MemberChange::Move { server, address };
+        self.change_members(change).await.map(drop)
+    }
+
+    /// Hands leadership over to `to`, or to the voter that is closest behind. Returns the new leader.
+    ///
+    /// # Errors
+    /// [`MemberError`]
+    pub async fn transfer(&self, to: Option<ServerId>) -> Result<ServerId, MemberError> {
+        self.change_members(MemberChange::Transfer { to }).await
+    }
+
+    async fn change_members(&self, change: MemberChange) -> Result<ServerId, MemberError> {
+        if self.inner.closing.is_cancelled() {
+            return Err(MemberError::Closed);
+        }
+        let consensus = &self.inner.consensus;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let leader = consensus.leader();
+            let changed = match leader {
+                Some(leader) if leader != consensus.me() => {
+                    let request = Request::Member(change.clone());
+                    match consensus.ask_leader(leader, Lane::Control, &request).await {
+                        Ok(Answer::Member(changed)) => changed,
+                        Ok(_) | Err(NoAnswer::Lost(_)) => Err(Denied::Unknown),
+                        Err(NoAnswer::NotTaken(_)) => Err(Denied::NotLeader(None)),
+                    }
+                }
+                _ => consensus.change_members(change.clone()).await,
+            };
+            let error = match changed {
+                Ok(server) => return Ok(server),
+                Err(Denied::Invalid(reason)) => return Err(MemberError::Invalid { reason }),
+                Err(Denied::NotLeader(leader)) => MemberError::NotLeader { leader },
+                Err(Denied::NoQuorum) => MemberError::NoQuorum,
+                Err(Denied::Unknown | Denied::Overloaded | Denied::DiskFull) => {
+                    return Err(MemberError::Unknown);
+                }
+            };
+            if tokio::time::Instant::now() >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Answers a message of another server. `proven` is the server that the connection proved it comes from; without a
+    /// proof the message is believed, so a network that others can reach must give one.
+    pub async fn answer(&self, proven: Option<ServerId>, message: Bytes) -> Bytes {
+        self.inner.consensus.answer(proven, message).await
     }
 
     /// Waits until the store cannot go on, and says why. The process should end then: what the disk holds is only known
@@ -375,7 +536,8 @@ impl Store {
     }
 
     /// Ends the store: finishes the writes under way, makes a last checkpoint, closes the files and lets go of the
-    /// folder. Watches end. Later calls are refused; calling it again waits for the first.
+    /// folder. Watches end. Later calls are refused; calling it again waits for the first. A leader of several should
+    /// [`Store::transfer`] first.
     pub async fn shutdown(&self) {
         let inner = &self.inner;
         inner.closing.cancel();
@@ -388,21 +550,34 @@ impl Store {
         }
         inner.consensus.shutdown().await;
         inner.hub.close();
-        let checkpointer = inner.checkpointer.clone();
-        let stop = move || {
-            checkpointer.stop();
-            resources.writer.join();
-            drop(resources.lock);
-        };
-        if let Err(error) = tokio::task::spawn_blocking(stop).await {
-            tracing::error!(%error, "closing the files ended badly");
-        }
+        inner.checkpointer.stop().await;
+        resources.writer.join("weft-log").await;
+        drop(resources.held);
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.closing.cancel();
+    }
+}
+
+/// Publishes the two halves of what is known about leadership, each when it changes.
+async fn split_leads(
+    mut leads: tokio::sync::watch::Receiver<raft::Leads>,
+    term: tokio::sync::watch::Sender<Option<Term>>,
+    leader: tokio::sync::watch::Sender<Option<ServerId>>,
+) {
+    let publish = |leads: raft::Leads| {
+        term.send_if_modified(|known| std::mem::replace(known, leads.term) != leads.term);
+        leader.send_if_modified(|known| std::mem::replace(known, leads.leader) != leads.leader);
+    };
+    loop {
+        publish(*leads.borrow_and_update());
+        if leads.changed().await.is_err() {
+            publish(raft::Leads::default());
+            return;
+        }
     }
 }
 
@@ -444,95 +619,6 @@ async fn close_on_failure(
         reason = failure(&consensus, &checkpointer) => {
             tracing::error!(reason, "the store failed and takes no more requests");
             closing.cancel();
-        }
-    }
-}
-
-/// Makes log entries of waiting writes. What gathers while entries are in flight becomes the next entry.
-async fn propose(
-    consensus: Consensus,
-    mut waiting: mpsc::Receiver<WaitingWrite>,
-    closing: CancellationToken,
-) {
-    let slots = Arc::new(Semaphore::new(BATCHES_IN_FLIGHT_MAX));
-    loop {
-        // The slot first: until there is one, writes gather in the queue.
-        let slot = tokio::select! {
-            biased;
-            () = closing.cancelled() => break,
-            slot = Arc::clone(&slots).acquire_owned() => slot,
-        };
-        let Ok(slot) = slot else { break };
-        let first = tokio::select! {
-            biased;
-            () = closing.cancelled() => break,
-            first = waiting.recv() => first,
-        };
-        let Some(first) = first else { break };
-        let mut bytes = first.command.bytes();
-        let mut commands = vec![first.command];
-        let mut answers = vec![first.answer];
-        while commands.len() < BATCH_COMMANDS_MAX
-            && bytes < BATCH_BYTES_MAX
-            && let Ok(next) = waiting.try_recv()
-        {
-            bytes += next.command.bytes();
-            commands.push(next.command);
-            answers.push(next.answer);
-        }
-        let consensus = consensus.clone();
-        tokio::spawn(async move {
-            let result = consensus.propose(Batch(commands.into())).await;
-            drop(slot);
-            // An answer nobody waits for any more is dropped with its write done.
-            match result {
-                Ok(outcomes) => {
-                    debug_assert_eq!(outcomes.len(), answers.len());
-                    for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                        let _ = answer.send(Ok(outcome));
-                    }
-                }
-                Err(error) => {
-                    for answer in answers {
-                        let _ = answer.send(Err(error.clone()));
-                    }
-                }
-            }
-        });
-    }
-    waiting.close();
-    while let Ok(refused) = waiting.try_recv() {
-        let _ = refused.answer.send(Err(WriteError::Closed));
-    }
-    // All slots free means every proposal is answered.
-    let all = u32::try_from(BATCHES_IN_FLIGHT_MAX).unwrap_or(u32::MAX);
-    if tokio::time::timeout(DRAIN_TIMEOUT, slots.acquire_many(all))
-        .await
-        .is_err()
-    {
-        tracing::warn!("writes under way were not answered in time");
-    }
-}
-
-/// Confirms leadership once for all the reads that were waiting when it began.
-async fn confirm_reads(
-    consensus: Consensus,
-    mut waiting: mpsc::Receiver<WaitingRead>,
-    closing: CancellationToken,
-) {
-    let mut readers = Vec::new();
-    loop {
-        let more = tokio::select! {
-            biased;
-            () = closing.cancelled() => 0,
-            more = waiting.recv_many(&mut readers, READS_WAITING_MAX) => more,
-        };
-        if more == 0 {
-            return;
-        }
-        let confirmed = consensus.linearize().await;
-        for reader in readers.drain(..) {
-            let _ = reader.send(confirmed.clone());
         }
     }
 }

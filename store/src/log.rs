@@ -13,7 +13,6 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -22,10 +21,15 @@ use tokio::sync::mpsc;
 
 use crate::codec::{Reader, Writer};
 use crate::command::Batch;
+use crate::disk::Worker;
 use crate::error::{DecodeError, OpenError, storage_io};
 use crate::key::{ServerId, Term};
 use crate::machine::{Members, Position};
-use crate::tables::{self, FORMAT, Identity, InFile, LOG, META, index_context, meta_context};
+use crate::planted::{Bug, planted};
+use crate::tables::{
+    self, FORMAT, Identity, InFile, LOG, META, Table, index_context, meta_context,
+};
+use crate::volume::Volume;
 
 /// Jobs waiting for the writer thread; the proposer keeps few entries in flight, so this is only reached by a stalled
 /// disk, and then callers wait.
@@ -53,21 +57,29 @@ pub(crate) struct Vote {
 }
 
 impl Vote {
-    fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new(FORMAT);
+    pub(crate) fn encode(&self, writer: &mut Writer) {
         writer.u64(self.term);
         writer.u64(self.server);
         writer.u8(u8::from(self.committed));
-        writer.finish(&meta_context(VOTE))
     }
 
-    fn decode(record: Bytes) -> Result<Self, DecodeError> {
-        let mut reader = Reader::open(record, &meta_context(VOTE), FORMAT)?;
-        let vote = Vote {
+    pub(crate) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Vote {
             term: reader.u64()?,
             server: reader.u64()?,
             committed: reader.flag("vote state")?,
-        };
+        })
+    }
+
+    fn to_disk(self) -> Vec<u8> {
+        let mut writer = Writer::new(FORMAT);
+        self.encode(&mut writer);
+        writer.finish(&meta_context(VOTE))
+    }
+
+    fn from_disk(record: Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::open(record, &meta_context(VOTE), FORMAT)?;
+        let vote = Vote::decode(&mut reader)?;
         reader.finish()?;
         Ok(vote)
     }
@@ -89,30 +101,27 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new(FORMAT);
-        self.position.encode(&mut writer);
+    pub(crate) fn encode(&self, writer: &mut Writer) {
+        self.position.encode(writer);
         match &self.payload {
             Payload::Blank => writer.u8(0),
             Payload::Batch(batch) => {
                 writer.u8(1);
-                batch.encode(&mut writer);
+                batch.encode(writer);
             }
             Payload::Members(members) => {
                 writer.u8(2);
-                members.encode(&mut writer);
+                members.encode(writer);
             }
         }
-        writer.finish(&index_context("log", self.position.index))
     }
 
-    fn decode(index: u64, record: Bytes) -> Result<Self, DecodeError> {
-        let mut reader = Reader::open(record, &index_context("log", index), FORMAT)?;
-        let position = Position::decode(&mut reader)?;
+    pub(crate) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
+        let position = Position::decode(reader)?;
         let payload = match reader.u8()? {
             0 => Payload::Blank,
-            1 => Payload::Batch(Batch::decode(&mut reader)?),
-            2 => Payload::Members(Members::decode(&mut reader)?),
+            1 => Payload::Batch(Batch::decode(reader)?),
+            2 => Payload::Members(Members::decode(reader)?),
             tag => {
                 return Err(DecodeError::Tag {
                     what: "log payload",
@@ -120,12 +129,24 @@ impl Record {
                 });
             }
         };
-        reader.finish()?;
         Ok(Record { position, payload })
     }
 
+    fn to_disk(&self) -> Vec<u8> {
+        let mut writer = Writer::new(FORMAT);
+        self.encode(&mut writer);
+        writer.finish(&index_context("log", self.position.index))
+    }
+
+    fn from_disk(index: u64, record: Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::open(record, &index_context("log", index), FORMAT)?;
+        let record = Record::decode(&mut reader)?;
+        reader.finish()?;
+        Ok(record)
+    }
+
     /// Memory and disk this record takes, roughly.
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         const OVERHEAD: usize = 64;
         let payload = match &self.payload {
             Payload::Blank | Payload::Members(_) => 0,
@@ -264,6 +285,7 @@ impl Index {
 
 struct Shared {
     path: PathBuf,
+    volume: Arc<Volume>,
     /// `None` once the writer has stopped: the file is closed then, whoever still holds a [`Log`].
     database: RwLock<Option<Database>>,
     index: Mutex<Index>,
@@ -282,45 +304,33 @@ pub(crate) struct Log {
     jobs: mpsc::Sender<Job>,
 }
 
-/// The writer thread's handle: join it after [`Log::stop`].
-pub(crate) struct WriterThread(JoinHandle<()>);
-
-impl WriterThread {
-    /// Waits for the thread to end. Blocks.
-    pub(crate) fn join(self) {
-        if self.0.join().is_err() {
-            tracing::error!("the log writer panicked");
-        }
-    }
-}
-
 impl Log {
-    /// Opens or creates the log at `path`, verifying every record. Blocks.
-    pub(crate) fn open(path: &Path, identity: &Identity) -> Result<(Log, WriterThread), OpenError> {
+    /// Opens or creates the log at `path`, verifying every record, and starts its writer. Blocks.
+    pub(crate) fn open(
+        volume: &Arc<Volume>,
+        path: &Path,
+        identity: &Identity,
+    ) -> Result<(Log, Worker), OpenError> {
         let file = InFile(path);
-        let database = match tables::open(path, identity, PAGE_CACHE_BYTES)? {
-            Some(database) => database,
-            None => tables::create(path, identity, PAGE_CACHE_BYTES, |transaction| {
-                transaction.open_table(LOG)?;
-                Ok(())
-            })?,
+        let table = match tables::open(volume, path, identity, PAGE_CACHE_BYTES)? {
+            Some(table) => table,
+            None => create(volume, path, identity, None)?,
         };
-        let index = load(&database, &file)?;
+        let index = load(&table.database, &file)?;
         let written_last = index.last().map(|position| position.index);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
-            database: RwLock::new(Some(database)),
+            volume: Arc::clone(volume),
+            database: RwLock::new(Some(table.database)),
             index: Mutex::new(index),
         });
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
-        let thread = std::thread::Builder::new()
-            .name("weft-log".to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || write_groups(&shared, queue, written_last)
-            })
+        let writer = write_groups(Arc::clone(&shared), queue, written_last);
+        let worker = volume
+            .disk
+            .spawn("weft-log", Box::pin(writer))
             .map_err(|error| file.io(error))?;
-        Ok((Log { shared, jobs }, WriterThread(thread)))
+        Ok((Log { shared, jobs }, worker))
     }
 
     pub(crate) fn vote(&self) -> Option<Vote> {
@@ -467,12 +477,33 @@ impl Log {
         };
         // Evicted records are durable, so the disk has them; they lie before the ones in memory.
         let shared = Arc::clone(&self.shared);
-        let mut records = tokio::task::spawn_blocking(move || read_cold(&shared, first, last))
-            .await
-            .map_err(io::Error::other)??;
+        let (answer, records) = tokio::sync::oneshot::channel();
+        let read = move || {
+            // The reader may be gone.
+            let _ = answer.send(read_cold(&shared, first, last));
+        };
+        self.shared.volume.disk.blocking(Box::new(read)).await;
+        let mut records = records.await.map_err(|_| closed())??;
         records.extend(hot);
         Ok(records)
     }
+}
+
+/// Makes a log without entries. With a position, everything up to there counts as purged.
+pub(crate) fn create(
+    volume: &Arc<Volume>,
+    path: &Path,
+    identity: &Identity,
+    purged: Option<Position>,
+) -> Result<Table, OpenError> {
+    tables::create(volume, path, identity, PAGE_CACHE_BYTES, |transaction| {
+        transaction.open_table(LOG)?;
+        if let Some(purged) = purged {
+            let mut meta = transaction.open_table(META)?;
+            put_position(&mut meta, PURGED, purged)?;
+        }
+        Ok(())
+    })
 }
 
 fn closed() -> io::Error {
@@ -498,7 +529,7 @@ fn read_cold(shared: &Shared, first: u64, last: u64) -> Result<Vec<Record>, io::
         let (index, record) = item.map_err(storage_io)?;
         let record = Bytes::copy_from_slice(record.value());
         let index = index.value();
-        let record = Record::decode(index, record).map_err(|error| {
+        let record = Record::from_disk(index, record).map_err(|error| {
             let path = shared.path.display();
             io::Error::other(format!("{path} cannot be read: entry {index}: {error}"))
         })?;
@@ -532,7 +563,7 @@ fn load(database: &Database, file: &InFile<'_>) -> Result<Index, OpenError> {
         decode().map(Some).map_err(|error| file.record(key, error))
     };
     index.vote = get(VOTE)?
-        .map(Vote::decode)
+        .map(Vote::from_disk)
         .transpose()
         .map_err(|error| file.record(VOTE, error))?;
     index.purged = position(PURGED)?;
@@ -544,7 +575,7 @@ fn load(database: &Database, file: &InFile<'_>) -> Result<Index, OpenError> {
     for item in log.iter().map_err(|error| file.database(error))? {
         let (at, record) = item.map_err(|error| file.database(error))?;
         let at = at.value();
-        let record = Record::decode(at, Bytes::copy_from_slice(record.value()))
+        let record = Record::from_disk(at, Bytes::copy_from_slice(record.value()))
             .map_err(|error| file.record(format!("entry {at}"), error))?;
         if record.position.index != at {
             return Err(file.inconsistent(format!("entry {at} says it is another")));
@@ -558,11 +589,16 @@ fn load(database: &Database, file: &InFile<'_>) -> Result<Index, OpenError> {
     Ok(index)
 }
 
-/// The writer thread: groups of jobs, one transaction each, until the last sender is gone.
-fn write_groups(shared: &Shared, mut queue: mpsc::Receiver<Job>, mut written_last: Option<u64>) {
+/// The writer: groups of jobs, one transaction each, until it is stopped.
+async fn write_groups(
+    shared: Arc<Shared>,
+    mut queue: mpsc::Receiver<Job>,
+    mut written_last: Option<u64>,
+) {
     let mut failed: Option<String> = None;
     let mut stopping = false;
-    while let Some(job) = queue.blocking_recv() {
+    while let Some(job) = queue.recv().await {
+        shared.volume.disk.pace().await;
         let mut bytes = job.bytes();
         let mut group = vec![job];
         while bytes < GROUP_BYTES_MAX
@@ -572,13 +608,13 @@ fn write_groups(shared: &Shared, mut queue: mpsc::Receiver<Job>, mut written_las
             group.push(job);
         }
         if failed.is_none()
-            && let Err(error) = write_group(shared, &group, &mut written_last)
+            && let Err(error) = write_group(&shared, &group, &mut written_last)
         {
             tracing::error!(path = %shared.path.display(), %error, "writing the log failed");
             failed = Some(error.to_string());
         }
         if failed.is_none() {
-            note_durable(shared, &group);
+            note_durable(&shared, &group);
         }
         for job in group {
             let result = match &failed {
@@ -614,18 +650,20 @@ fn write_group(
         let mut log = transaction.open_table(LOG).map_err(storage_io)?;
         for job in group {
             match job {
+                Job::Vote(..) if planted(Bug::VoteNotWritten) => {}
                 Job::Vote(vote, _) => {
-                    meta.insert(VOTE, vote.encode().as_slice())
+                    meta.insert(VOTE, vote.to_disk().as_slice())
                         .map_err(storage_io)?;
                 }
                 Job::Append(records, _) => {
                     for record in records {
                         let index = record.position.index;
-                        log.insert(index, record.encode().as_slice())
+                        log.insert(index, record.to_disk().as_slice())
                             .map_err(storage_io)?;
                         *written_last = Some(index);
                     }
                 }
+                Job::Truncate { .. } if planted(Bug::TruncateForgotten) => {}
                 Job::Truncate { after, .. } => {
                     let from = after.map_or(0, |after| after.saturating_add(1));
                     log.retain_in(from.., |_, _| false).map_err(storage_io)?;
@@ -634,7 +672,7 @@ fn write_group(
                 Job::Purge(upto) => {
                     log.retain_in(..=upto.index, |_, _| false)
                         .map_err(storage_io)?;
-                    put_position(&mut meta, PURGED, *upto)?;
+                    put_position(&mut meta, PURGED, *upto).map_err(storage_io)?;
                     *written_last = (*written_last).max(Some(upto.index));
                 }
                 Job::Stop => {}
@@ -645,7 +683,7 @@ fn write_group(
         if let Some(committed) = committed
             && Some(committed.index) <= *written_last
         {
-            put_position(&mut meta, COMMITTED, committed)?;
+            put_position(&mut meta, COMMITTED, committed).map_err(storage_io)?;
         }
     }
     transaction.commit().map_err(storage_io)
@@ -655,11 +693,10 @@ fn put_position(
     meta: &mut redb::Table<'_, &str, &[u8]>,
     key: &'static str,
     position: Position,
-) -> Result<(), io::Error> {
+) -> Result<(), redb::StorageError> {
     let mut writer = Writer::new(FORMAT);
     position.encode(&mut writer);
-    meta.insert(key, writer.finish(&meta_context(key)).as_slice())
-        .map_err(storage_io)?;
+    meta.insert(key, writer.finish(&meta_context(key)).as_slice())?;
     Ok(())
 }
 
@@ -689,12 +726,19 @@ fn note_durable(shared: &Shared, group: &[Job]) {
 mod tests {
     use super::*;
     use crate::command::{Command, Mutation, Precondition};
+    use crate::disk::Machine;
 
     fn identity() -> Identity {
         Identity {
             cluster_id: "test".to_owned(),
             server_id: 1,
         }
+    }
+
+    fn open(path: &Path, identity: &Identity) -> Result<(Log, Worker), OpenError> {
+        let dir = path.parent().expect("in a folder");
+        let volume = Volume::open(Arc::new(Machine), dir).expect("volume");
+        Log::open(&volume, path, identity)
     }
 
     fn record(term: Term, index: u64, value_bytes: usize) -> Record {
@@ -722,7 +766,7 @@ mod tests {
     async fn what_was_written_is_there_after_reopening() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("log.redb");
-        let (log, writer) = Log::open(&path, &identity()).expect("opens");
+        let (log, writer) = open(&path, &identity()).expect("opens");
         let vote = Vote {
             term: 3,
             server: 1,
@@ -735,9 +779,9 @@ mod tests {
         log.note_committed(Some(record(3, 5, 0).position));
         log.purge(record(3, 2, 0).position).await.expect("queued");
         log.stop().await;
-        writer.join();
+        writer.join("log").await;
 
-        let (log, writer) = Log::open(&path, &identity()).expect("opens again");
+        let (log, writer) = open(&path, &identity()).expect("opens again");
         assert_eq!(log.vote(), Some(vote));
         assert_eq!(log.committed(), Some(record(3, 5, 0).position));
         let extent = log.extent();
@@ -748,14 +792,14 @@ mod tests {
         expected.push(record(4, 8, 10));
         assert_eq!(records, expected);
         log.stop().await;
-        writer.join();
+        writer.join("log").await;
     }
 
     #[tokio::test]
     async fn records_beyond_the_cache_are_read_from_disk() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("log.redb");
-        let (log, writer) = Log::open(&path, &identity()).expect("opens");
+        let (log, writer) = open(&path, &identity()).expect("opens");
         let size = CACHE_BYTES_MAX / 8;
         for index in 1..=12 {
             append(&log, vec![record(1, index, size)]).await;
@@ -777,14 +821,14 @@ mod tests {
         assert_eq!(log.keep_from(100, 3 * size + 1000).1, Some(10));
         assert_eq!(log.keep_from(2, usize::MAX).1, Some(11));
         log.stop().await;
-        writer.join();
+        writer.join("log").await;
     }
 
     #[tokio::test]
     async fn a_hole_is_refused_and_a_damaged_record_stops_the_start() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("log.redb");
-        let (log, writer) = Log::open(&path, &identity()).expect("opens");
+        let (log, writer) = open(&path, &identity()).expect("opens");
         append(&log, vec![record(1, 1, 10)]).await;
         let error = log
             .append(vec![record(1, 3, 10)], Box::new(|_| {}))
@@ -792,19 +836,19 @@ mod tests {
             .expect_err("hole");
         assert_eq!(error.to_string(), "entry 3 does not follow entry 1");
         log.stop().await;
-        writer.join();
+        writer.join("log").await;
 
         let database = Database::open(&path).expect("opens");
         let transaction = database.begin_write().expect("begins");
         {
             let mut table = transaction.open_table(LOG).expect("table");
-            let mut bytes = record(1, 1, 10).encode();
+            let mut bytes = record(1, 1, 10).to_disk();
             *bytes.last_mut().expect("not empty") ^= 1;
             table.insert(1, bytes.as_slice()).expect("inserts");
         }
         transaction.commit().expect("commits");
         drop(database);
-        let error = Log::open(&path, &identity()).err().expect("refused");
+        let error = open(&path, &identity()).err().expect("refused");
         let expected = format!(
             "{} cannot be read: entry 1: its checksum does not match its content",
             path.display()
@@ -816,14 +860,14 @@ mod tests {
     async fn another_servers_log_is_refused() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("log.redb");
-        let (log, writer) = Log::open(&path, &identity()).expect("opens");
+        let (log, writer) = open(&path, &identity()).expect("opens");
         log.stop().await;
-        writer.join();
+        writer.join("log").await;
         let other = Identity {
             cluster_id: "test".to_owned(),
             server_id: 2,
         };
-        let error = Log::open(&path, &other).err().expect("refused");
+        let error = open(&path, &other).err().expect("refused");
         let expected = format!(
             "data folder {} belongs to server 1 of cluster test, not to server 2 of cluster test",
             dir.path().display()

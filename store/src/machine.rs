@@ -16,6 +16,7 @@ use crate::codec::{Reader, Writer};
 use crate::command::{Batch, Change, Command, Outcome, Precondition};
 use crate::error::DecodeError;
 use crate::key::{Entry, Key, Revision, ServerId, Term};
+use crate::planted::{Bug, planted};
 use crate::watch::{Event, EventKind};
 
 /// A place in the log.
@@ -70,6 +71,11 @@ pub(crate) struct Members {
 }
 
 impl Members {
+    /// The highest number among the servers.
+    pub(crate) fn highest(&self) -> ServerId {
+        self.addresses.keys().next_back().copied().unwrap_or(0)
+    }
+
     pub(crate) fn encode(&self, writer: &mut Writer) {
         writer.count(self.voters.len());
         for set in &self.voters {
@@ -111,6 +117,10 @@ pub(crate) struct State {
     pub applied: Option<Position>,
     pub members: Members,
     pub members_position: Option<Position>,
+    /// The highest server number that was ever a member: no later member gets one up to it.
+    pub servers_ever: ServerId,
+    /// Bytes of all keys and values.
+    pub bytes: usize,
 }
 
 impl State {
@@ -123,6 +133,7 @@ impl State {
     /// Applies a membership entry.
     pub(crate) fn set_members(&mut self, position: Position, members: Members) {
         self.advance(position);
+        self.servers_ever = self.servers_ever.max(members.highest());
         self.members = members;
         self.members_position = Some(position);
     }
@@ -143,11 +154,12 @@ impl State {
     }
 
     fn run(&mut self, term: Term, command: &Command, events: &mut Vec<Event>) -> Outcome {
-        if command.fence.is_some_and(|fence| fence != term) {
+        if command.fence.is_some_and(|fence| fence != term) && !planted(Bug::FenceIgnored) {
             return Outcome::Fenced { term };
         }
         // One mutation either takes effect or touches nothing; only several need a way back.
-        let before = (command.mutations.len() > 1).then(|| (self.entries.clone(), self.revision));
+        let before = (command.mutations.len() > 1)
+            .then(|| (self.entries.clone(), self.revision, self.bytes));
         let events_before = events.len();
         for (index, mutation) in command.mutations.iter().enumerate() {
             let found = self.entries.get(mutation.key.as_bytes()).cloned();
@@ -155,12 +167,15 @@ impl State {
             let holds = match mutation.precondition {
                 Precondition::None => true,
                 Precondition::Absent => found.is_none(),
-                Precondition::Revision(revision) => found_revision == Some(revision),
+                Precondition::Revision(revision) => {
+                    found_revision == Some(revision) || planted(Bug::PreconditionIgnored)
+                }
             };
             if !holds {
-                if let Some((entries, revision)) = before {
+                if let Some((entries, revision, bytes)) = before {
                     self.entries = entries;
                     self.revision = revision;
+                    self.bytes = bytes;
                 }
                 events.truncate(events_before);
                 return Outcome::Conflict {
@@ -183,7 +198,8 @@ impl State {
         match (change, found) {
             (Change::Delete, None) => {}
             (Change::Delete, Some(previous)) => {
-                self.revision += 1;
+                self.revision += u64::from(!planted(Bug::RevisionReused));
+                self.bytes -= previous.bytes();
                 self.entries.remove(key.as_bytes());
                 let entry = Entry::new(
                     key.clone(),
@@ -209,6 +225,8 @@ impl State {
                     create,
                     self.revision,
                 ));
+                self.bytes += entry.bytes();
+                self.bytes -= previous.as_ref().map_or(0, |previous| previous.bytes());
                 self.entries.insert(key.clone(), Arc::clone(&entry));
                 events.push(Event {
                     revision: self.revision,

@@ -7,8 +7,8 @@
 //! Invariants: a file under its final name is complete (it is built beside, synced, renamed, and the folder synced);
 //! a file of another cluster, another server or a newer format is refused before anything in it is used.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
@@ -16,9 +16,12 @@ use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 use crate::codec::{Reader, Writer};
 use crate::error::{DecodeError, OpenError};
 use crate::key::ServerId;
+use crate::planted::{Bug, planted};
+use crate::volume::{Length, Volume};
 
-/// Version of every record body this program writes, and the newest it reads.
-pub(crate) const FORMAT: u8 = 1;
+/// Version of every record body this program writes, and the newest it reads. 2 added the highest server number to the
+/// state; everything else reads as in 1.
+pub(crate) const FORMAT: u8 = 2;
 
 pub(crate) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 pub(crate) const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");
@@ -112,24 +115,30 @@ fn beside(path: &Path) -> PathBuf {
     path.with_extension("redb.new")
 }
 
+/// An open file: its database, and how long it has become.
+pub(crate) struct Table {
+    pub database: Database,
+    pub length: Length,
+}
+
 /// Makes a complete file at `path`, in place of one that may be there. `fill` writes the content of its first
 /// transaction.
 pub(crate) fn create(
+    volume: &Arc<Volume>,
     path: &Path,
     identity: &Identity,
     cache_bytes: usize,
     fill: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
-) -> Result<Database, OpenError> {
+) -> Result<Table, OpenError> {
     let file = InFile(path);
     let new = beside(path);
-    match std::fs::remove_file(&new) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(InFile(&new).io(error)),
-    }
+    let backend = volume
+        .create_file(&new)
+        .map_err(|error| InFile(&new).io(error))?;
+    let length = backend.length();
     let database = Database::builder()
         .set_cache_size(cache_bytes)
-        .create(&new)
+        .create_with_backend(backend)
         .map_err(|error| file.database(error))?;
     let write = || -> Result<(), redb::Error> {
         let mut transaction = database.begin_write()?;
@@ -139,34 +148,47 @@ pub(crate) fn create(
             meta.insert(IDENTITY, identity.encode().as_slice())?;
         }
         fill(&transaction)?;
+        if planted(Bug::RenameBeforeSync) {
+            transaction.set_quick_repair(false);
+            transaction.set_durability(redb::Durability::None)?;
+        }
         transaction.commit()?;
         Ok(())
     };
     write().map_err(|error| file.database(error))?;
-    std::fs::rename(&new, path).map_err(|error| file.io(error))?;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|error| InFile(dir).io(error))?;
-    Ok(database)
+    volume
+        .disk
+        .rename(&new, path)
+        .map_err(|error| file.io(error))?;
+    Ok(Table { database, length })
 }
 
-/// Opens the file at `path` and checks whose it is; `None` where there is none.
-pub(crate) fn open(
+/// Opens the file at `path`; `None` where there is none.
+fn open_any(
+    volume: &Arc<Volume>,
     path: &Path,
-    identity: &Identity,
     cache_bytes: usize,
-) -> Result<Option<Database>, OpenError> {
+) -> Result<Option<Table>, OpenError> {
     let file = InFile(path);
-    if !path.try_exists().map_err(|error| file.io(error))? {
+    if !volume.disk.exists(path).map_err(|error| file.io(error))? {
         return Ok(None);
+    }
+    let backend = volume.open_file(path).map_err(|error| file.io(error))?;
+    let length = backend.length();
+    if length.bytes() == 0 {
+        // An empty file would become an empty database; this one had a name, so it had content once.
+        return Err(file.inconsistent("it is empty"));
     }
     let database = Database::builder()
         .set_cache_size(cache_bytes)
-        .open(path)
+        .create_with_backend(backend)
         .map_err(|error| file.database(error))?;
+    Ok(Some(Table { database, length }))
+}
+
+fn identity_in(table: &Table, file: &InFile<'_>) -> Result<Identity, OpenError> {
     let read = || -> Result<Option<Bytes>, redb::Error> {
-        let transaction = database.begin_read()?;
+        let transaction = table.database.begin_read()?;
         let meta = transaction.open_table(META)?;
         let record = meta.get(IDENTITY)?;
         Ok(record.map(|record| Bytes::copy_from_slice(record.value())))
@@ -174,7 +196,20 @@ pub(crate) fn open(
     let record = read()
         .map_err(|error| file.database(error))?
         .ok_or_else(|| file.inconsistent("it does not say which server wrote it"))?;
-    let found = Identity::decode(record).map_err(|error| file.record("its identity", error))?;
+    Identity::decode(record).map_err(|error| file.record("its identity", error))
+}
+
+/// Opens the file at `path` and checks whose it is; `None` where there is none.
+pub(crate) fn open(
+    volume: &Arc<Volume>,
+    path: &Path,
+    identity: &Identity,
+    cache_bytes: usize,
+) -> Result<Option<Table>, OpenError> {
+    let Some(table) = open_any(volume, path, cache_bytes)? else {
+        return Ok(None);
+    };
+    let found = identity_in(&table, &InFile(path))?;
     if found != *identity {
         return Err(OpenError::Foreign {
             dir: path.parent().unwrap_or(path).to_owned(),
@@ -182,5 +217,17 @@ pub(crate) fn open(
             expected: identity.text(),
         });
     }
-    Ok(Some(database))
+    Ok(Some(table))
+}
+
+/// Whose file lies at `path`; `None` where there is none.
+pub(crate) fn owner(
+    volume: &Arc<Volume>,
+    path: &Path,
+    cache_bytes: usize,
+) -> Result<Option<Identity>, OpenError> {
+    let Some(table) = open_any(volume, path, cache_bytes)? else {
+        return Ok(None);
+    };
+    identity_in(&table, &InFile(path)).map(Some)
 }

@@ -9,17 +9,18 @@
 //! stay within their bounds.
 //! Left to others: persisting the ring (`checkpoint.rs`), deciding what an event means (the API server).
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::error::{WatchError, WatchLagged};
 use crate::key::{Entry, Key, Revision};
 use crate::machine::State;
+use crate::planted::{Bug, planted};
 use crate::snapshot::Snapshot;
 
 /// What an event did to its key.
@@ -212,7 +213,13 @@ impl Registry {
                     continue;
                 }
                 let was_empty = queue.events.is_empty();
+                if planted(Bug::EventLost) && event.revision.is_multiple_of(29) {
+                    continue;
+                }
                 queue.events.push_back(event.clone());
+                if planted(Bug::EventTwice) && event.revision.is_multiple_of(29) {
+                    queue.events.push_back(event.clone());
+                }
                 drop(queue);
                 if was_empty {
                     watcher.wake.notify_one();
@@ -233,14 +240,14 @@ struct Published {
     history: History,
     watchers: Registry,
     /// Keys touched since the last capture.
-    dirty: HashSet<Key>,
+    dirty: BTreeSet<Key>,
     dirty_bytes: usize,
 }
 
 /// What a checkpoint has to write.
 pub(crate) struct Capture {
     pub state: State,
-    pub dirty: HashSet<Key>,
+    pub dirty: BTreeSet<Key>,
     /// Events above the revision asked for, as far as the ring still holds them.
     pub events: Vec<Event>,
     pub compacted: Revision,
@@ -252,6 +259,12 @@ pub(crate) struct Hub {
     published: RwLock<Published>,
     /// Equals the state's revision; read by watchers that only ask for progress.
     revision: AtomicU64,
+    /// Index of the last log entry that is in the state.
+    applied: watch::Sender<u64>,
+}
+
+fn applied_index(state: &State) -> u64 {
+    state.applied.map_or(0, |position| position.index)
 }
 
 impl Hub {
@@ -260,11 +273,12 @@ impl Hub {
         Hub {
             bounds,
             revision: AtomicU64::new(state.revision),
+            applied: watch::Sender::new(applied_index(&state)),
             published: RwLock::new(Published {
                 state,
                 history,
                 watchers: Registry::default(),
-                dirty: HashSet::new(),
+                dirty: BTreeSet::new(),
                 dirty_bytes: 0,
             }),
         }
@@ -272,6 +286,22 @@ impl Hub {
 
     pub(crate) fn state(&self) -> State {
         self.published.read().state.clone()
+    }
+
+    /// Bytes of the state and of the history.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let published = self.published.read();
+        published.state.bytes + published.history.bytes
+    }
+
+    /// Waits until the log entry with this index is in the state.
+    pub(crate) async fn wait_applied(&self, index: u64) {
+        // The sender lives as long as this hub.
+        let _ = self
+            .applied
+            .subscribe()
+            .wait_for(|applied| *applied >= index)
+            .await;
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -283,6 +313,7 @@ impl Hub {
     /// that no checkpoint has captured yet.
     pub(crate) fn publish(&self, state: State, events: Vec<Event>) -> usize {
         let revision = state.revision;
+        let index = applied_index(&state);
         let mut published = self.published.write();
         let old = std::mem::replace(&mut published.state, state);
         for event in events {
@@ -297,6 +328,7 @@ impl Hub {
         self.revision.store(revision, Ordering::Release);
         let dirty_bytes = published.dirty_bytes;
         drop(published);
+        self.applied.send_replace(index);
         drop(old); // outside the lock: it may be the last holder of many nodes
         dirty_bytes
     }
@@ -305,11 +337,16 @@ impl Hub {
     pub(crate) fn reset(&self, state: State) {
         let mut published = self.published.write();
         self.revision.store(state.revision, Ordering::Release);
+        let index = applied_index(&state);
         published.history = History::new(state.revision);
         published.state = state;
         published.dirty.clear();
         published.dirty_bytes = 0;
-        published.watchers.end_all(End::Lagged);
+        if !planted(Bug::WatchSurvivesSnapshot) {
+            published.watchers.end_all(End::Lagged);
+        }
+        drop(published);
+        self.applied.send_replace(index);
     }
 
     /// Takes what changed since the last capture; `after` is the newest revision whose event is already persisted.
@@ -322,6 +359,11 @@ impl Hub {
             events: published.history.after(after).cloned().collect(),
             compacted: published.history.compacted,
         }
+    }
+
+    /// Takes back a capture that was not written.
+    pub(crate) fn give_back(&self, capture: Capture) {
+        self.published.write().dirty.extend(capture.dirty);
     }
 
     pub(crate) fn watch(
@@ -338,7 +380,7 @@ impl Hub {
             });
         }
         let oldest = published.history.compacted;
-        if after < oldest {
+        if after + u64::from(planted(Bug::HistoryOffByOne)) < oldest {
             return Err(WatchError::Compacted { oldest });
         }
         let backlog = published
@@ -420,6 +462,9 @@ impl Watch {
         // Read before looking at the queue: events up to this revision were queued before it was set.
         let revision = self.hub.revision.load(Ordering::Acquire);
         let queue = self.watcher.queue.lock();
+        if planted(Bug::BookmarkEarly) {
+            return revision;
+        }
         if self.ready.is_empty() && queue.events.is_empty() && queue.end.is_none() {
             revision.max(self.delivered)
         } else {

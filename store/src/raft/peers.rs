@@ -1,0 +1,298 @@
+//! Asking other servers: openraft's outgoing calls, and the requests this server passes on to the leader.
+//!
+//! Every request leaves in an envelope and every answer is believed only if it comes back in the matching one. What is
+//! sent on which lane and how long it may take is decided here.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use openraft::errors::{
+    NetworkError as RaftNetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable,
+};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{BasicNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+
+use crate::key::ServerId;
+use crate::machine::State;
+use crate::message::{
+    Answer, Append, Appended, Ballot, BallotAnswer, Envelope, Request, SnapshotAnswer, Transfer,
+    Transferred,
+};
+use crate::network::{Lane, Network, NetworkError, Peer};
+use crate::raft::types::{
+    RaftSnapshot, RaftVote, Types, log_id, position, raft_vote, record, vote,
+};
+use crate::stream::Chunks;
+
+/// Longest wait for a follower to make entries durable: an fsync of 460 ms was measured on a busy disk, and a request
+/// carries up to 4 MiB.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Longest wait for one chunk of a snapshot; the last one waits for the installed file to be durable.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why another server gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    /// It certainly did not act on the request.
+    #[error("{0}")]
+    NotTaken(String),
+    /// It may have acted on it.
+    #[error("{0}")]
+    Lost(String),
+}
+
+/// The way to the other servers. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    network: Arc<dyn Network>,
+    cluster_id: Arc<str>,
+    me: ServerId,
+    /// Numbers the snapshots this server sends.
+    streams: Arc<AtomicU64>,
+}
+
+impl Peers {
+    pub(crate) fn new(network: Arc<dyn Network>, cluster_id: &str, me: ServerId) -> Self {
+        Peers {
+            network,
+            cluster_id: cluster_id.into(),
+            me,
+            streams: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// Sends a request and waits for its answer, at most `timeout`.
+    pub(crate) async fn ask(
+        &self,
+        peer: &Peer,
+        lane: Lane,
+        request: &Request,
+        timeout: Duration,
+    ) -> Result<Answer, NoAnswer> {
+        let envelope = Envelope {
+            cluster_id: self.cluster_id.to_string(),
+            from: self.me,
+            to: peer.server,
+        };
+        let bytes = request.encode(&envelope);
+        let call = self.network.call(peer.clone(), lane, bytes);
+        let bytes = match tokio::time::timeout(timeout, call).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(NetworkError::Unreachable(reason))) => return Err(NoAnswer::NotTaken(reason)),
+            Ok(Err(NetworkError::Broken(reason))) => return Err(NoAnswer::Lost(reason)),
+            Err(_) => {
+                let reason = format!("no answer within {} ms", timeout.as_millis());
+                return Err(NoAnswer::Lost(reason));
+            }
+        };
+        let server = peer.server;
+        let unreadable = |error| {
+            NoAnswer::Lost(format!(
+                "the answer of server {server} is unreadable: {error}"
+            ))
+        };
+        let (found, body) = Answer::open(bytes).map_err(unreadable)?;
+        if let Some(reason) = found.refuse(&self.cluster_id, self.me, Some(server)) {
+            return Err(NoAnswer::NotTaken(reason));
+        }
+        match body.answer().map_err(unreadable)? {
+            Answer::Refused(reason) => Err(NoAnswer::NotTaken(reason)),
+            answer => Ok(answer),
+        }
+    }
+}
+
+impl RaftNetworkFactory<Types> for Peers {
+    type Network = Follower;
+
+    async fn new_client(&mut self, server: ServerId, node: &BasicNode) -> Follower {
+        Follower {
+            peers: self.clone(),
+            peer: Peer {
+                server,
+                address: node.addr.clone(),
+            },
+        }
+    }
+}
+
+/// Another server, as openraft calls it.
+pub(crate) struct Follower {
+    peers: Peers,
+    peer: Peer,
+}
+
+fn rpc_error(error: NoAnswer) -> RPCError<Types> {
+    match error {
+        NoAnswer::NotTaken(reason) => RPCError::Unreachable(Unreachable::from_string(reason)),
+        NoAnswer::Lost(reason) => RPCError::Network(RaftNetworkError::from_string(reason)),
+    }
+}
+
+fn unexpected(answer: &Answer) -> NoAnswer {
+    NoAnswer::Lost(format!("an answer to something else: {answer:?}"))
+}
+
+impl Follower {
+    async fn ask(
+        &self,
+        lane: Lane,
+        request: Request,
+        timeout: Duration,
+    ) -> Result<Answer, NoAnswer> {
+        self.peers.ask(&self.peer, lane, &request, timeout).await
+    }
+
+    async fn ballot(
+        &self,
+        request: VoteRequest<Types>,
+        timeout: Duration,
+        kind: fn(Ballot) -> Request,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let ballot = Ballot {
+            vote: vote(&request.vote),
+            last: request.last_log_id.as_ref().map(position),
+            transfer: request.leadership_transfer,
+        };
+        match self.ask(Lane::Control, kind(ballot), timeout).await {
+            Ok(Answer::Vote(BallotAnswer {
+                vote,
+                granted,
+                last,
+            })) => Ok(VoteResponse::new(
+                raft_vote(vote),
+                last.map(log_id),
+                granted,
+            )),
+            Ok(other) => Err(rpc_error(unexpected(&other))),
+            Err(error) => Err(rpc_error(error)),
+        }
+    }
+
+    async fn send(&self, vote: RaftVote, state: State) -> Result<RaftVote, NoAnswer> {
+        let stream = self.peers.streams.fetch_add(1, Ordering::Relaxed);
+        for chunk in Chunks::new(state, crate::raft::types::vote(&vote), stream) {
+            let last = chunk.checksum.is_some();
+            let answer = self
+                .ask(Lane::Bulk, Request::Snapshot(chunk), CHUNK_TIMEOUT)
+                .await?;
+            match answer {
+                Answer::Snapshot(SnapshotAnswer::Next) if !last => {}
+                Answer::Snapshot(SnapshotAnswer::Vote(vote)) => return Ok(raft_vote(vote)),
+                other => return Err(unexpected(&other)),
+            }
+        }
+        Err(NoAnswer::Lost(
+            "the snapshot ended without an answer".to_owned(),
+        ))
+    }
+}
+
+impl RaftNetworkV2<Types> for Follower {
+    type SnapshotData = State;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let (lane, timeout) = if request.entries.is_empty() {
+            (Lane::Control, option.hard_ttl())
+        } else {
+            (Lane::Log, APPEND_TIMEOUT)
+        };
+        let append = Append {
+            vote: vote(&request.vote),
+            previous: request.prev_log_id.as_ref().map(position),
+            committed: request.leader_commit.as_ref().map(position),
+            records: request.entries.iter().map(record).collect(),
+        };
+        match self.ask(lane, Request::Append(append), timeout).await {
+            Ok(Answer::Append(appended)) => Ok(match appended {
+                Appended::All => AppendEntriesResponse::Success,
+                Appended::Upto(position) => {
+                    AppendEntriesResponse::PartialSuccess(position.map(log_id))
+                }
+                Appended::Conflict => AppendEntriesResponse::Conflict,
+                Appended::HigherVote(vote) => AppendEntriesResponse::HigherVote(raft_vote(vote)),
+            }),
+            Ok(other) => Err(rpc_error(unexpected(&other))),
+            Err(error) => Err(rpc_error(error)),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ballot(request, option.hard_ttl(), Request::Vote).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ballot(request, option.hard_ttl(), Request::PreVote)
+            .await
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let transfer = Transfer {
+            vote: vote(request.from_leader()),
+            to: *request.to_node_id(),
+            last: request.last_log_id().map(position),
+        };
+        let answer = self
+            .ask(
+                Lane::Control,
+                Request::Transfer(transfer),
+                option.hard_ttl(),
+            )
+            .await;
+        match answer {
+            Ok(Answer::Transfer(transferred)) => Ok(match transferred {
+                Transferred::Accepted => Ok(()),
+                Transferred::VoteChanged { actual } => Err(TransferLeaderError::VoteChanged {
+                    expected: *request.from_leader(),
+                    actual: raft_vote(actual),
+                }),
+                Transferred::Behind { actual } => Err(TransferLeaderError::LogNotFlushed {
+                    expected: request.last_log_id().copied(),
+                    actual: actual.map(log_id),
+                }),
+            }),
+            Ok(other) => Err(rpc_error(unexpected(&other))),
+            Err(error) => Err(rpc_error(error)),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: RaftVote,
+        snapshot: RaftSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send(vote, snapshot.snapshot) => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Err(error) => Err(rpc_error(error).into()),
+            },
+        }
+    }
+}
