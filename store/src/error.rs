@@ -195,6 +195,42 @@ pub enum ReadError {
     Closed,
 }
 
+/// Why a backup was not made or not used.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The state to be saved could not be confirmed.
+    #[error("the newest state cannot be read")]
+    Read(#[source] ReadError),
+    /// The file system refused.
+    #[error("cannot use {}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The backup is damaged, or from a newer program.
+    #[error("{} is not a sound backup: {source}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// It cannot be restored like this.
+    #[error("{} cannot be restored: {reason}", path.display())]
+    Invalid {
+        /// The file or folder.
+        path: PathBuf,
+        /// One clause.
+        reason: String,
+    },
+    /// The new folder could not be written.
+    #[error("the restored store was not written")]
+    Write(#[source] OpenError),
+}
+
 /// Why a change of the members did not take effect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MemberError {

@@ -30,6 +30,7 @@
 //!
 //! Runs on the tokio runtime it is opened on, beside two threads of its own for the two files.
 
+mod backup;
 pub mod bench;
 mod checkpoint;
 mod codec;
@@ -76,11 +77,13 @@ use crate::tables::Identity;
 use crate::volume::Volume;
 use crate::watch::{Bounds, Hub};
 
+pub use crate::backup::{Backup, restore};
 pub use crate::command::{
     COMMAND_BYTES_MAX, COMMAND_MUTATIONS_MAX, Change, Mutation, Precondition,
 };
 pub use crate::error::{
-    DecodeError, MemberError, OpenError, ReadError, WatchError, WatchLagged, WriteError,
+    BackupError, DecodeError, MemberError, OpenError, ReadError, WatchError, WatchLagged,
+    WriteError,
 };
 pub use crate::key::{Entry, Key, Revision, ServerId, Term};
 pub use crate::network::{Alone, Lane, Network, NetworkError, Peer};
@@ -521,6 +524,30 @@ impl Store {
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
+    }
+
+    /// Writes everything that was acknowledged so far to `path`, in place of a file that may be there. See [`restore`].
+    ///
+    /// # Errors
+    /// [`BackupError`]; the file that was there is untouched then.
+    pub async fn backup(&self, path: impl Into<PathBuf>) -> Result<Backup, BackupError> {
+        self.read().await.map_err(BackupError::Read)?;
+        let path = path.into();
+        let (state, cluster_id) = (self.inner.hub.state(), self.inner.consensus.cluster_id());
+        let (answer, written) = tokio::sync::oneshot::channel();
+        let work = {
+            let path = path.clone();
+            move || {
+                // The asker may be gone; the backup is made all the same.
+                let _ = answer.send(backup::write(&path, &state, &cluster_id));
+            }
+        };
+        let disk = &self.inner.consensus.volume().disk;
+        disk.blocking(Box::new(work)).await;
+        written.await.map_err(|error| BackupError::Io {
+            path,
+            source: std::io::Error::other(error),
+        })?
     }
 
     /// Answers a message of another server. `proven` is the server that the connection proved it comes from; without a

@@ -8,6 +8,8 @@
 pub(crate) enum Bug {
     /// A vote is reported durable and not written.
     VoteNotWritten,
+    /// A leader that restarts leads on without being elected.
+    LeaderRestored,
     /// Entries are reported durable before they are written.
     AckBeforeSync,
     /// A conflicting tail stays on disk when the log is truncated.

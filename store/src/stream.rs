@@ -20,7 +20,7 @@ use crate::message::{SnapshotChunk, SnapshotHead};
 use crate::planted::{Bug, planted};
 
 /// Size of a chunk. Tests have small states and want many.
-const CHUNK_BYTES: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
+const CHUNK_BYTES: usize = if cfg!(test) { 64 } else { 1 << 20 };
 
 fn checksum(sum: u32, key: &[u8], entry: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(sum, key), entry)

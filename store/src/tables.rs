@@ -164,7 +164,7 @@ pub(crate) fn create(
 }
 
 /// Opens the file at `path`; `None` where there is none.
-fn open_any(
+fn open_file(
     volume: &Arc<Volume>,
     path: &Path,
     cache_bytes: usize,
@@ -206,7 +206,7 @@ pub(crate) fn open(
     identity: &Identity,
     cache_bytes: usize,
 ) -> Result<Option<Table>, OpenError> {
-    let Some(table) = open_any(volume, path, cache_bytes)? else {
+    let Some(table) = open_file(volume, path, cache_bytes)? else {
         return Ok(None);
     };
     let found = identity_in(&table, &InFile(path))?;
@@ -218,16 +218,4 @@ pub(crate) fn open(
         });
     }
     Ok(Some(table))
-}
-
-/// Whose file lies at `path`; `None` where there is none.
-pub(crate) fn owner(
-    volume: &Arc<Volume>,
-    path: &Path,
-    cache_bytes: usize,
-) -> Result<Option<Identity>, OpenError> {
-    let Some(table) = open_any(volume, path, cache_bytes)? else {
-        return Ok(None);
-    };
-    identity_in(&table, &InFile(path)).map(Some)
 }

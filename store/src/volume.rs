@@ -40,15 +40,19 @@ impl Volume {
     /// The volume of the store in `dir`. A disk that is full already opens as full. Blocks.
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<Arc<Volume>> {
         let reserve = dir.join(RESERVE);
+        let held = disk.exists(&reserve)?;
         let volume = Volume {
-            held: Mutex::new(disk.exists(&reserve)?),
+            held: Mutex::new(held),
             disk,
             reserve,
             full: watch::channel(false).0,
         };
+        volume.recover()?;
         if !*volume.held.lock() {
+            tracing::warn!(
+                "the disk is full; the store takes deletes but no puts until it has room"
+            );
             volume.full.send_replace(true);
-            volume.recover()?;
         }
         Ok(Arc::new(volume))
     }

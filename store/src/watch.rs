@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::error::{WatchError, WatchLagged};
 use crate::key::{Entry, Key, Revision};
@@ -259,8 +259,9 @@ pub(crate) struct Hub {
     published: RwLock<Published>,
     /// Equals the state's revision; read by watchers that only ask for progress.
     revision: AtomicU64,
-    /// Index of the last log entry that is in the state.
-    applied: watch::Sender<u64>,
+    /// Index of the last log entry that is in the state, and those who wait for a later one.
+    applied: AtomicU64,
+    advanced: Notify,
 }
 
 fn applied_index(state: &State) -> u64 {
@@ -273,7 +274,8 @@ impl Hub {
         Hub {
             bounds,
             revision: AtomicU64::new(state.revision),
-            applied: watch::Sender::new(applied_index(&state)),
+            applied: AtomicU64::new(applied_index(&state)),
+            advanced: Notify::new(),
             published: RwLock::new(Published {
                 state,
                 history,
@@ -294,14 +296,22 @@ impl Hub {
         published.state.bytes + published.history.bytes
     }
 
+    fn advance(&self, index: u64) {
+        self.applied.store(index, Ordering::Release);
+        self.advanced.notify_waiters();
+    }
+
     /// Waits until the log entry with this index is in the state.
     pub(crate) async fn wait_applied(&self, index: u64) {
-        // The sender lives as long as this hub.
-        let _ = self
-            .applied
-            .subscribe()
-            .wait_for(|applied| *applied >= index)
-            .await;
+        loop {
+            let mut advanced = std::pin::pin!(self.advanced.notified());
+            // Before looking, so that no advance falls between looking and waiting.
+            advanced.as_mut().enable();
+            if self.applied.load(Ordering::Acquire) >= index {
+                return;
+            }
+            advanced.await;
+        }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -328,7 +338,7 @@ impl Hub {
         self.revision.store(revision, Ordering::Release);
         let dirty_bytes = published.dirty_bytes;
         drop(published);
-        self.applied.send_replace(index);
+        self.advance(index);
         drop(old); // outside the lock: it may be the last holder of many nodes
         dirty_bytes
     }
@@ -346,7 +356,7 @@ impl Hub {
             published.watchers.end_all(End::Lagged);
         }
         drop(published);
-        self.applied.send_replace(index);
+        self.advance(index);
     }
 
     /// Takes what changed since the last capture; `after` is the newest revision whose event is already persisted.

@@ -31,6 +31,7 @@ use crate::key::ServerId;
 use crate::log::Log;
 use crate::message::{Answer, Denied, Request};
 use crate::network::{Lane, Network, Peer};
+use crate::planted::{Bug, planted};
 use crate::raft::storage::{Applier, LogStorage};
 use crate::raft::types::Raft;
 use crate::stream::Assembly;
@@ -83,6 +84,10 @@ fn config(cluster_id: &str, log_entries_kept: usize) -> openraft::Config {
         api_channel_size: Some(API_QUEUE),
         max_payload_entries: PEER_ENTRIES_MAX,
         backoff: BACKOFF.to_owned(),
+        // A leader that restarts may have lost the end of its log, which others have and committed. openraft's default
+        // lets it lead on in the same term: it would give the same log ids to other entries. It has to be elected.
+        enable_leader_restore: Some(planted(Bug::LeaderRestored)),
+        allow_log_reversion: Some(false),
         // Checkpoints are made by time and bytes, not by entries: `tend_log` says when.
         snapshot_policy: SnapshotPolicy::Never,
         replication_lag_threshold: 2 * log_entries_kept as u64,
@@ -212,6 +217,10 @@ impl Consensus {
 
     pub(crate) fn me(&self) -> ServerId {
         self.me
+    }
+
+    pub(crate) fn cluster_id(&self) -> Arc<str> {
+        Arc::clone(&self.cluster_id)
     }
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {

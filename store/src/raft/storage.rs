@@ -199,58 +199,179 @@ impl RaftStateMachine<Types> for Applier {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::time::Duration;
 
     use openraft::StorageError;
     use openraft::testing::log::{StoreBuilder, Suite};
+    use tokio::sync::Mutex;
 
     use super::*;
     use crate::checkpoint::CheckpointFile;
-    use crate::disk::Machine;
+    use crate::disk::{Disk, Machine, Worker};
+    use crate::sim::disk::SimDisk;
     use crate::tables::Identity;
     use crate::volume::Volume;
     use crate::watch::Bounds;
 
-    /// Real files in a folder of their own for each test of the suite.
-    struct OnDisk;
-
-    /// The threads end with the suite's handles; the folder may go before them.
-    struct Guard {
-        _dir: tempfile::TempDir,
+    fn identity() -> Identity {
+        Identity {
+            cluster_id: "suite".to_owned(),
+            server_id: 0,
+        }
     }
 
-    impl StoreBuilder<Types, LogStorage, Applier, Guard> for OnDisk {
-        async fn build(&self) -> Result<(Guard, LogStorage, Applier), StorageError<Types>> {
+    fn open_log(disk: Arc<dyn Disk>, dir: &Path) -> (Log, Worker) {
+        let volume = Volume::open(disk, dir).expect("volume");
+        Log::open(&volume, &dir.join("log.redb"), &identity()).expect("log opens")
+    }
+
+    fn open_applier(disk: Arc<dyn Disk>, dir: &Path) -> Applier {
+        let volume = Volume::open(disk, dir).expect("volume");
+        let path = dir.join("state.redb");
+        let (file, loaded) =
+            CheckpointFile::open(&volume, &path, &identity()).expect("state opens");
+        let bounds = Bounds {
+            history_events_max: 100,
+            history_bytes_max: 1 << 20,
+            queue_events_max: 100,
+        };
+        let hub = Arc::new(Hub::new(loaded.state, loaded.history, bounds));
+        let checkpointer = file
+            .run(Arc::clone(&hub), Duration::from_secs(3600))
+            .expect("thread");
+        Applier { hub, checkpointer }
+    }
+
+    /// Real files in a folder of their own for each test of the suite. The threads end with the suite's handles; the
+    /// folder may go before them.
+    struct OnDisk;
+
+    impl StoreBuilder<Types, LogStorage, Applier, tempfile::TempDir> for OnDisk {
+        async fn build(
+            &self,
+        ) -> Result<(tempfile::TempDir, LogStorage, Applier), StorageError<Types>> {
             let dir = tempfile::tempdir().expect("tempdir");
-            let identity = Identity {
-                cluster_id: "suite".to_owned(),
-                server_id: 0,
-            };
-            let volume = Volume::open(Arc::new(Machine), dir.path()).expect("volume");
-            let (log, _) =
-                Log::open(&volume, &dir.path().join("log.redb"), &identity).expect("log opens");
-            let path = dir.path().join("state.redb");
-            let (file, loaded) =
-                CheckpointFile::open(&volume, &path, &identity).expect("state opens");
-            let bounds = Bounds {
-                history_events_max: 100,
-                history_bytes_max: 1 << 20,
-                queue_events_max: 100,
-            };
-            let hub = Arc::new(Hub::new(loaded.state, loaded.history, bounds));
-            let checkpointer = file
-                .run(Arc::clone(&hub), Duration::from_secs(3600))
-                .expect("thread");
-            Ok((
-                Guard { _dir: dir },
-                LogStorage(log),
-                Applier { hub, checkpointer },
-            ))
+            let (log, _) = open_log(Arc::new(Machine), dir.path());
+            let applier = open_applier(Arc::new(Machine), dir.path());
+            Ok((dir, LogStorage(log), applier))
         }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn openrafts_own_storage_suite_passes_on_real_files() {
         Suite::test_all(OnDisk).await.expect("suite");
+    }
+
+    /// A log that loses its power and is opened again before every call.
+    #[derive(Clone)]
+    struct Unlucky(Arc<Mutex<Opened>>);
+
+    struct Opened {
+        disk: SimDisk,
+        log: Log,
+        worker: Option<Worker>,
+    }
+
+    const DIR: &str = "/suite";
+
+    impl Unlucky {
+        async fn reopen(&self) -> LogStorage {
+            let mut opened = self.0.lock().await;
+            // What was answered is durable, and a purge that was not may be lost.
+            let committed = opened.log.committed();
+            opened.log.stop().await;
+            if let Some(worker) = opened.worker.take() {
+                worker.join("log").await;
+            }
+            opened.disk.cut_power();
+            opened.disk = opened.disk.next_process();
+            let (log, worker) = open_log(Arc::new(opened.disk.clone()), Path::new(DIR));
+            // Only a hint, so it may be lost; the suite wants it back.
+            log.note_committed(committed);
+            opened.log = log.clone();
+            opened.worker = Some(worker);
+            LogStorage(log)
+        }
+    }
+
+    impl RaftLogReader<Types> for Unlucky {
+        async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+            &mut self,
+            range: RB,
+        ) -> Result<Vec<RaftEntryOf>, io::Error> {
+            self.reopen().await.try_get_log_entries(range).await
+        }
+
+        async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
+            self.reopen().await.read_vote().await
+        }
+    }
+
+    impl RaftLogStorage<Types> for Unlucky {
+        type LogReader = Self;
+
+        async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+            self.reopen().await.get_log_state().await
+        }
+
+        async fn get_log_reader(&mut self) -> Self {
+            self.clone()
+        }
+
+        async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
+            self.reopen().await.save_vote(vote).await
+        }
+
+        async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+            self.reopen().await.save_committed(committed).await
+        }
+
+        async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+            self.reopen().await.read_committed().await
+        }
+
+        async fn append<I>(
+            &mut self,
+            entries: I,
+            callback: IOFlushed<Types>,
+        ) -> Result<(), io::Error>
+        where
+            I: IntoIterator<Item = RaftEntryOf> + OptionalSend,
+            I::IntoIter: OptionalSend,
+        {
+            self.reopen().await.append(entries, callback).await
+        }
+
+        async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+            self.reopen().await.truncate_after(last).await
+        }
+
+        async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+            self.reopen().await.purge(upto).await
+        }
+    }
+
+    struct OnUnluckyDisk;
+
+    impl StoreBuilder<Types, Unlucky, Applier, ()> for OnUnluckyDisk {
+        async fn build(&self) -> Result<((), Unlucky, Applier), StorageError<Types>> {
+            let disk = SimDisk::new(1, 1).next_process();
+            let (log, worker) = open_log(Arc::new(disk.clone()), Path::new(DIR));
+            // The state has a disk of its own: its power stays.
+            let other = SimDisk::new(1, 2).next_process();
+            let applier = open_applier(Arc::new(other), Path::new(DIR));
+            let opened = Opened {
+                disk,
+                log,
+                worker: Some(worker),
+            };
+            Ok(((), Unlucky(Arc::new(Mutex::new(opened))), applier))
+        }
+    }
+
+    #[tokio::test]
+    async fn openrafts_own_storage_suite_passes_with_a_power_cut_before_every_call() {
+        Suite::test_all(OnUnluckyDisk).await.expect("suite");
     }
 }

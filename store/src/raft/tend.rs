@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::checkpoint::Checkpointer;
 use crate::key::{ServerId, Term};
 use crate::log::Log;
+use crate::planted::{Bug, planted};
 use crate::raft::types::{Raft, log_id};
 use crate::raft::{HEARTBEAT_MS, SNAPSHOT_INSTALL_MS};
 
@@ -115,7 +116,10 @@ pub(super) async fn tend_log(raft: Raft, log: Log, checkpointer: Checkpointer, k
             tracing::warn!("consensus did not notice a checkpoint; the log grows");
             continue;
         }
-        let upto = oldest.saturating_sub(1);
+        let mut upto = oldest.saturating_sub(1);
+        if planted(Bug::PurgeBeforeCheckpoint) {
+            upto = log.extent().last.map_or(upto, |last| last.index);
+        }
         if raft.trigger().purge_log(upto).await.is_err() {
             return;
         }
