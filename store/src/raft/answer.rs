@@ -17,7 +17,7 @@ use crate::message::{
     SnapshotChunk, Transfer, Transferred,
 };
 use crate::raft::Consensus;
-use crate::raft::types::{Types, entry, log_id, position, raft_vote, snapshot, vote};
+use crate::raft::vocabulary::{Types, entry, log_id, position, raft_vote, snapshot, vote};
 
 const STOPPED: &str = "this server's consensus has stopped";
 const DISK_FULL: &str = "this server's disk is full";

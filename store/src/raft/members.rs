@@ -17,7 +17,7 @@ use openraft::{BasicNode, ChangeMembers, Instant};
 
 use crate::key::ServerId;
 use crate::message::{Denied, MemberChange};
-use crate::raft::types::{LogId, Types};
+use crate::raft::vocabulary::{LogId, Types};
 use crate::raft::{Consensus, ELECTION_MAX_MS};
 
 /// Most voters: with five, any two may fail; more make every write slower.

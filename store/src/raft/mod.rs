@@ -12,7 +12,7 @@ mod members;
 mod peers;
 mod storage;
 mod tend;
-mod types;
+mod vocabulary;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use crate::message::{Answer, Denied, Request};
 use crate::network::{Lane, Network, Peer};
 use crate::planted::{Bug, planted};
 use crate::raft::storage::{Applier, LogStorage};
-use crate::raft::types::Raft;
+use crate::raft::vocabulary::Raft;
 use crate::stream::Assembly;
 use crate::volume::Volume;
 use crate::watch::Hub;

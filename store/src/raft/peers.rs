@@ -25,7 +25,7 @@ use crate::message::{
     Transferred,
 };
 use crate::network::{Lane, Network, NetworkError, Peer};
-use crate::raft::types::{
+use crate::raft::vocabulary::{
     RaftSnapshot, RaftVote, Types, log_id, position, raft_vote, record, vote,
 };
 use crate::stream::Chunks;
@@ -178,7 +178,7 @@ impl Follower {
 
     async fn send(&self, vote: RaftVote, state: State) -> Result<RaftVote, NoAnswer> {
         let stream = self.peers.streams.fetch_add(1, Ordering::Relaxed);
-        for chunk in Chunks::new(state, crate::raft::types::vote(&vote), stream) {
+        for chunk in Chunks::new(state, crate::raft::vocabulary::vote(&vote), stream) {
             let last = chunk.checksum.is_some();
             let answer = self
                 .ask(Lane::Bulk, Request::Snapshot(chunk), CHUNK_TIMEOUT)

@@ -16,7 +16,7 @@ use crate::checkpoint::{Checkpointer, EARLY_BYTES};
 use crate::log::Log;
 use crate::machine::State;
 use crate::planted::{Bug, planted};
-use crate::raft::types::{
+use crate::raft::vocabulary::{
     self, LogId, Outcomes, RaftEntryOf, RaftSnapshot, RaftVote, SnapshotMeta, StoredMembership,
     Types, applied, entry, log_id, members, position, raft_vote, record, snapshot,
 };
@@ -69,7 +69,7 @@ impl RaftLogStorage<Types> for LogStorage {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
-        self.0.save_vote(types::vote(vote)).await
+        self.0.save_vote(vocabulary::vote(vote)).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {

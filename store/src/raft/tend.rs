@@ -11,7 +11,7 @@ use crate::checkpoint::Checkpointer;
 use crate::key::{ServerId, Term};
 use crate::log::Log;
 use crate::planted::{Bug, planted};
-use crate::raft::types::{Raft, log_id};
+use crate::raft::vocabulary::{Raft, log_id};
 use crate::raft::{HEARTBEAT_MS, SNAPSHOT_INSTALL_MS};
 
 /// Log kept behind a checkpoint so that a peer that was away for a moment needs no snapshot; entries are bounded by
