@@ -31,7 +31,6 @@
 //! Runs on the tokio runtime it is opened on, beside two threads of its own for the two files.
 
 mod backup;
-pub mod bench;
 mod checkpoint;
 mod codec;
 mod command;

@@ -6,6 +6,7 @@
 //!   much of it the mesh adds.
 //! * `runtime`: the same component served by the runtime alone, and what the parts of a call cost.
 //! * `neighbour`: what a tenant that burns every core costs another one on its node.
+//! * `store`: puts, watches and memory of the store, with one server and three, beside etcd where there is one.
 //! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
 //!
 //! Where `wasmtime` is on PATH, `wasmtime serve` with the same component takes part in every round, so that a machine
@@ -17,6 +18,7 @@ mod gateway;
 mod load;
 mod neighbour;
 mod runtime;
+mod store;
 mod wasmtime;
 
 use anyhow::Result;
@@ -49,6 +51,7 @@ enum What {
     Calls,
     Runtime,
     Neighbour,
+    Store,
     Sweep,
 }
 
@@ -88,7 +91,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     // Each with its name in the document and for the reader.
     type Measure = fn(&Effort) -> Result<Value>;
-    let all: [(What, &str, &str, Measure); 5] = [
+    let all: [(What, &str, &str, Measure); 6] = [
         (
             What::Gateway,
             "gateway",
@@ -112,6 +115,12 @@ pub fn run(args: &Args) -> Result<()> {
             "neighbour",
             "beside a tenant that burns every core",
             neighbour::measure,
+        ),
+        (
+            What::Store,
+            "store",
+            "the store beside etcd",
+            store::measure,
         ),
         (
             What::Sweep,
@@ -180,13 +189,14 @@ fn render(document: &Value) -> String {
         document["machine"]["cpu"].as_str().unwrap_or("?")
     );
     type Render = fn(&Value) -> String;
-    let sections: [(&str, Render); 5] = [
+    let sections: [(&str, Render); 6] = [
         ("gateway", |cases| {
             format!("\nGateway to component\n{}", load::render(cases))
         }),
         ("calls", calls::render),
         ("runtime", runtime::render),
         ("neighbour", neighbour::render),
+        ("store", store::render),
         ("sweep", |cases| {
             format!("\nThe engine's settings\n{}", load::render(cases))
         }),

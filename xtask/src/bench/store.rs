@@ -1,0 +1,301 @@
+//! The store beside etcd: puts a second with 1 to 500 clients, a thousand watchers, memory, for one and three servers.
+//!
+//! Both are driven by `store/examples/bench`, in alternating order. weft's servers share its process and reach each other over
+//! mutual TLS; etcd's are processes of their own without TLS, as Debian ships them, and the clients write on its leader
+//! over gRPC, which costs both of them what weft's clients do not pay: this is the level of the store, not of an API. The
+//! disk is asked before and after each run, so that one that changed its mind is seen.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use super::{Effort, median, number};
+use crate::progress::{self, Waiting};
+
+/// As in `store/examples/bench`.
+const CLIENTS: [usize; 4] = [1, 16, 128, 500];
+const SERVERS: [usize; 2] = [1, 3];
+/// How long etcd may take to elect a leader.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PROBE_SECONDS: &str = "0.5";
+
+pub fn build() -> Result<()> {
+    let mut cargo = progress::cargo(["build", "--workspace", "--example", "bench"]);
+    progress::run(&mut cargo, "read the compiler's messages above")
+}
+
+fn program() -> Command {
+    Command::new("target/debug/examples/bench")
+}
+
+fn ask(command: &mut Command) -> Result<Value> {
+    serde_json::from_str(&progress::read(command)?).context("reading what the bench prints")
+}
+
+pub fn measure(effort: &Effort) -> Result<Value> {
+    build()?;
+    let dir = PathBuf::from("target/bench-store");
+    let etcd = etcd_program();
+    if etcd.is_none() {
+        eprintln!(
+            "      etcd is not installed and could not be fetched: nothing to compare with (Debian's etcd-server)"
+        );
+    }
+    let mut waiting = Waiting::new();
+    let mut cases = Vec::new();
+    for servers in SERVERS {
+        for name in ["weft", "etcd"] {
+            if name == "weft" || etcd.is_some() {
+                cases.push((name, servers, Vec::new()));
+            }
+        }
+    }
+    let mut disk = Vec::new();
+    for round in 0..effort.rounds {
+        // Every other round the other way round: what comes second finds a warmer, or a fuller, disk.
+        let mut order: Vec<usize> = (0..cases.len()).collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for at in order {
+            let (name, servers, rows) = &mut cases[at];
+            waiting.show(format!(
+                "round {} of {}: {name}, {servers} servers",
+                round + 1,
+                effort.rounds
+            ));
+            let _ = std::fs::remove_dir_all(&dir);
+            std::fs::create_dir_all(&dir)?;
+            disk.push(fdatasync(&dir)?);
+            rows.push(match (*name, &etcd) {
+                ("etcd", Some(program)) => etcd_run(program, *servers, &dir, effort)?,
+                _ => ask(program()
+                    .args(["weft", "--servers", &servers.to_string(), "--dir"])
+                    .arg(&dir)
+                    .args(["--seconds", &effort.seconds.to_string()]))?,
+            });
+            disk.push(fdatasync(&dir)?);
+        }
+    }
+    let _ = std::fs::remove_dir_all(&dir);
+    drop(waiting);
+    let middle = |rows: &[Value], pointer: &str| {
+        let values = rows.iter().filter_map(|row| row.pointer(pointer)?.as_f64());
+        median(values.collect())
+    };
+    let cases: Vec<Value> = cases
+        .iter()
+        .map(|(name, servers, rows)| {
+            let puts: Vec<Value> = (0..CLIENTS.len())
+                .map(|n| {
+                    let of = |key: &str| middle(rows, &format!("/puts/{n}/{key}"));
+                    json!({
+                        "clients": CLIENTS[n], "puts_per_second": of("puts_per_second"),
+                        "p50_ms": of("p50_ms"), "p99_ms": of("p99_ms"),
+                    })
+                })
+                .collect();
+            json!({
+                "name": name, "servers": servers, "puts": puts,
+                "watch": {
+                    "events_per_second": middle(rows, "/watch/events_per_second"),
+                    "p99_ms": middle(rows, "/watch/p99_ms"),
+                },
+                "resident_bytes_each": middle(rows, "/resident_bytes_each"),
+            })
+        })
+        .collect();
+    Ok(json!({
+        "cases": cases,
+        "fdatasync": {
+            "p50_ms": median(disk.iter().map(|probe| number(&probe["p50_ms"])).collect()),
+            "p99_ms": median(disk.iter().map(|probe| number(&probe["p99_ms"])).collect()),
+            "slowest_p50_ms": disk.iter().map(|probe| number(&probe["p50_ms"])).fold(0.0, f64::max),
+        },
+    }))
+}
+
+fn fdatasync(dir: &Path) -> Result<Value> {
+    ask(program()
+        .arg("fdatasync")
+        .arg("--dir")
+        .arg(dir)
+        .args(["--seconds", PROBE_SECONDS]))
+}
+
+/// The one on PATH, or Debian's package, unpacked and not installed.
+fn etcd_program() -> Option<PathBuf> {
+    if progress::read(Command::new("etcd").arg("--version")).is_ok() {
+        return Some("etcd".into());
+    }
+    let folder = Path::new("target/etcd");
+    let program = folder.join("usr/bin/etcd");
+    if !program.exists() {
+        std::fs::create_dir_all(folder).ok()?;
+        let mut download = Command::new("apt-get");
+        download
+            .args(["-q", "download", "etcd-server"])
+            .current_dir(folder);
+        progress::read(&mut download).ok()?;
+        let package = std::fs::read_dir(folder).ok()?.flatten().find(|file| {
+            let path = file.path();
+            path.extension().is_some_and(|extension| extension == "deb")
+        })?;
+        let mut unpack = Command::new("dpkg-deb");
+        unpack.arg("-x").arg(package.path()).arg(folder);
+        progress::read(&mut unpack).ok()?;
+    }
+    std::path::absolute(program)
+        .ok()
+        .filter(|program| program.exists())
+}
+
+/// Ends with the bench.
+struct Etcd(Vec<Child>);
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        for process in &mut self.0 {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+fn etcd_run(program: &Path, servers: usize, dir: &Path, effort: &Effort) -> Result<Value> {
+    // Free now; nobody else on this machine is after them in the next milliseconds.
+    let ports = (0..servers * 2)
+        .map(|_| Ok(TcpListener::bind("127.0.0.1:0")?))
+        .collect::<Result<Vec<_>>>()?
+        .iter()
+        .map(|listener| Ok(listener.local_addr()?.port()))
+        .collect::<Result<Vec<_>>>()?;
+    let (clients, peers) = ports.split_at(servers);
+    let cluster: Vec<String> = peers
+        .iter()
+        .enumerate()
+        .map(|(n, port)| format!("n{n}=http://127.0.0.1:{port}"))
+        .collect();
+    let mut etcd = Etcd(Vec::new());
+    for n in 0..servers {
+        let client = format!("http://127.0.0.1:{}", clients[n]);
+        let peer = format!("http://127.0.0.1:{}", peers[n]);
+        let process = Command::new(program)
+            .args(["--name", &format!("n{n}"), "--data-dir"])
+            .arg(dir.join(format!("etcd-{n}")))
+            .args([
+                "--listen-client-urls",
+                &client,
+                "--advertise-client-urls",
+                &client,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peer,
+                "--initial-advertise-peer-urls",
+                &peer,
+            ])
+            .args([
+                "--initial-cluster",
+                &cluster.join(","),
+                "--log-level",
+                "error",
+            ])
+            .env("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start etcd")?;
+        etcd.0.push(process);
+    }
+    let endpoints: Vec<String> = clients
+        .iter()
+        .map(|port| format!("127.0.0.1:{port}"))
+        .collect();
+    let pids: Vec<String> = etcd
+        .0
+        .iter()
+        .map(|process| process.id().to_string())
+        .collect();
+    let started = Instant::now();
+    loop {
+        // Answers once there is a leader.
+        match ask(&mut etcd_client("ready", &endpoints, &pids, 0.0)) {
+            Ok(_) => break,
+            Err(error) if started.elapsed() > PATIENCE => bail!("etcd has no leader: {error:#}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
+    ask(&mut etcd_client("etcd", &endpoints, &pids, effort.seconds))
+}
+
+fn etcd_client(what: &str, endpoints: &[String], pids: &[String], seconds: f64) -> Command {
+    let mut client = program();
+    client.args([what, "--endpoints", &endpoints.join(",")]);
+    client.args(["--pids", &pids.join(","), "--seconds", &seconds.to_string()]);
+    client
+}
+
+pub fn render(results: &Value) -> String {
+    let mut text = "\nThe store: puts of 256 bytes\n".to_owned();
+    text += &format!("  {:<16}", "");
+    for clients in CLIENTS {
+        text += &format!("{:>26}", format!("{clients} clients"));
+    }
+    text += &format!("{:>26}{:>10}\n", "1,000 watchers", "resident");
+    let cases = results["cases"].as_array().map_or(&[][..], Vec::as_slice);
+    for case in cases {
+        let servers = case["servers"].as_u64().unwrap_or(0);
+        text += &format!(
+            "  {:<16}",
+            format!("{} {servers}", case["name"].as_str().unwrap_or("?"))
+        );
+        for row in case["puts"].as_array().into_iter().flatten() {
+            text += &format!(
+                "{:>8.0}/s {:>6.2} {:>6.1} ms",
+                number(&row["puts_per_second"]),
+                number(&row["p50_ms"]),
+                number(&row["p99_ms"])
+            );
+        }
+        text += &format!(
+            "{:>11.0}/s p99 {:>5.0} ms{:>7.0} MB\n",
+            number(&case["watch"]["events_per_second"]),
+            number(&case["watch"]["p99_ms"]),
+            number(&case["resident_bytes_each"]) / 1e6
+        );
+    }
+    let of = |name: &str, servers: usize| {
+        cases
+            .iter()
+            .find(|case| case["name"] == name && case["servers"] == servers)
+    };
+    for servers in SERVERS {
+        let (Some(ours), Some(theirs)) = (of("weft", servers), of("etcd", servers)) else {
+            continue;
+        };
+        let ratio = |pointer: &str| {
+            let at = |case: &Value| case.pointer(pointer).map_or(f64::NAN, number);
+            at(ours) / at(theirs)
+        };
+        text += &format!(
+            "  weft to etcd, {servers}: at 500 clients {:.2} times the puts, {:.2} of the p99; at one {:.2} and {:.2}; {:.2} of the memory\n",
+            ratio("/puts/3/puts_per_second"),
+            ratio("/puts/3/p99_ms"),
+            ratio("/puts/0/puts_per_second"),
+            ratio("/puts/0/p99_ms"),
+            ratio("/resident_bytes_each")
+        );
+    }
+    text + &format!(
+        "  fdatasync of 4 KiB: p50 {:.2} ms, p99 {:.2} ms, slowest probe's p50 {:.2} ms\n",
+        number(&results["fdatasync"]["p50_ms"]),
+        number(&results["fdatasync"]["p99_ms"]),
+        number(&results["fdatasync"]["slowest_p50_ms"])
+    )
+}
