@@ -10,6 +10,10 @@ use http::StatusCode;
 
 use crate::BoxError;
 
+/// When a caller that was turned away for want of room may come again, in seconds (`Retry-After`). The least that can be said:
+/// room is a matter of milliseconds, and a client that waits longer would leave it unused.
+pub(crate) const RETRY_AFTER_SECONDS: u32 = 1;
+
 /// The callee's side did not produce a response.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliverError {
@@ -189,6 +193,11 @@ impl CallError {
             CallError::LoopDetected => StatusCode::LOOP_DETECTED,
             CallError::BadRequest { .. } => StatusCode::BAD_REQUEST,
         }
+    }
+
+    /// What a client is told about when to come again.
+    pub(crate) fn retry_after_seconds(&self) -> Option<u32> {
+        matches!(self, CallError::Overloaded { .. }).then_some(RETRY_AFTER_SECONDS)
     }
 
     /// Envoy's response flag, for metrics.

@@ -959,5 +959,9 @@ pub(crate) fn sentence(error: &CallError) -> Response<Body> {
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
+    if let Some(seconds) = error.retry_after_seconds() {
+        let lines = response.headers_mut();
+        lines.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
     response
 }

@@ -657,6 +657,74 @@ async fn detaching_waits_for_calls_in_flight() {
     assert_eq!(world.b.detach(pod(2)).in_flight(), 0);
 }
 
+/// Takes no call: what a workload says whose queue, or whose engine's pool of instances, is full.
+async fn full(_request: Request<Body>) -> Result<Response<Body>, DeliverError> {
+    Err(DeliverError::Overloaded)
+}
+
+/// Has no room, and says so itself.
+async fn busy(_request: Request<Body>) -> Result<Response<Body>, DeliverError> {
+    let answer = Response::builder().status(503).header("retry-after", "7");
+    Ok(answer.body(full_body("busy")).expect("a response"))
+}
+
+#[tokio::test]
+async fn who_is_turned_away_is_told_when_to_come_again() {
+    let world = world();
+    let gateway = world.a.gateway_identity();
+    let (chain, key) = world.authority.issue(&[&gateway.to_string()]);
+    world
+        .a
+        .identities()
+        .set(gateway, chain, key)
+        .expect("the gateway's certificate");
+    world.authority.give(&world.b, "busy");
+    let mut no_place = workload("voting", describe);
+    no_place.in_flight_max = 0;
+    world.a.attach(pod(1), workload("here", full));
+    world.b.attach(pod(2), workload("voting", full));
+    world.b.attach(pod(3), no_place);
+    world.b.attach(pod(4), workload("busy", busy));
+    world.publish(
+        1,
+        vec![
+            service("here", vec![endpoint("here", 1, "a", world.b_address)]),
+            service("there", vec![endpoint("voting", 2, "b", world.b_address)]),
+            service("full", vec![endpoint("voting", 3, "b", world.b_address)]),
+            service("busy", vec![endpoint("busy", 4, "b", world.b_address)]),
+            service("empty", Vec::new()),
+        ],
+    );
+    let (listener, address) = listen();
+    let serving = (world.a.clone(), world.stop.clone());
+    tokio::spawn(async move { serving.0.serve_gateway(listener, serving.1).await });
+    let mut lines = Vec::new();
+    for name in ["here", "there", "full", "busy", "empty"] {
+        let stream = tokio::net::TcpStream::connect(address).await.expect("open");
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+            .await
+            .expect("a connection");
+        tokio::spawn(connection);
+        let request = Request::get("/")
+            .header("host", format!("{name}.vote.localhost"))
+            .body(empty_body())
+            .expect("a request");
+        let response = sender.send_request(request).await.expect("an answer");
+        let after = response.headers().get("retry-after").cloned();
+        let after = after.map(|after| after.to_str().expect("text").to_owned());
+        lines.push(format!("{name} {} {after:?}", response.status().as_u16()));
+    }
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    here 503 Some("1")
+    there 503 Some("1")
+    full 503 Some("1")
+    busy 503 Some("7")
+    empty 503 None
+    "#);
+    world.stop.cancel();
+}
+
 #[tokio::test]
 async fn the_gateway_routes_by_host_and_falls_back_to_service_names() {
     let world = world();
