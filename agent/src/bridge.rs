@@ -115,6 +115,10 @@ impl Failures {
             | CallError::Lost { .. }
             | CallError::NotCallable
             | CallError::BadRequest { .. } => return,
+            CallError::NotLoaded { .. } => {
+                self.log.note(&format!("weft: {error}"));
+                "RequestNotLoaded"
+            }
         };
         let count = self.since_event.fetch_add(1, Ordering::Relaxed) + 1;
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
@@ -294,7 +298,9 @@ fn to_deliver_error(error: CallError) -> DeliverError {
         CallError::Overloaded => DeliverError::Overloaded,
         CallError::Deadline => DeliverError::Deadline,
         CallError::OutOfMemory { .. } => DeliverError::OutOfMemory,
-        CallError::NotCallable | CallError::Lost { begun: false, .. } => DeliverError::NotHere,
+        CallError::NotCallable
+        | CallError::NotLoaded { .. }
+        | CallError::Lost { begun: false, .. } => DeliverError::NotHere,
         CallError::BadRequest { reason } => DeliverError::Rejected { reason },
         // The call may have begun when the workload was stopped, so that it is no `NotHere`.
         CallError::Stopped
@@ -359,6 +365,9 @@ mod tests {
                 code: String::new(),
             },
             CallError::NoResponse,
+            CallError::NotLoaded {
+                reason: String::new(),
+            },
         ];
         for error in errors {
             assert_eq!(

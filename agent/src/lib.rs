@@ -63,6 +63,10 @@ use weft_runtime::{Cores, Engine};
 /// How long statuses that are still waiting may take when the node goes.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
+/// Code that was not called for this long, and up to twice as long, is unloaded while its pods stay. A call then waits some
+/// milliseconds for it: rare enough not to be felt, and a node holds what is in use instead of what it ever ran.
+const CODE_COLD_AFTER: Duration = Duration::from_secs(300);
+
 /// What an agent is told.
 pub struct Config {
     pub server: Server,
@@ -222,6 +226,7 @@ impl Agent {
                 }
             }
         });
+        rest.spawn(unload_cold(node.engine.clone(), stop_rest.clone()));
         recorder.node(
             &facts.name,
             events::Severity::Normal,
@@ -277,6 +282,25 @@ impl Agent {
             .is_err()
         {
             tracing::debug!("left a part of the agent behind");
+        }
+    }
+}
+
+/// Unloads code that nobody calls until `stop`.
+async fn unload_cold(engine: Engine, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(CODE_COLD_AFTER);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let engine = engine.clone();
+        // Unmapping is a system call or two for each.
+        match tokio::task::spawn_blocking(move || engine.unload_cold()).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "unloaded components that nobody calls"),
+            Err(error) => tracing::error!(%error, "unloading components failed"),
         }
     }
 }

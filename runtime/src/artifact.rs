@@ -5,6 +5,9 @@
 //! that only this machine has (`key`, mode 0600). The compatibility hash covers the engine's version, its settings and
 //! the CPU, so that an update never runs old code. Files appear by rename, and are never changed.
 //!
+//! Code that nobody has called for a while is unloaded while those who run it stay ([`Engine::unload_cold`]); the next call maps
+//! it again from the cache and waits for that.
+//!
 //! Invariants: equal bytes are compiled once, however many ask; code is executed only if we compiled it here, in this
 //! process or behind a valid MAC; an [`Artifact`] can be instantiated, since all of its imports were found.
 #![allow(
@@ -19,12 +22,14 @@ use std::hash::{Hash, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rand::TryRngCore;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre};
 use wasmtime_wasi_http::handler::ProxyPre;
 
@@ -147,8 +152,28 @@ struct Inner {
     kind: Kind,
     imports: Vec<String>,
     initial_memory_bytes: u64,
+    /// `None` while it is unloaded.
+    code: RwLock<Option<Arc<Code>>>,
+    /// Whether an instance was made of it since the last look.
+    used: AtomicBool,
+    /// Held while it is loaded again, so that one loads and the others find.
+    loading: tokio::sync::Mutex<()>,
+}
+
+/// What instances are made from. Lives as long as somebody holds it, whatever was unloaded meanwhile.
+pub(crate) struct Code {
     http: Option<ProxyPre<HostState>>,
     pre: InstancePre<HostState>,
+}
+
+impl Code {
+    pub(crate) fn http(&self) -> Option<&ProxyPre<HostState>> {
+        self.http.as_ref()
+    }
+
+    pub(crate) fn pre(&self) -> &InstancePre<HostState> {
+        &self.pre
+    }
 }
 
 impl Artifact {
@@ -170,12 +195,25 @@ impl Artifact {
         self.inner.initial_memory_bytes
     }
 
-    pub(crate) fn http(&self) -> Option<&ProxyPre<HostState>> {
-        self.inner.http.as_ref()
+    /// Whether its machine code is in memory.
+    pub fn is_loaded(&self) -> bool {
+        self.inner.code.read().is_some()
     }
 
-    pub(crate) fn pre(&self) -> &InstancePre<HostState> {
-        &self.inner.pre
+    /// The machine code, loaded again if it was unloaded.
+    ///
+    /// # Errors
+    /// When it is not in the cache any more.
+    pub(crate) async fn code(&self, engine: &Engine) -> Result<Arc<Code>, ArtifactError> {
+        // Looked at first: a store for each call would pull the line from core to core.
+        if !self.inner.used.load(Relaxed) {
+            self.inner.used.store(true, Relaxed);
+        }
+        let found = self.inner.code.read().clone();
+        match found {
+            Some(code) => Ok(code),
+            None => engine.artifacts().load_again(engine, &self.inner).await,
+        }
     }
 }
 
@@ -192,11 +230,15 @@ impl fmt::Debug for Artifact {
 /// each; beyond that, all are forgotten.
 const REFUSALS_MAX: usize = 1024;
 
+/// Components hashed at the same time: each takes a thread, and thousands may be asked for at once.
+const HASHING_MAX: usize = 4;
+
 /// All artefacts of one engine.
 pub(crate) struct Artifacts {
     compiler: Compiler,
     cache: Option<Cache>,
     component_bytes_max: usize,
+    hashing: Semaphore,
     /// One entry for each digest that is loaded or being loaded.
     known: Mutex<HashMap<Digest, Arc<Entry>>>,
     /// Components that cannot be run here, and why.
@@ -220,6 +262,7 @@ impl Artifacts {
             compiler,
             cache,
             component_bytes_max,
+            hashing: Semaphore::new(HASHING_MAX),
             known: Mutex::default(),
             refused: Mutex::default(),
         })
@@ -237,12 +280,15 @@ impl Artifacts {
             });
         }
         check_header(&bytes)?;
+        // Closed never.
+        let place = self.hashing.acquire().await;
         let hashed = bytes.clone();
         let digest = tokio::task::spawn_blocking(move || Digest::of(&hashed))
             .await
             .map_err(|error| ArtifactError::Compiler {
                 reason: error.to_string(),
             })?;
+        drop(place);
         let found = self.find_or(engine, digest, Some(bytes)).await?;
         found.ok_or_else(|| ArtifactError::Compiler {
             reason: "it returned nothing".into(),
@@ -312,6 +358,52 @@ impl Artifacts {
             .inspect_err(|error| self.refuse(digest, error))?;
         *loaded = Arc::downgrade(&inner);
         Ok(Some(Artifact { inner }))
+    }
+
+    /// What is loaded already, without waiting for anything.
+    pub(crate) fn loaded(&self, digest: Digest) -> Option<Artifact> {
+        let entry = self.known.lock().get(&digest)?.clone();
+        let inner = entry.try_lock().ok()?.upgrade()?;
+        Some(Artifact { inner })
+    }
+
+    async fn load_again(&self, engine: &Engine, inner: &Inner) -> Result<Arc<Code>, ArtifactError> {
+        let _loading = inner.loading.lock().await;
+        let found = inner.code.read().clone();
+        if let Some(code) = found {
+            return Ok(code);
+        }
+        let component = self.read_cache(engine, inner.digest).await;
+        let component = component.ok_or_else(|| ArtifactError::Cache {
+            reason: format!("{} is not in it any more", inner.digest),
+        })?;
+        let code = Arc::new(link(engine, &component, inner.kind, &inner.imports)?);
+        *inner.code.write() = Some(code.clone());
+        tracing::debug!(digest = %inner.digest, "loaded again");
+        Ok(code)
+    }
+
+    /// See [`Engine::unload_cold`].
+    pub(crate) fn unload_cold(&self) -> usize {
+        let Some(cache) = &self.cache else {
+            return 0;
+        };
+        let entries: Vec<Arc<Entry>> = self.known.lock().values().cloned().collect();
+        let loaded = entries
+            .iter()
+            // One that is being loaded is not cold.
+            .filter_map(|entry| entry.try_lock().ok()?.upgrade());
+        let cold = loaded.filter(|inner| {
+            let used = inner.used.swap(false, Relaxed);
+            !used && inner.code.read().is_some() && cache.holds(inner.digest)
+        });
+        let unloaded = cold.filter(|inner| {
+            tracing::debug!(digest = %inner.digest, "unloaded, nobody calls it");
+            // Unmapped after the lock is free again.
+            let code = inner.code.write().take();
+            code.is_some()
+        });
+        unloaded.count()
     }
 
     fn refuse(&self, digest: Digest, error: &ArtifactError) {
@@ -444,10 +536,29 @@ fn prelink(engine: &Engine, digest: Digest, component: Component) -> Result<Inne
     // Counted in pages of 64 KiB; other sizes are switched off.
     let initial_pages = required.and_then(|required| required.max_initial_memory_size);
     let initial_memory_bytes = initial_pages.unwrap_or(0).saturating_mul(64 << 10);
+    let code = link(engine, &component, kind, &imports)?;
+    Ok(Inner {
+        digest,
+        kind,
+        imports,
+        initial_memory_bytes,
+        code: RwLock::new(Some(Arc::new(code))),
+        used: AtomicBool::new(true),
+        loading: tokio::sync::Mutex::default(),
+    })
+}
+
+/// Finds everything that the component imports.
+fn link(
+    engine: &Engine,
+    component: &Component,
+    kind: Kind,
+    imports: &[String],
+) -> Result<Code, ArtifactError> {
     let pre = engine
         .linker()
-        .instantiate_pre(&component)
-        .map_err(|error| link_error(&error, &imports))?;
+        .instantiate_pre(component)
+        .map_err(|error| link_error(&error, imports))?;
     let mismatch = |error: wasmtime::Error| ArtifactError::Mismatch {
         reason: sentence(&error),
     };
@@ -460,14 +571,7 @@ fn prelink(engine: &Engine, digest: Digest, component: Component) -> Result<Inne
             wasmtime_wasi_http::p3::bindings::ServicePre::new(pre.clone()).map_err(mismatch)?,
         )),
     };
-    Ok(Inner {
-        digest,
-        kind,
-        imports,
-        initial_memory_bytes,
-        http,
-        pre,
-    })
+    Ok(Code { http, pre })
 }
 
 /// What every host offers, for the sentence that refuses an import.
@@ -592,6 +696,12 @@ impl Cache {
             .collect();
         let stem = self.dir.join(format!("{}-{compatibility}", digest.hex()));
         (stem.with_extension("cwasm"), stem.with_extension("mac"))
+    }
+
+    /// Whether [`Cache::get`] will find it.
+    fn holds(&self, digest: Digest) -> bool {
+        let (code, mac) = self.paths(digest);
+        code.exists() && mac.exists()
     }
 
     fn mac(&self, digest: Digest, code: &[u8]) -> blake3::Hash {

@@ -109,7 +109,10 @@ async fn run(workload: &Arc<Inner>, wasi: Wasi) -> Exit {
     match accounted(workload, guest, deadline).await {
         Ok(result) => exit(workload, result, refused.load(Relaxed)),
         Err(Cut::Stopped) => Exit::Stopped,
-        Err(Cut::Deadline) => Exit::Deadline,
+        Err(Cut::Deadline) => {
+            workload.counters().deadlines.fetch_add(1, Relaxed);
+            Exit::Deadline
+        }
     }
 }
 
@@ -150,8 +153,11 @@ async fn guest(
     wasi: Wasi,
     refused: Arc<AtomicBool>,
 ) -> wasmtime::Result<Result<(), ()>> {
+    let code = workload.artifact().code(workload.engine()).await?;
+    let pre = code.pre().clone();
+    // A long run must not keep what others could have unloaded.
+    drop(code);
     let mut store = new_store(workload, refused);
-    let pre = workload.artifact().pre().clone();
     match wasi {
         Wasi::P2 => {
             let pre = wasmtime_wasi::p2::bindings::CommandPre::new(pre)?;

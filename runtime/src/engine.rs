@@ -123,6 +123,19 @@ impl Engine {
         self.inner.artifacts.adopt(self, digest, code)
     }
 
+    /// An artefact that is in use already, without waiting for anything.
+    pub fn loaded(&self, digest: Digest) -> Option<Artifact> {
+        self.inner.artifacts.loaded(digest)
+    }
+
+    /// Unloads the machine code of every component that was not called since this was last asked, and says of how many.
+    ///
+    /// Workloads stay; the next call of one maps its code again from the cache directory, in milliseconds. Without a cache
+    /// directory nothing is unloaded. Ask at the pace at which code is to grow cold.
+    pub fn unload_cold(&self) -> usize {
+        self.inner.artifacts.unload_cold()
+    }
+
     /// Live instances' use of the engine's slots.
     pub fn pool_metrics(&self) -> Option<wasmtime::PoolingAllocatorMetrics> {
         self.inner.wasm.pooling_allocator_metrics()
@@ -130,6 +143,10 @@ impl Engine {
 
     pub(crate) fn wasm(&self) -> &wasmtime::Engine {
         &self.inner.wasm
+    }
+
+    pub(crate) fn artifacts(&self) -> &Artifacts {
+        &self.inner.artifacts
     }
 
     pub(crate) fn linker(&self) -> &Linker<HostState> {

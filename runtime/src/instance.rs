@@ -32,7 +32,7 @@ use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView, p3};
 
-use crate::artifact::Wasi;
+use crate::artifact::{ArtifactError, Wasi};
 use crate::body::{Body, BoxError};
 use crate::events::Event;
 use crate::host::http::body_error;
@@ -273,8 +273,8 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
         let work = async {
             let mut store = new_store(&workload, refused.clone());
             let inside = async {
-                let pre = workload
-                    .artifact()
+                let code = workload.artifact().code(workload.engine()).await?;
+                let pre = code
                     .http()
                     .ok_or_else(|| wasmtime::Error::msg("the component exports no HTTP handler"))?;
                 let proxy = pre.instantiate_async(&mut store).await?;
@@ -375,6 +375,11 @@ pub(crate) fn fault(workload: &Inner, error: &wasmtime::Error, refused_memory: b
     if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
         counters.overloaded.fetch_add(1, Relaxed);
         return CallError::Overloaded;
+    }
+    if let Some(error) = error.downcast_ref::<ArtifactError>() {
+        return CallError::NotLoaded {
+            reason: error.to_string(),
+        };
     }
     if refused_memory {
         counters.out_of_memory.fetch_add(1, Relaxed);

@@ -74,8 +74,8 @@ impl Workload {
         let _alive = Alive::new(workload);
         let guest = pin!(async {
             let mut store = new_store(workload, refused.clone());
-            let pre = workload.artifact().pre();
-            let instance = pre.instantiate_async(&mut store).await?;
+            let code = workload.artifact().code(workload.engine()).await?;
+            let instance = code.pre().instantiate_async(&mut store).await?;
             work(&mut store, &instance).await
         });
         match accounted(workload, guest, Some(deadline)).await {

@@ -154,6 +154,9 @@ pub enum CallError {
         /// Whether the guest may have seen the request.
         begun: bool,
     },
+    /// Its machine code was unloaded for want of calls and cannot be had again. Nothing was started.
+    #[error("the component's code cannot be loaded: {reason}")]
+    NotLoaded { reason: String },
     #[error("the component exports no HTTP handler")]
     NotCallable,
     #[error("the request cannot be passed to a guest: {reason}")]
@@ -164,7 +167,10 @@ impl CallError {
     /// The status that a gateway would answer with.
     pub fn status(&self) -> StatusCode {
         match self {
-            CallError::Overloaded | CallError::Stopped | CallError::Lost { begun: false, .. } => {
+            CallError::Overloaded
+            | CallError::Stopped
+            | CallError::NotLoaded { .. }
+            | CallError::Lost { begun: false, .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             CallError::Deadline => StatusCode::GATEWAY_TIMEOUT,
@@ -183,6 +189,7 @@ impl CallError {
         matches!(
             self,
             CallError::Overloaded
+                | CallError::NotLoaded { .. }
                 | CallError::NotCallable
                 | CallError::BadRequest { .. }
                 | CallError::Lost { begun: false, .. }
