@@ -33,6 +33,11 @@ use weft_mesh::{
 
 /// How long changes are gathered before a table is built: a rollout touches several objects at once.
 const GATHER: Duration = Duration::from_millis(5);
+/// A table is built again no sooner than after this many times what the last one took: the table of ten thousand pods takes
+/// tens of milliseconds, and they all change while they start.
+const REST_SHARE: u32 = 8;
+/// Longest such pause: callers wait a second for a newer table when every endpoint they know turned them away.
+const REST_MAX: Duration = Duration::from_millis(400);
 /// First pause after a broken watch.
 const RECONNECT_FIRST: Duration = Duration::from_millis(200);
 /// Longest pause after a broken watch: a node must notice a new leader soon.
@@ -180,9 +185,11 @@ impl Topology {
 
     async fn publish(&self, mesh: &Mesh) {
         let mut generation = 0;
+        let mut rested = tokio::time::Instant::now();
         loop {
             self.changed.notified().await;
-            tokio::time::sleep(GATHER).await;
+            tokio::time::sleep_until(rested.max(tokio::time::Instant::now() + GATHER)).await;
+            let begun = tokio::time::Instant::now();
             let table = {
                 let cluster = self.cluster.lock();
                 if !NEEDED.iter().all(|list| cluster.arrived.contains(list)) {
@@ -192,6 +199,7 @@ impl Topology {
                 table(&cluster, &self.node, &self.trust_domain, generation)
             };
             mesh.publish(table);
+            rested = tokio::time::Instant::now() + (begun.elapsed() * REST_SHARE).min(REST_MAX);
             self.known.send_replace(true);
         }
     }

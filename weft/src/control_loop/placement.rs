@@ -52,6 +52,8 @@ pub struct Placement {
     snapshot: Snapshot,
     nodes: BTreeMap<String, NodeFacts>,
     waiting: BTreeMap<String, Waiting>,
+    /// Those among them that want to stand near others. Nearly always empty, and asked with every change of every pod.
+    seeking: BTreeSet<String>,
     /// Waiting pods not tried yet, or changed since.
     fresh: BTreeSet<String>,
     /// Gated pods to be told that they are.
@@ -83,6 +85,7 @@ impl Placement {
             snapshot: Snapshot::default(),
             nodes: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            seeking: BTreeSet::new(),
             fresh: BTreeSet::new(),
             gated: BTreeSet::new(),
             moved: false,
@@ -130,8 +133,20 @@ impl Placement {
             self.snapshot.remove_pod(uid);
             self.moved = true;
         }
-        self.waiting.remove(uid);
+        self.wait_no_more(uid);
         self.fresh.remove(uid);
+    }
+
+    fn wait(&mut self, uid: &str, waiting: Waiting) {
+        if !waiting.facts.near.is_empty() {
+            self.seeking.insert(uid.to_owned());
+        }
+        self.waiting.insert(uid.to_owned(), waiting);
+    }
+
+    fn wait_no_more(&mut self, uid: &str) -> Option<Waiting> {
+        self.seeking.remove(uid);
+        self.waiting.remove(uid)
     }
 
     fn put_pod(&mut self, pod: &Row<Pod>) {
@@ -143,14 +158,11 @@ impl Placement {
             return;
         }
         if !node_of(pod).is_empty() {
-            self.waiting.remove(uid);
+            self.wait_no_more(uid);
             self.fresh.remove(uid);
             self.snapshot.put_pod(PodFacts::of(&pod.body));
             // Whom a waiting pod wants to stand near may have come.
-            self.moved |= self
-                .waiting
-                .values()
-                .any(|waiting| !waiting.facts.near.is_empty());
+            self.moved |= !self.seeking.is_empty();
             return;
         }
         let named = spec.and_then(|spec| spec.scheduler_name.as_deref());
@@ -169,7 +181,7 @@ impl Placement {
             return;
         }
         let facts = PodFacts::of(&pod.body);
-        let known = self.waiting.remove(uid);
+        let known = self.wait_no_more(uid);
         if known.as_ref().is_none_or(|known| known.facts != facts) {
             self.fresh.insert(uid.to_owned());
         }
@@ -180,7 +192,7 @@ impl Placement {
             since: pod.meta.creation_timestamp,
             told,
         };
-        self.waiting.insert(uid.to_owned(), waiting);
+        self.wait(uid, waiting);
     }
 
     /// When there will be something to do; `None`: not before the next change.
@@ -243,7 +255,7 @@ impl Placement {
         }
         let mut placements = Vec::with_capacity(plan.placements.len());
         for chosen in plan.placements {
-            let Some(waiting) = self.waiting.remove(&chosen.uid) else {
+            let Some(waiting) = self.wait_no_more(&chosen.uid) else {
                 continue;
             };
             let mut facts = waiting.facts;
