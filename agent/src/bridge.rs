@@ -12,13 +12,13 @@
 //! Invariants: who the peer is comes from the mesh only; the depth of a call tree survives the way through a guest; an error
 //! that allows another attempt (`never started`) keeps that meaning, and no other error gains it.
 
-use crate::events::{Recorder, Severity};
+use crate::events::{self, Recorder, Severity};
 use crate::logs;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures::TryFutureExt;
 use futures::future::{Either, ready};
 use http::Request;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,8 +66,8 @@ impl Siblings {
 pub struct Failures {
     log: logs::Writer,
     recorder: Recorder,
-    pod: Arc<Pod>,
-    container: String,
+    /// The container, for events. The pod itself would be most of what an idle one costs.
+    about: ObjectReference,
     started: Instant,
     /// Milliseconds after `started` of the last event, plus one; 0 before the first.
     last_event: AtomicU64,
@@ -76,12 +76,11 @@ pub struct Failures {
 
 impl Failures {
     /// For one run of one container.
-    pub fn new(log: logs::Writer, recorder: Recorder, pod: Arc<Pod>, container: &str) -> Self {
+    pub fn new(log: logs::Writer, recorder: Recorder, pod: &Pod, container: &str) -> Self {
         Self {
             log,
             recorder,
-            pod,
-            container: container.to_owned(),
+            about: events::about(pod, Some(container)),
             started: Instant::now(),
             last_event: AtomicU64::new(0),
             since_event: AtomicU64::new(0),
@@ -132,18 +131,20 @@ impl Failures {
                 .is_ok()
         {
             self.since_event.store(0, Ordering::Relaxed);
-            let message = if count == 1 {
+            let mut message = if count == 1 {
                 error.to_string()
             } else {
                 format!("{error} ({count} requests since the last event)")
             };
-            self.recorder.pod(
-                &self.pod,
-                Some(&self.container),
-                Severity::Warning,
-                reason,
-                message,
-            );
+            if let CallError::Trap { backtrace, .. } = error
+                && !backtrace.is_empty()
+            {
+                // The recorder cuts what is too long; the log has all of it.
+                message.push('\n');
+                message.push_str(backtrace.trim_end());
+            }
+            self.recorder
+                .note(self.about.clone(), Severity::Warning, reason, message);
         }
     }
 }

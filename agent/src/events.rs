@@ -90,27 +90,7 @@ impl Recorder {
         reason: &'static str,
         message: impl Into<String>,
     ) {
-        let metadata = &pod.metadata;
-        let init = pod
-            .spec
-            .iter()
-            .flat_map(|spec| spec.init_containers.iter().flatten())
-            .any(|c| Some(c.name.as_str()) == container);
-        let list = if init { "initContainers" } else { "containers" };
-        self.note(
-            ObjectReference {
-                api_version: Some("v1".into()),
-                kind: Some("Pod".into()),
-                namespace: metadata.namespace.clone(),
-                name: metadata.name.clone(),
-                uid: metadata.uid.clone(),
-                field_path: container.map(|name| format!("spec.{list}{{{name}}}")),
-                resource_version: None,
-            },
-            severity,
-            reason,
-            message.into(),
-        );
+        self.note(about(pod, container), severity, reason, message.into());
     }
 
     /// Notes an event about this node.
@@ -132,7 +112,8 @@ impl Recorder {
         self.note(object, severity, reason, message.into());
     }
 
-    fn note(
+    /// Notes an event about what [`about`] refers to.
+    pub(crate) fn note(
         &self,
         object: ObjectReference,
         severity: Severity,
@@ -159,6 +140,26 @@ impl Recorder {
         {
             tracing::debug!(reason, "event dropped, too many are waiting");
         }
+    }
+}
+
+/// A pod, or one of its containers, as events refer to it.
+pub(crate) fn about(pod: &Pod, container: Option<&str>) -> ObjectReference {
+    let metadata = &pod.metadata;
+    let init = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten())
+        .any(|c| Some(c.name.as_str()) == container);
+    let list = if init { "initContainers" } else { "containers" };
+    ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        namespace: metadata.namespace.clone(),
+        name: metadata.name.clone(),
+        uid: metadata.uid.clone(),
+        field_path: container.map(|name| format!("spec.{list}{{{name}}}")),
+        resource_version: None,
     }
 }
 

@@ -1,16 +1,14 @@
-//! Does what `plan` decided: one task a pod, which owns the pod's state.
+//! Does what `plan` decided: a worker for each pod, which holds the pod's state and is a value, not a task.
 //!
 //! ```text
 //! sync ──Wish──► Worker ──step──► plan
-//!                  │ ▲ Message: prepared, exited, probed
-//!                  ├─► prepare: image → artifact → configuration → identity → Workload
-//!                  ├─► mesh.attach / cores.spawn_on(run) / probes
-//!                  └─► status, events, final delete
+//!   └──Message──►  ├─► prepare: image → artifact → configuration → identity → Workload
+//!     ▲            ├─► mesh.attach / cores.spawn_on(run) / probes
+//!     └─children───┴─► status, events, final delete
 //! ```
 //!
-//! The worker itself never waits for anything but its mailbox, so that a slow registry or an absent server cannot keep it
-//! from stopping a container. Everything slow is a child task that reports back; children are ended and awaited by their
-//! worker, workers by [`crate::sync`].
+//! A worker never waits. Everything slow is a child task that reports back through the mailbox of [`crate::sync`], which
+//! owns the workers; children are ended and awaited by [`Worker::finish`].
 //!
 //! Invariants: a container is attached to the mesh before its pod is reported ready, and detached before it is stopped; a
 //! message of an earlier run of a container is ignored; after the worker ended nothing of its pod is left: no attachment,
@@ -26,7 +24,7 @@ use crate::plan::{self, Action, Event, ProbeKind};
 use crate::pod_state::{Exit, Phase, PodState, Stage, StartFailure, StopReason};
 use crate::prepare::{Prepared, Preparing, Refusal, workload_info};
 use crate::probes;
-use crate::registry::{ContainerRecord, PodRecord, Registry};
+use crate::registry::{self, ContainerRecord, PodRecord, Registry};
 use crate::status::{self, Publisher};
 use crate::topology::Topology;
 use crate::translate::{self, NodeFacts, World};
@@ -39,18 +37,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_mesh::{LocalWorkload, Mesh, PodAddress};
-use weft_runtime::{Cores, Engine, Workload};
+use weft_runtime::{Cores, Engine, Usage, Workload};
 
-/// Messages of a pod's own children waiting for its worker; a child waits when it is full.
-const MAILBOX_MAX: usize = 64;
-/// Pause before an address is asked for again when the pod CIDR is exhausted.
-const ADDRESS_PAUSE: Duration = Duration::from_secs(5);
 /// Longest pause between attempts to delete the object of a pod that is gone.
 const DELETE_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Longest message of a container that ended; as the kubelet's.
+const TERMINATION_MESSAGE_BYTES_MAX: usize = 4096;
 
 /// What every worker of this node uses.
 pub struct Node {
@@ -72,18 +69,18 @@ pub struct Node {
     pub next_core: AtomicUsize,
 }
 
-/// What a worker is told from outside; only the newest counts.
-#[derive(Clone)]
-pub struct Wish {
-    pub pod: Arc<Pod>,
+/// What a worker is told from outside.
+pub(crate) enum Wish {
+    /// The object as it is now.
+    Is(Arc<Pod>),
     /// The object no longer exists.
-    pub gone: bool,
+    Gone,
     /// The node shuts down.
-    pub drain: bool,
+    Drain,
 }
 
 /// From a worker's children.
-enum Message {
+pub(crate) enum Message {
     Prepared {
         container: usize,
         run: u64,
@@ -101,6 +98,20 @@ enum Message {
     },
 }
 
+/// Where the children of one pod report to.
+#[derive(Clone)]
+struct Mailbox {
+    uid: Arc<str>,
+    sender: mpsc::Sender<(Arc<str>, Message)>,
+}
+
+impl Mailbox {
+    async fn send(&self, message: Message) {
+        // The other end is gone only when the node is: then nobody needs the answer.
+        let _ = self.sender.send((self.uid.clone(), message)).await;
+    }
+}
+
 /// What a worker holds for a container.
 #[derive(Default)]
 struct Slot {
@@ -108,6 +119,8 @@ struct Slot {
     run: u64,
     cancel: Option<CancellationToken>,
     running: Option<Running>,
+    /// What the runs before have used.
+    spent: Option<Box<Usage>>,
 }
 
 struct Running {
@@ -121,99 +134,8 @@ struct Running {
     _claim: Claim,
 }
 
-/// The life of one pod; returns when the pod is gone or the node has drained it.
-pub async fn run_pod(node: Arc<Node>, mut wishes: watch::Receiver<Wish>) {
-    let pod = wishes.borrow_and_update().pod.clone();
-    let Some(ip) = take_address(&node, &pod, &mut wishes).await else {
-        // Gone, or asked to go, before it had an address: nothing has started.
-        let wish = wishes.borrow().clone();
-        if !wish.gone && wish.pod.metadata.deletion_timestamp.is_some() {
-            delete(node.link.clone(), wish.pod.clone()).await;
-        }
-        return;
-    };
-    let now = Timestamp::now();
-    let wanted = Wanted::from_pod(&pod);
-    let state = PodState::adopt(&wanted, &pod, now);
-    let (sender, mut messages) = mpsc::channel(MAILBOX_MAX);
-    let slots = wanted.containers.iter().map(|_| Slot::default()).collect();
-    let mut worker = Worker {
-        node,
-        pod,
-        wanted,
-        state,
-        ip: Some(ip),
-        siblings: Siblings::default(),
-        slots,
-        sender,
-        tasks: TaskTracker::new(),
-        conditions: Vec::new(),
-        reported: None,
-        gone: false,
-        draining: false,
-    };
-    worker.step(Event::Tick);
-    while !worker.is_done() {
-        let wake = worker.state.next_wake(&worker.wanted, Timestamp::now());
-        tokio::select! {
-            biased;
-            changed = wishes.changed() => {
-                if changed.is_err() {
-                    break;
-                }
-                let wish = wishes.borrow_and_update().clone();
-                worker.wish(wish);
-            }
-            Some(message) = messages.recv() => worker.receive(message),
-            () = sleep_until(wake), if wake.is_some() => worker.step(Event::Tick),
-        }
-    }
-    worker.finish().await;
-}
-
-async fn sleep_until(wake: Option<Timestamp>) {
-    let pause = wake.map_or(Duration::ZERO, |wake| {
-        Duration::try_from(wake.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
-    });
-    // A millisecond more, so that the clock has passed the moment and the plan does not ask for it again.
-    tokio::time::sleep(pause + Duration::from_millis(1)).await;
-}
-
-async fn take_address(
-    node: &Node,
-    pod: &Pod,
-    wishes: &mut watch::Receiver<Wish>,
-) -> Option<IpAddr> {
-    let preferred = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.pod_ip.as_deref())
-        .and_then(|ip| ip.parse().ok());
-    loop {
-        if let Some(ip) = node.addresses.lock().take(preferred) {
-            return Some(ip);
-        }
-        node.recorder.pod(
-            pod,
-            None,
-            Severity::Warning,
-            "FailedCreatePodSandBox",
-            "the node's pod CIDR has no free address; delete pods or enlarge it with --pod-cidr",
-        );
-        tokio::select! {
-            biased;
-            changed = wishes.changed() => {
-                let wish = wishes.borrow_and_update();
-                if changed.is_err() || wish.gone || wish.drain || wish.pod.metadata.deletion_timestamp.is_some() {
-                    return None;
-                }
-            }
-            () = tokio::time::sleep(ADDRESS_PAUSE) => {}
-        }
-    }
-}
-
-struct Worker {
+/// One pod of this node. See the module's promise.
+pub(crate) struct Worker {
     node: Arc<Node>,
     pod: Arc<Pod>,
     wanted: Wanted,
@@ -221,7 +143,7 @@ struct Worker {
     ip: Option<IpAddr>,
     siblings: Siblings,
     slots: Vec<Slot>,
-    sender: mpsc::Sender<Message>,
+    mailbox: Mailbox,
     tasks: TaskTracker,
     conditions: Vec<PodCondition>,
     reported: Option<k8s_openapi::api::core::v1::PodStatus>,
@@ -230,35 +152,78 @@ struct Worker {
 }
 
 impl Worker {
-    fn is_done(&self) -> bool {
+    /// A pod that is to run under this address; nothing happens before the first [`Worker::tick`].
+    pub(crate) fn new(
+        node: Arc<Node>,
+        pod: Arc<Pod>,
+        ip: IpAddr,
+        uid: Arc<str>,
+        sender: mpsc::Sender<(Arc<str>, Message)>,
+    ) -> Self {
+        let wanted = Wanted::from_pod(&pod);
+        let state = PodState::adopt(&wanted, &pod, Timestamp::now());
+        let slots = wanted.containers.iter().map(|_| Slot::default()).collect();
+        Self {
+            node,
+            pod,
+            wanted,
+            state,
+            ip: Some(ip),
+            siblings: Siblings::default(),
+            slots,
+            mailbox: Mailbox { uid, sender },
+            tasks: TaskTracker::new(),
+            conditions: Vec::new(),
+            reported: None,
+            gone: false,
+            draining: false,
+        }
+    }
+
+    /// Whether nothing runs and nothing is to run: time for [`Worker::finish`].
+    pub(crate) fn is_done(&self) -> bool {
         self.state.is_idle()
             && (self.gone
                 || (self.draining && (self.state.stage == Stage::Finished || self.state.is_over())))
     }
 
-    fn wish(&mut self, wish: Wish) {
-        self.pod = wish.pod;
-        let gone = wish.gone && !self.gone;
-        self.gone |= wish.gone;
-        // Container lists are immutable; should they differ all the same, indexes would lie.
-        let wanted = Wanted::from_pod(&self.pod);
-        if wanted.containers.len() == self.wanted.containers.len() {
-            self.wanted = wanted;
-        }
-        if gone {
-            // Deleted with force, or behind our back: nothing is left to be graceful for, nor to be deleted.
-            self.wanted.kill_at = Some(Timestamp::now());
-            self.state.delete_asked = true;
-        }
-        if wish.drain && !self.draining {
-            self.draining = true;
-            self.step(Event::NodeDrain);
-        } else {
-            self.step(Event::Tick);
+    /// When [`Worker::tick`] is due though nothing happens.
+    pub(crate) fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
+        self.state.next_wake(&self.wanted, now)
+    }
+
+    pub(crate) fn tick(&mut self) {
+        self.step(Event::Tick);
+    }
+
+    pub(crate) fn wish(&mut self, wish: Wish) {
+        match wish {
+            Wish::Is(pod) => {
+                self.pod = pod;
+                // Container lists are immutable; should they differ all the same, indexes would lie.
+                let wanted = Wanted::from_pod(&self.pod);
+                if wanted.containers.len() == self.wanted.containers.len() {
+                    self.wanted = wanted;
+                }
+                self.step(Event::Tick);
+            }
+            Wish::Gone if self.gone => {}
+            Wish::Gone => {
+                self.gone = true;
+                // Deleted with force, or behind our back: nothing is left to be graceful for, nor to be deleted.
+                self.wanted.kill_at = Some(Timestamp::now());
+                self.state.delete_asked = true;
+                self.step(Event::Tick);
+            }
+            Wish::Drain if self.draining => {}
+            Wish::Drain => {
+                self.draining = true;
+                self.step(Event::NodeDrain);
+            }
         }
     }
 
-    fn receive(&mut self, message: Message) {
+    pub(crate) fn receive(&mut self, message: Message) {
         match message {
             Message::Prepared {
                 container,
@@ -292,9 +257,16 @@ impl Worker {
                 run,
                 exit,
             } if self.is_current(container, run) => {
-                if let Some(running) = self.slots[container].running.take() {
+                let slot = &mut self.slots[container];
+                if let Some(running) = slot.running.take() {
                     running.probes.cancel();
                     running.log.close();
+                    let earlier = slot.spent.take().unwrap_or_default();
+                    let mut spent = registry::add(running.workload.usage(), &earlier);
+                    // Gauges of a run that is over.
+                    (spent.memory_bytes, spent.instances) = (0, 0);
+                    (spent.in_flight, spent.queued) = (0, 0);
+                    slot.spent = Some(Box::new(spent));
                 }
                 self.step(Event::Ended { container, exit });
             }
@@ -361,15 +333,15 @@ impl Worker {
             ip,
             siblings: self.siblings.clone(),
         };
-        let sender = self.sender.clone();
+        let mailbox = self.mailbox.clone();
         self.tasks.spawn(async move {
             let result = tokio::select! {
                 biased;
                 () = cancel.cancelled() => Err((StartFailure::Create, "stopped before it started".to_owned())),
                 result = preparing.prepare() => result,
             };
-            // The worker is gone only when nobody needs the answer.
-            let _ = sender.send(Message::Prepared { container: index, run, result: result.map(Box::new) }).await;
+            let result = result.map(Box::new);
+            mailbox.send(Message::Prepared { container: index, run, result }).await;
         });
     }
 
@@ -412,7 +384,7 @@ impl Worker {
                 let failures = Failures::new(
                     log.clone(),
                     self.node.recorder.clone(),
-                    self.pod.clone(),
+                    &self.pod,
                     &container.name,
                 );
                 let service = bridge::inbound(workload.clone(), failures);
@@ -435,21 +407,29 @@ impl Worker {
                 Some(address)
             }
             World::Command => {
-                let (sender, why, ran) = (self.sender.clone(), why.clone(), workload.clone());
+                let (mailbox, why, ran) = (self.mailbox.clone(), why.clone(), workload.clone());
+                let log = log.clone();
                 let running = self
                     .node
                     .cores
                     .spawn_on(core, async move { ran.run().await });
                 self.tasks.spawn(async move {
                     let exit = match running.await {
-                        Ok(exit) => command_exit(&exit, *why.lock()),
+                        Ok(exit) => {
+                            if let weft_runtime::Exit::Trap { message, backtrace } = &exit {
+                                log.note(&format!(
+                                    "weft: the component trapped: {message}\n{backtrace}"
+                                ));
+                            }
+                            command_exit(&exit, *why.lock())
+                        }
                         Err(_) => Exit {
                             code: 137,
                             reason: "Error".into(),
                             message: Some("the node shut down".into()),
                         },
                     };
-                    let _ = sender
+                    mailbox
                         .send(Message::Exited {
                             container: index,
                             run,
@@ -469,12 +449,12 @@ impl Worker {
                 cores: self.node.cores.clone(),
                 core,
             };
-            let (sender, stop) = (self.sender.clone(), stop.clone());
+            let (mailbox, stop) = (self.mailbox.clone(), stop.clone());
             self.tasks.spawn(async move {
                 let report = |report| {
-                    let sender = sender.clone();
+                    let mailbox = mailbox.clone();
                     async move {
-                        let _ = sender
+                        mailbox
                             .send(Message::Probed {
                                 container: index,
                                 run,
@@ -551,7 +531,7 @@ impl Worker {
         // Out of the mesh first: nothing new arrives, what is in flight has the grace to end.
         let detached = self.node.mesh.detach(address);
         self.siblings.remove(address.port);
-        let (sender, run, probes) = (self.sender.clone(), slot.run, running.probes.clone());
+        let (mailbox, run, probes) = (self.mailbox.clone(), slot.run, running.probes.clone());
         self.tasks.spawn(async move {
             let begun = tokio::time::Instant::now();
             // Elapsed: the rest is cut off by the stop below.
@@ -559,7 +539,7 @@ impl Worker {
             workload.stop(grace.saturating_sub(begun.elapsed())).await;
             probes.cancel();
             let exit = served_exit(reason);
-            let _ = sender
+            mailbox
                 .send(Message::Exited {
                     container: index,
                     run,
@@ -707,6 +687,7 @@ impl Worker {
                     .running
                     .as_ref()
                     .map(|running| running.workload.clone()),
+                spent: self.slots[index].spent.clone(),
             });
         }
         self.node.registry.set(
@@ -729,7 +710,8 @@ impl Worker {
         }
     }
 
-    async fn finish(mut self) {
+    /// Ends what is left of the pod on this node, and waits for it.
+    pub(crate) async fn finish(mut self: Box<Self>) {
         for slot in &mut self.slots {
             if let Some(cancel) = slot.cancel.take() {
                 cancel.cancel();
@@ -756,7 +738,6 @@ impl Worker {
         }
         // Children end by themselves now: each was cancelled, or waits only for a stop that has happened. The one that
         // deletes the object ends when the object is gone; a draining node does not wait for the server.
-        drop(self.sender);
         self.tasks.close();
         let children = self.tasks.wait();
         let most = if self.draining {
@@ -774,7 +755,7 @@ impl Worker {
 }
 
 /// Removes the object of a pod that has ended, repeating until it is gone.
-async fn delete(link: Link, pod: Arc<Pod>) {
+pub(crate) async fn delete(link: Link, pod: Arc<Pod>) {
     let parameters = DeleteParams {
         grace_period_seconds: Some(0),
         preconditions: Some(Preconditions {
@@ -816,13 +797,26 @@ fn served_exit(reason: StopReason) -> Exit {
     }
 }
 
+/// Why, and where: the guest's stack below the reason, cut at a line where it is longer than a status may be.
+fn trapped(message: &str, backtrace: &str) -> String {
+    let mut text = message.to_owned();
+    for frame in backtrace.lines() {
+        if text.len() + 1 + frame.len() > TERMINATION_MESSAGE_BYTES_MAX {
+            break;
+        }
+        text.push('\n');
+        text.push_str(frame);
+    }
+    text
+}
+
 /// How a command ended, in Kubernetes' words.
 fn command_exit(exit: &weft_runtime::Exit, why: Option<StopReason>) -> Exit {
     use weft_runtime::Exit as Ran;
     let (reason, message) = match exit {
         Ran::Success => ("Completed", None),
         Ran::Failed(_) => ("Error", None),
-        Ran::Trap { message, .. } => ("Error", Some(message.clone())),
+        Ran::Trap { message, backtrace } => ("Trapped", Some(trapped(message, backtrace))),
         Ran::OutOfMemory { limit_bytes } => (
             "OOMKilled",
             Some(format!(
@@ -858,6 +852,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_trap_is_told_with_as_much_of_its_stack_as_a_status_holds() {
+        let frames = "    0: abort\n    1: main\n";
+        assert_eq!(
+            trapped("unreachable", frames),
+            "unreachable\n    0: abort\n    1: main"
+        );
+        let deep = "    9: recurse\n".repeat(1000);
+        let told = trapped("call stack exhausted", &deep);
+        assert!(told.len() <= TERMINATION_MESSAGE_BYTES_MAX);
+        assert!(told.ends_with("\n    9: recurse"), "whole lines only");
+    }
+
+    #[test]
     fn commands_end_in_kubernetes_words() {
         use weft_runtime::Exit as Ran;
         let trap = Ran::Trap {
@@ -867,7 +874,7 @@ mod tests {
         for (exit, why, expected) in [
             (Ran::Success, None, "0 Completed"),
             (Ran::Failed(3), None, "3 Error"),
-            (trap, None, "134 Error"),
+            (trap, None, "134 Trapped"),
             (Ran::OutOfMemory { limit_bytes: 1 }, None, "137 OOMKilled"),
             (Ran::Stopped, Some(StopReason::PodDeleted), "143 Error"),
             (Ran::Stopped, Some(StopReason::MainsDone), "0 Completed"),

@@ -162,6 +162,18 @@ impl Images {
         self.inner.known.lock().contains_key(image)
     }
 
+    /// Id and content digest of an image that was resolved before: enough for one that runs already, whose bytes need not be
+    /// read again for every further pod.
+    pub fn resolved(&self, image: &str) -> Option<(String, String)> {
+        let resolved = self.inner.known.lock().get(image).cloned()?;
+        match image.parse::<ImageReference>().ok()? {
+            ImageReference::Registry(reference) => {
+                Some((image_id(&reference, &resolved.manifest), resolved.layer))
+            }
+            ImageReference::File(_) => None,
+        }
+    }
+
     /// Gets an image.
     ///
     /// # Errors

@@ -203,6 +203,15 @@ impl Preparing {
             }
             _ => PullPolicy::IfNotPresent,
         };
+        let present = || format!("Container image \"{image}\" already present on machine");
+        if policy != PullPolicy::Always
+            && let Some((id, digest)) = self.node.images.resolved(&image)
+            && let Some(digest) = weft_runtime::Digest::parse(&digest)
+            && let Some(artifact) = self.node.engine.loaded(digest)
+        {
+            self.event(Severity::Normal, "Pulled", present());
+            return Ok((artifact, id));
+        }
         if policy == PullPolicy::Always
             || (policy == PullPolicy::IfNotPresent && !self.node.images.knows(&image))
         {
@@ -239,7 +248,7 @@ impl Preparing {
                 found.bytes.len()
             )
         } else {
-            format!("Container image \"{image}\" already present on machine")
+            present()
         };
         self.event(Severity::Normal, "Pulled", words);
         let artifact = self

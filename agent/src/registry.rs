@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use weft_runtime::Workload;
+use weft_runtime::{Usage, Workload};
 
 /// All records. Clones share them.
 #[derive(Clone, Default)]
@@ -30,6 +30,36 @@ pub struct ContainerRecord {
     /// Why it has not started yet; `None` once it has.
     pub waiting: Option<String>,
     pub workload: Option<Workload>,
+    /// What its earlier runs on this node have used.
+    pub spent: Option<Box<Usage>>,
+}
+
+impl ContainerRecord {
+    /// What it has used over all of its runs, so that counters survive restarts. `None`: it never ran.
+    pub fn usage(&self) -> Option<Usage> {
+        let now = self.workload.as_ref().map(Workload::usage);
+        match (now, &self.spent) {
+            (Some(now), Some(spent)) => Some(add(now, spent)),
+            (None, Some(spent)) => Some(**spent),
+            (now, None) => now,
+        }
+    }
+}
+
+/// `now` with the counters of `earlier` runs on top; gauges are those of now.
+pub(crate) fn add(now: Usage, earlier: &Usage) -> Usage {
+    Usage {
+        cpu_nanos: now.cpu_nanos + earlier.cpu_nanos,
+        memory_peak_bytes: now.memory_peak_bytes.max(earlier.memory_peak_bytes),
+        instances_started: now.instances_started + earlier.instances_started,
+        requests: now.requests + earlier.requests,
+        overloaded: now.overloaded + earlier.overloaded,
+        deadlines: now.deadlines + earlier.deadlines,
+        traps: now.traps + earlier.traps,
+        out_of_memory: now.out_of_memory + earlier.out_of_memory,
+        outbound_requests: now.outbound_requests + earlier.outbound_requests,
+        ..now
+    }
 }
 
 impl Registry {
@@ -73,5 +103,36 @@ impl Registry {
         {
             pods.remove(&key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_survive_a_restart_and_gauges_do_not() {
+        let spent = Usage {
+            cpu_nanos: 5,
+            memory_bytes: 0,
+            memory_peak_bytes: 9,
+            traps: 1,
+            out_of_memory: 2,
+            deadlines: 3,
+            ..Usage::default()
+        };
+        let now = Usage {
+            cpu_nanos: 2,
+            memory_bytes: 4,
+            memory_peak_bytes: 4,
+            memory_limit_bytes: 64,
+            traps: 1,
+            ..Usage::default()
+        };
+        let both = add(now, &spent);
+        assert_eq!((both.cpu_nanos, both.traps), (7, 2));
+        assert_eq!((both.out_of_memory, both.deadlines), (2, 3));
+        assert_eq!((both.memory_bytes, both.memory_peak_bytes), (4, 9));
+        assert_eq!(both.memory_limit_bytes, 64);
     }
 }

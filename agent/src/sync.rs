@@ -1,145 +1,349 @@
-//! Which pods are bound here: one watch, one worker for each of them.
+//! Which pods are bound here, and the one task that owns them all.
 //!
-//! The watch asks for `spec.nodeName=NAME` only. Every object that arrives becomes the newest [`Wish`] of its pod's worker;
-//! a relist tells what went away unseen. Pods are known by uid: one that was deleted and made again under the same name
-//! is another pod with another worker.
+//! The watch asks for `spec.nodeName=NAME` only; a relist tells what went away unseen. Pods are known by uid: one that was
+//! deleted and made again under the same name is another pod. A pod at rest is an entry of a map here and nothing else: no
+//! task, no timer. What its children (getting ready, stopping, probes) have to say comes through one mailbox, and the
+//! moments that pods wait for lie in one queue in order of time.
 //!
-//! Invariants: at most one worker a uid; workers are children of this task and are awaited when the node drains; while the
-//! server is away everything goes on as it was last wished.
+//! Invariants: this task waits for nothing but its inputs, so that a slow registry or an absent server cannot keep a
+//! container from being stopped; children are ended and awaited when their pod ends; while the server is away everything
+//! goes on as it was last wished; a bug met in one pod leaves the others alone.
 
-use crate::execute::{Node, Wish, run_pod};
+use crate::events::Severity;
+use crate::execute::{Message, Node, Wish, Worker, delete};
 use crate::identity::Chain;
+use crate::pod_state::later;
 use crate::topology::reconnecting;
 use crate::translate;
 use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
-use kube::runtime::watcher::{Config, Event};
-use std::collections::{HashMap, HashSet};
+use kube::runtime::watcher::{self, Config, Event};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// How long a draining node waits for its pods, whatever grace they ask for: whoever stops a node wants it to stop.
 pub const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// Messages of pods' children that wait to be read; a child waits when it is full.
+const MAILBOX_MAX: usize = 1024;
+/// Pause before an address is asked for again when the pod CIDR is exhausted.
+const ADDRESS_PAUSE: Duration = Duration::from_secs(5);
+/// A moment has passed when the clock is a little beyond it: then the plan does not ask for it again.
+const PASSED: Duration = Duration::from_millis(1);
 
-struct Workers {
+/// One pod of this node.
+struct Held {
+    at: At,
+    /// When it is to be looked at though nothing happens.
+    wake: Option<Timestamp>,
+}
+
+enum At {
+    /// Waits for an address.
+    Homeless(Arc<Pod>),
+    Here(Box<Worker>),
+    /// It is over; its children are being waited for.
+    Ending,
+    /// A bug was met; it is not looked after until the node restarts.
+    Failed,
+}
+
+struct Pods {
     node: Arc<Node>,
-    wishes: HashMap<String, watch::Sender<Wish>>,
-    tasks: JoinSet<String>,
+    held: BTreeMap<Arc<str>, Held>,
+    wakes: BTreeSet<(Timestamp, Arc<str>)>,
+    sender: mpsc::Sender<(Arc<str>, Message)>,
+    endings: JoinSet<Arc<str>>,
 }
 
 /// Runs the pods bound to this node until `shutdown`, then drains them.
 pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
+    // Service variables and the first calls need the services; a server that is away delays new pods only.
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => return,
+        () = node.topology.known() => {}
+    }
     let mut link = node.link.clone();
-    let mut workers = Workers {
+    let (sender, mut mailbox) = mpsc::channel(MAILBOX_MAX);
+    let mut pods = Pods {
         node: node.clone(),
-        wishes: HashMap::new(),
-        tasks: JoinSet::new(),
+        held: BTreeMap::new(),
+        wakes: BTreeSet::new(),
+        sender,
+        endings: JoinSet::new(),
     };
     let selector = format!("spec.nodeName={}", node.facts.name);
     'connection: loop {
         let api: Api<Pod> = Api::all(link.client());
         let mut events = std::pin::pin!(reconnecting(api, Config::default().fields(&selector)));
-        let mut listed: HashSet<String> = HashSet::new();
+        let mut listed: HashSet<Arc<str>> = HashSet::new();
         loop {
             let event = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break 'connection,
-                Some(ended) = workers.tasks.join_next(), if !workers.tasks.is_empty() => {
-                    workers.reap(ended);
-                    continue;
-                }
+                () = pods.next(&mut mailbox) => continue,
                 event = events.next() => event,
                 // A renewed certificate: watch anew under it.
                 () = link.renewed() => None,
             };
             match event {
                 None => continue 'connection,
-                Some(Ok(Event::Init)) => listed.clear(),
-                Some(Ok(Event::InitApply(pod))) => {
-                    listed.insert(translate::uid(&pod).to_owned());
-                    workers.apply(pod);
-                }
-                Some(Ok(Event::InitDone)) => {
-                    workers.keep_only(&listed);
-                    // Pods that went away while this node was down left their logs.
-                    let held = &workers.wishes;
-                    node.logs
-                        .sweep(|uid| listed.contains(uid) || held.contains_key(uid));
-                }
-                Some(Ok(Event::Apply(pod))) => workers.apply(pod),
-                Some(Ok(Event::Delete(pod))) => workers.gone(translate::uid(&pod)),
-                Some(Err(error)) => {
-                    tracing::debug!(error = %Chain(&error), "the watch on pods broke, will be opened again")
-                }
+                Some(event) => pods.take(event, &mut listed),
             }
         }
     }
-    workers.drain().await;
+    pods.drain(&mut mailbox).await;
 }
 
-impl Workers {
-    fn apply(&mut self, pod: Pod) {
-        let uid = translate::uid(&pod).to_owned();
+impl Pods {
+    /// Takes one message of a child, the end of a pod, or the next moment that a pod waits for. May be dropped at any await.
+    async fn next(&mut self, mailbox: &mut mpsc::Receiver<(Arc<str>, Message)>) {
+        let wake = self.wakes.first().map(|(at, _)| *at);
+        tokio::select! {
+            biased;
+            Some(ended) = self.endings.join_next(), if !self.endings.is_empty() => self.reap(ended),
+            Some((uid, message)) = mailbox.recv() => self.tell(&uid, |worker| worker.receive(message)),
+            () = sleep_until(wake), if wake.is_some() => self.wake(Timestamp::now()),
+        }
+    }
+
+    fn take(&mut self, event: watcher::Result<Event<Pod>>, listed: &mut HashSet<Arc<str>>) {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(pod)) => {
+                listed.insert(translate::uid(&pod).into());
+                self.apply(pod);
+            }
+            Ok(Event::InitDone) => {
+                let gone = self.held.keys().filter(|uid| !listed.contains(*uid));
+                let gone: Vec<Arc<str>> = gone.cloned().collect();
+                for uid in gone {
+                    self.gone(&uid);
+                }
+                // Pods that went away while this node was down left their logs.
+                let held = &self.held;
+                self.node
+                    .logs
+                    .sweep(|uid| listed.contains(uid) || held.contains_key(uid));
+            }
+            Ok(Event::Apply(pod)) => self.apply(pod),
+            Ok(Event::Delete(pod)) => self.gone(translate::uid(&pod)),
+            Err(error) => {
+                tracing::debug!(error = %Chain(&error), "the watch on pods broke, will be opened again")
+            }
+        }
+    }
+
+    fn apply(&mut self, mut pod: Pod) {
+        // Who owns which field is nobody's business here, and can be the larger part of an object.
+        pod.metadata.managed_fields = None;
         let pod = Arc::new(pod);
-        if let Some(wish) = self.wishes.get(&uid) {
-            wish.send_modify(|wish| wish.pod = pod);
+        match self.held.get_mut(translate::uid(&pod)) {
+            Some(Held {
+                at: At::Homeless(homeless),
+                ..
+            }) => {
+                *homeless = pod.clone();
+                if pod.metadata.deletion_timestamp.is_some() {
+                    // Asked to go before it had an address: nothing has started.
+                    let link = self.node.link.clone();
+                    self.end(translate::uid(&pod), delete(link, pod.clone()));
+                }
+            }
+            Some(_) => self.tell(translate::uid(&pod), |worker| {
+                worker.wish(Wish::Is(pod.clone()));
+            }),
+            None => {
+                let uid: Arc<str> = translate::uid(&pod).into();
+                let at = At::Homeless(pod);
+                self.held.insert(uid.clone(), Held { at, wake: None });
+                self.house(&uid);
+            }
+        }
+    }
+
+    /// Gives a pod its address and begins with it, or says that there is none.
+    fn house(&mut self, uid: &Arc<str>) {
+        let Some(held) = self.held.get_mut(uid) else {
+            return;
+        };
+        let At::Homeless(pod) = &held.at else { return };
+        let reported = pod.status.as_ref();
+        let preferred = reported
+            .and_then(|status| status.pod_ip.as_deref())
+            .and_then(|ip| ip.parse().ok());
+        let taken = self.node.addresses.lock().take(preferred);
+        if let Some(ip) = taken {
+            let worker = Worker::new(
+                self.node.clone(),
+                pod.clone(),
+                ip,
+                uid.clone(),
+                self.sender.clone(),
+            );
+            held.at = At::Here(Box::new(worker));
+            self.tell(uid, Worker::tick);
             return;
         }
-        let (sender, receiver) = watch::channel(Wish {
+        self.node.recorder.pod(
             pod,
-            gone: false,
-            drain: false,
-        });
-        self.wishes.insert(uid.clone(), sender);
-        let node = self.node.clone();
-        self.tasks.spawn(async move {
-            // Service variables and the first calls need the services; a server that is away delays new pods only.
-            node.topology.known().await;
-            run_pod(node, receiver).await;
+            None,
+            Severity::Warning,
+            "FailedCreatePodSandBox",
+            "the node's pod CIDR has no free address; delete pods or enlarge it with --pod-cidr",
+        );
+        self.schedule(uid, Some(later(Timestamp::now(), ADDRESS_PAUSE)));
+    }
+
+    fn gone(&mut self, uid: &str) {
+        let homeless = matches!(
+            self.held.get(uid),
+            Some(Held {
+                at: At::Homeless(_) | At::Failed,
+                ..
+            })
+        );
+        if homeless {
+            self.schedule(uid, None);
+            self.held.remove(uid);
+        } else {
+            self.tell(uid, |worker| worker.wish(Wish::Gone));
+        }
+    }
+
+    /// Has a pod's worker do something, and sees to what follows from its new state.
+    fn tell(&mut self, uid: &str, act: impl FnOnce(&mut Worker)) {
+        let Some(held) = self.held.get_mut(uid) else {
+            return;
+        };
+        let At::Here(worker) = &mut held.at else {
+            return;
+        };
+        // One pod's bug must not take the others with it.
+        if catch_unwind(AssertUnwindSafe(|| act(worker))).is_err() {
+            tracing::error!(
+                uid,
+                "the worker of a pod failed; its pod is not looked after until the node restarts"
+            );
+            held.at = At::Failed;
+            self.schedule(uid, None);
+            return;
+        }
+        if !worker.is_done() {
+            let wake = worker.next_wake(Timestamp::now());
+            self.schedule(uid, wake);
+            return;
+        }
+        if let At::Here(worker) = std::mem::replace(&mut held.at, At::Ending) {
+            self.end(uid, worker.finish());
+        }
+    }
+
+    /// The pod is over once `rest` is.
+    fn end(&mut self, uid: &str, rest: impl Future<Output = ()> + Send + 'static) {
+        self.schedule(uid, None);
+        if let Some(held) = self.held.get_mut(uid) {
+            held.at = At::Ending;
+        }
+        let uid: Arc<str> = uid.into();
+        self.endings.spawn(async move {
+            rest.await;
             uid
         });
     }
 
-    fn gone(&mut self, uid: &str) {
-        if let Some(wish) = self.wishes.get(uid) {
-            wish.send_modify(|wish| wish.gone = true);
+    fn schedule(&mut self, uid: &str, wake: Option<Timestamp>) {
+        let Some((uid, _)) = self.held.get_key_value(uid) else {
+            return;
+        };
+        let uid = uid.clone();
+        let Some(held) = self.held.get_mut(&uid) else {
+            return;
+        };
+        if held.wake == wake {
+            return;
+        }
+        let before = std::mem::replace(&mut held.wake, wake);
+        if let Some(before) = before {
+            self.wakes.remove(&(before, uid.clone()));
+        }
+        if let Some(wake) = wake {
+            self.wakes.insert((wake, uid));
         }
     }
 
-    fn keep_only(&mut self, listed: &HashSet<String>) {
-        for (uid, wish) in &self.wishes {
-            if !listed.contains(uid) {
-                wish.send_modify(|wish| wish.gone = true);
-            }
+    /// Looks at the first pod whose moment has passed.
+    fn wake(&mut self, now: Timestamp) {
+        let Some((at, uid)) = self.wakes.first().cloned() else {
+            return;
+        };
+        if later(at, PASSED) > now {
+            return;
+        }
+        self.schedule(&uid, None);
+        match self.held.get(&uid).map(|held| &held.at) {
+            Some(At::Homeless(_)) => self.house(&uid),
+            _ => self.tell(&uid, Worker::tick),
         }
     }
 
-    fn reap(&mut self, ended: Result<String, tokio::task::JoinError>) {
+    fn reap(&mut self, ended: Result<Arc<str>, JoinError>) {
         match ended {
             Ok(uid) => {
-                self.wishes.remove(&uid);
+                self.held.remove(&uid);
             }
-            Err(error) => {
-                tracing::error!(%error, "the worker of a pod failed; its pod is not looked after until the node restarts")
-            }
+            Err(error) => tracing::error!(%error, "ending a pod failed"),
         }
     }
 
-    async fn drain(mut self) {
-        for wish in self.wishes.values() {
-            wish.send_modify(|wish| wish.drain = true);
+    /// Stops what runs, and waits for it.
+    async fn drain(&mut self, mailbox: &mut mpsc::Receiver<(Arc<str>, Message)>) {
+        let uids: Vec<Arc<str>> = self.held.keys().cloned().collect();
+        for uid in uids {
+            if matches!(
+                self.held.get(&uid),
+                Some(Held {
+                    at: At::Here(_),
+                    ..
+                })
+            ) {
+                self.tell(&uid, |worker| worker.wish(Wish::Drain));
+            } else if matches!(
+                self.held.get(&uid),
+                Some(Held {
+                    at: At::Homeless(_) | At::Failed,
+                    ..
+                })
+            ) {
+                self.schedule(&uid, None);
+                self.held.remove(&uid);
+            }
         }
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN_MAX, all).await.is_err() {
+        let drained = async {
+            while !self.held.is_empty() {
+                self.next(mailbox).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN_MAX, drained).await.is_err() {
             tracing::warn!(
-                left = self.tasks.len(),
+                left = self.held.len(),
                 "pods did not stop in time and are cut off"
             );
-            self.tasks.shutdown().await;
+            self.endings.shutdown().await;
         }
     }
+}
+
+async fn sleep_until(wake: Option<Timestamp>) {
+    let pause = wake.map_or(Duration::ZERO, |wake| {
+        Duration::try_from(wake.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
+    });
+    tokio::time::sleep(pause + PASSED).await;
 }

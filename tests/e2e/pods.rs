@@ -162,7 +162,7 @@ fn every_end_of_a_container_has_kubernetes_words() {
         ),
         (
             "traps",
-            "Failed [main terminated Error(134) after nothing] Initialized",
+            "Failed [main terminated Trapped(134) after nothing] Initialized",
         ),
         (
             "eats",
