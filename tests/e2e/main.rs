@@ -11,3 +11,4 @@ mod lifecycle;
 mod load;
 mod mesh;
 mod pods;
+mod usage;

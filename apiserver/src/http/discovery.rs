@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use weft_api::status::StatusError;
 
 use super::negotiate::{self, Form};
-use crate::kinds::{self, Kind, REVIEWS, Review, VERBS};
+use crate::kinds::{self, COMPUTED, Computed, Kind, REVIEWS, Review, VERBS};
 
 /// What `/version` says: the Kubernetes release whose API this is, and weft's own as build metadata, because
 /// charts compare it and would take anything behind a `-` for a pre-release.
@@ -144,6 +144,15 @@ fn reviews_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'st
         .filter(move |review| review.group == group && review.version == version)
 }
 
+fn computed_of<'a>(
+    group: &'a str,
+    version: &'a str,
+) -> impl Iterator<Item = &'static Computed> + 'a {
+    COMPUTED
+        .iter()
+        .filter(move |one| one.group == group && one.version == version)
+}
+
 fn resource_list(group: &str, version: &str) -> Value {
     let mut resources = Vec::new();
     for kind in kinds_of(group, version) {
@@ -184,6 +193,15 @@ fn resource_list(group: &str, version: &str) -> Value {
             "namespaced": false,
             "kind": review.kind,
             "verbs": ["create"],
+        }));
+    }
+    for one in computed_of(group, version) {
+        resources.push(json!({
+            "name": one.resource,
+            "singularName": "",
+            "namespaced": one.namespaced,
+            "kind": one.kind,
+            "verbs": Computed::VERBS,
         }));
     }
     let group_version = if group.is_empty() {
@@ -229,6 +247,15 @@ fn aggregated_group(group: &str, versions: &[&str]) -> Value {
                     "scope": "Cluster",
                     "singularResource": review.singular,
                     "verbs": ["create"],
+                })
+            }));
+            resources.extend(computed_of(group, version).map(|one| {
+                json!({
+                    "resource": one.resource,
+                    "responseKind": response_kind(group, version, one.kind),
+                    "scope": if one.namespaced { "Namespaced" } else { "Cluster" },
+                    "singularResource": "",
+                    "verbs": Computed::VERBS,
                 })
             }));
             json!({"version": version, "freshness": "Current", "resources": resources})

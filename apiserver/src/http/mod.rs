@@ -18,6 +18,7 @@ pub mod registry;
 pub mod resource;
 mod reviews;
 pub mod table;
+mod usage;
 mod watch;
 
 use std::fmt::Write as _;
@@ -56,6 +57,7 @@ pub struct AppState {
     pub(crate) authenticator: Authenticator,
     pub(crate) registry: registry::Registry,
     pub(crate) nodes: proxy::NodeClient,
+    pub(crate) meter: Arc<usage::Meter>,
     /// Cancelled when the server begins to close: watches end then.
     pub(crate) closing: CancellationToken,
     limits: Arc<Limits>,
@@ -79,6 +81,7 @@ impl AppState {
             authenticator,
             registry,
             nodes,
+            meter: Arc::default(),
             closing,
             limits: Arc::new(Limits {
                 reads: Semaphore::new(READS_MAX),

@@ -22,7 +22,7 @@ use weft_api::status::{Cause, StatusError};
 use super::error::ApiError;
 use super::negotiate::{self, BODY_BYTES_MAX, Decoded, Form};
 use super::table::{self, Include, Style};
-use super::{AppState, discovery, logs, proxy, reviews, watch};
+use super::{AppState, discovery, logs, proxy, reviews, usage, watch};
 use crate::authz;
 use crate::caller::Caller;
 use crate::kinds::{self, KindRef, REVIEWS, Review, Subresource};
@@ -84,6 +84,9 @@ async fn answer(
         if *request.method() != Method::GET {
             return Err(StatusError::method_not_allowed());
         }
+        return answer;
+    }
+    if let Some(answer) = usage::answer(state, caller, request.method(), request.uri()).await {
         return answer;
     }
     let Some(target) = target_of(path) else {

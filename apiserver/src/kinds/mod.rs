@@ -264,6 +264,38 @@ pub static REVIEWS: &[Review] = &[
     },
 ];
 
+/// A kind that is made when it is read, and never stored.
+pub struct Computed {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub resource: &'static str,
+    pub namespaced: bool,
+}
+
+impl Computed {
+    pub const VERBS: &[&str] = &["get", "list"];
+}
+
+/// Usage of nodes and pods, for `kubectl top`. In discovery after the kinds of the same names, so that those are meant
+/// where no group is named.
+pub static COMPUTED: &[Computed] = &[
+    Computed {
+        group: "metrics.k8s.io",
+        version: "v1beta1",
+        kind: "NodeMetrics",
+        resource: "nodes",
+        namespaced: false,
+    },
+    Computed {
+        group: "metrics.k8s.io",
+        version: "v1beta1",
+        kind: "PodMetrics",
+        resource: "pods",
+        namespaced: true,
+    },
+];
+
 /// Every kind, in the order of discovery.
 pub fn all() -> &'static [KindRef] {
     ALL
@@ -302,7 +334,8 @@ pub fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
     let named = ALL
         .iter()
         .map(|kind| (kind.group, kind.version))
-        .chain(REVIEWS.iter().map(|review| (review.group, review.version)));
+        .chain(REVIEWS.iter().map(|review| (review.group, review.version)))
+        .chain(COMPUTED.iter().map(|one| (one.group, one.version)));
     for (group, version) in named.filter(|(group, _)| !group.is_empty()) {
         match groups.iter_mut().find(|(known, _)| *known == group) {
             Some((_, versions)) => {

@@ -1,0 +1,511 @@
+//! `metrics.k8s.io/v1beta1`: what nodes and pods use, as `kubectl top` reads it.
+//!
+//! Asked for, not collected: a request has the nodes' `/stats/summary` read, unless that was done a moment ago; requests at
+//! the same time share one reading. CPU is a rate between two readings of the same node: the one before, if it is fresh
+//! enough to speak of now, else a second one after [`WINDOW_MIN`]. Window and time are those of the readings, by the
+//! node's own clock.
+//!
+//! Invariants: the nodes read at once, the time and the bytes that each may take are bounded; a node out of reach is left
+//! out and holds up nobody; who may not read `nodes` or `pods` of this group reads nothing.
+//! Left to others: what the figures are made of (`weft_agent`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{Query, Request};
+use axum::response::{IntoResponse as _, Response};
+use futures::StreamExt as _;
+use http::{HeaderValue, Method, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Limited};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use weft_api::status::StatusError;
+use weft_api::time::rfc3339;
+
+use super::AppState;
+use super::proxy::NodeClient;
+use crate::authz::{Access, authorize};
+use crate::caller::Caller;
+use crate::kinds::{self, KindRef};
+use crate::listing::{ListOptions, Selection};
+use crate::stored::Stored;
+
+const GROUP: &str = "metrics.k8s.io";
+const VERSION: &str = "v1beta1";
+/// A reading this young is used again.
+const FRESH: Duration = Duration::from_secs(5);
+/// Shortest time between two readings that a rate is told of: long against the time the readings themselves take.
+const WINDOW_MIN: Duration = Duration::from_secs(1);
+/// Longest: a rate over more would not be about now.
+const WINDOW_MAX: Duration = Duration::from_secs(90);
+/// How long one node may take to answer.
+const NODE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Nodes read at the same time.
+const NODES_AT_ONCE: usize = 16;
+/// Longest answer of a node: a pod takes some 400 bytes of it, and a node 20,000 pods.
+const SUMMARY_BYTES_MAX: usize = 32 << 20;
+
+/// The part of a node's summary that is read.
+#[derive(Deserialize)]
+struct Summary {
+    node: Used,
+    #[serde(default)]
+    pods: Vec<PodSummary>,
+}
+
+#[derive(Deserialize)]
+struct Used {
+    cpu: Cpu,
+    memory: Memory,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Cpu {
+    time: Timestamp,
+    usage_core_nano_seconds: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Memory {
+    working_set_bytes: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodSummary {
+    pod_ref: PodReference,
+    #[serde(default)]
+    containers: Vec<ContainerSummary>,
+}
+
+#[derive(Deserialize)]
+struct PodReference {
+    namespace: String,
+    name: String,
+    uid: String,
+}
+
+#[derive(Deserialize)]
+struct ContainerSummary {
+    name: String,
+    #[serde(flatten)]
+    used: Used,
+}
+
+/// CPU time so far, and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sample {
+    cpu_nanos: u64,
+    memory_bytes: u64,
+}
+
+impl From<&Used> for Sample {
+    fn from(used: &Used) -> Self {
+        Self {
+            cpu_nanos: used.cpu.usage_core_nano_seconds,
+            memory_bytes: used.memory.working_set_bytes,
+        }
+    }
+}
+
+/// Namespace and name of a pod.
+type PodKey = (String, String);
+
+/// One node at one moment.
+#[derive(Clone, Debug)]
+struct Reading {
+    at: Timestamp,
+    node: Sample,
+    pods: BTreeMap<PodKey, PodReading>,
+}
+
+#[derive(Clone, Debug)]
+struct PodReading {
+    uid: String,
+    containers: BTreeMap<String, Sample>,
+}
+
+impl From<Summary> for Reading {
+    fn from(summary: Summary) -> Self {
+        let containers = |pod: PodSummary| {
+            let containers = pod.containers.into_iter();
+            let samples = containers.map(|one| (one.name, Sample::from(&one.used)));
+            let reading = PodReading {
+                uid: pod.pod_ref.uid,
+                containers: samples.collect(),
+            };
+            ((pod.pod_ref.namespace, pod.pod_ref.name), reading)
+        };
+        Self {
+            at: summary.node.cpu.time,
+            node: Sample::from(&summary.node),
+            pods: summary.pods.into_iter().map(containers).collect(),
+        }
+    }
+}
+
+/// What something uses: thousand-millionths of a core over the window, and bytes at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rate {
+    nano_cores: u64,
+    memory_bytes: u64,
+}
+
+/// When figures are from, and what time they are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    at: Timestamp,
+    window: Duration,
+}
+
+/// Two readings of a node as rates.
+#[derive(Debug, Default)]
+struct Rates {
+    nodes: BTreeMap<String, (Span, Rate)>,
+    /// Containers by name.
+    pods: BTreeMap<PodKey, (Span, BTreeMap<String, Rate>)>,
+}
+
+impl Rates {
+    /// Takes up what a node used between two readings; nothing if no time lies between them.
+    fn add(&mut self, name: &str, earlier: &Reading, later: &Reading) {
+        let window = Duration::try_from(later.at.duration_since(earlier.at)).unwrap_or_default();
+        let nanos = window.as_nanos();
+        if nanos == 0 {
+            return;
+        }
+        let span = Span {
+            at: later.at,
+            window,
+        };
+        // What is new since, or began anew, has used all of it in the window.
+        let rate = |before: Option<&Sample>, now: &Sample| {
+            let before = before.map_or(0, |before| before.cpu_nanos);
+            let used = now.cpu_nanos.checked_sub(before).unwrap_or(now.cpu_nanos);
+            let rate = u128::from(used) * 1_000_000_000 / nanos;
+            Rate {
+                nano_cores: u64::try_from(rate).unwrap_or(u64::MAX),
+                memory_bytes: now.memory_bytes,
+            }
+        };
+        let node = rate(Some(&earlier.node), &later.node);
+        self.nodes.insert(name.to_owned(), (span, node));
+        for (key, pod) in &later.pods {
+            // Another pod of the same name is another pod.
+            let before = earlier.pods.get(key).filter(|before| before.uid == pod.uid);
+            let rates = pod.containers.iter().map(|(name, now)| {
+                let before = before.and_then(|pod| pod.containers.get(name));
+                (name.clone(), rate(before, now))
+            });
+            self.pods.insert(key.clone(), (span, rates.collect()));
+        }
+    }
+}
+
+/// The readings of all nodes, and who may read next.
+#[derive(Default)]
+pub(crate) struct Meter {
+    state: tokio::sync::Mutex<Readings>,
+}
+
+#[derive(Default)]
+struct Readings {
+    /// The newest of each node, and when it was taken by our clock.
+    latest: BTreeMap<String, (Instant, Reading)>,
+    /// What was made of them, and when.
+    rates: Option<(Instant, Arc<Rates>)>,
+}
+
+impl Meter {
+    /// What nodes and pods use now. Whoever asks first reads, the others wait for it.
+    async fn rates(&self, state: &AppState) -> Result<Arc<Rates>, StatusError> {
+        let mut readings = self.state.lock().await;
+        if let Some((at, rates)) = &readings.rates
+            && at.elapsed() < FRESH
+        {
+            return Ok(rates.clone());
+        }
+        let reader = Caller::system("apiserver", None);
+        let every = ListOptions::default();
+        let page = state.objects.list(&reader, &kinds::NODE, None, &every);
+        let nodes = page.await?.items;
+        let nodes: Vec<(String, Arc<Value>)> = nodes
+            .iter()
+            .map(|node| (node.name().to_owned(), Arc::new(node.value())))
+            .collect();
+
+        let mut earlier = std::mem::take(&mut readings.latest);
+        earlier.retain(|_, (at, _)| at.elapsed() < WINDOW_MAX);
+        let mut unknown = nodes.clone();
+        unknown.retain(|(name, _)| !earlier.contains_key(name));
+        if !unknown.is_empty() {
+            earlier.extend(read_all(&state.nodes, unknown).await);
+            tokio::time::sleep(WINDOW_MIN).await;
+        }
+        let latest = read_all(&state.nodes, nodes).await;
+        let mut rates = Rates::default();
+        for (name, (_, later)) in &latest {
+            if let Some((_, earlier)) = earlier.get(name) {
+                rates.add(name, earlier, later);
+            }
+        }
+        let rates = Arc::new(rates);
+        readings.latest = latest.into_iter().collect();
+        readings.rates = Some((Instant::now(), rates.clone()));
+        Ok(rates)
+    }
+}
+
+async fn read_all(
+    client: &NodeClient,
+    nodes: Vec<(String, Arc<Value>)>,
+) -> Vec<(String, (Instant, Reading))> {
+    let reads = nodes
+        .into_iter()
+        .map(|(name, node)| read_one(client.clone(), name, node));
+    let reads = futures::stream::iter(reads).buffer_unordered(NODES_AT_ONCE);
+    let reads: Vec<_> = reads.collect().await;
+    reads.into_iter().flatten().collect()
+}
+
+async fn read_one(
+    client: NodeClient,
+    name: String,
+    node: Arc<Value>,
+) -> Option<(String, (Instant, Reading))> {
+    let why = match tokio::time::timeout(NODE_TIMEOUT, read(&client, &node)).await {
+        Ok(Ok(reading)) => return Some((name, (Instant::now(), reading))),
+        Ok(Err(why)) => why,
+        Err(_) => format!("no answer in {} s", NODE_TIMEOUT.as_secs()),
+    };
+    tracing::debug!(node = name, why, "the node's usage could not be read");
+    None
+}
+
+async fn read(client: &NodeClient, node: &Value) -> Result<Reading, String> {
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = Uri::from_static("/stats/summary");
+    let answer = client.send(node, request).await;
+    let (head, body) = answer.map_err(|error| error.to_string())?.into_parts();
+    if head.status != StatusCode::OK {
+        return Err(format!("it answered {}", head.status));
+    }
+    let body = Limited::new(body, SUMMARY_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| error.to_string())?.to_bytes();
+    let summary: Summary = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    Ok(Reading::from(summary))
+}
+
+/// Answers a path of the group; `None` for any other.
+pub(crate) async fn answer(
+    state: &AppState,
+    caller: &Caller,
+    method: &Method,
+    uri: &Uri,
+) -> Option<Result<Response, StatusError>> {
+    let path = uri.path().strip_prefix("/apis/metrics.k8s.io/v1beta1/")?;
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let (resource, namespace, name) = match parts[..] {
+        ["namespaces", namespace, "pods"] => ("pods", Some(namespace), None),
+        ["namespaces", namespace, "pods", name] => ("pods", Some(namespace), Some(name)),
+        ["pods"] => ("pods", None, None),
+        ["nodes"] => ("nodes", None, None),
+        ["nodes", name] => ("nodes", None, Some(name)),
+        _ => return Some(Err(StatusError::unknown_path())),
+    };
+    let access = Access {
+        verb: if name.is_some() { "get" } else { "list" },
+        group: GROUP,
+        resource,
+        subresource: None,
+        namespace,
+        name,
+    };
+    if let Err(refused) = authorize(caller, &access) {
+        return Some(Err(refused));
+    }
+    if *method != Method::GET {
+        return Some(Err(StatusError::method_not_allowed()));
+    }
+    Some(read_objects(state, &access, uri).await)
+}
+
+async fn read_objects(
+    state: &AppState,
+    access: &Access<'_>,
+    uri: &Uri,
+) -> Result<Response, StatusError> {
+    let Query(pairs): Query<Vec<(String, String)>> =
+        Query::try_from_uri(uri).map_err(|error| StatusError::bad_request(error.body_text()))?;
+    let parameter = |name: &str| {
+        let found = pairs.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    };
+    let pods = access.resource == "pods";
+    let kind: KindRef = if pods { &kinds::POD } else { &kinds::NODE };
+    let reader = Caller::system("apiserver", None);
+    if let Some(name) = access.name {
+        let described = match access.namespace {
+            Some(namespace) => format!("{namespace}/{name}"),
+            None => name.to_owned(),
+        };
+        let missing = || StatusError::not_found(access.resource, GROUP, &described);
+        let object = state
+            .objects
+            .get(&reader, kind, access.namespace, name)
+            .await;
+        let object = object.map_err(|error| if error.code == 404 { missing() } else { error })?;
+        let rates = state.meter.rates(state).await?;
+        let found = metrics_of(&rates, &object, pods).ok_or_else(missing)?;
+        return Ok(json_response(&found));
+    }
+    let selection = Selection::parse(kind, parameter("labelSelector"), parameter("fieldSelector"))?;
+    let options = ListOptions {
+        selection,
+        ..ListOptions::default()
+    };
+    let rates = state.meter.rates(state).await?;
+    let page = state
+        .objects
+        .list(&reader, kind, access.namespace, &options)
+        .await?;
+    let items: Vec<Value> = page
+        .items
+        .iter()
+        .filter_map(|object| metrics_of(&rates, object, pods))
+        .collect();
+    Ok(json_response(&json!({
+        "kind": if pods { "PodMetricsList" } else { "NodeMetricsList" },
+        "apiVersion": format!("{GROUP}/{VERSION}"),
+        "metadata": {},
+        "items": items,
+    })))
+}
+
+/// The metrics of a stored pod or node; `None` while there are none.
+fn metrics_of(rates: &Rates, object: &Stored, pod: bool) -> Option<Value> {
+    let mut metadata = json!({"name": object.name()});
+    let labels = object.labels();
+    if !labels.is_empty() {
+        metadata["labels"] = json!(labels);
+    }
+    if !pod {
+        let (span, rate) = rates.nodes.get(object.name())?;
+        let mut metrics = head("NodeMetrics", metadata, *span);
+        metrics["usage"] = usage(*rate);
+        return Some(metrics);
+    }
+    let key = (object.namespace()?.to_owned(), object.name().to_owned());
+    let (span, containers) = rates.pods.get(&key)?;
+    if containers.is_empty() {
+        return None;
+    }
+    metadata["namespace"] = json!(object.namespace());
+    let mut metrics = head("PodMetrics", metadata, *span);
+    let containers = containers.iter();
+    let containers = containers.map(|(name, rate)| json!({"name": name, "usage": usage(*rate)}));
+    metrics["containers"] = containers.collect();
+    Some(metrics)
+}
+
+fn head(kind: &str, mut metadata: Value, span: Span) -> Value {
+    let at = rfc3339(span.at);
+    metadata["creationTimestamp"] = json!(at);
+    json!({
+        "kind": kind,
+        "apiVersion": format!("{GROUP}/{VERSION}"),
+        "metadata": metadata,
+        "timestamp": at,
+        "window": format!("{}.{:03}s", span.window.as_secs(), span.window.subsec_millis()),
+    })
+}
+
+fn usage(rate: Rate) -> Value {
+    json!({
+        "cpu": format!("{}n", rate.nano_cores),
+        "memory": format!("{}Ki", rate.memory_bytes.div_ceil(1024)),
+    })
+}
+
+fn json_response(value: &Value) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], value.to_string()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(at: &str, node: u64, pods: &[(&str, &str, u64, u64)]) -> Reading {
+        let used = |cpu: u64, memory: u64| json!({"cpu": {"time": at, "usageCoreNanoSeconds": cpu}, "memory": {"time": at, "workingSetBytes": memory}});
+        let pods: Vec<Value> = pods
+            .iter()
+            .map(|(uid, container, cpu, memory)| {
+                let mut one = used(*cpu, *memory);
+                one["name"] = json!(container);
+                let (name, uid) = uid.split_once(' ').unwrap_or((uid, "u"));
+                json!({"podRef": {"name": name, "namespace": "n", "uid": uid}, "containers": [one]})
+            })
+            .collect();
+        let summary = json!({"node": used(node, 1 << 20), "pods": pods});
+        let summary: Summary = serde_json::from_value(summary).unwrap();
+        Reading::from(summary)
+    }
+
+    #[test]
+    fn cpu_is_a_rate_over_the_window_between_two_readings() {
+        let earlier = reading(
+            "2026-01-02T03:04:05.250000Z",
+            1_000_000_000,
+            &[
+                ("a", "web", 500, 1024),
+                ("b", "web", 9_000_000_000, 1),
+                ("d old", "web", 100, 1),
+            ],
+        );
+        let later = reading(
+            "2026-01-02T03:04:09.250000Z",
+            3_000_000_000,
+            &[
+                ("a", "web", 1_000_000_500, 2048),
+                // Its counter began anew.
+                ("b", "web", 400_000_000, 1025),
+                // It was not there before.
+                ("c", "web", 2_000_000_000, 0),
+                // It was another pod.
+                ("d new", "web", 4_000_000_000, 0),
+            ],
+        );
+        let mut rates = Rates::default();
+        rates.add("n", &earlier, &later);
+        let text: Vec<String> = rates
+            .pods
+            .iter()
+            .map(|((_, name), (_, containers))| format!("{name} {}", usage(containers["web"])))
+            .collect();
+        insta::assert_snapshot!(text.join("\n"), @r#"
+        a {"cpu":"250000000n","memory":"2Ki"}
+        b {"cpu":"100000000n","memory":"2Ki"}
+        c {"cpu":"500000000n","memory":"0Ki"}
+        d {"cpu":"1000000000n","memory":"0Ki"}
+        "#);
+        let (span, node) = rates.nodes["n"];
+        assert_eq!(node.nano_cores, 500_000_000);
+        let head = head("NodeMetrics", json!({"name": "n"}), span);
+        assert_eq!(head["window"], "4.000s");
+        assert_eq!(head["timestamp"], "2026-01-02T03:04:09Z");
+    }
+
+    #[test]
+    fn no_time_between_two_readings_is_no_rate() {
+        let one = reading("2026-01-02T03:04:05Z", 1, &[("a", "web", 1, 1)]);
+        let mut rates = Rates::default();
+        rates.add("n", &one, &one);
+        assert!(rates.nodes.is_empty() && rates.pods.is_empty());
+    }
+}
