@@ -8,12 +8,14 @@
 //! * `neighbour`: what a tenant that burns every core costs another one on its node.
 //! * `store`: puts, watches and memory of the store, with one server and three, beside etcd where there is one.
 //! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
+//! * `density`: what thousands of idle pods cost one node; not part of `all`.
 //!
 //! Where `wasmtime` is on PATH, `wasmtime serve` with the same component takes part in every round, so that a machine
 //! that slows down slows both; a ratio is the median of the rounds' ratios. The load generator shares the machine, as it
 //! does in the figures that this is compared with. An answer other than 200 ends the bench: a failing server is fast.
 
 mod calls;
+mod density;
 mod gateway;
 mod load;
 mod neighbour;
@@ -39,6 +41,9 @@ pub struct Args {
     /// This many rounds, instead of five or (quick) one
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
+    /// How many pods `density` starts [default: 10000, with --quick 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pods: Option<u32>,
     /// Print one JSON document on stdout instead of a table
     #[arg(short, long)]
     output: Option<Output>,
@@ -53,6 +58,7 @@ enum What {
     Neighbour,
     Store,
     Sweep,
+    Density,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -67,6 +73,9 @@ struct Effort {
     warmup: f64,
     /// Rounds of the calls, each over a new connection.
     call_rounds: usize,
+    /// Idle pods, and calls to some of them.
+    pods: u32,
+    pod_calls: usize,
 }
 
 const FULL: Effort = Effort {
@@ -74,12 +83,16 @@ const FULL: Effort = Effort {
     seconds: 5.0,
     warmup: 1.0,
     call_rounds: 10,
+    pods: 10_000,
+    pod_calls: 20_000,
 };
 const QUICK: Effort = Effort {
     rounds: 1,
     seconds: 2.0,
     warmup: 0.5,
     call_rounds: 3,
+    pods: 1_000,
+    pod_calls: 4_000,
 };
 
 const NAMESPACE: &str = "bench";
@@ -88,6 +101,9 @@ pub fn run(args: &Args) -> Result<()> {
     let mut effort = if args.quick { QUICK } else { FULL };
     if let Some(rounds) = args.rounds {
         effort.rounds = rounds.into();
+    }
+    if let Some(pods) = args.pods {
+        effort.pods = pods;
     }
     // Each with its name in the document and for the reader.
     type Measure = fn(&Effort) -> Result<Value>;
@@ -128,10 +144,17 @@ pub fn run(args: &Args) -> Result<()> {
             "the engine's settings",
             runtime::sweep,
         ),
+        (
+            What::Density,
+            "density",
+            "thousands of idle pods",
+            density::measure,
+        ),
     ];
+    let in_all = |what| !matches!(what, What::Sweep | What::Density);
     let chosen: Vec<_> = all
         .into_iter()
-        .filter(|(what, ..)| *what == args.what || (args.what == What::All && *what != What::Sweep))
+        .filter(|(what, ..)| *what == args.what || (args.what == What::All && in_all(*what)))
         .collect();
     let mut steps = Steps::new(2 + chosen.len());
     steps.step("build the sample components", || guests::build(None))?;
@@ -200,6 +223,7 @@ fn render(document: &Value) -> String {
         ("sweep", |cases| {
             format!("\nThe engine's settings\n{}", load::render(cases))
         }),
+        ("density", density::render),
     ];
     for (key, render) in sections {
         if let Some(results) = document["results"].get(key) {

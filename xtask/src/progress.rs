@@ -83,6 +83,53 @@ impl Drop for Waiting {
     }
 }
 
+/// How much of a known number is done.
+pub struct Counting {
+    bar: ProgressBar,
+    total: u64,
+    what: &'static str,
+    /// Tenths that were told where there is no terminal.
+    told: u64,
+}
+
+impl Counting {
+    pub fn new(total: u64, what: &'static str) -> Self {
+        let bar = if std::io::stderr().is_terminal() && std::env::var_os("CI").is_none() {
+            let bar = ProgressBar::new(total);
+            let template = "      {bar:30} {pos} of {len} {msg}, {elapsed}, {eta} to go";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar.set_message(what);
+            bar.enable_steady_tick(TICK);
+            bar
+        } else {
+            ProgressBar::hidden()
+        };
+        Self {
+            bar,
+            total,
+            what,
+            told: 0,
+        }
+    }
+
+    pub fn show(&mut self, done: u64) {
+        self.bar.set_position(done);
+        let tenths = done * 10 / self.total.max(1);
+        if self.bar.is_hidden() && tenths > self.told {
+            self.told = tenths;
+            eprintln!("      {done} of {} {}", self.total, self.what);
+        }
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 /// Cargo of the toolchain that runs us, free of what `cargo run` put into the environment: a nested build would take
 /// its changes for reasons to build again.
 pub fn cargo<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
