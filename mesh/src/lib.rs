@@ -19,6 +19,7 @@
 //! workload (`weft_runtime`).
 
 mod balance;
+mod caller;
 mod deliver;
 mod error;
 mod gateway;
@@ -224,7 +225,7 @@ pub(crate) struct Inner {
     pub(crate) transport: transport::Pool,
     pub(crate) metrics: metrics::Metrics,
     pub(crate) gateway: gateway::GatewayConfig,
-    pub(crate) gateway_caller: Arc<outbound::Caller>,
+    pub(crate) gateway_caller: Arc<caller::Caller>,
     /// Origin of the monotonic nanoseconds that the balancer counts in.
     pub(crate) started: Instant,
 }
@@ -369,7 +370,7 @@ impl Builder {
     #[must_use]
     pub fn build(self) -> Mesh {
         let identities = Arc::new(Identities::new(self.trust_domain.clone()));
-        let gateway_caller = outbound::Caller::new(
+        let gateway_caller = caller::Caller::new(
             CallerInfo {
                 identity: SpiffeId {
                     trust_domain: self.trust_domain.clone(),

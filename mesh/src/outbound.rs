@@ -12,18 +12,13 @@
 //! included, is no longer pending at its endpoint; every call that found a service is charged exactly once.
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri, header,
     request::Parts,
@@ -32,14 +27,15 @@ use http::{
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use smallvec::{SmallVec, smallvec};
-use weft_api::identity::SpiffeId;
 
 use crate::{
-    Body, CallContext, CallError, CallerInfo, DeliverError, Inner, Mesh, Peer, TraceContext,
-    Transport, TransportError, WorkloadInfo, balance, deliver, empty_body, headers,
-    inbound::{source_line, worked},
+    Body, CallContext, CallError, CallerInfo, DeliverError, Inner, Mesh, TraceContext,
+    TransportError, balance,
+    caller::{Caller, NO_SERVICE},
+    deliver, empty_body, headers,
+    inbound::worked,
     measure::{self, Charge, Holds, RequestBytes},
-    metrics::{Edge, EdgeKey, Origin, Reporter},
+    metrics::{Edge, Origin},
     replay, resolve,
     resolve::Target,
     retry::{self, Failure, Verdict},
@@ -157,135 +153,6 @@ impl tower::Service<Request<Body>> for Outbound {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let this = self.clone();
         Box::pin(async move { Outbound::call(&this, request).await })
-    }
-}
-
-// === Caller ===
-
-/// Who calls, in every form that a call needs.
-pub(crate) struct Caller {
-    identity: SpiffeId,
-    pub(crate) spiffe_id: Arc<str>,
-    pub(crate) workload: Arc<WorkloadInfo>,
-    origin: Origin,
-    /// As a callee of this node sees it.
-    peer: Arc<Peer>,
-    /// For the wire.
-    source_line: HeaderValue,
-    edges: ArcSwap<EdgeCache>,
-    /// Calls out of the cluster that it tried.
-    denied: AtomicU64,
-}
-
-/// Edges by endpoint and service of one table. Addresses of values serve as keys, and the values are kept alive
-/// beside them, so that no address is used twice.
-#[derive(Default)]
-struct EdgeCache {
-    generation: u64,
-    edges: HashMap<(usize, usize), CachedEdges>,
-}
-
-#[derive(Clone)]
-struct CachedEdges {
-    edges: SmallVec<[Arc<Edge>; 2]>,
-    _endpoint: Arc<Endpoint>,
-    _service: Arc<ServiceLabels>,
-}
-
-impl Caller {
-    pub(crate) fn new(info: CallerInfo, origin: Origin) -> Self {
-        let spiffe_id: Arc<str> = info.identity.to_string().into();
-        Self {
-            peer: Arc::new(Peer {
-                identity: info.identity.clone(),
-                spiffe_id: Arc::clone(&spiffe_id),
-                workload: info.workload.name.as_str().into(),
-                transport: Transport::InProcess,
-            }),
-            source_line: source_line(&info.workload),
-            identity: info.identity,
-            spiffe_id,
-            workload: Arc::new(info.workload),
-            origin,
-            edges: ArcSwap::default(),
-            denied: AtomicU64::new(0),
-        }
-    }
-
-    pub(crate) fn identity(&self) -> &SpiffeId {
-        &self.identity
-    }
-
-    /// Where a call to `endpoint` is charged: here, and for a callee of this node also on its side.
-    fn edges(
-        &self,
-        inner: &Inner,
-        generation: u64,
-        endpoint: &Arc<Endpoint>,
-        service: &Arc<ServiceLabels>,
-    ) -> SmallVec<[Arc<Edge>; 2]> {
-        let key = (
-            Arc::as_ptr(endpoint) as usize,
-            Arc::as_ptr(service) as usize,
-        );
-        let cache = self.edges.load();
-        if cache.generation == generation
-            && let Some(cached) = cache.edges.get(&key)
-        {
-            return cached.edges.clone();
-        }
-        drop(cache);
-        let edge = |reporter, transport| {
-            inner.metrics.edge(&EdgeKey {
-                reporter,
-                source: Arc::clone(&self.workload),
-                source_principal: Arc::clone(&self.spiffe_id),
-                destination: Arc::clone(&endpoint.workload),
-                destination_principal: Arc::clone(&endpoint.spiffe_id),
-                service: Arc::clone(service),
-                transport: Some(transport),
-            })
-        };
-        let edges: SmallVec<[Arc<Edge>; 2]> = match endpoint.way {
-            Way::Here => smallvec![
-                edge(Reporter::Source, Transport::InProcess),
-                edge(Reporter::Destination, Transport::InProcess)
-            ],
-            Way::Node(_) => smallvec![edge(Reporter::Source, Transport::Mtls)],
-        };
-        self.edges.rcu(|cache| {
-            let mut known = if cache.generation == generation {
-                cache.edges.clone()
-            } else {
-                HashMap::new()
-            };
-            known.insert(
-                key,
-                CachedEdges {
-                    edges: edges.clone(),
-                    _endpoint: Arc::clone(endpoint),
-                    _service: Arc::clone(service),
-                },
-            );
-            EdgeCache {
-                generation,
-                edges: known,
-            }
-        });
-        edges
-    }
-
-    /// Where a call is charged that reached no endpoint.
-    fn edge_to_nobody(&self, inner: &Inner, service: &Arc<ServiceLabels>) -> Arc<Edge> {
-        inner.metrics.edge(&EdgeKey {
-            reporter: Reporter::Source,
-            source: Arc::clone(&self.workload),
-            source_principal: Arc::clone(&self.spiffe_id),
-            destination: Arc::default(),
-            destination_principal: "".into(),
-            service: Arc::clone(service),
-            transport: None,
-        })
     }
 }
 
@@ -521,7 +388,7 @@ impl Destination {
     fn labels(&self) -> Arc<ServiceLabels> {
         match self {
             Destination::Service { labels, .. } => Arc::clone(labels),
-            Destination::Pod(_) => Arc::new(ServiceLabels::new("", "")),
+            Destination::Pod(_) => Arc::clone(&NO_SERVICE),
         }
     }
 
@@ -793,7 +660,7 @@ impl Call {
             .inner
             .transport
             .send(
-                &self.caller.identity,
+                self.caller.identity(),
                 &self.caller.spiffe_id,
                 endpoint,
                 node,

@@ -8,7 +8,7 @@
 //! across generations; endpoints this node cannot reach are not in it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
 };
@@ -432,8 +432,9 @@ impl TableBuilder {
             endpoints: HashMap::new(),
             listeners: Listeners::default(),
         };
+        let mut names = Names::default();
         for service in self.services {
-            add_service(&mut table, &self.node, service);
+            add_service(&mut table, &mut names, &self.node, service);
         }
         for gateway in &self.gateways {
             for listener in &gateway.listeners {
@@ -457,12 +458,40 @@ fn pattern(listener: &ListenerSpec) -> HostPattern {
     HostPattern::parse(listener.hostname.as_deref().unwrap_or_default())
 }
 
-fn add_service(table: &mut Table, node: &str, spec: ServiceSpec) {
+/// What the endpoints of a workload have in common, once each: ten thousand pods are few workloads, and a call is charged to
+/// those, found by their addresses.
+#[derive(Default)]
+struct Names {
+    workloads: HashSet<Arc<WorkloadInfo>>,
+    principals: HashMap<SpiffeId, Arc<str>>,
+}
+
+impl Names {
+    fn workload(&mut self, info: WorkloadInfo) -> Arc<WorkloadInfo> {
+        if let Some(known) = self.workloads.get(&info) {
+            return Arc::clone(known);
+        }
+        let info = Arc::new(info);
+        self.workloads.insert(Arc::clone(&info));
+        info
+    }
+
+    fn principal(&mut self, identity: &SpiffeId) -> Arc<str> {
+        if let Some(known) = self.principals.get(identity) {
+            return Arc::clone(known);
+        }
+        let text: Arc<str> = identity.to_string().into();
+        self.principals.insert(identity.clone(), Arc::clone(&text));
+        text
+    }
+}
+
+fn add_service(table: &mut Table, names: &mut Names, node: &str, spec: ServiceSpec) {
     let index = ServiceIndex(table.services.len());
     let ports = spec
         .ports
         .into_iter()
-        .map(|port| add_port(table, node, spec.locality, port))
+        .map(|port| add_port(table, names, node, spec.locality, port))
         .collect();
     if let Some(ip) = spec.cluster_ip {
         table.by_ip.insert(ip, index);
@@ -482,7 +511,13 @@ fn add_service(table: &mut Table, node: &str, spec: ServiceSpec) {
     });
 }
 
-fn add_port(table: &mut Table, node: &str, locality: Locality, spec: ServicePortSpec) -> Port {
+fn add_port(
+    table: &mut Table,
+    names: &mut Names,
+    node: &str,
+    locality: Locality,
+    spec: ServicePortSpec,
+) -> Port {
     // Terminating pods answer only when nobody else can, as kube-proxy has it.
     let any_ready = spec.endpoints.iter().any(|endpoint| endpoint.ready);
     let mut all = Vec::new();
@@ -502,9 +537,9 @@ fn add_port(table: &mut Table, node: &str, locality: Locality, spec: ServicePort
             pod: endpoint.pod,
             address,
             node: endpoint.node,
-            spiffe_id: endpoint.identity.to_string().into(),
+            spiffe_id: names.principal(&endpoint.identity),
             identity: endpoint.identity,
-            workload: Arc::new(endpoint.workload),
+            workload: names.workload(endpoint.workload),
             way,
             header: HeaderValue::from_str(&address.to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("")),

@@ -1,0 +1,197 @@
+//! Who calls, and to whose account its calls go.
+//!
+//! A call looks up the edges of its callee at each try, so they are kept by table, without a lock and without building the key
+//! of a metric each time.
+//!
+//! Invariant: a caller holds one entry for each workload and service that it calls, however many pods those have and however
+//! often they are called.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, atomic::AtomicU64},
+};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use smallvec::{SmallVec, smallvec};
+use weft_api::identity::SpiffeId;
+
+use crate::{
+    CallerInfo, Inner, Peer, Transport, WorkloadInfo,
+    inbound::source_line,
+    metrics::{Edge, EdgeKey, Origin, Reporter},
+    table::{Endpoint, ServiceLabels, Way},
+};
+
+/// Who calls, in every form that a call needs.
+pub(crate) struct Caller {
+    identity: SpiffeId,
+    pub(crate) spiffe_id: Arc<str>,
+    pub(crate) workload: Arc<WorkloadInfo>,
+    pub(crate) origin: Origin,
+    /// As a callee of this node sees it.
+    pub(crate) peer: Arc<Peer>,
+    /// For the wire.
+    pub(crate) source_line: HeaderValue,
+    edges: ArcSwap<EdgeCache>,
+    /// Calls out of the cluster that it tried.
+    pub(crate) denied: AtomicU64,
+}
+
+/// Edges by workload and service of one table. Addresses of values serve as keys, and the values are kept alive
+/// beside them, so that no address is used twice.
+#[derive(Default)]
+struct EdgeCache {
+    generation: u64,
+    edges: HashMap<EdgeCacheKey, CachedEdges>,
+}
+
+/// Workload, principal and service of the callee, and the way there.
+type EdgeCacheKey = (usize, usize, usize, Transport);
+
+#[derive(Clone)]
+struct CachedEdges {
+    edges: SmallVec<[Arc<Edge>; 2]>,
+    _workload: Arc<WorkloadInfo>,
+    _principal: Arc<str>,
+    _service: Arc<ServiceLabels>,
+}
+
+/// Of calls to an address of a pod. One for all, or each call would be a service of its own.
+pub(crate) static NO_SERVICE: LazyLock<Arc<ServiceLabels>> =
+    LazyLock::new(|| Arc::new(ServiceLabels::new("", "")));
+
+impl Caller {
+    pub(crate) fn new(info: CallerInfo, origin: Origin) -> Self {
+        let spiffe_id: Arc<str> = info.identity.to_string().into();
+        Self {
+            peer: Arc::new(Peer {
+                identity: info.identity.clone(),
+                spiffe_id: Arc::clone(&spiffe_id),
+                workload: info.workload.name.as_str().into(),
+                transport: Transport::InProcess,
+            }),
+            source_line: source_line(&info.workload),
+            identity: info.identity,
+            spiffe_id,
+            workload: Arc::new(info.workload),
+            origin,
+            edges: ArcSwap::default(),
+            denied: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> &SpiffeId {
+        &self.identity
+    }
+
+    /// Where a call to `endpoint` is charged: here, and for a callee of this node also on its side.
+    pub(crate) fn edges(
+        &self,
+        inner: &Inner,
+        generation: u64,
+        endpoint: &Arc<Endpoint>,
+        service: &Arc<ServiceLabels>,
+    ) -> SmallVec<[Arc<Edge>; 2]> {
+        let key = (
+            Arc::as_ptr(&endpoint.workload) as usize,
+            Arc::as_ptr(&endpoint.spiffe_id).cast::<u8>() as usize,
+            Arc::as_ptr(service) as usize,
+            endpoint.way.transport(),
+        );
+        let cache = self.edges.load();
+        if cache.generation == generation
+            && let Some(cached) = cache.edges.get(&key)
+        {
+            return cached.edges.clone();
+        }
+        drop(cache);
+        let edge = |reporter, transport| {
+            inner.metrics.edge(&EdgeKey {
+                reporter,
+                source: Arc::clone(&self.workload),
+                source_principal: Arc::clone(&self.spiffe_id),
+                destination: Arc::clone(&endpoint.workload),
+                destination_principal: Arc::clone(&endpoint.spiffe_id),
+                service: Arc::clone(service),
+                transport: Some(transport),
+            })
+        };
+        let edges: SmallVec<[Arc<Edge>; 2]> = match endpoint.way {
+            Way::Here => smallvec![
+                edge(Reporter::Source, Transport::InProcess),
+                edge(Reporter::Destination, Transport::InProcess)
+            ],
+            Way::Node(_) => smallvec![edge(Reporter::Source, Transport::Mtls)],
+        };
+        self.edges.rcu(|cache| {
+            let mut known = if cache.generation == generation {
+                cache.edges.clone()
+            } else {
+                HashMap::new()
+            };
+            known.insert(
+                key,
+                CachedEdges {
+                    edges: edges.clone(),
+                    _workload: Arc::clone(&endpoint.workload),
+                    _principal: Arc::clone(&endpoint.spiffe_id),
+                    _service: Arc::clone(service),
+                },
+            );
+            EdgeCache {
+                generation,
+                edges: known,
+            }
+        });
+        edges
+    }
+
+    /// Where a call is charged that reached no endpoint.
+    pub(crate) fn edge_to_nobody(&self, inner: &Inner, service: &Arc<ServiceLabels>) -> Arc<Edge> {
+        inner.metrics.edge(&EdgeKey {
+            reporter: Reporter::Source,
+            source: Arc::clone(&self.workload),
+            source_principal: Arc::clone(&self.spiffe_id),
+            destination: Arc::default(),
+            destination_principal: "".into(),
+            service: Arc::clone(service),
+            transport: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Mesh,
+        table::testing::{endpoint, service},
+    };
+
+    #[test]
+    fn a_thousand_pods_of_a_workload_are_one_account() {
+        let mesh = Mesh::builder("a", "cluster.local").build();
+        let pods = (0..1000).map(|number| {
+            let ip = format!("10.42.{}.{}", number / 250, number % 250 + 1);
+            endpoint("vote", &format!("voting-{number}"), &ip, "a")
+        });
+        let voting = service("vote", "voting").endpoints(pods.collect()).build();
+        let table = crate::Table::builder("a", 1).service(voting).build();
+        let caller = Caller::new(
+            CallerInfo {
+                identity: SpiffeId::new("cluster.local", "vote", "default"),
+                workload: WorkloadInfo::default(),
+            },
+            Origin::Workload,
+        );
+        for number in 0..1000 {
+            let address = format!("10.42.{}.{}:8080", number / 250, number % 250 + 1);
+            let address = address.parse().expect("an address");
+            let endpoint = table.endpoint(address).expect("an endpoint");
+            let edges = caller.edges(&mesh.inner, 1, endpoint, &NO_SERVICE);
+            assert_eq!(edges.len(), 2, "on both sides");
+        }
+        assert_eq!(caller.edges.load().edges.len(), 1);
+    }
+}
