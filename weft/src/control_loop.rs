@@ -47,8 +47,11 @@ const CHANGES_A_TURN: usize = 512;
 /// First pause after a refusal; doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// A key that changed while it was worked on rests this long: a busy ReplicaSet is looked at 50 times a second at most.
+/// A key that was looked at rests this long before the next look, and this much longer after each further one that a
+/// change during the rest asked for: a look costs as much as the key has pods, and each of them changes several times.
 const REST: Duration = Duration::from_millis(20);
+/// Longest rest: a busy Service hears of a pod this late at most.
+const REST_MAX: Duration = Duration::from_millis(400);
 
 /// What the loop has to know of the cluster beyond its objects.
 #[derive(Debug, Clone)]
@@ -196,9 +199,10 @@ impl Driver {
             }
             News::Synced { revision } => {
                 self.view.set_synced(revision);
+                let now = Instant::now();
                 for (index, controller) in CONTROLLERS.iter().enumerate() {
                     for key in (controller.seeds)(&self.view) {
-                        self.queue.add((index, key));
+                        self.queue.add((index, key), now);
                     }
                 }
                 debug!(revision, "the view is complete");
@@ -222,9 +226,10 @@ impl Driver {
         if !self.view.is_synced() {
             return;
         }
+        let now = Instant::now();
         for (index, controller) in CONTROLLERS.iter().enumerate() {
             for key in (controller.keys)(&self.view, touched) {
-                self.queue.add((index, key));
+                self.queue.add((index, key), now);
             }
         }
     }

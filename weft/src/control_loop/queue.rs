@@ -1,7 +1,9 @@
 //! A work queue that holds each key once: waiting, due later, or being worked on.
 //!
-//! Pure: the time is handed in. A key that is added while it is worked on comes again when that ends. A key that
-//! failed comes again after a pause that doubles with each failure.
+//! Pure: the time is handed in. A key that was worked on rests: what asks for it meanwhile is answered by one look when the
+//! rest ends, and each such look makes the next rest longer. So many changes of one key cost few looks, however
+//! they come, and a key that was quiet is looked at at once. A key that failed comes again after a pause that doubles with each
+//! failure.
 //!
 //! Invariant: a key is in at most one of `ready`, `later` and `running`.
 
@@ -10,17 +12,35 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{BACKOFF_MAX, BACKOFF_MIN, REST};
+use super::{BACKOFF_MAX, BACKOFF_MIN, REST, REST_MAX};
 
 #[derive(Debug)]
 pub struct Queue<K> {
     ready: VecDeque<K>,
     waiting: BTreeSet<K>,
-    /// Worked on; true once it was added meanwhile.
-    running: BTreeMap<K, bool>,
+    running: BTreeMap<K, Running>,
     later: BTreeMap<K, Instant>,
     due: BTreeSet<(Instant, K)>,
     failures: BTreeMap<K, Failures>,
+    /// What was looked at lately.
+    rests: BTreeMap<K, Rest>,
+    rest_ends: BTreeSet<(Instant, K)>,
+}
+
+#[derive(Debug)]
+struct Running {
+    /// It was added meanwhile.
+    again: bool,
+    /// Looks in a row before this one, each asked for during the rest of the one before.
+    streak: u32,
+}
+
+#[derive(Debug)]
+struct Rest {
+    until: Instant,
+    streak: u32,
+    /// It was added meanwhile.
+    disturbed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +58,8 @@ impl<K> Default for Queue<K> {
             later: BTreeMap::new(),
             due: BTreeSet::new(),
             failures: BTreeMap::new(),
+            rests: BTreeMap::new(),
+            rest_ends: BTreeSet::new(),
         }
     }
 }
@@ -45,12 +67,28 @@ impl<K> Default for Queue<K> {
 impl<K: Ord + Clone> Queue<K> {
     /// Asks for a look at `key` as soon as possible. A key in back-off keeps its pause: what was refused a moment ago
     /// is not asked for again because of the refusal's own traces.
-    pub fn add(&mut self, key: K) {
-        if let Some(again) = self.running.get_mut(&key) {
-            *again = true;
-        } else if !self.failures.contains_key(&key) || !self.later.contains_key(&key) {
-            self.forget_later(&key);
-            self.push(key);
+    pub fn add(&mut self, key: K, now: Instant) {
+        if let Some(running) = self.running.get_mut(&key) {
+            running.again = true;
+            return;
+        }
+        if self.failures.contains_key(&key) && self.later.contains_key(&key) {
+            return;
+        }
+        match self.rests.get_mut(&key) {
+            Some(rest) if rest.until > now => {
+                rest.disturbed = true;
+                let until = rest.until;
+                if !self.waiting.contains(&key)
+                    && self.later.get(&key).is_none_or(|due| *due > until)
+                {
+                    self.push_later(key, until);
+                }
+            }
+            _ => {
+                self.forget_later(&key);
+                self.push(key);
+            }
         }
     }
 
@@ -64,20 +102,57 @@ impl<K: Ord + Clone> Queue<K> {
                 self.push(key);
             }
         }
+        self.forget_rests(now);
         let key = self.ready.pop_front()?;
         self.waiting.remove(&key);
-        self.running.insert(key.clone(), false);
+        let streak = match self.end_rest(&key) {
+            Some(rest) if rest.disturbed => rest.streak.saturating_add(1),
+            _ => 0,
+        };
+        let again = false;
+        self.running
+            .insert(key.clone(), Running { again, streak });
         Some(key)
+    }
+
+    fn end_rest(&mut self, key: &K) -> Option<Rest> {
+        let rest = self.rests.remove(key)?;
+        self.rest_ends.remove(&(rest.until, key.clone()));
+        Some(rest)
+    }
+
+    /// Forgets rests that ended without a change.
+    fn forget_rests(&mut self, now: Instant) {
+        while let Some((until, _)) = self.rest_ends.first()
+            && *until <= now
+        {
+            if let Some((_, key)) = self.rest_ends.pop_first()
+                && self.rests.get(&key).is_some_and(|rest| !rest.disturbed)
+            {
+                self.rests.remove(&key);
+            }
+        }
     }
 
     /// Ends the work on a key; `again` asks for another look after that time.
     pub fn succeed(&mut self, key: K, again: Option<Duration>, now: Instant) {
         self.failures.remove(&key);
-        let added = self.running.remove(&key).unwrap_or(false);
-        if added {
-            self.push_later(key, now + REST);
+        let Some(running) = self.running.remove(&key) else {
+            return;
+        };
+        let pause = REST.saturating_mul(running.streak.saturating_add(1));
+        let until = now + pause.min(REST_MAX);
+        let rest = Rest {
+            until,
+            streak: running.streak,
+            disturbed: running.again,
+        };
+        self.rests.insert(key.clone(), rest);
+        self.rest_ends.insert((until, key.clone()));
+        if running.again {
+            self.push_later(key, until);
         } else if let Some(delay) = again {
-            self.push_later(key, now + delay.max(REST));
+            self.push_later(key, until.max(now + delay));
         }
     }
 
@@ -136,31 +211,68 @@ mod tests {
     fn a_key_is_held_once_and_comes_again_if_added_meanwhile() {
         let now = Instant::now();
         let mut queue = Queue::default();
-        queue.add("a");
-        queue.add("a");
+        queue.add("a", now);
+        queue.add("a", now);
         assert_eq!(queue.pop(now), Some("a"));
         assert_eq!(queue.pop(now), None);
-        queue.add("a");
+        queue.add("a", now);
         assert_eq!(queue.pop(now), None, "it is being worked on");
         queue.succeed("a", None, now);
         assert_eq!(queue.pop(now), None, "it rests");
-        assert_eq!(queue.pop(now + REST), Some("a"));
+        let now = now + REST;
+        assert_eq!(queue.pop(now), Some("a"));
         queue.succeed("a", Some(Duration::from_secs(5)), now);
         assert_eq!(queue.next_due(), Some(now + Duration::from_secs(5)));
-        queue.add("a");
+        let now = now + 2 * REST;
+        queue.add("a", now);
         assert_eq!(queue.pop(now), Some("a"), "a change does not wait");
         queue.succeed("a", None, now);
         assert_eq!(queue.next_due(), None);
     }
 
     #[test]
+    fn the_longer_a_key_keeps_changing_the_longer_it_rests() {
+        let begun = Instant::now();
+        let mut queue = Queue::default();
+        let mut looks = Vec::new();
+        // A change each millisecond for ten seconds, and a look whenever there is one to be had.
+        for millis in 0..10_000 {
+            let now = begun + Duration::from_millis(millis);
+            queue.add("a", now);
+            if let Some(key) = queue.pop(now) {
+                queue.succeed(key, None, now);
+                looks.push(millis);
+            }
+        }
+        assert_eq!(looks[..5], [0, 20, 60, 120, 200]);
+        assert_eq!(looks.len(), 35, "{looks:?}");
+        let last = looks[looks.len() - 2..].to_vec();
+        assert_eq!(last[1] - last[0], 400);
+        // Once quiet, it is as quick as ever, and nothing is remembered of it.
+        let now = begun + Duration::from_secs(20);
+        while let Some(key) = queue.pop(now) {
+            queue.succeed(key, None, now);
+        }
+        let now = now + REST_MAX;
+        assert_eq!(queue.pop(now), None);
+        queue.add("b", now);
+        assert_eq!(queue.pop(now), Some("b"));
+        assert!(queue.rests.is_empty() && queue.rest_ends.is_empty());
+        queue.add("a", now);
+        assert_eq!(queue.pop(now), Some("a"));
+        queue.succeed("a", None, now);
+        queue.add("a", now);
+        assert_eq!(queue.next_due(), Some(now + REST));
+    }
+
+    #[test]
     fn refusals_are_remembered_and_back_off() {
         let now = Instant::now();
         let mut queue = Queue::default();
-        queue.add("a");
+        queue.add("a", now);
         assert_eq!(queue.pop(now), Some("a"));
         queue.fail("a", Some("quota".into()), now);
-        queue.add("a");
+        queue.add("a", now);
         assert_eq!(queue.pop(now), None, "a change does not shorten the pause");
         assert_eq!(queue.pop(now + BACKOFF_MIN), Some("a"));
         assert_eq!(queue.last_failure(&"a"), Some("quota"));
