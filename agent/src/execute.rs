@@ -145,7 +145,8 @@ pub(crate) struct Worker {
     slots: Vec<Slot>,
     mailbox: Mailbox,
     tasks: TaskTracker,
-    conditions: Vec<PodCondition>,
+    /// What an earlier process of this node reported, until the first report of this one.
+    adopted: Vec<PodCondition>,
     reported: Option<k8s_openapi::api::core::v1::PodStatus>,
     gone: bool,
     draining: bool,
@@ -163,9 +164,12 @@ impl Worker {
         let wanted = Wanted::from_pod(&pod);
         let state = PodState::adopt(&wanted, &pod, Timestamp::now());
         let slots = wanted.containers.iter().map(|_| Slot::default()).collect();
+        let status = pod.status.as_ref();
+        let adopted = status.and_then(|status| status.conditions.clone());
+        let adopted = adopted.unwrap_or_default();
         Self {
             node,
-            pod,
+            pod: lean(pod),
             wanted,
             state,
             ip: Some(ip),
@@ -173,7 +177,7 @@ impl Worker {
             slots,
             mailbox: Mailbox { uid, sender },
             tasks: TaskTracker::new(),
-            conditions: Vec::new(),
+            adopted,
             reported: None,
             gone: false,
             draining: false,
@@ -199,7 +203,7 @@ impl Worker {
     pub(crate) fn wish(&mut self, wish: Wish) {
         match wish {
             Wish::Is(pod) => {
-                self.pod = pod;
+                self.pod = lean(pod);
                 // Container lists are immutable; should they differ all the same, indexes would lie.
                 let wanted = Wanted::from_pod(&self.pod);
                 if wanted.containers.len() == self.wanted.containers.len() {
@@ -650,11 +654,13 @@ impl Worker {
                 .and_then(|status| status.pod_ip.as_deref())
                 .and_then(|ip| ip.parse().ok())
         });
+        let reported = self.reported.as_ref();
+        let before = reported.and_then(|status| status.conditions.as_deref());
         let status = status::pod_status(
             &self.pod,
             &self.wanted,
             &self.state,
-            &self.conditions,
+            before.unwrap_or(&self.adopted),
             ip,
             self.node.facts.host_ip,
             now,
@@ -697,8 +703,8 @@ impl Worker {
                 containers,
             },
         );
-        self.conditions = status.conditions.clone().unwrap_or_default();
         if self.reported.as_ref() != Some(&status) && !self.gone {
+            self.adopted = Vec::new();
             self.reported = Some(status.clone());
             self.node.publisher.publish(&self.pod, status);
         }
@@ -752,6 +758,15 @@ impl Worker {
             );
         }
     }
+}
+
+/// A pod without its status, which would be the larger part of an idle one and is known here better.
+fn lean(mut pod: Arc<Pod>) -> Arc<Pod> {
+    if pod.status.is_some() {
+        let pod = Arc::make_mut(&mut pod);
+        pod.status = pod.status.take().and_then(status::of_others);
+    }
+    pod
 }
 
 /// Removes the object of a pod that has ended, repeating until it is gone.

@@ -32,6 +32,16 @@ const OWN_CONDITIONS: [&str; 5] = [
     "PodScheduled",
 ];
 
+/// What of a pod's status this node keeps: the conditions that others wrote. What it reports itself it remembers.
+pub fn of_others(mut status: PodStatus) -> Option<PodStatus> {
+    let mut conditions = status.conditions.take().unwrap_or_default();
+    conditions.retain(|condition| !OWN_CONDITIONS.contains(&condition.type_.as_str()));
+    (!conditions.is_empty()).then(|| PodStatus {
+        conditions: Some(conditions),
+        ..PodStatus::default()
+    })
+}
+
 /// The status of `pod` at `now`.
 ///
 /// `conditions` are those last reported, the source of transition times.

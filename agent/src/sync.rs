@@ -145,7 +145,8 @@ impl Pods {
         // Who owns which field is nobody's business here, and can be the larger part of an object.
         pod.metadata.managed_fields = None;
         let pod = Arc::new(pod);
-        match self.held.get_mut(translate::uid(&pod)) {
+        let uid: Arc<str> = translate::uid(&pod).into();
+        match self.held.get_mut(&uid) {
             Some(Held {
                 at: At::Homeless(homeless),
                 ..
@@ -154,14 +155,11 @@ impl Pods {
                 if pod.metadata.deletion_timestamp.is_some() {
                     // Asked to go before it had an address: nothing has started.
                     let link = self.node.link.clone();
-                    self.end(translate::uid(&pod), delete(link, pod.clone()));
+                    self.end(&uid, delete(link, pod));
                 }
             }
-            Some(_) => self.tell(translate::uid(&pod), |worker| {
-                worker.wish(Wish::Is(pod.clone()));
-            }),
+            Some(_) => self.tell(&uid, |worker| worker.wish(Wish::Is(pod))),
             None => {
-                let uid: Arc<str> = translate::uid(&pod).into();
                 let at = At::Homeless(pod);
                 self.held.insert(uid.clone(), Held { at, wake: None });
                 self.house(&uid);

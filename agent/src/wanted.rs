@@ -3,7 +3,7 @@
 //! Read anew whenever the object changes; whatever else a Pod says is `translate`'s to read, once, when a container starts.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use std::time::Duration;
 
 /// `terminationGracePeriodSeconds` when a pod says nothing.
@@ -52,7 +52,8 @@ pub struct Wanted {
 impl Wanted {
     /// Reads the deciding facts from a Pod.
     pub fn from_pod(pod: &Pod) -> Self {
-        let spec = pod.spec.clone().unwrap_or_default();
+        let nothing = PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&nothing);
         let wanted = |container: &Container, role| WantedContainer {
             name: container.name.clone(),
             role,
