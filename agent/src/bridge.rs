@@ -28,7 +28,7 @@ use tower::{Service, service_fn};
 use weft_mesh::{DEPTH_MAX, DeliverError};
 use weft_runtime::{Body, CallError, Outbound, OutboundError, Workload};
 
-/// At most one event a container in this time for requests that failed inside the guest; the log has every one.
+/// At most one event a container and reason in this time for requests that failed inside the guest; the log has every one.
 const EVENT_EVERY: Duration = Duration::from_secs(10);
 
 /// The HTTP containers of one pod by port: what `localhost` means to each of them.
@@ -69,6 +69,20 @@ pub struct Failures {
     /// The container, for events. The pod itself would be most of what an idle one costs.
     about: ObjectReference,
     started: Instant,
+    told: [Told; REASONS.len()],
+}
+
+/// Reasons of such events.
+const REASONS: [&str; 4] = [
+    "RequestTrapped",
+    "RequestOutOfMemory",
+    "RequestDeadline",
+    "RequestNotLoaded",
+];
+
+/// What was told with one reason.
+#[derive(Default)]
+struct Told {
     /// Milliseconds after `started` of the last event, plus one; 0 before the first.
     last_event: AtomicU64,
     since_event: AtomicU64,
@@ -82,12 +96,12 @@ impl Failures {
             recorder,
             about: events::about(pod, Some(container)),
             started: Instant::now(),
-            last_event: AtomicU64::new(0),
-            since_event: AtomicU64::new(0),
+            told: Default::default(),
         }
     }
 
-    fn note(&self, error: &CallError) {
+    /// Of a call, or of a response's body that broke off.
+    pub fn note(&self, error: &CallError) {
         let reason = match error {
             CallError::Trap { message, backtrace } => {
                 self.log
@@ -95,15 +109,15 @@ impl Failures {
                 if !backtrace.is_empty() {
                     self.log.note(backtrace);
                 }
-                "RequestTrapped"
+                0
             }
             CallError::OutOfMemory { .. } => {
                 self.log.note(&format!("weft: {error}"));
-                "RequestOutOfMemory"
+                1
             }
             CallError::Deadline => {
                 self.log.note(&format!("weft: {error}"));
-                "RequestDeadline"
+                2
             }
             // The guest's own answer, or nothing that the guest did.
             CallError::Overloaded
@@ -116,21 +130,22 @@ impl Failures {
             | CallError::BadRequest { .. } => return,
             CallError::NotLoaded { .. } => {
                 self.log.note(&format!("weft: {error}"));
-                "RequestNotLoaded"
+                3
             }
         };
-        let count = self.since_event.fetch_add(1, Ordering::Relaxed) + 1;
+        let (reason, told) = (REASONS[reason], &self.told[reason]);
+        let count = told.since_event.fetch_add(1, Ordering::Relaxed) + 1;
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
-        let last = self.last_event.load(Ordering::Relaxed);
+        let last = told.last_event.load(Ordering::Relaxed);
         let due = last == 0 || now.saturating_sub(last) >= EVENT_EVERY.as_millis() as u64;
         // Of several cores that fail at once, one writes the event.
         if due
-            && self
+            && told
                 .last_event
                 .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
         {
-            self.since_event.store(0, Ordering::Relaxed);
+            told.since_event.store(0, Ordering::Relaxed);
             let mut message = if count == 1 {
                 error.to_string()
             } else {
@@ -150,8 +165,7 @@ impl Failures {
 }
 
 /// The mesh's way into a workload.
-pub fn inbound(workload: Workload, failures: Failures) -> weft_mesh::WorkloadService {
-    let failures = Arc::new(failures);
+pub fn inbound(workload: Workload, failures: Arc<Failures>) -> weft_mesh::WorkloadService {
     let peers = Arc::new(PeerCache::default());
     BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
         let context = request

@@ -15,7 +15,7 @@
 //! address, identity, task or log.
 
 use crate::addresses::Addresses;
-use crate::bridge::{self, Failures, Siblings};
+use crate::bridge::{self, Siblings};
 use crate::events::{Recorder, Severity};
 use crate::identity::{Chain, Claim, Link, Workloads};
 use crate::image::Images;
@@ -362,6 +362,7 @@ impl Worker {
             probes: probe_specs,
             image_id,
             log,
+            failures,
             siblings,
             identity,
             claim,
@@ -385,12 +386,6 @@ impl Worker {
         let why = Arc::new(Mutex::new(None));
         let address = match world {
             World::Http => {
-                let failures = Failures::new(
-                    log.clone(),
-                    self.node.recorder.clone(),
-                    &self.pod,
-                    &container.name,
-                );
                 let service = bridge::inbound(workload.clone(), failures);
                 let address = PodAddress {
                     ip,

@@ -5,7 +5,7 @@
 //!
 //! Left to others: starting it (`execute`), reading the Pod (`translate`, `unsupported`), fetching (`image`).
 
-use crate::bridge::{self, Siblings};
+use crate::bridge::{self, Failures, Siblings};
 use crate::environment::{self, Configuration};
 use crate::events::Severity;
 use crate::execute::Node;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use weft_api::SpiffeId;
 use weft_mesh::{CallerInfo, WorkloadInfo};
-use weft_runtime::{Artifact, Engine, InstancePolicy, Limits, LogSink, Workload};
+use weft_runtime::{Artifact, Engine, EventSink, InstancePolicy, Limits, LogSink, Workload};
 
 /// How long an idle pooled instance waits for the next call before it ends.
 const POOLED_IDLE: Duration = Duration::from_secs(10);
@@ -38,6 +38,7 @@ pub(crate) struct Prepared {
     pub(crate) probes: Vec<probes::Spec>,
     pub(crate) image_id: String,
     pub(crate) log: logs::Writer,
+    pub(crate) failures: Arc<Failures>,
     pub(crate) siblings: Siblings,
     pub(crate) identity: SpiffeId,
     pub(crate) claim: Claim,
@@ -125,6 +126,12 @@ impl Preparing {
             container: self.container.name.clone(),
             restart: self.restart,
         });
+        let failures = Arc::new(Failures::new(
+            log.clone(),
+            self.node.recorder.clone(),
+            &self.pod,
+            &self.container.name,
+        ));
         let info = workload_info(&self.pod);
         let me = Arc::new(weft_mesh::Peer {
             spiffe_id: identity.to_string().into(),
@@ -141,6 +148,7 @@ impl Preparing {
             &artifact,
             &spec,
             &log,
+            failures.clone(),
             bridge::outbound(outbound, self.siblings.clone(), me),
         )
         .map_err(|error| {
@@ -159,6 +167,7 @@ impl Preparing {
             probes,
             image_id,
             log,
+            failures,
             siblings: self.siblings,
             identity,
             claim,
@@ -320,6 +329,7 @@ fn build(
     artifact: &Artifact,
     spec: &WorkloadSpec,
     log: &logs::Writer,
+    failures: Arc<Failures>,
     outbound: weft_runtime::Outbound,
 ) -> Result<Workload, weft_runtime::WorkloadError> {
     let limits = Limits {
@@ -339,6 +349,7 @@ fn build(
         .limits(limits)
         .stdout(sink(Stream::Stdout))
         .stderr(sink(Stream::Stderr))
+        .events(EventSink::of_broken_off(move |fault| failures.note(&fault)))
         .outbound(outbound);
     let builder = match spec.isolation {
         Isolation::Default => builder,

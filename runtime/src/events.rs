@@ -39,6 +39,11 @@ pub enum Event {
         /// The guest's stack, one frame a line.
         backtrace: String,
     },
+    /// A response broke off after its head was with the caller, so that no call can return why; or an instance failed when
+    /// there was no call that could.
+    BrokenOff {
+        fault: CallError,
+    },
     /// The guest asked for more memory than is left to it, and did not get it. It may live on.
     MemoryRefused {
         asked_bytes: u64,
@@ -64,16 +69,39 @@ pub enum CallEnd {
 
 /// Hears what happens to a workload. Cheap to clone.
 #[derive(Clone)]
-pub struct EventSink(Arc<dyn Fn(Event) + Send + Sync>);
+pub struct EventSink {
+    hear: Arc<dyn Fn(Event) + Send + Sync>,
+    broken_off_only: bool,
+}
 
 impl EventSink {
     /// Calls `hear` for each event, on the thread where it happened. It must not block.
     pub fn new(hear: impl Fn(Event) + Send + Sync + 'static) -> EventSink {
-        EventSink(Arc::new(hear))
+        EventSink {
+            hear: Arc::new(hear),
+            broken_off_only: false,
+        }
+    }
+
+    /// Calls `hear` for each [`Event::BrokenOff`] and nothing else: with what [`Workload::call`](crate::Workload::call) returns that
+    /// is every fault, and a call costs nothing more. It must not block.
+    pub fn of_broken_off(hear: impl Fn(CallError) + Send + Sync + 'static) -> EventSink {
+        EventSink {
+            hear: Arc::new(move |event| {
+                if let Event::BrokenOff { fault } = event {
+                    hear(fault);
+                }
+            }),
+            broken_off_only: true,
+        }
+    }
+
+    pub(crate) fn hears_all(&self) -> bool {
+        !self.broken_off_only
     }
 
     pub(crate) fn tell(&self, event: Event) {
-        (self.0)(event);
+        (self.hear)(event);
     }
 }
 

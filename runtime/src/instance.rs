@@ -116,6 +116,19 @@ impl CallSlot {
         }
     }
 
+    fn is_answered(&self) -> bool {
+        self.answer.lock().is_none()
+    }
+
+    /// Its response's body has paused for too long, on either side.
+    pub(crate) fn overrun(&self, workload: &Inner) {
+        // The first reason is the reason, and the one that is told.
+        if self.fault.set(CallError::Deadline).is_ok() {
+            workload.counters().deadlines.fetch_add(1, Relaxed);
+            workload.tell_broken_off(&CallError::Deadline);
+        }
+    }
+
     /// Answers the caller unless that has been done.
     pub(crate) fn answer(&self, answer: impl FnOnce() -> Answer) {
         let sender = self.answer.lock().take();
@@ -294,6 +307,7 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
             // Bodies end with their store, as if the guest had ended them: the reason has to be there first.
             ended.map_err(|error| {
                 let error = fault(&workload, &error, refused.load(Relaxed));
+                shared.tell(&workload, &error);
                 shared.break_off(&workload, error)
             })
         };
@@ -435,6 +449,31 @@ struct Shared {
 }
 
 impl Shared {
+    /// Tells the embedder of a guest's fault, once for each response that breaks off with it. A fault that no call is there for is
+    /// told once.
+    fn tell(&self, workload: &Inner, fault: &CallError) {
+        if !matches!(
+            fault,
+            CallError::Trap { .. } | CallError::OutOfMemory { .. }
+        ) {
+            return;
+        }
+        let ends_by_returning = workload.artifact().kind().http == Some(Wasi::P2);
+        let (mut broken, mut returns) = (0, false);
+        for call in self.active.lock().iter() {
+            let whole = call.returned && ends_by_returning;
+            let is_answered = call.slot.is_answered();
+            returns |= !is_answered;
+            broken += usize::from(is_answered && !whole && call.slot.fault.get().is_none());
+        }
+        if broken == 0 && !returns {
+            broken = 1;
+        }
+        for _ in 0..broken {
+            workload.tell_broken_off(fault);
+        }
+    }
+
     /// Tells the callers that are reading why there is no more to come. A guest of WASI 0.2 that has returned has ended its
     /// body; one of 0.3 may not have, and who has not read to the end cannot know.
     fn break_off(&self, workload: &Inner, error: CallError) -> CallError {
@@ -497,8 +536,7 @@ impl Watch<'_> {
         for call in streams {
             let reads = call.slot.reads.load(Relaxed);
             if std::mem::replace(&mut call.reads, reads) == reads {
-                // The first reason is the reason.
-                let _ = call.slot.fault.set(CallError::Deadline);
+                call.slot.overrun(self.workload);
                 call.slot.close(Phase::Expired);
             }
         }

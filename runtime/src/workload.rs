@@ -30,7 +30,7 @@ use crate::artifact::{Artifact, Wasi};
 use crate::body::{self, Body, BoxError};
 use crate::cores::Cores;
 use crate::engine::Engine;
-use crate::events::{CallEnd, CallReport, EventSink};
+use crate::events::{CallEnd, CallReport, Event, EventSink};
 use crate::host::http::{Outbound, OutboundError};
 use crate::host::mesh::CallContext;
 use crate::instance::{self, CallSlot, Job, Phase, Shard};
@@ -491,7 +491,14 @@ impl Inner {
         self.outbound.as_ref()
     }
     pub(crate) fn events(&self) -> Option<&EventSink> {
-        self.events.as_ref()
+        self.events.as_ref().filter(|sink| sink.hears_all())
+    }
+    /// Tells of a fault that no call returns.
+    pub(crate) fn tell_broken_off(&self, fault: &CallError) {
+        if let Some(sink) = &self.events {
+            let fault = fault.clone();
+            sink.tell(Event::BrokenOff { fault });
+        }
     }
     pub(crate) fn filesystem(&self) -> &WasiFilesystemCtx {
         &self.filesystem
@@ -643,6 +650,7 @@ impl Workload {
                 let idle = inner.limits.body_idle_timeout;
                 Ok(response.map(|body| {
                     let delivery = Delivery {
+                        workload: inner.clone(),
                         body,
                         caller,
                         left,
@@ -780,6 +788,7 @@ impl Drop for CallerGuard {
 
 /// A response's body on its way to the caller.
 struct Delivery {
+    workload: Arc<Inner>,
     body: Body,
     caller: CallerGuard,
     /// Bytes still to come, when that is known: whoever reads them does not ask for an end.
@@ -821,6 +830,7 @@ impl HttpBody for Delivery {
                     return Poll::Pending;
                 }
                 self.caller.phase = Phase::Expired;
+                self.caller.slot.overrun(&self.workload);
                 Poll::Ready(Some(Err(Box::new(CallError::Deadline))))
             }
         }

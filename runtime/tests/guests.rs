@@ -8,9 +8,9 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use weft_runtime::body::{self, Body};
 use weft_runtime::{
-    Artifact, ArtifactError, CallContext, CallError, Engine, Exit, InstancePolicy, Limits, LogSink,
-    Outbound, OutboundError, Peer, TraceContext, Transport, Wasi, Workload, WorkloadBuilder,
-    WorkloadError,
+    Artifact, ArtifactError, CallContext, CallError, Engine, EventSink, Exit, InstancePolicy,
+    Limits, LogSink, Outbound, OutboundError, Peer, TraceContext, Transport, Wasi, Workload,
+    WorkloadBuilder, WorkloadError,
 };
 
 static ENGINE: LazyLock<Engine> =
@@ -419,8 +419,10 @@ async fn a_body_that_the_guest_did_not_end_does_not_look_whole() {
         Ok::<_, OutboundError>(Response::new(body::empty()))
     });
     for name in ["probe", "relay-p3"] {
+        let (told, sink) = broken_off();
         let workload = Workload::builder(&ENGINE, &guest(name).await)
             .outbound(Outbound::new(next))
+            .events(sink)
             .build()
             .unwrap();
         for path in ["/truncate", "/hello"] {
@@ -439,7 +441,46 @@ async fn a_body_that_the_guest_did_not_end_does_not_look_whole() {
             }
         }
         assert_eq!(workload.usage().traps, 1, "{name}");
+        if name == "probe" {
+            // The call returns it: nobody else has to be told.
+            let fault = workload.call(get("/panic")).await.unwrap_err();
+            assert!(matches!(fault, CallError::Trap { .. }), "{fault}");
+            assert_eq!(workload.usage().traps, 2);
+        }
+        let told = told.lock().unwrap();
+        assert!(
+            matches!(&told[..], [CallError::Trap { backtrace, .. }] if !backtrace.is_empty()),
+            "{name}: {told:?}"
+        );
     }
+}
+
+/// Faults that no call returns.
+fn broken_off() -> (Arc<Mutex<Vec<CallError>>>, EventSink) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = told.clone();
+    let sink = EventSink::of_broken_off(move |fault| heard.lock().unwrap().push(fault));
+    (told, sink)
+}
+
+/// A guest may be as slow as it likes to say nothing, but its caller does not wait longer than it may.
+#[tokio::test]
+async fn a_body_that_stays_away_is_a_deadline_that_is_counted_and_told() {
+    let (told, sink) = broken_off();
+    let limits = Limits {
+        body_idle_timeout: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let workload = probe().await.limits(limits).events(sink).build().unwrap();
+    let (sender, request) = echo();
+    let response = workload.call(request).await.unwrap();
+    let ended = response.into_body().collect().await.map(|_| ());
+    let error = ended.unwrap_err().downcast::<CallError>().unwrap();
+    assert_eq!(*error, CallError::Deadline);
+    drop(sender);
+    assert_eq!(*told.lock().unwrap(), [CallError::Deadline]);
+    eventually(|| workload.usage().in_flight == 0).await;
+    assert_eq!(workload.usage().deadlines, 1);
 }
 
 #[tokio::test]

@@ -258,6 +258,13 @@ fn reasons_reach_status_events_and_metrics() {
             .find(|event| event["reason"] == "RequestTrapped"))
     })
     .unwrap();
+    assert_eq!(ask(&cluster, "/truncate").unwrap(), 200);
+    eventually("a body that broke off is told in the log", || {
+        let log = success(cluster.weft(&["logs", "deployment/probe", "-n", "use"])?)?;
+        let middle = log.contains("asked to panic in the middle");
+        Ok((middle && log.matches("weft: a request trapped").count() >= 2).then_some(()))
+    })
+    .unwrap();
     let message = event["message"].as_str().unwrap_or_default();
     assert!(
         message.contains("the guest trapped") && message.lines().count() > 1,

@@ -110,8 +110,7 @@ impl<K: Ord + Clone> Queue<K> {
             _ => 0,
         };
         let again = false;
-        self.running
-            .insert(key.clone(), Running { again, streak });
+        self.running.insert(key.clone(), Running { again, streak });
         Some(key)
     }
 
