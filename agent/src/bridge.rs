@@ -13,6 +13,7 @@
 //! that allows another attempt (`never started`) keeps that meaning, and no other error gains it.
 
 use crate::events::{self, Recorder, Severity};
+use crate::guest::Guest;
 use crate::logs;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures::TryFutureExt;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, service_fn};
 use weft_mesh::{DEPTH_MAX, DeliverError};
-use weft_runtime::{Body, CallError, Outbound, OutboundError, Workload};
+use weft_runtime::{Body, CallError, Outbound, OutboundError};
 
 /// At most one event a container and reason in this time for requests that failed inside the guest; the log has every one.
 const EVENT_EVERY: Duration = Duration::from_secs(10);
@@ -165,7 +166,7 @@ impl Failures {
 }
 
 /// The mesh's way into a workload.
-pub fn inbound(workload: Workload, failures: Arc<Failures>) -> weft_mesh::WorkloadService {
+pub fn inbound(workload: Guest, failures: Arc<Failures>) -> weft_mesh::WorkloadService {
     let peers = Arc::new(PeerCache::default());
     BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
         let context = request
@@ -382,6 +383,14 @@ mod tests {
             CallError::NoResponse,
             CallError::NotLoaded {
                 reason: String::new(),
+            },
+            CallError::Lost {
+                reason: String::new(),
+                begun: false,
+            },
+            CallError::Lost {
+                reason: String::new(),
+                begun: true,
             },
         ];
         for error in errors {

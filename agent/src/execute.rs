@@ -17,6 +17,7 @@
 use crate::addresses::Addresses;
 use crate::bridge::{self, Siblings};
 use crate::events::{Recorder, Severity};
+use crate::guest::Guest;
 use crate::identity::{Chain, Claim, Link, Workloads};
 use crate::image::Images;
 use crate::logs::{self, Logs};
@@ -29,6 +30,7 @@ use crate::status::{self, Publisher};
 use crate::topology::Topology;
 use crate::translate::{self, NodeFacts, World};
 use crate::wanted::{Role, Wanted};
+use crate::workers::Workers;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodCondition};
 use kube::api::{Api, DeleteParams, Preconditions};
@@ -41,7 +43,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_mesh::{LocalWorkload, Mesh, PodAddress};
-use weft_runtime::{Cores, Engine, Usage, Workload};
+use weft_runtime::{Cores, Engine, Usage};
 
 /// Longest pause between attempts to delete the object of a pod that is gone.
 const DELETE_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -55,6 +57,7 @@ pub struct Node {
     pub trust_domain: String,
     pub link: Link,
     pub engine: Engine,
+    pub workers: Workers,
     pub cores: Cores,
     pub mesh: Mesh,
     pub images: Images,
@@ -124,7 +127,7 @@ struct Slot {
 }
 
 struct Running {
-    workload: Workload,
+    workload: Guest,
     /// Where it is attached, if it serves.
     address: Option<PodAddress>,
     log: logs::Writer,
@@ -261,8 +264,9 @@ impl Worker {
                 run,
                 exit,
             } if self.is_current(container, run) => {
-                let slot = &mut self.slots[container];
-                if let Some(running) = slot.running.take() {
+                if let Some(running) = self.slots[container].running.take() {
+                    self.detach(&running);
+                    let slot = &mut self.slots[container];
                     running.probes.cancel();
                     running.log.close();
                     let earlier = slot.spent.take().unwrap_or_default();
@@ -280,6 +284,14 @@ impl Worker {
                 report,
             } if self.is_current(container, run) => self.probed(container, report),
             Message::Prepared { .. } | Message::Exited { .. } | Message::Probed { .. } => {}
+        }
+    }
+
+    /// Out of the mesh, for a container that was not stopped from here.
+    fn detach(&self, running: &Running) {
+        if let Some(address) = running.address.filter(|_| running.why.lock().is_none()) {
+            drop(self.node.mesh.detach(address));
+            self.siblings.remove(address.port);
         }
     }
 
@@ -384,6 +396,7 @@ impl Worker {
         let run = self.slots[index].run;
         let core = self.node.next_core.fetch_add(1, Ordering::Relaxed);
         let why = Arc::new(Mutex::new(None));
+        let stop = CancellationToken::new();
         let address = match world {
             World::Http => {
                 let service = bridge::inbound(workload.clone(), failures);
@@ -403,6 +416,7 @@ impl Worker {
                         in_flight_max,
                     },
                 );
+                self.watch(index, run, workload.clone(), stop.clone());
                 Some(address)
             }
             World::Command => {
@@ -439,7 +453,6 @@ impl Worker {
                 None
             }
         };
-        let stop = CancellationToken::new();
         if !probe_specs.is_empty() {
             let target = probes::Target {
                 workload: address.is_some().then(|| workload.clone()),
@@ -490,6 +503,25 @@ impl Worker {
             serving: address.is_some(),
             image_id,
             container_id,
+        });
+    }
+
+    /// Reports the end of a served container that shares the fate of its process; `stop` ends with its run.
+    fn watch(&self, index: usize, run: u64, guest: Guest, stop: CancellationToken) {
+        if matches!(guest, Guest::Here(_)) {
+            return;
+        }
+        let mailbox = self.mailbox.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                reason = guest.lost() => {
+                    let exit = lost_exit(&reason);
+                    let container = index;
+                    mailbox.send(Message::Exited { container, run, exit }).await;
+                }
+            }
         });
     }
 
@@ -820,9 +852,21 @@ fn trapped(message: &str, backtrace: &str) -> String {
     text
 }
 
+/// How a container ended whose process did.
+fn lost_exit(reason: &str) -> Exit {
+    Exit {
+        code: 137,
+        reason: "Error".into(),
+        message: Some(format!("the worker process of its namespace {reason}")),
+    }
+}
+
 /// How a command ended, in Kubernetes' words.
 fn command_exit(exit: &weft_runtime::Exit, why: Option<StopReason>) -> Exit {
     use weft_runtime::Exit as Ran;
+    if let Ran::Lost { reason } = exit {
+        return lost_exit(reason);
+    }
     let (reason, message) = match exit {
         Ran::Success => ("Completed", None),
         Ran::Failed(_) => ("Error", None),
@@ -834,11 +878,7 @@ fn command_exit(exit: &weft_runtime::Exit, why: Option<StopReason>) -> Exit {
             )),
         ),
         Ran::Deadline => ("DeadlineExceeded", None),
-        Ran::Stopped => ("Error", None),
-        Ran::Lost { reason } => (
-            "Error",
-            Some(format!("the worker process of its namespace {reason}")),
-        ),
+        Ran::Stopped | Ran::Lost { .. } => ("Error", None),
         Ran::NotRunnable => (
             "Error",
             Some("the component does not export wasi:cli/run".to_owned()),

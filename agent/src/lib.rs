@@ -21,6 +21,7 @@ pub mod bridge;
 pub mod environment;
 pub mod events;
 pub mod execute;
+pub mod guest;
 pub mod heartbeat;
 pub mod http;
 pub mod identity;
@@ -37,6 +38,7 @@ pub mod topology;
 pub mod translate;
 pub mod unsupported;
 pub mod wanted;
+pub mod workers;
 
 use crate::addresses::Addresses;
 use crate::events::Recorder;
@@ -48,6 +50,7 @@ use crate::logs::Logs;
 use crate::registry::Registry;
 use crate::status::Publisher;
 use crate::topology::Topology;
+use crate::workers::Workers;
 use parking_lot::Mutex;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -58,6 +61,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_mesh::Mesh;
+use weft_runtime::worker::WorkerCommand;
 use weft_runtime::{Cores, Engine};
 
 /// How long statuses that are still waiting may take when the node goes.
@@ -75,6 +79,8 @@ pub struct Config {
     pub facts: Facts,
     pub data_dir: PathBuf,
     pub file_images_allowed: bool,
+    /// What starts the worker process of a namespace that asks for one; without it, such namespaces are refused.
+    pub worker: Option<WorkerCommand>,
 }
 
 /// Why an agent could not start.
@@ -131,6 +137,7 @@ impl Agent {
             facts,
             data_dir,
             file_images_allowed,
+            worker,
         } = config;
         let authority = server.authority.clone();
         let pki = data_dir.join("pki");
@@ -206,6 +213,7 @@ impl Agent {
             trust_domain,
             link,
             engine,
+            workers: Workers::new(worker, cores.clone()),
             cores,
             mesh,
             images,

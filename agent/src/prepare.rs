@@ -9,6 +9,7 @@ use crate::bridge::{self, Failures, Siblings};
 use crate::environment::{self, Configuration};
 use crate::events::Severity;
 use crate::execute::Node;
+use crate::guest::Guest;
 use crate::identity::{Chain, Claim};
 use crate::image::{ImageError, PullPolicy};
 use crate::logs::{self, RunId, Stream};
@@ -25,7 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use weft_api::SpiffeId;
 use weft_mesh::{CallerInfo, WorkloadInfo};
-use weft_runtime::{Artifact, Engine, EventSink, InstancePolicy, Limits, LogSink, Workload};
+use weft_runtime::worker::{Setup, Worker};
+use weft_runtime::{Artifact, EventSink, InstancePolicy, Limits, LogSink, Workload};
 
 /// How long an idle pooled instance waits for the next call before it ends.
 const POOLED_IDLE: Duration = Duration::from_secs(10);
@@ -33,7 +35,7 @@ const POOLED_IDLE: Duration = Duration::from_secs(10);
 /// A container that is ready to be started.
 pub(crate) struct Prepared {
     pub(crate) spec: WorkloadSpec,
-    pub(crate) workload: Workload,
+    pub(crate) workload: Guest,
     pub(crate) world: World,
     pub(crate) probes: Vec<probes::Spec>,
     pub(crate) image_id: String,
@@ -119,6 +121,12 @@ impl Preparing {
             .await
             .map_err(|error| create(&Chain(&error)))?;
 
+        let worker = self
+            .node
+            .workers
+            .find(translate::namespace(&self.pod), &self.node.link)
+            .await
+            .map_err(|error| create(&error))?;
         let log = self.node.logs.begin(RunId {
             namespace: translate::namespace(&self.pod).into(),
             pod: translate::pod_name(&self.pod).into(),
@@ -144,16 +152,18 @@ impl Preparing {
             workload: info,
         });
         let workload = build(
-            &self.node.engine,
+            &self.node,
+            worker,
             &artifact,
             &spec,
             &log,
             failures.clone(),
             bridge::outbound(outbound, self.siblings.clone(), me),
         )
-        .map_err(|error| {
+        .await
+        .map_err(|message| {
             log.close();
-            create(&error)
+            (StartFailure::Create, message)
         })?;
         self.event(
             Severity::Normal,
@@ -324,14 +334,16 @@ fn world(role: Role, asked: Option<World>, artifact: &Artifact) -> Result<World,
     }
 }
 
-fn build(
-    engine: &Engine,
+/// The guest, in this process or in `worker`.
+async fn build(
+    node: &Node,
+    worker: Option<Worker>,
     artifact: &Artifact,
     spec: &WorkloadSpec,
     log: &logs::Writer,
     failures: Arc<Failures>,
     outbound: weft_runtime::Outbound,
-) -> Result<Workload, weft_runtime::WorkloadError> {
+) -> Result<Guest, String> {
     let limits = Limits {
         memory_bytes: spec.memory_bytes,
         cpu_millis: spec.cpu_millis,
@@ -342,7 +354,35 @@ fn build(
         let log = log.clone();
         LogSink::new(move |bytes| log.write(stream, bytes))
     };
-    let builder = Workload::builder(engine, artifact)
+    let policy = match spec.isolation {
+        Isolation::Default => None,
+        Isolation::PerRequest => Some(InstancePolicy::PerRequest),
+        Isolation::Pooled {
+            max_requests,
+            max_concurrent,
+        } => Some(InstancePolicy::Pooled {
+            max_requests,
+            max_concurrent,
+            idle: POOLED_IDLE,
+        }),
+    };
+    if let Some(worker) = worker {
+        let setup = Setup {
+            name: spec.name.clone(),
+            env: spec.env.clone(),
+            args: spec.args.clone(),
+            limits,
+            policy,
+            stdout: sink(Stream::Stdout),
+            stderr: sink(Stream::Stderr),
+            outbound: Some(outbound),
+        };
+        let built = worker.build(&node.engine, artifact, setup).await;
+        return built
+            .map(Guest::Apart)
+            .map_err(|error| Chain(&error).to_string());
+    }
+    let mut builder = Workload::builder(&node.engine, artifact)
         .name(spec.name.clone())
         .env(spec.env.clone())
         .args(spec.args.clone())
@@ -351,19 +391,13 @@ fn build(
         .stderr(sink(Stream::Stderr))
         .events(EventSink::of_broken_off(move |fault| failures.note(&fault)))
         .outbound(outbound);
-    let builder = match spec.isolation {
-        Isolation::Default => builder,
-        Isolation::PerRequest => builder.instance_policy(InstancePolicy::PerRequest),
-        Isolation::Pooled {
-            max_requests,
-            max_concurrent,
-        } => builder.instance_policy(InstancePolicy::Pooled {
-            max_requests,
-            max_concurrent,
-            idle: POOLED_IDLE,
-        }),
-    };
-    builder.build()
+    if let Some(policy) = policy {
+        builder = builder.instance_policy(policy);
+    }
+    builder
+        .build()
+        .map(Guest::Here)
+        .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //!
 //! Left to others: what follows from a result (`plan`).
 
+use crate::guest::Guest;
 use crate::plan::ProbeKind;
 use crate::translate;
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use k8s_openapi::api::core::v1::{Container, Probe};
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use weft_runtime::{Cores, Workload};
+use weft_runtime::Cores;
 
 /// One probe, with Kubernetes' defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,7 +190,7 @@ pub enum Report {
 /// What is probed.
 #[derive(Clone)]
 pub struct Target {
-    pub workload: Option<Workload>,
+    pub workload: Option<Guest>,
     pub ip: IpAddr,
     pub port: u16,
     pub cores: Cores,

@@ -2,12 +2,13 @@
 //!
 //! Each pod's worker writes its own record; readers get copies. Never authoritative, and gone with the process.
 
+use crate::guest::Guest;
 use crate::translate;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use weft_runtime::{Usage, Workload};
+use weft_runtime::Usage;
 
 /// All records. Clones share them.
 #[derive(Clone, Default)]
@@ -29,7 +30,7 @@ pub struct ContainerRecord {
     pub restart: u32,
     /// Why it has not started yet; `None` once it has.
     pub waiting: Option<String>,
-    pub workload: Option<Workload>,
+    pub workload: Option<Guest>,
     /// What its earlier runs on this node have used.
     pub spent: Option<Box<Usage>>,
 }
@@ -37,7 +38,7 @@ pub struct ContainerRecord {
 impl ContainerRecord {
     /// What it has used over all of its runs, so that counters survive restarts. `None`: it never ran.
     pub fn usage(&self) -> Option<Usage> {
-        let now = self.workload.as_ref().map(Workload::usage);
+        let now = self.workload.as_ref().map(Guest::usage);
         match (now, &self.spent) {
             (Some(now), Some(spent)) => Some(add(now, spent)),
             (None, Some(spent)) => Some(**spent),

@@ -4,6 +4,8 @@
 pub const MESH_ADDRESS: &str = "weft.dev/mesh-address";
 /// On a Pod: `per-request` or `pooled`; how instances of its components are reused.
 pub const ISOLATION: &str = "weft.dev/isolation";
+/// On a Namespace, as a label: `true` gives its guests a process of their own on each node.
+pub const ISOLATE_PROCESS: &str = "weft.dev/isolate-process";
 /// On a Pod: how many requests one instance serves before it is replaced (1 to 1,000,000).
 pub const MAX_REQUESTS_PER_INSTANCE: &str = "weft.dev/max-requests-per-instance";
 /// On a Pod: how many requests one instance serves at once (1 to 1,000; WASI 0.3 components only above 1).

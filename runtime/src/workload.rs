@@ -170,9 +170,7 @@ impl CallError {
             CallError::Overloaded
             | CallError::Stopped
             | CallError::NotLoaded { .. }
-            | CallError::Lost { begun: false, .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            | CallError::Lost { begun: false, .. } => StatusCode::SERVICE_UNAVAILABLE,
             CallError::Deadline => StatusCode::GATEWAY_TIMEOUT,
             CallError::BadRequest { .. } => StatusCode::BAD_REQUEST,
             CallError::Trap { .. }

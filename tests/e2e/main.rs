@@ -6,6 +6,7 @@ mod bad_input;
 mod cli;
 mod client;
 mod first_hour;
+mod isolation;
 mod kubectl;
 mod lifecycle;
 mod load;

@@ -44,6 +44,9 @@ enum Command {
     /// Compile a component for this machine, from stdin to stdout
     #[command(hide = true)]
     Compile,
+    /// Host the guests of one namespace; started by a node
+    #[command(hide = true)]
+    Worker(commands::worker::Args),
     /// Send HTTP requests as fast as they are answered, and measure
     #[command(hide = true)]
     Load(commands::load::Args),
@@ -55,6 +58,10 @@ pub fn main() -> ExitCode {
     if matches!(cli.command, Command::Compile) {
         // First thing: its limits hold for threads that do not exist yet.
         return weft_runtime::compile_main(weft_runtime::CompileLimits::default());
+    }
+    if let Command::Worker(args) = cli.command {
+        // Likewise: what it closes and gives up holds for threads that do not exist yet.
+        return commands::worker::run(&args);
     }
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,7 +93,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Push(args) => control(commands::push::run(args)),
         Command::Kubeconfig(args) => commands::kubeconfig::run(args),
         Command::Load(args) => control(commands::load::run(args)),
-        Command::Compile => Ok(()),
+        Command::Compile | Command::Worker(_) => Ok(()),
     }
 }
 

@@ -25,6 +25,7 @@ use weft_agent::heartbeat::{Facts, Machine};
 use weft_agent::identity::{IdentityError, Server};
 use weft_agent::{Agent, AgentError};
 use weft_mesh::Mesh;
+use weft_runtime::worker::WorkerCommand;
 use weft_runtime::{BuildError, CompilerCommand, Cores, Engine};
 
 use crate::server::CLUSTER_DOMAIN;
@@ -65,6 +66,9 @@ pub struct NodeConfig {
     pub cores: Option<usize>,
     /// The program that compiles components in a child process (`weft compile`); in this process when not given.
     pub compiler: Option<CompilerCommand>,
+    /// The program that hosts the guests of a namespace which asks for a process of its own (`weft worker`); such
+    /// namespaces are refused when not given.
+    pub worker: Option<WorkerCommand>,
     /// `v1.37.x+weft.N`, what the node reports as its version.
     pub version: String,
 }
@@ -215,6 +219,7 @@ pub async fn run(
             },
             data_dir: config.data_dir.clone(),
             file_images_allowed: config.allow_file_images,
+            worker: config.worker.clone(),
         },
         engine,
         cores.clone(),

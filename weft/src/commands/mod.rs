@@ -12,3 +12,4 @@ pub mod node;
 pub mod push;
 pub mod server;
 pub mod up;
+pub mod worker;

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use weft_agent::AgentError;
 use weft_api::Quantity;
 use weft_runtime::CompilerCommand;
+use weft_runtime::worker::WorkerCommand;
 
 use crate::exit::{Chain, Failure};
 use crate::node::{self, NodeConfig, NodeError, NodePorts};
@@ -120,6 +121,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         compiler: Some(CompilerCommand {
             program: std::env::current_exe()?,
             args: vec!["compile".to_owned()],
+        }),
+        worker: Some(WorkerCommand {
+            program: std::env::current_exe()?,
+            args: vec!["worker".to_owned()],
         }),
         version: weft_apiserver::http::discovery::GIT_VERSION.to_owned(),
     };
