@@ -258,7 +258,8 @@ fn reasons_reach_status_events_and_metrics() {
             .find(|event| event["reason"] == "RequestTrapped"))
     })
     .unwrap();
-    assert_eq!(ask(&cluster, "/truncate").unwrap(), 200);
+    // Its head may have left before its body broke off, or gone down with it.
+    let _ = ask(&cluster, "/truncate");
     eventually("a body that broke off is told in the log", || {
         let log = success(cluster.weft(&["logs", "deployment/probe", "-n", "use"])?)?;
         let middle = log.contains("asked to panic in the middle");
