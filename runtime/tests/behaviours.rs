@@ -191,7 +191,13 @@ async fn call(artifact: &Artifact, name: &str) -> String {
         }
         Err(error) => format!("{error}"),
     };
-    // What it prints last may come after its response.
+    // What it prints last may come after its response. The bound only keeps a failing test from hanging.
+    for _ in 0..2_000 {
+        if workload.usage().instances == 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
     workload.stop(std::time::Duration::from_secs(60)).await;
     let printed = printed.lock().unwrap();
     match printed.trim_end() {

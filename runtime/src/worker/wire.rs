@@ -66,7 +66,8 @@ pub(super) type Refused = Told<CallError>;
 
 pub(super) type Sender = hyper::client::conn::http2::SendRequest<Outward>;
 
-/// Opens the asking end of a connection; what it returns drives it, and ends with it. Call it on the core to be used.
+/// Opens the asking end of a connection; what it returns drives it, and ends with it. Call it on the core to be used, with a
+/// socket that does not block.
 pub(super) async fn ask(
     socket: std::os::unix::net::UnixStream,
 ) -> Result<(Sender, impl Future<Output = hyper::Result<()>>), BoxError> {
@@ -87,7 +88,7 @@ pub(super) async fn ask(
     Ok(connected)
 }
 
-/// The answering end, until the connection ends.
+/// The answering end, until the connection ends. The socket does not block.
 pub(super) async fn answer<S>(
     socket: std::os::unix::net::UnixStream,
     service: S,
@@ -386,6 +387,8 @@ mod tests {
         let mut seen = Vec::new();
         while let Some(frame) = body.frame().await {
             seen.push(match frame.map(Frame::into_data) {
+                // How an end may come over HTTP/2.
+                Ok(Ok(data)) if data.is_empty() => continue,
                 Ok(Ok(data)) => String::from_utf8_lossy(&data).into_owned(),
                 Ok(Err(frame)) => format!("{:?}", frame.into_trailers().unwrap()),
                 Err(error) => format!("error: {error}"),
@@ -397,6 +400,9 @@ mod tests {
     /// A lane whose other end answers with what it got, and with the depth of the call.
     async fn lane() -> Sender {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        for socket in [&ours, &theirs] {
+            socket.set_nonblocking(true).unwrap();
+        }
         tokio::spawn(answer(
             theirs,
             service_fn(async |request| {

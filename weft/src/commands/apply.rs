@@ -44,6 +44,8 @@ struct Step<'a> {
     shown: String,
     /// It goes into a namespace that the same manifests create.
     into_new_namespace: bool,
+    /// It is a pod under a ServiceAccount that the same manifests create.
+    under_new_account: bool,
 }
 
 /// # Errors
@@ -86,6 +88,15 @@ async fn steps<'a>(
             .iter()
             .any(|object| object.kind() == "Namespace" && object.name() == namespace)
     };
+    let creates_account = |pod: &Object, namespace: Option<&str>| {
+        let account = pod.as_value().pointer("/spec/serviceAccountName");
+        let account = account.and_then(Value::as_str).unwrap_or("default");
+        objects.iter().any(|object| {
+            object.kind() == "ServiceAccount"
+                && object.name() == account
+                && object.namespace().or(default_namespace) == namespace
+        })
+    };
     let mut resources = manifest::Resources::default();
     let mut steps = Vec::with_capacity(objects.len());
     for object in objects {
@@ -96,6 +107,7 @@ async fn steps<'a>(
             api: manifest::api(client, &resource, &capabilities.scope, namespace),
             shown: manifest::shown(&resource, object.name()),
             into_new_namespace: namespace.is_some_and(creates),
+            under_new_account: object.kind() == "Pod" && creates_account(object, namespace),
         });
     }
     Ok(steps)
@@ -113,6 +125,14 @@ async fn check(steps: &[Step<'_>]) -> Result<Vec<&'static str>, Failure> {
             Ok(outcome) => outcomes.push(outcome),
             // The namespace is not there yet; everything else about the object was looked at before that.
             Err(kube::Error::Api(status)) if step.into_new_namespace && status.code == 404 => {
+                outcomes.push("created");
+            }
+            // Nor is the account.
+            Err(kube::Error::Api(status))
+                if step.under_new_account
+                    && status.code == 403
+                    && status.message.contains("looking up service account") =>
+            {
                 outcomes.push("created");
             }
             Err(error) => {
