@@ -249,6 +249,9 @@ pub enum MemberError {
     /// Nothing was changed: the leader cannot reach a majority.
     #[error("a majority of the servers cannot be reached")]
     NoQuorum,
+    /// Nothing was changed: another change is under way. Retry with a delay.
+    #[error("another change of the members is under way; try again after it")]
+    Busy,
     /// It is not known whether the change took effect: list the members before retrying.
     #[error("the change may or may not have taken effect; list the members")]
     Unknown,

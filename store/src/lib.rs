@@ -514,9 +514,8 @@ impl Store {
                 Err(Denied::Invalid(reason)) => return Err(MemberError::Invalid { reason }),
                 Err(Denied::NotLeader(leader)) => MemberError::NotLeader { leader },
                 Err(Denied::NoQuorum) => MemberError::NoQuorum,
-                Err(Denied::Unknown | Denied::Overloaded | Denied::DiskFull) => {
-                    return Err(MemberError::Unknown);
-                }
+                Err(Denied::Overloaded) => return Err(MemberError::Busy),
+                Err(Denied::Unknown | Denied::DiskFull) => return Err(MemberError::Unknown),
             };
             if tokio::time::Instant::now() >= deadline {
                 return Err(error);

@@ -30,6 +30,9 @@ const CAUGHT_UP_ENTRIES: u64 = 100;
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a change waits for the one before it; shorter than whoever passed it on waits for the answer.
+const TURN_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// A transfer is one vote and one entry; past this the target is not there.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -127,8 +130,9 @@ impl Consensus {
         if leads.term.is_none() {
             return Err(self.not_leader(leads.leader));
         }
-        let Ok(_one) = self.changing.try_lock() else {
-            return invalid("another change of the members is under way; try again after it");
+        let turn = tokio::time::timeout(TURN_TIMEOUT, self.changing.lock()).await;
+        let Ok(_one) = turn else {
+            return Err(Denied::Overloaded);
         };
         match change {
             MemberChange::Add { address } => self.add(address).await,
