@@ -40,6 +40,8 @@ const SIGNER_NODE: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 const SIGNER_SERVING: &str = "weft.dev/node-serving";
 /// Signer of workload identities.
 const SIGNER_WORKLOAD: &str = "weft.dev/workload";
+/// The name that every API server's certificate carries.
+const SERVER_NAME: &str = "kubernetes.default.svc";
 /// How often certificates are looked at; far below half of the shortest life.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Part of the half-life by which a renewal may come early: ten percent.
@@ -139,6 +141,8 @@ impl Server {
                 .collect(),
         );
         config.connect_timeout = Some(Duration::from_secs(3));
+        // Whatever address leads there, it has to be an API server of this cluster: no node gets a certificate for it.
+        config.tls_server_name = Some(SERVER_NAME.to_owned());
         // No HTTP proxy stands between a node and its server, whatever the environment says for other programs.
         config.proxy_url = None;
         // Deserialising is the one way to an AuthInfo that needs no extra crate for its secret strings.

@@ -313,6 +313,14 @@ async fn unload_cold(engine: Engine, stop: CancellationToken) {
     }
 }
 
+/// Whether the server may answer otherwise in a moment: it is not there yet, or has no leader yet.
+fn passes(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => matches!(status.code, 429 | 503 | 504),
+        _ => true,
+    }
+}
+
 /// Repeats what needs the server until it answers: nodes and servers start in any order.
 async fn answered<T, F>(
     shutdown: &CancellationToken,
@@ -325,9 +333,7 @@ where
     loop {
         match ask().await {
             Ok(answer) => return Ok(answer),
-            Err(IdentityError::Sign { signer, source })
-                if !matches!(*source, kube::Error::Api(_)) =>
-            {
+            Err(IdentityError::Sign { signer, source }) if passes(&source) => {
                 let error = IdentityError::Sign { signer, source };
                 tracing::warn!(error = %Chain(&error), "the API server cannot be reached yet");
             }

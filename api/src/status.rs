@@ -272,6 +272,19 @@ impl StatusError {
         Self::new(503, "ServiceUnavailable", message.into())
     }
 
+    /// Nothing was done, and the same request may be sent again after so many seconds: 503 with `Retry-After`.
+    pub fn try_again(message: impl Into<String>, retry_after_seconds: u32) -> Self {
+        Self::unavailable(message).with_details(Details {
+            retry_after_seconds: Some(retry_after_seconds),
+            ..Details::default()
+        })
+    }
+
+    /// 409 in words of our own, for what is no object.
+    pub fn conflict_message(message: impl Into<String>) -> Self {
+        Self::new(409, "Conflict", message.into())
+    }
+
     pub fn timeout(message: impl Into<String>) -> Self {
         Self::new(504, "Timeout", message.into())
     }

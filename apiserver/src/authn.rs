@@ -166,7 +166,10 @@ impl Authenticator {
             Err(error) => return Err(error),
         };
         match bootstrap_token_is_valid(stored.object().as_value(), id, secret, Timestamp::now()) {
-            true => Ok(Caller::bootstrap_token(id)),
+            true => Ok(Caller::bootstrap_token(
+                id,
+                extra_groups(stored.object().as_value()),
+            )),
             false => Err(StatusError::unauthorized()),
         }
     }
@@ -229,14 +232,27 @@ fn split_bootstrap(token: &str) -> Option<(&str, &str)> {
         .then_some((id, secret))
 }
 
+/// A field of a Secret's data, decoded.
+fn secret_field(object: &Value, key: &str) -> Option<String> {
+    let encoded = object
+        .pointer(&format!("/data/{key}"))
+        .and_then(Value::as_str)?;
+    String::from_utf8(STANDARD.decode(encoded).ok()?).ok()
+}
+
+/// The further groups of a bootstrap token. As in Kubernetes, it can give none outside of `system:bootstrappers:`.
+fn extra_groups(object: &Value) -> Vec<String> {
+    let groups = secret_field(object, "auth-extra-groups").unwrap_or_default();
+    let groups = groups.split(',').map(str::trim);
+    groups
+        .filter(|group| group.starts_with("system:bootstrappers:"))
+        .map(str::to_owned)
+        .collect()
+}
+
 /// Whether the Secret `object` is the bootstrap token `id.secret`, for authentication, and not expired.
 fn bootstrap_token_is_valid(object: &Value, id: &str, secret: &str, now: Timestamp) -> bool {
-    let field = |key: &str| {
-        let encoded = object
-            .pointer(&format!("/data/{key}"))
-            .and_then(Value::as_str)?;
-        String::from_utf8(STANDARD.decode(encoded).ok()?).ok()
-    };
+    let field = |key: &str| secret_field(object, key);
     let stored = field("token-secret").unwrap_or_default();
     let matches: Choice = stored.as_bytes().ct_eq(secret.as_bytes());
     let alive = match field("expiration") {
@@ -327,6 +343,14 @@ mod tests {
         for (index, change) in broken.into_iter().enumerate() {
             assert!(!secret(change), "case {index}");
         }
+    }
+
+    #[test]
+    fn a_bootstrap_token_gives_no_group_but_its_kind() {
+        let groups = "system:bootstrappers:weft:servers, system:masters,system:nodes";
+        let object = json!({"data": {"auth-extra-groups": STANDARD.encode(groups)}});
+        assert_eq!(extra_groups(&object), [crate::caller::GROUP_SERVERS]);
+        assert!(extra_groups(&json!({})).is_empty());
     }
 
     #[test]

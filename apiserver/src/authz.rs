@@ -407,7 +407,7 @@ mod tests {
     fn before_anything_is_read() {
         let master = Caller::client_certificate("root", vec!["system:masters".to_owned()]);
         let user = Caller::client_certificate("jo", vec![]);
-        let joining = Caller::bootstrap_token("abcdef");
+        let joining = Caller::bootstrap_token("abcdef", Vec::new());
         let anonymous = Caller::anonymous();
         let csr = "certificates.k8s.io/certificatesigningrequests";
         for (caller, verb, what, namespace, name, allowed) in [

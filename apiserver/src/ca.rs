@@ -65,6 +65,9 @@ pub enum CaError {
     /// The file is not what it should be. It is never overwritten: it may be the only copy of a CA.
     #[error("{} does not hold a usable {what}; restore it from a backup, or move the folder away to start anew", path.display())]
     Unusable { what: &'static str, path: PathBuf },
+    /// The folder belongs to another cluster.
+    #[error("{} is the authority of another cluster", path.display())]
+    Another { path: PathBuf },
     #[error("{name:?} is neither a DNS name nor an IP address")]
     Name { name: String },
     #[error("making a certificate")]
@@ -112,15 +115,7 @@ impl Authority {
     /// # Errors
     /// When a file cannot be read or written, or is not what it should be; nothing that exists is overwritten then.
     pub fn open_or_create(dir: &Path, trust_domain: &str) -> Result<Self, CaError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(|source| CaError::File {
-                action: "creating",
-                path: dir.to_owned(),
-                source,
-            })?;
+        create_folder(dir)?;
         let now = OffsetDateTime::now_utc();
         let (pem, key) = match read_pair(dir, "ca")? {
             Some(pair) => (pair.certificate_pem, key_pair(&pair.key_pem, dir, "ca")?),
@@ -263,40 +258,95 @@ impl Authority {
         Ok(Arc::new(config))
     }
 
-    fn roots(&self) -> Result<RootCertStore, CaError> {
+    /// The leaf kept as `name`, made anew where it no longer serves.
+    pub(crate) fn keep(
+        &self,
+        name: &str,
+        leaf: &Leaf<'_>,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), CaError> {
+        let Inner {
+            dir, issuer, der, ..
+        } = &*self.0;
+        let now = OffsetDateTime::now_utc();
+        keep_leaf(dir, name, leaf, issuer, der, now)?.parse(dir, name)
+    }
+
+    /// The authority itself with its key, for a server that joins; it is as good as the whole cluster.
+    ///
+    /// # Errors
+    /// When its files cannot be read.
+    pub fn credentials(&self) -> Result<Credentials, CaError> {
+        read_pair(&self.0.dir, "ca")?.ok_or_else(|| CaError::Unusable {
+            what: "CA certificate",
+            path: self.0.dir.join("ca.crt"),
+        })
+    }
+
+    /// Puts an authority that was handed over into `dir`, which has none yet.
+    ///
+    /// # Errors
+    /// When another one is there, or the files cannot be written.
+    pub fn install(dir: &Path, authority: &Credentials) -> Result<(), CaError> {
+        create_folder(dir)?;
+        match read_pair(dir, "ca")? {
+            Some(there) if there.certificate_pem == authority.certificate_pem => Ok(()),
+            Some(_) => Err(CaError::Another {
+                path: dir.join("ca.crt"),
+            }),
+            None => write_pair(dir, "ca", authority),
+        }
+    }
+
+    pub(crate) fn roots(&self) -> Result<RootCertStore, CaError> {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der.clone())?;
         Ok(roots)
     }
 
-    /// The administrator's kubeconfig with everything embedded. It holds a private key: write it with mode 0600.
-    pub fn kubeconfig(&self, server_url: &str) -> String {
+    /// The administrator's kubeconfig with everything embedded: the cluster at `server_url`, and a context for each of
+    /// the `others`, servers by their numbers. It holds a private key: write it with mode 0600.
+    pub fn kubeconfig(&self, server_url: &str, others: &[(u64, String)]) -> String {
         let Credentials {
             certificate_pem,
             key_pem,
         } = &self.0.admin;
-        // JSON strings are YAML strings: a URL can hold whatever it likes.
-        let server_url = serde_json::Value::from(server_url);
+        let authority = STANDARD.encode(&self.0.pem);
+        let mut named = vec![("weft".to_owned(), server_url)];
+        named.extend(
+            others
+                .iter()
+                .map(|(id, url)| (format!("weft-server-{id}"), url.as_str())),
+        );
+        let (mut clusters, mut contexts) = (String::new(), String::new());
+        for (name, url) in named {
+            // JSON strings are YAML strings: a URL can hold whatever it likes.
+            let url = serde_json::Value::from(url);
+            clusters.push_str(&format!(
+                "- name: {name}\n\
+                 \x20 cluster:\n\
+                 \x20   server: {url}\n\
+                 \x20   certificate-authority-data: {authority}\n"
+            ));
+            contexts.push_str(&format!(
+                "- name: {name}\n\
+                 \x20 context:\n\
+                 \x20   cluster: {name}\n\
+                 \x20   user: weft-admin\n"
+            ));
+        }
         format!(
             "apiVersion: v1\n\
              kind: Config\n\
              clusters:\n\
-             - name: weft\n\
-             \x20 cluster:\n\
-             \x20   server: {server_url}\n\
-             \x20   certificate-authority-data: {}\n\
+             {clusters}\
              users:\n\
              - name: weft-admin\n\
              \x20 user:\n\
              \x20   client-certificate-data: {}\n\
              \x20   client-key-data: {}\n\
              contexts:\n\
-             - name: weft\n\
-             \x20 context:\n\
-             \x20   cluster: weft\n\
-             \x20   user: weft-admin\n\
+             {contexts}\
              current-context: weft\n",
-            STANDARD.encode(&self.0.pem),
             STANDARD.encode(certificate_pem),
             STANDARD.encode(key_pem),
         )
@@ -367,6 +417,16 @@ impl Credentials {
         })?;
         Ok((chain, key))
     }
+}
+
+fn create_folder(dir: &Path) -> Result<(), CaError> {
+    let mut folder = fs::DirBuilder::new();
+    let created = folder.recursive(true).mode(0o700).create(dir);
+    created.map_err(|source| CaError::File {
+        action: "creating",
+        path: dir.to_owned(),
+        source,
+    })
 }
 
 fn create_ca(
@@ -660,13 +720,22 @@ mod tests {
     fn the_kubeconfig_is_yaml_with_the_parts_in_place() {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(dir.path(), "cluster.local").unwrap();
-        let text = authority.kubeconfig("https://127.0.0.1:6443");
+        let text = authority.kubeconfig(
+            "https://127.0.0.1:6443",
+            &[(2, "https://10.0.0.2:6443".to_owned())],
+        );
         let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
         assert_eq!(
             value["clusters"][0]["cluster"]["server"],
             "https://127.0.0.1:6443"
         );
         assert_eq!(value["contexts"][0]["context"]["user"], "weft-admin");
+        assert_eq!(value["current-context"], "weft");
+        assert_eq!(value["contexts"][1]["context"]["cluster"], "weft-server-2");
+        assert_eq!(
+            value["clusters"][1]["cluster"]["server"],
+            "https://10.0.0.2:6443"
+        );
         let key = value["users"][0]["user"]["client-key-data"]
             .as_str()
             .unwrap();

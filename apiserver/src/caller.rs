@@ -21,6 +21,9 @@ pub const GROUP_NODES: &str = "system:nodes";
 /// Holders of a bootstrap token, who may only ask for a node certificate.
 pub const GROUP_BOOTSTRAPPERS: &str = "system:bootstrappers";
 
+/// Holders of a bootstrap token for servers, who may also join the servers themselves and get the authority for that.
+pub const GROUP_SERVERS: &str = "system:bootstrappers:weft:servers";
+
 /// An authenticated (or knowingly anonymous) origin of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -53,15 +56,14 @@ impl Caller {
         }
     }
 
-    /// The holder of bootstrap token `id`, whose secret half was checked.
-    pub fn bootstrap_token(id: &str) -> Self {
+    /// The holder of bootstrap token `id`, whose secret half was checked, in the further groups that the token gives.
+    pub fn bootstrap_token(id: &str, mut groups: Vec<String>) -> Self {
+        groups.push(GROUP_BOOTSTRAPPERS.to_owned());
+        groups.push(GROUP_AUTHENTICATED.to_owned());
         Self {
             user: format!("system:bootstrap:{id}"),
             uid: None,
-            groups: vec![
-                GROUP_BOOTSTRAPPERS.to_owned(),
-                GROUP_AUTHENTICATED.to_owned(),
-            ],
+            groups,
             term: None,
         }
     }

@@ -90,7 +90,7 @@ pub fn sign(
         .map_err(|why| StatusError::bad_request(format!("spec.request {why}")))?;
     let allowed = match signer.as_str() {
         NODE_CLIENT => node_client(caller, &request, csr),
-        NODE_SERVING => node_serving(caller, &request, csr),
+        NODE_SERVING => node_serving(caller, &request, csr, authority.trust_domain()),
         _ => workload(
             caller,
             &request,
@@ -301,6 +301,7 @@ fn node_serving<'a>(
     caller: &Caller,
     request: &'a Request,
     csr: &Value,
+    trust_domain: &str,
 ) -> Result<Leaf<'a>, String> {
     let node = node_subject(request)?;
     if caller.node_name() != Some(node) {
@@ -321,6 +322,7 @@ fn node_serving<'a>(
                     .map_err(|_| format!("{name:?} is not a DNS name"))?;
                 if RESERVED_NAMES.contains(&name.as_str())
                     || name.starts_with("kubernetes.default.")
+                    || name.ends_with(&crate::peers::zone(trust_domain))
                 {
                     return Err(format!("{name:?} belongs to the API server"));
                 }
@@ -475,7 +477,7 @@ mod tests {
     fn requests_that_fit_are_signed_and_others_refused_in_one_sentence() {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(dir.path(), "cluster.local").unwrap();
-        let joining = Caller::bootstrap_token("abcdef");
+        let joining = Caller::bootstrap_token("abcdef", Vec::new());
         let node_a = [
             (DnType::OrganizationName, "system:nodes"),
             (DnType::CommonName, "system:node:a"),
@@ -585,6 +587,17 @@ mod tests {
                     keep,
                 ),
                 "\"kubernetes.default.svc\" belongs to the API server",
+            ),
+            (
+                &node(),
+                csr(
+                    NODE_SERVING,
+                    SERVING,
+                    &node_a,
+                    &[dns("server-1.servers.cluster.local")],
+                    keep,
+                ),
+                "\"server-1.servers.cluster.local\" belongs to the API server",
             ),
             (
                 &node(),

@@ -23,6 +23,7 @@ pub mod lens;
 pub mod listing;
 pub mod objects;
 pub mod patch;
+pub mod peers;
 pub mod protobuf;
 pub mod schema;
 pub mod server;

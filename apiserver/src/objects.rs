@@ -8,11 +8,13 @@
 //! Invariants: `uid` and `creationTimestamp` never change; the main resource never changes `status`, and
 //! `status` never anything else; `generation` counts changes of the desired state only; a write that changes
 //! nothing stores nothing; an object in deletion whose last finalizer goes is removed by that same write.
-//! In files of their own: what a body may say ([`body`]), deletion ([`deletion`]), sizes ([`scale`]), ciphertext ([`sealing`]).
+//! In files of their own: what a body may say ([`body`]), deletion ([`deletion`]), sizes ([`scale`]), ciphertext
+//! ([`sealing`]), and how old the state may be that a request is judged on ([`freshness`]).
 //! Left to others: rules of kinds (`kinds`, `defaults`, `validate`, `admission`), bytes (`http`).
 
 mod body;
 mod deletion;
+mod freshness;
 mod scale;
 mod sealing;
 
@@ -25,7 +27,7 @@ use serde_json::{Map, Value, json};
 use weft_api::object::Object;
 use weft_api::status::{Cause, StatusError};
 use weft_api::time::rfc3339;
-use weft_store::{Mutation, Precondition, ReadError, Revision, Snapshot, Store, WriteError};
+use weft_store::{Mutation, Precondition, Revision, Snapshot, Store, WriteError};
 
 pub(crate) use self::body::strict_decoding;
 use self::body::{
@@ -34,6 +36,8 @@ use self::body::{
 };
 use self::deletion::is_finished;
 pub use self::deletion::{DeleteOptions, Deleted, Propagation};
+pub(crate) use self::freshness::read_failed;
+use self::freshness::write_failed;
 pub use self::sealing::REWRAP_PATH;
 use crate::admission::{self, ServiceRange};
 use crate::authz::{self, Access};
@@ -240,13 +244,6 @@ impl Objects {
         ObjectWatch::start(store, vault, &newest, kind, namespace, options)
     }
 
-    async fn newest(&self, version: Option<Revision>) -> Result<Snapshot, StatusError> {
-        match version {
-            None => self.inner.store.read().await.map_err(read_failed),
-            Some(_) => Ok(self.inner.store.snapshot()),
-        }
-    }
-
     fn find(
         &self,
         snapshot: &Snapshot,
@@ -286,8 +283,20 @@ impl Objects {
             ));
         }
         let template = self.prepared(kind, value);
-        let generated = text(&template, "/metadata/name").is_empty();
-        let prefix = text(&template, "/metadata/generateName").to_owned();
+        self.confirmed(|| self.create_prepared(caller, kind, namespace, &template, options))
+            .await
+    }
+
+    async fn create_prepared(
+        &self,
+        caller: &Caller,
+        kind: KindRef,
+        namespace: Option<&str>,
+        template: &Value,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
+        let generated = text(template, "/metadata/name").is_empty();
+        let prefix = text(template, "/metadata/generateName").to_owned();
         let attempts = if generated {
             GENERATED_NAMES_MAX
         } else {
@@ -323,9 +332,12 @@ impl Objects {
                     if !generated {
                         return Err(already_exists(kind, &last_name));
                     }
+                    self.catch_up().await?;
                 }
                 // An address was taken meanwhile: choose again on a newer snapshot.
-                Err(WriteError::Conflict { key, .. }) if admission::is_allocation(&key) => {}
+                Err(WriteError::Conflict { key, .. }) if admission::is_allocation(&key) => {
+                    self.catch_up().await?;
+                }
                 Err(error) => return Err(write_failed(kind, &last_name, error)),
             }
         }
@@ -586,7 +598,18 @@ impl Objects {
         caller: &Caller,
         target: Target<'_>,
         options: &WriteOptions,
-        change: impl Fn(&Value) -> Result<Value, StatusError>,
+        change: impl Fn(&Value) -> Result<Value, StatusError> + Sync,
+    ) -> Result<Object, StatusError> {
+        self.confirmed(|| self.rewrite_here(caller, target, options, &change))
+            .await
+    }
+
+    async fn rewrite_here(
+        &self,
+        caller: &Caller,
+        target: Target<'_>,
+        options: &WriteOptions,
+        change: &(impl Fn(&Value) -> Result<Value, StatusError> + Sync),
     ) -> Result<Object, StatusError> {
         let Target {
             verb,
@@ -638,7 +661,7 @@ impl Objects {
             match self.write(caller, mutations).await {
                 Ok(revision) => return Ok(answer(kind, next, Some(revision))),
                 // Judge it again on what is there now; `check_version` ends it for conditional writes.
-                Err(WriteError::Conflict { .. }) => {}
+                Err(WriteError::Conflict { .. }) => self.catch_up().await?,
                 Err(error) => return Err(write_failed(kind, name, error)),
             }
         }
@@ -760,6 +783,7 @@ impl Objects {
 }
 
 /// What a rewrite is about.
+#[derive(Clone, Copy)]
 struct Target<'a> {
     verb: &'static str,
     kind: KindRef,
@@ -941,28 +965,4 @@ fn answer(kind: KindRef, mut value: Value, revision: Option<Revision>) -> Object
         (view.read)(&mut value);
     }
     as_object(value)
-}
-
-fn read_failed(error: ReadError) -> StatusError {
-    match error {
-        ReadError::Overloaded => StatusError::too_many_requests(error.to_string(), 1),
-        ReadError::NotLeader { .. }
-        | ReadError::NoQuorum
-        | ReadError::Behind
-        | ReadError::Closed => StatusError::unavailable(error.to_string()),
-    }
-}
-
-fn write_failed(kind: KindRef, name: &str, error: WriteError) -> StatusError {
-    match error {
-        WriteError::Conflict { .. } => modified(kind, name),
-        WriteError::Overloaded => StatusError::too_many_requests(error.to_string(), 1),
-        WriteError::TooLarge { .. } => StatusError::request_entity_too_large(error.to_string()),
-        WriteError::Unknown => StatusError::timeout(error.to_string()),
-        WriteError::Fenced { .. }
-        | WriteError::NotLeader { .. }
-        | WriteError::NoQuorum
-        | WriteError::DiskFull
-        | WriteError::Closed => StatusError::unavailable(error.to_string()),
-    }
 }

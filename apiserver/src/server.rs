@@ -28,6 +28,7 @@ use crate::authn::{Authenticator, PeerCertificates, StaticToken};
 use crate::ca::{Authority, CaError};
 use crate::caller::Caller;
 use crate::encryption::{EncryptionError, KeyFile};
+use crate::http::servers::Servers;
 use crate::http::{AppState, proxy, registry, router};
 use crate::objects::{self, Objects};
 
@@ -50,12 +51,22 @@ pub struct Config {
     pub listener: TcpListener,
     pub store: Store,
     pub authority: Authority,
+    /// Name of the cluster among the servers.
+    pub cluster_id: String,
+    /// This server's number in it.
+    pub server_id: weft_store::ServerId,
+    /// Where the other servers reach this one, if they can.
+    pub peer_address: Option<String>,
+    /// Folder for what lies on disk for a moment.
+    pub scratch_dir: PathBuf,
     /// DNS names and addresses that the serving certificate is valid for.
     pub names: Vec<String>,
     /// Folder of the OCI registry.
     pub registry_dir: PathBuf,
     /// Static bearer tokens, if any.
     pub tokens: Vec<StaticToken>,
+    /// Where those keys are kept, for servers that join.
+    pub key_file: PathBuf,
     /// What Secrets are encrypted with; without it they are stored as they are.
     pub keys: Option<KeyFile>,
 }
@@ -99,6 +110,14 @@ impl Server {
                 source,
             }
         })?;
+        let servers = Servers {
+            authority: config.authority.clone(),
+            cluster_id: config.cluster_id,
+            server_id: config.server_id,
+            peer_address: config.peer_address,
+            key_file: config.key_file,
+            scratch_dir: config.scratch_dir,
+        };
         let objects = Objects::new(
             config.store,
             objects::Config {
@@ -115,6 +134,7 @@ impl Server {
             authenticator,
             registry,
             nodes,
+            servers,
             closing.clone(),
         );
         Ok(Self {

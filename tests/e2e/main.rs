@@ -12,4 +12,5 @@ mod lifecycle;
 mod load;
 mod mesh;
 mod pods;
+mod servers;
 mod usage;

@@ -172,6 +172,19 @@ impl Cluster {
         Ok(())
     }
 
+    /// The processes that it started itself.
+    pub fn children(&self) -> Vec<u32> {
+        let own = format!("PPid:\t{}", self.process.id());
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        processes
+            .filter_map(|process| {
+                let pid = process.file_name().to_str()?.parse().ok()?;
+                let status = std::fs::read_to_string(process.path().join("status")).ok()?;
+                status.lines().any(|line| line == own).then_some(pid)
+            })
+            .collect()
+    }
+
     /// Closes the pipe that is its stdin.
     pub fn close_stdin(&mut self) {
         drop(self.process.stdin.take());

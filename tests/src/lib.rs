@@ -5,3 +5,4 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod servers;

@@ -25,7 +25,7 @@ struct Cli {
 enum Command {
     /// Run a whole cluster on this machine: a server and its nodes
     Up(commands::up::Args),
-    /// Run a server: API, store, scheduler and controllers
+    /// Run a server (API, store, scheduler and controllers), or look after the servers of a cluster
     Server(commands::server::Args),
     /// Run a node that joins a cluster and runs its pods
     Node(commands::node::Args),
@@ -77,8 +77,10 @@ fn run(command: Command) -> anyhow::Result<()> {
             control(commands::up::run(args))
         }
         Command::Server(args) => {
-            data_dir::keep_private();
-            telemetry::init(args.log_json);
+            if let Some(json) = args.serves() {
+                data_dir::keep_private();
+                telemetry::init(json);
+            }
             control(commands::server::run(args))
         }
         Command::Node(args) => {

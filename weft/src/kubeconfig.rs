@@ -6,8 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, NamedCluster};
 
+use crate::balancer::host_and_port;
 use crate::data_dir;
 use crate::exit::Failure;
 
@@ -21,6 +22,9 @@ pub struct ClientArgs {
 
 /// How long a client command waits for a connection before it says that the cluster does not answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one of several servers may take to accept a connection before the next one is asked.
+const TRY_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl ClientArgs {
     /// The file that decides, or `None` for the defaults of Kubernetes' own clients.
@@ -55,16 +59,68 @@ impl ClientArgs {
             Some(path) => read(path),
             None => Kubeconfig::read().map_err(|error| chain(&error)),
         };
+        let kubeconfig = kubeconfig.map_err(failure)?;
+        let servers = servers(&kubeconfig);
         let options = KubeConfigOptions::default();
-        let mut config =
-            kube::Config::from_custom_kubeconfig(kubeconfig.map_err(failure)?, &options)
-                .await
-                .map_err(|error| failure(chain(&error)))?;
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .map_err(|error| failure(chain(&error)))?;
+        if let Some(url) = answering(&servers).await {
+            config.cluster_url = url;
+        }
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         // Streams of logs and watches are silent for as long as nothing happens.
         config.read_timeout = None;
         kube::Client::try_from(config).map_err(|error| failure(chain(&error)))
     }
+}
+
+/// The servers of the cluster that the file chooses, that one first: those with the same authority.
+fn servers(kubeconfig: &Kubeconfig) -> Vec<http::Uri> {
+    let current = kubeconfig.current_context.as_deref().unwrap_or_default();
+    let context = kubeconfig
+        .contexts
+        .iter()
+        .find(|context| context.name == current)
+        .and_then(|context| context.context.as_ref());
+    let Some(context) = context else {
+        return Vec::new();
+    };
+    let (mut chosen, others): (Vec<_>, Vec<_>) = kubeconfig
+        .clusters
+        .iter()
+        .partition(|cluster| cluster.name == context.cluster);
+    let authority = |cluster: &NamedCluster| {
+        let cluster = cluster.cluster.as_ref()?;
+        cluster.certificate_authority_data.clone()
+    };
+    let ours = chosen.first().and_then(|chosen| authority(chosen));
+    // Without one there is nothing that says they belong together.
+    let others = others
+        .into_iter()
+        .filter(|other| ours.is_some() && authority(other) == ours);
+    chosen.extend(others);
+    chosen
+        .into_iter()
+        .filter_map(|cluster| cluster.cluster.as_ref()?.server.as_ref()?.parse().ok())
+        .collect()
+}
+
+/// The first of several servers that takes connections; `None` where there is nothing to choose.
+async fn answering(servers: &[http::Uri]) -> Option<http::Uri> {
+    if servers.len() < 2 {
+        return None;
+    }
+    for server in servers {
+        let Some(address) = host_and_port(&server.to_string()) else {
+            continue;
+        };
+        let connected = tokio::net::TcpStream::connect(address);
+        if let Ok(Ok(_)) = tokio::time::timeout(TRY_TIMEOUT, connected).await {
+            return Some(server.clone());
+        }
+    }
+    None
 }
 
 fn choose(
@@ -164,6 +220,46 @@ mod tests {
                 "{explicit:?} {data_dir:?}"
             );
         }
+    }
+
+    #[test]
+    fn other_servers_are_those_of_the_same_authority() {
+        let text = r"
+            apiVersion: v1
+            kind: Config
+            clusters:
+            - {name: other, cluster: {server: 'https://o:1', certificate-authority-data: eA==}}
+            - {name: weft-server-2, cluster: {server: 'https://b:2', certificate-authority-data: YQ==}}
+            - {name: weft, cluster: {server: 'https://a:1', certificate-authority-data: YQ==}}
+            contexts:
+            - {name: weft, context: {cluster: weft, user: u}}
+            - {name: other, context: {cluster: other, user: u}}
+            current-context: weft
+        ";
+        let mut kubeconfig = Kubeconfig::from_yaml(text).unwrap();
+        let hosts = |kubeconfig: &Kubeconfig| {
+            let servers = servers(kubeconfig).into_iter();
+            servers
+                .map(|server| server.host().unwrap().to_owned())
+                .collect::<String>()
+        };
+        assert_eq!(hosts(&kubeconfig), "ab");
+        kubeconfig.current_context = Some("other".to_owned());
+        assert_eq!(hosts(&kubeconfig), "o");
+        kubeconfig.current_context = None;
+        assert_eq!(hosts(&kubeconfig), "");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_down_is_passed_over() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let up: http::Uri = format!("https://{}", listener.local_addr().unwrap())
+            .parse()
+            .unwrap();
+        let down: http::Uri = "https://127.0.0.1:1".parse().unwrap();
+        let chosen = answering(&[down.clone(), up.clone()]).await;
+        assert_eq!(chosen, Some(up));
+        assert_eq!(answering(&[down]).await, None);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! Guest code, raft and HTTP never share a tokio runtime: a server has one for raft and one for HTTP, a
 //! node has one for control work and one a core for guests.
 
+pub mod balancer;
 pub mod cli;
 pub mod commands;
 pub mod control_loop;

@@ -12,6 +12,8 @@
 //! Invariants: guests run on cores only, control work on the runtime this is called on; when [`run`] returns, no thread,
 //! task or listener of the node is left.
 
+mod servers;
+
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -28,7 +30,9 @@ use weft_mesh::Mesh;
 use weft_runtime::worker::WorkerCommand;
 use weft_runtime::{BuildError, CompilerCommand, Cores, Engine};
 
+use crate::balancer::Balancer;
 use crate::server::CLUSTER_DOMAIN;
+use servers::KnownServers;
 
 /// Connections the kernel holds for a listener until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -41,8 +45,8 @@ const LISTENERS_GRACE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     pub name: String,
-    /// `https://HOST:PORT` of the API server.
-    pub server: String,
+    /// `https://HOST:PORT` of API servers; one that answers is enough, it tells of the others.
+    pub servers: Vec<String>,
     pub ca_file: PathBuf,
     /// Holds the bootstrap token; not needed once the node has its certificate.
     pub token_file: Option<PathBuf>,
@@ -105,6 +109,8 @@ pub enum NodeError {
         #[source]
         source: io::Error,
     },
+    #[error("listening on this machine for the way to the servers")]
+    Balancer(#[source] io::Error),
     #[error("connecting to the cluster")]
     Identity(#[from] IdentityError),
     #[error("building the engine")]
@@ -130,7 +136,11 @@ pub async fn run(
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 
     let _lock = lock(&config.data_dir)?;
-    let server = Server::new(&config.server, &config.ca_file)?;
+    let servers = KnownServers::load(&config.data_dir, &config.servers);
+    let balancer = Balancer::start(servers.addresses())
+        .await
+        .map_err(NodeError::Balancer)?;
+    let server = Server::new(&format!("https://{}", balancer.address()), &config.ca_file)?;
     let token = match &config.token_file {
         None => None,
         Some(path) => Some(
@@ -233,7 +243,11 @@ pub async fn run(
             tracing::info!(node = %config.name, gateway = ports.gateway, mesh = ports.mesh, port = ports.node, "node is up");
             // Whoever started us may not care.
             let _ = ready.send(ports);
-            shutdown.cancelled().await;
+            let link = agent.node().link.clone();
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = servers.follow(link, &balancer) => {}
+            }
             tracing::info!(node = %config.name, "draining");
             agent.stop().await;
             Ok(())

@@ -1,35 +1,41 @@
 //! A server: store, API, scheduler and controllers wired into one process.
 //!
-//! Flow of a start: data folder → store → certificates → listener → API → control loop → kubeconfig and
-//! join token. Whoever gets a [`Server`] can talk to it at once.
+//! Flow of a start: data folder → who this server is (`identity`, `join`) → certificates → store and its links to other
+//! servers → API → control loop. Then, once a leader is known: vote, tell where the API is, kubeconfig and tokens
+//! ([`Server::ready`]). A planned stop hands leadership over first.
 //!
 //! Invariants: raft has a tokio runtime of its own, so that a burst of requests never delays a heartbeat;
 //! nothing is listened on before the store is open; secrets on disk have mode 0600.
 //! Left to others: what a request does (`weft_apiserver`), what controllers decide (`control_loop`).
 
-use std::net::{SocketAddr, TcpListener};
+pub(crate) mod identity;
+mod join;
+mod tokens;
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use rand::Rng as _;
-use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use weft_api::Object;
+use weft_api::StatusError;
 use weft_apiserver::authn::StaticToken;
-use weft_apiserver::ca::Authority;
+use weft_apiserver::ca::{Authority, Credentials};
 use weft_apiserver::caller::Caller;
 use weft_apiserver::encryption::KeyFile;
-use weft_apiserver::kinds;
-use weft_apiserver::listing::ListOptions;
-use weft_apiserver::objects::{Objects, WriteOptions};
-use weft_store::{OpenError, Store};
+use weft_apiserver::http::servers::{self, ServerStatus};
+use weft_apiserver::objects::Objects;
+use weft_apiserver::peers;
+use weft_store::transport::{self, Link, LinkTls};
+use weft_store::{MemberError, OpenError, ServerId, Store};
 
 use crate::control_loop::{self, ClusterInfo};
 use crate::data_dir;
 use crate::exit::{Chain, Failure};
+use identity::Identity;
+pub use join::JoinConfig;
 
 /// The domain of service names and of workload identities.
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
@@ -38,27 +44,80 @@ pub const CLUSTER_DOMAIN: &str = "cluster.local";
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     pub data_dir: PathBuf,
-    /// Where the API listens; port 0 picks a free one.
+    /// Where the API listens; port 0 takes the one it had before, or picks a free one.
     pub address: SocketAddr,
+    /// Where other servers' messages arrive, on the same address; 0 as above. Without it the cluster stays at this server.
+    pub peer_port: Option<u16>,
+    /// The address that clients and other servers are told; the one listened on when not given.
+    pub advertise_address: Option<IpAddr>,
+    /// `HOST:PORT` under which clients reach all servers, as a load balancer's.
+    pub control_plane_endpoint: Option<String>,
+    /// The cluster to join; a server that belongs to one already goes on there.
+    pub join: Option<JoinConfig>,
     /// Bearer tokens in Kubernetes' form: `token,user,uid,"group1,group2"` a line.
     pub token_auth_file: Option<PathBuf>,
     /// What Secrets are encrypted with; `pki/encryption.key` in the data folder, made when missing, unless named.
     pub encryption_key_file: Option<PathBuf>,
 }
 
+impl ServerConfig {
+    /// A cluster of this one server.
+    pub fn alone(data_dir: PathBuf, address: SocketAddr) -> Self {
+        Self {
+            data_dir,
+            address,
+            peer_port: None,
+            advertise_address: None,
+            control_plane_endpoint: None,
+            join: None,
+            token_auth_file: None,
+            encryption_key_file: None,
+        }
+    }
+
+    /// Where the keys are that Secrets are encrypted with.
+    fn key_file(&self) -> PathBuf {
+        let own = || self.data_dir.join("pki/encryption.key");
+        self.encryption_key_file.clone().unwrap_or_else(own)
+    }
+
+    /// The address to call, where the one to listen on may be all of them.
+    fn advertised(&self) -> IpAddr {
+        let listened = self.address.ip();
+        self.advertise_address.unwrap_or(match listened {
+            all if all.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+            one => one,
+        })
+    }
+}
+
 /// A running server. [`Server::stop`] ends it in order.
 pub struct Server {
+    /// Its number in the cluster.
+    pub id: ServerId,
     /// `https://127.0.0.1:6443`
     pub url: String,
+    /// Where clients go: the control plane's endpoint, or this server.
+    pub client_url: String,
     pub kubeconfig: PathBuf,
-    /// The cluster CA's certificate, for nodes that join.
+    /// The cluster CA's certificate, for nodes and servers that join.
     pub ca_file: PathBuf,
     /// The token that lets a node join, 0600.
     pub join_token_file: PathBuf,
+    /// The token that lets a server join, 0600.
+    pub server_token_file: PathBuf,
+    /// Where other servers reach this one; `None` for a cluster that stays at one.
+    pub peer_address: Option<String>,
+    identity: Identity,
+    authority: Authority,
+    objects: Objects,
     store: Store,
     stop: CancellationToken,
+    stop_control: CancellationToken,
+    stop_peers: CancellationToken,
     api: JoinHandle<()>,
     control_loop: JoinHandle<()>,
+    teller: Option<JoinHandle<()>>,
     raft: Option<Runtime>,
 }
 
@@ -66,21 +125,78 @@ pub struct Server {
 const RAFT_THREADS: usize = 2;
 /// How long the API may finish requests when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long leadership may take to be handed over when the server stops. It is one round of messages, some 30 ms; longer means
+/// that the others are going too.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How soon a part that ended by itself is noticed.
 const PARTS_POLL: Duration = Duration::from_millis(250);
-/// A join token is for the machines that are set up now.
-const JOIN_TOKEN_LIFETIME: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+/// Between two tries of what needs a leader.
+const LEADER_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is looked whether the servers of the cluster are others than before.
+const TELL_EVERY: Duration = Duration::from_secs(2);
 
-/// Starts a server.
+/// Starts a server. It answers requests from now on; [`Server::ready`] waits until it can answer them well.
 ///
 /// # Errors
 /// A [`Failure`] for a port or folder in use, or data that cannot be read. Nothing is left running then.
-pub async fn start(config: ServerConfig) -> Result<Server, Failure> {
+pub async fn start(config: ServerConfig, stop: &CancellationToken) -> Result<Server, Failure> {
     let dir = &config.data_dir;
     data_dir::create_private(dir)?;
+    let tokens = static_tokens(config.token_auth_file.as_deref())?;
+    let known = Identity::load(dir)?;
+    let had = |port: fn(&Identity) -> u16| known.as_ref().map_or(0, port);
     // Looked at before the store is opened: a port in use is the likelier mistake and the cheaper answer.
-    let listener = TcpListener::bind(config.address)
-        .map_err(|error| cannot_listen("API", config.address, &error))?;
+    let listener = listen("API", config.address, had(|known| known.api_port))?;
+    let api_address = local_address("API", &listener)?;
+    let peer_listener = match config.peer_port {
+        None => None,
+        Some(port) => {
+            let address = SocketAddr::new(config.address.ip(), port);
+            Some(listen("peer", address, had(|known| known.peer_port))?)
+        }
+    };
+    let peer_port = match &peer_listener {
+        None => 0,
+        Some(listener) => local_address("peer", listener)?.port(),
+    };
+    let peer_address = peer_listener
+        .as_ref()
+        .map(|_| SocketAddr::new(config.advertised(), peer_port).to_string());
+
+    let pki = dir.join("pki");
+    let mut identity = match known {
+        Some(known) => known,
+        None => match (&config.join, &peer_address) {
+            (Some(join), Some(peer_address)) => {
+                if config.advertised().is_loopback() && config.address.ip().is_unspecified() {
+                    return Err(unreachable_address());
+                }
+                let joined = join::ask(join, peer_address, stop).await?;
+                let authority = Credentials {
+                    certificate_pem: joined.ca_certificate,
+                    key_pem: joined.ca_key,
+                };
+                Authority::install(&pki, &authority).map_err(|error| bad_pki(&pki, &error))?;
+                // Keys that the operator has put there are those of the cluster, or another server's Secrets are lost here.
+                let key_file = config.key_file();
+                if !key_file.exists() && !joined.encryption_keys.is_empty() {
+                    write(&key_file, &joined.encryption_keys)?;
+                }
+                Identity::new(joined.cluster_id, joined.id, true)
+            }
+            _ => Identity::first(dir),
+        },
+    };
+    identity.api_port = api_address.port();
+    if peer_port != 0 {
+        identity.peer_port = peer_port;
+    }
+    identity.save(dir)?;
+    let authority =
+        Authority::open_or_create(&pki, CLUSTER_DOMAIN).map_err(|error| bad_pki(&pki, &error))?;
+    let tls =
+        peers::link_tls(&authority, identity.server_id).map_err(|error| bad_pki(&pki, &error))?;
+
     let raft = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RAFT_THREADS)
         .thread_name("raft")
@@ -93,24 +209,49 @@ pub async fn start(config: ServerConfig) -> Result<Server, Failure> {
                 "raise the limit on processes",
             )
         })?;
-    let store = raft
-        .spawn(Store::open(weft_store::Config::new(dir.join("store"))))
+    let stop_peers = CancellationToken::new();
+    let store_config = weft_store::Config {
+        server_id: identity.server_id,
+        cluster_id: identity.cluster_id.clone(),
+        address: peer_address.clone().unwrap_or_default(),
+        start: identity.start(),
+        ..weft_store::Config::new(identity::store_dir(dir))
+    };
+    let opened = raft
+        .spawn(open_store(
+            store_config,
+            peer_listener,
+            tls,
+            stop_peers.clone(),
+        ))
         .await
-        .map_err(|error| Failure::new("cannot open the store", error, ""))?
-        .map_err(|error| cannot_open(dir, &error));
-    let store = match store {
+        .map_err(|error| Failure::new("cannot open the store", error, ""))
+        .and_then(|opened| opened.map_err(|error| cannot_open(dir, &error)));
+    let store = match opened {
         Ok(store) => store,
         Err(failure) => {
             raft.shutdown_background();
             return Err(failure);
         }
     };
-    match assemble(&config, listener, store.clone()).await {
+    let parts = Parts {
+        config: &config,
+        listener,
+        address: api_address,
+        peer_address,
+        identity,
+        authority,
+        tokens,
+        store: store.clone(),
+        stop_peers: stop_peers.clone(),
+    };
+    match assemble(parts) {
         Ok(mut server) => {
             server.raft = Some(raft);
             Ok(server)
         }
         Err(failure) => {
+            stop_peers.cancel();
             store.shutdown().await;
             raft.shutdown_background();
             Err(failure)
@@ -118,26 +259,88 @@ pub async fn start(config: ServerConfig) -> Result<Server, Failure> {
     }
 }
 
-async fn assemble(
-    config: &ServerConfig,
+/// Listens on the port that is asked for, or, where any will do, on the one that this server had before.
+fn listen(what: &str, address: SocketAddr, had: u16) -> Result<TcpListener, Failure> {
+    if address.port() == 0 && had != 0 {
+        let before = SocketAddr::new(address.ip(), had);
+        match TcpListener::bind(before) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => {
+                tracing::warn!(%before, %error, "the {what} port of before is taken; another one is picked");
+            }
+        }
+    }
+    TcpListener::bind(address).map_err(|error| cannot_listen(what, address, &error))
+}
+
+fn local_address(what: &str, listener: &TcpListener) -> Result<SocketAddr, Failure> {
+    listener
+        .local_addr()
+        .map_err(|error| Failure::new(format!("cannot listen for the {what}"), error, ""))
+}
+
+/// Runs on raft's runtime, where the links to other servers live too.
+async fn open_store(
+    config: weft_store::Config,
+    listener: Option<TcpListener>,
+    tls: LinkTls,
+    stop: CancellationToken,
+) -> Result<Store, OpenError> {
+    let dir = config.dir.clone();
+    let Some(listener) = listener else {
+        let store = Store::open(config).await?;
+        let voters = store.members().iter().filter(|member| member.voter).count();
+        if voters > 1 {
+            store.shutdown().await;
+            return Err(OpenError::Inconsistent {
+                path: dir,
+                reason: format!(
+                    "it belongs to a cluster of {voters} servers, which this one cannot reach"
+                ),
+            });
+        }
+        return Ok(store);
+    };
+    let listener = listener
+        .set_nonblocking(true)
+        .and_then(|()| tokio::net::TcpListener::from_std(listener))
+        .map_err(|source| OpenError::Io { path: dir, source })?;
+    let store = Store::open_with(config, Arc::new(Link::new(&tls))).await?;
+    let served = store.clone();
+    tokio::spawn(async move { transport::serve(listener, &tls, served, stop).await });
+    Ok(store)
+}
+
+struct Parts<'a> {
+    config: &'a ServerConfig,
     listener: TcpListener,
+    address: SocketAddr,
+    peer_address: Option<String>,
+    identity: Identity,
+    authority: Authority,
+    tokens: Vec<StaticToken>,
     store: Store,
-) -> Result<Server, Failure> {
+    stop_peers: CancellationToken,
+}
+
+fn assemble(parts: Parts<'_>) -> Result<Server, Failure> {
+    let Parts {
+        config,
+        listener,
+        address,
+        peer_address,
+        mut identity,
+        authority,
+        tokens,
+        store,
+        stop_peers,
+    } = parts;
     let dir = &config.data_dir;
-    let tokens = static_tokens(config.token_auth_file.as_deref())?;
-    let pki = dir.join("pki");
-    let authority = Authority::open_or_create(&pki, CLUSTER_DOMAIN).map_err(|error| {
-        Failure::new(
-            format!("cannot use the certificates in {}", pki.display()),
-            Chain(&error),
-            "restore them from a backup; a new folder starts a new cluster",
-        )
-    })?;
-    let key_file = config
-        .encryption_key_file
-        .clone()
-        .unwrap_or_else(|| pki.join("encryption.key"));
-    let keys = KeyFile::load_or_create(&key_file).map_err(|error| {
+    if !identity.opened {
+        identity.opened = true;
+        identity.save(dir)?;
+    }
+    let keys = KeyFile::load_or_create(&config.key_file()).map_err(|error| {
         Failure::new(
             "cannot use the key that secrets are encrypted with",
             Chain(&error),
@@ -145,20 +348,26 @@ async fn assemble(
         )
     })?;
     let stop = CancellationToken::new();
-    let address = listener
-        .local_addr()
-        .map_err(|error| cannot_listen("API", config.address, &error))?;
+    let stop_control = CancellationToken::new();
     let listener = listener
         .set_nonblocking(true)
         .and_then(|()| tokio::net::TcpListener::from_std(listener))
         .map_err(|error| cannot_listen("API", address, &error))?;
+    let endpoint = config.control_plane_endpoint.as_deref();
+    let mut names = vec![address.ip().to_string(), config.advertised().to_string()];
+    names.extend(endpoint.map(|endpoint| host_of(endpoint).to_owned()));
     let api = weft_apiserver::server::Server::new(weft_apiserver::server::Config {
         listener,
         store: store.clone(),
         authority: authority.clone(),
-        names: vec![address.ip().to_string()],
+        cluster_id: identity.cluster_id.clone(),
+        server_id: identity.server_id,
+        peer_address: peer_address.clone(),
+        scratch_dir: dir.clone(),
+        names,
         registry_dir: dir.join("registry"),
         tokens,
+        key_file: config.key_file(),
         keys: Some(keys),
     })
     .map_err(|error| {
@@ -176,44 +385,39 @@ async fn assemble(
         ClusterInfo {
             ca_pem: authority.ca_pem().to_owned(),
         },
-        stop.clone(),
+        stop_control.clone(),
     ));
-
-    // 0.0.0.0 is where to listen, not where to call.
-    let host = if address.ip().is_unspecified() {
-        "127.0.0.1".to_owned()
-    } else if address.is_ipv6() {
-        format!("[{}]", address.ip())
-    } else {
-        address.ip().to_string()
-    };
-    let url = format!("https://{host}:{}", address.port());
-    let server = Server {
+    let url = format!(
+        "https://{}",
+        SocketAddr::new(config.advertised(), address.port())
+    );
+    Ok(Server {
+        id: identity.server_id,
         kubeconfig: data_dir::kubeconfig(dir),
         ca_file: dir.join("ca.crt"),
         join_token_file: dir.join("join-token"),
+        server_token_file: dir.join("server-token"),
+        client_url: endpoint.map_or_else(|| url.clone(), |endpoint| format!("https://{endpoint}")),
         url,
+        peer_address,
+        identity,
+        authority,
+        objects,
         store,
         stop,
+        stop_control,
+        stop_peers,
         api,
         control_loop,
+        teller: None,
         raft: None,
-    };
-    let token = join_token(&objects).await?;
-    for (path, contents) in [
-        (&server.kubeconfig, authority.kubeconfig(&server.url)),
-        (&server.ca_file, authority.ca_pem().to_owned()),
-        (&server.join_token_file, token),
-    ] {
-        data_dir::write_private(path, contents.as_bytes()).map_err(|error| {
-            Failure::new(
-                format!("cannot write {}", path.display()),
-                error,
-                "make room, or name another folder with --data-dir",
-            )
-        })?;
-    }
-    Ok(server)
+    })
+}
+
+/// The host of `HOST:PORT`, without the brackets of an IPv6 address.
+fn host_of(endpoint: &str) -> &str {
+    let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 fn static_tokens(path: Option<&Path>) -> Result<Vec<StaticToken>, Failure> {
@@ -234,6 +438,101 @@ fn static_tokens(path: Option<&Path>) -> Result<Vec<StaticToken>, Failure> {
 }
 
 impl Server {
+    /// Comes once a leader is known and this server has said where it is; then its files for clients, nodes and servers
+    /// are written. For as long as there is no majority it waits.
+    ///
+    /// # Errors
+    /// A [`Failure`] when a file cannot be written, or the cluster refuses what this server says.
+    pub async fn ready(&mut self) -> Result<(), Failure> {
+        self.vote().await?;
+        if let Some(address) = &self.peer_address {
+            let known = |store: &Store| {
+                let members = store.members();
+                let own = members.into_iter().find(|member| member.server == self.id);
+                own.map(|member| member.address)
+            };
+            while known(&self.store).is_some_and(|known| known != *address) {
+                if let Err(error) = self.store.relocate(self.id, address.as_str()).await {
+                    tracing::debug!(%error, "the other servers do not know this one's address yet");
+                    tokio::time::sleep(LEADER_PAUSE).await;
+                }
+            }
+        }
+        let (objects, id) = (&self.objects, self.id);
+        settled("create the namespaces", || {
+            let caller = Caller::system("apiserver", None);
+            async move { objects.ensure_permanent_namespaces(&caller).await }
+        })
+        .await?;
+        settled("tell where this server is", || {
+            servers::publish(objects, id, &self.url)
+        })
+        .await?;
+        let nodes = settled("create a token for nodes to join", || {
+            tokens::renew(objects, id, tokens::For::Nodes)
+        });
+        write(&self.join_token_file, &nodes.await?)?;
+        if self.peer_address.is_some() {
+            let servers = settled("create a token for servers to join", || {
+                tokens::renew(objects, id, tokens::For::Servers)
+            });
+            write(&self.server_token_file, &servers.await?)?;
+        }
+        write(&self.ca_file, self.authority.ca_pem())?;
+        let told = servers::status(objects).await.unwrap_or_default();
+        write(&self.kubeconfig, &self.kubeconfig_text(&told))?;
+        self.teller = Some(tokio::spawn(tell(
+            Told {
+                objects: self.objects.clone(),
+                authority: self.authority.clone(),
+                id: self.id,
+                url: self.url.clone(),
+                client_url: self.client_url.clone(),
+                kubeconfig: self.kubeconfig.clone(),
+            },
+            told,
+            self.stop.clone(),
+        )));
+        Ok(())
+    }
+
+    /// Waits for a leader, and, as a learner, until the others let this server vote.
+    async fn vote(&self) -> Result<(), Failure> {
+        let gone = || Failure::new("the server cannot start", "its store was closed", "");
+        let mut leader = self.store.leader();
+        leader.wait_for(Option::is_some).await.map_err(|_| gone())?;
+        if !self.identity.joined {
+            return Ok(());
+        }
+        loop {
+            let members = self.store.members();
+            if members
+                .iter()
+                .any(|member| member.server == self.id && member.voter)
+            {
+                return Ok(());
+            }
+            match self.store.promote(self.id).await {
+                Ok(()) => {}
+                // Enough of them vote, or it has not caught up. It answers requests in any case.
+                Err(MemberError::Invalid { reason }) if members.len() > 5 => {
+                    tracing::warn!(reason, "this server does not vote");
+                    return Ok(());
+                }
+                Err(MemberError::Closed) => return Err(gone()),
+                Err(error) => {
+                    tracing::info!(%error, "cannot vote yet, will be repeated");
+                    tokio::time::sleep(LEADER_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn kubeconfig_text(&self, told: &[ServerStatus]) -> String {
+        self.authority
+            .kubeconfig(&self.client_url, &others(told, self.id))
+    }
+
     /// A client with the administrator's certificate.
     ///
     /// # Errors
@@ -261,19 +560,22 @@ impl Server {
         }
     }
 
-    /// Stops taking requests, finishes what runs, and closes the store.
+    /// Hands leadership over, stops taking requests, finishes what runs, and closes the store.
     ///
     /// # Errors
     /// A [`Failure`] when a part had ended by itself before.
     pub async fn stop(mut self) -> Result<(), Failure> {
         let broken = self.api.is_finished() || self.control_loop.is_finished();
+        self.stop_control.cancel();
+        let _ = tokio::time::timeout(STOP_TIMEOUT, &mut self.control_loop).await;
+        self.hand_over().await;
         self.stop.cancel();
-        let parts = async {
-            let _ = (&mut self.control_loop).await;
-            (&mut self.api).await
-        };
-        let ended = tokio::time::timeout(STOP_TIMEOUT, parts).await;
+        if let Some(teller) = self.teller.take() {
+            teller.abort();
+        }
+        let ended = tokio::time::timeout(STOP_TIMEOUT, &mut self.api).await;
         self.api.abort();
+        self.stop_peers.cancel();
         self.store.shutdown().await;
         if let Some(raft) = self.raft.take() {
             raft.shutdown_background();
@@ -288,6 +590,108 @@ impl Server {
             _ => Ok(()),
         }
     }
+
+    /// A leader that just went away would leave the others without one for an election.
+    async fn hand_over(&self) {
+        let members = self.store.members();
+        let alone = members.iter().filter(|member| member.voter).count() < 2;
+        if alone || self.store.leadership().borrow().is_none() {
+            return;
+        }
+        match tokio::time::timeout(HAND_OVER_TIMEOUT, self.store.transfer(None)).await {
+            Ok(Ok(leader)) => tracing::info!(leader, "handed leadership over"),
+            Ok(Err(error)) => tracing::warn!(%error, "leadership was not handed over"),
+            Err(_) => tracing::warn!("leadership was not handed over in time"),
+        }
+    }
+}
+
+/// Repeats what failed for want of a leader.
+async fn settled<T, F>(what: &str, attempt: impl Fn() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, StatusError>>,
+{
+    loop {
+        match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) if matches!(error.code, 409 | 429 | 503 | 504) => {
+                tracing::debug!(%error, what, "will be repeated");
+                tokio::time::sleep(LEADER_PAUSE).await;
+            }
+            Err(error) => return Err(Failure::new(format!("cannot {what}"), error, "")),
+        }
+    }
+}
+
+fn write(path: &Path, contents: &str) -> Result<(), Failure> {
+    data_dir::write_private(path, contents.as_bytes()).map_err(|error| {
+        Failure::new(
+            format!("cannot write {}", path.display()),
+            error,
+            "make room, or name another folder with --data-dir",
+        )
+    })
+}
+
+/// The APIs of the other servers.
+fn others(told: &[ServerStatus], own: ServerId) -> Vec<(ServerId, String)> {
+    let others = told.iter().filter(|server| server.id != own);
+    others
+        .filter_map(|server| Some((server.id, server.url.clone()?)))
+        .collect()
+}
+
+/// What the kubeconfig is made of.
+struct Told {
+    objects: Objects,
+    authority: Authority,
+    id: ServerId,
+    url: String,
+    client_url: String,
+    kubeconfig: PathBuf,
+}
+
+/// Keeps the kubeconfig and this server's entry among the servers true, until `stop`.
+async fn tell(told: Told, mut known: Vec<ServerStatus>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(TELL_EVERY) => {}
+        }
+        if let Err(error) = servers::publish(&told.objects, told.id, &told.url).await {
+            tracing::debug!(%error, "this server's address was not told");
+        }
+        let Ok(now) = servers::status(&told.objects).await else {
+            continue;
+        };
+        if others(&now, told.id) != others(&known, told.id) {
+            let text = told
+                .authority
+                .kubeconfig(&told.client_url, &others(&now, told.id));
+            match write(&told.kubeconfig, &text) {
+                Ok(()) => known = now,
+                Err(error) => tracing::warn!(%error, "the kubeconfig was not brought up to date"),
+            }
+        }
+    }
+}
+
+fn bad_pki(pki: &Path, error: &weft_apiserver::ca::CaError) -> Failure {
+    Failure::new(
+        format!("cannot use the certificates in {}", pki.display()),
+        Chain(error),
+        "restore them from a backup; a new folder starts a new cluster",
+    )
+}
+
+fn unreachable_address() -> Failure {
+    Failure::new(
+        "cannot join the cluster",
+        "the other servers need an address of this machine, and it listens on all of them",
+        "name one with --advertise-address",
+    )
+    .usage()
 }
 
 /// Says why an address cannot be listened on.
@@ -328,70 +732,4 @@ fn cannot_open(dir: &Path, error: &OpenError) -> Failure {
         Chain(error),
         next,
     )
-}
-
-/// Letters of a bootstrap token: Kubernetes' form is six, a dot and sixteen.
-const TOKEN_LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-
-fn random_letters(count: usize) -> String {
-    let mut rng = rand::rng();
-    (0..count)
-        .map(|_| char::from(TOKEN_LETTERS[rng.random_range(0..TOKEN_LETTERS.len())]))
-        .collect()
-}
-
-/// Creates a bootstrap token for the nodes that join from now on, and removes those of earlier starts.
-async fn join_token(objects: &Objects) -> Result<String, Failure> {
-    let failure = |error: weft_api::StatusError| {
-        Failure::new("cannot create a token for nodes to join", error, "")
-    };
-    let caller = Caller::system("token-issuer", None);
-    objects
-        .ensure_permanent_namespaces(&caller)
-        .await
-        .map_err(failure)?;
-    let mine = weft_api::LabelSelector::parse("weft.dev/join-token")
-        .map_err(|error| Failure::new("cannot list join tokens", error, ""))?;
-    let old = ListOptions::labelled(mine);
-    objects
-        .delete_collection(
-            &caller,
-            &kinds::SECRET,
-            Some("kube-system"),
-            &old,
-            &Default::default(),
-        )
-        .await
-        .map_err(failure)?;
-    let (id, secret) = (random_letters(6), random_letters(16));
-    let expires = Timestamp::now() + JOIN_TOKEN_LIFETIME;
-    let object = Object::from_value(json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {
-            "name": format!("bootstrap-token-{id}"),
-            "namespace": "kube-system",
-            "labels": {"weft.dev/join-token": ""},
-        },
-        "type": "bootstrap.kubernetes.io/token",
-        "stringData": {
-            "token-id": id,
-            "token-secret": secret,
-            "expiration": weft_api::time::rfc3339(expires),
-            "usage-bootstrap-authentication": "true",
-            "description": "Lets nodes join this cluster.",
-        },
-    }))
-    .map_err(|error| Failure::new("cannot create a token for nodes to join", error, ""))?;
-    objects
-        .create(
-            &caller,
-            &kinds::SECRET,
-            Some("kube-system"),
-            object,
-            &WriteOptions::default(),
-        )
-        .await
-        .map_err(failure)?;
-    Ok(format!("{id}.{secret}"))
 }

@@ -17,6 +17,7 @@ pub mod proxy;
 pub mod registry;
 pub mod resource;
 mod reviews;
+pub mod servers;
 pub mod table;
 mod usage;
 mod watch;
@@ -58,6 +59,7 @@ pub struct AppState {
     pub(crate) registry: registry::Registry,
     pub(crate) nodes: proxy::NodeClient,
     pub(crate) meter: Arc<usage::Meter>,
+    pub(crate) servers: servers::Servers,
     /// Cancelled when the server begins to close: watches end then.
     pub(crate) closing: CancellationToken,
     limits: Arc<Limits>,
@@ -74,6 +76,7 @@ impl AppState {
         authenticator: Authenticator,
         registry: registry::Registry,
         nodes: proxy::NodeClient,
+        servers: servers::Servers,
         closing: CancellationToken,
     ) -> Self {
         Self {
@@ -82,6 +85,7 @@ impl AppState {
             registry,
             nodes,
             meter: Arc::default(),
+            servers,
             closing,
             limits: Arc::new(Limits {
                 reads: Semaphore::new(READS_MAX),
@@ -104,6 +108,7 @@ pub fn router(state: AppState) -> Router {
         .route(REWRAP_PATH, post(rewrap))
         .merge(openapi::routes())
         .merge(registry::routes())
+        .merge(servers::routes())
         .fallback(resource::dispatch)
         .with_state(state.clone());
     // The outer router matches nothing, so that the front sees, and may rewrite, every path before routing.
@@ -251,9 +256,9 @@ async fn readyz(
     uri: Uri,
 ) -> Result<Response, ApiError> {
     authz::authorize_path(&caller, "get", uri.path())?;
-    let leads = state.objects.store().leadership().borrow().is_some();
+    let led = state.objects.store().leader().borrow().is_some();
     let open = !state.closing.is_cancelled();
-    let checks = [("ping", true), ("store", leads), ("shutdown", open)];
+    let checks = [("ping", true), ("store", led), ("shutdown", open)];
     Ok(health(&uri, &checks))
 }
 

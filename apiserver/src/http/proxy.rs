@@ -35,6 +35,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a node may think before its answer starts. What follows may stream for ever.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The name that every API server's certificate carries.
+const SERVER_NAME: &str = "kubernetes.default.svc";
+
 /// The client side of the API server's calls to nodes. Cloning is cheap.
 #[derive(Clone)]
 pub struct NodeClient {
@@ -75,12 +78,35 @@ impl NodeClient {
     ///
     /// # Errors
     /// [`NodeError`]; an answer with any status is no error.
-    pub async fn send(&self, node: &Value, mut request: Request) -> Result<Response, NodeError> {
+    pub async fn send(&self, node: &Value, request: Request) -> Result<Response, NodeError> {
         let (host, port) = endpoint(node).ok_or(NodeError::NoAddress)?;
         let address = match host.contains(':') {
             true => format!("[{host}]:{port}"),
             false => format!("{host}:{port}"),
         };
+        self.exchange(address, host, request).await
+    }
+
+    /// Sends `request` to the API of another server at `address`, `HOST:PORT`.
+    ///
+    /// # Errors
+    /// As [`NodeClient::send`].
+    pub(crate) async fn send_to(
+        &self,
+        address: &str,
+        request: Request,
+    ) -> Result<Response, NodeError> {
+        self.exchange(address.to_owned(), SERVER_NAME, request)
+            .await
+    }
+
+    /// One connection and one exchange on it; the certificate at `address` must carry the name `host`.
+    async fn exchange(
+        &self,
+        address: String,
+        host: &str,
+        mut request: Request,
+    ) -> Result<Response, NodeError> {
         let connect = |source| NodeError::Connect {
             address: address.clone(),
             source,
@@ -91,7 +117,7 @@ impl NodeClient {
             Err(_) => ServerName::try_from(host.to_owned()).map_err(invalid)?,
         };
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, async {
-            let tcp = TcpStream::connect((host, port)).await?;
+            let tcp = TcpStream::connect(&address).await?;
             tcp.set_nodelay(true)?;
             self.tls.connect(name, tcp).await
         });

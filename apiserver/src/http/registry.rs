@@ -9,10 +9,11 @@
 //!
 //! Invariants: what is served under a digest has that digest; every blob a manifest names was there when it was pushed; a
 //! layer of type `application/wasm` is a component; nothing larger than its limit is ever kept, and no body is held in
-//! memory but a manifest's. Left to others: deleting what no tag needs, replication to other servers.
+//! memory but a manifest's. Copies on other servers: [`replicas`]. Left to others: deleting what no tag needs.
 
 mod blobs;
 mod manifests;
+mod replicas;
 
 use std::collections::HashMap;
 use std::io;
@@ -138,7 +139,12 @@ async fn serve(State(state): State<AppState>, request: Request) -> Response {
         .get::<Caller>()
         .cloned()
         .unwrap_or_else(Caller::anonymous);
-    answer(&state.registry, &caller, request).await
+    let asked = replicas::Asked::of(&request);
+    let answer = answer(&state.registry, &caller, request).await;
+    match asked {
+        Some(asked) => replicas::complete(&state, asked, answer).await,
+        None => answer,
+    }
 }
 
 /// Answers one request of the distribution API.

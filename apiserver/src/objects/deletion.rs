@@ -68,7 +68,7 @@ impl Objects {
         options: &DeleteOptions,
     ) -> Result<Deleted, StatusError> {
         authorize(caller, "delete", kind, None, namespace, Some(name))?;
-        self.delete_authorized(caller, kind, namespace, name, options)
+        self.confirmed(|| self.delete_authorized(caller, kind, namespace, name, options))
             .await
     }
 
@@ -93,7 +93,7 @@ impl Objects {
             namespace,
             Some(pod),
         )?;
-        self.delete_authorized(caller, kind, namespace, pod, options)
+        self.confirmed(|| self.delete_authorized(caller, kind, namespace, pod, options))
             .await
     }
 
@@ -166,7 +166,7 @@ impl Objects {
                 Ok(revision) => {
                     return Ok(Deleted::Marked(answer(kind, next, Some(revision))));
                 }
-                Err(WriteError::Conflict { .. }) => {}
+                Err(WriteError::Conflict { .. }) => self.catch_up().await?,
                 Err(error) => return Err(write_failed(kind, name, error)),
             }
         }

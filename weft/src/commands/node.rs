@@ -18,9 +18,9 @@ pub struct Args {
     /// Name in the cluster [default: this machine's name]
     #[arg(long)]
     name: Option<String>,
-    /// URL of the API, as https://10.0.0.1:6443
-    #[arg(long, value_name = "URL", value_parser = https)]
-    server: String,
+    /// URL of the API, as https://10.0.0.1:6443; of several servers with one flag each, though one is enough
+    #[arg(long = "server", value_name = "URL", value_parser = https, required = true)]
+    servers: Vec<String>,
     /// The cluster CA's certificate, `ca.crt` of the server's data folder
     #[arg(long, value_name = "FILE")]
     ca_file: PathBuf,
@@ -101,7 +101,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let clamp = |value: i128| u64::try_from(value).unwrap_or(u64::MAX);
     let config = NodeConfig {
         name,
-        server: args.server,
+        servers: args.servers,
         ca_file: args.ca_file,
         token_file: args.token_file,
         data_dir: std::path::absolute(

@@ -1,14 +1,43 @@
-//! `weft server`: API, store, scheduler and controllers in one process.
+//! `weft server`: API, store, scheduler and controllers in one process; and what concerns the servers as a group.
+
+mod backup;
+mod members;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use clap::Subcommand;
+use serde_json::json;
+
 use crate::exit::Failure;
-use crate::server::{self, ServerConfig};
+use crate::server::{self, JoinConfig, ServerConfig};
 use crate::{data_dir, shutdown, stdout};
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show the servers of the cluster
+    Members(members::ListArgs),
+    /// Remove a server from the cluster for ever
+    Remove(members::RemoveArgs),
+    /// Hand leadership over to another server
+    Transfer(members::TransferArgs),
+    /// Write everything the cluster keeps into a file
+    Backup(backup::BackupArgs),
+    /// Make the data folder of a new cluster from a backup
+    Restore(backup::RestoreArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
     /// Where the store, the certificates and the registry are kept [default: /var/lib/weft as root, else
     /// ~/.local/share/weft]
     #[arg(long, env = "WEFT_DATA_DIR", value_name = "DIR")]
@@ -19,6 +48,27 @@ pub struct Args {
     /// Port of the API; 0 picks a free one
     #[arg(long, default_value_t = 6443, value_name = "PORT")]
     api_port: u16,
+    /// Port for the other servers; 0 picks a free one [default: 6444, or 0 with --api-port 0]
+    #[arg(long, value_name = "PORT")]
+    peer_port: Option<u16>,
+    /// Address that clients and the other servers reach this one at [default: --address]
+    #[arg(long, value_name = "IP")]
+    advertise_address: Option<IpAddr>,
+    /// HOST:PORT under which clients reach all servers, such as a load balancer
+    #[arg(long, value_name = "HOST:PORT")]
+    control_plane_endpoint: Option<String>,
+    /// Join the cluster of a running server, as https://10.0.0.1:6443; ignored once this one belongs to a cluster
+    #[arg(long, value_name = "URL", requires_all = ["ca_file", "token_file"])]
+    join: Option<String>,
+    /// The cluster CA's certificate, `ca.crt` of the running server's data folder
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// The token to join with, `server-token` of the running server's data folder
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Take the place of a server that is gone for good
+    #[arg(long, value_name = "ID", requires = "join")]
+    replace: Option<u64>,
     /// Bearer tokens, a line each: token,user,uid,"group1,group2"
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
@@ -28,43 +78,123 @@ pub struct Args {
     encryption_key_file: Option<PathBuf>,
     /// Write the log as JSON
     #[arg(long)]
-    pub log_json: bool,
+    log_json: bool,
+    /// Print what is ready as one JSON line
+    #[arg(short, long)]
+    output: Option<Output>,
+    /// End when stdin ends
+    #[arg(long, hide = true)]
+    exit_with_parent: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Json,
+}
+
+/// Where servers expect each other: the port beside the API's.
+const PEER_PORT: u16 = 6444;
+
+impl Args {
+    /// Whether this process is a server; then how it logs.
+    pub fn serves(&self) -> Option<bool> {
+        self.action.is_none().then_some(self.run.log_json)
+    }
 }
 
 /// # Errors
-/// When the port or the data folder is in use.
+/// When the port or the data folder is in use, or the cluster refuses what is asked.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    match args.action {
+        None => serve(args.run).await,
+        Some(Action::Members(args)) => members::list(args).await,
+        Some(Action::Remove(args)) => members::remove(args).await,
+        Some(Action::Transfer(args)) => members::transfer(args).await,
+        Some(Action::Backup(args)) => backup::backup(args).await,
+        Some(Action::Restore(args)) => backup::restore(&args),
+    }
+}
+
+async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let stop = shutdown::on_signal()?;
-    let dir = std::path::absolute(args.data_dir.unwrap_or_else(data_dir::default))?;
-    let server = server::start(ServerConfig {
-        data_dir: dir,
-        address: SocketAddr::new(args.address, args.api_port),
-        token_auth_file: args.token_auth_file.clone(),
-        encryption_key_file: args.encryption_key_file.clone(),
-    })
-    .await?;
-    // A server whose output nobody reads any more goes on.
+    if args.exit_with_parent {
+        shutdown::on_stdin_end(stop.clone());
+    }
+    let dir = std::path::absolute(args.data_dir.clone().unwrap_or_else(data_dir::default))?;
+    let picked = if args.api_port == 0 { 0 } else { PEER_PORT };
+    let join = match (args.join, args.ca_file, args.token_file) {
+        (Some(server), Some(ca_file), Some(token_file)) => Some(JoinConfig {
+            server,
+            ca_file,
+            token_file,
+            replaces: args.replace,
+        }),
+        _ => None,
+    };
+    let config = ServerConfig {
+        peer_port: Some(args.peer_port.unwrap_or(picked)),
+        advertise_address: args.advertise_address,
+        control_plane_endpoint: args.control_plane_endpoint,
+        join,
+        token_auth_file: args.token_auth_file,
+        encryption_key_file: args.encryption_key_file,
+        ..ServerConfig::alone(dir, SocketAddr::new(args.address, args.api_port))
+    };
+    let mut server = server::start(config, &stop).await?;
+    let ready = tokio::select! {
+        biased;
+        ready = server.ready() => Some(ready),
+        () = stop.cancelled() => None,
+    };
+    let result = match ready {
+        // Told to stop while it waited for the others.
+        None => Ok(()),
+        Some(Err(failure)) => Err(failure),
+        Some(Ok(())) => {
+            announce(&server, args.output);
+            tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                reason = server.failed() => Err(broken(&reason)),
+            }
+        }
+    };
+    let stopped = server.stop().await;
+    result?;
+    Ok(stopped?)
+}
+
+/// Says what is ready. A server whose output nobody reads any more goes on.
+fn announce(server: &server::Server, output: Option<Output>) {
+    let file = |path: &PathBuf| path.display().to_string();
+    if output == Some(Output::Json) {
+        let _ = stdout::line(json!({
+            "id": server.id,
+            "api": server.url,
+            "peerAddress": server.peer_address,
+            "kubeconfig": file(&server.kubeconfig),
+            "caFile": file(&server.ca_file),
+            "joinTokenFile": file(&server.join_token_file),
+            "serverTokenFile": file(&server.server_token_file),
+        }));
+        return;
+    }
     let _ = stdout::text(&format!(
         "weft server is ready.\n\n  \
          kubeconfig  {}\n  \
          API         {}\n\n\
          Join a node, with the two files copied to it:\n  \
-         weft node --server {} --ca-file {} --token-file {}\n",
-        server.kubeconfig.display(),
+         weft node --server {} --ca-file {} --token-file {}\n\n\
+         Join another server, with the two files copied to it:\n  \
+         weft server --join {} --ca-file {} --token-file {}\n",
+        file(&server.kubeconfig),
         server.url,
+        server.client_url,
+        file(&server.ca_file),
+        file(&server.join_token_file),
         server.url,
-        server.ca_file.display(),
-        server.join_token_file.display()
+        file(&server.ca_file),
+        file(&server.server_token_file),
     ));
-    let failed = tokio::select! {
-        () = stop.cancelled() => None,
-        reason = server.failed() => Some(reason),
-    };
-    let stopped = server.stop().await;
-    if let Some(reason) = failed {
-        return Err(broken(&reason).into());
-    }
-    Ok(stopped?)
 }
 
 /// The server cannot go on, and why.

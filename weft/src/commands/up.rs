@@ -1,31 +1,37 @@
 //! `weft up`: a whole cluster on this machine.
 //!
 //! The server runs in this process, each node in a child of the same binary, so that a guest that manages
-//! to abort the engine never takes the store with it. A node that dies is started again, after its pods
-//! had time to move. Ctrl-C drains the nodes, then the server, and exits 0.
+//! to abort the engine never takes the store with it. With several servers, these are children too. A node that dies is
+//! started again, after its pods had time to move. Ctrl-C drains the nodes, then the servers, and exits 0.
+
+mod process;
+mod servers;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use serde_json::json;
-use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::process::{Process, tail};
+use self::servers::Servers;
 use crate::exit::Failure;
-use crate::server::{self, Server, ServerConfig};
-use crate::{data_dir, shutdown, stdout};
+use crate::server::ServerConfig;
+use crate::{data_dir, server, shutdown, stdout};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How many nodes to run
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     nodes: u16,
+    /// How many servers to run: 1, or 3 or 5 of which some may fail
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = odd)]
+    servers: u16,
     /// Where everything is kept [default: /var/lib/weft as root, else ~/.local/share/weft]
     #[arg(long, env = "WEFT_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -70,8 +76,14 @@ const READY_POLL: Duration = Duration::from_millis(25);
 const RESTART_DELAY: Duration = Duration::from_secs(15);
 /// How long nodes may drain: the default grace period of a pod, and some seconds to report.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(40);
-/// How much of a dead node's log is shown.
-const LOG_TAIL_LINES: usize = 12;
+
+/// An even number of servers survives no more failures than one less.
+fn odd(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(servers @ (1 | 3 | 5)) => Ok(servers),
+        _ => Err("it must be 1, 3 or 5".to_owned()),
+    }
+}
 
 /// # Errors
 /// When a port or the data folder is in use, or a node does not become ready.
@@ -84,21 +96,23 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let dir = args.data_dir.clone().unwrap_or_else(data_dir::default);
     let dir = std::path::absolute(&dir)?;
     let gateway = free_port(SocketAddr::new(args.address, args.gateway_port), "gateway")?;
-    let server = server::start(ServerConfig {
-        data_dir: dir.clone(),
-        address: SocketAddr::new(args.address, args.api_port),
+    let address = SocketAddr::new(args.address, args.api_port);
+    let config = ServerConfig {
         token_auth_file: args.token_auth_file.clone(),
         encryption_key_file: args.encryption_key_file.clone(),
-    })
-    .await?;
+        ..ServerConfig::alone(dir.clone(), address)
+    };
+    let Some(servers) = Servers::start(config, args.servers, &stop).await? else {
+        return Ok(());
+    };
     let cluster = Cluster {
         dir,
         gateway,
         nodes: args.nodes,
         cores: args.cores,
     };
-    let result = cluster.serve(&server, &stop, started, args.output).await;
-    let stopped = server.stop().await;
+    let result = cluster.serve(&servers, &stop, started, args.output).await;
+    let stopped = servers.stop().await;
     result?;
     Ok(stopped?)
 }
@@ -125,7 +139,7 @@ struct Cluster {
 impl Cluster {
     async fn serve(
         &self,
-        server: &Server,
+        server: &Servers,
         stop: &CancellationToken,
         started: Instant,
         output: Option<Output>,
@@ -171,7 +185,7 @@ impl Cluster {
         (1..=self.nodes).map(|number| format!("node-{number}"))
     }
 
-    fn node(&self, number: u16, server: &Server) -> Result<NodeProcess, Failure> {
+    fn node(&self, number: u16, server: &Servers) -> Result<Process, Failure> {
         let name = format!("node-{number}");
         let dir = self.dir.join("nodes").join(&name);
         data_dir::create_private(&dir)?;
@@ -180,7 +194,8 @@ impl Cluster {
         })?;
         let share = |total: u64| (total / u64::from(self.nodes)).max(1);
         let machine = weft_agent::heartbeat::Machine::detect();
-        let mut arguments: Vec<String> = [
+        let mut arguments = vec!["node".to_owned()];
+        let options = [
             ("--name", name.clone()),
             ("--server", server.url.clone()),
             ("--ca-file", server.ca_file.display().to_string()),
@@ -192,10 +207,12 @@ impl Cluster {
             ("--node-port", "0".into()),
             ("--capacity-cpu", format!("{}m", share(machine.cpu_millis))),
             ("--capacity-memory", share(machine.memory_bytes).to_string()),
-        ]
-        .into_iter()
-        .flat_map(|(flag, value)| [flag.to_owned(), value])
-        .collect();
+        ];
+        arguments.extend(
+            options
+                .into_iter()
+                .flat_map(|(flag, value)| [flag.to_owned(), value]),
+        );
         arguments.extend(
             [
                 "--allow-file-images",
@@ -207,16 +224,19 @@ impl Cluster {
         if let Some(cores) = self.cores {
             arguments.extend(["--cores".to_owned(), cores.to_string()]);
         }
-        Ok(NodeProcess {
+        Ok(Process {
             name,
             program,
             arguments,
             log: dir.join("node.log"),
+            restart_delay: RESTART_DELAY,
+            drain_timeout: DRAIN_TIMEOUT,
+            start_timeout: READY_TIMEOUT / 4,
         })
     }
 
     /// Waits until every node has said since `born` that it is ready.
-    async fn ready(&self, server: &Server, born: Timestamp) -> Result<(), Failure> {
+    async fn ready(&self, server: &Servers, born: Timestamp) -> Result<(), Failure> {
         let api: kube::Api<Node> = kube::Api::all(server.client().await?);
         let all_ready = async {
             loop {
@@ -248,46 +268,48 @@ impl Cluster {
 
     fn node_failure(&self) -> Failure {
         let dir = self.dir.join("nodes");
-        let mut tail = String::new();
+        let mut printed = String::new();
         for number in 1..=self.nodes {
-            let path = dir.join(format!("node-{number}")).join("node.log");
-            if let Ok(text) = std::fs::read_to_string(&path) {
-                let lines: Vec<&str> = text.lines().collect();
-                let last = &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..];
-                tail = last.join("\n       ");
+            let log = dir.join(format!("node-{number}")).join("node.log");
+            if log.exists() {
+                printed = tail(&log);
             }
         }
         Failure::new(
             "a node ended before it was ready",
-            if tail.is_empty() {
+            if printed.is_empty() {
                 "it printed nothing".to_owned()
             } else {
-                tail
+                printed
             },
             format!("read the logs in {}", dir.display()),
         )
     }
 
     /// Says what is ready. A cluster whose output nobody reads any more goes on.
-    fn announce(&self, server: &Server, started: Instant, output: Option<Output>) {
+    fn announce(&self, server: &Servers, started: Instant, output: Option<Output>) {
         let seconds = started.elapsed().as_secs_f64();
         let kubeconfig = server.kubeconfig.display().to_string();
         let gateway = format!("http://{}", self.gateway);
         if output == Some(Output::Json) {
             let nodes: Vec<String> = self.names().collect();
             let _ = stdout::line(
-                json!({"kubeconfig": kubeconfig, "api": server.url, "gateway": gateway, "nodes": nodes, "ready_seconds": seconds}),
+                json!({"kubeconfig": kubeconfig, "api": server.url, "gateway": gateway, "servers": server.urls, "nodes": nodes, "ready_seconds": seconds}),
             );
             return;
         }
         let plural = if self.nodes == 1 { "" } else { "s" };
         let _ = stdout::text(&format!(
-            "weft is ready after {seconds:.1} s, with {nodes} node{plural}.\n\n  \
+            "weft is ready after {seconds:.1} s, with {servers}{nodes} node{plural}.\n\n  \
              kubeconfig  {kubeconfig}\n  \
              API         {api}\n  \
              gateway     {gateway}  (http://SERVICE.NAMESPACE.localhost:{port})\n\n  \
              export KUBECONFIG={kubeconfig}\n\n\
              Ctrl-C drains it and stops it; the data stays in {dir}.\n",
+            servers = match server.urls.len() {
+                1 => String::new(),
+                several => format!("{several} servers and "),
+            },
             nodes = self.nodes,
             api = server.url,
             port = self.gateway.port(),
@@ -310,94 +332,6 @@ fn is_ready(node: &Node, born: Timestamp) -> bool {
             // Times in objects are in whole seconds.
             && heard.is_some_and(|time| time.0.as_second() >= born.as_second())
     })
-}
-
-/// One node as a child process: what it takes to start it, and to start it again.
-struct NodeProcess {
-    name: String,
-    program: PathBuf,
-    arguments: Vec<String>,
-    log: PathBuf,
-}
-
-impl NodeProcess {
-    /// Keeps the node running until `stop`, then drains it. Cancels `failed` when the first start fails.
-    async fn supervise(self, stop: CancellationToken, failed: CancellationToken) {
-        let mut first = true;
-        loop {
-            let born = Instant::now();
-            match self.spawn() {
-                Ok(child) => match self.run(child, &stop).await {
-                    None => return,
-                    Some(status) => {
-                        tracing::warn!(node = self.name, %status, log = %self.log.display(), "the node ended");
-                    }
-                },
-                Err(error) => tracing::error!(node = self.name, %error, "the node did not start"),
-            }
-            if first && born.elapsed() < READY_TIMEOUT / 4 {
-                failed.cancel();
-            }
-            first = false;
-            tokio::select! {
-                () = tokio::time::sleep(RESTART_DELAY) => {}
-                () = stop.cancelled() => return,
-            }
-            tracing::info!(node = self.name, "starting the node again");
-        }
-    }
-
-    fn spawn(&self) -> std::io::Result<Child> {
-        let log = open_log(&self.log)?;
-        Command::new(&self.program)
-            .arg("node")
-            .args(&self.arguments)
-            // The child lives as long as this pipe is open.
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            // Captured stacks of wasmtime's errors would cost a third of the requests per second.
-            .env("RUST_LIB_BACKTRACE", "0")
-            // Ctrl-C reaches only this process, which then drains the nodes before the server.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-    }
-
-    /// Waits for the child to end by itself, or drains it; `None` when it was drained.
-    async fn run(&self, mut child: Child, stop: &CancellationToken) -> Option<ExitStatus> {
-        // wait() would close it, and the child ends with it.
-        let _lifeline = child.stdin.take();
-        tokio::select! {
-            status = child.wait() => return status.ok(),
-            () = stop.cancelled() => {}
-        }
-        if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
-            let pid = nix::unistd::Pid::from_raw(pid);
-            // It may have ended a moment ago; wait() below tells.
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-        }
-        if tokio::time::timeout(DRAIN_TIMEOUT, child.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                node = self.name,
-                "the node did not drain in time and is killed"
-            );
-            let _ = child.kill().await;
-        }
-        None
-    }
-}
-
-fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)
 }
 
 #[cfg(test)]

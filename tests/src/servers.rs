@@ -1,0 +1,186 @@
+//! `weft server` as processes of their own, for tests of servers as a group.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use crate::cluster::{success, weft};
+
+/// One server process; dropping it kills it.
+pub struct ServerProcess {
+    process: Child,
+    pub dir: PathBuf,
+    /// What it said of itself when it was ready.
+    pub said: Value,
+}
+
+impl ServerProcess {
+    /// Starts a server in `dir` on ports of its own and waits until it is ready.
+    ///
+    /// # Errors
+    /// What it printed when it did not become ready.
+    pub fn start(dir: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        let mut server = Self::spawn(dir, arguments)?;
+        server.wait_ready()?;
+        Ok(server)
+    }
+
+    /// Starts a server without waiting for it: one of several that come back needs the others to be ready.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn spawn(dir: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        let log = dir.with_extension("log");
+        let process = Command::new(weft())
+            .args([
+                "server",
+                "--api-port",
+                "0",
+                "--output",
+                "json",
+                "--data-dir",
+            ])
+            .arg(dir)
+            .args(arguments)
+            .arg("--exit-with-parent")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(
+                std::fs::File::options()
+                    .create(true)
+                    .append(true)
+                    .open(&log)?,
+            )
+            .spawn()?;
+        Ok(Self {
+            process,
+            dir: dir.to_owned(),
+            said: Value::Null,
+        })
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// What it printed when it did not become ready.
+    pub fn wait_ready(&mut self) -> anyhow::Result<()> {
+        let stdout = self.process.stdout.take().context("stdout is piped")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let Ok(said) = serde_json::from_str(&line) else {
+            let log = std::fs::read_to_string(self.dir.with_extension("log"))?;
+            bail!("{} did not become ready: {log}", self.dir.display());
+        };
+        self.said = said;
+        Ok(())
+    }
+
+    /// Starts a server in `dir` that joins this one's cluster, and waits until it is ready.
+    ///
+    /// # Errors
+    /// What it printed when it did not become ready.
+    pub fn join(&self, dir: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        let text = |key: &str| self.said[key].as_str().unwrap_or_default();
+        let join = [
+            "--join",
+            text("api"),
+            "--ca-file",
+            text("caFile"),
+            "--token-file",
+            text("serverTokenFile"),
+        ];
+        Self::start(dir, &[&join[..], arguments].concat())
+    }
+
+    /// Its number in the cluster.
+    pub fn id(&self) -> u64 {
+        self.said["id"].as_u64().unwrap_or_default()
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Tells it to end, and gives its exit code.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn terminate(&mut self) -> anyhow::Result<Option<i32>> {
+        // wait() would close it, and its end means at once.
+        let _stdin = self.process.stdin.take();
+        let pid = self.process.id().to_string();
+        Command::new("kill").arg(&pid).status()?;
+        Ok(self.process.wait()?.code())
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.said["kubeconfig"].as_str().unwrap_or_default().into()
+    }
+
+    /// Runs the weft binary with this server's kubeconfig.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn weft(&self, args: &[&str]) -> anyhow::Result<Output> {
+        Ok(Command::new(weft())
+            .args(args)
+            .env("WEFT_KUBECONFIG", self.kubeconfig())
+            .output()?)
+    }
+
+    /// The servers of the cluster, as this one tells.
+    ///
+    /// # Errors
+    /// What the command printed when it failed.
+    pub fn members(&self) -> anyhow::Result<Vec<Member>> {
+        let text = success(self.weft(&["server", "members", "-o", "json"])?)?;
+        members(&text)
+    }
+}
+
+/// One server, as `weft server members` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub id: u64,
+    pub url: String,
+    pub voter: bool,
+    pub leader: bool,
+}
+
+/// Reads what `weft server members -o json` printed.
+///
+/// # Errors
+/// When it is no JSON.
+pub fn members(text: &str) -> anyhow::Result<Vec<Member>> {
+    let list: Value = serde_json::from_str(text)?;
+    let servers = list["servers"].as_array().into_iter().flatten();
+    Ok(servers
+        .map(|server| Member {
+            id: server["id"].as_u64().unwrap_or_default(),
+            url: server["url"].as_str().unwrap_or_default().to_owned(),
+            voter: server["voter"] == true,
+            leader: server["leader"] == true,
+        })
+        .collect())
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default();
+            eprintln!("--- {} ---\n{log}", self.dir.display());
+        }
+        // No effect on one that has ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
