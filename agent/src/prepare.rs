@@ -366,6 +366,7 @@ async fn build(
             idle: POOLED_IDLE,
         }),
     };
+    let faults = EventSink::of_broken_off(move |fault| failures.note(&fault));
     if let Some(worker) = worker {
         let setup = Setup {
             name: spec.name.clone(),
@@ -376,6 +377,7 @@ async fn build(
             stdout: sink(Stream::Stdout),
             stderr: sink(Stream::Stderr),
             outbound: Some(outbound),
+            events: Some(faults),
         };
         let built = worker.build(&node.engine, artifact, setup).await;
         return built
@@ -389,7 +391,7 @@ async fn build(
         .limits(limits)
         .stdout(sink(Stream::Stdout))
         .stderr(sink(Stream::Stderr))
-        .events(EventSink::of_broken_off(move |fault| failures.note(&fault)))
+        .events(faults)
         .outbound(outbound);
     if let Some(policy) = policy {
         builder = builder.instance_policy(policy);

@@ -15,8 +15,8 @@ use nix::unistd::Pid;
 use weft_runtime::body::{self, Body};
 use weft_runtime::worker::{Ended, RemoteWorkload, Setup, Worker, WorkerCommand, WorkerError};
 use weft_runtime::{
-    CallContext, CallError, Cores, Engine, Exit, InstancePolicy, Limits, LogSink, Outbound,
-    OutboundError, Peer, Transport,
+    CallContext, CallError, Cores, Engine, EventSink, Exit, InstancePolicy, Limits, LogSink,
+    Outbound, OutboundError, Peer, Transport,
 };
 
 /// An example of this crate, which cargo builds beside this program.
@@ -75,6 +75,7 @@ impl Place {
             stdout: sink(),
             stderr: sink(),
             outbound: None,
+            events: None,
         }
     }
 
@@ -235,8 +236,13 @@ async fn faults_have_their_reasons_and_limits_hold() {
         request_timeout: Duration::from_secs(2),
         ..Limits::default()
     };
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = told.clone();
     let setup = Setup {
         limits,
+        events: Some(EventSink::of_broken_off(move |fault| {
+            heard.lock().unwrap().push(fault);
+        })),
         ..place.setup()
     };
     let probe = place.guest("probe", setup).await;
@@ -264,11 +270,19 @@ async fn faults_have_their_reasons_and_limits_hold() {
         CallError::Deadline
     );
     assert_eq!(say(&probe, "http://guest/hello").await, "200 hello\n");
-    eventually(|| probe.usage().requests == 4).await;
+    // One that traps in the middle of its answer: no call returns it, so it is told.
+    let response = probe.call(get("http://guest/truncate")).await.unwrap();
+    assert!(response.into_body().collect().await.is_err());
+    eventually(|| !told.lock().unwrap().is_empty()).await;
+    match &told.lock().unwrap()[..] {
+        [CallError::Trap { backtrace, .. }] => assert!(backtrace.lines().count() > 2),
+        other => panic!("{other:?}"),
+    }
+    eventually(|| probe.usage().requests == 5).await;
     let usage = probe.usage();
     assert_eq!(
         (usage.traps, usage.out_of_memory, usage.deadlines),
-        (1, 1, 1)
+        (2, 1, 1)
     );
     assert!(usage.cpu_nanos > 1_000_000_000, "it span for two seconds");
 

@@ -40,6 +40,7 @@ use crate::body::{self, Body, BoxError};
 use crate::command::Exit;
 use crate::cores::Cores;
 use crate::engine::Engine;
+use crate::events::EventSink;
 use crate::host::http::{Outbound, OutboundError};
 use crate::host::mesh::CallContext;
 use crate::instance;
@@ -102,6 +103,8 @@ pub struct Setup {
     pub stdout: LogSink,
     pub stderr: LogSink,
     pub outbound: Option<Outbound>,
+    /// Hears [`Event::BrokenOff`](crate::Event::BrokenOff); what else happens there is not told on this side.
+    pub events: Option<EventSink>,
 }
 
 /// The part of a [`Setup`] that can be written down.
@@ -357,6 +360,7 @@ impl Worker {
             stdout,
             stderr,
             outbound,
+            events,
         } = setup;
         let wire_setup = WireSetup {
             name: name.clone(),
@@ -386,7 +390,7 @@ impl Worker {
         let (printed, seen) = watch::channel(0);
         let reading = tokio::spawn(print(
             response.into_body(),
-            Reader::new(stdout, stderr),
+            Reader::new(stdout, stderr, events),
             printed,
         ));
         let remote = Arc::new(Remote {

@@ -1,4 +1,5 @@
-//! What a guest prints, on its way out of the worker: a body of chunks, each with its kind and length before it.
+//! What a guest prints, on its way out of the worker: a body of chunks, each with its kind and length before it. Faults that no
+//! call returns go the same way, in their place among the lines.
 //!
 //! The guest never waits. What does not fit between it and the reader is dropped and counted, and the count stands where
 //! the loss was.
@@ -12,6 +13,7 @@ use http_body::{Body as HttpBody, Frame};
 use parking_lot::Mutex;
 
 use crate::body::BoxError;
+use crate::events::{Event, EventSink};
 use crate::logs::LogSink;
 
 /// Output of one workload that waits to be read.
@@ -24,6 +26,7 @@ const HEAD_BYTES: usize = 5;
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const LOST: u8 = 3;
+const FAULT: u8 = 4;
 
 #[derive(Default)]
 struct Waiting {
@@ -46,6 +49,14 @@ impl Output {
 
     pub(super) fn stderr(&self) -> LogSink {
         self.sink(STDERR)
+    }
+
+    pub(super) fn faults(&self) -> EventSink {
+        let output = self.clone();
+        EventSink::of_broken_off(move |fault| match serde_json::to_vec(&fault) {
+            Ok(text) => output.write(FAULT, &text),
+            Err(error) => tracing::error!(%error, "a fault cannot be written down"),
+        })
     }
 
     fn sink(&self, kind: u8) -> LogSink {
@@ -141,14 +152,16 @@ pub(super) struct Reader {
     partial: BytesMut,
     stdout: LogSink,
     stderr: LogSink,
+    faults: Option<EventSink>,
 }
 
 impl Reader {
-    pub(super) fn new(stdout: LogSink, stderr: LogSink) -> Reader {
+    pub(super) fn new(stdout: LogSink, stderr: LogSink, faults: Option<EventSink>) -> Reader {
         Reader {
             partial: BytesMut::new(),
             stdout,
             stderr,
+            faults,
         }
     }
 
@@ -170,6 +183,12 @@ impl Reader {
             match kind {
                 STDOUT => self.stdout.write(&chunk),
                 STDERR => self.stderr.write(&chunk),
+                FAULT => {
+                    let fault = serde_json::from_slice(&chunk).ok()?;
+                    if let Some(sink) = &self.faults {
+                        sink.tell(Event::BrokenOff { fault });
+                    }
+                }
                 LOST => {
                     let lost = u64::from_be_bytes(chunk.as_ref().try_into().ok()?);
                     let note = format!("[weft: {lost} bytes of output were dropped here]\n");
@@ -188,6 +207,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::CallError;
 
     fn collect(text: &Arc<Mutex<String>>, name: &'static str) -> LogSink {
         let text = text.clone();
@@ -210,13 +230,21 @@ mod tests {
         let output = Output::default();
         output.write(STDOUT, b"one");
         output.write(STDERR, b"two");
+        output.faults().tell(Event::BrokenOff {
+            fault: CallError::Deadline,
+        });
         let first = drain(&output);
         output.write(STDOUT, &vec![b'x'; WAITING_BYTES_MAX + 1]);
         output.write(STDOUT, b"end");
         let second = drain(&output);
         for step in [1, 2, 7, 100] {
-            let text = Arc::default();
-            let mut reader = Reader::new(collect(&text, "out"), collect(&text, "err"));
+            let text: Arc<Mutex<String>> = Arc::default();
+            let told = text.clone();
+            let faults = EventSink::of_broken_off(move |fault| {
+                *told.lock() += &format!("fault:{fault:?} ");
+            });
+            let (out, err) = (collect(&text, "out"), collect(&text, "err"));
+            let mut reader = Reader::new(out, err, Some(faults));
             let printed: u64 = first
                 .chunks(step)
                 .chain(second.chunks(step))
@@ -224,7 +252,7 @@ mod tests {
                 .sum();
             assert_eq!(
                 *text.lock(),
-                "out:one err:two err:[weft: 8388609 bytes of output were dropped here] out:end ",
+                "out:one err:two fault:Deadline err:[weft: 8388609 bytes of output were dropped here] out:end ",
                 "in steps of {step}"
             );
             assert_eq!(printed, output.total());
@@ -238,8 +266,13 @@ mod tests {
             &[9, 0, 0, 0, 0][..],
             &[1, 255, 255, 255, 255],
             &[3, 0, 0, 0, 1, 0],
+            &[4, 0, 0, 0, 1, 0],
         ] {
-            assert_eq!(Reader::new(sink(), sink()).take(bytes), None, "{bytes:?}");
+            assert_eq!(
+                Reader::new(sink(), sink(), None).take(bytes),
+                None,
+                "{bytes:?}"
+            );
         }
     }
 }

@@ -260,7 +260,8 @@ async fn build(
         .args(setup.args)
         .limits(setup.limits)
         .stdout(output.stdout())
-        .stderr(output.stderr());
+        .stderr(output.stderr())
+        .events(output.faults());
     if let Some(policy) = setup.policy {
         builder = builder.instance_policy(policy);
     }
