@@ -204,6 +204,12 @@ fn number_of(key: &Key) -> Option<u32> {
         .ok()
 }
 
+/// Whether there are data keys, and so perhaps values that nothing but the right key file opens.
+pub fn is_in_use(store: &Store) -> bool {
+    let snapshot = store.snapshot();
+    snapshot.range(DATA_KEYS.as_bytes(), None).next().is_some()
+}
+
 impl Vault {
     pub fn new(store: Store, file: Option<Arc<KeyFile>>) -> Self {
         Self {

@@ -12,5 +12,6 @@ mod lifecycle;
 mod load;
 mod mesh;
 mod pods;
+mod secrets;
 mod servers;
 mod usage;

@@ -24,7 +24,7 @@ use weft_api::StatusError;
 use weft_apiserver::authn::StaticToken;
 use weft_apiserver::ca::{Authority, Credentials};
 use weft_apiserver::caller::Caller;
-use weft_apiserver::encryption::KeyFile;
+use weft_apiserver::encryption::{self, KeyFile};
 use weft_apiserver::http::servers::{self, ServerStatus};
 use weft_apiserver::objects::Objects;
 use weft_apiserver::peers;
@@ -340,13 +340,21 @@ fn assemble(parts: Parts<'_>) -> Result<Server, Failure> {
         identity.opened = true;
         identity.save(dir)?;
     }
-    let keys = KeyFile::load_or_create(&config.key_file()).map_err(|error| {
+    let key_file = config.key_file();
+    let cannot_use_key = |why: &dyn std::fmt::Display| {
         Failure::new(
             "cannot use the key that secrets are encrypted with",
-            Chain(&error),
+            why,
             "restore it from a backup, or correct it; without it the secrets of this cluster are lost",
         )
-    })?;
+    };
+    // A new one would open nothing, and look as if it could.
+    if encryption::is_in_use(&store) && !key_file.exists() {
+        let why = format!("there are encrypted secrets, and no {}", key_file.display());
+        return Err(cannot_use_key(&why));
+    }
+    let keys =
+        KeyFile::load_or_create(&key_file).map_err(|error| cannot_use_key(&Chain(&error)))?;
     let stop = CancellationToken::new();
     let stop_control = CancellationToken::new();
     let listener = listener
@@ -367,7 +375,7 @@ fn assemble(parts: Parts<'_>) -> Result<Server, Failure> {
         names,
         registry_dir: dir.join("registry"),
         tokens,
-        key_file: config.key_file(),
+        key_file,
         keys: Some(keys),
     })
     .map_err(|error| {

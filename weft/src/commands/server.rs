@@ -2,6 +2,7 @@
 
 mod backup;
 mod members;
+mod rewrap;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -34,6 +35,8 @@ enum Action {
     Backup(backup::BackupArgs),
     /// Make the data folder of a new cluster from a backup
     Restore(backup::RestoreArgs),
+    /// Encrypt every Secret anew, under a new key
+    Rewrap(rewrap::RewrapArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -112,6 +115,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Some(Action::Transfer(args)) => members::transfer(args).await,
         Some(Action::Backup(args)) => backup::backup(args).await,
         Some(Action::Restore(args)) => backup::restore(&args),
+        Some(Action::Rewrap(args)) => rewrap::rewrap(args).await,
     }
 }
 
