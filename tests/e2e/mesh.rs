@@ -423,3 +423,74 @@ fn a_call_in_flight_outlives_the_deletion_of_its_pod() {
     })
     .unwrap();
 }
+
+/// gRPC is HTTP/2 with trailers both ways: they pass the gateway, another node and guests of both generations. A WebSocket needs
+/// an upgrade, which no world of WASI has: the request is served as the GET that it is.
+#[test]
+fn trailers_pass_both_ways_as_grpc_needs_them_and_upgrades_do_not() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let cluster = Cluster::start(2).unwrap();
+    let mut manifest = namespace("shop");
+    for (name, guest) in [("second", "behaviours"), ("third", "behaviours-p3")] {
+        cluster.push(guest, &format!("{guest}:1")).unwrap();
+        manifest += &probe("shop", name, "default", 2).replace("probe:1", &format!("{guest}:1"));
+    }
+    cluster.push("probe", "probe:1").unwrap();
+    manifest += &probe("shop", "front", "default", 1);
+    apply(&cluster, &manifest).unwrap();
+    let client = {
+        let _runtime = runtime.enter();
+        Client::builder(TokioExecutor::new())
+            .http2_only(true)
+            .build_http()
+    };
+    for name in ["second", "third"] {
+        let host = format!("{name}.shop.localhost");
+        answers(&cluster, &runtime, &host, "/request").unwrap();
+        let call = |path: &str| {
+            let trailers = http::HeaderMap::from_iter([(
+                http::HeaderName::from_static("x-sum"),
+                http::HeaderValue::from_static("5"),
+            )]);
+            let frames = [
+                Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from("hello"))),
+                Ok(Frame::trailers(trailers)),
+            ];
+            let request = http::Request::post(format!("{}{path}", cluster.gateway))
+                .header(http::header::HOST, &host)
+                .header(http::header::TE, "trailers")
+                .header(http::header::CONTENT_TYPE, "application/grpc")
+                .body(StreamBody::new(futures::stream::iter(frames)))
+                .unwrap();
+            runtime.block_on(async {
+                let response = client.request(request).await.unwrap();
+                assert_eq!(response.status(), 200, "{name}{path}");
+                assert_eq!(response.version(), http::Version::HTTP_2);
+                let body = response.into_body().collect().await.unwrap();
+                let trailers = body.trailers().cloned().unwrap_or_default();
+                let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+                (text, trailers)
+            })
+        };
+        // Twelve calls: the gateway of either node takes them.
+        for _ in 0..6 {
+            let (text, trailers) = call("/trailers");
+            assert_eq!(text, "hello", "{name}");
+            assert_eq!(trailers["x-sum"], "5", "{name}");
+            let (told, _) = call("/request-body");
+            assert!(told.contains("hello") && told.contains("x-sum"), "{told}");
+        }
+    }
+    let upgrade = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    answers(&cluster, &runtime, "front.shop.localhost", "/hello").unwrap();
+    let answer = runtime
+        .block_on(get(&cluster, "front.shop.localhost", "/headers", &upgrade))
+        .unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(!answer.body.contains("upgrade: "), "{}", answer.body);
+}
