@@ -57,13 +57,13 @@ fn secrets_are_ciphertext_on_disk_and_can_be_encrypted_anew() {
     // Without the key, nothing starts, and the reason is said.
     cluster.kill().unwrap();
     let key = cluster.data_dir().join("pki/encryption.key");
-    let kept = std::fs::read(&key).unwrap();
-    std::fs::remove_file(&key).unwrap();
+    let kept = key.with_extension("kept");
+    std::fs::rename(&key, &kept).unwrap();
     let refused = cluster.restart().unwrap_err().to_string();
     assert!(
         refused.contains("there are encrypted secrets, and no"),
         "{refused}"
     );
-    std::fs::write(&key, kept).unwrap();
+    std::fs::rename(&kept, &key).unwrap();
     cluster.restart().unwrap();
 }
