@@ -475,7 +475,8 @@ impl Attacked {
         Workload::builder(&self.engine, &self.artifact)
             .limits(Limits {
                 memory_bytes: 300 << 20,
-                request_timeout: Duration::from_secs(10),
+                // Only keeps a failing test from hanging.
+                request_timeout: Duration::from_secs(60),
                 body_idle_timeout: Duration::from_millis(200),
                 background_timeout: Duration::from_millis(100),
                 ..Limits::default()
