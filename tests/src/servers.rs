@@ -33,16 +33,18 @@ impl ServerProcess {
     /// # Errors
     /// When the process cannot be started.
     pub fn spawn(dir: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        let own = ["--api-port", "0"];
+        Self::launch(Command::new(weft()), dir, &[&own[..], arguments].concat())
+    }
+
+    /// Starts a server by a command that is, or becomes, the weft binary; it says itself where it listens.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn launch(mut weft: Command, dir: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         let log = dir.with_extension("log");
-        let process = Command::new(weft())
-            .args([
-                "server",
-                "--api-port",
-                "0",
-                "--output",
-                "json",
-                "--data-dir",
-            ])
+        let process = weft
+            .args(["server", "--output", "json", "--data-dir"])
             .arg(dir)
             .args(arguments)
             .arg("--exit-with-parent")
@@ -83,21 +85,36 @@ impl ServerProcess {
     /// # Errors
     /// What it printed when it did not become ready.
     pub fn join(&self, dir: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start(dir, &[&self.to_join()[..], arguments].concat())
+    }
+
+    /// What another server is started with to join this one's cluster.
+    pub fn to_join(&self) -> [&str; 6] {
         let text = |key: &str| self.said[key].as_str().unwrap_or_default();
-        let join = [
+        [
             "--join",
             text("api"),
             "--ca-file",
             text("caFile"),
             "--token-file",
             text("serverTokenFile"),
-        ];
-        Self::start(dir, &[&join[..], arguments].concat())
+        ]
     }
 
     /// Its number in the cluster.
     pub fn id(&self) -> u64 {
         self.said["id"].as_u64().unwrap_or_default()
+    }
+
+    /// Sends it a signal, as `-STOP`.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status()?;
+        anyhow::ensure!(sent.success(), "`kill {signal} {pid}` failed");
+        Ok(())
     }
 
     /// `kill -9`.

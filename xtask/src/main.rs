@@ -1,10 +1,11 @@
-//! Chores of this repository: `cargo xtask demo`, `test`, `guests`, `bench`, `codegen`.
+//! Chores of this repository: `cargo xtask demo`, `test`, `guests`, `bench`, `chaos`, `codegen`.
 //!
 //! Each command is a file and does its own set-up, so that any of them is the first one on a fresh machine. They use
 //! one build profile and the workspace as one selection, so nothing is compiled twice. A command that fails says what,
 //! why and what to try; a command that waits shows what it waits for.
 
 mod bench;
+mod chaos;
 mod cluster;
 mod codegen;
 mod demo;
@@ -41,6 +42,8 @@ enum Command {
     Guests(guests::Args),
     /// Measure this machine: requests per second, and what a call through the mesh takes
     Bench(bench::Args),
+    /// Kill, pause and cut off real servers under load, and judge what clients saw
+    Chaos(chaos::Args),
     /// Derive the API server's schema table from published schemas
     Codegen {
         /// --check, --definitions FILE, --gateway-api DIR
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Guests(args) => guests::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Chaos(args) => chaos::run(&args),
         Command::Codegen { arguments } => codegen::run(arguments),
     };
     match result {
