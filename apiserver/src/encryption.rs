@@ -8,7 +8,7 @@
 //! entry's key is authenticated with it, so that no value can be moved to another name.
 //!
 //! Invariants: a sealed value is opened or refused as a whole; a data key goes only when no value names it and no write
-//! that chose it can still be under way. Left to others: which kinds are sealed (`KindDescriptor`), the bytes inside (`stored`).
+//! that chose it can still be under way. Left to others: which kinds are sealed (`objects/sealing.rs`), the bytes inside (`stored`).
 
 use std::collections::HashMap;
 use std::io;
@@ -381,15 +381,11 @@ impl Vault {
 
     /// Brings everything below `prefixes` under a new data key, and all data keys under the first key of the file.
     ///
-    /// Values that are written meanwhile stay as they were written. `told` hears how many values are done, of how many.
+    /// Values that are written meanwhile stay as they were written.
     ///
     /// # Errors
     /// [`EncryptionError`]. What was done until then stays done; calling it again goes on.
-    pub async fn rewrap(
-        &self,
-        prefixes: &[Bytes],
-        told: impl Fn(u64, u64),
-    ) -> Result<Rewrapped, EncryptionError> {
+    pub async fn rewrap(&self, prefixes: &[Bytes]) -> Result<Rewrapped, EncryptionError> {
         if self.inner.file.is_none() {
             return Err(EncryptionError::NoKeys);
         }
@@ -405,17 +401,13 @@ impl Vault {
             if old.is_empty() {
                 break;
             }
-            let all = values + old.len() as u64;
             for entry in old {
                 let plain = self.open(&entry)?;
                 let sealed = self.seal_under(number, &entry.key, &plain)?;
                 let current = Precondition::Revision(entry.revision);
                 let put = Mutation::put(entry.key.clone(), current, sealed);
                 match self.inner.store.write(vec![put], None).await {
-                    Ok(_) => {
-                        values += 1;
-                        told(values, all);
-                    }
+                    Ok(_) => values += 1,
                     // Changed or deleted meanwhile; the next round looks at what is there then.
                     Err(WriteError::Conflict { .. }) => {}
                     Err(error) => return Err(error.into()),

@@ -5,8 +5,9 @@
 //! callers that gave up, deadlines, the end of the workload. It is outside because a busy guest keeps the event loop from
 //! polling anything else; and it ends an instance in the only way there is, by dropping the store.
 //!
-//! Invariants: each [`Job`] is answered exactly once; a body that the guest did not end does not look whole; no instance survives a trap, a call past its deadline, or (when
-//! it handles one call at a time) a caller that left; an idle instance ends by itself.
+//! Invariants: each [`Job`] is answered exactly once; a body that the guest did not end does not look whole; no instance
+//! survives a trap, a call past its deadline, a response that nobody reads, or (when it handles one call at a time) a
+//! caller that left; an idle instance ends by itself.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};

@@ -50,7 +50,7 @@ impl Objects {
     pub async fn rewrap(&self, caller: &Caller) -> Result<Rewrapped, StatusError> {
         authz::authorize_path(caller, "post", REWRAP_PATH)?;
         let prefixes = SEALED.map(|kind| stored::prefix(kind, None));
-        let done = self.inner.vault.rewrap(&prefixes, |_, _| {}).await;
+        let done = self.inner.vault.rewrap(&prefixes).await;
         done.map_err(|error| match error {
             EncryptionError::Write(error) => write_failed(&kinds::SECRET, "", error),
             error => StatusError::internal(error),
