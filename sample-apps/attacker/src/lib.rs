@@ -45,7 +45,10 @@ impl incoming_handler::Guest for Attacker {
                 print!("\u{1b}[2J\u{1b}]0;owned\u{7}\r\u{8}all is well\n");
                 "printed".to_owned()
             }
-            "38" => format!("{} pollables", many(1_000_000, || Some(subscribe_duration(1 << 40)))),
+            "38" => format!(
+                "{} pollables",
+                many(1_000_000, || Some(subscribe_duration(1 << 40)))
+            ),
             "39" => {
                 subscribe_duration(u64::MAX).block();
                 "awake".to_owned()
@@ -156,7 +159,9 @@ fn line_breaks() -> String {
         fields.append("x", b"a\r\nhost: evil").is_err(),
         fields.append("x\r\nhost", b"evil").is_err(),
         fields.append("x", b"a\0b").is_err(),
-        request.set_path_with_query(Some("/\r\nhost: evil")).is_err(),
+        request
+            .set_path_with_query(Some("/\r\nhost: evil"))
+            .is_err(),
         request.set_path_with_query(Some("/a b HTTP/1.0")).is_err(),
         request.set_authority(Some("a\r\nhost: evil")).is_err(),
     ];
@@ -190,8 +195,12 @@ fn twice(out: ResponseOutparam) {
 
 fn to_next() -> OutgoingRequest {
     let request = OutgoingRequest::new(Fields::new());
-    request.set_authority(Some("next")).expect("a valid authority");
-    request.set_path_with_query(Some("/")).expect("a valid path");
+    request
+        .set_authority(Some("next"))
+        .expect("a valid authority");
+    request
+        .set_path_with_query(Some("/"))
+        .expect("a valid path");
     request
 }
 
