@@ -175,7 +175,8 @@ fn fields() -> String {
     };
     let copy = fields.clone();
     let mut seen = vec![show(&fields)];
-    let changes: [(&str, &dyn Fn() -> Result<(), HeaderError>); 4] = [
+    type Change<'a> = (&'a str, &'a dyn Fn() -> Result<(), HeaderError>);
+    let changes: [Change; 4] = [
         ("append", &|| fields.append("b", b"4")),
         ("set", &|| fields.set("a", &[b"5".to_vec()])),
         ("delete", &|| fields.delete("B")),
