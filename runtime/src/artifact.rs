@@ -33,8 +33,8 @@ use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre};
 use wasmtime_wasi_http::handler::ProxyPre;
 
-use crate::compile::{Compiler, one_line, sentence};
-use crate::engine::Engine;
+use crate::compile::{Compiled, Compiler, one_line, sentence};
+use crate::engine::{Calls, Engine};
 use crate::host::HostState;
 
 /// Why a component was not accepted, or could not be made ready.
@@ -149,6 +149,7 @@ pub struct Artifact {
 
 struct Inner {
     digest: Digest,
+    calls: Calls,
     kind: Kind,
     imports: Vec<String>,
     initial_memory_bytes: u64,
@@ -171,6 +172,11 @@ impl Code {
         self.http.as_ref()
     }
 
+    /// The engine that it runs on.
+    pub(crate) fn engine(&self) -> &wasmtime::Engine {
+        self.pre.engine()
+    }
+
     pub(crate) fn pre(&self) -> &InstancePre<HostState> {
         &self.pre
     }
@@ -183,6 +189,10 @@ impl Artifact {
 
     pub fn kind(&self) -> Kind {
         self.inner.kind
+    }
+
+    pub(crate) fn calls(&self) -> Calls {
+        self.inner.calls
     }
 
     /// The interfaces it imports, with versions.
@@ -250,13 +260,13 @@ type Entry = tokio::sync::Mutex<Weak<Inner>>;
 
 impl Artifacts {
     pub(crate) fn open(
-        engine: &wasmtime::Engine,
+        engines: [&wasmtime::Engine; 2],
         compiler: Compiler,
         dir: Option<PathBuf>,
         component_bytes_max: usize,
     ) -> io::Result<Artifacts> {
         let cache = dir
-            .map(|dir| Cache::open(dir, compatibility(engine)))
+            .map(|dir| Cache::open(dir, engines.map(compatibility)))
             .transpose()?;
         Ok(Artifacts {
             compiler,
@@ -304,10 +314,10 @@ impl Artifacts {
     }
 
     /// The file that [`Artifacts::load`] has verified and loaded the digest from.
-    pub(crate) fn open_code(&self, digest: Digest) -> io::Result<fs::File> {
+    pub(crate) fn open_code(&self, artifact: &Artifact) -> io::Result<fs::File> {
         let cache = self.cache.as_ref();
         let cache = cache.ok_or_else(|| io::Error::other("this engine has no cache directory"))?;
-        fs::File::open(cache.paths(digest).0)
+        fs::File::open(cache.paths(artifact.digest(), artifact.calls()).0)
     }
 
     /// Loads code from whoever started this process, unless it is loaded. It must not be called from async code.
@@ -315,6 +325,7 @@ impl Artifacts {
         &self,
         engine: &Engine,
         digest: Digest,
+        calls: Calls,
         code: impl FnOnce() -> io::Result<Vec<u8>>,
     ) -> Result<Artifact, ArtifactError> {
         let entry = self.entry(digest);
@@ -325,7 +336,10 @@ impl Artifacts {
         let code = code().map_err(|error| ArtifactError::Cache {
             reason: error.to_string(),
         })?;
-        let component = deserialize(engine.wasm(), &code)?;
+        let component = Compiled {
+            calls,
+            code: deserialize(engine, calls, &code)?,
+        };
         let inner = Arc::new(prelink(engine, digest, component)?);
         *loaded = Arc::downgrade(&inner);
         Ok(Artifact { inner })
@@ -377,7 +391,7 @@ impl Artifacts {
         let component = component.ok_or_else(|| ArtifactError::Cache {
             reason: format!("{} is not in it any more", inner.digest),
         })?;
-        let code = Arc::new(link(engine, &component, inner.kind, &inner.imports)?);
+        let code = Arc::new(link(engine, component, inner.kind, &inner.imports)?);
         *inner.code.write() = Some(code.clone());
         tracing::debug!(digest = %inner.digest, "loaded again");
         Ok(code)
@@ -395,7 +409,7 @@ impl Artifacts {
             .filter_map(|entry| entry.try_lock().ok()?.upgrade());
         let cold = loaded.filter(|inner| {
             let used = inner.used.swap(false, Relaxed);
-            !used && inner.code.read().is_some() && cache.holds(inner.digest)
+            !used && inner.code.read().is_some() && cache.holds(inner.digest, inner.calls)
         });
         let unloaded = cold.filter(|inner| {
             tracing::debug!(digest = %inner.digest, "unloaded, nobody calls it");
@@ -429,10 +443,10 @@ impl Artifacts {
         known.entry(digest).or_default().clone()
     }
 
-    async fn read_cache(&self, engine: &Engine, digest: Digest) -> Option<Component> {
+    async fn read_cache(&self, engine: &Engine, digest: Digest) -> Option<Compiled<Component>> {
         let cache = self.cache.clone()?;
         let engine = engine.clone();
-        let found = tokio::task::spawn_blocking(move || cache.get(engine.wasm(), digest)).await;
+        let found = tokio::task::spawn_blocking(move || cache.get(&engine, digest)).await;
         match found {
             Ok(Ok(component)) => component,
             // Compiling again costs time; running what is not ours would cost everything.
@@ -452,18 +466,19 @@ impl Artifacts {
         engine: &Engine,
         digest: Digest,
         bytes: Bytes,
-    ) -> Result<Component, ArtifactError> {
+    ) -> Result<Compiled<Component>, ArtifactError> {
         let started = std::time::Instant::now();
         let size = bytes.len();
-        let code = self.compiler.compile(engine.wasm(), bytes).await?;
-        tracing::info!(%digest, component_bytes = size, code_bytes = code.len(), took = ?started.elapsed(), "compiled");
+        let compiled = self.compiler.compile(engine, bytes).await?;
+        let Compiled { calls, code } = compiled;
+        tracing::info!(%digest, component_bytes = size, code_bytes = code.len(), ?calls, took = ?started.elapsed(), "compiled");
         let cache = self.cache.clone();
         let engine = engine.clone();
         let loaded = tokio::task::spawn_blocking(move || {
             if let Some(cache) = cache {
                 match cache
-                    .put(digest, &code)
-                    .and_then(|()| cache.get(engine.wasm(), digest))
+                    .put(digest, calls, &code)
+                    .and_then(|()| cache.get(&engine, digest))
                 {
                     // Mapped from the file, its pages are shared and evictable.
                     Ok(Some(component)) => return Ok(component),
@@ -473,7 +488,8 @@ impl Artifacts {
                     }
                 }
             }
-            deserialize(engine.wasm(), &code)
+            let code = deserialize(&engine, calls, &code)?;
+            Ok(Compiled { calls, code })
         });
         loaded.await.map_err(|error| ArtifactError::Compiler {
             reason: error.to_string(),
@@ -503,16 +519,13 @@ fn check_header(bytes: &[u8]) -> Result<(), ArtifactError> {
     }
 }
 
-fn prelink(engine: &Engine, digest: Digest, component: Component) -> Result<Inner, ArtifactError> {
-    let ty = component.component_type();
-    let imports: Vec<String> = ty
-        .imports(engine.wasm())
-        .map(|(name, _)| name.to_owned())
-        .collect();
-    let exports: Vec<String> = ty
-        .exports(engine.wasm())
-        .map(|(name, _)| name.to_owned())
-        .collect();
+fn prelink(
+    engine: &Engine,
+    digest: Digest,
+    component: Compiled<Component>,
+) -> Result<Inner, ArtifactError> {
+    let calls = component.calls;
+    let (imports, exports) = interfaces(&component.code);
     let has = |interface: &str| exports.iter().any(|name| name.starts_with(interface));
     let kind = Kind {
         http: match (
@@ -532,13 +545,14 @@ fn prelink(engine: &Engine, digest: Digest, component: Component) -> Result<Inne
     if kind.http.is_none() && kind.command.is_none() && !engine.accepts_plugins() {
         return Err(ArtifactError::NothingToRun);
     }
-    let required = component.resources_required();
+    let required = component.code.resources_required();
     // Counted in pages of 64 KiB; other sizes are switched off.
     let initial_pages = required.and_then(|required| required.max_initial_memory_size);
     let initial_memory_bytes = initial_pages.unwrap_or(0).saturating_mul(64 << 10);
-    let code = link(engine, &component, kind, &imports)?;
+    let code = link(engine, component, kind, &imports)?;
     Ok(Inner {
         digest,
+        calls,
         kind,
         imports,
         initial_memory_bytes,
@@ -551,13 +565,14 @@ fn prelink(engine: &Engine, digest: Digest, component: Component) -> Result<Inne
 /// Finds everything that the component imports.
 fn link(
     engine: &Engine,
-    component: &Component,
+    component: Compiled<Component>,
     kind: Kind,
     imports: &[String],
 ) -> Result<Code, ArtifactError> {
     let pre = engine
-        .linker()
-        .instantiate_pre(component)
+        .machine(component.calls)
+        .linker
+        .instantiate_pre(&component.code)
         .map_err(|error| link_error(&error, imports))?;
     let mismatch = |error: wasmtime::Error| ArtifactError::Mismatch {
         reason: sentence(&error),
@@ -572,6 +587,19 @@ fn link(
         )),
     };
     Ok(Code { http, pre })
+}
+
+/// The names of what a component imports, and of what it exports.
+pub(crate) fn interfaces(component: &Component) -> (Vec<String>, Vec<String>) {
+    let (engine, ty) = (component.engine(), component.component_type());
+    (
+        ty.imports(engine)
+            .map(|(name, _)| name.to_owned())
+            .collect(),
+        ty.exports(engine)
+            .map(|(name, _)| name.to_owned())
+            .collect(),
+    )
 }
 
 /// What every host offers, for the sentence that refuses an import.
@@ -630,7 +658,8 @@ fn compatibility(engine: &wasmtime::Engine) -> [u8; 32] {
     *feed.0.finalize().as_bytes()
 }
 
-fn deserialize(engine: &wasmtime::Engine, code: &[u8]) -> Result<Component, ArtifactError> {
+fn deserialize(engine: &Engine, calls: Calls, code: &[u8]) -> Result<Component, ArtifactError> {
+    let engine = &engine.machine(calls).wasm;
     // SAFETY: `code` was produced by our own compiler. Either a moment ago, in this process or in a child that runs our own
     // program, and has not left our memory; or it was handed to this worker by the process that started it, over a socket
     // that only the two of them have, from a file that it has verified as below.
@@ -650,7 +679,8 @@ fn deserialize(engine: &wasmtime::Engine, code: &[u8]) -> Result<Component, Arti
 struct Cache {
     dir: PathBuf,
     key: [u8; 32],
-    compatibility: [u8; 32],
+    /// Of serial code, and of concurrent code.
+    compatibility: [[u8; 32]; 2],
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -664,7 +694,7 @@ enum CacheError {
 }
 
 impl Cache {
-    fn open(dir: PathBuf, compatibility: [u8; 32]) -> io::Result<Cache> {
+    fn open(dir: PathBuf, compatibility: [[u8; 32]; 2]) -> io::Result<Cache> {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let path = dir.join("key");
         let key = match fs::read(&path) {
@@ -689,8 +719,16 @@ impl Cache {
         })
     }
 
-    fn paths(&self, digest: Digest) -> (PathBuf, PathBuf) {
-        let compatibility: String = self.compatibility[..8]
+    fn compatibility(&self, calls: Calls) -> &[u8; 32] {
+        let [serial, concurrent] = &self.compatibility;
+        match calls {
+            Calls::Serial => serial,
+            Calls::Concurrent => concurrent,
+        }
+    }
+
+    fn paths(&self, digest: Digest, calls: Calls) -> (PathBuf, PathBuf) {
+        let compatibility: String = self.compatibility(calls)[..8]
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
@@ -699,27 +737,42 @@ impl Cache {
     }
 
     /// Whether [`Cache::get`] will find it.
-    fn holds(&self, digest: Digest) -> bool {
-        let (code, mac) = self.paths(digest);
+    fn holds(&self, digest: Digest, calls: Calls) -> bool {
+        let (code, mac) = self.paths(digest, calls);
         code.exists() && mac.exists()
     }
 
-    fn mac(&self, digest: Digest, code: &[u8]) -> blake3::Hash {
+    fn mac(&self, digest: Digest, calls: Calls, code: &[u8]) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         hasher
             .update(b"weft-runtime artifact v1")
             .update(&digest.0)
-            .update(&self.compatibility)
+            .update(self.compatibility(calls))
             .update(code);
         hasher.finalize()
     }
 
+    /// The component's code, of whichever kind it is.
     fn get(
         &self,
-        engine: &wasmtime::Engine,
+        engine: &Engine,
         digest: Digest,
+    ) -> Result<Option<Compiled<Component>>, CacheError> {
+        for calls in Calls::ALL {
+            if let Some(code) = self.get_as(engine, digest, calls)? {
+                return Ok(Some(Compiled { calls, code }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn get_as(
+        &self,
+        engine: &Engine,
+        digest: Digest,
+        calls: Calls,
     ) -> Result<Option<Component>, CacheError> {
-        let (code_path, mac_path) = self.paths(digest);
+        let (code_path, mac_path) = self.paths(digest, calls);
         let read = |path: &Path| match fs::read(path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -732,14 +785,16 @@ impl Cache {
             return Ok(None);
         };
         // Comparing hashes this way takes constant time.
-        let genuine = <[u8; 32]>::try_from(mac).is_ok_and(|mac| self.mac(digest, &code) == mac);
+        let genuine =
+            <[u8; 32]>::try_from(mac).is_ok_and(|mac| self.mac(digest, calls, &code) == mac);
         if !genuine {
             return Err(CacheError::Forged { path: code_path });
         }
         drop(code);
         // SAFETY: the file is exactly what our compiler wrote, which its MAC has just proved; it lies in a directory
         // that only our own user may write to, and we never change a file after its rename.
-        let component = unsafe { Component::deserialize_file(engine, &code_path) };
+        let component =
+            unsafe { Component::deserialize_file(&engine.machine(calls).wasm, &code_path) };
         match component {
             Ok(component) => Ok(Some(component)),
             Err(error) => Err(CacheError::Unusable {
@@ -749,9 +804,9 @@ impl Cache {
         }
     }
 
-    fn put(&self, digest: Digest, code: &[u8]) -> Result<(), CacheError> {
-        let (code_path, mac_path) = self.paths(digest);
-        let mac = self.mac(digest, code);
+    fn put(&self, digest: Digest, calls: Calls, code: &[u8]) -> Result<(), CacheError> {
+        let (code_path, mac_path) = self.paths(digest, calls);
+        let mac = self.mac(digest, calls, code);
         // The code first: a MAC without code is a miss, code without a MAC as well.
         for (path, bytes) in [(code_path, code), (mac_path, mac.as_bytes().as_slice())] {
             replace(&path, bytes).map_err(|source| CacheError::Io { path, source })?;

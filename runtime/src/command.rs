@@ -157,7 +157,7 @@ async fn guest(
     let pre = code.pre().clone();
     // A long run must not keep what others could have unloaded.
     drop(code);
-    let mut store = new_store(workload, refused);
+    let mut store = new_store(workload, pre.engine(), refused);
     match wasi {
         Wasi::P2 => {
             let pre = wasmtime_wasi::p2::bindings::CommandPre::new(pre)?;

@@ -1,6 +1,6 @@
 //! Turning a component into machine code, in this process or in a short-lived child.
 //!
-//! A child reads the component on stdin and writes the result to stdout; what it refuses it explains in one sentence on
+//! A child reads the component on stdin and writes the result to stdout, a letter for how it is called and then the code; what it refuses it explains in one sentence on
 //! stderr, with exit code 2. It limits its own memory and CPU before it reads a byte, and is killed when it takes too
 //! long. It inherits no environment. At most [`COMPILATIONS_MAX`] compilations run at once, whoever asks.
 //!
@@ -18,9 +18,10 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
+use wasmtime::component::Component;
 
-use crate::artifact::ArtifactError;
-use crate::engine::compiler_config;
+use crate::artifact::{ArtifactError, interfaces};
+use crate::engine::{Calls, Engine, compiler_config};
 
 /// A program that calls [`compile_main`], usually the embedder's own: `weft compile`.
 #[derive(Clone, Debug)]
@@ -86,20 +87,21 @@ impl Compiler {
 
     pub(crate) async fn compile(
         &self,
-        engine: &wasmtime::Engine,
+        engine: &Engine,
         component: Bytes,
-    ) -> Result<Vec<u8>, ArtifactError> {
+    ) -> Result<Compiled<Vec<u8>>, ArtifactError> {
         // The semaphore is never closed.
         let _slot = self.slots.acquire().await;
         match &self.place {
             Place::InProcess => {
                 let engine = engine.clone();
                 let compiled = tokio::task::spawn_blocking(move || {
-                    engine.precompile_component(&component).map_err(|error| {
-                        ArtifactError::Invalid {
+                    let wasm = |calls| &engine.machine(calls).wasm;
+                    compile(wasm(Calls::Serial), wasm(Calls::Concurrent), &component).map_err(
+                        |error| ArtifactError::Invalid {
                             reason: sentence(&error),
-                        }
-                    })
+                        },
+                    )
                 });
                 compiled.await.map_err(|error| ArtifactError::Compiler {
                     reason: error.to_string(),
@@ -118,7 +120,51 @@ impl Compiler {
     }
 }
 
-async fn in_child(command: &CompilerCommand, component: Bytes) -> Result<Vec<u8>, ArtifactError> {
+/// Machine code, and for which machine it is.
+pub(crate) struct Compiled<T> {
+    pub(crate) calls: Calls,
+    pub(crate) code: T,
+}
+
+/// Compiles for plain calls what knows WASI 0.2 only, and everything else for the event loop.
+///
+/// With plain calls a call and each call out of it costs less, but neither `async` functions nor WASI 0.3 are to be had.
+fn compile(
+    serial: &wasmtime::Engine,
+    concurrent: &wasmtime::Engine,
+    component: &[u8],
+) -> wasmtime::Result<Compiled<Vec<u8>>> {
+    // What is not valid there may be here, and has its error told by the wider engine.
+    if let Ok(component) = Component::new(serial, component)
+        && is_serial(&component)
+    {
+        let code = component.serialize()?;
+        let calls = Calls::Serial;
+        return Ok(Compiled { calls, code });
+    }
+    let code = concurrent.precompile_component(component)?;
+    let calls = Calls::Concurrent;
+    Ok(Compiled { calls, code })
+}
+
+/// Whether a component is called through WASI 0.2. A plug-in is not: how it is called is its embedder's affair.
+fn is_serial(component: &Component) -> bool {
+    let (imports, exports) = interfaces(component);
+    let newer = |name: &String| name.starts_with("wasi:") && name.contains("@0.3");
+    let entries = ["wasi:http/incoming-handler@0.2", "wasi:cli/run@0.2"];
+    exports
+        .iter()
+        .any(|name| entries.iter().any(|entry| name.starts_with(entry)))
+        && !imports.iter().chain(&exports).any(newer)
+}
+
+/// The letter that precedes code of each kind in a child's output.
+const LETTERS: [(u8, Calls); 2] = [(b's', Calls::Serial), (b'c', Calls::Concurrent)];
+
+async fn in_child(
+    command: &CompilerCommand,
+    component: Bytes,
+) -> Result<Compiled<Vec<u8>>, ArtifactError> {
     let failed = |what: &str, error: std::io::Error| ArtifactError::Compiler {
         reason: format!("{what} {}: {error}", command.program.display()),
     };
@@ -139,7 +185,7 @@ async fn in_child(command: &CompilerCommand, component: Bytes) -> Result<Vec<u8>
             reason: "the compiling child has no pipes".into(),
         });
     };
-    let mut code = Vec::new();
+    let (mut letter, mut code) = (Vec::new(), Vec::new());
     let mut complaint = Vec::new();
     let (_, read, told) = tokio::join!(
         async move {
@@ -148,7 +194,11 @@ async fn in_child(command: &CompilerCommand, component: Bytes) -> Result<Vec<u8>
             drop(input);
         },
         // Whoever writes more than this loses its pipe, and ends.
-        async { output.take(CODE_BYTES_MAX).read_to_end(&mut code).await },
+        async {
+            let mut output = output.take(CODE_BYTES_MAX);
+            (&mut output).take(1).read_to_end(&mut letter).await?;
+            output.read_to_end(&mut code).await
+        },
         async {
             let mut errors = errors.take(COMPLAINT_BYTES_MAX);
             let told = errors.read_to_end(&mut complaint).await;
@@ -165,7 +215,15 @@ async fn in_child(command: &CompilerCommand, component: Bytes) -> Result<Vec<u8>
         .map_err(|error| failed("waiting for", error))?;
     let complaint = one_line(&String::from_utf8_lossy(&complaint));
     match (status.code(), status.signal()) {
-        (Some(0), _) => Ok(code),
+        (Some(0), _) => match LETTERS.iter().find(|(known, _)| letter == [*known]) {
+            Some((_, calls)) => Ok(Compiled {
+                calls: *calls,
+                code,
+            }),
+            None => Err(ArtifactError::Compiler {
+                reason: format!("what {} wrote is no code", command.program.display()),
+            }),
+        },
         (Some(exit), _) if exit == i32::from(EXIT_INVALID) => {
             Err(ArtifactError::Invalid { reason: complaint })
         }
@@ -226,22 +284,29 @@ pub fn compile_main(limits: CompileLimits) -> ExitCode {
         eprintln!("reading the component from stdin: {error}");
         return ExitCode::FAILURE;
     }
-    let engine = match wasmtime::Engine::new(&compiler_config()) {
-        Ok(engine) => engine,
-        Err(error) => {
+    let engine = |calls| wasmtime::Engine::new(&compiler_config(calls));
+    let (serial, concurrent) = match (engine(Calls::Serial), engine(Calls::Concurrent)) {
+        (Ok(serial), Ok(concurrent)) => (serial, concurrent),
+        (Err(error), _) | (_, Err(error)) => {
             eprintln!("starting the compiler: {error:#}");
             return ExitCode::FAILURE;
         }
     };
-    let code = match engine.precompile_component(&component) {
-        Ok(code) => code,
+    let Compiled { calls, code } = match compile(&serial, &concurrent, &component) {
+        Ok(compiled) => compiled,
         Err(error) => {
             eprintln!("{}", sentence(&error));
             return ExitCode::from(EXIT_INVALID);
         }
     };
     let mut output = std::io::stdout().lock();
-    match output.write_all(&code).and_then(|()| output.flush()) {
+    let letter = LETTERS.iter().filter(|(_, known)| *known == calls);
+    let head: Vec<u8> = letter.map(|(letter, _)| *letter).collect();
+    let written = output
+        .write_all(&head)
+        .and_then(|()| output.write_all(&code))
+        .and_then(|()| output.flush());
+    match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("writing the code to stdout: {error}");
@@ -280,4 +345,74 @@ pub(crate) fn one_line(text: &str) -> String {
         line.push('…');
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_knows_wasi_0_2_only_is_compiled_for_plain_calls() {
+        let run = r#"(core module $m (func (export "run") (result i32) (i32.const 0)))
+            (core instance $i (instantiate $m))
+            (func $run (result (result)) (canon lift (core func $i "run")))
+            (instance $c (export "run" (func $run)))"#;
+        let random = r#"(instance (export "get-random-u64" (func (result u64))))"#;
+        let engine = |calls| wasmtime::Engine::new(&compiler_config(calls)).unwrap();
+        let (serial, concurrent) = (engine(Calls::Serial), engine(Calls::Concurrent));
+        for (what, text, expected) in [
+            (
+                "a command",
+                format!(r#"{run} (export "wasi:cli/run@0.2.0" (instance $c))"#),
+                Some(Calls::Serial),
+            ),
+            (
+                "a command of 0.3",
+                format!(r#"{run} (export "wasi:cli/run@0.3.0" (instance $c))"#),
+                Some(Calls::Concurrent),
+            ),
+            (
+                "one that imports 0.3",
+                format!(
+                    r#"(import "wasi:random/random@0.3.0" {random})
+                    {run} (export "wasi:cli/run@0.2.0" (instance $c))"#
+                ),
+                Some(Calls::Concurrent),
+            ),
+            (
+                "one that imports the same of 0.2",
+                format!(
+                    r#"(import "wasi:random/random@0.2.0" {random})
+                    {run} (export "wasi:cli/run@0.2.0" (instance $c))"#
+                ),
+                Some(Calls::Serial),
+            ),
+            (
+                "one that imports something async",
+                format!(
+                    r#"(import "acme:slow/work" (instance (export "work" (func async))))
+                    {run} (export "wasi:cli/run@0.2.0" (instance $c))"#
+                ),
+                Some(Calls::Concurrent),
+            ),
+            (
+                "a plug-in",
+                format!(r#"{run} (export "acme:shop/price" (instance $c))"#),
+                Some(Calls::Concurrent),
+            ),
+            (
+                "none that is valid",
+                r#"(export "x" (func 7))"#.into(),
+                None,
+            ),
+        ] {
+            let text = format!("(component {text})");
+            let compiled = compile(&serial, &concurrent, &wat::parse_str(text).unwrap());
+            assert_eq!(
+                compiled.ok().map(|compiled| compiled.calls),
+                expected,
+                "{what}"
+            );
+        }
+    }
 }

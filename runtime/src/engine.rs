@@ -4,6 +4,10 @@
 //! keeps its resident pages between tenants, and is reset before the next one sees it. What the kernel offers is asked
 //! at start-up, see [`EngineBuilder::build`].
 //!
+//! There are two kinds of machine code ([`Calls`]): components of WASI 0.2 are called plainly, those of 0.3 through the component
+//! model's event loop, which has to know of every call in either direction and takes its time for that. Each kind has a
+//! [`Machine`] with memory of its own.
+//!
 //! Invariants: epochs advance while any guest runs, from a thread of their own, whatever the runtimes do; compiled
 //! artefacts fit every engine that this version of the crate builds on the same kind of machine ([`compiler_config`]).
 
@@ -13,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails};
@@ -40,7 +45,26 @@ pub enum BuildError {
     Ticker(#[source] std::io::Error),
 }
 
-type Capability = Box<dyn FnOnce(&mut Linker<HostState>) -> wasmtime::Result<()>>;
+type Capability = Box<dyn Fn(&mut Linker<HostState>) -> wasmtime::Result<()>>;
+
+/// How the calls into a component, and its calls out, are made. Decided when it is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Calls {
+    /// One at a time, each a plain call: all that WASI 0.2 can express.
+    Serial,
+    /// Tasks of the component model, any number at the same time.
+    Concurrent,
+}
+
+impl Calls {
+    pub(crate) const ALL: [Calls; 2] = [Calls::Serial, Calls::Concurrent];
+}
+
+/// What runs one kind of code: its engine, with memory for its instances, and what they can import.
+pub(crate) struct Machine {
+    pub(crate) wasm: wasmtime::Engine,
+    pub(crate) linker: Linker<HostState>,
+}
 
 /// Options of an [`Engine`].
 pub struct EngineBuilder {
@@ -54,7 +78,7 @@ pub struct EngineBuilder {
     cache_dir: Option<PathBuf>,
     compiler: Option<CompilerCommand>,
     accept_plugins: bool,
-    capabilities: Vec<Capability>,
+    capabilities: Vec<(Capability, &'static [Calls])>,
 }
 
 /// A host for components. Cheap to clone.
@@ -64,8 +88,8 @@ pub struct Engine {
 }
 
 struct Inner {
-    wasm: wasmtime::Engine,
-    linker: Linker<HostState>,
+    serial: Machine,
+    concurrent: Machine,
     ticker: Ticker,
     artifacts: Artifacts,
     accept_plugins: bool,
@@ -111,16 +135,17 @@ impl Engine {
 
     /// The machine code of an artefact of this engine, as a file. For handing it to a process that may not open any.
     pub(crate) fn open_code(&self, artifact: &Artifact) -> std::io::Result<std::fs::File> {
-        self.inner.artifacts.open_code(artifact.digest())
+        self.inner.artifacts.open_code(artifact)
     }
 
     /// An artefact whose machine code another process of ours has verified and handed over.
     pub(crate) fn adopt(
         &self,
         digest: Digest,
+        calls: Calls,
         code: impl FnOnce() -> std::io::Result<Vec<u8>>,
     ) -> Result<Artifact, ArtifactError> {
-        self.inner.artifacts.adopt(self, digest, code)
+        self.inner.artifacts.adopt(self, digest, calls, code)
     }
 
     /// An artefact that is in use already, without waiting for anything.
@@ -136,21 +161,20 @@ impl Engine {
         self.inner.artifacts.unload_cold()
     }
 
-    /// Live instances' use of the engine's slots.
-    pub fn pool_metrics(&self) -> Option<wasmtime::PoolingAllocatorMetrics> {
-        self.inner.wasm.pooling_allocator_metrics()
+    /// Live instances' use of the engine's slots: those of WASI 0.2, and those of 0.3.
+    pub fn pool_metrics(&self) -> [Option<wasmtime::PoolingAllocatorMetrics>; 2] {
+        Calls::ALL.map(|calls| self.machine(calls).wasm.pooling_allocator_metrics())
     }
 
-    pub(crate) fn wasm(&self) -> &wasmtime::Engine {
-        &self.inner.wasm
+    pub(crate) fn machine(&self, calls: Calls) -> &Machine {
+        match calls {
+            Calls::Serial => &self.inner.serial,
+            Calls::Concurrent => &self.inner.concurrent,
+        }
     }
 
     pub(crate) fn artifacts(&self) -> &Artifacts {
         &self.inner.artifacts
-    }
-
-    pub(crate) fn linker(&self) -> &Linker<HostState> {
-        &self.inner.linker
     }
 
     pub(crate) fn accepts_plugins(&self) -> bool {
@@ -187,7 +211,8 @@ impl std::fmt::Debug for Engine {
 }
 
 impl EngineBuilder {
-    /// Instances that may live at the same time, over all workloads. Each takes one 4 GiB slot of address space.
+    /// Instances that may live at the same time, over all workloads of WASI 0.2, and as many of 0.3. Each takes one 4 GiB
+    /// slot of address space.
     pub fn instances_max(mut self, instances: u32) -> Self {
         self.instances_max = instances;
         self
@@ -250,12 +275,25 @@ impl EngineBuilder {
         self
     }
 
-    /// Adds host functions of your own. They get [`HostState`] as the store's data.
+    /// Adds host functions of your own, for every component. They get [`HostState`] as the store's data.
+    ///
+    /// `link` is called once for components of WASI 0.2 and once for all others. Functions that answer while the guest does
+    /// something else (`func_wrap_concurrent`) are for [`EngineBuilder::concurrent_capability`].
     pub fn capability(
         mut self,
-        link: impl FnOnce(&mut Linker<HostState>) -> wasmtime::Result<()> + 'static,
+        link: impl Fn(&mut Linker<HostState>) -> wasmtime::Result<()> + 'static,
     ) -> Self {
-        self.capabilities.push(Box::new(link));
+        self.capabilities.push((Box::new(link), &Calls::ALL));
+        self
+    }
+
+    /// Adds host functions that only components of WASI 0.3, and plug-ins, can import: those that are `async` in WIT.
+    pub fn concurrent_capability(
+        mut self,
+        link: impl Fn(&mut Linker<HostState>) -> wasmtime::Result<()> + 'static,
+    ) -> Self {
+        let concurrent = &[Calls::Concurrent];
+        self.capabilities.push((Box::new(link), concurrent));
         self
     }
 
@@ -292,16 +330,22 @@ impl EngineBuilder {
             .table_keep_resident(self.table_keep_resident_bytes)
             .max_unused_warm_slots((count / 8).max(16))
             .pagemap_scan(pagemap_scan);
-        let mut config = compiler_config();
-        config.allocation_strategy(pool);
-        let wasm = wasmtime::Engine::new(&config).map_err(BuildError::Engine)?;
-        let mut linker = Linker::new(&wasm);
-        host::link(&mut linker).map_err(BuildError::Engine)?;
-        for capability in self.capabilities {
-            capability(&mut linker).map_err(BuildError::Capability)?;
-        }
+        let machine = |calls: Calls| {
+            let mut config = compiler_config(calls);
+            config.allocation_strategy(pool.clone());
+            let wasm = wasmtime::Engine::new(&config).map_err(BuildError::Engine)?;
+            let mut linker = Linker::new(&wasm);
+            host::link(&mut linker, calls).map_err(BuildError::Engine)?;
+            for (link, kinds) in &self.capabilities {
+                if kinds.contains(&calls) {
+                    link(&mut linker).map_err(BuildError::Capability)?;
+                }
+            }
+            Ok(Machine { wasm, linker })
+        };
+        let (serial, concurrent) = (machine(Calls::Serial)?, machine(Calls::Concurrent)?);
         let artifacts = Artifacts::open(
-            &wasm,
+            [&serial.wasm, &concurrent.wasm],
             Compiler::new(self.compiler),
             self.cache_dir.clone(),
             self.component_bytes_max,
@@ -310,11 +354,12 @@ impl EngineBuilder {
             path: self.cache_dir.unwrap_or_default(),
             source,
         })?;
-        let ticker = Ticker::start(wasm.clone(), self.epoch_tick).map_err(BuildError::Ticker)?;
+        let engines = [serial.wasm.clone(), concurrent.wasm.clone()];
+        let ticker = Ticker::start(engines, self.epoch_tick).map_err(BuildError::Ticker)?;
         Ok(Engine {
             inner: Arc::new(Inner {
-                wasm,
-                linker,
+                serial,
+                concurrent,
                 ticker,
                 artifacts,
                 accept_plugins: self.accept_plugins,
@@ -328,15 +373,17 @@ impl EngineBuilder {
 ///
 /// Off are proposals that cost attack surface and that WASI components do not use: memory64, GC, exceptions. Threads are
 /// not even compiled in.
-pub(crate) fn compiler_config() -> Config {
+pub(crate) fn compiler_config(calls: Calls) -> Config {
+    let concurrent = calls == Calls::Concurrent;
     let mut config = Config::new();
     config
+        .concurrency_support(concurrent)
+        .wasm_component_model_async(concurrent)
         .epoch_interruption(true)
         .cranelift_opt_level(OptLevel::Speed)
         .parallel_compilation(true)
         .memory_init_cow(true)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        .wasm_component_model_async(true)
         .wasm_memory64(false)
         .wasm_gc(false)
         .wasm_exceptions(false);
@@ -377,7 +424,7 @@ impl TickerShared {
 const TICKS_BEFORE_SLEEP: u32 = 50;
 
 impl Ticker {
-    fn start(engine: wasmtime::Engine, tick: Duration) -> std::io::Result<Ticker> {
+    fn start(engines: [wasmtime::Engine; 2], tick: Duration) -> std::io::Result<Ticker> {
         let shared = Arc::new(TickerShared {
             running: std::array::from_fn(|_| Lane::default()),
             parked: AtomicBool::new(false),
@@ -388,7 +435,9 @@ impl Ticker {
             let mut idle = 0;
             while !seen.stop.load(SeqCst) {
                 thread::sleep(tick);
-                engine.increment_epoch();
+                for engine in &engines {
+                    engine.increment_epoch();
+                }
                 idle = if seen.anyone_runs() { 0 } else { idle + 1 };
                 if idle < TICKS_BEFORE_SLEEP {
                     continue;

@@ -1,8 +1,8 @@
 //! One instance: start it, hand it calls, watch it, end it.
 //!
-//! An instance is a tokio task on the core that needed it. The task polls two things. Inside is the engine's event loop
-//! with the guest's tasks and [`drive`], which accepts calls. Outside are the word that a call has arrived, and [`Watch`]:
-//! callers that gave up, deadlines, the end of the workload. It is outside because a busy guest keeps the event loop from
+//! An instance is a tokio task on the core that needed it. The task polls two things. Inside is the guest, with a
+//! [`Driver`] that takes calls for it. Outside are the word that a call has arrived, and [`Watch`]:
+//! callers that gave up, deadlines, the end of the workload. It is outside because a busy guest keeps the inside from
 //! polling anything else; and it ends an instance in the only way there is, by dropping the store.
 //!
 //! Invariants: each [`Job`] is answered exactly once; a body that the guest did not end does not look whole; no instance
@@ -16,7 +16,6 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::stream::{FuturesUnordered, StreamExt};
 use futures::task::AtomicWaker;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
@@ -26,17 +25,16 @@ use tokio::runtime::Handle;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, Sleep};
-use wasmtime::component::{Accessor, Func};
-use wasmtime::{AsContextMut, PoolConcurrencyLimitError, StoreContextMut, WasmBacktrace};
+use wasmtime::component::Accessor;
+use wasmtime::{PoolConcurrencyLimitError, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::handler::Proxy;
-use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
-use wasmtime_wasi_http::{WasiBody, WasiHttpView, p3};
+use wasmtime_wasi_http::{WasiBody, p3};
 
 use crate::artifact::{ArtifactError, Wasi};
 use crate::body::{Body, BoxError};
+use crate::driver::Driver;
 use crate::events::Event;
-use crate::host::http::body_error;
 use crate::host::mesh::CallContext;
 use crate::host::{HostState, new_store};
 use crate::limits::Slice;
@@ -154,6 +152,28 @@ struct Waiting {
     available: usize,
 }
 
+impl Shard {
+    pub(crate) fn take(&self) -> Option<Job> {
+        self.waiting.lock().jobs.pop_front()
+    }
+
+    /// One instance less that would take calls. When it was the last, the calls that wait are for others to start.
+    pub(crate) fn withdraw(&self) -> std::collections::VecDeque<Job> {
+        let mut waiting = self.waiting.lock();
+        waiting.available -= 1;
+        if waiting.available == 0 {
+            return std::mem::take(&mut waiting.jobs);
+        }
+        let more = !waiting.jobs.is_empty();
+        drop(waiting);
+        if more {
+            // The word that these had arrived may have reached this instance, which will not take them.
+            self.arrived.notify_one();
+        }
+        Default::default()
+    }
+}
+
 /// Gives a call to a waiting instance of this core, or starts one.
 pub(crate) fn submit(workload: &Arc<Inner>, job: Job) {
     if workload.policy() == InstancePolicy::PerRequest {
@@ -172,7 +192,7 @@ pub(crate) fn submit(workload: &Arc<Inner>, job: Job) {
     }
 }
 
-fn start(workload: &Arc<Inner>, shard: Option<Arc<Shard>>, job: Job) {
+pub(crate) fn start(workload: &Arc<Inner>, shard: Option<Arc<Shard>>, job: Job) {
     match Handle::try_current() {
         Ok(home) => {
             let work = Box::pin(run(workload.clone(), shard, job));
@@ -277,32 +297,31 @@ impl Drop for Alive<'_> {
 async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
     let alive = Alive::new(&workload);
     let shared = Shared::default();
-    shared.active.lock().push(Active {
-        slot: first.slot.clone(),
-        returned: false,
-        reads: 0,
-    });
+    shared.follow(&first.slot);
     let refused = Arc::new(AtomicBool::new(false));
     let ended = {
         let work = async {
-            let mut store = new_store(&workload, refused.clone());
             let inside = async {
                 let code = workload.artifact().code(workload.engine()).await?;
                 let pre = code
                     .http()
                     .ok_or_else(|| wasmtime::Error::msg("the component exports no HTTP handler"))?;
-                let proxy = pre.instantiate_async(&mut store).await?;
+                let mut store = new_store(&workload, code.engine(), refused.clone());
                 let driver = Driver {
                     workload: &workload,
                     shard: shard.as_ref(),
                     shared: &shared,
-                    proxy: &proxy,
                 };
-                store
-                    .run_concurrent(async |accessor: &Accessor<HostState>| {
-                        driver.drive(accessor, first).await
-                    })
-                    .await?
+                match pre.instantiate_async(&mut store).await? {
+                    Proxy::P2(guest) => driver.one_by_one(&mut store, &guest, first).await,
+                    Proxy::P3(guest) => {
+                        store
+                            .run_concurrent(async |accessor: &Accessor<HostState>| {
+                                driver.side_by_side(accessor, &guest, first).await
+                            })
+                            .await?
+                    }
+                }
             };
             let ended = inside.await;
             // Bodies end with their store, as if the guest had ended them: the reason has to be there first.
@@ -435,18 +454,18 @@ fn explain(error: &wasmtime::Error) -> (String, String) {
 
 /// What the inside and the outside of an instance's task share.
 #[derive(Default)]
-struct Shared {
+pub(crate) struct Shared {
     active: Mutex<Vec<Active>>,
     /// The event loop has come to rest since the last call was accepted: the guest waits for something.
-    settled: AtomicBool,
+    pub(crate) settled: AtomicBool,
     /// The inside takes another call as soon as the event loop has come to rest.
-    able: AtomicBool,
+    pub(crate) able: AtomicBool,
     /// Counted among the shard's instances that would take another call.
-    available: AtomicBool,
+    pub(crate) available: AtomicBool,
     /// Nothing goes on in the guest.
-    idle: AtomicBool,
+    pub(crate) idle: AtomicBool,
     /// No further calls.
-    retiring: AtomicBool,
+    pub(crate) retiring: AtomicBool,
 }
 
 impl Shared {
@@ -488,8 +507,25 @@ impl Shared {
         error
     }
 
+    /// A call begins.
+    pub(crate) fn follow(&self, slot: &Arc<CallSlot>) {
+        self.active.lock().push(Active {
+            slot: slot.clone(),
+            returned: false,
+            reads: 0,
+        });
+    }
+
+    /// The guest's handler has returned from a call.
+    pub(crate) fn returned(&self, slot: &Arc<CallSlot>) {
+        let mut active = self.active.lock();
+        if let Some(call) = active.iter_mut().find(|call| Arc::ptr_eq(&call.slot, slot)) {
+            call.returned = true;
+        }
+    }
+
     /// Counts the instance among those that would take another call. True when one is waiting.
-    fn offer(&self, shard: &Shard) -> bool {
+    pub(crate) fn offer(&self, shard: &Shard) -> bool {
         let mut waiting = shard.waiting.lock();
         if !self.available.swap(true, Relaxed) {
             waiting.available += 1;
@@ -590,206 +626,8 @@ impl Watch<'_> {
     }
 }
 
-/// The inside.
-struct Driver<'a> {
-    workload: &'a Arc<Inner>,
-    shard: Option<&'a Arc<Shard>>,
-    shared: &'a Shared,
-    proxy: &'a Proxy,
-}
-
-impl Driver<'_> {
-    /// Accepts calls until the instance has served its share, or nobody wants it any more.
-    async fn drive(&self, accessor: &Accessor<HostState>, first: Job) -> wasmtime::Result<()> {
-        let policy = self.workload.policy();
-        let mut calls = FuturesUnordered::new();
-        calls.push(self.accept(accessor, first)?);
-        let mut served = 1;
-        let Some(shard) = self.shard else {
-            while let Some(result) = calls.next().await {
-                result?;
-            }
-            poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
-            return Ok(());
-        };
-        let handler: Func = match self.proxy {
-            Proxy::P2(guest) => *guest.wasi_http_incoming_handler().func_handle().func(),
-            Proxy::P3(guest) => *guest.wasi_http_handler().func_handle().func(),
-        };
-        let place = Place {
-            driver: self,
-            shard,
-        };
-        let mut idle_timer: Option<Pin<Box<Sleep>>> = None;
-        poll_fn(|cx| {
-            loop {
-                // Results first: a call that is over makes room, one that trapped ends everything.
-                while let Poll::Ready(Some(result)) = calls.poll_next_unpin(cx) {
-                    if let Err(error) = result {
-                        return Poll::Ready(Err(error));
-                    }
-                }
-                let spent = served >= policy.requests_max() || self.shared.retiring.load(Relaxed);
-                let ready = accessor
-                    .poll_ready_for_concurrent_call(handler, cx)
-                    .is_ready();
-                // A second call only once the guest waits for something: two that compute are better off apart.
-                let able = !spent && ready && calls.len() < policy.concurrent_max();
-                let available = able && (calls.is_empty() || self.shared.settled.load(Relaxed));
-                self.shared.able.store(able, Relaxed);
-                if available {
-                    place.offer();
-                } else {
-                    place.withdraw();
-                }
-                if available && let Some(job) = place.take() {
-                    self.shared.idle.store(false, Relaxed);
-                    idle_timer = None;
-                    self.shared.active.lock().push(Active {
-                        slot: job.slot.clone(),
-                        returned: false,
-                        reads: 0,
-                    });
-                    match self.accept(accessor, job) {
-                        Ok(call) => calls.push(call),
-                        Err(error) => return Poll::Ready(Err(error)),
-                    }
-                    served += 1;
-                    continue;
-                }
-                if !calls.is_empty() || accessor.poll_no_interesting_tasks(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                if spent || !ready {
-                    return Poll::Ready(Ok(()));
-                }
-                if !self.shared.idle.swap(true, Relaxed) {
-                    accessor.with(|mut access| access.data_mut().end_calls());
-                }
-                let timer =
-                    idle_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(policy.idle())));
-                if timer.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Ok(()));
-                }
-                return Poll::Pending;
-            }
-        })
-        .await
-    }
-
-    /// Starts the guest's handler on a call. The future resolves when the handler has returned.
-    fn accept<'a>(
-        &'a self,
-        accessor: &'a Accessor<HostState>,
-        job: Job,
-    ) -> wasmtime::Result<impl Future<Output = wasmtime::Result<()>> + 'a> {
-        let Job {
-            request,
-            slot,
-            permit,
-        } = job;
-        self.shared.settled.store(false, Relaxed);
-        let started =
-            accessor.with(|mut access| self.begin(access.as_context_mut(), request, &slot))?;
-        Ok(async move {
-            self.finish(accessor, started, &slot).await?;
-            let mut active = self.shared.active.lock();
-            if let Some(call) = active
-                .iter_mut()
-                .find(|call| Arc::ptr_eq(&call.slot, &slot))
-            {
-                call.returned = true;
-            }
-            drop(permit);
-            Ok(())
-        })
-    }
-
-    fn begin(
-        &self,
-        mut store: StoreContextMut<'_, HostState>,
-        request: Request<Body>,
-        slot: &Arc<CallSlot>,
-    ) -> wasmtime::Result<Started> {
-        store.data_mut().begin_call(slot.context.clone());
-        let request = request.map(|body| body.map_err(body_error).boxed_unsync());
-        match self.proxy {
-            Proxy::P2(guest) => {
-                let mut view = store.data_mut().http();
-                let scheme = match request.uri().scheme_str() {
-                    Some("https") => Scheme::Https,
-                    _ => Scheme::Http,
-                };
-                let request = view.new_incoming_request(scheme, request)?;
-                let answered = slot.clone();
-                let out = view.new_response_outparam_from_callback(move |answer| {
-                    answered.answer(|| match answer {
-                        Ok(response) => response_of(response, &answered),
-                        Err(code) => Err(CallError::Guest {
-                            code: format!("{code:?}"),
-                        }),
-                    });
-                })?;
-                let handler = guest.wasi_http_incoming_handler().func_handle();
-                Ok(Started::P2(
-                    handler.start_call_concurrent(store, (request, out))?,
-                ))
-            }
-            Proxy::P3(guest) => {
-                let view = store.data_mut().http();
-                let (request, sent) = p3::Request::from_http(view.hooks, request);
-                let request = view.table.push(request)?;
-                let handler = guest.wasi_http_handler().func_handle();
-                let call = handler.start_call_concurrent(store.as_context_mut(), (request,))?;
-                if self.workload.policy().concurrent_max() > 1 {
-                    store
-                        .data_mut()
-                        .assign_task(call.task(), slot.context.clone());
-                }
-                Ok(Started::P3(call, Box::pin(sent)))
-            }
-        }
-    }
-
-    async fn finish(
-        &self,
-        accessor: &Accessor<HostState>,
-        started: Started,
-        slot: &Arc<CallSlot>,
-    ) -> wasmtime::Result<()> {
-        match (self.proxy, started) {
-            (Proxy::P2(guest), Started::P2(call)) => {
-                let handler = guest.wasi_http_incoming_handler().func_handle();
-                handler.finish_call_concurrent(accessor, call).await?;
-                slot.answer(|| Err(CallError::NoResponse));
-            }
-            (Proxy::P3(guest), Started::P3(call, sent)) => {
-                let handler = guest.wasi_http_handler().func_handle();
-                match handler.finish_call_concurrent(accessor, call).await?.0 {
-                    Ok(response) => {
-                        let response = accessor.with(|mut access| {
-                            let response = access.data_mut().http().table.delete(response)?;
-                            response.into_http_with_getter(&mut access, sent, HostState::http)
-                        })?;
-                        slot.answer(|| response_of(response, slot));
-                    }
-                    Err(code) => slot.answer(|| {
-                        Err(CallError::Guest {
-                            code: format!("{code:?}"),
-                        })
-                    }),
-                }
-            }
-            (Proxy::P2(_), Started::P3(..)) | (Proxy::P3(_), Started::P2(_)) => {
-                wasmtime::bail!("a call was started for another generation of WASI")
-            }
-        }
-        Ok(())
-    }
-}
-
 /// The guest's answer. One that only informs is none: a response is still owed, and no server would send it as one.
-fn response_of(response: Response<WasiBody>, slot: &Arc<CallSlot>) -> Answer {
+pub(crate) fn response_of(response: Response<WasiBody>, slot: &Arc<CallSlot>) -> Answer {
     if response.status().is_informational() {
         let code = format!(
             "{:?}",
@@ -828,76 +666,6 @@ impl http_body::Body for GuestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-type P2Call = wasmtime::component::TypedFuncCallConcurrent<
-    HostState,
-    (
-        wasmtime::component::Resource<wasmtime_wasi_http::p2::types::HostIncomingRequest>,
-        wasmtime::component::Resource<wasmtime_wasi_http::p2::types::HostResponseOutparam>,
-    ),
-    (),
->;
-
-type P3Call = wasmtime::component::TypedFuncCallConcurrent<
-    HostState,
-    (wasmtime::component::Resource<p3::Request>,),
-    (Result<wasmtime::component::Resource<p3::Response>, p3::bindings::http::types::ErrorCode>,),
->;
-
-type Sent = Pin<Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>>;
-
-/// A handler that was called.
-enum Started {
-    P2(P2Call),
-    P3(P3Call, Sent),
-}
-
-/// An instance's place among those that wait for calls.
-struct Place<'a> {
-    driver: &'a Driver<'a>,
-    shard: &'a Arc<Shard>,
-}
-
-impl Place<'_> {
-    fn take(&self) -> Option<Job> {
-        self.shard.waiting.lock().jobs.pop_front()
-    }
-
-    fn offer(&self) {
-        if !self.driver.shared.available.load(Relaxed) {
-            self.driver.shared.offer(self.shard);
-        }
-    }
-
-    fn withdraw(&self) {
-        if !self.driver.shared.available.swap(false, Relaxed) {
-            return;
-        }
-        let mut waiting = self.shard.waiting.lock();
-        waiting.available -= 1;
-        if waiting.available > 0 {
-            let more = !waiting.jobs.is_empty();
-            drop(waiting);
-            if more {
-                // The word that these had arrived may have reached this instance, which will not take them.
-                self.shard.arrived.notify_one();
-            }
-            return;
-        }
-        // Nobody is left to take them: an instance for each.
-        let jobs = std::mem::take(&mut waiting.jobs);
-        drop(waiting);
-        for job in jobs {
-            start(self.driver.workload, Some(self.shard.clone()), job);
-        }
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.withdraw();
     }
 }
 

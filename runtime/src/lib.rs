@@ -32,6 +32,7 @@ pub mod body;
 pub mod command;
 pub mod compile;
 pub mod cores;
+mod driver;
 pub mod engine;
 pub mod events;
 pub mod host;

@@ -73,8 +73,8 @@ impl Workload {
         let refused = Arc::new(AtomicBool::new(false));
         let _alive = Alive::new(workload);
         let guest = pin!(async {
-            let mut store = new_store(workload, refused.clone());
             let code = workload.artifact().code(workload.engine()).await?;
+            let mut store = new_store(workload, code.engine(), refused.clone());
             let instance = code.pre().instantiate_async(&mut store).await?;
             work(&mut store, &instance).await
         });

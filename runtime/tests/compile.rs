@@ -125,8 +125,8 @@ async fn whatever_becomes_of_the_child_is_said_in_one_sentence() {
     let error = nowhere.load(run_of("i32.const 0")).await.unwrap_err();
     transcript += &format!("{error}\n");
     insta::assert_snapshot!(transcript, @r"
-    try again: the compiler failed: failed to parse precompiled artifact as an ELF: Unsupported ELF header
-    try again: the compiler failed: failed to parse precompiled artifact as an ELF: Invalid ELF header size or alignment
+    try again: the compiler failed: what /bin/sh wrote is no code
+    try again: the compiler failed: what /bin/sh wrote is no code
     try again: the compiler failed: it exited with code 7: not a compiler
     refused: the component is not valid: a type is missing
     try again: the compiler failed: it was ended by SIGKILL
@@ -171,6 +171,39 @@ async fn names_in_a_refusal_are_cut() {
         let error = engine.load(bytes).await.unwrap_err().to_string();
         assert!(error.len() < 2_000, "{} bytes", error.len());
     }
+}
+
+#[tokio::test]
+async fn a_capability_that_needs_the_event_loop_is_for_components_that_have_it() {
+    let engine = Engine::builder()
+        .instances_max(2)
+        .accept_plugins()
+        .concurrent_capability(|linker| {
+            let mut work = linker.instance("acme:slow/work")?;
+            work.func_wrap_concurrent("work", |_, (): ()| {
+                Box::pin(async { wasmtime::error::Ok(()) })
+            })
+        })
+        .build()
+        .unwrap();
+    let load = async |text: String| {
+        let loaded = engine.load(wat::parse_str(text).unwrap()).await;
+        loaded.map(|_| "loaded").map_err(|error| error.to_string())
+    };
+    let import = r#"(import "acme:slow/work" (instance (export "work" (func async))))"#;
+    assert_eq!(
+        load(format!("(component {import})")).await.unwrap(),
+        "loaded"
+    );
+    let plain = r#"(component
+        (import "acme:slow/work" (instance (export "work" (func))))
+        (core module $m (func (export "run") (result i32) (i32.const 0)))
+        (core instance $i (instantiate $m))
+        (func $run (result (result)) (canon lift (core func $i "run")))
+        (instance $c (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.0" (instance $c)))"#;
+    let error = load(plain.into()).await.unwrap_err();
+    assert!(error.contains("imports acme:slow/work"), "{error}");
 }
 
 /// Compiles the two components into a cache below `dir`, or finds them there.

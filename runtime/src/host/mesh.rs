@@ -77,6 +77,9 @@ impl context::Host for &mut HostState {}
 /// The call that the asking task works on.
 fn asking(access: &mut Access<'_, HostState, Mesh>) -> wasmtime::Result<Option<Arc<CallContext>>> {
     let mut store = access.as_context_mut();
+    if store.data().is_serial() {
+        return Ok(store.data().call_of(None));
+    }
     let root = store.async_call_stack()?.last();
     Ok(store.data().call_of(root))
 }

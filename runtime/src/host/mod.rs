@@ -16,6 +16,7 @@ use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::engine::Calls;
 use crate::host::mesh::CallContext;
 use crate::limits::{MemoryShare, Slice};
 use crate::workload::Inner;
@@ -33,7 +34,7 @@ pub struct HostState {
     hooks: http::Hooks,
     table: ResourceTable,
     memory: MemoryShare,
-    calls: Calls,
+    calls: Open,
     extensions: Extensions,
     workload: Arc<Inner>,
 }
@@ -69,9 +70,14 @@ impl HostState {
         self.calls.by_task.push((task, context));
     }
 
+    /// Whether there is never more than one call.
+    pub(crate) fn is_serial(&self) -> bool {
+        self.workload.policy().concurrent_max() == 1
+    }
+
     /// No call is open any more.
     pub(crate) fn end_calls(&mut self) {
-        self.calls = Calls::default();
+        self.calls = Open::default();
         self.hooks.context = None;
     }
 
@@ -92,7 +98,7 @@ impl HostState {
 
 /// Which call a host function is answering. With several calls in one instance the guest's task tells them apart.
 #[derive(Default)]
-struct Calls {
+struct Open {
     current: Option<Arc<CallContext>>,
     by_task: Vec<(GuestTaskId, Arc<CallContext>)>,
 }
@@ -117,16 +123,23 @@ impl WasiHttpView for HostState {
 }
 
 /// Links everything that every workload is offered.
-pub(crate) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
+pub(crate) fn link(linker: &mut Linker<HostState>, calls: Calls) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
-    wasmtime_wasi::p3::add_to_linker(linker)?;
     http::link_p2(linker)?;
-    http::link_p3(linker)?;
+    if calls == Calls::Concurrent {
+        wasmtime_wasi::p3::add_to_linker(linker)?;
+        http::link_p3(linker)?;
+    }
     mesh::link(linker)
 }
 
-/// A store for one instance of `workload`. `refused` is set when the guest was denied memory and did not recover.
-pub(crate) fn new_store(workload: &Arc<Inner>, refused: Arc<AtomicBool>) -> Store<HostState> {
+/// A store for one instance of `workload`, on the engine that its code is for. `refused` is set when the guest was denied memory
+/// and did not recover.
+pub(crate) fn new_store(
+    workload: &Arc<Inner>,
+    engine: &wasmtime::Engine,
+    refused: Arc<AtomicBool>,
+) -> Store<HostState> {
     let limits = workload.limits();
     let mut wasi = WasiCtx::builder();
     wasi.envs(workload.env())
@@ -151,11 +164,11 @@ pub(crate) fn new_store(workload: &Arc<Inner>, refused: Arc<AtomicBool>) -> Stor
             refused,
             workload.events().cloned(),
         ),
-        calls: Calls::default(),
+        calls: Open::default(),
         extensions: workload.extensions().clone(),
         workload: workload.clone(),
     };
-    let mut store = Store::new(workload.engine().wasm(), state);
+    let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(limits.hostcall_bytes);
     store.set_max_component_handles(limits.handles_max);

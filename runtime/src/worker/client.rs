@@ -416,6 +416,7 @@ impl Worker {
         let command = Command::Load {
             id,
             digest: artifact.digest().to_string(),
+            calls: artifact.calls(),
         };
         let reply = blocking(move || {
             let control = inner.control.lock();

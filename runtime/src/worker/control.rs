@@ -15,6 +15,8 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Calls;
+
 /// File descriptors in one message: two for each core. The kernel takes no more than 253.
 pub(super) const FILES_MAX: usize = 250;
 /// Bytes of one message. They are a few hundred.
@@ -26,7 +28,11 @@ pub(super) enum Command {
     /// The first one. With it come the sockets: for each lane that of calls, then that of outbound requests.
     Start,
     /// Take the code that comes with it, which is the artefact `digest`, for the workload `id`.
-    Load { id: u64, digest: String },
+    Load {
+        id: u64,
+        digest: String,
+        calls: Calls,
+    },
 }
 
 /// From the worker, one for each command.
@@ -107,6 +113,7 @@ mod tests {
         let load = Command::Load {
             id: 7,
             digest: "d".into(),
+            calls: Calls::Serial,
         };
         send(&ours, &load, &[]).unwrap();
         let (command, files) = receive::<Command>(&theirs).unwrap().unwrap();

@@ -31,7 +31,7 @@ use super::wire::{self, Outward, Refused, RunEnd, STREAMS_MAX, Sender, Told};
 use crate::artifact::{Artifact, Digest};
 use crate::body::{Body, BoxError};
 use crate::cores::Cores;
-use crate::engine::{Engine, EngineBuilder};
+use crate::engine::{Calls, Engine, EngineBuilder};
 use crate::host::http::{Outbound, OutboundError};
 use crate::host::mesh::CallContext;
 use crate::limits::Usage;
@@ -70,7 +70,7 @@ fn live(engine: EngineBuilder) -> Result<(), BoxError> {
     while let Some((command, files)) = control::receive(&control)? {
         let done = match command {
             Command::Start => Err("it has started already".into()),
-            Command::Load { id, digest } => worker.load(id, &digest, files),
+            Command::Load { id, digest, calls } => worker.load(id, &digest, calls, files),
         };
         let reply = match done {
             Ok(()) => Reply::Done,
@@ -163,10 +163,16 @@ struct Guest {
 }
 
 impl Hosted {
-    fn load(&self, id: u64, digest: &str, files: Vec<OwnedFd>) -> Result<(), BoxError> {
+    fn load(
+        &self,
+        id: u64,
+        digest: &str,
+        calls: Calls,
+        files: Vec<OwnedFd>,
+    ) -> Result<(), BoxError> {
         let digest = Digest::parse(digest).ok_or("that is no digest")?;
         let file = files.into_iter().next().ok_or("no code came with it")?;
-        let artifact = self.engine.adopt(digest, || {
+        let artifact = self.engine.adopt(digest, calls, || {
             let mut code = Vec::new();
             File::from(file).read_to_end(&mut code)?;
             Ok(code)
