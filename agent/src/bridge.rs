@@ -74,11 +74,12 @@ pub struct Failures {
 }
 
 /// Reasons of such events.
-const REASONS: [&str; 4] = [
+const REASONS: [&str; 5] = [
     "RequestTrapped",
     "RequestOutOfMemory",
     "RequestDeadline",
     "RequestNotLoaded",
+    "ResponseTooLarge",
 ];
 
 /// What was told with one reason.
@@ -132,6 +133,10 @@ impl Failures {
             CallError::NotLoaded { .. } => {
                 self.log.note(&format!("weft: {error}"));
                 3
+            }
+            CallError::BodyTooLarge { .. } => {
+                self.log.note(&format!("weft: {error}"));
+                4
             }
         };
         let (reason, told) = (REASONS[reason], &self.told[reason]);
@@ -321,6 +326,7 @@ fn to_deliver_error(error: CallError) -> DeliverError {
         // The call may have begun when the workload was stopped, so that it is no `NotHere`.
         CallError::Stopped
         | CallError::Trap { .. }
+        | CallError::BodyTooLarge { .. }
         | CallError::Guest { .. }
         | CallError::Lost { begun: true, .. }
         | CallError::NoResponse => DeliverError::Failed {

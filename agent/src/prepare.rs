@@ -348,6 +348,7 @@ async fn build(
         memory_bytes: spec.memory_bytes,
         cpu_millis: spec.cpu_millis,
         request_timeout: spec.request_timeout,
+        body_bytes: spec.body_bytes,
         ..Limits::default()
     };
     let sink = |stream: Stream| {

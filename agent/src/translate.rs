@@ -22,6 +22,8 @@ pub const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
 pub const MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// Wall-clock limit of one request when the pod sets none.
 pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// The largest body of a request or a response when the pod sets none. It only ends what never would: nothing is held for it.
+pub const BODY_BYTES_DEFAULT: u64 = 64 << 30;
 /// The port an HTTP component is served on when its container declares none.
 pub const PORT_DEFAULT: u16 = 80;
 
@@ -55,6 +57,8 @@ pub struct WorkloadSpec {
     pub memory_bytes: u64,
     pub cpu_millis: Option<u32>,
     pub request_timeout: Duration,
+    /// The largest body of a request or a response.
+    pub body_bytes: u64,
     pub isolation: Isolation,
     /// `None`: HTTP if the component exports it.
     pub world: Option<World>,
@@ -171,6 +175,7 @@ pub fn container(
         memory_bytes,
         cpu_millis,
         request_timeout: request_timeout(pod)?,
+        body_bytes: body_bytes(pod)?,
         isolation: isolation(pod)?,
         world: world(pod)?,
         port: port(container)?,
@@ -259,6 +264,21 @@ fn pod_annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
         .as_ref()?
         .get(name)
         .map(String::as_str)
+}
+
+fn body_bytes(pod: &Pod) -> Result<u64, ConfigError> {
+    let Some(text) = pod_annotation(pod, annotation::MAX_BODY_SIZE) else {
+        return Ok(BODY_BYTES_DEFAULT);
+    };
+    let bytes = Quantity::parse(text).ok().map(Quantity::value);
+    let bytes = bytes.and_then(|bytes| u64::try_from(bytes).ok());
+    bytes
+        .filter(|bytes| *bytes > 0)
+        .ok_or(ConfigError::Annotation {
+            name: annotation::MAX_BODY_SIZE,
+            value: text.into(),
+            why: "is not a size such as 10Mi or 2Gi",
+        })
 }
 
 fn request_timeout(pod: &Pod) -> Result<Duration, ConfigError> {
@@ -521,6 +541,10 @@ mod tests {
                 json!({"weft.dev/request-timeout": "soon"}),
                 json!({"name": "web"}),
             ),
+            (
+                json!({"weft.dev/max-body-size": "-1"}),
+                json!({"name": "web"}),
+            ),
         ];
         let text: Vec<String> = cases
             .into_iter()
@@ -542,6 +566,7 @@ mod tests {
         annotation weft.dev/isolation: "cosy" is neither "per-request" nor "pooled"
         annotation weft.dev/max-requests-per-instance: "0" is not a number from 1 to 1000000
         annotation weft.dev/request-timeout: "soon" is not a duration such as 500ms, 30s or 2m
+        annotation weft.dev/max-body-size: "-1" is not a size such as 10Mi or 2Gi
         "#);
     }
 

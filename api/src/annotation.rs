@@ -12,6 +12,8 @@ pub const MAX_REQUESTS_PER_INSTANCE: &str = "weft.dev/max-requests-per-instance"
 pub const MAX_CONCURRENT_REQUESTS: &str = "weft.dev/max-concurrent-requests";
 /// On a Pod: wall-clock limit of one request, as `500ms`, `30s` or `2m`.
 pub const REQUEST_TIMEOUT: &str = "weft.dev/request-timeout";
+/// On a Pod: the largest body of a request or a response, as `10Mi` or `2Gi`.
+pub const MAX_BODY_SIZE: &str = "weft.dev/max-body-size";
 /// On a Pod: `http` or `command`, for a component that exports both worlds.
 pub const WORLD: &str = "weft.dev/world";
 

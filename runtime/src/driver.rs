@@ -25,7 +25,7 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpView, p3};
 
 use crate::body::Body;
 use crate::host::HostState;
-use crate::host::http::body_error;
+use crate::host::http::Received;
 use crate::instance::{CallSlot, Job, Shard, Shared, response_of, start};
 use crate::workload::{CallError, Inner};
 
@@ -85,7 +85,7 @@ impl Driver<'_> {
             _ => Scheme::Http,
         };
         let mut view = store.data_mut().http();
-        let request = view.new_incoming_request(scheme, body_of(request))?;
+        let request = view.new_incoming_request(scheme, self.bounded(request))?;
         let answered = slot.clone();
         let out = view.new_response_outparam_from_callback(move |answer| {
             answered.answer(|| match answer {
@@ -215,7 +215,7 @@ impl Driver<'_> {
     ) -> wasmtime::Result<(P3Call, Sent)> {
         store.data_mut().begin_call(slot.context.clone());
         let view = store.data_mut().http();
-        let (request, sent) = p3::Request::from_http(view.hooks, body_of(request));
+        let (request, sent) = p3::Request::from_http(view.hooks, self.bounded(request));
         let request = view.table.push(request)?;
         let handler = guest.wasi_http_handler().func_handle();
         let call = handler.start_call_concurrent(store.as_context_mut(), (request,))?;
@@ -224,6 +224,20 @@ impl Driver<'_> {
             store.data_mut().assign_task(call.task(), context);
         }
         Ok((call, Box::pin(sent)))
+    }
+
+    /// With a body that breaks off where it becomes too large.
+    fn bounded(&self, request: Request<Body>) -> Request<WasiBody> {
+        let limit_bytes = self.workload.limits().body_bytes;
+        request.map(|body| {
+            let read = 0;
+            Received {
+                body,
+                read,
+                limit_bytes,
+            }
+            .boxed_unsync()
+        })
     }
 
     fn place(&self) -> Option<Place<'_>> {
@@ -243,10 +257,6 @@ type P3Call = TypedFuncCallConcurrent<
 
 /// How the guest's reading of its request ended.
 type Sent = Pin<Box<dyn Future<Output = Result<(), wasmtime_wasi_http::Error>> + Send>>;
-
-fn body_of(request: Request<Body>) -> Request<WasiBody> {
-    request.map(|body| body.map_err(body_error).boxed_unsync())
-}
 
 /// An instance's place among those that wait for calls.
 struct Place<'a> {

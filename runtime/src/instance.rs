@@ -119,12 +119,14 @@ impl CallSlot {
         self.answer.lock().is_none()
     }
 
-    /// Its response's body has paused for too long, on either side.
-    pub(crate) fn overrun(&self, workload: &Inner) {
+    /// Its response's body has paused for too long, on either side, or has become too large.
+    pub(crate) fn overrun(&self, workload: &Inner, fault: &CallError) {
         // The first reason is the reason, and the one that is told.
-        if self.fault.set(CallError::Deadline).is_ok() {
-            workload.counters().deadlines.fetch_add(1, Relaxed);
-            workload.tell_broken_off(&CallError::Deadline);
+        if self.fault.set(fault.clone()).is_ok() {
+            if *fault == CallError::Deadline {
+                workload.counters().deadlines.fetch_add(1, Relaxed);
+            }
+            workload.tell_broken_off(fault);
         }
     }
 
@@ -573,7 +575,7 @@ impl Watch<'_> {
         for call in streams {
             let reads = call.slot.reads.load(Relaxed);
             if std::mem::replace(&mut call.reads, reads) == reads {
-                call.slot.overrun(self.workload);
+                call.slot.overrun(self.workload, &CallError::Deadline);
                 call.slot.close(Phase::Expired);
             }
         }

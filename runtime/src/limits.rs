@@ -31,6 +31,9 @@ pub struct Limits {
     /// The longest pause between two parts of a response body: the guest's, who writes them, and the caller's, who reads
     /// them (up to twice as long).
     pub body_idle_timeout: Duration,
+    /// Bytes of one request body that the guest is given, and of one response body that is taken from it. Beyond that, the body
+    /// breaks off.
+    pub body_bytes: u64,
     /// How long an instance may go on working after its last response was delivered.
     pub background_timeout: Duration,
     /// How long a command may run; none means for ever.
@@ -62,6 +65,8 @@ impl Default for Limits {
             cpu_millis: None,
             request_timeout: Duration::from_secs(30),
             body_idle_timeout: Duration::from_secs(300),
+            // Nothing is held in memory for it: a stop for what never ends, beyond any file.
+            body_bytes: 64 << 30,
             background_timeout: Duration::from_secs(30),
             run_timeout: None,
             // Small enough that one workload cannot take every instance slot of the default engine.

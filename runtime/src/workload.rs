@@ -134,6 +134,9 @@ pub enum CallError {
     Stopped,
     #[error("the call took longer than it may")]
     Deadline,
+    /// The response's body grew beyond what it may have.
+    #[error("the response has more than {limit_bytes} bytes, the most that a body may have")]
+    BodyTooLarge { limit_bytes: u64 },
     #[error("the guest trapped: {message}")]
     Trap {
         message: String,
@@ -175,6 +178,7 @@ impl CallError {
             CallError::BadRequest { .. } => StatusCode::BAD_REQUEST,
             CallError::Trap { .. }
             | CallError::OutOfMemory { .. }
+            | CallError::BodyTooLarge { .. }
             | CallError::Guest { .. }
             | CallError::NoResponse
             | CallError::Lost { begun: true, .. }
@@ -645,13 +649,18 @@ impl Workload {
                 if left == Some(0) {
                     caller.phase = Phase::Delivered;
                 }
-                let idle = inner.limits.body_idle_timeout;
+                let Limits {
+                    body_idle_timeout: idle,
+                    body_bytes: allowed,
+                    ..
+                } = inner.limits;
                 Ok(response.map(|body| {
                     let delivery = Delivery {
                         workload: inner.clone(),
                         body,
                         caller,
                         left,
+                        allowed,
                         idle,
                         timer: None,
                     };
@@ -791,8 +800,21 @@ struct Delivery {
     caller: CallerGuard,
     /// Bytes still to come, when that is known: whoever reads them does not ask for an end.
     left: Option<u64>,
+    /// Bytes that may still come.
+    allowed: u64,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Delivery {
+    /// The guest has gone too far with this response, and gets no further.
+    fn break_off(&mut self, fault: CallError) -> Result<Frame<Bytes>, BoxError> {
+        self.caller.phase = Phase::Expired;
+        self.caller.slot.overrun(&self.workload, &fault);
+        // At once: who holds a body that broke off holds nothing else.
+        self.caller.slot.close(Phase::Expired);
+        Err(Box::new(fault))
+    }
 }
 
 impl HttpBody for Delivery {
@@ -811,8 +833,18 @@ impl HttpBody for Delivery {
                     // Less than its head promised.
                     return Poll::Ready(Some(Err(Box::new(OutboundError::Protocol))));
                 }
-                if let (Some(left), Some(Ok(frame))) = (&mut self.left, &frame) {
-                    *left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len) as u64);
+                if let Some(Ok(frame)) = &frame {
+                    let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                    let Some(allowed) = self.allowed.checked_sub(bytes) else {
+                        let limit_bytes = self.workload.limits.body_bytes;
+                        return Poll::Ready(Some(
+                            self.break_off(CallError::BodyTooLarge { limit_bytes }),
+                        ));
+                    };
+                    self.allowed = allowed;
+                    if let Some(left) = &mut self.left {
+                        *left = left.saturating_sub(bytes);
+                    }
                 }
                 if frame.is_none() || self.left == Some(0) || self.body.is_end_stream() {
                     self.caller.phase = Phase::Delivered;
@@ -827,9 +859,7 @@ impl HttpBody for Delivery {
                 if timer.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
-                self.caller.phase = Phase::Expired;
-                self.caller.slot.overrun(&self.workload);
-                Poll::Ready(Some(Err(Box::new(CallError::Deadline))))
+                Poll::Ready(Some(self.break_off(CallError::Deadline)))
             }
         }
     }

@@ -604,6 +604,42 @@ async fn attack_28_a_body_without_end_ends_with_its_caller() {
     eventually(|| workload.usage().instances == 0).await;
 }
 
+/// A caller that takes all there is gets no more than the limit, and is told so.
+#[tokio::test]
+async fn attack_28_a_body_without_end_is_cut_at_its_limit() {
+    let attacked = Attacked::new().await;
+    let limit_bytes = 1 << 20;
+    let sharing = InstancePolicy::Pooled {
+        max_requests: 100,
+        max_concurrent: 4,
+        idle: Duration::from_secs(60),
+    };
+    for policy in [InstancePolicy::PerRequest, sharing] {
+        let limits = Limits {
+            body_bytes: limit_bytes,
+            ..Limits::default()
+        };
+        let workload = attacked.builder().limits(limits).instance_policy(policy);
+        let workload = workload.build().unwrap();
+        let request = Request::builder().uri("/28").body(body::empty()).unwrap();
+        let mut body = workload.call(request).await.unwrap().into_body();
+        let mut read = 0;
+        let error = loop {
+            match body.frame().await.expect("the end is no good one") {
+                Ok(frame) => read += frame.into_data().unwrap().len() as u64,
+                Err(error) => break error,
+            }
+        };
+        assert!((1..=limit_bytes).contains(&read), "{read}");
+        assert_eq!(
+            *error.downcast::<CallError>().unwrap(),
+            CallError::BodyTooLarge { limit_bytes }
+        );
+        eventually(|| workload.usage().instances == 0).await;
+        assert_eq!(workload.usage().in_flight, 0);
+    }
+}
+
 /// A caller that stays and does not read held the guest, and one of its places, for ever.
 #[tokio::test]
 async fn attack_33_a_body_that_nobody_reads_is_given_up() {

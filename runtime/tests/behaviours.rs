@@ -14,9 +14,12 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use weft_runtime::body::{self, Body, BoxError};
 use weft_runtime::{
-    Access, Artifact, Engine, Exit, InstancePolicy, LogSink, Outbound, OutboundError, Workload,
-    WorkloadBuilder,
+    Access, Artifact, Engine, Exit, InstancePolicy, Limits, LogSink, Outbound, OutboundError,
+    Workload, WorkloadBuilder,
 };
+
+/// The largest body of the calls below.
+const BODY_BYTES: u64 = 100_000;
 
 /// What is asked for, what the interface's text says of it, and what the guest sees.
 type Row = (&'static str, &'static str, &'static str);
@@ -166,6 +169,10 @@ fn request(name: &str) -> Request<Body> {
             Ok(Frame::trailers(trailers(&["x-sum"]))),
         ]),
         "broken" => frames(vec![data("hello"), Err(Box::new(OutboundError::Protocol))]),
+        "large" => frames(vec![
+            data("hello"),
+            Ok(Frame::data(vec![b'x'; BODY_BYTES as usize].into())),
+        ]),
         _ => body::empty(),
     };
     request.body(body).unwrap()
@@ -175,6 +182,10 @@ async fn call(artifact: &Artifact, name: &str) -> String {
     let (workload, printed) = printing(artifact);
     let workload = workload
         .outbound(outbound())
+        .limits(Limits {
+            body_bytes: BODY_BYTES,
+            ..Limits::default()
+        })
         .instance_policy(InstancePolicy::PerRequest)
         .build()
         .unwrap();
@@ -631,6 +642,11 @@ const P2: &[Row] = &[
         "http/request-body#broken",
         "This payload can be passed through to this function to see if there's http-related information about the error to return. (wasmtime's future-trailers then says that all went well.)",
         "200 hello, failed Some(ErrorCode::HttpProtocolError), then closed; no trailers, then Some(false)",
+    ),
+    (
+        "http/request-body#large",
+        "HTTP-request-body-size",
+        "200 hello, failed Some(ErrorCode::HttpRequestBodySize(Some(100005))), then closed; no trailers, then Some(false)",
     ),
     (
         "http/request-trailers-without-reading#trailers",
@@ -1149,6 +1165,11 @@ const P3: &[Row] = &[
         "http/request-body#broken",
         "Once the stream is reported as closed, callers should await the returned future to determine whether the body was received successfully.",
         "200 hello; ErrorCode::HttpProtocolError",
+    ),
+    (
+        "http/request-body#large",
+        "HTTP-request-body-size",
+        "200 hello; ErrorCode::HttpRequestBodySize(Some(100005))",
     ),
     (
         "http/request-body-dropped#trailers",
