@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 
@@ -33,7 +33,10 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 /// has returned its response's head may need its turn before there is a chunk, and another one before there is an
 /// end: up to `rounds` times, the tasks that are ready now go first. Nothing is waited for beyond that. True when this was
 /// the whole body.
-pub(crate) async fn gather(mut body: Body, rounds: u32) -> (Body, bool) {
+pub(crate) async fn gather<B>(mut body: B, rounds: u32) -> (Gathered<B>, bool)
+where
+    B: http_body::Body<Data = Bytes, Error = BoxError> + Unpin,
+{
     let (mut first, mut next) = (None, None);
     let mut rounds_left = rounds;
     while !body.is_end_stream() {
@@ -57,10 +60,7 @@ pub(crate) async fn gather(mut body: Body, rounds: u32) -> (Body, bool) {
         Some(next) => next.is_none(),
         None => body.is_end_stream(),
     };
-    if first.is_none() && next.is_none() {
-        return (body, whole);
-    }
-    (Gathered { first, next, body }.boxed_unsync(), whole)
+    (Gathered { first, next, body }, whole)
 }
 
 /// Lets the tasks run that are ready now.
@@ -78,14 +78,17 @@ async fn after_others() {
 }
 
 /// A body of which some was taken already.
-struct Gathered {
+pub(crate) struct Gathered<B> {
     first: Option<Frame<Bytes>>,
     /// What came after it, its end included.
     next: Option<Option<Result<Frame<Bytes>, BoxError>>>,
-    body: Body,
+    body: B,
 }
 
-impl http_body::Body for Gathered {
+impl<B> http_body::Body for Gathered<B>
+where
+    B: http_body::Body<Data = Bytes, Error = BoxError> + Unpin,
+{
     type Data = Bytes;
     type Error = BoxError;
 
@@ -140,6 +143,8 @@ impl http_body::Body for Gathered {
 mod tests {
     use std::collections::VecDeque;
 
+    use http_body::Body as _;
+
     use super::*;
 
     /// A body that is a script: none is a moment when nothing is ready.
@@ -175,7 +180,10 @@ mod tests {
     }
 
     /// Which frames come out, `t` for trailers and `!` for an error.
-    async fn frames(mut body: Body) -> String {
+    async fn frames<B>(mut body: B) -> String
+    where
+        B: http_body::Body<Data = Bytes, Error = BoxError> + Unpin,
+    {
         let mut text = String::new();
         while let Some(frame) = body.frame().await {
             match frame.map(Frame::into_data) {

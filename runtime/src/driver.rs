@@ -1,7 +1,8 @@
-//! Inside an instance: taking calls from its core, and having the guest's handler answer them.
+//! Inside an instance: taking calls, and having the guest's handler answer them.
 //!
-//! A guest of WASI 0.2 handles one call after the other, with plain calls ([`Driver::one_by_one`]). One of 0.3 takes the next
-//! call while it waits in those that it has ([`Driver::side_by_side`]), which the engine's event loop makes possible.
+//! A guest of WASI 0.2 handles one call after the other, with plain calls ([`Driver::answer`]), and waits for the next as a
+//! [spare](crate::spare). One of 0.3 takes the next call while it waits in those that it has ([`Driver::side_by_side`]), which the
+//! engine's event loop makes possible.
 //!
 //! Invariants: a call is taken only by an instance that can start it at once; an instance that would not take one is not
 //! counted as available; when the last one withdraws, the calls that wait get instances of their own.
@@ -29,7 +30,7 @@ use crate::host::http::Received;
 use crate::instance::{CallSlot, Job, Shard, Shared, response_of, start};
 use crate::workload::{CallError, Inner};
 
-/// Takes calls until the instance has served its share, or nobody wants it any more.
+/// Has a guest answer calls.
 pub(crate) struct Driver<'a> {
     pub(crate) workload: &'a Arc<Inner>,
     /// Where further calls come from; none for an instance that is made for one call.
@@ -38,47 +39,18 @@ pub(crate) struct Driver<'a> {
 }
 
 impl Driver<'_> {
-    /// The life of a guest of WASI 0.2.
-    pub(crate) async fn one_by_one(
-        &self,
-        store: &mut Store<HostState>,
-        guest: &GuestP2,
-        first: Job,
-    ) -> wasmtime::Result<()> {
-        let place = self.place();
-        let mut served = 0;
-        let mut next = Some(first);
-        while let Some(job) = next {
-            let Job {
-                request,
-                slot,
-                permit,
-            } = job;
-            self.shared.settled.store(false, Relaxed);
-            self.answer(store, guest, request, &slot).await?;
-            slot.answer(|| Err(CallError::NoResponse));
-            self.shared.returned(&slot);
-            drop(permit);
-            served += 1;
-            next = match &place {
-                Some(place) if served < self.workload.policy().requests_max() => {
-                    store.data_mut().end_calls();
-                    place.next().await
-                }
-                _ => None,
-            };
-        }
-        Ok(())
-    }
-
     /// Calls the handler of a guest of WASI 0.2 and waits until it has returned.
-    async fn answer(
+    pub(crate) async fn answer(
         &self,
         store: &mut Store<HostState>,
         guest: &GuestP2,
-        request: Request<Body>,
-        slot: &Arc<CallSlot>,
+        job: Job,
     ) -> wasmtime::Result<()> {
+        let Job {
+            request,
+            slot,
+            permit,
+        } = job;
         store.data_mut().begin_call(slot.context.clone());
         let scheme = match request.uri().scheme_str() {
             Some("https") => Scheme::Https,
@@ -96,10 +68,15 @@ impl Driver<'_> {
             });
         })?;
         let handler = guest.wasi_http_incoming_handler();
-        handler.call_handle(&mut *store, request, out).await
+        handler.call_handle(&mut *store, request, out).await?;
+        slot.answer(|| Err(CallError::NoResponse));
+        self.shared.returned(&slot);
+        drop(permit);
+        store.data_mut().end_calls();
+        Ok(())
     }
 
-    /// The life of a guest of WASI 0.3.
+    /// Has a guest of WASI 0.3 take calls until it has served its share, or nobody wants it any more.
     pub(crate) async fn side_by_side(
         &self,
         accessor: &Accessor<HostState>,
@@ -265,28 +242,6 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Waits for the next call, as long as an idle instance may.
-    async fn next(&self) -> Option<Job> {
-        let shared = self.driver.shared;
-        let mut idle_timer: Option<Pin<Box<Sleep>>> = None;
-        let next = poll_fn(|cx| {
-            if shared.retiring.load(Relaxed) {
-                return Poll::Ready(None);
-            }
-            self.offer();
-            if let Some(job) = self.take() {
-                return Poll::Ready(Some(job));
-            }
-            shared.idle.store(true, Relaxed);
-            let idle = self.driver.workload.policy().idle();
-            let timer = idle_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
-            timer.as_mut().poll(cx).map(|()| None)
-        })
-        .await;
-        self.withdraw();
-        next
-    }
-
     fn take(&self) -> Option<Job> {
         let job = self.shard.take()?;
         self.driver.shared.idle.store(false, Relaxed);
@@ -305,7 +260,7 @@ impl Place<'_> {
             return;
         }
         for job in self.shard.withdraw() {
-            start(self.driver.workload, Some(self.shard.clone()), job);
+            start(self.driver.workload, Some(self.shard.clone()), job, None);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One instance: start it, hand it calls, watch it, end it.
 //!
-//! An instance is a tokio task on the core that needed it. The task polls two things. Inside is the guest, with a
+//! An instance at work is a tokio task on the core that needed it, unless it is done before it needs one. The task polls two things. Inside is the guest, with a
 //! [`Driver`] that takes calls for it. Outside are the word that a call has arrived, and [`Watch`]:
 //! callers that gave up, deadlines, the end of the workload. It is outside because a busy guest keeps the inside from
 //! polling anything else; and it ends an instance in the only way there is, by dropping the store.
@@ -13,13 +13,12 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
-use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::futures::Notified;
@@ -38,6 +37,7 @@ use crate::events::Event;
 use crate::host::mesh::CallContext;
 use crate::host::{HostState, new_store};
 use crate::limits::Slice;
+use crate::spare::{Spare, Spares, keep};
 use crate::workload::{CallError, Inner, InstancePolicy};
 
 /// A call on its way to an instance.
@@ -48,7 +48,7 @@ pub(crate) struct Job {
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
-type Answer = Result<Response<Body>, CallError>;
+type Answer = Result<Response<GuestBody>, CallError>;
 
 /// What the caller and the instance share about one call.
 pub(crate) struct CallSlot {
@@ -143,6 +143,7 @@ impl CallSlot {
 /// The calls that wait for, and the instances that wait on, one core.
 #[derive(Default)]
 pub(crate) struct Shard {
+    pub(crate) spares: Spares,
     waiting: Mutex<Waiting>,
     arrived: Notify,
 }
@@ -179,14 +180,18 @@ impl Shard {
 /// Gives a call to a waiting instance of this core, or starts one.
 pub(crate) fn submit(workload: &Arc<Inner>, job: Job) {
     if workload.policy() == InstancePolicy::PerRequest {
-        start(workload, None, job);
+        start(workload, None, job, None);
         return;
     }
     let shard = workload.shard();
+    if workload.artifact().kind().http == Some(Wasi::P2) {
+        start(workload, Some(shard.clone()), job, shard.spares.take());
+        return;
+    }
     let mut waiting = shard.waiting.lock();
     if waiting.available == 0 {
         drop(waiting);
-        start(workload, Some(shard.clone()), job);
+        start(workload, Some(shard.clone()), job, None);
     } else {
         waiting.jobs.push_back(job);
         drop(waiting);
@@ -194,15 +199,30 @@ pub(crate) fn submit(workload: &Arc<Inner>, job: Job) {
     }
 }
 
-pub(crate) fn start(workload: &Arc<Inner>, shard: Option<Arc<Shard>>, job: Job) {
-    match Handle::try_current() {
-        Ok(home) => {
-            let work = Box::pin(run(workload.clone(), shard, job));
-            live(Life::new(workload.clone(), work, home));
-        }
+/// Has `spare` take a call, or a new instance. A guest that waits for nothing has answered when this returns.
+pub(crate) fn start(
+    workload: &Arc<Inner>,
+    shard: Option<Arc<Shard>>,
+    job: Job,
+    spare: Option<Spare>,
+) {
+    let Ok(home) = Handle::try_current() else {
         // Only while the runtime of this thread is being taken down.
-        Err(_) => job.slot.answer(|| Err(CallError::Stopped)),
+        return job.slot.answer(|| Err(CallError::Stopped));
+    };
+    let mut work = Box::pin(run(workload.clone(), shard, job, spare));
+    // Most are done after the first poll, so that a task would cost more than it does. Not inside of another guest: its stack
+    // and its account are its own.
+    let here = !Slice::anyone_runs();
+    if here
+        && work
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    {
+        return;
     }
+    live(Life::new(workload.clone(), work, home));
 }
 
 /// Interruptions in a row after which a guest computes elsewhere.
@@ -268,24 +288,25 @@ fn live_at(life: Life, here: &Handle) {
 }
 
 /// Counts an instance while it lives, and tells of it.
-pub(crate) struct Alive<'a> {
-    workload: &'a Inner,
+pub(crate) struct Alive {
+    workload: Arc<Inner>,
     started: Option<Instant>,
 }
 
-impl<'a> Alive<'a> {
-    pub(crate) fn new(workload: &'a Inner) -> Alive<'a> {
+impl Alive {
+    pub(crate) fn new(workload: &Arc<Inner>) -> Alive {
         workload.counters().instances.fetch_add(1, Relaxed);
         workload.counters().instances_started.fetch_add(1, Relaxed);
         let started = workload.events().map(|events| {
             events.tell(Event::InstanceStarted);
             Instant::now()
         });
+        let workload = workload.clone();
         Alive { workload, started }
     }
 }
 
-impl Drop for Alive<'_> {
+impl Drop for Alive {
     fn drop(&mut self) {
         self.workload.counters().instances.fetch_sub(1, Relaxed);
         if let (Some(events), Some(started)) = (self.workload.events(), self.started) {
@@ -295,43 +316,22 @@ impl Drop for Alive<'_> {
     }
 }
 
-/// The life of one instance.
-async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
-    let alive = Alive::new(&workload);
+/// One call to an instance of WASI 0.2, or the life of one of 0.3.
+async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job, spare: Option<Spare>) {
     let shared = Shared::default();
     shared.follow(&first.slot);
-    let refused = Arc::new(AtomicBool::new(false));
     let ended = {
         let work = async {
-            let inside = async {
-                let code = workload.artifact().code(workload.engine()).await?;
-                let pre = code
-                    .http()
-                    .ok_or_else(|| wasmtime::Error::msg("the component exports no HTTP handler"))?;
-                let mut store = new_store(&workload, code.engine(), refused.clone());
-                let driver = Driver {
-                    workload: &workload,
-                    shard: shard.as_ref(),
-                    shared: &shared,
-                };
-                match pre.instantiate_async(&mut store).await? {
-                    Proxy::P2(guest) => driver.one_by_one(&mut store, &guest, first).await,
-                    Proxy::P3(guest) => {
-                        store
-                            .run_concurrent(async |accessor: &Accessor<HostState>| {
-                                driver.side_by_side(accessor, &guest, first).await
-                            })
-                            .await?
-                    }
-                }
+            let driver = Driver {
+                workload: &workload,
+                shard: shard.as_ref(),
+                shared: &shared,
             };
-            let ended = inside.await;
-            // Bodies end with their store, as if the guest had ended them: the reason has to be there first.
-            ended.map_err(|error| {
-                let error = fault(&workload, &error, refused.load(Relaxed));
-                shared.tell(&workload, &error);
-                shared.break_off(&workload, error)
-            })
+            match spare {
+                Some(spare) => serve(&driver, spare, first).await,
+                // Apart, so that a call on a spare does not carry the weight of an instantiation.
+                None => Box::pin(begin(&driver, first)).await,
+            }
         };
         let mut work = pin!(work);
         let mut stopped = pin!(workload.stopping().cancelled());
@@ -395,7 +395,6 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
         .map_err(|error| shared.break_off(&workload, error))
         // The store is dropped here.
     };
-    drop(alive);
     let error = match ended {
         Ok(()) => CallError::NoResponse,
         Err(error) => error,
@@ -403,6 +402,63 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job) {
     for active in shared.active.into_inner() {
         active.slot.answer(|| Err(error.clone()));
     }
+}
+
+/// Has a new instance answer a call, and one of WASI 0.3 further ones.
+async fn begin(driver: &Driver<'_>, first: Job) -> Result<(), CallError> {
+    let workload = driver.workload;
+    let refused = Arc::new(AtomicBool::new(false));
+    let failed = |error| failed(driver, &error, refused.load(Relaxed));
+    let alive = Alive::new(workload);
+    let code = workload.artifact().code(workload.engine()).await;
+    let code = code.map_err(|error| failed(error.into()))?;
+    let pre = code.http().ok_or(CallError::NotCallable)?;
+    let mut store = new_store(workload, code.engine(), refused.clone());
+    match pre.instantiate_async(&mut store).await.map_err(failed)? {
+        Proxy::P2(guest) => {
+            let fresh = Spare {
+                store,
+                guest,
+                refused: refused.clone(),
+                served: 0,
+                alive,
+            };
+            serve(driver, fresh, first).await
+        }
+        Proxy::P3(guest) => {
+            let ended = store
+                .run_concurrent(async |accessor: &Accessor<HostState>| {
+                    driver.side_by_side(accessor, &guest, first).await
+                })
+                .await;
+            ended.flatten().map_err(failed)
+        }
+    }
+}
+
+/// Has an instance of WASI 0.2 answer a call, and keeps it for the next one if it may have one.
+async fn serve(driver: &Driver<'_>, mut spare: Spare, job: Job) -> Result<(), CallError> {
+    let answered = driver.answer(&mut spare.store, &spare.guest, job).await;
+    answered.map_err(|error| failed(driver, &error, spare.refused.load(Relaxed)))?;
+    spare.served += 1;
+    let Some(shard) = driver.shard else {
+        return Ok(());
+    };
+    let workload = driver.workload;
+    let wanted = spare.served < workload.policy().requests_max()
+        && !driver.shared.retiring.load(Relaxed)
+        && !workload.stopping().is_cancelled();
+    if wanted {
+        keep(workload, shard, spare);
+    }
+    Ok(())
+}
+
+/// Tells everyone why the instance has failed. Before its store goes: bodies end with that, as if the guest had ended them.
+fn failed(driver: &Driver<'_>, error: &wasmtime::Error, refused_memory: bool) -> CallError {
+    let error = fault(driver.workload, error, refused_memory);
+    driver.shared.tell(driver.workload, &error);
+    driver.shared.break_off(driver.workload, error)
 }
 
 /// Why an instance ended, for its callers; counted.
@@ -638,11 +694,11 @@ pub(crate) fn response_of(response: Response<WasiBody>, slot: &Arc<CallSlot>) ->
         return Err(CallError::Guest { code });
     }
     let slot = slot.clone();
-    Ok(response.map(|body| GuestBody { body, slot }.boxed_unsync()))
+    Ok(response.map(|body| GuestBody { body, slot }))
 }
 
 /// A response's body as it comes out of the guest. What ends because the instance did has not come to its end.
-struct GuestBody {
+pub(crate) struct GuestBody {
     body: WasiBody,
     slot: Arc<CallSlot>,
 }
@@ -663,7 +719,7 @@ impl http_body::Body for GuestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.slot.fault.get().is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -40,6 +40,7 @@ mod instance;
 pub mod limits;
 pub mod logs;
 mod plugin;
+mod spare;
 pub mod worker;
 pub mod workload;
 

@@ -383,6 +383,11 @@ impl<'a> Slice<'a> {
         }
     }
 
+    /// Whether this is called by a guest that runs.
+    pub(crate) fn anyone_runs() -> bool {
+        SLICE.get().is_some()
+    }
+
     /// Whether the guest that ran last on this thread was interrupted, and has more to compute.
     pub(crate) fn last_was_preempted() -> bool {
         PREEMPTED.get()

@@ -27,13 +27,13 @@ use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::{FsPerms, WasiCtx};
 
 use crate::artifact::{Artifact, Wasi};
-use crate::body::{self, Body, BoxError};
+use crate::body::{self, Body, BoxError, Gathered};
 use crate::cores::Cores;
 use crate::engine::Engine;
 use crate::events::{CallEnd, CallReport, Event, EventSink};
 use crate::host::http::{Outbound, OutboundError};
 use crate::host::mesh::CallContext;
-use crate::instance::{self, CallSlot, Job, Phase, Shard};
+use crate::instance::{self, CallSlot, GuestBody, Job, Phase, Shard};
 use crate::limits::{CpuAccount, Limits, MemoryAccount, Usage};
 use crate::logs::LogSink;
 
@@ -796,7 +796,7 @@ impl Drop for CallerGuard {
 /// A response's body on its way to the caller.
 struct Delivery {
     workload: Arc<Inner>,
-    body: Body,
+    body: Gathered<GuestBody>,
     caller: CallerGuard,
     /// Bytes still to come, when that is known: whoever reads them does not ask for an end.
     left: Option<u64>,
@@ -874,7 +874,7 @@ impl HttpBody for Delivery {
 }
 
 /// How long the body will be, as far as the head tells.
-fn body_bytes(method: &Method, response: &Response<Body>) -> Option<u64> {
+fn body_bytes<B>(method: &Method, response: &Response<B>) -> Option<u64> {
     let none = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
     if *method == Method::HEAD || none.contains(&response.status()) {
         return Some(0);

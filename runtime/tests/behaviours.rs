@@ -1264,7 +1264,7 @@ const P3: &[Row] = &[
     (
         "http/length-short",
         "The returned future resolves to result of transmission of this response.",
-        "200 hello (broken: the other side broke the protocol) | 0 left, told true, sent Err(ErrorCode::HttpResponseBodySize(Some(5)))",
+        "200 hello (broken: HTTP response body size exceeds limit: 5 bytes) | 0 left, told true, sent Err(ErrorCode::HttpResponseBodySize(Some(5)))",
     ),
     (
         "http/length-long",
