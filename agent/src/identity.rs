@@ -105,31 +105,34 @@ pub struct Server {
     pub authority: Vec<CertificateDer<'static>>,
 }
 
+/// Reads the certificates of the cluster's authority.
+///
+/// # Errors
+/// When the file cannot be read or holds no certificate.
+pub fn read_authority(file: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let pem = std::fs::read(file).map_err(|source| IdentityError::File {
+        path: file.into(),
+        source,
+    })?;
+    let authority: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .filter_map(Result::ok)
+        .collect();
+    if authority.is_empty() {
+        return Err(IdentityError::NoAuthority { path: file.into() });
+    }
+    Ok(authority)
+}
+
 impl Server {
-    /// Reads the authority and parses the URL.
+    /// An API server of the cluster with this authority.
     ///
     /// # Errors
-    /// When the file holds no certificate or the URL does not parse.
-    pub fn new(url: &str, authority_file: &Path) -> Result<Self, IdentityError> {
-        let parsed: http::Uri = url
+    /// When the URL does not parse.
+    pub fn new(url: &str, authority: Vec<CertificateDer<'static>>) -> Result<Self, IdentityError> {
+        let url = url
             .parse()
             .map_err(|_| IdentityError::ServerUrl { url: url.into() })?;
-        let pem = std::fs::read(authority_file).map_err(|source| IdentityError::File {
-            path: authority_file.into(),
-            source,
-        })?;
-        let authority: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-            .filter_map(Result::ok)
-            .collect();
-        if authority.is_empty() {
-            return Err(IdentityError::NoAuthority {
-                path: authority_file.into(),
-            });
-        }
-        Ok(Self {
-            url: parsed,
-            authority,
-        })
+        Ok(Self { url, authority })
     }
 
     fn client(&self, auth: serde_json::Value) -> Result<kube::Client, IdentityError> {

@@ -40,6 +40,10 @@ const LEAF_LIFE: Duration = Duration::days(365);
 /// How far in the past a certificate starts, for clocks that run behind ours.
 const CLOCK_SKEW: Duration = Duration::minutes(5);
 
+/// A name that every API server's certificate carries, and no other: whoever is called by an address that anything may lie
+/// behind has to prove it.
+pub const SERVER_NAME: &str = "kubernetes.default.svc";
+
 /// Names every client in the cluster may use for the API server.
 const SERVER_NAMES: &[&str] = &[
     "localhost",
@@ -47,7 +51,7 @@ const SERVER_NAMES: &[&str] = &[
     "::1",
     "kubernetes",
     "kubernetes.default",
-    "kubernetes.default.svc",
+    SERVER_NAME,
     "kubernetes.default.svc.cluster.local",
 ];
 

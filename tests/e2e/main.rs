@@ -15,3 +15,4 @@ mod pods;
 mod secrets;
 mod servers;
 mod usage;
+mod stopped;

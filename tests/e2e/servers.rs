@@ -15,9 +15,9 @@ use weft_tests::cluster::{Cluster, eventually, success};
 use weft_tests::servers::{Member, ServerProcess, members};
 
 /// An election takes 1.25 to 1.6 s, twice that after a split vote; ten times that is a machine that does something else.
-const AGAIN_MAX: Duration = Duration::from_secs(30);
+pub(crate) const AGAIN_MAX: Duration = Duration::from_secs(30);
 
-async fn client(kubeconfig: &Path) -> kube::Client {
+pub(crate) async fn client(kubeconfig: &Path) -> kube::Client {
     // Another test may have installed it already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
@@ -28,14 +28,14 @@ async fn client(kubeconfig: &Path) -> kube::Client {
 }
 
 /// A write that was acknowledged, and when it was asked for and answered.
-struct Acknowledged {
+pub(crate) struct Acknowledged {
     name: String,
-    asked: Instant,
-    answered: Instant,
+    pub(crate) asked: Instant,
+    pub(crate) answered: Instant,
 }
 
 /// Creates ConfigMaps one after the other until `stop`, and keeps what was acknowledged.
-async fn write(
+pub(crate) async fn write(
     client: kube::Client,
     writer: usize,
     stop: Arc<AtomicBool>,
@@ -64,13 +64,13 @@ async fn write(
     (acknowledged, failed)
 }
 
-fn server_members(cluster: &Cluster) -> anyhow::Result<Vec<Member>> {
+pub(crate) fn server_members(cluster: &Cluster) -> anyhow::Result<Vec<Member>> {
     let list = cluster.weft(&["server", "members", "-o", "json"])?;
     members(&success(list)?)
 }
 
 /// The leader, once all three vote and one of them leads.
-fn leader(cluster: &Cluster) -> Member {
+pub(crate) fn leader(cluster: &Cluster) -> Member {
     eventually("three servers vote and one leads", || {
         let members = server_members(cluster)?;
         let votes = members.iter().filter(|member| member.voter).count();
@@ -82,7 +82,7 @@ fn leader(cluster: &Cluster) -> Member {
 }
 
 /// The process of a server that `weft up` started.
-fn process(cluster: &Cluster, server: u64) -> u32 {
+pub(crate) fn process(cluster: &Cluster, server: u64) -> u32 {
     let dir = match server {
         1 => cluster.data_dir(),
         server => cluster.data_dir().join(format!("servers/server-{server}")),
@@ -103,7 +103,7 @@ fn process(cluster: &Cluster, server: u64) -> u32 {
         .expect("the server runs")
 }
 
-fn signal(pid: u32, signal: &str) {
+pub(crate) fn signal(pid: u32, signal: &str) {
     let sent = Command::new("kill")
         .args([signal, &pid.to_string()])
         .status();
@@ -111,7 +111,7 @@ fn signal(pid: u32, signal: &str) {
 }
 
 /// From `at` to the first answer to a write that was asked for after it.
-fn written_again<'a>(
+pub(crate) fn written_again<'a>(
     acknowledged: impl IntoIterator<Item = &'a Acknowledged>,
     at: Instant,
 ) -> Option<Duration> {
@@ -216,7 +216,7 @@ fn leadership_is_handed_over_before_a_planned_stop_and_when_asked_to() {
         "servers/server-2/registry",
         "servers/server-3/registry",
     ] {
-        let tag = cluster
+        let image = cluster
             .data_dir()
             .join(member)
             .join("repositories/hello/_manifests/tags/1");

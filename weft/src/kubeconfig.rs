@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig, NamedCluster};
 
-use crate::balancer::host_and_port;
 use crate::data_dir;
 use crate::exit::Failure;
 
@@ -23,8 +22,9 @@ pub struct ClientArgs {
 /// How long a client command waits for a connection before it says that the cluster does not answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one of several servers may take to accept a connection before the next one is asked.
-const TRY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long one of several servers may take to say whether it is ready before the next one is asked. That it takes a
+/// connection says nothing: the kernel does that for a process that was stopped.
+const TRY_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl ClientArgs {
     /// The file that decides, or `None` for the defaults of Kubernetes' own clients.
@@ -65,13 +65,28 @@ impl ClientArgs {
         let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
             .map_err(|error| failure(chain(&error)))?;
-        if let Some(url) = answering(&servers).await {
-            config.cluster_url = url;
-        }
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         // Streams of logs and watches are silent for as long as nothing happens.
         config.read_timeout = None;
-        kube::Client::try_from(config).map_err(|error| failure(chain(&error)))
+        let client =
+            |config| kube::Client::try_from(config).map_err(|error| failure(chain(&error)));
+        // Where none is ready, one that says why is better than one that says nothing.
+        let mut unready = None;
+        for url in if servers.len() > 1 {
+            servers
+        } else {
+            Vec::new()
+        } {
+            let mut config = config.clone();
+            config.cluster_url = url;
+            let client = client(config)?;
+            match is_ready(&client).await {
+                Some(true) => return Ok(client),
+                Some(false) => unready = unready.or(Some(client)),
+                None => {}
+            }
+        }
+        unready.map_or_else(|| client(config), Ok)
     }
 }
 
@@ -106,21 +121,15 @@ fn servers(kubeconfig: &Kubeconfig) -> Vec<http::Uri> {
         .collect()
 }
 
-/// The first of several servers that takes connections; `None` where there is nothing to choose.
-async fn answering(servers: &[http::Uri]) -> Option<http::Uri> {
-    if servers.len() < 2 {
-        return None;
+/// Whether a server says that it is ready; `None` where it says nothing. The connection serves what is asked next.
+async fn is_ready(client: &kube::Client) -> Option<bool> {
+    let request = http::Request::get("/readyz").body(Vec::new()).ok()?;
+    let answer = tokio::time::timeout(TRY_TIMEOUT, client.request_text(request));
+    match answer.await {
+        Ok(Ok(_)) => Some(true),
+        Ok(Err(kube::Error::Api(_))) => Some(false),
+        Ok(Err(_)) | Err(_) => None,
     }
-    for server in servers {
-        let Some(address) = host_and_port(&server.to_string()) else {
-            continue;
-        };
-        let connected = tokio::net::TcpStream::connect(address);
-        if let Ok(Ok(_)) = tokio::time::timeout(TRY_TIMEOUT, connected).await {
-            return Some(server.clone());
-        }
-    }
-    None
 }
 
 fn choose(
@@ -251,15 +260,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_down_is_passed_over() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let up: http::Uri = format!("https://{}", listener.local_addr().unwrap())
-            .parse()
-            .unwrap();
-        let down: http::Uri = "https://127.0.0.1:1".parse().unwrap();
-        let chosen = answering(&[down.clone(), up.clone()]).await;
-        assert_eq!(chosen, Some(up));
-        assert_eq!(answering(&[down]).await, None);
+    async fn a_server_is_asked_for_an_answer_and_not_for_a_connection() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let server = async |answer: Option<&'static str>| {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let Some(answer) = answer else {
+                    // As a process that was stopped.
+                    return std::future::pending().await;
+                };
+                let _ = stream.read(&mut [0; 1024]).await;
+                let head = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
+                stream.write_all(head.as_bytes()).await.unwrap();
+            });
+            url
+        };
+        for (url, ready) in [
+            (server(Some("200 OK")).await, Some(true)),
+            (server(Some("500 Not ready")).await, Some(false)),
+            (server(None).await, None),
+            ("http://127.0.0.1:1".to_owned(), None),
+        ] {
+            let config = kube::Config::new(url.parse().unwrap());
+            let client = kube::Client::try_from(config).unwrap();
+            assert_eq!(is_ready(&client).await, ready, "{url}");
+        }
     }
 
     #[test]

@@ -137,10 +137,11 @@ pub async fn run(
 
     let _lock = lock(&config.data_dir)?;
     let servers = KnownServers::load(&config.data_dir, &config.servers);
-    let balancer = Balancer::start(servers.addresses())
+    let authority = weft_agent::identity::read_authority(&config.ca_file)?;
+    let balancer = Balancer::start(&servers.addresses(), &authority)
         .await
         .map_err(NodeError::Balancer)?;
-    let server = Server::new(&format!("https://{}", balancer.address()), &config.ca_file)?;
+    let server = Server::new(&format!("https://{}", balancer.address()), authority)?;
     let token = match &config.token_file {
         None => None,
         Some(path) => Some(

@@ -23,7 +23,7 @@ use tokio_rustls::TlsConnector;
 use weft_api::status::StatusError;
 
 use crate::authz::{Access, authorize};
-use crate::ca::{Authority, CaError};
+use crate::ca::{Authority, CaError, SERVER_NAME};
 use crate::caller::Caller;
 use crate::http::AppState;
 use crate::kinds;
@@ -34,9 +34,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a node may think before its answer starts. What follows may stream for ever.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The name that every API server's certificate carries.
-const SERVER_NAME: &str = "kubernetes.default.svc";
 
 /// The client side of the API server's calls to nodes. Cloning is cheap.
 #[derive(Clone)]

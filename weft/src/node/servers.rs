@@ -66,7 +66,7 @@ impl KnownServers {
                 Ok(urls) => {
                     tracing::info!(servers = ?urls, "the servers of the cluster");
                     self.learnt = urls;
-                    balancer.set(self.addresses());
+                    balancer.set(&self.addresses());
                     let text = json!({ "servers": self.learnt }).to_string();
                     if let Err(error) = data_dir::write_private(&self.file, text.as_bytes()) {
                         tracing::warn!(%error, "the servers of the cluster were not remembered");

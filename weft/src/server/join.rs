@@ -30,6 +30,8 @@ pub struct JoinConfig {
 const PATIENCE: Duration = Duration::from_secs(60);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the cluster may take for one answer: two changes of its members, which have ten seconds each.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(25);
 
 fn failure(why: impl std::fmt::Display) -> Failure {
     Failure::new(
@@ -63,16 +65,23 @@ pub(super) async fn ask(
         let answer = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(failure("it was told to stop")),
-            answer = client.request::<Joined>(request) => answer,
+            answer = tokio::time::timeout(ANSWER_TIMEOUT, client.request::<Joined>(request)) => answer,
         };
-        let error = match answer {
-            Ok(joined) => return Ok(joined),
-            Err(error) => error,
+        let (why, passes) = match answer {
+            Ok(Ok(joined)) => return Ok(joined),
+            Ok(Err(error)) => (api_failure("", &error).why, passes(&error)),
+            Err(_) => {
+                let seconds = ANSWER_TIMEOUT.as_secs();
+                (
+                    format!("{} gave no answer in {seconds} s", join.server),
+                    true,
+                )
+            }
         };
-        if !passes(&error) || tokio::time::Instant::now() >= deadline {
-            return Err(failure(api_failure("", &error).why));
+        if !passes || tokio::time::Instant::now() >= deadline {
+            return Err(failure(why));
         }
-        tracing::info!(error = %Chain(&error), "cannot join yet, will be repeated");
+        tracing::info!(why, "cannot join yet, will be repeated");
         tokio::time::sleep(RETRY_PAUSE).await;
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::process::{Process, tail};
 use crate::balancer::{Balancer, host_and_port};
 use crate::data_dir;
-use crate::exit::Failure;
+use crate::exit::{Chain, Failure};
 use crate::kubeconfig::ClientArgs;
 use crate::server::{self, Server, ServerConfig};
 
@@ -170,8 +170,6 @@ impl Servers {
             .iter()
             .map(|(_, _, ready)| ready.url.clone())
             .collect();
-        let addresses = urls.iter().filter_map(|url| host_and_port(url)).collect();
-        let balancer = Balancer::serve(listener, addresses).map_err(cannot)?;
         let stop = CancellationToken::new();
         let mut supervised = JoinSet::new();
         let mut files = None;
@@ -188,6 +186,12 @@ impl Servers {
                 "",
             ));
         };
+        let authority = weft_agent::identity::read_authority(&first.ca_file).map_err(|error| {
+            let next = format!("read the logs of the servers in {}", dir.display());
+            Failure::new("cannot reach the servers", Chain(&error), next)
+        })?;
+        let addresses: Vec<String> = urls.iter().filter_map(|url| host_and_port(url)).collect();
+        let balancer = Balancer::serve(listener, &addresses, &authority).map_err(cannot)?;
         Ok(Self {
             url: format!("https://{endpoint}"),
             kubeconfig: first.kubeconfig,
