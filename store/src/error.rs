@@ -260,6 +260,17 @@ pub enum MemberError {
     Closed,
 }
 
+/// Why a store cannot go on. Its process should end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// The server was removed, for ever: its number is never given out again.
+    #[error("this server was removed from the cluster")]
+    Removed,
+    /// Consensus or the disk failed, for this reason. What the disk holds is only known after a restart.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// Why a watch cannot start where it was asked to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WatchError {

@@ -81,7 +81,7 @@ pub use crate::command::{
     COMMAND_BYTES_MAX, COMMAND_MUTATIONS_MAX, Change, Mutation, Precondition,
 };
 pub use crate::error::{
-    BackupError, DecodeError, MemberError, OpenError, ReadError, WatchError, WatchLagged,
+    BackupError, DecodeError, Ended, MemberError, OpenError, ReadError, WatchError, WatchLagged,
     WriteError,
 };
 pub use crate::key::{Entry, Key, Revision, ServerId, Term};
@@ -554,10 +554,10 @@ impl Store {
         self.inner.consensus.answer(proven, message).await
     }
 
-    /// Waits until the store cannot go on, and says why. The process should end then: what the disk holds is only known
-    /// after a restart. Never returns after a [`Store::shutdown`].
-    pub async fn failed(&self) -> String {
-        failure(&self.inner.consensus, &self.inner.checkpointer).await
+    /// Waits until the store cannot go on, and says why. The process should end then. Never returns after a
+    /// [`Store::shutdown`].
+    pub async fn ended(&self) -> Ended {
+        ended(&self.inner.consensus, &self.inner.checkpointer).await
     }
 
     /// Ends the store: finishes the writes under way, makes a last checkpoint, closes the files and lets go of the
@@ -607,10 +607,10 @@ async fn split_leads(
 }
 
 /// Why consensus or the checkpoint cannot go on; pending while they can, and for ever once they were told to stop.
-async fn failure(consensus: &Consensus, checkpointer: &Checkpointer) -> String {
-    let (mut consensus, mut checkpoint) = (consensus.failure(), checkpointer.progress());
-    let consensus = async {
-        match consensus.wait_for(Option::is_some).await {
+async fn ended(consensus: &Consensus, checkpointer: &Checkpointer) -> Ended {
+    let (mut failure, mut checkpoint) = (consensus.failure(), checkpointer.progress());
+    let failure = async {
+        match failure.wait_for(Option::is_some).await {
             Ok(reason) => reason.clone(),
             Err(_) => None,
         }
@@ -626,13 +626,13 @@ async fn failure(consensus: &Consensus, checkpointer: &Checkpointer) -> String {
     };
     tokio::select! {
         biased;
-        Some(reason) = consensus => reason,
-        Some(reason) = checkpoint => reason,
-        else => std::future::pending().await,
+        () = consensus.removed() => Ended::Removed,
+        Some(reason) = failure => Ended::Failed(reason),
+        Some(reason) = checkpoint => Ended::Failed(reason),
     }
 }
 
-/// Refuses writes and reads from the moment the store has failed.
+/// Refuses writes and reads from the moment the store cannot go on.
 async fn close_on_failure(
     consensus: Consensus,
     checkpointer: Checkpointer,
@@ -641,8 +641,8 @@ async fn close_on_failure(
     tokio::select! {
         biased;
         () = closing.cancelled() => {}
-        reason = failure(&consensus, &checkpointer) => {
-            tracing::error!(reason, "the store failed and takes no more requests");
+        reason = ended(&consensus, &checkpointer) => {
+            tracing::error!(%reason, "the store cannot go on and takes no more requests");
             closing.cancel();
         }
     }

@@ -130,6 +130,11 @@ impl State {
         self.applied = Some(position);
     }
 
+    /// Whether a server was a member once and is none any more, which is for ever: numbers are given out once.
+    pub(crate) fn removed(&self, server: ServerId) -> bool {
+        server <= self.servers_ever && !self.members.addresses.contains_key(&server)
+    }
+
     /// Applies a membership entry.
     pub(crate) fn set_members(&mut self, position: Position, members: Members) {
         self.advance(position);

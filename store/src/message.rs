@@ -211,6 +211,8 @@ pub(crate) enum Answer {
     Member(Result<ServerId, Denied>),
     /// The message was not looked at, for this reason.
     Refused(String),
+    /// The message was not looked at: the sender was removed from the cluster.
+    Removed,
 }
 
 fn text(reader: &mut Reader) -> Result<String, DecodeError> {
@@ -556,6 +558,7 @@ impl Body {
             })?),
             6 => Answer::Member(decode_result(&mut reader, Reader::u64)?),
             7 => Answer::Refused(text(&mut reader)?),
+            8 => Answer::Removed,
             other => return tag("answer", other),
         };
         reader.finish()?;
@@ -635,6 +638,7 @@ impl Answer {
                 writer.u8(7);
                 writer.bytes(reason.as_bytes());
             }
+            Answer::Removed => writer.u8(8),
         }
         Bytes::from(writer.finish(ANSWER))
     }
@@ -796,6 +800,7 @@ mod tests {
             Answer::Member(Ok(4)),
             Answer::Member(Err(Denied::Invalid("no".to_owned()))),
             Answer::Refused("other cluster".to_owned()),
+            Answer::Removed,
         ]
     }
 

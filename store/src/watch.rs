@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::error::{WatchError, WatchLagged};
-use crate::key::{Entry, Key, Revision};
+use crate::key::{Entry, Key, Revision, ServerId};
 use crate::machine::State;
 use crate::planted::{Bug, planted};
 use crate::snapshot::Snapshot;
@@ -288,6 +288,11 @@ impl Hub {
 
     pub(crate) fn state(&self) -> State {
         self.published.read().state.clone()
+    }
+
+    /// Whether a server was removed from the cluster, as far as this one has applied it.
+    pub(crate) fn removed(&self, server: ServerId) -> bool {
+        self.published.read().state.removed(server)
     }
 
     /// Bytes of the state and of the history.

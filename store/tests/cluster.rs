@@ -253,7 +253,10 @@ async fn changes_that_cannot_work_are_refused_in_a_sentence() {
     let store = cluster.any();
     let refused = |error: MemberError| error.to_string();
     let only = store.remove(1).await.map_err(refused);
-    assert_eq!(only, Err("it is the only voter".to_owned()));
+    assert_eq!(
+        only,
+        Err("it is the only server that votes, and without it there is no cluster; join another one first, or stop it".to_owned())
+    );
     let nobody = store.promote(7).await.map_err(refused);
     assert_eq!(nobody, Err("there is no server 7; add it first".to_owned()));
     let learner = cluster.join().await;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::cluster::{success, weft};
+use crate::cluster::{eventually, success, weft};
 
 /// One server process; dropping it kills it.
 pub struct ServerProcess {
@@ -73,8 +73,11 @@ impl ServerProcess {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let Ok(said) = serde_json::from_str(&line) else {
-            let log = std::fs::read_to_string(self.dir.with_extension("log"))?;
-            bail!("{} did not become ready: {log}", self.dir.display());
+            bail!(
+                "{} did not become ready: {}",
+                self.dir.display(),
+                self.log()
+            );
         };
         self.said = said;
         Ok(())
@@ -125,6 +128,20 @@ impl ServerProcess {
         self.process.kill()?;
         self.process.wait()?;
         Ok(())
+    }
+
+    /// Waits until it ends by itself, and gives its exit code.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn ended(&mut self) -> anyhow::Result<Option<i32>> {
+        let ended = eventually("its end", || Ok(self.process.try_wait()?));
+        Ok(ended?.code())
+    }
+
+    /// What it has logged, here and when it ran before.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default()
     }
 
     /// Tells it to end, and gives its exit code.
@@ -193,8 +210,7 @@ pub fn members(text: &str) -> anyhow::Result<Vec<Member>> {
 impl Drop for ServerProcess {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default();
-            eprintln!("--- {} ---\n{log}", self.dir.display());
+            eprintln!("--- {} ---\n{}", self.dir.display(), self.log());
         }
         // No effect on one that has ended.
         let _ = self.process.kill();

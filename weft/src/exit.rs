@@ -21,6 +21,8 @@ const CODE_FAILED: u8 = 1;
 const CODE_PIPE: u8 = 141;
 /// Exit code of a command whose arguments or input files cannot be used.
 pub const CODE_USAGE: u8 = 2;
+/// Exit code of a server that was removed from its cluster: starting it again with its folder is of no use.
+pub const CODE_REMOVED: u8 = 3;
 
 impl Failure {
     pub fn new(what: impl Into<String>, why: impl fmt::Display, next: impl Into<String>) -> Self {

@@ -29,7 +29,7 @@ use weft_apiserver::http::servers::{self, ServerStatus};
 use weft_apiserver::objects::Objects;
 use weft_apiserver::peers;
 use weft_store::transport::{self, Link, LinkTls};
-use weft_store::{MemberError, OpenError, ServerId, Store};
+use weft_store::{Ended, MemberError, OpenError, ServerId, Store};
 
 use crate::control_loop::{self, ClusterInfo};
 use crate::data_dir;
@@ -108,6 +108,7 @@ pub struct Server {
     pub server_token_file: PathBuf,
     /// Where other servers reach this one; `None` for a cluster that stays at one.
     pub peer_address: Option<String>,
+    data_dir: PathBuf,
     identity: Identity,
     authority: Authority,
     objects: Objects,
@@ -408,6 +409,7 @@ fn assemble(parts: Parts<'_>) -> Result<Server, Failure> {
         client_url: endpoint.map_or_else(|| url.clone(), |endpoint| format!("https://{endpoint}")),
         url,
         peer_address,
+        data_dir: dir.clone(),
         identity,
         authority,
         objects,
@@ -452,6 +454,15 @@ impl Server {
     /// # Errors
     /// A [`Failure`] when a file cannot be written, or the cluster refuses what this server says.
     pub async fn ready(&mut self) -> Result<(), Failure> {
+        let store = self.store.clone();
+        tokio::select! {
+            biased;
+            ended = store.ended() => Err(self.explain(ended)),
+            ready = self.become_ready() => ready,
+        }
+    }
+
+    async fn become_ready(&mut self) -> Result<(), Failure> {
         self.vote().await?;
         if let Some(address) = &self.peer_address {
             let known = |store: &Store| {
@@ -553,18 +564,35 @@ impl Server {
         .await
     }
 
-    /// Comes when a part of the server ended by itself, which only a bug or a dying disk brings about.
-    /// Whoever hears it stops the server: what is not stored must not be served.
-    pub async fn failed(&self) -> String {
+    /// Comes when the server was removed from the cluster, or a part of it ended by itself, which only a bug or a dying
+    /// disk brings about. Whoever hears it stops the server: what is not stored must not be served.
+    pub async fn failed(&self) -> Failure {
         let part_ended = async {
             while !self.api.is_finished() && !self.control_loop.is_finished() {
                 tokio::time::sleep(PARTS_POLL).await;
             }
-            "a part of the server ended".to_owned()
         };
         tokio::select! {
-            reason = self.store.failed() => reason,
-            reason = part_ended => reason,
+            ended = self.store.ended() => self.explain(ended),
+            () = part_ended => broken("a part of the server ended"),
+        }
+    }
+
+    /// Says why the store ended, and remembers it where it is for ever.
+    fn explain(&self, ended: Ended) -> Failure {
+        match ended {
+            Ended::Failed(reason) => broken(&reason),
+            Ended::Removed => {
+                let identity = Identity {
+                    removed: true,
+                    ..self.identity.clone()
+                };
+                // If it cannot be remembered the others tell it again.
+                if let Err(error) = identity.save(&self.data_dir) {
+                    tracing::warn!(%error, "that this server was removed is not written down");
+                }
+                identity.removed(&self.data_dir)
+            }
         }
     }
 
@@ -612,6 +640,15 @@ impl Server {
             Err(_) => tracing::warn!("leadership was not handed over in time"),
         }
     }
+}
+
+/// The server cannot go on, and why.
+fn broken(reason: &str) -> Failure {
+    Failure::new(
+        "the server stopped itself",
+        reason,
+        "look at the disk and at the log above; no acknowledged write is lost",
+    )
 }
 
 /// Repeats what failed for want of a leader.
@@ -666,6 +703,11 @@ async fn tell(told: Told, mut known: Vec<ServerStatus>, stop: CancellationToken)
             biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(TELL_EVERY) => {}
+        }
+        // Asks the leader, so that a server hears that it was removed although nobody asks it for anything.
+        if let Err(error) = told.objects.store().read().await {
+            tracing::debug!(%error, "the leader does not answer");
+            continue;
         }
         if let Err(error) = servers::publish(&told.objects, told.id, &told.url).await {
             tracing::debug!(%error, "this server's address was not told");

@@ -1,6 +1,7 @@
 //! Answering other servers.
 //!
-//! A message is looked at only after its envelope was found to be for this server of this cluster. While the disk is
+//! A message is looked at only after its envelope was found to be for this server of this cluster, and from one that was
+//! not removed; a removed server is told so, for it may not have heard of it. While the disk is
 //! full, entries and snapshots are refused: this server then lags behind, as if it were away, and catches up once there
 //! is room. Votes and heartbeats go on.
 
@@ -36,6 +37,7 @@ impl Consensus {
                 back.to = envelope.from;
                 match envelope.refuse(&self.cluster_id, self.me, proven) {
                     Some(reason) => Answer::Refused(reason),
+                    None if self.hub.removed(envelope.from) => Answer::Removed,
                     None => match body.request() {
                         Err(error) => {
                             Answer::Refused(format!("the message is unreadable: {error}"))

@@ -5,7 +5,7 @@
 //! run on the leader, one at a time, through joint consensus.
 //!
 //! Invariants: a number is given out once; at most [`VOTERS_MAX`] servers vote; a change that would leave too few
-//! reachable voters to go on is refused before it begins.
+//! reachable voters to go on is refused before it begins; a leader hands over before it is removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -36,6 +36,9 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(3);
 /// A transfer is one vote and one entry; past this the target is not there.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a change waits for answers of the servers that it would leave: twenty heartbeats.
+const HEARD_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How often a wait looks again.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -61,7 +64,7 @@ struct Cluster {
     membership: Option<LogId>,
     last: u64,
     matched: BTreeMap<ServerId, u64>,
-    /// Servers that answered a heartbeat within the lease, this one included.
+    /// Servers that answered a heartbeat of late, this one included.
     reachable: BTreeSet<ServerId>,
 }
 
@@ -97,11 +100,14 @@ impl Consensus {
     }
 
     fn cluster(&self) -> Cluster {
+        self.cluster_heard_within(Duration::from_millis(ELECTION_MAX_MS))
+    }
+
+    fn cluster_heard_within(&self, time: Duration) -> Cluster {
         let metrics = self.raft.metrics().borrow_watched().clone();
-        let lease = Duration::from_millis(ELECTION_MAX_MS);
         let heard = metrics.heartbeat.into_iter().flatten();
         let mut reachable: BTreeSet<_> = heard
-            .filter(|(_, at)| at.as_ref().is_some_and(|at| at.elapsed() < lease))
+            .filter(|(_, at)| at.as_ref().is_some_and(|at| at.elapsed() < time))
             .map(|(server, _)| server)
             .collect();
         reachable.insert(self.me);
@@ -186,10 +192,34 @@ impl Consensus {
                 .await?;
             return Ok(server);
         }
-        cluster.check_remaining(&cluster.voters - &one)?;
+        let cluster = self.enough_remain(|voters| voters - &one).await?;
+        if server == self.me {
+            // Whoever asked asks again there.
+            return Err(Denied::NotLeader(Some(self.hand_over(None).await?)));
+        }
         self.change(&cluster, ChangeMembers::RemoveVoters(one))
             .await?;
         Ok(server)
+    }
+
+    /// The cluster, once the voters that a change would leave have shown that they could go on by themselves: enough of them
+    /// have answered since the call. Without them the change would never end, and nothing else could be changed.
+    ///
+    /// # Errors
+    /// Why they could not.
+    async fn enough_remain(
+        &self,
+        remaining: impl Fn(&BTreeSet<ServerId>) -> BTreeSet<ServerId>,
+    ) -> Result<Cluster, Denied> {
+        let began = tokio::time::Instant::now();
+        loop {
+            let cluster = self.cluster_heard_within(began.elapsed());
+            match cluster.check_remaining(remaining(&cluster.voters)) {
+                Ok(()) => return Ok(cluster),
+                Err(denied) if began.elapsed() >= HEARD_TIMEOUT => return Err(denied),
+                Err(_) => tokio::time::sleep(POLL).await,
+            }
+        }
     }
 
     async fn swap(&self, old: ServerId, new: ServerId) -> Result<ServerId, Denied> {
@@ -201,9 +231,10 @@ impl Consensus {
             return invalid(format!("server {new} is not a learner; add it first"));
         }
         self.wait_caught_up(new).await?;
-        let cluster = self.cluster();
         let (out, into) = (BTreeSet::from([old]), BTreeSet::from([new]));
-        cluster.check_remaining(&(&cluster.voters - &out) | &into)?;
+        let cluster = self
+            .enough_remain(|voters| &(voters - &out) | &into)
+            .await?;
         let change = ChangeMembers::Batch(vec![
             ChangeMembers::AddVoterIds(into),
             ChangeMembers::RemoveVoters(out),
@@ -316,13 +347,17 @@ impl Cluster {
     /// Whether these voters could go on by themselves.
     fn check_remaining(&self, voters: BTreeSet<ServerId>) -> Result<(), Denied> {
         if voters.is_empty() {
-            return invalid("it is the only voter");
+            return invalid(
+                "it is the only server that votes, and without it there is no cluster; join another one first, or stop it",
+            );
         }
         let reachable = voters.intersection(&self.reachable).count();
         if reachable * 2 <= voters.len() {
             return invalid(format!(
-                "only {reachable} of the {} voters that would remain answer; bring one back first",
-                voters.len()
+                "{reachable} of the {} voters that would remain {}, which is no majority; bring back one that is down, or \
+                 remove that one instead",
+                voters.len(),
+                if reachable == 1 { "answers" } else { "answer" },
             ));
         }
         Ok(())

@@ -22,6 +22,7 @@ use futures::future::BoxFuture;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::{BasicNode, ReadPolicy, SnapshotPolicy};
 use tokio::sync::{Mutex, Semaphore, watch};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::Start;
 use crate::checkpoint::Checkpointer;
@@ -122,6 +123,7 @@ pub(crate) struct Consensus {
     volume: Arc<Volume>,
     leads: watch::Receiver<Leads>,
     failure: watch::Receiver<Option<String>>,
+    removed: CancellationToken,
     /// One change of members at a time.
     changing: Arc<Mutex<()>>,
     /// The snapshot that is being received.
@@ -143,11 +145,17 @@ impl Consensus {
         let config = config(&parts.cluster_id, parts.log_entries_kept)
             .validate()
             .map_err(failed)?;
+        let removed = CancellationToken::new();
+        if parts.hub.removed(me) {
+            removed.cancel();
+        }
         let applier = Applier {
             hub: Arc::clone(&parts.hub),
             checkpointer: parts.checkpointer.clone(),
+            me,
+            removed: removed.clone(),
         };
-        let peers = Peers::new(parts.network, &parts.cluster_id, me);
+        let peers = Peers::new(parts.network, &parts.cluster_id, me, removed.clone());
         let storage = LogStorage(parts.log.clone());
         let raft = Raft::new(me, Arc::new(config), peers.clone(), storage, applier)
             .await
@@ -192,6 +200,7 @@ impl Consensus {
             volume: parts.volume,
             leads,
             failure,
+            removed,
             changing: Arc::default(),
             assembly: Arc::default(),
             forwarded: Arc::new(Semaphore::new(FORWARDED_MAX)),
@@ -301,6 +310,11 @@ impl Consensus {
     /// `Some(reason)` once consensus has stopped for good. The channel closes when it stops as it was told to.
     pub(crate) fn failure(&self) -> watch::Receiver<Option<String>> {
         self.failure.clone()
+    }
+
+    /// Comes once this server knows that it was removed from the cluster.
+    pub(crate) fn removed(&self) -> WaitForCancellationFuture<'_> {
+        self.removed.cancelled()
     }
 
     /// Stops consensus and then the log. Boxed for the same reason as the opening of the store.

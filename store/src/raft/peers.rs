@@ -17,7 +17,9 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{BasicNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use tokio_util::sync::CancellationToken;
 
+use crate::error::Ended;
 use crate::key::ServerId;
 use crate::machine::State;
 use crate::message::{
@@ -56,15 +58,23 @@ pub(crate) struct Peers {
     me: ServerId,
     /// Numbers the snapshots this server sends.
     streams: Arc<AtomicU64>,
+    /// Cancelled once another server says that this one was removed.
+    removed: CancellationToken,
 }
 
 impl Peers {
-    pub(crate) fn new(network: Arc<dyn Network>, cluster_id: &str, me: ServerId) -> Self {
+    pub(crate) fn new(
+        network: Arc<dyn Network>,
+        cluster_id: &str,
+        me: ServerId,
+        removed: CancellationToken,
+    ) -> Self {
         Peers {
             network,
             cluster_id: cluster_id.into(),
             me,
             streams: Arc::new(AtomicU64::new(0)),
+            removed,
         }
     }
 
@@ -104,6 +114,10 @@ impl Peers {
         }
         match body.answer().map_err(unreadable)? {
             Answer::Refused(reason) => Err(NoAnswer::NotTaken(reason)),
+            Answer::Removed => {
+                self.removed.cancel();
+                Err(NoAnswer::NotTaken(Ended::Removed.to_string()))
+            }
             answer => Ok(answer),
         }
     }

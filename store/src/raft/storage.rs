@@ -11,8 +11,10 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, IOFlushed, LogState, RaftLogStorage, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftLogReader, RaftSnapshotBuilder};
+use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpointer, EARLY_BYTES};
+use crate::key::ServerId;
 use crate::log::Log;
 use crate::machine::State;
 use crate::planted::{Bug, planted};
@@ -109,6 +111,17 @@ impl RaftLogStorage<Types> for LogStorage {
 pub(crate) struct Applier {
     pub(super) hub: Arc<Hub>,
     pub(super) checkpointer: Checkpointer,
+    pub(super) me: ServerId,
+    /// Cancelled once what was applied says that this server was removed.
+    pub(super) removed: CancellationToken,
+}
+
+impl Applier {
+    fn look_for_myself(&self) {
+        if self.hub.removed(self.me) {
+            self.removed.cancel();
+        }
+    }
 }
 
 /// Makes a checkpoint of the newest state and hands out that.
@@ -163,6 +176,7 @@ impl RaftStateMachine<Types> for Applier {
             }
         }
         let dirty_bytes = self.hub.publish(state, events);
+        self.look_for_myself();
         if dirty_bytes > EARLY_BYTES {
             self.checkpointer.early();
         }
@@ -185,7 +199,9 @@ impl RaftStateMachine<Types> for Applier {
         _meta: &SnapshotMeta,
         snapshot: State,
     ) -> Result<(), io::Error> {
-        self.checkpointer.install(snapshot).await
+        self.checkpointer.install(snapshot).await?;
+        self.look_for_myself();
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
@@ -240,7 +256,12 @@ mod tests {
         let checkpointer = file
             .run(Arc::clone(&hub), Duration::from_secs(3600))
             .expect("thread");
-        Applier { hub, checkpointer }
+        Applier {
+            hub,
+            checkpointer,
+            me: 1,
+            removed: CancellationToken::new(),
+        }
     }
 
     /// Real files in a folder of their own for each test of the suite. The threads end with the suite's handles; the

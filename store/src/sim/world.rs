@@ -249,8 +249,8 @@ impl World {
                 tokio::spawn({
                     let store = store.clone();
                     async move {
-                        let reason = store.failed().await;
-                        *failed.lock() = Some(reason);
+                        let reason = store.ended().await;
+                        *failed.lock() = Some(reason.to_string());
                     }
                 });
                 let mut randoms = randoms.into_iter();

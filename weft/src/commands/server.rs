@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::json;
 
-use crate::exit::Failure;
 use crate::server::{self, JoinConfig, ServerConfig};
 use crate::{data_dir, shutdown, stdout};
 
@@ -158,7 +157,7 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
             announce(&server, args.output);
             tokio::select! {
                 () = stop.cancelled() => Ok(()),
-                reason = server.failed() => Err(broken(&reason)),
+                failure = server.failed() => Err(failure),
             }
         }
     };
@@ -199,13 +198,4 @@ fn announce(server: &server::Server, output: Option<Output>) {
         file(&server.ca_file),
         file(&server.server_token_file),
     ));
-}
-
-/// The server cannot go on, and why.
-pub fn broken(reason: &str) -> Failure {
-    Failure::new(
-        "the server stopped itself",
-        reason,
-        "look at the disk and at the log above; no acknowledged write is lost",
-    )
 }

@@ -166,9 +166,9 @@ impl Cluster {
                         tracing::info!("draining the nodes; a second Ctrl-C stops at once");
                         Ok(())
                     }
-                    reason = server.failed() => {
+                    failure = server.failed() => {
                         stop.cancel();
-                        Err(super::server::broken(&reason))
+                        Err(failure)
                     }
                 }
             }

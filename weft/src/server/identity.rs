@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use weft_store::{ServerId, Start};
 
 use crate::data_dir;
-use crate::exit::Failure;
+use crate::exit::{CODE_REMOVED, Failure};
 
 const FORMAT: u32 = 1;
 
@@ -27,6 +27,9 @@ pub(crate) struct Identity {
     pub joined: bool,
     /// Its store was made.
     pub opened: bool,
+    /// The cluster removed it, for ever.
+    #[serde(default)]
+    pub removed: bool,
     /// The ports it had, for those who let it pick them: the others know it by them.
     #[serde(default)]
     pub api_port: u16,
@@ -55,6 +58,7 @@ impl Identity {
             server_id,
             joined,
             opened: false,
+            removed: false,
             api_port: 0,
             peer_port: 0,
         }
@@ -71,7 +75,8 @@ impl Identity {
     /// What the folder says, if it says anything.
     ///
     /// # Errors
-    /// A [`Failure`] for a file that cannot be read or is from a newer weft, and for a store that is gone.
+    /// A [`Failure`] for a file that cannot be read or is from a newer weft, for a store that is gone, and for a server that
+    /// was removed.
     pub fn load(dir: &Path) -> Result<Option<Self>, Failure> {
         let path = path(dir);
         let cannot = |why: &dyn std::fmt::Display, next: &str| {
@@ -95,10 +100,29 @@ impl Identity {
             );
             return Err(cannot(&why, "use a newer weft"));
         }
+        if identity.removed {
+            return Err(identity.removed(dir));
+        }
         if identity.opened && !has_store(dir) {
             return Err(identity.lost(dir));
         }
         Ok(Some(identity))
+    }
+
+    /// What a server says that was removed from its cluster.
+    pub fn removed(&self, dir: &Path) -> Failure {
+        let failure = Failure::new(
+            format!("server {} was removed from its cluster", self.server_id),
+            "a removed server never returns under its number: the others go on as if it had never answered",
+            format!(
+                "delete {}; to bring this machine back, start a server in an empty folder with --join",
+                dir.display()
+            ),
+        );
+        Failure {
+            code: CODE_REMOVED,
+            ..failure
+        }
     }
 
     fn lost(&self, dir: &Path) -> Failure {
@@ -166,6 +190,19 @@ mod tests {
         std::fs::create_dir(store_dir(dir)).unwrap();
         std::fs::write(store_dir(dir).join("log.redb"), "").unwrap();
         assert_eq!(Identity::load(dir).unwrap(), Some(identity));
+    }
+
+    #[test]
+    fn a_removed_server_does_not_start_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity {
+            removed: true,
+            ..Identity::new("c".to_owned(), 2, true)
+        };
+        identity.save(dir.path()).unwrap();
+        let failure = Identity::load(dir.path()).unwrap_err();
+        assert_eq!(failure.code, CODE_REMOVED);
+        assert_eq!(failure.what, "server 2 was removed from its cluster");
     }
 
     #[test]

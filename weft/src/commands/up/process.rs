@@ -8,6 +8,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 
+use crate::exit::CODE_REMOVED;
+
 /// How much of a dead child's log is shown.
 const LOG_TAIL_LINES: usize = 12;
 
@@ -50,6 +52,10 @@ impl Process {
             match child {
                 Ok(child) => match self.run(child, &stop).await {
                     None => return,
+                    Some(status) if status.code() == Some(i32::from(CODE_REMOVED)) => {
+                        tracing::warn!(process = self.name, log = %self.log.display(), "it was removed from the cluster and is not started again");
+                        return;
+                    }
                     Some(status) => {
                         tracing::warn!(process = self.name, %status, log = %self.log.display(), "it ended");
                     }

@@ -219,7 +219,7 @@ impl Servers {
     }
 
     /// Comes when the server of this process ended by itself. Children are started again instead.
-    pub async fn failed(&self) -> String {
+    pub async fn failed(&self) -> Failure {
         match &self.run {
             Run::Here(server) => server.failed().await,
             Run::Children { .. } => std::future::pending().await,
