@@ -91,6 +91,7 @@ pub struct Server {
     listener: TcpListener,
     acceptor: TlsAcceptor,
     router: Router,
+    state: AppState,
     objects: Objects,
     closing: CancellationToken,
 }
@@ -104,12 +105,11 @@ impl Server {
             .server_config(&config.names)
             .map_err(ServeError::Certificates)?;
         let nodes = proxy::NodeClient::new(&config.authority).map_err(ServeError::Certificates)?;
-        let registry = registry::Registry::open(&config.registry_dir).map_err(|source| {
-            ServeError::Registry {
+        let registry = registry::Registry::open(&config.registry_dir, config.store.clone())
+            .map_err(|source| ServeError::Registry {
                 dir: config.registry_dir.clone(),
                 source,
-            }
-        })?;
+            })?;
         let servers = Servers {
             authority: config.authority.clone(),
             cluster_id: config.cluster_id,
@@ -140,7 +140,8 @@ impl Server {
         Ok(Self {
             listener: config.listener,
             acceptor: TlsAcceptor::from(tls),
-            router: router(state),
+            router: router(state.clone()),
+            state,
             objects,
             closing,
         })
@@ -154,6 +155,7 @@ impl Server {
     /// Serves until the token is cancelled, then drains.
     pub async fn run(self, shutdown: CancellationToken) {
         let founder = tokio::spawn(found(self.objects.clone()));
+        let copier = tokio::spawn(registry::replicas::follow(self.state));
         let connections = TaskTracker::new();
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
@@ -187,6 +189,7 @@ impl Server {
         }
         self.closing.cancel();
         founder.abort();
+        copier.abort();
         connections.close();
         if tokio::time::timeout(DRAIN, connections.wait())
             .await

@@ -100,7 +100,7 @@ impl World {
         let state = AppState::new(
             objects.clone(),
             Authenticator::new(objects.clone(), vec![token]),
-            Registry::open(&dir.path().join("registry")).unwrap(),
+            Registry::open(&dir.path().join("registry"), objects.store().clone()).unwrap(),
             nodes,
             Servers {
                 authority,

@@ -13,6 +13,7 @@ mod load;
 mod members;
 mod mesh;
 mod pods;
+mod registry;
 mod secrets;
 mod servers;
 mod stopped;

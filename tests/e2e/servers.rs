@@ -219,8 +219,8 @@ fn leadership_is_handed_over_before_a_planned_stop_and_when_asked_to() {
         let image = cluster
             .data_dir()
             .join(member)
-            .join("repositories/hello/_manifests/tags/1");
-        assert!(tag.exists(), "{} is missing", tag.display());
+            .join("repositories/hello/_manifests/revisions");
+        assert!(image.exists(), "{} is missing", image.display());
     }
 
     let wanted = if first.id == 3 { 2 } else { 3 };

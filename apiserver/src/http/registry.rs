@@ -4,8 +4,8 @@
 //! have for the API; `Basic` with a token as password works, since OCI clients know little else.
 //!
 //! On disk: `blobs/sha256/HEX` (shared by all repositories), `uploads/UUID` (unfinished), and for each repository
-//! `repositories/NAME/_manifests/tags/TAG` (a digest) and `…/revisions/HEX` (a media type). A blob is renamed into place
-//! only after its digest was verified and its bytes are on the disk.
+//! `repositories/NAME/_manifests/revisions/HEX` (a media type). A blob is renamed into place only after its digest was
+//! verified and its bytes are on the disk. What a tag stands for is in the store ([`tags`]).
 //!
 //! Invariants: what is served under a digest has that digest; every blob a manifest names was there when it was pushed; a
 //! layer of type `application/wasm` is a component; nothing larger than its limit is ever kept, and no body is held in
@@ -13,7 +13,8 @@
 
 mod blobs;
 mod manifests;
-mod replicas;
+pub(crate) mod replicas;
+mod tags;
 
 use std::collections::HashMap;
 use std::io;
@@ -32,9 +33,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::fs;
 use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
+use weft_store::{Store, WriteError};
 
 use self::blobs::{append, finish, get_blob, held_bytes, start_upload, upload_reply};
 use self::manifests::{INDEX, get_manifest, put_manifest};
+use self::tags::Tags;
 use crate::authz::authorize_registry;
 use crate::caller::Caller;
 use crate::http::AppState;
@@ -52,14 +55,16 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 #[derive(Clone)]
 pub struct Registry {
     root: Arc<Path>,
+    tags: Tags,
 }
 
 impl Registry {
-    /// Opens the registry kept in `dir`, creating it if need be; uploads that a previous process left are dropped.
+    /// Opens the registry kept in `dir`, creating it if need be; uploads that a previous process left are dropped. Tags are
+    /// in `store`.
     ///
     /// # Errors
     /// When the folders cannot be made.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    pub fn open(dir: &Path, store: Store) -> io::Result<Self> {
         let uploads = dir.join("uploads");
         match std::fs::remove_dir_all(&uploads) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -68,16 +73,10 @@ impl Registry {
         std::fs::create_dir_all(&uploads)?;
         std::fs::create_dir_all(dir.join("blobs/sha256"))?;
         std::fs::create_dir_all(dir.join("repositories"))?;
-        Ok(Self { root: dir.into() })
-    }
-
-    /// The digest that a tag of a repository stands for now, as `sha256:…`.
-    pub async fn resolve(&self, repository: &str, tag: &str) -> Option<String> {
-        if !is_name(repository) || !is_tag(tag) {
-            return None;
-        }
-        let digest = fs::read_to_string(self.tag(repository, tag)).await.ok()?;
-        Digest::parse(digest.trim()).map(|digest| digest.to_string())
+        Ok(Self {
+            root: dir.into(),
+            tags: Tags(store),
+        })
     }
 
     fn blob(&self, digest: &Digest) -> PathBuf {
@@ -88,19 +87,12 @@ impl Registry {
         self.root.join("uploads").join(id.to_string())
     }
 
-    fn manifests(&self, repository: &str) -> PathBuf {
+    fn revision(&self, repository: &str, digest: &Digest) -> PathBuf {
         self.root
             .join("repositories")
             .join(repository)
-            .join("_manifests")
-    }
-
-    fn tag(&self, repository: &str, tag: &str) -> PathBuf {
-        self.manifests(repository).join("tags").join(tag)
-    }
-
-    fn revision(&self, repository: &str, digest: &Digest) -> PathBuf {
-        self.manifests(repository).join("revisions").join(&digest.0)
+            .join("_manifests/revisions")
+            .join(&digest.0)
     }
 
     /// Writes a small file whole: beside, synced, renamed.
@@ -194,6 +186,8 @@ enum RegistryError {
     Incomplete(#[source] axum::Error),
     #[error("the registry's storage failed")]
     Storage(#[from] io::Error),
+    #[error("the tag was not stored: {0}")]
+    Tag(#[from] WriteError),
 }
 
 impl RegistryError {
@@ -216,6 +210,11 @@ impl RegistryError {
             Self::TooManyUploads => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
             Self::Unsupported => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
             Self::Incomplete(_) => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
+            Self::Tag(WriteError::DiskFull) => (StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN"),
+            Self::Tag(_) => (StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN"),
+            Self::Storage(error) if error.kind() == io::ErrorKind::StorageFull => {
+                (StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN")
+            }
             Self::Storage(_) => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN"),
         }
     }
@@ -238,7 +237,7 @@ impl RegistryError {
 }
 
 /// A verified-by-shape `sha256:` digest; the field is the 64 hexadecimal digits, safe as a file name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Digest(String);
 
 impl Digest {
@@ -449,14 +448,10 @@ async fn tags(
     name: &str,
     query: &HashMap<String, String>,
 ) -> Result<Response, RegistryError> {
-    let folder = registry.manifests(name).join("tags");
-    let mut tags = match names_in(&folder).await {
-        Ok(tags) => tags,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(RegistryError::NameUnknown(name.to_owned()));
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let mut tags = registry.tags.of(name).await;
+    if tags.is_empty() {
+        return Err(RegistryError::NameUnknown(name.to_owned()));
+    }
     page(&mut tags, query);
     let body = json!({ "name": name, "tags": tags }).to_string();
     Ok(reply(StatusCode::OK, Body::from(body), "application/json"))
@@ -466,39 +461,10 @@ async fn catalog(
     registry: &Registry,
     query: &HashMap<String, String>,
 ) -> Result<Response, RegistryError> {
-    let root = registry.root.join("repositories");
-    let mut names = Vec::new();
-    let mut wanted = vec![root.clone()];
-    while let Some(folder) = wanted.pop() {
-        for name in names_in(&folder).await? {
-            let path = folder.join(&name);
-            if name == "_manifests" {
-                names.extend(
-                    folder
-                        .strip_prefix(&root)
-                        .ok()
-                        .and_then(Path::to_str)
-                        .map(str::to_owned),
-                );
-            } else {
-                wanted.push(path);
-            }
-        }
-    }
-    names.sort_unstable();
+    let mut names = registry.tags.repositories().await;
     page(&mut names, query);
     let body = json!({ "repositories": names }).to_string();
     Ok(reply(StatusCode::OK, Body::from(body), "application/json"))
-}
-
-async fn names_in(folder: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    let mut entries = fs::read_dir(folder).await?;
-    while let Some(entry) = entries.next_entry().await? {
-        names.extend(entry.file_name().into_string());
-    }
-    names.sort_unstable();
-    Ok(names)
 }
 
 /// `n` and `last`: at most so many, after that one.

@@ -29,7 +29,7 @@ const MANIFESTS: &[&str] = &[
     MANIFEST,
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
-const INDEXES: &[&str] = &[
+pub(super) const INDEXES: &[&str] = &[
     INDEX,
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
@@ -50,11 +50,11 @@ pub(super) async fn get_manifest(
         Digest::parse(reference)
             .ok_or_else(|| RegistryError::ReferenceInvalid(reference.to_owned()))?
     } else if is_tag(reference) {
-        let digest = registry
-            .resolve(name, reference)
+        registry
+            .tags
+            .get(name, reference)
             .await
-            .ok_or_else(unknown)?;
-        Digest::parse(&digest).ok_or_else(unknown)?
+            .ok_or_else(unknown)?
     } else {
         return Err(RegistryError::ReferenceInvalid(reference.to_owned()));
     };
@@ -152,12 +152,7 @@ pub(super) async fn put_manifest(
         )
         .await?;
     if !by_digest {
-        registry
-            .write(
-                registry.tag(name, reference),
-                digest.to_string().into_bytes(),
-            )
-            .await?;
+        registry.tags.set(name, reference, &digest).await?;
     }
     tracing::info!(repository = name, reference, %digest, "pushed");
     let mut response = reply(StatusCode::CREATED, Body::empty(), "");

@@ -1,10 +1,13 @@
 //! The registry of several servers: what is pushed to one is copied to all, and what one lacks it takes from another.
 //!
 //! A push is answered after every server that can be reached has it. One that could not be asks the others when it is
-//! asked, and passes their answer on. Components are found by digest in the end, so a copy is as good as the first.
+//! asked, and passes their answer on; and it fetches what it lacks when it is back ([`follow`]), so that it can answer alone.
+//! Components are found by digest in the end, so a copy is as good as the first.
 //!
-//! Invariant: a request from another server is never passed on again. Left to others: which servers there are.
+//! Invariants: a request from another server is never passed on again; what is fetched is checked as what is pushed is.
+//! Left to others: which servers there are; what a tag stands for ([`super::tags`]).
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,9 +17,12 @@ use futures::future::join_all;
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Limited};
 use serde_json::Value;
 use tokio_util::io::ReaderStream;
 
+use super::blobs::start_upload;
+use super::manifests::{INDEXES, MANIFEST_BYTES_MAX, put_manifest};
 use super::{Digest, Registry, Resource, resource};
 use crate::http::AppState;
 use crate::http::servers;
@@ -26,6 +32,10 @@ const HOP: HeaderName = HeaderName::from_static("weft-registry-hop");
 
 /// How long a push waits for the other servers. Whoever is slower takes what it lacks when it is asked for it.
 const SPREAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often it is looked for images that this server lacks. The first look is at the start; later, an image is left to
+/// whoever pushes it for one more look.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Bytes of a file that are read at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -88,10 +98,8 @@ pub(super) async fn complete(state: &AppState, asked: Asked, answer: Response) -
         .headers()
         .get(super::CONTENT_DIGEST)
         .and_then(|digest| Digest::parse(digest.to_str().ok()?));
-    if let (Some(Resource::Manifest { name, reference }), Some(digest)) =
-        (resource(&asked.path), digest)
-    {
-        spread(state, name, reference, &digest, &others).await;
+    if let (Some(Resource::Manifest { name, .. }), Some(digest)) = (resource(&asked.path), digest) {
+        spread(state, name, &digest, &others).await;
     }
     answer
 }
@@ -151,9 +159,9 @@ fn request(method: Method, path: PathAndQuery, mut headers: HeaderMap, body: Bod
 }
 
 /// Copies a manifest and what it names to the others.
-async fn spread(state: &AppState, name: &str, reference: &str, digest: &Digest, others: &[String]) {
+async fn spread(state: &AppState, name: &str, digest: &Digest, others: &[String]) {
     let copies = others.iter().map(|server| async move {
-        let copied = copy(state, name, reference, digest, server);
+        let copied = copy(state, name, digest, server);
         let why = match tokio::time::timeout(SPREAD_TIMEOUT, copied).await {
             Ok(Ok(())) => return,
             Ok(Err(why)) => why,
@@ -162,7 +170,7 @@ async fn spread(state: &AppState, name: &str, reference: &str, digest: &Digest, 
         tracing::warn!(
             server,
             repository = name,
-            reference,
+            %digest,
             why,
             "an image was not copied; the server will ask for it"
         );
@@ -170,13 +178,7 @@ async fn spread(state: &AppState, name: &str, reference: &str, digest: &Digest, 
     join_all(copies).await;
 }
 
-async fn copy(
-    state: &AppState,
-    name: &str,
-    reference: &str,
-    digest: &Digest,
-    server: &str,
-) -> Result<(), String> {
+async fn copy(state: &AppState, name: &str, digest: &Digest, server: &str) -> Result<(), String> {
     let registry = &state.registry;
     let text = |error: std::io::Error| error.to_string();
     let manifest = tokio::fs::read(registry.blob(digest)).await.map_err(text)?;
@@ -190,7 +192,7 @@ async fn copy(
     let mut headers = HeaderMap::new();
     let kind = HeaderValue::from_bytes(&kind).map_err(|error| error.to_string())?;
     headers.insert(header::CONTENT_TYPE, kind);
-    let path = path(&format!("/v2/{name}/manifests/{reference}"))?;
+    let path = path(&format!("/v2/{name}/manifests/{digest}"))?;
     let put = request(Method::PUT, path, headers, Body::from(manifest));
     expect(state, server, put).await
 }
@@ -239,6 +241,132 @@ async fn expect(state: &AppState, server: &str, request: Request) -> Result<(), 
         status if status.is_success() => Ok(()),
         status => Err(status.to_string()),
     }
+}
+
+/// Fetches the images that this server lacks, those that a tag stands for, from the servers that have them, until it is
+/// dropped.
+pub(crate) async fn follow(state: AppState) {
+    // Who was away first learns what was pushed meanwhile.
+    let _ = state.objects.store().read().await;
+    // Nothing is ever deleted, so what is here stays.
+    let mut here = BTreeSet::new();
+    let mut fresh = BTreeSet::new();
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for look in 0_u64.. {
+        ticks.tick().await;
+        let mut lacking = Vec::new();
+        for (name, digest) in state.registry.tags.images() {
+            if here.contains(&(name.clone(), digest.clone())) {
+                continue;
+            }
+            match is_whole(&state.registry, &name, &digest).await {
+                true => drop(here.insert((name, digest))),
+                false => lacking.push((name, digest)),
+            }
+        }
+        if lacking.is_empty() {
+            fresh.clear();
+            continue;
+        }
+        let others = others(&state).await;
+        for (name, digest) in &lacking {
+            let image = (name.clone(), digest.clone());
+            if look > 0 && !fresh.contains(&image) {
+                continue;
+            }
+            match fetch_image(&state, name, digest, &others).await {
+                Ok(()) => tracing::info!(repository = name, %digest, "an image was fetched"),
+                Err(why) => {
+                    tracing::info!(repository = name, %digest, why, "an image is lacking and will be asked for again")
+                }
+            }
+        }
+        fresh = lacking.into_iter().collect();
+    }
+}
+
+/// Whether a manifest is here with everything that it names.
+async fn is_whole(registry: &Registry, name: &str, digest: &Digest) -> bool {
+    let here = async |path| tokio::fs::try_exists(path).await.unwrap_or(false);
+    let Ok(kind) = tokio::fs::read_to_string(registry.revision(name, digest)).await else {
+        return false;
+    };
+    let Ok(manifest) = tokio::fs::read(registry.blob(digest)).await else {
+        return false;
+    };
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap_or_default();
+    for part in named(&manifest) {
+        let whole = match INDEXES.contains(&kind.as_str()) {
+            true => Box::pin(is_whole(registry, name, &part)).await,
+            false => here(registry.blob(&part)).await,
+        };
+        if !whole {
+            return false;
+        }
+    }
+    true
+}
+
+/// Fetches a manifest and what it names from the first server that has all of it.
+async fn fetch_image(
+    state: &AppState,
+    name: &str,
+    digest: &Digest,
+    others: &[String],
+) -> Result<(), String> {
+    let mut why = "no other server is known".to_owned();
+    for server in others {
+        match fetch_from(state, name, digest, server).await {
+            Ok(()) => return Ok(()),
+            Err(error) => why = format!("{server}: {error}"),
+        }
+    }
+    Err(why)
+}
+
+async fn fetch_from(
+    state: &AppState,
+    name: &str,
+    digest: &Digest,
+    server: &str,
+) -> Result<(), String> {
+    let registry = &state.registry;
+    let get = async |what: &str, digest: &Digest| {
+        let path = path(&format!("/v2/{name}/{what}/{digest}"))?;
+        let get = request(Method::GET, path, HeaderMap::new(), Body::empty());
+        let answer = state.nodes.send_to(server, get).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        match answer.status() {
+            status if status.is_success() => Ok(answer),
+            status => Err(status.to_string()),
+        }
+    };
+    let (head, body) = get("manifests", digest).await?.into_parts();
+    let kind = head.headers.get(header::CONTENT_TYPE).cloned();
+    let kind = kind.ok_or("the manifest has no type")?;
+    let body = Limited::new(body, MANIFEST_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| error.to_string())?.to_bytes();
+    let manifest: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    let is_index = INDEXES.iter().any(|index| kind == *index);
+    for part in named(&manifest) {
+        if is_index {
+            Box::pin(fetch_from(state, name, &part, server)).await?;
+        } else if !tokio::fs::try_exists(registry.blob(&part))
+            .await
+            .unwrap_or(false)
+        {
+            let blob = get("blobs", &part).await?;
+            let upload = Request::new(blob.into_body());
+            let query = HashMap::from([("digest".to_owned(), part.to_string())]);
+            let taken = start_upload(registry, name, &query, upload).await;
+            taken.map_err(|error| error.to_string())?;
+        }
+    }
+    let mut put = Request::new(Body::from(body));
+    put.headers_mut().insert(header::CONTENT_TYPE, kind);
+    let taken = put_manifest(registry, name, &digest.to_string(), put).await;
+    taken.map(drop).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -17,10 +17,11 @@ struct World {
     _dir: tempfile::TempDir,
 }
 
-fn world() -> World {
+async fn world() -> World {
     let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(weft_store::Config::new(dir.path().join("store"))).await;
     World {
-        registry: Registry::open(&dir.path().join("registry")).unwrap(),
+        registry: Registry::open(&dir.path().join("registry"), store.unwrap()).unwrap(),
         _dir: dir,
     }
 }
@@ -91,7 +92,7 @@ impl World {
 
 #[tokio::test]
 async fn what_is_pushed_can_be_pulled() {
-    let world = world();
+    let world = world().await;
     let node = Caller::client_certificate("system:node:a", vec!["system:nodes".to_owned()]);
     // In chunks, as docker and crane send it.
     let (status, headers, _) = world
@@ -153,8 +154,8 @@ async fn what_is_pushed_can_be_pulled() {
         .unwrap()
         .to_owned();
     assert_eq!(
-        world.registry.resolve("vote/web", "1").await,
-        Some(digest.clone())
+        world.registry.tags.get("vote/web", "1").await,
+        Digest::parse(&digest)
     );
     assert_eq!(
         world
@@ -201,7 +202,7 @@ async fn what_is_pushed_can_be_pulled() {
 
 #[tokio::test]
 async fn refusals() {
-    let world = world();
+    let world = world().await;
     let node = Caller::client_certificate("system:node:a", vec!["system:nodes".to_owned()]);
     let user = Caller::client_certificate("jo", vec![]);
     let unknown = format!("/v2/vote/web/blobs/sha256:{}", "0".repeat(64));
@@ -323,7 +324,7 @@ async fn refusals() {
 
 #[tokio::test]
 async fn only_components_are_taken_as_wasm_layers() {
-    let world = world();
+    let world = world().await;
     let module = world.push_blob(MODULE).await;
     let text = world.push_blob(b"hello").await;
     let absent = Digest::of(b"absent");
