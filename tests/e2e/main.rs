@@ -3,6 +3,7 @@
 mod attacks;
 mod availability;
 mod bad_input;
+mod chaos;
 mod cli;
 mod client;
 mod first_hour;

@@ -1,5 +1,6 @@
 //! `cargo xtask chaos`: real servers under faults, by the example `chaos` of the tests.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
@@ -30,6 +31,8 @@ pub fn run(args: &Args) -> Result<()> {
         let mut campaign = command
             .args(&args.arguments)
             .stdin(Stdio::null())
+            // A Ctrl-C of the terminal reaches it once, from here: the second one means at once.
+            .process_group(0)
             .spawn()
             .context("cannot start the campaign")?;
         interrupts::reach(campaign.id());

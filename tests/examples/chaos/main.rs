@@ -2,7 +2,8 @@
 //!
 //! A cycle is a fault, a moment, the repair, and the wait until every server accepts writes again. The seed decides the
 //! faults, their order and what the clients ask for; processes and time do the rest, so a seed does not repeat a history. What
-//! was seen is judged after the end ([`check`]), in one go.
+//! was seen is judged after the end ([`check`]), in one go. Ctrl-C ends it early: what was seen until then is judged and
+//! printed, and servers and network are taken down; a second one takes them down without that.
 
 mod check;
 mod client;
@@ -23,7 +24,9 @@ use anyhow::{Context as _, bail};
 use clap::Parser;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use weft_tests::cluster::repository;
 
 use self::client::{Campaign, Client, KEYS};
@@ -90,11 +93,7 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| u64::from(rand::rng().random::<u32>()));
     let results = tokio::runtime::Runtime::new()
         .context("cannot start a runtime")
-        .and_then(|runtime| runtime.block_on(campaign(&args, seed)));
-    let results = results.and_then(|results| {
-        results.record(&repository())?;
-        Ok(results)
-    });
+        .and_then(|runtime| runtime.block_on(interruptible(&args, seed)));
     match results {
         Ok(results) => {
             match args.output {
@@ -114,7 +113,34 @@ fn main() -> ExitCode {
     }
 }
 
-async fn campaign(args: &Args, seed: u64) -> anyhow::Result<Results> {
+/// A campaign; the second interrupt drops it where it is, and its servers and network with it.
+async fn interruptible(args: &Args, seed: u64) -> anyhow::Result<Results> {
+    let (mut interrupts, mut ends) = (
+        signal(SignalKind::interrupt()).context("listening for Ctrl-C")?,
+        signal(SignalKind::terminate()).context("listening for SIGTERM")?,
+    );
+    let interrupted = CancellationToken::new();
+    let twice = async {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = interrupts.recv() => {}
+                _ = ends.recv() => {}
+            }
+            interrupted.cancel();
+        }
+    };
+    tokio::select! {
+        biased;
+        () = twice => bail!("interrupted twice: nothing was judged"),
+        results = campaign(args, seed, &interrupted) => results,
+    }
+}
+
+async fn campaign(
+    args: &Args,
+    seed: u64,
+    interrupted: &CancellationToken,
+) -> anyhow::Result<Results> {
     // The one provider of this process: nobody else can have installed another.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let network = Network::cut_off(SERVERS).unwrap_or_else(|error| {
@@ -128,7 +154,7 @@ async fn campaign(args: &Args, seed: u64) -> anyhow::Result<Results> {
     let mut servers = Servers::start(dir.path(), network, usize::from(SERVERS)).await?;
     let begun = Instant::now();
     let lasts = Duration::from_secs_f64(args.minutes * 60.0);
-    let observed = observe(&mut servers, seed, lasts).await;
+    let observed = observe(&mut servers, seed, lasts, interrupted).await;
     let minutes = begun.elapsed().as_secs_f64() / 60.0;
     drop(servers);
     let (history, cycles, mut violations) = match observed {
@@ -141,6 +167,10 @@ async fn campaign(args: &Args, seed: u64) -> anyhow::Result<Results> {
     if !results.violations.is_empty() {
         eprintln!("{}", kept(dir));
     }
+    if interrupted.is_cancelled() {
+        eprintln!("interrupted after {minutes:.1} minutes: not written down");
+        return Ok(results);
+    }
     if results.acknowledged < ACKNOWLEDGED_MIN * results.cycles.max(1) {
         bail!(
             "only {} writes were acknowledged in {} cycles, which proves nothing",
@@ -148,6 +178,7 @@ async fn campaign(args: &Args, seed: u64) -> anyhow::Result<Results> {
             results.cycles
         );
     }
+    results.record(&repository())?;
     Ok(results)
 }
 
@@ -160,7 +191,12 @@ fn kept(dir: tempfile::TempDir) -> String {
 type Observed = (History, Vec<Cycle>, Vec<String>);
 
 /// Lets clients and watchers work while faults happen, and gathers what they saw.
-async fn observe(servers: &mut Servers, seed: u64, lasts: Duration) -> anyhow::Result<Observed> {
+async fn observe(
+    servers: &mut Servers,
+    seed: u64,
+    lasts: Duration,
+    interrupted: &CancellationToken,
+) -> anyhow::Result<Observed> {
     let mut rng = StdRng::seed_from_u64(seed);
     let count = servers.clients.len();
     let campaign = Campaign::new(count);
@@ -184,7 +220,7 @@ async fn observe(servers: &mut Servers, seed: u64, lasts: Duration) -> anyhow::R
         watchers.spawn(watcher.run(begin));
     }
 
-    let (cycles, violations) = strike(servers, &campaign, &mut rng, lasts).await?;
+    let (cycles, violations) = strike(servers, &campaign, &mut rng, lasts, interrupted).await?;
 
     campaign.stop.store(true, Ordering::Relaxed);
     let mut operations: Vec<Operation> = vec![listed];
@@ -223,13 +259,13 @@ async fn strike(
     campaign: &Campaign,
     rng: &mut StdRng,
     lasts: Duration,
+    interrupted: &CancellationToken,
 ) -> anyhow::Result<(Vec<Cycle>, Vec<String>)> {
     let count = servers.clients.len();
     let mut plan = Plan::new(servers.network.cuts());
     let mut cycles = Vec::new();
     let begun = Instant::now();
-    let mut interrupted = std::pin::pin!(interrupted());
-    while begun.elapsed() < lasts {
+    while begun.elapsed() < lasts && !interrupted.is_cancelled() {
         let leader = servers.leader().await?;
         let fault = plan.next(leader, count, rng);
         servers.strike(&fault)?;
@@ -265,25 +301,11 @@ async fn strike(
         );
         tokio::select! {
             biased;
-            () = &mut interrupted => {
+            () = interrupted.cancelled() => {
                 eprintln!("interrupted: judging what was seen until now");
-                break;
             }
             () = tokio::time::sleep(SETTLE) => {}
         }
     }
     Ok((cycles, Vec::new()))
-}
-
-/// Waits for Ctrl-C or SIGTERM; for ever where these cannot be heard of.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let heard = async |kind| match signal(kind) {
-        Ok(mut signal) => drop(signal.recv().await),
-        Err(_) => std::future::pending().await,
-    };
-    tokio::select! {
-        () = heard(SignalKind::interrupt()) => {}
-        () = heard(SignalKind::terminate()) => {}
-    }
 }
