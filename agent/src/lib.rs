@@ -316,7 +316,7 @@ async fn unload_cold(engine: Engine, stop: CancellationToken) {
 /// Whether the server may answer otherwise in a moment: it is not there yet, or has no leader yet.
 fn passes(error: &kube::Error) -> bool {
     match error {
-        kube::Error::Api(status) => matches!(status.code, 429 | 503 | 504),
+        kube::Error::Api(status) => matches!(status.code, 429 | 503 | 504 | 507),
         _ => true,
     }
 }

@@ -162,6 +162,10 @@ pub enum EncryptionError {
     MissingKey { number: u32, wrapped_with: KeyId },
     #[error("data key {number} is not in the store or damaged")]
     DataKey { number: u32 },
+    #[error(
+        "{key} has format {found}, and this program reads formats up to {LAYOUT}; use a newer weft"
+    )]
+    Newer { key: String, found: u8 },
     #[error("the value of {key} is damaged or was moved there")]
     Damaged { key: String },
     #[error(transparent)]
@@ -210,6 +214,20 @@ pub fn is_in_use(store: &Store) -> bool {
     snapshot.range(DATA_KEYS.as_bytes(), None).next().is_some()
 }
 
+/// Whether this program knows how the value of an entry is laid out.
+///
+/// # Errors
+/// [`EncryptionError::Newer`]
+pub(crate) fn check_layout(entry: &Entry) -> Result<(), EncryptionError> {
+    match entry.value.first() {
+        Some(found) if *found > LAYOUT => Err(EncryptionError::Newer {
+            key: entry.key.to_string(),
+            found: *found,
+        }),
+        _ => Ok(()),
+    }
+}
+
 impl Vault {
     pub fn new(store: Store, file: Option<Arc<KeyFile>>) -> Self {
         Self {
@@ -237,6 +255,7 @@ impl Vault {
 
     /// The value of an entry, sealed or not.
     pub(crate) fn open(&self, entry: &Entry) -> Result<Bytes, EncryptionError> {
+        check_layout(entry)?;
         if entry.value.first() != Some(&LAYOUT) {
             return Ok(entry.value.clone());
         }

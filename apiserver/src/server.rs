@@ -76,8 +76,8 @@ pub struct Config {
 pub enum ServeError {
     #[error("preparing certificates")]
     Certificates(#[source] CaError),
-    #[error("the secrets cannot be read: {0}")]
-    Keys(EncryptionError),
+    #[error("what is stored cannot be read: {0}")]
+    Stored(EncryptionError),
     #[error("opening the registry in {dir}")]
     Registry {
         dir: PathBuf,
@@ -126,7 +126,7 @@ impl Server {
                 ..objects::Config::default()
             },
         );
-        objects.check_keys().map_err(ServeError::Keys)?;
+        objects.check_readable().map_err(ServeError::Stored)?;
         let authenticator = Authenticator::new(objects.clone(), config.tokens);
         let closing = CancellationToken::new();
         let state = AppState::new(

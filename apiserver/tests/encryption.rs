@@ -145,7 +145,7 @@ async fn rewrap_brings_all_under_a_new_key_and_the_first_of_the_file() {
     let new = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
     std::fs::write(&key_file, format!("{new} # new\n{old}")).unwrap();
     let second = objects(&store, Some(&key_file));
-    second.check_keys().unwrap();
+    second.check_readable().unwrap();
     let mallory = Caller::client_certificate("mallory", Vec::new());
     assert_eq!(second.rewrap(&mallory).await.unwrap_err().code, 403);
     let done = second.rewrap(&caller()).await.unwrap();
@@ -154,7 +154,7 @@ async fn rewrap_brings_all_under_a_new_key_and_the_first_of_the_file() {
     // The old one is not needed any more, by servers that were there all along neither.
     std::fs::write(&key_file, new).unwrap();
     let third = objects(&store, Some(&key_file));
-    third.check_keys().unwrap();
+    third.check_readable().unwrap();
     for objects in [&second, &third] {
         for name in ["old", "shop"] {
             assert_eq!(read(objects, name).await["data"]["password"], DATA);
@@ -165,11 +165,11 @@ async fn rewrap_brings_all_under_a_new_key_and_the_first_of_the_file() {
 
     // With the old one alone, a server says so before it serves.
     std::fs::write(&key_file, &old).unwrap();
-    match objects(&store, Some(&key_file)).check_keys() {
+    match objects(&store, Some(&key_file)).check_readable() {
         Err(EncryptionError::MissingKey { .. }) => {}
         other => panic!("{other:?}"),
     }
-    assert_eq!(plain.check_keys(), Err(EncryptionError::NoKeys));
+    assert_eq!(plain.check_readable(), Err(EncryptionError::NoKeys));
     store.shutdown().await;
 }
 
@@ -248,4 +248,29 @@ fn a_key_file_that_cannot_be_used_is_refused_in_a_sentence() {
         Err(KeyFileError::Exposed { .. }) => {}
         _ => panic!("others can read it"),
     }
+}
+
+#[tokio::test]
+async fn an_object_of_a_newer_program_is_refused_at_the_start_and_shown_without_its_contents() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    let objects = objects(&store, None);
+    objects
+        .ensure_permanent_namespaces(&caller())
+        .await
+        .unwrap();
+    create(&objects, "s").await;
+    objects.check_readable().unwrap();
+    let key = "/core/secrets/default/s";
+    let mut value = store.snapshot().get(&key.into()).unwrap().value.to_vec();
+    value[0] = 3;
+    let put = Mutation::put(key, Precondition::None, value);
+    store.write(vec![put], None).await.unwrap();
+    let refused = objects.check_readable().unwrap_err().to_string();
+    let told = "has format 3, and this program reads formats up to 2; use a newer weft";
+    assert!(refused.contains(told), "{refused}");
+    let kind = &kinds::SECRET;
+    let shown = objects.get(&caller(), kind, Some("default"), "s").await;
+    let shown = shown.unwrap().object().as_value().to_string();
+    assert!(shown.contains(told) && !shown.contains(DATA), "{shown}");
 }

@@ -36,6 +36,8 @@ mod codec;
 mod command;
 mod disk;
 mod error;
+#[cfg(test)]
+mod formats;
 mod key;
 mod lock;
 mod log;
@@ -114,7 +116,8 @@ pub struct Config {
     pub start: Start,
     /// Events kept for watches that resume. 100,000 is minutes of a busy cluster.
     pub history_events_max: usize,
-    /// Memory those events may hold, in bytes, counting a replaced value with its event.
+    /// Memory those events may hold, in bytes, counting a replaced value with its event; and those that wait for one watcher,
+    /// before it is cut off.
     pub history_bytes_max: usize,
     /// Events that may wait for one watcher before it is cut off: a mass update of ten thousand pods fits.
     pub watch_queue_events_max: usize,

@@ -57,6 +57,7 @@ impl Event {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     pub history_events_max: usize,
+    /// Of one watcher's queue, too: a queue keeps events alive that the history has given up.
     pub history_bytes_max: usize,
     pub queue_events_max: usize,
 }
@@ -110,6 +111,7 @@ impl History {
 
 struct Queue {
     events: VecDeque<Event>,
+    bytes: usize,
     end: Option<End>,
 }
 
@@ -134,6 +136,7 @@ impl Watcher {
             if matches!(end, End::Lagged) {
                 // What it cannot have completely it need not have at all.
                 queue.events.clear();
+                queue.bytes = 0;
             }
             queue.end = Some(end);
         }
@@ -159,6 +162,7 @@ impl Registry {
             prefix: prefix.clone(),
             queue: Mutex::new(Queue {
                 events: VecDeque::new(),
+                bytes: 0,
                 end: self.closed.then_some(End::Closed),
             }),
             wake: Notify::new(),
@@ -192,8 +196,9 @@ impl Registry {
         }
     }
 
-    fn offer(&self, event: &Event, queue_events_max: usize) {
+    fn offer(&self, event: &Event, bounds: &Bounds) {
         let key = event.entry.key.as_bytes();
+        let bytes = event.bytes();
         for length in self
             .lengths
             .keys()
@@ -207,7 +212,11 @@ impl Registry {
                 if queue.end.is_some() {
                     continue;
                 }
-                if queue.events.len() >= queue_events_max {
+                // One event always fits, however large.
+                let room = queue.events.is_empty()
+                    || (queue.events.len() < bounds.queue_events_max
+                        && queue.bytes + bytes <= bounds.history_bytes_max);
+                if !room {
                     drop(queue);
                     watcher.end(End::Lagged);
                     continue;
@@ -216,6 +225,7 @@ impl Registry {
                 if planted(Bug::EventLost) && event.revision.is_multiple_of(29) {
                     continue;
                 }
+                queue.bytes += bytes;
                 queue.events.push_back(event.clone());
                 if planted(Bug::EventTwice) && event.revision.is_multiple_of(29) {
                     queue.events.push_back(event.clone());
@@ -332,9 +342,7 @@ impl Hub {
         let mut published = self.published.write();
         let old = std::mem::replace(&mut published.state, state);
         for event in events {
-            published
-                .watchers
-                .offer(&event, self.bounds.queue_events_max);
+            published.watchers.offer(&event, &self.bounds);
             published.dirty_bytes += event.entry.bytes();
             published.dirty.insert(event.entry.key.clone());
             published.history.push(event);
@@ -454,6 +462,7 @@ impl Watch {
                 let mut queue = self.watcher.queue.lock();
                 if !queue.events.is_empty() {
                     std::mem::swap(&mut queue.events, &mut self.ready);
+                    queue.bytes = 0;
                     continue;
                 }
                 if let Some(end) = queue.end {
@@ -626,6 +635,31 @@ mod tests {
         drop(slow);
         assert!(hub.published.read().watchers.groups.is_empty());
         assert!(hub.published.read().watchers.lengths.is_empty());
+    }
+
+    #[test]
+    fn a_watcher_that_holds_too_many_bytes_is_cut() {
+        let hub = hub(Bounds {
+            history_events_max: 1000,
+            // Each event is 4 bytes of entry and 4 of the one before it, the first one 4.
+            history_bytes_max: 20,
+            queue_events_max: 1000,
+        });
+        let mut slow = hub.watch(Bytes::new(), 0).expect("kept");
+        let mut quick = hub.watch(Bytes::new(), 0).expect("kept");
+        for revision in 1..=3 {
+            put(&hub, &["key"]);
+            assert_eq!(drain(&mut quick), [format!("key@{revision}")]);
+        }
+        put(&hub, &["key"]);
+        assert_eq!(drain(&mut quick), ["key@4"]);
+        assert_eq!(
+            drain(&mut slow),
+            [
+                "the watch fell behind and was ended after revision 0",
+                "end"
+            ]
+        );
     }
 
     #[test]

@@ -179,6 +179,49 @@ async fn history_is_served_across_a_restart_from_checkpoint_and_log() {
     }
 }
 
+/// Writes of a mebibyte each, twice to each key.
+const LARGE_WRITES: usize = 240;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_states_file_shrinks_to_what_it_holds_while_the_store_goes_on() {
+    let dir = folder();
+    let config = Config {
+        checkpoint_interval: Duration::from_millis(50),
+        history_bytes_max: 1 << 20,
+        ..Config::new(dir.path())
+    };
+    let store = Store::open(config.clone()).await.expect("opens");
+    let length = |file: &str| {
+        let metadata = std::fs::metadata(dir.path().join(file));
+        metadata.expect("there").len() >> 20
+    };
+    let large = "x".repeat(1 << 20);
+    for write in 0..LARGE_WRITES {
+        put(&store, &format!("/large/{}", write % 120), &large).await;
+    }
+    let deletes = (0..120).map(|key| Mutation::delete(format!("/large/{key}"), Precondition::None));
+    let deletes = deletes.collect();
+    while length("state.redb") < 100 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let grown = length("state.redb");
+    store.write(deletes, None).await.expect("deleted");
+    // Nobody asks for it, and every write is answered meanwhile.
+    let mut writes = 0;
+    while length("state.redb") > 32 {
+        writes += 1;
+        put(&store, "/small", &writes.to_string()).await;
+    }
+    let now = length("state.redb");
+    println!("{grown} MiB, then {now}, with {writes} writes meanwhile");
+    let revision = store.snapshot().revision();
+    store.shutdown().await;
+    let store = Store::open(config).await.expect("opens");
+    assert_eq!(store.snapshot().revision(), revision);
+    assert_eq!(store.snapshot().len_of(b"/"), 1);
+    store.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_short_history_says_where_it_begins() {
     let dir = folder();

@@ -109,6 +109,11 @@ impl ServerProcess {
         self.said["id"].as_u64().unwrap_or_default()
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Sends it a signal, as `-STOP`.
     ///
     /// # Errors

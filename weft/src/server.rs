@@ -659,7 +659,7 @@ where
     loop {
         match attempt().await {
             Ok(done) => return Ok(done),
-            Err(error) if matches!(error.code, 409 | 429 | 503 | 504) => {
+            Err(error) if matches!(error.code, 409 | 429 | 503 | 504 | 507) => {
                 tracing::debug!(%error, what, "will be repeated");
                 tokio::time::sleep(LEADER_PAUSE).await;
             }

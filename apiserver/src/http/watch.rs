@@ -1,7 +1,8 @@
 //! A watch as a stream of JSON lines: one event each, encoded once and shared by all who watch.
 //!
-//! Bookmarks tell a client how far it is while nothing happens to its objects. The stream ends cleanly at the
-//! time the client asked for, or when the server closes; an error is its last line.
+//! Bookmarks tell a client how far it is while nothing happens to its objects. The stream ends after a whole line: at the
+//! time the client asked for, when the server closes, or when the client reads so slowly that too much waits for it. Nothing
+//! is read ahead for a client: what waits is in the store's queue, which is bounded.
 
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ struct Running {
     deadline: Instant,
     ticks: Interval,
     closing: CancellationToken,
+    /// What the last bookmark said.
+    marked: Revision,
     over: bool,
 }
 
@@ -58,6 +61,7 @@ pub fn respond(watch: ObjectWatch, settings: Settings, closing: CancellationToke
         deadline: now + duration,
         ticks,
         closing,
+        marked: 0,
         over: false,
     };
     let lines = stream::unfold(running, |mut running| async {
@@ -86,7 +90,13 @@ impl Running {
                     self.over = true;
                     return self.bookmark();
                 }
-                event = self.watch.next() => return event.map(|event| self.line(event)),
+                event = self.watch.next() => {
+                    if let Some(event) = event {
+                        return Some(self.line(event));
+                    }
+                    self.over = true;
+                    return self.bookmark();
+                }
                 _ = self.ticks.tick() => {
                     if let Some(line) = self.bookmark() {
                         return Some(line);
@@ -102,10 +112,6 @@ impl Running {
             WatchEvent::Modified(object) => self.object_line("MODIFIED", &object),
             WatchEvent::Deleted(object) => self.object_line("DELETED", &object),
             WatchEvent::InitialEnd(revision) => self.bookmark_line(revision, true),
-            WatchEvent::Failed(error) => {
-                self.over = true;
-                event_line("ERROR", &error.to_value())
-            }
         }
     }
 
@@ -133,16 +139,18 @@ impl Running {
         }
     }
 
-    /// How far the client is, if it wants to know and everything was told.
-    fn bookmark(&self) -> Option<Bytes> {
+    /// How far the client is, if it wants to know and everything was told. Never less than it heard before: a watch that
+    /// fell behind knows its last event only.
+    fn bookmark(&mut self) -> Option<Bytes> {
         if !self.settings.bookmarks {
             return None;
         }
         let revision = self.watch.progress()?;
-        Some(self.bookmark_line(revision, false))
+        (revision >= self.marked).then(|| self.bookmark_line(revision, false))
     }
 
-    fn bookmark_line(&self, revision: Revision, initial_end: bool) -> Bytes {
+    fn bookmark_line(&mut self, revision: Revision, initial_end: bool) -> Bytes {
+        self.marked = revision;
         let kind = self.watch.kind();
         let mut metadata = json!({"resourceVersion": revision.to_string()});
         if initial_end {
@@ -172,4 +180,167 @@ impl Running {
 
 fn event_line(event: &str, object: &Value) -> Bytes {
     Bytes::from(format!("{{\"type\":\"{event}\",\"object\":{object}}}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use http_body_util::BodyExt as _;
+    use weft_api::Object;
+    use weft_api::status::StatusError;
+    use weft_store::{Config, Store};
+
+    use super::*;
+    use crate::caller::Caller;
+    use crate::kinds;
+    use crate::listing::WatchOptions;
+    use crate::objects::{self, Objects, WriteOptions};
+
+    struct World {
+        objects: Objects,
+        caller: Caller,
+        _dir: tempfile::TempDir,
+    }
+
+    impl World {
+        async fn new(bounds: impl FnOnce(&mut Config)) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let mut config = Config::new(dir.path());
+            bounds(&mut config);
+            let store = Store::open(config).await.unwrap();
+            let objects = Objects::new(store, objects::Config::default());
+            let caller = Caller::system("apiserver", None);
+            objects.ensure_permanent_namespaces(&caller).await.unwrap();
+            Self {
+                objects,
+                caller,
+                _dir: dir,
+            }
+        }
+
+        async fn create(&self, name: &str) {
+            let map = json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": name, "namespace": "default"},
+            });
+            let (map, options) = (Object::from_value(map).unwrap(), WriteOptions::default());
+            let kind = &kinds::CONFIG_MAP;
+            let created = self
+                .objects
+                .create(&self.caller, kind, Some("default"), map, &options);
+            created.await.unwrap();
+        }
+
+        async fn watch(&self, after: Revision) -> Result<Body, StatusError> {
+            let options = WatchOptions {
+                resource_version: Some(after),
+                ..WatchOptions::default()
+            };
+            let kind = &kinds::CONFIG_MAP;
+            let watch = self
+                .objects
+                .watch(&self.caller, kind, Some("default"), options)
+                .await?;
+            let settings = Settings {
+                form: Form::Whole,
+                include: Include::default(),
+                bookmarks: true,
+                timeout: None,
+                clock: jiff::Timestamp::now,
+            };
+            Ok(respond(watch, settings, CancellationToken::new()).into_body())
+        }
+
+        fn revision(&self) -> Revision {
+            self.objects.store().snapshot().revision()
+        }
+    }
+
+    async fn line(body: &mut Body) -> Option<Bytes> {
+        let frame = tokio::time::timeout(Duration::from_secs(60), body.frame());
+        let frame = frame.await.expect("a line in time")?;
+        Some(frame.unwrap().into_data().unwrap())
+    }
+
+    /// What an event says: its type, its object's name, and the revision to go on from.
+    fn told(line: &Bytes) -> (String, String, Revision) {
+        assert_eq!(line.last(), Some(&b'\n'), "a whole line");
+        let event: Value = serde_json::from_slice(line).unwrap();
+        let metadata = &event["object"]["metadata"];
+        let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+        let revision = text(&metadata["resourceVersion"]).parse().unwrap();
+        (text(&event["type"]), text(&metadata["name"]), revision)
+    }
+
+    #[tokio::test]
+    async fn an_event_is_encoded_once_however_many_watch_it() {
+        let world = World::new(|_| {}).await;
+        let mut watches = Vec::new();
+        for _ in 0..100 {
+            watches.push(world.watch(world.revision()).await.unwrap());
+        }
+        for name in ["a", "b", "c"] {
+            world.create(name).await;
+        }
+        let mut lines = Vec::new();
+        for watch in &mut watches {
+            for _ in 0..3 {
+                lines.push(line(watch).await.unwrap());
+            }
+        }
+        // Kept until here, so that no two of them can have had the same place in memory by chance.
+        let encodings: HashSet<_> = lines.iter().map(|line| line.as_ptr()).collect();
+        assert_eq!((lines.len(), encodings.len()), (300, 3));
+    }
+
+    #[tokio::test]
+    async fn a_watch_goes_on_from_every_kept_revision_and_older_ones_are_gone() {
+        let world = World::new(|config| config.history_events_max = 10).await;
+        for number in 0..20 {
+            world.create(&format!("m{number}")).await;
+        }
+        let newest = world.revision();
+        for after in newest - 10..newest {
+            let mut watch = world.watch(after).await.unwrap();
+            for revision in after + 1..=newest {
+                assert_eq!(told(&line(&mut watch).await.unwrap()).2, revision);
+            }
+        }
+        let gone = world.watch(newest - 11).await.unwrap_err();
+        assert_eq!((gone.code, gone.reason), (410, "Expired"));
+    }
+
+    #[tokio::test]
+    async fn whoever_reads_too_slowly_is_ended_after_a_whole_line_and_goes_on() {
+        let world = World::new(|config| config.watch_queue_events_max = 8).await;
+        let begin = world.revision();
+        let mut slow = world.watch(begin).await.unwrap();
+        let mut quick = world.watch(begin).await.unwrap();
+        world.create("m0").await;
+        let mut seen = vec![told(&line(&mut slow).await.unwrap())];
+        assert_eq!(told(&line(&mut quick).await.unwrap()).1, "m0");
+        for number in 1..30 {
+            let name = format!("m{number}");
+            world.create(&name).await;
+            assert_eq!(told(&line(&mut quick).await.unwrap()).1, name);
+        }
+        while let Some(line) = line(&mut slow).await {
+            seen.push(told(&line));
+        }
+        // Its end says how far it came, and from there it goes on.
+        let (_, _, mut after) = seen.last().cloned().unwrap();
+        seen.retain(|(kind, _, _)| kind != "BOOKMARK");
+        assert!(seen.len() < 30, "it was not cut");
+        let mut resumed = world.watch(after).await.unwrap();
+        while seen.len() < 30 {
+            let event = told(&line(&mut resumed).await.unwrap());
+            assert!(event.2 > after);
+            after = event.2;
+            seen.push(event);
+        }
+        let names: Vec<String> = seen.into_iter().map(|(_, name, _)| name).collect();
+        let all: Vec<String> = (0..30).map(|number| format!("m{number}")).collect();
+        assert_eq!(names, all);
+    }
 }

@@ -61,6 +61,14 @@ pub(crate) fn read_failed(error: ReadError) -> StatusError {
     }
 }
 
+/// 507: it is of no use to send it again before somebody made room. Not 503, which clients repeat for minutes.
+fn no_room(text: String) -> StatusError {
+    let mut error = StatusError::unavailable(text);
+    error.code = 507;
+    error.reason = "InsufficientStorage";
+    error
+}
+
 pub(super) fn write_failed(kind: KindRef, name: &str, error: WriteError) -> StatusError {
     let text = error.to_string();
     match error {
@@ -72,8 +80,7 @@ pub(super) fn write_failed(kind: KindRef, name: &str, error: WriteError) -> Stat
         WriteError::NotLeader { .. } | WriteError::NoQuorum => {
             StatusError::try_again(text, RETRY_AFTER_SECONDS)
         }
-        WriteError::Fenced { .. } | WriteError::DiskFull | WriteError::Closed => {
-            StatusError::unavailable(text)
-        }
+        WriteError::DiskFull => no_room(text),
+        WriteError::Fenced { .. } | WriteError::Closed => StatusError::unavailable(text),
     }
 }

@@ -7,7 +7,7 @@ use weft_store::Key;
 use super::{Objects, write_failed};
 use crate::authz;
 use crate::caller::Caller;
-use crate::encryption::{EncryptionError, Rewrapped};
+use crate::encryption::{self, EncryptionError, Rewrapped};
 use crate::kinds::{self, KindRef};
 use crate::lens::text;
 use crate::stored;
@@ -18,10 +18,19 @@ const SEALED: [KindRef; 1] = [&kinds::SECRET];
 pub const REWRAP_PATH: &str = "/weft/v1/encryption/rewrap";
 
 impl Objects {
+    /// Whether this server can read what its store holds; to be asked before it serves. Looks at each object's first byte.
+    ///
     /// # Errors
-    /// When there are Secrets that this server has no key for.
-    pub fn check_keys(&self) -> Result<(), EncryptionError> {
-        self.inner.vault.check()
+    /// When there are Secrets that this server has no key for, or objects that a newer program wrote.
+    pub fn check_readable(&self) -> Result<(), EncryptionError> {
+        self.inner.vault.check()?;
+        let snapshot = self.inner.store.snapshot();
+        for kind in kinds::all() {
+            for entry in snapshot.range(&stored::prefix(kind, None), None) {
+                encryption::check_layout(&entry)?;
+            }
+        }
+        Ok(())
     }
 
     /// The bytes to store for an object: ciphertext for Secrets.

@@ -12,6 +12,9 @@ use super::health::Seen;
 /// Asks the server at `HOST:PORT`; whoever calls it sets a limit to the time.
 pub(super) type Probe = Arc<dyn Fn(String) -> BoxFuture<'static, Seen> + Send + Sync>;
 
+/// What a server answers that is not ready.
+const NOT_READY: u16 = 500;
+
 /// Only the store's part of it: a server that is about to end finishes what it has.
 const PATH: &str = "/readyz/store";
 
@@ -38,6 +41,8 @@ pub(super) fn readyz(authority: Vec<Vec<u8>>) -> Probe {
             };
             let seen = match client.request_text(request).await {
                 Ok(_) => Seen::Ready,
+                // Too many requests, say: it answers, and elsewhere it would be no better.
+                Err(kube::Error::Api(status)) if status.code != NOT_READY => Seen::Ready,
                 Err(kube::Error::Api(_)) => Seen::Unready,
                 Err(error) => {
                     tracing::debug!(address, %error, "a server does not take connections");
@@ -59,5 +64,7 @@ fn client(address: &str, authority: Vec<Vec<u8>>) -> Result<kube::Client, String
     // Whatever address leads there, it has to be an API server of this cluster.
     config.tls_server_name = Some(SERVER_NAME.to_owned());
     config.proxy_url = None;
+    // The first answer counts.
+    config.default_retry = false;
     kube::Client::try_from(config).map_err(|error| error.to_string())
 }

@@ -89,7 +89,7 @@ pub(super) async fn ask(
 /// Whether it may be otherwise in a moment.
 fn passes(error: &kube::Error) -> bool {
     match error {
-        kube::Error::Api(status) => matches!(status.code, 429 | 503 | 504),
+        kube::Error::Api(status) => matches!(status.code, 429 | 503 | 504 | 507),
         // Nobody listens yet, or the server that did is restarting; a wrong certificate stays wrong.
         error => {
             let text = Chain(error).to_string();

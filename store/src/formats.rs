@@ -1,0 +1,133 @@
+//! An older program meets newer data: every kind of record of every file, one at a time.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+use crate::codec::{Reader, Writer};
+use crate::command::{Mutation, Precondition};
+use crate::tables::{EVENTS, FORMAT, LOG, META, OBJECTS, context, index_context, meta_context};
+use crate::{Config, Store};
+
+/// A record as the next version of this program could have written it.
+fn newer(record: &[u8], context: &[u8], format: u8) -> Vec<u8> {
+    let body = Reader::open(Bytes::copy_from_slice(record), context, format).expect("sound");
+    let mut writer = Writer::new(format + 1);
+    writer.tail(&body.tail());
+    writer.finish(context)
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
+/// Replaces a record, and returns the one that was there.
+fn exchange<K: redb::Key + 'static>(
+    file: &Path,
+    table: TableDefinition<'static, K, &'static [u8]>,
+    key: K::SelfType<'_>,
+    change: impl FnOnce(&[u8]) -> Vec<u8>,
+) -> Vec<u8>
+where
+    for<'a> K::SelfType<'a>: Clone,
+{
+    let database = Database::open(file).expect("opens");
+    let transaction = database.begin_write().expect("begins");
+    let before = {
+        let mut table = transaction.open_table(table).expect("table");
+        let before = {
+            let found = table.get(key.clone()).expect("read").expect("there");
+            found.value().to_vec()
+        };
+        table.insert(key, change(&before).as_slice()).expect("put");
+        before
+    };
+    transaction.commit().expect("commits");
+    before
+}
+
+async fn refusal(dir: &Path) -> String {
+    match Store::open(Config::new(dir)).await {
+        Ok(store) => {
+            store.shutdown().await;
+            "it opened".to_owned()
+        }
+        Err(error) => chain(&error),
+    }
+}
+
+#[tokio::test]
+async fn newer_data_is_refused_in_a_sentence_whatever_file_it_is_in() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let dir = dir.path();
+    let store = Store::open(Config::new(dir)).await.expect("opens");
+    let put = |key: &str| vec![Mutation::put(key, Precondition::None, "v")];
+    store.write(put("/k"), None).await.expect("written");
+    store.shutdown().await;
+
+    let (log, state) = (dir.join("log.redb"), dir.join("state.redb"));
+    let first_entry = {
+        let database = Database::open(&log).expect("opens");
+        let transaction = database.begin_read().expect("begins");
+        let table = transaction.open_table(LOG).expect("table");
+        let (index, _) = table.first().expect("read").expect("one");
+        index.value()
+    };
+    let told = format!(
+        "it has format {}, and this program reads formats up to {FORMAT}; use a newer weft",
+        FORMAT + 1
+    );
+    for (file, key) in [
+        (&log, "identity"),
+        (&log, "vote"),
+        (&log, "committed"),
+        (&state, "identity"),
+        (&state, "state"),
+    ] {
+        let change = |record: &[u8]| newer(record, &meta_context(key), FORMAT);
+        let before = exchange(file, META, key, change);
+        let refused = refusal(dir).await;
+        assert!(refused.contains(&told), "{key}: {refused}");
+        assert!(refused.contains(&file.display().to_string()), "{refused}");
+        exchange(file, META, key, |_| before);
+    }
+    let change = |record: &[u8]| newer(record, &index_context("log", first_entry), FORMAT);
+    let before = exchange(&log, LOG, first_entry, change);
+    let refused = refusal(dir).await;
+    assert!(refused.contains(&told), "an entry of the log: {refused}");
+    exchange(&log, LOG, first_entry, |_| before);
+    let change = |record: &[u8]| newer(record, &index_context("events", 1), FORMAT);
+    let before = exchange(&state, EVENTS, 1, change);
+    let refused = refusal(dir).await;
+    assert!(refused.contains(&told), "an event: {refused}");
+    exchange(&state, EVENTS, 1, |_| before);
+    let change = |record: &[u8]| newer(record, &context("objects", b"/k"), FORMAT);
+    let before = exchange(&state, OBJECTS, b"/k".as_slice(), change);
+    let refused = refusal(dir).await;
+    assert!(refused.contains(&told), "an object: {refused}");
+    exchange(&state, OBJECTS, b"/k".as_slice(), |_| before);
+
+    // As it was before it opens, and nothing is lost.
+    let store = Store::open(Config::new(dir)).await.expect("opens");
+    assert_eq!(store.snapshot().revision(), 1);
+    let backup = dir.join("backup");
+    store.backup(&backup).await.expect("backed up");
+    store.shutdown().await;
+    let mut bytes = std::fs::read(&backup).expect("read");
+    // The first record is the head, behind its length.
+    let length = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
+    let head = newer(&bytes[4..4 + length], b"head", 1);
+    bytes[4..4 + length].copy_from_slice(&head);
+    std::fs::write(&backup, bytes).expect("written");
+    let config = Config {
+        cluster_id: "restored".to_owned(),
+        ..Config::new(dir.join("restored"))
+    };
+    let refused = crate::restore(&backup, &config).expect_err("refused");
+    let told = "it has format 2, and this program reads formats up to 1; use a newer weft";
+    assert!(chain(&refused).contains(told), "{}", chain(&refused));
+}
