@@ -125,6 +125,9 @@ pub struct Config {
     pub checkpoint_interval: Duration,
     /// Log entries kept behind a checkpoint, so that a server that was away for a moment needs no snapshot.
     pub log_entries_kept: usize,
+    /// The newest version of messages it speaks: tests have servers of several.
+    #[cfg(test)]
+    pub(crate) wire: u8,
 }
 
 impl Config {
@@ -141,7 +144,19 @@ impl Config {
             watch_queue_events_max: 16_384,
             checkpoint_interval: Duration::from_secs(1),
             log_entries_kept: 20_000,
+            #[cfg(test)]
+            wire: message::WIRE,
         }
+    }
+
+    #[cfg(test)]
+    fn wire(&self) -> u8 {
+        self.wire
+    }
+
+    #[cfg(not(test))]
+    fn wire(&self) -> u8 {
+        message::WIRE
     }
 }
 
@@ -265,6 +280,7 @@ async fn open(
             source,
         })?;
     let started = Consensus::start(Parts {
+        wire: config.wire(),
         server_id: config.server_id,
         cluster_id: config.cluster_id,
         address: config.address,

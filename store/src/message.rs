@@ -4,8 +4,8 @@
 //! body. The envelope names the cluster, the sender and the receiver, so that a message that strayed (a reused address,
 //! a restored backup, a misrouted connection) is refused instead of believed. openraft's types never get here.
 //!
-//! Invariants: encode then decode is the identity; decoding arbitrary bytes is an error, never a panic; a message of a
-//! newer version, of another cluster or for another server is refused before its body is looked at.
+//! Invariants: encode then decode is the identity; decoding arbitrary bytes is an error, never a panic; a message of an
+//! unknown version, of another cluster or for another server is refused before its body is looked at.
 
 use bytes::Bytes;
 
@@ -16,7 +16,13 @@ use crate::key::{Revision, ServerId};
 use crate::log::{Record, Vote};
 use crate::machine::{Members, Position};
 
-/// Version of every message this program sends, and the newest it reads.
+/// Newest version of messages that this program sends and reads; it goes up with every change of a body, and of the records
+/// within (entries of the log and of the state travel as they lie on disk).
+///
+/// Two servers speak the newest version that both know, so that the servers of a cluster can be replaced one after the
+/// other: a request is in the newest version that its sender knows; an answer is in the version of its request; a request in
+/// an unknown version is refused in the newest one known, which its sender then takes, until it gets a request in a newer
+/// one (`raft/peers.rs`).
 pub(crate) const WIRE: u8 = 1;
 
 const REQUEST: &[u8] = b"request";
@@ -425,8 +431,8 @@ fn decode_result<T>(
 }
 
 impl Request {
-    pub(crate) fn encode(&self, envelope: &Envelope) -> Bytes {
-        let mut writer = Writer::new(WIRE);
+    pub(crate) fn encode(&self, envelope: &Envelope, version: u8) -> Bytes {
+        let mut writer = Writer::new(version);
         envelope.encode(&mut writer);
         match self {
             Request::Append(append) => {
@@ -470,9 +476,9 @@ impl Request {
         Bytes::from(writer.finish(REQUEST))
     }
 
-    /// The envelope, and the body once the envelope was found good.
-    pub(crate) fn open(message: Bytes) -> Result<(Envelope, Body), DecodeError> {
-        let mut reader = Reader::open(message, REQUEST, WIRE)?;
+    /// The envelope, and the body once the envelope was found good. `newest` is the newest version that is read.
+    pub(crate) fn open(message: Bytes, newest: u8) -> Result<(Envelope, Body), DecodeError> {
+        let mut reader = Reader::open(message, REQUEST, newest)?;
         let envelope = Envelope::decode(&mut reader)?;
         Ok((envelope, Body(reader)))
     }
@@ -482,6 +488,11 @@ impl Request {
 pub(crate) struct Body(Reader);
 
 impl Body {
+    /// The version it was written in.
+    pub(crate) fn version(&self) -> u8 {
+        self.0.version()
+    }
+
     pub(crate) fn request(self) -> Result<Request, DecodeError> {
         let mut reader = self.0;
         let request = match reader.u8()? {
@@ -567,8 +578,8 @@ impl Body {
 }
 
 impl Answer {
-    pub(crate) fn encode(&self, envelope: &Envelope) -> Bytes {
-        let mut writer = Writer::new(WIRE);
+    pub(crate) fn encode(&self, envelope: &Envelope, version: u8) -> Bytes {
+        let mut writer = Writer::new(version);
         envelope.encode(&mut writer);
         match self {
             Answer::Append(appended) => {
@@ -643,254 +654,12 @@ impl Answer {
         Bytes::from(writer.finish(ANSWER))
     }
 
-    pub(crate) fn open(message: Bytes) -> Result<(Envelope, Body), DecodeError> {
-        let mut reader = Reader::open(message, ANSWER, WIRE)?;
+    pub(crate) fn open(message: Bytes, newest: u8) -> Result<(Envelope, Body), DecodeError> {
+        let mut reader = Reader::open(message, ANSWER, newest)?;
         let envelope = Envelope::decode(&mut reader)?;
         Ok((envelope, Body(reader)))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use super::*;
-    use crate::command::{Command, Mutation, Precondition};
-    use crate::log::Payload;
-
-    fn envelope() -> Envelope {
-        Envelope {
-            cluster_id: "c".to_owned(),
-            from: 1,
-            to: 2,
-        }
-    }
-
-    fn position(index: u64) -> Position {
-        Position {
-            term: 3,
-            server: 1,
-            index,
-        }
-    }
-
-    fn vote() -> Vote {
-        Vote {
-            term: 3,
-            server: 1,
-            committed: true,
-        }
-    }
-
-    fn batch() -> Batch {
-        let mutations = vec![
-            Mutation::put("a", Precondition::Revision(7), "value"),
-            Mutation::delete("b", Precondition::Absent),
-        ];
-        Batch(
-            vec![Command {
-                fence: Some(3),
-                mutations,
-            }]
-            .into(),
-        )
-    }
-
-    fn members() -> Members {
-        Members {
-            voters: vec![BTreeSet::from([1, 2])],
-            addresses: BTreeMap::from([(1, "a:1".to_owned()), (2, "b:2".to_owned())]),
-        }
-    }
-
-    fn requests() -> Vec<Request> {
-        let ballot = Ballot {
-            vote: vote(),
-            last: Some(position(9)),
-            transfer: true,
-        };
-        let payloads = [
-            Payload::Blank,
-            Payload::Batch(batch()),
-            Payload::Members(members()),
-        ];
-        let records = (4..)
-            .zip(payloads)
-            .map(|(index, payload)| Record {
-                position: position(index),
-                payload,
-            })
-            .collect();
-        let head = SnapshotHead {
-            applied: position(9),
-            members: members(),
-            members_position: None,
-            servers_ever: 4,
-            revision: 77,
-            entries: 1,
-        };
-        vec![
-            Request::Append(Append {
-                vote: vote(),
-                previous: Some(position(3)),
-                committed: None,
-                records,
-            }),
-            Request::Vote(ballot.clone()),
-            Request::PreVote(ballot),
-            Request::Transfer(Transfer {
-                vote: vote(),
-                to: 2,
-                last: None,
-            }),
-            Request::Snapshot(SnapshotChunk {
-                vote: vote(),
-                stream: 5,
-                number: 0,
-                head: Some(head),
-                entries: vec![(Bytes::from_static(b"k"), Bytes::from_static(b"v"))],
-                checksum: Some(8),
-            }),
-            Request::ReadIndex,
-            Request::Write(batch()),
-            Request::Member(MemberChange::Add {
-                address: "c:3".to_owned(),
-            }),
-            Request::Member(MemberChange::Promote { server: 3 }),
-            Request::Member(MemberChange::Remove { server: 3 }),
-            Request::Member(MemberChange::Swap { old: 1, new: 4 }),
-            Request::Member(MemberChange::Move {
-                server: 2,
-                address: "d:4".to_owned(),
-            }),
-            Request::Member(MemberChange::Transfer { to: None }),
-        ]
-    }
-
-    fn answers() -> Vec<Answer> {
-        let outcomes = vec![
-            Outcome::Done(4),
-            Outcome::Conflict {
-                mutation: 1,
-                found: None,
-            },
-            Outcome::Fenced { term: 9 },
-        ];
-        vec![
-            Answer::Append(Appended::All),
-            Answer::Append(Appended::Upto(Some(position(2)))),
-            Answer::Append(Appended::Conflict),
-            Answer::Append(Appended::HigherVote(vote())),
-            Answer::Vote(BallotAnswer {
-                vote: vote(),
-                granted: true,
-                last: None,
-            }),
-            Answer::Transfer(Transferred::Accepted),
-            Answer::Transfer(Transferred::VoteChanged { actual: vote() }),
-            Answer::Transfer(Transferred::Behind {
-                actual: Some(position(1)),
-            }),
-            Answer::Snapshot(SnapshotAnswer::Next),
-            Answer::Snapshot(SnapshotAnswer::Vote(vote())),
-            Answer::ReadIndex(Ok(17)),
-            Answer::ReadIndex(Err(Denied::NotLeader(Some(3)))),
-            Answer::Write(Ok((17, outcomes))),
-            Answer::Write(Err(Denied::Unknown)),
-            Answer::Member(Ok(4)),
-            Answer::Member(Err(Denied::Invalid("no".to_owned()))),
-            Answer::Refused("other cluster".to_owned()),
-            Answer::Removed,
-        ]
-    }
-
-    #[test]
-    fn messages_survive_their_encoding_and_every_cut_and_flip_is_an_error() {
-        let decode_request = |bytes: Bytes| Request::open(bytes)?.1.request();
-        let decode_answer = |bytes: Bytes| Answer::open(bytes)?.1.answer();
-        for request in requests() {
-            let bytes = request.encode(&envelope());
-            let (found, body) = Request::open(bytes.clone()).expect("opens");
-            assert_eq!(found, envelope());
-            assert_eq!(body.request().expect("decodes"), request);
-            assert!(
-                Answer::open(bytes.clone()).is_err(),
-                "a request is no answer"
-            );
-            for length in 0..bytes.len() {
-                assert!(decode_request(bytes.slice(..length)).is_err());
-            }
-        }
-        for answer in answers() {
-            let bytes = answer.encode(&envelope());
-            assert_eq!(decode_answer(bytes.clone()).expect("decodes"), answer);
-            for bit in 0..bytes.len() * 8 {
-                let mut bad = bytes.to_vec();
-                bad[bit / 8] ^= 1 << (bit % 8);
-                assert!(decode_answer(Bytes::from(bad)).is_err(), "bit {bit}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_body_cut_inside_a_sound_frame_is_an_error() {
-        for request in requests() {
-            let bytes = request.encode(&envelope());
-            let body = bytes.slice(5..);
-            let head = {
-                let mut writer = Writer::new(WIRE);
-                envelope().encode(&mut writer);
-                writer.finish(REQUEST).len() - 5
-            };
-            for length in head..body.len() {
-                let mut writer = Writer::new(WIRE);
-                writer.tail(&body[..length]);
-                let cut = Bytes::from(writer.finish(REQUEST));
-                let (_, body) = Request::open(cut).expect("frame");
-                assert!(body.request().is_err(), "{request:?} cut at {length}");
-            }
-        }
-    }
-
-    #[test]
-    fn strays_are_refused_by_name() {
-        let envelope = envelope();
-        assert_eq!(envelope.refuse("c", 2, Some(1)), None);
-        assert_eq!(envelope.refuse("c", 2, None), None);
-        for (cluster, me, proven, expected) in [
-            (
-                "d",
-                2,
-                None,
-                "the message is for cluster c, this server belongs to d",
-            ),
-            (
-                "c",
-                3,
-                None,
-                "the message is for server 2, this is server 3",
-            ),
-            (
-                "c",
-                2,
-                Some(7),
-                "the message says it is from server 1, its certificate is of server 7",
-            ),
-        ] {
-            assert_eq!(
-                envelope.refuse(cluster, me, proven).as_deref(),
-                Some(expected)
-            );
-        }
-    }
-
-    #[test]
-    fn a_newer_message_is_refused_in_a_sentence() {
-        let newer = Bytes::from(Writer::new(WIRE + 1).finish(REQUEST));
-        let error = Request::open(newer).err().expect("refused");
-        assert_eq!(
-            error.to_string(),
-            "it has format 2, and this program reads formats up to 1; use a newer weft"
-        );
-    }
-}
+mod tests;

@@ -31,10 +31,12 @@ impl Consensus {
             from: self.me,
             to: proven.unwrap_or_default(),
         };
-        let answer = match Request::open(message) {
+        let mut version = self.wire;
+        let answer = match Request::open(message, self.wire) {
             Err(error) => Answer::Refused(format!("the message is unreadable: {error}")),
             Ok((envelope, body)) => {
                 back.to = envelope.from;
+                version = body.version();
                 match envelope.refuse(&self.cluster_id, self.me, proven) {
                     Some(reason) => Answer::Refused(reason),
                     None if self.hub.removed(envelope.from) => Answer::Removed,
@@ -42,15 +44,17 @@ impl Consensus {
                         Err(error) => {
                             Answer::Refused(format!("the message is unreadable: {error}"))
                         }
-                        Ok(request) => self
-                            .serve(envelope.from, request)
-                            .await
-                            .unwrap_or_else(Answer::Refused),
+                        Ok(request) => {
+                            self.peers.heard(envelope.from, version);
+                            self.serve(envelope.from, request)
+                                .await
+                                .unwrap_or_else(Answer::Refused)
+                        }
                     },
                 }
             }
         };
-        answer.encode(&back)
+        answer.encode(&back, version)
     }
 
     async fn serve(&self, from: ServerId, request: Request) -> Result<Answer, String> {

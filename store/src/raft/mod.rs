@@ -109,6 +109,8 @@ pub(crate) struct Parts {
     pub log: Log,
     pub hub: Arc<Hub>,
     pub checkpointer: Checkpointer,
+    /// The newest version of messages that it speaks.
+    pub wire: u8,
 }
 
 /// One server's part in the consensus. Clones share it.
@@ -124,6 +126,7 @@ pub(crate) struct Consensus {
     leads: watch::Receiver<Leads>,
     failure: watch::Receiver<Option<String>>,
     removed: CancellationToken,
+    wire: u8,
     /// One change of members at a time.
     changing: Arc<Mutex<()>>,
     /// The snapshot that is being received.
@@ -155,7 +158,13 @@ impl Consensus {
             me,
             removed: removed.clone(),
         };
-        let peers = Peers::new(parts.network, &parts.cluster_id, me, removed.clone());
+        let peers = Peers::new(
+            parts.network,
+            &parts.cluster_id,
+            me,
+            removed.clone(),
+            parts.wire,
+        );
         let storage = LogStorage(parts.log.clone());
         let raft = Raft::new(me, Arc::new(config), peers.clone(), storage, applier)
             .await
@@ -201,6 +210,7 @@ impl Consensus {
             leads,
             failure,
             removed,
+            wire: parts.wire,
             changing: Arc::default(),
             assembly: Arc::default(),
             forwarded: Arc::new(Semaphore::new(FORWARDED_MAX)),

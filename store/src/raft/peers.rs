@@ -1,8 +1,9 @@
 //! Asking other servers: openraft's outgoing calls, and the requests this server passes on to the leader.
 //!
 //! Every request leaves in an envelope and every answer is believed only if it comes back in the matching one. What is
-//! sent on which lane and how long it may take is decided here.
+//! sent on which lane, in which version and how long it may take is decided here.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{BasicNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Ended;
@@ -60,6 +62,10 @@ pub(crate) struct Peers {
     streams: Arc<AtomicU64>,
     /// Cancelled once another server says that this one was removed.
     removed: CancellationToken,
+    /// The newest version of messages that this server speaks.
+    wire: u8,
+    /// Servers that speak an older one only.
+    older: Arc<Mutex<BTreeMap<ServerId, u8>>>,
 }
 
 impl Peers {
@@ -68,6 +74,7 @@ impl Peers {
         cluster_id: &str,
         me: ServerId,
         removed: CancellationToken,
+        wire: u8,
     ) -> Self {
         Peers {
             network,
@@ -75,6 +82,36 @@ impl Peers {
             me,
             streams: Arc::new(AtomicU64::new(0)),
             removed,
+            wire,
+            older: Arc::default(),
+        }
+    }
+
+    fn version_for(&self, server: ServerId) -> u8 {
+        let older = self.older.lock().get(&server).copied();
+        older.unwrap_or(self.wire)
+    }
+
+    /// Takes note that a request in this version came from a server: it was replaced by a newer program, perhaps. One in an
+    /// older version says nothing, for the sender may not know yet that this server was replaced.
+    pub(crate) fn heard(&self, server: ServerId, version: u8) {
+        if version > self.version_for(server) {
+            self.speak(server, version);
+        }
+    }
+
+    fn speak(&self, server: ServerId, version: u8) {
+        tracing::info!(
+            server,
+            version,
+            newest = self.wire,
+            "messages to another server have this version now"
+        );
+        let mut older = self.older.lock();
+        if version < self.wire {
+            older.insert(server, version);
+        } else {
+            older.remove(&server);
         }
     }
 
@@ -86,37 +123,62 @@ impl Peers {
         request: &Request,
         timeout: Duration,
     ) -> Result<Answer, NoAnswer> {
+        let version = self.version_for(peer.server);
+        match self.ask_in(version, peer, lane, request, timeout).await {
+            // It did not look at the request, and says which version it would have.
+            Err((NoAnswer::NotTaken(_), Some(older))) if older < version => {
+                self.speak(peer.server, older);
+                let again = self.ask_in(older, peer, lane, request, timeout).await;
+                again.map_err(|(error, _)| error)
+            }
+            answer => answer.map_err(|(error, _)| error),
+        }
+    }
+
+    /// Asks in a version. With a refusal comes the version that it is in.
+    async fn ask_in(
+        &self,
+        version: u8,
+        peer: &Peer,
+        lane: Lane,
+        request: &Request,
+        timeout: Duration,
+    ) -> Result<Answer, (NoAnswer, Option<u8>)> {
         let envelope = Envelope {
             cluster_id: self.cluster_id.to_string(),
             from: self.me,
             to: peer.server,
         };
-        let bytes = request.encode(&envelope);
+        let bytes = request.encode(&envelope, version);
         let call = self.network.call(peer.clone(), lane, bytes);
+        let lost = |reason| (NoAnswer::Lost(reason), None);
         let bytes = match tokio::time::timeout(timeout, call).await {
             Ok(Ok(bytes)) => bytes,
-            Ok(Err(NetworkError::Unreachable(reason))) => return Err(NoAnswer::NotTaken(reason)),
-            Ok(Err(NetworkError::Broken(reason))) => return Err(NoAnswer::Lost(reason)),
+            Ok(Err(NetworkError::Unreachable(reason))) => {
+                return Err((NoAnswer::NotTaken(reason), None));
+            }
+            Ok(Err(NetworkError::Broken(reason))) => return Err(lost(reason)),
             Err(_) => {
                 let reason = format!("no answer within {} ms", timeout.as_millis());
-                return Err(NoAnswer::Lost(reason));
+                return Err(lost(reason));
             }
         };
         let server = peer.server;
         let unreadable = |error| {
-            NoAnswer::Lost(format!(
+            lost(format!(
                 "the answer of server {server} is unreadable: {error}"
             ))
         };
-        let (found, body) = Answer::open(bytes).map_err(unreadable)?;
+        let (found, body) = Answer::open(bytes, self.wire).map_err(unreadable)?;
+        let version = Some(body.version());
         if let Some(reason) = found.refuse(&self.cluster_id, self.me, Some(server)) {
-            return Err(NoAnswer::NotTaken(reason));
+            return Err((NoAnswer::NotTaken(reason), version));
         }
         match body.answer().map_err(unreadable)? {
-            Answer::Refused(reason) => Err(NoAnswer::NotTaken(reason)),
+            Answer::Refused(reason) => Err((NoAnswer::NotTaken(reason), version)),
             Answer::Removed => {
                 self.removed.cancel();
-                Err(NoAnswer::NotTaken(Ended::Removed.to_string()))
+                Err((NoAnswer::NotTaken(Ended::Removed.to_string()), None))
             }
             answer => Ok(answer),
         }

@@ -190,6 +190,45 @@ fn no_acknowledged_write_is_lost_under_faults() {
     assert!(failures.is_empty(), "seeds with violations: {failures:?}");
 }
 
+/// Three servers are replaced by a newer program one after the other, and one of them goes back, while clients work.
+#[test]
+fn servers_of_two_versions_are_one_cluster() {
+    count_panics();
+    for seed in 1..=4 {
+        let mut world = World::new(seed, 3);
+        let mut done = 0;
+        let replaced = [(1, true), (2, true), (2, false), (3, true), (2, true)];
+        for (server, newer) in replaced {
+            world.kill(server);
+            match newer {
+                true => drop(world.newer.insert(server)),
+                false => drop(world.newer.remove(&server)),
+            }
+            world.run(100);
+            world.start(server);
+            // Long enough for an election, and for requests of every kind among all of them.
+            world.run(5000);
+            let before = std::mem::replace(&mut done, world.history.lock().operations.len());
+            let (now, versions) = (done - before, &world.newer);
+            assert!(
+                now > 30,
+                "WEFT_SEED={seed}: {now} requests with {versions:?} newer"
+            );
+            // Whoever leads speaks with both.
+            let leader = world.leader().expect("one leads");
+            let moved = world.administer(move |store| {
+                Box::pin(async move { store.transfer(Some(leader % 3 + 1)).await })
+            });
+            assert!(matches!(moved, Some(Ok(_))), "WEFT_SEED={seed}: {moved:?}");
+        }
+        let newest = world.finish();
+        let history = world.history.lock();
+        assert_eq!(history.violations, Vec::<String>::new(), "WEFT_SEED={seed}");
+        assert_eq!(check::by_revision(&history, newest), Vec::<String>::new());
+    }
+    assert_eq!(PANICS.take().unwrap_or_default(), Vec::<String>::new());
+}
+
 /// Plants a bug and looks for it: on the disk alone first, then in worlds. Returns where it was found.
 fn find(bug: Bug, seeds: u64) -> Option<String> {
     let brief = |wrong: &String| wrong.chars().take(150).collect::<String>();

@@ -6,7 +6,7 @@
 //!
 //! Equal seeds give equal worlds, message for message.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use super::random::{Random, mix};
 use super::runtime;
 use crate::error::{MemberError, OpenError};
 use crate::key::ServerId;
+use crate::message::WIRE;
 use crate::{Config, Start, Store};
 
 /// Clients of each server.
@@ -70,6 +71,8 @@ pub(crate) struct World {
     pub(crate) history: SharedHistory,
     pub(crate) random: Random,
     clients: bool,
+    /// Servers that speak a newer version than the others.
+    pub(crate) newer: BTreeSet<ServerId>,
     /// The number that the next server is expected to get, which is its address.
     next: ServerId,
 }
@@ -85,6 +88,7 @@ impl World {
             history: Arc::default(),
             random: Random::new(seed, 0),
             clients: true,
+            newer: BTreeSet::new(),
             next: 2,
         };
         world.add_host(1, Start::Alone);
@@ -221,6 +225,7 @@ impl World {
             history_events_max: HISTORY_EVENTS,
             checkpoint_interval: CHECKPOINT_INTERVAL,
             log_entries_kept: LOG_ENTRIES_KEPT,
+            wire: WIRE + u8::from(self.newer.contains(&id)),
             ..Config::new(PathBuf::from("/sim"))
         };
         let network = Arc::new(SimNetwork {
