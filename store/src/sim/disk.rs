@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use redb::StorageBackend;
 
+use super::image::Image;
 use super::random::Random;
 use crate::disk::{Disk, Held, Worker};
 use crate::error::OpenError;
@@ -23,21 +25,15 @@ const SECTOR_BYTES: usize = 512;
 
 #[derive(Debug, Clone)]
 enum Change {
-    Write(usize, Vec<u8>),
+    Write(usize, Bytes),
     Length(usize),
 }
 
 impl Change {
-    fn apply(&self, bytes: &mut Vec<u8>) {
+    fn apply(&self, image: &mut Image) {
         match self {
-            Change::Write(offset, data) => {
-                let end = offset + data.len();
-                if bytes.len() < end {
-                    bytes.resize(end, 0);
-                }
-                bytes[*offset..end].copy_from_slice(data);
-            }
-            Change::Length(length) => bytes.resize(*length, 0),
+            Change::Write(offset, data) => image.write(*offset, data),
+            Change::Length(length) => image.set_length(*length),
         }
     }
 }
@@ -56,9 +52,9 @@ pub(crate) enum Step {
 #[derive(Debug, Default, Clone)]
 struct Content {
     /// What a reader sees.
-    current: Vec<u8>,
+    current: Image,
     /// What a power cut leaves at least.
-    durable: Vec<u8>,
+    durable: Image,
     /// What lies between.
     unsynced: Vec<Change>,
 }
@@ -86,12 +82,10 @@ impl Content {
             };
             match change {
                 Change::Write(offset, data) if style == 3 => {
-                    let mut at = 0;
-                    for sector in data.chunks(SECTOR_BYTES) {
+                    for (nth, sector) in data.chunks(SECTOR_BYTES).enumerate() {
                         if random.chance(1, 2) {
-                            Change::Write(offset + at, sector.to_vec()).apply(&mut self.durable);
+                            self.durable.write(offset + nth * SECTOR_BYTES, sector);
                         }
-                        at += sector.len();
                     }
                 }
                 change if kept => change.apply(&mut self.durable),
@@ -437,19 +431,16 @@ impl SimFile {
 
 impl StorageBackend for SimFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.file.lock().current.len() as u64)
+        Ok(self.file.lock().current.length() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let _alive = self.disk.alive()?;
         let file = self.file.lock();
         let start = usize::try_from(offset).map_err(io::Error::other)?;
-        let bytes = file
-            .current
-            .get(start..start + out.len())
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(bytes);
-        Ok(())
+        file.current
+            .read(start, out)
+            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
@@ -475,12 +466,12 @@ impl StorageBackend for SimFile {
             // The power went in the middle: a part of this write may have left the process.
             if self.disk.is_cut() && self.disk.state.lock().process == self.disk.process {
                 let half = data.len() / 2;
-                let part = Change::Write(offset, data[..half].to_vec());
+                let part = Change::Write(offset, Bytes::copy_from_slice(&data[..half]));
                 self.file.lock().unsynced.push(part);
             }
             return Err(error);
         }
-        self.change(Change::Write(offset, data.to_vec()));
+        self.change(Change::Write(offset, Bytes::copy_from_slice(data)));
         Ok(())
     }
 }

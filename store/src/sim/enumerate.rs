@@ -337,9 +337,9 @@ pub(super) fn enumerate(
 #[test]
 fn the_power_may_go_at_any_write_and_sync() {
     let number = super::number;
-    let operations = number("WEFT_OPERATIONS").map_or(60, |n| n as usize);
-    let stride = number("WEFT_STRIDE").unwrap_or(11);
-    let variants = number("WEFT_VARIANTS").unwrap_or(2);
+    let operations = number("WEFT_OPERATIONS").map_or(200, |n| n as usize);
+    let stride = number("WEFT_STRIDE").unwrap_or(1);
+    let variants = number("WEFT_VARIANTS").unwrap_or(8);
     let seed = number("WEFT_SEED").unwrap_or(1);
     let (opened, wrong) = enumerate(seed, operations, stride, variants);
     println!(

@@ -13,6 +13,7 @@ pub(crate) mod disk;
 mod enumerate;
 mod faults;
 mod history;
+mod image;
 mod net;
 pub(crate) mod random;
 pub(crate) mod runtime;
