@@ -2,12 +2,13 @@
 //!
 //! [`by_revision`] knows that every mutation has a revision of its own, which gives the order of all of them: it replays
 //! the events and asks of every answer whether it fits that order and real time. Linear in the history.
-//! [`by_search`] knows nothing of revisions: for each key it searches for an order of the operations that a register
-//! with conditions could have had (Wing and Gong 1993, with Lowe's memory of configurations seen).
+//! [`by_search`] gives no order to revisions: for each key, porcupine searches for an order of the operations that a
+//! register with conditions could have had (`register.rs`).
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::history::{Ask, History, Moment, Operation, Seen, Told, holds, written};
+use super::register::{self, Action, Condition, Step};
 use crate::command::{Mutation, Precondition};
 use crate::key::{Key, Revision};
 
@@ -272,240 +273,115 @@ fn check_causes(
     }
 }
 
-/// One operation on one key, for the search.
-#[derive(Debug, Clone)]
-struct Step {
-    asked: Moment,
-    /// `Moment::MAX` where it may still take effect.
-    told: Moment,
-    kind: StepKind,
-    /// Whether it may also never have happened.
-    optional: bool,
-}
-
-#[derive(Debug, Clone)]
-enum StepKind {
-    /// A write whose condition held, where that is known from outside of revisions.
-    Put {
-        value: String,
-        absent: bool,
-    },
-    Delete,
-    Read {
-        value: Option<String>,
-    },
-    /// A refused creation: the key was there.
-    Exists,
-}
-
-/// Longest history of one key that is searched; beyond it the time grows without measure.
-const SEARCH_MAX: usize = 220;
-
 /// Searches an order for each key. Returns the keys that have none, and how many operations were judged.
 pub(crate) fn by_search(history: &History) -> (Vec<String>, usize) {
     let mut keys: BTreeSet<Key> = BTreeSet::new();
+    let mut numbers = Numbers::default();
     for operation in &history.operations {
-        if let Ask::Write { mutations } = &operation.ask {
-            keys.extend(mutations.iter().map(|mutation| mutation.key.clone()));
+        match (&operation.ask, &operation.told) {
+            (Ask::Write { mutations }, told) => {
+                keys.extend(mutations.iter().map(|mutation| mutation.key.clone()));
+                if let ([mutation], Some((_, Told::Done(revision)))) = (&mutations[..], told)
+                    && let Some(value) = written(mutation)
+                {
+                    numbers.told(*revision, &mutation.key, &value);
+                }
+            }
+            (Ask::Read, Some((_, Told::View { entries, .. }))) => {
+                for (key, (value, _, revision)) in entries {
+                    numbers.told(*revision, key, value);
+                }
+            }
+            (Ask::Read, _) => {}
         }
     }
     let mut wrong = Vec::new();
     let mut judged = 0;
     for key in keys {
-        let mut steps: Vec<Step> = history
-            .operations
-            .iter()
-            .filter_map(|operation| step(operation, &key))
-            .collect();
-        steps.sort_by_key(|step| step.asked);
-        steps.truncate(SEARCH_MAX);
-        // What was cut off may have overlapped the rest: those may then read what is not there any more.
-        if let Some(last) = steps.last().map(|step| step.asked)
-            && steps.len() == SEARCH_MAX
-        {
-            for step in &mut steps {
-                if step.told > last {
-                    step.told = Moment::MAX;
-                    step.optional = true;
-                }
-            }
-        }
+        let steps = history.operations.iter();
+        let steps = register::cut(
+            steps
+                .filter_map(|op| step(op, &key, &mut numbers))
+                .collect(),
+        );
         judged += steps.len();
-        if !has_order(&steps) {
+        if !register::explains(&steps) {
             wrong.push(format!("no order explains what was seen of {key}"));
         }
     }
     (wrong, judged)
 }
 
-fn step(operation: &Operation, key: &Key) -> Option<Step> {
-    let (told, answer) = match &operation.told {
-        Some((at, told)) => (*at, told.clone()),
-        None => (Moment::MAX, Told::Unknown),
+/// Numbers of values, and what clients were told of the values that revisions have.
+#[derive(Default)]
+struct Numbers {
+    of: HashMap<String, register::Value>,
+    at: HashMap<(Revision, Key), register::Value>,
+}
+
+impl Numbers {
+    fn number(&mut self, value: &str) -> register::Value {
+        let next = self.of.len() as register::Value;
+        *self.of.entry(value.to_owned()).or_insert(next)
+    }
+
+    fn told(&mut self, revision: Revision, key: &Key, value: &str) {
+        let number = self.number(value);
+        self.at.insert((revision, key.clone()), number);
+    }
+
+    fn condition(&self, mutation: &Mutation) -> Condition {
+        match mutation.precondition {
+            Precondition::None => Condition::Any,
+            Precondition::Absent => Condition::Absent,
+            Precondition::Revision(revision) => {
+                let value = self.at.get(&(revision, mutation.key.clone()));
+                // Nobody was told what had that revision: then something was there.
+                value.map_or(Condition::Present, |value| Condition::Is(*value))
+            }
+        }
+    }
+}
+
+/// What an operation says of one key; `None` where that is nothing.
+fn step(operation: &Operation, key: &Key, numbers: &mut Numbers) -> Option<Step> {
+    let (at, told) = match &operation.told {
+        Some((at, told)) => (Some(*at), told),
+        None => (None, &Told::Unknown),
     };
-    let kind = match (&operation.ask, &answer) {
-        (Ask::Read, Told::View { entries, .. }) => StepKind::Read {
-            value: entries.get(key).map(|entry| entry.0.clone()),
+    let action = match &operation.ask {
+        Ask::Read => match told {
+            Told::View { entries, .. } => {
+                let value = entries.get(key);
+                Action::Read(value.map(|(value, ..)| numbers.number(value)))
+            }
+            _ => return None,
         },
-        (Ask::Write { mutations }, _) => {
+        Ask::Write { mutations } => {
             // The last mutation of the key in the write is what the key shows afterwards.
             let mutation = mutations.iter().rfind(|mutation| mutation.key == *key)?;
             let alone = mutations.len() == 1;
-            match answer {
-                Told::Nothing => return None,
-                Told::Conflict { .. } => {
-                    if alone && mutation.precondition == Precondition::Absent {
-                        StepKind::Exists
-                    } else {
-                        return None;
-                    }
+            let on = if alone {
+                numbers.condition(mutation)
+            } else {
+                // Another key's condition may be the reason of a refusal, and an earlier mutation may have met this.
+                Condition::Any
+            };
+            match told {
+                Told::Conflict { .. } if alone && on != Condition::Present => {
+                    Action::Refused { on }
                 }
-                Told::Done(_) | Told::Unknown | Told::View { .. } => match written(mutation) {
-                    Some(value) => StepKind::Put {
-                        value,
-                        absent: alone && mutation.precondition == Precondition::Absent,
-                    },
-                    None => StepKind::Delete,
+                Told::Conflict { .. } | Told::Nothing => return None,
+                Told::Done(_) | Told::Unknown | Told::View { .. } => Action::Write {
+                    value: written(mutation).map(|value| numbers.number(&value)),
+                    on,
                 },
             }
         }
-        (Ask::Read, _) => return None,
     };
-    let unknown = matches!(answer, Told::Unknown);
     Some(Step {
         asked: operation.asked,
-        told: if unknown { Moment::MAX } else { told },
-        kind,
-        optional: unknown,
+        answered: at.filter(|_| !matches!(told, Told::Unknown)),
+        action,
     })
-}
-
-/// Whether a register could have behaved like this.
-fn has_order(steps: &[Step]) -> bool {
-    let mut seen: HashSet<(Vec<u64>, Option<String>)> = HashSet::new();
-    let done = vec![0_u64; steps.len().div_ceil(64)];
-    let mut stack = vec![(done, None::<String>)];
-    while let Some((done, state)) = stack.pop() {
-        let is_done = |index: usize| done[index / 64] >> (index % 64) & 1 == 1;
-        let open = || (0..steps.len()).filter(|index| !is_done(*index));
-        if open().all(|index| steps[index].optional) {
-            return true;
-        }
-        // Only what was asked before the earliest answer of all that are left may come next.
-        let limit = open().map(|index| steps[index].told).min().unwrap_or(0);
-        for index in open().filter(|index| steps[*index].asked <= limit) {
-            let next = match &steps[index].kind {
-                StepKind::Put { absent: true, .. } if state.is_some() => continue,
-                StepKind::Put { value, .. } => Some(value.clone()),
-                StepKind::Delete => None,
-                StepKind::Read { value } if *value == state => state.clone(),
-                StepKind::Exists if state.is_some() => state.clone(),
-                StepKind::Read { .. } | StepKind::Exists => continue,
-            };
-            let mut after = done.clone();
-            after[index / 64] |= 1 << (index % 64);
-            if seen.insert((after.clone(), next.clone())) {
-                stack.push((after, next));
-            }
-        }
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn step(asked: Moment, told: Moment, kind: StepKind) -> Step {
-        Step {
-            asked,
-            told,
-            kind,
-            optional: told == Moment::MAX,
-        }
-    }
-
-    fn put(value: &str) -> StepKind {
-        StepKind::Put {
-            value: value.to_owned(),
-            absent: false,
-        }
-    }
-
-    fn read(value: Option<&str>) -> StepKind {
-        StepKind::Read {
-            value: value.map(str::to_owned),
-        }
-    }
-
-    #[test]
-    fn the_search_finds_orders_and_their_absence() {
-        let lost = Moment::MAX;
-        for (case, steps, expected) in [
-            ("nothing", vec![], true),
-            (
-                "read back",
-                vec![step(1, 2, put("a")), step(3, 4, read(Some("a")))],
-                true,
-            ),
-            (
-                "stale",
-                vec![step(1, 2, put("a")), step(3, 4, read(None))],
-                false,
-            ),
-            (
-                "overlap",
-                vec![step(1, 4, put("a")), step(2, 3, read(None))],
-                true,
-            ),
-            (
-                "lost answer, seen",
-                vec![step(1, lost, put("a")), step(2, 3, read(Some("a")))],
-                true,
-            ),
-            (
-                "lost answer, seen late",
-                vec![
-                    step(1, lost, put("a")),
-                    step(2, 3, read(None)),
-                    step(4, 5, read(Some("a"))),
-                ],
-                true,
-            ),
-            (
-                "back in time",
-                vec![
-                    step(1, 2, put("a")),
-                    step(3, 4, put("b")),
-                    step(5, 6, read(Some("b"))),
-                    step(7, 8, read(Some("a"))),
-                ],
-                false,
-            ),
-            (
-                "created twice",
-                vec![
-                    step(
-                        1,
-                        2,
-                        StepKind::Put {
-                            value: "a".to_owned(),
-                            absent: true,
-                        },
-                    ),
-                    step(
-                        3,
-                        4,
-                        StepKind::Put {
-                            value: "b".to_owned(),
-                            absent: true,
-                        },
-                    ),
-                ],
-                false,
-            ),
-        ] {
-            assert_eq!(has_order(&steps), expected, "{case}");
-        }
-    }
 }

@@ -16,6 +16,7 @@ mod history;
 mod image;
 mod net;
 pub(crate) mod random;
+mod register;
 pub(crate) mod runtime;
 mod world;
 

@@ -2,15 +2,20 @@
 //!
 //! A cycle is a fault, a moment, the repair, and the wait until every server accepts writes again. The seed decides the
 //! faults, their order and what the clients ask for; processes and time do the rest, so a seed does not repeat a history. What
-//! was seen is judged after the end ([`check`]), in one go. Ctrl-C ends it early: what was seen until then is judged and
-//! printed, and servers and network are taken down; a second one takes them down without that.
+//! was seen is judged after the end, by revisions ([`check`]) and by a search for an order of each object's answers ([`search`]).
+//! Ctrl-C ends it early: what was seen until then is judged and printed, and servers and network are taken down; a second one
+//! takes them down without that.
 
 mod check;
 mod client;
 mod fault;
 mod history;
 mod network;
+// The store's own simulation judges by it, too.
+#[path = "../../../store/src/sim/register.rs"]
+mod register;
 mod results;
+mod search;
 mod servers;
 mod watcher;
 
@@ -163,7 +168,9 @@ async fn campaign(
     };
     eprintln!("judging {} operations", history.operations.len());
     violations.extend(check::violations(&history));
-    let results = Results::new(seed, minutes, cuts, &cycles, &history, violations);
+    let (unexplained, searched) = search::violations(&history);
+    violations.extend(unexplained);
+    let results = Results::new(seed, minutes, cuts, &cycles, &history, violations, searched);
     if !results.violations.is_empty() {
         eprintln!("{}", kept(dir));
     }

@@ -19,7 +19,7 @@ const HEAD: &str = "\
 # Real servers under faults
 
 Three `weft server` processes, killed, paused and cut off from each other while clients write and read through all of them;
-then the history is judged (`tests/examples/chaos/check.rs`). A row for each run, written by the run itself:
+then the history is judged (`tests/examples/chaos/{check,search}.rs`). A row for each run, written by the run itself:
 
     cargo xtask chaos --minutes N [--seed S]
 
@@ -45,6 +45,8 @@ pub struct Results {
     pub acknowledged: usize,
     pub unknown: usize,
     pub resumes_refused: usize,
+    /// Steps of single objects that were also judged by search.
+    pub searched: usize,
     pub violations: Vec<String>,
     /// For each kind of fault, how long until writes were accepted again, shortest first.
     pub again: BTreeMap<Kind, Vec<Duration>>,
@@ -58,6 +60,7 @@ impl Results {
         cycles: &[Cycle],
         history: &History,
         violations: Vec<String>,
+        searched: usize,
     ) -> Self {
         let count = |what: &dyn Fn(&&Operation) -> bool| {
             let operations = history.operations.iter();
@@ -72,6 +75,7 @@ impl Results {
             acknowledged: count(&|operation| operation.acknowledged()),
             unknown: count(&|operation| matches!(operation.told, Told::Unknown(_))),
             resumes_refused: history.watches.iter().filter(|w| w.given_up).count(),
+            searched,
             violations,
             again: accepted_again(cycles, history),
         }
@@ -99,6 +103,7 @@ impl Results {
             "acknowledged": self.acknowledged,
             "unknown": self.unknown,
             "resumesRefused": self.resumes_refused,
+            "searched": self.searched,
             "violations": self.violations.len(),
             "firstViolations": self.violations.iter().take(SHOWN).collect::<Vec<_>>(),
             "writesAcceptedAgain": again,
@@ -107,13 +112,14 @@ impl Results {
 
     pub fn table(&self) -> String {
         let mut text = format!(
-            "seed          {}\ncycles        {}\noperations    {}\nacknowledged  {}\nunknown       {}\nviolations    {}\n\n\
+            "seed          {}\ncycles        {}\noperations    {}\nacknowledged  {}\nunknown       {}\nsearched      {}\nviolations    {}\n\n\
              {:<28}{:>8}{:>10}{:>10}\n",
             self.seed,
             self.cycles,
             self.operations,
             self.acknowledged,
             self.unknown,
+            self.searched,
             self.violations.len(),
             "writes accepted again after",
             "cycles",
