@@ -9,6 +9,7 @@
 //! far beyond what it holds is written anew and replaced, on this thread, while the store goes on.
 //! Left to others: purging the log (`raft/tend.rs`).
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,8 +37,8 @@ use crate::watch::{Capture, Event, EventKind, History, Hub};
 /// Changes that start a checkpoint before its time: it keeps the memory of dirty keys and the replay after a crash small.
 pub(crate) const EARLY_BYTES: usize = 16 << 20;
 
-/// redb's page cache for the state, which is written in batches and read at start only.
-const PAGE_CACHE_BYTES: usize = 32 << 20;
+/// redb's page cache for the state, which is written in batches and read at start only. What it misses is in the system's.
+const PAGE_CACHE_BYTES: usize = 8 << 20;
 
 /// Requests waiting for the checkpoint thread: one builder, one installer and a nudge or two at a time.
 const REQUESTS_MAX: usize = 16;
@@ -551,22 +552,96 @@ fn load(database: &Database, file: &InFile<'_>) -> Result<Loaded, OpenError> {
 
     let mut history = History::new(compacted);
     let mut next = compacted + 1;
+    // The newest entry of each key so far: an event's own is the next one's previous, and the last one's is the state's.
+    let mut newest: HashMap<Key, Arc<Entry>> = HashMap::new();
     let events = transaction
         .open_table(EVENTS)
         .map_err(|error| file.database(error))?;
     for item in events.iter().map_err(|error| file.database(error))? {
         let (revision, record) = item.map_err(|error| file.database(error))?;
         let revision = revision.value();
-        let event = decode_event(revision, Bytes::copy_from_slice(record.value()))
+        let mut event = decode_event(revision, Bytes::copy_from_slice(record.value()))
             .map_err(|error| file.record(format!("event {revision}"), error))?;
         if revision != next {
             return Err(file.inconsistent(format!("event {next} is missing")));
         }
         next += 1;
+        let share = |entry: &mut Arc<Entry>, held: Option<&Arc<Entry>>| {
+            if let Some(held) = held.filter(|held| held.revision == entry.revision) {
+                *entry = Arc::clone(held);
+            }
+        };
+        let key = event.entry.key.clone();
+        if let Some(previous) = &mut event.previous {
+            share(previous, newest.get(&key));
+        }
+        share(&mut event.entry, state.entries.get(&key));
+        newest.insert(key, Arc::clone(&event.entry));
         history.push(event);
     }
     if next != state.revision + 1 {
         return Err(file.inconsistent(format!("event {next} is missing")));
     }
     Ok(Loaded { state, history })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::{Batch, Command, Mutation, Precondition};
+    use crate::disk::Disk;
+    use crate::sim::disk::SimDisk;
+    use crate::watch::Bounds;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_loaded_holds_each_entry_once() {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1, 0).next_process());
+        let dir = Path::new("/sim");
+        let path = dir.join("state.redb");
+        let volume = Volume::open(disk, dir).expect("a volume opens");
+        let identity = Identity {
+            cluster_id: "test".to_owned(),
+            server_id: 1,
+        };
+        let open = || CheckpointFile::open(&volume, &path, &identity).expect("the file opens");
+        let (file, loaded) = open();
+        let bounds = Bounds {
+            history_events_max: 10,
+            history_bytes_max: 1 << 20,
+            queue_events_max: 10,
+        };
+        let hub = Arc::new(Hub::new(loaded.state, loaded.history, bounds));
+        let checkpointer = file
+            .run(Arc::clone(&hub), Duration::from_secs(3600))
+            .expect("the thread runs");
+        let mut state = hub.state();
+        let mut events = Vec::new();
+        let position = Position {
+            term: 1,
+            server: 1,
+            index: 1,
+        };
+        let mutations = vec![
+            Mutation::put("/a", Precondition::None, "1"),
+            Mutation::put("/a", Precondition::None, "2"),
+            Mutation::delete("/a", Precondition::None),
+            Mutation::put("/a", Precondition::None, "3"),
+        ];
+        let commands = vec![Command {
+            fence: None,
+            mutations,
+        }];
+        state.apply(position, &Batch(commands.into()), &mut events);
+        hub.publish(state, events);
+        checkpointer.stop().await;
+
+        let (_, Loaded { state, history }) = open();
+        let events: Vec<_> = history.after(0).collect();
+        let same = |one: Option<&Arc<Entry>>, other: &Arc<Entry>| {
+            one.is_some_and(|one| Arc::ptr_eq(one, other))
+        };
+        assert!(same(events[1].previous.as_ref(), &events[0].entry));
+        assert!(same(events[2].previous.as_ref(), &events[1].entry));
+        assert!(same(state.entries.get(&b"/a"[..]), &events[3].entry));
+    }
 }

@@ -101,6 +101,21 @@ impl Entry {
         }
     }
 
+    /// An entry with a buffer of its own. What its key and value came in, a message with a hundred others or a vector with
+    /// room to grow, would live as long as they do.
+    pub(crate) fn compact(
+        key: &Key,
+        value: &[u8],
+        create_revision: Revision,
+        revision: Revision,
+    ) -> Self {
+        let key = key.as_bytes();
+        let bytes = Bytes::from([key, value].concat());
+        let value = bytes.slice(key.len()..);
+        let key = Key(bytes.slice(..key.len()));
+        Entry::new(key, value, create_revision, revision)
+    }
+
     /// The reader's own form of the value, computed once and shared by every list and watch that meets this entry.
     ///
     /// An entry holds one attachment. Where it already holds one of another type, `init` runs each time.
@@ -152,6 +167,19 @@ impl fmt::Debug for Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_compact_entry_lets_go_of_what_it_came_in() {
+        let message = Bytes::from(b"key, value and a hundred others".to_vec());
+        let key = Key::new(message.slice(..3));
+        let entry = Entry::compact(&key, &message[5..10], 1, 2);
+        drop(key);
+        assert!(message.is_unique());
+        assert_eq!(
+            (entry.key.as_bytes(), &entry.value[..]),
+            (&b"key"[..], &b"value"[..])
+        );
+    }
 
     #[test]
     fn an_attachment_is_computed_once_per_entry() {

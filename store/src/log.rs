@@ -38,11 +38,12 @@ const JOBS_MAX: usize = 1024;
 /// Most bytes of records in one transaction: above this a longer fsync costs more than a second one.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
-/// Records kept in memory after they are durable, in bytes, so that applying and replicating need no disk read.
-const CACHE_BYTES_MAX: usize = 32 << 20;
+/// Records kept in memory after they are durable, in bytes, so that applying and replicating need no disk read: twice what
+/// a peer is sent at once. One that is further behind reads the file.
+const CACHE_BYTES_MAX: usize = 8 << 20;
 
-/// redb's page cache for the log, which is written much and read at start only.
-const PAGE_CACHE_BYTES: usize = 16 << 20;
+/// redb's page cache for the log, which is written at its end and read at start only.
+const PAGE_CACHE_BYTES: usize = 4 << 20;
 
 const VOTE: &str = "vote";
 const PURGED: &str = "purged";

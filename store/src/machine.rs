@@ -207,7 +207,7 @@ impl State {
                 self.bytes -= previous.bytes();
                 self.entries.remove(key.as_bytes());
                 let entry = Entry::new(
-                    key.clone(),
+                    previous.key.clone(),
                     previous.value.clone(),
                     previous.create_revision,
                     self.revision,
@@ -224,15 +224,10 @@ impl State {
                 let create = previous
                     .as_ref()
                     .map_or(self.revision, |entry| entry.create_revision);
-                let entry = Arc::new(Entry::new(
-                    key.clone(),
-                    value.clone(),
-                    create,
-                    self.revision,
-                ));
+                let entry = Arc::new(Entry::compact(key, value, create, self.revision));
                 self.bytes += entry.bytes();
                 self.bytes -= previous.as_ref().map_or(0, |previous| previous.bytes());
-                self.entries.insert(key.clone(), Arc::clone(&entry));
+                self.entries.insert(entry.key.clone(), Arc::clone(&entry));
                 events.push(Event {
                     revision: self.revision,
                     kind: EventKind::Put,

@@ -102,7 +102,7 @@ impl History {
     }
 
     /// The kept events with a revision above `after`.
-    fn after(&self, after: Revision) -> impl Iterator<Item = &Event> {
+    pub(crate) fn after(&self, after: Revision) -> impl Iterator<Item = &Event> {
         // Revisions in the ring are consecutive, so the start is a subtraction away.
         let skip = usize::try_from(after.saturating_sub(self.compacted)).unwrap_or(usize::MAX);
         self.events.iter().skip(skip)
