@@ -161,6 +161,15 @@ impl ServerProcess {
         Ok(self.process.wait()?.code())
     }
 
+    /// A size that the kernel counts for it, as `VmRSS`; 0 once it has ended.
+    pub fn status_bytes(&self, what: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(path).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(what));
+        let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kilobytes.unwrap_or(0) * 1024
+    }
+
     pub fn kubeconfig(&self) -> PathBuf {
         self.said["kubeconfig"].as_str().unwrap_or_default().into()
     }

@@ -6,7 +6,8 @@
 //!   much of it the mesh adds.
 //! * `runtime`: the same component served by the runtime alone, and what the parts of a call cost.
 //! * `neighbour`: what a tenant that burns every core costs another one on its node.
-//! * `store`: puts, watches and memory of the store, with one server and three, beside etcd where there is one.
+//! * `store`: puts, watches and memory of the store, with one server and three, beside etcd where there is one; and how long
+//!   servers with many objects take to serve again after `kill -9` and after a clean stop.
 //! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
 //! * `density`: what thousands of idle pods cost one node; not part of `all`.
 //!
@@ -76,6 +77,8 @@ struct Effort {
     /// Idle pods, and calls to some of them.
     pods: u32,
     pod_calls: usize,
+    /// Objects of the servers that are started again.
+    objects: u32,
 }
 
 const FULL: Effort = Effort {
@@ -85,6 +88,7 @@ const FULL: Effort = Effort {
     call_rounds: 10,
     pods: 10_000,
     pod_calls: 20_000,
+    objects: 100_000,
 };
 const QUICK: Effort = Effort {
     rounds: 1,
@@ -93,6 +97,7 @@ const QUICK: Effort = Effort {
     call_rounds: 3,
     pods: 1_000,
     pod_calls: 4_000,
+    objects: 20_000,
 };
 
 const NAMESPACE: &str = "bench";

@@ -3,6 +3,9 @@
 //! `weft --servers N --dir DIR` opens N servers in this process, which reach each other over HTTP/2 and mutual TLS on
 //! loopback, and writes on the leader. `etcd --endpoints A,B,C --pids P,Q,R` writes on the leader of a running etcd over
 //! its gRPC interface. `fdatasync --dir DIR` asks the disk. Each prints one line of JSON.
+//!
+//! With `--puts N` the first two make that many puts, keep no samples, and tell how much memory the servers took then and at
+//! most. weft's servers share this process, whose 500 waiting clients are the only thing in it beside them.
 
 #[path = "../../tests/authority/mod.rs"]
 mod authority;
@@ -19,6 +22,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weft_store::transport::{Link, serve};
 use weft_store::{Config, Mutation, Precondition, Start, Store};
+
+/// As the product's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -175,9 +182,47 @@ async fn measure(target: &Target, clients: &[usize], seconds: f64) -> Result<Val
     Ok(json!({ "puts": rows, "watch": watches(target).await? }))
 }
 
-fn resident_bytes(pid: u32) -> u64 {
+/// Puts for the memory they leave behind: a value as large as `etcdctl check perf` writes, and as many clients.
+const KEPT_VALUE_BYTES: usize = 1024;
+const KEPT_CLIENTS: usize = 500;
+
+/// So many puts, nothing of which is kept here, and what the processes that took them hold afterwards.
+async fn memory(target: &Target, puts: usize, pids: &[u32], servers: u64) -> Result<Value, Error> {
+    let value = Bytes::from(vec![b'v'; KEPT_VALUE_BYTES]);
+    let start = Instant::now();
+    let mut running = JoinSet::new();
+    for client in 0..KEPT_CLIENTS {
+        let (target, value) = (target.clone(), value.clone());
+        running.spawn(async move {
+            for turn in 0..puts / KEPT_CLIENTS {
+                let key = format!("/bench/{client:05}/{:05}", turn % KEYS_PER_CLIENT);
+                // A buffer of its own, as a request's body is.
+                target.put(key, Bytes::copy_from_slice(&value)).await?;
+            }
+            Ok::<_, Error>(())
+        });
+    }
+    while let Some(client) = running.join_next().await {
+        client??;
+    }
+    let elapsed = start.elapsed();
+    // What is thrown away a moment later is not held.
+    tokio::time::sleep(SETTLE).await;
+    let all = |what| pids.iter().map(|pid| status_bytes(*pid, what)).sum::<u64>();
+    Ok(json!({
+        "puts": puts / KEPT_CLIENTS * KEPT_CLIENTS,
+        "puts_per_second": puts as f64 / elapsed.as_secs_f64(),
+        "resident_bytes_each": all("VmRSS:") / servers,
+        "peak_bytes_each": all("VmHWM:") / servers,
+    }))
+}
+
+/// After the last put: checkpoints are made once a second.
+const SETTLE: Duration = Duration::from_secs(3);
+
+fn status_bytes(pid: u32, what: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(what));
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
         .unwrap_or(0)
         * 1024
@@ -226,20 +271,35 @@ async fn open(servers: u64, dir: &Path) -> Result<Vec<Server>, Error> {
     Ok(open)
 }
 
-async fn weft(servers: u64, dir: &Path, clients: &[usize], seconds: f64) -> Result<Value, Error> {
+async fn weft(servers: u64, dir: &Path, work: Work) -> Result<Value, Error> {
     let open = open(servers, dir).await?;
     let leader = open
         .iter()
         .find(|server| server.store.leadership().borrow().is_some());
     let target = Target::Weft(leader.ok_or("nobody leads")?.store.clone());
-    let mut measured = measure(&target, clients, seconds).await?;
-    // The clients and their samples are in it, too.
-    measured["resident_bytes_each"] = (resident_bytes(std::process::id()) / servers).into();
+    let measured = match work {
+        Work::Seconds(seconds) => measure(&target, &CLIENTS, seconds).await?,
+        Work::Puts(puts) => memory(&target, puts, &[std::process::id()], servers).await?,
+    };
     for server in open {
         server.stop.cancel();
         server.store.shutdown().await;
     }
     Ok(measured)
+}
+
+async fn etcd(endpoints: &str, pids: &[u32], work: Work) -> Result<Value, Error> {
+    let target = Target::Etcd(etcd::Client::connect(endpoints).await?);
+    match work {
+        Work::Seconds(seconds) => measure(&target, &CLIENTS, seconds).await,
+        Work::Puts(puts) => memory(&target, puts, pids, pids.len() as u64).await,
+    }
+}
+
+/// How much is done: as much as a time allows, or so many puts.
+enum Work {
+    Seconds(f64),
+    Puts(usize),
 }
 
 /// Appends of one block, each of them synced.
@@ -273,25 +333,27 @@ async fn main() -> Result<(), Error> {
         options.insert(name, value);
     }
     let option = |name: &str| options.get(name).ok_or(format!("{name} is missing"));
-    let seconds: f64 = option("--seconds")?.parse()?;
+    let work = match options.get("--puts") {
+        Some(puts) => Work::Puts(puts.parse()?),
+        None => Work::Seconds(option("--seconds")?.parse()?),
+    };
     let dir = || Ok::<_, Error>(PathBuf::from(option("--dir")?));
     let measured = match what.as_str() {
-        "weft" => weft(option("--servers")?.parse()?, &dir()?, &CLIENTS, seconds).await?,
+        "weft" => weft(option("--servers")?.parse()?, &dir()?, work).await?,
         "etcd" => {
-            let client = etcd::Client::connect(option("--endpoints")?).await?;
-            let mut measured = measure(&Target::Etcd(client), &CLIENTS, seconds).await?;
             let pids = option("--pids")?.split(',').map(str::parse);
             let pids = pids.collect::<Result<Vec<u32>, _>>()?;
-            let resident: u64 = pids.iter().map(|pid| resident_bytes(*pid)).sum();
-            measured["resident_bytes_each"] = (resident / pids.len() as u64).into();
-            measured
+            etcd(option("--endpoints")?, &pids, work).await?
         }
         // Whether there is a leader.
         "ready" => {
             etcd::Client::connect(option("--endpoints")?).await?;
             Value::Null
         }
-        "fdatasync" => fdatasync(&dir()?, seconds)?,
+        "fdatasync" => match work {
+            Work::Seconds(seconds) => fdatasync(&dir()?, seconds)?,
+            Work::Puts(_) => return Err("fdatasync takes --seconds".into()),
+        },
         other => return Err(format!("{other} is none of weft, etcd and fdatasync").into()),
     };
     println!("{measured}");

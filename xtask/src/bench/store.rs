@@ -1,4 +1,5 @@
-//! The store beside etcd: puts a second with 1 to 500 clients, a thousand watchers, memory, for one and three servers.
+//! The store beside etcd: puts a second with 1 to 500 clients, a thousand watchers, memory after as many puts, for one and
+//! three servers; and how long real servers with many objects take to serve again.
 //!
 //! Both are driven by `store/examples/bench`, in alternating order. weft's servers share its process and reach each other over
 //! mutual TLS; etcd's are processes of their own without TLS, as Debian ships them, and the clients write on its leader
@@ -22,9 +23,20 @@ const SERVERS: [usize; 2] = [1, 3];
 /// How long etcd may take to elect a leader.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PROBE_SECONDS: &str = "0.5";
+/// Puts after which both are asked for their memory. etcd keeps every version of a value until it is told not to, and 100,000
+/// entries of its log: fewer would not show it.
+const KEPT_PUTS: usize = 300_000;
 
 pub fn build() -> Result<()> {
-    let mut cargo = progress::cargo(["build", "--workspace", "--example", "bench"]);
+    let mut cargo = progress::cargo([
+        "build",
+        "--workspace",
+        "--bins",
+        "--example",
+        "bench",
+        "--example",
+        "restart",
+    ]);
     progress::run(&mut cargo, "read the compiler's messages above")
 }
 
@@ -71,17 +83,31 @@ pub fn measure(effort: &Effort) -> Result<Value> {
             let _ = std::fs::remove_dir_all(&dir);
             std::fs::create_dir_all(&dir)?;
             disk.push(fdatasync(&dir)?);
-            rows.push(match (*name, &etcd) {
-                ("etcd", Some(program)) => etcd_run(program, *servers, &dir, effort)?,
-                _ => ask(program()
-                    .args(["weft", "--servers", &servers.to_string(), "--dir"])
-                    .arg(&dir)
-                    .args(["--seconds", &effort.seconds.to_string()]))?,
-            });
+            let run = |work: [&str; 2]| {
+                let _ = std::fs::remove_dir_all(&dir);
+                std::fs::create_dir_all(&dir)?;
+                match (*name, &etcd) {
+                    ("etcd", Some(program)) => etcd_run(program, *servers, &dir, work),
+                    _ => ask(program()
+                        .args(["weft", "--servers", &servers.to_string(), "--dir"])
+                        .arg(&dir)
+                        .args(work)),
+                }
+            };
+            let mut row = run(["--seconds", &effort.seconds.to_string()])?;
+            row["memory"] = run(["--puts", &KEPT_PUTS.to_string()])?;
+            rows.push(row);
             disk.push(fdatasync(&dir)?);
         }
     }
     let _ = std::fs::remove_dir_all(&dir);
+    let mut restarts = Vec::new();
+    for servers in SERVERS {
+        waiting.show(format!("{servers} servers with {} objects", effort.objects));
+        restarts.push(ask(Command::new("target/debug/examples/restart")
+            .args(["--servers", &servers.to_string()])
+            .args(["--objects", &effort.objects.to_string()]))?);
+    }
     drop(waiting);
     let middle = |rows: &[Value], pointer: &str| {
         let values = rows.iter().filter_map(|row| row.pointer(pointer)?.as_f64());
@@ -105,12 +131,18 @@ pub fn measure(effort: &Effort) -> Result<Value> {
                     "events_per_second": middle(rows, "/watch/events_per_second"),
                     "p99_ms": middle(rows, "/watch/p99_ms"),
                 },
-                "resident_bytes_each": middle(rows, "/resident_bytes_each"),
+                "memory": {
+                    "puts": KEPT_PUTS,
+                    "puts_per_second": middle(rows, "/memory/puts_per_second"),
+                    "resident_bytes_each": middle(rows, "/memory/resident_bytes_each"),
+                    "peak_bytes_each": middle(rows, "/memory/peak_bytes_each"),
+                },
             })
         })
         .collect();
     Ok(json!({
         "cases": cases,
+        "restarts": restarts,
         "fdatasync": {
             "p50_ms": median(disk.iter().map(|probe| number(&probe["p50_ms"])).collect()),
             "p99_ms": median(disk.iter().map(|probe| number(&probe["p99_ms"])).collect()),
@@ -166,7 +198,7 @@ impl Drop for Etcd {
     }
 }
 
-fn etcd_run(program: &Path, servers: usize, dir: &Path, effort: &Effort) -> Result<Value> {
+fn etcd_run(program: &Path, servers: usize, dir: &Path, work: [&str; 2]) -> Result<Value> {
     // Free now; nobody else on this machine is after them in the next milliseconds.
     let ports = (0..servers * 2)
         .map(|_| Ok(TcpListener::bind("127.0.0.1:0")?))
@@ -225,19 +257,24 @@ fn etcd_run(program: &Path, servers: usize, dir: &Path, effort: &Effort) -> Resu
     let started = Instant::now();
     loop {
         // Answers once there is a leader.
-        match ask(&mut etcd_client("ready", &endpoints, &pids, 0.0)) {
+        match ask(&mut etcd_client(
+            "ready",
+            &endpoints,
+            &pids,
+            ["--seconds", "0"],
+        )) {
             Ok(_) => break,
             Err(error) if started.elapsed() > PATIENCE => bail!("etcd has no leader: {error:#}"),
             Err(_) => std::thread::sleep(Duration::from_millis(200)),
         }
     }
-    ask(&mut etcd_client("etcd", &endpoints, &pids, effort.seconds))
+    ask(&mut etcd_client("etcd", &endpoints, &pids, work))
 }
 
-fn etcd_client(what: &str, endpoints: &[String], pids: &[String], seconds: f64) -> Command {
+fn etcd_client(what: &str, endpoints: &[String], pids: &[String], work: [&str; 2]) -> Command {
     let mut client = program();
     client.args([what, "--endpoints", &endpoints.join(",")]);
-    client.args(["--pids", &pids.join(","), "--seconds", &seconds.to_string()]);
+    client.args(["--pids", &pids.join(",")]).args(work);
     client
 }
 
@@ -247,7 +284,7 @@ pub fn render(results: &Value) -> String {
     for clients in CLIENTS {
         text += &format!("{:>26}", format!("{clients} clients"));
     }
-    text += &format!("{:>26}{:>10}\n", "1,000 watchers", "resident");
+    text += &format!("{:>26}{:>26}\n", "1,000 watchers", "after 300,000 of 1 KiB");
     let cases = results["cases"].as_array().map_or(&[][..], Vec::as_slice);
     for case in cases {
         let servers = case["servers"].as_u64().unwrap_or(0);
@@ -264,10 +301,11 @@ pub fn render(results: &Value) -> String {
             );
         }
         text += &format!(
-            "{:>11.0}/s p99 {:>5.0} ms{:>7.0} MB\n",
+            "{:>11.0}/s p99 {:>5.0} ms{:>8.0} MB, at most {:>4.0}\n",
             number(&case["watch"]["events_per_second"]),
             number(&case["watch"]["p99_ms"]),
-            number(&case["resident_bytes_each"]) / 1e6
+            number(&case["memory"]["resident_bytes_each"]) / 1e6,
+            number(&case["memory"]["peak_bytes_each"]) / 1e6
         );
     }
     let of = |name: &str, servers: usize| {
@@ -289,8 +327,11 @@ pub fn render(results: &Value) -> String {
             ratio("/puts/3/p99_ms"),
             ratio("/puts/0/puts_per_second"),
             ratio("/puts/0/p99_ms"),
-            ratio("/resident_bytes_each")
+            ratio("/memory/resident_bytes_each")
         );
+    }
+    for restart in results["restarts"].as_array().into_iter().flatten() {
+        text += &restarted(restart);
     }
     text + &format!(
         "  fdatasync of 4 KiB: p50 {:.2} ms, p99 {:.2} ms, slowest probe's p50 {:.2} ms\n",
@@ -298,4 +339,36 @@ pub fn render(results: &Value) -> String {
         number(&results["fdatasync"]["p99_ms"]),
         number(&results["fdatasync"]["slowest_p50_ms"])
     )
+}
+
+/// When the first server, and the last, did what, in seconds from the start of the processes.
+fn restarted(restart: &Value) -> String {
+    let mut text = String::new();
+    for (how, after) in [("killed", "kill -9"), ("stopped", "a clean stop")] {
+        let all = |pointer: &str| {
+            let servers = restart[how]["servers"].as_array().into_iter().flatten();
+            let times = servers.map(|server| number(&server[pointer]));
+            let times: Vec<f64> = times.collect();
+            let first = times.iter().copied().fold(f64::INFINITY, f64::min);
+            let last = times.iter().copied().fold(0.0, f64::max);
+            format!("{first:.2} to {last:.2} s")
+        };
+        let largest = |values: &Value, pointer: &str| {
+            let values = values.as_array().into_iter().flatten();
+            let sizes = values.map(|value| value.pointer(pointer).map_or(0.0, number));
+            sizes.fold(0.0, f64::max) / 1e6
+        };
+        text += &format!(
+            "  {} servers with {} objects, after {after}: read {}, page of a list {}, write {}; {:.0} MB resident (at most {:.0}), {:.0} MB on disk\n",
+            restart["servers"],
+            restart["objects"],
+            all("read_seconds"),
+            all("page_seconds"),
+            all("write_seconds"),
+            largest(&restart[how]["resident"], "/now_bytes"),
+            largest(&restart[how]["resident"], "/peak_bytes"),
+            largest(&restart[how]["folder_bytes"], "")
+        );
+    }
+    text
 }
