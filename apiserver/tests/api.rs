@@ -1180,7 +1180,7 @@ async fn servers_are_shown_and_changed_by_administrators() {
             "DELETE /weft/v1/servers/1",
             Value::Null,
             409,
-            "it is the only voter",
+            "it is the only server that votes",
         ),
         (
             "DELETE /weft/v1/servers/one",

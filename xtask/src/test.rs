@@ -41,7 +41,8 @@ pub fn run(args: &Args) -> Result<()> {
     // The end-to-end tests start the binary: it has to be there before any test runs.
     steps.step("build", || {
         progress::run(
-            &mut cargo(["build", "--workspace"]),
+            // The tests start the program, and some examples.
+            &mut cargo(["build", "--workspace", "--bins", "--examples"]),
             "read the messages above",
         )
     })?;
