@@ -15,18 +15,18 @@ use std::task::Poll;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use http::Request;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::Sleep;
 use wasmtime::component::{Accessor, Func, Resource, TypedFuncCallConcurrent};
 use wasmtime::{AsContextMut, Store, StoreContextMut};
 use wasmtime_wasi_http::p2::bindings::Proxy as GuestP2;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p3::bindings::Service as GuestP3;
-use wasmtime_wasi_http::{WasiBody, WasiHttpView, p3};
+use wasmtime_wasi_http::{Error as WasiError, WasiBody, WasiHttpView, p3};
 
-use crate::body::Body;
+use crate::body::{Body, BoxError};
 use crate::host::HostState;
-use crate::host::http::Received;
+use crate::host::http::body_error;
 use crate::instance::{CallSlot, Job, Shard, Shared, response_of, start};
 use crate::workload::{CallError, Inner};
 
@@ -206,14 +206,14 @@ impl Driver<'_> {
     /// With a body that breaks off where it becomes too large.
     fn bounded(&self, request: Request<Body>) -> Request<WasiBody> {
         let limit_bytes = self.workload.limits().body_bytes;
+        let most = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
         request.map(|body| {
-            let read = 0;
-            Received {
-                body,
-                read,
-                limit_bytes,
-            }
-            .boxed_unsync()
+            let bounded = Limited::new(body, most);
+            let told = move |error: BoxError| match error.is::<LengthLimitError>() {
+                true => WasiError::HttpRequestBodySize(Some(limit_bytes)),
+                false => body_error(error),
+            };
+            bounded.map_err(told).boxed_unsync()
         })
     }
 

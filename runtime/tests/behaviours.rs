@@ -646,7 +646,7 @@ const P2: &[Row] = &[
     (
         "http/request-body#large",
         "HTTP-request-body-size",
-        "200 hello, failed Some(ErrorCode::HttpRequestBodySize(Some(100005))), then closed; no trailers, then Some(false)",
+        "200 hello, failed Some(ErrorCode::HttpRequestBodySize(Some(100000))), then closed; no trailers, then Some(false)",
     ),
     (
         "http/request-trailers-without-reading#trailers",
@@ -1169,7 +1169,7 @@ const P3: &[Row] = &[
     (
         "http/request-body#large",
         "HTTP-request-body-size",
-        "200 hello; ErrorCode::HttpRequestBodySize(Some(100005))",
+        "200 hello; ErrorCode::HttpRequestBodySize(Some(100000))",
     ),
     (
         "http/request-body-dropped#trailers",

@@ -229,42 +229,6 @@ impl HttpBody for Sent {
     }
 }
 
-/// A request body on its way into a guest, up to its limit.
-pub(crate) struct Received {
-    pub(crate) body: Body,
-    /// Bytes so far.
-    pub(crate) read: u64,
-    pub(crate) limit_bytes: u64,
-}
-
-impl HttpBody for Received {
-    type Data = Bytes;
-    type Error = WasiError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, WasiError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx).map_err(body_error);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.read += frame.data_ref().map_or(0, Bytes::len) as u64;
-            if self.read > self.limit_bytes {
-                let too_large = WasiError::HttpRequestBodySize(Some(self.read));
-                return Poll::Ready(Some(Err(too_large)));
-            }
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// A response body that holds its request's place until it is done with.
 struct Held {
     body: Body,
