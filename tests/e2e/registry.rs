@@ -36,25 +36,22 @@ fn what_was_pushed_while_a_server_was_away_is_there_when_it_is_back() {
     let mut two = one.join(&path("two"), &[]).unwrap();
     let mut three = one.join(&path("three"), &[]).unwrap();
     push(&one, "hello", "moved:1");
-    let bytes = |component: &str| std::fs::read(guest(component)).unwrap();
-    assert_eq!(
-        runtime.block_on(pull(&three, "moved", "1")).unwrap(),
-        bytes("hello")
-    );
+    let holds = |server: &ServerProcess, repository: &str, component: &str| {
+        let pulled = runtime.block_on(pull(server, repository, "1")).unwrap();
+        assert!(
+            pulled == std::fs::read(guest(component)).unwrap(),
+            "{repository}: not {component}"
+        );
+    };
+    holds(&three, "moved", "hello");
 
     three.kill().unwrap();
     push(&one, "wordcount", "moved:1");
     push(&two, "hello", "new:1");
     let mut three = ServerProcess::start(&path("three"), &[]).unwrap();
     // At once, from the others: neither nothing, nor what the tag meant before.
-    assert_eq!(
-        runtime.block_on(pull(&three, "moved", "1")).unwrap(),
-        bytes("wordcount")
-    );
-    assert_eq!(
-        runtime.block_on(pull(&three, "new", "1")).unwrap(),
-        bytes("hello")
-    );
+    holds(&three, "moved", "wordcount");
+    holds(&three, "new", "hello");
 
     // And soon alone.
     eventually("the one that was away has everything", || {
@@ -71,13 +68,7 @@ fn what_was_pushed_while_a_server_was_away_is_there_when_it_is_back() {
     .unwrap();
     one.kill().unwrap();
     two.kill().unwrap();
-    assert_eq!(
-        runtime.block_on(pull(&three, "moved", "1")).unwrap(),
-        bytes("wordcount")
-    );
-    assert_eq!(
-        runtime.block_on(pull(&three, "new", "1")).unwrap(),
-        bytes("hello")
-    );
+    holds(&three, "moved", "wordcount");
+    holds(&three, "new", "hello");
     three.kill().unwrap();
 }

@@ -34,6 +34,20 @@ pub(crate) struct Acknowledged {
     pub(crate) answered: Instant,
 }
 
+/// Starts four clients that [`write`] until `stop`.
+pub(crate) fn four_write(
+    cluster: &Cluster,
+    runtime: &tokio::runtime::Runtime,
+    stop: &Arc<AtomicBool>,
+) -> Vec<tokio::task::JoinHandle<(Vec<Acknowledged>, usize)>> {
+    let start = |writer| {
+        let stop = Arc::clone(stop);
+        let kubeconfig = cluster.kubeconfig.clone();
+        runtime.spawn(async move { write(client(&kubeconfig).await, writer, stop).await })
+    };
+    (0..4).map(start).collect()
+}
+
 /// Creates ConfigMaps one after the other until `stop`, and keeps what was acknowledged.
 pub(crate) async fn write(
     client: kube::Client,
@@ -128,13 +142,7 @@ fn a_leader_that_is_killed_under_load_takes_no_acknowledged_write_along() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let first = leader(&cluster);
     let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..4)
-        .map(|writer| {
-            let stop = Arc::clone(&stop);
-            let kubeconfig = cluster.kubeconfig.clone();
-            runtime.spawn(async move { write(client(&kubeconfig).await, writer, stop).await })
-        })
-        .collect();
+    let writers = four_write(&cluster, &runtime, &stop);
 
     let mut kills = Vec::new();
     let mut victim = first;

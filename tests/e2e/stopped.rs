@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use weft_tests::cluster::{Cluster, eventually, success};
 
 use crate::servers::{
-    AGAIN_MAX, client, leader, process, server_members, signal, write, written_again,
+    AGAIN_MAX, four_write, leader, process, server_members, signal, written_again,
 };
 
 /// Longer than a node's lease of 8 s: a node that did not get through would be lost.
@@ -19,13 +19,7 @@ fn nobody_waits_for_a_server_that_was_stopped() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     leader(&cluster);
-    let writers: Vec<_> = (0..4)
-        .map(|writer| {
-            let stop = Arc::clone(&stop);
-            let kubeconfig = cluster.kubeconfig.clone();
-            runtime.spawn(async move { write(client(&kubeconfig).await, writer, stop).await })
-        })
-        .collect();
+    let writers = four_write(&cluster, &runtime, &stop);
     let mut stops = Vec::new();
     // Each of them in turn: the one that connections go to, the leader and another one are among them.
     for server in 1..=3 {
