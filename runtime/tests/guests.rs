@@ -380,6 +380,9 @@ async fn faults_have_reasons_and_touch_nobody_else() {
         let workload = workload.clone();
         async move { workload.call(get("/loop")).await.map(drop) }
     });
+    // It has its memory before another instance takes all that the workload may have: on a slow machine the two raced, and
+    // the guest that should spin was the one that found none.
+    eventually(|| workload.usage().memory_bytes > 0).await;
     match workload.call(get("/panic")).await.unwrap_err() {
         CallError::Trap { message, backtrace } => {
             assert_eq!(
