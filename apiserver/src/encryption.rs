@@ -219,7 +219,7 @@ pub fn is_in_use(store: &Store) -> bool {
 /// # Errors
 /// [`EncryptionError::Newer`]
 pub(crate) fn check_layout(entry: &Entry) -> Result<(), EncryptionError> {
-    match entry.value.first() {
+    match entry.value().first() {
         Some(found) if *found > LAYOUT => Err(EncryptionError::Newer {
             key: entry.key.to_string(),
             found: *found,
@@ -256,14 +256,15 @@ impl Vault {
     /// The value of an entry, sealed or not.
     pub(crate) fn open(&self, entry: &Entry) -> Result<Bytes, EncryptionError> {
         check_layout(entry)?;
-        if entry.value.first() != Some(&LAYOUT) {
-            return Ok(entry.value.clone());
+        let value = entry.value();
+        if value.first() != Some(&LAYOUT) {
+            return Ok(value);
         }
         let damaged = || EncryptionError::Damaged {
             key: entry.key.to_string(),
         };
-        let (header, sealed) = entry.value.split_at_checked(HEADER).ok_or_else(damaged)?;
-        let number = under(&entry.value).ok_or_else(damaged)?;
+        let (header, sealed) = value.split_at_checked(HEADER).ok_or_else(damaged)?;
+        let number = under(&value).ok_or_else(damaged)?;
         let nonce: [u8; NONCE_LEN] = header[5..].try_into().map_err(|_| damaged())?;
         let key = self.known(number)?;
         let mut text = sealed.to_vec();
@@ -329,7 +330,7 @@ impl Vault {
     ) -> Result<Arc<RandomizedNonceKey>, EncryptionError> {
         let lost = || EncryptionError::DataKey { number };
         let entry = snapshot.get(&record_key(number)).ok_or_else(lost)?;
-        let record: Record = serde_json::from_slice(&entry.value).map_err(|_| lost())?;
+        let record: Record = serde_json::from_slice(&entry.value()).map_err(|_| lost())?;
         let bytes = self.unwrap(number, &record)?;
         let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| lost())?;
         let key = Arc::new(key);
@@ -415,7 +416,7 @@ impl Vault {
             let old: Vec<_> = prefixes
                 .iter()
                 .flat_map(|prefix| snapshot.range(prefix, None))
-                .filter(|entry| under(&entry.value) != Some(number))
+                .filter(|entry| under(&entry.value()) != Some(number))
                 .collect();
             if old.is_empty() {
                 break;
@@ -447,12 +448,12 @@ impl Vault {
         let used: std::collections::HashSet<u32> = prefixes
             .iter()
             .flat_map(|prefix| snapshot.range(prefix, None))
-            .filter_map(|entry| under(&entry.value))
+            .filter_map(|entry| under(&entry.value()))
             .collect();
         let records: Vec<_> = snapshot
             .range(DATA_KEYS.as_bytes(), None)
             .filter_map(|entry| {
-                let record: Record = serde_json::from_slice(&entry.value).ok()?;
+                let record: Record = serde_json::from_slice(&entry.value()).ok()?;
                 Some((number_of(&entry.key)?, entry, record))
             })
             .collect();

@@ -17,13 +17,15 @@ use weft_api::object::Object;
 use weft_store::{Entry, Key, Revision};
 
 use crate::encryption::{EncryptionError, Vault};
-use crate::kinds::KindRef;
+use crate::kinds::{self, KindRef};
 use crate::lens;
 
 /// Version of the layout described above.
 const LAYOUT: u8 = 1;
 /// Bytes before the JSON.
 const HEADER: usize = 5;
+/// Kinds that are ciphertext at rest.
+pub(crate) const SEALED: [KindRef; 1] = [&kinds::SECRET];
 /// Stands for the namespace in keys of cluster-scoped objects.
 const NO_NAMESPACE: &str = "-";
 
@@ -140,17 +142,21 @@ struct Parsed {
 pub struct Stored {
     kind: KindRef,
     entry: Arc<Entry>,
-    /// The entry's value, opened when it is sealed.
-    layout: Bytes,
+    /// The entry's value once somebody looked at it; from the start where it was sealed.
+    layout: OnceLock<Bytes>,
     revision: Revision,
 }
 
 impl Stored {
     /// One that cannot be opened is shown without its contents, so that it can be found, and deleted.
     pub(crate) fn new(vault: &Vault, kind: KindRef, entry: Arc<Entry>) -> Self {
-        let layout = vault
-            .open(&entry)
-            .unwrap_or_else(|error| unreadable(kind, &entry.key, &error));
+        let layout = OnceLock::new();
+        if SEALED.contains(&kind.stored()) {
+            let opened = vault.open(&entry);
+            layout.get_or_init(|| {
+                opened.unwrap_or_else(|error| unreadable(kind, &entry.key, &error))
+            });
+        }
         let revision = entry.revision;
         Self {
             kind,
@@ -186,6 +192,10 @@ impl Stored {
         &self.entry.key
     }
 
+    fn layout(&self) -> &Bytes {
+        self.layout.get_or_init(|| self.entry.value())
+    }
+
     /// The stored JSON as a value, with its resourceVersion, in the spelling of the kind asked for.
     pub fn value(&self) -> Value {
         let mut value = self.stored_value();
@@ -197,7 +207,7 @@ impl Stored {
 
     /// As [`Stored::value`], in the spelling that is stored.
     pub(crate) fn stored_value(&self) -> Value {
-        let json = self.layout.get(HEADER..).unwrap_or_default();
+        let json = self.layout().get(HEADER..).unwrap_or_default();
         let mut value: Value = serde_json::from_slice(json).unwrap_or_default();
         lens::member(&mut value, "metadata")["resourceVersion"] = self.revision.to_string().into();
         value
@@ -214,7 +224,7 @@ impl Stored {
 
     /// The JSON of the object.
     pub fn json(&self) -> Bytes {
-        let mut out = Vec::with_capacity(self.layout.len() + 48);
+        let mut out = Vec::with_capacity(self.layout().len() + 48);
         self.write_json(&mut out);
         Bytes::from(out)
     }
@@ -226,7 +236,7 @@ impl Stored {
             let _ = serde_json::to_writer(out, &self.value());
             return;
         }
-        let (before, after) = halves(&self.layout);
+        let (before, after) = halves(self.layout());
         out.extend_from_slice(before);
         out.extend_from_slice(b"\"resourceVersion\":\"");
         out.extend_from_slice(self.revision.to_string().as_bytes());
@@ -244,7 +254,7 @@ impl Stored {
             _ => true,
         };
         let line = || {
-            let mut out = Vec::with_capacity(self.layout.len() + 96);
+            let mut out = Vec::with_capacity(self.layout().len() + 96);
             out.extend_from_slice(b"{\"type\":\"");
             out.extend_from_slice(kind.as_bytes());
             out.extend_from_slice(b"\",\"object\":");
@@ -297,7 +307,7 @@ impl Stored {
     fn parsed(&self) -> Arc<Parsed> {
         let kind = self.kind.stored();
         self.entry.attachment(|_| {
-            let json = self.layout.get(HEADER..).unwrap_or_default();
+            let json = self.layout().get(HEADER..).unwrap_or_default();
             let value: Value = serde_json::from_slice(json).unwrap_or_default();
             let labels = lens::object(&value, "/metadata/labels")
                 .into_iter()

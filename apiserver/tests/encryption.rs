@@ -185,7 +185,7 @@ async fn a_value_that_was_damaged_or_moved_is_shown_as_such_and_can_be_deleted()
     create(&objects, "admin").await;
     let value = |name: &str| {
         let key = format!("/core/secrets/default/{name}");
-        store.snapshot().get(&key.into()).unwrap().value.clone()
+        store.snapshot().get(&key.into()).unwrap().value()
     };
     let put = |value: Vec<u8>| {
         let put = Mutation::put("/core/secrets/default/shop", Precondition::None, value);
@@ -262,7 +262,7 @@ async fn an_object_of_a_newer_program_is_refused_at_the_start_and_shown_without_
     create(&objects, "s").await;
     objects.check_readable().unwrap();
     let key = "/core/secrets/default/s";
-    let mut value = store.snapshot().get(&key.into()).unwrap().value.to_vec();
+    let mut value = store.snapshot().get(&key.into()).unwrap().value().to_vec();
     value[0] = 3;
     let put = Mutation::put(key, Precondition::None, value);
     store.write(vec![put], None).await.unwrap();

@@ -28,9 +28,10 @@ use crate::key::{Entry, Key, Revision};
 use crate::machine::{Members, Position, State};
 use crate::planted::{Bug, planted};
 use crate::tables::{
-    self, EVENTS, FORMAT, Identity, InFile, META, OBJECTS, Table, context, index_context,
-    meta_context,
+    self, EVENTS, FORMAT, Identity, InFile, META, OBJECTS, PACKED_SINCE, Table, context,
+    index_context, meta_context,
 };
+use crate::value::Value;
 use crate::volume::Volume;
 use crate::watch::{Capture, Event, EventKind, History, Hub};
 
@@ -85,7 +86,7 @@ pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
     let mut writer = Writer::new(FORMAT);
     writer.u64(entry.create_revision);
     writer.u64(entry.revision);
-    writer.tail(&entry.value);
+    entry.stored_value().encode(&mut writer);
     writer.finish(&context("objects", entry.key.as_bytes()))
 }
 
@@ -93,7 +94,21 @@ pub(crate) fn decode_entry(key: Key, record: Bytes) -> Result<Entry, DecodeError
     let mut reader = Reader::open(record, &context("objects", key.as_bytes()), FORMAT)?;
     let create_revision = reader.u64()?;
     let revision = reader.u64()?;
-    Ok(Entry::new(key, reader.tail(), create_revision, revision))
+    let value = if reader.version() < PACKED_SINCE {
+        Value::as_it_is(reader.tail())
+    } else {
+        let value = Value::decode(&mut reader)?;
+        reader.finish()?;
+        value
+    };
+    Ok(Entry::new(key, value, create_revision, revision))
+}
+
+fn decode_value(reader: &mut Reader) -> Result<Value, DecodeError> {
+    if reader.version() < PACKED_SINCE {
+        return reader.bytes().map(Value::as_it_is);
+    }
+    Value::decode(reader)
 }
 
 fn encode_event(event: &Event) -> Vec<u8> {
@@ -104,14 +119,14 @@ fn encode_event(event: &Event) -> Vec<u8> {
     });
     writer.bytes(event.entry.key.as_bytes());
     writer.u64(event.entry.create_revision);
-    writer.bytes(&event.entry.value);
+    event.entry.stored_value().encode(&mut writer);
     match &event.previous {
         None => writer.u8(0),
         Some(previous) => {
             writer.u8(1);
             writer.u64(previous.create_revision);
             writer.u64(previous.revision);
-            writer.bytes(&previous.value);
+            previous.stored_value().encode(&mut writer);
         }
     }
     writer.finish(&index_context("events", event.revision))
@@ -131,12 +146,12 @@ fn decode_event(revision: Revision, record: Bytes) -> Result<Event, DecodeError>
     };
     let key = Key::new(reader.bytes()?);
     let create_revision = reader.u64()?;
-    let value = reader.bytes()?;
+    let value = decode_value(&mut reader)?;
     let entry = Entry::new(key.clone(), value, create_revision, revision);
     let previous = if reader.flag("previous entry")? {
         let create_revision = reader.u64()?;
         let revision = reader.u64()?;
-        let value = reader.bytes()?;
+        let value = decode_value(&mut reader)?;
         Some(Arc::new(Entry::new(key, value, create_revision, revision)))
     } else {
         None

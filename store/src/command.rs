@@ -10,11 +10,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::codec::{Reader, Writer};
 use crate::error::{DecodeError, WriteError};
 use crate::key::{Key, Revision, Term};
+use crate::value::Value;
 
 /// What must hold about a key for the whole write to take effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +30,7 @@ pub enum Precondition {
 #[derive(Clone, PartialEq, Eq)]
 pub enum Change {
     /// It gets this value.
-    Put(Bytes),
+    Put(Value),
     /// It goes. Deleting a key that is absent is allowed without a precondition, and then changes nothing.
     Delete,
 }
@@ -61,7 +60,7 @@ impl Mutation {
     pub fn put(
         key: impl Into<Key>,
         precondition: Precondition,
-        value: impl Into<Bytes>,
+        value: impl Into<Value>,
     ) -> Mutation {
         Mutation {
             key: key.into(),
@@ -114,7 +113,7 @@ impl Command {
                 });
             }
         }
-        let bytes = self.bytes();
+        let bytes = self.sum(Value::len);
         if bytes > COMMAND_BYTES_MAX {
             return Err(WriteError::TooLarge {
                 what: "keys and values",
@@ -125,12 +124,17 @@ impl Command {
         Ok(())
     }
 
+    /// Bytes of keys and values, as they are held.
     pub(crate) fn bytes(&self) -> usize {
+        self.sum(|value| value.held().len())
+    }
+
+    fn sum(&self, value: impl Fn(&Value) -> usize) -> usize {
         self.mutations
             .iter()
             .map(|mutation| {
                 let value = match &mutation.change {
-                    Change::Put(value) => value.len(),
+                    Change::Put(plain_or_packed) => value(plain_or_packed),
                     Change::Delete => 0,
                 };
                 mutation.key.as_bytes().len() + value
@@ -165,8 +169,8 @@ impl Command {
             }
             match &mutation.change {
                 Change::Put(value) => {
-                    writer.u8(0);
-                    writer.bytes(value);
+                    writer.u8(2);
+                    value.encode(writer);
                 }
                 Change::Delete => writer.u8(1),
             }
@@ -195,8 +199,10 @@ impl Command {
                 }
             };
             let change = match reader.u8()? {
-                0 => Change::Put(reader.bytes()?),
+                // From before values were compressed.
+                0 => Change::Put(Value::as_it_is(reader.bytes()?)),
                 1 => Change::Delete,
+                2 => Change::Put(Value::decode(reader)?),
                 tag => {
                     return Err(DecodeError::Tag {
                         what: "change",
@@ -312,6 +318,8 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn sample() -> Batch {
@@ -350,6 +358,27 @@ mod tests {
             let cut = Bytes::from(writer.finish(b""));
             let mut reader = Reader::open(cut, b"", 1).expect("frame");
             assert!(Batch::decode(&mut reader).is_err(), "length {length}");
+        }
+    }
+
+    #[test]
+    fn a_put_from_before_values_were_compressed_is_read() {
+        let mut writer = Writer::new(2);
+        writer.count(1);
+        writer.u8(0);
+        writer.count(1);
+        writer.bytes(b"/a");
+        writer.u8(0);
+        writer.u8(0);
+        let old = "default-scheduler".repeat(20);
+        writer.bytes(old.as_bytes());
+        let record = Bytes::from(writer.finish(b""));
+        let mut reader = Reader::open(record, b"", 3).expect("frame");
+        let batch = Batch::decode(&mut reader).expect("decodes");
+        reader.finish().expect("nothing left");
+        match &batch.0[0].mutations[0].change {
+            Change::Put(value) => assert_eq!(value.plain(), old),
+            Change::Delete => panic!("it was a put"),
         }
     }
 

@@ -131,3 +131,47 @@ async fn newer_data_is_refused_in_a_sentence_whatever_file_it_is_in() {
     let told = "it has format 2, and this program reads formats up to 1; use a newer weft";
     assert!(chain(&refused).contains(told), "{}", chain(&refused));
 }
+
+#[tokio::test]
+async fn values_from_before_they_were_compressed_are_read() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let dir = dir.path();
+    let store = Store::open(Config::new(dir)).await.expect("opens");
+    let new = r#"{"apiVersion":"v1","kind":"Pod"}"#.repeat(20);
+    let put = Mutation::put("/k", Precondition::None, new.clone());
+    store.write(vec![put], None).await.expect("written");
+    store.shutdown().await;
+
+    let old = r#"{"apiVersion":"v1","kind":"Service"}"#.repeat(20);
+    let state = dir.join("state.redb");
+    let mut object = Writer::new(2);
+    object.u64(1);
+    object.u64(1);
+    object.tail(old.as_bytes());
+    let object = object.finish(&context("objects", b"/k"));
+    let written = exchange(&state, OBJECTS, b"/k".as_slice(), |_| object);
+    assert!(written.len() * 3 < new.len(), "{} bytes", written.len());
+    let mut event = Writer::new(2);
+    event.u8(0);
+    event.bytes(b"/k");
+    event.u64(1);
+    event.bytes(old.as_bytes());
+    event.u8(0);
+    let event = event.finish(&index_context("events", 1));
+    exchange(&state, EVENTS, 1, |_| event);
+
+    let store = Store::open(Config::new(dir)).await.expect("opens");
+    let entry = store.snapshot().get(&"/k".into()).expect("there");
+    assert_eq!(entry.value(), old);
+    let mut watch = store.watch("/", 0).expect("watches");
+    let event = watch.next().await.expect("events").expect("no end");
+    assert_eq!(event.entry.value(), old);
+    let put = Mutation::put("/k", Precondition::Revision(1), new.clone());
+    store.write(vec![put], None).await.expect("written over");
+    store.shutdown().await;
+
+    let store = Store::open(Config::new(dir)).await.expect("opens again");
+    let entry = store.snapshot().get(&"/k".into()).expect("there");
+    assert_eq!((entry.value(), entry.revision), (new.into(), 2));
+    store.shutdown().await;
+}

@@ -54,6 +54,7 @@ mod snapshot;
 mod stream;
 mod tables;
 pub mod transport;
+mod value;
 mod volume;
 mod watch;
 
@@ -90,6 +91,7 @@ pub use crate::key::{Entry, Key, Revision, ServerId, Term};
 pub use crate::network::{Alone, Lane, Network, NetworkError, Peer};
 pub use crate::raft::Member;
 pub use crate::snapshot::Snapshot;
+pub use crate::value::Value;
 pub use crate::watch::{Event, EventKind, Watch};
 
 /// What becomes of an empty folder.
@@ -116,8 +118,8 @@ pub struct Config {
     pub start: Start,
     /// Events kept for watches that resume. 100,000 is minutes of a busy cluster.
     pub history_events_max: usize,
-    /// Memory those events may hold, in bytes, counting a replaced value with its event; and those that wait for one watcher,
-    /// before it is cut off.
+    /// Memory those events may hold, in bytes, counting a replaced value with its event, both as they are compressed: 24 MiB are
+    /// some 20,000 changes of pods. The same bounds what waits for one watcher before it is cut off.
     pub history_bytes_max: usize,
     /// Events that may wait for one watcher before it is cut off: a mass update of ten thousand pods fits.
     pub watch_queue_events_max: usize,
@@ -140,7 +142,7 @@ impl Config {
             address: String::new(),
             start: Start::Alone,
             history_events_max: 100_000,
-            history_bytes_max: 64 << 20,
+            history_bytes_max: 24 << 20,
             watch_queue_events_max: 16_384,
             checkpoint_interval: Duration::from_secs(1),
             log_entries_kept: 20_000,

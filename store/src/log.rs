@@ -728,6 +728,7 @@ mod tests {
     use super::*;
     use crate::command::{Command, Mutation, Precondition};
     use crate::disk::Machine;
+    use crate::value::Value;
 
     fn identity() -> Identity {
         Identity {
@@ -743,9 +744,10 @@ mod tests {
     }
 
     fn record(term: Term, index: u64, value_bytes: usize) -> Record {
+        let value = Value::as_it_is(vec![7; value_bytes].into());
         let command = Command {
             fence: Some(term),
-            mutations: vec![Mutation::put("k", Precondition::None, vec![7; value_bytes])],
+            mutations: vec![Mutation::put("k", Precondition::None, value)],
         };
         Record {
             position: Position {

@@ -208,7 +208,7 @@ impl State {
                 self.entries.remove(key.as_bytes());
                 let entry = Entry::new(
                     previous.key.clone(),
-                    previous.value.clone(),
+                    previous.stored_value().clone(),
                     previous.create_revision,
                     self.revision,
                 );
@@ -280,7 +280,7 @@ mod tests {
                 format!(
                     "{}={}@{}/{}",
                     entry.key,
-                    entry.value.escape_ascii(),
+                    entry.value().escape_ascii(),
                     entry.create_revision,
                     entry.revision
                 )
@@ -449,7 +449,7 @@ mod tests {
         let event = events.pop().expect("one event");
         assert_eq!(event.kind, EventKind::Delete);
         assert_eq!((event.entry.revision, event.entry.create_revision), (4, 2));
-        assert_eq!(event.entry.value, "3");
+        assert_eq!(event.entry.value(), "3");
         assert_eq!(event.previous.expect("was there").revision, 3);
     }
 

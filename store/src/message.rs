@@ -23,7 +23,11 @@ use crate::machine::{Members, Position};
 /// other: a request is in the newest version that its sender knows; an answer is in the version of its request; a request in
 /// an unknown version is refused in the newest one known, which its sender then takes, until it gets a request in a newer
 /// one (`raft/peers.rs`).
-pub(crate) const WIRE: u8 = 1;
+pub(crate) const WIRE: u8 = 2;
+
+/// Oldest version that is sent. Version 1 is still read, but who speaks no other cannot read compressed values: it can lead
+/// newer servers, or wait to be replaced, and not follow them.
+pub(crate) const OLDEST_SENT: u8 = 2;
 
 const REQUEST: &[u8] = b"request";
 const ANSWER: &[u8] = b"answer";

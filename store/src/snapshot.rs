@@ -64,7 +64,7 @@ mod tests {
         let mut entries = OrdMap::new();
         for (revision, key) in (1..).zip(["/a", "/a/1", "/a/2", "/a/3", "/ab", "/b"]) {
             let key = Key::from(key);
-            let entry = Entry::new(key.clone(), Bytes::new(), revision, revision);
+            let entry = Entry::new(key.clone(), Bytes::new().into(), revision, revision);
             entries.insert(key, Arc::new(entry));
         }
         let snapshot = Snapshot::new(entries, 6);

@@ -20,8 +20,11 @@ use crate::planted::{Bug, planted};
 use crate::volume::{Length, Volume};
 
 /// Version of every record body this program writes, and the newest it reads. 2 added the highest server number to the
-/// state; everything else reads as in 1.
-pub(crate) const FORMAT: u8 = 2;
+/// state, 3 that values may be compressed; everything else reads as in 1.
+pub(crate) const FORMAT: u8 = 3;
+
+/// The first in which values may be compressed.
+pub(crate) const PACKED_SINCE: u8 = 3;
 
 pub(crate) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 pub(crate) const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");

@@ -48,7 +48,7 @@ async fn a_restored_store_is_a_new_cluster_with_the_old_content_and_a_later_revi
     assert!(snapshot.get(&Key::from("/late")).is_none(), "it came later");
     let first = snapshot.get(&Key::from("/k/00")).expect("there");
     assert_eq!(
-        (first.value.as_ref(), first.revision),
+        (first.value().as_ref(), first.revision),
         (b"before".as_slice(), 1)
     );
     let restored = snapshot.revision();

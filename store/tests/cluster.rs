@@ -156,7 +156,7 @@ async fn any_server_answers_any_request() {
         for other in &stores {
             let snapshot = other.read().await.expect("read");
             let entry = snapshot.get(&Key::from("/k")).expect("there");
-            assert_eq!(entry.value, turn.to_string(), "a read misses a write");
+            assert_eq!(entry.value(), turn.to_string(), "a read misses a write");
         }
     }
     for store in &stores {
@@ -223,7 +223,7 @@ async fn a_lost_leader_is_succeeded_and_a_lost_disk_replaced() {
         .await;
     let back = cluster.servers[&first].store.clone();
     let snapshot = back.read().await.expect("caught up");
-    assert_eq!(snapshot.get(&Key::from("/a")).expect("there").value, "2");
+    assert_eq!(snapshot.get(&Key::from("/a")).expect("there").value(), "2");
 
     // Another loses its disk: a new number takes its place.
     let lost = cluster.wait_leader().await;
@@ -241,7 +241,11 @@ async fn a_lost_leader_is_succeeded_and_a_lost_disk_replaced() {
         .collect();
     assert_eq!(roles(&store), text.join(", "));
     assert_eq!(
-        store.snapshot().get(&Key::from("/a")).expect("there").value,
+        store
+            .snapshot()
+            .get(&Key::from("/a"))
+            .expect("there")
+            .value(),
         "2"
     );
     cluster.stop().await;

@@ -199,7 +199,8 @@ async fn check(
         let entry = snapshot.get(&Key::from(key.as_str()));
         let entry = entry
             .unwrap_or_else(|| panic!("seed {seed}: {key} of revision {acknowledged} is lost"));
-        let value = std::str::from_utf8(&entry.value).expect("utf-8");
+        let value = entry.value();
+        let value = std::str::from_utf8(&value).expect("utf-8");
         let stored: u64 = value
             .split(' ')
             .next()

@@ -10,10 +10,8 @@ use crate::caller::Caller;
 use crate::encryption::{self, EncryptionError, Rewrapped};
 use crate::kinds::{self, KindRef};
 use crate::lens::text;
-use crate::stored;
+use crate::stored::{self, SEALED};
 
-/// Kinds that are ciphertext at rest.
-const SEALED: [KindRef; 1] = [&kinds::SECRET];
 /// Where administrators ask for [`Objects::rewrap`].
 pub const REWRAP_PATH: &str = "/weft/v1/encryption/rewrap";
 

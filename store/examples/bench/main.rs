@@ -5,7 +5,10 @@
 //! its gRPC interface. `fdatasync --dir DIR` asks the disk. Each prints one line of JSON.
 //!
 //! With `--puts N` the first two make that many puts, keep no samples, and tell how much memory the servers took then and at
-//! most. weft's servers share this process, whose 500 waiting clients are the only thing in it beside them.
+//! most: to 50,000 keys, or with `--keys new` each to a key of its own. weft's servers share this process, whose 500 waiting clients are
+//! the only thing in it beside them.
+//!
+//! Values are the first bytes of pods in JSON, each with names, ids, addresses and times of its own: weft compresses values.
 
 #[path = "../../tests/authority/mod.rs"]
 mod authority;
@@ -33,6 +36,8 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 const CLIENTS: [usize; 4] = [1, 16, 128, 500];
 const KEYS_PER_CLIENT: usize = 100;
 const VALUE_BYTES: usize = 256;
+/// The longest value, in bytes.
+const POD_BYTES: usize = 1024;
 const WATCHERS: usize = 1_000;
 /// Puts that every watcher hears of.
 const WATCHED_PUTS: usize = 200;
@@ -76,7 +81,7 @@ impl Target {
                 ready.send(()).await?;
                 while ages.len() < count {
                     let event = watch.next().await.ok_or("the watch ended")??;
-                    ages.push(age(&event.entry.value));
+                    ages.push(age(&event.entry.value()));
                 }
             }
             Target::Etcd(client) => {
@@ -93,6 +98,50 @@ impl Target {
     }
 }
 
+/// The first bytes of the pod with this number, as an API server writes it. Its names, ids and addresses look random, as real ones.
+fn pod(number: usize, bytes: usize) -> Vec<u8> {
+    // The finaliser of MurmurHash3: nothing two pods have in common survives it.
+    let hash = |salt: u64| {
+        let mut hash = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt;
+        for multiplier in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+            hash = (hash ^ (hash >> 33)).wrapping_mul(multiplier);
+        }
+        hash ^ (hash >> 33)
+    };
+    let uid = |salt: u64| {
+        let (high, low) = (hash(salt), hash(salt + 1));
+        format!(
+            "{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}",
+            high >> 32,
+            high & 0xffff,
+            (high >> 16) & 0xfff,
+            low >> 52,
+            low & 0xffff_ffff_ffff
+        )
+    };
+    let (set, end) = (hash(1) & 0xff_ffff_ffff, hash(2) & 0xff_ffff);
+    let (namespace, app) = (number % 97, number % 1009);
+    let (owner, own) = (uid(10), uid(20));
+    let (hour, minute, second) = (hash(3) % 24, hash(4) % 60, hash(5) % 60);
+    let time = format!(
+        "2026-11-{:02}T{hour:02}:{minute:02}:{second:02}Z",
+        1 + hash(6) % 30
+    );
+    let mut text = format!(
+        r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"creationTimestamp":"{time}","generateName":"app-{app}-{set:x}-","generation":2,"labels":{{"app":"app-{app}","pod-template-hash":"{set:x}","team":"team-{namespace}"}},"name":"app-{app}-{set:x}-{end:x}","namespace":"team-{namespace}","ownerReferences":[{{"apiVersion":"apps/v1","blockOwnerDeletion":true,"controller":true,"kind":"ReplicaSet","name":"app-{app}-{set:x}","uid":"{owner}"}}],"uid":"{own}"}},"spec":{{"containers":[{{"image":"registry.example/team-{namespace}/app-{app}:v1.{}","imagePullPolicy":"IfNotPresent","name":"app","ports":[{{"containerPort":8080,"protocol":"TCP"}}],"resources":{{"limits":{{"memory":"{}Mi"}}}},"terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File"}}],"dnsPolicy":"ClusterFirst","nodeName":"node-{}","restartPolicy":"Always","schedulerName":"default-scheduler","securityContext":{{}},"terminationGracePeriodSeconds":30}},"status":{{"phase":"Running","podIP":"10.128.{}.{}","startTime":"{time}"}}}}"#,
+        hash(7) % 100,
+        hash(8) % 512,
+        hash(9) % 64,
+        hash(11) % 256,
+        hash(12) % 256
+    );
+    while text.len() < POD_BYTES {
+        text.push(' ');
+    }
+    text.truncate(bytes);
+    text.into_bytes()
+}
+
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
@@ -106,20 +155,20 @@ fn at(sorted: &[Duration], part: f64) -> Duration {
 }
 
 async fn puts(target: &Target, clients: usize, duration: Duration) -> Result<Value, Error> {
-    let value = Bytes::from(vec![b'v'; VALUE_BYTES]);
     let start = Instant::now();
     let mut running = JoinSet::new();
     for client in 0..clients {
-        let (target, value) = (target.clone(), value.clone());
+        let target = target.clone();
         running.spawn(async move {
             let mut latencies = Vec::new();
             for turn in 0.. {
+                let value = pod(client * KEYS_PER_CLIENT + turn, VALUE_BYTES);
                 let begun = Instant::now();
                 if begun.duration_since(start) >= duration {
                     break;
                 }
                 let key = format!("/bench/{client:05}/{:05}", turn % KEYS_PER_CLIENT);
-                target.put(key, value.clone()).await?;
+                target.put(key, value.into()).await?;
                 latencies.push(begun.elapsed());
             }
             Ok::<_, Error>(latencies)
@@ -153,7 +202,7 @@ async fn watches(target: &Target) -> Result<Value, Error> {
     }
     let start = Instant::now();
     for n in 0..WATCHED_PUTS {
-        let mut value = vec![b'v'; VALUE_BYTES];
+        let mut value = pod(n, VALUE_BYTES);
         let now = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
         value[..8].copy_from_slice(&now.to_be_bytes());
         target.put(format!("/watched/{n:05}"), value.into()).await?;
@@ -187,17 +236,23 @@ const KEPT_VALUE_BYTES: usize = 1024;
 const KEPT_CLIENTS: usize = 500;
 
 /// So many puts, nothing of which is kept here, and what the processes that took them hold afterwards.
-async fn memory(target: &Target, puts: usize, pids: &[u32], servers: u64) -> Result<Value, Error> {
-    let value = Bytes::from(vec![b'v'; KEPT_VALUE_BYTES]);
+async fn memory(
+    target: &Target,
+    puts: usize,
+    keys: usize,
+    pids: &[u32],
+    servers: u64,
+) -> Result<Value, Error> {
     let start = Instant::now();
     let mut running = JoinSet::new();
     for client in 0..KEPT_CLIENTS {
-        let (target, value) = (target.clone(), value.clone());
+        let target = target.clone();
         running.spawn(async move {
-            for turn in 0..puts / KEPT_CLIENTS {
-                let key = format!("/bench/{client:05}/{:05}", turn % KEYS_PER_CLIENT);
-                // A buffer of its own, as a request's body is.
-                target.put(key, Bytes::copy_from_slice(&value)).await?;
+            let number = puts / KEPT_CLIENTS;
+            for turn in 0..number {
+                let key = format!("/bench/{client:05}/{:05}", turn % keys);
+                let value = pod(client * number + turn, KEPT_VALUE_BYTES);
+                target.put(key, value.into()).await?;
             }
             Ok::<_, Error>(())
         });
@@ -279,7 +334,9 @@ async fn weft(servers: u64, dir: &Path, work: Work) -> Result<Value, Error> {
     let target = Target::Weft(leader.ok_or("nobody leads")?.store.clone());
     let measured = match work {
         Work::Seconds(seconds) => measure(&target, &CLIENTS, seconds).await?,
-        Work::Puts(puts) => memory(&target, puts, &[std::process::id()], servers).await?,
+        Work::Puts(puts, keys) => {
+            memory(&target, puts, keys, &[std::process::id()], servers).await?
+        }
     };
     for server in open {
         server.stop.cancel();
@@ -292,14 +349,15 @@ async fn etcd(endpoints: &str, pids: &[u32], work: Work) -> Result<Value, Error>
     let target = Target::Etcd(etcd::Client::connect(endpoints).await?);
     match work {
         Work::Seconds(seconds) => measure(&target, &CLIENTS, seconds).await,
-        Work::Puts(puts) => memory(&target, puts, pids, pids.len() as u64).await,
+        Work::Puts(puts, keys) => memory(&target, puts, keys, pids, pids.len() as u64).await,
     }
 }
 
 /// How much is done: as much as a time allows, or so many puts.
 enum Work {
     Seconds(f64),
-    Puts(usize),
+    /// Puts, and keys of each client.
+    Puts(usize, usize),
 }
 
 /// Appends of one block, each of them synced.
@@ -334,7 +392,14 @@ async fn main() -> Result<(), Error> {
     }
     let option = |name: &str| options.get(name).ok_or(format!("{name} is missing"));
     let work = match options.get("--puts") {
-        Some(puts) => Work::Puts(puts.parse()?),
+        Some(puts) => {
+            let keys = match options.get("--keys").map(String::as_str) {
+                None => KEYS_PER_CLIENT,
+                Some("new") => usize::MAX,
+                Some(_) => return Err("--keys takes the word new".into()),
+            };
+            Work::Puts(puts.parse()?, keys)
+        }
         None => Work::Seconds(option("--seconds")?.parse()?),
     };
     let dir = || Ok::<_, Error>(PathBuf::from(option("--dir")?));
@@ -352,7 +417,7 @@ async fn main() -> Result<(), Error> {
         }
         "fdatasync" => match work {
             Work::Seconds(seconds) => fdatasync(&dir()?, seconds)?,
-            Work::Puts(_) => return Err("fdatasync takes --seconds".into()),
+            Work::Puts(..) => return Err("fdatasync takes --seconds".into()),
         },
         other => return Err(format!("{other} is none of weft, etcd and fdatasync").into()),
     };

@@ -238,6 +238,9 @@ fn a_newer_message_is_refused_in_a_sentence() {
     let error = Request::open(newer, WIRE).err().expect("refused");
     assert_eq!(
         error.to_string(),
-        "it has format 2, and this program reads formats up to 1; use a newer weft"
+        format!(
+            "it has format {}, and this program reads formats up to {WIRE}; use a newer weft",
+            WIRE + 1
+        )
     );
 }

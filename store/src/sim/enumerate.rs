@@ -47,7 +47,10 @@ fn batch(index: u64, term: u64) -> Batch {
     let mutations = if index.is_multiple_of(5) {
         vec![Mutation::delete(key, Precondition::None)]
     } else {
-        let value = format!("{index}.{term} {}", "x".repeat(index as usize % 300));
+        // Digits without a pattern, so that it stays as long as it is.
+        let digit = |at: u64| char::from_digit((at * at * 7919 / 31 % 10) as u32, 10);
+        let rest: String = (index..index + index % 300).filter_map(digit).collect();
+        let value = format!("{index}.{term} {rest}");
         vec![Mutation::put(key, Precondition::None, value)]
     };
     Batch(
@@ -84,7 +87,8 @@ fn open(disk: &SimDisk) -> Result<Open, OpenError> {
 
 fn fingerprint(state: &State) -> String {
     let entries = state.entries.values().map(|entry| {
-        let value = entry.value.split(|byte| *byte == b' ').next();
+        let value = entry.value();
+        let value = value.split(|byte| *byte == b' ').next();
         let value = String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
         format!("{}={value}@{}", entry.key, entry.revision)
     });

@@ -67,7 +67,7 @@ impl Fact {
         Fact {
             key: event.entry.key.clone(),
             put: event.kind == EventKind::Put,
-            value: text(&event.entry.value),
+            value: text(&event.entry.value()),
             created: event.entry.create_revision,
             previous: event.previous.as_ref().map(|entry| entry.revision),
         }
@@ -80,7 +80,7 @@ pub(crate) fn text(value: &[u8]) -> String {
 
 pub(crate) fn seen(snapshot: &Snapshot) -> Seen {
     let entries = snapshot.range(b"", None).map(|entry| {
-        let parts = (text(&entry.value), entry.create_revision, entry.revision);
+        let parts = (text(&entry.value()), entry.create_revision, entry.revision);
         (entry.key.clone(), parts)
     });
     entries.collect()
@@ -111,7 +111,9 @@ impl History {
     /// A value that no other write has.
     pub(crate) fn value(&mut self) -> String {
         self.values += 1;
-        format!("v{}", self.values)
+        // Some long enough to be compressed.
+        let rest = " default-scheduler".repeat(self.values as usize % 3 * 6);
+        format!("v{}{rest}", self.values)
     }
 
     pub(crate) fn asked(&mut self, server: ServerId, ask: Ask) -> usize {
@@ -178,7 +180,7 @@ pub(crate) fn refused(error: WriteError) -> Told {
 /// The value a mutation writes; `None` for a delete.
 pub(crate) fn written(mutation: &Mutation) -> Option<String> {
     match &mutation.change {
-        Change::Put(value) => Some(text(value)),
+        Change::Put(value) => Some(text(&value.plain())),
         Change::Delete => None,
     }
 }

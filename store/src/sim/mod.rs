@@ -252,7 +252,7 @@ fn find(bug: Bug, seeds: u64) -> Option<String> {
 }
 
 /// Worlds that may be needed until a planted bug shows.
-const SEEDS_PER_BUG: u64 = 40;
+const SEEDS_PER_BUG: u64 = 100;
 
 /// All of them; the last four take a rarer turn of events than a first world has.
 const BUGS: [Bug; 21] = [

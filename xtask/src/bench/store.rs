@@ -23,6 +23,8 @@ const SERVERS: [usize; 2] = [1, 3];
 /// How long etcd may take to elect a leader.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PROBE_SECONDS: &str = "0.5";
+/// As many new keys as `etcdctl check perf --load l` puts in its minute, by as many clients.
+const NEW_KEYS: usize = 480_000;
 /// Puts after which both are asked for their memory. etcd keeps every version of a value until it is told not to, and 100,000
 /// entries of its log: fewer would not show it.
 const KEPT_PUTS: usize = 300_000;
@@ -83,7 +85,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
             let _ = std::fs::remove_dir_all(&dir);
             std::fs::create_dir_all(&dir)?;
             disk.push(fdatasync(&dir)?);
-            let run = |work: [&str; 2]| {
+            let run = |work: &[&str]| {
                 let _ = std::fs::remove_dir_all(&dir);
                 std::fs::create_dir_all(&dir)?;
                 match (*name, &etcd) {
@@ -94,8 +96,11 @@ pub fn measure(effort: &Effort) -> Result<Value> {
                         .args(work)),
                 }
             };
-            let mut row = run(["--seconds", &effort.seconds.to_string()])?;
-            row["memory"] = run(["--puts", &KEPT_PUTS.to_string()])?;
+            let mut row = run(&["--seconds", &effort.seconds.to_string()])?;
+            row["memory"] = run(&["--puts", &KEPT_PUTS.to_string()])?;
+            if round == 0 {
+                row["new_keys"] = run(&["--puts", &NEW_KEYS.to_string(), "--keys", "new"])?;
+            }
             rows.push(row);
             disk.push(fdatasync(&dir)?);
         }
@@ -112,6 +117,14 @@ pub fn measure(effort: &Effort) -> Result<Value> {
     let middle = |rows: &[Value], pointer: &str| {
         let values = rows.iter().filter_map(|row| row.pointer(pointer)?.as_f64());
         median(values.collect())
+    };
+    let memory = |rows: &[Value], what: &str| {
+        let of = |key: &str| middle(rows, &format!("/{what}/{key}"));
+        json!({
+            "puts": of("puts"), "puts_per_second": of("puts_per_second"),
+            "resident_bytes_each": of("resident_bytes_each"),
+            "peak_bytes_each": of("peak_bytes_each"),
+        })
     };
     let cases: Vec<Value> = cases
         .iter()
@@ -131,12 +144,8 @@ pub fn measure(effort: &Effort) -> Result<Value> {
                     "events_per_second": middle(rows, "/watch/events_per_second"),
                     "p99_ms": middle(rows, "/watch/p99_ms"),
                 },
-                "memory": {
-                    "puts": KEPT_PUTS,
-                    "puts_per_second": middle(rows, "/memory/puts_per_second"),
-                    "resident_bytes_each": middle(rows, "/memory/resident_bytes_each"),
-                    "peak_bytes_each": middle(rows, "/memory/peak_bytes_each"),
-                },
+                "memory": memory(rows, "memory"),
+                "new_keys": memory(rows, "new_keys"),
             })
         })
         .collect();
@@ -198,7 +207,7 @@ impl Drop for Etcd {
     }
 }
 
-fn etcd_run(program: &Path, servers: usize, dir: &Path, work: [&str; 2]) -> Result<Value> {
+fn etcd_run(program: &Path, servers: usize, dir: &Path, work: &[&str]) -> Result<Value> {
     // Free now; nobody else on this machine is after them in the next milliseconds.
     let ports = (0..servers * 2)
         .map(|_| Ok(TcpListener::bind("127.0.0.1:0")?))
@@ -261,7 +270,7 @@ fn etcd_run(program: &Path, servers: usize, dir: &Path, work: [&str; 2]) -> Resu
             "ready",
             &endpoints,
             &pids,
-            ["--seconds", "0"],
+            &["--seconds", "0"],
         )) {
             Ok(_) => break,
             Err(error) if started.elapsed() > PATIENCE => bail!("etcd has no leader: {error:#}"),
@@ -271,7 +280,7 @@ fn etcd_run(program: &Path, servers: usize, dir: &Path, work: [&str; 2]) -> Resu
     ask(&mut etcd_client("etcd", &endpoints, &pids, work))
 }
 
-fn etcd_client(what: &str, endpoints: &[String], pids: &[String], work: [&str; 2]) -> Command {
+fn etcd_client(what: &str, endpoints: &[String], pids: &[String], work: &[&str]) -> Command {
     let mut client = program();
     client.args([what, "--endpoints", &endpoints.join(",")]);
     client.args(["--pids", &pids.join(",")]).args(work);
@@ -279,12 +288,15 @@ fn etcd_client(what: &str, endpoints: &[String], pids: &[String], work: [&str; 2
 }
 
 pub fn render(results: &Value) -> String {
-    let mut text = "\nThe store: puts of 256 bytes\n".to_owned();
+    let mut text = "\nThe store: puts of 256 bytes, the beginnings of pods in JSON\n".to_owned();
     text += &format!("  {:<16}", "");
     for clients in CLIENTS {
         text += &format!("{:>26}", format!("{clients} clients"));
     }
-    text += &format!("{:>26}{:>26}\n", "1,000 watchers", "after 300,000 of 1 KiB");
+    text += &format!(
+        "{:>26}{:>26}{:>26}\n",
+        "1,000 watchers", "300,000 of 1 KiB", "480,000 new keys"
+    );
     let cases = results["cases"].as_array().map_or(&[][..], Vec::as_slice);
     for case in cases {
         let servers = case["servers"].as_u64().unwrap_or(0);
@@ -301,11 +313,11 @@ pub fn render(results: &Value) -> String {
             );
         }
         text += &format!(
-            "{:>11.0}/s p99 {:>5.0} ms{:>8.0} MB, at most {:>4.0}\n",
+            "{:>11.0}/s p99 {:>5.0} ms{}{}\n",
             number(&case["watch"]["events_per_second"]),
             number(&case["watch"]["p99_ms"]),
-            number(&case["memory"]["resident_bytes_each"]) / 1e6,
-            number(&case["memory"]["peak_bytes_each"]) / 1e6
+            resident(&case["memory"]),
+            resident(&case["new_keys"])
         );
     }
     let of = |name: &str, servers: usize| {
@@ -322,12 +334,13 @@ pub fn render(results: &Value) -> String {
             at(ours) / at(theirs)
         };
         text += &format!(
-            "  weft to etcd, {servers}: at 500 clients {:.2} times the puts, {:.2} of the p99; at one {:.2} and {:.2}; {:.2} of the memory\n",
+            "  weft to etcd, {servers}: at 500 clients {:.2} times the puts, {:.2} of the p99; at one {:.2} and {:.2}; {:.2} of the memory, {:.2} with new keys\n",
             ratio("/puts/3/puts_per_second"),
             ratio("/puts/3/p99_ms"),
             ratio("/puts/0/puts_per_second"),
             ratio("/puts/0/p99_ms"),
-            ratio("/memory/resident_bytes_each")
+            ratio("/memory/resident_bytes_each"),
+            ratio("/new_keys/resident_bytes_each")
         );
     }
     for restart in results["restarts"].as_array().into_iter().flatten() {
@@ -338,6 +351,14 @@ pub fn render(results: &Value) -> String {
         number(&results["fdatasync"]["p50_ms"]),
         number(&results["fdatasync"]["p99_ms"]),
         number(&results["fdatasync"]["slowest_p50_ms"])
+    )
+}
+
+fn resident(memory: &Value) -> String {
+    format!(
+        "{:>8.0} MB, at most {:>4.0}",
+        number(&memory["resident_bytes_each"]) / 1e6,
+        number(&memory["peak_bytes_each"]) / 1e6
     )
 }
 

@@ -33,7 +33,7 @@ impl Tags {
     /// What a tag stands for.
     pub async fn get(&self, repository: &str, tag: &str) -> Option<Digest> {
         let key = Key::from(key(repository, tag));
-        digest(&self.newest().await.get(&key)?.value)
+        digest(&self.newest().await.get(&key)?.value())
     }
 
     /// Lets a tag stand for a manifest, whatever it stood for before.
@@ -75,7 +75,7 @@ impl Tags {
         let applied = self.0.snapshot();
         let entries = applied.range(TAGS.as_bytes(), None);
         entries
-            .filter_map(|entry| Some((parse(&entry.key)?.0.to_owned(), digest(&entry.value)?)))
+            .filter_map(|entry| Some((parse(&entry.key)?.0.to_owned(), digest(&entry.value())?)))
             .collect()
     }
 
