@@ -41,6 +41,7 @@ pub mod limits;
 pub mod logs;
 mod plugin;
 mod spare;
+pub mod volume;
 pub mod worker;
 pub mod workload;
 
@@ -56,8 +57,9 @@ pub use host::http::{Outbound, OutboundError};
 pub use host::mesh::{CallContext, Peer, TraceContext, Transport};
 pub use limits::{Limits, Usage};
 pub use logs::LogSink;
+pub use volume::{Access, Full, Volume, VolumeError, VolumeLimits, VolumeUsage};
 pub use workload::{
-    Access, CallError, InstancePolicy, Workload, WorkloadBuilder, WorkloadError, WorkloadService,
+    CallError, InstancePolicy, Workload, WorkloadBuilder, WorkloadError, WorkloadService,
 };
 
 /// The engine itself, for embedders who add capabilities of their own.

@@ -24,7 +24,6 @@ use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
-use wasmtime_wasi::{FsPerms, WasiCtx};
 
 use crate::artifact::{Artifact, Wasi};
 use crate::body::{self, Body, BoxError, Gathered};
@@ -36,6 +35,7 @@ use crate::host::mesh::CallContext;
 use crate::instance::{self, CallSlot, GuestBody, Job, Phase, Shard};
 use crate::limits::{CpuAccount, Limits, MemoryAccount, Usage};
 use crate::logs::LogSink;
+use crate::volume::{self, Access, Preopen, Volume};
 
 /// How long instances live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,22 +212,6 @@ pub enum WorkloadError {
     Preopen { host_dir: PathBuf, reason: String },
 }
 
-/// What a guest may do in a directory that it was lent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Read files, list directories, look at metadata.
-    ReadOnly,
-    /// All of that, and create, change, rename, link and remove.
-    ReadWrite,
-}
-
-/// A directory of the host under a name of the guest's.
-struct Preopen {
-    host_dir: PathBuf,
-    guest_path: String,
-    access: Access,
-}
-
 /// Options of a [`Workload`].
 pub struct WorkloadBuilder {
     engine: Engine,
@@ -301,7 +285,7 @@ impl WorkloadBuilder {
     /// Lends the directory `host_dir` to the guest, which finds it at `guest_path`. By default it has no files at all.
     ///
     /// The directory is opened once, when the workload is built; the guest gets nowhere else from there, neither by `..`
-    /// nor by symbolic links. How much it writes is for the file system to bound.
+    /// nor by symbolic links. How much it writes is for the file system to bound; a [`Volume`] has bounds of its own.
     pub fn preopen(
         mut self,
         host_dir: impl Into<PathBuf>,
@@ -312,6 +296,27 @@ impl WorkloadBuilder {
             host_dir: host_dir.into(),
             guest_path: guest_path.into(),
             access,
+            volume: None,
+        });
+        self
+    }
+
+    /// Lends `volume` to the guest in the same way. What does not fit into it is answered `quota`, and what would be moved or
+    /// linked from it to elsewhere, or from elsewhere to it, `cross-device`.
+    ///
+    /// In a volume with limits one thing at a time is opened, created, moved or written, over all who share it; reading and
+    /// looking are as anywhere.
+    pub fn volume(
+        mut self,
+        volume: &Volume,
+        guest_path: impl Into<String>,
+        access: Access,
+    ) -> Self {
+        self.preopens.push(Preopen {
+            host_dir: volume.dir().to_owned(),
+            guest_path: guest_path.into(),
+            access,
+            volume: volume.limits().any().then(|| volume.clone()),
         });
         self
     }
@@ -347,7 +352,7 @@ impl WorkloadBuilder {
                 what: "an argument".into(),
             });
         }
-        let filesystem = open(&self.preopens)?;
+        let filesystem = volume::lend(&self.preopens)?;
         let wasi = self.artifact.kind().http.unwrap_or(Wasi::P2);
         let policy = self
             .policy
@@ -385,32 +390,15 @@ impl WorkloadBuilder {
                 outbound: self.outbound,
                 events: self.events,
                 filesystem,
+                volumes: self
+                    .preopens
+                    .into_iter()
+                    .map(|preopen| preopen.volume)
+                    .collect(),
                 extensions: self.extensions,
             }),
         })
     }
-}
-
-/// Opens the directories, once for all instances.
-fn open(preopens: &[Preopen]) -> Result<WasiFilesystemCtx, WorkloadError> {
-    let mut wasi = WasiCtx::builder();
-    for preopen in preopens {
-        if preopen.guest_path.contains('\0') {
-            return Err(WorkloadError::Nul {
-                what: "the name of a directory".into(),
-            });
-        }
-        let perms = match preopen.access {
-            Access::ReadOnly => FsPerms::ReadOnly,
-            Access::ReadWrite => FsPerms::ReadWrite,
-        };
-        wasi.preopened_dir(&preopen.host_dir, &preopen.guest_path, perms)
-            .map_err(|error| WorkloadError::Preopen {
-                host_dir: preopen.host_dir.clone(),
-                reason: error.root_cause().to_string(),
-            })?;
-    }
-    Ok(wasi.build().filesystem().clone())
 }
 
 /// A component that can be called and run. Cheap to clone.
@@ -434,6 +422,7 @@ pub(crate) struct Inner {
     outbound: Option<Outbound>,
     events: Option<EventSink>,
     filesystem: WasiFilesystemCtx,
+    volumes: Vec<Option<Volume>>,
     extensions: Extensions,
     memory: Arc<MemoryAccount>,
     cpu: CpuAccount,
@@ -504,6 +493,10 @@ impl Inner {
     }
     pub(crate) fn filesystem(&self) -> &WasiFilesystemCtx {
         &self.filesystem
+    }
+    /// For each directory that the guest is lent, in their order, the volume with limits that it is.
+    pub(crate) fn volumes(&self) -> &[Option<Volume>] {
+        &self.volumes
     }
     pub(crate) fn extensions(&self) -> &Extensions {
         &self.extensions

@@ -3,6 +3,7 @@
 //! Everything is linked once, for all workloads: what a workload may *do* is decided by the state in its store (no
 //! files, no sockets, no outbound service unless given), so that one prelinked component serves them all.
 
+mod filesystem;
 pub mod http;
 pub mod mesh;
 
@@ -125,9 +126,11 @@ impl WasiHttpView for HostState {
 /// Links everything that every workload is offered.
 pub(crate) fn link(linker: &mut Linker<HostState>, calls: Calls) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    filesystem::p2::link(linker)?;
     http::link_p2(linker)?;
     if calls == Calls::Concurrent {
         wasmtime_wasi::p3::add_to_linker(linker)?;
+        filesystem::p3::link(linker)?;
         http::link_p3(linker)?;
     }
     mesh::link(linker)

@@ -50,6 +50,8 @@ async fn one(row: &str, dir: &Descriptor) -> Option<String> {
                 "out",
                 "root",
                 "root/passwd",
+                "out/",
+                "/proc/self/root",
             ];
             opened(dir, &paths).await
         }
@@ -284,7 +286,7 @@ fn said<T>(result: Result<T, ErrorCode>) -> String {
 }
 
 /// The error's name as the interface spells it.
-fn name(code: &ErrorCode) -> String {
+pub fn name(code: &ErrorCode) -> String {
     let mut name = String::new();
     for letter in format!("{code:?}")
         .trim_start_matches("ErrorCode::")

@@ -66,6 +66,8 @@ pub fn row(row: &str) -> Option<String> {
                 "out",
                 "root",
                 "root/passwd",
+                "out/",
+                "/proc/self/root",
             ];
             paths.map(|path| open(dir, path, ANY, READ)).join(" ")
         }),

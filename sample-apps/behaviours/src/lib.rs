@@ -2,11 +2,13 @@
 //! text promises and what these rows have to say.
 //!
 //! A row of `wasi:http` is a path, any other is the first argument of the command. Each says in one line what it saw.
+//! `volume/DIRECTORY` takes a script in the arguments after it instead (`volume.rs`).
 
 mod cli;
 mod clocks;
 mod filesystem;
 mod http;
+mod volume;
 
 use wasip2::exports::cli::run;
 use wasip2::exports::http::incoming_handler;
@@ -17,6 +19,10 @@ struct Behaviours;
 impl run::Guest for Behaviours {
     fn run() -> Result<(), ()> {
         let row = std::env::args().nth(1).unwrap_or_default();
+        if let Some(directory) = row.strip_prefix("volume") {
+            volume::script(directory, std::env::args().skip(2));
+            return Ok(());
+        }
         let saw = match row.split_once('/') {
             Some(("cli", row)) => cli::row(row)?,
             Some(("clocks", row)) => clocks::clock(row),

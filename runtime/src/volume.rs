@@ -1,0 +1,657 @@
+//! Directories of the host that guests share and cannot fill beyond what they may.
+//!
+//! A [`Volume`] is a directory with an account, made once and lent to any number of workloads. Every function of
+//! `wasi:filesystem` that can make the directory larger first gets room on the account, on any file system and without
+//! privileges; what does not fit is answered `quota`. `host::filesystem` says which functions these are.
+//!
+//! The account counts a file as its size in whole blocks of 4 KiB, holes included, because a later write into a hole must not
+//! need room; directories and links as one block; and each name as one inode, hard links as well. It counts up as things
+//! grow. Of what shrinks it learns by counting the directory anew, which it does when something does not fit: on a thread
+//! that may block, and for at most a quarter of the time, so that who fills a volume does not have the disk searched all day.
+//!
+//! Invariants: the directory, with the files in it that are unlinked and still open, never holds more than its limits,
+//! unless it did from the start or somebody else writes to it; one thing at a time happens on an account, and is finished
+//! though its guest be gone. Not counted: what a directory takes for its names, which the limit of inodes bounds.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use wasmtime_wasi::filesystem::WasiFilesystemCtx;
+use wasmtime_wasi::{FsPerms, WasiCtx};
+
+use crate::workload::WorkloadError;
+
+/// What files are counted in, as most file systems keep them.
+pub const BLOCK_BYTES: u64 = 4096;
+/// Of the time, at most one part in this many goes into counting. Who gets no room waits for its turn, so not for too long.
+const COUNT_SHARE: u32 = 4;
+
+/// What a guest may do in a directory that it was lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read files, list directories, look at metadata.
+    ReadOnly,
+    /// All of that, and create, change, rename, link and remove.
+    ReadWrite,
+}
+
+/// A directory of the host under a name of the guest's.
+pub(crate) struct Preopen {
+    pub(crate) host_dir: PathBuf,
+    pub(crate) guest_path: String,
+    pub(crate) access: Access,
+    /// With the account that it is to be held to.
+    pub(crate) volume: Option<Volume>,
+}
+
+/// How much a volume may hold. `None` is as much as the file system has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VolumeLimits {
+    /// Bytes, in whole blocks of 4 KiB.
+    pub bytes: Option<u64>,
+    /// Names: of files, directories and links.
+    pub inodes: Option<u64>,
+}
+
+impl VolumeLimits {
+    pub(crate) fn any(&self) -> bool {
+        self.bytes.is_some() || self.inodes.is_some()
+    }
+}
+
+/// What a volume holds, and what it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeUsage {
+    pub bytes: u64,
+    pub inodes: u64,
+    pub limits: VolumeLimits,
+}
+
+/// Which of its limits a volume has met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    Bytes,
+    Inodes,
+}
+
+/// Why a directory cannot be a volume.
+#[derive(Debug, thiserror::Error)]
+#[error("the directory {dir} cannot be used as a volume")]
+pub struct VolumeError {
+    pub dir: PathBuf,
+    #[source]
+    pub source: io::Error,
+}
+
+/// A directory of the host and its account. Cheap to clone; clones are the same volume.
+///
+/// Lend it with [`WorkloadBuilder::volume`](crate::WorkloadBuilder::volume), to as many workloads as share it. Two `Volume`s of
+/// one directory know nothing of each other, and their guests can fill it twice.
+#[derive(Clone)]
+pub struct Volume {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dir: PathBuf,
+    root: File,
+    limits: VolumeLimits,
+    account: Arc<Mutex<Account>>,
+    /// What the account says, for those who only look.
+    bytes: AtomicU64,
+    inodes: AtomicU64,
+    hear: OnceLock<Box<dyn Fn(Full) + Send + Sync>>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Amount {
+    bytes: u64,
+    inodes: u64,
+}
+
+struct Account {
+    used: Amount,
+    /// What guests have open: it takes room for as long, though it has no name any more.
+    open: Vec<Weak<File>>,
+    /// How many may be in `open` before those that were closed are swept out.
+    sweep_at: usize,
+    /// When the last count began.
+    counted_at: Instant,
+    count_took: Duration,
+}
+
+impl Volume {
+    /// Makes a volume of `dir`, which must exist. What is in it already counts.
+    ///
+    /// Blocks while it looks at each file once: about a microsecond for each that the kernel knows, more on a cold disk.
+    ///
+    /// # Errors
+    /// When the directory, or one in it, cannot be read.
+    pub fn open(dir: impl Into<PathBuf>, limits: VolumeLimits) -> Result<Volume, VolumeError> {
+        let dir = dir.into();
+        let failed = |source| VolumeError {
+            dir: dir.clone(),
+            source,
+        };
+        let root = open_dir(rustix::fs::CWD, &dir, OFlags::empty()).map_err(failed)?;
+        let counted_at = Instant::now();
+        let used = count(root.as_fd(), &[]).map_err(failed)?;
+        let account = Account {
+            used,
+            open: Vec::new(),
+            sweep_at: 64,
+            counted_at,
+            count_took: counted_at.elapsed(),
+        };
+        Ok(Volume {
+            shared: Arc::new(Shared {
+                dir,
+                root: root.into(),
+                limits,
+                account: Arc::new(Mutex::new(account)),
+                bytes: AtomicU64::new(used.bytes),
+                inodes: AtomicU64::new(used.inodes),
+                hear: OnceLock::new(),
+            }),
+        })
+    }
+
+    /// The directory, as it was named.
+    pub fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    pub fn limits(&self) -> VolumeLimits {
+        self.shared.limits
+    }
+
+    /// What the account says: never less than the directory holds, and more by what was removed since the last count.
+    /// Without limits it is what the last count said. Costs two reads of memory.
+    pub fn usage(&self) -> VolumeUsage {
+        VolumeUsage {
+            bytes: self.shared.bytes.load(Relaxed),
+            inodes: self.shared.inodes.load(Relaxed),
+            limits: self.shared.limits,
+        }
+    }
+
+    /// Counts the directory anew. Whoever wants to write waits for it.
+    ///
+    /// # Errors
+    /// When the directory, or one in it, cannot be read; the account stays as it was.
+    pub async fn count(&self) -> Result<VolumeUsage, VolumeError> {
+        let mut locked = self.lock().await;
+        blocking(move || locked.count())
+            .await
+            .map_err(|source| VolumeError {
+                dir: self.shared.dir.clone(),
+                source,
+            })?;
+        Ok(self.usage())
+    }
+
+    /// Removes the directory with all that is in it, once what guests have begun is done. They can make nothing in it any more.
+    ///
+    /// # Errors
+    /// What the file system says, but for things that are gone already.
+    pub async fn remove(&self) -> Result<(), VolumeError> {
+        let locked = self.lock().await;
+        blocking(move || remove_tree(&locked.shared.dir))
+            .await
+            .map_err(|source| VolumeError {
+                dir: self.shared.dir.clone(),
+                source,
+            })
+    }
+
+    /// Calls `hear` each time a guest does not get room, on the thread where that happened. It must not block. The first
+    /// `hear` that a volume gets is the one it keeps.
+    pub fn on_full(&self, hear: impl Fn(Full) + Send + Sync + 'static) {
+        // Said above.
+        let _ = self.shared.hear.set(Box::new(hear));
+    }
+
+    pub(crate) fn is(&self, other: &Volume) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// From now on nobody else changes the directory by way of its account.
+    pub(crate) async fn lock(&self) -> Locked {
+        Locked {
+            shared: self.shared.clone(),
+            account: self.shared.account.clone().lock_owned().await,
+        }
+    }
+
+    /// Writes at `offset`, or at the end, as much of `data` as there is room for.
+    ///
+    /// # Errors
+    /// EDQUOT when not one byte fits; whatever the file system says.
+    pub(crate) async fn write(
+        &self,
+        file: &Arc<File>,
+        offset: Option<u64>,
+        data: Bytes,
+    ) -> io::Result<usize> {
+        self.act(file, move |locked, file, asked| {
+            let size = file.metadata()?.size();
+            let offset = offset.unwrap_or(size);
+            let end = offset.saturating_add(data.len() as u64);
+            let have = in_blocks(size);
+            let need = Amount {
+                bytes: in_blocks(end).saturating_sub(have),
+                inodes: 0,
+            };
+            let fitting = match locked.room(need, asked) {
+                Ok(()) => data.len(),
+                Err(NoRoom::Full(full)) => {
+                    let free = locked.free().bytes / BLOCK_BYTES * BLOCK_BYTES;
+                    let room = have.saturating_add(free).saturating_sub(offset);
+                    match usize::try_from(room) {
+                        Ok(0) => return Err(locked.refuse(full)),
+                        Ok(room) => room.min(data.len()),
+                        Err(_) => data.len(),
+                    }
+                }
+                Err(later) => return Err(later),
+            };
+            let written = file.write_at(&data[..fitting], offset);
+            locked.resized(size, file.metadata()?.size());
+            Ok(written?)
+        })
+        .await
+    }
+
+    /// The same for all of `data`, in parts while there is room.
+    pub(crate) async fn write_all(
+        &self,
+        file: &Arc<File>,
+        mut offset: Option<u64>,
+        mut data: Bytes,
+    ) -> io::Result<()> {
+        while !data.is_empty() {
+            let written = self.write(file, offset, data.clone()).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            offset = offset.map(|offset| offset.saturating_add(written as u64));
+            data = data.split_off(written);
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// EDQUOT when there is no room for a file of that size; whatever the file system says.
+    pub(crate) async fn set_len(&self, file: &Arc<File>, len: u64) -> io::Result<()> {
+        self.act(file, move |locked, file, asked| {
+            let size = file.metadata()?.size();
+            let need = Amount {
+                bytes: in_blocks(len).saturating_sub(in_blocks(size)),
+                inodes: 0,
+            };
+            locked.room(need, asked).map_err(|no| locked.refused(no))?;
+            let set = file.set_len(len);
+            locked.resized(size, file.metadata()?.size());
+            Ok(set?)
+        })
+        .await
+    }
+
+    /// Has `act` work on `file`, again when it is to ask again, on a thread that may block.
+    async fn act<T, F>(&self, file: &Arc<File>, act: F) -> io::Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Locked, &File, Instant) -> Result<T, NoRoom> + Send + Sync + 'static,
+    {
+        let asked = Instant::now();
+        let act = Arc::new(act);
+        loop {
+            let mut locked = self.lock().await;
+            let (act, file) = (act.clone(), file.clone());
+            match blocking(move || act(&mut locked, &file, asked)).await {
+                Ok(done) => return Ok(done),
+                Err(NoRoom::Full(_)) => return Err(quota()),
+                Err(NoRoom::Failed(error)) => return Err(error),
+                Err(NoRoom::Later(at)) => tokio::time::sleep_until(at.into()).await,
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Volume").field(&self.shared.dir).finish()
+    }
+}
+
+/// Opens the directories, once for all instances.
+pub(crate) fn lend(preopens: &[Preopen]) -> Result<WasiFilesystemCtx, WorkloadError> {
+    let mut wasi = WasiCtx::builder();
+    for preopen in preopens {
+        if preopen.guest_path.contains('\0') {
+            return Err(WorkloadError::Nul {
+                what: "the name of a directory".into(),
+            });
+        }
+        let perms = match preopen.access {
+            Access::ReadOnly => FsPerms::ReadOnly,
+            Access::ReadWrite => FsPerms::ReadWrite,
+        };
+        wasi.preopened_dir(&preopen.host_dir, &preopen.guest_path, perms)
+            .map_err(|error| WorkloadError::Preopen {
+                host_dir: preopen.host_dir.clone(),
+                reason: error.root_cause().to_string(),
+            })?;
+    }
+    Ok(wasi.build().filesystem().clone())
+}
+
+/// What a guest is told that got no room.
+pub(crate) fn quota() -> io::Error {
+    io::Error::from_raw_os_error(libc::EDQUOT)
+}
+
+/// What making something takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    Nothing,
+    /// An empty file, or another name of one.
+    Name,
+    /// A directory or a symbolic link.
+    Block,
+}
+
+impl From<Made> for Amount {
+    fn from(made: Made) -> Amount {
+        let (bytes, inodes) = match made {
+            Made::Nothing => (0, 0),
+            Made::Name => (0, 1),
+            Made::Block => (BLOCK_BYTES, 1),
+        };
+        Amount { bytes, inodes }
+    }
+}
+
+/// Why something was not done.
+pub(crate) enum NoRoom {
+    Full(Full),
+    /// Ask again then: it may be that something was removed, and it is too early to count again.
+    Later(Instant),
+    Failed(io::Error),
+}
+
+impl From<io::Error> for NoRoom {
+    fn from(error: io::Error) -> NoRoom {
+        NoRoom::Failed(error)
+    }
+}
+
+/// A volume whose account nobody else uses.
+pub(crate) struct Locked {
+    shared: Arc<Shared>,
+    account: OwnedMutexGuard<Account>,
+}
+
+impl Locked {
+    /// Whether there is room for `made`, counting anew if need be.
+    pub(crate) async fn room_for(mut self, made: Made, asked: Instant) -> Result<Locked, NoRoom> {
+        if self.lacks(made.into()).is_none() {
+            return Ok(self);
+        }
+        blocking(move || match self.room(made.into(), asked) {
+            Ok(()) => Ok(self),
+            Err(no) => Err(self.refused(no)),
+        })
+        .await
+    }
+
+    /// Something was made.
+    pub(crate) fn add(&mut self, made: Made) {
+        let Amount { bytes, inodes } = made.into();
+        self.account.used.bytes = self.account.used.bytes.saturating_add(bytes);
+        self.account.used.inodes = self.account.used.inodes.saturating_add(inodes);
+        self.publish();
+    }
+
+    /// A guest has opened something.
+    pub(crate) fn opened(&mut self, file: &Arc<File>) {
+        let account = &mut *self.account;
+        if account.open.len() >= account.sweep_at {
+            account.open.retain(|open| open.strong_count() > 0);
+            account.sweep_at = (account.open.len() * 2).max(64);
+        }
+        account.open.push(Arc::downgrade(file));
+    }
+
+    /// Makes sure that there is room, if it has to by counting; blocks meanwhile.
+    fn room(&mut self, need: Amount, asked: Instant) -> Result<(), NoRoom> {
+        if self.lacks(need).is_none() {
+            return Ok(());
+        }
+        // A count that began after the guest asked tells it all there is to know.
+        if self.account.counted_at < asked {
+            let pause = self.account.count_took * COUNT_SHARE;
+            let due = self.account.counted_at + pause;
+            if Instant::now() < due {
+                return Err(NoRoom::Later(due));
+            }
+            if let Err(error) = self.count() {
+                tracing::warn!(dir = %self.shared.dir.display(), %error, "a volume could not be counted");
+            }
+        }
+        self.lacks(need)
+            .map_or(Ok(()), |full| Err(NoRoom::Full(full)))
+    }
+
+    fn lacks(&self, need: Amount) -> Option<Full> {
+        let free = self.free();
+        if need.bytes > free.bytes {
+            return Some(Full::Bytes);
+        }
+        (need.inodes > free.inodes).then_some(Full::Inodes)
+    }
+
+    fn free(&self) -> Amount {
+        let (used, limits) = (self.account.used, self.shared.limits);
+        let left =
+            |limit: Option<u64>, used| limit.map_or(u64::MAX, |limit| limit.saturating_sub(used));
+        Amount {
+            bytes: left(limits.bytes, used.bytes),
+            inodes: left(limits.inodes, used.inodes),
+        }
+    }
+
+    /// A file has another size.
+    fn resized(&mut self, from: u64, to: u64) {
+        let used = &mut self.account.used.bytes;
+        *used = used
+            .saturating_add(in_blocks(to))
+            .saturating_sub(in_blocks(from));
+        self.publish();
+    }
+
+    fn count(&mut self) -> io::Result<()> {
+        let begun = Instant::now();
+        let counted = count(self.shared.root.as_fd(), &self.account.open);
+        self.account.counted_at = begun;
+        self.account.count_took = begun.elapsed();
+        self.account.used = counted?;
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&self) {
+        self.shared.bytes.store(self.account.used.bytes, Relaxed);
+        self.shared.inodes.store(self.account.used.inodes, Relaxed);
+    }
+
+    fn refuse(&self, full: Full) -> NoRoom {
+        if let Some(hear) = self.shared.hear.get() {
+            hear(full);
+        }
+        NoRoom::Full(full)
+    }
+
+    /// Tells of `no` if it is for want of room.
+    fn refused(&self, no: NoRoom) -> NoRoom {
+        match no {
+            NoRoom::Full(full) => self.refuse(full),
+            other => other,
+        }
+    }
+}
+
+/// Runs `work` where it may block, and to its end, whoever stops to wait for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // Only while the runtime of this thread is being taken down.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn in_blocks(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES)
+}
+
+/// What is below `root`, and what has no name any more but is `open`.
+fn count(root: BorrowedFd<'_>, open: &[Weak<File>]) -> io::Result<Amount> {
+    let mut used = Amount::default();
+    let mut linked = HashSet::new();
+    walk(
+        root,
+        |_, _, stat| {
+            used.inodes += 1;
+            let first = stat.st_nlink < 2 || linked.insert((stat.st_dev, stat.st_ino));
+            used.bytes = used.bytes.saturating_add(match kind(stat) {
+                FileType::RegularFile if first => in_blocks(size(stat)),
+                FileType::RegularFile => 0,
+                _ => BLOCK_BYTES,
+            });
+            Ok(())
+        },
+        |_, _| Ok(()),
+    )?;
+    // After the walk: what loses its name in between is counted twice then, and not never.
+    let mut nameless = HashSet::new();
+    for file in open.iter().filter_map(Weak::upgrade) {
+        let stat = rustix::fs::fstat(&*file)?;
+        if stat.st_nlink == 0 && nameless.insert((stat.st_dev, stat.st_ino)) {
+            used.inodes += 1;
+            used.bytes = used.bytes.saturating_add(match kind(&stat) {
+                FileType::RegularFile => in_blocks(size(&stat)),
+                _ => BLOCK_BYTES,
+            });
+        }
+    }
+    Ok(used)
+}
+
+/// Removes `dir` and everything in it, however deep it is: guests make directories that are deeper than a path is long, and
+/// than a process may have files open. Blocks.
+///
+/// # Errors
+/// What the file system says, but for things that are gone already.
+pub fn remove_tree(dir: &Path) -> io::Result<()> {
+    let gone = |removed: rustix::io::Result<()>| match removed {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(error) => Err(io::Error::from(error)),
+    };
+    let root = match open_dir(rustix::fs::CWD, dir, OFlags::NOFOLLOW) {
+        Ok(root) => root,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    walk(
+        root.as_fd(),
+        |parent, name, stat| match kind(stat) {
+            FileType::Directory => Ok(()),
+            _ => gone(rustix::fs::unlinkat(parent, name, AtFlags::empty())),
+        },
+        |parent, name| gone(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)),
+    )?;
+    gone(rustix::fs::rmdir(dir))
+}
+
+/// Shows `each` what is below `root`, and `left` each directory after all that is in it, both with the directory they are in.
+///
+/// Has two directories open at a time, however deep it is; nobody may move or remove directories meanwhile.
+fn walk(
+    root: BorrowedFd<'_>,
+    mut each: impl FnMut(BorrowedFd<'_>, &CStr, &Stat) -> io::Result<()>,
+    mut left: impl FnMut(BorrowedFd<'_>, &CStr) -> io::Result<()>,
+) -> io::Result<()> {
+    struct Level {
+        name: CString,
+        identity: (u64, u64),
+        /// Directories in it that are still to be seen.
+        below: Vec<CString>,
+    }
+    let mut enter = |at: BorrowedFd<'_>, name: CString| {
+        let stat = rustix::fs::fstat(at)?;
+        let mut below = Vec::new();
+        for entry in Dir::read_from(at)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let stat = match rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(rustix::io::Errno::NOENT) => continue,
+                stat => stat?,
+            };
+            each(at, name, &stat)?;
+            if kind(&stat) == FileType::Directory {
+                below.push(name.to_owned());
+            }
+        }
+        io::Result::Ok(Level {
+            name,
+            identity: (stat.st_dev, stat.st_ino),
+            below,
+        })
+    };
+    let mut at = open_dir(root, c".", OFlags::empty())?;
+    let mut levels = vec![enter(at.as_fd(), CString::default())?];
+    while let Some(level) = levels.last_mut() {
+        if let Some(name) = level.below.pop() {
+            at = open_dir(at.as_fd(), name.as_c_str(), OFlags::NOFOLLOW)?;
+            levels.push(enter(at.as_fd(), name)?);
+            continue;
+        }
+        let Some(done) = levels.pop() else { break };
+        let Some(parent) = levels.last() else { break };
+        at = open_dir(at.as_fd(), c"..", OFlags::empty())?;
+        let stat = rustix::fs::fstat(&at)?;
+        if (stat.st_dev, stat.st_ino) != parent.identity {
+            return Err(io::Error::other("a directory was moved meanwhile"));
+        }
+        left(at.as_fd(), &done.name)?;
+    }
+    Ok(())
+}
+
+fn open_dir(at: BorrowedFd<'_>, path: impl rustix::path::Arg, more: OFlags) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more;
+    Ok(rustix::fs::openat(at, path, flags, Mode::empty())?)
+}
+
+fn kind(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+fn size(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or_default()
+}
