@@ -49,11 +49,11 @@ async fn main() -> anyhow::Result<()> {
     for server in &cluster.processes {
         server.signal("-KILL")?;
     }
-    let killed = cluster.again(args.objects).await?;
+    let killed = cluster.again("killed", args.objects).await?;
     for server in &mut cluster.processes {
         server.terminate()?;
     }
-    let stopped = cluster.again(args.objects).await?;
+    let stopped = cluster.again("stopped", args.objects).await?;
     println!(
         "{}",
         json!({
@@ -92,7 +92,7 @@ impl Cluster {
     }
 
     /// Starts servers that have ended, at the addresses they had, and asks each until it answers.
-    async fn again(&mut self, objects: usize) -> anyhow::Result<Value> {
+    async fn again(&mut self, how: &str, objects: usize) -> anyhow::Result<Value> {
         let mut maps = Vec::new();
         for server in 0..self.processes.len() {
             maps.push(self.maps(server).await?);
@@ -106,7 +106,15 @@ impl Cluster {
             *server = ServerProcess::spawn(&server.dir.clone(), &[])?;
             server.said = said;
         }
-        let asked = maps.iter().map(|maps| answered(maps, begun, objects));
+        let asked = maps.iter().enumerate().map(|(server, maps)| {
+            // One that changes nothing would be answered from memory.
+            answered(
+                maps,
+                begun,
+                objects,
+                json!({"data": {how: server.to_string()}}),
+            )
+        });
         let answered = futures::future::try_join_all(asked).await?;
         let mut resident = Vec::new();
         let mut folder = Vec::new();
@@ -122,10 +130,15 @@ impl Cluster {
 }
 
 /// When a server first answered what, in seconds since `begun`.
-async fn answered(maps: &Api<ConfigMap>, begun: Instant, objects: usize) -> anyhow::Result<Value> {
+async fn answered(
+    maps: &Api<ConfigMap>,
+    begun: Instant,
+    objects: usize,
+    change: Value,
+) -> anyhow::Result<Value> {
     let name = name(objects / 2);
     let list = ListParams::default().limit(PAGE);
-    let change = Patch::Merge(json!({"data": {"started": "again"}}));
+    let change = Patch::Merge(change);
     let parameters = PatchParams::default();
     let (read, page, write) = tokio::try_join!(
         until(begun, || maps.get(&name)),
