@@ -101,9 +101,15 @@ async fn read_index(consensus: &Consensus) -> Result<u64, Denied> {
         Some(leader) if leader != consensus.me() => leader,
         _ => return consensus.read_index().await,
     };
-    let asked = consensus
-        .ask_leader(leader, Lane::Control, &Request::ReadIndex)
-        .await;
+    let mut leads = consensus.leads();
+    let asked = tokio::select! {
+        biased;
+        asked = consensus.ask_leader(leader, Lane::Control, &Request::ReadIndex) => asked,
+        // A leader that is gone may never answer; the next one does.
+        _ = leads.wait_for(|leads| leads.leader != Some(leader)) => {
+            return Err(Denied::NotLeader(None));
+        }
+    };
     match asked {
         Ok(Answer::ReadIndex(index)) => index,
         // A read has no effect, so it is asked again however it was lost.

@@ -10,6 +10,7 @@
 mod answer;
 mod members;
 mod peers;
+mod start;
 mod storage;
 mod tend;
 mod vocabulary;
@@ -33,6 +34,7 @@ use crate::log::Log;
 use crate::message::{Answer, Denied, Request};
 use crate::network::{Lane, Network, Peer};
 use crate::planted::{Bug, planted};
+use crate::raft::start::Own;
 use crate::raft::storage::{Applier, LogStorage};
 use crate::raft::vocabulary::Raft;
 use crate::stream::Assembly;
@@ -45,7 +47,8 @@ pub(crate) use crate::raft::tend::Leads;
 
 // Timers, in milliseconds. Stalls of 40 to 460 ms were measured in fsync on busy disks; openraft's defaults of 50 and
 // 150–300 would elect at each of them. A follower elects after the lease (the longer election time-out) and an election
-// time-out without a heartbeat: 1.25 to 1.6 s after a leader died, and one split vote later at most 2.4 s.
+// time-out without a heartbeat: 1.25 to 1.6 s after a leader died, and one split vote later at most 2.4 s. After a start
+// nobody waits for a time-out (`start.rs`).
 const HEARTBEAT_MS: u64 = 100;
 const ELECTION_MIN_MS: u64 = 450;
 const ELECTION_MAX_MS: u64 = 800;
@@ -80,6 +83,8 @@ fn config(cluster_id: &str, log_entries_kept: usize) -> openraft::Config {
         election_timeout_min: ELECTION_MIN_MS,
         election_timeout_max: ELECTION_MAX_MS,
         enable_pre_vote: Some(true),
+        // They are on once a leader was heard of, or did not come: `start.rs`.
+        enable_elect: false,
         quorum_loss_probe_interval: Some(QUORUM_PROBE_MS),
         install_snapshot_timeout: SNAPSHOT_INSTALL_MS,
         api_channel_size: Some(API_QUEUE),
@@ -177,22 +182,20 @@ impl Consensus {
                 .await
                 .map_err(failed)?;
         }
-        // Asked of the core itself: its metrics may not have heard of the first membership yet.
-        let sole_voter = raft
-            .with_raft_state(move |state| {
-                let membership = state.membership_state.effective();
-                membership.voter_ids().eq([me])
-            })
-            .await
-            .map_err(failed)?;
-        if sole_voter && initialized {
-            // Nobody else can lead, so there is nothing to wait an election timeout for.
-            raft.trigger().elect(false).await.map_err(failed)?;
-        }
+        let loaded = Own::look(&raft, me).await.map_err(failed)?;
+        let sole_voter = loaded.votes_alone();
 
         let (leading, leads) = watch::channel(Leads::default());
         let (failing, failure) = watch::channel(None);
-        tokio::spawn(tend::follow_leadership(raft.clone(), leading, failing));
+        tokio::spawn({
+            let (raft, peers) = (raft.clone(), peers.clone());
+            async move {
+                // Nothing is told of the leader that the stored vote names: it may be gone. Where consensus has stopped,
+                // the next line says why.
+                let _ = start::first_election(&raft, &peers, loaded).await;
+                tend::follow_leadership(raft, leading, failing).await;
+            }
+        });
         tokio::spawn(tend::tend_log(
             raft.clone(),
             parts.log.clone(),

@@ -17,10 +17,12 @@ mod image;
 mod net;
 pub(crate) mod random;
 mod register;
+mod restart;
 pub(crate) mod runtime;
 mod world;
 
 use std::cell::RefCell;
+use std::ops::RangeInclusive;
 use std::panic::AssertUnwindSafe;
 use std::sync::Once;
 
@@ -55,6 +57,17 @@ fn count_panics() {
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// The worlds to run; so many where the environment asks for no others.
+fn seeds(count: u64) -> RangeInclusive<u64> {
+    match number("WEFT_SEED") {
+        Some(seed) => seed..=seed,
+        None => {
+            let first = number("WEFT_FIRST_SEED").unwrap_or(1);
+            first..=first + number("WEFT_SEEDS").unwrap_or(count) - 1
+        }
+    }
 }
 
 /// What a world came to.
@@ -151,17 +164,10 @@ fn equal_seeds_give_equal_worlds() {
 
 #[test]
 fn no_acknowledged_write_is_lost_under_faults() {
-    let seeds = match number("WEFT_SEED") {
-        Some(seed) => seed..=seed,
-        None => {
-            let first = number("WEFT_FIRST_SEED").unwrap_or(1);
-            first..=first + number("WEFT_SEEDS").unwrap_or(10) - 1
-        }
-    };
     let mut tally = Tally::new();
     let mut total = Verdict::default();
     let mut failures = Vec::new();
-    for seed in seeds {
+    for seed in seeds(10) {
         let servers = servers(seed);
         let verdict = judge(seed, servers, CYCLES, &mut tally);
         total.operations += verdict.operations;

@@ -65,6 +65,8 @@ pub(crate) struct Net {
     inboxes: BTreeMap<ServerId, mpsc::UnboundedSender<Arrived>>,
     /// Links over which nothing gets, in one direction each.
     pub(crate) blocked: BTreeSet<(ServerId, ServerId)>,
+    /// Servers that listen and do not answer yet: what is sent to them waits.
+    loading: BTreeSet<ServerId>,
     /// Messages of a hundred that are lost.
     pub(crate) loss: u64,
     /// Replies that never come: kept, so that their callers wait.
@@ -85,6 +87,7 @@ impl Net {
             numbers: BTreeMap::new(),
             inboxes: BTreeMap::new(),
             blocked: BTreeSet::new(),
+            loading: BTreeSet::new(),
             loss: 0,
             silent: Vec::new(),
             trace: 0,
@@ -94,7 +97,13 @@ impl Net {
     pub(crate) fn open(&mut self, server: ServerId) -> mpsc::UnboundedReceiver<Arrived> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.inboxes.insert(server, sender);
+        self.loading.remove(&server);
         receiver
+    }
+
+    /// Has a server listen without an answer, until it opens.
+    pub(crate) fn load(&mut self, server: ServerId) {
+        self.loading.insert(server);
     }
 
     pub(crate) fn close(&mut self, server: ServerId) {
@@ -144,8 +153,13 @@ impl Net {
             if entry.key().0 > now {
                 return;
             }
-            let (from, to, lane) = entry.key().1;
+            let (_, (from, to, lane), number) = *entry.key();
             let travel = entry.remove();
+            if net.loading.contains(&to) && matches!(travel, Travel::Request { .. }) {
+                net.under_way
+                    .insert((now + 1, (from, to, lane), number), travel);
+                continue;
+            }
             if net.blocked.contains(&(from, to)) {
                 let mut random = Random::new(net.seed, now ^ (from << 32) ^ to);
                 net.lose(travel, &mut random);

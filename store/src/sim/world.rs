@@ -300,6 +300,14 @@ impl World {
         });
     }
 
+    /// Runs something in a server's process, until that ends.
+    pub(crate) fn spawn(&self, id: ServerId, work: impl Future<Output = ()> + Send + 'static) {
+        let process = self.hosts.get(&id).and_then(|host| host.process.as_ref());
+        if let Some(process) = process {
+            process.runtime.spawn(work);
+        }
+    }
+
     /// Ends a server's process; what it wrote stays in the page cache.
     pub(crate) fn kill(&mut self, id: ServerId) {
         if let Some(host) = self.hosts.get_mut(&id)
