@@ -27,6 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use self::health::{Health, Seen};
 use self::probe::Probe;
@@ -55,11 +56,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after an accept that failed, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A listener that passes connections on, until it is dropped.
+/// A listener that passes connections on, until it is stopped or dropped.
 pub struct Balancer {
     address: SocketAddr,
     servers: Arc<Servers>,
     stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl Balancer {
@@ -94,12 +96,19 @@ impl Balancer {
         let servers = Arc::new(Servers::default());
         servers.health.lock().set(addresses);
         let stop = CancellationToken::new();
-        tokio::spawn(accept(listener, Arc::clone(&servers), stop.clone()));
-        tokio::spawn(look(Arc::clone(&servers), probe, stop.clone()));
+        let tasks = TaskTracker::new();
+        tasks.spawn(accept(
+            listener,
+            Arc::clone(&servers),
+            stop.clone(),
+            tasks.clone(),
+        ));
+        tasks.spawn(look(Arc::clone(&servers), probe, stop.clone()));
         Ok(Self {
             address,
             servers,
             stop,
+            tasks,
         })
     }
 
@@ -113,6 +122,13 @@ impl Balancer {
         if !servers.is_empty() {
             self.servers.health.lock().set(servers);
         }
+    }
+
+    /// Ends the connections, and returns once nothing of it runs any more: they are told to end, and do so at once.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 }
 
@@ -227,7 +243,12 @@ async fn look(servers: Arc<Servers>, probe: Probe, stop: CancellationToken) {
     }
 }
 
-async fn accept(listener: TcpListener, servers: Arc<Servers>, stop: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    servers: Arc<Servers>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
@@ -251,7 +272,7 @@ async fn accept(listener: TcpListener, servers: Arc<Servers>, stop: Cancellation
             continue;
         };
         let (servers, stop) = (Arc::clone(&servers), stop.clone());
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
@@ -445,6 +466,20 @@ mod tests {
         assert_eq!(ask(&balancer).await.1, b'3');
         balancer.set(&[]);
         assert_eq!(ask(&balancer).await.1, b'3', "an empty list is no list");
+    }
+
+    #[tokio::test]
+    async fn nothing_of_a_stopped_balancer_is_left() {
+        let (one, _first) = server(b'1').await;
+        let balancer = balancer(&[one], all_ready()).await;
+        let address = balancer.address();
+        let tasks = balancer.tasks.clone();
+        let (mut stream, _) = ask(&balancer).await;
+        assert_eq!(tasks.len(), 3, "two of its own and the connection");
+        balancer.stop().await;
+        assert_eq!(tasks.len(), 0);
+        assert!(stream.read_u8().await.is_err());
+        assert!(TcpStream::connect(address).await.is_err());
     }
 
     #[tokio::test]

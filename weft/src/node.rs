@@ -267,6 +267,7 @@ pub async fn run(
         tracing::debug!("connections were still busy and are cut off");
     }
     cores.shutdown(CORES_GRACE).await;
+    balancer.stop().await;
     result
 }
 

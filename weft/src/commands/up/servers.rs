@@ -43,7 +43,7 @@ enum Run {
     Children {
         supervised: JoinSet<()>,
         stop: CancellationToken,
-        _balancer: Balancer,
+        balancer: Balancer,
     },
 }
 
@@ -201,7 +201,7 @@ impl Servers {
             run: Run::Children {
                 supervised,
                 stop,
-                _balancer: balancer,
+                balancer,
             },
         })
     }
@@ -236,10 +236,11 @@ impl Servers {
             Run::Children {
                 mut supervised,
                 stop,
-                _balancer,
+                balancer,
             } => {
                 stop.cancel();
                 while supervised.join_next().await.is_some() {}
+                balancer.stop().await;
                 Ok(())
             }
         }
