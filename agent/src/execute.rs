@@ -29,6 +29,7 @@ use crate::registry::{self, ContainerRecord, PodRecord, Registry};
 use crate::status::{self, Publisher};
 use crate::topology::Topology;
 use crate::translate::{self, NodeFacts, World};
+use crate::volumes::Volumes;
 use crate::wanted::{Role, Wanted};
 use crate::workers::Workers;
 use jiff::Timestamp;
@@ -62,6 +63,7 @@ pub struct Node {
     pub mesh: Mesh,
     pub images: Images,
     pub logs: Logs,
+    pub volumes: Volumes,
     pub recorder: Recorder,
     pub publisher: Publisher,
     pub identities: Workloads,
@@ -783,6 +785,9 @@ impl Worker {
                 pod = translate::pod_name(&self.pod),
                 "left a task of a pod behind"
             );
+        }
+        if self.gone {
+            self.node.volumes.remove_pod(&self.pod).await;
         }
     }
 }

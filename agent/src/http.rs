@@ -38,6 +38,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_api::StatusError;
+use weft_runtime::VolumeUsage;
 
 /// Connections at once: followed logs each take one.
 const CONNECTIONS_MAX: usize = 1024;
@@ -405,13 +406,83 @@ fn summary(node: &Node) -> String {
         }
         out.push_str("],");
         usage(&mut out, cpu, memory);
-        out.push('}');
+        out.push_str(",\"volume\":[");
+        let mut between = "";
+        for (name, volume) in node.volumes.of(&record.uid) {
+            let VolumeUsage {
+                bytes,
+                inodes,
+                limits,
+            } = volume.usage();
+            let (capacity, most) = (
+                limits.bytes.unwrap_or_default(),
+                limits.inodes.unwrap_or_default(),
+            );
+            let _ = write!(
+                out,
+                "{between}{{\"name\":\"{name}\",\"time\":\"{now}\",\"capacityBytes\":{capacity},\
+                 \"usedBytes\":{bytes},\"availableBytes\":{},\"inodes\":{most},\
+                 \"inodesUsed\":{inodes},\"inodesFree\":{}}}",
+                capacity.saturating_sub(bytes),
+                most.saturating_sub(inodes),
+            );
+            between = ",";
+        }
+        out.push_str("]}");
     }
     out.push_str("]}");
     out
 }
 
-/// The mesh's metrics, then each container's.
+/// The volumes of the pods, under the kubelet's names. What is removed shows within a minute.
+fn volume_metrics(node: &Node, out: &mut String) {
+    let volumes: Vec<(String, VolumeUsage)> = node
+        .registry
+        .all()
+        .into_iter()
+        .flat_map(|((namespace, pod), record)| {
+            let volumes = node.volumes.of(&record.uid).into_iter();
+            volumes.map(move |(name, volume)| {
+                (
+                    format!("namespace=\"{namespace}\",pod=\"{pod}\",volume=\"{name}\""),
+                    volume.usage(),
+                )
+            })
+        })
+        .collect();
+    type Pick = fn(&VolumeUsage) -> u64;
+    let families: [(&str, &str, Pick); 4] = [
+        (
+            "kubelet_volume_stats_capacity_bytes",
+            "Bytes that the volume may hold.",
+            |usage| usage.limits.bytes.unwrap_or_default(),
+        ),
+        (
+            "kubelet_volume_stats_used_bytes",
+            "Bytes in the volume, in blocks of 4 KiB.",
+            |usage| usage.bytes,
+        ),
+        (
+            "kubelet_volume_stats_inodes",
+            "Files, folders and links that the volume may hold.",
+            |usage| usage.limits.inodes.unwrap_or_default(),
+        ),
+        (
+            "kubelet_volume_stats_inodes_used",
+            "Files, folders and links in the volume.",
+            |usage| usage.inodes,
+        ),
+    ];
+    for (name, help, value) in families {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for (labels, usage) in &volumes {
+            let _ = writeln!(out, "{name}{{{labels}}} {}", value(usage));
+        }
+    }
+}
+
+/// The mesh's metrics, then each container's and each volume's.
 fn metrics(node: &Node) -> String {
     let mut out = String::new();
     node.mesh.render_metrics(&mut out);
@@ -521,6 +592,7 @@ fn metrics(node: &Node) -> String {
     for (labels, _, restarts) in &containers {
         let _ = writeln!(out, "weft_container_restarts_total{{{labels}}} {restarts}");
     }
+    volume_metrics(node, &mut out);
     let _ = writeln!(
         out,
         "# HELP weft_log_dropped_bytes_total Log bytes dropped for rate or a full queue.\n# TYPE weft_log_dropped_bytes_total counter"

@@ -37,6 +37,7 @@ pub mod sync;
 pub mod topology;
 pub mod translate;
 pub mod unsupported;
+pub mod volumes;
 pub mod wanted;
 pub mod workers;
 
@@ -50,6 +51,7 @@ use crate::logs::Logs;
 use crate::registry::Registry;
 use crate::status::Publisher;
 use crate::topology::Topology;
+use crate::volumes::Volumes;
 use crate::workers::Workers;
 use parking_lot::Mutex;
 use std::net::TcpListener;
@@ -168,6 +170,7 @@ impl Agent {
         let logs = Logs::open(&folder("logs")).map_err(at(&folder("logs")))?;
         let images = Images::open(link.clone(), &folder("images"), file_images_allowed)
             .map_err(at(&folder("images")))?;
+        let volumes = Volumes::open(&folder("volumes")).map_err(at(&folder("volumes")))?;
         let (recorder, writing) = Recorder::new(&facts.name);
         let publisher = Publisher::new();
         let topology = Topology::new(&facts.name, &trust_domain);
@@ -218,6 +221,7 @@ impl Agent {
             mesh,
             images,
             logs,
+            volumes,
             recorder: recorder.clone(),
             publisher,
             identities,
@@ -235,6 +239,7 @@ impl Agent {
             }
         });
         rest.spawn(unload_cold(node.engine.clone(), stop_rest.clone()));
+        rest.spawn(node.volumes.clone().keep_counted(stop_rest.clone()));
         recorder.node(
             &facts.name,
             events::Severity::Normal,

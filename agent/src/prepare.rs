@@ -27,7 +27,7 @@ use std::time::Duration;
 use weft_api::SpiffeId;
 use weft_mesh::{CallerInfo, WorkloadInfo};
 use weft_runtime::worker::{Setup, Worker};
-use weft_runtime::{Artifact, EventSink, InstancePolicy, Limits, LogSink, Workload};
+use weft_runtime::{Artifact, EventSink, InstancePolicy, Limits, LogSink, Volume, Workload};
 
 /// How long an idle pooled instance waits for the next call before it ends.
 const POOLED_IDLE: Duration = Duration::from_secs(10);
@@ -127,6 +127,13 @@ impl Preparing {
             .find(translate::namespace(&self.pod), &self.node.link)
             .await
             .map_err(|error| create(&error))?;
+        let place = match worker {
+            Some(worker) => match spec.mounts.first() {
+                None => Place::Apart(worker),
+                Some(mount) => return Err((StartFailure::Config, no_files(&mount.volume))),
+            },
+            None => Place::Here(self.volumes(&spec).await?),
+        };
         let log = self.node.logs.begin(RunId {
             namespace: translate::namespace(&self.pod).into(),
             pod: translate::pod_name(&self.pod).into(),
@@ -153,7 +160,7 @@ impl Preparing {
         });
         let workload = build(
             &self.node,
-            worker,
+            place,
             &artifact,
             &spec,
             &log,
@@ -279,6 +286,20 @@ impl Preparing {
         Ok((artifact, found.id))
     }
 
+    /// The volumes of the container's mounts.
+    async fn volumes(&self, spec: &WorkloadSpec) -> Result<Vec<Volume>, Refusal> {
+        let mut volumes = Vec::new();
+        for mount in &spec.mounts {
+            let all = &self.node.volumes;
+            let volume = all.volume(&self.pod, mount, &self.node.recorder).await;
+            volumes.push(volume.map_err(|error| {
+                let message = format!("volume \"{}\": {}", mount.volume, Chain(&error));
+                (StartFailure::Create, message)
+            })?);
+        }
+        Ok(volumes)
+    }
+
     /// The ConfigMaps and Secrets the container's environment names. One that does not exist is left out: whether that is an
     /// error, `translate` decides.
     async fn configuration(&self) -> Result<Configuration, Refusal> {
@@ -334,10 +355,24 @@ fn world(role: Role, asked: Option<World>, artifact: &Artifact) -> Result<World,
     }
 }
 
-/// The guest, in this process or in `worker`.
+fn no_files(volume: &str) -> String {
+    format!(
+        "volume \"{volume}\" cannot be mounted: the worker process of a namespace with the label {} has no files",
+        weft_api::annotation::ISOLATE_PROCESS
+    )
+}
+
+/// Where a guest runs.
+enum Place {
+    /// In this process, with the volumes of its mounts.
+    Here(Vec<Volume>),
+    Apart(Worker),
+}
+
+/// The guest, in its place.
 async fn build(
     node: &Node,
-    worker: Option<Worker>,
+    place: Place,
     artifact: &Artifact,
     spec: &WorkloadSpec,
     log: &logs::Writer,
@@ -368,23 +403,26 @@ async fn build(
         }),
     };
     let faults = EventSink::of_broken_off(move |fault| failures.note(&fault));
-    if let Some(worker) = worker {
-        let setup = Setup {
-            name: spec.name.clone(),
-            env: spec.env.clone(),
-            args: spec.args.clone(),
-            limits,
-            policy,
-            stdout: sink(Stream::Stdout),
-            stderr: sink(Stream::Stderr),
-            outbound: Some(outbound),
-            events: Some(faults),
-        };
-        let built = worker.build(&node.engine, artifact, setup).await;
-        return built
-            .map(Guest::Apart)
-            .map_err(|error| Chain(&error).to_string());
-    }
+    let volumes = match place {
+        Place::Here(volumes) => volumes,
+        Place::Apart(worker) => {
+            let setup = Setup {
+                name: spec.name.clone(),
+                env: spec.env.clone(),
+                args: spec.args.clone(),
+                limits,
+                policy,
+                stdout: sink(Stream::Stdout),
+                stderr: sink(Stream::Stderr),
+                outbound: Some(outbound),
+                events: Some(faults),
+            };
+            let built = worker.build(&node.engine, artifact, setup).await;
+            return built
+                .map(Guest::Apart)
+                .map_err(|error| Chain(&error).to_string());
+        }
+    };
     let mut builder = Workload::builder(&node.engine, artifact)
         .name(spec.name.clone())
         .env(spec.env.clone())
@@ -396,6 +434,9 @@ async fn build(
         .outbound(outbound);
     if let Some(policy) = policy {
         builder = builder.instance_policy(policy);
+    }
+    for (volume, mount) in volumes.iter().zip(&spec.mounts) {
+        builder = builder.volume(volume, &mount.path, mount.access);
     }
     builder
         .build()

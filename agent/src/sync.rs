@@ -127,11 +127,11 @@ impl Pods {
                 for uid in gone {
                     self.gone(&uid);
                 }
-                // Pods that went away while this node was down left their logs.
+                // Pods that went away while this node was down left their logs and volumes.
                 let held = &self.held;
-                self.node
-                    .logs
-                    .sweep(|uid| listed.contains(uid) || held.contains_key(uid));
+                let lives = |uid: &str| listed.contains(uid) || held.contains_key(uid);
+                self.node.logs.sweep(lives);
+                self.node.volumes.sweep(lives);
             }
             Ok(Event::Apply(pod)) => self.apply(pod),
             Ok(Event::Delete(pod)) => self.gone(translate::uid(&pod)),

@@ -8,6 +8,7 @@
 //! (`prepare`), limits the engine itself imposes (`weft_runtime`).
 
 use crate::environment::{Configuration, Context, expand};
+use crate::volumes::{self, Mount};
 use crate::wanted::Role;
 use k8s_openapi::api::core::v1::{Container, Pod, Service};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -59,6 +60,8 @@ pub struct WorkloadSpec {
     pub request_timeout: Duration,
     /// The largest body of a request or a response.
     pub body_bytes: u64,
+    /// Its volumes, in the container's order.
+    pub mounts: Vec<Mount>,
     pub isolation: Isolation,
     /// `None`: HTTP if the component exports it.
     pub world: Option<World>,
@@ -176,6 +179,7 @@ pub fn container(
         cpu_millis,
         request_timeout: request_timeout(pod)?,
         body_bytes: body_bytes(pod)?,
+        mounts: volumes::mounts(pod, container)?,
         isolation: isolation(pod)?,
         world: world(pod)?,
         port: port(container)?,
@@ -258,7 +262,7 @@ pub fn service_account(pod: &Pod) -> &str {
         .unwrap_or("default")
 }
 
-fn pod_annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+pub(crate) fn pod_annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
     pod.metadata
         .annotations
         .as_ref()?

@@ -6,7 +6,8 @@
 //! Fields that only narrow what a Linux process may do (users, seccomp, dropped capabilities, a read-only root) pass:
 //! every component is held tighter than that.
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use crate::volumes::empty_dir;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
 
 /// One field that cannot be kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,13 +18,18 @@ pub enum Unsupported {
         why: &'static str,
     },
     #[error(
-        "volume \"{volume}\" is mounted at {path}, and this node does not mount volumes into components"
+        "volume \"{volume}\" is mounted at {path}, and of all volumes this node mounts only emptyDir into components"
     )]
     Volume { volume: String, path: String },
+    #[error(
+        "volume \"{volume}\": emptyDir.medium \"{medium}\" is not supported: a node keeps volumes on its disk; leave the field out"
+    )]
+    Medium { volume: String, medium: String },
 }
 
 const NO_HOST: &str =
     "a component is no process of the node and never reaches it; leave the field out";
+const WHOLE: &str = "a component gets its volumes whole; mount the volume and use the folder in it";
 const MESH_NAMES: &str = "the mesh resolves the names that components call; use a Service";
 
 /// Whether `container` of `pod` can be what it asks to be.
@@ -124,7 +130,7 @@ fn container_fields(container: &Container) -> [Asked; 9] {
                 .as_ref()
                 .is_some_and(|dir| !dir.is_empty()),
             "workingDir",
-            "a component has no files; leave the field out",
+            "a component finds its volumes by their full paths; leave the field out",
         ),
         (
             on(container.stdin),
@@ -152,14 +158,46 @@ fn volumes(pod: &Pod, container: &Container) -> Result<(), Unsupported> {
             && volumes
                 .iter()
                 .any(|volume| volume.name == mount.name && volume.projected.is_some());
-        if !token {
+        if token {
+            continue;
+        }
+        let Some(source) = empty_dir(pod, &mount.name) else {
             return Err(Unsupported::Volume {
                 volume: mount.name.clone(),
                 path: mount.mount_path.clone(),
             });
+        };
+        if let Some(medium) = source.medium.as_ref().filter(|medium| !medium.is_empty()) {
+            return Err(Unsupported::Medium {
+                volume: mount.name.clone(),
+                medium: medium.clone(),
+            });
+        }
+        for (asks, field, why) in mount_fields(mount) {
+            if asks {
+                return Err(Unsupported::Field { field, why });
+            }
         }
     }
     Ok(())
+}
+
+fn mount_fields(mount: &VolumeMount) -> [Asked; 3] {
+    let given = |field: &Option<String>| field.as_ref().is_some_and(|text| !text.is_empty());
+    let propagation = mount.mount_propagation.as_deref();
+    [
+        (given(&mount.sub_path), "volumeMounts.subPath", WHOLE),
+        (
+            given(&mount.sub_path_expr),
+            "volumeMounts.subPathExpr",
+            WHOLE,
+        ),
+        (
+            propagation.is_some_and(|mode| mode != "None"),
+            "volumeMounts.mountPropagation",
+            NO_HOST,
+        ),
+    ]
 }
 
 #[cfg(test)]
@@ -191,6 +229,17 @@ mod tests {
             json!({"dnsConfig": {"nameservers": ["1.2.3.4"]}}),
             json!({"os": {"name": "windows"}}),
         ];
+        let volumes = [
+            (json!({"hostPath": {"path": "/"}}), json!({})),
+            (json!({"configMap": {"name": "settings"}}), json!({})),
+            (json!({"emptyDir": {"medium": "Memory"}}), json!({})),
+            (json!({"emptyDir": {}}), json!({"subPath": "a"})),
+            (json!({"emptyDir": {}}), json!({"subPathExpr": "$(POD)"})),
+            (
+                json!({"emptyDir": {}}),
+                json!({"mountPropagation": "Bidirectional"}),
+            ),
+        ];
         let containers = [
             json!({"lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}}}),
             json!({"lifecycle": {"postStart": {"httpGet": {"port": 80}}}}),
@@ -202,12 +251,21 @@ mod tests {
             json!({"workingDir": "/srv"}),
             json!({"tty": true}),
         ];
+        let volumes = volumes.into_iter().map(|(mut volume, mut mount)| {
+            volume["name"] = json!("data");
+            (mount["name"], mount["mountPath"]) = (json!("data"), json!("/data"));
+            verdict(
+                json!({"volumes": [volume]}),
+                json!({"volumeMounts": [mount]}),
+            )
+        });
         let pods = pods.into_iter().map(|pod| verdict(pod, json!({})));
         let containers = containers
             .into_iter()
             .map(|container| verdict(json!({}), container));
         let text: Vec<String> = pods
             .chain(containers)
+            .chain(volumes)
             .map(|verdict| verdict.expect_err("refused").to_string())
             .collect();
         insta::assert_snapshot!(text.join("\n"), @r#"
@@ -222,9 +280,15 @@ mod tests {
         ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
         ports.protocol is not supported: a component is served over HTTP on its first port, which is TCP
         volumeDevices is not supported: a component is no process of the node and never reaches it; leave the field out
-        volume "data" is mounted at /data, and this node does not mount volumes into components
-        workingDir is not supported: a component has no files; leave the field out
+        volume "data" is mounted at /data, and of all volumes this node mounts only emptyDir into components
+        workingDir is not supported: a component finds its volumes by their full paths; leave the field out
         tty is not supported: a component reads no terminal; leave the field out
+        volume "data" is mounted at /data, and of all volumes this node mounts only emptyDir into components
+        volume "data" is mounted at /data, and of all volumes this node mounts only emptyDir into components
+        volume "data": emptyDir.medium "Memory" is not supported: a node keeps volumes on its disk; leave the field out
+        volumeMounts.subPath is not supported: a component gets its volumes whole; mount the volume and use the folder in it
+        volumeMounts.subPathExpr is not supported: a component gets its volumes whole; mount the volume and use the folder in it
+        volumeMounts.mountPropagation is not supported: a component is no process of the node and never reaches it; leave the field out
         "#);
     }
 
@@ -233,14 +297,21 @@ mod tests {
         let pod = json!({
             "hostNetwork": false,
             "securityContext": {"runAsNonRoot": true, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
-            "volumes": [{"name": "token", "projected": {"sources": []}}, {"name": "unused", "emptyDir": {}}],
+            "volumes": [
+                {"name": "token", "projected": {"sources": []}},
+                {"name": "unused", "hostPath": {"path": "/"}},
+                {"name": "data", "emptyDir": {"medium": "", "sizeLimit": "1Mi"}},
+            ],
             "terminationGracePeriodSeconds": 5,
             "os": {"name": "linux"},
         });
         let container = json!({
             "securityContext": {"runAsUser": 1000, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
             "ports": [{"containerPort": 8080, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}],
-            "volumeMounts": [{"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}],
+            "volumeMounts": [
+                {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
+                {"name": "data", "mountPath": "/data", "readOnly": true, "mountPropagation": "None"},
+            ],
         });
         assert_eq!(verdict(pod, container), Ok(()));
     }

@@ -14,6 +14,8 @@ pub const MAX_CONCURRENT_REQUESTS: &str = "weft.dev/max-concurrent-requests";
 pub const REQUEST_TIMEOUT: &str = "weft.dev/request-timeout";
 /// On a Pod: the largest body of a request or a response, as `10Mi` or `2Gi`.
 pub const MAX_BODY_SIZE: &str = "weft.dev/max-body-size";
+/// On a Pod: how many files, folders and links each of its volumes may hold (1 to 1,000,000).
+pub const MAX_VOLUME_INODES: &str = "weft.dev/max-volume-inodes";
 /// On a Pod: `http` or `command`, for a component that exports both worlds.
 pub const WORLD: &str = "weft.dev/world";
 

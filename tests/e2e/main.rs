@@ -21,3 +21,4 @@ mod secrets;
 mod servers;
 mod stopped;
 mod usage;
+mod volumes;
