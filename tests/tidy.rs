@@ -10,6 +10,7 @@ use serde_json::Value;
 
 /// Who may depend on whom among the crates of the workspace.
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
+    ("base2histogram", &[]),
     ("weft-api", &[]),
     ("weft-store", &[]),
     ("weft-apiserver", &["weft-api", "weft-store"]),

@@ -147,9 +147,9 @@ impl Entry {
         }
     }
 
-    /// Memory of its key and its value.
+    /// What its key and its value count for.
     pub(crate) fn bytes(&self) -> usize {
-        self.key.as_bytes().len() + self.value.held().len()
+        self.key.as_bytes().len() + self.value.weight()
     }
 }
 

@@ -95,7 +95,13 @@ impl Value {
         self.len() == 0
     }
 
-    /// What it takes in memory, in bytes.
+    /// Bytes that it counts for where memory is bounded: what it takes, and at least an eighth of what it is unpacked to, for
+    /// readers unpack it, and what they hang on it must be bounded too.
+    pub(crate) fn weight(&self) -> usize {
+        self.bytes.len().max(self.len() / 8)
+    }
+
+    /// The bytes that are kept.
     pub(crate) fn held(&self) -> &Bytes {
         &self.bytes
     }
@@ -230,6 +236,13 @@ mod tests {
         assert!(form(7, 10).is_err(), "an unknown form");
         assert!(form(1, u32::MAX).is_err(), "more than any value has");
         assert_eq!(form(1, 1000).expect("decodes").plain(), "");
+    }
+
+    #[test]
+    fn what_shrinks_to_nothing_still_counts() {
+        let value = Value::new(vec![b'x'; 80_000]);
+        assert!(value.held().len() < 1_000);
+        assert_eq!(value.weight(), 10_000);
     }
 
     proptest! {
