@@ -118,8 +118,8 @@ pub struct Config {
     pub start: Start,
     /// Events kept for watches that resume. 100,000 is minutes of a busy cluster.
     pub history_events_max: usize,
-    /// Memory those events may hold, in bytes, counting a replaced value with its event, both as they are compressed: 24 MiB are
-    /// some 20,000 changes of pods. The same bounds what waits for one watcher before it is cut off.
+    /// Memory those events may hold, in bytes, counting a replaced value with its event, both as they are compressed: 16 MiB are
+    /// some 14,000 changes of pods of 2.5 KB, as many as 64 MiB were uncompressed. The same bounds what waits for one watcher before it is cut off.
     pub history_bytes_max: usize,
     /// Events that may wait for one watcher before it is cut off: a mass update of ten thousand pods fits.
     pub watch_queue_events_max: usize,
@@ -142,7 +142,7 @@ impl Config {
             address: String::new(),
             start: Start::Alone,
             history_events_max: 100_000,
-            history_bytes_max: 24 << 20,
+            history_bytes_max: 16 << 20,
             watch_queue_events_max: 16_384,
             checkpoint_interval: Duration::from_secs(1),
             log_entries_kept: 20_000,

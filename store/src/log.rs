@@ -40,7 +40,7 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 
 /// Records kept in memory after they are durable, in bytes, so that applying and replicating need no disk read: twice what
 /// a peer is sent at once. One that is further behind reads the file.
-const CACHE_BYTES_MAX: usize = 8 << 20;
+const CACHE_BYTES_MAX: usize = 4 << 20;
 
 /// redb's page cache for the log, which is written at its end and read at start only.
 const PAGE_CACHE_BYTES: usize = 4 << 20;

@@ -108,7 +108,7 @@ fn a_watch_goes_on_where_it_was_on_a_server_that_was_killed() {
 const OBJECT_BYTES: usize = 900 << 10;
 const OBJECTS: usize = 300;
 const SLOW: usize = 20;
-/// What the server may grow by: its history and one queue, 24 MiB each, with what hangs on their objects, and the log's and
+/// What the server may grow by: its history and one queue, 16 MiB each, with what hangs on their objects, and the log's and
 /// the checkpoint's pages. What the slow ones do not read would be 270 MiB more, kept once, and 5 GiB for each of them.
 const GROWTH_MAX: u64 = 450 << 20;
 

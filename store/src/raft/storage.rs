@@ -25,7 +25,7 @@ use crate::raft::vocabulary::{
 use crate::watch::Hub;
 
 /// Bytes of entries read at once to be sent to a peer.
-const PEER_BYTES_MAX: usize = 4 << 20;
+const PEER_BYTES_MAX: usize = 2 << 20;
 
 /// The log, as openraft sees it.
 #[derive(Clone)]
