@@ -239,7 +239,7 @@ impl Agent {
             }
         });
         rest.spawn(unload_cold(node.engine.clone(), stop_rest.clone()));
-        rest.spawn(node.volumes.clone().keep_counted(stop_rest.clone()));
+        rest.spawn(node.volumes.clone().tend(stop_rest.clone()));
         recorder.node(
             &facts.name,
             events::Severity::Normal,

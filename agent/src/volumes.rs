@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
 use weft_api::{Quantity, annotation};
 use weft_runtime::{Access, Full, Volume, VolumeError, VolumeLimits, volume};
@@ -135,6 +135,9 @@ pub struct Volumes {
 struct Inner {
     root: PathBuf,
     made: Mutex<BTreeMap<Key, Arc<OnceCell<Volume>>>>,
+    /// Folders of pods that are gone, for [`Volumes::tend`] to remove.
+    swept: Mutex<Vec<PathBuf>>,
+    sweeping: Notify,
 }
 
 impl Volumes {
@@ -148,6 +151,8 @@ impl Volumes {
             inner: Arc::new(Inner {
                 root: root.to_owned(),
                 made: Mutex::default(),
+                swept: Mutex::default(),
+                sweeping: Notify::new(),
             }),
         })
     }
@@ -211,7 +216,7 @@ impl Volumes {
         remove(vec![self.inner.root.join(uid)]).await;
     }
 
-    /// Removes the volumes of pods that are gone: those whose uid `lives` does not know.
+    /// Has the volumes removed of pods that are gone: those whose uid `lives` does not know.
     pub fn sweep(&self, lives: impl Fn(&str) -> bool) {
         let Ok(entries) = std::fs::read_dir(&self.inner.root) else {
             return;
@@ -221,19 +226,23 @@ impl Volumes {
             .filter(|entry| entry.file_name().to_str().is_some_and(|uid| !lives(uid)))
             .map(|entry| entry.path())
             .collect();
-        if !gone.is_empty() {
-            tokio::spawn(remove(gone));
-        }
+        *self.inner.swept.lock() = gone;
+        self.inner.sweeping.notify_one();
     }
 
-    /// Counts all volumes every so often until `stop`.
-    pub async fn keep_counted(self, stop: CancellationToken) {
+    /// Removes what was swept, and counts all volumes every so often, until `stop`.
+    pub async fn tend(self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(COUNT_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
+                () = self.inner.sweeping.notified() => {
+                    let gone = std::mem::take(&mut *self.inner.swept.lock());
+                    remove(gone).await;
+                    continue;
+                }
                 _ = ticks.tick() => {}
             }
             let made: Vec<Volume> = {

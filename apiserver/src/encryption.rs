@@ -214,17 +214,18 @@ pub fn is_in_use(store: &Store) -> bool {
     snapshot.range(DATA_KEYS.as_bytes(), None).next().is_some()
 }
 
-/// Whether this program knows how the value of an entry is laid out.
+/// The value of an entry, if this program knows how it is laid out.
 ///
 /// # Errors
 /// [`EncryptionError::Newer`]
-pub(crate) fn check_layout(entry: &Entry) -> Result<(), EncryptionError> {
-    match entry.value().first() {
+pub(crate) fn layout_of(entry: &Entry) -> Result<Bytes, EncryptionError> {
+    let value = entry.value();
+    match value.first() {
         Some(found) if *found > LAYOUT => Err(EncryptionError::Newer {
             key: entry.key.to_string(),
             found: *found,
         }),
-        _ => Ok(()),
+        _ => Ok(value),
     }
 }
 
@@ -255,8 +256,7 @@ impl Vault {
 
     /// The value of an entry, sealed or not.
     pub(crate) fn open(&self, entry: &Entry) -> Result<Bytes, EncryptionError> {
-        check_layout(entry)?;
-        let value = entry.value();
+        let value = layout_of(entry)?;
         if value.first() != Some(&LAYOUT) {
             return Ok(value);
         }

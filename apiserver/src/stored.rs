@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use weft_api::object::Object;
 use weft_store::{Entry, Key, Revision};
 
-use crate::encryption::{EncryptionError, Vault};
+use crate::encryption::{self, EncryptionError, Vault};
 use crate::kinds::{self, KindRef};
 use crate::lens;
 
@@ -113,6 +113,10 @@ fn halves(value: &[u8]) -> (&[u8], &[u8]) {
     json.split_at_checked(splice).unwrap_or((json, &[]))
 }
 
+fn readable(kind: KindRef, entry: &Entry, found: Result<Bytes, EncryptionError>) -> Bytes {
+    found.unwrap_or_else(|error| unreadable(kind, &entry.key, &error))
+}
+
 /// What stands in for an object whose value cannot be opened.
 fn unreadable(kind: KindRef, key: &Key, error: &EncryptionError) -> Bytes {
     tracing::error!(%key, %error, "an object cannot be read");
@@ -152,10 +156,7 @@ impl Stored {
     pub(crate) fn new(vault: &Vault, kind: KindRef, entry: Arc<Entry>) -> Self {
         let layout = OnceLock::new();
         if SEALED.contains(&kind.stored()) {
-            let opened = vault.open(&entry);
-            layout.get_or_init(|| {
-                opened.unwrap_or_else(|error| unreadable(kind, &entry.key, &error))
-            });
+            layout.get_or_init(|| readable(kind, &entry, vault.open(&entry)));
         }
         let revision = entry.revision;
         Self {
@@ -193,7 +194,8 @@ impl Stored {
     }
 
     fn layout(&self) -> &Bytes {
-        self.layout.get_or_init(|| self.entry.value())
+        let read = || readable(self.kind, &self.entry, encryption::layout_of(&self.entry));
+        self.layout.get_or_init(read)
     }
 
     /// The stored JSON as a value, with its resourceVersion, in the spelling of the kind asked for.

@@ -260,17 +260,33 @@ async fn an_object_of_a_newer_program_is_refused_at_the_start_and_shown_without_
         .await
         .unwrap();
     create(&objects, "s").await;
+    let map = Object::from_value(json!({"metadata": {"name": "s"}, "data": {"key": DATA}}));
+    let options = WriteOptions::default();
+    let (caller, namespace) = (caller(), Some("default"));
+    objects
+        .create(
+            &caller,
+            &kinds::CONFIG_MAP,
+            namespace,
+            map.unwrap(),
+            &options,
+        )
+        .await
+        .unwrap();
     objects.check_readable().unwrap();
-    let key = "/core/secrets/default/s";
-    let mut value = store.snapshot().get(&key.into()).unwrap().value().to_vec();
-    value[0] = 3;
-    let put = Mutation::put(key, Precondition::None, value);
-    store.write(vec![put], None).await.unwrap();
-    let refused = objects.check_readable().unwrap_err().to_string();
     let told = "has format 3, and this program reads formats up to 2; use a newer weft";
-    assert!(refused.contains(told), "{refused}");
-    let kind = &kinds::SECRET;
-    let shown = objects.get(&caller(), kind, Some("default"), "s").await;
-    let shown = shown.unwrap().object().as_value().to_string();
-    assert!(shown.contains(told) && !shown.contains(DATA), "{shown}");
+    for (kind, key) in [
+        (&kinds::CONFIG_MAP, "/core/configmaps/default/s"),
+        (&kinds::SECRET, "/core/secrets/default/s"),
+    ] {
+        let mut value = store.snapshot().get(&key.into()).unwrap().value().to_vec();
+        value[0] = 3;
+        let put = Mutation::put(key, Precondition::None, value);
+        store.write(vec![put], None).await.unwrap();
+        let refused = objects.check_readable().unwrap_err().to_string();
+        assert!(refused.contains(told), "{refused}");
+        let shown = objects.get(&caller, kind, namespace, "s").await;
+        let shown = shown.unwrap().object().as_value().to_string();
+        assert!(shown.contains(told) && !shown.contains(DATA), "{shown}");
+    }
 }

@@ -21,7 +21,7 @@ use crate::disk::{Disk, Machine};
 use crate::error::{BackupError, DecodeError};
 use crate::key::{Key, Revision};
 use crate::machine::{Members, Position, State};
-use crate::tables::Identity;
+use crate::tables::{self, Identity};
 use crate::volume::Volume;
 use crate::{Config, LOG_FILE, STATE_FILE, log};
 
@@ -95,7 +95,7 @@ pub(crate) fn write(path: &Path, state: &State, cluster_id: &str) -> Result<Back
         for (key, entry) in &state.entries {
             let mut record = Writer::new(FORMAT);
             record.bytes(key.as_bytes());
-            record.tail(&encode_entry(entry));
+            record.tail(&encode_entry(entry, tables::FORMAT));
             put(out, &record.finish(b"entry"))?;
         }
         let mut tail = Writer::new(FORMAT);

@@ -82,11 +82,16 @@ fn decode_state(record: Bytes) -> Result<(State, Revision), DecodeError> {
     Ok((state, compacted))
 }
 
-pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
-    let mut writer = Writer::new(FORMAT);
+/// In a format that its reader knows.
+pub(crate) fn encode_entry(entry: &Entry, format: u8) -> Vec<u8> {
+    let mut writer = Writer::new(format);
     writer.u64(entry.create_revision);
     writer.u64(entry.revision);
-    entry.stored_value().encode(&mut writer);
+    if format < PACKED_SINCE {
+        writer.tail(&entry.value());
+    } else {
+        entry.stored_value().encode(&mut writer);
+    }
     writer.finish(&context("objects", entry.key.as_bytes()))
 }
 
@@ -471,7 +476,7 @@ fn write_changes(transaction: &WriteTransaction, capture: &Capture) -> Result<()
         for key in &capture.dirty {
             match capture.state.entries.get(key.as_bytes()) {
                 Some(entry) => {
-                    objects.insert(key.as_bytes(), encode_entry(entry).as_slice())?;
+                    objects.insert(key.as_bytes(), encode_entry(entry, FORMAT).as_slice())?;
                 }
                 None if planted(Bug::CheckpointKeepsDeleted) => {}
                 None => {
@@ -520,7 +525,7 @@ fn create_with(
         {
             let mut objects = transaction.open_table(OBJECTS)?;
             for (key, entry) in &state.entries {
-                objects.insert(key.as_bytes(), encode_entry(entry).as_slice())?;
+                objects.insert(key.as_bytes(), encode_entry(entry, FORMAT).as_slice())?;
             }
         }
         {

@@ -19,13 +19,30 @@ fn checksum(context: &[u8], rest: &[u8]) -> u32 {
 /// Builds one record.
 pub(crate) struct Writer {
     record: Vec<u8>,
+    packs: bool,
 }
 
 impl Writer {
     pub(crate) fn new(version: u8) -> Self {
         let mut record = Vec::with_capacity(64);
         record.extend_from_slice(&[0, 0, 0, 0, version]);
-        Writer { record }
+        Writer {
+            record,
+            packs: true,
+        }
+    }
+
+    /// A record for a reader of before values were compressed.
+    pub(crate) fn unpacking(version: u8) -> Self {
+        Writer {
+            packs: false,
+            ..Writer::new(version)
+        }
+    }
+
+    /// Whether values may be compressed in it.
+    pub(crate) fn packs(&self) -> bool {
+        self.packs
     }
 
     pub(crate) fn u8(&mut self, value: u8) {

@@ -168,9 +168,13 @@ impl Command {
                 }
             }
             match &mutation.change {
-                Change::Put(value) => {
+                Change::Put(value) if writer.packs() => {
                     writer.u8(2);
                     value.encode(writer);
+                }
+                Change::Put(value) => {
+                    writer.u8(0);
+                    writer.bytes(&value.plain());
                 }
                 Change::Delete => writer.u8(1),
             }
@@ -202,7 +206,8 @@ impl Command {
                 // From before values were compressed.
                 0 => Change::Put(Value::as_it_is(reader.bytes()?)),
                 1 => Change::Delete,
-                2 => Change::Put(Value::decode(reader)?),
+                // Unknown to a program that knows only the first version of messages.
+                2 if reader.version() > 1 => Change::Put(Value::decode(reader)?),
                 tag => {
                     return Err(DecodeError::Tag {
                         what: "change",
@@ -321,6 +326,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::tables::FORMAT;
 
     fn sample() -> Batch {
         Batch(
@@ -344,19 +350,19 @@ mod tests {
 
     #[test]
     fn a_batch_survives_its_encoding_and_every_cut_is_an_error() {
-        let mut writer = Writer::new(1);
+        let mut writer = Writer::new(FORMAT);
         sample().encode(&mut writer);
         let record = Bytes::from(writer.finish(b""));
-        let mut reader = Reader::open(record.clone(), b"", 1).expect("frame");
+        let mut reader = Reader::open(record.clone(), b"", FORMAT).expect("frame");
         assert_eq!(Batch::decode(&mut reader).expect("decodes"), sample());
         reader.finish().expect("nothing left");
 
         let body = record.slice(5..);
         for length in 0..body.len() {
-            let mut writer = Writer::new(1);
+            let mut writer = Writer::new(FORMAT);
             writer.tail(&body[..length]);
             let cut = Bytes::from(writer.finish(b""));
-            let mut reader = Reader::open(cut, b"", 1).expect("frame");
+            let mut reader = Reader::open(cut, b"", FORMAT).expect("frame");
             assert!(Batch::decode(&mut reader).is_err(), "length {length}");
         }
     }

@@ -15,6 +15,7 @@ use crate::error::DecodeError;
 use crate::key::{Revision, ServerId};
 use crate::log::{Record, Vote};
 use crate::machine::{Members, Position};
+use crate::tables;
 
 /// Newest version of messages that this program sends and reads; it goes up with every change of a body, and of the records
 /// within (entries of the log and of the state travel as they lie on disk).
@@ -25,9 +26,17 @@ use crate::machine::{Members, Position};
 /// one (`raft/peers.rs`).
 pub(crate) const WIRE: u8 = 2;
 
-/// Oldest version that is sent. Version 1 is still read, but who speaks no other cannot read compressed values: it can lead
-/// newer servers, or wait to be replaced, and not follow them.
-pub(crate) const OLDEST_SENT: u8 = 2;
+/// The first in which values may be compressed. To who speaks an older one they are sent as they were given.
+const PACKED_SINCE: u8 = 2;
+
+/// The format of an entry within a message of this version.
+pub(crate) fn entry_format(version: u8) -> u8 {
+    if version < PACKED_SINCE {
+        tables::PACKED_SINCE - 1
+    } else {
+        tables::FORMAT
+    }
+}
 
 const REQUEST: &[u8] = b"request";
 const ANSWER: &[u8] = b"answer";
@@ -436,7 +445,11 @@ fn decode_result<T>(
 
 impl Request {
     pub(crate) fn encode(&self, envelope: &Envelope, version: u8) -> Bytes {
-        let mut writer = Writer::new(version);
+        let mut writer = if version < PACKED_SINCE {
+            Writer::unpacking(version)
+        } else {
+            Writer::new(version)
+        };
         envelope.encode(&mut writer);
         match self {
             Request::Append(append) => {

@@ -31,6 +31,8 @@ pub(crate) struct Chunks {
     state: State,
     vote: Vote,
     stream: u64,
+    /// Of the entries.
+    format: u8,
     number: u32,
     after: Option<Key>,
     sum: u32,
@@ -38,11 +40,12 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    pub(crate) fn new(state: State, vote: Vote, stream: u64) -> Self {
+    pub(crate) fn new(state: State, vote: Vote, stream: u64, format: u8) -> Self {
         Chunks {
             state,
             vote,
             stream,
+            format,
             number: 0,
             after: None,
             sum: 0,
@@ -70,7 +73,7 @@ impl Iterator for Chunks {
         while bytes < CHUNK_BYTES
             && let Some((key, entry)) = rest.next()
         {
-            let record = Bytes::from(encode_entry(entry));
+            let record = Bytes::from(encode_entry(entry, self.format));
             self.sum = checksum(self.sum, key.as_bytes(), &record);
             bytes += key.as_bytes().len() + record.len();
             entries.push((key.bytes(), record));
@@ -181,6 +184,7 @@ mod tests {
     use super::*;
     use crate::command::{Batch, Command, Mutation, Precondition};
     use crate::machine::Position;
+    use crate::tables::{FORMAT, PACKED_SINCE};
 
     fn state(keys: usize) -> State {
         let mut state = State::default();
@@ -215,7 +219,7 @@ mod tests {
             let mut assembly = Assembly::default();
             let mut chunks = 0;
             let mut arrived = None;
-            for chunk in Chunks::new(sent.clone(), vote(), 1) {
+            for chunk in Chunks::new(sent.clone(), vote(), 1, FORMAT) {
                 assert!(arrived.is_none(), "a chunk behind the last one");
                 arrived = assembly.take(1, chunk).expect("fits");
                 chunks += 1;
@@ -231,9 +235,42 @@ mod tests {
     }
 
     #[test]
+    fn a_server_of_before_gets_values_that_it_can_read() {
+        let mut sent = State::default();
+        let plain = "default-scheduler ".repeat(40);
+        let put = Mutation::put("/long", Precondition::None, plain.clone());
+        let batch = Batch(
+            vec![Command {
+                fence: None,
+                mutations: vec![put],
+            }]
+            .into(),
+        );
+        let position = Position {
+            term: 2,
+            server: 1,
+            index: 5,
+        };
+        sent.apply(position, &batch, &mut Vec::new());
+        let old = PACKED_SINCE - 1;
+        for (format, bytes) in [(FORMAT, 0..200), (old, plain.len()..plain.len() + 50)] {
+            let mut assembly = Assembly::default();
+            let mut arrived = None;
+            for chunk in Chunks::new(sent.clone(), vote(), 1, format) {
+                let record = &chunk.entries[0].1;
+                assert_eq!(record[4], format, "the record's format");
+                assert!(bytes.contains(&record.len()), "{} bytes", record.len());
+                arrived = assembly.take(1, chunk).expect("fits");
+            }
+            let entry = &arrived.expect("complete").entries[&Key::from("/long")];
+            assert_eq!(entry.value(), plain);
+        }
+    }
+
+    #[test]
     fn a_missing_repeated_or_foreign_chunk_is_refused() {
-        let chunks: Vec<_> = Chunks::new(state(200), vote(), 1).collect();
-        let other: Vec<_> = Chunks::new(state(200), vote(), 2).collect();
+        let chunks: Vec<_> = Chunks::new(state(200), vote(), 1, FORMAT).collect();
+        let other: Vec<_> = Chunks::new(state(200), vote(), 2, FORMAT).collect();
         let feed = |order: &[&SnapshotChunk]| {
             let mut assembly = Assembly::default();
             let mut result = Ok(None);

@@ -112,18 +112,6 @@ const SLOW: usize = 20;
 /// the checkpoint's pages. What the slow ones do not read would be 270 MiB more, kept once, and 5 GiB for each of them.
 const GROWTH_MAX: u64 = 450 << 20;
 
-/// Letters without a pattern, which the store cannot compress.
-fn noise(seed: usize) -> String {
-    let mut state = seed as u64;
-    let letter = |_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        char::from(b'0' + (state >> 58) as u8)
-    };
-    (0..OBJECT_BYTES).map(letter).collect()
-}
-
 fn resident_bytes(server: &ServerProcess) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -179,7 +167,7 @@ fn clients_that_do_not_read_cost_nobody_anything() {
             }
         });
         for number in 0..OBJECTS {
-            let value = format!("{number}:{}", noise(number));
+            let value = format!("{number}:{}", weft_tests::noise(number, OBJECT_BYTES));
             all.replace("large", &PostParams::default(), &map(value))
                 .await
                 .unwrap();

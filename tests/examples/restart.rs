@@ -167,18 +167,6 @@ async fn until<T, F: Future<Output = kube::Result<T>>>(
     }
 }
 
-/// Letters without a pattern: the store has to keep and load all of them.
-fn noise(object: usize) -> String {
-    let mut state = object as u64;
-    let letter = |_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        char::from(b'0' + (state >> 58) as u8)
-    };
-    (0..VALUE_BYTES).map(letter).collect()
-}
-
 fn name(object: usize) -> String {
     format!("object-{object}")
 }
@@ -190,7 +178,7 @@ async fn fill(maps: &Api<ConfigMap>, objects: usize) -> anyhow::Result<()> {
         async move {
             let map: ConfigMap = serde_json::from_value(json!({
                 "metadata": {"name": name(object)},
-                "data": {"value": noise(object)},
+                "data": {"value": weft_tests::noise(object, VALUE_BYTES)},
             }))?;
             maps.create(post, &map).await?;
             anyhow::Ok(())

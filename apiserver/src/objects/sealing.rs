@@ -25,7 +25,7 @@ impl Objects {
         let snapshot = self.inner.store.snapshot();
         for kind in kinds::all() {
             for entry in snapshot.range(&stored::prefix(kind, None), None) {
-                encryption::check_layout(&entry)?;
+                encryption::layout_of(&entry)?;
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! At its first histogram the original computes lookup tables for all sixteen widths of buckets, 26 MB for the life of the
 //! process, of which openraft uses one of 2 KB. A bucket and its bounds are a few shifts, so there are no tables here.
 //!
-//! Buckets are four to a power of two: a percentile is at most a fifth above the true one. Recording takes constant time and
+//! Buckets are four to a power of two: a percentile is less than a quarter above the true one. Recording takes constant time and
 //! never allocates; a histogram takes 2 KB.
 
 use std::fmt;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::command::{Command, Mutation, Precondition};
+use crate::command::{Change, Command, Mutation, Precondition};
 use crate::log::Payload;
 
 fn envelope() -> Envelope {
@@ -243,4 +243,39 @@ fn a_newer_message_is_refused_in_a_sentence() {
             WIRE + 1
         )
     );
+}
+
+#[test]
+fn a_server_of_before_gets_values_as_they_were_given() {
+    let plain = "default-scheduler ".repeat(40);
+    let command = Command {
+        fence: None,
+        mutations: vec![Mutation::put("/long", Precondition::None, plain.clone())],
+    };
+    let request = Request::Write(Batch(vec![command].into()));
+    let found = |version| {
+        let bytes = request.encode(&envelope(), version);
+        let (_, body) = Request::open(bytes.clone(), WIRE).expect("opens");
+        let Request::Write(batch) = body.request().expect("decodes") else {
+            panic!("it was a write");
+        };
+        let Change::Put(value) = &batch.0[0].mutations[0].change else {
+            panic!("it was a put");
+        };
+        (bytes.len() > plain.len(), value.plain())
+    };
+    assert_eq!(found(1), (true, plain.clone().into()));
+    assert_eq!(found(WIRE), (false, plain.clone().into()));
+
+    // And refuses what it would not know.
+    let mut writer = Writer::new(1);
+    envelope().encode(&mut writer);
+    writer.u8(6);
+    let Request::Write(batch) = &request else {
+        panic!("it is a write");
+    };
+    batch.encode(&mut writer);
+    let bytes = Bytes::from(writer.finish(REQUEST));
+    let (_, body) = Request::open(bytes, WIRE).expect("opens");
+    assert!(body.request().is_err());
 }

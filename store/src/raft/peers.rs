@@ -25,8 +25,8 @@ use crate::error::Ended;
 use crate::key::ServerId;
 use crate::machine::State;
 use crate::message::{
-    Answer, Append, Appended, Ballot, BallotAnswer, Envelope, OLDEST_SENT, Request, SnapshotAnswer,
-    Transfer, Transferred,
+    Answer, Append, Appended, Ballot, BallotAnswer, Envelope, Request, SnapshotAnswer, Transfer,
+    Transferred, entry_format,
 };
 use crate::network::{Lane, Network, NetworkError, Peer};
 use crate::raft::vocabulary::{
@@ -126,12 +126,6 @@ impl Peers {
         let version = self.version_for(peer.server);
         match self.ask_in(version, peer, lane, request, timeout).await {
             // It did not look at the request, and says which version it would have.
-            Err((NoAnswer::NotTaken(_), Some(older))) if older < OLDEST_SENT => {
-                let server = peer.server;
-                Err(NoAnswer::NotTaken(format!(
-                    "server {server} runs an older weft, which cannot read what this one writes; replace its program"
-                )))
-            }
             Err((NoAnswer::NotTaken(_), Some(older))) if older < version => {
                 self.speak(peer.server, older);
                 let again = self.ask_in(older, peer, lane, request, timeout).await;
@@ -260,7 +254,10 @@ impl Follower {
 
     async fn send(&self, vote: RaftVote, state: State) -> Result<RaftVote, NoAnswer> {
         let stream = self.peers.streams.fetch_add(1, Ordering::Relaxed);
-        for chunk in Chunks::new(state, crate::raft::vocabulary::vote(&vote), stream) {
+        let vote = crate::raft::vocabulary::vote(&vote);
+        // Who turns out to read no more than an older version gets it from the start when openraft tries again.
+        let format = entry_format(self.peers.version_for(self.peer.server));
+        for chunk in Chunks::new(state, vote, stream, format) {
             let last = chunk.checksum.is_some();
             let answer = self
                 .ask(Lane::Bulk, Request::Snapshot(chunk), CHUNK_TIMEOUT)

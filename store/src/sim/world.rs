@@ -71,7 +71,8 @@ pub(crate) struct World {
     pub(crate) history: SharedHistory,
     pub(crate) random: Random,
     clients: bool,
-    /// Servers that speak a newer version than the others.
+    /// The version that servers speak, and those that speak the newest one whatever the others do.
+    wire: u8,
     pub(crate) newer: BTreeSet<ServerId>,
     /// The number that the next server is expected to get, which is its address.
     next: ServerId,
@@ -80,6 +81,11 @@ pub(crate) struct World {
 impl World {
     /// One server that leads, and as many more as asked for, promoted.
     pub(crate) fn new(seed: u64, servers: u64) -> World {
+        World::of_version(seed, servers, WIRE)
+    }
+
+    /// The same, of servers that speak an older version.
+    pub(crate) fn of_version(seed: u64, servers: u64, wire: u8) -> World {
         let mut world = World {
             seed,
             now: 0,
@@ -88,6 +94,7 @@ impl World {
             history: Arc::default(),
             random: Random::new(seed, 0),
             clients: true,
+            wire,
             newer: BTreeSet::new(),
             next: 2,
         };
@@ -225,7 +232,10 @@ impl World {
             history_events_max: HISTORY_EVENTS,
             checkpoint_interval: CHECKPOINT_INTERVAL,
             log_entries_kept: LOG_ENTRIES_KEPT,
-            wire: WIRE + u8::from(self.newer.contains(&id)),
+            wire: match self.newer.contains(&id) {
+                true => WIRE,
+                false => self.wire,
+            },
             ..Config::new(PathBuf::from("/sim"))
         };
         let network = Arc::new(SimNetwork {
