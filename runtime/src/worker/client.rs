@@ -158,6 +158,8 @@ impl std::fmt::Display for Ended {
 }
 
 struct Inner {
+    /// Before the lanes: once their senders are dropped, the connections end, and [`keep`] must know why.
+    _end_on_drop: DropGuard,
     pid: u32,
     lanes: Vec<Lane>,
     control: Mutex<UnixStream>,
@@ -165,7 +167,6 @@ struct Inner {
     built: Mutex<HashMap<u64, Weak<Remote>>>,
     next_id: AtomicU64,
     ended: watch::Receiver<Option<Ended>>,
-    _end_on_drop: DropGuard,
 }
 
 type Outbounds = Arc<RwLock<HashMap<u64, Outbound>>>;
@@ -279,6 +280,7 @@ impl Worker {
         let (told, ended) = watch::channel(None);
         let end = CancellationToken::new();
         let inner = Arc::new(Inner {
+            _end_on_drop: end.clone().drop_guard(),
             pid,
             lanes,
             control: Mutex::new(control),
@@ -286,7 +288,6 @@ impl Worker {
             built: Mutex::default(),
             next_id: AtomicU64::new(1),
             ended,
-            _end_on_drop: end.clone().drop_guard(),
         });
         tokio::spawn(keep(Keeper {
             child,
