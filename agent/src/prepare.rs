@@ -382,6 +382,7 @@ async fn build(
     let limits = Limits {
         memory_bytes: spec.memory_bytes,
         cpu_millis: spec.cpu_millis,
+        cpu_reserved_millis: spec.cpu_reserved_millis,
         request_timeout: spec.request_timeout,
         body_bytes: spec.body_bytes,
         ..Limits::default()

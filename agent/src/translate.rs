@@ -57,6 +57,8 @@ pub struct WorkloadSpec {
     pub args: Vec<String>,
     pub memory_bytes: u64,
     pub cpu_millis: Option<u32>,
+    /// What it requests of the node's CPU; its limit if it says nothing.
+    pub cpu_reserved_millis: u32,
     pub request_timeout: Duration,
     /// The largest body of a request or a response.
     pub body_bytes: u64,
@@ -170,13 +172,18 @@ pub fn container(
             bytes: memory_bytes,
         });
     }
-    let cpu_millis = limit(container, "cpu")?
-        .map(|quantity| u32::try_from(quantity.milli()).unwrap_or(u32::MAX).max(1));
+    let millis = |quantity: Quantity| u32::try_from(quantity.milli()).unwrap_or(u32::MAX);
+    let cpu_millis = limit(container, "cpu")?.map(|quantity| millis(quantity).max(1));
+    let cpu_reserved_millis = quantity(container, "requests", "cpu")?
+        .map(millis)
+        .or(cpu_millis)
+        .unwrap_or(0);
     Ok(WorkloadSpec {
         name: format!("{}/{}/{}", namespace(pod), pod_name(pod), container.name),
         args,
         memory_bytes,
         cpu_millis,
+        cpu_reserved_millis,
         request_timeout: request_timeout(pod)?,
         body_bytes: body_bytes(pod)?,
         mounts: volumes::mounts(pod, container)?,
@@ -469,8 +476,8 @@ mod tests {
             .collect();
         text.push(format!("args {:?}", spec.args));
         text.push(format!(
-            "{} bytes, {:?} millis, port {}",
-            spec.memory_bytes, spec.cpu_millis, spec.port
+            "{} bytes, {:?} millis, {} reserved, port {}",
+            spec.memory_bytes, spec.cpu_millis, spec.cpu_reserved_millis, spec.port
         ));
         insta::assert_snapshot!(text.join("\n"), @r#"
         VOTING_SVC_SERVICE_HOST=10.43.0.9
@@ -493,7 +500,7 @@ mod tests {
         CPU_MILLIS=250
         MEMORY_MIB=64
         args ["serve", "blue", "10.43.0.9", "$(COLOUR)", "$(NOPE)"]
-        67108864 bytes, Some(250) millis, port 80
+        67108864 bytes, Some(250) millis, 100 reserved, port 80
         "#);
     }
 

@@ -22,6 +22,7 @@ use wasmtime::component::Component;
 
 use crate::artifact::{ArtifactError, interfaces};
 use crate::engine::{Calls, Engine, compiler_config};
+use crate::scheduling::Computing;
 
 /// A program that calls [`compile_main`], usually the embedder's own: `weft compile`.
 #[derive(Clone, Debug)]
@@ -92,10 +93,13 @@ impl Compiler {
     ) -> Result<Compiled<Vec<u8>>, ArtifactError> {
         // The semaphore is never closed.
         let _slot = self.slots.acquire().await;
+        let computing = Computing::new();
         match &self.place {
             Place::InProcess => {
                 let engine = engine.clone();
                 let compiled = tokio::task::spawn_blocking(move || {
+                    // To its end, whoever waits for it.
+                    let _computing = computing;
                     let wasm = |calls| &engine.machine(calls).wasm;
                     compile(wasm(Calls::Serial), wasm(Calls::Concurrent), &component).map_err(
                         |error| ArtifactError::Invalid {

@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -18,16 +18,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::limits;
+use crate::scheduling::{self, Rank};
+
 thread_local! {
     static CURRENT: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
 /// Stack of a core's thread. Guests run on stacks of their own; this one carries host futures.
 const THREAD_STACK_BYTES: usize = 4 << 20;
-
-/// How much nicer a helper thread is than a core's: its weight is a tenth, so a core that wakes up runs at once, and guests
-/// that compute for long still get a tenth of a machine that is busy otherwise, and all of one that is not.
-const HELPER_NICE: i32 = 10;
 
 /// A set of single-threaded runtimes. Cheap to clone; the threads end when the last clone is dropped.
 #[derive(Clone)]
@@ -44,42 +43,62 @@ struct Inner {
 }
 
 impl Cores {
-    /// Starts `count` threads named `core-0`, `core-1`, …; at least one.
+    /// Starts `count` threads named `core-0`, `core-1`, …; at least one. Where that is one for each processor of this process,
+    /// each stays on its own: two of them on one would take turns of a millisecond or more.
     ///
     /// # Errors
     /// When the operating system refuses a thread or an epoll instance.
     pub fn start(count: usize) -> io::Result<Cores> {
-        Cores::start_as(count, "core", true)
+        Cores::start_as(count, Rank::Core)
     }
 
-    /// Threads like those of [`Cores::start`] that make way for those, and on which [`Cores::current`] is none.
-    pub(crate) fn start_helpers(count: usize, name: &str) -> io::Result<Cores> {
-        Cores::start_as(count, name, false)
+    /// Threads like those of [`Cores::start`] that make way for those, and on which [`Cores::current`] is none. Guests are
+    /// charged there for the CPU time that they get.
+    pub(crate) fn start_helpers(count: usize, rank: Rank) -> io::Result<Cores> {
+        Cores::start_as(count, rank)
     }
 
-    fn start_as(count: usize, name: &str, numbered: bool) -> io::Result<Cores> {
+    fn start_as(count: usize, rank: Rank) -> io::Result<Cores> {
         let stop = CancellationToken::new();
         let stop_on_drop = stop.clone().drop_guard();
         let mut handles = Vec::new();
         let mut threads = Vec::new();
-        for core in 0..count.max(1) {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
+        // Before any thread is bound to one of them.
+        scheduling::parallelism();
+        let (ready, readied) = mpsc::channel();
+        let count = count.max(1);
+        for core in 0..count {
+            let ready = ready.clone();
+            let mut builder = Builder::new_current_thread();
+            if rank == Rank::Core {
+                builder.on_thread_park(scheduling::adjust);
+            }
+            // Those for blocking work, which would be scheduled as who starts them.
+            builder.on_thread_start(scheduling::release);
+            let runtime = builder.enable_all().build()?;
             handles.push(runtime.handle().clone());
             let stopped = stop.clone();
             let thread = thread::Builder::new()
-                .name(format!("{name}-{core}"))
+                .name(format!("{}-{core}", rank.name()))
                 .stack_size(THREAD_STACK_BYTES)
                 .spawn(move || {
-                    CURRENT.set(numbered.then_some(core));
-                    if !numbered && let Err(error) = rustix::process::nice(HELPER_NICE) {
-                        tracing::debug!(%error, "a helper thread keeps its priority");
+                    if rank == Rank::Core {
+                        CURRENT.set(Some(core));
+                        scheduling::bind(core, count);
+                    } else {
+                        limits::count_cpu();
+                        rank.take();
                     }
                     // Moves the cost of the first trap handler set-up off the first request.
                     wasmtime::Engine::tls_eager_initialize();
+                    drop(ready);
                     runtime.block_on(stopped.cancelled());
                 })?;
             threads.push(thread);
         }
+        drop(ready);
+        // Until each is what it should be: the caller may be about to give up the right to choose.
+        let _: Result<(), _> = readied.recv();
         Ok(Cores {
             inner: Arc::new(Inner {
                 handles,

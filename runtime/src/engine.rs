@@ -26,6 +26,7 @@ use crate::artifact::{Artifact, ArtifactError, Artifacts, Digest};
 use crate::compile::{Compiler, CompilerCommand};
 use crate::cores::Cores;
 use crate::host::{self, HostState};
+use crate::scheduling::{self, Rank};
 
 /// Why an engine could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +95,7 @@ struct Inner {
     artifacts: Artifacts,
     accept_plugins: bool,
     /// Threads for guests that compute for long; started when the first one does.
-    away: OnceLock<Option<Cores>>,
+    away: OnceLock<Option<Away>>,
 }
 
 impl Engine {
@@ -187,21 +188,32 @@ impl Engine {
 
     /// Where a guest of this core goes on when it computes for long, so that the kernel can share the processor between
     /// it and its neighbours. None when the machine has no threads left.
-    pub(crate) fn away(&self) -> Option<&Handle> {
+    pub(crate) fn away(&self, rank: Rank) -> Option<&Handle> {
         let threads = self.inner.away.get_or_init(|| {
-            let count = thread::available_parallelism().map_or(1, usize::from);
-            match Cores::start_helpers(count, "away") {
-                Ok(threads) => Some(threads),
+            let count = scheduling::parallelism();
+            let start = |rank| Cores::start_helpers(count, rank);
+            match start(Rank::Reserved).and_then(|reserved| Ok((reserved, start(Rank::Idle)?))) {
+                Ok((reserved, idle)) => Some(Away { reserved, idle }),
                 Err(error) => {
                     tracing::warn!(%error, "no threads for long computations; they stay with their callers");
                     None
                 }
             }
         });
-        threads
-            .as_ref()
-            .map(|threads| threads.handle(Cores::current().unwrap_or(0)))
+        let threads = threads.as_ref()?;
+        let threads = match rank {
+            Rank::Core => return None,
+            Rank::Reserved => &threads.reserved,
+            Rank::Idle => &threads.idle,
+        };
+        Some(threads.handle(Cores::current().unwrap_or(0)))
     }
+}
+
+/// Threads for long computations.
+struct Away {
+    reserved: Cores,
+    idle: Cores,
 }
 
 impl std::fmt::Debug for Engine {

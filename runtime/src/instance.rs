@@ -37,6 +37,7 @@ use crate::events::Event;
 use crate::host::mesh::CallContext;
 use crate::host::{HostState, new_store};
 use crate::limits::Slice;
+use crate::scheduling::{Computing, Rank};
 use crate::spare::{Spare, Spares, keep};
 use crate::workload::{CallError, Inner, InstancePolicy};
 
@@ -234,7 +235,9 @@ pub(crate) struct Life {
     workload: Arc<Inner>,
     work: Pin<Box<dyn Future<Output = ()> + Send>>,
     home: Handle,
-    away: bool,
+    rank: Rank,
+    /// While it is away.
+    _computing: Option<Computing>,
 }
 
 impl Life {
@@ -247,7 +250,18 @@ impl Life {
             workload,
             work,
             home,
-            away: false,
+            rank: Rank::Core,
+            _computing: None,
+        }
+    }
+
+    /// Where it goes on after it was polled, and interrupted for the `streak`th time in a row or not.
+    fn next_rank(&self, streak: u32, preempted: bool) -> Rank {
+        match self.rank {
+            Rank::Core if streak < STREAK_BEFORE_LEAVING => Rank::Core,
+            _ if !preempted => Rank::Core,
+            _ if self.workload.cpu().has_reserve() => Rank::Reserved,
+            _ => Rank::Idle,
         }
     }
 }
@@ -270,16 +284,21 @@ fn live_at(life: Life, here: &Handle) {
         }
         let preempted = Slice::last_was_preempted();
         streak = if preempted { streak + 1 } else { 0 };
-        let next = match lived.away {
-            false if streak >= STREAK_BEFORE_LEAVING => lived.workload.engine().away().cloned(),
-            true if !preempted => Some(lived.home.clone()),
-            _ => None,
+        let rank = lived.next_rank(streak, preempted);
+        if rank == lived.rank {
+            return Poll::Pending;
+        }
+        let engine = lived.workload.engine();
+        let next = match rank {
+            Rank::Core => Some(lived.home.clone()),
+            away => engine.away(away).cloned(),
         };
         let Some(next) = next else {
             return Poll::Pending;
         };
         if let Some(mut moved) = life.take() {
-            moved.away = !moved.away;
+            moved._computing = (rank != Rank::Core).then(Computing::new);
+            moved.rank = rank;
             live_at(moved, &next);
         }
         Poll::Ready(())

@@ -40,6 +40,7 @@ mod instance;
 pub mod limits;
 pub mod logs;
 mod plugin;
+pub mod scheduling;
 mod spare;
 pub mod volume;
 pub mod worker;
@@ -57,6 +58,7 @@ pub use host::http::{Outbound, OutboundError};
 pub use host::mesh::{CallContext, Peer, TraceContext, Transport};
 pub use limits::{Limits, Usage};
 pub use logs::LogSink;
+pub use scheduling::Computing;
 pub use volume::{Access, Full, Volume, VolumeError, VolumeLimits, VolumeUsage};
 pub use workload::{
     CallError, InstancePolicy, Workload, WorkloadBuilder, WorkloadError, WorkloadService,

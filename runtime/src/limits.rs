@@ -9,8 +9,8 @@
 //! The arithmetic ([`Bucket`]) takes the time as an argument and is a pure function of it.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -26,6 +26,9 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// CPU quota in thousandths of a core over all instances; none means no quota.
     pub cpu_millis: Option<u32>,
+    /// CPU in thousandths of a core that guests which compute for long get beside everybody else; with more than that, or with
+    /// zero, they compute while nobody else on the machine wants to.
+    pub cpu_reserved_millis: u32,
     /// From the arrival of a call to the head of its response, waiting in the queue included.
     pub request_timeout: Duration,
     /// The longest pause between two parts of a response body: the guest's, who writes them, and the caller's, who reads
@@ -63,6 +66,7 @@ impl Default for Limits {
         Limits {
             memory_bytes: 256 << 20,
             cpu_millis: None,
+            cpu_reserved_millis: 0,
             request_timeout: Duration::from_secs(30),
             body_idle_timeout: Duration::from_secs(300),
             // Nothing is held in memory for it: a stop for what never ends, beyond any file.
@@ -333,13 +337,19 @@ impl Bucket {
 pub(crate) struct CpuAccount {
     used_nanos: AtomicU64,
     quota: Option<Mutex<Bucket>>,
+    /// Charged on the threads for long computations only: nothing else waits for it.
+    reserve: Option<Mutex<Bucket>>,
 }
 
 impl CpuAccount {
-    pub(crate) fn new(millis: Option<u32>) -> CpuAccount {
+    pub(crate) fn new(quota_millis: Option<u32>, reserved_millis: u32) -> CpuAccount {
+        let bucket = |millis| Mutex::new(Bucket::new(millis, Instant::now()));
         CpuAccount {
             used_nanos: AtomicU64::new(0),
-            quota: millis.map(|millis| Mutex::new(Bucket::new(millis, Instant::now()))),
+            quota: quota_millis.map(bucket),
+            reserve: Some(reserved_millis)
+                .filter(|millis| *millis > 0)
+                .map(bucket),
         }
     }
 
@@ -347,12 +357,23 @@ impl CpuAccount {
         self.used_nanos.load(Relaxed)
     }
 
-    fn charge(&self, used: Duration, now: Instant) {
+    fn charge(&self, used: Duration) {
         let nanos = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
         self.used_nanos.fetch_add(nanos, Relaxed);
         if let Some(quota) = &self.quota {
-            quota.lock().charge(nanos, now);
+            quota.lock().charge(nanos, Instant::now());
         }
+        if let Some(reserve) = &self.reserve
+            && COUNTS_CPU.get()
+        {
+            reserve.lock().charge(nanos, Instant::now());
+        }
+    }
+
+    /// Whether something is left of what the workload reserved for long computations.
+    pub(crate) fn has_reserve(&self) -> bool {
+        let reserve = self.reserve.as_ref();
+        reserve.is_some_and(|reserve| reserve.lock().debt(Instant::now()).is_none())
     }
 
     /// How long the workload has to wait before it may run again.
@@ -362,16 +383,36 @@ impl CpuAccount {
 }
 
 thread_local! {
-    /// When the guest that runs on this thread was last charged.
-    static SLICE: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// By [`clock`], when the guest that runs on this thread was last charged.
+    static SLICE: Cell<Option<Duration>> = const { Cell::new(None) };
+    /// This thread makes way for others, so that time passes without its doing.
+    static COUNTS_CPU: Cell<bool> = const { Cell::new(false) };
     /// The guest that ran last on this thread was made to yield, rather than having nothing to do.
     static PREEMPTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has guests on this thread charged for the CPU time that it got, which costs a system call for each stretch of work.
+pub(crate) fn count_cpu() {
+    COUNTS_CPU.set(true);
+}
+
+/// Time as guests on this thread are charged for it. A core that wants to run does, almost always, and is asked often: its is
+/// the wall clock.
+fn clock() -> Duration {
+    if COUNTS_CPU.get() {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+        let nanos = u32::try_from(time.tv_nsec).unwrap_or_default();
+        return Duration::new(seconds, nanos);
+    }
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
 }
 
 /// A stretch of guest work on this thread: charged to its workload when dropped.
 pub(crate) struct Slice<'a> {
     cpu: &'a CpuAccount,
-    outer: Option<Instant>,
+    outer: Option<Duration>,
 }
 
 impl<'a> Slice<'a> {
@@ -379,7 +420,7 @@ impl<'a> Slice<'a> {
         PREEMPTED.set(false);
         Slice {
             cpu,
-            outer: SLICE.replace(Some(Instant::now())),
+            outer: SLICE.replace(Some(clock())),
         }
     }
 
@@ -400,20 +441,19 @@ impl<'a> Slice<'a> {
 
     /// Charges what the current slice used so far and says how much it was. For a guest in the middle of a slice.
     pub(crate) fn checkpoint(cpu: &CpuAccount) -> Duration {
-        let now = Instant::now();
+        let now = clock();
         let used = SLICE
             .replace(Some(now))
-            .map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
-        cpu.charge(used, now);
+            .map_or(Duration::ZERO, |start| now.saturating_sub(start));
+        cpu.charge(used);
         used
     }
 }
 
 impl Drop for Slice<'_> {
     fn drop(&mut self) {
-        let now = Instant::now();
         if let Some(start) = SLICE.replace(self.outer) {
-            self.cpu.charge(now.saturating_duration_since(start), now);
+            self.cpu.charge(clock().saturating_sub(start));
         }
     }
 }
@@ -471,5 +511,33 @@ mod tests {
         // A long pause buys one burst, not more.
         bucket.charge(35_000_000, at(100_000));
         assert_eq!(bucket.debt(at(100_000)), Some(Duration::from_millis(40)));
+    }
+
+    #[test]
+    fn long_computations_are_charged_for_the_cpu_that_they_got() {
+        // 100 millicores: 10 ms are reserved.
+        let account = CpuAccount::new(None, 100);
+        let burn = |account: &CpuAccount, until: Duration| {
+            let _slice = Slice::start(account);
+            let start = clock();
+            while clock() - start < until {}
+        };
+        burn(&account, Duration::from_millis(30));
+        assert!(account.has_reserve(), "that was on a core");
+        let before = account.used_nanos();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                count_cpu();
+                let slice = Slice::start(&account);
+                std::thread::sleep(Duration::from_millis(50));
+                drop(slice);
+                assert!(account.used_nanos() - before < 50_000_000, "it slept");
+                assert!(account.has_reserve());
+                burn(&account, Duration::from_millis(30));
+                assert!(!account.has_reserve());
+            });
+        });
+        assert!(account.used_nanos() - before >= 30_000_000);
+        assert!(!CpuAccount::new(Some(100), 0).has_reserve());
     }
 }

@@ -35,6 +35,7 @@ use crate::host::mesh::CallContext;
 use crate::instance::{self, CallSlot, GuestBody, Job, Phase, Shard};
 use crate::limits::{CpuAccount, Limits, MemoryAccount, Usage};
 use crate::logs::LogSink;
+use crate::scheduling;
 use crate::volume::{self, Access, Preopen, Volume};
 
 /// How long instances live.
@@ -361,7 +362,7 @@ impl WorkloadBuilder {
         Ok(Workload {
             inner: Arc::new(Inner {
                 memory: Arc::new(MemoryAccount::new(limit_bytes)),
-                cpu: CpuAccount::new(self.limits.cpu_millis),
+                cpu: CpuAccount::new(self.limits.cpu_millis, self.limits.cpu_reserved_millis),
                 places: Arc::new(Semaphore::new(
                     self.limits.in_flight_max.min(Semaphore::MAX_PERMITS),
                 )),
@@ -519,7 +520,7 @@ impl Inner {
 
     pub(crate) fn shard(&self) -> &Arc<Shard> {
         let shards = self.shards.get_or_init(|| {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            let cores = scheduling::parallelism();
             (0..=cores).map(|_| Arc::default()).collect()
         });
         let last = shards.len() - 1;

@@ -551,6 +551,8 @@ fn what_a_worker_must_not_do_is_refused_or_ends_it() {
         .collect();
     insta::assert_snapshot!(table.join("\n"), @r"
     thread: allowed
+    batch-scheduling: allowed
+    real-time-scheduling: refused: Operation not permitted (os error 1)
     memory: allowed
     read-file: refused: Operation not permitted (os error 1)
     write-file: refused: Operation not permitted (os error 1)

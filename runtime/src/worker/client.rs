@@ -46,6 +46,7 @@ use crate::host::mesh::CallContext;
 use crate::instance;
 use crate::limits::{Limits, Usage};
 use crate::logs::LogSink;
+use crate::scheduling::Computing;
 use crate::workload::{CallError, InstancePolicy, WorkloadError, absolute};
 
 /// How long a worker may take to be ready. It takes a tenth of a second on an idle machine.
@@ -290,6 +291,7 @@ impl Worker {
             ended,
         });
         tokio::spawn(keep(Keeper {
+            _computing: Computing::new(),
             child,
             control: closing,
             connections,
@@ -495,6 +497,8 @@ impl Inner {
 
 /// What looks after the process.
 struct Keeper {
+    /// When guests compute there is not known here.
+    _computing: Computing,
     child: Child,
     control: UnixStream,
     connections: JoinSet<Result<(), BoxError>>,
@@ -512,6 +516,7 @@ async fn keep(keeper: Keeper) {
         worker,
         told,
         end,
+        _computing,
     } = keeper;
     let mut every = tokio::time::interval(USAGE_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -18,6 +18,7 @@ use std::os::fd::RawFd;
 use std::process::ExitCode;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use preempt_rt::sched::{Pid, PreemptRtError, Scheduler, SchedulerParams, set_scheduler};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Is, SeccompCondition,
     SeccompFilter, SeccompRule, TargetArch,
@@ -203,6 +204,22 @@ fn filters() -> Result<Vec<BpfProgram>, BoxError> {
         libc::SYS_setpriority,
         vec![rule(2, Width::Dword, Is::Le, 19)?],
     );
+    // What a core starts for blocking work leaves its processor. 0 is the thread itself.
+    allowed.insert(
+        libc::SYS_sched_setaffinity,
+        vec![rule(0, Width::Dword, Is::Eq, 0)?],
+    );
+    // Nor may they be scheduled in real time, or choose for others.
+    let policies = [libc::SCHED_OTHER, libc::SCHED_BATCH];
+    let policies = policies.map(|policy| {
+        let itself = condition(0, Width::Dword, Is::Eq, 0)?;
+        let so = condition(1, Width::Dword, Is::Eq, policy as u64)?;
+        Ok::<_, BoxError>(SeccompRule::new(vec![itself, so])?)
+    });
+    allowed.insert(
+        libc::SYS_sched_setscheduler,
+        policies.into_iter().collect::<Result<_, _>>()?,
+    );
     // A process may end itself by a signal, and nobody else.
     allowed.insert(libc::SYS_tgkill, vec![rule(0, Width::Dword, Is::Eq, own)?]);
     let commands = [libc::F_GETFL, libc::F_SETFL, libc::F_GETFD, libc::F_SETFD];
@@ -242,11 +259,28 @@ fn filters() -> Result<Vec<BpfProgram>, BoxError> {
 }
 
 fn rule(argument: u8, width: Width, is: Is, value: u64) -> Result<SeccompRule, BoxError> {
-    let condition = SeccompCondition::new(argument, width, is, value)?;
-    Ok(SeccompRule::new(vec![condition])?)
+    Ok(SeccompRule::new(vec![condition(
+        argument, width, is, value,
+    )?])?)
+}
+
+fn condition(argument: u8, width: Width, is: Is, value: u64) -> Result<SeccompCondition, BoxError> {
+    Ok(SeccompCondition::new(argument, width, is, value)?)
 }
 
 type Attempt = fn() -> std::io::Result<()>;
+
+fn schedule(scheduler: Scheduler, priority: i32) -> std::io::Result<()> {
+    set_scheduler(
+        Pid::current_thread(),
+        scheduler,
+        SchedulerParams { priority },
+    )
+    .map_err(|error| match error {
+        PreemptRtError::Errno(code) => std::io::Error::from_raw_os_error(code),
+        other => std::io::Error::other(other),
+    })
+}
 
 /// What a [`self_test`] can try.
 const ATTEMPTS: &[(&str, Attempt)] = &[
@@ -256,6 +290,10 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
             .join()
             .map(drop)
             .map_err(|_| std::io::ErrorKind::Other.into())
+    }),
+    ("batch-scheduling", || schedule(Scheduler::SCHED_BATCH, 0)),
+    ("real-time-scheduling", || {
+        schedule(Scheduler::SCHED_FIFO, 1)
     }),
     ("memory", || {
         drop(std::hint::black_box(vec![1_u8; 64 << 20]));

@@ -35,6 +35,7 @@ use crate::engine::{Calls, Engine, EngineBuilder};
 use crate::host::http::{Outbound, OutboundError};
 use crate::host::mesh::CallContext;
 use crate::limits::Usage;
+use crate::scheduling::Rank;
 use crate::workload::{CallError, Workload, WorkloadError};
 
 /// The worker's whole life. Call it first thing in a process that [`Worker::start`] started, before any other thread.
@@ -87,7 +88,8 @@ fn live(engine: EngineBuilder) -> Result<(), BoxError> {
 fn prepare(engine: EngineBuilder, sockets: Vec<OwnedFd>) -> Result<Arc<Hosted>, BoxError> {
     let engine = engine.build()?;
     let cores = Cores::start(sockets.len() / 2)?;
-    engine.away();
+    // Threads of either rank, while they can still choose how they are scheduled.
+    engine.away(Rank::Idle);
     let (ready, readied) = mpsc::channel();
     let worker = Arc::new(Hosted {
         engine,
