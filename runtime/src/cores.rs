@@ -52,13 +52,9 @@ impl Cores {
         Cores::start_as(count, Rank::Core)
     }
 
-    /// Threads like those of [`Cores::start`] that make way for those, and on which [`Cores::current`] is none. Guests are
-    /// charged there for the CPU time that they get.
-    pub(crate) fn start_helpers(count: usize, rank: Rank) -> io::Result<Cores> {
-        Cores::start_as(count, rank)
-    }
-
-    fn start_as(count: usize, rank: Rank) -> io::Result<Cores> {
+    /// The same of any rank. Those of a lower one make way for cores, [`Cores::current`] is none on them, and guests are charged
+    /// there for the CPU time that they get.
+    pub(crate) fn start_as(count: usize, rank: Rank) -> io::Result<Cores> {
         let stop = CancellationToken::new();
         let stop_on_drop = stop.clone().drop_guard();
         let mut handles = Vec::new();

@@ -191,7 +191,7 @@ impl Engine {
     pub(crate) fn away(&self, rank: Rank) -> Option<&Handle> {
         let threads = self.inner.away.get_or_init(|| {
             let count = scheduling::parallelism();
-            let start = |rank| Cores::start_helpers(count, rank);
+            let start = |rank| Cores::start_as(count, rank);
             match start(Rank::Reserved).and_then(|reserved| Ok((reserved, start(Rank::Idle)?))) {
                 Ok((reserved, idle)) => Some(Away { reserved, idle }),
                 Err(error) => {

@@ -145,38 +145,38 @@ impl Drop for Computing {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manners {
+enum Policy {
     /// `SCHED_BATCH`
-    Polite,
+    Batch,
     /// `SCHED_OTHER`, and how many computations had begun when somebody computed last, and when that was.
-    Usual { begun: u64, since: Option<Instant> },
+    Other { begun: u64, since: Option<Instant> },
     /// The machine does not let us choose.
-    Given,
+    Fixed,
 }
 
 thread_local! {
-    static MANNERS: Cell<Manners> = const { Cell::new(Manners::Usual { begun: 0, since: None }) };
+    static POLICY: Cell<Policy> = const { Cell::new(Policy::Other { begun: 0, since: None }) };
 }
 
 /// What this core should be, as things are. `now` is asked for only where it matters.
-fn manners(before: Manners, begun: u64, ended: u64, now: impl Fn() -> Instant) -> Manners {
+fn next_policy(before: Policy, begun: u64, ended: u64, now: impl Fn() -> Instant) -> Policy {
     let busy = begun != ended;
     match before {
-        Manners::Given => Manners::Given,
-        Manners::Polite if busy => Manners::Usual {
+        Policy::Fixed => Policy::Fixed,
+        Policy::Batch if busy => Policy::Other {
             begun,
             since: Some(now()),
         },
-        Manners::Polite => Manners::Polite,
-        Manners::Usual { begun: seen, since } => {
+        Policy::Batch => Policy::Batch,
+        Policy::Other { begun: seen, since } => {
             let now = now();
             let calm = since.is_none_or(|since| now.duration_since(since) >= CALM);
             match (busy || seen != begun, calm) {
-                (true, _) => Manners::Usual {
+                (true, _) => Policy::Other {
                     begun,
                     since: Some(now),
                 },
-                (false, true) => Manners::Polite,
+                (false, true) => Policy::Batch,
                 (false, false) => before,
             }
         }
@@ -185,22 +185,22 @@ fn manners(before: Manners, begun: u64, ended: u64, now: impl Fn() -> Instant) -
 
 /// For a core's thread, before each of its waits.
 pub(crate) fn adjust() {
-    let before = MANNERS.get();
+    let before = POLICY.get();
     let (ended, begun) = (ENDED.load(Relaxed), BEGUN.load(Relaxed));
-    let mut after = manners(before, begun, ended, Instant::now);
+    let mut after = next_policy(before, begun, ended, Instant::now);
     let scheduler = match (before, after) {
-        (Manners::Usual { .. }, Manners::Polite) => Some(Scheduler::SCHED_BATCH),
-        (Manners::Polite, Manners::Usual { .. }) => Some(Scheduler::SCHED_NORMAL),
+        (Policy::Other { .. }, Policy::Batch) => Some(Scheduler::SCHED_BATCH),
+        (Policy::Batch, Policy::Other { .. }) => Some(Scheduler::SCHED_NORMAL),
         _ => None,
     };
     if let Some(scheduler) = scheduler
         && let Err(error) = set(scheduler)
     {
         tracing::debug!(%error, "a core is scheduled as the machine likes");
-        after = Manners::Given;
+        after = Policy::Fixed;
     }
     if after != before {
-        MANNERS.set(after);
+        POLICY.set(after);
     }
 }
 
@@ -210,32 +210,32 @@ mod tests {
     use crate::Cores;
 
     #[test]
-    fn cores_are_polite_while_nobody_computes_and_a_while_has_passed() {
+    fn cores_are_batch_threads_a_while_after_the_last_computation() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let usual = |begun, millis| Manners::Usual {
+        let other = |begun, millis| Policy::Other {
             begun,
             since: Some(at(millis)),
         };
-        let fresh = Manners::Usual {
+        let fresh = Policy::Other {
             begun: 0,
             since: None,
         };
         for (before, begun, ended, millis, after) in [
-            (fresh, 0, 0, 0, Manners::Polite),
-            (fresh, 1, 0, 5, usual(1, 5)),
+            (fresh, 0, 0, 0, Policy::Batch),
+            (fresh, 1, 0, 5, other(1, 5)),
             // Somebody computed, before this core was there or asked.
-            (fresh, 1, 1, 5, usual(1, 5)),
-            (Manners::Polite, 1, 0, 7, usual(1, 7)),
+            (fresh, 1, 1, 5, other(1, 5)),
+            (Policy::Batch, 1, 0, 7, other(1, 7)),
             // What began and ended between two looks was short enough.
-            (Manners::Polite, 1, 1, 7, Manners::Polite),
-            (usual(1, 7), 1, 0, 5_000, usual(1, 5_000)),
-            (usual(1, 7), 1, 1, 1_006, usual(1, 7)),
-            (usual(1, 7), 1, 1, 1_007, Manners::Polite),
-            (usual(1, 7), 2, 2, 1_007, usual(2, 1_007)),
-            (Manners::Given, 1, 0, 0, Manners::Given),
+            (Policy::Batch, 1, 1, 7, Policy::Batch),
+            (other(1, 7), 1, 0, 5_000, other(1, 5_000)),
+            (other(1, 7), 1, 1, 1_006, other(1, 7)),
+            (other(1, 7), 1, 1, 1_007, Policy::Batch),
+            (other(1, 7), 2, 2, 1_007, other(2, 1_007)),
+            (Policy::Fixed, 1, 0, 0, Policy::Fixed),
         ] {
-            let found = manners(before, begun, ended, || at(millis));
+            let found = next_policy(before, begun, ended, || at(millis));
             assert_eq!(found, after, "{before:?} {begun} {ended} {millis}");
         }
     }
@@ -276,7 +276,7 @@ mod tests {
         let more = Cores::start(count + 1).unwrap();
         let free = more.spawn_on(0, async move { mine() }).await.unwrap();
         assert_eq!(free, all);
-        let threads = Cores::start_helpers(1, Rank::Idle).unwrap();
+        let threads = Cores::start_as(1, Rank::Idle).unwrap();
         let free = threads.spawn_on(0, async move { mine() }).await.unwrap();
         assert_eq!(free, all);
     }
@@ -302,7 +302,7 @@ mod tests {
         cores.spawn_on(0, is_scheduled("0 3")).await.unwrap();
         for (rank, wanted) in [(Rank::Reserved, "10 0"), (Rank::Idle, "0 5")] {
             // This thread is polite, and what it starts would be.
-            let threads = Cores::start_helpers(1, rank).unwrap();
+            let threads = Cores::start_as(1, rank).unwrap();
             threads.spawn_on(0, is_scheduled(wanted)).await.unwrap();
         }
     }

@@ -209,7 +209,7 @@ fn filters() -> Result<Vec<BpfProgram>, BoxError> {
         libc::SYS_sched_setaffinity,
         vec![rule(0, Width::Dword, Is::Eq, 0)?],
     );
-    // Nor may they be scheduled in real time, or choose for others.
+    // None is scheduled in real time, or chooses for others.
     let policies = [libc::SCHED_OTHER, libc::SCHED_BATCH];
     let policies = policies.map(|policy| {
         let itself = condition(0, Width::Dword, Is::Eq, 0)?;
