@@ -13,7 +13,8 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("base2histogram", &[]),
     ("weft-api", &[]),
     ("weft-store", &[]),
-    ("weft-apiserver", &["weft-api", "weft-store"]),
+    ("weft-kinds", &["weft-api"]),
+    ("weft-apiserver", &["weft-api", "weft-kinds", "weft-store"]),
     ("weft-scheduler", &["weft-api"]),
     ("weft-controllers", &["weft-api"]),
     ("weft-mesh", &["weft-api"]),
@@ -26,6 +27,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "weft-api",
             "weft-apiserver",
             "weft-controllers",
+            "weft-kinds",
             "weft-mesh",
             "weft-runtime",
             "weft-scheduler",
@@ -39,7 +41,12 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that decide and never act: no async runtime, no sockets.
-const PURE: &[&str] = &["weft-api", "weft-scheduler", "weft-controllers"];
+const PURE: &[&str] = &[
+    "weft-api",
+    "weft-kinds",
+    "weft-scheduler",
+    "weft-controllers",
+];
 const IMPURE_DEPENDENCIES: &[&str] = &["tokio", "hyper", "axum", "kube", "rand"];
 
 /// Names that say nothing of what is inside, so that everything ends up there.

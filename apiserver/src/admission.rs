@@ -5,7 +5,7 @@
 //! a Service address is a key of its own (`/weft.dev/clusterips/-/10.43.0.7`), written only if absent, so two
 //! concurrent writers cannot hold one address, whichever server they spoke to.
 //!
-//! Left to others: the rules of the object alone (`crate::validate`), who may write (`crate::authz`).
+//! Left to others: the rules of the object alone (`weft_kinds::validate`), who may write (`crate::authz`).
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -15,11 +15,11 @@ use std::str::FromStr;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use weft_api::status::{Cause, StatusError};
+use weft_kinds::KindRef;
+use weft_kinds::lens::{fill, flag, integer, items, items_mut, member, put, text};
 use weft_store::{Key, Mutation, Precondition, Snapshot};
 
 use crate::caller::Caller;
-use crate::kinds::{self, KindRef};
-use crate::lens::{fill, flag, integer, items, items_mut, member, put, text};
 use crate::stored;
 
 /// Seconds a pod stays bound to a node that is not ready or not reachable, unless it says otherwise. Kubernetes' 300
@@ -84,11 +84,11 @@ pub fn create(
     snapshot: &Snapshot,
     range: ServiceRange,
 ) -> Result<Vec<Mutation>, StatusError> {
-    if *kind == kinds::POD {
+    if *kind == weft_kinds::POD {
         pod(value, snapshot)?;
-    } else if *kind == kinds::SERVICE {
+    } else if *kind == weft_kinds::SERVICE {
         return service(value, None, snapshot, range);
-    } else if *kind == kinds::CERTIFICATE_SIGNING_REQUEST {
+    } else if *kind == weft_kinds::CERTIFICATE_SIGNING_REQUEST {
         let spec = member(value, "spec");
         spec["username"] = caller.user().into();
         spec["groups"] = json!(caller.groups());
@@ -108,7 +108,7 @@ pub fn update(
     snapshot: &Snapshot,
     range: ServiceRange,
 ) -> Result<Vec<Mutation>, StatusError> {
-    if *kind == kinds::SERVICE {
+    if *kind == weft_kinds::SERVICE {
         return service(value, Some(old), snapshot, range);
     }
     Ok(Vec::new())
@@ -116,7 +116,7 @@ pub fn update(
 
 /// What must be stored with the deletion of `old`: its addresses are free again.
 pub fn delete(kind: KindRef, old: &Value) -> Vec<Mutation> {
-    if *kind != kinds::SERVICE {
+    if *kind != weft_kinds::SERVICE {
         return Vec::new();
     }
     held(old).into_iter().map(release).collect()
@@ -128,7 +128,7 @@ fn pod(value: &mut Value, snapshot: &Snapshot) -> Result<(), StatusError> {
     let account = text(value, "/spec/serviceAccountName").to_owned();
     // The namespace controller makes `default` moments after the namespace: not worth refusing a pod for.
     if account != "default" {
-        let key = stored::key(&kinds::SERVICE_ACCOUNT, Some(&namespace), &account);
+        let key = stored::key(&weft_kinds::SERVICE_ACCOUNT, Some(&namespace), &account);
         if snapshot.get(&key).is_none() {
             return Err(StatusError::forbidden(
                 "pods",

@@ -20,10 +20,9 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 use weft_api::status::StatusError;
+use weft_kinds::lens::text;
 
 use crate::caller::Caller;
-use crate::kinds;
-use crate::lens::text;
 use crate::objects::Objects;
 
 /// Where bootstrap tokens live, as `bootstrap-token-ID`.
@@ -158,7 +157,7 @@ impl Authenticator {
         let name = format!("bootstrap-token-{id}");
         let stored = match self
             .objects
-            .get(&reader, &kinds::SECRET, Some(TOKEN_NAMESPACE), &name)
+            .get(&reader, &weft_kinds::SECRET, Some(TOKEN_NAMESPACE), &name)
             .await
         {
             Ok(stored) => stored,

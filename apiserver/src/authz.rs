@@ -15,9 +15,9 @@
 use serde_json::Value;
 use weft_api::selector::FieldSelector;
 use weft_api::status::StatusError;
+use weft_kinds::lens::{items, text};
 
 use crate::caller::{Caller, GROUP_BOOTSTRAPPERS, GROUP_MASTERS};
-use crate::lens::{items, text};
 
 /// Where nodes keep their leases.
 const NODE_LEASES: &str = "kube-node-lease";

@@ -27,13 +27,13 @@ use time::{Duration, OffsetDateTime};
 use weft_api::identity::SpiffeId;
 use weft_api::status::StatusError;
 use weft_api::time::rfc3339;
+use weft_kinds::lens::{integer, items, text};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer as _;
 
 use crate::authz::Access;
 use crate::ca::{Authority, Leaf, address};
 use crate::caller::{Caller, GROUP_BOOTSTRAPPERS, GROUP_MASTERS};
-use crate::lens::{integer, items, text};
 
 /// Node agents' client certificates.
 pub const NODE_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";

@@ -9,10 +9,10 @@
 use std::collections::VecDeque;
 
 use weft_api::object::Object;
+use weft_kinds::KindRef;
 use weft_store::{EventKind, Revision, Store, Watch};
 
 use crate::encryption::Vault;
-use crate::kinds::{self, KindRef};
 use crate::stored::{self, Stored};
 
 /// One step of the stream.
@@ -81,7 +81,7 @@ impl Informer {
                     self.watch = None;
                 }
                 Some(Ok(event)) => {
-                    let kind = kinds::by_key(event.entry.key.as_bytes())
+                    let kind = weft_kinds::by_key(event.entry.key.as_bytes())
                         .filter(|kind| self.kinds.contains(kind));
                     let Some(kind) = kind else { continue };
                     let object = Stored::new(&self.vault, kind, event.entry).object();

@@ -4,9 +4,10 @@
 //! merges, defaults, validates, admits and stores it, and [`http`] renders the answer. The control loop calls
 //! the same verbs in process, with a [`caller::Caller`] that carries the raft term it acts for.
 //!
-//! Invariants: [`objects`] is the only door to the store; every kind comes from the one table in [`kinds`];
-//! defaulting, validation, patches and Table rows are pure functions over JSON values.
-//! Left to others: replication and history (`weft_store`), what controllers decide (`weft_controllers`).
+//! Invariants: [`objects`] is the only door to the store; every kind comes from the one table in `weft_kinds`;
+//! nothing is judged here that a pure function over JSON values could judge.
+//! Left to others: defaults, validation, patches and Table rows (`weft_kinds`), replication and history
+//! (`weft_store`), what controllers decide (`weft_controllers`).
 
 pub mod admission;
 pub mod authn;
@@ -14,18 +15,11 @@ pub mod authz;
 pub mod ca;
 pub mod caller;
 pub mod certificates;
-pub mod defaults;
 pub mod encryption;
 pub mod http;
 pub mod informer;
-pub mod kinds;
-pub mod lens;
 pub mod listing;
 pub mod objects;
-pub mod patch;
 pub mod peers;
-pub mod protobuf;
-pub mod schema;
 pub mod server;
 pub mod stored;
-pub mod validate;

@@ -14,10 +14,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use weft_api::selector::{FieldSelector, LabelSelector};
 use weft_api::status::{Cause, Details, StatusError};
+use weft_kinds::KindRef;
 use weft_store::{EventKind, Key, Revision, Snapshot, Store, Watch, WatchError};
 
 use crate::encryption::Vault;
-use crate::kinds::KindRef;
 use crate::stored::{self, Stored};
 
 /// Snapshots kept for further pages. Each pins the objects that were replaced since; a few are enough for the

@@ -27,6 +27,9 @@ use serde_json::{Map, Value, json};
 use weft_api::object::Object;
 use weft_api::status::{Cause, StatusError};
 use weft_api::time::rfc3339;
+use weft_kinds::lens::{integer, items, member, object, put, text};
+use weft_kinds::patch::{self, PatchKind};
+use weft_kinds::{KindRef, Subresource};
 use weft_store::{Mutation, Precondition, Revision, Snapshot, Store, WriteError};
 
 pub(crate) use self::body::strict_decoding;
@@ -45,15 +48,12 @@ use crate::ca::Authority;
 use crate::caller::Caller;
 use crate::encryption::{KeyFile, Vault};
 pub use crate::informer::{Change, Informer};
-use crate::kinds::{self, KindRef, Subresource};
-use crate::lens::{integer, items, member, object, put, text};
 use crate::listing::{self, Snapshots};
 pub use crate::listing::{
     ListOptions, ObjectWatch, Page, Selection, VersionMatch, WatchEvent, WatchOptions,
 };
-use crate::patch::{self, PatchKind};
 pub use crate::stored::Stored;
-use crate::{certificates, stored, validate};
+use crate::{certificates, stored};
 
 /// Attempts of a write that does not insist on a resourceVersion. Each one lost was won by another write, and the HTTP
 /// face lets in 200 at a time, so this many mean that something else is wrong; Kubernetes has no limit here.
@@ -351,7 +351,7 @@ impl Objects {
         }
         let kind = kind.stored();
         // Nodes register with their status; for all others it is the controllers' to write.
-        if kind.has(Subresource::Status) && *kind != kinds::NODE {
+        if kind.has(Subresource::Status) && *kind != weft_kinds::NODE {
             put(&mut value, "status", None);
         }
         let metadata = member(&mut value, "metadata");
@@ -395,10 +395,10 @@ impl Objects {
             snapshot,
             self.inner.config.service_range,
         )?;
-        validate::object_of(kind, value, None)?;
+        weft_kinds::validate::object_of(kind, value, None)?;
         let access = access("create", kind, None, namespace, Some(&name));
         authz::authorize_object(caller, &access, None, Some(value))?;
-        if *kind == kinds::CERTIFICATE_SIGNING_REQUEST
+        if *kind == weft_kinds::CERTIFICATE_SIGNING_REQUEST
             && let Some(authority) = &self.inner.config.authority
         {
             let pods_on_node = |node: &str| pods_on(&self.inner.vault, snapshot, node);
@@ -456,7 +456,7 @@ impl Objects {
         object: Object,
         options: &WriteOptions,
     ) -> Result<Object, StatusError> {
-        let kind = &kinds::CERTIFICATE_SIGNING_REQUEST;
+        let kind = &weft_kinds::CERTIFICATE_SIGNING_REQUEST;
         self.replace_part(caller, kind, None, name, object, Part::Approval, options)
             .await
     }
@@ -472,7 +472,7 @@ impl Objects {
         object: Object,
         options: &WriteOptions,
     ) -> Result<Object, StatusError> {
-        let kind = &kinds::NAMESPACE;
+        let kind = &weft_kinds::NAMESPACE;
         self.replace_part(caller, kind, None, name, object, Part::Finalize, options)
             .await
     }
@@ -556,7 +556,13 @@ impl Objects {
         }
         let conflict =
             |detail: String| Err(StatusError::conflict("pods/binding", "", pod, &detail));
-        let target = Target::new("create", &kinds::POD, Some(namespace), pod, Part::Binding);
+        let target = Target::new(
+            "create",
+            &weft_kinds::POD,
+            Some(namespace),
+            pod,
+            Part::Binding,
+        );
         let now = self.now();
         self.rewrite(caller, target, options, |current| {
             if !text(current, "/metadata/deletionTimestamp").is_empty() {
@@ -641,7 +647,7 @@ impl Objects {
             let mut mutations = admission::update(stored_kind, &mut next, &old, &snapshot, range)?;
             // Binding is judged by its own two rules; a pod's spec is frozen for everyone else.
             if part != Part::Binding {
-                validate::object_of(stored_kind, &next, Some(&old))?;
+                weft_kinds::validate::object_of(stored_kind, &next, Some(&old))?;
             }
             let access = access(verb, kind, part.subresource(), namespace, Some(name));
             authz::authorize_object(caller, &access, Some(&old), Some(&next))?;
@@ -686,10 +692,10 @@ impl Objects {
                 if kind.has(Subresource::Status) {
                     put(&mut next, "status", old.get("status").cloned());
                 }
-                if *kind == kinds::NAMESPACE {
+                if *kind == weft_kinds::NAMESPACE {
                     put(&mut next, "spec", old.get("spec").cloned());
                 }
-                if *kind == kinds::CERTIFICATE_SIGNING_REQUEST {
+                if *kind == weft_kinds::CERTIFICATE_SIGNING_REQUEST {
                     put(&mut next, "spec", old.get("spec").cloned());
                 }
                 next
@@ -766,7 +772,7 @@ impl Objects {
             let created = self
                 .create(
                     caller,
-                    &kinds::NAMESPACE,
+                    &weft_kinds::NAMESPACE,
                     None,
                     namespace,
                     &WriteOptions::default(),
@@ -870,10 +876,10 @@ fn authorize_node_read(
 }
 
 fn pods_on(vault: &Vault, snapshot: &Snapshot, node: &str) -> Vec<Arc<Value>> {
-    let prefix = stored::prefix(&kinds::POD, None);
+    let prefix = stored::prefix(&weft_kinds::POD, None);
     snapshot
         .range(&prefix, None)
-        .map(|entry| Stored::new(vault, &kinds::POD, entry))
+        .map(|entry| Stored::new(vault, &weft_kinds::POD, entry))
         .filter(|pod| {
             pod.field("spec.nodeName")
                 .is_some_and(|bound| bound == node)
@@ -889,11 +895,11 @@ fn namespace_takes(
     namespace: &str,
     name: &str,
 ) -> Result<(), StatusError> {
-    let key = stored::key(&kinds::NAMESPACE, None, namespace);
+    let key = stored::key(&weft_kinds::NAMESPACE, None, namespace);
     let Some(found) = snapshot.get(&key) else {
         return Err(StatusError::not_found("namespaces", "", namespace));
     };
-    let phase = Stored::new(vault, &kinds::NAMESPACE, found);
+    let phase = Stored::new(vault, &weft_kinds::NAMESPACE, found);
     if phase
         .field("status.phase")
         .is_some_and(|phase| phase == "Terminating")

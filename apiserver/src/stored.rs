@@ -14,18 +14,18 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use weft_api::object::Object;
+use weft_kinds::KindRef;
+use weft_kinds::lens;
 use weft_store::{Entry, Key, Revision};
 
 use crate::encryption::{self, EncryptionError, Vault};
-use crate::kinds::{self, KindRef};
-use crate::lens;
 
 /// Version of the layout described above.
 const LAYOUT: u8 = 1;
 /// Bytes before the JSON.
 const HEADER: usize = 5;
 /// Kinds that are ciphertext at rest.
-pub(crate) const SEALED: [KindRef; 1] = [&kinds::SECRET];
+pub(crate) const SEALED: [KindRef; 1] = [&weft_kinds::SECRET];
 /// Stands for the namespace in keys of cluster-scoped objects.
 const NO_NAMESPACE: &str = "-";
 
@@ -339,7 +339,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kinds;
 
     #[test]
     fn the_revision_is_spliced_where_it_belongs() {
@@ -363,11 +362,11 @@ mod tests {
     #[test]
     fn keys_split_where_they_were_joined() {
         for (kind, namespace, name, expected) in [
-            (&kinds::POD, Some("n"), "a", "/core/pods/n/a"),
-            (&kinds::NODE, None, "a.b", "/core/nodes/-/a.b"),
-            (&kinds::EVENT_V1, Some("n"), "e", "/core/events/n/e"),
+            (&weft_kinds::POD, Some("n"), "a", "/core/pods/n/a"),
+            (&weft_kinds::NODE, None, "a.b", "/core/nodes/-/a.b"),
+            (&weft_kinds::EVENT_V1, Some("n"), "e", "/core/events/n/e"),
             (
-                &kinds::DEPLOYMENT,
+                &weft_kinds::DEPLOYMENT,
                 Some("n"),
                 "web",
                 "/apps/deployments/n/web",

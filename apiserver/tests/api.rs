@@ -20,7 +20,6 @@ use weft_apiserver::caller::Caller;
 use weft_apiserver::http::{
     AppState, proxy::NodeClient, registry::Registry, router, servers::Servers,
 };
-use weft_apiserver::kinds;
 use weft_apiserver::objects::{self, Change, Objects};
 use weft_store::Store;
 
@@ -781,7 +780,9 @@ async fn the_informer_lists_then_follows() {
     world
         .ask(&format!("POST {MAPS}"), config_map("a", "1"))
         .await;
-    let mut informer = world.objects.informer(&[&kinds::CONFIG_MAP, &kinds::POD]);
+    let mut informer = world
+        .objects
+        .informer(&[&weft_kinds::CONFIG_MAP, &weft_kinds::POD]);
     let mut told = Vec::new();
     for step in 0..7 {
         if step == 3 {

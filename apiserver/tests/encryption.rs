@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use weft_api::object::Object;
 use weft_apiserver::caller::Caller;
 use weft_apiserver::encryption::{EncryptionError, KeyFile, KeyFileError};
-use weft_apiserver::kinds;
 use weft_apiserver::listing::{ListOptions, WatchEvent, WatchOptions};
 use weft_apiserver::objects::{self, Objects, WriteOptions};
 use weft_store::{Mutation, Precondition, Store};
@@ -50,7 +49,7 @@ async fn create(objects: &Objects, name: &str) {
     objects
         .create(
             &caller,
-            &kinds::SECRET,
+            &weft_kinds::SECRET,
             Some("default"),
             secret(name),
             &options,
@@ -61,7 +60,7 @@ async fn create(objects: &Objects, name: &str) {
 
 async fn read(objects: &Objects, name: &str) -> Value {
     objects
-        .get(&caller(), &kinds::SECRET, Some("default"), name)
+        .get(&caller(), &weft_kinds::SECRET, Some("default"), name)
         .await
         .unwrap()
         .value()
@@ -90,13 +89,18 @@ async fn secrets_are_ciphertext_before_they_are_stored_and_text_for_who_may_read
     let system = Caller::system("apiserver", None);
     objects.ensure_permanent_namespaces(&system).await.unwrap();
     let root = caller();
-    let watching = objects.watch(&root, &kinds::SECRET, None, WatchOptions::default());
+    let watching = objects.watch(&root, &weft_kinds::SECRET, None, WatchOptions::default());
     let mut watch = watching.await.unwrap();
     create(&objects, "shop").await;
 
     assert_eq!(read(&objects, "shop").await["data"]["password"], DATA);
     let page = objects
-        .list(&caller(), &kinds::SECRET, None, &ListOptions::default())
+        .list(
+            &caller(),
+            &weft_kinds::SECRET,
+            None,
+            &ListOptions::default(),
+        )
         .await
         .unwrap();
     assert_eq!(page.items[0].value()["data"]["password"], DATA);
@@ -110,7 +114,7 @@ async fn secrets_are_ciphertext_before_they_are_stored_and_text_for_who_may_read
     objects
         .update(
             &caller(),
-            &kinds::SECRET,
+            &weft_kinds::SECRET,
             Some("default"),
             "shop",
             same,
@@ -215,7 +219,7 @@ async fn a_value_that_was_damaged_or_moved_is_shown_as_such_and_can_be_deleted()
     objects
         .delete(
             &caller(),
-            &kinds::SECRET,
+            &weft_kinds::SECRET,
             Some("default"),
             "shop",
             &objects::DeleteOptions::default(),
@@ -266,7 +270,7 @@ async fn an_object_of_a_newer_program_is_refused_at_the_start_and_shown_without_
     objects
         .create(
             &caller,
-            &kinds::CONFIG_MAP,
+            &weft_kinds::CONFIG_MAP,
             namespace,
             map.unwrap(),
             &options,
@@ -276,8 +280,8 @@ async fn an_object_of_a_newer_program_is_refused_at_the_start_and_shown_without_
     objects.check_readable().unwrap();
     let told = "has format 3, and this program reads formats up to 2; use a newer weft";
     for (kind, key) in [
-        (&kinds::CONFIG_MAP, "/core/configmaps/default/s"),
-        (&kinds::SECRET, "/core/secrets/default/s"),
+        (&weft_kinds::CONFIG_MAP, "/core/configmaps/default/s"),
+        (&weft_kinds::SECRET, "/core/secrets/default/s"),
     ] {
         let mut value = store.snapshot().get(&key.into()).unwrap().value().to_vec();
         value[0] = 3;

@@ -28,9 +28,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use weft_apiserver::caller::Caller;
 use weft_apiserver::informer::{Change as News, Informer};
-use weft_apiserver::kinds::{self, KindRef};
 use weft_apiserver::objects::Objects;
 use weft_controllers::{CONTROLLERS, Change, Cluster, Context, Key, Resource, Touched, View};
+use weft_kinds::KindRef;
 use weft_store::Term;
 
 use crate::exit::Chain;
@@ -328,7 +328,7 @@ impl Driver {
 
 /// Every stored kind: ownership and namespace deletion concern them all.
 fn watched() -> Vec<KindRef> {
-    let all = kinds::all().iter().copied();
+    let all = weft_kinds::all().iter().copied();
     all.filter(|kind| kind.view.is_none()).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Derives the API server's schema tables from published schemas.
 //!
-//! `cargo xtask codegen` writes `apiserver/src/schema/table.json`: one OpenAPI v3 schema a line, for the served kinds and
+//! `cargo xtask codegen` writes `kinds/src/schema/table.json`: one OpenAPI v3 schema a line, for the served kinds and
 //! everything they refer to; and `protobuf.json` beside it: the tags of their fields in Kubernetes' binary form.
 //! `cargo xtask codegen --check` compares instead of writing.
 //!
@@ -26,8 +26,8 @@ use serde_json::{Map, Value, json};
 const KUBERNETES: (&str, &str) = ("kubernetes-validate", "1.37.0");
 const GATEWAY_API: (&str, &str) = ("gateway-api", "0.22.0");
 const PROTOBUF: (&str, &str) = ("k8s-pb", "0.9.0");
-const TABLE: &str = "apiserver/src/schema/table.json";
-const TAGS: &str = "apiserver/src/schema/protobuf.json";
+const TABLE: &str = "kinds/src/schema/table.json";
+const TAGS: &str = "kinds/src/schema/protobuf.json";
 
 /// The kinds whose closure is kept. A `…List` definition comes along where one exists.
 const ROOTS: &[&str] = &[

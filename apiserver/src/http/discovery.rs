@@ -7,9 +7,9 @@ use axum::response::Response;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 use weft_api::status::StatusError;
+use weft_kinds::{COMPUTED, Computed, Kind, REVIEWS, Review, VERBS};
 
 use super::negotiate::{self, Form};
-use crate::kinds::{self, COMPUTED, Computed, Kind, REVIEWS, Review, VERBS};
 
 /// What `/version` says: the Kubernetes release whose API this is, and weft's own as build metadata, because
 /// charts compare it and would take anything behind a `-` for a pre-release.
@@ -50,7 +50,7 @@ pub fn answer(path: &str, headers: &HeaderMap) -> Option<Result<Response, Status
         ["api", "v1"] => Some(Ok(json_response(&resource_list("", "v1")))),
         ["apis", group] => Some(found(group_entry(group))),
         ["apis", group, version] => {
-            let served = kinds::groups()
+            let served = weft_kinds::groups()
                 .iter()
                 .any(|(name, versions)| name == group && versions.contains(version));
             Some(found(served.then(|| resource_list(group, version))))
@@ -101,7 +101,7 @@ fn root(headers: &HeaderMap, core: bool) -> Result<Response, StatusError> {
                     ],
                 })
             } else {
-                let groups: Vec<Value> = kinds::groups()
+                let groups: Vec<Value> = weft_kinds::groups()
                     .iter()
                     .map(|(group, versions)| api_group(group, versions))
                     .collect();
@@ -123,7 +123,7 @@ fn api_group(group: &str, versions: &[&str]) -> Value {
 }
 
 fn group_entry(group: &str) -> Option<Value> {
-    let groups = kinds::groups();
+    let groups = weft_kinds::groups();
     let (name, versions) = groups.iter().find(|(name, _)| *name == group)?;
     let mut entry = api_group(name, versions);
     entry["kind"] = "APIGroup".into();
@@ -132,7 +132,7 @@ fn group_entry(group: &str) -> Option<Value> {
 }
 
 fn kinds_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
-    kinds::all()
+    weft_kinds::all()
         .iter()
         .copied()
         .filter(move |kind| kind.group == group && kind.version == version)
@@ -221,7 +221,7 @@ fn aggregated(core: bool, version: &str) -> Value {
     let items: Vec<Value> = if core {
         vec![aggregated_group("", &["v1"])]
     } else {
-        kinds::groups()
+        weft_kinds::groups()
             .iter()
             .map(|(group, versions)| aggregated_group(group, versions))
             .collect()

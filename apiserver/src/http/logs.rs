@@ -15,13 +15,12 @@ use serde_json::{Value, json};
 use weft_api::annotation::DEFAULT_CONTAINER;
 use weft_api::status::{Cause, StatusError};
 use weft_api::time::rfc3339_nanos;
+use weft_kinds::lens::{items, text};
 
 use crate::authz::{Access, authorize};
 use crate::caller::Caller;
 use crate::http::AppState;
 use crate::http::proxy::{find_node, unreachable};
-use crate::kinds;
-use crate::lens::{items, text};
 
 /// How much of a node's refusal is read to pass it on.
 const REFUSAL_BYTES_MAX: usize = 4 << 10;
@@ -63,7 +62,7 @@ pub async fn serve(
     let reader = Caller::system("apiserver", None);
     let stored = state
         .objects
-        .get(&reader, &kinds::POD, Some(namespace), pod)
+        .get(&reader, &weft_kinds::POD, Some(namespace), pod)
         .await?;
     let stored = stored.object();
     let object = stored.as_value();

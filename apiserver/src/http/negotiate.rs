@@ -6,8 +6,7 @@
 use http::{HeaderMap, header};
 use serde_json::Value;
 use weft_api::status::StatusError;
-
-use crate::protobuf;
+use weft_kinds::protobuf;
 
 /// Largest request body, as in Kubernetes.
 pub const BODY_BYTES_MAX: usize = 3 << 20;
@@ -123,7 +122,7 @@ pub fn decode_json(body: &[u8]) -> Result<Decoded, StatusError> {
     })?;
     Ok(Decoded {
         value,
-        faults: crate::schema::duplicate_fields(body)
+        faults: weft_kinds::schema::duplicate_fields(body)
             .iter()
             .map(|field| format!("duplicate field {field:?}"))
             .collect(),

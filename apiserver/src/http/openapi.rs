@@ -1,6 +1,6 @@
 //! `/openapi/v3` and `/openapi/v2`: what kubectl, SDK generators and Argo CD learn the kinds from.
 //!
-//! Both are views of `crate::kinds` (paths and operations) and `crate::schema` (definitions). A v3 document holds one
+//! Both are views of `weft_kinds` (paths and operations) and `weft_kinds::schema` (definitions). A v3 document holds one
 //! group version and is addressed by its hash, so clients keep it for ever; it is put together from text on each request,
 //! which takes about a millisecond and keeps no megabytes around.
 //!
@@ -25,13 +25,13 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use weft_api::gvk::GroupVersionKind;
 use weft_api::status::StatusError;
+use weft_kinds::schema;
+use weft_kinds::{Kind, Review, Subresource};
 
 use crate::authz::authorize_path;
 use crate::caller::Caller;
 use crate::http::AppState;
 use crate::http::error::ApiError;
-use crate::kinds::{self, Kind, Review, Subresource};
-use crate::schema;
 
 /// Without `@`, which Go's media type parser refuses although its own clients ask with it.
 const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -148,12 +148,12 @@ async fn v2(headers: HeaderMap) -> Response {
 }
 
 fn group_versions() -> Vec<(&'static str, &'static str)> {
-    let mut versions: Vec<_> = kinds::all()
+    let mut versions: Vec<_> = weft_kinds::all()
         .iter()
         .map(|kind| (kind.group, kind.version))
         .collect();
     versions.extend(
-        kinds::REVIEWS
+        weft_kinds::REVIEWS
             .iter()
             .map(|review| (review.group, review.version)),
     );
@@ -287,13 +287,13 @@ fn append_schemas(text: &mut String, roots: &[&'static str]) {
 fn operations(wanted: impl Fn(&str, &str) -> bool) -> (Map<String, Value>, Vec<&'static str>) {
     let mut paths = Map::new();
     let mut roots = Vec::new();
-    for kind in kinds::all()
+    for kind in weft_kinds::all()
         .iter()
         .filter(|kind| wanted(kind.group, kind.version))
     {
         add_kind(kind, &mut paths, &mut roots);
     }
-    for review in kinds::REVIEWS
+    for review in weft_kinds::REVIEWS
         .iter()
         .filter(|review| wanted(review.group, review.version))
     {
@@ -346,7 +346,7 @@ fn add_kind(kind: &Kind, paths: &mut Map<String, Value>, roots: &mut Vec<&'stati
         "application/strategic-merge-patch+json",
     ];
     // kubectl applies with the strategic format wherever it is offered here.
-    let patches = if crate::patch::merges_strategically(kind.group) {
+    let patches = if weft_kinds::patch::merges_strategically(kind.group) {
         PATCHES
     } else {
         &PATCHES[..2]
@@ -590,7 +590,7 @@ mod tests {
             let document: Value = serde_json::from_str(&document_v3(group, version)).unwrap();
             assert_references_resolve(&document);
         }
-        for kind in kinds::all() {
+        for kind in weft_kinds::all() {
             assert!(
                 schema::definition_name(&kind.gvk()).is_some(),
                 "{kind:?} has no schema"

@@ -21,13 +21,12 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use weft_api::status::StatusError;
+use weft_kinds::lens::{integer, items, text};
 
 use crate::authz::{Access, authorize};
 use crate::ca::{Authority, CaError, SERVER_NAME};
 use crate::caller::Caller;
 use crate::http::AppState;
-use crate::kinds;
-use crate::lens::{integer, items, text};
 
 /// TCP and TLS to a node that is up take milliseconds; after this the node counts as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -171,7 +170,10 @@ fn endpoint(node: &Value) -> Option<(&str, u16)> {
 /// Reads the Node object with the server's own rights: the caller was authorised for the subresource.
 pub(crate) async fn find_node(state: &AppState, name: &str) -> Result<Arc<Value>, StatusError> {
     let reader = Caller::system("apiserver", None);
-    let stored = state.objects.get(&reader, &kinds::NODE, None, name).await?;
+    let stored = state
+        .objects
+        .get(&reader, &weft_kinds::NODE, None, name)
+        .await?;
     Ok(Arc::new(stored.object().as_value().clone()))
 }
 

@@ -18,6 +18,10 @@ use serde_json::{Value, json};
 use weft_api::name;
 use weft_api::object::Object;
 use weft_api::status::{Cause, StatusError};
+use weft_kinds::lens::{fill, integer, text};
+use weft_kinds::patch::PatchKind;
+use weft_kinds::schema;
+use weft_kinds::{KindRef, REVIEWS, Review, Subresource};
 
 use super::error::ApiError;
 use super::negotiate::{self, BODY_BYTES_MAX, Decoded, Form};
@@ -25,14 +29,10 @@ use super::table::{self, Include, Style};
 use super::{AppState, discovery, logs, proxy, reviews, usage, watch};
 use crate::authz;
 use crate::caller::Caller;
-use crate::kinds::{self, KindRef, REVIEWS, Review, Subresource};
-use crate::lens::{fill, integer, text};
 use crate::objects::{
     DeleteOptions, Deleted, ListOptions, Page, Propagation, Selection, VersionMatch, WatchOptions,
     WriteOptions, strict_decoding,
 };
-use crate::patch::PatchKind;
-use crate::schema;
 
 const WARNING: HeaderName = HeaderName::from_static("warning");
 /// Warnings sent with one answer; more would only fill the client's terminal.
@@ -152,7 +152,8 @@ fn target_of(path: &str) -> Option<Target> {
                 namespace: (*namespace).to_owned(),
             });
         }
-        let kind = kinds::by_resource(group, version, resource).filter(|kind| kind.namespaced)?;
+        let kind =
+            weft_kinds::by_resource(group, version, resource).filter(|kind| kind.namespaced)?;
         return below_resource(kind, Some((*namespace).to_owned()), rest);
     }
     let (resource, rest) = rest.split_first()?;
@@ -162,7 +163,7 @@ fn target_of(path: &str) -> Option<Target> {
     if let Some(review) = review.filter(|_| rest.is_empty()) {
         return Some(Target::Review(review.resource));
     }
-    let kind = kinds::by_resource(group, version, resource)?;
+    let kind = weft_kinds::by_resource(group, version, resource)?;
     if kind.namespaced && !rest.is_empty() {
         return None;
     }
@@ -838,7 +839,7 @@ fn delete_options(params: &Params, mut sent: Value) -> Result<DeleteOptions, Sta
             ));
         }
     };
-    let dry_run_in_body = crate::lens::items(&sent, "/dryRun")
+    let dry_run_in_body = weft_kinds::lens::items(&sent, "/dryRun")
         .iter()
         .any(|value| value == "All");
     let version = text(&sent, "/preconditions/resourceVersion");

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 use weft_api::status::StatusError;
+use weft_kinds::Review;
+use weft_kinds::lens::text;
 
 use crate::authz::{self, Access};
 use crate::caller::{Caller, GROUP_MASTERS};
-use crate::kinds::Review;
-use crate::lens::text;
 
 /// Answers a review: the object that was sent, with its status.
 pub fn answer(review: &Review, caller: &Caller, mut body: Value) -> Result<Value, StatusError> {
@@ -29,7 +29,7 @@ pub fn answer(review: &Review, caller: &Caller, mut body: Value) -> Result<Value
         "SelfSubjectRulesReview" => rules_status(caller),
         _ => access_status(caller, &body),
     };
-    crate::lens::fill(&mut body, "metadata", json!({}));
+    weft_kinds::lens::fill(&mut body, "metadata", json!({}));
     Ok(body)
 }
 

@@ -30,15 +30,14 @@ use tokio::io::AsyncReadExt as _;
 use uuid::Uuid;
 use weft_api::Object;
 use weft_api::status::StatusError;
+use weft_kinds::patch::PatchKind;
 use weft_store::{BackupError, MemberError, ServerId};
 
 use super::AppState;
 use super::error::ApiError;
 use crate::ca::Authority;
 use crate::caller::{Caller, GROUP_MASTERS, GROUP_SERVERS};
-use crate::kinds;
 use crate::objects::{Objects, WriteOptions};
-use crate::patch::PatchKind;
 
 /// Where the addresses of the servers' APIs are kept.
 const NAMESPACE: &str = "kube-system";
@@ -170,7 +169,7 @@ pub async fn status(objects: &Objects) -> Result<Vec<ServerStatus>, StatusError>
 
 async fn urls(objects: &Objects) -> Result<BTreeMap<String, String>, StatusError> {
     let reader = Caller::system("apiserver", None);
-    let kind = &kinds::CONFIG_MAP;
+    let kind = &weft_kinds::CONFIG_MAP;
     // What this server has is good enough for addresses, and there without a majority.
     let found = objects.get_at(&reader, kind, Some(NAMESPACE), CONFIG_MAP, Some(0));
     match found.await {
@@ -209,7 +208,7 @@ pub async fn publish(objects: &Objects, server: ServerId, url: &str) -> Result<(
 
 async fn patch(objects: &Objects, patch: Value) -> Result<(), StatusError> {
     let writer = Caller::system("apiserver", None);
-    let (kind, options) = (&kinds::CONFIG_MAP, WriteOptions::default());
+    let (kind, options) = (&weft_kinds::CONFIG_MAP, WriteOptions::default());
     let namespace = Some(NAMESPACE);
     let merge = PatchKind::Merge;
     let patched = objects

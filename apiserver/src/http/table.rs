@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use weft_kinds::{Column, KindRef, Row, SCALE_COLUMNS};
 
-use crate::kinds::{Column, KindRef, Row, SCALE_COLUMNS};
 use crate::stored::Stored;
 
 /// What each row carries besides its cells (`includeObject`).

@@ -24,12 +24,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_api::status::StatusError;
 use weft_api::time::rfc3339;
+use weft_kinds::KindRef;
 
 use super::AppState;
 use super::proxy::NodeClient;
 use crate::authz::{Access, authorize};
 use crate::caller::Caller;
-use crate::kinds::{self, KindRef};
 use crate::listing::{ListOptions, Selection};
 use crate::stored::Stored;
 
@@ -232,7 +232,7 @@ impl Meter {
         }
         let reader = Caller::system("apiserver", None);
         let every = ListOptions::default();
-        let page = state.objects.list(&reader, &kinds::NODE, None, &every);
+        let page = state.objects.list(&reader, &weft_kinds::NODE, None, &every);
         let nodes = page.await?.items;
         let nodes: Vec<(String, Arc<Value>)> = nodes
             .iter()
@@ -347,7 +347,11 @@ async fn read_objects(
         found.map(|(_, value)| value.as_str())
     };
     let pods = access.resource == "pods";
-    let kind: KindRef = if pods { &kinds::POD } else { &kinds::NODE };
+    let kind: KindRef = if pods {
+        &weft_kinds::POD
+    } else {
+        &weft_kinds::NODE
+    };
     let reader = Caller::system("apiserver", None);
     if let Some(name) = access.name {
         let described = match access.namespace {

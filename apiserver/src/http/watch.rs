@@ -168,7 +168,7 @@ impl Running {
                 let style = self.style(version);
                 let mut table = table::table_of_one(kind, &own, style);
                 // A row must be there to carry the annotation, but it has nothing to show.
-                for cell in crate::lens::items_mut(&mut table, "/rows/0/cells") {
+                for cell in weft_kinds::lens::items_mut(&mut table, "/rows/0/cells") {
                     *cell = Value::Null;
                 }
                 table
@@ -193,7 +193,6 @@ mod tests {
 
     use super::*;
     use crate::caller::Caller;
-    use crate::kinds;
     use crate::listing::WatchOptions;
     use crate::objects::{self, Objects, WriteOptions};
 
@@ -225,7 +224,7 @@ mod tests {
                 "metadata": {"name": name, "namespace": "default"},
             });
             let (map, options) = (Object::from_value(map).unwrap(), WriteOptions::default());
-            let kind = &kinds::CONFIG_MAP;
+            let kind = &weft_kinds::CONFIG_MAP;
             let created = self
                 .objects
                 .create(&self.caller, kind, Some("default"), map, &options);
@@ -237,7 +236,7 @@ mod tests {
                 resource_version: Some(after),
                 ..WatchOptions::default()
             };
-            let kind = &kinds::CONFIG_MAP;
+            let kind = &weft_kinds::CONFIG_MAP;
             let watch = self
                 .objects
                 .watch(&self.caller, kind, Some("default"), options)

@@ -4,12 +4,12 @@
 
 use serde_json::Value;
 use weft_api::status::{Cause, StatusError};
+use weft_kinds::lens::{items, member, put, text};
+use weft_kinds::schema;
+use weft_kinds::{Kind, KindRef};
 use weft_store::Revision;
 
 use super::{WriteOptions, modified};
-use crate::kinds::{Kind, KindRef};
-use crate::lens::{items, member, put, text};
-use crate::schema;
 use crate::stored::Stored;
 
 /// Kind, version, namespace and name of a body must be those of the URL; what is absent is filled in.

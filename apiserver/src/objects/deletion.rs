@@ -10,6 +10,8 @@ use serde_json::Value;
 use weft_api::object::Object;
 use weft_api::status::StatusError;
 use weft_api::time::rfc3339;
+use weft_kinds::KindRef;
+use weft_kinds::lens::{integer, items, member, put, text};
 use weft_store::{Mutation, Precondition, Revision, WriteError};
 
 use super::body::check_uid;
@@ -17,8 +19,6 @@ use super::{
     ATTEMPTS_MAX, Objects, PERMANENT_NAMESPACES, access, answer, authorize, modified, write_failed,
 };
 use crate::caller::Caller;
-use crate::kinds::{self, KindRef};
-use crate::lens::{integer, items, member, put, text};
 use crate::listing::{self, ListOptions, Page};
 use crate::{admission, authz, stored};
 
@@ -83,7 +83,7 @@ impl Objects {
         pod: &str,
         options: &DeleteOptions,
     ) -> Result<Deleted, StatusError> {
-        let kind = &kinds::POD;
+        let kind = &weft_kinds::POD;
         let namespace = Some(namespace);
         authorize(
             caller,
@@ -106,7 +106,7 @@ impl Objects {
         options: &DeleteOptions,
     ) -> Result<Deleted, StatusError> {
         let stored_kind = kind.stored();
-        if *stored_kind == kinds::NAMESPACE && PERMANENT_NAMESPACES.contains(&name) {
+        if *stored_kind == weft_kinds::NAMESPACE && PERMANENT_NAMESPACES.contains(&name) {
             return Err(StatusError::forbidden(
                 kind.resource,
                 kind.group,
@@ -282,7 +282,7 @@ fn marked_for_deletion(
         "finalizers",
         (!finalizers.is_empty()).then(|| finalizers.into()),
     );
-    if *kind == kinds::NAMESPACE {
+    if *kind == weft_kinds::NAMESPACE {
         member(&mut next, "status")["phase"] = "Terminating".into();
     }
     next

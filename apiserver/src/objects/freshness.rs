@@ -5,10 +5,10 @@
 //! that rests on the state is only told after the leader confirmed that nothing newer says otherwise.
 
 use weft_api::status::StatusError;
+use weft_kinds::KindRef;
 use weft_store::{ReadError, Revision, Snapshot, WriteError};
 
 use super::{Objects, modified};
-use crate::kinds::KindRef;
 
 /// Seconds after which a request that found no leader is worth another try: an election takes about that.
 const RETRY_AFTER_SECONDS: u32 = 1;

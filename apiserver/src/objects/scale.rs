@@ -3,13 +3,13 @@
 use serde_json::{Map, Value, json};
 use weft_api::object::Object;
 use weft_api::status::{Cause, StatusError};
+use weft_kinds::KindRef;
+use weft_kinds::lens::{integer, member, put, text};
+use weft_kinds::patch::{self, PatchKind};
 
 use super::body::other_name;
 use super::{Objects, Part, Target, WriteOptions, as_object, authorize};
 use crate::caller::Caller;
-use crate::kinds::KindRef;
-use crate::lens::{integer, member, put, text};
-use crate::patch::{self, PatchKind};
 
 impl Objects {
     /// The `autoscaling/v1` Scale of a workload.

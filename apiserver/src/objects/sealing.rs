@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 use weft_api::status::StatusError;
+use weft_kinds::KindRef;
+use weft_kinds::lens::text;
 use weft_store::Key;
 
 use super::{Objects, write_failed};
 use crate::authz;
 use crate::caller::Caller;
 use crate::encryption::{self, EncryptionError, Rewrapped};
-use crate::kinds::{self, KindRef};
-use crate::lens::text;
 use crate::stored::{self, SEALED};
 
 /// Where administrators ask for [`Objects::rewrap`].
@@ -23,7 +23,7 @@ impl Objects {
     pub fn check_readable(&self) -> Result<(), EncryptionError> {
         self.inner.vault.check()?;
         let snapshot = self.inner.store.snapshot();
-        for kind in kinds::all() {
+        for kind in weft_kinds::all() {
             for entry in snapshot.range(&stored::prefix(kind, None), None) {
                 encryption::layout_of(&entry)?;
             }
@@ -59,7 +59,7 @@ impl Objects {
         let prefixes = SEALED.map(|kind| stored::prefix(kind, None));
         let done = self.inner.vault.rewrap(&prefixes).await;
         done.map_err(|error| match error {
-            EncryptionError::Write(error) => write_failed(&kinds::SECRET, "", error),
+            EncryptionError::Write(error) => write_failed(&weft_kinds::SECRET, "", error),
             error => StatusError::internal(error),
         })
     }

@@ -8,11 +8,11 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 use weft_api::StatusError;
 use weft_apiserver::caller::Caller;
-use weft_apiserver::kinds::{self, KindRef, Subresource};
 use weft_apiserver::objects::{DeleteOptions, Deleted, Objects, Propagation, WriteOptions};
-use weft_apiserver::patch::PatchKind;
 use weft_controllers::write::Propagation as Wanted;
 use weft_controllers::{Change, Note, Resource, Write};
+use weft_kinds::patch::PatchKind;
+use weft_kinds::{KindRef, Subresource};
 
 use super::recorder::Handle;
 
@@ -96,7 +96,7 @@ fn independent(one: &Write, other: &Write) -> bool {
 
 /// The registry entry of a resource. Both tables name the same kinds, so absence is a bug of ours.
 fn kind_of(resource: Resource) -> Result<KindRef, StatusError> {
-    kinds::by_resource(resource.group, resource.version, resource.resource)
+    weft_kinds::by_resource(resource.group, resource.version, resource.resource)
         .ok_or_else(StatusError::unknown_path)
 }
 

@@ -15,10 +15,9 @@ use tokio::time::Instant;
 use tracing::debug;
 use weft_api::time::rfc3339;
 use weft_apiserver::caller::Caller;
-use weft_apiserver::kinds;
 use weft_apiserver::objects::{Objects, WriteOptions};
-use weft_apiserver::patch::PatchKind;
 use weft_controllers::{Note, names};
+use weft_kinds::patch::PatchKind;
 use weft_store::Term;
 
 /// Notes waiting to be written; beyond it they are dropped.
@@ -160,7 +159,7 @@ impl Writer {
         let written = if event.repeated {
             let written = self.objects.patch(
                 &self.caller,
-                &kinds::EVENT,
+                &weft_kinds::EVENT,
                 namespace,
                 &event.name,
                 None,
@@ -172,7 +171,7 @@ impl Writer {
         } else {
             match weft_api::Object::from_value(event.value) {
                 Ok(object) => {
-                    let kind = &kinds::EVENT;
+                    let kind = &weft_kinds::EVENT;
                     let written =
                         self.objects
                             .create(&self.caller, kind, namespace, object, &options);

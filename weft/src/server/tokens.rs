@@ -8,7 +8,6 @@ use rand::Rng as _;
 use serde_json::json;
 use weft_api::{LabelSelector, Object, StatusError};
 use weft_apiserver::caller::{Caller, GROUP_SERVERS};
-use weft_apiserver::kinds;
 use weft_apiserver::listing::ListOptions;
 use weft_apiserver::objects::{Objects, WriteOptions};
 use weft_store::ServerId;
@@ -52,7 +51,7 @@ pub(super) async fn renew(
         ),
     };
     let caller = Caller::system("token-issuer", None);
-    let (kind, namespace) = (&kinds::SECRET, Some("kube-system"));
+    let (kind, namespace) = (&weft_kinds::SECRET, Some("kube-system"));
     let mine = LabelSelector::parse(&format!("{label}={server}")).map_err(StatusError::internal)?;
     let old = ListOptions::labelled(mine);
     objects

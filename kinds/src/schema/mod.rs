@@ -10,7 +10,7 @@
 //! table does not know is never refused here.
 //! Left to others: rules between fields (`crate::validate`), defaults (`crate::defaults`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
@@ -28,8 +28,8 @@ const FINDINGS_MAX: usize = 64;
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let texts: BTreeMap<&'static str, &'static RawValue> =
         serde_json::from_str(TABLE_TEXT).expect("the committed table is a JSON object");
-    let mut by_kind = HashMap::new();
-    let nodes: HashMap<&'static str, Node<'static>> = texts
+    let mut by_kind = BTreeMap::new();
+    let nodes: BTreeMap<&'static str, Node<'static>> = texts
         .iter()
         .map(|(name, text)| {
             let node: Node<'static> =
@@ -52,8 +52,8 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 
 struct Table {
     texts: BTreeMap<&'static str, &'static RawValue>,
-    nodes: HashMap<&'static str, Node<'static>>,
-    by_kind: HashMap<(&'static str, &'static str, &'static str), &'static str>,
+    nodes: BTreeMap<&'static str, Node<'static>>,
+    by_kind: BTreeMap<(&'static str, &'static str, &'static str), &'static str>,
 }
 
 /// The parts of an OpenAPI schema that decisions need. Everything is borrowed from the table's text.

@@ -5,10 +5,16 @@
 //! objects (`events.k8s.io/v1` over `v1` Event), converted on the way in and out.
 //!
 //! Invariants: (group, version, resource) and (group, version, kind) are unique; a view's target is no view.
-//! Left to others: what the fields mean (`crate::schema`), the verbs (`crate::objects`).
+//! Left to others: what the fields mean ([`schema`]), the verbs (`weft_apiserver::objects`).
 
 mod columns;
+pub mod defaults;
+pub mod lens;
+pub mod patch;
+pub mod protobuf;
+pub mod schema;
 mod table;
+pub mod validate;
 
 use std::fmt;
 
@@ -20,7 +26,7 @@ use crate::validate::Problems;
 pub use columns::Row;
 pub use table::*;
 
-/// How the rest of the crate names a kind: entries are static, so a reference is enough.
+/// How everybody names a kind: entries are static, so a reference is enough.
 pub type KindRef = &'static Kind;
 
 /// One kind of object: names, scope, what can be asked of it, and its pure functions.

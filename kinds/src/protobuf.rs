@@ -11,7 +11,7 @@
 //! a tag is named in [`Decoded::unknown`], never dropped in silence.
 //! Left to others: writing this form (every such client reads JSON), rules of fields (`crate::validate`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use base64::Engine as _;
@@ -33,7 +33,7 @@ const UNKNOWN_MAX: usize = 64;
 
 static TABLE_TEXT: &str = include_str!("schema/protobuf.json");
 
-static TABLE: LazyLock<HashMap<String, Tags>> = LazyLock::new(|| {
+static TABLE: LazyLock<BTreeMap<String, Tags>> = LazyLock::new(|| {
     let table: Map<String, Value> =
         serde_json::from_str(TABLE_TEXT).expect("the committed table is a JSON object");
     table

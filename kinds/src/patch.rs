@@ -8,7 +8,7 @@
 //! `$setElementOrder/LIST` and `$deleteFromPrimitiveList/LIST` are honoured and never stored.
 //!
 //! Invariants: `current` is never changed; no patch grows an object beyond [`COPY_BYTES_MAX`] plus its own size; a failed
-//! patch has no effect. Left to others: which fields a patch may not touch (`crate::objects`).
+//! patch has no effect. Left to others: which fields a patch may not touch (`weft_apiserver::objects`).
 
 use json_patch::PatchOperation;
 use serde_json::{Map, Value};

@@ -1,7 +1,7 @@
 //! The table of kinds. To add a kind, write one `static` and name it in [`ALL`].
 
-use super::columns::*;
-use super::{Column, Kind, KindRef, NameRule, Selectable, Subresource, View};
+use crate::columns::*;
+use crate::{Column, Kind, KindRef, NameRule, Selectable, Subresource, View};
 use crate::{defaults, validate};
 
 const fn text(
@@ -670,7 +670,7 @@ pub static CERTIFICATE_SIGNING_REQUEST: Kind = Kind {
 };
 
 /// Every kind, in the order of discovery; `kubectl get all` prints in this order too.
-pub(super) static ALL: &[KindRef] = &[
+pub(crate) static ALL: &[KindRef] = &[
     &POD,
     &SERVICE,
     &NAMESPACE,

@@ -15,8 +15,8 @@ use weft_api::selector::LabelSelector;
 use weft_api::status::{Cause, StatusError};
 
 use crate::defaults::quantity_of;
-use crate::kinds::{Kind, NameRule};
 use crate::lens::{integer, items, object, text};
+use crate::{Kind, NameRule};
 
 /// Annotations of one object, keys and values together.
 const ANNOTATION_BYTES_MAX: usize = 256 << 10;
