@@ -10,9 +10,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::codec::{Reader, Writer};
 use crate::error::{DecodeError, WriteError};
 use crate::key::{Key, Revision, Term};
+use crate::machine::State;
 use crate::value::Value;
 
 /// What must hold about a key for the whole write to take effect.
@@ -33,6 +36,8 @@ pub enum Change {
     Put(Value),
     /// It goes. Deleting a key that is absent is allowed without a precondition, and then changes nothing.
     Delete,
+    /// It stays as it is: the rest of the write depends on the precondition.
+    Check,
 }
 
 impl fmt::Debug for Change {
@@ -40,11 +45,12 @@ impl fmt::Debug for Change {
         match self {
             Change::Put(value) => write!(f, "Put({} bytes)", value.len()),
             Change::Delete => write!(f, "Delete"),
+            Change::Check => write!(f, "Check"),
         }
     }
 }
 
-/// One change of one key.
+/// One change of one key, or a look at one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mutation {
     /// The key.
@@ -77,6 +83,23 @@ impl Mutation {
             change: Change::Delete,
         }
     }
+
+    /// Leaves `key` alone, and has the whole write refused where the precondition does not hold of it. It takes no revision.
+    ///
+    /// While a server of before this was known is in the cluster, a check of a revision writes the same value once more: it
+    /// takes a revision then, and of two writes with the same check the second is refused.
+    pub fn check(key: impl Into<Key>, precondition: Precondition) -> Mutation {
+        Mutation {
+            key: key.into(),
+            precondition,
+            change: Change::Check,
+        }
+    }
+}
+
+/// A mutation that is never refused and changes nothing: the deletion of a key that nobody has.
+fn nothing() -> Mutation {
+    Mutation::delete(Key::new(vec![0; Key::BYTES_MAX]), Precondition::None)
 }
 
 /// One caller's write.
@@ -135,7 +158,7 @@ impl Command {
             .map(|mutation| {
                 let value = match &mutation.change {
                     Change::Put(plain_or_packed) => value(plain_or_packed),
-                    Change::Delete => 0,
+                    Change::Delete | Change::Check => 0,
                 };
                 mutation.key.as_bytes().len() + value
             })
@@ -146,6 +169,53 @@ impl Command {
     pub(crate) fn puts(&self) -> bool {
         let mut mutations = self.mutations.iter();
         mutations.any(|mutation| matches!(mutation.change, Change::Put(_)))
+    }
+
+    /// Whether it says something that a program of before checks cannot read.
+    pub(crate) fn checks(&self) -> bool {
+        let mut mutations = self.mutations.iter();
+        mutations.any(|mutation| matches!(mutation.change, Change::Check))
+    }
+
+    /// Each check as another mutation that has the whole write refused in the same cases.
+    ///
+    /// That a key is absent is said by its deletion. A revision is asked for by writing the value that it had once more; a key
+    /// that is past this revision never comes back to it, so what would be written then does not matter.
+    fn without_checks(&self, state: &State) -> Option<Command> {
+        let mut mutations = Vec::with_capacity(self.mutations.len());
+        for (nth, mutation) in self.mutations.iter().enumerate() {
+            let Mutation {
+                key,
+                precondition,
+                change,
+            } = mutation;
+            mutations.push(match (change, *precondition) {
+                (Change::Put(_) | Change::Delete, _) => mutation.clone(),
+                (Change::Check, Precondition::Absent) => {
+                    Mutation::delete(key.clone(), Precondition::Absent)
+                }
+                (Change::Check, Precondition::None) => nothing(),
+                (Change::Check, Precondition::Revision(asked)) if asked > state.revision => {
+                    return None;
+                }
+                (Change::Check, Precondition::Revision(asked)) => {
+                    let mut later = self.mutations[nth + 1..].iter();
+                    let found = state.entries.get(key.as_bytes());
+                    if later.any(|later| (&later.key, &later.precondition) == (key, precondition)) {
+                        // That one asks the same, and would find what was written here.
+                        nothing()
+                    } else if let Some(found) = found.filter(|entry| entry.revision == asked) {
+                        Mutation::put(key.clone(), *precondition, found.stored_value().clone())
+                    } else {
+                        Mutation::put(key.clone(), *precondition, Bytes::new())
+                    }
+                }
+            });
+        }
+        Some(Command {
+            fence: self.fence,
+            mutations,
+        })
     }
 
     fn encode(&self, writer: &mut Writer) {
@@ -177,6 +247,7 @@ impl Command {
                     writer.bytes(&value.plain());
                 }
                 Change::Delete => writer.u8(1),
+                Change::Check => writer.u8(3),
             }
         }
     }
@@ -208,6 +279,8 @@ impl Command {
                 1 => Change::Delete,
                 // Unknown to a program that knows only the first version of messages.
                 2 if reader.version() > 1 => Change::Put(Value::decode(reader)?),
+                // And to one that knows only the second.
+                3 if reader.version() > 2 => Change::Check,
                 tag => {
                     return Err(DecodeError::Tag {
                         what: "change",
@@ -232,6 +305,16 @@ pub(crate) struct Batch(pub Arc<[Command]>);
 impl Batch {
     pub(crate) fn bytes(&self) -> usize {
         self.0.iter().map(Command::bytes).sum()
+    }
+
+    pub(crate) fn checks(&self) -> bool {
+        self.0.iter().any(Command::checks)
+    }
+
+    /// The same without checks, for servers that know none; `None` where `state` has not come to a revision that is asked for.
+    pub(crate) fn without_checks(&self, state: &State) -> Option<Batch> {
+        let commands = self.0.iter().map(|command| command.without_checks(state));
+        Some(Batch(commands.collect::<Option<_>>()?))
     }
 
     pub(crate) fn encode(&self, writer: &mut Writer) {
@@ -323,9 +406,8 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
+    use crate::machine::Position;
     use crate::tables::FORMAT;
 
     fn sample() -> Batch {
@@ -341,6 +423,8 @@ mod tests {
                         Mutation::put("/a", Precondition::Absent, "1"),
                         Mutation::put("/b", Precondition::Revision(7), ""),
                         Mutation::delete("/c", Precondition::None),
+                        Mutation::check("/d", Precondition::Revision(8)),
+                        Mutation::check("/e", Precondition::Absent),
                     ],
                 },
             ]
@@ -384,8 +468,99 @@ mod tests {
         reader.finish().expect("nothing left");
         match &batch.0[0].mutations[0].change {
             Change::Put(value) => assert_eq!(value.plain(), old),
-            Change::Delete => panic!("it was a put"),
+            Change::Delete | Change::Check => panic!("it was a put"),
         }
+    }
+
+    #[test]
+    fn a_check_is_unknown_to_a_program_of_before() {
+        let mut writer = Writer::new(2);
+        sample().encode(&mut writer);
+        let record = Bytes::from(writer.finish(b""));
+        let mut reader = Reader::open(record, b"", 2).expect("frame");
+        assert!(matches!(
+            Batch::decode(&mut reader),
+            Err(DecodeError::Tag {
+                what: "change",
+                tag: 3
+            })
+        ));
+    }
+
+    /// What comes of a write is the same whether it checks or says so in the words of before, but for revisions taken.
+    #[test]
+    fn a_check_can_be_said_to_servers_that_know_none() {
+        use Precondition::{Absent, None as Any, Revision as At};
+        let at = |index| Position {
+            term: 1,
+            server: 1,
+            index,
+        };
+        let batch = |mutations| {
+            Batch(
+                vec![Command {
+                    fence: None,
+                    mutations,
+                }]
+                .into(),
+            )
+        };
+        let mut seeded = State::default();
+        let seed = batch(vec![
+            Mutation::put("a", Absent, "1"),
+            Mutation::put("b", Absent, "2"),
+            Mutation::put("b", At(2), "3"),
+            Mutation::put("gone", Absent, "4"),
+            Mutation::delete("gone", At(4)),
+        ]);
+        seeded.apply(at(1), &seed, &mut Vec::new());
+        for (case, checks, holds) in [
+            ("as it was", vec![Mutation::check("a", At(1))], true),
+            ("written since", vec![Mutation::check("b", At(2))], false),
+            ("as it is", vec![Mutation::check("b", At(3))], true),
+            ("gone", vec![Mutation::check("gone", At(4))], false),
+            ("never there", vec![Mutation::check("z", At(3))], false),
+            ("absent", vec![Mutation::check("z", Absent)], true),
+            ("not absent", vec![Mutation::check("a", Absent)], false),
+            ("anything", vec![Mutation::check("a", Any)], true),
+            (
+                "twice",
+                vec![Mutation::check("a", At(1)), Mutation::check("a", At(1))],
+                true,
+            ),
+            (
+                "and written",
+                vec![Mutation::check("a", At(1)), Mutation::put("a", At(1), "x")],
+                true,
+            ),
+            (
+                "written first",
+                vec![Mutation::put("a", At(1), "x"), Mutation::check("a", At(1))],
+                false,
+            ),
+        ] {
+            let mut mutations = checks;
+            mutations.push(Mutation::put("c", Absent, "new"));
+            let checking = batch(mutations);
+            let old = checking.without_checks(&seeded).expect("known");
+            assert!(checking.checks() && !old.checks(), "{case}");
+            let run = |batch: &Batch| {
+                let mut state = seeded.clone();
+                let mut outcomes = state.apply(at(2), batch, &mut Vec::new());
+                let outcome = outcomes.pop().expect("one");
+                let entries: Vec<_> = state
+                    .entries
+                    .values()
+                    .map(|entry| (entry.key.clone(), entry.value()))
+                    .collect();
+                let done = matches!(outcome, Outcome::Done(_));
+                (done, entries)
+            };
+            assert_eq!(run(&checking), run(&old), "{case}");
+            assert_eq!(run(&checking).0, holds, "{case}");
+        }
+        let ahead = batch(vec![Mutation::check("a", At(6))]);
+        assert_eq!(ahead.without_checks(&seeded), None);
     }
 
     #[test]

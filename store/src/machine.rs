@@ -175,7 +175,7 @@ impl State {
                 Precondition::Revision(revision) => {
                     found_revision == Some(revision) || planted(Bug::PreconditionIgnored)
                 }
-            };
+            } || mutation.change == Change::Check && planted(Bug::CheckIgnored);
             if !holds {
                 if let Some((entries, revision, bytes)) = before {
                     self.entries = entries;
@@ -201,7 +201,7 @@ impl State {
         events: &mut Vec<Event>,
     ) {
         match (change, found) {
-            (Change::Delete, None) => {}
+            (Change::Delete, None) | (Change::Check, _) => {}
             (Change::Delete, Some(previous)) => {
                 self.revision += u64::from(!planted(Bug::RevisionReused));
                 self.bytes -= previous.bytes();
@@ -377,6 +377,48 @@ mod tests {
                 unchanged,
             ),
             ("nothing", None, vec![], Outcome::Done(3), unchanged),
+            (
+                "check alone",
+                None,
+                vec![Mutation::check("b", At(3)), Mutation::check("c", Absent)],
+                Outcome::Done(3),
+                unchanged,
+            ),
+            (
+                "check, then put",
+                None,
+                vec![Mutation::check("b", At(3)), Mutation::put("c", Absent, "x")],
+                Outcome::Done(4),
+                "4 | a=1@1/1 b=3@2/3 c=x@4/4",
+            ),
+            (
+                "check of an old revision",
+                None,
+                vec![Mutation::put("c", Absent, "x"), Mutation::check("b", At(2))],
+                conflict(1, Some(3)),
+                unchanged,
+            ),
+            (
+                "check that something is absent",
+                None,
+                vec![Mutation::check("a", Absent), Mutation::delete("b", Any)],
+                conflict(0, Some(1)),
+                unchanged,
+            ),
+            (
+                "check of what is gone",
+                None,
+                vec![Mutation::check("c", At(2)), Mutation::delete("b", Any)],
+                conflict(0, None),
+                unchanged,
+            ),
+            (
+                "check after a write of the same",
+                None,
+                vec![Mutation::delete("a", Any), Mutation::check("a", Absent)],
+                Outcome::Done(4),
+                "4 | b=3@2/3",
+            ),
             (
                 "own term",
                 Some(7),

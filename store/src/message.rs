@@ -13,7 +13,7 @@ use crate::codec::{Reader, Writer};
 use crate::command::{Batch, Outcome};
 use crate::error::DecodeError;
 use crate::key::{Revision, ServerId};
-use crate::log::{Record, Vote};
+use crate::log::{Payload, Record, Vote};
 use crate::machine::{Members, Position};
 use crate::tables;
 
@@ -24,17 +24,21 @@ use crate::tables;
 /// other: a request is in the newest version that its sender knows; an answer is in the version of its request; a request in
 /// an unknown version is refused in the newest one known, which its sender then takes, until it gets a request in a newer
 /// one (`raft/peers.rs`).
-pub(crate) const WIRE: u8 = 2;
+pub(crate) const WIRE: u8 = 3;
 
 /// The first in which values may be compressed. To who speaks an older one they are sent as they were given.
 const PACKED_SINCE: u8 = 2;
 
+/// The first in which a write may check. While a member of the cluster speaks an older one, checks are proposed in other words
+/// ([`Batch::without_checks`]), and to who speaks an older one an entry with checks is never sent.
+pub(crate) const CHECKS_SINCE: u8 = 3;
+
 /// The format of an entry within a message of this version.
 pub(crate) fn entry_format(version: u8) -> u8 {
-    if version < PACKED_SINCE {
-        tables::PACKED_SINCE - 1
-    } else {
-        tables::FORMAT
+    match version {
+        ..PACKED_SINCE => tables::PACKED_SINCE - 1,
+        PACKED_SINCE..CHECKS_SINCE => tables::PACKED_SINCE,
+        CHECKS_SINCE.. => tables::FORMAT,
     }
 }
 
@@ -444,7 +448,27 @@ fn decode_result<T>(
 }
 
 impl Request {
-    pub(crate) fn encode(&self, envelope: &Envelope, version: u8) -> Bytes {
+    fn checks(&self) -> bool {
+        match self {
+            Request::Append(append) => append.records.iter().any(|record| match &record.payload {
+                Payload::Batch(batch) => batch.checks(),
+                Payload::Blank | Payload::Members(_) => false,
+            }),
+            Request::Write(batch) => batch.checks(),
+            Request::Vote(_)
+            | Request::PreVote(_)
+            | Request::Transfer(_)
+            | Request::Snapshot(_)
+            | Request::ReadIndex
+            | Request::Member(_) => false,
+        }
+    }
+
+    /// `None` where it cannot be said in this version.
+    pub(crate) fn encode(&self, envelope: &Envelope, version: u8) -> Option<Bytes> {
+        if version < CHECKS_SINCE && self.checks() {
+            return None;
+        }
         let mut writer = if version < PACKED_SINCE {
             Writer::unpacking(version)
         } else {
@@ -490,7 +514,7 @@ impl Request {
                 change.encode(&mut writer);
             }
         }
-        Bytes::from(writer.finish(REQUEST))
+        Some(Bytes::from(writer.finish(REQUEST)))
     }
 
     /// The envelope, and the body once the envelope was found good. `newest` is the newest version that is read.

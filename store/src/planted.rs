@@ -26,6 +26,8 @@ pub(crate) enum Bug {
     FenceIgnored,
     /// A precondition on a revision is not looked at.
     PreconditionIgnored,
+    /// A write takes effect although a check of another key does not hold.
+    CheckIgnored,
     /// A read is answered from memory without asking whether this server still leads.
     ReadWithoutQuorum,
     /// A follower's read does not wait until the follower has applied what the leader named.

@@ -244,7 +244,7 @@ async fn pass_on(
     leader: ServerId,
     entry: Batch,
 ) -> Result<Vec<Outcome>, Denied> {
-    let request = Request::Write(entry);
+    let request = Request::Write(consensus.worded_for_leader(leader, entry)?);
     let mut asked = consensus.ask_leader(leader, Lane::Log, &request).await;
     if matches!(asked, Err(NoAnswer::Lost(_))) && planted(Bug::ForwardTwice) {
         asked = consensus.ask_leader(leader, Lane::Log, &request).await;

@@ -20,8 +20,8 @@ use crate::planted::{Bug, planted};
 use crate::volume::{Length, Volume};
 
 /// Version of every record body this program writes, and the newest it reads. 2 added the highest server number to the
-/// state, 3 that values may be compressed; everything else reads as in 1.
-pub(crate) const FORMAT: u8 = 3;
+/// state, 3 that values may be compressed, 4 that a write may check; everything else reads as in 1.
+pub(crate) const FORMAT: u8 = 4;
 
 /// The first in which values may be compressed.
 pub(crate) const PACKED_SINCE: u8 = 3;

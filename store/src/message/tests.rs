@@ -34,6 +34,7 @@ fn batch() -> Batch {
     let mutations = vec![
         Mutation::put("a", Precondition::Revision(7), "value"),
         Mutation::delete("b", Precondition::Absent),
+        Mutation::check("c", Precondition::Revision(8)),
     ];
     Batch(
         vec![Command {
@@ -157,7 +158,7 @@ fn messages_survive_their_encoding_and_every_cut_and_flip_is_an_error() {
     let decode_request = |bytes: Bytes| Request::open(bytes, WIRE)?.1.request();
     let decode_answer = |bytes: Bytes| Answer::open(bytes, WIRE)?.1.answer();
     for request in requests() {
-        let bytes = request.encode(&envelope(), WIRE);
+        let bytes = request.encode(&envelope(), WIRE).expect("said");
         let (found, body) = Request::open(bytes.clone(), WIRE).expect("opens");
         assert_eq!(found, envelope());
         assert_eq!(body.request().expect("decodes"), request);
@@ -183,7 +184,7 @@ fn messages_survive_their_encoding_and_every_cut_and_flip_is_an_error() {
 #[test]
 fn a_body_cut_inside_a_sound_frame_is_an_error() {
     for request in requests() {
-        let bytes = request.encode(&envelope(), WIRE);
+        let bytes = request.encode(&envelope(), WIRE).expect("said");
         let body = bytes.slice(5..);
         let head = {
             let mut writer = Writer::new(WIRE);
@@ -254,7 +255,7 @@ fn a_server_of_before_gets_values_as_they_were_given() {
     };
     let request = Request::Write(Batch(vec![command].into()));
     let found = |version| {
-        let bytes = request.encode(&envelope(), version);
+        let bytes = request.encode(&envelope(), version).expect("said");
         let (_, body) = Request::open(bytes.clone(), WIRE).expect("opens");
         let Request::Write(batch) = body.request().expect("decodes") else {
             panic!("it was a write");
@@ -278,4 +279,13 @@ fn a_server_of_before_gets_values_as_they_were_given() {
     let bytes = Bytes::from(writer.finish(REQUEST));
     let (_, body) = Request::open(bytes, WIRE).expect("opens");
     assert!(body.request().is_err());
+}
+
+#[test]
+fn a_check_is_never_sent_to_a_server_of_before() {
+    let with_checks = |request: &Request| request.encode(&envelope(), CHECKS_SINCE - 1).is_none();
+    for request in requests() {
+        let expected = matches!(request, Request::Append(_) | Request::Write(_));
+        assert_eq!(with_checks(&request), expected, "{request:?}");
+    }
 }

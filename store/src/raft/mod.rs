@@ -31,7 +31,7 @@ use crate::command::{Batch, Outcome};
 use crate::error::OpenError;
 use crate::key::ServerId;
 use crate::log::Log;
-use crate::message::{Answer, Denied, Request};
+use crate::message::{Answer, CHECKS_SINCE, Denied, Request};
 use crate::network::{Lane, Network, Peer};
 use crate::planted::{Bug, planted};
 use crate::raft::start::Own;
@@ -253,8 +253,35 @@ impl Consensus {
         &self.volume
     }
 
+    /// A batch in words that all of these servers know.
+    fn worded_for(
+        &self,
+        batch: Batch,
+        mut servers: impl Iterator<Item = ServerId>,
+    ) -> Result<Batch, Denied> {
+        let know = |version| version >= CHECKS_SINCE;
+        if !batch.checks() || know(self.wire) && servers.all(|id| know(self.peers.version_for(id)))
+        {
+            return Ok(batch);
+        }
+        // Where this server is behind the one that was asked, it is asked again in a moment.
+        let reworded = batch.without_checks(&self.hub.state());
+        reworded.ok_or(Denied::NotLeader(None))
+    }
+
+    /// A batch as it can be passed on to the leader.
+    pub(crate) fn worded_for_leader(
+        &self,
+        leader: ServerId,
+        batch: Batch,
+    ) -> Result<Batch, Denied> {
+        self.worded_for(batch, std::iter::once(leader))
+    }
+
     /// Orders a batch and waits until it is durable on a majority and applied here. Returns the index of its entry.
     pub(crate) async fn propose(&self, batch: Batch) -> Result<(u64, Vec<Outcome>), Denied> {
+        let members = self.hub.state().members;
+        let batch = self.worded_for(batch, members.addresses.into_keys())?;
         let write = self.raft.client_write(batch);
         let Ok(written) = tokio::time::timeout(COMMIT_TIMEOUT, write).await else {
             return Err(Denied::Unknown);

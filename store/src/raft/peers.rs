@@ -87,7 +87,8 @@ impl Peers {
         }
     }
 
-    fn version_for(&self, server: ServerId) -> u8 {
+    /// What a server is spoken to in: the newest version, unless it is known to speak an older one only.
+    pub(crate) fn version_for(&self, server: ServerId) -> u8 {
         let older = self.older.lock().get(&server).copied();
         older.unwrap_or(self.wire)
     }
@@ -149,7 +150,10 @@ impl Peers {
             from: self.me,
             to: peer.server,
         };
-        let bytes = request.encode(&envelope, version);
+        let Some(bytes) = request.encode(&envelope, version) else {
+            let reason = format!("version {version} has no words for it; use a newer weft there");
+            return Err((NoAnswer::NotTaken(reason), None));
+        };
         let call = self.network.call(peer.clone(), lane, bytes);
         let lost = |reason| (NoAnswer::Lost(reason), None);
         let bytes = match tokio::time::timeout(timeout, call).await {

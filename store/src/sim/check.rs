@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::history::{Ask, History, Moment, Operation, Seen, Told, holds, written};
 use super::register::{self, Action, Condition, Step};
-use crate::command::{Mutation, Precondition};
+use crate::command::{Change, Mutation, Precondition};
 use crate::key::{Key, Revision};
 
 /// Checks everything that revisions tell. Returns what is wrong.
@@ -63,6 +63,9 @@ pub(crate) fn by_revision(history: &History, newest: Revision) -> Vec<String> {
     }
     let mut took_effect: BTreeMap<usize, Vec<Revision>> = BTreeMap::new();
     for (revision, fact) in facts.iter().filter(|(_, fact)| fact.put) {
+        if history.is_reworded(fact) {
+            continue;
+        }
         match writer.get(&fact.value) {
             None => wrong.push(format!(
                 "nobody wrote {} of revision {revision}",
@@ -145,6 +148,13 @@ fn check_write(
     let mut next = revision;
     for mutation in mutations.iter().rev() {
         let fact = history.facts.get(&next);
+        if mutation.change == Change::Check {
+            let reworded = fact.is_some_and(|fact| history.is_reworded(fact));
+            if reworded && fact.is_some_and(|fact| fact.key == mutation.key) {
+                next -= 1;
+            }
+            continue;
+        }
         let is_it = fact.is_some_and(|fact| {
             fact.key == mutation.key
                 && fact.put == written(mutation).is_some()
@@ -171,6 +181,26 @@ fn check_write(
     }
     if revision < floor {
         wrong.push(format!("{operation:?} was told a revision below {floor}"));
+    }
+    // Where every mutation is certain, the state that it met is: what it checks must have held there.
+    let certain = mutations.iter().all(|m| m.change != Change::Delete);
+    for (nth, mutation) in mutations.iter().enumerate() {
+        let mut earlier = mutations[..nth].iter();
+        if !certain
+            || mutation.change != Change::Check
+            || earlier.any(|earlier| earlier.key == mutation.key)
+        {
+            continue;
+        }
+        let mut before = history.facts.range(..=next).rev();
+        let found = before.find(|(_, fact)| fact.key == mutation.key);
+        let found = found.filter(|(_, fact)| fact.put).map(|(at, _)| *at);
+        if !holds(mutation.precondition, found) {
+            wrong.push(format!(
+                "{operation:?} took effect after {next}, where {} was {found:?}",
+                mutation.key
+            ));
+        }
     }
 }
 
@@ -343,6 +373,30 @@ impl Numbers {
     }
 }
 
+/// What a write that only checks a key says of it: that it was as it should be, or was not.
+fn checked(
+    operation: &Operation,
+    check: &Mutation,
+    mutations: usize,
+    numbers: &Numbers,
+) -> Option<Step> {
+    let (at, told) = operation.told.as_ref()?;
+    let on = numbers.condition(check);
+    let action = match (told, on) {
+        (Told::Done(_), Condition::Absent) => Action::Read(None),
+        (Told::Done(_), Condition::Is(value)) => Action::Read(Some(value)),
+        (Told::Conflict { .. }, Condition::Absent | Condition::Is(_)) if mutations == 1 => {
+            Action::Refused { on }
+        }
+        _ => return None,
+    };
+    Some(Step {
+        asked: operation.asked,
+        answered: Some(*at),
+        action,
+    })
+}
+
 /// What an operation says of one key; `None` where that is nothing.
 fn step(operation: &Operation, key: &Key, numbers: &mut Numbers) -> Option<Step> {
     let (at, told) = match &operation.told {
@@ -359,7 +413,10 @@ fn step(operation: &Operation, key: &Key, numbers: &mut Numbers) -> Option<Step>
         },
         Ask::Write { mutations } => {
             // The last mutation of the key in the write is what the key shows afterwards.
-            let mutation = mutations.iter().rfind(|mutation| mutation.key == *key)?;
+            let of_key = || mutations.iter().filter(|mutation| mutation.key == *key);
+            let Some(mutation) = of_key().rfind(|mutation| mutation.change != Change::Check) else {
+                return checked(operation, of_key().next_back()?, mutations.len(), numbers);
+            };
             let alone = mutations.len() == 1;
             let on = if alone {
                 numbers.condition(mutation)

@@ -56,6 +56,8 @@ fn mutation(store: &Store, random: &mut Random, value: String) -> Mutation {
     };
     if random.chance(1, 5) {
         Mutation::delete(key, precondition)
+    } else if random.chance(1, 12) {
+        Mutation::check(key, precondition)
     } else {
         Mutation::put(key, precondition, value)
     }
@@ -63,12 +65,21 @@ fn mutation(store: &Store, random: &mut Random, value: String) -> Mutation {
 
 async fn write(server: ServerId, store: &Store, history: &SharedHistory, random: &mut Random) {
     let count = if random.chance(1, 5) { 2 } else { 1 };
-    let mutations: Vec<_> = (0..count)
+    let mut mutations: Vec<_> = (0..count)
         .map(|_| {
             let value = history.lock().value();
             mutation(store, random, value)
         })
         .collect();
+    if random.chance(1, 4) {
+        // As who creates something in something else: what is checked may change at this moment.
+        let found = mutation(store, random, String::new());
+        let precondition = match found.precondition {
+            Precondition::None => Precondition::Absent,
+            known => known,
+        };
+        mutations.insert(0, Mutation::check(found.key, precondition));
+    }
     // Leaders fence their writes; now and then one believes in a term that is not.
     let term = *store.leadership().borrow();
     let (fence, wrong) = match (term, random.below(6)) {

@@ -93,6 +93,8 @@ pub(crate) struct History {
     pub operations: Vec<Operation>,
     /// The event of each revision, as the first watcher got it.
     pub facts: BTreeMap<Revision, Fact>,
+    /// Whether servers of before checks were known took part: a check may show as the same value written once more.
+    pub rewords: bool,
     /// What broke a promise.
     pub violations: Vec<String>,
     values: u64,
@@ -130,6 +132,12 @@ impl History {
     pub(crate) fn told(&mut self, operation: usize, told: Told) {
         let at = self.moment();
         self.operations[operation].told = Some((at, told));
+    }
+
+    /// Whether this event is how a check was said to a server of before.
+    pub(crate) fn is_reworded(&self, fact: &Fact) -> bool {
+        let previous = fact.previous.and_then(|previous| self.facts.get(&previous));
+        self.rewords && fact.put && previous.is_some_and(|previous| previous.value == fact.value)
     }
 
     pub(crate) fn violation(&mut self, what: String) {
@@ -177,11 +185,11 @@ pub(crate) fn refused(error: WriteError) -> Told {
     }
 }
 
-/// The value a mutation writes; `None` for a delete.
+/// The value a mutation writes; `None` for a delete or a check.
 pub(crate) fn written(mutation: &Mutation) -> Option<String> {
     match &mutation.change {
         Change::Put(value) => Some(text(&value.plain())),
-        Change::Delete => None,
+        Change::Delete | Change::Check => None,
     }
 }
 
