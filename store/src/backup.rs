@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -92,10 +93,11 @@ pub(crate) fn write(path: &Path, state: &State, cluster_id: &str) -> Result<Back
         head.u64(state.revision);
         head.u64(entries);
         put(out, &head.finish(b"head"))?;
-        for (key, entry) in &state.entries {
+        for entry in state.entries.copy(Bound::Unbounded) {
+            let entry = entry?;
             let mut record = Writer::new(FORMAT);
-            record.bytes(key.as_bytes());
-            record.tail(&encode_entry(entry, tables::FORMAT));
+            record.bytes(entry.key.as_bytes());
+            record.tail(&encode_entry(&entry, tables::FORMAT));
             put(out, &record.finish(b"entry"))?;
         }
         let mut tail = Writer::new(FORMAT);
@@ -143,9 +145,9 @@ fn read(path: &Path) -> Result<(Backup, State), BackupError> {
     for _ in 0..backup.entries {
         let mut record = next(b"entry")?;
         let key = Key::new(record.bytes().map_err(unsound)?);
-        let entry = decode_entry(key.clone(), record.tail()).map_err(unsound)?;
+        let entry = decode_entry(key, record.tail()).map_err(unsound)?;
         state.bytes += entry.bytes();
-        state.entries.insert(key, Arc::new(entry));
+        state.entries.insert(Arc::new(entry));
     }
     let counted = next(b"tail")?.u64().map_err(unsound)?;
     if counted != backup.entries || state.entries.len() as u64 != backup.entries {

@@ -1,7 +1,8 @@
 //! The durable copy of the state: one transaction about once a second, changed keys only.
 //!
-//! The state is authoritative in memory and the log is durable, so a checkpoint only bounds how much log a restart has
-//! to apply again. It also holds the watch history, so that a restarted server still serves resumes.
+//! The log is durable, so a checkpoint only bounds how much log a restart has to apply again, and how many values are in memory: those
+//! that it holds are read from it (`entries.rs`). It also holds the watch history, so that a restarted server still
+//! serves resumes.
 //!
 //! Invariants: a checkpoint names a log position and holds exactly the state after it; it is replaced atomically, by
 //! one redb transaction or, for an installed snapshot, by renaming a complete file; nothing is purged from the log that
@@ -11,29 +12,33 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use imbl::Vector;
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::codec::{Reader, Writer};
 use crate::disk::Worker as Thread;
+use crate::entries::{Cache, Entries, Mark, Shelf};
 use crate::error::{DecodeError, OpenError, storage_io};
+use crate::history::Kept;
 use crate::key::{Entry, Key, Revision};
 use crate::machine::{Members, Position, State};
 use crate::planted::{Bug, planted};
 use crate::tables::{
-    self, EVENTS, FORMAT, Identity, InFile, META, OBJECTS, PACKED_SINCE, Table, context,
-    index_context, meta_context,
+    self, EVENTS, FORMAT, Identity, InFile, META, OBJECTS, PACKED_SINCE, SHARES_SINCE, Table,
+    context, index_context, meta_context,
 };
 use crate::value::Value;
 use crate::volume::Volume;
-use crate::watch::{Capture, Event, EventKind, History, Hub};
+use crate::watch::{Capture, Event, EventKind, Hub};
 
 /// Changes that start a checkpoint before its time: it keeps the memory of dirty keys and the replay after a crash small.
 pub(crate) const EARLY_BYTES: usize = 16 << 20;
@@ -50,19 +55,31 @@ const REWRITE_BYTES_MIN: u64 = 64 << 20;
 
 const STATE: &str = "state";
 
-fn encode_state(state: &State, compacted: Revision) -> Vec<u8> {
+/// What is written down of a history: where it begins, how many events there are, and which keys' are left out.
+struct Written<'a> {
+    compacted: Revision,
+    kept: usize,
+    without: &'a [Bytes],
+}
+
+fn encode_state(state: &State, written: &Written<'_>) -> Vec<u8> {
     let mut writer = Writer::new(FORMAT);
     writer.u64(state.revision);
-    writer.u64(compacted);
+    writer.u64(written.compacted);
     Position::encode_option(state.applied, &mut writer);
     Position::encode_option(state.members_position, &mut writer);
     state.members.encode(&mut writer);
     writer.u64(state.servers_ever);
+    writer.u64(written.kept as u64);
+    writer.count(written.without.len());
+    for prefix in written.without {
+        writer.bytes(prefix);
+    }
     writer.finish(&meta_context(STATE))
 }
 
-/// The state without its entries, and the history's start.
-fn decode_state(record: Bytes) -> Result<(State, Revision), DecodeError> {
+/// The state without its entries, the history without its events, and how many those are.
+fn decode_state(record: Bytes) -> Result<(State, Kept, u64), DecodeError> {
     let mut reader = Reader::open(record, &meta_context(STATE), FORMAT)?;
     let revision = reader.u64()?;
     let compacted = reader.u64()?;
@@ -78,8 +95,16 @@ fn decode_state(record: Bytes) -> Result<(State, Revision), DecodeError> {
     } else {
         reader.u64()?
     };
+    let mut kept = Kept::nothing(compacted);
+    let mut events = revision.saturating_sub(compacted);
+    if reader.version() >= SHARES_SINCE {
+        events = reader.u64()?;
+        for _ in 0..reader.count()? {
+            kept.without.push(reader.bytes()?);
+        }
+    }
     reader.finish()?;
-    Ok((state, compacted))
+    Ok((state, kept, events))
 }
 
 /// In a format that its reader knows.
@@ -173,7 +198,7 @@ fn decode_event(revision: Revision, record: Bytes) -> Result<Event, DecodeError>
 /// What a data folder held at the last checkpoint.
 pub(crate) struct Loaded {
     pub state: State,
-    pub history: History,
+    pub history: Kept,
 }
 
 /// The file before its thread runs.
@@ -182,40 +207,59 @@ pub(crate) struct CheckpointFile {
     identity: Identity,
     volume: Arc<Volume>,
     table: Table,
+    cache: Arc<Cache>,
+    shelves: Vec<Weak<Shelf>>,
+    progress: watch::Sender<Progress>,
 }
 
 impl CheckpointFile {
-    /// Opens or creates the file and reads all of it. Blocks.
+    /// Opens or creates the file and checks all of it. `cache_bytes` is how much of what is read from it later may stay in
+    /// memory. Blocks.
     pub(crate) fn open(
         volume: &Arc<Volume>,
         path: &Path,
         identity: &Identity,
+        cache_bytes: usize,
     ) -> Result<(Self, Loaded), OpenError> {
         let table = match tables::open(volume, path, identity, PAGE_CACHE_BYTES)? {
             Some(table) => table,
             None => create(volume, path, identity, &State::default())?,
         };
-        let loaded = load(&table.database, &InFile(path))?;
-        let file = CheckpointFile {
+        let (progress, _) = watch::channel(Progress::default());
+        let mut file = CheckpointFile {
             path: path.to_owned(),
             identity: identity.clone(),
             volume: Arc::clone(volume),
             table,
+            cache: Cache::new(cache_bytes),
+            shelves: Vec::new(),
+            progress,
         };
+        let shelf = file.shelf().map_err(|error| InFile(path).io(error))?;
+        let entries = Entries::on(shelf, Arc::clone(&file.cache));
+        let loaded = load(&file.table.database, &InFile(path), entries)?;
         Ok((file, loaded))
+    }
+
+    /// The values of the newest checkpoint.
+    fn shelf(&mut self) -> Result<Arc<Shelf>, io::Error> {
+        let (path, progress) = (self.path.clone(), self.progress.clone());
+        let failed = move |error: &io::Error| note_failure(&progress, &path, error);
+        let shelf = Shelf::open(&self.table.database, failed)?;
+        self.shelves.retain(|shelf| shelf.strong_count() > 0);
+        self.shelves.push(Arc::downgrade(&shelf));
+        Ok(shelf)
     }
 
     /// Starts the checkpoint thread and, on the runtime this is called on, its clock.
     pub(crate) fn run(self, hub: Arc<Hub>, interval: Duration) -> io::Result<Checkpointer> {
         let state = hub.state();
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
-        let (progress, _) = watch::channel(Progress {
-            applied: state.applied,
-            failed: None,
-        });
+        self.progress
+            .send_modify(|progress| progress.applied = state.applied);
         let shared = Arc::new(Shared {
             durable: Mutex::new(state),
-            progress,
+            progress: self.progress.clone(),
             early: AtomicBool::new(false),
         });
         let disk = Arc::clone(&self.volume.disk);
@@ -250,7 +294,7 @@ async fn tick(requests: mpsc::WeakSender<Request>, interval: Duration) {
 }
 
 /// How far the checkpoint is, for whoever purges the log or must stop with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub applied: Option<Position>,
     pub failed: Option<String>,
@@ -270,7 +314,7 @@ enum Request {
     /// Something changed a lot: do not wait for the interval.
     Early,
     Now(oneshot::Sender<Result<State, io::Error>>),
-    Install(State, oneshot::Sender<Result<State, io::Error>>),
+    Install(Box<State>, oneshot::Sender<Result<State, io::Error>>),
     Stop,
 }
 
@@ -312,7 +356,7 @@ impl Checkpointer {
     /// Replaces everything, on disk and then in the hub, by `state`.
     pub(crate) async fn install(&self, state: State) -> Result<(), io::Error> {
         let (answer, result) = oneshot::channel();
-        self.send(Request::Install(state, answer)).await?;
+        self.send(Request::Install(Box::new(state), answer)).await?;
         result.await.map_err(|_| closed())?.map(drop)
     }
 
@@ -348,11 +392,11 @@ impl Worker {
             self.file.volume.disk.pace().await;
             self.shared.early.store(false, Ordering::Relaxed);
             let (result, answer, stop) = match request {
-                Request::Tick => (self.tick(), None, false),
-                Request::Early => (self.checkpoint(), None, false),
-                Request::Now(answer) => (self.checkpoint(), Some(answer), false),
-                Request::Install(state, answer) => (self.install(state), Some(answer), false),
-                Request::Stop => (self.checkpoint(), None, true),
+                Request::Tick => (self.tick().await, None, false),
+                Request::Early => (self.checkpoint().await, None, false),
+                Request::Now(answer) => (self.checkpoint().await, Some(answer), false),
+                Request::Install(state, answer) => (self.install(*state), Some(answer), false),
+                Request::Stop => (self.checkpoint().await, None, true),
             };
             let result = result.map_err(|error| self.fail(&error));
             if let Some(answer) = answer {
@@ -360,27 +404,22 @@ impl Worker {
                 let _ = answer.send(result.map(|()| self.shared.durable.lock().clone()));
             }
             if stop {
+                for shelf in self.file.shelves.iter().filter_map(Weak::upgrade) {
+                    shelf.close();
+                }
                 return;
             }
         }
     }
 
-    fn tick(&mut self) -> Result<(), io::Error> {
+    async fn tick(&mut self) -> Result<(), io::Error> {
         self.file.volume.recover()?;
-        self.checkpoint()
+        self.checkpoint().await
     }
 
     fn fail(&self, error: &io::Error) -> io::Error {
-        let reason = error.to_string();
-        self.shared.progress.send_if_modified(|progress| {
-            let first = progress.failed.is_none();
-            if first {
-                tracing::error!(path = %self.file.path.display(), error = reason, "the checkpoint failed");
-                progress.failed = Some(reason.clone());
-            }
-            first
-        });
-        io::Error::other(reason)
+        note_failure(&self.shared.progress, &self.file.path, error);
+        io::Error::other(error.to_string())
     }
 
     fn check_failed(&self) -> Result<(), io::Error> {
@@ -390,15 +429,25 @@ impl Worker {
         }
     }
 
-    fn made(&self, state: State) {
+    /// A checkpoint of what was captured last is durable.
+    fn made(&mut self, mut state: State) -> Result<(), io::Error> {
+        let shelf = self.file.shelf()?;
+        self.hub.flushed(&shelf, &self.file.cache);
+        state.entries.flushed(shelf, Arc::clone(&self.file.cache));
+        self.note_made(state);
+        Ok(())
+    }
+
+    fn note_made(&self, state: State) {
         let applied = state.applied;
-        *self.shared.durable.lock() = state;
+        let before = std::mem::replace(&mut *self.shared.durable.lock(), state);
+        drop(before); // outside of the lock
         self.shared
             .progress
             .send_modify(|progress| progress.applied = applied);
     }
 
-    fn checkpoint(&mut self) -> Result<(), io::Error> {
+    async fn checkpoint(&mut self) -> Result<(), io::Error> {
         self.check_failed()?;
         let (applied, revision) = {
             let durable = self.shared.durable.lock();
@@ -408,15 +457,16 @@ impl Worker {
             return Ok(());
         }
         if self.is_sparse() {
-            return self.rewrite();
+            return self.rewrite().await;
         }
         let capture = self.hub.capture(revision);
+        // Others write on meanwhile.
+        self.file.volume.disk.pace().await;
         let mut transaction = self.file.table.database.begin_write().map_err(storage_io)?;
         transaction.set_quick_repair(true);
         write_changes(&transaction, &capture).map_err(storage_io)?;
         transaction.commit().map_err(storage_io)?;
-        self.made(capture.state);
-        Ok(())
+        self.made(capture.state)
     }
 
     /// Whether the file is mostly free space. A full disk has better uses for its last bytes than a second file.
@@ -428,8 +478,9 @@ impl Worker {
     }
 
     /// Makes the checkpoint as a new file, without the free space of the old one.
-    fn rewrite(&mut self) -> Result<(), io::Error> {
+    async fn rewrite(&mut self) -> Result<(), io::Error> {
         let capture = self.hub.capture(0);
+        self.file.volume.disk.pace().await;
         let before = self.file.table.length.bytes();
         let file = &self.file;
         let written = create_with(
@@ -437,7 +488,8 @@ impl Worker {
             &file.path,
             &file.identity,
             &capture.state,
-            (capture.compacted, &capture.events),
+            &capture.written(),
+            &capture.events,
         );
         match written {
             Ok(table) => self.file.table = table,
@@ -451,11 +503,10 @@ impl Worker {
         }
         let after = self.file.table.length.bytes();
         tracing::info!(before, after, "the checkpoint was written anew");
-        self.made(capture.state);
-        Ok(())
+        self.made(capture.state)
     }
 
-    fn install(&mut self, state: State) -> Result<(), io::Error> {
+    fn install(&mut self, mut state: State) -> Result<(), io::Error> {
         self.check_failed()?;
         self.file.table = create(
             &self.file.volume,
@@ -464,25 +515,40 @@ impl Worker {
             &state,
         )
         .map_err(io::Error::other)?;
+        state.entries.begin_flush();
+        let shelf = self.file.shelf()?;
+        state.entries.flushed(shelf, Arc::clone(&self.file.cache));
         self.hub.reset(state.clone());
-        self.made(state);
+        self.note_made(state);
         Ok(())
     }
+}
+
+/// Nothing more is written or read: the store ends.
+fn note_failure(progress: &watch::Sender<Progress>, path: &Path, error: &io::Error) {
+    progress.send_if_modified(|progress| {
+        let first = progress.failed.is_none();
+        if first {
+            let reason = error.to_string();
+            tracing::error!(path = %path.display(), error = reason, "the checkpoint failed");
+            progress.failed = Some(reason);
+        }
+        first
+    });
 }
 
 fn write_changes(transaction: &WriteTransaction, capture: &Capture) -> Result<(), redb::Error> {
     {
         let mut objects = transaction.open_table(OBJECTS)?;
-        for key in &capture.dirty {
-            match capture.state.entries.get(key.as_bytes()) {
-                Some(entry) => {
-                    objects.insert(key.as_bytes(), encode_entry(entry, FORMAT).as_slice())?;
-                }
-                None if planted(Bug::CheckpointKeepsDeleted) => {}
-                None => {
-                    objects.remove(key.as_bytes())?;
-                }
+        let entries = &capture.state.entries;
+        for key in &capture.removed {
+            if entries.mark(key.as_bytes()).is_none() && !planted(Bug::CheckpointKeepsDeleted) {
+                objects.remove(key.as_bytes())?;
             }
+        }
+        for entry in entries.flushing() {
+            let record = encode_entry(entry, FORMAT);
+            objects.insert(entry.key.as_bytes(), record.as_slice())?;
         }
     }
     {
@@ -500,8 +566,18 @@ fn write_changes(transaction: &WriteTransaction, capture: &Capture) -> Result<()
     {
         applied.index -= 1;
     }
-    meta.insert(STATE, encode_state(&state, capture.compacted).as_slice())?;
+    meta.insert(STATE, encode_state(&state, &capture.written()).as_slice())?;
     Ok(())
+}
+
+impl Capture {
+    fn written(&self) -> Written<'_> {
+        Written {
+            compacted: self.compacted,
+            kept: self.kept,
+            without: &self.without,
+        }
+    }
 }
 
 /// Writes a complete file that holds `state` and no history.
@@ -511,7 +587,12 @@ pub(crate) fn create(
     identity: &Identity,
     state: &State,
 ) -> Result<Table, OpenError> {
-    create_with(volume, path, identity, state, (state.revision, &[]))
+    let written = Written {
+        compacted: state.revision,
+        kept: 0,
+        without: &[],
+    };
+    create_with(volume, path, identity, state, &written, &Vector::new())
 }
 
 fn create_with(
@@ -519,13 +600,16 @@ fn create_with(
     path: &Path,
     identity: &Identity,
     state: &State,
-    (compacted, history): (Revision, &[Event]),
+    written: &Written<'_>,
+    history: &Vector<Event>,
 ) -> Result<Table, OpenError> {
     tables::create(volume, path, identity, PAGE_CACHE_BYTES, |transaction| {
         {
             let mut objects = transaction.open_table(OBJECTS)?;
-            for (key, entry) in &state.entries {
-                objects.insert(key.as_bytes(), encode_entry(entry, FORMAT).as_slice())?;
+            for entry in state.entries.copy(Bound::Unbounded) {
+                let entry = entry.map_err(redb::StorageError::Io)?;
+                let record = encode_entry(&entry, FORMAT);
+                objects.insert(entry.key.as_bytes(), record.as_slice())?;
             }
         }
         {
@@ -535,12 +619,13 @@ fn create_with(
             }
         }
         let mut meta = transaction.open_table(META)?;
-        meta.insert(STATE, encode_state(state, compacted).as_slice())?;
+        meta.insert(STATE, encode_state(state, written).as_slice())?;
         Ok(())
     })
 }
 
-fn load(database: &Database, file: &InFile<'_>) -> Result<Loaded, OpenError> {
+/// Reads the file, and puts the keys into `entries`, which are on it.
+fn load(database: &Database, file: &InFile<'_>, mut entries: Entries) -> Result<Loaded, OpenError> {
     let transaction = database
         .begin_read()
         .map_err(|error| file.database(error))?;
@@ -551,7 +636,7 @@ fn load(database: &Database, file: &InFile<'_>) -> Result<Loaded, OpenError> {
         .get(STATE)
         .map_err(|error| file.database(error))?
         .ok_or_else(|| file.inconsistent("it holds no state"))?;
-    let (mut state, compacted) = decode_state(Bytes::copy_from_slice(record.value()))
+    let (mut state, mut history, expected) = decode_state(Bytes::copy_from_slice(record.value()))
         .map_err(|error| file.record(STATE, error))?;
 
     let objects = transaction
@@ -567,12 +652,13 @@ fn load(database: &Database, file: &InFile<'_>) -> Result<Loaded, OpenError> {
             return Err(file.inconsistent(reason));
         }
         state.bytes += entry.bytes();
-        state.entries.insert(key, Arc::new(entry));
+        entries.index(entry.key.as_bytes(), Mark::of(&entry));
     }
+    state.entries = entries;
 
-    let mut history = History::new(compacted);
-    let mut next = compacted + 1;
-    // The newest entry of each key so far: an event's own is the next one's previous, and the last one's is the state's.
+    let mut counted = 0;
+    let mut last = history.compacted;
+    // The newest entry of each key so far: an event's own is the next one's previous.
     let mut newest: HashMap<Key, Arc<Entry>> = HashMap::new();
     let events = transaction
         .open_table(EVENTS)
@@ -582,10 +668,16 @@ fn load(database: &Database, file: &InFile<'_>) -> Result<Loaded, OpenError> {
         let revision = revision.value();
         let mut event = decode_event(revision, Bytes::copy_from_slice(record.value()))
             .map_err(|error| file.record(format!("event {revision}"), error))?;
-        if revision != next {
-            return Err(file.inconsistent(format!("event {next} is missing")));
+        if revision <= last || revision > state.revision {
+            return Err(file.inconsistent(format!("event {revision} does not belong there")));
         }
-        next += 1;
+        last = revision;
+        let key = event.entry.key.as_bytes();
+        if history.without.iter().any(|prefix| key.starts_with(prefix)) {
+            // From before its events were left out.
+            continue;
+        }
+        counted += 1;
         let share = |entry: &mut Arc<Entry>, held: Option<&Arc<Entry>>| {
             if let Some(held) = held.filter(|held| held.revision == entry.revision) {
                 *entry = Arc::clone(held);
@@ -595,12 +687,12 @@ fn load(database: &Database, file: &InFile<'_>) -> Result<Loaded, OpenError> {
         if let Some(previous) = &mut event.previous {
             share(previous, newest.get(&key));
         }
-        share(&mut event.entry, state.entries.get(&key));
         newest.insert(key, Arc::clone(&event.entry));
-        history.push(event);
+        history.events.push(event);
     }
-    if next != state.revision + 1 {
-        return Err(file.inconsistent(format!("event {next} is missing")));
+    if counted != expected {
+        let reason = format!("it holds {counted} events, {expected} were written");
+        return Err(file.inconsistent(reason));
     }
     Ok(Loaded { state, history })
 }
@@ -611,7 +703,109 @@ mod tests {
     use crate::command::{Batch, Command, Mutation, Precondition};
     use crate::disk::Disk;
     use crate::sim::disk::SimDisk;
+    use crate::snapshot::Snapshot;
     use crate::watch::Bounds;
+
+    /// Applies writes of one key each: to a value, or to nothing.
+    fn apply(hub: &Hub, writes: &[(&str, Option<&str>)]) {
+        let applied = hub.state().applied;
+        let position = Position {
+            term: 1,
+            server: 1,
+            index: applied.map_or(1, |position| position.index + 1),
+        };
+        let mutations = writes.iter().map(|(key, value)| match value {
+            Some(value) => Mutation::put(*key, Precondition::None, (*value).to_owned()),
+            None => Mutation::delete(*key, Precondition::None),
+        });
+        let command = Command {
+            fence: None,
+            mutations: mutations.collect(),
+        };
+        let batch = Batch(vec![command].into());
+        let applied = hub.apply(|state, events| drop(state.apply(position, &batch, events)));
+        applied.expect("readable");
+    }
+
+    fn shown(snapshot: &Snapshot) -> String {
+        let entries = snapshot.range(b"", None).map(|entry| {
+            let lost = if entry.is_lost() { "lost " } else { "" };
+            let value = entry.value();
+            format!(
+                "{lost}{}={}@{}",
+                entry.key,
+                value.escape_ascii(),
+                entry.revision
+            )
+        });
+        entries.collect::<Vec<_>>().join(" ")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_shows_its_own_values_whatever_checkpoints_go_over_it() {
+        let disk = SimDisk::new(1, 0).next_process();
+        let dir = Path::new("/sim");
+        let path = dir.join("state.redb");
+        let volume = Volume::open(Arc::new(disk), dir).expect("a volume opens");
+        let identity = Identity {
+            cluster_id: "test".to_owned(),
+            server_id: 1,
+        };
+        let (file, loaded) =
+            CheckpointFile::open(&volume, &path, &identity, 0).expect("the file opens");
+        let bounds = Bounds {
+            history_events_max: 0,
+            history_bytes_max: 0,
+            history_shares: Vec::new(),
+            queue_events_max: 10,
+            queue_bytes_max: 1 << 20,
+        };
+        let hub = Arc::new(Hub::new(loaded.state, loaded.history, bounds));
+        let checkpointer = file
+            .run(Arc::clone(&hub), Duration::from_secs(3600))
+            .expect("the thread runs");
+
+        apply(
+            &hub,
+            &[("/a", Some("1")), ("/b", Some("2")), ("/c", Some("3"))],
+        );
+        checkpointer.now().await.expect("made");
+        assert_eq!(hub.state().entries.held(), 0, "every value is on disk");
+        // One value of it on disk, one in memory, one gone.
+        apply(&hub, &[("/b", Some("4")), ("/c", None)]);
+        let old = hub.snapshot();
+        let expected = "/a=1@1 /b=4@4";
+        assert_eq!(shown(&old), expected);
+        for round in 0..3 {
+            apply(&hub, &[("/a", Some("x")), ("/b", None), ("/c", Some("y"))]);
+            checkpointer.now().await.expect("made");
+            assert_eq!(shown(&old), expected, "after {} checkpoints", round + 2);
+        }
+        let new = "/a=x@11 /c=y@12";
+        assert_eq!(shown(&hub.snapshot()), new);
+
+        // A state that comes from elsewhere takes a file of its own; who looks at the old one goes on.
+        let other = State {
+            applied: hub.state().applied,
+            revision: 40,
+            ..State::default()
+        };
+        let kept = hub.snapshot();
+        checkpointer.install(other).await.expect("installed");
+        assert_eq!((&*shown(&kept), &*shown(&hub.snapshot())), (new, ""));
+        assert_eq!(shown(&old), expected);
+
+        // A store that is closed has let go of its file.
+        apply(&hub, &[("/d", Some("5"))]);
+        let last = hub.snapshot();
+        assert_eq!(shown(&last), "/d=5@41");
+        checkpointer.now().await.expect("made");
+        let closed = hub.snapshot();
+        checkpointer.stop().await;
+        assert_eq!(shown(&last), "/d=5@41");
+        assert_eq!(shown(&closed), "lost /d=@41");
+        assert_eq!(checkpointer.progress().borrow().failed, None);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_loaded_holds_each_entry_once() {
@@ -623,19 +817,20 @@ mod tests {
             cluster_id: "test".to_owned(),
             server_id: 1,
         };
-        let open = || CheckpointFile::open(&volume, &path, &identity).expect("the file opens");
+        let open =
+            || CheckpointFile::open(&volume, &path, &identity, 1 << 20).expect("the file opens");
         let (file, loaded) = open();
         let bounds = Bounds {
             history_events_max: 10,
             history_bytes_max: 1 << 20,
+            history_shares: Vec::new(),
             queue_events_max: 10,
+            queue_bytes_max: 1 << 20,
         };
         let hub = Arc::new(Hub::new(loaded.state, loaded.history, bounds));
         let checkpointer = file
             .run(Arc::clone(&hub), Duration::from_secs(3600))
             .expect("the thread runs");
-        let mut state = hub.state();
-        let mut events = Vec::new();
         let position = Position {
             term: 1,
             server: 1,
@@ -651,17 +846,20 @@ mod tests {
             fence: None,
             mutations,
         }];
-        state.apply(position, &Batch(commands.into()), &mut events);
-        hub.publish(state, events);
+        let batch = Batch(commands.into());
+        let applied = hub.apply(|state, events| drop(state.apply(position, &batch, events)));
+        applied.expect("nothing to read");
         checkpointer.stop().await;
 
-        let (_, Loaded { state, history }) = open();
-        let events: Vec<_> = history.after(0).collect();
+        let (_file, Loaded { state, history }) = open();
+        let events = history.events;
         let same = |one: Option<&Arc<Entry>>, other: &Arc<Entry>| {
             one.is_some_and(|one| Arc::ptr_eq(one, other))
         };
         assert!(same(events[1].previous.as_ref(), &events[0].entry));
         assert!(same(events[2].previous.as_ref(), &events[1].entry));
-        assert!(same(state.entries.get(&b"/a"[..]), &events[3].entry));
+        // And of the state no value at all, until it is asked for.
+        assert_eq!((state.entries.len(), state.entries.held()), (1, 0));
+        assert_eq!(state.entries.get(b"/a").as_deref(), Some(&*events[3].entry));
     }
 }

@@ -200,12 +200,16 @@ impl Command {
                 }
                 (Change::Check, Precondition::Revision(asked)) => {
                     let mut later = self.mutations[nth + 1..].iter();
-                    let found = state.entries.get(key.as_bytes());
+                    let found = state.entries.mark(key.as_bytes());
                     if later.any(|later| (&later.key, &later.precondition) == (key, precondition)) {
                         // That one asks the same, and would find what was written here.
                         nothing()
-                    } else if let Some(found) = found.filter(|entry| entry.revision == asked) {
-                        Mutation::put(key.clone(), *precondition, found.stored_value().clone())
+                    } else if let Some(found) = found.filter(|mark| mark.revision == asked) {
+                        let entry = state.entries.take(key.as_bytes(), found);
+                        if entry.is_lost() {
+                            return None;
+                        }
+                        Mutation::put(key.clone(), *precondition, entry.stored_value().clone())
                     } else {
                         Mutation::put(key.clone(), *precondition, Bytes::new())
                     }
@@ -550,7 +554,8 @@ mod tests {
                 let outcome = outcomes.pop().expect("one");
                 let entries: Vec<_> = state
                     .entries
-                    .values()
+                    .all()
+                    .iter()
                     .map(|entry| (entry.key.clone(), entry.value()))
                     .collect();
                 let done = matches!(outcome, Outcome::Done(_));

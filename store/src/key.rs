@@ -74,6 +74,10 @@ impl fmt::Debug for Key {
     }
 }
 
+/// Memory that an entry takes beside the bytes of its key and of its value: itself, the headers of its buffers, and what the
+/// allocator rounds up.
+pub(crate) const ENTRY_OVERHEAD_BYTES: usize = 224;
+
 /// A key's value at one revision. Immutable; shared by snapshots, watches and the checkpoint.
 pub struct Entry {
     /// The key.
@@ -83,6 +87,7 @@ pub struct Entry {
     pub create_revision: Revision,
     /// Revision of the mutation that wrote this value (in a delete event: of the deletion).
     pub revision: Revision,
+    lost: bool,
     attachment: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -98,8 +103,24 @@ impl Entry {
             value,
             create_revision,
             revision,
+            lost: false,
             attachment: OnceLock::new(),
         }
+    }
+
+    /// One that is there, and whose value could not be read.
+    pub(crate) fn of_lost_value(key: Key, create_revision: Revision, revision: Revision) -> Self {
+        let value = Value::as_it_is(Bytes::new());
+        Entry {
+            lost: true,
+            ..Entry::new(key, value, create_revision, revision)
+        }
+    }
+
+    /// Whether the value could not be read from disk, and shows as empty. The store ends for it; until it has, such an entry must
+    /// not be taken for what was written, nor for one that is not there.
+    pub fn is_lost(&self) -> bool {
+        self.lost
     }
 
     /// An entry with a buffer of its own. What its key and value came in, a message with a hundred others or a vector with
@@ -147,8 +168,8 @@ impl Entry {
         }
     }
 
-    /// What its key and its value count for.
-    pub(crate) fn bytes(&self) -> usize {
+    /// What its key and its value count for where memory is bounded. Does not read the value.
+    pub fn bytes(&self) -> usize {
         self.key.as_bytes().len() + self.value.weight()
     }
 }

@@ -20,8 +20,8 @@
 //!
 //! Path of a write: [`Store::write`] queues it; `proposer.rs` makes one log entry of what is waiting, or passes it on to
 //! the leader; `raft/` orders and replicates it, `log.rs` makes it durable, `machine.rs` decides it, `watch.rs` publishes
-//! it; the answer returns. The state lives in memory; `checkpoint.rs` copies it to disk about once a second and `log.rs`
-//! holds what came since.
+//! it; the answer returns. About once a second `checkpoint.rs` copies what changed to disk; `log.rs` holds what came since, and
+//! memory holds every key, but only values that are new or asked for (`entries.rs`).
 //!
 //! Invariants: an acknowledged write survives any crash of fewer than half of the servers, or of all if their disks
 //! survive, and is seen by every later [`Store::read`] on any server; a write takes effect as a whole or not at all; each
@@ -35,9 +35,11 @@ mod checkpoint;
 mod codec;
 mod command;
 mod disk;
+mod entries;
 mod error;
 #[cfg(test)]
 mod formats;
+mod history;
 mod key;
 mod lock;
 mod log;
@@ -87,6 +89,7 @@ pub use crate::error::{
     BackupError, DecodeError, Ended, MemberError, OpenError, ReadError, WatchError, WatchLagged,
     WriteError,
 };
+pub use crate::history::HistoryShare;
 pub use crate::key::{Entry, Key, Revision, ServerId, Term};
 pub use crate::network::{Alone, Lane, Network, NetworkError, Peer};
 pub use crate::raft::Member;
@@ -118,11 +121,21 @@ pub struct Config {
     pub start: Start,
     /// Events kept for watches that resume. 100,000 is minutes of a busy cluster.
     pub history_events_max: usize,
-    /// Memory those events may hold, in bytes, counting a replaced value with its event, both as they are compressed: 16 MiB are
-    /// some 14,000 changes of pods of 2.5 KB, as many as 64 MiB were uncompressed. The same bounds what waits for one watcher before it is cut off.
+    /// Memory those events may hold, in bytes, counting a replaced value with its event, both as they are compressed, and what each
+    /// takes beside: 12 MiB are some 7,300 changes of pods of 2.5 KB. Watch caches keep histories of their own; this one is
+    /// for those that begin, or begin again.
     pub history_bytes_max: usize,
+    /// Keys that change so often that they get a history of their own, for their changes must not push out all others.
+    /// That one is not written down: after a restart it begins anew.
+    pub history_shares: Vec<HistoryShare>,
     /// Events that may wait for one watcher before it is cut off: a mass update of ten thousand pods fits.
     pub watch_queue_events_max: usize,
+    /// Memory of what waits for one watcher, counted as in the history: such a mass update takes 17 MB, most of which the
+    /// history holds as well.
+    pub watch_queue_bytes_max: usize,
+    /// Memory for values that were read from disk, in bytes of what readers may make of them: 16 MiB are some 2,500 pods of
+    /// 2.5 KB. What is asked for more often than it changes belongs into a cache of the reader's own.
+    pub value_cache_bytes: usize,
     /// Longest time between a change and its checkpoint. It bounds what a restart applies again, not what survives.
     pub checkpoint_interval: Duration,
     /// Log entries kept behind a checkpoint, so that a server that was away for a moment needs no snapshot.
@@ -142,8 +155,11 @@ impl Config {
             address: String::new(),
             start: Start::Alone,
             history_events_max: 100_000,
-            history_bytes_max: 16 << 20,
+            history_bytes_max: 12 << 20,
+            history_shares: Vec::new(),
             watch_queue_events_max: 16_384,
+            watch_queue_bytes_max: 24 << 20,
+            value_cache_bytes: 16 << 20,
             checkpoint_interval: Duration::from_secs(1),
             log_entries_kept: 20_000,
             #[cfg(test)]
@@ -222,7 +238,8 @@ fn open_files(config: &Config, disk: Arc<dyn Disk>) -> Result<Files, OpenError> 
         });
     }
     let (log, writer) = Log::open(&volume, &log_path, &identity)?;
-    let (checkpoint, loaded) = CheckpointFile::open(&volume, &state_path, &identity)?;
+    let cache_bytes = config.value_cache_bytes;
+    let (checkpoint, loaded) = CheckpointFile::open(&volume, &state_path, &identity, cache_bytes)?;
     let purged = log.extent().purged;
     if purged > loaded.state.applied {
         return Err(OpenError::Inconsistent {
@@ -271,7 +288,9 @@ async fn open(
     let bounds = Bounds {
         history_events_max: config.history_events_max,
         history_bytes_max: config.history_bytes_max,
+        history_shares: config.history_shares.clone(),
         queue_events_max: config.watch_queue_events_max,
+        queue_bytes_max: config.watch_queue_bytes_max,
     };
     let hub = Arc::new(Hub::new(files.loaded.state, files.loaded.history, bounds));
     let checkpointer = files
@@ -430,6 +449,13 @@ impl Store {
     /// [`Store::read`] first makes sure of what another server acknowledged.
     pub fn watch(&self, prefix: impl Into<Bytes>, after: Revision) -> Result<Watch, WatchError> {
         self.inner.hub.watch(prefix.into(), after)
+    }
+
+    /// The newest revision whose events every watch has in its queue, as it grows: it is waited for by whoever must know
+    /// that a watch is as new as a revision although nothing happens under its prefix. See [`Watch::try_next`] and
+    /// [`Watch::progress`].
+    pub fn dispatched(&self) -> tokio::sync::watch::Receiver<Revision> {
+        self.inner.hub.dispatched()
     }
 
     /// `Some(term)` while this server leads: the fence for writes that must not outlive its leadership.

@@ -2,6 +2,9 @@
 //!
 //! The holder keeps an advisory lock on `DIR/lock` and writes its process number into it, so that the next one can say
 //! who is in the way. The system drops the lock with the process, however it ends.
+//!
+//! A process that is being started shares the open files of its parent until its program is loaded. So closing the file does
+//! not let go of the folder at once: the lock is given up, not only closed.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -11,7 +14,7 @@ use crate::error::OpenError;
 
 /// Holds the folder until dropped.
 pub(crate) struct FolderLock {
-    _file: File,
+    file: File,
 }
 
 impl FolderLock {
@@ -57,7 +60,14 @@ impl FolderLock {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(io(&path))?;
-        Ok(FolderLock { _file: file })
+        Ok(FolderLock { file })
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Where that fails, closing does it a moment later.
+        let _ = self.file.unlock();
     }
 }
 
@@ -81,5 +91,16 @@ mod tests {
         assert_eq!(refused, expected);
         drop(first);
         FolderLock::take(dir.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_process_that_is_being_started_does_not_keep_the_folder() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let first = FolderLock::take(dir.path()).expect("free");
+        // What a child has between its start and the loading of its program: the same open file.
+        let inherited = first.file.try_clone().expect("copied");
+        drop(first);
+        FolderLock::take(dir.path()).expect("free again");
+        drop(inherited);
     }
 }

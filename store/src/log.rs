@@ -288,7 +288,7 @@ struct Shared {
     path: PathBuf,
     volume: Arc<Volume>,
     /// `None` once the writer has stopped: the file is closed then, whoever still holds a [`Log`].
-    database: RwLock<Option<Database>>,
+    database: RwLock<Option<Arc<Database>>>,
     index: Mutex<Index>,
 }
 

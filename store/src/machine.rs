@@ -5,15 +5,14 @@
 //!
 //! Invariants: `revision` grows by one for each mutation that takes effect and by nothing else; a command takes effect
 //! as a whole or not at all; a command whose fence is not the term it was ordered in never takes effect.
-//! Left to others: durability (`log.rs`, `checkpoint.rs`) and telling watchers (`watch.rs`).
+//! Left to others: where values are (`entries.rs`), durability (`log.rs`, `checkpoint.rs`) and telling watchers (`watch.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use imbl::OrdMap;
-
 use crate::codec::{Reader, Writer};
 use crate::command::{Batch, Change, Command, Outcome, Precondition};
+use crate::entries::{Entries, Mark};
 use crate::error::DecodeError;
 use crate::key::{Entry, Key, Revision, ServerId, Term};
 use crate::planted::{Bug, planted};
@@ -112,7 +111,7 @@ impl Members {
 /// Everything the cluster agrees on, after some prefix of the log.
 #[derive(Clone, Default)]
 pub(crate) struct State {
-    pub entries: OrdMap<Key, Arc<Entry>>,
+    pub entries: Entries,
     pub revision: Revision,
     pub applied: Option<Position>,
     pub members: Members,
@@ -167,8 +166,8 @@ impl State {
             .then(|| (self.entries.clone(), self.revision, self.bytes));
         let events_before = events.len();
         for (index, mutation) in command.mutations.iter().enumerate() {
-            let found = self.entries.get(mutation.key.as_bytes()).cloned();
-            let found_revision = found.as_ref().map(|entry| entry.revision);
+            let found = self.entries.mark(mutation.key.as_bytes());
+            let found_revision = found.map(|mark| mark.revision);
             let holds = match mutation.precondition {
                 Precondition::None => true,
                 Precondition::Absent => found.is_none(),
@@ -193,18 +192,13 @@ impl State {
         Outcome::Done(self.revision)
     }
 
-    fn mutate(
-        &mut self,
-        key: &Key,
-        change: &Change,
-        found: Option<Arc<Entry>>,
-        events: &mut Vec<Event>,
-    ) {
+    fn mutate(&mut self, key: &Key, change: &Change, found: Option<Mark>, events: &mut Vec<Event>) {
         match (change, found) {
             (Change::Delete, None) | (Change::Check, _) => {}
-            (Change::Delete, Some(previous)) => {
+            (Change::Delete, Some(mark)) => {
+                let previous = self.entries.take(key.as_bytes(), mark);
                 self.revision += u64::from(!planted(Bug::RevisionReused));
-                self.bytes -= previous.bytes();
+                self.bytes -= mark.weight;
                 self.entries.remove(key.as_bytes());
                 let entry = Entry::new(
                     previous.key.clone(),
@@ -219,15 +213,14 @@ impl State {
                     previous: Some(previous),
                 });
             }
-            (Change::Put(value), previous) => {
+            (Change::Put(value), found) => {
+                let previous = found.map(|mark| self.entries.take(key.as_bytes(), mark));
                 self.revision += 1;
-                let create = previous
-                    .as_ref()
-                    .map_or(self.revision, |entry| entry.create_revision);
+                let create = found.map_or(self.revision, |mark| mark.create_revision);
                 let entry = Arc::new(Entry::compact(key, value, create, self.revision));
                 self.bytes += entry.bytes();
-                self.bytes -= previous.as_ref().map_or(0, |previous| previous.bytes());
-                self.entries.insert(entry.key.clone(), Arc::clone(&entry));
+                self.bytes -= found.map_or(0, |mark| mark.weight);
+                self.entries.insert(Arc::clone(&entry));
                 events.push(Event {
                     revision: self.revision,
                     kind: EventKind::Put,
@@ -275,7 +268,8 @@ mod tests {
     fn text(state: &State) -> String {
         let entries: Vec<_> = state
             .entries
-            .values()
+            .all()
+            .iter()
             .map(|entry| {
                 format!(
                     "{}={}@{}/{}",

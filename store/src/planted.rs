@@ -48,6 +48,12 @@ pub(crate) enum Bug {
     WatchSurvivesSnapshot,
     /// A chunk of a snapshot is missing and nobody notices.
     SnapshotChunkLost,
+    /// A checkpoint that is done takes values along that were written while it was made.
+    FlushTakesNewer,
+    /// A value that no checkpoint of before holds is looked for in the one of before.
+    ShelfKept,
+    /// A snapshot shows values of its own time, and those on disk as they are now.
+    ShelfOfNow,
     /// A new file gets its final name before its content is durable.
     RenameBeforeSync,
 }

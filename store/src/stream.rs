@@ -7,6 +7,7 @@
 //! Invariants: what [`Assembly::take`] hands out equals what [`Chunks`] was given, or there is an error; a receiver
 //! holds at most one unfinished snapshot.
 
+use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -55,25 +56,31 @@ impl Chunks {
 }
 
 impl Iterator for Chunks {
-    type Item = SnapshotChunk;
+    /// An error where a value cannot be read: there is no going on then.
+    type Item = io::Result<SnapshotChunk>;
 
-    fn next(&mut self) -> Option<SnapshotChunk> {
+    fn next(&mut self) -> Option<io::Result<SnapshotChunk>> {
         // A state that nothing was applied to is no snapshot.
         let applied = self.state.applied?;
         if self.ended {
             return None;
         }
-        let start = match self.after.take() {
+        let after = self.after.take();
+        let start = match &after {
             None => Bound::Unbounded,
-            Some(after) => Bound::Excluded(after),
+            Some(after) => Bound::Excluded(after.as_bytes()),
         };
         let mut entries = Vec::new();
         let mut bytes = 0;
-        let mut rest = self.state.entries.range((start, Bound::Unbounded));
+        let mut rest = self.state.entries.copy(start);
         while bytes < CHUNK_BYTES
-            && let Some((key, entry)) = rest.next()
+            && let Some(entry) = rest.next()
         {
-            let record = Bytes::from(encode_entry(entry, self.format));
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => return Some(Err(error)),
+            };
+            let (key, record) = (&entry.key, Bytes::from(encode_entry(&entry, self.format)));
             self.sum = checksum(self.sum, key.as_bytes(), &record);
             bytes += key.as_bytes().len() + record.len();
             entries.push((key.bytes(), record));
@@ -97,7 +104,7 @@ impl Iterator for Chunks {
             checksum: self.ended.then_some(self.sum),
         };
         self.number += 1;
-        Some(chunk)
+        Some(Ok(chunk))
     }
 }
 
@@ -155,16 +162,17 @@ impl Assembly {
         for (key, record) in chunk.entries {
             partial.sum = checksum(partial.sum, &key, &record);
             let key = Key::new(key);
-            let entry = decode_entry(key.clone(), record)
-                .map_err(|error| format!("entry {key} of the snapshot: {error}"))?;
+            let entry = decode_entry(key, record)
+                .map_err(|error| format!("an entry of the snapshot: {error}"))?;
             if entry.revision > partial.state.revision {
+                let key = &entry.key;
                 return Err(format!("entry {key} is newer than the snapshot"));
             }
             if lost {
                 continue;
             }
             partial.state.bytes += entry.bytes();
-            partial.state.entries.insert(key, Arc::new(entry));
+            partial.state.entries.insert(Arc::new(entry));
         }
         let Some(checksum) = chunk.checksum else {
             self.0 = Some(partial);
@@ -212,6 +220,11 @@ mod tests {
         }
     }
 
+    fn chunks_of(state: &State, stream: u64, format: u8) -> Vec<SnapshotChunk> {
+        let chunks = Chunks::new(state.clone(), vote(), stream, format);
+        chunks.collect::<io::Result<_>>().expect("readable")
+    }
+
     #[test]
     fn a_state_arrives_as_it_was_sent() {
         for keys in [0, 1, 200] {
@@ -219,14 +232,14 @@ mod tests {
             let mut assembly = Assembly::default();
             let mut chunks = 0;
             let mut arrived = None;
-            for chunk in Chunks::new(sent.clone(), vote(), 1, FORMAT) {
+            for chunk in chunks_of(&sent, 1, FORMAT) {
                 assert!(arrived.is_none(), "a chunk behind the last one");
                 arrived = assembly.take(1, chunk).expect("fits");
                 chunks += 1;
             }
             let arrived = arrived.expect("complete");
             assert!(keys < 200 || chunks > 5, "{keys} keys in {chunks} chunks");
-            assert_eq!(arrived.entries, sent.entries);
+            assert_eq!(arrived.entries.all(), sent.entries.all());
             assert_eq!(
                 (arrived.revision, arrived.applied, arrived.bytes),
                 (sent.revision, sent.applied, sent.bytes)
@@ -256,21 +269,21 @@ mod tests {
         for (format, bytes) in [(FORMAT, 0..200), (old, plain.len()..plain.len() + 50)] {
             let mut assembly = Assembly::default();
             let mut arrived = None;
-            for chunk in Chunks::new(sent.clone(), vote(), 1, format) {
+            for chunk in chunks_of(&sent, 1, format) {
                 let record = &chunk.entries[0].1;
                 assert_eq!(record[4], format, "the record's format");
                 assert!(bytes.contains(&record.len()), "{} bytes", record.len());
                 arrived = assembly.take(1, chunk).expect("fits");
             }
-            let entry = &arrived.expect("complete").entries[&Key::from("/long")];
-            assert_eq!(entry.value(), plain);
+            let entry = arrived.expect("complete").entries.get(b"/long");
+            assert_eq!(entry.expect("there").value(), plain);
         }
     }
 
     #[test]
     fn a_missing_repeated_or_foreign_chunk_is_refused() {
-        let chunks: Vec<_> = Chunks::new(state(200), vote(), 1, FORMAT).collect();
-        let other: Vec<_> = Chunks::new(state(200), vote(), 2, FORMAT).collect();
+        let chunks = chunks_of(&state(200), 1, FORMAT);
+        let other = chunks_of(&state(200), 2, FORMAT);
         let feed = |order: &[&SnapshotChunk]| {
             let mut assembly = Assembly::default();
             let mut result = Ok(None);

@@ -20,11 +20,15 @@ use crate::planted::{Bug, planted};
 use crate::volume::{Length, Volume};
 
 /// Version of every record body this program writes, and the newest it reads. 2 added the highest server number to the
-/// state, 3 that values may be compressed, 4 that a write may check; everything else reads as in 1.
+/// state, 3 that values may be compressed, 4 that a write may check and that the history
+/// may leave keys out; everything else reads as in 1.
 pub(crate) const FORMAT: u8 = 4;
 
 /// The first in which values may be compressed.
 pub(crate) const PACKED_SINCE: u8 = 3;
+
+/// The first in which the history may leave keys out.
+pub(crate) const SHARES_SINCE: u8 = 4;
 
 pub(crate) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 pub(crate) const LOG: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("log");
@@ -120,7 +124,8 @@ fn beside(path: &Path) -> PathBuf {
 
 /// An open file: its database, and how long it has become.
 pub(crate) struct Table {
-    pub database: Database,
+    /// Held by those who still read an older content, too (`entries.rs`).
+    pub database: Arc<Database>,
     pub length: Length,
 }
 
@@ -163,7 +168,10 @@ pub(crate) fn create(
         .disk
         .rename(&new, path)
         .map_err(|error| file.io(error))?;
-    Ok(Table { database, length })
+    Ok(Table {
+        database: Arc::new(database),
+        length,
+    })
 }
 
 /// Opens the file at `path`; `None` where there is none.
@@ -186,7 +194,10 @@ fn open_file(
         .set_cache_size(cache_bytes)
         .create_with_backend(backend)
         .map_err(|error| file.database(error))?;
-    Ok(Some(Table { database, length }))
+    Ok(Some(Table {
+        database: Arc::new(database),
+        length,
+    }))
 }
 
 fn identity_in(table: &Table, file: &InFile<'_>) -> Result<Identity, OpenError> {

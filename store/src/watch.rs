@@ -1,24 +1,30 @@
-//! The published state: what readers see, and the history that watchers follow.
+//! The published state: what readers see, and the news that watchers follow.
 //!
-//! The [`Hub`] holds the newest applied [`State`], a bounded ring of the last events and one bounded queue per
-//! watcher. Publishing, starting a watch and taking a snapshot exclude each other for a moment, so that a watch begun
-//! after revision R meets exactly the events R+1, R+2, …: first from the ring, then from its queue.
+//! The [`Hub`] holds the newest applied [`State`], the history (`history.rs`) and one bounded queue per watcher. State and
+//! history change under one lock, for as long as it takes to put the new ones there. Then, with only the watchers locked,
+//! the events go to the queues, and at last the revision is published as dispatched. A watch that begins after revision R
+//! excludes that for a moment, to be entered and to take the history as it is, and so meets exactly the events R+1, R+2, …:
+//! first those of the history, which it looks through with nothing locked, then those of its queue.
 //!
 //! Invariants: a watcher sees no gap and no duplicate, in revision order; whoever was handed an event also reads a
-//! state at least as new; a watcher that does not keep up is cut off and never slows the writers down; ring and queues
-//! stay within their bounds.
-//! Left to others: persisting the ring (`checkpoint.rs`), deciding what an event means (the API server).
+//! state at least as new; a watcher that does not keep up is cut off and never slows the writers down; the
+//! queues stay within their bounds.
+//! Left to others: persisting the history (`checkpoint.rs`), deciding what an event means (the API server).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use imbl::Vector;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
+use crate::entries::{Cache, Shelf};
 use crate::error::{WatchError, WatchLagged};
-use crate::key::{Entry, Key, Revision, ServerId};
+use crate::history::{History, HistoryShare, Kept};
+use crate::key::{ENTRY_OVERHEAD_BYTES, Entry, Key, Revision, ServerId};
 use crate::machine::State;
 use crate::planted::{Bug, planted};
 use crate::snapshot::Snapshot;
@@ -48,65 +54,20 @@ pub struct Event {
 impl Event {
     /// Memory this event keeps alive, counting a previous value although it may be shared.
     pub(crate) fn bytes(&self) -> usize {
-        let previous = self.previous.as_ref().map_or(0, |entry| entry.bytes());
-        self.entry.bytes() + previous
+        let held = |entry: &Arc<Entry>| entry.bytes() + ENTRY_OVERHEAD_BYTES;
+        held(&self.entry) + self.previous.as_ref().map_or(0, held)
     }
 }
 
 /// Bounds of the history and of the watchers' queues.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Bounds {
     pub history_events_max: usize,
-    /// Of one watcher's queue, too: a queue keeps events alive that the history has given up.
     pub history_bytes_max: usize,
+    pub history_shares: Vec<HistoryShare>,
     pub queue_events_max: usize,
-}
-
-/// The last events, oldest first, without a gap.
-pub(crate) struct History {
-    events: VecDeque<Event>,
-    bytes: usize,
-    /// Everything up to here is gone: the smallest revision a watch may start after.
-    compacted: Revision,
-}
-
-impl History {
-    pub(crate) fn new(compacted: Revision) -> Self {
-        History {
-            events: VecDeque::new(),
-            bytes: 0,
-            compacted,
-        }
-    }
-
-    /// Appends the event of the next revision; anything else is a history with a gap.
-    pub(crate) fn push(&mut self, event: Event) {
-        let last = self
-            .events
-            .back()
-            .map_or(self.compacted, |event| event.revision);
-        assert_eq!(event.revision, last + 1, "history must not have a gap");
-        self.bytes += event.bytes();
-        self.events.push_back(event);
-    }
-
-    fn trim(&mut self, bounds: &Bounds) {
-        while self.events.len() > bounds.history_events_max || self.bytes > bounds.history_bytes_max
-        {
-            let Some(event) = self.events.pop_front() else {
-                break;
-            };
-            self.bytes -= event.bytes();
-            self.compacted = event.revision;
-        }
-    }
-
-    /// The kept events with a revision above `after`.
-    pub(crate) fn after(&self, after: Revision) -> impl Iterator<Item = &Event> {
-        // Revisions in the ring are consecutive, so the start is a subtraction away.
-        let skip = usize::try_from(after.saturating_sub(self.compacted)).unwrap_or(usize::MAX);
-        self.events.iter().skip(skip)
-    }
+    /// A queue keeps events alive that the history has given up.
+    pub queue_bytes_max: usize,
 }
 
 struct Queue {
@@ -215,7 +176,7 @@ impl Registry {
                 // One event always fits, however large.
                 let room = queue.events.is_empty()
                     || (queue.events.len() < bounds.queue_events_max
-                        && queue.bytes + bytes <= bounds.history_bytes_max);
+                        && queue.bytes + bytes <= bounds.queue_bytes_max);
                 if !room {
                     drop(queue);
                     watcher.end(End::Lagged);
@@ -248,27 +209,36 @@ impl Registry {
 struct Published {
     state: State,
     history: History,
-    watchers: Registry,
-    /// Keys touched since the last capture.
-    dirty: BTreeSet<Key>,
+    /// Keys deleted since the last capture.
+    removed: BTreeSet<Key>,
     dirty_bytes: usize,
 }
 
 /// What a checkpoint has to write.
 pub(crate) struct Capture {
+    /// The values to be written are those that its entries are flushing.
     pub state: State,
-    pub dirty: BTreeSet<Key>,
-    /// Events above the revision asked for, as far as the ring still holds them.
-    pub events: Vec<Event>,
+    /// Keys that were deleted, and may be there again.
+    pub removed: BTreeSet<Key>,
+    /// Events of the history's common part above the revision asked for, as far as it still holds them.
+    pub events: Vector<Event>,
+    /// Where that part begins, and how many events it holds.
     pub compacted: Revision,
+    pub kept: usize,
+    /// The prefixes whose events are not in it.
+    pub without: Vec<Bytes>,
 }
 
 /// The newest state, its history and its watchers.
 pub(crate) struct Hub {
     bounds: Bounds,
+    /// Held while a state's successor is made, for where its values are must not change meanwhile. Locked first of all.
+    applying: Mutex<()>,
+    /// Locked before `published`, where both are.
+    watchers: Mutex<Registry>,
     published: RwLock<Published>,
-    /// Equals the state's revision; read by watchers that only ask for progress.
-    revision: AtomicU64,
+    /// The revision up to which events are in the queues: what bookmarks may name.
+    dispatched: watch::Sender<Revision>,
     /// Index of the last log entry that is in the state, and those who wait for a later one.
     applied: AtomicU64,
     advanced: Notify,
@@ -279,18 +249,19 @@ fn applied_index(state: &State) -> u64 {
 }
 
 impl Hub {
-    pub(crate) fn new(state: State, mut history: History, bounds: Bounds) -> Self {
-        history.trim(&bounds);
+    pub(crate) fn new(state: State, kept: Kept, bounds: Bounds) -> Self {
+        let history = History::new(&bounds, kept, state.revision);
         Hub {
             bounds,
-            revision: AtomicU64::new(state.revision),
+            applying: Mutex::default(),
+            watchers: Mutex::default(),
+            dispatched: watch::channel(state.revision).0,
             applied: AtomicU64::new(applied_index(&state)),
             advanced: Notify::new(),
             published: RwLock::new(Published {
                 state,
                 history,
-                watchers: Registry::default(),
-                dirty: BTreeSet::new(),
+                removed: BTreeSet::new(),
                 dirty_bytes: 0,
             }),
         }
@@ -305,10 +276,15 @@ impl Hub {
         self.published.read().state.removed(server)
     }
 
-    /// Bytes of the state and of the history.
+    /// Bytes of the state and of the history that is written down.
     pub(crate) fn held_bytes(&self) -> usize {
         let published = self.published.read();
-        published.state.bytes + published.history.bytes
+        published.state.bytes + published.history.common_bytes()
+    }
+
+    /// The revision up to which watchers were told everything, as it grows.
+    pub(crate) fn dispatched(&self) -> watch::Receiver<Revision> {
+        self.dispatched.subscribe()
     }
 
     fn advance(&self, index: u64) {
@@ -334,59 +310,103 @@ impl Hub {
         Snapshot::new(published.state.entries.clone(), published.state.revision)
     }
 
-    /// Replaces the state by its successor and hands out the events that lie between. Returns the bytes of changes
-    /// that no checkpoint has captured yet.
-    pub(crate) fn publish(&self, state: State, events: Vec<Event>) -> usize {
+    /// Has `apply` make the newest state's successor, and hands out the events that lie between. Returns the bytes of
+    /// changes that no checkpoint has captured yet.
+    ///
+    /// # Errors
+    /// When a value that is deleted or replaced could not be read: nothing is published then.
+    pub(crate) fn apply(
+        &self,
+        apply: impl FnOnce(&mut State, &mut Vec<Event>),
+    ) -> io::Result<usize> {
+        let _applying = self.applying.lock();
+        let mut state = self.state();
+        let mut events = Vec::new();
+        apply(&mut state, &mut events);
+        let mut previous = events.iter().filter_map(|event| event.previous.as_ref());
+        if let Some(lost) = previous.find(|previous| previous.is_lost()) {
+            let key = &lost.key;
+            return Err(io::Error::other(format!("the value of {key} was not read")));
+        }
+        Ok(self.publish(state, events))
+    }
+
+    fn publish(&self, state: State, events: Vec<Event>) -> usize {
         let revision = state.revision;
         let index = applied_index(&state);
+        let watchers = self.watchers.lock();
         let mut published = self.published.write();
         let old = std::mem::replace(&mut published.state, state);
-        for event in events {
-            published.watchers.offer(&event, &self.bounds);
+        for event in &events {
             published.dirty_bytes += event.entry.bytes();
-            published.dirty.insert(event.entry.key.clone());
-            published.history.push(event);
+            if event.kind == EventKind::Delete {
+                published.removed.insert(event.entry.key.clone());
+            }
+            published.history.push(event.clone());
         }
-        published.history.trim(&self.bounds);
-        self.revision.store(revision, Ordering::Release);
         let dirty_bytes = published.dirty_bytes;
         drop(published);
         self.advance(index);
-        drop(old); // outside the lock: it may be the last holder of many nodes
+        for event in &events {
+            watchers.offer(event, &self.bounds);
+        }
+        drop(watchers); // before the next line, which waits for whoever looks at the revision now
+        self.dispatched.send_replace(revision);
+        drop((old, events)); // outside of the locks: they may be the last holders of many nodes
         dirty_bytes
     }
 
     /// Replaces the state by one that did not come from applying: watchers cannot follow and are cut.
     pub(crate) fn reset(&self, state: State) {
-        let mut published = self.published.write();
-        self.revision.store(state.revision, Ordering::Release);
+        let revision = state.revision;
         let index = applied_index(&state);
-        published.history = History::new(state.revision);
+        let _applying = self.applying.lock();
+        let watchers = self.watchers.lock();
+        let mut published = self.published.write();
+        published.history.restart(revision);
         published.state = state;
-        published.dirty.clear();
+        published.removed.clear();
         published.dirty_bytes = 0;
-        if !planted(Bug::WatchSurvivesSnapshot) {
-            published.watchers.end_all(End::Lagged);
-        }
         drop(published);
+        if !planted(Bug::WatchSurvivesSnapshot) {
+            watchers.end_all(End::Lagged);
+        }
+        drop(watchers);
+        self.dispatched.send_replace(revision);
         self.advance(index);
     }
 
     /// Takes what changed since the last capture; `after` is the newest revision whose event is already persisted.
     pub(crate) fn capture(&self, after: Revision) -> Capture {
+        let _applying = self.applying.lock();
         let mut published = self.published.write();
         published.dirty_bytes = 0;
+        published.state.entries.begin_flush();
+        let (events, compacted) = published.history.common(after);
         Capture {
             state: published.state.clone(),
-            dirty: std::mem::take(&mut published.dirty),
-            events: published.history.after(after).cloned().collect(),
-            compacted: published.history.compacted,
+            removed: std::mem::take(&mut published.removed),
+            events,
+            compacted,
+            kept: published.history.common_len(),
+            without: published.history.shares().cloned().collect(),
         }
     }
 
     /// Takes back a capture that was not written.
     pub(crate) fn give_back(&self, capture: Capture) {
-        self.published.write().dirty.extend(capture.dirty);
+        self.published.write().removed.extend(capture.removed);
+    }
+
+    /// What was captured last is on disk, and can be read from there.
+    pub(crate) fn flushed(&self, shelf: &Arc<Shelf>, cache: &Arc<Cache>) {
+        let _applying = self.applying.lock();
+        let mut published = self.published.write();
+        let entries = &mut published.state.entries;
+        let old = entries.clone();
+        entries.flushed(Arc::clone(shelf), Arc::clone(cache));
+        drop(published);
+        drop(old); // outside of the lock: it may be the last holder of many values
     }
 
     pub(crate) fn watch(
@@ -394,7 +414,8 @@ impl Hub {
         prefix: Bytes,
         after: Revision,
     ) -> Result<Watch, WatchError> {
-        let mut published = self.published.write();
+        let mut watchers = self.watchers.lock();
+        let published = self.published.read();
         let current = published.state.revision;
         if after > current {
             return Err(WatchError::Future {
@@ -402,22 +423,15 @@ impl Hub {
                 current,
             });
         }
-        let oldest = published.history.compacted;
-        if after + u64::from(planted(Bug::HistoryOffByOne)) < oldest {
-            return Err(WatchError::Compacted { oldest });
-        }
-        let backlog = published
-            .history
-            .after(after)
-            .filter(|event| event.entry.key.as_bytes().starts_with(&prefix))
-            .cloned()
-            .collect();
-        let watcher = published.watchers.add(prefix);
+        let since = published.history.since(&prefix, after);
+        let since = since.map_err(|oldest| WatchError::Compacted { oldest })?;
         drop(published);
+        let watcher = watchers.add(prefix);
+        drop(watchers);
         Ok(Watch {
             hub: Arc::clone(self),
             watcher,
-            ready: backlog,
+            ready: since.events().into(),
             delivered: after,
             ended: false,
         })
@@ -425,9 +439,9 @@ impl Hub {
 
     /// Ends every watch, now and later.
     pub(crate) fn close(&self) {
-        let mut published = self.published.write();
-        published.watchers.closed = true;
-        published.watchers.end_all(End::Closed);
+        let mut watchers = self.watchers.lock();
+        watchers.closed = true;
+        watchers.end_all(End::Closed);
     }
 }
 
@@ -451,6 +465,22 @@ impl Watch {
     /// [`WatchLagged`] when this watcher did not keep up; the watch is over then.
     pub async fn next(&mut self) -> Option<Result<Event, WatchLagged>> {
         loop {
+            match self.try_next() {
+                Some(next) => return Some(next),
+                None if self.ended => return None,
+                None => self.watcher.wake.notified().await,
+            }
+        }
+    }
+
+    /// The next event that is there already. `None` where [`Watch::next`] would wait, or is over.
+    ///
+    /// After [`crate::Store::dispatched`] named a revision, this hands out everything up to it before it says `None`.
+    ///
+    /// # Errors
+    /// As of [`Watch::next`].
+    pub fn try_next(&mut self) -> Option<Result<Event, WatchLagged>> {
+        loop {
             if let Some(event) = self.ready.pop_front() {
                 self.delivered = event.revision;
                 return Some(Ok(event));
@@ -458,24 +488,20 @@ impl Watch {
             if self.ended {
                 return None;
             }
-            {
-                let mut queue = self.watcher.queue.lock();
-                if !queue.events.is_empty() {
-                    std::mem::swap(&mut queue.events, &mut self.ready);
-                    queue.bytes = 0;
-                    continue;
-                }
-                if let Some(end) = queue.end {
-                    self.ended = true;
-                    return match end {
-                        End::Closed => None,
-                        End::Lagged => Some(Err(WatchLagged {
-                            delivered: self.delivered,
-                        })),
-                    };
-                }
+            let mut queue = self.watcher.queue.lock();
+            if !queue.events.is_empty() {
+                std::mem::swap(&mut queue.events, &mut self.ready);
+                queue.bytes = 0;
+                continue;
             }
-            self.watcher.wake.notified().await;
+            let end = queue.end?;
+            self.ended = true;
+            return match end {
+                End::Closed => None,
+                End::Lagged => Some(Err(WatchLagged {
+                    delivered: self.delivered,
+                })),
+            };
         }
     }
 
@@ -484,7 +510,7 @@ impl Watch {
     /// It grows with the whole store while nothing is waiting for this watcher.
     pub fn progress(&self) -> Revision {
         // Read before looking at the queue: events up to this revision were queued before it was set.
-        let revision = self.hub.revision.load(Ordering::Acquire);
+        let revision = *self.hub.dispatched.borrow();
         let queue = self.watcher.queue.lock();
         if planted(Bug::BookmarkEarly) {
             return revision;
@@ -499,7 +525,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.hub.published.write().watchers.remove(&self.watcher);
+        self.hub.watchers.lock().remove(&self.watcher);
     }
 }
 
@@ -514,16 +540,18 @@ mod tests {
     const BOUNDS: Bounds = Bounds {
         history_events_max: 4,
         history_bytes_max: 1 << 20,
+        history_shares: Vec::new(),
         queue_events_max: 3,
+        queue_bytes_max: 1 << 20,
     };
 
     fn hub(bounds: Bounds) -> Arc<Hub> {
-        Arc::new(Hub::new(State::default(), History::new(0), bounds))
+        Arc::new(Hub::new(State::default(), Kept::nothing(0), bounds))
     }
 
     fn put(hub: &Hub, keys: &[&str]) {
-        let mut state = hub.state();
-        let index = state.applied.map_or(1, |position| position.index + 1);
+        let applied = hub.state().applied;
+        let index = applied.map_or(1, |position| position.index + 1);
         let position = Position {
             term: 1,
             server: 1,
@@ -540,9 +568,8 @@ mod tests {
             }]
             .into(),
         );
-        let mut events = Vec::new();
-        state.apply(position, &batch, &mut events);
-        hub.publish(state, events);
+        let applied = hub.apply(|state, events| drop(state.apply(position, &batch, events)));
+        applied.expect("nothing to read");
     }
 
     /// Everything that can be had without waiting.
@@ -573,17 +600,13 @@ mod tests {
             (5, vec!["a4@7"]),
             (6, vec!["a4@7"]),
         ] {
-            let fresh = Arc::new(Hub::new(
-                hub.state(),
-                {
-                    let mut history = History::new(2);
-                    for event in hub.published.read().history.events.iter() {
-                        history.push(event.clone());
-                    }
-                    history
-                },
-                BOUNDS,
-            ));
+            let (events, compacted) = hub.published.read().history.common(0);
+            let kept = Kept {
+                compacted,
+                events: events.into_iter().collect(),
+                without: Vec::new(),
+            };
+            let fresh = Arc::new(Hub::new(hub.state(), kept, BOUNDS));
             let mut watch = fresh.watch(Bytes::from_static(b"a"), after).expect("kept");
             put(&fresh, &["a4", "b4"]);
             assert_eq!(drain(&mut watch), expected, "after {after}");
@@ -633,17 +656,19 @@ mod tests {
         );
         assert_eq!(slow.progress(), 1);
         drop(slow);
-        assert!(hub.published.read().watchers.groups.is_empty());
-        assert!(hub.published.read().watchers.lengths.is_empty());
+        assert!(hub.watchers.lock().groups.is_empty());
+        assert!(hub.watchers.lock().lengths.is_empty());
     }
 
     #[test]
     fn a_watcher_that_holds_too_many_bytes_is_cut() {
         let hub = hub(Bounds {
             history_events_max: 1000,
-            // Each event is 4 bytes of entry and 4 of the one before it, the first one 4.
-            history_bytes_max: 20,
+            history_bytes_max: 1 << 20,
+            history_shares: Vec::new(),
             queue_events_max: 1000,
+            // Each event is 4 bytes of entry and 4 of the one before it, the first one 4, and what five entries take.
+            queue_bytes_max: 20 + 5 * ENTRY_OVERHEAD_BYTES,
         });
         let mut slow = hub.watch(Bytes::new(), 0).expect("kept");
         let mut quick = hub.watch(Bytes::new(), 0).expect("kept");
@@ -659,6 +684,51 @@ mod tests {
                 "the watch fell behind and was ended after revision 0",
                 "end"
             ]
+        );
+    }
+
+    #[test]
+    fn whoever_waits_for_a_revision_then_finds_every_event_up_to_it() {
+        let hub = hub(BOUNDS);
+        let mut watch = hub.watch(Bytes::from_static(b"a"), 0).expect("kept");
+        let mut dispatched = hub.dispatched();
+        assert!(dispatched.wait_for(|at| *at >= 3).now_or_never().is_none());
+        put(&hub, &["a1", "b1"]);
+        put(&hub, &["b2"]);
+        let reached = dispatched.wait_for(|at| *at >= 3).now_or_never();
+        assert_eq!(*reached.expect("reached").expect("open"), 3);
+        let first = watch.try_next().expect("there").expect("no end");
+        assert_eq!((first.revision, watch.progress()), (1, 3));
+        // Nothing of its own happened since, and yet it is known to be as new as that.
+        assert!(watch.try_next().is_none());
+        put(&hub, &["b3"]);
+        assert!(watch.try_next().is_none());
+        assert_eq!(watch.progress(), 4);
+    }
+
+    #[test]
+    fn a_watch_of_what_changes_often_has_a_history_of_its_own() {
+        let share = HistoryShare {
+            prefix: Bytes::from_static(b"lease/"),
+            events_max: 2,
+            bytes_max: 1 << 20,
+        };
+        let hub = hub(Bounds {
+            history_shares: vec![share],
+            ..BOUNDS
+        });
+        put(&hub, &["pod/a", "lease/a", "pod/b"]);
+        for _ in 0..20 {
+            put(&hub, &["lease/a"]);
+        }
+        let mut pods = hub.watch(Bytes::from_static(b"pod/"), 1).expect("kept");
+        assert_eq!(drain(&mut pods), ["pod/b@3"]);
+        let mut leases = hub.watch(Bytes::from_static(b"lease/"), 22).expect("kept");
+        put(&hub, &["lease/b"]);
+        assert_eq!(drain(&mut leases), ["lease/a@23", "lease/b@24"]);
+        assert_eq!(
+            hub.watch(Bytes::from_static(b"lease/"), 21).err(),
+            Some(WatchError::Compacted { oldest: 22 })
         );
     }
 
@@ -684,16 +754,18 @@ mod tests {
     fn the_history_keeps_its_byte_bound() {
         let hub = hub(Bounds {
             history_events_max: 1000,
-            history_bytes_max: 40,
+            history_bytes_max: 40 + 10 * ENTRY_OVERHEAD_BYTES,
+            history_shares: Vec::new(),
             queue_events_max: 1,
+            queue_bytes_max: 1 << 20,
         });
         for _ in 0..100 {
             put(&hub, &["key"]);
         }
         let published = hub.published.read();
-        assert!(published.history.bytes <= 40);
-        // Every event is 4 bytes of entry and 4 of the one before it.
-        assert_eq!(published.history.events.len(), 5);
-        assert_eq!(published.history.compacted, 95);
+        assert!(published.history.common_bytes() <= hub.bounds.history_bytes_max);
+        // Every event is 4 bytes of entry and 4 of the one before it, and what two entries take.
+        assert_eq!(published.history.common_len(), 5);
+        assert_eq!(published.history.common(0).1, 95);
     }
 }

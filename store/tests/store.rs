@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use weft_store::{
-    Config, Event, EventKind, Key, Mutation, OpenError, Precondition, Revision, Store, WatchError,
-    WriteError,
+    Config, Event, EventKind, HistoryShare, Key, Mutation, OpenError, Precondition, Revision,
+    Store, WatchError, WriteError,
 };
 
 fn folder() -> tempfile::TempDir {
@@ -247,6 +247,48 @@ async fn a_short_history_says_where_it_begins() {
     assert_eq!(store.watch("/", 1).err(), compacted);
     let first = events(&store, "/", 2, 1).await;
     assert_eq!(first, ["+/k=v@3 was v@2"]);
+    store.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_changes_often_has_a_history_of_its_own_that_ends_with_the_process() {
+    let dir = folder();
+    let config = Config {
+        history_events_max: 5,
+        history_shares: vec![HistoryShare {
+            prefix: "/lease/".into(),
+            events_max: 2,
+            bytes_max: 1 << 20,
+        }],
+        ..lazy(dir.path())
+    };
+    let store = Store::open(config.clone()).await.expect("opens");
+    put(&store, "/pod/a", "1").await;
+    for _ in 0..20 {
+        put(&store, "/lease/a", "x").await;
+    }
+    put(&store, "/pod/b", "2").await;
+    let both = ["+/pod/a=1@1", "+/pod/b=2@22"];
+    assert_eq!(events(&store, "/pod/", 0, 2).await, both);
+    let lease = events(&store, "/lease/", 20, 1).await;
+    assert_eq!(lease, ["+/lease/a=x@21 was x@20"]);
+    store.shutdown().await;
+
+    let store = Store::open(config.clone()).await.expect("opens");
+    assert_eq!(*store.dispatched().borrow(), 22);
+    assert_eq!(events(&store, "/pod/", 0, 2).await, both);
+    let anew = Some(WatchError::Compacted { oldest: 22 });
+    assert_eq!(store.watch("/lease/", 21).err(), anew);
+    assert_eq!(store.watch("/", 21).err(), anew);
+    store.shutdown().await;
+
+    // What was not written down is not known to be nothing.
+    let config = Config {
+        history_shares: Vec::new(),
+        ..config
+    };
+    let store = Store::open(config).await.expect("opens");
+    assert_eq!(store.watch("/pod/", 21).err(), anew);
     store.shutdown().await;
 }
 

@@ -165,6 +165,7 @@ impl Consensus {
         };
         let peers = Peers::new(
             parts.network,
+            Arc::clone(&parts.volume.disk),
             &parts.cluster_id,
             me,
             removed.clone(),

@@ -21,6 +21,7 @@ use openraft::{BasicNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::disk::Disk;
 use crate::error::Ended;
 use crate::key::ServerId;
 use crate::machine::State;
@@ -56,6 +57,8 @@ pub(crate) enum NoAnswer {
 #[derive(Clone)]
 pub(crate) struct Peers {
     network: Arc<dyn Network>,
+    /// Where the values of snapshots are read.
+    disk: Arc<dyn Disk>,
     cluster_id: Arc<str>,
     me: ServerId,
     /// Numbers the snapshots this server sends.
@@ -71,6 +74,7 @@ pub(crate) struct Peers {
 impl Peers {
     pub(crate) fn new(
         network: Arc<dyn Network>,
+        disk: Arc<dyn Disk>,
         cluster_id: &str,
         me: ServerId,
         removed: CancellationToken,
@@ -78,6 +82,7 @@ impl Peers {
     ) -> Self {
         Peers {
             network,
+            disk,
             cluster_id: cluster_id.into(),
             me,
             streams: Arc::new(AtomicU64::new(0)),
@@ -261,7 +266,20 @@ impl Follower {
         let vote = crate::raft::vocabulary::vote(&vote);
         // Who turns out to read no more than an older version gets it from the start when openraft tries again.
         let format = entry_format(self.peers.version_for(self.peer.server));
-        for chunk in Chunks::new(state, vote, stream, format) {
+        let mut chunks = Chunks::new(state, vote, stream, format);
+        loop {
+            let (answer, made) = tokio::sync::oneshot::channel();
+            let make = move || {
+                let chunk = chunks.next();
+                // The sending may have been given up.
+                let _ = answer.send((chunks, chunk));
+            };
+            self.peers.disk.blocking(Box::new(make)).await;
+            let unmade = |reason: String| NoAnswer::NotTaken(reason);
+            let (rest, chunk) = made.await.map_err(|error| unmade(error.to_string()))?;
+            chunks = rest;
+            let Some(chunk) = chunk else { break };
+            let chunk = chunk.map_err(|error| unmade(error.to_string()))?;
             let last = chunk.checksum.is_some();
             let answer = self
                 .ask(Lane::Bulk, Request::Snapshot(chunk), CHUNK_TIMEOUT)

@@ -154,28 +154,30 @@ impl RaftStateMachine<Types> for Applier {
     where
         S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
-        let mut state = self.hub.state();
-        let mut events = Vec::new();
-        let mut answers = Vec::new();
+        let mut all = Vec::new();
         while let Some(item) = entries.next().await {
-            let (entry, responder) = item?;
-            let position = position(&entry.log_id);
-            let outcomes = match &entry.payload {
-                EntryPayload::Blank => {
-                    state.advance(position);
-                    Vec::new()
-                }
-                EntryPayload::Normal(batch) => state.apply(position, batch, &mut events),
-                EntryPayload::Membership(membership) => {
-                    state.set_members(position, members(membership));
-                    Vec::new()
-                }
-            };
-            if let Some(responder) = responder {
-                answers.push((responder, outcomes));
-            }
+            all.push(item?);
         }
-        let dirty_bytes = self.hub.publish(state, events);
+        let mut answers = Vec::new();
+        let dirty_bytes = self.hub.apply(|state, events| {
+            for (entry, responder) in all {
+                let position = position(&entry.log_id);
+                let outcomes = match &entry.payload {
+                    EntryPayload::Blank => {
+                        state.advance(position);
+                        Vec::new()
+                    }
+                    EntryPayload::Normal(batch) => state.apply(position, batch, events),
+                    EntryPayload::Membership(membership) => {
+                        state.set_members(position, members(membership));
+                        Vec::new()
+                    }
+                };
+                if let Some(responder) = responder {
+                    answers.push((responder, outcomes));
+                }
+            }
+        })?;
         self.look_for_myself();
         if dirty_bytes > EARLY_BYTES {
             self.checkpointer.early();
@@ -246,11 +248,13 @@ mod tests {
         let volume = Volume::open(disk, dir).expect("volume");
         let path = dir.join("state.redb");
         let (file, loaded) =
-            CheckpointFile::open(&volume, &path, &identity()).expect("state opens");
+            CheckpointFile::open(&volume, &path, &identity(), 1 << 20).expect("state opens");
         let bounds = Bounds {
             history_events_max: 100,
             history_bytes_max: 1 << 20,
+            history_shares: Vec::new(),
             queue_events_max: 100,
+            queue_bytes_max: 1 << 20,
         };
         let hub = Arc::new(Hub::new(loaded.state, loaded.history, bounds));
         let checkpointer = file

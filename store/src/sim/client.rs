@@ -26,20 +26,30 @@ pub(crate) async fn run(
     loop {
         tokio::time::sleep(Duration::from_millis(1 + random.below(pause_ms))).await;
         if random.chance(1, 3) {
-            read(server, &store, &history).await;
+            // A list of many pages looks at one snapshot while others write, and checkpoints go over it.
+            let slowness_ms = if random.chance(1, 6) {
+                random.below(900)
+            } else {
+                0
+            };
+            read(server, &store, &history, slowness_ms).await;
         } else {
             write(server, &store, &history, &mut random).await;
         }
     }
 }
 
-async fn read(server: ServerId, store: &Store, history: &SharedHistory) {
+async fn read(server: ServerId, store: &Store, history: &SharedHistory, slowness_ms: u64) {
     let operation = history.lock().asked(server, Ask::Read);
     let told = match store.read().await {
-        Ok(snapshot) => Told::View {
-            revision: snapshot.revision(),
-            entries: seen(&snapshot),
-        },
+        Ok(snapshot) => {
+            if slowness_ms > 0 {
+                tokio::time::sleep(Duration::from_millis(slowness_ms)).await;
+            }
+            let revision = snapshot.revision();
+            let view = |entries| Told::View { revision, entries };
+            seen(&snapshot).map_or(Told::Nothing, view)
+        }
         Err(_) => Told::Nothing,
     };
     history.lock().told(operation, told);

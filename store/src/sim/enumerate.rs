@@ -81,12 +81,13 @@ fn open(disk: &SimDisk) -> Result<Open, OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let volume = Volume::open(disk, dir).expect("a volume opens");
     let (log, _) = Log::open(&volume, &dir.join("log.redb"), &identity())?;
-    let (file, loaded) = CheckpointFile::open(&volume, &dir.join("state.redb"), &identity())?;
+    let (file, loaded) =
+        CheckpointFile::open(&volume, &dir.join("state.redb"), &identity(), 1 << 12)?;
     Ok(Open { log, loaded, file })
 }
 
 fn fingerprint(state: &State) -> String {
-    let entries = state.entries.values().map(|entry| {
+    let entries = state.entries.all().into_iter().map(|entry| {
         let value = entry.value();
         let value = value.split(|byte| *byte == b' ').next();
         let value = String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
@@ -126,7 +127,9 @@ async fn run(seed: u64, operations: usize) -> Script {
     let bounds = Bounds {
         history_events_max: 30,
         history_bytes_max: 1 << 20,
+        history_shares: Vec::new(),
         queue_events_max: 10,
+        queue_bytes_max: 1 << 20,
     };
     let hub = Arc::new(Hub::new(loaded.state, loaded.history, bounds));
     let checkpointer = file
@@ -186,17 +189,17 @@ async fn run(seed: u64, operations: usize) -> Script {
             6 | 7 if last > applied => {
                 let to = applied + 1 + random.below(last - applied);
                 let records = log.read(applied + 1..=to, None).await.expect("readable");
-                let mut state = hub.state();
-                let mut events = Vec::new();
-                for record in records {
-                    let Payload::Batch(batch) = &record.payload else {
-                        continue;
-                    };
-                    state.apply(record.position, batch, &mut events);
-                    let index = record.position.index;
-                    script.states.insert(index, fingerprint(&state));
-                }
-                hub.publish(state, events);
+                let published = hub.apply(|state, events| {
+                    for record in records {
+                        let Payload::Batch(batch) = &record.payload else {
+                            continue;
+                        };
+                        state.apply(record.position, batch, events);
+                        let index = record.position.index;
+                        script.states.insert(index, fingerprint(state));
+                    }
+                });
+                published.expect("readable");
                 applied = to;
                 log.note_committed(Some(position(to, term)));
             }

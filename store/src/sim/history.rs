@@ -78,10 +78,11 @@ pub(crate) fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value).into_owned()
 }
 
-pub(crate) fn seen(snapshot: &Snapshot) -> Seen {
+/// All of a snapshot; `None` where the disk has gone, which the reader does not survive.
+pub(crate) fn seen(snapshot: &Snapshot) -> Option<Seen> {
     let entries = snapshot.range(b"", None).map(|entry| {
         let parts = (text(&entry.value()), entry.create_revision, entry.revision);
-        (entry.key.clone(), parts)
+        (!entry.is_lost()).then(|| (entry.key.clone(), parts))
     });
     entries.collect()
 }

@@ -2,8 +2,9 @@
 //! three servers; and how long real servers with many objects take to serve again.
 //!
 //! Both are driven by `store/examples/bench`, in alternating order. weft's servers share its process and reach each other over
-//! mutual TLS; etcd's are processes of their own without TLS, as Debian ships them, and the clients write on its leader
-//! over gRPC, which costs both of them what weft's clients do not pay: this is the level of the store, not of an API. The
+//! mutual TLS; etcd's are processes of their own without TLS, and the clients write on its leader
+//! over gRPC, which costs both of them what weft's clients do not pay: this is the level of the store, not of an API. Which etcd
+//! is told with the results: the one that `WEFT_ETCD` names, else the one on PATH, else Debian's. The
 //! disk is asked before and after each run, so that one that changed its mind is seen.
 
 use std::net::TcpListener;
@@ -150,6 +151,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
         })
         .collect();
     Ok(json!({
+        "etcd": etcd.as_deref().and_then(version),
         "cases": cases,
         "restarts": restarts,
         "fdatasync": {
@@ -168,8 +170,11 @@ fn fdatasync(dir: &Path) -> Result<Value> {
         .args(["--seconds", PROBE_SECONDS]))
 }
 
-/// The one on PATH, or Debian's package, unpacked and not installed.
+/// The one that is named, the one on PATH, or Debian's package, unpacked and not installed.
 fn etcd_program() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("WEFT_ETCD") {
+        return Some(named.into());
+    }
     if progress::read(Command::new("etcd").arg("--version")).is_ok() {
         return Some("etcd".into());
     }
@@ -193,6 +198,13 @@ fn etcd_program() -> Option<PathBuf> {
     std::path::absolute(program)
         .ok()
         .filter(|program| program.exists())
+}
+
+/// What an etcd says that it is: `3.7.3`.
+fn version(etcd: &Path) -> Option<String> {
+    let told = progress::read(Command::new(etcd).arg("--version")).ok()?;
+    let version = told.lines().next()?.rsplit(' ').next()?;
+    Some(version.to_owned())
 }
 
 /// Ends with the bench.
@@ -289,6 +301,9 @@ fn etcd_client(what: &str, endpoints: &[String], pids: &[String], work: &[&str])
 
 pub fn render(results: &Value) -> String {
     let mut text = "\nThe store: puts of 256 bytes, the beginnings of pods in JSON\n".to_owned();
+    if let Some(version) = results["etcd"].as_str() {
+        text += &format!("  beside etcd {version}\n");
+    }
     text += &format!("  {:<16}", "");
     for clients in CLIENTS {
         text += &format!("{:>26}", format!("{clients} clients"));
