@@ -19,11 +19,16 @@ pub const MAX_VOLUME_INODES: &str = "weft.dev/max-volume-inodes";
 /// On a Pod: `http` or `command`, for a component that exports both worlds.
 pub const WORLD: &str = "weft.dev/world";
 
+/// On what is shown of an object whose stored form cannot be opened: why. Such an object shows no uid.
+pub const UNREADABLE: &str = "weft.dev/unreadable";
+
 /// On an EndpointSlice: the Service it belongs to.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// On an EndpointSlice: a JSON object from pod name to ServiceAccount name, for the pods that do not run as
 /// `default`. A slice has no field for it, and nodes need it to know whose certificate to expect.
 pub const ENDPOINT_SERVICE_ACCOUNTS: &str = "weft.dev/service-accounts";
+/// On an EndpointSlice: a JSON object from pod name to workload, for the pods whose name does not tell it.
+pub const ENDPOINT_WORKLOADS: &str = "weft.dev/workloads";
 /// On a Node: its host name, the topology key for spreading by node.
 pub const HOSTNAME: &str = "kubernetes.io/hostname";
 /// On a Namespace: its own name, so that selectors can name it.

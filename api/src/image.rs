@@ -51,6 +51,8 @@ impl ImageReference {
 impl fmt::Display for ImageReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Two slashes more, or the path's own two would be taken for them.
+            Self::File(path) if path.starts_with("//") => write!(f, "file://{path}"),
             Self::File(path) => write!(f, "file:{path}"),
             Self::Registry(r) => {
                 if let Some(host) = &r.host {

@@ -10,6 +10,7 @@
 
 pub mod annotation;
 pub mod gvk;
+pub mod hash;
 pub mod identity;
 pub mod image;
 pub mod meta;
@@ -19,7 +20,9 @@ pub mod quantity;
 pub mod selector;
 pub mod status;
 pub mod time;
+pub mod toleration;
 pub mod view;
+pub mod workload;
 
 pub use gvk::{GroupVersionKind, GroupVersionResource};
 pub use identity::SpiffeId;

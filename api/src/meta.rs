@@ -6,6 +6,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// Finalizer of an owner that waits for its dependents to go first.
+pub const FOREGROUND_DELETION: &str = "foregroundDeletion";
+/// Finalizer of an owner whose dependents are to stay.
+pub const ORPHAN_DEPENDENTS: &str = "orphan";
+
 /// The parsed `metadata` of an object. Fields that are absent or of the wrong type read as empty:
 /// validation refuses them before an object is stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -289,6 +289,11 @@ impl StatusError {
         Self::new(504, "Timeout", message.into())
     }
 
+    /// 408: the client was too slow in saying what it wants; nothing was done.
+    pub fn request_timeout(message: impl Into<String>) -> Self {
+        Self::new(408, "Timeout", message.into())
+    }
+
     pub fn is_not_found(&self) -> bool {
         self.reason == "NotFound"
     }

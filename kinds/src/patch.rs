@@ -7,22 +7,21 @@
 //! nulls that match nothing dropped): lists merge by the schema's merge key, `$patch`, `$retainKeys`,
 //! `$setElementOrder/LIST` and `$deleteFromPrimitiveList/LIST` are honoured and never stored.
 //!
-//! Invariants: `current` is never changed; no patch grows an object beyond [`COPY_BYTES_MAX`] plus its own size; a failed
+//! Invariants: `current` is never changed; no JSON patch grows an object by copies or nests it beyond bounds (see [`json`]); a failed
 //! patch has no effect. Left to others: which fields a patch may not touch (`weft_apiserver::objects`).
 
-use json_patch::PatchOperation;
+mod json;
+
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value};
 use weft_api::gvk::GroupVersionKind;
-use weft_api::status::{Details, StatusError};
+use weft_api::status::StatusError;
 
 use crate::schema::{Schema, Shape};
 
 /// Operations in one JSON patch, as in Kubernetes: each costs a walk through the object.
 const OPERATIONS_MAX: usize = 10_000;
-
-/// Bytes that all `copy` operations of one JSON patch may duplicate. Thirty copies of the root into itself would
-/// otherwise make a gigabyte; Kubernetes allows as much as a request body.
-const COPY_BYTES_MAX: usize = 3 << 20;
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -52,10 +51,12 @@ impl PatchKind {
     }
 }
 
-/// Whether kinds of this group take strategic merge patches. Those that Kubernetes knows as custom resources do not:
-/// their definitions have no merge keys.
-pub fn merges_strategically(group: &str) -> bool {
-    group != "gateway.networking.k8s.io"
+/// 415 for a strategic merge of a kind that does not take them.
+pub fn not_strategic() -> StatusError {
+    StatusError::unsupported_media_type(
+        "the body of the request was in an unknown format - accepted media types include: \
+         application/json-patch+json, application/merge-patch+json",
+    )
 }
 
 /// Applies `patch` to `current`.
@@ -70,7 +71,7 @@ pub fn apply(
     patch: &Value,
 ) -> Result<Value, StatusError> {
     match kind {
-        PatchKind::Json => json(current, patch),
+        PatchKind::Json => json::apply(current, patch),
         PatchKind::Merge => {
             if !patch.is_object() {
                 return Err(StatusError::bad_request(
@@ -82,66 +83,10 @@ pub fn apply(
             Ok(merged)
         }
         PatchKind::Strategic => {
-            let schema = Schema::of(gvk).filter(|_| merges_strategically(&gvk.group));
-            let Some(schema) = schema else {
-                return Err(StatusError::unsupported_media_type(
-                    "the body of the request was in an unknown format - accepted media types include: \
-                     application/json-patch+json, application/merge-patch+json",
-                ));
-            };
+            let schema = Schema::of(gvk).ok_or_else(not_strategic)?;
             strategic_merge(current, patch, schema)
                 .map_err(|error| StatusError::bad_request(error.to_string()))
         }
-    }
-}
-
-fn json(current: &Value, patch: &Value) -> Result<Value, StatusError> {
-    let operations: Vec<PatchOperation> = serde_json::from_value(patch.clone())
-        .map_err(|error| StatusError::bad_request(format!("error decoding patch: {error}")))?;
-    if operations.len() > OPERATIONS_MAX {
-        return Err(StatusError::request_entity_too_large(format!(
-            "The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {}",
-            operations.len()
-        )));
-    }
-    let mut patched = current.clone();
-    let mut copied = 0;
-    for operation in &operations {
-        if let PatchOperation::Copy(copy) = operation
-            && let Ok(source) = copy.from.resolve(&patched)
-        {
-            copied += source.to_string().len();
-            if copied > COPY_BYTES_MAX {
-                return Err(StatusError::request_entity_too_large(format!(
-                    "the copy operations of the JSON patch duplicate more than {COPY_BYTES_MAX} bytes"
-                )));
-            }
-        }
-        // One operation at a time on our own copy: nothing needs to be rolled back.
-        json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation)).map_err(
-            |error| {
-                // kubectl prints the message only where there are no causes.
-                let mut refused = StatusError::invalid("", "", "", Vec::new());
-                refused.message = format!(
-                    "the server rejected our request due to an error in our request: {error}: {} {}",
-                    operation_name(operation),
-                    operation.path()
-                );
-                refused.with_details(Details::default())
-            },
-        )?;
-    }
-    Ok(patched)
-}
-
-fn operation_name(operation: &PatchOperation) -> &'static str {
-    match operation {
-        PatchOperation::Add(_) => "add",
-        PatchOperation::Remove(_) => "remove",
-        PatchOperation::Replace(_) => "replace",
-        PatchOperation::Move(_) => "move",
-        PatchOperation::Copy(_) => "copy",
-        PatchOperation::Test(_) => "testing value at",
     }
 }
 
@@ -199,7 +144,8 @@ fn merge_map(
                 });
             };
             if let Some(Value::Array(items)) = original.get_mut(key) {
-                items.retain(|item| !doomed.contains(item));
+                let doomed: BTreeSet<String> = doomed.iter().map(Value::to_string).collect();
+                items.retain(|item| !doomed.contains(&item.to_string()));
             }
             continue;
         }
@@ -214,7 +160,7 @@ fn merge_map(
                 Value::Object(merge_map(old, new, field)?)
             }
             (Some(Value::Array(old)), Value::Array(new)) if has_strategy(field, "merge") => {
-                Value::Array(merge_list(&key, old, new, field)?)
+                Value::Array(merge_list(&key, old, new, field, None)?)
             }
             (_, mut new) => {
                 clean(&mut new);
@@ -295,7 +241,7 @@ fn merge_ordered_lists(
             (Some(old), None) => old.clone(),
             (None, Some(new)) => kept_elements(new),
             (Some(old), Some(new)) if has_strategy(field, "merge") => {
-                merge_list(key, old.clone(), new, field)?
+                merge_list(key, old.clone(), new, field, twins(field, &order))?
             }
             (Some(_), Some(new)) => kept_elements(new),
             (None, None) => continue,
@@ -307,11 +253,48 @@ fn merge_ordered_lists(
     Ok(())
 }
 
+/// The keys that tell elements apart which the merge key alone does not: where the order that a patch gives names one merge key
+/// more than once, as `kubectl apply` does of a Service with one port for TCP and UDP. Without such an order the merge
+/// key decides, because an element may be about to change its other keys.
+fn twins<'a>(field: Option<Schema<'a>>, order: &[Value]) -> Option<Twins<'a>> {
+    let field = field?;
+    let key = field.merge_key()?;
+    let keys = field.list_map_keys();
+    let mut seen = BTreeSet::new();
+    let named_twice = order
+        .iter()
+        .filter_map(|item| item.get(key))
+        .any(|id| !seen.insert(id.to_string()));
+    (named_twice && keys.len() > 1 && keys.iter().any(|mine| mine == key)).then(|| Twins {
+        keys,
+        element: field.items(),
+    })
+}
+
+/// Elements that are told apart by all keys of their list.
+struct Twins<'a> {
+    keys: &'a [String],
+    element: Option<Schema<'a>>,
+}
+
+impl Twins<'_> {
+    /// All keys of an element, with their defaults.
+    fn identity(&self, item: &Value) -> String {
+        let key = |key: &String| {
+            let default = || self.element?.field(key)?.default().cloned();
+            let value = item.get(key).cloned().or_else(default);
+            value.unwrap_or_default().to_string()
+        };
+        self.keys.iter().map(key).collect::<Vec<_>>().join(" ")
+    }
+}
+
 fn merge_list(
     key: &str,
     original: Vec<Value>,
     patch: Vec<Value>,
-    field: Option<Schema>,
+    field: Option<Schema<'_>>,
+    twins: Option<Twins<'_>>,
 ) -> Result<Vec<Value>, PatchError> {
     let objects = original
         .iter()
@@ -319,12 +302,13 @@ fn merge_list(
         .filter(|item| item.is_object())
         .count();
     if objects == 0 {
-        let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
-        for item in original.iter().chain(&patch) {
-            if !merged.contains(item) {
-                merged.push(item.clone());
-            }
-        }
+        let mut seen = BTreeSet::new();
+        let merged: Vec<Value> = original
+            .iter()
+            .chain(&patch)
+            .filter(|item| seen.insert(item.to_string()))
+            .cloned()
+            .collect();
         return Ok(order_list(merged, &patch, &original, Identity::Value));
     }
     if objects != original.len() + patch.len() {
@@ -342,6 +326,7 @@ fn merge_list(
 
     let mut before = original;
     let mut changes = Vec::with_capacity(patch.len());
+    let mut doomed = BTreeSet::new();
     let mut replace = false;
     for item in patch {
         match item.get(DIRECTIVE).map(Value::as_str) {
@@ -350,7 +335,7 @@ fn merge_list(
                 let id = item
                     .get(merge_key)
                     .ok_or_else(|| no_merge_key(&item, merge_key))?;
-                before.retain(|old| old.get(merge_key) != Some(id));
+                doomed.insert(id.to_string());
             }
             Some(Some("replace")) => replace = true,
             Some(_) => return Err(PatchError::UnknownDirective(item[DIRECTIVE].to_string())),
@@ -359,15 +344,33 @@ fn merge_list(
     if replace {
         return Ok(kept_elements(changes));
     }
+    if !doomed.is_empty() {
+        before.retain(|old| {
+            old.get(merge_key)
+                .is_none_or(|id| !doomed.contains(&id.to_string()))
+        });
+    }
+    let identity = |item: &Value| {
+        let id = item.get(merge_key)?;
+        Some(match &twins {
+            Some(twins) => twins.identity(item),
+            None => id.to_string(),
+        })
+    };
     let order = changes.clone();
     let mut merged = before.clone();
+    // The first of equal elements is the one that is meant.
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    for (place, item) in merged.iter().enumerate() {
+        if let Some(id) = identity(item) {
+            places.entry(id).or_insert(place);
+        }
+    }
     for change in changes {
-        let id = change
-            .get(merge_key)
-            .ok_or_else(|| no_merge_key(&change, merge_key))?;
-        let found = merged.iter_mut().find(|old| old.get(merge_key) == Some(id));
-        match (found, change) {
-            (Some(old), Value::Object(change)) => {
+        let id = identity(&change).ok_or_else(|| no_merge_key(&change, merge_key))?;
+        match (places.get(&id), change) {
+            (Some(place), Value::Object(change)) => {
+                let old = &mut merged[*place];
                 let Value::Object(object) = old.take() else {
                     continue;
                 };
@@ -375,6 +378,7 @@ fn merge_list(
             }
             (_, mut change) => {
                 clean(&mut change);
+                places.insert(id, merged.len());
                 merged.push(change);
             }
         }
@@ -414,14 +418,22 @@ impl<'a> Identity<'a> {
         }
     }
 
-    fn position(self, item: &Value, items: &[Value]) -> Option<usize> {
+    fn text(self, item: &Value) -> Option<String> {
         match self {
-            Self::Key(key) => {
-                let id = item.get(key)?;
-                items.iter().position(|other| other.get(key) == Some(id))
-            }
-            Self::Value => items.iter().position(|other| other == item),
+            Self::Key(key) => item.get(key).map(Value::to_string),
+            Self::Value => Some(item.to_string()),
         }
+    }
+
+    /// Where each element stands first.
+    fn places(self, items: &[Value]) -> BTreeMap<String, usize> {
+        let mut places = BTreeMap::new();
+        for (place, item) in items.iter().enumerate() {
+            if let Some(text) = self.text(item) {
+                places.entry(text).or_insert(place);
+            }
+        }
+        places
     }
 }
 
@@ -433,12 +445,14 @@ fn order_list(
     server_order: &[Value],
     identity: Identity<'_>,
 ) -> Vec<Value> {
+    let in_patch = identity.places(patch_order);
+    let on_server = identity.places(server_order);
     let (mut ours, mut theirs): (Vec<_>, Vec<_>) = items
         .into_iter()
         .map(|item| {
-            let in_patch = identity.position(&item, patch_order);
-            let on_server = identity.position(&item, server_order);
-            (in_patch, on_server, item)
+            let text = identity.text(&item);
+            let place = |places: &BTreeMap<String, usize>| places.get(text.as_ref()?).copied();
+            (place(&in_patch), place(&on_server), item)
         })
         .partition(|(in_patch, _, _)| in_patch.is_some());
     ours.sort_by_key(|(in_patch, _, _)| *in_patch);
@@ -587,6 +601,18 @@ mod tests {
                 json!({ "spec": { "containers": [{ "name": "a", "ports": [{ "containerPort": 80, "protocol": "TCP", "name": "web" }] }] } }),
             ),
             (
+                "elements whose key is named once are one",
+                json!({ "spec": { "containers": [{ "name": "a", "ports": [{ "containerPort": 53, "protocol": "TCP" }] }] } }),
+                json!({ "spec": { "containers": [{ "name": "a", "$setElementOrder/ports": [{ "containerPort": 53 }], "ports": [{ "containerPort": 53, "protocol": "UDP" }] }] } }),
+                json!({ "spec": { "containers": [{ "name": "a", "ports": [{ "containerPort": 53, "protocol": "UDP" }] }] } }),
+            ),
+            (
+                "elements whose key is named twice are told apart by all keys",
+                json!({ "spec": { "containers": [{ "name": "a", "ports": [{ "containerPort": 53, "protocol": "TCP", "name": "t" }] }] } }),
+                json!({ "spec": { "containers": [{ "name": "a", "$setElementOrder/ports": [{ "containerPort": 53 }, { "containerPort": 53 }], "ports": [{ "containerPort": 53, "protocol": "UDP", "name": "u" }, { "containerPort": 53, "name": "v" }] }] } }),
+                json!({ "spec": { "containers": [{ "name": "a", "ports": [{ "containerPort": 53, "protocol": "TCP", "name": "v" }, { "containerPort": 53, "protocol": "UDP", "name": "u" }] }] } }),
+            ),
+            (
                 "tolerations are atomic",
                 json!({ "spec": { "tolerations": [{ "key": "a" }] } }),
                 json!({ "spec": { "tolerations": [{ "key": "b" }] } }),
@@ -633,9 +659,9 @@ mod tests {
             let error = apply(&pod(), &current, PatchKind::Strategic, &patch).unwrap_err();
             assert_eq!((error.code, error.message.as_str()), (400, message));
         }
-        let route = GroupVersionKind::new("gateway.networking.k8s.io", "v1", "HTTPRoute");
+        let unknown = GroupVersionKind::new("example.com", "v1", "Widget");
         assert_eq!(
-            apply(&route, &json!({}), PatchKind::Strategic, &json!({}))
+            apply(&unknown, &json!({}), PatchKind::Strategic, &json!({}))
                 .unwrap_err()
                 .code,
             415
@@ -665,7 +691,7 @@ mod tests {
                 422,
             ),
             (json!([{ "op": "remove", "path": "/nothing" }]), 422),
-            (json!([{ "op": "explode", "path": "/x" }]), 400),
+            (json!([{ "op": "explode", "path": "/x" }]), 422),
             (json!({}), 400),
         ] {
             assert_eq!(
@@ -684,6 +710,39 @@ mod tests {
                 .unwrap_err()
                 .code,
             413
+        );
+    }
+
+    #[test]
+    fn long_lists_merge_in_one_pass() {
+        // By pairs these would be ten thousand million comparisons.
+        let list = |from: usize| -> Vec<Value> {
+            (from..from + 100_000)
+                .map(|i| json!({ "name": i.to_string(), "value": "x" }))
+                .collect()
+        };
+        let env =
+            |env: Vec<Value>| json!({ "spec": { "containers": [{ "name": "a", "env": env }] } });
+        let merged = apply(
+            &pod(),
+            &env(list(0)),
+            PatchKind::Strategic,
+            &env(list(50_000)),
+        )
+        .unwrap();
+        let env = merged["spec"]["containers"][0]["env"].as_array().unwrap();
+        assert_eq!(env.len(), 150_000);
+        let finalizers = |from: usize| json!({ "metadata": { "finalizers": (from..from + 100_000).collect::<Vec<_>>() } });
+        let merged = apply(
+            &pod(),
+            &finalizers(0),
+            PatchKind::Strategic,
+            &finalizers(50_000),
+        )
+        .unwrap();
+        assert_eq!(
+            merged["metadata"]["finalizers"].as_array().unwrap().len(),
+            150_000
         );
     }
 

@@ -1,18 +1,20 @@
-//! Derives the API server's schema tables from published schemas.
+//! Derives the API server's schema tables from published schemas and types.
 //!
-//! `cargo xtask codegen` writes `kinds/src/schema/table.json`: one OpenAPI v3 schema a line, for the served kinds and
-//! everything they refer to; and `protobuf.json` beside it: the tags of their fields in Kubernetes' binary form.
-//! `cargo xtask codegen --check` compares instead of writing.
+//! `cargo xtask codegen` writes three tables beside the schema type, each with a definition a line, for the served kinds
+//! and everything they refer to: `table.json`, OpenAPI v3 schemas; `go.json`, what Kubernetes' Go types say and OpenAPI
+//! does not (which zeros are left out, which fields are pointers, what a type is called in messages); `protobuf.json`,
+//! how they stand in Kubernetes' binary form. `cargo xtask codegen --check` compares instead of writing.
 //!
 //! Sources, all Apache-2.0 or MIT and fetched through their ordinary package clients into a temporary folder:
-//! * Kubernetes: `_definitions.json` in PyPI's `kubernetes-validate` (`--definitions FILE` uses one that is at hand). It
-//!   is the project's OpenAPI with nulls allowed and references rewritten for validators; both are undone here.
-//! * Gateway API: the Rust bindings of the crate `gateway-api`, whose doc comments, names and optionality come from
-//!   the custom resource definitions (`--gateway-api DIR` uses an unpacked crate). HTTPRoute is taken from the
-//!   experimental channel for `retry`; list types are not in that source and come from [`LIST_TYPES`].
-//! * Tags: the crate `k8s-pb`, see [`protobuf`] (`--protobuf DIR` uses an unpacked crate).
+//! * Kubernetes' schemas: `_definitions.json` in PyPI's `kubernetes-validate` (`--definitions FILE` uses one that is at
+//!   hand). It is the project's OpenAPI with nulls allowed and references rewritten for validators; both are undone here.
+//! * Kubernetes' types: the Go modules `k8s.io/api` and `k8s.io/apimachinery`, asked by [`FACTS`], a program of some
+//!   hundred lines that Go runs (`--facts FILE` uses its output).
+//! * Gateway API: the custom resource definitions of the Go module `sigs.k8s.io/gateway-api`, as the same program turns
+//!   them into JSON. HTTPRoute is taken from the experimental channel for `retry`.
+//! * The binary form: the same Go modules, see [`protobuf`].
 //!
-//! Invariants: every reference in the table resolves inside it; the output depends on the three inputs only.
+//! Invariants: every reference in the table resolves inside it; the output depends on the inputs only.
 
 mod protobuf;
 
@@ -24,9 +26,30 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
 const KUBERNETES: (&str, &str) = ("kubernetes-validate", "1.37.0");
-const GATEWAY_API: (&str, &str) = ("gateway-api", "0.22.0");
-const PROTOBUF: (&str, &str) = ("k8s-pb", "0.9.0");
+const GO_MODULES: &[(&str, &str)] = &[
+    ("k8s.io/api", "v0.37.2"),
+    ("k8s.io/apimachinery", "v0.37.2"),
+    ("sigs.k8s.io/yaml", "v1.6.0"),
+];
+const GATEWAY_API: (&str, &str) = ("sigs.k8s.io/gateway-api", "v1.6.3");
+/// Kinds of the Gateway API and the files of their definitions.
+const GATEWAY_KINDS: &[(&str, &str)] = &[
+    (
+        "HTTPRoute",
+        "experimental/gateway.networking.k8s.io_httproutes.yaml",
+    ),
+    (
+        "Gateway",
+        "standard/gateway.networking.k8s.io_gateways.yaml",
+    ),
+    (
+        "GatewayClass",
+        "standard/gateway.networking.k8s.io_gatewayclasses.yaml",
+    ),
+];
+const FACTS: &str = include_str!("codegen/facts.go");
 const TABLE: &str = "kinds/src/schema/table.json";
+const GO: &str = "kinds/src/schema/go.json";
 const TAGS: &str = "kinds/src/schema/protobuf.json";
 
 /// The kinds whose closure is kept. A `…List` definition comes along where one exists.
@@ -74,77 +97,68 @@ const GROUPS: &[&str] = &[
     "policy",
 ];
 
-/// Gateway API lists that are not atomic: field name, list type, keys. From the `+listType` marks of its Go types.
-const LIST_TYPES: &[(&str, &str, &[&str])] = &[
-    ("add", "map", &["name"]),
-    ("conditions", "map", &["type"]),
-    ("headers", "map", &["name"]),
-    ("listeners", "map", &["name"]),
-    ("queryParams", "map", &["name"]),
-    ("remove", "set", &[]),
-    ("set", "map", &["name"]),
-    ("supportedFeatures", "map", &["name"]),
+/// Keys of lists that have a default, from the `+default` marks of the Go types; the validators' copy has none.
+const DEFAULTS: &[(&str, &str, &str)] = &[
+    ("io.k8s.api.core.v1.ContainerPort", "protocol", "TCP"),
+    ("io.k8s.api.core.v1.ServicePort", "protocol", "TCP"),
 ];
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 
-/// Runs the command: `[--check] [--definitions FILE] [--gateway-api DIR] [--protobuf DIR]`, from the workspace root.
+/// Runs the command: `[--check] [--definitions FILE] [--facts FILE]`, from the workspace root.
 ///
 /// # Errors
 /// When a source cannot be fetched or read, a reference does not resolve, or `--check` finds a difference.
 pub fn run(args: Vec<String>) -> Result<()> {
     let mut check = false;
     let mut definitions = None;
-    let mut gateway_api = None;
-    let mut protobuf = None;
+    let mut facts = None;
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--check" => check = true,
-            "--definitions" => {
-                definitions = Some(PathBuf::from(
-                    args.next().context("--definitions needs a file")?,
-                ));
+        let given = match arg.as_str() {
+            "--check" => {
+                check = true;
+                continue;
             }
-            "--gateway-api" => {
-                gateway_api = Some(PathBuf::from(
-                    args.next().context("--gateway-api needs a directory")?,
-                ));
+            "--definitions" => &mut definitions,
+            "--facts" => &mut facts,
+            other => {
+                bail!("codegen knows --check, --definitions FILE and --facts FILE, not {other}")
             }
-            "--protobuf" => {
-                protobuf = Some(PathBuf::from(
-                    args.next().context("--protobuf needs a directory")?,
-                ));
-            }
-            other => bail!(
-                "codegen knows --check, --definitions FILE, --gateway-api DIR and --protobuf DIR, not {other}"
-            ),
-        }
+        };
+        let path = args.next().with_context(|| format!("{arg} needs a path"))?;
+        *given = Some(PathBuf::from(path));
     }
     let definitions = definitions.map_or_else(fetch_definitions, Ok)?;
-    let gateway_api = gateway_api.map_or_else(|| fetch_crate(GATEWAY_API), Ok)?;
-    let protobuf = protobuf.map_or_else(|| fetch_crate(PROTOBUF), Ok)?;
+    let facts = match facts {
+        Some(file) => {
+            std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?
+        }
+        None => ask_go()?,
+    };
+    let facts: Value = serde_json::from_slice(&facts).context("reading the facts of Go's types")?;
 
     let mut all = kubernetes(&definitions)?;
-    for (file, root) in [
-        ("experimental/httproutes.rs", "HTTPRoute"),
-        ("standard/gateways.rs", "Gateway"),
-        ("standard/gatewayclasses.rs", "GatewayClass"),
-    ] {
-        let path = gateway_api.join("src/apis").join(file);
-        let source = std::fs::read_to_string(&path)
-            .with_context(|| format!("reading {}", path.display()))?;
-        all.extend(
-            gateway_kind(&source, root).with_context(|| format!("reading {}", path.display()))?,
-        );
+    for (definition, property, default) in DEFAULTS {
+        let schema = all
+            .get_mut(*definition)
+            .with_context(|| format!("{definition} is not defined by the sources"))?;
+        schema["properties"][property]["default"] = json!(default);
+    }
+    for (kind, _) in GATEWAY_KINDS {
+        let schema = facts["schemas"]
+            .get(kind)
+            .with_context(|| format!("the facts have no schema of {kind}"))?;
+        all.extend(gateway_kind(kind, schema)?);
     }
     let kept = closure(&all)?;
     let table = render(&kept)?;
-    let (tags, untagged) = protobuf::table(&protobuf, &kept)?;
+    let go = render(&go_types(&facts, &kept)?)?;
+    let tags = protobuf::table()?;
 
-    for (path, text) in [(TABLE, &table), (TAGS, &tags)] {
+    for (path, text) in [(TABLE, &table), (GO, &go), (TAGS, &tags)] {
         if check {
             let committed =
                 std::fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
@@ -162,13 +176,39 @@ pub fn run(args: Vec<String>) -> Result<()> {
             );
         }
     }
-    if !check && !untagged.is_empty() {
-        println!(
-            "newer than the tags, so unknown in protobuf bodies: {}",
-            untagged.join(", ")
-        );
-    }
     Ok(())
+}
+
+/// The facts of the kept definitions. Every property of a struct must be a field of its Go type, and the other way round.
+fn go_types(facts: &Value, kept: &BTreeMap<String, Value>) -> Result<BTreeMap<String, Value>> {
+    let mut types = BTreeMap::new();
+    for (name, schema) in kept {
+        let (Some(properties), Some(fields)) = (
+            schema["properties"].as_object(),
+            facts["types"].get(name).and_then(Value::as_array),
+        ) else {
+            continue;
+        };
+        let names: Vec<&str> = fields
+            .iter()
+            .filter_map(|field| field.as_str()?.split('|').next())
+            .collect();
+        for property in properties.keys() {
+            ensure!(
+                names.contains(&property.as_str()),
+                "{name} has {property} in the schemas, not in the Go types"
+            );
+        }
+        // Fields that the schemas are older than are left out: what is not in the schema is unknown.
+        let known: Vec<Value> = fields
+            .iter()
+            .zip(&names)
+            .filter(|(_, name)| properties.contains_key(**name))
+            .map(|(field, _)| field.clone())
+            .collect();
+        types.insert(name.clone(), Value::Array(known));
+    }
+    Ok(types)
 }
 
 /// The roots and all they refer to.
@@ -345,203 +385,71 @@ fn published(schema: &Value) -> Value {
     Value::Object(out)
 }
 
-/// One item of the generated bindings: a struct or an enum with what stands above it.
-#[derive(Default)]
-struct Item {
-    docs: Vec<String>,
-    fields: Vec<Field>,
-    variants: Vec<String>,
-}
-
-struct Field {
-    docs: Vec<String>,
-    name: String,
-    rust_type: String,
-}
-
-/// Builds the three definitions of one custom resource (spec and status inlined) from kopium's output.
-///
-/// Line by line is enough: the generator and rustfmt give one field, variant or attribute a line, and an attribute that
-/// rustfmt split is joined first.
-fn gateway_kind(source: &str, kind: &str) -> Result<BTreeMap<String, Value>> {
-    let mut items: BTreeMap<String, Item> = BTreeMap::new();
-    let mut current: Option<(String, bool)> = None;
-    let mut docs: Vec<String> = Vec::new();
-    let mut rename: Option<String> = None;
-    let mut attribute = String::new();
-    for line in source.lines() {
-        let line = line.trim();
-        if !attribute.is_empty() || line.starts_with("#[") {
-            attribute.push_str(line);
-            if line.ends_with(']') {
-                if attribute.starts_with("#[serde(")
-                    && let Some((_, rest)) = attribute.split_once("rename = \"")
-                {
-                    rename = rest.split('"').next().map(str::to_owned);
-                }
-                attribute.clear();
-            }
-            continue;
-        }
-        if let Some(doc) = line.strip_prefix("///") {
-            docs.push(doc.strip_prefix(' ').unwrap_or(doc).to_owned());
-            continue;
-        }
-        let header = line.strip_prefix("pub struct ").map(|rest| (rest, false));
-        let header = header.or_else(|| line.strip_prefix("pub enum ").map(|rest| (rest, true)));
-        if let Some((rest, is_enum)) = header {
-            let name = rest.split([' ', '{']).next().unwrap_or_default().to_owned();
-            items.insert(
-                name.clone(),
-                Item {
-                    docs: std::mem::take(&mut docs),
-                    ..Item::default()
-                },
-            );
-            current = (!line.ends_with("{}")).then_some((name, is_enum));
-            continue;
-        }
-        if line == "}" {
-            current = None;
-            continue;
-        }
-        let Some((name, is_enum)) = &current else {
-            docs.clear();
-            continue;
-        };
-        let item = items.get_mut(name).context("an item without its header")?;
-        if *is_enum {
-            // `r#_308` is what a number is called; its new name must not stay behind for the next item's first field.
-            let variant = line.trim_end_matches(',').trim_start_matches("r#");
-            let is_name = |c: char| c.is_alphanumeric() || c == '_';
-            if variant.chars().all(is_name) && !variant.is_empty() {
-                item.variants
-                    .push(rename.take().unwrap_or_else(|| variant.to_owned()));
-            }
-        } else if let Some((field, rust_type)) = line
-            .strip_prefix("pub ")
-            .and_then(|rest| rest.split_once(": "))
-        {
-            let field = field.trim_start_matches("r#").to_owned();
-            item.fields.push(Field {
-                docs: std::mem::take(&mut docs),
-                name: rename.take().unwrap_or(field),
-                rust_type: rust_type.trim_end_matches(',').to_owned(),
-            });
-        }
-        docs.clear();
-    }
-
-    let rust_name = kind.replace("HTTP", "Http");
-    let spec = inline(&items, &format!("{rust_name}Spec"), "spec")?;
-    let status = inline(&items, &format!("{rust_name}Status"), "status")?;
+/// The definitions of a custom resource and its list, with metadata as all kinds have it.
+fn gateway_kind(kind: &str, schema: &Value) -> Result<BTreeMap<String, Value>> {
     let name = format!("io.k8s.networking.gateway.v1.{kind}");
     let mark = |kind: &str| json!([{ "group": "gateway.networking.k8s.io", "kind": kind, "version": "v1" }]);
-    let api_version = json!({ "description": "APIVersion defines the versioned schema of this representation of an object.", "type": "string" });
-    let kind_property = json!({ "description": "Kind is a string value representing the REST resource this object represents.", "type": "string" });
     let meta = |of: &str| json!({ "allOf": [{ "$ref": format!("#/components/schemas/{META}.{of}") }], "description": "Standard object's metadata." });
-    Ok(BTreeMap::from([
-        (
-            name.clone(),
-            json!({
-                "description": format!("{kind} of the Gateway API."),
-                "properties": { "apiVersion": api_version, "kind": kind_property, "metadata": meta("ObjectMeta"), "spec": spec, "status": status },
-                "required": ["spec"],
-                "type": "object",
-                "x-kubernetes-group-version-kind": mark(kind),
-            }),
-        ),
-        (
-            format!("{name}List"),
-            json!({
-                "description": format!("{kind}List is a list of {kind}."),
-                "properties": {
-                    "apiVersion": api_version, "kind": kind_property, "metadata": meta("ListMeta"),
-                    "items": { "description": "The objects.", "items": { "$ref": format!("#/components/schemas/{name}") }, "type": "array" },
-                },
-                "required": ["items"],
-                "type": "object",
-                "x-kubernetes-group-version-kind": mark(&format!("{kind}List")),
-            }),
-        ),
-    ]))
+    let mut one = schema.clone();
+    one["properties"]["metadata"] = meta("ObjectMeta");
+    one["x-kubernetes-group-version-kind"] = mark(kind);
+    let properties = one["properties"]
+        .as_object()
+        .with_context(|| format!("the schema of {kind} has no properties"))?;
+    let (api_version, kind_property) = (&properties["apiVersion"], &properties["kind"]);
+    let list = json!({
+        "description": format!("{kind}List is a list of {kind}."),
+        "properties": {
+            "apiVersion": api_version, "kind": kind_property, "metadata": meta("ListMeta"),
+            "items": { "description": "The objects.", "items": { "$ref": format!("#/components/schemas/{name}") }, "type": "array" },
+        },
+        "required": ["items"],
+        "type": "object",
+        "x-kubernetes-group-version-kind": mark(&format!("{kind}List")),
+    });
+    Ok(BTreeMap::from([(format!("{name}List"), list), (name, one)]))
 }
 
-/// The schema of a Rust type; the structs it names become nested objects, as a custom resource definition has them.
-fn inline(items: &BTreeMap<String, Item>, rust_type: &str, field: &str) -> Result<Value> {
-    let inner = |prefix: &str| {
-        rust_type
-            .strip_prefix(prefix)
-            .and_then(|rest| rest.strip_suffix('>'))
-    };
-    if let Some(inner) = inner("Option<") {
-        return inline(items, inner, field);
-    }
-    if let Some(inner) = inner("Vec<") {
-        let mut schema = json!({ "items": inline(items, inner, field)?, "type": "array" });
-        let list_type = LIST_TYPES
-            .iter()
-            .find(|(name, kind, _)| *name == field && (*kind == "set") == (inner == "String"));
-        let (kind, keys) =
-            list_type.map_or(("atomic", &[] as &[&str]), |(_, kind, keys)| (kind, keys));
-        schema["x-kubernetes-list-type"] = json!(kind);
-        if !keys.is_empty() {
-            schema["x-kubernetes-list-map-keys"] = json!(keys);
-        }
-        return Ok(schema);
-    }
-    if let Some(value) = inner("BTreeMap<String, ") {
-        return Ok(
-            json!({ "additionalProperties": inline(items, value, field)?, "type": "object" }),
-        );
-    }
-    Ok(match rust_type {
-        "String" => json!({ "type": "string" }),
-        "bool" => json!({ "type": "boolean" }),
-        "i32" => json!({ "format": "int32", "type": "integer" }),
-        "i64" => json!({ "format": "int64", "type": "integer" }),
-        "IntOrString" => json!({ "$ref": format!("#/components/schemas/{INT_OR_STRING}") }),
-        "Condition" => json!({ "$ref": format!("#/components/schemas/{META}.Condition") }),
-        name => {
-            let item = items
-                .get(name)
-                .with_context(|| format!("{field} has the unknown type {name}"))?;
-            if !item.variants.is_empty() {
-                let numbers: Option<Vec<i64>> =
-                    item.variants.iter().map(|v| v.parse().ok()).collect();
-                return Ok(match numbers {
-                    Some(numbers) => json!({ "enum": numbers, "type": "integer" }),
-                    None => json!({ "enum": item.variants, "type": "string" }),
-                });
-            }
-            let mut properties = Map::new();
-            let mut required = Vec::new();
-            for field in &item.fields {
-                let mut schema = inline(items, &field.rust_type, &field.name)?;
-                if !field.docs.is_empty() {
-                    if let Some(reference) = schema
-                        .as_object_mut()
-                        .and_then(|schema| schema.remove("$ref"))
-                    {
-                        schema["allOf"] = json!([{ "$ref": reference }]);
-                    }
-                    schema["description"] = json!(field.docs.join("\n"));
-                }
-                if !field.rust_type.starts_with("Option<") {
-                    required.push(field.name.clone());
-                }
-                properties.insert(field.name.clone(), schema);
-            }
-            let mut schema = json!({ "properties": properties, "type": "object" });
-            if !required.is_empty() {
-                schema["required"] = json!(required);
-            }
-            if !item.docs.is_empty() {
-                schema["description"] = json!(item.docs.join("\n"));
-            }
-            schema
-        }
-    })
+/// Runs [`FACTS`] in a module of its own in the temporary folder; Go fetches what it reads.
+fn ask_go() -> Result<Vec<u8>> {
+    let dir = std::env::temp_dir().join("weft-codegen-facts");
+    std::fs::create_dir_all(&dir)?;
+    let requires: String = GO_MODULES
+        .iter()
+        .map(|(module, version)| format!("require {module} {version}\n"))
+        .collect();
+    std::fs::write(
+        dir.join("go.mod"),
+        format!("module facts\n\ngo 1.26.0\n\n{requires}"),
+    )?;
+    std::fs::write(dir.join("main.go"), FACTS)?;
+    let (module, version) = GATEWAY_API;
+    go(&dir, &["mod", "download", &format!("{module}@{version}")])?;
+    let cache = String::from_utf8(go(&dir, &["env", "GOMODCACHE"])?)?;
+    let definitions = Path::new(cache.trim()).join(format!("{module}@{version}/config/crd"));
+    let arguments: Vec<String> = GATEWAY_KINDS
+        .iter()
+        .map(|(kind, file)| format!("{kind}={}", definitions.join(file).display()))
+        .collect();
+    let mut command = vec!["run", "."];
+    command.extend(arguments.iter().map(String::as_str));
+    go(&dir, &command)
+}
+
+fn go(dir: &Path, args: &[&str]) -> Result<Vec<u8>> {
+    let output = Command::new("go")
+        .args(args)
+        .current_dir(dir)
+        .env("GOFLAGS", "-mod=mod")
+        .output()
+        .context("starting go, which tells what Kubernetes' types say")?;
+    ensure!(
+        output.status.success(),
+        "go {} failed: {}",
+        args.first().unwrap_or(&""),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(output.stdout)
 }
 
 fn fetch_definitions() -> Result<PathBuf> {
@@ -574,29 +482,6 @@ fn fetch_definitions() -> Result<PathBuf> {
     Ok(dir.join(member))
 }
 
-/// `cargo info` downloads and unpacks a published crate into cargo's own cache.
-fn fetch_crate((package, version): (&str, &str)) -> Result<PathBuf> {
-    shell(
-        "cargo",
-        &["info", "--quiet", &format!("{package}@{version}")],
-    )?;
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))
-        .context("no cargo home")?;
-    for index in
-        std::fs::read_dir(home.join("registry/src")).context("listing cargo's unpacked crates")?
-    {
-        let unpacked = index?.path().join(format!("{package}-{version}"));
-        if unpacked.is_dir() {
-            return Ok(unpacked);
-        }
-    }
-    bail!(
-        "cargo did not unpack {package} {version}; give its folder with --gateway-api or --protobuf"
-    )
-}
-
 fn shell(program: &str, args: &[&str]) -> Result<()> {
     let output = Command::new(program)
         .args(args)
@@ -612,28 +497,42 @@ fn shell(program: &str, args: &[&str]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::gateway_kind;
+    use serde_json::json;
+
+    use super::{gateway_kind, go_types};
 
     #[test]
-    fn a_number_among_variants_renames_nothing_else() {
-        let source = r##"
-            pub struct HttpRouteSpec {
-                pub code: Option<Code>,
-                pub change: Option<Change>,
-            }
-            pub enum Code {
-                #[serde(rename = "308")]
-                r#_308,
-            }
-            pub struct Change {
-                pub add: Option<String>,
-            }
-            pub struct HttpRouteStatus {}
-        "##;
-        let kinds = gateway_kind(source, "HTTPRoute").unwrap();
-        let spec = &kinds["io.k8s.networking.gateway.v1.HTTPRoute"]["properties"]["spec"];
-        assert_eq!(spec["properties"]["code"]["enum"][0], 308);
-        let change = &spec["properties"]["change"]["properties"];
-        assert_eq!(change["add"]["type"], "string", "{change}");
+    fn a_custom_resource_gets_the_metadata_of_all_kinds_and_a_list() {
+        let schema = json!({ "type": "object", "required": ["spec"], "properties": {
+            "apiVersion": { "type": "string" }, "kind": { "type": "string" },
+            "metadata": { "type": "object" }, "spec": { "type": "object" },
+        } });
+        let kinds = gateway_kind("HTTPRoute", &schema).unwrap();
+        let one = &kinds["io.k8s.networking.gateway.v1.HTTPRoute"];
+        assert!(
+            one["properties"]["metadata"]["allOf"][0]["$ref"]
+                .as_str()
+                .unwrap()
+                .ends_with("ObjectMeta")
+        );
+        assert_eq!(one["required"], json!(["spec"]));
+        let items = &kinds["io.k8s.networking.gateway.v1.HTTPRouteList"]["properties"]["items"];
+        assert!(
+            items["items"]["$ref"]
+                .as_str()
+                .unwrap()
+                .ends_with("v1.HTTPRoute")
+        );
+    }
+
+    #[test]
+    fn facts_are_kept_for_what_the_schemas_have() {
+        let kept = [("a.T".to_owned(), json!({ "properties": { "x": {} } }))].into();
+        let facts = json!({ "types": { "a.T": ["x|*int32|e|", "newer|string||"], "a.U": [] } });
+        assert_eq!(
+            go_types(&facts, &kept).unwrap()["a.T"],
+            json!(["x|*int32|e|"])
+        );
+        assert!(go_types(&json!({ "types": { "a.T": [] } }), &kept).is_err());
     }
 }

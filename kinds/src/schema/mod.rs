@@ -1,43 +1,48 @@
-//! What every field of every served kind is: type, list type, merge key, description.
+//! What every field of a kind is: type, format, range, list type, merge key, default, and what its Go type says.
 //!
-//! One table, `table.json`, derived from the published Kubernetes and Gateway API schemas by `cargo xtask codegen` and
-//! compiled in. It is parsed once, on first use; descriptions stay text and are only ever copied into OpenAPI documents.
+//! One [`Schema`] for all: the built-in kinds, whose schemas are two committed tables (`table.json`, OpenAPI; `go.json`,
+//! what Kubernetes' Go types say beyond it; both derived by `cargo xtask codegen` and parsed once, on first use), and
+//! the structural schemas of custom kinds, which are built from their JSON by [`Node::parse`].
 //!
-//! Use: [`unknown_fields`], [`type_errors`] and [`duplicate_fields`] check a request body in Kubernetes' own words;
-//! [`Schema::of`] walks a kind for strategic merge and field ownership; [`closure`] and [`text`] feed OpenAPI.
+//! Use: `crate::decode` reads, prunes and defaults objects by it; [`Schema::of`] walks a kind for strategic merge and
+//! protobuf; [`closure`] and [`text`] feed OpenAPI.
 //!
-//! Invariants: pure functions over static data; each reference in the table resolves (a test holds this); a kind that the
-//! table does not know is never refused here.
-//! Left to others: rules between fields (`crate::validate`), defaults (`crate::defaults`).
+//! Invariants: pure functions over data that does not change; each reference in the table resolves (a test holds this), and
+//! a reference of a custom schema that does not resolve is a place where anything goes.
+//! Left to others: rules between fields (`crate::validate`), hand-written defaults (`crate::defaults`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use weft_api::gvk::GroupVersionKind;
 
-static TABLE_TEXT: &str = include_str!("table.json");
+/// Memory of one compiled pattern; those of published kinds take some ten KiB.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
 
-/// How many findings of one body are reported; a body made of mistakes must not make the answer large.
-const FINDINGS_MAX: usize = 64;
+static TABLE_TEXT: &str = include_str!("table.json");
+static GO_TEXT: &str = include_str!("go.json");
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let texts: BTreeMap<&'static str, &'static RawValue> =
         serde_json::from_str(TABLE_TEXT).expect("the committed table is a JSON object");
+    let go: BTreeMap<&'static str, Vec<&'static str>> =
+        serde_json::from_str(GO_TEXT).expect("the committed table holds lists of fields");
     let mut by_kind = BTreeMap::new();
-    let nodes: BTreeMap<&'static str, Node<'static>> = texts
+    let nodes: BTreeMap<&'static str, Node> = texts
         .iter()
         .map(|(name, text)| {
-            let node: Node<'static> =
+            let mut node: Node =
                 serde_json::from_str(text.get()).expect("the committed table holds schemas");
+            if let Some(fields) = go.get(name) {
+                node.learn(fields);
+            }
             for mark in &node.kinds {
                 // Shared definitions (DeleteOptions) carry a mark for every group; the first name wins.
                 by_kind
-                    .entry((mark.group, mark.version, mark.kind))
+                    .entry((mark.group.clone(), mark.version.clone(), mark.kind.clone()))
                     .or_insert(*name);
             }
             (*name, node)
@@ -52,66 +57,196 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 
 struct Table {
     texts: BTreeMap<&'static str, &'static RawValue>,
-    nodes: BTreeMap<&'static str, Node<'static>>,
-    by_kind: BTreeMap<(&'static str, &'static str, &'static str), &'static str>,
+    nodes: BTreeMap<&'static str, Node>,
+    by_kind: BTreeMap<(String, String, String), &'static str>,
 }
 
-/// The parts of an OpenAPI schema that decisions need. Everything is borrowed from the table's text.
-#[derive(Deserialize)]
-struct Node<'a> {
-    #[serde(default, rename = "type", borrow)]
-    kind: Option<&'a str>,
-    #[serde(default, borrow)]
-    format: Option<&'a str>,
-    #[serde(default, rename = "$ref", borrow)]
-    reference: Option<&'a str>,
-    #[serde(default, rename = "allOf", borrow)]
-    all_of: Vec<Reference<'a>>,
-    #[serde(default, borrow)]
-    properties: BTreeMap<&'a str, Node<'a>>,
-    #[serde(default, borrow)]
-    items: Option<Box<Node<'a>>>,
-    #[serde(default, rename = "additionalProperties", borrow)]
-    additional: Option<Box<Node<'a>>>,
-    #[serde(default, rename = "x-kubernetes-patch-merge-key", borrow)]
-    merge_key: Option<&'a str>,
-    #[serde(default, rename = "x-kubernetes-patch-strategy", borrow)]
-    patch_strategy: Option<&'a str>,
-    #[serde(default, rename = "x-kubernetes-list-type", borrow)]
-    list_type: Option<&'a str>,
-    #[serde(default, rename = "x-kubernetes-map-type", borrow)]
-    map_type: Option<&'a str>,
-    #[serde(default, rename = "x-kubernetes-list-map-keys", borrow)]
-    list_map_keys: Vec<&'a str>,
-    #[serde(default, rename = "x-kubernetes-group-version-kind", borrow)]
-    kinds: Vec<KindMark<'a>>,
+/// One place of a schema as it is written down: the parts of OpenAPI that decisions need.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Node {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    format: Option<String>,
+    #[serde(rename = "$ref")]
+    reference: Option<String>,
+    pub(crate) all_of: Vec<Node>,
+    pub(crate) any_of: Vec<Node>,
+    pub(crate) one_of: Vec<Node>,
+    pub(crate) not: Option<Box<Node>>,
+    properties: BTreeMap<String, Node>,
+    items: Option<Box<Node>>,
+    #[serde(deserialize_with = "schema_or_flag")]
+    additional_properties: Option<Box<Node>>,
+    pub(crate) required: Vec<String>,
+    pub(crate) nullable: bool,
+    /// Filled in where the member is absent.
+    pub(crate) default: Option<Value>,
+    #[serde(rename = "enum")]
+    pub(crate) values: Vec<Value>,
+    pattern: Option<String>,
+    #[serde(skip)]
+    matcher: OnceLock<Option<regex::Regex>>,
+    pub(crate) minimum: Option<f64>,
+    pub(crate) maximum: Option<f64>,
+    pub(crate) exclusive_minimum: bool,
+    pub(crate) exclusive_maximum: bool,
+    pub(crate) min_length: Option<usize>,
+    pub(crate) max_length: Option<usize>,
+    pub(crate) min_items: Option<usize>,
+    pub(crate) max_items: Option<usize>,
+    pub(crate) min_properties: Option<usize>,
+    pub(crate) max_properties: Option<usize>,
+    #[serde(rename = "x-kubernetes-validations")]
+    pub(crate) rules: Vec<Rule>,
+    #[serde(rename = "x-kubernetes-preserve-unknown-fields")]
+    preserves_unknown: bool,
+    #[serde(rename = "x-kubernetes-int-or-string")]
+    int_or_string: bool,
+    #[serde(rename = "x-kubernetes-patch-merge-key")]
+    merge_key: Option<String>,
+    #[serde(rename = "x-kubernetes-patch-strategy")]
+    patch_strategy: Option<String>,
+    #[serde(rename = "x-kubernetes-list-type")]
+    list_type: Option<String>,
+    #[serde(rename = "x-kubernetes-map-type")]
+    map_type: Option<String>,
+    #[serde(rename = "x-kubernetes-list-map-keys")]
+    list_map_keys: Vec<String>,
+    #[serde(rename = "x-kubernetes-group-version-kind")]
+    kinds: Vec<KindMark>,
+    /// What the Go type of the field says, for a property of a built-in kind.
+    #[serde(skip)]
+    go: Option<Go>,
+    /// The properties in the order of the Go struct.
+    #[serde(skip)]
+    order: Vec<String>,
 }
 
-#[derive(Deserialize)]
-struct Reference<'a> {
-    #[serde(rename = "$ref", borrow)]
-    reference: &'a str,
+/// A rule in the Common Expression Language, as a custom resource definition carries it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Rule {
+    pub rule: String,
+    pub message: String,
+    pub message_expression: String,
+    pub reason: String,
+    pub field_path: String,
+    pub optional_old_self: bool,
 }
 
-#[derive(Deserialize)]
-struct KindMark<'a> {
-    #[serde(borrow)]
-    group: &'a str,
-    #[serde(borrow)]
-    version: &'a str,
-    #[serde(borrow)]
-    kind: &'a str,
+#[derive(Debug, Deserialize)]
+struct KindMark {
+    group: String,
+    version: String,
+    kind: String,
+}
+
+/// What a field's Go declaration says and the OpenAPI document does not.
+#[derive(Debug)]
+pub(crate) struct Go {
+    /// As `reflect` prints it: `*int32`, `[]v1.Container`, `map[string]string`.
+    pub(crate) type_name: String,
+    /// Left out while empty: false, 0, nil, a list or map without elements.
+    pub(crate) omit_empty: bool,
+    /// Left out while every field of the struct is zero.
+    pub(crate) omit_zero: bool,
+    /// The embedded structs that the field stands in, as a decoding error names them.
+    pub(crate) via: Vec<String>,
+}
+
+impl Go {
+    /// Absent and zero differ.
+    pub(crate) fn is_pointer(&self) -> bool {
+        self.type_name.starts_with('*')
+    }
+}
+
+/// `additionalProperties` may be a schema or a flag; only a schema makes a map of something.
+fn schema_or_flag<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Box<Node>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Flag(bool),
+        Schema(Box<Node>),
+    }
+    Ok(match Either::deserialize(deserializer)? {
+        Either::Schema(node) => Some(node),
+        Either::Flag(true) => Some(Box::new(Node {
+            preserves_unknown: true,
+            ..Node::default()
+        })),
+        Either::Flag(false) => None,
+    })
+}
+
+impl Node {
+    /// A structural schema from its JSON.
+    ///
+    /// # Errors
+    /// The reader's sentence for what is no schema.
+    pub fn parse(schema: &Value) -> Result<Self, serde_json::Error> {
+        Self::deserialize(schema)
+    }
+
+    /// Attaches the rows of `go.json`: `NAME|GO TYPE|FLAGS|VIA`.
+    fn learn(&mut self, rows: &[&str]) {
+        for row in rows {
+            let mut columns = row.split('|');
+            let mut next = || {
+                columns
+                    .next()
+                    .expect("the committed table has four columns")
+            };
+            let (name, type_name, flags, via) = (next(), next(), next(), next());
+            let property = self
+                .properties
+                .get_mut(name)
+                .expect("the committed tables agree about fields");
+            property.go = Some(Go {
+                type_name: type_name.to_owned(),
+                omit_empty: flags.contains('e'),
+                omit_zero: flags.contains('z'),
+                via: via
+                    .split('.')
+                    .filter(|name| !name.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
+            });
+            self.order.push(name.to_owned());
+        }
+    }
+
+    /// The pattern that strings must match, compiled once; none where there is none, or none that this server understands.
+    pub(crate) fn pattern(&self) -> Option<(&str, &regex::Regex)> {
+        let pattern = self.pattern.as_deref()?;
+        let matcher = self.matcher.get_or_init(|| {
+            regex::RegexBuilder::new(pattern)
+                .size_limit(PATTERN_BYTES_MAX)
+                .build()
+                .ok()
+        });
+        Some((pattern, matcher.as_ref()?))
+    }
+
+    fn reference(&self) -> Option<&str> {
+        self.reference
+            .as_deref()
+            .or_else(|| self.all_of.first()?.reference.as_deref())
+    }
 }
 
 /// A place in a kind: the field's own marks and the type behind it. Copying is free.
 #[derive(Clone, Copy)]
-pub struct Schema {
+pub struct Schema<'a> {
     /// Where the field is declared: its patch and list marks live here.
-    place: &'static Node<'static>,
+    place: &'a Node,
     /// What it is, references followed.
-    target: &'static Node<'static>,
+    target: &'a Node,
     /// The definition's name, when the type has one.
-    name: Option<&'static str>,
+    name: Option<&'a str>,
 }
 
 /// What JSON a field takes.
@@ -121,7 +256,7 @@ pub enum Shape {
     Struct,
     /// An object with free keys.
     Map,
-    /// An object whose content is nobody's business (managed fields, raw extensions).
+    /// A value whose content is nobody's business (managed fields, raw extensions).
     Free,
     List,
     String,
@@ -132,30 +267,32 @@ pub enum Shape {
     NumberOrString,
 }
 
-impl Schema {
+impl Schema<'static> {
     /// The schema of a kind, if the table has it.
-    pub fn of(gvk: &GroupVersionKind) -> Option<Schema> {
-        let name = definition_name(gvk)?;
-        Self::named(name)
+    pub fn of(gvk: &GroupVersionKind) -> Option<Self> {
+        Self::named(definition_name(gvk)?)
     }
 
     /// The schema of a definition.
-    pub(crate) fn named(name: &str) -> Option<Schema> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         let (name, node) = TABLE.nodes.get_key_value(name)?;
-        Some(Schema {
+        Some(Self {
             place: node,
             target: node,
             name: Some(name),
         })
     }
+}
 
-    fn at(place: &'static Node<'static>) -> Schema {
-        let reference = place
-            .reference
-            .or_else(|| place.all_of.first().map(|all_of| all_of.reference));
-        match reference.and_then(|reference| Self::named(last_segment(reference, '/'))) {
-            Some(target) => Schema { place, ..target },
-            None => Schema {
+impl<'a> Schema<'a> {
+    /// The root of a structural schema, or a place in one.
+    pub fn at(place: &'a Node) -> Self {
+        match place
+            .reference()
+            .and_then(|reference| Schema::named(last_segment(reference, '/')))
+        {
+            Some(target) => Self { place, ..target },
+            None => Self {
                 place,
                 target: place,
                 name: None,
@@ -164,40 +301,105 @@ impl Schema {
     }
 
     /// The definition's name, when the type has one.
-    pub fn name(&self) -> Option<&'static str> {
+    pub fn name(&self) -> Option<&'a str> {
         self.name
+    }
+
+    /// The last segment of the definition's name: what Go calls the type.
+    pub(crate) fn short_name(&self) -> Option<&'a str> {
+        self.name.map(|name| last_segment(name, '.'))
+    }
+
+    /// Whether the kind is read as a Go type of Kubernetes, as against by its schema alone.
+    pub(crate) fn is_typed(&self) -> bool {
+        !self.target.order.is_empty()
+    }
+
+    /// What the place is, references followed.
+    pub(crate) fn target(&self) -> &'a Node {
+        self.target
+    }
+
+    /// What the field's Go declaration says.
+    pub(crate) fn go(&self) -> Option<&'a Go> {
+        self.place.go.as_ref()
+    }
+
+    pub(crate) fn kind(&self) -> Option<&'a str> {
+        self.target.kind.as_deref()
+    }
+
+    pub(crate) fn format(&self) -> Option<&'a str> {
+        self.target.format.as_deref()
     }
 
     /// Whether the string stands for bytes, in base64.
     pub fn is_bytes(&self) -> bool {
-        self.target.format == Some("byte")
+        self.format() == Some("byte")
+    }
+
+    /// What stands for the field where it is absent.
+    pub fn default(&self) -> Option<&'a Value> {
+        self.place.default.as_ref().or(self.target.default.as_ref())
+    }
+
+    /// Whether members that no property names are kept.
+    pub(crate) fn preserves_unknown(&self) -> bool {
+        self.place.preserves_unknown || self.target.preserves_unknown
+    }
+
+    pub(crate) fn is_int_or_string(&self) -> bool {
+        self.target.int_or_string || self.short_name() == Some("IntOrString")
     }
 
     /// The field of a struct, or the value of a map under any key.
-    pub fn field(&self, name: &str) -> Option<Schema> {
-        let node = self
-            .target
-            .properties
-            .get(name)
-            .or(self.target.additional.as_deref())?;
-        Some(Self::at(node))
+    pub fn field(&self, name: &str) -> Option<Schema<'a>> {
+        self.property(name)
+            .map(|(_, field)| field)
+            .or_else(|| self.additional())
+    }
+
+    /// The field of a struct, with its name.
+    pub(crate) fn property(&self, name: &str) -> Option<(&'a str, Schema<'a>)> {
+        let (name, node) = self.target.properties.get_key_value(name)?;
+        Some((name, Schema::at(node)))
+    }
+
+    /// The values of a map.
+    pub(crate) fn additional(&self) -> Option<Schema<'a>> {
+        self.target.additional_properties.as_deref().map(Schema::at)
+    }
+
+    /// The fields of a struct: in the order of its Go type where there is one, else by name.
+    pub(crate) fn properties(&self) -> impl Iterator<Item = (&'a str, Schema<'a>)> {
+        let Node {
+            order, properties, ..
+        } = self.target;
+        let ordered = order
+            .iter()
+            .filter_map(|name| properties.get_key_value(name));
+        let named = properties.iter().filter(|_| order.is_empty());
+        ordered
+            .chain(named)
+            .map(|(name, node)| (name.as_str(), Schema::at(node)))
     }
 
     /// The element of a list.
-    pub fn items(&self) -> Option<Schema> {
-        self.target.items.as_deref().map(Self::at)
+    pub fn items(&self) -> Option<Schema<'a>> {
+        self.target.items.as_deref().map(Schema::at)
     }
 
     /// What JSON belongs here.
     pub fn shape(&self) -> Shape {
         let target = self.target;
-        match target.kind {
+        match target.kind.as_deref() {
+            _ if self.is_int_or_string() => Shape::NumberOrString,
             Some("array") => Shape::List,
             Some("string") => Shape::String,
             Some("integer") => Shape::Integer,
             Some("number") => Shape::Number,
             Some("boolean") => Shape::Boolean,
-            Some("object") if target.additional.is_some() => Shape::Map,
+            Some("object") if target.additional_properties.is_some() => Shape::Map,
             Some("object") if !target.properties.is_empty() => Shape::Struct,
             Some(_) => Shape::Free,
             None if self.name.is_some() => Shape::NumberOrString,
@@ -206,63 +408,40 @@ impl Schema {
     }
 
     /// The strategic merge strategies of a list or struct field: `merge`, `replace`, `retainKeys`.
-    pub fn patch_strategies(&self) -> impl Iterator<Item = &'static str> {
+    pub fn patch_strategies(&self) -> impl Iterator<Item = &'a str> {
         self.place
             .patch_strategy
-            .into_iter()
+            .iter()
             .flat_map(|strategies| strategies.split(','))
     }
 
     /// The one field that identifies an element of the list in a strategic merge.
-    pub fn merge_key(&self) -> Option<&'static str> {
-        self.place.merge_key
+    pub fn merge_key(&self) -> Option<&'a str> {
+        self.place.merge_key.as_deref()
     }
 
     /// `atomic`, `set` or `map`, for server-side apply.
-    pub fn list_type(&self) -> Option<&'static str> {
-        self.place.list_type.or(self.target.list_type)
+    pub fn list_type(&self) -> Option<&'a str> {
+        self.place
+            .list_type
+            .as_deref()
+            .or(self.target.list_type.as_deref())
     }
 
     /// `atomic` or `granular`, for server-side apply.
-    pub fn map_type(&self) -> Option<&'static str> {
-        self.place.map_type.or(self.target.map_type)
+    pub fn map_type(&self) -> Option<&'a str> {
+        self.place
+            .map_type
+            .as_deref()
+            .or(self.target.map_type.as_deref())
     }
 
     /// The fields that together identify an element of a `map` list in server-side apply.
-    pub fn list_map_keys(&self) -> &'static [&'static str] {
+    pub fn list_map_keys(&self) -> &'a [String] {
         if self.place.list_map_keys.is_empty() {
             &self.target.list_map_keys
         } else {
             &self.place.list_map_keys
-        }
-    }
-
-    /// The Go type that Kubernetes names in a decoding error.
-    fn go_type(&self) -> String {
-        let package = |name: &str| format!("v1.{}", last_segment(name, '.'));
-        match (self.shape(), self.name) {
-            (Shape::List, _) => {
-                format!(
-                    "[]{}",
-                    self.items()
-                        .map_or_else(|| "interface {}".to_owned(), |item| item.go_type())
-                )
-            }
-            (Shape::Map, _) => {
-                let value = self.target.additional.as_deref().map(Self::at);
-                format!(
-                    "map[string]{}",
-                    value.map_or_else(|| "interface {}".to_owned(), |value| value.go_type())
-                )
-            }
-            (Shape::String, Some(name)) => package(name),
-            (Shape::String, None) if self.target.format == Some("byte") => "[]uint8".to_owned(),
-            (Shape::String, None) => "string".to_owned(),
-            (Shape::Integer, _) => self.target.format.unwrap_or("int64").to_owned(),
-            (Shape::Number, _) => "float64".to_owned(),
-            (Shape::Boolean, _) => "bool".to_owned(),
-            (_, Some(name)) => package(name),
-            (_, None) => "map[string]interface {}".to_owned(),
         }
     }
 }
@@ -271,7 +450,7 @@ impl Schema {
 pub fn definition_name(gvk: &GroupVersionKind) -> Option<&'static str> {
     TABLE
         .by_kind
-        .get(&(gvk.group.as_str(), gvk.version.as_str(), gvk.kind.as_str()))
+        .get(&(gvk.group.clone(), gvk.version.clone(), gvk.kind.clone()))
         .copied()
 }
 
@@ -282,19 +461,13 @@ pub fn text(name: &str) -> Option<&'static str> {
 
 /// The given definitions and all they refer to. Names that the table does not have are left out.
 pub fn closure<'a>(roots: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'static str> {
-    fn follow(node: &'static Node<'static>, wanted: &mut Vec<&'static str>) {
-        wanted.extend(
-            node.reference
-                .into_iter()
-                .chain(node.all_of.iter().map(|all_of| all_of.reference)),
-        );
+    fn follow(node: &'static Node, wanted: &mut Vec<&'static str>) {
+        wanted.extend(node.reference());
         node.properties
             .values()
             .chain(node.items.as_deref())
-            .chain(node.additional.as_deref())
-            .for_each(|child| {
-                follow(child, wanted);
-            });
+            .chain(node.additional_properties.as_deref())
+            .for_each(|child| follow(child, wanted));
     }
     let mut found = BTreeSet::new();
     let mut wanted: Vec<&'static str> = roots
@@ -302,237 +475,13 @@ pub fn closure<'a>(roots: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'stati
         .filter_map(|root| TABLE.nodes.get_key_value(root).map(|(name, _)| *name))
         .collect();
     while let Some(name) = wanted.pop() {
-        let name = last_segment(name, '/');
-        if let Some(node) = TABLE.nodes.get(name)
-            && found.insert(name)
+        if let Some((name, node)) = TABLE.nodes.get_key_value(last_segment(name, '/'))
+            && found.insert(*name)
         {
             follow(node, &mut wanted);
         }
     }
     found
-}
-
-/// The fields of `value` that the kind does not have, as Kubernetes writes paths:
-/// `spec.replcas`, `spec.template.spec.containers[0].foo`. Empty for a kind the table does not know.
-pub fn unknown_fields(gvk: &GroupVersionKind, value: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    if let Some(schema) = Schema::of(gvk) {
-        unknown(schema, value, &mut String::new(), &mut found);
-    }
-    found
-}
-
-fn unknown(schema: Schema, value: &Value, path: &mut String, found: &mut Vec<String>) {
-    let shape = schema.shape();
-    match value {
-        Value::Object(map) if matches!(shape, Shape::Struct | Shape::Map) => {
-            for (key, value) in map {
-                if found.len() == FINDINGS_MAX {
-                    return;
-                }
-                let length = push_key(path, key);
-                match schema.field(key) {
-                    Some(field) => unknown(field, value, path, found),
-                    None => found.push(path.clone()),
-                }
-                path.truncate(length);
-            }
-        }
-        Value::Array(items) if shape == Shape::List => {
-            let Some(schema) = schema.items() else { return };
-            for (index, item) in items.iter().enumerate() {
-                let length = path.len();
-                let _ = write!(path, "[{index}]");
-                unknown(schema, item, path, found);
-                path.truncate(length);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// The values of `value` that have the wrong JSON type, in the words of Kubernetes' decoder:
-/// `json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32`.
-pub fn type_errors(gvk: &GroupVersionKind, value: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    if let Some(schema) = Schema::of(gvk) {
-        let owner = schema.name.map_or("", |name| last_segment(name, '.'));
-        mistyped(schema, value, owner, &mut String::new(), &mut found);
-    }
-    found
-}
-
-/// `path` has no indices here: Go's decoder names the field, not the element.
-fn mistyped(
-    schema: Schema,
-    value: &Value,
-    owner: &str,
-    path: &mut String,
-    found: &mut Vec<String>,
-) {
-    if found.len() == FINDINGS_MAX {
-        return;
-    }
-    let shape = schema.shape();
-    let fits = match value {
-        // Go's decoder leaves a field alone when it is given null.
-        Value::Null => true,
-        Value::Object(_) => matches!(shape, Shape::Struct | Shape::Map | Shape::Free),
-        Value::Array(_) => matches!(shape, Shape::List | Shape::Free),
-        Value::String(_) => matches!(shape, Shape::String | Shape::NumberOrString | Shape::Free),
-        Value::Bool(_) => matches!(shape, Shape::Boolean | Shape::Free),
-        Value::Number(number) => match shape {
-            Shape::Integer if schema.target.format == Some("int32") => number
-                .as_i64()
-                .is_some_and(|number| i32::try_from(number).is_ok()),
-            Shape::Integer => number.is_i64(),
-            Shape::Number | Shape::NumberOrString | Shape::Free => true,
-            _ => false,
-        },
-    };
-    if !fits {
-        let given = match value {
-            Value::Null => "null".to_owned(),
-            Value::Bool(_) => "bool".to_owned(),
-            Value::Number(number) if shape == Shape::Integer => format!("number {number}"),
-            Value::Number(_) => "number".to_owned(),
-            Value::String(_) => "string".to_owned(),
-            Value::Array(_) => "array".to_owned(),
-            Value::Object(_) => "object".to_owned(),
-        };
-        found.push(if path.is_empty() {
-            format!(
-                "json: cannot unmarshal {given} into Go value of type {}",
-                schema.go_type()
-            )
-        } else {
-            format!(
-                "json: cannot unmarshal {given} into Go struct field {owner}.{path} of type {}",
-                schema.go_type()
-            )
-        });
-        return;
-    }
-    match value {
-        Value::Object(map) => {
-            let owner = match shape {
-                Shape::Struct => schema.name.map_or(owner, |name| last_segment(name, '.')),
-                _ => owner,
-            };
-            for (key, value) in map {
-                if let Some(field) = schema.field(key) {
-                    let length = push_key(path, key);
-                    mistyped(field, value, owner, path, found);
-                    path.truncate(length);
-                }
-            }
-        }
-        Value::Array(items) => {
-            if let Some(schema) = schema.items() {
-                items
-                    .iter()
-                    .for_each(|item| mistyped(schema, item, owner, path, found));
-            }
-        }
-        _ => {}
-    }
-}
-
-/// The object keys that appear twice in a JSON text, as paths; a text that is not JSON gives what was seen before the
-/// mistake. A parsed `Value` cannot tell: its last duplicate has won.
-pub fn duplicate_fields(text: &[u8]) -> Vec<String> {
-    let mut path = String::new();
-    let mut found = Vec::new();
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
-    // A syntax error is reported by the parser that reads the body for its content.
-    let _ = Duplicates {
-        path: &mut path,
-        found: &mut found,
-    }
-    .deserialize(&mut deserializer);
-    found
-}
-
-struct Duplicates<'a> {
-    path: &'a mut String,
-    found: &'a mut Vec<String>,
-}
-
-impl<'de> DeserializeSeed<'de> for Duplicates<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Duplicates<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("any JSON value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = BTreeSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let length = push_key(self.path, &key);
-            if !seen.insert(key) && self.found.len() < FINDINGS_MAX {
-                self.found.push(self.path.clone());
-            }
-            map.next_value_seed(Duplicates {
-                path: self.path,
-                found: self.found,
-            })?;
-            self.path.truncate(length);
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let length = self.path.len();
-        for index in 0.. {
-            let _ = write!(self.path, "[{index}]");
-            let more = list.next_element_seed(Duplicates {
-                path: self.path,
-                found: self.found,
-            })?;
-            self.path.truncate(length);
-            if more.is_none() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-}
-
-/// Appends `.key` (or `key` at the root) and returns the length to cut back to.
-fn push_key(path: &mut String, key: &str) -> usize {
-    let length = path.len();
-    if length > 0 {
-        path.push('.');
-    }
-    path.push_str(key);
-    length
 }
 
 fn last_segment(text: &str, separator: char) -> &str {
@@ -565,77 +514,24 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_are_named_by_path() {
-        let deployment = gvk("apps", "Deployment");
-        let body = json!({
-            "apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": { "name": "web", "labels": { "any.key/x": "y" }, "colour": "red" },
-            "spec": { "replcas": 1, "template": { "spec": {
-                "nodeSelector": { "free": "yes" },
-                "containers": [{ "name": "a", "resources": { "limits": { "cpu": 1, "weft.dev/x": "2" } } }, { "foo": 1, "env": [{ "nam": 1 }] }],
-            } } },
-        });
-        assert_eq!(
-            unknown_fields(&deployment, &body),
-            [
-                "metadata.colour",
-                "spec.replcas",
-                "spec.template.spec.containers[1].env[0].nam",
-                "spec.template.spec.containers[1].foo"
-            ]
-        );
-        let route = gvk("gateway.networking.k8s.io", "HTTPRoute");
-        let body = json!({ "spec": { "rules": [{ "matches": [{ "path": { "valu": "/" } }], "retry": { "attempts": 2 } }] } });
-        assert_eq!(
-            unknown_fields(&route, &body),
-            ["spec.rules[0].matches[0].path.valu"]
-        );
-        assert_eq!(
-            unknown_fields(&gvk("example.com", "Thing"), &json!({ "x": 1 })),
-            [""; 0]
-        );
-    }
-
-    #[test]
-    fn wrong_types_are_told_in_the_decoders_words() {
-        let cases = [
-            (
-                json!({ "spec": { "replicas": "3" } }),
-                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
-            ),
-            (
-                json!({ "spec": { "replicas": 1.5 } }),
-                "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
-            ),
-            (
-                json!({ "spec": { "template": { "spec": { "containers": [{ "env": [{ "value": 1 }] }] } } } }),
-                "json: cannot unmarshal number into Go struct field EnvVar.spec.template.spec.containers.env.value of type string",
-            ),
-            (
-                json!({ "spec": { "template": { "spec": { "containers": {} } } } }),
-                "json: cannot unmarshal object into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container",
-            ),
-            (
-                json!({ "metadata": { "labels": { "a": true } } }),
-                "json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.labels.a of type string",
-            ),
-            (
-                json!({ "spec": [] }),
-                "json: cannot unmarshal array into Go struct field Deployment.spec of type v1.DeploymentSpec",
-            ),
-        ];
-        for (body, message) in cases {
-            assert_eq!(type_errors(&gvk("apps", "Deployment"), &body), [message]);
+    fn every_struct_of_a_built_in_kind_knows_its_go_type() {
+        for (name, node) in &TABLE.nodes {
+            let custom = name.starts_with("io.k8s.networking.gateway.");
+            if !custom && !node.properties.is_empty() {
+                assert_eq!(node.order.len(), node.properties.len(), "{name}");
+            }
         }
-        let fine = json!({ "spec": { "replicas": null, "strategy": { "rollingUpdate": { "maxSurge": "25%", "maxUnavailable": 1 } } } });
-        assert_eq!(type_errors(&gvk("apps", "Deployment"), &fine), [""; 0]);
-    }
-
-    #[test]
-    fn duplicates_are_found_where_a_parser_hides_them() {
-        let text = br#"{"a":1,"spec":{"x":[{"y":1,"y":2}],"x":3},"a":"z"}"#;
-        assert_eq!(duplicate_fields(text), ["spec.x[0].y", "spec.x", "a"]);
-        assert_eq!(duplicate_fields(b"{\"a\":1,\"a\":"), ["a"]);
+        let container = Schema::named("io.k8s.api.core.v1.Container").unwrap();
+        let first: Vec<&str> = container
+            .properties()
+            .map(|(name, _)| name)
+            .take(3)
+            .collect();
+        assert_eq!(first, ["name", "image", "command"]);
+        let go = |name: &str| container.field(name).unwrap().go().unwrap();
+        assert!(!go("name").omit_empty && go("image").omit_empty);
+        assert_eq!(go("ports").type_name, "[]v1.ContainerPort");
+        assert!(go("securityContext").is_pointer());
     }
 
     #[test]
@@ -654,9 +550,34 @@ mod tests {
             .unwrap()
             .field("ports")
             .unwrap();
+        assert_eq!(ports.merge_key(), Some("containerPort"));
+        assert_eq!(ports.list_map_keys(), ["containerPort", "protocol"]);
+    }
+
+    #[test]
+    fn a_custom_kind_has_a_schema_of_the_same_type() {
+        let node = Node::parse(&json!({
+            "type": "object",
+            "properties": {
+                "spec": { "type": "object", "required": ["size"], "properties": {
+                    "size": { "type": "integer", "minimum": 1, "default": 3 },
+                    "port": { "x-kubernetes-int-or-string": true },
+                    "rest": { "x-kubernetes-preserve-unknown-fields": true },
+                } },
+                "metadata": { "$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta" },
+            },
+        }))
+        .unwrap();
+        let root = Schema::at(&node);
+        let spec = root.field("spec").unwrap();
+        assert_eq!(spec.shape(), Shape::Struct);
+        assert_eq!(spec.field("size").unwrap().default(), Some(&json!(3)));
+        assert_eq!(spec.field("port").unwrap().shape(), Shape::NumberOrString);
+        assert!(spec.field("rest").unwrap().preserves_unknown());
         assert_eq!(
-            (ports.merge_key(), ports.list_map_keys()),
-            (Some("containerPort"), &["containerPort", "protocol"][..])
+            root.field("metadata").unwrap().short_name(),
+            Some("ObjectMeta")
         );
+        assert!(Node::parse(&json!({ "properties": [] })).is_err());
     }
 }

@@ -1,0 +1,335 @@
+//! Deployments.
+
+use std::sync::{Arc, LazyLock};
+
+use serde_json::Value;
+
+use super::workload;
+use crate::columns::{Column, Row};
+use crate::field::Field;
+use crate::lens::{fill, member, text};
+use crate::strategy::Strategy;
+use crate::validate::Problems;
+use crate::{Kind, Subresource};
+
+pub static DEPLOYMENT: LazyLock<Arc<Kind>> = LazyLock::new(|| {
+    let mut columns = vec![
+        Column::name(),
+        Column::text("Ready", ready, "Ready pods of desired pods."),
+        Column::text("Up-to-date", up_to_date, "Pods of the newest template."),
+        Column::text("Available", available, "Pods ready for long enough."),
+        Column::age(),
+    ];
+    columns.extend(workload::columns());
+    Arc::new(Kind {
+        short_names: vec!["deploy".into()],
+        categories: vec!["all".into()],
+        subresources: vec![Subresource::Status, Subresource::Scale],
+        columns,
+        counts_generations: true,
+        strategy: Arc::new(Deployments),
+        ..Kind::new("apps", "v1", "Deployment", "deployments")
+    })
+});
+
+struct Deployments;
+
+impl Strategy for Deployments {
+    fn default(&self, value: &mut Value) {
+        workload::default_template(value);
+        let Some(spec) = value.get_mut("spec") else {
+            return;
+        };
+        fill(spec, "replicas", 1);
+        fill(spec, "revisionHistoryLimit", 10);
+        fill(spec, "progressDeadlineSeconds", 600);
+        let strategy = member(spec, "strategy");
+        fill(strategy, "type", "RollingUpdate");
+        if text(strategy, "/type") == "RollingUpdate" {
+            let rolling = member(strategy, "rollingUpdate");
+            fill(rolling, "maxUnavailable", "25%");
+            fill(rolling, "maxSurge", "25%");
+        }
+    }
+
+    fn validate(&self, new: &Value, problems: &mut Problems) {
+        let root = Field::root(new);
+        let spec = root.child("spec");
+        problems.not_negative(&spec.child("replicas"));
+        workload::validate_pods(&spec, problems);
+        strategy(&spec.child("strategy"), problems);
+        problems.not_negative(&spec.child("minReadySeconds"));
+        problems.not_negative(&spec.child("revisionHistoryLimit"));
+        let deadline = spec.child("progressDeadlineSeconds");
+        problems.not_negative(&deadline);
+        let min_ready = spec.child("minReadySeconds").integer().unwrap_or(0);
+        if let Some(seconds) = deadline.integer().filter(|seconds| *seconds <= min_ready) {
+            let sentence = "must be greater than minReadySeconds";
+            problems.invalid(&deadline, seconds, sentence);
+        }
+    }
+
+    fn validate_update(
+        &self,
+        new: &Value,
+        old: &Value,
+        part: Option<Subresource>,
+        problems: &mut Problems,
+    ) {
+        let (root, before) = (Field::root(new), Field::root(old));
+        if part == Some(Subresource::Status) {
+            let status = root.child("status");
+            let parts = [
+                "updatedReplicas",
+                "readyReplicas",
+                "availableReplicas",
+                "unavailableReplicas",
+            ];
+            workload::validate_counts(&status, &parts, problems);
+            let (count, counted) = (
+                status.child("collisionCount"),
+                before.child("status.collisionCount"),
+            );
+            if count.integer().unwrap_or(0) < counted.integer().unwrap_or(0) {
+                let count_now = count.integer().unwrap_or(0);
+                problems.invalid(&count, count_now, "cannot be decremented");
+            }
+            return;
+        }
+        self.validate(new, problems);
+        let (selector, kept) = (root.child("spec.selector"), before.child("spec.selector"));
+        problems.immutable(&selector, &kept);
+    }
+}
+
+fn strategy(strategy: &Field<'_, '_>, problems: &mut Problems) {
+    let rolling = strategy.child("rollingUpdate");
+    match strategy.child("type").text() {
+        "Recreate" => {
+            if rolling.is_set() {
+                let sentence = "may not be specified when strategy `type` is 'Recreate'";
+                problems.forbidden(&rolling, sentence);
+            }
+        }
+        "RollingUpdate" => {
+            if rolling.is_set() {
+                rolling_update(&rolling, problems);
+            } else {
+                let sentence = "this should be defaulted and never be nil";
+                problems.required(&rolling, sentence);
+            }
+        }
+        _ => {
+            let supported = ["Recreate", "RollingUpdate"];
+            problems.not_supported(strategy, strategy.shown(), &supported);
+        }
+    }
+}
+
+fn rolling_update(rolling: &Field<'_, '_>, problems: &mut Problems) {
+    let unavailable = rolling.child("maxUnavailable");
+    let surge = rolling.child("maxSurge");
+    amount_or_percent(&unavailable, problems);
+    amount_or_percent(&surge, problems);
+    if amount_of(&unavailable) == 0 && amount_of(&surge) == 0 {
+        let sentence = "may not be 0 when `maxSurge` is 0";
+        problems.invalid(&unavailable, unavailable.shown(), sentence);
+    }
+    if percent_of(&unavailable).is_some_and(|percent| percent > 100) {
+        let sentence = "must not be greater than 100%";
+        problems.invalid(&unavailable, unavailable.shown(), sentence);
+    }
+}
+
+const NO_PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
+
+/// A number of pods, or a share of them.
+fn amount_or_percent(field: &Field<'_, '_>, problems: &mut Problems) {
+    match field.value() {
+        Some(Value::String(text)) if percent_of(field).is_none() => {
+            problems.invalid(field, text.as_str(), NO_PERCENT);
+        }
+        Some(Value::String(_)) | None => {}
+        Some(Value::Number(_)) => problems.not_negative(field),
+        Some(other) => {
+            let sentence = "must be an integer or percentage (e.g '5%%')";
+            problems.invalid(field, other.clone(), sentence);
+        }
+    }
+}
+
+/// A percentage; one with more digits than a number holds is the largest.
+fn percent_of(field: &Field<'_, '_>) -> Option<i64> {
+    let digits = field.text().strip_suffix('%')?;
+    let numeric = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    numeric.then(|| digits.parse().unwrap_or(i64::MAX))
+}
+
+fn amount_of(field: &Field<'_, '_>) -> i64 {
+    percent_of(field).or(field.integer()).unwrap_or(0)
+}
+
+fn ready(row: &Row<'_>) -> Value {
+    format!(
+        "{}/{}",
+        row.count("/status/readyReplicas"),
+        row.count("/spec/replicas")
+    )
+    .into()
+}
+
+fn up_to_date(row: &Row<'_>) -> Value {
+    row.count("/status/updatedReplicas").to_string().into()
+}
+
+fn available(row: &Row<'_>) -> Value {
+    row.count("/status/availableReplicas").to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::validate::told;
+
+    fn deployment() -> Value {
+        json!({
+            "metadata": {"name": "d", "namespace": "default"},
+            "spec": {
+                "selector": {"matchLabels": {"app": "d"}},
+                "template": {
+                    "metadata": {"labels": {"app": "d"}},
+                    "spec": {"containers": [{"name": "c", "image": "shop/web:1"}]},
+                },
+            },
+        })
+    }
+
+    #[test]
+    fn each_rule_is_told_of_by_itself() {
+        told::check(
+            &DEPLOYMENT,
+            &deployment(),
+            &[
+                (
+                    "/spec/replicas",
+                    json!(-1),
+                    &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"],
+                ),
+                (
+                    "/spec/selector",
+                    Value::Null,
+                    &[
+                        "spec.selector: Required value",
+                        "spec.template.metadata.labels: Invalid value: {\"app\":\"d\"}: `selector` does not match template `labels`",
+                    ],
+                ),
+                (
+                    "/spec/selector/matchLabels",
+                    Value::Null,
+                    &["spec.selector: Invalid value: {}: empty selector is invalid for deployment"],
+                ),
+                (
+                    "/spec/template/spec/restartPolicy",
+                    json!("Never"),
+                    &[
+                        "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+                    ],
+                ),
+                (
+                    "/spec/template/metadata/labels/b",
+                    json!("-"),
+                    &[
+                        "spec.template.labels: Invalid value: \"-\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+                    ],
+                ),
+                (
+                    "/spec/progressDeadlineSeconds",
+                    json!(0),
+                    &[
+                        "spec.progressDeadlineSeconds: Invalid value: 0: must be greater than minReadySeconds",
+                    ],
+                ),
+                (
+                    "/spec/strategy",
+                    json!({"type": "Recreate", "rollingUpdate": {}}),
+                    &[
+                        "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'",
+                    ],
+                ),
+                (
+                    "/spec/strategy",
+                    json!({"type": "Canary"}),
+                    &[
+                        "spec.strategy: Unsupported value: {\"type\":\"Canary\"}: supported values: \"Recreate\", \"RollingUpdate\"",
+                    ],
+                ),
+            ],
+        );
+    }
+
+    /// Sizes that a rollout adds to each other: shares are shares, amounts are numbers of pods.
+    #[test]
+    fn amounts_and_percents_are_bounded() {
+        const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
+        for (unavailable, surge, expected) in [
+            (json!("25%"), json!(1), vec![]),
+            (json!("100%"), json!("300%"), vec![]),
+            (
+                json!("101%"),
+                json!(0),
+                vec!["maxUnavailable: Invalid value: \"101%\": must not be greater than 100%".to_owned()],
+            ),
+            (
+                json!("99999999999999999999%"),
+                json!(0),
+                vec!["maxUnavailable: Invalid value: \"99999999999999999999%\": must not be greater than 100%".to_owned()],
+            ),
+            (
+                json!("half"),
+                json!("-1%"),
+                vec![
+                    format!("maxUnavailable: Invalid value: \"half\": {PERCENT}"),
+                    format!("maxSurge: Invalid value: \"-1%\": {PERCENT}"),
+                    "maxUnavailable: Invalid value: \"half\": may not be 0 when `maxSurge` is 0".to_owned(),
+                ],
+            ),
+            (
+                json!(-1),
+                json!(1),
+                vec!["maxUnavailable: Invalid value: -1: must be greater than or equal to 0".to_owned()],
+            ),
+            (
+                json!(0),
+                json!("0%"),
+                vec!["maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0".to_owned()],
+            ),
+        ] {
+            let rolling = json!({"maxUnavailable": unavailable, "maxSurge": surge});
+            let new = told::with(&deployment(), "/spec/strategy/rollingUpdate", rolling);
+            let found: Vec<String> = told::of_new(&DEPLOYMENT, &new)
+                .iter()
+                .map(|line| line.replace("spec.strategy.rollingUpdate.", ""))
+                .collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn selectors_stay_and_counts_add_up() {
+        let old = deployment();
+        let other = told::with(&old, "/spec/selector/matchLabels/app", json!("e"));
+        let other = told::with(&other, "/spec/template/metadata/labels/app", json!("e"));
+        assert_eq!(
+            told::of_update(&DEPLOYMENT, &other, &old, None),
+            ["spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"e\"}}: field is immutable"]
+        );
+        let status = json!({"replicas": 1, "readyReplicas": 2, "availableReplicas": 0});
+        let reported = told::with(&old, "/status", status);
+        assert_eq!(
+            told::of_update(&DEPLOYMENT, &reported, &old, Some(Subresource::Status)),
+            ["status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas"]
+        );
+    }
+}

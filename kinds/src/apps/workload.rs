@@ -1,0 +1,138 @@
+//! What workloads share: size, selector, template, and the columns that show them.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use weft_api::selector::LabelSelector;
+
+use crate::columns::{Column, Row, labels_text, or_none};
+use crate::core::pod;
+use crate::field::Field;
+use crate::lens::{items, member, text};
+use crate::validate::{Problems, label_selector};
+
+/// The columns about the template that workloads show with `-o wide`.
+pub(crate) fn columns() -> [Column; 3] {
+    [
+        Column::text("Containers", containers, "Names of the containers.").wide(),
+        Column::text("Images", images, "Images of the containers.").wide(),
+        Column::text("Selector", selector, "Labels of the pods.").wide(),
+    ]
+}
+
+pub(crate) fn default_template(value: &mut Value) {
+    // A template without a spec has an empty one, so that what it lacks is told of and nothing else.
+    let template = member(member(value, "spec"), "template");
+    pod::default_spec(member(template, "spec"));
+}
+
+/// Selector and template; what is fixed about a workload's pods.
+pub(crate) fn validate_pods(spec: &Field<'_, '_>, problems: &mut Problems) {
+    let selector = spec.child("selector");
+    let parsed = if selector.is_set() {
+        label_selector(&selector, problems);
+        let parsed = LabelSelector::from_object(&selector.shown()).ok();
+        if parsed.as_ref().is_some_and(LabelSelector::is_everything) {
+            let sentence = "empty selector is invalid for deployment";
+            problems.invalid(&selector, selector.shown(), sentence);
+        }
+        parsed
+    } else {
+        problems.required(&selector, "");
+        // Matches nothing, and is told of with the labels.
+        None
+    };
+    let template = spec.child("template");
+    if selector.is_set() && parsed.is_none() {
+        problems.invalid(&selector, selector.shown(), "invalid label selector");
+        return;
+    }
+    let labels = template.child("metadata.labels");
+    let of_pods: BTreeMap<String, String> = template
+        .entries("metadata.labels")
+        .map(|(key, value)| (key.to_owned(), value.text().to_owned()))
+        .collect();
+    let matched = match &parsed {
+        Some(selector) => selector.is_everything() || selector.matches(&of_pods),
+        None => false,
+    };
+    if !matched {
+        let sentence = "`selector` does not match template `labels`";
+        problems.invalid(&labels, labels.shown(), sentence);
+    }
+    pod::validate_template(&template, problems);
+    let restart = template.child("spec.restartPolicy");
+    if restart.text() != "Always" {
+        problems.one_of_as(&restart, restart.text(), &["Always"]);
+    }
+    let deadline = template.child("spec.activeDeadlineSeconds");
+    if deadline.is_set() {
+        let sentence = "activeDeadlineSeconds in ReplicaSet is not Supported";
+        problems.forbidden(&deadline, sentence);
+    }
+}
+
+/// Counts of pods that controllers report: no part of them is more than all of them.
+pub(crate) fn validate_counts(status: &Field<'_, '_>, parts: &[&str], problems: &mut Problems) {
+    let count = |names: &str| status.child(names).integer().unwrap_or(0);
+    for names in ["observedGeneration", "replicas"].iter().chain(parts) {
+        problems.not_negative(&status.child(names));
+    }
+    for names in ["terminatingReplicas", "collisionCount"] {
+        problems.not_negative(&status.child(names));
+    }
+    for names in parts
+        .iter()
+        .filter(|names| **names != "unavailableReplicas")
+    {
+        if count(names) > count("replicas") {
+            let sentence = "cannot be greater than status.replicas";
+            problems.invalid(&status.child(names), count(names), sentence);
+        }
+    }
+    if count("availableReplicas") > count("readyReplicas") {
+        let sentence = "cannot be greater than readyReplicas";
+        let available = status.child("availableReplicas");
+        problems.invalid(&available, count("availableReplicas"), sentence);
+    }
+}
+
+fn of_containers(row: &Row<'_>, pointer: &str) -> Value {
+    items(row.object, "/spec/template/spec/containers")
+        .iter()
+        .map(|container| text(container, pointer))
+        .collect::<Vec<_>>()
+        .join(",")
+        .into()
+}
+
+fn containers(row: &Row<'_>) -> Value {
+    of_containers(row, "/name")
+}
+
+fn images(row: &Row<'_>) -> Value {
+    of_containers(row, "/image")
+}
+
+fn selector(row: &Row<'_>) -> Value {
+    let mut parts = Vec::new();
+    let labels = labels_text(row.object, "/spec/selector/matchLabels");
+    if !labels.is_empty() {
+        parts.push(labels);
+    }
+    for expression in items(row.object, "/spec/selector/matchExpressions") {
+        let key = text(expression, "/key");
+        let values = items(expression, "/values")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join(",");
+        parts.push(match text(expression, "/operator") {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            _ => format!("!{key}"),
+        });
+    }
+    or_none(parts.join(","))
+}

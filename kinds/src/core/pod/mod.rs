@@ -1,0 +1,146 @@
+//! Pods, and the pod templates that workloads are made of.
+
+mod columns;
+mod defaults;
+mod validation;
+
+use std::sync::{Arc, LazyLock};
+
+use serde_json::{Value, json};
+use weft_api::status::StatusError;
+
+use crate::field::Field;
+use crate::kind::Selectable;
+use crate::lens::{fill, integer, items, member, text};
+use crate::strategy::{Strategy, Surroundings};
+use crate::validate::Problems;
+use crate::{Kind, Subresource};
+
+pub(crate) use defaults::default_spec;
+pub(crate) use validation::template as validate_template;
+
+/// Seconds a pod stays bound to a node that is not ready or not reachable, unless it says otherwise. Kubernetes' 300
+/// were chosen for containers; a component starts elsewhere in milliseconds, so waiting costs more than moving.
+const TOLERATION_SECONDS: i64 = 2;
+/// Seconds between the wish to stop a pod and its end, unless it says otherwise, as in Kubernetes.
+const GRACE_SECONDS: i64 = 30;
+
+pub static POD: LazyLock<Arc<Kind>> = LazyLock::new(|| {
+    Arc::new(Kind {
+        short_names: vec!["po".into()],
+        categories: vec!["all".into()],
+        subresources: vec![
+            Subresource::Status,
+            Subresource::Binding,
+            Subresource::Eviction,
+            Subresource::Log,
+        ],
+        columns: columns::columns(),
+        selectable: vec![
+            Selectable::new("spec.nodeName", "/spec/nodeName"),
+            Selectable::new("spec.host", "/spec/nodeName"),
+            Selectable::new("spec.restartPolicy", "/spec/restartPolicy"),
+            Selectable::new("spec.schedulerName", "/spec/schedulerName"),
+            Selectable::new("spec.serviceAccountName", "/spec/serviceAccountName"),
+            Selectable::or("spec.hostNetwork", "/spec/hostNetwork", "false"),
+            Selectable::new("status.phase", "/status/phase"),
+            Selectable::new("status.podIP", "/status/podIP"),
+            Selectable::new("status.podIPs", "/status/podIP"),
+            Selectable::new("status.nominatedNodeName", "/status/nominatedNodeName"),
+        ],
+        counts_generations: true,
+        strategy: Arc::new(Pods),
+        ..Kind::new("", "v1", "Pod", "pods")
+    })
+});
+
+struct Pods;
+
+impl Strategy for Pods {
+    fn default(&self, value: &mut Value) {
+        defaults::pod(value);
+    }
+
+    fn admit(&self, new: &mut Value, around: &dyn Surroundings) -> Result<(), StatusError> {
+        require_service_account(new, around)?;
+        tolerate_lost_nodes(member(new, "spec"));
+        Ok(())
+    }
+
+    fn validate(&self, new: &Value, problems: &mut Problems) {
+        validation::created(&Field::root(new), problems);
+    }
+
+    fn validate_update(
+        &self,
+        new: &Value,
+        old: &Value,
+        part: Option<Subresource>,
+        problems: &mut Problems,
+    ) {
+        // Binding and status are judged by rules of their own; a pod's spec is frozen for everyone else.
+        match part {
+            Some(Subresource::Binding | Subresource::Status) => {}
+            _ => validation::updated(&Field::root(new), &Field::root(old), problems),
+        }
+    }
+
+    /// Deletion waits for the node to stop what runs, if anything does.
+    fn grace_seconds(&self, old: &Value, asked: Option<i64>) -> i64 {
+        let phase = text(old, "/status/phase");
+        let nothing_runs =
+            text(old, "/spec/nodeName").is_empty() || matches!(phase, "Succeeded" | "Failed");
+        let wanted = asked
+            .or_else(|| integer(old, "/spec/terminationGracePeriodSeconds"))
+            .unwrap_or(GRACE_SECONDS);
+        match wanted {
+            _ if nothing_runs => 0,
+            // Kubernetes reads a negative period as one second.
+            wanted if wanted < 0 => 1,
+            wanted => wanted,
+        }
+    }
+
+    fn returns_deleted(&self) -> bool {
+        true
+    }
+}
+
+fn require_service_account(pod: &Value, around: &dyn Surroundings) -> Result<(), StatusError> {
+    let account = text(pod, "/spec/serviceAccountName");
+    let namespace = text(pod, "/metadata/namespace");
+    // The namespace controller makes `default` moments after the namespace: not worth refusing a pod for.
+    if account == "default" || around.has(&super::SERVICE_ACCOUNT, Some(namespace), account) {
+        return Ok(());
+    }
+    Err(StatusError::forbidden(
+        "pods",
+        "",
+        text(pod, "/metadata/name"),
+        &format!(
+            "error looking up service account {namespace}/{account}: serviceaccount {account:?} not found"
+        ),
+    ))
+}
+
+fn tolerate_lost_nodes(spec: &mut Value) {
+    for condition in ["not-ready", "unreachable"] {
+        let key = format!("node.kubernetes.io/{condition}");
+        let covered = items(spec, "/tolerations").iter().any(|toleration| {
+            let named = text(toleration, "/key");
+            let effect = text(toleration, "/effect");
+            (named == key || named.is_empty()) && matches!(effect, "" | "NoExecute")
+        });
+        if !covered {
+            fill(spec, "tolerations", json!([]));
+            if let Some(tolerations) = spec["tolerations"].as_array_mut() {
+                tolerations.push(json!({
+                    "key": key,
+                    "operator": "Exists",
+                    "effect": "NoExecute",
+                    "tolerationSeconds": TOLERATION_SECONDS,
+                }));
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! ServiceAccounts: their metadata is all there is to judge.
+
+use std::sync::{Arc, LazyLock};
+
+use serde_json::Value;
+
+use crate::Kind;
+use crate::columns::{Column, Row};
+use crate::lens::{items, items_mut};
+use crate::strategy::Strategy;
+
+pub static SERVICE_ACCOUNT: LazyLock<Arc<Kind>> = LazyLock::new(|| {
+    Arc::new(Kind {
+        short_names: vec!["sa".into()],
+        columns: vec![
+            Column::name(),
+            Column::integer(
+                "Secrets",
+                secrets,
+                "Number of secrets named by the account.",
+            ),
+            Column::age(),
+        ],
+        strategy: Arc::new(ServiceAccounts),
+        ..Kind::new("", "v1", "ServiceAccount", "serviceaccounts")
+    })
+});
+
+struct ServiceAccounts;
+
+impl Strategy for ServiceAccounts {
+    /// Of a Secret that an account names, its name is all that is kept.
+    fn default(&self, value: &mut Value) {
+        for secret in items_mut(value, "/secrets") {
+            if let Some(map) = secret.as_object_mut() {
+                map.retain(|field, _| field == "name");
+            }
+        }
+    }
+}
+
+fn secrets(row: &Row<'_>) -> Value {
+    items(row.object, "/secrets").len().into()
+}

@@ -1,0 +1,546 @@
+//! From what a client sent to what is stored: one pipeline for bodies, results of patches, and old objects.
+//!
+//! `depth → type and format → unknown and duplicate fields dropped and told → nulls and zeros as they are always
+//! written`: [`text`] for a body's JSON, [`value`] for what has been parsed or patched already. Built-in kinds are read as
+//! Kubernetes' Go types are ([`typed`]), others by their structural schema ([`structural`]); both by one
+//! [`Schema`]. The result is canonical: equal objects are equal values, so that equality, generations and immutability can be
+//! judged by comparing. What a client left out is filled in after this by the kind, and [`fill`] by the schema.
+//!
+//! Invariants: pure; bytes from outside never panic and are bounded in depth; `value(canonical)` changes nothing (each
+//! test of it looks); no unknown field ever gets past here.
+//! Left to others: rules of kinds (`crate::validate`), and whether unknown fields are refused, told or ignored.
+
+mod convert;
+mod scalar;
+mod structural;
+mod typed;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use weft_api::gvk::GroupVersionKind;
+use weft_api::status::Cause;
+
+use crate::schema::Schema;
+
+/// How deep objects and lists may stand in one another, in what is stored and in every step on the way there. Below the
+/// 128 levels at which this server's own JSON reader stops, by what a list or a watch event puts around an object; the
+/// deepest path of a kind has about 20.
+pub const DEPTH_MAX: usize = 100;
+
+/// Faults that are told of one body; one made of mistakes must not make the answer large.
+const FAULTS_MAX: usize = 100;
+
+/// An object as it is stored, and what was dropped to make it so.
+#[derive(Debug, PartialEq)]
+pub struct Decoded {
+    pub value: Value,
+    /// In the words of Kubernetes' strict decoder: `unknown field "spec.replcas"`, `duplicate field "metadata.name"`.
+    pub faults: Vec<String>,
+}
+
+/// Why something is no object of its kind.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("the request body is not valid JSON: {0}")]
+    Syntax(String),
+    /// In the words of Go's decoder.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+/// Decodes a body in JSON.
+///
+/// # Errors
+/// [`DecodeError::Syntax`] for what is no JSON, else for the first value that does not fit.
+pub fn text(gvk: &GroupVersionKind, body: &[u8]) -> Result<Decoded, DecodeError> {
+    match Schema::of(gvk) {
+        Some(schema) if schema.is_typed() => {
+            let mut deserializer = serde_json::Deserializer::from_slice(body);
+            let decoded = typed::read(schema, &mut deserializer)?;
+            deserializer
+                .end()
+                .map_err(|error| DecodeError::Syntax(error.to_string()))?;
+            Ok(decoded)
+        }
+        _ => {
+            let parsed: Value = serde_json::from_slice(body)
+                .map_err(|error| DecodeError::Syntax(error.to_string()))?;
+            let mut decoded = value(gvk, &parsed)?;
+            let mut faults: Vec<String> = duplicate_fields(body)
+                .iter()
+                .map(|field| format!("duplicate field {field:?}"))
+                .collect();
+            faults.append(&mut decoded.faults);
+            decoded.faults = faults;
+            Ok(decoded)
+        }
+    }
+}
+
+/// Decodes what is JSON already. A kind that no schema is known for keeps all its fields.
+///
+/// # Errors
+/// [`DecodeError::Unfit`] for the first value that does not fit.
+pub fn value(gvk: &GroupVersionKind, value: &Value) -> Result<Decoded, DecodeError> {
+    match Schema::of(gvk) {
+        Some(schema) if schema.is_typed() => Ok(typed::read(schema, value)?),
+        Some(schema) => structured(schema, value),
+        None => {
+            bounded(value)?;
+            Ok(Decoded {
+                value: value.clone(),
+                faults: Vec::new(),
+            })
+        }
+    }
+}
+
+/// As [`value`], for the result of a strategic merge patch: what does not fit is told as Kubernetes tells it there.
+///
+/// # Errors
+/// As [`value`].
+pub fn merged(gvk: &GroupVersionKind, merged: &Value) -> Result<Decoded, DecodeError> {
+    let decoded = value(gvk, merged);
+    let told = match (&decoded, Schema::of(gvk)) {
+        (Err(DecodeError::Unfit(_)), Some(schema)) if schema.is_typed() => {
+            bounded(merged)?;
+            convert::fault(schema, "", merged)
+        }
+        _ => None,
+    };
+    match (decoded, told) {
+        (Err(_), Some(told)) => Err(DecodeError::Unfit(told)),
+        (Ok(mut decoded), _) => {
+            decoded.faults.sort();
+            Ok(decoded)
+        }
+        (decoded, None) => decoded,
+    }
+}
+
+fn structured(schema: Schema<'_>, value: &Value) -> Result<Decoded, DecodeError> {
+    bounded(value)?;
+    let mut value = value.clone();
+    let mut faults = Vec::new();
+    // Metadata is Kubernetes' own type in every kind.
+    if let (Some(metadata), Some(meta)) = (value.get_mut("metadata"), Schema::named(OBJECT_META))
+        && !metadata.is_null()
+    {
+        let decoded = typed::read_below(meta, "metadata", &*metadata)?;
+        *metadata = decoded.value;
+        faults = decoded.faults;
+    }
+    let unknown = structural::prune(schema, &mut value);
+    faults.extend(
+        unknown
+            .iter()
+            .map(|path| format!("unknown field \"{path}\"")),
+    );
+    faults.truncate(FAULTS_MAX);
+    Ok(Decoded { value, faults })
+}
+
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+fn bounded(value: &Value) -> Result<(), DecodeError> {
+    match is_within(value, DEPTH_MAX, &mut 0) {
+        true => Ok(()),
+        false => Err(DecodeError::Unfit(format!(
+            "exceeded max depth of {DEPTH_MAX}"
+        ))),
+    }
+}
+
+/// Fills in the defaults that the schema of a kind carries.
+pub fn fill(gvk: &GroupVersionKind, value: &mut Value) {
+    if let Some(schema) = Schema::of(gvk).filter(|schema| !schema.is_typed()) {
+        structural::default(schema, value);
+    }
+}
+
+/// Adds to `causes` the constraints of the schema that an object of a structural kind breaks; none for built-in kinds, whose
+/// constraints Kubernetes judges in code.
+pub fn violations(gvk: &GroupVersionKind, value: &Value, causes: &mut Vec<Cause>) {
+    if let Some(schema) = Schema::of(gvk).filter(|schema| !schema.is_typed()) {
+        causes.append(&mut structural::validate(schema, value));
+        let unchecked = structural::unchecked(causes);
+        causes.extend(unchecked);
+    }
+}
+
+/// Whether `value` has at most `levels` of objects and lists in one another. `looked_at` counts the values visited.
+pub(crate) fn is_within(value: &Value, levels: usize, looked_at: &mut usize) -> bool {
+    *looked_at += 1;
+    match value {
+        Value::Object(map) => {
+            levels > 0
+                && map
+                    .values()
+                    .all(|value| is_within(value, levels - 1, looked_at))
+        }
+        Value::Array(items) => {
+            levels > 0
+                && items
+                    .iter()
+                    .all(|value| is_within(value, levels - 1, looked_at))
+        }
+        _ => true,
+    }
+}
+
+/// The object keys that appear twice in a JSON text, as paths; a text that is not JSON gives what was seen before the
+/// mistake. A parsed `Value` cannot tell: its last duplicate has won.
+pub fn duplicate_fields(text: &[u8]) -> Vec<String> {
+    let mut path = String::new();
+    let mut found = Vec::new();
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    // A syntax error is reported by the parser that reads the body for its content.
+    let _ = Duplicates {
+        path: &mut path,
+        found: &mut found,
+    }
+    .deserialize(&mut deserializer);
+    found
+}
+
+struct Duplicates<'a> {
+    path: &'a mut String,
+    found: &'a mut Vec<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for Duplicates<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Duplicates<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("any JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = BTreeSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let length = push_key(self.path, &key);
+            if !seen.insert(key) && self.found.len() < FAULTS_MAX {
+                self.found.push(self.path.clone());
+            }
+            map.next_value_seed(Duplicates {
+                path: self.path,
+                found: self.found,
+            })?;
+            self.path.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let length = self.path.len();
+        for index in 0.. {
+            let _ = write!(self.path, "[{index}]");
+            let more = list.next_element_seed(Duplicates {
+                path: self.path,
+                found: self.found,
+            })?;
+            self.path.truncate(length);
+            if more.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// Appends `.key` (or `key` at the root) and returns the length to cut back to.
+fn push_key(path: &mut String, key: &str) -> usize {
+    let length = path.len();
+    if length > 0 {
+        path.push('.');
+    }
+    path.push_str(key);
+    length
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn gvk(group: &str, kind: &str) -> GroupVersionKind {
+        GroupVersionKind::new(group, "v1", kind)
+    }
+
+    fn read(group: &str, kind: &str, value: Value) -> Decoded {
+        let decoded = self::value(&gvk(group, kind), &value).unwrap();
+        let again = self::value(&gvk(group, kind), &decoded.value).unwrap();
+        assert_eq!(
+            (again.value, again.faults),
+            (decoded.value.clone(), Vec::new())
+        );
+        decoded
+    }
+
+    fn fault(group: &str, kind: &str, value: Value) -> String {
+        self::value(&gvk(group, kind), &value)
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn unknown_fields_are_told_by_path_and_dropped() {
+        let deployment = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": { "name": "web", "labels": { "any.key/x": "y" }, "colour": "red" },
+            "spec": { "replcas": 1, "template": { "spec": {
+                "nodeSelector": { "free": "yes" },
+                "containers": [{ "name": "a", "resources": { "limits": { "cpu": 1, "weft.dev/x": "2" } } }, { "foo": 1, "env": [{ "nam": 1 }] }],
+            } } },
+        });
+        let decoded = read("apps", "Deployment", deployment);
+        assert_eq!(
+            decoded.faults,
+            [
+                "unknown field \"metadata.colour\"",
+                "unknown field \"spec.replcas\"",
+                "unknown field \"spec.template.spec.containers[1].env[0].nam\"",
+                "unknown field \"spec.template.spec.containers[1].foo\"",
+            ]
+        );
+        assert_eq!(
+            decoded.value,
+            json!({
+                "apiVersion": "apps/v1", "kind": "Deployment",
+                "metadata": { "name": "web", "labels": { "any.key/x": "y" } },
+                "spec": { "selector": null, "strategy": {}, "template": { "metadata": {}, "spec": {
+                    "nodeSelector": { "free": "yes" },
+                    "containers": [
+                        { "name": "a", "resources": { "limits": { "cpu": "1", "weft.dev/x": "2" } } },
+                        { "name": "", "env": [{ "name": "" }], "resources": {} },
+                    ],
+                } } },
+                "status": {},
+            })
+        );
+        let route = json!({ "spec": { "rules": [{ "matches": [{ "path": { "valu": "/" } }], "retry": { "attempts": 2 } }] }, "metadata": { "Name": "x" } });
+        assert_eq!(
+            read("gateway.networking.k8s.io", "HTTPRoute", route).faults,
+            [
+                "unknown field \"metadata.Name\"",
+                "unknown field \"spec.rules[0].matches[0].path.valu\""
+            ]
+        );
+        let unknown_kind = json!({ "x": 1 });
+        assert_eq!(
+            read("example.com", "Thing", unknown_kind.clone()).value,
+            unknown_kind
+        );
+    }
+
+    #[test]
+    fn faults_come_in_the_order_of_the_text() {
+        let body = br#"{"spec":{"zz":1,"containers":[{"name":"a","name":"b"}],"aa":2},"metadata":{"name":"x"},"spec":{}}"#;
+        assert_eq!(
+            text(&gvk("", "Pod"), body).unwrap().faults,
+            [
+                "unknown field \"spec.zz\"",
+                "duplicate field \"spec.containers[0].name\"",
+                "unknown field \"spec.aa\"",
+                "duplicate field \"spec\"",
+            ]
+        );
+        assert!(matches!(
+            text(&gvk("", "Pod"), b"{\"a\":"),
+            Err(DecodeError::Syntax(_))
+        ));
+        assert!(matches!(
+            text(&gvk("", "Pod"), b"{}x"),
+            Err(DecodeError::Syntax(_))
+        ));
+        assert_eq!(
+            duplicate_fields(br#"{"a":1,"spec":{"x":[{"y":1,"y":2}],"x":3},"a":"z"}"#),
+            ["spec.x[0].y", "spec.x", "a"]
+        );
+        assert_eq!(duplicate_fields(b"{\"a\":1,\"a\":"), ["a"]);
+    }
+
+    #[test]
+    fn wrong_types_are_told_in_the_decoders_words() {
+        for (kind, body, message) in [
+            (
+                "Deployment",
+                json!({ "spec": { "replicas": "3" } }),
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                "Deployment",
+                json!({ "spec": { "replicas": 1.5 } }),
+                "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                "Deployment",
+                json!({ "spec": { "replicas": 3_000_000_000_u32 } }),
+                "json: cannot unmarshal number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                "Deployment",
+                json!({ "spec": { "template": { "spec": { "containers": [{ "env": [{ "value": 1 }] }] } } } }),
+                "json: cannot unmarshal number into Go struct field EnvVar.spec.template.spec.containers.env.value of type string",
+            ),
+            (
+                "Deployment",
+                json!({ "spec": { "template": { "spec": { "containers": {} } } } }),
+                "json: cannot unmarshal object into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container",
+            ),
+            (
+                "Deployment",
+                json!({ "metadata": { "labels": { "a": true } } }),
+                "json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.labels of type string",
+            ),
+            (
+                "Deployment",
+                json!({ "spec": [] }),
+                "json: cannot unmarshal array into Go struct field Deployment.spec of type v1.DeploymentSpec",
+            ),
+            (
+                "Deployment",
+                json!({ "metadata": 5 }),
+                "json: cannot unmarshal number into Go struct field Deployment.metadata of type v1.ObjectMeta",
+            ),
+            (
+                "Deployment",
+                json!({ "metadata": { "creationTimestamp": "soon" } }),
+                "parsing time \"soon\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"soon\" as \"2006\"",
+            ),
+            (
+                "Deployment",
+                json!({ "metadata": { "creationTimestamp": 5 } }),
+                "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.creationTimestamp of type string",
+            ),
+            (
+                "Deployment",
+                json!({ "spec": { "strategy": { "rollingUpdate": { "maxSurge": 2_147_483_648_u32 } } } }),
+                "json: cannot unmarshal number 2147483648 into Go struct field RollingUpdateDeployment.spec.strategy.rollingUpdate.maxSurge of type int32",
+            ),
+            (
+                "Deployment",
+                json!({ "spec": { "template": { "spec": { "volumes": [{ "emptyDir": 1 }] } } } }),
+                "json: cannot unmarshal number into Go struct field Volume.spec.template.spec.volumes.VolumeSource.emptyDir of type v1.EmptyDirVolumeSource",
+            ),
+            (
+                "Deployment",
+                json!({ "spec": { "template": { "spec": { "containers": [{ "resources": { "limits": { "cpu": "x" } } }] } } } }),
+                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            ),
+        ] {
+            assert_eq!(fault("apps", kind, body), message);
+        }
+        assert_eq!(
+            fault("", "Secret", json!({ "data": { "a": "!" } })),
+            "illegal base64 data at input byte 0"
+        );
+        assert_eq!(
+            fault("", "Secret", json!({ "data": { "a": [300] } })),
+            "json: cannot unmarshal number 300 into Go struct field Secret.data of type uint8"
+        );
+        // The first fault that can be passed is told, unless a later one ends reading.
+        let both = json!({ "apiVersion": 1, "metadata": { "creationTimestamp": "soon" } });
+        assert!(fault("", "Secret", both).starts_with("parsing time"));
+    }
+
+    #[test]
+    fn nulls_and_zeros_are_where_go_writes_them() {
+        let secret = read(
+            "",
+            "Secret",
+            json!({
+                "metadata": { "name": "s", "labels": null, "annotations": { "a": null }, "creationTimestamp": null, "generation": 0, "finalizers": [] },
+                "data": { "a": "YWFh\nYWFh\n", "b": [104, 105], "c": null }, "stringData": {}, "immutable": false, "type": "",
+            }),
+        );
+        assert_eq!(
+            secret.value,
+            json!({
+                "metadata": { "name": "s", "annotations": { "a": "" } },
+                "data": { "a": "YWFhYWFh", "b": "aGk=", "c": "" }, "immutable": false,
+            })
+        );
+        let service = read(
+            "",
+            "Service",
+            json!({ "spec": { "ports": [{ "port": 80, "nodePort": 0 }, null], "selector": null, "externalName": "" } }),
+        );
+        assert_eq!(
+            service.value,
+            json!({ "metadata": {}, "spec": { "ports": [{ "port": 80, "targetPort": 0 }, { "port": 0, "targetPort": 0 }] }, "status": { "loadBalancer": {} } })
+        );
+        let slice = read(
+            "discovery.k8s.io",
+            "EndpointSlice",
+            json!({ "addressType": "IPv4" }),
+        );
+        assert_eq!(
+            slice.value,
+            json!({ "metadata": {}, "addressType": "IPv4", "endpoints": null, "ports": null })
+        );
+        let pod = read(
+            "",
+            "Pod",
+            json!({ "spec": {
+            "affinity": { "nodeAffinity": {} }, "terminationGracePeriodSeconds": 0,
+            "containers": [{ "name": "c", "env": null, "readinessProbe": { "initialDelaySeconds": 0, "httpGet": { "port": 80 } }, "volumeMounts": [{ "name": "v", "mountPath": "/v", "subPath": "", "readOnly": false }] }],
+        } }),
+        );
+        assert_eq!(
+            pod.value["spec"],
+            json!({
+                "affinity": { "nodeAffinity": {} }, "terminationGracePeriodSeconds": 0,
+                "containers": [{ "name": "c", "resources": {}, "readinessProbe": { "httpGet": { "port": 80 } }, "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }],
+            })
+        );
+    }
+
+    #[test]
+    fn nothing_deeper_than_the_bound_gets_in() {
+        let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!({ "x": inner }));
+        let managed = |levels: usize| json!({ "metadata": { "managedFields": [{ "fieldsV1": nested(levels) }] } });
+        assert!(value(&gvk("", "Pod"), &managed(DEPTH_MAX - 5)).is_ok());
+        assert_eq!(
+            fault("", "Pod", managed(DEPTH_MAX)),
+            "exceeded max depth of 100"
+        );
+        assert_eq!(
+            fault("example.com", "Thing", nested(DEPTH_MAX + 1)),
+            "exceeded max depth of 100"
+        );
+        let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(text(&gvk("", "Pod"), deep.as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,264 @@
+//! Values with a reader of their own in Go: quantities, times, bytes, numbers that may be names.
+//!
+//! Each is parsed as Go parses it, told in Go's words when it does not fit, and has one canonical spelling.
+//! Source: k8s.io/apimachinery `resource.Quantity`, `metav1.Time`, `metav1.MicroTime`, `intstr.IntOrString`; Go's `time.Parse` and
+//! `encoding/base64`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use weft_api::quantity::Quantity;
+use weft_api::time::{TimeError, WireTime};
+
+use crate::schema::Schema;
+
+/// What Kubernetes says of a text that is no quantity.
+pub(super) const QUANTITY_FORMAT: &str =
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Special {
+    Bytes,
+    IntOrString,
+    MicroTime,
+    Quantity,
+    Time,
+}
+
+/// What a place of a built-in kind is, if it is none of JSON's own types.
+pub(super) fn of(schema: Schema<'_>) -> Option<Special> {
+    match schema.short_name() {
+        Some("IntOrString") => Some(Special::IntOrString),
+        Some("MicroTime") => Some(Special::MicroTime),
+        Some("Quantity") => Some(Special::Quantity),
+        Some("Time") => Some(Special::Time),
+        _ if schema.is_bytes() => Some(Special::Bytes),
+        _ => None,
+    }
+}
+
+impl Special {
+    /// Whether its Go type is a struct: never empty to `omitempty`, and read by a method of its own, whose errors end reading.
+    pub(super) fn is_struct(self) -> bool {
+        self != Self::Bytes
+    }
+
+    pub(super) fn zero(self) -> Value {
+        match self {
+            Self::Bytes | Self::MicroTime | Self::Time => Value::Null,
+            Self::IntOrString => 0.into(),
+            Self::Quantity => "0".into(),
+        }
+    }
+
+    /// The Go type that its reader hands the JSON to; none for one that reads the text itself.
+    pub(super) fn decodes_through(self) -> Option<&'static str> {
+        match self {
+            Self::Bytes => Some("[]uint8"),
+            Self::IntOrString => Some("int32"),
+            Self::MicroTime | Self::Time => Some("string"),
+            Self::Quantity => None,
+        }
+    }
+
+    /// The canonical value of a JSON string.
+    ///
+    /// # Errors
+    /// Go's sentence.
+    pub(super) fn parse(self, text: &str) -> Result<Value, String> {
+        match self {
+            Self::Bytes => bytes(text),
+            Self::IntOrString => Ok(text.into()),
+            Self::MicroTime => time(WireTime::parse_micro(text), WireTime::rfc3339_micros),
+            Self::Quantity => quantity(text),
+            Self::Time => time(WireTime::parse(text), WireTime::rfc3339),
+        }
+    }
+}
+
+/// A quantity in its canonical form.
+pub(super) fn quantity(text: &str) -> Result<Value, String> {
+    let text = text.trim();
+    match Quantity::canonical(text) {
+        Ok(canonical) => Ok(canonical.into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+pub(super) fn base64(bytes: &[u8]) -> Value {
+    STANDARD.encode(bytes).into()
+}
+
+/// Bytes in base64, with line breaks wherever; canonical without.
+fn bytes(text: &str) -> Result<Value, String> {
+    let broken = text.contains(['\r', '\n']);
+    let joined = match broken {
+        true => text.replace(['\r', '\n'], ""),
+        false => text.to_owned(),
+    };
+    // Bits that a last digit has too many are nobody's, to Go; the canonical form has none.
+    match LENIENT.decode(&joined) {
+        Ok(bytes) => Ok(base64(&bytes)),
+        Err(_) => Err(format!(
+            "illegal base64 data at input byte {}",
+            corrupt_at(text)
+        )),
+    }
+}
+
+const LENIENT: base64::engine::GeneralPurpose = base64::engine::GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    base64::engine::GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
+
+/// Where Go's decoder stops at a text that is no base64. It reads quanta of four digits, past line breaks.
+fn corrupt_at(text: &str) -> usize {
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let mut bytes = text
+        .bytes()
+        .enumerate()
+        .filter(|(_, byte)| !matches!(byte, b'\r' | b'\n'));
+    loop {
+        for place in 0..4 {
+            match bytes.next() {
+                None if place == 0 => return text.len(),
+                // What is missing is told from where the quantum began.
+                None => return text.len() - place,
+                Some((_, byte)) if is_digit(byte) => {}
+                Some((at, b'=')) if place >= 2 => {
+                    if place == 2 {
+                        match bytes.next() {
+                            None => return text.len(),
+                            Some((_, b'=')) => {}
+                            Some((at, _)) => return at - 1,
+                        }
+                    }
+                    return bytes.next().map_or(at, |(at, _)| at);
+                }
+                Some((at, _)) => return at,
+            }
+        }
+    }
+}
+
+/// A time in its canonical form; Go's zero time stands for none.
+fn time(
+    read: Result<WireTime, TimeError>,
+    written: fn(WireTime) -> String,
+) -> Result<Value, String> {
+    match read {
+        Ok(time) if time.is_zero() => Ok(Value::Null),
+        Ok(time) => Ok(written(time).into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn bytes_are_base64_as_go_reads_it() {
+        for (text, expected) in [
+            ("", Ok("")),
+            ("YWFh", Ok("YWFh")),
+            ("YWFh\nYWFh\r\n", Ok("YWFhYWFh")),
+            ("YQ==", Ok("YQ==")),
+            ("YR==", Ok("YQ==")),
+            ("YWE=", Ok("YWE=")),
+            ("YW Fh", Err("illegal base64 data at input byte 2")),
+            ("YWFh!", Err("illegal base64 data at input byte 4")),
+            ("YQ", Err("illegal base64 data at input byte 0")),
+            ("YWFhYQ=", Err("illegal base64 data at input byte 7")),
+            ("YQ==YQ==", Err("illegal base64 data at input byte 4")),
+        ] {
+            let expected = expected.map(Value::from).map_err(str::to_owned);
+            assert_eq!(Special::Bytes.parse(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_and_told_as_go_does() {
+        for (special, text, expected) in [
+            (
+                Special::Time,
+                "2026-01-02T03:04:05Z",
+                Ok("2026-01-02T03:04:05Z"),
+            ),
+            (
+                Special::Time,
+                "2026-01-02T03:04:05.999+02:00",
+                Ok("2026-01-02T01:04:05Z"),
+            ),
+            (
+                Special::MicroTime,
+                "2026-01-02T03:04:05.000001-01:30",
+                Ok("2026-01-02T04:34:05.000001Z"),
+            ),
+            (
+                Special::Time,
+                "yesterday",
+                Err(
+                    "parsing time \"yesterday\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"yesterday\" as \"2006\"",
+                ),
+            ),
+            (
+                Special::Time,
+                "2026-01-02",
+                Err(
+                    "parsing time \"2026-01-02\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"T\"",
+                ),
+            ),
+            (
+                Special::Time,
+                "2026-13-02T03:04:05Z",
+                Err("parsing time \"2026-13-02T03:04:05Z\": month out of range"),
+            ),
+            (
+                Special::Time,
+                "2026-02-30T03:04:05Z",
+                Err("parsing time \"2026-02-30T03:04:05Z\": day out of range"),
+            ),
+            (
+                Special::Time,
+                "2026-01-02T03:04:05Zx",
+                Err("parsing time \"2026-01-02T03:04:05Zx\": extra text: \"x\""),
+            ),
+            (
+                Special::MicroTime,
+                "2026-01-02T03:04:05Z",
+                Err(
+                    "parsing time \"2026-01-02T03:04:05Z\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"Z\" as \".000000\"",
+                ),
+            ),
+            (
+                Special::Time,
+                "",
+                Err(
+                    "parsing time \"\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"\" as \"2006\"",
+                ),
+            ),
+        ] {
+            let expected = expected.map(Value::from).map_err(str::to_owned);
+            assert_eq!(special.parse(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn quantities_have_one_spelling() {
+        for (text, expected) in [
+            (".5", "500m"),
+            ("0.1", "100m"),
+            ("1000m", "1"),
+            ("1024Mi", "1Gi"),
+            ("0.5Gi", "512Mi"),
+            ("1", "1"),
+            (" 2 ", "2"),
+        ] {
+            assert_eq!(quantity(text), Ok(json!(expected)), "{text}");
+        }
+        assert_eq!(quantity("1 Gi"), Err(QUANTITY_FORMAT.to_owned()));
+    }
+}

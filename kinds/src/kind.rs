@@ -1,0 +1,278 @@
+//! What a kind is: names, scope, what can be asked of it, and the strategy that judges its objects.
+//!
+//! A [`Kind`] is data that is shared by reference counting, so that kinds of users, made at run time, are kinds like any other.
+//! Some are spellings: another API group's form of the same stored objects (`events.k8s.io/v1` over `v1` Event), converted on
+//! the way in and out. Some are never stored: a review answers a question, usage is computed when it is read ([`Served`]).
+//!
+//! Invariants: a spelling is of a stored kind, never of a spelling. Left to others: which kinds there are (`crate::registry`),
+//! rules (`crate::strategy`), fields (`crate::schema`).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+use weft_api::gvk::GroupVersionKind;
+
+use crate::columns::{Column, name_and_age};
+use crate::strategy::{MetadataOnly, Strategy};
+
+/// A name that is compiled in or came from a user.
+pub type Name = Cow<'static, str>;
+
+/// One kind of object.
+pub struct Kind {
+    pub group: Name,
+    pub version: Name,
+    pub kind: Name,
+    /// Plural, as in URLs and store keys.
+    pub resource: Name,
+    pub singular: Name,
+    pub short_names: Vec<Name>,
+    pub categories: Vec<Name>,
+    pub namespaced: bool,
+    pub served: Served,
+    pub subresources: Vec<Subresource>,
+    pub columns: Vec<Column>,
+    /// Fields a selector may name, beyond `metadata.name` and `metadata.namespace`.
+    pub selectable: Vec<Selectable>,
+    /// Whether `metadata.generation` counts changes of the desired state.
+    pub counts_generations: bool,
+    /// Which names are valid.
+    pub name_rule: NameRule,
+    /// Whether objects are ciphertext at rest.
+    pub sealed: bool,
+    /// Whether strategic merge patches are taken. Kinds that Kubernetes knows as custom resources do not: their
+    /// definitions have no merge keys.
+    pub merges_strategically: bool,
+    /// Set when this kind is another spelling of a stored one.
+    pub spelling: Option<Spelling>,
+    pub strategy: Arc<dyn Strategy>,
+}
+
+impl Kind {
+    /// A namespaced, stored kind whose metadata is all there is to judge; the rest is said by struct update.
+    pub fn new(
+        group: impl Into<Name>,
+        version: impl Into<Name>,
+        kind: impl Into<Name>,
+        resource: impl Into<Name>,
+    ) -> Self {
+        let kind = kind.into();
+        Self {
+            group: group.into(),
+            version: version.into(),
+            singular: Cow::Owned(kind.to_lowercase()),
+            kind,
+            resource: resource.into(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            namespaced: true,
+            served: Served::Stored,
+            subresources: Vec::new(),
+            columns: name_and_age(),
+            selectable: Vec::new(),
+            counts_generations: false,
+            name_rule: NameRule::Subdomain,
+            sealed: false,
+            merges_strategically: true,
+            spelling: None,
+            strategy: Arc::new(MetadataOnly),
+        }
+    }
+
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_string()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    pub fn gvk(&self) -> GroupVersionKind {
+        GroupVersionKind::new(&self.group, &self.version, &self.kind)
+    }
+
+    /// `deployments.apps` or `pods`: how messages name the resource.
+    pub fn qualified_resource(&self) -> String {
+        if self.group.is_empty() {
+            self.resource.to_string()
+        } else {
+            format!("{}.{}", self.resource, self.group)
+        }
+    }
+
+    /// The kind whose objects are in the store: itself, unless it is a spelling.
+    pub fn stored(self: &Arc<Self>) -> &Arc<Self> {
+        match &self.spelling {
+            Some(spelling) => &spelling.of,
+            None => self,
+        }
+    }
+
+    pub fn has(&self, subresource: Subresource) -> bool {
+        self.subresources.contains(&subresource)
+    }
+
+    /// Start of every store key of this kind: `/core/pods/`.
+    pub fn key_prefix(&self) -> String {
+        let stored = self
+            .spelling
+            .as_ref()
+            .map_or(self, |spelling| &*spelling.of);
+        let group = if stored.group.is_empty() {
+            CORE_IN_KEYS
+        } else {
+            &stored.group
+        };
+        format!("/{group}/{}/", stored.resource)
+    }
+}
+
+/// Stands for the group without a name in store keys.
+pub(crate) const CORE_IN_KEYS: &str = "core";
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{}/{}/{}",
+            self.group, self.version, self.resource
+        )
+    }
+}
+
+/// Kinds are equal by their names: a kind of the registry of before is the same kind.
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        self.resource == other.resource
+            && self.group == other.group
+            && self.version == other.version
+    }
+}
+
+impl Eq for Kind {}
+
+/// What becomes of objects of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// They are stored.
+    Stored,
+    /// A question: created, answered, never stored.
+    Review,
+    /// Made when they are read, never stored.
+    Computed,
+}
+
+impl Served {
+    /// What can be asked of such kinds, as discovery lists it.
+    pub fn verbs(self) -> &'static [&'static str] {
+        match self {
+            Self::Stored => &[
+                "create",
+                "delete",
+                "deletecollection",
+                "get",
+                "list",
+                "patch",
+                "update",
+                "watch",
+            ],
+            Self::Review => &["create"],
+            Self::Computed => &["get", "list"],
+        }
+    }
+}
+
+/// What an object of a kind may be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    /// Up to 253 characters with dots.
+    Subdomain,
+    /// Up to 63 characters without dots.
+    Label,
+    /// Anything that is one path segment.
+    PathSegment,
+}
+
+/// A field that selectors may name.
+pub struct Selectable {
+    pub field: Name,
+    /// JSON pointer into the stored object.
+    pub pointer: Name,
+    /// What an absent field counts as.
+    pub absent: Name,
+}
+
+impl Selectable {
+    pub(crate) fn new(field: &'static str, pointer: &'static str) -> Self {
+        Self::or(field, pointer, "")
+    }
+
+    pub(crate) fn or(field: &'static str, pointer: &'static str, absent: &'static str) -> Self {
+        Self {
+            field: field.into(),
+            pointer: pointer.into(),
+            absent: absent.into(),
+        }
+    }
+}
+
+/// Another spelling of a stored kind.
+pub struct Spelling {
+    pub of: Arc<Kind>,
+    /// Stored form to this spelling.
+    pub read: fn(&mut Value),
+    /// This spelling to the stored form.
+    pub write: fn(&mut Value),
+}
+
+/// A path below an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subresource {
+    Status,
+    Scale,
+    Binding,
+    Eviction,
+    Log,
+    Finalize,
+    Proxy,
+    Approval,
+}
+
+impl Subresource {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Scale => "scale",
+            Self::Binding => "binding",
+            Self::Eviction => "eviction",
+            Self::Log => "log",
+            Self::Finalize => "finalize",
+            Self::Proxy => "proxy",
+            Self::Approval => "approval",
+        }
+    }
+
+    pub fn verbs(self) -> &'static [&'static str] {
+        match self {
+            Self::Status | Self::Scale | Self::Approval => &["get", "patch", "update"],
+            Self::Binding | Self::Eviction => &["create"],
+            Self::Log => &["get"],
+            Self::Finalize => &["update"],
+            Self::Proxy => &["get"],
+        }
+    }
+
+    /// Group, version and kind of what the subresource exchanges, when it is not its parent's.
+    pub fn own_kind(self) -> Option<(&'static str, &'static str, &'static str)> {
+        match self {
+            Self::Scale => Some(("autoscaling", "v1", "Scale")),
+            Self::Binding => Some(("", "v1", "Binding")),
+            Self::Eviction => Some(("policy", "v1", "Eviction")),
+            Self::Proxy => Some(("", "v1", "NodeProxyOptions")),
+            Self::Status | Self::Log | Self::Finalize | Self::Approval => None,
+        }
+    }
+}

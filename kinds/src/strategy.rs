@@ -1,0 +1,174 @@
+//! How objects of one kind are treated: what a write may say, what is filled in, what must hold, what deletion waits for.
+//!
+//! After `rest.RESTCreateStrategy` and its neighbours in k8s.io/apiserver. The write path knows no kind: it asks these hooks, in
+//! the order in which they stand here, with the object in its stored spelling. A hook that a kind does not write has the
+//! behaviour of most kinds.
+//!
+//! Invariants: pure; [`Strategy::default`] run twice changes nothing; a claim is held by one object at a time, because the write
+//! that stores the object stores its claims, if absent, in the same all-or-nothing step.
+//! Left to others: rules of metadata (`crate::validate`), reading the store and writing claims (`weft_apiserver`).
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use weft_api::status::StatusError;
+
+use crate::lens::put;
+use crate::validate::Problems;
+use crate::{Kind, ServiceRange, Subresource};
+
+pub trait Strategy: Send + Sync {
+    /// Drops what a client may not say of a new object.
+    fn prepare_for_create(&self, kind: &Kind, new: &mut Value) {
+        // For all kinds but one the status is the controllers' to write.
+        if kind.has(Subresource::Status) {
+            put(new, "status", None);
+        }
+    }
+
+    /// The state that a proposal leads to: only what `part` may change, `None` being the object itself. Metadata that the
+    /// server owns is put back by the caller.
+    fn prepare_for_update(
+        &self,
+        kind: &Kind,
+        part: Option<Subresource>,
+        proposed: Value,
+        old: &Value,
+    ) -> Value {
+        replace_part(kind, part, proposed, old)
+    }
+
+    /// Fills what the client left out. Runs on create and on every update.
+    fn default(&self, _value: &mut Value) {}
+
+    /// Completes or refuses a new object by the cluster that it is to live in.
+    ///
+    /// # Errors
+    /// 403 or 422 for an object that the cluster as it is does not admit.
+    fn admit(&self, _new: &mut Value, _around: &dyn Surroundings) -> Result<(), StatusError> {
+        Ok(())
+    }
+
+    /// Gives the object the addresses and ports it asks for; [`Strategy::claims`] then names them.
+    ///
+    /// # Errors
+    /// 422 for what cannot be given, 500 when nothing is left.
+    fn allocate(
+        &self,
+        _new: &mut Value,
+        _old: Option<&Value>,
+        _around: &dyn Surroundings,
+    ) -> Result<(), StatusError> {
+        Ok(())
+    }
+
+    /// What only one object of the cluster may hold, and this one does.
+    fn claims(&self, _value: &Value) -> BTreeSet<Claim> {
+        BTreeSet::new()
+    }
+
+    /// Judges a defaulted object that is to be created.
+    fn validate(&self, _new: &Value, _problems: &mut Problems) {}
+
+    /// Judges a defaulted object that is to take the place of `old`, after a write of `part`.
+    fn validate_update(
+        &self,
+        new: &Value,
+        _old: &Value,
+        _part: Option<Subresource>,
+        problems: &mut Problems,
+    ) {
+        self.validate(new, problems);
+    }
+
+    /// Why the object of this name may never be deleted, if so.
+    fn refuses_deletion(&self, _name: &str) -> Option<&'static str> {
+        None
+    }
+
+    /// Seconds that an object in deletion is given to stop; 0 for kinds that nothing runs for.
+    fn grace_seconds(&self, _old: &Value, _asked: Option<i64>) -> i64 {
+        0
+    }
+
+    /// Whether the last state is the answer to a deletion: who deletes wants to know where it ran.
+    fn returns_deleted(&self) -> bool {
+        false
+    }
+
+    /// What else a deletion leaves behind, beyond deadline and finalizers.
+    fn mark_deleted(&self, _value: &mut Value) {}
+
+    /// Whether an object in deletion has nothing of its own kind left to wait for.
+    fn is_released(&self, _value: &Value) -> bool {
+        true
+    }
+}
+
+/// For kinds whose metadata is all there is to judge.
+pub struct MetadataOnly;
+
+impl Strategy for MetadataOnly {}
+
+/// What a write of `part` makes of `old`, for kinds without rules of their own.
+pub(crate) fn replace_part(
+    kind: &Kind,
+    part: Option<Subresource>,
+    proposed: Value,
+    old: &Value,
+) -> Value {
+    match part {
+        None => {
+            let mut next = proposed;
+            if kind.has(Subresource::Status) {
+                put(&mut next, "status", old.get("status").cloned());
+            }
+            next
+        }
+        Some(Subresource::Status) => {
+            let mut next = old.clone();
+            put(&mut next, "status", proposed.get("status").cloned());
+            next
+        }
+        // Made by the server from what it was asked.
+        Some(Subresource::Scale | Subresource::Binding) => proposed,
+        // Not written through.
+        Some(_) => old.clone(),
+    }
+}
+
+/// The cluster as a write sees it.
+pub trait Surroundings {
+    fn requester(&self) -> Requester<'_>;
+
+    /// Whether there is such an object.
+    fn has(&self, kind: &Kind, namespace: Option<&str>, name: &str) -> bool;
+
+    fn is_claimed(&self, claim: &Claim) -> bool;
+
+    /// Where virtual addresses of Services come from.
+    fn service_range(&self) -> ServiceRange;
+}
+
+/// Who asks for a write.
+#[derive(Clone, Copy, Debug)]
+pub struct Requester<'a> {
+    pub user: &'a str,
+    pub groups: &'a [String],
+    pub uid: Option<&'a str>,
+}
+
+/// Something that only one object of the cluster may hold, as the store key that stands for it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claim(String);
+
+impl Claim {
+    pub(crate) fn new(sort: &str, what: impl std::fmt::Display) -> Self {
+        Self(format!("/weft.dev/{sort}/-/{what}"))
+    }
+
+    /// The key whose presence says that it is held; its value names the holder.
+    pub fn key(&self) -> &str {
+        &self.0
+    }
+}

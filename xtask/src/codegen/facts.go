@@ -1,0 +1,145 @@
+// Facts of Kubernetes' Go types that its OpenAPI document does not tell, and the schemas of the Gateway API as JSON.
+//
+// `cargo xtask codegen` runs this in a temporary module; its output is one JSON document on stdout:
+// {"types": {DEFINITION: ["NAME|GO TYPE|FLAGS|VIA", …]}, "schemas": {KIND: SCHEMA}}, fields in the order of their structs.
+// Flags: e omitempty, z omitzero. Via: the names of the embedded structs that a field stands in, joined by dots.
+// Arguments: KIND=FILE, a custom resource definition in YAML each.
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"reflect"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
+
+	apps "k8s.io/api/apps/v1"
+	authentication "k8s.io/api/authentication/v1"
+	authorization "k8s.io/api/authorization/v1"
+	autoscaling "k8s.io/api/autoscaling/v1"
+	certificates "k8s.io/api/certificates/v1"
+	coordination "k8s.io/api/coordination/v1"
+	core "k8s.io/api/core/v1"
+	discovery "k8s.io/api/discovery/v1"
+	events "k8s.io/api/events/v1"
+	policy "k8s.io/api/policy/v1"
+)
+
+var facts = map[string][]string{}
+
+// definition is a type's name in the OpenAPI document: its package with the domain reversed.
+func definition(t reflect.Type) string {
+	domain, path, _ := strings.Cut(t.PkgPath(), "/")
+	labels := strings.Split(domain, ".")
+	for i, j := 0, len(labels)-1; i < j; i, j = i+1, j-1 {
+		labels[i], labels[j] = labels[j], labels[i]
+	}
+	return strings.Join(labels, ".") + "." + strings.ReplaceAll(path, "/", ".") + "." + t.Name()
+}
+
+func walk(t reflect.Type) {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		walk(t.Elem())
+	case reflect.Struct:
+		name := definition(t)
+		if _, known := facts[name]; known || !strings.HasPrefix(t.PkgPath(), "k8s.io/") {
+			return
+		}
+		facts[name] = []string{}
+		facts[name] = fields(t, "")
+	}
+}
+
+func fields(t reflect.Type, via string) []string {
+	found := []string{}
+	for i := range t.NumField() {
+		field := t.Field(i)
+		if !field.IsExported() {
+			continue
+		}
+		tag, rest, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if tag == "-" {
+			continue
+		}
+		options := strings.Split(rest, ",")
+		if field.Anonymous && tag == "" {
+			inner := field.Type
+			if inner.Kind() == reflect.Pointer {
+				inner = inner.Elem()
+			}
+			if inner.Kind() == reflect.Struct {
+				found = append(found, fields(inner, strings.TrimPrefix(via+"."+field.Name, "."))...)
+				continue
+			}
+		}
+		if tag == "" {
+			tag = field.Name
+		}
+		flags := ""
+		for _, option := range options {
+			switch option {
+			case "omitempty":
+				flags += "e"
+			case "omitzero":
+				flags += "z"
+			}
+		}
+		found = append(found, strings.Join([]string{tag, field.Type.String(), flags, via}, "|"))
+		walk(field.Type)
+	}
+	return found
+}
+
+// schema is the structural schema of the version v1 of a custom resource definition.
+func schema(file string) any {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		panic(err)
+	}
+	var crd struct {
+		Spec struct {
+			Versions []struct {
+				Name   string
+				Schema struct {
+					OpenAPIV3Schema map[string]any `json:"openAPIV3Schema"`
+				}
+			}
+		}
+	}
+	if err := yaml.Unmarshal(text, &crd); err != nil {
+		panic(err)
+	}
+	for _, version := range crd.Spec.Versions {
+		if version.Name == "v1" {
+			return version.Schema.OpenAPIV3Schema
+		}
+	}
+	panic(file + " has no version v1")
+}
+
+func main() {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		apps.AddToScheme, authentication.AddToScheme, authorization.AddToScheme, autoscaling.AddToScheme,
+		certificates.AddToScheme, coordination.AddToScheme, core.AddToScheme, discovery.AddToScheme,
+		events.AddToScheme, policy.AddToScheme,
+	} {
+		if err := add(scheme); err != nil {
+			panic(err)
+		}
+	}
+	for _, t := range scheme.AllKnownTypes() {
+		walk(t)
+	}
+	schemas := map[string]any{}
+	for _, argument := range os.Args[1:] {
+		kind, file, _ := strings.Cut(argument, "=")
+		schemas[kind] = schema(file)
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(map[string]any{"types": facts, "schemas": schemas}); err != nil {
+		panic(err)
+	}
+}
