@@ -8,6 +8,7 @@
 //! in constant time and never logged; an expired bootstrap token is as good as none.
 //! Left to others: verifying certificates (rustls, by `crate::ca`), what a caller may do (`crate::authz`).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -35,6 +36,10 @@ const CREDENTIAL_BYTES_MAX: usize = 8 << 10;
 /// The verified certificate chain of the connection, leaf first; empty when the client showed none.
 #[derive(Clone, Debug)]
 pub struct PeerCertificates(pub Arc<[CertificateDer<'static>]>);
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub IpAddr);
 
 impl PeerCertificates {
     pub fn none() -> Self {
@@ -189,7 +194,7 @@ impl Authenticator {
 }
 
 /// The user and groups of a verified client certificate; `None` if it names no user.
-fn certificate_subject(certificate: &CertificateDer<'_>) -> Option<Caller> {
+pub(crate) fn certificate_subject(certificate: &CertificateDer<'_>) -> Option<Caller> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let subject = certificate.subject();
     let user = subject.iter_common_name().next()?.as_str().ok()?;

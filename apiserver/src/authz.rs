@@ -17,8 +17,10 @@ use weft_api::selector::FieldSelector;
 use weft_api::status::StatusError;
 use weft_kinds::lens::{items, text};
 
-use crate::caller::{Caller, GROUP_BOOTSTRAPPERS, GROUP_MASTERS};
+use crate::caller::{Caller, GROUP_BOOTSTRAPPERS, GROUP_MASTERS, GROUP_SERVERS};
 
+/// Where servers are listed, and join.
+pub const SERVERS_PATH: &str = "/weft/v1/servers";
 /// Where nodes keep their leases.
 const NODE_LEASES: &str = "kube-node-lease";
 
@@ -157,6 +159,12 @@ fn authorize_node(caller: &Caller, node: &str, access: &Access<'_>) -> Result<()
     } else {
         Err(access.refuse(caller, may))
     }
+}
+
+/// Whether [`authorize_object`] has a say in a read by this caller.
+pub fn depends_on_object(caller: &Caller, access: &Access<'_>) -> bool {
+    let requests = access.is("certificates.k8s.io", "certificatesigningrequests");
+    !caller.in_group(GROUP_MASTERS) && (requests || caller.node_name().is_some())
 }
 
 /// Decides what depends on the object: `current` is the stored one (reads, updates, deletes), `proposed` the one that
@@ -343,8 +351,18 @@ pub fn authorize_path(caller: &Caller, verb: &str, path: &str) -> Result<(), Sta
             .into_iter()
             .any(under);
     let authenticated = verb == "get" && ["/api", "/apis", "/openapi"].into_iter().any(under);
-    let allowed =
-        caller.in_group(GROUP_MASTERS) || everybody || (authenticated && !caller.is_anonymous());
+    // Nodes need the addresses of the servers; a server that joins, those and its place among them.
+    let joins = caller.in_group(GROUP_SERVERS);
+    let servers = path == SERVERS_PATH
+        && match verb {
+            "get" => joins || caller.node_name().is_some(),
+            "post" => joins,
+            _ => false,
+        };
+    let allowed = caller.in_group(GROUP_MASTERS)
+        || everybody
+        || servers
+        || (authenticated && !caller.is_anonymous());
     if allowed {
         Ok(())
     } else {

@@ -7,6 +7,7 @@
 //! Left to others: checking credentials (`authn`), deciding what a caller may do (`authz`).
 
 use std::fmt;
+use std::net::IpAddr;
 
 use weft_store::Term;
 
@@ -31,6 +32,7 @@ pub struct Caller {
     uid: Option<String>,
     groups: Vec<String>,
     term: Option<Term>,
+    address: Option<IpAddr>,
 }
 
 impl Caller {
@@ -41,6 +43,7 @@ impl Caller {
             uid: None,
             groups: vec![GROUP_MASTERS.to_owned(), GROUP_AUTHENTICATED.to_owned()],
             term,
+            address: None,
         }
     }
 
@@ -53,6 +56,7 @@ impl Caller {
             uid: None,
             groups,
             term: None,
+            address: None,
         }
     }
 
@@ -65,6 +69,7 @@ impl Caller {
             uid: None,
             groups,
             term: None,
+            address: None,
         }
     }
 
@@ -80,6 +85,7 @@ impl Caller {
             uid,
             groups,
             term: None,
+            address: None,
         }
     }
 
@@ -94,6 +100,7 @@ impl Caller {
                 GROUP_AUTHENTICATED.to_owned(),
             ],
             term: None,
+            address: None,
         }
     }
 
@@ -104,7 +111,18 @@ impl Caller {
             uid: None,
             groups: vec![GROUP_UNAUTHENTICATED.to_owned()],
             term: None,
+            address: None,
         }
+    }
+
+    /// The same, with where the request came from. TCP proves that much.
+    pub fn at(self, address: Option<IpAddr>) -> Self {
+        Self { address, ..self }
+    }
+
+    /// Where the request came from; `None` inside this process.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
     }
 
     pub fn user(&self) -> &str {

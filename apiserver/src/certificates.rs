@@ -60,8 +60,17 @@ const LIFE_MIN: Duration = Duration::minutes(10);
 /// Names that belong to the API server; a node that served them could pose as it.
 const RESERVED_NAMES: &[&str] = &["kubernetes", "kubernetes.default", "kubernetes.default.svc"];
 
+/// What a signature depends on of the cluster.
+pub struct Facts<'a> {
+    /// The pods bound to the node that asks; none when it is no node.
+    pub pods_of_caller: &'a [Arc<Value>],
+    /// Whose a host name or an address is, as half a sentence: a server's of the API; an address also a node's other than the
+    /// one named first. That a node is who its name says is seen by its subject when it is called.
+    pub holder: &'a dyn Fn(&str, &str) -> Option<String>,
+}
+
 /// Signs the request in the CertificateSigningRequest `csr`, if its signer is one of ours: sets who asked, and
-/// `status.certificate` with the conditions. `pods_on_node` lists the pods bound to a node.
+/// `status.certificate` with the conditions.
 ///
 /// # Errors
 /// 403 with the rule that was broken; 400 when the request cannot be read; 500 when signing fails.
@@ -69,7 +78,7 @@ pub fn sign(
     authority: &Authority,
     caller: &Caller,
     csr: &mut Value,
-    pods_on_node: &dyn Fn(&str) -> Vec<Arc<Value>>,
+    facts: &Facts<'_>,
 ) -> Result<(), StatusError> {
     // Who asked is the server's knowledge, whatever the client wrote.
     csr["spec"]["username"] = json!(caller.user());
@@ -90,13 +99,13 @@ pub fn sign(
         .map_err(|why| StatusError::bad_request(format!("spec.request {why}")))?;
     let allowed = match signer.as_str() {
         NODE_CLIENT => node_client(caller, &request, csr),
-        NODE_SERVING => node_serving(caller, &request, csr, authority.trust_domain()),
+        NODE_SERVING => node_serving(caller, &request, csr, authority.trust_domain(), facts),
         _ => workload(
             caller,
             &request,
             csr,
             authority.trust_domain(),
-            pods_on_node,
+            facts.pods_of_caller,
         ),
     };
     let mut leaf = allowed.map_err(|why| refuse(caller, csr, &signer, &why))?;
@@ -302,6 +311,7 @@ fn node_serving<'a>(
     request: &'a Request,
     csr: &Value,
     trust_domain: &str,
+    facts: &Facts<'_>,
 ) -> Result<Leaf<'a>, String> {
     let node = node_subject(request)?;
     if caller.node_name() != Some(node) {
@@ -316,7 +326,16 @@ fn node_serving<'a>(
     let mut names = Vec::with_capacity(request.names.len());
     for name in &request.names {
         names.push(match name {
-            Name::Address(address) => SanType::IpAddress(*address),
+            Name::Address(address) => {
+                // On one machine several nodes and a server have one address: who calls from it is there.
+                let own = address.is_loopback() || caller.address() == Some(*address);
+                match (facts.holder)(node, &address.to_string()) {
+                    Some(holder) if !own => {
+                        return Err(format!("{address} is the address of {holder}"));
+                    }
+                    _ => SanType::IpAddress(*address),
+                }
+            }
             Name::Dns(name) => {
                 weft_api::name::dns1123_subdomain(name)
                     .map_err(|_| format!("{name:?} is not a DNS name"))?;
@@ -325,6 +344,15 @@ fn node_serving<'a>(
                     || name.ends_with(&crate::peers::zone(trust_domain))
                 {
                     return Err(format!("{name:?} belongs to the API server"));
+                }
+                // Who calls from a server's own machine shares its name.
+                let beside = |address: IpAddr| {
+                    address.is_loopback() || (facts.holder)(node, &address.to_string()).is_some()
+                };
+                if let Some(holder) = (facts.holder)(node, name)
+                    && !caller.address().is_some_and(beside)
+                {
+                    return Err(format!("{name:?} is the name of {holder}"));
                 }
                 SanType::DnsName(
                     name.as_str()
@@ -352,7 +380,7 @@ fn workload<'a>(
     request: &Request,
     csr: &Value,
     trust_domain: &str,
-    pods_on_node: &dyn Fn(&str) -> Vec<Arc<Value>>,
+    pods_of_caller: &[Arc<Value>],
 ) -> Result<Leaf<'a>, String> {
     let Some(node) = caller.node_name() else {
         return Err("only nodes may ask for workload identities".to_owned());
@@ -374,7 +402,7 @@ fn workload<'a>(
     }
     usages(csr, &["digital signature", "server auth", "client auth"])?;
     let runs_here = || {
-        pods_on_node(node).iter().any(|pod| {
+        pods_of_caller.iter().any(|pod| {
             let account = match text(pod, "/spec/serviceAccountName") {
                 "" => "default",
                 account => account,
@@ -462,7 +490,7 @@ mod tests {
         SanType::DnsName(text.try_into().unwrap())
     }
 
-    fn pods(_: &str) -> Vec<Arc<Value>> {
+    fn pods() -> Vec<Arc<Value>> {
         vec![
             Arc::new(
                 json!({ "metadata": { "namespace": "vote" }, "spec": { "nodeName": "a", "serviceAccountName": "web" } }),
@@ -473,10 +501,22 @@ mod tests {
         ]
     }
 
+    fn holder(node: &str, name: &str) -> Option<String> {
+        match (node, name) {
+            (_, "10.0.0.1" | "api.example") => Some("a server of the API".to_owned()),
+            ("a", "10.0.0.3") => Some("node \"b\"".to_owned()),
+            _ => None,
+        }
+    }
+
     #[test]
     fn requests_that_fit_are_signed_and_others_refused_in_one_sentence() {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(dir.path(), "cluster.local").unwrap();
+        let facts = Facts {
+            pods_of_caller: &pods(),
+            holder: &holder,
+        };
         let joining = Caller::bootstrap_token("abcdef", Vec::new());
         let node_a = [
             (DnType::OrganizationName, "system:nodes"),
@@ -492,6 +532,8 @@ mod tests {
             (DnType::OrganizationalUnitName, "x"),
         ];
         let local = SanType::IpAddress("127.0.0.1".parse().unwrap());
+        let address = |text: &str| SanType::IpAddress(text.parse().unwrap());
+        let elsewhere = Some([10, 0, 0, 2].into());
         let web = uri("spiffe://cluster.local/ns/vote/sa/web");
         let keep: fn(&mut CertificateParams) = |_| {};
         let ca: fn(&mut CertificateParams) =
@@ -611,6 +653,43 @@ mod tests {
                 "it may only have addresses and DNS names",
             ),
             (
+                &node().at(elsewhere),
+                csr(NODE_SERVING, SERVING, &node_a, &[address("10.0.0.2")], keep),
+                "",
+            ),
+            (
+                &node().at(elsewhere),
+                csr(NODE_SERVING, SERVING, &node_a, &[address("10.0.0.1")], keep),
+                "10.0.0.1 is the address of a server of the API",
+            ),
+            (
+                &node().at(elsewhere),
+                csr(
+                    NODE_SERVING,
+                    SERVING,
+                    &node_a,
+                    &[local.clone(), address("10.0.0.3")],
+                    keep,
+                ),
+                "10.0.0.3 is the address of node \"b\"",
+            ),
+            (
+                &node().at(elsewhere),
+                csr(NODE_SERVING, SERVING, &node_a, &[dns("api.example")], keep),
+                "\"api.example\" is the name of a server of the API",
+            ),
+            (
+                &node().at(Some([10, 0, 0, 1].into())),
+                csr(
+                    NODE_SERVING,
+                    SERVING,
+                    &node_a,
+                    &[address("10.0.0.1"), dns("api.example")],
+                    keep,
+                ),
+                "",
+            ),
+            (
                 &node(),
                 csr(NODE_SERVING, SERVING, &node_a, &[], keep),
                 "it must have one to 16 addresses or DNS names",
@@ -670,7 +749,7 @@ mod tests {
             ),
         ] {
             let mut object = request;
-            let result = sign(&authority, caller, &mut object, &pods);
+            let result = sign(&authority, caller, &mut object, &facts);
             match outcome {
                 "" => {
                     result.unwrap();
@@ -694,6 +773,10 @@ mod tests {
     fn an_identity_certificate_says_no_more_than_it_must() {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(dir.path(), "cluster.local").unwrap();
+        let facts = Facts {
+            pods_of_caller: &pods(),
+            holder: &holder,
+        };
         let mut object = csr(
             WORKLOAD,
             BOTH,
@@ -702,7 +785,7 @@ mod tests {
             |_| {},
         );
         object["spec"]["expirationSeconds"] = json!(3600);
-        sign(&authority, &node(), &mut object, &pods).unwrap();
+        sign(&authority, &node(), &mut object, &facts).unwrap();
         let pem = STANDARD
             .decode(object["status"]["certificate"].as_str().unwrap())
             .unwrap();
@@ -723,7 +806,7 @@ mod tests {
 
         // A signer of somebody else's stays pending.
         let mut object = json!({ "spec": { "signerName": "example.com/x", "request": "" } });
-        sign(&authority, &node(), &mut object, &pods).unwrap();
+        sign(&authority, &node(), &mut object, &facts).unwrap();
         assert!(object.get("status").is_none());
     }
 }

@@ -166,6 +166,8 @@ pub enum EncryptionError {
         "{key} has format {found}, and this program reads formats up to {LAYOUT}; use a newer weft"
     )]
     Newer { key: String, found: u8 },
+    #[error("the value of {key} could not be read from this server's disk")]
+    Lost { key: String },
     #[error("the value of {key} is damaged or was moved there")]
     Damaged { key: String },
     #[error(transparent)]
@@ -217,8 +219,13 @@ pub fn is_in_use(store: &Store) -> bool {
 /// The value of an entry, if this program knows how it is laid out.
 ///
 /// # Errors
-/// [`EncryptionError::Newer`]
+/// [`EncryptionError::Newer`], and [`EncryptionError::Lost`] where the disk failed.
 pub(crate) fn layout_of(entry: &Entry) -> Result<Bytes, EncryptionError> {
+    if entry.is_lost() {
+        return Err(EncryptionError::Lost {
+            key: entry.key.to_string(),
+        });
+    }
     let value = entry.value();
     match value.first() {
         Some(found) if *found > LAYOUT => Err(EncryptionError::Newer {

@@ -7,9 +7,10 @@
 //! revision of the last one. Left to others: keeping that state, deciding what follows from it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use weft_api::object::Object;
-use weft_kinds::KindRef;
+use weft_kinds::{Kind, Registries};
 use weft_store::{EventKind, Revision, Store, Watch};
 
 use crate::encryption::Vault;
@@ -21,12 +22,12 @@ pub enum Change {
     /// Forget everything: a full list follows.
     Reset,
     Upsert {
-        kind: KindRef,
+        kind: Arc<Kind>,
         object: Object,
     },
     /// The object is gone; this is its last state, under the revision of the deletion.
     Delete {
-        kind: KindRef,
+        kind: Arc<Kind>,
         object: Object,
     },
     /// The list is complete; what follows is news.
@@ -39,7 +40,8 @@ pub enum Change {
 pub struct Informer {
     store: Store,
     vault: Vault,
-    kinds: Vec<KindRef>,
+    registries: Registries,
+    wants: fn(&Kind) -> bool,
     /// The rest of the list; empty once the live part began.
     listed: VecDeque<Stored>,
     synced: Option<Revision>,
@@ -47,11 +49,17 @@ pub struct Informer {
 }
 
 impl Informer {
-    pub(crate) fn new(store: Store, vault: Vault, kinds: &[KindRef]) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        vault: Vault,
+        registries: Registries,
+        wants: fn(&Kind) -> bool,
+    ) -> Self {
         Self {
             store,
             vault,
-            kinds: kinds.to_vec(),
+            registries,
+            wants,
             listed: VecDeque::new(),
             synced: None,
             watch: None,
@@ -63,7 +71,7 @@ impl Informer {
         loop {
             if let Some(stored) = self.listed.pop_front() {
                 return Some(Change::Upsert {
-                    kind: stored.kind(),
+                    kind: stored.kind().clone(),
                     object: stored.object(),
                 });
             }
@@ -81,10 +89,13 @@ impl Informer {
                     self.watch = None;
                 }
                 Some(Ok(event)) => {
-                    let kind = weft_kinds::by_key(event.entry.key.as_bytes())
-                        .filter(|kind| self.kinds.contains(kind));
-                    let Some(kind) = kind else { continue };
+                    let registry = self.registries.current();
+                    let kind = registry.by_key(event.entry.key.as_bytes());
+                    let Some(kind) = kind.filter(|kind| (self.wants)(kind)) else {
+                        continue;
+                    };
                     let object = Stored::new(&self.vault, kind, event.entry).object();
+                    let kind = kind.clone();
                     return Some(match event.kind {
                         EventKind::Put => Change::Upsert { kind, object },
                         EventKind::Delete => Change::Delete { kind, object },
@@ -107,7 +118,8 @@ impl Informer {
             };
             self.watch = Some(watch);
             self.synced = Some(snapshot.revision());
-            for kind in &self.kinds {
+            let registry = self.registries.current();
+            for kind in registry.stored().filter(|kind| (self.wants)(kind)) {
                 let prefix = stored::prefix(kind, None);
                 self.listed.extend(
                     snapshot

@@ -13,6 +13,7 @@ pub mod admission;
 pub mod authn;
 pub mod authz;
 pub mod ca;
+pub mod cache;
 pub mod caller;
 pub mod certificates;
 pub mod encryption;

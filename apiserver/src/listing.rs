@@ -1,30 +1,26 @@
 //! Reading many objects: selections, pages and watches.
 //!
-//! A list is cut from one snapshot; later pages of the same list come from that snapshot too, as long as it
-//! is kept. A watch begins where a list ended and tells each change once, as seen through its selection.
+//! A list is cut from one view of its kind; later pages come from the same state, on any server that still has it or can go
+//! back to it. A watch begins where a list ended and tells each change once, as seen through its selection.
 //!
-//! Invariants: all pages of a list show one revision, or say that they cannot (410); a watcher sees events in
-//! the store's order. Left to others: bytes and formats (`crate::http`).
+//! Invariants: all pages of a list show one revision, or say that they cannot (410); a page costs what it carries, not what
+//! lies behind it; a watcher sees events in the store's order. Left to others: how views come about (`crate::cache`), bytes
+//! and formats (`crate::http`).
 
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use weft_api::selector::{FieldSelector, LabelSelector};
 use weft_api::status::{Cause, Details, StatusError};
-use weft_kinds::KindRef;
-use weft_store::{EventKind, Key, Revision, Snapshot, Store, Watch, WatchError};
+use weft_kinds::{Kind, KindRef};
+use weft_store::{Key, Revision, Snapshot};
 
+use crate::cache::{Cache, Caches, Item, Refused, Subscription, View, What};
 use crate::encryption::Vault;
 use crate::stored::{self, Stored};
-
-/// Snapshots kept for further pages. Each pins the objects that were replaced since; a few are enough for the
-/// clients that page at one time.
-const SNAPSHOTS_MAX: usize = 16;
-/// How long a list may take over its pages, as in Kubernetes (etcd's compaction interval).
-const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(300);
 
 /// Which objects of a kind are meant.
 #[derive(Clone, Debug)]
@@ -48,14 +44,13 @@ impl Selection {
     /// # Errors
     /// 400 with Kubernetes' sentence.
     pub fn parse(
-        kind: KindRef,
+        kind: KindRef<'_>,
         labels: Option<&str>,
         fields: Option<&str>,
     ) -> Result<Self, StatusError> {
         let labels = match labels.filter(|text| !text.is_empty()) {
-            Some(text) => LabelSelector::parse(text).map_err(|error| {
-                StatusError::bad_request(format!("unable to parse requirement: {error}"))
-            })?,
+            Some(text) => LabelSelector::parse(text)
+                .map_err(|error| StatusError::bad_request(error.to_string()))?,
             None => LabelSelector::everything(),
         };
         let fields = match fields.filter(|text| !text.is_empty()) {
@@ -68,7 +63,7 @@ impl Selection {
         Ok(selection)
     }
 
-    pub(crate) fn check(&self, kind: KindRef) -> Result<(), StatusError> {
+    pub(crate) fn check(&self, kind: KindRef<'_>) -> Result<(), StatusError> {
         for requirement in self.fields.requirements() {
             let field = requirement.field.as_str();
             let known = matches!(field, "metadata.name" | "metadata.namespace")
@@ -89,10 +84,15 @@ impl Selection {
         self.labels.is_everything() && self.fields.is_everything()
     }
 
-    pub fn matches(&self, object: &Stored) -> bool {
-        (self.fields.is_everything() || self.fields.matches(|field| object.field(field)))
+    pub(crate) fn matches_item(&self, kind: KindRef<'_>, vault: &Vault, item: &Item) -> bool {
+        (self.fields.is_everything()
+            || self
+                .fields
+                .matches(|field| stored::field_of(kind, vault, item, field)))
             && (self.labels.is_everything()
-                || object.with_labels(|labels| self.labels.matches(labels)))
+                || self
+                    .labels
+                    .matches_with(|key| item.facts(kind, vault).label(key)))
     }
 }
 
@@ -139,10 +139,13 @@ pub struct Page {
 
 #[derive(Serialize, Deserialize)]
 struct Token {
-    /// Revision of the snapshot; -1 for "whatever is newest", after the snapshot expired.
+    /// Revision of the list; -1 for "whatever is newest", after that one expired.
     rv: i64,
     /// Last key of the page before.
     start: String,
+    /// How many objects the pages before carried, so that nobody counts them again; unknown after the revision changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<usize>,
 }
 
 impl Token {
@@ -160,53 +163,37 @@ impl Token {
     }
 }
 
-/// Snapshots of lists that are being read page by page.
-#[derive(Default)]
-pub(crate) struct Snapshots {
-    kept: VecDeque<(Instant, Snapshot)>,
-}
-
-impl Snapshots {
-    fn keep(&mut self, snapshot: &Snapshot, now: Instant) {
-        self.kept
-            .retain(|(since, _)| now.duration_since(*since) < SNAPSHOT_AGE_MAX);
-        if self
-            .kept
-            .iter()
-            .any(|(_, kept)| kept.revision() == snapshot.revision())
-        {
-            return;
-        }
-        if self.kept.len() == SNAPSHOTS_MAX {
-            self.kept.pop_front();
-        }
-        self.kept.push_back((now, snapshot.clone()));
-    }
-
-    fn at(&self, revision: Revision, now: Instant) -> Option<Snapshot> {
-        self.kept
-            .iter()
-            .find(|(since, kept)| {
-                kept.revision() == revision && now.duration_since(*since) < SNAPSHOT_AGE_MAX
-            })
-            .map(|(_, kept)| kept.clone())
-    }
-}
-
 const EXPIRED_TOKEN: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
 
-/// Cuts a page out of the right snapshot. `newest` is the state to use unless the request names another.
+/// The revision that a list needs at least: that of its token or of its request. `None` for the newest.
+pub(crate) fn revision_needed(options: &ListOptions) -> Result<Option<Revision>, StatusError> {
+    match &options.continue_token {
+        Some(text) => Ok(Revision::try_from(Token::decode(text)?.rv).ok()),
+        None => Ok(options.resource_version),
+    }
+}
+
+/// Who asks for a page, and where it comes from.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub caches: &'a Caches,
+    pub cache: &'a Cache,
+    pub vault: &'a Vault,
+    /// Whose kept views count.
+    pub user: &'a str,
+    pub now: Instant,
+}
+
+/// Cuts a page out of the newest view of `source`, or of an earlier one that the request names.
 pub(crate) fn page(
-    kind: KindRef,
+    kind: KindRef<'_>,
     namespace: Option<&str>,
     options: &ListOptions,
-    newest: &Snapshot,
-    vault: &Vault,
-    snapshots: &parking_lot::Mutex<Snapshots>,
-    now: Instant,
+    source: Source<'_>,
 ) -> Result<Page, StatusError> {
     options.selection.check(kind)?;
-    let (snapshot, after) = match &options.continue_token {
+    let newest = source.cache.view();
+    let (view, after, seen) = match &options.continue_token {
         Some(text) => {
             if options.resource_version.is_some_and(|version| version > 0) {
                 return Err(StatusError::bad_request(
@@ -214,24 +201,24 @@ pub(crate) fn page(
                 ));
             }
             let token = Token::decode(text)?;
-            let snapshot = match Revision::try_from(token.rv) {
-                Err(_) => newest.clone(),
-                Ok(revision) if revision == newest.revision() => newest.clone(),
-                Ok(revision) => snapshots.lock().at(revision, now).ok_or_else(|| {
+            let view = match Revision::try_from(token.rv) {
+                Err(_) => newest,
+                Ok(revision) => source.at(revision, newest).ok_or_else(|| {
                     let mut error = StatusError::gone_expired(EXPIRED_TOKEN);
                     error.continue_token = Some(
                         Token {
                             rv: -1,
                             start: token.start.clone(),
+                            seen: None,
                         }
                         .encode(),
                     );
                     error
                 })?,
             };
-            (snapshot, Some(Key::from(token.start)))
+            (view, Some(Key::from(token.start)), token.seen)
         }
-        None => (versioned(options, newest, snapshots, now)?, None),
+        None => (versioned(options, newest, source)?, None, Some(0)),
     };
 
     let limit = options
@@ -239,69 +226,97 @@ pub(crate) fn page(
         .filter(|limit| *limit > 0)
         .unwrap_or(usize::MAX);
     let selection = &options.selection;
-    let prefix = stored::prefix(kind, namespace);
-    let mut items = Vec::new();
-    let mut more = None;
-    // An exact name is a single read, however many objects there are.
-    if let (Some(name), Some(namespace)) = (
-        selection.fields.exact("metadata.name"),
-        namespace.map(Some).or((!kind.namespaced).then_some(None)),
-    ) {
-        let found = snapshot
-            .get(&stored::key(kind, namespace, name))
-            .map(|entry| Stored::new(vault, kind, entry))
-            .filter(|object| selection.matches(object));
-        items.extend(found);
-    } else {
-        let mut matching = snapshot
-            .range(&prefix, after.as_ref())
-            .map(|entry| Stored::new(vault, kind, entry))
-            .filter(|object| selection.matches(object));
-        items.extend(matching.by_ref().take(limit));
-        if items.len() == limit && matching.next().is_some() {
-            let rest = 1 + if selection.is_everything() {
-                matching.count()
-            } else {
-                0
-            };
-            more = Some(rest as u64);
-        }
-    }
+    let mut matching = candidates(kind, namespace, selection, &view, source, after.as_ref())
+        .filter(|item| {
+            selection.is_everything() || selection.matches_item(kind, source.vault, item)
+        });
+    let items: Vec<Stored> = matching
+        .by_ref()
+        .take(limit)
+        .map(|item| Stored::of(source.vault, kind, Arc::clone(item)))
+        .collect();
+    let more = items.len() == limit && matching.next().is_some();
 
-    let next = match (more, items.last()) {
-        (Some(_), Some(last)) => {
-            snapshots.lock().keep(&snapshot, now);
+    let seen = seen.map(|seen| seen.saturating_add(items.len()));
+    let next = match items.last() {
+        Some(last) if more => {
+            source.caches.keep(source.user, kind, &view, source.now);
             Some(
                 Token {
-                    rv: i64::try_from(snapshot.revision()).unwrap_or(-1),
+                    rv: i64::try_from(view.revision()).unwrap_or(-1),
                     start: last.key().to_string(),
+                    seen,
                 }
                 .encode(),
             )
         }
         _ => None,
     };
+    // What a token says was seen comes from the client, who is told no more nonsense than it sent.
+    let remaining = seen
+        .filter(|_| more && selection.is_everything())
+        .map(|seen| {
+            let part = namespace.map(|_| stored::prefix(kind, namespace));
+            view.count(part.as_deref()).saturating_sub(seen).max(1) as u64
+        });
     Ok(Page {
-        revision: snapshot.revision(),
+        revision: view.revision(),
         items,
         next,
-        remaining: more.filter(|_| selection.is_everything()),
+        remaining,
     })
 }
 
-fn versioned(
-    options: &ListOptions,
-    newest: &Snapshot,
-    snapshots: &parking_lot::Mutex<Snapshots>,
-    now: Instant,
-) -> Result<Snapshot, StatusError> {
+/// The objects that a selection can match, in the order of their keys: as few as an index can tell.
+fn candidates<'a>(
+    kind: KindRef<'_>,
+    namespace: Option<&str>,
+    selection: &Selection,
+    view: &'a View,
+    source: Source<'_>,
+    after: Option<&Key>,
+) -> Box<dyn Iterator<Item = &'a Arc<Item>> + 'a> {
+    let prefix = stored::prefix(kind, namespace);
+    // An exact name is a single read, however many objects there are.
+    if let (Some(name), Some(namespace)) = (
+        selection.fields.exact("metadata.name"),
+        namespace.map(Some).or((!kind.namespaced).then_some(None)),
+    ) {
+        let key = stored::key(kind, namespace, name);
+        let found = view
+            .get(&key)
+            .filter(|_| after.is_none_or(|after| key > *after));
+        return Box::new(found.into_iter());
+    }
+    let indexed = selection.fields.requirements().iter().find_map(|wanted| {
+        let index = source.cache.index_of(kind, &wanted.field)?;
+        wanted.equal.then_some((index, wanted.value.as_str()))
+    });
+    match indexed {
+        Some((index, value)) => Box::new(view.range_with(index, value, prefix, after)),
+        None => Box::new(view.range(prefix, after)),
+    }
+}
+
+impl Source<'_> {
+    /// The state at a revision, if it is this one or can be reached from here.
+    fn at(&self, revision: Revision, newest: View) -> Option<View> {
+        if revision == newest.revision() {
+            return Some(newest);
+        }
+        self.caches
+            .earlier(self.user, self.cache, revision, self.now)
+    }
+}
+
+fn versioned(options: &ListOptions, newest: View, source: Source<'_>) -> Result<View, StatusError> {
     let Some(version) = options.resource_version else {
         if options.version_match.is_some() {
             return Err(StatusError::bad_request(
                 "resourceVersionMatch is forbidden unless resourceVersion is provided",
             ));
         }
-        return Ok(newest.clone());
+        return Ok(newest);
     };
     if version > newest.revision() {
         return Err(too_large(version, newest.revision()));
@@ -310,14 +325,12 @@ fn versioned(
         Some(VersionMatch::Exact) if version == 0 => Err(StatusError::bad_request(
             "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
         )),
-        Some(VersionMatch::Exact) if version < newest.revision() => {
-            snapshots.lock().at(version, now).ok_or_else(|| {
-                StatusError::gone_expired(format!(
-                    "The resourceVersion for the provided list is too old: {version}"
-                ))
-            })
-        }
-        _ => Ok(newest.clone()),
+        Some(VersionMatch::Exact) => source.at(version, newest).ok_or_else(|| {
+            StatusError::gone_expired(format!(
+                "The resourceVersion for the provided list is too old: {version}"
+            ))
+        }),
+        _ => Ok(newest),
     }
 }
 
@@ -354,108 +367,141 @@ pub enum WatchEvent {
     Deleted(Stored),
     /// The present objects were all sent.
     InitialEnd(Revision),
+    /// The watch cannot go on from where it was asked to, and is over: list again.
+    Expired(StatusError),
 }
 
 /// A running watch of one kind through a selection.
 pub struct ObjectWatch {
-    kind: KindRef,
-    selection: Selection,
-    initial: VecDeque<Stored>,
-    initial_end: Option<Revision>,
-    watch: Watch,
+    kind: Arc<Kind>,
     vault: Vault,
+    /// The objects that were there, the next one last.
+    initial: Vec<Arc<Item>>,
+    initial_end: Option<Revision>,
+    news: News,
+}
+
+/// Where the news of a watch come from.
+enum News {
+    Cache(Subscription),
+    /// Nowhere: this is why, until it was told.
+    Nowhere(Option<StatusError>),
 }
 
 impl ObjectWatch {
     pub(crate) fn start(
-        store: &Store,
+        cache: &Arc<Cache>,
         vault: &Vault,
-        newest: &Snapshot,
-        kind: KindRef,
+        kind: KindRef<'_>,
         namespace: Option<&str>,
         options: WatchOptions,
     ) -> Result<Self, StatusError> {
-        options.selection.check(kind)?;
-        let prefix = stored::prefix(kind, namespace);
-        let version = options.resource_version.unwrap_or(0);
-        let initial_wanted = options.send_initial_events.unwrap_or(version == 0);
-        if initial_wanted && version > newest.revision() {
-            return Err(too_large(version, newest.revision()));
-        }
+        let WatchOptions {
+            selection,
+            resource_version,
+            send_initial_events,
+        } = options;
+        selection.check(kind)?;
+        let version = resource_version.unwrap_or(0);
+        let initial_wanted = send_initial_events.unwrap_or(version == 0);
         let from_now = initial_wanted || version == 0;
-        let after = if from_now { newest.revision() } else { version };
-        let watch = store
-            .watch(prefix.clone(), after)
-            .map_err(|error| watch_refused(error, after))?;
-        let mut initial = VecDeque::new();
-        if initial_wanted {
-            initial.extend(
-                newest
-                    .range(&prefix, None)
-                    .map(|entry| Stored::new(vault, kind, entry))
-                    .filter(|object| options.selection.matches(object)),
-            );
+        let started = cache.watch(kind, namespace, &selection, (!from_now).then_some(version));
+        let (subscription, view) = match started {
+            Ok(started) => started,
+            // Not as the answer's status, which clients take for a passing failure and repeat for ever (kube-rs' watcher does):
+            // as the stream's only event, which all of them know from Kubernetes' watch cache.
+            Err(refused) => {
+                let refused = watch_refused(&refused, version);
+                return Ok(Self {
+                    kind: kind.clone(),
+                    vault: vault.clone(),
+                    initial: Vec::new(),
+                    initial_end: None,
+                    news: News::Nowhere(Some(refused)),
+                });
+            }
+        };
+        if initial_wanted && version > view.revision() {
+            return Err(too_large(version, view.revision()));
         }
-        let marks_end = options.send_initial_events == Some(true);
+        let mut initial = Vec::new();
+        if initial_wanted {
+            let matching = view
+                .range(stored::prefix(kind, namespace), None)
+                .filter(|item| selection.matches_item(kind, vault, item));
+            initial.extend(matching.cloned());
+            initial.reverse();
+        }
+        let marks_end = send_initial_events == Some(true);
         Ok(Self {
-            kind,
-            selection: options.selection,
-            initial,
-            initial_end: marks_end.then(|| newest.revision()),
-            watch,
+            kind: kind.clone(),
             vault: vault.clone(),
+            initial,
+            initial_end: marks_end.then(|| view.revision()),
+            news: News::Cache(subscription),
         })
     }
 
     /// The next event; `None` when the server is closing, or when the watch fell behind. The client goes on from the last
     /// revision that it was told, or hears then that this is not kept any more. Cancel safe.
     pub async fn next(&mut self) -> Option<WatchEvent> {
-        if let Some(object) = self.initial.pop_front() {
+        if let Some(event) = self.next_initial() {
+            return Some(event);
+        }
+        let told = match &mut self.news {
+            News::Cache(subscription) => subscription.next().await?,
+            News::Nowhere(reason) => return reason.take().map(WatchEvent::Expired),
+        };
+        let (change, lines) = (told.change, told.lines);
+        let stored = |item: &Arc<Item>| {
+            Stored::of(&self.vault, &self.kind, Arc::clone(item)).shared(lines.clone())
+        };
+        Some(match (told.what, &change.previous) {
+            (What::Added, _) => WatchEvent::Added(stored(&change.item)),
+            (What::Modified, _) => WatchEvent::Modified(stored(&change.item)),
+            (What::Left, Some(before)) => WatchEvent::Deleted(stored(before).at(change.revision)),
+            (What::Deleted | What::Left, _) => WatchEvent::Deleted(stored(&change.item)),
+        })
+    }
+
+    /// The next of the objects that were there when the watch began, without waiting.
+    pub(crate) fn next_initial(&mut self) -> Option<WatchEvent> {
+        if let Some(item) = self.initial.pop() {
+            let object = Stored::of(&self.vault, &self.kind, item);
             return Some(WatchEvent::Added(object));
         }
-        if let Some(revision) = self.initial_end.take() {
-            return Some(WatchEvent::InitialEnd(revision));
-        }
-        loop {
-            let event = match self.watch.next().await? {
-                Ok(event) => event,
-                Err(lagged) => {
-                    tracing::info!(kind = self.kind.kind, %lagged, "a client reads too slowly");
-                    return None;
-                }
-            };
-            let now = Stored::new(&self.vault, self.kind, event.entry);
-            let before = event
-                .previous
-                .map(|entry| Stored::new(&self.vault, self.kind, entry))
-                .filter(|object| self.selection.matches(object));
-            let matches_now = event.kind == EventKind::Put && self.selection.matches(&now);
-            return Some(match (before, matches_now) {
-                (None, true) => WatchEvent::Added(now),
-                (Some(_), true) => WatchEvent::Modified(now),
-                (Some(_), false) if event.kind == EventKind::Delete => WatchEvent::Deleted(now),
-                // It changed so that it no longer matches: the last state that did.
-                (Some(before), false) => WatchEvent::Deleted(before.at(event.revision)),
-                (None, false) => continue,
-            });
-        }
+        self.initial_end.take().map(WatchEvent::InitialEnd)
     }
 
     /// Everything up to here was told: what a bookmark may name.
     pub fn progress(&self) -> Option<Revision> {
-        (self.initial.is_empty() && self.initial_end.is_none()).then(|| self.watch.progress())
+        match &self.news {
+            News::Cache(subscription) if self.initial.is_empty() && self.initial_end.is_none() => {
+                Some(subscription.progress())
+            }
+            _ => None,
+        }
     }
 
-    pub fn kind(&self) -> KindRef {
-        self.kind
+    /// Lets [`ObjectWatch::progress`] be as far as the store is now.
+    pub(crate) async fn catch_up(&self, store: &Snapshot) {
+        if let News::Cache(subscription) = &self.news {
+            subscription.cache().catch_up(store).await;
+        }
+    }
+
+    pub fn kind(&self) -> KindRef<'_> {
+        &self.kind
     }
 }
 
-fn watch_refused(error: WatchError, after: Revision) -> StatusError {
-    match error {
-        WatchError::Compacted { oldest } => {
-            StatusError::gone_expired(format!("too old resource version: {after} ({oldest})"))
-        }
-        WatchError::Future { asked, current } => too_large(asked, current),
-    }
+/// A revision from before the history, or one that this cluster never had: a client that still has it from before a backup
+/// was restored has to list again as well.
+fn watch_refused(refused: &Refused, asked: Revision) -> StatusError {
+    let Refused { oldest, newest } = refused;
+    StatusError::gone_expired(if asked < *oldest {
+        format!("too old resource version: {asked} ({oldest})")
+    } else {
+        format!("resource version {asked} is not of this cluster, which is at {newest}")
+    })
 }

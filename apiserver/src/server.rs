@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use weft_store::Store;
 
-use crate::authn::{Authenticator, PeerCertificates, StaticToken};
+use crate::authn::{Authenticator, PeerAddress, PeerCertificates, StaticToken};
 use crate::ca::{Authority, CaError};
 use crate::caller::Caller;
 use crate::encryption::{EncryptionError, KeyFile};
@@ -122,6 +122,7 @@ impl Server {
             config.store,
             objects::Config {
                 authority: Some(config.authority),
+                server_names: config.names.into(),
                 keys: config.keys.map(Arc::new),
                 ..objects::Config::default()
             },
@@ -155,6 +156,7 @@ impl Server {
     /// Serves until the token is cancelled, then drains.
     pub async fn run(self, shutdown: CancellationToken) {
         let founder = tokio::spawn(found(self.objects.clone()));
+        let answers = self.state.answers.clone();
         let copier = tokio::spawn(registry::replicas::follow(self.state));
         let connections = TaskTracker::new();
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -191,10 +193,12 @@ impl Server {
         founder.abort();
         copier.abort();
         connections.close();
-        if tokio::time::timeout(DRAIN, connections.wait())
-            .await
-            .is_err()
-        {
+        answers.close();
+        let drained = async {
+            connections.wait().await;
+            answers.wait().await;
+        };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
             tracing::warn!(
                 open = connections.len(),
                 "requests were still running at the end of the drain"
@@ -220,6 +224,10 @@ async fn connection(
 ) {
     // Small answers must not wait for the peer's acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
+    let address = stream
+        .peer_addr()
+        .ok()
+        .map(|peer| PeerAddress(peer.ip().to_canonical()));
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
     let tls = tokio::select! {
         () = closing.cancelled() => return,
@@ -244,6 +252,9 @@ async fn connection(
     );
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
+        if let Some(address) = address {
+            request.extensions_mut().insert(address);
+        }
         router.clone().oneshot(request.map(Body::new))
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -1,36 +1,39 @@
 //! How an object lies in the store, and how it comes back out without being serialised again.
 //!
 //! A value is, where it is not sealed (`encryption`), `[version][u32 offset, little endian][JSON without resourceVersion]`: the offset is where
-//! `"resourceVersion":"N",` belongs, so an answer is three copies and no parser. What selectors look at, and
-//! the watch event of an entry, are computed once and hang on the store's entry for all who read it.
+//! `"resourceVersion":"N",` belongs, so an answer is three copies and no parser. What selectors look at is read once a
+//! revision ([`Item`]), and a line of a watch is made once for all who are told of the same change ([`Lines`]).
 //!
 //! Invariants: every stored value was written by [`encode`]; `metadata` in it is never empty, so that a comma
 //! may follow the spliced member; keys are `/{group|core}/{resource}/{namespace|-}/{name}`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use weft_api::object::Object;
-use weft_kinds::KindRef;
 use weft_kinds::lens;
+use weft_kinds::{Kind, KindRef, Selectable};
 use weft_store::{Entry, Key, Revision};
 
+use crate::cache::{Facts, Item, LineForm, LineKey, Lines};
 use crate::encryption::{self, EncryptionError, Vault};
 
 /// Version of the layout described above.
 const LAYOUT: u8 = 1;
 /// Bytes before the JSON.
 const HEADER: usize = 5;
-/// Kinds that are ciphertext at rest.
-pub(crate) const SEALED: [KindRef; 1] = [&weft_kinds::SECRET];
+/// What a resourceVersion takes, at most.
+const VERSION_BYTES: usize = 48;
+/// Where the buffer of a line begins; it grows for larger objects.
+const LINE_BYTES: usize = 2048;
 /// Stands for the namespace in keys of cluster-scoped objects.
 const NO_NAMESPACE: &str = "-";
 
 /// The key of an object.
-pub fn key(kind: KindRef, namespace: Option<&str>, name: &str) -> Key {
+pub fn key(kind: &Kind, namespace: Option<&str>, name: &str) -> Key {
     let prefix = kind.key_prefix();
     Key::from(format!(
         "{prefix}{}/{name}",
@@ -39,7 +42,7 @@ pub fn key(kind: KindRef, namespace: Option<&str>, name: &str) -> Key {
 }
 
 /// The prefix of all objects of a kind, or of those in one namespace.
-pub fn prefix(kind: KindRef, namespace: Option<&str>) -> Bytes {
+pub fn prefix(kind: &Kind, namespace: Option<&str>) -> Bytes {
     let prefix = kind.key_prefix();
     Bytes::from(match namespace {
         Some(namespace) => format!("{prefix}{namespace}/"),
@@ -113,12 +116,28 @@ fn halves(value: &[u8]) -> (&[u8], &[u8]) {
     json.split_at_checked(splice).unwrap_or((json, &[]))
 }
 
-fn readable(kind: KindRef, entry: &Entry, found: Result<Bytes, EncryptionError>) -> Bytes {
+/// What an entry's value holds, opened where it is sealed.
+fn opened(vault: &Vault, kind: KindRef<'_>, entry: &Entry) -> Result<Bytes, EncryptionError> {
+    if kind.stored().sealed {
+        vault.open(entry)
+    } else {
+        encryption::layout_of(entry)
+    }
+}
+
+/// As [`opened`]. One that cannot be read is shown without its contents, so that it can be found, and deleted.
+pub(crate) fn layout(vault: &Vault, kind: KindRef<'_>, entry: &Entry) -> Bytes {
+    let found = opened(vault, kind, entry);
     found.unwrap_or_else(|error| unreadable(kind, &entry.key, &error))
 }
 
+/// The JSON in a layout, without its resourceVersion.
+pub(crate) fn json_of(layout: &[u8]) -> &[u8] {
+    layout.get(HEADER..).unwrap_or_default()
+}
+
 /// What stands in for an object whose value cannot be opened.
-fn unreadable(kind: KindRef, key: &Key, error: &EncryptionError) -> Bytes {
+fn unreadable(kind: KindRef<'_>, key: &Key, error: &EncryptionError) -> Bytes {
     tracing::error!(%key, %error, "an object cannot be read");
     let (namespace, name) = split_key(key);
     let mut value = serde_json::json!({
@@ -132,38 +151,29 @@ fn unreadable(kind: KindRef, key: &Key, error: &EncryptionError) -> Bytes {
     encode(&value).unwrap_or_default()
 }
 
-/// What was read out of an entry once, for everybody.
-struct Parsed {
-    labels: BTreeMap<String, String>,
-    /// Parallel to the stored kind's `selectable`.
-    fields: Vec<String>,
-    /// The entry's own watch event, complete with its newline.
-    event: OnceLock<Bytes>,
-}
-
-/// An object in the store, at one revision, seen as one kind.
+/// An object in the store, at one revision, seen as one kind. Cheap to clone.
 #[derive(Clone)]
 pub struct Stored {
-    kind: KindRef,
-    entry: Arc<Entry>,
-    /// The entry's value once somebody looked at it; from the start where it was sealed.
-    layout: OnceLock<Bytes>,
+    kind: Arc<Kind>,
+    item: Arc<Item>,
+    vault: Vault,
     revision: Revision,
+    /// Where encodings for all who are told of the same change are kept.
+    lines: Option<Arc<Lines>>,
 }
 
 impl Stored {
-    /// One that cannot be opened is shown without its contents, so that it can be found, and deleted.
-    pub(crate) fn new(vault: &Vault, kind: KindRef, entry: Arc<Entry>) -> Self {
-        let layout = OnceLock::new();
-        if SEALED.contains(&kind.stored()) {
-            layout.get_or_init(|| readable(kind, &entry, vault.open(&entry)));
-        }
-        let revision = entry.revision;
+    pub(crate) fn new(vault: &Vault, kind: KindRef<'_>, entry: Arc<Entry>) -> Self {
+        Self::of(vault, kind, Arc::new(Item::new(entry)))
+    }
+
+    pub(crate) fn of(vault: &Vault, kind: KindRef<'_>, item: Arc<Item>) -> Self {
         Self {
-            kind,
-            entry,
-            layout,
-            revision,
+            kind: kind.clone(),
+            revision: item.entry().revision,
+            item,
+            vault: vault.clone(),
+            lines: None,
         }
     }
 
@@ -173,8 +183,14 @@ impl Stored {
         self
     }
 
-    pub fn kind(&self) -> KindRef {
-        self.kind
+    /// As part of a change that others are told of, too.
+    pub(crate) fn shared(mut self, lines: Arc<Lines>) -> Self {
+        self.lines = Some(lines);
+        self
+    }
+
+    pub fn kind(&self) -> KindRef<'_> {
+        &self.kind
     }
 
     pub fn revision(&self) -> Revision {
@@ -182,35 +198,47 @@ impl Stored {
     }
 
     pub fn name(&self) -> &str {
-        split_key(&self.entry.key).1
+        split_key(self.key()).1
     }
 
     pub fn namespace(&self) -> Option<&str> {
-        split_key(&self.entry.key).0
+        split_key(self.key()).0
     }
 
     pub(crate) fn key(&self) -> &Key {
-        &self.entry.key
+        &self.item.entry().key
     }
 
-    fn layout(&self) -> &Bytes {
-        let read = || readable(self.kind, &self.entry, encryption::layout_of(&self.entry));
-        self.layout.get_or_init(read)
+    fn layout(&self) -> Bytes {
+        layout(&self.vault, &self.kind, self.item.entry())
+    }
+
+    /// Whether this is what is stored, and not the sentence that stands in for it.
+    ///
+    /// # Errors
+    /// Why it cannot be read. Whoever is about to overwrite it has to ask.
+    pub(crate) fn readable(&self) -> Result<(), EncryptionError> {
+        let layout = opened(&self.vault, &self.kind, self.item.entry())?;
+        match serde_json::from_slice::<serde::de::IgnoredAny>(json_of(&layout)) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(EncryptionError::Damaged {
+                key: self.key().to_string(),
+            }),
+        }
     }
 
     /// The stored JSON as a value, with its resourceVersion, in the spelling of the kind asked for.
     pub fn value(&self) -> Value {
         let mut value = self.stored_value();
-        if let Some(view) = &self.kind.view {
-            (view.read)(&mut value);
+        if let Some(spelling) = &self.kind.spelling {
+            (spelling.read)(&mut value);
         }
         value
     }
 
     /// As [`Stored::value`], in the spelling that is stored.
     pub(crate) fn stored_value(&self) -> Value {
-        let json = self.layout().get(HEADER..).unwrap_or_default();
-        let mut value: Value = serde_json::from_slice(json).unwrap_or_default();
+        let mut value: Value = serde_json::from_slice(json_of(&self.layout())).unwrap_or_default();
         lens::member(&mut value, "metadata")["resourceVersion"] = self.revision.to_string().into();
         value
     }
@@ -226,112 +254,131 @@ impl Stored {
 
     /// The JSON of the object.
     pub fn json(&self) -> Bytes {
-        let mut out = Vec::with_capacity(self.layout().len() + 48);
+        let mut out = Vec::new();
         self.write_json(&mut out);
         Bytes::from(out)
     }
 
     /// Appends the JSON of the object.
     pub fn write_json(&self, out: &mut Vec<u8>) {
-        if self.kind.view.is_some() {
+        if self.kind.spelling.is_some() {
             // Writing to a Vec cannot fail.
             let _ = serde_json::to_writer(out, &self.value());
             return;
         }
-        let (before, after) = halves(self.layout());
+        let layout = self.layout();
+        let (before, after) = halves(&layout);
+        out.reserve(layout.len() + VERSION_BYTES);
         out.extend_from_slice(before);
-        out.extend_from_slice(b"\"resourceVersion\":\"");
-        out.extend_from_slice(self.revision.to_string().as_bytes());
-        out.extend_from_slice(b"\",");
+        self.write_version(out);
         out.extend_from_slice(after);
     }
 
-    /// The line of a JSON watch stream for this object: computed once for the event that wrote the entry.
-    ///
-    /// Replays and changes of selection, which tell another event about the same entry, are not kept.
-    pub(crate) fn watch_line(&self, kind: &'static str) -> Bytes {
-        let own = match kind {
-            "ADDED" => self.entry.create_revision == self.entry.revision,
-            "MODIFIED" => self.entry.create_revision != self.entry.revision,
-            _ => true,
-        };
-        let line = || {
-            let mut out = Vec::with_capacity(self.layout().len() + 96);
+    /// Appends `PartialObjectMetadata` of the object: a part of the stored bytes, nothing is parsed.
+    pub(crate) fn write_metadata(&self, version: &str, out: &mut Vec<u8>) {
+        let layout = self.layout();
+        let (_, after) = halves(&layout);
+        out.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/");
+        out.extend_from_slice(version.as_bytes());
+        out.extend_from_slice(b"\",\"metadata\":{");
+        self.write_version(out);
+        out.extend_from_slice(rest_of_object(after));
+        out.push(b'}');
+    }
+
+    fn write_version(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\"resourceVersion\":\"");
+        out.extend_from_slice(self.revision.to_string().as_bytes());
+        out.extend_from_slice(b"\",");
+    }
+
+    /// A line of a watch stream about this object, from `write`: made once for all who are told the same in the same form.
+    pub(crate) fn line(
+        &self,
+        event: &'static str,
+        form: LineForm,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Bytes {
+        let make = || {
+            let mut out = Vec::with_capacity(LINE_BYTES);
             out.extend_from_slice(b"{\"type\":\"");
-            out.extend_from_slice(kind.as_bytes());
+            out.extend_from_slice(event.as_bytes());
             out.extend_from_slice(b"\",\"object\":");
-            self.write_json(&mut out);
+            write(&mut out);
             out.extend_from_slice(b"}\n");
             Bytes::from(out)
         };
-        if own && self.kind.view.is_none() && self.revision == self.entry.revision {
-            self.parsed().event.get_or_init(line).clone()
-        } else {
-            line()
-        }
+        let Some(lines) = &self.lines else {
+            return make();
+        };
+        let key = LineKey {
+            event,
+            respelled: self.kind.spelling.is_some(),
+            form,
+        };
+        lines.get_or_make(key, make)
     }
 
     pub fn labels(&self) -> BTreeMap<String, String> {
-        self.parsed().labels.clone()
-    }
-
-    pub(crate) fn with_labels<T>(&self, look: impl FnOnce(&BTreeMap<String, String>) -> T) -> T {
-        look(&self.parsed().labels)
+        let labels = self.facts().labels();
+        labels
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
     }
 
     /// The value of a selectable field, `None` when the kind has no such field.
     pub(crate) fn field(&self, field: &str) -> Option<Cow<'_, str>> {
-        match field {
-            "metadata.name" => return Some(Cow::Borrowed(self.name())),
-            "metadata.namespace" => {
-                return Some(Cow::Borrowed(self.namespace().unwrap_or("")));
+        field_of(&self.kind, &self.vault, &self.item, field)
+    }
+
+    fn facts(&self) -> &Facts {
+        self.item.facts(&self.kind, &self.vault)
+    }
+}
+
+/// The value of a selectable field of a kind, `None` when it has no such field.
+pub(crate) fn field_of<'a>(
+    kind: KindRef<'_>,
+    vault: &Vault,
+    item: &'a Item,
+    field: &str,
+) -> Option<Cow<'a, str>> {
+    let key = &item.entry().key;
+    match field {
+        "metadata.name" => return Some(Cow::Borrowed(split_key(key).1)),
+        "metadata.namespace" => return Some(Cow::Borrowed(split_key(key).0.unwrap_or(""))),
+        _ => {}
+    }
+    let named = |selectable: &&Selectable| selectable.field == field;
+    let pointer = &kind.selectable.iter().find(named)?.pointer;
+    let index = kind
+        .stored()
+        .selectable
+        .iter()
+        .position(|selectable| selectable.pointer == *pointer)?;
+    Some(Cow::Borrowed(item.facts(kind, vault).field(index)))
+}
+
+/// What is left of an object that was opened before: up to the brace that closes it.
+fn rest_of_object(json: &[u8]) -> &[u8] {
+    let (mut depth, mut quoted, mut escaped) = (1_usize, false, false);
+    for (at, byte) in json.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => depth += 1,
+            b'}' | b']' if !quoted => {
+                depth -= 1;
+                if depth == 0 {
+                    return &json[..=at];
+                }
             }
             _ => {}
         }
-        let pointer = self
-            .kind
-            .selectable
-            .iter()
-            .find(|selectable| selectable.field == field)?
-            .pointer;
-        let index = self
-            .kind
-            .stored()
-            .selectable
-            .iter()
-            .position(|selectable| selectable.pointer == pointer)?;
-        self.parsed()
-            .fields
-            .get(index)
-            .map(|text| Cow::Owned(text.clone()))
     }
-
-    fn parsed(&self) -> Arc<Parsed> {
-        let kind = self.kind.stored();
-        self.entry.attachment(|_| {
-            let json = self.layout().get(HEADER..).unwrap_or_default();
-            let value: Value = serde_json::from_slice(json).unwrap_or_default();
-            let labels = lens::object(&value, "/metadata/labels")
-                .into_iter()
-                .flatten()
-                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-                .collect();
-            let fields = kind
-                .selectable
-                .iter()
-                .map(|selectable| match value.pointer(selectable.pointer) {
-                    Some(Value::String(text)) => text.clone(),
-                    None | Some(Value::Null) => selectable.absent.to_owned(),
-                    Some(other) => other.to_string(),
-                })
-                .collect();
-            Parsed {
-                labels,
-                fields,
-                event: OnceLock::new(),
-            }
-        })
-    }
+    // Stored values are whole. What is not is shown without a name.
+    br#""name":""}"#
 }
 
 #[cfg(test)]

@@ -215,12 +215,48 @@ async fn a_value_that_was_damaged_or_moved_is_shown_as_such_and_can_be_deleted()
     }
     put(genuine).await.unwrap();
     assert_eq!(read(&objects, "shop").await["data"]["password"], DATA);
-    put(vec![2; 100]).await.unwrap();
+    // Nothing takes the place of what cannot be read: a label once stored the stand-in over the ciphertext.
+    let sealed = vec![2; 100];
+    put(sealed.clone()).await.unwrap();
+    let (caller, options) = (caller(), WriteOptions::default());
+    let (kind, namespace) = (&weft_kinds::SECRET, Some("default"));
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    let merge = weft_kinds::patch::PatchKind::Merge;
+    let patched = objects
+        .patch(
+            &caller, kind, namespace, "shop", None, merge, &label, &options,
+        )
+        .await;
+    let mut unchanged = secret("shop").into_value();
+    unchanged["metadata"]["namespace"] = "default".into();
+    let updated = objects
+        .update(
+            &caller,
+            kind,
+            namespace,
+            "shop",
+            Object::from_value(unchanged).unwrap(),
+            &options,
+        )
+        .await;
+    let foreground = objects::DeleteOptions {
+        propagation: Some(objects::Propagation::Foreground),
+        ..objects::DeleteOptions::default()
+    };
+    let marked = objects
+        .delete(&caller, kind, namespace, "shop", &foreground)
+        .await;
+    for refused in [patched.err(), updated.err(), marked.err()] {
+        let refused = refused.unwrap();
+        assert_eq!(refused.code, 500);
+        assert!(refused.message.contains("not overwritten"), "{refused}");
+    }
+    assert_eq!(value("shop").to_vec(), sealed);
     objects
         .delete(
-            &caller(),
-            &weft_kinds::SECRET,
-            Some("default"),
+            &caller,
+            kind,
+            namespace,
             "shop",
             &objects::DeleteOptions::default(),
         )

@@ -8,6 +8,7 @@
 //! * `neighbour`: what a tenant that burns every core costs another one on its node.
 //! * `store`: puts, watches and memory of the store, with one server and three, beside etcd where there is one; and how long
 //!   servers with many objects take to serve again after `kill -9` and after a clean stop.
+//! * `api`: the API server under load: lists, pages, thousands of watchers, leases beside clients that list everything.
 //! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
 //! * `density`: what thousands of idle pods cost one node; not part of `all`.
 //!
@@ -15,6 +16,7 @@
 //! that slows down slows both; a ratio is the median of the rounds' ratios. The load generator shares the machine, as it
 //! does in the figures that this is compared with. An answer other than 200 ends the bench: a failing server is fast.
 
+mod api;
 mod calls;
 mod density;
 mod gateway;
@@ -58,6 +60,7 @@ enum What {
     Runtime,
     Neighbour,
     Store,
+    Api,
     Sweep,
     Density,
 }
@@ -69,6 +72,7 @@ enum Output {
 
 /// How long and how often each case runs.
 struct Effort {
+    quick: bool,
     rounds: usize,
     seconds: f64,
     warmup: f64,
@@ -82,6 +86,7 @@ struct Effort {
 }
 
 const FULL: Effort = Effort {
+    quick: false,
     rounds: 5,
     seconds: 5.0,
     warmup: 1.0,
@@ -91,6 +96,7 @@ const FULL: Effort = Effort {
     objects: 100_000,
 };
 const QUICK: Effort = Effort {
+    quick: true,
     rounds: 1,
     seconds: 2.0,
     warmup: 0.5,
@@ -112,7 +118,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     // Each with its name in the document and for the reader.
     type Measure = fn(&Effort) -> Result<Value>;
-    let all: [(What, &str, &str, Measure); 7] = [
+    let all: [(What, &str, &str, Measure); 8] = [
         (
             What::Gateway,
             "gateway",
@@ -143,6 +149,7 @@ pub fn run(args: &Args) -> Result<()> {
             "the store beside etcd",
             store::measure,
         ),
+        (What::Api, "api", "the API server under load", api::measure),
         (
             What::Sweep,
             "sweep",
@@ -217,7 +224,7 @@ fn render(document: &Value) -> String {
         document["machine"]["cpu"].as_str().unwrap_or("?")
     );
     type Render = fn(&Value) -> String;
-    let sections: [(&str, Render); 7] = [
+    let sections: [(&str, Render); 8] = [
         ("gateway", |cases| {
             format!("\nGateway to component\n{}", load::render(cases))
         }),
@@ -225,6 +232,7 @@ fn render(document: &Value) -> String {
         ("runtime", runtime::render),
         ("neighbour", neighbour::render),
         ("store", store::render),
+        ("api", api::render),
         ("sweep", |cases| {
             format!("\nThe engine's settings\n{}", load::render(cases))
         }),

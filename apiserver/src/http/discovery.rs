@@ -1,13 +1,13 @@
 //! What this server serves, told in the two ways clients ask: a request for each group, or all at once.
 //!
-//! Everything comes from the table of kinds. Left to others: schemas (`super::openapi`).
+//! Everything comes from the registry of kinds. Left to others: schemas (`super::openapi`).
 
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::{Value, json};
 use weft_api::status::StatusError;
-use weft_kinds::{COMPUTED, Computed, Kind, REVIEWS, Review, VERBS};
+use weft_kinds::{Kind, Registry};
 
 use super::negotiate::{self, Form};
 
@@ -42,18 +42,22 @@ fn architecture() -> &'static str {
 ///
 /// # Errors
 /// 404 for groups that are not served, 406.
-pub fn answer(path: &str, headers: &HeaderMap) -> Option<Result<Response, StatusError>> {
+pub fn answer(
+    registry: &Registry,
+    path: &str,
+    headers: &HeaderMap,
+) -> Option<Result<Response, StatusError>> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match parts.as_slice() {
-        ["api"] => Some(root(headers, true)),
-        ["apis"] => Some(root(headers, false)),
-        ["api", "v1"] => Some(Ok(json_response(&resource_list("", "v1")))),
-        ["apis", group] => Some(found(group_entry(group))),
+        ["api"] => Some(root(registry, headers, true)),
+        ["apis"] => Some(root(registry, headers, false)),
+        ["api", "v1"] => Some(Ok(json_response(&resource_list(registry, "", "v1")))),
+        ["apis", group] => Some(found(group_entry(registry, group))),
         ["apis", group, version] => {
-            let served = weft_kinds::groups()
-                .iter()
-                .any(|(name, versions)| name == group && versions.contains(version));
-            Some(found(served.then(|| resource_list(group, version))))
+            let served = registry.of_version(group, version).next().is_some();
+            Some(found(
+                served.then(|| resource_list(registry, group, version)),
+            ))
         }
         _ => None,
     }
@@ -77,7 +81,7 @@ fn typed_response(value: &Value, content_type: HeaderValue) -> Response {
     response
 }
 
-fn root(headers: &HeaderMap, core: bool) -> Result<Response, StatusError> {
+fn root(registry: &Registry, headers: &HeaderMap, core: bool) -> Result<Response, StatusError> {
     match negotiate::form(headers)? {
         Form::Discovery(version) => {
             // client-go tells the formats apart by exactly this Content-Type.
@@ -87,7 +91,7 @@ fn root(headers: &HeaderMap, core: bool) -> Result<Response, StatusError> {
                 "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
             };
             Ok(typed_response(
-                &aggregated(core, version),
+                &aggregated(registry, core, version),
                 HeaderValue::from_static(content_type),
             ))
         }
@@ -101,7 +105,8 @@ fn root(headers: &HeaderMap, core: bool) -> Result<Response, StatusError> {
                     ],
                 })
             } else {
-                let groups: Vec<Value> = weft_kinds::groups()
+                let groups: Vec<Value> = registry
+                    .groups()
                     .iter()
                     .map(|(group, versions)| api_group(group, versions))
                     .collect();
@@ -122,8 +127,8 @@ fn api_group(group: &str, versions: &[&str]) -> Value {
     })
 }
 
-fn group_entry(group: &str) -> Option<Value> {
-    let groups = weft_kinds::groups();
+fn group_entry(registry: &Registry, group: &str) -> Option<Value> {
+    let groups = registry.groups();
     let (name, versions) = groups.iter().find(|(name, _)| *name == group)?;
     let mut entry = api_group(name, versions);
     entry["kind"] = "APIGroup".into();
@@ -131,37 +136,15 @@ fn group_entry(group: &str) -> Option<Value> {
     Some(entry)
 }
 
-fn kinds_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Kind> + 'a {
-    weft_kinds::all()
-        .iter()
-        .copied()
-        .filter(move |kind| kind.group == group && kind.version == version)
-}
-
-fn reviews_of<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = &'static Review> + 'a {
-    REVIEWS
-        .iter()
-        .filter(move |review| review.group == group && review.version == version)
-}
-
-fn computed_of<'a>(
-    group: &'a str,
-    version: &'a str,
-) -> impl Iterator<Item = &'static Computed> + 'a {
-    COMPUTED
-        .iter()
-        .filter(move |one| one.group == group && one.version == version)
-}
-
-fn resource_list(group: &str, version: &str) -> Value {
+fn resource_list(registry: &Registry, group: &str, version: &str) -> Value {
     let mut resources = Vec::new();
-    for kind in kinds_of(group, version) {
+    for kind in registry.of_version(group, version) {
         let mut entry = json!({
             "name": kind.resource,
             "singularName": kind.singular,
             "namespaced": kind.namespaced,
             "kind": kind.kind,
-            "verbs": VERBS,
+            "verbs": kind.served.verbs(),
         });
         if !kind.short_names.is_empty() {
             entry["shortNames"] = json!(kind.short_names);
@@ -170,7 +153,7 @@ fn resource_list(group: &str, version: &str) -> Value {
             entry["categories"] = json!(kind.categories);
         }
         resources.push(entry);
-        for subresource in kind.subresources {
+        for subresource in &kind.subresources {
             let mut entry = json!({
                 "name": format!("{}/{}", kind.resource, subresource.name()),
                 "singularName": "",
@@ -186,24 +169,6 @@ fn resource_list(group: &str, version: &str) -> Value {
             resources.push(entry);
         }
     }
-    for review in reviews_of(group, version) {
-        resources.push(json!({
-            "name": review.resource,
-            "singularName": review.singular,
-            "namespaced": false,
-            "kind": review.kind,
-            "verbs": ["create"],
-        }));
-    }
-    for one in computed_of(group, version) {
-        resources.push(json!({
-            "name": one.resource,
-            "singularName": "",
-            "namespaced": one.namespaced,
-            "kind": one.kind,
-            "verbs": Computed::VERBS,
-        }));
-    }
     let group_version = if group.is_empty() {
         version.to_owned()
     } else {
@@ -217,13 +182,14 @@ fn resource_list(group: &str, version: &str) -> Value {
     })
 }
 
-fn aggregated(core: bool, version: &str) -> Value {
+fn aggregated(registry: &Registry, core: bool, version: &str) -> Value {
     let items: Vec<Value> = if core {
-        vec![aggregated_group("", &["v1"])]
+        vec![aggregated_group(registry, "", &["v1"])]
     } else {
-        weft_kinds::groups()
+        registry
+            .groups()
             .iter()
-            .map(|(group, versions)| aggregated_group(group, versions))
+            .map(|(group, versions)| aggregated_group(registry, group, versions))
             .collect()
     };
     json!({
@@ -234,30 +200,12 @@ fn aggregated(core: bool, version: &str) -> Value {
     })
 }
 
-fn aggregated_group(group: &str, versions: &[&str]) -> Value {
+fn aggregated_group(registry: &Registry, group: &str, versions: &[&str]) -> Value {
     let versions: Vec<Value> = versions
         .iter()
         .map(|version| {
-            let mut resources: Vec<Value> =
-                kinds_of(group, version).map(aggregated_resource).collect();
-            resources.extend(reviews_of(group, version).map(|review| {
-                json!({
-                    "resource": review.resource,
-                    "responseKind": response_kind(group, version, review.kind),
-                    "scope": "Cluster",
-                    "singularResource": review.singular,
-                    "verbs": ["create"],
-                })
-            }));
-            resources.extend(computed_of(group, version).map(|one| {
-                json!({
-                    "resource": one.resource,
-                    "responseKind": response_kind(group, version, one.kind),
-                    "scope": if one.namespaced { "Namespaced" } else { "Cluster" },
-                    "singularResource": "",
-                    "verbs": Computed::VERBS,
-                })
-            }));
+            let kinds = registry.of_version(group, version);
+            let resources: Vec<Value> = kinds.map(|kind| aggregated_resource(kind)).collect();
             json!({"version": version, "freshness": "Current", "resources": resources})
         })
         .collect();
@@ -271,13 +219,13 @@ fn response_kind(group: &str, version: &str, kind: &str) -> Value {
     json!({"group": group, "version": version, "kind": kind})
 }
 
-fn aggregated_resource(kind: &'static Kind) -> Value {
+fn aggregated_resource(kind: &Kind) -> Value {
     let mut entry = json!({
         "resource": kind.resource,
-        "responseKind": response_kind(kind.group, kind.version, kind.kind),
+        "responseKind": response_kind(&kind.group, &kind.version, &kind.kind),
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": kind.singular,
-        "verbs": VERBS,
+        "verbs": kind.served.verbs(),
     });
     if !kind.short_names.is_empty() {
         entry["shortNames"] = json!(kind.short_names);
@@ -292,7 +240,7 @@ fn aggregated_resource(kind: &'static Kind) -> Value {
             let (group, version, name) =
                 subresource
                     .own_kind()
-                    .unwrap_or((kind.group, kind.version, kind.kind));
+                    .unwrap_or((&kind.group, &kind.version, &kind.kind));
             json!({
                 "subresource": subresource.name(),
                 "responseKind": response_kind(group, version, name),

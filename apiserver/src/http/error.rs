@@ -5,6 +5,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use weft_api::status::StatusError;
 
+use super::encoding::Answer;
+
 /// A [`StatusError`] as a response; `?` in handlers ends here.
 #[derive(Debug)]
 pub struct ApiError(pub StatusError);
@@ -33,6 +35,7 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        response.extensions_mut().insert(Answer::Whole);
         response
     }
 }

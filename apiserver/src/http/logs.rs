@@ -8,7 +8,7 @@
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
@@ -17,10 +17,10 @@ use weft_api::status::{Cause, StatusError};
 use weft_api::time::rfc3339_nanos;
 use weft_kinds::lens::{items, text};
 
-use crate::authz::{Access, authorize};
 use crate::caller::Caller;
 use crate::http::AppState;
 use crate::http::proxy::{find_node, unreachable};
+use crate::http::request::Params;
 
 /// How much of a node's refusal is read to pass it on.
 const REFUSAL_BYTES_MAX: usize = 4 << 10;
@@ -37,28 +37,15 @@ struct Options {
 /// Answers the log subresource of a pod.
 ///
 /// # Errors
-/// 400 for a container that cannot be chosen or has no log yet, 403, 404, 422 for parameters out of range, 503 when the
+/// 400 for a container that cannot be chosen or has no log yet, 404, 422 for parameters out of range, 503 when the
 /// pod's node is out of reach.
 pub async fn serve(
     state: &AppState,
-    caller: &Caller,
     namespace: &str,
     pod: &str,
-    query: &str,
-    _request_headers: &HeaderMap,
+    params: &Params,
 ) -> Result<Response, StatusError> {
-    authorize(
-        caller,
-        &Access {
-            verb: "get",
-            group: "",
-            resource: "pods",
-            subresource: Some("log"),
-            namespace: Some(namespace),
-            name: Some(pod),
-        },
-    )?;
-    let options = parse(query)?;
+    let options = parse(params.pairs())?;
     let reader = Caller::system("apiserver", None);
     let stored = state
         .objects
@@ -115,28 +102,20 @@ pub async fn serve(
     })
 }
 
-fn parse(query: &str) -> Result<Options, StatusError> {
-    let parsed: Vec<(String, String)> = axum::extract::Query::try_from_uri(
-        &format!("/?{query}")
-            .parse::<Uri>()
-            .map_err(|error| StatusError::bad_request(error.to_string()))?,
-    )
-    .map(|axum::extract::Query(pairs)| pairs)
-    .map_err(|error| StatusError::bad_request(error.to_string()))?;
-
+fn parse(parameters: &[(String, String)]) -> Result<Options, StatusError> {
     let mut options = Options::default();
     let mut causes = Vec::new();
     let mut since = 0;
     let mut time = None;
-    for (key, value) in parsed {
+    for (key, value) in parameters {
         let bound = |least: i64| match value.parse::<i64>() {
             Ok(number) if number >= least => None,
             Ok(number) => Some(Cause::invalid(
-                &key,
+                key,
                 &json!(number),
                 &format!("must be greater than or equal to {least}"),
             )),
-            Err(_) => Some(Cause::invalid(&key, &json!(value), "must be an integer")),
+            Err(_) => Some(Cause::invalid(key, &json!(value), "must be an integer")),
         };
         let flag = matches!(
             value.as_str(),
@@ -162,7 +141,7 @@ fn parse(query: &str) -> Result<Options, StatusError> {
                 since += 1;
                 time = value.parse::<jiff::Timestamp>().ok();
                 time.is_none()
-                    .then(|| Cause::invalid(&key, &json!(value), "must be an RFC 3339 time"))
+                    .then(|| Cause::invalid(key, &json!(value), "must be an RFC 3339 time"))
             }
             // pretty, stream, insecureSkipTLSVerifyBackend: nothing to do with the node.
             _ => continue,
@@ -172,7 +151,7 @@ fn parse(query: &str) -> Result<Options, StatusError> {
             "follow" | "timestamps" | "previous" => flag.to_string(),
             // Rewritten in UTC: an offset's `+` would be read as a space.
             "sinceTime" => time.map(rfc3339_nanos).unwrap_or_default(),
-            _ => value,
+            _ => value.clone(),
         };
         if !options.passed_on.is_empty() {
             options.passed_on.push('&');
@@ -261,7 +240,20 @@ fn choose(pod: &Value, options: &Options) -> Result<String, StatusError> {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::*;
+    use crate::http::request::RequestInfo;
+
+    fn parse(query: &str) -> Result<Options, StatusError> {
+        let uri: Uri = format!("/?{query}").parse().unwrap();
+        super::parse(
+            RequestInfo::of(&weft_kinds::Registry::builtin(), &Method::GET, &uri)
+                .params()
+                .unwrap()
+                .pairs(),
+        )
+    }
 
     #[test]
     fn queries_are_checked_and_passed_on() {

@@ -1,20 +1,28 @@
 //! The HTTP face: who calls, what is asked, which verb answers.
 //!
-//! A request passes the front (audit id, limits, authentication), then one of: health, version and discovery;
-//! OpenAPI; the OCI registry; or a resource path, which [`resource`] decodes from the table of kinds into one
+//! A request passes the [`front`]: what it asks is decoded ([`request`]), who asks is found out, whether that is allowed is
+//! decided, it takes a place ([`priority`]) and gets a [`deadline`]; only then is anything of its body read. Behind the
+//! front is one of: health and version; OpenAPI; the OCI registry; weft's own paths; or [`resource`], which calls one
 //! verb of [`Objects`].
 //!
-//! Invariants: every handler behind the front has a [`Caller`]; every refusal is a `metav1.Status`; bodies and
-//! requests in flight are bounded. Left to others: sockets and TLS (`crate::server`).
+//! Invariants: every handler behind the front has a [`Caller`] who was authorised for the [`RequestInfo`] beside it; every
+//! refusal is a `metav1.Status`; requests in flight, their bodies and their answers are bounded in number, size and time,
+//! and whoever has no credentials cannot take a place from those who have. Left to others: sockets and TLS
+//! (`crate::server`), what depends on the object (`crate::objects`).
 
+mod deadline;
 pub mod discovery;
 mod drain;
+mod encoding;
 pub mod error;
+mod list;
 pub mod logs;
 pub mod negotiate;
 pub mod openapi;
+mod priority;
 pub mod proxy;
 pub mod registry;
+mod request;
 pub mod resource;
 mod reviews;
 pub mod servers;
@@ -32,21 +40,22 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use tokio::sync::Semaphore;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use weft_api::status::StatusError;
 
+use self::deadline::LargeBodies;
+use self::encoding::Encodings;
 use self::error::ApiError;
-use crate::authn::{Authenticator, PeerCertificates};
+use self::priority::{Level, Places};
+use self::request::{Asked, RequestInfo};
+use crate::authn::{Authenticator, PeerAddress, PeerCertificates};
 use crate::authz;
 use crate::caller::Caller;
 use crate::objects::{Objects, REWRAP_PATH};
 
-/// Reads in flight, as Kubernetes' `--max-requests-inflight`.
-const READS_MAX: usize = 400;
-/// Writes in flight, as Kubernetes' `--max-mutating-requests-inflight`.
-const WRITES_MAX: usize = 200;
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Longest audit id taken over from a client.
 const AUDIT_ID_BYTES_MAX: usize = 64;
@@ -62,12 +71,10 @@ pub struct AppState {
     pub(crate) servers: servers::Servers,
     /// Cancelled when the server begins to close: watches end then.
     pub(crate) closing: CancellationToken,
-    limits: Arc<Limits>,
-}
-
-struct Limits {
-    reads: Semaphore,
-    writes: Semaphore,
+    /// Answers on their way to slow readers.
+    pub(crate) answers: TaskTracker,
+    places: Arc<Places>,
+    large_bodies: LargeBodies,
 }
 
 impl AppState {
@@ -87,10 +94,9 @@ impl AppState {
             meter: Arc::default(),
             servers,
             closing,
-            limits: Arc::new(Limits {
-                reads: Semaphore::new(READS_MAX),
-                writes: Semaphore::new(WRITES_MAX),
-            }),
+            answers: TaskTracker::new(),
+            places: Arc::default(),
+            large_bodies: LargeBodies::default(),
         }
     }
 }
@@ -117,28 +123,27 @@ pub fn router(state: AppState) -> Router {
         .layer(middleware::from_fn_with_state(state, front))
 }
 
-/// What every request passes first.
+/// What every request passes first, in this order: decode, authenticate, authorise, place, deadline.
 async fn front(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let audit_id = audit_id(request.headers());
-    strip_trailing_slash(&mut request);
+    let encodings = Encodings::of(request.headers());
+    let info = Arc::new(RequestInfo::of(
+        &state.objects.registry(),
+        request.method(),
+        request.uri(),
+    ));
+    strip_trailing_slash(&info, &mut request);
     // A proxied body flows while its answer does; every other handler is done with it when it answers.
-    let proxied = is_proxied(request.uri().path());
-    let (mut request, rest) = if proxied {
+    let (request, rest) = if info.proxied() {
         (request, None)
     } else {
         let (parts, body) = request.into_parts();
         let (body, rest) = drain::split(body);
         (Request::from_parts(parts, body), Some(rest))
     };
-    let mut response = match admit(&state, &mut request).await {
-        Ok(_permit) => {
-            let method = request.method().clone();
-            let path = request.uri().path().to_owned();
-            let response = next.run(request).await;
-            tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
-            response
-        }
-        Err(error) => ApiError(error).into_response(),
+    let mut response = match pass(&state, &info, &encodings, request, next).await {
+        Ok(response) => response,
+        Err(error) => encodings.recode(ApiError(error).into_response()).await,
     };
     if let Some(rest) = rest {
         rest.drain().await;
@@ -151,14 +156,68 @@ async fn front(State(state): State<AppState>, mut request: Request, next: Next) 
     response
 }
 
-/// Authenticates the request and takes its place among those in flight.
-async fn admit<'a>(
-    state: &'a AppState,
-    request: &mut Request,
-) -> Result<Option<tokio::sync::SemaphorePermit<'a>>, StatusError> {
-    // Ignoring these would answer with the rights of whoever asks, not of whom they name.
-    let impersonates = request
-        .headers()
+/// Everything that is judged by the head of a request, and the handler once all of it was passed.
+async fn pass(
+    state: &AppState,
+    info: &Arc<RequestInfo>,
+    encodings: &Encodings,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, StatusError> {
+    let began = Instant::now();
+    refuse_impersonation(request.headers())?;
+    let peer = request
+        .extensions()
+        .get::<PeerCertificates>()
+        .cloned()
+        .unwrap_or_else(PeerCertificates::none);
+    let address = request.extensions().get::<PeerAddress>();
+    let address = address.map(|PeerAddress(address)| *address);
+    let caller = state
+        .authenticator
+        .authenticate(request.headers(), &peer)
+        .await?
+        .at(address);
+    authorize(&caller, info)?;
+    let user = caller.user().to_owned();
+    let level = Level::of(&caller, info);
+    request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(Arc::clone(info));
+    if info.long_running() {
+        let response = encodings.recode(next.run(request).await).await;
+        return Ok(answered(info, &user, response));
+    }
+    let end = began + deadline::of(info.params()?)?;
+    let answer = async {
+        let place = state.places.take(level, &user, info.writes()).await?;
+        Ok((encodings.recode(next.run(request).await).await, place))
+    };
+    let (response, place) = tokio::time::timeout_at(end, answer).await.map_err(|_| {
+        StatusError::timeout("Timeout: request did not complete within the allotted timeout")
+    })??;
+    let response = answered(info, &user, response);
+    Ok(deadline::hold(response, place, end, &state.answers))
+}
+
+fn answered(info: &RequestInfo, user: &str, response: Response) -> Response {
+    let status = response.status().as_u16();
+    tracing::debug!(verb = info.verb, asked = ?info.asked, user, status, "answered");
+    response
+}
+
+/// What can be decided before anything is read.
+fn authorize(caller: &Caller, info: &RequestInfo) -> Result<(), StatusError> {
+    match (&info.asked, info.access()) {
+        (_, Some(access)) => authz::authorize(caller, &access),
+        (Asked::Path(path), None) => authz::authorize_path(caller, info.verb, path),
+        // It refuses in the words of its own protocol, and before it reads anything.
+        _ => Ok(()),
+    }
+}
+
+/// Ignoring these headers would answer with the rights of whoever asks, not of whom they name.
+fn refuse_impersonation(headers: &HeaderMap) -> Result<(), StatusError> {
+    let impersonates = headers
         .keys()
         .any(|name| name.as_str().starts_with("impersonate-"));
     if impersonates {
@@ -166,42 +225,7 @@ async fn admit<'a>(
             "impersonation is not served: send the request without Impersonate-* headers",
         ));
     }
-    let limits = match *request.method() {
-        Method::GET | Method::HEAD | Method::OPTIONS => &state.limits.reads,
-        _ => &state.limits.writes,
-    };
-    let permit = if is_long_running(request) {
-        None
-    } else {
-        Some(limits.try_acquire().map_err(|_| {
-            StatusError::too_many_requests("too many requests, please try again later", 1)
-        })?)
-    };
-    let peer = request
-        .extensions()
-        .get::<PeerCertificates>()
-        .cloned()
-        .unwrap_or_else(PeerCertificates::none);
-    let caller = state
-        .authenticator
-        .authenticate(request.headers(), &peer)
-        .await?;
-    request.extensions_mut().insert(caller);
-    Ok(permit)
-}
-
-/// Streams that stay open for as long as the client likes do not count as in flight.
-fn is_long_running(request: &Request) -> bool {
-    let path = request.uri().path();
-    let watches = request
-        .uri()
-        .query()
-        .is_some_and(|query| query.contains("watch=") || query.contains("follow="));
-    watches || path.starts_with("/v2/") || is_proxied(path)
-}
-
-fn is_proxied(path: &str) -> bool {
-    path.contains("/proxy/") || path.ends_with("/proxy")
+    Ok(())
 }
 
 fn audit_id(headers: &HeaderMap) -> HeaderValue {
@@ -214,9 +238,12 @@ fn audit_id(headers: &HeaderMap) -> HeaderValue {
 }
 
 /// Some clients end paths with a slash (`/api/`); the registry's and proxied paths are not ours to change.
-fn strip_trailing_slash(request: &mut Request) {
+fn strip_trailing_slash(info: &RequestInfo, request: &mut Request) {
     let path = request.uri().path();
-    if path.len() < 2 || !path.ends_with('/') || path.starts_with("/v2") || path.contains("/proxy/")
+    if path.len() < 2
+        || !path.ends_with('/')
+        || info.proxied()
+        || matches!(info.asked, Asked::Registry)
     {
         return;
     }
@@ -232,9 +259,8 @@ fn strip_trailing_slash(request: &mut Request) {
     }
 }
 
-async fn version(Extension(caller): Extension<Caller>) -> Result<Response, ApiError> {
-    authz::authorize_path(&caller, "get", "/version")?;
-    Ok(axum::Json(discovery::version()).into_response())
+async fn version() -> Response {
+    axum::Json(discovery::version()).into_response()
 }
 
 /// All Secrets under a new key. Answers when they are.
@@ -245,21 +271,15 @@ async fn rewrap(
     Ok(axum::Json(state.objects.rewrap(&caller).await?).into_response())
 }
 
-async fn healthz(Extension(caller): Extension<Caller>, uri: Uri) -> Result<Response, ApiError> {
-    authz::authorize_path(&caller, "get", uri.path())?;
-    Ok(health(&uri, &[("ping", true)]))
+async fn healthz(uri: Uri) -> Response {
+    health(&uri, &[("ping", true)])
 }
 
-async fn readyz(
-    State(state): State<AppState>,
-    Extension(caller): Extension<Caller>,
-    uri: Uri,
-) -> Result<Response, ApiError> {
-    authz::authorize_path(&caller, "get", uri.path())?;
+async fn readyz(State(state): State<AppState>, uri: Uri) -> Response {
     let led = state.objects.store().leader().borrow().is_some();
     let open = !state.closing.is_cancelled();
     let checks = [("ping", true), ("store", led), ("shutdown", open)];
-    Ok(health(&uri, &checks))
+    health(&uri, &checks)
 }
 
 /// `ok`, or which check failed; `?verbose` lists all of them.

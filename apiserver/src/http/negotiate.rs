@@ -1,20 +1,19 @@
 //! Content negotiation: which form the client wants back, and what it sent.
 //!
-//! JSON is always answered. Bodies may be JSON, YAML or Kubernetes' protobuf; one without a Content-Type is JSON, as
-//! old clients send it. All are bounded in size, and YAML also in what its aliases may expand to.
+//! Answers may be JSON, YAML or protobuf (`super::encoding`). Bodies may be those, too; one without a Content-Type is JSON,
+//! as old clients send it. All are bounded in size, and YAML also in what its aliases may expand to.
 
 use http::{HeaderMap, header};
 use serde_json::Value;
 use weft_api::status::StatusError;
-use weft_kinds::protobuf;
+use weft_kinds::decode::{self, DecodeError};
+use weft_kinds::{KindRef, protobuf};
 
-/// Largest request body, as in Kubernetes.
-pub const BODY_BYTES_MAX: usize = 3 << 20;
+use super::encoding::{Encoding, PROTOBUF, WRITTEN};
+use crate::objects::undecodable;
 
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-/// What bodies may be, and what answers are.
+/// What bodies may be.
 const READ: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
-const WRITTEN: &str = "application/json";
 
 /// The form an answer takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,55 +28,98 @@ pub enum Form {
     Discovery(&'static str),
 }
 
-/// Chooses the first form of the Accept header that this server speaks.
+/// Chooses the form of the best range of the Accept header that this server speaks.
 ///
 /// # Errors
 /// 406 when there is none.
 pub fn form(headers: &HeaderMap) -> Result<Form, StatusError> {
+    let ranges = ranges(headers);
+    let first = ranges.into_iter().next();
+    first
+        .map(|(form, _)| form)
+        .ok_or_else(|| StatusError::not_acceptable(WRITTEN))
+}
+
+/// The encodings that the client takes for that form, best first; none when no range fits.
+pub fn encodings(headers: &HeaderMap) -> Vec<Encoding> {
+    let ranges = ranges(headers);
+    let form = ranges.first().map(|(form, _)| *form);
+    let alike = ranges.iter().filter(|(other, _)| Some(*other) == form);
+    alike.map(|(_, encoding)| *encoding).collect()
+}
+
+/// What the client takes, best first: by quality, and at the same quality as written, wildcards last.
+fn ranges(headers: &HeaderMap) -> Vec<(Form, Encoding)> {
     let accepts: Vec<&str> = headers
         .get_all(header::ACCEPT)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .collect();
     if accepts.is_empty() {
-        return Ok(Form::Whole);
+        return vec![(Form::Whole, Encoding::Json)];
     }
-    accepts
+    let ranges = accepts.iter().flat_map(|accept| accept.split(','));
+    let mut ranges: Vec<Range> = ranges.filter_map(Range::of).collect();
+    ranges.sort_by_key(|range| (std::cmp::Reverse(range.thousandths), range.is_wild));
+    ranges
         .iter()
-        .flat_map(|accept| accept.split(','))
-        .find_map(form_of)
-        .ok_or_else(|| StatusError::not_acceptable(WRITTEN))
+        .map(|range| (range.form, range.encoding))
+        .collect()
 }
 
-fn form_of(range: &str) -> Option<Form> {
-    let mut parts = range.split(';').map(str::trim);
-    if !matches!(
-        parts.next()?,
-        "application/json" | "application/*" | "*/*" | ""
-    ) {
-        return None;
-    }
-    let (mut transform, mut group, mut version) = ("", "", "");
-    for parameter in parts {
-        match parameter.split_once('=') {
-            Some(("as", value)) => transform = value,
-            Some(("g", value)) => group = value,
-            Some(("v", value)) => version = value,
-            _ => {}
+/// A media range of an Accept header that can be answered.
+struct Range {
+    form: Form,
+    encoding: Encoding,
+    /// Its `q`, at most 1000.
+    thousandths: u16,
+    is_wild: bool,
+}
+
+impl Range {
+    fn of(text: &str) -> Option<Self> {
+        let mut parts = text.split(';').map(str::trim);
+        let media_type = parts.next()?;
+        let encoding = match media_type {
+            "application/json" | "application/*" | "*/*" | "" => Encoding::Json,
+            "application/yaml" => Encoding::Yaml,
+            PROTOBUF => Encoding::Protobuf,
+            _ => return None,
+        };
+        let (mut transform, mut group, mut version, mut thousandths) = ("", "", "", 1000);
+        for parameter in parts {
+            match parameter.split_once('=') {
+                Some(("as", value)) => transform = value,
+                Some(("g", value)) => group = value,
+                Some(("v", value)) => version = value,
+                Some(("q", value)) => {
+                    let quality: f32 = value.parse().unwrap_or(0.0);
+                    thousandths = (quality.clamp(0.0, 1.0) * 1000.0) as u16;
+                }
+                _ => {}
+            }
         }
-    }
-    match (transform, group, version) {
-        ("", _, _) => Some(Form::Whole),
-        ("Table", "meta.k8s.io", "v1") => Some(Form::Table("v1")),
-        ("Table", "meta.k8s.io", "v1beta1") => Some(Form::Table("v1beta1")),
-        ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => {
-            Some(Form::Metadata)
-        }
-        ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => Some(Form::Discovery("v2")),
-        ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1") => {
-            Some(Form::Discovery("v2beta1"))
-        }
-        _ => None,
+        let form = match (transform, group, version) {
+            ("", _, _) => Form::Whole,
+            ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => {
+                Form::Metadata
+            }
+            // Tables and aggregated discovery have no binary form.
+            _ if encoding == Encoding::Protobuf => return None,
+            ("Table", "meta.k8s.io", "v1") => Form::Table("v1"),
+            ("Table", "meta.k8s.io", "v1beta1") => Form::Table("v1beta1"),
+            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => Form::Discovery("v2"),
+            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1") => {
+                Form::Discovery("v2beta1")
+            }
+            _ => return None,
+        };
+        (thousandths > 0).then_some(Self {
+            form,
+            encoding,
+            thousandths,
+            is_wild: media_type.ends_with('*'),
+        })
     }
 }
 
@@ -95,6 +137,35 @@ pub fn media_type(headers: &HeaderMap) -> &str {
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .map_or("", |value| value.split(';').next().unwrap_or("").trim())
+}
+
+/// Decodes an object of a kind by its Content-Type: what is sent to be stored. Its text is read along the kind's schema, so
+/// that faults come in the order in which they stand there.
+///
+/// # Errors
+/// As [`decode`]; 400 for what does not fit the kind.
+pub fn decode_object(
+    headers: &HeaderMap,
+    body: &[u8],
+    kind: KindRef<'_>,
+) -> Result<Decoded, StatusError> {
+    let gvk = kind.gvk();
+    let (decoded, mut faults) = match media_type(headers) {
+        "" | "application/json" => (decode::text(&gvk, body), Vec::new()),
+        _ => {
+            let parsed = self::decode(headers, body)?;
+            (decode::value(&gvk, &parsed.value), parsed.faults)
+        }
+    };
+    let decoded = decoded.map_err(|error| match error {
+        DecodeError::Syntax(_) => StatusError::bad_request(error.to_string()),
+        DecodeError::Unfit(_) => undecodable(kind, &error),
+    })?;
+    faults.extend(decoded.faults);
+    Ok(Decoded {
+        value: decoded.value,
+        faults,
+    })
 }
 
 /// Decodes a body by its Content-Type.
@@ -122,7 +193,7 @@ pub fn decode_json(body: &[u8]) -> Result<Decoded, StatusError> {
     })?;
     Ok(Decoded {
         value,
-        faults: weft_kinds::schema::duplicate_fields(body)
+        faults: decode::duplicate_fields(body)
             .iter()
             .map(|field| format!("duplicate field {field:?}"))
             .collect(),
@@ -182,12 +253,53 @@ mod tests {
                 "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
                 Some(Form::Metadata),
             ),
+            ("application/yaml", Some(Form::Whole)),
             ("application/cbor", None),
+            (
+                "application/json;q=0, application/yaml;q=0.2",
+                Some(Form::Whole),
+            ),
+            ("*/*;q=0", None),
+            (
+                "*/*, application/json;as=Table;g=meta.k8s.io;v=v1",
+                Some(Form::Table("v1")),
+            ),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
             assert_eq!(form(&headers).ok(), expected, "{accept}");
         }
+    }
+
+    #[test]
+    fn the_encoding_is_that_of_the_best_range_and_its_likes() {
+        use Encoding::{Json, Protobuf, Yaml};
+        for (accept, expected) in [
+            ("application/yaml", vec![Yaml]),
+            ("application/json, application/yaml", vec![Json, Yaml]),
+            (
+                "application/cbor, application/yaml;q=0.9, application/json",
+                vec![Json, Yaml],
+            ),
+            (
+                "*/*, application/vnd.kubernetes.protobuf",
+                vec![Protobuf, Json],
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1, application/json",
+                vec![Json],
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, application/json",
+                vec![Protobuf],
+            ),
+            ("text/html", vec![]),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(encodings(&headers), expected, "{accept}");
+        }
+        assert_eq!(encodings(&HeaderMap::new()), [Json]);
     }
 
     #[test]
@@ -211,7 +323,7 @@ mod tests {
         let namespace = "k8s\0\x0a\x0f\x0a\x02v1\x12\x09Namespace";
         assert_eq!(
             decoded(PROTOBUF, namespace).unwrap().value,
-            serde_json::json!({"apiVersion": "v1", "kind": "Namespace"})
+            serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {}, "spec": {}, "status": {}})
         );
         assert_eq!(decoded("", "{").unwrap_err().code, 400);
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();

@@ -10,26 +10,25 @@
 //! Left to others: the gnostic form of v2. Clients that ask for it get an empty document, which they accept as one without
 //! schemas; kubectl before 1.29 then applies without client-side validation.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::LazyLock;
+use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Request};
-use axum::middleware::{self, Next};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use http::header::{self, HeaderMap};
 use http::{StatusCode, Uri};
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use weft_api::gvk::GroupVersionKind;
 use weft_api::status::StatusError;
 use weft_kinds::schema;
-use weft_kinds::{Kind, Review, Subresource};
+use weft_kinds::{Kind, Registry, Served, Subresource};
 
-use crate::authz::authorize_path;
-use crate::caller::Caller;
 use crate::http::AppState;
 use crate::http::error::ApiError;
 
@@ -42,19 +41,40 @@ const V3_REFERENCE: &str = "#/components/schemas/";
 const IMMUTABLE: &str = "public, immutable, max-age=31536000";
 
 /// Hash of each group version's document, by its path such as `apis/apps/v1`.
-static HASHES: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
-    let versions = group_versions().into_iter();
-    versions
-        .map(|(group, version)| {
-            let digest = Sha256::digest(document_v3(group, version));
-            let mut hash = String::with_capacity(32);
-            digest.iter().take(16).for_each(|byte| {
-                let _ = write!(hash, "{byte:02X}");
-            });
-            (path_of(group, version), hash)
-        })
-        .collect()
-});
+type Hashes = Arc<BTreeMap<String, String>>;
+
+/// The hashes of a registry's documents, computed when the first client asks after it was put in force.
+fn hashes(registry: &Arc<Registry>) -> Hashes {
+    static LAST: Mutex<Option<(Arc<Registry>, Hashes)>> = Mutex::new(None);
+    let mut last = LAST.lock();
+    if let Some((of, hashes)) = &*last
+        && Arc::ptr_eq(of, registry)
+    {
+        return hashes.clone();
+    }
+    let hash_of = |group, version| {
+        let digest = Sha256::digest(document_v3(registry, group, version));
+        let mut hash = String::with_capacity(32);
+        digest.iter().take(16).for_each(|byte| {
+            let _ = write!(hash, "{byte:02X}");
+        });
+        hash
+    };
+    let versions = group_versions(registry).into_iter();
+    let hashes: Hashes = Arc::new(
+        versions
+            .map(|(group, version)| (path_of(group, version), hash_of(group, version)))
+            .collect(),
+    );
+    *last = Some((registry.clone(), hashes.clone()));
+    hashes
+}
+
+/// The kinds that documents describe: all but those that are computed, which are told by discovery only.
+fn described(registry: &Registry) -> impl Iterator<Item = &Arc<Kind>> {
+    let kinds = registry.all().iter();
+    kinds.filter(|kind| kind.served != Served::Computed)
+}
 
 /// The routes of this module, for callers who may see which kinds there are.
 pub fn routes() -> Router<AppState> {
@@ -63,20 +83,10 @@ pub fn routes() -> Router<AppState> {
         .route("/openapi/v3", get(root))
         .route("/openapi/v3/", get(root))
         .route("/openapi/v3/{*path}", get(v3))
-        .route_layer(middleware::from_fn(authorised))
 }
 
-async fn authorised(request: Request, next: Next) -> Response {
-    let anonymous = Caller::anonymous();
-    let caller = request.extensions().get::<Caller>().unwrap_or(&anonymous);
-    match authorize_path(caller, "get", request.uri().path()) {
-        Ok(()) => next.run(request).await,
-        Err(error) => ApiError(error).into_response(),
-    }
-}
-
-async fn root() -> Response {
-    let paths: Map<String, Value> = HASHES
+async fn root(State(state): State<AppState>) -> Response {
+    let paths: Map<String, Value> = hashes(&state.objects.registry())
         .iter()
         .map(|(path, hash)| {
             let url = format!("/openapi/v3/{path}?hash={hash}");
@@ -94,12 +104,19 @@ async fn root() -> Response {
         .into_response()
 }
 
-async fn v3(Path(path): Path<String>, uri: Uri, headers: HeaderMap) -> Response {
+async fn v3(
+    State(state): State<AppState>,
+    Path(path): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let registry = state.objects.registry();
+    let hashes = hashes(&registry);
     let path = path.trim_end_matches('/');
-    let found = group_versions()
+    let found = group_versions(&registry)
         .into_iter()
         .find(|(group, version)| path_of(group, version) == path);
-    let (Some((group, version)), Some(hash)) = (found, HASHES.get(path)) else {
+    let (Some((group, version)), Some(hash)) = (found, hashes.get(path)) else {
         return ApiError(StatusError::unknown_path()).into_response();
     };
     let asked = uri
@@ -129,34 +146,29 @@ async fn v3(Path(path): Path<String>, uri: Uri, headers: HeaderMap) -> Response 
             (header::ETAG, tag),
             (header::CACHE_CONTROL, cache.to_owned()),
         ],
-        document_v3(group, version),
+        document_v3(&registry, group, version),
     )
         .into_response()
 }
 
-async fn v2(headers: HeaderMap) -> Response {
+async fn v2(State(state): State<AppState>, headers: HeaderMap) -> Response {
     let accept = headers
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok())
         .unwrap_or("");
     let json = accept.is_empty() || accept.contains("application/json") || accept.contains("*/*");
     if json {
-        ([(header::CONTENT_TYPE, "application/json")], document_v2()).into_response()
+        let document = document_v2(&state.objects.registry());
+        ([(header::CONTENT_TYPE, "application/json")], document).into_response()
     } else {
         ([(header::CONTENT_TYPE, GNOSTIC)], Vec::new()).into_response()
     }
 }
 
-fn group_versions() -> Vec<(&'static str, &'static str)> {
-    let mut versions: Vec<_> = weft_kinds::all()
-        .iter()
-        .map(|kind| (kind.group, kind.version))
+fn group_versions(registry: &Registry) -> Vec<(&str, &str)> {
+    let mut versions: Vec<(&str, &str)> = described(registry)
+        .map(|kind| (&*kind.group, &*kind.version))
         .collect();
-    versions.extend(
-        weft_kinds::REVIEWS
-            .iter()
-            .map(|review| (review.group, review.version)),
-    );
     versions.sort_unstable();
     versions.dedup();
     versions
@@ -170,21 +182,21 @@ fn path_of(group: &str, version: &str) -> String {
     }
 }
 
-fn document_v3(group: &str, version: &str) -> String {
-    let (paths, roots) = operations(|g, v| (g, v) == (group, version));
+fn document_v3(registry: &Registry, group: &str, version: &str) -> String {
+    let (paths, roots) = operations(registry, |g, v| (g, v) == (group, version));
     let mut text = format!(
         r#"{{"openapi":"3.0.0","info":{},"paths":{},"components":{{"schemas":{{"#,
         info(),
         Value::Object(paths)
     );
-    append_schemas(&mut text, &roots);
+    append_schemas(&mut text, &roots, Cow::Borrowed);
     text.push_str("}}}");
     text
 }
 
 /// The same operations and definitions in OpenAPI 2: references point elsewhere, bodies and types are parameters.
-fn document_v2() -> String {
-    let (paths, roots) = operations(|_, _| true);
+fn document_v2(registry: &Registry) -> String {
+    let (paths, roots) = operations(registry, |_, _| true);
     let paths: Map<String, Value> = paths
         .into_iter()
         .map(|(path, mut item)| {
@@ -200,7 +212,7 @@ fn document_v2() -> String {
         info(),
         Value::Object(paths)
     );
-    append_schemas(&mut text, &roots);
+    append_schemas(&mut text, &roots, without_combinations);
     text.push_str("}}");
     // The table writes a reference with a description as allOf of one; version 2 has it side by side. All text is compact
     // JSON of our own making, so these patterns occur nowhere else.
@@ -270,8 +282,44 @@ fn info() -> Value {
     json!({ "title": "Kubernetes", "version": "v1.37.0" })
 }
 
-/// Appends the definitions reachable from `roots`, as the members of an object.
-fn append_schemas(text: &mut String, roots: &[&'static str]) {
+/// Version 2 has no combinations of schemas, which only kinds made from custom resource definitions bring along: of a
+/// Gateway's address, that it is one of two forms.
+fn without_combinations(text: &'static str) -> Cow<'static, str> {
+    fn strip(schema: &mut Value) {
+        let Some(schema) = schema.as_object_mut() else {
+            return;
+        };
+        for combination in ["oneOf", "anyOf", "not"] {
+            schema.remove(combination);
+        }
+        for held in ["items", "additionalProperties"] {
+            if let Some(held) = schema.get_mut(held) {
+                strip(held);
+            }
+        }
+        if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+            properties.values_mut().for_each(strip);
+        }
+    }
+    // A number or a text is a combination too, of a definition without properties; it has a type in version 2.
+    if !text.contains(r#""properties":"#) || !text.contains(r#""oneOf":["#) {
+        return Cow::Borrowed(text);
+    }
+    match serde_json::from_str::<Value>(text) {
+        Ok(mut schema) => {
+            strip(&mut schema);
+            Cow::Owned(schema.to_string())
+        }
+        Err(_) => Cow::Borrowed(text),
+    }
+}
+
+/// Appends the definitions reachable from `roots`, as the members of an object, each as `written` has it.
+fn append_schemas(
+    text: &mut String,
+    roots: &[&'static str],
+    written: fn(&'static str) -> Cow<'static, str>,
+) {
     for (index, name) in schema::closure(roots.iter().copied())
         .into_iter()
         .enumerate()
@@ -279,32 +327,31 @@ fn append_schemas(text: &mut String, roots: &[&'static str]) {
         if index > 0 {
             text.push(',');
         }
-        let _ = write!(text, "\"{name}\":{}", schema::text(name).unwrap_or("{}"));
+        let schema = written(schema::text(name).unwrap_or("{}"));
+        let _ = write!(text, "\"{name}\":{schema}");
     }
 }
 
 /// Paths with their operations for the wanted group versions, and the definitions these name.
-fn operations(wanted: impl Fn(&str, &str) -> bool) -> (Map<String, Value>, Vec<&'static str>) {
+fn operations(
+    registry: &Registry,
+    wanted: impl Fn(&str, &str) -> bool,
+) -> (Map<String, Value>, Vec<&'static str>) {
     let mut paths = Map::new();
     let mut roots = Vec::new();
-    for kind in weft_kinds::all()
-        .iter()
-        .filter(|kind| wanted(kind.group, kind.version))
-    {
-        add_kind(kind, &mut paths, &mut roots);
-    }
-    for review in weft_kinds::REVIEWS
-        .iter()
-        .filter(|review| wanted(review.group, review.version))
-    {
-        add_review(review, &mut paths, &mut roots);
+    for kind in described(registry).filter(|kind| wanted(&kind.group, &kind.version)) {
+        if kind.served == Served::Review {
+            add_review(kind, &mut paths, &mut roots);
+        } else {
+            add_kind(kind, &mut paths, &mut roots);
+        }
     }
     (paths, roots)
 }
 
 fn add_kind(kind: &Kind, paths: &mut Map<String, Value>, roots: &mut Vec<&'static str>) {
-    let own = Target::new(kind.group, kind.version, kind.kind);
-    let list = Target::new(kind.group, kind.version, &format!("{}List", kind.kind));
+    let own = Target::new(&kind.group, &kind.version, &kind.kind);
+    let list = Target::new(&kind.group, &kind.version, &format!("{}List", kind.kind));
     let status = Target::new("", "v1", "Status");
     let options = Target::new("", "v1", "DeleteOptions");
     let patch = Target {
@@ -317,7 +364,7 @@ fn add_kind(kind: &Kind, paths: &mut Map<String, Value>, roots: &mut Vec<&'stati
             .filter_map(|target| target.definition),
     );
 
-    let base = format!("/{}", path_of(kind.group, kind.version));
+    let base = format!("/{}", path_of(&kind.group, &kind.version));
     let scope = if kind.namespaced {
         "/namespaces/{namespace}"
     } else {
@@ -331,7 +378,7 @@ fn add_kind(kind: &Kind, paths: &mut Map<String, Value>, roots: &mut Vec<&'stati
     let make =
         |verb: &str, action: &str, body: Option<&Target>, media: &[&str], answer: &Target| {
             operation(
-                &format!("{verb}{}{}", camel(kind.group, kind.version), kind.kind),
+                &format!("{verb}{}{}", camel(&kind.group, &kind.version), kind.kind),
                 action,
                 &own,
                 body,
@@ -346,7 +393,7 @@ fn add_kind(kind: &Kind, paths: &mut Map<String, Value>, roots: &mut Vec<&'stati
         "application/strategic-merge-patch+json",
     ];
     // kubectl applies with the strategic format wherever it is offered here.
-    let patches = if weft_kinds::patch::merges_strategically(kind.group) {
+    let patches = if kind.merges_strategically {
         PATCHES
     } else {
         &PATCHES[..2]
@@ -377,7 +424,7 @@ fn add_kind(kind: &Kind, paths: &mut Map<String, Value>, roots: &mut Vec<&'stati
             "parameters": parameters,
         }),
     );
-    for subresource in kind.subresources {
+    for subresource in &kind.subresources {
         let target = match subresource {
             Subresource::Status | Subresource::Approval | Subresource::Finalize => own.clone(),
             Subresource::Scale | Subresource::Binding | Subresource::Eviction => {
@@ -393,8 +440,8 @@ fn add_kind(kind: &Kind, paths: &mut Map<String, Value>, roots: &mut Vec<&'stati
         let id = |verb: &str| {
             format!(
                 "{verb}{}{}{}",
-                camel(kind.group, kind.version),
-                kind.kind,
+                camel(&kind.group, &kind.version),
+                &kind.kind,
                 capital(subresource.name())
             )
         };
@@ -413,20 +460,20 @@ fn add_kind(kind: &Kind, paths: &mut Map<String, Value>, roots: &mut Vec<&'stati
     }
 }
 
-fn add_review(review: &Review, paths: &mut Map<String, Value>, roots: &mut Vec<&'static str>) {
-    let own = Target::new(review.group, review.version, review.kind);
+fn add_review(review: &Kind, paths: &mut Map<String, Value>, roots: &mut Vec<&'static str>) {
+    let own = Target::new(&review.group, &review.version, &review.kind);
     roots.extend(own.definition);
     let id = format!(
         "create{}{}",
-        camel(review.group, review.version),
-        review.kind
+        camel(&review.group, &review.version),
+        &review.kind
     );
     let post = operation(&id, "post", &own, Some(&own), &["application/json"], &own);
     paths.insert(
         format!(
             "/{}/{}",
-            path_of(review.group, review.version),
-            review.resource
+            path_of(&review.group, &review.version),
+            &review.resource
         ),
         json!({ "post": post }),
     );
@@ -586,17 +633,19 @@ mod tests {
 
     #[test]
     fn v3_documents_are_complete() {
-        for (group, version) in group_versions() {
-            let document: Value = serde_json::from_str(&document_v3(group, version)).unwrap();
+        let registry = Registry::builtin();
+        for (group, version) in group_versions(&registry) {
+            let document = document_v3(&registry, group, version);
+            let document: Value = serde_json::from_str(&document).unwrap();
             assert_references_resolve(&document);
         }
-        for kind in weft_kinds::all() {
+        for kind in described(&registry) {
             assert!(
                 schema::definition_name(&kind.gvk()).is_some(),
                 "{kind:?} has no schema"
             );
         }
-        let apps: Value = serde_json::from_str(&document_v3("apps", "v1")).unwrap();
+        let apps: Value = serde_json::from_str(&document_v3(&registry, "apps", "v1")).unwrap();
         let patch =
             &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
         assert_eq!(
@@ -614,7 +663,7 @@ mod tests {
 
     #[test]
     fn the_v2_document_is_complete() {
-        let document: Value = serde_json::from_str(&document_v2()).unwrap();
+        let document: Value = serde_json::from_str(&document_v2(&Registry::builtin())).unwrap();
         assert_references_resolve(&document);
         let patch = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"];
         assert_eq!(patch["parameters"][0]["type"], "string");
@@ -627,10 +676,13 @@ mod tests {
 
     #[test]
     fn hashes_depend_on_content_only() {
-        assert_eq!(document_v3("", "v1"), document_v3("", "v1"));
+        let registry = Registry::builtin();
+        let document = || document_v3(&registry, "", "v1");
+        assert_eq!(document(), document());
+        let hashes = hashes(&registry);
         assert!(
-            HASHES.keys().any(|path| path == "api/v1")
-                && HASHES
+            hashes.keys().any(|path| path == "api/v1")
+                && hashes
                     .keys()
                     .any(|path| path == "apis/gateway.networking.k8s.io/v1")
         );

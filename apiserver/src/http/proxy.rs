@@ -1,7 +1,8 @@
 //! Calls from the API server to nodes: `nodes/NAME/proxy/PATH`, and the client that logs share.
 //!
 //! A node is reached at the address and port its status reports, over TLS, as `kube-apiserver` of `system:masters`. Its
-//! certificate must be of the cluster CA and name that address: a stolen Node object cannot redirect a log elsewhere.
+//! certificate must be of the cluster CA, name that address and be that node's: neither a stolen Node object nor another
+//! node can have a log redirected.
 //!
 //! Invariants: one connection a call, closed when either side goes; nothing is buffered; credentials of the caller never
 //! reach the node. Left to others: what the node serves there (`weft_agent`).
@@ -23,7 +24,7 @@ use tokio_rustls::TlsConnector;
 use weft_api::status::StatusError;
 use weft_kinds::lens::{integer, items, text};
 
-use crate::authz::{Access, authorize};
+use crate::authn::certificate_subject;
 use crate::ca::{Authority, CaError, SERVER_NAME};
 use crate::caller::Caller;
 use crate::http::AppState;
@@ -51,6 +52,8 @@ pub enum NodeError {
         #[source]
         source: std::io::Error,
     },
+    #[error("who answers at {address} is not node {node:?}")]
+    AnotherNode { address: String, node: String },
     #[error("{address} did not answer in {} s", timeout.as_secs())]
     Timeout { address: String, timeout: Duration },
     #[error("talking to {address}")]
@@ -80,7 +83,8 @@ impl NodeClient {
             true => format!("[{host}]:{port}"),
             false => format!("{host}:{port}"),
         };
-        self.exchange(address, host, request).await
+        let name = text(node, "/metadata/name");
+        self.exchange(address, host, Some(name), request).await
     }
 
     /// Sends `request` to the API of another server at `address`, `HOST:PORT`.
@@ -92,15 +96,16 @@ impl NodeClient {
         address: &str,
         request: Request,
     ) -> Result<Response, NodeError> {
-        self.exchange(address.to_owned(), SERVER_NAME, request)
+        self.exchange(address.to_owned(), SERVER_NAME, None, request)
             .await
     }
 
-    /// One connection and one exchange on it; the certificate at `address` must carry the name `host`.
+    /// One connection and one exchange on it; the certificate at `address` must carry the name `host`, and be that of `node`.
     async fn exchange(
         &self,
         address: String,
         host: &str,
+        node: Option<&str>,
         mut request: Request,
     ) -> Result<Response, NodeError> {
         let connect = |source| NodeError::Connect {
@@ -125,6 +130,16 @@ impl NodeClient {
             .await
             .map_err(|_| timeout(CONNECT_TIMEOUT))?
             .map_err(connect)?;
+        if let Some(node) = node {
+            let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            let caller = shown.first().and_then(certificate_subject);
+            if caller.as_ref().and_then(Caller::node_name) != Some(node) {
+                return Err(NodeError::AnotherNode {
+                    address,
+                    node: node.to_owned(),
+                });
+            }
+        }
 
         let http = |source| NodeError::Http {
             address: address.clone(),
@@ -180,25 +195,13 @@ pub(crate) async fn find_node(state: &AppState, name: &str) -> Result<Arc<Value>
 /// Answers `GET /api/v1/nodes/NODE/proxy/PATH`: passes the request on and streams the answer back.
 ///
 /// # Errors
-/// 403 for callers without `nodes/proxy`, 404 for unknown nodes, 405 for other methods, 503 when the node is out of reach.
+/// 404 for unknown nodes, 405 for other methods, 503 when the node is out of reach.
 pub async fn serve(
     state: &AppState,
-    caller: &Caller,
     node: &str,
     rest_of_path: &str,
     request: Request,
 ) -> Result<Response, StatusError> {
-    authorize(
-        caller,
-        &Access {
-            verb: "get",
-            group: "",
-            resource: "nodes",
-            subresource: Some("proxy"),
-            namespace: None,
-            name: Some(node),
-        },
-    )?;
     if request.method() != Method::GET {
         return Err(StatusError::method_not_allowed());
     }
@@ -306,8 +309,8 @@ mod tests {
         );
     }
 
-    /// One exchange with a node whose certificate names `san`; the node asks for a client certificate of the cluster CA.
-    async fn exchange(san: &str) -> Result<(u16, String), NodeError> {
+    /// One exchange with node `name`, where node `a` answers, whose certificate names `san`; the node asks for a client certificate of the cluster CA.
+    async fn exchange(san: &str, name: &str) -> Result<(u16, String), NodeError> {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(dir.path(), "cluster.local").unwrap();
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
@@ -360,7 +363,7 @@ mod tests {
             let server = hyper::server::conn::http1::Builder::new();
             let _ = server.serve_connection(TokioIo::new(stream), service).await;
         });
-        let node = json!({ "status": {
+        let node = json!({ "metadata": { "name": name }, "status": {
             "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],
             "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
         } });
@@ -376,14 +379,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_is_believed_for_its_own_address_only() {
+    async fn a_node_is_believed_for_its_own_name_and_address_only() {
         assert_eq!(
-            exchange("127.0.0.1").await.unwrap(),
+            exchange("127.0.0.1", "a").await.unwrap(),
             (200, "/metrics?x=1".to_owned())
         );
         assert!(matches!(
-            exchange("127.0.0.2").await,
+            exchange("127.0.0.2", "a").await,
             Err(NodeError::Connect { .. })
+        ));
+        assert!(matches!(
+            exchange("127.0.0.1", "b").await,
+            Err(NodeError::AnotherNode { .. })
         ));
     }
 }

@@ -117,6 +117,12 @@ async fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether a path is the registry's.
+pub(super) fn serves(path: &str) -> bool {
+    path.strip_prefix("/v2")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The routes of this module.
 pub fn routes() -> Router<AppState> {
     Router::new()

@@ -2,23 +2,23 @@
 
 use serde_json::{Value, json};
 use weft_api::status::StatusError;
-use weft_kinds::Review;
+use weft_kinds::Kind;
 use weft_kinds::lens::text;
 
 use crate::authz::{self, Access};
 use crate::caller::{Caller, GROUP_MASTERS};
 
 /// Answers a review: the object that was sent, with its status.
-pub fn answer(review: &Review, caller: &Caller, mut body: Value) -> Result<Value, StatusError> {
+pub fn answer(review: &Kind, caller: &Caller, mut body: Value) -> Result<Value, StatusError> {
     if !body.is_object() {
         return Err(StatusError::bad_request(format!(
             "the request body is no {}",
-            review.kind
+            &review.kind
         )));
     }
-    body["kind"] = review.kind.into();
-    body["apiVersion"] = format!("{}/{}", review.group, review.version).into();
-    body["status"] = match review.kind {
+    body["kind"] = json!(review.kind);
+    body["apiVersion"] = format!("{}/{}", &review.group, &review.version).into();
+    body["status"] = match &*review.kind {
         "SelfSubjectReview" => {
             let mut user = json!({"username": caller.user(), "groups": caller.groups()});
             if let Some(uid) = caller.uid() {

@@ -11,7 +11,7 @@
 //! Not resources of Kubernetes' kind: their truth is the membership of the raft group, not an object. Where each server
 //! serves its API is kept in the ConfigMap `kube-system/weft-servers`, for the others to tell.
 //!
-//! Invariant: the authority's key goes to administrators and to holders of a server token only.
+//! Invariant: the authority's key goes to administrators and to holders of a server token only (`crate::authz`).
 //! Left to others: changing the members (`weft_store`), being one (`weft`).
 
 use std::collections::BTreeMap;
@@ -35,13 +35,14 @@ use weft_store::{BackupError, MemberError, ServerId};
 
 use super::AppState;
 use super::error::ApiError;
+use crate::authz::SERVERS_PATH;
 use crate::ca::Authority;
-use crate::caller::{Caller, GROUP_MASTERS, GROUP_SERVERS};
-use crate::objects::{Objects, WriteOptions};
+use crate::caller::Caller;
+use crate::objects::{Objects, SERVER_ADDRESSES, WriteOptions};
 
 /// Where the addresses of the servers' APIs are kept.
-const NAMESPACE: &str = "kube-system";
-const CONFIG_MAP: &str = "weft-servers";
+const NAMESPACE: &str = SERVER_ADDRESSES.0;
+const CONFIG_MAP: &str = SERVER_ADDRESSES.1;
 
 /// Longest address of a server: a DNS name and a port.
 const ADDRESS_BYTES_MAX: usize = 261;
@@ -120,28 +121,13 @@ struct TransferRequest {
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
-        .route("/weft/v1/servers", get(list).post(join))
+        .route(SERVERS_PATH, get(list).post(join))
         .route("/weft/v1/servers/{id}", delete(remove))
         .route("/weft/v1/leader", post(transfer))
         .route("/weft/v1/backup", get(backup))
 }
 
-fn authorize(caller: &Caller, verb: &str, path: &str, others: bool) -> Result<(), StatusError> {
-    if caller.in_group(GROUP_MASTERS) || others {
-        return Ok(());
-    }
-    Err(StatusError::forbidden_message(format!(
-        "forbidden: User {:?} cannot {verb} path {path:?}",
-        caller.user()
-    )))
-}
-
-async fn list(
-    State(state): State<AppState>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Response, ApiError> {
-    let others = caller.node_name().is_some() || caller.in_group(GROUP_SERVERS);
-    authorize(&caller, "get", "/weft/v1/servers", others)?;
+async fn list(State(state): State<AppState>) -> Result<Response, ApiError> {
     let list = ServerList {
         cluster_id: state.servers.cluster_id.clone(),
         servers: status(&state.objects).await?,
@@ -295,8 +281,6 @@ async fn join(
     Extension(caller): Extension<Caller>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let may = caller.in_group(GROUP_SERVERS);
-    authorize(&caller, "post", "/weft/v1/servers", may)?;
     let request: JoinRequest = parse(&body)?;
     check_address(&request.peer_address)?;
     check_neighbours(state.servers.peer_address.as_deref(), &request.peer_address)?;
@@ -345,7 +329,6 @@ async fn remove(
     Extension(caller): Extension<Caller>,
     Captured(id): Captured<String>,
 ) -> Result<Response, ApiError> {
-    authorize(&caller, "delete", "/weft/v1/servers", false)?;
     let id: ServerId = id
         .parse()
         .map_err(|_| StatusError::bad_request(format!("{id:?} is not the number of a server")))?;
@@ -363,12 +346,7 @@ async fn remove(
     Ok(axum::Json(json!({ "id": id })).into_response())
 }
 
-async fn transfer(
-    State(state): State<AppState>,
-    Extension(caller): Extension<Caller>,
-    body: Bytes,
-) -> Result<Response, ApiError> {
-    authorize(&caller, "post", "/weft/v1/leader", false)?;
+async fn transfer(State(state): State<AppState>, body: Bytes) -> Result<Response, ApiError> {
     let request: TransferRequest = match body.is_empty() {
         true => TransferRequest::default(),
         false => parse(&body)?,
@@ -389,11 +367,7 @@ impl Drop for Scratch {
     }
 }
 
-async fn backup(
-    State(state): State<AppState>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Response, ApiError> {
-    authorize(&caller, "get", "/weft/v1/backup", false)?;
+async fn backup(State(state): State<AppState>) -> Result<Response, ApiError> {
     let scratch = Scratch(new_file(&state.servers.scratch_dir));
     let made = state.objects.store().backup(&scratch.0).await;
     let made = made.map_err(backup_failed)?;

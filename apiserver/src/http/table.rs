@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use weft_kinds::{Column, KindRef, Row, SCALE_COLUMNS};
+use weft_kinds::{Column, KindRef, Row, columns};
 
 use crate::stored::Stored;
 
@@ -35,38 +35,38 @@ pub struct Style {
     pub now: Timestamp,
 }
 
-/// A Table of these objects; `metadata` is that of the list.
-pub fn table<'a>(
-    kind: KindRef,
-    objects: impl Iterator<Item = &'a Stored>,
-    metadata: Value,
-    style: Style,
-) -> Value {
-    let rows = objects
-        .map(|object| {
-            row(
-                kind.columns,
-                &object.stored_value(),
-                || object.value(),
-                style,
-            )
-        })
-        .collect();
-    assemble(kind.columns, rows, metadata, style)
+/// A Table of this object; `metadata` is that of the table.
+pub fn table(kind: KindRef<'_>, object: &Stored, metadata: Value, style: Style) -> Value {
+    assemble(
+        &kind.columns,
+        vec![row_of(kind, object, style)],
+        metadata,
+        style,
+    )
+}
+
+/// The row of a stored object.
+pub fn row_of(kind: KindRef<'_>, object: &Stored, style: Style) -> Value {
+    row(
+        &kind.columns,
+        &object.stored_value(),
+        || object.value(),
+        style,
+    )
 }
 
 /// A Table of one object in the kind's own spelling.
-pub fn table_of_one(kind: KindRef, object: &Value, style: Style) -> Value {
+pub fn table_of_one(kind: KindRef<'_>, object: &Value, style: Style) -> Value {
     let mut stored = object.clone();
-    if let Some(view) = &kind.view {
-        (view.write)(&mut stored);
+    if let Some(spelling) = &kind.spelling {
+        (spelling.write)(&mut stored);
     }
-    one_row(kind.columns, &stored, object, style)
+    one_row(&kind.columns, &stored, object, style)
 }
 
 /// A Table of one Scale, which is no kind of the table of kinds.
 pub fn table_of_scale(scale: &Value, style: Style) -> Value {
-    one_row(SCALE_COLUMNS, scale, scale, style)
+    one_row(columns::of_scale(), scale, scale, style)
 }
 
 fn one_row(columns: &[Column], stored: &Value, object: &Value, style: Style) -> Value {
@@ -80,8 +80,9 @@ fn one_row(columns: &[Column], stored: &Value, object: &Value, style: Style) -> 
     )
 }
 
-fn assemble(columns: &[Column], rows: Vec<Value>, metadata: Value, style: Style) -> Value {
-    let columns: Vec<Value> = columns
+/// What the cells of each row are.
+pub fn definitions(columns: &[Column]) -> Value {
+    columns
         .iter()
         .map(|column| {
             json!({
@@ -92,12 +93,15 @@ fn assemble(columns: &[Column], rows: Vec<Value>, metadata: Value, style: Style)
                 "priority": column.priority,
             })
         })
-        .collect();
+        .collect()
+}
+
+fn assemble(columns: &[Column], rows: Vec<Value>, metadata: Value, style: Style) -> Value {
     json!({
         "kind": "Table",
         "apiVersion": format!("meta.k8s.io/{}", style.version),
         "metadata": metadata,
-        "columnDefinitions": columns,
+        "columnDefinitions": definitions(columns),
         "rows": rows,
     })
 }

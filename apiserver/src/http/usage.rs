@@ -14,24 +14,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{Query, Request};
+use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
-use http::{HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderValue, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_api::status::StatusError;
 use weft_api::time::rfc3339;
-use weft_kinds::KindRef;
 
 use super::AppState;
 use super::proxy::NodeClient;
-use crate::authz::{Access, authorize};
+use super::request::Params;
 use crate::caller::Caller;
-use crate::listing::{ListOptions, Selection};
+use crate::listing::ListOptions;
 use crate::stored::Stored;
+use weft_kinds::{Kind, KindRef};
 
 const GROUP: &str = "metrics.k8s.io";
 const VERSION: &str = "v1beta1";
@@ -301,74 +301,34 @@ async fn read(client: &NodeClient, node: &Value) -> Result<Reading, String> {
     Ok(Reading::from(summary))
 }
 
-/// Answers a path of the group; `None` for any other.
-pub(crate) async fn answer(
+/// Answers a list of usage, or that of one object.
+pub(super) async fn answer(
     state: &AppState,
-    caller: &Caller,
-    method: &Method,
-    uri: &Uri,
-) -> Option<Result<Response, StatusError>> {
-    let path = uri.path().strip_prefix("/apis/metrics.k8s.io/v1beta1/")?;
-    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let (resource, namespace, name) = match parts[..] {
-        ["namespaces", namespace, "pods"] => ("pods", Some(namespace), None),
-        ["namespaces", namespace, "pods", name] => ("pods", Some(namespace), Some(name)),
-        ["pods"] => ("pods", None, None),
-        ["nodes"] => ("nodes", None, None),
-        ["nodes", name] => ("nodes", None, Some(name)),
-        _ => return Some(Err(StatusError::unknown_path())),
-    };
-    let access = Access {
-        verb: if name.is_some() { "get" } else { "list" },
-        group: GROUP,
-        resource,
-        subresource: None,
-        namespace,
-        name,
-    };
-    if let Err(refused) = authorize(caller, &access) {
-        return Some(Err(refused));
-    }
-    if *method != Method::GET {
-        return Some(Err(StatusError::method_not_allowed()));
-    }
-    Some(read_objects(state, &access, uri).await)
-}
-
-async fn read_objects(
-    state: &AppState,
-    access: &Access<'_>,
-    uri: &Uri,
+    asked: &Kind,
+    namespace: Option<&str>,
+    name: Option<&str>,
+    params: &Params,
 ) -> Result<Response, StatusError> {
-    let Query(pairs): Query<Vec<(String, String)>> =
-        Query::try_from_uri(uri).map_err(|error| StatusError::bad_request(error.body_text()))?;
-    let parameter = |name: &str| {
-        let found = pairs.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.as_str())
-    };
-    let pods = access.resource == "pods";
+    let pods = asked.resource == "pods";
     let kind: KindRef = if pods {
         &weft_kinds::POD
     } else {
         &weft_kinds::NODE
     };
     let reader = Caller::system("apiserver", None);
-    if let Some(name) = access.name {
-        let described = match access.namespace {
+    if let Some(name) = name {
+        let described = match namespace {
             Some(namespace) => format!("{namespace}/{name}"),
             None => name.to_owned(),
         };
-        let missing = || StatusError::not_found(access.resource, GROUP, &described);
-        let object = state
-            .objects
-            .get(&reader, kind, access.namespace, name)
-            .await;
+        let missing = || StatusError::not_found(&asked.resource, GROUP, &described);
+        let object = state.objects.get(&reader, kind, namespace, name).await;
         let object = object.map_err(|error| if error.code == 404 { missing() } else { error })?;
         let rates = state.meter.rates(state).await?;
         let found = metrics_of(&rates, &object, pods).ok_or_else(missing)?;
         return Ok(json_response(&found));
     }
-    let selection = Selection::parse(kind, parameter("labelSelector"), parameter("fieldSelector"))?;
+    let selection = params.selection(kind)?;
     let options = ListOptions {
         selection,
         ..ListOptions::default()
@@ -376,7 +336,7 @@ async fn read_objects(
     let rates = state.meter.rates(state).await?;
     let page = state
         .objects
-        .list(&reader, kind, access.namespace, &options)
+        .list(&reader, kind, namespace, &options)
         .await?;
     let items: Vec<Value> = page
         .items

@@ -1,9 +1,10 @@
-//! A watch as a stream of JSON lines: one event each, encoded once and shared by all who watch.
+//! A watch as a stream of JSON lines: one event each, encoded once and shared by all who are told of it.
 //!
 //! Bookmarks tell a client how far it is while nothing happens to its objects. The stream ends after a whole line: at the
 //! time the client asked for, when the server closes, or when the client reads so slowly that too much waits for it. Nothing
-//! is read ahead for a client: what waits is in the store's queue, which is bounded.
+//! is read ahead for a client: what waits is in the cache's queue, which is bounded.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,12 +14,14 @@ use futures::stream;
 use http::{HeaderValue, header};
 use rand::Rng as _;
 use serde_json::{Value, json};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
-use weft_store::Revision;
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use weft_store::{Revision, Store};
 
+use super::encoding::Answer;
 use super::negotiate::Form;
 use super::table::{self, Include, Style};
+use crate::cache::LineForm;
 use crate::objects::{ObjectWatch, Stored, WatchEvent};
 
 /// How often a bookmark is sent, as in Kubernetes.
@@ -26,6 +29,8 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// A watch without a time of its own lasts this long, plus up to as much again at random, so that the clients
 /// of a server that was just restarted do not all return at once (Kubernetes' `--min-request-timeout`).
 const DURATION_DEFAULT: Duration = Duration::from_secs(1800);
+/// The objects that are there when a watch begins are sent so many bytes at a time.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// How the events of one request look.
 pub struct Settings {
@@ -39,28 +44,40 @@ pub struct Settings {
 struct Running {
     watch: ObjectWatch,
     settings: Settings,
-    deadline: Instant,
+    store: Store,
+    deadline: Pin<Box<Sleep>>,
     ticks: Interval,
-    closing: CancellationToken,
+    closing: Pin<Box<WaitForCancellationFutureOwned>>,
     /// What the last bookmark said.
     marked: Revision,
     over: bool,
 }
 
 /// The response that streams a watch.
-pub fn respond(watch: ObjectWatch, settings: Settings, closing: CancellationToken) -> Response {
+pub fn respond(
+    watch: ObjectWatch,
+    settings: Settings,
+    store: Store,
+    closing: CancellationToken,
+) -> Response {
     let duration = settings.timeout.unwrap_or_else(|| {
         DURATION_DEFAULT + rand::rng().random_range(Duration::ZERO..DURATION_DEFAULT)
     });
     let now = Instant::now();
     let mut ticks = tokio::time::interval_at(now + BOOKMARK_INTERVAL, BOOKMARK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let kind = watch.kind();
+    let answer = Answer::Watch {
+        api_version: kind.api_version(),
+        kind: kind.kind.to_string(),
+    };
     let running = Running {
         watch,
         settings,
-        deadline: now + duration,
+        store,
+        deadline: Box::pin(tokio::time::sleep_until(now + duration)),
         ticks,
-        closing,
+        closing: Box::pin(closing.cancelled_owned()),
         marked: 0,
         over: false,
     };
@@ -73,6 +90,7 @@ pub fn respond(watch: ObjectWatch, settings: Settings, closing: CancellationToke
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
+    response.extensions_mut().insert(answer);
     response
 }
 
@@ -81,29 +99,43 @@ impl Running {
         if self.over {
             return None;
         }
+        if let Some(lines) = self.initial_lines() {
+            return Some(lines);
+        }
         loop {
             // Biased: an end that is due is not put off by a busy stream of events.
             tokio::select! {
                 biased;
-                () = self.closing.cancelled() => return None,
-                () = tokio::time::sleep_until(self.deadline) => {
+                () = &mut self.closing => return None,
+                () = &mut self.deadline => {
                     self.over = true;
-                    return self.bookmark();
+                    return self.bookmark().await;
                 }
                 event = self.watch.next() => {
                     if let Some(event) = event {
                         return Some(self.line(event));
                     }
                     self.over = true;
-                    return self.bookmark();
+                    return self.bookmark().await;
                 }
                 _ = self.ticks.tick() => {
-                    if let Some(line) = self.bookmark() {
+                    if let Some(line) = self.bookmark().await {
                         return Some(line);
                     }
                 }
             }
         }
+    }
+
+    /// Some of the objects that were there when the watch began: nobody else is told of them, so they need no lines of their own.
+    fn initial_lines(&mut self) -> Option<Bytes> {
+        let mut out = Vec::new();
+        while out.len() < CHUNK_BYTES
+            && let Some(event) = self.watch.next_initial()
+        {
+            out.extend_from_slice(&self.line(event));
+        }
+        (!out.is_empty()).then(|| Bytes::from(out))
     }
 
     fn line(&mut self, event: WatchEvent) -> Bytes {
@@ -112,21 +144,28 @@ impl Running {
             WatchEvent::Modified(object) => self.object_line("MODIFIED", &object),
             WatchEvent::Deleted(object) => self.object_line("DELETED", &object),
             WatchEvent::InitialEnd(revision) => self.bookmark_line(revision, true),
+            // A Status in every form, tables too.
+            WatchEvent::Expired(status) => event_line("ERROR", &status.to_value()),
         }
     }
 
     fn object_line(&self, event: &'static str, object: &Stored) -> Bytes {
         match self.settings.form {
-            Form::Whole | Form::Discovery(_) => object.watch_line(event),
-            Form::Metadata => {
-                event_line(event, &table::metadata_only(&object.stored_value(), "v1"))
+            Form::Whole | Form::Discovery(_) => {
+                object.line(event, LineForm::Whole, |out| object.write_json(out))
             }
+            Form::Metadata => object.line(event, LineForm::Metadata, |out| {
+                object.write_metadata("v1", out);
+            }),
             Form::Table(version) => {
                 let style = self.style(version);
-                let metadata = json!({"resourceVersion": object.revision().to_string()});
-                let kind = self.watch.kind();
-                let rows = std::iter::once(object);
-                event_line(event, &table::table(kind, rows, metadata, style))
+                let form = LineForm::Table(version, style.include, style.now.as_second());
+                object.line(event, form, |out| {
+                    let metadata = json!({"resourceVersion": object.revision().to_string()});
+                    let table = table::table(self.watch.kind(), object, metadata, style);
+                    // Writing to a Vec cannot fail.
+                    let _ = serde_json::to_writer(out, &table);
+                })
             }
         }
     }
@@ -141,10 +180,11 @@ impl Running {
 
     /// How far the client is, if it wants to know and everything was told. Never less than it heard before: a watch that
     /// fell behind knows its last event only.
-    fn bookmark(&mut self) -> Option<Bytes> {
+    async fn bookmark(&mut self) -> Option<Bytes> {
         if !self.settings.bookmarks {
             return None;
         }
+        self.watch.catch_up(&self.store.snapshot()).await;
         let revision = self.watch.progress()?;
         (revision >= self.marked).then(|| self.bookmark_line(revision, false))
     }
@@ -194,7 +234,7 @@ mod tests {
     use super::*;
     use crate::caller::Caller;
     use crate::listing::WatchOptions;
-    use crate::objects::{self, Objects, WriteOptions};
+    use crate::objects::{self, Objects, WatchBounds, WriteOptions};
 
     struct World {
         objects: Objects,
@@ -203,12 +243,13 @@ mod tests {
     }
 
     impl World {
-        async fn new(bounds: impl FnOnce(&mut Config)) -> Self {
+        async fn new(bounds: impl FnOnce(&mut WatchBounds)) -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let mut config = Config::new(dir.path());
-            bounds(&mut config);
+            let config = Config::new(dir.path());
             let store = Store::open(config).await.unwrap();
-            let objects = Objects::new(store, objects::Config::default());
+            let mut config = objects::Config::default();
+            bounds(&mut config.watch);
+            let objects = Objects::new(store, config);
             let caller = Caller::system("apiserver", None);
             objects.ensure_permanent_namespaces(&caller).await.unwrap();
             Self {
@@ -248,7 +289,8 @@ mod tests {
                 timeout: None,
                 clock: jiff::Timestamp::now,
             };
-            Ok(respond(watch, settings, CancellationToken::new()).into_body())
+            let store = self.objects.store().clone();
+            Ok(respond(watch, settings, store, CancellationToken::new()).into_body())
         }
 
         fn revision(&self) -> Revision {
@@ -295,7 +337,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_watch_goes_on_from_every_kept_revision_and_older_ones_are_gone() {
-        let world = World::new(|config| config.history_events_max = 10).await;
+        let world = World::new(|bounds| bounds.history_changes_max = 10).await;
         for number in 0..20 {
             world.create(&format!("m{number}")).await;
         }
@@ -306,13 +348,26 @@ mod tests {
                 assert_eq!(told(&line(&mut watch).await.unwrap()).2, revision);
             }
         }
-        let gone = world.watch(newest - 11).await.unwrap_err();
-        assert_eq!((gone.code, gone.reason), (410, "Expired"));
+        // kube-rs' watcher lists again when it is told so in the stream, and never when the answer's status says it.
+        for elsewhere in [newest - 11, newest + 1] {
+            let mut watch = world.watch(elsewhere).await.unwrap();
+            let told: Value = serde_json::from_slice(&line(&mut watch).await.unwrap()).unwrap();
+            let status = &told["object"];
+            assert_eq!(
+                (told["type"].as_str(), status["kind"].as_str()),
+                (Some("ERROR"), Some("Status"))
+            );
+            assert_eq!(
+                (status["code"].as_u64(), status["reason"].as_str()),
+                (Some(410), Some("Expired"))
+            );
+            assert!(line(&mut watch).await.is_none(), "it ends there");
+        }
     }
 
     #[tokio::test]
     async fn whoever_reads_too_slowly_is_ended_after_a_whole_line_and_goes_on() {
-        let world = World::new(|config| config.watch_queue_events_max = 8).await;
+        let world = World::new(|bounds| bounds.queue_changes_max = 8).await;
         let begin = world.revision();
         let mut slow = world.watch(begin).await.unwrap();
         let mut quick = world.watch(begin).await.unwrap();

@@ -3,10 +3,11 @@
 //! Pure; every refusal is Kubernetes' sentence.
 
 use serde_json::Value;
-use weft_api::status::{Cause, StatusError};
+use weft_api::gvk::GroupVersionKind;
+use weft_api::status::{Cause, Details, StatusError};
 use weft_kinds::lens::{items, member, put, text};
-use weft_kinds::schema;
-use weft_kinds::{Kind, KindRef};
+use weft_kinds::patch::{self, PatchKind};
+use weft_kinds::{KindRef, decode};
 use weft_store::Revision;
 
 use super::{WriteOptions, modified};
@@ -14,17 +15,16 @@ use crate::stored::Stored;
 
 /// Kind, version, namespace and name of a body must be those of the URL; what is absent is filled in.
 pub(super) fn check_identity(
-    kind: KindRef,
+    kind: KindRef<'_>,
     namespace: Option<&str>,
     name: Option<&str>,
     value: &mut Value,
 ) -> Result<(), StatusError> {
-    // A JSON patch may have replaced the root by anything.
     if !value.is_object() {
         return Err(StatusError::bad_request("the result is not an object"));
     }
     let api_version = kind.api_version();
-    for (field, expected) in [("apiVersion", api_version.as_str()), ("kind", kind.kind)] {
+    for (field, expected) in [("apiVersion", api_version.as_str()), ("kind", &*kind.kind)] {
         match text(value, &format!("/{field}")) {
             "" => value[field] = expected.into(),
             found if found == expected => {}
@@ -33,7 +33,7 @@ pub(super) fn check_identity(
                     "the object provided is {}, Kind={}, but this URL takes {api_version}, Kind={}",
                     text(value, "/apiVersion"),
                     text(value, "/kind"),
-                    kind.kind
+                    &kind.kind
                 )));
             }
         }
@@ -70,43 +70,108 @@ pub(super) fn other_name(found: &str, name: &str) -> StatusError {
     ))
 }
 
-/// Wrong types are always refused; unknown fields only when asked, and only those that `current` lacks.
-pub(super) fn check_schema(
-    kind: KindRef,
+/// An object as it may be stored: what does not fit its kind is refused, what the kind does not have is dropped.
+pub(super) fn decoded(
+    kind: KindRef<'_>,
     value: &Value,
-    current: Option<&Value>,
     options: &WriteOptions,
-) -> Result<(), StatusError> {
-    let gvk = kind.gvk();
-    if let Some(first) = schema::type_errors(&gvk, value).into_iter().next() {
-        return Err(undecodable(kind, &first));
+) -> Result<Value, StatusError> {
+    let decoded = decode::value(&kind.gvk(), value).map_err(|error| undecodable(kind, &error))?;
+    if options.strict && !decoded.faults.is_empty() {
+        return Err(strict_decoding(kind, &decoded.faults));
     }
-    if options.strict {
-        let known = current
-            .map(|current| schema::unknown_fields(&gvk, current))
-            .unwrap_or_default();
-        let unknown: Vec<String> = schema::unknown_fields(&gvk, value)
-            .into_iter()
-            .filter(|field| !known.contains(field))
-            .map(|field| format!("unknown field {field:?}"))
-            .collect();
-        if !unknown.is_empty() {
-            return Err(strict_decoding(kind, &unknown));
-        }
+    Ok(decoded.value)
+}
+
+/// The object that a patch makes of another, judged like a body; but it is the patch that is refused.
+pub(super) fn patched(
+    kind: KindRef<'_>,
+    name: &str,
+    current: &Value,
+    patch_kind: PatchKind,
+    patch: &Value,
+    options: &WriteOptions,
+) -> Result<Value, StatusError> {
+    patched_as(kind, name, &kind.gvk(), current, patch_kind, patch, options)
+}
+
+/// As [`patched`], for what a subresource shows of the object as a kind of its own.
+pub(super) fn patched_as(
+    kind: KindRef<'_>,
+    name: &str,
+    gvk: &GroupVersionKind,
+    current: &Value,
+    patch_kind: PatchKind,
+    patch: &Value,
+    options: &WriteOptions,
+) -> Result<Value, StatusError> {
+    let result = patch::apply(gvk, current, patch_kind, patch)?;
+    if !result.is_object() {
+        let mut refused = StatusError::invalid("", "", "", Vec::new());
+        refused.message =
+            "the server rejected our request due to an error in our request: the result is no object"
+                .to_owned();
+        return Err(refused.with_details(Details::default()));
     }
-    Ok(())
+    let decoded = match patch_kind {
+        PatchKind::Strategic => decode::merged(gvk, &result),
+        PatchKind::Json | PatchKind::Merge => decode::value(gvk, &result),
+    };
+    let refuse = |why: &str| {
+        let shown = shown_patched(kind, &result);
+        // It is the patch that is at fault: Kubernetes names neither kind nor object here.
+        let cause = Cause::invalid("patch", &shown.into(), why);
+        StatusError::invalid("", "", "", vec![cause])
+    };
+    let decoded = decoded.map_err(|error| refuse(&error.to_string()))?;
+    if options.strict && !decoded.faults.is_empty() {
+        let faults = decoded.faults.join(", ");
+        return Err(refuse(&format!("strict decoding error: {faults}")));
+    }
+    options.warnings.replace(decoded.faults);
+    if text(&decoded.value, "/metadata/name").is_empty() {
+        return Err(StatusError::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    Ok(decoded.value)
+}
+
+/// Characters of a patched object that its refusal shows.
+const SHOWN_MAX: usize = 4 << 10;
+
+/// What a refusal shows of a patched object. Whoever may patch need not be one who may read, so nothing of what is kept
+/// encrypted is shown.
+fn shown_patched(kind: KindRef<'_>, result: &Value) -> String {
+    if kind.sealed {
+        return "<secret>".to_owned();
+    }
+    let mut text = result.to_string();
+    if let Some((end, _)) = text.char_indices().nth(SHOWN_MAX) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// 400 for a body whose fields do not fit the kind.
-fn undecodable(kind: KindRef, detail: &str) -> StatusError {
-    let Kind { kind, version, .. } = kind;
+pub(crate) fn undecodable(kind: KindRef<'_>, detail: &dyn std::fmt::Display) -> StatusError {
+    undecodable_as(&kind.gvk(), detail)
+}
+
+/// As [`undecodable`], for a kind that is not stored.
+pub(crate) fn undecodable_as(
+    gvk: &GroupVersionKind,
+    detail: &dyn std::fmt::Display,
+) -> StatusError {
+    let GroupVersionKind { kind, version, .. } = gvk;
     StatusError::bad_request(format!(
         "{kind} in version {version:?} cannot be handled as a {kind}: {detail}"
     ))
 }
 
 /// 400 for unknown and duplicate fields under `fieldValidation=Strict`.
-pub(crate) fn strict_decoding(kind: KindRef, problems: &[String]) -> StatusError {
+pub(crate) fn strict_decoding(kind: KindRef<'_>, problems: &[String]) -> StatusError {
     undecodable(
         kind,
         &format!("strict decoding error: {}", problems.join(", ")),
@@ -127,7 +192,7 @@ pub(super) fn drop_empty_metadata(metadata: &mut Value) {
 }
 
 pub(super) fn check_version(
-    kind: KindRef,
+    kind: KindRef<'_>,
     name: &str,
     found: &Stored,
     proposed: &Value,
@@ -136,8 +201,8 @@ pub(super) fn check_version(
         "" | "0" => Ok(()),
         version if version == found.revision().to_string() => Ok(()),
         version if version.parse::<Revision>().is_err() => Err(StatusError::invalid(
-            kind.kind,
-            kind.group,
+            &kind.kind,
+            &kind.group,
             name,
             vec![Cause::invalid(
                 "metadata.resourceVersion",
@@ -150,7 +215,7 @@ pub(super) fn check_version(
 }
 
 pub(super) fn check_uid(
-    kind: KindRef,
+    kind: KindRef<'_>,
     name: &str,
     current: &Value,
     expected: &str,
@@ -163,15 +228,15 @@ pub(super) fn check_uid(
         "Precondition failed: UID in precondition: {expected}, UID in object meta: {actual}"
     );
     Err(StatusError::conflict(
-        kind.resource,
-        kind.group,
+        &kind.resource,
+        &kind.group,
         name,
         &detail,
     ))
 }
 
 pub(super) fn refuse_new_finalizers(
-    kind: KindRef,
+    kind: KindRef<'_>,
     old: &Value,
     next: &Value,
 ) -> Result<(), StatusError> {
@@ -185,8 +250,8 @@ pub(super) fn refuse_new_finalizers(
         return Ok(());
     }
     Err(StatusError::invalid(
-        kind.kind,
-        kind.group,
+        &kind.kind,
+        &kind.group,
         text(old, "/metadata/name"),
         vec![Cause::forbidden(
             "metadata.finalizers",

@@ -3,10 +3,10 @@
 //! Invariants: an object in deletion only ever comes closer to its end; what marks it and what removes it is one
 //! compare-and-set. Left to others: removing dependents (`weft_controllers::garbage`), stopping pods (`weft_agent`).
 
-use std::time::Instant;
-
+use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use serde_json::Value;
+use weft_api::meta::{FOREGROUND_DELETION, ORPHAN_DEPENDENTS};
 use weft_api::object::Object;
 use weft_api::status::StatusError;
 use weft_api::time::rfc3339;
@@ -15,15 +15,14 @@ use weft_kinds::lens::{integer, items, member, put, text};
 use weft_store::{Mutation, Precondition, Revision, WriteError};
 
 use super::body::check_uid;
-use super::{
-    ATTEMPTS_MAX, Objects, PERMANENT_NAMESPACES, access, answer, authorize, modified, write_failed,
-};
+use super::{ATTEMPTS_MAX, Objects, access, answer, authorize, modified, unreadable, write_failed};
 use crate::caller::Caller;
-use crate::listing::{self, ListOptions, Page};
+use crate::listing::{ListOptions, Page};
 use crate::{admission, authz, stored};
 
-const FOREGROUND: &str = "foregroundDeletion";
-const ORPHAN: &str = "orphan";
+/// Objects of a collection that are deleted at the same time: enough to share the log's writes, and no more than one
+/// request among others should have under way.
+const DELETIONS_AT_ONCE: usize = 32;
 
 /// What becomes of the objects owned by a deleted one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,14 +61,17 @@ impl Objects {
     pub async fn delete(
         &self,
         caller: &Caller,
-        kind: KindRef,
+        kind: KindRef<'_>,
         namespace: Option<&str>,
         name: &str,
         options: &DeleteOptions,
     ) -> Result<Deleted, StatusError> {
         authorize(caller, "delete", kind, None, namespace, Some(name))?;
-        self.confirmed(|| self.delete_authorized(caller, kind, namespace, name, options))
-            .await
+        let about = [stored::key(kind, namespace, name)];
+        self.confirmed(&about, || {
+            self.delete_authorized(caller, kind, namespace, name, options)
+        })
+        .await
     }
 
     /// Deletes a pod on behalf of someone who empties a node. No disruption budget stands against it yet.
@@ -93,25 +95,28 @@ impl Objects {
             namespace,
             Some(pod),
         )?;
-        self.confirmed(|| self.delete_authorized(caller, kind, namespace, pod, options))
-            .await
+        let about = [stored::key(kind, namespace, pod)];
+        self.confirmed(&about, || {
+            self.delete_authorized(caller, kind, namespace, pod, options)
+        })
+        .await
     }
 
     async fn delete_authorized(
         &self,
         caller: &Caller,
-        kind: KindRef,
+        kind: KindRef<'_>,
         namespace: Option<&str>,
         name: &str,
         options: &DeleteOptions,
     ) -> Result<Deleted, StatusError> {
         let stored_kind = kind.stored();
-        if *stored_kind == weft_kinds::NAMESPACE && PERMANENT_NAMESPACES.contains(&name) {
+        if let Some(reason) = stored_kind.strategy.refuses_deletion(name) {
             return Err(StatusError::forbidden(
-                kind.resource,
-                kind.group,
+                &kind.resource,
+                &kind.group,
                 name,
-                "this namespace may not be deleted",
+                reason,
             ));
         }
         let key = stored::key(kind, namespace, name);
@@ -130,8 +135,8 @@ impl Objects {
                     found.revision()
                 );
                 return Err(StatusError::conflict(
-                    kind.resource,
-                    kind.group,
+                    &kind.resource,
+                    &kind.group,
                     name,
                     &detail,
                 ));
@@ -140,9 +145,16 @@ impl Objects {
             authz::authorize_object(caller, &access, Some(&old), None)?;
 
             let next = marked_for_deletion(stored_kind, &old, options, self.now());
-            let gone = is_finished(&next);
-            let unchanged = next == old;
-            if options.dry_run || (unchanged && !gone) {
+            let gone = is_finished(stored_kind, &next);
+            let unchanged = next == old && !gone;
+            if !options.dry_run && unchanged && !self.is_newest(&key, found.revision()).await? {
+                continue;
+            }
+            if !gone {
+                // Marking it would store the sentence that stands in for what cannot be read.
+                found.readable().map_err(unreadable)?;
+            }
+            if options.dry_run || unchanged {
                 let object = answer(kind, next, Some(found.revision()));
                 return Ok(if gone {
                     Deleted::Gone(object)
@@ -152,7 +164,7 @@ impl Objects {
             }
             let precondition = Precondition::Revision(found.revision());
             let mutations = if gone {
-                let mut mutations = admission::delete(stored_kind, &old);
+                let mut mutations = admission::exchange(stored_kind, Some(&old), None);
                 mutations.push(Mutation::delete(key.clone(), precondition));
                 mutations
             } else {
@@ -180,69 +192,55 @@ impl Objects {
     pub async fn delete_collection(
         &self,
         caller: &Caller,
-        kind: KindRef,
+        kind: KindRef<'_>,
         namespace: Option<&str>,
         list: &ListOptions,
         options: &DeleteOptions,
     ) -> Result<Page, StatusError> {
         authorize(caller, "deletecollection", kind, None, namespace, None)?;
         let newest = self.newest(None).await?;
-        let page = listing::page(
-            kind,
-            namespace,
-            list,
-            &newest,
-            &self.inner.vault,
-            &self.inner.snapshots,
-            Instant::now(),
-        )?;
-        for item in &page.items {
-            let outcome = self
-                .delete_authorized(caller, kind, item.namespace(), item.name(), options)
-                .await;
-            match outcome {
-                Ok(_) => {}
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
+        let page = self
+            .page(caller.user(), kind, namespace, list, &newest)
+            .await?;
+        let found: Vec<(Option<String>, String)> = page
+            .items
+            .iter()
+            .map(|item| (item.namespace().map(str::to_owned), item.name().to_owned()))
+            .collect();
+        let deletions = futures::stream::iter(found).map(|(namespace, name)| async move {
+            let namespace = namespace.as_deref();
+            let deleted = self.delete_authorized(caller, kind, namespace, &name, options);
+            match deleted.await {
+                Err(error) if !error.is_not_found() => Err(error),
+                _ => Ok(()),
             }
-        }
+        });
+        deletions
+            .buffer_unordered(DELETIONS_AT_ONCE)
+            .try_collect::<()>()
+            .await?;
         Ok(page)
     }
 }
 
 /// Whether an object in deletion has nothing left to wait for.
-pub(super) fn is_finished(value: &Value) -> bool {
+pub(super) fn is_finished(kind: KindRef<'_>, value: &Value) -> bool {
     !text(value, "/metadata/deletionTimestamp").is_empty()
         && items(value, "/metadata/finalizers").is_empty()
         && integer(value, "/metadata/deletionGracePeriodSeconds").unwrap_or(0) == 0
-        && (text(value, "/kind") != "Namespace" || items(value, "/spec/finalizers").is_empty())
+        && kind.strategy.is_released(value)
 }
 
 /// An object as a deletion leaves it: with a deadline, a grace period and the finalizers of its propagation.
 fn marked_for_deletion(
-    kind: KindRef,
+    kind: KindRef<'_>,
     old: &Value,
     options: &DeleteOptions,
     now: Timestamp,
 ) -> Value {
     let mut next = old.clone();
     let asked = options.grace_period_seconds;
-    let grace = if kind.deletes_gracefully() {
-        let phase = text(old, "/status/phase");
-        let nothing_runs =
-            text(old, "/spec/nodeName").is_empty() || matches!(phase, "Succeeded" | "Failed");
-        let wanted = asked
-            .or_else(|| integer(old, "/spec/terminationGracePeriodSeconds"))
-            .unwrap_or(30);
-        match wanted {
-            _ if nothing_runs => 0,
-            // Kubernetes reads a negative period as one second.
-            wanted if wanted < 0 => 1,
-            wanted => wanted,
-        }
-    } else {
-        0
-    };
+    let grace = kind.strategy.grace_seconds(old, asked);
     let deleting = !text(old, "/metadata/deletionTimestamp").is_empty();
     let metadata = member(&mut next, "metadata");
     if deleting {
@@ -262,13 +260,13 @@ fn marked_for_deletion(
     }
     let mut finalizers: Vec<Value> = items(metadata, "/finalizers").to_vec();
     let wanted = match options.propagation {
-        Some(Propagation::Foreground) => Some(FOREGROUND),
-        Some(Propagation::Orphan) => Some(ORPHAN),
+        Some(Propagation::Foreground) => Some(FOREGROUND_DELETION),
+        Some(Propagation::Orphan) => Some(ORPHAN_DEPENDENTS),
         Some(Propagation::Background) | None => None,
     };
     if options.propagation.is_some() {
         finalizers.retain(|finalizer| {
-            let own = finalizer == FOREGROUND || finalizer == ORPHAN;
+            let own = finalizer == FOREGROUND_DELETION || finalizer == ORPHAN_DEPENDENTS;
             !own || wanted.is_some_and(|wanted| finalizer == wanted)
         });
     }
@@ -282,9 +280,7 @@ fn marked_for_deletion(
         "finalizers",
         (!finalizers.is_empty()).then(|| finalizers.into()),
     );
-    if *kind == weft_kinds::NAMESPACE {
-        member(&mut next, "status")["phase"] = "Terminating".into();
-    }
+    kind.strategy.mark_deleted(&mut next);
     next
 }
 

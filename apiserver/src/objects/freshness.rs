@@ -1,14 +1,16 @@
 //! How old the state may be that a request is judged on.
 //!
 //! Any server answers any request, and a follower may be some milliseconds behind. A write is judged on what this server
-//! has: its preconditions see to it that it takes effect on that state or not at all. A refusal has no precondition, so one
-//! that rests on the state is only told after the leader confirmed that nothing newer says otherwise.
+//! has: its preconditions see to it that it takes effect on that state or not at all. What stores nothing has no
+//! precondition: a refusal that rests on the state, and a write that finds everything as it wants it, are only told after
+//! the leader confirmed that nothing newer says otherwise.
 
 use weft_api::status::StatusError;
-use weft_kinds::KindRef;
-use weft_store::{ReadError, Revision, Snapshot, WriteError};
+use weft_store::{Key, ReadError, Revision, Snapshot, WriteError};
 
 use super::{Objects, modified};
+use crate::encryption::EncryptionError;
+use weft_kinds::KindRef;
 
 /// Seconds after which a request that found no leader is worth another try: an election takes about that.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -28,17 +30,42 @@ impl Objects {
         self.newest(None).await.map(drop)
     }
 
-    /// Repeats a write that was refused on a state that turns out to be old.
-    pub(super) async fn confirmed<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, StatusError>
+    /// Whether an object is still at the revision it was judged at, as far as anyone was acknowledged.
+    pub(super) async fn is_newest(
+        &self,
+        key: &Key,
+        revision: Revision,
+    ) -> Result<bool, StatusError> {
+        let newest = self.newest(None).await?;
+        Ok(newest
+            .get(key)
+            .is_some_and(|entry| entry.revision == revision))
+    }
+
+    /// Repeats a write that was refused on a state that turns out to be old. `about` are the keys of what it is about.
+    pub(super) async fn confirmed<T, F>(
+        &self,
+        about: &[Key],
+        attempt: impl Fn() -> F,
+    ) -> Result<T, StatusError>
     where
         F: Future<Output = Result<T, StatusError>>,
     {
-        let judged_on = self.inner.store.snapshot().revision();
+        let judged_on = self.inner.store.snapshot();
         let refused = match attempt().await {
             Err(error) if rests_on_state(&error) => error,
             other => return other,
         };
-        if self.newest(None).await?.revision() == judged_on {
+        let newest = self.newest(None).await?;
+        let same = |key: &Key| {
+            let revision = |snapshot: &Snapshot| snapshot.get(key).map(|entry| entry.revision);
+            revision(&newest) == revision(&judged_on)
+        };
+        // That something is not there, or is at another version, depends on nothing else: on a busy cluster the state as a
+        // whole is always another one by now.
+        let unchanged = newest.revision() == judged_on.revision()
+            || (matches!(refused.code, 404 | 409) && about.iter().all(same));
+        if unchanged {
             return Err(refused);
         }
         attempt().await
@@ -69,7 +96,14 @@ fn no_room(text: String) -> StatusError {
     error
 }
 
-pub(super) fn write_failed(kind: KindRef, name: &str, error: WriteError) -> StatusError {
+/// 500 for a write to an object of which this server sees only that it is there: it would take the place of what is stored.
+pub(super) fn unreadable(error: EncryptionError) -> StatusError {
+    StatusError::internal(format!(
+        "the stored object cannot be read here, so it is not overwritten: {error}"
+    ))
+}
+
+pub(super) fn write_failed(kind: KindRef<'_>, name: &str, error: WriteError) -> StatusError {
     let text = error.to_string();
     match error {
         WriteError::Conflict { .. } => modified(kind, name),

@@ -1,14 +1,15 @@
 //! The `scale` subresource: a workload's size as an `autoscaling/v1` Scale of its own.
 
 use serde_json::{Map, Value, json};
+use weft_api::gvk::GroupVersionKind;
 use weft_api::object::Object;
-use weft_api::status::{Cause, StatusError};
-use weft_kinds::KindRef;
+use weft_api::status::StatusError;
 use weft_kinds::lens::{integer, member, put, text};
-use weft_kinds::patch::{self, PatchKind};
+use weft_kinds::patch::PatchKind;
+use weft_kinds::{KindRef, Subresource, decode};
 
-use super::body::other_name;
-use super::{Objects, Part, Target, WriteOptions, as_object, authorize};
+use super::body::{other_name, patched_as, undecodable_as};
+use super::{Objects, Target, WriteOptions, as_object, authorize};
 use crate::caller::Caller;
 
 impl Objects {
@@ -19,7 +20,7 @@ impl Objects {
     pub async fn scale(
         &self,
         caller: &Caller,
-        kind: KindRef,
+        kind: KindRef<'_>,
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Object, StatusError> {
@@ -36,21 +37,23 @@ impl Objects {
     pub async fn update_scale(
         &self,
         caller: &Caller,
-        kind: KindRef,
+        kind: KindRef<'_>,
         namespace: Option<&str>,
         name: &str,
         scale: Object,
         options: &WriteOptions,
     ) -> Result<Object, StatusError> {
-        let scale = scale.into_value();
+        let gvk = scale_kind();
+        let decoded = decode::value(&gvk, scale.as_value());
+        let scale = decoded.map_err(|error| undecodable_as(&gvk, &error))?.value;
         let named = text(&scale, "/metadata/name");
         if !named.is_empty() && named != name {
             return Err(other_name(named, name));
         }
-        let target = Target::new("update", kind, namespace, name, Part::Scale);
+        let target = Target::new("update", kind, namespace, name, Some(Subresource::Scale));
         let workload = self
             .rewrite(caller, target, options, |current| {
-                with_scale(kind, name, current, &scale)
+                Ok(with_scale(current, &scale))
             })
             .await?;
         Ok(as_object(scale_of(workload.as_value())))
@@ -60,19 +63,20 @@ impl Objects {
     pub(super) async fn patch_scale(
         &self,
         caller: &Caller,
-        kind: KindRef,
+        kind: KindRef<'_>,
         namespace: Option<&str>,
         name: &str,
         patch_kind: PatchKind,
         patch: &Value,
         options: &WriteOptions,
     ) -> Result<Object, StatusError> {
-        let gvk = weft_api::gvk::GroupVersionKind::new("autoscaling", "v1", "Scale");
-        let target = Target::new("patch", kind, namespace, name, Part::Scale);
+        let gvk = scale_kind();
+        let target = Target::new("patch", kind, namespace, name, Some(Subresource::Scale));
         let workload = self
             .rewrite(caller, target, options, |current| {
-                let scale = patch::apply(&gvk, &scale_of(current), patch_kind, patch)?;
-                with_scale(kind, name, current, &scale)
+                let scale = scale_of(current);
+                let scale = patched_as(kind, name, &gvk, &scale, patch_kind, patch, options)?;
+                Ok(with_scale(current, &scale))
             })
             .await?;
         Ok(as_object(scale_of(workload.as_value())))
@@ -111,27 +115,17 @@ fn scale_of(workload: &Value) -> Value {
     })
 }
 
-fn with_scale(
-    kind: KindRef,
-    name: &str,
-    workload: &Value,
-    scale: &Value,
-) -> Result<Value, StatusError> {
-    let replicas = match scale.pointer("/spec/replicas") {
-        None | Some(Value::Null) => 0,
-        Some(value) => value.as_i64().ok_or_else(|| {
-            StatusError::invalid(
-                kind.kind,
-                kind.group,
-                name,
-                vec![Cause::invalid("spec.replicas", value, "must be an integer")],
-            )
-        })?,
-    };
+fn scale_kind() -> GroupVersionKind {
+    GroupVersionKind::new("autoscaling", "v1", "Scale")
+}
+
+/// A workload with the size of a decoded Scale, in which no replicas are none.
+fn with_scale(workload: &Value, scale: &Value) -> Value {
+    let replicas = integer(scale, "/spec/replicas").unwrap_or(0);
     let mut next = workload.clone();
     member(&mut next, "spec")["replicas"] = replicas.into();
     // A Scale that names a version is conditional, like any other object.
     let version = scale.pointer("/metadata/resourceVersion").cloned();
     put(member(&mut next, "metadata"), "resourceVersion", version);
-    Ok(next)
+    next
 }

@@ -10,7 +10,7 @@ use super::{Objects, write_failed};
 use crate::authz;
 use crate::caller::Caller;
 use crate::encryption::{self, EncryptionError, Rewrapped};
-use crate::stored::{self, SEALED};
+use crate::stored;
 
 /// Where administrators ask for [`Objects::rewrap`].
 pub const REWRAP_PATH: &str = "/weft/v1/encryption/rewrap";
@@ -23,7 +23,7 @@ impl Objects {
     pub fn check_readable(&self) -> Result<(), EncryptionError> {
         self.inner.vault.check()?;
         let snapshot = self.inner.store.snapshot();
-        for kind in weft_kinds::all() {
+        for kind in self.registry().stored() {
             for entry in snapshot.range(&stored::prefix(kind, None), None) {
                 encryption::layout_of(&entry)?;
             }
@@ -34,12 +34,12 @@ impl Objects {
     /// The bytes to store for an object: ciphertext for Secrets.
     pub(super) async fn encode(
         &self,
-        kind: KindRef,
+        kind: KindRef<'_>,
         key: &Key,
         value: &Value,
     ) -> Result<bytes::Bytes, StatusError> {
         let plain = stored::encode(value).map_err(StatusError::internal)?;
-        if !SEALED.contains(&kind.stored()) {
+        if !kind.stored().sealed {
             return Ok(plain);
         }
         let name = text(value, "/metadata/name");
@@ -56,7 +56,9 @@ impl Objects {
     /// 403 for all but administrators; 429 and 503 when the store cannot take it now, 500 when a value cannot be opened.
     pub async fn rewrap(&self, caller: &Caller) -> Result<Rewrapped, StatusError> {
         authz::authorize_path(caller, "post", REWRAP_PATH)?;
-        let prefixes = SEALED.map(|kind| stored::prefix(kind, None));
+        let registry = self.registry();
+        let sealed = registry.stored().filter(|kind| kind.sealed);
+        let prefixes: Vec<_> = sealed.map(|kind| stored::prefix(kind, None)).collect();
         let done = self.inner.vault.rewrap(&prefixes).await;
         done.map_err(|error| match error {
             EncryptionError::Write(error) => write_failed(&weft_kinds::SECRET, "", error),

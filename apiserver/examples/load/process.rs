@@ -1,0 +1,90 @@
+//! The server as a process of its own: started, asked what it uses, and ended.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{self, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::Error;
+
+/// Clock ticks of `/proc/PID/stat` in a second, on every Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+pub struct Child {
+    process: process::Child,
+    pub port: u16,
+}
+
+pub struct Memory {
+    pub resident: u64,
+    pub peak: u64,
+}
+
+impl Child {
+    pub fn start(dir: &Path) -> Result<Self, Error> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(["serve", "--dir"])
+            .arg(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let stdout = process.stdout.take().ok_or("its output is piped")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        let told: Value = serde_json::from_str(&line)?;
+        let port = told["port"].as_u64().ok_or("the server told no port")?;
+        Ok(Self {
+            process,
+            port: u16::try_from(port)?,
+        })
+    }
+
+    fn proc(&self, file: &str) -> String {
+        format!("/proc/{}/{file}", self.process.id())
+    }
+
+    pub fn memory(&self) -> Result<Memory, Error> {
+        let status = std::fs::read_to_string(self.proc("status"))?;
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name))?;
+            let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+            Some(kilobytes * 1024)
+        };
+        Ok(Memory {
+            resident: field("VmRSS:").ok_or("no VmRSS")?,
+            peak: field("VmHWM:").ok_or("no VmHWM")?,
+        })
+    }
+
+    /// Lets the peak begin anew.
+    pub fn forget_peak(&self) -> Result<(), Error> {
+        Ok(std::fs::write(self.proc("clear_refs"), "5")?)
+    }
+
+    /// Seconds of processors used so far.
+    pub fn cpu(&self) -> Result<f64, Error> {
+        let stat = std::fs::read_to_string(self.proc("stat"))?;
+        // Behind the name, which may have blanks.
+        let rest = stat.rsplit(')').next().unwrap_or("");
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
+        let (user, system) = (ticks(11), ticks(12));
+        Ok((user.ok_or("no utime")? + system.ok_or("no stime")?) / TICKS_PER_SECOND)
+    }
+
+    /// Ends it by closing its input, and waits.
+    pub fn stop(mut self) -> Result<(), Error> {
+        drop(self.process.stdin.take());
+        self.process.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Where a run failed: it has nothing to lose.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

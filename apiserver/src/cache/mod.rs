@@ -1,0 +1,667 @@
+//! The watch cache: between the store and everybody who lists or watches, one [`Cache`] a kind.
+//!
+//! A cache is made when somebody first asks for its kind, follows the store through one watch of its own, and is let go of when
+//! nobody asked for a while. It holds the objects as an indexed [`View`], the last changes as a [`History`], and the
+//! [`Watchers`], to whom it hands each change that concerns them. Values stay where they are, in the store's entries; what is
+//! encoded for watchers is shared by them ([`Lines`]) and goes when all were told.
+//!
+//! Invariants: a view shows every change up to its revision and none behind it; a watch that starts after a view's revision is told of
+//! every later change that concerns it, once, in order; history and queues stay within their [`Bounds`]; a cache that lost
+//! its place in the store's history ends its watches and is replaced, never patched up.
+//! Left to others: how old an answer may be (`objects::freshness`), pages and selections (`listing`), bytes (`http`).
+
+mod history;
+mod item;
+mod kept;
+mod lines;
+mod view;
+mod watchers;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use weft_api::status::StatusError;
+use weft_store::{Event, EventKind, Key, Revision, Snapshot, Store, Watch, WatchError};
+
+use self::history::{Change, History};
+pub(crate) use self::item::{Facts, Item};
+use self::kept::Kept;
+pub(crate) use self::lines::{LineForm, LineKey, Lines};
+use self::view::Plan;
+pub(crate) use self::view::View;
+pub(crate) use self::watchers::{End, Told, Watcher, What};
+use self::watchers::{Watchers, progress};
+use crate::encryption::Vault;
+use crate::listing::Selection;
+use crate::stored;
+use weft_kinds::KindRef;
+
+/// A cache that nobody asked for this long, and nobody watches, is let go of. Longer than a list may take over its pages.
+const IDLE_MAX: Duration = Duration::from_secs(600);
+/// How often a cache looks for what has grown old, its own and that of others.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// Objects over a quota that one new object takes along: more than one, so that a namespace that is far above it gets below.
+const EXCESS_MAX: usize = 4;
+/// Changes taken from the store at once, before others of the runtime get their turn.
+const BATCH_MAX: usize = 256;
+/// A cache follows the store in this process: when that takes seconds, the server is not well.
+const CATCH_UP_MAX: Duration = Duration::from_secs(10);
+/// A question to the feed may be a moment too early: the store tells its watchers after its readers.
+const ASK_AGAIN: Duration = Duration::from_millis(2);
+/// Caches in a row that may lose their place while one request waits.
+const STARTS_MAX: usize = 5;
+
+/// How much one kind's cache remembers, and how much may wait for one of its watchers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Changes kept for watches that resume.
+    pub history_changes_max: usize,
+    /// Memory that those may keep alive, as the store holds values: 8 MiB are some 10,000 changes of pods.
+    pub history_bytes_max: usize,
+    /// Changes that may wait for one watcher before it is cut off: a mass update of ten thousand pods fits.
+    pub queue_changes_max: usize,
+    /// Memory that those may keep alive.
+    pub queue_bytes_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            history_changes_max: 50_000,
+            history_bytes_max: 8 << 20,
+            queue_changes_max: 16_384,
+            queue_bytes_max: 16 << 20,
+        }
+    }
+}
+
+/// The caches of all kinds. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub(crate) struct Caches {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    vault: Vault,
+    bounds: Bounds,
+    /// By the prefix of the kind's keys.
+    caches: Mutex<HashMap<String, Arc<Cache>>>,
+    kept: Mutex<Kept>,
+    started: Instant,
+}
+
+impl Caches {
+    pub(crate) fn new(store: Store, vault: Vault, bounds: Bounds) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                vault,
+                bounds,
+                caches: Mutex::default(),
+                kept: Mutex::default(),
+                started: Instant::now(),
+            }),
+        }
+    }
+
+    /// The cache of a kind, once it shows at least this revision, which the store here has reached.
+    ///
+    /// # Errors
+    /// 503 when the store is closed, or the cache cannot follow it.
+    pub(crate) async fn at_least(
+        &self,
+        kind: KindRef<'_>,
+        revision: Revision,
+    ) -> Result<Arc<Cache>, StatusError> {
+        for _ in 0..STARTS_MAX {
+            let cache = self.of(kind);
+            match tokio::time::timeout(CATCH_UP_MAX, cache.reached(revision)).await {
+                Ok(true) => return Ok(cache),
+                // It lost its place; the next one begins where the store is now.
+                Ok(false) => self.forget(&cache),
+                Err(_) => break,
+            }
+        }
+        let text = format!("the {} of this server are not up to date", kind.resource);
+        Err(StatusError::try_again(text, 1))
+    }
+
+    fn of(&self, kind: KindRef<'_>) -> Arc<Cache> {
+        let prefix = kind.key_prefix();
+        let mut caches = self.shared.caches.lock();
+        let cache = caches
+            .entry(prefix)
+            .or_insert_with(|| Cache::start(&self.shared, kind.stored()));
+        cache
+            .used
+            .store(self.shared.seconds(Instant::now()), Ordering::Relaxed);
+        Arc::clone(cache)
+    }
+
+    fn forget(&self, cache: &Arc<Cache>) {
+        let mut caches = self.shared.caches.lock();
+        let prefix = cache.plan.kind.key_prefix();
+        if caches
+            .get(&prefix)
+            .is_some_and(|known| Arc::ptr_eq(known, cache))
+        {
+            caches.remove(&prefix);
+        }
+    }
+
+    /// Which objects give way to a new one of `bytes` under `key`: none, unless the kind has a quota.
+    ///
+    /// # Errors
+    /// As [`Caches::at_least`].
+    pub(crate) async fn excess(
+        &self,
+        kind: KindRef<'_>,
+        key: &Key,
+        bytes: usize,
+        revision: Revision,
+    ) -> Result<Vec<Key>, StatusError> {
+        if view::quota_of(kind).is_none() {
+            return Ok(Vec::new());
+        }
+        let cache = self.at_least(kind, revision).await?;
+        let namespace = view::namespace_part(key);
+        Ok(cache
+            .view()
+            .excess(&cache.plan, namespace, bytes, EXCESS_MAX))
+    }
+
+    /// Keeps a view for the further pages of a list of `caller`.
+    pub(crate) fn keep(&self, caller: &str, kind: KindRef<'_>, view: &View, now: Instant) {
+        let mut kept = self.shared.kept.lock();
+        kept.keep(caller, &kind.key_prefix(), view, now);
+    }
+
+    /// The state at an earlier revision: one that `caller` has kept, or one that the history still leads to.
+    pub(crate) fn earlier(
+        &self,
+        caller: &str,
+        cache: &Cache,
+        revision: Revision,
+        now: Instant,
+    ) -> Option<View> {
+        let prefix = cache.plan.kind.key_prefix();
+        let kept = self.shared.kept.lock().get(caller, &prefix, revision, now);
+        kept.or_else(|| cache.rewound(revision))
+    }
+
+    /// How many kinds are cached now.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.shared.caches.lock().len()
+    }
+}
+
+impl Shared {
+    fn seconds(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_secs()
+    }
+
+    /// Lets go of kept views that expired and of caches that nobody needs.
+    fn sweep(&self, now: Instant) {
+        self.kept.lock().sweep(now);
+        let idle_since = self.seconds(now).saturating_sub(IDLE_MAX.as_secs());
+        let mut idle = Vec::new();
+        self.caches.lock().retain(|prefix, cache| {
+            // Whoever watches, or is being answered, holds on to it.
+            let needed =
+                Arc::strong_count(cache) > 1 || cache.used.load(Ordering::Relaxed) >= idle_since;
+            if !needed {
+                tracing::debug!(prefix, "nobody asks for this kind any more");
+                idle.push(Arc::clone(cache));
+            }
+            needed
+        });
+        drop(idle); // outside the lock: it may be a large map
+    }
+}
+
+/// The cache of one kind.
+pub(crate) struct Cache {
+    plan: Plan,
+    vault: Vault,
+    bounds: Bounds,
+    state: Mutex<State>,
+    /// The revision that the view shows; closed when the cache is over.
+    reached: tokio::sync::watch::Sender<Progress>,
+    /// Asks the feed to say how far it is, while nothing happens to its kind.
+    ask: Arc<Notify>,
+    /// Seconds of [`Shared::started`] at the last request.
+    used: AtomicU64,
+    _stop: DropGuard,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    /// `None` until the first view is made.
+    revision: Option<Revision>,
+    over: bool,
+}
+
+struct State {
+    view: View,
+    history: History,
+    watchers: Watchers,
+}
+
+impl Cache {
+    fn start(shared: &Arc<Shared>, kind: KindRef<'_>) -> Arc<Self> {
+        let stop = CancellationToken::new();
+        let ask = Arc::new(Notify::new());
+        let bounds = shared.bounds;
+        let history = History::new(0, bounds.history_changes_max, bounds.history_bytes_max);
+        let cache = Arc::new(Self {
+            plan: Plan::of(kind),
+            vault: shared.vault.clone(),
+            bounds,
+            state: Mutex::new(State {
+                view: View::new(0),
+                history,
+                watchers: Watchers::default(),
+            }),
+            reached: tokio::sync::watch::Sender::new(Progress::default()),
+            ask: Arc::clone(&ask),
+            used: AtomicU64::new(shared.seconds(Instant::now())),
+            _stop: stop.clone().drop_guard(),
+        });
+        let feed = Feed {
+            prefix: stored::prefix(kind, None),
+            cache: Arc::downgrade(&cache),
+            shared: Arc::downgrade(shared),
+            ask,
+        };
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = feed.run() => {}
+            }
+        });
+        cache
+    }
+
+    /// Waits until the view shows this revision; false when it never will.
+    async fn reached(&self, revision: Revision) -> bool {
+        let mut progress = self.reached.subscribe();
+        let there = |progress: &Progress| {
+            progress.over || progress.revision.is_some_and(|reached| reached >= revision)
+        };
+        loop {
+            // A kind without news does not learn by itself how far the store is.
+            if !there(&progress.borrow()) {
+                self.ask.notify_one();
+            }
+            match tokio::time::timeout(ASK_AGAIN, progress.wait_for(there)).await {
+                Ok(Ok(progress)) => return !progress.over,
+                Ok(Err(_)) => return false,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// As [`Cache::reached`], for the revision that the store here has now: what a bookmark may name grows with it.
+    pub(crate) async fn catch_up(&self, store: &Snapshot) {
+        let _ = tokio::time::timeout(CATCH_UP_MAX, self.reached(store.revision())).await;
+    }
+
+    /// The objects as they are now.
+    pub(crate) fn view(&self) -> View {
+        self.state.lock().view.clone()
+    }
+
+    /// How many objects there are of the kind.
+    pub(crate) fn count(&self) -> usize {
+        self.state.lock().view.count(None)
+    }
+
+    /// The state at a revision that the history reaches back to: the newest with the changes since taken back.
+    fn rewound(&self, revision: Revision) -> Option<View> {
+        let (mut view, changes) = {
+            let state = self.state.lock();
+            if revision < state.history.begin() || revision > state.view.revision() {
+                return None;
+            }
+            let changes: Vec<_> = state.history.after(revision).cloned().collect();
+            (state.view.clone(), changes)
+        };
+        for change in changes.iter().rev() {
+            match &change.previous {
+                Some(previous) => {
+                    view.put(&self.plan, &self.vault, previous);
+                }
+                None => {
+                    view.remove(&self.plan, &self.vault, &change.item.entry().key);
+                }
+            }
+        }
+        view.set_revision(revision);
+        Some(view)
+    }
+
+    /// The index that answers for a field of this kind.
+    pub(crate) fn index_of(&self, kind: KindRef<'_>, field: &str) -> Option<usize> {
+        self.plan.index_of(kind, field)
+    }
+
+    /// Begins a watch after a revision, or with what is there now, which is returned.
+    ///
+    /// # Errors
+    /// When the history does not reach back that far, or the revision is from elsewhere: both bounds.
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        kind: KindRef<'_>,
+        namespace: Option<&str>,
+        selection: &Selection,
+        after: Option<Revision>,
+    ) -> Result<(Subscription, View), Refused> {
+        let mut state = self.state.lock();
+        let (oldest, newest) = (state.history.begin(), state.view.revision());
+        let after = after.unwrap_or(newest);
+        if after < oldest || after > newest {
+            return Err(Refused { oldest, newest });
+        }
+        let state = &mut *state;
+        let watcher = state
+            .watchers
+            .add(&self.plan, kind, namespace, selection.clone());
+        let told = state.history.after(after).filter_map(|change| {
+            let what = watcher.sees(&self.vault, change)?;
+            Some(Told {
+                what,
+                change: Arc::clone(change),
+                lines: change.lines(),
+            })
+        });
+        let subscription = Subscription {
+            ready: told.collect(),
+            cache: Arc::clone(self),
+            watcher,
+            delivered: after,
+            ended: false,
+        };
+        Ok((subscription, state.view.clone()))
+    }
+
+    /// Takes one event of the store in, and tells who is concerned. Events up to the first view's revision are history only.
+    fn apply(&self, event: Event) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let put = event.kind == EventKind::Put;
+        let item = Arc::new(Item::new(event.entry));
+        if event.revision <= state.view.revision() {
+            let previous = event.previous.map(|entry| Arc::new(Item::new(entry)));
+            let change = Change::new(event.revision, put, item, previous);
+            state.history.push(Arc::new(change));
+            return;
+        }
+        let previous = if put {
+            state.view.put(&self.plan, &self.vault, &item)
+        } else {
+            let key = &item.entry().key;
+            state.view.remove(&self.plan, &self.vault, key)
+        };
+        state.view.set_revision(event.revision);
+        let change = Arc::new(Change::new(event.revision, put, item, previous));
+        state.history.push(Arc::clone(&change));
+        state
+            .watchers
+            .dispatch(&self.plan, &self.vault, &self.bounds, &change);
+    }
+
+    /// Nothing more happened up to here.
+    fn advance(&self, revision: Revision) {
+        let mut state = self.state.lock();
+        if revision < state.view.revision() {
+            // The first view was newer than what the store had told its watchers. Until it has, a watch that began here would
+            // miss the changes between.
+            return;
+        }
+        state.view.set_revision(revision);
+        drop(state);
+        self.reached.send_if_modified(|progress| {
+            let old = progress.revision.replace(revision);
+            old != Some(revision)
+        });
+    }
+
+    fn over(&self, end: End) {
+        self.state.lock().watchers.end_all(end);
+        self.reached.send_modify(|progress| progress.over = true);
+    }
+
+    /// Watchers that were looked at for changes so far.
+    #[cfg(test)]
+    pub(crate) fn asked(&self) -> usize {
+        self.state.lock().watchers.asked
+    }
+}
+
+/// The revisions between which a watch may start.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub oldest: Revision,
+    pub newest: Revision,
+}
+
+/// The one who follows the store for a cache.
+struct Feed {
+    prefix: Bytes,
+    cache: Weak<Cache>,
+    shared: Weak<Shared>,
+    ask: Arc<Notify>,
+}
+
+impl Feed {
+    async fn run(self) {
+        let end = self.follow().await;
+        if let Some(cache) = self.cache.upgrade() {
+            cache.over(end);
+        }
+    }
+
+    async fn follow(&self) -> End {
+        let Some(mut watch) = self.begin().await else {
+            return End::Closed;
+        };
+        let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let event = tokio::select! {
+                event = watch.next() => event,
+                () = self.ask.notified() => {
+                    let Some(cache) = self.cache.upgrade() else { return End::Closed };
+                    if let Err(end) = self.drain(&mut watch, &cache) {
+                        return end;
+                    }
+                    continue;
+                }
+                _ = ticks.tick() => {
+                    if let Some(shared) = self.shared.upgrade() {
+                        shared.sweep(Instant::now());
+                    }
+                    continue;
+                }
+            };
+            let Some(cache) = self.cache.upgrade() else {
+                return End::Closed;
+            };
+            let taken = self
+                .take(&mut watch, &cache, event)
+                .and_then(|()| self.drain(&mut watch, &cache));
+            if let Err(end) = taken {
+                return end;
+            }
+            drop(cache);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The first view. The watch begins as far back as the store's history does, so that clients of before can go on.
+    async fn begin(&self) -> Option<Watch> {
+        let store = self.shared.upgrade()?.store.clone();
+        let cache = self.cache.upgrade()?;
+        let prefix = self.prefix.clone();
+        // Walks over every object of the kind, and reads those of indexed kinds.
+        let made = tokio::task::spawn_blocking(move || {
+            let (watch, begin) = watch_from_the_oldest(&store, &prefix)?;
+            let snapshot = store.snapshot();
+            let mut view = View::new(snapshot.revision());
+            for entry in snapshot.range(&prefix, None) {
+                view.put(&cache.plan, &cache.vault, &Arc::new(Item::new(entry)));
+            }
+            let bounds = &cache.bounds;
+            let mut state = cache.state.lock();
+            state.view = view;
+            state.history =
+                History::new(begin, bounds.history_changes_max, bounds.history_bytes_max);
+            Some(watch)
+        });
+        let watch = made.await.ok().flatten()?;
+        self.ask.notify_one();
+        Some(watch)
+    }
+
+    /// Takes in what waits, and says how far that is.
+    fn drain(&self, watch: &mut Watch, cache: &Cache) -> Result<(), End> {
+        for _ in 0..BATCH_MAX {
+            match watch.next().now_or_never() {
+                Some(event) => self.take(watch, cache, event)?,
+                None => {
+                    cache.advance(watch.progress());
+                    return Ok(());
+                }
+            }
+        }
+        // There is more: whoever asked is answered then.
+        self.ask.notify_one();
+        Ok(())
+    }
+
+    fn take(
+        &self,
+        watch: &mut Watch,
+        cache: &Cache,
+        event: Option<Result<Event, weft_store::WatchLagged>>,
+    ) -> Result<(), End> {
+        match event {
+            Some(Ok(event)) => {
+                cache.apply(event);
+                Ok(())
+            }
+            Some(Err(lagged)) => {
+                // The store's history may still have what this missed.
+                let shared = self.shared.upgrade().ok_or(End::Closed)?;
+                match shared.store.watch(self.prefix.clone(), lagged.delivered) {
+                    Ok(resumed) => {
+                        tracing::warn!(prefix = ?self.prefix, %lagged, "a cache fell behind the store");
+                        *watch = resumed;
+                        Ok(())
+                    }
+                    Err(error) => {
+                        tracing::warn!(prefix = ?self.prefix, %lagged, %error, "a cache lost its place in the store and begins anew");
+                        Err(End::Lagged)
+                    }
+                }
+            }
+            None => Err(End::Closed),
+        }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        // However it ended, with its runtime too: whoever waits for it looks for another.
+        if let Some(cache) = self.cache.upgrade() {
+            cache.over(End::Closed);
+        }
+    }
+}
+
+/// A watch from the oldest revision that the store has the changes of, and which that is.
+fn watch_from_the_oldest(store: &Store, prefix: &Bytes) -> Option<(Watch, Revision)> {
+    let mut begin = 0;
+    for _ in 0..STARTS_MAX {
+        match store.watch(prefix.clone(), begin) {
+            Ok(watch) => return Some((watch, begin)),
+            Err(WatchError::Compacted { oldest }) if oldest > begin => begin = oldest,
+            Err(WatchError::Compacted { .. } | WatchError::Future { .. }) => {
+                begin = store.snapshot().revision();
+            }
+        }
+    }
+    None
+}
+
+/// The news of a watch, from one cache.
+pub(crate) struct Subscription {
+    cache: Arc<Cache>,
+    watcher: Arc<Watcher>,
+    ready: std::collections::VecDeque<Told>,
+    delivered: Revision,
+    ended: bool,
+}
+
+impl Subscription {
+    /// The next change that concerns this watch. `None` when there are no more: the store closed, or too much was waiting. Cancel
+    /// safe.
+    pub(crate) async fn next(&mut self) -> Option<Told> {
+        loop {
+            if let Some(told) = self.ready.pop_front() {
+                self.delivered = told.change.revision;
+                return Some(told);
+            }
+            if self.ended {
+                return None;
+            }
+            {
+                let mut queue = self.watcher.queue.lock();
+                if !queue.told.is_empty() {
+                    std::mem::swap(&mut queue.told, &mut self.ready);
+                    queue.bytes = 0;
+                    continue;
+                }
+                if let Some(end) = queue.end {
+                    self.ended = true;
+                    if end == End::Lagged {
+                        let kind = &self.watcher.kind.kind;
+                        tracing::info!(%kind, self.delivered, "a client reads too slowly");
+                    }
+                    return None;
+                }
+            }
+            self.watcher.wake.notified().await;
+        }
+    }
+
+    /// Up to where everything was told.
+    pub(crate) fn progress(&self) -> Revision {
+        // Before the queue: changes up to this revision were queued before it was set.
+        let view = self.cache.state.lock().view.revision();
+        progress(&self.watcher, !self.ready.is_empty(), self.delivered, view)
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.cache.state.lock().watchers.remove(&self.watcher);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+//! The encoding of an answer: JSON as handlers write it, or YAML or Kubernetes' protobuf made of that on its way out.
+//!
+//! A handler knows forms (the object, a table, metadata only) and writes JSON; which encoding the client gets is decided
+//! here, once, for objects, lists, watches and refusals alike. The first range of the Accept header that the object has an
+//! encoding for wins; a kind without a binary form (custom resources) has JSON and YAML.
+//!
+//! Invariants: what is no object (a log, metrics, a proxied answer, a health check) is left alone; a list is recoded to
+//! protobuf item by item, so that its objects are never all there as values, and other requests get their turn in between;
+//! a watch is recoded event by event, and ends after a whole frame.
+//! Left to others: which form (`super::negotiate`), the bytes of the binary form (`weft_kinds::protobuf`).
+
+use std::collections::BTreeMap;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use http::{HeaderMap, HeaderValue, header};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use weft_api::status::StatusError;
+use weft_kinds::protobuf::{self, ListEncoder};
+
+use super::error::ApiError;
+use super::negotiate;
+
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const PROTOBUF_WATCH: &str = "application/vnd.kubernetes.protobuf;stream=watch";
+const YAML: &str = "application/yaml";
+/// What answers can be.
+pub const WRITTEN: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// After how many items of a list other requests on the thread get their turn: some milliseconds of work.
+const ITEMS_A_TURN: usize = 64;
+
+/// Most JSON that is made YAML of: all of it is there as values meanwhile, ten times as large. A list that is larger can be
+/// asked for in pages.
+const YAML_BYTES_MAX: usize = 8 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+/// The encodings that a client takes, best first.
+#[derive(Clone, Debug)]
+pub struct Encodings(Vec<Encoding>);
+
+/// What an answer is, in its extensions: an answer without it is left as it is.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// One object, a list, or a refusal, as JSON.
+    Whole,
+    /// A line of JSON an event, about objects of this version and kind.
+    Watch { api_version: String, kind: String },
+}
+
+impl Encodings {
+    /// What the Accept header says. A header that no encoding fits leaves JSON, in which that is told.
+    pub fn of(headers: &HeaderMap) -> Self {
+        Self(negotiate::encodings(headers))
+    }
+
+    fn wants_json(&self) -> bool {
+        self.0.first().is_none_or(|first| *first == Encoding::Json)
+    }
+
+    /// The answer in the first encoding that there is for it.
+    pub async fn recode(&self, mut response: Response) -> Response {
+        let answer = response.extensions_mut().remove::<Answer>();
+        match answer {
+            _ if self.wants_json() => response,
+            None => response,
+            Some(Answer::Whole) => self.recode_whole(response).await,
+            Some(Answer::Watch { api_version, kind }) => {
+                self.recode_watch(response, &api_version, &kind)
+            }
+        }
+    }
+
+    fn recode_watch(&self, response: Response, api_version: &str, kind: &str) -> Response {
+        let has_form = protobuf::has_form(api_version, kind);
+        for encoding in &self.0 {
+            match encoding {
+                Encoding::Json => return response,
+                Encoding::Protobuf if has_form => return watch_frames(response),
+                // YAML documents one after the other are nobody's stream.
+                Encoding::Protobuf | Encoding::Yaml => {}
+            }
+        }
+        ApiError(StatusError::not_acceptable("application/json")).into_response()
+    }
+
+    async fn recode_whole(&self, response: Response) -> Response {
+        let (mut parts, body) = response.into_parts();
+        // Our own answer, which is there in full already or comes from what is.
+        let json = match axum::body::to_bytes(body, usize::MAX).await {
+            Ok(json) => json,
+            Err(error) => return ApiError(StatusError::internal(error)).into_response(),
+        };
+        for encoding in &self.0 {
+            let (recoded, media_type) = match encoding {
+                Encoding::Json => (Some(json.clone()), "application/json"),
+                Encoding::Yaml => (yaml(&json), YAML),
+                Encoding::Protobuf => (binary(&json).await, PROTOBUF),
+            };
+            if let Some(bytes) = recoded {
+                parts
+                    .headers
+                    .insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+                parts.headers.remove(header::CONTENT_LENGTH);
+                return Response::from_parts(parts, Body::from(bytes));
+            }
+        }
+        // A refusal is told in JSON rather than replaced by another one; so is what is no object.
+        if !parts.status.is_success() || !is_object(&json) {
+            return Response::from_parts(parts, Body::from(json));
+        }
+        let written = "application/json, application/yaml";
+        ApiError(StatusError::not_acceptable(written)).into_response()
+    }
+}
+
+type Members<'a> = BTreeMap<String, &'a RawValue>;
+
+fn members(json: &[u8]) -> Option<Members<'_>> {
+    serde_json::from_slice(json).ok()
+}
+
+fn text(members: &Members<'_>, name: &str) -> String {
+    let value = members.get(name);
+    let text = value.and_then(|value| serde_json::from_str(value.get()).ok());
+    text.unwrap_or_default()
+}
+
+fn is_object(json: &[u8]) -> bool {
+    members(json).is_some_and(|members| !text(&members, "kind").is_empty())
+}
+
+fn yaml(json: &[u8]) -> Option<Bytes> {
+    if json.len() > YAML_BYTES_MAX {
+        return None;
+    }
+    let value: Value = serde_json::from_slice(json).ok()?;
+    if value["kind"].is_null() {
+        return None;
+    }
+    serde_saphyr::to_string(&value).ok().map(Bytes::from)
+}
+
+/// The binary form, if the object's kind has one.
+async fn binary(json: &[u8]) -> Option<Bytes> {
+    let mut members = members(json)?;
+    let (api_version, kind) = (text(&members, "apiVersion"), text(&members, "kind"));
+    let encoder = ListEncoder::new(&api_version, &kind);
+    let (Ok(mut encoder), Some(items)) = (encoder, members.get("items").copied()) else {
+        let object: Value = serde_json::from_slice(json).ok()?;
+        return protobuf::encode(&object).ok().map(Bytes::from);
+    };
+    let items: Vec<&RawValue> = serde_json::from_str(items.get()).ok()?;
+    for (place, item) in items.into_iter().enumerate() {
+        if place % ITEMS_A_TURN == ITEMS_A_TURN - 1 {
+            tokio::task::yield_now().await;
+        }
+        let item: Value = serde_json::from_str(item.get()).ok()?;
+        encoder.push(&item).ok()?;
+    }
+    members.remove("items");
+    let head = members
+        .into_iter()
+        .map(|(name, value)| Some((name, serde_json::from_str(value.get()).ok()?)))
+        .collect::<Option<_>>()?;
+    encoder.finish(&Value::Object(head)).ok().map(Bytes::from)
+}
+
+/// Each line of a watch as a frame. A line that is none ends the stream: half an event would be worse.
+fn watch_frames(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    parts.headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(PROTOBUF_WATCH),
+    );
+    let chunks = body.into_data_stream();
+    let lines = stream::unfold(
+        (chunks, BytesMut::new()),
+        |(mut chunks, mut rest)| async move {
+            loop {
+                if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                    let line = rest.split_to(end + 1).freeze();
+                    return Some((Ok(line), (chunks, rest)));
+                }
+                match chunks.next().await? {
+                    Ok(chunk) => rest.extend_from_slice(&chunk),
+                    Err(error) => return Some((Err(error), (chunks, rest))),
+                }
+            }
+        },
+    );
+    let frames = lines.and_then(|line| async move {
+        frame(&line).ok_or_else(|| axum::Error::new("an event has no binary form"))
+    });
+    Response::from_parts(parts, Body::from_stream(frames))
+}
+
+fn frame(line: &[u8]) -> Option<Bytes> {
+    let event: Value = serde_json::from_slice(line).ok()?;
+    let frame = protobuf::encode_watch_frame(event["type"].as_str()?, &event["object"]);
+    frame.ok().map(Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::strategy::ValueTree as _;
+    use proptest::test_runner::TestRunner;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn yaml_is_read_again_as_the_same_object() {
+        let words = proptest::sample::select(vec![
+            "yes",
+            "null",
+            "~",
+            "1",
+            "0x1",
+            "1e3",
+            "-",
+            "- a",
+            "a: b",
+            "#",
+            "",
+            " a",
+            "a\nb",
+            "a\n",
+            "\t",
+            "'",
+            "\"",
+            "*a",
+            "&a",
+            "!a",
+            "%",
+            "@",
+            "2026-11-22",
+            ".5",
+            ".inf",
+            "NaN",
+            "on",
+            "=",
+            "<<",
+            "{}",
+            "[",
+            "\u{85}",
+            "\u{feff}",
+            "\0",
+        ]);
+        let text = prop_oneof![
+            words.prop_map(str::to_owned),
+            any::<String>(),
+            "[ -~\n]{0,200}"
+        ];
+        let leaf = prop_oneof![
+            4 => text.clone().prop_map(Value::from),
+            1 => any::<i64>().prop_map(Value::from),
+            1 => any::<bool>().prop_map(Value::from),
+            1 => Just(Value::Null),
+        ];
+        let value = leaf.prop_recursive(4, 24, 4, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+                proptest::collection::btree_map(text.clone(), inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        });
+        let mut runner = TestRunner::deterministic();
+        for _ in 0..2000 {
+            let inner = value.new_tree(&mut runner).unwrap().current();
+            let object = json!({"kind": "Thing", "data": inner});
+            let written = yaml(object.to_string().as_bytes()).unwrap();
+            let written = std::str::from_utf8(&written).unwrap();
+            let read: Result<Value, _> = serde_saphyr::from_str(written);
+            assert_eq!(
+                read.unwrap_or_else(|error| panic!("{error}\n{written:?}")),
+                object,
+                "{written}"
+            );
+        }
+    }
+}

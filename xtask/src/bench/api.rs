@@ -1,0 +1,144 @@
+//! The API server under load: whole lists and pages, thousands of watchers, leases beside clients that do nothing but list.
+//!
+//! `apiserver/examples/load` is both the server, in a process of its own, and all clients; they share the machine. A round is a
+//! new store. What is told are medians of the rounds, and for the p99 of leases and deliveries the worst round too.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use super::{Effort, median, number};
+use crate::progress::{self, Waiting};
+
+/// Rounds at most: one takes a minute, and three agree well enough.
+const ROUNDS_MAX: usize = 3;
+
+pub fn measure(effort: &Effort) -> Result<Value> {
+    let mut cargo = progress::cargo(["build", "--workspace", "--bins", "--example", "load"]);
+    progress::run(&mut cargo, "read the compiler's messages above")?;
+    let dir = PathBuf::from("target/bench-api");
+    let mut waiting = Waiting::new();
+    let rounds = effort.rounds.min(ROUNDS_MAX);
+    let mut rows = Vec::new();
+    for round in 0..rounds {
+        waiting.show(format!("round {} of {rounds}", round + 1));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir)?;
+        let mut load = Command::new("target/debug/examples/load");
+        load.arg("--dir").arg(&dir);
+        if effort.quick {
+            load.arg("--quick");
+        }
+        let row = progress::read(&mut load)?;
+        rows.push(serde_json::from_str(&row).context("reading what the load prints")?);
+    }
+    drop(waiting);
+    let _ = std::fs::remove_dir_all(&dir);
+    Ok(middle(&rows))
+}
+
+/// The same document, with each number the median of the rounds', and the rounds themselves beside it.
+fn middle(rows: &[Value]) -> Value {
+    let mut document = merged(rows);
+    document["rounds"] = json!(rows);
+    document
+}
+
+fn merged(rows: &[Value]) -> Value {
+    match rows.first() {
+        Some(Value::Object(first)) => {
+            let of = |key: &String| rows.iter().map(|row| row[key].clone()).collect::<Vec<_>>();
+            let members = first.keys().map(|key| (key.clone(), merged(&of(key))));
+            Value::Object(members.collect())
+        }
+        Some(Value::Array(first)) => {
+            let of = |at| rows.iter().map(|row| row[at].clone()).collect::<Vec<_>>();
+            (0..first.len()).map(|at| merged(&of(at))).collect()
+        }
+        Some(Value::Number(_)) => json!(median(rows.iter().map(number).collect())),
+        Some(other) => other.clone(),
+        None => Value::Null,
+    }
+}
+
+pub fn render(results: &Value) -> String {
+    let at = |pointer: &str| results.pointer(pointer).map_or(f64::NAN, number);
+    let mb = |pointer: &str| at(pointer) / 1e6;
+    let mut text = format!(
+        "\nThe API server, its clients on the same machine\n  {:.0} pods listed whole: {:.1} MB in {:.0} ms, {:.0} MB/s, {:.0} ms of CPU; {:.0} clients at once {:.0} MB/s\n",
+        at("/lists/pods"),
+        mb("/lists/bytes"),
+        at("/lists/seconds") * 1e3,
+        mb("/lists/bytes_per_second"),
+        at("/lists/server_cpu_seconds") * 1e3,
+        at("/lists/clients_at_once"),
+        mb("/lists/bytes_per_second_at_once"),
+    );
+    text += &format!(
+        "  memory: {:.0} MB before, at most {:.0} with one list, {:.0} with {:.0} at once\n",
+        mb("/lists/resident_bytes_before"),
+        mb("/lists/peak_bytes_one"),
+        mb("/lists/peak_bytes_at_once"),
+        at("/lists/clients_at_once"),
+    );
+    text += &format!(
+        "  a page of {:.0}: {:.1} ms at the front, {:.1} in the middle, {:.1} at the end\n",
+        at("/lists/page_objects"),
+        at("/lists/page_ms/first"),
+        at("/lists/page_ms/middle"),
+        at("/lists/page_ms/last"),
+    );
+    let rows = |pointer: &str| results.pointer(pointer).and_then(Value::as_array);
+    for row in rows("/watches_by_node").into_iter().flatten() {
+        text += &format!(
+            "  {:.0} watchers by node of {:.0} pod changes a second, {:.0} others not concerned: p50 {:.1} ms, p99 {:.1} ms, {:.0} µs of CPU a change, {:.0} MB\n",
+            number(&row["concerned"]),
+            number(&row["changes_per_second"]),
+            number(&row["idle"]),
+            number(&row["p50_ms"]),
+            number(&row["p99_ms"]),
+            number(&row["server_cpu_us_per_change"]),
+            number(&row["resident_bytes"]) / 1e6,
+        );
+    }
+    text += &format!(
+        "  {:.0} watchers of one ConfigMap, {:.0} updates a second: p50 {:.1} ms, p99 {:.1} ms, {:.1} µs of CPU an event\n",
+        at("/one_object/watchers"),
+        at("/one_object/updates_per_second"),
+        at("/one_object/p50_ms"),
+        at("/one_object/p99_ms"),
+        at("/one_object/server_cpu_us_per_event"),
+    );
+    for row in rows("/leases").into_iter().flatten() {
+        text += &format!(
+            "  a lease renewed beside {:.0} clients that list everything: p50 {:.1} ms, p99 {:.1} ms, at most {:.1} ms\n",
+            number(&row["listers"]),
+            number(&row["p50_ms"]),
+            number(&row["p99_ms"]),
+            number(&row["max_ms"]),
+        );
+    }
+    text += &format!(
+        "  memory at the end {:.0} MB, at most {:.0}\n",
+        mb("/resident_bytes"),
+        mb("/peak_bytes")
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_of_medians_has_the_form_of_each_round() {
+        let round = |n: u32| json!({"a": {"b": n}, "c": [{"d": n * 2}], "name": "x"});
+        let middle = merged(&[round(1), round(9), round(2)]);
+        assert_eq!(
+            middle,
+            json!({"a": {"b": 2.0}, "c": [{"d": 4.0}], "name": "x"})
+        );
+    }
+}

@@ -1,0 +1,402 @@
+//! Requests from manifests: as they are, mutants, and patches. Everything follows from a seed.
+
+use serde_json::{Map, Value, json};
+
+/// Mutants of one manifest; small ones have fewer.
+const MUTANTS: usize = 90;
+/// Patches of each type of one object.
+const PATCHES: usize = 26;
+
+/// One request of the comparison.
+pub struct Case {
+    /// `create`, `json`, `merge` or `strategic`: what is done to the manifest.
+    pub action: &'static str,
+    /// `Strict`, `Warn` or `Ignore`.
+    pub validation: &'static str,
+    /// Which manifest of the corpus it is about.
+    pub manifest: usize,
+    /// The object to create, or the patch.
+    pub body: Value,
+}
+
+/// Creates first, so that no name is taken yet; then patches.
+pub fn cases(manifests: &[Value]) -> Vec<Case> {
+    let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
+    let mut creates = Vec::new();
+    let mut patches = Vec::new();
+    for (manifest, object) in manifests.iter().enumerate() {
+        let mut create = |validation, body: Value| {
+            creates.push(Case {
+                action: "create",
+                validation,
+                manifest,
+                body,
+            });
+        };
+        create("Strict", object.clone());
+        let mut mutants = mutants(object);
+        chance.shuffle(&mut mutants);
+        for (index, mutant) in mutants.into_iter().take(MUTANTS).enumerate() {
+            create("Strict", mutant.clone());
+            if index % 3 == 0 {
+                create("Ignore", mutant.clone());
+            }
+            create("Warn", mutant);
+        }
+        let custom = object["apiVersion"]
+            .as_str()
+            .is_some_and(|version| version.starts_with("gateway."));
+        for index in 0..PATCHES {
+            let validation = ["Warn", "Strict", "Warn", "Ignore"][index % 4];
+            let mut patch = |action, body| {
+                patches.push(Case {
+                    action,
+                    validation,
+                    manifest,
+                    body,
+                });
+            };
+            patch("json", json_patch(object, &mut chance));
+            patch("merge", merge_patch(object, &mut chance, false));
+            if !custom {
+                patch("strategic", merge_patch(object, &mut chance, true));
+            }
+        }
+    }
+    creates.append(&mut patches);
+    creates
+}
+
+/// A small generator of its own, so that the same seed gives the same requests for ever.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % bound.max(1)
+    }
+
+    fn of<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len())]
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            let other = self.below(last + 1);
+            items.swap(last, other);
+        }
+    }
+}
+
+/// A step of a path.
+#[derive(Clone, Debug)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+type Path = Vec<Step>;
+
+/// The paths of all values but the root, apiVersion and kind.
+fn paths(value: &Value) -> Vec<Path> {
+    fn walk(value: &Value, here: &mut Path, found: &mut Vec<Path>) {
+        let children: Vec<(Step, &Value)> = match value {
+            Value::Object(map) => map
+                .iter()
+                .map(|(key, value)| (Step::Key(key.clone()), value))
+                .collect(),
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .map(|(index, value)| (Step::Index(index), value))
+                .collect(),
+            _ => Vec::new(),
+        };
+        for (step, child) in children {
+            let typed = matches!(&step, Step::Key(key) if here.is_empty() && matches!(key.as_str(), "apiVersion" | "kind"));
+            here.push(step);
+            if !typed {
+                found.push(here.clone());
+                walk(child, here, found);
+            }
+            here.pop();
+        }
+    }
+    let mut found = Vec::new();
+    walk(value, &mut Vec::new(), &mut found);
+    found
+}
+
+fn at<'a>(value: &'a Value, path: &[Step]) -> &'a Value {
+    path.iter().fold(value, |value, step| match step {
+        Step::Key(key) => &value[key.as_str()],
+        Step::Index(index) => &value[*index],
+    })
+}
+
+fn at_mut<'a>(value: &'a mut Value, path: &[Step]) -> &'a mut Value {
+    path.iter().fold(value, |value, step| match step {
+        Step::Key(key) => &mut value[key.as_str()],
+        Step::Index(index) => &mut value[*index],
+    })
+}
+
+fn remove(value: &mut Value, path: &[Step]) {
+    let Some((last, parents)) = path.split_last() else {
+        return;
+    };
+    match (at_mut(value, parents), last) {
+        (Value::Object(map), Step::Key(key)) => {
+            map.remove(key);
+        }
+        (Value::Array(items), Step::Index(index)) => {
+            items.remove(*index);
+        }
+        _ => {}
+    }
+}
+
+/// Every object that is one mistake away.
+fn mutants(object: &Value) -> Vec<Value> {
+    let mut found = Vec::new();
+    for path in paths(object) {
+        let mut with = |change: &dyn Fn(&mut Value)| {
+            let mut mutant = object.clone();
+            change(at_mut(&mut mutant, &path));
+            found.push(mutant);
+        };
+        for other in others(at(object, &path)) {
+            with(&|value| *value = other.clone());
+        }
+        match at(object, &path) {
+            Value::Object(_) => {
+                with(&|value| value["unknownField"] = json!(1));
+                with(&|value| value["Name"] = json!({ "x": "y" }));
+            }
+            Value::Array(items) if !items.is_empty() => {
+                with(&|value| {
+                    if let Value::Array(items) = value {
+                        let twice = items[0].clone();
+                        items.push(twice);
+                    }
+                });
+            }
+            _ => {}
+        }
+        let mut without = object.clone();
+        remove(&mut without, &path);
+        found.push(without);
+    }
+    let mut versioned = object.clone();
+    versioned["metadata"]["resourceVersion"] = json!("12");
+    found.push(versioned);
+    let mut unknown = object.clone();
+    unknown["unknownField"] = json!([1]);
+    found.push(unknown);
+    found
+}
+
+/// What may stand in a value's place.
+fn others(value: &Value) -> Vec<Value> {
+    let mut others = vec![Value::Null];
+    match value {
+        Value::String(_) => others.extend([
+            json!(7),
+            json!(true),
+            json!(""),
+            json!("Bad_Value!"),
+            json!(["x"]),
+        ]),
+        Value::Number(_) => others.extend([
+            json!("text"),
+            json!(-1),
+            json!(0),
+            json!(2_147_483_648_u64),
+            json!(1.5),
+            json!(70_000),
+        ]),
+        Value::Bool(_) => others.extend([json!("true"), json!(1), json!(false)]),
+        Value::Array(_) => others.extend([
+            json!([]),
+            json!({}),
+            json!("text"),
+            json!([null]),
+            json!([7]),
+        ]),
+        Value::Object(_) => others.extend([json!({}), json!([]), json!("text"), json!(3)]),
+        Value::Null => others.extend([json!({}), json!([])]),
+    }
+    others
+}
+
+/// A value for a patch: what a mutant would have, or a sound neighbour of what is there.
+fn changed(value: &Value, chance: &mut Chance) -> Value {
+    if chance.below(2) == 0 {
+        return chance.of(&others(value)).clone();
+    }
+    match value {
+        Value::String(text) => json!(format!("{text}x")),
+        Value::Number(number) => json!(number.as_i64().unwrap_or(0) + 1),
+        Value::Bool(value) => json!(!value),
+        other => other.clone(),
+    }
+}
+
+fn pointer(path: &[Step]) -> String {
+    path.iter()
+        .map(|step| match step {
+            Step::Key(key) => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+            Step::Index(index) => format!("/{index}"),
+        })
+        .collect()
+}
+
+fn json_patch(object: &Value, chance: &mut Chance) -> Value {
+    let paths = paths(object);
+    let operations: Vec<Value> = (0..=chance.below(3))
+        .map(|_| {
+            let path = chance.of(&paths).clone();
+            let (text, value) = (pointer(&path), at(object, &path));
+            match chance.below(12) {
+                0 | 1 => json!({ "op": "remove", "path": text }),
+                2 => json!({ "op": "test", "path": text, "value": value }),
+                3 => json!({ "op": "test", "path": format!("{text}/none"), "value": null }),
+                4 => json!({ "op": "copy", "from": text, "path": pointer(chance.of::<Path>(&paths)) }),
+                5 => json!({ "op": "move", "from": text, "path": pointer(chance.of::<Path>(&paths)) }),
+                6 => json!({ "op": "add", "path": format!("{text}/unknownField"), "value": "x" }),
+                7 => json!({ "op": "add", "path": format!("{text}/-"), "value": changed(value, chance) }),
+                8 => json!({ "op": "add", "path": text, "value": changed(value, chance) }),
+                _ => json!({ "op": "replace", "path": text, "value": changed(value, chance) }),
+            }
+        })
+        .collect();
+    Value::Array(operations)
+}
+
+/// Keys that elements of lists are told apart by.
+const KEYS: &[&str] = &[
+    "name",
+    "containerPort",
+    "mountPath",
+    "port",
+    "type",
+    "key",
+    "ip",
+    "uid",
+];
+
+fn merge_patch(object: &Value, chance: &mut Chance, strategic: bool) -> Value {
+    let paths = paths(object);
+    let mut patch = Value::Object(Map::new());
+    for _ in 0..=chance.below(2) {
+        let mut path = chance.of(&paths).clone();
+        if !strategic
+            && let Some(list) = path.iter().position(|step| matches!(step, Step::Index(_)))
+        {
+            // Lists are replaced whole.
+            path.truncate(list);
+        }
+        let value = at(object, &path);
+        let leaf = match chance.below(8) {
+            0 => json!({ "unknownField": 1 }),
+            1 if strategic => directive(value, chance),
+            _ => changed(value, chance),
+        };
+        graft(&mut patch, object, &path, leaf);
+    }
+    patch
+}
+
+/// A value with a directive of strategic merge.
+fn directive(value: &Value, chance: &mut Chance) -> Value {
+    match value {
+        Value::Object(map) => match chance.below(4) {
+            0 => json!({ "$patch": "delete" }),
+            1 => json!({ "$patch": "replace" }),
+            2 => json!({ "$retainKeys": map.keys().take(1).collect::<Vec<_>>() }),
+            _ => json!({ "$patch": "replace", "name": "x" }),
+        },
+        Value::Array(items) => {
+            let mut items = items.clone();
+            match chance.below(3) {
+                0 => items.insert(0, json!({ "$patch": "replace" })),
+                1 => items.reverse(),
+                _ => {
+                    if let Some(first) = items.first_mut().filter(|first| first.is_object()) {
+                        first["$patch"] = json!("delete");
+                    }
+                }
+            }
+            Value::Array(items)
+        }
+        other => changed(other, chance),
+    }
+}
+
+/// Puts a leaf at a path of a patch; elements of lists are named by what tells them apart.
+fn graft(patch: &mut Value, object: &Value, path: &[Step], leaf: Value) {
+    let Some((first, rest)) = path.split_first() else {
+        *patch = leaf;
+        return;
+    };
+    match first {
+        Step::Key(key) => {
+            if !patch.is_object() {
+                *patch = Value::Object(Map::new());
+            }
+            let child = &object[key.as_str()];
+            graft(&mut patch[key.as_str()], child, rest, leaf);
+        }
+        Step::Index(index) => {
+            let element = &object[*index];
+            let mut change = leaf;
+            if !rest.is_empty() {
+                let mut inner = Value::Null;
+                graft(&mut inner, element, rest, change);
+                change = inner;
+            }
+            if let (Value::Object(change), Value::Object(element)) = (&mut change, element) {
+                for key in KEYS {
+                    if let Some(value) = element.get(*key) {
+                        change.entry(*key).or_insert_with(|| value.clone());
+                        break;
+                    }
+                }
+            }
+            *patch = json!([change]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_corpus_gives_the_same_requests() {
+        let corpus = vec![
+            json!({ "apiVersion": "v1", "kind": "X", "metadata": { "name": "a" }, "spec": { "list": [{ "name": "x", "n": 1 }] } }),
+        ];
+        let lines = || -> Vec<String> {
+            cases(&corpus)
+                .iter()
+                .map(|case| {
+                    format!(
+                        "{} {} {} {}",
+                        case.action, case.validation, case.manifest, case.body
+                    )
+                })
+                .collect()
+        };
+        assert_eq!(lines(), lines());
+        assert_eq!(
+            lines()
+                .iter()
+                .filter(|line| line.starts_with("strategic"))
+                .count(),
+            PATCHES
+        );
+    }
+}

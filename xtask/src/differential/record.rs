@@ -1,0 +1,411 @@
+//! Asks a real kube-apiserver, and writes down what it answers.
+//!
+//! etcd and kube-apiserver run on loopback ports of their own, in a temporary folder, for as long as this takes. curl sends the
+//! requests, one after the other, over one connection.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::corpus::{Case, cases};
+use super::{ANSWERS, CORPUS};
+
+const NAMESPACE: &str = "diff";
+/// kube-apiserver needs some ten seconds on an idle machine.
+const START_TIMEOUT: Duration = Duration::from_secs(180);
+/// Requests that curl is given at once.
+const BATCH: usize = 2_000;
+
+/// Where the kinds of the corpus live.
+const RESOURCES: &[(&str, &str, &str, bool)] = &[
+    ("v1", "Pod", "pods", true),
+    ("v1", "Service", "services", true),
+    ("v1", "Namespace", "namespaces", false),
+    ("v1", "Node", "nodes", false),
+    ("v1", "ConfigMap", "configmaps", true),
+    ("v1", "Secret", "secrets", true),
+    ("v1", "ServiceAccount", "serviceaccounts", true),
+    ("v1", "Event", "events", true),
+    ("apps/v1", "Deployment", "deployments", true),
+    ("apps/v1", "ReplicaSet", "replicasets", true),
+    (
+        "discovery.k8s.io/v1",
+        "EndpointSlice",
+        "endpointslices",
+        true,
+    ),
+    ("events.k8s.io/v1", "Event", "events", true),
+    ("coordination.k8s.io/v1", "Lease", "leases", true),
+    (
+        "certificates.k8s.io/v1",
+        "CertificateSigningRequest",
+        "certificatesigningrequests",
+        false,
+    ),
+    (
+        "gateway.networking.k8s.io/v1",
+        "HTTPRoute",
+        "httproutes",
+        true,
+    ),
+    ("gateway.networking.k8s.io/v1", "Gateway", "gateways", true),
+    (
+        "gateway.networking.k8s.io/v1",
+        "GatewayClass",
+        "gatewayclasses",
+        false,
+    ),
+];
+
+const DEFINITIONS: &[&str] = &[
+    "experimental/gateway.networking.k8s.io_httproutes.yaml",
+    "standard/gateway.networking.k8s.io_gateways.yaml",
+    "standard/gateway.networking.k8s.io_gatewayclasses.yaml",
+];
+
+pub fn run(binaries: &Path, definitions: &Path) -> Result<()> {
+    let text = fs::read(CORPUS).with_context(|| format!("reading {CORPUS}"))?;
+    let manifests: Vec<Value> = serde_json::from_slice(&text)?;
+    let dir = std::env::temp_dir().join(format!("weft-differential-{}", std::process::id()));
+    fs::create_dir_all(&dir)?;
+    let reference = Reference::start(binaries, &dir)?;
+    let recorded = record(&reference, definitions, &manifests);
+    drop(reference);
+    fs::remove_dir_all(&dir)?;
+    recorded
+}
+
+fn record(reference: &Reference, definitions: &Path, manifests: &[Value]) -> Result<()> {
+    for file in DEFINITIONS {
+        let body = fs::read(definitions.join(file)).with_context(|| format!("reading {file}"))?;
+        let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+        let answer = reference.ask("POST", path, "application/yaml", &body)?;
+        ensure!(answer.code == 201, "{file} was refused: {}", answer.body);
+    }
+    for (path, body) in [
+        (
+            "/api/v1/namespaces".to_owned(),
+            json!({ "metadata": { "name": NAMESPACE } }),
+        ),
+        (
+            format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts"),
+            json!({ "metadata": { "name": "default" } }),
+        ),
+    ] {
+        let body = body.to_string();
+        let answer = reference.ask("POST", &path, "application/json", body.as_bytes())?;
+        ensure!(matches!(answer.code, 201 | 409), "{path}: {}", answer.body);
+    }
+    // The definitions are served a moment after they are stored.
+    let until = Instant::now() + START_TIMEOUT;
+    for resource in ["httproutes", "gateways", "gatewayclasses"] {
+        let path = format!("/apis/gateway.networking.k8s.io/v1/{resource}");
+        while reference.ask("GET", &path, "application/json", b"")?.code != 200 {
+            ensure!(Instant::now() < until, "{path} is not served");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    let cases = cases(manifests);
+    let (creates, patches): (Vec<_>, Vec<_>) =
+        cases.into_iter().partition(|case| case.action == "create");
+    let mut lines = String::new();
+    let mut tell = |cases: &[Case]| -> Result<()> {
+        for batch in cases.chunks(BATCH) {
+            let requests: Vec<Request> = batch
+                .iter()
+                .map(|case| request_of(case, &manifests[case.manifest]))
+                .collect::<Result<_>>()?;
+            let answers = reference.ask_all(&requests)?;
+            for (case, answer) in batch.iter().zip(answers) {
+                writeln!(lines, "{}", line_of(case, &answer))?;
+            }
+            println!("{} of {} asked", lines.lines().count(), cases.len());
+        }
+        Ok(())
+    };
+    tell(&creates)?;
+    for manifest in manifests {
+        // Patches are about objects that are there; a name that the server makes up cannot be patched.
+        if manifest["metadata"]["name"].is_string() {
+            let path = path_of(manifest)?;
+            let body = manifest.to_string();
+            let answer = reference.ask("POST", &path, "application/json", body.as_bytes())?;
+            ensure!(answer.code == 201, "{path}: {}", answer.body);
+        }
+    }
+    let patches: Vec<Case> = patches
+        .into_iter()
+        .filter(|case| manifests[case.manifest]["metadata"]["name"].is_string())
+        .collect();
+    tell(&patches)?;
+    let packed = lz4_flex::compress_prepend_size(lines.as_bytes());
+    fs::write(ANSWERS, &packed)?;
+    println!(
+        "{ANSWERS}: {} answers, {} KiB",
+        lines.lines().count(),
+        packed.len() >> 10
+    );
+    Ok(())
+}
+
+/// What is kept of an answer: a line of JSON.
+fn line_of(case: &Case, answer: &Answer) -> Value {
+    let mut line = json!({
+        "action": case.action, "validation": case.validation, "manifest": case.manifest, "body": case.body, "code": answer.code,
+    });
+    let parsed: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    if answer.code < 300 {
+        line["object"] = parsed;
+    } else {
+        line["message"] = parsed["message"].clone();
+    }
+    if !answer.warnings.is_empty() {
+        line["warnings"] = json!(answer.warnings);
+    }
+    line
+}
+
+fn path_of(manifest: &Value) -> Result<String> {
+    let (version, kind) = (&manifest["apiVersion"], &manifest["kind"]);
+    let (version, _, resource, namespaced) = RESOURCES
+        .iter()
+        .find(|(v, k, _, _)| version == v && kind == k)
+        .with_context(|| format!("{version} {kind} is no kind of the comparison"))?;
+    let root = match version.contains('/') {
+        true => "apis",
+        false => "api",
+    };
+    Ok(match namespaced {
+        true => format!("/{root}/{version}/namespaces/{NAMESPACE}/{resource}"),
+        false => format!("/{root}/{version}/{resource}"),
+    })
+}
+
+fn request_of(case: &Case, manifest: &Value) -> Result<Request> {
+    let collection = path_of(manifest)?;
+    let query = format!("dryRun=All&fieldValidation={}", case.validation);
+    let (method, path, media_type) = match case.action {
+        "create" => ("POST", collection, "application/json"),
+        action => {
+            let name = manifest["metadata"]["name"].as_str().unwrap_or("none");
+            let media_type = match action {
+                "json" => "application/json-patch+json",
+                "merge" => "application/merge-patch+json",
+                _ => "application/strategic-merge-patch+json",
+            };
+            ("PATCH", format!("{collection}/{name}"), media_type)
+        }
+    };
+    Ok(Request {
+        method,
+        path: format!("{path}?{query}"),
+        media_type,
+        body: case.body.to_string().into_bytes(),
+    })
+}
+
+struct Request {
+    method: &'static str,
+    path: String,
+    media_type: &'static str,
+    body: Vec<u8>,
+}
+
+struct Answer {
+    code: u16,
+    warnings: Vec<String>,
+    body: String,
+}
+
+impl Answer {
+    /// From what curl writes with `include`: head, empty line, body.
+    fn parse(text: &str) -> Result<Self> {
+        let (head, body) = text
+            .split_once("\r\n\r\n")
+            .context("the answer has no head")?;
+        let mut lines = head.lines();
+        let code = lines
+            .next()
+            .and_then(|line| line.split(' ').nth(1)?.parse().ok())
+            .context("the answer has no code")?;
+        let warnings = lines
+            .filter_map(|line| line.split_once(": "))
+            .filter(|(name, _)| name.eq_ignore_ascii_case("warning"))
+            .map(|(_, value)| value.to_owned())
+            .collect();
+        Ok(Self {
+            code,
+            warnings,
+            body: body.to_owned(),
+        })
+    }
+}
+
+/// A kube-apiserver and its etcd, ended with this.
+struct Reference {
+    port: u16,
+    dir: PathBuf,
+    children: Vec<Child>,
+}
+
+impl Reference {
+    fn start(binaries: &Path, dir: &Path) -> Result<Self> {
+        // Freed at once: what listens there next is what is started here.
+        let free = || -> Result<u16> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port()) };
+        let (client, peer, port) = (free()?, free()?, free()?);
+        let text = |path: PathBuf| path.display().to_string();
+        let key = dir.join("sa.key");
+        let made = Command::new("openssl")
+            .args(["genrsa", "-out", &text(key.clone()), "2048"])
+            .stderr(Stdio::null())
+            .status()
+            .context("starting openssl")?;
+        ensure!(made.success(), "openssl made no key");
+        fs::write(dir.join("tokens.csv"), "secret,admin,1,system:masters\n")?;
+        let mut reference = Self {
+            port,
+            dir: dir.to_owned(),
+            children: Vec::new(),
+        };
+        let etcd = format!("http://127.0.0.1:{client}");
+        let peers = format!("http://127.0.0.1:{peer}");
+        reference.run(
+            &binaries.join("etcd"),
+            &[
+                &format!("--data-dir={}", text(dir.join("etcd"))),
+                &format!("--listen-client-urls={etcd}"),
+                &format!("--advertise-client-urls={etcd}"),
+                &format!("--listen-peer-urls={peers}"),
+                &format!("--initial-advertise-peer-urls={peers}"),
+                &format!("--initial-cluster=default={peers}"),
+                "--unsafe-no-fsync",
+            ],
+        )?;
+        reference.run(
+            &binaries.join("kube-apiserver"),
+            &[
+                &format!("--etcd-servers={etcd}"),
+                &format!("--secure-port={port}"),
+                "--bind-address=127.0.0.1",
+                &format!("--cert-dir={}", text(dir.join("certs"))),
+                &format!("--token-auth-file={}", text(dir.join("tokens.csv"))),
+                "--authorization-mode=AlwaysAllow",
+                "--allow-privileged",
+                "--service-account-issuer=https://127.0.0.1",
+                &format!("--service-account-key-file={}", text(key.clone())),
+                &format!("--service-account-signing-key-file={}", text(key)),
+                "--service-cluster-ip-range=10.43.0.0/16",
+                "--endpoint-reconciler-type=none",
+            ],
+        )?;
+        let until = Instant::now() + START_TIMEOUT;
+        loop {
+            match reference.ask("GET", "/readyz", "application/json", b"") {
+                Ok(answer) if answer.code == 200 => return Ok(reference),
+                _ if Instant::now() > until => bail!("kube-apiserver does not become ready"),
+                _ => std::thread::sleep(Duration::from_millis(500)),
+            }
+        }
+    }
+
+    fn run(&mut self, program: &Path, args: &[&str]) -> Result<()> {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        let log = fs::File::create(self.dir.join(format!("{name}.log")))?;
+        let child = Command::new(program)
+            .args(args)
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {}", program.display()))?;
+        self.children.push(child);
+        Ok(())
+    }
+
+    fn ask(
+        &self,
+        method: &'static str,
+        path: &str,
+        media_type: &'static str,
+        body: &[u8],
+    ) -> Result<Answer> {
+        let request = Request {
+            method,
+            path: path.to_owned(),
+            media_type,
+            body: body.to_vec(),
+        };
+        let mut answers = self.ask_all(std::slice::from_ref(&request))?;
+        answers.pop().context("no answer")
+    }
+
+    fn ask_all(&self, requests: &[Request]) -> Result<Vec<Answer>> {
+        let file = |what: &str, index: usize| self.dir.join(format!("{what}-{index}"));
+        let mut config = String::new();
+        for (index, request) in requests.iter().enumerate() {
+            fs::write(file("body", index), &request.body)?;
+            if index > 0 {
+                config.push_str("next\n");
+            }
+            writeln!(
+                config,
+                "url = \"https://127.0.0.1:{}{}\"",
+                self.port, request.path
+            )?;
+            writeln!(config, "request = \"{}\"", request.method)?;
+            if !request.body.is_empty() {
+                writeln!(
+                    config,
+                    "data-binary = \"@{}\"",
+                    file("body", index).display()
+                )?;
+            }
+            writeln!(config, "header = \"Content-Type: {}\"", request.media_type)?;
+            writeln!(config, "header = \"Accept: application/json\"")?;
+            writeln!(config, "header = \"Authorization: Bearer secret\"")?;
+            writeln!(config, "output = \"{}\"", file("answer", index).display())?;
+            config.push_str("insecure\nsilent\ninclude\n");
+        }
+        let path = self.dir.join("curl.config");
+        fs::write(&path, config)?;
+        for index in 0..requests.len() {
+            // What was answered last time must not be read as what is answered now.
+            let _ = fs::remove_file(file("answer", index));
+        }
+        let status = Command::new("curl").arg("--config").arg(&path).status()?;
+        // One dropped connection must not lose the other answers.
+        let _ = status;
+        requests
+            .iter()
+            .enumerate()
+            .map(|(index, request)| {
+                let text = fs::read_to_string(file("answer", index)).unwrap_or_default();
+                match text.is_empty() {
+                    true if requests.len() > 1 => Ok(Answer {
+                        code: 0,
+                        warnings: Vec::new(),
+                        body: String::new(),
+                    }),
+                    _ => Answer::parse(&text)
+                        .with_context(|| format!("{} {}", request.method, request.path)),
+                }
+            })
+            .collect()
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().rev() {
+            // It may have ended by itself, which is what is wanted.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
