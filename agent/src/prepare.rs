@@ -15,7 +15,6 @@ use crate::image::{ImageError, PullPolicy};
 use crate::logs::{self, RunId, Stream};
 use crate::pod_state::StartFailure;
 use crate::probes;
-use crate::topology::workload_of;
 use crate::translate::{self, Isolation, WorkloadSpec, World};
 use crate::unsupported;
 use crate::wanted::Role;
@@ -24,7 +23,7 @@ use kube::api::Api;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use weft_api::SpiffeId;
+use weft_api::{SpiffeId, workload};
 use weft_mesh::{CallerInfo, WorkloadInfo};
 use weft_runtime::worker::{Setup, Worker};
 use weft_runtime::{Artifact, EventSink, InstancePolicy, Limits, LogSink, Volume, Workload};
@@ -57,17 +56,10 @@ pub(crate) fn workload_info(pod: &Pod) -> WorkloadInfo {
         .find(|owner| owner.controller == Some(true));
     let name = match owner {
         None => translate::pod_name(pod),
-        Some(owner) if owner.kind == "ReplicaSet" => {
-            let hash = labels
-                .get(weft_api::annotation::POD_TEMPLATE_HASH)
-                .map_or("", String::as_str);
-            owner
-                .name
-                .strip_suffix(hash)
-                .and_then(|name| name.strip_suffix('-'))
-                .unwrap_or_else(|| workload_of(translate::pod_name(pod)))
+        Some(owner) => {
+            let hash = labels.get(weft_api::annotation::POD_TEMPLATE_HASH);
+            workload::of_owner(&owner.kind, &owner.name, hash.map_or("", String::as_str))
         }
-        Some(owner) => &owner.name,
     };
     WorkloadInfo::from_labels(name, translate::namespace(pod), &labels)
 }

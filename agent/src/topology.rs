@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use weft_api::{SpiffeId, annotation};
+use weft_api::{SpiffeId, annotation, workload};
 use weft_mesh::{
     AllowedNamespaces, Backend, BackendTarget, EndpointSpec, Filter, GatewaySpec, HeaderChange,
     ListenerSpec, Locality, Match, Mesh, Parent, PathChange, PathMatch, Redirect, Rewrite,
@@ -395,13 +395,14 @@ fn endpoints(
     let Some(number) = number.and_then(|number| u16::try_from(number).ok()) else {
         return Vec::new();
     };
-    let accounts: BTreeMap<String, String> = slice
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|annotations| annotations.get(annotation::ENDPOINT_SERVICE_ACCOUNTS))
-        .and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default();
+    let annotations = slice.metadata.annotations.as_ref();
+    let by_pod = |key: &str| -> BTreeMap<String, String> {
+        let text = annotations.and_then(|annotations| annotations.get(key));
+        let named = text.and_then(|text| serde_json::from_str(text).ok());
+        named.unwrap_or_default()
+    };
+    let accounts = by_pod(annotation::ENDPOINT_SERVICE_ACCOUNTS);
+    let workloads = by_pod(annotation::ENDPOINT_WORKLOADS);
     let labels = slice.metadata.labels.clone().unwrap_or_default();
     let mut found = Vec::new();
     for endpoint in slice.endpoints.iter().flatten() {
@@ -422,40 +423,21 @@ fn endpoints(
         // As EndpointSlice says: what is unknown counts as ready, and serving follows ready.
         let ready = conditions.ready.unwrap_or(true);
         let account = accounts.get(&pod).map_or("default", String::as_str);
+        let workload = workloads.get(&pod).map(String::as_str);
+        let workload = workload.unwrap_or_else(|| workload::of_pod_name(&pod));
         found.push(EndpointSpec {
             ip,
             port: number,
             node_address: mesh_addresses.get(node.as_str()).copied(),
             node,
             identity: SpiffeId::new(trust_domain, namespace, account),
-            workload: WorkloadInfo::from_labels(workload_of(&pod), namespace, &labels),
+            workload: WorkloadInfo::from_labels(workload, namespace, &labels),
             ready,
             serving: conditions.serving.unwrap_or(ready),
             pod,
         });
     }
     found
-}
-
-/// The workload behind a pod's name: what is left without the two suffixes that Deployment and ReplicaSet append.
-pub fn workload_of(pod: &str) -> &str {
-    let suffix = |name: &str, lengths: std::ops::RangeInclusive<usize>| {
-        let at = name.rfind('-')?;
-        let tail = &name[at + 1..];
-        (lengths.contains(&tail.len())
-            && tail
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()))
-        .then_some(at)
-    };
-    let Some(at) = suffix(pod, 5..=5) else {
-        return pod;
-    };
-    let without = &pod[..at];
-    match suffix(without, 8..=10) {
-        Some(at) => &without[..at],
-        None => without,
-    }
 }
 
 fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
@@ -746,19 +728,6 @@ fn path_change(filter: &Value, at: &str) -> Option<PathChange> {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn workloads_behind_pod_names() {
-        for (pod, workload) in [
-            ("web-7d4b9c6f5d-x2x8q", "web"),
-            ("vote-bot-6c9f8b7d5-abcde", "vote-bot"),
-            ("web-x2x8q", "web"),
-            ("web-0", "web-0"),
-            ("web", "web"),
-        ] {
-            assert_eq!(workload_of(pod), workload, "{pod}");
-        }
-    }
 
     #[test]
     fn endpoints_take_port_node_and_identity_from_where_they_are() {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use weft_api::meta::Meta;
 use weft_api::selector::LabelSelector;
 
-use crate::view::Row;
+use crate::table::{Kind, Row};
 use crate::write::{Resource, Write};
 
 /// The outcome of matching candidates against an owner.
@@ -20,7 +20,7 @@ pub struct Claims<T> {
 /// Sorts `candidates` (controlled by the owner, or by nobody) into owned, adoptable and to be released.
 ///
 /// An owner that is being deleted adopts nothing; an object that is being deleted is neither adopted nor released.
-pub fn claim<T>(
+pub fn claim<T: Kind>(
     owner: Resource,
     owner_meta: &Meta,
     selector: &LabelSelector,
@@ -52,13 +52,13 @@ pub fn claim<T>(
     claims
 }
 
-fn adopt<T>(row: &Row<T>, owner: Resource, owner_meta: &Meta) -> Write {
+fn adopt<T: Kind>(row: &Row<T>, owner: Resource, owner_meta: &Meta) -> Write {
     let mut owners: Vec<Value> = references(row).collect();
     owners.push(controller_reference(owner, owner_meta));
     Write::patch(row, json!({"metadata": {"ownerReferences": owners}}))
 }
 
-fn release<T>(row: &Row<T>, owner_uid: &str) -> Write {
+fn release<T: Kind>(row: &Row<T>, owner_uid: &str) -> Write {
     let owners: Vec<Value> = references(row)
         .filter(|owner| owner["uid"] != owner_uid)
         .collect();

@@ -4,6 +4,10 @@
 //! pods of old sets go first; scaling in the middle of a rollout is shared out in proportion. Annotations and conditions
 //! carry what `kubectl rollout status|history|undo` read.
 //!
+//! Numbers of pods are `i64` here: each is an `i32` that somebody wrote, so sums and products of them stay far below, and
+//! what is written is cut to an `i32` again ([`pods`]). An owner of a ReplicaSet that cannot be read does nothing: it would
+//! count wrong.
+//!
 //! The reconciler works on copies of the replica sets' desired sizes and annotations ([`Set`]) and turns what changed
 //! into patches at the end, so every rule below is plain arithmetic.
 //!
@@ -27,15 +31,28 @@ use weft_api::view::{
 
 use crate::claim::{claim, controller_reference};
 use crate::names;
+use crate::pod;
 use crate::replicaset::is_replica_failure;
-use crate::view::{Item, Key, Row, Touched, View};
-use crate::write::{DEPLOYMENTS, Note, REPLICA_SETS, Write, object};
+use crate::table::Row;
+use crate::view::{Key, Touched, View};
+use crate::write::{DEPLOYMENTS, Note, PODS, REPLICA_SETS, Write, object};
 use crate::{Context, Controller, Outcome, plus_seconds, stamp, until};
 
 pub const CONTROLLER: Controller = Controller {
     name: "deployment-controller",
+    reads: |reads| {
+        reads
+            .kind::<Deployment>()
+            .kind::<ReplicaSet>()
+            .index(&pod::BY_CONTROLLER);
+    },
     keys,
-    seeds: |view| view.deployments.iter().map(|row| row.key.clone()).collect(),
+    seeds: |view| {
+        view.rows::<Deployment>()
+            .map(|row| row.key.clone())
+            .collect()
+    },
+    subject: |view, key| Some(view.entry_of(DEPLOYMENTS, key)?.reference()),
     reconcile,
 };
 
@@ -69,11 +86,11 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
                 .filter(|entry| entry.resource == DEPLOYMENTS)
                 .map(|entry| entry.key.clone())
                 .collect();
-            if let Some(Item::ReplicaSet(row)) = &touched.after
+            if let Some(row) = touched.after::<ReplicaSet>()
                 && row.meta.controller().is_none()
             {
                 let namespace = &row.key.namespace;
-                let matching = view.deployments.in_namespace(namespace).filter(|d| {
+                let matching = view.rows_in::<Deployment>(namespace).filter(|d| {
                     selector_of(&d.body).is_some_and(|selector| selector.matches(&row.meta.labels))
                 });
                 keys.extend(matching.map(|d| d.key.clone()));
@@ -81,7 +98,7 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
             keys
         }
         // Recreate waits for the last pod of the old sets.
-        crate::write::PODS if touched.after.is_none() => touched
+        PODS if !touched.is_there => touched
             .owners
             .iter()
             .flat_map(|uid| view.entry(uid))
@@ -98,7 +115,7 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
 #[derive(Clone)]
 struct Set {
     row: Arc<Row<ReplicaSet>>,
-    size: i32,
+    size: i64,
     annotations: BTreeMap<String, String>,
 }
 
@@ -111,52 +128,56 @@ impl Set {
         }
     }
 
+    /// The largest number there is counts as none: nothing could come after it, so each look would find the current set
+    /// to be too old and write its history on.
     fn revision(&self) -> i64 {
         let text = self.row.meta.annotations.get(REVISION);
-        text.and_then(|text| text.parse().ok()).unwrap_or(0)
+        let number = text.and_then(|text| text.parse().ok());
+        number.filter(|number| *number < i64::MAX).unwrap_or(0)
     }
 
-    fn available(&self) -> i32 {
+    fn available(&self) -> i64 {
         let status = self.row.body.status.as_ref();
-        status.and_then(|s| s.available_replicas).unwrap_or(0)
+        count(status.and_then(|s| s.available_replicas))
     }
 
     /// Pods that will still be available once the set has its size. The report may be older than the last change of
     /// size; taking it as it is would shrink old sets twice for the same pods.
-    fn dependable(&self) -> i32 {
+    fn dependable(&self) -> i64 {
         self.available().min(self.size)
     }
 
-    fn ready(&self) -> i32 {
+    fn ready(&self) -> i64 {
         let status = self.row.body.status.as_ref();
-        status.and_then(|s| s.ready_replicas).unwrap_or(0)
+        count(status.and_then(|s| s.ready_replicas))
     }
 
-    fn actual(&self) -> i32 {
-        self.row.body.status.as_ref().map_or(0, |s| s.replicas)
+    fn actual(&self) -> i64 {
+        count(self.row.body.status.as_ref().map(|s| s.replicas))
     }
 
-    fn terminating(&self) -> i32 {
+    fn terminating(&self) -> i64 {
         let status = self.row.body.status.as_ref();
-        status.and_then(|s| s.terminating_replicas).unwrap_or(0)
+        count(status.and_then(|s| s.terminating_replicas))
     }
 
     fn created(&self) -> (Option<Timestamp>, &str) {
         (self.row.meta.creation_timestamp, &self.row.meta.name)
     }
 
-    fn annotation_number(&self, key: &str) -> Option<i32> {
-        self.annotations.get(key)?.parse().ok()
+    fn annotation_number(&self, key: &str) -> Option<i64> {
+        let number: i32 = self.annotations.get(key)?.parse().ok()?;
+        Some(i64::from(number))
     }
 
     /// Sets the size, with the annotations that proportional scaling reads later.
-    fn scale(&mut self, size: i32, want: &Want<'_>) {
-        self.size = size;
+    fn scale(&mut self, size: i64, want: &Want<'_>) {
+        self.size = i64::from(pods(size));
         self.note_wanted(want);
     }
 
     fn note_wanted(&mut self, want: &Want<'_>) {
-        let maximum = want.replicas + want.surge;
+        let maximum = want.most();
         self.annotations
             .insert(DESIRED_REPLICAS.into(), want.replicas.to_string());
         self.annotations
@@ -168,12 +189,12 @@ impl Set {
 struct Want<'a> {
     row: &'a Row<Deployment>,
     spec: &'a DeploymentSpec,
-    replicas: i32,
+    replicas: i64,
     rolling: bool,
     /// Pods allowed above `replicas`; 0 for Recreate.
-    surge: i32,
+    surge: i64,
     /// Pods allowed to be missing; never above `replicas`.
-    unavailable: i32,
+    unavailable: i64,
     paused: bool,
     /// `None`: no deadline.
     deadline_seconds: Option<i64>,
@@ -188,7 +209,7 @@ impl<'a> Want<'a> {
     fn of(row: &'a Row<Deployment>) -> Option<Self> {
         let spec = &row.body.spec;
         let raw = &row.object.as_ref()?.as_value()["spec"];
-        let replicas = spec.replicas.unwrap_or(1).max(0);
+        let replicas = count(Some(spec.replicas.unwrap_or(1)));
         let strategy = spec.strategy.as_ref();
         let rolling = strategy.and_then(|s| s.type_.as_deref()) != Some("Recreate");
         let (surge, unavailable) = if rolling {
@@ -216,6 +237,21 @@ impl<'a> Want<'a> {
             raw_selector: &raw["selector"],
         })
     }
+
+    /// Pods at most while a rollout lasts, as an `i32` can say it.
+    fn most(&self) -> i64 {
+        (self.replicas + self.surge).min(i64::from(i32::MAX))
+    }
+}
+
+/// A number of pods as somebody wrote it: absent or negative counts as none.
+fn count(number: Option<i32>) -> i64 {
+    i64::from(number.unwrap_or(0).max(0))
+}
+
+/// A number of pods as the API carries it.
+fn pods(number: i64) -> i32 {
+    i32::try_from(number.max(0)).unwrap_or(i32::MAX)
 }
 
 /// `(maxSurge, maxUnavailable)` in pods: percentages of `replicas` round up and down; both zero means one unavailable,
@@ -223,8 +259,8 @@ impl<'a> Want<'a> {
 fn resolve_fences(
     surge: Option<&IntOrString>,
     unavailable: Option<&IntOrString>,
-    replicas: i32,
-) -> (i32, i32) {
+    replicas: i64,
+) -> (i64, i64) {
     let default = IntOrString::String("25%".into());
     let surge = resolve(surge.unwrap_or(&default), replicas, true);
     let unavailable = resolve(unavailable.unwrap_or(&default), replicas, false);
@@ -236,21 +272,21 @@ fn resolve_fences(
 }
 
 /// Validation refuses other strings than percentages; such a one counts as zero here.
-fn resolve(value: &IntOrString, total: i32, round_up: bool) -> i32 {
+fn resolve(value: &IntOrString, total: i64, round_up: bool) -> i64 {
     match value {
-        IntOrString::Int(number) => (*number).max(0),
+        IntOrString::Int(number) => count(Some(*number)),
         IntOrString::String(text) => {
             let percent: i64 = text
                 .strip_suffix('%')
                 .and_then(|number| number.parse().ok())
                 .unwrap_or(0);
-            let product = percent.max(0).saturating_mul(i64::from(total));
+            let product = percent.max(0).saturating_mul(total);
             let pods = if round_up {
                 product.saturating_add(99) / 100
             } else {
                 product / 100
             };
-            i32::try_from(pods).unwrap_or(i32::MAX)
+            pods.min(i64::from(i32::MAX))
         }
     }
 }
@@ -262,8 +298,8 @@ fn selector_of(deployment: &Deployment) -> Option<LabelSelector> {
     (!selector.is_everything()).then_some(selector)
 }
 
-fn size_of(row: &Row<ReplicaSet>) -> i32 {
-    row.body.spec.replicas.unwrap_or(1)
+fn size_of(row: &Row<ReplicaSet>) -> i64 {
+    count(Some(row.body.spec.replicas.unwrap_or(1)))
 }
 
 /// The pass over one Deployment.
@@ -281,13 +317,17 @@ struct Pass<'a> {
 }
 
 fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
-    let Some(row) = view.deployments.get(key) else {
+    let Some(row) = view.get::<Deployment>(key) else {
         return Outcome::default();
     };
     let (Some(want), Some(selector)) = (Want::of(row), selector_of(&row.body)) else {
         return Outcome::default();
     };
-    let candidates = view.replica_sets.in_namespace(&key.namespace).cloned();
+    let mut unreadable = view.unreadable_of(REPLICA_SETS, &row.meta.uid);
+    if unreadable.next().is_some() {
+        return Outcome::default();
+    }
+    let candidates = view.rows_in::<ReplicaSet>(&key.namespace).cloned();
     let claims = claim(DEPLOYMENTS, &row.meta, &selector, candidates);
     if !claims.writes.is_empty() {
         // Ownership first: the next pass counts the adopted sets.
@@ -373,12 +413,8 @@ impl Pass<'_> {
     fn old_pods_run(&self, view: &View) -> bool {
         self.old
             .iter()
-            .flat_map(|set| view.pods_of(&set.row.meta.uid))
-            .any(|pod| {
-                let status = pod.body.status.as_ref();
-                let phase = status.and_then(|s| s.phase.as_deref());
-                !matches!(phase, Some("Succeeded" | "Failed"))
-            })
+            .flat_map(|set| view.by(&pod::BY_CONTROLLER, &set.row.meta.uid))
+            .any(|pod| !pod::is_finished(pod))
     }
 
     /// Makes sure the set of the current template exists and carries the newest revision. False: it was only now asked for.
@@ -392,14 +428,17 @@ impl Pass<'_> {
         let namespace = &self.want.row.key.namespace;
         let hash = template_hash(self.want.raw_template, collisions);
         let name = set_name(&self.want.row.meta.name, &hash);
-        if view.replica_sets.get(&Key::new(namespace, &name)).is_some() {
+        if view
+            .entry_of(REPLICA_SETS, &Key::new(namespace, &name))
+            .is_some()
+        {
             // The name is taken by a set that is not ours or has another template: hash again next time.
-            collisions += 1;
+            collisions = collisions.checked_add(1).unwrap_or(0);
             self.status.collision_count = Some(collisions);
             return false;
         }
         let size = self.size_for_new(0);
-        let revision = (newest + 1).to_string();
+        let revision = newest.saturating_add(1).to_string();
         let set = new_set(&self.want, &name, &hash, size, &revision);
         let told = Note::normal(
             self.want.row.reference(),
@@ -443,7 +482,7 @@ impl Pass<'_> {
                 let separator = if history.is_empty() { "" } else { "," };
                 *history = format!("{history}{separator}{mine}");
             }
-            let next = (newest_old + 1).to_string();
+            let next = newest_old.saturating_add(1).to_string();
             new.annotations.insert(REVISION.into(), next);
         }
         self.revision = new.annotations.get(REVISION).cloned();
@@ -453,13 +492,13 @@ impl Pass<'_> {
         }
     }
 
-    fn total(&self) -> i32 {
-        let old: i32 = self.old.iter().map(|set| set.size).sum();
+    fn total(&self) -> i64 {
+        let old: i64 = self.old.iter().map(|set| set.size).sum();
         old + self.new.as_ref().map_or(0, |set| set.size)
     }
 
     /// How large the current set, `present` pods large now, may be.
-    fn size_for_new(&self, present: i32) -> i32 {
+    fn size_for_new(&self, present: i64) -> i64 {
         if !self.want.rolling {
             return self.want.replicas;
         }
@@ -511,7 +550,7 @@ impl Pass<'_> {
             }
         }
         // … then what is available above the floor, oldest first.
-        let available: i32 = self.old.iter().chain(&self.new).map(Set::dependable).sum();
+        let available: i64 = self.old.iter().chain(&self.new).map(Set::dependable).sum();
         let mut spare = available - floor;
         for set in self.old.iter_mut().filter(|set| set.size > 0) {
             let by = set.size.min(spare);
@@ -566,10 +605,10 @@ impl Pass<'_> {
             }
             return;
         }
-        let reported = self.status.replicas.unwrap_or(0);
+        let reported = count(self.status.replicas);
         let mut sets: Vec<&mut Set> = self.old.iter_mut().chain(&mut self.new).collect();
         sets.retain(|set| set.size > 0);
-        let total: i32 = sets.iter().map(|set| set.size).sum();
+        let total: i64 = sets.iter().map(|set| set.size).sum();
         let allowed = if want.replicas > 0 {
             want.replicas + want.surge
         } else {
@@ -583,7 +622,7 @@ impl Pass<'_> {
             sets.sort_by(|a, b| b.size.cmp(&a.size).then(a.created().cmp(&b.created())));
         }
         let mut added = 0;
-        let mut sizes: Vec<i32> = Vec::with_capacity(sets.len());
+        let mut sizes: Vec<i64> = Vec::with_capacity(sets.len());
         for set in &sets {
             let share = if to_add == 0 || to_add == added {
                 0
@@ -608,8 +647,8 @@ impl Pass<'_> {
 
     fn is_complete(&self) -> bool {
         let updated = self.new.as_ref();
-        let all: i32 = self.old.iter().chain(&self.new).map(Set::actual).sum();
-        let available: i32 = self.old.iter().chain(&self.new).map(Set::available).sum();
+        let all: i64 = self.old.iter().chain(&self.new).map(Set::actual).sum();
+        let available: i64 = self.old.iter().chain(&self.new).map(Set::available).sum();
         updated.map_or(0, Set::actual) == self.want.replicas
             && all == self.want.replicas
             && available == self.want.replicas
@@ -703,12 +742,12 @@ impl Pass<'_> {
     fn update_status(&mut self) -> Option<Duration> {
         let before = self.want.row.body.status.clone().unwrap_or_default();
         let all = || self.old.iter().chain(&self.new);
-        let some = |number: i32| (number != 0).then_some(number);
-        let available: i32 = all().map(Set::available).sum();
-        let replicas: i32 = all().map(Set::actual).sum();
-        let ready: i32 = all().map(Set::ready).sum();
-        let terminating: i32 = all().map(Set::terminating).sum();
-        let sizes: i32 = all().map(|set| size_of(&set.row)).sum();
+        let some = |number: i64| (number != 0).then(|| pods(number));
+        let available: i64 = all().map(Set::available).sum();
+        let replicas: i64 = all().map(Set::actual).sum();
+        let ready: i64 = all().map(Set::ready).sum();
+        let terminating: i64 = all().map(Set::terminating).sum();
+        let sizes: i64 = all().map(|set| size_of(&set.row)).sum();
         let updated = self.new.as_ref().map_or(0, Set::actual);
         self.status.observed_generation = Some(self.want.row.meta.generation);
         self.status.replicas = some(replicas);
@@ -763,7 +802,7 @@ impl Pass<'_> {
             .condition("Progressing")
             .and_then(|c| c.reason.clone())
             .unwrap_or_default();
-        let number = |number: Option<i32>| number.unwrap_or(0);
+        let number = count;
         let now = &self.status;
         let complete = number(now.updated_replicas) == self.want.replicas
             && number(now.replicas) == self.want.replicas
@@ -850,7 +889,7 @@ fn set_patch(owner: &Row<Deployment>, set: &Set, min_ready: Option<i32>) -> Opti
     let present = size_of(&set.row);
     let mut patch = json!({});
     if set.size != present {
-        patch["spec"]["replicas"] = json!(set.size);
+        patch["spec"]["replicas"] = json!(pods(set.size));
     }
     let had = set.row.body.spec.min_ready_seconds.unwrap_or(0);
     if let Some(seconds) = min_ready.filter(|seconds| *seconds != had) {
@@ -882,7 +921,7 @@ fn set_patch(owner: &Row<Deployment>, set: &Set, min_ready: Option<i32>) -> Opti
 }
 
 /// What `set` would gain (or lose) so that it keeps its share of the new total.
-fn proportion(set: &Set, want: &Want<'_>, reported: i32) -> i32 {
+fn proportion(set: &Set, want: &Want<'_>, reported: i64) -> i64 {
     if want.replicas == 0 {
         return -set.size;
     }
@@ -895,9 +934,14 @@ fn proportion(set: &Set, want: &Want<'_>, reported: i32) -> i32 {
     if annotated <= 0 {
         return 0;
     }
-    let (size, total, annotated) = (i64::from(set.size), i64::from(total), i64::from(annotated));
+    // Twice the product of two numbers of pods needs a bit more than an i64 has.
+    let (size, total, annotated) = (
+        i128::from(set.size),
+        i128::from(total),
+        i128::from(annotated),
+    );
     let rounded = (2 * size * total + annotated) / (2 * annotated);
-    i32::try_from(rounded).unwrap_or(i32::MAX) - set.size
+    i64::try_from(rounded).unwrap_or(i64::MAX) - set.size
 }
 
 /// The same pods would come out of it. The hash label is ours and does not count.
@@ -927,7 +971,7 @@ fn set_name(deployment: &str, hash: &str) -> String {
     format!("{deployment}-{hash}")
 }
 
-fn new_set(want: &Want<'_>, name: &str, hash: &str, size: i32, revision: &str) -> Object {
+fn new_set(want: &Want<'_>, name: &str, hash: &str, size: i64, revision: &str) -> Object {
     let meta: &Meta = &want.row.meta;
     let mut template = want.raw_template.clone();
     if !template["metadata"].is_object() {
@@ -946,7 +990,7 @@ fn new_set(want: &Want<'_>, name: &str, hash: &str, size: i32, revision: &str) -
     annotations.retain(|key, _| !NOT_COPIED.contains(&key.as_str()));
     annotations.insert(REVISION.into(), revision.to_owned());
     annotations.insert(DESIRED_REPLICAS.into(), want.replicas.to_string());
-    let maximum = want.replicas + want.surge;
+    let maximum = want.most();
     annotations.insert(MAX_REPLICAS.into(), maximum.to_string());
     let mut value = json!({
         "apiVersion": REPLICA_SETS.api_version(),
@@ -959,7 +1003,7 @@ fn new_set(want: &Want<'_>, name: &str, hash: &str, size: i32, revision: &str) -
             "ownerReferences": [controller_reference(DEPLOYMENTS, meta)],
         },
         "spec": {
-            "replicas": size,
+            "replicas": pods(size),
             "selector": selector,
             "template": template,
         },

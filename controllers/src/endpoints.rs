@@ -11,24 +11,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::json;
-use weft_api::annotation;
 use weft_api::selector::LabelSelector;
 use weft_api::view::{
-    Endpoint, EndpointConditions, EndpointPort, EndpointSlice, IntOrString, ObjectReference, Pod,
-    Service, ServicePort, ServiceSpec,
+    Endpoint, EndpointConditions, EndpointPort, EndpointSlice, IntOrString, Node, ObjectReference,
+    Pod, Service, ServicePort, ServiceSpec,
 };
+use weft_api::{annotation, workload};
 
 use crate::claim::controller_reference;
 use crate::names;
-use crate::replicaset::{is_finished, is_ready};
-use crate::view::{Item, Key, Row, Touched, View, node_of};
+use crate::pod::{self, is_finished, is_ready, node_of};
+use crate::table::Row;
+use crate::view::{Key, Touched, View};
 use crate::write::{ENDPOINT_SLICES, NODES, PODS, SERVICES, Write, object};
 use crate::{Context, Controller, Outcome};
 
 pub const CONTROLLER: Controller = Controller {
     name: "endpointslice-controller",
+    reads: |reads| {
+        reads
+            .kind::<Service>()
+            .kind::<EndpointSlice>()
+            .kind::<Node>()
+            .index(&pod::BY_NODE);
+    },
     keys,
-    seeds: |view| view.services.iter().map(|row| row.key.clone()).collect(),
+    seeds: |view| view.rows::<Service>().map(|row| row.key.clone()).collect(),
+    subject: |view, key| Some(view.entry_of(SERVICES, key)?.reference()),
     reconcile,
 };
 
@@ -44,9 +53,8 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
         SERVICES => vec![touched.key.clone()],
         PODS => {
             let mut keys = BTreeSet::new();
-            for state in touched.states() {
-                let Item::Pod(pod) = state else { continue };
-                let services = view.services.in_namespace(&pod.key.namespace);
+            for pod in touched.states::<Pod>() {
+                let services = view.rows_in::<Service>(&pod.key.namespace);
                 let matching = services.filter(|service| {
                     selector_of(&service.body).is_some_and(|s| s.matches(&pod.meta.labels))
                 });
@@ -55,19 +63,16 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
             keys.into_iter().collect()
         }
         ENDPOINT_SLICES => touched
-            .states()
-            .filter_map(|state| match state {
-                Item::EndpointSlice(slice) => service_of(slice),
-                _ => None,
-            })
+            .states::<EndpointSlice>()
+            .filter_map(service_of)
             .collect(),
         // A node's zone is part of its endpoints; it hardly ever changes.
-        NODES if touched.before.is_none() => {
-            let pods = view.pods_on_node(&touched.key.name);
+        NODES if !touched.was_there => {
+            let pods = pod::on_node(view, &touched.key.name);
             let namespaces: BTreeSet<&str> = pods.map(|pod| pod.key.namespace.as_str()).collect();
             let services = namespaces
                 .into_iter()
-                .flat_map(|namespace| view.services.in_namespace(namespace));
+                .flat_map(|namespace| view.rows_in::<Service>(namespace));
             services.map(|service| service.key.clone()).collect()
         }
         _ => Vec::new(),
@@ -91,7 +96,7 @@ fn selector_of(service: &Service) -> Option<LabelSelector> {
 }
 
 fn reconcile(view: &View, key: &Key, _: &Context<'_>) -> Outcome {
-    let Some(service) = view.services.get(key) else {
+    let Some(service) = view.get::<Service>(key) else {
         return Outcome::default();
     };
     let (Some(spec), Some(selector)) = (service.body.spec.as_ref(), selector_of(&service.body))
@@ -102,38 +107,55 @@ fn reconcile(view: &View, key: &Key, _: &Context<'_>) -> Outcome {
         return Outcome::default();
     }
     let present: Vec<&Arc<Row<EndpointSlice>>> = view
-        .endpoint_slices
-        .in_namespace(&key.namespace)
+        .rows_in::<EndpointSlice>(&key.namespace)
         .filter(|slice| service_of(slice).as_ref() == Some(key) && !slice.meta.is_deleting())
         .collect();
     let wanted = wanted_endpoints(view, spec, service, &selector);
-    let accounts = service_accounts(view, key);
-    Outcome::of(place(service, spec, &present, wanted, &accounts))
+    let beside = beside(view, key);
+    Outcome::of(place(service, spec, &present, wanted, &beside))
 }
 
-/// The ServiceAccounts of pods by pod name, without those that run as `default`.
-fn service_accounts(view: &View, service: &Key) -> BTreeMap<String, String> {
-    let pods = view.pods.in_namespace(&service.namespace);
-    let accounts = pods.filter_map(|pod| {
+/// What nodes must know of the pods behind a slice and the slice has no field for: annotation, and texts by pod name.
+type Beside = [(&'static str, BTreeMap<String, String>); 2];
+
+/// The ServiceAccounts of the pods that do not run as `default`, and the workloads of those whose name does not tell it.
+fn beside(view: &View, service: &Key) -> Beside {
+    let pods = || view.rows_in::<Pod>(&service.namespace);
+    let accounts = pods().filter_map(|pod| {
         let account = pod.body.spec.as_ref()?.service_account_name.as_deref()?;
         let named = !account.is_empty() && account != "default";
         named.then(|| (pod.key.name.clone(), account.to_owned()))
     });
-    accounts.collect()
+    let workloads = pods().filter_map(|pod| {
+        let hash = pod.meta.labels.get(annotation::POD_TEMPLATE_HASH);
+        let hash = hash.map_or("", String::as_str);
+        let name = match pod.meta.controller() {
+            Some(owner) => workload::of_owner(&owner.kind, &owner.name, hash),
+            None => pod.key.name.as_str(),
+        };
+        let told = workload::of_pod_name(&pod.key.name) == name;
+        (!told).then(|| (pod.key.name.clone(), name.to_owned()))
+    });
+    [
+        (annotation::ENDPOINT_SERVICE_ACCOUNTS, accounts.collect()),
+        (annotation::ENDPOINT_WORKLOADS, workloads.collect()),
+    ]
 }
 
-/// The annotation that tells nodes the ServiceAccounts behind `endpoints`; nothing when all run as `default`.
-fn account_annotation(
-    endpoints: &[Endpoint],
-    accounts: &BTreeMap<String, String>,
-) -> Option<String> {
-    let names = endpoints
-        .iter()
-        .filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.as_ref());
-    let named: BTreeMap<&String, &String> = names
-        .filter_map(|name| Some((name, accounts.get(name)?)))
-        .collect();
-    (!named.is_empty()).then(|| json!(named).to_string())
+/// The annotations of a slice with these endpoints; `None`: it needs none of that sort.
+fn annotations<'a>(
+    endpoints: &'a [Endpoint],
+    beside: &'a Beside,
+) -> impl Iterator<Item = (&'static str, Option<String>)> + use<'a> {
+    beside.iter().map(|(key, by_pod)| {
+        let names = endpoints
+            .iter()
+            .filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.as_ref());
+        let named: BTreeMap<&String, &String> = names
+            .filter_map(|name| Some((name, by_pod.get(name)?)))
+            .collect();
+        (*key, (!named.is_empty()).then(|| json!(named).to_string()))
+    })
 }
 
 /// Resolved ports of an endpoint; what its slice is chosen by.
@@ -173,7 +195,7 @@ fn wanted_endpoints(
     selector: &LabelSelector,
 ) -> Wanted {
     let mut wanted = Wanted::new();
-    for pod in view.pods.in_namespace(&service.key.namespace) {
+    for pod in view.rows_in::<Pod>(&service.key.namespace) {
         let status = pod.body.status.as_ref();
         let address = status.and_then(|status| status.pod_ip.as_ref());
         let Some(address) = address.filter(|address| !address.is_empty()) else {
@@ -203,8 +225,7 @@ fn endpoint(
     let ready = serving && (!terminating || spec.publish_not_ready_addresses == Some(true));
     let node = node_of(pod);
     let zone = view
-        .nodes
-        .get(&Key::cluster(node))
+        .get::<Node>(&Key::cluster(node))
         .and_then(|node| node.meta.labels.get(ZONE).cloned());
     let pod_spec = pod.body.spec.as_ref();
     let hostname = pod_spec
@@ -277,7 +298,7 @@ fn place(
     spec: &ServiceSpec,
     present: &[&Arc<Row<EndpointSlice>>],
     wanted: Wanted,
-    accounts: &BTreeMap<String, String>,
+    beside: &Beside,
 ) -> Vec<Write> {
     let labels = slice_labels(service, spec);
     let mut writes = Vec::new();
@@ -310,13 +331,13 @@ fn place(
         for (slice, endpoints) in slices.iter().zip(&filled) {
             if !endpoints.is_empty() {
                 kept.insert(slice.meta.uid.as_str());
-                writes.extend(update(slice, &ports, endpoints, &labels, accounts));
+                writes.extend(update(slice, &ports, endpoints, &labels, beside));
             }
         }
         while rest.peek().is_some() {
             let chunk: Vec<Endpoint> = rest.by_ref().take(SLICE_MAX).collect();
             writes.push(create(
-                service, &ports, &chunk, &labels, present, created, accounts,
+                service, &ports, &chunk, &labels, present, created, beside,
             ));
             created += 1;
         }
@@ -327,7 +348,7 @@ fn place(
             Some(slice) => {
                 kept.insert(slice.meta.uid.as_str());
                 let ports = PortSet(slice.body.ports.clone().unwrap_or_default());
-                writes.extend(update(slice, &ports, &[], &labels, accounts));
+                writes.extend(update(slice, &ports, &[], &labels, beside));
             }
             None => writes.push(create(
                 service,
@@ -336,7 +357,7 @@ fn place(
                 &labels,
                 present,
                 created,
-                accounts,
+                beside,
             )),
         }
     }
@@ -373,13 +394,13 @@ fn update(
     ports: &PortSet,
     endpoints: &[Endpoint],
     labels: &BTreeMap<String, String>,
-    accounts: &BTreeMap<String, String>,
+    beside: &Beside,
 ) -> Option<Write> {
     let mut patch = json!({});
-    let key = annotation::ENDPOINT_SERVICE_ACCOUNTS;
-    let account = account_annotation(endpoints, accounts);
-    if slice.meta.annotations.get(key) != account.as_ref() {
-        patch["metadata"]["annotations"][key] = json!(account);
+    for (key, text) in annotations(endpoints, beside) {
+        if slice.meta.annotations.get(key) != text.as_ref() {
+            patch["metadata"]["annotations"][key] = json!(text);
+        }
     }
     let had = slice.body.endpoints.as_deref().unwrap_or_default();
     if had != endpoints {
@@ -412,12 +433,11 @@ fn create(
     labels: &BTreeMap<String, String>,
     present: &[&Arc<Row<EndpointSlice>>],
     number: usize,
-    accounts: &BTreeMap<String, String>,
+    beside: &Beside,
 ) -> Write {
-    let mut annotations = BTreeMap::new();
-    if let Some(account) = account_annotation(endpoints, accounts) {
-        annotations.insert(annotation::ENDPOINT_SERVICE_ACCOUNTS, account);
-    }
+    let annotations: BTreeMap<&str, String> = annotations(endpoints, beside)
+        .filter_map(|(key, text)| Some((key, text?)))
+        .collect();
     let slices = present.iter().filter_map(|s| s.meta.resource_version);
     let epoch = slices.chain(service.meta.resource_version).max();
     let shape = json!(ports.0).to_string();

@@ -2,14 +2,23 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use serde_json::Value;
+use weft_api::object::{Object, ObjectError};
+
+use crate::table::{Index, Kind};
 use crate::view::{Key, Touched, View};
-use crate::write::{EVENTS, Propagation, Write};
+use crate::write::{EVENTS, Resource, Write};
 use crate::{Context, Controller, Outcome, plus_seconds, until};
 
 pub const CONTROLLER: Controller = Controller {
     name: "event-ttl-controller",
+    reads: |reads| {
+        reads.index(&BY_AGE);
+    },
     keys,
     seeds: |_| vec![sweep()],
+    subject: |_, _| None,
     reconcile,
 };
 
@@ -25,29 +34,53 @@ fn sweep() -> Key {
     Key::cluster("sweep")
 }
 
+/// When an event was last seen. Read without the published type: an event of any shape ends some day.
+#[derive(Debug)]
+struct Seen(Timestamp);
+
+impl Kind for Seen {
+    const RESOURCE: Resource = EVENTS;
+
+    fn read(object: &Object) -> Result<Self, ObjectError> {
+        let event = object.as_value();
+        let time = |text: &Value| text.as_str().and_then(|text| text.parse().ok());
+        let seen = time(&event["lastTimestamp"])
+            .or_else(|| time(&event["series"]["lastObservedTime"]))
+            .or_else(|| time(&event["eventTime"]))
+            .or_else(|| time(&event["metadata"]["creationTimestamp"]));
+        Ok(Self(seen.unwrap_or(Timestamp::UNIX_EPOCH)))
+    }
+}
+
+/// Seconds since the first second there is, so that the order of the texts is that of the times.
+static BY_AGE: Index<Seen> = Index {
+    name: "age",
+    of: |event| {
+        let since = event.body.0.as_second() - Timestamp::MIN.as_second();
+        format!("{since:012}")
+    },
+};
+
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
     // The first event starts the clock; from then on the sweep asks for its own next turn.
-    let first = touched.resource == EVENTS && view.events_by_age().nth(1).is_none();
+    let first = touched.resource == EVENTS && view.table::<Seen>().len() <= 1;
     if first { vec![sweep()] } else { Vec::new() }
 }
 
 fn reconcile(view: &View, _: &Key, cx: &Context<'_>) -> Outcome {
     let mut outcome = Outcome::default();
-    for (seen, key, uid) in view.events_by_age() {
-        let due = plus_seconds(seen, TTL_SECONDS);
-        if due > cx.now || outcome.writes.len() == BATCH {
+    for event in view.table::<Seen>().in_order(&BY_AGE) {
+        let due = plus_seconds(event.body.0, TTL_SECONDS);
+        if due > cx.now {
             outcome.again_after(until(due, cx.now).max(PAUSE));
             break;
         }
-        outcome.writes.push(Write::Delete {
-            resource: EVENTS,
-            namespace: Some(key.namespace.clone()),
-            name: key.name.clone(),
-            uid: uid.to_owned(),
-            grace_seconds: None,
-            propagation: Propagation::Background,
-            note: None,
-        });
+        if outcome.writes.len() == BATCH {
+            // More are due: they must go faster than new ones come.
+            outcome.again_after(Duration::ZERO);
+            break;
+        }
+        outcome.writes.push(Write::delete(event));
     }
     outcome
 }

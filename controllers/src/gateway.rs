@@ -11,9 +11,12 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+use weft_api::object::{Object, ObjectError};
 use weft_api::selector::LabelSelector;
+use weft_api::view::{Namespace, Node, Service};
 
-use crate::view::{Key, Row, Touched, View};
+use crate::table::{Kind, Row};
+use crate::view::{Key, Touched, View};
 use crate::write::{
     GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES, NAMESPACES, NODES, Resource, SERVICES, Write, object,
 };
@@ -21,15 +24,32 @@ use crate::{Context, Controller, Outcome, stamp};
 
 pub const CONTROLLER: Controller = Controller {
     name: "gateway-controller",
+    reads: |reads| {
+        reads
+            .kind::<GatewayClass>()
+            .kind::<Gateway>()
+            .kind::<HttpRoute>()
+            .kind::<Namespace>()
+            .kind::<Node>()
+            .kind::<Service>();
+    },
     keys,
     seeds: |view| {
         let mut keys = vec![key_of(GATEWAY_CLASSES, &Key::cluster(CLASS))];
-        for resource in [GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES] {
-            keys.extend(view.others(resource).map(|row| key_of(resource, &row.key)));
-        }
+        keys.extend(all::<GatewayClass>(view));
+        keys.extend(all::<Gateway>(view));
+        keys.extend(all::<HttpRoute>(view));
         keys.sort();
         keys.dedup();
         keys
+    },
+    subject: |view, key| {
+        let (kind, name) = key.name.split_once('/')?;
+        let resource = [GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES]
+            .into_iter()
+            .find(|resource| resource.resource == kind)?;
+        let entry = view.entry_of(resource, &Key::new(&key.namespace, name))?;
+        Some(entry.reference())
     },
     reconcile,
 };
@@ -49,23 +69,58 @@ fn key_of(resource: Resource, key: &Key) -> Key {
     )
 }
 
+/// Kinds without a published type: they are read as JSON.
+trait Raw: Kind {
+    fn value(&self) -> &Value;
+}
+
+macro_rules! raw {
+    ($name:ident, $resource:ident) => {
+        #[derive(Debug)]
+        struct $name(Object);
+
+        impl Kind for $name {
+            const RESOURCE: Resource = $resource;
+
+            fn read(object: &Object) -> Result<Self, ObjectError> {
+                Ok(Self(object.clone()))
+            }
+        }
+
+        impl Raw for $name {
+            fn value(&self) -> &Value {
+                self.0.as_value()
+            }
+        }
+    };
+}
+
+raw!(GatewayClass, GATEWAY_CLASSES);
+raw!(Gateway, GATEWAYS);
+raw!(HttpRoute, HTTP_ROUTES);
+
+fn all<K: Kind>(view: &View) -> impl Iterator<Item = Key> {
+    view.rows::<K>().map(|row| key_of(K::RESOURCE, &row.key))
+}
+
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
-    let all = |resource: Resource| view.others(resource).map(move |r| key_of(resource, &r.key));
     match touched.resource {
         GATEWAY_CLASSES => std::iter::once(key_of(GATEWAY_CLASSES, &touched.key))
-            .chain(all(GATEWAYS))
-            .chain(all(HTTP_ROUTES))
+            .chain(all::<Gateway>(view))
+            .chain(all::<HttpRoute>(view))
             .collect(),
         GATEWAYS => std::iter::once(key_of(GATEWAYS, &touched.key))
-            .chain(all(HTTP_ROUTES))
+            .chain(all::<HttpRoute>(view))
             .collect(),
         HTTP_ROUTES => std::iter::once(key_of(HTTP_ROUTES, &touched.key))
-            .chain(all(GATEWAYS))
+            .chain(all::<Gateway>(view))
             .collect(),
-        SERVICES if touched.ownership_changed => all(HTTP_ROUTES).collect(),
-        NAMESPACES if touched.before.is_none() => all(GATEWAYS).chain(all(HTTP_ROUTES)).collect(),
+        SERVICES if touched.ownership_changed => all::<HttpRoute>(view).collect(),
+        NAMESPACES if !touched.was_there => {
+            all::<Gateway>(view).chain(all::<HttpRoute>(view)).collect()
+        }
         // Addresses of gateways are those of the nodes.
-        NODES => all(GATEWAYS).collect(),
+        NODES => all::<Gateway>(view).collect(),
         _ => Vec::new(),
     }
 }
@@ -84,10 +139,8 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
     Outcome::of(write.into_iter().collect())
 }
 
-fn value(row: &Row<()>) -> &Value {
-    row.object
-        .as_ref()
-        .map_or(&Value::Null, |object| object.as_value())
+fn value<K: Raw>(row: &Row<K>) -> &Value {
+    row.body.value()
 }
 
 fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
@@ -141,7 +194,7 @@ fn conditions(before: &Value, verdicts: &[Verdict], generation: i64, cx: &Contex
 }
 
 fn class(view: &View, key: &Key, cx: &Context<'_>) -> Option<Write> {
-    let Some(row) = view.other(GATEWAY_CLASSES, key) else {
+    let Some(row) = view.get::<GatewayClass>(key) else {
         return (key.name == CLASS).then(|| Write::Create {
             resource: GATEWAY_CLASSES,
             namespace: None,
@@ -174,10 +227,10 @@ fn class(view: &View, key: &Key, cx: &Context<'_>) -> Option<Write> {
 }
 
 /// A gateway of a class of ours.
-fn our_gateway<'a>(view: &'a View, key: &Key) -> Option<&'a Row<()>> {
-    let row = view.other(GATEWAYS, key)?;
+fn our_gateway<'a>(view: &'a View, key: &Key) -> Option<&'a Row<Gateway>> {
+    let row = view.get::<Gateway>(key)?;
     let class = value(row)["spec"]["gatewayClassName"].as_str()?;
-    let class = view.other(GATEWAY_CLASSES, &Key::cluster(class))?;
+    let class = view.get::<GatewayClass>(&Key::cluster(class))?;
     (value(class)["spec"]["controllerName"] == CONTROLLER_NAME).then_some(row)
 }
 
@@ -252,7 +305,7 @@ fn gateway(view: &View, key: &Key, cx: &Context<'_>) -> Option<Write> {
 
 /// Addresses of the nodes that are ready, each once. At most 16, the API's limit.
 fn node_addresses(view: &View) -> Vec<String> {
-    let ready = view.nodes.iter().filter_map(|node| {
+    let ready = view.rows::<Node>().filter_map(|node| {
         let status = node.body.status.as_ref()?;
         let conditions = status.conditions.as_ref()?;
         let is_ready = conditions
@@ -324,7 +377,7 @@ fn hostname(value: &Value) -> &str {
 }
 
 fn attached_routes(view: &View, gateway: &Key, listener: &Value) -> usize {
-    let routes = view.others(HTTP_ROUTES).filter(|route| {
+    let routes = view.rows::<HttpRoute>().filter(|route| {
         let parents = list(&value(route)["spec"], "parentRefs");
         parents.iter().any(|parent| {
             refers_to(parent, route).as_ref() == Some(gateway)
@@ -337,7 +390,7 @@ fn attached_routes(view: &View, gateway: &Key, listener: &Value) -> usize {
 }
 
 /// The gateway a parentRef names, if it names a gateway.
-fn refers_to(parent: &Value, route: &Row<()>) -> Option<Key> {
+fn refers_to(parent: &Value, route: &Row<HttpRoute>) -> Option<Key> {
     let group = parent["group"].as_str().unwrap_or(GROUP);
     let kind = parent["kind"].as_str().unwrap_or(GATEWAYS.kind);
     if group != GROUP || kind != GATEWAYS.kind {
@@ -360,7 +413,7 @@ fn admits_namespace(view: &View, gateway: &Key, listener: &Value, namespace: &st
         "All" => true,
         "Same" => gateway.namespace == namespace,
         "Selector" => {
-            let row = view.namespaces.get(&Key::cluster(namespace));
+            let row = view.get::<Namespace>(&Key::cluster(namespace));
             let selector = LabelSelector::from_object(&namespaces["selector"]);
             match (row, selector) {
                 (Some(row), Ok(selector)) => selector.matches(&row.meta.labels),
@@ -393,7 +446,7 @@ fn hosts_meet(one: &str, other: &str) -> bool {
 }
 
 fn route(view: &View, key: &Key, cx: &Context<'_>) -> Option<Write> {
-    let row = view.other(HTTP_ROUTES, key)?;
+    let row = view.get::<HttpRoute>(key)?;
     let route = value(row);
     let before = &route["status"];
     let old = list(before, "parents");
@@ -428,7 +481,12 @@ fn route(view: &View, key: &Key, cx: &Context<'_>) -> Option<Write> {
 }
 
 /// Whether a listener of the gateway takes the route; the furthest refusal is the one told.
-fn attachment(view: &View, gateway: &Row<()>, parent: &Value, route: &Row<()>) -> Verdict {
+fn attachment(
+    view: &View,
+    gateway: &Row<Gateway>,
+    parent: &Value,
+    route: &Row<HttpRoute>,
+) -> Verdict {
     let named = list(&value(gateway)["spec"], "listeners")
         .iter()
         .filter(|listener| names_listener(parent, listener))
@@ -465,7 +523,7 @@ fn attachment(view: &View, gateway: &Row<()>, parent: &Value, route: &Row<()>) -
 }
 
 /// Whether every backend of the route is a Service that exists in its own namespace.
-fn references(view: &View, route: &Row<()>) -> Verdict {
+fn references(view: &View, route: &Row<HttpRoute>) -> Verdict {
     let refuse = |reason, message: String| verdict("ResolvedRefs", false, reason, message);
     let rules = list(&value(route)["spec"], "rules").iter();
     for backend in rules.flat_map(|rule| list(rule, "backendRefs")) {
@@ -482,7 +540,7 @@ fn references(view: &View, route: &Row<()>) -> Verdict {
             let message = format!("No grant lets this route refer to {namespace}/{name}.");
             return refuse("RefNotPermitted", message);
         }
-        if view.services.get(&Key::new(namespace, name)).is_none() {
+        if view.get::<Service>(&Key::new(namespace, name)).is_none() {
             let message = format!("Service {namespace}/{name} does not exist.");
             return refuse("BackendNotFound", message);
         }

@@ -25,29 +25,39 @@ mod endpoints;
 mod events;
 mod garbage;
 mod gateway;
+mod lens;
 pub mod names;
 mod namespace;
 mod node;
+pub mod pod;
 mod replicaset;
+pub mod table;
+mod unreadable;
 pub mod view;
 pub mod write;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
+use weft_api::meta::OwnerReference;
 
-pub use view::{Change, Key, Touched, View};
-pub use write::{Note, Resource, Write};
+pub use table::Row;
+pub use view::{Change, Key, Reads, Touched, View};
+pub use write::{Note, Reference, Resource, Write};
 
 /// One reconciler and the changes that wake it.
 #[derive(Clone, Copy)]
 pub struct Controller {
     /// As `kubectl describe` shows it in the `From` column of events.
     pub name: &'static str,
+    /// Declares what of the view it reads.
+    pub reads: fn(&mut Reads),
     /// Which keys to look at after a change. May name keys that need nothing; must not miss one that does.
     pub keys: fn(&View, &Touched) -> Vec<Key>,
     /// Which keys to look at when leadership starts.
     pub seeds: fn(&View) -> Vec<Key>,
+    /// The object a key stands for, if it is one: it is told when the key cannot be worked on.
+    pub subject: fn(&View, &Key) -> Option<Reference>,
     pub reconcile: fn(&View, &Key, &Context<'_>) -> Outcome,
 }
 
@@ -62,6 +72,7 @@ pub static CONTROLLERS: &[Controller] = &[
     node::ADDRESSES,
     gateway::CONTROLLER,
     events::CONTROLLER,
+    unreadable::CONTROLLER,
 ];
 
 /// What a reconciler knows besides the view.
@@ -78,6 +89,18 @@ pub struct Context<'a> {
 pub struct Cluster {
     /// The cluster CA's certificate, published to every namespace.
     pub ca_pem: String,
+    /// Every kind that the server serves: others cannot be looked up.
+    pub served: Vec<Resource>,
+}
+
+impl Cluster {
+    /// The kind that an owner reference names, if it is served.
+    fn kind_of(&self, owner: &OwnerReference) -> Option<&Resource> {
+        let (group, version) = weft_api::gvk::split_api_version(&owner.api_version);
+        self.served.iter().find(|resource| {
+            resource.group == group && resource.version == version && resource.kind == owner.kind
+        })
+    }
 }
 
 /// What one look at a key decided.

@@ -7,16 +7,8 @@ const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// FNV-1a over the parts, with a separator so that `["ab","c"]` and `["a","bc"]` differ.
 pub fn hash(parts: &[&[u8]]) -> u64 {
-    let mut state = 0xcbf2_9ce4_8422_2325_u64;
-    for part in parts {
-        for byte in part.iter().chain(std::iter::once(&0xff)) {
-            state = (state ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    // FNV's high bits mix poorly on short input; the finaliser of SplitMix64 spreads them.
-    state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    state ^ (state >> 31)
+    let separated = parts.iter().flat_map(|part| part.iter().chain(&[0xff]));
+    weft_api::hash::mixed(weft_api::hash::fnv1a_64(separated.copied()))
 }
 
 /// `length` letters of the safe alphabet, at most 13 of them carrying entropy.
@@ -35,8 +27,8 @@ pub fn suffix(mut hash: u64, length: usize) -> String {
 ///
 /// Kubernetes cuts generated names the same way, at 58 bytes before a five-letter suffix.
 pub fn generated(prefix: &str, suffix: &str) -> String {
-    let room = 63 - suffix.len() - 1;
-    let prefix = prefix.get(..room.min(prefix.len())).unwrap_or(prefix);
+    let room = 63_usize.saturating_sub(suffix.len() + 1);
+    let prefix = &prefix[..prefix.floor_char_boundary(room)];
     format!("{}-{suffix}", prefix.trim_end_matches(['-', '.']))
 }
 

@@ -11,9 +11,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use weft_api::annotation;
+use weft_api::object::{Object, ObjectError};
 use weft_api::view::Namespace;
 
-use crate::view::{Entry, Key, Row, Touched, View};
+use crate::table::{Kind, Row};
+use crate::view::{Entry, Key, Touched, View};
 use crate::write::{
     CONFIG_MAPS, NAMESPACES, PODS, Propagation, Resource, SERVICE_ACCOUNTS, Write, object,
 };
@@ -21,12 +23,16 @@ use crate::{Context, Controller, Outcome, stamp};
 
 pub const CONTROLLER: Controller = Controller {
     name: "namespace-controller",
+    reads: |reads| {
+        reads.kind::<Namespace>().kind::<CaBundle>();
+    },
     keys,
     seeds: |view| {
-        let present = view.namespaces.iter().map(|row| row.key.clone());
+        let present = view.rows::<Namespace>().map(|row| row.key.clone());
         let system = SYSTEM.iter().map(|name| Key::cluster(name));
         present.chain(system).collect()
     },
+    subject: |view, key| Some(view.entry_of(NAMESPACES, key)?.reference()),
     reconcile,
 };
 
@@ -39,11 +45,27 @@ const SERVICE_ACCOUNT: &str = "default";
 /// Objects deleted in one pass. What is left wakes the controller again as the first ones go.
 const BATCH: usize = 500;
 
+/// The data of the ConfigMap with the cluster CA. The others are nobody's business here.
+#[derive(Debug)]
+struct CaBundle(Value);
+
+impl Kind for CaBundle {
+    const RESOURCE: Resource = CONFIG_MAPS;
+
+    fn wants(key: &Key) -> bool {
+        key.name == ROOT_CA_CONFIG_MAP
+    }
+
+    fn read(object: &Object) -> Result<Self, ObjectError> {
+        Ok(Self(object.as_value()["data"].clone()))
+    }
+}
+
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
     if touched.resource == NAMESPACES {
         return vec![touched.key.clone()];
     }
-    let gone = touched.after.is_none() && view.entry(&touched.uid).is_none();
+    let gone = !touched.is_there;
     let watched = match touched.resource {
         CONFIG_MAPS => touched.key.name == ROOT_CA_CONFIG_MAP,
         SERVICE_ACCOUNTS => touched.key.name == SERVICE_ACCOUNT && gone,
@@ -51,7 +73,7 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
     };
     let namespace = Key::cluster(&touched.key.namespace);
     let ending = || {
-        let row = view.namespaces.get(&namespace);
+        let row = view.get::<Namespace>(&namespace);
         row.is_some_and(|row| row.meta.is_deleting())
     };
     if watched || ((gone || touched.ownership_changed) && ending()) {
@@ -62,7 +84,8 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
 }
 
 fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
-    match view.namespaces.get(key) {
+    match view.get::<Namespace>(key) {
+        None if view.entry_of(NAMESPACES, key).is_some() => Outcome::default(),
         None if SYSTEM.contains(&key.name.as_str()) => Outcome::of(vec![Write::Create {
             resource: NAMESPACES,
             namespace: None,
@@ -110,21 +133,20 @@ fn furnish(view: &View, row: &Row<Namespace>, cx: &Context<'_>) -> Vec<Write> {
         }
     };
     let key = Key::new(name, SERVICE_ACCOUNT);
-    if view.other(SERVICE_ACCOUNTS, &key).is_none() {
+    if view.entry_of(SERVICE_ACCOUNTS, &key).is_none() {
         writes.push(create(SERVICE_ACCOUNTS, SERVICE_ACCOUNT, json!({})));
     }
     let data = json!({"ca.crt": cx.cluster.ca_pem});
     let key = Key::new(name, ROOT_CA_CONFIG_MAP);
-    match view.other(CONFIG_MAPS, &key) {
+    match view.get::<CaBundle>(&key) {
+        None if view.entry_of(CONFIG_MAPS, &key).is_some() => {}
         None => writes.push(create(
             CONFIG_MAPS,
             ROOT_CA_CONFIG_MAP,
             json!({"data": data}),
         )),
         Some(map) => {
-            let present = map.object.as_ref().map(|object| &object.as_value()["data"]);
-            let present = present.unwrap_or(&Value::Null);
-            if let Some(patch) = crate::write::merge_patch(present, &data) {
+            if let Some(patch) = crate::write::merge_patch(&map.body.0, &data) {
                 writes.push(Write::patch(map, json!({"data": patch})));
             }
         }

@@ -1,39 +1,60 @@
 //! Node lifecycle: who is alive, what that means for its pods, and its range of pod addresses.
 //!
-//! A node renews its lease every 2 s. After [`GRACE`] without, `Ready` becomes Unknown, its pods become not ready (so
-//! they leave the endpoints) and the node gets the `unreachable` taints. Pods leave a node with a NoExecute taint after
-//! the seconds their tolerations allow; without one for `not-ready` and `unreachable` that is
-//! [`DEFAULT_TOLERATION_SECONDS`], so a stateless pod is replaced about ten seconds after its node's last sign of life,
-//! where Kubernetes takes six minutes. Tolerations a user wrote are honoured as written.
+//! A node is alive as long as its lease says (`spec.leaseDurationSeconds`; weft's own nodes say 8 s and renew it every 2 s).
+//! After that long without a sign of life, `Ready` becomes Unknown, its pods become not ready (so that they leave the
+//! endpoints) and the node gets the `unreachable` taints. Pods leave a node with a NoExecute taint after the seconds
+//! their tolerations allow; without one for `not-ready` and `unreachable` that is [`DEFAULT_TOLERATION_SECONDS`], so a
+//! stateless pod is replaced about ten seconds after its node's last sign of life, where Kubernetes takes six minutes.
+//! Tolerations a user wrote are honoured as written.
 //!
-//! Brake: while more than half of three or more nodes are unreachable and the newest loss is fresher than [`BRAKE`],
-//! nothing is evicted: it is likelier that we are cut off than that they all died. After a change of leader every node gets
-//! a full grace period, because heartbeats are counted by when *we* saw them.
+//! Silence of everybody is our own deafness, so a silent node is held against it only while others are heard
+//! ([`is_witnessed`]): one of them for as long as the silent one's lease lasts, and since that lease ran out. While all are
+//! silent nothing happens to any pod, however long, and when they are heard again each has its time to come back.
+//! Beside that, Kubernetes' disruption modes: without a single ready node nobody is evicted for his node's state; with most
+//! of a zone not ready ([`PARTIAL_SHARE`]) small clusters stop and large ones go slowly; else one node after the other
+//! ([`EVICTION_PAUSE`]). And a brake: while more than half of three or more nodes are unreachable and the newest loss is
+//! fresher than [`BRAKE`], nothing is evicted.
+//!
+//! Heartbeats are timed by when *we* saw them, so after a change of leader every node gets its whole time again, and so does
+//! one whose lease somebody deleted.
 //!
 //! Terminating pods of a node that is gone are removed at once; of an unreachable node once their grace is over, if a
 //! ReplicaSet runs them: only those never promised to run at most once.
 //!
 //! Left to others: stopping what still runs on a node that comes back (`weft_agent`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use weft_api::view::{Node, NodeCondition, Pod, PodCondition, Taint, Time, Toleration};
+use weft_api::object::{Object, ObjectError};
+use weft_api::toleration::tolerates;
+use weft_api::view::{Node, NodeCondition, Pod, PodCondition, Taint, Time};
 
-use crate::replicaset::{is_finished, is_ready};
-use crate::view::{Item, Key, Row, Touched, View, node_of};
-use crate::write::{LEASES, NODES, Note, PODS, Write};
+use crate::pod::{self, is_finished, is_ready, node_of};
+use crate::table::{Kind, Row};
+use crate::view::{Key, Touched, Track, View};
+use crate::write::{LEASES, NODES, Note, PODS, Reference, Resource, Write};
 use crate::{Context, Controller, Outcome, plus_seconds, stamp, until};
 
 pub const LIFECYCLE: Controller = Controller {
     name: "node-controller",
+    reads: |reads| {
+        reads
+            .kind::<Node>()
+            .kind::<Lease>()
+            .index(&pod::BY_NODE)
+            .track::<Heartbeats>();
+    },
     keys,
+    subject,
     seeds: |view| {
-        let nodes = view.nodes.iter().map(|row| row.key.name.as_str());
-        let names: BTreeSet<&str> = nodes.chain(view.bound_node_names()).collect();
+        let nodes = view.rows::<Node>().map(|row| row.key.name.as_str());
+        let bound = view.table::<Pod>().values(&pod::BY_NODE);
+        let bound = bound.filter(|name| !name.is_empty());
+        let names: BTreeSet<&str> = nodes.chain(bound).collect();
         names.into_iter().map(Key::cluster).collect()
     },
     reconcile,
@@ -41,22 +62,49 @@ pub const LIFECYCLE: Controller = Controller {
 
 pub const ADDRESSES: Controller = Controller {
     name: "node-address-controller",
+    reads: |reads| {
+        reads.kind::<Node>();
+    },
     keys: |_, touched| {
         let wakes = touched.resource == NODES && touched.ownership_changed;
         if wakes { vec![all_nodes()] } else { Vec::new() }
     },
     seeds: |_| vec![all_nodes()],
+    subject: |_, _| None,
     reconcile: assign_addresses,
 };
 
-/// Silence after which a node counts as lost: four missed renewals of its lease.
-pub const GRACE: Duration = Duration::from_secs(8);
+/// Where node leases live.
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// How long a node's lease lasts where it does not say: as long as those of weft's own nodes, which renew it four times
+/// as often.
+const LEASE_LASTS: Duration = Duration::from_secs(8);
+/// How long a pod may be bound to a node that is not there: it may still be on its way.
+const STRANDED: Duration = LEASE_LASTS;
 /// How long pods stay on a lost node when they do not say.
 pub const DEFAULT_TOLERATION_SECONDS: i64 = 2;
 /// How fresh a loss of most nodes has to be to hold evictions back.
 const BRAKE: Duration = Duration::from_secs(30);
 /// Fewest nodes for which "most of them" means something.
 const BRAKE_NODES_MIN: usize = 3;
+/// A node whose evictions are held back is looked at again after this: heartbeats of others do not wake it.
+const HOLD: Duration = Duration::from_secs(2);
+/// From so many nodes on, one that is held back is looked at five times as rarely: each look asks about all others.
+const HOLD_NODES_MANY: usize = 500;
+/// Kubernetes' `--unhealthy-zone-threshold`, in percent of a zone's nodes.
+const PARTIAL_SHARE: usize = 55;
+/// Fewest nodes not ready that make a partial disruption; Kubernetes' number.
+const PARTIAL_NODES_MIN: usize = 3;
+/// Kubernetes' `--large-cluster-size-threshold`: up to so many nodes a partial disruption stops evictions.
+const LARGE_CLUSTER: usize = 50;
+/// Pause between two nodes of a zone that pods are driven off. Kubernetes takes 10 s, and 5 min more before the first.
+const EVICTION_PAUSE: Duration = Duration::from_secs(2);
+/// The same in a partial disruption of a large cluster; Kubernetes' `--secondary-node-eviction-rate`.
+const EVICTION_PAUSE_PARTIAL: Duration = Duration::from_secs(100);
+/// Conditions that a node that fell silent can no longer speak for. Others are written by others, and stay.
+const OWN_CONDITIONS: &[&str] = &["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
+const REGION: &str = "topology.kubernetes.io/region";
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -74,6 +122,146 @@ const PRESSURES: &[(&str, &str)] = &[
     ),
 ];
 
+/// How long a node counts as alive after each sign of life.
+#[derive(Debug)]
+struct Lease {
+    lasts: Duration,
+}
+
+impl Kind for Lease {
+    const RESOURCE: Resource = LEASES;
+
+    fn wants(key: &Key) -> bool {
+        key.namespace == LEASE_NAMESPACE
+    }
+
+    fn read(object: &Object) -> Result<Self, ObjectError> {
+        let seconds = object.as_value()["spec"]["leaseDurationSeconds"].as_u64();
+        let seconds = seconds.filter(|seconds| *seconds > 0);
+        Ok(Self {
+            lasts: seconds.map_or(LEASE_LASTS, Duration::from_secs),
+        })
+    }
+}
+
+/// The signs of life of a node, timed by our clock: the node's own is not trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Heartbeat {
+    /// The last one, or when we began to look.
+    seen: Timestamp,
+    /// How long the node counts as alive after each, as its lease says.
+    lasts: Duration,
+    /// Since when they have been coming without a gap longer than that. `None`: not one was seen to come; what stood in
+    /// the first list is no sign of life.
+    alive_since: Option<Timestamp>,
+}
+
+impl Heartbeat {
+    fn expected(now: Timestamp) -> Self {
+        Self {
+            seen: now,
+            lasts: LEASE_LASTS,
+            alive_since: None,
+        }
+    }
+
+    /// How long the node has been silent.
+    fn silence(&self, now: Timestamp) -> Duration {
+        until(now, self.seen)
+    }
+
+    fn is_silent(&self, now: Timestamp) -> bool {
+        self.silence(now) >= self.lasts
+    }
+
+    fn renew(&mut self, now: Timestamp) {
+        if self.alive_since.is_none() || self.is_silent(now) {
+            self.alive_since = Some(now);
+        }
+        self.seen = now;
+    }
+}
+
+/// Everybody's signs of life, from when the node or its lease was first seen until both are gone.
+#[derive(Debug, Default)]
+struct Heartbeats {
+    by_node: BTreeMap<String, Heartbeat>,
+    nodes: BTreeSet<String>,
+    leases: BTreeSet<String>,
+}
+
+impl Heartbeats {
+    fn of(&self, node: &str) -> Option<&Heartbeat> {
+        self.by_node.get(node)
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&str, &Heartbeat)> {
+        let all = self.by_node.iter();
+        all.map(|(node, heartbeat)| (node.as_str(), heartbeat))
+    }
+
+    fn expect(&mut self, node: &str, now: Timestamp) -> &mut Heartbeat {
+        let heartbeat = self.by_node.entry(node.to_owned());
+        heartbeat.or_insert_with(|| Heartbeat::expected(now))
+    }
+
+    fn forget(&mut self, node: &str) {
+        if !self.nodes.contains(node) && !self.leases.contains(node) {
+            self.by_node.remove(node);
+        }
+    }
+
+    fn take_lease(&mut self, node: &str, lease: Option<&Row<Lease>>, news: bool, now: Timestamp) {
+        let Some(lease) = lease else {
+            self.leases.remove(node);
+            // The lease is gone, not the node: its silence begins now.
+            *self.expect(node, now) = Heartbeat::expected(now);
+            self.forget(node);
+            return;
+        };
+        self.leases.insert(node.to_owned());
+        let heartbeat = self.expect(node, now);
+        if news {
+            heartbeat.renew(now);
+        }
+        heartbeat.lasts = lease.body.lasts;
+    }
+
+    /// A node that reports its state is alive, whether it has a lease or not.
+    fn take_report(&mut self, touched: &Touched, news: bool, now: Timestamp) {
+        let node = touched.key.name.as_str();
+        if !touched.is_there {
+            self.nodes.remove(node);
+            self.forget(node);
+            return;
+        }
+        self.nodes.insert(node.to_owned());
+        let heartbeat = self.expect(node, now);
+        let reported = |node: &Row<Node>| {
+            let ready = condition(node, "Ready")?;
+            Some(ready.last_heartbeat_time.as_ref()?.0)
+        };
+        if let (Some(before), Some(after)) = (touched.before::<Node>(), touched.after::<Node>()) {
+            let after = reported(after);
+            if news && after.is_some() && after != reported(before) {
+                heartbeat.renew(now);
+            }
+        }
+    }
+}
+
+impl Track for Heartbeats {
+    fn notice(&mut self, touched: &Touched, news: bool, now: Timestamp) {
+        match touched.resource {
+            LEASES if touched.key.namespace == LEASE_NAMESPACE => {
+                self.take_lease(&touched.key.name, touched.after(), news, now);
+            }
+            NODES => self.take_report(touched, news, now),
+            _ => {}
+        }
+    }
+}
+
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
     match touched.resource {
         NODES => vec![touched.key.clone()],
@@ -81,20 +269,17 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
         // one after silence matter.
         LEASES => {
             let node = Key::cluster(&touched.key.name);
-            let row = view.nodes.get(&node);
+            let row = view.get::<Node>(&node);
             let silent = row.is_some_and(|row| ready_of(row) != Readiness::Ready);
             if silent { vec![node] } else { Vec::new() }
         }
         PODS => touched
-            .states()
-            .filter_map(|state| match state {
-                Item::Pod(pod) => Some(node_of(pod)),
-                _ => None,
-            })
+            .states::<Pod>()
+            .map(node_of)
             .filter(|node| !node.is_empty())
             // On a healthy node there is nothing to decide about pods.
             .filter(|node| {
-                let row = view.nodes.get(&Key::cluster(node));
+                let row = view.get::<Node>(&Key::cluster(node));
                 row.is_none_or(|row| ready_of(row) != Readiness::Ready || has_no_execute(row))
             })
             .map(Key::cluster)
@@ -138,19 +323,24 @@ fn has_no_execute(node: &Row<Node>) -> bool {
     taints(node).iter().any(|taint| taint.effect == NO_EXECUTE)
 }
 
+fn subject(view: &View, key: &Key) -> Option<Reference> {
+    Some(view.entry_of(NODES, key)?.reference())
+}
+
 fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
-    let Some(node) = view.nodes.get(key) else {
-        return remove_stranded(view, &key.name, cx);
+    let Some(node) = view.get::<Node>(key) else {
+        return match view.entry_of(NODES, key) {
+            // It cannot be read, so nothing is known of it.
+            Some(_) => Outcome::default(),
+            None => remove_stranded(view, &key.name, cx),
+        };
     };
     let mut outcome = Outcome::default();
-    let seen = view
-        .heartbeat(&key.name)
-        .or(node.meta.creation_timestamp)
-        .unwrap_or(cx.now);
-    let silent = until(cx.now, seen);
-    let lost = silent >= GRACE;
-    if !lost {
-        outcome.again_after(GRACE - silent);
+    let heartbeat = view.tracked::<Heartbeats>().of(&key.name);
+    let lost = heartbeat.is_some_and(|heartbeat| heartbeat.is_silent(cx.now));
+    if let Some(heartbeat) = heartbeat.filter(|_| !lost) {
+        let left = heartbeat.lasts.saturating_sub(heartbeat.silence(cx.now));
+        outcome.again_after(left);
     }
     let present = ready_of(node);
     if lost && present != Readiness::Unknown {
@@ -158,18 +348,129 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
         // Taints follow from the condition, in the pass that this write wakes.
         return outcome;
     }
-    outcome.writes.extend(retaint(node, present, cx));
-    if present != Readiness::Ready {
+    outcome
+        .writes
+        .extend(retaint(view, node, present, cx, &mut outcome.requeue_after));
+    if present == Readiness::Ready && !has_no_execute(node) {
+        return outcome;
+    }
+    let credible = match heartbeat {
+        Some(heartbeat) if lost => is_witnessed(view, &key.name, heartbeat, cx.now),
+        // It is back, and has as long as its lease lasts to say how it is.
+        Some(heartbeat) if present == Readiness::Unknown => heartbeat
+            .alive_since
+            .is_some_and(|since| until(cx.now, since) >= heartbeat.lasts),
+        _ => true,
+    };
+    let stopped = disruption(view, node) == Disruption::Stopped;
+    let held = if !credible || stopped || !anybody_is_ready(view) {
+        Some(hold(view))
+    } else {
+        brake(view, cx.now)
+    };
+    if credible && present != Readiness::Ready {
         outcome.writes.extend(mark_pods_not_ready(view, node, cx));
     }
-    evict(view, node, cx, &mut outcome);
-    if lost {
+    evict(view, node, held, cx, &mut outcome);
+    if lost && held.is_none() {
         remove_terminated(view, &key.name, cx, &mut outcome);
     }
     outcome
 }
 
-/// `Ready=Unknown`, and the other conditions with it: nobody can know them.
+/// The silence of `node` is its own: another node was heard after this one's time had run out, and has been heard all
+/// along for as long as this one's lease lasts.
+fn is_witnessed(view: &View, node: &str, silent: &Heartbeat, now: Timestamp) -> bool {
+    let Ok(deadline) = silent.seen.checked_add(silent.lasts) else {
+        return false;
+    };
+    view.tracked::<Heartbeats>()
+        .all()
+        .any(|(other, heartbeat)| {
+            other != node
+                && heartbeat.seen >= deadline
+                && !heartbeat.is_silent(now)
+                && heartbeat
+                    .alive_since
+                    .is_some_and(|since| until(now, since) >= silent.lasts)
+        })
+}
+
+fn hold(view: &View) -> Duration {
+    let many = view.table::<Node>().len() >= HOLD_NODES_MANY;
+    if many { HOLD * 5 } else { HOLD }
+}
+
+fn anybody_is_ready(view: &View) -> bool {
+    let mut nodes = view.rows::<Node>();
+    nodes.any(|node| ready_of(node) == Readiness::Ready)
+}
+
+/// Nodes of one zone share its disruptions. Nodes without one are in the same, too.
+fn zone_of(node: &Row<Node>) -> (&str, &str) {
+    let label = |key| node.meta.labels.get(key).map_or("", String::as_str);
+    (label(REGION), label(ZONE))
+}
+
+/// How much of a node's zone is not ready, as far as it concerns evictions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Disruption {
+    /// Some of it; or all, while other zones are well: then it is the zone's own fault.
+    Normal,
+    /// Most of it, in a large cluster.
+    Slow,
+    /// Most of it, in a small one.
+    Stopped,
+}
+
+fn disruption(view: &View, node: &Row<Node>) -> Disruption {
+    let zone = zone_of(node);
+    let mut nodes = 0;
+    let mut down = 0;
+    for other in view.rows::<Node>().filter(|other| zone_of(other) == zone) {
+        nodes += 1;
+        down += usize::from(ready_of(other) != Readiness::Ready);
+    }
+    let most = down >= PARTIAL_NODES_MIN && down * 100 >= nodes * PARTIAL_SHARE && down < nodes;
+    match most {
+        false => Disruption::Normal,
+        true if view.table::<Node>().len() > LARGE_CLUSTER => Disruption::Slow,
+        true => Disruption::Stopped,
+    }
+}
+
+/// How long until the node's pods may be driven off, by its zone's state and whose turn it is; zero: now. `None`: not as
+/// long as the zone is like this.
+fn eviction_turn(view: &View, node: &Row<Node>, now: Timestamp) -> Option<Duration> {
+    let pause = match disruption(view, node) {
+        Disruption::Normal => EVICTION_PAUSE,
+        Disruption::Slow => EVICTION_PAUSE_PARTIAL,
+        Disruption::Stopped => return None,
+    };
+    let zone = zone_of(node);
+    let mut first = true;
+    let mut newest: Option<Timestamp> = None;
+    for other in view.rows::<Node>().filter(|other| zone_of(other) == zone) {
+        let mut driven = false;
+        for taint in taints(other) {
+            if taint.effect == NO_EXECUTE && [NOT_READY, UNREACHABLE].contains(&taint.key.as_str())
+            {
+                driven = true;
+                newest = newest.max(taint.time_added.as_ref().map(|time| time.0));
+            }
+        }
+        let down = matches!(ready_of(other), Readiness::Unknown | Readiness::NotReady);
+        first &= driven || !down || other.key >= node.key;
+    }
+    let since = newest.map_or(pause, |newest| until(now, newest));
+    match pause.checked_sub(since) {
+        Some(left) if !left.is_zero() => Some(left),
+        _ if first => Some(Duration::ZERO),
+        _ => Some(pause),
+    }
+}
+
+/// `Ready=Unknown`, and the other conditions of the node's own with it: nobody can know them.
 fn mark_unknown(node: &Row<Node>, cx: &Context<'_>) -> Vec<Write> {
     let before = node.body.status.clone().unwrap_or_default();
     let mut after = before.clone();
@@ -180,7 +481,9 @@ fn mark_unknown(node: &Row<Node>, cx: &Context<'_>) -> Vec<Write> {
             ..NodeCondition::default()
         });
     }
-    for condition in conditions.iter_mut().filter(|c| c.status != "Unknown") {
+    let own = |c: &NodeCondition| OWN_CONDITIONS.contains(&c.type_.as_str());
+    let known = |c: &NodeCondition| c.status != "Unknown";
+    for condition in conditions.iter_mut().filter(|c| own(c) && known(c)) {
         let never = condition.status.is_empty();
         condition.status = "Unknown".into();
         condition.last_transition_time = Some(stamp(cx.now));
@@ -204,7 +507,15 @@ fn mark_unknown(node: &Row<Node>, cx: &Context<'_>) -> Vec<Write> {
 }
 
 /// The taints that the conditions and `spec.unschedulable` call for; others are the user's and stay.
-fn retaint(node: &Row<Node>, ready: Readiness, cx: &Context<'_>) -> Option<Write> {
+///
+/// NoExecute comes only in the node's turn, and goes while no node at all is ready.
+fn retaint(
+    view: &View,
+    node: &Row<Node>,
+    ready: Readiness,
+    cx: &Context<'_>,
+    again: &mut Option<Duration>,
+) -> Option<Write> {
     let mut wanted: Vec<(&str, &str)> = Vec::new();
     match ready {
         Readiness::Ready => {}
@@ -230,6 +541,20 @@ fn retaint(node: &Row<Node>, ready: Readiness, cx: &Context<'_>) -> Option<Write
         known.contains(&key) || PRESSURES.iter().any(|(_, pressure)| *pressure == key)
     };
     let present = taints(node);
+    let driven = wanted.iter().any(|(_, effect)| *effect == NO_EXECUTE);
+    let stands =
+        |t: &Taint| t.effect == NO_EXECUTE && wanted.contains(&(t.key.as_str(), NO_EXECUTE));
+    if driven && !anybody_is_ready(view) {
+        wanted.retain(|(_, effect)| *effect != NO_EXECUTE);
+        *again = Some(again.map_or(hold(view), |old| old.min(hold(view))));
+    } else if driven && !present.iter().any(stands) {
+        let turn = eviction_turn(view, node, cx.now);
+        if turn != Some(Duration::ZERO) {
+            wanted.retain(|(_, effect)| *effect != NO_EXECUTE);
+            let turn = turn.unwrap_or(hold(view));
+            *again = Some(again.map_or(turn, |old| old.min(turn)));
+        }
+    }
     let mut after: Vec<Taint> = present
         .iter()
         .filter(|taint| {
@@ -256,7 +581,7 @@ fn retaint(node: &Row<Node>, ready: Readiness, cx: &Context<'_>) -> Option<Write
 
 /// Pods of a node that is not ready are not ready either; their own node cannot say so.
 fn mark_pods_not_ready(view: &View, node: &Row<Node>, cx: &Context<'_>) -> Vec<Write> {
-    let pods = view.pods_on_node(&node.meta.name);
+    let pods = pod::on_node(view, &node.meta.name);
     let ready = pods.filter(|pod| is_ready(pod) && !is_finished(pod));
     ready
         .filter_map(|pod| {
@@ -273,20 +598,28 @@ fn mark_pods_not_ready(view: &View, node: &Row<Node>, cx: &Context<'_>) -> Vec<W
         .collect()
 }
 
-/// Deletes pods whose tolerations of the node's NoExecute taints have run out.
-fn evict(view: &View, node: &Row<Node>, cx: &Context<'_>, outcome: &mut Outcome) {
-    let taints: Vec<&Taint> = taints(node)
+/// Deletes pods whose tolerations of the node's NoExecute taints have run out. `held`: not for the node's own state, and
+/// when to ask again.
+fn evict(
+    view: &View,
+    node: &Row<Node>,
+    held: Option<Duration>,
+    cx: &Context<'_>,
+    outcome: &mut Outcome,
+) {
+    let mut taints: Vec<&Taint> = taints(node)
         .iter()
         .filter(|taint| taint.effect == NO_EXECUTE)
         .collect();
+    if let Some(held) = held {
+        // What a user wrote holds all the same.
+        taints.retain(|taint| ![NOT_READY, UNREACHABLE].contains(&taint.key.as_str()));
+        outcome.again_after(held);
+    }
     if taints.is_empty() {
         return;
     }
-    if let Some(hold) = brake(view, cx.now) {
-        outcome.again_after(hold);
-        return;
-    }
-    for pod in view.pods_on_node(&node.meta.name) {
+    for pod in pod::on_node(view, &node.meta.name) {
         if pod.meta.is_deleting() || is_finished(pod) {
             continue;
         }
@@ -331,28 +664,18 @@ fn leave_at(pod: &Row<Pod>, taint: &Taint, now: Timestamp) -> Option<Timestamp> 
     seconds.min().map(|seconds| plus_seconds(since, seconds))
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or("");
-    let key = toleration.key.as_deref().unwrap_or("");
-    let value = toleration.value.as_deref().unwrap_or("");
-    let exists = toleration.operator.as_deref() == Some("Exists");
-    (effect.is_empty() || effect == taint.effect)
-        && (key == taint.key || (key.is_empty() && exists))
-        && (exists || value == taint.value.as_deref().unwrap_or(""))
-}
-
 /// How long evictions are to be held back, if they are.
 fn brake(view: &View, now: Timestamp) -> Option<Duration> {
     let lost: Vec<Timestamp> = view
-        .nodes
-        .iter()
+        .rows::<Node>()
         .filter(|node| ready_of(node) == Readiness::Unknown)
         .map(|node| {
             let since = condition(node, "Ready").and_then(|c| c.last_transition_time.as_ref());
             since.map_or(now, |Time(since)| *since)
         })
         .collect();
-    if view.nodes.len() < BRAKE_NODES_MIN || lost.len() * 2 <= view.nodes.len() {
+    if view.table::<Node>().len() < BRAKE_NODES_MIN || lost.len() * 2 <= view.table::<Node>().len()
+    {
         return None;
     }
     let newest = lost.into_iter().max()?;
@@ -362,7 +685,7 @@ fn brake(view: &View, now: Timestamp) -> Option<Duration> {
 
 /// Pods that finished terminating as far as anybody can tell: their node is silent and their grace is over.
 fn remove_terminated(view: &View, node: &str, cx: &Context<'_>, outcome: &mut Outcome) {
-    for pod in view.pods_on_node(node) {
+    for pod in pod::on_node(view, node) {
         let Some(ends) = pod.meta.deletion_timestamp else {
             continue;
         };
@@ -384,15 +707,24 @@ fn remove_terminated(view: &View, node: &str, cx: &Context<'_>, outcome: &mut Ou
 /// Pods bound to a node that does not exist.
 fn remove_stranded(view: &View, node: &str, cx: &Context<'_>) -> Outcome {
     let mut outcome = Outcome::default();
-    for pod in view.pods_on_node(node) {
+    for pod in pod::on_node(view, node) {
         // A node may still be on its way when a pod names it by hand.
         let born = pod.meta.creation_timestamp.unwrap_or(cx.now);
         let age = until(cx.now, born);
-        if !pod.meta.is_deleting() && age < GRACE {
-            outcome.again_after(GRACE - age);
+        if !pod.meta.is_deleting() && age < STRANDED {
+            outcome.again_after(STRANDED - age);
         } else {
             outcome.writes.push(Write::delete(pod).forced());
         }
+    }
+    if !outcome.writes.is_empty() {
+        let gone = Write::ConfirmGone {
+            resource: NODES,
+            namespace: None,
+            name: node.to_owned(),
+            uid: None,
+        };
+        outcome.writes.insert(0, gone);
     }
     outcome
 }
@@ -430,10 +762,17 @@ fn node_ranges() -> impl Iterator<Item = (u32, u32)> {
 /// choose the same.
 fn assign_addresses(view: &View, _: &Key, _: &Context<'_>) -> Outcome {
     let range_of = |node: &Row<Node>| bounds(node.body.spec.as_ref()?.pod_cidr.as_deref()?);
-    let mut taken: BTreeSet<(u32, u32)> = view.nodes.iter().filter_map(|n| range_of(n)).collect();
+    let mut taken: BTreeSet<(u32, u32)> = view.rows::<Node>().filter_map(|n| range_of(n)).collect();
+    // A node that cannot be read keeps its range.
+    let unreadable = view
+        .unreadable()
+        .filter(|(entry, _)| entry.resource == NODES);
+    let ranges =
+        unreadable.filter_map(|(_, node)| bounds(node.as_value()["spec"]["podCIDR"].as_str()?));
+    taken.extend(ranges);
     let mut free = node_ranges();
     let mut writes = Vec::new();
-    for node in view.nodes.iter() {
+    for node in view.rows::<Node>() {
         let spec = node.body.spec.as_ref();
         let has = spec.is_some_and(|spec| spec.pod_cidr.as_deref().is_some_and(|c| !c.is_empty()));
         if has || node.meta.is_deleting() {

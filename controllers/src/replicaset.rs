@@ -1,7 +1,7 @@
 //! ReplicaSets: as many active pods of one template as asked for.
 //!
-//! A pod counts while it is neither finished nor being deleted. Too few: create, at most [`BURST`] a pass, and one at a
-//! time after a refusal (Kubernetes' slow start, with the loop's back-off as its clock). Too many: delete in Kubernetes'
+//! A pod counts while it is neither finished nor being deleted; one that cannot be read counts, too. Too few: create, at
+//! most [`BURST`] a pass, none while [`UNPLACED_MAX`] wait for a node, and one at a time after a refusal (Kubernetes' slow start, with the loop's back-off as its clock). Too many: delete in Kubernetes'
 //! order of victims, the least useful first. After a refusal the status comes before the next attempt: a refusal ends a
 //! list of writes, and the condition that tells of it must not wait for the attempt that succeeds.
 //!
@@ -22,24 +22,32 @@ use weft_api::view::{Pod, ReplicaSet, ReplicaSetStatus};
 
 use crate::claim::{claim, controller_reference};
 use crate::names;
-use crate::view::{Item, Key, Row, Touched, View, node_of};
+use crate::pod::{self, is_finished, is_ready, node_of, phase_of, ready_since};
+use crate::table::Row;
+use crate::view::{Key, Touched, View};
 use crate::write::{Note, PODS, REPLICA_SETS, Write, object};
 use crate::{Context, Controller, Outcome, plus_seconds, stamp, until};
 
 pub const CONTROLLER: Controller = Controller {
     name: "replicaset-controller",
+    reads: |reads| {
+        reads.kind::<ReplicaSet>().index(&pod::BY_CONTROLLER);
+    },
     keys,
     seeds: |view| {
-        view.replica_sets
-            .iter()
+        view.rows::<ReplicaSet>()
             .map(|row| row.key.clone())
             .collect()
     },
+    subject: |view, key| Some(view.entry_of(REPLICA_SETS, key)?.reference()),
     reconcile,
 };
 
 /// Pods created or deleted in one pass; Kubernetes' `BurstReplicas`. Bounds what one refusal can waste.
 const BURST: usize = 500;
+/// Pods of one set that wait for a node; no more are created meanwhile. Four bursts: a scheduler that keeps up never lets
+/// it come to that, and a number of replicas that no cluster holds costs no more than this many waiting pods.
+const UNPLACED_MAX: usize = 2000;
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
@@ -52,10 +60,10 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
                 .filter(|entry| entry.resource == REPLICA_SETS)
                 .map(|entry| entry.key.clone())
                 .collect();
-            if let Some(Item::Pod(pod)) = &touched.after
+            if let Some(pod) = touched.after::<Pod>()
                 && pod.meta.controller().is_none()
             {
-                let sets = view.replica_sets.in_namespace(&pod.key.namespace);
+                let sets = view.rows_in::<ReplicaSet>(&pod.key.namespace);
                 let matching = sets.filter(|set| {
                     selector_of(&set.body)
                         .is_some_and(|selector| selector.matches(&pod.meta.labels))
@@ -75,15 +83,16 @@ fn selector_of(set: &ReplicaSet) -> Option<LabelSelector> {
 }
 
 fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
-    let Some(set) = view.replica_sets.get(key) else {
+    let Some(set) = view.get::<ReplicaSet>(key) else {
         return Outcome::default();
     };
     let spec = &set.body.spec;
     let Some(selector) = selector_of(&set.body) else {
         return Outcome::default();
     };
-    let owned = view.pods_of(&set.meta.uid);
-    let candidates = owned.chain(view.stray_pods(&key.namespace)).cloned();
+    let owned = view.by(&pod::BY_CONTROLLER, &set.meta.uid);
+    let strays = pod::uncontrolled(&key.namespace);
+    let candidates = owned.chain(view.by(&pod::BY_CONTROLLER, &strays)).cloned();
     let claims = claim(REPLICA_SETS, &set.meta, &selector, candidates);
     if !claims.writes.is_empty() {
         // Ownership first: an adopted pod must not be created a second time.
@@ -94,19 +103,31 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
         .into_iter()
         .filter(|pod| !is_finished(pod))
         .partition(|pod| pod.meta.is_deleting());
+    let unreadable = view
+        .unreadable_of(PODS, &set.meta.uid)
+        .filter(|pod| !pod.deleting);
+    let present = active.len() + unreadable.count();
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
     let mut outcome = Outcome::default();
     if !set.meta.is_deleting() {
-        if active.len() < wanted {
-            let missing = wanted - active.len();
+        if let Some(missing) = wanted.checked_sub(present).filter(|missing| *missing > 0) {
+            let unplaced = active.iter().filter(|pod| node_of(pod).is_empty()).count();
+            let room = UNPLACED_MAX.saturating_sub(unplaced);
             let at_once = if cx.last_failure.is_some() { 1 } else { BURST };
-            outcome.writes = create(view, set, &active, missing.min(at_once));
-        } else if active.len() > wanted {
-            let excess = (active.len() - wanted).min(BURST);
+            outcome.writes = create(view, set, &active, missing.min(at_once).min(room));
+            if room == 0 {
+                let message = format!(
+                    "{UNPLACED_MAX} pods wait for a node; more are created as these find one"
+                );
+                let told = Note::warning(set.reference(), "TooManyUnplaced", message);
+                outcome.writes.push(Write::Event(told));
+            }
+        } else if present > wanted {
+            let excess = (present - wanted).min(BURST);
             outcome.writes = delete(view, set, &active, excess, cx.now);
         }
     }
-    report(set, &active, terminating.len(), cx, &mut outcome);
+    report(set, &active, present, terminating.len(), cx, &mut outcome);
     outcome
 }
 
@@ -133,8 +154,7 @@ fn create(
         attempt += 1;
         let name = names::generated(&set.meta.name, &names::suffix(names::hash(&parts), 5));
         if view
-            .pods
-            .get(&Key::new(&set.key.namespace, &name))
+            .get::<Pod>(&Key::new(&set.key.namespace, &name))
             .is_some()
         {
             continue;
@@ -210,7 +230,7 @@ fn crowding<'a>(view: &'a View, set: &Row<ReplicaSet>) -> BTreeMap<&'a str, usiz
     };
     let mut crowd = BTreeMap::new();
     for uid in family {
-        for pod in view.pods_of(uid) {
+        for pod in view.by(&pod::BY_CONTROLLER, uid) {
             if !is_finished(pod) && !pod.meta.is_deleting() {
                 *crowd.entry(node_of(pod)).or_insert(0) += 1;
             }
@@ -267,36 +287,11 @@ fn restarts(pod: &Row<Pod>) -> i32 {
     counts.max().unwrap_or(0)
 }
 
-fn phase_of(pod: &Row<Pod>) -> &str {
-    let status = pod.body.status.as_ref();
-    status.and_then(|s| s.phase.as_deref()).unwrap_or("")
-}
-
-/// Ran to its end; it will not run again.
-pub fn is_finished(pod: &Row<Pod>) -> bool {
-    matches!(phase_of(pod), "Succeeded" | "Failed")
-}
-
-/// Its `Ready` condition holds.
-pub fn is_ready(pod: &Row<Pod>) -> bool {
-    ready_condition(pod).is_some_and(|(ready, _)| ready)
-}
-
-fn ready_since(pod: &Row<Pod>) -> Option<Timestamp> {
-    ready_condition(pod).and_then(|(ready, since)| since.filter(|_| ready))
-}
-
-fn ready_condition(pod: &Row<Pod>) -> Option<(bool, Option<Timestamp>)> {
-    let conditions = pod.body.status.as_ref()?.conditions.as_ref()?;
-    let condition = conditions.iter().find(|c| c.type_ == "Ready")?;
-    let since = condition.last_transition_time.as_ref().map(|time| time.0);
-    Some((condition.status == "True", since))
-}
-
 /// Brings the status up to date and asks to be called when the next pod becomes available.
 fn report(
     set: &Row<ReplicaSet>,
     active: &[Arc<Row<Pod>>],
+    present: usize,
     terminating: usize,
     cx: &Context<'_>,
     outcome: &mut Outcome,
@@ -329,9 +324,9 @@ fn report(
     let some = |number: i32| (number != 0).then_some(number);
     let before = set.body.status.clone().unwrap_or_default();
     let mut conditions = before.conditions.clone().unwrap_or_default();
-    note_failure(&mut conditions, active.len(), spec.replicas, cx);
+    note_failure(&mut conditions, present, spec.replicas, cx);
     let after = ReplicaSetStatus {
-        replicas: i32::try_from(active.len()).unwrap_or(i32::MAX),
+        replicas: i32::try_from(present).unwrap_or(i32::MAX),
         fully_labeled_replicas: some(labelled),
         ready_replicas: some(ready),
         available_replicas: some(available),

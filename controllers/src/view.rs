@@ -1,34 +1,31 @@
-//! The cluster as the controllers see it: typed rows with the indexes they need, kept up to date change by change.
+//! The cluster as the controllers see it, kept up to date change by change: every object's [`Entry`], and of the kinds that
+//! somebody reads, typed rows ([`crate::table`]).
 //!
 //! [`View::apply`] takes the informer's changes, [`View::fold`] the answers of our own writes, which may run ahead of the
 //! informer. The informer's stream is in revision order over all kinds, so one number, the highest revision it
 //! delivered, tells which answers are news: an answer at or below it has already been seen, and perhaps superseded.
 //!
 //! Invariants: rows and indexes always agree; a row never goes back to an older revision; what a fold deleted is not
-//! brought back by an older event; an owner is never missing while its dependent is there unless it is gone.
+//! brought back by an older event; every object has its [`Entry`], whether its lens can be read or not.
 //!
-//! Only the kinds that reconcilers read are kept whole; of everything else only the metadata that ownership and
-//! namespace deletion need. Secrets' contents never stay here.
+//! An object that does not have the shape of its kind is there all the same: it owns, it is owned, it keeps its namespace
+//! from ending. It only has no row, so whoever works on rows leaves it alone ([`View::unreadable`]).
+//!
+//! Of kinds that nobody reads only the metadata is kept that ownership and namespace deletion need. Secrets' contents
+//! never stay here.
 
+use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::Metadata;
-use serde::de::DeserializeOwned;
-use weft_api::meta::{Meta, OwnerReference};
+use weft_api::annotation;
+use weft_api::meta::OwnerReference;
 use weft_api::object::{Object, ObjectError};
-use weft_api::view::{
-    Deployment, EndpointSlice, Event, Namespace, Node, ObjectMeta, Pod, ReplicaSet, Service,
-};
 
-use crate::write::{
-    CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, EVENTS, GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES,
-    LEASES, NAMESPACES, NODES, PODS, REPLICA_SETS, Reference, Resource, SERVICES,
-};
-
-/// Where node leases live.
-const LEASE_NAMESPACE: &str = "kube-node-lease";
+use crate::table::{Index, Kind, Row, Swap, Table, Tables};
+use crate::write::{Reference, Resource};
 
 /// Namespace and name; the namespace is empty for cluster-scoped objects.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,74 +48,13 @@ impl Key {
     }
 }
 
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.namespace.is_empty() {
             f.write_str(&self.name)
         } else {
             write!(f, "{}/{}", self.namespace, self.name)
         }
-    }
-}
-
-/// One object: its metadata, its typed lens, and the lossless object where a reconciler copies parts of it.
-#[derive(Debug)]
-pub struct Row<T> {
-    pub resource: Resource,
-    pub key: Key,
-    pub meta: Meta,
-    pub body: T,
-    /// Kept for deployments, replica sets and the kinds without a lens.
-    pub object: Option<Object>,
-}
-
-impl<T> Row<T> {
-    /// For events about this object.
-    pub fn reference(&self) -> Reference {
-        Reference {
-            resource: self.resource,
-            namespace: self.key.namespace.clone(),
-            name: self.key.name.clone(),
-            uid: self.meta.uid.clone(),
-        }
-    }
-}
-
-/// Rows of one kind, in order of namespace and name.
-#[derive(Debug)]
-pub struct Table<T>(BTreeMap<Key, Arc<Row<T>>>);
-
-impl<T> Default for Table<T> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
-    }
-}
-
-impl<T> Table<T> {
-    pub fn get(&self, key: &Key) -> Option<&Arc<Row<T>>> {
-        self.0.get(key)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Row<T>>> {
-        self.0.values()
-    }
-
-    pub fn in_namespace<'a>(
-        &'a self,
-        namespace: &'a str,
-    ) -> impl Iterator<Item = &'a Arc<Row<T>>> + use<'a, T> {
-        self.0
-            .range(Key::new(namespace, "")..)
-            .take_while(move |(key, _)| key.namespace == namespace)
-            .map(|(_, row)| row)
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 
@@ -130,37 +66,40 @@ pub enum Change {
     Delete(Resource, Object),
 }
 
-/// A row of whichever kind.
-#[derive(Debug, Clone)]
-pub enum Item {
-    Pod(Arc<Row<Pod>>),
-    Node(Arc<Row<Node>>),
-    Namespace(Arc<Row<Namespace>>),
-    Service(Arc<Row<Service>>),
-    EndpointSlice(Arc<Row<EndpointSlice>>),
-    Deployment(Arc<Row<Deployment>>),
-    ReplicaSet(Arc<Row<ReplicaSet>>),
-    Other(Arc<Row<()>>),
-}
-
 /// What a change did to the view: the wake-up call for [`crate::Controller::keys`].
 #[derive(Debug)]
 pub struct Touched {
     pub resource: Resource,
     pub key: Key,
     pub uid: String,
-    pub before: Option<Item>,
-    pub after: Option<Item>,
     /// Owners of the object, before and after.
     pub owners: Vec<String>,
     /// Owners, finalizers, deletion or existence changed: of interest to garbage collection.
     pub ownership_changed: bool,
+    /// The object was there before, in whatever shape.
+    pub was_there: bool,
+    pub is_there: bool,
+    /// The object is there, but not in the shape of its kind.
+    pub unreadable: bool,
+    swaps: Vec<Swap>,
 }
 
 impl Touched {
+    pub fn before<K: Kind>(&self) -> Option<&Row<K>> {
+        self.swap::<K>()?.before()
+    }
+
+    pub fn after<K: Kind>(&self) -> Option<&Row<K>> {
+        self.swap::<K>()?.after()
+    }
+
     /// Both states, oldest first.
-    pub fn states(&self) -> impl Iterator<Item = &Item> {
-        self.before.iter().chain(&self.after)
+    pub fn states<K: Kind>(&self) -> impl Iterator<Item = &Row<K>> {
+        self.before().into_iter().chain(self.after())
+    }
+
+    fn swap<K: Kind>(&self) -> Option<&Swap> {
+        self.swaps.iter().find(|swap| swap.is_of::<K>())
     }
 }
 
@@ -174,45 +113,108 @@ pub struct Entry {
     pub owners: Vec<OwnerReference>,
     pub finalizers: Vec<String>,
     pub deleting: bool,
+    /// Why the object has no row, if it should have one.
+    pub unreadable: Option<String>,
+}
+
+impl Entry {
+    /// For events about this object.
+    pub fn reference(&self) -> Reference {
+        Reference {
+            resource: self.resource,
+            namespace: self.key.namespace.clone(),
+            name: self.key.name.clone(),
+            uid: self.uid.clone(),
+        }
+    }
+
+    /// The uid of the object's controller, or `""`.
+    pub fn controller(&self) -> &str {
+        let owner = self.owners.iter().find(|o| o.controller == Some(true));
+        owner.map_or("", |owner| owner.uid.as_str())
+    }
+}
+
+/// What does not show in any one state of an object: kept by whoever declares it, from every change there is.
+pub trait Track: Any + Default + fmt::Debug + Send + Sync {
+    /// `news`: the change happened just now, and is not part of the first list.
+    fn notice(&mut self, touched: &Touched, news: bool, now: Timestamp);
+}
+
+trait AnyTrack: Any + fmt::Debug + Send + Sync {
+    fn notice(&mut self, touched: &Touched, news: bool, now: Timestamp);
+}
+
+impl<T: Track> AnyTrack for T {
+    fn notice(&mut self, touched: &Touched, news: bool, now: Timestamp) {
+        Track::notice(self, touched, news, now);
+    }
+}
+
+/// What the readers of a view declare to read.
+#[derive(Debug, Default)]
+pub struct Reads {
+    tables: Tables,
+    tracks: BTreeMap<TypeId, Box<dyn AnyTrack>>,
+}
+
+impl Reads {
+    /// Objects of this kind are read through this lens.
+    pub fn kind<K: Kind>(&mut self) -> &mut Self {
+        self.tables.kind::<K>();
+        self
+    }
+
+    /// As [`Reads::kind`], and its rows are found by this index.
+    pub fn index<K: Kind>(&mut self, index: &Index<K>) -> &mut Self {
+        self.tables.index(index);
+        self
+    }
+
+    pub fn track<T: Track>(&mut self) -> &mut Self {
+        let track = self.tracks.entry(TypeId::of::<T>());
+        track.or_insert_with(|| Box::new(T::default()));
+        self
+    }
 }
 
 /// The indexed view. See the module's promise.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct View {
     revision: u64,
     synced: bool,
-    pub pods: Table<Pod>,
-    pub nodes: Table<Node>,
-    pub namespaces: Table<Namespace>,
-    pub services: Table<Service>,
-    pub endpoint_slices: Table<EndpointSlice>,
-    pub deployments: Table<Deployment>,
-    pub replica_sets: Table<ReplicaSet>,
-    others: BTreeMap<Resource, Table<()>>,
+    reads: Reads,
     entries: BTreeMap<String, Entry>,
+    /// Uids by kind and name, so that an object is found whose uid cannot be read.
+    uids: BTreeMap<(Resource, Key), String>,
+    /// The objects without a row, as they are stored.
+    unreadable: BTreeMap<String, Object>,
     dependents: BTreeMap<String, BTreeSet<String>>,
     contents: BTreeMap<String, BTreeSet<String>>,
-    /// Node name to pods; the empty name holds the pods that are bound nowhere.
-    pods_by_node: BTreeMap<String, BTreeSet<Key>>,
-    /// Controller uid to pods; the empty uid holds the pods that nobody controls.
-    pods_by_controller: BTreeMap<String, BTreeSet<Key>>,
-    heartbeats: BTreeMap<String, Timestamp>,
-    events_by_time: BTreeSet<(Timestamp, Key)>,
-    event_times: BTreeMap<Key, (Timestamp, String)>,
     /// Uid to the revision at which our own delete removed it, until the informer says so too.
     gone: BTreeMap<String, u64>,
 }
 
 impl View {
+    /// An empty view for these readers.
+    pub fn of(readers: impl IntoIterator<Item = fn(&mut Reads)>) -> Self {
+        let mut reads = Reads::default();
+        readers.into_iter().for_each(|read| read(&mut reads));
+        Self {
+            revision: 0,
+            synced: false,
+            reads,
+            entries: BTreeMap::new(),
+            uids: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            dependents: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            gone: BTreeMap::new(),
+        }
+    }
+
     /// Takes one change of the informer. `None`: it was known already.
-    ///
-    /// # Errors
-    /// [`ObjectError::View`] for an object that does not have the shape of its kind; the view is unchanged.
-    pub fn apply(
-        &mut self,
-        change: Change,
-        now: Timestamp,
-    ) -> Result<Option<Touched>, ObjectError> {
+    pub fn apply(&mut self, change: Change, now: Timestamp) -> Option<Touched> {
         if self.synced {
             let (Change::Upsert(_, object) | Change::Delete(_, object)) = &change;
             self.revision = self.revision.max(object.resource_version().unwrap_or(0));
@@ -220,13 +222,13 @@ impl View {
         match change {
             Change::Upsert(resource, object) => {
                 if self.gone.contains_key(object.uid()) || self.knows(&object) {
-                    return Ok(None);
+                    return None;
                 }
-                self.insert(resource, object, now).map(Some)
+                Some(self.insert(resource, object, now))
             }
             Change::Delete(resource, object) => {
                 self.gone.remove(object.uid());
-                Ok(self.remove(resource, &object))
+                self.remove(resource, &object, now)
             }
         }
     }
@@ -242,28 +244,25 @@ impl View {
     }
 
     /// Takes the answer of one of our own writes. `None`: the informer told it already.
-    ///
-    /// # Errors
-    /// As [`View::apply`].
-    pub fn fold(&mut self, change: Change, now: Timestamp) -> Result<Option<Touched>, ObjectError> {
+    pub fn fold(&mut self, change: Change, now: Timestamp) -> Option<Touched> {
         let (Change::Upsert(_, object) | Change::Delete(_, object)) = &change;
         let revision = object.resource_version().unwrap_or(0);
         if !self.synced || revision <= self.revision {
-            return Ok(None);
+            return None;
         }
         match change {
             Change::Upsert(resource, object) => {
                 if self.gone.contains_key(object.uid()) || self.knows(&object) {
-                    return Ok(None);
+                    return None;
                 }
-                self.insert(resource, object, now).map(Some)
+                Some(self.insert(resource, object, now))
             }
             Change::Delete(resource, object) => {
-                let touched = self.remove(resource, &object);
+                let touched = self.remove(resource, &object, now);
                 if touched.is_some() {
                     self.gone.insert(object.uid().to_owned(), revision);
                 }
-                Ok(touched)
+                touched
             }
         }
     }
@@ -275,166 +274,98 @@ impl View {
             .is_some_and(|entry| entry.revision >= object.resource_version())
     }
 
-    fn insert(
-        &mut self,
-        resource: Resource,
-        object: Object,
-        now: Timestamp,
-    ) -> Result<Touched, ObjectError> {
+    /// The object's uid. One that cannot be opened at all shows none: then it is the one known by that name, else a
+    /// name of ours, so that such objects never pass for each other.
+    fn uid_of(&self, resource: Resource, key: &Key, object: &Object) -> String {
+        if !object.uid().is_empty() {
+            return object.uid().to_owned();
+        }
+        let known = self.uids.get(&(resource, key.clone())).cloned();
+        known.unwrap_or_else(|| format!("{}.{}/{key}", resource.resource, resource.group))
+    }
+
+    fn insert(&mut self, resource: Resource, object: Object, now: Timestamp) -> Touched {
         let meta = object.meta();
         let key = Key {
             namespace: meta.namespace.clone().unwrap_or_default(),
             name: meta.name.clone(),
         };
-        let uid = meta.uid.clone();
-        let entry = Entry {
+        let uid = self.uid_of(resource, &key, &object);
+        let tables = &mut self.reads.tables;
+        let (swaps, unreadable) = if object.uid().is_empty() {
+            let said = meta.annotations.get(annotation::UNREADABLE).cloned();
+            let why = said.unwrap_or_else(|| "it has no uid".to_owned());
+            (tables.take(resource, &key, &uid), Some(why))
+        } else {
+            let (swaps, refused) = tables.put(resource, &key, &meta, &object);
+            (swaps, refused.map(|error| told(&error)))
+        };
+        if unreadable.is_some() {
+            self.unreadable.insert(uid.clone(), object);
+        } else {
+            self.unreadable.remove(&uid);
+        }
+        let old = self.replace_entry(Entry {
             resource,
             key: key.clone(),
             uid: uid.clone(),
             revision: meta.resource_version,
-            owners: meta.owner_references.clone(),
-            finalizers: meta.finalizers.clone(),
-            deleting: meta.is_deleting(),
-        };
-        let (before, after) = match resource {
-            PODS => put(&mut self.pods, row(resource, &key, meta, object, false)?)
-                .map(Item::Pod, Item::Pod),
-            NODES => put(&mut self.nodes, row(resource, &key, meta, object, false)?)
-                .map(Item::Node, Item::Node),
-            NAMESPACES => put(
-                &mut self.namespaces,
-                row(resource, &key, meta, object, true)?,
-            )
-            .map(Item::Namespace, Item::Namespace),
-            SERVICES => put(
-                &mut self.services,
-                row(resource, &key, meta, object, false)?,
-            )
-            .map(Item::Service, Item::Service),
-            ENDPOINT_SLICES => put(
-                &mut self.endpoint_slices,
-                row(resource, &key, meta, object, false)?,
-            )
-            .map(Item::EndpointSlice, Item::EndpointSlice),
-            DEPLOYMENTS => put(
-                &mut self.deployments,
-                row(resource, &key, meta, object, true)?,
-            )
-            .map(Item::Deployment, Item::Deployment),
-            REPLICA_SETS => put(
-                &mut self.replica_sets,
-                row(resource, &key, meta, object, true)?,
-            )
-            .map(Item::ReplicaSet, Item::ReplicaSet),
-            LEASES => {
-                if key.namespace == LEASE_NAMESPACE {
-                    self.heartbeats.insert(key.name.clone(), now);
-                }
-                Swapped::nothing()
-            }
-            EVENTS => {
-                self.insert_event(&key, &meta, &object)?;
-                Swapped::nothing()
-            }
-            _ => {
-                let keep = keeps_object(resource, &key);
-                let new = Row {
-                    resource,
-                    key: key.clone(),
-                    meta,
-                    body: (),
-                    object: keep.then_some(object),
-                };
-                put(self.others.entry(resource).or_default(), new).map(Item::Other, Item::Other)
-            }
-        };
-        self.index_pod(before.as_ref(), after.as_ref());
-        let old = self.replace_entry(entry);
-        Ok(self.touched(resource, key, uid, (before, after), old))
+            owners: meta.owner_references,
+            finalizers: meta.finalizers,
+            deleting: meta.deletion_timestamp.is_some(),
+            unreadable,
+        });
+        self.touched(resource, key, uid, swaps, old, now)
     }
 
-    fn remove(&mut self, resource: Resource, object: &Object) -> Option<Touched> {
-        let uid = object.uid().to_owned();
+    fn remove(&mut self, resource: Resource, object: &Object, now: Timestamp) -> Option<Touched> {
+        let named = Key::new(object.namespace().unwrap_or(""), object.name());
+        let uid = self.uid_of(resource, &named, object);
         let old = self.entries.remove(&uid)?;
         let key = old.key.clone();
+        self.unreadable.remove(&uid);
+        let named = (resource, key.clone());
+        if self.uids.get(&named) == Some(&uid) {
+            self.uids.remove(&named);
+        }
         for owner in &old.owners {
-            if let Some(set) = self.dependents.get_mut(&owner.uid) {
-                set.remove(&uid);
-                if set.is_empty() {
-                    self.dependents.remove(&owner.uid);
-                }
-            }
+            forget(&mut self.dependents, &owner.uid, &uid);
         }
-        if let Some(set) = self.contents.get_mut(&key.namespace) {
-            set.remove(&uid);
-            if set.is_empty() {
-                self.contents.remove(&key.namespace);
-            }
-        }
-        let before = match resource {
-            PODS => take(&mut self.pods, &key, &uid).map(Item::Pod),
-            NODES => take(&mut self.nodes, &key, &uid).map(Item::Node),
-            NAMESPACES => take(&mut self.namespaces, &key, &uid).map(Item::Namespace),
-            SERVICES => take(&mut self.services, &key, &uid).map(Item::Service),
-            ENDPOINT_SLICES => take(&mut self.endpoint_slices, &key, &uid).map(Item::EndpointSlice),
-            DEPLOYMENTS => take(&mut self.deployments, &key, &uid).map(Item::Deployment),
-            REPLICA_SETS => take(&mut self.replica_sets, &key, &uid).map(Item::ReplicaSet),
-            LEASES => {
-                if key.namespace == LEASE_NAMESPACE {
-                    self.heartbeats.remove(&key.name);
-                }
-                None
-            }
-            EVENTS => {
-                if let Some((time, _)) = self.event_times.remove(&key) {
-                    self.events_by_time.remove(&(time, key.clone()));
-                }
-                None
-            }
-            _ => self
-                .others
-                .get_mut(&resource)
-                .and_then(|table| take(table, &key, &uid))
-                .map(Item::Other),
-        };
-        self.index_pod(before.as_ref(), None);
-        Some(self.touched(resource, key, uid, (before, None), Some(old)))
+        forget(&mut self.contents, &key.namespace, &uid);
+        let swaps = self.reads.tables.take(resource, &key, &uid);
+        Some(self.touched(resource, key, uid, swaps, Some(old), now))
     }
 
     /// Writes the entry and its indexes; returns what was there.
     fn replace_entry(&mut self, entry: Entry) -> Option<Entry> {
         let uid = entry.uid.clone();
+        let named = (entry.resource, entry.key.clone());
+        self.uids.insert(named, uid.clone());
         for owner in &entry.owners {
             let set = self.dependents.entry(owner.uid.clone()).or_default();
             set.insert(uid.clone());
         }
         if !entry.key.namespace.is_empty() {
-            let set = self
-                .contents
-                .entry(entry.key.namespace.clone())
-                .or_default();
+            let namespace = entry.key.namespace.clone();
+            let set = self.contents.entry(namespace).or_default();
             set.insert(uid.clone());
         }
         let owners: BTreeSet<String> = entry.owners.iter().map(|o| o.uid.clone()).collect();
         let old = self.entries.insert(uid.clone(), entry)?;
         for owner in old.owners.iter().filter(|o| !owners.contains(&o.uid)) {
-            if let Some(set) = self.dependents.get_mut(&owner.uid) {
-                set.remove(&uid);
-                if set.is_empty() {
-                    self.dependents.remove(&owner.uid);
-                }
-            }
+            forget(&mut self.dependents, &owner.uid, &uid);
         }
         Some(old)
     }
 
     fn touched(
-        &self,
+        &mut self,
         resource: Resource,
         key: Key,
         uid: String,
-        (before, after): (Option<Item>, Option<Item>),
+        swaps: Vec<Swap>,
         old: Option<Entry>,
+        now: Timestamp,
     ) -> Touched {
         let new = self.entries.get(&uid);
         let facts = |entry: &Entry| {
@@ -444,107 +375,101 @@ impl View {
                 entry.deleting,
             )
         };
-        let ownership_changed = old.as_ref().map(facts) != new.map(facts);
         let owners = old.iter().chain(new);
         let owners: BTreeSet<String> = owners
             .flat_map(|entry| entry.owners.iter().map(|owner| owner.uid.clone()))
             .collect();
-        Touched {
+        let touched = Touched {
             resource,
             key,
-            uid,
-            before,
-            after,
+            ownership_changed: old.as_ref().map(facts) != new.map(facts),
             owners: owners.into_iter().collect(),
-            ownership_changed,
+            was_there: old.is_some(),
+            is_there: new.is_some(),
+            unreadable: new.is_some_and(|entry| entry.unreadable.is_some()),
+            uid,
+            swaps,
+        };
+        for track in self.reads.tracks.values_mut() {
+            track.notice(&touched, self.synced, now);
         }
+        touched
     }
 
-    fn index_pod(&mut self, before: Option<&Item>, after: Option<&Item>) {
-        if let Some(Item::Pod(pod)) = before {
-            drop_index(&mut self.pods_by_node, node_of(pod), &pod.key);
-            drop_index(&mut self.pods_by_controller, controller_of(pod), &pod.key);
-        }
-        if let Some(Item::Pod(pod)) = after {
-            let node = node_of(pod).to_owned();
-            let by_node = self.pods_by_node.entry(node).or_default();
-            by_node.insert(pod.key.clone());
-            let controller = controller_of(pod).to_owned();
-            let by_controller = self.pods_by_controller.entry(controller).or_default();
-            by_controller.insert(pod.key.clone());
-        }
+    /// The rows of a lens that was declared.
+    ///
+    /// # Panics
+    /// For one that was not, which is a bug of whoever asks.
+    pub fn table<K: Kind>(&self) -> &Table<K> {
+        self.reads.tables.of()
     }
 
-    fn insert_event(&mut self, key: &Key, meta: &Meta, object: &Object) -> Result<(), ObjectError> {
-        let event: Event = object.view()?;
-        let series = event.series.and_then(|series| series.last_observed_time);
-        let time = event
-            .last_timestamp
-            .map(|time| time.0)
-            .or(series.map(|time| time.0))
-            .or(event.event_time.map(|time| time.0))
-            .or(meta.creation_timestamp)
-            .unwrap_or(Timestamp::UNIX_EPOCH);
-        let stamped = (time, meta.uid.clone());
-        if let Some((old, _)) = self.event_times.insert(key.clone(), stamped) {
-            self.events_by_time.remove(&(old, key.clone()));
-        }
-        self.events_by_time.insert((time, key.clone()));
-        Ok(())
+    pub fn get<K: Kind>(&self, key: &Key) -> Option<&Arc<Row<K>>> {
+        self.table::<K>().get(key)
     }
 
-    /// Pods bound to a node, in order; the empty name means bound nowhere.
-    pub fn pods_on_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Arc<Row<Pod>>> {
-        let keys = self.pods_by_node.get(node).into_iter().flatten();
-        keys.filter_map(|key| self.pods.get(key))
+    pub fn rows<K: Kind>(&self) -> impl Iterator<Item = &Arc<Row<K>>> {
+        self.table::<K>().iter()
     }
 
-    /// Pods whose controller has this uid, in order.
-    pub fn pods_of<'a>(&'a self, controller: &str) -> impl Iterator<Item = &'a Arc<Row<Pod>>> {
-        let keys = self
-            .pods_by_controller
-            .get(controller)
-            .into_iter()
-            .flatten();
-        keys.filter_map(|key| self.pods.get(key))
-    }
-
-    /// Pods of a namespace that nobody controls.
-    pub fn stray_pods<'a>(
+    pub fn rows_in<'a, K: Kind>(
         &'a self,
         namespace: &'a str,
-    ) -> impl Iterator<Item = &'a Arc<Row<Pod>>> + use<'a> {
-        let strays = self.pods_by_controller.get("").into_iter();
-        let keys = strays.flat_map(move |set| {
-            set.range(Key::new(namespace, "")..)
-                .take_while(move |key| key.namespace == namespace)
+    ) -> impl Iterator<Item = &'a Arc<Row<K>>> + use<'a, K> {
+        self.table::<K>().in_namespace(namespace)
+    }
+
+    /// Rows that the index finds by `value`, in order of namespace and name.
+    pub fn by<'a, K: Kind>(
+        &'a self,
+        index: &Index<K>,
+        value: &str,
+    ) -> impl Iterator<Item = &'a Arc<Row<K>>> + use<'a, K> {
+        self.table::<K>().by(index, value)
+    }
+
+    /// What was tracked.
+    ///
+    /// # Panics
+    /// When it was not declared, which is a bug of whoever asks.
+    pub fn tracked<T: Track>(&self) -> &T {
+        let track = self.reads.tracks.get(&TypeId::of::<T>());
+        let track = track.and_then(|track| {
+            let track: &dyn Any = &**track;
+            track.downcast_ref()
         });
-        keys.filter_map(|key| self.pods.get(key))
-    }
-
-    /// Names of nodes that pods are bound to, whether the node exists or not.
-    pub fn bound_node_names(&self) -> impl Iterator<Item = &str> {
-        let names = self.pods_by_node.keys().map(String::as_str);
-        names.filter(|name| !name.is_empty())
-    }
-
-    /// A row of a kind without a typed table.
-    pub fn other(&self, resource: Resource, key: &Key) -> Option<&Arc<Row<()>>> {
-        self.others.get(&resource)?.get(key)
-    }
-
-    /// Rows of a kind without a typed table, in order.
-    pub fn others(&self, resource: Resource) -> impl Iterator<Item = &Arc<Row<()>>> {
-        self.others.get(&resource).into_iter().flat_map(Table::iter)
-    }
-
-    /// When the node's lease was last seen to change, by our clock; the node's own clock is not trusted.
-    pub fn heartbeat(&self, node: &str) -> Option<Timestamp> {
-        self.heartbeats.get(node).copied()
+        track.unwrap_or_else(|| panic!("nobody declared {}", std::any::type_name::<T>()))
     }
 
     pub fn entry(&self, uid: &str) -> Option<&Entry> {
         self.entries.get(uid)
+    }
+
+    /// The object of this kind and name, readable or not.
+    pub fn entry_of(&self, resource: Resource, key: &Key) -> Option<&Entry> {
+        self.entries.get(self.uids.get(&(resource, key.clone()))?)
+    }
+
+    /// Objects that are there but have no row, because they lack the shape of their kind.
+    pub fn unreadable(&self) -> impl Iterator<Item = (&Entry, &Object)> {
+        let all = self.unreadable.iter();
+        all.filter_map(|(uid, object)| Some((self.entries.get(uid)?, object)))
+    }
+
+    /// Objects of a kind without a row whose controller has this uid. They exist, whatever is in them.
+    pub fn unreadable_of<'a>(
+        &'a self,
+        resource: Resource,
+        controller: &'a str,
+    ) -> impl Iterator<Item = &'a Entry> {
+        // Nearly always none at all, so this comes before the dependents.
+        let some = !self.unreadable.is_empty();
+        let dependents = some.then(|| self.dependents(controller));
+        dependents.into_iter().flatten().filter(move |entry| {
+            entry.unreadable.is_some()
+                && entry.resource == resource
+                && entry.controller() == controller
+        })
     }
 
     /// Uids of every object, in order.
@@ -553,110 +478,32 @@ impl View {
     }
 
     /// Objects that name `uid` as an owner.
-    pub fn dependents<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Entry> {
+    pub fn dependents<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Entry> + use<'a> {
         let uids = self.dependents.get(uid).into_iter().flatten();
         uids.filter_map(|uid| self.entries.get(uid))
     }
 
     /// Everything in a namespace.
-    pub fn contents<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Entry> {
+    pub fn contents<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Entry> + use<'a> {
         let uids = self.contents.get(namespace).into_iter().flatten();
         uids.filter_map(|uid| self.entries.get(uid))
     }
-
-    /// Events with the time they were last seen, oldest first.
-    pub fn events_by_age(&self) -> impl Iterator<Item = (Timestamp, &Key, &str)> {
-        self.events_by_time.iter().filter_map(|(time, key)| {
-            let (_, uid) = self.event_times.get(key)?;
-            Some((*time, key, uid.as_str()))
-        })
-    }
 }
 
-/// The node a pod is bound to, or `""`.
-pub fn node_of(pod: &Row<Pod>) -> &str {
-    let spec = pod.body.spec.as_ref();
-    spec.and_then(|spec| spec.node_name.as_deref())
-        .unwrap_or("")
-}
-
-/// The uid of a pod's controller, or `""`.
-fn controller_of(pod: &Row<Pod>) -> &str {
-    pod.meta.controller().map_or("", |owner| owner.uid.as_str())
-}
-
-/// Kinds without a typed lens that reconcilers read whole.
-fn keeps_object(resource: Resource, key: &Key) -> bool {
-    match resource {
-        GATEWAYS | GATEWAY_CLASSES | HTTP_ROUTES => true,
-        CONFIG_MAPS => key.name == crate::namespace::ROOT_CA_CONFIG_MAP,
-        _ => false,
-    }
-}
-
-/// A row before and after a change.
-struct Swapped<T> {
-    before: Option<Arc<Row<T>>>,
-    after: Option<Arc<Row<T>>>,
-}
-
-impl Swapped<()> {
-    fn nothing() -> (Option<Item>, Option<Item>) {
-        (None, None)
-    }
-}
-
-impl<T> Swapped<T> {
-    fn map(
-        self,
-        before: impl FnOnce(Arc<Row<T>>) -> Item,
-        after: impl FnOnce(Arc<Row<T>>) -> Item,
-    ) -> (Option<Item>, Option<Item>) {
-        (self.before.map(before), self.after.map(after))
-    }
-}
-
-fn row<T: DeserializeOwned + Metadata<Ty = ObjectMeta>>(
-    resource: Resource,
-    key: &Key,
-    meta: Meta,
-    object: Object,
-    keep: bool,
-) -> Result<Row<T>, ObjectError> {
-    let mut body: T = object.view()?;
-    // Often more than half of an object, and of interest to no reconciler.
-    body.metadata_mut().managed_fields = None;
-    Ok(Row {
-        resource,
-        key: key.clone(),
-        meta,
-        body,
-        object: keep.then_some(object),
-    })
-}
-
-fn put<T>(table: &mut Table<T>, row: Row<T>) -> Swapped<T> {
-    let row = Arc::new(row);
-    Swapped {
-        before: table.0.insert(row.key.clone(), Arc::clone(&row)),
-        after: Some(row),
-    }
-}
-
-/// Removes the row unless a namesake with another uid has taken its place.
-fn take<T>(table: &mut Table<T>, key: &Key, uid: &str) -> Option<Arc<Row<T>>> {
-    if table.0.get(key)?.meta.uid == uid {
-        table.0.remove(key)
-    } else {
-        None
-    }
-}
-
-fn drop_index(index: &mut BTreeMap<String, BTreeSet<Key>>, name: &str, key: &Key) {
-    if let Some(set) = index.get_mut(name) {
-        set.remove(key);
+fn forget(index: &mut BTreeMap<String, BTreeSet<String>>, from: &str, uid: &str) {
+    if let Some(set) = index.get_mut(from) {
+        set.remove(uid);
         if set.is_empty() {
-            index.remove(name);
+            index.remove(from);
         }
+    }
+}
+
+/// An error with its cause, in one line: the lens says where it stumbled only there.
+fn told(error: &ObjectError) -> String {
+    use std::error::Error as _;
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }

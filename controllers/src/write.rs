@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use weft_api::object::Object;
 
-use crate::view::Row;
+use crate::table::{Kind, Row};
 
 /// A kind as the API names it. Copy, because every key, index and write carries one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,10 +17,12 @@ pub struct Resource {
     /// Plural and lower case.
     pub resource: &'static str,
     pub kind: &'static str,
+    /// Its objects live in namespaces.
+    pub namespaced: bool,
 }
 
 impl Resource {
-    const fn new(
+    const fn namespaced(
         group: &'static str,
         version: &'static str,
         resource: &'static str,
@@ -31,6 +33,19 @@ impl Resource {
             version,
             resource,
             kind,
+            namespaced: true,
+        }
+    }
+
+    const fn cluster_scoped(
+        group: &'static str,
+        version: &'static str,
+        resource: &'static str,
+        kind: &'static str,
+    ) -> Self {
+        Self {
+            namespaced: false,
+            ..Self::namespaced(group, version, resource, kind)
         }
     }
 
@@ -44,29 +59,30 @@ impl Resource {
     }
 }
 
-pub const PODS: Resource = Resource::new("", "v1", "pods", "Pod");
-pub const NODES: Resource = Resource::new("", "v1", "nodes", "Node");
-pub const NAMESPACES: Resource = Resource::new("", "v1", "namespaces", "Namespace");
-pub const SERVICES: Resource = Resource::new("", "v1", "services", "Service");
-pub const CONFIG_MAPS: Resource = Resource::new("", "v1", "configmaps", "ConfigMap");
-pub const SECRETS: Resource = Resource::new("", "v1", "secrets", "Secret");
-pub const SERVICE_ACCOUNTS: Resource = Resource::new("", "v1", "serviceaccounts", "ServiceAccount");
-pub const EVENTS: Resource = Resource::new("", "v1", "events", "Event");
-pub const DEPLOYMENTS: Resource = Resource::new("apps", "v1", "deployments", "Deployment");
-pub const REPLICA_SETS: Resource = Resource::new("apps", "v1", "replicasets", "ReplicaSet");
+pub const PODS: Resource = Resource::namespaced("", "v1", "pods", "Pod");
+pub const NODES: Resource = Resource::cluster_scoped("", "v1", "nodes", "Node");
+pub const NAMESPACES: Resource = Resource::cluster_scoped("", "v1", "namespaces", "Namespace");
+pub const SERVICES: Resource = Resource::namespaced("", "v1", "services", "Service");
+pub const CONFIG_MAPS: Resource = Resource::namespaced("", "v1", "configmaps", "ConfigMap");
+pub const SECRETS: Resource = Resource::namespaced("", "v1", "secrets", "Secret");
+pub const SERVICE_ACCOUNTS: Resource =
+    Resource::namespaced("", "v1", "serviceaccounts", "ServiceAccount");
+pub const EVENTS: Resource = Resource::namespaced("", "v1", "events", "Event");
+pub const DEPLOYMENTS: Resource = Resource::namespaced("apps", "v1", "deployments", "Deployment");
+pub const REPLICA_SETS: Resource = Resource::namespaced("apps", "v1", "replicasets", "ReplicaSet");
 pub const ENDPOINT_SLICES: Resource =
-    Resource::new("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice");
-pub const LEASES: Resource = Resource::new("coordination.k8s.io", "v1", "leases", "Lease");
-pub const GATEWAY_CLASSES: Resource = Resource::new(
+    Resource::namespaced("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice");
+pub const LEASES: Resource = Resource::namespaced("coordination.k8s.io", "v1", "leases", "Lease");
+pub const GATEWAY_CLASSES: Resource = Resource::cluster_scoped(
     "gateway.networking.k8s.io",
     "v1",
     "gatewayclasses",
     "GatewayClass",
 );
 pub const GATEWAYS: Resource =
-    Resource::new("gateway.networking.k8s.io", "v1", "gateways", "Gateway");
+    Resource::namespaced("gateway.networking.k8s.io", "v1", "gateways", "Gateway");
 pub const HTTP_ROUTES: Resource =
-    Resource::new("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute");
+    Resource::namespaced("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute");
 
 /// One change to the cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +120,15 @@ pub enum Write {
     },
     /// Only tell; change nothing.
     Event(Note),
+    /// Change nothing, but refuse what follows if this object is there after all, by a read of the store that nothing
+    /// newer escapes. Stands before whatever is done to others because it is gone.
+    ConfirmGone {
+        resource: Resource,
+        namespace: Option<String>,
+        name: String,
+        /// One that cannot be read shows no uid, and counts as this one. `None`: whichever bears the name.
+        uid: Option<String>,
+    },
 }
 
 /// What becomes of an object's dependents when it is deleted.
@@ -168,9 +193,9 @@ impl Note {
 
 impl Write {
     /// A patch of `row` itself, decided on exactly its present state.
-    pub fn patch<T>(row: &Row<T>, patch: Value) -> Self {
+    pub fn patch<T: Kind>(row: &Row<T>, patch: Value) -> Self {
         Self::Patch {
-            resource: row.resource,
+            resource: T::RESOURCE,
             namespace: row.meta.namespace.clone(),
             name: row.meta.name.clone(),
             subresource: None,
@@ -184,12 +209,12 @@ impl Write {
     /// A patch of the status of `row` that turns `old` into `new`; nothing if they are equal.
     ///
     /// Bound to the revision it was computed from: conditions are one list that several writers share.
-    pub fn status<T, S: Serialize>(row: &Row<T>, old: &S, new: &S) -> Option<Self> {
+    pub fn status<T: Kind, S: Serialize>(row: &Row<T>, old: &S, new: &S) -> Option<Self> {
         let old = serde_json::to_value(old).unwrap_or(Value::Null);
         let new = serde_json::to_value(new).unwrap_or(Value::Null);
         let patch = merge_patch(&old, &new)?;
         Some(Self::Patch {
-            resource: row.resource,
+            resource: T::RESOURCE,
             namespace: row.meta.namespace.clone(),
             name: row.meta.name.clone(),
             subresource: Some("status"),
@@ -201,9 +226,9 @@ impl Write {
     }
 
     /// A delete of exactly this object, after its own grace period.
-    pub fn delete<T>(row: &Row<T>) -> Self {
+    pub fn delete<T: Kind>(row: &Row<T>) -> Self {
         Self::Delete {
-            resource: row.resource,
+            resource: T::RESOURCE,
             namespace: row.meta.namespace.clone(),
             name: row.meta.name.clone(),
             uid: row.meta.uid.clone(),
@@ -221,6 +246,7 @@ impl Write {
                 *note = Some(told);
             }
             Self::Event(note) => *note = told,
+            Self::ConfirmGone { .. } => {}
         }
         self
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::filter::Reason;
+use crate::snapshot::PodFacts;
 
 /// A pod that no node takes, with each node's reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +14,18 @@ pub struct Refusal {
     pub uid: String,
     /// Node name and why it refused; empty when there are no nodes.
     pub nodes: Vec<(String, Vec<Reason>)>,
+}
+
+impl Refusal {
+    /// Of a pod that could not be judged at all.
+    pub fn without_reason(pod: &PodFacts) -> Self {
+        Self {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            nodes: Vec::new(),
+        }
+    }
 }
 
 impl fmt::Display for Refusal {

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorTerm};
-use weft_api::view::{Taint, Toleration};
+use weft_api::toleration::tolerates;
+use weft_api::view::Taint;
 
 use crate::affinity::Affinity;
 use crate::reserve::{Spread, Working};
@@ -150,17 +151,6 @@ fn untolerated<'a>(pod: &PodFacts, node: &'a NodeFacts) -> Option<&'a Taint> {
     let hard = |taint: &&Taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute";
     let mut taints = node.taints.iter().filter(hard);
     taints.find(|taint| !pod.tolerations.iter().any(|t| tolerates(t, taint)))
-}
-
-/// An empty effect tolerates every effect; an empty key with `Exists` every taint.
-pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or("");
-    let key = toleration.key.as_deref().unwrap_or("");
-    let value = toleration.value.as_deref().unwrap_or("");
-    let exists = toleration.operator.as_deref() == Some("Exists");
-    (effect.is_empty() || effect == taint.effect)
-        && (key == taint.key || (key.is_empty() && exists))
-        && (exists || value == taint.value.as_deref().unwrap_or(""))
 }
 
 /// `nodeSelector` and required node affinity, both.

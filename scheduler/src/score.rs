@@ -3,7 +3,10 @@
 //! Kubernetes' scores and weights: untainted (3), preferred affinity (2), spreading (2), least allocated (1), balanced (1),
 //! each from 0 to 100. Equally good nodes are told apart by a hash of seed, pod and node, so a replay chooses the same.
 
-use crate::filter::{term_holds, tolerates};
+use weft_api::hash::fnv1a_64_seeded;
+use weft_api::toleration::tolerates;
+
+use crate::filter::term_holds;
 use crate::reserve::{Spread, Working};
 use crate::snapshot::PodFacts;
 
@@ -121,12 +124,9 @@ fn shares(pod: &PodFacts, working: &Working<'_>, index: usize) -> impl Iterator<
     let weight = working.weight(index);
     SCORED.into_iter().filter_map(move |resource| {
         let total = node.allocatable.get(resource);
-        let taken = weight
-            .get(resource)
-            .saturating_add(pod.weight.get(resource));
-        let free = total.saturating_sub(taken).max(0);
-        // In 128 bits: bytes times a hundred may not fit 64.
-        (total > 0).then(|| (i128::from(free) * i128::from(MAX) / i128::from(total)) as i64)
+        let taken = weight.get(resource) + pod.weight.get(resource);
+        let share = (total - taken).max(0) * i128::from(MAX) / total.max(1);
+        (total > 0).then(|| i64::try_from(share).unwrap_or(MAX).min(MAX))
     })
 }
 
@@ -146,10 +146,8 @@ fn balanced(pod: &PodFacts, working: &Working<'_>, index: usize) -> i64 {
 
 /// FNV-1a over seed, pod and node, mixed: spreads ties evenly and repeats exactly.
 fn tie(seed: u64, pod: &str, node: &str) -> u64 {
-    let mut state = 0xcbf2_9ce4_8422_2325_u64 ^ seed;
-    for byte in pod.bytes().chain(std::iter::once(0)).chain(node.bytes()) {
-        state = (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bytes = pod.bytes().chain([0]).chain(node.bytes());
+    let state = fnv1a_64_seeded(seed, bytes);
+    let state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     state ^ (state >> 31)
 }

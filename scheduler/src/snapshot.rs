@@ -20,31 +20,32 @@ use k8s_openapi::api::core::v1::{
 };
 
 /// What Kubernetes' scoring assumes for a container that requests nothing, so that such pods spread too.
-const ASSUMED_CPU_MILLI: i64 = 100;
-const ASSUMED_MEMORY_BYTES: i64 = 200 << 20;
+const ASSUMED_CPU_MILLI: i128 = 100;
+const ASSUMED_MEMORY_BYTES: i128 = 200 << 20;
 /// Kubernetes' default where a node does not say how many pods it takes.
 const DEFAULT_PODS: i64 = 110;
 
 /// Amounts by resource name: milli-units for `cpu`, whole units (bytes) for the rest.
+///
+/// What somebody wrote is cut to 64 bits and added up in 128, so a sum is exact and taking an amount away is the inverse
+/// of adding it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Resources(pub BTreeMap<String, i64>);
+pub struct Resources(pub BTreeMap<String, i128>);
 
 impl Resources {
-    pub fn get(&self, name: &str) -> i64 {
+    pub fn get(&self, name: &str) -> i128 {
         self.0.get(name).copied().unwrap_or(0)
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
         for (name, amount) in &other.0 {
-            let slot = self.0.entry(name.clone()).or_default();
-            *slot = slot.saturating_add(*amount);
+            *self.0.entry(name.clone()).or_default() += *amount;
         }
     }
 
     fn subtract(&mut self, other: &Self) {
         for (name, amount) in &other.0 {
-            let slot = self.0.entry(name.clone()).or_default();
-            *slot = slot.saturating_sub(*amount);
+            *self.0.entry(name.clone()).or_default() -= *amount;
         }
     }
 
@@ -64,7 +65,8 @@ impl Resources {
             } else {
                 quantity.value()
             };
-            (name.clone(), i64::try_from(amount).unwrap_or(i64::MAX))
+            let amount = amount.clamp(i128::from(i64::MIN), i128::from(i64::MAX));
+            (name.clone(), amount)
         });
         Self(entries.collect())
     }
@@ -253,7 +255,9 @@ impl NodeFacts {
             .entry(annotation::HOSTNAME.to_owned())
             .or_insert_with(|| name.clone());
         let mut allocatable = Resources::read(status.and_then(|s| s.allocatable.as_ref()));
-        let pods_max = allocatable.0.remove("pods").unwrap_or(DEFAULT_PODS);
+        let pods_max = allocatable.0.remove("pods");
+        let pods_max = pods_max.map(|pods| i64::try_from(pods).unwrap_or(i64::MAX));
+        let pods_max = pods_max.unwrap_or(DEFAULT_PODS);
         Self {
             name,
             labels,

@@ -324,3 +324,24 @@ fn pods_that_leave_free_their_room() {
     snapshot.remove_node("a");
     assert_eq!(plan(&snapshot, [&waiting], 0).refusals[0].nodes, []);
 }
+
+#[test]
+fn what_a_pod_took_is_free_again_however_much_it_was() {
+    let mut snapshot = Snapshot::default();
+    snapshot.put_node(node("a", &["cpu=4", "memory=8Gi"]));
+    snapshot.put_pod(pod("small", &["on=a", "memory=6Gi"]));
+    for name in ["huge", "vast"] {
+        snapshot.put_pod(pod(
+            name,
+            &["on=a", "memory=8191Pi", "cpu=9000000000000000"],
+        ));
+    }
+    for name in ["huge", "vast"] {
+        snapshot.remove_pod(name);
+    }
+    let more = pod("more", &["memory=3Gi"]);
+    let decided = plan(&snapshot, [&more], 1);
+    assert_eq!(decided.refusals.len(), 1, "6 of 8 Gi are taken");
+    let fits = pod("fits", &["memory=2Gi"]);
+    assert_eq!(plan(&snapshot, [&fits], 1).placements.len(), 1);
+}

@@ -1,40 +1,55 @@
 //! The one driver of controllers and scheduler: the only place where their decisions become writes.
 //!
-//! Runs while this server leads. Feeds the informer's stream into the view, queues the keys that each change concerns,
-//! runs the pure reconcilers on them and carries out what they return. Placement of pods works the same way
-//! beside them, in batches.
+//! Runs while this server leads, on a tokio runtime of its own, so that neither requests nor raft wait for a long look. Feeds
+//! the informer's stream into the view, queues the keys that each change concerns, runs the pure reconcilers on them and
+//! carries out what they return. Placement of pods works the same way beside them, in batches.
+//!
+//! A turn: everything that the informer told, every answer that came, then a bounded number of looks, the controllers one
+//! after the other, each with a queue of its own. So no news waits for more than a turn, and no controller's crowd of
+//! keys keeps another from its one.
 //!
 //! Invariants:
 //! - every write carries the term it was decided under and is fenced by it;
 //! - a key is never worked on twice at once, and the answers of its writes are in the view before it is looked
 //!   at again;
-//! - nothing is decided before the view is complete.
+//! - nothing is decided before the view is complete, nor between two changes that were told together;
+//! - a panic costs the key it came from: that key is parked with the pauses of a failure, and its object is told. One that
+//!   belongs to no key starts the loop over. The server goes on either way.
 //!
 //! Left to others: deciding (`weft_controllers`, `weft_scheduler`), refusing (`weft_apiserver::objects`).
 
 mod execute;
+mod inbox;
 mod placement;
 mod queue;
 mod recorder;
 
+use std::any::Any;
+use std::borrow::Cow;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use jiff::Timestamp;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use weft_apiserver::caller::Caller;
-use weft_apiserver::informer::{Change as News, Informer};
+use weft_apiserver::informer::Change as News;
+
 use weft_apiserver::objects::Objects;
-use weft_controllers::{CONTROLLERS, Change, Cluster, Context, Key, Resource, Touched, View};
-use weft_kinds::KindRef;
+use weft_controllers::{
+    CONTROLLERS, Change, Cluster, Context, Controller, Key, Note, Reads, Resource, Touched, View,
+};
+use weft_kinds::{Kind, Name};
 use weft_store::Term;
 
 use crate::exit::Chain;
 use execute::{Executed, execute};
+use inbox::Inbox;
 use placement::{Placement, Round};
 use queue::Queue;
 use recorder::Recorder;
@@ -42,8 +57,12 @@ use recorder::Recorder;
 /// Keys whose writes may be under way at once. Each is a group-committed store write or a few: enough to keep the
 /// log busy, few enough that a burst does not fill the store's proposal queue.
 const WRITES_IN_FLIGHT_MAX: usize = 64;
-/// Changes taken in before the queue is served: many changes of one key become one look at it.
-const CHANGES_A_TURN: usize = 512;
+/// The same of one controller, so that the others find room beside it.
+const WRITES_OF_ONE_MAX: usize = 32;
+/// Looks in a turn. A look takes some microseconds to some milliseconds, and news waits for the end of the turn.
+const LOOKS_A_TURN: usize = 128;
+/// Threads of the loop's runtime: the loop itself, and one for the informer, the writes and the events.
+const THREADS: usize = 2;
 /// First pause after a refusal; doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
@@ -60,8 +79,55 @@ pub struct ClusterInfo {
     pub ca_pem: String,
 }
 
-/// Runs the loop whenever this server leads, until `shutdown` or until the store closes.
-pub async fn run(
+/// The loop on its runtime.
+pub struct ControlLoop {
+    handle: JoinHandle<()>,
+    /// Taken when it ends: a runtime must not be waited for by another one's threads.
+    runtime: Option<Runtime>,
+}
+
+impl ControlLoop {
+    /// Starts the loop: it runs whenever this server leads, until `shutdown` or until the store closes.
+    ///
+    /// # Errors
+    /// When the system gives no threads.
+    pub fn start(
+        objects: Objects,
+        leadership: watch::Receiver<Option<Term>>,
+        cluster: ClusterInfo,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("control-loop")
+            .enable_all()
+            .build()?;
+        let handle = runtime.spawn(run(objects, leadership, cluster, shutdown));
+        Ok(Self {
+            handle,
+            runtime: Some(runtime),
+        })
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+
+    /// Waits for its end, which `shutdown` brings about, but no longer than `patience`.
+    pub async fn ended(&mut self, patience: Duration) {
+        let _ = tokio::time::timeout(patience, &mut self.handle).await;
+    }
+}
+
+impl Drop for ControlLoop {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn run(
     objects: Objects,
     mut leadership: watch::Receiver<Option<Term>>,
     cluster: ClusterInfo,
@@ -69,7 +135,9 @@ pub async fn run(
 ) {
     let cluster = Cluster {
         ca_pem: cluster.ca_pem,
+        served: served(&objects),
     };
+    let mut panics = 0;
     loop {
         let term = tokio::select! {
             biased;
@@ -85,12 +153,43 @@ pub async fn run(
         }
         info!(term, "control loop starts");
         let recorder = Recorder::start(objects.clone(), term);
-        let driver = Driver::new(objects.clone(), cluster.clone(), term, recorder);
+        let driver = Driver::new(
+            objects.clone(),
+            cluster.clone(),
+            CONTROLLERS,
+            term,
+            recorder,
+        );
+        let started = Instant::now();
+        let driven = AssertUnwindSafe(driver.drive()).catch_unwind();
+        let panic = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            () = deposed(&mut leadership, term) => {
+                info!(term, "control loop stops: this server no longer leads");
+                continue;
+            }
+            ended = driven => match ended {
+                Ok(()) => return,
+                Err(panic) => panic,
+            },
+        };
+        // Whose fault it was is not known, so nothing of what was known is trusted.
+        if started.elapsed() > BACKOFF_MAX {
+            panics = 0;
+        }
+        let pause = queue::backoff(panics);
+        panics = panics.saturating_add(1);
+        error!(
+            term,
+            panic = what(&*panic),
+            ?pause,
+            "control loop starts over after a panic"
+        );
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            () = deposed(&mut leadership, term) => info!(term, "control loop stops: this server no longer leads"),
-            () = driver.drive() => return,
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
@@ -107,12 +206,22 @@ async fn deposed(leadership: &mut watch::Receiver<Option<Term>>, term: Term) {
     let _ = leadership.wait_for(|now| *now != Some(term)).await;
 }
 
-/// A controller, by its place in [`CONTROLLERS`], and one of its keys.
+/// A controller, by its place among the [`Driver`]'s, and one of its keys.
 type Work = (usize, Key);
+
+/// A controller at work.
+struct Worker {
+    controller: &'static Controller,
+    caller: Caller,
+    queue: Queue<Key>,
+    /// Keys whose writes are under way.
+    writing: usize,
+}
 
 /// What came back from a task.
 enum Done {
-    Key(Work, Executed, Option<Duration>),
+    /// What came of a key's writes, or the panic they ended in.
+    Key(Work, Result<Executed, String>, Option<Duration>),
     Round(Round),
 }
 
@@ -120,27 +229,39 @@ struct Driver {
     objects: Objects,
     cluster: Cluster,
     term: Term,
-    callers: Vec<Caller>,
     view: View,
-    queue: Queue<Work>,
+    workers: Vec<Worker>,
+    /// Whose turn it is.
+    next: usize,
     placement: Placement,
     tasks: JoinSet<Done>,
     recorder: Recorder,
 }
 
 impl Driver {
-    fn new(objects: Objects, cluster: Cluster, term: Term, recorder: Recorder) -> Self {
-        let callers = CONTROLLERS
+    fn new(
+        objects: Objects,
+        cluster: Cluster,
+        controllers: &'static [Controller],
+        term: Term,
+        recorder: Recorder,
+    ) -> Self {
+        let workers: Vec<Worker> = controllers
             .iter()
-            .map(|controller| Caller::system(controller.name, Some(term)))
+            .map(|controller| Worker {
+                controller,
+                caller: Caller::system(controller.name, Some(term)),
+                queue: Queue::default(),
+                writing: 0,
+            })
             .collect();
         Self {
+            view: empty(&workers),
             objects,
             cluster,
             term,
-            callers,
-            view: View::default(),
-            queue: Queue::default(),
+            workers,
+            next: 0,
             placement: Placement::new(term),
             tasks: JoinSet::new(),
             recorder,
@@ -149,74 +270,70 @@ impl Driver {
 
     /// Ends when the store closes; is dropped, tasks and all, when leadership ends.
     async fn drive(mut self) {
-        let mut informer = self.objects.informer(&watched());
+        let inbox = Inbox::open(self.objects.informer(|_| true));
         loop {
-            self.serve();
+            let Some(news) = inbox.take() else { return };
+            for (news, at) in news {
+                self.take(news, at);
+            }
+            while let Some(done) = self.tasks.try_join_next() {
+                self.finished(done);
+            }
+            if self.serve() {
+                // There is more to look at; first whoever else has something to do on this thread.
+                tokio::task::yield_now().await;
+                continue;
+            }
             let due = self.next_due();
             tokio::select! {
-                biased;
+                () = inbox.told() => {}
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => self.finished(done),
-                news = informer.next() => match news {
-                    Some(news) => self.take_all(news, &mut informer),
-                    None => return,
-                },
                 () = sleep_until(due), if due.is_some() => {}
             }
         }
     }
 
+    /// When there will be something to do without any news. A controller without room waits for one of its writes.
     fn next_due(&self) -> Option<Instant> {
-        if !self.view.is_synced() {
+        if !self.view.is_synced() || self.tasks.len() >= WRITES_IN_FLIGHT_MAX {
             return None;
         }
-        let mut due: Vec<Instant> = Vec::with_capacity(2);
-        // With no task free, waiting for a key would only spin; a finished task comes first.
-        if self.tasks.len() < WRITES_IN_FLIGHT_MAX {
-            due.extend(self.queue.next_due());
-            due.extend(self.placement.next_due());
-        }
-        due.into_iter().min()
+        let waiting = self.workers.iter().filter(|worker| worker.has_room());
+        let due = waiting.filter_map(|worker| worker.queue.next_due());
+        due.chain(self.placement.next_due()).min()
     }
 
-    /// Takes what the informer has ready, up to a turn's worth.
-    fn take_all(&mut self, first: News, informer: &mut Informer) {
-        self.take(first);
-        for _ in 1..CHANGES_A_TURN {
-            match informer.next().now_or_never() {
-                Some(Some(news)) => self.take(news),
-                // The end of the stream shows again on the next await.
-                Some(None) | None => break,
-            }
-        }
-    }
-
-    fn take(&mut self, news: News) {
+    fn take(&mut self, news: News, at: Timestamp) {
         let change = match news {
             News::Reset => {
-                self.view = View::default();
+                self.view = empty(&self.workers);
                 self.placement = Placement::new(self.term);
                 return;
             }
             News::Synced { revision } => {
                 self.view.set_synced(revision);
                 let now = Instant::now();
-                for (index, controller) in CONTROLLERS.iter().enumerate() {
-                    for key in (controller.seeds)(&self.view) {
-                        self.queue.add((index, key), now);
+                for Worker {
+                    controller, queue, ..
+                } in &mut self.workers
+                {
+                    for key in keys_of(controller, || (controller.seeds)(&self.view)) {
+                        queue.add(key, now);
                     }
                 }
                 debug!(revision, "the view is complete");
                 return;
             }
-            News::Upsert { kind, object } => Change::Upsert(resource(kind), object),
-            News::Delete { kind, object } => Change::Delete(resource(kind), object),
-        };
-        match self.view.apply(change, Timestamp::now()) {
-            Ok(Some(touched)) => self.notice(&touched),
-            Ok(None) => {}
-            Err(error) => {
-                warn!(error = %Chain(&error), "an object cannot be read and is left alone")
+            News::Upsert { kind, object } => {
+                resource(&kind).map(|resource| Change::Upsert(resource, object))
             }
+            News::Delete { kind, object } => {
+                resource(&kind).map(|resource| Change::Delete(resource, object))
+            }
+        };
+        let Some(change) = change else { return };
+        if let Some(touched) = self.view.apply(change, at) {
+            self.notice(&touched);
         }
     }
 
@@ -227,50 +344,103 @@ impl Driver {
             return;
         }
         let now = Instant::now();
-        for (index, controller) in CONTROLLERS.iter().enumerate() {
-            for key in (controller.keys)(&self.view, touched) {
-                self.queue.add((index, key), now);
+        for Worker {
+            controller, queue, ..
+        } in &mut self.workers
+        {
+            for key in keys_of(controller, || (controller.keys)(&self.view, touched)) {
+                queue.add(key, now);
             }
         }
     }
 
-    /// Starts as much work as there is room for.
-    fn serve(&mut self) {
+    /// Starts as much work as there is room for in a turn. True: there is more that could be started at once.
+    fn serve(&mut self) -> bool {
         if !self.view.is_synced() {
-            return;
+            return false;
         }
         self.place();
-        while self.tasks.len() < WRITES_IN_FLIGHT_MAX {
-            let Some(work) = self.queue.pop(Instant::now()) else {
-                break;
+        for _ in 0..LOOKS_A_TURN {
+            let Some(work) = self.next_work() else {
+                return false;
             };
             self.reconcile(work);
         }
+        true
     }
 
-    fn reconcile(&mut self, work: Work) {
-        let controller = &CONTROLLERS[work.0];
+    /// The next key of the next controller that has one, and room.
+    fn next_work(&mut self) -> Option<Work> {
+        if self.tasks.len() >= WRITES_IN_FLIGHT_MAX {
+            return None;
+        }
+        let now = Instant::now();
+        for _ in 0..self.workers.len() {
+            let at = self.next;
+            self.next = (at + 1) % self.workers.len();
+            let worker = &mut self.workers[at];
+            if worker.has_room()
+                && let Some(key) = worker.queue.pop(now)
+            {
+                return Some((at, key));
+            }
+        }
+        None
+    }
+
+    fn reconcile(&mut self, (at, key): Work) {
+        let worker = &mut self.workers[at];
+        let controller = worker.controller;
         let outcome = {
             let context = Context {
                 now: Timestamp::now(),
                 cluster: &self.cluster,
-                last_failure: self.queue.last_failure(&work),
+                last_failure: worker.queue.last_failure(&key),
             };
-            (controller.reconcile)(&self.view, &work.1, &context)
+            // Reconcilers are pure: one that panics leaves nothing half done.
+            let reconcile = || (controller.reconcile)(&self.view, &key, &context);
+            std::panic::catch_unwind(AssertUnwindSafe(reconcile))
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(panic) => {
+                self.park((at, key), what(&*panic));
+                return;
+            }
         };
         if outcome.writes.is_empty() {
             let again = outcome.requeue_after;
-            self.queue.succeed(work, again, Instant::now());
+            worker.queue.succeed(key, again, Instant::now());
             return;
         }
-        debug!(controller = controller.name, key = %work.1, writes = outcome.writes.len(), "reconciled");
+        debug!(controller = controller.name, %key, writes = outcome.writes.len(), "reconciled");
+        worker.writing += 1;
         let objects = self.objects.clone();
-        let caller = self.callers[work.0].clone();
+        let caller = worker.caller.clone();
         let recorder = self.recorder.handle(controller.name);
         self.tasks.spawn(async move {
-            let executed = execute(&objects, &caller, &recorder, outcome.writes).await;
-            Done::Key(work, executed, outcome.requeue_after)
+            let writes = execute(&objects, &caller, &recorder, outcome.writes);
+            let executed = AssertUnwindSafe(writes).catch_unwind().await;
+            let executed = executed.map_err(|panic| what(&*panic).to_owned());
+            Done::Key((at, key), executed, outcome.requeue_after)
         });
+    }
+
+    /// Sets a key aside that cannot be worked on, and tells its object.
+    fn park(&mut self, (at, key): Work, why: &str) {
+        let Worker {
+            controller, queue, ..
+        } = &mut self.workers[at];
+        error!(controller = controller.name, %key, panic = why, "a key is parked");
+        if let Some(subject) = (controller.subject)(&self.view, &key) {
+            let message = format!(
+                "The {} failed on this object and tries again later. This is a bug of weft: {why}",
+                controller.name
+            );
+            let note = Note::warning(subject, "ControllerPanicked", message);
+            self.recorder.handle(controller.name).tell(note);
+        }
+        queue.fail(key, None, Instant::now());
     }
 
     fn place(&mut self) {
@@ -286,19 +456,30 @@ impl Driver {
 
     fn finished(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
-            Ok(Done::Key(work, executed, again)) => {
+            Ok(Done::Key((at, key), executed, again)) => {
+                self.workers[at].writing -= 1;
+                let executed = match executed {
+                    Ok(executed) => executed,
+                    Err(why) => {
+                        self.park((at, key), &why);
+                        return;
+                    }
+                };
                 self.fold(executed.changes);
+                let Worker {
+                    controller, queue, ..
+                } = &mut self.workers[at];
                 match executed.failure {
-                    None => self.queue.succeed(work, again, Instant::now()),
+                    None => queue.succeed(key, again, Instant::now()),
                     Some(failure) => {
-                        let controller = CONTROLLERS[work.0].name;
+                        let controller = controller.name;
                         if failure.expected {
-                            debug!(controller, key = %work.1, error = failure.message, "trying again");
+                            debug!(controller, %key, error = failure.message, "trying again");
                         } else {
-                            warn!(controller, key = %work.1, error = failure.message, "a write was refused");
+                            warn!(controller, %key, error = failure.message, "a write was refused");
                         }
                         let told = (!failure.expected).then_some(failure.message);
-                        self.queue.fail(work, told, Instant::now());
+                        queue.fail(key, told, Instant::now());
                     }
                 }
             }
@@ -306,7 +487,7 @@ impl Driver {
                 self.fold(std::mem::take(&mut round.changes));
                 self.placement.finish(round, &self.view);
             }
-            // A bug in a task: its key would stay taken for ever, so the loop must not go on as if nothing happened.
+            // Of no key: the loop starts over.
             Err(error) => {
                 if let Ok(panic) = error.try_into_panic() {
                     std::panic::resume_unwind(panic);
@@ -317,28 +498,61 @@ impl Driver {
 
     fn fold(&mut self, changes: Vec<Change>) {
         for change in changes {
-            match self.view.fold(change, Timestamp::now()) {
-                Ok(Some(touched)) => self.notice(&touched),
-                Ok(None) => {}
-                Err(error) => warn!(error = %Chain(&error), "an answer cannot be read"),
+            if let Some(touched) = self.view.fold(change, Timestamp::now()) {
+                self.notice(&touched);
             }
         }
     }
 }
 
-/// Every stored kind: ownership and namespace deletion concern them all.
-fn watched() -> Vec<KindRef> {
-    let all = weft_kinds::all().iter().copied();
-    all.filter(|kind| kind.view.is_none()).collect()
+impl Worker {
+    fn has_room(&self) -> bool {
+        self.writing < WRITES_OF_ONE_MAX
+    }
 }
 
-fn resource(kind: KindRef) -> Resource {
-    Resource {
-        group: kind.group,
-        version: kind.version,
-        resource: kind.resource,
-        kind: kind.kind,
-    }
+/// A view of what the controllers and placement read.
+fn empty(workers: &[Worker]) -> View {
+    let controllers = workers.iter().map(|worker| worker.controller.reads);
+    View::of(controllers.chain(std::iter::once(placement::reads as fn(&mut Reads))))
+}
+
+/// What owner references can name. Kinds that are not compiled in have no place in the view, so nobody can look them up.
+fn served(objects: &Objects) -> Vec<Resource> {
+    let registry = objects.registry();
+    let kinds = registry.all().iter();
+    kinds.filter_map(|kind| resource(kind)).collect()
+}
+
+/// The controllers' name of a kind; they know those that are compiled in.
+fn resource(kind: &Kind) -> Option<Resource> {
+    let compiled_in = |name: &Name| match name {
+        Cow::Borrowed(name) => Some(*name),
+        Cow::Owned(_) => None,
+    };
+    Some(Resource {
+        group: compiled_in(&kind.group)?,
+        version: compiled_in(&kind.version)?,
+        resource: compiled_in(&kind.resource)?,
+        kind: compiled_in(&kind.kind)?,
+        namespaced: kind.namespaced,
+    })
+}
+
+/// Which keys a controller wants to look at. One that panics over a change misses it, and nobody else does.
+fn keys_of(controller: &Controller, keys: impl FnOnce() -> Vec<Key>) -> Vec<Key> {
+    std::panic::catch_unwind(AssertUnwindSafe(keys)).unwrap_or_else(|panic| {
+        let panic = what(&*panic);
+        error!(controller = controller.name, panic, "a change was missed");
+        Vec::new()
+    })
+}
+
+/// What a panic said.
+fn what(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without words")
 }
 
 async fn sleep_until(due: Option<Instant>) {
@@ -346,3 +560,6 @@ async fn sleep_until(due: Option<Instant>) {
         tokio::time::sleep_until(due).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,9 +29,9 @@ use weft_apiserver::http::servers::{self, ServerStatus};
 use weft_apiserver::objects::Objects;
 use weft_apiserver::peers;
 use weft_store::transport::{self, Link, LinkTls};
-use weft_store::{Ended, MemberError, OpenError, ServerId, Store};
+use weft_store::{Ended, HistoryShare, MemberError, OpenError, ServerId, Store};
 
-use crate::control_loop::{self, ClusterInfo};
+use crate::control_loop::{ClusterInfo, ControlLoop};
 use crate::data_dir;
 use crate::exit::{Chain, Failure};
 use identity::Identity;
@@ -117,7 +117,7 @@ pub struct Server {
     stop_control: CancellationToken,
     stop_peers: CancellationToken,
     api: JoinHandle<()>,
-    control_loop: JoinHandle<()>,
+    control_loop: ControlLoop,
     teller: Option<JoinHandle<()>>,
     raft: Option<Runtime>,
 }
@@ -129,6 +129,10 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long leadership may take to be handed over when the server stops. It is one round of messages, some 30 ms; longer means
 /// that the others are going too.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Watch history of leases: 5,000 nodes that renew every two seconds fill it in two, which is time enough to list them and then
+/// watch. In the history of everything else they would leave no more than 14 s of it.
+const LEASE_HISTORY_EVENTS_MAX: usize = 5_000;
+const LEASE_HISTORY_BYTES_MAX: usize = 4 << 20;
 /// How soon a part that ended by itself is noticed.
 const PARTS_POLL: Duration = Duration::from_millis(250);
 /// Between two tries of what needs a leader.
@@ -216,6 +220,11 @@ pub async fn start(config: ServerConfig, stop: &CancellationToken) -> Result<Ser
         cluster_id: identity.cluster_id.clone(),
         address: peer_address.clone().unwrap_or_default(),
         start: identity.start(),
+        history_shares: vec![HistoryShare {
+            prefix: weft_kinds::LEASE.key_prefix().into(),
+            events_max: LEASE_HISTORY_EVENTS_MAX,
+            bytes_max: LEASE_HISTORY_BYTES_MAX,
+        }],
         ..weft_store::Config::new(identity::store_dir(dir))
     };
     let opened = raft
@@ -388,14 +397,21 @@ fn assemble(parts: Parts<'_>) -> Result<Server, Failure> {
     })?;
     let objects = api.objects();
     let api = tokio::spawn(api.run(stop.clone()));
-    let control_loop = tokio::spawn(control_loop::run(
+    let control_loop = ControlLoop::start(
         objects.clone(),
         store.leadership(),
         ClusterInfo {
             ca_pem: authority.ca_pem().to_owned(),
         },
         stop_control.clone(),
-    ));
+    )
+    .map_err(|error| {
+        Failure::new(
+            "cannot start the control loop",
+            error,
+            "let the process start more threads, then start this again",
+        )
+    })?;
     let url = format!(
         "https://{}",
         SocketAddr::new(config.advertised(), address.port())
@@ -603,7 +619,7 @@ impl Server {
     pub async fn stop(mut self) -> Result<(), Failure> {
         let broken = self.api.is_finished() || self.control_loop.is_finished();
         self.stop_control.cancel();
-        let _ = tokio::time::timeout(STOP_TIMEOUT, &mut self.control_loop).await;
+        self.control_loop.ended(STOP_TIMEOUT).await;
         self.hand_over().await;
         self.stop.cancel();
         if let Some(teller) = self.teller.take() {

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 use weft_controllers::write::{
-    CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, EVENTS, GATEWAYS, HTTP_ROUTES, NAMESPACES, NODES,
-    PODS, Propagation, REPLICA_SETS, SERVICES,
+    CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, EVENTS, GATEWAYS, HTTP_ROUTES, LEASES, NAMESPACES,
+    NODES, PODS, Propagation, REPLICA_SETS, SERVICES,
 };
 
 use crate::world::{World, deployment, node_object};
@@ -80,6 +80,42 @@ fn endpoints_follow_pods_and_named_ports() {
     world.patch(PODS, "c", json!({"status": {"phase": "Succeeded"}}));
     world.settle();
     insta::assert_snapshot!(endpoints(&world), @r#"ports 80: "a" ready=false serving=true terminating=true; "b" ready=false serving=false terminating=false"#);
+}
+
+#[test]
+fn long_names_are_cut_and_their_workloads_told_apart() {
+    let mut world = World::new(6);
+    let long = "a".repeat(240);
+    for end in ["-x", "-y"] {
+        let mut object = deployment(&format!("{long}{end}"), 1, "x:1");
+        let labels = json!({"app": "web"});
+        object["spec"]["selector"]["matchLabels"] = labels.clone();
+        object["spec"]["template"]["metadata"]["labels"] = labels;
+        world.create(DEPLOYMENTS, object);
+    }
+    world.create(DEPLOYMENTS, deployment("short", 1, "x:1"));
+    world.create(SERVICES, service("web", json!([{"port": 80}])));
+    world.create(SERVICES, service("short", json!([{"port": 80}])));
+    world.settle();
+    let names: Vec<&str> = world
+        .all(PODS)
+        .into_iter()
+        .map(|pod| pod["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names.len(), 3);
+    assert!(names.iter().all(|name| name.len() <= 63), "{names:?}");
+    for slice in world.all(ENDPOINT_SLICES) {
+        let told = &slice["metadata"]["annotations"]["weft.dev/workloads"];
+        if slice["metadata"]["labels"]["kubernetes.io/service-name"] == "short" {
+            assert_eq!(*told, Value::Null, "its pod's name tells it");
+            continue;
+        }
+        let told: std::collections::BTreeMap<String, String> =
+            serde_json::from_str(told.as_str().unwrap()).unwrap();
+        let mut workloads: Vec<&String> = told.values().collect();
+        workloads.sort();
+        assert_eq!(workloads, [&format!("{long}-x"), &format!("{long}-y")]);
+    }
 }
 
 #[test]
@@ -270,6 +306,10 @@ fn a_pod_stays_as_long_as_it_asked_to() {
         "timeAdded": "2026-01-01T00:00:00Z"}]);
     node["status"]["conditions"][0]["status"] = json!("Unknown");
     world.create(NODES, node);
+    // Another one is heard, so the silence is n0's own.
+    world.create(NODES, node_object("n1"));
+    let lease = json!({"metadata": {"name": "n1", "namespace": "kube-node-lease"}});
+    world.create(LEASES, lease);
     let mut patient = pod("patient", "n0", false, 80);
     patient["spec"]["tolerations"] = json!([{"key": "node.kubernetes.io/unreachable",
         "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}]);
@@ -286,11 +326,9 @@ fn a_pod_stays_as_long_as_it_asked_to() {
     };
     world.settle();
     assert_eq!(deleted(&mut world), "");
-    world.pass_time(3);
-    world.settle();
+    world.live(12, &["n1"]);
     assert_eq!(deleted(&mut world), "delete pods default/plain");
-    world.pass_time(60);
-    world.settle();
+    world.live(60, &["n1"]);
     assert_eq!(deleted(&mut world), "delete pods default/patient");
 }
 

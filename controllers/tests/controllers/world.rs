@@ -6,12 +6,29 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use weft_api::Object;
 use weft_controllers::write::{
-    DEPLOYMENTS, LEASES, NAMESPACES, NODES, PODS, Propagation, REPLICA_SETS,
+    CONFIG_MAPS, DEPLOYMENTS, LEASES, NAMESPACES, NODES, PODS, Propagation, REPLICA_SETS, SECRETS,
+    SERVICES,
 };
 use weft_controllers::{CONTROLLERS, Change, Cluster, Context, Key, Resource, View, Write};
 
 /// 2026-01-01T00:00:00Z
 const START: i64 = 1_767_225_600;
+
+/// Kinds that the server serves.
+const SERVED: &[Resource] = &[
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    REPLICA_SETS,
+    SECRETS,
+    SERVICES,
+];
+
+fn empty() -> View {
+    View::of(CONTROLLERS.iter().map(|controller| controller.reads))
+}
 
 pub struct World {
     seed: u64,
@@ -35,7 +52,7 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64) -> Self {
-        let mut view = View::default();
+        let mut view = empty();
         view.set_synced(0);
         Self {
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -48,6 +65,7 @@ impl World {
             later: BTreeMap::new(),
             cluster: Cluster {
                 ca_pem: "PEM".into(),
+                served: SERVED.to_vec(),
             },
             agents: true,
             refuse_pods: None,
@@ -63,6 +81,21 @@ impl World {
                 self.queue.insert((index, key));
             }
         }
+    }
+
+    /// Another server leads: it knows what is stored, and nothing of what was.
+    pub fn change_leader(&mut self) {
+        self.view = empty();
+        self.news.clear();
+        self.queue.clear();
+        self.later.clear();
+        self.failures.clear();
+        for (key, object) in &self.objects {
+            let object = Object::from_value(object.clone()).unwrap();
+            self.view.apply(Change::Upsert(key.0, object), self.now);
+        }
+        self.view.set_synced(self.revision);
+        self.seed_controllers();
     }
 
     fn dice(&mut self, sides: usize) -> usize {
@@ -173,6 +206,12 @@ impl World {
         Ok(self.put(key, object))
     }
 
+    /// Stores an object that the informer does not tell of.
+    pub fn store_unseen(&mut self, resource: Resource, object: Value) {
+        self.create(resource, object);
+        self.news.pop_back();
+    }
+
     fn put(&mut self, key: (Resource, Key), mut object: Value) -> Change {
         self.revision += 1;
         object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
@@ -265,12 +304,14 @@ impl World {
 
     /// As the API server would: preconditions, subresources, absence.
     fn carry_out(&mut self, write: Write) -> Result<Option<Change>, String> {
-        self.story.push(render(&write));
+        if !matches!(write, Write::ConfirmGone { .. }) {
+            self.story.push(render(&write));
+        }
         let note = match &write {
             Write::Create { note, .. } | Write::Patch { note, .. } | Write::Delete { note, .. } => {
                 note.clone()
             }
-            Write::Event(_) => None,
+            Write::Event(_) | Write::ConfirmGone { .. } => None,
         };
         let outcome = self.answer(write);
         if let (Some(note), Ok(Some(_))) = (note, &outcome) {
@@ -282,6 +323,21 @@ impl World {
     fn answer(&mut self, write: Write) -> Result<Option<Change>, String> {
         match write {
             Write::Event(_) => Ok(None),
+            Write::ConfirmGone {
+                resource,
+                namespace,
+                name,
+                uid,
+            } => {
+                let found = self
+                    .objects
+                    .get(&Self::key(resource, namespace.as_deref(), &name));
+                let it = |found: &Value| uid.is_none_or(|uid| found["metadata"]["uid"] == *uid);
+                match found.filter(|found| it(found)) {
+                    Some(_) => Err("it is there".into()),
+                    None => Ok(None),
+                }
+            }
             Write::Create {
                 resource, object, ..
             } => match self.refuse_pods {
@@ -352,7 +408,7 @@ impl World {
     /// The informer tells the oldest news.
     fn deliver(&mut self) {
         if let Some(change) = self.news.pop_front()
-            && let Some(touched) = self.view.apply(change, self.now).unwrap()
+            && let Some(touched) = self.view.apply(change, self.now)
         {
             self.notice(&touched);
         }
@@ -381,7 +437,7 @@ impl World {
         for write in outcome.writes {
             match self.carry_out(write) {
                 Ok(Some(change)) => {
-                    if let Some(touched) = self.view.fold(change, self.now).unwrap() {
+                    if let Some(touched) = self.view.fold(change, self.now) {
                         self.notice(&touched);
                     }
                 }
@@ -403,6 +459,9 @@ impl World {
 
     /// A random pod gets its node, becomes ready, or ends.
     fn agent(&mut self) -> bool {
+        if !self.agents {
+            return false;
+        }
         let mut moves: Vec<(Resource, Key)> = Vec::new();
         for (key, pod) in &self.objects {
             let ready = pod["status"]["conditions"][0]["status"] == "True";
@@ -411,7 +470,7 @@ impl World {
                 moves.push(key.clone());
             }
         }
-        if !self.agents || moves.is_empty() {
+        if moves.is_empty() {
             return false;
         }
         let at = self.dice(moves.len());
@@ -568,6 +627,7 @@ fn render(write: &Write) -> String {
                 place(namespace, name)
             )
         }
+        Write::ConfirmGone { name, .. } => format!("confirm that {name} is gone"),
         Write::Event(note) => format!("event {} {}", note.reason, note.message),
     }
 }

@@ -4,6 +4,8 @@
 //! the other. The first refusal ends the list: the reconciler decides anew on what is there then. That something is gone
 //! already is what a delete wanted, and no refusal of a patch either: the next look will not ask for it.
 
+use std::sync::Arc;
+
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use weft_api::StatusError;
@@ -12,7 +14,7 @@ use weft_apiserver::objects::{DeleteOptions, Deleted, Objects, Propagation, Writ
 use weft_controllers::write::Propagation as Wanted;
 use weft_controllers::{Change, Note, Resource, Write};
 use weft_kinds::patch::PatchKind;
-use weft_kinds::{KindRef, Subresource};
+use weft_kinds::{Kind, Subresource};
 
 use super::recorder::Handle;
 
@@ -94,10 +96,11 @@ fn independent(one: &Write, other: &Write) -> bool {
     }
 }
 
-/// The registry entry of a resource. Both tables name the same kinds, so absence is a bug of ours.
-fn kind_of(resource: Resource) -> Result<KindRef, StatusError> {
-    weft_kinds::by_resource(resource.group, resource.version, resource.resource)
-        .ok_or_else(StatusError::unknown_path)
+/// The registry's kind of a resource; a kind may have gone since the decision.
+fn kind_of(objects: &Objects, resource: Resource) -> Result<Arc<Kind>, StatusError> {
+    let registry = objects.registry();
+    let kind = registry.by_resource(resource.group, resource.version, resource.resource);
+    kind.cloned().ok_or_else(StatusError::unknown_path)
 }
 
 async fn one(
@@ -106,16 +109,27 @@ async fn one(
     recorder: &Handle,
     write: Write,
 ) -> Result<Option<Change>, Failure> {
+    if let Write::ConfirmGone {
+        resource,
+        namespace,
+        name,
+        uid,
+    } = &write
+    {
+        let confirmed = confirm_gone(objects, caller, *resource, namespace.as_deref(), name, uid);
+        return confirmed.await.map(|()| None);
+    }
     let doing = match &write {
         Write::Create { .. } => "creating",
         Write::Delete { .. } => "deleting",
-        Write::Patch { .. } | Write::Event(_) => "updating",
+        Write::Patch { .. } | Write::Event(_) | Write::ConfirmGone { .. } => "updating",
     };
     let (note, outcome) = match write {
         Write::Event(note) => {
             recorder.tell(note);
             return Ok(None);
         }
+        Write::ConfirmGone { .. } => return Ok(None),
         Write::Create {
             resource,
             namespace,
@@ -123,7 +137,7 @@ async fn one(
             note,
         } => {
             let created = async {
-                let kind = kind_of(resource)?;
+                let kind = &kind_of(objects, resource)?;
                 let options = WriteOptions::default();
                 let namespace = namespace.as_deref();
                 let object = objects
@@ -143,7 +157,7 @@ async fn one(
             revision,
             note,
         } => {
-            if let Some(uid) = uid {
+            if let Some(uid) = &uid {
                 patch["metadata"]["uid"] = json!(uid);
             }
             if let Some(revision) = revision {
@@ -155,6 +169,7 @@ async fn one(
                 resource,
                 namespace.as_deref(),
                 &name,
+                uid.as_deref(),
                 subresource,
                 &patch,
             );
@@ -171,7 +186,7 @@ async fn one(
             note,
         } => {
             let deleted = async {
-                let kind = kind_of(resource)?;
+                let kind = &kind_of(objects, resource)?;
                 let options = DeleteOptions {
                     grace_period_seconds: grace_seconds,
                     propagation: Some(match propagation {
@@ -205,20 +220,61 @@ async fn one(
     }
 }
 
+/// Looks whether an object is gone, in the newest state there is: what this server leads with may be behind for a moment,
+/// and its view is behind that.
+async fn confirm_gone(
+    objects: &Objects,
+    caller: &Caller,
+    resource: Resource,
+    namespace: Option<&str>,
+    name: &str,
+    uid: &Option<String>,
+) -> Result<(), Failure> {
+    let again = |message: String| {
+        Err(Failure {
+            expected: true,
+            message,
+        })
+    };
+    let kind = match kind_of(objects, resource) {
+        Ok(kind) => kind,
+        // What cannot be looked up is not known to be gone.
+        Err(error) => return again(error.message),
+    };
+    match objects.get(caller, &kind, namespace, name).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => again(error.message),
+        Ok(found) => {
+            let found = found.object();
+            let other = |uid: &String| !found.uid().is_empty() && found.uid() != uid;
+            if uid.as_ref().is_some_and(other) {
+                return Ok(());
+            }
+            again(format!("{} {name} is there after all", resource.kind))
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // One request, spelled out once, called once.
 async fn patch_one(
     objects: &Objects,
     caller: &Caller,
     resource: Resource,
     namespace: Option<&str>,
     name: &str,
+    uid: Option<&str>,
     subresource: Option<&str>,
     patch: &Value,
 ) -> Result<Option<Change>, StatusError> {
-    let kind = kind_of(resource)?;
+    let kind = &kind_of(objects, resource)?;
     let options = WriteOptions::default();
     let object = match subresource {
         Some("finalize") => {
             let current = objects.get(caller, kind, namespace, name).await?.object();
+            if uid.is_some_and(|uid| uid != current.uid()) {
+                // A namesake was made meanwhile: the one that was to end is gone.
+                return Ok(None);
+            }
             let mut value = current.into_value();
             value["spec"]["finalizers"] = patch["spec"]["finalizers"].clone();
             let object = weft_api::Object::from_value(value).map_err(StatusError::internal)?;

@@ -7,6 +7,7 @@
 //! Invariant: a pod is pending, or counted on a node, never both.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -14,13 +15,13 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::debug;
 use weft_api::StatusError;
-use weft_api::view::{Pod, PodCondition, Time};
+use weft_api::view::{Node, Pod, PodCondition, Service, Time};
 use weft_apiserver::caller::Caller;
-use weft_apiserver::objects::{Objects, WriteOptions};
-use weft_controllers::view::{Item, Row, node_of};
+use weft_apiserver::objects::{Binding, Objects, WriteOptions};
+use weft_controllers::pod::node_of;
 use weft_controllers::write::{NODES, PODS, SERVICES};
-use weft_controllers::{Change, Key, Note, Touched, View, Write};
-use weft_scheduler::{NodeFacts, Placement as Chosen, PodFacts, Refusal, Snapshot};
+use weft_controllers::{Change, Key, Note, Reads, Row, Touched, View, Write};
+use weft_scheduler::{NodeFacts, Placement as Chosen, Plan, PodFacts, Refusal, Snapshot};
 use weft_store::Term;
 
 use super::execute::{Executed, execute};
@@ -78,6 +79,11 @@ pub struct Round {
     refused: Vec<Chosen>,
 }
 
+/// What placement reads of the view.
+pub fn reads(reads: &mut Reads) {
+    reads.kind::<Pod>().kind::<Node>().kind::<Service>();
+}
+
 impl Placement {
     /// The term seeds the choice between equals, so leaders differ and each one's choices can be replayed.
     pub fn new(term: Term) -> Self {
@@ -98,12 +104,17 @@ impl Placement {
     /// Takes a change of the view.
     pub fn notice(&mut self, touched: &Touched) {
         match touched.resource {
-            PODS => match &touched.after {
-                Some(Item::Pod(pod)) => self.put_pod(pod),
+            PODS => match touched.after::<Pod>() {
+                Some(pod) => self.put_pod(pod),
+                // It is there, and on its node it takes what it was known to take; but it cannot be placed.
+                _ if touched.unreadable => {
+                    self.wait_no_more(&touched.uid);
+                    self.fresh.remove(&touched.uid);
+                }
                 _ => self.forget(&touched.uid),
             },
-            NODES => match &touched.after {
-                Some(Item::Node(node)) => {
+            NODES => match touched.after::<Node>() {
+                Some(node) => {
                     let facts = NodeFacts::of(&node.body);
                     if self.nodes.get(&facts.name) != Some(&facts) {
                         self.nodes.insert(facts.name.clone(), facts.clone());
@@ -117,8 +128,8 @@ impl Placement {
                     self.moved = true;
                 }
             },
-            SERVICES => match &touched.after {
-                Some(Item::Service(service)) => self.snapshot.put_service(&service.body),
+            SERVICES => match touched.after::<Service>() {
+                Some(service) => self.snapshot.put_service(&service.body),
                 _ => {
                     let key = &touched.key;
                     self.snapshot.remove_service(&key.namespace, &key.name);
@@ -249,8 +260,8 @@ impl Placement {
             .seed
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        let plan = weft_scheduler::plan(&self.snapshot, &batch, self.seed);
-        for facts in &batch {
+        let (plan, planned) = self.decide(&batch);
+        for facts in batch.iter().take(planned) {
             self.fresh.remove(&facts.uid);
         }
         let mut placements = Vec::with_capacity(plan.placements.len());
@@ -261,7 +272,7 @@ impl Placement {
             let mut facts = waiting.facts;
             facts.node = Some(chosen.node.clone());
             self.snapshot.put_pod(facts);
-            if let Some(row) = view.pods.get(&waiting.key) {
+            if let Some(row) = view.get::<Pod>(&waiting.key) {
                 let message = format!("Successfully assigned {} to {}", waiting.key, chosen.node);
                 let note = Note::normal(row.reference(), "Scheduled", message);
                 placements.push((chosen, note));
@@ -275,6 +286,24 @@ impl Placement {
         Batch { placements, writes }
     }
 
+    /// Plans the batch, and says for how many of it. A batch that panics is planned for its first pod only, so that in
+    /// the end only those wait whose own plan does.
+    fn decide(&self, batch: &[PodFacts]) -> (Plan, usize) {
+        let planned = |pods: &[PodFacts]| {
+            let plan = || weft_scheduler::plan(&self.snapshot, pods, self.seed);
+            std::panic::catch_unwind(AssertUnwindSafe(plan)).ok()
+        };
+        if let Some(plan) = planned(batch) {
+            return (plan, batch.len());
+        }
+        let first = batch.get(..1).unwrap_or_default();
+        let plan = planned(first).unwrap_or_else(|| Plan {
+            placements: Vec::new(),
+            refusals: first.iter().map(Refusal::without_reason).collect(),
+        });
+        (plan, first.len())
+    }
+
     /// Condition and event for a pod that fits nowhere, unless it has been told so lately.
     fn tell_refusal(&mut self, refusal: &Refusal, now: Instant, view: &View) -> Vec<Write> {
         let Some(waiting) = self.waiting.get_mut(&refusal.uid) else {
@@ -286,7 +315,7 @@ impl Placement {
             return Vec::new();
         }
         waiting.told = Some((message.clone(), now));
-        let Some(row) = view.pods.get(&waiting.key) else {
+        let Some(row) = view.get::<Pod>(&waiting.key) else {
             return Vec::new();
         };
         let note = Note::warning(row.reference(), "FailedScheduling", message.clone());
@@ -299,7 +328,7 @@ impl Placement {
 
     fn tell_gated(&mut self, view: &View) -> Vec<Write> {
         let keys = std::mem::take(&mut self.gated);
-        let rows = keys.iter().filter_map(|key| view.pods.get(key));
+        let rows = keys.iter().filter_map(|key| view.get::<Pod>(key));
         let message = "Scheduling is blocked due to non-empty scheduling gates";
         rows.filter_map(|row| not_scheduled(row, "SchedulingGated", message))
             .collect()
@@ -309,7 +338,7 @@ impl Placement {
     pub fn finish(&mut self, round: Round, view: &View) {
         self.rounds = self.rounds.saturating_sub(1);
         for chosen in round.refused {
-            let row = view.pods.get(&Key::new(&chosen.namespace, &chosen.name));
+            let row = view.get::<Pod>(&Key::new(&chosen.namespace, &chosen.name));
             let row = row.filter(|row| row.meta.uid == chosen.uid);
             // Bound after all, by somebody else or by an answer that got lost: then it is counted right.
             if row.is_some_and(|row| !node_of(row).is_empty()) {
@@ -386,8 +415,15 @@ async fn bind(
 ) -> Option<Chosen> {
     let (namespace, name) = (chosen.namespace.as_str(), chosen.name.as_str());
     let options = WriteOptions::default();
+    // Bound to the uid the decision was made for, as a namesake is another pod. Not to the revision: what somebody tells
+    // about the pod meanwhile changes nothing of the decision.
+    let binding = Binding {
+        node: &chosen.node,
+        uid: &chosen.uid,
+        resource_version: "",
+    };
     let bound: Result<(), StatusError> = objects
-        .bind(caller, namespace, name, &chosen.node, &options)
+        .bind(caller, namespace, name, binding, &options)
         .await;
     match bound {
         Ok(()) => {

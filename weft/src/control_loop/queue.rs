@@ -197,7 +197,8 @@ impl<K: Ord + Clone> Queue<K> {
     }
 }
 
-fn backoff(failures: u32) -> Duration {
+/// The pause after so many failures before this one.
+pub fn backoff(failures: u32) -> Duration {
     let doubled = BACKOFF_MIN.saturating_mul(2_u32.saturating_pow(failures));
     doubled.min(BACKOFF_MAX)
 }

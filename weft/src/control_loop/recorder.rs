@@ -28,6 +28,8 @@ const BATCH: usize = 32;
 const BURST: u32 = 25;
 /// One more story each.
 const REFILL: Duration = Duration::from_secs(300);
+/// Longest name of an object.
+const NAME_MAX: usize = 253;
 /// Stories remembered for counting; beyond it all are forgotten, and a repeat starts a new Event.
 const REMEMBERED_MAX: usize = 4096;
 
@@ -97,8 +99,9 @@ struct Writer {
     objects: Objects,
     caller: Caller,
     stories: BTreeMap<Story, Told>,
-    /// Stories left, and when that was counted, by source and object.
-    buckets: BTreeMap<(&'static str, String), (u32, Instant)>,
+    /// Stories left, and when that was counted, by source and object; warnings apart, so that a burst of good news hides
+    /// none.
+    buckets: BTreeMap<(&'static str, bool, String), (u32, Instant)>,
 }
 
 impl Writer {
@@ -137,7 +140,7 @@ impl Writer {
     }
 
     fn may_tell(&mut self, story: &Story, now: Instant) -> bool {
-        let source = (story.0, story.1.about.uid.clone());
+        let source = (story.0, story.1.warning, story.1.about.uid.clone());
         let (left, since) = self.buckets.entry(source).or_insert((BURST, now));
         let periods = now.duration_since(*since).as_secs() / REFILL.as_secs();
         let refilled = u32::try_from(periods).unwrap_or(BURST);
@@ -203,6 +206,32 @@ struct Event {
     value: Value,
 }
 
+/// A name for an Event: readable, unique, and valid whatever the object is called.
+///
+/// Objects of some kinds have names that no Event may have (RBAC's carry colons), and a long one leaves no room.
+fn event_name(about: &str, hash: u64) -> String {
+    let suffix = format!(".{hash:016x}");
+    let letters: String = about
+        .chars()
+        .map(|c| match c {
+            'a'..='z' | '0'..='9' | '.' | '-' => c,
+            'A'..='Z' => c.to_ascii_lowercase(),
+            _ => '-',
+        })
+        .take(NAME_MAX - suffix.len())
+        .collect();
+    // Each label of a name begins and ends with a letter or digit; what replaces a bad one may not.
+    let labels: Vec<&str> = letters
+        .split('.')
+        .map(|label| label.trim_matches('-'))
+        .filter(|label| !label.is_empty())
+        .collect();
+    match labels.is_empty() {
+        true => format!("object{suffix}"),
+        false => labels.join(".") + &suffix,
+    }
+}
+
 fn event(story: &Story, told: Option<&Told>, count: u32, now: Timestamp) -> Event {
     let (component, note) = story;
     let about = &note.about;
@@ -226,7 +255,7 @@ fn event(story: &Story, told: Option<&Told>, count: u32, now: Timestamp) -> Even
         note.message.as_bytes(),
         &now.as_nanosecond().to_be_bytes(),
     ]);
-    let name = format!("{}.{hash:016x}", about.name);
+    let name = event_name(&about.name, hash);
     let value = json!({
         "apiVersion": "v1",
         "kind": "Event",
@@ -253,5 +282,32 @@ fn event(story: &Story, told: Option<&Told>, count: u32, now: Timestamp) -> Even
         name,
         repeated: false,
         value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_has_a_valid_name_whatever_it_is_about() {
+        let long = format!("{}.{}", "a".repeat(240), "b".repeat(12));
+        for (about, expected) in [
+            ("web-1", "web-1"),
+            ("web.v1", "web.v1"),
+            ("system:node:n1", "system-node-n1"),
+            ("System:Admin:", "system-admin"),
+            ("a.:b", "a.b"),
+            ("::", "object"),
+            (long.as_str(), &long[..236]),
+        ] {
+            let name = event_name(about, 7);
+            assert!(name.len() <= NAME_MAX, "{name}");
+            assert_eq!(
+                name.strip_suffix(".0000000000000007"),
+                Some(expected.trim_end_matches('.')),
+                "{about}"
+            );
+        }
     }
 }

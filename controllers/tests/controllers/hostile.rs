@@ -1,0 +1,300 @@
+//! Objects that nobody should have written: the controllers live, and lose nothing over them.
+
+use serde_json::{Value, json};
+use weft_controllers::Resource;
+use weft_controllers::write::{
+    CONFIG_MAPS, DEPLOYMENTS, EVENTS, NAMESPACES, NODES, PODS, Propagation, REPLICA_SETS, SECRETS,
+};
+
+use crate::world::{World, deployment, node_object};
+
+fn names(world: &World, resource: Resource) -> Vec<String> {
+    let all = world.all(resource).into_iter();
+    all.map(|object| object["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn still() -> World {
+    let mut world = World::new(1);
+    world.agents = false;
+    world
+}
+
+#[test]
+fn an_object_that_cannot_be_read_is_there_and_so_is_what_it_owns() {
+    let mut world = World::new(4);
+    world.create_nodes();
+    world.create(DEPLOYMENTS, deployment("web", 3, "x:1"));
+    world.settle();
+    let before = (names(&world, REPLICA_SETS), names(&world, PODS));
+    world.tell();
+    for spec in [
+        json!({"replicas": 3_000_000_000_i64}),
+        json!({"replicas": 3, "strategy": {"rollingUpdate": {"maxSurge": 3_000_000_000_i64}}}),
+        json!({"strategy": {"rollingUpdate": {"maxSurge": "25%"}}, "minReadySeconds": "soon"}),
+    ] {
+        world.patch(DEPLOYMENTS, "web", json!({"spec": spec}));
+        world.settle();
+        world.change_leader();
+        world.settle();
+        let after = (names(&world, REPLICA_SETS), names(&world, PODS));
+        assert_eq!(before, after, "{spec}");
+        let story = world.tell();
+        let told = "event Unreadable Deployment default/web cannot be read (the object does not have the shape of its kind: ";
+        assert!(story.contains(told), "{story}");
+        assert!(!story.contains("delete "), "{story}");
+    }
+    // Corrected, it is worked on again.
+    let right = json!({"spec": {"replicas": 4, "minReadySeconds": 0}});
+    world.patch(DEPLOYMENTS, "web", right);
+    world.settle();
+    assert_eq!(world.available_pods(), 4);
+}
+
+#[test]
+fn a_set_or_pod_that_cannot_be_read_is_not_made_a_second_time() {
+    let mut world = World::new(4);
+    world.create_nodes();
+    world.create(DEPLOYMENTS, deployment("web", 3, "x:1"));
+    world.settle();
+    let pod = names(&world, PODS)[0].clone();
+    world.patch(PODS, &pod, json!({"spec": {"priority": "high"}}));
+    world.settle();
+    world.change_leader();
+    world.settle();
+    assert_eq!(names(&world, PODS).len(), 3, "the pod counts");
+    let set = names(&world, REPLICA_SETS)[0].clone();
+    world.patch(REPLICA_SETS, &set, json!({"spec": {"replicas": "three"}}));
+    world.settle();
+    world.change_leader();
+    world.settle();
+    assert_eq!(names(&world, REPLICA_SETS), [set]);
+    assert_eq!(names(&world, PODS).len(), 3);
+}
+
+#[test]
+fn a_node_that_cannot_be_read_keeps_its_pods_and_its_range() {
+    let mut world = still();
+    let mut node = node_object("n0");
+    node["spec"]["podCIDR"] = json!("10.128.0.0/17");
+    node["spec"]["unschedulable"] = json!("yes");
+    world.create(NODES, node);
+    let pod = json!({
+        "metadata": {"name": "a", "namespace": "default"},
+        "spec": {"nodeName": "n0", "containers": [{"name": "main"}]},
+    });
+    world.create(PODS, pod);
+    world.change_leader();
+    world.settle();
+    world.pass_time(600);
+    world.settle();
+    assert_eq!(names(&world, PODS), ["a"]);
+    world.create(NODES, json!({"metadata": {"name": "n1"}}));
+    world.settle();
+    assert_eq!(world.get(NODES, "n1")["spec"]["podCIDR"], "10.128.128.0/17");
+}
+
+#[test]
+fn a_namespace_does_not_end_before_what_cannot_be_read_in_it() {
+    let mut world = still();
+    world.create(NAMESPACES, json!({"metadata": {"name": "shop"}}));
+    let mut broken = deployment("web", 1, "x:1");
+    broken["metadata"]["namespace"] = json!("shop");
+    broken["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    broken["spec"]["replicas"] = json!("one");
+    world.create(DEPLOYMENTS, broken);
+    world.settle();
+    world.delete(NAMESPACES, "shop", Propagation::Background);
+    world.settle();
+    world.change_leader();
+    world.settle();
+    let conditions = &world.get(NAMESPACES, "shop")["status"]["conditions"];
+    assert_eq!(
+        conditions[0]["message"],
+        "Some resources are remaining: deployments.apps has 1 resource instances"
+    );
+    world.patch(
+        DEPLOYMENTS,
+        "web",
+        json!({"metadata": {"finalizers": null}}),
+    );
+    world.settle();
+    assert_eq!(world.get(NAMESPACES, "shop"), &Value::Null);
+}
+
+#[test]
+fn numbers_that_no_cluster_holds_cost_a_bounded_number_of_pods() {
+    let largest = i32::MAX;
+    for (replicas, surge) in [
+        (largest, json!("25%")),
+        (largest, json!(largest)),
+        (3, json!(largest)),
+        (3, json!("99999999999%")),
+        (largest, json!("99999999999%")),
+    ] {
+        let mut world = still();
+        let mut object = deployment("web", i64::from(replicas), "x:1");
+        object["spec"]["strategy"]["rollingUpdate"]["maxSurge"] = surge.clone();
+        world.create(DEPLOYMENTS, object);
+        // The world ends each settling after so many turns; the sets ask for no more than this.
+        world.settle();
+        let pods = world.all(PODS).len();
+        let most = if replicas == 3 { 3 } else { 2000 };
+        assert_eq!(pods, most, "{replicas} and {surge}");
+        // A new template beside the old one, and a change of size in the middle of it.
+        let image = json!([{"name": "main", "image": "x:2"}]);
+        let template = json!({"spec": {"template": {"spec": {"containers": image}}}});
+        world.patch(DEPLOYMENTS, "web", template);
+        world.settle();
+        world.patch(
+            DEPLOYMENTS,
+            "web",
+            json!({"spec": {"replicas": largest - 1}}),
+        );
+        world.settle();
+        assert!(world.all(PODS).len() <= 4000, "{replicas} and {surge}");
+        for set in world.all(REPLICA_SETS) {
+            let size = set["spec"]["replicas"].as_i64().unwrap();
+            assert!((0..=i64::from(largest)).contains(&size), "{size}");
+        }
+    }
+}
+
+#[test]
+fn numbers_in_annotations_and_status_are_what_somebody_wrote() {
+    let mut world = World::new(3);
+    world.create(DEPLOYMENTS, deployment("web", 2, "x:1"));
+    world.settle();
+    let set = names(&world, REPLICA_SETS)[0].clone();
+    world.patch(
+        REPLICA_SETS,
+        &set,
+        json!({
+            "metadata": {"annotations": {
+                "deployment.kubernetes.io/revision": i64::MAX.to_string(),
+                "deployment.kubernetes.io/desired-replicas": "-2147483648",
+                "deployment.kubernetes.io/max-replicas": "2147483647",
+            }},
+            "status": {"replicas": i32::MAX, "availableReplicas": i32::MIN, "readyReplicas": i32::MAX,
+                "terminatingReplicas": i32::MAX},
+        }),
+    );
+    let image = json!([{"name": "main", "image": "x:2"}]);
+    world.patch(
+        DEPLOYMENTS,
+        "web",
+        json!({"spec": {"template": {"spec": {"containers": image}}},
+            "status": {"collisionCount": i32::MAX, "replicas": i32::MIN, "updatedReplicas": i32::MAX}}),
+    );
+    world.settle();
+    assert_eq!(world.available_pods(), 2);
+    assert_eq!(
+        world.get(DEPLOYMENTS, "web")["status"]["updatedReplicas"],
+        2
+    );
+}
+
+#[test]
+fn an_owner_owns_within_its_reach() {
+    let mut world = still();
+    let owner = |kind: &str, api_version: &str| {
+        json!({"apiVersion": api_version, "kind": kind, "name": "own", "uid": "own",
+            "blockOwnerDeletion": true})
+    };
+    let own = owner("ConfigMap", "v1");
+    let map = |namespace: &str, name: &str, owners: Value| {
+        json!({"metadata": {"name": name, "namespace": namespace, "uid": name,
+            "ownerReferences": owners}})
+    };
+    world.create(
+        CONFIG_MAPS,
+        json!({"metadata": {"name": "own", "namespace": "t", "uid": "own"}}),
+    );
+    world.create(
+        NAMESPACES,
+        json!({"metadata": {"name": "victim", "uid": "victim", "ownerReferences": [own]}}),
+    );
+    let pod = json!({
+        "metadata": {"name": "inside", "namespace": "victim"},
+        "spec": {"containers": [{"name": "main"}]},
+    });
+    world.create(PODS, pod);
+    world.create(CONFIG_MAPS, map("u", "elsewhere", json!([own])));
+    let secret = owner("Secret", "v1");
+    world.create(CONFIG_MAPS, map("t", "other-kind", json!([secret])));
+    let thing = owner("Thing", "example.com/v1");
+    world.create(CONFIG_MAPS, map("t", "not-served", json!([thing])));
+    let gone = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "gone"});
+    world.create(CONFIG_MAPS, map("t", "two", json!([own, gone])));
+    world.settle();
+    let told = |world: &mut World| {
+        let story = world.tell();
+        let ours = story.lines().filter(|line| {
+            line.contains("OwnerRef") || line.contains(" t/") || line.contains(" u/")
+        });
+        // How often is the recorder's business.
+        let lines: std::collections::BTreeSet<&str> = ours.collect();
+        lines.into_iter().collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(told(&mut world), @r#"
+    delete configmaps t/other-kind
+    delete configmaps u/elsewhere
+    event OwnerRefInvalidNamespace ownerRef [v1/ConfigMap, namespace: , name: own, uid: own] does not exist in namespace ""
+    event OwnerRefInvalidNamespace ownerRef [v1/ConfigMap, namespace: u, name: own, uid: own] does not exist in namespace "u"
+    patch configmaps t/two {"metadata":{"ownerReferences":[{"apiVersion":"v1","blockOwnerDeletion":true,"kind":"ConfigMap","name":"own","uid":"own"}]}}
+    "#);
+    world.change_leader();
+    world.settle();
+    insta::assert_snapshot!(told(&mut world), @r#"event OwnerRefInvalidNamespace ownerRef [v1/ConfigMap, namespace: , name: own, uid: own] does not exist in namespace """#);
+    // Not even when the owner goes, and asks its dependents to go before.
+    world.delete(CONFIG_MAPS, "own", Propagation::Foreground);
+    world.settle();
+    insta::assert_snapshot!(told(&mut world), @r#"
+    delete configmaps t/two
+    event OwnerRefInvalidNamespace ownerRef [v1/ConfigMap, namespace: , name: own, uid: own] does not exist in namespace ""
+    patch configmaps t/own {"metadata":{"finalizers":[]}}
+    "#);
+    assert_eq!(world.get(CONFIG_MAPS, "own"), &Value::Null);
+    assert_ne!(world.get(PODS, "inside"), &Value::Null);
+    assert_ne!(world.get(CONFIG_MAPS, "not-served"), &Value::Null);
+}
+
+#[test]
+fn nothing_goes_for_an_owner_that_is_there_after_all() {
+    let mut world = still();
+    let own = json!([{"apiVersion": "v1", "kind": "Secret", "name": "own", "uid": "own"}]);
+    world.create(
+        CONFIG_MAPS,
+        json!({"metadata": {"name": "owned", "namespace": "t", "uid": "owned", "ownerReferences": own}}),
+    );
+    // It is stored, and the informer has not told of it.
+    world.store_unseen(
+        SECRETS,
+        json!({"metadata": {"name": "own", "namespace": "t", "uid": "own"}}),
+    );
+    for _ in 0..3 {
+        world.run(50, |_| {});
+    }
+    assert_ne!(world.get(CONFIG_MAPS, "owned"), &Value::Null);
+    assert_eq!(world.tell(), "");
+}
+
+#[test]
+fn events_go_as_fast_as_they_are_due() {
+    let mut world = still();
+    for number in 0..1201 {
+        world.create(
+            EVENTS,
+            json!({
+                "metadata": {"name": format!("e{number}"), "namespace": "default"},
+                "involvedObject": {}, "lastTimestamp": "2025-12-31T22:59:00Z",
+            }),
+        );
+    }
+    world.change_leader();
+    // 500 a pass, and no time in between.
+    for left in [701, 201, 0] {
+        world.settle();
+        assert_eq!(world.all(EVENTS).len(), left);
+    }
+}

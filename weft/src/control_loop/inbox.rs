@@ -1,0 +1,172 @@
+//! What the informer told and the loop has not taken yet: in a task of its own, so that a busy loop never lets the informer
+//! fall behind.
+//!
+//! Of an object that changes again before the loop looks only the newest state waits, in the place of the first. So the inbox
+//! holds no more than there are objects and deletions, however long a turn of the loop is, and an owner still stands
+//! before whoever came to name it.
+//!
+//! Invariant: whoever takes everything has the state at the revision of the newest change taken. The loop decides only then.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use weft_apiserver::informer::{Change as News, Informer};
+use weft_kinds::Name;
+
+/// The loop's side. The task ends when it is dropped.
+pub struct Inbox {
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    told: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// In the order of first arrival, with the time of the last.
+    news: Vec<(News, Timestamp)>,
+    /// Where the change of an object waits, by resource, and uid or name.
+    places: BTreeMap<(Name, Name, String), usize>,
+    /// The store is closed: nothing comes any more.
+    closed: bool,
+}
+
+impl Inbox {
+    /// Starts to listen.
+    pub fn open(mut informer: Informer) -> Self {
+        let shared = Arc::new(Shared::default());
+        let listening = Arc::clone(&shared);
+        let task = tokio::spawn(async move {
+            while let Some(news) = informer.next().await {
+                listening.waiting.lock().put(news, Timestamp::now());
+                listening.told.notify_one();
+            }
+            listening.waiting.lock().closed = true;
+            listening.told.notify_one();
+        });
+        Self {
+            shared,
+            task: task.abort_handle(),
+        }
+    }
+
+    /// Everything that waits; `None`: there is nothing, and there will be nothing.
+    pub fn take(&self) -> Option<Vec<(News, Timestamp)>> {
+        let mut waiting = self.shared.waiting.lock();
+        if waiting.news.is_empty() && waiting.closed {
+            return None;
+        }
+        waiting.places.clear();
+        Some(std::mem::take(&mut waiting.news))
+    }
+
+    /// Comes when something was told since the last call, or the store closed. Cancel safe.
+    pub async fn told(&self) {
+        self.shared.told.notified().await;
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Waiting {
+    fn put(&mut self, news: News, now: Timestamp) {
+        match &news {
+            News::Reset => {
+                // A full list follows: what waits is part of it, or gone.
+                self.news.clear();
+                self.places.clear();
+            }
+            // What comes after is news, and must not be taken for part of the list.
+            News::Synced { .. } => self.places.clear(),
+            News::Upsert { kind, object } | News::Delete { kind, object } => {
+                let who = match object.uid() {
+                    "" => format!("{}/{}", object.namespace().unwrap_or(""), object.name()),
+                    uid => uid.to_owned(),
+                };
+                let place = (kind.group.clone(), kind.resource.clone(), who);
+                if let Some(at) = self.places.get(&place) {
+                    if let Some(waiting) = self.news.get_mut(*at) {
+                        *waiting = (news, now);
+                    }
+                    return;
+                }
+                self.places.insert(place, self.news.len());
+            }
+        }
+        self.news.push((news, now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use weft_api::Object;
+
+    use super::*;
+
+    fn object(uid: &str, revision: u64) -> Object {
+        let metadata = json!({"name": "a", "uid": uid, "resourceVersion": revision.to_string()});
+        Object::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    fn told(waiting: &Waiting) -> Vec<String> {
+        let one = |(news, _): &(News, Timestamp)| match news {
+            News::Reset => "reset".to_owned(),
+            News::Synced { revision } => format!("synced {revision}"),
+            News::Upsert { object, .. } => {
+                format!("{} {:?}", object.uid(), object.resource_version())
+            }
+            News::Delete { object, .. } => format!("{} gone", object.uid()),
+        };
+        waiting.news.iter().map(one).collect()
+    }
+
+    #[test]
+    fn the_newest_state_waits_in_the_place_of_the_first() {
+        let mut waiting = Waiting::default();
+        let now = Timestamp::UNIX_EPOCH;
+        let upsert = |uid: &str, revision| News::Upsert {
+            kind: weft_kinds::POD.clone(),
+            object: object(uid, revision),
+        };
+        waiting.put(upsert("lost", 1), now);
+        waiting.put(News::Reset, now);
+        waiting.put(upsert("owner", 2), now);
+        waiting.put(upsert("owned", 3), now);
+        waiting.put(News::Synced { revision: 3 }, now);
+        for revision in 4..1000 {
+            waiting.put(upsert("owner", revision), now);
+        }
+        waiting.put(upsert("new", 1000), now);
+        let deleted = News::Delete {
+            kind: weft_kinds::POD.clone(),
+            object: object("owned", 1001),
+        };
+        waiting.put(deleted, now);
+        waiting.put(upsert("new", 1002), now);
+        assert_eq!(
+            told(&waiting),
+            [
+                "reset",
+                "owner Some(2)",
+                "owned Some(3)",
+                "synced 3",
+                "owner Some(999)",
+                "new Some(1002)",
+                "owned gone"
+            ]
+        );
+    }
+}
