@@ -252,6 +252,23 @@ fn unsafe_code_stands_only_where_compiled_artefacts_are_loaded() {
 }
 
 #[test]
+fn nobody_ends_processes_by_their_names() {
+    // Whatever else runs on the machine may match, another cluster's nodes first of all.
+    let names = ["pkill", "killall", "fuser"].map(|name| format!("\"{name}\""));
+    let mut files = Vec::new();
+    sources(&root(), &mut files);
+    let found: Vec<_> = files
+        .iter()
+        .filter(|path| !path.ends_with("tests/tidy.rs"))
+        .filter(|path| {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            names.iter().any(|name| text.contains(name))
+        })
+        .collect();
+    assert!(found.is_empty(), "processes are ended by name: {found:?}");
+}
+
+#[test]
 fn every_module_opens_with_its_promise() {
     let mut files = Vec::new();
     sources(&root(), &mut files);

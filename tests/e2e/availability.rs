@@ -132,12 +132,13 @@ fn killing_a_node_moves_its_pods_and_the_gateway_keeps_answering() {
     let before = pods().unwrap();
     let victim = before[0].1.clone();
 
-    let pattern = format!("weft node --name {victim} ");
-    let killed = Command::new("pkill")
-        .args(["-9", "-f", &pattern])
+    // By its id: another cluster on this machine may have a node of that name.
+    let process = cluster.node_process(&victim).unwrap();
+    let killed = Command::new("kill")
+        .args(["-9", &process.to_string()])
         .status()
         .unwrap();
-    assert!(killed.success(), "no process matches {pattern}");
+    assert!(killed.success(), "node {victim} has no process {process}");
 
     eventually("three pods are ready on other nodes", || {
         let moved = pods()?

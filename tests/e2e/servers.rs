@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -34,41 +34,70 @@ pub(crate) struct Acknowledged {
     pub(crate) answered: Instant,
 }
 
-/// Starts four clients that [`write`] until `stop`.
+/// What a test and its writers share.
+#[derive(Default)]
+pub(crate) struct Writing {
+    over: AtomicBool,
+    acknowledged: AtomicUsize,
+}
+
+/// So many writes have a fault among them wherever it falls.
+const SOME: usize = 50;
+
+impl Writing {
+    /// Waits until some more writes were acknowledged than now.
+    pub(crate) fn goes_on(&self) {
+        let goal = self.acknowledged.load(Ordering::Relaxed) + SOME;
+        eventually("writes go on", || {
+            let acknowledged = self.acknowledged.load(Ordering::Relaxed);
+            Ok((acknowledged >= goal).then_some(()))
+        })
+        .unwrap();
+    }
+
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Starts four clients that [`write`] until it ends.
 pub(crate) fn four_write(
     cluster: &Cluster,
     runtime: &tokio::runtime::Runtime,
-    stop: &Arc<AtomicBool>,
+    writing: &Arc<Writing>,
 ) -> Vec<tokio::task::JoinHandle<(Vec<Acknowledged>, usize)>> {
     let start = |writer| {
-        let stop = Arc::clone(stop);
+        let writing = Arc::clone(writing);
         let kubeconfig = cluster.kubeconfig.clone();
-        runtime.spawn(async move { write(client(&kubeconfig).await, writer, stop).await })
+        runtime.spawn(async move { write(client(&kubeconfig).await, writer, writing).await })
     };
     (0..4).map(start).collect()
 }
 
-/// Creates ConfigMaps one after the other until `stop`, and keeps what was acknowledged.
+/// Creates ConfigMaps one after the other until it ends, and keeps what was acknowledged.
 pub(crate) async fn write(
     client: kube::Client,
     writer: usize,
-    stop: Arc<AtomicBool>,
+    writing: Arc<Writing>,
 ) -> (Vec<Acknowledged>, usize) {
     let maps: kube::Api<ConfigMap> = kube::Api::namespaced(client, "default");
     let (mut acknowledged, mut failed) = (Vec::new(), 0);
     for turn in 0.. {
-        if stop.load(Ordering::Relaxed) {
+        if writing.over.load(Ordering::Relaxed) {
             break;
         }
         let name = format!("w{writer}-{turn}");
         let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         let asked = Instant::now();
         match maps.create(&PostParams::default(), &map).await {
-            Ok(_) => acknowledged.push(Acknowledged {
-                name,
-                asked,
-                answered: Instant::now(),
-            }),
+            Ok(_) => {
+                writing.acknowledged.fetch_add(1, Ordering::Relaxed);
+                acknowledged.push(Acknowledged {
+                    name,
+                    asked,
+                    answered: Instant::now(),
+                });
+            }
             Err(_) => {
                 failed += 1;
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -97,24 +126,23 @@ pub(crate) fn leader(cluster: &Cluster) -> Member {
 
 /// The process of a server that `weft up` started.
 pub(crate) fn process(cluster: &Cluster, server: u64) -> u32 {
+    running(cluster, server).expect("the server runs")
+}
+
+fn running(cluster: &Cluster, server: u64) -> Option<u32> {
     let dir = match server {
         1 => cluster.data_dir(),
         server => cluster.data_dir().join(format!("servers/server-{server}")),
     };
     let dir = dir.display().to_string();
-    cluster
-        .children()
-        .into_iter()
-        .find(|pid| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let words: Vec<_> = line
-                .split(|byte| *byte == 0)
-                .map(String::from_utf8_lossy)
-                .collect();
-            words.get(1).is_some_and(|word| word == "server")
-                && words.iter().any(|word| *word == dir)
-        })
-        .expect("the server runs")
+    cluster.children().into_iter().find(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<_> = line
+            .split(|byte| *byte == 0)
+            .map(String::from_utf8_lossy)
+            .collect();
+        words.get(1).is_some_and(|word| word == "server") && words.iter().any(|word| *word == dir)
+    })
 }
 
 pub(crate) fn signal(pid: u32, signal: &str) {
@@ -141,13 +169,13 @@ fn a_leader_that_is_killed_under_load_takes_no_acknowledged_write_along() {
     let cluster = Cluster::start_with(1, &["--servers", "3"]).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let first = leader(&cluster);
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers = four_write(&cluster, &runtime, &stop);
+    let writing = Arc::new(Writing::default());
+    let writers = four_write(&cluster, &runtime, &writing);
 
     let mut kills = Vec::new();
     let mut victim = first;
     for round in 0..2 {
-        std::thread::sleep(Duration::from_secs(1));
+        writing.goes_on();
         let pid = process(&cluster, victim.id);
         kills.push(Instant::now());
         signal(pid, "-9");
@@ -166,13 +194,15 @@ fn a_leader_that_is_killed_under_load_takes_no_acknowledged_write_along() {
             Ok(written.ok().map(drop))
         })
         .unwrap();
-        if round == 0 {
-            std::thread::sleep(Duration::from_secs(3));
-        }
+        // A second kill while it is away would leave no majority.
+        eventually("the one that was killed is back", || {
+            Ok(running(&cluster, victim.id).filter(|back| *back != pid))
+        })
+        .unwrap();
         victim = leader(&cluster);
     }
-    std::thread::sleep(Duration::from_secs(1));
-    stop.store(true, Ordering::Relaxed);
+    writing.goes_on();
+    writing.end();
     let results = runtime.block_on(futures::future::join_all(writers));
     let results: Vec<_> = results.into_iter().map(Result::unwrap).collect();
     let failed: usize = results.iter().map(|(_, failed)| failed).sum();
@@ -216,13 +246,13 @@ fn leadership_is_handed_over_before_a_planned_stop_and_when_asked_to() {
     let cluster = Cluster::start_with(1, &["--servers", "3"]).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let first = leader(&cluster);
-    let stop = Arc::new(AtomicBool::new(false));
+    let writing = Arc::new(Writing::default());
     let kubeconfig = cluster.kubeconfig.clone();
     let writer = runtime.spawn({
-        let stop = Arc::clone(&stop);
-        async move { write(client(&kubeconfig).await, 0, stop).await }
+        let writing = Arc::clone(&writing);
+        async move { write(client(&kubeconfig).await, 0, writing).await }
     });
-    std::thread::sleep(Duration::from_millis(500));
+    writing.goes_on();
     // What was pushed is on all of them, for nodes that pull from any.
     cluster.push("hello", "hello:1").unwrap();
     for member in [
@@ -250,7 +280,7 @@ fn leadership_is_handed_over_before_a_planned_stop_and_when_asked_to() {
         Ok(leads.then_some(()))
     })
     .unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    writing.goes_on();
     let stopped = Instant::now();
     signal(process(&cluster, wanted), "-TERM");
     eventually("another one leads after the stop", || {
@@ -261,8 +291,8 @@ fn leadership_is_handed_over_before_a_planned_stop_and_when_asked_to() {
         Ok(leads.then_some(()))
     })
     .unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    stop.store(true, Ordering::Relaxed);
+    writing.goes_on();
+    writing.end();
     let (acknowledged, failed) = runtime.block_on(writer).unwrap();
     for (what, at) in [("transfer", asked), ("planned stop", stopped)] {
         let again = written_again(&acknowledged, at).expect("writes are accepted again");

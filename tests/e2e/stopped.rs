@@ -1,13 +1,12 @@
 //! A server that was stopped (SIGSTOP) still has its connections accepted; nobody may wait for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use weft_tests::cluster::{Cluster, eventually, success};
 
 use crate::servers::{
-    AGAIN_MAX, four_write, leader, process, server_members, signal, written_again,
+    AGAIN_MAX, Writing, four_write, leader, process, server_members, signal, written_again,
 };
 
 /// Longer than a node's lease of 8 s: a node that did not get through would be lost.
@@ -17,9 +16,9 @@ const STOPPED: Duration = Duration::from_secs(12);
 fn nobody_waits_for_a_server_that_was_stopped() {
     let cluster = Cluster::start_with(1, &["--servers", "3"]).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
+    let writing = Arc::new(Writing::default());
     leader(&cluster);
-    let writers = four_write(&cluster, &runtime, &stop);
+    let writers = four_write(&cluster, &runtime, &writing);
     let mut stops = Vec::new();
     // Each of them in turn: the one that connections go to, the leader and another one are among them.
     for server in 1..=3 {
@@ -45,8 +44,8 @@ fn nobody_waits_for_a_server_that_was_stopped() {
         })
         .unwrap();
     }
-    std::thread::sleep(Duration::from_secs(1));
-    stop.store(true, Ordering::Relaxed);
+    writing.goes_on();
+    writing.end();
     let mut acknowledged = Vec::new();
     let mut failed = 0;
     for writer in writers {

@@ -185,6 +185,24 @@ impl Cluster {
             .collect()
     }
 
+    /// The process of one of its nodes.
+    ///
+    /// # Errors
+    /// When none of its children is that node.
+    pub fn node_process(&self, name: &str) -> anyhow::Result<u32> {
+        let is_it = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            words
+                .windows(2)
+                .any(|pair| pair == [b"--name".as_slice(), name.as_bytes()])
+        };
+        let mut children = self.children().into_iter();
+        children
+            .find(is_it)
+            .with_context(|| format!("the cluster has no process of node {name}"))
+    }
+
     /// Closes the pipe that is its stdin.
     pub fn close_stdin(&mut self) {
         drop(self.process.stdin.take());

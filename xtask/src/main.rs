@@ -1,4 +1,4 @@
-//! Chores of this repository: `cargo xtask demo`, `test`, `guests`, `bench`, `chaos`, `codegen`.
+//! Chores of this repository: `cargo xtask demo`, `test`, `guests`, `bench`, `chaos`, `differential`, `codegen`.
 //!
 //! Each command is a file and does its own set-up, so that any of them is the first one on a fresh machine. They use
 //! one build profile and the workspace as one selection, so nothing is compiled twice. A command that fails says what,
@@ -9,6 +9,8 @@ mod chaos;
 mod cluster;
 mod codegen;
 mod demo;
+mod dependencies;
+mod differential;
 mod guests;
 mod interrupts;
 mod progress;
@@ -36,17 +38,21 @@ struct Cli {
 enum Command {
     /// Build everything and watch an application run on a cluster of three nodes
     Demo(demo::Args),
-    /// Check formatting and lints, and run every test
+    /// Check formatting, dependencies and lints, and run every test
     Test(test::Args),
+    /// Judge what comes into the binary by deny.toml
+    Dependencies,
     /// Build the sample components into target/guests
     Guests(guests::Args),
     /// Measure this machine: requests per second, and what a call through the mesh takes
     Bench(bench::Args),
     /// Kill, pause and cut off real servers under load, and judge what clients saw
     Chaos(chaos::Args),
+    /// Compare the API server's answers with recorded ones of kube-apiserver
+    Differential(differential::Args),
     /// Derive the API server's schema table from published schemas
     Codegen {
-        /// --check, --definitions FILE, --gateway-api DIR
+        /// --check, --definitions FILE, --facts FILE, --protobuf DIR
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -65,9 +71,11 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Dependencies => dependencies::check(),
         Command::Guests(args) => guests::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Chaos(args) => chaos::run(&args),
+        Command::Differential(args) => differential::run(&args),
         Command::Codegen { arguments } => codegen::run(arguments),
     };
     match result {

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: formatting, lints, components, and every test level.
+//! `cargo xtask test`: formatting, dependencies, lints, components, and every test level.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 use crate::progress::{self, Steps, cargo};
-use crate::{Failure, guests};
+use crate::{Failure, dependencies, guests};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,13 +21,14 @@ const SAMPLES: [&str; 2] = ["--manifest-path", "sample-apps/Cargo.toml"];
 
 pub fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
-    let mut steps = Steps::new(6);
+    let mut steps = Steps::new(7);
     steps.step("formatting", || {
         let next =
             "`cargo fmt --all`, and `cargo fmt --all --manifest-path sample-apps/Cargo.toml`";
         progress::run(&mut cargo(["fmt", "--all", "--check"]), next)?;
         progress::run(cargo(["fmt", "--all", "--check"]).args(SAMPLES), next)
     })?;
+    steps.step("dependencies", dependencies::check)?;
     steps.step("components", || guests::build(None))?;
     steps.step("lints", || {
         let next = "read the lint's explanation above; `cargo clippy --fix` repairs many";
