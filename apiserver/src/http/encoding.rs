@@ -6,7 +6,8 @@
 //!
 //! Invariants: what is no object (a log, metrics, a proxied answer, a health check) is left alone; a list is recoded to
 //! protobuf item by item, so that its objects are never all there as values, and other requests get their turn in between;
-//! a watch is recoded event by event, and ends after a whole frame.
+//! a watch is recoded event by event, and ends after a whole frame. The JSON of a list is gathered whole before it is
+//! recoded; who asks for pages has less of it at a time.
 //! Left to others: which form (`super::negotiate`), the bytes of the binary form (`weft_kinds::protobuf`).
 
 use std::collections::BTreeMap;

@@ -6,7 +6,7 @@
 //! verb of [`Objects`].
 //!
 //! Invariants: every handler behind the front has a [`Caller`] who was authorised for the [`RequestInfo`] beside it; every
-//! refusal is a `metav1.Status`; requests in flight, their bodies and their answers are bounded in number, size and time,
+//! refusal is a `metav1.Status`; requests in flight, their bodies and answers are bounded in number and time, bodies in size too,
 //! and whoever has no credentials cannot take a place from those who have. Left to others: sockets and TLS
 //! (`crate::server`), what depends on the object (`crate::objects`).
 
