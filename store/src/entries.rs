@@ -8,9 +8,11 @@
 //! hold (redb's read transactions). Entries are immutable like the rest of a state: a clone is O(1), and goes on finding each of its values in
 //! one of three places, for they change together:
 //!
-//!     written        recent:    values since a checkpoint was last begun
-//!     begin_flush    flushing:  values that the checkpoint under way is writing
-//!     flushed        shelf:     every other value
+//! ```text
+//! written        recent:    values since a checkpoint was last begun
+//! begin_flush    flushing:  values that the checkpoint under way is writing
+//! flushed        shelf:     every other value
+//! ```
 //!
 //! Invariants: a key of the index has its value, of the revision that the index names, in `recent`, else in `flushing`, else on
 //! the shelf; what is found of another revision is an error, never an answer.
