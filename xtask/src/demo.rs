@@ -42,7 +42,7 @@ const LOADS: [(&str, &str, &str); 4] = [
 
 pub fn run(args: &Args) -> Result<()> {
     let mut steps = Steps::new(if args.once { 6 } else { 5 });
-    steps.step("build the sample components", || guests::build(None))?;
+    steps.step("build the sample components", || guests::build_only(&APP))?;
     steps.step("build weft", cluster::build)?;
     let cluster = steps.step("start a cluster", || {
         Cluster::start("demo", args.nodes, true)

@@ -188,6 +188,17 @@ pub fn path(name: &str) -> PathBuf {
 
 /// Builds all of them with the toolchain asked for, or the first that works.
 pub fn build(wanted: Option<Toolchain>) -> Result<()> {
+    build_samples(&GUESTS.iter().collect::<Vec<_>>(), wanted)
+}
+
+/// Builds those of these packages, for a command that needs no others.
+pub fn build_only(packages: &[&str]) -> Result<()> {
+    let mut guests = GUESTS.iter().collect::<Vec<_>>();
+    guests.retain(|guest| packages.contains(&guest.package));
+    build_samples(&guests, None)
+}
+
+fn build_samples(chosen: &[&Guest], wanted: Option<Toolchain>) -> Result<()> {
     let toolchain = toolchain::find(wanted)?;
     let samples = |subcommand| {
         let mut cargo = toolchain.cargo(subcommand, Path::new(MANIFEST));
@@ -195,13 +206,13 @@ pub fn build(wanted: Option<Toolchain>) -> Result<()> {
         cargo
     };
     let mut libraries = samples("build");
-    for guest in &GUESTS {
+    for guest in chosen {
         if let Kind::Library = guest.kind {
             libraries.args(["--package", guest.package]);
         }
     }
     progress::run(&mut libraries, NEXT)?;
-    for guest in &GUESTS {
+    for guest in chosen {
         if let Kind::Program = guest.kind {
             let mut program = samples("rustc");
             program.args(["--package", guest.package, "--bin", guest.package, "--"]);
@@ -214,7 +225,7 @@ pub fn build(wanted: Option<Toolchain>) -> Result<()> {
         .join("release");
     let to = target().join("guests");
     std::fs::create_dir_all(&to).with_context(|| format!("creating {}", to.display()))?;
-    for guest in &GUESTS {
+    for guest in chosen {
         let built = match guest.kind {
             Kind::Library => from.join(format!("{}.wasm", guest.package.replace('-', "_"))),
             Kind::Program => from.join(format!("{}.wasm", guest.package)),
