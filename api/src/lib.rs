@@ -15,6 +15,7 @@ pub mod identity;
 pub mod image;
 pub mod meta;
 pub mod name;
+pub mod names;
 pub mod object;
 pub mod quantity;
 pub mod selector;

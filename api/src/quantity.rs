@@ -62,7 +62,7 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn of(text: &'a str) -> Result<Self, QuantityError> {
+    fn split(text: &'a str) -> Result<Self, QuantityError> {
         let digits = |text: &'a str| {
             let end = text.bytes().position(|b| !b.is_ascii_digit());
             text.split_at(end.unwrap_or(text.len()))
@@ -239,7 +239,7 @@ impl Quantity {
 
     /// The quantity, and whether its text stays as it is.
     fn parsed(text: &str) -> Result<(Self, bool), QuantityError> {
-        let parts = Parts::of(text)?;
+        let parts = Parts::split(text)?;
         let scale = Scale::parse(parts.suffix)?;
         let nano = parts.nano(&scale)?;
         let format = match scale {

@@ -275,7 +275,7 @@ impl<'a> Token<'a> {
 struct Tokens<'a>(&'a str);
 
 impl<'a> Tokens<'a> {
-    fn take(&mut self) -> Token<'a> {
+    fn next_token(&mut self) -> Token<'a> {
         self.0 = self.0.trim_start_matches([' ', '\t', '\r', '\n']);
         let is_symbol = |c: char| "=!(),<>".contains(c);
         let length = if self.0.starts_with("==") || self.0.starts_with("!=") {
@@ -306,11 +306,11 @@ struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     fn peek(&mut self) -> Token<'a> {
-        *self.next.get_or_insert_with(|| self.tokens.take())
+        *self.next.get_or_insert_with(|| self.tokens.next_token())
     }
 
-    fn take(&mut self) -> Token<'a> {
-        self.next.take().unwrap_or_else(|| self.tokens.take())
+    fn next_token(&mut self) -> Token<'a> {
+        self.next.take().unwrap_or_else(|| self.tokens.next_token())
     }
 
     fn selector(&mut self) -> Result<Vec<LabelRequirement>, SelectorError> {
@@ -332,7 +332,7 @@ impl<'a> Parser<'a> {
             requirements.push(self.requirement().map_err(|reason| {
                 SelectorError(format!("unable to parse requirement: {reason}"))
             })?);
-            match self.take() {
+            match self.next_token() {
                 Token::End => return Ok(requirements),
                 Token::Symbol(",") => match self.peek() {
                     Token::Word(_) | Token::Symbol("!") => {}
@@ -356,9 +356,9 @@ impl<'a> Parser<'a> {
     fn requirement(&mut self) -> Result<LabelRequirement, String> {
         let negated = self.peek() == Token::Symbol("!");
         if negated {
-            self.take();
+            self.next_token();
         }
-        let key = match self.take() {
+        let key = match self.next_token() {
             Token::Word(key) => key,
             other => return Err(format!("found '{}', expected: identifier", other.text())),
         };
@@ -379,7 +379,7 @@ impl<'a> Parser<'a> {
     }
 
     fn operator(&mut self, key: &str) -> Result<LabelOperator, String> {
-        let token = self.take();
+        let token = self.next_token();
         Ok(match token {
             Token::Word("in") => LabelOperator::In(self.values(key)?),
             Token::Word("notin") => LabelOperator::NotIn(self.values(key)?),
@@ -400,7 +400,7 @@ impl<'a> Parser<'a> {
     fn word(&mut self) -> Result<&'a str, String> {
         match self.peek() {
             Token::End | Token::Symbol(",") => Ok(""),
-            _ => match self.take() {
+            _ => match self.next_token() {
                 Token::Word(value) => Ok(value),
                 other => Err(format!("found '{}', expected: identifier", other.text())),
             },
@@ -428,7 +428,7 @@ impl<'a> Parser<'a> {
     }
 
     fn values(&mut self, key: &str) -> Result<BTreeSet<String>, String> {
-        match self.take() {
+        match self.next_token() {
             Token::Symbol("(") => {}
             other => return Err(format!("found '{}' expected: '('", other.text())),
         }
@@ -437,22 +437,22 @@ impl<'a> Parser<'a> {
             Token::Symbol(")") => {
                 values.insert(String::new());
             }
-            Token::Word(_) | Token::Symbol(",") => self.list(&mut values)?,
+            Token::Word(_) | Token::Symbol(",") => self.value_list(&mut values)?,
             other => {
                 let found = other.text();
                 return Err(format!("found '{found}', expected: ',', ')' or identifier"));
             }
         }
         // `list` ends before the parenthesis.
-        self.take();
+        self.next_token();
         check_values(key, values.iter().map(String::as_str), Vec::new())?;
         Ok(values)
     }
 
     /// Words with commas between them, where any word may be missing.
-    fn list(&mut self, values: &mut BTreeSet<String>) -> Result<(), String> {
+    fn value_list(&mut self, values: &mut BTreeSet<String>) -> Result<(), String> {
         loop {
-            match self.take() {
+            match self.next_token() {
                 Token::Word(value) => {
                     values.insert(value.to_owned());
                     match self.peek() {

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use weft_api::name;
 use weft_api::status::StatusError;
@@ -170,8 +172,20 @@ impl Strategy for SigningRequests {
                 let sentence = "updates may not modify existing certificate content";
                 problems.forbidden(&issued, sentence);
             }
+            if !issued.text().is_empty() && !is_pem_certificate(issued.text()) {
+                let sentence = "must contain at least one CERTIFICATE PEM block";
+                problems.invalid(&issued, "<certificate data>", sentence);
+            }
         }
     }
+}
+
+/// Whether base64 holds what at least looks like a certificate in PEM; whoever uses it reads the rest.
+fn is_pem_certificate(base64: &str) -> bool {
+    let bytes = STANDARD.decode(base64).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines()
+        .any(|line| line.trim_end() == "-----BEGIN CERTIFICATE-----")
 }
 
 fn conditions_of<'a>(request: &Field<'a, '_>, kind: &str) -> Vec<&'a Value> {

@@ -26,6 +26,11 @@ pub static LEASE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
 struct Leases;
 
 impl Strategy for Leases {
+    // Two who believe that they hold it must not overwrite each other unseen.
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn validate(&self, new: &Value, problems: &mut Problems) {
         let root = Field::root(new);
         let spec = root.child("spec");

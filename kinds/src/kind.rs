@@ -8,6 +8,7 @@
 //! rules (`crate::strategy`), fields (`crate::schema`).
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -153,6 +154,22 @@ impl PartialEq for Kind {
 }
 
 impl Eq for Kind {}
+
+/// In the order of their names.
+impl Ord for Kind {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.resource
+            .cmp(&other.resource)
+            .then_with(|| self.group.cmp(&other.group))
+            .then_with(|| self.version.cmp(&other.version))
+    }
+}
+
+impl PartialOrd for Kind {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// What becomes of objects of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

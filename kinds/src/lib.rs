@@ -9,6 +9,7 @@
 //! Left to others: the verbs (`weft_apiserver::objects`), what controllers make of objects (`weft_controllers`).
 
 pub mod apps;
+pub mod cel;
 pub mod certificates;
 pub mod columns;
 pub mod coordination;

@@ -67,6 +67,11 @@ pub trait Strategy: Send + Sync {
         BTreeSet::new()
     }
 
+    /// Whether an object may be replaced by whoever has not read it first. Most may.
+    fn allows_unconditional_update(&self) -> bool {
+        true
+    }
+
     /// Judges a defaulted object that is to be created.
     fn validate(&self, _new: &Value, _problems: &mut Problems) {}
 

@@ -42,15 +42,6 @@ impl Problems {
         self.add(Cause::invalid(&field.to_string(), &value.into(), detail));
     }
 
-    /// A rule that is about more than one value, so that none is shown.
-    pub(crate) fn broken(&mut self, field: &Field<'_, '_>, detail: &str) {
-        self.add(Cause {
-            reason: "FieldValueInvalid".to_owned(),
-            message: format!("Invalid value: {detail}"),
-            field: field.to_string(),
-        });
-    }
-
     /// At a path that no field has.
     pub(crate) fn invalid_at(&mut self, path: &str, value: impl Into<Value>, detail: &str) {
         self.add(Cause::invalid(path, &value.into(), detail));
@@ -287,12 +278,20 @@ pub(crate) fn http_header_name_faults(text: &str) -> Vec<String> {
     (!sound).then(|| sentence.to_owned()).into_iter().collect()
 }
 
-/// Everything that must hold of a new object: metadata, then the kind's own rules.
+/// Everything that must hold of a new object: metadata, then the kind's own rules; those of the spelling that it came in, for a
+/// kind that has several. The object is as it is stored.
 ///
 /// # Errors
 /// 422 Invalid with every cause.
 pub fn created(kind: &Kind, new: &Value) -> Result<(), StatusError> {
-    all_of_new(kind, new).into_result(kind, text(new, "/metadata/name"))
+    all_of_new(kind, new).into_result(as_stored(kind), text(new, "/metadata/name"))
+}
+
+/// The kind that messages and schemas are of, which is the stored one.
+fn as_stored(kind: &Kind) -> &Kind {
+    kind.spelling
+        .as_ref()
+        .map_or(kind, |spelling| &*spelling.of)
 }
 
 fn all_of_new(kind: &Kind, new: &Value) -> Problems {
@@ -301,9 +300,27 @@ fn all_of_new(kind: &Kind, new: &Value) -> Problems {
     name(kind, &root, &mut problems);
     metadata(&root, &mut problems);
     finalizers(&root, &mut problems);
-    decode::violations(&kind.gvk(), new, &mut problems.causes);
-    kind.strategy.validate(new, &mut problems);
+    decode::violations(&as_stored(kind).gvk(), new, None, &mut problems.causes);
+    if !leaves_rules_unchecked(&problems) {
+        kind.strategy.validate(new, &mut problems);
+    }
     problems
+}
+
+/// Whether an object breaks its schema so that nothing can be said of the rules across its fields.
+fn leaves_rules_unchecked(problems: &Problems) -> bool {
+    problems.causes.iter().any(|cause| cause.field == "<nil>")
+}
+
+/// The validator of custom kinds looks at the status alone, and names what it finds from there.
+fn name_from_status(causes: &mut [Cause]) {
+    for cause in causes {
+        if let Some(below) = cause.field.strip_prefix("status") {
+            let (long, short) = (&cause.field, below.trim_start_matches('.'));
+            let named = format!("{short} in body ");
+            cause.message = cause.message.replace(&format!("{long} in body "), &named);
+        }
+    }
 }
 
 /// Everything that must hold of an object that takes the place of `old`, after a write of `part`.
@@ -322,10 +339,16 @@ pub fn updated(
     let judge = |new: &Value| {
         let mut problems = Problems::default();
         let root = Field::root(new);
+        deletion(&root, old, &mut problems);
         metadata(&root, &mut problems);
         finalizers(&root, &mut problems);
-        decode::violations(&kind.gvk(), new, &mut problems.causes);
-        kind.strategy.validate_update(new, old, part, &mut problems);
+        decode::violations(&as_stored(kind).gvk(), new, Some(old), &mut problems.causes);
+        if part == Some(Subresource::Status) {
+            name_from_status(&mut problems.causes);
+        }
+        if !leaves_rules_unchecked(&problems) {
+            kind.strategy.validate_update(new, old, part, &mut problems);
+        }
         problems
     };
     let mut problems = judge(new);
@@ -333,7 +356,7 @@ pub fn updated(
         let before = judge(old).causes;
         problems.causes.retain(|cause| !before.contains(cause));
     }
-    problems.into_result(kind, text(new, "/metadata/name"))
+    problems.into_result(as_stored(kind), text(new, "/metadata/name"))
 }
 
 fn name(kind: &Kind, root: &Field<'_, '_>, problems: &mut Problems) {
@@ -369,6 +392,17 @@ fn metadata(root: &Field<'_, '_>, problems: &mut Problems) {
     labels(&root.child("metadata.labels"), problems);
     annotations(&root.child("metadata.annotations"), problems);
     owners(root, problems);
+}
+
+/// When an object goes is for its deletion to say.
+fn deletion(root: &Field<'_, '_>, old: &Value, problems: &mut Problems) {
+    let old = Field::root(old);
+    for field in [
+        "metadata.deletionTimestamp",
+        "metadata.deletionGracePeriodSeconds",
+    ] {
+        problems.immutable(&root.child(field), &old.child(field));
+    }
 }
 
 pub(crate) fn annotations(annotations: &Field<'_, '_>, problems: &mut Problems) {

@@ -182,11 +182,11 @@ fn a_list_is_written_item_by_item() {
         "metadata": {"resourceVersion": "7", "continue": "next", "remainingItemCount": 3},
         "items": pods,
     });
-    let mut encoder = protobuf::ListEncoder::new("v1", "PodList").unwrap();
-    for pod in &pods {
-        encoder.push(pod).unwrap();
-    }
-    let written = encoder.finish(&list).unwrap();
+    let encoder = protobuf::ListEncoder::new("v1", "PodList").unwrap();
+    let items: Vec<_> = pods.iter().map(|pod| encoder.item(pod).unwrap()).collect();
+    let items = items.concat();
+    let (before, behind) = encoder.around(&list, items.len()).unwrap();
+    let written = [before, items, behind].concat();
     assert_eq!(written, protobuf::encode(&list).unwrap());
     let read = protobuf::decode(&written).unwrap().value;
     assert_eq!(read["metadata"], list["metadata"]);

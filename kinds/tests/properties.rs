@@ -9,8 +9,10 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use serde_json::{Map, Value, json};
 use weft_api::gvk::GroupVersionKind;
+use weft_kinds::cel::rules;
 use weft_kinds::patch::{self, PatchKind};
-use weft_kinds::{decode, protobuf};
+use weft_kinds::schema::{Node, Schema};
+use weft_kinds::{decode, protobuf, validate};
 
 /// Enough to meet each directive of a patch some hundred times, in a few seconds.
 const CASES: u32 = 1500;
@@ -274,6 +276,121 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn any_json_is_a_schema_or_none(schema in schema()) {
+        if let Ok(node) = Node::parse(&schema) {
+            look(Schema::at(&node), 6);
+            let _ = rules::definition_faults(Schema::at(&node), "spec");
+        }
+    }
+
+    #[test]
+    fn a_route_is_decoded_and_judged_or_refused(route in route(), old in route()) {
+        let gvk = weft_kinds::HTTP_ROUTE.gvk();
+        if let Ok(decoded) = decode::value(&gvk, &route) {
+            let mut filled = decoded.value;
+            decode::fill(&gvk, &mut filled);
+            let _ = validate::created(&weft_kinds::HTTP_ROUTE, &filled);
+            let _ = validate::updated(&weft_kinds::HTTP_ROUTE, &filled, &old, None);
+            // What an object may be, it may stay.
+            prop_assert!(validate::updated(&weft_kinds::HTTP_ROUTE, &filled, &filled, None).is_ok());
+        }
+    }
+}
+
+/// Schemas, or nearly: keywords with values of the right type, or of any.
+fn schema() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        4 => proptest::sample::select(vec!["string", "integer", "number", "boolean", "object", "array"])
+            .prop_map(|name| json!({"type": name})),
+        1 => Just(json!({"x-kubernetes-int-or-string": true})),
+        1 => Just(json!({"x-kubernetes-preserve-unknown-fields": true})),
+        1 => Just(json!({"$ref": "#/definitions/io.k8s.api.core.v1.PodSpec"})),
+        1 => Just(json!({"$ref": "#/definitions/nobody"})),
+        1 => ("[(a-c*?+\\[)]{0,5}", any::<u16>(), any::<f64>()).prop_map(|(pattern, length, least)| {
+            json!({"type": "string", "pattern": pattern, "maxLength": length, "minimum": least})
+        }),
+        1 => value(),
+    ];
+    leaf.prop_recursive(5, 40, 4, |inner| {
+        prop_oneof![
+            proptest::collection::btree_map(name(), inner.clone(), 0..4)
+                .prop_map(|fields| json!({"type": "object", "properties": fields})),
+            inner
+                .clone()
+                .prop_map(|values| json!({"type": "object", "additionalProperties": values})),
+            (inner.clone(), proptest::sample::select(vec!["set", "map", "atomic", "other"])).prop_map(|(items, kind)| {
+                json!({"type": "array", "items": items, "x-kubernetes-list-type": kind, "x-kubernetes-list-map-keys": ["name"]})
+            }),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| json!({"allOf": [a], "oneOf": [b.clone()], "not": b})),
+            (inner, value(), "[a-z.<= 0-9()]{0,12}").prop_map(|(mut schema, default, rule)| {
+                if let Some(map) = schema.as_object_mut() {
+                    map.insert("default".to_owned(), default);
+                    map.insert("x-kubernetes-validations".to_owned(), json!([{"rule": format!("self{rule}")}]));
+                }
+                schema
+            }),
+        ]
+    })
+}
+
+/// Looks at every place of a schema, some levels deep: named definitions refer to themselves.
+fn look(schema: Schema<'_>, levels: usize) {
+    let _ = (
+        schema.shape(),
+        schema.merge_key(),
+        schema.map_type(),
+        schema.default(),
+    );
+    if levels == 0 {
+        return;
+    }
+    for name in ["name", "spec", "containers", "value", "data", ""] {
+        schema
+            .field(name)
+            .into_iter()
+            .for_each(|field| look(field, levels - 1));
+    }
+    schema
+        .items()
+        .into_iter()
+        .for_each(|item| look(item, levels - 1));
+}
+
+/// An HTTPRoute with something else at a place of it.
+fn route() -> impl Strategy<Value = Value> {
+    let place = proptest::sample::select(vec![
+        "/spec",
+        "/spec/parentRefs",
+        "/spec/parentRefs/0",
+        "/spec/rules",
+        "/spec/rules/0",
+        "/spec/rules/0/matches",
+        "/spec/rules/0/matches/0/path/value",
+        "/spec/rules/0/filters/0",
+        "/spec/rules/0/filters/0/type",
+        "/spec/rules/0/backendRefs/0/port",
+        "/spec/rules/0/timeouts",
+        "/spec/hostnames",
+    ]);
+    (place, value()).prop_map(|(place, value)| {
+        let mut route = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "r", "namespace": "n"},
+            "spec": {
+                "hostnames": ["a.b"], "parentRefs": [{"name": "g", "group": "gateway.networking.k8s.io", "kind": "Gateway"}],
+                "rules": [{
+                    "matches": [{"path": {"type": "PathPrefix", "value": "/"}}], "timeouts": {"request": "1s"},
+                    "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "a", "value": "b"}]}}],
+                    "backendRefs": [{"name": "s", "group": "", "kind": "Service", "port": 80, "weight": 1}],
+                }],
+            },
+        });
+        if let Some(found) = route.pointer_mut(place) {
+            *found = value;
+        }
+        route
+    })
 }
 
 fn pointer() -> impl Strategy<Value = String> {

@@ -1,18 +1,22 @@
 //! Events, which are stored as `v1` and spoken as `events.k8s.io/v1`, too.
+//!
+//! What comes as `v1` is judged as it always was; what comes as `events.k8s.io/v1` has to say who reports what and when, and stays
+//! so but for its series. Both are stored the same, so the rules are those of the spelling that a write came in.
 
 use std::sync::{Arc, LazyLock};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use weft_api::name;
+use weft_api::status::Cause;
 
-use crate::Kind;
 use crate::columns::{self, Column, Row};
 use crate::field::Field;
 use crate::kind::{Selectable, Spelling};
 use crate::lens::{fill, integer, text, time};
 use crate::strategy::Strategy;
 use crate::validate::Problems;
+use crate::{Kind, Subresource};
 
 pub static EVENT: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -44,7 +48,7 @@ pub static EVENT_V1: LazyLock<Arc<Kind>> = LazyLock::new(|| {
             read: to_v1,
             write: from_v1,
         }),
-        strategy: Arc::new(Events),
+        strategy: Arc::new(ReportedEvents),
         ..Kind::new("events.k8s.io", "v1", "Event", "events")
     })
 });
@@ -89,6 +93,7 @@ fn columns() -> Vec<Column> {
     ]
 }
 
+/// As `v1` takes them: of before there were rules.
 struct Events;
 
 impl Strategy for Events {
@@ -99,18 +104,38 @@ impl Strategy for Events {
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {
+        validate_legacy(&Field::root(new), "reportingComponent", problems);
+    }
+}
+
+/// As `events.k8s.io/v1` takes them: whole when they are new, and only their series changes.
+struct ReportedEvents;
+
+impl Strategy for ReportedEvents {
+    fn default(&self, value: &mut Value) {
+        Events.default(value);
+    }
+
+    fn validate(&self, new: &Value, problems: &mut Problems) {
         let root = Field::root(new);
-        let own = root.child("metadata.namespace").text();
-        let about = root.child("involvedObject.namespace");
-        let apart = if root.child("eventTime").is_set() {
-            validate_report(&root, problems);
-            about.text().is_empty() && !matches!(own, "default" | "kube-system")
-        } else {
-            own != about.text() && !(about.text().is_empty() && own == "default")
-        };
-        if apart {
-            problems.invalid(&about, about.text(), "does not match event.namespace");
+        validate_legacy(&root, "reportingController", problems);
+        validate_series(&root, problems);
+        validate_reported(&root, problems);
+    }
+
+    fn validate_update(
+        &self,
+        new: &Value,
+        old: &Value,
+        _: Option<Subresource>,
+        problems: &mut Problems,
+    ) {
+        let (root, before) = (Field::root(new), Field::root(old));
+        validate_legacy(&root, "reportingController", problems);
+        if root.child("series").value() != before.child("series").value() {
+            validate_series(&root, problems);
         }
+        validate_unchanged(&root, &before, problems);
     }
 }
 
@@ -118,9 +143,22 @@ impl Strategy for Events {
 const WORD_BYTES_MAX: usize = 128;
 const NOTE_BYTES_MAX: usize = 1024;
 
-/// What an event of the newer kind has to say.
-fn validate_report(root: &Field<'_, '_>, problems: &mut Problems) {
-    let reporter = root.child("reportingComponent");
+/// The rules that were always there; more of them for an event with a time of its own, which is one of the newer kind.
+fn validate_legacy(root: &Field<'_, '_>, reporter: &str, problems: &mut Problems) {
+    let own = root.child("metadata.namespace").text();
+    let about = root.child("involvedObject.namespace");
+    let newer = root.child("eventTime").is_set();
+    let apart = match newer {
+        true => about.text().is_empty() && !matches!(own, "default" | "kube-system"),
+        false => own != about.text() && !(about.text().is_empty() && own == "default"),
+    };
+    if apart {
+        problems.invalid(&about, about.text(), "does not match event.namespace");
+    }
+    if !newer {
+        return;
+    }
+    let reporter = root.child_as("reportingComponent", reporter);
     problems.required_text(&reporter);
     problems.rule(&reporter, name::qualified_name_faults);
     for names in ["reportingInstance", "action", "reason"] {
@@ -136,6 +174,124 @@ fn validate_report(root: &Field<'_, '_>, problems: &mut Problems) {
         let sentence = format!("can have at most {NOTE_BYTES_MAX} characters");
         problems.invalid(&note, "", &sentence);
     }
+}
+
+fn validate_series(root: &Field<'_, '_>, problems: &mut Problems) {
+    let series = root.child("series");
+    if !series.is_set() {
+        return;
+    }
+    if series.child("count").integer().unwrap_or(0) < 2 {
+        problems.invalid(&series.child("count"), "", "should be at least 2");
+    }
+    let seen = series.child("lastObservedTime");
+    if !seen.is_set() {
+        problems.required(&seen, "");
+    }
+}
+
+/// What a new event has to have, and what only events of before have.
+fn validate_reported(root: &Field<'_, '_>, problems: &mut Problems) {
+    let time = root.child("eventTime");
+    if !time.is_set() {
+        problems.required(&time, "");
+    }
+    let kind = root.child("type");
+    if !matches!(kind.text(), "Normal" | "Warning") {
+        let sentence = format!("has invalid value: {}", kind.text());
+        problems.invalid(&kind, "", &sentence);
+    }
+    for names in ["firstTimestamp", "lastTimestamp"] {
+        let time = root.child(names);
+        if time.is_set() {
+            problems.invalid(&time, "", "needs to be unset");
+        }
+    }
+    let count = root.child("count");
+    if count.integer().is_some_and(|count| count != 0) {
+        problems.invalid(&count, "", "needs to be unset");
+    }
+    let source = root.child("source");
+    if !(source.child("component").text().is_empty() && source.child("host").text().is_empty()) {
+        problems.invalid(&source, "", "needs to be unset");
+    }
+}
+
+/// Everything but metadata and the series stays as it was.
+fn validate_unchanged(root: &Field<'_, '_>, before: &Field<'_, '_>, problems: &mut Problems) {
+    // In upstream's order, which judges the reason twice.
+    for (names, shown) in [
+        ("involvedObject", "involvedObject"),
+        ("reason", "reason"),
+        ("message", "message"),
+        ("source", "source"),
+        ("firstTimestamp", "firstTimestamp"),
+        ("lastTimestamp", "lastTimestamp"),
+        ("count", "count"),
+        ("reason", "reason"),
+        ("type", "type"),
+        ("eventTime", "eventTime"),
+        ("action", "action"),
+        ("related", "related"),
+        ("reportingComponent", "reportingController"),
+        ("reportingInstance", "reportingInstance"),
+    ] {
+        let (new, old) = (root.child_as(names, shown), before.child(names));
+        if is_same(&new, &old) {
+            continue;
+        }
+        let value = match names {
+            "involvedObject" | "related" if new.is_set() => reference_text(&new),
+            "source" => {
+                let part = |name| json!(new.child(name).text());
+                format!(
+                    "{{\"Component\":{},\"Host\":{}}}",
+                    part("component"),
+                    part("host")
+                )
+            }
+            "count" => new.integer().unwrap_or(0).to_string(),
+            "firstTimestamp" | "lastTimestamp" | "eventTime" | "related" => new.shown().to_string(),
+            _ => json!(new.text()).to_string(),
+        };
+        problems.add(Cause {
+            reason: "FieldValueInvalid".to_owned(),
+            message: format!("Invalid value: {value}: field is immutable"),
+            field: new.to_string(),
+        });
+    }
+}
+
+/// Whether a field says the same as before; one that is absent says its zero.
+fn is_same(new: &Field<'_, '_>, old: &Field<'_, '_>) -> bool {
+    fn zero(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::String(text) => text.is_empty(),
+            Value::Number(number) => number.as_i64() == Some(0),
+            Value::Object(map) => map.values().all(zero),
+            _ => false,
+        }
+    }
+    let (new, old) = (new.value(), old.value());
+    new == old || new.is_none_or(zero) && old.is_none_or(zero)
+}
+
+/// A reference as upstream shows its internal type, which has no names for JSON.
+fn reference_text(field: &Field<'_, '_>) -> String {
+    let parts: Vec<String> = [
+        ("Kind", "kind"),
+        ("Namespace", "namespace"),
+        ("Name", "name"),
+        ("UID", "uid"),
+        ("APIVersion", "apiVersion"),
+        ("ResourceVersion", "resourceVersion"),
+        ("FieldPath", "fieldPath"),
+    ]
+    .into_iter()
+    .map(|(shown, name)| format!("\"{shown}\":{}", json!(field.child(name).text())))
+    .collect();
+    format!("{{{}}}", parts.join(","))
 }
 
 /// Names of `events.k8s.io/v1` fields and where `v1` keeps them.
@@ -249,6 +405,203 @@ fn count(row: &Row<'_>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::validate::told;
+
+    fn reported() -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": "n"},
+            "involvedObject": {"kind": "Pod", "name": "p", "namespace": "n"},
+            "reportingComponent": "weft.dev/agent", "reportingInstance": "node-1", "action": "Binding", "reason": "Scheduled",
+            "type": "Normal", "message": "it runs", "eventTime": "2021-05-04T03:02:01.000000Z",
+        })
+    }
+
+    #[test]
+    fn a_reported_event_has_to_be_whole_and_one_of_before_does_not() {
+        let long = "x".repeat(129);
+        told::check(
+            &EVENT_V1,
+            &reported(),
+            &[
+                ("/eventTime", Value::Null, &["eventTime: Required value"]),
+                (
+                    "/reportingComponent",
+                    "".into(),
+                    &[
+                        "reportingController: Required value",
+                        "reportingController: Invalid value: \"\": name part must be non-empty",
+                        "reportingController: Invalid value: \"\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+                    ],
+                ),
+                (
+                    "/reportingInstance",
+                    Value::Null,
+                    &["reportingInstance: Required value"],
+                ),
+                (
+                    "/reportingInstance",
+                    long.as_str().into(),
+                    &["reportingInstance: Invalid value: \"\": can have at most 128 characters"],
+                ),
+                ("/action", "".into(), &["action: Required value"]),
+                (
+                    "/action",
+                    long.as_str().into(),
+                    &["action: Invalid value: \"\": can have at most 128 characters"],
+                ),
+                ("/reason", Value::Null, &["reason: Required value"]),
+                (
+                    "/message",
+                    "x".repeat(1025).into(),
+                    &["message: Invalid value: \"\": can have at most 1024 characters"],
+                ),
+                (
+                    "/type",
+                    "Other".into(),
+                    &["type: Invalid value: \"\": has invalid value: Other"],
+                ),
+                (
+                    "/firstTimestamp",
+                    "2021-05-04T03:02:01Z".into(),
+                    &["firstTimestamp: Invalid value: \"\": needs to be unset"],
+                ),
+                (
+                    "/lastTimestamp",
+                    "2021-05-04T03:02:01Z".into(),
+                    &["lastTimestamp: Invalid value: \"\": needs to be unset"],
+                ),
+                (
+                    "/count",
+                    2.into(),
+                    &["count: Invalid value: \"\": needs to be unset"],
+                ),
+                (
+                    "/source",
+                    json!({"component": "kubelet"}),
+                    &["source: Invalid value: \"\": needs to be unset"],
+                ),
+                (
+                    "/series",
+                    json!({"count": 1}),
+                    &[
+                        "series.count: Invalid value: \"\": should be at least 2",
+                        "series.lastObservedTime: Required value",
+                    ],
+                ),
+                (
+                    "/series",
+                    json!({"count": 2, "lastObservedTime": "2021-05-04T03:02:01.000000Z"}),
+                    &[],
+                ),
+                (
+                    "/involvedObject/namespace",
+                    Value::Null,
+                    &[
+                        "involvedObject.namespace: Invalid value: \"\": does not match event.namespace",
+                    ],
+                ),
+            ],
+        );
+        // The same as `v1`: an event of before says little, one with a time of its own who reports it.
+        let old = json!({
+            "metadata": {"name": "e", "namespace": "n"}, "involvedObject": {"namespace": "n"},
+            "source": {"component": "kubelet"}, "count": 3, "firstTimestamp": "2021-05-04T03:02:01Z", "type": "Other",
+        });
+        assert_eq!(told::of_new(&EVENT, &old), [""; 0]);
+        assert_eq!(
+            told::of_new(&EVENT, &told::with(&reported(), "/type", "Other".into())),
+            [""; 0]
+        );
+        assert_eq!(
+            told::of_new(&EVENT, &told::with(&reported(), "/action", Value::Null)),
+            ["action: Required value"]
+        );
+    }
+
+    #[test]
+    fn of_a_reported_event_only_the_series_changes() {
+        let old = reported();
+        let update = |kind: &Kind, pointer: &str, value: Value| {
+            told::of_update(kind, &told::with(&old, pointer, value), &old, None)
+        };
+        for (pointer, value, told) in [
+            (
+                "/involvedObject/name",
+                json!("q"),
+                "involvedObject: Invalid value: {\"Kind\":\"Pod\",\"Namespace\":\"n\",\"Name\":\"q\",\"UID\":\"\",\"APIVersion\":\"\",\"ResourceVersion\":\"\",\"FieldPath\":\"\"}: field is immutable",
+            ),
+            (
+                "/message",
+                json!("other"),
+                "message: Invalid value: \"other\": field is immutable",
+            ),
+            (
+                "/source",
+                json!({"component": "k"}),
+                "source: Invalid value: {\"Component\":\"k\",\"Host\":\"\"}: field is immutable",
+            ),
+            (
+                "/firstTimestamp",
+                json!("2021-05-04T03:02:01Z"),
+                "firstTimestamp: Invalid value: \"2021-05-04T03:02:01Z\": field is immutable",
+            ),
+            (
+                "/count",
+                json!(4),
+                "count: Invalid value: 4: field is immutable",
+            ),
+            (
+                "/type",
+                json!("Warning"),
+                "type: Invalid value: \"Warning\": field is immutable",
+            ),
+            (
+                "/eventTime",
+                json!("2021-05-04T03:02:02.000000Z"),
+                "eventTime: Invalid value: \"2021-05-04T03:02:02.000000Z\": field is immutable",
+            ),
+            (
+                "/action",
+                json!("Other"),
+                "action: Invalid value: \"Other\": field is immutable",
+            ),
+            (
+                "/reportingComponent",
+                json!("weft.dev/other"),
+                "reportingController: Invalid value: \"weft.dev/other\": field is immutable",
+            ),
+            (
+                "/reportingInstance",
+                json!("node-2"),
+                "reportingInstance: Invalid value: \"node-2\": field is immutable",
+            ),
+        ] {
+            assert_eq!(
+                update(&EVENT_V1, pointer, value.clone()),
+                [told],
+                "{pointer}"
+            );
+            assert_eq!(update(&EVENT, pointer, value), [""; 0], "{pointer}");
+        }
+        assert_eq!(
+            update(&EVENT_V1, "/reason", json!("Other")),
+            ["reason: Invalid value: \"Other\": field is immutable"; 2]
+        );
+        let series = json!({"count": 2, "lastObservedTime": "2021-05-04T03:02:01.000000Z"});
+        assert_eq!(update(&EVENT_V1, "/series", series), [""; 0]);
+        assert_eq!(
+            update(
+                &EVENT_V1,
+                "/series",
+                json!({"count": 1, "lastObservedTime": "2021-05-04T03:02:01.000000Z"})
+            ),
+            ["series.count: Invalid value: \"\": should be at least 2"]
+        );
+        assert_eq!(
+            update(&EVENT_V1, "/metadata/labels", json!({"a": "b"})),
+            [""; 0]
+        );
+    }
 
     #[test]
     fn the_two_spellings_are_inverse() {

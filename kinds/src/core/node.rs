@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use weft_api::name;
 
 use crate::columns::{Column, Row, or_none};
 use crate::field::Field;
 use crate::kind::Selectable;
-use crate::lens::{flag, items, object, text};
+use crate::lens::{flag, items, member, object, text};
 use crate::strategy::Strategy;
 use crate::validate::Problems;
 use crate::{Kind, Subresource};
@@ -46,6 +46,17 @@ struct Nodes;
 impl Strategy for Nodes {
     /// Nodes register with their status.
     fn prepare_for_create(&self, _: &Kind, _: &mut Value) {}
+
+    /// The one range and the list of them say the same.
+    fn default(&self, value: &mut Value) {
+        let range = text(value, "/spec/podCIDR").to_owned();
+        let first = items(value, "/spec/podCIDRs").first().cloned();
+        match first {
+            Some(first) if range.is_empty() => member(value, "spec")["podCIDR"] = first,
+            None if !range.is_empty() => member(value, "spec")["podCIDRs"] = json!([range]),
+            _ => {}
+        }
+    }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {
         let root = Field::root(new);

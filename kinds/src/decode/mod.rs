@@ -23,6 +23,7 @@ use serde_json::Value;
 use weft_api::gvk::GroupVersionKind;
 use weft_api::status::Cause;
 
+use crate::cel::rules;
 use crate::schema::Schema;
 
 /// How deep objects and lists may stand in one another, in what is stored and in every step on the way there. Below the
@@ -161,13 +162,33 @@ pub fn fill(gvk: &GroupVersionKind, value: &mut Value) {
     }
 }
 
-/// Adds to `causes` the constraints of the schema that an object of a structural kind breaks; none for built-in kinds, whose
-/// constraints Kubernetes judges in code.
-pub fn violations(gvk: &GroupVersionKind, value: &Value, causes: &mut Vec<Cause>) {
-    if let Some(schema) = Schema::of(gvk).filter(|schema| !schema.is_typed()) {
-        causes.append(&mut structural::validate(schema, value));
-        let unchecked = structural::unchecked(causes);
-        causes.extend(unchecked);
+/// Adds to `causes` the constraints and rules of the schema that an object of a structural kind breaks, as an update of `old` or as a
+/// new object; none for built-in kinds, whose constraints Kubernetes judges in code.
+///
+/// A constraint that `old` breaks in the same way is not held against the update.
+pub fn violations(
+    gvk: &GroupVersionKind,
+    value: &Value,
+    old: Option<&Value>,
+    causes: &mut Vec<Cause>,
+) {
+    let Some(schema) = Schema::of(gvk).filter(|schema| !schema.is_typed()) else {
+        return;
+    };
+    let mut found = structural::validate(schema, value);
+    if let Some(old) = old
+        && !found.is_empty()
+    {
+        let before = structural::validate(schema, old);
+        found.retain(|cause| !before.contains(cause));
+    }
+    causes.append(&mut found);
+    match structural::unchecked(causes) {
+        Some(unchecked) => causes.push(unchecked),
+        None => {
+            let judgement = rules::judge(schema, value, old, rules::Options::default());
+            causes.extend(judgement.causes);
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! Source: k8s.io/apiextensions-apiserver (`pruning`, `defaulting`, `validation`, `listtype`), with the sentences of
 //! k8s.io/kube-openapi's validator.
-//! Left to others: metadata, which is Kubernetes' own type in every kind; rules that need an expression.
+//! Left to others: metadata, which is Kubernetes' own type in every kind; rules that need an expression (`crate::cel::rules`).
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Gateways. Their defaults and constraints are those of their schema.
+//! Gateways. Their defaults, constraints and rules are those of their schema.
 
 use std::sync::{Arc, LazyLock};
 

@@ -9,7 +9,7 @@
 //!
 //! Invariants: pure functions over data that does not change; each reference in the table resolves (a test holds this), and
 //! a reference of a custom schema that does not resolve is a place where anything goes.
-//! Left to others: rules between fields (`crate::validate`), hand-written defaults (`crate::defaults`).
+//! Left to others: rules between fields (`crate::cel::rules`, `crate::validate`), defaults that are no constants (a kind's own file).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{LazyLock, OnceLock};
@@ -19,8 +19,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use weft_api::gvk::GroupVersionKind;
 
-/// Memory of one compiled pattern; those of published kinds take some ten KiB.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
+use crate::cel::rules::Place;
 
 static TABLE_TEXT: &str = include_str!("table.json");
 static GO_TEXT: &str = include_str!("go.json");
@@ -99,10 +98,18 @@ pub struct Node {
     pub(crate) max_properties: Option<usize>,
     #[serde(rename = "x-kubernetes-validations")]
     pub(crate) rules: Vec<Rule>,
+    /// The rules, compiled when an object first needs them.
+    #[serde(skip)]
+    compiled: OnceLock<Place>,
+    #[serde(skip)]
+    has_rules: OnceLock<bool>,
     #[serde(rename = "x-kubernetes-preserve-unknown-fields")]
     preserves_unknown: bool,
     #[serde(rename = "x-kubernetes-int-or-string")]
     int_or_string: bool,
+    /// An object of its own, with a type and a name.
+    #[serde(rename = "x-kubernetes-embedded-resource")]
+    pub(crate) embedded_resource: bool,
     #[serde(rename = "x-kubernetes-patch-merge-key")]
     merge_key: Option<String>,
     #[serde(rename = "x-kubernetes-patch-strategy")]
@@ -132,7 +139,7 @@ pub struct Rule {
     pub message_expression: String,
     pub reason: String,
     pub field_path: String,
-    pub optional_old_self: bool,
+    pub optional_old_self: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -222,13 +229,35 @@ impl Node {
     /// The pattern that strings must match, compiled once; none where there is none, or none that this server understands.
     pub(crate) fn pattern(&self) -> Option<(&str, &regex::Regex)> {
         let pattern = self.pattern.as_deref()?;
-        let matcher = self.matcher.get_or_init(|| {
-            regex::RegexBuilder::new(pattern)
-                .size_limit(PATTERN_BYTES_MAX)
-                .build()
-                .ok()
-        });
+        let matcher = self
+            .matcher
+            .get_or_init(|| crate::cel::pattern::compile(pattern).ok());
         Some((pattern, matcher.as_ref()?))
+    }
+
+    /// The rules, compiled for the place that they are about: this one, or the one that this is a part of (`allOf`).
+    pub(crate) fn place(&self, of: Schema<'_>, root: bool) -> &Place {
+        self.compiled
+            .get_or_init(|| Place::compile(of, &self.rules, root))
+    }
+
+    /// Whether there is a rule here or below. Definitions by name have none: they are Kubernetes' own.
+    fn has_rules(&self) -> bool {
+        *self.has_rules.get_or_init(|| {
+            !self.rules.is_empty()
+                || self.all_of.iter().any(|part| !part.rules.is_empty())
+                || self
+                    .properties
+                    .values()
+                    .chain(self.items.as_deref())
+                    .chain(self.additional_properties.as_deref())
+                    .any(|child| child.reference().is_none() && child.has_rules())
+        })
+    }
+
+    /// The type as it is written, empty where there is none.
+    pub(crate) fn type_name(&self) -> &str {
+        self.kind.as_deref().unwrap_or("")
     }
 
     fn reference(&self) -> Option<&str> {
@@ -323,6 +352,11 @@ impl<'a> Schema<'a> {
     /// What the field's Go declaration says.
     pub(crate) fn go(&self) -> Option<&'a Go> {
         self.place.go.as_ref()
+    }
+
+    /// Whether there is a rule with an expression here or below.
+    pub(crate) fn has_rules(&self) -> bool {
+        self.target.has_rules()
     }
 
     pub(crate) fn kind(&self) -> Option<&'a str> {

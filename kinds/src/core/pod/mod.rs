@@ -7,12 +7,13 @@ mod validation;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::{Value, json};
+use weft_api::name;
 use weft_api::status::StatusError;
 
 use crate::field::Field;
 use crate::kind::Selectable;
 use crate::lens::{fill, integer, items, member, text};
-use crate::strategy::{Strategy, Surroundings};
+use crate::strategy::{Strategy, Surroundings, replace_part};
 use crate::validate::Problems;
 use crate::{Kind, Subresource};
 
@@ -57,6 +58,24 @@ pub static POD: LazyLock<Arc<Kind>> = LazyLock::new(|| {
 struct Pods;
 
 impl Strategy for Pods {
+    fn prepare_for_update(
+        &self,
+        kind: &Kind,
+        part: Option<Subresource>,
+        proposed: Value,
+        old: &Value,
+    ) -> Value {
+        let mut next = replace_part(kind, part, proposed, old);
+        // It follows from the spec, so that nobody has to say it.
+        if part == Some(Subresource::Status)
+            && let Some(class) = old.pointer("/status/qosClass")
+            && text(&next, "/status/qosClass").is_empty()
+        {
+            member(&mut next, "status")["qosClass"] = class.clone();
+        }
+        next
+    }
+
     fn default(&self, value: &mut Value) {
         defaults::pod(value);
     }
@@ -80,7 +99,22 @@ impl Strategy for Pods {
     ) {
         // Binding and status are judged by rules of their own; a pod's spec is frozen for everyone else.
         match part {
-            Some(Subresource::Binding | Subresource::Status) => {}
+            Some(Subresource::Binding) => {}
+            Some(Subresource::Status) => {
+                let (root, before) = (Field::root(new), Field::root(old));
+                let (class, kept) = (
+                    root.child("status.qosClass"),
+                    before.child("status.qosClass"),
+                );
+                problems.immutable(&class, &kept);
+                for condition in root.items("status.conditions") {
+                    let kind = condition.child("type");
+                    for fault in name::qualified_name_faults(kind.text()) {
+                        let path = format!("{condition}.Type");
+                        problems.invalid_at(&path, kind.text(), &fault);
+                    }
+                }
+            }
             _ => validation::updated(&Field::root(new), &Field::root(old), problems),
         }
     }

@@ -1,0 +1,207 @@
+//! Addresses and node ports: where they come from, who gets which, and that they stay for life.
+//!
+//! An address is a [`Claim`] of its own, written only if absent, so two concurrent writers cannot hold one address, whichever
+//! server they spoke to.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+use weft_api::status::{Cause, StatusError};
+
+use crate::lens::{flag, integer, items, member, put, text};
+use crate::strategy::{Claim, Surroundings};
+
+/// Ports a Service of type NodePort may have on every node, as in Kubernetes.
+const NODE_PORTS: RangeInclusive<u16> = 30000..=32767;
+/// Addresses at the start of the service range that are only given out on request.
+pub(super) const RESERVED_ADDRESSES: u32 = 16;
+
+/// The range that virtual service addresses come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceRange {
+    pub(super) base: u32,
+    pub(super) size: u32,
+}
+
+impl Default for ServiceRange {
+    /// 10.43.0.0/16.
+    fn default() -> Self {
+        Self {
+            base: u32::from(Ipv4Addr::new(10, 43, 0, 0)),
+            size: 1 << 16,
+        }
+    }
+}
+
+impl std::fmt::Display for ServiceRange {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bits = u32::BITS - self.size.trailing_zeros();
+        write!(formatter, "{}/{bits}", Ipv4Addr::from(self.base))
+    }
+}
+
+impl ServiceRange {
+    pub(super) fn contains(self, address: Ipv4Addr) -> bool {
+        let address = u32::from(address);
+        // The first and the last address are those of the network.
+        address > self.base && address < self.base + self.size - 1
+    }
+
+    /// Candidates, every one once: from a place that follows from the name, so that a Service that is deleted
+    /// and created again usually gets its old address, and a new one rarely gets that of another.
+    pub(super) fn candidates(self, name: &str) -> impl Iterator<Item = Ipv4Addr> {
+        let span = self.size - 1 - RESERVED_ADDRESSES;
+        // A fixed function, because the same name must lead to the same place on every server.
+        let start = weft_api::hash::fnv1a_32(name.bytes()) % span;
+        (0..span)
+            .map(move |step| Ipv4Addr::from(self.base + RESERVED_ADDRESSES + (start + step) % span))
+    }
+}
+
+pub(super) fn address_claim(address: impl std::fmt::Display) -> Claim {
+    Claim::new("clusterips", address)
+}
+
+pub(super) fn port_claim(number: impl std::fmt::Display) -> Claim {
+    Claim::new("nodeports", number)
+}
+
+fn refused(service: &Value, cause: Cause) -> StatusError {
+    StatusError::invalid("Service", "", text(service, "/metadata/name"), vec![cause])
+}
+
+pub(super) fn allocate_address(
+    new: &mut Value,
+    old: Option<&Value>,
+    had: &BTreeSet<Claim>,
+    around: &dyn Surroundings,
+) -> Result<(), StatusError> {
+    if text(new, "/spec/type") == "ExternalName" {
+        let spec = member(new, "spec");
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            put(spec, field, None);
+        }
+        return Ok(());
+    }
+    let wanted = match text(new, "/spec/clusterIP") {
+        "" => old.map_or("", |old| text(old, "/spec/clusterIP")),
+        wanted => wanted,
+    }
+    .to_owned();
+    let kept = old
+        .filter(|old| text(old, "/spec/type") != "ExternalName")
+        .map_or("", |old| text(old, "/spec/clusterIP"));
+    // An address stays for life: validation refuses another one, whatever it is.
+    let changes = !kept.is_empty() && wanted != kept;
+    let address = if wanted == "None" || changes {
+        wanted
+    } else if wanted.is_empty() {
+        let namespace = text(new, "/metadata/namespace");
+        let owner = format!("{namespace}/{}", text(new, "/metadata/name"));
+        around
+            .service_range()
+            .candidates(&owner)
+            .find(|address| !around.is_claimed(&address_claim(address)))
+            .ok_or_else(|| StatusError::internal("failed to allocate a serviceIP: range is full"))?
+            .to_string()
+    } else if let Ok(address) = Ipv4Addr::from_str(&wanted) {
+        let claim = address_claim(address);
+        let range = around.service_range();
+        let outside = format!(
+            "the provided IP ({wanted}) is not in the valid range. The range of valid IPs is {range}"
+        );
+        let refusal = if !range.contains(address) {
+            Some(outside.as_str())
+        } else if !had.contains(&claim) && around.is_claimed(&claim) {
+            Some("provided IP is already allocated")
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            let sentence = format!("failed to allocate IP {wanted}: {refusal}");
+            let cause = Cause::invalid("spec.clusterIPs", &json!([wanted]), &sentence);
+            return Err(refused(new, cause));
+        }
+        wanted
+    } else {
+        let sentence =
+            format!("failed to allocate IP {wanted}: the provided IP is not in the valid range");
+        let cause = Cause::invalid("spec.clusterIPs", &json!([wanted]), &sentence);
+        return Err(refused(new, cause));
+    };
+    let spec = member(new, "spec");
+    spec["clusterIPs"] = json!([address.clone()]);
+    spec["clusterIP"] = address.into();
+    Ok(())
+}
+
+pub(super) fn allocate_ports(
+    new: &mut Value,
+    old: Option<&Value>,
+    had: &BTreeSet<Claim>,
+    around: &dyn Surroundings,
+) -> Result<(), StatusError> {
+    let kind = text(new, "/spec/type").to_owned();
+    let gives_ports = kind == "NodePort"
+        || (kind == "LoadBalancer" && flag(new, "/spec/allocateLoadBalancerNodePorts"));
+    let free = |number: u16| {
+        let claim = port_claim(number);
+        had.contains(&claim) || !around.is_claimed(&claim)
+    };
+    let old_ports = old.map_or(&[][..], |old| items(old, "/spec/ports"));
+    let mut ports = items(new, "/spec/ports").to_vec();
+    let mut taken = BTreeSet::new();
+    for (index, port) in ports.iter_mut().enumerate() {
+        if !gives_ports && kind != "LoadBalancer" {
+            put(port, "nodePort", None);
+            continue;
+        }
+        let same = |other: &&Value| {
+            other.get("port") == port.get("port") && other.get("protocol") == port.get("protocol")
+        };
+        let kept = || integer(old_ports.iter().find(same)?, "/nodePort");
+        let wanted = integer(port, "/nodePort")
+            .filter(|number| *number > 0)
+            .or_else(|| kept().filter(|_| gives_ports));
+        let number = match wanted {
+            Some(wanted) => {
+                let in_range = u16::try_from(wanted)
+                    .ok()
+                    .filter(|number| NODE_PORTS.contains(number));
+                let refusal = match in_range {
+                    Some(number) if free(number) => None,
+                    Some(_) => Some("provided port is already allocated"),
+                    None => Some(
+                        "provided port is not in the valid range. The range of valid ports is 30000-32767",
+                    ),
+                };
+                if let Some(refusal) = refusal {
+                    let field = format!("spec.ports[{index}].nodePort");
+                    return Err(refused(
+                        new,
+                        Cause::invalid(&field, &wanted.into(), refusal),
+                    ));
+                }
+                in_range
+            }
+            None if !gives_ports => continue,
+            None => NODE_PORTS
+                .clone()
+                .find(|number| free(*number) && !taken.contains(number)),
+        };
+        let Some(number) = number else {
+            return Err(StatusError::internal(
+                "failed to allocate a nodePort: range is full",
+            ));
+        };
+        taken.insert(number);
+        put(port, "nodePort", Some(number.into()));
+    }
+    if let Some(slot) = new.pointer_mut("/spec/ports") {
+        *slot = ports.into();
+    }
+    Ok(())
+}

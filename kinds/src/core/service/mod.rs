@@ -1,0 +1,293 @@
+//! Services: names, defaults, columns, and what stays when a Service changes its type.
+//!
+//! Rules are in `validation`, addresses and node ports in `allocation`.
+
+mod allocation;
+#[cfg(test)]
+mod tests;
+mod validation;
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+use std::sync::{Arc, LazyLock};
+
+use serde_json::{Value, json};
+use weft_api::status::StatusError;
+
+pub use allocation::ServiceRange;
+
+use allocation::{address_claim, allocate_address, allocate_ports, port_claim};
+
+use crate::columns::{Column, Row, labels_text, or_none};
+use crate::kind::{NameRule, Selectable};
+use crate::lens::{fill, integer, items, items_mut, member, put, text};
+use crate::strategy::{Claim, Strategy, Surroundings, replace_part};
+use crate::validate::Problems;
+use crate::{Kind, Subresource};
+
+pub static SERVICE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
+    Arc::new(Kind {
+        short_names: vec!["svc".into()],
+        categories: vec!["all".into()],
+        subresources: vec![Subresource::Status],
+        columns: vec![
+            Column::name(),
+            Column::text("Type", shown_type, "How the service is exposed."),
+            Column::text("Cluster-IP", cluster_ip, "Virtual address of the service."),
+            Column::text("External-IP", external_ip, "Addresses outside the cluster."),
+            Column::text("Port(s)", ports, "Ports the service exposes."),
+            Column::age(),
+            Column::text(
+                "Selector",
+                selector,
+                "Labels of the pods behind the service.",
+            )
+            .wide(),
+        ],
+        selectable: vec![
+            Selectable::new("spec.clusterIP", "/spec/clusterIP"),
+            Selectable::new("spec.type", "/spec/type"),
+        ],
+        name_rule: NameRule::Label,
+        strategy: Arc::new(Services),
+        ..Kind::new("", "v1", "Service", "services")
+    })
+});
+
+struct Services;
+
+impl Strategy for Services {
+    fn prepare_for_update(
+        &self,
+        kind: &Kind,
+        part: Option<Subresource>,
+        proposed: Value,
+        old: &Value,
+    ) -> Value {
+        let mut next = replace_part(kind, part, proposed, old);
+        if part.is_none() && next.get("spec").is_some_and(Value::is_object) {
+            drop_of_former_type(&mut next, old);
+            keep_addresses(&mut next, old);
+        }
+        next
+    }
+
+    fn default(&self, value: &mut Value) {
+        for address in items_mut(value, "/status/loadBalancer/ingress") {
+            if !text(address, "/ip").is_empty() {
+                fill(address, "ipMode", "VIP");
+            }
+        }
+        let spec = member(value, "spec");
+        fill(spec, "type", "ClusterIP");
+        fill(spec, "sessionAffinity", "None");
+        let kind = text(spec, "/type").to_owned();
+        if text(spec, "/sessionAffinity") == "ClientIP" {
+            let client = member(member(spec, "sessionAffinityConfig"), "clientIP");
+            fill(client, "timeoutSeconds", 10800);
+        }
+        for port in items_mut(spec, "/ports") {
+            fill(port, "protocol", "TCP");
+            let number = port.get("port").cloned().unwrap_or(Value::Null);
+            match port.get("targetPort") {
+                None | Some(Value::Null) => put(port, "targetPort", Some(number)),
+                Some(target) if target == &json!(0) || target == &json!("") => {
+                    put(port, "targetPort", Some(number));
+                }
+                Some(_) => {}
+            }
+        }
+        if kind == "ExternalName" {
+            return;
+        }
+        let address = text(spec, "/clusterIP").to_owned();
+        match items(spec, "/clusterIPs").first().cloned() {
+            None if !address.is_empty() => spec["clusterIPs"] = json!([address]),
+            Some(first) if address.is_empty() => spec["clusterIP"] = first,
+            _ => {}
+        }
+        fill(spec, "internalTrafficPolicy", "Cluster");
+        fill(spec, "ipFamilies", json!(["IPv4"]));
+        fill(spec, "ipFamilyPolicy", "SingleStack");
+        let reachable = matches!(kind.as_str(), "NodePort" | "LoadBalancer")
+            || (kind == "ClusterIP" && !items(spec, "/externalIPs").is_empty());
+        if reachable {
+            fill(spec, "externalTrafficPolicy", "Cluster");
+        }
+        if kind == "LoadBalancer" {
+            fill(spec, "allocateLoadBalancerNodePorts", true);
+        }
+        fill(member(value, "status"), "loadBalancer", json!({}));
+    }
+
+    fn allocate(
+        &self,
+        new: &mut Value,
+        old: Option<&Value>,
+        around: &dyn Surroundings,
+    ) -> Result<(), StatusError> {
+        let had = old.map(|old| self.claims(old)).unwrap_or_default();
+        allocate_address(new, old, &had, around)?;
+        allocate_ports(new, old, &had, around)
+    }
+
+    fn claims(&self, value: &Value) -> BTreeSet<Claim> {
+        let mut claims = BTreeSet::new();
+        let address = text(value, "/spec/clusterIP");
+        if Ipv4Addr::from_str(address).is_ok() {
+            claims.insert(address_claim(address));
+        }
+        for port in items(value, "/spec/ports") {
+            if let Some(number) = integer(port, "/nodePort").filter(|number| *number > 0) {
+                claims.insert(port_claim(number));
+            }
+        }
+        claims
+    }
+
+    fn validate(&self, new: &Value, problems: &mut Problems) {
+        validation::of_new(new, problems);
+    }
+
+    fn validate_update(
+        &self,
+        new: &Value,
+        old: &Value,
+        part: Option<Subresource>,
+        problems: &mut Problems,
+    ) {
+        if part == Some(Subresource::Status) {
+            validation::of_status(new, problems);
+        } else {
+            validation::of_update(new, old, problems);
+        }
+    }
+}
+
+/// Fields that only some types have.
+const OF_SOME_TYPES: [&str; 9] = [
+    "clusterIP",
+    "clusterIPs",
+    "ipFamilies",
+    "ipFamilyPolicy",
+    "externalName",
+    "externalTrafficPolicy",
+    "allocateLoadBalancerNodePorts",
+    "loadBalancerClass",
+    "healthCheckNodePort",
+];
+
+/// Drops fields that the new type does not have and that are as they were: nobody asked for them.
+fn drop_of_former_type(next: &mut Value, old: &Value) {
+    let external = |kind: &str| kind == "ExternalName";
+    let gives_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
+    let balances = |kind: &str| kind == "LoadBalancer";
+    let has = |kind: &str, field: &str| match field {
+        "externalName" => external(kind),
+        "externalTrafficPolicy" => gives_ports(kind),
+        "allocateLoadBalancerNodePorts" | "loadBalancerClass" | "healthCheckNodePort" => {
+            balances(kind)
+        }
+        _ => !external(kind),
+    };
+    let now = match text(next, "/spec/type") {
+        "" => "ClusterIP",
+        kind => kind,
+    }
+    .to_owned();
+    let before = text(old, "/spec/type");
+    if now == before {
+        return;
+    }
+    let spec = member(next, "spec");
+    for field in OF_SOME_TYPES {
+        if has(before, field)
+            && !has(&now, field)
+            && spec.get(field) == old.pointer(&format!("/spec/{field}"))
+        {
+            put(spec, field, None);
+        }
+    }
+    if gives_ports(before) && !gives_ports(&now) {
+        let kept: BTreeSet<i64> = items(old, "/spec/ports")
+            .iter()
+            .filter_map(|port| integer(port, "/nodePort"))
+            .collect();
+        for port in items_mut(spec, "/ports") {
+            if integer(port, "/nodePort").is_some_and(|port| kept.contains(&port)) {
+                put(port, "nodePort", None);
+            }
+        }
+    }
+}
+
+/// What was given out stays unless the update says otherwise, and of two spellings the one that changed counts.
+fn keep_addresses(next: &mut Value, old: &Value) {
+    let external = |service: &Value| text(service, "/spec/type") == "ExternalName";
+    if external(next) || external(old) {
+        return;
+    }
+    let list = |service: &Value| items(service, "/spec/clusterIPs").to_vec();
+    let (address, kept) = (
+        text(next, "/spec/clusterIP").to_owned(),
+        text(old, "/spec/clusterIP"),
+    );
+    let (all, all_kept) = (list(next), list(old));
+    let spec = member(next, "spec");
+    if address.is_empty() && (all.is_empty() || all == all_kept) {
+        put(spec, "clusterIP", old.pointer("/spec/clusterIP").cloned());
+        put(spec, "clusterIPs", old.pointer("/spec/clusterIPs").cloned());
+    } else if !address.is_empty() && address != kept && all == all_kept {
+        put(spec, "clusterIPs", Some(json!([address])));
+    } else if address == kept && all.is_empty() {
+        put(spec, "clusterIPs", old.pointer("/spec/clusterIPs").cloned());
+    }
+}
+
+fn shown_type(row: &Row<'_>) -> Value {
+    row.text_or("/spec/type", "ClusterIP")
+}
+
+fn cluster_ip(row: &Row<'_>) -> Value {
+    row.text_or("/spec/clusterIP", "<none>")
+}
+
+fn external_ip(row: &Row<'_>) -> Value {
+    let mut addresses: Vec<&str> = items(row.object, "/status/loadBalancer/ingress")
+        .iter()
+        .map(|ingress| match text(ingress, "/ip") {
+            "" => text(ingress, "/hostname"),
+            ip => ip,
+        })
+        .collect();
+    addresses.extend(
+        items(row.object, "/spec/externalIPs")
+            .iter()
+            .filter_map(Value::as_str),
+    );
+    match text(row.object, "/spec/type") {
+        "ExternalName" => row.text_or("/spec/externalName", "<none>"),
+        "LoadBalancer" if addresses.is_empty() => "<pending>".into(),
+        _ => or_none(addresses.join(",")),
+    }
+}
+
+fn ports(row: &Row<'_>) -> Value {
+    let ports = items(row.object, "/spec/ports")
+        .iter()
+        .map(|port| {
+            let number = integer(port, "/port").unwrap_or(0);
+            let protocol = text(port, "/protocol");
+            match integer(port, "/nodePort") {
+                Some(node_port) if node_port > 0 => format!("{number}:{node_port}/{protocol}"),
+                _ => format!("{number}/{protocol}"),
+            }
+        })
+        .collect::<Vec<_>>();
+    or_none(ports.join(","))
+}
+
+fn selector(row: &Row<'_>) -> Value {
+    or_none(labels_text(row.object, "/spec/selector"))
+}
