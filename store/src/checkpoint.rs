@@ -21,30 +21,32 @@ use std::time::Duration;
 use bytes::Bytes;
 use imbl::Vector;
 use parking_lot::Mutex;
-use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{AccessGuard, Database, ReadableDatabase, ReadableTable, WriteTransaction};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::codec::{Reader, Writer};
 use crate::disk::Worker as Thread;
 use crate::entries::{Cache, Entries, Mark, Shelf};
 use crate::error::{DecodeError, OpenError, storage_io};
-use crate::history::Kept;
+use crate::event::Event;
+use crate::history::{Kept, Past};
 use crate::key::{Entry, Key, Revision};
 use crate::machine::{Members, Position, State};
 use crate::planted::{Bug, planted};
 use crate::tables::{
     self, EVENTS, FORMAT, Identity, InFile, META, OBJECTS, PACKED_SINCE, SHARES_SINCE, Table,
-    context, index_context, meta_context,
+    context, meta_context,
 };
 use crate::value::Value;
 use crate::volume::Volume;
-use crate::watch::{Capture, Event, EventKind, Hub};
+use crate::watch::{Capture, Hub};
 
 /// Changes that start a checkpoint before its time: it keeps the memory of dirty keys and the replay after a crash small.
 pub(crate) const EARLY_BYTES: usize = 16 << 20;
 
-/// redb's page cache for the state, which is written in batches and read at start only. What it misses is in the system's.
-const PAGE_CACHE_BYTES: usize = 8 << 20;
+/// redb's page cache for the state, which is written in the order of its keys, so that each page is met once, and read where no
+/// cache of a reader has it: the inner pages of some hundred thousand keys. What it misses is in the system's.
+const PAGE_CACHE_BYTES: usize = 3 << 20;
 
 /// Requests waiting for the checkpoint thread: one builder, one installer and a nudge or two at a time.
 const REQUESTS_MAX: usize = 16;
@@ -56,13 +58,13 @@ const REWRITE_BYTES_MIN: u64 = 64 << 20;
 const STATE: &str = "state";
 
 /// What is written down of a history: where it begins, how many events there are, and which keys' are left out.
-struct Written<'a> {
-    compacted: Revision,
-    kept: usize,
-    without: &'a [Bytes],
+pub(crate) struct Written<'a> {
+    pub compacted: Revision,
+    pub kept: usize,
+    pub without: &'a [Bytes],
 }
 
-fn encode_state(state: &State, written: &Written<'_>) -> Vec<u8> {
+pub(crate) fn encode_state(state: &State, written: &Written<'_>) -> Vec<u8> {
     let mut writer = Writer::new(FORMAT);
     writer.u64(state.revision);
     writer.u64(written.compacted);
@@ -79,7 +81,7 @@ fn encode_state(state: &State, written: &Written<'_>) -> Vec<u8> {
 }
 
 /// The state without its entries, the history without its events, and how many those are.
-fn decode_state(record: Bytes) -> Result<(State, Kept, u64), DecodeError> {
+pub(crate) fn decode_state(record: Bytes) -> Result<(State, Kept, u64), DecodeError> {
     let mut reader = Reader::open(record, &meta_context(STATE), FORMAT)?;
     let revision = reader.u64()?;
     let compacted = reader.u64()?;
@@ -99,7 +101,7 @@ fn decode_state(record: Bytes) -> Result<(State, Kept, u64), DecodeError> {
     let mut events = revision.saturating_sub(compacted);
     if reader.version() >= SHARES_SINCE {
         events = reader.u64()?;
-        for _ in 0..reader.count()? {
+        for _ in 0..reader.count(4)? {
             kept.without.push(reader.bytes()?);
         }
     }
@@ -132,67 +134,6 @@ pub(crate) fn decode_entry(key: Key, record: Bytes) -> Result<Entry, DecodeError
         value
     };
     Ok(Entry::new(key, value, create_revision, revision))
-}
-
-fn decode_value(reader: &mut Reader) -> Result<Value, DecodeError> {
-    if reader.version() < PACKED_SINCE {
-        return reader.bytes().map(Value::as_it_is);
-    }
-    Value::decode(reader)
-}
-
-fn encode_event(event: &Event) -> Vec<u8> {
-    let mut writer = Writer::new(FORMAT);
-    writer.u8(match event.kind {
-        EventKind::Put => 0,
-        EventKind::Delete => 1,
-    });
-    writer.bytes(event.entry.key.as_bytes());
-    writer.u64(event.entry.create_revision);
-    event.entry.stored_value().encode(&mut writer);
-    match &event.previous {
-        None => writer.u8(0),
-        Some(previous) => {
-            writer.u8(1);
-            writer.u64(previous.create_revision);
-            writer.u64(previous.revision);
-            previous.stored_value().encode(&mut writer);
-        }
-    }
-    writer.finish(&index_context("events", event.revision))
-}
-
-fn decode_event(revision: Revision, record: Bytes) -> Result<Event, DecodeError> {
-    let mut reader = Reader::open(record, &index_context("events", revision), FORMAT)?;
-    let kind = match reader.u8()? {
-        0 => EventKind::Put,
-        1 => EventKind::Delete,
-        tag => {
-            return Err(DecodeError::Tag {
-                what: "event kind",
-                tag,
-            });
-        }
-    };
-    let key = Key::new(reader.bytes()?);
-    let create_revision = reader.u64()?;
-    let value = decode_value(&mut reader)?;
-    let entry = Entry::new(key.clone(), value, create_revision, revision);
-    let previous = if reader.flag("previous entry")? {
-        let create_revision = reader.u64()?;
-        let revision = reader.u64()?;
-        let value = decode_value(&mut reader)?;
-        Some(Arc::new(Entry::new(key, value, create_revision, revision)))
-    } else {
-        None
-    };
-    reader.finish()?;
-    Ok(Event {
-        revision,
-        kind,
-        entry: Arc::new(entry),
-        previous,
-    })
 }
 
 /// What a data folder held at the last checkpoint.
@@ -267,6 +208,7 @@ impl CheckpointFile {
             file: self,
             hub,
             shared: Arc::clone(&shared),
+            idle: None,
         };
         let thread = disk.spawn("weft-checkpoint", Box::pin(worker.run(queue)))?;
         tokio::spawn(tick(requests.downgrade(), interval));
@@ -383,7 +325,15 @@ struct Worker {
     file: CheckpointFile,
     hub: Arc<Hub>,
     shared: Arc<Shared>,
+    /// Ticks since the last large checkpoint was made; `None` once the machine rests.
+    idle: Option<u32>,
 }
+
+/// A checkpoint of so many bytes is a large one, after which the machine is told to rest.
+const LARGE_BYTES: usize = 1 << 20;
+
+/// It is told at so many ticks: twice, for the first may come too early for what was freed last.
+const IDLE_TICKS: u32 = 2;
 
 impl Worker {
     async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
@@ -414,7 +364,13 @@ impl Worker {
 
     async fn tick(&mut self) -> Result<(), io::Error> {
         self.file.volume.recover()?;
-        self.checkpoint().await
+        self.idle = self.idle.map(|ticks| ticks + 1);
+        self.checkpoint().await?;
+        if let Some(ticks) = self.idle.filter(|ticks| *ticks > 0) {
+            self.file.volume.disk.rest();
+            self.idle = (ticks < IDLE_TICKS).then_some(ticks);
+        }
+        Ok(())
     }
 
     fn fail(&self, error: &io::Error) -> io::Error {
@@ -432,7 +388,7 @@ impl Worker {
     /// A checkpoint of what was captured last is durable.
     fn made(&mut self, mut state: State) -> Result<(), io::Error> {
         let shelf = self.file.shelf()?;
-        self.hub.flushed(&shelf, &self.file.cache);
+        self.hub.flushed(state.revision, &shelf, &self.file.cache);
         state.entries.flushed(shelf, Arc::clone(&self.file.cache));
         self.note_made(state);
         Ok(())
@@ -460,6 +416,9 @@ impl Worker {
             return self.rewrite().await;
         }
         let capture = self.hub.capture(revision);
+        if capture.bytes >= LARGE_BYTES {
+            self.idle = Some(0);
+        }
         // Others write on meanwhile.
         self.file.volume.disk.pace().await;
         let mut transaction = self.file.table.database.begin_write().map_err(storage_io)?;
@@ -538,24 +497,50 @@ fn note_failure(progress: &watch::Sender<Progress>, path: &Path, error: &io::Err
 }
 
 fn write_changes(transaction: &WriteTransaction, capture: &Capture) -> Result<(), redb::Error> {
+    // What events replaced that is in the file only: it is met again where it is replaced here.
+    let mut replaced: HashMap<&[u8], Option<Entry>> = HashMap::new();
+    for past in &capture.events {
+        if let Past::Here(event) = past
+            && let Some(previous) = &event.previous
+            && previous.in_memory().is_none()
+        {
+            replaced.insert(event.entry.key.as_bytes(), None);
+        }
+    }
+    let mut keep = |key: &Key, record: Option<AccessGuard<'_, &'static [u8]>>| {
+        if let Some(record) = record
+            && let Some(kept) = replaced.get_mut(key.as_bytes())
+        {
+            let record = Bytes::copy_from_slice(record.value());
+            // One that is damaged is read once more for its event, which says so.
+            *kept = decode_entry(key.clone(), record).ok();
+        }
+    };
     {
         let mut objects = transaction.open_table(OBJECTS)?;
         let entries = &capture.state.entries;
         for key in &capture.removed {
             if entries.mark(key.as_bytes()).is_none() && !planted(Bug::CheckpointKeepsDeleted) {
-                objects.remove(key.as_bytes())?;
+                keep(key, objects.remove(key.as_bytes())?);
             }
         }
         for entry in entries.flushing() {
             let record = encode_entry(entry, FORMAT);
-            objects.insert(entry.key.as_bytes(), record.as_slice())?;
+            keep(
+                &entry.key,
+                objects.insert(entry.key.as_bytes(), record.as_slice())?,
+            );
         }
     }
     {
         let mut events = transaction.open_table(EVENTS)?;
         events.retain_in(..=capture.compacted, |_, _| false)?;
-        for event in &capture.events {
-            events.insert(event.revision, encode_event(event).as_slice())?;
+        for past in &capture.events {
+            let Past::Here(event) = past else { continue };
+            let met = replaced.get(event.entry.key.as_bytes());
+            let record = event.to_disk(met.and_then(Option::as_ref));
+            let record = record.map_err(redb::StorageError::Io)?;
+            events.insert(event.revision, record.as_slice())?;
         }
     }
     let mut meta = transaction.open_table(META)?;
@@ -601,7 +586,7 @@ fn create_with(
     identity: &Identity,
     state: &State,
     written: &Written<'_>,
-    history: &Vector<Event>,
+    history: &Vector<Past>,
 ) -> Result<Table, OpenError> {
     tables::create(volume, path, identity, PAGE_CACHE_BYTES, |transaction| {
         {
@@ -614,8 +599,14 @@ fn create_with(
         }
         {
             let mut events = transaction.open_table(EVENTS)?;
-            for event in history {
-                events.insert(event.revision, encode_event(event).as_slice())?;
+            for past in history {
+                let record = match (past, state.entries.shelf()) {
+                    (Past::Here(event), _) => event.to_disk(None).map(Bytes::from),
+                    (Past::Written { revision, .. }, Some(shelf)) => shelf.event_record(*revision),
+                    (Past::Written { .. }, None) => Err(closed()),
+                };
+                let record = record.map_err(redb::StorageError::Io)?;
+                events.insert(past.revision(), &*record)?;
             }
         }
         let mut meta = transaction.open_table(META)?;
@@ -658,15 +649,13 @@ fn load(database: &Database, file: &InFile<'_>, mut entries: Entries) -> Result<
 
     let mut counted = 0;
     let mut last = history.compacted;
-    // The newest entry of each key so far: an event's own is the next one's previous.
-    let mut newest: HashMap<Key, Arc<Entry>> = HashMap::new();
     let events = transaction
         .open_table(EVENTS)
         .map_err(|error| file.database(error))?;
     for item in events.iter().map_err(|error| file.database(error))? {
         let (revision, record) = item.map_err(|error| file.database(error))?;
         let revision = revision.value();
-        let mut event = decode_event(revision, Bytes::copy_from_slice(record.value()))
+        let event = Event::from_disk(revision, Bytes::copy_from_slice(record.value()))
             .map_err(|error| file.record(format!("event {revision}"), error))?;
         if revision <= last || revision > state.revision {
             return Err(file.inconsistent(format!("event {revision} does not belong there")));
@@ -678,17 +667,7 @@ fn load(database: &Database, file: &InFile<'_>, mut entries: Entries) -> Result<
             continue;
         }
         counted += 1;
-        let share = |entry: &mut Arc<Entry>, held: Option<&Arc<Entry>>| {
-            if let Some(held) = held.filter(|held| held.revision == entry.revision) {
-                *entry = Arc::clone(held);
-            }
-        };
-        let key = event.entry.key.clone();
-        if let Some(previous) = &mut event.previous {
-            share(previous, newest.get(&key));
-        }
-        newest.insert(key, Arc::clone(&event.entry));
-        history.events.push(event);
+        history.events.push(Past::written(&event));
     }
     if counted != expected {
         let reason = format!("it holds {counted} events, {expected} were written");
@@ -808,7 +787,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_loaded_holds_each_entry_once() {
+    async fn what_was_loaded_is_on_disk_until_it_is_asked_for() {
         let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1, 0).next_process());
         let dir = Path::new("/sim");
         let path = dir.join("state.redb");
@@ -827,7 +806,7 @@ mod tests {
             queue_events_max: 10,
             queue_bytes_max: 1 << 20,
         };
-        let hub = Arc::new(Hub::new(loaded.state, loaded.history, bounds));
+        let hub = Arc::new(Hub::new(loaded.state, loaded.history, bounds.clone()));
         let checkpointer = file
             .run(Arc::clone(&hub), Duration::from_secs(3600))
             .expect("the thread runs");
@@ -852,14 +831,112 @@ mod tests {
         checkpointer.stop().await;
 
         let (_file, Loaded { state, history }) = open();
-        let events = history.events;
-        let same = |one: Option<&Arc<Entry>>, other: &Arc<Entry>| {
-            one.is_some_and(|one| Arc::ptr_eq(one, other))
-        };
-        assert!(same(events[1].previous.as_ref(), &events[0].entry));
-        assert!(same(events[2].previous.as_ref(), &events[1].entry));
-        // And of the state no value at all, until it is asked for.
+        let written = |past: &Past| matches!(past, Past::Written { .. });
+        assert!(history.events.iter().all(written));
+        // And of the state no value at all.
         assert_eq!((state.entries.len(), state.entries.held()), (1, 0));
-        assert_eq!(state.entries.get(b"/a").as_deref(), Some(&*events[3].entry));
+        let hub = Arc::new(Hub::new(state, history, bounds));
+        let mut watch = hub.watch(Bytes::from_static(b"/"), 0).expect("kept");
+        let mut told = Vec::new();
+        while let Some(event) = watch.try_next() {
+            told.push(event.expect("no end"));
+        }
+        let values = told.iter().map(|event| {
+            let previous = event.previous_entry();
+            let previous = previous.map(|entry| (entry.revision, entry.value()));
+            (event.revision, event.entry.value(), previous)
+        });
+        let values: Vec<_> = values.collect();
+        let one = |text: &'static str| Bytes::from_static(text.as_bytes());
+        let expected = [
+            (1, one("1"), None),
+            (2, one("2"), Some((1, one("1")))),
+            (3, one("2"), Some((2, one("2")))),
+            (4, one("3"), None),
+        ];
+        assert_eq!(values, expected);
+        let entry = hub.state().entries.get(b"/a");
+        assert_eq!(entry.as_deref(), Some(&*told[3].entry));
+    }
+
+    /// Each event with the values that it told and replaced.
+    fn told(hub: &Arc<Hub>, after: Revision) -> String {
+        let mut watch = hub.watch(Bytes::new(), after).expect("kept");
+        let mut told = Vec::new();
+        while let Some(event) = watch.try_next() {
+            let event = event.expect("no end");
+            let before = event.previous_entry().map_or(String::new(), |entry| {
+                assert!(!entry.is_lost(), "of {event:?}");
+                format!(" was {}@{}", entry.value().escape_ascii(), entry.revision)
+            });
+            told.push(format!(
+                "{}={}@{}{before}",
+                event.entry.key,
+                event.entry.value().escape_ascii(),
+                event.revision
+            ));
+        }
+        told.join(", ")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_finds_what_it_replaced_wherever_that_is() {
+        let disk = SimDisk::new(1, 0).next_process();
+        let dir = Path::new("/sim");
+        let path = dir.join("state.redb");
+        let volume = Volume::open(Arc::new(disk), dir).expect("a volume opens");
+        let identity = Identity {
+            cluster_id: "test".to_owned(),
+            server_id: 1,
+        };
+        let (file, loaded) =
+            CheckpointFile::open(&volume, &path, &identity, 0).expect("the file opens");
+        let bounds = Bounds {
+            history_events_max: 6,
+            history_bytes_max: 1 << 20,
+            history_shares: vec![crate::HistoryShare {
+                prefix: Bytes::from_static(b"/lease"),
+                events_max: 2,
+                bytes_max: 1 << 20,
+            }],
+            queue_events_max: 10,
+            queue_bytes_max: 1 << 20,
+        };
+        let hub = Arc::new(Hub::new(loaded.state, loaded.history, bounds));
+        let checkpointer = file
+            .run(Arc::clone(&hub), Duration::from_secs(3600))
+            .expect("the thread runs");
+        apply(&hub, &[("/a", Some("1")), ("/b", Some("1"))]);
+        apply(&hub, &[("/lease", Some("1"))]);
+        checkpointer.now().await.expect("made");
+
+        // Told as it happens, the value of before is read where it is: on disk. No put waits for that.
+        let mut live = hub.watch(Bytes::new(), 3).expect("kept");
+        apply(&hub, &[("/a", Some("2")), ("/lease", Some("2"))]);
+        checkpointer.now().await.expect("made");
+        apply(&hub, &[("/a", Some("3")), ("/a", Some("4")), ("/b", None)]);
+        checkpointer.now().await.expect("made");
+        let live: Vec<_> = std::iter::from_fn(|| live.try_next())
+            .map(|event| event.expect("no end").previous_entry().expect("replaced"))
+            .map(|entry| (entry.value(), entry.revision))
+            .collect();
+        let before = ["1", "1", "2", "3", "1"];
+        let revisions = [1, 3, 4, 6, 2];
+        let before = before.map(|text| Bytes::from_static(text.as_bytes()));
+        assert_eq!(live, before.into_iter().zip(revisions).collect::<Vec<_>>());
+
+        let all = "/a=1@1, /b=1@2, /a=2@4 was 1@1, /a=3@6 was 2@4, /a=4@7 was 3@6, /b=1@8 was 1@2";
+        let shown = |told: &str| {
+            told.replace("/lease=1@3, ", "")
+                .replace("/lease=2@5 was 1@3, ", "")
+        };
+        assert_eq!(shown(&told(&hub, 0)), all);
+        // What a value was before the oldest event that is kept is still known.
+        apply(&hub, &[("/c", Some("1")), ("/c", Some("2"))]);
+        assert_eq!(told(&hub, 8), "/c=1@9, /c=2@10 was 1@9");
+        checkpointer.now().await.expect("made");
+        let rest = "/a=2@4 was 1@1, /lease=2@5 was 1@3, /a=3@6 was 2@4, /a=4@7 was 3@6, /b=1@8 was 1@2, /c=1@9, /c=2@10 was 1@9";
+        assert_eq!(told(&hub, 3), rest);
+        checkpointer.stop().await;
     }
 }

@@ -139,10 +139,11 @@ impl Reader {
         Ok(u64::from_le_bytes(eight))
     }
 
-    /// A count of things that each take at least one byte: more than the bytes left is a lie, found before allocating.
-    pub(crate) fn count(&mut self) -> Result<usize, DecodeError> {
+    /// A count of things that take at least so many bytes each: more than the bytes left have room for is a lie, found before
+    /// anything is allocated for them.
+    pub(crate) fn count(&mut self, each_bytes_min: usize) -> Result<usize, DecodeError> {
         let count = self.u32()? as usize;
-        if count > self.rest.len() {
+        if count > self.rest.len() / each_bytes_min {
             return Err(DecodeError::Truncated);
         }
         Ok(count)
@@ -217,6 +218,6 @@ mod tests {
         writer.u32(u32::MAX);
         let record = Bytes::from(writer.finish(b""));
         let mut reader = Reader::open(record, b"", 1).expect("frame is sound");
-        assert!(matches!(reader.count(), Err(DecodeError::Truncated)));
+        assert!(matches!(reader.count(1), Err(DecodeError::Truncated)));
     }
 }

@@ -113,6 +113,10 @@ pub(crate) struct Command {
 /// Largest command in bytes of keys and values: four Kubernetes objects of etcd's 1.5 MiB limit, or one registry chunk.
 pub const COMMAND_BYTES_MAX: usize = 6 << 20;
 
+/// The shortest encodings: a mutation has the length of its key, a precondition and a change, a command a flag and a count.
+const MUTATION_BYTES_MIN: usize = 6;
+const COMMAND_BYTES_MIN: usize = 5;
+
 /// Most mutations in one command; a collection is deleted in pages of this size at most.
 pub const COMMAND_MUTATIONS_MAX: usize = 1024;
 
@@ -262,7 +266,7 @@ impl Command {
         } else {
             None
         };
-        let count = reader.count()?;
+        let count = reader.count(MUTATION_BYTES_MIN)?;
         let mut mutations = Vec::with_capacity(count.min(COMMAND_MUTATIONS_MAX));
         for _ in 0..count {
             let key = Key::new(reader.bytes()?);
@@ -329,7 +333,7 @@ impl Batch {
     }
 
     pub(crate) fn decode(reader: &mut Reader) -> Result<Batch, DecodeError> {
-        let count = reader.count()?;
+        let count = reader.count(COMMAND_BYTES_MIN)?;
         let commands = (0..count)
             .map(|_| Command::decode(reader))
             .collect::<Result<Vec<_>, _>>()?;

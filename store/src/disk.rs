@@ -52,6 +52,9 @@ pub(crate) trait Disk: Debug + Send + Sync + 'static {
 
     /// Waited for before each transaction: nothing, on a machine that is slow by itself.
     fn pace(&self) -> BoxFuture<'static, ()>;
+
+    /// Called when nothing was written for a while after a lot was.
+    fn rest(&self) {}
 }
 
 /// Something that runs beside: it can be waited for.
@@ -161,5 +164,14 @@ impl Disk for Machine {
 
     fn pace(&self) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
+    }
+
+    /// The product's allocator gives memory that was freed a second ago back to the system when a thread ends, or in the course
+    /// of later work; where none comes, what a burst of writes took would stay.
+    fn rest(&self) {
+        let thread = std::thread::Builder::new().name("weft-rest".to_owned());
+        if let Ok(thread) = thread.spawn(|| ()) {
+            let _ = thread.join();
+        }
     }
 }

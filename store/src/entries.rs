@@ -32,9 +32,10 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 use crate::checkpoint::decode_entry;
 use crate::error::storage_io;
+use crate::event::{Event, Previous};
 use crate::key::{Entry, Key, Revision};
 use crate::planted::{Bug, planted};
-use crate::tables::OBJECTS;
+use crate::tables::{EVENTS, OBJECTS};
 
 /// What the index knows of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,12 +143,17 @@ impl Ord for Slot {
     }
 }
 
-type Objects = ReadOnlyTable<&'static [u8], &'static [u8]>;
+/// The tables of one checkpoint, and what keeps their file open.
+struct Open {
+    objects: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    events: ReadOnlyTable<u64, &'static [u8]>,
+    database: Arc<Database>,
+}
 
-/// The values of one checkpoint.
+/// The values of one checkpoint, and the events of its history.
 pub(crate) struct Shelf {
-    /// The table as the checkpoint left it, and what keeps its file open. `None` once the store is closed.
-    open: RwLock<Option<(Objects, Arc<Database>)>>,
+    /// `None` once the store is closed.
+    open: RwLock<Option<Open>>,
     /// Told of what cannot be read.
     failed: Box<dyn Fn(&io::Error) + Send + Sync>,
 }
@@ -159,9 +165,13 @@ impl Shelf {
         failed: impl Fn(&io::Error) + Send + Sync + 'static,
     ) -> io::Result<Arc<Shelf>> {
         let transaction = database.begin_read().map_err(storage_io)?;
-        let objects = transaction.open_table(OBJECTS).map_err(storage_io)?;
+        let open = Open {
+            objects: transaction.open_table(OBJECTS).map_err(storage_io)?,
+            events: transaction.open_table(EVENTS).map_err(storage_io)?,
+            database: Arc::clone(database),
+        };
         Ok(Arc::new(Shelf {
-            open: RwLock::new(Some((objects, Arc::clone(database)))),
+            open: RwLock::new(Some(open)),
             failed: Box::new(failed),
         }))
     }
@@ -171,18 +181,25 @@ impl Shelf {
         self.open.write().take();
     }
 
+    /// The store ends for what cannot be read, but not for what is read when it has ended.
+    fn tell(&self, error: &io::Error) {
+        if self.open.read().is_some() {
+            (self.failed)(error);
+        }
+    }
+
     /// Blocks where the page is in no cache.
-    fn read(&self, key: &[u8], revision: Revision) -> io::Result<Entry> {
+    pub(crate) fn read(&self, key: &[u8], revision: Revision) -> io::Result<Entry> {
         let record = {
             let open = self.open.read();
-            let (objects, database) = open.as_ref().ok_or_else(closed)?;
+            let open = open.as_ref().ok_or_else(closed)?;
             let record = if planted(Bug::ShelfOfNow) {
-                let now = Shelf::open(database, |_| ())?;
+                let now = Shelf::open(&open.database, |_| ())?;
                 let now = now.open.read();
-                let table = now.as_ref().map(|(objects, _)| objects.get(key));
+                let table = now.as_ref().map(|now| now.objects.get(key));
                 table.transpose().map_err(storage_io)?.flatten()
             } else {
-                objects.get(key).map_err(storage_io)?
+                open.objects.get(key).map_err(storage_io)?
             };
             record.map(|record| Bytes::copy_from_slice(record.value()))
         };
@@ -197,6 +214,35 @@ impl Shelf {
             return Err(unsound(format!("the checkpoint holds {}", entry.revision)));
         }
         Ok(entry)
+    }
+
+    /// As [`Shelf::read`]. What cannot be read is there, with no value, and the store ends for it.
+    pub(crate) fn entry(&self, key: &[u8], create: Revision, revision: Revision) -> Arc<Entry> {
+        Arc::new(self.read(key, revision).unwrap_or_else(|error| {
+            self.tell(&error);
+            let key = Key::new(Bytes::copy_from_slice(key));
+            Entry::of_lost_value(key, create, revision)
+        }))
+    }
+
+    /// The record of an event of the history that is written down.
+    pub(crate) fn event_record(&self, revision: Revision) -> io::Result<Bytes> {
+        let open = self.open.read();
+        let open = open.as_ref().ok_or_else(closed)?;
+        let record = open.events.get(revision).map_err(storage_io)?;
+        let record = record.ok_or_else(|| {
+            io::Error::other(format!("event {revision}: the checkpoint does not hold it"))
+        })?;
+        Ok(Bytes::copy_from_slice(record.value()))
+    }
+
+    /// An event of the history that is written down. The store ends where it cannot be read.
+    pub(crate) fn event(&self, revision: Revision) -> io::Result<Event> {
+        let event = self.event_record(revision).and_then(|record| {
+            Event::from_disk(revision, record)
+                .map_err(|error| io::Error::other(format!("event {revision}: {error}")))
+        });
+        event.inspect_err(|error| self.tell(error))
     }
 }
 
@@ -258,12 +304,16 @@ impl Cache {
     }
 }
 
+/// Values by the revisions that wrote them. Those of one write lie side by side, whatever their keys are: a batch that is applied to a
+/// state that others look at copies one leaf of it, where an index of keys would have it copy one for each.
+type Values = OrdMap<Revision, Arc<Entry>>;
+
 /// The keys of a state, and the way to their values. A clone is O(1).
 #[derive(Clone, Default)]
 pub(crate) struct Entries {
     index: OrdSet<Slot>,
-    recent: OrdMap<Key, Arc<Entry>>,
-    flushing: OrdMap<Key, Arc<Entry>>,
+    recent: Values,
+    flushing: Values,
     shelf: Option<Arc<Shelf>>,
     cache: Option<Arc<Cache>>,
 }
@@ -292,40 +342,40 @@ impl Entries {
     }
 
     pub(crate) fn insert(&mut self, entry: Arc<Entry>) {
-        self.index(entry.key.as_bytes(), Mark::of(&entry));
-        self.recent.insert(entry.key.clone(), entry);
+        let slot = Slot::new(entry.key.as_bytes(), Mark::of(&entry));
+        let before = self.index.insert(slot);
+        self.forget(before);
+        self.recent.insert(entry.revision, entry);
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) {
-        self.index.remove(key);
-        self.recent.remove(key);
+        let before = self.index.remove(key);
+        self.forget(before);
     }
 
-    fn in_memory(&self, key: &[u8], revision: Revision) -> Option<Arc<Entry>> {
-        let found = self.recent.get(key).or_else(|| self.flushing.get(key));
-        found
-            .filter(|entry| entry.revision == revision)
-            .map(Arc::clone)
+    /// What was written and replaced between two checkpoints is in none.
+    fn forget(&mut self, slot: Option<Slot>) {
+        let revision = slot.map(|slot| slot.mark().revision);
+        // A look first, for a removal copies what it passes.
+        if let Some(revision) = revision.filter(|revision| self.recent.contains_key(revision)) {
+            self.recent.remove(&revision);
+        }
+    }
+
+    /// Where values are that are not in memory.
+    pub(crate) fn shelf(&self) -> Option<&Arc<Shelf>> {
+        self.shelf.as_ref()
+    }
+
+    fn in_memory(&self, revision: Revision) -> Option<Arc<Entry>> {
+        let found = self.recent.get(&revision);
+        let found = found.or_else(|| self.flushing.get(&revision));
+        found.map(Arc::clone)
     }
 
     fn read_shelf(&self, key: &[u8], revision: Revision) -> io::Result<Arc<Entry>> {
         let shelf = self.shelf.as_ref().ok_or_else(closed)?;
         shelf.read(key, revision).map(Arc::new)
-    }
-
-    /// What stands for an entry whose value cannot be read: it is there, with no value, and the store ends for it.
-    fn unreadable(&self, key: &[u8], mark: Mark, error: &io::Error) -> Arc<Entry> {
-        if let Some(shelf) = &self.shelf
-            && shelf.open.read().is_some()
-        {
-            (shelf.failed)(error);
-        }
-        let key = Key::new(Bytes::copy_from_slice(key));
-        Arc::new(Entry::of_lost_value(
-            key,
-            mark.create_revision,
-            mark.revision,
-        ))
     }
 
     /// The entry under a key, as a reader wants it. May read the disk.
@@ -340,28 +390,41 @@ impl Entries {
             let cache = self.cache.as_ref()?;
             cache.get(key, mark.revision)
         };
-        if let Some(entry) = self.in_memory(key, mark.revision).or_else(cached) {
+        if let Some(entry) = self.in_memory(mark.revision).or_else(cached) {
             return entry;
         }
-        match self.read_shelf(key, mark.revision) {
-            Ok(entry) => {
-                if let Some(cache) = &self.cache {
-                    cache.put(&entry);
-                }
-                entry
+        let entry = self.on_shelf(key, mark);
+        if let Some(cache) = &self.cache
+            && !entry.is_lost()
+        {
+            cache.put(&entry);
+        }
+        entry
+    }
+
+    fn on_shelf(&self, key: &[u8], mark: Mark) -> Arc<Entry> {
+        let (create, revision) = (mark.create_revision, mark.revision);
+        match &self.shelf {
+            Some(shelf) => shelf.entry(key, create, revision),
+            None => {
+                let key = Key::new(Bytes::copy_from_slice(key));
+                Arc::new(Entry::of_lost_value(key, create, revision))
             }
-            Err(error) => self.unreadable(key, mark, &error),
         }
     }
 
-    /// The entry under a key of this mark that is about to be replaced, so that it is not worth to be cached. May read the disk.
+    /// The entry under a key of this mark that is about to go, so that it is not worth to be cached. May read the disk.
     pub(crate) fn take(&self, key: &[u8], mark: Mark) -> Arc<Entry> {
-        if let Some(entry) = self.in_memory(key, mark.revision) {
-            return entry;
-        }
-        match self.read_shelf(key, mark.revision) {
-            Ok(entry) => entry,
-            Err(error) => self.unreadable(key, mark, &error),
+        let held = self.in_memory(mark.revision);
+        held.unwrap_or_else(|| self.on_shelf(key, mark))
+    }
+
+    /// The entry under a key of this mark that is about to be replaced, wherever it is. Never reads the disk.
+    pub(crate) fn previous(&self, key: &[u8], mark: Mark) -> Previous {
+        match (self.in_memory(mark.revision), &self.shelf) {
+            (None, Some(shelf)) => Previous::on(Arc::clone(shelf), mark),
+            (Some(entry), _) => Previous::held(entry),
+            (None, None) => Previous::held(self.on_shelf(key, mark)),
         }
     }
 
@@ -400,7 +463,7 @@ impl Entries {
     ) -> impl Iterator<Item = io::Result<Arc<Entry>>> + use<'a> {
         self.slots(start).map(|slot| {
             let (key, revision) = (slot.key(), slot.mark().revision);
-            match self.in_memory(key, revision) {
+            match self.in_memory(revision) {
                 Some(entry) => Ok(entry),
                 None => self.read_shelf(key, revision),
             }
@@ -418,19 +481,22 @@ impl Entries {
         }
     }
 
-    /// What that checkpoint has to write: entries that are still in the state.
-    pub(crate) fn flushing(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.flushing.values().filter(|entry| {
+    /// What that checkpoint has to write, in the order of their keys: entries that are still in the state.
+    pub(crate) fn flushing(&self) -> Vec<&Arc<Entry>> {
+        let current = self.flushing.values().filter(|entry| {
             let mark = self.mark(entry.key.as_bytes());
             mark.is_some_and(|mark| mark.revision == entry.revision)
-        })
+        });
+        let mut entries: Vec<_> = current.collect();
+        entries.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        entries
     }
 
     /// The checkpoint was made, and `shelf` shows it.
     pub(crate) fn flushed(&mut self, shelf: Arc<Shelf>, cache: Arc<Cache>) {
-        self.flushing = OrdMap::new();
+        self.flushing = Values::new();
         if planted(Bug::FlushTakesNewer) {
-            self.recent = OrdMap::new();
+            self.recent = Values::new();
         }
         if planted(Bug::ShelfKept) && self.shelf.is_some() {
             return;
@@ -521,6 +587,7 @@ mod tests {
             let mut objects = transaction.open_table(OBJECTS).expect("opens");
             let (key, record) = (written.key.as_bytes(), record.as_slice());
             objects.insert(key, record).expect("inserts");
+            transaction.open_table(EVENTS).expect("opens");
         }
         transaction.commit().expect("commits");
 

@@ -4,16 +4,25 @@
 //! leases of thousands of nodes) does not push out what changes once an hour. Looking at a history is O(1) and keeps
 //! nothing locked: [`History::since`] hands out rings that stay as they are.
 //!
+//! An event of the common ring is in memory until a checkpoint holds it. From then on the ring knows its revision and its key, and
+//! whoever asks for it reads it from there: that is rare, for caches have histories of their own.
+//!
 //! Invariants: each ring holds the newest events of its keys without a gap, in revision order, within its bounds; what is handed out
 //! is all that happened under a prefix after a revision, or the revision from which on it would be.
 //! Left to others: writing the common ring down (`checkpoint.rs`). The others are not: they are as short as a restart.
 
+use std::cmp::Ordering;
+use std::io;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use imbl::Vector;
 
-use crate::key::Revision;
+use crate::entries::Shelf;
+use crate::event::Event;
+use crate::key::{Entry, Revision};
 use crate::planted::{Bug, planted};
-use crate::watch::{Bounds, Event};
+use crate::watch::Bounds;
 
 /// A part of the history, for keys that change so often that they get one of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,10 +35,56 @@ pub struct HistoryShare {
     pub bytes_max: usize,
 }
 
+/// An event as a ring keeps it.
+#[derive(Clone)]
+pub(crate) enum Past {
+    /// No checkpoint holds it yet, or never will.
+    Here(Event),
+    /// The newest checkpoint holds it.
+    Written {
+        revision: Revision,
+        key: Arc<[u8]>,
+        bytes: usize,
+    },
+}
+
+impl Past {
+    /// One that is on disk.
+    pub(crate) fn written(event: &Event) -> Past {
+        Past::Written {
+            revision: event.revision,
+            key: event.entry.key.as_bytes().into(),
+            bytes: event.entry_bytes(),
+        }
+    }
+
+    pub(crate) fn revision(&self) -> Revision {
+        match self {
+            Past::Here(event) => event.revision,
+            Past::Written { revision, .. } => *revision,
+        }
+    }
+
+    pub(crate) fn key(&self) -> &[u8] {
+        match self {
+            Past::Here(event) => event.entry.key.as_bytes(),
+            Past::Written { key, .. } => key,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Past::Here(event) => event.entry_bytes(),
+            Past::Written { bytes, .. } => *bytes,
+        }
+    }
+}
+
 /// The newest events of some keys.
+#[derive(Clone)]
 struct Ring {
     share: HistoryShare,
-    events: Vector<Event>,
+    events: Vector<Past>,
     bytes: usize,
     /// Everything of its keys up to here is gone: the smallest revision that a watch of them may start after.
     compacted: Revision,
@@ -45,7 +100,7 @@ impl Ring {
         }
     }
 
-    fn push(&mut self, event: Event) {
+    fn push(&mut self, event: Past) {
         self.bytes += event.bytes();
         self.events.push_back(event);
         while self.events.len() > self.share.events_max || self.bytes > self.share.bytes_max {
@@ -53,7 +108,16 @@ impl Ring {
                 break;
             };
             self.bytes -= event.bytes();
-            self.compacted = event.revision;
+            self.compacted = event.revision();
+        }
+    }
+
+    /// The entry that was written at a revision.
+    fn entry(&self, revision: Revision) -> Option<&Arc<Entry>> {
+        let at = self.events.binary_search_by_key(&revision, Past::revision);
+        match self.events.get(at.ok()?)? {
+            Past::Here(event) => Some(&event.entry),
+            Past::Written { .. } => None,
         }
     }
 }
@@ -63,7 +127,7 @@ pub(crate) struct Kept {
     /// Everything up to here is not in it.
     pub compacted: Revision,
     /// Oldest first, and all of them but those of keys under the prefixes.
-    pub events: Vec<Event>,
+    pub events: Vec<Past>,
     pub without: Vec<Bytes>,
 }
 
@@ -104,7 +168,7 @@ impl History {
         if whole {
             let events = kept.events.into_iter();
             // A key that has got a share since: its later events were not written down.
-            for event in events.filter(|event| !shared(event.entry.key.as_bytes())) {
+            for event in events.filter(|event| !shared(event.key())) {
                 common.push(event);
             }
         }
@@ -132,7 +196,46 @@ impl History {
         let key = event.entry.key.as_bytes();
         let mut shares = self.shares.iter_mut();
         let share = shares.find(|ring| key.starts_with(&ring.share.prefix));
-        share.unwrap_or(&mut self.common).push(event);
+        let ring = share.unwrap_or(&mut self.common);
+        ring.push(Past::Here(event));
+    }
+
+    /// Whether the event belongs into a ring that is not written down, and if so, what it replaced, where that is in the ring.
+    ///
+    /// Such an event has to hold what it replaced: no checkpoint will.
+    pub(crate) fn share_of(&self, event: &Event) -> Option<Option<Arc<Entry>>> {
+        let key = event.entry.key.as_bytes();
+        let mut shares = self.shares.iter();
+        let ring = shares.find(|ring| key.starts_with(&ring.share.prefix))?;
+        let previous = event.previous.as_ref()?;
+        Some(ring.entry(previous.revision).map(Arc::clone))
+    }
+
+    /// What the common ring becomes once a checkpoint of `revision` is made, which `shelf` shows.
+    pub(crate) fn settled(&self, revision: Revision, shelf: &Arc<Shelf>) -> Settled {
+        let mut events = self.common.events.clone();
+        // What is on disk comes first.
+        let unsettled = events.binary_search_by(|past| match past {
+            Past::Written { .. } => Ordering::Less,
+            Past::Here(_) => Ordering::Greater,
+        });
+        let unsettled = events.split_off(unsettled.unwrap_or_else(|at| at));
+        events.extend(unsettled.into_iter().map(|past| match past {
+            Past::Here(event) if event.revision <= revision => Past::written(&event),
+            Past::Here(mut event) => {
+                // What it replaced was not written since, so the later checkpoint shows it as well.
+                event.move_previous(shelf);
+                Past::Here(event)
+            }
+            past @ Past::Written { .. } => past,
+        }));
+        Settled(events)
+    }
+
+    /// Puts that in place; nothing was pushed since. Returns what was there, to be dropped elsewhere.
+    pub(crate) fn settle(&mut self, settled: Settled) -> Settled {
+        debug_assert_eq!(settled.0.len(), self.common.events.len());
+        Settled(std::mem::replace(&mut self.common.events, settled.0))
     }
 
     /// The prefixes whose events are not in the common ring.
@@ -141,7 +244,7 @@ impl History {
     }
 
     /// The events of the common ring after a revision, and from which revision on it has all.
-    pub(crate) fn common(&self, after: Revision) -> (Vector<Event>, Revision) {
+    pub(crate) fn common(&self, after: Revision) -> (Vector<Past>, Revision) {
         (behind(&self.common.events, after), self.common.compacted)
     }
 
@@ -155,11 +258,16 @@ impl History {
         self.common.bytes
     }
 
-    /// What happened under `prefix` after a revision. O(1).
+    /// What happened under `prefix` after a revision. O(1). What is written down is on `shelf`.
     ///
     /// # Errors
     /// The revision after which everything is kept, where that is later.
-    pub(crate) fn since(&self, prefix: &Bytes, after: Revision) -> Result<Since, Revision> {
+    pub(crate) fn since(
+        &self,
+        prefix: &Bytes,
+        after: Revision,
+        shelf: Option<&Arc<Shelf>>,
+    ) -> Result<Since, Revision> {
         // A share that is for all of these keys, or for more: nothing of them is elsewhere, but in one that is for fewer.
         let covered = self.shares().any(|share| prefix.starts_with(share));
         let common = (!covered).then_some(&self.common);
@@ -180,13 +288,17 @@ impl History {
             rings,
             prefix: prefix.clone(),
             after,
+            shelf: shelf.map(Arc::clone),
         })
     }
 }
 
+/// A common ring with what a checkpoint holds of it left on disk.
+pub(crate) struct Settled(Vector<Past>);
+
 /// The events of a ring behind a revision.
-fn behind(events: &Vector<Event>, after: Revision) -> Vector<Event> {
-    let older = match events.binary_search_by_key(&after, |event| event.revision) {
+fn behind(events: &Vector<Past>, after: Revision) -> Vector<Past> {
+    let older = match events.binary_search_by_key(&after, Past::revision) {
         Ok(at) => at + 1,
         Err(at) => at,
     };
@@ -195,37 +307,44 @@ fn behind(events: &Vector<Event>, after: Revision) -> Vector<Event> {
 
 /// What happened under a prefix after a revision, as it was kept when it was asked for.
 pub(crate) struct Since {
-    rings: Vec<Vector<Event>>,
+    rings: Vec<Vector<Past>>,
     prefix: Bytes,
     after: Revision,
+    shelf: Option<Arc<Shelf>>,
 }
 
 impl Since {
-    /// The events, in order. Linear in what the rings hold after the revision.
-    pub(crate) fn events(&self) -> Vec<Event> {
-        let mut found: Vec<Event> = Vec::new();
+    /// The events, in order. Linear in what the rings hold after the revision. May read the disk.
+    ///
+    /// # Errors
+    /// When that fails; the store ends for it.
+    pub(crate) fn events(&self) -> io::Result<Vec<Event>> {
+        let mut found: Vec<Past> = Vec::new();
         for ring in &self.rings {
             let events = behind(ring, self.after).into_iter();
-            found.extend(events.filter(|event| {
-                let key = event.entry.key.as_bytes();
-                key.starts_with(&self.prefix)
-            }));
+            found.extend(events.filter(|event| event.key().starts_with(&self.prefix)));
         }
         if self.rings.len() > 1 {
-            found.sort_unstable_by_key(|event| event.revision);
+            found.sort_unstable_by_key(Past::revision);
         }
-        found
+        let read = found.into_iter().map(|past| match past {
+            Past::Here(event) => Ok(event),
+            Past::Written { revision, .. } => {
+                let shelf = self.shelf.as_ref();
+                let shelf = shelf.ok_or_else(|| io::Error::other("no checkpoint was made"))?;
+                shelf.event(revision)
+            }
+        });
+        read.collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::key::{Entry, Key};
+    use crate::event::EventKind;
+    use crate::key::Key;
     use crate::value::Value;
-    use crate::watch::EventKind;
 
     fn event(revision: Revision, key: &str) -> Event {
         let value = Value::as_it_is(Bytes::from_static(b"v"));
@@ -256,9 +375,9 @@ mod tests {
     }
 
     fn told(history: &History, prefix: &'static str, after: Revision) -> String {
-        match history.since(&Bytes::from_static(prefix.as_bytes()), after) {
+        match history.since(&Bytes::from_static(prefix.as_bytes()), after, None) {
             Ok(since) => {
-                let events = since.events();
+                let events = since.events().expect("all in memory");
                 let told = events.iter().map(|event| event.revision.to_string());
                 told.collect::<Vec<_>>().join(" ")
             }
@@ -316,7 +435,9 @@ mod tests {
         let kept = |without| Kept {
             compacted: 2,
             // A lease from before it had a share: its successors were never written down.
-            events: vec![event(3, "/pod/a"), event(4, "/lease/a"), event(7, "/pod/b")],
+            events: [(3, "/pod/a"), (4, "/lease/a"), (7, "/pod/b")]
+                .map(|(revision, key)| Past::Here(event(revision, key)))
+                .into(),
             without,
         };
         // One that has no share any more: what happened to its keys is not known.

@@ -34,9 +34,12 @@ mod backup;
 mod checkpoint;
 mod codec;
 mod command;
+#[cfg(test)]
+mod decoders;
 mod disk;
 mod entries;
 mod error;
+mod event;
 #[cfg(test)]
 mod formats;
 mod history;
@@ -70,7 +73,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{CheckpointFile, Checkpointer, Loaded};
-use crate::command::{Command, Outcome};
+use crate::command::Command;
 use crate::disk::{Disk, Held, Machine, Worker};
 use crate::log::Log;
 use crate::message::{Answer, Denied, MemberChange, Request};
@@ -89,13 +92,14 @@ pub use crate::error::{
     BackupError, DecodeError, Ended, MemberError, OpenError, ReadError, WatchError, WatchLagged,
     WriteError,
 };
+pub use crate::event::{Event, EventKind, Previous};
 pub use crate::history::HistoryShare;
 pub use crate::key::{Entry, Key, Revision, ServerId, Term};
 pub use crate::network::{Alone, Lane, Network, NetworkError, Peer};
 pub use crate::raft::Member;
 pub use crate::snapshot::Snapshot;
 pub use crate::value::Value;
-pub use crate::watch::{Event, EventKind, Watch};
+pub use crate::watch::Watch;
 
 /// What becomes of an empty folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,9 +125,9 @@ pub struct Config {
     pub start: Start,
     /// Events kept for watches that resume. 100,000 is minutes of a busy cluster.
     pub history_events_max: usize,
-    /// Memory those events may hold, in bytes, counting a replaced value with its event, both as they are compressed, and what each
-    /// takes beside: 12 MiB are some 7,300 changes of pods of 2.5 KB. Watch caches keep histories of their own; this one is
-    /// for those that begin, or begin again.
+    /// Bytes of those events' keys and values, as they are compressed, and what each takes beside: 6 MiB are some 7,300 changes of
+    /// pods of 2.5 KB. It is memory until the next checkpoint and the disk's from then on, which also holds what each
+    /// replaced. Watch caches keep histories of their own; this one is for those that begin, or begin again.
     pub history_bytes_max: usize,
     /// Keys that change so often that they get a history of their own, for their changes must not push out all others.
     /// That one is not written down: after a restart it begins anew.
@@ -155,7 +159,7 @@ impl Config {
             address: String::new(),
             start: Start::Alone,
             history_events_max: 100_000,
-            history_bytes_max: 12 << 20,
+            history_bytes_max: 6 << 20,
             history_shares: Vec::new(),
             watch_queue_events_max: 16_384,
             watch_queue_bytes_max: 24 << 20,
@@ -209,8 +213,8 @@ struct Files {
     volume: Arc<Volume>,
     log: Log,
     writer: Worker,
-    checkpoint: CheckpointFile,
-    loaded: Loaded,
+    /// Opened behind the log, whose writer has to end where this failed.
+    state: Result<(CheckpointFile, Loaded), OpenError>,
 }
 
 const LOG_FILE: &str = "log.redb";
@@ -239,21 +243,22 @@ fn open_files(config: &Config, disk: Arc<dyn Disk>) -> Result<Files, OpenError> 
     }
     let (log, writer) = Log::open(&volume, &log_path, &identity)?;
     let cache_bytes = config.value_cache_bytes;
-    let (checkpoint, loaded) = CheckpointFile::open(&volume, &state_path, &identity, cache_bytes)?;
-    let purged = log.extent().purged;
-    if purged > loaded.state.applied {
-        return Err(OpenError::Inconsistent {
-            path: config.dir.clone(),
-            reason: "its state is older than the start of its log".to_owned(),
-        });
-    }
+    let state = CheckpointFile::open(&volume, &state_path, &identity, cache_bytes);
+    let state = state.and_then(|(checkpoint, loaded)| {
+        if log.extent().purged > loaded.state.applied {
+            return Err(OpenError::Inconsistent {
+                path: config.dir.clone(),
+                reason: "its state is older than the start of its log".to_owned(),
+            });
+        }
+        Ok((checkpoint, loaded))
+    });
     Ok(Files {
         held,
         volume,
         log,
         writer,
-        checkpoint,
-        loaded,
+        state,
     })
 }
 
@@ -285,6 +290,15 @@ async fn open(
             reason: error.to_string(),
         })??
     };
+    let (checkpoint, loaded) = match files.state {
+        Ok(state) => state,
+        Err(error) => {
+            // Whoever hears that it failed may open the file again.
+            files.log.stop().await;
+            files.writer.join("weft-log").await;
+            return Err(error);
+        }
+    };
     let bounds = Bounds {
         history_events_max: config.history_events_max,
         history_bytes_max: config.history_bytes_max,
@@ -292,9 +306,8 @@ async fn open(
         queue_events_max: config.watch_queue_events_max,
         queue_bytes_max: config.watch_queue_bytes_max,
     };
-    let hub = Arc::new(Hub::new(files.loaded.state, files.loaded.history, bounds));
-    let checkpointer = files
-        .checkpoint
+    let hub = Arc::new(Hub::new(loaded.state, loaded.history, bounds));
+    let checkpointer = checkpoint
         .run(Arc::clone(&hub), config.checkpoint_interval)
         .map_err(|source| OpenError::Io {
             path: config.dir.clone(),
@@ -402,27 +415,7 @@ impl Store {
         if self.inner.consensus.volume().full() && command.puts() {
             return Err(WriteError::DiskFull);
         }
-        // Keys are cheap to clone, and only a conflict needs one back.
-        let keys: Vec<Key> = command
-            .mutations
-            .iter()
-            .map(|mutation| mutation.key.clone())
-            .collect();
-        match self.inner.writes.write(command).await? {
-            Outcome::Done(revision) => Ok(revision),
-            Outcome::Conflict { mutation, found } => match keys.get(mutation) {
-                Some(key) => Err(WriteError::Conflict {
-                    key: key.clone(),
-                    found,
-                }),
-                // Only a leader of another kind counts like that.
-                None => Err(WriteError::Unknown),
-            },
-            Outcome::Fenced { term } => Err(WriteError::Fenced {
-                fence: fence.unwrap_or_default(),
-                term,
-            }),
-        }
+        self.inner.writes.write(command).await
     }
 
     /// What this server has applied: O(1), and possibly behind other servers.

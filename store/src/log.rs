@@ -42,8 +42,8 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 /// a peer is sent at once. One that is further behind reads the file.
 const CACHE_BYTES_MAX: usize = 4 << 20;
 
-/// redb's page cache for the log, which is written at its end and read at start only.
-const PAGE_CACHE_BYTES: usize = 4 << 20;
+/// redb's page cache for the log, which is written at its end and read at start only, or by a peer that is far behind.
+const PAGE_CACHE_BYTES: usize = 1 << 20;
 
 const VOTE: &str = "vote";
 const PURGED: &str = "purged";
@@ -72,13 +72,13 @@ impl Vote {
         })
     }
 
-    fn to_disk(self) -> Vec<u8> {
+    pub(crate) fn to_disk(self) -> Vec<u8> {
         let mut writer = Writer::new(FORMAT);
         self.encode(&mut writer);
         writer.finish(&meta_context(VOTE))
     }
 
-    fn from_disk(record: Bytes) -> Result<Self, DecodeError> {
+    pub(crate) fn from_disk(record: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::open(record, &meta_context(VOTE), FORMAT)?;
         let vote = Vote::decode(&mut reader)?;
         reader.finish()?;
@@ -139,7 +139,7 @@ impl Record {
         writer.finish(&index_context("log", self.position.index))
     }
 
-    fn from_disk(index: u64, record: Bytes) -> Result<Self, DecodeError> {
+    pub(crate) fn from_disk(index: u64, record: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::open(record, &index_context("log", index), FORMAT)?;
         let record = Record::decode(&mut reader)?;
         reader.finish()?;

@@ -14,9 +14,9 @@ use crate::codec::{Reader, Writer};
 use crate::command::{Batch, Change, Command, Outcome, Precondition};
 use crate::entries::{Entries, Mark};
 use crate::error::DecodeError;
+use crate::event::{Event, EventKind, Previous};
 use crate::key::{Entry, Key, Revision, ServerId, Term};
 use crate::planted::{Bug, planted};
-use crate::watch::{Event, EventKind};
 
 /// A place in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,14 +92,14 @@ impl Members {
 
     pub(crate) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         let mut members = Members::default();
-        for _ in 0..reader.count()? {
+        for _ in 0..reader.count(4)? {
             let mut set = BTreeSet::new();
-            for _ in 0..reader.count()? {
+            for _ in 0..reader.count(8)? {
                 set.insert(reader.u64()?);
             }
             members.voters.push(set);
         }
-        for _ in 0..reader.count()? {
+        for _ in 0..reader.count(12)? {
             let server = reader.u64()?;
             let address = String::from_utf8_lossy(&reader.bytes()?).into_owned();
             members.addresses.insert(server, address);
@@ -210,11 +210,11 @@ impl State {
                     revision: self.revision,
                     kind: EventKind::Delete,
                     entry: Arc::new(entry),
-                    previous: Some(previous),
+                    previous: Some(Previous::held(previous)),
                 });
             }
             (Change::Put(value), found) => {
-                let previous = found.map(|mark| self.entries.take(key.as_bytes(), mark));
+                let previous = found.map(|mark| self.entries.previous(key.as_bytes(), mark));
                 self.revision += 1;
                 let create = found.map_or(self.revision, |mark| mark.create_revision);
                 let entry = Arc::new(Entry::compact(key, value, create, self.revision));

@@ -302,7 +302,7 @@ impl SnapshotChunk {
         } else {
             None
         };
-        let count = reader.count()?;
+        let count = reader.count(8)?;
         let entries = (0..count)
             .map(|_| Ok((reader.bytes()?, reader.bytes()?)))
             .collect::<Result<_, DecodeError>>()?;
@@ -541,7 +541,7 @@ impl Body {
                 let vote = Vote::decode(&mut reader)?;
                 let previous = Position::decode_option(&mut reader)?;
                 let committed = Position::decode_option(&mut reader)?;
-                let count = reader.count()?;
+                let count = reader.count(25)?;
                 let records = (0..count)
                     .map(|_| Record::decode(&mut reader))
                     .collect::<Result<_, _>>()?;
@@ -602,7 +602,7 @@ impl Body {
             4 => Answer::ReadIndex(decode_result(&mut reader, Reader::u64)?),
             5 => Answer::Write(decode_result(&mut reader, |reader| {
                 let index = reader.u64()?;
-                let count = reader.count()?;
+                let count = reader.count(9)?;
                 let outcomes = (0..count)
                     .map(|_| Outcome::decode(reader))
                     .collect::<Result<_, _>>()?;

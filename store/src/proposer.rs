@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command::{Batch, Command, Outcome};
 use crate::error::WriteError;
-use crate::key::ServerId;
+use crate::key::{Revision, ServerId};
 use crate::message::{Answer, Denied, Request};
 use crate::network::Lane;
 use crate::planted::{Bug, planted};
@@ -50,8 +50,10 @@ struct Waiting {
     command: Command,
     bytes: usize,
     since: Instant,
-    answer: oneshot::Sender<Result<Outcome, WriteError>>,
+    answer: Answering,
 }
+
+type Answering = oneshot::Sender<Result<Revision, WriteError>>;
 
 /// The way into the queue. Clones share it.
 #[derive(Clone)]
@@ -87,7 +89,7 @@ pub(crate) fn queue(consensus: Consensus, closing: CancellationToken) -> (Writes
 
 impl Writes {
     /// Queues a command that was checked, and waits for its outcome.
-    pub(crate) async fn write(&self, command: Command) -> Result<Outcome, WriteError> {
+    pub(crate) async fn write(&self, command: Command) -> Result<Revision, WriteError> {
         let bytes = command.bytes();
         let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         // A single large write is let in to an empty queue.
@@ -178,27 +180,83 @@ impl Proposer {
     }
 }
 
-fn answer_all(batch: Vec<Waiting>, error: &WriteError) {
-    for waiting in batch {
-        // An answer nobody waits for any more is dropped.
-        let _ = waiting.answer.send(Err(error.clone()));
+/// What a caller is told of what became of its command.
+fn told(command: &Command, outcome: Outcome) -> Result<Revision, WriteError> {
+    match outcome {
+        Outcome::Done(revision) => Ok(revision),
+        Outcome::Conflict { mutation, found } => match command.mutations.get(mutation) {
+            Some(mutation) => Err(WriteError::Conflict {
+                key: mutation.key.clone(),
+                found,
+            }),
+            // Only a leader of another kind counts like that.
+            None => Err(WriteError::Unknown),
+        },
+        Outcome::Fenced { term } => Err(WriteError::Fenced {
+            fence: command.fence.unwrap_or_default(),
+            term,
+        }),
+    }
+}
+
+/// The commands of an entry, and who waits for each.
+struct Ordered {
+    entry: Batch,
+    answers: Vec<Answering>,
+}
+
+impl Ordered {
+    fn new(batch: Vec<Waiting>) -> Self {
+        let parts = batch.into_iter();
+        let (commands, answers): (Vec<_>, Vec<_>) = parts
+            .map(|waiting| (waiting.command, waiting.answer))
+            .unzip();
+        Ordered {
+            entry: Batch(commands.into()),
+            answers,
+        }
+    }
+
+    fn answer_all(self, error: &WriteError) {
+        for answer in self.answers {
+            // An answer nobody waits for any more is dropped.
+            let _ = answer.send(Err(error.clone()));
+        }
+    }
+
+    /// A fence says "as long as I lead": such a write is over with the leadership of this server.
+    fn refuse_fenced(&mut self, leader: Option<ServerId>) {
+        if self.entry.0.iter().all(|command| command.fence.is_none()) {
+            return;
+        }
+        let commands = self.entry.0.iter().zip(std::mem::take(&mut self.answers));
+        let mut kept = Vec::new();
+        for (command, answer) in commands {
+            if command.fence.is_some() {
+                let _ = answer.send(Err(WriteError::NotLeader { leader }));
+            } else {
+                kept.push(command.clone());
+                self.answers.push(answer);
+            }
+        }
+        self.entry = Batch(kept.into());
     }
 }
 
 /// Gets a batch ordered, here or by the leader, and answers it.
-async fn order(consensus: &Consensus, mut batch: Vec<Waiting>) {
+async fn order(consensus: &Consensus, batch: Vec<Waiting>) {
     let deadline = Instant::now() + PATIENCE;
+    let mut batch = Ordered::new(batch);
     loop {
         let leader = consensus.leader();
         let elsewhere = leader.filter(|leader| *leader != consensus.me());
         if elsewhere.is_some() {
-            refuse_fenced(&mut batch, leader);
+            batch.refuse_fenced(leader);
         }
-        if batch.is_empty() {
+        if batch.answers.is_empty() {
             return;
         }
-        let commands = batch.iter().map(|waiting| waiting.command.clone());
-        let entry = Batch(commands.collect());
+        let entry = batch.entry.clone();
         let ordered = match elsewhere {
             Some(leader) => pass_on(consensus, leader, entry).await,
             None => match consensus.propose(entry).await {
@@ -207,35 +265,30 @@ async fn order(consensus: &Consensus, mut batch: Vec<Waiting>) {
             },
         };
         let error = match ordered {
-            Ok(outcomes) if outcomes.len() == batch.len() => {
-                for (waiting, outcome) in batch.into_iter().zip(outcomes) {
-                    let _ = waiting.answer.send(Ok(outcome));
+            Ok(outcomes) if outcomes.len() == batch.answers.len() => {
+                let answers = batch.entry.0.iter().zip(batch.answers);
+                for ((command, answer), outcome) in answers.zip(outcomes) {
+                    let _ = answer.send(told(command, outcome));
                 }
                 return;
             }
             // What this server checked no other refuses; if one does, nothing is certain.
             Ok(_) | Err(Denied::Unknown | Denied::Invalid(_)) => {
-                return answer_all(batch, &WriteError::Unknown);
+                return batch.answer_all(&WriteError::Unknown);
             }
-            Err(Denied::Overloaded) => return answer_all(batch, &WriteError::Overloaded),
-            Err(Denied::DiskFull) => return answer_all(batch, &WriteError::DiskFull),
+            Err(Denied::Overloaded) => return batch.answer_all(&WriteError::Overloaded),
+            Err(Denied::DiskFull) => return batch.answer_all(&WriteError::DiskFull),
             Err(Denied::NoQuorum) => WriteError::NoQuorum,
             Err(Denied::NotLeader(leader)) => {
-                refuse_fenced(&mut batch, leader);
+                batch.refuse_fenced(leader);
                 WriteError::NotLeader { leader }
             }
         };
         if Instant::now() >= deadline {
-            return answer_all(batch, &error);
+            return batch.answer_all(&error);
         }
         tokio::time::sleep(RETRY_PAUSE).await;
     }
-}
-
-/// A fence says "as long as I lead": such a write is over with the leadership of this server.
-fn refuse_fenced(batch: &mut Vec<Waiting>, leader: Option<ServerId>) {
-    let fenced = batch.extract_if(.., |waiting| waiting.command.fence.is_some());
-    answer_all(fenced.collect(), &WriteError::NotLeader { leader });
 }
 
 /// Has the leader order a batch, and waits until its entry is applied here.

@@ -62,14 +62,14 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new(FORMAT);
         writer.bytes(self.cluster_id.as_bytes());
         writer.u64(self.server_id);
         writer.finish(&meta_context(IDENTITY))
     }
 
-    fn decode(record: Bytes) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(record: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::open(record, &meta_context(IDENTITY), FORMAT)?;
         let identity = Identity {
             cluster_id: String::from_utf8_lossy(&reader.bytes()?).into_owned(),

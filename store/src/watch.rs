@@ -23,41 +23,12 @@ use tokio::sync::{Notify, watch};
 
 use crate::entries::{Cache, Shelf};
 use crate::error::{WatchError, WatchLagged};
-use crate::history::{History, HistoryShare, Kept};
-use crate::key::{ENTRY_OVERHEAD_BYTES, Entry, Key, Revision, ServerId};
+use crate::event::{Event, EventKind, Previous};
+use crate::history::{History, HistoryShare, Kept, Past};
+use crate::key::{Key, Revision, ServerId};
 use crate::machine::State;
 use crate::planted::{Bug, planted};
 use crate::snapshot::Snapshot;
-
-/// What an event did to its key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventKind {
-    /// The key got a value.
-    Put,
-    /// The key went.
-    Delete,
-}
-
-/// One mutation that took effect. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// Its number.
-    pub revision: Revision,
-    /// What it did.
-    pub kind: EventKind,
-    /// The entry it wrote; for a delete the last value, under the revision of the deletion.
-    pub entry: Arc<Entry>,
-    /// The entry it replaced or removed.
-    pub previous: Option<Arc<Entry>>,
-}
-
-impl Event {
-    /// Memory this event keeps alive, counting a previous value although it may be shared.
-    pub(crate) fn bytes(&self) -> usize {
-        let held = |entry: &Arc<Entry>| entry.bytes() + ENTRY_OVERHEAD_BYTES;
-        held(&self.entry) + self.previous.as_ref().map_or(0, held)
-    }
-}
 
 /// Bounds of the history and of the watchers' queues.
 #[derive(Debug, Clone)]
@@ -221,12 +192,14 @@ pub(crate) struct Capture {
     /// Keys that were deleted, and may be there again.
     pub removed: BTreeSet<Key>,
     /// Events of the history's common part above the revision asked for, as far as it still holds them.
-    pub events: Vector<Event>,
+    pub events: Vector<Past>,
     /// Where that part begins, and how many events it holds.
     pub compacted: Revision,
     pub kept: usize,
     /// The prefixes whose events are not in it.
     pub without: Vec<Bytes>,
+    /// Of all values that were written since the last capture.
+    pub bytes: usize,
 }
 
 /// The newest state, its history and its watchers.
@@ -276,10 +249,10 @@ impl Hub {
         self.published.read().state.removed(server)
     }
 
-    /// Bytes of the state and of the history that is written down.
+    /// Bytes of the state and of the history, as they are written down: there an event has what it replaced beside it.
     pub(crate) fn held_bytes(&self) -> usize {
         let published = self.published.read();
-        published.state.bytes + published.history.common_bytes()
+        published.state.bytes + 2 * published.history.common_bytes()
     }
 
     /// The revision up to which watchers were told everything, as it grows.
@@ -314,7 +287,7 @@ impl Hub {
     /// changes that no checkpoint has captured yet.
     ///
     /// # Errors
-    /// When a value that is deleted or replaced could not be read: nothing is published then.
+    /// When a value that is deleted could not be read: nothing is published then.
     pub(crate) fn apply(
         &self,
         apply: impl FnOnce(&mut State, &mut Vec<Event>),
@@ -323,12 +296,32 @@ impl Hub {
         let mut state = self.state();
         let mut events = Vec::new();
         apply(&mut state, &mut events);
-        let mut previous = events.iter().filter_map(|event| event.previous.as_ref());
+        self.complete(&mut events);
+        let previous = events.iter().filter_map(|event| event.previous.as_ref());
+        let mut previous = previous.filter_map(Previous::in_memory);
         if let Some(lost) = previous.find(|previous| previous.is_lost()) {
             let key = &lost.key;
             return Err(io::Error::other(format!("the value of {key} was not read")));
         }
         Ok(self.publish(state, events))
+    }
+
+    /// Has events hold what they replaced, where no checkpoint will: those of keys that have a history of their own. There the
+    /// event before is in memory, but for the first one of a key.
+    fn complete(&self, events: &mut [Event]) {
+        if self.bounds.history_shares.is_empty() {
+            return;
+        }
+        for event in events {
+            let cold = |previous: &Previous| previous.in_memory().is_none();
+            if !event.previous.as_ref().is_some_and(cold) {
+                continue;
+            }
+            let kept = self.published.read().history.share_of(event);
+            if let Some(entry) = kept.and_then(|kept| kept.or_else(|| event.previous_entry())) {
+                event.hold_previous(entry);
+            }
+        }
     }
 
     fn publish(&self, state: State, events: Vec<Event>) -> usize {
@@ -380,7 +373,7 @@ impl Hub {
     pub(crate) fn capture(&self, after: Revision) -> Capture {
         let _applying = self.applying.lock();
         let mut published = self.published.write();
-        published.dirty_bytes = 0;
+        let bytes = std::mem::take(&mut published.dirty_bytes);
         published.state.entries.begin_flush();
         let (events, compacted) = published.history.common(after);
         Capture {
@@ -390,6 +383,7 @@ impl Hub {
             compacted,
             kept: published.history.common_len(),
             without: published.history.shares().cloned().collect(),
+            bytes,
         }
     }
 
@@ -398,15 +392,18 @@ impl Hub {
         self.published.write().removed.extend(capture.removed);
     }
 
-    /// What was captured last is on disk, and can be read from there.
-    pub(crate) fn flushed(&self, shelf: &Arc<Shelf>, cache: &Arc<Cache>) {
-        let _applying = self.applying.lock();
+    /// What was captured last, at `revision`, is on disk, and can be read from there.
+    pub(crate) fn flushed(&self, revision: Revision, shelf: &Arc<Shelf>, cache: &Arc<Cache>) {
+        let applying = self.applying.lock();
+        let settled = self.published.read().history.settled(revision, shelf);
         let mut published = self.published.write();
+        let settled = published.history.settle(settled);
         let entries = &mut published.state.entries;
         let old = entries.clone();
         entries.flushed(Arc::clone(shelf), Arc::clone(cache));
         drop(published);
-        drop(old); // outside of the lock: it may be the last holder of many values
+        drop(applying);
+        drop((old, settled)); // outside of the locks: they may be the last holders of many values
     }
 
     pub(crate) fn watch(
@@ -423,18 +420,25 @@ impl Hub {
                 current,
             });
         }
-        let since = published.history.since(&prefix, after);
+        let shelf = published.state.entries.shelf();
+        let since = published.history.since(&prefix, after, shelf);
         let since = since.map_err(|oldest| WatchError::Compacted { oldest })?;
         drop(published);
         let watcher = watchers.add(prefix);
         drop(watchers);
-        Ok(Watch {
+        let mut watch = Watch {
             hub: Arc::clone(self),
             watcher,
-            ready: since.events().into(),
+            ready: VecDeque::new(),
             delivered: after,
             ended: false,
-        })
+        };
+        // With nothing locked: it may read the disk. Where that fails the store ends, and so nothing older is there any more.
+        let events = since.events();
+        watch.ready = events
+            .map_err(|_| WatchError::Compacted { oldest: current })?
+            .into();
+        Ok(watch)
     }
 
     /// Ends every watch, now and later.
@@ -535,6 +539,7 @@ mod tests {
 
     use super::*;
     use crate::command::{Batch, Command, Mutation, Precondition};
+    use crate::key::ENTRY_OVERHEAD_BYTES;
     use crate::machine::Position;
 
     const BOUNDS: Bounds = Bounds {
@@ -764,8 +769,8 @@ mod tests {
         }
         let published = hub.published.read();
         assert!(published.history.common_bytes() <= hub.bounds.history_bytes_max);
-        // Every event is 4 bytes of entry and 4 of the one before it, and what two entries take.
-        assert_eq!(published.history.common_len(), 5);
-        assert_eq!(published.history.common(0).1, 95);
+        // Every event is 4 bytes of entry and what an entry takes; what it replaced does not count.
+        assert_eq!(published.history.common_len(), 10);
+        assert_eq!(published.history.common(0).1, 90);
     }
 }

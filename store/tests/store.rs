@@ -34,7 +34,7 @@ fn text(event: &Event) -> String {
     };
     let value = event.entry.value();
     let value = value.escape_ascii();
-    let previous = match &event.previous {
+    let previous = match event.previous_entry() {
         Some(previous) => format!(
             " was {}@{}",
             previous.value().escape_ascii(),
@@ -446,7 +446,7 @@ async fn agrees_with_a_map(steps: Vec<Step>) {
             EventKind::Put => replayed.insert(key, event.entry.clone()),
             EventKind::Delete => replayed.remove(&key),
         };
-        assert_eq!(before, event.previous);
+        assert_eq!(before, event.previous_entry());
     }
     let revisions: Vec<_> = replayed.values().map(|entry| entry.revision).collect();
     let expected: Vec<_> = model.values().map(|entry| entry.2).collect();

@@ -268,6 +268,8 @@ async fn memory(
         "puts": puts / KEPT_CLIENTS * KEPT_CLIENTS,
         "puts_per_second": puts as f64 / elapsed.as_secs_f64(),
         "resident_bytes_each": all("VmRSS:") / servers,
+        // Without the pages of program and files, which etcd's database is mapped as.
+        "anonymous_bytes_each": all("RssAnon:") / servers,
         "peak_bytes_each": all("VmHWM:") / servers,
     }))
 }

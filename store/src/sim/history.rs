@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 
 use crate::command::{Change, Mutation, Precondition};
 use crate::error::WriteError;
+use crate::event::{Event, EventKind};
 use crate::key::{Key, Revision, ServerId};
 use crate::snapshot::Snapshot;
-use crate::watch::{Event, EventKind};
 
 /// A moment of the whole simulation.
 pub(crate) type Moment = u64;
@@ -155,6 +155,14 @@ impl History {
         if event.entry.revision != revision {
             let found = event.entry.revision;
             self.violation(format!("event {revision} carries an entry of {found}"));
+        }
+        // What it replaced is what was written then; a server whose disk has gone says that it cannot tell.
+        if let Some(previous) = event.previous_entry().filter(|entry| !entry.is_lost())
+            && let Some(known) = self.facts.get(&previous.revision)
+            && known.value != text(&previous.value())
+        {
+            let told = format!("event {revision} on server {server} replaced another value");
+            self.violation(told);
         }
         match self.facts.get(&revision) {
             None => {
