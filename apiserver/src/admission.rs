@@ -1,6 +1,6 @@
 //! What a write depends on besides the object itself: the cluster as it is, and what only one object may hold.
 //!
-//! [`Surrounding`] shows a kind's strategy the snapshot that the write is based on. [`exchange`] adds to the write the claims
+//! [`Surrounding`] shows a kind's strategy the snapshot that the write is based on. [`exchange_claims`] adds to the write the claims
 //! that the object takes and gives back (`/weft.dev/clusterips/-/10.43.0.7`), stored in the same all-or-nothing step and only
 //! if absent, so two concurrent writers cannot hold one address, whichever server they spoke to.
 //!
@@ -40,7 +40,7 @@ impl Surroundings for Surrounding<'_> {
     }
 
     fn is_claimed(&self, claim: &Claim) -> bool {
-        self.snapshot.get(&key_of(claim)).is_some()
+        self.snapshot.get(&claim_key(claim)).is_some()
     }
 
     fn service_range(&self) -> ServiceRange {
@@ -50,7 +50,7 @@ impl Surroundings for Surrounding<'_> {
 
 /// What must be stored with a write that turns `old` into `new`, either of which may be absent: claims that are given up
 /// are free again, new ones must be free.
-pub(crate) fn exchange(
+pub(crate) fn exchange_claims(
     kind: KindRef<'_>,
     old: Option<&Value>,
     new: Option<&Value>,
@@ -67,18 +67,18 @@ pub(crate) fn exchange(
     });
     let given_up = had
         .difference(&holds)
-        .map(|claim| Mutation::delete(key_of(claim), Precondition::None));
+        .map(|claim| Mutation::delete(claim_key(claim), Precondition::None));
     let taken = holds
         .difference(&had)
-        .map(|claim| Mutation::put(key_of(claim), Precondition::Absent, holder.clone()));
+        .map(|claim| Mutation::put(claim_key(claim), Precondition::Absent, holder.clone()));
     given_up.chain(taken).collect()
 }
 
 /// The keys of an object's claims: a conflict on one of them means that somebody else was faster, and another may be free.
 pub(crate) fn claim_keys(kind: KindRef<'_>, value: &Value) -> BTreeSet<Key> {
-    kind.strategy.claims(value).iter().map(key_of).collect()
+    kind.strategy.claims(value).iter().map(claim_key).collect()
 }
 
-fn key_of(claim: &Claim) -> Key {
+fn claim_key(claim: &Claim) -> Key {
     Key::from(claim.key().to_owned())
 }

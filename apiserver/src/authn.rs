@@ -2,11 +2,14 @@
 //!
 //! Tried in order: the certificate the TLS layer verified against the cluster CA (CN is the user, O are the groups), then
 //! the `Authorization` header. A token is either in the server's own token file or a bootstrap token `id.secret`, kept as
-//! a Secret in kube-system. `Basic` is read as a token in the password, because OCI clients know no other way.
+//! a Secret in kube-system ([`bootstrap`]). `Basic` is read as a token in the password, because OCI clients know no other way.
 //!
 //! Invariants: no credential at all gives the anonymous caller, a wrong one 401, never the anonymous; secrets are compared
-//! in constant time and never logged; an expired bootstrap token is as good as none.
+//! in constant time and never logged; an expired bootstrap token is as good as none; whoever has no credential makes the
+//! store work for few requests at a time.
 //! Left to others: verifying certificates (rustls, by `crate::ca`), what a caller may do (`crate::authz`).
+
+mod bootstrap;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,20 +18,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use subtle::{Choice, ConstantTimeEq as _};
+use subtle::ConstantTimeEq as _;
 use weft_api::status::StatusError;
-use weft_kinds::lens::text;
 
+use self::bootstrap::BootstrapTokens;
 use crate::caller::Caller;
 use crate::objects::Objects;
-
-/// Where bootstrap tokens live, as `bootstrap-token-ID`.
-const TOKEN_NAMESPACE: &str = "kube-system";
-const TOKEN_TYPE: &str = "bootstrap.kubernetes.io/token";
 
 /// Longest credential that is looked at, in bytes; ServiceAccount tokens are about a thousand.
 const CREDENTIAL_BYTES_MAX: usize = 8 << 10;
@@ -50,7 +47,7 @@ impl PeerCertificates {
 /// Turns credentials into callers. Cloning is cheap.
 #[derive(Clone)]
 pub struct Authenticator {
-    objects: Objects,
+    bootstrap: BootstrapTokens,
     tokens: Arc<[StaticToken]>,
 }
 
@@ -121,7 +118,7 @@ impl Authenticator {
     /// `objects` is where bootstrap tokens are read; `tokens` is the server's own token file, often empty.
     pub fn new(objects: Objects, tokens: Vec<StaticToken>) -> Self {
         Self {
-            objects,
+            bootstrap: BootstrapTokens::new(objects),
             tokens: tokens.into(),
         }
     }
@@ -129,7 +126,8 @@ impl Authenticator {
     /// Decides who sends a request.
     ///
     /// # Errors
-    /// 401 when a credential is offered that is not valid; 500 when the store cannot be read.
+    /// 401 when a credential is offered that is not valid; 429 when too many are that may have become valid just now; 503
+    /// when the store cannot be read.
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
@@ -157,25 +155,7 @@ impl Authenticator {
         if let Some(caller) = self.static_token(&token) {
             return Ok(caller);
         }
-        let (id, secret) = split_bootstrap(&token).ok_or_else(StatusError::unauthorized)?;
-        let reader = Caller::system("apiserver", None);
-        let name = format!("bootstrap-token-{id}");
-        let stored = match self
-            .objects
-            .get(&reader, &weft_kinds::SECRET, Some(TOKEN_NAMESPACE), &name)
-            .await
-        {
-            Ok(stored) => stored,
-            Err(error) if error.is_not_found() => return Err(StatusError::unauthorized()),
-            Err(error) => return Err(error),
-        };
-        match bootstrap_token_is_valid(stored.object().as_value(), id, secret, Timestamp::now()) {
-            true => Ok(Caller::bootstrap_token(
-                id,
-                extra_groups(stored.object().as_value()),
-            )),
-            false => Err(StatusError::unauthorized()),
-        }
+        self.bootstrap.authenticate(&token).await
     }
 
     /// Looks at every token, so that the time taken says nothing about which one came close.
@@ -225,61 +205,9 @@ fn token_of(header: &str) -> Option<String> {
     None
 }
 
-/// `abcdef.0123456789abcdef`: six and at least sixteen characters of `a-z0-9`.
-fn split_bootstrap(token: &str) -> Option<(&str, &str)> {
-    let (id, secret) = token.split_once('.')?;
-    let plain = |text: &str| {
-        text.bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    };
-    (id.len() == 6 && (16..=64).contains(&secret.len()) && plain(id) && plain(secret))
-        .then_some((id, secret))
-}
-
-/// A field of a Secret's data, decoded.
-fn secret_field(object: &Value, key: &str) -> Option<String> {
-    let encoded = object
-        .pointer(&format!("/data/{key}"))
-        .and_then(Value::as_str)?;
-    String::from_utf8(STANDARD.decode(encoded).ok()?).ok()
-}
-
-/// The further groups of a bootstrap token. As in Kubernetes, it can give none outside of `system:bootstrappers:`.
-fn extra_groups(object: &Value) -> Vec<String> {
-    let groups = secret_field(object, "auth-extra-groups").unwrap_or_default();
-    let groups = groups.split(',').map(str::trim);
-    groups
-        .filter(|group| group.starts_with("system:bootstrappers:"))
-        .map(str::to_owned)
-        .collect()
-}
-
-/// Whether the Secret `object` is the bootstrap token `id.secret`, for authentication, and not expired.
-fn bootstrap_token_is_valid(object: &Value, id: &str, secret: &str, now: Timestamp) -> bool {
-    let field = |key: &str| secret_field(object, key);
-    let stored = field("token-secret").unwrap_or_default();
-    let matches: Choice = stored.as_bytes().ct_eq(secret.as_bytes());
-    let alive = match field("expiration") {
-        None => true,
-        // A time that cannot be read is no promise that the token is still good.
-        Some(expiration) => expiration
-            .trim()
-            .parse::<Timestamp>()
-            .is_ok_and(|expiration| now < expiration),
-    };
-    bool::from(matches)
-        && !stored.is_empty()
-        && alive
-        && text(object, "/type") == TOKEN_TYPE
-        && field("token-id").as_deref() == Some(id)
-        && field("usage-bootstrap-authentication").as_deref() == Some("true")
-        && object.pointer("/metadata/deletionTimestamp").is_none()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn headers_give_tokens() {
@@ -295,66 +223,6 @@ mod tests {
         ] {
             assert_eq!(token_of(header).as_deref(), token, "{header}");
         }
-    }
-
-    #[test]
-    fn bootstrap_tokens_have_one_shape() {
-        assert_eq!(
-            split_bootstrap("abcdef.0123456789abcdef"),
-            Some(("abcdef", "0123456789abcdef"))
-        );
-        for bad in [
-            "abcdef",
-            "abcde.0123456789abcdef",
-            "abcdef.short",
-            "abcdef.0123456789ABCDEF",
-            "ab/../.0123456789abcdef",
-        ] {
-            assert_eq!(split_bootstrap(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn bootstrap_secrets_are_checked_in_every_part() {
-        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let secret = |change: fn(&mut Value)| {
-            let encode = |text: &str| STANDARD.encode(text);
-            let mut object = json!({
-                "type": TOKEN_TYPE,
-                "data": {
-                    "token-id": encode("abcdef"), "token-secret": encode("0123456789abcdef"),
-                    "expiration": encode("2026-01-01T00:00:01Z"), "usage-bootstrap-authentication": encode("true"),
-                },
-            });
-            change(&mut object);
-            bootstrap_token_is_valid(&object, "abcdef", "0123456789abcdef", now)
-        };
-        assert!(secret(|_| {}));
-        assert!(secret(|object| drop(
-            object["data"].as_object_mut().unwrap().remove("expiration")
-        )));
-        let broken: [fn(&mut Value); 7] = [
-            |object| object["type"] = json!("Opaque"),
-            |object| object["data"]["token-secret"] = json!(STANDARD.encode("0123456789abcdee")),
-            |object| object["data"]["token-id"] = json!(STANDARD.encode("fedcba")),
-            |object| object["data"]["expiration"] = json!(STANDARD.encode("2026-01-01T00:00:00Z")),
-            |object| object["data"]["expiration"] = json!(STANDARD.encode("soon")),
-            |object| {
-                object["data"]["usage-bootstrap-authentication"] = json!(STANDARD.encode("false"))
-            },
-            |object| object["metadata"] = json!({ "deletionTimestamp": "2026-01-01T00:00:00Z" }),
-        ];
-        for (index, change) in broken.into_iter().enumerate() {
-            assert!(!secret(change), "case {index}");
-        }
-    }
-
-    #[test]
-    fn a_bootstrap_token_gives_no_group_but_its_kind() {
-        let groups = "system:bootstrappers:weft:servers, system:masters,system:nodes";
-        let object = json!({"data": {"auth-extra-groups": STANDARD.encode(groups)}});
-        assert_eq!(extra_groups(&object), [crate::caller::GROUP_SERVERS]);
-        assert!(extra_groups(&json!({})).is_empty());
     }
 
     #[test]

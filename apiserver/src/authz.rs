@@ -5,27 +5,26 @@
 //! bootstrap token may ask for a node certificate. Everybody else, and above all the anonymous, may do nothing but look at
 //! health, version and, once authenticated, discovery.
 //!
-//! A request passes [`authorize`] before anything is read. Where the answer depends on objects, `crate::objects` also asks
-//! [`authorize_object`] with the stored and the proposed object (writes and single reads), [`authorize_selection`] with the
-//! field selector (lists and watches), and [`needs_reference`] with [`references`] for what pods mount.
+//! There is one seam: [`authorize`], before anything is read. Who passes it holds an [`Authorized`], without which
+//! `crate::objects` does nothing, whether the request came over HTTP or from inside the process. Roles will be another
+//! implementation of [`decide`]. What depends on the object is a step of its own, `crate::node_restriction`.
 //!
 //! Invariants: default deny; a refusal is Kubernetes' sentence, with ours behind it where a reason is more than "no";
-//! nothing here reads a clock or the store.
+//! an [`Authorized`] has one constructor, and a verb serves only the request that it was given for; nothing here reads a
+//! clock or the store.
 
-use serde_json::Value;
-use weft_api::selector::FieldSelector;
+use std::sync::Arc;
+
 use weft_api::status::StatusError;
-use weft_kinds::lens::{items, text};
+use weft_kinds::KindRef;
 
 use crate::caller::{Caller, GROUP_BOOTSTRAPPERS, GROUP_MASTERS, GROUP_SERVERS};
+use crate::request::{Asked, ObjectRef, RequestInfo, Resource};
 
 /// Where servers are listed, and join.
 pub const SERVERS_PATH: &str = "/weft/v1/servers";
 /// Where nodes keep their leases.
 const NODE_LEASES: &str = "kube-node-lease";
-
-/// Labels that only the cluster's owner may give a node, so that a workload can be kept off stolen ones.
-const RESTRICTED_LABELS: &str = "node-restriction.kubernetes.io/";
 
 /// What is asked of a resource, in the words of Kubernetes' attributes.
 #[derive(Clone, Copy, Debug)]
@@ -41,16 +40,16 @@ pub struct Access<'a> {
 }
 
 impl Access<'_> {
-    fn reads(&self) -> bool {
+    pub(crate) fn reads(&self) -> bool {
         matches!(self.verb, "get" | "list" | "watch")
     }
 
-    fn is(&self, group: &str, resource: &str) -> bool {
+    pub(crate) fn is_resource(&self, group: &str, resource: &str) -> bool {
         self.group == group && self.resource == resource
     }
 
-    /// `may` is what the caller may do instead, as half a sentence; empty when there is nothing to say.
-    fn refuse(&self, caller: &Caller, may: &str) -> StatusError {
+    /// The refusal; `reason` is the rule that was broken, as half a sentence, and empty when there is nothing to say.
+    pub(crate) fn forbidden(&self, caller: &Caller, reason: &str) -> StatusError {
         let resource = match self.subresource {
             Some(subresource) => format!("{}/{subresource}", self.resource),
             None => self.resource.to_owned(),
@@ -65,23 +64,106 @@ impl Access<'_> {
             self.verb,
             self.group
         );
-        if !may.is_empty() {
-            detail = format!("{detail}: {may}");
+        if !reason.is_empty() {
+            detail = format!("{detail}: {reason}");
         }
         StatusError::forbidden(self.resource, self.group, self.name.unwrap_or(""), &detail)
     }
 }
 
-/// Decides what can be decided before anything is read.
+/// A request whose caller may make it, as far as can be told before anything is read. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Authorized {
+    caller: Caller,
+    request: Arc<RequestInfo>,
+}
+
+/// The seam: every request passes it once, those from inside the process too.
 ///
 /// # Errors
 /// 403 in Kubernetes' form.
-pub fn authorize(caller: &Caller, access: &Access<'_>) -> Result<(), StatusError> {
+pub fn authorize(
+    caller: Caller,
+    request: impl Into<Arc<RequestInfo>>,
+) -> Result<Authorized, StatusError> {
+    let request = request.into();
+    match (&request.asked, request.access()) {
+        (_, Some(access)) => decide(&caller, &access)?,
+        (Asked::Path(path), None) => decide_path(&caller, request.verb, path)?,
+        // It refuses in the words of its own protocol, and before it reads anything: [`authorize_registry`].
+        _ => {}
+    }
+    Ok(Authorized { caller, request })
+}
+
+impl Authorized {
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    pub fn request(&self) -> &Arc<RequestInfo> {
+        &self.request
+    }
+
+    /// What was allowed; nothing for what is no resource.
+    pub(crate) fn access(&self) -> Option<Access<'_>> {
+        self.request.access()
+    }
+
+    /// The resource that is asked for by one of these verbs.
+    ///
+    /// # Errors
+    /// 500 for a request that was allowed as something else: serving it would be doing what nobody decided about.
+    pub(crate) fn resource(&self, verbs: &[&str]) -> Result<&Resource, StatusError> {
+        match &self.request.asked {
+            Asked::Resource(resource) if verbs.contains(&self.request.verb) => Ok(resource),
+            asked => Err(StatusError::internal(format!(
+                "a request allowed to {} {asked:?} reached a verb that does {}",
+                self.request.verb,
+                verbs.join(" and ")
+            ))),
+        }
+    }
+
+    /// The object that is asked for by this verb, itself or something below it.
+    ///
+    /// # Errors
+    /// 500 as above; 405 for a collection.
+    pub(crate) fn object(&self, verb: &str) -> Result<(ObjectRef<'_>, &Resource), StatusError> {
+        let resource = self.resource(&[verb])?;
+        let object = resource.object();
+        Ok((
+            object.ok_or_else(StatusError::method_not_allowed)?,
+            resource,
+        ))
+    }
+
+    /// Kind and namespace of the objects that are asked for by this verb.
+    ///
+    /// # Errors
+    /// As [`Authorized::object`]; 405 for a single object.
+    pub(crate) fn collection(
+        &self,
+        verb: &str,
+    ) -> Result<(KindRef<'_>, Option<&str>), StatusError> {
+        let resource = self.resource(&[verb])?;
+        match resource.name {
+            None => Ok((&resource.kind, resource.namespace.as_deref())),
+            Some(_) => Err(StatusError::method_not_allowed()),
+        }
+    }
+}
+
+/// Decides whether a caller has an access, before anything is read.
+///
+/// # Errors
+/// 403 in Kubernetes' form.
+pub(crate) fn decide(caller: &Caller, access: &Access<'_>) -> Result<(), StatusError> {
     if caller.in_group(GROUP_MASTERS) {
         return Ok(());
     }
     if caller.is_anonymous() {
-        return Err(access.refuse(caller, ""));
+        return Err(access.forbidden(caller, ""));
     }
     let asks_about_itself = access.verb == "create"
         && matches!(
@@ -95,20 +177,21 @@ pub fn authorize(caller: &Caller, access: &Access<'_>) -> Result<(), StatusError
         return Ok(());
     }
     if let Some(node) = caller.node_name() {
-        return authorize_node(caller, node, access);
+        return decide_node(caller, node, access);
     }
-    let requests_certificate = access.is("certificates.k8s.io", "certificatesigningrequests")
+    let requests_certificate = access
+        .is_resource("certificates.k8s.io", "certificatesigningrequests")
         && access.subresource.is_none()
         && matches!(access.verb, "create" | "get");
     if caller.in_group(GROUP_BOOTSTRAPPERS) && requests_certificate {
         return Ok(());
     }
-    Err(access.refuse(caller, ""))
+    Err(access.forbidden(caller, ""))
 }
 
-fn authorize_node(caller: &Caller, node: &str, access: &Access<'_>) -> Result<(), StatusError> {
+fn decide_node(caller: &Caller, node: &str, access: &Access<'_>) -> Result<(), StatusError> {
     let named = |name: &str| access.name.is_none_or(|asked| asked == name);
-    let (allowed, may) = match (access.group, access.resource, access.subresource) {
+    let (allowed, rule) = match (access.group, access.resource, access.subresource) {
         ("", "services" | "namespaces" | "serviceaccounts", None)
         | ("discovery.k8s.io", "endpointslices", None)
         | ("gateway.networking.k8s.io", "httproutes" | "gateways" | "gatewayclasses", None) => {
@@ -157,189 +240,15 @@ fn authorize_node(caller: &Caller, node: &str, access: &Access<'_>) -> Result<()
     if allowed {
         Ok(())
     } else {
-        Err(access.refuse(caller, may))
+        Err(access.forbidden(caller, rule))
     }
-}
-
-/// Whether [`authorize_object`] has a say in a read by this caller.
-pub fn depends_on_object(caller: &Caller, access: &Access<'_>) -> bool {
-    let requests = access.is("certificates.k8s.io", "certificatesigningrequests");
-    !caller.in_group(GROUP_MASTERS) && (requests || caller.node_name().is_some())
-}
-
-/// Decides what depends on the object: `current` is the stored one (reads, updates, deletes), `proposed` the one that
-/// would be stored. Callers other than nodes and bootstrappers are done with [`authorize`].
-///
-/// # Errors
-/// 403 in Kubernetes' form, with the rule that was broken.
-pub fn authorize_object(
-    caller: &Caller,
-    access: &Access<'_>,
-    current: Option<&Value>,
-    proposed: Option<&Value>,
-) -> Result<(), StatusError> {
-    if caller.in_group(GROUP_MASTERS) {
-        return Ok(());
-    }
-    if access.is("certificates.k8s.io", "certificatesigningrequests")
-        && let Some(current) = current
-        && text(current, "/spec/username") != caller.user()
-    {
-        return Err(access.refuse(caller, "it was created by somebody else"));
-    }
-    let Some(node) = caller.node_name() else {
-        return Ok(());
-    };
-    let objects = || current.into_iter().chain(proposed);
-    let broken = match (access.group, access.resource) {
-        ("", "pods") if objects().any(|pod| text(pod, "/spec/nodeName") != node) => {
-            Some("the pod is not bound to this node")
-        }
-        ("", "nodes") if access.reads() => None,
-        ("", "nodes") => node_write(node, access, current, proposed),
-        ("coordination.k8s.io", "leases")
-            if objects().any(|lease| text(lease, "/metadata/name") != node) =>
-        {
-            Some("a node may only hold its own lease in kube-node-lease")
-        }
-        _ => None,
-    };
-    match broken {
-        Some(rule) => Err(access.refuse(caller, rule)),
-        None => Ok(()),
-    }
-}
-
-/// What a node must not do to itself: escape its taints, take labels that are reserved, or have itself garbage-collected.
-fn node_write(
-    node: &str,
-    access: &Access<'_>,
-    current: Option<&Value>,
-    proposed: Option<&Value>,
-) -> Option<&'static str> {
-    let proposed = proposed?;
-    if text(proposed, "/metadata/name") != node {
-        return Some("a node may only change itself");
-    }
-    let same = |pointer: &str| {
-        current.and_then(|current| current.pointer(pointer)) == proposed.pointer(pointer)
-    };
-    let owners = "/metadata/ownerReferences";
-    if !items(proposed, owners).is_empty() && !same(owners) {
-        return Some("a node may not give itself an owner");
-    }
-    let restricted = |object: Option<&Value>| -> Vec<(String, Value)> {
-        let labels = object
-            .and_then(|object| object.pointer("/metadata/labels"))
-            .and_then(Value::as_object);
-        labels
-            .into_iter()
-            .flatten()
-            .filter(|(key, _)| key.starts_with(RESTRICTED_LABELS))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
-    };
-    if restricted(current) != restricted(Some(proposed)) {
-        return Some("a node may not change its labels under node-restriction.kubernetes.io/");
-    }
-    // At its creation a node may bring taints along; later ones belong to the cluster.
-    if access.verb != "create" && current.is_some() && !same("/spec/taints") {
-        return Some("a node may not change its taints");
-    }
-    if access.verb != "create" && current.is_some() && !same("/spec/podCIDR") {
-        return Some("a node may not choose its pod CIDR");
-    }
-    None
-}
-
-/// Decides what depends on the selector of a list or watch: a node lists its own pods only.
-///
-/// # Errors
-/// 403 in Kubernetes' form.
-pub fn authorize_selection(
-    caller: &Caller,
-    access: &Access<'_>,
-    fields: &FieldSelector,
-) -> Result<(), StatusError> {
-    let Some(node) = caller.node_name() else {
-        return Ok(());
-    };
-    if caller.in_group(GROUP_MASTERS) || !access.is("", "pods") {
-        return Ok(());
-    }
-    let own = fields.exact("spec.nodeName") == Some(node);
-    if own {
-        Ok(())
-    } else {
-        Err(access.refuse(caller, "a node must select its own pods with spec.nodeName"))
-    }
-}
-
-/// Whether this read is allowed only if a pod bound to the calling node refers to the object.
-pub fn needs_reference(caller: &Caller, access: &Access<'_>) -> bool {
-    !caller.in_group(GROUP_MASTERS)
-        && caller.node_name().is_some()
-        && access.group.is_empty()
-        && matches!(access.resource, "secrets" | "configmaps")
-}
-
-/// Whether `pod` is bound to the calling node and refers to the Secret or ConfigMap that is asked for.
-pub fn references(caller: &Caller, access: &Access<'_>, pod: &Value) -> bool {
-    let bound = caller
-        .node_name()
-        .is_some_and(|node| text(pod, "/spec/nodeName") == node);
-    let same_namespace = access.namespace == Some(text(pod, "/metadata/namespace"));
-    let Some(name) = access.name else {
-        return false;
-    };
-    bound && same_namespace && refers(pod, access.resource == "secrets", name)
-}
-
-fn refers(pod: &Value, secret: bool, name: &str) -> bool {
-    let (reference, key_reference) = if secret {
-        ("/secretRef/name", "/valueFrom/secretKeyRef/name")
-    } else {
-        ("/configMapRef/name", "/valueFrom/configMapKeyRef/name")
-    };
-    let containers = [
-        "/spec/containers",
-        "/spec/initContainers",
-        "/spec/ephemeralContainers",
-    ];
-    let from_env = containers
-        .iter()
-        .flat_map(|list| items(pod, list))
-        .any(|container| {
-            items(container, "/envFrom")
-                .iter()
-                .any(|source| text(source, reference) == name)
-                || items(container, "/env")
-                    .iter()
-                    .any(|variable| text(variable, key_reference) == name)
-        });
-    let from_volumes = items(pod, "/spec/volumes").iter().any(|volume| {
-        let (whole, projected) = if secret {
-            ("/secret/secretName", "/secret/name")
-        } else {
-            ("/configMap/name", "/configMap/name")
-        };
-        text(volume, whole) == name
-            || items(volume, "/projected/sources")
-                .iter()
-                .any(|source| text(source, projected) == name)
-    });
-    let pulls = secret
-        && items(pod, "/spec/imagePullSecrets")
-            .iter()
-            .any(|pull| text(pull, "/name") == name);
-    from_env || from_volumes || pulls
 }
 
 /// Decides about URLs that are not resources.
 ///
 /// # Errors
 /// 403 in Kubernetes' form.
-pub fn authorize_path(caller: &Caller, verb: &str, path: &str) -> Result<(), StatusError> {
+pub(crate) fn decide_path(caller: &Caller, verb: &str, path: &str) -> Result<(), StatusError> {
     let under = |root: &str| {
         path == root
             || path
@@ -394,7 +303,6 @@ pub fn authorize_registry(caller: &Caller, push: bool) -> Result<(), StatusError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn node() -> Caller {
         Caller::client_certificate("system:node:a", vec!["system:nodes".to_owned()])
@@ -514,7 +422,7 @@ mod tests {
                 false,
             ),
         ] {
-            let got = authorize(caller, &access(verb, what, namespace, name));
+            let got = decide(caller, &access(verb, what, namespace, name));
             assert_eq!(got.is_ok(), allowed, "{caller} {verb} {what} {name:?}");
         }
     }
@@ -536,10 +444,10 @@ mod tests {
                 r#"nodes is forbidden: User "u" cannot list resource "nodes" in API group "" at the cluster scope"#,
             ),
         ] {
-            let error = authorize(&user, &access).unwrap_err();
+            let error = decide(&user, &access).unwrap_err();
             assert_eq!((error.code, error.message.as_str()), (403, message));
         }
-        let path = authorize_path(&Caller::anonymous(), "get", "/metrics").unwrap_err();
+        let path = decide_path(&Caller::anonymous(), "get", "/metrics").unwrap_err();
         assert_eq!(
             path.message,
             r#"forbidden: User "system:anonymous" cannot get path "/metrics""#
@@ -547,105 +455,19 @@ mod tests {
     }
 
     #[test]
-    fn a_node_touches_only_itself_and_its_pods() {
-        let mine = json!({ "metadata": { "name": "p" }, "spec": { "nodeName": "a" } });
-        let other = json!({ "metadata": { "name": "p" }, "spec": { "nodeName": "b" } });
-        let plain = json!({ "metadata": { "name": "a", "labels": { "x": "y" } }, "spec": { "taints": [{ "key": "t" }] } });
-        let owned = json!({ "metadata": { "name": "a", "ownerReferences": [{ "uid": "1" }] }, "spec": { "taints": [{ "key": "t" }] } });
-        let labelled = json!({ "metadata": { "name": "a", "labels": { "node-restriction.kubernetes.io/team": "y" } }, "spec": { "taints": [{ "key": "t" }] } });
-        let untainted = json!({ "metadata": { "name": "a" }, "spec": {} });
-        let named_b = json!({ "metadata": { "name": "b" } });
-        for (verb, what, current, proposed, broken) in [
-            ("patch", "pods#status", Some(&mine), Some(&mine), ""),
-            (
-                "get",
-                "pods",
-                Some(&other),
-                None,
-                "the pod is not bound to this node",
-            ),
-            (
-                "patch",
-                "pods#status",
-                Some(&mine),
-                Some(&other),
-                "the pod is not bound to this node",
-            ),
-            (
-                "delete",
-                "pods",
-                Some(&other),
-                None,
-                "the pod is not bound to this node",
-            ),
-            ("get", "nodes", Some(&named_b), None, ""),
-            ("create", "nodes", None, Some(&plain), ""),
-            (
-                "create",
-                "nodes",
-                None,
-                Some(&named_b),
-                "a node may only change itself",
-            ),
-            (
-                "update",
-                "nodes",
-                Some(&plain),
-                Some(&owned),
-                "a node may not give itself an owner",
-            ),
-            (
-                "update",
-                "nodes",
-                Some(&plain),
-                Some(&labelled),
-                "a node may not change its labels under node-restriction.kubernetes.io/",
-            ),
-            (
-                "update",
-                "nodes",
-                Some(&plain),
-                Some(&untainted),
-                "a node may not change its taints",
-            ),
-        ] {
-            let got = authorize_object(&node(), &access(verb, what, None, None), current, proposed);
-            let rule = got.err().map_or(String::new(), |error| {
-                error.message.rsplit(": ").next().unwrap().to_owned()
-            });
-            assert_eq!(rule, broken, "{verb} {what}");
-        }
-    }
-
-    #[test]
-    fn nodes_read_what_their_pods_mount() {
-        let pod = json!({
-            "metadata": { "namespace": "x" },
-            "spec": {
-                "nodeName": "a",
-                "volumes": [{ "secret": { "secretName": "s1" } }, { "projected": { "sources": [{ "configMap": { "name": "c1" } }] } }],
-                "containers": [{ "envFrom": [{ "secretRef": { "name": "s2" } }], "env": [{ "valueFrom": { "configMapKeyRef": { "name": "c2" } } }] }],
-                "imagePullSecrets": [{ "name": "s3" }],
-            }
-        });
-        for (what, name, expected) in [
-            ("secrets", "s1", true),
-            ("secrets", "s2", true),
-            ("secrets", "s3", true),
-            ("secrets", "c1", false),
-            ("configmaps", "c1", true),
-            ("configmaps", "c2", true),
-            ("configmaps", "s3", false),
-        ] {
-            let access = access("get", what, Some("x"), Some(name));
-            assert!(needs_reference(&node(), &access));
-            assert_eq!(
-                references(&node(), &access, &pod),
-                expected,
-                "{what} {name}"
-            );
-        }
-        let elsewhere = access("get", "secrets", Some("y"), Some("s1"));
-        assert!(!references(&node(), &elsewhere, &pod));
+    fn who_was_allowed_one_thing_is_served_no_other() {
+        let admin = Caller::client_certificate("root", vec!["system:masters".to_owned()]);
+        let pod = ObjectRef {
+            kind: &weft_kinds::POD,
+            namespace: Some("x"),
+            name: "p",
+        };
+        let asked = authorize(admin, RequestInfo::of_object("get", pod, None)).unwrap();
+        assert_eq!(asked.object("get").unwrap().0.name, "p");
+        assert_eq!(asked.object("delete").err().unwrap().code, 500);
+        assert_eq!(asked.collection("get").err().unwrap().code, 405);
+        let anybody = Caller::client_certificate("jo", vec![]);
+        let refused = authorize(anybody, RequestInfo::of_object("get", pod, None));
+        assert_eq!(refused.err().unwrap().code, 403);
     }
 }

@@ -116,7 +116,7 @@ impl Caller {
     }
 
     /// The same, with where the request came from. TCP proves that much.
-    pub fn at(self, address: Option<IpAddr>) -> Self {
+    pub fn at_address(self, address: Option<IpAddr>) -> Self {
         Self { address, ..self }
     }
 

@@ -31,7 +31,6 @@ use weft_kinds::lens::{integer, items, text};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer as _;
 
-use crate::authz::Access;
 use crate::ca::{Authority, Leaf, address};
 use crate::caller::{Caller, GROUP_BOOTSTRAPPERS, GROUP_MASTERS};
 
@@ -95,7 +94,7 @@ pub fn sign(
     if !matches!(signer.as_str(), NODE_CLIENT | NODE_SERVING | WORKLOAD) {
         return Ok(());
     }
-    let request = read(text(csr, "/spec/request"))
+    let request = read_request(text(csr, "/spec/request"))
         .map_err(|why| StatusError::bad_request(format!("spec.request {why}")))?;
     let allowed = match signer.as_str() {
         NODE_CLIENT => node_client(caller, &request, csr),
@@ -108,7 +107,7 @@ pub fn sign(
             facts.pods_of_caller,
         ),
     };
-    let mut leaf = allowed.map_err(|why| refuse(caller, csr, &signer, &why))?;
+    let mut leaf = allowed.map_err(|why| signing_forbidden(caller, csr, &signer, &why))?;
     if let Some(seconds) = integer(csr, "/spec/expirationSeconds") {
         leaf.life = leaf.life.min(Duration::seconds(seconds)).max(LIFE_MIN);
     }
@@ -131,22 +130,14 @@ pub fn sign(
     Ok(())
 }
 
-fn refuse(caller: &Caller, csr: &Value, signer: &str, why: &str) -> StatusError {
-    let access = Access {
-        verb: "create",
-        group: "certificates.k8s.io",
-        resource: "certificatesigningrequests",
-        subresource: None,
-        namespace: None,
-        name: None,
-    };
+fn signing_forbidden(caller: &Caller, csr: &Value, signer: &str, why: &str) -> StatusError {
     let detail = format!(
         "User {:?} cannot have this request signed by {signer:?}: {why}",
         caller.user()
     );
     StatusError::forbidden(
-        access.resource,
-        access.group,
+        "certificatesigningrequests",
+        "certificates.k8s.io",
         text(csr, "/metadata/name"),
         &detail,
     )
@@ -176,7 +167,7 @@ enum Name {
 }
 
 /// Decodes `spec.request`: base64 of one PEM block.
-fn read(request: &str) -> Result<Request, &'static str> {
+fn read_request(request: &str) -> Result<Request, &'static str> {
     if request.len() > REQUEST_BYTES_MAX {
         return Err("is larger than 16 KiB");
     }
@@ -267,7 +258,7 @@ fn node_subject(request: &Request) -> Result<&str, String> {
     Ok(node)
 }
 
-fn usages(csr: &Value, needed: &[&str]) -> Result<(), String> {
+fn check_usages(csr: &Value, needed: &[&str]) -> Result<(), String> {
     let asked: Vec<&str> = items(csr, "/spec/usages")
         .iter()
         .filter_map(Value::as_str)
@@ -295,7 +286,7 @@ fn node_client<'a>(caller: &Caller, request: &'a Request, csr: &Value) -> Result
     if !request.names.is_empty() {
         return Err("a node's client certificate has no alternative names".to_owned());
     }
-    usages(csr, &["digital signature", "client auth"])?;
+    check_usages(csr, &["digital signature", "client auth"])?;
     Ok(Leaf {
         common_name: common_name(request),
         organisation: Some("system:nodes"),
@@ -322,7 +313,7 @@ fn node_serving<'a>(
             "it must have one to {NAMES_MAX} addresses or DNS names"
         ));
     }
-    usages(csr, &["digital signature", "server auth"])?;
+    check_usages(csr, &["digital signature", "server auth"])?;
     let mut names = Vec::with_capacity(request.names.len());
     for name in &request.names {
         names.push(match name {
@@ -400,7 +391,7 @@ fn workload<'a>(
             identity.trust_domain
         ));
     }
-    usages(csr, &["digital signature", "server auth", "client auth"])?;
+    check_usages(csr, &["digital signature", "server auth", "client auth"])?;
     let runs_here = || {
         pods_of_caller.iter().any(|pod| {
             let account = match text(pod, "/spec/serviceAccountName") {
@@ -653,17 +644,17 @@ mod tests {
                 "it may only have addresses and DNS names",
             ),
             (
-                &node().at(elsewhere),
+                &node().at_address(elsewhere),
                 csr(NODE_SERVING, SERVING, &node_a, &[address("10.0.0.2")], keep),
                 "",
             ),
             (
-                &node().at(elsewhere),
+                &node().at_address(elsewhere),
                 csr(NODE_SERVING, SERVING, &node_a, &[address("10.0.0.1")], keep),
                 "10.0.0.1 is the address of a server of the API",
             ),
             (
-                &node().at(elsewhere),
+                &node().at_address(elsewhere),
                 csr(
                     NODE_SERVING,
                     SERVING,
@@ -674,12 +665,12 @@ mod tests {
                 "10.0.0.3 is the address of node \"b\"",
             ),
             (
-                &node().at(elsewhere),
+                &node().at_address(elsewhere),
                 csr(NODE_SERVING, SERVING, &node_a, &[dns("api.example")], keep),
                 "\"api.example\" is the name of a server of the API",
             ),
             (
-                &node().at(Some([10, 0, 0, 1].into())),
+                &node().at_address(Some([10, 0, 0, 1].into())),
                 csr(
                     NODE_SERVING,
                     SERVING,

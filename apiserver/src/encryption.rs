@@ -72,7 +72,7 @@ impl KeyFile {
             Ok(text) => {
                 use std::os::unix::fs::PermissionsExt as _;
                 let mode = std::fs::metadata(path)
-                    .map_err(|source| Self::failed(path, source))?
+                    .map_err(|source| Self::file_failed(path, source))?
                     .permissions()
                     .mode();
                 if mode & 0o077 != 0 {
@@ -86,14 +86,14 @@ impl KeyFile {
                     "# Without this file the secrets of the cluster cannot be read, in backups neither.\n{}\n",
                     STANDARD.encode(key)
                 );
-                create(path, &text).map_err(|source| Self::failed(path, source))?;
+                create_key_file(path, &text).map_err(|source| Self::file_failed(path, source))?;
                 Self::parse(&text, path)
             }
-            Err(source) => Err(Self::failed(path, source)),
+            Err(source) => Err(Self::file_failed(path, source)),
         }
     }
 
-    fn failed(path: &Path, source: io::Error) -> KeyFileError {
+    fn file_failed(path: &Path, source: io::Error) -> KeyFileError {
         KeyFileError::Io {
             path: path.into(),
             source,
@@ -127,7 +127,7 @@ impl KeyFile {
     }
 }
 
-fn create(path: &Path, text: &str) -> io::Result<()> {
+fn create_key_file(path: &Path, text: &str) -> io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut file = std::fs::OpenOptions::new()
@@ -168,6 +168,8 @@ pub enum EncryptionError {
     Newer { key: String, found: u8 },
     #[error("the value of {key} could not be read from this server's disk")]
     Lost { key: String },
+    #[error("{key} was replaced while it was read: read it again")]
+    Replaced { key: String },
     #[error("the value of {key} is damaged or was moved there")]
     Damaged { key: String },
     #[error(transparent)]
@@ -251,11 +253,11 @@ impl Vault {
     ///
     /// # Errors
     /// The first data key that it cannot unwrap.
-    pub fn check(&self) -> Result<(), EncryptionError> {
+    pub fn check_keys(&self) -> Result<(), EncryptionError> {
         let snapshot = self.inner.store.snapshot();
         for entry in snapshot.range(DATA_KEYS.as_bytes(), None) {
             if let Some(number) = number_of(&entry.key) {
-                self.data_key(number, &snapshot)?;
+                self.read_data_key(number, &snapshot)?;
             }
         }
         Ok(())
@@ -271,9 +273,9 @@ impl Vault {
             key: entry.key.to_string(),
         };
         let (header, sealed) = value.split_at_checked(HEADER).ok_or_else(damaged)?;
-        let number = under(&value).ok_or_else(damaged)?;
+        let number = data_key_number(&value).ok_or_else(damaged)?;
         let nonce: [u8; NONCE_LEN] = header[5..].try_into().map_err(|_| damaged())?;
-        let key = self.known(number)?;
+        let key = self.data_key(number)?;
         let mut text = sealed.to_vec();
         let length = key
             .open_in_place(
@@ -295,15 +297,15 @@ impl Vault {
         if self.inner.file.is_none() {
             return Ok(plain);
         }
-        let number = match self.newest() {
+        let number = match self.newest_data_key() {
             Some(number) => number,
-            None => self.add(1).await?,
+            None => self.add_data_key(1).await?,
         };
         self.seal_under(number, key, &plain)
     }
 
     fn seal_under(&self, number: u32, key: &Key, plain: &[u8]) -> Result<Bytes, EncryptionError> {
-        let data_key = self.known(number)?;
+        let data_key = self.data_key(number)?;
         let mut text = plain.to_vec();
         let nonce = data_key
             .seal_in_place_append_tag(Aad::from(key.as_bytes()), &mut text)
@@ -316,21 +318,21 @@ impl Vault {
         Ok(out.into())
     }
 
-    fn newest(&self) -> Option<u32> {
+    fn newest_data_key(&self) -> Option<u32> {
         let snapshot = self.inner.store.snapshot();
         let records = snapshot.range(DATA_KEYS.as_bytes(), None);
         records.filter_map(|entry| number_of(&entry.key)).last()
     }
 
     /// A data key that was opened before, or is in the store now.
-    fn known(&self, number: u32) -> Result<Arc<RandomizedNonceKey>, EncryptionError> {
+    fn data_key(&self, number: u32) -> Result<Arc<RandomizedNonceKey>, EncryptionError> {
         if let Some(key) = self.inner.opened.read().get(&number) {
             return Ok(key.clone());
         }
-        self.data_key(number, &self.inner.store.snapshot())
+        self.read_data_key(number, &self.inner.store.snapshot())
     }
 
-    fn data_key(
+    fn read_data_key(
         &self,
         number: u32,
         snapshot: &Snapshot,
@@ -338,14 +340,14 @@ impl Vault {
         let lost = || EncryptionError::DataKey { number };
         let entry = snapshot.get(&record_key(number)).ok_or_else(lost)?;
         let record: Record = serde_json::from_slice(&entry.value()).map_err(|_| lost())?;
-        let bytes = self.unwrap(number, &record)?;
+        let bytes = self.unwrap_data_key(number, &record)?;
         let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| lost())?;
         let key = Arc::new(key);
         self.inner.opened.write().insert(number, key.clone());
         Ok(key)
     }
 
-    fn unwrap(&self, number: u32, record: &Record) -> Result<Vec<u8>, EncryptionError> {
+    fn unwrap_data_key(&self, number: u32, record: &Record) -> Result<Vec<u8>, EncryptionError> {
         let lost = || EncryptionError::DataKey { number };
         let file = self.inner.file.as_ref().ok_or(EncryptionError::NoKeys)?;
         let (_, wrapping) = file
@@ -371,7 +373,7 @@ impl Vault {
         Ok(bytes)
     }
 
-    fn wrap(
+    fn wrap_data_key(
         &self,
         number: u32,
         bytes: &[u8],
@@ -394,9 +396,9 @@ impl Vault {
     }
 
     /// Makes data key `number`, unless another server has just done so: then that one is as good.
-    async fn add(&self, number: u32) -> Result<u32, EncryptionError> {
+    async fn add_data_key(&self, number: u32) -> Result<u32, EncryptionError> {
         let bytes: [u8; KEY_BYTES] = rand::random();
-        let record = self.wrap(number, &bytes, Timestamp::now())?;
+        let record = self.wrap_data_key(number, &bytes, Timestamp::now())?;
         let put = Mutation::put(record_key(number), Precondition::Absent, record);
         match self.inner.store.write(vec![put], None).await {
             Ok(_) => tracing::info!(number, "made a data key for secrets"),
@@ -416,14 +418,16 @@ impl Vault {
         if self.inner.file.is_none() {
             return Err(EncryptionError::NoKeys);
         }
-        let number = self.add(self.newest().unwrap_or(0) + 1).await?;
+        let number = self
+            .add_data_key(self.newest_data_key().unwrap_or(0) + 1)
+            .await?;
         let mut values = 0;
         loop {
             let snapshot = self.inner.store.snapshot();
             let old: Vec<_> = prefixes
                 .iter()
                 .flat_map(|prefix| snapshot.range(prefix, None))
-                .filter(|entry| under(&entry.value()) != Some(number))
+                .filter(|entry| data_key_number(&entry.value()) != Some(number))
                 .collect();
             if old.is_empty() {
                 break;
@@ -441,7 +445,7 @@ impl Vault {
                 }
             }
         }
-        let removed = self.tidy(prefixes, number).await?;
+        let removed = self.remove_unused_data_keys(prefixes, number).await?;
         Ok(Rewrapped {
             data_key: number,
             values,
@@ -450,12 +454,16 @@ impl Vault {
     }
 
     /// Removes data keys that nothing is under, and wraps the others anew.
-    async fn tidy(&self, prefixes: &[Bytes], newest: u32) -> Result<Vec<u32>, EncryptionError> {
+    async fn remove_unused_data_keys(
+        &self,
+        prefixes: &[Bytes],
+        newest: u32,
+    ) -> Result<Vec<u32>, EncryptionError> {
         let snapshot = self.inner.store.snapshot();
         let used: std::collections::HashSet<u32> = prefixes
             .iter()
             .flat_map(|prefix| snapshot.range(prefix, None))
-            .filter_map(|entry| under(&entry.value()))
+            .filter_map(|entry| data_key_number(&entry.value()))
             .collect();
         let records: Vec<_> = snapshot
             .range(DATA_KEYS.as_bytes(), None)
@@ -475,8 +483,8 @@ impl Vault {
                 removed.push(*number);
                 Mutation::delete(entry.key.clone(), current)
             } else {
-                let bytes = self.unwrap(*number, record)?;
-                let record = self.wrap(*number, &bytes, record.created)?;
+                let bytes = self.unwrap_data_key(*number, record)?;
+                let record = self.wrap_data_key(*number, &bytes, record.created)?;
                 Mutation::put(entry.key.clone(), current, record)
             };
             self.inner.store.write(vec![change], None).await?;
@@ -486,7 +494,7 @@ impl Vault {
 }
 
 /// The data key that a value is sealed under.
-fn under(value: &[u8]) -> Option<u32> {
+fn data_key_number(value: &[u8]) -> Option<u32> {
     let number = value.get(1..5)?.try_into().ok()?;
     (value.first() == Some(&LAYOUT)).then(|| u32::from_le_bytes(number))
 }

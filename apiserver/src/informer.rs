@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use weft_api::object::Object;
 use weft_kinds::{Kind, Registries};
-use weft_store::{EventKind, Revision, Store, Watch};
+use weft_store::{EventKind, Key, Revision, Snapshot, Store, Watch};
 
 use crate::encryption::Vault;
 use crate::stored::{self, Stored};
@@ -42,10 +42,16 @@ pub struct Informer {
     vault: Vault,
     registries: Registries,
     wants: fn(&Kind) -> bool,
-    /// The rest of the list; empty once the live part began.
-    listed: VecDeque<Stored>,
+    /// The rest of the list; `None` once the live part began.
+    listed: Option<Listed>,
     synced: Option<Revision>,
     watch: Option<Watch>,
+}
+
+/// A list under way: what it is read from, and the kinds and keys that are still to come.
+struct Listed {
+    snapshot: Snapshot,
+    keys: VecDeque<(Arc<Kind>, Key)>,
 }
 
 impl Informer {
@@ -60,7 +66,7 @@ impl Informer {
             vault,
             registries,
             wants,
-            listed: VecDeque::new(),
+            listed: None,
             synced: None,
             watch: None,
         }
@@ -69,11 +75,18 @@ impl Informer {
     /// The next change; `None` once the store is closed. Cancel safe.
     pub async fn next(&mut self) -> Option<Change> {
         loop {
-            if let Some(stored) = self.listed.pop_front() {
-                return Some(Change::Upsert {
-                    kind: stored.kind().clone(),
-                    object: stored.object(),
-                });
+            if let Some(Listed { snapshot, keys }) = &mut self.listed {
+                // Read one by one: all of them at once would be all that is stored.
+                let next = keys.pop_front();
+                let next = next.map(|(kind, key)| (snapshot.get(&key), kind));
+                match next {
+                    Some((Some(entry), kind)) => {
+                        let object = Stored::new(&self.vault, &kind, entry).object();
+                        return Some(Change::Upsert { kind, object });
+                    }
+                    Some((None, _)) => continue,
+                    None => self.listed = None,
+                }
             }
             if let Some(revision) = self.synced.take() {
                 return Some(Change::Synced { revision });
@@ -119,14 +132,13 @@ impl Informer {
             self.watch = Some(watch);
             self.synced = Some(snapshot.revision());
             let registry = self.registries.current();
+            let mut keys = VecDeque::new();
             for kind in registry.stored().filter(|kind| (self.wants)(kind)) {
                 let prefix = stored::prefix(kind, None);
-                self.listed.extend(
-                    snapshot
-                        .range(&prefix, None)
-                        .map(|entry| Stored::new(&self.vault, kind, entry)),
-                );
+                let found = snapshot.keys(&prefix, None);
+                keys.extend(found.map(|(key, _)| (kind.clone(), key)));
             }
+            self.listed = Some(Listed { snapshot, keys });
             return;
         }
     }

@@ -1,10 +1,11 @@
 //! The Kubernetes-compatible API of weft: object verbs, admission, identity and the HTTP face.
 //!
-//! Flow of a request: [`http`] authenticates and decodes it, one verb of [`objects::Objects`] authorises,
-//! merges, defaults, validates, admits and stores it, and [`http`] renders the answer. The control loop calls
-//! the same verbs in process, with a [`caller::Caller`] that carries the raft term it acts for.
+//! Flow of a request: [`http`] decodes its head ([`request`]), finds out who asks ([`authn`]) and whether that is allowed
+//! ([`authz`]), one verb of [`objects::Objects`] merges, defaults, validates, admits and stores its body, and [`http`] renders
+//! the answer. The control loop calls the same verbs in process, through a [`objects::Client`] and the same [`authz`], with a
+//! [`caller::Caller`] that carries the raft term it acts for.
 //!
-//! Invariants: [`objects`] is the only door to the store; every kind comes from the one table in `weft_kinds`;
+//! Invariants: [`objects`] is the only door to the store, and [`authz::authorize`] the only one to [`objects`]; every kind comes from the one table in `weft_kinds`;
 //! nothing is judged here that a pure function over JSON values could judge.
 //! Left to others: defaults, validation, patches and Table rows (`weft_kinds`), replication and history
 //! (`weft_store`), what controllers decide (`weft_controllers`).
@@ -20,7 +21,10 @@ pub mod encryption;
 pub mod http;
 pub mod informer;
 pub mod listing;
+pub mod node_restriction;
 pub mod objects;
 pub mod peers;
+pub mod request;
 pub mod server;
 pub mod stored;
+mod turns;

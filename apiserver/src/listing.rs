@@ -226,10 +226,15 @@ pub(crate) fn page(
         .filter(|limit| *limit > 0)
         .unwrap_or(usize::MAX);
     let selection = &options.selection;
-    let mut matching = candidates(kind, namespace, selection, &view, source, after.as_ref())
-        .filter(|item| {
-            selection.is_everything() || selection.matches_item(kind, source.vault, item)
-        });
+    let mut matching = candidates(
+        kind,
+        namespace,
+        selection,
+        &view,
+        source.cache,
+        after.as_ref(),
+    )
+    .filter(|item| selection.is_everything() || selection.matches_item(kind, source.vault, item));
     let items: Vec<Stored> = matching
         .by_ref()
         .take(limit)
@@ -273,7 +278,7 @@ fn candidates<'a>(
     namespace: Option<&str>,
     selection: &Selection,
     view: &'a View,
-    source: Source<'_>,
+    cache: &Cache,
     after: Option<&Key>,
 ) -> Box<dyn Iterator<Item = &'a Arc<Item>> + 'a> {
     let prefix = stored::prefix(kind, namespace);
@@ -289,7 +294,7 @@ fn candidates<'a>(
         return Box::new(found.into_iter());
     }
     let indexed = selection.fields.requirements().iter().find_map(|wanted| {
-        let index = source.cache.index_of(kind, &wanted.field)?;
+        let index = cache.index_of(kind, &wanted.field)?;
         wanted.equal.then_some((index, wanted.value.as_str()))
     });
     match indexed {
@@ -426,8 +431,7 @@ impl ObjectWatch {
         }
         let mut initial = Vec::new();
         if initial_wanted {
-            let matching = view
-                .range(stored::prefix(kind, namespace), None)
+            let matching = candidates(kind, namespace, &selection, &view, cache, None)
                 .filter(|item| selection.matches_item(kind, vault, item));
             initial.extend(matching.cloned());
             initial.reverse();

@@ -3,8 +3,9 @@
 //! Every connection is TLS; a client certificate is optional, and is checked against the cluster CA before any
 //! byte of HTTP is read. HTTP/1.1 and HTTP/2 are chosen by ALPN.
 //!
-//! Invariants: connections, handshakes and request headers are bounded in number and time; after the shutdown
-//! token is cancelled, `serve` returns within [`DRAIN`]. Left to others: everything behind a request (`crate::http`).
+//! Invariants: connections, handshakes and request headers are bounded in number and time; no connection keeps a thread to itself
+//! (`crate::turns`); after the shutdown token is cancelled, `serve` returns within [`DRAIN`], and every task that it started was waited
+//! for until then. Left to others: everything behind a request (`crate::http`).
 
 use std::io;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -31,6 +32,7 @@ use crate::encryption::{EncryptionError, KeyFile};
 use crate::http::servers::Servers;
 use crate::http::{AppState, proxy, registry, router};
 use crate::objects::{self, Objects};
+use crate::turns::Turns;
 
 /// How long requests may still run after the shutdown began.
 pub const DRAIN: Duration = Duration::from_secs(10);
@@ -42,6 +44,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after an accept that failed for lack of files, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// What may wait in a connection to be encrypted, of one stream: four chunks of a list. More makes nothing faster, and is memory.
+const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// Requests one HTTP/2 connection may have open; a controller's watches all share one.
 const STREAMS_MAX: u32 = 1000;
 
@@ -182,6 +186,7 @@ impl Server {
                 stream,
                 self.acceptor.clone(),
                 self.router.clone(),
+                Tracked(connections.clone()),
                 self.closing.clone(),
             );
             connections.spawn(async move {
@@ -195,8 +200,11 @@ impl Server {
         connections.close();
         answers.close();
         let drained = async {
+            // They were aborted, and end at their next step.
+            let _ = tokio::join!(founder, copier);
             connections.wait().await;
             answers.wait().await;
+            self.objects.shutdown().await;
         };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
             tracing::warn!(
@@ -216,10 +224,24 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Se
     Ok(())
 }
 
+/// Has the streams of a connection run as tasks that this server waits for.
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Tracked
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        self.0.spawn(stream);
+    }
+}
+
 async fn connection(
     stream: TcpStream,
     acceptor: TlsAcceptor,
     router: Router,
+    streams: Tracked,
     closing: CancellationToken,
 ) {
     // Small answers must not wait for the peer's acknowledgement of the one before.
@@ -257,7 +279,7 @@ async fn connection(
         }
         router.clone().oneshot(request.map(Body::new))
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(streams);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -266,8 +288,10 @@ async fn connection(
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(30))
+        .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_concurrent_streams(STREAMS_MAX);
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
+    let tls = TokioIo::new(Turns::new(tls));
+    let serving = builder.serve_connection_with_upgrades(tls, service);
     let mut serving = std::pin::pin!(serving);
     let outcome = tokio::select! {
         outcome = serving.as_mut() => outcome,

@@ -4,6 +4,9 @@
 //! `"resourceVersion":"N",` belongs, so an answer is three copies and no parser. What selectors look at is read once a
 //! revision ([`Item`]), and a line of a watch is made once for all who are told of the same change ([`Lines`]).
 //!
+//! An object whose value cannot be read is there all the same: lists and watches show a stand-in that says so, so that it can be
+//! found; who asks for one whose value this server's disk has lost is told that ([`Stored::check_lost`]), and nothing is written over it.
+//!
 //! Invariants: every stored value was written by [`encode`]; `metadata` in it is never empty, so that a comma
 //! may follow the spliced member; keys are `/{group|core}/{resource}/{namespace|-}/{name}`.
 
@@ -14,11 +17,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use weft_api::object::Object;
+use weft_api::status::StatusError;
 use weft_kinds::lens;
 use weft_kinds::{Kind, KindRef, Selectable};
 use weft_store::{Entry, Key, Revision};
 
-use crate::cache::{Facts, Item, LineForm, LineKey, Lines};
+use crate::cache::{Facts, Item, LineForm, LineKey, Lines, Missed};
 use crate::encryption::{self, EncryptionError, Vault};
 
 /// Version of the layout described above.
@@ -158,6 +162,8 @@ pub struct Stored {
     item: Arc<Item>,
     vault: Vault,
     revision: Revision,
+    /// What it is to be made of, where that may go while it is needed ([`Stored::pinned`]).
+    entry: Option<Arc<Entry>>,
     /// Where encodings for all who are told of the same change are kept.
     lines: Option<Arc<Lines>>,
 }
@@ -170,11 +176,29 @@ impl Stored {
     pub(crate) fn of(vault: &Vault, kind: KindRef<'_>, item: Arc<Item>) -> Self {
         Self {
             kind: kind.clone(),
-            revision: item.entry().revision,
+            revision: item.revision(),
             item,
             vault: vault.clone(),
+            entry: None,
             lines: None,
         }
+    }
+
+    /// The same, holding on to its value. May read the disk, where [`Stored::is_away`].
+    ///
+    /// # Errors
+    /// [`Missed`]: it can be had in a moment.
+    pub(crate) fn pinned(&self) -> Result<Self, Missed> {
+        let mut pinned = self.clone();
+        if pinned.entry.is_none() {
+            pinned.entry = Some(self.item.entry()?);
+        }
+        Ok(pinned)
+    }
+
+    /// Whether its value is not in memory.
+    pub(crate) fn is_away(&self) -> bool {
+        self.entry.is_none() && self.item.is_away()
     }
 
     /// The same state under another revision: how a watch reports that an object left its selection.
@@ -206,11 +230,38 @@ impl Stored {
     }
 
     pub(crate) fn key(&self) -> &Key {
-        &self.item.entry().key
+        self.item.key()
+    }
+
+    fn entry(&self) -> Result<Arc<Entry>, EncryptionError> {
+        match &self.entry {
+            Some(entry) => Ok(Arc::clone(entry)),
+            None => self.item.entry().map_err(|_| EncryptionError::Replaced {
+                key: self.key().to_string(),
+            }),
+        }
     }
 
     fn layout(&self) -> Bytes {
-        layout(&self.vault, &self.kind, self.item.entry())
+        match self.entry() {
+            Ok(entry) => layout(&self.vault, &self.kind, &entry),
+            Err(error) => unreadable(&self.kind, self.key(), &error),
+        }
+    }
+
+    /// # Errors
+    /// 500 where this server's disk has lost the value: what is there is not known here, and nobody is told that it is another thing,
+    /// or nothing.
+    pub(crate) fn check_lost(&self) -> Result<(), StatusError> {
+        match self.entry() {
+            Ok(entry) if entry.is_lost() => {
+                let key = self.key();
+                Err(StatusError::internal(format!(
+                    "{key} is stored, but its value cannot be read from this server's disk: ask another server of the cluster, and put a new one in the place of this one (--replace); where it is the only one, restore a backup"
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether this is what is stored, and not the sentence that stands in for it.
@@ -218,7 +269,8 @@ impl Stored {
     /// # Errors
     /// Why it cannot be read. Whoever is about to overwrite it has to ask.
     pub(crate) fn readable(&self) -> Result<(), EncryptionError> {
-        let layout = opened(&self.vault, &self.kind, self.item.entry())?;
+        let entry = self.entry()?;
+        let layout = opened(&self.vault, &self.kind, &entry)?;
         match serde_json::from_slice::<serde::de::IgnoredAny>(json_of(&layout)) {
             Ok(_) => Ok(()),
             Err(_) => Err(EncryptionError::Damaged {
@@ -343,7 +395,7 @@ pub(crate) fn field_of<'a>(
     item: &'a Item,
     field: &str,
 ) -> Option<Cow<'a, str>> {
-    let key = &item.entry().key;
+    let key = item.key();
     match field {
         "metadata.name" => return Some(Cow::Borrowed(split_key(key).1)),
         "metadata.namespace" => return Some(Cow::Borrowed(split_key(key).0.unwrap_or(""))),

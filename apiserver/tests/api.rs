@@ -309,9 +309,12 @@ async fn watches_tell_each_change_once_through_their_selection() {
 #[tokio::test]
 async fn pages_show_one_revision() {
     // So short that it does not lead back to the forged revision below; what it leads back to needs nobody to keep it.
-    let world = World::with(WatchBounds {
-        history_changes_max: 3,
-        ..WatchBounds::default()
+    let world = World::with(Setup {
+        watch: WatchBounds {
+            history_changes_max: 3,
+            ..WatchBounds::default()
+        },
+        ..Setup::default()
     })
     .await;
     for name in ["a", "b", "c", "d", "e"] {

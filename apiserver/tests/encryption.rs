@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use weft_api::object::Object;
+use weft_apiserver::authz::authorize;
 use weft_apiserver::caller::Caller;
 use weft_apiserver::encryption::{EncryptionError, KeyFile, KeyFileError};
 use weft_apiserver::listing::{ListOptions, WatchEvent, WatchOptions};
-use weft_apiserver::objects::{self, Objects, WriteOptions};
+use weft_apiserver::objects::{self, Objects, Patch, REWRAP_PATH, WriteOptions};
+use weft_apiserver::request::{ObjectRef, RequestInfo};
 use weft_store::{Mutation, Precondition, Store};
 
 /// "swordfish" in base64, as it lies in the object.
@@ -32,6 +34,8 @@ fn objects(store: &Store, key_file: Option<&Path>) -> Objects {
     Objects::new(store.clone(), config)
 }
 
+const NS: Option<&str> = Some("default");
+
 fn caller() -> Caller {
     Caller::client_certificate("root", vec!["system:masters".to_owned()])
 }
@@ -46,24 +50,16 @@ fn secret(name: &str) -> Object {
 
 async fn create(objects: &Objects, name: &str) {
     let (caller, options) = (caller(), WriteOptions::default());
-    objects
-        .create(
-            &caller,
-            &weft_kinds::SECRET,
-            Some("default"),
-            secret(name),
-            &options,
-        )
-        .await
-        .unwrap();
+    let client = objects.client(&caller);
+    let created = client.create(&weft_kinds::SECRET, NS, secret(name), &options);
+    created.await.unwrap();
 }
 
 async fn read(objects: &Objects, name: &str) -> Value {
-    objects
-        .get(&caller(), &weft_kinds::SECRET, Some("default"), name)
-        .await
-        .unwrap()
-        .value()
+    let caller = caller();
+    let client = objects.client(&caller);
+    let found = client.get(&weft_kinds::SECRET, NS, name).await;
+    found.unwrap().value()
 }
 
 /// Whether any file below holds the bytes.
@@ -89,20 +85,15 @@ async fn secrets_are_ciphertext_before_they_are_stored_and_text_for_who_may_read
     let system = Caller::system("apiserver", None);
     objects.ensure_permanent_namespaces(&system).await.unwrap();
     let root = caller();
-    let watching = objects.watch(&root, &weft_kinds::SECRET, None, WatchOptions::default());
+    let client = objects.client(&root);
+    let watching = client.watch(&weft_kinds::SECRET, None, WatchOptions::default());
     let mut watch = watching.await.unwrap();
     create(&objects, "shop").await;
 
     assert_eq!(read(&objects, "shop").await["data"]["password"], DATA);
-    let page = objects
-        .list(
-            &caller(),
-            &weft_kinds::SECRET,
-            None,
-            &ListOptions::default(),
-        )
-        .await
-        .unwrap();
+    let everything = ListOptions::default();
+    let page = client.list(&weft_kinds::SECRET, None, &everything).await;
+    let page = page.unwrap();
     assert_eq!(page.items[0].value()["data"]["password"], DATA);
     match watch.next().await.unwrap() {
         WatchEvent::Added(object) => assert_eq!(object.value()["data"]["password"], DATA),
@@ -111,17 +102,9 @@ async fn secrets_are_ciphertext_before_they_are_stored_and_text_for_who_may_read
     // What stays as it is is not written, although every ciphertext is another one.
     let before = read(&objects, "shop").await;
     let same = Object::from_value(before.clone()).unwrap();
-    objects
-        .update(
-            &caller(),
-            &weft_kinds::SECRET,
-            Some("default"),
-            "shop",
-            same,
-            &WriteOptions::default(),
-        )
-        .await
-        .unwrap();
+    let options = WriteOptions::default();
+    let updated = client.update(&weft_kinds::SECRET, NS, same, &options);
+    updated.await.unwrap();
     assert_eq!(read(&objects, "shop").await, before);
 
     store.shutdown().await;
@@ -150,9 +133,11 @@ async fn rewrap_brings_all_under_a_new_key_and_the_first_of_the_file() {
     std::fs::write(&key_file, format!("{new} # new\n{old}")).unwrap();
     let second = objects(&store, Some(&key_file));
     second.check_readable().unwrap();
+    let asked = |caller| authorize(caller, RequestInfo::of_path("post", REWRAP_PATH));
     let mallory = Caller::client_certificate("mallory", Vec::new());
-    assert_eq!(second.rewrap(&mallory).await.unwrap_err().code, 403);
-    let done = second.rewrap(&caller()).await.unwrap();
+    assert_eq!(asked(mallory).unwrap_err().code, 403);
+    let asked = asked(caller()).unwrap();
+    let done = second.rewrap(&asked).await.unwrap();
     assert_eq!((done.data_key, done.values, done.removed), (2, 2, vec![]));
 
     // The old one is not needed any more, by servers that were there all along neither.
@@ -164,7 +149,7 @@ async fn rewrap_brings_all_under_a_new_key_and_the_first_of_the_file() {
             assert_eq!(read(objects, name).await["data"]["password"], DATA);
         }
     }
-    let done = third.rewrap(&caller()).await.unwrap();
+    let done = third.rewrap(&asked).await.unwrap();
     assert_eq!((done.data_key, done.values), (3, 2));
 
     // With the old one alone, a server says so before it serves.
@@ -219,49 +204,30 @@ async fn a_value_that_was_damaged_or_moved_is_shown_as_such_and_can_be_deleted()
     let sealed = vec![2; 100];
     put(sealed.clone()).await.unwrap();
     let (caller, options) = (caller(), WriteOptions::default());
-    let (kind, namespace) = (&weft_kinds::SECRET, Some("default"));
+    let client = objects.client(&caller);
+    let kind = &weft_kinds::SECRET;
     let label = json!({"metadata": {"labels": {"a": "b"}}});
-    let merge = weft_kinds::patch::PatchKind::Merge;
-    let patched = objects
-        .patch(
-            &caller, kind, namespace, "shop", None, merge, &label, &options,
-        )
-        .await;
+    let shop = ObjectRef::new(kind, NS, "shop");
+    let patched = client.patch(shop, None, Patch::merge(&label), &options);
+    let patched = patched.await;
     let mut unchanged = secret("shop").into_value();
     unchanged["metadata"]["namespace"] = "default".into();
-    let updated = objects
-        .update(
-            &caller,
-            kind,
-            namespace,
-            "shop",
-            Object::from_value(unchanged).unwrap(),
-            &options,
-        )
-        .await;
+    let unchanged = Object::from_value(unchanged).unwrap();
+    let updated = client.update(kind, NS, unchanged, &options).await;
     let foreground = objects::DeleteOptions {
         propagation: Some(objects::Propagation::Foreground),
         ..objects::DeleteOptions::default()
     };
-    let marked = objects
-        .delete(&caller, kind, namespace, "shop", &foreground)
-        .await;
+    let marked = client.delete(kind, NS, "shop", &foreground).await;
     for refused in [patched.err(), updated.err(), marked.err()] {
         let refused = refused.unwrap();
         assert_eq!(refused.code, 500);
         assert!(refused.message.contains("not overwritten"), "{refused}");
     }
     assert_eq!(value("shop").to_vec(), sealed);
-    objects
-        .delete(
-            &caller,
-            kind,
-            namespace,
-            "shop",
-            &objects::DeleteOptions::default(),
-        )
-        .await
-        .unwrap();
+    let now = objects::DeleteOptions::default();
+    let deleted = client.delete(kind, NS, "shop", &now);
+    deleted.await.unwrap();
     store.shutdown().await;
 }
 
@@ -302,17 +268,10 @@ async fn an_object_of_a_newer_program_is_refused_at_the_start_and_shown_without_
     create(&objects, "s").await;
     let map = Object::from_value(json!({"metadata": {"name": "s"}, "data": {"key": DATA}}));
     let options = WriteOptions::default();
-    let (caller, namespace) = (caller(), Some("default"));
-    objects
-        .create(
-            &caller,
-            &weft_kinds::CONFIG_MAP,
-            namespace,
-            map.unwrap(),
-            &options,
-        )
-        .await
-        .unwrap();
+    let caller = caller();
+    let client = objects.client(&caller);
+    let created = client.create(&weft_kinds::CONFIG_MAP, NS, map.unwrap(), &options);
+    created.await.unwrap();
     objects.check_readable().unwrap();
     let told = "has format 3, and this program reads formats up to 2; use a newer weft";
     for (kind, key) in [
@@ -325,7 +284,7 @@ async fn an_object_of_a_newer_program_is_refused_at_the_start_and_shown_without_
         store.write(vec![put], None).await.unwrap();
         let refused = objects.check_readable().unwrap_err().to_string();
         assert!(refused.contains(told), "{refused}");
-        let shown = objects.get(&caller, kind, namespace, "s").await;
+        let shown = client.get(kind, NS, "s").await;
         let shown = shown.unwrap().object().as_value().to_string();
         assert!(shown.contains(told) && !shown.contains(DATA), "{shown}");
     }

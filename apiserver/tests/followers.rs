@@ -17,9 +17,11 @@ use weft_api::object::Object;
 use weft_api::status::StatusError;
 use weft_apiserver::caller::Caller;
 use weft_apiserver::objects::{
-    self, Binding, DeleteOptions, ListOptions, Objects, WatchEvent, WatchOptions, WriteOptions,
+    self, Binding, DeleteOptions, ListOptions, Objects, Page, Patch, WatchEvent, WatchOptions,
+    WriteOptions,
 };
-use weft_kinds::patch::PatchKind;
+use weft_apiserver::request::ObjectRef;
+use weft_kinds::Subresource;
 use weft_store::{Config, Lane, Network, NetworkError, Peer, ServerId, Start, Store};
 
 const LEADER: ServerId = 1;
@@ -34,6 +36,8 @@ struct Wire {
     servers: Servers,
     /// While true, nobody sends the follower entries of the log; all else flows.
     behind: watch::Receiver<bool>,
+    /// While true, the first leader hears and says nothing, as a process that was stopped.
+    stalled: watch::Receiver<bool>,
 }
 
 impl Network for Wire {
@@ -43,8 +47,12 @@ impl Network for Wire {
         lane: Lane,
         request: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, NetworkError>> {
-        let (from, servers, mut behind) = (self.from, self.servers.clone(), self.behind.clone());
+        let (from, servers) = (self.from, self.servers.clone());
+        let (mut behind, mut stalled) = (self.behind.clone(), self.stalled.clone());
         async move {
+            if from == LEADER || peer.server == LEADER {
+                let _ = stalled.wait_for(|stalled| !stalled).await;
+            }
             if peer.server == FOLLOWER && lane != Lane::Control {
                 let _ = behind.wait_for(|behind| !behind).await;
             }
@@ -59,6 +67,7 @@ impl Network for Wire {
 struct Cluster {
     _dirs: Vec<tempfile::TempDir>,
     behind: watch::Sender<bool>,
+    stalled: watch::Sender<bool>,
     leader: Objects,
     follower: Objects,
 }
@@ -67,6 +76,7 @@ impl Cluster {
     async fn start() -> Self {
         let servers = Servers::default();
         let (behind, held) = watch::channel(false);
+        let (stalled, standing) = watch::channel(false);
         let mut dirs = Vec::new();
         for server in [LEADER, 2, FOLLOWER] {
             let dir = tempfile::tempdir().unwrap();
@@ -83,6 +93,7 @@ impl Cluster {
                 from: server,
                 servers: servers.clone(),
                 behind: held.clone(),
+                stalled: standing.clone(),
             };
             let config = Config {
                 server_id: server,
@@ -108,6 +119,7 @@ impl Cluster {
         Self {
             _dirs: dirs,
             behind,
+            stalled,
             leader,
             follower,
         }
@@ -179,63 +191,49 @@ fn scale(replicas: i64) -> Object {
 }
 
 const NS: Option<&str> = Some("default");
+const STATUS: Option<Subresource> = Some(Subresource::Status);
+const SCALE: Option<Subresource> = Some(Subresource::Scale);
+const FINALIZE: Option<Subresource> = Some(Subresource::Finalize);
 
 /// `kubectl scale --replicas=3` on a follower that had not heard of 5 yet was answered 200, and 5 stayed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_finds_everything_as_it_wants_it_is_told_on_the_newest_state() {
     let cluster = Cluster::start().await;
-    let (leader, follower) = (&cluster.leader, &cluster.follower);
     let (caller, options) = (admin(), WriteOptions::default());
+    let leader = cluster.leader.client(&caller);
+    let follower = cluster.follower.client(&caller);
     let maps = &weft_kinds::CONFIG_MAP;
     leader
-        .create(&caller, maps, NS, map("m", "1"), &options)
+        .create(maps, NS, map("m", "1"), &options)
         .await
         .unwrap();
     let apps = &weft_kinds::DEPLOYMENT;
     leader
-        .create(&caller, apps, NS, deployment(3), &options)
+        .create(apps, NS, deployment(3), &options)
         .await
         .unwrap();
     let replicas = async || {
-        let found = leader.get(&caller, apps, NS, "web").await.unwrap();
+        let found = leader.get(apps, NS, "web").await.unwrap();
         found.value()["spec"]["replicas"].clone()
     };
-    let kept =
-        async || leader.get(&caller, maps, NS, "m").await.unwrap().value()["data"]["k"].clone();
+    let kept = async || leader.get(maps, NS, "m").await.unwrap().value()["data"]["k"].clone();
 
     cluster
         .meanwhile(
-            leader.update_scale(&caller, apps, NS, "web", scale(5), &options),
-            follower.update_scale(&caller, apps, NS, "web", scale(3), &options),
+            leader.update_part(apps, NS, SCALE, scale(5), &options),
+            follower.update_part(apps, NS, SCALE, scale(3), &options),
         )
         .await
         .unwrap();
     assert_eq!(replicas().await, 3);
 
+    let web = ObjectRef::new(apps, NS, "web");
     let to = |replicas: i64| json!({"spec": {"replicas": replicas}});
     let (five, three) = (to(5), to(3));
     cluster
         .meanwhile(
-            leader.patch(
-                &caller,
-                apps,
-                NS,
-                "web",
-                None,
-                PatchKind::Merge,
-                &five,
-                &options,
-            ),
-            follower.patch(
-                &caller,
-                apps,
-                NS,
-                "web",
-                None,
-                PatchKind::Merge,
-                &three,
-                &options,
-            ),
+            leader.patch(web, None, Patch::merge(&five), &options),
+            follower.patch(web, None, Patch::merge(&three), &options),
         )
         .await
         .unwrap();
@@ -243,8 +241,8 @@ async fn a_write_that_finds_everything_as_it_wants_it_is_told_on_the_newest_stat
 
     cluster
         .meanwhile(
-            leader.update(&caller, maps, NS, "m", map("m", "2"), &options),
-            follower.update(&caller, maps, NS, "m", map("m", "1"), &options),
+            leader.update(maps, NS, map("m", "2"), &options),
+            follower.update(maps, NS, map("m", "1"), &options),
         )
         .await
         .unwrap();
@@ -253,8 +251,8 @@ async fn a_write_that_finds_everything_as_it_wants_it_is_told_on_the_newest_stat
     // What is gone by now cannot be as somebody wants it.
     let gone = cluster
         .meanwhile(
-            leader.delete(&caller, maps, NS, "m", &DeleteOptions::default()),
-            follower.update(&caller, maps, NS, "m", map("m", "1"), &options),
+            leader.delete(maps, NS, "m", &DeleteOptions::default()),
+            follower.update(maps, NS, map("m", "1"), &options),
         )
         .await;
     assert_eq!(gone.unwrap_err().code, 404);
@@ -263,23 +261,24 @@ async fn a_write_that_finds_everything_as_it_wants_it_is_told_on_the_newest_stat
 #[tokio::test(flavor = "multi_thread")]
 async fn every_verb_answers_as_if_it_had_known() {
     let cluster = Cluster::start().await;
-    let (leader, follower) = (&cluster.leader, &cluster.follower);
     let (caller, options) = (admin(), WriteOptions::default());
+    let leader = cluster.leader.client(&caller);
+    let follower = cluster.follower.client(&caller);
     let maps = &weft_kinds::CONFIG_MAP;
     let delete = DeleteOptions::default();
 
     // create: the name was taken, or came free, meanwhile.
     let taken = cluster
         .meanwhile(
-            leader.create(&caller, maps, NS, map("m", "1"), &options),
-            follower.create(&caller, maps, NS, map("m", "2"), &options),
+            leader.create(maps, NS, map("m", "1"), &options),
+            follower.create(maps, NS, map("m", "2"), &options),
         )
         .await;
     assert_eq!(taken.unwrap_err().reason, "AlreadyExists");
     cluster
         .meanwhile(
-            leader.delete(&caller, maps, NS, "m", &delete),
-            follower.create(&caller, maps, NS, map("m", "3"), &options),
+            leader.delete(maps, NS, "m", &delete),
+            follower.create(maps, NS, map("m", "3"), &options),
         )
         .await
         .unwrap();
@@ -293,21 +292,13 @@ async fn every_verb_answers_as_if_it_had_known() {
         }))
     };
     leader
-        .create(
-            &caller,
-            namespaces,
-            None,
-            doomed(json!(["kubernetes"])),
-            &options,
-        )
+        .create(namespaces, None, doomed(json!(["kubernetes"])), &options)
         .await
         .unwrap();
     let ended = async {
+        leader.delete(namespaces, None, "doomed", &delete).await?;
         leader
-            .delete(&caller, namespaces, None, "doomed", &delete)
-            .await?;
-        leader
-            .finalize_namespace(&caller, "doomed", doomed(json!([])), &options)
+            .update_part(namespaces, None, FINALIZE, doomed(json!([])), &options)
             .await
     };
     let mut orphan = map("o", "1").into_value();
@@ -315,28 +306,28 @@ async fn every_verb_answers_as_if_it_had_known() {
     let refused = cluster
         .meanwhile(
             ended,
-            follower.create(&caller, maps, Some("doomed"), object(orphan), &options),
+            follower.create(maps, Some("doomed"), object(orphan), &options),
         )
         .await;
     assert_eq!(refused.unwrap_err().code, 404);
     let left = leader
-        .list(&caller, maps, Some("doomed"), &ListOptions::default())
+        .list(maps, Some("doomed"), &ListOptions::default())
         .await;
     assert_eq!(left.unwrap().items.len(), 0);
 
     // get, list and watch.
     let found = cluster
         .meanwhile(
-            leader.update(&caller, maps, NS, "m", map("m", "4"), &options),
-            follower.get(&caller, maps, NS, "m"),
+            leader.update(maps, NS, map("m", "4"), &options),
+            follower.get(maps, NS, "m"),
         )
         .await;
     assert_eq!(found.unwrap().value()["data"]["k"], "4");
     let everything = ListOptions::default();
     let listed = cluster
         .meanwhile(
-            leader.create(&caller, maps, NS, map("n", "1"), &options),
-            follower.list(&caller, maps, NS, &everything),
+            leader.create(maps, NS, map("n", "1"), &options),
+            follower.list(maps, NS, &everything),
         )
         .await
         .unwrap();
@@ -344,8 +335,8 @@ async fn every_verb_answers_as_if_it_had_known() {
     assert_eq!(names, ["m", "n"]);
     let mut watching = cluster
         .meanwhile(
-            leader.create(&caller, maps, NS, map("o", "1"), &options),
-            follower.watch(&caller, maps, NS, WatchOptions::default()),
+            leader.create(maps, NS, map("o", "1"), &options),
+            follower.watch(maps, NS, WatchOptions::default()),
         )
         .await
         .unwrap();
@@ -359,23 +350,20 @@ async fn every_verb_answers_as_if_it_had_known() {
     assert_eq!(seen, ["m", "n", "o"]);
 
     // update: conditional on what was read before.
-    let read = leader.get(&caller, maps, NS, "m").await.unwrap().object();
+    let read = leader.get(maps, NS, "m").await.unwrap().object();
     let mut stale = read.clone().into_value();
     stale["data"]["k"] = "5".into();
     let refused = cluster
         .meanwhile(
-            leader.update(&caller, maps, NS, "m", map("m", "6"), &options),
-            follower.update(&caller, maps, NS, "m", object(stale), &options),
+            leader.update(maps, NS, map("m", "6"), &options),
+            follower.update(maps, NS, object(stale), &options),
         )
         .await;
     assert_eq!(refused.unwrap_err().reason, "Conflict");
 
     // status and binding.
     let pods = &weft_kinds::POD;
-    leader
-        .create(&caller, pods, NS, pod("p"), &options)
-        .await
-        .unwrap();
+    leader.create(pods, NS, pod("p"), &options).await.unwrap();
     let phase = |phase: &str| {
         let mut value = pod("p").into_value();
         value["status"] = json!({"phase": phase});
@@ -383,22 +371,23 @@ async fn every_verb_answers_as_if_it_had_known() {
     };
     cluster
         .meanwhile(
-            leader.update_status(&caller, pods, NS, "p", phase("Running"), &options),
-            follower.update_status(&caller, pods, NS, "p", phase("Pending"), &options),
+            leader.update_part(pods, NS, STATUS, phase("Running"), &options),
+            follower.update_part(pods, NS, STATUS, phase("Pending"), &options),
         )
         .await
         .unwrap();
-    let found = leader.get(&caller, pods, NS, "p").await.unwrap().value();
+    let found = leader.get(pods, NS, "p").await.unwrap().value();
     assert_eq!(found["status"]["phase"], "Pending");
     let to = |node| Binding {
+        pod: "p",
         node,
         uid: "",
         resource_version: "",
     };
     let bound = cluster
         .meanwhile(
-            leader.bind(&caller, "default", "p", to("a"), &options),
-            follower.bind(&caller, "default", "p", to("b"), &options),
+            leader.bind("default", to("a"), &options),
+            follower.bind("default", to("b"), &options),
         )
         .await;
     assert_eq!(bound.unwrap_err().code, 409);
@@ -407,8 +396,8 @@ async fn every_verb_answers_as_if_it_had_known() {
     let uid = found["metadata"]["uid"].as_str().unwrap().to_owned();
     cluster
         .meanwhile(
-            leader.delete(&caller, pods, NS, "p", &delete),
-            follower.delete(&caller, pods, NS, "p", &delete),
+            leader.delete(pods, NS, "p", &delete),
+            follower.delete(pods, NS, "p", &delete),
         )
         .await
         .unwrap();
@@ -421,20 +410,17 @@ async fn every_verb_answers_as_if_it_had_known() {
         ..DeleteOptions::default()
     };
     let replaced = async {
-        leader.delete(&caller, pods, NS, "p", &at_once).await?;
-        leader.create(&caller, pods, NS, pod("p"), &options).await
+        leader.delete(pods, NS, "p", &at_once).await?;
+        leader.create(pods, NS, pod("p"), &options).await
     };
     let refused = cluster
-        .meanwhile(
-            replaced,
-            follower.delete(&caller, pods, NS, "p", &of_the_first),
-        )
+        .meanwhile(replaced, follower.delete(pods, NS, "p", &of_the_first))
         .await;
     assert_eq!(refused.unwrap_err().code, 409);
     let evicted = cluster
         .meanwhile(
-            leader.delete(&caller, pods, NS, "p", &at_once),
-            follower.evict(&caller, "default", "p", &delete),
+            leader.delete(pods, NS, "p", &at_once),
+            follower.evict("default", "p", &delete),
         )
         .await;
     assert_eq!(evicted.unwrap_err().code, 404);
@@ -442,11 +428,155 @@ async fn every_verb_answers_as_if_it_had_known() {
     // deletecollection takes what is there, not what was.
     cluster
         .meanwhile(
-            leader.create(&caller, maps, NS, map("z", "1"), &options),
-            follower.delete_collection(&caller, maps, NS, &everything, &delete),
+            leader.create(maps, NS, map("z", "1"), &options),
+            follower.delete_collection(maps, NS, &everything, &delete),
         )
         .await
         .unwrap();
-    let left = leader.list(&caller, maps, NS, &everything).await.unwrap();
+    let left = leader.list(maps, NS, &everything).await.unwrap();
     assert_eq!(left.items.len(), 0);
+}
+
+fn names(page: &Page) -> Vec<String> {
+    page.items
+        .iter()
+        .map(|item| item.name().to_owned())
+        .collect()
+}
+
+/// A load balancer sends each page of a list to another server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_begun_on_one_server_goes_on_on_another() {
+    let cluster = Cluster::start().await;
+    let (caller, options) = (admin(), WriteOptions::default());
+    let leader = cluster.leader.client(&caller);
+    let follower = cluster.follower.client(&caller);
+    let maps = &weft_kinds::CONFIG_MAP;
+    for name in ["a", "b", "c"] {
+        let created = leader.create(maps, NS, map(name, "1"), &options);
+        created.await.unwrap();
+    }
+    let page = |token: Option<String>| ListOptions {
+        limit: Some(2),
+        continue_token: token,
+        ..ListOptions::default()
+    };
+
+    // Begun on the leader at a revision that the follower has not heard of: it waits for it.
+    cluster.follower.store().read().await.unwrap();
+    cluster.behind.send_replace(true);
+    let created = leader.create(maps, NS, map("d", "1"), &options);
+    created.await.unwrap();
+    let first = leader.list(maps, NS, &page(None)).await.unwrap();
+    assert_eq!(names(&first), ["a", "b"]);
+    let next = page(first.next.clone());
+    let mut rest = std::pin::pin!(follower.list(maps, NS, &next));
+    let early = tokio::time::timeout(Duration::from_millis(50), rest.as_mut()).await;
+    assert!(early.is_err(), "it cannot know yet");
+    cluster.behind.send_replace(false);
+    let rest = rest.await.unwrap();
+    assert_eq!(names(&rest), ["c", "d"]);
+    assert_eq!((rest.revision, rest.next), (first.revision, None));
+
+    // Begun on the follower, continued on the leader after the rest was deleted there: the list shows one revision.
+    let first = follower.list(maps, NS, &page(None)).await.unwrap();
+    let now = DeleteOptions::default();
+    for name in ["c", "d"] {
+        leader.delete(maps, NS, name, &now).await.unwrap();
+    }
+    let rest = leader.list(maps, NS, &page(first.next.clone())).await;
+    let rest = rest.unwrap();
+    assert_eq!(names(&rest), ["c", "d"]);
+    assert_eq!(rest.revision, first.revision);
+    let anew = follower.list(maps, NS, &page(None)).await.unwrap();
+    assert_eq!(names(&anew), ["a", "b"]);
+}
+
+/// A client that listed on one server watches on another, which is behind what it was told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_from_a_revision_that_is_still_to_come_begins_there() {
+    let cluster = Cluster::start().await;
+    let (caller, options) = (admin(), WriteOptions::default());
+    let leader = cluster.leader.client(&caller);
+    let follower = cluster.follower.client(&caller);
+    let maps = &weft_kinds::CONFIG_MAP;
+    // The follower has a cache of the kind, which is behind as well.
+    follower
+        .list(maps, NS, &ListOptions::default())
+        .await
+        .unwrap();
+    let listing = async {
+        leader.create(maps, NS, map("a", "1"), &options).await?;
+        leader.list(maps, NS, &ListOptions::default()).await
+    };
+    cluster.follower.store().read().await.unwrap();
+    cluster.behind.send_replace(true);
+    let listed = listing.await.unwrap();
+    assert!(listed.revision > cluster.follower.store().snapshot().revision());
+    let from = WatchOptions {
+        resource_version: Some(listed.revision),
+        ..WatchOptions::default()
+    };
+    let mut watching = std::pin::pin!(follower.watch(maps, NS, from));
+    let early = tokio::time::timeout(Duration::from_millis(50), watching.as_mut()).await;
+    assert!(early.is_err(), "it cannot know yet");
+    cluster.behind.send_replace(false);
+    let mut watching = watching.await.unwrap();
+    let created = leader.create(maps, NS, map("b", "1"), &options);
+    created.await.unwrap();
+    // What the list showed is not told again, and nothing is left out.
+    match watching.next().await {
+        Some(WatchEvent::Added(object)) => assert_eq!(object.name(), "b"),
+        _ => panic!("an event of another type"),
+    }
+}
+
+/// Until an answer is one that a client takes: it repeats what was answered 429, 503 and 504, as client-go does.
+async fn insisted<T, F>(mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, StatusError>>,
+{
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) if matches!(error.code, 429 | 503 | 504) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_stood_still_tells_nothing_that_was_overtaken() {
+    let cluster = Cluster::start().await;
+    let (caller, options) = (admin(), WriteOptions::default());
+    let leader = cluster.leader.client(&caller);
+    let follower = cluster.follower.client(&caller);
+    let maps = &weft_kinds::CONFIG_MAP;
+    let created = leader.create(maps, NS, map("m", "1"), &options);
+    created.await.unwrap();
+    let term = *cluster.leader.store().leadership().borrow();
+
+    cluster.stalled.send_replace(true);
+    // What comes to the others is taken by the leader that they choose.
+    insisted(|| follower.update(maps, NS, map("m", "2"), &options)).await;
+    let found = insisted(|| follower.get(maps, NS, "m")).await;
+    assert_eq!(found.value()["data"]["k"], "2");
+
+    // What was asked of the one that stands still, before it hears of that.
+    let mut reading = std::pin::pin!(leader.get(maps, NS, "m"));
+    let early = tokio::time::timeout(Duration::from_millis(50), reading.as_mut()).await;
+    if let Ok(Ok(found)) = early {
+        panic!("it told {} of its own", found.value());
+    }
+    cluster.stalled.send_replace(false);
+    let found = insisted(|| leader.get(maps, NS, "m")).await;
+    assert_eq!(found.value()["data"]["k"], "2");
+    // A controller that acts for a leadership that is over writes nothing more.
+    let deposed = Caller::system("deployment", term);
+    let deposed = cluster.leader.client(&deposed);
+    let written = deposed.update(maps, NS, map("m", "3"), &options).await;
+    assert_eq!(written.unwrap_err().code, 503);
+    insisted(|| leader.update(maps, NS, map("m", "4"), &options)).await;
+    let found = insisted(|| follower.get(maps, NS, "m")).await;
+    assert_eq!(found.value()["data"]["k"], "4");
 }

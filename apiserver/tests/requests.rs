@@ -40,6 +40,12 @@ async fn lease(world: &World, renewed: &str) -> u16 {
     ));
     match first.await.status {
         409 => {
+            let line = format!("GET {LEASES}/a");
+            let held = world
+                .send(request(&line, Some("node"), Body::empty()))
+                .await;
+            let mut lease = lease;
+            lease["metadata"]["resourceVersion"] = held.body["metadata"]["resourceVersion"].clone();
             let line = format!("PUT {LEASES}/a");
             let again = world.send(request(&line, Some("node"), lease.to_string().into()));
             again.await.status

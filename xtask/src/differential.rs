@@ -1,11 +1,13 @@
 //! `cargo xtask differential`: how far this API server answers as kube-apiserver does.
 //!
 //! Requests are made from a corpus of manifests: each as it is, its mutants (a field dropped, null, of another type, out of
-//! range, unknown, an element twice), and random patches of the three types. What kube-apiserver answers is recorded and
-//! committed, so that the comparison, a test of `weft-apiserver`, needs nothing but itself: it prints how many codes, messages and
+//! range, unknown, an element twice), as a new object and in place of one, random patches of the three types, and the same of
+//! `/status` and `/scale`. What kube-apiserver answers is recorded and committed, so that the comparison, a test of `weft-apiserver`, needs nothing but itself: it prints how many codes, messages and
 //! stored objects are equal by kind, and the most frequent differences.
 //!
-//! `record` asks a kube-apiserver that it starts itself, with etcd, on loopback, and writes the answers anew.
+//! `record` asks a kube-apiserver that it starts itself, with etcd, on loopback, and writes the answers anew. With `--manifests`
+//! it asks about objects of others, such as a chart's output, which are not kept here: their licences are theirs, and the
+//! comparison needs them only once.
 //!
 //! Invariants: the same corpus and seed give the same requests; only processes started here are ended.
 
@@ -20,12 +22,21 @@ use clap::Subcommand;
 
 /// Where the corpus is, and what was answered to it.
 const CORPUS: &str = "apiserver/tests/differential/corpus.json";
+const STATUSES: &str = "apiserver/tests/differential/statuses.json";
 const ANSWERS: &str = "apiserver/tests/differential/answers.lz4";
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
+
+    /// Compare by these manifests, a JSON list of objects, instead of the corpus
+    #[arg(long, requires = "answers")]
+    manifests: Option<PathBuf>,
+
+    /// Where the answers about these manifests are, or go
+    #[arg(long, requires = "manifests")]
+    answers: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -48,13 +59,23 @@ pub fn run(args: &Args) -> Result<()> {
         Some(Action::Record {
             binaries,
             definitions,
-        }) => record::run(binaries, definitions),
+        }) => {
+            let corpus = match (&args.manifests, &args.answers) {
+                (Some(manifests), Some(answers)) => record::Corpus::of(manifests, answers)?,
+                _ => record::Corpus::own()?,
+            };
+            record::run(binaries, definitions, &corpus)
+        }
         None => {
-            let status = Command::new("cargo")
-                .args(["test", "-p", "weft-apiserver", "--test", "differential"])
-                .args(["--", "--nocapture"])
-                .status()
-                .context("starting cargo")?;
+            let mut test = Command::new("cargo");
+            test.args(["test", "-p", "weft-apiserver", "--test", "differential"])
+                .args(["--", "--nocapture"]);
+            if let (Some(manifests), Some(answers)) = (&args.manifests, &args.answers) {
+                // The test runs in the folder of its crate.
+                test.env("DIFFERENTIAL_MANIFESTS", manifests.canonicalize()?)
+                    .env("DIFFERENTIAL_ANSWERS", answers.canonicalize()?);
+            }
+            let status = test.status().context("starting cargo")?;
             ensure!(status.success(), "the comparison failed");
             Ok(())
         }

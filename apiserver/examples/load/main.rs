@@ -2,11 +2,13 @@
 //!
 //! `load --dir DIR [--quick]` starts this program once more as the server, over a store in DIR: what `weft server` serves,
 //! without controllers and scheduler, which would act on what is written here. Then it is all the clients, over TLS and HTTP/2 on
-//! loopback, and prints one line of JSON. Clients and server share the machine, and each of its processors.
+//! loopback, and prints one line of JSON. Clients and server share the machine, and each of its processors. With `--pid PID --port PORT`
+//! instead of `--dir` they ask another server, which is there already (kube-apiserver), the same; `--only PART` leaves out the other parts.
 //!
 //! What is measured: lists of many pods, their pages, and the memory they take; thousands of watchers that each see one node's
-//! pods, and what those cost that are not concerned; a thousand watchers of one object; and lease renewals beside clients that
-//! do nothing but list. Every watcher checks what it is told: one event too many or too few ends the run.
+//! pods, and what those cost that are not concerned; a thousand watchers of one object; lease renewals beside clients that
+//! do nothing but list; and what large values take that nobody asks for again. Every watcher checks what it is told: one event too
+//! many or too few ends the run.
 
 mod client;
 mod process;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -26,7 +29,7 @@ use weft_apiserver::server::{self, Server};
 use weft_store::Store;
 
 use crate::client::{Client, Pool};
-use crate::process::Child;
+use crate::process::Measured;
 
 /// As the product's.
 #[global_allocator]
@@ -37,6 +40,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 const TOKEN: &str = "bench";
 /// As `weft server` has for HTTP, and for raft.
 const SERVER_THREADS: usize = 2;
+const SERVER_EVENT_INTERVAL: u32 = 7;
 const RAFT_THREADS: usize = 2;
 const PODS: &str = "/api/v1/namespaces/bench/pods";
 const MAPS: &str = "/api/v1/namespaces/bench/configmaps";
@@ -49,6 +53,10 @@ const STREAMS_A_CONNECTION: usize = 100;
 const LISTERS: usize = 8;
 /// Leases renewed a second: a thousand nodes renew 100.
 const RENEWALS_PER_SECOND: u32 = 50;
+/// Length of a large value.
+const VALUE_BYTES: usize = 4096;
+/// After which memory is looked at: a checkpoint or two later.
+const REST: Duration = Duration::from_secs(3);
 /// How long the last events may take to arrive.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
 
@@ -60,6 +68,7 @@ struct Effort {
     changes_per_second: usize,
     followers: usize,
     updates: usize,
+    values: usize,
     seconds: f64,
 }
 
@@ -70,6 +79,7 @@ const FULL: Effort = Effort {
     changes_per_second: 1_000,
     followers: 1_000,
     updates: 200,
+    values: 20_000,
     seconds: 10.0,
 };
 const QUICK: Effort = Effort {
@@ -79,6 +89,7 @@ const QUICK: Effort = Effort {
     changes_per_second: 300,
     followers: 200,
     updates: 40,
+    values: 2_000,
     seconds: 3.0,
 };
 
@@ -88,16 +99,18 @@ fn main() -> Result<(), Error> {
         let at = words.iter().position(|word| word == name)?;
         words.get(at + 1).map(String::as_str)
     };
-    let dir = PathBuf::from(value("--dir").ok_or("--dir DIR is missing")?);
+    let dir = value("--dir").map(PathBuf::from);
     if words.first().is_some_and(|word| word == "serve") {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVER_THREADS)
+            .event_interval(SERVER_EVENT_INTERVAL)
             .enable_all()
             .build()?;
         let raft = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(RAFT_THREADS)
             .enable_all()
             .build()?;
+        let dir = dir.ok_or("--dir DIR is missing")?;
         return runtime.block_on(serve(&dir, raft.handle()));
     }
     let effort = if words.iter().any(|word| word == "--quick") {
@@ -105,8 +118,26 @@ fn main() -> Result<(), Error> {
     } else {
         FULL
     };
+    let (server, pool) = match (value("--pid"), value("--port")) {
+        (Some(pid), Some(port)) => {
+            let server = Measured::found(pid.parse()?, port.parse()?);
+            let pool = Pool::new(server.port, None)?;
+            (server, pool)
+        }
+        _ => {
+            let dir = dir.ok_or("--dir DIR is missing, or --pid PID and --port PORT")?;
+            let server = Measured::start(&dir)?;
+            let authority = Authority::open_or_create(&dir.join("pki"), "cluster.local")?;
+            let pool = Pool::new(server.port, Some(&authority))?;
+            (server, pool)
+        }
+    };
     let runtime = tokio::runtime::Runtime::new()?;
-    println!("{}", runtime.block_on(measure(&dir, effort))?);
+    let only = value("--only");
+    println!(
+        "{}",
+        runtime.block_on(measure(server, &pool, effort, only))?
+    );
     Ok(())
 }
 
@@ -142,31 +173,45 @@ async fn serve(dir: &Path, raft: &tokio::runtime::Handle) -> Result<(), Error> {
     Ok(())
 }
 
-async fn measure(dir: &Path, effort: Effort) -> Result<Value, Error> {
-    let server = Child::start(dir)?;
-    let authority = Authority::open_or_create(&dir.join("pki"), "cluster.local")?;
-    let pool = Pool::new(server.port, &authority)?;
+async fn measure(
+    server: Measured,
+    pool: &Pool,
+    effort: Effort,
+    only: Option<&str>,
+) -> Result<Value, Error> {
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
     let client = pool.connect().await?;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}});
     client.create("/api/v1/namespaces", &namespace).await?;
 
-    let filled = fill(&pool, effort.pods, effort.watchers).await?;
-    let listed = lists(&pool, &server, effort).await?;
-    let leases = leases(&pool, &server, effort).await?;
-    let mut nodes = Vec::new();
-    // Concerned and not: the cost of a change is that of the first number alone.
-    let few = effort.watchers / 10;
-    for (concerned, idle) in [(few, 0), (few, effort.watchers - few), (effort.watchers, 0)] {
-        nodes.push(watch_nodes(&pool, &server, effort, concerned, idle).await?);
+    let mut document = json!({});
+    document["pods"] = fill(pool, effort.pods, effort.watchers).await?;
+    if wanted("lists") {
+        document["lists"] = lists(pool, &server, effort).await?;
     }
-    let followed = follow_one(&pool, &server, effort).await?;
+    if wanted("leases") {
+        document["leases"] = leases(pool, &server, effort).await?;
+    }
+    if wanted("watches_by_node") {
+        let mut nodes = Vec::new();
+        // Concerned and not: the cost of a change is that of the first number alone.
+        let few = effort.watchers / 10;
+        for (concerned, idle) in [(few, 0), (few, effort.watchers - few), (effort.watchers, 0)] {
+            nodes.push(watch_nodes(pool, &server, effort, concerned, idle).await?);
+        }
+        document["watches_by_node"] = nodes.into();
+    }
+    if wanted("one_object") {
+        document["one_object"] = follow_one(pool, &server, effort).await?;
+    }
+    if wanted("values") {
+        document["values"] = values(pool, &server, effort).await?;
+    }
     let memory = server.memory()?;
+    document["resident_bytes"] = memory.resident.into();
+    document["peak_bytes"] = memory.peak.into();
     server.stop()?;
-    Ok(json!({
-        "pods": filled, "lists": listed, "leases": leases, "watches_by_node": nodes,
-        "one_object": followed,
-        "resident_bytes": memory.resident, "peak_bytes": memory.peak,
-    }))
+    Ok(document)
 }
 
 fn node(number: usize) -> String {
@@ -223,7 +268,7 @@ async fn fill(pool: &Pool, pods: usize, nodes: usize) -> Result<Value, Error> {
 }
 
 /// Lists everything, one client and then several at once; and pages at the front and at the end.
-async fn lists(pool: &Pool, server: &Child, effort: Effort) -> Result<Value, Error> {
+async fn lists(pool: &Pool, server: &Measured, effort: Effort) -> Result<Value, Error> {
     let client = pool.connect().await?;
     // The first one makes the cache.
     let bytes = client.drain(PODS).await?;
@@ -297,7 +342,7 @@ fn page_path(limit: usize, token: &str) -> String {
 }
 
 /// Renews leases, alone and beside clients that list everything in a loop.
-async fn leases(pool: &Pool, server: &Child, effort: Effort) -> Result<Value, Error> {
+async fn leases(pool: &Pool, server: &Measured, effort: Effort) -> Result<Value, Error> {
     let client = pool.connect().await?;
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "bench"},
@@ -453,7 +498,7 @@ async fn open_watches(
 /// other nodes.
 async fn watch_nodes(
     pool: &Pool,
-    server: &Child,
+    server: &Measured,
     effort: Effort,
     concerned: usize,
     idle: usize,
@@ -530,7 +575,7 @@ async fn watch_nodes(
 }
 
 /// Watchers of one ConfigMap that is updated as fast as one client can.
-async fn follow_one(pool: &Pool, server: &Child, effort: Effort) -> Result<Value, Error> {
+async fn follow_one(pool: &Pool, server: &Measured, effort: Effort) -> Result<Value, Error> {
     let client = pool.connect().await?;
     let map = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
@@ -567,6 +612,56 @@ async fn follow_one(pool: &Pool, server: &Child, effort: Effort) -> Result<Value
         "p99_ms": milliseconds(at(ages, 0.99)),
         "server_cpu_us_per_event": cpu * 1e6 / events as f64,
         "resident_bytes": resident,
+    }))
+}
+
+/// Large values that cannot be compressed: written, listed twice, and then left alone.
+async fn values(pool: &Pool, server: &Measured, effort: Effort) -> Result<Value, Error> {
+    let before = server.memory()?.resident;
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut writers = JoinSet::new();
+    for _ in 0..WRITERS {
+        let (client, next) = (pool.connect().await?, Arc::clone(&next));
+        writers.spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= effort.values {
+                    return Ok::<_, Error>(());
+                }
+                let noise: [u8; VALUE_BYTES / 4 * 3] = rand::random();
+                let map = json!({
+                    "apiVersion": "v1", "kind": "ConfigMap",
+                    "metadata": {"name": format!("value-{number:06}"), "labels": {"large": "yes"}},
+                    "data": {"noise": base64::engine::general_purpose::STANDARD.encode(noise)},
+                });
+                client.create(MAPS, &map).await?;
+            }
+        });
+    }
+    while let Some(writer) = writers.join_next().await {
+        writer??;
+    }
+    let client = pool.connect().await?;
+    let path = format!("{MAPS}?labelSelector=large");
+    let bytes = client.drain(&path).await?;
+    let (mut times, cpu) = (Vec::new(), server.cpu()?);
+    for _ in 0..effort.lists {
+        let begun = Instant::now();
+        if client.drain(&path).await? != bytes {
+            return Err("two lists of one state differ in length".into());
+        }
+        times.push(begun.elapsed());
+    }
+    let cpu = (server.cpu()? - cpu) / effort.lists as f64;
+    tokio::time::sleep(REST).await;
+    let after = server.memory()?.resident;
+    let middle = at(times, 0.5);
+    Ok(json!({
+        "objects": effort.values, "bytes": bytes,
+        "seconds": middle.as_secs_f64(),
+        "bytes_per_second": bytes as f64 / middle.as_secs_f64(),
+        "server_cpu_seconds": cpu,
+        "resident_bytes_before": before, "resident_bytes": after,
     }))
 }
 

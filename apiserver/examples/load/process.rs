@@ -1,4 +1,4 @@
-//! The server as a process of its own: started, asked what it uses, and ended.
+//! The server as a process of its own: started, or found running, asked what it uses, and ended.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -11,8 +11,10 @@ use crate::Error;
 /// Clock ticks of `/proc/PID/stat` in a second, on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-pub struct Child {
-    process: process::Child,
+pub struct Measured {
+    /// `None` for one that somebody else started, and ends.
+    process: Option<process::Child>,
+    pid: u32,
     pub port: u16,
 }
 
@@ -21,7 +23,16 @@ pub struct Memory {
     pub peak: u64,
 }
 
-impl Child {
+impl Measured {
+    /// One that runs already.
+    pub fn found(pid: u32, port: u16) -> Self {
+        Self {
+            process: None,
+            pid,
+            port,
+        }
+    }
+
     pub fn start(dir: &Path) -> Result<Self, Error> {
         let mut process = Command::new(std::env::current_exe()?)
             .args(["serve", "--dir"])
@@ -35,13 +46,14 @@ impl Child {
         let told: Value = serde_json::from_str(&line)?;
         let port = told["port"].as_u64().ok_or("the server told no port")?;
         Ok(Self {
-            process,
+            pid: process.id(),
+            process: Some(process),
             port: u16::try_from(port)?,
         })
     }
 
     fn proc(&self, file: &str) -> String {
-        format!("/proc/{}/{file}", self.process.id())
+        format!("/proc/{}/{file}", self.pid)
     }
 
     pub fn memory(&self) -> Result<Memory, Error> {
@@ -75,16 +87,20 @@ impl Child {
 
     /// Ends it by closing its input, and waits.
     pub fn stop(mut self) -> Result<(), Error> {
-        drop(self.process.stdin.take());
-        self.process.wait()?;
+        if let Some(mut process) = self.process.take() {
+            drop(process.stdin.take());
+            process.wait()?;
+        }
         Ok(())
     }
 }
 
-impl Drop for Child {
+impl Drop for Measured {
     fn drop(&mut self) {
         // Where a run failed: it has nothing to lose.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        if let Some(process) = &mut self.process {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
     }
 }

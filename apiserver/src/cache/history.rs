@@ -53,7 +53,7 @@ impl Change {
     /// What it keeps alive that the newest view does not.
     pub(crate) fn bytes(&self) -> usize {
         let previous = self.previous.as_ref();
-        CHANGE_BYTES + previous.map_or(0, |item| item.entry().bytes())
+        CHANGE_BYTES + previous.map_or(0, |item| item.weight())
     }
 }
 

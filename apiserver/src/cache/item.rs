@@ -2,37 +2,195 @@
 //!
 //! An [`Item`] is shared by everybody who meets this revision: lists, watches, the history. Its labels and selectable
 //! fields are read out of the JSON once, without building the rest of it, and kept as one small buffer; the value itself
-//! stays in the store's entry, compressed (and sealed) as it is there.
+//! is compressed (and sealed) as in the store's entry, which an item of a cache holds as long as there is room ([`Values`]).
+//!
+//! Invariant: an item without its value is of a cache, is what that cache shows, and has its [`Facts`].
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
+use parking_lot::Mutex;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
-use weft_store::Entry;
+use weft_store::{Entry, Key, Revision};
 
+use super::values::{LetGo, Missed, Values};
 use crate::encryption::Vault;
 use crate::stored;
-use weft_kinds::KindRef;
+use weft_kinds::{Kind, KindRef};
 
 const LABELS: &str = "/metadata/labels";
 
+/// What the items of one cache have in common.
+pub(crate) struct Owner {
+    pub values: Arc<Values>,
+    pub kind: Arc<Kind>,
+    pub vault: Vault,
+}
+
 /// An object at one revision.
 pub(crate) struct Item {
-    entry: Arc<Entry>,
+    /// In a buffer of its own: that of an entry holds the value too.
+    key: Key,
+    revision: Revision,
+    weight: usize,
     facts: OnceLock<Facts>,
+    value: Mutex<Held>,
+    /// Whether the value was asked for since its last turn.
+    used: AtomicBool,
+    owner: Option<Arc<Owner>>,
+}
+
+struct Held {
+    entry: Option<Arc<Entry>>,
+    /// Whether it is one of those that [`Values`] bounds.
+    counted: bool,
 }
 
 impl Item {
+    /// One that keeps its value for as long as it lives.
     pub(crate) fn new(entry: Arc<Entry>) -> Self {
         Self {
-            entry,
+            key: entry.key.clone(),
+            revision: entry.revision,
+            weight: entry.bytes(),
             facts: OnceLock::new(),
+            value: Mutex::new(Held {
+                entry: Some(entry),
+                counted: false,
+            }),
+            used: AtomicBool::new(false),
+            owner: None,
         }
     }
 
-    pub(crate) fn entry(&self) -> &Arc<Entry> {
-        &self.entry
+    /// One that a cache shows: its value is kept as long as there is room.
+    pub(crate) fn shown(owner: &Arc<Owner>, entry: &Arc<Entry>) -> Arc<Self> {
+        let item = Arc::new(Self {
+            key: Key::new(Bytes::copy_from_slice(entry.key.as_bytes())),
+            revision: entry.revision,
+            weight: entry.bytes(),
+            facts: OnceLock::new(),
+            value: Mutex::new(Held {
+                entry: None,
+                counted: false,
+            }),
+            used: AtomicBool::new(false),
+            owner: Some(Arc::clone(owner)),
+        });
+        owner.values.keep(&item, entry);
+        item
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    pub(crate) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// What key and value count for where memory is bounded.
+    pub(crate) fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// The entry, if it is in memory here.
+    fn held(&self) -> Option<Arc<Entry>> {
+        self.value.lock().entry.clone()
+    }
+
+    /// Whether [`Item::entry`] may have to read the disk.
+    pub(crate) fn is_away(&self) -> bool {
+        self.value.lock().entry.is_none()
+    }
+
+    fn read(&self) -> Result<Arc<Entry>, Missed> {
+        if let Some(entry) = self.held() {
+            return Ok(entry);
+        }
+        let read = match &self.owner {
+            Some(owner) => owner.values.read(&self.key, self.revision),
+            None => Err(Missed),
+        };
+        // What replaced it may have come to its cache meanwhile.
+        read.or_else(|missed| self.held().ok_or(missed))
+    }
+
+    /// The entry with the value. May read the disk.
+    ///
+    /// # Errors
+    /// [`Missed`] for a value that was replaced a moment ago: it can be had as soon as the cache has heard of that.
+    pub(crate) fn entry(self: &Arc<Self>) -> Result<Arc<Entry>, Missed> {
+        if let Some(entry) = self.held() {
+            if !self.used.load(Ordering::Relaxed) {
+                self.used.store(true, Ordering::Relaxed);
+            }
+            return Ok(entry);
+        }
+        let entry = self.read()?;
+        if let Some(owner) = &self.owner {
+            owner.values.keep(self, &entry);
+        }
+        Ok(entry)
+    }
+
+    /// It was replaced, or is gone: from now on it keeps its value, which nobody else has.
+    /// Where it has let it go, `previous` finds it, which may read the disk.
+    pub(crate) fn retire(&self, previous: impl FnOnce() -> Option<Arc<Entry>>) {
+        if let Some(owner) = &self.owner {
+            let own = self.value.lock().entry.clone().or_else(previous);
+            owner.values.release(self, own);
+        }
+    }
+
+    /// Takes a value in that is counted from now on; false where it has it already. For [`Values`] alone, as what follows.
+    pub(super) fn count(&self, entry: &Arc<Entry>) -> bool {
+        let mut value = self.value.lock();
+        if value.entry.is_some() {
+            return false;
+        }
+        value.entry = Some(Arc::clone(entry));
+        value.counted = true;
+        true
+    }
+
+    /// Counts no more; returns whether it did. `own` is its value, where it went before.
+    pub(super) fn uncount(&self, own: Option<Arc<Entry>>) -> bool {
+        let mut value = self.value.lock();
+        if value.entry.is_none() {
+            value.entry = own.filter(|entry| entry.revision == self.revision);
+        }
+        std::mem::take(&mut value.counted)
+    }
+
+    pub(super) fn is_counted(&self) -> bool {
+        self.value.lock().counted
+    }
+
+    /// Lets go of the value, unless it is used. What selections look at is read before.
+    pub(super) fn let_go(&self) -> LetGo {
+        let entry = {
+            let value = self.value.lock();
+            if !value.counted {
+                return LetGo::NotCounted;
+            }
+            value.entry.clone()
+        };
+        if self.used.swap(false, Ordering::Relaxed) {
+            return LetGo::Used;
+        }
+        if let (Some(owner), Some(entry)) = (&self.owner, &entry) {
+            // With nothing locked here: who reads the same facts now looks at the value, too.
+            self.facts
+                .get_or_init(|| Facts::of(&owner.kind, &owner.vault, entry));
+        }
+        let mut value = self.value.lock();
+        value.entry = None;
+        value.counted = false;
+        LetGo::Gone
     }
 
     /// Whether anybody looked into the value.
@@ -43,10 +201,19 @@ impl Item {
 
     /// Labels and fields; read out of the value at the first call.
     pub(crate) fn facts(&self, kind: KindRef<'_>, vault: &Vault) -> &Facts {
-        self.facts.get_or_init(|| {
-            let layout = stored::layout(vault, kind, &self.entry);
-            Facts::read(kind, stored::json_of(&layout))
+        self.facts.get_or_init(|| match self.read() {
+            Ok(entry) => Facts::of(kind, vault, &entry),
+            // Values go when their facts are read, not before.
+            Err(_) => Facts::read(kind, b""),
         })
+    }
+}
+
+impl Drop for Item {
+    fn drop(&mut self) {
+        if let Some(owner) = self.owner.take() {
+            owner.values.release(self, None);
+        }
     }
 }
 
@@ -55,6 +222,10 @@ impl Item {
 pub(crate) struct Facts(Box<[u8]>);
 
 impl Facts {
+    fn of(kind: KindRef<'_>, vault: &Vault, entry: &Entry) -> Self {
+        Self::read(kind, stored::json_of(&stored::layout(vault, kind, entry)))
+    }
+
     fn read(kind: KindRef<'_>, json: &[u8]) -> Self {
         let selectable = &kind.stored().selectable;
         let wanted: Vec<(usize, &str)> = std::iter::once(LABELS)

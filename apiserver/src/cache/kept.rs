@@ -68,6 +68,10 @@ impl Kept {
             .retain(|one| now.saturating_duration_since(one.since) < AGE_MAX);
     }
 
+    pub(crate) fn clear(&mut self) {
+        self.views.clear();
+    }
+
     fn touch(&mut self, caller: &str, prefix: &str, revision: Revision) -> Option<View> {
         let at = self.views.iter().position(|one| {
             one.caller == caller && one.prefix == prefix && one.view.revision() == revision

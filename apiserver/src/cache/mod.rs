@@ -2,22 +2,25 @@
 //!
 //! A cache is made when somebody first asks for its kind, follows the store through one watch of its own, and is let go of when
 //! nobody asked for a while. It holds the objects as an indexed [`View`], the last changes as a [`History`], and the
-//! [`Watchers`], to whom it hands each change that concerns them. Values stay where they are, in the store's entries; what is
-//! encoded for watchers is shared by them ([`Lines`]) and goes when all were told.
+//! [`Watchers`], to whom it hands each change that concerns them. Values are in memory as far as [`Values`] has room for all kinds, else
+//! read from the store; what is encoded for watchers is shared by them ([`Lines`]) and goes when all were told.
 //!
 //! Invariants: a view shows every change up to its revision and none behind it; a watch that starts after a view's revision is told of
 //! every later change that concerns it, once, in order; history and queues stay within their [`Bounds`]; a cache that lost
-//! its place in the store's history ends its watches and is replaced, never patched up.
+//! its place in the store's history, or whose task panicked, ends its watches and is replaced, never patched up; every task is
+//! owned here, and [`Caches::shutdown`] waits for all.
 //! Left to others: how old an answer may be (`objects::freshness`), pages and selections (`listing`), bytes (`http`).
 
 mod history;
 mod item;
 mod kept;
 mod lines;
+mod values;
 mod view;
 mod watchers;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -27,13 +30,17 @@ use futures::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 use weft_api::status::StatusError;
 use weft_store::{Event, EventKind, Key, Revision, Snapshot, Store, Watch, WatchError};
 
 use self::history::{Change, History};
+use self::item::Owner;
 pub(crate) use self::item::{Facts, Item};
 use self::kept::Kept;
 pub(crate) use self::lines::{LineForm, LineKey, Lines};
+pub(crate) use self::values::Missed;
+use self::values::Values;
 use self::view::Plan;
 pub(crate) use self::view::View;
 pub(crate) use self::watchers::{End, Told, Watcher, What};
@@ -58,10 +65,10 @@ const ASK_AGAIN: Duration = Duration::from_millis(2);
 /// Caches in a row that may lose their place while one request waits.
 const STARTS_MAX: usize = 5;
 
-/// How much one kind's cache remembers, and how much may wait for one of its watchers.
+/// How much the caches remember, and how much may wait for one watcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Changes kept for watches that resume.
+    /// Changes of a kind that are kept for watches that resume.
     pub history_changes_max: usize,
     /// Memory that those may keep alive, as the store holds values: 8 MiB are some 10,000 changes of pods.
     pub history_bytes_max: usize,
@@ -69,6 +76,9 @@ pub struct Bounds {
     pub queue_changes_max: usize,
     /// Memory that those may keep alive.
     pub queue_bytes_max: usize,
+    /// Memory for the values of all kinds together, as the store holds them: 32 MiB are some 50,000 pods. What does not fit is read
+    /// from the store's files when somebody asks for it.
+    pub values_bytes_max: usize,
 }
 
 impl Default for Bounds {
@@ -78,6 +88,7 @@ impl Default for Bounds {
             history_bytes_max: 8 << 20,
             queue_changes_max: 16_384,
             queue_bytes_max: 16 << 20,
+            values_bytes_max: 32 << 20,
         }
     }
 }
@@ -92,6 +103,10 @@ struct Shared {
     store: Store,
     vault: Vault,
     bounds: Bounds,
+    values: Arc<Values>,
+    /// Those that follow the store, one a cache.
+    tasks: TaskTracker,
+    closing: CancellationToken,
     /// By the prefix of the kind's keys.
     caches: Mutex<HashMap<String, Arc<Cache>>>,
     kept: Mutex<Kept>,
@@ -102,9 +117,12 @@ impl Caches {
     pub(crate) fn new(store: Store, vault: Vault, bounds: Bounds) -> Self {
         Self {
             shared: Arc::new(Shared {
+                values: Values::new(store.clone(), bounds.values_bytes_max),
                 store,
                 vault,
                 bounds,
+                tasks: TaskTracker::new(),
+                closing: CancellationToken::new(),
                 caches: Mutex::default(),
                 kept: Mutex::default(),
                 started: Instant::now(),
@@ -122,6 +140,9 @@ impl Caches {
         revision: Revision,
     ) -> Result<Arc<Cache>, StatusError> {
         for _ in 0..STARTS_MAX {
+            if self.shared.closing.is_cancelled() {
+                return Err(StatusError::unavailable("this server is closing"));
+            }
             let cache = self.of(kind);
             match tokio::time::timeout(CATCH_UP_MAX, cache.reached(revision)).await {
                 Ok(true) => return Ok(cache),
@@ -144,6 +165,15 @@ impl Caches {
             .used
             .store(self.shared.seconds(Instant::now()), Ordering::Relaxed);
         Arc::clone(cache)
+    }
+
+    /// Ends every watch and every cache, and waits until their tasks are over. Who asks for one later is told that this server closes.
+    pub(crate) async fn shutdown(&self) {
+        self.shared.closing.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+        self.shared.caches.lock().clear();
+        self.shared.kept.lock().clear();
     }
 
     fn forget(&self, cache: &Arc<Cache>) {
@@ -232,6 +262,7 @@ impl Shared {
 pub(crate) struct Cache {
     plan: Plan,
     vault: Vault,
+    owner: Arc<Owner>,
     bounds: Bounds,
     state: Mutex<State>,
     /// The revision that the view shows; closed when the cache is over.
@@ -254,22 +285,31 @@ struct State {
     view: View,
     history: History,
     watchers: Watchers,
+    #[cfg(test)]
+    panics: bool,
 }
 
 impl Cache {
     fn start(shared: &Arc<Shared>, kind: KindRef<'_>) -> Arc<Self> {
-        let stop = CancellationToken::new();
+        let stop = shared.closing.child_token();
         let ask = Arc::new(Notify::new());
         let bounds = shared.bounds;
         let history = History::new(0, bounds.history_changes_max, bounds.history_bytes_max);
         let cache = Arc::new(Self {
             plan: Plan::of(kind),
             vault: shared.vault.clone(),
+            owner: Arc::new(Owner {
+                values: Arc::clone(&shared.values),
+                kind: kind.stored().clone(),
+                vault: shared.vault.clone(),
+            }),
             bounds,
             state: Mutex::new(State {
                 view: View::new(0),
                 history,
                 watchers: Watchers::default(),
+                #[cfg(test)]
+                panics: false,
             }),
             reached: tokio::sync::watch::Sender::new(Progress::default()),
             ask: Arc::clone(&ask),
@@ -282,11 +322,16 @@ impl Cache {
             shared: Arc::downgrade(shared),
             ask,
         };
-        tokio::spawn(async move {
+        let resource = kind.resource.to_string();
+        shared.tasks.spawn(async move {
+            // It takes its feed along, which ends the cache: whoever waits for it or watches begins with another.
+            let following = AssertUnwindSafe(feed.run()).catch_unwind();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                () = feed.run() => {}
+                outcome = following => if outcome.is_err() {
+                    tracing::error!(%resource, "the cache of a kind panicked: it is replaced, and its watches begin again");
+                }
             }
         });
         cache
@@ -342,7 +387,7 @@ impl Cache {
                     view.put(&self.plan, &self.vault, previous);
                 }
                 None => {
-                    view.remove(&self.plan, &self.vault, &change.item.entry().key);
+                    view.remove(&self.plan, &self.vault, change.item.key());
                 }
             }
         }
@@ -398,20 +443,35 @@ impl Cache {
     fn apply(&self, event: Event) {
         let mut state = self.state.lock();
         let state = &mut *state;
+        #[cfg(test)]
+        assert!(!std::mem::take(&mut state.panics), "as a test asked for");
         let put = event.kind == EventKind::Put;
-        let item = Arc::new(Item::new(event.entry));
         if event.revision <= state.view.revision() {
-            let previous = event.previous.map(|entry| Arc::new(Item::new(entry)));
+            let shown = state.view.get(&event.entry.key);
+            let shown = shown.filter(|item| put && item.revision() == event.revision);
+            let item = match shown {
+                Some(item) => Arc::clone(item),
+                None => Arc::new(Item::new(Arc::clone(&event.entry))),
+            };
+            let previous = event
+                .previous_entry()
+                .map(|entry| Arc::new(Item::new(entry)));
             let change = Change::new(event.revision, put, item, previous);
             state.history.push(Arc::new(change));
             return;
         }
-        let previous = if put {
-            state.view.put(&self.plan, &self.vault, &item)
+        let (item, previous) = if put {
+            let item = Item::shown(&self.owner, &event.entry);
+            let previous = state.view.put(&self.plan, &self.vault, &item);
+            (item, previous)
         } else {
-            let key = &item.entry().key;
-            state.view.remove(&self.plan, &self.vault, key)
+            let key = &event.entry.key;
+            let previous = state.view.remove(&self.plan, &self.vault, key);
+            (Arc::new(Item::new(Arc::clone(&event.entry))), previous)
         };
+        if let Some(previous) = &previous {
+            previous.retire(|| event.previous_entry());
+        }
         state.view.set_revision(event.revision);
         let change = Arc::new(Change::new(event.revision, put, item, previous));
         state.history.push(Arc::clone(&change));
@@ -510,16 +570,19 @@ impl Feed {
 
     /// The first view. The watch begins as far back as the store's history does, so that clients of before can go on.
     async fn begin(&self) -> Option<Watch> {
-        let store = self.shared.upgrade()?.store.clone();
+        let shared = self.shared.upgrade()?;
+        let (store, tasks) = (shared.store.clone(), shared.tasks.clone());
+        drop(shared);
         let cache = self.cache.upgrade()?;
         let prefix = self.prefix.clone();
         // Walks over every object of the kind, and reads those of indexed kinds.
-        let made = tokio::task::spawn_blocking(move || {
+        let made = tasks.spawn_blocking(move || {
             let (watch, begin) = watch_from_the_oldest(&store, &prefix)?;
             let snapshot = store.snapshot();
             let mut view = View::new(snapshot.revision());
             for entry in snapshot.range(&prefix, None) {
-                view.put(&cache.plan, &cache.vault, &Arc::new(Item::new(entry)));
+                let item = Item::shown(&cache.owner, &entry);
+                view.put(&cache.plan, &cache.vault, &item);
             }
             let bounds = &cache.bounds;
             let mut state = cache.state.lock();
@@ -528,7 +591,10 @@ impl Feed {
                 History::new(begin, bounds.history_changes_max, bounds.history_bytes_max);
             Some(watch)
         });
-        let watch = made.await.ok().flatten()?;
+        let made = made.await.inspect_err(|error| {
+            tracing::error!(prefix = ?self.prefix, %error, "reading a kind into its cache");
+        });
+        let watch = made.ok().flatten()?;
         self.ask.notify_one();
         Some(watch)
     }

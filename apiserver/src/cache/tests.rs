@@ -89,7 +89,8 @@ fn on_node(node: &str) -> Selection {
 fn shown(view: &View, kind: KindRef<'_>) -> BTreeMap<String, (Revision, Bytes)> {
     view.range(stored::prefix(kind, None), None)
         .map(|item| {
-            let entry = item.entry();
+            let entry = item.entry().unwrap();
+            assert_eq!((&entry.key, entry.revision), (item.key(), item.revision()));
             (entry.key.to_string(), (entry.revision, entry.value()))
         })
         .collect()
@@ -99,7 +100,7 @@ fn shown(view: &View, kind: KindRef<'_>) -> BTreeMap<String, (Revision, Bytes)> 
 fn told(subscription: &mut Subscription) -> String {
     let mut words = Vec::new();
     while let Some(Some(told)) = subscription.next().now_or_never() {
-        let key = told.change.item.entry().key.to_string();
+        let key = told.change.item.key().to_string();
         let name = key.rsplit('/').next().unwrap().to_owned();
         words.push(format!("{:?} {name}@{}", told.what, told.change.revision));
     }
@@ -340,7 +341,7 @@ async fn events_are_found_by_what_they_are_about_and_the_oldest_give_way() {
     );
     let held: usize = view
         .range(stored::prefix(&kinds::EVENT, None), None)
-        .map(|item| item.entry().bytes())
+        .map(|item| item.weight())
         .sum();
     assert_eq!(excess(1000, held + 10, 10), "");
     assert_eq!(excess(1000, held + 10, 11), "e01");
@@ -425,4 +426,185 @@ async fn what_is_encoded_lives_as_long_as_somebody_is_told_of_it() {
     let lines = Arc::downgrade(&next.lines);
     drop((next, also, replayed));
     assert!(lines.upgrade().is_none());
+}
+
+/// A value of this kind and number that hardly compresses.
+fn noise(number: usize, bytes: usize) -> Value {
+    let mut seed = number as u32 + 1;
+    let text: String = (0..bytes)
+        .map(|_| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            char::from(b'!' + ((seed >> 16) % 90) as u8)
+        })
+        .collect();
+    json!({"metadata": {"labels": {"number": number.to_string()}}, "data": {"noise": text}})
+}
+
+impl World {
+    async fn map(&self, number: usize, bytes: usize) -> Revision {
+        let mut value = noise(number, bytes);
+        let name = format!("m{number:03}");
+        value["metadata"]["name"] = name.as_str().into();
+        value["metadata"]["namespace"] = "a".into();
+        self.put(&kinds::CONFIG_MAP, &name, value).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_are_in_memory_as_far_as_there_is_room_and_read_from_the_store_where_not() {
+    const ROOM: usize = 64 << 10;
+    let bounds = Bounds {
+        values_bytes_max: ROOM,
+        history_bytes_max: 16 << 10,
+        ..Bounds::default()
+    };
+    let world = World::new(bounds).await;
+    for number in 0..300 {
+        world.map(number, 2000).await;
+    }
+    let values = Arc::clone(&world.caches.shared.values);
+    let fits = |told: &str| {
+        let (held, number, bytes) = values.counted();
+        assert_eq!(held, bytes, "{told}");
+        assert!(
+            bytes <= ROOM && number <= ROOM / 2000,
+            "{told}: {number} values of {bytes} bytes"
+        );
+    };
+    let cache = world.cache(&kinds::CONFIG_MAP).await;
+    fits("a cache that begins");
+    let before = cache.view();
+    let expected = shown(&before, &kinds::CONFIG_MAP);
+    assert_eq!(expected.len(), 300);
+    fits("a list");
+
+    // Half of them are replaced and some deleted, by one who does not wait, while others list: each list is of its revision.
+    let writer = async {
+        for number in (0..300).step_by(2) {
+            world.map(number, 2500).await;
+            if number % 10 == 0 {
+                let name = format!("m{number:03}");
+                world.delete(&kinds::CONFIG_MAP, &name).await;
+            }
+        }
+    };
+    let lister = async {
+        for _ in 0..20 {
+            let view = world.cache(&kinds::CONFIG_MAP).await.view();
+            let listed = shown(&view, &kinds::CONFIG_MAP);
+            let newest = listed.values().map(|(revision, _)| *revision).max();
+            assert!(newest <= Some(view.revision()));
+            fits("a list beside writes");
+        }
+    };
+    tokio::join!(writer, lister);
+    assert_eq!(
+        shown(&before, &kinds::CONFIG_MAP),
+        expected,
+        "a list that began before"
+    );
+    drop((before, expected, cache));
+    let cache = world.cache(&kinds::CONFIG_MAP).await;
+    let snapshot = world.store.snapshot();
+    let stored: BTreeMap<_, _> = snapshot
+        .range(&stored::prefix(&kinds::CONFIG_MAP, None), None)
+        .map(|entry| (entry.key.to_string(), (entry.revision, entry.value())))
+        .collect();
+    assert_eq!(shown(&cache.view(), &kinds::CONFIG_MAP), stored);
+    fits("afterwards");
+
+    // Selections need no value.
+    let wanted = Selection {
+        labels: LabelSelector::parse("number in (7, 9)").unwrap(),
+        ..Selection::default()
+    };
+    let options = ListOptions {
+        selection: wanted,
+        ..ListOptions::default()
+    };
+    let page = world.page("reader", &kinds::CONFIG_MAP, &options).await;
+    let names: Vec<_> = page
+        .unwrap()
+        .items
+        .iter()
+        .map(|item| item.name().to_owned())
+        .collect();
+    assert_eq!(names, ["m007", "m009"]);
+
+    // What is gone is not counted.
+    drop(cache);
+    world.caches.shutdown().await;
+    assert_eq!(values.counted(), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_value_that_was_replaced_before_its_cache_heard_of_it_is_still_found() {
+    let bounds = Bounds {
+        values_bytes_max: 0,
+        ..Bounds::default()
+    };
+    let world = World::new(bounds).await;
+    world.map(1, 500).await;
+    let revision = world.map(2, 500).await;
+    let cache = world.cache(&kinds::CONFIG_MAP).await;
+    // One value always stays: not this one.
+    let key = stored::key(&kinds::CONFIG_MAP, Some("a"), "m001");
+    let item = Arc::clone(cache.view().get(&key).unwrap());
+    assert!(item.is_away());
+    let values = &world.caches.shared.values;
+    let expected = values.read(item.key(), item.revision()).unwrap();
+    // As the store tells it, whatever the cache has heard by now: its history knows what was replaced.
+    world.map(1, 700).await;
+    world.delete(&kinds::CONFIG_MAP, "m001").await;
+    let found = values.read(item.key(), item.revision()).unwrap();
+    assert_eq!(found, expected);
+    assert!(
+        values.read(item.key(), revision).is_err(),
+        "of another object"
+    );
+    // And when it has heard, the item keeps it for whoever still shows it.
+    world.cache(&kinds::CONFIG_MAP).await;
+    assert!(!item.is_away());
+    assert_eq!(item.entry().unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_cache_whose_task_panics_is_replaced_and_its_watches_end() {
+    let world = World::new(Bounds::default()).await;
+    world.pod("a", "n").await;
+    let cache = world.cache(&kinds::POD).await;
+    let all = Selection::default();
+    let mut watch = cache.watch(&kinds::POD, None, &all, None).unwrap().0;
+    cache.state.lock().panics = true;
+    let last = world.pod("b", "n").await;
+    // Its watchers are not left waiting for ever, and the next one finds a cache that shows everything.
+    assert!(watch.next().await.is_none());
+    let next = world.cache(&kinds::POD).await;
+    assert!(!Arc::ptr_eq(&cache, &next));
+    assert_eq!(next.view().revision(), last);
+    let mut again = next
+        .watch(&kinds::POD, None, &all, Some(last - 1))
+        .unwrap()
+        .0;
+    assert_eq!(told(&mut again), "Added b@2");
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_watches_and_waits_for_every_task() {
+    let world = World::new(Bounds::default()).await;
+    world.pod("a", "n").await;
+    let cache = world.cache(&kinds::POD).await;
+    world.cache(&kinds::SECRET).await;
+    let all = Selection::default();
+    let mut watch = cache.watch(&kinds::POD, None, &all, None).unwrap().0;
+    assert_eq!(world.caches.shared.tasks.len(), 2);
+    world.caches.shutdown().await;
+    assert_eq!(
+        (world.caches.shared.tasks.len(), world.caches.len()),
+        (0, 0)
+    );
+    assert!(watch.next().await.is_none());
+    let revision = world.store.snapshot().revision();
+    let refused = world.caches.at_least(&kinds::POD, revision).await;
+    assert_eq!(refused.err().map(|error| error.code), Some(503));
 }

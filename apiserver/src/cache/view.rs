@@ -148,30 +148,30 @@ impl View {
         vault: &Vault,
         item: &Arc<Item>,
     ) -> Option<Arc<Item>> {
-        let entry = item.entry();
-        let replaced = self.items.insert(entry.key.clone(), Arc::clone(item));
+        let key = item.key();
+        let replaced = self.items.insert(key.clone(), Arc::clone(item));
         if let Some(replaced) = &replaced {
             self.forget(plan, vault, replaced);
         }
         for field in &plan.fields {
             let value = digest(item.facts(&plan.kind, vault).field(*field).as_bytes());
-            let key = IndexKey {
+            let at = IndexKey {
                 field: *field,
                 value,
-                key: entry.key.clone(),
+                key: key.clone(),
             };
-            self.index.insert(key, Arc::clone(item));
+            self.index.insert(at, Arc::clone(item));
         }
-        let namespace = namespace_part(&entry.key);
+        let namespace = namespace_part(key);
         let total = match self.totals.get_mut(namespace) {
             Some(total) => total,
             None => self.totals.entry(namespace.to_vec()).or_default(),
         };
         total.objects += 1;
-        total.bytes += entry.bytes();
+        total.bytes += item.weight();
         if plan.quota.is_some() {
             self.ages
-                .insert((digest(namespace), entry.revision), Arc::clone(item));
+                .insert((digest(namespace), item.revision()), Arc::clone(item));
         }
         replaced
     }
@@ -184,25 +184,25 @@ impl View {
     }
 
     fn forget(&mut self, plan: &Plan, vault: &Vault, item: &Item) {
-        let entry = item.entry();
+        let key = item.key();
         for field in &plan.fields {
             let value = digest(item.facts(&plan.kind, vault).field(*field).as_bytes());
             self.index.remove(&IndexKey {
                 field: *field,
                 value,
-                key: entry.key.clone(),
+                key: key.clone(),
             });
         }
-        let namespace = namespace_part(&entry.key);
+        let namespace = namespace_part(key);
         if let Some(total) = self.totals.get_mut(namespace) {
             total.objects -= 1;
-            total.bytes -= entry.bytes();
+            total.bytes -= item.weight();
             if total.objects == 0 {
                 self.totals.remove(namespace);
             }
         }
         if plan.quota.is_some() {
-            self.ages.remove(&(digest(namespace), entry.revision));
+            self.ages.remove(&(digest(namespace), item.revision()));
         }
     }
 
@@ -269,17 +269,17 @@ impl View {
         let mut total = self.totals.get(namespace).copied().unwrap_or_default();
         let begin = (digest(namespace), 0);
         let end = (digest(namespace), Revision::MAX);
-        let oldest = self.ages.range(begin..=end).map(|(_, item)| item.entry());
+        let oldest = self.ages.range(begin..=end).map(|(_, item)| item);
         oldest
-            .filter(|entry| namespace_part(&entry.key) == namespace)
-            .take_while(|entry| {
+            .filter(|item| namespace_part(item.key()) == namespace)
+            .take_while(|item| {
                 let full = total.objects + 1 > quota.objects || total.bytes + bytes > quota.bytes;
                 total.objects = total.objects.saturating_sub(1);
-                total.bytes = total.bytes.saturating_sub(entry.bytes());
+                total.bytes = total.bytes.saturating_sub(item.weight());
                 full
             })
             .take(most)
-            .map(|entry| entry.key.clone())
+            .map(|item| item.key().clone())
             .collect()
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct Told {
 
 impl Told {
     fn bytes(&self) -> usize {
-        self.change.bytes() + self.change.item.entry().bytes()
+        self.change.bytes() + self.change.item.weight()
     }
 }
 
@@ -85,7 +85,7 @@ pub(crate) struct Watcher {
 impl Watcher {
     /// How this change looks from here.
     pub(crate) fn sees(&self, vault: &Vault, change: &Change) -> Option<What> {
-        if !change.item.entry().key.as_bytes().starts_with(&self.prefix) {
+        if !change.item.key().as_bytes().starts_with(&self.prefix) {
             return None;
         }
         let matches = |item: &Item| self.selection.matches_item(&self.kind, vault, item);
@@ -211,7 +211,7 @@ impl Watchers {
         bounds: &Bounds,
         change: &Arc<Change>,
     ) {
-        let key = &change.item.entry().key;
+        let key = change.item.key();
         let namespace = namespace_part(key);
         let name = &key.as_bytes()[namespace.len()..];
         let mut concerned = vec![

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use weft_api::status::StatusError;
 
 use super::priority::Place;
-use super::request::Params;
+use crate::request::Params;
 
 /// From the first byte of a request to the last of its answer, as Kubernetes' `--request-timeout`.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);

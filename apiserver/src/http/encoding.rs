@@ -1,16 +1,13 @@
 //! The encoding of an answer: JSON as handlers write it, or YAML or Kubernetes' protobuf made of that on its way out.
 //!
 //! A handler knows forms (the object, a table, metadata only) and writes JSON; which encoding the client gets is decided
-//! here, once, for objects, lists, watches and refusals alike. The first range of the Accept header that the object has an
+//! here, once, for objects, watches and refusals alike. The first range of the Accept header that the object has an
 //! encoding for wins; a kind without a binary form (custom resources) has JSON and YAML.
 //!
-//! Invariants: what is no object (a log, metrics, a proxied answer, a health check) is left alone; a list is recoded to
-//! protobuf item by item, so that its objects are never all there as values, and other requests get their turn in between;
-//! a watch is recoded event by event, and ends after a whole frame. The JSON of a list is gathered whole before it is
-//! recoded; who asks for pages has less of it at a time.
-//! Left to others: which form (`super::negotiate`), the bytes of the binary form (`weft_kinds::protobuf`).
-
-use std::collections::BTreeMap;
+//! Invariants: what is no object (a log, metrics, a proxied answer, a health check) is left alone; no more than
+//! [`GATHERED_BYTES_MAX`] of an answer is there at once; a watch is recoded event by event, and ends after a whole frame.
+//! Left to others: which form (`super::negotiate`), lists of objects, which are made item by item in each encoding (`super::list`), the
+//! bytes of the binary form (`weft_kinds::protobuf`).
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -18,25 +15,21 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
-use serde_json::value::RawValue;
 use weft_api::status::StatusError;
-use weft_kinds::protobuf::{self, ListEncoder};
+use weft_kinds::protobuf;
 
 use super::error::ApiError;
 use super::negotiate;
 
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const PROTOBUF_WATCH: &str = "application/vnd.kubernetes.protobuf;stream=watch";
-const YAML: &str = "application/yaml";
+pub const YAML: &str = "application/yaml";
 /// What answers can be.
 pub const WRITTEN: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
-/// After how many items of a list other requests on the thread get their turn: some milliseconds of work.
-const ITEMS_A_TURN: usize = 64;
-
-/// Most JSON that is made YAML of: all of it is there as values meanwhile, ten times as large. A list that is larger can be
-/// asked for in pages.
-const YAML_BYTES_MAX: usize = 8 << 20;
+/// Most JSON that is made something else of: all of it is there as values meanwhile, ten times as large. An object is at most a fifth of
+/// that, discovery a tenth; what is larger (the usage of very many pods) can be had as JSON.
+const GATHERED_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
@@ -52,7 +45,7 @@ pub struct Encodings(Vec<Encoding>);
 /// What an answer is, in its extensions: an answer without it is left as it is.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// One object, a list, or a refusal, as JSON.
+    /// One object, a computed list, or a refusal, as JSON.
     Whole,
     /// A line of JSON an event, about objects of this version and kind.
     Watch { api_version: String, kind: String },
@@ -62,6 +55,12 @@ impl Encodings {
     /// What the Accept header says. A header that no encoding fits leaves JSON, in which that is told.
     pub fn of(headers: &HeaderMap) -> Self {
         Self(negotiate::encodings(headers))
+    }
+
+    /// Best first, and at least one.
+    pub fn iter(&self) -> impl Iterator<Item = Encoding> + '_ {
+        let json = self.0.is_empty().then_some(Encoding::Json);
+        self.0.iter().copied().chain(json)
     }
 
     fn wants_json(&self) -> bool {
@@ -96,16 +95,18 @@ impl Encodings {
 
     async fn recode_whole(&self, response: Response) -> Response {
         let (mut parts, body) = response.into_parts();
-        // Our own answer, which is there in full already or comes from what is.
-        let json = match axum::body::to_bytes(body, usize::MAX).await {
+        let json = match axum::body::to_bytes(body, GATHERED_BYTES_MAX).await {
             Ok(json) => json,
-            Err(error) => return ApiError(StatusError::internal(error)).into_response(),
+            Err(error) => {
+                tracing::debug!(%error, "an answer is too large for another encoding");
+                return ApiError(StatusError::not_acceptable("application/json")).into_response();
+            }
         };
         for encoding in &self.0 {
             let (recoded, media_type) = match encoding {
                 Encoding::Json => (Some(json.clone()), "application/json"),
                 Encoding::Yaml => (yaml(&json), YAML),
-                Encoding::Protobuf => (binary(&json).await, PROTOBUF),
+                Encoding::Protobuf => (binary(&json), PROTOBUF),
             };
             if let Some(bytes) = recoded {
                 parts
@@ -124,26 +125,12 @@ impl Encodings {
     }
 }
 
-type Members<'a> = BTreeMap<String, &'a RawValue>;
-
-fn members(json: &[u8]) -> Option<Members<'_>> {
-    serde_json::from_slice(json).ok()
-}
-
-fn text(members: &Members<'_>, name: &str) -> String {
-    let value = members.get(name);
-    let text = value.and_then(|value| serde_json::from_str(value.get()).ok());
-    text.unwrap_or_default()
-}
-
 fn is_object(json: &[u8]) -> bool {
-    members(json).is_some_and(|members| !text(&members, "kind").is_empty())
+    let object: Option<Value> = serde_json::from_slice(json).ok();
+    object.is_some_and(|object| object["kind"].as_str().is_some_and(|kind| !kind.is_empty()))
 }
 
 fn yaml(json: &[u8]) -> Option<Bytes> {
-    if json.len() > YAML_BYTES_MAX {
-        return None;
-    }
     let value: Value = serde_json::from_slice(json).ok()?;
     if value["kind"].is_null() {
         return None;
@@ -152,28 +139,9 @@ fn yaml(json: &[u8]) -> Option<Bytes> {
 }
 
 /// The binary form, if the object's kind has one.
-async fn binary(json: &[u8]) -> Option<Bytes> {
-    let mut members = members(json)?;
-    let (api_version, kind) = (text(&members, "apiVersion"), text(&members, "kind"));
-    let encoder = ListEncoder::new(&api_version, &kind);
-    let (Ok(mut encoder), Some(items)) = (encoder, members.get("items").copied()) else {
-        let object: Value = serde_json::from_slice(json).ok()?;
-        return protobuf::encode(&object).ok().map(Bytes::from);
-    };
-    let items: Vec<&RawValue> = serde_json::from_str(items.get()).ok()?;
-    for (place, item) in items.into_iter().enumerate() {
-        if place % ITEMS_A_TURN == ITEMS_A_TURN - 1 {
-            tokio::task::yield_now().await;
-        }
-        let item: Value = serde_json::from_str(item.get()).ok()?;
-        encoder.push(&item).ok()?;
-    }
-    members.remove("items");
-    let head = members
-        .into_iter()
-        .map(|(name, value)| Some((name, serde_json::from_str(value.get()).ok()?)))
-        .collect::<Option<_>>()?;
-    encoder.finish(&Value::Object(head)).ok().map(Bytes::from)
+fn binary(json: &[u8]) -> Option<Bytes> {
+    let object: Value = serde_json::from_slice(json).ok()?;
+    protobuf::encode(&object).ok().map(Bytes::from)
 }
 
 /// Each line of a watch as a frame. A line that is none ends the stream: half an event would be worse.
@@ -193,6 +161,10 @@ fn watch_frames(response: Response) -> Response {
                     return Some((Ok(line), (chunks, rest)));
                 }
                 match chunks.next().await? {
+                    Ok(chunk) if rest.len() + chunk.len() > GATHERED_BYTES_MAX => {
+                        let error = axum::Error::new("an event is too large");
+                        return Some((Err(error), (chunks, BytesMut::new())));
+                    }
                     Ok(chunk) => rest.extend_from_slice(&chunk),
                     Err(error) => return Some((Err(error), (chunks, rest))),
                 }

@@ -20,7 +20,7 @@ use weft_kinds::lens::{items, text};
 use crate::caller::Caller;
 use crate::http::AppState;
 use crate::http::proxy::{find_node, unreachable};
-use crate::http::request::Params;
+use crate::request::Params;
 
 /// How much of a node's refusal is read to pass it on.
 const REFUSAL_BYTES_MAX: usize = 4 << 10;
@@ -47,10 +47,8 @@ pub async fn serve(
 ) -> Result<Response, StatusError> {
     let options = parse(params.pairs())?;
     let reader = Caller::system("apiserver", None);
-    let stored = state
-        .objects
-        .get(&reader, &weft_kinds::POD, Some(namespace), pod)
-        .await?;
+    let reader = state.objects.client(&reader);
+    let stored = reader.get(&weft_kinds::POD, Some(namespace), pod).await?;
     let stored = stored.object();
     let object = stored.as_value();
     let container = choose(object, &options)?;
@@ -243,7 +241,7 @@ mod tests {
     use http::Method;
 
     use super::*;
-    use crate::http::request::RequestInfo;
+    use crate::request::RequestInfo;
 
     fn parse(query: &str) -> Result<Options, StatusError> {
         let uri: Uri = format!("/?{query}").parse().unwrap();

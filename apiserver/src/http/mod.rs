@@ -1,11 +1,11 @@
 //! The HTTP face: who calls, what is asked, which verb answers.
 //!
-//! A request passes the [`front`]: what it asks is decoded ([`request`]), who asks is found out, whether that is allowed is
+//! A request passes the [`front`]: what it asks is decoded ([`crate::request`]), who asks is found out, whether that is allowed is
 //! decided, it takes a place ([`priority`]) and gets a [`deadline`]; only then is anything of its body read. Behind the
 //! front is one of: health and version; OpenAPI; the OCI registry; weft's own paths; or [`resource`], which calls one
 //! verb of [`Objects`].
 //!
-//! Invariants: every handler behind the front has a [`Caller`] who was authorised for the [`RequestInfo`] beside it; every
+//! Invariants: every handler behind the front has an [`Authorized`], and no other proof of what it may do; every
 //! refusal is a `metav1.Status`; requests in flight, their bodies and answers are bounded in number and time, bodies in size too,
 //! and whoever has no credentials cannot take a place from those who have. Left to others: sockets and TLS
 //! (`crate::server`), what depends on the object (`crate::objects`).
@@ -22,7 +22,6 @@ pub mod openapi;
 mod priority;
 pub mod proxy;
 pub mod registry;
-mod request;
 pub mod resource;
 mod reviews;
 pub mod servers;
@@ -50,11 +49,10 @@ use self::deadline::LargeBodies;
 use self::encoding::Encodings;
 use self::error::ApiError;
 use self::priority::{Level, Places};
-use self::request::{Asked, RequestInfo};
 use crate::authn::{Authenticator, PeerAddress, PeerCertificates};
-use crate::authz;
-use crate::caller::Caller;
+use crate::authz::{self, Authorized};
 use crate::objects::{Objects, REWRAP_PATH};
+use crate::request::{Asked, RequestInfo};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Longest audit id taken over from a client.
@@ -141,7 +139,7 @@ async fn front(State(state): State<AppState>, mut request: Request, next: Next) 
         let (body, rest) = drain::split(body);
         (Request::from_parts(parts, body), Some(rest))
     };
-    let mut response = match pass(&state, &info, &encodings, request, next).await {
+    let mut response = match judge_and_serve(&state, &info, &encodings, request, next).await {
         Ok(response) => response,
         Err(error) => encodings.recode(ApiError(error).into_response()).await,
     };
@@ -157,7 +155,7 @@ async fn front(State(state): State<AppState>, mut request: Request, next: Next) 
 }
 
 /// Everything that is judged by the head of a request, and the handler once all of it was passed.
-async fn pass(
+async fn judge_and_serve(
     state: &AppState,
     info: &Arc<RequestInfo>,
     encodings: &Encodings,
@@ -177,15 +175,14 @@ async fn pass(
         .authenticator
         .authenticate(request.headers(), &peer)
         .await?
-        .at(address);
-    authorize(&caller, info)?;
-    let user = caller.user().to_owned();
-    let level = Level::of(&caller, info);
-    request.extensions_mut().insert(caller);
-    request.extensions_mut().insert(Arc::clone(info));
+        .at_address(address);
+    let asked = authz::authorize(caller, Arc::clone(info))?;
+    let user = asked.caller().user().to_owned();
+    let level = Level::of(asked.caller(), info);
+    request.extensions_mut().insert(asked);
     if info.long_running() {
         let response = encodings.recode(next.run(request).await).await;
-        return Ok(answered(info, &user, response));
+        return Ok(trace_answer(info, &user, response));
     }
     let end = began + deadline::of(info.params()?)?;
     let answer = async {
@@ -195,24 +192,14 @@ async fn pass(
     let (response, place) = tokio::time::timeout_at(end, answer).await.map_err(|_| {
         StatusError::timeout("Timeout: request did not complete within the allotted timeout")
     })??;
-    let response = answered(info, &user, response);
+    let response = trace_answer(info, &user, response);
     Ok(deadline::hold(response, place, end, &state.answers))
 }
 
-fn answered(info: &RequestInfo, user: &str, response: Response) -> Response {
+fn trace_answer(info: &RequestInfo, user: &str, response: Response) -> Response {
     let status = response.status().as_u16();
     tracing::debug!(verb = info.verb, asked = ?info.asked, user, status, "answered");
     response
-}
-
-/// What can be decided before anything is read.
-fn authorize(caller: &Caller, info: &RequestInfo) -> Result<(), StatusError> {
-    match (&info.asked, info.access()) {
-        (_, Some(access)) => authz::authorize(caller, &access),
-        (Asked::Path(path), None) => authz::authorize_path(caller, info.verb, path),
-        // It refuses in the words of its own protocol, and before it reads anything.
-        _ => Ok(()),
-    }
 }
 
 /// Ignoring these headers would answer with the rights of whoever asks, not of whom they name.
@@ -266,9 +253,9 @@ async fn version() -> Response {
 /// All Secrets under a new key. Answers when they are.
 async fn rewrap(
     State(state): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    Extension(asked): Extension<Authorized>,
 ) -> Result<Response, ApiError> {
-    Ok(axum::Json(state.objects.rewrap(&caller).await?).into_response())
+    Ok(axum::Json(state.objects.rewrap(&asked).await?).into_response())
 }
 
 async fn healthz(uri: Uri) -> Response {

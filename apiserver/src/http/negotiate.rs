@@ -5,9 +5,10 @@
 
 use http::{HeaderMap, header};
 use serde_json::Value;
+use weft_api::gvk::GroupVersionKind;
 use weft_api::status::StatusError;
 use weft_kinds::decode::{self, DecodeError};
-use weft_kinds::{KindRef, protobuf};
+use weft_kinds::protobuf;
 
 use super::encoding::{Encoding, PROTOBUF, WRITTEN};
 use crate::objects::undecodable;
@@ -147,19 +148,18 @@ pub fn media_type(headers: &HeaderMap) -> &str {
 pub fn decode_object(
     headers: &HeaderMap,
     body: &[u8],
-    kind: KindRef<'_>,
+    gvk: &GroupVersionKind,
 ) -> Result<Decoded, StatusError> {
-    let gvk = kind.gvk();
     let (decoded, mut faults) = match media_type(headers) {
-        "" | "application/json" => (decode::text(&gvk, body), Vec::new()),
+        "" | "application/json" => (decode::text(gvk, body), Vec::new()),
         _ => {
             let parsed = self::decode(headers, body)?;
-            (decode::value(&gvk, &parsed.value), parsed.faults)
+            (decode::value(gvk, &parsed.value), parsed.faults)
         }
     };
     let decoded = decoded.map_err(|error| match error {
         DecodeError::Syntax(_) => StatusError::bad_request(error.to_string()),
-        DecodeError::Unfit(_) => undecodable(kind, &error),
+        DecodeError::Unfit(_) => undecodable(gvk, &error),
     })?;
     faults.extend(decoded.faults);
     Ok(Decoded {

@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use weft_api::status::StatusError;
 
-use super::request::{Asked, RequestInfo};
 use crate::caller::{Caller, GROUP_MASTERS};
+use crate::request::{Asked, RequestInfo};
 
 /// Longest wait for a place. Clients give up after ten seconds or more, and a lease has to be renewed in less.
 const WAIT_MAX: Duration = Duration::from_secs(5);

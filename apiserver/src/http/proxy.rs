@@ -185,10 +185,8 @@ fn endpoint(node: &Value) -> Option<(&str, u16)> {
 /// Reads the Node object with the server's own rights: the caller was authorised for the subresource.
 pub(crate) async fn find_node(state: &AppState, name: &str) -> Result<Arc<Value>, StatusError> {
     let reader = Caller::system("apiserver", None);
-    let stored = state
-        .objects
-        .get(&reader, &weft_kinds::NODE, None, name)
-        .await?;
+    let reader = state.objects.client(&reader);
+    let stored = reader.get(&weft_kinds::NODE, None, name).await?;
     Ok(Arc::new(stored.object().as_value().clone()))
 }
 

@@ -38,7 +38,7 @@ use weft_store::{Store, WriteError};
 use self::blobs::{append, finish, get_blob, held_bytes, start_upload, upload_reply};
 use self::manifests::{INDEX, get_manifest, put_manifest};
 use self::tags::Tags;
-use crate::authz::authorize_registry;
+use crate::authz::{Authorized, authorize_registry};
 use crate::caller::Caller;
 use crate::http::AppState;
 
@@ -118,7 +118,7 @@ async fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Whether a path is the registry's.
-pub(super) fn serves(path: &str) -> bool {
+pub(crate) fn serves(path: &str) -> bool {
     path.strip_prefix("/v2")
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -132,11 +132,8 @@ pub fn routes() -> Router<AppState> {
 }
 
 async fn serve(State(state): State<AppState>, request: Request) -> Response {
-    let caller = request
-        .extensions()
-        .get::<Caller>()
-        .cloned()
-        .unwrap_or_else(Caller::anonymous);
+    let asked_by = request.extensions().get::<Authorized>();
+    let caller = asked_by.map_or_else(Caller::anonymous, |asked| asked.caller().clone());
     let asked = replicas::Asked::of(&request);
     let answer = answer(&state.registry, &caller, request).await;
     match asked {

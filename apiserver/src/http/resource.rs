@@ -1,11 +1,10 @@
 //! Resource paths: from a URL to one verb, and from its result to bytes.
 //!
-//! What the URL names is decoded and allowed already ([`RequestInfo`]); there is no route per kind. A list is written by
+//! What the URL names is decoded and allowed already ([`Authorized`]); there is no route per kind. A list is written by
 //! concatenating stored bytes.
 //!
-//! Invariant: one request calls one verb. Left to others: what the verbs do (`crate::objects`), watching (`super::watch`).
+//! Invariant: one request calls one verb, with the proof that it came with. Left to others: what the verbs do (`crate::objects`), watching (`super::watch`).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,35 +14,37 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use weft_api::gvk::GroupVersionKind;
 use weft_api::object::Object;
 use weft_api::status::{Cause, StatusError};
 use weft_kinds::lens::{fill, integer, text};
 use weft_kinds::patch::PatchKind;
 
 use super::deadline::Received;
-use super::encoding::Answer;
+use super::encoding::{Answer, Encodings};
 use super::error::ApiError;
 use super::list::{self, Shape};
 use super::negotiate::{self, Decoded, Form};
-use super::request::{Asked, Params, RequestInfo, Resource, Validation, list_options_invalid};
 use super::table::{self, Include, Style};
 use super::{AppState, discovery, logs, proxy, reviews, usage, watch};
-use crate::caller::Caller;
-use crate::objects::{Binding, DeleteOptions, Deleted, Propagation, WatchOptions, strict_decoding};
+use crate::authz::Authorized;
+use crate::objects::{
+    Binding, DeleteOptions, Deleted, Patch, Propagation, WatchOptions, scale_kind, strict_decoding,
+};
+use crate::request::{Asked, ObjectRef, Params, Resource, Validation, list_options_invalid};
 use weft_kinds::{KindRef, Subresource};
 
 const WARNING: HeaderName = HeaderName::from_static("warning");
 /// Warnings sent with one answer; more would only fill the client's terminal.
 const WARNINGS_MAX: usize = 20;
 
-/// Answers everything that is no route of its own. Who asks was authorised for what `info` says.
+/// Answers everything that is no route of its own.
 pub async fn dispatch(
     State(state): State<AppState>,
-    Extension(caller): Extension<Caller>,
-    Extension(info): Extension<Arc<RequestInfo>>,
+    Extension(asked): Extension<Authorized>,
     request: Request,
 ) -> Response {
-    match answer(&state, &caller, &info, request).await {
+    match answer(&state, &asked, request).await {
         Ok(response) => response,
         Err(error) => ApiError(error).into_response(),
     }
@@ -51,43 +52,30 @@ pub async fn dispatch(
 
 async fn answer(
     state: &AppState,
-    caller: &Caller,
-    info: &RequestInfo,
+    asked: &Authorized,
     request: Request,
 ) -> Result<Response, StatusError> {
-    match &info.asked {
-        Asked::Resource(resource) => {
-            let Some(name) = &resource.name else {
-                return collection(state, caller, resource, info, request).await;
-            };
-            let one = One {
-                kind: &resource.kind,
-                namespace: resource.namespace.as_deref(),
-                name,
-            };
-            match resource.subresource {
-                None => object(state, caller, one, info, request).await,
-                Some(subresource) => {
-                    let below = Below {
-                        subresource,
-                        rest: &resource.rest,
-                    };
-                    below_object(state, caller, one, below, info, request).await
-                }
+    let params = || asked.request().params();
+    match &asked.request().asked {
+        Asked::Resource(resource) => match (resource.object(), resource.subresource) {
+            (None, _) => collection(state, asked, resource, request).await,
+            (Some(object), None) => on_object(state, asked, object, request).await,
+            (Some(object), Some(subresource)) => {
+                let rest = &resource.rest;
+                on_subresource(state, asked, object, subresource, rest, request).await
             }
-        }
-        Asked::Bindings { namespace } => {
+        },
+        Asked::Bindings { .. } => {
             require_method(&request, Method::POST)?;
             let received = state.large_bodies.receive(request).await?;
             let body = negotiate::decode(&received.headers, &received.body)?.value;
-            let pod = text(&body, "/metadata/name").to_owned();
-            bind(state, caller, namespace, &pod, &body, info.params()?).await
+            bind(state, asked, text(&body, "/metadata/name"), &body).await
         }
         Asked::Review(review) => {
             require_method(&request, Method::POST)?;
             let received = state.large_bodies.receive(request).await?;
             let body = negotiate::decode(&received.headers, &received.body)?.value;
-            let answer = reviews::answer(review, caller, body)?;
+            let answer = reviews::answer(review, asked.caller(), body)?;
             Ok(json_value(&answer, StatusCode::CREATED))
         }
         Asked::Computed {
@@ -101,7 +89,7 @@ async fn answer(
                 kind,
                 namespace.as_deref(),
                 name.as_deref(),
-                info.params()?,
+                params()?,
             )
             .await
         }
@@ -122,20 +110,6 @@ async fn answer(
     }
 }
 
-#[derive(Clone, Copy)]
-struct One<'a> {
-    kind: KindRef<'a>,
-    namespace: Option<&'a str>,
-    name: &'a str,
-}
-
-/// A path below an object.
-#[derive(Clone, Copy)]
-struct Below<'a> {
-    subresource: Subresource,
-    rest: &'a str,
-}
-
 fn require_method(request: &Request, method: Method) -> Result<(), StatusError> {
     if *request.method() == method {
         Ok(())
@@ -146,43 +120,43 @@ fn require_method(request: &Request, method: Method) -> Result<(), StatusError> 
 
 async fn collection(
     state: &AppState,
-    caller: &Caller,
+    asked: &Authorized,
     resource: &Resource,
-    info: &RequestInfo,
     request: Request,
 ) -> Result<Response, StatusError> {
-    let (kind, namespace) = (&resource.kind, resource.namespace.as_deref());
+    let kind = &resource.kind;
     match *request.method() {
         Method::GET | Method::HEAD => {
-            list_or_watch(state, caller, resource, info, request.headers().clone()).await
+            list_or_watch(state, asked, resource, request.headers().clone()).await
         }
         Method::POST => {
-            if kind.namespaced && namespace.is_none() {
+            if kind.namespaced && resource.namespace.is_none() {
                 return Err(StatusError::method_not_allowed());
             }
-            let params = info.params()?;
+            let params = asked.request().params()?;
             let received = state.large_bodies.receive(request).await?;
-            let decoded = negotiate::decode_object(&received.headers, &received.body, kind)?;
-            let warnings = Warnings::of_body(kind, &decoded, params.validation()?)?;
+            let decoded = negotiate::decode_object(&received.headers, &received.body, &kind.gvk())?;
+            let warnings = Warnings::of_body(&kind.gvk(), &decoded, params.validation()?)?;
             let object = whole_object(decoded.value)?;
             let form = negotiate::form(&received.headers)?;
             let created = state
                 .objects
-                .create(caller, kind, namespace, object, &params.write_options()?)
+                .create(asked, object, &params.write_options()?)
                 .await?;
             let response = render(kind, created.as_value(), form, params, StatusCode::CREATED)?;
             Ok(warnings.attach(response))
         }
         Method::DELETE => {
-            let params = info.params()?;
+            let params = asked.request().params()?;
             let list = params.list_options(kind)?;
             let received = state.large_bodies.receive(request).await?;
             let options = delete_options(params, sent_options(&received)?)?;
+            let encodings = Encodings::of(&received.headers);
             let page = state
                 .objects
-                .delete_collection(caller, kind, namespace, &list, &options)
+                .delete_collection(asked, &list, &options)
                 .await?;
-            Ok(list::respond(kind, page, Shape::Whole))
+            Ok(list::respond(kind, page, Shape::Whole, &encodings).await)
         }
         _ => Err(StatusError::method_not_allowed()),
     }
@@ -190,16 +164,15 @@ async fn collection(
 
 async fn list_or_watch(
     state: &AppState,
-    caller: &Caller,
+    asked: &Authorized,
     resource: &Resource,
-    info: &RequestInfo,
     headers: HeaderMap,
 ) -> Result<Response, StatusError> {
-    let (kind, namespace) = (&resource.kind, resource.namespace.as_deref());
-    let params = info.params()?;
+    let kind = &resource.kind;
+    let params = asked.request().params()?;
     let form = negotiate::form(&headers)?;
     let include = include(params)?;
-    if info.verb == "watch" {
+    if asked.request().verb == "watch" {
         let options = watch_options(params, kind)?;
         let settings = watch::Settings {
             form,
@@ -211,10 +184,7 @@ async fn list_or_watch(
                 .map(Duration::from_secs),
             clock: Timestamp::now,
         };
-        let watch = state
-            .objects
-            .watch(caller, kind, namespace, options)
-            .await?;
+        let watch = state.objects.watch(asked, options).await?;
         let store = state.objects.store().clone();
         return Ok(watch::respond(
             watch,
@@ -230,16 +200,13 @@ async fn list_or_watch(
         )));
     }
     let options = params.list_options(kind)?;
-    let page = state
-        .objects
-        .list(caller, kind, namespace, &options)
-        .await?;
+    let page = state.objects.list(asked, &options).await?;
     let shape = Shape::of(form, |version| Style {
         version,
         include,
         now: Timestamp::now(),
     });
-    Ok(list::respond(kind, page, shape))
+    Ok(list::respond(kind, page, shape, &Encodings::of(&headers)).await)
 }
 
 /// The rules that Kubernetes has for the parameters of a watch, in its words.
@@ -282,27 +249,20 @@ fn watch_options(params: &Params, kind: KindRef<'_>) -> Result<WatchOptions, Sta
     })
 }
 
-async fn object(
+async fn on_object(
     state: &AppState,
-    caller: &Caller,
-    one: One<'_>,
-    info: &RequestInfo,
+    asked: &Authorized,
+    object: ObjectRef<'_>,
     request: Request,
 ) -> Result<Response, StatusError> {
-    let One {
-        kind,
-        namespace,
-        name,
-    } = one;
+    let ObjectRef { kind, name, .. } = object;
     let objects = &state.objects;
     match *request.method() {
         Method::GET | Method::HEAD => {
-            let params = info.params()?;
+            let params = asked.request().params()?;
             let form = negotiate::form(request.headers())?;
             let version = params.resource_version()?;
-            let found = objects
-                .get_at(caller, kind, namespace, name, version)
-                .await?;
+            let found = objects.get(asked, version).await?;
             match form {
                 Form::Whole | Form::Discovery(_) => Ok(json_bytes(found.json(), StatusCode::OK)),
                 Form::Table(_) | Form::Metadata => {
@@ -311,27 +271,23 @@ async fn object(
             }
         }
         Method::PUT => {
-            let params = info.params()?;
+            let params = asked.request().params()?;
             let received = state.large_bodies.receive(request).await?;
-            let decoded = negotiate::decode_object(&received.headers, &received.body, kind)?;
-            let warnings = Warnings::of_body(kind, &decoded, params.validation()?)?;
-            let object = whole_object(decoded.value)?;
+            let decoded = negotiate::decode_object(&received.headers, &received.body, &kind.gvk())?;
+            let warnings = Warnings::of_body(&kind.gvk(), &decoded, params.validation()?)?;
+            let body = whole_object(decoded.value)?;
             let form = negotiate::form(&received.headers)?;
             let options = params.write_options()?;
-            let updated = objects
-                .update(caller, kind, namespace, name, object, &options)
-                .await?;
+            let updated = objects.update(asked, body, &options).await?;
             let response = render(kind, updated.as_value(), form, params, StatusCode::OK)?;
             Ok(warnings.attach(response))
         }
-        Method::PATCH => patch(state, caller, one, None, info, request).await,
+        Method::PATCH => patch(state, asked, object, None, request).await,
         Method::DELETE => {
-            let params = info.params()?;
+            let params = asked.request().params()?;
             let received = state.large_bodies.receive(request).await?;
             let options = delete_options(params, sent_options(&received)?)?;
-            let deleted = objects
-                .delete(caller, kind, namespace, name, &options)
-                .await?;
+            let deleted = objects.delete(asked, &options).await?;
             deletion_response(kind, name, deleted)
         }
         _ => Err(StatusError::method_not_allowed()),
@@ -340,18 +296,13 @@ async fn object(
 
 async fn patch(
     state: &AppState,
-    caller: &Caller,
-    one: One<'_>,
+    asked: &Authorized,
+    object: ObjectRef<'_>,
     subresource: Option<Subresource>,
-    info: &RequestInfo,
     request: Request,
 ) -> Result<Response, StatusError> {
-    let One {
-        kind,
-        namespace,
-        name,
-    } = one;
-    let params = info.params()?;
+    let kind = object.kind;
+    let params = asked.request().params()?;
     let received = state.large_bodies.receive(request).await?;
     let media_type = negotiate::media_type(&received.headers);
     let patch_kind = PatchKind::of_media_type(media_type).ok_or_else(|| {
@@ -367,130 +318,109 @@ async fn patch(
     let decoded = negotiate::decode_json(&received.body)?;
     let validation = params.validation()?;
     if validation == Validation::Strict && !decoded.faults.is_empty() {
-        return Err(strict_decoding(kind, &decoded.faults));
+        return Err(strict_decoding(&kind.gvk(), &decoded.faults));
     }
     let form = negotiate::form(&received.headers)?;
     let options = params.write_options()?;
-    let patched = state
-        .objects
-        .patch(
-            caller,
-            kind,
-            namespace,
-            name,
-            subresource,
-            patch_kind,
-            &decoded.value,
-            &options,
-        )
-        .await?;
-    if subresource == Some(Subresource::Scale) {
-        return render_scale(patched.as_value(), form, params);
-    }
+    let patch = Patch {
+        kind: patch_kind,
+        body: &decoded.value,
+    };
+    let patched = state.objects.patch(asked, patch, &options).await?;
     let mut warnings = Warnings::default();
     if validation == Validation::Warn {
         warnings.0.extend(decoded.faults);
-        warnings.0.extend(options.warnings.take());
+        warnings.0.extend(options.warnings.take_all());
     }
-    let response = render(kind, patched.as_value(), form, params, StatusCode::OK)?;
+    let response = match subresource {
+        Some(Subresource::Scale) => render_scale(patched.as_value(), form, params)?,
+        _ => render(kind, patched.as_value(), form, params, StatusCode::OK)?,
+    };
     Ok(warnings.attach(response))
 }
 
-async fn below_object(
+/// Something below an object; `rest` is what follows the subresource.
+async fn on_subresource(
     state: &AppState,
-    caller: &Caller,
-    one: One<'_>,
-    below: Below<'_>,
-    info: &RequestInfo,
+    asked: &Authorized,
+    object: ObjectRef<'_>,
+    subresource: Subresource,
+    rest: &str,
     request: Request,
 ) -> Result<Response, StatusError> {
-    let Below { subresource, rest } = below;
-    let One {
+    let ObjectRef {
         kind,
         namespace,
         name,
-    } = one;
+    } = object;
     let objects = &state.objects;
     let method = request.method().clone();
     match (subresource, method) {
         (Subresource::Log, Method::GET) => {
-            logs::serve(state, namespace.unwrap_or(""), name, info.params()?).await
+            logs::serve(
+                state,
+                namespace.unwrap_or(""),
+                name,
+                asked.request().params()?,
+            )
+            .await
         }
         (Subresource::Proxy, _) => proxy::serve(state, name, rest, request).await,
         (Subresource::Binding, Method::POST) => {
             let received = state.large_bodies.receive(request).await?;
             let body = negotiate::decode(&received.headers, &received.body)?.value;
-            bind(
-                state,
-                caller,
-                namespace.unwrap_or(""),
-                name,
-                &body,
-                info.params()?,
-            )
-            .await
+            let named = text(&body, "/metadata/name");
+            let pod = if named.is_empty() { name } else { named };
+            bind(state, asked, pod, &body).await
         }
         (Subresource::Eviction, Method::POST) => {
             let received = state.large_bodies.receive(request).await?;
             let eviction = negotiate::decode(&received.headers, &received.body)?.value;
             let sent = eviction.get("deleteOptions").cloned();
-            let options = delete_options(info.params()?, sent.unwrap_or_else(|| json!({})))?;
-            objects
-                .evict(caller, namespace.unwrap_or(""), name, &options)
-                .await?;
+            let options =
+                delete_options(asked.request().params()?, sent.unwrap_or_else(|| json!({})))?;
+            objects.evict(asked, &options).await?;
             Ok(success(StatusCode::CREATED))
         }
         (Subresource::Scale, Method::GET) => {
-            let params = info.params()?;
+            let params = asked.request().params()?;
             let form = negotiate::form(request.headers())?;
-            let scale = objects.scale(caller, kind, namespace, name).await?;
+            let scale = objects.scale(asked).await?;
             render_scale(scale.as_value(), form, params)
         }
         (Subresource::Scale, Method::PUT) => {
-            let params = info.params()?;
+            let params = asked.request().params()?;
             let received = state.large_bodies.receive(request).await?;
-            let scale = whole_object(negotiate::decode(&received.headers, &received.body)?.value)?;
+            let gvk = scale_kind();
+            let decoded = negotiate::decode_object(&received.headers, &received.body, &gvk)?;
+            let warnings = Warnings::of_body(&gvk, &decoded, params.validation()?)?;
+            let scale = whole_object(decoded.value)?;
             let form = negotiate::form(&received.headers)?;
             let options = params.write_options()?;
-            let scale = objects
-                .update_scale(caller, kind, namespace, name, scale, &options)
-                .await?;
-            render_scale(scale.as_value(), form, params)
+            let scale = objects.update(asked, scale, &options).await?;
+            let response = render_scale(scale.as_value(), form, params)?;
+            Ok(warnings.attach(response))
         }
         (Subresource::Status | Subresource::Approval, Method::GET) => {
-            let params = info.params()?;
+            let params = asked.request().params()?;
             let form = negotiate::form(request.headers())?;
-            let found = objects.get(caller, kind, namespace, name).await?;
+            let found = objects.get(asked, None).await?;
             render(kind, &found.value(), form, params, StatusCode::OK)
         }
         (Subresource::Status | Subresource::Approval | Subresource::Finalize, Method::PUT) => {
-            let params = info.params()?;
+            let params = asked.request().params()?;
             let received = state.large_bodies.receive(request).await?;
-            let decoded = negotiate::decode_object(&received.headers, &received.body, kind)?;
-            let object = whole_object(decoded.value)?;
+            let decoded = negotiate::decode_object(&received.headers, &received.body, &kind.gvk())?;
+            let warnings = Warnings::of_body(&kind.gvk(), &decoded, params.validation()?)?;
+            let body = whole_object(decoded.value)?;
             let form = negotiate::form(&received.headers)?;
             let options = params.write_options()?;
-            let updated = match subresource {
-                Subresource::Finalize => {
-                    objects
-                        .finalize_namespace(caller, name, object, &options)
-                        .await?
-                }
-                Subresource::Approval => {
-                    objects
-                        .update_approval(caller, name, object, &options)
-                        .await?
-                }
-                _ => {
-                    objects
-                        .update_status(caller, kind, namespace, name, object, &options)
-                        .await?
-                }
-            };
-            render(kind, updated.as_value(), form, params, StatusCode::OK)
+            let updated = objects.update(asked, body, &options).await?;
+            let response = render(kind, updated.as_value(), form, params, StatusCode::OK)?;
+            Ok(warnings.attach(response))
         }
         (Subresource::Status | Subresource::Scale | Subresource::Approval, Method::PATCH) => {
-            patch(state, caller, one, Some(subresource), info, request).await
+            patch(state, asked, object, Some(subresource), request).await
         }
         _ => Err(StatusError::method_not_allowed()),
     }
@@ -498,23 +428,18 @@ async fn below_object(
 
 async fn bind(
     state: &AppState,
-    caller: &Caller,
-    namespace: &str,
+    asked: &Authorized,
     pod: &str,
-    binding: &Value,
-    params: &Params,
+    body: &Value,
 ) -> Result<Response, StatusError> {
-    let node = text(binding, "/target/name");
-    let options = params.write_options()?;
+    let options = asked.request().params()?.write_options()?;
     let binding = Binding {
-        node,
-        uid: text(binding, "/metadata/uid"),
-        resource_version: text(binding, "/metadata/resourceVersion"),
+        pod,
+        node: text(body, "/target/name"),
+        uid: text(body, "/metadata/uid"),
+        resource_version: text(body, "/metadata/resourceVersion"),
     };
-    state
-        .objects
-        .bind(caller, namespace, pod, binding, &options)
-        .await?;
+    state.objects.bind(asked, binding, &options).await?;
     Ok(success(StatusCode::CREATED))
 }
 
@@ -693,13 +618,13 @@ struct Warnings(Vec<String>);
 impl Warnings {
     /// Judges a body by `fieldValidation`.
     fn of_body(
-        kind: KindRef<'_>,
+        gvk: &GroupVersionKind,
         decoded: &Decoded,
         validation: Validation,
     ) -> Result<Self, StatusError> {
         let faults = &decoded.faults;
         match validation {
-            Validation::Strict if !faults.is_empty() => Err(strict_decoding(kind, faults)),
+            Validation::Strict if !faults.is_empty() => Err(strict_decoding(gvk, faults)),
             Validation::Strict | Validation::Ignore => Ok(Self::default()),
             Validation::Warn => Ok(Self(faults.clone())),
         }

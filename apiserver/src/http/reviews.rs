@@ -37,13 +37,13 @@ fn access_status(caller: &Caller, review: &Value) -> Value {
     let optional = |pointer: &str| Some(text(review, pointer)).filter(|text| !text.is_empty());
     let at = |field: &str| format!("/spec/resourceAttributes/{field}");
     let outcome = if review.pointer("/spec/nonResourceAttributes").is_some() {
-        authz::authorize_path(
+        authz::decide_path(
             caller,
             text(review, "/spec/nonResourceAttributes/verb"),
             text(review, "/spec/nonResourceAttributes/path"),
         )
     } else {
-        authz::authorize(
+        authz::decide(
             caller,
             &Access {
                 verb: text(review, &at("verb")),

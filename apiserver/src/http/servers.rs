@@ -30,15 +30,15 @@ use tokio::io::AsyncReadExt as _;
 use uuid::Uuid;
 use weft_api::Object;
 use weft_api::status::StatusError;
-use weft_kinds::patch::PatchKind;
 use weft_store::{BackupError, MemberError, ServerId};
 
 use super::AppState;
 use super::error::ApiError;
-use crate::authz::SERVERS_PATH;
+use crate::authz::{Authorized, SERVERS_PATH};
 use crate::ca::Authority;
 use crate::caller::Caller;
-use crate::objects::{Objects, SERVER_ADDRESSES, WriteOptions};
+use crate::objects::{Objects, Patch, SERVER_ADDRESSES, WriteOptions};
+use crate::request::ObjectRef;
 
 /// Where the addresses of the servers' APIs are kept.
 const NAMESPACE: &str = SERVER_ADDRESSES.0;
@@ -157,7 +157,8 @@ async fn urls(objects: &Objects) -> Result<BTreeMap<String, String>, StatusError
     let reader = Caller::system("apiserver", None);
     let kind = &weft_kinds::CONFIG_MAP;
     // What this server has is good enough for addresses, and there without a majority.
-    let found = objects.get_at(&reader, kind, Some(NAMESPACE), CONFIG_MAP, Some(0));
+    let reader = objects.client(&reader);
+    let found = reader.get_at(kind, Some(NAMESPACE), CONFIG_MAP, Some(0));
     match found.await {
         Ok(stored) => {
             let data = stored.object().as_value()["data"].clone();
@@ -194,14 +195,12 @@ pub async fn publish(objects: &Objects, server: ServerId, url: &str) -> Result<(
 
 async fn patch(objects: &Objects, patch: Value) -> Result<(), StatusError> {
     let writer = Caller::system("apiserver", None);
+    let writer = objects.client(&writer);
     let (kind, options) = (&weft_kinds::CONFIG_MAP, WriteOptions::default());
     let namespace = Some(NAMESPACE);
-    let merge = PatchKind::Merge;
-    let patched = objects
-        .patch(
-            &writer, kind, namespace, CONFIG_MAP, None, merge, &patch, &options,
-        )
-        .await;
+    let map = ObjectRef::new(kind, namespace, CONFIG_MAP);
+    let merge = Patch::merge(&patch);
+    let patched = writer.patch(map, None, merge, &options).await;
     match patched {
         Ok(_) => return Ok(()),
         Err(error) if error.is_not_found() => {}
@@ -216,15 +215,10 @@ async fn patch(objects: &Objects, patch: Value) -> Result<(), StatusError> {
         data.retain(|_, url| !url.is_null());
     }
     let object = Object::from_value(object).map_err(StatusError::internal)?;
-    let created = objects
-        .create(&writer, kind, namespace, object, &options)
-        .await;
-    match created {
+    match writer.create(kind, namespace, object, &options).await {
         // Another server was first: its address and ours belong together.
         Err(error) if error.is_already_exists() => {
-            let again = objects.patch(
-                &writer, kind, namespace, CONFIG_MAP, None, merge, &patch, &options,
-            );
+            let again = writer.patch(map, None, merge, &options);
             again.await.map(drop)
         }
         created => created.map(drop),
@@ -278,7 +272,7 @@ fn check_neighbours(own: Option<&str>, new: &str) -> Result<(), StatusError> {
 
 async fn join(
     State(state): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    Extension(asked): Extension<Authorized>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let request: JoinRequest = parse(&body)?;
@@ -313,7 +307,7 @@ async fn join(
         .add_learner(request.peer_address.clone())
         .await
         .map_err(member_failed)?;
-    tracing::info!(id, address = request.peer_address, caller = %caller, "a server joins");
+    tracing::info!(id, address = request.peer_address, caller = %asked.caller(), "a server joins");
     let joined = Joined {
         id,
         cluster_id: servers.cluster_id.clone(),
@@ -326,7 +320,7 @@ async fn join(
 
 async fn remove(
     State(state): State<AppState>,
-    Extension(caller): Extension<Caller>,
+    Extension(asked): Extension<Authorized>,
     Captured(id): Captured<String>,
 ) -> Result<Response, ApiError> {
     let id: ServerId = id
@@ -338,7 +332,7 @@ async fn remove(
         .remove(id)
         .await
         .map_err(member_failed)?;
-    tracing::info!(id, caller = %caller, "a server was removed");
+    tracing::info!(id, caller = %asked.caller(), "a server was removed");
     // The addresses of those who stay are put right by them; a stale one costs a try.
     if let Err(error) = patch(&state.objects, json!({"data": {id.to_string(): null}})).await {
         tracing::warn!(%error, id, "the address of a removed server is still told");

@@ -27,9 +27,9 @@ use weft_api::time::rfc3339;
 
 use super::AppState;
 use super::proxy::NodeClient;
-use super::request::Params;
 use crate::caller::Caller;
 use crate::listing::ListOptions;
+use crate::request::Params;
 use crate::stored::Stored;
 use weft_kinds::{Kind, KindRef};
 
@@ -232,7 +232,8 @@ impl Meter {
         }
         let reader = Caller::system("apiserver", None);
         let every = ListOptions::default();
-        let page = state.objects.list(&reader, &weft_kinds::NODE, None, &every);
+        let reader = state.objects.client(&reader);
+        let page = reader.list(&weft_kinds::NODE, None, &every);
         let nodes = page.await?.items;
         let nodes: Vec<(String, Arc<Value>)> = nodes
             .iter()
@@ -316,13 +317,14 @@ pub(super) async fn answer(
         &weft_kinds::NODE
     };
     let reader = Caller::system("apiserver", None);
+    let reader = state.objects.client(&reader);
     if let Some(name) = name {
         let described = match namespace {
             Some(namespace) => format!("{namespace}/{name}"),
             None => name.to_owned(),
         };
         let missing = || StatusError::not_found(&asked.resource, GROUP, &described);
-        let object = state.objects.get(&reader, kind, namespace, name).await;
+        let object = reader.get(kind, namespace, name).await;
         let object = object.map_err(|error| if error.code == 404 { missing() } else { error })?;
         let rates = state.meter.rates(state).await?;
         let found = metrics_of(&rates, &object, pods).ok_or_else(missing)?;
@@ -334,10 +336,7 @@ pub(super) async fn answer(
         ..ListOptions::default()
     };
     let rates = state.meter.rates(state).await?;
-    let page = state
-        .objects
-        .list(&reader, kind, namespace, &options)
-        .await?;
+    let page = reader.list(kind, namespace, &options).await?;
     let items: Vec<Value> = page
         .items
         .iter()

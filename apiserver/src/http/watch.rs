@@ -4,6 +4,7 @@
 //! time the client asked for, when the server closes, or when the client reads so slowly that too much waits for it. Nothing
 //! is read ahead for a client: what waits is in the cache's queue, which is bounded.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -29,8 +30,12 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// A watch without a time of its own lasts this long, plus up to as much again at random, so that the clients
 /// of a server that was just restarted do not all return at once (Kubernetes' `--min-request-timeout`).
 const DURATION_DEFAULT: Duration = Duration::from_secs(1800);
-/// The objects that are there when a watch begins are sent so many bytes at a time.
+/// The objects that are there when a watch begins are sent so many bytes at a time, and read so many at a time.
 const CHUNK_BYTES: usize = 64 << 10;
+const CHUNK_OBJECTS: usize = 64;
+/// How long a watch waits for a value that can be had in a moment, and between two looks.
+const MISSED_MAX: Duration = Duration::from_secs(10);
+const MISSED_PAUSE: Duration = Duration::from_millis(2);
 
 /// How the events of one request look.
 pub struct Settings {
@@ -43,6 +48,8 @@ pub struct Settings {
 
 struct Running {
     watch: ObjectWatch,
+    /// Objects that were there when it began, and are told next.
+    waiting: VecDeque<WatchEvent>,
     settings: Settings,
     store: Store,
     deadline: Pin<Box<Sleep>>,
@@ -73,6 +80,7 @@ pub fn respond(
     };
     let running = Running {
         watch,
+        waiting: VecDeque::new(),
         settings,
         store,
         deadline: Box::pin(tokio::time::sleep_until(now + duration)),
@@ -99,8 +107,8 @@ impl Running {
         if self.over {
             return None;
         }
-        if let Some(lines) = self.initial_lines() {
-            return Some(lines);
+        if let Some(lines) = self.initial_lines().await {
+            return lines;
         }
         loop {
             // Biased: an end that is due is not put off by a busy stream of events.
@@ -113,7 +121,7 @@ impl Running {
                 }
                 event = self.watch.next() => {
                     if let Some(event) = event {
-                        return Some(self.line(event));
+                        return Some(self.line(pinned(event).await?));
                     }
                     self.over = true;
                     return self.bookmark().await;
@@ -128,14 +136,37 @@ impl Running {
     }
 
     /// Some of the objects that were there when the watch began: nobody else is told of them, so they need no lines of their own.
-    fn initial_lines(&mut self) -> Option<Bytes> {
+    /// `None` when all were told; nothing in it when one cannot be.
+    async fn initial_lines(&mut self) -> Option<Option<Bytes>> {
+        if self.waiting.is_empty() {
+            while self.waiting.len() < CHUNK_OBJECTS
+                && let Some(event) = self.watch.next_initial()
+            {
+                self.waiting.push_back(event);
+            }
+            if self.waiting.iter().any(is_away) {
+                // Reads the disk.
+                let waiting = std::mem::take(&mut self.waiting);
+                let read = tokio::task::spawn_blocking(move || {
+                    let pin = |event| pin(event).unwrap_or_else(|event| event);
+                    waiting.into_iter().map(pin).collect()
+                });
+                match read.await {
+                    Ok(read) => self.waiting = read,
+                    Err(_) => return Some(None),
+                }
+            }
+        }
         let mut out = Vec::new();
         while out.len() < CHUNK_BYTES
-            && let Some(event) = self.watch.next_initial()
+            && let Some(event) = self.waiting.pop_front()
         {
+            let Some(event) = pinned(event).await else {
+                return Some(None);
+            };
             out.extend_from_slice(&self.line(event));
         }
-        (!out.is_empty()).then(|| Bytes::from(out))
+        (!out.is_empty()).then(|| Some(Bytes::from(out)))
     }
 
     fn line(&mut self, event: WatchEvent) -> Bytes {
@@ -218,6 +249,42 @@ impl Running {
     }
 }
 
+fn is_away(event: &WatchEvent) -> bool {
+    match event {
+        WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object) => {
+            object.is_away()
+        }
+        WatchEvent::InitialEnd(_) | WatchEvent::Expired(_) => false,
+    }
+}
+
+/// The event with an object that holds on to its value; as it was where that cannot be had yet. May read the disk.
+fn pin(event: WatchEvent) -> Result<WatchEvent, WatchEvent> {
+    let pinned = match &event {
+        WatchEvent::Added(object) => object.pinned().map(WatchEvent::Added),
+        WatchEvent::Modified(object) => object.pinned().map(WatchEvent::Modified),
+        WatchEvent::Deleted(object) => object.pinned().map(WatchEvent::Deleted),
+        WatchEvent::InitialEnd(_) | WatchEvent::Expired(_) => return Ok(event),
+    };
+    pinned.map_err(|_| event)
+}
+
+/// As [`pin`], waiting for it. `None` ends the watch: its client goes on from the last revision that it was told.
+async fn pinned(mut event: WatchEvent) -> Option<WatchEvent> {
+    let until = Instant::now() + MISSED_MAX;
+    loop {
+        event = match pin(event) {
+            Ok(event) => return Some(event),
+            Err(event) => event,
+        };
+        if Instant::now() > until {
+            tracing::warn!("a watch ends: its cache does not keep up with the store");
+            return None;
+        }
+        tokio::time::sleep(MISSED_PAUSE).await;
+    }
+}
+
 fn event_line(event: &str, object: &Value) -> Bytes {
     Bytes::from(format!("{{\"type\":\"{event}\",\"object\":{object}}}\n"))
 }
@@ -266,9 +333,8 @@ mod tests {
             });
             let (map, options) = (Object::from_value(map).unwrap(), WriteOptions::default());
             let kind = &weft_kinds::CONFIG_MAP;
-            let created = self
-                .objects
-                .create(&self.caller, kind, Some("default"), map, &options);
+            let client = self.objects.client(&self.caller);
+            let created = client.create(kind, Some("default"), map, &options);
             created.await.unwrap();
         }
 
@@ -278,10 +344,8 @@ mod tests {
                 ..WatchOptions::default()
             };
             let kind = &weft_kinds::CONFIG_MAP;
-            let watch = self
-                .objects
-                .watch(&self.caller, kind, Some("default"), options)
-                .await?;
+            let client = self.objects.client(&self.caller);
+            let watch = client.watch(kind, Some("default"), options).await?;
             let settings = Settings {
                 form: Form::Whole,
                 include: Include::default(),

@@ -10,7 +10,8 @@ use weft_kinds::patch::{self, PatchKind};
 use weft_kinds::{KindRef, decode};
 use weft_store::Revision;
 
-use super::{WriteOptions, modified};
+use super::{Patch, WriteOptions, modified};
+use crate::request::ObjectRef;
 use crate::stored::Stored;
 
 /// Kind, version, namespace and name of a body must be those of the URL; what is absent is filled in.
@@ -40,34 +41,41 @@ pub(super) fn check_identity(
     }
     let metadata = member(value, "metadata");
     match namespace {
-        Some(namespace) => match text(metadata, "/namespace") {
-            "" => metadata["namespace"] = namespace.into(),
-            found if found == namespace => {}
-            _ => {
-                return Err(StatusError::bad_request(
-                    "the namespace of the provided object does not match the namespace sent on the request",
-                ));
-            }
-        },
+        Some(namespace) => {
+            check_namespace(metadata, namespace)?;
+            metadata["namespace"] = namespace.into();
+        }
         None => put(metadata, "namespace", None),
     }
     if let Some(name) = name {
-        match text(metadata, "/name") {
-            "" => metadata["name"] = name.into(),
-            found if found == name => {}
-            found => return Err(other_name(found, name)),
-        }
+        check_name(metadata, name)?;
     }
     // Null and empty say the same as absent, and would be stored as a difference.
     drop_empty_metadata(metadata);
     Ok(())
 }
 
-/// 400 for a body that is about another object than the URL.
-pub(super) fn other_name(found: &str, name: &str) -> StatusError {
-    StatusError::bad_request(format!(
-        "the name of the object ({found}) does not match the name on the URL ({name})"
-    ))
+/// 400 for a body that is about another object than the URL, or about none.
+pub(super) fn check_name(metadata: &Value, name: &str) -> Result<(), StatusError> {
+    match text(metadata, "/name") {
+        found if found == name => Ok(()),
+        "" => Err(StatusError::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
+        found => Err(StatusError::bad_request(format!(
+            "the name of the object ({found}) does not match the name on the URL ({name})"
+        ))),
+    }
+}
+
+/// 400 for a body that is about an object in another namespace than that of the URL.
+pub(super) fn check_namespace(metadata: &Value, namespace: &str) -> Result<(), StatusError> {
+    match text(metadata, "/namespace") {
+        found if found.is_empty() || found == namespace => Ok(()),
+        _ => Err(StatusError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        )),
+    }
 }
 
 /// An object as it may be stored: what does not fit its kind is refused, what the kind does not have is dropped.
@@ -76,36 +84,25 @@ pub(super) fn decoded(
     value: &Value,
     options: &WriteOptions,
 ) -> Result<Value, StatusError> {
-    let decoded = decode::value(&kind.gvk(), value).map_err(|error| undecodable(kind, &error))?;
+    let gvk = kind.gvk();
+    let decoded = decode::value(&gvk, value).map_err(|error| undecodable(&gvk, &error))?;
     if options.strict && !decoded.faults.is_empty() {
-        return Err(strict_decoding(kind, &decoded.faults));
+        return Err(strict_decoding(&gvk, &decoded.faults));
     }
     Ok(decoded.value)
 }
 
-/// The object that a patch makes of another, judged like a body; but it is the patch that is refused.
+/// What a patch makes of an object, judged like a body; but it is the patch that is refused. `gvk` is what is patched: the
+/// object's own kind, or what a subresource shows of it as a kind of its own.
 pub(super) fn patched(
-    kind: KindRef<'_>,
-    name: &str,
-    current: &Value,
-    patch_kind: PatchKind,
-    patch: &Value,
-    options: &WriteOptions,
-) -> Result<Value, StatusError> {
-    patched_as(kind, name, &kind.gvk(), current, patch_kind, patch, options)
-}
-
-/// As [`patched`], for what a subresource shows of the object as a kind of its own.
-pub(super) fn patched_as(
-    kind: KindRef<'_>,
-    name: &str,
+    object: ObjectRef<'_>,
     gvk: &GroupVersionKind,
     current: &Value,
-    patch_kind: PatchKind,
-    patch: &Value,
+    patch: Patch<'_>,
     options: &WriteOptions,
 ) -> Result<Value, StatusError> {
-    let result = patch::apply(gvk, current, patch_kind, patch)?;
+    let ObjectRef { kind, name, .. } = object;
+    let result = patch::apply(gvk, current, patch.kind, patch.body)?;
     if !result.is_object() {
         let mut refused = StatusError::invalid("", "", "", Vec::new());
         refused.message =
@@ -113,7 +110,7 @@ pub(super) fn patched_as(
                 .to_owned();
         return Err(refused.with_details(Details::default()));
     }
-    let decoded = match patch_kind {
+    let decoded = match patch.kind {
         PatchKind::Strategic => decode::merged(gvk, &result),
         PatchKind::Json | PatchKind::Merge => decode::value(gvk, &result),
     };
@@ -129,11 +126,7 @@ pub(super) fn patched_as(
         return Err(refuse(&format!("strict decoding error: {faults}")));
     }
     options.warnings.replace(decoded.faults);
-    if text(&decoded.value, "/metadata/name").is_empty() {
-        return Err(StatusError::bad_request(format!(
-            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        )));
-    }
+    check_name(&decoded.value["metadata"], name)?;
     Ok(decoded.value)
 }
 
@@ -155,15 +148,7 @@ fn shown_patched(kind: KindRef<'_>, result: &Value) -> String {
 }
 
 /// 400 for a body whose fields do not fit the kind.
-pub(crate) fn undecodable(kind: KindRef<'_>, detail: &dyn std::fmt::Display) -> StatusError {
-    undecodable_as(&kind.gvk(), detail)
-}
-
-/// As [`undecodable`], for a kind that is not stored.
-pub(crate) fn undecodable_as(
-    gvk: &GroupVersionKind,
-    detail: &dyn std::fmt::Display,
-) -> StatusError {
+pub(crate) fn undecodable(gvk: &GroupVersionKind, detail: &dyn std::fmt::Display) -> StatusError {
     let GroupVersionKind { kind, version, .. } = gvk;
     StatusError::bad_request(format!(
         "{kind} in version {version:?} cannot be handled as a {kind}: {detail}"
@@ -171,9 +156,9 @@ pub(crate) fn undecodable_as(
 }
 
 /// 400 for unknown and duplicate fields under `fieldValidation=Strict`.
-pub(crate) fn strict_decoding(kind: KindRef<'_>, problems: &[String]) -> StatusError {
+pub(crate) fn strict_decoding(gvk: &GroupVersionKind, problems: &[String]) -> StatusError {
     undecodable(
-        kind,
+        gvk,
         &format!("strict decoding error: {}", problems.join(", ")),
     )
 }
@@ -198,7 +183,21 @@ pub(super) fn check_version(
     proposed: &Value,
 ) -> Result<(), StatusError> {
     match text(proposed, "/metadata/resourceVersion") {
-        "" | "0" => Ok(()),
+        "" | "0" if kind.stored().strategy.allows_unconditional_update() => Ok(()),
+        "" | "0" => {
+            let cause = Cause::invalid(
+                "metadata.resourceVersion",
+                &0.into(),
+                "must be specified for an update",
+            );
+            let causes = vec![cause];
+            Err(StatusError::invalid(
+                &kind.resource,
+                &kind.group,
+                name,
+                causes,
+            ))
+        }
         version if version == found.revision().to_string() => Ok(()),
         version if version.parse::<Revision>().is_err() => Err(StatusError::invalid(
             &kind.kind,

@@ -10,15 +10,18 @@ use weft_api::meta::{FOREGROUND_DELETION, ORPHAN_DEPENDENTS};
 use weft_api::object::Object;
 use weft_api::status::StatusError;
 use weft_api::time::rfc3339;
-use weft_kinds::KindRef;
 use weft_kinds::lens::{integer, items, member, put, text};
+use weft_kinds::{KindRef, Subresource};
 use weft_store::{Mutation, Precondition, Revision, WriteError};
 
 use super::body::check_uid;
-use super::{ATTEMPTS_MAX, Objects, access, answer, authorize, modified, unreadable, write_failed};
-use crate::caller::Caller;
+use super::canonical::shown;
+use super::freshness::{unreadable, write_failed};
+use super::{ATTEMPTS_MAX, Objects, modified};
+use crate::authz::Authorized;
 use crate::listing::{ListOptions, Page};
-use crate::{admission, authz, stored};
+use crate::request::ObjectRef;
+use crate::{admission, node_restriction};
 
 /// Objects of a collection that are deleted at the same time: enough to share the log's writes, and no more than one
 /// request among others should have under way.
@@ -60,18 +63,15 @@ impl Objects {
     /// 403, 404, 409 (preconditions).
     pub async fn delete(
         &self,
-        caller: &Caller,
-        kind: KindRef<'_>,
-        namespace: Option<&str>,
-        name: &str,
+        asked: &Authorized,
         options: &DeleteOptions,
     ) -> Result<Deleted, StatusError> {
-        authorize(caller, "delete", kind, None, namespace, Some(name))?;
-        let about = [stored::key(kind, namespace, name)];
-        self.confirmed(&about, || {
-            self.delete_authorized(caller, kind, namespace, name, options)
-        })
-        .await
+        let (object, resource) = asked.object("delete")?;
+        if resource.subresource.is_some() {
+            return Err(StatusError::method_not_allowed());
+        }
+        self.confirmed(&[object.key()], || self.delete_here(asked, object, options))
+            .await
     }
 
     /// Deletes a pod on behalf of someone who empties a node. No disruption budget stands against it yet.
@@ -80,36 +80,24 @@ impl Objects {
     /// As [`Objects::delete`].
     pub async fn evict(
         &self,
-        caller: &Caller,
-        namespace: &str,
-        pod: &str,
+        asked: &Authorized,
         options: &DeleteOptions,
     ) -> Result<Deleted, StatusError> {
-        let kind = &weft_kinds::POD;
-        let namespace = Some(namespace);
-        authorize(
-            caller,
-            "create",
-            kind,
-            Some("eviction"),
-            namespace,
-            Some(pod),
-        )?;
-        let about = [stored::key(kind, namespace, pod)];
-        self.confirmed(&about, || {
-            self.delete_authorized(caller, kind, namespace, pod, options)
-        })
-        .await
+        let (pod, resource) = asked.object("create")?;
+        if resource.subresource != Some(Subresource::Eviction) {
+            return Err(StatusError::method_not_allowed());
+        }
+        self.confirmed(&[pod.key()], || self.delete_here(asked, pod, options))
+            .await
     }
 
-    async fn delete_authorized(
+    async fn delete_here(
         &self,
-        caller: &Caller,
-        kind: KindRef<'_>,
-        namespace: Option<&str>,
-        name: &str,
+        asked: &Authorized,
+        object: ObjectRef<'_>,
         options: &DeleteOptions,
     ) -> Result<Deleted, StatusError> {
+        let ObjectRef { kind, name, .. } = object;
         let stored_kind = kind.stored();
         if let Some(reason) = stored_kind.strategy.refuses_deletion(name) {
             return Err(StatusError::forbidden(
@@ -119,10 +107,10 @@ impl Objects {
                 reason,
             ));
         }
-        let key = stored::key(kind, namespace, name);
+        let key = object.key();
         for _ in 0..ATTEMPTS_MAX {
             let snapshot = self.inner.store.snapshot();
-            let found = self.find(&snapshot, kind, namespace, name)?;
+            let found = self.find(&snapshot, object)?;
             let old = found.stored_value();
             if let Some(uid) = &options.uid {
                 check_uid(kind, name, &old, uid)?;
@@ -141,8 +129,7 @@ impl Objects {
                     &detail,
                 ));
             }
-            let access = access("delete", kind, None, namespace, Some(name));
-            authz::authorize_object(caller, &access, Some(&old), None)?;
+            node_restriction::admit(asked, Some(&old), None)?;
 
             let next = marked_for_deletion(stored_kind, &old, options, self.now());
             let gone = is_finished(stored_kind, &next);
@@ -155,7 +142,7 @@ impl Objects {
                 found.readable().map_err(unreadable)?;
             }
             if options.dry_run || unchanged {
-                let object = answer(kind, next, Some(found.revision()));
+                let object = shown(kind, next, Some(found.revision()))?;
                 return Ok(if gone {
                     Deleted::Gone(object)
                 } else {
@@ -164,19 +151,19 @@ impl Objects {
             }
             let precondition = Precondition::Revision(found.revision());
             let mutations = if gone {
-                let mut mutations = admission::exchange(stored_kind, Some(&old), None);
+                let mut mutations = admission::exchange_claims(stored_kind, Some(&old), None);
                 mutations.push(Mutation::delete(key.clone(), precondition));
                 mutations
             } else {
                 let value = self.encode(kind, &key, &next).await?;
                 vec![Mutation::put(key.clone(), precondition, value)]
             };
-            match self.write(caller, mutations).await {
+            match self.write(asked.caller(), mutations).await {
                 Ok(revision) if gone => {
-                    return Ok(Deleted::Gone(answer(kind, old, Some(revision))));
+                    return Ok(Deleted::Gone(shown(kind, old, Some(revision))?));
                 }
                 Ok(revision) => {
-                    return Ok(Deleted::Marked(answer(kind, next, Some(revision))));
+                    return Ok(Deleted::Marked(shown(kind, next, Some(revision))?));
                 }
                 Err(WriteError::Conflict { .. }) => self.catch_up().await?,
                 Err(error) => return Err(write_failed(kind, name, error)),
@@ -191,16 +178,14 @@ impl Objects {
     /// 403, or the first error other than 404.
     pub async fn delete_collection(
         &self,
-        caller: &Caller,
-        kind: KindRef<'_>,
-        namespace: Option<&str>,
+        asked: &Authorized,
         list: &ListOptions,
         options: &DeleteOptions,
     ) -> Result<Page, StatusError> {
-        authorize(caller, "deletecollection", kind, None, namespace, None)?;
+        let (kind, namespace) = asked.collection("deletecollection")?;
         let newest = self.newest(None).await?;
         let page = self
-            .page(caller.user(), kind, namespace, list, &newest)
+            .page(asked.caller().user(), kind, namespace, list, &newest)
             .await?;
         let found: Vec<(Option<String>, String)> = page
             .items
@@ -208,9 +193,8 @@ impl Objects {
             .map(|item| (item.namespace().map(str::to_owned), item.name().to_owned()))
             .collect();
         let deletions = futures::stream::iter(found).map(|(namespace, name)| async move {
-            let namespace = namespace.as_deref();
-            let deleted = self.delete_authorized(caller, kind, namespace, &name, options);
-            match deleted.await {
+            let object = ObjectRef::new(kind, namespace.as_deref(), &name);
+            match self.delete_here(asked, object, options).await {
                 Err(error) if !error.is_not_found() => Err(error),
                 _ => Ok(()),
             }

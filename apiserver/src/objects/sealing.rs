@@ -6,10 +6,11 @@ use weft_kinds::KindRef;
 use weft_kinds::lens::text;
 use weft_store::Key;
 
-use super::{Objects, write_failed};
-use crate::authz;
-use crate::caller::Caller;
+use super::Objects;
+use super::freshness::write_failed;
+use crate::authz::Authorized;
 use crate::encryption::{self, EncryptionError, Rewrapped};
+use crate::request::Asked;
 use crate::stored;
 
 /// Where administrators ask for [`Objects::rewrap`].
@@ -21,7 +22,7 @@ impl Objects {
     /// # Errors
     /// When there are Secrets that this server has no key for, or objects that a newer program wrote.
     pub fn check_readable(&self) -> Result<(), EncryptionError> {
-        self.inner.vault.check()?;
+        self.inner.vault.check_keys()?;
         let snapshot = self.inner.store.snapshot();
         for kind in self.registry().stored() {
             for entry in snapshot.range(&stored::prefix(kind, None), None) {
@@ -53,9 +54,13 @@ impl Objects {
     /// Brings all Secrets under a new data key; see [`Vault::rewrap`].
     ///
     /// # Errors
-    /// 403 for all but administrators; 429 and 503 when the store cannot take it now, 500 when a value cannot be opened.
-    pub async fn rewrap(&self, caller: &Caller) -> Result<Rewrapped, StatusError> {
-        authz::authorize_path(caller, "post", REWRAP_PATH)?;
+    /// 429 and 503 when the store cannot take it now, 500 when a value cannot be opened.
+    pub async fn rewrap(&self, asked: &Authorized) -> Result<Rewrapped, StatusError> {
+        let request = asked.request();
+        if !matches!(&request.asked, Asked::Path(path) if path == REWRAP_PATH && request.verb == "post")
+        {
+            return Err(StatusError::method_not_allowed());
+        }
         let registry = self.registry();
         let sealed = registry.stored().filter(|kind| kind.sealed);
         let prefixes: Vec<_> = sealed.map(|kind| stored::prefix(kind, None)).collect();

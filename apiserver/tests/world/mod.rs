@@ -71,13 +71,30 @@ impl Answer {
     }
 }
 
+/// What differs from one test's server to another's.
+pub struct Setup {
+    /// What watches and lists can go back to.
+    pub watch: WatchBounds,
+    /// Whether certificate requests are signed while they are created.
+    pub signs: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            watch: WatchBounds::default(),
+            signs: true,
+        }
+    }
+}
+
 impl World {
     pub async fn new() -> Self {
-        Self::with(WatchBounds::default()).await
+        Self::with(Setup::default()).await
     }
 
-    /// With other bounds of what watches and lists can go back to.
-    pub async fn with(watch: WatchBounds) -> Self {
+    pub async fn with(setup: Setup) -> Self {
+        let Setup { watch, signs } = setup;
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(weft_store::Config::new(dir.path().join("store")))
             .await
@@ -90,7 +107,7 @@ impl World {
         let objects = Objects::new(
             store,
             objects::Config {
-                authority: Some(authority.clone()),
+                authority: signs.then(|| authority.clone()),
                 watch,
                 ..objects::Config::default()
             },

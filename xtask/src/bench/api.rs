@@ -1,7 +1,8 @@
 //! The API server under load: whole lists and pages, thousands of watchers, leases beside clients that do nothing but list.
 //!
 //! `apiserver/examples/load` is both the server, in a process of its own, and all clients; they share the machine. A round is a
-//! new store. What is told are medians of the rounds, and for the p99 of leases and deliveries the worst round too.
+//! new store. Where kube-apiserver and etcd are found ([`super::peer`]), each round asks them the same, with the same clients, after or before
+//! weft in turn; a ratio is the median of the rounds' ratios. What is told are medians of the rounds; all rounds are in the document.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,34 +10,84 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+use super::peer::{self, Peer};
 use super::{Effort, median, number};
 use crate::progress::{self, Waiting};
 
-/// Rounds at most: one takes a minute, and three agree well enough.
+/// Rounds at most: one takes a minute or two, and three agree well enough.
 const ROUNDS_MAX: usize = 3;
+/// As in the program that is run.
+const TOKEN: &str = "bench";
 
 pub fn measure(effort: &Effort) -> Result<Value> {
-    let mut cargo = progress::cargo(["build", "--workspace", "--bins", "--example", "load"]);
+    let mut cargo = progress::cargo(["build", "--workspace", "--example", "load"]);
     progress::run(&mut cargo, "read the compiler's messages above")?;
     let dir = PathBuf::from("target/bench-api");
     let mut waiting = Waiting::new();
     let rounds = effort.rounds.min(ROUNDS_MAX);
-    let mut rows = Vec::new();
-    for round in 0..rounds {
-        waiting.show(format!("round {} of {rounds}", round + 1));
-        let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir_all(&dir)?;
+    let binaries = peer::found();
+    if binaries.is_none() {
+        eprintln!(
+            "      kube-apiserver and etcd are not in $WEFT_ORACLE or ../.oracle: nothing to compare with"
+        );
+    }
+    let load = |dir: &PathBuf, server: &[&str]| -> Result<Value> {
         let mut load = Command::new("target/debug/examples/load");
-        load.arg("--dir").arg(&dir);
+        load.arg("--dir").arg(dir).args(server);
         if effort.quick {
             load.arg("--quick");
         }
         let row = progress::read(&mut load)?;
-        rows.push(serde_json::from_str(&row).context("reading what the load prints")?);
+        serde_json::from_str(&row).context("reading what the load prints")
+    };
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        for turn in 0..2 {
+            let peers = (round + turn) % 2 == 1;
+            let name = if peers { "kube-apiserver" } else { "weft" };
+            if peers && binaries.is_none() {
+                continue;
+            }
+            waiting.show(format!("round {} of {rounds}: {name}", round + 1));
+            let _ = std::fs::remove_dir_all(&dir);
+            std::fs::create_dir_all(&dir)?;
+            match binaries.as_ref().filter(|_| peers) {
+                Some(binaries) => {
+                    let peer = Peer::start(binaries, &dir, TOKEN)?;
+                    let (pid, port) = (peer.pid().to_string(), peer.port.to_string());
+                    theirs.push(load(&dir, &["--pid", &pid, "--port", &port])?);
+                }
+                None => ours.push(load(&dir, &[])?),
+            }
+        }
     }
     drop(waiting);
     let _ = std::fs::remove_dir_all(&dir);
-    Ok(middle(&rows))
+    let mut document = middle(&ours);
+    if !theirs.is_empty() {
+        document["kube_apiserver"] = middle(&theirs);
+        let ratios: Vec<Value> = ours.iter().zip(&theirs).map(ratio).collect();
+        document["of_kube_apiserver"] = merged(&ratios);
+    }
+    Ok(document)
+}
+
+/// Each number of ours as a part of theirs.
+fn ratio((ours, theirs): (&Value, &Value)) -> Value {
+    match (ours, theirs) {
+        (Value::Object(ours), Value::Object(theirs)) => {
+            let both = ours.iter().filter_map(|(key, ours)| {
+                let theirs = theirs.get(key)?;
+                Some((key.clone(), ratio((ours, theirs))))
+            });
+            Value::Object(both.collect())
+        }
+        (Value::Array(ours), Value::Array(theirs)) => ours.iter().zip(theirs).map(ratio).collect(),
+        (ours, theirs) if theirs.as_f64().is_some_and(|theirs| theirs != 0.0) => {
+            json!(number(ours) / number(theirs))
+        }
+        _ => Value::Null,
+    }
 }
 
 /// The same document, with each number the median of the rounds', and the rounds themselves beside it.
@@ -64,10 +115,52 @@ fn merged(rows: &[Value]) -> Value {
 }
 
 pub fn render(results: &Value) -> String {
+    let mut text = "\nThe API server, its clients on the same machine\n".to_owned();
+    text += &told(results);
+    let peer = results.get("kube_apiserver");
+    if let Some(peer) = peer {
+        text += "\nkube-apiserver and etcd, asked the same in the same rounds\n";
+        text += &told(peer);
+    }
+    if let Some(ratios) = results.get("of_kube_apiserver") {
+        text += &compared(ratios);
+    }
+    text
+}
+
+/// What matters of ours, as parts of theirs.
+fn compared(ratios: &Value) -> String {
+    let at = |pointer: &str| ratios.pointer(pointer).map_or(f64::NAN, number);
+    let mut text = "\nweft's, of kube-apiserver's (medians of the rounds)\n".to_owned();
+    for (what, pointer) in [
+        ("all pods listed, seconds", "/lists/seconds"),
+        ("all pods listed, CPU", "/lists/server_cpu_seconds"),
+        ("memory at most, lists at once", "/lists/peak_bytes_at_once"),
+        ("a page at the front, ms", "/lists/page_ms/first"),
+        ("a lease beside lists, p50", "/leases/1/p50_ms"),
+        ("a lease beside lists, p99", "/leases/1/p99_ms"),
+        ("watchers by node, p99", "/watches_by_node/2/p99_ms"),
+        (
+            "watchers by node, CPU a change",
+            "/watches_by_node/2/server_cpu_us_per_change",
+        ),
+        (
+            "watchers of one object, updates a second",
+            "/one_object/updates_per_second",
+        ),
+        ("watchers of one object, p99", "/one_object/p99_ms"),
+        ("memory after large values", "/values/resident_bytes"),
+    ] {
+        text += &format!("  {what}: {:.2}\n", at(pointer));
+    }
+    text
+}
+
+fn told(results: &Value) -> String {
     let at = |pointer: &str| results.pointer(pointer).map_or(f64::NAN, number);
     let mb = |pointer: &str| at(pointer) / 1e6;
     let mut text = format!(
-        "\nThe API server, its clients on the same machine\n  {:.0} pods listed whole: {:.1} MB in {:.0} ms, {:.0} MB/s, {:.0} ms of CPU; {:.0} clients at once {:.0} MB/s\n",
+        "  {:.0} pods listed whole: {:.1} MB in {:.0} ms, {:.0} MB/s, {:.0} ms of CPU; {:.0} clients at once {:.0} MB/s\n",
         at("/lists/pods"),
         mb("/lists/bytes"),
         at("/lists/seconds") * 1e3,
@@ -121,6 +214,14 @@ pub fn render(results: &Value) -> String {
         );
     }
     text += &format!(
+        "  {:.0} large values of {:.1} MB in all: listed in {:.0} ms; {:.0} MB before they were written, {:.0} MB after\n",
+        at("/values/objects"),
+        mb("/values/bytes"),
+        at("/values/seconds") * 1e3,
+        mb("/values/resident_bytes_before"),
+        mb("/values/resident_bytes"),
+    );
+    text += &format!(
         "  memory at the end {:.0} MB, at most {:.0}\n",
         mb("/resident_bytes"),
         mb("/peak_bytes")
@@ -139,6 +240,10 @@ mod tests {
         assert_eq!(
             middle,
             json!({"a": {"b": 2.0}, "c": [{"d": 4.0}], "name": "x"})
+        );
+        assert_eq!(
+            ratio((&round(1), &round(4))),
+            json!({"a": {"b": 0.25}, "c": [{"d": 0.25}], "name": null})
         );
     }
 }

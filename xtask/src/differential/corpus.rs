@@ -1,29 +1,57 @@
-//! Requests from manifests: as they are, mutants, and patches. Everything follows from a seed.
+//! Requests from manifests: as they are, mutants, patches; the same of what subresources show. Everything follows from a
+//! seed.
 
 use serde_json::{Map, Value, json};
 
-/// Mutants of one manifest; small ones have fewer.
-const MUTANTS: usize = 90;
-/// Patches of each type of one object.
-const PATCHES: usize = 26;
+/// How many requests are made from one manifest; small ones have fewer.
+#[derive(Clone, Copy)]
+pub struct Amounts {
+    /// Mutants that are created, and those that objects are replaced by.
+    pub mutants: usize,
+    pub replacements: usize,
+    /// Patches of each type.
+    pub patches: usize,
+    /// Mutants and patches of a status or a scale.
+    pub parts: usize,
+}
+
+impl Amounts {
+    /// For the corpus, whose manifests are few and full.
+    pub const FULL: Self = Self {
+        mutants: 90,
+        replacements: 45,
+        patches: 26,
+        parts: 30,
+    };
+    /// For many manifests of others.
+    pub const FEW: Self = Self {
+        mutants: 2,
+        replacements: 2,
+        patches: 1,
+        parts: 1,
+    };
+}
+
+/// Stands for the resourceVersion that the object has where it is sent to.
+pub const CURRENT: &str = "CURRENT";
 
 /// One request of the comparison.
 pub struct Case {
-    /// `create`, `json`, `merge` or `strategic`: what is done to the manifest.
+    /// What is done: `create`, `update`, or a type of patch; below an object `status`, `status merge` and so on.
     pub action: &'static str,
     /// `Strict`, `Warn` or `Ignore`.
     pub validation: &'static str,
     /// Which manifest of the corpus it is about.
     pub manifest: usize,
-    /// The object to create, or the patch.
+    /// The object, or the patch.
     pub body: Value,
 }
 
-/// Creates first, so that no name is taken yet; then patches.
-pub fn cases(manifests: &[Value]) -> Vec<Case> {
+/// Creates first, so that no name is taken yet; then what is done to objects that are there.
+pub fn cases(manifests: &[Value], statuses: &Map<String, Value>, amounts: Amounts) -> Vec<Case> {
     let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
     let mut creates = Vec::new();
-    let mut patches = Vec::new();
+    let mut changes = Vec::new();
     for (manifest, object) in manifests.iter().enumerate() {
         let mut create = |validation, body: Value| {
             creates.push(Case {
@@ -36,7 +64,7 @@ pub fn cases(manifests: &[Value]) -> Vec<Case> {
         create("Strict", object.clone());
         let mut mutants = mutants(object);
         chance.shuffle(&mut mutants);
-        for (index, mutant) in mutants.into_iter().take(MUTANTS).enumerate() {
+        for (index, mutant) in mutants.into_iter().take(amounts.mutants).enumerate() {
             create("Strict", mutant.clone());
             if index % 3 == 0 {
                 create("Ignore", mutant.clone());
@@ -46,10 +74,10 @@ pub fn cases(manifests: &[Value]) -> Vec<Case> {
         let custom = object["apiVersion"]
             .as_str()
             .is_some_and(|version| version.starts_with("gateway."));
-        for index in 0..PATCHES {
-            let validation = ["Warn", "Strict", "Warn", "Ignore"][index % 4];
+        for index in 0..amounts.patches {
+            let validation = VALIDATIONS[index % VALIDATIONS.len()];
             let mut patch = |action, body| {
-                patches.push(Case {
+                changes.push(Case {
                     action,
                     validation,
                     manifest,
@@ -63,8 +91,118 @@ pub fn cases(manifests: &[Value]) -> Vec<Case> {
             }
         }
     }
-    creates.append(&mut patches);
+    // Later than the rest and with chances of their own, so that what was recorded before stays what it was.
+    let mut chance = Chance(0x2545_f491_4f6c_dd1d);
+    for (manifest, object) in manifests.iter().enumerate() {
+        let mut change = |action, index: usize, body| {
+            changes.push(Case {
+                action,
+                validation: VALIDATIONS[index % VALIDATIONS.len()],
+                manifest,
+                body,
+            });
+        };
+        replacements(
+            object,
+            amounts.replacements,
+            &mut chance,
+            &mut |index, body| {
+                change("update", index, body);
+            },
+        );
+        let kind = format!(
+            "{} {}",
+            object["apiVersion"].as_str().unwrap_or_default(),
+            object["kind"].as_str().unwrap_or_default()
+        );
+        if let Some(status) = statuses.get(&kind) {
+            let body = json!({ "status": status });
+            let mut changed = object.clone();
+            changed["metadata"]["labels"]["by-status"] = json!("x");
+            changed["status"] = status.clone();
+            change("status", 0, changed.clone());
+            changed["metadata"]["resourceVersion"] = json!(CURRENT);
+            change("status", 0, changed.clone());
+            changed["metadata"]["resourceVersion"] = json!("1");
+            change("status", 0, changed);
+            let mut mutants = mutants(&body);
+            chance.shuffle(&mut mutants);
+            for (index, mutant) in mutants.into_iter().take(amounts.parts).enumerate() {
+                let mut replaced = object.clone();
+                replaced["status"] = mutant["status"].clone();
+                replaced["metadata"]["resourceVersion"] = json!(CURRENT);
+                change("status", index, replaced);
+                let whole = json!([{ "op": "add", "path": "/status", "value": mutant["status"] }]);
+                change("status json", index, whole);
+                let merge = merge_patch(&body, &mut chance, false);
+                change("status merge", index, merge);
+                let strategic = merge_patch(&body, &mut chance, true);
+                change("status strategic", index, strategic);
+            }
+        }
+        if matches!(object["kind"].as_str(), Some("Deployment" | "ReplicaSet")) {
+            let scale = json!({
+                "apiVersion": "autoscaling/v1", "kind": "Scale",
+                "metadata": { "name": object["metadata"]["name"] },
+                "spec": { "replicas": 3 },
+            });
+            replacements(&scale, amounts.parts, &mut chance, &mut |index, body| {
+                change("scale", index, body);
+            });
+            for index in 0..amounts.parts {
+                change("scale json", index, json_patch(&scale, &mut chance));
+                let merge = merge_patch(&scale, &mut chance, false);
+                change("scale merge", index, merge);
+                let strategic = merge_patch(&scale, &mut chance, true);
+                change("scale strategic", index, strategic);
+            }
+        }
+    }
+    creates.append(&mut changes);
     creates
+}
+
+/// In turn; what is most asked in practice twice.
+const VALIDATIONS: [&str; 4] = ["Warn", "Strict", "Warn", "Ignore"];
+
+/// What may be sent to take an object's place: it with the versions and identities that a client may believe in, and mutants
+/// of it, `many` of them.
+fn replacements(
+    object: &Value,
+    many: usize,
+    chance: &mut Chance,
+    replace: &mut dyn FnMut(usize, Value),
+) {
+    let mut with = |field: &str, value: Value| {
+        let mut changed = object.clone();
+        changed["metadata"][field] = value;
+        replace(1, changed);
+    };
+    with("annotations", json!({ "note": "x" }));
+    for version in [
+        json!(CURRENT),
+        json!("1"),
+        json!("x"),
+        json!(""),
+        json!("0"),
+        Value::Null,
+    ] {
+        with("resourceVersion", version);
+    }
+    with("uid", json!("00000000-0000-0000-0000-000000000000"));
+    with("name", json!("another"));
+    with("namespace", json!("another"));
+    with("creationTimestamp", json!("2020-01-01T00:00:00Z"));
+    with("deletionTimestamp", json!("2020-01-01T00:00:00Z"));
+    with("generation", json!(77));
+    let mut mutants = mutants(object);
+    chance.shuffle(&mut mutants);
+    for (index, mut mutant) in mutants.into_iter().take(many).enumerate() {
+        if mutant["metadata"].is_object() {
+            mutant["metadata"]["resourceVersion"] = json!(CURRENT);
+        }
+        replace(index, mutant);
+    }
 }
 
 /// A small generator of its own, so that the same seed gives the same requests for ever.
@@ -380,7 +518,7 @@ mod tests {
             json!({ "apiVersion": "v1", "kind": "X", "metadata": { "name": "a" }, "spec": { "list": [{ "name": "x", "n": 1 }] } }),
         ];
         let lines = || -> Vec<String> {
-            cases(&corpus)
+            cases(&corpus, &Map::new(), Amounts::FULL)
                 .iter()
                 .map(|case| {
                     format!(
@@ -396,7 +534,7 @@ mod tests {
                 .iter()
                 .filter(|line| line.starts_with("strategic"))
                 .count(),
-            PATCHES
+            Amounts::FULL.patches
         );
     }
 }

@@ -11,10 +11,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::corpus::{Case, cases};
-use super::{ANSWERS, CORPUS};
+use super::corpus::{Amounts, CURRENT, Case, cases};
+use super::{ANSWERS, CORPUS, STATUSES};
 
 const NAMESPACE: &str = "diff";
 /// kube-apiserver needs some ten seconds on an idle machine.
@@ -69,19 +69,53 @@ const DEFINITIONS: &[&str] = &[
     "standard/gateway.networking.k8s.io_gatewayclasses.yaml",
 ];
 
-pub fn run(binaries: &Path, definitions: &Path) -> Result<()> {
-    let text = fs::read(CORPUS).with_context(|| format!("reading {CORPUS}"))?;
-    let manifests: Vec<Value> = serde_json::from_slice(&text)?;
+/// Which manifests are asked about, how much, and where the answers go.
+pub struct Corpus {
+    manifests: Vec<Value>,
+    statuses: Map<String, Value>,
+    amounts: Amounts,
+    answers: PathBuf,
+}
+
+impl Corpus {
+    /// The one that is kept with the test.
+    pub fn own() -> Result<Self> {
+        Ok(Self {
+            manifests: read_manifests(Path::new(CORPUS))?,
+            statuses: serde_json::from_slice(&fs::read(STATUSES)?)?,
+            amounts: Amounts::FULL,
+            answers: PathBuf::from(ANSWERS),
+        })
+    }
+
+    /// Manifests of others, which are not kept: a JSON list of objects.
+    pub fn of(manifests: &Path, answers: &Path) -> Result<Self> {
+        Ok(Self {
+            manifests: read_manifests(manifests)?,
+            amounts: Amounts::FEW,
+            answers: answers.to_owned(),
+            ..Self::own()?
+        })
+    }
+}
+
+fn read_manifests(path: &Path) -> Result<Vec<Value>> {
+    let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("parsing {}", path.display()))
+}
+
+pub fn run(binaries: &Path, definitions: &Path, corpus: &Corpus) -> Result<()> {
     let dir = std::env::temp_dir().join(format!("weft-differential-{}", std::process::id()));
     fs::create_dir_all(&dir)?;
     let reference = Reference::start(binaries, &dir)?;
-    let recorded = record(&reference, definitions, &manifests);
+    let recorded = record(&reference, definitions, corpus);
     drop(reference);
     fs::remove_dir_all(&dir)?;
     recorded
 }
 
-fn record(reference: &Reference, definitions: &Path, manifests: &[Value]) -> Result<()> {
+fn record(reference: &Reference, definitions: &Path, corpus: &Corpus) -> Result<()> {
+    let manifests = &corpus.manifests;
     for file in DEFINITIONS {
         let body = fs::read(definitions.join(file)).with_context(|| format!("reading {file}"))?;
         let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -112,15 +146,18 @@ fn record(reference: &Reference, definitions: &Path, manifests: &[Value]) -> Res
         }
     }
 
-    let cases = cases(manifests);
-    let (creates, patches): (Vec<_>, Vec<_>) =
+    let cases = cases(manifests, &corpus.statuses, corpus.amounts);
+    let (creates, changes): (Vec<_>, Vec<_>) =
         cases.into_iter().partition(|case| case.action == "create");
     let mut lines = String::new();
-    let mut tell = |cases: &[Case]| -> Result<()> {
+    let mut tell = |cases: &[Case], versions: &[Option<String>]| -> Result<()> {
         for batch in cases.chunks(BATCH) {
             let requests: Vec<Request> = batch
                 .iter()
-                .map(|case| request_of(case, &manifests[case.manifest]))
+                .map(|case| {
+                    let version = versions.get(case.manifest).cloned().flatten();
+                    request_of(case, &manifests[case.manifest], version.as_deref())
+                })
                 .collect::<Result<_>>()?;
             let answers = reference.ask_all(&requests)?;
             for (case, answer) in batch.iter().zip(answers) {
@@ -130,25 +167,36 @@ fn record(reference: &Reference, definitions: &Path, manifests: &[Value]) -> Res
         }
         Ok(())
     };
-    tell(&creates)?;
+    tell(&creates, &[])?;
+    // Changes are about objects that are there; a name that the server makes up cannot be asked for again.
+    let mut versions = Vec::new();
     for manifest in manifests {
-        // Patches are about objects that are there; a name that the server makes up cannot be patched.
+        let mut version = None;
         if manifest["metadata"]["name"].is_string() {
             let path = path_of(manifest)?;
             let body = manifest.to_string();
             let answer = reference.ask("POST", &path, "application/json", body.as_bytes())?;
-            ensure!(answer.code == 201, "{path}: {}", answer.body);
+            if answer.code == 201 {
+                let created: Value = serde_json::from_str(&answer.body)?;
+                version = created["metadata"]["resourceVersion"]
+                    .as_str()
+                    .map(str::to_owned);
+            } else {
+                println!("{path}: {}", answer.body);
+            }
         }
+        versions.push(version);
     }
-    let patches: Vec<Case> = patches
+    let changes: Vec<Case> = changes
         .into_iter()
-        .filter(|case| manifests[case.manifest]["metadata"]["name"].is_string())
+        .filter(|case| versions[case.manifest].is_some())
         .collect();
-    tell(&patches)?;
+    tell(&changes, &versions)?;
     let packed = lz4_flex::compress_prepend_size(lines.as_bytes());
-    fs::write(ANSWERS, &packed)?;
+    fs::write(&corpus.answers, &packed)?;
     println!(
-        "{ANSWERS}: {} answers, {} KiB",
+        "{}: {} answers, {} KiB",
+        corpus.answers.display(),
         lines.lines().count(),
         packed.len() >> 10
     );
@@ -188,26 +236,36 @@ fn path_of(manifest: &Value) -> Result<String> {
     })
 }
 
-fn request_of(case: &Case, manifest: &Value) -> Result<Request> {
+/// `version` is the resourceVersion of the object.
+fn request_of(case: &Case, manifest: &Value, version: Option<&str>) -> Result<Request> {
     let collection = path_of(manifest)?;
     let query = format!("dryRun=All&fieldValidation={}", case.validation);
-    let (method, path, media_type) = match case.action {
-        "create" => ("POST", collection, "application/json"),
-        action => {
-            let name = manifest["metadata"]["name"].as_str().unwrap_or("none");
-            let media_type = match action {
-                "json" => "application/json-patch+json",
-                "merge" => "application/merge-patch+json",
-                _ => "application/strategic-merge-patch+json",
-            };
-            ("PATCH", format!("{collection}/{name}"), media_type)
-        }
+    let mut words = case.action.split(' ').peekable();
+    let below = words.next_if(|word| matches!(*word, "status" | "scale"));
+    let (method, media_type) = match words.next() {
+        Some("create") => ("POST", "application/json"),
+        Some("json") => ("PATCH", "application/json-patch+json"),
+        Some("merge") => ("PATCH", "application/merge-patch+json"),
+        Some("strategic") => ("PATCH", "application/strategic-merge-patch+json"),
+        _ => ("PUT", "application/json"),
     };
+    let name = manifest["metadata"]["name"].as_str().unwrap_or("none");
+    let path = match (method, below) {
+        ("POST", _) => collection,
+        (_, None) => format!("{collection}/{name}"),
+        (_, Some(below)) => format!("{collection}/{name}/{below}"),
+    };
+    let mut body = case.body.clone();
+    if let Some(named) = body.pointer_mut("/metadata/resourceVersion")
+        && *named == CURRENT
+    {
+        *named = version.unwrap_or_default().into();
+    }
     Ok(Request {
         method,
         path: format!("{path}?{query}"),
         media_type,
-        body: case.body.to_string().into_bytes(),
+        body: body.to_string().into_bytes(),
     })
 }
 

@@ -1,0 +1,358 @@
+//! What depends on the object, the second step after `crate::authz`: a node changes itself and the pods bound to it, reads
+//! what these refer to, and a certificate request is read by who made it.
+//!
+//! [`crate::authz::authorize`] has let the request in by what it asks. Here is judged what only the stored and the proposed
+//! object can tell, as Kubernetes' NodeRestriction admission plug-in and its node authorizer do: [`admit`] for single
+//! objects, [`admit_selection`] for lists and watches, [`needs_reference`] with [`admit_reference`] for what pods mount.
+//!
+//! Invariants: pure; nothing here allows what `authz` refused; callers other than nodes and those who ask to become one
+//! pass unseen. Left to others: finding the pods of a node (`crate::objects`).
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use weft_api::selector::FieldSelector;
+use weft_api::status::StatusError;
+use weft_kinds::lens::{items, text};
+
+use crate::authz::{Access, Authorized};
+use crate::caller::{Caller, GROUP_MASTERS};
+
+/// Labels that only the cluster's owner may give a node, so that a workload can be kept off stolen ones.
+const RESTRICTED_LABELS: &str = "node-restriction.kubernetes.io/";
+
+/// Whether [`admit`] has a say in a read.
+pub fn concerns_read(asked: &Authorized) -> bool {
+    let requests = asked.access().is_some_and(|access| {
+        access.is_resource("certificates.k8s.io", "certificatesigningrequests")
+    });
+    let caller = asked.caller();
+    !caller.in_group(GROUP_MASTERS) && (requests || caller.node_name().is_some())
+}
+
+/// Judges a request by its object: `current` is the stored one (reads, updates, deletes), `proposed` the one that would be
+/// stored.
+///
+/// # Errors
+/// 403 in Kubernetes' form, with the rule that was broken.
+pub fn admit(
+    asked: &Authorized,
+    current: Option<&Value>,
+    proposed: Option<&Value>,
+) -> Result<(), StatusError> {
+    let Some(mut access) = asked.access() else {
+        return Ok(());
+    };
+    // The URL of a create names no object; a refusal does.
+    let named = proposed.map(|proposed| text(proposed, "/metadata/name"));
+    access.name = access.name.or(named.filter(|name| !name.is_empty()));
+    admit_access(asked.caller(), &access, current, proposed)
+}
+
+fn admit_access(
+    caller: &Caller,
+    access: &Access<'_>,
+    current: Option<&Value>,
+    proposed: Option<&Value>,
+) -> Result<(), StatusError> {
+    if caller.in_group(GROUP_MASTERS) {
+        return Ok(());
+    }
+    if access.is_resource("certificates.k8s.io", "certificatesigningrequests")
+        && let Some(current) = current
+        && text(current, "/spec/username") != caller.user()
+    {
+        return Err(access.forbidden(caller, "it was created by somebody else"));
+    }
+    let Some(node) = caller.node_name() else {
+        return Ok(());
+    };
+    let objects = || current.into_iter().chain(proposed);
+    let broken = match (access.group, access.resource) {
+        ("", "pods") if objects().any(|pod| text(pod, "/spec/nodeName") != node) => {
+            Some("the pod is not bound to this node")
+        }
+        ("", "nodes") if access.reads() => None,
+        ("", "nodes") => broken_by_node(node, access, current, proposed),
+        ("coordination.k8s.io", "leases")
+            if objects().any(|lease| text(lease, "/metadata/name") != node) =>
+        {
+            Some("a node may only hold its own lease in kube-node-lease")
+        }
+        _ => None,
+    };
+    match broken {
+        Some(rule) => Err(access.forbidden(caller, rule)),
+        None => Ok(()),
+    }
+}
+
+/// What a node must not do to itself: escape its taints, take labels that are reserved, or have itself garbage-collected.
+fn broken_by_node(
+    node: &str,
+    access: &Access<'_>,
+    current: Option<&Value>,
+    proposed: Option<&Value>,
+) -> Option<&'static str> {
+    let proposed = proposed?;
+    if text(proposed, "/metadata/name") != node {
+        return Some("a node may only change itself");
+    }
+    let same = |pointer: &str| {
+        current.and_then(|current| current.pointer(pointer)) == proposed.pointer(pointer)
+    };
+    let owners = "/metadata/ownerReferences";
+    if !items(proposed, owners).is_empty() && !same(owners) {
+        return Some("a node may not give itself an owner");
+    }
+    let restricted = |object: Option<&Value>| -> Vec<(String, Value)> {
+        let labels = object
+            .and_then(|object| object.pointer("/metadata/labels"))
+            .and_then(Value::as_object);
+        labels
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| key.starts_with(RESTRICTED_LABELS))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    };
+    if restricted(current) != restricted(Some(proposed)) {
+        return Some("a node may not change its labels under node-restriction.kubernetes.io/");
+    }
+    // At its creation a node may bring taints along; later ones belong to the cluster.
+    if access.verb != "create" && current.is_some() && !same("/spec/taints") {
+        return Some("a node may not change its taints");
+    }
+    if access.verb != "create" && current.is_some() && !same("/spec/podCIDR") {
+        return Some("a node may not choose its pod CIDR");
+    }
+    None
+}
+
+/// Judges the selector of a list or watch: a node lists its own pods only.
+///
+/// # Errors
+/// 403 in Kubernetes' form.
+pub fn admit_selection(asked: &Authorized, fields: &FieldSelector) -> Result<(), StatusError> {
+    let caller = asked.caller();
+    let (Some(node), Some(access)) = (caller.node_name(), asked.access()) else {
+        return Ok(());
+    };
+    if caller.in_group(GROUP_MASTERS) || !access.is_resource("", "pods") {
+        return Ok(());
+    }
+    let own = fields.exact("spec.nodeName") == Some(node);
+    if own {
+        Ok(())
+    } else {
+        Err(access.forbidden(caller, "a node must select its own pods with spec.nodeName"))
+    }
+}
+
+/// The node whose pods have to refer to what is read, if this read is allowed only then.
+pub fn needs_reference(asked: &Authorized) -> Option<&str> {
+    let node = asked.caller().node_name()?;
+    let mounted = asked.access().is_some_and(|access| {
+        access.group.is_empty() && matches!(access.resource, "secrets" | "configmaps")
+    });
+    (mounted && !asked.caller().in_group(GROUP_MASTERS)).then_some(node)
+}
+
+/// Judges the read of a Secret or ConfigMap by the pods on the node that reads.
+///
+/// # Errors
+/// 403 when none of them refers to it.
+pub fn admit_reference(asked: &Authorized, pods: &[Arc<Value>]) -> Result<(), StatusError> {
+    let (Some(_), Some(access)) = (needs_reference(asked), asked.access()) else {
+        return Ok(());
+    };
+    let caller = asked.caller();
+    if pods.iter().any(|pod| is_referred_by(caller, &access, pod)) {
+        return Ok(());
+    }
+    Err(access.forbidden(caller, "no pod on the node refers to it"))
+}
+
+/// Whether `pod` is bound to the calling node and refers to the Secret or ConfigMap that is asked for.
+fn is_referred_by(caller: &Caller, access: &Access<'_>, pod: &Value) -> bool {
+    let bound = caller
+        .node_name()
+        .is_some_and(|node| text(pod, "/spec/nodeName") == node);
+    let same_namespace = access.namespace == Some(text(pod, "/metadata/namespace"));
+    let Some(name) = access.name else {
+        return false;
+    };
+    bound && same_namespace && pod_refers_to(pod, access.resource == "secrets", name)
+}
+
+fn pod_refers_to(pod: &Value, secret: bool, name: &str) -> bool {
+    let (reference, key_reference) = if secret {
+        ("/secretRef/name", "/valueFrom/secretKeyRef/name")
+    } else {
+        ("/configMapRef/name", "/valueFrom/configMapKeyRef/name")
+    };
+    let containers = [
+        "/spec/containers",
+        "/spec/initContainers",
+        "/spec/ephemeralContainers",
+    ];
+    let from_env = containers
+        .iter()
+        .flat_map(|list| items(pod, list))
+        .any(|container| {
+            items(container, "/envFrom")
+                .iter()
+                .any(|source| text(source, reference) == name)
+                || items(container, "/env")
+                    .iter()
+                    .any(|variable| text(variable, key_reference) == name)
+        });
+    let from_volumes = items(pod, "/spec/volumes").iter().any(|volume| {
+        let (whole, projected) = if secret {
+            ("/secret/secretName", "/secret/name")
+        } else {
+            ("/configMap/name", "/configMap/name")
+        };
+        text(volume, whole) == name
+            || items(volume, "/projected/sources")
+                .iter()
+                .any(|source| text(source, projected) == name)
+    });
+    let pulls = secret
+        && items(pod, "/spec/imagePullSecrets")
+            .iter()
+            .any(|pull| text(pull, "/name") == name);
+    from_env || from_volumes || pulls
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn node() -> Caller {
+        Caller::client_certificate("system:node:a", vec!["system:nodes".to_owned()])
+    }
+
+    fn access<'a>(
+        verb: &'a str,
+        what: &'a str,
+        namespace: Option<&'a str>,
+        name: Option<&'a str>,
+    ) -> Access<'a> {
+        let (resource, subresource) = match what.split_once('#') {
+            Some((resource, subresource)) => (resource, Some(subresource)),
+            None => (what, None),
+        };
+        Access {
+            verb,
+            group: "",
+            resource,
+            subresource,
+            namespace,
+            name,
+        }
+    }
+
+    #[test]
+    fn a_node_touches_only_itself_and_its_pods() {
+        let mine = json!({ "metadata": { "name": "p" }, "spec": { "nodeName": "a" } });
+        let other = json!({ "metadata": { "name": "p" }, "spec": { "nodeName": "b" } });
+        let plain = json!({ "metadata": { "name": "a", "labels": { "x": "y" } }, "spec": { "taints": [{ "key": "t" }] } });
+        let owned = json!({ "metadata": { "name": "a", "ownerReferences": [{ "uid": "1" }] }, "spec": { "taints": [{ "key": "t" }] } });
+        let labelled = json!({ "metadata": { "name": "a", "labels": { "node-restriction.kubernetes.io/team": "y" } }, "spec": { "taints": [{ "key": "t" }] } });
+        let untainted = json!({ "metadata": { "name": "a" }, "spec": {} });
+        let named_b = json!({ "metadata": { "name": "b" } });
+        for (verb, what, current, proposed, broken) in [
+            ("patch", "pods#status", Some(&mine), Some(&mine), ""),
+            (
+                "get",
+                "pods",
+                Some(&other),
+                None,
+                "the pod is not bound to this node",
+            ),
+            (
+                "patch",
+                "pods#status",
+                Some(&mine),
+                Some(&other),
+                "the pod is not bound to this node",
+            ),
+            (
+                "delete",
+                "pods",
+                Some(&other),
+                None,
+                "the pod is not bound to this node",
+            ),
+            ("get", "nodes", Some(&named_b), None, ""),
+            ("create", "nodes", None, Some(&plain), ""),
+            (
+                "create",
+                "nodes",
+                None,
+                Some(&named_b),
+                "a node may only change itself",
+            ),
+            (
+                "update",
+                "nodes",
+                Some(&plain),
+                Some(&owned),
+                "a node may not give itself an owner",
+            ),
+            (
+                "update",
+                "nodes",
+                Some(&plain),
+                Some(&labelled),
+                "a node may not change its labels under node-restriction.kubernetes.io/",
+            ),
+            (
+                "update",
+                "nodes",
+                Some(&plain),
+                Some(&untainted),
+                "a node may not change its taints",
+            ),
+        ] {
+            let got = admit_access(&node(), &access(verb, what, None, None), current, proposed);
+            let rule = got.err().map_or(String::new(), |error| {
+                error.message.rsplit(": ").next().unwrap().to_owned()
+            });
+            assert_eq!(rule, broken, "{verb} {what}");
+        }
+    }
+
+    #[test]
+    fn nodes_read_what_their_pods_mount() {
+        let pod = json!({
+            "metadata": { "namespace": "x" },
+            "spec": {
+                "nodeName": "a",
+                "volumes": [{ "secret": { "secretName": "s1" } }, { "projected": { "sources": [{ "configMap": { "name": "c1" } }] } }],
+                "containers": [{ "envFrom": [{ "secretRef": { "name": "s2" } }], "env": [{ "valueFrom": { "configMapKeyRef": { "name": "c2" } } }] }],
+                "imagePullSecrets": [{ "name": "s3" }],
+            }
+        });
+        for (what, name, expected) in [
+            ("secrets", "s1", true),
+            ("secrets", "s2", true),
+            ("secrets", "s3", true),
+            ("secrets", "c1", false),
+            ("configmaps", "c1", true),
+            ("configmaps", "c2", true),
+            ("configmaps", "s3", false),
+        ] {
+            let access = access("get", what, Some("x"), Some(name));
+            assert_eq!(
+                is_referred_by(&node(), &access, &pod),
+                expected,
+                "{what} {name}"
+            );
+        }
+        let elsewhere = access("get", "secrets", Some("y"), Some("s1"));
+        assert!(!is_referred_by(&node(), &elsewhere, &pod));
+    }
+}

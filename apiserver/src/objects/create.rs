@@ -1,0 +1,244 @@
+//! Creating an object: what only the server may set, a free name, and everything that is judged of a new one.
+//!
+//! Invariants: an object is stored only while its namespace takes new ones, by the same write that checks it; two creates
+//! of one name, or of one claim, do not both succeed, whichever servers they were sent to.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use weft_api::names;
+use weft_api::object::Object;
+use weft_api::status::{Cause, StatusError};
+use weft_api::time::rfc3339;
+use weft_kinds::core::PERMANENT_NAMESPACES;
+use weft_kinds::lens::{member, put, text};
+use weft_kinds::{KindRef, Subresource, validate};
+use weft_store::{Key, Mutation, Precondition, Snapshot, WriteError};
+
+use super::body::{check_identity, decoded};
+use super::canonical::{canonicalize, object_of, shown};
+use super::freshness::write_failed;
+use super::{ATTEMPTS_MAX, Objects, WriteOptions, already_exists};
+use crate::authz::Authorized;
+use crate::caller::Caller;
+use crate::encryption::Vault;
+use crate::stored::Stored;
+use crate::{admission, node_restriction, stored};
+
+/// Attempts to find a free generated name, as in Kubernetes since 1.30.
+const GENERATED_NAMES_MAX: usize = 8;
+/// Longest prefix of a generated name; five characters follow.
+const GENERATED_PREFIX_MAX: usize = 58;
+/// Letters that are appended to the prefix of a generated name.
+const GENERATED_SUFFIX: usize = 5;
+
+impl Objects {
+    /// Creates an object; with `generateName`, a free name is found.
+    ///
+    /// # Errors
+    /// 400, 403, 404 (namespace), 409, 422; 429 and 503 when the store cannot take it now.
+    pub async fn create(
+        &self,
+        asked: &Authorized,
+        body: Object,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
+        let (kind, namespace) = asked.collection("create")?;
+        let mut value = decoded(kind, body.as_value(), options)?;
+        check_identity(kind, namespace, None, &mut value)?;
+        let template = self.prepared(kind, value);
+        let named = stored::key(kind, namespace, text(&template, "/metadata/name"));
+        let namespaces = namespace.map(|name| stored::key(&weft_kinds::NAMESPACE, None, name));
+        let about: Vec<Key> = namespaces.into_iter().chain([named]).collect();
+        self.confirmed(&about, || self.create_prepared(asked, &template, options))
+            .await
+    }
+
+    async fn create_prepared(
+        &self,
+        asked: &Authorized,
+        template: &Value,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
+        let (kind, namespace) = asked.collection("create")?;
+        let caller = asked.caller();
+        let generated = text(template, "/metadata/name").is_empty();
+        let prefix = text(template, "/metadata/generateName").to_owned();
+        let attempts = if generated {
+            GENERATED_NAMES_MAX
+        } else {
+            ATTEMPTS_MAX
+        };
+        let namespace_key = namespace.map(|name| stored::key(&weft_kinds::NAMESPACE, None, name));
+        let mut last_name = String::new();
+        for _ in 0..attempts {
+            let mut value = template.clone();
+            if generated && !prefix.is_empty() {
+                value["metadata"]["name"] = generate_name(&prefix).into();
+            }
+            last_name = text(&value, "/metadata/name").to_owned();
+            let snapshot = self.inner.store.snapshot();
+            let pods = match caller.node_name() {
+                // What is to be approved is a request for a signature.
+                Some(node) if kind.stored().has(Subresource::Approval) => {
+                    self.pods_on(node, &snapshot).await?
+                }
+                _ => Vec::new(),
+            };
+            let in_namespace = self.admit_new(asked, &mut value, &snapshot, &pods)?;
+            let mut mutations = admission::exchange_claims(kind.stored(), None, Some(&value));
+            mutations.extend(in_namespace);
+            let claims = admission::claim_keys(kind.stored(), &value);
+            let key = stored::key(kind, namespace, &last_name);
+            if snapshot.get(&key).is_some() {
+                if generated {
+                    continue;
+                }
+                return Err(already_exists(kind, &last_name));
+            }
+            if options.dry_run {
+                return shown(kind, value, None);
+            }
+            let encoded = self.encode(kind, &key, &value).await?;
+            let caches = &self.inner.caches;
+            let excess = caches.excess(kind, &key, encoded.len(), snapshot.revision());
+            // Whoever else removes them meanwhile does the same.
+            let removed = excess.await?.into_iter();
+            mutations.extend(removed.map(|key| Mutation::delete(key, Precondition::None)));
+            mutations.push(Mutation::put(key.clone(), Precondition::Absent, encoded));
+            match self.write(caller, mutations).await {
+                Ok(revision) => return shown(kind, value, Some(revision)),
+                Err(WriteError::Conflict { key: found, .. }) if found == key => {
+                    if !generated {
+                        return Err(already_exists(kind, &last_name));
+                    }
+                    self.catch_up().await?;
+                }
+                // An address was taken, or the namespace changed: judge again on a newer snapshot.
+                Err(WriteError::Conflict { key, .. })
+                    if claims.contains(&key) || Some(&key) == namespace_key.as_ref() =>
+                {
+                    self.catch_up().await?;
+                }
+                Err(error) => return Err(write_failed(kind, &last_name, error)),
+            }
+        }
+        Err(already_exists(kind, &last_name))
+    }
+
+    /// Gives a new object what only the server may set, and drops what clients may not.
+    fn prepared(&self, kind: KindRef<'_>, mut value: Value) -> Value {
+        if let Some(spelling) = &kind.spelling {
+            (spelling.write)(&mut value);
+        }
+        let kind = kind.stored();
+        kind.strategy.prepare_for_create(kind, &mut value);
+        let metadata = member(&mut value, "metadata");
+        for field in [
+            "resourceVersion",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "managedFields",
+            "selfLink",
+            "generation",
+        ] {
+            put(metadata, field, None);
+        }
+        metadata["uid"] = (self.inner.config.new_uid)().into();
+        metadata["creationTimestamp"] = rfc3339(self.now()).into();
+        if kind.counts_generations {
+            metadata["generation"] = 1.into();
+        }
+        value
+    }
+
+    /// Defaults, admission, validation and signing for a new object; `pods_of_caller` are those on the node that asks. What comes
+    /// back has to be written with it: that its namespace is still the one it was judged by.
+    fn admit_new(
+        &self,
+        asked: &Authorized,
+        value: &mut Value,
+        snapshot: &Snapshot,
+        pods_of_caller: &[Arc<Value>],
+    ) -> Result<Option<Mutation>, StatusError> {
+        let (kind, namespace) = asked.collection("create")?;
+        let (kind, caller) = (kind.stored(), asked.caller());
+        let name = text(value, "/metadata/name").to_owned();
+        let in_namespace = namespace
+            .map(|namespace| check_namespace(&self.inner.vault, snapshot, kind, namespace, &name))
+            .transpose()?;
+        let around = self.surroundings(caller, snapshot);
+        *value = canonicalize(kind, value)?;
+        kind.strategy.admit(value, &around)?;
+        *value = canonicalize(kind, value)?;
+        validate::created(kind, value)?;
+        kind.strategy.allocate(value, None, &around)?;
+        node_restriction::admit(asked, None, Some(value))?;
+        // What is to be approved is a request for a signature.
+        if kind.has(Subresource::Approval) {
+            self.sign(caller, value, snapshot, pods_of_caller)?;
+        }
+        Ok(in_namespace)
+    }
+
+    /// Makes the namespaces that always exist. Idempotent; called by the leader at its start.
+    ///
+    /// # Errors
+    /// Whatever kept the store from taking them.
+    pub async fn ensure_permanent_namespaces(&self, caller: &Caller) -> Result<(), StatusError> {
+        for name in PERMANENT_NAMESPACES {
+            let namespace = object_of(json!({
+                "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name},
+            }))?;
+            let (kind, options) = (&weft_kinds::NAMESPACE, WriteOptions::default());
+            let client = self.client(caller);
+            let created = client.create(kind, None, namespace, &options).await;
+            match created {
+                Ok(_) => tracing::info!(namespace = name, "created"),
+                Err(error) if error.is_already_exists() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a namespace takes new objects, and the check that it is still the same when one is stored: between the two it may
+/// have been deleted, emptied and removed, and the object would be in no namespace.
+fn check_namespace(
+    vault: &Vault,
+    snapshot: &Snapshot,
+    kind: KindRef<'_>,
+    namespace: &str,
+    name: &str,
+) -> Result<Mutation, StatusError> {
+    let key = stored::key(&weft_kinds::NAMESPACE, None, namespace);
+    let Some(found) = snapshot.get(&key) else {
+        return Err(StatusError::not_found("namespaces", "", namespace));
+    };
+    let check = Mutation::check(key, Precondition::Revision(found.revision));
+    let found = Stored::new(vault, &weft_kinds::NAMESPACE, found);
+    if found
+        .field("status.phase")
+        .is_some_and(|phase| phase == "Terminating")
+    {
+        let detail = format!(
+            "unable to create new content in namespace {namespace} because it is being terminated"
+        );
+        let mut error = StatusError::forbidden(&kind.resource, &kind.group, name, &detail);
+        let details = error.details.get_or_insert_default();
+        details.causes.push(Cause {
+            reason: "NamespaceTerminating".to_owned(),
+            message: format!("namespace {namespace} is being terminated"),
+            field: "metadata.namespace".to_owned(),
+        });
+        return Err(error);
+    }
+    Ok(check)
+}
+
+fn generate_name(prefix: &str) -> String {
+    let mut name: String = prefix.chars().take(GENERATED_PREFIX_MAX).collect();
+    name += &names::suffix(rand::random(), GENERATED_SUFFIX);
+    name
+}

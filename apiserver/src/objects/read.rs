@@ -1,0 +1,130 @@
+//! Reads: one object, lists, watches.
+//!
+//! Invariants: a read shows the newest state that anyone was acknowledged, unless its request says that an older one will
+//! do; what a node may read of an object is judged on the object that is shown. Left to others: pages and watches
+//! (`crate::listing`), how old the state may be ([`super::freshness`]).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::Value;
+use weft_api::selector::FieldSelector;
+use weft_api::status::StatusError;
+use weft_kinds::KindRef;
+use weft_store::{Revision, Snapshot};
+
+use super::{ListOptions, ObjectWatch, Objects, Page, Selection, Stored, WatchOptions};
+use crate::authz::Authorized;
+use crate::listing::{self, Source};
+use crate::node_restriction;
+
+/// A selection over more objects than this may have to look into each of them, which takes milliseconds: not on a thread that
+/// others wait for.
+const SCAN_MAX: usize = 1_000;
+
+impl Objects {
+    /// An object; `version` 0 takes what this server has, N what is not older than N, none the newest there is.
+    ///
+    /// # Errors
+    /// 403, 404; 503 without a majority; 504 when this server has not reached `version`.
+    pub async fn get(
+        &self,
+        asked: &Authorized,
+        version: Option<Revision>,
+    ) -> Result<Stored, StatusError> {
+        let (object, _) = asked.object("get")?;
+        let snapshot = self.newest(version).await?;
+        let found = self.find(&snapshot, object)?;
+        found.check_lost()?;
+        if node_restriction::concerns_read(asked) {
+            let pods = match node_restriction::needs_reference(asked) {
+                Some(node) => self.pods_on(node, &snapshot).await?,
+                None => Vec::new(),
+            };
+            node_restriction::admit_reference(asked, &pods)?;
+            node_restriction::admit(asked, Some(&found.stored_value()), None)?;
+        }
+        Ok(found)
+    }
+
+    /// # Errors
+    /// 403; 400 for an unknown field; 410 for an expired continue token; 503 without a majority.
+    pub async fn list(
+        &self,
+        asked: &Authorized,
+        options: &ListOptions,
+    ) -> Result<Page, StatusError> {
+        let (kind, namespace) = asked.collection("list")?;
+        node_restriction::admit_selection(asked, &options.selection.fields)?;
+        let newest = self.newest(listing::revision_needed(options)?).await?;
+        self.page(asked.caller().user(), kind, namespace, options, &newest)
+            .await
+    }
+
+    /// A page of a list that was allowed, from the kind's cache as soon as that shows what `newest` does.
+    pub(super) async fn page(
+        &self,
+        user: &str,
+        kind: KindRef<'_>,
+        namespace: Option<&str>,
+        options: &ListOptions,
+        newest: &Snapshot,
+    ) -> Result<Page, StatusError> {
+        let (caches, vault) = (&self.inner.caches, &self.inner.vault);
+        let cache = caches.at_least(kind, newest.revision()).await?;
+        let scans = !options.selection.is_everything() && cache.count() > SCAN_MAX;
+        let (caches, vault, options) = (caches.clone(), vault.clone(), options.clone());
+        let kind = Arc::clone(kind);
+        let (user, namespace) = (user.to_owned(), namespace.map(str::to_owned));
+        let work = move || {
+            let source = Source {
+                caches: &caches,
+                cache: &cache,
+                vault: &vault,
+                user: &user,
+                now: Instant::now(),
+            };
+            listing::page(&kind, namespace.as_deref(), &options, source)
+        };
+        if !scans {
+            return work();
+        }
+        let page = tokio::task::spawn_blocking(work).await;
+        page.map_err(StatusError::internal)?
+    }
+
+    /// The pods that are bound to a node: an index knows them.
+    pub(super) async fn pods_on(
+        &self,
+        node: &str,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<Arc<Value>>, StatusError> {
+        let options = ListOptions {
+            selection: Selection {
+                fields: FieldSelector::equal("spec.nodeName", node),
+                ..Selection::default()
+            },
+            ..ListOptions::default()
+        };
+        let page = self
+            .page("", &weft_kinds::POD, None, &options, snapshot)
+            .await?;
+        let pods = page.items.iter().map(|pod| Arc::new(pod.stored_value()));
+        Ok(pods.collect())
+    }
+    /// # Errors
+    /// 403; 400 for an unknown field. A revision that no watch can start from is told as the watch's only event.
+    pub async fn watch(
+        &self,
+        asked: &Authorized,
+        options: WatchOptions,
+    ) -> Result<ObjectWatch, StatusError> {
+        let (kind, namespace) = asked.collection("watch")?;
+        node_restriction::admit_selection(asked, &options.selection.fields)?;
+        // The watch must not begin behind what an unversioned request is promised.
+        let newest = self.newest(options.resource_version).await?;
+        let (caches, vault) = (&self.inner.caches, &self.inner.vault);
+        let cache = caches.at_least(kind, newest.revision()).await?;
+        ObjectWatch::start(&cache, vault, kind, namespace, options)
+    }
+}
