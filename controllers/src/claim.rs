@@ -3,63 +3,70 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use weft_api::meta::Meta;
 use weft_api::selector::LabelSelector;
 
-use crate::table::{Kind, Row};
-use crate::write::{Resource, Write};
+use crate::indexer::{Cached, Index, Lens};
+use crate::view::View;
+use crate::write::Write;
 
 /// The outcome of matching candidates against an owner.
 pub struct Claims<T> {
     /// Controlled by the owner and matching.
-    pub owned: Vec<Arc<Row<T>>>,
+    pub owned: Vec<Arc<Cached<T>>>,
     /// Adoptions and releases to write first.
     pub writes: Vec<Write>,
 }
 
-/// Sorts `candidates` (controlled by the owner, or by nobody) into owned, adoptable and to be released.
+/// What an index by controller finds an object by: the uid of its controller; for one that nobody controls, and that
+/// somebody may adopt, `/` and its namespace. No uid begins so.
+pub fn controller_or_namespace<K: Lens>(object: &Cached<K>) -> String {
+    match object.meta.controller() {
+        Some(owner) => owner.uid.clone(),
+        None => format!("/{}", object.key.namespace),
+    }
+}
+
+/// Sorts the objects that are controlled by `owner`, or in its namespace by nobody, into owned, adoptable and to be
+/// released. `index` is by [`controller_or_namespace`].
 ///
 /// An owner that is being deleted adopts nothing; an object that is being deleted is neither adopted nor released.
-pub fn claim<T: Kind>(
-    owner: Resource,
-    owner_meta: &Meta,
+pub fn claim_objects<O: Lens, T: Lens>(
+    view: &View,
+    index: &Index<T>,
+    owner: &Cached<O>,
     selector: &LabelSelector,
-    candidates: impl Iterator<Item = Arc<Row<T>>>,
 ) -> Claims<T> {
     let mut claims = Claims {
         owned: Vec::new(),
         writes: Vec::new(),
     };
-    for row in candidates {
-        let matches = selector.matches(&row.meta.labels);
-        match row.meta.controller() {
-            Some(controller) if controller.uid == owner_meta.uid => {
-                if matches {
-                    claims.owned.push(row);
-                } else if !row.meta.is_deleting() && !owner_meta.is_deleting() {
-                    claims.writes.push(release(&row, &owner_meta.uid));
-                }
-            }
-            Some(_) => {}
-            None => {
-                let free = !row.meta.is_deleting() && !owner_meta.is_deleting();
-                if matches && free {
-                    claims.writes.push(adopt(&row, owner, owner_meta));
-                }
-            }
+    // A namespaced object owns within its namespace only, whatever somebody elsewhere claims.
+    let owned = view.list_by(index, &owner.meta.uid);
+    for object in owned.filter(|object| object.key.namespace == owner.key.namespace) {
+        if selector.matches(&object.meta.labels) {
+            claims.owned.push(Arc::clone(object));
+        } else if !object.meta.is_deleting() && !owner.meta.is_deleting() {
+            claims.writes.push(release(object, &owner.meta.uid));
+        }
+    }
+    let strays = format!("/{}", owner.key.namespace);
+    for object in view.list_by(index, &strays) {
+        let is_free = !object.meta.is_deleting() && !owner.meta.is_deleting();
+        if is_free && selector.matches(&object.meta.labels) {
+            claims.writes.push(adopt(object, owner));
         }
     }
     claims
 }
 
-fn adopt<T: Kind>(row: &Row<T>, owner: Resource, owner_meta: &Meta) -> Write {
-    let mut owners: Vec<Value> = references(row).collect();
-    owners.push(controller_reference(owner, owner_meta));
-    Write::patch(row, json!({"metadata": {"ownerReferences": owners}}))
+fn adopt<O: Lens, T: Lens>(object: &Cached<T>, owner: &Cached<O>) -> Write {
+    let mut owners: Vec<Value> = references(object).collect();
+    owners.push(controller_reference(owner));
+    Write::patch(object, json!({"metadata": {"ownerReferences": owners}}))
 }
 
-fn release<T: Kind>(row: &Row<T>, owner_uid: &str) -> Write {
-    let owners: Vec<Value> = references(row)
+fn release<T: Lens>(object: &Cached<T>, owner_uid: &str) -> Write {
+    let owners: Vec<Value> = references(object)
         .filter(|owner| owner["uid"] != owner_uid)
         .collect();
     let owners = if owners.is_empty() {
@@ -67,21 +74,22 @@ fn release<T: Kind>(row: &Row<T>, owner_uid: &str) -> Write {
     } else {
         Value::Array(owners)
     };
-    Write::patch(row, json!({"metadata": {"ownerReferences": owners}}))
+    Write::patch(object, json!({"metadata": {"ownerReferences": owners}}))
 }
 
-fn references<T>(row: &Row<T>) -> impl Iterator<Item = Value> {
-    let owners = row.meta.owner_references.iter();
+fn references<T>(object: &Cached<T>) -> impl Iterator<Item = Value> {
+    let owners = object.meta.owner_references.iter();
     owners.filter_map(|owner| serde_json::to_value(owner).ok())
 }
 
-/// The owner reference that makes `meta`'s object the controller of another.
-pub fn controller_reference(resource: Resource, meta: &Meta) -> Value {
+/// The owner reference that makes `owner` the controller of another object.
+pub fn controller_reference<O: Lens>(owner: &Cached<O>) -> Value {
+    let kind = O::kind();
     json!({
-        "apiVersion": resource.api_version(),
-        "kind": resource.kind,
-        "name": meta.name,
-        "uid": meta.uid,
+        "apiVersion": kind.api_version(),
+        "kind": kind.kind,
+        "name": &*owner.key.name,
+        "uid": &*owner.meta.uid,
         "controller": true,
         "blockOwnerDeletion": true,
     })

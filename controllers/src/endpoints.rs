@@ -11,19 +11,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::json;
-use weft_api::selector::LabelSelector;
+use weft_api::names;
 use weft_api::view::{
     Endpoint, EndpointConditions, EndpointPort, EndpointSlice, IntOrString, Node, ObjectReference,
-    Pod, Service, ServicePort, ServiceSpec,
+    ServicePort, ServiceSpec,
 };
 use weft_api::{annotation, workload};
+use weft_kinds::{ENDPOINT_SLICE, NODE, POD, SERVICE};
 
 use crate::claim::controller_reference;
-use crate::names;
-use crate::pod::{self, is_finished, is_ready, node_of};
-use crate::table::Row;
-use crate::view::{Key, Touched, View};
-use crate::write::{ENDPOINT_SLICES, NODES, PODS, SERVICES, Write, object};
+use crate::indexer::{Cached, Index};
+use crate::lens::Service;
+use crate::metadata::Key;
+use crate::pod::{self, Pod};
+use crate::view::{Touched, View};
+use crate::write::{Write, object};
 use crate::{Context, Controller, Outcome};
 
 pub const CONTROLLER: Controller = Controller {
@@ -31,13 +33,13 @@ pub const CONTROLLER: Controller = Controller {
     reads: |reads| {
         reads
             .kind::<Service>()
-            .kind::<EndpointSlice>()
             .kind::<Node>()
+            .index(&BY_SERVICE)
             .index(&pod::BY_NODE);
     },
     keys,
-    seeds: |view| view.rows::<Service>().map(|row| row.key.clone()).collect(),
-    subject: |view, key| Some(view.entry_of(SERVICES, key)?.reference()),
+    seeds: |view| view.list::<Service>().map(|row| row.key.clone()).collect(),
+    subject: |view, key| Some(view.object_of(&SERVICE, key)?.reference()),
     reconcile,
 };
 
@@ -48,93 +50,90 @@ const MANAGER: &str = "endpointslice-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
+/// Our slices by namespace and name of the Service; `""`: others' slices.
+static BY_SERVICE: Index<EndpointSlice> = Index {
+    name: "service",
+    of: |slice| service_of(slice).map_or_else(String::new, |service| service.to_string()),
+};
+
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
-    match touched.resource {
-        SERVICES => vec![touched.key.clone()],
-        PODS => {
-            let mut keys = BTreeSet::new();
-            for pod in touched.states::<Pod>() {
-                let services = view.rows_in::<Service>(&pod.key.namespace);
-                let matching = services.filter(|service| {
-                    selector_of(&service.body).is_some_and(|s| s.matches(&pod.meta.labels))
-                });
-                keys.extend(matching.map(|service| service.key.clone()));
-            }
-            keys.into_iter().collect()
-        }
-        ENDPOINT_SLICES => touched
-            .states::<EndpointSlice>()
-            .filter_map(service_of)
-            .collect(),
+    let keys: BTreeSet<Key> = if touched.is_of(&SERVICE) {
+        BTreeSet::from([touched.key.clone()])
+    } else if touched.is_of(&POD) {
+        let services = view.list_in::<Service>(&touched.key.namespace);
+        let matching = services.filter(|service| {
+            let selector = service.body.selector.as_ref();
+            selector.is_some_and(|selector| {
+                let mut states = touched.states::<Pod>();
+                states.any(|pod| selector.matches(&pod.meta.labels))
+            })
+        });
+        matching.map(|service| service.key.clone()).collect()
+    } else if touched.is_of(&ENDPOINT_SLICE) {
+        let states = touched.states::<EndpointSlice>();
+        states.filter_map(service_of).collect()
+    } else if touched.is_of(&NODE) && !touched.was_there {
         // A node's zone is part of its endpoints; it hardly ever changes.
-        NODES if !touched.was_there => {
-            let pods = pod::on_node(view, &touched.key.name);
-            let namespaces: BTreeSet<&str> = pods.map(|pod| pod.key.namespace.as_str()).collect();
-            let services = namespaces
-                .into_iter()
-                .flat_map(|namespace| view.rows_in::<Service>(namespace));
-            services.map(|service| service.key.clone()).collect()
-        }
-        _ => Vec::new(),
-    }
+        let pods = pod::on_node(view, &touched.key.name);
+        let namespaces: BTreeSet<&str> = pods.map(|pod| &*pod.key.namespace).collect();
+        let services = namespaces
+            .into_iter()
+            .flat_map(|namespace| view.list_in::<Service>(namespace));
+        services.map(|service| service.key.clone()).collect()
+    } else {
+        BTreeSet::new()
+    };
+    keys.into_iter().collect()
 }
 
-fn service_of(slice: &Row<EndpointSlice>) -> Option<Key> {
+fn service_of(slice: &Cached<EndpointSlice>) -> Option<Key> {
     let managed = slice.meta.labels.get(MANAGED_BY)? == MANAGER;
     let service = slice.meta.labels.get(annotation::SERVICE_NAME)?;
-    managed.then(|| Key::new(&slice.key.namespace, service))
-}
-
-fn selector_of(service: &Service) -> Option<LabelSelector> {
-    let spec = service.spec.as_ref()?;
-    let selector = spec.selector.as_ref().filter(|labels| !labels.is_empty())?;
-    if spec.type_.as_deref() == Some("ExternalName") {
-        return None;
-    }
-    let labels = selector.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-    Some(LabelSelector::from_labels(labels))
+    managed.then(|| slice.key.sibling(service))
 }
 
 fn reconcile(view: &View, key: &Key, _: &Context<'_>) -> Outcome {
     let Some(service) = view.get::<Service>(key) else {
         return Outcome::default();
     };
-    let (Some(spec), Some(selector)) = (service.body.spec.as_ref(), selector_of(&service.body))
-    else {
+    let (Some(spec), Some(selector)) = (&service.body.spec, &service.body.selector) else {
         return Outcome::default();
     };
     if service.meta.is_deleting() {
         return Outcome::default();
     }
-    let present: Vec<&Arc<Row<EndpointSlice>>> = view
-        .rows_in::<EndpointSlice>(&key.namespace)
-        .filter(|slice| service_of(slice).as_ref() == Some(key) && !slice.meta.is_deleting())
+    let present: Vec<&Arc<Cached<EndpointSlice>>> = view
+        .list_by(&BY_SERVICE, &key.to_string())
+        .filter(|slice| !slice.meta.is_deleting())
         .collect();
-    let wanted = wanted_endpoints(view, spec, service, &selector);
-    let beside = beside(view, key);
-    Outcome::of(place(service, spec, &present, wanted, &beside))
+    let selected: Vec<&Arc<Cached<Pod>>> = view
+        .list_in::<Pod>(&key.namespace)
+        .filter(|pod| !pod.body.address.is_empty() && !pod.body.is_finished())
+        .filter(|pod| selector.matches(&pod.meta.labels))
+        .collect();
+    let wanted = wanted_endpoints(view, spec, service, &selected);
+    let beside = facts_beside(&selected);
+    Outcome::from_writes(fill_slices(service, spec, &present, wanted, &beside))
 }
 
 /// What nodes must know of the pods behind a slice and the slice has no field for: annotation, and texts by pod name.
 type Beside = [(&'static str, BTreeMap<String, String>); 2];
 
 /// The ServiceAccounts of the pods that do not run as `default`, and the workloads of those whose name does not tell it.
-fn beside(view: &View, service: &Key) -> Beside {
-    let pods = || view.rows_in::<Pod>(&service.namespace);
-    let accounts = pods().filter_map(|pod| {
-        let account = pod.body.spec.as_ref()?.service_account_name.as_deref()?;
-        let named = !account.is_empty() && account != "default";
-        named.then(|| (pod.key.name.clone(), account.to_owned()))
+fn facts_beside(pods: &[&Arc<Cached<Pod>>]) -> Beside {
+    let accounts = pods.iter().filter_map(|pod| {
+        let account = &*pod.body.template.service_account;
+        (!account.is_empty()).then(|| (pod.key.name.to_string(), account.to_owned()))
     });
-    let workloads = pods().filter_map(|pod| {
+    let workloads = pods.iter().filter_map(|pod| {
         let hash = pod.meta.labels.get(annotation::POD_TEMPLATE_HASH);
         let hash = hash.map_or("", String::as_str);
         let name = match pod.meta.controller() {
             Some(owner) => workload::of_owner(&owner.kind, &owner.name, hash),
-            None => pod.key.name.as_str(),
+            None => &*pod.key.name,
         };
-        let told = workload::of_pod_name(&pod.key.name) == name;
-        (!told).then(|| (pod.key.name.clone(), name.to_owned()))
+        let is_told = workload::of_pod_name(&pod.key.name) == name;
+        (!is_told).then(|| (pod.key.name.to_string(), name.to_owned()))
     });
     [
         (annotation::ENDPOINT_SERVICE_ACCOUNTS, accounts.collect()),
@@ -191,48 +190,36 @@ type Wanted = BTreeMap<PortSet, BTreeMap<String, Endpoint>>;
 fn wanted_endpoints(
     view: &View,
     spec: &ServiceSpec,
-    service: &Row<Service>,
-    selector: &LabelSelector,
+    service: &Cached<Service>,
+    pods: &[&Arc<Cached<Pod>>],
 ) -> Wanted {
     let mut wanted = Wanted::new();
-    for pod in view.rows_in::<Pod>(&service.key.namespace) {
-        let status = pod.body.status.as_ref();
-        let address = status.and_then(|status| status.pod_ip.as_ref());
-        let Some(address) = address.filter(|address| !address.is_empty()) else {
-            continue;
-        };
-        if is_finished(pod) || !selector.matches(&pod.meta.labels) {
-            continue;
-        }
-        let endpoint = endpoint(view, spec, service, pod, address);
-        wanted
-            .entry(ports_of(spec, pod))
-            .or_default()
-            .insert(pod.meta.uid.clone(), endpoint);
+    for pod in pods {
+        let endpoint = endpoint_of(view, spec, service, pod);
+        let endpoints = wanted.entry(ports_of(spec, &pod.body)).or_default();
+        endpoints.insert(pod.meta.uid.to_string(), endpoint);
     }
     wanted
 }
 
-fn endpoint(
+fn endpoint_of(
     view: &View,
     spec: &ServiceSpec,
-    service: &Row<Service>,
-    pod: &Row<Pod>,
-    address: &str,
+    service: &Cached<Service>,
+    pod: &Cached<Pod>,
 ) -> Endpoint {
-    let serving = is_ready(pod) || spec.publish_not_ready_addresses == Some(true);
+    let serving = pod.body.is_ready || spec.publish_not_ready_addresses == Some(true);
     let terminating = pod.meta.is_deleting();
     let ready = serving && (!terminating || spec.publish_not_ready_addresses == Some(true));
-    let node = node_of(pod);
+    let node = &*pod.body.node;
     let zone = view
         .get::<Node>(&Key::cluster(node))
         .and_then(|node| node.meta.labels.get(ZONE).cloned());
-    let pod_spec = pod.body.spec.as_ref();
-    let hostname = pod_spec
-        .filter(|spec| spec.subdomain.as_deref() == Some(service.meta.name.as_str()))
-        .and_then(|spec| spec.hostname.clone());
+    let template = &pod.body.template;
+    let is_named = template.subdomain.as_deref() == Some(&*service.key.name);
+    let hostname = template.hostname.clone().filter(|_| is_named);
     Endpoint {
-        addresses: vec![address.to_owned()],
+        addresses: vec![pod.body.address.to_string()],
         conditions: Some(EndpointConditions {
             ready: Some(ready),
             serving: Some(serving),
@@ -241,10 +228,10 @@ fn endpoint(
         hostname,
         node_name: (!node.is_empty()).then(|| node.to_owned()),
         target_ref: Some(ObjectReference {
-            kind: Some(PODS.kind.to_owned()),
-            namespace: Some(pod.key.namespace.clone()),
-            name: Some(pod.key.name.clone()),
-            uid: Some(pod.meta.uid.clone()),
+            kind: Some(POD.kind.to_string()),
+            namespace: Some(pod.key.namespace.to_string()),
+            name: Some(pod.key.name.to_string()),
+            uid: Some(pod.meta.uid.to_string()),
             ..ObjectReference::default()
         }),
         zone,
@@ -253,7 +240,7 @@ fn endpoint(
 }
 
 /// The service's ports as this pod has them. A named target port that the pod lacks is left out.
-fn ports_of(spec: &ServiceSpec, pod: &Row<Pod>) -> PortSet {
+fn ports_of(spec: &ServiceSpec, pod: &Pod) -> PortSet {
     let ports = spec.ports.iter().flatten();
     let resolved = ports.filter_map(|port| {
         Some(EndpointPort {
@@ -266,25 +253,16 @@ fn ports_of(spec: &ServiceSpec, pod: &Row<Pod>) -> PortSet {
     PortSet(resolved.collect())
 }
 
-fn target_port(port: &ServicePort, pod: &Row<Pod>) -> Option<i32> {
+fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
     let name = match &port.target_port {
         None => return Some(port.port),
         Some(IntOrString::Int(0)) => return Some(port.port),
         Some(IntOrString::Int(number)) => return Some(*number),
         Some(IntOrString::String(name)) => name,
     };
-    let spec = pod.body.spec.as_ref()?;
-    let sidecars = spec.init_containers.iter().flatten();
-    let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    let mut ports = spec
-        .containers
-        .iter()
-        .chain(sidecars)
-        .flat_map(|container| container.ports.iter().flatten());
     let wanted = protocol(port.protocol.as_deref());
-    let found = ports.find(|candidate| {
-        candidate.name.as_deref() == Some(name) && protocol(candidate.protocol.as_deref()) == wanted
-    })?;
+    let mut ports = pod.template.ports.iter();
+    let found = ports.find(|port| port.name == *name && port.protocol == wanted)?;
     Some(found.container_port)
 }
 
@@ -293,10 +271,10 @@ fn protocol(protocol: Option<&str>) -> &str {
 }
 
 /// Distributes the endpoints over the slices that are there, and new ones for the rest.
-fn place(
-    service: &Row<Service>,
+fn fill_slices(
+    service: &Cached<Service>,
     spec: &ServiceSpec,
-    present: &[&Arc<Row<EndpointSlice>>],
+    present: &[&Arc<Cached<EndpointSlice>>],
     wanted: Wanted,
     beside: &Beside,
 ) -> Vec<Write> {
@@ -305,7 +283,7 @@ fn place(
     let mut kept: BTreeSet<&str> = BTreeSet::new();
     let mut created = 0_usize;
     for (ports, mut endpoints) in wanted {
-        let slices: Vec<&&Arc<Row<EndpointSlice>>> = present
+        let slices: Vec<&&Arc<Cached<EndpointSlice>>> = present
             .iter()
             .filter(|slice| {
                 let theirs = PortSet(slice.body.ports.clone().unwrap_or_default());
@@ -330,13 +308,13 @@ fn place(
         }
         for (slice, endpoints) in slices.iter().zip(&filled) {
             if !endpoints.is_empty() {
-                kept.insert(slice.meta.uid.as_str());
-                writes.extend(update(slice, &ports, endpoints, &labels, beside));
+                kept.insert(&*slice.meta.uid);
+                writes.extend(update_slice(slice, &ports, endpoints, &labels, beside));
             }
         }
         while rest.peek().is_some() {
             let chunk: Vec<Endpoint> = rest.by_ref().take(SLICE_MAX).collect();
-            writes.push(create(
+            writes.push(create_slice(
                 service, &ports, &chunk, &labels, present, created, beside,
             ));
             created += 1;
@@ -346,11 +324,11 @@ fn place(
         // One empty slice says "nobody", as against "not looked at yet". It keeps its ports for whoever comes next.
         match present.first() {
             Some(slice) => {
-                kept.insert(slice.meta.uid.as_str());
+                kept.insert(&*slice.meta.uid);
                 let ports = PortSet(slice.body.ports.clone().unwrap_or_default());
-                writes.extend(update(slice, &ports, &[], &labels, beside));
+                writes.extend(update_slice(slice, &ports, &[], &labels, beside));
             }
-            None => writes.push(create(
+            None => writes.push(create_slice(
                 service,
                 &PortSet(Vec::new()),
                 &[],
@@ -364,7 +342,7 @@ fn place(
     // Last, so that an endpoint that moves is never nowhere.
     let dropped = present
         .iter()
-        .filter(|slice| !kept.contains(slice.meta.uid.as_str()));
+        .filter(|slice| !kept.contains(&*slice.meta.uid));
     writes.extend(dropped.map(|slice| Write::delete(slice)));
     writes
 }
@@ -374,11 +352,11 @@ fn uid_of(endpoint: &Endpoint) -> Option<&str> {
 }
 
 /// The service's own labels, and those that say whose slice this is.
-fn slice_labels(service: &Row<Service>, spec: &ServiceSpec) -> BTreeMap<String, String> {
-    let mut labels = service.meta.labels.clone();
+fn slice_labels(service: &Cached<Service>, spec: &ServiceSpec) -> BTreeMap<String, String> {
+    let mut labels = (*service.meta.labels).clone();
     labels.insert(
         annotation::SERVICE_NAME.to_owned(),
-        service.meta.name.clone(),
+        service.key.name.to_string(),
     );
     labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
     if spec.cluster_ip.as_deref() == Some("None") {
@@ -389,8 +367,8 @@ fn slice_labels(service: &Row<Service>, spec: &ServiceSpec) -> BTreeMap<String, 
     labels
 }
 
-fn update(
-    slice: &Row<EndpointSlice>,
+fn update_slice(
+    slice: &Cached<EndpointSlice>,
     ports: &PortSet,
     endpoints: &[Endpoint],
     labels: &BTreeMap<String, String>,
@@ -426,12 +404,12 @@ fn update(
     changed.then(|| Write::patch(slice, patch))
 }
 
-fn create(
-    service: &Row<Service>,
+fn create_slice(
+    service: &Cached<Service>,
     ports: &PortSet,
     endpoints: &[Endpoint],
     labels: &BTreeMap<String, String>,
-    present: &[&Arc<Row<EndpointSlice>>],
+    present: &[&Arc<Cached<EndpointSlice>>],
     number: usize,
     beside: &Beside,
 ) -> Write {
@@ -442,7 +420,7 @@ fn create(
     let epoch = slices.chain(service.meta.resource_version).max();
     let shape = json!(ports.0).to_string();
     let name = names::generated(
-        &service.meta.name,
+        &service.key.name,
         &names::suffix(
             names::hash(&[
                 service.meta.uid.as_bytes(),
@@ -453,24 +431,20 @@ fn create(
             5,
         ),
     );
-    Write::Create {
-        resource: ENDPOINT_SLICES,
-        namespace: service.meta.namespace.clone(),
-        object: object(json!({
-            "apiVersion": ENDPOINT_SLICES.api_version(),
-            "kind": ENDPOINT_SLICES.kind,
-            "metadata": {
-                "name": name,
-                "generateName": format!("{}-", service.meta.name),
-                "namespace": service.meta.namespace,
-                "labels": labels,
-                "annotations": annotations,
-                "ownerReferences": [controller_reference(SERVICES, &service.meta)],
-            },
-            "addressType": "IPv4",
-            "endpoints": endpoints,
-            "ports": ports.0,
-        })),
-        note: None,
-    }
+    let slice = json!({
+        "apiVersion": ENDPOINT_SLICE.api_version(),
+        "kind": ENDPOINT_SLICE.kind,
+        "metadata": {
+            "name": name,
+            "generateName": names::generate_prefix(&service.key.name),
+            "namespace": &*service.key.namespace,
+            "labels": labels,
+            "annotations": annotations,
+            "ownerReferences": [controller_reference(service)],
+        },
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": ports.0,
+    });
+    Write::create(&ENDPOINT_SLICE, object(slice))
 }

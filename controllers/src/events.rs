@@ -1,14 +1,17 @@
 //! Events end an hour after they were last seen, as in Kubernetes, so that telling stories costs bounded space.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
 use weft_api::object::{Object, ObjectError};
+use weft_kinds::{EVENT, Kind};
 
-use crate::table::{Index, Kind};
-use crate::view::{Key, Touched, View};
-use crate::write::{EVENTS, Resource, Write};
+use crate::indexer::{Index, Lens};
+use crate::metadata::Key;
+use crate::view::{Touched, View};
+use crate::write::Write;
 use crate::{Context, Controller, Outcome, plus_seconds, until};
 
 pub const CONTROLLER: Controller = Controller {
@@ -38,8 +41,10 @@ fn sweep() -> Key {
 #[derive(Debug)]
 struct Seen(Timestamp);
 
-impl Kind for Seen {
-    const RESOURCE: Resource = EVENTS;
+impl Lens for Seen {
+    fn kind() -> &'static Arc<Kind> {
+        &EVENT
+    }
 
     fn read(object: &Object) -> Result<Self, ObjectError> {
         let event = object.as_value();
@@ -63,13 +68,13 @@ static BY_AGE: Index<Seen> = Index {
 
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
     // The first event starts the clock; from then on the sweep asks for its own next turn.
-    let first = touched.resource == EVENTS && view.table::<Seen>().len() <= 1;
+    let first = touched.is_of(&EVENT) && view.indexer::<Seen>().len() <= 1;
     if first { vec![sweep()] } else { Vec::new() }
 }
 
 fn reconcile(view: &View, _: &Key, cx: &Context<'_>) -> Outcome {
     let mut outcome = Outcome::default();
-    for event in view.table::<Seen>().in_order(&BY_AGE) {
+    for event in view.indexer::<Seen>().in_order(&BY_AGE) {
         let due = plus_seconds(event.body.0, TTL_SECONDS);
         if due > cx.now {
             outcome.again_after(until(due, cx.now).max(PAUSE));

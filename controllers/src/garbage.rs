@@ -1,33 +1,38 @@
 //! Garbage collection: objects go when the last of their owners is gone.
 //!
 //! Background: an object none of whose owners exists is deleted. Foreground: an owner with the `foregroundDeletion`
-//! finalizer stays until its blocking dependents are gone. Orphan: an owner with the `orphan` finalizer first loses its
-//! dependents. A cycle of foreground deletions is broken by no longer letting one of it block.
+//! finalizer stays until the dependents with `blockOwnerDeletion` are gone. Orphan: an owner with the `orphan` finalizer first
+//! loses its dependents. A cycle of foreground deletions is broken by no longer letting one of it block.
 //!
-//! The view knows every object, and an owner is older than whoever names its uid, so one that is not there is gone, or
-//! never was. That much is only a suspicion: before anything is deleted for it, the store is asked
-//! ([`Write::ConfirmGone`]). An owner of a kind that weft does not serve cannot be looked up; an object with such an owner
-//! stays.
+//! The view knows every object of every kind that is served, those that were registered at run time among them, and an owner
+//! is older than whoever names its uid, so one that is not there is gone, or never was. That much is only a suspicion: before
+//! anything is deleted for it, the store is asked ([`Write::ConfirmGone`]). An owner of a kind that is not served cannot be
+//! looked up; an object with such an owner stays.
 //!
 //! A namespaced object owns within its namespace only. For an object of another namespace it is as good as absent; an
 //! object without a namespace cannot be owned by it at all, and stays. Both are told, in Kubernetes' words.
 //!
 //! Keys are uids, not names: a namesake is another object.
 
-use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::json;
 use weft_api::gvk::split_api_version;
 use weft_api::meta::{FOREGROUND_DELETION, ORPHAN_DEPENDENTS, OwnerReference};
+use weft_kinds::{Kind, Served};
 
-use crate::view::{Entry, Key, Touched, View};
-use crate::write::{Note, Propagation, Resource, Write};
+use crate::metadata::{Key, PartialObject};
+use crate::view::{Touched, View};
+use crate::write::{Note, Propagation, Write};
 use crate::{Context, Controller, Outcome};
 
 pub const CONTROLLER: Controller = Controller {
     name: "garbage-collector",
     reads: |_| {},
     keys,
-    seeds: |view| view.uids().map(Key::cluster).collect(),
-    subject: |view, key| Some(view.entry(&key.name)?.reference()),
+    seeds: |view| view.uids().map(|uid| Key::cluster(uid)).collect(),
+    subject: |view, key| Some(view.object(&key.name)?.reference()),
     reconcile,
 };
 
@@ -36,135 +41,147 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
         return Vec::new();
     }
     let mut keys = vec![Key::cluster(&touched.uid)];
-    let ending = view.entry(&touched.uid).is_none_or(|entry| entry.deleting);
+    let object = view.object(&touched.uid);
+    let ending = object.is_none_or(|object| object.meta.is_deleting());
     if ending {
         let dependents = view.dependents(&touched.uid);
-        keys.extend(dependents.map(|entry| Key::cluster(&entry.uid)));
+        keys.extend(dependents.map(|object| Key::cluster(&object.meta.uid)));
     }
     // A foreground deletion may wait for this one.
-    let owners = touched.owners.iter().filter_map(|uid| view.entry(uid));
-    let waiting = owners.filter(|owner| owner.deleting);
-    keys.extend(waiting.map(|owner| Key::cluster(&owner.uid)));
+    let owners = touched.owners.iter().filter_map(|uid| view.object(uid));
+    let waiting = owners.filter(|owner| owner.meta.is_deleting());
+    keys.extend(waiting.map(|owner| Key::cluster(&owner.meta.uid)));
     keys
 }
 
-/// How an owner stands to its dependents.
+/// How an owner stands to its dependents, in the words of Kubernetes' `classifyReferences`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Owner<'a> {
+enum OwnerState<'a> {
     /// There, or impossible to look up.
     Solid,
-    /// There, but waits for its dependents to go first.
-    Waiting,
+    /// There, but in a foreground deletion.
+    WaitingForDependentsDeletion,
     /// Not there, as far as the view knows; this is its kind.
-    Gone(&'a Resource),
+    Dangling(&'a Arc<Kind>),
 }
 
 fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
-    let Some(entry) = view.entry(&key.name) else {
+    let Some(object) = view.object(&key.name) else {
         return Outcome::default();
     };
-    if entry.deleting {
-        return Outcome::of(finish_deletion(view, entry));
+    if object.meta.is_deleting() {
+        return Outcome::from_writes(finish_deletion(view, object));
     }
-    let standings: Vec<(&OwnerReference, Owner<'_>)> = entry
-        .owners
+    let owners = &object.meta.owner_references;
+    let states: Vec<(&OwnerReference, OwnerState<'_>)> = owners
         .iter()
-        .map(|owner| (owner, standing(view, entry, owner, cx)))
+        .map(|owner| (owner, owner_state(view, object, owner, cx)))
         .collect();
-    let mut writes: Vec<Write> = entry
-        .owners
+    let mut writes: Vec<Write> = owners
         .iter()
-        .filter(|owner| is_out_of_reach(view, entry, owner, cx))
-        .map(|owner| Write::Event(invalid_namespace(entry, owner)))
+        .filter(|owner| is_out_of_reach(view, object, owner, cx))
+        .map(|owner| Write::Event(invalid_namespace(object, owner)))
         .collect();
-    let solid: Vec<&OwnerReference> = standings
+    let solid: Vec<&OwnerReference> = states
         .iter()
-        .filter(|(_, standing)| *standing == Owner::Solid)
+        .filter(|(_, state)| *state == OwnerState::Solid)
         .map(|(owner, _)| *owner)
         .collect();
-    if solid.len() == standings.len() {
-        return Outcome::of(writes);
+    if solid.len() == states.len() {
+        return Outcome::from_writes(writes);
     }
-    for (owner, standing) in &standings {
-        if let Owner::Gone(resource) = standing {
+    for (owner, state) in &states {
+        if let OwnerState::Dangling(kind) = state {
+            let namespace = if kind.namespaced {
+                &*object.key().namespace
+            } else {
+                ""
+            };
             writes.push(Write::ConfirmGone {
-                resource: **resource,
-                namespace: namespace_of(entry).filter(|_| resource.namespaced),
-                name: owner.name.clone(),
-                uid: Some(owner.uid.clone()),
+                kind: Arc::clone(kind),
+                key: Key::new(namespace, &owner.name),
+                uid: Some(owner.uid.as_str().into()),
             });
         }
     }
     if !solid.is_empty() {
-        // Somebody still wants it: only forget the others.
-        writes.push(patch(entry, json!({"ownerReferences": solid})));
-        return Outcome::of(writes);
+        // A solid owner keeps the object: only the other references go.
+        let metadata = json!({ "ownerReferences": solid });
+        writes.push(Write::patch_metadata(object, metadata));
+        return Outcome::from_writes(writes);
     }
-    let waiting = standings.iter().any(|(_, s)| *s == Owner::Waiting);
-    let has_dependents = view.dependents(&entry.uid).next().is_some();
-    let propagation = if entry.has_finalizer(ORPHAN_DEPENDENTS) {
+    let waiting = OwnerState::WaitingForDependentsDeletion;
+    let is_awaited = states.iter().any(|(_, state)| *state == waiting);
+    let has_dependents = view.dependents(&object.meta.uid).next().is_some();
+    let propagation = if object.meta.has_finalizer(ORPHAN_DEPENDENTS) {
         Propagation::Orphan
-    } else if waiting && has_dependents {
+    } else if is_awaited && has_dependents {
         Propagation::Foreground
     } else {
         Propagation::Background
     };
-    writes.push(delete(entry, propagation));
-    Outcome::of(writes)
+    writes.push(Write::delete_object(object, propagation));
+    Outcome::from_writes(writes)
 }
 
-fn standing<'a>(
+/// The kind that an owner reference names, if its objects can be looked up.
+fn kind_of<'a>(owner: &OwnerReference, cx: &Context<'a>) -> Option<&'a Arc<Kind>> {
+    let (group, version) = split_api_version(&owner.api_version);
+    let kind = cx.kinds.by_kind(group, version, &owner.kind);
+    kind.filter(|kind| kind.served == Served::Stored)
+}
+
+fn owner_state<'a>(
     view: &View,
-    dependent: &Entry,
+    dependent: &PartialObject,
     owner: &OwnerReference,
     cx: &Context<'a>,
-) -> Owner<'a> {
-    if let Some(found) = view.entry(&owner.uid)
+) -> OwnerState<'a> {
+    if let Some(found) = view.object(&owner.uid)
         && owns(found, dependent, owner)
     {
-        return if found.deleting && found.has_finalizer(FOREGROUND_DELETION) {
-            Owner::Waiting
+        return if found.meta.is_deleting() && found.meta.has_finalizer(FOREGROUND_DELETION) {
+            OwnerState::WaitingForDependentsDeletion
         } else {
-            Owner::Solid
+            OwnerState::Solid
         };
     }
-    match cx.cluster.kind_of(owner) {
+    match kind_of(owner, cx) {
         // No namespace to look for it in.
-        Some(resource) if resource.namespaced && dependent.key.namespace.is_empty() => Owner::Solid,
-        Some(resource) => Owner::Gone(resource),
-        None => Owner::Solid,
+        Some(kind) if kind.namespaced && dependent.key().scope().is_none() => OwnerState::Solid,
+        Some(kind) => OwnerState::Dangling(kind),
+        None => OwnerState::Solid,
     }
 }
 
 /// `owner` is a reference of `dependent` to `found`, and one that holds.
-fn owns(found: &Entry, dependent: &Entry, owner: &OwnerReference) -> bool {
+fn owns(found: &PartialObject, dependent: &PartialObject, owner: &OwnerReference) -> bool {
     let (group, _) = split_api_version(&owner.api_version);
-    (found.key.namespace.is_empty() || found.key.namespace == dependent.key.namespace)
-        && found.resource.group == group
-        && found.resource.kind == owner.kind
-        && found.key.name == owner.name
+    let namespace = found.key().scope();
+    namespace.is_none_or(|namespace| dependent.key().scope() == Some(namespace))
+        && found.kind.group == group
+        && found.kind.kind == owner.kind
+        && *found.key().name == *owner.name
 }
 
 /// The reference names a namespaced object that is not in the dependent's namespace, or has none to be in.
 fn is_out_of_reach(
     view: &View,
-    dependent: &Entry,
+    dependent: &PartialObject,
     owner: &OwnerReference,
     cx: &Context<'_>,
 ) -> bool {
-    let elsewhere = view.entry(&owner.uid).is_some_and(|found| {
-        !found.key.namespace.is_empty() && found.key.namespace != dependent.key.namespace
+    let namespace = dependent.key().scope();
+    let elsewhere = view.object(&owner.uid).is_some_and(|found| {
+        let found = found.key().scope();
+        found.is_some() && found != namespace
     });
-    let namespaced = || {
-        cx.cluster
-            .kind_of(owner)
-            .is_some_and(|kind| kind.namespaced)
-    };
-    elsewhere || (dependent.key.namespace.is_empty() && namespaced())
+    let is_namespaced = || kind_of(owner, cx).is_some_and(|kind| kind.namespaced);
+    elsewhere || (namespace.is_none() && is_namespaced())
 }
 
-fn invalid_namespace(dependent: &Entry, owner: &OwnerReference) -> Note {
-    let namespace = &dependent.key.namespace;
+fn invalid_namespace(dependent: &PartialObject, owner: &OwnerReference) -> Note {
+    let namespace = &*dependent.key().namespace;
     let message = format!(
         "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in namespace {namespace:?}",
         owner.api_version, owner.kind, owner.name, owner.uid
@@ -173,78 +190,72 @@ fn invalid_namespace(dependent: &Entry, owner: &OwnerReference) -> Note {
 }
 
 /// What an object that is being deleted still needs from us.
-fn finish_deletion(view: &View, entry: &Entry) -> Vec<Write> {
+fn finish_deletion(view: &View, object: &PartialObject) -> Vec<Write> {
     let mut writes = Vec::new();
-    if entry.has_finalizer(ORPHAN_DEPENDENTS) {
-        for dependent in view.dependents(&entry.uid) {
-            let left: Vec<&OwnerReference> = dependent
-                .owners
-                .iter()
-                .filter(|owner| owner.uid != entry.uid)
-                .collect();
-            writes.push(patch(dependent, json!({"ownerReferences": left})));
+    let uid = &*object.meta.uid;
+    if object.meta.has_finalizer(ORPHAN_DEPENDENTS) {
+        for dependent in view.dependents(uid) {
+            let owners = dependent.meta.owner_references.iter();
+            let left: Vec<&OwnerReference> = owners.filter(|o| *o.uid != *uid).collect();
+            let metadata = json!({ "ownerReferences": left });
+            writes.push(Write::patch_metadata(dependent, metadata));
         }
         if writes.is_empty() {
-            writes.push(without_finalizer(entry, ORPHAN_DEPENDENTS));
+            writes.push(remove_finalizer(object, ORPHAN_DEPENDENTS));
         }
         return writes;
     }
-    if !entry.has_finalizer(FOREGROUND_DELETION) {
+    if !object.meta.has_finalizer(FOREGROUND_DELETION) {
         return writes;
     }
-    let blocking: Vec<&Entry> = view
-        .dependents(&entry.uid)
-        .filter(|dependent| dependent.uid != entry.uid && blocks(dependent, entry))
+    let blocking: Vec<&PartialObject> = view
+        .dependents(uid)
+        .filter(|dependent| dependent.meta.uid != object.meta.uid && blocks(dependent, object))
         .collect();
     if blocking.is_empty() {
-        return vec![without_finalizer(entry, FOREGROUND_DELETION)];
+        return vec![remove_finalizer(object, FOREGROUND_DELETION)];
     }
     for dependent in blocking {
-        if !dependent.deleting {
-            let propagation = if view.dependents(&dependent.uid).next().is_some() {
+        if !dependent.meta.is_deleting() {
+            let propagation = if view.dependents(&dependent.meta.uid).next().is_some() {
                 Propagation::Foreground
             } else {
                 Propagation::Background
             };
-            writes.push(delete(dependent, propagation));
-        } else if waits_for(view, dependent, &entry.uid) {
+            writes.push(Write::delete_object(dependent, propagation));
+        } else if waits_for(view, dependent, uid) {
             // Each waits for the other: this one stops blocking.
-            let owners: Vec<OwnerReference> = dependent
-                .owners
-                .iter()
-                .cloned()
-                .map(|mut owner| {
-                    if owner.uid == entry.uid {
-                        owner.block_owner_deletion = Some(false);
-                    }
-                    owner
-                })
-                .collect();
-            writes.push(patch(dependent, json!({"ownerReferences": owners})));
+            let mut owners = dependent.meta.owner_references.to_vec();
+            for owner in owners.iter_mut().filter(|owner| *owner.uid == *uid) {
+                owner.block_owner_deletion = Some(false);
+            }
+            let metadata = json!({ "ownerReferences": owners });
+            writes.push(Write::patch_metadata(dependent, metadata));
         }
     }
     writes
 }
 
-fn blocks(dependent: &Entry, entry: &Entry) -> bool {
-    dependent.owners.iter().any(|owner| {
-        owner.uid == entry.uid
-            && owner.block_owner_deletion == Some(true)
-            && owns(entry, dependent, owner)
+/// `dependent` sets `blockOwnerDeletion` for `owner`.
+fn blocks(dependent: &PartialObject, owner: &PartialObject) -> bool {
+    dependent.meta.owner_references.iter().any(|reference| {
+        *reference.uid == *owner.meta.uid
+            && reference.block_owner_deletion == Some(true)
+            && owns(owner, dependent, reference)
     })
 }
 
-/// `entry` is in a foreground deletion that, over blocking dependents, comes to wait for `target`.
-fn waits_for(view: &View, entry: &Entry, target: &str) -> bool {
-    let mut seen = std::collections::BTreeSet::new();
-    let mut open = vec![entry];
-    while let Some(entry) = open.pop() {
-        if !entry.has_finalizer(FOREGROUND_DELETION) || !seen.insert(entry.uid.as_str()) {
+/// `object` is in a foreground deletion that, over blocking dependents, comes to wait for `target`.
+fn waits_for(view: &View, object: &PartialObject, target: &str) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut open = vec![object];
+    while let Some(object) = open.pop() {
+        if !object.meta.has_finalizer(FOREGROUND_DELETION) || !seen.insert(&object.meta.uid) {
             continue;
         }
-        for dependent in view.dependents(&entry.uid) {
-            if blocks(dependent, entry) {
-                if dependent.uid == target {
+        for dependent in view.dependents(&object.meta.uid) {
+            if blocks(dependent, object) {
+                if *dependent.meta.uid == *target {
                     return true;
                 }
                 open.push(dependent);
@@ -254,43 +265,8 @@ fn waits_for(view: &View, entry: &Entry, target: &str) -> bool {
     false
 }
 
-impl Entry {
-    fn has_finalizer(&self, name: &str) -> bool {
-        self.finalizers.iter().any(|finalizer| finalizer == name)
-    }
-}
-
-fn patch(entry: &Entry, metadata: Value) -> Write {
-    Write::Patch {
-        resource: entry.resource,
-        namespace: namespace_of(entry),
-        name: entry.key.name.clone(),
-        subresource: None,
-        patch: json!({"metadata": metadata}),
-        uid: Some(entry.uid.clone()),
-        revision: entry.revision,
-        note: None,
-    }
-}
-
-fn without_finalizer(entry: &Entry, name: &str) -> Write {
-    let left: Vec<&String> = entry.finalizers.iter().filter(|f| *f != name).collect();
-    patch(entry, json!({"finalizers": left}))
-}
-
-fn delete(entry: &Entry, propagation: Propagation) -> Write {
-    Write::Delete {
-        resource: entry.resource,
-        namespace: namespace_of(entry),
-        name: entry.key.name.clone(),
-        uid: entry.uid.clone(),
-        grace_seconds: None,
-        propagation,
-        note: None,
-    }
-}
-
-fn namespace_of(entry: &Entry) -> Option<String> {
-    let namespace = &entry.key.namespace;
-    (!namespace.is_empty()).then(|| namespace.clone())
+fn remove_finalizer(object: &PartialObject, name: &str) -> Write {
+    let finalizers = object.meta.finalizers.iter();
+    let left: Vec<&String> = finalizers.filter(|f| *f != name).collect();
+    Write::patch_metadata(object, json!({ "finalizers": left }))
 }

@@ -9,17 +9,19 @@
 //! Left to others: routing (`weft_mesh`).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use weft_api::object::{Object, ObjectError};
 use weft_api::selector::LabelSelector;
-use weft_api::view::{Namespace, Node, Service};
+use weft_api::view::{Namespace, Node};
+use weft_kinds::{GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Kind, NAMESPACE, NODE, SERVICE};
 
-use crate::table::{Kind, Row};
-use crate::view::{Key, Touched, View};
-use crate::write::{
-    GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES, NAMESPACES, NODES, Resource, SERVICES, Write, object,
-};
+use crate::indexer::{Cached, Lens};
+use crate::lens::Service;
+use crate::metadata::Key;
+use crate::view::{Touched, View};
+use crate::write::{Write, object};
 use crate::{Context, Controller, Outcome, stamp};
 
 pub const CONTROLLER: Controller = Controller {
@@ -35,7 +37,7 @@ pub const CONTROLLER: Controller = Controller {
     },
     keys,
     seeds: |view| {
-        let mut keys = vec![key_of(GATEWAY_CLASSES, &Key::cluster(CLASS))];
+        let mut keys = vec![key_of(&GATEWAY_CLASS, &Key::cluster(CLASS))];
         keys.extend(all::<GatewayClass>(view));
         keys.extend(all::<Gateway>(view));
         keys.extend(all::<HttpRoute>(view));
@@ -45,11 +47,9 @@ pub const CONTROLLER: Controller = Controller {
     },
     subject: |view, key| {
         let (kind, name) = key.name.split_once('/')?;
-        let resource = [GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES]
-            .into_iter()
-            .find(|resource| resource.resource == kind)?;
-        let entry = view.entry_of(resource, &Key::new(&key.namespace, name))?;
-        Some(entry.reference())
+        let kinds = [&GATEWAY_CLASS, &GATEWAY, &HTTP_ROUTE];
+        let kind = kinds.into_iter().find(|known| known.resource == kind)?;
+        Some(view.object_of(kind, &key.sibling(name))?.reference())
     },
     reconcile,
 };
@@ -62,25 +62,24 @@ const CLASS: &str = "weft";
 const CONTROLLER_NAME: &str = "weft.dev/gateway-controller";
 
 /// Three kinds share one queue, so the key's name carries the kind: `gateways/web`.
-fn key_of(resource: Resource, key: &Key) -> Key {
-    Key::new(
-        &key.namespace,
-        &format!("{}/{}", resource.resource, key.name),
-    )
+fn key_of(kind: &Kind, key: &Key) -> Key {
+    key.sibling(&format!("{}/{}", kind.resource, key.name))
 }
 
 /// Kinds without a published type: they are read as JSON.
-trait Raw: Kind {
+trait Raw: Lens {
     fn value(&self) -> &Value;
 }
 
 macro_rules! raw {
-    ($name:ident, $resource:ident) => {
+    ($name:ident, $kind:ident) => {
         #[derive(Debug)]
         struct $name(Object);
 
-        impl Kind for $name {
-            const RESOURCE: Resource = $resource;
+        impl Lens for $name {
+            fn kind() -> &'static Arc<Kind> {
+                &$kind
+            }
 
             fn read(object: &Object) -> Result<Self, ObjectError> {
                 Ok(Self(object.clone()))
@@ -95,51 +94,55 @@ macro_rules! raw {
     };
 }
 
-raw!(GatewayClass, GATEWAY_CLASSES);
-raw!(Gateway, GATEWAYS);
-raw!(HttpRoute, HTTP_ROUTES);
+raw!(GatewayClass, GATEWAY_CLASS);
+raw!(Gateway, GATEWAY);
+raw!(HttpRoute, HTTP_ROUTE);
 
-fn all<K: Kind>(view: &View) -> impl Iterator<Item = Key> {
-    view.rows::<K>().map(|row| key_of(K::RESOURCE, &row.key))
+fn all<K: Lens>(view: &View) -> impl Iterator<Item = Key> {
+    view.list::<K>().map(|row| key_of(K::kind(), &row.key))
 }
 
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
-    match touched.resource {
-        GATEWAY_CLASSES => std::iter::once(key_of(GATEWAY_CLASSES, &touched.key))
-            .chain(all::<Gateway>(view))
-            .chain(all::<HttpRoute>(view))
-            .collect(),
-        GATEWAYS => std::iter::once(key_of(GATEWAYS, &touched.key))
-            .chain(all::<HttpRoute>(view))
-            .collect(),
-        HTTP_ROUTES => std::iter::once(key_of(HTTP_ROUTES, &touched.key))
-            .chain(all::<Gateway>(view))
-            .collect(),
-        SERVICES if touched.ownership_changed => all::<HttpRoute>(view).collect(),
-        NAMESPACES if !touched.was_there => {
-            all::<Gateway>(view).chain(all::<HttpRoute>(view)).collect()
-        }
-        // Addresses of gateways are those of the nodes.
-        NODES => all::<Gateway>(view).collect(),
-        _ => Vec::new(),
+    let itself = || std::iter::once(key_of(&touched.kind, &touched.key));
+    if touched.is_of(&GATEWAY_CLASS) {
+        let others = all::<Gateway>(view).chain(all::<HttpRoute>(view));
+        itself().chain(others).collect()
+    } else if touched.is_of(&GATEWAY) {
+        itself().chain(all::<HttpRoute>(view)).collect()
+    } else if touched.is_of(&HTTP_ROUTE) {
+        itself().chain(all::<Gateway>(view)).collect()
+    } else if touched.is_of(&SERVICE) && touched.ownership_changed {
+        all::<HttpRoute>(view).collect()
+    } else if touched.is_of(&NAMESPACE) && !touched.was_there {
+        all::<Gateway>(view).chain(all::<HttpRoute>(view)).collect()
+    } else if touched.is_of(&NODE) && touched_address(touched) {
+        all::<Gateway>(view).collect()
+    } else {
+        Vec::new()
     }
+}
+
+/// Addresses of gateways are those of the nodes that are ready. A node reports its state often, and that seldom changes.
+fn touched_address(touched: &Touched) -> bool {
+    let (before, after) = (touched.before::<Node>(), touched.after::<Node>());
+    before.and_then(ready_address) != after.and_then(ready_address)
 }
 
 fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
     let Some((kind, name)) = key.name.split_once('/') else {
         return Outcome::default();
     };
-    let key = Key::new(&key.namespace, name);
+    let key = key.sibling(name);
     let write = match kind {
         "gatewayclasses" => class(view, &key, cx),
         "gateways" => gateway(view, &key, cx),
         "httproutes" => route(view, &key, cx),
         _ => None,
     };
-    Outcome::of(write.into_iter().collect())
+    Outcome::from_writes(write.into_iter().collect())
 }
 
-fn value<K: Raw>(row: &Row<K>) -> &Value {
+fn value<K: Raw>(row: &Cached<K>) -> &Value {
     row.body.value()
 }
 
@@ -195,19 +198,17 @@ fn conditions(before: &Value, verdicts: &[Verdict], generation: i64, cx: &Contex
 
 fn class(view: &View, key: &Key, cx: &Context<'_>) -> Option<Write> {
     let Some(row) = view.get::<GatewayClass>(key) else {
-        return (key.name == CLASS).then(|| Write::Create {
-            resource: GATEWAY_CLASSES,
-            namespace: None,
-            object: object(json!({
-                "apiVersion": GATEWAY_CLASSES.api_version(),
-                "kind": GATEWAY_CLASSES.kind,
+        return (&*key.name == CLASS).then(|| {
+            let class = json!({
+                "apiVersion": GATEWAY_CLASS.api_version(),
+                "kind": GATEWAY_CLASS.kind,
                 "metadata": {"name": CLASS},
                 "spec": {
                     "controllerName": CONTROLLER_NAME,
                     "description": "The gateway that listens on every node.",
                 },
-            })),
-            note: None,
+            });
+            Write::create(&GATEWAY_CLASS, object(class))
         });
     };
     let class = value(row);
@@ -227,7 +228,7 @@ fn class(view: &View, key: &Key, cx: &Context<'_>) -> Option<Write> {
 }
 
 /// A gateway of a class of ours.
-fn our_gateway<'a>(view: &'a View, key: &Key) -> Option<&'a Row<Gateway>> {
+fn our_gateway<'a>(view: &'a View, key: &Key) -> Option<&'a Cached<Gateway>> {
     let row = view.get::<Gateway>(key)?;
     let class = value(row)["spec"]["gatewayClassName"].as_str()?;
     let class = view.get::<GatewayClass>(&Key::cluster(class))?;
@@ -254,7 +255,7 @@ fn gateway(view: &View, key: &Key, cx: &Context<'_>) -> Option<Write> {
         let kinds = if bad_kinds(listener) {
             json!([])
         } else {
-            json!([{"group": GROUP, "kind": HTTP_ROUTES.kind}])
+            json!([{"group": GROUP, "kind": HTTP_ROUTE.kind}])
         };
         json!({
             "name": listener["name"],
@@ -305,25 +306,26 @@ fn gateway(view: &View, key: &Key, cx: &Context<'_>) -> Option<Write> {
 
 /// Addresses of the nodes that are ready, each once. At most 16, the API's limit.
 fn node_addresses(view: &View) -> Vec<String> {
-    let ready = view.rows::<Node>().filter_map(|node| {
-        let status = node.body.status.as_ref()?;
-        let conditions = status.conditions.as_ref()?;
-        let is_ready = conditions
-            .iter()
-            .any(|c| c.type_ == "Ready" && c.status == "True");
-        let addresses = status.addresses.as_ref()?;
-        let internal = addresses.iter().find(|a| a.type_ == "InternalIP")?;
-        is_ready.then(|| internal.address.clone())
-    });
-    let addresses: BTreeSet<String> = ready.collect();
-    addresses.into_iter().take(16).collect()
+    let ready = view.list::<Node>().filter_map(|node| ready_address(node));
+    let addresses: BTreeSet<&str> = ready.collect();
+    addresses.into_iter().take(16).map(str::to_owned).collect()
+}
+
+/// The address of a node that is ready.
+fn ready_address(node: &Cached<Node>) -> Option<&str> {
+    let status = node.body.status.as_ref()?;
+    let mut conditions = status.conditions.iter().flatten();
+    let is_ready = conditions.any(|c| c.type_ == "Ready" && c.status == "True");
+    let mut addresses = status.addresses.iter().flatten();
+    let internal = addresses.find(|address| address.type_ == "InternalIP")?;
+    is_ready.then_some(internal.address.as_str())
 }
 
 fn bad_kinds(listener: &Value) -> bool {
     let kinds = list(&listener["allowedRoutes"], "kinds");
     kinds.iter().any(|kind| {
         let group = kind["group"].as_str().unwrap_or(GROUP);
-        group != GROUP || kind["kind"] != HTTP_ROUTES.kind
+        group != GROUP || kind["kind"] != *HTTP_ROUTE.kind
     })
 }
 
@@ -377,7 +379,7 @@ fn hostname(value: &Value) -> &str {
 }
 
 fn attached_routes(view: &View, gateway: &Key, listener: &Value) -> usize {
-    let routes = view.rows::<HttpRoute>().filter(|route| {
+    let routes = view.list::<HttpRoute>().filter(|route| {
         let parents = list(&value(route)["spec"], "parentRefs");
         parents.iter().any(|parent| {
             refers_to(parent, route).as_ref() == Some(gateway)
@@ -390,13 +392,15 @@ fn attached_routes(view: &View, gateway: &Key, listener: &Value) -> usize {
 }
 
 /// The gateway a parentRef names, if it names a gateway.
-fn refers_to(parent: &Value, route: &Row<HttpRoute>) -> Option<Key> {
+fn refers_to(parent: &Value, route: &Cached<HttpRoute>) -> Option<Key> {
     let group = parent["group"].as_str().unwrap_or(GROUP);
-    let kind = parent["kind"].as_str().unwrap_or(GATEWAYS.kind);
-    if group != GROUP || kind != GATEWAYS.kind {
+    let kind = parent["kind"].as_str().unwrap_or(&GATEWAY.kind);
+    if group != GROUP || *kind != *GATEWAY.kind {
         return None;
     }
-    let namespace = parent["namespace"].as_str().unwrap_or(&route.key.namespace);
+    let namespace = parent["namespace"]
+        .as_str()
+        .unwrap_or(&*route.key.namespace);
     Some(Key::new(namespace, parent["name"].as_str()?))
 }
 
@@ -411,7 +415,7 @@ fn admits_namespace(view: &View, gateway: &Key, listener: &Value, namespace: &st
     let namespaces = &listener["allowedRoutes"]["namespaces"];
     match namespaces["from"].as_str().unwrap_or("Same") {
         "All" => true,
-        "Same" => gateway.namespace == namespace,
+        "Same" => *gateway.namespace == *namespace,
         "Selector" => {
             let row = view.get::<Namespace>(&Key::cluster(namespace));
             let selector = LabelSelector::from_object(&namespaces["selector"]);
@@ -483,9 +487,9 @@ fn route(view: &View, key: &Key, cx: &Context<'_>) -> Option<Write> {
 /// Whether a listener of the gateway takes the route; the furthest refusal is the one told.
 fn attachment(
     view: &View,
-    gateway: &Row<Gateway>,
+    gateway: &Cached<Gateway>,
     parent: &Value,
-    route: &Row<HttpRoute>,
+    route: &Cached<HttpRoute>,
 ) -> Verdict {
     let named = list(&value(gateway)["spec"], "listeners")
         .iter()
@@ -523,18 +527,18 @@ fn attachment(
 }
 
 /// Whether every backend of the route is a Service that exists in its own namespace.
-fn references(view: &View, route: &Row<HttpRoute>) -> Verdict {
+fn references(view: &View, route: &Cached<HttpRoute>) -> Verdict {
     let refuse = |reason, message: String| verdict("ResolvedRefs", false, reason, message);
     let rules = list(&value(route)["spec"], "rules").iter();
     for backend in rules.flat_map(|rule| list(rule, "backendRefs")) {
         let name = backend["name"].as_str().unwrap_or("");
         let group = backend["group"].as_str().unwrap_or("");
-        let kind = backend["kind"].as_str().unwrap_or(SERVICES.kind);
-        if !group.is_empty() || kind != SERVICES.kind {
+        let kind = backend["kind"].as_str().unwrap_or(&SERVICE.kind);
+        if !group.is_empty() || *kind != *SERVICE.kind {
             let message = format!("Backend {name} is a {kind}; only Services are supported.");
             return refuse("InvalidKind", message);
         }
-        let own = route.key.namespace.as_str();
+        let own = &*route.key.namespace;
         let namespace = backend["namespace"].as_str().unwrap_or(own);
         if namespace != own {
             let message = format!("No grant lets this route refer to {namespace}/{name}.");

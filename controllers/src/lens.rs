@@ -1,16 +1,19 @@
 //! Kubernetes' own types as lenses, for controllers that read most of an object.
 //!
-//! What reads a few fields defines a type of its own beside its reader: see `node::Lease`.
+//! What reads a few fields defines a type of its own beside its reader: see `node::Lease`. Selectors are parsed when an
+//! object is read, not each time that somebody asks whom it selects.
+
+use std::ops::Deref;
+use std::sync::Arc;
 
 use k8s_openapi::Metadata;
 use serde::de::DeserializeOwned;
 use weft_api::object::{Object, ObjectError};
-use weft_api::view::{Deployment, EndpointSlice, Namespace, Node, ObjectMeta, ReplicaSet, Service};
+use weft_api::selector::LabelSelector;
+use weft_api::view::{self, EndpointSlice, Namespace, Node, ObjectMeta};
+use weft_kinds::Kind;
 
-use crate::table::Kind;
-use crate::write::{
-    DEPLOYMENTS, ENDPOINT_SLICES, NAMESPACES, NODES, REPLICA_SETS, Resource, SERVICES,
-};
+use crate::indexer::Lens;
 
 /// The object as its published type.
 ///
@@ -25,54 +28,115 @@ pub fn typed<T: DeserializeOwned + Metadata<Ty = ObjectMeta>>(
     Ok(body)
 }
 
-impl Kind for Node {
-    const RESOURCE: Resource = NODES;
+/// An object that selects others.
+#[derive(Debug)]
+pub struct Selecting<T> {
+    typed: T,
+    /// `None`: it selects nobody.
+    pub selector: Option<LabelSelector>,
+}
+
+impl<T> Deref for Selecting<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.typed
+    }
+}
+
+pub type Deployment = Selecting<view::Deployment>;
+pub type ReplicaSet = Selecting<view::ReplicaSet>;
+pub type Service = Selecting<view::Service>;
+
+/// The selector of a workload. An empty one would claim everything in the namespace; validation refuses it.
+fn selector_of_workload(object: &Object) -> Option<LabelSelector> {
+    let selector = LabelSelector::from_object(&object.as_value()["spec"]["selector"]).ok()?;
+    (!selector.is_everything()).then_some(selector)
+}
+
+/// The selector of a Service whose endpoints are made from it.
+fn selector_of_service(service: &view::Service) -> Option<LabelSelector> {
+    let spec = service.spec.as_ref()?;
+    let selector = spec.selector.as_ref().filter(|labels| !labels.is_empty())?;
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    let labels = selector.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+    Some(LabelSelector::from_labels(labels))
+}
+
+impl Lens for Node {
+    fn kind() -> &'static Arc<Kind> {
+        &weft_kinds::NODE
+    }
 
     fn read(object: &Object) -> Result<Self, ObjectError> {
         typed(object)
     }
 }
 
-impl Kind for Namespace {
-    const RESOURCE: Resource = NAMESPACES;
+impl Lens for Namespace {
+    fn kind() -> &'static Arc<Kind> {
+        &weft_kinds::NAMESPACE
+    }
 
     fn read(object: &Object) -> Result<Self, ObjectError> {
         typed(object)
     }
 }
 
-impl Kind for Service {
-    const RESOURCE: Resource = SERVICES;
+impl Lens for EndpointSlice {
+    fn kind() -> &'static Arc<Kind> {
+        &weft_kinds::ENDPOINT_SLICE
+    }
 
     fn read(object: &Object) -> Result<Self, ObjectError> {
         typed(object)
     }
 }
 
-impl Kind for EndpointSlice {
-    const RESOURCE: Resource = ENDPOINT_SLICES;
+impl Lens for Service {
+    fn kind() -> &'static Arc<Kind> {
+        &weft_kinds::SERVICE
+    }
 
     fn read(object: &Object) -> Result<Self, ObjectError> {
-        typed(object)
+        let typed = typed(object)?;
+        Ok(Self {
+            selector: selector_of_service(&typed),
+            typed,
+        })
     }
 }
 
 /// The template and the selector are copied into sets as they were written.
-impl Kind for Deployment {
-    const RESOURCE: Resource = DEPLOYMENTS;
+impl Lens for Deployment {
     const WHOLE: bool = true;
 
+    fn kind() -> &'static Arc<Kind> {
+        &weft_kinds::DEPLOYMENT
+    }
+
     fn read(object: &Object) -> Result<Self, ObjectError> {
-        typed(object)
+        Ok(Self {
+            typed: typed(object)?,
+            selector: selector_of_workload(object),
+        })
     }
 }
 
 /// The template is copied into pods as it was written.
-impl Kind for ReplicaSet {
-    const RESOURCE: Resource = REPLICA_SETS;
+impl Lens for ReplicaSet {
     const WHOLE: bool = true;
 
+    fn kind() -> &'static Arc<Kind> {
+        &weft_kinds::REPLICA_SET
+    }
+
     fn read(object: &Object) -> Result<Self, ObjectError> {
-        typed(object)
+        Ok(Self {
+            typed: typed(object)?,
+            selector: selector_of_workload(object),
+        })
     }
 }

@@ -4,7 +4,8 @@
 //! look again. No clock, no randomness, no I/O: the time comes with the [`Context`], names of new objects
 //! derive from the state that made them necessary.
 //!
-//! Flow: `change → View::apply → Controller::keys → reconcile → Outcome → (weft::control_loop) → change`.
+//! Flow: `change → View::apply → Controller::keys → reconcile → Outcome → (weft::control_loop) → change`. A controller is one
+//! file and one line in [`CONTROLLERS`]; kinds, compiled in or registered at run time, are those of `weft_kinds`.
 //!
 //! Invariants:
 //! - equal view, key and context give an equal outcome;
@@ -13,7 +14,7 @@
 //!
 //! Double creation is excluded twice. The loop folds the answer of each of its writes into the view
 //! before it reconciles the same key again ([`View::fold`]), which is what Kubernetes approximates with in-memory
-//! expectations. And names are functions of the state (see [`names`]): repeating a create from the same view
+//! expectations. And names are functions of the state (see [`weft_api::names`]): repeating a create from the same view
 //! asks for the same name and is refused as `AlreadyExists`. The first covers every answered write, the second those
 //! whose answer got lost. Expectations were rejected: they are state beside the state, with a timeout as escape.
 //!
@@ -25,13 +26,14 @@ mod endpoints;
 mod events;
 mod garbage;
 mod gateway;
-mod lens;
-pub mod names;
+pub mod indexer;
+pub mod lens;
+pub mod metadata;
 mod namespace;
 mod node;
+mod node_ranges;
 pub mod pod;
 mod replicaset;
-pub mod table;
 mod unreadable;
 pub mod view;
 pub mod write;
@@ -39,11 +41,12 @@ pub mod write;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use weft_api::meta::OwnerReference;
+use weft_kinds::Registry;
 
-pub use table::Row;
-pub use view::{Change, Key, Reads, Touched, View};
-pub use write::{Note, Reference, Resource, Write};
+pub use indexer::{Cached, Lens};
+pub use metadata::{Key, Metadata, PartialObject};
+pub use view::{Change, Reads, Touched, View};
+pub use write::{Note, Reference, Write};
 
 /// One reconciler and the changes that wake it.
 #[derive(Clone, Copy)]
@@ -68,18 +71,20 @@ pub static CONTROLLERS: &[Controller] = &[
     endpoints::CONTROLLER,
     namespace::CONTROLLER,
     garbage::CONTROLLER,
-    node::LIFECYCLE,
-    node::ADDRESSES,
+    node::CONTROLLER,
+    node_ranges::CONTROLLER,
     gateway::CONTROLLER,
     events::CONTROLLER,
     unreadable::CONTROLLER,
 ];
 
 /// What a reconciler knows besides the view.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Context<'a> {
     pub now: Timestamp,
     pub cluster: &'a Cluster,
+    /// The kinds that are served: objects of others cannot be looked up.
+    pub kinds: &'a Registry,
     /// Why the last attempt at this key was refused, if it was: shown in conditions, and a reason to try less.
     pub last_failure: Option<&'a str>,
 }
@@ -89,18 +94,6 @@ pub struct Context<'a> {
 pub struct Cluster {
     /// The cluster CA's certificate, published to every namespace.
     pub ca_pem: String,
-    /// Every kind that the server serves: others cannot be looked up.
-    pub served: Vec<Resource>,
-}
-
-impl Cluster {
-    /// The kind that an owner reference names, if it is served.
-    fn kind_of(&self, owner: &OwnerReference) -> Option<&Resource> {
-        let (group, version) = weft_api::gvk::split_api_version(&owner.api_version);
-        self.served.iter().find(|resource| {
-            resource.group == group && resource.version == version && resource.kind == owner.kind
-        })
-    }
 }
 
 /// What one look at a key decided.
@@ -114,7 +107,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn of(writes: Vec<Write>) -> Self {
+    fn from_writes(writes: Vec<Write>) -> Self {
         Self {
             writes,
             requeue_after: None,

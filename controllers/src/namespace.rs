@@ -8,17 +8,18 @@
 //! Left to others: refusing creates in a terminating namespace (admission).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use weft_api::annotation;
 use weft_api::object::{Object, ObjectError};
 use weft_api::view::Namespace;
+use weft_kinds::{CONFIG_MAP, Kind, NAMESPACE, POD, SERVICE_ACCOUNT, Subresource};
 
-use crate::table::{Kind, Row};
-use crate::view::{Entry, Key, Touched, View};
-use crate::write::{
-    CONFIG_MAPS, NAMESPACES, PODS, Propagation, Resource, SERVICE_ACCOUNTS, Write, object,
-};
+use crate::indexer::{Cached, Lens};
+use crate::metadata::{Key, PartialObject};
+use crate::view::{Touched, View};
+use crate::write::{Propagation, Write, object};
 use crate::{Context, Controller, Outcome, stamp};
 
 pub const CONTROLLER: Controller = Controller {
@@ -28,11 +29,11 @@ pub const CONTROLLER: Controller = Controller {
     },
     keys,
     seeds: |view| {
-        let present = view.rows::<Namespace>().map(|row| row.key.clone());
+        let present = view.list::<Namespace>().map(|row| row.key.clone());
         let system = SYSTEM.iter().map(|name| Key::cluster(name));
         present.chain(system).collect()
     },
-    subject: |view, key| Some(view.entry_of(NAMESPACES, key)?.reference()),
+    subject: |view, key| Some(view.object_of(&NAMESPACE, key)?.reference()),
     reconcile,
 };
 
@@ -41,7 +42,7 @@ pub const ROOT_CA_CONFIG_MAP: &str = "kube-root-ca.crt";
 /// Namespaces that always exist.
 const SYSTEM: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
 const FINALIZER: &str = "kubernetes";
-const SERVICE_ACCOUNT: &str = "default";
+const DEFAULT_ACCOUNT: &str = "default";
 /// Objects deleted in one pass. What is left wakes the controller again as the first ones go.
 const BATCH: usize = 500;
 
@@ -49,11 +50,13 @@ const BATCH: usize = 500;
 #[derive(Debug)]
 struct CaBundle(Value);
 
-impl Kind for CaBundle {
-    const RESOURCE: Resource = CONFIG_MAPS;
+impl Lens for CaBundle {
+    fn kind() -> &'static Arc<Kind> {
+        &CONFIG_MAP
+    }
 
     fn wants(key: &Key) -> bool {
-        key.name == ROOT_CA_CONFIG_MAP
+        &*key.name == ROOT_CA_CONFIG_MAP
     }
 
     fn read(object: &Object) -> Result<Self, ObjectError> {
@@ -62,15 +65,13 @@ impl Kind for CaBundle {
 }
 
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
-    if touched.resource == NAMESPACES {
+    if touched.is_of(&NAMESPACE) {
         return vec![touched.key.clone()];
     }
     let gone = !touched.is_there;
-    let watched = match touched.resource {
-        CONFIG_MAPS => touched.key.name == ROOT_CA_CONFIG_MAP,
-        SERVICE_ACCOUNTS => touched.key.name == SERVICE_ACCOUNT && gone,
-        _ => false,
-    };
+    let name = &*touched.key.name;
+    let watched = (name == ROOT_CA_CONFIG_MAP && touched.is_of(&CONFIG_MAP))
+        || (gone && name == DEFAULT_ACCOUNT && touched.is_of(&SERVICE_ACCOUNT));
     let namespace = Key::cluster(&touched.key.namespace);
     let ending = || {
         let row = view.get::<Namespace>(&namespace);
@@ -85,26 +86,24 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
 
 fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
     match view.get::<Namespace>(key) {
-        None if view.entry_of(NAMESPACES, key).is_some() => Outcome::default(),
-        None if SYSTEM.contains(&key.name.as_str()) => Outcome::of(vec![Write::Create {
-            resource: NAMESPACES,
-            namespace: None,
-            object: object(json!({
+        None if view.object_of(&NAMESPACE, key).is_some() => Outcome::default(),
+        None if SYSTEM.contains(&&*key.name) => {
+            let namespace = object(json!({
                 "apiVersion": "v1",
                 "kind": "Namespace",
-                "metadata": {"name": key.name},
-            })),
-            note: None,
-        }]),
+                "metadata": {"name": &*key.name},
+            }));
+            Outcome::from_writes(vec![Write::create(&NAMESPACE, namespace)])
+        }
         None => Outcome::default(),
-        Some(row) if row.meta.is_deleting() => Outcome::of(end(view, row, cx)),
-        Some(row) => Outcome::of(furnish(view, row, cx)),
+        Some(row) if row.meta.is_deleting() => Outcome::from_writes(end_namespace(view, row, cx)),
+        Some(row) => Outcome::from_writes(furnish_namespace(view, row, cx)),
     }
 }
 
 /// What a living namespace lacks.
-fn furnish(view: &View, row: &Row<Namespace>, cx: &Context<'_>) -> Vec<Write> {
-    let name = row.meta.name.as_str();
+fn furnish_namespace(view: &View, row: &Cached<Namespace>, cx: &Context<'_>) -> Vec<Write> {
+    let name = &*row.key.name;
     let mut writes = Vec::new();
     if row
         .meta
@@ -116,35 +115,29 @@ fn furnish(view: &View, row: &Row<Namespace>, cx: &Context<'_>) -> Vec<Write> {
         let patch = json!({"metadata": {"labels": {annotation::NAMESPACE_NAME: name}}});
         writes.push(Write::patch(row, patch));
     }
-    let create = |resource: Resource, object_name: &str, more: Value| {
+    let create = |kind: &Arc<Kind>, object_name: &str, more: Value| {
         let mut value = json!({
-            "apiVersion": resource.api_version(),
-            "kind": resource.kind,
+            "apiVersion": kind.api_version(),
+            "kind": kind.kind,
             "metadata": {"name": object_name, "namespace": name},
         });
         if let (Some(value), Value::Object(more)) = (value.as_object_mut(), more) {
             value.extend(more);
         }
-        Write::Create {
-            resource,
-            namespace: Some(name.to_owned()),
-            object: object(value),
-            note: None,
-        }
+        Write::create(kind, object(value))
     };
-    let key = Key::new(name, SERVICE_ACCOUNT);
-    if view.entry_of(SERVICE_ACCOUNTS, &key).is_none() {
-        writes.push(create(SERVICE_ACCOUNTS, SERVICE_ACCOUNT, json!({})));
+    let key = Key::new(name, DEFAULT_ACCOUNT);
+    if view.object_of(&SERVICE_ACCOUNT, &key).is_none() {
+        writes.push(create(&SERVICE_ACCOUNT, DEFAULT_ACCOUNT, json!({})));
     }
     let data = json!({"ca.crt": cx.cluster.ca_pem});
     let key = Key::new(name, ROOT_CA_CONFIG_MAP);
     match view.get::<CaBundle>(&key) {
-        None if view.entry_of(CONFIG_MAPS, &key).is_some() => {}
-        None => writes.push(create(
-            CONFIG_MAPS,
-            ROOT_CA_CONFIG_MAP,
-            json!({"data": data}),
-        )),
+        None if view.object_of(&CONFIG_MAP, &key).is_some() => {}
+        None => {
+            let data = json!({ "data": data });
+            writes.push(create(&CONFIG_MAP, ROOT_CA_CONFIG_MAP, data));
+        }
         Some(map) => {
             if let Some(patch) = crate::write::merge_patch(&map.body.0, &data) {
                 writes.push(Write::patch(map, json!({"data": patch})));
@@ -155,64 +148,52 @@ fn furnish(view: &View, row: &Row<Namespace>, cx: &Context<'_>) -> Vec<Write> {
 }
 
 /// The next step of ending a namespace.
-fn end(view: &View, row: &Row<Namespace>, cx: &Context<'_>) -> Vec<Write> {
-    let name = row.meta.name.as_str();
-    let contents: Vec<&Entry> = view.contents(name).collect();
+fn end_namespace(view: &View, row: &Cached<Namespace>, cx: &Context<'_>) -> Vec<Write> {
+    let name = &*row.key.name;
+    let contents: Vec<&PartialObject> = view.contents(name).collect();
     let mut writes = Vec::new();
-    writes.extend(status(row, &contents, cx));
+    writes.extend(update_status(row, &contents, cx));
     if contents.is_empty() {
-        writes.extend(finalize(row));
+        writes.extend(finalize_namespace(row));
         return writes;
     }
-    let has_pods = contents.iter().any(|entry| entry.resource == PODS);
+    let is_pod = |object: &PartialObject| *object.kind == **POD;
+    let has_pods = contents.iter().any(|object| is_pod(object));
     let now = contents
         .iter()
-        .filter(|entry| !entry.deleting && (!has_pods || entry.resource == PODS))
+        .filter(|object| !object.meta.is_deleting() && (!has_pods || is_pod(object)))
         .take(BATCH);
-    writes.extend(now.map(|entry| Write::Delete {
-        resource: entry.resource,
-        namespace: Some(name.to_owned()),
-        name: entry.key.name.clone(),
-        uid: entry.uid.clone(),
-        grace_seconds: None,
-        propagation: Propagation::Background,
-        note: None,
-    }));
+    writes.extend(now.map(|object| Write::delete_object(object, Propagation::Background)));
     writes
 }
 
-fn finalize(row: &Row<Namespace>) -> Option<Write> {
+fn finalize_namespace(row: &Cached<Namespace>) -> Option<Write> {
     let spec = row.body.spec.as_ref();
     let present = spec.and_then(|spec| spec.finalizers.as_ref())?;
     if !present.iter().any(|finalizer| finalizer == FINALIZER) {
         return None;
     }
     let left: Vec<&String> = present.iter().filter(|f| *f != FINALIZER).collect();
-    Some(Write::Patch {
-        resource: NAMESPACES,
-        namespace: None,
-        name: row.meta.name.clone(),
-        subresource: Some("finalize"),
-        patch: json!({"spec": {"finalizers": left}}),
-        uid: Some(row.meta.uid.clone()),
-        revision: None,
-        note: None,
-    })
+    let mut write = Write::patch(row, json!({"spec": {"finalizers": left}})).unbound();
+    if let Write::Patch { subresource, .. } = &mut write {
+        *subresource = Some(Subresource::Finalize);
+    }
+    Some(write)
 }
 
 /// Phase Terminating, and what it still waits for in Kubernetes' words.
-fn status(row: &Row<Namespace>, contents: &[&Entry], cx: &Context<'_>) -> Option<Write> {
+fn update_status(
+    row: &Cached<Namespace>,
+    contents: &[&PartialObject],
+    cx: &Context<'_>,
+) -> Option<Write> {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     let mut finalizers: BTreeMap<&str, usize> = BTreeMap::new();
-    for entry in contents {
-        let resource = &entry.resource;
-        let name = if resource.group.is_empty() {
-            format!("{}.", resource.resource)
-        } else {
-            format!("{}.{}", resource.resource, resource.group)
-        };
+    for object in contents {
+        let kind = &object.kind;
+        let name = format!("{}.{}", kind.resource, kind.group);
         *kinds.entry(name).or_default() += 1;
-        for finalizer in &entry.finalizers {
+        for finalizer in object.meta.finalizers.iter() {
             *finalizers.entry(finalizer).or_default() += 1;
         }
     }

@@ -1,4 +1,4 @@
-//! Node lifecycle: who is alive, what that means for its pods, and its range of pod addresses.
+//! Node lifecycle: who is alive, and what that means for its pods.
 //!
 //! A node is alive as long as its lease says (`spec.leaseDurationSeconds`; weft's own nodes say 8 s and renew it every 2 s).
 //! After that long without a sign of life, `Ready` becomes Unknown, its pods become not ready (so that they leave the
@@ -7,13 +7,13 @@
 //! stateless pod is replaced about ten seconds after its node's last sign of life, where Kubernetes takes six minutes.
 //! Tolerations a user wrote are honoured as written.
 //!
-//! Silence of everybody is our own deafness, so a silent node is held against it only while others are heard
-//! ([`is_witnessed`]): one of them for as long as the silent one's lease lasts, and since that lease ran out. While all are
-//! silent nothing happens to any pod, however long, and when they are heard again each has its time to come back.
-//! Beside that, Kubernetes' disruption modes: without a single ready node nobody is evicted for his node's state; with most
-//! of a zone not ready ([`PARTIAL_SHARE`]) small clusters stop and large ones go slowly; else one node after the other
-//! ([`EVICTION_PAUSE`]). And a brake: while more than half of three or more nodes are unreachable and the newest loss is
-//! fresher than [`BRAKE`], nothing is evicted.
+//! When every node is silent, this server may be the one that is cut off, so a silent node counts as lost only while others
+//! are heard ([`is_witnessed`]): one of them for as long as the silent one's lease lasts, and since that lease ran out. While
+//! all are silent nothing happens to any pod, however long, and when they are heard again each has its time to come back.
+//! Beside that, the disruption modes of Kubernetes' node lifecycle controller. Full disruption (no node is ready): no pod is
+//! evicted for its node's state. Partial disruption (most of a zone is not ready, [`PARTIAL_SHARE`]): small clusters stop
+//! evictions and large ones slow them down. Normal: one node after the other ([`EVICTION_PAUSE`]). And a mass loss: while more
+//! than half of three or more nodes are unreachable and the newest loss is fresher than [`MASS_LOSS_HOLD`], nothing is evicted.
 //!
 //! Heartbeats are timed by when *we* saw them, so after a change of leader every node gets its whole time again, and so does
 //! one whose lease somebody deleted.
@@ -24,22 +24,24 @@
 //! Left to others: stopping what still runs on a node that comes back (`weft_agent`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
 use weft_api::object::{Object, ObjectError};
 use weft_api::toleration::tolerates;
-use weft_api::view::{Node, NodeCondition, Pod, PodCondition, Taint, Time};
+use weft_api::view::{Node, NodeCondition, Taint, Time};
+use weft_kinds::{Kind, LEASE, NODE, POD};
 
-use crate::pod::{self, is_finished, is_ready, node_of};
-use crate::table::{Kind, Row};
-use crate::view::{Key, Touched, Track, View};
-use crate::write::{LEASES, NODES, Note, PODS, Reference, Resource, Write};
+use crate::indexer::{Cached, Lens};
+use crate::metadata::Key;
+use crate::pod::{self, Pod};
+use crate::view::{Touched, Track, View};
+use crate::write::{Note, Reference, Write};
 use crate::{Context, Controller, Outcome, plus_seconds, stamp, until};
 
-pub const LIFECYCLE: Controller = Controller {
+pub const CONTROLLER: Controller = Controller {
     name: "node-controller",
     reads: |reads| {
         reads
@@ -51,27 +53,13 @@ pub const LIFECYCLE: Controller = Controller {
     keys,
     subject,
     seeds: |view| {
-        let nodes = view.rows::<Node>().map(|row| row.key.name.as_str());
-        let bound = view.table::<Pod>().values(&pod::BY_NODE);
+        let nodes = view.list::<Node>().map(|row| &*row.key.name);
+        let bound = view.indexer::<Pod>().values(&pod::BY_NODE);
         let bound = bound.filter(|name| !name.is_empty());
         let names: BTreeSet<&str> = nodes.chain(bound).collect();
         names.into_iter().map(Key::cluster).collect()
     },
     reconcile,
-};
-
-pub const ADDRESSES: Controller = Controller {
-    name: "node-address-controller",
-    reads: |reads| {
-        reads.kind::<Node>();
-    },
-    keys: |_, touched| {
-        let wakes = touched.resource == NODES && touched.ownership_changed;
-        if wakes { vec![all_nodes()] } else { Vec::new() }
-    },
-    seeds: |_| vec![all_nodes()],
-    subject: |_, _| None,
-    reconcile: assign_addresses,
 };
 
 /// Where node leases live.
@@ -84,9 +72,9 @@ const STRANDED: Duration = LEASE_LASTS;
 /// How long pods stay on a lost node when they do not say.
 pub const DEFAULT_TOLERATION_SECONDS: i64 = 2;
 /// How fresh a loss of most nodes has to be to hold evictions back.
-const BRAKE: Duration = Duration::from_secs(30);
+const MASS_LOSS_HOLD: Duration = Duration::from_secs(30);
 /// Fewest nodes for which "most of them" means something.
-const BRAKE_NODES_MIN: usize = 3;
+const MASS_LOSS_NODES_MIN: usize = 3;
 /// A node whose evictions are held back is looked at again after this: heartbeats of others do not wake it.
 const HOLD: Duration = Duration::from_secs(2);
 /// From so many nodes on, one that is held back is looked at five times as rarely: each look asks about all others.
@@ -128,11 +116,13 @@ struct Lease {
     lasts: Duration,
 }
 
-impl Kind for Lease {
-    const RESOURCE: Resource = LEASES;
+impl Lens for Lease {
+    fn kind() -> &'static Arc<Kind> {
+        &LEASE
+    }
 
     fn wants(key: &Key) -> bool {
-        key.namespace == LEASE_NAMESPACE
+        &*key.namespace == LEASE_NAMESPACE
     }
 
     fn read(object: &Object) -> Result<Self, ObjectError> {
@@ -211,7 +201,13 @@ impl Heartbeats {
         }
     }
 
-    fn take_lease(&mut self, node: &str, lease: Option<&Row<Lease>>, news: bool, now: Timestamp) {
+    fn take_lease(
+        &mut self,
+        node: &str,
+        lease: Option<&Cached<Lease>>,
+        news: bool,
+        now: Timestamp,
+    ) {
         let Some(lease) = lease else {
             self.leases.remove(node);
             // The lease is gone, not the node: its silence begins now.
@@ -229,7 +225,7 @@ impl Heartbeats {
 
     /// A node that reports its state is alive, whether it has a lease or not.
     fn take_report(&mut self, touched: &Touched, news: bool, now: Timestamp) {
-        let node = touched.key.name.as_str();
+        let node = &*touched.key.name;
         if !touched.is_there {
             self.nodes.remove(node);
             self.forget(node);
@@ -237,7 +233,7 @@ impl Heartbeats {
         }
         self.nodes.insert(node.to_owned());
         let heartbeat = self.expect(node, now);
-        let reported = |node: &Row<Node>| {
+        let reported = |node: &Cached<Node>| {
             let ready = condition(node, "Ready")?;
             Some(ready.last_heartbeat_time.as_ref()?.0)
         };
@@ -252,42 +248,44 @@ impl Heartbeats {
 
 impl Track for Heartbeats {
     fn notice(&mut self, touched: &Touched, news: bool, now: Timestamp) {
-        match touched.resource {
-            LEASES if touched.key.namespace == LEASE_NAMESPACE => {
-                self.take_lease(&touched.key.name, touched.after(), news, now);
-            }
-            NODES => self.take_report(touched, news, now),
-            _ => {}
+        if touched.is_of(&NODE) {
+            self.take_report(touched, news, now);
+        } else if &*touched.key.namespace == LEASE_NAMESPACE && touched.is_of(&LEASE) {
+            self.take_lease(&touched.key.name, touched.after(), news, now);
         }
     }
 }
 
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
-    match touched.resource {
-        NODES => vec![touched.key.clone()],
+    if touched.is_of(&NODE) {
+        return vec![touched.key.clone()];
+    }
+    if touched.is_of(&LEASE) {
         // Each renewal moves the deadline; the reconciler asks for its own next look, so only a first lease and
         // one after silence matter.
-        LEASES => {
-            let node = Key::cluster(&touched.key.name);
-            let row = view.get::<Node>(&node);
-            let silent = row.is_some_and(|row| ready_of(row) != Readiness::Ready);
-            if silent { vec![node] } else { Vec::new() }
-        }
-        PODS => touched
-            .states::<Pod>()
-            .map(node_of)
-            .filter(|node| !node.is_empty())
-            // On a healthy node there is nothing to decide about pods.
-            .filter(|node| {
-                let row = view.get::<Node>(&Key::cluster(node));
-                row.is_none_or(|row| ready_of(row) != Readiness::Ready || has_no_execute(row))
-            })
-            .map(Key::cluster)
-            .collect::<BTreeSet<Key>>()
-            .into_iter()
-            .collect(),
-        _ => Vec::new(),
+        let node = Key::cluster(&touched.key.name);
+        let row = view.get::<Node>(&node);
+        let silent = row.is_some_and(|row| ready_of(row) != Readiness::Ready);
+        return if silent { vec![node] } else { Vec::new() };
     }
+    if !touched.is_of(&POD) {
+        return Vec::new();
+    }
+    // On a healthy node there is nothing to decide about pods.
+    let needs_look = |node: &Key| {
+        let row = view.get::<Node>(node);
+        row.is_none_or(|row| ready_of(row) != Readiness::Ready || has_no_execute(row))
+    };
+    let nodes: BTreeSet<&str> = touched
+        .states::<Pod>()
+        .map(|pod| &*pod.body.node)
+        .filter(|node| !node.is_empty())
+        .collect();
+    nodes
+        .into_iter()
+        .map(Key::cluster)
+        .filter(needs_look)
+        .collect()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -299,12 +297,12 @@ enum Readiness {
     Absent,
 }
 
-fn condition<'a>(node: &'a Row<Node>, kind: &str) -> Option<&'a NodeCondition> {
+fn condition<'a>(node: &'a Cached<Node>, kind: &str) -> Option<&'a NodeCondition> {
     let conditions = node.body.status.as_ref()?.conditions.as_ref()?;
     conditions.iter().find(|c| c.type_ == kind)
 }
 
-fn ready_of(node: &Row<Node>) -> Readiness {
+fn ready_of(node: &Cached<Node>) -> Readiness {
     match condition(node, "Ready").map(|c| c.status.as_str()) {
         Some("True") => Readiness::Ready,
         Some("Unknown") => Readiness::Unknown,
@@ -313,23 +311,23 @@ fn ready_of(node: &Row<Node>) -> Readiness {
     }
 }
 
-fn taints(node: &Row<Node>) -> &[Taint] {
+fn taints(node: &Cached<Node>) -> &[Taint] {
     let spec = node.body.spec.as_ref();
     spec.and_then(|spec| spec.taints.as_deref())
         .unwrap_or_default()
 }
 
-fn has_no_execute(node: &Row<Node>) -> bool {
+fn has_no_execute(node: &Cached<Node>) -> bool {
     taints(node).iter().any(|taint| taint.effect == NO_EXECUTE)
 }
 
 fn subject(view: &View, key: &Key) -> Option<Reference> {
-    Some(view.entry_of(NODES, key)?.reference())
+    Some(view.object_of(&NODE, key)?.reference())
 }
 
 fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
     let Some(node) = view.get::<Node>(key) else {
-        return match view.entry_of(NODES, key) {
+        return match view.object_of(&NODE, key) {
             // It cannot be read, so nothing is known of it.
             Some(_) => Outcome::default(),
             None => remove_stranded(view, &key.name, cx),
@@ -363,10 +361,10 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
         _ => true,
     };
     let stopped = disruption(view, node) == Disruption::Stopped;
-    let held = if !credible || stopped || !anybody_is_ready(view) {
+    let held = if !credible || stopped || is_fully_disrupted(view) {
         Some(hold(view))
     } else {
-        brake(view, cx.now)
+        mass_loss_hold(view, cx.now)
     };
     if credible && present != Readiness::Ready {
         outcome.writes.extend(mark_pods_not_ready(view, node, cx));
@@ -397,17 +395,18 @@ fn is_witnessed(view: &View, node: &str, silent: &Heartbeat, now: Timestamp) -> 
 }
 
 fn hold(view: &View) -> Duration {
-    let many = view.table::<Node>().len() >= HOLD_NODES_MANY;
+    let many = view.indexer::<Node>().len() >= HOLD_NODES_MANY;
     if many { HOLD * 5 } else { HOLD }
 }
 
-fn anybody_is_ready(view: &View) -> bool {
-    let mut nodes = view.rows::<Node>();
-    nodes.any(|node| ready_of(node) == Readiness::Ready)
+/// Kubernetes' full disruption mode: no node is ready.
+fn is_fully_disrupted(view: &View) -> bool {
+    let mut nodes = view.list::<Node>();
+    nodes.all(|node| ready_of(node) != Readiness::Ready)
 }
 
 /// Nodes of one zone share its disruptions. Nodes without one are in the same, too.
-fn zone_of(node: &Row<Node>) -> (&str, &str) {
+fn zone_of(node: &Cached<Node>) -> (&str, &str) {
     let label = |key| node.meta.labels.get(key).map_or("", String::as_str);
     (label(REGION), label(ZONE))
 }
@@ -417,31 +416,31 @@ fn zone_of(node: &Row<Node>) -> (&str, &str) {
 enum Disruption {
     /// Some of it; or all, while other zones are well: then it is the zone's own fault.
     Normal,
-    /// Most of it, in a large cluster.
+    /// Kubernetes' partial disruption, in a large cluster: evictions are slow.
     Slow,
-    /// Most of it, in a small one.
+    /// Partial disruption in a small one: no evictions.
     Stopped,
 }
 
-fn disruption(view: &View, node: &Row<Node>) -> Disruption {
+fn disruption(view: &View, node: &Cached<Node>) -> Disruption {
     let zone = zone_of(node);
     let mut nodes = 0;
     let mut down = 0;
-    for other in view.rows::<Node>().filter(|other| zone_of(other) == zone) {
+    for other in view.list::<Node>().filter(|other| zone_of(other) == zone) {
         nodes += 1;
         down += usize::from(ready_of(other) != Readiness::Ready);
     }
     let most = down >= PARTIAL_NODES_MIN && down * 100 >= nodes * PARTIAL_SHARE && down < nodes;
     match most {
         false => Disruption::Normal,
-        true if view.table::<Node>().len() > LARGE_CLUSTER => Disruption::Slow,
+        true if view.indexer::<Node>().len() > LARGE_CLUSTER => Disruption::Slow,
         true => Disruption::Stopped,
     }
 }
 
 /// How long until the node's pods may be driven off, by its zone's state and whose turn it is; zero: now. `None`: not as
 /// long as the zone is like this.
-fn eviction_turn(view: &View, node: &Row<Node>, now: Timestamp) -> Option<Duration> {
+fn eviction_turn(view: &View, node: &Cached<Node>, now: Timestamp) -> Option<Duration> {
     let pause = match disruption(view, node) {
         Disruption::Normal => EVICTION_PAUSE,
         Disruption::Slow => EVICTION_PAUSE_PARTIAL,
@@ -450,7 +449,7 @@ fn eviction_turn(view: &View, node: &Row<Node>, now: Timestamp) -> Option<Durati
     let zone = zone_of(node);
     let mut first = true;
     let mut newest: Option<Timestamp> = None;
-    for other in view.rows::<Node>().filter(|other| zone_of(other) == zone) {
+    for other in view.list::<Node>().filter(|other| zone_of(other) == zone) {
         let mut driven = false;
         for taint in taints(other) {
             if taint.effect == NO_EXECUTE && [NOT_READY, UNREACHABLE].contains(&taint.key.as_str())
@@ -471,7 +470,7 @@ fn eviction_turn(view: &View, node: &Row<Node>, now: Timestamp) -> Option<Durati
 }
 
 /// `Ready=Unknown`, and the other conditions of the node's own with it: nobody can know them.
-fn mark_unknown(node: &Row<Node>, cx: &Context<'_>) -> Vec<Write> {
+fn mark_unknown(node: &Cached<Node>, cx: &Context<'_>) -> Vec<Write> {
     let before = node.body.status.clone().unwrap_or_default();
     let mut after = before.clone();
     let conditions = after.conditions.get_or_insert_default();
@@ -498,7 +497,7 @@ fn mark_unknown(node: &Row<Node>, cx: &Context<'_>) -> Vec<Write> {
         condition.reason = Some(reason.into());
         condition.message = Some(message.into());
     }
-    let message = format!("Node {} status is now: NodeNotReady", node.meta.name);
+    let message = format!("Node {} status is now: NodeNotReady", node.key.name);
     let told = Note::normal(node.reference(), "NodeNotReady", message);
     Write::status(node, &before, &after)
         .map(|write| write.telling(told))
@@ -511,7 +510,7 @@ fn mark_unknown(node: &Row<Node>, cx: &Context<'_>) -> Vec<Write> {
 /// NoExecute comes only in the node's turn, and goes while no node at all is ready.
 fn retaint(
     view: &View,
-    node: &Row<Node>,
+    node: &Cached<Node>,
     ready: Readiness,
     cx: &Context<'_>,
     again: &mut Option<Duration>,
@@ -544,7 +543,7 @@ fn retaint(
     let driven = wanted.iter().any(|(_, effect)| *effect == NO_EXECUTE);
     let stands =
         |t: &Taint| t.effect == NO_EXECUTE && wanted.contains(&(t.key.as_str(), NO_EXECUTE));
-    if driven && !anybody_is_ready(view) {
+    if driven && is_fully_disrupted(view) {
         wanted.retain(|(_, effect)| *effect != NO_EXECUTE);
         *again = Some(again.map_or(hold(view), |old| old.min(hold(view))));
     } else if driven && !present.iter().any(stands) {
@@ -580,20 +579,19 @@ fn retaint(
 }
 
 /// Pods of a node that is not ready are not ready either; their own node cannot say so.
-fn mark_pods_not_ready(view: &View, node: &Row<Node>, cx: &Context<'_>) -> Vec<Write> {
-    let pods = pod::on_node(view, &node.meta.name);
-    let ready = pods.filter(|pod| is_ready(pod) && !is_finished(pod));
+fn mark_pods_not_ready(view: &View, node: &Cached<Node>, cx: &Context<'_>) -> Vec<Write> {
+    let pods = pod::on_node(view, &node.key.name);
+    let ready = pods.filter(|pod| pod.body.is_ready && !pod.body.is_finished());
     ready
-        .filter_map(|pod| {
-            let before = pod.body.status.clone().unwrap_or_default();
-            let mut after = before.clone();
-            let conditions: &mut Vec<PodCondition> = after.conditions.as_mut()?;
-            let condition = conditions.iter_mut().find(|c| c.type_ == "Ready")?;
-            condition.status = "False".into();
-            condition.reason = Some("NodeNotReady".into());
-            condition.last_transition_time = Some(stamp(cx.now));
+        .map(|pod| {
+            let condition = json!({
+                "type": "Ready",
+                "status": "False",
+                "reason": "NodeNotReady",
+                "lastTransitionTime": stamp(cx.now),
+            });
             let told = Note::warning(pod.reference(), "NodeNotReady", "Node is not ready");
-            Write::status(pod, &before, &after).map(|write| write.telling(told))
+            Write::condition(pod, &condition).telling(told)
         })
         .collect()
 }
@@ -602,7 +600,7 @@ fn mark_pods_not_ready(view: &View, node: &Row<Node>, cx: &Context<'_>) -> Vec<W
 /// when to ask again.
 fn evict(
     view: &View,
-    node: &Row<Node>,
+    node: &Cached<Node>,
     held: Option<Duration>,
     cx: &Context<'_>,
     outcome: &mut Outcome,
@@ -619,8 +617,8 @@ fn evict(
     if taints.is_empty() {
         return;
     }
-    for pod in pod::on_node(view, &node.meta.name) {
-        if pod.meta.is_deleting() || is_finished(pod) {
+    for pod in pod::on_node(view, &node.key.name) {
+        if pod.meta.is_deleting() || pod.body.is_finished() {
             continue;
         }
         let due = taints
@@ -641,12 +639,9 @@ fn evict(
 }
 
 /// When the pod has to leave because of `taint`; `None`: it tolerates it for ever.
-fn leave_at(pod: &Row<Pod>, taint: &Taint, now: Timestamp) -> Option<Timestamp> {
-    let spec = pod.body.spec.as_ref();
-    let tolerations = spec.and_then(|spec| spec.tolerations.as_ref());
+fn leave_at(pod: &Cached<Pod>, taint: &Taint, now: Timestamp) -> Option<Timestamp> {
+    let tolerations = pod.body.template.tolerations.iter();
     let mut matching = tolerations
-        .into_iter()
-        .flatten()
         .filter(|toleration| tolerates(toleration, taint))
         .peekable();
     let since = taint.time_added.as_ref().map_or(now, |time| time.0);
@@ -665,22 +660,22 @@ fn leave_at(pod: &Row<Pod>, taint: &Taint, now: Timestamp) -> Option<Timestamp> 
 }
 
 /// How long evictions are to be held back, if they are.
-fn brake(view: &View, now: Timestamp) -> Option<Duration> {
+fn mass_loss_hold(view: &View, now: Timestamp) -> Option<Duration> {
     let lost: Vec<Timestamp> = view
-        .rows::<Node>()
+        .list::<Node>()
         .filter(|node| ready_of(node) == Readiness::Unknown)
         .map(|node| {
             let since = condition(node, "Ready").and_then(|c| c.last_transition_time.as_ref());
             since.map_or(now, |Time(since)| *since)
         })
         .collect();
-    if view.table::<Node>().len() < BRAKE_NODES_MIN || lost.len() * 2 <= view.table::<Node>().len()
-    {
+    let nodes = view.indexer::<Node>().len();
+    if nodes < MASS_LOSS_NODES_MIN || lost.len() * 2 <= nodes {
         return None;
     }
     let newest = lost.into_iter().max()?;
     let fresh = until(now, newest);
-    (fresh < BRAKE).then(|| BRAKE - fresh)
+    (fresh < MASS_LOSS_HOLD).then(|| MASS_LOSS_HOLD - fresh)
 }
 
 /// Pods that finished terminating as far as anybody can tell: their node is silent and their grace is over.
@@ -719,82 +714,11 @@ fn remove_stranded(view: &View, node: &str, cx: &Context<'_>) -> Outcome {
     }
     if !outcome.writes.is_empty() {
         let gone = Write::ConfirmGone {
-            resource: NODES,
-            namespace: None,
-            name: node.to_owned(),
+            kind: Arc::clone(&NODE),
+            key: Key::cluster(node),
             uid: None,
         };
         outcome.writes.insert(0, gone);
     }
     outcome
-}
-
-fn all_nodes() -> Key {
-    Key::cluster("nodes")
-}
-
-/// Pods get their addresses from here: below lie the ranges of Services and of nodes of earlier versions.
-const POD_RANGE: (u32, u32) = (u32::from_be_bytes([10, 128, 0, 0]), 9);
-/// Bits of a node's range: 32,765 pods, where a node reports room for 20,000; 256 nodes.
-const NODE_RANGE_BITS: u32 = 17;
-
-/// First and last address of an IPv4 range.
-fn bounds(cidr: &str) -> Option<(u32, u32)> {
-    let (address, bits) = cidr.split_once('/')?;
-    let address: Ipv4Addr = address.parse().ok()?;
-    let bits: u32 = bits.parse().ok().filter(|bits| *bits <= 32)?;
-    let rest = u32::MAX.checked_shr(bits).unwrap_or(0);
-    let first = address.to_bits() & !rest;
-    Some((first, first | rest))
-}
-
-/// The ranges a node may get, lowest first.
-fn node_ranges() -> impl Iterator<Item = (u32, u32)> {
-    let (base, bits) = POD_RANGE;
-    let size = 1 << (32 - NODE_RANGE_BITS);
-    (0..1 << (NODE_RANGE_BITS - bits)).map(move |number| {
-        let first = base + number * size;
-        (first, first + (size - 1))
-    })
-}
-
-/// Gives each node without one the lowest range that touches no other node's. One key for all nodes, so no two passes can
-/// choose the same.
-fn assign_addresses(view: &View, _: &Key, _: &Context<'_>) -> Outcome {
-    let range_of = |node: &Row<Node>| bounds(node.body.spec.as_ref()?.pod_cidr.as_deref()?);
-    let mut taken: BTreeSet<(u32, u32)> = view.rows::<Node>().filter_map(|n| range_of(n)).collect();
-    // A node that cannot be read keeps its range.
-    let unreadable = view
-        .unreadable()
-        .filter(|(entry, _)| entry.resource == NODES);
-    let ranges =
-        unreadable.filter_map(|(_, node)| bounds(node.as_value()["spec"]["podCIDR"].as_str()?));
-    taken.extend(ranges);
-    let mut free = node_ranges();
-    let mut writes = Vec::new();
-    for node in view.rows::<Node>() {
-        let spec = node.body.spec.as_ref();
-        let has = spec.is_some_and(|spec| spec.pod_cidr.as_deref().is_some_and(|c| !c.is_empty()));
-        if has || node.meta.is_deleting() {
-            continue;
-        }
-        let found = free.find(|(first, last)| {
-            let touched = taken
-                .iter()
-                .any(|range| range.0 <= *last && *first <= range.1);
-            !touched
-        });
-        let Some(found) = found else {
-            let message = format!("Node {} status is now: CIDRNotAvailable", node.meta.name);
-            let told = Note::warning(node.reference(), "CIDRNotAvailable", message);
-            writes.push(Write::Event(told));
-            break;
-        };
-        taken.insert(found);
-        let cidr = format!("{}/{NODE_RANGE_BITS}", Ipv4Addr::from_bits(found.0));
-        let patch = json!({"spec": {"podCIDR": cidr, "podCIDRs": [cidr]}});
-        // Bound to the uid only: the node's own heartbeats must not make it lose its range.
-        writes.push(Write::patch(node, patch).unbound());
-    }
-    Outcome::of(writes)
 }

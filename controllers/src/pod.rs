@@ -1,80 +1,299 @@
-//! What several controllers ask about a pod, and the ways they find pods.
+//! What controllers read of a pod, and the ways they find pods.
+//!
+//! Pods are what a cluster has most of, so their lens is not the published type but [`Pod`]: the dozen facts that some
+//! controller decides on. It reads nothing else, so nothing else can make a pod unreadable.
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use weft_api::object::{Object, ObjectError};
-use weft_api::view::Pod;
+use weft_api::view::Toleration;
+use weft_kinds::Kind;
 
-use crate::lens::typed;
-use crate::table::{Index, Kind, Row};
+use crate::claim::controller_or_namespace;
+use crate::indexer::{Cached, Index, Lens};
 use crate::view::View;
-use crate::write::{PODS, Resource};
 
-impl Kind for Pod {
-    const RESOURCE: Resource = PODS;
+/// The facts of a pod.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pod {
+    /// The node it is bound to, or `""`.
+    pub node: Box<str>,
+    pub phase: Phase,
+    /// `status.podIP`, or `""`.
+    pub address: Box<str>,
+    /// Its `Ready` condition holds.
+    pub is_ready: bool,
+    /// Since when that is as it is.
+    pub ready_changed: Option<Timestamp>,
+    /// The most that one of its containers was started again.
+    pub restarts: i32,
+    pub template: Arc<Template>,
+}
+
+/// Facts that pods of one template have in common: kept once where pods like each other follow on each other.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Template {
+    /// Empty for `default`.
+    pub service_account: String,
+    pub hostname: Option<String>,
+    pub subdomain: Option<String>,
+    /// Those that concern NoExecute.
+    pub tolerations: Vec<Toleration>,
+    /// Ports with a name of containers that stay.
+    pub ports: Vec<NamedPort>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NamedPort {
+    #[serde(default)]
+    pub name: String,
+    #[serde(default = "tcp")]
+    pub protocol: String,
+    pub container_port: i32,
+}
+
+fn tcp() -> String {
+    "TCP".to_owned()
+}
+
+/// `status.phase`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// Also of a pod that does not say.
+    #[default]
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+    Unknown,
+}
+
+impl Pod {
+    /// Ran to its end; it will not run again.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.phase, Phase::Succeeded | Phase::Failed)
+    }
+
+    /// Since when it is ready.
+    pub fn ready_since(&self) -> Option<Timestamp> {
+        self.ready_changed.filter(|_| self.is_ready)
+    }
+}
+
+impl Lens for Pod {
+    fn kind() -> &'static Arc<Kind> {
+        &weft_kinds::POD
+    }
 
     fn read(object: &Object) -> Result<Self, ObjectError> {
-        typed(object)
+        let shape: Shape = object.view()?;
+        let (spec, status) = (shape.spec, shape.status);
+        let ready = status.conditions.into_iter().find(|c| c.type_ == "Ready");
+        let stays = |container: &Container| container.restart_policy.as_deref() == Some("Always");
+        let sidecars = spec.init_containers.into_iter().filter(stays);
+        let ports = spec.containers.into_iter().chain(sidecars);
+        let ports = ports.flat_map(|container| container.ports);
+        let concerns = |toleration: &Toleration| {
+            let effect = toleration.effect.as_deref().unwrap_or_default();
+            effect.is_empty() || effect == "NoExecute"
+        };
+        let account = spec.service_account_name.unwrap_or_default();
+        let template = Template {
+            service_account: if account == "default" {
+                String::new()
+            } else {
+                account
+            },
+            hostname: spec.hostname,
+            subdomain: spec.subdomain.filter(|name| !name.is_empty()),
+            tolerations: spec.tolerations.into_iter().filter(concerns).collect(),
+            ports: ports.filter(|port| !port.name.is_empty()).collect(),
+        };
+        Ok(Self {
+            node: spec.node_name.unwrap_or_default(),
+            phase: match status.phase.as_deref() {
+                None | Some("" | "Pending") => Phase::Pending,
+                Some("Running") => Phase::Running,
+                Some("Succeeded") => Phase::Succeeded,
+                Some("Failed") => Phase::Failed,
+                Some(_) => Phase::Unknown,
+            },
+            address: status.pod_ip.unwrap_or_default(),
+            is_ready: ready.as_ref().is_some_and(|c| c.status == "True"),
+            ready_changed: ready.and_then(|c| c.last_transition_time),
+            restarts: status
+                .container_statuses
+                .into_iter()
+                .map(|container| container.restart_count)
+                .max()
+                .unwrap_or(0),
+            template: Arc::new(template),
+        })
     }
+
+    fn share(&mut self, like: &Self) {
+        if self.template == like.template {
+            self.template = Arc::clone(&like.template);
+        }
+    }
+}
+
+/// The part of the published type that is read. Lists and members may be `null`, as Go writes them.
+#[derive(Deserialize)]
+struct Shape {
+    #[serde(default, deserialize_with = "or_default")]
+    spec: Spec,
+    #[serde(default, deserialize_with = "or_default")]
+    status: Status,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Spec {
+    node_name: Option<Box<str>>,
+    service_account_name: Option<String>,
+    hostname: Option<String>,
+    subdomain: Option<String>,
+    #[serde(deserialize_with = "or_default")]
+    tolerations: Vec<Toleration>,
+    #[serde(deserialize_with = "or_default")]
+    containers: Vec<Container>,
+    #[serde(deserialize_with = "or_default")]
+    init_containers: Vec<Container>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Container {
+    restart_policy: Option<String>,
+    #[serde(deserialize_with = "or_default")]
+    ports: Vec<NamedPort>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Status {
+    phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<Box<str>>,
+    #[serde(deserialize_with = "or_default")]
+    conditions: Vec<Condition>,
+    #[serde(deserialize_with = "or_default")]
+    container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Condition {
+    #[serde(rename = "type")]
+    type_: String,
+    status: String,
+    last_transition_time: Option<Timestamp>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerStatus {
+    restart_count: i32,
+}
+
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Pods by the node they are bound to; `""`: bound nowhere.
 pub static BY_NODE: Index<Pod> = Index {
     name: "node",
-    of: |pod| node_of(pod).to_owned(),
+    of: |pod| pod.body.node.to_string(),
 };
 
-/// Pods by the uid of their controller; those that nobody controls by `/` and their namespace.
+/// Pods by their controller, see [`controller_or_namespace`].
 pub static BY_CONTROLLER: Index<Pod> = Index {
     name: "controller",
-    of: |pod| match pod.meta.controller() {
-        Some(owner) => owner.uid.clone(),
-        None => uncontrolled(&pod.key.namespace),
-    },
+    of: controller_or_namespace,
 };
-
-/// By what pods of a namespace that nobody controls are found in [`BY_CONTROLLER`]. No uid begins so.
-pub fn uncontrolled(namespace: &str) -> String {
-    format!("/{namespace}")
-}
 
 /// Pods bound to a node, in order; the empty name means bound nowhere.
 pub fn on_node<'a>(
     view: &'a View,
     node: &str,
-) -> impl Iterator<Item = &'a std::sync::Arc<Row<Pod>>> + use<'a> {
-    view.by(&BY_NODE, node)
+) -> impl Iterator<Item = &'a Arc<Cached<Pod>>> + use<'a> {
+    view.list_by(&BY_NODE, node)
 }
 
-/// The node a pod is bound to, or `""`.
-pub fn node_of(pod: &Row<Pod>) -> &str {
-    let spec = pod.body.spec.as_ref();
-    spec.and_then(|spec| spec.node_name.as_deref())
-        .unwrap_or("")
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
 
-pub fn phase_of(pod: &Row<Pod>) -> &str {
-    let status = pod.body.status.as_ref();
-    status.and_then(|s| s.phase.as_deref()).unwrap_or("")
-}
+    use super::*;
 
-/// Ran to its end; it will not run again.
-pub fn is_finished(pod: &Row<Pod>) -> bool {
-    matches!(phase_of(pod), "Succeeded" | "Failed")
-}
+    fn read(value: serde_json::Value) -> Result<Pod, ObjectError> {
+        Pod::read(&Object::from_value(value).unwrap())
+    }
 
-/// Its `Ready` condition holds.
-pub fn is_ready(pod: &Row<Pod>) -> bool {
-    ready_condition(pod).is_some_and(|(ready, _)| ready)
-}
+    #[test]
+    fn only_what_is_read_can_make_a_pod_unreadable() {
+        let bare = read(json!({"metadata": {"name": "a"}})).unwrap();
+        assert_eq!((bare.phase, bare.is_ready), (Phase::Pending, false));
+        let sparse = json!({"spec": {"nodeName": null, "tolerations": null, "priority": "high",
+            "containers": [{"name": 7, "ports": null}]}, "status": null});
+        assert_eq!(read(sparse).unwrap(), bare);
+        for spec in [
+            json!({"nodeName": 7}),
+            json!({"tolerations": "all"}),
+            json!({"containers": [{"ports": [{"name": "http", "containerPort": "80"}]}]}),
+        ] {
+            let refused = read(json!({ "spec": spec }));
+            assert!(matches!(refused, Err(ObjectError::View(_))), "{spec}");
+        }
+    }
 
-/// Since when its `Ready` condition holds.
-pub fn ready_since(pod: &Row<Pod>) -> Option<Timestamp> {
-    ready_condition(pod).and_then(|(ready, since)| since.filter(|_| ready))
-}
-
-fn ready_condition(pod: &Row<Pod>) -> Option<(bool, Option<Timestamp>)> {
-    let conditions = pod.body.status.as_ref()?.conditions.as_ref()?;
-    let condition = conditions.iter().find(|c| c.type_ == "Ready")?;
-    let since = condition.last_transition_time.as_ref().map(|time| time.0);
-    Some((condition.status == "True", since))
+    #[test]
+    fn the_facts_of_a_running_pod() {
+        let pod = read(json!({
+            "spec": {
+                "nodeName": "n0", "serviceAccountName": "default", "subdomain": "",
+                "tolerations": [{"key": "a", "operator": "Exists"},
+                    {"key": "b", "operator": "Exists", "effect": "NoSchedule"}],
+                "containers": [{"ports": [{"name": "http", "containerPort": 80}, {"containerPort": 81}]}],
+                "initContainers": [
+                    {"restartPolicy": "Always", "ports": [{"name": "metrics", "containerPort": 9, "protocol": "UDP"}]},
+                    {"ports": [{"name": "gone", "containerPort": 8}]}],
+            },
+            "status": {
+                "phase": "Running", "podIP": "10.128.0.2",
+                "conditions": [{"type": "PodScheduled", "status": "True"},
+                    {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+                "containerStatuses": [{"restartCount": 1}, {"restartCount": 3}],
+            },
+        }))
+        .unwrap();
+        assert_eq!(
+            (&*pod.node, &*pod.address, pod.restarts),
+            ("n0", "10.128.0.2", 3)
+        );
+        assert_eq!(
+            pod.ready_since(),
+            Some("2026-01-01T00:00:00Z".parse().unwrap())
+        );
+        assert_eq!(pod.template.service_account, "");
+        let ports: Vec<(&str, &str, i32)> = pod
+            .template
+            .ports
+            .iter()
+            .map(|port| (&*port.name, &*port.protocol, port.container_port))
+            .collect();
+        assert_eq!(ports, [("http", "TCP", 80), ("metrics", "UDP", 9)]);
+        let tolerated = pod.template.tolerations.iter();
+        let tolerated: Vec<_> = tolerated.map(|t| t.key.as_deref()).collect();
+        assert_eq!(tolerated, [Some("a")]);
+        assert_eq!(pod.template.subdomain, None);
+    }
 }

@@ -17,15 +17,17 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSetCondition;
 use serde_json::{Value, json};
-use weft_api::selector::LabelSelector;
-use weft_api::view::{Pod, ReplicaSet, ReplicaSetStatus};
+use weft_api::names;
+use weft_api::view::ReplicaSetStatus;
+use weft_kinds::{POD, REPLICA_SET};
 
-use crate::claim::{claim, controller_reference};
-use crate::names;
-use crate::pod::{self, is_finished, is_ready, node_of, phase_of, ready_since};
-use crate::table::Row;
-use crate::view::{Key, Touched, View};
-use crate::write::{Note, PODS, REPLICA_SETS, Write, object};
+use crate::claim::{claim_objects, controller_reference};
+use crate::indexer::Cached;
+use crate::lens::ReplicaSet;
+use crate::metadata::Key;
+use crate::pod::{self, Phase, Pod};
+use crate::view::{Touched, View};
+use crate::write::{Note, Write, object};
 use crate::{Context, Controller, Outcome, plus_seconds, stamp, until};
 
 pub const CONTROLLER: Controller = Controller {
@@ -35,11 +37,11 @@ pub const CONTROLLER: Controller = Controller {
     },
     keys,
     seeds: |view| {
-        view.rows::<ReplicaSet>()
+        view.list::<ReplicaSet>()
             .map(|row| row.key.clone())
             .collect()
     },
-    subject: |view, key| Some(view.entry_of(REPLICA_SETS, key)?.reference()),
+    subject: |view, key| Some(view.object_of(&REPLICA_SET, key)?.reference()),
     reconcile,
 };
 
@@ -52,34 +54,26 @@ const REPLICA_FAILURE: &str = "ReplicaFailure";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
-    match touched.resource {
-        REPLICA_SETS => vec![touched.key.clone()],
-        PODS => {
-            let owners = touched.owners.iter().filter_map(|uid| view.entry(uid));
-            let mut keys: Vec<Key> = owners
-                .filter(|entry| entry.resource == REPLICA_SETS)
-                .map(|entry| entry.key.clone())
-                .collect();
-            if let Some(pod) = touched.after::<Pod>()
-                && pod.meta.controller().is_none()
-            {
-                let sets = view.rows_in::<ReplicaSet>(&pod.key.namespace);
-                let matching = sets.filter(|set| {
-                    selector_of(&set.body)
-                        .is_some_and(|selector| selector.matches(&pod.meta.labels))
-                });
-                keys.extend(matching.map(|set| set.key.clone()));
-            }
-            keys
-        }
-        _ => Vec::new(),
+    if touched.is_of(&REPLICA_SET) {
+        return vec![touched.key.clone()];
     }
-}
-
-fn selector_of(set: &ReplicaSet) -> Option<LabelSelector> {
-    let selector = &set.spec.selector;
-    let selector = LabelSelector::from_object(&serde_json::to_value(selector).ok()?).ok()?;
-    (!selector.is_everything()).then_some(selector)
+    if !touched.is_of(&POD) {
+        return Vec::new();
+    }
+    let owners = touched.owners.iter().filter_map(|uid| view.object(uid));
+    let sets = owners.filter(|owner| *owner.kind == **REPLICA_SET);
+    let mut keys: Vec<Key> = sets.map(|set| set.key().clone()).collect();
+    if let Some(pod) = touched.after::<Pod>()
+        && pod.meta.controller().is_none()
+    {
+        let sets = view.list_in::<ReplicaSet>(&pod.key.namespace);
+        let matching = sets.filter(|set| {
+            let selector = set.body.selector.as_ref();
+            selector.is_some_and(|selector| selector.matches(&pod.meta.labels))
+        });
+        keys.extend(matching.map(|set| set.key.clone()));
+    }
+    keys
 }
 
 fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
@@ -87,34 +81,31 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
         return Outcome::default();
     };
     let spec = &set.body.spec;
-    let Some(selector) = selector_of(&set.body) else {
+    let Some(selector) = &set.body.selector else {
         return Outcome::default();
     };
-    let owned = view.by(&pod::BY_CONTROLLER, &set.meta.uid);
-    let strays = pod::uncontrolled(&key.namespace);
-    let candidates = owned.chain(view.by(&pod::BY_CONTROLLER, &strays)).cloned();
-    let claims = claim(REPLICA_SETS, &set.meta, &selector, candidates);
+    let claims = claim_objects(view, &pod::BY_CONTROLLER, set, selector);
     if !claims.writes.is_empty() {
         // Ownership first: an adopted pod must not be created a second time.
-        return Outcome::of(claims.writes);
+        return Outcome::from_writes(claims.writes);
     }
     let (terminating, active): (Vec<_>, Vec<_>) = claims
         .owned
         .into_iter()
-        .filter(|pod| !is_finished(pod))
+        .filter(|pod| !pod.body.is_finished())
         .partition(|pod| pod.meta.is_deleting());
     let unreadable = view
-        .unreadable_of(PODS, &set.meta.uid)
-        .filter(|pod| !pod.deleting);
+        .unreadable_of(&POD, &set.meta.uid)
+        .filter(|pod| !pod.meta.is_deleting());
     let present = active.len() + unreadable.count();
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
     let mut outcome = Outcome::default();
     if !set.meta.is_deleting() {
         if let Some(missing) = wanted.checked_sub(present).filter(|missing| *missing > 0) {
-            let unplaced = active.iter().filter(|pod| node_of(pod).is_empty()).count();
+            let unplaced = active.iter().filter(|pod| pod.body.node.is_empty()).count();
             let room = UNPLACED_MAX.saturating_sub(unplaced);
             let at_once = if cx.last_failure.is_some() { 1 } else { BURST };
-            outcome.writes = create(view, set, &active, missing.min(at_once).min(room));
+            outcome.writes = create_pods(view, set, &active, missing.min(at_once).min(room));
             if room == 0 {
                 let message = format!(
                     "{UNPLACED_MAX} pods wait for a node; more are created as these find one"
@@ -124,17 +115,17 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
             }
         } else if present > wanted {
             let excess = (present - wanted).min(BURST);
-            outcome.writes = delete(view, set, &active, excess, cx.now);
+            outcome.writes = delete_pods(view, set, &active, excess, cx.now);
         }
     }
-    report(set, &active, present, terminating.len(), cx, &mut outcome);
+    update_status(set, &active, present, terminating.len(), cx, &mut outcome);
     outcome
 }
 
-fn create(
+fn create_pods(
     view: &View,
-    set: &Row<ReplicaSet>,
-    active: &[Arc<Row<Pod>>],
+    set: &Cached<ReplicaSet>,
+    active: &[Arc<Cached<Pod>>],
     count: usize,
 ) -> Vec<Write> {
     let raw = set.object.as_ref().map(|object| &object.as_value()["spec"]);
@@ -152,11 +143,9 @@ fn create(
             &attempt.to_be_bytes(),
         ];
         attempt += 1;
-        let name = names::generated(&set.meta.name, &names::suffix(names::hash(&parts), 5));
-        if view
-            .get::<Pod>(&Key::new(&set.key.namespace, &name))
-            .is_some()
-        {
+        let name = names::generated(&set.key.name, &names::suffix(names::hash(&parts), 5));
+        let key = set.key.sibling(&name);
+        if view.object_of(&POD, &key).is_some() {
             continue;
         }
         let told = Note::normal(
@@ -164,23 +153,19 @@ fn create(
             "SuccessfulCreate",
             format!("Created pod: {name}"),
         );
-        writes.push(Write::Create {
-            resource: PODS,
-            namespace: set.meta.namespace.clone(),
-            object: pod_from(template, set, &name),
-            note: Some(told.or_refused("FailedCreate")),
-        });
+        let pod = Write::create(&POD, pod_from(template, set, &name));
+        writes.push(pod.telling(told.or_refused("FailedCreate")));
     }
     writes
 }
 
-fn pod_from(template: &Value, set: &Row<ReplicaSet>, name: &str) -> weft_api::Object {
+fn pod_from(template: &Value, set: &Cached<ReplicaSet>, name: &str) -> weft_api::Object {
     let meta = &template["metadata"];
     let mut metadata = json!({
         "name": name,
-        "generateName": format!("{}-", set.meta.name),
-        "namespace": set.meta.namespace,
-        "ownerReferences": [controller_reference(REPLICA_SETS, &set.meta)],
+        "generateName": names::generate_prefix(&set.key.name),
+        "namespace": &*set.key.namespace,
+        "ownerReferences": [controller_reference(set)],
     });
     for field in ["labels", "annotations", "finalizers"] {
         if !meta[field].is_null() {
@@ -188,30 +173,30 @@ fn pod_from(template: &Value, set: &Row<ReplicaSet>, name: &str) -> weft_api::Ob
         }
     }
     object(json!({
-        "apiVersion": PODS.api_version(),
-        "kind": PODS.kind,
+        "apiVersion": POD.api_version(),
+        "kind": POD.kind,
         "metadata": metadata,
         "spec": template["spec"].clone(),
     }))
 }
 
-fn delete(
+fn delete_pods(
     view: &View,
-    set: &Row<ReplicaSet>,
-    active: &[Arc<Row<Pod>>],
+    set: &Cached<ReplicaSet>,
+    active: &[Arc<Cached<Pod>>],
     count: usize,
     now: Timestamp,
 ) -> Vec<Write> {
-    let crowd = crowding(view, set);
-    let mut pods: Vec<&Arc<Row<Pod>>> = active.iter().collect();
-    pods.sort_by(|a, b| victim_order(a, b, &crowd, now));
+    let by_node = count_by_node(view, set);
+    let mut pods: Vec<&Arc<Cached<Pod>>> = active.iter().collect();
+    pods.sort_by(|a, b| victim_order(a, b, &by_node, now));
     let victims = pods.into_iter().take(count);
     victims
         .map(|pod| {
             let told = Note::normal(
                 set.reference(),
                 "SuccessfulDelete",
-                format!("Deleted pod: {}", pod.meta.name),
+                format!("Deleted pod: {}", pod.key.name),
             );
             Write::delete(pod).telling(told.or_refused("FailedDelete"))
         })
@@ -219,78 +204,69 @@ fn delete(
 }
 
 /// Active pods a node of this set and its siblings under the same controller: doubled-up pods go first.
-fn crowding<'a>(view: &'a View, set: &Row<ReplicaSet>) -> BTreeMap<&'a str, usize> {
-    let family: Vec<&str> = match set.meta.controller() {
-        Some(owner) => view
-            .dependents(&owner.uid)
-            .filter(|entry| entry.resource == REPLICA_SETS)
-            .map(|entry| entry.uid.as_str())
-            .collect(),
-        None => vec![set.meta.uid.as_str()],
-    };
-    let mut crowd = BTreeMap::new();
-    for uid in family {
-        for pod in view.by(&pod::BY_CONTROLLER, uid) {
-            if !is_finished(pod) && !pod.meta.is_deleting() {
-                *crowd.entry(node_of(pod)).or_insert(0) += 1;
+fn count_by_node<'a>(view: &'a View, set: &Cached<ReplicaSet>) -> BTreeMap<&'a str, usize> {
+    let mut counts = BTreeMap::new();
+    let mut count_pods_of = |uid: &str| {
+        for pod in view.list_by(&pod::BY_CONTROLLER, uid) {
+            if !pod.body.is_finished() && !pod.meta.is_deleting() {
+                *counts.entry(&*pod.body.node).or_insert(0) += 1;
             }
         }
+    };
+    match set.meta.controller() {
+        Some(owner) => view
+            .dependents(&owner.uid)
+            .filter(|sibling| *sibling.kind == **REPLICA_SET)
+            .for_each(|sibling| count_pods_of(&sibling.meta.uid)),
+        None => count_pods_of(&set.meta.uid),
     }
-    crowd
+    counts
 }
 
 /// `Less` is deleted first. The order of Kubernetes' `ActivePodsWithRanks`.
 fn victim_order(
-    a: &Row<Pod>,
-    b: &Row<Pod>,
-    crowd: &BTreeMap<&str, usize>,
+    a: &Cached<Pod>,
+    b: &Cached<Pod>,
+    by_node: &BTreeMap<&str, usize>,
     now: Timestamp,
 ) -> Ordering {
-    let assigned = |pod| !node_of(pod).is_empty();
-    let phase = |pod: &Row<Pod>| match phase_of(pod) {
-        "Pending" | "" => 0,
-        "Unknown" => 1,
-        _ => 2,
+    let assigned = |pod: &Cached<Pod>| !pod.body.node.is_empty();
+    let phase = |pod: &Cached<Pod>| match pod.body.phase {
+        Phase::Pending => 0,
+        Phase::Unknown => 1,
+        Phase::Running | Phase::Succeeded | Phase::Failed => 2,
     };
-    let cost = |pod: &Row<Pod>| -> i32 {
+    let cost = |pod: &Cached<Pod>| -> i32 {
         let text = pod.meta.annotations.get(DELETION_COST);
         text.and_then(|text| text.parse().ok()).unwrap_or(0)
     };
-    let rank = |pod| crowd.get(node_of(pod)).copied().unwrap_or(0);
+    let rank = |pod: &Cached<Pod>| by_node.get(&*pod.body.node).copied().unwrap_or(0);
+    let ready = |pod: &Cached<Pod>| age_rank(pod.body.ready_since(), now);
+    let born = |pod: &Cached<Pod>| age_rank(pod.meta.creation_timestamp, now);
     assigned(a)
         .cmp(&assigned(b))
         .then_with(|| phase(a).cmp(&phase(b)))
-        .then_with(|| is_ready(a).cmp(&is_ready(b)))
+        .then_with(|| a.body.is_ready.cmp(&b.body.is_ready))
         .then_with(|| cost(a).cmp(&cost(b)))
         .then_with(|| rank(b).cmp(&rank(a)))
-        .then_with(|| youth(ready_since(a), now).cmp(&youth(ready_since(b), now)))
-        .then_with(|| restarts(b).cmp(&restarts(a)))
-        .then_with(|| {
-            let born = |pod: &Row<Pod>| youth(pod.meta.creation_timestamp, now);
-            born(a).cmp(&born(b))
-        })
+        .then_with(|| ready(a).cmp(&ready(b)))
+        .then_with(|| b.body.restarts.cmp(&a.body.restarts))
+        .then_with(|| born(a).cmp(&born(b)))
         .then_with(|| a.meta.uid.cmp(&b.meta.uid))
 }
 
 /// Age on a logarithmic scale, youngest (and unknown) first: of pods of about the same age, any may go.
-fn youth(since: Option<Timestamp>, now: Timestamp) -> u32 {
+fn age_rank(since: Option<Timestamp>, now: Timestamp) -> u32 {
     since.map_or(0, |since| {
         let seconds = until(now, since).as_secs();
         1 + seconds.checked_ilog2().unwrap_or(0)
     })
 }
 
-fn restarts(pod: &Row<Pod>) -> i32 {
-    let status = pod.body.status.as_ref();
-    let containers = status.and_then(|s| s.container_statuses.as_ref());
-    let counts = containers.into_iter().flatten().map(|c| c.restart_count);
-    counts.max().unwrap_or(0)
-}
-
 /// Brings the status up to date and asks to be called when the next pod becomes available.
-fn report(
-    set: &Row<ReplicaSet>,
-    active: &[Arc<Row<Pod>>],
+fn update_status(
+    set: &Cached<ReplicaSet>,
+    active: &[Arc<Cached<Pod>>],
     present: usize,
     terminating: usize,
     cx: &Context<'_>,
@@ -309,11 +285,14 @@ fn report(
     for pod in active {
         let has = |(key, value)| pod.meta.labels.get(key) == Some(value);
         labelled += i32::from(template_labels.iter().all(has));
-        if !is_ready(pod) {
+        if !pod.body.is_ready {
             continue;
         }
         ready += 1;
-        let due = ready_since(pod).map(|since| plus_seconds(since, i64::from(min_ready)));
+        let due = pod
+            .body
+            .ready_since()
+            .map(|since| plus_seconds(since, i64::from(min_ready)));
         match due {
             Some(due) if min_ready > 0 && due > cx.now => {
                 outcome.again_after(until(due, cx.now));

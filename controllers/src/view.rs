@@ -1,18 +1,18 @@
-//! The cluster as the controllers see it, kept up to date change by change: every object's [`Entry`], and of the kinds that
-//! somebody reads, typed rows ([`crate::table`]).
+//! The cluster as the controllers see it, kept up to date change by change: every object's metadata
+//! ([`PartialObject`]), and of the kinds that somebody reads, typed objects ([`crate::indexer`]).
 //!
 //! [`View::apply`] takes the informer's changes, [`View::fold`] the answers of our own writes, which may run ahead of the
 //! informer. The informer's stream is in revision order over all kinds, so one number, the highest revision it
 //! delivered, tells which answers are news: an answer at or below it has already been seen, and perhaps superseded.
 //!
-//! Invariants: rows and indexes always agree; a row never goes back to an older revision; what a fold deleted is not
-//! brought back by an older event; every object has its [`Entry`], whether its lens can be read or not.
+//! Invariants: objects and indexes always agree; an object never goes back to an older revision; what a fold deleted is not
+//! brought back by an older event; every object is there, whatever its kind, whether its lens can be read or not.
 //!
 //! An object that does not have the shape of its kind is there all the same: it owns, it is owned, it keeps its namespace
-//! from ending. It only has no row, so whoever works on rows leaves it alone ([`View::unreadable`]).
+//! from ending. It only is in no indexer, so whoever works on those leaves it alone ([`View::unreadable`]).
 //!
-//! Of kinds that nobody reads only the metadata is kept that ownership and namespace deletion need. Secrets' contents
-//! never stay here.
+//! Kinds come with their objects, those that were registered at run time as those that are compiled in. Of kinds that
+//! nobody reads only the metadata is kept that ownership and namespace deletion need. Secrets' contents never stay here.
 
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,59 +21,36 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use weft_api::annotation;
-use weft_api::meta::OwnerReference;
+use weft_api::meta::Meta;
 use weft_api::object::{Object, ObjectError};
+use weft_kinds::Kind;
 
-use crate::table::{Index, Kind, Row, Swap, Table, Tables};
-use crate::write::{Reference, Resource};
-
-/// Namespace and name; the namespace is empty for cluster-scoped objects.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    pub namespace: String,
-    pub name: String,
-}
-
-impl Key {
-    pub fn new(namespace: &str, name: &str) -> Self {
-        Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }
-    }
-
-    /// The key of a cluster-scoped object.
-    pub fn cluster(name: &str) -> Self {
-        Self::new("", name)
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() {
-            f.write_str(&self.name)
-        } else {
-            write!(f, "{}/{}", self.namespace, self.name)
-        }
-    }
-}
+use crate::indexer::{Cached, Index, Indexer, Indexers, Lens, Swap};
+use crate::metadata::{Key, Metadata, PartialObject, SharedMetadata};
 
 /// A change of one object, as the informer or a write's answer tells it.
 #[derive(Debug, Clone)]
 pub enum Change {
-    Upsert(Resource, Object),
+    Upsert(Arc<Kind>, Object),
     /// The last state of an object that is gone.
-    Delete(Resource, Object),
+    Delete(Arc<Kind>, Object),
+}
+
+impl Change {
+    fn object(&self) -> &Object {
+        let (Self::Upsert(_, object) | Self::Delete(_, object)) = self;
+        object
+    }
 }
 
 /// What a change did to the view: the wake-up call for [`crate::Controller::keys`].
 #[derive(Debug)]
 pub struct Touched {
-    pub resource: Resource,
+    pub kind: Arc<Kind>,
     pub key: Key,
-    pub uid: String,
-    /// Owners of the object, before and after.
-    pub owners: Vec<String>,
+    pub uid: Arc<str>,
+    /// Uids of the object's owners, before and after.
+    pub owners: BTreeSet<String>,
     /// Owners, finalizers, deletion or existence changed: of interest to garbage collection.
     pub ownership_changed: bool,
     /// The object was there before, in whatever shape.
@@ -81,57 +58,32 @@ pub struct Touched {
     pub is_there: bool,
     /// The object is there, but not in the shape of its kind.
     pub unreadable: bool,
+    /// The object as it is now, or as it was when it went.
+    pub object: Object,
     swaps: Vec<Swap>,
 }
 
 impl Touched {
-    pub fn before<K: Kind>(&self) -> Option<&Row<K>> {
+    /// It is an object of this kind.
+    pub fn is_of(&self, kind: &Kind) -> bool {
+        std::ptr::eq(&raw const *self.kind, kind) || *self.kind == *kind
+    }
+
+    pub fn before<K: Lens>(&self) -> Option<&Cached<K>> {
         self.swap::<K>()?.before()
     }
 
-    pub fn after<K: Kind>(&self) -> Option<&Row<K>> {
+    pub fn after<K: Lens>(&self) -> Option<&Cached<K>> {
         self.swap::<K>()?.after()
     }
 
     /// Both states, oldest first.
-    pub fn states<K: Kind>(&self) -> impl Iterator<Item = &Row<K>> {
+    pub fn states<K: Lens>(&self) -> impl Iterator<Item = &Cached<K>> {
         self.before().into_iter().chain(self.after())
     }
 
-    fn swap<K: Kind>(&self) -> Option<&Swap> {
+    fn swap<K: Lens>(&self) -> Option<&Swap> {
         self.swaps.iter().find(|swap| swap.is_of::<K>())
-    }
-}
-
-/// An object as garbage collection and namespace deletion see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub resource: Resource,
-    pub key: Key,
-    pub uid: String,
-    pub revision: Option<u64>,
-    pub owners: Vec<OwnerReference>,
-    pub finalizers: Vec<String>,
-    pub deleting: bool,
-    /// Why the object has no row, if it should have one.
-    pub unreadable: Option<String>,
-}
-
-impl Entry {
-    /// For events about this object.
-    pub fn reference(&self) -> Reference {
-        Reference {
-            resource: self.resource,
-            namespace: self.key.namespace.clone(),
-            name: self.key.name.clone(),
-            uid: self.uid.clone(),
-        }
-    }
-
-    /// The uid of the object's controller, or `""`.
-    pub fn controller(&self) -> &str {
-        let owner = self.owners.iter().find(|o| o.controller == Some(true));
-        owner.map_or("", |owner| owner.uid.as_str())
     }
 }
 
@@ -154,20 +106,20 @@ impl<T: Track> AnyTrack for T {
 /// What the readers of a view declare to read.
 #[derive(Debug, Default)]
 pub struct Reads {
-    tables: Tables,
+    indexers: Indexers,
     tracks: BTreeMap<TypeId, Box<dyn AnyTrack>>,
 }
 
 impl Reads {
-    /// Objects of this kind are read through this lens.
-    pub fn kind<K: Kind>(&mut self) -> &mut Self {
-        self.tables.kind::<K>();
+    /// Objects of the lens's kind are read through it.
+    pub fn kind<K: Lens>(&mut self) -> &mut Self {
+        self.indexers.kind::<K>();
         self
     }
 
-    /// As [`Reads::kind`], and its rows are found by this index.
-    pub fn index<K: Kind>(&mut self, index: &Index<K>) -> &mut Self {
-        self.tables.index(index);
+    /// As [`Reads::kind`], and they are found by this index.
+    pub fn index<K: Lens>(&mut self, index: &Index<K>) -> &mut Self {
+        self.indexers.index(index);
         self
     }
 
@@ -178,33 +130,40 @@ impl Reads {
     }
 }
 
+/// Uids of objects, by what they have in common.
+type UidsBy<T> = BTreeMap<T, BTreeSet<Arc<str>>>;
+
 /// The indexed view. See the module's promise.
 #[derive(Debug)]
 pub struct View {
     revision: u64,
     synced: bool,
     reads: Reads,
-    entries: BTreeMap<String, Entry>,
+    shared: SharedMetadata,
+    objects: BTreeMap<Arc<str>, PartialObject>,
     /// Uids by kind and name, so that an object is found whose uid cannot be read.
-    uids: BTreeMap<(Resource, Key), String>,
-    /// The objects without a row, as they are stored.
-    unreadable: BTreeMap<String, Object>,
-    dependents: BTreeMap<String, BTreeSet<String>>,
-    contents: BTreeMap<String, BTreeSet<String>>,
+    uids: BTreeMap<Arc<Kind>, BTreeMap<Key, Arc<str>>>,
+    /// The objects that no lens can read, as they are stored.
+    unreadable: BTreeMap<Arc<str>, Object>,
+    /// By the uid of an owner.
+    dependents: UidsBy<String>,
+    /// By namespace.
+    contents: UidsBy<Arc<str>>,
     /// Uid to the revision at which our own delete removed it, until the informer says so too.
-    gone: BTreeMap<String, u64>,
+    gone: BTreeMap<Arc<str>, u64>,
 }
 
 impl View {
     /// An empty view for these readers.
-    pub fn of(readers: impl IntoIterator<Item = fn(&mut Reads)>) -> Self {
+    pub fn new(readers: impl IntoIterator<Item = fn(&mut Reads)>) -> Self {
         let mut reads = Reads::default();
         readers.into_iter().for_each(|read| read(&mut reads));
         Self {
             revision: 0,
             synced: false,
             reads,
-            entries: BTreeMap::new(),
+            shared: SharedMetadata::default(),
+            objects: BTreeMap::new(),
             uids: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             dependents: BTreeMap::new(),
@@ -216,19 +175,14 @@ impl View {
     /// Takes one change of the informer. `None`: it was known already.
     pub fn apply(&mut self, change: Change, now: Timestamp) -> Option<Touched> {
         if self.synced {
-            let (Change::Upsert(_, object) | Change::Delete(_, object)) = &change;
-            self.revision = self.revision.max(object.resource_version().unwrap_or(0));
+            let revision = change.object().resource_version().unwrap_or(0);
+            self.revision = self.revision.max(revision);
         }
         match change {
-            Change::Upsert(resource, object) => {
-                if self.gone.contains_key(object.uid()) || self.knows(&object) {
-                    return None;
-                }
-                Some(self.insert(resource, object, now))
-            }
-            Change::Delete(resource, object) => {
+            Change::Upsert(kind, object) => self.insert_if_newer(kind, object, now),
+            Change::Delete(kind, object) => {
                 self.gone.remove(object.uid());
-                self.remove(resource, &object, now)
+                self.remove(kind, object, now)
             }
         }
     }
@@ -245,149 +199,163 @@ impl View {
 
     /// Takes the answer of one of our own writes. `None`: the informer told it already.
     pub fn fold(&mut self, change: Change, now: Timestamp) -> Option<Touched> {
-        let (Change::Upsert(_, object) | Change::Delete(_, object)) = &change;
-        let revision = object.resource_version().unwrap_or(0);
+        let revision = change.object().resource_version().unwrap_or(0);
         if !self.synced || revision <= self.revision {
             return None;
         }
         match change {
-            Change::Upsert(resource, object) => {
-                if self.gone.contains_key(object.uid()) || self.knows(&object) {
-                    return None;
-                }
-                Some(self.insert(resource, object, now))
-            }
-            Change::Delete(resource, object) => {
-                let touched = self.remove(resource, &object, now);
-                if touched.is_some() {
-                    self.gone.insert(object.uid().to_owned(), revision);
+            Change::Upsert(kind, object) => self.insert_if_newer(kind, object, now),
+            Change::Delete(kind, object) => {
+                let touched = self.remove(kind, object, now);
+                if let Some(touched) = &touched {
+                    self.gone.insert(Arc::clone(&touched.uid), revision);
                 }
                 touched
             }
         }
     }
 
-    /// The same or a newer state of this object is here.
-    fn knows(&self, object: &Object) -> bool {
-        self.entries
-            .get(object.uid())
-            .is_some_and(|entry| entry.revision >= object.resource_version())
+    fn insert_if_newer(
+        &mut self,
+        kind: Arc<Kind>,
+        object: Object,
+        now: Timestamp,
+    ) -> Option<Touched> {
+        let known = self.objects.get(object.uid());
+        let is_known =
+            known.is_some_and(|known| known.meta.resource_version >= object.resource_version());
+        if is_known || self.gone.contains_key(object.uid()) {
+            return None;
+        }
+        Some(self.insert(kind, object, now))
     }
 
     /// The object's uid. One that cannot be opened at all shows none: then it is the one known by that name, else a
     /// name of ours, so that such objects never pass for each other.
-    fn uid_of(&self, resource: Resource, key: &Key, object: &Object) -> String {
-        if !object.uid().is_empty() {
-            return object.uid().to_owned();
+    fn uid_of(&self, kind: &Arc<Kind>, key: &Key, object: &Object) -> Arc<str> {
+        if let Some((known, _)) = self.objects.get_key_value(object.uid()) {
+            return Arc::clone(known);
         }
-        let known = self.uids.get(&(resource, key.clone())).cloned();
-        known.unwrap_or_else(|| format!("{}.{}/{key}", resource.resource, resource.group))
+        if !object.uid().is_empty() {
+            return object.uid().into();
+        }
+        let known = self.uids.get(kind).and_then(|uids| uids.get(key)).cloned();
+        known.unwrap_or_else(|| format!("{}.{}/{key}", kind.resource, kind.group).into())
     }
 
-    fn insert(&mut self, resource: Resource, object: Object, now: Timestamp) -> Touched {
-        let meta = object.meta();
-        let key = Key {
-            namespace: meta.namespace.clone().unwrap_or_default(),
-            name: meta.name.clone(),
-        };
-        let uid = self.uid_of(resource, &key, &object);
-        let tables = &mut self.reads.tables;
+    fn insert(&mut self, kind: Arc<Kind>, object: Object, now: Timestamp) -> Touched {
+        let meta: Meta = object.meta();
+        let key = Key::new(object.namespace().unwrap_or(""), object.name());
+        let uid = self.uid_of(&kind, &key, &object);
+        let said = meta.annotations.get(annotation::UNREADABLE).cloned();
+        let meta = Arc::new(self.shared.metadata(&key, &uid, meta));
+        let indexers = &mut self.reads.indexers;
         let (swaps, unreadable) = if object.uid().is_empty() {
-            let said = meta.annotations.get(annotation::UNREADABLE).cloned();
             let why = said.unwrap_or_else(|| "it has no uid".to_owned());
-            (tables.take(resource, &key, &uid), Some(why))
+            (indexers.remove_object(&kind, &key, &uid), Some(why))
         } else {
-            let (swaps, refused) = tables.put(resource, &key, &meta, &object);
-            (swaps, refused.map(|error| told(&error)))
+            let (swaps, refused) = indexers.insert_object(&kind, &meta, &object);
+            (swaps, refused.map(|error| error_chain(&error)))
         };
         if unreadable.is_some() {
-            self.unreadable.insert(uid.clone(), object);
+            self.unreadable.insert(Arc::clone(&uid), object.clone());
         } else {
             self.unreadable.remove(&uid);
         }
-        let old = self.replace_entry(Entry {
-            resource,
-            key: key.clone(),
-            uid: uid.clone(),
-            revision: meta.resource_version,
-            owners: meta.owner_references,
-            finalizers: meta.finalizers,
-            deleting: meta.deletion_timestamp.is_some(),
-            unreadable,
+        let old = self.replace_object(PartialObject {
+            kind: Arc::clone(&kind),
+            meta,
+            unreadable: unreadable.map(Arc::from),
         });
-        self.touched(resource, key, uid, swaps, old, now)
+        self.touch(kind, key, uid, object, swaps, old, now)
     }
 
-    fn remove(&mut self, resource: Resource, object: &Object, now: Timestamp) -> Option<Touched> {
+    fn remove(&mut self, kind: Arc<Kind>, object: Object, now: Timestamp) -> Option<Touched> {
         let named = Key::new(object.namespace().unwrap_or(""), object.name());
-        let uid = self.uid_of(resource, &named, object);
-        let old = self.entries.remove(&uid)?;
-        let key = old.key.clone();
+        let uid = self.uid_of(&kind, &named, &object);
+        let old = self.objects.remove(&uid)?;
+        let key = old.key().clone();
         self.unreadable.remove(&uid);
-        let named = (resource, key.clone());
-        if self.uids.get(&named) == Some(&uid) {
-            self.uids.remove(&named);
+        if let Some(uids) = self.uids.get_mut(&kind)
+            && uids.get(&key) == Some(&uid)
+        {
+            uids.remove(&key);
+            if uids.is_empty() {
+                self.uids.remove(&kind);
+            }
         }
-        for owner in &old.owners {
-            forget(&mut self.dependents, &owner.uid, &uid);
+        for owner in old.meta.owner_references.iter() {
+            forget_uid(&mut self.dependents, owner.uid.as_str(), &uid);
         }
-        forget(&mut self.contents, &key.namespace, &uid);
-        let swaps = self.reads.tables.take(resource, &key, &uid);
-        Some(self.touched(resource, key, uid, swaps, Some(old), now))
+        forget_uid(&mut self.contents, &*key.namespace, &uid);
+        let swaps = self.reads.indexers.remove_object(&kind, &key, &uid);
+        Some(self.touch(kind, key, uid, object, swaps, Some(old), now))
     }
 
-    /// Writes the entry and its indexes; returns what was there.
-    fn replace_entry(&mut self, entry: Entry) -> Option<Entry> {
-        let uid = entry.uid.clone();
-        let named = (entry.resource, entry.key.clone());
-        self.uids.insert(named, uid.clone());
-        for owner in &entry.owners {
-            let set = self.dependents.entry(owner.uid.clone()).or_default();
-            set.insert(uid.clone());
+    /// Puts the object in its place and its indexes; returns what was there.
+    fn replace_object(&mut self, object: PartialObject) -> Option<PartialObject> {
+        let meta = Arc::clone(&object.meta);
+        let uid = &meta.uid;
+        let uids = self.uids.entry(Arc::clone(&object.kind)).or_default();
+        uids.insert(meta.key.clone(), Arc::clone(uid));
+        for owner in meta.owner_references.iter() {
+            if !self.dependents.contains_key(&owner.uid) {
+                let owner = owner.uid.clone();
+                self.dependents.insert(owner, BTreeSet::new());
+            }
+            let uids = self.dependents.get_mut(&owner.uid);
+            uids.map(|uids| uids.insert(Arc::clone(uid)));
         }
-        if !entry.key.namespace.is_empty() {
-            let namespace = entry.key.namespace.clone();
-            let set = self.contents.entry(namespace).or_default();
-            set.insert(uid.clone());
+        if !meta.key.namespace.is_empty() {
+            let namespace = Arc::clone(&meta.key.namespace);
+            let uids = self.contents.entry(namespace).or_default();
+            uids.insert(Arc::clone(uid));
         }
-        let owners: BTreeSet<String> = entry.owners.iter().map(|o| o.uid.clone()).collect();
-        let old = self.entries.insert(uid.clone(), entry)?;
-        for owner in old.owners.iter().filter(|o| !owners.contains(&o.uid)) {
-            forget(&mut self.dependents, &owner.uid, &uid);
+        let old = self.objects.insert(Arc::clone(uid), object)?;
+        for owner in old.meta.owner_references.iter() {
+            if meta.owner_references.iter().all(|o| o.uid != owner.uid) {
+                forget_uid(&mut self.dependents, owner.uid.as_str(), uid);
+            }
         }
         Some(old)
     }
 
-    fn touched(
+    #[allow(clippy::too_many_arguments)] // The parts of one value, put together in one place.
+    fn touch(
         &mut self,
-        resource: Resource,
+        kind: Arc<Kind>,
         key: Key,
-        uid: String,
+        uid: Arc<str>,
+        object: Object,
         swaps: Vec<Swap>,
-        old: Option<Entry>,
+        old: Option<PartialObject>,
         now: Timestamp,
     ) -> Touched {
-        let new = self.entries.get(&uid);
-        let facts = |entry: &Entry| {
-            (
-                entry.owners.clone(),
-                entry.finalizers.clone(),
-                entry.deleting,
-            )
+        let new = self.objects.get(&uid);
+        let owners = |object: &PartialObject| {
+            let owners: Vec<String> = object
+                .meta
+                .owner_references
+                .iter()
+                .map(|owner| owner.uid.clone())
+                .collect();
+            owners
         };
-        let owners = old.iter().chain(new);
-        let owners: BTreeSet<String> = owners
-            .flat_map(|entry| entry.owners.iter().map(|owner| owner.uid.clone()))
-            .collect();
+        let same = |old: &Metadata, new: &Metadata| old.has_ownership_of(new);
         let touched = Touched {
-            resource,
+            kind,
             key,
-            ownership_changed: old.as_ref().map(facts) != new.map(facts),
-            owners: owners.into_iter().collect(),
+            owners: old.iter().chain(new).flat_map(owners).collect(),
+            ownership_changed: match (&old, new) {
+                (Some(old), Some(new)) => !same(&old.meta, &new.meta),
+                (None, None) => false,
+                _ => true,
+            },
             was_there: old.is_some(),
             is_there: new.is_some(),
-            unreadable: new.is_some_and(|entry| entry.unreadable.is_some()),
+            unreadable: new.is_some_and(|object| object.unreadable.is_some()),
             uid,
+            object,
             swaps,
         };
         for track in self.reads.tracks.values_mut() {
@@ -396,36 +364,36 @@ impl View {
         touched
     }
 
-    /// The rows of a lens that was declared.
+    /// What a lens that was declared shows.
     ///
     /// # Panics
     /// For one that was not, which is a bug of whoever asks.
-    pub fn table<K: Kind>(&self) -> &Table<K> {
-        self.reads.tables.of()
+    pub fn indexer<K: Lens>(&self) -> &Indexer<K> {
+        self.reads.indexers.of()
     }
 
-    pub fn get<K: Kind>(&self, key: &Key) -> Option<&Arc<Row<K>>> {
-        self.table::<K>().get(key)
+    pub fn get<K: Lens>(&self, key: &Key) -> Option<&Arc<Cached<K>>> {
+        self.indexer::<K>().get(key)
     }
 
-    pub fn rows<K: Kind>(&self) -> impl Iterator<Item = &Arc<Row<K>>> {
-        self.table::<K>().iter()
+    pub fn list<K: Lens>(&self) -> impl Iterator<Item = &Arc<Cached<K>>> {
+        self.indexer::<K>().iter()
     }
 
-    pub fn rows_in<'a, K: Kind>(
+    pub fn list_in<'a, K: Lens>(
         &'a self,
         namespace: &'a str,
-    ) -> impl Iterator<Item = &'a Arc<Row<K>>> + use<'a, K> {
-        self.table::<K>().in_namespace(namespace)
+    ) -> impl Iterator<Item = &'a Arc<Cached<K>>> + use<'a, K> {
+        self.indexer::<K>().in_namespace(namespace)
     }
 
-    /// Rows that the index finds by `value`, in order of namespace and name.
-    pub fn by<'a, K: Kind>(
+    /// What the index finds by `value`, in order of namespace and name.
+    pub fn list_by<'a, K: Lens>(
         &'a self,
         index: &Index<K>,
         value: &str,
-    ) -> impl Iterator<Item = &'a Arc<Row<K>>> + use<'a, K> {
-        self.table::<K>().by(index, value)
+    ) -> impl Iterator<Item = &'a Arc<Cached<K>>> + use<'a, K> {
+        self.indexer::<K>().by(index, value)
     }
 
     /// What was tracked.
@@ -441,66 +409,78 @@ impl View {
         track.unwrap_or_else(|| panic!("nobody declared {}", std::any::type_name::<T>()))
     }
 
-    pub fn entry(&self, uid: &str) -> Option<&Entry> {
-        self.entries.get(uid)
+    /// The object with this uid, readable or not.
+    pub fn object(&self, uid: &str) -> Option<&PartialObject> {
+        self.objects.get(uid)
     }
 
     /// The object of this kind and name, readable or not.
-    pub fn entry_of(&self, resource: Resource, key: &Key) -> Option<&Entry> {
-        self.entries.get(self.uids.get(&(resource, key.clone()))?)
+    pub fn object_of(&self, kind: &Arc<Kind>, key: &Key) -> Option<&PartialObject> {
+        self.objects.get(self.uids.get(kind)?.get(key)?)
     }
 
-    /// Objects that are there but have no row, because they lack the shape of their kind.
-    pub fn unreadable(&self) -> impl Iterator<Item = (&Entry, &Object)> {
+    /// Objects that are there but that no lens can read, because they lack the shape of their kind.
+    pub fn unreadable(&self) -> impl Iterator<Item = (&PartialObject, &Object)> {
         let all = self.unreadable.iter();
-        all.filter_map(|(uid, object)| Some((self.entries.get(uid)?, object)))
+        all.filter_map(|(uid, object)| Some((self.objects.get(uid)?, object)))
     }
 
-    /// Objects of a kind without a row whose controller has this uid. They exist, whatever is in them.
+    /// Unreadable objects of a kind whose controller has this uid. They exist, whatever is in them.
     pub fn unreadable_of<'a>(
         &'a self,
-        resource: Resource,
+        kind: &'a Kind,
         controller: &'a str,
-    ) -> impl Iterator<Item = &'a Entry> {
+    ) -> impl Iterator<Item = &'a PartialObject> {
         // Nearly always none at all, so this comes before the dependents.
         let some = !self.unreadable.is_empty();
         let dependents = some.then(|| self.dependents(controller));
-        dependents.into_iter().flatten().filter(move |entry| {
-            entry.unreadable.is_some()
-                && entry.resource == resource
-                && entry.controller() == controller
+        dependents.into_iter().flatten().filter(move |object| {
+            let owner = object.meta.controller();
+            object.unreadable.is_some()
+                && *object.kind == *kind
+                && owner.is_some_and(|owner| owner.uid == controller)
         })
     }
 
     /// Uids of every object, in order.
-    pub fn uids(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
+    pub fn uids(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.objects.keys()
     }
 
     /// Objects that name `uid` as an owner.
-    pub fn dependents<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Entry> + use<'a> {
+    pub fn dependents<'a>(
+        &'a self,
+        uid: &str,
+    ) -> impl Iterator<Item = &'a PartialObject> + use<'a> {
         let uids = self.dependents.get(uid).into_iter().flatten();
-        uids.filter_map(|uid| self.entries.get(uid))
+        uids.filter_map(|uid| self.objects.get(uid))
     }
 
     /// Everything in a namespace.
-    pub fn contents<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Entry> + use<'a> {
+    pub fn contents<'a>(
+        &'a self,
+        namespace: &str,
+    ) -> impl Iterator<Item = &'a PartialObject> + use<'a> {
         let uids = self.contents.get(namespace).into_iter().flatten();
-        uids.filter_map(|uid| self.entries.get(uid))
+        uids.filter_map(|uid| self.objects.get(uid))
     }
 }
 
-fn forget(index: &mut BTreeMap<String, BTreeSet<String>>, from: &str, uid: &str) {
-    if let Some(set) = index.get_mut(from) {
-        set.remove(uid);
-        if set.is_empty() {
+fn forget_uid<T, Q>(index: &mut UidsBy<T>, from: &Q, uid: &str)
+where
+    T: Ord + std::borrow::Borrow<Q>,
+    Q: Ord + ?Sized,
+{
+    if let Some(uids) = index.get_mut(from) {
+        uids.remove(uid);
+        if uids.is_empty() {
             index.remove(from);
         }
     }
 }
 
 /// An error with its cause, in one line: the lens says where it stumbled only there.
-fn told(error: &ObjectError) -> String {
+fn error_chain(error: &ObjectError) -> String {
     use std::error::Error as _;
     match error.source() {
         Some(source) => format!("{error}: {source}"),

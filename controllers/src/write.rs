@@ -1,118 +1,47 @@
 //! What a reconciler asks to be done: writes as values.
 //!
-//! Invariants: an update or delete names the uid it was decided for; a patch is a JSON merge patch (RFC 7386), so `null`
-//! removes a member and lists are replaced whole.
+//! Invariants: an update or delete names the uid it was decided for; a merge patch is one of RFC 7386, so `null`
+//! removes a member and lists are replaced whole; a strategic merge patch changes single elements of lists.
+
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use weft_api::object::Object;
+use weft_kinds::patch::PatchKind;
+use weft_kinds::{Kind, Subresource};
 
-use crate::table::{Kind, Row};
-
-/// A kind as the API names it. Copy, because every key, index and write carries one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Resource {
-    pub group: &'static str,
-    pub version: &'static str,
-    /// Plural and lower case.
-    pub resource: &'static str,
-    pub kind: &'static str,
-    /// Its objects live in namespaces.
-    pub namespaced: bool,
-}
-
-impl Resource {
-    const fn namespaced(
-        group: &'static str,
-        version: &'static str,
-        resource: &'static str,
-        kind: &'static str,
-    ) -> Self {
-        Self {
-            group,
-            version,
-            resource,
-            kind,
-            namespaced: true,
-        }
-    }
-
-    const fn cluster_scoped(
-        group: &'static str,
-        version: &'static str,
-        resource: &'static str,
-        kind: &'static str,
-    ) -> Self {
-        Self {
-            namespaced: false,
-            ..Self::namespaced(group, version, resource, kind)
-        }
-    }
-
-    /// `v1` or `apps/v1`.
-    pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_owned()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
-    }
-}
-
-pub const PODS: Resource = Resource::namespaced("", "v1", "pods", "Pod");
-pub const NODES: Resource = Resource::cluster_scoped("", "v1", "nodes", "Node");
-pub const NAMESPACES: Resource = Resource::cluster_scoped("", "v1", "namespaces", "Namespace");
-pub const SERVICES: Resource = Resource::namespaced("", "v1", "services", "Service");
-pub const CONFIG_MAPS: Resource = Resource::namespaced("", "v1", "configmaps", "ConfigMap");
-pub const SECRETS: Resource = Resource::namespaced("", "v1", "secrets", "Secret");
-pub const SERVICE_ACCOUNTS: Resource =
-    Resource::namespaced("", "v1", "serviceaccounts", "ServiceAccount");
-pub const EVENTS: Resource = Resource::namespaced("", "v1", "events", "Event");
-pub const DEPLOYMENTS: Resource = Resource::namespaced("apps", "v1", "deployments", "Deployment");
-pub const REPLICA_SETS: Resource = Resource::namespaced("apps", "v1", "replicasets", "ReplicaSet");
-pub const ENDPOINT_SLICES: Resource =
-    Resource::namespaced("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice");
-pub const LEASES: Resource = Resource::namespaced("coordination.k8s.io", "v1", "leases", "Lease");
-pub const GATEWAY_CLASSES: Resource = Resource::cluster_scoped(
-    "gateway.networking.k8s.io",
-    "v1",
-    "gatewayclasses",
-    "GatewayClass",
-);
-pub const GATEWAYS: Resource =
-    Resource::namespaced("gateway.networking.k8s.io", "v1", "gateways", "Gateway");
-pub const HTTP_ROUTES: Resource =
-    Resource::namespaced("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute");
+use crate::indexer::{Cached, Lens};
+use crate::metadata::{Key, PartialObject};
 
 /// One change to the cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Write {
     Create {
-        resource: Resource,
-        /// `None` for cluster-scoped kinds.
-        namespace: Option<String>,
+        kind: Arc<Kind>,
+        key: Key,
         object: Object,
         /// Recorded once the write is done, or with its refusal as a warning.
         note: Option<Note>,
     },
     Patch {
-        resource: Resource,
-        namespace: Option<String>,
-        name: String,
+        kind: Arc<Kind>,
+        key: Key,
         /// `status`, `finalize`, or the object itself.
-        subresource: Option<&'static str>,
+        subresource: Option<Subresource>,
+        patch_kind: PatchKind,
         patch: Value,
-        /// Refuse unless the object is still the one the decision was made for.
-        uid: Option<String>,
-        /// Refuse if anything changed since. Set where lists that others also edit are replaced.
-        revision: Option<u64>,
+        /// Precondition: the object is still the one the decision was made for.
+        uid: Option<Arc<str>>,
+        /// Precondition: nothing changed since. Set where lists that others also edit are replaced.
+        resource_version: Option<u64>,
         note: Option<Note>,
     },
     Delete {
-        resource: Resource,
-        namespace: Option<String>,
-        name: String,
-        uid: String,
+        kind: Arc<Kind>,
+        key: Key,
+        /// Precondition.
+        uid: Arc<str>,
         /// `None`: the object's own grace period; `Some(0)`: at once.
         grace_seconds: Option<i64>,
         propagation: Propagation,
@@ -123,11 +52,10 @@ pub enum Write {
     /// Change nothing, but refuse what follows if this object is there after all, by a read of the store that nothing
     /// newer escapes. Stands before whatever is done to others because it is gone.
     ConfirmGone {
-        resource: Resource,
-        namespace: Option<String>,
-        name: String,
+        kind: Arc<Kind>,
+        key: Key,
         /// One that cannot be read shows no uid, and counts as this one. `None`: whichever bears the name.
-        uid: Option<String>,
+        uid: Option<Arc<str>>,
     },
 }
 
@@ -158,11 +86,9 @@ pub struct Note {
 /// Which object an event is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reference {
-    pub resource: Resource,
-    /// Empty for cluster-scoped objects.
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
+    pub kind: Arc<Kind>,
+    pub key: Key,
+    pub uid: Arc<str>,
 }
 
 impl Note {
@@ -192,16 +118,40 @@ impl Note {
 }
 
 impl Write {
-    /// A patch of `row` itself, decided on exactly its present state.
-    pub fn patch<T: Kind>(row: &Row<T>, patch: Value) -> Self {
+    /// A new object of this kind, in the place that its metadata names.
+    pub fn create(kind: &Arc<Kind>, object: Object) -> Self {
+        Self::Create {
+            kind: Arc::clone(kind),
+            key: Key::new(object.namespace().unwrap_or(""), object.name()),
+            object,
+            note: None,
+        }
+    }
+
+    /// A merge patch of `row` itself, decided on exactly its present state.
+    pub fn patch<T: Lens>(row: &Cached<T>, patch: Value) -> Self {
         Self::Patch {
-            resource: T::RESOURCE,
-            namespace: row.meta.namespace.clone(),
-            name: row.meta.name.clone(),
+            kind: Arc::clone(T::kind()),
+            key: row.key.clone(),
             subresource: None,
+            patch_kind: PatchKind::Merge,
             patch,
-            uid: Some(row.meta.uid.clone()),
-            revision: row.meta.resource_version,
+            uid: Some(Arc::clone(&row.meta.uid)),
+            resource_version: row.meta.resource_version,
+            note: None,
+        }
+    }
+
+    /// As [`Write::patch`], of an object of which only the metadata is known.
+    pub fn patch_metadata(object: &PartialObject, metadata: Value) -> Self {
+        Self::Patch {
+            kind: Arc::clone(&object.kind),
+            key: object.key().clone(),
+            subresource: None,
+            patch_kind: PatchKind::Merge,
+            patch: json!({ "metadata": metadata }),
+            uid: Some(Arc::clone(&object.meta.uid)),
+            resource_version: object.meta.resource_version,
             note: None,
         }
     }
@@ -209,31 +159,52 @@ impl Write {
     /// A patch of the status of `row` that turns `old` into `new`; nothing if they are equal.
     ///
     /// Bound to the revision it was computed from: conditions are one list that several writers share.
-    pub fn status<T: Kind, S: Serialize>(row: &Row<T>, old: &S, new: &S) -> Option<Self> {
+    pub fn status<T: Lens, S: Serialize>(row: &Cached<T>, old: &S, new: &S) -> Option<Self> {
         let old = serde_json::to_value(old).unwrap_or(Value::Null);
         let new = serde_json::to_value(new).unwrap_or(Value::Null);
         let patch = merge_patch(&old, &new)?;
-        Some(Self::Patch {
-            resource: T::RESOURCE,
-            namespace: row.meta.namespace.clone(),
-            name: row.meta.name.clone(),
-            subresource: Some("status"),
-            patch: json!({ "status": patch }),
-            uid: Some(row.meta.uid.clone()),
-            revision: row.meta.resource_version,
+        let mut write = Self::patch(row, json!({ "status": patch }));
+        if let Self::Patch { subresource, .. } = &mut write {
+            *subresource = Some(Subresource::Status);
+        }
+        Some(write)
+    }
+
+    /// Sets one condition in the status of `row` and leaves the others as they are: a strategic merge patch, so it need
+    /// not be bound to a revision, and nobody has to remember the other conditions.
+    pub fn condition<T: Lens>(row: &Cached<T>, condition: &Value) -> Self {
+        Self::Patch {
+            kind: Arc::clone(T::kind()),
+            key: row.key.clone(),
+            subresource: Some(Subresource::Status),
+            patch_kind: PatchKind::Strategic,
+            patch: json!({"status": {"conditions": [condition]}}),
+            uid: Some(Arc::clone(&row.meta.uid)),
+            resource_version: None,
             note: None,
-        })
+        }
     }
 
     /// A delete of exactly this object, after its own grace period.
-    pub fn delete<T: Kind>(row: &Row<T>) -> Self {
+    pub fn delete<T: Lens>(row: &Cached<T>) -> Self {
         Self::Delete {
-            resource: T::RESOURCE,
-            namespace: row.meta.namespace.clone(),
-            name: row.meta.name.clone(),
-            uid: row.meta.uid.clone(),
+            kind: Arc::clone(T::kind()),
+            key: row.key.clone(),
+            uid: Arc::clone(&row.meta.uid),
             grace_seconds: None,
             propagation: Propagation::Background,
+            note: None,
+        }
+    }
+
+    /// As [`Write::delete`], of an object of which only the metadata is known.
+    pub fn delete_object(object: &PartialObject, propagation: Propagation) -> Self {
+        Self::Delete {
+            kind: Arc::clone(&object.kind),
+            key: object.key().clone(),
+            uid: Arc::clone(&object.meta.uid),
+            grace_seconds: None,
+            propagation,
             note: None,
         }
     }
@@ -254,8 +225,11 @@ impl Write {
     /// Drops the revision a patch is bound to: for members that nobody else writes.
     #[must_use]
     pub fn unbound(mut self) -> Self {
-        if let Self::Patch { revision, .. } = &mut self {
-            *revision = None;
+        if let Self::Patch {
+            resource_version, ..
+        } = &mut self
+        {
+            *resource_version = None;
         }
         self
     }

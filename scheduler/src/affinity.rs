@@ -30,7 +30,7 @@ pub struct Term {
 }
 
 impl Term {
-    /// The terms of a pod in `namespace`. A selector that does not parse was refused by the server; here it matches none.
+    /// The terms of a pod in `namespace`. A selector that does not parse matches none.
     pub(crate) fn all(terms: Option<&Vec<PodAffinityTerm>>, namespace: &str) -> Vec<Self> {
         let read = |selector| {
             let value = serde_json::to_value(selector).ok()?;
@@ -57,9 +57,9 @@ impl Term {
     }
 
     fn speaks_of(&self, pod: &PodFacts) -> bool {
-        let there = self.namespaces.contains(&pod.namespace)
+        let there = self.namespaces.contains(&*pod.namespace)
             || self.namespace_selector.as_ref().is_some_and(|selector| {
-                let name = pod.namespace.clone();
+                let name = pod.namespace.to_string();
                 selector.matches(&BTreeMap::from([(
                     annotation::NAMESPACE_NAME.to_owned(),
                     name,

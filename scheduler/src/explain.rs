@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::filter::Reason;
 use crate::snapshot::PodFacts;
@@ -9,11 +10,11 @@ use crate::snapshot::PodFacts;
 /// A pod that no node takes, with each node's reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    pub uid: Arc<str>,
     /// Node name and why it refused; empty when there are no nodes.
-    pub nodes: Vec<(String, Vec<Reason>)>,
+    pub nodes: Vec<(Arc<str>, Vec<Reason>)>,
 }
 
 impl Refusal {

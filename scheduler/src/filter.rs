@@ -12,7 +12,7 @@ use weft_api::view::Taint;
 
 use crate::affinity::Affinity;
 use crate::reserve::{Spread, Working};
-use crate::snapshot::{NodeFacts, PodFacts, expression_holds};
+use crate::snapshot::{NodeFacts, PodFacts, Resources, expression_holds};
 
 /// Why a node refuses a pod. Displays in Kubernetes' words.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,75 +70,111 @@ impl fmt::Display for Reason {
     }
 }
 
-/// # Errors
-/// The reasons of the first check that refuses; never empty.
-pub(crate) fn fits(
-    pod: &PodFacts,
-    working: &Working<'_>,
+/// The check that refuses, with what it takes to say why. Asked for each pod and node, so it costs no allocation.
+pub(crate) enum Refused<'a> {
+    Because(Reason),
+    Taint(&'a Taint),
+    /// The node has too little left of something.
+    Full {
+        pod: &'a PodFacts,
+        node: &'a NodeFacts,
+        used: &'a Resources,
+        has_too_many_pods: bool,
+    },
+}
+
+impl Refused<'_> {
+    /// Why, in full; never empty.
+    pub fn reasons(self) -> Vec<Reason> {
+        match self {
+            Self::Because(reason) => vec![reason],
+            Self::Taint(taint) => vec![Reason::Taint {
+                key: taint.key.clone(),
+                value: taint.value.clone().unwrap_or_default(),
+            }],
+            Self::Full {
+                pod,
+                node,
+                used,
+                has_too_many_pods,
+            } => {
+                let pods = has_too_many_pods.then_some(Reason::TooManyPods);
+                let resources = lacking(pod, node, used).map(|resource| Reason::Insufficient {
+                    resource: resource.to_owned(),
+                });
+                pods.into_iter().chain(resources).collect()
+            }
+        }
+    }
+}
+
+/// The first check that refuses; `None`: the node can take the pod.
+pub(crate) fn refusal<'a>(
+    pod: &'a PodFacts,
+    working: &'a Working<'_>,
     index: usize,
     spread: &Spread,
     affinity: &Affinity,
-) -> Result<(), Vec<Reason>> {
+) -> Option<Refused<'a>> {
     let node = working.node(index);
-    let refuse = |reason| Err(vec![reason]);
+    let because = |reason| Some(Refused::Because(reason));
     if node.unschedulable && !tolerates_unschedulable(pod) {
-        return refuse(Reason::Unschedulable);
+        return because(Reason::Unschedulable);
     }
     if pod.node.as_ref().is_some_and(|name| *name != node.name) {
-        return refuse(Reason::OtherNode);
+        return because(Reason::OtherNode);
     }
     if let Some(taint) = untolerated(pod, node) {
-        return refuse(Reason::Taint {
-            key: taint.key.clone(),
-            value: taint.value.clone().unwrap_or_default(),
-        });
+        return Some(Refused::Taint(taint));
     }
     if !selected(pod, node) {
-        return refuse(Reason::NotSelected);
+        return because(Reason::NotSelected);
     }
-    if pod
-        .host_ports
-        .iter()
-        .any(|port| working.port_is_taken(index, port))
-    {
-        return refuse(Reason::PortTaken);
+    let mut ports = pod.host_ports.iter();
+    if ports.any(|port| working.port_is_taken(index, port)) {
+        return because(Reason::PortTaken);
     }
-    let reasons = lacking(pod, working, index);
-    if !reasons.is_empty() {
-        return Err(reasons);
+    let used = working.used(index);
+    let has_too_many_pods = working.pods(index) >= node.pods_max;
+    if has_too_many_pods || lacking(pod, node, used).next().is_some() {
+        return Some(Refused::Full {
+            pod,
+            node,
+            used,
+            has_too_many_pods,
+        });
     }
     for domains in spread.constraints.iter().filter(|domains| domains.hard) {
         let Some(value) = node.labels.get(&domains.key) else {
-            return refuse(Reason::NoTopologyLabel);
+            return because(Reason::NoTopologyLabel);
         };
         let here = domains.counts.get(value).copied().unwrap_or(0);
         let skew = here + i64::from(domains.own) - domains.fewest;
         if skew > domains.max_skew {
-            return refuse(Reason::Skew);
+            return because(Reason::Skew);
         }
     }
-    affinity.allows(pod, node).map_err(|reason| vec![reason])
+    affinity.allows(pod, node).err().map(Refused::Because)
 }
 
-fn lacking(pod: &PodFacts, working: &Working<'_>, index: usize) -> Vec<Reason> {
-    let node = working.node(index);
-    let used = working.used(index);
-    let mut reasons = Vec::new();
-    if working.pods(index) >= node.pods_max {
-        reasons.push(Reason::TooManyPods);
-    }
-    for (resource, amount) in &pod.requests.0 {
+/// Names of what the pod requests more of than is free.
+fn lacking<'a>(
+    pod: &'a PodFacts,
+    node: &'a NodeFacts,
+    used: &'a Resources,
+) -> impl Iterator<Item = &'a str> {
+    let requests = pod.requests.0.iter();
+    let lacking = requests.filter(|(resource, amount)| {
         let free = node.allocatable.get(resource) - used.get(resource);
-        if *amount > 0 && *amount > free {
-            reasons.push(Reason::Insufficient {
-                resource: resource.clone(),
-            });
-        }
-    }
-    reasons
+        **amount > 0 && **amount > free
+    });
+    lacking.map(|(resource, _)| resource.as_str())
 }
 
 fn tolerates_unschedulable(pod: &PodFacts) -> bool {
+    if pod.tolerations.is_empty() {
+        return false;
+    }
     let taint = Taint {
         key: "node.kubernetes.io/unschedulable".into(),
         effect: "NoSchedule".into(),
@@ -174,7 +210,7 @@ pub(crate) fn term_holds(term: &NodeSelectorTerm, node: &NodeFacts) -> bool {
     if expressions.is_empty() && fields.is_empty() {
         return false;
     }
-    let own = BTreeMap::from([("metadata.name".to_owned(), node.name.clone())]);
+    let own = BTreeMap::from([("metadata.name".to_owned(), node.name.to_string())]);
     let labelled = expressions
         .iter()
         .all(|e| expression_holds(e, &node.labels));

@@ -14,9 +14,11 @@ mod reserve;
 mod score;
 mod snapshot;
 
+use std::sync::Arc;
+
 pub use explain::Refusal;
 pub use filter::Reason;
-pub use snapshot::{NodeFacts, PodFacts, Resources, Snapshot};
+pub use snapshot::{NodeFacts, PodFacts, PodNeeds, Resources, Snapshot};
 
 use affinity::Affinity;
 use reserve::Working;
@@ -31,10 +33,10 @@ pub struct Plan {
 /// This pod goes to that node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
-    pub node: String,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    pub uid: Arc<str>,
+    pub node: Arc<str>,
 }
 
 /// Places `pending`, in the order given, on the nodes of `snapshot`.
@@ -51,30 +53,36 @@ pub fn plan<'a>(
     for pod in pending {
         let spread = working.spread_of(pod);
         let affinity = Affinity::of(pod, &working);
-        let mut refusals = Vec::new();
-        let mut fitting = Vec::new();
-        for index in 0..working.len() {
-            match filter::fits(pod, &working, index, &spread, &affinity) {
-                Ok(()) => fitting.push(index),
-                Err(reasons) => refusals.push((working.node(index).name.clone(), reasons)),
-            }
-        }
-        match score::best(pod, &working, &fitting, &spread, seed) {
+        let refused = |index| filter::refusal(pod, &working, index, &spread, &affinity);
+        let fitting: Vec<usize> = (0..working.len())
+            .filter(|index| refused(*index).is_none())
+            .collect();
+        match score::best_node(pod, &working, &fitting, &spread, seed) {
             Some(index) => {
                 plan.placements.push(Placement {
-                    namespace: pod.namespace.clone(),
-                    name: pod.name.clone(),
-                    uid: pod.uid.clone(),
-                    node: working.node(index).name.clone(),
+                    namespace: Arc::clone(&pod.namespace),
+                    name: Arc::clone(&pod.name),
+                    uid: Arc::clone(&pod.uid),
+                    node: Arc::clone(&working.node(index).name),
                 });
                 working.reserve(pod, index);
             }
-            None => plan.refusals.push(Refusal {
-                namespace: pod.namespace.clone(),
-                name: pod.name.clone(),
-                uid: pod.uid.clone(),
-                nodes: refusals,
-            }),
+            // Only now that somebody asks is each node's refusal put into words.
+            None => {
+                let nodes = (0..working.len()).map(|index| {
+                    let reasons = refused(index).map(|refused| refused.reasons());
+                    (
+                        Arc::clone(&working.node(index).name),
+                        reasons.unwrap_or_default(),
+                    )
+                });
+                plan.refusals.push(Refusal {
+                    namespace: Arc::clone(&pod.namespace),
+                    name: Arc::clone(&pod.name),
+                    uid: Arc::clone(&pod.uid),
+                    nodes: nodes.collect(),
+                });
+            }
         }
     }
     plan

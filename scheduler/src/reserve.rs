@@ -1,6 +1,8 @@
 //! The working copy of one round: what the round has already given away, beside the snapshot.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use weft_api::selector::LabelSelector;
 
@@ -10,8 +12,9 @@ use crate::snapshot::{HostPort, NodeFacts, NodeState, PodFacts, Resources, Snaps
 struct Slot<'a> {
     facts: &'a NodeFacts,
     state: &'a NodeState,
-    used: Resources,
-    weight: Resources,
+    /// Borrowed from the snapshot until something is reserved here.
+    used: Cow<'a, Resources>,
+    weight: Cow<'a, Resources>,
     pods: i64,
     host_ports: Vec<HostPort>,
 }
@@ -29,8 +32,8 @@ pub(crate) struct Working<'a> {
 /// Pods that should not share nodes: one controller's, with those behind the same services.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Group {
-    namespace: String,
-    controller: Option<String>,
+    namespace: Arc<str>,
+    controller: Option<Arc<str>>,
     services: Vec<String>,
 }
 
@@ -64,8 +67,8 @@ impl<'a> Working<'a> {
             Some(Slot {
                 facts,
                 state,
-                used: state.used.clone(),
-                weight: state.weight.clone(),
+                used: Cow::Borrowed(&state.used),
+                weight: Cow::Borrowed(&state.weight),
                 pods: i64::try_from(state.pods.len()).unwrap_or(i64::MAX),
                 host_ports: Vec::new(),
             })
@@ -109,8 +112,8 @@ impl<'a> Working<'a> {
     /// Takes the pod's room on the node.
     pub fn reserve(&mut self, pod: &'a PodFacts, index: usize) {
         let slot = &mut self.slots[index];
-        slot.used.add(&pod.requests);
-        slot.weight.add(&pod.weight);
+        slot.used.to_mut().add(&pod.requests);
+        slot.weight.to_mut().add(&pod.weight);
         slot.pods += 1;
         slot.host_ports.extend(pod.host_ports.iter().cloned());
         self.placed.push((pod, index));
@@ -208,13 +211,13 @@ impl<'a> Working<'a> {
             let node = pod.node.as_deref()?;
             let index = self
                 .slots
-                .binary_search_by(|slot| slot.facts.name.as_str().cmp(node))
+                .binary_search_by(|slot| (*slot.facts.name).cmp(node))
                 .ok()?;
             Some((pod, index))
         });
         let placed = self.placed.iter().copied();
         present
-            .chain(placed.filter(|(pod, _)| pod.namespace == namespace))
+            .chain(placed.filter(|(pod, _)| *pod.namespace == *namespace))
             .collect()
     }
 
@@ -261,11 +264,11 @@ impl<'a> Working<'a> {
 impl Group {
     /// `None`: nothing of the pod's own to spread from.
     fn of(snapshot: &Snapshot, pod: &PodFacts) -> Option<Self> {
-        let from = (pod.namespace.clone(), String::new());
+        let from = (pod.namespace.to_string(), String::new());
         let services: Vec<String> = snapshot
             .services
             .range(from..)
-            .take_while(|((namespace, _), _)| *namespace == pod.namespace)
+            .take_while(|((namespace, _), _)| **namespace == *pod.namespace)
             .filter(|(_, selector)| selector.matches(&pod.labels))
             .map(|((_, name), _)| name.clone())
             .collect();
@@ -286,7 +289,7 @@ impl Group {
         let same_controller = self.controller.is_some() && pod.controller == self.controller;
         same_controller
             || self.services.iter().any(|name| {
-                let key = (self.namespace.clone(), name.clone());
+                let key = (self.namespace.to_string(), name.clone());
                 let selector = snapshot.services.get(&key);
                 selector.is_some_and(|selector| selector.matches(&pod.labels))
             })

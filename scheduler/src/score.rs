@@ -18,7 +18,7 @@ const WEIGHT_SPREAD: i64 = 2;
 const SCORED: [&str; 2] = ["cpu", "memory"];
 
 /// The best of `fitting`; `None` if it is empty.
-pub(crate) fn best(
+pub(crate) fn best_node(
     pod: &PodFacts,
     working: &Working<'_>,
     fitting: &[usize],

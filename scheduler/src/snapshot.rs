@@ -6,6 +6,8 @@
 //! Invariant: a node's `used` is the sum of the requests of the pods that are counted on it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 use weft_api::annotation;
@@ -24,6 +26,8 @@ const ASSUMED_CPU_MILLI: i128 = 100;
 const ASSUMED_MEMORY_BYTES: i128 = 200 << 20;
 /// Kubernetes' default where a node does not say how many pods it takes.
 const DEFAULT_PODS: i64 = 110;
+/// Addresses of a node's range that no pod gets.
+const RESERVED_ADDRESSES: i64 = 3;
 
 /// Amounts by resource name: milli-units for `cpu`, whole units (bytes) for the rest.
 ///
@@ -91,18 +95,33 @@ impl HostPort {
 }
 
 /// What placement knows of a pod.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PodFacts {
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
-    pub labels: BTreeMap<String, String>,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    pub uid: Arc<str>,
     /// The uid of the controller, if it has one: its pods are spread.
-    pub controller: Option<String>,
+    pub controller: Option<Arc<str>>,
     /// The node it is bound to, or asks for.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
     /// It is being deleted: it still takes room, but does not count for spreading.
     pub ending: bool,
+    /// Kept once for the pods of one controller ([`Snapshot::put_pod`]).
+    pub needs: Arc<PodNeeds>,
+}
+
+impl Deref for PodFacts {
+    type Target = PodNeeds;
+
+    fn deref(&self) -> &PodNeeds {
+        &self.needs
+    }
+}
+
+/// What pods of one template have in common.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PodNeeds {
+    pub labels: BTreeMap<String, String>,
     pub priority: i32,
     pub requests: Resources,
     /// As `requests`, with assumed amounts where a container is silent; for scores only.
@@ -122,59 +141,72 @@ pub struct PodFacts {
 impl PodFacts {
     pub fn of(pod: &Pod) -> Self {
         let meta = &pod.metadata;
-        let owners = meta.owner_references.iter().flatten();
-        let controller = owners
-            .filter(|owner| owner.controller == Some(true))
-            .map(|owner| owner.uid.clone())
-            .next();
-        let mut facts = Self {
-            namespace: meta.namespace.clone().unwrap_or_default(),
-            name: meta.name.clone().unwrap_or_default(),
-            uid: meta.uid.clone().unwrap_or_default(),
-            labels: meta.labels.clone().unwrap_or_default(),
-            controller,
+        let mut owners = meta.owner_references.iter().flatten();
+        let controller = owners.find(|owner| owner.controller == Some(true));
+        let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        Self {
+            namespace: text(&meta.namespace),
+            name: text(&meta.name),
+            uid: text(&meta.uid),
+            controller: controller.map(|owner| owner.uid.as_str().into()),
+            node: node.filter(|name| !name.is_empty()).map(Arc::from),
             ending: meta.deletion_timestamp.is_some(),
-            ..Self::default()
+            needs: Arc::new(PodNeeds::of(pod)),
+        }
+    }
+}
+
+impl PodNeeds {
+    fn of(pod: &Pod) -> Self {
+        let meta = &pod.metadata;
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let labels = meta.labels.clone().unwrap_or_default();
+        let Some(spec) = &pod.spec else {
+            return Self {
+                labels,
+                ..Self::default()
+            };
         };
-        let Some(spec) = &pod.spec else { return facts };
         let affinity = spec.affinity.as_ref();
         let near = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
         let near = near.and_then(|near| {
             near.required_during_scheduling_ignored_during_execution
                 .as_ref()
         });
-        facts.near = Term::all(near, &facts.namespace);
         let apart = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
         let apart = apart.and_then(|apart| {
             apart
                 .required_during_scheduling_ignored_during_execution
                 .as_ref()
         });
-        facts.apart = Term::all(apart, &facts.namespace);
         let affinity = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
-        facts.node = spec.node_name.clone().filter(|name| !name.is_empty());
-        facts.priority = spec.priority.unwrap_or(0);
-        facts.requests = total(spec, Resources::default());
         let assumed = Resources(BTreeMap::from([
             ("cpu".to_owned(), ASSUMED_CPU_MILLI),
             ("memory".to_owned(), ASSUMED_MEMORY_BYTES),
         ]));
-        facts.weight = total(spec, assumed);
-        facts.host_ports = host_ports(spec);
-        facts.node_selector = spec.node_selector.clone().unwrap_or_default();
-        facts.required = affinity.and_then(|a| {
-            a.required_during_scheduling_ignored_during_execution
-                .clone()
-        });
-        facts.preferred = affinity
-            .and_then(|a| {
-                a.preferred_during_scheduling_ignored_during_execution
+        Self {
+            labels,
+            priority: spec.priority.unwrap_or(0),
+            requests: total(spec, Resources::default()),
+            weight: total(spec, assumed),
+            host_ports: host_ports(spec),
+            node_selector: spec.node_selector.clone().unwrap_or_default(),
+            required: affinity.and_then(|a| {
+                a.required_during_scheduling_ignored_during_execution
                     .clone()
-            })
-            .unwrap_or_default();
-        facts.tolerations = spec.tolerations.clone().unwrap_or_default();
-        facts.spread = spec.topology_spread_constraints.clone().unwrap_or_default();
-        facts
+            }),
+            preferred: affinity
+                .and_then(|a| {
+                    a.preferred_during_scheduling_ignored_during_execution
+                        .clone()
+                })
+                .unwrap_or_default(),
+            tolerations: spec.tolerations.clone().unwrap_or_default(),
+            spread: spec.topology_spread_constraints.clone().unwrap_or_default(),
+            near: Term::all(near, namespace),
+            apart: Term::all(apart, namespace),
+        }
     }
 }
 
@@ -233,31 +265,33 @@ fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
 }
 
 /// What placement knows of a node.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NodeFacts {
-    pub name: String,
+    pub name: Arc<str>,
     pub labels: BTreeMap<String, String>,
     pub taints: Vec<Taint>,
     pub unschedulable: bool,
     pub allocatable: Resources,
-    /// How many pods it takes.
+    /// How many pods it takes: as it says, and no more than its range has addresses.
     pub pods_max: i64,
 }
 
 impl NodeFacts {
     pub fn of(node: &Node) -> Self {
         let meta = &node.metadata;
-        let name = meta.name.clone().unwrap_or_default();
+        let name: Arc<str> = meta.name.as_deref().unwrap_or_default().into();
         let spec = node.spec.as_ref();
         let status = node.status.as_ref();
         let mut labels = meta.labels.clone().unwrap_or_default();
         labels
             .entry(annotation::HOSTNAME.to_owned())
-            .or_insert_with(|| name.clone());
+            .or_insert_with(|| name.to_string());
         let mut allocatable = Resources::read(status.and_then(|s| s.allocatable.as_ref()));
         let pods_max = allocatable.0.remove("pods");
         let pods_max = pods_max.map(|pods| i64::try_from(pods).unwrap_or(i64::MAX));
-        let pods_max = pods_max.unwrap_or(DEFAULT_PODS);
+        let range = spec.and_then(|spec| spec.pod_cidr.as_deref());
+        let addresses = range.and_then(addresses_in).unwrap_or(i64::MAX);
+        let pods_max = pods_max.unwrap_or(DEFAULT_PODS).min(addresses);
         Self {
             name,
             labels,
@@ -269,6 +303,14 @@ impl NodeFacts {
     }
 }
 
+/// Addresses for pods in an IPv4 range: all but the first two and the last, which stand for the network, the node and
+/// everybody.
+fn addresses_in(cidr: &str) -> Option<i64> {
+    let (_, bits) = cidr.split_once('/')?;
+    let bits: u32 = bits.parse().ok().filter(|bits| *bits <= 32)?;
+    Some(((1_i64 << (32 - bits)) - RESERVED_ADDRESSES).max(0))
+}
+
 /// A node with the pods on it.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct NodeState {
@@ -276,27 +318,29 @@ pub(crate) struct NodeState {
     pub facts: Option<NodeFacts>,
     pub used: Resources,
     pub weight: Resources,
-    pub pods: BTreeSet<String>,
-    pub host_ports: Vec<(String, HostPort)>,
+    pub pods: BTreeSet<Arc<str>>,
+    pub host_ports: Vec<(Arc<str>, HostPort)>,
 }
 
 /// The cluster as placement sees it. See the module's promise.
 #[derive(Debug, Default, Clone)]
 pub struct Snapshot {
-    pub(crate) nodes: BTreeMap<String, NodeState>,
+    pub(crate) nodes: BTreeMap<Arc<str>, NodeState>,
     /// Pods that have a node, by uid.
-    pub(crate) pods: BTreeMap<String, PodFacts>,
+    pub(crate) pods: BTreeMap<Arc<str>, PodFacts>,
     /// Uids of those among them that keep away from others.
-    pub(crate) apart: BTreeSet<String>,
+    pub(crate) apart: BTreeSet<Arc<str>>,
     /// Uids of the pods that have a node, by namespace.
-    pub(crate) namespaces: BTreeMap<String, BTreeSet<String>>,
+    pub(crate) namespaces: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// By the uid of a controller: what its pods need, and how many of them share it.
+    needs: BTreeMap<Arc<str>, (Arc<PodNeeds>, usize)>,
     /// Selectors of services, by namespace and name.
     pub(crate) services: BTreeMap<(String, String), LabelSelector>,
 }
 
 impl Snapshot {
     pub fn put_node(&mut self, facts: NodeFacts) {
-        let state = self.nodes.entry(facts.name.clone()).or_default();
+        let state = self.nodes.entry(Arc::clone(&facts.name)).or_default();
         state.facts = Some(facts);
     }
 
@@ -311,32 +355,77 @@ impl Snapshot {
 
     /// Counts a pod on its node. A pod without one is only forgotten; so is, by its owner's call of
     /// [`Snapshot::remove_pod`], one that is finished.
-    pub fn put_pod(&mut self, facts: PodFacts) {
+    pub fn put_pod(&mut self, mut facts: PodFacts) {
         self.remove_pod(&facts.uid);
-        let Some(node) = facts.node.clone() else {
+        let Some(node) = &facts.node else {
             return;
         };
-        let state = self.nodes.entry(node).or_default();
-        state.used.add(&facts.requests);
-        state.weight.add(&facts.weight);
-        state.pods.insert(facts.uid.clone());
-        for port in &facts.host_ports {
-            state.host_ports.push((facts.uid.clone(), port.clone()));
+        let state = match self.nodes.get_key_value(node) {
+            Some((name, _)) => {
+                facts.node = Some(Arc::clone(name));
+                self.nodes.entry(Arc::clone(name)).or_default()
+            }
+            None => self.nodes.entry(Arc::clone(node)).or_default(),
+        };
+        state.used.add(&facts.needs.requests);
+        state.weight.add(&facts.needs.weight);
+        state.pods.insert(Arc::clone(&facts.uid));
+        for port in &facts.needs.host_ports {
+            let owner = Arc::clone(&facts.uid);
+            state.host_ports.push((owner, port.clone()));
         }
+        self.share_needs(&mut facts);
         self.namespaces
-            .entry(facts.namespace.clone())
+            .entry(Arc::clone(&facts.namespace))
             .or_default()
-            .insert(facts.uid.clone());
+            .insert(Arc::clone(&facts.uid));
         if !facts.apart.is_empty() {
-            self.apart.insert(facts.uid.clone());
+            self.apart.insert(Arc::clone(&facts.uid));
         }
-        self.pods.insert(facts.uid.clone(), facts);
+        self.pods.insert(Arc::clone(&facts.uid), facts);
     }
 
-    pub fn remove_pod(&mut self, uid: &str) {
-        let Some(facts) = self.pods.remove(uid) else {
+    /// Pods of one controller nearly always need the same.
+    fn share_needs(&mut self, facts: &mut PodFacts) {
+        let Some(controller) = &facts.controller else {
             return;
         };
+        match self.needs.get_mut(controller) {
+            None => {
+                let shared = (Arc::clone(&facts.needs), 1);
+                self.needs.insert(Arc::clone(controller), shared);
+            }
+            Some((needs, pods)) if *needs == facts.needs => {
+                facts.needs = Arc::clone(needs);
+                *pods += 1;
+            }
+            Some(_) => {}
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shares_nothing(&self) -> bool {
+        self.needs.is_empty()
+    }
+
+    fn unshare_needs(&mut self, facts: &PodFacts) {
+        let Some(controller) = &facts.controller else {
+            return;
+        };
+        if let Some((needs, pods)) = self.needs.get_mut(controller)
+            && Arc::ptr_eq(needs, &facts.needs)
+        {
+            *pods -= 1;
+            if *pods == 0 {
+                self.needs.remove(controller);
+            }
+        }
+    }
+
+    /// Returns what was known of the pod.
+    pub fn remove_pod(&mut self, uid: &str) -> Option<PodFacts> {
+        let facts = self.pods.remove(uid)?;
+        self.unshare_needs(&facts);
         self.apart.remove(uid);
         if let Some(set) = self.namespaces.get_mut(&facts.namespace) {
             set.remove(uid);
@@ -344,19 +433,16 @@ impl Snapshot {
                 self.namespaces.remove(&facts.namespace);
             }
         }
-        let Some(name) = facts.node.as_deref() else {
-            return;
-        };
-        let Some(state) = self.nodes.get_mut(name) else {
-            return;
-        };
+        let name = facts.node.as_deref()?;
+        let state = self.nodes.get_mut(name)?;
         state.used.subtract(&facts.requests);
         state.weight.subtract(&facts.weight);
         state.pods.remove(uid);
-        state.host_ports.retain(|(owner, _)| owner != uid);
+        state.host_ports.retain(|(owner, _)| **owner != *uid);
         if state.facts.is_none() && state.pods.is_empty() {
             self.nodes.remove(name);
         }
+        Some(facts)
     }
 
     /// Pods behind the same service are spread over nodes.

@@ -1,6 +1,6 @@
 //! Transcripts: a small cluster in, what happens to each pod out.
 //!
-//! `node NAME [cpu=N] [memory=M] [pods=N] [label=K:V] [taint=K:V:EFFECT] [unschedulable]`
+//! `node NAME [cpu=N] [memory=M] [pods=N] [cidr=RANGE] [label=K:V] [taint=K:V:EFFECT] [unschedulable]`
 //! `pod NAME [cpu=N] [memory=M] [init-cpu=N] [select=K:V] [tolerate=K] [set=UID] [on=NODE] [skew=N] [port=N]
 //! [label=K:V] [near=K:V[:TOPOLOGY[:NAMESPACE]]] [apart=…]`
 
@@ -23,6 +23,7 @@ fn node(name: &str, words: &[&str]) -> NodeFacts {
                 let taint = json!({"key": parts[0], "value": parts[1], "effect": parts[2]});
                 value["spec"]["taints"].as_array_mut().unwrap().push(taint);
             }
+            "cidr" => value["spec"]["podCIDR"] = json!(text),
             "unschedulable" => value["spec"]["unschedulable"] = json!(true),
             resource => value["status"]["allocatable"][resource] = json!(text),
         }
@@ -149,6 +150,37 @@ fn a_full_node_is_refused_with_its_reason() {
       a: Insufficient cpu
       b: Insufficient cpu
     ");
+}
+
+#[test]
+fn a_node_takes_no_more_pods_than_its_range_has_addresses() {
+    insta::assert_snapshot!(transcript(
+        "node a cidr=10.224.0.0/30 | node b cidr=10.224.1.0/29 pods=2 | pod here on=a | pod one on=b | pod two | pod three",
+        0), @r"
+    two -> b
+    three: 0/2 nodes are available: 2 Too many pods.
+      a: Too many pods
+      b: Too many pods
+    ");
+}
+
+#[test]
+fn pods_of_one_controller_share_what_they_need_while_it_is_equal() {
+    let mut snapshot = Snapshot::default();
+    let needs = |snapshot: &Snapshot, uid: &str| std::sync::Arc::as_ptr(&snapshot.pods[uid].needs);
+    for name in ["a", "b", "c"] {
+        snapshot.put_pod(pod(name, &["set=s", "on=n", "cpu=1"]));
+    }
+    assert_eq!(needs(&snapshot, "a"), needs(&snapshot, "b"));
+    // One differs, and takes what it takes.
+    snapshot.put_pod(pod("c", &["set=s", "on=n", "cpu=2"]));
+    assert_ne!(needs(&snapshot, "a"), needs(&snapshot, "c"));
+    assert_eq!(snapshot.nodes["n"].used.get("cpu"), 4000);
+    for name in ["a", "b", "c"] {
+        assert!(snapshot.remove_pod(name).is_some());
+    }
+    assert!(snapshot.remove_pod("a").is_none());
+    assert!(snapshot.nodes.is_empty() && snapshot.shares_nothing());
 }
 
 #[test]

@@ -18,14 +18,13 @@
 //!
 //! Left to others: deciding (`weft_controllers`, `weft_scheduler`), refusing (`weft_apiserver::objects`).
 
-mod execute;
+pub mod execute;
 mod inbox;
-mod placement;
+pub mod placement;
 mod queue;
-mod recorder;
+pub mod recorder;
 
 use std::any::Any;
-use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -39,12 +38,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use weft_apiserver::caller::Caller;
 use weft_apiserver::informer::Change as News;
-
 use weft_apiserver::objects::Objects;
 use weft_controllers::{
-    CONTROLLERS, Change, Cluster, Context, Controller, Key, Note, Reads, Resource, Touched, View,
+    CONTROLLERS, Change, Cluster, Context, Controller, Key, Note, Reads, Touched, View,
 };
-use weft_kinds::{Kind, Name};
 use weft_store::Term;
 
 use crate::exit::Chain;
@@ -102,7 +99,7 @@ impl ControlLoop {
             .thread_name("control-loop")
             .enable_all()
             .build()?;
-        let handle = runtime.spawn(run(objects, leadership, cluster, shutdown));
+        let handle = runtime.spawn(run(objects, leadership, cluster, CONTROLLERS, shutdown));
         Ok(Self {
             handle,
             runtime: Some(runtime),
@@ -131,11 +128,11 @@ async fn run(
     objects: Objects,
     mut leadership: watch::Receiver<Option<Term>>,
     cluster: ClusterInfo,
+    controllers: &'static [Controller],
     shutdown: CancellationToken,
 ) {
     let cluster = Cluster {
         ca_pem: cluster.ca_pem,
-        served: served(&objects),
     };
     let mut panics = 0;
     loop {
@@ -156,7 +153,7 @@ async fn run(
         let driver = Driver::new(
             objects.clone(),
             cluster.clone(),
-            CONTROLLERS,
+            controllers,
             term,
             recorder,
         );
@@ -182,7 +179,7 @@ async fn run(
         panics = panics.saturating_add(1);
         error!(
             term,
-            panic = what(&*panic),
+            panic = panic_message(&*panic),
             ?pause,
             "control loop starts over after a panic"
         );
@@ -256,7 +253,7 @@ impl Driver {
             })
             .collect();
         Self {
-            view: empty(&workers),
+            view: new_view(&workers),
             objects,
             cluster,
             term,
@@ -272,22 +269,24 @@ impl Driver {
     async fn drive(mut self) {
         let inbox = Inbox::open(self.objects.informer(|_| true));
         loop {
-            let Some(news) = inbox.take() else { return };
+            let Some(news) = inbox.take_news() else {
+                return;
+            };
             for (news, at) in news {
-                self.take(news, at);
+                self.apply_news(news, at);
             }
             while let Some(done) = self.tasks.try_join_next() {
-                self.finished(done);
+                self.finish_task(done);
             }
-            if self.serve() {
+            if self.start_work() {
                 // There is more to look at; first whoever else has something to do on this thread.
                 tokio::task::yield_now().await;
                 continue;
             }
             let due = self.next_due();
             tokio::select! {
-                () = inbox.told() => {}
-                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => self.finished(done),
+                () = inbox.news_arrived() => {}
+                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => self.finish_task(done),
                 () = sleep_until(due), if due.is_some() => {}
             }
         }
@@ -303,10 +302,10 @@ impl Driver {
         due.chain(self.placement.next_due()).min()
     }
 
-    fn take(&mut self, news: News, at: Timestamp) {
+    fn apply_news(&mut self, news: News, at: Timestamp) {
         let change = match news {
             News::Reset => {
-                self.view = empty(&self.workers);
+                self.view = new_view(&self.workers);
                 self.placement = Placement::new(self.term);
                 return;
             }
@@ -324,21 +323,16 @@ impl Driver {
                 debug!(revision, "the view is complete");
                 return;
             }
-            News::Upsert { kind, object } => {
-                resource(&kind).map(|resource| Change::Upsert(resource, object))
-            }
-            News::Delete { kind, object } => {
-                resource(&kind).map(|resource| Change::Delete(resource, object))
-            }
+            News::Upsert { kind, object } => Change::Upsert(kind, object),
+            News::Delete { kind, object } => Change::Delete(kind, object),
         };
-        let Some(change) = change else { return };
         if let Some(touched) = self.view.apply(change, at) {
-            self.notice(&touched);
+            self.queue_keys(&touched);
         }
     }
 
     /// Queues whatever a change concerns.
-    fn notice(&mut self, touched: &Touched) {
+    fn queue_keys(&mut self, touched: &Touched) {
         self.placement.notice(touched);
         if !self.view.is_synced() {
             return;
@@ -355,11 +349,11 @@ impl Driver {
     }
 
     /// Starts as much work as there is room for in a turn. True: there is more that could be started at once.
-    fn serve(&mut self) -> bool {
+    fn start_work(&mut self) -> bool {
         if !self.view.is_synced() {
             return false;
         }
-        self.place();
+        self.start_placement();
         for _ in 0..LOOKS_A_TURN {
             let Some(work) = self.next_work() else {
                 return false;
@@ -391,10 +385,12 @@ impl Driver {
     fn reconcile(&mut self, (at, key): Work) {
         let worker = &mut self.workers[at];
         let controller = worker.controller;
+        let kinds = self.objects.registry();
         let outcome = {
             let context = Context {
                 now: Timestamp::now(),
                 cluster: &self.cluster,
+                kinds: &kinds,
                 last_failure: worker.queue.last_failure(&key),
             };
             // Reconcilers are pure: one that panics leaves nothing half done.
@@ -404,7 +400,7 @@ impl Driver {
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(panic) => {
-                self.park((at, key), what(&*panic));
+                self.park((at, key), panic_message(&*panic));
                 return;
             }
         };
@@ -421,7 +417,7 @@ impl Driver {
         self.tasks.spawn(async move {
             let writes = execute(&objects, &caller, &recorder, outcome.writes);
             let executed = AssertUnwindSafe(writes).catch_unwind().await;
-            let executed = executed.map_err(|panic| what(&*panic).to_owned());
+            let executed = executed.map_err(|panic| panic_message(&*panic).to_owned());
             Done::Key((at, key), executed, outcome.requeue_after)
         });
     }
@@ -432,7 +428,8 @@ impl Driver {
             controller, queue, ..
         } = &mut self.workers[at];
         error!(controller = controller.name, %key, panic = why, "a key is parked");
-        if let Some(subject) = (controller.subject)(&self.view, &key) {
+        let subject = || (controller.subject)(&self.view, &key);
+        if let Ok(Some(subject)) = std::panic::catch_unwind(AssertUnwindSafe(subject)) {
             let message = format!(
                 "The {} failed on this object and tries again later. This is a bug of weft: {why}",
                 controller.name
@@ -443,8 +440,8 @@ impl Driver {
         queue.fail(key, None, Instant::now());
     }
 
-    fn place(&mut self) {
-        while let Some(batch) = self.placement.next(Instant::now(), &self.view) {
+    fn start_placement(&mut self) {
+        while let Some(batch) = self.placement.next_batch(Instant::now(), &self.view) {
             let objects = self.objects.clone();
             let caller = Caller::system(placement::COMPONENT, Some(self.term));
             let recorder = self.recorder.handle(placement::COMPONENT);
@@ -454,7 +451,7 @@ impl Driver {
         }
     }
 
-    fn finished(&mut self, done: Result<Done, tokio::task::JoinError>) {
+    fn finish_task(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
             Ok(Done::Key((at, key), executed, again)) => {
                 self.workers[at].writing -= 1;
@@ -485,7 +482,7 @@ impl Driver {
             }
             Ok(Done::Round(mut round)) => {
                 self.fold(std::mem::take(&mut round.changes));
-                self.placement.finish(round, &self.view);
+                self.placement.finish_round(round, &self.view);
             }
             // Of no key: the loop starts over.
             Err(error) => {
@@ -499,7 +496,7 @@ impl Driver {
     fn fold(&mut self, changes: Vec<Change>) {
         for change in changes {
             if let Some(touched) = self.view.fold(change, Timestamp::now()) {
-                self.notice(&touched);
+                self.queue_keys(&touched);
             }
         }
     }
@@ -512,44 +509,22 @@ impl Worker {
 }
 
 /// A view of what the controllers and placement read.
-fn empty(workers: &[Worker]) -> View {
+fn new_view(workers: &[Worker]) -> View {
     let controllers = workers.iter().map(|worker| worker.controller.reads);
-    View::of(controllers.chain(std::iter::once(placement::reads as fn(&mut Reads))))
-}
-
-/// What owner references can name. Kinds that are not compiled in have no place in the view, so nobody can look them up.
-fn served(objects: &Objects) -> Vec<Resource> {
-    let registry = objects.registry();
-    let kinds = registry.all().iter();
-    kinds.filter_map(|kind| resource(kind)).collect()
-}
-
-/// The controllers' name of a kind; they know those that are compiled in.
-fn resource(kind: &Kind) -> Option<Resource> {
-    let compiled_in = |name: &Name| match name {
-        Cow::Borrowed(name) => Some(*name),
-        Cow::Owned(_) => None,
-    };
-    Some(Resource {
-        group: compiled_in(&kind.group)?,
-        version: compiled_in(&kind.version)?,
-        resource: compiled_in(&kind.resource)?,
-        kind: compiled_in(&kind.kind)?,
-        namespaced: kind.namespaced,
-    })
+    View::new(controllers.chain(std::iter::once(placement::reads as fn(&mut Reads))))
 }
 
 /// Which keys a controller wants to look at. One that panics over a change misses it, and nobody else does.
 fn keys_of(controller: &Controller, keys: impl FnOnce() -> Vec<Key>) -> Vec<Key> {
     std::panic::catch_unwind(AssertUnwindSafe(keys)).unwrap_or_else(|panic| {
-        let panic = what(&*panic);
+        let panic = panic_message(&*panic);
         error!(controller = controller.name, panic, "a change was missed");
         Vec::new()
     })
 }
 
 /// What a panic said.
-fn what(panic: &(dyn Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("a panic without words")

@@ -581,7 +581,7 @@ impl Server {
     }
 
     /// Comes when the server was removed from the cluster, or a part of it ended by itself, which only a bug or a dying
-    /// disk brings about. Whoever hears it stops the server: what is not stored must not be served.
+    /// disk brings about. The caller must stop the server then: what is not stored must not be served.
     pub async fn failed(&self) -> Failure {
         let part_ended = async {
             while !self.api.is_finished() && !self.control_loop.is_finished() {

@@ -10,11 +10,11 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 use weft_api::StatusError;
 use weft_apiserver::caller::Caller;
-use weft_apiserver::objects::{DeleteOptions, Deleted, Objects, Propagation, WriteOptions};
+use weft_apiserver::objects::{DeleteOptions, Deleted, Objects, Patch, Propagation, WriteOptions};
+use weft_apiserver::request::ObjectRef;
 use weft_controllers::write::Propagation as Wanted;
-use weft_controllers::{Change, Note, Resource, Write};
-use weft_kinds::patch::PatchKind;
-use weft_kinds::{Kind, Subresource};
+use weft_controllers::{Change, Key, Note, Write};
+use weft_kinds::{Kind, KindRef, Subresource};
 
 use super::recorder::Handle;
 
@@ -52,12 +52,13 @@ pub async fn execute(
     while let Some(first) = rest.next() {
         let mut group = vec![first];
         while group.len() < GROUP_MAX
-            && let Some(next) = rest.next_if(|next| group.iter().all(|one| independent(one, next)))
+            && let Some(next) =
+                rest.next_if(|next| group.iter().all(|one| is_independent(one, next)))
         {
             group.push(next);
         }
         let answers = futures::stream::iter(group)
-            .map(|write| one(objects, caller, recorder, write))
+            .map(|write| execute_one(objects, caller, recorder, write))
             .buffered(SIDE_BY_SIDE_MAX);
         let answers: Vec<Result<Option<Change>, Failure>> = answers.collect().await;
         for answer in answers {
@@ -73,52 +74,36 @@ pub async fn execute(
     executed
 }
 
-fn independent(one: &Write, other: &Write) -> bool {
+fn is_independent(one: &Write, other: &Write) -> bool {
     match (one, other) {
         (Write::Create { .. }, Write::Create { .. })
         | (Write::Delete { .. }, Write::Delete { .. })
         | (Write::Event(_), Write::Event(_)) => true,
         (
             Write::Patch {
-                resource: one_resource,
-                namespace: one_namespace,
-                name: one_name,
+                kind: one_kind,
+                key: one_key,
                 ..
             },
-            Write::Patch {
-                resource,
-                namespace,
-                name,
-                ..
-            },
-        ) => one_resource == resource && (one_namespace, one_name) != (namespace, name),
+            Write::Patch { kind, key, .. },
+        ) => one_kind == kind && one_key != key,
         _ => false,
     }
 }
 
-/// The registry's kind of a resource; a kind may have gone since the decision.
-fn kind_of(objects: &Objects, resource: Resource) -> Result<Arc<Kind>, StatusError> {
+/// The kind as it is served now: a kind may have changed or gone since the decision.
+fn current_kind(objects: &Objects, kind: &Kind) -> Result<Arc<Kind>, StatusError> {
     let registry = objects.registry();
-    let kind = registry.by_resource(resource.group, resource.version, resource.resource);
+    let kind = registry.by_resource(&kind.group, &kind.version, &kind.resource);
     kind.cloned().ok_or_else(StatusError::unknown_path)
 }
 
-async fn one(
+async fn execute_one(
     objects: &Objects,
     caller: &Caller,
     recorder: &Handle,
     write: Write,
 ) -> Result<Option<Change>, Failure> {
-    if let Write::ConfirmGone {
-        resource,
-        namespace,
-        name,
-        uid,
-    } = &write
-    {
-        let confirmed = confirm_gone(objects, caller, *resource, namespace.as_deref(), name, uid);
-        return confirmed.await.map(|()| None);
-    }
     let doing = match &write {
         Write::Create { .. } => "creating",
         Write::Delete { .. } => "deleting",
@@ -129,64 +114,68 @@ async fn one(
             recorder.tell(note);
             return Ok(None);
         }
-        Write::ConfirmGone { .. } => return Ok(None),
+        Write::ConfirmGone { kind, key, uid } => {
+            let confirmed = confirm_gone(objects, caller, &kind, &key, uid.as_deref());
+            return confirmed.await.map(|()| None);
+        }
         Write::Create {
-            resource,
-            namespace,
+            kind,
+            key,
             object,
             note,
         } => {
             let created = async {
-                let kind = &kind_of(objects, resource)?;
+                let kind = current_kind(objects, &kind)?;
                 let options = WriteOptions::default();
-                let namespace = namespace.as_deref();
-                let object = objects
-                    .create(caller, kind, namespace, object, &options)
-                    .await?;
-                Ok(Some(Change::Upsert(resource, object)))
+                let client = objects.client(caller);
+                let object = client.create(&kind, key.scope(), object, &options).await?;
+                Ok(Some(Change::Upsert(kind, object)))
             };
             (note, created.await)
         }
         Write::Patch {
-            resource,
-            namespace,
-            name,
+            kind,
+            key,
             subresource,
+            patch_kind,
             mut patch,
             uid,
-            revision,
+            resource_version,
             note,
         } => {
             if let Some(uid) = &uid {
-                patch["metadata"]["uid"] = json!(uid);
+                patch["metadata"]["uid"] = json!(&**uid);
             }
-            if let Some(revision) = revision {
-                patch["metadata"]["resourceVersion"] = json!(revision.to_string());
+            if let Some(version) = resource_version {
+                patch["metadata"]["resourceVersion"] = json!(version.to_string());
             }
-            let patched = patch_one(
-                objects,
-                caller,
-                resource,
-                namespace.as_deref(),
-                &name,
-                uid.as_deref(),
-                subresource,
-                &patch,
-            );
-            let patched = forgive_absence(patched.await);
-            (note, patched)
+            let patched = async {
+                let kind = &current_kind(objects, &kind)?;
+                if subresource == Some(Subresource::Finalize) {
+                    return finalize_namespace(objects, caller, kind, &key, uid, &patch).await;
+                }
+                let object = ObjectRef::new(kind, key.scope(), &key.name);
+                let patch = Patch {
+                    kind: patch_kind,
+                    body: &patch,
+                };
+                let options = WriteOptions::default();
+                let client = objects.client(caller);
+                let patched = client.patch(object, subresource, patch, &options);
+                Ok(Some(Change::Upsert(Arc::clone(kind), patched.await?)))
+            };
+            (note, forgive_absence(patched.await))
         }
         Write::Delete {
-            resource,
-            namespace,
-            name,
+            kind,
+            key,
             uid,
             grace_seconds,
             propagation,
             note,
         } => {
             let deleted = async {
-                let kind = &kind_of(objects, resource)?;
+                let kind = current_kind(objects, &kind)?;
                 let options = DeleteOptions {
                     grace_period_seconds: grace_seconds,
                     propagation: Some(match propagation {
@@ -194,15 +183,16 @@ async fn one(
                         Wanted::Foreground => Propagation::Foreground,
                         Wanted::Orphan => Propagation::Orphan,
                     }),
-                    uid: Some(uid),
+                    uid: Some(uid.to_string()),
                     ..DeleteOptions::default()
                 };
                 let deleted = objects
-                    .delete(caller, kind, namespace.as_deref(), &name, &options)
+                    .client(caller)
+                    .delete(&kind, key.scope(), &key.name, &options)
                     .await?;
                 Ok(Some(match deleted {
-                    Deleted::Gone(object) => Change::Delete(resource, object),
-                    Deleted::Marked(object) => Change::Upsert(resource, object),
+                    Deleted::Gone(object) => Change::Delete(kind, object),
+                    Deleted::Marked(object) => Change::Upsert(kind, object),
                 }))
             };
             (note, forgive_absence(deleted.await))
@@ -225,10 +215,9 @@ async fn one(
 async fn confirm_gone(
     objects: &Objects,
     caller: &Caller,
-    resource: Resource,
-    namespace: Option<&str>,
-    name: &str,
-    uid: &Option<String>,
+    kind: &Kind,
+    key: &Key,
+    uid: Option<&str>,
 ) -> Result<(), Failure> {
     let again = |message: String| {
         Err(Failure {
@@ -236,61 +225,49 @@ async fn confirm_gone(
             message,
         })
     };
-    let kind = match kind_of(objects, resource) {
+    let kind = match current_kind(objects, kind) {
         Ok(kind) => kind,
         // What cannot be looked up is not known to be gone.
         Err(error) => return again(error.message),
     };
-    match objects.get(caller, &kind, namespace, name).await {
+    let client = objects.client(caller);
+    match client.get(&kind, key.scope(), &key.name).await {
         Err(error) if error.is_not_found() => Ok(()),
         Err(error) => again(error.message),
         Ok(found) => {
             let found = found.object();
-            let other = |uid: &String| !found.uid().is_empty() && found.uid() != uid;
-            if uid.as_ref().is_some_and(other) {
+            let is_other = |uid: &str| !found.uid().is_empty() && found.uid() != uid;
+            if uid.is_some_and(is_other) {
                 return Ok(());
             }
-            again(format!("{} {name} is there after all", resource.kind))
+            again(format!("{} {} is there after all", kind.kind, key.name))
         }
     }
 }
 
-#[allow(clippy::too_many_arguments)] // One request, spelled out once, called once.
-async fn patch_one(
+/// Writes `spec.finalizers` of a namespace, which only this subresource does.
+async fn finalize_namespace(
     objects: &Objects,
     caller: &Caller,
-    resource: Resource,
-    namespace: Option<&str>,
-    name: &str,
-    uid: Option<&str>,
-    subresource: Option<&str>,
+    kind: KindRef<'_>,
+    key: &Key,
+    uid: Option<Arc<str>>,
     patch: &Value,
 ) -> Result<Option<Change>, StatusError> {
-    let kind = &kind_of(objects, resource)?;
+    let client = objects.client(caller);
+    let current = client.get(kind, None, &key.name).await?.object();
+    if uid.is_some_and(|uid| *uid != *current.uid()) {
+        // A namesake was made meanwhile: the one that was to end is gone.
+        return Ok(None);
+    }
+    let mut value = current.into_value();
+    value["spec"]["finalizers"] = patch["spec"]["finalizers"].clone();
+    let object = weft_api::Object::from_value(value).map_err(StatusError::internal)?;
     let options = WriteOptions::default();
-    let object = match subresource {
-        Some("finalize") => {
-            let current = objects.get(caller, kind, namespace, name).await?.object();
-            if uid.is_some_and(|uid| uid != current.uid()) {
-                // A namesake was made meanwhile: the one that was to end is gone.
-                return Ok(None);
-            }
-            let mut value = current.into_value();
-            value["spec"]["finalizers"] = patch["spec"]["finalizers"].clone();
-            let object = weft_api::Object::from_value(value).map_err(StatusError::internal)?;
-            objects
-                .finalize_namespace(caller, name, object, &options)
-                .await?
-        }
-        part => {
-            let part = part.map(|_| Subresource::Status);
-            let merge = PatchKind::Merge;
-            objects
-                .patch(caller, kind, namespace, name, part, merge, patch, &options)
-                .await?
-        }
-    };
-    Ok(Some(Change::Upsert(resource, object)))
+    let object = client
+        .update_part(kind, None, Some(Subresource::Finalize), object, &options)
+        .await?;
+    Ok(Some(Change::Upsert(Arc::clone(kind), object)))
 }
 
 /// The object is gone, or another of that name has taken its place: the informer says so soon, if it has not yet.

@@ -46,7 +46,7 @@ impl Inbox {
         let listening = Arc::clone(&shared);
         let task = tokio::spawn(async move {
             while let Some(news) = informer.next().await {
-                listening.waiting.lock().put(news, Timestamp::now());
+                listening.waiting.lock().push_news(news, Timestamp::now());
                 listening.told.notify_one();
             }
             listening.waiting.lock().closed = true;
@@ -59,7 +59,7 @@ impl Inbox {
     }
 
     /// Everything that waits; `None`: there is nothing, and there will be nothing.
-    pub fn take(&self) -> Option<Vec<(News, Timestamp)>> {
+    pub fn take_news(&self) -> Option<Vec<(News, Timestamp)>> {
         let mut waiting = self.shared.waiting.lock();
         if waiting.news.is_empty() && waiting.closed {
             return None;
@@ -69,7 +69,7 @@ impl Inbox {
     }
 
     /// Comes when something was told since the last call, or the store closed. Cancel safe.
-    pub async fn told(&self) {
+    pub async fn news_arrived(&self) {
         self.shared.told.notified().await;
     }
 }
@@ -81,7 +81,7 @@ impl Drop for Inbox {
 }
 
 impl Waiting {
-    fn put(&mut self, news: News, now: Timestamp) {
+    fn push_news(&mut self, news: News, now: Timestamp) {
         match &news {
             News::Reset => {
                 // A full list follows: what waits is part of it, or gone.
@@ -141,21 +141,21 @@ mod tests {
             kind: weft_kinds::POD.clone(),
             object: object(uid, revision),
         };
-        waiting.put(upsert("lost", 1), now);
-        waiting.put(News::Reset, now);
-        waiting.put(upsert("owner", 2), now);
-        waiting.put(upsert("owned", 3), now);
-        waiting.put(News::Synced { revision: 3 }, now);
+        waiting.push_news(upsert("lost", 1), now);
+        waiting.push_news(News::Reset, now);
+        waiting.push_news(upsert("owner", 2), now);
+        waiting.push_news(upsert("owned", 3), now);
+        waiting.push_news(News::Synced { revision: 3 }, now);
         for revision in 4..1000 {
-            waiting.put(upsert("owner", revision), now);
+            waiting.push_news(upsert("owner", revision), now);
         }
-        waiting.put(upsert("new", 1000), now);
+        waiting.push_news(upsert("new", 1000), now);
         let deleted = News::Delete {
             kind: weft_kinds::POD.clone(),
             object: object("owned", 1001),
         };
-        waiting.put(deleted, now);
-        waiting.put(upsert("new", 1002), now);
+        waiting.push_news(deleted, now);
+        waiting.push_news(upsert("new", 1002), now);
         assert_eq!(
             told(&waiting),
             [

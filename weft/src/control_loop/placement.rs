@@ -8,24 +8,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::debug;
 use weft_api::StatusError;
-use weft_api::view::{Node, Pod, PodCondition, Service, Time};
+use weft_api::time::rfc3339;
+use weft_api::view::{self, Node};
 use weft_apiserver::caller::Caller;
 use weft_apiserver::objects::{Binding, Objects, WriteOptions};
-use weft_controllers::pod::node_of;
-use weft_controllers::write::{NODES, PODS, SERVICES};
-use weft_controllers::{Change, Key, Note, Reads, Row, Touched, View, Write};
+use weft_controllers::lens::Service;
+use weft_controllers::pod::Pod;
+use weft_controllers::{Cached, Change, Key, Note, Reads, Touched, View, Write};
+use weft_kinds::{NODE, POD, SERVICE};
 use weft_scheduler::{NodeFacts, Placement as Chosen, Plan, PodFacts, Refusal, Snapshot};
 use weft_store::Term;
 
 use super::execute::{Executed, execute};
 use super::recorder::Handle;
+use crate::exit::Chain;
 
 /// As events and Kubernetes users know it.
 pub const COMPONENT: &str = "default-scheduler";
@@ -43,22 +48,61 @@ const REMIND: Duration = Duration::from_secs(300);
 /// A pod that waits for a node.
 struct Waiting {
     facts: PodFacts,
-    key: Key,
     since: Option<Timestamp>,
+    /// What its `PodScheduled` condition says.
+    condition: Option<Unscheduled>,
     /// What it was last told, and when.
     told: Option<(String, Instant)>,
 }
 
+impl Waiting {
+    fn key(&self) -> Key {
+        Key {
+            namespace: Arc::clone(&self.facts.namespace),
+            name: Arc::clone(&self.facts.name),
+        }
+    }
+}
+
+/// The condition `PodScheduled=False`, as a pod carries it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Unscheduled {
+    reason: String,
+    message: String,
+    since: Option<Timestamp>,
+}
+
+impl Unscheduled {
+    fn of(pod: &Value) -> Option<Self> {
+        let mut conditions = pod["status"]["conditions"].as_array()?.iter();
+        let condition = conditions.find(|c| c["type"] == "PodScheduled")?;
+        let text = |member: &str| condition[member].as_str().unwrap_or_default().to_owned();
+        (condition["status"] == "False").then(|| Self {
+            reason: text("reason"),
+            message: text("message"),
+            since: text("lastTransitionTime").parse().ok(),
+        })
+    }
+}
+
+/// A pod that is told why nobody looks for a node for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct SetAside {
+    condition: Option<Unscheduled>,
+    reason: &'static str,
+    message: String,
+}
+
 pub struct Placement {
     snapshot: Snapshot,
-    nodes: BTreeMap<String, NodeFacts>,
-    waiting: BTreeMap<String, Waiting>,
+    nodes: BTreeMap<Arc<str>, NodeFacts>,
+    waiting: BTreeMap<Arc<str>, Waiting>,
     /// Those among them that want to stand near others. Nearly always empty, and asked with every change of every pod.
-    seeking: BTreeSet<String>,
+    seeking: BTreeSet<Arc<str>>,
     /// Waiting pods not tried yet, or changed since.
-    fresh: BTreeSet<String>,
-    /// Gated pods to be told that they are.
-    gated: BTreeSet<Key>,
+    fresh: BTreeSet<Arc<str>>,
+    /// Pods to be told that they are gated, or cannot be read.
+    set_aside: BTreeMap<Key, SetAside>,
     /// Something changed that may let a refused pod fit.
     moved: bool,
     /// When everything that waits was last tried.
@@ -93,7 +137,7 @@ impl Placement {
             waiting: BTreeMap::new(),
             seeking: BTreeSet::new(),
             fresh: BTreeSet::new(),
-            gated: BTreeSet::new(),
+            set_aside: BTreeMap::new(),
             moved: false,
             tried_at: None,
             rounds: 0,
@@ -103,75 +147,101 @@ impl Placement {
 
     /// Takes a change of the view.
     pub fn notice(&mut self, touched: &Touched) {
-        match touched.resource {
-            PODS => match touched.after::<Pod>() {
-                Some(pod) => self.put_pod(pod),
+        if touched.is_of(&POD) {
+            match touched.after::<Pod>() {
+                Some(pod) => self.put_pod(pod, touched),
                 // It is there, and on its node it takes what it was known to take; but it cannot be placed.
-                _ if touched.unreadable => {
-                    self.wait_no_more(&touched.uid);
-                    self.fresh.remove(&touched.uid);
-                }
-                _ => self.forget(&touched.uid),
-            },
-            NODES => match touched.after::<Node>() {
-                Some(node) => {
-                    let facts = NodeFacts::of(&node.body);
-                    if self.nodes.get(&facts.name) != Some(&facts) {
-                        self.nodes.insert(facts.name.clone(), facts.clone());
-                        self.snapshot.put_node(facts);
-                        self.moved = true;
-                    }
-                }
-                _ => {
-                    self.nodes.remove(&touched.key.name);
-                    self.snapshot.remove_node(&touched.key.name);
+                _ if touched.unreadable => self.stop_waiting(&touched.uid),
+                _ => self.forget_pod(&touched.uid),
+            }
+        } else if touched.is_of(&NODE) {
+            if let Some(node) = touched.after::<Node>() {
+                let facts = NodeFacts::of(&node.body);
+                if self.nodes.get(&facts.name) != Some(&facts) {
+                    let name = Arc::clone(&facts.name);
+                    self.nodes.insert(name, facts.clone());
+                    self.snapshot.put_node(facts);
                     self.moved = true;
                 }
-            },
-            SERVICES => match touched.after::<Service>() {
-                Some(service) => self.snapshot.put_service(&service.body),
-                _ => {
-                    let key = &touched.key;
-                    self.snapshot.remove_service(&key.namespace, &key.name);
-                }
-            },
-            _ => {}
+            } else {
+                self.nodes.remove(&touched.key.name);
+                self.snapshot.remove_node(&touched.key.name);
+                self.moved = true;
+            }
+        } else if touched.is_of(&SERVICE) {
+            if let Some(service) = touched.after::<Service>() {
+                self.snapshot.put_service(&service.body);
+            } else {
+                let key = &touched.key;
+                self.snapshot.remove_service(&key.namespace, &key.name);
+            }
         }
     }
 
-    fn forget(&mut self, uid: &str) {
-        if self.snapshot.node_of(uid).is_some() {
-            self.snapshot.remove_pod(uid);
-            self.moved = true;
+    fn forget_pod(&mut self, uid: &str) {
+        self.moved |= self.snapshot.remove_pod(uid).is_some();
+        self.stop_waiting(uid);
+    }
+
+    fn start_waiting(&mut self, waiting: Waiting) {
+        let uid = &waiting.facts.uid;
+        if !waiting.facts.near.is_empty() {
+            self.seeking.insert(Arc::clone(uid));
         }
-        self.wait_no_more(uid);
+        self.waiting.insert(Arc::clone(uid), waiting);
+    }
+
+    fn stop_waiting(&mut self, uid: &str) {
+        self.take_waiting(uid);
         self.fresh.remove(uid);
     }
 
-    fn wait(&mut self, uid: &str, waiting: Waiting) {
-        if !waiting.facts.near.is_empty() {
-            self.seeking.insert(uid.to_owned());
-        }
-        self.waiting.insert(uid.to_owned(), waiting);
-    }
-
-    fn wait_no_more(&mut self, uid: &str) -> Option<Waiting> {
+    fn take_waiting(&mut self, uid: &str) -> Option<Waiting> {
         self.seeking.remove(uid);
         self.waiting.remove(uid)
     }
 
-    fn put_pod(&mut self, pod: &Row<Pod>) {
-        let uid = pod.meta.uid.as_str();
-        let spec = pod.body.spec.as_ref();
-        let phase = pod.body.status.as_ref().and_then(|s| s.phase.as_deref());
-        if matches!(phase, Some("Succeeded" | "Failed")) {
-            self.forget(uid);
+    fn put_pod(&mut self, pod: &Cached<Pod>, touched: &Touched) {
+        let uid = &*pod.meta.uid;
+        if pod.body.is_finished() {
+            self.forget_pod(uid);
             return;
         }
-        if !node_of(pod).is_empty() {
-            self.wait_no_more(uid);
-            self.fresh.remove(uid);
-            self.snapshot.put_pod(PodFacts::of(&pod.body));
+        let is_bound = !pod.body.node.is_empty();
+        let is_counted = self.snapshot.node_of(uid) == Some(&*pod.body.node);
+        if is_counted
+            && touched
+                .before()
+                .is_some_and(|before| takes_the_same(before, pod))
+        {
+            return;
+        }
+        let typed: view::Pod = match touched.object.view() {
+            Ok(typed) => typed,
+            Err(error) => {
+                self.stop_waiting(uid);
+                if !is_bound {
+                    let condition = Unscheduled::of(touched.object.as_value());
+                    let aside = SetAside {
+                        condition,
+                        reason: "SchedulerError",
+                        message: format!("the pod cannot be read: {}", Chain(&error)),
+                    };
+                    self.set_aside.insert(pod.key.clone(), aside);
+                }
+                return;
+            }
+        };
+        let spec = typed.spec.as_ref();
+        let facts = PodFacts {
+            namespace: Arc::clone(&pod.key.namespace),
+            name: Arc::clone(&pod.key.name),
+            uid: Arc::clone(&pod.meta.uid),
+            ..PodFacts::of(&typed)
+        };
+        if is_bound {
+            self.stop_waiting(uid);
+            self.snapshot.put_pod(facts);
             // Whom a waiting pod wants to stand near may have come.
             self.moved |= !self.seeking.is_empty();
             return;
@@ -179,31 +249,34 @@ impl Placement {
         let named = spec.and_then(|spec| spec.scheduler_name.as_deref());
         let ours = named.is_none_or(|name| name.is_empty() || name == COMPONENT);
         if pod.meta.is_deleting() || !ours {
-            self.forget(uid);
+            self.forget_pod(uid);
             return;
         }
+        let condition = Unscheduled::of(touched.object.as_value());
         let gates = spec.and_then(|spec| spec.scheduling_gates.as_ref());
         if gates.is_some_and(|gates| !gates.is_empty()) {
-            self.gated.insert(pod.key.clone());
+            let aside = SetAside {
+                condition,
+                reason: "SchedulingGated",
+                message: "Scheduling is blocked due to non-empty scheduling gates".to_owned(),
+            };
+            self.set_aside.insert(pod.key.clone(), aside);
             return;
         }
         if self.snapshot.node_of(uid).is_some() {
             // Its binding is on the way.
             return;
         }
-        let facts = PodFacts::of(&pod.body);
-        let known = self.wait_no_more(uid);
+        let known = self.take_waiting(uid);
         if known.as_ref().is_none_or(|known| known.facts != facts) {
-            self.fresh.insert(uid.to_owned());
+            self.fresh.insert(Arc::clone(&pod.meta.uid));
         }
-        let told = known.and_then(|known| known.told);
-        let waiting = Waiting {
+        self.start_waiting(Waiting {
             facts,
-            key: pod.key.clone(),
             since: pod.meta.creation_timestamp,
-            told,
-        };
-        self.wait(uid, waiting);
+            condition,
+            told: known.and_then(|known| known.told),
+        });
     }
 
     /// When there will be something to do; `None`: not before the next change.
@@ -223,11 +296,11 @@ impl Placement {
     }
 
     /// Plans the next batch, if there is one and room for it.
-    pub fn next(&mut self, now: Instant, view: &View) -> Option<Batch> {
+    pub fn next_batch(&mut self, now: Instant, view: &View) -> Option<Batch> {
         if self.rounds >= ROUNDS_MAX {
             return None;
         }
-        let writes = self.tell_gated(view);
+        let writes = self.tell_set_aside(view);
         if self.retry_at().is_none_or(|at| at <= now) {
             self.moved = false;
             self.tried_at = Some(now);
@@ -249,7 +322,7 @@ impl Placement {
             .collect();
         order.sort_by(|a, b| {
             let priority = b.facts.priority.cmp(&a.facts.priority);
-            priority.then_with(|| (a.since, &a.key).cmp(&(b.since, &b.key)))
+            priority.then_with(|| (a.since, a.key()).cmp(&(b.since, b.key())))
         });
         let batch: Vec<PodFacts> = order
             .into_iter()
@@ -260,25 +333,27 @@ impl Placement {
             .seed
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        let (plan, planned) = self.decide(&batch);
+        let (plan, planned) = self.plan_or_less(&batch);
         for facts in batch.iter().take(planned) {
             self.fresh.remove(&facts.uid);
         }
         let mut placements = Vec::with_capacity(plan.placements.len());
         for chosen in plan.placements {
-            let Some(waiting) = self.wait_no_more(&chosen.uid) else {
+            let Some(waiting) = self.take_waiting(&chosen.uid) else {
                 continue;
             };
-            let mut facts = waiting.facts;
-            facts.node = Some(chosen.node.clone());
-            self.snapshot.put_pod(facts);
-            if let Some(row) = view.get::<Pod>(&waiting.key) {
-                let message = format!("Successfully assigned {} to {}", waiting.key, chosen.node);
-                let note = Note::normal(row.reference(), "Scheduled", message);
-                placements.push((chosen, note));
-            } else {
-                self.snapshot.remove_pod(&chosen.uid);
-            }
+            let key = waiting.key();
+            let Some(row) = view.get::<Pod>(&key) else {
+                continue;
+            };
+            let message = format!("Successfully assigned {key} to {}", chosen.node);
+            let note = Note::normal(row.reference(), "Scheduled", message);
+            let node = Some(Arc::clone(&chosen.node));
+            placements.push((chosen, note));
+            self.snapshot.put_pod(PodFacts {
+                node,
+                ..waiting.facts
+            });
         }
         for refusal in &plan.refusals {
             writes.extend(self.tell_refusal(refusal, now, view));
@@ -288,7 +363,7 @@ impl Placement {
 
     /// Plans the batch, and says for how many of it. A batch that panics is planned for its first pod only, so that in
     /// the end only those wait whose own plan does.
-    fn decide(&self, batch: &[PodFacts]) -> (Plan, usize) {
+    fn plan_or_less(&self, batch: &[PodFacts]) -> (Plan, usize) {
         let planned = |pods: &[PodFacts]| {
             let plan = || weft_scheduler::plan(&self.snapshot, pods, self.seed);
             std::panic::catch_unwind(AssertUnwindSafe(plan)).ok()
@@ -315,65 +390,91 @@ impl Placement {
             return Vec::new();
         }
         waiting.told = Some((message.clone(), now));
-        let Some(row) = view.get::<Pod>(&waiting.key) else {
+        let Some(row) = view.get::<Pod>(&waiting.key()) else {
             return Vec::new();
         };
         let note = Note::warning(row.reference(), "FailedScheduling", message.clone());
-        let condition = not_scheduled(row, "Unschedulable", &message);
+        let before = waiting.condition.as_ref();
+        let condition = not_scheduled(row, before, "Unschedulable", &message);
         condition
             .into_iter()
             .chain(std::iter::once(Write::Event(note)))
             .collect()
     }
 
-    fn tell_gated(&mut self, view: &View) -> Vec<Write> {
-        let keys = std::mem::take(&mut self.gated);
-        let rows = keys.iter().filter_map(|key| view.get::<Pod>(key));
-        let message = "Scheduling is blocked due to non-empty scheduling gates";
-        rows.filter_map(|row| not_scheduled(row, "SchedulingGated", message))
-            .collect()
+    fn tell_set_aside(&mut self, view: &View) -> Vec<Write> {
+        let all = std::mem::take(&mut self.set_aside);
+        let told = all.iter().filter_map(|(key, aside)| {
+            let row = view.get::<Pod>(key)?;
+            let before = aside.condition.as_ref();
+            not_scheduled(row, before, aside.reason, &aside.message)
+        });
+        told.collect()
     }
 
     /// Takes back the room of bindings that were refused.
-    pub fn finish(&mut self, round: Round, view: &View) {
+    pub fn finish_round(&mut self, round: Round, view: &View) {
         self.rounds = self.rounds.saturating_sub(1);
         for chosen in round.refused {
-            let row = view.get::<Pod>(&Key::new(&chosen.namespace, &chosen.name));
+            let key = Key {
+                namespace: chosen.namespace,
+                name: chosen.name,
+            };
+            let row = view.get::<Pod>(&key);
             let row = row.filter(|row| row.meta.uid == chosen.uid);
             // Bound after all, by somebody else or by an answer that got lost: then it is counted right.
-            if row.is_some_and(|row| !node_of(row).is_empty()) {
+            if row.is_some_and(|row| !row.body.node.is_empty()) {
                 continue;
             }
-            self.snapshot.remove_pod(&chosen.uid);
+            let facts = self.snapshot.remove_pod(&chosen.uid);
             self.moved = true;
-            if let Some(row) = row {
-                self.put_pod(row);
+            let (Some(row), Some(facts)) = (row, facts) else {
+                continue;
+            };
+            if row.meta.is_deleting() || row.body.is_finished() {
+                continue;
             }
+            self.fresh.insert(Arc::clone(&facts.uid));
+            self.start_waiting(Waiting {
+                facts: PodFacts {
+                    node: None,
+                    ..facts
+                },
+                since: row.meta.creation_timestamp,
+                condition: None,
+                told: None,
+            });
         }
     }
 }
 
+/// Only the status of a bound pod changed: it takes what it took, so there is no need to read it again.
+fn takes_the_same(before: &Cached<Pod>, after: &Cached<Pod>) -> bool {
+    before.meta.generation == after.meta.generation
+        && before.meta.labels == after.meta.labels
+        && before.meta.is_deleting() == after.meta.is_deleting()
+        && before.body.node == after.body.node
+}
+
 /// `PodScheduled=False`, if that is not what the pod says already.
-fn not_scheduled(row: &Row<Pod>, reason: &str, message: &str) -> Option<Write> {
-    let before = row.body.status.clone().unwrap_or_default();
-    let mut after = before.clone();
-    let conditions = after.conditions.get_or_insert_default();
-    let old = conditions.iter().position(|c| c.type_ == "PodScheduled");
-    let old = old.map(|at| conditions.remove(at));
-    let since = old
-        .filter(|old| old.status == "False")
-        .and_then(|old| old.last_transition_time);
-    let now = Timestamp::now();
-    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    conditions.push(PodCondition {
-        type_: "PodScheduled".into(),
-        status: "False".into(),
-        reason: Some(reason.into()),
-        message: Some(message.into()),
-        last_transition_time: Some(since.unwrap_or(Time(now))),
-        ..PodCondition::default()
+fn not_scheduled(
+    row: &Cached<Pod>,
+    before: Option<&Unscheduled>,
+    reason: &str,
+    message: &str,
+) -> Option<Write> {
+    if before.is_some_and(|before| before.reason == reason && before.message == message) {
+        return None;
+    }
+    let since = before.and_then(|before| before.since);
+    let condition = json!({
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": rfc3339(since.unwrap_or_else(Timestamp::now)),
     });
-    Write::status(row, &before, &after)
+    Some(Write::condition(row, &condition))
 }
 
 /// Writes the bindings and the refusals of a batch.
@@ -413,17 +514,18 @@ async fn bind(
     chosen: Chosen,
     note: Note,
 ) -> Option<Chosen> {
-    let (namespace, name) = (chosen.namespace.as_str(), chosen.name.as_str());
     let options = WriteOptions::default();
     // Bound to the uid the decision was made for, as a namesake is another pod. Not to the revision: what somebody tells
     // about the pod meanwhile changes nothing of the decision.
     let binding = Binding {
+        pod: &chosen.name,
         node: &chosen.node,
         uid: &chosen.uid,
         resource_version: "",
     };
     let bound: Result<(), StatusError> = objects
-        .bind(caller, namespace, name, binding, &options)
+        .client(caller)
+        .bind(&chosen.namespace, binding, &options)
         .await;
     match bound {
         Ok(()) => {
@@ -431,8 +533,226 @@ async fn bind(
             None
         }
         Err(error) => {
-            debug!(pod = %note.about.name, error = error.message, "a binding was refused");
+            debug!(pod = %note.about.key, error = error.message, "a binding was refused");
             Some(chosen)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_api::Object;
+
+    use super::*;
+
+    /// A view with placement beside it, and a time that is handed in.
+    struct World {
+        view: View,
+        placement: Placement,
+        now: Instant,
+        revision: u64,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let mut view = View::new([reads as fn(&mut Reads)]);
+            view.set_synced(0);
+            Self {
+                view,
+                placement: Placement::new(1),
+                now: Instant::now(),
+                revision: 0,
+            }
+        }
+
+        fn put(&mut self, kind: weft_kinds::KindRef<'_>, mut value: Value) {
+            self.revision += 1;
+            value["metadata"]["uid"] = value["metadata"]["name"].clone();
+            value["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+            let object = Object::from_value(value).unwrap();
+            let change = Change::Upsert(Arc::clone(kind), object);
+            let touched = self.view.apply(change, Timestamp::UNIX_EPOCH).unwrap();
+            self.placement.notice(&touched);
+        }
+
+        fn put_node(&mut self, name: &str, pods: &str) {
+            self.put(
+                &NODE,
+                json!({"metadata": {"name": name}, "status": {"allocatable": {"pods": pods}}}),
+            );
+        }
+
+        fn put_pod(&mut self, name: &str, spec: &Value, conditions: &Value) {
+            self.put(
+                &POD,
+                json!({"metadata": {"name": name, "namespace": "d"}, "spec": spec,
+                    "status": {"phase": "Pending", "conditions": conditions}}),
+            );
+        }
+
+        fn wait(&mut self, name: &str) {
+            self.put_pod(name, &spec(), &json!([]));
+        }
+
+        /// What the next batch does, one line each.
+        fn next(&mut self) -> String {
+            let Some(batch) = self.placement.next_batch(self.now, &self.view) else {
+                return "nothing".to_owned();
+            };
+            let placed = batch.placements.iter();
+            let placed = placed.map(|(chosen, _)| format!("{} -> {}", chosen.name, chosen.node));
+            let told = batch.writes.iter().map(|write| match write {
+                Write::Event(note) => format!("{} {}", note.about.key.name, note.reason),
+                Write::Patch { key, patch, .. } => {
+                    let condition = &patch["status"]["conditions"][0];
+                    format!("{} is {}", key.name, condition["reason"].as_str().unwrap())
+                }
+                other => format!("{other:?}"),
+            });
+            let lines: Vec<String> = placed.chain(told).collect();
+            lines.join(", ")
+        }
+
+        /// The last batch is carried out; these bindings are refused.
+        fn finish(&mut self, refused: &[(&str, &str)]) {
+            let refused = refused.iter().map(|(name, node)| Chosen {
+                namespace: "d".into(),
+                name: (*name).into(),
+                uid: (*name).into(),
+                node: (*node).into(),
+            });
+            let round = Round {
+                changes: Vec::new(),
+                refused: refused.collect(),
+            };
+            self.placement.finish_round(round, &self.view);
+        }
+    }
+
+    fn spec() -> Value {
+        json!({"containers": [{"name": "main", "image": "x:1"}]})
+    }
+
+    #[test]
+    fn room_is_given_away_once_and_comes_back_with_a_refused_binding() {
+        let mut world = World::new();
+        world.put_node("n", "1");
+        world.wait("a");
+        assert_eq!(world.next(), "a -> n");
+        world.wait("b");
+        assert_eq!(world.next(), "b is Unschedulable, b FailedScheduling");
+        world.finish(&[]);
+        world.finish(&[("a", "n")]);
+        // Both wait for the room that is back: the one whose binding was refused, and whoever it had been refused to.
+        assert_eq!(world.next(), "a -> n");
+        world.finish(&[]);
+        world.now += RETRY;
+        assert_eq!(world.next(), "", "it was told so a second ago");
+        world.finish(&[]);
+        // Bound and gone: what it took is free.
+        let mut bound = spec();
+        bound["nodeName"] = json!("n");
+        world.put_pod("a", &bound, &json!([]));
+        assert_eq!(world.next(), "nothing");
+        world.put(
+            &POD,
+            json!({"metadata": {"name": "a", "namespace": "d"}, "spec": bound,
+                "status": {"phase": "Succeeded"}}),
+        );
+        world.now += RETRY;
+        assert_eq!(world.next(), "b -> n");
+    }
+
+    #[test]
+    fn an_unchanged_refusal_is_told_again_after_a_while_only() {
+        let mut world = World::new();
+        world.put_node("n", "0");
+        world.wait("a");
+        assert_eq!(world.next(), "a is Unschedulable, a FailedScheduling");
+        world.finish(&[]);
+        assert_eq!(world.placement.next_due(), Some(world.now + REMIND));
+        // Something changes each second, and nothing for this pod.
+        for number in 0..10 {
+            world.put_node(&format!("full-{number}"), "0");
+            world.now += RETRY;
+            let told = world.next();
+            assert!(
+                told.contains("FailedScheduling"),
+                "another number of nodes: {told}"
+            );
+            world.finish(&[]);
+        }
+        world.put_node("full-0", "0");
+        world.placement.moved = true;
+        world.now += RETRY;
+        assert_eq!(world.next(), "");
+        world.finish(&[]);
+        world.now += REMIND;
+        assert_eq!(world.next(), "a is Unschedulable, a FailedScheduling");
+    }
+
+    #[test]
+    fn pods_that_nobody_may_place_are_told_so_once() {
+        let mut world = World::new();
+        world.put_node("n", "9");
+        let mut gated = spec();
+        gated["schedulingGates"] = json!([{"name": "example.com/wait"}]);
+        let mut broken = spec();
+        broken["priority"] = json!("high");
+        let mut others = spec();
+        others["schedulerName"] = json!("mine");
+        world.put_pod("gated", &gated, &json!([]));
+        world.put_pod("broken", &broken, &json!([]));
+        world.put_pod("others", &others, &json!([]));
+        assert_eq!(
+            world.next(),
+            "broken is SchedulerError, gated is SchedulingGated"
+        );
+        world.finish(&[]);
+        // The same again, with what they were told.
+        let said = json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates"}]);
+        world.put_pod("gated", &gated, &said);
+        assert_eq!(world.next(), "nothing");
+        // The gate is lifted, the shape corrected.
+        world.put_pod("gated", &spec(), &said);
+        world.put_pod("broken", &spec(), &json!([]));
+        assert_eq!(world.next(), "broken -> n, gated -> n");
+    }
+
+    #[test]
+    fn what_is_bound_and_cannot_be_read_any_more_keeps_its_room() {
+        let mut world = World::new();
+        world.put_node("n", "1");
+        let mut bound = spec();
+        bound["nodeName"] = json!("n");
+        world.put_pod("a", &bound, &json!([]));
+        bound["priority"] = json!("high");
+        world.put_pod("a", &bound, &json!([]));
+        bound["nodeName"] = json!(7);
+        world.put_pod("a", &bound, &json!([]));
+        world.wait("b");
+        assert_eq!(world.next(), "b is Unschedulable, b FailedScheduling");
+    }
+
+    #[test]
+    fn a_batch_has_a_bound_and_the_rest_comes_next() {
+        let mut world = World::new();
+        world.put_node("n", "10000");
+        for number in 0..BATCH + 1 {
+            world.wait(&format!("p{number:04}"));
+        }
+        assert_eq!(world.next().split(", ").count(), BATCH);
+        assert_eq!(world.next(), format!("p{BATCH:04} -> n"));
+        // So have the batches under way.
+        for _ in 2..ROUNDS_MAX {
+            world.wait("more");
+            assert_eq!(world.next(), "more -> n");
+            world.placement.forget_pod("more");
+        }
+        world.wait("late");
+        assert_eq!(world.next(), "nothing");
+        world.finish(&[]);
+        assert_eq!(world.next(), "late -> n");
     }
 }

@@ -5,6 +5,7 @@
 //! Events never hold up work: the queue is bounded, and what does not fit is dropped and counted in the log.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,11 +14,12 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::debug;
+use weft_api::names;
 use weft_api::time::rfc3339;
 use weft_apiserver::caller::Caller;
-use weft_apiserver::objects::{Objects, WriteOptions};
-use weft_controllers::{Note, names};
-use weft_kinds::patch::PatchKind;
+use weft_apiserver::objects::{Objects, Patch, WriteOptions};
+use weft_apiserver::request::ObjectRef;
+use weft_controllers::Note;
 use weft_store::Term;
 
 /// Notes waiting to be written; beyond it they are dropped.
@@ -53,17 +55,14 @@ impl Recorder {
             caller: Caller::system("event-recorder", Some(term)),
             objects,
             stories: BTreeMap::new(),
-            buckets: BTreeMap::new(),
+            buckets: Buckets::default(),
         };
         let task = tokio::spawn(writer.run(receiver)).abort_handle();
         Self { sender, task }
     }
 
     pub fn handle(&self, component: &'static str) -> Handle {
-        Handle {
-            component,
-            sender: self.sender.clone(),
-        }
+        Handle::new(component, self.sender.clone())
     }
 }
 
@@ -74,6 +73,11 @@ impl Drop for Recorder {
 }
 
 impl Handle {
+    /// Tells into `sender`, under this name.
+    pub fn new(component: &'static str, sender: mpsc::Sender<(&'static str, Note)>) -> Self {
+        Self { component, sender }
+    }
+
     /// Never waits.
     pub fn tell(&self, note: Note) {
         if self.sender.try_send((self.component, note)).is_err() {
@@ -99,9 +103,30 @@ struct Writer {
     objects: Objects,
     caller: Caller,
     stories: BTreeMap<Story, Told>,
-    /// Stories left, and when that was counted, by source and object; warnings apart, so that a burst of good news hides
-    /// none.
-    buckets: BTreeMap<(&'static str, bool, String), (u32, Instant)>,
+    buckets: Buckets,
+}
+
+/// Stories left, and when that was counted, by source and object; warnings apart, so that a burst of good news hides none.
+#[derive(Default)]
+struct Buckets(BTreeMap<(&'static str, bool, Arc<str>), (u32, Instant)>);
+
+impl Buckets {
+    /// Takes one of the stories that are left.
+    fn may_tell(&mut self, story: &Story, now: Instant) -> bool {
+        let source = (story.0, story.1.warning, Arc::clone(&story.1.about.uid));
+        let (left, since) = self.0.entry(source).or_insert((BURST, now));
+        let periods = now.duration_since(*since).as_secs() / REFILL.as_secs();
+        let refilled = u32::try_from(periods).unwrap_or(BURST);
+        if refilled > 0 {
+            *left = left.saturating_add(refilled).min(BURST);
+            *since = now;
+        }
+        if *left == 0 {
+            return false;
+        }
+        *left -= 1;
+        true
+    }
 }
 
 impl Writer {
@@ -114,10 +139,10 @@ impl Writer {
             }
             if self.stories.len() > REMEMBERED_MAX {
                 self.stories.clear();
-                self.buckets.clear();
+                self.buckets.0.clear();
             }
             let now = Instant::now();
-            repeats.retain(|story, _| self.may_tell(story, now));
+            repeats.retain(|story, _| self.buckets.may_tell(story, now));
             let time = Timestamp::now();
             let writes: Vec<_> = repeats
                 .into_iter()
@@ -139,45 +164,20 @@ impl Writer {
         }
     }
 
-    fn may_tell(&mut self, story: &Story, now: Instant) -> bool {
-        let source = (story.0, story.1.warning, story.1.about.uid.clone());
-        let (left, since) = self.buckets.entry(source).or_insert((BURST, now));
-        let periods = now.duration_since(*since).as_secs() / REFILL.as_secs();
-        let refilled = u32::try_from(periods).unwrap_or(BURST);
-        if refilled > 0 {
-            *left = left.saturating_add(refilled).min(BURST);
-            *since = now;
-        }
-        if *left == 0 {
-            return false;
-        }
-        *left -= 1;
-        true
-    }
-
     /// Writes one Event; `None`: it was refused, or the one to count on is gone.
     async fn write(&self, event: Event, story: Story, count: u32) -> (Story, Option<Told>) {
         let options = WriteOptions::default();
         let namespace = Some(event.namespace.as_str());
+        let kind = &weft_kinds::EVENT;
+        let client = self.objects.client(&self.caller);
         let written = if event.repeated {
-            let written = self.objects.patch(
-                &self.caller,
-                &weft_kinds::EVENT,
-                namespace,
-                &event.name,
-                None,
-                PatchKind::Merge,
-                &event.value,
-                &options,
-            );
+            let told = ObjectRef::new(kind, namespace, &event.name);
+            let written = client.patch(told, None, Patch::merge(&event.value), &options);
             written.await.map(drop)
         } else {
             match weft_api::Object::from_value(event.value) {
                 Ok(object) => {
-                    let kind = &weft_kinds::EVENT;
-                    let written =
-                        self.objects
-                            .create(&self.caller, kind, namespace, object, &options);
+                    let written = client.create(kind, namespace, object, &options);
                     written.await.map(drop)
                 }
                 Err(error) => Err(weft_api::StatusError::internal(error)),
@@ -243,11 +243,7 @@ fn event(story: &Story, told: Option<&Told>, count: u32, now: Timestamp) -> Even
             value: json!({"count": count, "lastTimestamp": rfc3339(now)}),
         };
     }
-    let namespace = if about.namespace.is_empty() {
-        "default".to_owned()
-    } else {
-        about.namespace.clone()
-    };
+    let namespace = about.key.scope().unwrap_or("default").to_owned();
     let hash = names::hash(&[
         about.uid.as_bytes(),
         component.as_bytes(),
@@ -255,17 +251,17 @@ fn event(story: &Story, told: Option<&Told>, count: u32, now: Timestamp) -> Even
         note.message.as_bytes(),
         &now.as_nanosecond().to_be_bytes(),
     ]);
-    let name = event_name(&about.name, hash);
+    let name = event_name(&about.key.name, hash);
     let value = json!({
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {"name": name, "namespace": namespace},
         "involvedObject": {
-            "apiVersion": about.resource.api_version(),
-            "kind": about.resource.kind,
-            "namespace": (!about.namespace.is_empty()).then_some(&about.namespace),
-            "name": about.name,
-            "uid": about.uid,
+            "apiVersion": about.kind.api_version(),
+            "kind": about.kind.kind,
+            "namespace": about.key.scope(),
+            "name": &*about.key.name,
+            "uid": &*about.uid,
         },
         "type": if note.warning { "Warning" } else { "Normal" },
         "reason": note.reason,
@@ -288,6 +284,75 @@ fn event(story: &Story, told: Option<&Told>, count: u32, now: Timestamp) -> Even
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn note(warning: bool, message: &str) -> Note {
+        let about = weft_controllers::Reference {
+            kind: Arc::clone(&weft_kinds::POD),
+            key: weft_controllers::Key::new("default", "a"),
+            uid: "a".into(),
+        };
+        match warning {
+            true => Note::warning(about, "Reason", message),
+            false => Note::normal(about, "Reason", message),
+        }
+    }
+
+    #[test]
+    fn one_source_tells_so_many_stories_of_an_object_and_then_one_now_and_then() {
+        let mut buckets = Buckets::default();
+        let begun = Instant::now();
+        let good: Story = ("a", note(false, "good"));
+        let told = (0..100).filter(|_| buckets.may_tell(&good, begun)).count();
+        assert_eq!(told, 25);
+        // Warnings, and other sources, are counted apart.
+        assert!(buckets.may_tell(&("a", note(true, "bad")), begun));
+        assert!(buckets.may_tell(&("b", note(false, "good")), begun));
+        let later = begun + 2 * REFILL;
+        let told = (0..100).filter(|_| buckets.may_tell(&good, later)).count();
+        assert_eq!(told, 2);
+        let much_later = later + 1000 * REFILL;
+        let told = (0..100)
+            .filter(|_| buckets.may_tell(&good, much_later))
+            .count();
+        assert_eq!(told, 25);
+    }
+
+    #[test]
+    fn a_note_waits_for_nobody() {
+        let (sender, mut receiver) = mpsc::channel(1);
+        let handle = Handle::new("a", sender);
+        for message in ["first", "dropped", "dropped too"] {
+            handle.tell(note(false, message));
+        }
+        assert_eq!(receiver.try_recv().unwrap().1.message, "first");
+        assert!(receiver.try_recv().is_err());
+        handle.tell(note(false, "next"));
+        assert_eq!(receiver.try_recv().unwrap().1.message, "next");
+        drop(receiver);
+        handle.tell(note(false, "nobody listens"));
+    }
+
+    #[test]
+    fn a_repeated_story_is_one_event_that_counts() {
+        let now = Timestamp::UNIX_EPOCH;
+        let story: Story = ("a", note(true, "again"));
+        let first = event(&story, None, 1, now);
+        assert!(!first.repeated);
+        assert_eq!(
+            (&*first.namespace, &first.value["count"]),
+            ("default", &json!(1))
+        );
+        let told = Told {
+            namespace: first.namespace,
+            name: first.name.clone(),
+            count: 1,
+        };
+        let second = event(&story, Some(&told), 4, now);
+        assert!(second.repeated);
+        assert_eq!(second.name, first.name);
+        let expected = json!({"count": 4, "lastTimestamp": "1970-01-01T00:00:00Z"});
+        assert_eq!(second.value, expected);
+    }
 
     #[test]
     fn an_event_has_a_valid_name_whatever_it_is_about() {

@@ -1,15 +1,18 @@
 //! The whole loop over the real object verbs and a store on disk: what controllers ask for becomes writes that the server
 //! judges, and what goes wrong over one object stays with it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use weft_api::Object;
-use weft_apiserver::objects::{self, ListOptions, WriteOptions};
+use weft_apiserver::objects::{self, ListOptions, Patch, WriteOptions};
+use weft_apiserver::request::ObjectRef;
 use weft_apiserver::stored;
-use weft_controllers::write::{CONFIG_MAPS, NAMESPACES};
-use weft_controllers::{Outcome, Row, Write};
-use weft_kinds::KindRef;
+use weft_controllers::{Cached, Lens, Outcome, Write};
 use weft_kinds::patch::PatchKind;
+use weft_kinds::{CONFIG_MAP, Kind, KindRef, NAMESPACE, Subresource};
 use weft_store::{Mutation, Precondition, Store};
 
 use super::*;
@@ -52,7 +55,6 @@ impl World {
         }
         let cluster = Cluster {
             ca_pem: "PEM".to_owned(),
-            served: served(&self.objects),
         };
         let recorder = Recorder::start(self.objects.clone(), self.term);
         let objects = self.objects.clone();
@@ -64,31 +66,24 @@ impl World {
         let namespace = kind.namespaced.then_some("default");
         let object = Object::from_value(object).unwrap();
         let options = WriteOptions::default();
-        let created = self
-            .objects
-            .create(&self.admin, kind, namespace, object, &options);
+        let client = self.objects.client(&self.admin);
+        let created = client.create(kind, namespace, object, &options);
         created.await.unwrap()
     }
 
     async fn patch(&self, kind: KindRef<'_>, name: &str, patch: Value) -> Object {
         let namespace = kind.namespaced.then_some("default");
         let options = WriteOptions::default();
-        let patched = self.objects.patch(
-            &self.admin,
-            kind,
-            namespace,
-            name,
-            None,
-            PatchKind::Merge,
-            &patch,
-            &options,
-        );
+        let object = ObjectRef::new(kind, namespace, name);
+        let client = self.objects.client(&self.admin);
+        let patched = client.patch(object, None, Patch::merge(&patch), &options);
         patched.await.unwrap()
     }
 
     async fn all(&self, kind: KindRef<'_>) -> Vec<Value> {
         let options = ListOptions::default();
-        let page = self.objects.list(&self.admin, kind, None, &options);
+        let client = self.objects.client(&self.admin);
+        let page = client.list(kind, None, &options);
         let items = page.await.unwrap().items;
         items
             .iter()
@@ -110,6 +105,22 @@ impl World {
     async fn until_pods(&self, count: usize) {
         self.until(&format!("{count} pods"), |world| {
             Box::pin(async move { world.all(&weft_kinds::POD).await.len() == count })
+        })
+        .await;
+    }
+
+    /// ConfigMaps that a controller has marked.
+    async fn marked(&self) -> usize {
+        let maps = self.all(&CONFIG_MAP).await;
+        let marked = maps.iter();
+        marked
+            .filter(|map| map["metadata"]["labels"]["seen"] == "yes")
+            .count()
+    }
+
+    async fn until_marked(&self, count: usize) {
+        self.until(&format!("{count} are marked"), |world| {
+            Box::pin(async move { world.marked().await == count })
         })
         .await;
     }
@@ -204,22 +215,24 @@ async fn what_an_unreadable_object_owns_is_there_for_the_next_leader() {
 }
 
 /// Panics over one ConfigMap, over the writes of a second, and marks all others.
-static FRAIL: &[Controller] = &[Controller {
+const FRAIL_CONTROLLER: Controller = Controller {
     name: "frail-controller",
     reads: |reads| {
         reads.kind::<Marked>();
     },
-    keys: |_, touched| match touched.resource {
-        CONFIG_MAPS if touched.key.name == "unseen" => panic!("no keys for {}", touched.key),
-        CONFIG_MAPS => vec![touched.key.clone()],
-        _ => Vec::new(),
+    keys: |_, touched| {
+        if !touched.is_of(&CONFIG_MAP) {
+            return Vec::new();
+        }
+        assert_ne!(&*touched.key.name, "unseen", "no keys for this one");
+        vec![touched.key.clone()]
     },
     seeds: |_| Vec::new(),
-    subject: |view, key| Some(view.entry_of(CONFIG_MAPS, key)?.reference()),
+    subject: |view, key| Some(view.object_of(&CONFIG_MAP, key)?.reference()),
     reconcile: |view, key, _| {
-        assert_ne!(key.name, "bad", "the test asks for it");
+        assert_ne!(&*key.name, "bad", "the test asks for it");
         let row = view.get::<Marked>(key).filter(|row| !row.body.0);
-        let mark = |row: &std::sync::Arc<Row<Marked>>| {
+        let mark = |row: &Arc<Cached<Marked>>| {
             Write::patch(row, json!({"metadata": {"labels": {"seen": "yes"}}}))
         };
         Outcome {
@@ -227,16 +240,20 @@ static FRAIL: &[Controller] = &[Controller {
             requeue_after: None,
         }
     },
-}];
+};
+
+static FRAIL: &[Controller] = &[FRAIL_CONTROLLER];
 
 #[derive(Debug)]
 struct Marked(bool);
 
-impl weft_controllers::table::Kind for Marked {
-    const RESOURCE: Resource = CONFIG_MAPS;
+impl Lens for Marked {
+    fn kind() -> &'static Arc<Kind> {
+        &CONFIG_MAP
+    }
 
     fn wants(key: &Key) -> bool {
-        key.namespace == "default"
+        &*key.namespace == "default"
     }
 
     fn read(object: &Object) -> Result<Self, weft_api::object::ObjectError> {
@@ -253,15 +270,7 @@ async fn a_panic_parks_its_key_and_no_other() {
             .create(&weft_kinds::CONFIG_MAP, config_map(name))
             .await;
     }
-    world
-        .until("the good one is marked", |world| {
-            Box::pin(async move {
-                let maps = world.all(&weft_kinds::CONFIG_MAP).await;
-                maps.iter()
-                    .any(|map| map["metadata"]["labels"]["seen"] == "yes")
-            })
-        })
-        .await;
+    world.until_marked(1).await;
     let event = world.until_event("ControllerPanicked").await;
     assert_eq!(event["involvedObject"]["name"], "bad");
     let message = event["message"].as_str().unwrap();
@@ -279,16 +288,14 @@ async fn what_rests_on_absence_asks_the_store_first() {
         .create(&weft_kinds::CONFIG_MAP, config_map("owned"))
         .await;
     let confirm = |name: &str, uid: &str| Write::ConfirmGone {
-        resource: CONFIG_MAPS,
-        namespace: Some("default".to_owned()),
-        name: name.to_owned(),
-        uid: Some(uid.to_owned()),
+        kind: Arc::clone(&CONFIG_MAP),
+        key: Key::new("default", name),
+        uid: Some(uid.into()),
     };
     let delete = || Write::Delete {
-        resource: CONFIG_MAPS,
-        namespace: Some("default".to_owned()),
-        name: "owned".to_owned(),
-        uid: owned.uid().to_owned(),
+        kind: Arc::clone(&CONFIG_MAP),
+        key: Key::new("default", "owned"),
+        uid: owned.uid().into(),
         grace_seconds: None,
         propagation: weft_controllers::write::Propagation::Background,
         note: None,
@@ -314,13 +321,13 @@ async fn a_namespace_ends_for_the_decision_that_was_made_for_it() {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
     let namespace = world.create(&weft_kinds::NAMESPACE, namespace).await;
     let finalize = |uid: &str| Write::Patch {
-        resource: NAMESPACES,
-        namespace: None,
-        name: "shop".to_owned(),
-        subresource: Some("finalize"),
+        kind: Arc::clone(&NAMESPACE),
+        key: Key::cluster("shop"),
+        subresource: Some(Subresource::Finalize),
+        patch_kind: PatchKind::Merge,
         patch: json!({"spec": {"finalizers": []}}),
-        uid: Some(uid.to_owned()),
-        revision: None,
+        uid: Some(uid.into()),
+        resource_version: None,
         note: None,
     };
     let finalizers = |all: Vec<Value>| {
@@ -337,4 +344,269 @@ async fn a_namespace_ends_for_the_decision_that_was_made_for_it() {
     assert_eq!(done.changes.len(), 1, "{:?}", done.failure);
     let left = finalizers(world.all(&weft_kinds::NAMESPACE).await);
     assert_ne!(left, Some(json!(["kubernetes"])));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_writes_ends_with_its_first_refusal() {
+    let world = World::new().await;
+    let create =
+        |name: &str| Write::create(&CONFIG_MAP, Object::from_value(config_map(name)).unwrap());
+    let absent = |name: &str| Write::Delete {
+        kind: Arc::clone(&CONFIG_MAP),
+        key: Key::new("default", name),
+        uid: "none".into(),
+        grace_seconds: None,
+        propagation: weft_controllers::write::Propagation::Background,
+        note: None,
+    };
+    let writes = vec![
+        create("a"),
+        create("b"),
+        // That it is gone is what the delete wanted.
+        absent("nobody"),
+        create("c"),
+        create("a"),
+        create("beside"),
+        absent("nobody"),
+        create("after"),
+    ];
+    let executed = world.execute(writes).await;
+    // Neighbours of one sort run side by side: what stands beside the refused one is done, what comes after is not.
+    let mut names: Vec<String> = world
+        .all(&CONFIG_MAP)
+        .await
+        .iter()
+        .map(|map| map["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["a", "b", "beside", "c"]);
+    assert_eq!(executed.changes.len(), 4);
+    let failure = executed.failure.unwrap();
+    assert!(failure.expected, "somebody else was faster: {failure:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_for_a_kind_that_went_are_refused_and_nothing_is_taken_for_gone() {
+    let world = World::new().await;
+    let kind = Arc::new(Kind::new("example.com", "v1", "Widget", "widgets"));
+    let object = json!({"apiVersion": "example.com/v1", "kind": "Widget",
+        "metadata": {"name": "w", "namespace": "default"}});
+    let create = Write::create(&kind, Object::from_value(object).unwrap());
+    let failure = world.execute(vec![create]).await.failure.unwrap();
+    assert!(!failure.expected, "{failure:?}");
+    let confirm = Write::ConfirmGone {
+        kind: Arc::clone(&kind),
+        key: Key::new("default", "w"),
+        uid: None,
+    };
+    let failure = world.execute(vec![confirm]).await.failure.unwrap();
+    assert!(failure.expected, "{failure:?}");
+}
+
+/// Looks of the controller that never rests.
+static CROWD_LOOKS: AtomicUsize = AtomicUsize::new(0);
+
+/// One controller with more keys than can be looked at, each due again at once, and one with a single key.
+static CROWDED: &[Controller] = &[
+    Controller {
+        name: "crowd-controller",
+        reads: |_| {},
+        keys: |_, _| Vec::new(),
+        seeds: |_| {
+            (0..20_000)
+                .map(|number| Key::cluster(&number.to_string()))
+                .collect()
+        },
+        subject: |_, _| None,
+        reconcile: |_, _, _| {
+            CROWD_LOOKS.fetch_add(1, Ordering::Relaxed);
+            Outcome {
+                writes: Vec::new(),
+                requeue_after: Some(Duration::ZERO),
+            }
+        },
+    },
+    FRAIL_CONTROLLER,
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_a_controller_with_a_crowd_of_keys() {
+    let mut world = World::new().await;
+    world.lead(CROWDED).await;
+    for number in 0..20 {
+        let name = format!("map-{number}");
+        let before = CROWD_LOOKS.load(Ordering::Relaxed);
+        world.create(&CONFIG_MAP, config_map(&name)).await;
+        world.until_marked(number + 1).await;
+        // News come in between, and so does the other controller: within some turns, each of them bounded.
+        let looks = CROWD_LOOKS.load(Ordering::Relaxed) - before;
+        assert!(looks > 0, "the crowd goes on");
+    }
+}
+
+/// Asks for what the server refuses until it is told why, and then marks the object with that.
+static STUBBORN: &[Controller] = &[Controller {
+    name: "stubborn-controller",
+    reads: |reads| {
+        reads.kind::<Marked>();
+    },
+    keys: FRAIL_CONTROLLER.keys,
+    seeds: |_| Vec::new(),
+    subject: |_, _| None,
+    reconcile: |view, key, cx| {
+        let Some(row) = view.get::<Marked>(key).filter(|row| !row.body.0) else {
+            return Outcome::default();
+        };
+        let write = match cx.last_failure {
+            None => {
+                let nowhere = json!({"apiVersion": "v1", "kind": "ConfigMap",
+                    "metadata": {"name": "x", "namespace": "nowhere"}});
+                Write::create(&CONFIG_MAP, Object::from_value(nowhere).unwrap())
+            }
+            Some(why) => {
+                let metadata = json!({"labels": {"seen": "yes"}, "annotations": {"why": why}});
+                Write::patch(row, json!({ "metadata": metadata }))
+            }
+        };
+        Outcome {
+            writes: vec![write],
+            requeue_after: None,
+        }
+    },
+}];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_key_comes_again_and_knows_why() {
+    let mut world = World::new().await;
+    world.lead(STUBBORN).await;
+    world.create(&CONFIG_MAP, config_map("a")).await;
+    world.until_marked(1).await;
+    let maps = world.all(&CONFIG_MAP).await;
+    let why = maps[0]["metadata"]["annotations"]["why"].as_str().unwrap();
+    assert_eq!(why, "namespaces \"nowhere\" not found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_reset_nothing_is_decided_before_the_whole_list_is_there() {
+    let world = World::new().await;
+    let recorder = Recorder::start(world.objects.clone(), world.term);
+    let cluster = Cluster {
+        ca_pem: "PEM".to_owned(),
+    };
+    let mut driver = Driver::new(world.objects.clone(), cluster, FRAIL, world.term, recorder);
+    let at = Timestamp::UNIX_EPOCH;
+    let upsert = |name: &str, revision: u64| {
+        let mut value = config_map(name);
+        value["metadata"]["uid"] = json!(name);
+        value["metadata"]["resourceVersion"] = json!(revision.to_string());
+        News::Upsert {
+            kind: Arc::clone(&CONFIG_MAP),
+            object: Object::from_value(value).unwrap(),
+        }
+    };
+    driver.apply_news(upsert("old", 1), at);
+    driver.apply_news(upsert("good", 2), at);
+    assert!(!driver.start_work(), "the list is not complete");
+    assert!(driver.tasks.is_empty() && driver.next_due().is_none());
+    driver.apply_news(News::Synced { revision: 2 }, at);
+    assert_eq!(driver.view.list::<Marked>().count(), 2);
+    driver.apply_news(upsert("good", 3), at);
+
+    // The informer fell behind: meanwhile one object went, and nobody told of it.
+    driver.apply_news(News::Reset, at);
+    assert_eq!(driver.view.list::<Marked>().count(), 0);
+    driver.start_work();
+    assert!(
+        driver.tasks.is_empty(),
+        "what waits is not decided on half a view"
+    );
+    driver.apply_news(upsert("good", 4), at);
+    driver.apply_news(News::Synced { revision: 9 }, at);
+    let names: Vec<String> = driver
+        .view
+        .list::<Marked>()
+        .map(|row| row.key.name.to_string())
+        .collect();
+    assert_eq!(names, ["good"]);
+    driver.start_work();
+    assert_eq!(
+        driver.tasks.len(),
+        1,
+        "the key that had waited is looked at"
+    );
+}
+
+/// What a track panics over, once: a panic that belongs to no key.
+#[derive(Debug, Default)]
+struct Poisoned;
+
+static POISON: AtomicUsize = AtomicUsize::new(0);
+
+impl weft_controllers::view::Track for Poisoned {
+    fn notice(&mut self, touched: &Touched, _: bool, _: Timestamp) {
+        if &*touched.key.name == "poison" {
+            let before = POISON.fetch_add(1, Ordering::Relaxed);
+            assert!(before > 0, "the first time it hurts");
+        }
+    }
+}
+
+static POISONED: &[Controller] = &[Controller {
+    reads: |reads| {
+        reads.kind::<Marked>().track::<Poisoned>();
+    },
+    seeds: |view| view.list::<Marked>().map(|row| row.key.clone()).collect(),
+    ..FRAIL_CONTROLLER
+}];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_starts_and_stops_the_loop_and_its_term_fences_it() {
+    let world = World::new().await;
+    let (leadership, leads) = watch::channel(None);
+    let shutdown = CancellationToken::new();
+    let info = ClusterInfo {
+        ca_pem: "PEM".to_owned(),
+    };
+    let running = tokio::spawn(run(
+        world.objects.clone(),
+        leads,
+        info,
+        POISONED,
+        shutdown.clone(),
+    ));
+    world.create(&CONFIG_MAP, config_map("before")).await;
+    // A term that is not in force: the loop believes it, the store does not.
+    leadership.send_replace(Some(world.term + 1));
+    world.create(&CONFIG_MAP, config_map("poison")).await;
+    while POISON.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    leadership.send_replace(None);
+    assert_eq!(world.marked().await, 0, "no write of that term was taken");
+    // The real one. The panic of before belonged to no key, and ends nothing.
+    leadership.send_replace(Some(world.term));
+    world.until_marked(2).await;
+    leadership.send_replace(None);
+    world.create(&CONFIG_MAP, config_map("meanwhile")).await;
+    leadership.send_replace(Some(world.term));
+    world.until_marked(3).await;
+    shutdown.cancel();
+    tokio::time::timeout(PATIENCE, running)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_loop_ends_with_the_store() {
+    let mut world = World::new().await;
+    world.lead(FRAIL).await;
+    world.create(&CONFIG_MAP, config_map("a")).await;
+    world.until_marked(1).await;
+    let running = world.loops.take().unwrap();
+    world.objects.store().shutdown().await;
+    tokio::time::timeout(PATIENCE, running)
+        .await
+        .unwrap()
+        .unwrap();
 }

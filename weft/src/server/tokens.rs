@@ -54,8 +54,9 @@ pub(super) async fn renew(
     let (kind, namespace) = (&weft_kinds::SECRET, Some("kube-system"));
     let mine = LabelSelector::parse(&format!("{label}={server}")).map_err(StatusError::internal)?;
     let old = ListOptions::labelled(mine);
-    objects
-        .delete_collection(&caller, kind, namespace, &old, &Default::default())
+    let client = objects.client(&caller);
+    client
+        .delete_collection(kind, namespace, &old, &Default::default())
         .await?;
     let (id, secret) = (random_letters(6), random_letters(16));
     let mut object = json!({
@@ -80,8 +81,6 @@ pub(super) async fn renew(
     }
     let object = Object::from_value(object).map_err(StatusError::internal)?;
     let options = WriteOptions::default();
-    objects
-        .create(&caller, kind, namespace, object, &options)
-        .await?;
+    client.create(kind, namespace, object, &options).await?;
     Ok(format!("{id}.{secret}"))
 }

@@ -1,0 +1,230 @@
+//! Nodes that fall silent, one, some or all: who is taken for lost, and what happens to the pods.
+
+use serde_json::json;
+use weft_controllers::write::Propagation;
+use weft_kinds::{KindRef, LEASE, NODE, POD};
+
+use crate::world::{World, node_object};
+
+/// So many nodes with leases of so many seconds, and a pod on each.
+fn world_of(nodes: usize, lease_seconds: u64) -> World {
+    let mut world = World::new(7);
+    world.agents = false;
+    for number in 0..nodes {
+        let name = format!("n{number:03}");
+        world.create(&NODE, node_object(&name));
+        let lease = json!({
+            "metadata": {"name": name, "namespace": "kube-node-lease"},
+            "spec": {"leaseDurationSeconds": lease_seconds},
+        });
+        world.create(&LEASE, lease);
+        let pod = json!({
+            "metadata": {"name": format!("on-{name}"), "namespace": "default"},
+            "spec": {"nodeName": name, "containers": [{"name": "main", "image": "x:1"}]},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        world.create(&POD, pod);
+    }
+    world.settle();
+    world.tell();
+    world
+}
+
+fn renew(world: &mut World, node: usize) {
+    world.renew_lease(&format!("n{node:03}"));
+}
+
+/// What an agent says when it is back.
+fn report_ready(world: &mut World, node: usize) {
+    let conditions = json!([{"type": "Ready", "status": "True",
+        "lastHeartbeatTime": world.now.to_string()}]);
+    let name = format!("n{node:03}");
+    world.patch(&NODE, &name, json!({"status": {"conditions": conditions}}));
+}
+
+/// Seconds pass, in each of which `alive` names the nodes that renew.
+fn live(world: &mut World, seconds: usize, alive: impl Fn(usize) -> Vec<usize>) {
+    for second in 0..seconds {
+        world.pass_time(1);
+        for node in alive(second) {
+            renew(world, node);
+        }
+        world.settle();
+    }
+}
+
+fn count(world: &World, kind: KindRef<'_>) -> usize {
+    world.all(kind).len()
+}
+
+fn pods_left(world: &World) -> i64 {
+    world.live_pods()
+}
+
+fn is_ready(world: &World, node: usize) -> bool {
+    let conditions = &world.get(&NODE, &format!("n{node:03}"))["status"]["conditions"];
+    conditions[0]["status"] == "True"
+}
+
+#[test]
+fn while_all_nodes_are_silent_nothing_happens_to_pods_however_long() {
+    for nodes in [1, 2, 5] {
+        let mut world = world_of(nodes, 8);
+        live(&mut world, 30, |_| (0..nodes).collect());
+        assert_eq!(world.tell(), "");
+        // A day.
+        for _ in 0..24 {
+            world.pass_time(3600);
+            world.settle();
+        }
+        let story = world.tell();
+        assert!(!story.contains("pods"), "{nodes} nodes: {story}");
+        assert!(!is_ready(&world, 0), "that they are silent is told");
+        assert_eq!(pods_left(&world), i64::try_from(nodes).unwrap());
+        // The next leader knows no more.
+        world.change_leader();
+        for _ in 0..24 {
+            world.pass_time(3600);
+            world.settle();
+        }
+        assert!(!world.tell().contains("pods"));
+        // They are heard again, one after the other, over the time a lease lasts.
+        for back in 0..nodes {
+            world.pass_time(1);
+            (0..=back).for_each(|node| renew(&mut world, node));
+            report_ready(&mut world, back);
+            world.settle();
+        }
+        live(&mut world, 60, |_| (0..nodes).collect());
+        assert!(!world.tell().contains("delete pods"));
+        assert_eq!(pods_left(&world), i64::try_from(nodes).unwrap());
+    }
+}
+
+#[test]
+fn one_that_does_not_come_back_with_the_others_is_given_its_time_and_then_up() {
+    let mut world = world_of(4, 8);
+    world.pass_time(3600);
+    world.settle();
+    let back = vec![0, 1, 3];
+    back.iter().for_each(|node| {
+        renew(&mut world, *node);
+        report_ready(&mut world, *node);
+    });
+    world.settle();
+    live(&mut world, 7, |_| back.clone());
+    assert_eq!(pods_left(&world), 4, "the others are heard for 7 s only");
+    live(&mut world, 5, |_| back.clone());
+    assert_eq!(pods_left(&world), 3);
+    assert!(!world.get(&POD, "on-n002")["metadata"]["deletionTimestamp"].is_null());
+}
+
+#[test]
+fn a_node_is_alive_as_long_as_its_lease_says() {
+    // 500 nodes that renew every ten seconds, as those of KWOK do.
+    let mut world = world_of(500, 40);
+    live(&mut world, 90, |second| {
+        (0..500).filter(|node| node % 10 == second % 10).collect()
+    });
+    assert_eq!(world.tell(), "", "nobody is taken for lost");
+    // One stops after its renewal in second 3.
+    let alive = |second: usize| -> Vec<usize> {
+        (0..500)
+            .filter(|node| node % 10 == second % 10 && *node != 3)
+            .collect()
+    };
+    live(&mut world, 33, alive);
+    assert!(is_ready(&world, 3), "the last sign of life is 39 s ago");
+    live(&mut world, 8, |second| alive(second + 3));
+    assert!(!is_ready(&world, 3));
+    assert_eq!(pods_left(&world), 499);
+}
+
+#[test]
+fn a_lease_that_somebody_deletes_is_no_silence() {
+    let mut world = world_of(3, 8);
+    world.pass_time(3600);
+    (0..3).for_each(|node| renew(&mut world, node));
+    world.settle();
+    (0..3).for_each(|node| report_ready(&mut world, node));
+    live(&mut world, 20, |_| vec![0, 1, 2]);
+    world.tell();
+    world.delete(&LEASE, "n001", Propagation::Background);
+    live(&mut world, 7, |_| vec![0, 2]);
+    assert_eq!(world.tell(), "");
+    let lease = json!({
+        "metadata": {"name": "n001", "namespace": "kube-node-lease"},
+        "spec": {"leaseDurationSeconds": 8},
+    });
+    world.create(&LEASE, lease);
+    live(&mut world, 20, |_| vec![0, 1, 2]);
+    assert_eq!(world.tell(), "");
+    // Without it for good, a node that reports its state is alive all the same …
+    world.delete(&LEASE, "n001", Propagation::Background);
+    for _ in 0..20 {
+        report_ready(&mut world, 1);
+        live(&mut world, 1, |_| vec![0, 2]);
+    }
+    assert!(is_ready(&world, 1));
+    // … and one that does neither is not.
+    live(&mut world, 12, |_| vec![0, 2]);
+    assert!(!is_ready(&world, 1));
+    assert_eq!(pods_left(&world), 2);
+}
+
+#[test]
+fn most_of_a_zone_gone_stops_small_clusters_and_slows_large_ones() {
+    // Three of five.
+    let mut world = world_of(5, 8);
+    live(&mut world, 20, |_| (0..5).collect());
+    live(&mut world, 300, |_| vec![0, 1]);
+    assert_eq!(pods_left(&world), 5, "a small cluster stops");
+    let ready = |world: &World| (0..5).filter(|node| is_ready(world, *node)).count();
+    assert_eq!(ready(&world), 2);
+
+    // 36 of 60: one each 100 s.
+    let mut world = world_of(60, 8);
+    live(&mut world, 20, |_| (0..60).collect());
+    live(&mut world, 10, |_| (36..60).collect());
+    let first = pods_left(&world);
+    assert!(first >= 59, "{first}: all fell silent at once");
+    live(&mut world, 400, |_| (36..60).collect());
+    let gone = first - pods_left(&world);
+    assert!((4..=5).contains(&gone), "{gone} in 400 s");
+
+    // 10 of 60: one after the other.
+    let mut world = world_of(60, 8);
+    live(&mut world, 20, |_| (0..60).collect());
+    live(&mut world, 20, |_| (10..60).collect());
+    let left = pods_left(&world);
+    assert!((53..=56).contains(&left), "{left}: a node each two seconds");
+    live(&mut world, 20, |_| (10..60).collect());
+    assert_eq!(pods_left(&world), 50);
+    assert_eq!(count(&world, &NODE), 60);
+}
+
+#[test]
+fn what_others_say_of_a_silent_node_stays() {
+    let mut world = world_of(2, 8);
+    let conditions = json!([
+        {"type": "Ready", "status": "True"},
+        {"type": "DiskPressure", "status": "False"},
+        {"type": "NetworkUnavailable", "status": "False"},
+        {"type": "example.com/Cooled", "status": "True", "reason": "FansTurn"},
+    ]);
+    world.patch(&NODE, "n000", json!({"status": {"conditions": conditions}}));
+    world.settle();
+    live(&mut world, 9, |_| vec![1]);
+    let told: Vec<String> = world.get(&NODE, "n000")["status"]["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| format!("{} {} {}", c["type"], c["status"], c["reason"]))
+        .collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    "Ready" "Unknown" "NodeStatusUnknown"
+    "DiskPressure" "Unknown" "NodeStatusUnknown"
+    "NetworkUnavailable" "False" null
+    "example.com/Cooled" "True" "FansTurn"
+    "#);
+}
