@@ -54,7 +54,7 @@ impl Addresses {
     }
 
     /// Takes `preferred` if it is free and ours, else the one that has been free for longest; `None` when all are held.
-    pub fn take(&mut self, preferred: Option<IpAddr>) -> Option<IpAddr> {
+    pub fn allocate(&mut self, preferred: Option<IpAddr>) -> Option<IpAddr> {
         if let Some(IpAddr::V4(wanted)) = preferred
             && let Some(offset) = wanted
                 .to_bits()
@@ -105,18 +105,18 @@ mod tests {
     #[test]
     fn addresses_come_in_turn_and_end() {
         let mut addresses = Addresses::new("10.42.3.0/29").expect("a range");
-        let kept = addresses.take("10.42.3.4".parse().ok());
-        let taken: Vec<String> = std::iter::from_fn(|| addresses.take(None))
+        let kept = addresses.allocate("10.42.3.4".parse().ok());
+        let taken: Vec<String> = std::iter::from_fn(|| addresses.allocate(None))
             .map(|ip| ip.to_string())
             .collect();
         assert_eq!(kept.map(|ip| ip.to_string()).as_deref(), Some("10.42.3.4"));
         assert_eq!(taken, ["10.42.3.2", "10.42.3.3", "10.42.3.5", "10.42.3.6"]);
         addresses.release("10.42.3.3".parse().expect("an address"));
-        assert_eq!(addresses.take(None), "10.42.3.3".parse().ok());
+        assert_eq!(addresses.allocate(None), "10.42.3.3".parse().ok());
         // Foreign, reserved and held addresses are not what one gets.
         addresses.release("10.42.3.5".parse().expect("an address"));
         assert_eq!(
-            addresses.take("10.42.3.1".parse().ok()),
+            addresses.allocate("10.42.3.1".parse().ok()),
             "10.42.3.5".parse().ok()
         );
     }
@@ -124,16 +124,16 @@ mod tests {
     #[test]
     fn a_full_node_gives_out_what_came_back_and_each_address_once() {
         let mut addresses = Addresses::new("10.128.0.0/17").expect("a range");
-        let all: Vec<IpAddr> = std::iter::from_fn(|| addresses.take(None)).collect();
+        let all: Vec<IpAddr> = std::iter::from_fn(|| addresses.allocate(None)).collect();
         assert_eq!(all.len(), 32_765, "room for the 20,000 pods of a node");
         let kept = all[7];
         addresses.release(kept);
         addresses.release(kept);
-        assert_eq!(addresses.take(Some(kept)), Some(kept));
-        assert_eq!(addresses.take(None), None, "it is held, if once free");
+        assert_eq!(addresses.allocate(Some(kept)), Some(kept));
+        assert_eq!(addresses.allocate(None), None, "it is held, if once free");
         addresses.release(all[9]);
         addresses.release(all[8]);
-        let again: Vec<IpAddr> = std::iter::from_fn(|| addresses.take(None)).collect();
+        let again: Vec<IpAddr> = std::iter::from_fn(|| addresses.allocate(None)).collect();
         assert_eq!(again, [all[9], all[8]], "the longest free first");
     }
 

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, service_fn};
+use weft_api::annotation;
 use weft_mesh::{DEPTH_MAX, DeliverError};
 use weft_runtime::{Body, CallError, Outbound, OutboundError};
 
@@ -69,8 +70,12 @@ pub struct Failures {
     recorder: Recorder,
     /// The container, for events. The pod itself would be most of what an idle one costs.
     about: ObjectReference,
+    /// `weft.dev/request-timeout`.
+    request_timeout: Duration,
     started: Instant,
     told: [Told; REASONS.len()],
+    /// Calls of its own to what is not there.
+    astray: AtomicU64,
 }
 
 /// Reasons of such events.
@@ -92,33 +97,62 @@ struct Told {
 
 impl Failures {
     /// For one run of one container.
-    pub fn new(log: logs::Writer, recorder: Recorder, pod: &Pod, container: &str) -> Self {
+    pub fn new(
+        log: logs::Writer,
+        recorder: Recorder,
+        pod: &Pod,
+        container: &str,
+        request_timeout: Duration,
+    ) -> Self {
         Self {
             log,
             recorder,
             about: events::about(pod, Some(container)),
+            request_timeout,
             started: Instant::now(),
             told: Default::default(),
+            astray: AtomicU64::new(0),
+        }
+    }
+
+    /// Of a call that the container made to what is not there or not allowed: the guest hears a code, and WASI has one for
+    /// several reasons.
+    pub fn record_failed_call(&self, error: &weft_mesh::CallError) {
+        use weft_mesh::CallError as Error;
+        if !matches!(
+            error,
+            Error::Denied { .. }
+                | Error::UnknownService { .. }
+                | Error::UnknownPort { .. }
+                | Error::NoEndpoints { .. }
+        ) {
+            return;
+        }
+        // A scan of all ports is seventeen lines.
+        let count = self.astray.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_power_of_two() {
+            self.log
+                .write_note(&format!("weft: a call to elsewhere failed: {error}"));
         }
     }
 
     /// Of a call, or of a response's body that broke off.
-    pub fn note(&self, error: &CallError) {
+    pub fn record_failure(&self, error: &CallError) {
         let reason = match error {
             CallError::Trap { message, backtrace } => {
                 self.log
-                    .note(&format!("weft: a request trapped: {message}"));
+                .write_note(&format!("weft: a request trapped: {message}"));
                 if !backtrace.is_empty() {
-                    self.log.note(backtrace);
+                    self.log.write_note(backtrace);
                 }
                 0
             }
             CallError::OutOfMemory { .. } => {
-                self.log.note(&format!("weft: {error}"));
+                self.log.write_note(&format!("weft: {error}"));
                 1
             }
             CallError::Deadline => {
-                self.log.note(&format!("weft: {error}"));
+                self.log.write_note(&format!("weft: {}", self.message_of(error)));
                 2
             }
             // The guest's own answer, or nothing that the guest did.
@@ -131,11 +165,11 @@ impl Failures {
             | CallError::NotCallable
             | CallError::BadRequest { .. } => return,
             CallError::NotLoaded { .. } => {
-                self.log.note(&format!("weft: {error}"));
+                self.log.write_note(&format!("weft: {error}"));
                 3
             }
             CallError::BodyTooLarge { .. } => {
-                self.log.note(&format!("weft: {error}"));
+                self.log.write_note(&format!("weft: {error}"));
                 4
             }
         };
@@ -152,11 +186,10 @@ impl Failures {
                 .is_ok()
         {
             told.since_event.store(0, Ordering::Relaxed);
-            let mut message = if count == 1 {
-                error.to_string()
-            } else {
-                format!("{error} ({count} requests since the last event)")
-            };
+            let mut message = self.message_of(error);
+            if count > 1 {
+                message.push_str(&format!(" ({count} requests since the last event)"));
+            }
             if let CallError::Trap { backtrace, .. } = error
                 && !backtrace.is_empty()
             {
@@ -165,7 +198,20 @@ impl Failures {
                 message.push_str(backtrace.trim_end());
             }
             self.recorder
-                .note(self.about.clone(), Severity::Warning, reason, message);
+                .record(self.about.clone(), Severity::Warning, reason, message);
+        }
+    }
+}
+
+impl Failures {
+    fn message_of(&self, error: &CallError) -> String {
+        match error {
+            CallError::Deadline => format!(
+                "{error}: its caller's time, or {:?}, which {} says",
+                self.request_timeout,
+                annotation::REQUEST_TIMEOUT
+            ),
+            other => other.to_string(),
         }
     }
 }
@@ -182,7 +228,7 @@ pub fn inbound(workload: Guest, failures: Arc<Failures>) -> weft_mesh::WorkloadS
         let (workload, failures) = (workload.clone(), failures.clone());
         async move {
             workload.call(request).await.map_err(|error| {
-                failures.note(&error);
+                failures.record_failure(&error);
                 to_deliver_error(error)
             })
         }
@@ -194,6 +240,7 @@ pub fn outbound(
     mesh: weft_mesh::Outbound,
     siblings: Siblings,
     me: Arc<weft_mesh::Peer>,
+    failures: Arc<Failures>,
 ) -> Outbound {
     BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
         let context = request
@@ -204,8 +251,11 @@ pub fn outbound(
         let Some(port) = localhost_port(&request) else {
             request.extensions_mut().insert(context);
             // Both services are always ready, so that they may be called without being asked.
-            let call = Service::call(&mut mesh.clone(), request);
-            return Either::Left(call.map_err(|error| to_outbound_error(&error)));
+            let (call, failures) = (Service::call(&mut mesh.clone(), request), failures.clone());
+            return Either::Left(call.map_err(move |error| {
+                failures.record_failed_call(&error);
+                to_outbound_error(&error)
+            }));
         };
         context.depth += 1;
         context.peer = Some(me.clone());

@@ -3,6 +3,8 @@
 //! Writing an event never waits and never fails its caller: it goes into a bounded queue that one task empties. The same
 //! event again within [`SAME_FOR`] raises the count of the first instead of making another, as Kubernetes' recorder does.
 //!
+//! Names are the time in hex after the object's, as Kubernetes' are, so that events of one second stay in their order.
+//!
 //! Invariants: the queue and the table of recent events are bounded; when the queue is full the event is dropped, the pod's
 //! status says the same anyway.
 
@@ -51,6 +53,8 @@ struct Noted {
 pub struct Writing {
     queue: mpsc::Receiver<Noted>,
     node: String,
+    /// Of the last event's name.
+    last_nanos: i128,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +81,7 @@ impl Recorder {
             Writing {
                 queue: events,
                 node: node.to_owned(),
+                last_nanos: 0,
             },
         )
     }
@@ -90,7 +95,7 @@ impl Recorder {
         reason: &'static str,
         message: impl Into<String>,
     ) {
-        self.note(about(pod, container), severity, reason, message.into());
+        self.record(about(pod, container), severity, reason, message.into());
     }
 
     /// Notes an event about this node.
@@ -109,11 +114,11 @@ impl Recorder {
             uid: Some(name.to_owned()),
             ..ObjectReference::default()
         };
-        self.note(object, severity, reason, message.into());
+        self.record(object, severity, reason, message.into());
     }
 
     /// Notes an event about what [`about`] refers to.
-    pub(crate) fn note(
+    pub(crate) fn record(
         &self,
         object: ObjectReference,
         severity: Severity,
@@ -163,6 +168,16 @@ pub(crate) fn about(pod: &Pod, container: Option<&str>) -> ObjectReference {
     }
 }
 
+/// Longest name of an object.
+const NAME_BYTES_MAX: usize = 253;
+
+fn event_name(object: &str, nanos: i128) -> String {
+    let time = format!("{nanos:x}");
+    let room = NAME_BYTES_MAX - 1 - time.len();
+    let start = &object[..object.floor_char_boundary(room)];
+    format!("{}.{time}", start.trim_end_matches(['-', '.']))
+}
+
 impl Writing {
     /// Writes events until `shutdown`.
     pub async fn run(mut self, link: Link, shutdown: CancellationToken) {
@@ -187,7 +202,7 @@ impl Writing {
     }
 
     async fn write(
-        &self,
+        &mut self,
         link: &Link,
         recent: &mut HashMap<Sameness, Recent>,
         noted: Noted,
@@ -222,10 +237,10 @@ impl Writing {
             .namespace
             .clone()
             .unwrap_or_else(|| "default".to_owned());
-        let name = format!(
-            "{}.{:016x}",
+        self.last_nanos = noted.at.as_nanosecond().max(self.last_nanos + 1);
+        let name = event_name(
             noted.object.name.as_deref().unwrap_or("node"),
-            rand::random::<u64>()
+            self.last_nanos,
         );
         let event = Event {
             metadata: ObjectMeta {
@@ -267,5 +282,20 @@ impl Writing {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_sort_by_time_and_fit() {
+        let now = 1_795_000_000_123_456_789;
+        assert_eq!(event_name("web-1", now), "web-1.18e91efd632f4d15");
+        assert!(event_name("web-1", now) < event_name("web-1", now + 1));
+        let long = event_name(&format!("{}.{}", "a".repeat(234), "b".repeat(18)), now);
+        assert!(long.len() <= NAME_BYTES_MAX, "{long}");
+        assert_eq!(weft_api::name::dns1123_subdomain(&long), Ok(()), "{long}");
     }
 }

@@ -16,17 +16,19 @@
 
 use crate::addresses::Addresses;
 use crate::bridge::{self, Siblings};
+use crate::deletion::delete_after_status;
 use crate::events::{Recorder, Severity};
 use crate::guest::Guest;
-use crate::identity::{Chain, Claim, Link, Workloads};
+use crate::identity::{Claim, Link, Workloads};
 use crate::image::Images;
 use crate::logs::{self, Logs};
 use crate::plan::{self, Action, Event, ProbeKind};
 use crate::pod_state::{Exit, Phase, PodState, Stage, StartFailure, StopReason};
 use crate::prepare::{Prepared, Preparing, Refusal, workload_info};
 use crate::probes;
+use crate::publisher::Publisher;
 use crate::registry::{self, ContainerRecord, PodRecord, Registry};
-use crate::status::{self, Publisher};
+use crate::status;
 use crate::topology::Topology;
 use crate::translate::{self, NodeFacts, World};
 use crate::volumes::Volumes;
@@ -34,7 +36,6 @@ use crate::wanted::{Role, Wanted};
 use crate::workers::Workers;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodCondition};
-use kube::api::{Api, DeleteParams, Preconditions};
 use parking_lot::Mutex;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,9 +46,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_mesh::{LocalWorkload, Mesh, PodAddress};
 use weft_runtime::{Cores, Engine, Usage};
-
-/// Longest pause between attempts to delete the object of a pod that is gone.
-const DELETE_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Longest message of a container that ended; as the kubelet's.
 const TERMINATION_MESSAGE_BYTES_MAX: usize = 4096;
@@ -306,6 +304,7 @@ impl Worker {
     fn step(&mut self, event: Event) {
         let now = Timestamp::now();
         let was = self.state.clone();
+        let mut is_over = false;
         for action in plan::step(&mut self.state, &self.wanted, event, now) {
             match action {
                 Action::Start { container, restart } => self.start(container, restart),
@@ -314,10 +313,7 @@ impl Worker {
                     grace,
                     reason,
                 } => self.stop(container, grace, reason),
-                Action::Delete => {
-                    let (link, pod) = (self.node.link.clone(), self.pod.clone());
-                    self.tasks.spawn(delete(link, pod));
-                }
+                Action::Delete => is_over = true,
             }
         }
         self.tell_of_backoff(&was);
@@ -325,6 +321,12 @@ impl Worker {
             self.release_address();
         }
         self.report(now);
+        if is_over {
+            let node = &self.node;
+            let (link, publisher) = (node.link.clone(), node.publisher.clone());
+            self.tasks
+                .spawn(delete_after_status(link, publisher, self.pod.clone()));
+        }
     }
 
     fn container(&self, index: usize) -> Option<(Container, Role)> {
@@ -432,7 +434,7 @@ impl Worker {
                     let exit = match running.await {
                         Ok(exit) => {
                             if let weft_runtime::Exit::Trap { message, backtrace } = &exit {
-                                log.note(&format!(
+                                log.write_note(&format!(
                                     "weft: the component trapped: {message}\n{backtrace}"
                                 ));
                             }
@@ -799,32 +801,6 @@ fn lean(mut pod: Arc<Pod>) -> Arc<Pod> {
         pod.status = pod.status.take().and_then(status::of_others);
     }
     pod
-}
-
-/// Removes the object of a pod that has ended, repeating until it is gone.
-pub(crate) async fn delete(link: Link, pod: Arc<Pod>) {
-    let parameters = DeleteParams {
-        grace_period_seconds: Some(0),
-        preconditions: Some(Preconditions {
-            uid: pod.metadata.uid.clone(),
-            resource_version: None,
-        }),
-        ..DeleteParams::default()
-    };
-    let mut pause = Duration::from_millis(100);
-    loop {
-        let api: Api<Pod> = Api::namespaced(link.client(), translate::namespace(&pod));
-        match api.delete(translate::pod_name(&pod), &parameters).await {
-            Ok(_) => return,
-            // Gone already, or another pod of the same name by now.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => return,
-            Err(error) => {
-                tracing::debug!(pod = translate::pod_name(&pod), error = %Chain(&error), "pod not deleted yet, will be repeated")
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(DELETE_PAUSE_MAX);
-    }
 }
 
 /// How a served container ended: it never ends by itself.

@@ -408,7 +408,7 @@ fn summary(node: &Node) -> String {
         usage(&mut out, cpu, memory);
         out.push_str(",\"volume\":[");
         let mut between = "";
-        for (name, volume) in node.volumes.of(&record.uid) {
+        for (name, volume) in node.volumes.of_pod(&record.uid) {
             let VolumeUsage {
                 bytes,
                 inodes,
@@ -441,7 +441,7 @@ fn volume_metrics(node: &Node, out: &mut String) {
         .all()
         .into_iter()
         .flat_map(|((namespace, pod), record)| {
-            let volumes = node.volumes.of(&record.uid).into_iter();
+            let volumes = node.volumes.of_pod(&record.uid).into_iter();
             volumes.map(move |(name, volume)| {
                 (
                     format!("namespace=\"{namespace}\",pod=\"{pod}\",volume=\"{name}\""),
@@ -608,6 +608,26 @@ fn metrics(node: &Node) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(crate::properties::config())]
+
+        #[test]
+        fn any_query_is_a_question_or_a_sentence(
+            query in prop_oneof![
+                1 => any::<String>(),
+                4 => "((follow|previous|tailLines|limitBytes|sinceSeconds|sinceTime|x)=([0-9]{1,20}|true|2026-01-02T03%3A04%3A05(Z|%2B01%3A00)|-1)?&?){0,4}",
+            ]
+        ) {
+            let now = Timestamp::from_second(1_000_000).expect("in range");
+            match log_query(&query, now) {
+                // Seconds are counted back from now; more than there ever were is from the beginning.
+                Ok(asked) => prop_assert!(asked.query.since.is_none_or(|since| since <= now || query.contains("sinceTime"))),
+                Err(told) => prop_assert!(!told.is_empty()),
+            }
+        }
+    }
 
     #[test]
     fn the_query_of_pods_log() {

@@ -4,7 +4,8 @@
 //! certificate. With a host it comes from there, anonymously. `file:` images are read from disk where the node allows it.
 //!
 //! Invariants: bytes are used only after their SHA-256 is the digest the manifest names, also when they come from the cache;
-//! of several containers that want one image at once, one fetches and the others wait; at most [`PULLS_AT_ONCE`] fetch.
+//! of several containers that want one image at once, one fetches and the others wait; at most [`PULLS_AT_ONCE`] fetch, each
+//! for at most [`PULL_MAX`].
 //!
 //! Left to others: compiling (`weft_runtime`), the words in a pod's status (`status`).
 
@@ -22,6 +23,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::Semaphore;
 use weft_api::image::{ImageReference, RegistryReference};
 
@@ -31,6 +34,11 @@ pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
 const MANIFEST_BYTES_MAX: usize = 4 << 20;
 /// Images fetched at once: enough to hide latency, few enough to leave the network to traffic.
 const PULLS_AT_ONCE: usize = 4;
+/// How long a registry elsewhere may take to be reached, to say anything, and for a whole image (64 MiB at 2 Mbit/s): who falls
+/// silent would keep a place for ever, and [`PULLS_AT_ONCE`] of them every image of the node.
+const FOREIGN_CONNECT_MAX: Duration = Duration::from_secs(10);
+const FOREIGN_READ_MAX: Duration = Duration::from_secs(30);
+const PULL_MAX: Duration = Duration::from_secs(300);
 /// What the registry is asked for.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.v2+json";
 /// Media types of a layer that is a component: the Wasm OCI artefact's, and those that older tools still write (runwasi,
@@ -54,10 +62,16 @@ pub enum ImageError {
     FilesForbidden { image: String },
     #[error("image \"{image}\" is not present on this node and its pull policy is Never")]
     Never { image: String },
-    #[error("failed to pull image \"{image}\": not found")]
+    #[error(
+        "the cluster's registry has no {image}: put a component there with `weft push FILE {image}`"
+    )]
+    NotPushed { image: String },
+    #[error("the registry has no {image}")]
     NotFound { image: String },
-    #[error("failed to pull image \"{image}\": {reason}")]
-    Failed { image: String, reason: String },
+    #[error("there is no file {path} on this node")]
+    NoFile { path: String },
+    #[error("{reason}")]
+    Failed { reason: String },
     #[error("image \"{image}\" holds no WebAssembly component: {reason}")]
     NotWasm { image: String, reason: String },
     #[error(
@@ -110,9 +124,9 @@ struct Resolved {
     layer: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Manifest {
+pub(crate) struct Manifest {
     #[serde(default)]
     layers: Vec<Descriptor>,
     /// An index instead of a manifest.
@@ -120,9 +134,9 @@ struct Manifest {
     manifests: Vec<Descriptor>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Descriptor {
+pub(crate) struct Descriptor {
     media_type: String,
     digest: String,
     #[serde(default)]
@@ -131,7 +145,7 @@ struct Descriptor {
     platform: Option<Platform>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct Platform {
     #[serde(default)]
     architecture: String,
@@ -227,11 +241,19 @@ impl Inner {
             });
         }
         let _slot = self.slots.acquire().await;
-        let (manifest, layer) = self.resolve(image, &reference).await?;
-        let (bytes, fetched) = match self.cached(&layer.digest).await {
-            Some(bytes) => (bytes, false),
-            None => (self.fetch(image, &reference, &layer).await?, true),
+        let pull = async {
+            let (manifest, layer) = self.resolve(image, &reference).await?;
+            let (bytes, fetched) = match self.cached(&layer.digest).await {
+                Some(bytes) => (bytes, false),
+                None => (self.fetch(image, &reference, &layer).await?, true),
+            };
+            Ok::<_, ImageError>((manifest, layer, bytes, fetched))
         };
+        let (manifest, layer, bytes, fetched) = tokio::time::timeout(PULL_MAX, pull)
+            .await
+            .map_err(|_| ImageError::Failed {
+                reason: format!("it is not here after {} s", PULL_MAX.as_secs()),
+            })??;
         self.known.lock().insert(
             image.to_owned(),
             Resolved {
@@ -253,23 +275,31 @@ impl Inner {
             });
         }
         let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => ImageError::NotFound {
-                image: image.into(),
+            io::ErrorKind::NotFound => ImageError::NoFile {
+                path: path.display().to_string(),
             },
             _ => ImageError::Failed {
-                image: image.into(),
                 reason: error.to_string(),
             },
         };
-        let size = tokio::fs::metadata(&path).await.map_err(failed)?.len();
-        if size > COMPONENT_BYTES_MAX {
-            return Err(ImageError::TooLarge {
-                image: image.into(),
-                bytes: size,
+        let found = tokio::fs::metadata(&path).await.map_err(failed)?;
+        // A device or a pipe has no size and no end.
+        if !found.is_file() {
+            return Err(ImageError::Failed {
+                reason: format!("{} is no regular file", path.display()),
             });
         }
-        let bytes = Bytes::from(tokio::fs::read(&path).await.map_err(failed)?);
-        let (digest, bytes) = digest(bytes).await;
+        let mut bytes = Vec::with_capacity(found.len().min(COMPONENT_BYTES_MAX + 1) as usize);
+        let file = tokio::fs::File::open(&path).await.map_err(failed)?;
+        let mut file = file.take(COMPONENT_BYTES_MAX + 1);
+        file.read_to_end(&mut bytes).await.map_err(failed)?;
+        if bytes.len() as u64 > COMPONENT_BYTES_MAX {
+            return Err(ImageError::TooLarge {
+                image: image.into(),
+                bytes: found.len().max(bytes.len() as u64),
+            });
+        }
+        let (digest, bytes) = digest(Bytes::from(bytes)).await;
         Ok(Image {
             id: format!("file@{digest}"),
             bytes,
@@ -284,56 +314,30 @@ impl Inner {
         reference: &RegistryReference,
     ) -> Result<(String, Descriptor), ImageError> {
         let (mut digest, mut manifest) = self
-            .manifest(image, reference, reference.reference())
+            .manifest(image, reference, reference.reference().to_owned())
             .await?;
-        if manifest.layers.is_empty() && !manifest.manifests.is_empty() {
-            let wasm = |descriptor: &&Descriptor| {
-                descriptor
-                    .platform
-                    .as_ref()
-                    .is_some_and(|platform| platform.architecture == "wasm")
-            };
-            let chosen = manifest
-                .manifests
-                .iter()
-                .find(wasm)
-                .or(manifest.manifests.first())
-                .cloned();
-            if let Some(chosen) = chosen {
-                (digest, manifest) = self.manifest(image, reference, &chosen.digest).await?;
-            }
+        if let Some(chosen) = manifest.of_index() {
+            let chosen = chosen.map_err(|reason| ImageError::Failed { reason })?;
+            (digest, manifest) = self.manifest(image, reference, chosen).await?;
         }
-        match component_layer(&manifest.layers) {
-            Some(layer) if layer.size > COMPONENT_BYTES_MAX => Err(ImageError::TooLarge {
+        let layer = manifest.component().map_err(|reason| ImageError::NotWasm {
+            image: image.into(),
+            reason,
+        })?;
+        if layer.size > COMPONENT_BYTES_MAX {
+            return Err(ImageError::TooLarge {
                 image: image.into(),
                 bytes: layer.size,
-            }),
-            Some(layer) => Ok((digest, layer.clone())),
-            None => {
-                let mut found: Vec<&str> = manifest
-                    .layers
-                    .iter()
-                    .map(|layer| layer.media_type.as_str())
-                    .collect();
-                found.dedup();
-                let reason = if found.is_empty() {
-                    "it has no layers".to_owned()
-                } else {
-                    format!("its layers are {}", found.join(", "))
-                };
-                Err(ImageError::NotWasm {
-                    image: image.into(),
-                    reason,
-                })
-            }
+            });
         }
+        Ok((digest, layer.clone()))
     }
 
     async fn manifest(
         &self,
         image: &str,
         reference: &RegistryReference,
-        which: &str,
+        which: String,
     ) -> Result<(String, Manifest), ImageError> {
         let bytes = match &reference.host {
             None => {
@@ -347,7 +351,7 @@ impl Inner {
             }
             Some(host) => {
                 let client = foreign_client();
-                let named = foreign(image, host, &reference.repository, which)?;
+                let named = foreign(host, &reference.repository, &which)?;
                 let types: Vec<&str> = MANIFEST_TYPES.split(", ").collect();
                 let (bytes, _) = client
                     .pull_manifest_raw(
@@ -364,11 +368,10 @@ impl Inner {
         if which.starts_with("sha256:") && which != actual {
             return Err(ImageError::Digest {
                 image: image.into(),
-                digest: which.into(),
+                digest: which,
             });
         }
-        let manifest = serde_json::from_slice(&bytes).map_err(|error| ImageError::Failed {
-            image: image.into(),
+        let manifest = Manifest::read(&bytes).map_err(|error| ImageError::Failed {
             reason: format!("its manifest is malformed: {error}"),
         })?;
         Ok((actual, manifest))
@@ -380,12 +383,6 @@ impl Inner {
         reference: &RegistryReference,
         layer: &Descriptor,
     ) -> Result<Bytes, ImageError> {
-        if !weft_api::image::is_digest(&layer.digest) {
-            return Err(ImageError::Failed {
-                image: image.into(),
-                reason: format!("its layer has the unsupported digest \"{}\"", layer.digest),
-            });
-        }
         let most = usize::try_from(COMPONENT_BYTES_MAX).unwrap_or(usize::MAX);
         let bytes = match &reference.host {
             None => {
@@ -398,7 +395,7 @@ impl Inner {
                 .await?
             }
             Some(host) => {
-                let named = foreign(image, host, &reference.repository, reference.reference())?;
+                let named = foreign(host, &reference.repository, reference.reference())?;
                 let descriptor = oci_client::manifest::OciDescriptor {
                     media_type: layer.media_type.clone(),
                     digest: layer.digest.clone(),
@@ -438,10 +435,7 @@ impl Inner {
         accept: &str,
         most: usize,
     ) -> Result<Bytes, ImageError> {
-        let failed = |reason: String| ImageError::Failed {
-            image: image.into(),
-            reason,
-        };
+        let failed = |reason: String| ImageError::Failed { reason };
         let request = http::Request::get(path)
             .header(http::header::ACCEPT, accept)
             .body(kube::client::Body::empty())
@@ -455,7 +449,7 @@ impl Inner {
         match response.status() {
             status if status.is_success() => {}
             http::StatusCode::NOT_FOUND => {
-                return Err(ImageError::NotFound {
+                return Err(ImageError::NotPushed {
                     image: image.into(),
                 });
             }
@@ -499,11 +493,63 @@ impl Inner {
     }
 }
 
-/// The layer that is the component: the only one with a Wasm media type, or the first of them.
-fn component_layer(layers: &[Descriptor]) -> Option<&Descriptor> {
-    layers
-        .iter()
-        .find(|layer| COMPONENT_TYPES.contains(&layer.media_type.as_str()))
+/// Media types that a message names, and bytes of each: a manifest may have thousands.
+const TOLD_MAX: usize = 4;
+const TOLD_BYTES_MAX: usize = 100;
+
+impl Manifest {
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// Of an index, the digest of the manifest to take: the one for Wasm, or the first. Nothing but a digest: it becomes a part
+    /// of a path, and what it leads to is checked against it.
+    pub(crate) fn of_index(&self) -> Option<Result<String, String>> {
+        if !self.layers.is_empty() {
+            return None;
+        }
+        let is_wasm = |descriptor: &&Descriptor| {
+            let platform = descriptor.platform.as_ref();
+            platform.is_some_and(|platform| platform.architecture == "wasm")
+        };
+        let mut all = self.manifests.iter();
+        let chosen = all.find(is_wasm).or(self.manifests.first())?;
+        Some(chosen.digest().map(str::to_owned))
+    }
+
+    /// The layer that is the component: the only one with a Wasm media type, or the first of them.
+    pub(crate) fn component(&self) -> Result<&Descriptor, String> {
+        let is_component =
+            |layer: &&Descriptor| COMPONENT_TYPES.contains(&layer.media_type.as_str());
+        if let Some(layer) = self.layers.iter().find(is_component) {
+            return layer.digest().map(|_| layer);
+        }
+        let mut found: Vec<&str> = self.layers.iter().map(|l| l.media_type.as_str()).collect();
+        found.dedup();
+        if found.is_empty() {
+            return Err("it has no layers".to_owned());
+        }
+        let named = found.iter().take(TOLD_MAX).map(|text| start_of(text));
+        let more = if found.len() > TOLD_MAX { ", …" } else { "" };
+        let named: Vec<&str> = named.collect();
+        Err(format!("its layers are {}{more}", named.join(", ")))
+    }
+}
+
+impl Descriptor {
+    fn digest(&self) -> Result<&str, String> {
+        if weft_api::image::is_digest(&self.digest) {
+            return Ok(&self.digest);
+        }
+        let told = start_of(&self.digest);
+        Err(format!(
+            "its manifest names the unsupported digest {told:?}"
+        ))
+    }
+}
+
+fn start_of(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TOLD_BYTES_MAX)]
 }
 
 fn image_id(reference: &RegistryReference, manifest: &str) -> String {
@@ -513,7 +559,6 @@ fn image_id(reference: &RegistryReference, manifest: &str) -> String {
     }
 }
 
-/// `sha256:…` of `bytes`, computed off the async threads.
 /// What a registry sends, which may be more than it announced.
 struct Bounded {
     bytes: Vec<u8>,
@@ -545,6 +590,7 @@ impl tokio::io::AsyncWrite for Bounded {
     }
 }
 
+/// `sha256:…` of `bytes`, computed off the async threads.
 async fn digest(bytes: Bytes) -> (String, Bytes) {
     let hash = |bytes: &[u8]| format!("sha256:{:x}", Sha256::digest(bytes));
     let moved = bytes.clone();
@@ -556,15 +602,14 @@ async fn digest(bytes: Bytes) -> (String, Bytes) {
 }
 
 fn foreign_client() -> oci_client::Client {
-    oci_client::Client::new(oci_client::client::ClientConfig::default())
+    oci_client::Client::new(oci_client::client::ClientConfig {
+        connect_timeout: Some(FOREIGN_CONNECT_MAX),
+        read_timeout: Some(FOREIGN_READ_MAX),
+        ..oci_client::client::ClientConfig::default()
+    })
 }
 
-fn foreign(
-    image: &str,
-    host: &str,
-    repository: &str,
-    which: &str,
-) -> Result<oci_client::Reference, ImageError> {
+fn foreign(host: &str, repository: &str, which: &str) -> Result<oci_client::Reference, ImageError> {
     let separator = if which.starts_with("sha256:") {
         '@'
     } else {
@@ -573,7 +618,6 @@ fn foreign(
     format!("{host}/{repository}{separator}{which}")
         .parse()
         .map_err(|error: oci_client::ParseError| ImageError::Failed {
-            image: image.into(),
             reason: error.to_string(),
         })
 }
@@ -585,7 +629,6 @@ fn foreign_error(image: &str, error: &oci_client::errors::OciDistributionError) 
             image: image.into(),
         },
         other => ImageError::Failed {
-            image: image.into(),
             reason: crate::identity::Chain(other).to_string(),
         },
     }
@@ -594,35 +637,88 @@ fn foreign_error(image: &str, error: &oci_client::errors::OciDistributionError) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
 
-    fn layer(media_type: &str) -> Descriptor {
-        Descriptor {
-            media_type: media_type.into(),
-            digest: String::new(),
-            size: 0,
-            platform: None,
-        }
+    const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+    fn manifest(value: &Value) -> Manifest {
+        Manifest::read(value.to_string().as_bytes()).expect("a manifest")
     }
 
     #[test]
     fn the_component_is_found_among_other_layers() {
-        for (layers, found) in [
-            (vec!["application/wasm"], Some("application/wasm")),
-            (
-                vec![
-                    "application/vnd.oci.image.layer.v1.tar",
-                    "application/vnd.wasm.content.layer.v1+wasm",
-                ],
-                Some("application/vnd.wasm.content.layer.v1+wasm"),
-            ),
-            (vec!["application/vnd.oci.image.layer.v1.tar+gzip"], None),
-            (vec![], None),
-        ] {
-            let layers: Vec<Descriptor> = layers.into_iter().map(layer).collect();
+        let of = |types: &[&str]| {
+            let layers = types
+                .iter()
+                .map(|media_type| json!({"mediaType": media_type, "digest": DIGEST}));
+            let manifest = manifest(&json!({"layers": layers.collect::<Vec<_>>()}));
+            manifest.component().map(|layer| layer.media_type.clone())
+        };
+        let found = |media_type: &str| Ok(media_type.to_owned());
+        let tar = "application/vnd.oci.image.layer.v1.tar";
+        let wasm = "application/vnd.wasm.content.layer.v1+wasm";
+        assert_eq!(of(&["application/wasm"]), found("application/wasm"));
+        assert_eq!(of(&[tar, wasm]), found(wasm));
+        assert_eq!(of(&[tar]), Err(format!("its layers are {tar}")));
+        assert_eq!(of(&[]), Err("it has no layers".to_owned()));
+        let many: Vec<String> = (0..9000)
+            .map(|n| format!("{n}{}", "é".repeat(200)))
+            .collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(of(&many).expect_err("none is a component").len() < 500);
+    }
+
+    /// What an index names becomes a part of a path on the API server's address, asked for with this node's certificate.
+    #[test]
+    fn an_index_leads_to_a_digest_or_nowhere() {
+        let of = |manifests: Value| manifest(&json!({"manifests": manifests})).of_index();
+        let other = format!("sha256:{}", "b".repeat(64));
+        let amd64 =
+            json!({"mediaType": "m", "digest": DIGEST, "platform": {"architecture": "amd64"}});
+        let wasm = json!({"mediaType": "m", "digest": other, "platform": {"architecture": "wasm"}});
+        assert_eq!(of(json!([amd64, wasm])), Some(Ok(other)));
+        assert_eq!(of(json!([amd64])), Some(Ok(DIGEST.to_owned())));
+        assert_eq!(of(json!([])), None);
+        for elsewhere in ["latest", "../../../../api/v1/secrets", "sha256:12", ""] {
+            let told = of(json!([{"mediaType": "m", "digest": elsewhere}])).expect("an index");
             assert_eq!(
-                component_layer(&layers).map(|layer| layer.media_type.as_str()),
-                found
+                told,
+                Err(format!(
+                    "its manifest names the unsupported digest {elsewhere:?}"
+                ))
             );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(crate::properties::config())]
+
+        #[test]
+        fn whatever_a_registry_sends_leads_to_a_digest_or_to_a_sentence(
+            bytes in proptest::collection::vec(any::<u8>(), 0..60),
+            entries in proptest::collection::vec((
+                proptest::sample::select(vec!["application/wasm", "x", ""]),
+                prop_oneof![Just(DIGEST.to_owned()), any::<String>(), "(sha256:)?[0-9a-f]{62,66}"],
+                prop_oneof![Just(json!(1)), any::<u64>().prop_map(Value::from), any::<i64>().prop_map(Value::from), Just(Value::Null)],
+                proptest::option::of("wasm|amd64|.{0,3}"),
+            ), 0..4),
+            is_index in any::<bool>(),
+        ) {
+            let _ = Manifest::read(&bytes);
+            let entries = entries.into_iter().map(|(media_type, digest, size, architecture)| {
+                json!({"mediaType": media_type, "digest": digest, "size": size, "platform": {"architecture": architecture.unwrap_or_default()}})
+            });
+            let entries: Vec<Value> = entries.collect();
+            let text = json!({if is_index { "manifests" } else { "layers" }: entries}).to_string();
+            let Ok(manifest) = Manifest::read(text.as_bytes()) else { return Ok(()) };
+            if let Some(Ok(digest)) = manifest.of_index() {
+                prop_assert!(weft_api::image::is_digest(&digest) && is_index);
+            }
+            match manifest.component() {
+                Ok(layer) => prop_assert!(weft_api::image::is_digest(&layer.digest)),
+                Err(told) => prop_assert!(told.len() < 1000),
+            }
         }
     }
 

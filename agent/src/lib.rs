@@ -18,6 +18,7 @@
 
 pub mod addresses;
 pub mod bridge;
+mod deletion;
 pub mod environment;
 pub mod events;
 pub mod execute;
@@ -31,6 +32,9 @@ pub mod plan;
 pub mod pod_state;
 pub mod prepare;
 pub mod probes;
+#[cfg(test)]
+mod properties;
+pub mod publisher;
 pub mod registry;
 pub mod status;
 pub mod sync;
@@ -48,8 +52,8 @@ use crate::heartbeat::{Facts, Heartbeat};
 use crate::identity::{Chain, IdentityError, NodeIdentity, Server, Serving, Workloads};
 use crate::image::Images;
 use crate::logs::Logs;
+use crate::publisher::Publisher;
 use crate::registry::Registry;
-use crate::status::Publisher;
 use crate::topology::Topology;
 use crate::volumes::Volumes;
 use crate::workers::Workers;

@@ -134,7 +134,7 @@ impl Bucket {
         }
     }
 
-    fn take(&mut self, bytes: u64, now: Timestamp) -> bool {
+    fn try_spend(&mut self, bytes: u64, now: Timestamp) -> bool {
         let elapsed = u64::try_from(now.duration_since(self.at).as_millis()).unwrap_or(0);
         let earned = elapsed.saturating_mul(RATE_BYTES_PER_SECOND) / 1000;
         if earned > 0 {
@@ -263,7 +263,7 @@ impl Writer {
         let now = Timestamp::now();
         for chunk in bytes.chunks(CHUNK_BYTES_MAX) {
             let size = chunk.len() as u64;
-            let fits = self.run.bucket.lock().take(size, now);
+            let fits = self.run.bucket.lock().try_spend(size, now);
             let message = || Message::Chunk {
                 run: self.run.clone(),
                 stream,
@@ -283,7 +283,7 @@ impl Writer {
     }
 
     /// Writes one line on behalf of the node, such as why a request trapped.
-    pub fn note(&self, text: &str) {
+    pub fn write_note(&self, text: &str) {
         self.write(Stream::Stderr, format!("{}\n", text.trim_end()).as_bytes());
     }
 
@@ -329,7 +329,7 @@ fn write_all(messages: &Receiver<Message>, mut files: Files, logs: &std::sync::W
                             true,
                         );
                     }
-                    open.take(stream, at, &bytes);
+                    open.append(stream, at, &bytes);
                     *touched.entry(run.id.clone()).or_default() += bytes.len() as u64;
                 }
                 Message::Close { run } => {
@@ -435,7 +435,7 @@ impl Files {
 
 impl OpenFile {
     /// Splits a chunk into lines, keeping the unfinished rest.
-    fn take(&mut self, stream: Stream, at: Timestamp, mut bytes: &[u8]) {
+    fn append(&mut self, stream: Stream, at: Timestamp, mut bytes: &[u8]) {
         let slot = stream as usize;
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             let (mut line, since) = std::mem::take(&mut self.partial[slot]);
@@ -885,7 +885,7 @@ mod tests {
         for _ in 0..25 {
             files
                 .get(&run(0))
-                .take(Stream::Stdout, now, line.as_bytes());
+                .append(Stream::Stdout, now, line.as_bytes());
             files.flush(&run(0));
         }
         assert!(path.exists() && rotated(&path, 1).exists() && rotated(&path, 2).exists());
@@ -906,10 +906,10 @@ mod tests {
         let at =
             |millis: i64| Timestamp::from_millisecond(1_000_000_000 + millis).expect("in range");
         let mut bucket = Bucket::new(at(0));
-        assert!(bucket.take(BURST_BYTES, at(0)));
-        assert!(!bucket.take(1, at(0)));
-        assert!(bucket.take(RATE_BYTES_PER_SECOND / 10, at(100)));
-        assert!(!bucket.take(RATE_BYTES_PER_SECOND, at(101)));
+        assert!(bucket.try_spend(BURST_BYTES, at(0)));
+        assert!(!bucket.try_spend(1, at(0)));
+        assert!(bucket.try_spend(RATE_BYTES_PER_SECOND / 10, at(100)));
+        assert!(!bucket.try_spend(RATE_BYTES_PER_SECOND, at(101)));
     }
 
     #[test]
@@ -921,8 +921,8 @@ mod tests {
         };
         let now = Timestamp::from_second(0).expect("in range");
         let open = files.get(&run(0));
-        open.take(Stream::Stdout, now, &vec![b'x'; 2 * LINE_BYTES_MAX + 5]);
-        open.take(Stream::Stdout, now, b"\n");
+        open.append(Stream::Stdout, now, &vec![b'x'; 2 * LINE_BYTES_MAX + 5]);
+        open.append(Stream::Stdout, now, b"\n");
         let tags: Vec<bool> = open
             .buffer
             .split_inclusive(|byte| *byte == b'\n')

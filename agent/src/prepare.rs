@@ -18,6 +18,7 @@ use crate::probes;
 use crate::translate::{self, Isolation, WorkloadSpec, World};
 use crate::unsupported;
 use crate::wanted::Role;
+use bytes::Bytes;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret};
 use kube::api::Api;
 use std::net::IpAddr;
@@ -26,10 +27,15 @@ use std::time::Duration;
 use weft_api::{SpiffeId, workload};
 use weft_mesh::{CallerInfo, WorkloadInfo};
 use weft_runtime::worker::{Setup, Worker};
-use weft_runtime::{Artifact, EventSink, InstancePolicy, Limits, LogSink, Volume, Workload};
+use weft_runtime::{
+    Artifact, ArtifactError, EventSink, InstancePolicy, Limits, LogSink, Volume, Workload,
+};
 
 /// How long an idle pooled instance waits for the next call before it ends.
 const POOLED_IDLE: Duration = Duration::from_secs(10);
+
+/// A component that is not loaded after this long is told to be compiling: most take less, and need no event.
+const COMPILING_TOLD_AFTER: Duration = Duration::from_secs(2);
 
 /// A container that is ready to be started.
 pub(crate) struct Prepared {
@@ -138,6 +144,7 @@ impl Preparing {
             self.node.recorder.clone(),
             &self.pod,
             &self.container.name,
+            spec.request_timeout,
         ));
         let info = workload_info(&self.pod);
         let me = Arc::new(weft_mesh::Peer {
@@ -157,7 +164,7 @@ impl Preparing {
             &spec,
             &log,
             failures.clone(),
-            bridge::outbound(outbound, self.siblings.clone(), me),
+            bridge::outbound(outbound, self.siblings.clone(), me, failures.clone()),
         )
         .await
         .map_err(|message| {
@@ -270,12 +277,26 @@ impl Preparing {
         };
         self.event(Severity::Normal, "Pulled", words);
         let artifact = self
-            .node
-            .engine
-            .load(found.bytes)
+            .loaded(found.bytes)
             .await
             .map_err(|error| (StartFailure::Create, error.to_string()))?;
         Ok((artifact, found.id))
+    }
+
+    /// Loads a component, and says so where that takes long: a large one is compiled for half a minute at its first start.
+    async fn loaded(&self, bytes: Bytes) -> Result<Artifact, ArtifactError> {
+        let (size, begun) = (bytes.len(), std::time::Instant::now());
+        let load = self.node.engine.load(bytes);
+        let mut load = std::pin::pin!(load);
+        if let Ok(loaded) = tokio::time::timeout(COMPILING_TOLD_AFTER, load.as_mut()).await {
+            return loaded;
+        }
+        let words = format!("Compiling a component of {size} bytes for this node");
+        self.event(Severity::Normal, "Compiling", words);
+        let loaded = load.await?;
+        let words = format!("Compiled in {:.0?}", begun.elapsed());
+        self.event(Severity::Normal, "Compiled", words);
+        Ok(loaded)
     }
 
     /// The volumes of the container's mounts.
@@ -395,7 +416,7 @@ async fn build(
             idle: POOLED_IDLE,
         }),
     };
-    let faults = EventSink::of_broken_off(move |fault| failures.note(&fault));
+    let faults = EventSink::of_broken_off(move |fault| failures.record_failure(&fault));
     let volumes = match place {
         Place::Here(volumes) => volumes,
         Place::Apart(worker) => {

@@ -158,7 +158,7 @@ pub struct Tally {
 
 impl Tally {
     /// Takes one result; answers with the verdict if it is new.
-    pub fn take(&mut self, healthy: bool, spec: &Spec) -> Option<bool> {
+    pub fn count(&mut self, healthy: bool, spec: &Spec) -> Option<bool> {
         self.row = if self.healthy == healthy {
             self.row.saturating_add(1)
         } else {
@@ -253,7 +253,7 @@ where
             })
             .await;
         }
-        if let Some(healthy) = tally.take(healthy, spec) {
+        if let Some(healthy) = tally.count(healthy, spec) {
             report(Report::Verdict {
                 kind: spec.kind,
                 healthy,
@@ -375,7 +375,7 @@ mod tests {
         let mut tally = Tally::default();
         let verdicts: Vec<Option<bool>> = [true, true, true, false, true, false, false, false]
             .into_iter()
-            .map(|healthy| tally.take(healthy, spec))
+            .map(|healthy| tally.count(healthy, spec))
             .collect();
         assert_eq!(
             verdicts,

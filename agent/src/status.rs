@@ -1,10 +1,10 @@
 //! What this node says about its pods.
 //!
 //! [`pod_status`] is pure: from the Pod, its [`PodState`] and the time to the `status` that Kubernetes' kubelet would report,
-//! word for word where `kubectl` or a controller reads the word. [`Publisher`] sends it, through the status subresource only.
+//! word for word where `kubectl` or a controller reads the word. Left to others: sending it (`publisher`).
 //!
 //! Invariants: a condition's `lastTransitionTime` moves only when its status does; conditions of others (readiness gates,
-//! `DisruptionTarget`) are carried over; of several statuses waiting for one pod only the newest is sent.
+//! `DisruptionTarget`) are carried over.
 
 use crate::pod_state::{Ended, PULL_ERROR_SHOWN, Phase, PodState, Stage, StartFailure, later};
 use crate::translate;
@@ -15,12 +15,8 @@ use k8s_openapi::api::core::v1::{
     ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Api, Patch, PatchParams};
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
 use weft_api::Quantity;
 
 /// Conditions this node writes; all others on a pod are somebody else's.
@@ -471,140 +467,6 @@ pub fn qos_class(pod: &Pod) -> &'static str {
         (false, _) => "BestEffort",
         (true, true) => "Guaranteed",
         (true, false) => "Burstable",
-    }
-}
-
-/// How many status writes are under way at once: enough to keep the server busy after a mass restart, few enough to be fair.
-const WRITES_AT_ONCE: usize = 8;
-/// Pause after a failed write; the newest status is sent then.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
-
-/// Sends pod statuses; one slot a pod, so its memory is bounded by the number of pods.
-#[derive(Clone)]
-pub struct Publisher {
-    waiting: Arc<parking_lot::Mutex<HashMap<String, Pending>>>,
-    wake: Arc<Notify>,
-}
-
-#[derive(Clone)]
-struct Pending {
-    namespace: String,
-    name: String,
-    status: PodStatus,
-}
-
-impl Publisher {
-    /// A publisher; [`Publisher::run`] must be spawned for anything to be sent.
-    pub fn new() -> Self {
-        Self {
-            waiting: Arc::default(),
-            wake: Arc::new(Notify::new()),
-        }
-    }
-
-    /// Hands over the newest status of a pod; replaces one that has not been sent yet.
-    pub fn publish(&self, pod: &Pod, status: PodStatus) {
-        let pending = Pending {
-            namespace: translate::namespace(pod).into(),
-            name: translate::pod_name(pod).into(),
-            status,
-        };
-        self.waiting
-            .lock()
-            .insert(translate::uid(pod).to_owned(), pending);
-        self.wake.notify_one();
-    }
-
-    /// Forgets what is waiting for a pod that no longer exists.
-    pub fn forget(&self, uid: &str) {
-        self.waiting.lock().remove(uid);
-    }
-
-    /// Whether everything handed over has been taken up for sending.
-    pub fn is_drained(&self) -> bool {
-        self.waiting.lock().is_empty()
-    }
-
-    /// Sends until `shutdown`. `client` is asked for anew for each write, because certificates are renewed.
-    pub async fn run(
-        self,
-        link: crate::identity::Link,
-        shutdown: tokio_util::sync::CancellationToken,
-    ) {
-        let mut writes = tokio::task::JoinSet::new();
-        // A pod whose write is under way must not have an older status overtake a newer one.
-        let mut busy: std::collections::HashSet<String> = std::collections::HashSet::new();
-        loop {
-            while writes.len() < WRITES_AT_ONCE {
-                let next = {
-                    let mut waiting = self.waiting.lock();
-                    let uid = waiting.keys().find(|uid| !busy.contains(*uid)).cloned();
-                    uid.and_then(|uid| waiting.remove(&uid).map(|pending| (uid, pending)))
-                };
-                let Some((uid, pending)) = next else { break };
-                busy.insert(uid.clone());
-                let (client, waiting) = (link.client(), self.waiting.clone());
-                writes.spawn(async move {
-                    if let Err(error) = write(client, &uid, &pending).await {
-                        tracing::debug!(pod = %pending.name, namespace = %pending.namespace, %error, "status write failed, will be repeated");
-                        tokio::time::sleep(RETRY_PAUSE).await;
-                        waiting.lock().entry(uid.clone()).or_insert(pending);
-                    }
-                    uid
-                });
-            }
-            tokio::select! {
-                biased;
-                Some(done) = writes.join_next(), if !writes.is_empty() => {
-                    if let Ok(uid) = done {
-                        busy.remove(&uid);
-                    }
-                }
-                () = self.wake.notified() => {}
-                () = shutdown.cancelled() => return,
-            }
-        }
-    }
-}
-
-impl Default for Publisher {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-async fn write(client: kube::Client, uid: &str, pending: &Pending) -> Result<(), kube::Error> {
-    let mut status = match serde_json::to_value(&pending.status) {
-        Ok(serde_json::Value::Object(status)) => status,
-        _ => return Ok(()),
-    };
-    // A merge patch keeps what it does not name, so that what ceased to be must be named as null.
-    for field in [
-        "reason",
-        "message",
-        "podIP",
-        "podIPs",
-        "initContainerStatuses",
-    ] {
-        status.entry(field).or_insert(serde_json::Value::Null);
-    }
-    let patch = serde_json::json!({ "metadata": { "uid": uid }, "status": status });
-    let api: Api<Pod> = Api::namespaced(client, &pending.namespace);
-    match api
-        .patch_status(
-            &pending.name,
-            &PatchParams::default(),
-            &Patch::Merge(&patch),
-        )
-        .await
-    {
-        Ok(_) => Ok(()),
-        // Gone, or another pod of the same name, or refused for good: nobody waits for this status.
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
-            tracing::debug!(pod = %pending.name, namespace = %pending.namespace, message = %status.message, "status not taken");
-            Ok(())
-        }
-        Err(error) => Err(error),
     }
 }
 

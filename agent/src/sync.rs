@@ -9,8 +9,9 @@
 //! container from being stopped; children are ended and awaited when their pod ends; while the server is away everything
 //! goes on as it was last wished; a bug met in one pod leaves the others alone.
 
+use crate::deletion::delete;
 use crate::events::Severity;
-use crate::execute::{Message, Node, Wish, Worker, delete};
+use crate::execute::{Message, Node, Wish, Worker};
 use crate::identity::Chain;
 use crate::pod_state::later;
 use crate::topology::reconnecting;
@@ -95,7 +96,7 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
             };
             match event {
                 None => continue 'connection,
-                Some(event) => pods.take(event, &mut listed),
+                Some(event) => pods.apply_event(event, &mut listed),
             }
         }
     }
@@ -109,12 +110,12 @@ impl Pods {
         tokio::select! {
             biased;
             Some(ended) = self.endings.join_next(), if !self.endings.is_empty() => self.reap(ended),
-            Some((uid, message)) = mailbox.recv() => self.tell(&uid, |worker| worker.receive(message)),
+            Some((uid, message)) = mailbox.recv() => self.with_worker(&uid, |worker| worker.receive(message)),
             () = sleep_until(wake), if wake.is_some() => self.wake(Timestamp::now()),
         }
     }
 
-    fn take(&mut self, event: watcher::Result<Event<Pod>>, listed: &mut HashSet<Arc<str>>) {
+    fn apply_event(&mut self, event: watcher::Result<Event<Pod>>, listed: &mut HashSet<Arc<str>>) {
         match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(pod)) => {
@@ -158,7 +159,7 @@ impl Pods {
                     self.end(&uid, delete(link, pod));
                 }
             }
-            Some(_) => self.tell(&uid, |worker| worker.wish(Wish::Is(pod))),
+            Some(_) => self.with_worker(&uid, |worker| worker.wish(Wish::Is(pod))),
             None => {
                 let at = At::Homeless(pod);
                 self.held.insert(uid.clone(), Held { at, wake: None });
@@ -177,7 +178,7 @@ impl Pods {
         let preferred = reported
             .and_then(|status| status.pod_ip.as_deref())
             .and_then(|ip| ip.parse().ok());
-        let taken = self.node.addresses.lock().take(preferred);
+        let taken = self.node.addresses.lock().allocate(preferred);
         if let Some(ip) = taken {
             let worker = Worker::new(
                 self.node.clone(),
@@ -187,7 +188,7 @@ impl Pods {
                 self.sender.clone(),
             );
             held.at = At::Here(Box::new(worker));
-            self.tell(uid, Worker::tick);
+            self.with_worker(uid, Worker::tick);
             return;
         }
         self.node.recorder.pod(
@@ -212,12 +213,12 @@ impl Pods {
             self.schedule(uid, None);
             self.held.remove(uid);
         } else {
-            self.tell(uid, |worker| worker.wish(Wish::Gone));
+            self.with_worker(uid, |worker| worker.wish(Wish::Gone));
         }
     }
 
     /// Has a pod's worker do something, and sees to what follows from its new state.
-    fn tell(&mut self, uid: &str, act: impl FnOnce(&mut Worker)) {
+    fn with_worker(&mut self, uid: &str, act: impl FnOnce(&mut Worker)) {
         let Some(held) = self.held.get_mut(uid) else {
             return;
         };
@@ -288,7 +289,7 @@ impl Pods {
         self.schedule(&uid, None);
         match self.held.get(&uid).map(|held| &held.at) {
             Some(At::Homeless(_)) => self.house(&uid),
-            _ => self.tell(&uid, Worker::tick),
+            _ => self.with_worker(&uid, Worker::tick),
         }
     }
 
@@ -312,7 +313,7 @@ impl Pods {
                     ..
                 })
             ) {
-                self.tell(&uid, |worker| worker.wish(Wish::Drain));
+                self.with_worker(&uid, |worker| worker.wish(Wish::Drain));
             } else if matches!(
                 self.held.get(&uid),
                 Some(Held {

@@ -7,12 +7,11 @@
 //! Left to others: the environment (`environment`), fields that no component can have (`unsupported`), fetching
 //! (`prepare`), limits the engine itself imposes (`weft_runtime`).
 
-use crate::environment::{Configuration, Context, expand};
+use crate::environment::{Configuration, Context, ENVIRONMENT_BYTES_MAX};
 use crate::volumes::{self, Mount};
 use crate::wanted::Role;
 use k8s_openapi::api::core::v1::{Container, Pod, Service};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 use weft_api::{Quantity, annotation};
@@ -121,6 +120,10 @@ pub enum ConfigError {
         value: String,
         why: &'static str,
     },
+    #[error(
+        "the variables and arguments have more than {ENVIRONMENT_BYTES_MAX} bytes, with what they refer to"
+    )]
+    EnvironmentTooLarge,
     #[error("container port {port} is not between 1 and 65535")]
     Port { port: i32 },
 }
@@ -146,23 +149,12 @@ pub fn container(
         configuration,
         node,
     };
-    let env = context.environment(services)?;
-    let variables: BTreeMap<&str, &str> = env
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
-    let expand_all = |words: &Option<Vec<String>>| -> Vec<String> {
-        words
-            .iter()
-            .flatten()
-            .map(|word| expand(word, &variables))
-            .collect()
-    };
-    let mut args = expand_all(&container.command);
+    let mut env = context.environment(services)?;
+    let mut args = env.arguments(container.command.as_ref())?;
     if args.is_empty() {
         args.push(container.name.clone());
     }
-    args.extend(expand_all(&container.args));
+    args.extend(env.arguments(container.args.as_ref())?);
 
     let memory =
         limit(container, "memory")?.map(|quantity| u64::try_from(quantity.value()).unwrap_or(0));
@@ -190,7 +182,7 @@ pub fn container(
         isolation: isolation(pod)?,
         world: world(pod)?,
         port: port(container)?,
-        env,
+        env: env.into_variables(),
     })
 }
 
@@ -393,6 +385,7 @@ pub(crate) fn quantity(
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::collections::BTreeMap;
 
     fn node() -> NodeFacts {
         NodeFacts {

@@ -1,7 +1,7 @@
 //! What a Pod may ask for and a component cannot have.
 //!
 //! A field that is dropped in silence fails later and elsewhere, so it is refused here, by name, before an image is
-//! fetched; the sentence is the message of `CreateContainerConfigError`. Pure.
+//! fetched; the sentences, all of them at once, are the message of `CreateContainerConfigError`. Pure.
 //!
 //! Fields that only narrow what a Linux process may do (users, seccomp, dropped capabilities, a read-only root) pass:
 //! every component is held tighter than that.
@@ -27,6 +27,11 @@ pub enum Unsupported {
     Medium { volume: String, medium: String },
 }
 
+/// All that cannot be kept, in one message: a chart that asks for five such things is not to be applied six times.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(". "))]
+pub struct AllUnsupported(Vec<Unsupported>);
+
 const NO_HOST: &str =
     "a component is no process of the node and never reaches it; leave the field out";
 const WHOLE: &str = "a component gets its volumes whole; mount the volume and use the folder in it";
@@ -35,16 +40,20 @@ const MESH_NAMES: &str = "the mesh resolves the names that components call; use 
 /// Whether `container` of `pod` can be what it asks to be.
 ///
 /// # Errors
-/// The first field that cannot be kept.
-pub fn check(pod: &Pod, container: &Container) -> Result<(), Unsupported> {
+/// Every field that cannot be kept.
+pub fn check(pod: &Pod, container: &Container) -> Result<(), AllUnsupported> {
     let fields = pod.spec.iter().flat_map(pod_fields);
-    let asked = fields.chain(container_fields(container));
-    for (asks, field, why) in asked {
-        if asks {
-            return Err(Unsupported::Field { field, why });
-        }
+    let mut found: Vec<Unsupported> = refused(fields.chain(container_fields(container))).collect();
+    found.extend(volumes(pod, container));
+    if found.is_empty() {
+        return Ok(());
     }
-    volumes(pod, container)
+    Err(AllUnsupported(found))
+}
+
+fn refused(asked: impl IntoIterator<Item = Asked>) -> impl Iterator<Item = Unsupported> {
+    let refused = asked.into_iter().filter(|(asks, ..)| *asks);
+    refused.map(|(_, field, why)| Unsupported::Field { field, why })
 }
 
 type Asked = (bool, &'static str, &'static str);
@@ -147,7 +156,8 @@ fn container_fields(container: &Container) -> [Asked; 9] {
 
 /// The token volume that admission adds is of no use to a component, which never sees credentials; anything else that
 /// is mounted was asked for by a person.
-fn volumes(pod: &Pod, container: &Container) -> Result<(), Unsupported> {
+fn volumes(pod: &Pod, container: &Container) -> Vec<Unsupported> {
+    let mut found = Vec::new();
     let volumes = pod
         .spec
         .as_ref()
@@ -162,24 +172,21 @@ fn volumes(pod: &Pod, container: &Container) -> Result<(), Unsupported> {
             continue;
         }
         let Some(source) = empty_dir(pod, &mount.name) else {
-            return Err(Unsupported::Volume {
+            found.push(Unsupported::Volume {
                 volume: mount.name.clone(),
                 path: mount.mount_path.clone(),
             });
+            continue;
         };
         if let Some(medium) = source.medium.as_ref().filter(|medium| !medium.is_empty()) {
-            return Err(Unsupported::Medium {
+            found.push(Unsupported::Medium {
                 volume: mount.name.clone(),
                 medium: medium.clone(),
             });
         }
-        for (asks, field, why) in mount_fields(mount) {
-            if asks {
-                return Err(Unsupported::Field { field, why });
-            }
-        }
+        found.extend(refused(mount_fields(mount)));
     }
-    Ok(())
+    found
 }
 
 fn mount_fields(mount: &VolumeMount) -> [Asked; 3] {
@@ -205,7 +212,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn verdict(pod: Value, container: Value) -> Result<(), Unsupported> {
+    fn verdict(pod: Value, container: Value) -> Result<(), AllUnsupported> {
         let with = |mut base: Value, more: Value| {
             if let (Some(base), Value::Object(more)) = (base.as_object_mut(), more) {
                 base.extend(more);
@@ -289,6 +296,23 @@ mod tests {
         volumeMounts.subPath is not supported: a component gets its volumes whole; mount the volume and use the folder in it
         volumeMounts.subPathExpr is not supported: a component gets its volumes whole; mount the volume and use the folder in it
         volumeMounts.mountPropagation is not supported: a component is no process of the node and never reaches it; leave the field out
+        "#);
+    }
+
+    #[test]
+    fn all_that_a_chart_asks_for_in_vain_is_told_at_once() {
+        let container = json!({
+            "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
+            "ports": [{"containerPort": 80, "hostPort": 80}],
+            "volumeMounts": [{"name": "tls", "mountPath": "/tls"}, {"name": "data", "mountPath": "/data", "subPath": "a"}],
+        });
+        let pod = json!({"volumes": [{"name": "tls", "secret": {"secretName": "tls"}}, {"name": "data", "emptyDir": {}}]});
+        let told = verdict(pod, container).expect_err("refused").to_string();
+        insta::assert_snapshot!(told.replace(". ", "\n"), @r#"
+        lifecycle.preStop is not supported: a pod goes on serving until the mesh has forgotten it, and is stopped then; leave the hook out
+        ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
+        volume "tls" is mounted at /tls, and of all volumes this node mounts only emptyDir into components
+        volumeMounts.subPath is not supported: a component gets its volumes whole; mount the volume and use the folder in it
         "#);
     }
 

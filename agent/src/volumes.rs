@@ -192,7 +192,7 @@ impl Volumes {
     }
 
     /// The volumes of a pod that were made, by name.
-    pub fn of(&self, uid: &str) -> Vec<(String, Volume)> {
+    pub fn of_pod(&self, uid: &str) -> Vec<(String, Volume)> {
         let made = self.inner.made.lock();
         let from = (uid.to_owned(), String::new());
         made.range(from..)
@@ -207,7 +207,7 @@ impl Volumes {
         if uid.is_empty() || !named(pod).any(|volume| volume.empty_dir.is_some()) {
             return;
         }
-        for (name, volume) in self.of(uid) {
+        for (name, volume) in self.of_pod(uid) {
             if let Err(error) = volume.remove().await {
                 tracing::warn!(pod = translate::pod_name(pod), volume = name, error = %Chain(&error), "a volume was left behind");
             }
@@ -287,12 +287,12 @@ fn tell_when_full(volume: &Volume, pod: &Pod, name: &str, recorder: &Recorder) {
         if told[full as usize].swap(true, Relaxed) {
             return;
         }
-        let words = words(&name, full, limits);
-        recorder.note(about.clone(), Severity::Warning, "VolumeFull", words);
+        let message = full_message(&name, full, limits);
+        recorder.record(about.clone(), Severity::Warning, "VolumeFull", message);
     });
 }
 
-fn words(name: &str, full: Full, limits: VolumeLimits) -> String {
+fn full_message(name: &str, full: Full, limits: VolumeLimits) -> String {
     match full {
         Full::Bytes => format!(
             "volume \"{name}\" is full: it may hold {} bytes; emptyDir.sizeLimit says how many",
@@ -404,12 +404,16 @@ mod tests {
             both,
         );
         let asked = asked(&pod).expect("mounts");
-        assert!(volumes.of("u").is_empty());
+        assert!(volumes.of_pod("u").is_empty());
         for mount in [&asked[0], &asked[1], &asked[0]] {
             let made = volumes.volume(&pod, mount, &recorder).await;
             made.expect("a volume");
         }
-        let names: Vec<String> = volumes.of("u").into_iter().map(|(name, _)| name).collect();
+        let names: Vec<String> = volumes
+            .of_pod("u")
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(names, ["a", "b"]);
         std::fs::write(root.join("u/a/file"), "kept").expect("written");
 
@@ -420,6 +424,6 @@ mod tests {
         assert_eq!(made.expect("a volume").usage().inodes, 1);
         volumes.remove_pod(&pod).await;
         assert!(!root.join("u").exists());
-        assert!(volumes.of("u").is_empty());
+        assert!(volumes.of_pod("u").is_empty());
     }
 }

@@ -61,6 +61,10 @@ struct CachedEdges {
 pub(crate) static NO_SERVICE: LazyLock<Arc<ServiceLabels>> =
     LazyLock::new(|| Arc::new(ServiceLabels::new("", "")));
 
+/// Of calls to what is not there, under the name that Istio has for it.
+pub(crate) static BLACK_HOLE: LazyLock<Arc<ServiceLabels>> =
+    LazyLock::new(|| Arc::new(ServiceLabels::new("", "BlackHoleCluster")));
+
 impl Caller {
     pub(crate) fn new(info: CallerInfo, origin: Origin) -> Self {
         let spiffe_id: Arc<str> = info.identity.to_string().into();

@@ -138,8 +138,13 @@ pub enum CallError {
     Denied { authority: String },
     #[error("there is no service {service}")]
     UnknownService { service: String },
-    #[error("service {service} has no port {port}")]
-    UnknownPort { service: String, port: u16 },
+    #[error("service {service} has no port {port}; it has {served}")]
+    UnknownPort {
+        service: String,
+        port: u16,
+        /// Its ports, as text.
+        served: String,
+    },
     /// Routes exist for the destination and none of them matches.
     #[error("no route matches {what}")]
     NoRoute { what: String },

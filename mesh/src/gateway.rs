@@ -1,16 +1,16 @@
 //! The way into the cluster: HTTP/1.1 and cleartext HTTP/2 on one port, then the same path as any call.
 //!
 //! A request is routed by its host: HTTPRoutes of the listener that is responsible for it, or, for a host
-//! `<service>.<namespace>.localhost` that no route names, the service itself. The gateway calls under its own
-//! identity, so callees see it as their peer and policies can name it.
+//! `<service>.<namespace>.localhost` that no route names, the service itself, if the client is on this machine. The gateway
+//! calls under its own identity, so callees see it as their peer and policies can name it.
 //!
-//! Invariants: nothing a client sends in `x-weft-*` or `x-forwarded-*` is believed; a failure is a status and one
-//! sentence of text; a client that is slow to say what it wants is closed; shutting down finishes what was begun.
+//! Invariants: nothing a client sends in `x-weft-*` or as `x-forwarded-for`, `-host` and `-proto` is believed; a failure is a status and one
+//! sentence of text; a service without a route is closed to other machines; a client that is slow to say what it wants is closed; shutting down finishes what was begun.
 
 use std::{
     convert::Infallible,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -52,6 +52,9 @@ pub struct GatewayConfig {
     pub head_timeout: Duration,
     /// Longest time to a response where no route says so. None: no limit.
     pub request_timeout: Option<Duration>,
+    /// Whether services without a route answer clients of other machines too at `<service>.<namespace>.localhost`, which is
+    /// but a header: otherwise who reaches the gateway reaches what routes lead to.
+    pub services_open: bool,
 }
 
 impl Default for GatewayConfig {
@@ -60,7 +63,14 @@ impl Default for GatewayConfig {
             connections_max: 10_000,
             head_timeout: Duration::from_secs(30),
             request_timeout: None,
+            services_open: false,
         }
+    }
+}
+
+impl GatewayConfig {
+    fn opens_services_to(&self, client: IpAddr) -> bool {
+        self.services_open || client.to_canonical().is_loopback()
     }
 }
 
@@ -164,11 +174,11 @@ async fn call(
     let started = Instant::now();
     let table = inner.table.load_full();
     let mut request = request.map(|body| Body::new(body.map_err(Into::into)));
-    outbound::absolute(&mut request, Some(Scheme::HTTP))?;
+    resolve::absolute(&mut request, Some(Scheme::HTTP))?;
     headers::strip_forged(request.headers_mut());
     headers::strip_hop_by_hop(request.headers_mut());
 
-    let host = resolve::lowercase(request.uri().host().unwrap_or_default());
+    let host = resolve::host_name(request.uri().host().unwrap_or_default());
     let no_route = || CallError::NoRoute {
         what: format!(
             "{}{}",
@@ -177,7 +187,7 @@ async fn call(
         ),
     };
     let fallback = || {
-        (!table.listeners.names_host(&host))
+        (inner.gateway.opens_services_to(client.ip()) && !table.listeners.names_host(&host))
             .then(|| resolve::fallback_host(&table, &host))
             .flatten()
     };
@@ -185,7 +195,11 @@ async fn call(
         Some(target) => CallWay::Direct(target),
         None => match table.listeners.select(&host, View::new(&request, 0)) {
             Selection::Entry(entry) => CallWay::Routed(entry),
-            Selection::NoRoute | Selection::NoListener => return Err(no_route()),
+            Selection::NoRoute | Selection::NoListener => {
+                let error = no_route();
+                outbound::charge_to_nobody(inner, &inner.gateway_caller, started, &error);
+                return Err(error);
+            }
         },
     };
     let authority = request.uri().authority().map(|host| host.to_string());
@@ -216,4 +230,30 @@ fn forwarded(lines: &mut HeaderMap, client: SocketAddr, authority: Option<&str>)
         Some(host) => lines.insert(headers::FORWARDED_HOST, host),
         None => lines.remove(headers::FORWARDED_HOST),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_without_a_route_are_for_this_machine() {
+        for (services_open, client, open) in [
+            (false, "127.0.0.1", true),
+            (false, "127.9.9.9", true),
+            (false, "::1", true),
+            (false, "::ffff:127.0.0.1", true),
+            (false, "192.0.2.2", false),
+            (false, "::ffff:192.0.2.2", false),
+            (false, "2001:db8::1", false),
+            (true, "192.0.2.2", true),
+        ] {
+            let config = GatewayConfig {
+                services_open,
+                ..GatewayConfig::default()
+            };
+            let client = client.parse().expect("an address");
+            assert_eq!(config.opens_services_to(client), open, "{client}");
+        }
+    }
 }

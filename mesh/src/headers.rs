@@ -76,10 +76,8 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove(HeaderName::from_static("proxy-connection"));
     headers.remove(header::TRANSFER_ENCODING);
     headers.remove(header::UPGRADE);
-    if headers
-        .get(header::TE)
-        .is_some_and(|value| value.as_bytes() != b"trailers")
-    {
+    let mut encodings = headers.get_all(header::TE).iter();
+    if encodings.any(|value| value.as_bytes() != b"trailers") {
         headers.remove(header::TE);
     }
 }

@@ -244,12 +244,19 @@ impl Session {
 
         let (mut parts, body) = request.into_parts();
         let known = self.known(&parts.headers, address, &to);
-        let context = context(&parts.headers, Arc::clone(&known.peer), started);
+        let context = context(&parts.headers, Some(Arc::clone(&known.peer)), started);
         let deadline = context.deadline;
         headers::strip_weft(&mut parts.headers);
         let grpc = measure::is_grpc(&parts.headers);
         let (body, request_bytes) = counted(body);
 
+        let mut unanswered = measure::Unanswered::new(Charge {
+            edges: smallvec![known.edge],
+            started,
+            grpc,
+            request_bytes,
+            by_transport: None,
+        });
         let delivery = deliver::deliver(&to, Request::from_parts(parts, body), context);
         let delivered = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline.into(), delivery)
@@ -257,20 +264,17 @@ impl Session {
                 .unwrap_or(Err(DeliverError::Deadline)),
             None => delivery.await,
         };
-        let charge = Charge {
-            edges: smallvec![known.edge],
-            started,
-            grpc,
-            request_bytes,
-            by_transport: None,
-        };
+        let charge = unanswered.answered();
         match delivered {
             Ok(delivered) => {
                 let holds = Holds {
                     in_flight: Some(delivered.in_flight),
                     ..Holds::default()
                 };
-                let mut response = measure::finish(delivered.response, charge, holds);
+                let mut response = match charge {
+                    Some(charge) => measure::finish(delivered.response, charge, holds),
+                    None => delivered.response,
+                };
                 let worked = u64::try_from(delivered.worked.as_nanos()).unwrap_or(u64::MAX);
                 response
                     .headers_mut()
@@ -280,7 +284,7 @@ impl Session {
             Err(error) => {
                 let refusal = refusal(&error);
                 // What was not processed is charged where the caller finds somebody who does.
-                if !error.never_processed() {
+                if let Some(charge) = charge.filter(|_| !error.never_processed()) {
                     charge.settle(refusal.status().as_u16(), None, "UC", 0);
                 }
                 refusal
@@ -335,7 +339,7 @@ impl Session {
 }
 
 /// Reads `name;app;version;service;revision`. The namespace is that of the certificate.
-fn source_workload(line: &HeaderValue, namespace: &str) -> WorkloadInfo {
+pub(crate) fn source_workload(line: &HeaderValue, namespace: &str) -> WorkloadInfo {
     let mut fields = line.to_str().unwrap_or_default().split(';');
     let mut next = || fields.next().unwrap_or_default().to_owned();
     WorkloadInfo {
@@ -362,10 +366,10 @@ pub(crate) fn source_line(workload: &WorkloadInfo) -> HeaderValue {
     HeaderValue::from_str(&line).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-fn context(lines: &HeaderMap, peer: Arc<Peer>, now: Instant) -> CallContext {
+pub(crate) fn context(lines: &HeaderMap, peer: Option<Arc<Peer>>, now: Instant) -> CallContext {
     let number = |name| -> Option<u64> { lines.get(name)?.to_str().ok()?.parse().ok() };
     CallContext {
-        peer: Some(peer),
+        peer,
         deadline: number(headers::TIMEOUT)
             .and_then(|millis| now.checked_add(Duration::from_millis(millis))),
         trace: TraceContext::from_headers(lines),

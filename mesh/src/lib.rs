@@ -29,6 +29,8 @@ mod inbound;
 mod measure;
 mod metrics;
 mod outbound;
+#[cfg(test)]
+mod properties;
 mod replay;
 mod resolve;
 mod retry;

@@ -83,6 +83,29 @@ impl Charge {
     }
 }
 
+/// A call of another node that is being served. Dropped before it is [`answered`](Self::answered), it is charged as one that its
+/// caller gave up on.
+pub(crate) struct Unanswered(Option<Charge>);
+
+impl Unanswered {
+    pub(crate) fn new(charge: Charge) -> Self {
+        Self(Some(charge))
+    }
+
+    /// From here on the charge is whoever's who calls this.
+    pub(crate) fn answered(&mut self) -> Option<Charge> {
+        self.0.take()
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(charge) = self.0.take() {
+            charge.settle(0, None, "DC", 0);
+        }
+    }
+}
+
 /// Whether a message's content is gRPC.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers

@@ -270,7 +270,7 @@ struct Total<const N: usize> {
 }
 
 impl<const N: usize> Total<N> {
-    fn of<'h>(histograms: impl Iterator<Item = &'h Histogram<N>>) -> Self {
+    fn summed<'h>(histograms: impl Iterator<Item = &'h Histogram<N>>) -> Self {
         let mut total = Self {
             buckets: [0; N],
             count: 0,
@@ -395,7 +395,7 @@ impl Metrics {
             (Transport::Mtls, &self.mtls),
         ] {
             let labels = format!("transport=\"{}\"", transport.as_str());
-            Total::of(histograms.iter()).render(
+            Total::summed(histograms.iter()).render(
                 out,
                 "weft_mesh_request_duration_seconds",
                 &labels,
@@ -408,7 +408,7 @@ impl Metrics {
         for (origin, name) in [(Origin::Gateway, "gateway"), (Origin::Workload, "workload")] {
             for transport in [Transport::InProcess, Transport::Mtls] {
                 let labels = format!("from=\"{name}\",transport=\"{}\"", transport.as_str());
-                Total::of(self.added[origin as usize][transport as usize].iter()).render(
+                Total::summed(self.added[origin as usize][transport as usize].iter()).render(
                     out,
                     "weft_mesh_added_seconds",
                     &labels,
@@ -478,12 +478,12 @@ impl Metrics {
             .collect();
         out.push_str("# TYPE istio_requests_total counter\n");
         for (labels, series) in &rows {
-            let total = Total::of(series.cells.iter().map(|cells| &cells.duration));
+            let total = Total::summed(series.cells.iter().map(|cells| &cells.duration));
             let _ = writeln!(out, "istio_requests_total{{{labels}}} {}", total.count);
         }
         out.push_str("# TYPE istio_request_duration_milliseconds histogram\n");
         for (labels, series) in &rows {
-            Total::of(series.cells.iter().map(|cells| &cells.duration)).render(
+            Total::summed(series.cells.iter().map(|cells| &cells.duration)).render(
                 out,
                 "istio_request_duration_milliseconds",
                 labels,
@@ -494,7 +494,7 @@ impl Metrics {
         }
         out.push_str("# TYPE istio_request_bytes histogram\n");
         for (labels, series) in &rows {
-            Total::of(series.cells.iter().map(|cells| &cells.request_bytes)).render(
+            Total::summed(series.cells.iter().map(|cells| &cells.request_bytes)).render(
                 out,
                 "istio_request_bytes",
                 labels,
@@ -505,7 +505,7 @@ impl Metrics {
         }
         out.push_str("# TYPE istio_response_bytes histogram\n");
         for (labels, series) in &rows {
-            Total::of(series.cells.iter().map(|cells| &cells.response_bytes)).render(
+            Total::summed(series.cells.iter().map(|cells| &cells.response_bytes)).render(
                 out,
                 "istio_response_bytes",
                 labels,
@@ -567,6 +567,7 @@ fn labels(key: &EdgeKey) -> String {
     let service = &key.service;
     let full = match (service.name.as_str(), service.namespace.as_str()) {
         ("", _) => String::new(),
+        (name, "") => name.to_owned(),
         (name, namespace) => format!("{name}.{namespace}.svc.cluster.local"),
     };
     put("destination_service", &full);

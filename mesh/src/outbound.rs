@@ -9,7 +9,8 @@
 //! newer one.
 //!
 //! Invariants: a request is sent again only as `retry.rs` allows; a try that ends for any reason, cancellation
-//! included, is no longer pending at its endpoint; every call that found a service is charged exactly once.
+//! included, is no longer pending at its endpoint; every call of a workload is charged exactly once, whatever becomes
+//! of it: where its last try went, or to nobody.
 
 use std::{
     net::SocketAddr,
@@ -19,11 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Uri, header,
-    request::Parts,
-    uri::{Authority, Scheme},
-};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use smallvec::{SmallVec, smallvec};
@@ -31,7 +28,7 @@ use smallvec::{SmallVec, smallvec};
 use crate::{
     Body, CallContext, CallError, CallerInfo, DeliverError, Inner, Mesh, TraceContext,
     TransportError, balance,
-    caller::{Caller, NO_SERVICE},
+    caller::{BLACK_HOLE, Caller, NO_SERVICE},
     deliver, empty_body, headers,
     inbound::worked,
     measure::{self, Charge, Holds, RequestBytes},
@@ -76,11 +73,15 @@ impl Outbound {
             .unwrap_or_default();
 
         headers::strip_forged(request.headers_mut());
-        let default_port = absolute(&mut request, None)?;
-        let target = self.resolve(&table, request.uri(), default_port)?;
-        let way = match self.route(&table, target, &request) {
+        let resolved = resolve::absolute(&mut request, None)
+            .and_then(|default_port| self.resolve(&table, request.uri(), default_port))
+            .and_then(|target| self.route(&table, target, &request));
+        let way = match resolved {
             Ok(way) => way,
-            Err(error) => return answered(error),
+            Err(error) => {
+                charge_to_nobody(inner, &self.caller, started, &error);
+                return answered(error);
+            }
         };
         let arrival = Arrival {
             request,
@@ -228,8 +229,29 @@ pub(crate) fn send(
             arrival,
         )),
         Ok(Prepared::Answer(response)) => Box::pin(std::future::ready(Ok(response))),
-        Err(error) => Box::pin(std::future::ready(Err(error))),
+        Err(error) => {
+            charge_to_nobody(inner, caller, arrival.at, &error);
+            Box::pin(std::future::ready(Err(error)))
+        }
     }
+}
+
+/// Charges a call that ended before there was anybody to send it to. Under Istio's name for all that is not there: what a
+/// caller makes up is no label.
+pub(crate) fn charge_to_nobody(
+    inner: &Inner,
+    caller: &Caller,
+    started: Instant,
+    error: &CallError,
+) {
+    let charge = Charge {
+        edges: smallvec![caller.edge_to_nobody(inner, &BLACK_HOLE)],
+        started,
+        grpc: false,
+        request_bytes: RequestBytes::Known(0),
+        by_transport: None,
+    };
+    charge.settle(error.status().as_u16(), None, error.flag(), 0);
 }
 
 enum Prepared {
@@ -324,7 +346,7 @@ async fn carry_out(
     let grpc = measure::is_grpc(&head.headers);
     let exact = body.size_hint().exact();
     let body = replay::Source::new(body);
-    let call = Call {
+    let mut call = Call {
         context: CallContext {
             peer: Some(Arc::clone(&caller.peer)),
             deadline,
@@ -342,13 +364,14 @@ async fn carry_out(
         grpc,
         request_bytes: exact,
         body,
+        edges: None,
+        is_charged: false,
     };
     let tries = call.tries(head);
     let answered = match deadline {
-        Some(deadline) => match tokio::time::timeout_at(deadline.into(), tries).await {
-            Ok(answered) => answered,
-            Err(_) => Err((None, CallError::Deadline)),
-        },
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), tries)
+            .await
+            .unwrap_or(Err((CallError::Deadline, Callee::GivenUp))),
         None => tries.await,
     };
     match answered {
@@ -360,11 +383,20 @@ async fn carry_out(
             }
             Ok(response)
         }
-        Err((edges, error)) => {
-            call.charge_failure(edges, &error);
+        Err((error, callee)) => {
+            call.charge_failure(error.status().as_u16(), error.flag(), callee);
             Err(error)
         }
     }
+}
+
+/// What a call without a response says of the callee of its last try.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Callee {
+    /// It failed, or was not reached.
+    Failed,
+    /// It was still at work when its caller stopped waiting.
+    GivenUp,
 }
 
 /// What a call is for; services can be looked up again in a newer table.
@@ -416,6 +448,17 @@ struct Call {
     /// Size of the request where it is known beforehand.
     request_bytes: Option<u64>,
     body: replay::Source,
+    /// Where its last try went: the caller's side, then the callee's if that is here.
+    edges: Option<Edges>,
+    is_charged: bool,
+}
+
+impl Drop for Call {
+    /// A caller that goes away before there is a response, as a guest with a timeout of its own does: Envoy's "downstream
+    /// connection termination".
+    fn drop(&mut self) {
+        self.charge_failure(0, "DC", Callee::GivenUp);
+    }
 }
 
 /// A response head, with what keeps the call in flight while the body is read, and how long the workload took for the
@@ -423,8 +466,8 @@ struct Call {
 type Answer = (Response<Body>, Holds, Option<Duration>);
 
 impl Call {
-    /// Tries endpoints until one answers or `retry.rs` says no. The error names the edges of the last try.
-    async fn tries(&self, head: Parts) -> Result<Response<Body>, (Option<Edges>, CallError)> {
+    /// Tries endpoints until one answers or `retry.rs` says no.
+    async fn tries(&mut self, head: Parts) -> Result<Response<Body>, (CallError, Callee)> {
         let mut head = Some(head);
         let mut table = Arc::clone(&self.table);
         let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
@@ -435,19 +478,23 @@ impl Call {
                 Some(found) => found,
                 None => {
                     let service = self.destination.name();
-                    return Err((None, CallError::NoEndpoints { service }));
+                    self.edges = None;
+                    return Err((CallError::NoEndpoints { service }, Callee::Failed));
                 }
             };
             let labels = self.destination.labels();
             let edges = self
                 .caller
                 .edges(&self.inner, table.generation(), &endpoint, &labels);
+            self.edges = Some(edges);
 
             let outcome = self
                 .attempt(&endpoint, &labels, attempt, &mut head, has_choice)
                 .await;
             let failure = match outcome {
                 Ok((response, holds, _)) => {
+                    self.is_charged = true;
+                    let edges = self.edges.take().unwrap_or_default();
                     let charge = self.charge(edges, Some(&endpoint));
                     return Ok(measure::finish(response, charge, holds));
                 }
@@ -462,7 +509,11 @@ impl Call {
                 to = %endpoint.address, pod = %endpoint.pod, attempt, reason = failure.reason(), ?verdict, "try failed"
             );
             if let Verdict::GiveUp(_) = verdict {
-                return Err((Some(edges), self.give_up(failure, attempt)));
+                let callee = match failure {
+                    Failure::TryTimeout => Callee::GivenUp,
+                    Failure::Deliver(_) | Failure::Transport(_) => Callee::Failed,
+                };
+                return Err((self.give_up(failure, attempt), callee));
             }
             self.inner.metrics.retry(failure.reason());
             tried.push(endpoint.address);
@@ -726,16 +777,21 @@ impl Call {
         }
     }
 
-    /// A call without a response is charged where its last try went, or to nobody.
-    fn charge_failure(&self, edges: Option<Edges>, error: &CallError) {
-        let edges = edges.unwrap_or_else(|| {
-            smallvec![
-                self.caller
-                    .edge_to_nobody(&self.inner, &self.destination.labels())
-            ]
+    /// Charges a call without a response, once, where its last try went or to nobody. A callee that was given up on did not
+    /// fail: that is its caller's doing.
+    fn charge_failure(&mut self, code: u16, flag: &'static str, callee: Callee) {
+        if std::mem::replace(&mut self.is_charged, true) {
+            return;
+        }
+        let mut edges = self.edges.take().unwrap_or_else(|| {
+            let labels = self.destination.labels();
+            smallvec![self.caller.edge_to_nobody(&self.inner, &labels)]
         });
-        self.charge(edges, None)
-            .settle(error.status().as_u16(), None, error.flag(), 0);
+        if callee == Callee::GivenUp && edges.len() > 1 {
+            let on_its_side = edges.drain(1..).collect();
+            self.charge(on_its_side, None).settle(0, None, "DC", 0);
+        }
+        self.charge(edges, None).settle(code, None, flag, 0);
     }
 }
 
@@ -762,42 +818,6 @@ async fn refusal(token: HeaderValue, response: Response<Body>) -> DeliverError {
     }
     let text = String::from_utf8_lossy(&text).into_owned();
     DeliverError::from_wire(token.to_str().unwrap_or_default(), text)
-}
-
-/// Gives the request an absolute URI, from its own or from the host header; returns the port its scheme implies.
-pub(crate) fn absolute(
-    request: &mut Request<Body>,
-    scheme: Option<Scheme>,
-) -> Result<u16, CallError> {
-    let bad = |reason: &str| CallError::BadRequest {
-        reason: reason.to_owned(),
-    };
-    let scheme = scheme
-        .or_else(|| request.uri().scheme().cloned())
-        .unwrap_or(Scheme::HTTP);
-    let default_port = if scheme == Scheme::HTTPS { 443 } else { 80 };
-    if request.method() == Method::CONNECT {
-        return Err(bad("CONNECT is not supported"));
-    }
-    if request.uri().authority().is_some() && request.uri().scheme() == Some(&scheme) {
-        return Ok(default_port);
-    }
-    let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    if parts.authority.is_none() {
-        let host = request
-            .headers()
-            .get(header::HOST)
-            .ok_or_else(|| bad("it names no host"))?;
-        let authority =
-            Authority::try_from(host.as_bytes()).map_err(|_| bad("its host is not valid"))?;
-        parts.authority = Some(authority);
-    }
-    parts.scheme = Some(scheme);
-    if parts.path_and_query.is_none() {
-        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
-    }
-    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| bad("its URI is not valid"))?;
-    Ok(default_port)
 }
 
 fn redirected(status: StatusCode, location: &str) -> Response<Body> {
@@ -831,4 +851,28 @@ pub(crate) fn sentence(error: &CallError) -> Response<Body> {
         lines.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::testing::{self, service};
+
+    #[test]
+    fn a_try_is_pending_until_it_is_dropped_however_it_ended() {
+        let mesh = Mesh::builder("a", "cluster.local").build();
+        let table = testing::table("a")
+            .service(service("vote", "voting").build())
+            .build();
+        let address = "10.42.0.1:8080".parse().expect("an address");
+        let endpoint = Arc::clone(table.endpoint(address).expect("the endpoint"));
+        let begin = || Pending::begin(&mesh.inner, &endpoint, Instant::now());
+        let (cancelled, mut answered) = (begin(), begin());
+        answered.record(Duration::from_millis(1), Instant::now());
+        assert_eq!(endpoint.load().pending(), 2);
+        drop(cancelled);
+        assert_eq!(endpoint.load().pending(), 1);
+        drop(answered);
+        assert_eq!(endpoint.load().pending(), 0);
+    }
 }

@@ -13,10 +13,13 @@
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
-use http::uri::Authority;
+use http::{
+    Method, Request, Uri, header,
+    uri::{Authority, Scheme},
+};
 
 use crate::{
-    CallError,
+    Body, CallError,
     table::{Endpoint, ServiceIndex, Table},
 };
 
@@ -25,6 +28,44 @@ use crate::{
 pub(crate) enum Target {
     Service { service: ServiceIndex, port: u16 },
     Pod(Arc<Endpoint>),
+}
+
+/// Gives the request an absolute URI, from its own or from the host header; returns the port its scheme implies.
+pub(crate) fn absolute(
+    request: &mut Request<Body>,
+    scheme: Option<Scheme>,
+) -> Result<u16, CallError> {
+    let bad = |reason: &str| CallError::BadRequest {
+        reason: reason.to_owned(),
+    };
+    let scheme = scheme
+        .or_else(|| request.uri().scheme().cloned())
+        .unwrap_or(Scheme::HTTP);
+    let default_port = if scheme == Scheme::HTTPS { 443 } else { 80 };
+    if request.method() == Method::CONNECT {
+        return Err(bad("CONNECT is not supported"));
+    }
+    if request.uri().authority().is_some() && request.uri().scheme() == Some(&scheme) {
+        return Ok(default_port);
+    }
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    if parts.authority.is_none() {
+        let mut lines = request.headers().get_all(header::HOST).iter();
+        let host = lines.next().ok_or_else(|| bad("it names no host"))?;
+        // Who reads the other line than we do would serve another site (RFC 9112 §3.2).
+        if lines.next().is_some() {
+            return Err(bad("it names more than one host"));
+        }
+        let authority =
+            Authority::try_from(host.as_bytes()).map_err(|_| bad("its host is not valid"))?;
+        parts.authority = Some(authority);
+    }
+    parts.scheme = Some(scheme);
+    if parts.path_and_query.is_none() {
+        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
+    }
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| bad("its URI is not valid"))?;
+    Ok(default_port)
 }
 
 /// Resolves `authority` for a caller in `namespace`; `default_port` is that of the scheme.
@@ -54,7 +95,7 @@ pub(crate) fn authority(
         };
     }
 
-    let host = lowercase(host.strip_suffix('.').unwrap_or(host));
+    let host = host_name(host);
     let (short, ours) = match split_domain(&host, cluster_domain) {
         Some(short) => (short, true),
         None => (&*host, false),
@@ -84,6 +125,7 @@ fn service_port(table: &Table, service: ServiceIndex, port: u16) -> Result<Targe
         return Err(CallError::UnknownPort {
             service: found.display_name().to_owned(),
             port,
+            served: found.shown_ports(),
         });
     }
     Ok(Target::Service { service, port })
@@ -100,7 +142,7 @@ fn split_domain<'h>(host: &'h str, cluster_domain: &str) -> Option<&'h str> {
 
 /// The service that the gateway's fallback host `<service>.<namespace>.localhost` names.
 pub(crate) fn fallback_host(table: &Table, host: &str) -> Option<Target> {
-    let host = lowercase(host.strip_suffix('.').unwrap_or(host));
+    let host = host_name(host);
     let (name, namespace) = host.strip_suffix(".localhost")?.split_once('.')?;
     let index = table.service_index(namespace, name)?;
     let service = table.service(index);
@@ -111,8 +153,9 @@ pub(crate) fn fallback_host(table: &Table, host: &str) -> Option<Target> {
     })
 }
 
-/// Host names compare in lower case; most already are.
-pub(crate) fn lowercase(host: &str) -> Cow<'_, str> {
+/// A host as names are compared: in lower case, without the dot that ends a full name. Most are so already.
+pub(crate) fn host_name(host: &str) -> Cow<'_, str> {
+    let host = host.strip_suffix('.').unwrap_or(host);
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(host.to_ascii_lowercase())
     } else {
@@ -153,7 +196,7 @@ mod tests {
             ("cart", "there is no service cart.vote"),
             ("nothing.shop", "there is no service nothing.shop"),
             ("nothing.void.svc", "there is no service nothing.void"),
-            ("voting:81", "service voting.vote has no port 81"),
+            ("voting:81", "service voting.vote has no port 81; it has 80"),
             (
                 "example.com",
                 "example.com is outside the cluster and no policy allows it",

@@ -6,7 +6,7 @@
 //!
 //! Invariants: paths are compared raw, by elements, case-sensitive; the first value of a repeated query
 //! parameter counts; a filter is applied or the rule answers 500, never skipped.
-//! Source: gateway-api `apis/v1/httproute_types.go`, and `reference/mesh.md` §4.1–4.2.
+//! Source: gateway-api `apis/v1/httproute_types.go`.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 

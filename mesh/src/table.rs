@@ -301,6 +301,19 @@ impl Service {
         &self.labels
     }
 
+    /// `80, 443`, or `none`.
+    pub(crate) fn shown_ports(&self) -> String {
+        let numbers: Vec<String> = self
+            .ports
+            .iter()
+            .map(|port| port.number.to_string())
+            .collect();
+        if numbers.is_empty() {
+            return "none".to_owned();
+        }
+        numbers.join(", ")
+    }
+
     pub(crate) fn port(&self, number: u16) -> Option<&Port> {
         self.ports.iter().find(|port| port.number == number)
     }

@@ -65,14 +65,15 @@ impl TraceContext {
         })
     }
 
-    /// Reads the context that a message carries.
+    /// Reads the context that a message carries. Two parents are none.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        let mut context = Self::parse(headers.get(headers::TRACEPARENT)?.to_str().ok()?)?;
-        context.state = headers
-            .get(headers::TRACESTATE)
-            .filter(|state| state.len() <= STATE_BYTES_MAX)
-            .cloned();
+        let mut lines = headers.get_all(headers::TRACEPARENT).iter();
+        let (Some(parent), None) = (lines.next(), lines.next()) else {
+            return None;
+        };
+        let mut context = Self::parse(parent.to_str().ok()?)?;
+        context.state = state(headers);
         Some(context)
     }
 
@@ -108,6 +109,27 @@ impl TraceContext {
         put(53, 2, u128::from(self.flags));
         HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
+}
+
+/// What vendors add. Several lines are one list; one that is too long is dropped.
+fn state(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(headers::TRACESTATE).iter();
+    let first = lines.next()?;
+    let mut joined = Vec::new();
+    for line in lines {
+        if joined.is_empty() {
+            joined.extend_from_slice(first.as_bytes());
+        }
+        if joined.len() + line.len() >= STATE_BYTES_MAX {
+            return None;
+        }
+        joined.push(b',');
+        joined.extend_from_slice(line.as_bytes());
+    }
+    if joined.is_empty() {
+        return (first.len() <= STATE_BYTES_MAX).then(|| first.clone());
+    }
+    HeaderValue::from_bytes(&joined).ok()
 }
 
 impl fmt::Display for TraceContext {
@@ -162,5 +184,40 @@ mod tests {
             assert_eq!(TraceContext::parse(value), None, "{value}");
         }
         assert!(TraceContext::parse(&PARENT.replacen("00", "01", 1)).is_some());
+    }
+
+    #[test]
+    fn lines_of_one_list_are_joined_and_two_parents_are_none() {
+        let read = |lines: &[(&'static str, &str)]| {
+            let lines = lines.iter().map(|(name, value)| {
+                (
+                    name.parse().expect("a name"),
+                    value.parse().expect("a value"),
+                )
+            });
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append::<http::HeaderName>(name, value);
+            }
+            let context = TraceContext::from_headers(&headers)?;
+            Some(
+                context
+                    .state
+                    .map(|state| state.to_str().expect("text").to_owned()),
+            )
+        };
+        let parent = ("traceparent", PARENT);
+        let state = |text| ("tracestate", text);
+        let long = "x".repeat(STATE_BYTES_MAX);
+        assert_eq!(read(&[parent]), Some(None));
+        assert_eq!(read(&[parent, state("a=1")]), Some(Some("a=1".into())));
+        assert_eq!(
+            read(&[parent, state("a=1"), state("b=2"), state("c=3")]),
+            Some(Some("a=1,b=2,c=3".into()))
+        );
+        assert_eq!(read(&[parent, state(&long)]), Some(Some(long.clone())));
+        assert_eq!(read(&[parent, state(&long), state("")]), Some(None));
+        assert_eq!(read(&[parent, parent]), None);
+        assert_eq!(read(&[state("a=1")]), None);
     }
 }

@@ -191,12 +191,19 @@ fn no_answer(what: String, error: &(dyn std::error::Error + 'static)) -> Failure
             None => error.source(),
         }
     });
-    let refused = causes
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|cause| cause.kind() == std::io::ErrorKind::ConnectionRefused);
-    if refused {
-        let why = "nothing listens at the address that the kubeconfig names";
-        return Failure::new(what, why, next);
+    for cause in causes {
+        let refused = cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+        if refused {
+            let why = "nothing listens at the address that the kubeconfig names";
+            return Failure::new(what, why, next);
+        }
+        if let Some(rustls::Error::InvalidCertificate(_)) = cause.downcast_ref() {
+            let why = format!("who answers there has no certificate of this cluster: {cause}");
+            let next = "the kubeconfig is of another cluster, or of one that ran here before; take the one from the server's data folder";
+            return Failure::new(what, why, next);
+        }
     }
     Failure::new(what, chain(error), next)
 }
@@ -205,7 +212,54 @@ fn no_answer(what: String, error: &(dyn std::error::Error + 'static)) -> Failure
 mod tests {
     use std::io::{Error, ErrorKind};
 
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+    use serde_json::json;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_file_is_a_kubeconfig_or_a_sentence(
+            text in prop_oneof![
+                any::<String>(),
+                "((apiVersion: v1|kind: Config|clusters:|contexts:|users:|current-context: [ab~]|- name: [ab]|  (cluster|context|user): ?(~|\\{cluster: a, user: b\\}|\\{server: 'https://[a-z: ]{0,4}'\\})?|&a \\*a|---|\t|[{\\[]| )\n?){0,12}",
+            ]
+        ) {
+            match Kubeconfig::from_yaml(&text) {
+                Ok(kubeconfig) => prop_assert!(servers(&kubeconfig).len() <= kubeconfig.clusters.len()),
+                Err(error) => prop_assert!(!chain(&error).is_empty()),
+            }
+        }
+
+        #[test]
+        fn the_chosen_server_comes_first_and_others_are_of_its_authority(
+            clusters in proptest::collection::btree_map("[a-d]", ("[a-z]{1,5}|a b|", proptest::option::of("[xy]")), 0..5),
+            chosen in "[a-d]",
+        ) {
+            let url = |host: &str| format!("https://{host}");
+            let written = json!({
+                "apiVersion": "v1", "kind": "Config", "current-context": "it",
+                "contexts": [{"name": "it", "context": {"cluster": chosen, "user": "u"}}],
+                "clusters": clusters.iter().map(|(name, (host, authority))| {
+                    json!({"name": name, "cluster": {"server": url(host), "certificate-authority-data": authority}})
+                }).collect::<Vec<_>>(),
+            });
+            let read = Kubeconfig::from_yaml(&written.to_string()).unwrap();
+            let ours = clusters.get(&chosen).map(|(_, authority)| authority.clone());
+            let mut expected: Vec<&String> = clusters.get(&chosen).iter().map(|(host, _)| host).collect();
+            expected.extend(clusters.iter().filter_map(|(name, (host, authority))| {
+                (*name != chosen && authority.is_some() && Some(authority) == ours.as_ref()).then_some(host)
+            }));
+            let expected: Vec<http::Uri> = expected.into_iter().filter_map(|host| url(host).parse().ok()).collect();
+            prop_assert_eq!(servers(&read), expected);
+            let again = serde_json::to_string(&read).unwrap();
+            let twice = serde_json::to_string(&Kubeconfig::from_yaml(&again).unwrap()).unwrap();
+            prop_assert_eq!(twice, again);
+        }
+    }
 
     #[test]
     fn what_somebody_said_comes_before_what_lies_around() {
@@ -298,5 +352,9 @@ mod tests {
         let refused = failure(ErrorKind::ConnectionRefused);
         assert!(refused.why.starts_with("nothing listens"), "{refused}");
         assert!(failure(ErrorKind::ConnectionReset).why.contains("reset"));
+        let stranger = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let error = Error::other(Error::new(ErrorKind::InvalidData, stranger));
+        let told = api_failure("cannot get pods", &kube::Error::Service(error.into()));
+        assert!(told.next.contains("of another cluster"), "{told}");
     }
 }

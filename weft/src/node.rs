@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use weft_agent::heartbeat::{Facts, Machine};
 use weft_agent::identity::{IdentityError, Server};
 use weft_agent::{Agent, AgentError};
-use weft_mesh::Mesh;
+use weft_mesh::{GatewayConfig, Mesh};
 use weft_runtime::worker::WorkerCommand;
 use weft_runtime::{BuildError, CompilerCommand, Cores, Engine};
 
@@ -57,6 +57,8 @@ pub struct NodeConfig {
     pub gateway_port: u16,
     /// Other nodes on this machine listen on the same gateway port: `weft up` looked before that nobody else does.
     pub gateway_port_shared: bool,
+    /// See [`weft_mesh::GatewayConfig::services_open`].
+    pub services_open: bool,
     pub mesh_port: u16,
     pub node_port: u16,
     /// In thousandths of a core; the machine's when not given.
@@ -189,6 +191,10 @@ pub async fn run(
     let cores = Cores::start(count).map_err(NodeError::Cores)?;
     let mesh = Mesh::builder(config.name.clone(), CLUSTER_DOMAIN)
         .cluster_domain(CLUSTER_DOMAIN)
+        .gateway(GatewayConfig {
+            services_open: config.services_open,
+            ..GatewayConfig::default()
+        })
         .build();
 
     // Served before the node says that it is ready; stopped after it has said that it is not.

@@ -100,12 +100,12 @@ async fn steps<'a>(
     let mut resources = manifest::Resources::default();
     let mut steps = Vec::with_capacity(objects.len());
     for object in objects {
-        let (resource, capabilities) = resources.of(client, object).await?;
+        let (resource, capabilities) = resources.resolve(client, object).await?;
         let namespace = object.namespace().or(default_namespace);
         steps.push(Step {
             object,
             api: manifest::api(client, &resource, &capabilities.scope, namespace),
-            shown: manifest::shown(&resource, object.name()),
+            shown: manifest::display_name(&resource, object.name()),
             into_new_namespace: namespace.is_some_and(creates),
             under_new_account: object.kind() == "Pod" && creates_account(object, namespace),
         });

@@ -56,13 +56,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             .into());
         }
         client = args.client.client().await?;
-        let served = Kinds::of(&client).await?;
+        let served = Kinds::discover(&client).await?;
         for named in named {
-            let kind = served.one(&named.kind)?;
+            let kind = served.resolve(&named.kind)?;
             for name in named.names {
                 let namespace = args.namespace.as_deref();
                 let api = manifest::api(&client, &kind.resource, &kind.scope, namespace);
-                targets.push((api, manifest::shown(&kind.resource, &name), name));
+                targets.push((api, manifest::display_name(&kind.resource, &name), name));
             }
         }
     } else {
@@ -72,12 +72,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         client = args.client.client().await?;
         let mut resources = manifest::Resources::default();
         for object in objects {
-            let (resource, capabilities) = resources.of(&client, &object).await?;
+            let (resource, capabilities) = resources.resolve(&client, &object).await?;
             let namespace = object.namespace().or(args.namespace.as_deref());
             let api = manifest::api(&client, &resource, &capabilities.scope, namespace);
             targets.push((
                 api,
-                manifest::shown(&resource, object.name()),
+                manifest::display_name(&resource, object.name()),
                 object.name().into(),
             ));
         }

@@ -68,7 +68,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     let named = kinds::named(&args.what)?;
     let client = args.client.client().await?;
-    let served = Kinds::of(&client).await?;
+    let served = Kinds::discover(&client).await?;
     let mut targets = Vec::new();
     for named in named {
         for kind in served.find(&named.kind)? {

@@ -26,7 +26,7 @@ pub struct Kind {
 impl Kinds {
     /// # Errors
     /// A [`Failure`] when the cluster does not answer.
-    pub async fn of(client: &kube::Client) -> Result<Self, Failure> {
+    pub async fn discover(client: &kube::Client) -> Result<Self, Failure> {
         let failed = |error: &kube::Error| api_failure("cannot ask which kinds are served", error);
         let mut groups = vec![("api/v1".to_owned(), String::new(), "v1".to_owned())];
         let listed = client.list_api_groups().await.map_err(|e| failed(&e))?;
@@ -95,7 +95,7 @@ impl Kinds {
     ///
     /// # Errors
     /// As [`Kinds::find`], and when it means several.
-    pub fn one(&self, name: &str) -> Result<&Kind, Failure> {
+    pub fn resolve(&self, name: &str) -> Result<&Kind, Failure> {
         match self.find(name)?.as_slice() {
             [kind] => Ok(kind),
             _ => Err(Failure::new(

@@ -181,8 +181,8 @@ async fn first_pod(
     kind: &str,
     name: &str,
 ) -> Result<String, Failure> {
-    let served = Kinds::of(client).await?;
-    let kind_found = served.one(kind)?;
+    let served = Kinds::discover(client).await?;
+    let kind_found = served.resolve(kind)?;
     let (resource, scope) = (&kind_found.resource, &kind_found.scope);
     if resource.kind == "Pod" {
         return Ok(name.to_owned());

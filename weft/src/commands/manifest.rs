@@ -1,6 +1,7 @@
 //! Manifests on disk: files, folders or stdin, YAML or JSON, several objects each.
 //!
-//! All manifests are read and parsed before the first one is sent, so a typing error changes nothing.
+//! All manifests are read and parsed before the first one is sent, so a typing error changes nothing. A file may have any
+//! number of documents; each of them is parsed within the bounds of the YAML reader, which aliases cannot exceed.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use weft_api::Object;
 use crate::exit::Failure;
 use crate::kubeconfig::api_failure;
 
-/// Largest manifest that is read: what the API takes in one request, times a hundred objects.
+/// Largest file that is read: what the API takes in one request, times a hundred objects.
 const MANIFEST_BYTES_MAX: u64 = 300 << 20;
 
 /// Reads every object in `files`; `-` is stdin, a folder means its `.yaml`, `.yml` and `.json` files.
@@ -85,12 +86,41 @@ fn load(path: &Path) -> Result<String, Failure> {
 }
 
 fn parse(text: &str, objects: &mut Vec<Object>) -> Result<(), String> {
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple(text).map_err(|error| error.to_string())?;
-    for document in documents {
-        collect(document, objects)?;
+    // What programs write is JSON, and may be larger than anybody's YAML.
+    if text.trim_start().starts_with('{')
+        && let Ok(document) = serde_json::from_str(text)
+    {
+        return collect(document, objects);
+    }
+    for part in documents(text) {
+        let read: Vec<Value> =
+            serde_saphyr::from_multiple(part).map_err(|error| error.to_string())?;
+        for document in read {
+            collect(document, objects)?;
+        }
     }
     Ok(())
+}
+
+/// The text between lines of `---`, as kubectl separates documents: before it looks at what is in them.
+fn documents(text: &str) -> impl Iterator<Item = &str> {
+    let is_separator = |line: &str| {
+        let after = line.strip_prefix("---").map(str::trim_start);
+        after.is_some_and(|after| after.is_empty() || after.starts_with('#'))
+    };
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest.take()?;
+        let mut at = 0;
+        for line in text.split_inclusive('\n') {
+            if is_separator(line) {
+                rest = Some(&text[at + line.len()..]);
+                break;
+            }
+            at += line.len();
+        }
+        Some(&text[..at])
+    })
 }
 
 fn collect(document: Value, objects: &mut Vec<Object>) -> Result<(), String> {
@@ -137,7 +167,7 @@ pub struct Resources {
 impl Resources {
     /// # Errors
     /// A [`Failure`] when the cluster serves no such kind or does not answer.
-    pub async fn of(
+    pub async fn resolve(
         &mut self,
         client: &kube::Client,
         object: &Object,
@@ -199,7 +229,7 @@ pub fn api(
 }
 
 /// `deployment.apps/web`, as kubectl names what it changed.
-pub fn shown(resource: &ApiResource, name: &str) -> String {
+pub fn display_name(resource: &ApiResource, name: &str) -> String {
     let kind = resource.kind.to_lowercase();
     match resource.group.as_str() {
         "" => format!("{kind}/{name}"),
@@ -209,6 +239,9 @@ pub fn shown(resource: &ApiResource, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+
     use super::*;
 
     fn parsed(text: &str) -> Result<Vec<String>, String> {
@@ -224,6 +257,57 @@ mod tests {
     fn documents_and_lists_are_flattened() {
         let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\n---\napiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: b}}\n";
         assert_eq!(parsed(text).unwrap(), ["Namespace/a", "Pod/b"]);
+    }
+
+    #[test]
+    fn as_many_objects_as_somebody_has_and_no_more_than_he_wrote() {
+        let one = |number: usize| {
+            format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m{number}}}\n")
+        };
+        let many: Vec<String> = (0..5_000).map(one).collect();
+        let read = parsed(&many.join("---  # next\n")).unwrap();
+        assert_eq!(
+            (read.len(), read[4_999].as_str()),
+            (5_000, "ConfigMap/m4999")
+        );
+        let items: Vec<Value> = (0..20_000)
+            .map(|number| serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("m{number}"), "labels": {"a": "b", "c": "d"}}, "data": {"e": "f"}}))
+            .collect();
+        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items});
+        assert_eq!(parsed(&list.to_string()).unwrap().len(), 20_000);
+        // Ten levels of ten aliases each: ten thousand million, of half a kilobyte.
+        let mut bomb = "a0: &a0 [x, x]\n".to_owned();
+        for level in 1..11 {
+            let below = vec![format!("*a{}", level - 1); 10].join(", ");
+            bomb.push_str(&format!("a{level}: &a{level} [{below}]\n"));
+        }
+        assert!(parsed(&bomb).is_err());
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(parsed(&deep).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_text_is_objects_or_a_sentence(
+            text in prop_oneof![
+                any::<String>(),
+                "((apiVersion: v1|kind: (Pod|List|~)|metadata: \\{name: [a~]\\}|items:|- a|---( #x)?|- \\{kind: Pod\\}|&a \\*a|[{\\[]|\t| )\n?){0,10}",
+            ]
+        ) {
+            let mut objects = Vec::new();
+            match parse(&text, &mut objects) {
+                Ok(()) => prop_assert!(objects.iter().all(|object| !object.name().is_empty() && !object.kind().is_empty())),
+                Err(told) => prop_assert!(!told.is_empty()),
+            }
+            // Nothing is lost between documents but the lines that separate them.
+            let kept: usize = documents(&text).map(str::len).sum();
+            prop_assert!(kept <= text.len());
+            if !text.contains("---") {
+                prop_assert_eq!(kept, text.len());
+            }
+        }
     }
 
     #[test]

@@ -58,6 +58,9 @@ pub struct Args {
     /// Let pods name components in files of this machine, as file:/path
     #[arg(long)]
     allow_file_images: bool,
+    /// Let clients on other machines, too, reach services without a route, at SERVICE.NAMESPACE.localhost
+    #[arg(long)]
+    open_services: bool,
     /// Write the log as JSON
     #[arg(long)]
     pub log_json: bool,
@@ -111,6 +114,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         address: args.address,
         gateway_port: args.gateway_port,
         gateway_port_shared: args.share_gateway_port,
+        services_open: args.open_services,
         mesh_port: args.mesh_port,
         node_port: args.node_port,
         capacity_cpu_millis: args.capacity_cpu.map(|cpu| clamp(cpu.milli())),

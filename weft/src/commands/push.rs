@@ -37,8 +37,8 @@ enum Output {
     Json,
 }
 
-/// Largest component the registry takes.
-const COMPONENT_BYTES_MAX: u64 = 256 << 20;
+/// Largest component that can be run.
+const COMPONENT_BYTES_MAX: u64 = weft_agent::image::COMPONENT_BYTES_MAX;
 const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
 const LAYER_TYPE: &str = "application/wasm";
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -136,7 +136,8 @@ fn read_component(path: &Path) -> Result<Vec<u8>, Failure> {
     }
     let size = metadata.len();
     if size > COMPONENT_BYTES_MAX {
-        let why = format!("it has {size} bytes and the registry takes up to {COMPONENT_BYTES_MAX}");
+        let why =
+            format!("it has {size} bytes and nodes run components of up to {COMPONENT_BYTES_MAX}");
         return Err(Failure::new(what(), why, "strip it of debug information").usage());
     }
     let bytes = std::fs::read(path)

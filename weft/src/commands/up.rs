@@ -44,6 +44,9 @@ pub struct Args {
     /// Port of the gateway, shared by all nodes; 0 picks a free one
     #[arg(long, default_value_t = 8080, value_name = "PORT")]
     gateway_port: u16,
+    /// Let clients on other machines, too, reach services without a route, at SERVICE.NAMESPACE.localhost
+    #[arg(long)]
+    open_services: bool,
     /// Bearer tokens, a line each: token,user,uid,"group1,group2"
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
@@ -110,6 +113,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         gateway,
         nodes: args.nodes,
         cores: args.cores,
+        services_open: args.open_services,
     };
     let result = cluster.serve(&servers, &stop, started, args.output).await;
     let stopped = servers.stop().await;
@@ -134,6 +138,7 @@ struct Cluster {
     gateway: SocketAddr,
     nodes: u16,
     cores: Option<usize>,
+    services_open: bool,
 }
 
 impl Cluster {
@@ -221,6 +226,9 @@ impl Cluster {
             ]
             .map(str::to_owned),
         );
+        if self.services_open {
+            arguments.push("--open-services".to_owned());
+        }
         if let Some(cores) = self.cores {
             arguments.extend(["--cores".to_owned(), cores.to_string()]);
         }

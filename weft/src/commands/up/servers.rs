@@ -68,7 +68,7 @@ impl Servers {
         stop: &CancellationToken,
     ) -> Result<Option<Self>, Failure> {
         if count == 1 {
-            return Self::one(config, stop).await;
+            return Self::start_single(config, stop).await;
         }
         let started = Self::several(&config, count);
         tokio::select! {
@@ -79,7 +79,10 @@ impl Servers {
         }
     }
 
-    async fn one(config: ServerConfig, stop: &CancellationToken) -> Result<Option<Self>, Failure> {
+    async fn start_single(
+        config: ServerConfig,
+        stop: &CancellationToken,
+    ) -> Result<Option<Self>, Failure> {
         let mut server = server::start(config, stop).await?;
         let ready = tokio::select! {
             biased;

@@ -1,0 +1,275 @@
+//! What holds for whatever a client, a guest or another node sends: nothing panics, nobody is believed who claims to be somebody
+//! else, and what the mesh writes it reads again.
+//!
+//! Cases are the same in every run; `WEFT_SEED=17` tries others, and a failure prints the seed and the smallest input.
+
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header, uri::Authority};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use rustls_pki_types::CertificateDer;
+use weft_api::identity::SpiffeId;
+
+use crate::route::{self, Filter, PathChange, Redirect, Rewrite, View};
+use crate::table::testing::{self, service};
+use crate::{
+    Body, DeliverError, Table, TraceContext, WorkloadInfo, empty_body, headers, identity, inbound,
+    resolve,
+};
+
+/// Enough to meet each branch of these readers some hundred times, in a second.
+const CASES: u32 = 2000;
+
+fn config() -> ProptestConfig {
+    let seed = std::env::var("WEFT_SEED").ok();
+    let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    println!("WEFT_SEED={seed}");
+    ProptestConfig {
+        cases: CASES,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(seed),
+        ..ProptestConfig::default()
+    }
+}
+
+/// A value as the wire can carry it: any bytes, or text of the letters that the readers look for.
+fn value(like: &'static str) -> impl Strategy<Value = HeaderValue> {
+    let any = proptest::collection::vec(any::<u8>(), 0..80).prop_map(|bytes| {
+        let bytes: Vec<u8> = bytes
+            .into_iter()
+            .filter(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f))
+            .collect();
+        HeaderValue::from_bytes(&bytes).expect("what a header can hold")
+    });
+    let like = like.prop_map(|text| HeaderValue::from_str(&text).expect("ASCII"));
+    prop_oneof![1 => any, 4 => like]
+}
+
+/// Lines that matter to the mesh, in any number.
+fn lines() -> impl Strategy<Value = HeaderMap> {
+    let name = proptest::sample::select(vec![
+        "connection",
+        "keep-alive",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "host",
+        "x-mine",
+        "accept",
+        "traceparent",
+        "tracestate",
+        "baggage",
+        "x-forwarded-for",
+        "x-forwarded-client-cert",
+        "x-weft-source",
+        "x-weft-service",
+        "x-weft-destination",
+        "x-weft-timeout-ms",
+        "x-weft-depth",
+        "x-weft-attempt",
+        "x-weft-else",
+    ]);
+    let value = value("[0-9]{0,22}|close|x-mine, x-weft-depth, te|trailers|a=1|[a-z;.]{0,12}");
+    proptest::collection::vec((name, value), 0..8).prop_map(|lines| {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            map.append(HeaderName::from_static(name), value);
+        }
+        map
+    })
+}
+
+/// Paths and queries that a client may send.
+fn target() -> impl Strategy<Value = Uri> {
+    let path = prop_oneof!["(/[a-z%./~+]{0,6}){1,4}", "(/app|/app/|/v1|//){1,3}"];
+    (path, proptest::option::of("[a-z=&%+0-9]{0,12}")).prop_filter_map("no URI", |(path, query)| {
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        format!("http://web.vote.localhost{path}{query}")
+            .parse()
+            .ok()
+    })
+}
+
+fn table() -> Table {
+    testing::table("a")
+        .service(service("vote", "voting").cluster_ip("10.43.0.7").build())
+        .service(service("shop", "cart").build())
+        .build()
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn a_trace_is_written_as_it_was_read(
+        text in value("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[a-z]{0,3})?|00-0{32}-[0-9a-f]{16}-01|[0-9a-f-]{50,60}")
+    ) {
+        let text = String::from_utf8_lossy(text.as_bytes()).into_owned();
+        if let Some(context) = TraceContext::parse(&text) {
+            prop_assert!(context.trace_id != 0 && context.span_id != 0);
+            // The version is ours, and what later versions add is not passed on.
+            prop_assert_eq!(&context.to_string()[2..], &text[2..55]);
+            let mut written = HeaderMap::new();
+            context.write(&mut written);
+            prop_assert_eq!(written["traceparent"].to_str().unwrap(), context.to_string());
+            prop_assert_eq!(TraceContext::from_headers(&written), Some(context));
+        }
+    }
+
+    #[test]
+    fn whatever_lines_come_a_context_is_bounded(mut lines in lines(), long in 0..700_usize) {
+        lines.append("tracestate", HeaderValue::from_str(&"x".repeat(long)).unwrap());
+        if let Some(context) = TraceContext::from_headers(&lines) {
+            prop_assert!(context.state.is_none_or(|state| state.len() <= 512));
+        }
+        let now = Instant::now();
+        let context = inbound::context(&lines, None, now);
+        prop_assert!(context.deadline.is_none_or(|deadline| deadline >= now));
+        let worked = inbound::worked(&lines);
+        prop_assert!(worked.is_none_or(|worked| worked <= Duration::from_nanos(u64::MAX)));
+    }
+
+    #[test]
+    fn claims_and_what_belongs_to_a_connection_do_not_travel(lines in lines()) {
+        let mut passed = lines.clone();
+        headers::strip_forged(&mut passed);
+        let forged = |name: &str| name.starts_with("x-weft-") || name == "x-forwarded-client-cert";
+        for name in lines.keys() {
+            let kept: Vec<_> = passed.get_all(name).iter().collect();
+            let before: Vec<_> = lines.get_all(name).iter().collect();
+            prop_assert_eq!(kept, if forged(name.as_str()) { Vec::new() } else { before });
+        }
+        headers::strip_hop_by_hop(&mut passed);
+        for name in ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"] {
+            prop_assert!(!passed.contains_key(name), "{}", name);
+        }
+        prop_assert!(passed.get_all(header::TE).iter().all(|value| value == "trailers"));
+        // Once is enough.
+        let mut again = passed.clone();
+        headers::strip_hop_by_hop(&mut again);
+        prop_assert_eq!(again, passed);
+    }
+
+    #[test]
+    fn a_request_has_one_host_or_is_refused(
+        hosts in proptest::collection::vec(value("[a-z.]{1,8}(:[0-9]{1,6})?|\\[::1\\]:80|a@b|[a-z/?#]{1,6}"), 0..3),
+        uri in prop_oneof![target(), Just(Uri::from_static("/a?b")), Just(Uri::from_static("*"))],
+    ) {
+        let mut request: Request<Body> = Request::new(empty_body());
+        let named = uri.authority().cloned();
+        *request.uri_mut() = uri;
+        for host in &hosts {
+            request.headers_mut().append(header::HOST, host.clone());
+        }
+        if resolve::absolute(&mut request, None).is_ok() {
+            let authority = request.uri().authority().expect("an authority");
+            match named {
+                Some(named) => prop_assert_eq!(authority, &named),
+                None => prop_assert_eq!((hosts.len(), authority.as_str().as_bytes()), (1, hosts[0].as_bytes())),
+            }
+            prop_assert!(request.uri().scheme().is_some());
+        } else {
+            prop_assert!(named.is_none());
+        }
+    }
+
+    #[test]
+    fn names_resolve_whatever_their_case_and_their_dot(
+        host in prop_oneof![
+            "(voting|cart|nothing)(\\.(vote|shop|void))?(\\.svc)?(\\.cluster\\.local)?",
+            "[a-zA-Z0-9.-]{1,20}", "10\\.4[23]\\.0\\.[0-9]{1,3}", "\\[[0-9a-f:]{1,8}\\]",
+        ],
+        port in proptest::option::of(any::<u16>()),
+    ) {
+        let table = table();
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        let found = |host: &str| -> Option<Result<String, String>> {
+            let authority: Authority = format!("{host}{port}").parse().ok()?;
+            let found = resolve::authority(&table, &authority, 80, "vote", "cluster.local");
+            Some(found.map(|target| format!("{target:?}")).map_err(|error| error.to_string().to_lowercase()))
+        };
+        let plain = found(&host);
+        prop_assert_eq!(found(&host.to_uppercase()), plain.clone());
+        if let (false, Some(Ok(plain))) = (host.ends_with(['.', ']']), plain) {
+            let dotted = found(&format!("{host}."));
+            // An address is no name, and has no dot at its end.
+            let is_address = host.parse::<std::net::IpAddr>().is_ok();
+            prop_assert!(is_address || dotted == Some(Ok(plain)));
+        }
+        let fallback = resolve::fallback_host(&table, &format!("{host}.localhost"));
+        prop_assert_eq!(resolve::fallback_host(&table, &format!("{}.LOCALHOST.", host.to_uppercase())), fallback);
+    }
+
+    #[test]
+    fn who_calls_is_written_as_it_is_read(
+        names in proptest::collection::vec("[a-zA-Z0-9._-]{0,20}", 5),
+        line in value("[a-z;]{0,20}"),
+    ) {
+        let workload = WorkloadInfo {
+            name: names[0].clone(),
+            namespace: "vote".to_owned(),
+            app: names[1].clone(),
+            version: names[2].clone(),
+            canonical_service: names[3].clone(),
+            canonical_revision: names[4].clone(),
+        };
+        let written = inbound::source_line(&workload);
+        prop_assert_eq!(inbound::source_workload(&written, "vote"), workload);
+        // The namespace is what the certificate says.
+        prop_assert_eq!(inbound::source_workload(&line, "vote").namespace, "vote");
+    }
+
+    #[test]
+    fn what_a_peer_says_of_a_failure_is_one_of_ours(token in "[a-z-]{0,14}", text in any::<String>()) {
+        let error = DeliverError::from_wire(&token, text);
+        prop_assert!(!error.status().is_success());
+        let again = DeliverError::from_wire(error.token(), String::new());
+        prop_assert_eq!((again.token(), again.never_processed()), (error.token(), error.never_processed()));
+    }
+
+    #[test]
+    fn certificates_and_names_of_strangers_name_nobody(bytes in proptest::collection::vec(any::<u8>(), 0..200), name in ".{0,40}") {
+        prop_assert!(identity::spiffe_id(&CertificateDer::from(bytes)).is_err());
+        let _ = identity::named_identity(&name, "cluster.local");
+    }
+
+    #[test]
+    fn an_identity_is_found_again_by_its_name(account in "[a-z0-9]{1,8}(\\.[a-z0-9]{1,8})?", namespace in "[a-z0-9]{1,20}") {
+        let id = SpiffeId::new("cluster.local", &namespace, &account);
+        let name = identity::server_name(&id).unwrap();
+        prop_assert_eq!(identity::named_identity(&name.to_str(), "cluster.local"), Some(id));
+    }
+
+    #[test]
+    fn filters_keep_the_query_and_give_a_path(
+        uri in target(),
+        prefix in "(/app|/v1)?",
+        text in "(/[a-z]{0,4}){0,3}",
+        is_whole in any::<bool>(),
+    ) {
+        let change = if is_whole { PathChange::Full(text) } else { PathChange::Prefix(text) };
+        let filter = Filter::Rewrite(Rewrite { hostname: None, path: Some(change.clone()) });
+        let mut rewritten = uri.clone();
+        route::filter_request(&[filter], &prefix, &mut rewritten, &mut HeaderMap::new()).unwrap();
+        prop_assert!(rewritten.path().starts_with('/'));
+        prop_assert_eq!(rewritten.query(), uri.query());
+        prop_assert_eq!(rewritten.authority(), uri.authority());
+        let filter = Filter::Redirect(Redirect { path: Some(change), ..Redirect::default() });
+        let (status, location) = route::redirect(&[filter], &prefix, &uri).unwrap();
+        let location: Uri = location.parse().unwrap();
+        prop_assert!(status.is_redirection());
+        // Nobody is sent to another site by the path that they asked for.
+        prop_assert_eq!((location.host(), location.path()), (uri.host(), rewritten.path()));
+    }
+
+    #[test]
+    fn any_request_can_be_looked_up(uri in target(), lines in lines()) {
+        let mut request = Request::new(());
+        *request.uri_mut() = uri;
+        *request.headers_mut() = lines;
+        let none = route::RouteList::default();
+        prop_assert!(none.select(View::new(&request, 80)).is_none());
+        let _ = headers::within_limits(request.headers());
+    }
+}

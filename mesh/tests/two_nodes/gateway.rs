@@ -1,0 +1,279 @@
+//! The way in from outside.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use weft_mesh::{
+    Backend, BackendTarget, Body, BoxError, CancellationToken, DeliverError, GatewayConfig,
+    GatewaySpec, ListenerSpec, Mesh, Parent, RouteSpec, Rule, Table, empty_body, full_body,
+};
+
+use super::world::*;
+
+#[tokio::test]
+async fn grpc_passes_the_gateway_and_another_node() {
+    let world = world();
+    let gateway = world.a.gateway_identity();
+    let (chain, key) = world.authority.issue(&[&gateway.to_string()]);
+    world
+        .a
+        .identities()
+        .set(gateway, chain, key)
+        .expect("the gateway's certificate");
+    world.b.attach(pod(2), workload("voting", echo));
+    world.publish(
+        1,
+        vec![service(
+            "voting",
+            vec![endpoint("voting", 2, "b", world.b_address)],
+        )],
+    );
+    let (listener, address) = listen();
+    let serving = (world.a.clone(), world.stop.clone());
+    tokio::spawn(async move { serving.0.serve_gateway(listener, serving.1).await });
+
+    // HTTP/2 without TLS and without an upgrade, as gRPC clients speak it inside a cluster.
+    let stream = tokio::net::TcpStream::connect(address).await.expect("open");
+    let (mut client, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    )
+    .await
+    .expect("a connection");
+    tokio::spawn(connection);
+    let (sender, receiver) = futures::channel::mpsc::channel::<Result<Frame<Bytes>, BoxError>>(1);
+    let request = Request::post("http://voting.vote.localhost/vote.Voting/Cast")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Body::new(StreamBody::new(receiver)))
+        .expect("a request");
+    let response = client.send_request(request).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    let body = Body::new(response.into_body().map_err(Into::into));
+    converse(sender, body).await;
+
+    for (mesh, reporter) in [(&world.a, "source"), (&world.b, "destination")] {
+        let mut text = String::new();
+        mesh.render_metrics(&mut text);
+        let labels = [
+            format!("reporter=\"{reporter}\""),
+            "source_workload=\"gateway\"".to_owned(),
+            "request_protocol=\"grpc\"".to_owned(),
+            "grpc_response_status=\"0\"".to_owned(),
+        ];
+        let counted = text
+            .lines()
+            .filter(|line| line.starts_with("istio_requests_total"))
+            .any(|line| labels.iter().all(|label| line.contains(label)) && line.ends_with(" 1"));
+        assert!(counted, "{reporter}: {text}");
+    }
+}
+
+/// Takes no call: what a workload says whose queue, or whose engine's pool of instances, is full.
+async fn full(_request: Request<Body>) -> Result<Response<Body>, DeliverError> {
+    Err(DeliverError::Overloaded)
+}
+
+/// Has no room, and says so itself.
+async fn busy(_request: Request<Body>) -> Result<Response<Body>, DeliverError> {
+    let answer = Response::builder().status(503).header("retry-after", "7");
+    Ok(answer.body(full_body("busy")).expect("a response"))
+}
+
+#[tokio::test]
+async fn who_is_turned_away_is_told_when_to_come_again() {
+    let world = world();
+    let gateway = world.a.gateway_identity();
+    let (chain, key) = world.authority.issue(&[&gateway.to_string()]);
+    world
+        .a
+        .identities()
+        .set(gateway, chain, key)
+        .expect("the gateway's certificate");
+    world.authority.give(&world.b, "busy");
+    let mut no_place = workload("voting", describe);
+    no_place.in_flight_max = 0;
+    world.a.attach(pod(1), workload("here", full));
+    world.b.attach(pod(2), workload("voting", full));
+    world.b.attach(pod(3), no_place);
+    world.b.attach(pod(4), workload("busy", busy));
+    world.publish(
+        1,
+        vec![
+            service("here", vec![endpoint("here", 1, "a", world.b_address)]),
+            service("there", vec![endpoint("voting", 2, "b", world.b_address)]),
+            service("full", vec![endpoint("voting", 3, "b", world.b_address)]),
+            service("busy", vec![endpoint("busy", 4, "b", world.b_address)]),
+            service("empty", Vec::new()),
+        ],
+    );
+    let (listener, address) = listen();
+    let serving = (world.a.clone(), world.stop.clone());
+    tokio::spawn(async move { serving.0.serve_gateway(listener, serving.1).await });
+    let mut lines = Vec::new();
+    for name in ["here", "there", "full", "busy", "empty"] {
+        let stream = tokio::net::TcpStream::connect(address).await.expect("open");
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+            .await
+            .expect("a connection");
+        tokio::spawn(connection);
+        let request = Request::get("/")
+            .header("host", format!("{name}.vote.localhost"))
+            .body(empty_body())
+            .expect("a request");
+        let response = sender.send_request(request).await.expect("an answer");
+        let after = response.headers().get("retry-after").cloned();
+        let after = after.map(|after| after.to_str().expect("text").to_owned());
+        lines.push(format!("{name} {} {after:?}", response.status().as_u16()));
+    }
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    here 503 Some("1")
+    there 503 Some("1")
+    full 503 Some("1")
+    busy 503 Some("7")
+    empty 503 None
+    "#);
+    world.stop.cancel();
+}
+
+#[tokio::test]
+async fn the_gateway_routes_by_host_and_falls_back_to_service_names() {
+    let world = world();
+    world.authority.give(&world.a, "web");
+    let gateway = world.a.gateway_identity();
+    let (chain, key) = world.authority.issue(&[&gateway.to_string()]);
+    world
+        .a
+        .identities()
+        .set(gateway, chain, key)
+        .expect("the gateway's certificate");
+    world.a.attach(pod(1), workload("local", describe));
+    world.b.attach(pod(2), workload("voting", describe));
+    let to = |name: &str| Backend {
+        weight: 1,
+        target: BackendTarget::Service {
+            namespace: "vote".to_owned(),
+            name: name.to_owned(),
+            port: 80,
+        },
+        filters: Vec::new(),
+    };
+    let route = |name: &str, host: &str, backend| RouteSpec {
+        namespace: "vote".to_owned(),
+        name: name.to_owned(),
+        parents: vec![Parent::Gateway {
+            namespace: "vote".to_owned(),
+            name: "public".to_owned(),
+            section: None,
+            port: None,
+        }],
+        hostnames: vec![host.to_owned()],
+        rules: vec![Rule {
+            backends: vec![backend],
+            ..Rule::default()
+        }],
+        ..RouteSpec::default()
+    };
+    let table = Table::builder("a", 1)
+        .services([
+            service("local", vec![endpoint("local", 1, "a", world.b_address)]),
+            service("voting", vec![endpoint("voting", 2, "b", world.b_address)]),
+            service("empty", Vec::new()),
+        ])
+        .gateways([GatewaySpec {
+            namespace: "vote".to_owned(),
+            name: "public".to_owned(),
+            listeners: vec![ListenerSpec {
+                name: "http".to_owned(),
+                port: 80,
+                ..ListenerSpec::default()
+            }],
+        }])
+        .routes([
+            route("shop", "shop.example.com", to("voting")),
+            route("broken", "broken.example.com", to("gone")),
+        ])
+        .build();
+    world.a.publish(table);
+    let (listener, address) = listen();
+    let serving = (world.a.clone(), world.stop.clone());
+    let served = tokio::spawn(async move { serving.0.serve_gateway(listener, serving.1).await });
+
+    let mut lines = Vec::new();
+    for host in [
+        "shop.example.com",
+        "local.vote.localhost:8080",
+        "voting.vote.localhost",
+        "broken.example.com",
+        "empty.vote.localhost",
+        "unknown.example.com",
+    ] {
+        let stream = tokio::net::TcpStream::connect(address).await.expect("open");
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+            .await
+            .expect("a connection");
+        tokio::spawn(connection);
+        let request = Request::get("/p")
+            .header("host", host)
+            .header("x-forwarded-for", "1.2.3.4")
+            .header("x-weft-error", "not-here")
+            .body(empty_body())
+            .expect("a request");
+        let response = sender.send_request(request).await.expect("an answer");
+        let response = response.map(|body| Body::new(body.map_err(Into::into)));
+        let (status, line) = text(response).await.expect("text");
+        lines.push(format!("{} {}", status.as_u16(), line.trim_end()));
+    }
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    200 GET http://shop.example.com/p from spiffe://cluster.local/ns/weft-system/sa/gateway (gateway) by mtls, depth 1, attempt 0, weft headers 0
+    200 GET http://local.vote.localhost:8080/p from spiffe://cluster.local/ns/weft-system/sa/gateway (gateway) by in-process, depth 1, attempt 0, weft headers 0
+    200 GET http://voting.vote.localhost/p from spiffe://cluster.local/ns/weft-system/sa/gateway (gateway) by mtls, depth 1, attempt 0, weft headers 0
+    500 route vote/broken sends this request to a backend that is not valid: there is no service gone.vote
+    503 service empty.vote has no ready endpoint
+    404 no route matches unknown.example.com/p
+    ");
+    world.stop.cancel();
+    served.await.expect("no panic").expect("it drained");
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_say_what_it_wants_is_closed() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let gateway = Mesh::builder("a", DOMAIN)
+        .gateway(GatewayConfig {
+            head_timeout: Duration::from_millis(200),
+            ..GatewayConfig::default()
+        })
+        .build();
+    let (listener, address) = listen();
+    let stop = CancellationToken::new();
+    let serving = stop.clone();
+    let served = tokio::spawn(async move { gateway.serve_gateway(listener, serving).await });
+    for begun in [
+        "",
+        "GET / HT",
+        "GET / HTTP/1.1\r\nhost: a\r\nx-slow: ",
+        "PRI * HTTP/2.0\r\n",
+    ] {
+        let mut client = tokio::net::TcpStream::connect(address)
+            .await
+            .expect("a connection");
+        client.write_all(begun.as_bytes()).await.expect("written");
+        // Closed, in whatever way; an answer before that is none.
+        let mut said = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(30), client.read_to_end(&mut said));
+        let closed = closed.await.expect("the gateway closes it");
+        assert!(
+            closed.is_err() || !said.starts_with(b"HTTP/1.1 2"),
+            "{begun:?}"
+        );
+    }
+    stop.cancel();
+    served.await.expect("no panic").expect("it served");
+}
