@@ -16,7 +16,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("weft-kinds", &["weft-api"]),
     ("weft-apiserver", &["weft-api", "weft-kinds", "weft-store"]),
     ("weft-scheduler", &["weft-api"]),
-    ("weft-controllers", &["weft-api"]),
+    ("weft-controllers", &["weft-api", "weft-kinds"]),
     ("weft-mesh", &["weft-api"]),
     ("weft-runtime", &[]),
     ("weft-agent", &["weft-api", "weft-runtime", "weft-mesh"]),

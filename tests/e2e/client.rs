@@ -1,11 +1,16 @@
 //! The `kube` crate, as a program that is built on the API would use it.
 
+use std::sync::{Arc, Mutex};
+
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{
     DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
 };
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::controller::Action;
+use kube::runtime::finalizer::{Event, finalizer};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::json;
 use weft_tests::cluster::Cluster;
 
@@ -117,5 +122,91 @@ fn the_kube_crate_reads_writes_and_watches() {
             seen,
             ["added \"1\"", "modified 1", "modified 2", "deleted a"]
         );
+    });
+}
+
+/// More than a kind's history holds, in objects that do not compress.
+const LARGE_BYTES: usize = 700 << 10;
+const LARGE_WRITES: usize = 40;
+
+#[test]
+fn a_watcher_that_slept_lists_again_and_sees_what_is_new() {
+    let cluster = Cluster::start(1).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = client(&cluster).await;
+        let maps: kube::Api<ConfigMap> = kube::Api::namespaced(client, "default");
+        let made = |name: &str| config_map(name, "1");
+        maps.create(&PostParams::default(), &made("before"))
+            .await
+            .unwrap();
+        let events = watcher::watcher(maps.clone(), watcher::Config::default());
+        let mut events = std::pin::pin!(events.default_backoff());
+        let mut lists = 0;
+        let mut see = async |wanted: &str| {
+            loop {
+                // Errors are the watcher's own to mend; that it does is what is tried.
+                let Some(event) = events.next().await else {
+                    panic!("a watcher never ends");
+                };
+                match event {
+                    Ok(watcher::Event::InitDone) => lists += 1,
+                    Ok(watcher::Event::Apply(map) | watcher::Event::InitApply(map))
+                        if map.metadata.name.as_deref() == Some(wanted) =>
+                    {
+                        return lists;
+                    }
+                    _ => {}
+                }
+            }
+        };
+        let patience = std::time::Duration::from_secs(60);
+        tokio::time::timeout(patience, see("before")).await.unwrap();
+        // Nobody polls it meanwhile, as nobody does in a process that was stopped.
+        for number in 0..LARGE_WRITES {
+            let mut large = made(&format!("large-{}", number % 4));
+            let noise = weft_tests::noise(number, LARGE_BYTES);
+            large.data = Some([("noise".to_owned(), noise)].into());
+            let name = large.metadata.name.clone().unwrap();
+            maps.delete(&name, &DeleteParams::default()).await.ok();
+            maps.create(&PostParams::default(), &large).await.unwrap();
+        }
+        maps.create(&PostParams::default(), &made("after"))
+            .await
+            .unwrap();
+        let lists = tokio::time::timeout(patience, see("after")).await.unwrap();
+        assert!(lists >= 1, "the first list was whole");
+    });
+}
+
+#[test]
+fn a_controller_adds_and_removes_its_finalizer() {
+    let cluster = Cluster::start(1).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let maps: kube::Api<ConfigMap> = kube::Api::namespaced(client(&cluster).await, "default");
+        let map = config_map("kept", "1");
+        maps.create(&PostParams::default(), &map).await.unwrap();
+        let reconcile = async || {
+            let map = Arc::new(maps.get("kept").await.unwrap());
+            let told = Mutex::new("nothing");
+            let note = |event: Event<ConfigMap>| {
+                *told.lock().unwrap() = match event {
+                    Event::Apply(_) => "apply",
+                    Event::Cleanup(_) => "cleanup",
+                };
+                std::future::ready(Ok::<_, std::io::Error>(Action::await_change()))
+            };
+            finalizer(&maps, "weft.dev/test", map, note).await.unwrap();
+            told.into_inner().unwrap()
+        };
+        // It adds its finalizer, is called again, and lets go of what was deleted.
+        assert_eq!(reconcile().await, "nothing");
+        let kept = maps.get("kept").await.unwrap();
+        assert_eq!(kept.metadata.finalizers.unwrap(), ["weft.dev/test"]);
+        assert_eq!(reconcile().await, "apply");
+        maps.delete("kept", &DeleteParams::default()).await.unwrap();
+        assert_eq!(reconcile().await, "cleanup");
+        assert!(maps.get_opt("kept").await.unwrap().is_none());
     });
 }

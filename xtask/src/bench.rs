@@ -22,6 +22,7 @@ mod density;
 mod gateway;
 mod load;
 mod neighbour;
+mod peer;
 mod runtime;
 mod store;
 mod wasmtime;
@@ -169,11 +170,19 @@ pub fn run(args: &Args) -> Result<()> {
         .filter(|(what, ..)| *what == args.what || (args.what == What::All && in_all(*what)))
         .collect();
     let mut steps = Steps::new(2 + chosen.len());
-    steps.step("build the sample components", || guests::build(None))?;
-    steps.step("build weft", || {
-        cluster::build().and_then(|()| runtime::build())
+    // What runs no component needs none.
+    let guests = chosen.iter().any(|(what, ..)| !matches!(what, What::Api));
+    steps.step("build the sample components", || {
+        if guests { guests::build(None) } else { Ok(()) }
     })?;
-    if wasmtime::version().is_none() {
+    steps.step("build weft", || {
+        if guests {
+            cluster::build().and_then(|()| runtime::build())
+        } else {
+            Ok(())
+        }
+    })?;
+    if guests && wasmtime::version().is_none() {
         eprintln!(
             "      wasmtime is not on PATH: nothing to compare with (cargo install wasmtime-cli)"
         );

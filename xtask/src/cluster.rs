@@ -50,15 +50,16 @@ pub struct Cluster {
     _folder: Folder,
 }
 
-/// The program that `cargo build --workspace` left.
+/// The program that [`build`] left.
 fn program() -> PathBuf {
     target().join("debug").join("weft")
 }
 
-/// Builds the whole workspace: the same selection as the tests, so that neither builds anything again.
+/// Builds the program with the features that the whole workspace asks of its dependencies, as the tests do, so that neither
+/// builds anything again.
 pub fn build() -> Result<()> {
     progress::run(
-        &mut progress::cargo(["build", "--workspace"]),
+        &mut progress::cargo(["build", "--workspace", "--bin", "weft"]),
         "read the compiler's messages above",
     )
 }
