@@ -7,8 +7,8 @@
 //! Written here and not taken from a crate: of those that there are (`cel` 0.13, `kube-cel` 0.8, looked at in November 2026) none checks types,
 //! counts cost as it runs, or bounds memory, and those are what makes a stranger's rule safe to run in a server.
 //!
-//! Invariants: pure and total; expressions, values and recursion are bounded, whatever a rule says; costs are those that
-//! kube-apiserver counts (`tests/upstream/`), so that a rule that it takes is taken here, and ends here where it ends there.
+//! Invariants: pure and total; expressions, values and recursion are bounded, whatever a rule says. Costs and wordings are meant to be those
+//! of kube-apiserver; `tests/upstream/` has its answers and holds how many differ (165 of 1,390 expressions, 119 of 1,188 judgements).
 //!
 //! Source: cel-spec; cel-go 0.29; k8s.io/apiserver and k8s.io/apiextensions-apiserver 0.37.
 
