@@ -290,15 +290,6 @@ async fn open(
             reason: error.to_string(),
         })??
     };
-    let (checkpoint, loaded) = match files.state {
-        Ok(state) => state,
-        Err(error) => {
-            // Whoever hears that it failed may open the file again.
-            files.log.stop().await;
-            files.writer.join("weft-log").await;
-            return Err(error);
-        }
-    };
     let bounds = Bounds {
         history_events_max: config.history_events_max,
         history_bytes_max: config.history_bytes_max,
@@ -306,13 +297,24 @@ async fn open(
         queue_events_max: config.watch_queue_events_max,
         queue_bytes_max: config.watch_queue_bytes_max,
     };
-    let hub = Arc::new(Hub::new(loaded.state, loaded.history, bounds));
-    let checkpointer = checkpoint
-        .run(Arc::clone(&hub), config.checkpoint_interval)
-        .map_err(|source| OpenError::Io {
+    let state = files.state.and_then(|(checkpoint, loaded)| {
+        let hub = Arc::new(Hub::new(loaded.state, loaded.history, bounds));
+        let checkpointer = checkpoint.run(Arc::clone(&hub), config.checkpoint_interval);
+        let checkpointer = checkpointer.map_err(|source| OpenError::Io {
             path: config.dir.clone(),
             source,
         })?;
+        Ok((hub, checkpointer))
+    });
+    let (hub, checkpointer) = match state {
+        Ok(state) => state,
+        Err(error) => {
+            // Whoever hears that it failed may open the files again.
+            files.log.stop().await;
+            files.writer.join("weft-log").await;
+            return Err(error);
+        }
+    };
     let started = Consensus::start(Parts {
         wire: config.wire(),
         server_id: config.server_id,
