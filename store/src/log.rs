@@ -234,21 +234,23 @@ impl Index {
     }
 
     fn evict(&mut self) {
-        while self.cached_bytes > CACHE_BYTES_MAX {
-            let Some(slot) = self.slots.get_mut(self.evicted) else {
-                return;
-            };
-            if self
-                .durable
-                .is_none_or(|durable| slot.position.index > durable)
-            {
-                return;
-            }
-            if slot.payload.take().is_some() {
-                self.cached_bytes -= slot.bytes;
-            }
-            self.evicted += 1;
+        while self.cached_bytes > CACHE_BYTES_MAX && self.evict_next(u64::MAX) {}
+    }
+
+    /// Lets go of the oldest payload in memory, if it is durable and not behind `upto`.
+    fn evict_next(&mut self, upto: u64) -> bool {
+        let last = self.durable.map(|durable| durable.min(upto));
+        let Some(slot) = self.slots.get_mut(self.evicted) else {
+            return false;
+        };
+        if last.is_none_or(|last| slot.position.index > last) {
+            return false;
         }
+        if slot.payload.take().is_some() {
+            self.cached_bytes -= slot.bytes;
+        }
+        self.evicted += 1;
+        true
     }
 
     fn forget(&mut self, slot: &Slot) {
@@ -369,6 +371,13 @@ impl Log {
 
     pub(crate) fn len(&self) -> usize {
         self.shared.index.lock().slots.len()
+    }
+
+    /// Lets go of the payloads in memory up to a position that a checkpoint covers: it was applied here, and a peer that is further
+    /// behind than a checkpoint takes reads the file.
+    pub(crate) fn covered(&self, upto: Position) {
+        let mut index = self.shared.index.lock();
+        while index.evict_next(upto.index) {}
     }
 
     pub(crate) fn committed(&self) -> Option<Position> {
@@ -823,6 +832,34 @@ mod tests {
         assert_eq!(indices(one), [3]);
         assert_eq!(log.keep_from(100, 3 * size + 1000).1, Some(10));
         assert_eq!(log.keep_from(2, usize::MAX).1, Some(11));
+        log.stop().await;
+        writer.join("log").await;
+    }
+
+    #[tokio::test]
+    async fn what_a_checkpoint_covers_leaves_memory_and_stays_readable() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("log.redb");
+        let (log, writer) = open(&path, &identity()).expect("opens");
+        let written: Vec<_> = (1..=6).map(|index| record(1, index, 1000)).collect();
+        append(&log, written.clone()).await;
+        let held = |log: &Log| {
+            let index = log.shared.index.lock();
+            let held = index.slots.iter().filter(|slot| slot.payload.is_some());
+            (held.count(), index.evicted, index.cached_bytes > 0)
+        };
+        for (covered, expected) in [(4, (2, 4, true)), (2, (2, 4, true)), (99, (0, 6, false))] {
+            log.covered(record(1, covered, 0).position);
+            assert_eq!(held(&log), expected, "up to {covered}");
+            assert_eq!(log.read(.., None).await.expect("readable"), written);
+        }
+        // What comes after is held again, and a truncation of it is no confusion.
+        append(&log, vec![record(1, 7, 10)]).await;
+        log.truncate(Some(5)).await.expect("stored");
+        append(&log, vec![record(2, 6, 10)]).await;
+        assert_eq!(held(&log), (1, 5, true));
+        let all = log.read(5.., None).await.expect("readable");
+        assert_eq!(all, [record(1, 5, 1000), record(2, 6, 10)]);
         log.stop().await;
         writer.join("log").await;
     }

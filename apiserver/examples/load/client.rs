@@ -160,6 +160,13 @@ impl Client {
         Ok(())
     }
 
+    pub async fn replace(&self, path: &str, object: &Value) -> Result<(), Error> {
+        let json = "application/json";
+        let response = self.send("PUT", path, json, object.to_string()).await?;
+        response.into_body().collect().await?;
+        Ok(())
+    }
+
     pub async fn patch(&self, path: &str, patch: &Value) -> Result<(), Error> {
         let kind = "application/merge-patch+json";
         let response = self.send("PATCH", path, kind, patch.to_string()).await?;

@@ -7,11 +7,15 @@
 //!
 //! What is measured: lists of many pods, their pages, and the memory they take; thousands of watchers that each see one node's
 //! pods, and what those cost that are not concerned; a thousand watchers of one object; lease renewals beside clients that
-//! do nothing but list; and what large values take that nobody asks for again. Every watcher checks what it is told: one event too
+//! do nothing but list; and what large values take that nobody asks for again. Only when asked for (`--only puts`): the store's bench
+//! through the API. Every watcher checks what it is told: one event too
 //! many or too few ends the run.
 
 mod client;
+#[path = "../../../store/examples/bench/pod.rs"]
+mod pod;
 mod process;
+mod puts;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,6 +73,7 @@ struct Effort {
     followers: usize,
     updates: usize,
     values: usize,
+    puts: usize,
     seconds: f64,
 }
 
@@ -80,6 +85,7 @@ const FULL: Effort = Effort {
     followers: 1_000,
     updates: 200,
     values: 20_000,
+    puts: 300_000,
     seconds: 10.0,
 };
 const QUICK: Effort = Effort {
@@ -90,6 +96,7 @@ const QUICK: Effort = Effort {
     followers: 200,
     updates: 40,
     values: 2_000,
+    puts: 60_000,
     seconds: 3.0,
 };
 
@@ -185,6 +192,12 @@ async fn measure(
     client.create("/api/v1/namespaces", &namespace).await?;
 
     let mut document = json!({});
+    if only == Some("puts") {
+        // Alone, on an empty store: the store's bench runs it beside its own.
+        document["puts"] = puts::measure(pool, &server, effort).await?;
+        server.stop()?;
+        return Ok(document);
+    }
     document["pods"] = fill(pool, effort.pods, effort.watchers).await?;
     if wanted("lists") {
         document["lists"] = lists(pool, &server, effort).await?;

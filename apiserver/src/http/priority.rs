@@ -66,13 +66,14 @@ impl Level {
         Self::Workload
     }
 
-    /// Reads and writes at a time, in all and of one user. The sums are those of Kubernetes' `--max-requests-inflight`
-    /// (400) and `--max-mutating-requests-inflight` (200); nodes come on top, for they need little and at once.
+    /// Reads and writes at a time in all, and how many one user has or waits for. The sums are those of Kubernetes' `--max-requests-inflight`
+    /// (400) and `--max-mutating-requests-inflight` (200); nodes come on top, for they need little and at once. Kubernetes exempts
+    /// administrators; here as many as a thousand requests of one wait for the places there are.
     const fn bounds(self) -> Bounds {
         let (reads, writes, reads_each, writes_each) = match self {
             Self::NodeHigh => (100, 200, 8, 8),
             Self::System => (200, 200, 32, 32),
-            Self::Administration => (200, 200, 200, 200),
+            Self::Administration => (200, 200, 1000, 1000),
             Self::Workload => (200, 100, 100, 50),
             Self::CatchAll => (20, 4, 20, 4),
         };
@@ -213,9 +214,10 @@ impl Pool {
         let permit = match Arc::clone(&self.free).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                // As many may wait as may be served: more would wait in vain.
+                // As many may wait as may be served, or as one user may have: more would wait in vain.
                 let waiting = Waiting(&self.waiting);
-                if waiting.0.fetch_add(1, Ordering::Relaxed) >= self.bound.all {
+                if waiting.0.fetch_add(1, Ordering::Relaxed) >= self.bound.all.max(self.bound.each)
+                {
                     return None;
                 }
                 let acquire = Arc::clone(&self.free).acquire_owned();
@@ -345,5 +347,34 @@ mod tests {
         assert!(pool.users.lock().is_empty());
         assert_eq!(pool.waiting.load(Ordering::Relaxed), 0);
         assert_eq!(pool.free.available_permits(), bound.all);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_requests_of_one_administrator_wait_for_each_other() {
+        let places = Arc::new(Places::default());
+        let bound = Level::Administration.bounds().writes;
+        let mut asking = tokio::task::JoinSet::new();
+        for _ in 0..bound.each {
+            let places = Arc::clone(&places);
+            asking.spawn(async move {
+                let place = places.take(Level::Administration, "root", true).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                place.is_ok()
+            });
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(places.held(Level::Administration, true), bound.all);
+        // One more of the same has no share, and is told at once; what somebody else asks waits with the others.
+        let refused = places.take(Level::Administration, "root", true).await;
+        assert_eq!(refused.err().unwrap().code, 429);
+        assert!(
+            places
+                .take(Level::Administration, "other", true)
+                .await
+                .is_ok()
+        );
+        let all = asking.join_all().await;
+        assert_eq!(all.iter().filter(|got| **got).count(), bound.each);
+        assert_eq!(places.held(Level::Administration, true), 0);
     }
 }

@@ -93,11 +93,15 @@ pub(super) async fn follow_leadership(
     }
 }
 
-/// Purges the log behind checkpoints, within what is kept for peers.
+/// Purges the log behind checkpoints, within what is kept for peers, and lets go of what memory holds of it behind them.
 pub(super) async fn tend_log(raft: Raft, log: Log, checkpointer: Checkpointer, keep: usize) {
     let mut progress = checkpointer.progress();
     let slack = keep / PURGE_SLACK_PART;
     while progress.changed().await.is_ok() {
+        let covered = progress.borrow_and_update().applied;
+        if let Some(covered) = covered {
+            log.covered(covered);
+        }
         let (bytes, oldest) = log.keep_from(keep, KEEP_BYTES);
         let Some(oldest) = oldest else { continue };
         if log.len() < keep + slack && bytes < KEEP_BYTES + PURGE_SLACK_BYTES {

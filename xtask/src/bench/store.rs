@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+use super::peer::{self, Peer};
 use super::{Effort, median, number};
 use crate::progress::{self, Waiting};
 
@@ -39,6 +40,8 @@ pub fn build() -> Result<()> {
         "bench",
         "--example",
         "restart",
+        "--example",
+        "load",
     ]);
     progress::run(&mut cargo, "read the compiler's messages above")
 }
@@ -114,6 +117,8 @@ pub fn measure(effort: &Effort) -> Result<Value> {
             .args(["--servers", &servers.to_string()])
             .args(["--objects", &effort.objects.to_string()]))?);
     }
+    waiting.show("the same puts through the API".to_owned());
+    let api = through_api(effort, &dir)?;
     drop(waiting);
     let middle = |rows: &[Value], pointer: &str| {
         let values = rows.iter().filter_map(|row| row.pointer(pointer)?.as_f64());
@@ -154,12 +159,48 @@ pub fn measure(effort: &Effort) -> Result<Value> {
         "etcd": etcd.as_deref().and_then(version),
         "cases": cases,
         "restarts": restarts,
+        "through_api": api,
         "fdatasync": {
             "p50_ms": median(disk.iter().map(|probe| number(&probe["p50_ms"])).collect()),
             "p99_ms": median(disk.iter().map(|probe| number(&probe["p99_ms"])).collect()),
             "slowest_p50_ms": disk.iter().map(|probe| number(&probe["p50_ms"])).fold(0.0, f64::max),
         },
     }))
+}
+
+/// The same load as requests of the Kubernetes API, over TLS: what weft's clients pay when they are no part of it, as etcd's are not.
+fn through_api(effort: &Effort, dir: &Path) -> Result<Vec<Value>> {
+    /// As in the program that is run.
+    const TOKEN: &str = "bench";
+    let mut rows = Vec::new();
+    for name in ["weft", "kube-apiserver"] {
+        let _ = std::fs::remove_dir_all(dir);
+        std::fs::create_dir_all(dir)?;
+        let mut load = Command::new("target/debug/examples/load");
+        load.args(["--only", "puts"]);
+        if effort.quick {
+            load.arg("--quick");
+        }
+        let peer = match (name, peer::found()) {
+            ("weft", _) => {
+                load.arg("--dir").arg(dir);
+                None
+            }
+            (_, Some(binaries)) => {
+                let peer = Peer::start(&binaries, dir, TOKEN)?;
+                load.args(["--pid", &peer.pid().to_string()]);
+                load.args(["--port", &peer.port.to_string()]);
+                Some(peer)
+            }
+            (_, None) => continue,
+        };
+        let mut row = ask(&mut load)?["puts"].take();
+        drop(peer);
+        row["name"] = name.into();
+        rows.push(row);
+    }
+    let _ = std::fs::remove_dir_all(dir);
+    Ok(rows)
 }
 
 fn fdatasync(dir: &Path) -> Result<Value> {
@@ -358,6 +399,23 @@ pub fn render(results: &Value) -> String {
             ratio("/new_keys/resident_bytes_each")
         );
     }
+    for case in results["through_api"].as_array().into_iter().flatten() {
+        text += &format!("  {:<16}", case["name"].as_str().unwrap_or("?"));
+        for row in case["puts"].as_array().into_iter().flatten() {
+            text += &format!(
+                "{:>8.0}/s {:>6.2} {:>6.1} ms",
+                number(&row["puts_per_second"]),
+                number(&row["p50_ms"]),
+                number(&row["p99_ms"])
+            );
+        }
+        text += &format!(
+            "  through the API, over TLS;{} after {} puts of 1 KiB at {:.0}/s\n",
+            resident_of_one(&case["memory"]),
+            case["memory"]["puts"],
+            number(&case["memory"]["puts_per_second"])
+        );
+    }
     for restart in results["restarts"].as_array().into_iter().flatten() {
         text += &restarted(restart);
     }
@@ -366,6 +424,14 @@ pub fn render(results: &Value) -> String {
         number(&results["fdatasync"]["p50_ms"]),
         number(&results["fdatasync"]["p99_ms"]),
         number(&results["fdatasync"]["slowest_p50_ms"])
+    )
+}
+
+fn resident_of_one(memory: &Value) -> String {
+    format!(
+        "{:>5.0} MB, at most {:>4.0},",
+        number(&memory["resident_bytes"]) / 1e6,
+        number(&memory["peak_bytes"]) / 1e6
     )
 }
 
