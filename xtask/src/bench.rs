@@ -171,7 +171,9 @@ pub fn run(args: &Args) -> Result<()> {
         .collect();
     let mut steps = Steps::new(2 + chosen.len());
     // What runs no component needs none.
-    let guests = chosen.iter().any(|(what, ..)| !matches!(what, What::Api));
+    let guests = chosen
+        .iter()
+        .any(|(what, ..)| !matches!(what, What::Api | What::Store));
     steps.step("build the sample components", || {
         if guests { guests::build(None) } else { Ok(()) }
     })?;
