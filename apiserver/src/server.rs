@@ -32,7 +32,7 @@ use crate::encryption::{EncryptionError, KeyFile};
 use crate::http::servers::Servers;
 use crate::http::{AppState, proxy, registry, router};
 use crate::objects::{self, Objects};
-use crate::turns::Turns;
+use crate::turns::{Bulk, Turns};
 
 /// How long requests may still run after the shutdown began.
 pub const DRAIN: Duration = Duration::from_secs(10);
@@ -161,6 +161,7 @@ impl Server {
     pub async fn run(self, shutdown: CancellationToken) {
         let founder = tokio::spawn(found(self.objects.clone()));
         let answers = self.state.answers.clone();
+        let bulk = self.state.bulk.clone();
         let copier = tokio::spawn(registry::replicas::follow(self.state));
         let connections = TaskTracker::new();
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -187,6 +188,7 @@ impl Server {
                 self.acceptor.clone(),
                 self.router.clone(),
                 Tracked(connections.clone()),
+                bulk.clone(),
                 self.closing.clone(),
             );
             connections.spawn(async move {
@@ -242,6 +244,7 @@ async fn connection(
     acceptor: TlsAcceptor,
     router: Router,
     streams: Tracked,
+    bulk: Bulk,
     closing: CancellationToken,
 ) {
     // Small answers must not wait for the peer's acknowledgement of the one before.
@@ -290,14 +293,15 @@ async fn connection(
         .keep_alive_interval(Duration::from_secs(30))
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_concurrent_streams(STREAMS_MAX);
-    let tls = TokioIo::new(Turns::new(tls));
+    let turns = Turns::new(bulk);
+    let tls = TokioIo::new(turns.stream(tls));
     let serving = builder.serve_connection_with_upgrades(tls, service);
     let mut serving = std::pin::pin!(serving);
     let outcome = tokio::select! {
-        outcome = serving.as_mut() => outcome,
+        outcome = turns.run(serving.as_mut()) => outcome,
         () = closing.cancelled() => {
             serving.as_mut().graceful_shutdown();
-            serving.await
+            turns.run(serving).await
         }
     };
     if let Err(error) = outcome {

@@ -82,6 +82,10 @@ impl History {
         self.begin
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.changes.len()
+    }
+
     pub(crate) fn push(&mut self, change: Arc<Change>) {
         let last = self.changes.back().map_or(self.begin, |last| last.revision);
         assert!(change.revision > last, "changes come in their order");

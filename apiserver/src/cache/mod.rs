@@ -56,8 +56,8 @@ const IDLE_MAX: Duration = Duration::from_secs(600);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Objects over a quota that one new object takes along: more than one, so that a namespace that is far above it gets below.
 const EXCESS_MAX: usize = 4;
-/// Changes taken from the store at once, before others of the runtime get their turn.
-const BATCH_MAX: usize = 256;
+/// Changes taken from the store at once, before others of the runtime get their turn: each is some tens of microseconds.
+const BATCH_MAX: usize = 32;
 /// A cache follows the store in this process: when that takes seconds, the server is not well.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 /// A question to the feed may be a moment too early: the store tells its watchers after its readers.
@@ -371,6 +371,11 @@ impl Cache {
         self.state.lock().view.count(None)
     }
 
+    /// How many changes of the kind are remembered.
+    pub(crate) fn changes(&self) -> usize {
+        self.state.lock().history.len()
+    }
+
     /// The state at a revision that the history reaches back to: the newest with the changes since taken back.
     fn rewound(&self, revision: Revision) -> Option<View> {
         let (mut view, changes) = {
@@ -417,16 +422,20 @@ impl Cache {
         if after < oldest || after > newest {
             return Err(Refused { oldest, newest });
         }
-        let state = &mut *state;
         let watcher = state
             .watchers
             .add(&self.plan, kind, namespace, selection.clone());
-        let told = state.history.after(after).filter_map(|change| {
-            let what = watcher.sees(&self.vault, change)?;
+        let view = state.view.clone();
+        let changes: Vec<_> = state.history.after(after).cloned().collect();
+        drop(state);
+        // What comes from now on waits in the queue; who looks through the changes until now keeps nobody waiting.
+        let told = changes.into_iter().filter_map(|change| {
+            let what = watcher.sees(&self.vault, &change)?;
+            let lines = change.lines();
             Some(Told {
                 what,
-                change: Arc::clone(change),
-                lines: change.lines(),
+                change,
+                lines,
             })
         });
         let subscription = Subscription {
@@ -436,7 +445,7 @@ impl Cache {
             delivered: after,
             ended: false,
         };
-        Ok((subscription, state.view.clone()))
+        Ok((subscription, view))
     }
 
     /// Takes one event of the store in, and tells who is concerned. Events up to the first view's revision are history only.
@@ -545,6 +554,8 @@ impl Feed {
                     if let Err(end) = self.drain(&mut watch, &cache) {
                         return end;
                     }
+                    drop(cache);
+                    tokio::task::yield_now().await;
                     continue;
                 }
                 _ = ticks.tick() => {

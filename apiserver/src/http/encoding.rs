@@ -30,6 +30,8 @@ pub const WRITTEN: &str = "application/json, application/yaml, application/vnd.k
 /// Most JSON that is made something else of: all of it is there as values meanwhile, ten times as large. An object is at most a fifth of
 /// that, discovery a tenth; what is larger (the usage of very many pods) can be had as JSON.
 const GATHERED_BYTES_MAX: usize = 16 << 20;
+/// What is larger takes milliseconds to be made something else of: not on a thread that others wait for.
+const SMALL_BYTES_MAX: usize = 64 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
@@ -102,19 +104,22 @@ impl Encodings {
                 return ApiError(StatusError::not_acceptable("application/json")).into_response();
             }
         };
-        for encoding in &self.0 {
-            let (recoded, media_type) = match encoding {
-                Encoding::Json => (Some(json.clone()), "application/json"),
-                Encoding::Yaml => (yaml(&json), YAML),
-                Encoding::Protobuf => (binary(&json), PROTOBUF),
-            };
-            if let Some(bytes) = recoded {
-                parts
-                    .headers
-                    .insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-                parts.headers.remove(header::CONTENT_LENGTH);
-                return Response::from_parts(parts, Body::from(bytes));
+        let recoded = if json.len() <= SMALL_BYTES_MAX {
+            self.first_form(&json)
+        } else {
+            let (encodings, json) = (self.clone(), json.clone());
+            let work = move || encodings.first_form(&json);
+            match tokio::task::spawn_blocking(work).await {
+                Ok(recoded) => recoded,
+                Err(error) => return ApiError(StatusError::internal(error)).into_response(),
             }
+        };
+        if let Some((bytes, media_type)) = recoded {
+            parts
+                .headers
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+            parts.headers.remove(header::CONTENT_LENGTH);
+            return Response::from_parts(parts, Body::from(bytes));
         }
         // A refusal is told in JSON rather than replaced by another one; so is what is no object.
         if !parts.status.is_success() || !is_object(&json) {
@@ -122,6 +127,15 @@ impl Encodings {
         }
         let written = "application/json, application/yaml";
         ApiError(StatusError::not_acceptable(written)).into_response()
+    }
+
+    /// An answer in the first encoding that there is for it, and what that is called.
+    fn first_form(&self, json: &Bytes) -> Option<(Bytes, &'static str)> {
+        self.0.iter().find_map(|encoding| match encoding {
+            Encoding::Json => Some((json.clone(), "application/json")),
+            Encoding::Yaml => Some((yaml(json)?, YAML)),
+            Encoding::Protobuf => Some((binary(json)?, PROTOBUF)),
+        })
     }
 }
 

@@ -1,8 +1,8 @@
 //! A list as a stream of bytes: made from stored bytes while it is sent, so that it is never whole in memory.
 //!
 //! The page holds on to the objects as the kind's cache does; a chunk of them is encoded when the client has taken the one
-//! before. A list that fits into one chunk is sent with its length, as any other answer. Values that are not in memory are read
-//! from the store chunk by chunk, on a thread that nobody waits for.
+//! before. A list that fits into one chunk is sent with its length, as any other answer; the chunks of longer ones are made in turns
+//! (`crate::turns`). Values that are not in memory are read from the store chunk by chunk, on a thread that nobody waits for.
 //!
 //! JSON is copied from what is stored; rows, YAML and protobuf are made of one parsed object after the other. Protobuf tells the length of a
 //! list before its items: those are encoded once to know it, and, beyond [`KEPT_BYTES_MAX`], once more to be sent, as kube-apiserver
@@ -31,6 +31,7 @@ use super::negotiate::Form;
 use super::table::{self, Style};
 use crate::cache::Missed;
 use crate::objects::{Page, Stored};
+use crate::turns::Bulk;
 use weft_kinds::{Kind, KindRef};
 
 /// A chunk is sent when it has this many bytes: some fifty pods, a fraction of a millisecond to make. Larger ones make no list
@@ -118,6 +119,7 @@ pub async fn respond(
     page: Page,
     shape: Shape,
     encodings: &Encodings,
+    bulk: &Bulk,
 ) -> Response {
     let head = head_of(kind, &page, shape);
     let mut items = page.items;
@@ -154,7 +156,8 @@ pub async fn respond(
         items: items.into_iter(),
         first: true,
     };
-    let (begin, chunks) = match chunks.next().await {
+    // The first at once: most lists have no more.
+    let (begin, chunks) = match chunks.next(None).await {
         Ok((begin, chunks)) => (begin.unwrap_or_default(), chunks),
         Err(error) => {
             let text = format!("the list cannot be made now: {error}");
@@ -164,20 +167,24 @@ pub async fn respond(
     let body = if chunks.is_over() {
         Body::from(begin)
     } else {
+        let bulk = bulk.clone();
         Body::from_stream(stream::unfold(
             (Some(begin), Some(chunks)),
-            |(begin, chunks)| async {
-                if let Some(begin) = begin {
-                    return Some((Ok(begin), (None, chunks)));
-                }
-                // Whoever reads as fast as this is made would keep the thread for the whole list, and all others, leases among
-                // them, wait for it at each step of theirs.
-                tokio::task::yield_now().await;
-                match chunks?.next().await {
-                    Ok((chunk, rest)) => Some((Ok(chunk?), (None, Some(rest)))),
-                    Err(error) => {
-                        tracing::warn!(%error, "a list breaks off");
-                        Some((Err(error), (None, None)))
+            move |(begin, chunks)| {
+                let bulk = bulk.clone();
+                async move {
+                    if let Some(begin) = begin {
+                        return Some((Ok(begin), (None, chunks)));
+                    }
+                    // Whoever reads as fast as this is made would keep the thread for the whole list, and all others, leases
+                    // among them, wait for it at each step of theirs.
+                    tokio::task::yield_now().await;
+                    match chunks?.next(Some(&bulk)).await {
+                        Ok((chunk, rest)) => Some((Ok(chunk?), (None, Some(rest)))),
+                        Err(error) => {
+                            tracing::warn!(%error, "a list breaks off");
+                            Some((Err(error), (None, None)))
+                        }
                     }
                 }
             },
@@ -357,8 +364,8 @@ impl Chunks {
         self.head.is_none() && self.items.as_slice().is_empty()
     }
 
-    /// The next chunk, `None` behind the last, and what comes after it.
-    async fn next(mut self) -> io::Result<(Option<Bytes>, Self)> {
+    /// The next chunk, `None` behind the last, and what comes after it; in its turn where there is a gate.
+    async fn next(mut self, bulk: Option<&Bulk>) -> io::Result<(Option<Bytes>, Self)> {
         let until = Instant::now() + MISSED_MAX;
         loop {
             let made = if self.is_away() {
@@ -371,6 +378,8 @@ impl Chunks {
                     .map_err(io::Error::other)?;
                 self = rest;
                 made
+            } else if let Some(bulk) = bulk {
+                bulk.turn(|| self.next_chunk()).await
             } else {
                 self.next_chunk()
             };
@@ -537,8 +546,10 @@ mod tests {
             now: Timestamp::UNIX_EPOCH,
         };
         let json = encodings("application/json");
+        let bulk = Bulk::default();
         for shape in [Shape::Whole, Shape::Metadata, Shape::Table(style)] {
-            let (bytes, frames) = sent(respond(kind, list(0).await, shape, &json).await).await;
+            let (bytes, frames) =
+                sent(respond(kind, list(0).await, shape, &json, &bulk).await).await;
             let said: Value = serde_json::from_slice(&bytes).unwrap();
             match shape {
                 Shape::Whole => {
@@ -557,7 +568,8 @@ mod tests {
                 }
             }
             let yaml = encodings("application/yaml");
-            let (bytes, yaml_frames) = sent(respond(kind, list(0).await, shape, &yaml).await).await;
+            let (bytes, yaml_frames) =
+                sent(respond(kind, list(0).await, shape, &yaml, &bulk).await).await;
             let text = std::str::from_utf8(&bytes).unwrap();
             let read: Value = serde_saphyr::from_str(text).unwrap();
             assert_eq!(read, said);
@@ -567,21 +579,21 @@ mod tests {
             }
             // The same bytes as of the list at once, although most items were encoded twice.
             let binary = encodings(PROTOBUF);
-            let (bytes, _) = sent(respond(kind, list(0).await, shape, &binary).await).await;
+            let (bytes, _) = sent(respond(kind, list(0).await, shape, &binary, &bulk).await).await;
             assert_eq!(bytes, weft_kinds::protobuf::encode(&said).unwrap());
         }
         // An empty one is whole, too.
         for accept in ["application/json", "application/yaml"] {
             let mut page = list(1).await;
             page.items.clear();
-            let response = respond(kind, page, Shape::Whole, &encodings(accept)).await;
+            let response = respond(kind, page, Shape::Whole, &encodings(accept), &bulk).await;
             let (bytes, _) = sent(response).await;
             let text = std::str::from_utf8(&bytes).unwrap();
             let read: Value = serde_saphyr::from_str(text).unwrap();
             assert_eq!(read["items"], json!([]), "{text}");
         }
         // A short one says how long it is.
-        let body = respond(kind, list(2).await, Shape::Whole, &json)
+        let body = respond(kind, list(2).await, Shape::Whole, &json, &bulk)
             .await
             .into_body();
         let length = body.size_hint().exact().unwrap();

@@ -15,6 +15,7 @@ pub mod discovery;
 mod drain;
 mod encoding;
 pub mod error;
+mod large;
 mod list;
 pub mod logs;
 pub mod negotiate;
@@ -45,14 +46,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_api::status::StatusError;
 
-use self::deadline::LargeBodies;
 use self::encoding::Encodings;
 use self::error::ApiError;
+use self::large::{Heavy, LargeBodies};
 use self::priority::{Level, Places};
 use crate::authn::{Authenticator, PeerAddress, PeerCertificates};
 use crate::authz::{self, Authorized};
 use crate::objects::{Objects, REWRAP_PATH};
 use crate::request::{Asked, RequestInfo};
+use crate::turns::Bulk;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Longest audit id taken over from a client.
@@ -73,6 +75,8 @@ pub struct AppState {
     pub(crate) answers: TaskTracker,
     places: Arc<Places>,
     large_bodies: LargeBodies,
+    /// The gate of lists and of connections that write much.
+    pub(crate) bulk: Bulk,
 }
 
 impl AppState {
@@ -95,6 +99,7 @@ impl AppState {
             answers: TaskTracker::new(),
             places: Arc::default(),
             large_bodies: LargeBodies::default(),
+            bulk: Bulk::default(),
         }
     }
 }
@@ -180,6 +185,8 @@ async fn judge_and_serve(
     let user = asked.caller().user().to_owned();
     let level = Level::of(asked.caller(), info);
     request.extensions_mut().insert(asked);
+    let heavy = Heavy::default();
+    request.extensions_mut().insert(heavy.clone());
     if info.long_running() {
         let response = encodings.recode(next.run(request).await).await;
         return Ok(trace_answer(info, &user, response));
@@ -187,7 +194,8 @@ async fn judge_and_serve(
     let end = began + deadline::of(info.params()?)?;
     let answer = async {
         let place = state.places.take(level, &user, info.writes()).await?;
-        Ok((encodings.recode(next.run(request).await).await, place))
+        let response = heavy.run(next.run(request)).await;
+        Ok((encodings.recode(response).await, place))
     };
     let (response, place) = tokio::time::timeout_at(end, answer).await.map_err(|_| {
         StatusError::timeout("Timeout: request did not complete within the allotted timeout")

@@ -20,9 +20,9 @@ use weft_api::status::{Cause, StatusError};
 use weft_kinds::lens::{fill, integer, text};
 use weft_kinds::patch::PatchKind;
 
-use super::deadline::Received;
 use super::encoding::{Answer, Encodings};
 use super::error::ApiError;
+use super::large::Received;
 use super::list::{self, Shape};
 use super::negotiate::{self, Decoded, Form};
 use super::table::{self, Include, Style};
@@ -156,7 +156,7 @@ async fn collection(
                 .objects
                 .delete_collection(asked, &list, &options)
                 .await?;
-            Ok(list::respond(kind, page, Shape::Whole, &encodings).await)
+            Ok(list::respond(kind, page, Shape::Whole, &encodings, &state.bulk).await)
         }
         _ => Err(StatusError::method_not_allowed()),
     }
@@ -206,7 +206,8 @@ async fn list_or_watch(
         include,
         now: Timestamp::now(),
     });
-    Ok(list::respond(kind, page, shape, &Encodings::of(&headers)).await)
+    let encodings = Encodings::of(&headers);
+    Ok(list::respond(kind, page, shape, &encodings, &state.bulk).await)
 }
 
 /// The rules that Kubernetes has for the parameters of a watch, in its words.

@@ -18,8 +18,7 @@ use crate::authz::Authorized;
 use crate::listing::{self, Source};
 use crate::node_restriction;
 
-/// A selection over more objects than this may have to look into each of them, which takes milliseconds: not on a thread that
-/// others wait for.
+/// Who looks at more objects, or at more changes, than this takes milliseconds: not on a thread that others wait for.
 const SCAN_MAX: usize = 1_000;
 
 impl Objects {
@@ -72,7 +71,9 @@ impl Objects {
     ) -> Result<Page, StatusError> {
         let (caches, vault) = (&self.inner.caches, &self.inner.vault);
         let cache = caches.at_least(kind, newest.revision()).await?;
-        let scans = !options.selection.is_everything() && cache.count() > SCAN_MAX;
+        let limit = options.limit.filter(|limit| *limit > 0);
+        let most = limit.filter(|_| options.selection.is_everything());
+        let scans = cache.count().min(most.unwrap_or(usize::MAX)) > SCAN_MAX;
         let (caches, vault, options) = (caches.clone(), vault.clone(), options.clone());
         let kind = Arc::clone(kind);
         let (user, namespace) = (user.to_owned(), namespace.map(str::to_owned));
@@ -112,6 +113,7 @@ impl Objects {
         let pods = page.items.iter().map(|pod| Arc::new(pod.stored_value()));
         Ok(pods.collect())
     }
+
     /// # Errors
     /// 403; 400 for an unknown field. A revision that no watch can start from is told as the watch's only event.
     pub async fn watch(
@@ -125,6 +127,14 @@ impl Objects {
         let newest = self.newest(options.resource_version).await?;
         let (caches, vault) = (&self.inner.caches, &self.inner.vault);
         let cache = caches.at_least(kind, newest.revision()).await?;
-        ObjectWatch::start(&cache, vault, kind, namespace, options)
+        let scans = cache.count().max(cache.changes()) > SCAN_MAX;
+        let (vault, kind) = (vault.clone(), Arc::clone(kind));
+        let namespace = namespace.map(str::to_owned);
+        let work = move || ObjectWatch::start(&cache, &vault, &kind, namespace.as_deref(), options);
+        if !scans {
+            return work();
+        }
+        let started = tokio::task::spawn_blocking(work).await;
+        started.map_err(StatusError::internal)?
     }
 }
