@@ -74,7 +74,12 @@ impl Term {
     }
 }
 
-/// Where one pod may and may not stand, as the pods of the cluster lie.
+/// Whether the pod wants to stand near the other one.
+fn wants(pod: &PodFacts, other: &PodFacts) -> bool {
+    pod.near.iter().all(|term| term.speaks_of(other))
+}
+
+/// Where pods like one may and may not stand, as the pods of the cluster lie.
 #[derive(Debug, Default)]
 pub(crate) struct Affinity {
     /// Domains that hold a pod of which all of the pod's terms speak.
@@ -89,26 +94,44 @@ pub(crate) struct Affinity {
 
 impl Affinity {
     pub fn of(pod: &PodFacts, working: &Working<'_>) -> Self {
-        let mut affinity = Self::default();
+        let mut affinity = Self {
+            first_of_its_kind: !pod.near.is_empty() && wants(pod, pod),
+            ..Self::default()
+        };
         if !pod.near.is_empty() || !pod.apart.is_empty() {
-            let wanted = |other: &PodFacts| pod.near.iter().all(|term| term.speaks_of(other));
             for (other, node) in working.everyone() {
-                if !pod.near.is_empty() && wanted(other) {
-                    let domains = pod.near.iter().filter_map(|term| term.domain(node));
-                    affinity.near.extend(domains);
-                }
-                let apart = pod.apart.iter().filter(|term| term.speaks_of(other));
-                let apart = apart.filter_map(|term| term.domain(node));
-                affinity.avoided.extend(apart);
+                affinity.seek(pod, other, node);
             }
-            affinity.first_of_its_kind = affinity.near.is_empty() && wanted(pod);
         }
         for (other, node) in working.everyone_apart() {
-            let apart = other.apart.iter().filter(|term| term.speaks_of(pod));
-            let apart = apart.filter_map(|term| term.domain(node));
-            affinity.avoiding.extend(apart);
+            affinity.shun(pod, other, node);
         }
         affinity
+    }
+
+    /// Takes into account that `other` stands on `node` as well.
+    pub fn meet(&mut self, pod: &PodFacts, other: &PodFacts, node: &NodeFacts) {
+        self.seek(pod, other, node);
+        self.shun(pod, other, node);
+    }
+
+    /// What the pod makes of the other one.
+    fn seek(&mut self, pod: &PodFacts, other: &PodFacts, node: &NodeFacts) {
+        if !pod.near.is_empty() && wants(pod, other) {
+            let domains = pod.near.iter().filter_map(|term| term.domain(node));
+            self.near.extend(domains);
+            self.first_of_its_kind &= self.near.is_empty();
+        }
+        let apart = pod.apart.iter().filter(|term| term.speaks_of(other));
+        let apart = apart.filter_map(|term| term.domain(node));
+        self.avoided.extend(apart);
+    }
+
+    /// What the other one makes of the pod.
+    fn shun(&mut self, pod: &PodFacts, other: &PodFacts, node: &NodeFacts) {
+        let apart = other.apart.iter().filter(|term| term.speaks_of(pod));
+        let apart = apart.filter_map(|term| term.domain(node));
+        self.avoiding.extend(apart);
     }
 
     /// # Errors

@@ -10,8 +10,7 @@ use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorTerm};
 use weft_api::toleration::tolerates;
 use weft_api::view::Taint;
 
-use crate::affinity::Affinity;
-use crate::reserve::{Spread, Working};
+use crate::reserve::{Standing, Working};
 use crate::snapshot::{NodeFacts, PodFacts, Resources, expression_holds};
 
 /// Why a node refuses a pod. Displays in Kubernetes' words.
@@ -113,8 +112,7 @@ pub(crate) fn refusal<'a>(
     pod: &'a PodFacts,
     working: &'a Working<'_>,
     index: usize,
-    spread: &Spread,
-    affinity: &Affinity,
+    standing: &Standing<'_>,
 ) -> Option<Refused<'a>> {
     let node = working.node(index);
     let because = |reason| Some(Refused::Because(reason));
@@ -144,7 +142,7 @@ pub(crate) fn refusal<'a>(
             has_too_many_pods,
         });
     }
-    for domains in spread.constraints.iter().filter(|domains| domains.hard) {
+    for domains in standing.constraints.iter().filter(|domains| domains.hard) {
         let Some(value) = node.labels.get(&domains.key) else {
             return because(Reason::NoTopologyLabel);
         };
@@ -154,7 +152,8 @@ pub(crate) fn refusal<'a>(
             return because(Reason::Skew);
         }
     }
-    affinity.allows(pod, node).err().map(Refused::Because)
+    let allowed = standing.affinity.allows(pod, node);
+    allowed.err().map(Refused::Because)
 }
 
 /// Names of what the pod requests more of than is free.

@@ -20,7 +20,6 @@ pub use explain::Refusal;
 pub use filter::Reason;
 pub use snapshot::{NodeFacts, PodFacts, PodNeeds, Resources, Snapshot};
 
-use affinity::Affinity;
 use reserve::Working;
 
 /// What one round of placement decided, in the order the pods were considered.
@@ -42,7 +41,8 @@ pub struct Placement {
 /// Places `pending`, in the order given, on the nodes of `snapshot`.
 ///
 /// Earlier pods take their room before later ones are looked at; `seed` only decides between nodes that are equally
-/// good. Cost: pods times nodes, plus one pass over a namespace's pods for each group that is spread.
+/// good. Cost: pods times nodes, plus one pass over the pods that have a node for each kind of pending pod that has rules about others
+/// (spreading, affinity), and one over those that keep away from others for each kind.
 pub fn plan<'a>(
     snapshot: &'a Snapshot,
     pending: impl IntoIterator<Item = &'a PodFacts>,
@@ -51,13 +51,15 @@ pub fn plan<'a>(
     let mut working = Working::of(snapshot);
     let mut plan = Plan::default();
     for pod in pending {
-        let spread = working.spread_of(pod);
-        let affinity = Affinity::of(pod, &working);
-        let refused = |index| filter::refusal(pod, &working, index, &spread, &affinity);
+        let default_counts = working.default_counts(pod);
+        let standing = working.find_standing(pod);
+        let standing = working.standing(standing);
+        let refused = |index| filter::refusal(pod, &working, index, standing);
         let fitting: Vec<usize> = (0..working.len())
             .filter(|index| refused(*index).is_none())
             .collect();
-        match score::best_node(pod, &working, &fitting, &spread, seed) {
+        let (constraints, counts) = (&standing.constraints, &default_counts);
+        match score::best_node(pod, &working, &fitting, constraints, counts, seed) {
             Some(index) => {
                 plan.placements.push(Placement {
                     namespace: Arc::clone(&pod.namespace),

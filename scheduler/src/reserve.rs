@@ -1,11 +1,16 @@
 //! The working copy of one round: what the round has already given away, beside the snapshot.
+//!
+//! What a pod's rules say of the pods that are there is found out once for all pods like it ([`Standing`]), and kept up as pods
+//! are placed: a round costs a walk over the placed pods for each kind of pod in it, not for each pod.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 use weft_api::selector::LabelSelector;
 
+use crate::affinity::Affinity;
 use crate::snapshot::{HostPort, NodeFacts, NodeState, PodFacts, Resources, Snapshot};
 
 /// A node as the round has left it.
@@ -27,6 +32,16 @@ pub(crate) struct Working<'a> {
     placed: Vec<(&'a PodFacts, usize)>,
     /// Group to pods on each slot; filled on first use, kept up by `reserve`.
     groups: BTreeMap<Group, Vec<u32>>,
+    /// One for each kind of pod that was looked at; kept up by `reserve`.
+    standings: Vec<Standing<'a>>,
+}
+
+/// Where pods that are like one in namespace and needs may stand, as far as it depends on the pods that are there.
+pub(crate) struct Standing<'a> {
+    like: &'a PodFacts,
+    /// One entry for each of their own constraints.
+    pub constraints: Vec<Domains>,
+    pub affinity: Affinity,
 }
 
 /// Pods that should not share nodes: one controller's, with those behind the same services.
@@ -37,26 +52,38 @@ struct Group {
     services: Vec<String>,
 }
 
-/// How the pods a pending pod is to be spread from lie over the nodes.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Spread {
-    /// Pods of the same controller or services on each slot; empty when the pod has neither.
-    pub default: Vec<u32>,
-    /// One entry for each of the pod's own constraints.
-    pub constraints: Vec<Domains>,
-}
-
 /// Matching pods by value of one topology key.
 #[derive(Debug, Clone)]
 pub(crate) struct Domains {
     pub key: String,
+    selector: LabelSelector,
     pub max_skew: i64,
     pub hard: bool,
+    min_domains: usize,
     pub counts: BTreeMap<String, i64>,
     /// The fewest any domain holds; 0 while there are fewer domains than `minDomains`.
     pub fewest: i64,
     /// Whether the pending pod itself counts.
     pub own: bool,
+}
+
+impl Domains {
+    /// One more pod of the namespace stands on a node.
+    fn count(&mut self, pod: &PodFacts, node: &NodeFacts) {
+        let value = node.labels.get(&self.key);
+        let count = value.and_then(|value| self.counts.get_mut(value));
+        if let Some(count) = count
+            && self.selector.matches(&pod.labels)
+        {
+            *count += 1;
+        }
+    }
+
+    fn find_fewest(&mut self) {
+        let enough = self.counts.len() >= self.min_domains;
+        let fewest = self.counts.values().copied().min().unwrap_or(0);
+        self.fewest = if enough { fewest } else { 0 };
+    }
 }
 
 impl<'a> Working<'a> {
@@ -78,6 +105,7 @@ impl<'a> Working<'a> {
             slots: slots.collect(),
             placed: Vec::new(),
             groups: BTreeMap::new(),
+            standings: Vec::new(),
         }
     }
 
@@ -118,40 +146,59 @@ impl<'a> Working<'a> {
         slot.host_ports.extend(pod.host_ports.iter().cloned());
         self.placed.push((pod, index));
         let Self {
-            groups, snapshot, ..
+            groups,
+            standings,
+            snapshot,
+            slots,
+            ..
         } = self;
         for (group, counts) in groups {
             if group.holds(snapshot, pod) {
                 counts[index] += 1;
             }
         }
-    }
-
-    /// Where the pods are that this one should keep away from.
-    pub fn spread_of(&mut self, pod: &PodFacts) -> Spread {
-        let constraints = pod.spread.iter().map(|constraint| {
-            let selector = constraint.label_selector.as_ref();
-            let selector = selector
-                .and_then(|selector| serde_json::to_value(selector).ok())
-                .and_then(|value| LabelSelector::from_object(&value).ok())
-                .unwrap_or_else(LabelSelector::nothing);
-            self.domains(
-                pod,
-                &constraint.topology_key,
-                &selector,
-                i64::from(constraint.max_skew),
-                constraint.when_unsatisfiable == "DoNotSchedule",
-                constraint.min_domains.unwrap_or(1),
-            )
-        });
-        let constraints = constraints.collect();
-        Spread {
-            default: self.default_counts(pod),
-            constraints,
+        let node = slots[index].facts;
+        for standing in standings {
+            if standing.like.namespace == pod.namespace {
+                for domains in &mut standing.constraints {
+                    domains.count(pod, node);
+                }
+            }
+            standing.affinity.meet(standing.like, pod, node);
         }
     }
 
-    fn default_counts(&mut self, pod: &PodFacts) -> Vec<u32> {
+    /// What is known of where the pod may stand, by its number ([`Working::standing`]).
+    pub fn find_standing(&mut self, pod: &'a PodFacts) -> usize {
+        let same = |standing: &Standing<'_>| {
+            let like = standing.like;
+            like.namespace == pod.namespace && like.needs == pod.needs
+        };
+        // Pods of one controller come one after the other.
+        let known = self.standings.iter().rposition(same);
+        let at = known.unwrap_or_else(|| {
+            let constraints = pod.spread.iter();
+            let standing = Standing {
+                like: pod,
+                constraints: constraints.map(|one| self.domains(pod, one)).collect(),
+                affinity: Affinity::of(pod, self),
+            };
+            self.standings.push(standing);
+            self.standings.len() - 1
+        });
+        for domains in &mut self.standings[at].constraints {
+            domains.find_fewest();
+        }
+        at
+    }
+
+    pub fn standing(&self, at: usize) -> &Standing<'a> {
+        &self.standings[at]
+    }
+
+    /// How many pods of the same controller or services, which it should keep away from, are on each slot; empty when the pod has
+    /// neither.
+    pub fn default_counts(&mut self, pod: &PodFacts) -> Vec<u32> {
         let Some(group) = Group::of(self.snapshot, pod) else {
             return Vec::new();
         };
@@ -221,15 +268,13 @@ impl<'a> Working<'a> {
             .collect()
     }
 
-    fn domains(
-        &self,
-        pod: &PodFacts,
-        key: &str,
-        selector: &LabelSelector,
-        max_skew: i64,
-        hard: bool,
-        min_domains: i32,
-    ) -> Domains {
+    fn domains(&self, pod: &PodFacts, constraint: &TopologySpreadConstraint) -> Domains {
+        let selector = constraint.label_selector.as_ref();
+        let selector = selector
+            .and_then(|selector| serde_json::to_value(selector).ok())
+            .and_then(|value| LabelSelector::from_object(&value).ok())
+            .unwrap_or_else(LabelSelector::nothing);
+        let key = &constraint.topology_key;
         let mut counts: BTreeMap<String, i64> = BTreeMap::new();
         // nodeAffinityPolicy Honor, nodeTaintsPolicy Ignore: the defaults.
         for slot in &self.slots {
@@ -239,25 +284,20 @@ impl<'a> Working<'a> {
                 counts.entry(value.clone()).or_default();
             }
         }
-        for (other, index) in self.neighbours(&pod.namespace) {
-            let value = self.slots[index].facts.labels.get(key);
-            let count = value.and_then(|value| counts.get_mut(value));
-            if let Some(count) = count
-                && selector.matches(&other.labels)
-            {
-                *count += 1;
-            }
-        }
-        let enough = counts.len() >= usize::try_from(min_domains).unwrap_or(0);
-        let fewest = counts.values().copied().min().unwrap_or(0);
-        Domains {
-            key: key.to_owned(),
-            max_skew,
-            hard,
-            fewest: if enough { fewest } else { 0 },
+        let mut domains = Domains {
+            key: key.clone(),
+            max_skew: i64::from(constraint.max_skew),
+            hard: constraint.when_unsatisfiable == "DoNotSchedule",
+            min_domains: usize::try_from(constraint.min_domains.unwrap_or(1)).unwrap_or(0),
+            fewest: 0,
             own: selector.matches(&pod.labels),
+            selector,
             counts,
+        };
+        for (other, index) in self.neighbours(&pod.namespace) {
+            domains.count(other, self.slots[index].facts);
         }
+        domains
     }
 }
 

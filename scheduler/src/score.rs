@@ -7,7 +7,7 @@ use weft_api::hash::fnv1a_64_seeded;
 use weft_api::toleration::tolerates;
 
 use crate::filter::term_holds;
-use crate::reserve::{Spread, Working};
+use crate::reserve::{Domains, Working};
 use crate::snapshot::PodFacts;
 
 const MAX: i64 = 100;
@@ -22,7 +22,8 @@ pub(crate) fn best_node(
     pod: &PodFacts,
     working: &Working<'_>,
     fitting: &[usize],
-    spread: &Spread,
+    constraints: &[Domains],
+    default_counts: &[u32],
     seed: u64,
 ) -> Option<usize> {
     let column = |of: &dyn Fn(usize) -> i64| -> Vec<i64> {
@@ -42,15 +43,15 @@ pub(crate) fn best_node(
         more_is_better(column(&|i| preference(pod, working, i))),
         WEIGHT_AFFINITY,
     );
-    let soft = spread.constraints.iter().any(|domains| !domains.hard);
+    let soft = constraints.iter().any(|domains| !domains.hard);
     if soft {
         add(
-            fewer_is_better(column(&|i| crowd(spread, working, i))),
+            fewer_is_better(column(&|i| crowd(constraints, working, i))),
             WEIGHT_SPREAD,
         );
-    } else if !spread.default.is_empty() {
+    } else if !default_counts.is_empty() {
         add(
-            fewer_is_better(column(&|i| i64::from(spread.default[i]))),
+            fewer_is_better(column(&|i| i64::from(default_counts[i]))),
             WEIGHT_SPREAD,
         );
     }
@@ -106,8 +107,8 @@ fn preference(pod: &PodFacts, working: &Working<'_>, index: usize) -> i64 {
 }
 
 /// Matching pods in the node's domains, over the soft constraints.
-fn crowd(spread: &Spread, working: &Working<'_>, index: usize) -> i64 {
-    let soft = spread.constraints.iter().filter(|domains| !domains.hard);
+fn crowd(constraints: &[Domains], working: &Working<'_>, index: usize) -> i64 {
+    let soft = constraints.iter().filter(|domains| !domains.hard);
     soft.map(|domains| {
         let value = working.node(index).labels.get(&domains.key);
         let count = value.and_then(|value| domains.counts.get(value));

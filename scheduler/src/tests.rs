@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod model;
+
 fn node(name: &str, words: &[&str]) -> NodeFacts {
     let mut value = json!({
         "metadata": {"name": name, "labels": {}},
