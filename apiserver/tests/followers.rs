@@ -1,24 +1,32 @@
 //! The verbs on a server that is behind the leader: whoever is acknowledged there got what he asked for, on the newest state.
 //!
 //! Three servers in one process, over a network that can hold back what a follower is to learn. What the follower is asked
-//! meanwhile must come out as if it had known.
+//! meanwhile must come out as if it had known; so must what kube-rs' watcher tells, which nodes and operators follow a cluster with.
+
+mod world;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use http::{HeaderValue, Request, header};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{ListParams, VersionMatch, WatchParams};
+use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tower::ServiceExt as _;
 use weft_api::object::Object;
 use weft_api::status::StatusError;
+use weft_apiserver::ca::Authority;
 use weft_apiserver::caller::Caller;
 use weft_apiserver::objects::{
-    self, Binding, DeleteOptions, ListOptions, Objects, Page, Patch, WatchEvent, WatchOptions,
-    WriteOptions,
+    self, Binding, DeleteOptions, ListOptions, Objects, Page, Patch, WatchBounds, WatchEvent,
+    WatchOptions, WriteOptions,
 };
 use weft_apiserver::request::ObjectRef;
 use weft_kinds::Subresource;
@@ -65,7 +73,7 @@ impl Network for Wire {
 }
 
 struct Cluster {
-    _dirs: Vec<tempfile::TempDir>,
+    dirs: Vec<tempfile::TempDir>,
     behind: watch::Sender<bool>,
     stalled: watch::Sender<bool>,
     leader: Objects,
@@ -74,6 +82,11 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
+        Self::remembering(WatchBounds::default()).await
+    }
+
+    /// One whose servers remember so much for watches.
+    async fn remembering(watch: WatchBounds) -> Self {
         let servers = Servers::default();
         let (behind, held) = watch::channel(false);
         let (stalled, standing) = watch::channel(false);
@@ -112,17 +125,35 @@ impl Cluster {
             }
             dirs.push(dir);
         }
-        let objects =
-            |server| Objects::new(servers.lock()[&server].clone(), objects::Config::default());
+        let objects = |server| {
+            let config = objects::Config {
+                watch,
+                ..objects::Config::default()
+            };
+            Objects::new(servers.lock()[&server].clone(), config)
+        };
         let (leader, follower) = (objects(LEADER), objects(FOLLOWER));
         leader.ensure_permanent_namespaces(&admin()).await.unwrap();
         Self {
-            _dirs: dirs,
+            dirs,
             behind,
             stalled,
             leader,
             follower,
         }
+    }
+
+    /// kube-rs' view of one kind on a server.
+    fn kube(&self, objects: &Objects) -> kube::Api<ConfigMap> {
+        let dir = self.dirs[0].path();
+        let authority = Authority::open_or_create(&dir.join("pki"), "cluster.local").unwrap();
+        let router = world::face(objects, authority, dir);
+        let service = tower::service_fn(move |mut request: Request<kube::client::Body>| {
+            let bearer = HeaderValue::from_static("Bearer secret");
+            request.headers_mut().insert(header::AUTHORIZATION, bearer);
+            router.clone().oneshot(request.map(axum::body::Body::new))
+        });
+        kube::Api::namespaced(kube::Client::new(service, "default"), "default")
     }
 
     /// Brings both to one state, lets the leader go on alone by `first`, asks the follower `then`, and only after that
@@ -579,4 +610,160 @@ async fn a_leader_that_stood_still_tells_nothing_that_was_overtaken() {
     insisted(|| leader.update(maps, NS, map("m", "4"), &options)).await;
     let found = insisted(|| follower.get(maps, NS, "m")).await;
     assert_eq!(found.value()["data"]["k"], "4");
+}
+
+/// How long anything may take that is sure to come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a watcher of kube-rs tells next. Errors are its own to mend.
+async fn told(
+    events: &mut (impl Stream<Item = watcher::Result<watcher::Event<ConfigMap>>> + Unpin),
+) -> String {
+    let text = |map: ConfigMap| {
+        let value = map.data.unwrap_or_default().remove("k");
+        let name = map.metadata.name.unwrap_or_default();
+        format!("{name}={}", value.unwrap_or_default())
+    };
+    loop {
+        let next = tokio::time::timeout(PATIENCE, events.next());
+        match next.await.expect("an event in time") {
+            Some(Ok(watcher::Event::Init) | Err(_)) => {}
+            Some(Ok(watcher::Event::InitApply(map))) => return format!("listed {}", text(map)),
+            Some(Ok(watcher::Event::InitDone)) => return "whole".to_owned(),
+            Some(Ok(watcher::Event::Apply(map))) => return format!("applied {}", text(map)),
+            Some(Ok(watcher::Event::Delete(map))) => return format!("deleted {}", text(map)),
+            None => panic!("a watcher never ends"),
+        }
+    }
+}
+
+/// Up to the end of a list.
+async fn listed(
+    events: &mut (impl Stream<Item = watcher::Result<watcher::Event<ConfigMap>>> + Unpin),
+) -> Vec<String> {
+    let mut seen = Vec::new();
+    loop {
+        match told(events).await {
+            end if end == "whole" => return seen,
+            other => seen.push(other),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reflector_on_a_follower_is_told_each_change_once_however_late() {
+    let cluster = Cluster::start().await;
+    let (caller, options) = (admin(), WriteOptions::default());
+    let leader = cluster.leader.client(&caller);
+    let maps = &weft_kinds::CONFIG_MAP;
+    for name in ["a", "b"] {
+        let created = leader.create(maps, NS, map(name, "1"), &options);
+        created.await.unwrap();
+    }
+    let (reflected, writer) = reflector::store();
+    let events = watcher(cluster.kube(&cluster.follower), watcher::Config::default());
+    let mut events = std::pin::pin!(events.default_backoff().reflect(writer));
+    assert_eq!(listed(&mut events).await, ["listed a=1", "listed b=1"]);
+
+    cluster.behind.send_replace(true);
+    let created = leader.create(maps, NS, map("c", "1"), &options);
+    created.await.unwrap();
+    let updated = leader.update(maps, NS, map("a", "2"), &options);
+    updated.await.unwrap();
+    let deleted = DeleteOptions::default();
+    leader.delete(maps, NS, "b", &deleted).await.unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(50), told(&mut events)).await;
+    assert!(early.is_err(), "it cannot know yet");
+    // One that begins now lists what others were told, not what is here.
+    let late = watcher(cluster.kube(&cluster.follower), watcher::Config::default());
+    let mut late = std::pin::pin!(late.default_backoff());
+    let early = tokio::time::timeout(Duration::from_millis(50), told(&mut late)).await;
+    assert!(early.is_err(), "it cannot know yet");
+
+    cluster.behind.send_replace(false);
+    assert_eq!(listed(&mut late).await, ["listed a=2", "listed c=1"]);
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        seen.push(told(&mut events).await);
+    }
+    assert_eq!(seen, ["applied c=1", "applied a=2", "deleted b=1"]);
+    let state = reflected.state();
+    let mut names: Vec<_> = state.iter().map(|map| map.metadata.name.clone()).collect();
+    names.sort();
+    assert_eq!(names, [Some("a".to_owned()), Some("c".to_owned())]);
+}
+
+/// A load balancer gives a client another server for its watch than for its list.
+#[tokio::test(flavor = "multi_thread")]
+async fn revisions_of_another_server_are_waited_for_and_forgotten_ones_told_in_the_stream() {
+    let cluster = Cluster::remembering(WatchBounds {
+        history_changes_max: 4,
+        queue_changes_max: 4,
+        ..WatchBounds::default()
+    })
+    .await;
+    let (caller, options) = (admin(), WriteOptions::default());
+    let leader = cluster.leader.client(&caller);
+    let maps = &weft_kinds::CONFIG_MAP;
+    let created = leader.create(maps, NS, map("a", "1"), &options);
+    created.await.unwrap();
+    let (here, there) = (
+        cluster.kube(&cluster.leader),
+        cluster.kube(&cluster.follower),
+    );
+    let slept = watcher(there.clone(), watcher::Config::default());
+    let mut slept = std::pin::pin!(slept.default_backoff());
+    assert_eq!(listed(&mut slept).await, ["listed a=1"]);
+
+    // Ahead of the follower: it begins, or answers, as soon as it is there.
+    cluster.behind.send_replace(true);
+    let created = leader.create(maps, NS, map("b", "1"), &options);
+    created.await.unwrap();
+    let listed_here = here.list(&ListParams::default()).await.unwrap();
+    let revision = listed_here.metadata.resource_version.unwrap();
+    let params = WatchParams::default();
+    let mut watching = std::pin::pin!(there.watch(&params, &revision));
+    let at = ListParams::default()
+        .at(&revision)
+        .matching(VersionMatch::NotOlderThan);
+    let mut listing = std::pin::pin!(there.list(&at));
+    let early = tokio::time::timeout(Duration::from_millis(50), watching.as_mut()).await;
+    assert!(early.is_err(), "it cannot know yet");
+    let early = tokio::time::timeout(Duration::from_millis(50), listing.as_mut()).await;
+    assert!(early.is_err(), "it cannot know yet");
+    cluster.behind.send_replace(false);
+    assert_eq!(listing.await.unwrap().items.len(), 2);
+    let mut watching = std::pin::pin!(watching.await.unwrap());
+    let created = leader.create(maps, NS, map("c", "1"), &options);
+    created.await.unwrap();
+    // What the list showed is not told again, and nothing is left out.
+    match watching.next().await {
+        Some(Ok(kube::api::WatchEvent::Added(map))) => {
+            assert_eq!(map.metadata.name.as_deref(), Some("c"));
+        }
+        other => panic!("{other:?}"),
+    }
+
+    // Behind all that the follower remembers: the answer is 200, and the stream says it.
+    for value in 0..9 {
+        let updated = leader.update(maps, NS, map("a", &format!("{value}x")), &options);
+        updated.await.unwrap();
+    }
+    cluster.follower.store().read().await.unwrap();
+    let anew = there.watch(&params, &revision).await;
+    let mut anew = std::pin::pin!(anew.unwrap());
+    match anew.next().await {
+        Some(Ok(kube::api::WatchEvent::Error(status))) => {
+            assert_eq!((status.code, status.reason.as_str()), (410, "Expired"));
+        }
+        other => panic!("{other:?}"),
+    }
+    // And a watcher that slept over it lists again, once, by itself.
+    let mut seen = vec![told(&mut slept).await];
+    while !seen.last().unwrap().starts_with("listed ") {
+        seen.push(told(&mut slept).await);
+    }
+    let mut again = seen.split_off(seen.len() - 1);
+    again.extend(listed(&mut slept).await);
+    assert_eq!(again, ["listed a=8x", "listed b=1", "listed c=1"]);
 }

@@ -3,6 +3,7 @@
 // Each test program uses the part of it that it needs.
 #![allow(dead_code)]
 
+use std::path::Path;
 use std::time::Duration;
 
 use axum::Router;
@@ -88,6 +89,34 @@ impl Default for Setup {
     }
 }
 
+/// The HTTP face of `objects`, with a folder for its files.
+pub fn face(objects: &Objects, authority: Authority, dir: &Path) -> Router {
+    let token = |secret: &str, user: &str, groups: &[&str]| {
+        let groups = groups.iter().map(|&group| group.to_owned()).collect();
+        StaticToken::new(secret, user, None, groups)
+    };
+    let tokens = vec![
+        token("secret", "admin", &["system:masters"]),
+        token("node", "system:node:a", &["system:nodes"]),
+        token("user", "jo", &[]),
+    ];
+    router(AppState::new(
+        objects.clone(),
+        Authenticator::new(objects.clone(), tokens),
+        Registry::open(&dir.join("registry"), objects.store().clone()).unwrap(),
+        NodeClient::new(&authority).unwrap(),
+        Servers {
+            authority,
+            cluster_id: "test".to_owned(),
+            server_id: 1,
+            peer_address: Some("10.0.0.1:6444".to_owned()),
+            key_file: dir.join("none"),
+            scratch_dir: dir.to_owned(),
+        },
+        CancellationToken::new(),
+    ))
+}
+
 impl World {
     pub async fn new() -> Self {
         Self::with(Setup::default()).await
@@ -103,7 +132,6 @@ impl World {
         leadership.wait_for(Option::is_some).await.unwrap();
         let authority =
             Authority::open_or_create(&dir.path().join("pki"), "cluster.local").unwrap();
-        let nodes = NodeClient::new(&authority).unwrap();
         let objects = Objects::new(
             store,
             objects::Config {
@@ -116,32 +144,8 @@ impl World {
             .ensure_permanent_namespaces(&Caller::system("apiserver", None))
             .await
             .unwrap();
-        let token = |secret: &str, user: &str, groups: &[&str]| {
-            let groups = groups.iter().map(|&group| group.to_owned()).collect();
-            StaticToken::new(secret, user, None, groups)
-        };
-        let tokens = vec![
-            token("secret", "admin", &["system:masters"]),
-            token("node", "system:node:a", &["system:nodes"]),
-            token("user", "jo", &[]),
-        ];
-        let state = AppState::new(
-            objects.clone(),
-            Authenticator::new(objects.clone(), tokens),
-            Registry::open(&dir.path().join("registry"), objects.store().clone()).unwrap(),
-            nodes,
-            Servers {
-                authority,
-                cluster_id: "test".to_owned(),
-                server_id: 1,
-                peer_address: Some("10.0.0.1:6444".to_owned()),
-                key_file: dir.path().join("none"),
-                scratch_dir: dir.path().to_owned(),
-            },
-            CancellationToken::new(),
-        );
         Self {
-            router: router(state),
+            router: face(&objects, authority, dir.path()),
             objects,
             dir,
         }
