@@ -22,7 +22,6 @@ mod density;
 mod gateway;
 mod load;
 mod neighbour;
-mod peer;
 mod runtime;
 mod store;
 mod wasmtime;

@@ -13,6 +13,7 @@ mod dependencies;
 mod differential;
 mod guests;
 mod interrupts;
+mod kube_apiserver;
 mod progress;
 mod test;
 mod toolchain;

@@ -1,7 +1,7 @@
 //! The API server under load: whole lists and pages, thousands of watchers, leases beside clients that do nothing but list.
 //!
 //! `apiserver/examples/load` is both the server, in a process of its own, and all clients; they share the machine. A round is a
-//! new store. Where kube-apiserver and etcd are found ([`super::peer`]), each round asks them the same, with the same clients, after or before
+//! new store. Where kube-apiserver and etcd are found ([`crate::kube_apiserver`]), each round asks them the same, with the same clients, after or before
 //! weft in turn; a ratio is the median of the rounds' ratios. What is told are medians of the rounds; all rounds are in the document.
 
 use std::path::PathBuf;
@@ -10,14 +10,22 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::peer::{self, Peer};
 use super::{Effort, median, number};
+use crate::kube_apiserver::{self, KubeApiserver, Setup};
 use crate::progress::{self, Waiting};
 
 /// Rounds at most: one takes a minute or two, and three agree well enough.
 const ROUNDS_MAX: usize = 3;
 /// As in the program that is run.
-const TOKEN: &str = "bench";
+const SETUP: Setup<'_> = Setup {
+    token: "bench",
+    etcd_flags: &[],
+    flags: &[
+        "--authorization-mode=RBAC",
+        // Nobody makes service accounts here, and pods are bound when they are made.
+        "--disable-admission-plugins=ServiceAccount",
+    ],
+};
 
 pub fn measure(effort: &Effort) -> Result<Value> {
     let mut cargo = progress::cargo(["build", "--workspace", "--example", "load"]);
@@ -25,7 +33,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
     let dir = PathBuf::from("target/bench-api");
     let mut waiting = Waiting::new();
     let rounds = effort.rounds.min(ROUNDS_MAX);
-    let binaries = peer::found();
+    let binaries = kube_apiserver::found();
     if binaries.is_none() {
         eprintln!(
             "      kube-apiserver and etcd are not in $WEFT_ORACLE or ../.oracle: nothing to compare with"
@@ -53,7 +61,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
             std::fs::create_dir_all(&dir)?;
             match binaries.as_ref().filter(|_| peers) {
                 Some(binaries) => {
-                    let peer = Peer::start(binaries, &dir, TOKEN)?;
+                    let peer = KubeApiserver::start(binaries, &dir, &SETUP)?;
                     let (pid, port) = (peer.pid().to_string(), peer.port.to_string());
                     theirs.push(load(&dir, &["--pid", &pid, "--port", &port])?);
                 }

@@ -1,24 +1,29 @@
 //! Asks a real kube-apiserver, and writes down what it answers.
 //!
-//! etcd and kube-apiserver run on loopback ports of their own, in a temporary folder, for as long as this takes. curl sends the
-//! requests, one after the other, over one connection.
+//! It runs in a temporary folder for as long as this takes. curl sends the requests, one after the other, over one connection.
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use super::corpus::{Amounts, CURRENT, Case, cases};
 use super::{ANSWERS, CORPUS, STATUSES};
+use crate::kube_apiserver::{KubeApiserver, Setup};
 
 const NAMESPACE: &str = "diff";
-/// kube-apiserver needs some ten seconds on an idle machine.
-const START_TIMEOUT: Duration = Duration::from_secs(180);
+/// Definitions are served some moments after they are stored.
+const SERVED_TIMEOUT: Duration = Duration::from_secs(180);
+const SETUP: Setup<'_> = Setup {
+    token: "secret",
+    // What it keeps is thrown away.
+    etcd_flags: &["--unsafe-no-fsync"],
+    flags: &["--authorization-mode=AlwaysAllow", "--allow-privileged"],
+};
 /// Requests that curl is given at once.
 const BATCH: usize = 2_000;
 
@@ -136,8 +141,7 @@ fn record(reference: &Reference, definitions: &Path, corpus: &Corpus) -> Result<
         let answer = reference.ask("POST", &path, "application/json", body.as_bytes())?;
         ensure!(matches!(answer.code, 201 | 409), "{path}: {}", answer.body);
     }
-    // The definitions are served a moment after they are stored.
-    let until = Instant::now() + START_TIMEOUT;
+    let until = Instant::now() + SERVED_TIMEOUT;
     for resource in ["httproutes", "gateways", "gatewayclasses"] {
         let path = format!("/apis/gateway.networking.k8s.io/v1/{resource}");
         while reference.ask("GET", &path, "application/json", b"")?.code != 200 {
@@ -306,84 +310,18 @@ impl Answer {
     }
 }
 
-/// A kube-apiserver and its etcd, ended with this.
+/// The kube-apiserver that is asked.
 struct Reference {
-    port: u16,
+    server: KubeApiserver,
     dir: PathBuf,
-    children: Vec<Child>,
 }
 
 impl Reference {
     fn start(binaries: &Path, dir: &Path) -> Result<Self> {
-        // Freed at once: what listens there next is what is started here.
-        let free = || -> Result<u16> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port()) };
-        let (client, peer, port) = (free()?, free()?, free()?);
-        let text = |path: PathBuf| path.display().to_string();
-        let key = dir.join("sa.key");
-        let made = Command::new("openssl")
-            .args(["genrsa", "-out", &text(key.clone()), "2048"])
-            .stderr(Stdio::null())
-            .status()
-            .context("starting openssl")?;
-        ensure!(made.success(), "openssl made no key");
-        fs::write(dir.join("tokens.csv"), "secret,admin,1,system:masters\n")?;
-        let mut reference = Self {
-            port,
+        Ok(Self {
+            server: KubeApiserver::start(binaries, dir, &SETUP)?,
             dir: dir.to_owned(),
-            children: Vec::new(),
-        };
-        let etcd = format!("http://127.0.0.1:{client}");
-        let peers = format!("http://127.0.0.1:{peer}");
-        reference.run(
-            &binaries.join("etcd"),
-            &[
-                &format!("--data-dir={}", text(dir.join("etcd"))),
-                &format!("--listen-client-urls={etcd}"),
-                &format!("--advertise-client-urls={etcd}"),
-                &format!("--listen-peer-urls={peers}"),
-                &format!("--initial-advertise-peer-urls={peers}"),
-                &format!("--initial-cluster=default={peers}"),
-                "--unsafe-no-fsync",
-            ],
-        )?;
-        reference.run(
-            &binaries.join("kube-apiserver"),
-            &[
-                &format!("--etcd-servers={etcd}"),
-                &format!("--secure-port={port}"),
-                "--bind-address=127.0.0.1",
-                &format!("--cert-dir={}", text(dir.join("certs"))),
-                &format!("--token-auth-file={}", text(dir.join("tokens.csv"))),
-                "--authorization-mode=AlwaysAllow",
-                "--allow-privileged",
-                "--service-account-issuer=https://127.0.0.1",
-                &format!("--service-account-key-file={}", text(key.clone())),
-                &format!("--service-account-signing-key-file={}", text(key)),
-                "--service-cluster-ip-range=10.43.0.0/16",
-                "--endpoint-reconciler-type=none",
-            ],
-        )?;
-        let until = Instant::now() + START_TIMEOUT;
-        loop {
-            match reference.ask("GET", "/readyz", "application/json", b"") {
-                Ok(answer) if answer.code == 200 => return Ok(reference),
-                _ if Instant::now() > until => bail!("kube-apiserver does not become ready"),
-                _ => std::thread::sleep(Duration::from_millis(500)),
-            }
-        }
-    }
-
-    fn run(&mut self, program: &Path, args: &[&str]) -> Result<()> {
-        let name = program.file_name().unwrap_or_default().to_string_lossy();
-        let log = fs::File::create(self.dir.join(format!("{name}.log")))?;
-        let child = Command::new(program)
-            .args(args)
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
-        self.children.push(child);
-        Ok(())
+        })
     }
 
     fn ask(
@@ -411,11 +349,7 @@ impl Reference {
             if index > 0 {
                 config.push_str("next\n");
             }
-            writeln!(
-                config,
-                "url = \"https://127.0.0.1:{}{}\"",
-                self.port, request.path
-            )?;
+            writeln!(config, "url = \"{}\"", self.server.url(&request.path))?;
             writeln!(config, "request = \"{}\"", request.method)?;
             if !request.body.is_empty() {
                 writeln!(
@@ -426,7 +360,7 @@ impl Reference {
             }
             writeln!(config, "header = \"Content-Type: {}\"", request.media_type)?;
             writeln!(config, "header = \"Accept: application/json\"")?;
-            writeln!(config, "header = \"Authorization: Bearer secret\"")?;
+            writeln!(config, "header = \"{}\"", self.server.authorization())?;
             writeln!(config, "output = \"{}\"", file("answer", index).display())?;
             config.push_str("insecure\nsilent\ninclude\n");
         }
@@ -455,15 +389,5 @@ impl Reference {
                 }
             })
             .collect()
-    }
-}
-
-impl Drop for Reference {
-    fn drop(&mut self) {
-        for child in self.children.iter_mut().rev() {
-            // It may have ended by itself, which is what is wanted.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
