@@ -1,4 +1,4 @@
-//! Chores of this repository: `cargo xtask demo`, `test`, `guests`, `bench`, `chaos`, `differential`, `codegen`.
+//! Chores of this repository: `cargo xtask demo`, `test`, `guests`, `bench`, `chaos`, `differential`, `kwok`, `codegen`.
 //!
 //! Each command is a file and does its own set-up, so that any of them is the first one on a fresh machine. They use
 //! one build profile and the workspace as one selection, so nothing is compiled twice. A command that fails says what,
@@ -14,6 +14,8 @@ mod differential;
 mod guests;
 mod interrupts;
 mod kube_apiserver;
+mod kwok;
+mod process;
 mod progress;
 mod test;
 mod toolchain;
@@ -51,6 +53,8 @@ enum Command {
     Chaos(chaos::Args),
     /// Compare the API server's answers with recorded ones of kube-apiserver
     Differential(differential::Args),
+    /// Have KWOK play hundreds of nodes, and see whether their pods all run and stay
+    Kwok(kwok::Args),
     /// Derive the API server's schema table from published schemas
     Codegen {
         /// --check, --definitions FILE, --facts FILE, --protobuf DIR
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Chaos(args) => chaos::run(&args),
         Command::Differential(args) => differential::run(&args),
+        Command::Kwok(args) => kwok::run(&args),
         Command::Codegen { arguments } => codegen::run(arguments),
     };
     match result {

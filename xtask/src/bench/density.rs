@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Effort, NAMESPACE, deployment, number, ready, service, start};
 use crate::cluster::Cluster;
+use crate::process::status_number;
 use crate::progress::{self, Counting, Waiting};
 
 /// Pods of one Deployment, and endpoints of one Service.
@@ -76,11 +77,7 @@ fn node_process(cluster: &Cluster) -> Result<u32> {
 /// Resident memory and threads of node and server.
 fn memory(cluster: &Cluster, node: u32) -> Value {
     let of = |process: u32| {
-        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-        let field = |name: &str| -> Option<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse().ok()
-        };
+        let field = |name: &str| status_number(process, name);
         let files = std::fs::read_dir(format!("/proc/{process}/fd")).map_or(0, Iterator::count);
         (field("VmRSS:"), field("Threads:"), files)
     };
