@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use weft_api::StatusError;
 use weft_apiserver::caller::Caller;
@@ -104,6 +105,7 @@ async fn execute_one(
     recorder: &Handle,
     write: Write,
 ) -> Result<Option<Change>, Failure> {
+    let begun = Timestamp::now();
     let doing = match &write {
         Write::Create { .. } => "creating",
         Write::Delete { .. } => "deleting",
@@ -202,7 +204,7 @@ async fn execute_one(
         Ok(change) => {
             // A write that found nothing to do is no story.
             if let (Some(note), Some(_)) = (note, &change) {
-                recorder.tell(note);
+                recorder.tell_of(note, begun);
             }
             Ok(change)
         }

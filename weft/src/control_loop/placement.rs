@@ -523,13 +523,15 @@ async fn bind(
         uid: &chosen.uid,
         resource_version: "",
     };
+    // The node may hear of it before we do.
+    let begun = Timestamp::now();
     let bound: Result<(), StatusError> = objects
         .client(caller)
         .bind(&chosen.namespace, binding, &options)
         .await;
     match bound {
         Ok(()) => {
-            recorder.tell(note);
+            recorder.tell_of(note, begun);
             None
         }
         Err(error) => {

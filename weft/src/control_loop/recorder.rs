@@ -3,6 +3,8 @@
 //! The same story about the same object is one Event with a count. One source may tell [`BURST`] stories about one object
 //! and then one every [`REFILL`], as in Kubernetes, so that a ReplicaSet of ten thousand pods is not ten thousand events.
 //! Events never hold up work: the queue is bounded, and what does not fit is dropped and counted in the log.
+//!
+//! Names are the time in hex after the object's, as Kubernetes' are: by them events of one second keep the order in which they were told.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +16,6 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::debug;
-use weft_api::names;
 use weft_api::time::rfc3339;
 use weft_apiserver::caller::Caller;
 use weft_apiserver::objects::{Objects, Patch, WriteOptions};
@@ -35,9 +36,17 @@ const NAME_MAX: usize = 253;
 /// Stories remembered for counting; beyond it all are forgotten, and a repeat starts a new Event.
 const REMEMBERED_MAX: usize = 4096;
 
+/// A note on its way to the writer.
+pub struct Telling {
+    pub component: &'static str,
+    pub note: Note,
+    /// When what it tells happened.
+    pub at: Timestamp,
+}
+
 /// Writes notes in a task of its own until dropped.
 pub struct Recorder {
-    sender: mpsc::Sender<(&'static str, Note)>,
+    sender: mpsc::Sender<Telling>,
     task: AbortHandle,
 }
 
@@ -45,7 +54,7 @@ pub struct Recorder {
 #[derive(Clone)]
 pub struct Handle {
     component: &'static str,
-    sender: mpsc::Sender<(&'static str, Note)>,
+    sender: mpsc::Sender<Telling>,
 }
 
 impl Recorder {
@@ -56,6 +65,7 @@ impl Recorder {
             objects,
             stories: BTreeMap::new(),
             buckets: Buckets::default(),
+            last_nanos: 0,
         };
         let task = tokio::spawn(writer.run(receiver)).abort_handle();
         Self { sender, task }
@@ -74,13 +84,24 @@ impl Drop for Recorder {
 
 impl Handle {
     /// Tells into `sender`, under this name.
-    pub fn new(component: &'static str, sender: mpsc::Sender<(&'static str, Note)>) -> Self {
+    pub fn new(component: &'static str, sender: mpsc::Sender<Telling>) -> Self {
         Self { component, sender }
     }
 
     /// Never waits.
     pub fn tell(&self, note: Note) {
-        if self.sender.try_send((self.component, note)).is_err() {
+        self.tell_of(note, Timestamp::now());
+    }
+
+    /// As [`Handle::tell`], of what happened at this time. What others tell in consequence, as a node does of a pod that was bound,
+    /// comes behind it, though they may have told it before.
+    pub fn tell_of(&self, note: Note, at: Timestamp) {
+        let telling = Telling {
+            component: self.component,
+            note,
+            at,
+        };
+        if self.sender.try_send(telling).is_err() {
             debug!(
                 component = self.component,
                 "an event was dropped: too many are waiting"
@@ -104,6 +125,46 @@ struct Writer {
     caller: Caller,
     stories: BTreeMap<Story, Told>,
     buckets: Buckets,
+    /// Of the last new Event's name.
+    last_nanos: i128,
+}
+
+/// What a batch tells of one story.
+#[derive(Debug, PartialEq, Eq)]
+struct Repeats {
+    story: Story,
+    times: u32,
+    first: Timestamp,
+    last: Timestamp,
+}
+
+/// The stories of a batch, each once, in the order in which they were told first.
+fn repeats(batch: impl Iterator<Item = Telling>) -> Vec<Repeats> {
+    let mut order: Vec<Repeats> = Vec::new();
+    for telling in batch {
+        let Telling {
+            component,
+            note,
+            at,
+        } = telling;
+        let story = (component, note);
+        match order.iter_mut().find(|known| known.story == story) {
+            Some(known) => {
+                known.times += 1;
+                known.first = known.first.min(at);
+                known.last = known.last.max(at);
+            }
+            None => order.push(Repeats {
+                story,
+                times: 1,
+                first: at,
+                last: at,
+            }),
+        }
+    }
+    // Told when it was over, of when it began.
+    order.sort_by_key(|repeats| repeats.first);
+    order
 }
 
 /// Stories left, and when that was counted, by source and object; warnings apart, so that a burst of good news hides none.
@@ -130,26 +191,24 @@ impl Buckets {
 }
 
 impl Writer {
-    async fn run(mut self, mut receiver: mpsc::Receiver<Story>) {
+    async fn run(mut self, mut receiver: mpsc::Receiver<Telling>) {
         let mut batch = Vec::with_capacity(BATCH);
         while receiver.recv_many(&mut batch, BATCH).await > 0 {
-            let mut repeats: BTreeMap<Story, u32> = BTreeMap::new();
-            for story in batch.drain(..) {
-                *repeats.entry(story).or_default() += 1;
-            }
+            let mut repeats = repeats(batch.drain(..));
             if self.stories.len() > REMEMBERED_MAX {
                 self.stories.clear();
                 self.buckets.0.clear();
             }
             let now = Instant::now();
-            repeats.retain(|story, _| self.buckets.may_tell(story, now));
-            let time = Timestamp::now();
+            repeats.retain(|repeats| self.buckets.may_tell(&repeats.story, now));
             let writes: Vec<_> = repeats
                 .into_iter()
-                .map(|(story, times)| {
-                    let told = self.stories.get(&story);
-                    let count = told.map_or(0, |told| told.count) + times;
-                    (event(&story, told, count, time), story, count)
+                .map(|repeats| {
+                    let told = self.stories.get(&repeats.story);
+                    let count = told.map_or(0, |told| told.count) + repeats.times;
+                    self.last_nanos = repeats.first.as_nanosecond().max(self.last_nanos + 1);
+                    let event = event(&repeats, told, count, self.last_nanos);
+                    (event, repeats.story, count)
                 })
                 .collect();
             let writes = writes.into_iter();
@@ -206,11 +265,11 @@ struct Event {
     value: Value,
 }
 
-/// A name for an Event: readable, unique, and valid whatever the object is called.
+/// A name for an Event: readable, in the order of time, and valid whatever the object is called.
 ///
 /// Objects of some kinds have names that no Event may have (RBAC's carry colons), and a long one leaves no room.
-fn event_name(about: &str, hash: u64) -> String {
-    let suffix = format!(".{hash:016x}");
+fn event_name(about: &str, nanos: i128) -> String {
+    let suffix = format!(".{nanos:x}");
     let letters: String = about
         .chars()
         .map(|c| match c {
@@ -232,26 +291,21 @@ fn event_name(about: &str, hash: u64) -> String {
     }
 }
 
-fn event(story: &Story, told: Option<&Told>, count: u32, now: Timestamp) -> Event {
-    let (component, note) = story;
+/// `nanos` is the time in the name of a new one.
+fn event(repeats: &Repeats, told: Option<&Told>, count: u32, nanos: i128) -> Event {
+    let (component, note) = &repeats.story;
+    let (first, last) = (rfc3339(repeats.first), rfc3339(repeats.last));
     let about = &note.about;
     if let Some(told) = told {
         return Event {
             namespace: told.namespace.clone(),
             name: told.name.clone(),
             repeated: true,
-            value: json!({"count": count, "lastTimestamp": rfc3339(now)}),
+            value: json!({"count": count, "lastTimestamp": last}),
         };
     }
     let namespace = about.key.scope().unwrap_or("default").to_owned();
-    let hash = names::hash(&[
-        about.uid.as_bytes(),
-        component.as_bytes(),
-        note.reason.as_bytes(),
-        note.message.as_bytes(),
-        &now.as_nanosecond().to_be_bytes(),
-    ]);
-    let name = event_name(&about.key.name, hash);
+    let name = event_name(&about.key.name, nanos);
     let value = json!({
         "apiVersion": "v1",
         "kind": "Event",
@@ -269,8 +323,8 @@ fn event(story: &Story, told: Option<&Told>, count: u32, now: Timestamp) -> Even
         "source": {"component": component},
         "reportingComponent": component,
         "reportingInstance": "",
-        "firstTimestamp": rfc3339(now),
-        "lastTimestamp": rfc3339(now),
+        "firstTimestamp": first,
+        "lastTimestamp": last,
         "count": count,
     });
     Event {
@@ -294,6 +348,15 @@ mod tests {
         match warning {
             true => Note::warning(about, "Reason", message),
             false => Note::normal(about, "Reason", message),
+        }
+    }
+
+    /// A story that is told so many seconds after the first of all.
+    fn telling(message: &str, second: i64) -> Telling {
+        Telling {
+            component: "a",
+            note: note(true, message),
+            at: Timestamp::from_second(second).unwrap(),
         }
     }
 
@@ -324,20 +387,21 @@ mod tests {
         for message in ["first", "dropped", "dropped too"] {
             handle.tell(note(false, message));
         }
-        assert_eq!(receiver.try_recv().unwrap().1.message, "first");
+        assert_eq!(receiver.try_recv().unwrap().note.message, "first");
         assert!(receiver.try_recv().is_err());
         handle.tell(note(false, "next"));
-        assert_eq!(receiver.try_recv().unwrap().1.message, "next");
+        assert_eq!(receiver.try_recv().unwrap().note.message, "next");
         drop(receiver);
         handle.tell(note(false, "nobody listens"));
     }
 
     #[test]
     fn a_repeated_story_is_one_event_that_counts() {
-        let now = Timestamp::UNIX_EPOCH;
-        let story: Story = ("a", note(true, "again"));
-        let first = event(&story, None, 1, now);
+        let told = repeats([telling("again", 0), telling("again", 9)].into_iter());
+        assert_eq!((told.len(), told[0].times), (1, 2));
+        let first = event(&told[0], None, 1, 0x1b);
         assert!(!first.repeated);
+        assert_eq!(first.name, "a.1b");
         assert_eq!(
             (&*first.namespace, &first.value["count"]),
             ("default", &json!(1))
@@ -347,11 +411,30 @@ mod tests {
             name: first.name.clone(),
             count: 1,
         };
-        let second = event(&story, Some(&told), 4, now);
+        let again = repeats([telling("again", 9)].into_iter());
+        let second = event(&again[0], Some(&told), 4, 0x1c);
         assert!(second.repeated);
         assert_eq!(second.name, first.name);
-        let expected = json!({"count": 4, "lastTimestamp": "1970-01-01T00:00:00Z"});
+        let expected = json!({"count": 4, "lastTimestamp": "1970-01-01T00:00:09Z"});
         assert_eq!(second.value, expected);
+    }
+
+    /// `kubectl describe` once showed that a pod was started, then that it was created, and last that it had been scheduled.
+    #[test]
+    fn events_of_one_second_keep_their_order_by_their_names() {
+        // In the order of their letters they would be another story.
+        let told = ["pulling", "created", "started"].map(|message| telling(message, 1));
+        let scheduled = telling("scheduled", 0);
+        let mut names = Vec::new();
+        let mut last_nanos = 0;
+        for repeats in repeats(told.into_iter().chain([scheduled])) {
+            last_nanos = repeats.first.as_nanosecond().max(last_nanos + 1);
+            let name = event(&repeats, None, 1, last_nanos).name;
+            names.push((name, repeats.story.1.message));
+        }
+        names.sort();
+        let order: Vec<&str> = names.iter().map(|(_, message)| &**message).collect();
+        assert_eq!(order, ["scheduled", "pulling", "created", "started"]);
     }
 
     #[test]
@@ -366,10 +449,10 @@ mod tests {
             ("::", "object"),
             (long.as_str(), &long[..236]),
         ] {
-            let name = event_name(about, 7);
+            let name = event_name(about, 0x18a1_b2c3_d4e5_f607);
             assert!(name.len() <= NAME_MAX, "{name}");
             assert_eq!(
-                name.strip_suffix(".0000000000000007"),
+                name.strip_suffix(".18a1b2c3d4e5f607"),
                 Some(expected.trim_end_matches('.')),
                 "{about}"
             );

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use weft::control_loop::execute::execute;
-use weft::control_loop::recorder::Handle;
+use weft::control_loop::recorder::{Handle, Telling};
 use weft_api::{Object, StatusError};
 use weft_apiserver::caller::Caller;
 use weft_apiserver::informer::{Change as News, Informer};
@@ -25,7 +25,7 @@ use weft_apiserver::objects::{
 use weft_apiserver::request::ObjectRef;
 use weft_apiserver::stored;
 use weft_controllers::write::Propagation;
-use weft_controllers::{CONTROLLERS, Change, Cluster, Context, Key, Note, Touched, View, Write};
+use weft_controllers::{CONTROLLERS, Change, Cluster, Context, Key, Touched, View, Write};
 use weft_kinds::{Kind, KindRef, LEASE, NODE, POD, Registries, Subresource};
 use weft_store::{Mutation, Precondition, Store, Term};
 
@@ -76,8 +76,8 @@ pub struct World {
     pub agents: bool,
     /// Why the last attempt at a key was refused.
     failures: BTreeMap<Work, String>,
-    notes: mpsc::Receiver<(&'static str, Note)>,
-    sender: mpsc::Sender<(&'static str, Note)>,
+    notes: mpsc::Receiver<Telling>,
+    sender: mpsc::Sender<Telling>,
     /// Every write that was carried out, and every note.
     story: Vec<String>,
     // After the store that is in it.
@@ -435,7 +435,7 @@ impl World {
             }
             let executed = execute(&self.objects, &caller, &handle, vec![write]);
             let executed = self.runtime.block_on(executed);
-            while let Ok((_, note)) = self.notes.try_recv() {
+            while let Ok(Telling { note, .. }) = self.notes.try_recv() {
                 self.story
                     .push(format!("event {} {}", note.reason, note.message));
             }
