@@ -27,6 +27,7 @@ mod reviews;
 pub mod schema;
 pub mod strategy;
 pub mod validate;
+pub mod walk;
 
 use std::sync::Arc;
 

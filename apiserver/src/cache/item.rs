@@ -6,19 +6,19 @@
 //!
 //! Invariant: an item without its value is of a cache, is what that cache shows, and has its [`Facts`].
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess};
 use serde_json::Value;
 use weft_store::{Entry, Key, Revision};
 
 use super::values::{LetGo, Missed, Values};
 use crate::encryption::Vault;
 use crate::stored;
+use weft_kinds::walk::{Containers, Walk};
 use weft_kinds::{Kind, KindRef};
 
 const LABELS: &str = "/metadata/labels";
@@ -332,29 +332,23 @@ impl<'de> DeserializeSeed<'de> for Pick<'_> {
             }
             return Ok(());
         }
-        deserializer.deserialize_any(self)
+        Walk(self).deserialize(deserializer)
     }
 }
 
-impl<'de> Visitor<'de> for Pick<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+impl<'de> Containers<'de> for Pick<'_> {
+    fn object<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let mut inner: Vec<(usize, &str)> = Vec::new();
-        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+        while let Some(key) = members.next_key::<std::borrow::Cow<'de, str>>()? {
             inner.clear();
             inner.extend(self.wanted.iter().filter_map(|(number, pointer)| {
                 let rest = pointer.strip_prefix('/')?.strip_prefix(key.as_ref())?;
                 (rest.is_empty() || rest.starts_with('/')).then_some((*number, rest))
             }));
             if inner.is_empty() {
-                map.next_value::<IgnoredAny>()?;
+                members.next_value::<IgnoredAny>()?;
             } else {
-                map.next_value_seed(Pick {
+                members.next_value_seed(Pick {
                     wanted: &inner,
                     found: self.found,
                 })?;
@@ -363,33 +357,9 @@ impl<'de> Visitor<'de> for Pick<'_> {
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+    fn list<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
         // No kind has a selectable field inside a list.
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
+        while elements.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
     }
 }

@@ -9,8 +9,8 @@ use weft_kinds::{KindRef, Subresource};
 use weft_store::Revision;
 
 use super::{
-    Binding, DeleteOptions, Deleted, ListOptions, ObjectWatch, Objects, Page, Patch, Stored,
-    WatchOptions, WriteOptions,
+    Binding, DeleteOptions, Deleted, ListOptions, ObjectWatch, Objects, Page, Patch, Selection,
+    Stored, WatchOptions, WriteOptions,
 };
 use crate::authz::{self, Authorized};
 use crate::caller::Caller;
@@ -28,17 +28,27 @@ impl<'a> Client<'a> {
         Self { objects, caller }
     }
 
-    fn authorize(&self, request: RequestInfo) -> Result<Authorized, StatusError> {
-        authz::authorize(self.caller.clone(), request)
-    }
-
     fn on_object(
         &self,
         verb: &'static str,
         object: ObjectRef<'_>,
         subresource: Option<Subresource>,
     ) -> Result<Authorized, StatusError> {
-        self.authorize(RequestInfo::of_object(verb, object, subresource))
+        let request = RequestInfo::of_object(verb, object, subresource);
+        authz::authorize(self.caller.clone(), request)
+    }
+
+    /// `selection` may name the one object that is meant.
+    fn on_collection(
+        &self,
+        verb: &'static str,
+        kind: KindRef<'_>,
+        namespace: Option<&str>,
+        selection: Option<&Selection>,
+    ) -> Result<Authorized, StatusError> {
+        let name = selection.and_then(|selection| selection.fields.exact("metadata.name"));
+        let request = RequestInfo::of_collection(verb, kind, namespace, name);
+        authz::authorize(self.caller.clone(), request)
     }
 
     /// # Errors
@@ -88,9 +98,7 @@ impl<'a> Client<'a> {
         namespace: Option<&str>,
         options: &ListOptions,
     ) -> Result<Page, StatusError> {
-        let name = options.selection.fields.exact("metadata.name");
-        let request = RequestInfo::of_collection("list", kind, namespace, name);
-        let asked = self.authorize(request)?;
+        let asked = self.on_collection("list", kind, namespace, Some(&options.selection))?;
         self.objects.list(&asked, options).await
     }
 
@@ -102,9 +110,7 @@ impl<'a> Client<'a> {
         namespace: Option<&str>,
         options: WatchOptions,
     ) -> Result<ObjectWatch, StatusError> {
-        let name = options.selection.fields.exact("metadata.name");
-        let request = RequestInfo::of_collection("watch", kind, namespace, name);
-        let asked = self.authorize(request)?;
+        let asked = self.on_collection("watch", kind, namespace, Some(&options.selection))?;
         self.objects.watch(&asked, options).await
     }
 
@@ -117,8 +123,7 @@ impl<'a> Client<'a> {
         object: Object,
         options: &WriteOptions,
     ) -> Result<Object, StatusError> {
-        let request = RequestInfo::of_collection("create", kind, namespace, None);
-        let asked = self.authorize(request)?;
+        let asked = self.on_collection("create", kind, namespace, None)?;
         self.objects.create(&asked, object, options).await
     }
 
@@ -218,8 +223,7 @@ impl<'a> Client<'a> {
         list: &ListOptions,
         options: &DeleteOptions,
     ) -> Result<Page, StatusError> {
-        let request = RequestInfo::of_collection("deletecollection", kind, namespace, None);
-        let asked = self.authorize(request)?;
+        let asked = self.on_collection("deletecollection", kind, namespace, None)?;
         self.objects.delete_collection(&asked, list, options).await
     }
 }

@@ -13,23 +13,18 @@ use crate::validate::Problems;
 use crate::{Kind, Subresource};
 
 pub static DEPLOYMENT: LazyLock<Arc<Kind>> = LazyLock::new(|| {
-    let mut columns = vec![
-        Column::name(),
+    let counts = [
         Column::text("Ready", ready, "Ready pods of desired pods."),
         Column::text("Up-to-date", up_to_date, "Pods of the newest template."),
         Column::text("Available", available, "Pods ready for long enough."),
-        Column::age(),
     ];
-    columns.extend(workload::columns());
-    Arc::new(Kind {
-        short_names: vec!["deploy".into()],
-        categories: vec!["all".into()],
-        subresources: vec![Subresource::Status, Subresource::Scale],
-        columns,
-        counts_generations: true,
-        strategy: Arc::new(Deployments),
-        ..Kind::new("apps", "v1", "Deployment", "deployments")
-    })
+    Arc::new(workload::kind(
+        "Deployment",
+        "deployments",
+        "deploy",
+        counts,
+        Deployments,
+    ))
 });
 
 struct Deployments;
@@ -76,29 +71,22 @@ impl Strategy for Deployments {
         part: Option<Subresource>,
         problems: &mut Problems,
     ) {
-        let (root, before) = (Field::root(new), Field::root(old));
+        let parts = [
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+        ];
+        workload::validate_update(self, new, old, part, &parts, problems);
         if part == Some(Subresource::Status) {
-            let status = root.child("status");
-            let parts = [
-                "updatedReplicas",
-                "readyReplicas",
-                "availableReplicas",
-                "unavailableReplicas",
-            ];
-            workload::validate_counts(&status, &parts, problems);
-            let (count, counted) = (
-                status.child("collisionCount"),
-                before.child("status.collisionCount"),
-            );
-            if count.integer().unwrap_or(0) < counted.integer().unwrap_or(0) {
-                let count_now = count.integer().unwrap_or(0);
+            let (root, before) = (Field::root(new), Field::root(old));
+            let count = root.child("status.collisionCount");
+            let counted = before.child("status.collisionCount");
+            let count_now = count.integer().unwrap_or(0);
+            if count_now < counted.integer().unwrap_or(0) {
                 problems.invalid(&count, count_now, "cannot be decremented");
             }
-            return;
         }
-        self.validate(new, problems);
-        let (selector, kept) = (root.child("spec.selector"), before.child("spec.selector"));
-        problems.immutable(&selector, &kept);
     }
 }
 

@@ -14,23 +14,14 @@ use crate::validate::Problems;
 use crate::{Kind, Subresource};
 
 pub static REPLICA_SET: LazyLock<Arc<Kind>> = LazyLock::new(|| {
-    let mut columns = vec![
-        Column::name(),
+    let counts = [
         Column::integer("Desired", desired_replicas, "Pods wanted."),
         Column::integer("Current", current_replicas, "Pods there."),
         Column::integer("Ready", ready, "Pods ready."),
-        Column::age(),
     ];
-    columns.extend(workload::columns());
     Arc::new(Kind {
-        short_names: vec!["rs".into()],
-        categories: vec!["all".into()],
-        subresources: vec![Subresource::Status, Subresource::Scale],
-        columns,
         selectable: vec![Selectable::or("status.replicas", "/status/replicas", "0")],
-        counts_generations: true,
-        strategy: Arc::new(ReplicaSets),
-        ..Kind::new("apps", "v1", "ReplicaSet", "replicasets")
+        ..workload::kind("ReplicaSet", "replicasets", "rs", counts, ReplicaSets)
     })
 });
 
@@ -60,15 +51,8 @@ impl Strategy for ReplicaSets {
         part: Option<Subresource>,
         problems: &mut Problems,
     ) {
-        let (root, before) = (Field::root(new), Field::root(old));
-        if part == Some(Subresource::Status) {
-            let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
-            workload::validate_counts(&root.child("status"), &parts, problems);
-            return;
-        }
-        self.validate(new, problems);
-        let (selector, kept) = (root.child("spec.selector"), before.child("spec.selector"));
-        problems.immutable(&selector, &kept);
+        let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        workload::validate_update(self, new, old, part, &parts, problems);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What workloads share: size, selector, template, and the columns that show them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 use weft_api::selector::LabelSelector;
@@ -9,10 +10,33 @@ use crate::columns::{Column, Row, labels_text, or_none};
 use crate::core::pod;
 use crate::field::Field;
 use crate::lens::{items, member, text};
+use crate::strategy::Strategy;
 use crate::validate::{Problems, label_selector};
+use crate::{Kind, Subresource};
+
+/// A kind of workload, with what all of them have beside the columns that count its pods.
+pub(crate) fn kind(
+    kind: &'static str,
+    resource: &'static str,
+    short_name: &'static str,
+    counts: [Column; 3],
+    strategy: impl Strategy + 'static,
+) -> Kind {
+    let first = std::iter::once(Column::name()).chain(counts);
+    let last = std::iter::once(Column::age()).chain(columns());
+    Kind {
+        short_names: vec![short_name.into()],
+        categories: vec!["all".into()],
+        subresources: vec![Subresource::Status, Subresource::Scale],
+        columns: first.chain(last).collect(),
+        counts_generations: true,
+        strategy: Arc::new(strategy),
+        ..Kind::new("apps", "v1", kind, resource)
+    }
+}
 
 /// The columns about the template that workloads show with `-o wide`.
-pub(crate) fn columns() -> [Column; 3] {
+fn columns() -> [Column; 3] {
     [
         Column::text("Containers", containers, "Names of the containers.").wide(),
         Column::text("Images", images, "Images of the containers.").wide(),
@@ -72,8 +96,27 @@ pub(crate) fn validate_pods(spec: &Field<'_, '_>, problems: &mut Problems) {
     }
 }
 
+/// A change of a workload: of its status, in which `parts` are counts of its pods, or of all of it, whose selector stays.
+pub(crate) fn validate_update(
+    strategy: &impl Strategy,
+    new: &Value,
+    old: &Value,
+    part: Option<Subresource>,
+    parts: &[&str],
+    problems: &mut Problems,
+) {
+    let (root, before) = (Field::root(new), Field::root(old));
+    if part == Some(Subresource::Status) {
+        validate_counts(&root.child("status"), parts, problems);
+        return;
+    }
+    strategy.validate(new, problems);
+    let (selector, kept) = (root.child("spec.selector"), before.child("spec.selector"));
+    problems.immutable(&selector, &kept);
+}
+
 /// Counts of pods that controllers report: no part of them is more than all of them.
-pub(crate) fn validate_counts(status: &Field<'_, '_>, parts: &[&str], problems: &mut Problems) {
+fn validate_counts(status: &Field<'_, '_>, parts: &[&str], problems: &mut Problems) {
     let count = |names: &str| status.child(names).integer().unwrap_or(0);
     for names in ["observedGeneration", "replicas"].iter().chain(parts) {
         problems.not_negative(&status.child(names));

@@ -18,13 +18,14 @@ mod typed;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed as _, MapAccess, SeqAccess};
 use serde_json::Value;
 use weft_api::gvk::GroupVersionKind;
 use weft_api::status::Cause;
 
 use crate::cel::rules;
 use crate::schema::Schema;
+use crate::walk::{Containers, Walk};
 
 /// How deep objects and lists may stand in one another, in what is stored and in every step on the way there. Below the
 /// 128 levels at which this server's own JSON reader stops, by what a list or a watch event puts around an object; the
@@ -219,10 +220,10 @@ pub fn duplicate_fields(text: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     // A syntax error is reported by the parser that reads the body for its content.
-    let _ = Duplicates {
+    let _ = Walk(Duplicates {
         path: &mut path,
         found: &mut found,
-    }
+    })
     .deserialize(&mut deserializer);
     found
 }
@@ -232,69 +233,36 @@ struct Duplicates<'a> {
     found: &'a mut Vec<String>,
 }
 
-impl<'de> DeserializeSeed<'de> for Duplicates<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Duplicates<'_> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("any JSON value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+impl<'de> Containers<'de> for Duplicates<'_> {
+    fn object<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let mut seen = BTreeSet::new();
-        while let Some(key) = map.next_key::<String>()? {
+        while let Some(key) = members.next_key::<String>()? {
             let length = push_key(self.path, &key);
             if !seen.insert(key) && self.found.len() < FAULTS_MAX {
                 self.found.push(self.path.clone());
             }
-            map.next_value_seed(Duplicates {
+            members.next_value_seed(Walk(Duplicates {
                 path: self.path,
                 found: self.found,
-            })?;
+            }))?;
             self.path.truncate(length);
         }
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+    fn list<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
         let length = self.path.len();
         for index in 0.. {
             let _ = write!(self.path, "[{index}]");
-            let more = list.next_element_seed(Duplicates {
+            let more = elements.next_element_seed(Walk(Duplicates {
                 path: self.path,
                 found: self.found,
-            })?;
+            }))?;
             self.path.truncate(length);
             if more.is_none() {
                 break;
             }
         }
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_unit<E>(self) -> Result<(), E> {
         Ok(())
     }
 }
