@@ -1,0 +1,31 @@
+//! Events in both of their versions.
+
+use serde_json::json;
+
+use crate::world::*;
+
+#[tokio::test]
+async fn events_are_one_store_with_two_spellings() {
+    let world = World::new().await;
+    let event = json!({
+        "metadata": {"name": "e"}, "reason": "Started", "note": "it runs", "type": "Normal",
+        "action": "Start", "reportingController": "weft", "reportingInstance": "n1",
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "regarding": {"kind": "Pod", "namespace": "default", "name": "p"},
+    });
+    let new = "/apis/events.k8s.io/v1/namespaces/default/events";
+    assert_eq!(
+        world.ask(&format!("POST {new}"), event).await.line(),
+        "201 Event e"
+    );
+    let old = world
+        .get("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dp,involvedObject.kind%3DPod")
+        .await;
+    assert_eq!(old.body["items"][0]["message"], "it runs");
+    assert_eq!(old.body["items"][0]["apiVersion"], "v1");
+    let back = world
+        .get(&format!("{new}?fieldSelector=regarding.name%3Dp"))
+        .await;
+    assert_eq!(back.body["items"][0]["note"], "it runs");
+    assert_eq!(back.body["items"][0]["apiVersion"], "events.k8s.io/v1");
+}

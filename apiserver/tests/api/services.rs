@@ -1,0 +1,127 @@
+//! Services and what they hold: addresses and ports.
+
+use serde_json::{Value, json};
+
+use crate::world::*;
+
+#[tokio::test]
+async fn services_get_addresses_of_their_own() {
+    let world = World::new().await;
+    let service = |name: String| json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}});
+    let post = format!("POST {SERVICES}");
+    let created = futures::future::join_all(
+        (0..20).map(|index| world.ask(&post, service(format!("s{index}")))),
+    )
+    .await;
+    let addresses: std::collections::BTreeSet<String> = created
+        .iter()
+        .map(|answer| {
+            answer.body["spec"]["clusterIP"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(addresses.len(), 20);
+    assert!(
+        addresses
+            .iter()
+            .all(|address| address.starts_with("10.43."))
+    );
+
+    let taken = addresses.first().unwrap();
+    let mut wanted = service("wanted".to_owned());
+    wanted["spec"]["clusterIP"] = taken.as_str().into();
+    let refused = world.ask(&post, wanted.clone()).await;
+    assert_eq!(
+        refused.line(),
+        format!(
+            r#"422 Invalid: Service "wanted" is invalid: spec.clusterIPs: Invalid value: ["{taken}"]: failed to allocate IP {taken}: provided IP is already allocated"#
+        )
+    );
+    let holder = created
+        .iter()
+        .find(|answer| answer.body["spec"]["clusterIP"] == taken.as_str())
+        .unwrap();
+    let holder = holder.body["metadata"]["name"].as_str().unwrap();
+    world
+        .ask(&format!("DELETE {SERVICES}/{holder}"), Value::Null)
+        .await;
+    assert_eq!(world.ask(&post, wanted.clone()).await.status, 201);
+    // An update that leaves the address out keeps it; one that changes it is refused.
+    let kept = world
+        .ask(
+            &format!("PUT {SERVICES}/wanted"),
+            service("wanted".to_owned()),
+        )
+        .await;
+    assert_eq!(kept.body["spec"]["clusterIP"], taken.as_str());
+    let moved = json!({"spec": {"clusterIP": "10.43.200.200"}});
+    assert_eq!(
+        world
+            .patch(&format!("{SERVICES}/wanted"), "merge-patch", moved)
+            .await
+            .status,
+        422
+    );
+    let mut node_port = service("np".to_owned());
+    node_port["spec"]["type"] = "NodePort".into();
+    let node_port = world.ask(&post, node_port).await;
+    let number = node_port.body["spec"]["ports"][0]["nodePort"].clone();
+    assert!(number.as_i64().unwrap() >= 30000);
+    // A load balancer that wants none has those it names, if they are free.
+    let mut balancer = service("lb".to_owned());
+    balancer["spec"]["type"] = "LoadBalancer".into();
+    balancer["spec"]["allocateLoadBalancerNodePorts"] = false.into();
+    balancer["spec"]["ports"] =
+        json!([{"name": "a", "port": 80}, {"name": "b", "port": 81, "nodePort": number}]);
+    let refused = world.ask(&post, balancer.clone()).await;
+    assert_eq!(
+        refused.line(),
+        format!(
+            r#"422 Invalid: Service "lb" is invalid: spec.ports[1].nodePort: Invalid value: {number}: provided port is already allocated"#
+        )
+    );
+    balancer["spec"]["ports"][1]["nodePort"] = 32767.into();
+    let balancer = world.ask(&post, balancer).await;
+    let ports = &balancer.body["spec"]["ports"];
+    assert_eq!(
+        (
+            balancer.status,
+            &ports[0]["nodePort"],
+            &ports[1]["nodePort"]
+        ),
+        (201, &Value::Null, &json!(32767))
+    );
+}
+
+#[tokio::test]
+async fn a_service_keeps_its_address_and_a_pod_its_tolerations() {
+    let world = World::new().await;
+    let service = json!({"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}});
+    let created = world.ask(&format!("POST {SERVICES}"), service).await;
+    let address = created.body["spec"]["clusterIP"].as_str().unwrap();
+    let one = format!("{SERVICES}/web");
+    for other in ["1.2.3.4", "10.43.0.77", "None"] {
+        let refused = world
+            .patch(&one, "merge-patch", json!({"spec": {"clusterIP": other}}))
+            .await;
+        let line = refused.line();
+        assert!(
+            line.starts_with("422") && line.ends_with("may not change once set"),
+            "{line}"
+        );
+    }
+    assert_eq!(world.get(&one).await.body["spec"]["clusterIP"], address);
+
+    world.ask(&format!("POST {PODS}"), pod("p")).await;
+    let one = format!("{PODS}/p");
+    let patience = |seconds: i64| json!([{"op": "replace", "path": "/spec/tolerations/0/tolerationSeconds", "value": seconds}]);
+    let longer = world.patch(&one, "json-patch", patience(600)).await;
+    assert_eq!(
+        longer.body["spec"]["tolerations"][0]["tolerationSeconds"],
+        600
+    );
+    let removed = json!([{"op": "remove", "path": "/spec/tolerations/0"}]);
+    assert_eq!(world.patch(&one, "json-patch", removed).await.status, 422);
+}
