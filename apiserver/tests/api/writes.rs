@@ -352,3 +352,42 @@ async fn a_scale_is_shown_and_about_its_own_workload() {
     200 Scale web
     ");
 }
+
+/// kubectl sends the lists of custom kinds whole and without the defaults in them, and says "configured" of them in any cluster. Nothing is.
+#[tokio::test]
+async fn a_second_apply_of_custom_kinds_stores_nothing() {
+    let world = World::new().await;
+    let gateway = json!({
+        "metadata": {"name": "web"},
+        "spec": {
+            "gatewayClassName": "weft",
+            "listeners": [{"name": "http", "protocol": "HTTP", "port": 80}],
+        },
+    });
+    let route = json!({
+        "metadata": {"name": "web"},
+        "spec": {
+            "parentRefs": [{"name": "web"}],
+            "hostnames": ["web.localhost"],
+            "rules": [
+                {"backendRefs": [{"name": "web", "port": 80}]},
+                {"matches": [{"path": {"value": "/a"}}, {"headers": [{"name": "x", "value": "y"}]}],
+                 "filters": [{"type": "RequestRedirect", "requestRedirect": {"hostname": "b.localhost"}}]},
+            ],
+        },
+    });
+    for (resource, object) in [("gateways", gateway), ("httproutes", route)] {
+        let path = format!("/apis/gateway.networking.k8s.io/v1/namespaces/default/{resource}");
+        let created = world.ask(&format!("POST {path}"), object.clone()).await;
+        assert_eq!(created.status, 201, "{}", created.body);
+        let spec = &created.body["spec"];
+        assert_ne!(*spec, object["spec"], "its lists have defaults");
+        let sent = json!({"spec": object["spec"]});
+        let again = world
+            .patch(&format!("{path}/web"), "merge-patch", sent)
+            .await;
+        assert_eq!(again.status, 200, "{}", again.body);
+        assert_eq!(again.body["metadata"], created.body["metadata"]);
+        assert_eq!(again.body["spec"], *spec);
+    }
+}
