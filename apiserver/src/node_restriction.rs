@@ -325,6 +325,35 @@ mod tests {
         }
     }
 
+    /// Once anybody with a bootstrap token read the requests, and with them the certificates, of all others.
+    #[test]
+    fn a_certificate_request_is_read_by_who_made_it() {
+        let token = |id: &str| {
+            let groups = vec!["system:bootstrappers".to_owned()];
+            Caller::client_certificate(&format!("system:bootstrap:{id}"), groups)
+        };
+        let request =
+            json!({ "metadata": { "name": "r" }, "spec": { "username": "system:bootstrap:mine" } });
+        for (caller, allowed) in [
+            (token("mine"), true),
+            (token("other"), false),
+            (node(), false),
+            (
+                Caller::client_certificate("root", vec![GROUP_MASTERS.to_owned()]),
+                true,
+            ),
+        ] {
+            for verb in ["get", "delete", "update"] {
+                let asked = Access {
+                    group: "certificates.k8s.io",
+                    ..access(verb, "certificatesigningrequests", None, Some("r"))
+                };
+                let got = admit_access(&caller, &asked, Some(&request), None);
+                assert_eq!(got.is_ok(), allowed, "{verb} by {caller}");
+            }
+        }
+    }
+
     #[test]
     fn nodes_read_what_their_pods_mount() {
         let pod = json!({

@@ -13,19 +13,23 @@ pub struct Refusal {
     pub namespace: Arc<str>,
     pub name: Arc<str>,
     pub uid: Arc<str>,
-    /// Node name and why it refused; empty when there are no nodes.
-    pub nodes: Vec<(Arc<str>, Vec<Reason>)>,
+    /// Node name and why it refused; empty when there are no nodes. Shared by pods that are refused for the same.
+    pub nodes: Arc<[(Arc<str>, Vec<Reason>)]>,
 }
 
 impl Refusal {
-    /// Of a pod that could not be judged at all.
-    pub fn without_reason(pod: &PodFacts) -> Self {
+    pub(crate) fn new(pod: &PodFacts, nodes: Arc<[(Arc<str>, Vec<Reason>)]>) -> Self {
         Self {
             namespace: pod.namespace.clone(),
             name: pod.name.clone(),
             uid: pod.uid.clone(),
-            nodes: Vec::new(),
+            nodes,
         }
+    }
+
+    /// Of a pod that could not be judged at all.
+    pub fn without_reason(pod: &PodFacts) -> Self {
+        Self::new(pod, Arc::default())
     }
 }
 
@@ -35,9 +39,9 @@ impl fmt::Display for Refusal {
         if self.nodes.is_empty() {
             return f.write_str("no nodes available to schedule pods");
         }
-        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        let mut counts: BTreeMap<&Reason, usize> = BTreeMap::new();
         for reason in self.nodes.iter().flat_map(|(_, reasons)| reasons) {
-            *counts.entry(reason.to_string()).or_default() += 1;
+            *counts.entry(reason).or_default() += 1;
         }
         let mut parts: Vec<String> = counts
             .into_iter()

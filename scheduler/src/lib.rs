@@ -50,10 +50,18 @@ pub fn plan<'a>(
 ) -> Plan {
     let mut working = Working::of(snapshot);
     let mut plan = Plan::default();
+    // Of the last pod that no node takes: others like it hear the same while nothing was placed since.
+    let mut last_refused = None;
     for pod in pending {
+        let at = working.find_standing(pod);
+        if let Some((like, nodes)) = &last_refused
+            && (*like, None) == (at, pod.node.as_ref())
+        {
+            plan.refusals.push(Refusal::new(pod, Arc::clone(nodes)));
+            continue;
+        }
         let default_counts = working.default_counts(pod);
-        let standing = working.find_standing(pod);
-        let standing = working.standing(standing);
+        let standing = working.standing(at);
         let refused = |index| filter::refusal(pod, &working, index, standing);
         let fitting: Vec<usize> = (0..working.len())
             .filter(|index| refused(*index).is_none())
@@ -68,6 +76,7 @@ pub fn plan<'a>(
                     node: Arc::clone(&working.node(index).name),
                 });
                 working.reserve(pod, index);
+                last_refused = None;
             }
             // Only now that somebody asks is each node's refusal put into words.
             None => {
@@ -78,12 +87,11 @@ pub fn plan<'a>(
                         reasons.unwrap_or_default(),
                     )
                 });
-                plan.refusals.push(Refusal {
-                    namespace: Arc::clone(&pod.namespace),
-                    name: Arc::clone(&pod.name),
-                    uid: Arc::clone(&pod.uid),
-                    nodes: nodes.collect(),
-                });
+                let nodes: Arc<[_]> = nodes.collect();
+                if pod.node.is_none() {
+                    last_refused = Some((at, Arc::clone(&nodes)));
+                }
+                plan.refusals.push(Refusal::new(pod, nodes));
             }
         }
     }

@@ -136,7 +136,7 @@ fn transcript(cluster: &str, seed: u64) -> String {
     }
     for refusal in &plan.refusals {
         lines.push(format!("{}: {refusal}", refusal.name));
-        for (node, reasons) in &refusal.nodes {
+        for (node, reasons) in refusal.nodes.iter() {
             let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
             lines.push(format!("  {node}: {}", reasons.join(", ")));
         }
@@ -256,6 +256,27 @@ fn reasons_are_counted_as_kubernetes_counts_them() {
 }
 
 #[test]
+fn pods_that_are_refused_for_the_same_share_their_reasons() {
+    let mut snapshot = Snapshot::default();
+    for name in ["a", "b"] {
+        snapshot.put_node(node(name, &["cpu=1"]));
+    }
+    let pods = [
+        pod("one", &["cpu=2", "set=s"]),
+        pod("two", &["cpu=2", "set=s"]),
+        pod("fits", &["cpu=1"]),
+        pod("three", &["cpu=2", "set=s"]),
+        pod("other", &["cpu=3"]),
+    ];
+    let refusals = plan(&snapshot, &pods, 0).refusals;
+    let shared = |a: usize, b: usize| Arc::ptr_eq(&refusals[a].nodes, &refusals[b].nodes);
+    assert!(shared(0, 1));
+    // What was placed meanwhile may matter.
+    assert!(!shared(1, 2) && !shared(2, 3));
+    assert_eq!(refusals[0].nodes, refusals[2].nodes);
+}
+
+#[test]
 fn no_nodes_is_its_own_sentence() {
     insta::assert_snapshot!(transcript("pod web", 0), @"web: no nodes available to schedule pods");
 }
@@ -356,7 +377,7 @@ fn pods_that_leave_free_their_room() {
     snapshot.remove_pod("old");
     assert_eq!(plan(&snapshot, [&waiting], 0).placements.len(), 1);
     snapshot.remove_node("a");
-    assert_eq!(plan(&snapshot, [&waiting], 0).refusals[0].nodes, []);
+    assert_eq!(*plan(&snapshot, [&waiting], 0).refusals[0].nodes, []);
 }
 
 #[test]
