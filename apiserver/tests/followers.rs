@@ -30,6 +30,7 @@ use weft_apiserver::objects::{
 };
 use weft_apiserver::request::ObjectRef;
 use weft_kinds::Subresource;
+use weft_kinds::patch::PatchKind;
 use weft_store::{Config, Lane, Network, NetworkError, Peer, ServerId, Start, Store};
 
 const LEADER: ServerId = 1;
@@ -391,6 +392,54 @@ async fn every_verb_answers_as_if_it_had_known() {
         )
         .await;
     assert_eq!(refused.unwrap_err().reason, "Conflict");
+
+    // scale, and patches of each sort: of what is there, not of what was.
+    let apps = &weft_kinds::DEPLOYMENT;
+    leader
+        .create(apps, NS, deployment(1), &options)
+        .await
+        .unwrap();
+    let shown = cluster
+        .meanwhile(
+            leader.update_part(apps, NS, SCALE, scale(4), &options),
+            follower.scale(apps, NS, "web"),
+        )
+        .await
+        .unwrap();
+    assert_eq!(shown.as_value()["spec"]["replicas"], 4);
+    let web = ObjectRef::new(apps, NS, "web");
+    let expects_four = json!([
+        {"op": "test", "path": "/spec/replicas", "value": 4},
+        {"op": "replace", "path": "/spec/replicas", "value": 6},
+    ]);
+    let conditional = Patch {
+        kind: PatchKind::Json,
+        body: &expects_four,
+    };
+    let refused = cluster
+        .meanwhile(
+            leader.update_part(apps, NS, SCALE, scale(5), &options),
+            follower.patch(web, None, conditional, &options),
+        )
+        .await;
+    assert_eq!(refused.unwrap_err().code, 422);
+    let two = json!({"spec": {"replicas": 2}});
+    let labelled = json!({"metadata": {"labels": {"a": "b"}}});
+    cluster
+        .meanwhile(
+            leader.patch(web, None, Patch::merge(&labelled), &options),
+            follower.patch(web, SCALE, Patch::merge(&two), &options),
+        )
+        .await
+        .unwrap();
+    let found = leader.get(apps, NS, "web").await.unwrap().value();
+    assert_eq!(
+        (
+            &found["spec"]["replicas"],
+            &found["metadata"]["labels"]["a"]
+        ),
+        (&json!(2), &json!("b"))
+    );
 
     // status and binding.
     let pods = &weft_kinds::POD;
