@@ -271,18 +271,7 @@ async fn on_object(
                 }
             }
         }
-        Method::PUT => {
-            let params = asked.request().params()?;
-            let received = state.large_bodies.receive(request).await?;
-            let decoded = negotiate::decode_object(&received.headers, &received.body, &kind.gvk())?;
-            let warnings = Warnings::of_body(&kind.gvk(), &decoded, params.validation()?)?;
-            let body = whole_object(decoded.value)?;
-            let form = negotiate::form(&received.headers)?;
-            let options = params.write_options()?;
-            let updated = objects.update(asked, body, &options).await?;
-            let response = render(kind, updated.as_value(), form, params, StatusCode::OK)?;
-            Ok(warnings.attach(response))
-        }
+        Method::PUT => update(state, asked, kind, None, request).await,
         Method::PATCH => patch(state, asked, object, None, request).await,
         Method::DELETE => {
             let params = asked.request().params()?;
@@ -293,6 +282,30 @@ async fn on_object(
         }
         _ => Err(StatusError::method_not_allowed()),
     }
+}
+
+/// Replaces an object, or what a subresource shows of it.
+async fn update(
+    state: &AppState,
+    asked: &Authorized,
+    kind: KindRef<'_>,
+    subresource: Option<Subresource>,
+    request: Request,
+) -> Result<Response, StatusError> {
+    let params = asked.request().params()?;
+    let received = state.large_bodies.receive(request).await?;
+    let gvk = match subresource {
+        Some(Subresource::Scale) => scale_kind(),
+        _ => kind.gvk(),
+    };
+    let decoded = negotiate::decode_object(&received.headers, &received.body, &gvk)?;
+    let warnings = Warnings::of_body(&gvk, &decoded, params.validation()?)?;
+    let body = whole_object(decoded.value)?;
+    let form = negotiate::form(&received.headers)?;
+    let options = params.write_options()?;
+    let updated = state.objects.update(asked, body, &options).await?;
+    let response = render_part(kind, subresource, updated.as_value(), form, params)?;
+    Ok(warnings.attach(response))
 }
 
 async fn patch(
@@ -333,10 +346,7 @@ async fn patch(
         warnings.0.extend(decoded.faults);
         warnings.0.extend(options.warnings.take_all());
     }
-    let response = match subresource {
-        Some(Subresource::Scale) => render_scale(patched.as_value(), form, params)?,
-        _ => render(kind, patched.as_value(), form, params, StatusCode::OK)?,
-    };
+    let response = render_part(kind, subresource, patched.as_value(), form, params)?;
     Ok(warnings.attach(response))
 }
 
@@ -389,37 +399,19 @@ async fn on_subresource(
             let scale = objects.scale(asked).await?;
             render_scale(scale.as_value(), form, params)
         }
-        (Subresource::Scale, Method::PUT) => {
-            let params = asked.request().params()?;
-            let received = state.large_bodies.receive(request).await?;
-            let gvk = scale_kind();
-            let decoded = negotiate::decode_object(&received.headers, &received.body, &gvk)?;
-            let warnings = Warnings::of_body(&gvk, &decoded, params.validation()?)?;
-            let scale = whole_object(decoded.value)?;
-            let form = negotiate::form(&received.headers)?;
-            let options = params.write_options()?;
-            let scale = objects.update(asked, scale, &options).await?;
-            let response = render_scale(scale.as_value(), form, params)?;
-            Ok(warnings.attach(response))
-        }
         (Subresource::Status | Subresource::Approval, Method::GET) => {
             let params = asked.request().params()?;
             let form = negotiate::form(request.headers())?;
             let found = objects.get(asked, None).await?;
             render(kind, &found.value(), form, params, StatusCode::OK)
         }
-        (Subresource::Status | Subresource::Approval | Subresource::Finalize, Method::PUT) => {
-            let params = asked.request().params()?;
-            let received = state.large_bodies.receive(request).await?;
-            let decoded = negotiate::decode_object(&received.headers, &received.body, &kind.gvk())?;
-            let warnings = Warnings::of_body(&kind.gvk(), &decoded, params.validation()?)?;
-            let body = whole_object(decoded.value)?;
-            let form = negotiate::form(&received.headers)?;
-            let options = params.write_options()?;
-            let updated = objects.update(asked, body, &options).await?;
-            let response = render(kind, updated.as_value(), form, params, StatusCode::OK)?;
-            Ok(warnings.attach(response))
-        }
+        (
+            Subresource::Status
+            | Subresource::Approval
+            | Subresource::Finalize
+            | Subresource::Scale,
+            Method::PUT,
+        ) => update(state, asked, kind, Some(subresource), request).await,
         (Subresource::Status | Subresource::Scale | Subresource::Approval, Method::PATCH) => {
             patch(state, asked, object, Some(subresource), request).await
         }
@@ -580,6 +572,20 @@ fn render(
             json_value(&table::table_of_one(kind, object, style), status)
         }
     })
+}
+
+/// What a write to an object, or to a part of it, leads to.
+fn render_part(
+    kind: KindRef<'_>,
+    subresource: Option<Subresource>,
+    shown: &Value,
+    form: Form,
+    params: &Params,
+) -> Result<Response, StatusError> {
+    match subresource {
+        Some(Subresource::Scale) => render_scale(shown, form, params),
+        _ => render(kind, shown, form, params, StatusCode::OK),
+    }
 }
 
 fn render_scale(scale: &Value, form: Form, params: &Params) -> Result<Response, StatusError> {
