@@ -6,6 +6,7 @@
 //!
 //! Invariant: a pod is pending, or counted on a node, never both.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -320,15 +321,22 @@ impl Placement {
             .iter()
             .filter_map(|uid| self.waiting.get(uid))
             .collect();
-        order.sort_by(|a, b| {
-            let priority = b.facts.priority.cmp(&a.facts.priority);
-            priority.then_with(|| (a.since, a.key()).cmp(&(b.since, b.key())))
-        });
-        let batch: Vec<PodFacts> = order
-            .into_iter()
-            .take(BATCH)
-            .map(|waiting| waiting.facts.clone())
-            .collect();
+        let precedes = |a: &&Waiting, b: &&Waiting| {
+            let rank = |waiting: &Waiting| {
+                let facts = &waiting.facts;
+                let name = (Arc::clone(&facts.namespace), Arc::clone(&facts.name));
+                (Reverse(facts.priority), waiting.since, name)
+            };
+            rank(a).cmp(&rank(b))
+        };
+        // Thousands may wait, and only a batch of them has to be in order.
+        if order.len() > BATCH {
+            order.select_nth_unstable_by(BATCH, precedes);
+            order.truncate(BATCH);
+        }
+        order.sort_by(precedes);
+        let facts = order.into_iter().map(|waiting| waiting.facts.clone());
+        let batch: Vec<PodFacts> = facts.collect();
         self.seed = self
             .seed
             .wrapping_mul(6_364_136_223_846_793_005)
