@@ -39,6 +39,31 @@ pub struct Access<'a> {
     pub name: Option<&'a str>,
 }
 
+#[cfg(test)]
+impl<'a> Access<'a> {
+    /// Of `GROUP/RESOURCE#SUBRESOURCE`, without the parts that there are not.
+    pub(crate) fn of(
+        verb: &'a str,
+        what: &'a str,
+        namespace: Option<&'a str>,
+        name: Option<&'a str>,
+    ) -> Self {
+        let (group, resource) = what.rsplit_once('/').unwrap_or(("", what));
+        let (resource, subresource) = match resource.split_once('#') {
+            Some((resource, subresource)) => (resource, Some(subresource)),
+            None => (resource, None),
+        };
+        Self {
+            verb,
+            group,
+            resource,
+            subresource,
+            namespace,
+            name,
+        }
+    }
+}
+
 impl Access<'_> {
     pub(crate) fn reads(&self) -> bool {
         matches!(self.verb, "get" | "list" | "watch")
@@ -308,27 +333,6 @@ mod tests {
         Caller::client_certificate("system:node:a", vec!["system:nodes".to_owned()])
     }
 
-    fn access<'a>(
-        verb: &'a str,
-        what: &'a str,
-        namespace: Option<&'a str>,
-        name: Option<&'a str>,
-    ) -> Access<'a> {
-        let (group, resource) = what.rsplit_once('/').unwrap_or(("", what));
-        let (resource, subresource) = match resource.split_once('#') {
-            Some((resource, subresource)) => (resource, Some(subresource)),
-            None => (resource, None),
-        };
-        Access {
-            verb,
-            group,
-            resource,
-            subresource,
-            namespace,
-            name,
-        }
-    }
-
     #[test]
     fn before_anything_is_read() {
         let master = Caller::client_certificate("root", vec!["system:masters".to_owned()]);
@@ -422,7 +426,7 @@ mod tests {
                 false,
             ),
         ] {
-            let got = decide(caller, &access(verb, what, namespace, name));
+            let got = decide(caller, &Access::of(verb, what, namespace, name));
             assert_eq!(got.is_ok(), allowed, "{caller} {verb} {what} {name:?}");
         }
     }
@@ -432,15 +436,15 @@ mod tests {
         let user = Caller::client_certificate("u", vec![]);
         for (access, message) in [
             (
-                access("list", "pods", Some("x"), None),
+                Access::of("list", "pods", Some("x"), None),
                 r#"pods is forbidden: User "u" cannot list resource "pods" in API group "" in the namespace "x""#,
             ),
             (
-                access("get", "apps/deployments#scale", Some("x"), Some("web")),
+                Access::of("get", "apps/deployments#scale", Some("x"), Some("web")),
                 r#"deployments.apps "web" is forbidden: User "u" cannot get resource "deployments/scale" in API group "apps" in the namespace "x""#,
             ),
             (
-                access("list", "nodes", None, None),
+                Access::of("list", "nodes", None, None),
                 r#"nodes is forbidden: User "u" cannot list resource "nodes" in API group "" at the cluster scope"#,
             ),
         ] {

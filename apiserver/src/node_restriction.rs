@@ -234,26 +234,6 @@ mod tests {
         Caller::client_certificate("system:node:a", vec!["system:nodes".to_owned()])
     }
 
-    fn access<'a>(
-        verb: &'a str,
-        what: &'a str,
-        namespace: Option<&'a str>,
-        name: Option<&'a str>,
-    ) -> Access<'a> {
-        let (resource, subresource) = match what.split_once('#') {
-            Some((resource, subresource)) => (resource, Some(subresource)),
-            None => (what, None),
-        };
-        Access {
-            verb,
-            group: "",
-            resource,
-            subresource,
-            namespace,
-            name,
-        }
-    }
-
     #[test]
     fn a_node_touches_only_itself_and_its_pods() {
         let mine = json!({ "metadata": { "name": "p" }, "spec": { "nodeName": "a" } });
@@ -317,7 +297,12 @@ mod tests {
                 "a node may not change its taints",
             ),
         ] {
-            let got = admit_access(&node(), &access(verb, what, None, None), current, proposed);
+            let got = admit_access(
+                &node(),
+                &Access::of(verb, what, None, None),
+                current,
+                proposed,
+            );
             let rule = got.err().map_or(String::new(), |error| {
                 error.message.rsplit(": ").next().unwrap().to_owned()
             });
@@ -344,10 +329,8 @@ mod tests {
             ),
         ] {
             for verb in ["get", "delete", "update"] {
-                let asked = Access {
-                    group: "certificates.k8s.io",
-                    ..access(verb, "certificatesigningrequests", None, Some("r"))
-                };
+                let kind = "certificates.k8s.io/certificatesigningrequests";
+                let asked = Access::of(verb, kind, None, Some("r"));
                 let got = admit_access(&caller, &asked, Some(&request), None);
                 assert_eq!(got.is_ok(), allowed, "{verb} by {caller}");
             }
@@ -374,14 +357,14 @@ mod tests {
             ("configmaps", "c2", true),
             ("configmaps", "s3", false),
         ] {
-            let access = access("get", what, Some("x"), Some(name));
+            let access = Access::of("get", what, Some("x"), Some(name));
             assert_eq!(
                 is_referred_by(&node(), &access, &pod),
                 expected,
                 "{what} {name}"
             );
         }
-        let elsewhere = access("get", "secrets", Some("y"), Some("s1"));
+        let elsewhere = Access::of("get", "secrets", Some("y"), Some("s1"));
         assert!(!is_referred_by(&node(), &elsewhere, &pod));
     }
 }
