@@ -315,7 +315,7 @@ mod tests {
     fn a_certificate_request_is_read_by_who_made_it() {
         let token = |id: &str| {
             let groups = vec!["system:bootstrappers".to_owned()];
-            Caller::client_certificate(&format!("system:bootstrap:{id}"), groups)
+            Caller::client_certificate(format!("system:bootstrap:{id}"), groups)
         };
         let request =
             json!({ "metadata": { "name": "r" }, "spec": { "username": "system:bootstrap:mine" } });

@@ -104,6 +104,7 @@ impl Heavy {
     }
 
     /// Runs the handler of the request. While it is heavy, the other tasks of its thread are given to another one for each of its steps.
+    #[allow(clippy::disallowed_methods)] // A handler cannot move to another thread by spawn_blocking; where there is one thread, it stays.
     pub async fn run<F: Future>(&self, handler: F) -> F::Output {
         // A runtime of one thread has none to give them to.
         let has_others = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
