@@ -5,6 +5,7 @@
 //! Invariants: an expression knows its height, so that whoever builds one can refuse it before anything recurses into it;
 //! what is printed is read the same again (`tests/properties.rs`).
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Levels of an expression as it is written; upstream stops at 250, published rules need some twenty.
@@ -314,6 +315,18 @@ fn for_children_mut(kind: &mut Kind, visit: &mut impl FnMut(&mut Expr)) {
     }
 }
 
+/// The name of a field, between backticks where it is no identifier.
+fn field_text(name: &str) -> Cow<'_, str> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let plain = name.chars().all(word)
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && !matches!(name, "in" | "true" | "false" | "null" | "");
+    match plain {
+        true => Cow::Borrowed(name),
+        false => Cow::Owned(format!("`{name}`")),
+    }
+}
+
 /// As it could have been written. A fold prints as a call that cannot be read: it has no text of its own.
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -323,12 +336,12 @@ impl fmt::Display for Expr {
             Kind::Select(select) if select.test => {
                 f.write_str("has(")?;
                 select.operand.print(f, MEMBER)?;
-                write!(f, ".{})", select.field)
+                write!(f, ".{})", field_text(&select.field))
             }
             Kind::Select(select) => {
                 select.operand.print(f, MEMBER)?;
                 let sign = if select.optional { ".?" } else { "." };
-                write!(f, "{sign}{}", select.field)
+                write!(f, "{sign}{}", field_text(&select.field))
             }
             Kind::Call(call) => call.fmt(f),
             Kind::List(items) => {

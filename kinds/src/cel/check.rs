@@ -3,19 +3,16 @@
 //! Names are resolved, calls find the overloads that can be meant, and fields are those of the schema: a rule that passes here fails
 //! later only for values, never for a name. Where a type is `dyn`, every overload that could fit is kept.
 //!
-//! Invariants: total; a tree of bounded height is walked once; at most a hundred faults are told.
+//! Invariants: total; a tree of bounded height is walked once.
 //! Source: cel-go `checker/`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Fault;
 use super::ast::{Call, Expr, Fold, Kind, Literal, Select, operator};
 use super::declaration::Type;
 use super::functions::{self, Declared, Overload};
-
-/// Faults told of one expression.
-const FAULTS_MAX: usize = 100;
+use super::{Fault, Faults};
 
 /// An expression with what is known of its parts, by their number.
 #[derive(Debug)]
@@ -33,7 +30,7 @@ pub(super) fn check(
     mut expr: Expr,
     nodes: usize,
     variables: &[(&str, Type)],
-) -> Result<Checked, Vec<Fault>> {
+) -> Result<Checked, Faults> {
     let mut checker = Checker {
         scopes: variables
             .iter()
@@ -45,10 +42,10 @@ pub(super) fn check(
         overloads: vec![Vec::new(); nodes],
         bindings: BTreeMap::new(),
         next_param: FREE_PARAMS,
-        faults: Vec::new(),
+        faults: Faults::default(),
     };
     checker.check(&mut expr);
-    if !checker.faults.is_empty() {
+    if checker.faults.len() > 0 {
         return Err(checker.faults);
     }
     let types = std::mem::take(&mut checker.types);
@@ -76,14 +73,12 @@ struct Checker {
     /// What type variables stand for.
     bindings: BTreeMap<u32, Type>,
     next_param: u32,
-    faults: Vec<Fault>,
+    faults: Faults,
 }
 
 impl Checker {
     fn fault(&mut self, at: usize, message: String) {
-        if self.faults.len() < FAULTS_MAX {
-            self.faults.push(Fault::new(at, message));
-        }
+        self.faults.push(Fault::new(at, message));
     }
 
     fn undeclared(&mut self, at: usize, name: &str) -> Type {
@@ -146,7 +141,7 @@ impl Checker {
                     if item.optional {
                         of = self.unwrapped(&item.value, of);
                     }
-                    all = Some(self.join(item.value.at, all, of));
+                    all = Some(self.join(all, of));
                 }
                 Type::list(all.unwrap_or_else(|| self.fresh()))
             }
@@ -155,13 +150,13 @@ impl Checker {
                 for entry in entries {
                     self.check(&mut entry.key);
                     let of = self.of(&entry.key);
-                    keys = Some(self.join(entry.key.at, keys, of));
+                    keys = Some(self.join(keys, of));
                     self.check(&mut entry.value);
                     let mut of = self.of(&entry.value);
                     if entry.optional {
                         of = self.unwrapped(&entry.value, of);
                     }
-                    values = Some(self.join(entry.value.at, values, of));
+                    values = Some(self.join(values, of));
                 }
                 let key = keys.unwrap_or_else(|| self.fresh());
                 Type::map(key, values.unwrap_or_else(|| self.fresh()))
@@ -192,7 +187,7 @@ impl Checker {
     fn unwrapped(&mut self, expr: &Expr, of: Type) -> Type {
         match of {
             Type::Optional(inner) => (*inner).clone(),
-            of if of.is_dyn_or_error() => of,
+            Type::Dyn => Type::Dyn,
             of => {
                 self.mismatch(expr.at, &Type::optional(of.clone()), &of);
                 of
@@ -209,8 +204,8 @@ impl Checker {
         );
     }
 
-    /// The type that elements have in common; rules may not mix them.
-    fn join(&mut self, at: usize, previous: Option<Type>, current: Type) -> Type {
+    /// The type that elements have in common, which is any where they are mixed; whether they may be is `super::literals`' to say.
+    fn join(&mut self, previous: Option<Type>, current: Type) -> Type {
         let Some(previous) = previous else {
             return current;
         };
@@ -220,8 +215,7 @@ impl Checker {
                 false => current,
             };
         }
-        self.mismatch(at, &previous, &current);
-        Type::Error
+        Type::Dyn
     }
 
     fn select(&mut self, at: usize, select: &mut Select) -> Type {

@@ -3,6 +3,7 @@
 //! Source: cel-go `interpreter/runtimecost.go`, `ext/lists.go`, `ext/sets.go`; k8s.io/apiserver `pkg/cel/library/cost.go`.
 //! Differences to any of them would let a rule end here that does not end there.
 
+use super::functions::lists::SORT_BY_KEYS;
 use super::plan::Call;
 use super::value::Value;
 
@@ -43,19 +44,8 @@ pub(super) fn before(call: &Call, args: &[Value<'_>]) -> Option<u64> {
         "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" | "includes" => {
             first.map_or(0, traversal)
         }
-        "url"
-        | "lowerAscii"
-        | "upperAscii"
-        | "substring"
-        | "trim"
-        | "jsonpatch.escapeKey"
-        | "cidr"
-        | "isIP"
-        | "isCIDR"
-        | "quantity"
-        | "isQuantity"
-        | "semver"
-        | "isSemver" => scan(1.0),
+        "url" | "lowerAscii" | "upperAscii" | "substring" | "trim" | "cidr" | "isIP" | "isCIDR"
+        | "quantity" | "isQuantity" | "semver" | "isSemver" => scan(1.0),
         "ip" if id == "cidr_ip" => 1,
         "ip" => scan(1.0),
         "replace" | "split" | "ip.isCanonical" => scan(2.0),
@@ -107,14 +97,22 @@ pub(super) fn before(call: &Call, args: &[Value<'_>]) -> Option<u64> {
             };
             allocating(of_first().saturating_mul(levels))
         }
-        "distinct" | "sort" => {
-            let text = match first {
+        // Of elements whose type is known when it runs only, upstream knows no cost.
+        "sort" | SORT_BY_KEYS if id.is_empty() => 1,
+        "distinct" | "sort" | SORT_BY_KEYS => {
+            let keys = if name == SORT_BY_KEYS {
+                args.get(1)
+            } else {
+                first
+            };
+            let text = match keys {
                 Some(Value::List(list)) => {
                     matches!(list.get(0), Some(Ok(Value::String(_) | Value::Bytes(_))))
                 }
                 _ => false,
             };
-            let pairs = of_first().saturating_mul(of_first());
+            let count = keys.map_or(1, size);
+            let pairs = count.saturating_mul(count);
             let times = if text { 2.0 + TRAVERSAL } else { 2.0 };
             allocating((pairs as f64 * times) as u64)
         }

@@ -13,6 +13,7 @@ use super::ast::{Call, Expr, Fold, Kind, Literal, Select, operator};
 use super::check::Checked;
 use super::cost::{LIST, MAP, PATTERN, TRAVERSAL};
 use super::declaration::{Decl, Type};
+use super::functions::lists::SORT_BY_KEYS;
 
 /// A range of sizes or of costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -545,7 +546,7 @@ impl Estimator<'_> {
                     None => Some((scan(list), None)),
                 }
             }
-            ("url" | "jsonpatch.escapeKey", None, [text]) => Some((scan(text), Some(size(text)))),
+            ("url", None, [text]) => Some((scan(text), Some(size(text)))),
             ("lowerAscii" | "upperAscii" | "substring" | "trim", Some(text), _) => {
                 Some((scan(text), Some(size(text))))
             }
@@ -680,8 +681,8 @@ impl Estimator<'_> {
                 allocating(levels as f64, size(list))
             }
             ("distinct", Some(list), []) => allocating(2.0, squared(size(list))),
-            ("sort", Some(list), []) => {
-                let text = matches!(id, "list_string_sort" | "list_bytes_sort");
+            ("sort", Some(list), []) | (SORT_BY_KEYS, Some(_), [list]) => {
+                let text = id.starts_with("list_string_") || id.starts_with("list_bytes_");
                 let times = if text { 2.0 + TRAVERSAL } else { 2.0 };
                 allocating(times, squared(size(list)))
             }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::cost;
 use super::functions::{self, insert_unique};
 use super::plan::{Call, Fold, Plan};
-use super::value::{List, Map, Value};
+use super::value::{List, Map, Text, Value};
 
 /// Cost of one call of a rule, upstream's `PerCallLimit`: about a tenth of a second.
 pub const CALL_COST_MAX: u64 = 1_000_000;
@@ -110,16 +110,10 @@ impl Meter {
 
 pub(super) fn run<'a>(
     plan: &'a Plan,
-    variables: &[(&'a str, Value<'a>)],
+    variables: Vec<(&'a str, Evaluated<'a>)>,
     meter: &mut Meter,
 ) -> Result<Value<'a>, Error> {
-    let mut run = Run {
-        variables: variables
-            .iter()
-            .map(|(name, value)| (*name, Ok(value.clone())))
-            .collect(),
-        meter,
-    };
+    let mut run = Run { variables, meter };
     run.eval(plan)
 }
 
@@ -135,6 +129,7 @@ impl<'a> Run<'a, '_> {
     fn eval(&mut self, plan: &'a Plan) -> Evaluated<'a> {
         match plan {
             Plan::Const(value) => Ok(value.clone()),
+            Plan::Failed(error) => Err(error.clone()),
             Plan::Variable(name) => {
                 self.meter.charge(1)?;
                 let found = self.variables.iter().rfind(|(known, _)| known == name);
@@ -241,30 +236,25 @@ impl<'a> Run<'a, '_> {
             Value::Optional(Some(value)) => ((*value).clone(), true),
             value => (value, false),
         };
-        let Value::Map(map) = &value else {
-            return Err(match test {
-                true => Error::no_such_overload(),
-                false => Error::new(format!("no such key: {field}")),
-            });
-        };
-        let found = map.find(&super::value::Key::String(field.clone()));
+        let key = Value::String(Text::Borrowed(field.as_str()));
+        let presence = *test || chained || *optional;
+        let found = qualify(&value, &key, presence);
         if *test {
             // Asking costs what the operand does.
-            return Ok(Value::Bool(!matches!(found, Ok(None))));
+            return Ok(Value::Bool(found?.is_some()));
         }
-        match (found?, chained || *optional) {
-            (Some(found), true) => {
+        match found {
+            Ok(Some(found)) => {
                 self.meter.charge(1)?;
-                Ok(Value::some(found))
+                Ok(match presence {
+                    true => Value::some(found),
+                    false => found,
+                })
             }
-            (None, true) => Ok(Value::Optional(None)),
-            (Some(found), false) => {
+            Ok(None) => Ok(Value::Optional(None)),
+            Err(error) => {
                 self.meter.charge(1)?;
-                Ok(found)
-            }
-            (None, false) => {
-                self.meter.charge(1)?;
-                Err(Error::new(format!("no such key: {field}")))
+                Err(error)
             }
         }
     }
@@ -286,43 +276,22 @@ impl<'a> Run<'a, '_> {
         };
         let key = self.eval(index)?;
         let mut charged = if index.is_attribute() { 0 } else { 1 };
-        let found = match &value {
-            Value::List(list) => {
-                let position = match &key {
-                    Value::Int(number) => usize::try_from(*number).ok(),
-                    Value::Uint(number) => usize::try_from(*number).ok(),
-                    Value::Double(number) if number.fract() == 0.0 && *number >= 0.0 => {
-                        Some(*number as usize)
-                    }
-                    Value::Double(_) => None,
-                    other => {
-                        return Err(Error::new(format!(
-                            "unsupported index type '{}' in list",
-                            other.type_name()
-                        )));
-                    }
-                };
-                position
-                    .and_then(|position| list.get(position))
-                    .transpose()?
+        let presence = chained || *optional;
+        let found = match qualify(&value, &key, presence) {
+            Ok(found) => found,
+            Err(error) => {
+                self.meter.charge(charged)?;
+                return Err(error);
             }
-            Value::Map(map) => match key.key() {
-                Some(key) => map.find(&key)?,
-                None => None,
-            },
-            _ => return Err(Error::no_such_overload()),
         };
-        let is_list = matches!(value, Value::List(_));
-        if found.is_none() && (chained || *optional) {
+        if found.is_none() {
             charged = 0;
         }
         self.meter.charge(charged)?;
-        match (found, chained || *optional) {
+        match (found, presence) {
             (Some(found), true) => Ok(Value::some(found)),
-            (None, true) => Ok(Value::Optional(None)),
             (Some(found), false) => Ok(found),
-            (None, false) if is_list => Err(Error::new(format!("index out of bounds: {key}"))),
-            (None, false) => Err(Error::new(format!("no such key: {key}"))),
+            (None, _) => Ok(Value::Optional(None)),
         }
     }
 
@@ -374,7 +343,7 @@ impl<'a> Run<'a, '_> {
         if let Some(error) = failed {
             return Err(error);
         }
-        let result = match matched(call, &args) {
+        let result = match matched(call, &args).or_else(|| nothing_summed(call, &args)) {
             Some(result) => result?,
             None => call.function.run(&args, self.meter)?,
         };
@@ -572,6 +541,66 @@ impl<'a> Run<'a, '_> {
             return Err(Error::new(told));
         }
         Ok(())
+    }
+}
+
+/// What stands under a key of a map, or at a place of a list; none where it is asked for and not there.
+fn qualify<'a>(
+    value: &Value<'a>,
+    key: &Value<'a>,
+    presence: bool,
+) -> Result<Option<Value<'a>>, Error> {
+    if let Some(told) = super::plan::unqualified(key) {
+        return Err(Error::new(told));
+    }
+    let missing = |what: &str| match presence {
+        true => Ok(None),
+        false => Err(Error::new(format!("{what}: {key}"))),
+    };
+    match value {
+        Value::Map(map) => match key.key().map(|key| map.find(&key)).transpose()?.flatten() {
+            Some(found) => Ok(Some(found)),
+            None => missing("no such key"),
+        },
+        Value::List(list) => {
+            let whole = match key {
+                Value::Int(number) => Some(*number),
+                Value::Uint(number) => i64::try_from(*number).ok(),
+                Value::Double(number) => super::value::lossless(*number),
+                other => {
+                    let name = other.type_name();
+                    return Err(Error::new(format!(
+                        "unsupported index type '{name}' in list"
+                    )));
+                }
+            };
+            let unsupported = || Error::new(format!("unsupported index value {key} in list"));
+            let place = usize::try_from(whole.ok_or_else(unsupported)?).ok();
+            match place.and_then(|place| list.get(place)) {
+                None => missing("index out of bounds"),
+                // A list of the object takes integers only.
+                Some(_)
+                    if matches!(
+                        (list, key),
+                        (List::Json(..), Value::Uint(_) | Value::Double(_))
+                    ) =>
+                {
+                    Err(Error::new(format!("unsupported index: {key}")))
+                }
+                Some(found) => found.map(Some),
+            }
+        }
+        _ => missing("no such key"),
+    }
+}
+
+/// The sum of a list without elements, of the type that they would have.
+fn nothing_summed<'a>(call: &'a Call, args: &[Value<'a>]) -> Option<Evaluated<'a>> {
+    match args {
+        [Value::List(list)] if call.function.name == "sum" && list.len() == 0 => {
+            functions::lists::zero(&call.overload?.result).map(Ok)
+        }
+        _ => None,
     }
 }
 

@@ -1,15 +1,17 @@
 //! Words of an expression.
 //!
-//! Invariants: any text gives words or one error, in time linear in its length; strings come with their escapes resolved.
+//! Invariants: any text gives words and faults, in time linear in its length; strings come with their escapes resolved.
 
 use std::iter::Peekable;
 use std::str::CharIndices;
 
-use super::Fault;
+use super::{Fault, Faults};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Token {
     Ident(String),
+    /// The name of a field between backticks, which may hold what identifiers do not.
+    Escaped(String),
     /// The digits, to be read with their sign: the smallest integer has no positive counterpart.
     Int(String),
     Uint(String),
@@ -32,25 +34,40 @@ const SIGNS: &[&str] = &[
     "(", ")", "[", "]", "{", "}",
 ];
 
-pub(super) fn words(source: &str) -> Result<Vec<Word>, Fault> {
+/// The words of a source, of which the last is its end, and what is none.
+pub(super) fn words(source: &str) -> (Vec<Word>, Faults) {
     let mut lexer = Lexer {
         source,
         chars: source.char_indices().peekable(),
+        faults: Faults::default(),
     };
     let mut words = Vec::new();
     loop {
-        let word = lexer.next()?;
-        let end = word.token == Token::End;
-        words.push(word);
-        if end {
-            return Ok(words);
+        match lexer.next() {
+            Ok(word) => {
+                let end = word.token == Token::End;
+                words.push(word);
+                if end {
+                    return (words, lexer.faults);
+                }
+            }
+            // It goes on behind what was read of it.
+            Err(fault) => lexer.faults.push(fault),
         }
     }
+}
+
+/// What is told of a text that is no word, with the character that shows it.
+fn unrecognized(source: &str, from: usize, to: usize) -> Fault {
+    let text = source.get(from..to).unwrap_or("");
+    Fault::syntax(from, format!("token recognition error at: '{text}'"))
 }
 
 struct Lexer<'a> {
     source: &'a str,
     chars: Peekable<CharIndices<'a>>,
+    /// Of words that are there, and of what is none.
+    faults: Faults,
 }
 
 impl Lexer<'_> {
@@ -102,6 +119,9 @@ impl Lexer<'_> {
             self.skip(prefix);
             return self.quoted(raw, bytes, at);
         }
+        if first == '`' {
+            return self.escaped(at);
+        }
         if first.is_ascii_alphabetic() || first == '_' {
             let end = rest
                 .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
@@ -117,10 +137,34 @@ impl Lexer<'_> {
                 self.skip(sign.len());
                 Ok(Token::Sign(sign))
             }
-            None => Err(Fault::syntax(
-                at,
-                format!("token recognition error at: '{first}'"),
-            )),
+            None => {
+                self.skip(1);
+                // Half of a sign takes what follows it along.
+                if matches!(first, '&' | '|' | '=') {
+                    self.skip(1);
+                }
+                let end = self.at();
+                Err(unrecognized(self.source, at, end))
+            }
+        }
+    }
+
+    /// "`a-b`".
+    fn escaped(&mut self, at: usize) -> Result<Token, Fault> {
+        self.skip(1);
+        let rest = self.rest();
+        let length = rest
+            .find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '.' | '-' | '/' | ' '))
+            .unwrap_or(rest.len());
+        let name = rest[..length].to_owned();
+        let closed = rest[length..].starts_with('`') && length > 0;
+        self.skip(length + 1);
+        match closed {
+            true => Ok(Token::Escaped(name)),
+            false => {
+                let end = self.at();
+                Err(unrecognized(self.source, at, end))
+            }
         }
     }
 
@@ -185,37 +229,38 @@ impl Lexer<'_> {
         let long = self.rest().starts_with(&tripled);
         self.skip(if long { 3 } else { 1 });
         let mut out = Vec::new();
-        let open = || Fault::syntax(at, format!("token recognition error at: '{quote}'"));
         loop {
             if long && self.rest().starts_with(&tripled) {
                 self.skip(3);
                 break;
             }
-            let (position, c) = self.chars.next().ok_or_else(open)?;
+            let Some((position, c)) = self.chars.next() else {
+                return Err(unrecognized(self.source, at, self.source.len()));
+            };
             match c {
                 c if c == quote && !long => break,
-                '\n' | '\r' if !long => return Err(open()),
-                '\\' if !raw => self.escape(position, bytes, &mut out)?,
+                '\n' | '\r' if !long => {
+                    return Err(unrecognized(self.source, at, position + 1));
+                }
+                '\\' if !raw => self.escape(at, bytes, &mut out)?,
+                // However a line ends, what it ends with is one newline.
+                '\r' => {
+                    self.chars.next_if(|(_, next)| *next == '\n');
+                    out.push(b'\n');
+                }
                 c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
-        match bytes {
-            true => Ok(Token::Bytes(out)),
+        Ok(match bytes {
+            true => Token::Bytes(out),
             // Escapes of strings are of characters.
-            false => String::from_utf8(out)
-                .map(Token::String)
-                .map_err(|_| Fault::syntax(at, "invalid string literal".to_owned())),
-        }
+            false => Token::String(String::from_utf8_lossy(&out).into_owned()),
+        })
     }
 
+    /// What an escape in a string that starts `at` stands for.
     fn escape(&mut self, at: usize, bytes: bool, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let unable = || {
-            Fault::syntax(
-                at,
-                "unable to unescape next char in string, invalid escape sequence".to_owned(),
-            )
-        };
-        let (_, c) = self.chars.next().ok_or_else(unable)?;
+        let c = self.escaped_char(at, |_| true)?;
         let plain = match c {
             'a' => 7,
             'b' => 8,
@@ -233,24 +278,45 @@ impl Lexer<'_> {
         }
         let (radix, digits, first) = match c {
             'x' | 'X' => (16, 2, None),
-            'u' if !bytes => (16, 4, None),
-            'U' if !bytes => (16, 8, None),
+            'u' => (16, 4, None),
+            'U' => (16, 8, None),
             '0'..='3' => (8, 2, c.to_digit(8)),
-            _ => return Err(unable()),
+            _ => {
+                let end = self.at();
+                return Err(unrecognized(self.source, at, end));
+            }
         };
         let mut code = first.unwrap_or(0);
         for _ in 0..digits {
-            let (_, c) = self.chars.next().ok_or_else(unable)?;
-            let digit = c.to_digit(radix).ok_or_else(unable)?;
-            code = code.wrapping_mul(radix) + digit;
+            let c = self.escaped_char(at, |c| c.is_digit(radix))?;
+            code = code.wrapping_mul(radix) + c.to_digit(radix).unwrap_or(0);
         }
-        if bytes {
-            out.push(u8::try_from(code).map_err(|_| unable())?);
-            return Ok(());
+        let byte = u8::try_from(code).ok().filter(|_| digits == 2);
+        match (bytes, byte, char::from_u32(code)) {
+            (true, Some(byte), _) => out.push(byte),
+            (false, _, Some(c)) => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            // A word all the same, whose value nobody can tell.
+            (true, ..) => {
+                let told = "unable to unescape string";
+                self.faults.push(Fault::new(at, told.to_owned()));
+            }
+            (false, ..) => {
+                let told = "invalid unicode code point";
+                self.faults.push(Fault::new(at, told.to_owned()));
+            }
         }
-        let c = char::from_u32(code).ok_or_else(unable)?;
-        out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
         Ok(())
+    }
+
+    /// The next character of an escape.
+    fn escaped_char(&mut self, at: usize, fits: impl Fn(char) -> bool) -> Result<char, Fault> {
+        match self.chars.next().map(|(_, c)| c) {
+            Some(c) if fits(c) => Ok(c),
+            _ => {
+                let end = self.at();
+                Err(unrecognized(self.source, at, end))
+            }
+        }
     }
 }
 
@@ -260,7 +326,7 @@ fn string_prefix(rest: &str) -> Option<(bool, bool, usize)> {
     for (length, c) in rest.chars().take(3).enumerate() {
         match c {
             'r' | 'R' if !raw => raw = true,
-            'b' | 'B' if !bytes => bytes = true,
+            'b' | 'B' if length == 0 => bytes = true,
             '"' | '\'' => return Some((raw, bytes, length)),
             _ => return None,
         }

@@ -1,17 +1,20 @@
 //! Macros: calls that are rewritten before anything is checked.
 //!
-//! `has`, `all`, `exists`, `exists_one`, `map`, `filter` of the language, `optMap` and `optFlatMap` of optional values, and those
-//! with two variables. Each becomes what upstream makes of it, because costs are counted in what it becomes.
+//! `has`, `all`, `exists`, `exists_one`, `map`, `filter` of the language, `optMap` and `optFlatMap` of optional values, `sortBy` of lists,
+//! and those with two variables. Each becomes what upstream makes of it, because costs are counted in what it becomes.
 //!
 //! Invariants: the result is bounded in height; its nodes are numbered from 0 in one sequence.
-//! Source: cel-go `parser/macro.go`, `cel/library.go`, `ext/comprehensions.go`.
+//! Source: cel-go `parser/macro.go`, `cel/library.go`, `ext/comprehensions.go`, `ext/lists.go`.
 
 use super::Fault;
 use super::ast::{Call, EXPANDED_HEIGHT_MAX, Entry, Expr, Fold, Item, Kind, Literal, operator};
+use super::functions::lists::SORT_BY_KEYS;
 
 /// What loops gather in; no name that can be written.
 pub(super) const ACCU: &str = "@result";
 const UNUSED: &str = "#unused";
+/// What `sortBy` sorts.
+const SORTED: &str = "@__sortBy_input__";
 
 /// Nodes of an expanded expression: `optMap` writes its target twice, so that nested ones double.
 const NODES_MAX: usize = 200_000;
@@ -121,13 +124,20 @@ fn call_or_macro(at: usize, mut call: Call, nodes: &mut usize) -> Result<Expr, F
         *nodes += size(&target);
         return optional(at, *target, call);
     }
+    if (function, count) == ("sortBy", 2) {
+        *nodes += 14;
+        return sorted(at, *target, call.args);
+    }
     if !one && !two {
         call.target = Some(target);
         return Ok(Expr::new(at, Kind::Call(call)));
     }
     *nodes += 8;
     let mut args = call.args.into_iter();
-    let var = variable(args.next())?;
+    let var = variable(args.next()).map_err(|fault| match call.function.as_str() {
+        "map" | "filter" => not_an_identifier(fault),
+        _ => fault,
+    })?;
     let var2 = match two {
         true => {
             let second = args.next();
@@ -180,6 +190,49 @@ fn variable(arg: Option<Expr>) -> Result<String, Fault> {
     }
 }
 
+fn not_an_identifier(fault: Fault) -> Fault {
+    Fault {
+        message: "argument is not an identifier".to_owned(),
+        ..fault
+    }
+}
+
+/// `bind(input, target, input.@sortByAssociatedKeys(input.map(v, e)))`.
+fn sorted(at: usize, target: Expr, args: Vec<Expr>) -> Result<Expr, Fault> {
+    if matches!(target.kind, Kind::Literal(_) | Kind::Map(_)) {
+        let told = "sortBy can only be applied to a list, identifier, comprehension, call or select expression";
+        return Err(Fault::new(target.at, told.to_owned()));
+    }
+    let mut args = args.into_iter();
+    let var = variable(args.next()).map_err(not_an_identifier)?;
+    let make = Builder {
+        at,
+        range: Expr::ident(at, SORTED),
+        var,
+        var2: None,
+    };
+    let keys = make.fold("map", args.collect());
+    let result = Expr::member(at, Expr::ident(at, SORTED), SORT_BY_KEYS, vec![keys]);
+    Ok(bound(at, SORTED, target, result))
+}
+
+/// A value under a name: a loop over nothing.
+fn bound(at: usize, name: &str, value: Expr, result: Expr) -> Expr {
+    Expr::new(
+        at,
+        Kind::Fold(Box::new(Fold {
+            range: Expr::new(at, Kind::List(Vec::new())),
+            var: UNUSED.to_owned(),
+            var2: None,
+            init: value,
+            accu: name.to_owned(),
+            condition: Expr::literal(at, Literal::Bool(false)),
+            step: Expr::ident(at, name),
+            result,
+        })),
+    )
+}
+
 fn size(expr: &Expr) -> usize {
     let mut count = 1;
     super::ast::for_children(&expr.kind, &mut |child| count += size(child));
@@ -202,22 +255,11 @@ fn optional(at: usize, target: Expr, call: Call) -> Result<Expr, Fault> {
     };
     let namespace =
         |function: &str, args| Expr::member(at, Expr::ident(at, "optional"), function, args);
-    let bound = Expr::new(
-        at,
-        Kind::Fold(Box::new(Fold {
-            range: Expr::new(at, Kind::List(Vec::new())),
-            var: UNUSED.to_owned(),
-            var2: None,
-            init: Expr::member(at, target.clone(), "value", Vec::new()),
-            accu: name.clone(),
-            condition: Expr::literal(at, Literal::Bool(false)),
-            step: Expr::ident(at, &name),
-            result: body,
-        })),
-    );
+    let value = Expr::member(at, target.clone(), "value", Vec::new());
+    let found = bound(at, &name, value, body);
     let mapped = match flat {
-        true => bound,
-        false => namespace("of", vec![bound]),
+        true => found,
+        false => namespace("of", vec![found]),
     };
     let args = vec![
         Expr::member(at, target, "hasValue", Vec::new()),

@@ -5,9 +5,9 @@
 //!
 //! Source: the grammar of cel-spec, `doc/langdef.md`.
 
-use super::Fault;
 use super::ast::{BINARY, Entry, Expr, HEIGHT_MAX, Item, Kind, Literal, operator};
 use super::lexer::{Token, Word, words};
+use super::{Fault, Faults};
 
 /// Longest source; upstream's limit.
 pub const SOURCE_CHARS_MAX: usize = 100_000;
@@ -42,33 +42,68 @@ pub(super) const RESERVED: &[&str] = &[
 /// # Errors
 /// The first mistake, with its place.
 pub fn parse(source: &str) -> Result<Expr, Fault> {
+    parse_all(source).map_err(|faults| {
+        let first = faults.first().cloned();
+        first.unwrap_or_else(|| Fault::new(0, String::new()))
+    })
+}
+
+/// # Errors
+/// Everything that is no word, and the first mistake in their order: what upstream's parser tells of the words that follow, after it has
+/// guessed what was meant, is not told.
+pub(super) fn parse_all(source: &str) -> Result<Expr, Faults> {
     let length = source.chars().count();
     if length > SOURCE_CHARS_MAX {
         let sentence = format!(
             "expression code point size exceeds limit: size: {length}, limit {SOURCE_CHARS_MAX}"
         );
-        return Err(Fault::new(0, sentence));
+        return Err(Fault::new(0, sentence).into());
     }
+    let (words, mut faults) = words(source);
     let mut parser = Parser {
-        words: words(source)?,
+        source,
+        words,
         next: 0,
         depth: 0,
+        open: Vec::new(),
+        faults: Faults::default(),
     };
-    let expr = parser.expression()?;
-    match parser.peek() {
+    let read = parser.expression().and_then(|expr| match parser.peek() {
         Token::End => Ok(expr),
-        _ => Err(parser.unexpected()),
+        _ => Err(parser.misplaced("<EOF>")),
+    });
+    for fault in parser.faults.into_kept() {
+        faults.push(fault);
+    }
+    match read {
+        Ok(expr) if faults.len() == 0 => Ok(expr),
+        Ok(_) => Err(faults),
+        Err(fault) => {
+            faults.push(fault);
+            Err(faults)
+        }
     }
 }
 
-struct Parser {
+/// What an operand can start with.
+const OPERAND: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+/// The same where a list may end, and where a map may.
+const ITEM: &str = "{'[', ']', '{', '(', '.', ',', '-', '!', '?', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+const ENTRY: &str = "{'[', '{', '}', '(', '.', ',', '-', '!', '?', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+
+struct Parser<'s> {
+    source: &'s str,
     words: Vec<Word>,
     next: usize,
     /// Expressions that are being read inside one another.
     depth: u16,
+    /// What closes the brackets that are open, the innermost last.
+    open: Vec<&'static str>,
+    /// Of literals and names, which do not keep the rest from being read.
+    faults: Faults,
 }
 
-impl Parser {
+impl Parser<'_> {
     fn word(&self) -> &Word {
         // The last word is `End`, and is never passed.
         &self.words[self.next.min(self.words.len() - 1)]
@@ -95,24 +130,98 @@ impl Parser {
         found
     }
 
-    fn expect(&mut self, sign: &str) -> Result<(), Fault> {
+    /// Passes the sign that has to follow.
+    fn expect(&mut self, sign: &'static str) -> Result<(), Fault> {
         match self.takes(sign) {
             true => Ok(()),
-            false => Err(self.unexpected()),
+            false => Err(self.absent(sign)),
         }
     }
 
-    fn unexpected(&self) -> Fault {
-        let shown = match self.peek() {
-            Token::Ident(text) | Token::Int(text) | Token::Uint(text) | Token::Double(text) => {
-                text.clone()
-            }
-            Token::String(text) => format!("{text:?}"),
-            Token::Bytes(_) => "b\"…\"".to_owned(),
-            Token::Sign(sign) => (*sign).to_owned(),
-            Token::End => "<EOF>".to_owned(),
+    /// Passes what closes the innermost bracket.
+    fn close(&mut self, sign: &'static str) -> Result<(), Fault> {
+        self.open.pop();
+        self.expect(sign)
+    }
+
+    fn shown(&self, index: usize) -> &str {
+        let Some(word) = self.words.get(index) else {
+            return "<EOF>";
         };
-        Fault::syntax(self.at(), format!("mismatched input '{shown}'"))
+        let end = self
+            .words
+            .get(index + 1)
+            .map_or(self.source.len(), |next| next.at);
+        let text = self.source.get(word.at..end).unwrap_or("");
+        match &word.token {
+            Token::Sign(sign) => sign,
+            // What follows a word up to the next one is blank, or a comment.
+            Token::String(_) | Token::Bytes(_) => text.trim_end(),
+            Token::Escaped(name) => text.get(..name.len() + 2).unwrap_or(text),
+            Token::Uint(digits) => text.get(..=digits.len()).unwrap_or(text),
+            Token::Ident(text) | Token::Int(text) | Token::Double(text) => text,
+            Token::End => "<EOF>",
+        }
+    }
+
+    fn is_operand(&self, index: usize) -> bool {
+        match self.words.get(index).map(|word| &word.token) {
+            None | Some(Token::End | Token::Escaped(_)) => false,
+            Some(Token::Sign(sign)) => matches!(*sign, "[" | "{" | "(" | "." | "-" | "!"),
+            Some(_) => true,
+        }
+    }
+
+    /// The next word does not belong where it stands, and another is expected; where the one behind it would do, it is one too many.
+    fn misplaced(&self, expected: &str) -> Fault {
+        let follows = match expected {
+            OPERAND | ITEM | ENTRY => self.is_operand(self.next + 1),
+            "<EOF>" => {
+                let after = self.words.get(self.next + 1);
+                after.is_some_and(|word| word.token == Token::End)
+            }
+            _ => false,
+        };
+        let shown = self.shown(self.next);
+        let found = match follows && self.peek() != &Token::End {
+            true => "extraneous",
+            false => "mismatched",
+        };
+        Fault::syntax(
+            self.at(),
+            format!("{found} input '{shown}' expecting {expected}"),
+        )
+    }
+
+    /// A sign is not there: the next word takes its place, or is one too many, or what follows is in order without it.
+    fn absent(&self, sign: &'static str) -> Fault {
+        let shown = self.shown(self.next);
+        let is = |index: usize, wanted: &str| {
+            let token = self.words.get(index).map(|word| &word.token);
+            matches!(token, Some(Token::Sign(found)) if *found == wanted)
+        };
+        let told = if is(self.next + 1, sign) {
+            format!("extraneous input '{shown}' expecting '{sign}'")
+        } else if self.follows(sign) {
+            format!("missing '{sign}' at '{shown}'")
+        } else {
+            format!("mismatched input '{shown}' expecting '{sign}'")
+        };
+        Fault::syntax(self.at(), told)
+    }
+
+    /// Whether the next word can follow a sign.
+    fn follows(&self, sign: &str) -> bool {
+        match (sign, self.peek()) {
+            (":", _) => self.is_operand(self.next),
+            (_, Token::Sign(next)) => {
+                BINARY.iter().any(|(_, operator, _)| operator == next)
+                    || matches!(*next, "." | "[" | "?")
+                    || self.open.last() == Some(next)
+            }
+            (_, Token::End) => self.open.is_empty(),
+            _ => false,
+        }
     }
 
     /// Makes a node, unless the tree gets too high by it.
@@ -212,17 +321,23 @@ impl Parser {
             let at = self.at();
             if self.takes(".") {
                 let optional = self.takes("?");
-                let Token::Ident(name) = self.peek().clone() else {
-                    return Err(self.unexpected());
+                let (name, escaped) = match self.peek().clone() {
+                    Token::Ident(name) if matches!(name.as_str(), "true" | "false" | "null") => {
+                        return Err(self.misplaced("IDENTIFIER"));
+                    }
+                    Token::Ident(name) => (name, false),
+                    Token::Escaped(name) => (name, true),
+                    _ => {
+                        let shown = self.shown(self.next);
+                        let told = format!("no viable alternative at input '.{shown}'");
+                        return Err(Fault::syntax(self.at(), told));
+                    }
                 };
-                if matches!(name.as_str(), "true" | "false" | "null") {
-                    return Err(self.unexpected());
-                }
                 self.next += 1;
                 let open = self.at();
-                operand = match !optional && self.takes("(") {
+                operand = match !optional && !escaped && self.takes("(") {
                     true => {
-                        let args = self.arguments(")")?;
+                        let args = self.arguments()?;
                         self.node(open, Expr::member(open, operand, &name, args).kind)?
                     }
                     false => self.node(at, Expr::select(at, operand, &name, optional).kind)?,
@@ -232,8 +347,9 @@ impl Parser {
                     true => operator::OPTIONAL_INDEX,
                     false => operator::INDEX,
                 };
+                self.open.push("]");
                 let index = self.expression()?;
-                self.expect("]")?;
+                self.close("]")?;
                 operand = self.call(at, function, vec![operand, index])?;
             } else {
                 return Ok(operand);
@@ -241,15 +357,17 @@ impl Parser {
         }
     }
 
-    fn arguments(&mut self, end: &str) -> Result<Vec<Expr>, Fault> {
+    /// Up to the parenthesis that closes them.
+    fn arguments(&mut self) -> Result<Vec<Expr>, Fault> {
         let mut args = Vec::new();
-        if self.takes(end) {
+        if self.takes(")") {
             return Ok(args);
         }
+        self.open.push(")");
         loop {
             args.push(self.expression()?);
             if !self.takes(",") {
-                self.expect(end)?;
+                self.close(")")?;
                 return Ok(args);
             }
         }
@@ -258,8 +376,9 @@ impl Parser {
     fn primary(&mut self) -> Result<Expr, Fault> {
         let at = self.at();
         if self.takes("(") {
+            self.open.push(")");
             let expr = self.expression()?;
-            self.expect(")")?;
+            self.close(")")?;
             return Ok(expr);
         }
         if self.takes("[") {
@@ -276,28 +395,37 @@ impl Parser {
                 self.next += 1;
                 return self.named(at, &name, rooted);
             }
-            _ if rooted => return Err(self.unexpected()),
-            Token::Int(digits) => Literal::Int(integer(at, &digits, negative)?),
+            _ if rooted => return Err(self.misplaced("IDENTIFIER")),
+            Token::Int(digits) => {
+                let number = integer(&digits, negative);
+                Literal::Int(self.literal(at, "int", number))
+            }
             Token::Double(digits) => {
-                let number: f64 = digits
-                    .parse()
-                    .map_err(|_| Fault::syntax(at, "invalid double literal".to_owned()))?;
-                if number.is_infinite() {
-                    return Err(Fault::syntax(at, "invalid double literal".to_owned()));
-                }
+                let number: Option<f64> = digits.parse().ok();
+                let number = number.filter(|number| number.is_finite());
+                let number = self.literal(at, "double", number);
                 Literal::Double(if negative { -number } else { number })
             }
-            _ if negative => return Err(self.unexpected()),
-            Token::Uint(digits) => Literal::Uint(
-                unsigned(&digits)
-                    .ok_or_else(|| Fault::syntax(at, "invalid uint literal".to_owned()))?,
-            ),
+            _ if negative => return Err(self.misplaced(OPERAND)),
+            Token::Uint(digits) => {
+                let number = unsigned(&digits);
+                Literal::Uint(self.literal(at, "uint", number))
+            }
             Token::String(text) => Literal::String(text),
             Token::Bytes(bytes) => Literal::Bytes(bytes),
-            _ => return Err(self.unexpected()),
+            _ => return Err(self.misplaced(OPERAND)),
         };
         self.advance();
         self.node(at, Kind::Literal(literal))
+    }
+
+    /// The value of a literal; one that has none is told, and what follows it is read.
+    fn literal<T: Default>(&mut self, at: usize, of: &str, value: Option<T>) -> T {
+        if value.is_none() {
+            let told = format!("invalid {of} literal");
+            self.faults.push(Fault::new(at, told));
+        }
+        value.unwrap_or_default()
     }
 
     fn named(&mut self, at: usize, name: &str, rooted: bool) -> Result<Expr, Fault> {
@@ -311,11 +439,12 @@ impl Parser {
             return self.node(at, Kind::Literal(literal));
         }
         if RESERVED.contains(&name) {
-            return Err(Fault::syntax(at, format!("reserved identifier: {name}")));
+            let told = format!("reserved identifier: {name}");
+            self.faults.push(Fault::new(at, told));
         }
         let open = self.at();
         if self.takes("(") {
-            let args = self.arguments(")")?;
+            let args = self.arguments()?;
             return self.call(open, name, args);
         }
         self.node(at, Kind::Ident(name.to_owned()))
@@ -323,22 +452,38 @@ impl Parser {
 
     fn list(&mut self, at: usize) -> Result<Expr, Fault> {
         let mut items = Vec::new();
-        while !self.takes("]") {
+        self.open.push("]");
+        while !matches!(self.peek(), Token::Sign("]")) {
+            // A comma may stand alone.
+            if items.is_empty() && self.takes(",") {
+                break;
+            }
             let optional = self.takes("?");
+            if items.is_empty() && !optional && !self.is_operand(self.next) {
+                return Err(self.misplaced(ITEM));
+            }
             let value = self.expression()?;
             items.push(Item { value, optional });
             if !self.takes(",") {
-                self.expect("]")?;
                 break;
             }
         }
+        self.close("]")?;
         self.node(at, Kind::List(items))
     }
 
     fn map(&mut self, at: usize) -> Result<Expr, Fault> {
         let mut entries = Vec::new();
-        while !self.takes("}") {
+        self.open.push("}");
+        while !matches!(self.peek(), Token::Sign("}")) {
+            // A comma may stand alone.
+            if entries.is_empty() && self.takes(",") {
+                break;
+            }
             let optional = self.takes("?");
+            if entries.is_empty() && !optional && !self.is_operand(self.next) {
+                return Err(self.misplaced(ENTRY));
+            }
             let key = self.expression()?;
             self.expect(":")?;
             let value = self.expression()?;
@@ -348,10 +493,10 @@ impl Parser {
                 optional,
             });
             if !self.takes(",") {
-                self.expect("}")?;
                 break;
             }
         }
+        self.close("}")?;
         self.node(at, Kind::Map(entries))
     }
 }
@@ -370,12 +515,10 @@ fn unsigned(digits: &str) -> Option<u64> {
     }
 }
 
-fn integer(at: usize, digits: &str, negative: bool) -> Result<i64, Fault> {
+fn integer(digits: &str, negative: bool) -> Option<i64> {
     let magnitude = unsigned(digits).map(i128::from);
     let number = magnitude.map(|number| if negative { -number } else { number });
-    number
-        .and_then(|number| i64::try_from(number).ok())
-        .ok_or_else(|| Fault::syntax(at, "invalid int literal".to_owned()))
+    i64::try_from(number?).ok()
 }
 
 #[cfg(test)]
@@ -418,6 +561,8 @@ mod tests {
             ),
             ("b'\\xff' // rest", "b\"\\xff\""),
             ("self.namespace", "self.namespace"),
+            ("a.`b-c/d`.`e`", "a.`b-c/d`.e"),
+            ("has(a.`in`)", "has(a.`in`)"),
             ("0x1F + 1e3 + .5", "31 + 1000.0 + 0.5"),
         ] {
             assert_eq!(read(source), printed, "{source}");
@@ -430,23 +575,51 @@ mod tests {
         for (source, told) in [
             (
                 "1 +",
-                "ERROR: <input>:1:4: Syntax error: mismatched input '<EOF>'\n | 1 +\n | ...^",
+                "ERROR: <input>:1:4: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n | 1 +\n | ...^",
             ),
             (
                 "a b",
-                "ERROR: <input>:1:3: Syntax error: mismatched input 'b'\n | a b\n | ..^",
+                "ERROR: <input>:1:3: Syntax error: extraneous input 'b' expecting <EOF>\n | a b\n | ..^",
+            ),
+            (
+                "x.k! == '1'",
+                "ERROR: <input>:1:4: Syntax error: mismatched input '!' expecting <EOF>\n | x.k! == '1'\n | ...^",
+            ),
+            (
+                "self.true == 1",
+                "ERROR: <input>:1:6: Syntax error: mismatched input 'true' expecting IDENTIFIER\n | self.true == 1\n | .....^",
+            ),
+            (
+                "{'a': 1}.\"a\"",
+                "ERROR: <input>:1:10: Syntax error: no viable alternative at input '.\"a\"'\n | {'a': 1}.\"a\"\n | .........^",
+            ),
+            (
+                "{a}",
+                "ERROR: <input>:1:3: Syntax error: mismatched input '}' expecting ':'\n | {a}\n | ..^",
+            ),
+            (
+                "(1 + 2",
+                "ERROR: <input>:1:7: Syntax error: missing ')' at '<EOF>'\n | (1 + 2\n | ......^",
+            ),
+            (
+                "a | b",
+                "ERROR: <input>:1:3: Syntax error: token recognition error at: '| '\n | a | b\n | ..^",
+            ),
+            (
+                "'😁' in ['😁', 1 2]",
+                "ERROR: <input>:1:16: Syntax error: extraneous input '2' expecting ']'\n | '😁' in ['😁', 1 2]\n | .．.......．.....^",
             ),
             (
                 "'a",
-                "ERROR: <input>:1:1: Syntax error: token recognition error at: '''\n | 'a\n | ^",
+                "ERROR: <input>:1:1: Syntax error: token recognition error at: ''a'\n | 'a\n | ^",
             ),
             (
                 "a &&\n  namespace",
-                "ERROR: <input>:2:3: Syntax error: reserved identifier: namespace\n |   namespace\n | ..^",
+                "ERROR: <input>:2:3: reserved identifier: namespace\n |   namespace\n | ..^",
             ),
             (
                 "9223372036854775808",
-                "ERROR: <input>:1:1: Syntax error: invalid int literal\n | 9223372036854775808\n | ^",
+                "ERROR: <input>:1:1: invalid int literal\n | 9223372036854775808\n | ^",
             ),
         ] {
             assert_eq!(read(source), told, "{source}");

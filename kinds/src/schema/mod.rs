@@ -245,12 +245,12 @@ impl Node {
     fn has_rules(&self) -> bool {
         *self.has_rules.get_or_init(|| {
             !self.rules.is_empty()
-                || self.all_of.iter().any(|part| !part.rules.is_empty())
                 || self
                     .properties
                     .values()
                     .chain(self.items.as_deref())
                     .chain(self.additional_properties.as_deref())
+                    .chain(&self.all_of)
                     .any(|child| child.reference().is_none() && child.has_rules())
         })
     }
@@ -356,7 +356,7 @@ impl<'a> Schema<'a> {
 
     /// Whether there is a rule with an expression here or below.
     pub(crate) fn has_rules(&self) -> bool {
-        self.target.has_rules()
+        self.place.reference().is_none() && self.place.has_rules()
     }
 
     pub(crate) fn kind(&self) -> Option<&'a str> {

@@ -101,13 +101,13 @@ const FORMATS: &[Format] = &[
         name: "date",
         function: "format.date",
         pattern_chars: 71,
-        faults: |text| unless(time::date(text).is_some(), "invalid date"),
+        faults: |text| unless(time::date(text).is_ok(), "invalid date"),
     },
     Format {
         name: "datetime",
         function: "format.datetime",
         pattern_chars: 71,
-        faults: |text| unless(time::timestamp(text).is_some(), "invalid datetime"),
+        faults: |text| unless(time::timestamp(text).is_ok(), "invalid datetime"),
     },
 ];
 

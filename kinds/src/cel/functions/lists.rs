@@ -3,11 +3,15 @@
 use std::cmp::Ordering;
 
 use super::{Function, Outcome, Overload, overload};
+use crate::cel::declaration::Type;
 use crate::cel::eval::{Error, Meter};
 use crate::cel::value::{Key, List, Map, Value};
 
 /// Longest list that `lists.range` makes; upstream's limit.
 const RANGE_MAX: i64 = 1_000_000;
+/// What `sortBy` becomes; no name that can be written.
+pub(in crate::cel) const SORT_BY_KEYS: &str = "@sortByAssociatedKeys";
+
 /// Levels that `flatten` takes away at most: no value has more.
 const FLATTEN_MAX: i64 = 200;
 
@@ -20,9 +24,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
                 let mut before: Option<Value<'_>> = None;
                 for item in list.iter() {
                     let item = item?;
-                    if let Some(before) = &before
-                        && order(before, &item)?.is_gt()
-                    {
+                    if !item.is_ordered() {
+                        return Ok(None);
+                    }
+                    // What has no order between two elements is none that is broken.
+                    let order = before.as_ref().and_then(|before| before.compare(&item));
+                    if order.is_some_and(Ordering::is_gt) {
                         return Ok(Some(Value::Bool(false)));
                     }
                     before = Some(item);
@@ -83,9 +90,6 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "includes",
         overloads: &[("list_includes_dyn_dyn", "dyn.(dyn) bool")],
         run: |args, _| match args {
-            [Value::List(list), Value::List(wanted)] => {
-                Ok(Some(Value::Bool(contains_all(list, wanted)?)))
-            }
             [Value::List(list), wanted] => Ok(Some(Value::Bool(list.contains(wanted)?))),
             [value, wanted] => Ok(Some(Value::Bool(value.equals(wanted)?))),
             _ => Ok(None),
@@ -142,20 +146,15 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "sort",
         overloads: &[("list_{}_sort", "list({}).() list({})")],
         run: |args, meter| match args {
-            [Value::List(list)] => {
-                meter.allocate_values(list.len())?;
-                let mut items: Vec<Value<'_>> = list.iter().collect::<Result<_, _>>()?;
-                if let Some(first) = items.first() {
-                    for item in &items {
-                        if first.type_name() != item.type_name() {
-                            return Err(Error::new("list elements must have the same type"));
-                        }
-                        order(item, item)?;
-                    }
-                }
-                items.sort_by(|a, b| a.compare(b).unwrap_or(Ordering::Equal));
-                Ok(Some(Value::list(items)))
-            }
+            [Value::List(list)] => sorted(list, list, meter),
+            _ => Ok(None),
+        },
+    },
+    Function {
+        name: SORT_BY_KEYS,
+        overloads: &[("list_{}_sortByAssociatedKeys", "list(A).(list({})) list(A)")],
+        run: |args, meter| match args {
+            [Value::List(list), Value::List(keys)] => sorted(list, keys, meter),
             _ => Ok(None),
         },
     },
@@ -164,9 +163,15 @@ pub(super) const FUNCTIONS: &[Function] = &[
         overloads: &[("lists_range", "(int) list(int)")],
         run: |args, meter| match args {
             [Value::Int(count)] => {
+                if *count < 0 {
+                    return Err(Error::new(format!(
+                        "lists.range: size must be non-negative, got {count}"
+                    )));
+                }
                 if *count > RANGE_MAX {
-                    let sentence = format!("lists.range: size exceeds limit of {RANGE_MAX}");
-                    return Err(Error::new(sentence));
+                    return Err(Error::new(format!(
+                        "lists.range: size {count} exceeds maximum allowed ({RANGE_MAX})"
+                    )));
                 }
                 meter.allocate_values(usize::try_from(*count).unwrap_or(0))?;
                 Ok(Some(Value::list((0..*count).map(Value::Int).collect())))
@@ -290,8 +295,45 @@ pub(super) fn templates(id: &str, signature: &str) -> Vec<Overload> {
         .collect()
 }
 
-fn order(a: &Value<'_>, b: &Value<'_>) -> Result<Ordering, Error> {
-    a.compare(b).ok_or_else(Error::no_such_overload)
+/// The elements in the order of their keys, which stand at the same places.
+fn sorted<'a>(list: &List<'a>, keys: &List<'a>, meter: &mut Meter) -> Outcome<'a> {
+    let (count, keyed) = (list.len(), keys.len());
+    if count != keyed {
+        return Err(Error::new(format!(
+            "@sortByAssociatedKeys() expected a list of the same size as the associated keys list, but got {count} and {keyed} elements respectively"
+        )));
+    }
+    meter.allocate_values(count)?;
+    let mut pairs: Vec<(Value<'a>, Value<'a>)> = keys
+        .iter()
+        .zip(list.iter())
+        .map(|(key, item)| Ok((key?, item?)))
+        .collect::<Result<_, Error>>()?;
+    if let Some((first, _)) = pairs.first() {
+        if !first.is_ordered() {
+            return Err(Error::new("list elements must be comparable"));
+        }
+        let same = |(key, _): &(Value<'_>, Value<'_>)| key.type_name() == first.type_name();
+        // One element is compared with none.
+        if pairs.len() > 1 && !pairs.iter().all(same) {
+            return Err(Error::new("list elements must have the same type"));
+        }
+    }
+    pairs.sort_by(|(a, _), (b, _)| a.compare(b).unwrap_or(Ordering::Equal));
+    Ok(Some(Value::list(
+        pairs.into_iter().map(|(_, item)| item).collect(),
+    )))
+}
+
+/// What the sum of no elements of a type is.
+pub(in crate::cel) fn zero(of: &Type) -> Option<Value<'static>> {
+    match of {
+        Type::Int => Some(Value::Int(0)),
+        Type::Uint => Some(Value::Uint(0)),
+        Type::Double => Some(Value::Double(0.0)),
+        Type::Duration => Some(Value::Duration(0)),
+        _ => None,
+    }
 }
 
 fn optional<'a>(item: Option<Result<Value<'a>, Error>>) -> Result<Value<'a>, Error> {
@@ -314,7 +356,7 @@ fn sum<'a>(args: &[Value<'a>], meter: &mut Meter) -> Outcome<'a> {
             Some(total) => add.run(&[total, item], meter)?,
         });
     }
-    // Nothing is 0; of which type, an empty list does not say.
+    // Of which type nothing is, an empty list does not say: [`zero`] does where it is known.
     Ok(Some(total.unwrap_or(Value::Int(0))))
 }
 
@@ -325,8 +367,11 @@ fn extreme<'a>(args: &[Value<'a>], name: &str, wanted: Ordering) -> Outcome<'a> 
     let mut best: Option<Value<'a>> = None;
     for item in list.iter() {
         let item = item?;
+        if !item.is_ordered() {
+            return Ok(None);
+        }
         best = match best {
-            Some(best) if order(&item, &best)? != wanted => Some(best),
+            Some(best) if item.compare(&best) != Some(wanted) => Some(best),
             _ => Some(item),
         };
     }

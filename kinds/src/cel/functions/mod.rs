@@ -5,9 +5,10 @@
 //!
 //! Invariants: total on any arguments; none panics, and none makes more than it has asked its [`Meter`] for.
 //! Source of names and signatures: cel-go `common/stdlib`, `ext`, and k8s.io/apiserver `pkg/cel/library` as of 1.37. Left
-//! out: `authorizer` (there is none beside a stored object), `sortBy`, names of time zones.
+//! out: `authorizer` and `jsonpatch` (neither is there for rules of a stored object).
 
 pub(super) mod format;
+pub(super) mod formatting;
 pub(super) mod lists;
 mod network;
 mod optional;

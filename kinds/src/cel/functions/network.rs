@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::formatting::quoted;
 use super::{Function, Outcome};
 use crate::cel::eval::Error;
 use crate::cel::value::Value;
@@ -176,44 +177,222 @@ fn is_link_local_multicast(ip: IpAddr) -> bool {
     }
 }
 
+/// # Errors
+/// Why it is none for rules: as Go words it, or that it has a zone or is an IPv4 address in IPv6.
 fn parse_ip(text: &str) -> Result<IpAddr, Error> {
-    if let Some((address, zone)) = text.split_once('%')
-        && !zone.is_empty()
-        && address.parse::<Ipv6Addr>().is_ok()
-    {
-        let sentence = format!("IP address {text:?} with zone value is not allowed");
+    let (ip, zone) = parse_addr(text).map_err(|reason| {
+        Error::new(format!(
+            "IP Address {} parse error during conversion from string: {reason}",
+            quoted(text)
+        ))
+    })?;
+    if zone {
+        let sentence = format!("IP address {} with zone value is not allowed", quoted(text));
         return Err(Error::new(sentence));
     }
-    match text.parse() {
-        Ok(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
-            let sentence = format!("IPv4-mapped IPv6 address {text:?} is not allowed");
-            Err(Error::new(sentence))
-        }
-        Ok(ip) => Ok(ip),
-        Err(_) => Err(Error::new(format!(
-            "IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): unable to parse IP"
-        ))),
+    unmapped(ip, text).map_err(Error::new)
+}
+
+/// # Errors
+/// As [`parse_ip`]; what is no range is told once by Go's parser, and what Go takes and rules do not is not.
+fn parse_cidr(text: &str) -> Result<(IpAddr, u8), Error> {
+    const WORDS: &str = "network address parse error during conversion from string";
+    let read = parse_prefix(text).map_err(|reason| {
+        let prefix = format!("netip.ParsePrefix({}): {reason}", quoted(text));
+        Error::new(format!("{WORDS}: {WORDS}: {prefix}"))
+    });
+    let (ip, bits) = read?;
+    let ip = unmapped(ip, text).map_err(|told| Error::new(format!("{WORDS}: {told}")))?;
+    Ok((ip, bits))
+}
+
+fn unmapped(ip: IpAddr, text: &str) -> Result<IpAddr, String> {
+    match ip {
+        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => Err(format!(
+            "IPv4-mapped IPv6 address {} is not allowed",
+            quoted(text)
+        )),
+        ip => Ok(ip),
     }
 }
 
-fn parse_cidr(text: &str) -> Result<(IpAddr, u8), Error> {
-    const WORDS: &str = "network address parse error during conversion from string";
-    let parsed = text.split_once('/').and_then(|(ip, bits)| {
-        let ip: IpAddr = ip.parse().ok()?;
-        let plain = !bits.starts_with('+') && (bits == "0" || !bits.starts_with('0'));
-        let longest = if ip.is_ipv4() { 32 } else { 128 };
-        let bits: u8 = bits.parse().ok()?;
-        (plain && bits <= longest).then_some((ip, bits))
-    });
-    match parsed {
-        Some((IpAddr::V6(ip), _)) if ip.to_ipv4_mapped().is_some() => Err(Error::new(format!(
-            "{WORDS}: IPv4-mapped IPv6 address {text:?} is not allowed"
-        ))),
-        Some(found) => Ok(found),
-        None => Err(Error::new(format!(
-            "{WORDS}: {WORDS}: netip.ParsePrefix({text:?})"
-        ))),
+/// As Go's `netip.ParsePrefix`.
+fn parse_prefix(text: &str) -> Result<(IpAddr, u8), String> {
+    let (ip, bits) = text.rsplit_once('/').ok_or("no '/'")?;
+    let (ip, zone) = parse_addr(ip)?;
+    if zone {
+        return Err("IPv6 zones cannot be present in a prefix".to_owned());
     }
+    let bad = || format!("bad bits after slash: {}", quoted(bits));
+    if bits.len() > 1 && !bits.starts_with(|c: char| matches!(c, '1'..='9')) {
+        return Err(bad());
+    }
+    if bits.is_empty() || !bits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(bad());
+    }
+    let bits: i64 = bits.parse().map_err(|_| bad())?;
+    let longest = if ip.is_ipv4() { 32 } else { 128 };
+    match u8::try_from(bits) {
+        Ok(bits) if bits <= longest => Ok((ip, bits)),
+        _ => Err("prefix length out of range".to_owned()),
+    }
+}
+
+/// As Go's `netip.ParseAddr`; whether it has a zone.
+fn parse_addr(text: &str) -> Result<(IpAddr, bool), String> {
+    let told = |reason: Reason<'_>| {
+        let Reason(message, at) = reason;
+        let at = match at {
+            "" => String::new(),
+            at => format!(" (at {})", quoted(at)),
+        };
+        format!("ParseAddr({}): {message}{at}", quoted(text))
+    };
+    match text.find(['.', ':', '%']).map(|at| &text[at..=at]) {
+        Some(".") => {
+            let fields = ipv4_fields(text).map_err(told)?;
+            Ok((Ipv4Addr::from(fields).into(), false))
+        }
+        Some(":") => {
+            let (ip, zone) = parse_ipv6(text).map_err(told)?;
+            Ok((ip.into(), zone))
+        }
+        Some(_) => Err(told(Reason("missing IPv6 address", ""))),
+        None => Err(told(Reason("unable to parse IP", ""))),
+    }
+}
+
+/// What is wrong, and the rest of the text from there; nothing where that is not told.
+struct Reason<'a>(&'static str, &'a str);
+
+fn ipv4_fields(text: &str) -> Result<[u8; 4], Reason<'_>> {
+    let mut fields = [0_u8; 4];
+    let (mut value, mut digits, mut place) = (0_u32, 0, 0);
+    for (index, c) in text.char_indices() {
+        match c {
+            '0'..='9' => {
+                if digits == 1 && value == 0 {
+                    return Err(Reason("IPv4 field has octet with leading zero", ""));
+                }
+                value = value * 10 + c.to_digit(10).unwrap_or(0);
+                digits += 1;
+                if value > 255 {
+                    return Err(Reason("IPv4 field has value >255", ""));
+                }
+            }
+            '.' => {
+                if index == 0 || index == text.len() - 1 || text[..index].ends_with('.') {
+                    let at = &text[index..];
+                    return Err(Reason("IPv4 field must have at least one digit", at));
+                }
+                if place == 3 {
+                    return Err(Reason("IPv4 address too long", ""));
+                }
+                fields[place] = value as u8;
+                place += 1;
+                (value, digits) = (0, 0);
+            }
+            _ => return Err(Reason("unexpected character", &text[index..])),
+        }
+    }
+    if place < 3 {
+        return Err(Reason("IPv4 address too short", ""));
+    }
+    fields[3] = value as u8;
+    Ok(fields)
+}
+
+fn parse_ipv6(text: &str) -> Result<(Ipv6Addr, bool), Reason<'_>> {
+    let (mut rest, zone) = match text.split_once('%') {
+        Some((_, "")) => return Err(Reason("zone must be a non-empty string", "")),
+        Some((rest, _)) => (rest, true),
+        None => (text, false),
+    };
+    let mut bytes = [0_u8; 16];
+    let mut ellipsis = None;
+    let mut filled = 0;
+    if let Some(after) = rest.strip_prefix("::") {
+        ellipsis = Some(0);
+        rest = after;
+        if rest.is_empty() {
+            return Ok((Ipv6Addr::UNSPECIFIED, zone));
+        }
+    }
+    while filled < 16 {
+        let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+        if digits > 4 {
+            return Err(Reason("each group must have 4 or less digits", rest));
+        }
+        if digits == 0 {
+            return Err(Reason(
+                "each colon-separated field must have at least one digit",
+                rest,
+            ));
+        }
+        let (group, after) = rest.split_at(digits);
+        if after.starts_with('.') {
+            if ellipsis.is_none() && filled != 12 {
+                return Err(Reason(
+                    "embedded IPv4 address must replace the final 2 fields of the address",
+                    rest,
+                ));
+            }
+            if filled + 4 > 16 {
+                return Err(Reason(
+                    "too many hex fields to fit an embedded IPv4 at the end of the address",
+                    rest,
+                ));
+            }
+            bytes[filled..filled + 4].copy_from_slice(&ipv4_fields(rest)?);
+            filled += 4;
+            rest = "";
+            break;
+        }
+        // Four digits fit.
+        let group = u16::from_str_radix(group, 16).unwrap_or(0);
+        bytes[filled..filled + 2].copy_from_slice(&group.to_be_bytes());
+        filled += 2;
+        rest = after;
+        if rest.is_empty() {
+            break;
+        }
+        let Some(after) = rest.strip_prefix(':') else {
+            return Err(Reason("unexpected character, want colon", rest));
+        };
+        if after.is_empty() {
+            return Err(Reason("colon must be followed by more characters", rest));
+        }
+        rest = after;
+        if let Some(after) = rest.strip_prefix(':') {
+            if ellipsis.is_some() {
+                return Err(Reason("multiple :: in address", rest));
+            }
+            ellipsis = Some(filled);
+            rest = after;
+            if rest.is_empty() {
+                break;
+            }
+        }
+    }
+    if !rest.is_empty() {
+        return Err(Reason("trailing garbage after address", rest));
+    }
+    match ellipsis {
+        None if filled < 16 => return Err(Reason("address string too short", "")),
+        Some(_) if filled == 16 => {
+            return Err(Reason(
+                "the :: must expand to at least one field of zeros",
+                "",
+            ));
+        }
+        Some(place) => {
+            let zeros = 16 - filled;
+            bytes.copy_within(place..filled, place + zeros);
+            bytes[place..place + zeros].fill(0);
+        }
+        None => {}
+    }
+    Ok((Ipv6Addr::from(bytes), zone))
 }
 
 fn masked(ip: IpAddr, bits: u8) -> IpAddr {
@@ -238,4 +417,85 @@ fn contains<'a>(net: IpAddr, bits: u8, ip: IpAddr) -> Outcome<'a> {
     Ok(Some(Value::Bool(
         same && masked(net, bits) == masked(ip, bits),
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_go_reads_them() {
+        for (text, told) in [
+            ("1.2.3.4", Ok("1.2.3.4")),
+            ("::1", Ok("::1")),
+            ("2001:db8::68", Ok("2001:db8::68")),
+            ("1:2:3:4:5:6:7::", Ok("1:2:3:4:5:6:7:0")),
+            ("64:ff9b::1.2.3.4", Ok("64:ff9b::102:304")),
+            ("x", Err("unable to parse IP")),
+            ("%eth0", Err("missing IPv6 address")),
+            ("1.2.3", Err("IPv4 address too short")),
+            ("1.2.3.4.5", Err("IPv4 address too long")),
+            (
+                "1..3.4",
+                Err("IPv4 field must have at least one digit (at \".3.4\")"),
+            ),
+            (
+                "1.2.3.",
+                Err("IPv4 field must have at least one digit (at \".\")"),
+            ),
+            ("1.2.3.04", Err("IPv4 field has octet with leading zero")),
+            ("1.2.3.256", Err("IPv4 field has value >255")),
+            ("1.2.ä.4", Err("unexpected character (at \"ä.4\")")),
+            (
+                "2001:db8:::68",
+                Err("each colon-separated field must have at least one digit (at \":68\")"),
+            ),
+            ("fe80::1%", Err("zone must be a non-empty string")),
+            ("1:2", Err("address string too short")),
+            ("1::2::3", Err("multiple :: in address (at \":3\")")),
+            (
+                "12345::",
+                Err("each group must have 4 or less digits (at \"12345::\")"),
+            ),
+            (
+                "1:2:3:4:5:6:7:8:9",
+                Err("trailing garbage after address (at \"9\")"),
+            ),
+            (
+                "1:2:3:4:5:6:7::8",
+                Err("the :: must expand to at least one field of zeros"),
+            ),
+            (
+                "1:",
+                Err("colon must be followed by more characters (at \":\")"),
+            ),
+            (
+                "1:2.",
+                Err(
+                    "embedded IPv4 address must replace the final 2 fields of the address (at \"2.\")",
+                ),
+            ),
+        ] {
+            let found = parse_addr(text).map(|(ip, _)| ip.to_string());
+            let told = told
+                .map(str::to_owned)
+                .map_err(|told: &str| format!("ParseAddr({text:?}): {told}"));
+            assert_eq!(found, told, "{text}");
+        }
+        for (text, told) in [
+            ("10.0.0.0/8", Ok((8, true))),
+            ("::/0", Ok((0, false))),
+            ("10.0.0.0", Err("no '/'")),
+            ("10.0.0.0/", Err("bad bits after slash: \"\"")),
+            ("10.0.0.0/08", Err("bad bits after slash: \"08\"")),
+            ("10.0.0.0/33", Err("prefix length out of range")),
+            (
+                "fe80::%en0/10",
+                Err("IPv6 zones cannot be present in a prefix"),
+            ),
+        ] {
+            let found = parse_prefix(text).map(|(ip, bits)| (bits, ip.is_ipv4()));
+            assert_eq!(found, told.map_err(str::to_owned), "{text}");
+        }
+    }
 }

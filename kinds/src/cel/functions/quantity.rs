@@ -28,7 +28,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     },
     Function {
         name: "sign",
-        overloads: &[("quantity_sign", "Quantity.() int")],
+        overloads: &[("quantity_sign", "(Quantity) int")],
         run: |args, _| match args {
             [Value::Quantity(quantity)] => Ok(Some(Value::Int(match quantity {
                 quantity if quantity.is_zero() => 0,

@@ -5,19 +5,15 @@ use std::sync::Arc;
 
 use super::{Function, Outcome};
 use crate::cel::eval::{Error, Meter};
-use crate::cel::time;
+use crate::cel::time::{self, Time};
 use crate::cel::value::{Map, Value};
 
 /// Compiles a pattern in RE2's syntax.
 ///
 /// # Errors
-/// The compiler's sentence.
+/// Go's sentence.
 pub(in crate::cel) fn regex(pattern: &str) -> Result<regex::Regex, Error> {
-    crate::cel::pattern::compile(pattern).map_err(|error| {
-        let last = error.to_string();
-        let last = last.lines().last().unwrap_or_default().trim().to_owned();
-        Error::new(format!("error parsing regexp: {last}"))
-    })
+    crate::cel::pattern::compile(pattern).map_err(Error::new)
 }
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -407,10 +403,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
         ],
         run: |args, _| match args {
             [Value::Timestamp(time)] => Ok(Some(Value::Timestamp(*time))),
-            [Value::Int(seconds)] => in_range(i128::from(*seconds) * time::SECOND),
+            [Value::Int(seconds)] => in_range(Time::from_seconds(*seconds)),
             [Value::String(text)] => match time::timestamp(text) {
-                Some(time) => Ok(Some(Value::Timestamp(time))),
-                None => Err(unconvertible("string", "google.protobuf.Timestamp")),
+                Err(time::Unread::Malformed) => {
+                    Err(unconvertible("string", "google.protobuf.Timestamp"))
+                }
+                read => in_range(read.ok()),
             },
             _ => Ok(None),
         },
@@ -433,7 +431,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
                 int(fits.then_some(*number as i64))
             }
             [Value::Uint(number)] => int(i64::try_from(*number).ok()),
-            [Value::Timestamp(time)] => int(i64::try_from(time.div_euclid(time::SECOND)).ok()),
+            [Value::Timestamp(time)] => Ok(Some(Value::Int(time.seconds()))),
             [Value::String(text)] => match text.parse() {
                 Ok(number) => Ok(Some(Value::Int(number))),
                 Err(_) => Err(unconvertible("string", "int")),
@@ -626,8 +624,8 @@ fn uint<'a>(number: Option<u64>) -> Outcome<'a> {
     }
 }
 
-fn in_range<'a>(time: i128) -> Outcome<'a> {
-    match time::in_range(time) {
+fn in_range<'a>(time: Option<Time>) -> Outcome<'a> {
+    match time {
         Some(time) => Ok(Some(Value::Timestamp(time))),
         None => Err(Error::new("timestamp overflow")),
     }
@@ -636,7 +634,7 @@ fn in_range<'a>(time: i128) -> Outcome<'a> {
 fn span<'a>(nanos: Option<i64>) -> Outcome<'a> {
     match nanos {
         Some(nanos) => Ok(Some(Value::Duration(nanos))),
-        None => Err(Error::new("duration overflow")),
+        None => int(None),
     }
 }
 
@@ -701,7 +699,7 @@ fn add<'a>(args: &[Value<'a>], meter: &mut Meter) -> Outcome<'a> {
         }
         [Value::Duration(a), Value::Duration(b)] => span(a.checked_add(*b)),
         [Value::Timestamp(time), Value::Duration(nanos)]
-        | [Value::Duration(nanos), Value::Timestamp(time)] => in_range(time + i128::from(*nanos)),
+        | [Value::Duration(nanos), Value::Timestamp(time)] => in_range(time.plus(*nanos)),
         _ => Ok(None),
     }
 }
@@ -712,8 +710,13 @@ fn subtract<'a>(args: &[Value<'a>], _: &mut Meter) -> Outcome<'a> {
         [Value::Uint(a), Value::Uint(b)] => uint(a.checked_sub(*b)),
         [Value::Double(a), Value::Double(b)] => Ok(Some(Value::Double(a - b))),
         [Value::Duration(a), Value::Duration(b)] => span(a.checked_sub(*b)),
-        [Value::Timestamp(time), Value::Duration(nanos)] => in_range(time - i128::from(*nanos)),
-        [Value::Timestamp(a), Value::Timestamp(b)] => span(i64::try_from(a - b).ok()),
+        [Value::Timestamp(_), Value::Duration(i64::MIN)] => span(None),
+        [Value::Timestamp(time), Value::Duration(nanos)] => in_range(time.minus(*nanos)),
+        [Value::Timestamp(a), Value::Timestamp(b)] => match a.since(*b) {
+            Some(nanos) => span(Some(nanos)),
+            // Upstream counts in integers here, and says so.
+            None => int(None),
+        },
         _ => Ok(None),
     }
 }
@@ -728,10 +731,10 @@ fn texts<'a>(args: &[Value<'a>], holds: impl Fn(&str, &str) -> bool) -> Outcome<
 fn of_time<'a>(args: &[Value<'a>], part: impl Fn(&time::Civil) -> i64) -> Outcome<'a> {
     let (time, offset_seconds) = match args {
         [Value::Timestamp(time)] => (time, 0),
-        [Value::Timestamp(time), Value::String(name)] => match time::zone(name) {
-            Some(offset_seconds) => (time, offset_seconds),
-            None => return Err(Error::new(format!("unknown time zone {}", &**name))),
-        },
+        [Value::Timestamp(time), Value::String(name)] => {
+            let offset_seconds = time::zone(name, *time).map_err(Error::new)?;
+            (time, offset_seconds)
+        }
         _ => return Ok(None),
     };
     Ok(Some(Value::Int(part(&time::civil(*time, offset_seconds)))))
