@@ -9,8 +9,8 @@ use weft_api::name;
 
 use crate::columns::{Column, Row};
 use crate::field::Field;
-use crate::lens::{fill, integer, items, items_mut, put, text};
-use crate::strategy::Strategy;
+use crate::lens::{fill, integer, items, items_mut, object, put, text};
+use crate::strategy::{Strategy, desired_state_differs};
 use crate::validate::Problems;
 use crate::{Kind, Subresource};
 
@@ -43,13 +43,26 @@ impl Strategy for EndpointSlices {
             fill(port, "name", "");
             fill(port, "protocol", "TCP");
         }
-        // Kubernetes writes a list without elements as none, and takes no topology of before `v1` any more.
+        // Kubernetes writes a list without elements as none.
         for list in ["endpoints", "ports"] {
             if items(value, &format!("/{list}")).is_empty() {
                 put(value, list, Some(Value::Null));
             }
         }
-        for endpoint in items_mut(value, "/endpoints") {
+    }
+
+    /// Labels say whose endpoints these are. A topology of before `v1` asks for something, too, although it is not kept.
+    fn asks_for_change(&self, next: &Value, old: &Value) -> bool {
+        let labels = |slice: &Value| {
+            object(slice, "/metadata/labels")
+                .cloned()
+                .unwrap_or_default()
+        };
+        desired_state_differs(next, old) || labels(next) != labels(old)
+    }
+
+    fn drop_unserved(&self, next: &mut Value) {
+        for endpoint in items_mut(next, "/endpoints") {
             put(endpoint, "deprecatedTopology", None);
         }
     }
@@ -215,6 +228,32 @@ mod tests {
 
     use super::*;
     use crate::validate::told;
+
+    #[test]
+    fn labels_and_a_topology_that_is_not_kept_count_a_generation() {
+        let strategy = &ENDPOINT_SLICE.strategy;
+        let old = json!({"metadata": {"name": "s", "annotations": {"a": "b"}},
+            "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": null});
+        for (pointer, changed, counts) in [
+            ("/metadata", json!({"name": "s", "labels": {}}), false),
+            (
+                "/metadata",
+                json!({"name": "s", "labels": {"a": "b"}}),
+                true,
+            ),
+            ("/ports", json!([{"port": 1}]), true),
+            (
+                "/endpoints/0",
+                json!({"addresses": ["10.0.0.1"], "deprecatedTopology": {"a": "b"}}),
+                true,
+            ),
+        ] {
+            let mut next = told::with(&old, pointer, changed);
+            assert_eq!(strategy.asks_for_change(&next, &old), counts, "{next}");
+            strategy.drop_unserved(&mut next);
+            assert_eq!(next.pointer("/endpoints/0/deprecatedTopology"), None);
+        }
+    }
 
     #[test]
     fn addresses_are_of_their_type() {

@@ -10,10 +10,10 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use weft_api::status::StatusError;
 
-use crate::lens::put;
+use crate::lens::{object, put};
 use crate::validate::Problems;
 use crate::{Kind, ServiceRange, Subresource};
 
@@ -40,6 +40,14 @@ pub trait Strategy: Send + Sync {
 
     /// Fills what the client left out. Runs on create and on every update.
     fn default(&self, _value: &mut Value) {}
+
+    /// Whether a defaulted object asks for something else than `old`, which counts a generation where a kind counts them.
+    fn asks_for_change(&self, next: &Value, old: &Value) -> bool {
+        desired_state_differs(next, old)
+    }
+
+    /// Drops what is understood and not kept, once it has been seen whether something else is asked for.
+    fn drop_unserved(&self, _next: &mut Value) {}
 
     /// Completes or refuses a new object by the cluster that it is to live in.
     ///
@@ -108,6 +116,24 @@ pub trait Strategy: Send + Sync {
     fn is_released(&self, _value: &Value) -> bool {
         true
     }
+}
+
+/// Whether anything differs that a client asks for, as against what is reported or administered.
+pub fn desired_state_differs(next: &Value, old: &Value) -> bool {
+    let desired = |value: &Value| -> Map<String, Value> {
+        object(value, "")
+            .into_iter()
+            .flatten()
+            .filter(|(member, _)| {
+                !matches!(
+                    member.as_str(),
+                    "metadata" | "status" | "apiVersion" | "kind"
+                )
+            })
+            .map(|(member, value)| (member.clone(), value.clone()))
+            .collect()
+    };
+    desired(next) != desired(old)
 }
 
 /// For kinds whose metadata is all there is to judge.

@@ -3,10 +3,10 @@
 //! Pure. What is stored, compared and counted is canonical, with the defaults of this release: a default that came with a
 //! release is no change that a client made. What is no object where one was promised is a fault of ours, told as such.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use weft_api::object::Object;
 use weft_api::status::StatusError;
-use weft_kinds::lens::{member, object, put};
+use weft_kinds::lens::{member, put};
 use weft_kinds::{KindRef, decode};
 use weft_store::Revision;
 
@@ -23,24 +23,6 @@ pub(super) fn canonicalize(kind: KindRef<'_>, value: &Value) -> Result<Value, St
     decode::fill(&gvk, &mut value);
     kind.strategy.default(&mut value);
     canonical(&value)
-}
-
-/// Whether anything differs that a client asks for, as against what is reported or administered.
-pub(super) fn desired_state_differs(next: &Value, old: &Value) -> bool {
-    let desired = |value: &Value| -> Map<String, Value> {
-        object(value, "")
-            .into_iter()
-            .flatten()
-            .filter(|(member, _)| {
-                !matches!(
-                    member.as_str(),
-                    "metadata" | "status" | "apiVersion" | "kind"
-                )
-            })
-            .map(|(member, value)| (member.clone(), value.clone()))
-            .collect()
-    };
-    desired(next) != desired(old)
 }
 
 /// A stored state in the kind's own spelling, with its resourceVersion.
@@ -71,6 +53,7 @@ pub(super) fn object_of(value: Value) -> Result<Object, StatusError> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use weft_kinds::strategy::desired_state_differs;
     use weft_kinds::validate;
 
     use super::*;

@@ -161,8 +161,8 @@ impl Objects {
         snapshot: &Snapshot,
         pods_of_caller: &[Arc<Value>],
     ) -> Result<Option<Mutation>, StatusError> {
-        let (kind, namespace) = asked.collection("create")?;
-        let (kind, caller) = (kind.stored(), asked.caller());
+        let (spelled, namespace) = asked.collection("create")?;
+        let (kind, caller) = (spelled.stored(), asked.caller());
         let name = text(value, "/metadata/name").to_owned();
         let in_namespace = namespace
             .map(|namespace| check_namespace(&self.inner.vault, snapshot, kind, namespace, &name))
@@ -171,7 +171,9 @@ impl Objects {
         *value = canonicalize(kind, value)?;
         kind.strategy.admit(value, &around)?;
         *value = canonicalize(kind, value)?;
-        validate::created(kind, value)?;
+        kind.strategy.drop_unserved(value);
+        // By the rules of the spelling that it came in.
+        validate::created(spelled, value)?;
         kind.strategy.allocate(value, None, &around)?;
         node_restriction::admit(asked, None, Some(value))?;
         // What is to be approved is a request for a signature.

@@ -15,7 +15,7 @@ use super::body::{
     check_identity, check_uid, check_version, decoded, drop_empty_metadata, patched,
     refuse_new_finalizers,
 };
-use super::canonical::{canonicalize, desired_state_differs, shown};
+use super::canonical::{canonicalize, shown};
 use super::deletion::is_finished;
 use super::freshness::{unreadable, write_failed};
 use super::{ATTEMPTS_MAX, Objects, Patch, WriteOptions, modified};
@@ -136,7 +136,8 @@ impl Objects {
             check_uid(kind, name, &current, text(&proposed, "/metadata/uid"))?;
             let mut next = self.next_state(kind, part, proposed, &old)?;
             let around = self.surroundings(caller, &snapshot);
-            validate::updated(stored_kind, &next, &old, part)?;
+            // By the rules of the spelling that it came in.
+            validate::updated(kind, &next, &old, part)?;
             stored_kind
                 .strategy
                 .allocate(&mut next, Some(&old), &around)?;
@@ -214,10 +215,11 @@ impl Objects {
             refuse_new_finalizers(kind, old, &next)?;
         }
         let mut next = canonicalize(kind, &next)?;
-        if kind.counts_generations && desired_state_differs(&next, old) {
+        if kind.counts_generations && kind.strategy.asks_for_change(&next, old) {
             let generation = integer(old, "/metadata/generation").unwrap_or(0) + 1;
             member(&mut next, "metadata")["generation"] = generation.into();
         }
+        kind.strategy.drop_unserved(&mut next);
         Ok(next)
     }
 }

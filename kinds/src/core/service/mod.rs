@@ -1,8 +1,9 @@
 //! Services: names, defaults, columns, and what stays when a Service changes its type.
 //!
-//! Rules are in `validation`, addresses and node ports in `allocation`.
+//! Rules are in `validation`, addresses and node ports in `allocation`, which families of addresses there are in `families`.
 
 mod allocation;
+mod families;
 #[cfg(test)]
 mod tests;
 mod validation;
@@ -108,8 +109,6 @@ impl Strategy for Services {
             _ => {}
         }
         fill(spec, "internalTrafficPolicy", "Cluster");
-        fill(spec, "ipFamilies", json!(["IPv4"]));
-        fill(spec, "ipFamilyPolicy", "SingleStack");
         let reachable = matches!(kind.as_str(), "NodePort" | "LoadBalancer")
             || (kind == "ClusterIP" && !items(spec, "/externalIPs").is_empty());
         if reachable {
@@ -128,6 +127,7 @@ impl Strategy for Services {
         around: &dyn Surroundings,
     ) -> Result<(), StatusError> {
         let had = old.map(|old| self.claims(old)).unwrap_or_default();
+        families::settle(new, old)?;
         allocate_address(new, old, &had, around)?;
         allocate_ports(new, old, &had, around)
     }
