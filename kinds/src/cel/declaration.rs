@@ -184,7 +184,7 @@ pub(super) struct Field {
 pub(super) enum ListKind {
     Atomic,
     Set,
-    /// Elements are known by these members.
+    /// Elements are known by these members, under the names that rules have for them.
     Map(Vec<String>),
 }
 
@@ -219,7 +219,11 @@ impl Decl {
                 let elements = node.max_items.map_or(fit, |items| items as u64);
                 let kind = match schema.list_type() {
                     Some("set") => ListKind::Set,
-                    Some("map") => ListKind::Map(schema.list_map_keys().to_vec()),
+                    Some("map") => {
+                        let keys = schema.list_map_keys().iter();
+                        let keys = keys.map(|key| escape(key).unwrap_or_else(|| key.clone()));
+                        ListKind::Map(keys.collect())
+                    }
                     _ => ListKind::Atomic,
                 };
                 simple(Shape::List(item, kind), elements, 2)

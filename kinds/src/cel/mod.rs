@@ -37,6 +37,21 @@ pub use eval::{Error, Meter};
 pub use parser::{SOURCE_CHARS_MAX, parse};
 pub use value::Value;
 
+/// Whether a text is a day, as rules read it.
+pub(crate) fn is_date(text: &str) -> bool {
+    time::date(text).is_ok()
+}
+
+/// Whether a text is a duration of a schema's.
+pub(crate) fn is_duration(text: &str) -> bool {
+    time::loose_duration(text).is_ok()
+}
+
+/// Whether a text is an address of the web, or a path from the root.
+pub(crate) fn is_uri(text: &str) -> bool {
+    functions::url::Url::parse(text).is_ok()
+}
+
 /// A mistake in an expression, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {

@@ -147,6 +147,59 @@ pub(super) fn duration(text: &str) -> Option<i64> {
     i64::try_from(if negative { -total } else { total }).ok()
 }
 
+/// What a field of format `duration` holds: Go's spelling, or numbers with the units that Scala writes (`2 weeks`, `5 min`).
+///
+/// # Errors
+/// Go's sentence for what is neither.
+pub(super) fn loose_duration(text: &str) -> Result<i64, String> {
+    /// Names of each unit, of which the last may go on in any way, and its nanoseconds.
+    const UNITS: &[(&[&str], i64)] = &[
+        (&["ns", "nano"], 1),
+        (&["us", "µs", "micro"], 1_000),
+        (&["ms", "milli"], 1_000_000),
+        (&["s", "sec"], 1_000_000_000),
+        (&["m", "min"], 60_000_000_000),
+        (&["h", "hr", "hour"], 3_600_000_000_000),
+        (&["d", "day"], 86_400_000_000_000),
+        (&["w", "wk", "week"], 604_800_000_000_000),
+    ];
+    if let Some(nanos) = duration(text) {
+        return Ok(nanos);
+    }
+    let (mut total, mut read) = (0_i64, false);
+    let mut rest = text;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let from = &rest[start..];
+        let end = from
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(from.len());
+        let (number, after) = from.split_at(end);
+        let after = after.trim_start_matches([' ', '\t', '\n', '\r', '\x0c']);
+        let end = after
+            .find(|c: char| !c.is_ascii_alphabetic() && c != 'µ')
+            .unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        rest = after;
+        if unit.is_empty() {
+            continue;
+        }
+        let number = atoi(number)?;
+        let unit = unit.to_lowercase();
+        for (names, nanos) in UNITS {
+            let last = names.last().copied().unwrap_or_default();
+            if names.contains(&unit.as_str()) || unit.starts_with(last) {
+                read = true;
+                // As a duration of Go's, which comes back on the other side of its bounds.
+                total = total.wrapping_add(number.wrapping_mul(*nanos));
+            }
+        }
+    }
+    match read {
+        true => Ok(total),
+        false => Err(format!("unable to parse {text} as duration")),
+    }
+}
+
 /// As seconds, with as many digits as tell the nearest floating-point number: `5400s`, `0.5s`.
 pub(super) fn duration_text(nanos: i64) -> String {
     let (whole, rest) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
@@ -401,6 +454,16 @@ mod tests {
             ("99999999999999999999h", None),
         ] {
             assert_eq!(duration(text), nanos, "{text}");
+        }
+        for (text, nanos) in [
+            ("1h30m", Ok(5_400_000_000_000)),
+            ("2 weeks", Ok(1_209_600_000_000_000)),
+            ("1 day and 5 min", Ok(86_700_000_000_000)),
+            ("7ms", Ok(7_000_000)),
+            ("soon", Err("unable to parse soon as duration")),
+            ("5", Err("unable to parse 5 as duration")),
+        ] {
+            assert_eq!(loose_duration(text), nanos.map_err(str::to_owned), "{text}");
         }
         assert_eq!(duration_text(5_400_000_000_000), "5400s");
         assert_eq!(duration_text(-500_000_000), "-0.5s");

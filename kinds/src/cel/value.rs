@@ -13,7 +13,6 @@ use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use base64::Engine as _;
 use serde_json::Value as Json;
 use weft_api::quantity::Quantity;
 
@@ -70,6 +69,8 @@ impl Deref for Text<'_> {
 #[derive(Clone, Debug)]
 pub enum List<'a> {
     Built(Arc<Vec<Value<'a>>>),
+    /// The sum of a set or of a list that is a map, which is one, too.
+    Merged(Arc<Vec<Value<'a>>>, Arc<Decl>),
     Json(&'a [Json], Arc<Decl>),
 }
 
@@ -109,6 +110,19 @@ impl<'a> Value<'a> {
     /// For what does not fit its schema, which has not been judged in every case where a rule runs.
     pub fn of(json: &'a Json, decl: &Arc<Decl>) -> Result<Self, Error> {
         let unfit = |expected: &str| Err(Error::new(format!("invalid data, expected {expected}")));
+        let unfit_scalar = |expected: &str| {
+            let found = match json {
+                Json::Null => "<nil>",
+                Json::Bool(_) => "bool",
+                Json::Number(number) if number.is_f64() => "float64",
+                Json::Number(_) => "int64",
+                Json::String(_) => "string",
+                Json::Array(_) => "[]interface {}",
+                Json::Object(_) => "map[string]interface {}",
+            };
+            let told = format!("invalid data, expected {expected}, got {found}");
+            Err(Error::new(told))
+        };
         Ok(match (&decl.shape, json) {
             (_, Json::Null) if decl.nullable => Self::Null,
             (_, Json::Null) => {
@@ -121,25 +135,23 @@ impl<'a> Value<'a> {
             }
             (Shape::IntOrString | Shape::Int, Json::Number(number)) => match integer(number) {
                 Some(number) => Self::Int(number),
-                None => return unfit("int"),
+                None => return unfit_scalar("int"),
             },
             (Shape::Double, Json::Number(number)) => match number.as_f64() {
                 Some(number) => Self::Double(number),
-                None => return unfit("float"),
+                None => return unfit_scalar("float"),
             },
             (Shape::Bool, Json::Bool(flag)) => Self::Bool(*flag),
-            (Shape::Bytes, Json::String(text)) => {
-                match base64::engine::general_purpose::STANDARD.decode(text) {
-                    Ok(bytes) => Self::Bytes(bytes.into()),
-                    Err(error) => {
-                        let sentence = format!("Invalid byte formatted string {text}: {error}");
-                        return Err(Error::new(sentence));
-                    }
+            (Shape::Bytes, Json::String(text)) => match crate::decode::url_bytes(text) {
+                Ok(bytes) => Self::Bytes(bytes.into()),
+                Err(error) => {
+                    let sentence = format!("Invalid byte formatted string {text}: {error}");
+                    return Err(Error::new(sentence));
                 }
-            }
-            (Shape::Duration, Json::String(text)) => match time::duration(text) {
-                Some(nanos) => Self::Duration(nanos),
-                None => return Err(Error::new(format!("Invalid duration {text}"))),
+            },
+            (Shape::Duration, Json::String(text)) => match time::loose_duration(text) {
+                Ok(nanos) => Self::Duration(nanos),
+                Err(error) => return Err(Error::new(format!("Invalid duration {text}: {error}"))),
             },
             (Shape::Date, Json::String(text)) => match time::date(text) {
                 Ok(time) => Self::Timestamp(time),
@@ -167,10 +179,10 @@ impl<'a> Value<'a> {
             (Shape::IntOrString, _) => {
                 return unfit("XIntOrString value to be either a string or integer");
             }
-            (Shape::Bool, _) => return unfit("bool"),
-            (Shape::Int, _) => return unfit("int"),
-            (Shape::Double, _) => return unfit("float"),
-            _ => return unfit("string"),
+            (Shape::Bool, _) => return unfit_scalar("bool"),
+            (Shape::Int, _) => return unfit_scalar("int"),
+            (Shape::Double, _) => return unfit_scalar("float"),
+            _ => return unfit_scalar("string"),
         })
     }
 
@@ -398,14 +410,14 @@ pub(super) fn compare_numbers(a: &Value<'_>, b: &Value<'_>) -> Option<Ordering> 
 impl<'a> List<'a> {
     pub fn len(&self) -> usize {
         match self {
-            Self::Built(items) => items.len(),
+            Self::Built(items) | Self::Merged(items, _) => items.len(),
             Self::Json(items, _) => items.len(),
         }
     }
 
     pub(super) fn get(&self, index: usize) -> Option<Result<Value<'a>, Error>> {
         match self {
-            Self::Built(items) => items.get(index).cloned().map(Ok),
+            Self::Built(items) | Self::Merged(items, _) => items.get(index).cloned().map(Ok),
             Self::Json(items, decl) => Some(Value::of(items.get(index)?, item_of(decl)?)),
         }
     }
@@ -426,7 +438,7 @@ impl<'a> List<'a> {
 
     fn kind(&self) -> &ListKind {
         match self {
-            Self::Json(_, decl) => match &decl.shape {
+            Self::Json(_, decl) | Self::Merged(_, decl) => match &decl.shape {
                 Shape::List(_, kind) => kind,
                 _ => &ListKind::Atomic,
             },
@@ -480,17 +492,19 @@ impl<'a> List<'a> {
     }
 
     /// `a + b`: of sets their union, of maps by keys the elements of `b` over those of `a`.
-    pub(super) fn concat(&self, other: &Self) -> Result<Vec<Value<'a>>, Error> {
+    pub(super) fn concat(&self, other: &Self) -> Result<Self, Error> {
         let mut items: Vec<Value<'a>> = self.iter().collect::<Result<_, _>>()?;
-        let keys = match self.kind() {
-            ListKind::Atomic => {
+        let (keys, decl) = match (self.kind(), self) {
+            (ListKind::Set, Self::Json(_, decl) | Self::Merged(_, decl)) => (None, decl),
+            (ListKind::Map(keys), Self::Json(_, decl) | Self::Merged(_, decl)) => {
+                (Some(keys.as_slice()), decl)
+            }
+            _ => {
                 for item in other.iter() {
                     items.push(item?);
                 }
-                return Ok(items);
+                return Ok(Self::Built(Arc::new(items)));
             }
-            ListKind::Set => None,
-            ListKind::Map(keys) => Some(keys.as_slice()),
         };
         let mut places = BTreeMap::new();
         for (index, item) in items.iter().enumerate() {
@@ -504,7 +518,7 @@ impl<'a> List<'a> {
                 _ => items.push(item),
             }
         }
-        Ok(items)
+        Ok(Self::Merged(Arc::new(items), Arc::clone(decl)))
     }
 }
 
@@ -512,6 +526,10 @@ impl<'a> List<'a> {
 fn identity(value: &Value<'_>, keys: Option<&[String]>) -> Result<String, Error> {
     let mut text = String::new();
     match (keys, value) {
+        (None, Value::List(_) | Value::Map(_)) => {
+            let told = "listSet operations are only supported on lists of scalar values";
+            return Err(Error::new(told));
+        }
         (Some(keys), Value::Map(map)) => {
             for key in keys {
                 let member = map.find(&Key::String(key.clone()))?;

@@ -12,6 +12,7 @@
 
 mod convert;
 mod scalar;
+mod strfmt;
 mod structural;
 mod typed;
 
@@ -26,6 +27,8 @@ use weft_api::status::Cause;
 use crate::cel::rules;
 use crate::schema::Schema;
 use crate::walk::{Containers, Walk};
+
+pub(crate) use scalar::url_bytes;
 
 /// How deep objects and lists may stand in one another, in what is stored and in every step on the way there. Below the
 /// 128 levels at which this server's own JSON reader stops, by what a list or a watch event puts around an object; the

@@ -101,10 +101,29 @@ fn bytes(text: &str) -> Result<Value, String> {
         Ok(bytes) => Ok(base64(&bytes)),
         Err(_) => Err(format!(
             "illegal base64 data at input byte {}",
-            corrupt_at(text)
+            corrupt_at(text, |byte| matches!(byte, b'+' | b'/'))
         )),
     }
 }
+
+/// Bytes in the alphabet of URLs, as what reads a structural schema's `byte` for a rule takes them.
+///
+/// # Errors
+/// Go's sentence.
+pub(crate) fn url_bytes(text: &str) -> Result<Vec<u8>, String> {
+    let told = |_| {
+        let at = corrupt_at(text, |byte| matches!(byte, b'-' | b'_'));
+        format!("illegal base64 data at input byte {at}")
+    };
+    URL_LENIENT
+        .decode(text.replace(['\r', '\n'], ""))
+        .map_err(told)
+}
+
+const URL_LENIENT: base64::engine::GeneralPurpose = base64::engine::GeneralPurpose::new(
+    &base64::alphabet::URL_SAFE,
+    base64::engine::GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 const LENIENT: base64::engine::GeneralPurpose = base64::engine::GeneralPurpose::new(
     &base64::alphabet::STANDARD,
@@ -112,8 +131,8 @@ const LENIENT: base64::engine::GeneralPurpose = base64::engine::GeneralPurpose::
 );
 
 /// Where Go's decoder stops at a text that is no base64. It reads quanta of four digits, past line breaks.
-fn corrupt_at(text: &str) -> usize {
-    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+fn corrupt_at(text: &str, is_sign: fn(u8) -> bool) -> usize {
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || is_sign(byte);
     let mut bytes = text
         .bytes()
         .enumerate()

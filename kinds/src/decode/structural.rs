@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 use weft_api::status::Cause;
 
+use super::strfmt;
 use crate::schema::{Node, Schema, Shape};
 
 /// Faults that are told of one object.
@@ -315,6 +316,19 @@ impl Findings {
             && !matcher.is_match(text)
         {
             self.invalid(value, &format!("should match '{pattern}'"));
+        }
+        if let Some(format) = Schema::at(node).format()
+            && strfmt::is(format, text) == Some(false)
+        {
+            let cause = Cause {
+                reason: "FieldValueTypeInvalid".to_owned(),
+                message: format!(
+                    "Invalid value: {value}: {} in body must be of type {format}: {value}",
+                    self.path
+                ),
+                field: self.path.clone(),
+            };
+            self.add(cause);
         }
     }
 

@@ -695,7 +695,7 @@ fn add<'a>(args: &[Value<'a>], meter: &mut Meter) -> Outcome<'a> {
         }
         [Value::List(a), Value::List(b)] => {
             meter.allocate_values(a.len() + b.len())?;
-            Ok(Some(Value::list(a.concat(b)?)))
+            Ok(Some(Value::List(a.concat(b)?)))
         }
         [Value::Duration(a), Value::Duration(b)] => span(a.checked_add(*b)),
         [Value::Timestamp(time), Value::Duration(nanos)]
