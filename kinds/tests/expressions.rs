@@ -40,9 +40,8 @@ struct Case {
     told: Option<Vec<(String, String, String)>>,
 }
 
-/// Of the expressions, those that are known to differ: names of time zones, what more is told of a literal that mixes types, and
-/// what is told of a literal that occurs twice. To be brought down, never up.
-const DIFFERENT_MAX: usize = 165;
+/// Of the expressions, those that are known to differ, which `upstream/README.md` names. To be brought down, never up.
+const DIFFERENT_MAX: usize = 1;
 
 /// What becomes of a rule over one object.
 #[derive(Debug, PartialEq)]
@@ -111,6 +110,19 @@ fn upstream(case: &Case) -> Outcome {
     }
 }
 
+/// Errors name the types of objects by a number that is new each time.
+fn without_numbers(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("selfType") {
+        let end = at + "selfType".len();
+        out.push_str(&rest[..end]);
+        rest = rest[end..].trim_start_matches(|c: char| c.is_ascii_digit());
+    }
+    out.push_str(rest);
+    out
+}
+
 #[test]
 fn expressions_mean_cost_and_fail_as_upstream_has_them() {
     let rows: Vec<Row> = table(include_bytes!("upstream/expressions.lz4"));
@@ -124,7 +136,11 @@ fn expressions_mean_cost_and_fail_as_upstream_has_them() {
     for row in rows {
         let Row::Case(case) = row else { continue };
         count += 1;
-        let (ours, theirs) = (judged(&node, &head.object, &case.rule), upstream(&case));
+        let ours = judged(&node, &head.object, &case.rule);
+        let theirs = match upstream(&case) {
+            Outcome::Refused(told) => Outcome::Refused(without_numbers(&told)),
+            judged => judged,
+        };
         if ours != theirs {
             different.push(format!(
                 "{}\n  ours     {ours:?}\n  upstream {theirs:?}",

@@ -19,10 +19,9 @@ fn table<T: serde::de::DeserializeOwned>(packed: &[u8]) -> Vec<T> {
     text.lines().map(read).collect()
 }
 
-/// Of upstream's own cases, those that are known to differ: `sortBy`, mixed literals that only `format` may have, sums of lists that are
-/// maps, times that keep the offset they were written with. To be brought down, never up.
-const VALIDATIONS_DIFFERENT_MAX: usize = 119;
-const COMPILATIONS_DIFFERENT_MAX: usize = 46;
+/// Of upstream's own cases, those that are known to differ, which `upstream/README.md` names. To be brought down, never up.
+const VALIDATIONS_DIFFERENT_MAX: usize = 5;
+const COMPILATIONS_DIFFERENT_MAX: usize = 1;
 
 #[derive(Deserialize)]
 struct Validated {
@@ -81,6 +80,9 @@ fn objects_are_judged_as_upstream_judges_them() {
             }
         }
         let mut wanted = case.errors.clone();
+        for (_, _, message) in &mut wanted {
+            *message = without_numbers(message);
+        }
         wanted.sort();
         if errors != wanted || left != case.remaining {
             different.push(format!(

@@ -143,14 +143,15 @@ pub(super) fn before(call: &Call, args: &[Value<'_>]) -> Option<u64> {
     })
 }
 
-/// The cost of a call by its result, where [`before`] has none.
-pub(super) fn after(call: &Call, args: &[Value<'_>], result: &Value<'_>) -> Option<u64> {
+/// The cost of a call by its result, where [`before`] has none. An error has the size 1.
+pub(super) fn after(call: &Call, args: &[Value<'_>], result: Option<&Value<'_>>) -> Option<u64> {
     if before(call, args).is_some() {
         return None;
     }
+    let size = result.map_or(1, size);
     Some(match call.function.name {
-        "join" => factor(size(result), 2.0 * TRAVERSAL),
-        _ => allocating(size(result)),
+        "join" => factor(size, 2.0 * TRAVERSAL),
+        _ => allocating(size),
     })
 }
 

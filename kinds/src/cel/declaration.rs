@@ -17,6 +17,9 @@ use crate::schema::Schema;
 /// Largest body of a request, which bounds what no schema bounds.
 pub(super) const REQUEST_BYTES_MAX: u64 = 3 << 20;
 
+/// Longest name of an object.
+const NAME_CHARS_MAX: u64 = 253;
+
 #[derive(Clone, Debug)]
 pub enum Type {
     Dyn,
@@ -275,33 +278,47 @@ impl Decl {
             let escaped = escape(property);
             fields.insert(property.to_owned(), Field { decl, escaped });
         }
-        if root {
-            let text = || {
+        if root && !describes_itself(schema) {
+            let text = |elements_max| {
                 Some(Arc::new(Self {
                     name: String::new(),
                     shape: Shape::String,
-                    elements_max: REQUEST_BYTES_MAX - 2,
+                    elements_max,
                     bytes_min: 2,
                     nullable: false,
                 }))
             };
+            let unbounded = REQUEST_BYTES_MAX - 2;
+            // A name is as long as any may be, or as the schema says; what is generated has one letter more.
+            let metadata = schema.properties().find(|(name, _)| *name == "metadata");
+            let name_max = |property: &str, max: u64| {
+                let mut known = metadata.iter().flat_map(|(_, field)| field.properties());
+                let known = known.find(|(name, _)| *name == property);
+                let length = known.and_then(|(_, field)| field.target().max_length);
+                length
+                    .map_or(max, |length| max.min(length as u64))
+                    .saturating_mul(4)
+            };
+            let names = [
+                ("name", name_max("name", NAME_CHARS_MAX)),
+                ("generateName", name_max("generateName", NAME_CHARS_MAX - 1)),
+            ];
             let field = |name: &str, decl| {
                 let escaped = escape(name);
                 (name.to_owned(), Field { decl, escaped })
             };
             let metadata = Arc::new(Self {
                 name: format!("{name}.metadata"),
-                shape: Shape::Object(BTreeMap::from([
-                    field("name", text()),
-                    field("generateName", text()),
-                ])),
+                shape: Shape::Object(BTreeMap::from(
+                    names.map(|(name, elements_max)| field(name, text(elements_max))),
+                )),
                 elements_max: 0,
                 bytes_min: 2,
                 nullable: false,
             });
             fields.extend([
-                field("apiVersion", text()),
-                field("kind", text()),
+                field("apiVersion", text(unbounded)),
+                field("kind", text(unbounded)),
                 field("metadata", Some(metadata)),
             ]);
         }
@@ -335,8 +352,17 @@ impl Decl {
         REQUEST_BYTES_MAX / (self.bytes_min + 1)
     }
 
-    /// A field by the name that rules have for it, with its name in JSON.
+    /// A field by a name that rules can have for it, with its name in JSON: a reserved word may be written as it is.
     pub(super) fn field(&self, escaped: &str) -> Option<(&str, &Arc<Decl>)> {
+        if let (Shape::Object(fields), true) = (&self.shape, RESERVED.contains(&escaped)) {
+            let (name, field) = fields.get_key_value(escaped)?;
+            return Some((name, field.decl.as_ref()?));
+        }
+        self.escaped_field(escaped)
+    }
+
+    /// A field by its one escaped name.
+    fn escaped_field(&self, escaped: &str) -> Option<(&str, &Arc<Decl>)> {
         let Shape::Object(fields) = &self.shape else {
             return None;
         };
@@ -358,9 +384,29 @@ impl Decl {
                 bytes_min: 2,
                 nullable: false,
             })),
-            _ => self.field(step).map(|(_, decl)| Arc::clone(decl)),
+            _ => {
+                let field = self.escaped_field(step);
+                field.map(|(_, decl)| Arc::clone(decl))
+            }
         }
     }
+}
+
+/// Whether the schema of an object says itself what kind and name it has.
+fn describes_itself(schema: Schema<'_>) -> bool {
+    let metadata = property_of(schema, "metadata", "object");
+    property_of(schema, "kind", "string").is_some()
+        && property_of(schema, "apiVersion", "string").is_some()
+        && metadata.is_some_and(|metadata| {
+            property_of(metadata, "name", "string").is_some()
+                && property_of(metadata, "generateName", "string").is_some()
+        })
+}
+
+/// A property of an object that is of a type.
+fn property_of<'a>(schema: Schema<'a>, property: &str, kind: &str) -> Option<Schema<'a>> {
+    let (_, found) = schema.properties().find(|(name, _)| *name == property)?;
+    (found.kind() == Some(kind)).then_some(found)
 }
 
 /// The name that rules have for a field; none where it cannot be written.

@@ -89,6 +89,11 @@ impl Meter {
         }
     }
 
+    /// What was charged ahead and is not used.
+    fn refund(&mut self, cost: u64) {
+        self.cost = self.cost.saturating_sub(cost);
+    }
+
     /// Before so many bytes are made.
     pub(super) fn allocate(&mut self, bytes: usize) -> Result<(), Error> {
         self.bytes = self.bytes.saturating_add(bytes);
@@ -202,12 +207,12 @@ impl<'a> Run<'a, '_> {
 
     /// A branch of a conditional: an attribute there is resolved without the step for the attribute itself.
     fn branch(&mut self, plan: &'a Plan) -> Evaluated<'a> {
-        let value = self.eval(plan)?;
+        let value = self.eval(plan);
         let test = matches!(plan, Plan::Select { test: true, .. });
         if plan.is_attribute() && !test && !matches!(plan.root(), Plan::Conditional(_)) {
-            self.meter.cost = self.meter.cost.saturating_sub(1);
+            self.meter.refund(1);
         }
-        Ok(value)
+        value
     }
 
     /// What an attribute selects from. One that is made by something else than a variable is a step of its own.
@@ -225,13 +230,24 @@ impl<'a> Run<'a, '_> {
             field,
             optional,
             test,
+            in_optional,
         } = plan
         else {
             return Err(Error::no_such_overload());
         };
-        let value = self.operand(operand)?;
+        let value = match self.operand(operand) {
+            // The test was not reached, which is the last step of an attribute.
+            Err(error) if *test && operand.is_attribute() && !error.is_final => {
+                self.meter.refund(1);
+                return Err(error);
+            }
+            value => value?,
+        };
         let (value, chained) = match value {
-            Value::Optional(None) if *test => return Ok(Value::Bool(false)),
+            Value::Optional(None) if *test => {
+                self.meter.refund(u64::from(*in_optional));
+                return Ok(Value::Bool(false));
+            }
             Value::Optional(None) => return Ok(Value::Optional(None)),
             Value::Optional(Some(value)) => ((*value).clone(), true),
             value => (value, false),
@@ -241,7 +257,11 @@ impl<'a> Run<'a, '_> {
         let found = qualify(&value, &key, presence);
         if *test {
             // Asking costs what the operand does.
-            return Ok(Value::Bool(found?.is_some()));
+            let found = found?.is_some();
+            if chained && !found {
+                self.meter.refund(u64::from(*in_optional));
+            }
+            return Ok(Value::Bool(found));
         }
         match found {
             Ok(Some(found)) => {
@@ -325,11 +345,13 @@ impl<'a> Run<'a, '_> {
         }
         let mut args = Vec::with_capacity(call.args.len());
         let mut failed = None;
+        let many = call.args.len() > 2;
         for arg in &call.args {
             match self.eval(arg) {
                 Ok(value) => args.push(value),
                 Err(error) if error.is_final => return Err(error),
-                // As upstream has it, the others are looked at, and the call costs what it does.
+                // As upstream has it: of two, the other is looked at, and the call costs what it does; of more, none behind is.
+                Err(error) if many && args.len() + 1 < call.args.len() => return Err(error),
                 Err(error) => {
                     failed.get_or_insert(error);
                     args.push(Value::Null);
@@ -344,13 +366,15 @@ impl<'a> Run<'a, '_> {
             return Err(error);
         }
         let result = match matched(call, &args).or_else(|| nothing_summed(call, &args)) {
-            Some(result) => result?,
-            None => call.function.run(&args, self.meter)?,
+            Some(result) => result,
+            None => call.function.run(&args, self.meter),
         };
-        if let Some(cost) = cost::after(call, &args, &result) {
+        if !matches!(&result, Err(error) if error.is_final)
+            && let Some(cost) = cost::after(call, &args, result.as_ref().ok())
+        {
             self.meter.charge(cost)?;
         }
-        Ok(result)
+        result
     }
 
     fn map(&mut self, entries: &'a [(Plan, Plan, bool)]) -> Evaluated<'a> {
@@ -358,23 +382,24 @@ impl<'a> Run<'a, '_> {
         for (key, value, optional) in entries {
             let key = self.eval(key)?;
             let value = match (self.eval(value)?, optional) {
-                (value, false) => value,
-                (Value::Optional(Some(value)), true) => (*value).clone(),
-                (Value::Optional(None), true) => continue,
+                (value, false) => Some(value),
+                (Value::Optional(Some(value)), true) => Some((*value).clone()),
+                (Value::Optional(None), true) => None,
                 (value, true) => {
                     return Err(Error::new(format!(
                         "cannot initialize optional entry '{key}' from non-optional value {value}"
                     )));
                 }
             };
-            let shown = key.to_string();
             let Some(key) = key.key() else {
                 let told = format!("unsupported key type: {}", key.type_name());
                 return Err(Error::new(told));
             };
-            if insert_unique(&mut made, key, value) {
-                return Err(Error::new(format!("Failed with repeated key {shown}")));
-            }
+            // Of entries with one key the last one counts.
+            match value {
+                Some(value) => made.insert(key, value),
+                None => made.remove(&key),
+            };
         }
         self.meter.charge(cost::MAP)?;
         self.meter.allocate_values(made.len())?;

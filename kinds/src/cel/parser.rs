@@ -291,20 +291,17 @@ impl Parser<'_> {
     fn unary(&mut self) -> Result<Expr, Fault> {
         let at = self.at();
         for (sign, function) in [("!", operator::NOT), ("-", operator::NEGATE)] {
-            let mut count = 0;
-            while matches!(self.peek(), Token::Sign(next) if *next == sign) {
-                // The last sign before a number is the number's.
-                let number = matches!(
-                    self.words.get(self.next + 1).map(|word| &word.token),
-                    Some(Token::Int(_) | Token::Double(_))
-                );
-                if sign == "-" && number {
-                    break;
-                }
-                self.next += 1;
-                count += 1;
-            }
-            if count > 0 {
+            let signs = self.words.get(self.next..).unwrap_or_default().iter();
+            let count = signs
+                .take_while(|word| matches!(word.token, Token::Sign(next) if next == sign))
+                .count();
+            let number = matches!(
+                self.words.get(self.next + count).map(|word| &word.token),
+                Some(Token::Int(_) | Token::Double(_))
+            );
+            // The only sign before a number is the number's.
+            if count > 0 && !(sign == "-" && count == 1 && number) {
+                self.next += count;
                 let operand = self.member()?;
                 return match count % 2 {
                     0 => Ok(operand),
@@ -544,7 +541,7 @@ mod tests {
             ("(a?b:c)?d:e", "(a ? b : c) ? d : e"),
             ("!!a", "a"),
             ("!!!a.b", "!a.b"),
-            ("--1", "-(-1)"),
+            ("--1", "1"),
             ("-9223372036854775808", "-9223372036854775808"),
             ("-(1)", "-(1)"),
             ("a - -1", "a - -1"),

@@ -26,6 +26,8 @@ pub(super) enum Plan {
         field: String,
         optional: bool,
         test: bool,
+        /// Whether what it selects from is, or may be missing in, an optional value.
+        in_optional: bool,
     },
     Index {
         operand: Box<Plan>,
@@ -115,6 +117,7 @@ fn step(checked: &Checked, expr: &Expr) -> Result<Plan, Error> {
             field: select.field.clone(),
             optional: select.optional,
             test: select.test,
+            in_optional: is_in_optional(checked, &select.operand),
         },
         Kind::Call(call) => return self::call(checked, expr, call),
         Kind::List(items) => {
@@ -160,6 +163,19 @@ fn step(checked: &Checked, expr: &Expr) -> Result<Plan, Error> {
     })
 }
 
+/// Whether an attribute begins with an optional value, or asks with `.?` or `[?]` on its way.
+fn is_in_optional(checked: &Checked, expr: &Expr) -> bool {
+    match &expr.kind {
+        Kind::Select(select) => select.optional || is_in_optional(checked, &select.operand),
+        Kind::Call(call) if call.function == operator::OPTIONAL_INDEX => true,
+        Kind::Call(call) if call.function == operator::INDEX => {
+            let operand = call.target.as_deref().or(call.args.first());
+            operand.is_some_and(|operand| is_in_optional(checked, operand))
+        }
+        _ => matches!(checked.types[expr.id], Type::Optional(_)),
+    }
+}
+
 fn constant(plan: &Plan) -> Option<Value<'static>> {
     match plan {
         Plan::Const(value) => Some(value.clone()),
@@ -173,13 +189,10 @@ fn constant_map(entries: &[(Plan, Plan, bool)]) -> Result<Option<Value<'static>>
         let (Some(key), Some(value), false) = (constant(key), constant(value), optional) else {
             return Ok(None);
         };
-        let shown = key.to_string();
         let key = key
             .key()
             .ok_or_else(|| Error::new(format!("unsupported key type: {}", key.type_name())))?;
-        if functions::insert_unique(&mut map, key, value) {
-            return Err(Error::new(format!("Failed with repeated key {shown}")));
-        }
+        map.insert(key, value);
     }
     Ok(Some(Value::Map(Map::Built(Arc::new(map)))))
 }

@@ -218,7 +218,8 @@ impl<'a> Value<'a> {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::List(list) => list.len() as u64,
             Self::Map(map) => map.len() as u64,
-            Self::Ip(ip) | Self::Cidr(ip, _) => {
+            Self::Cidr(_, bits) => u64::from(bits.div_ceil(8)),
+            Self::Ip(ip) => {
                 if ip.is_ipv4() {
                     4
                 } else {
@@ -532,7 +533,11 @@ fn identity(value: &Value<'_>, keys: Option<&[String]>) -> Result<String, Error>
         }
         (Some(keys), Value::Map(map)) => {
             for key in keys {
-                let member = map.find(&Key::String(key.clone()))?;
+                let mut member = map.find(&Key::String(key.clone()))?;
+                if let (None, Map::Json(map, _)) = (&member, map) {
+                    // A member whose name cannot be written is one nevertheless.
+                    member = map.get(key).map(|json| Value::text(json.to_string()));
+                }
                 write_identity(member.as_ref(), &mut text);
             }
         }

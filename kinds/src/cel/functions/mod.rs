@@ -5,8 +5,10 @@
 //!
 //! Invariants: total on any arguments; none panics, and none makes more than it has asked its [`Meter`] for.
 //! Source of names and signatures: cel-go `common/stdlib`, `ext`, and k8s.io/apiserver `pkg/cel/library` as of 1.37. Left
-//! out: `authorizer` and `jsonpatch` (neither is there for rules of a stored object).
+//! out: `jsonpatch`, which is not there for rules of a stored object. Nor is the variable `authorizer`; its functions are known by
+//! their signatures, so that what is told of a rule that names it is one thing.
 
+mod authorizer;
 pub(super) mod format;
 pub(super) mod formatting;
 pub(super) mod lists;
@@ -87,6 +89,7 @@ static DECLARED: LazyLock<BTreeMap<&'static str, Declared>> = LazyLock::new(|| {
         quantity::FUNCTIONS,
         semver::FUNCTIONS,
         format::FUNCTIONS,
+        authorizer::FUNCTIONS,
     ] {
         for function in library {
             let declared = all.entry(function.name).or_insert_with(|| Declared {
@@ -212,6 +215,11 @@ impl Signature<'_> {
             "Quantity" => Type::Opaque("kubernetes.Quantity"),
             "Semver" => Type::Opaque("kubernetes.Semver"),
             "Format" => Type::Opaque("kubernetes.NamedFormat"),
+            "Authorizer" => Type::Opaque("kubernetes.authorization.Authorizer"),
+            "PathCheck" => Type::Opaque("kubernetes.authorization.PathCheck"),
+            "GroupCheck" => Type::Opaque("kubernetes.authorization.GroupCheck"),
+            "ResourceCheck" => Type::Opaque("kubernetes.authorization.ResourceCheck"),
+            "Decision" => Type::Opaque("kubernetes.authorization.Decision"),
             "A" | "B" => {
                 let number = u32::from(name == "B");
                 self.params = self.params.max(number + 1);

@@ -24,7 +24,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         run: |args, meter| match args {
             [Value::String(text)] => {
                 meter.allocate(text.len())?;
-                match Url::parse(text) {
+                match Url::parse_with_fragment(text) {
                     Ok(url) => Ok(Some(Value::Url(Arc::new(url)))),
                     Err(reason) => Err(Error::new(format!(
                         "URL parse error during conversion from string: parse {text:?}: {reason}",
@@ -76,19 +76,43 @@ pub(super) const FUNCTIONS: &[Function] = &[
 ];
 
 impl Url {
+    /// As the address of a request, which has no fragment: a `#` is a letter of it.
+    ///
     /// # Errors
     /// Why Go does not take it.
     pub(in crate::cel) fn parse(text: &str) -> Result<Self, String> {
+        Self::read(text, true)
+    }
+
+    /// What can be the address of a request, without the fragment that it may have.
+    fn parse_with_fragment(text: &str) -> Result<Self, String> {
+        Self::parse(text)?;
+        let (text, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let url = Self::read(text, false)?;
+        check_escapes(fragment)?;
+        Ok(url)
+    }
+
+    /// A request's has a host behind a scheme only.
+    fn read(text: &str, of_request: bool) -> Result<Self, String> {
         if text.is_empty() {
             return Err("empty url".to_owned());
         }
         if text.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
             return Err("net/url: invalid control character in URL".to_owned());
         }
+        if text == "*" {
+            return Ok(Self {
+                scheme: String::new(),
+                host: String::new(),
+                path: "*".to_owned(),
+                query: String::new(),
+            });
+        }
         let (scheme, rest) = split_scheme(text)?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (host, path) = match rest.strip_prefix("//") {
-            Some(after) if !scheme.is_empty() => {
+            Some(after) if !scheme.is_empty() || !of_request && !after.starts_with('/') => {
                 let end = after.find('/').unwrap_or(after.len());
                 let (authority, path) = after.split_at(end);
                 (host_of(authority)?, path)
