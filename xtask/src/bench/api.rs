@@ -17,7 +17,7 @@ use crate::progress::{self, Waiting};
 /// Rounds at most: one takes a minute or two, and three agree well enough.
 const ROUNDS_MAX: usize = 3;
 /// As in the program that is run.
-const SETUP: Setup<'_> = Setup {
+pub const SETUP: Setup<'_> = Setup {
     token: "bench",
     etcd_flags: &[],
     flags: &[

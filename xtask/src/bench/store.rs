@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::peer::{self, Peer};
-use super::{Effort, median, number};
+use super::{Effort, api, median, number};
+use crate::kube_apiserver::{self, KubeApiserver};
 use crate::progress::{self, Waiting};
 
 /// As in `store/examples/bench`.
@@ -170,8 +170,6 @@ pub fn measure(effort: &Effort) -> Result<Value> {
 
 /// The same load as requests of the Kubernetes API, over TLS: what weft's clients pay when they are no part of it, as etcd's are not.
 fn through_api(effort: &Effort, dir: &Path) -> Result<Vec<Value>> {
-    /// As in the program that is run.
-    const TOKEN: &str = "bench";
     let mut rows = Vec::new();
     for name in ["weft", "kube-apiserver"] {
         let _ = std::fs::remove_dir_all(dir);
@@ -181,13 +179,13 @@ fn through_api(effort: &Effort, dir: &Path) -> Result<Vec<Value>> {
         if effort.quick {
             load.arg("--quick");
         }
-        let peer = match (name, peer::found()) {
+        let peer = match (name, kube_apiserver::found()) {
             ("weft", _) => {
                 load.arg("--dir").arg(dir);
                 None
             }
             (_, Some(binaries)) => {
-                let peer = Peer::start(&binaries, dir, TOKEN)?;
+                let peer = KubeApiserver::start(&binaries, dir, &api::SETUP)?;
                 load.args(["--pid", &peer.pid().to_string()]);
                 load.args(["--port", &peer.port.to_string()]);
                 Some(peer)
