@@ -2,6 +2,10 @@
 
 /// On a Node: `ip:port` of its listener for mutual-TLS calls from other nodes.
 pub const MESH_ADDRESS: &str = "weft.dev/mesh-address";
+/// On a node's Lease: how often the node renews it, in seconds.
+pub const RENEWED_EVERY: &str = "weft.dev/renewed-every";
+/// On a Node: the port on which it takes requests from outside of the cluster.
+pub const GATEWAY_PORT: &str = "weft.dev/gateway-port";
 /// On a Pod: `per-request` or `pooled`; how instances of its components are reused.
 pub const ISOLATION: &str = "weft.dev/isolation";
 /// On a Namespace, as a label: `true` gives its guests a process of their own on each node.

@@ -1,6 +1,7 @@
 //! Node lifecycle: who is alive, and what that means for its pods.
 //!
-//! A node is alive as long as its lease says (`spec.leaseDurationSeconds`; weft's own nodes say 8 s and renew it every 2 s).
+//! A node is alive as long as its lease says (`spec.leaseDurationSeconds`; weft's own nodes say 8 s and renew it every second).
+//! A server that sees the last connection of a node end shortens that to two renewals, until the node renews it (`weft_apiserver`).
 //! After that long without a sign of life, `Ready` becomes Unknown, its pods become not ready (so that they leave the
 //! endpoints) and the node gets the `unreachable` taints. Pods leave a node with a NoExecute taint after the seconds
 //! their tolerations allow; without one for `not-ready` and `unreachable` that is [`DEFAULT_TOLERATION_SECONDS`], so a
@@ -64,7 +65,7 @@ pub const CONTROLLER: Controller = Controller {
 
 /// Where node leases live.
 const LEASE_NAMESPACE: &str = "kube-node-lease";
-/// How long a node's lease lasts where it does not say: as long as those of weft's own nodes, which renew it four times
+/// How long a node's lease lasts where it does not say: as long as those of weft's own nodes, which renew it eight times
 /// as often.
 const LEASE_LASTS: Duration = Duration::from_secs(8);
 /// How long a pod may be bound to a node that is not there: it may still be on its way.
@@ -77,6 +78,8 @@ const MASS_LOSS_HOLD: Duration = Duration::from_secs(30);
 const MASS_LOSS_NODES_MIN: usize = 3;
 /// A node whose evictions are held back is looked at again after this: heartbeats of others do not wake it.
 const HOLD: Duration = Duration::from_secs(2);
+/// One that only waits for a witness is looked at so many times as often: a sign of life of any other node is one.
+const WITNESS_LOOKS: u32 = 4;
 /// From so many nodes on, one that is held back is looked at five times as rarely: each look asks about all others.
 const HOLD_NODES_MANY: usize = 500;
 /// Kubernetes' `--unhealthy-zone-threshold`, in percent of a zone's nodes.
@@ -114,6 +117,8 @@ const PRESSURES: &[(&str, &str)] = &[
 #[derive(Debug)]
 struct Lease {
     lasts: Duration,
+    /// By the node's clock: only that it changes says something.
+    renewed: Option<Timestamp>,
 }
 
 impl Lens for Lease {
@@ -126,10 +131,13 @@ impl Lens for Lease {
     }
 
     fn read(object: &Object) -> Result<Self, ObjectError> {
-        let seconds = object.as_value()["spec"]["leaseDurationSeconds"].as_u64();
+        let spec = &object.as_value()["spec"];
+        let seconds = spec["leaseDurationSeconds"].as_u64();
         let seconds = seconds.filter(|seconds| *seconds > 0);
+        let renewed = spec["renewTime"].as_str();
         Ok(Self {
             lasts: seconds.map_or(LEASE_LASTS, Duration::from_secs),
+            renewed: renewed.and_then(|time| time.parse().ok()),
         })
     }
 }
@@ -201,14 +209,10 @@ impl Heartbeats {
         }
     }
 
-    fn take_lease(
-        &mut self,
-        node: &str,
-        lease: Option<&Cached<Lease>>,
-        news: bool,
-        now: Timestamp,
-    ) {
-        let Some(lease) = lease else {
+    /// A renewal is a sign of life; whatever else changes in a lease may be somebody else's doing.
+    fn take_lease(&mut self, touched: &Touched, news: bool, now: Timestamp) {
+        let node = &*touched.key.name;
+        let Some(lease) = touched.after::<Lease>() else {
             self.leases.remove(node);
             // The lease is gone, not the node: its silence begins now.
             *self.expect(node, now) = Heartbeat::expected(now);
@@ -216,11 +220,17 @@ impl Heartbeats {
             return;
         };
         self.leases.insert(node.to_owned());
+        let before = touched.before::<Lease>().map(|lease| lease.body.renewed);
+        let renewed = lease.body.renewed.is_none() || before != Some(lease.body.renewed);
         let heartbeat = self.expect(node, now);
-        if news {
+        if news && renewed {
             heartbeat.renew(now);
         }
-        heartbeat.lasts = lease.body.lasts;
+        // A lease that was shortened before we began to look has its whole time again, as all others have.
+        heartbeat.lasts = match news {
+            true => lease.body.lasts,
+            false => lease.body.lasts.max(LEASE_LASTS),
+        };
     }
 
     /// A node that reports its state is alive, whether it has a lease or not.
@@ -251,7 +261,7 @@ impl Track for Heartbeats {
         if touched.is_of(&NODE) {
             self.take_report(touched, news, now);
         } else if &*touched.key.namespace == LEASE_NAMESPACE && touched.is_of(&LEASE) {
-            self.take_lease(&touched.key.name, touched.after(), news, now);
+            self.take_lease(touched, news, now);
         }
     }
 }
@@ -261,12 +271,17 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
         return vec![touched.key.clone()];
     }
     if touched.is_of(&LEASE) {
-        // Each renewal moves the deadline; the reconciler asks for its own next look, so only a first lease and
-        // one after silence matter.
+        // Each renewal moves the deadline; the reconciler asks for its own next look, so only a first lease, one after
+        // silence and one that lasts longer or shorter than before matter.
         let node = Key::cluster(&touched.key.name);
         let row = view.get::<Node>(&node);
         let silent = row.is_some_and(|row| ready_of(row) != Readiness::Ready);
-        return if silent { vec![node] } else { Vec::new() };
+        let lasts = |lease: Option<&Cached<Lease>>| lease.map(|lease| lease.body.lasts);
+        let resized = touched.was_there && lasts(touched.before()) != lasts(touched.after());
+        return match silent || resized {
+            true => vec![node],
+            false => Vec::new(),
+        };
     }
     if !touched.is_of(&POD) {
         return Vec::new();
@@ -361,8 +376,10 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
         _ => true,
     };
     let stopped = disruption(view, node) == Disruption::Stopped;
-    let held = if !credible || stopped || is_fully_disrupted(view) {
+    let held = if stopped || is_fully_disrupted(view) {
         Some(hold(view))
+    } else if !credible {
+        Some(hold(view) / WITNESS_LOOKS)
     } else {
         mass_loss_hold(view, cx.now)
     };
@@ -694,9 +711,40 @@ fn remove_terminated(view: &View, node: &str, cx: &Context<'_>, outcome: &mut Ou
         if ends > cx.now {
             outcome.again_after(until(ends, cx.now));
         } else {
-            outcome.writes.push(Write::delete(pod).forced());
+            outcome.writes.extend(remove(pod, None, cx));
         }
     }
+}
+
+/// Removes a pod whose node cannot. As that would, it says before how the pod ended, as far as anybody can know: it failed.
+fn remove(pod: &Cached<Pod>, why: Option<&str>, cx: &Context<'_>) -> Vec<Write> {
+    let removed = Write::delete(pod).forced();
+    if pod.body.is_finished() {
+        return vec![removed];
+    }
+    let condition = |kind: &str, status: &str, reason: &str, message: Option<&str>| {
+        let mut condition = json!({
+            "type": kind,
+            "status": status,
+            "reason": reason,
+            "lastTransitionTime": stamp(cx.now),
+        });
+        if let Some(message) = message {
+            condition["message"] = json!(message);
+        }
+        condition
+    };
+    let mut conditions = vec![condition("Ready", "False", "PodFailed", None)];
+    if why.is_some() {
+        conditions.push(condition(
+            "DisruptionTarget",
+            "True",
+            "DeletionByPodGC",
+            why,
+        ));
+    }
+    let status = json!({"phase": "Failed", "conditions": conditions});
+    vec![Write::status_fields(pod, &status), removed]
 }
 
 /// Pods bound to a node that does not exist.
@@ -709,7 +757,8 @@ fn remove_stranded(view: &View, node: &str, cx: &Context<'_>) -> Outcome {
         if !pod.meta.is_deleting() && age < STRANDED {
             outcome.again_after(STRANDED - age);
         } else {
-            outcome.writes.push(Write::delete(pod).forced());
+            let why = "PodGC: node no longer exists";
+            outcome.writes.extend(remove(pod, Some(why), cx));
         }
     }
     if !outcome.writes.is_empty() {

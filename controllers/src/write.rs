@@ -173,12 +173,17 @@ impl Write {
     /// Sets one condition in the status of `row` and leaves the others as they are: a strategic merge patch, so it need
     /// not be bound to a revision, and nobody has to remember the other conditions.
     pub fn condition<T: Lens>(row: &Cached<T>, condition: &Value) -> Self {
+        Self::status_fields(row, &json!({ "conditions": [condition] }))
+    }
+
+    /// The same of several fields of the status, conditions among them.
+    pub fn status_fields<T: Lens>(row: &Cached<T>, status: &Value) -> Self {
         Self::Patch {
             kind: Arc::clone(T::kind()),
             key: row.key.clone(),
             subresource: Some(Subresource::Status),
             patch_kind: PatchKind::Strategic,
-            patch: json!({"status": {"conditions": [condition]}}),
+            patch: json!({ "status": status }),
             uid: Some(Arc::clone(&row.meta.uid)),
             resource_version: None,
             note: None,

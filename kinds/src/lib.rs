@@ -43,7 +43,7 @@ pub use certificates::CERTIFICATE_SIGNING_REQUEST;
 pub use columns::{Column, Row};
 pub use coordination::LEASE;
 pub use discovery::ENDPOINT_SLICE;
-pub use gateway_api::{GATEWAY, GATEWAY_CLASS, HTTP_ROUTE};
+pub use gateway_api::{GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, REFERENCE_GRANT};
 pub use kind::{Kind, Name, NameRule, Selectable, Served, Spelling, Subresource};
 pub use registry::{Registries, Registry};
 
@@ -70,6 +70,7 @@ fn builtin() -> Vec<Arc<Kind>> {
         &HTTP_ROUTE,
         &GATEWAY,
         &GATEWAY_CLASS,
+        &REFERENCE_GRANT,
     ];
     let stored = stored.into_iter().map(|kind| Arc::clone(kind));
     stored

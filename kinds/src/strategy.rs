@@ -15,7 +15,7 @@ use weft_api::status::StatusError;
 
 use crate::lens::{object, put};
 use crate::validate::Problems;
-use crate::{Kind, ServiceRange, Subresource};
+use crate::{Kind, KindRef, ServiceRange, Subresource};
 
 pub trait Strategy: Send + Sync {
     /// Drops what a client may not say of a new object.
@@ -174,6 +174,9 @@ pub trait Surroundings {
 
     /// Whether there is such an object.
     fn has(&self, kind: &Kind, namespace: Option<&str>, name: &str) -> bool;
+
+    /// An object as it is stored.
+    fn object(&self, kind: KindRef<'_>, namespace: Option<&str>, name: &str) -> Option<Value>;
 
     fn is_claimed(&self, claim: &Claim) -> bool;
 

@@ -18,9 +18,10 @@ use weft_api::identity::SpiffeId;
 
 use crate::{
     CallerInfo, Inner, Peer, Transport, WorkloadInfo,
+    deliver::Attached,
     inbound::source_line,
     metrics::{Edge, EdgeKey, Origin, Reporter},
-    table::{Endpoint, ServiceLabels, Way},
+    table::{Endpoint, ServiceLabels},
 };
 
 /// Who calls, in every form that a call needs.
@@ -65,6 +66,31 @@ pub(crate) static NO_SERVICE: LazyLock<Arc<ServiceLabels>> =
 pub(crate) static BLACK_HOLE: LazyLock<Arc<ServiceLabels>> =
     LazyLock::new(|| Arc::new(ServiceLabels::new("", "BlackHoleCluster")));
 
+/// Who is called, as far as accounts tell callees apart.
+pub(crate) struct Callee<'e> {
+    workload: &'e Arc<WorkloadInfo>,
+    principal: &'e Arc<str>,
+    transport: Transport,
+}
+
+impl<'e> Callee<'e> {
+    pub(crate) fn at(endpoint: &'e Endpoint) -> Self {
+        Self {
+            workload: &endpoint.workload,
+            principal: &endpoint.spiffe_id,
+            transport: endpoint.way.transport(),
+        }
+    }
+
+    pub(crate) fn of(attached: &'e Attached) -> Self {
+        Self {
+            workload: &attached.workload,
+            principal: &attached.spiffe_id,
+            transport: Transport::InProcess,
+        }
+    }
+}
+
 impl Caller {
     pub(crate) fn new(info: CallerInfo, origin: Origin) -> Self {
         let spiffe_id: Arc<str> = info.identity.to_string().into();
@@ -89,19 +115,19 @@ impl Caller {
         &self.identity
     }
 
-    /// Where a call to `endpoint` is charged: here, and for a callee of this node also on its side.
+    /// Where a call to `callee` is charged: here, and for a callee of this node also on its side.
     pub(crate) fn edges(
         &self,
         inner: &Inner,
         generation: u64,
-        endpoint: &Arc<Endpoint>,
+        callee: &Callee<'_>,
         service: &Arc<ServiceLabels>,
     ) -> SmallVec<[Arc<Edge>; 2]> {
         let key = (
-            Arc::as_ptr(&endpoint.workload) as usize,
-            Arc::as_ptr(&endpoint.spiffe_id).cast::<u8>() as usize,
+            Arc::as_ptr(callee.workload) as usize,
+            Arc::as_ptr(callee.principal).cast::<u8>() as usize,
             Arc::as_ptr(service) as usize,
-            endpoint.way.transport(),
+            callee.transport,
         );
         let cache = self.edges.load();
         if cache.generation == generation
@@ -115,18 +141,18 @@ impl Caller {
                 reporter,
                 source: Arc::clone(&self.workload),
                 source_principal: Arc::clone(&self.spiffe_id),
-                destination: Arc::clone(&endpoint.workload),
-                destination_principal: Arc::clone(&endpoint.spiffe_id),
+                destination: Arc::clone(callee.workload),
+                destination_principal: Arc::clone(callee.principal),
                 service: Arc::clone(service),
                 transport: Some(transport),
             })
         };
-        let edges: SmallVec<[Arc<Edge>; 2]> = match endpoint.way {
-            Way::Here => smallvec![
+        let edges: SmallVec<[Arc<Edge>; 2]> = match callee.transport {
+            Transport::InProcess => smallvec![
                 edge(Reporter::Source, Transport::InProcess),
                 edge(Reporter::Destination, Transport::InProcess)
             ],
-            Way::Node(_) => smallvec![edge(Reporter::Source, Transport::Mtls)],
+            Transport::Mtls => smallvec![edge(Reporter::Source, Transport::Mtls)],
         };
         self.edges.rcu(|cache| {
             let mut known = if cache.generation == generation {
@@ -138,8 +164,8 @@ impl Caller {
                 key,
                 CachedEdges {
                     edges: edges.clone(),
-                    _workload: Arc::clone(&endpoint.workload),
-                    _principal: Arc::clone(&endpoint.spiffe_id),
+                    _workload: Arc::clone(callee.workload),
+                    _principal: Arc::clone(callee.principal),
                     _service: Arc::clone(service),
                 },
             );
@@ -193,7 +219,7 @@ mod tests {
             let address = format!("10.42.{}.{}:8080", number / 250, number % 250 + 1);
             let address = address.parse().expect("an address");
             let endpoint = table.endpoint(address).expect("an endpoint");
-            let edges = caller.edges(&mesh.inner, 1, endpoint, &NO_SERVICE);
+            let edges = caller.edges(&mesh.inner, 1, &Callee::at(endpoint), &NO_SERVICE);
             assert_eq!(edges.len(), 2, "on both sides");
         }
         assert_eq!(caller.edges.load().edges.len(), 1);

@@ -6,7 +6,8 @@
 //!
 //! Invariants: a call refused as [`DeliverError::NotHere`] or [`DeliverError::Overloaded`] was not shown to the
 //! workload; what a workload receives carries a [`CallContext`] made by the host; hop-by-hop headers and
-//! `x-weft-*` pass in neither direction.
+//! `x-weft-*` pass in neither direction; a response has a head that any hop can pass on, and content only where its request and status
+//! allow some.
 
 use std::{
     collections::HashMap,
@@ -21,14 +22,15 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::{Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body::Body as _;
 use tokio::sync::Notify;
 use tower::Service;
 use weft_api::identity::SpiffeId;
 
 use crate::{
     Body, CallContext, DEPTH_MAX, DeliverError, LocalWorkload, WorkloadInfo, WorkloadService,
-    headers,
+    empty_body, headers,
 };
 
 /// Copies of the address map; attaching one of ten thousand pods clones one hundred-and-sixtieth of them.
@@ -186,13 +188,9 @@ pub(crate) async fn deliver(
     {
         return Err(DeliverError::Deadline);
     }
-    if !headers::within_limits(request.headers()) {
+    if !headers::within_limits(request.uri(), request.headers()) {
         return Err(DeliverError::Rejected {
-            reason: format!(
-                "its head has more than {} lines or {} bytes",
-                headers::HEADERS_MAX,
-                headers::HEADER_BYTES_MAX
-            ),
+            reason: format!("its head has {TOO_LARGE}"),
         });
     }
     let in_flight = InFlight::begin(to)?;
@@ -204,6 +202,7 @@ pub(crate) async fn deliver(
     request.extensions_mut().insert(context);
 
     let mut service = to.service.clone();
+    let method = request.method().clone();
     let handed_over = Instant::now();
     poll_fn(|context| service.poll_ready(context)).await?;
     let mut response = service.call(request).await?;
@@ -211,19 +210,153 @@ pub(crate) async fn deliver(
 
     headers::strip_hop_by_hop(response.headers_mut());
     headers::strip_weft(response.headers_mut());
+    check_head(&response)?;
     Ok(Delivered {
-        response,
+        response: without_content(&method, response),
         in_flight,
         worked,
     })
 }
 
+const TOO_LARGE: &str = "more than 256 lines or 64 KiB";
+const _: () = assert!(headers::HEADERS_MAX == 256 && headers::HEADER_BYTES_MAX == 64 << 10);
+
+/// A head that a codec on the way would refuse fails here, where it is known whose it is: on a connection it would look as if the node
+/// had broken off.
+fn check_head(response: &Response<Body>) -> Result<(), DeliverError> {
+    let wrong = if response.status().is_informational() {
+        "it answered with an interim status (1xx), which no workload can"
+    } else if !headers::within_limits(&Uri::default(), response.headers()) {
+        return Err(DeliverError::Failed {
+            message: format!("the head of its response has {TOO_LARGE}"),
+        });
+    } else if headers::content_length(response.headers()).is_err() {
+        "the content-length of its response is not one number"
+    } else {
+        return Ok(());
+    };
+    Err(DeliverError::Failed {
+        message: wrong.to_owned(),
+    })
+}
+
+/// The response without content where HTTP has none: to HEAD, and with 204 and 304. `content-length` then says what a GET would have
+/// got. HTTP/1 codecs do this by themselves; those of HTTP/2 send what they are given, and the other end takes it for an error.
+/// Sources: RFC 9110 §6.4.1, §8.6, §9.3.2, §15.3.5, §15.4.5.
+pub(crate) fn without_content(method: &Method, response: Response<Body>) -> Response<Body> {
+    let status = response.status();
+    if *method != Method::HEAD
+        && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    {
+        return response;
+    }
+    let (mut head, body) = response.into_parts();
+    if status == StatusCode::NO_CONTENT {
+        head.headers.remove(header::CONTENT_LENGTH);
+    } else if status != StatusCode::NOT_MODIFIED
+        // A handler that looks at the method may have left the content out itself: of that, nothing is said.
+        && let Some(length @ 1..) = body.size_hint().exact()
+    {
+        let lines = head.headers.entry(header::CONTENT_LENGTH);
+        lines.or_insert_with(|| HeaderValue::from(length));
+    }
+    Response::from_parts(head, empty_body())
+}
+
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
     use tower::{service_fn, util::BoxCloneSyncService};
 
     use super::*;
-    use crate::empty_body;
+    use crate::full_body;
+
+    fn attached(
+        answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static,
+    ) -> Arc<Attached> {
+        let attachments = Attachments::default();
+        let address = ([10, 42, 0, 1], 80).into();
+        let workload = LocalWorkload {
+            identity: SpiffeId::new("cluster.local", "vote", "web"),
+            workload: WorkloadInfo::default(),
+            service: BoxCloneSyncService::new(service_fn(move |_request| {
+                let answer = answer();
+                async move { Ok(answer) }
+            })),
+            in_flight_max: 1,
+        };
+        attachments.insert(address, workload);
+        attachments.get(address).expect("attached")
+    }
+
+    #[tokio::test]
+    async fn what_has_no_content_has_no_body_and_keeps_its_length() {
+        for (method, status, declared, length) in [
+            ("GET", 200_u16, None, "none, 5 bytes"),
+            ("GET", 200, Some("5"), "5, 5 bytes"),
+            // What the GET would have had, whether the handler says so or its body does.
+            ("HEAD", 200, None, "5, 0 bytes"),
+            ("HEAD", 200, Some("1234"), "1234, 0 bytes"),
+            ("HEAD", 404, None, "5, 0 bytes"),
+            ("GET", 204, Some("5"), "none, 0 bytes"),
+            ("HEAD", 204, Some("5"), "none, 0 bytes"),
+            ("GET", 304, Some("1234"), "1234, 0 bytes"),
+            ("GET", 304, None, "none, 0 bytes"),
+        ] {
+            let to = attached(move || {
+                let mut response = Response::builder().status(status);
+                if let Some(declared) = declared {
+                    response = response.header(header::CONTENT_LENGTH, declared);
+                }
+                response.body(full_body("hello")).expect("a response")
+            });
+            let request = Request::builder().method(method).body(empty_body());
+            let request = request.expect("a request");
+            let delivered = deliver(&to, request, CallContext::default()).await;
+            let response = delivered.expect("an answer").response;
+            let said = response.headers().get(header::CONTENT_LENGTH).cloned();
+            let said = said.map_or("none".to_owned(), |said| {
+                said.to_str().expect("a number").to_owned()
+            });
+            let body = response.into_body().collect().await.expect("a body");
+            let found = format!("{said}, {} bytes", body.to_bytes().len());
+            assert_eq!(found, length, "{method} {status} {declared:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_no_hop_passes_on_is_the_workloads_failure() {
+        let failed = async |answer: fn() -> Response<Body>| {
+            let request = Request::new(empty_body());
+            let delivered = deliver(&attached(answer), request, CallContext::default()).await;
+            delivered.err().expect("a failure").to_string()
+        };
+        let text = [
+            failed(|| {
+                let response = Response::builder().status(103).body(empty_body());
+                response.expect("a response")
+            })
+            .await,
+            failed(|| {
+                let mut response = Response::builder();
+                for number in 0..257 {
+                    response = response.header(format!("x-{number}"), "1");
+                }
+                response.body(empty_body()).expect("a response")
+            })
+            .await,
+            failed(|| {
+                let response = Response::builder().header("content-length", "5, 5");
+                response.body(full_body("hello")).expect("a response")
+            })
+            .await,
+        ];
+        insta::assert_snapshot!(text.join("\n"), @r"
+        the workload failed: it answered with an interim status (1xx), which no workload can
+        the workload failed: the head of its response has more than 256 lines or 64 KiB
+        the workload failed: the content-length of its response is not one number
+        ");
+    }
 
     #[tokio::test]
     async fn a_call_that_looked_the_workload_up_before_it_left_is_turned_away() {

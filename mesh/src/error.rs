@@ -3,8 +3,9 @@
 //! [`DeliverError`] comes from the callee's side and crosses nodes as a header, so that a call fails the same
 //! way in memory and over the wire. [`TransportError`] is what the network between nodes did. [`CallError`] is
 //! what the caller of the mesh gets; the agent maps it to the runtime's error codes, the gateway to a status.
+//! [`Blame`] is who has to bear it: what a caller did wrong is held against nobody else.
 
-use std::net::SocketAddr;
+use std::{error::Error as StdError, io, net::SocketAddr};
 
 use http::StatusCode;
 
@@ -13,6 +14,17 @@ use crate::BoxError;
 /// When a caller that was turned away for want of room may come again, in seconds (`Retry-After`). The least that can be said:
 /// room is a matter of milliseconds, and a client that waits longer would leave it unused.
 pub(crate) const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// Whose doing a failure was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The request, or what its caller showed of itself: calls of others would not have failed. Nothing is held against the endpoint.
+    Caller,
+    /// The callee: it is chosen less often for a while.
+    Endpoint,
+    /// The way there: it is left alone for a while.
+    Connection,
+}
 
 /// The callee's side did not produce a response.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +60,20 @@ impl DeliverError {
             | DeliverError::OutOfMemory
             | DeliverError::Failed { .. }
             | DeliverError::Rejected { .. } => false,
+        }
+    }
+
+    /// Who has to bear it. Of a deadline the callee's own is meant; that of the caller is known to the caller.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        match self {
+            // Whoever looks for it there will not find it.
+            DeliverError::NotHere => Blame::Connection,
+            DeliverError::Overloaded
+            | DeliverError::Deadline
+            | DeliverError::OutOfMemory
+            | DeliverError::Failed { .. } => Blame::Endpoint,
+            DeliverError::LoopDetected | DeliverError::Rejected { .. } => Blame::Caller,
         }
     }
 
@@ -113,6 +139,16 @@ pub enum TransportError {
     /// The connection went away before the request was written to it, or the peer said it did not look at it.
     #[error("the connection to {address} closed before the request was taken")]
     NotTaken { address: SocketAddr },
+    /// More calls wait for that node than it would ever take at once.
+    #[error("too many calls wait for {address}")]
+    Crowded { address: SocketAddr },
+    /// The peer's HTTP/2 refused the request as malformed.
+    #[error("{address} does not take the request for one of HTTP/2")]
+    Malformed {
+        address: SocketAddr,
+        #[source]
+        source: std::sync::Arc<hyper::Error>,
+    },
     /// The connection broke after the request may have been read.
     #[error("the connection to {address} broke before an answer came")]
     Broken {
@@ -126,8 +162,54 @@ impl TransportError {
     /// Whether the peer provably did not process the request.
     #[must_use]
     pub fn never_left(&self) -> bool {
-        !matches!(self, TransportError::Broken { .. })
+        !matches!(
+            self,
+            TransportError::Broken { .. } | TransportError::Malformed { .. }
+        )
     }
+
+    /// Who has to bear it.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        match self {
+            TransportError::NoIdentity { .. }
+            | TransportError::ServerName { .. }
+            | TransportError::Malformed { .. } => Blame::Caller,
+            TransportError::NotTaken { .. } | TransportError::Crowded { .. } => Blame::Endpoint,
+            TransportError::ConnectTimeout { .. } | TransportError::Connect { .. } => {
+                Blame::Connection
+            }
+            TransportError::Tls { source, .. } => blame_of_cause(&**source),
+            TransportError::Broken { source, .. } => blame_of_cause(&**source),
+        }
+    }
+}
+
+/// What lies below a broken connection: a stream that one end reset says nothing of the other streams, and a peer that refuses this
+/// caller's certificate with an alert serves others.
+fn blame_of_cause(error: &(dyn StdError + 'static)) -> Blame {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        cause = error.source();
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            if error.is_reset() {
+                return Blame::Endpoint;
+            }
+            if error.get_io().is_some_and(is_alert) {
+                return Blame::Caller;
+            }
+        }
+        if error.downcast_ref::<io::Error>().is_some_and(is_alert) {
+            return Blame::Caller;
+        }
+    }
+    Blame::Connection
+}
+
+fn is_alert(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|inner| matches!(inner.downcast_ref(), Some(rustls::Error::AlertReceived(_))))
 }
 
 /// What a caller of the mesh gets instead of a response.
@@ -178,6 +260,12 @@ pub enum CallError {
     Failed { service: String, message: String },
     #[error("the request is not acceptable: {reason}")]
     BadRequest { reason: String },
+    #[error(
+        "the request's head is larger than is passed on: {} KiB in {} lines with its URI",
+        crate::headers::HEADER_BYTES_MAX >> 10,
+        crate::headers::HEADERS_MAX
+    )]
+    HeadTooLarge,
 }
 
 impl CallError {
@@ -197,6 +285,7 @@ impl CallError {
             CallError::Deadline => StatusCode::GATEWAY_TIMEOUT,
             CallError::LoopDetected => StatusCode::LOOP_DETECTED,
             CallError::BadRequest { .. } => StatusCode::BAD_REQUEST,
+            CallError::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         }
     }
 
@@ -218,7 +307,9 @@ impl CallError {
             CallError::Interrupted { .. } | CallError::Failed { .. } => "UC",
             CallError::Deadline => "UT",
             CallError::Overloaded { .. } => "UO",
-            CallError::LoopDetected | CallError::BadRequest { .. } => "DPE",
+            CallError::LoopDetected | CallError::BadRequest { .. } | CallError::HeadTooLarge => {
+                "DPE"
+            }
         }
     }
 
@@ -228,5 +319,78 @@ impl CallError {
             self,
             CallError::NoRoute { .. } | CallError::InvalidBackend { .. }
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn who_bears_what() {
+        let address = ([127, 0, 0, 1], 1).into();
+        let tls = |error: rustls::Error| TransportError::Tls {
+            address,
+            source: Arc::new(io::Error::new(io::ErrorKind::InvalidData, error)),
+        };
+        let table = [
+            (
+                "nobody listens",
+                TransportError::Connect {
+                    address,
+                    source: Arc::new(io::ErrorKind::ConnectionRefused.into()),
+                }
+                .blame(),
+                Blame::Connection,
+            ),
+            (
+                "it does not say who it is",
+                tls(rustls::Error::NoCertificatesPresented).blame(),
+                Blame::Connection,
+            ),
+            (
+                "it does not believe who we are",
+                tls(rustls::Error::AlertReceived(
+                    rustls::AlertDescription::CertificateExpired,
+                ))
+                .blame(),
+                Blame::Caller,
+            ),
+            (
+                "we have no certificate",
+                TransportError::NoIdentity {
+                    identity: String::new(),
+                }
+                .blame(),
+                Blame::Caller,
+            ),
+            (
+                "a pod that left",
+                DeliverError::NotHere.blame(),
+                Blame::Connection,
+            ),
+            (
+                "a trap",
+                DeliverError::Failed {
+                    message: String::new(),
+                }
+                .blame(),
+                Blame::Endpoint,
+            ),
+            ("a loop", DeliverError::LoopDetected.blame(), Blame::Caller),
+            (
+                "a head that is too large",
+                DeliverError::Rejected {
+                    reason: String::new(),
+                }
+                .blame(),
+                Blame::Caller,
+            ),
+        ];
+        for (what, found, expected) in table {
+            assert_eq!(found, expected, "{what}");
+        }
     }
 }

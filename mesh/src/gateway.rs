@@ -1,11 +1,12 @@
 //! The way into the cluster: HTTP/1.1 and cleartext HTTP/2 on one port, then the same path as any call.
 //!
 //! A request is routed by its host: HTTPRoutes of the listener that is responsible for it, or, for a host
-//! `<service>.<namespace>.localhost` that no route names, the service itself, if the client is on this machine. The gateway
-//! calls under its own identity, so callees see it as their peer and policies can name it.
+//! `<service>.<namespace>.localhost` that nobody published anything for, the service itself, for whom [`OpenServices`] says. The gateway
+//! calls under its own identity: meshes and policies see it as the peer, guests see nobody, because nobody was identified.
 //!
-//! Invariants: nothing a client sends in `x-weft-*` or as `x-forwarded-for`, `-host` and `-proto` is believed; a failure is a status and one
-//! sentence of text; a service without a route is closed to other machines; a client that is slow to say what it wants is closed; shutting down finishes what was begun.
+//! Invariants: one host and one path, whoever looks (`ingress.rs`); nothing a client sends in `x-weft-*`, `forwarded` or `x-forwarded-*` is
+//! believed; a failure is a status and one sentence of text; a service that nobody published is closed; a client that is slow to say what
+//! it wants or to read what it got is closed (`pace.rs`); shutting down finishes what was begun.
 
 use std::{
     convert::Infallible,
@@ -18,7 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, uri::Scheme};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -30,9 +32,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Body, CallContext, CallError, Inner,
-    headers::{self, HEADER_BYTES_MAX, HEADERS_MAX},
-    inbound::accept_loop,
+    accept::accept_loop,
+    headers::{self, HEADER_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADERS_MAX},
+    ingress,
     outbound::{self, Arrival, CallWay, sentence},
+    pace::{Pace, Paced, Upload, Verdict},
     resolve,
     route::{Selection, View},
     transport::{CONNECTION_WINDOW_BYTES, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES},
@@ -42,6 +46,32 @@ use crate::{
 const STREAMS_MAX: u32 = 250;
 /// Streams reset before they were served that a client may cause (rapid reset, CVE-2023-44487).
 const RESET_STREAMS_MAX: usize = 20;
+/// How often a connection's client is judged.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a connection that was asked to end may take when nothing is to be answered on it.
+const END_MAX: Duration = Duration::from_secs(10);
+
+/// Who reaches a Service that nobody published, at `<service>.<namespace>.localhost`. The name is but a header, so that whoever is let in
+/// reaches every Service of every namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OpenServices {
+    /// Nobody: a route leads to what is published.
+    #[default]
+    ToNobody,
+    /// Clients that connect from a loopback address. Where a proxy of this machine passes on what others send, that is everybody.
+    ToThisMachine,
+    ToEverybody,
+}
+
+impl OpenServices {
+    fn lets_in(self, client: IpAddr) -> bool {
+        match self {
+            OpenServices::ToNobody => false,
+            OpenServices::ToThisMachine => client.to_canonical().is_loopback(),
+            OpenServices::ToEverybody => true,
+        }
+    }
+}
 
 /// Limits of the gateway.
 #[derive(Debug, Clone)]
@@ -50,11 +80,11 @@ pub struct GatewayConfig {
     pub connections_max: usize,
     /// A request's head must be complete within this time; also how long an idle HTTP/1.1 connection is kept.
     pub head_timeout: Duration,
-    /// Longest time to a response where no route says so. None: no limit.
+    /// Longest time that an HTTP/2 connection is kept without a request.
+    pub idle_timeout: Duration,
+    /// Longest time to a response where no route says so. None: what the workload allows, 30 s by default.
     pub request_timeout: Option<Duration>,
-    /// Whether services without a route answer clients of other machines too at `<service>.<namespace>.localhost`, which is
-    /// but a header: otherwise who reaches the gateway reaches what routes lead to.
-    pub services_open: bool,
+    pub open_services: OpenServices,
 }
 
 impl Default for GatewayConfig {
@@ -62,15 +92,10 @@ impl Default for GatewayConfig {
         Self {
             connections_max: 10_000,
             head_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
             request_timeout: None,
-            services_open: false,
+            open_services: OpenServices::ToNobody,
         }
-    }
-}
-
-impl GatewayConfig {
-    fn opens_services_to(&self, client: IpAddr) -> bool {
-        self.services_open || client.to_canonical().is_loopback()
     }
 }
 
@@ -112,24 +137,36 @@ async fn connection(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEADER_BYTES_MAX as u32)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
 
+    let idle_max = inner.gateway.idle_timeout;
     let spoke = Arc::new(AtomicBool::new(false));
+    let pace = Pace::new();
     let service = {
-        let spoke = Arc::clone(&spoke);
+        let (spoke, pace) = (Arc::clone(&spoke), Arc::clone(&pace));
         service_fn(move |request| {
             spoke.store(true, Ordering::Relaxed);
-            let inner = Arc::clone(&inner);
-            async move { Ok::<_, Infallible>(answer(&inner, client, request).await) }
+            let (inner, open) = (Arc::clone(&inner), pace.begin());
+            async move {
+                let response = answer(&inner, client, request).await;
+                Ok::<_, Infallible>(if response.body().is_end_stream() {
+                    response
+                } else {
+                    response.map(|body| Body::new(Paced::new(body, open)))
+                })
+            }
         })
     };
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let mut first_head = std::pin::pin!(tokio::time::sleep(head_timeout));
     let mut waiting = true;
     let mut stopping = false;
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut idle_until: Option<Instant> = None;
     let ended = loop {
         tokio::select! {
             biased;
@@ -145,6 +182,24 @@ async fn connection(
                     return;
                 }
             }
+            _ = look.tick() => match pace.judge(idle_max) {
+                Verdict::GoOn => idle_until = None,
+                Verdict::TooSlow => {
+                    tracing::debug!(%client, "a client reads too slowly and is cut off");
+                    return;
+                }
+                Verdict::Idle => {
+                    let now = Instant::now();
+                    if now >= *idle_until.get_or_insert(now + END_MAX) {
+                        // It does not even take that it was asked to go.
+                        return;
+                    }
+                    if !stopping {
+                        stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+            },
         }
     };
     if let Err(error) = ended {
@@ -157,11 +212,12 @@ async fn answer(
     client: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    let method = request.method().clone();
     match call(inner, client, request).await {
         Ok(response) => response,
         Err(error) => {
             tracing::debug!(%client, %error, "request not answered by a workload");
-            sentence(&error)
+            sentence(&error, &method)
         }
     }
 }
@@ -173,32 +229,28 @@ async fn call(
 ) -> Result<Response<Body>, CallError> {
     let started = Instant::now();
     let table = inner.table.load_full();
+    let failed = |error: CallError| {
+        outbound::charge_to_nobody(inner, &inner.gateway_caller, started, &error);
+        error
+    };
     let mut request = request.map(|body| Body::new(body.map_err(Into::into)));
-    resolve::absolute(&mut request, Some(Scheme::HTTP))?;
-    headers::strip_forged(request.headers_mut());
-    headers::strip_hop_by_hop(request.headers_mut());
+    ingress::from_outside(&mut request).map_err(failed)?;
+    if request.headers().contains_key(header::CONTENT_LENGTH) && !request.body().is_end_stream() {
+        request = request.map(|body| Body::new(Upload::new(body)));
+    }
 
-    let host = resolve::host_name(request.uri().host().unwrap_or_default());
-    let no_route = || CallError::NoRoute {
-        what: format!(
-            "{}{}",
-            request.uri().host().unwrap_or_default(),
-            request.uri().path()
-        ),
-    };
-    let fallback = || {
-        (inner.gateway.opens_services_to(client.ip()) && !table.listeners.names_host(&host))
-            .then(|| resolve::fallback_host(&table, &host))
-            .flatten()
-    };
-    let way = match fallback() {
+    let host = request.uri().host().unwrap_or_default();
+    let opened = (!table.listeners.claims(host)
+        && inner.gateway.open_services.lets_in(client.ip()))
+    .then(|| resolve::fallback_host(&table, host))
+    .flatten();
+    let way = match opened {
         Some(target) => CallWay::Direct(target),
-        None => match table.listeners.select(&host, View::new(&request, 0)) {
+        None => match table.listeners.select(host, View::new(&request, 0)) {
             Selection::Entry(entry) => CallWay::Routed(entry),
             Selection::NoRoute | Selection::NoListener => {
-                let error = no_route();
-                outbound::charge_to_nobody(inner, &inner.gateway_caller, started, &error);
-                return Err(error);
+                let what = format!("{host}{}", request.uri().path());
+                return Err(failed(CallError::NoRoute { what }));
             }
         },
     };
@@ -237,23 +289,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn services_without_a_route_are_for_this_machine() {
-        for (services_open, client, open) in [
-            (false, "127.0.0.1", true),
-            (false, "127.9.9.9", true),
-            (false, "::1", true),
-            (false, "::ffff:127.0.0.1", true),
-            (false, "192.0.2.2", false),
-            (false, "::ffff:192.0.2.2", false),
-            (false, "2001:db8::1", false),
-            (true, "192.0.2.2", true),
+    fn what_nobody_published_is_open_to_whom_it_was_opened() {
+        use OpenServices::{ToEverybody, ToNobody, ToThisMachine};
+        assert_eq!(GatewayConfig::default().open_services, ToNobody);
+        for (open, client, is_in) in [
+            (ToNobody, "127.0.0.1", false),
+            (ToNobody, "192.0.2.2", false),
+            (ToThisMachine, "127.0.0.1", true),
+            (ToThisMachine, "127.9.9.9", true),
+            (ToThisMachine, "::1", true),
+            (ToThisMachine, "::ffff:127.0.0.1", true),
+            (ToThisMachine, "192.0.2.2", false),
+            (ToThisMachine, "::ffff:192.0.2.2", false),
+            (ToThisMachine, "2001:db8::1", false),
+            (ToEverybody, "192.0.2.2", true),
         ] {
-            let config = GatewayConfig {
-                services_open,
-                ..GatewayConfig::default()
-            };
             let client = client.parse().expect("an address");
-            assert_eq!(config.opens_services_to(client), open, "{client}");
+            assert_eq!(open.lets_in(client), is_in, "{open:?} {client}");
         }
     }
 }

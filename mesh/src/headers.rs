@@ -3,7 +3,7 @@
 //! Invariant: a header named `x-weft-*` that a workload or a client sends never travels; between nodes they
 //! carry the call's context and are believed because the connection is authenticated.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
 /// `ip:port` of the pod a request of another node is for.
 pub(crate) const DESTINATION: HeaderName = HeaderName::from_static("x-weft-destination");
@@ -27,10 +27,27 @@ pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarde
 pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+/// What ends at the gateway: other words for where a request came from, an expectation that is met by reading on, and what was
+/// for a proxy (WASI forbids guests to send it, so that one which copies its request's lines would fail).
+const OF_THE_WAY_HERE: [HeaderName; 7] = [
+    header::FORWARDED,
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-port"),
+    header::EXPECT,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("http2-settings"),
+];
 
-/// Header lines a message may have, and bytes in their names and values together.
+/// Header lines a message may have, and bytes in its URI and the lines' names and values together.
 pub(crate) const HEADERS_MAX: usize = 256;
 pub(crate) const HEADER_BYTES_MAX: usize = 64 << 10;
+/// What the mesh itself adds between the way in and the callee: who called, since when, for whom (a dozen lines, a trace of 600 bytes).
+/// A head that fits where it comes in still fits where it is delivered.
+const ADDED_LINES: usize = 16;
+const ADDED_BYTES: usize = 4 << 10;
+/// A head within the limits as HTTP/2 counts it, with 32 bytes a line: what is within them is never refused by a codec.
+pub(crate) const HEADER_LIST_BYTES_MAX: u32 = (HEADER_BYTES_MAX + 32 * (HEADERS_MAX + 16)) as u32;
 
 /// Removes everything by which a workload or a client could claim to be somebody else.
 pub(crate) fn strip_forged(headers: &mut HeaderMap) {
@@ -57,7 +74,15 @@ pub(crate) fn strip_weft(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes what belongs to one connection (RFC 9110 §7.6.1), including what `connection` lists.
+/// Removes what a client says to the gateway, or of the way it came.
+pub(crate) fn strip_way(headers: &mut HeaderMap) {
+    for name in OF_THE_WAY_HERE {
+        headers.remove(name);
+    }
+}
+
+/// Removes what belongs to one connection (RFC 9110 §7.6.1), including what `connection` lists. `te` says `trailers`, once, or
+/// nothing: HTTP/2 takes no other (RFC 9113 §8.2.2), and codecs look at the first line only.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         let listed: Vec<HeaderName> = headers
@@ -77,22 +102,76 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove(header::TRANSFER_ENCODING);
     headers.remove(header::UPGRADE);
     let mut encodings = headers.get_all(header::TE).iter();
-    if encodings.any(|value| value.as_bytes() != b"trailers") {
+    let Some(first) = encodings.next() else {
+        return;
+    };
+    if first == "trailers" && encodings.next().is_none() {
+        return;
+    }
+    let takes_trailers = headers
+        .get_all(header::TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
+    if takes_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    } else {
         headers.remove(header::TE);
     }
 }
 
-/// Whether the message's head stays within the limits that the wire would enforce.
-pub(crate) fn within_limits(headers: &HeaderMap) -> bool {
-    if headers.len() > HEADERS_MAX {
+/// Whether a request's head may come in: within the limits, with room for what the mesh adds.
+pub(crate) fn may_enter(uri: &Uri, headers: &HeaderMap) -> bool {
+    fits(
+        uri,
+        headers,
+        HEADERS_MAX - ADDED_LINES,
+        HEADER_BYTES_MAX - ADDED_BYTES,
+    )
+}
+
+/// Whether a message's head stays within the limits; a response has no URI.
+pub(crate) fn within_limits(uri: &Uri, headers: &HeaderMap) -> bool {
+    fits(uri, headers, HEADERS_MAX, HEADER_BYTES_MAX)
+}
+
+fn fits(uri: &Uri, headers: &HeaderMap, lines_max: usize, bytes_max: usize) -> bool {
+    if headers.len() > lines_max {
         return false;
     }
-    let mut bytes = 0;
+    let authority = uri
+        .authority()
+        .map_or(0, |authority| authority.as_str().len());
+    let mut bytes = authority + uri.path_and_query().map_or(0, |path| path.as_str().len());
     for (name, value) in headers {
         bytes += name.as_str().len() + value.len();
     }
-    bytes <= HEADER_BYTES_MAX
+    bytes <= bytes_max
 }
+
+/// What `content-length` says; an error where lines differ or one is no number (RFC 9110 §8.6).
+pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, BadLength> {
+    let mut found = None;
+    for value in headers.get_all(header::CONTENT_LENGTH) {
+        let digits = value.as_bytes();
+        let length = digits
+            .iter()
+            .all(u8::is_ascii_digit)
+            .then(|| value.to_str().ok()?.parse::<u64>().ok())
+            .flatten()
+            .ok_or(BadLength)?;
+        if found.is_some_and(|before| before != length) {
+            return Err(BadLength);
+        }
+        found = Some(length);
+    }
+    Ok(found)
+}
+
+/// A `content-length` that says no length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BadLength;
 
 #[cfg(test)]
 mod tests {
@@ -128,9 +207,85 @@ mod tests {
             ("keep-alive", "timeout=5"),
             ("transfer-encoding", "chunked"),
             ("te", "trailers"),
+            ("proxy-authorization", "Basic eA=="),
+            ("http2-settings", "AAMAAABkAAQ"),
+            ("x-real-ip", "192.0.2.1"),
+            ("expect", "100-continue"),
             ("accept", "*/*"),
         ]);
         strip_hop_by_hop(&mut headers);
+        strip_way(&mut headers);
         assert_eq!(headers, map(&[("te", "trailers"), ("accept", "*/*")]));
+    }
+
+    #[test]
+    fn whoever_takes_trailers_says_so_once() {
+        for (lines, expected) in [
+            (&["trailers"][..], Some("trailers")),
+            (&["trailers", "gzip"], Some("trailers")),
+            (&["gzip", "trailers"], Some("trailers")),
+            (&["trailers", "trailers"], Some("trailers")),
+            (&["gzip, Trailers"], Some("trailers")),
+            (&["gzip"], None),
+            (&["trailers;q=0"], None),
+            (&[], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::TE, HeaderValue::from_static(line));
+            }
+            strip_hop_by_hop(&mut headers);
+            let found: Vec<_> = headers.get_all(header::TE).iter().collect();
+            assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_comes_in_has_room_for_what_the_mesh_adds() {
+        let uri = Uri::from_static("http://voting/p");
+        let head = |lines: usize, bytes: usize| {
+            let mut headers = HeaderMap::new();
+            for number in 0..lines {
+                let name: HeaderName = format!("x-{number:04}").parse().expect("a name");
+                headers.append(name, HeaderValue::from_static(""));
+            }
+            let value = "v".repeat(bytes);
+            headers.append("x", value.parse().expect("a value"));
+            headers
+        };
+        for (lines, bytes, enters, is_within) in [
+            (239, 0, true, true),
+            (240, 0, false, true),
+            (255, 0, false, true),
+            (256, 0, false, false),
+            (0, 60 << 10, false, true),
+            (0, (60 << 10) - 9, true, true),
+            (0, 64 << 10, false, false),
+        ] {
+            let head = head(lines, bytes);
+            let found = (may_enter(&uri, &head), within_limits(&uri, &head));
+            assert_eq!(found, (enters, is_within), "{lines} lines, {bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn a_length_is_one_number() {
+        for (lines, expected) in [
+            (&[][..], Ok(None)),
+            (&["0"], Ok(Some(0))),
+            (&["5", "5"], Ok(Some(5))),
+            (&["5", "6"], Err(BadLength)),
+            (&["5, 5"], Err(BadLength)),
+            (&["+5"], Err(BadLength)),
+            (&["-1"], Err(BadLength)),
+            (&[""], Err(BadLength)),
+            (&["99999999999999999999"], Err(BadLength)),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::CONTENT_LENGTH, HeaderValue::from_static(line));
+            }
+            assert_eq!(content_length(&headers), expected, "{lines:?}");
+        }
     }
 }

@@ -37,6 +37,7 @@ use rustls::{
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer, ServerName, TrustAnchor, UnixTime, pem::PemObject,
 };
+use tokio::sync::watch;
 use weft_api::identity::SpiffeId;
 
 use crate::TransportError;
@@ -69,6 +70,8 @@ pub struct Identities {
     roots: ArcSwap<Vec<TrustAnchor<'static>>>,
     /// Counts changes of the roots: a connection made under older ones takes no new request.
     roots_generation: AtomicU64,
+    /// Tells of them.
+    roots_changed: watch::Sender<u64>,
     clients: Mutex<HashMap<SpiffeId, Arc<ClientConfig>>>,
 }
 
@@ -94,6 +97,7 @@ impl Identities {
             svids: ArcSwap::default(),
             roots: ArcSwap::default(),
             roots_generation: AtomicU64::new(0),
+            roots_changed: watch::Sender::new(0),
             clients: Mutex::new(HashMap::new()),
         }
     }
@@ -170,8 +174,8 @@ impl Identities {
         all
     }
 
-    /// Replaces the roots that peers are checked against. Existing connections finish their requests and take no
-    /// new ones when the roots differ.
+    /// Replaces the roots that peers are checked against. When they differ, connections to other nodes finish their requests and take
+    /// no new ones; those from other nodes go on if their callers' certificates lead to a new root, and are ended otherwise.
     ///
     /// # Errors
     /// When one of them is not a certificate; then nothing changes.
@@ -190,7 +194,8 @@ impl Identities {
             return Ok(());
         }
         self.roots.store(Arc::new(anchors));
-        self.roots_generation.fetch_add(1, Ordering::Release);
+        let generation = self.roots_generation.fetch_add(1, Ordering::Release) + 1;
+        self.roots_changed.send_replace(generation);
         Ok(())
     }
 
@@ -207,6 +212,21 @@ impl Identities {
 
     pub(crate) fn roots_generation(&self) -> u64 {
         self.roots_generation.load(Ordering::Acquire)
+    }
+
+    /// Sees each change of the roots from now on.
+    pub(crate) fn watch_roots(&self) -> watch::Receiver<u64> {
+        self.roots_changed.subscribe()
+    }
+
+    /// Whether a caller with this chain, leaf first, would be accepted now.
+    pub(crate) fn trusts_client(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return false;
+        };
+        let usage = webpki::KeyUsage::client_auth();
+        self.verify(leaf, intermediates, UnixTime::now(), usage)
+            .is_ok()
     }
 
     /// TLS of the listener for other nodes. Follows changes of certificates and roots by itself.
@@ -344,7 +364,7 @@ pub(crate) fn spiffe_id(certificate: &CertificateDer<'_>) -> Result<SpiffeId, St
     }
 }
 
-fn not_after(certificate: &CertificateDer<'_>) -> Result<SystemTime, SvidError> {
+pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Result<SystemTime, SvidError> {
     let (_, parsed) =
         x509_parser::parse_x509_certificate(certificate).map_err(|error| SvidError::Malformed {
             reason: error.to_string(),

@@ -5,6 +5,9 @@
 //! identity are served on the connection. `x-weft-*` headers are believed here, because the peer proved itself to be
 //! a node that holds the caller's key; nobody else can connect.
 //!
+//! What a connection proved does not hold for ever: it is asked to end when its certificate has expired, when it does not lead to the
+//! roots any more that are trusted now, and when it is older than [`AGE_MAX`].
+//!
 //! Invariants: no request without a verified client certificate; a pod that is not here answers `not-here`, which
 //! promises that nothing was processed; every limit is a constant below.
 
@@ -13,8 +16,11 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -23,31 +29,40 @@ use http_body_util::BodyExt;
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
 use smallvec::smallvec;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::watch,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use weft_api::identity::SpiffeId;
 
 use crate::{
-    Body, CallContext, DRAIN_MAX, DeliverError, Inner, Peer, TraceContext, Transport, WorkloadInfo,
+    Body, CallContext, DeliverError, Inner, Peer, TraceContext, Transport, WorkloadInfo,
+    accept::accept_loop,
     deliver::{self, Attached},
-    full_body, headers, identity,
+    full_body, headers,
+    identity::{self, Identities},
     measure::{self, Charge, Holds, RequestBytes},
     metrics::{Edge, EdgeKey, Reporter},
     replay,
     table::ServiceLabels,
     transport::{
-        CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER_BYTES,
-        STREAM_WINDOW_BYTES,
+        self, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT,
+        SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES,
     },
 };
 
-/// Connections a listener holds; about 100 KB each.
-const CONNECTIONS_MAX: usize = 8192;
+/// Connections a listener holds where nobody says otherwise; about 100 KB each.
+pub(crate) const CONNECTIONS_MAX: usize = 8192;
+/// A connection that its node does not replace by then is ended from here: nodes replace theirs after an hour.
+const AGE_MAX: Duration = transport::AGE_MAX.saturating_add(Duration::from_secs(300));
+/// How often the age of a connection and of its certificate are looked at.
+const STANDING_INTERVAL: Duration = Duration::from_secs(30);
+/// How long calls may take to end on a connection whose caller is not trusted any more.
+const DISTRUSTED_MAX: Duration = Duration::from_secs(5);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Streams a peer may open on one connection, above what its pool uses.
 const STREAMS_MAX: u32 = 256;
@@ -55,9 +70,6 @@ const STREAMS_MAX: u32 = 256;
 const RESET_STREAMS_MAX: usize = 64;
 /// Callers and services remembered on one connection.
 const KNOWN_MAX: usize = 1024;
-
-/// Waits after an accept error such as too many open files, which does not go away at once.
-pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) async fn serve(
     inner: Arc<Inner>,
@@ -68,70 +80,15 @@ pub(crate) async fn serve(
     let listener = TcpListener::from_std(listener)?;
     let config = inner.identities.server_config().map_err(io::Error::other)?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
+    let connections_max = inner.inbound_connections_max;
     accept_loop(
         listener,
         shutdown,
-        CONNECTIONS_MAX,
+        connections_max,
         move |stream, _, stop| connection(Arc::clone(&inner), acceptor.clone(), stream, stop),
     )
     .await;
     Ok(())
-}
-
-/// Accepts until `shutdown`, at most `connections_max` at a time, then waits for the connections to finish. The token
-/// given to each asks it to finish; after [`DRAIN_MAX`] what is left is dropped.
-pub(crate) async fn accept_loop<F>(
-    listener: TcpListener,
-    shutdown: CancellationToken,
-    connections_max: usize,
-    serve: impl Fn(TcpStream, SocketAddr, CancellationToken) -> F,
-) where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let places = Arc::new(Semaphore::new(connections_max));
-    let tasks = TaskTracker::new();
-    let abandon = CancellationToken::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => break,
-            accepted = async {
-                // Closed never: the semaphore lives as long as this loop.
-                let place = Arc::clone(&places).acquire_owned().await.ok()?;
-                Some((listener.accept().await, place))
-            } => accepted,
-        };
-        match accepted {
-            Some((Ok((stream, address)), place)) => {
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "connection closed at once");
-                    continue;
-                }
-                let serving = serve(stream, address, shutdown.child_token());
-                let abandon = abandon.clone();
-                tasks.spawn(async move {
-                    let _place = place;
-                    tokio::select! {
-                        biased;
-                        () = abandon.cancelled() => {}
-                        () = serving => {}
-                    }
-                });
-            }
-            Some((Err(error), _)) => {
-                tracing::warn!(%error, "accepting a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-            None => break,
-        }
-    }
-    drop(listener);
-    tasks.close();
-    if tokio::time::timeout(DRAIN_MAX, tasks.wait()).await.is_err() {
-        tracing::warn!(left = tasks.len(), "connections did not finish in time");
-        abandon.cancel();
-        tasks.wait().await;
-    }
 }
 
 /// What a connection proved, and what was learned on it.
@@ -167,6 +124,10 @@ async fn connection(
             .fetch_add(1, Ordering::Relaxed);
         tracing::debug!(error = %why, "handshake with a node failed");
     };
+    if let Err(error) = transport::notice_vanished(&stream) {
+        tracing::debug!(%error, "a caller that vanishes is noticed late");
+    }
+    let mut roots = inner.identities.watch_roots();
     let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => return failed(&error),
@@ -183,6 +144,11 @@ async fn connection(
     let alpn = state.alpn_protocol() == Some(identity::ALPN);
     let (Some(Ok(source)), Some(destination), true) = (source, destination, alpn) else {
         return failed(&"identities or protocol are missing");
+    };
+    let chain = state.peer_certificates().unwrap_or_default().to_vec();
+    let proof = match Proof::new(Arc::clone(&inner.identities), chain) {
+        Ok(proof) => proof,
+        Err(error) => return failed(&error),
     };
     inner
         .metrics
@@ -207,7 +173,7 @@ async fn connection(
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(FRAME_BYTES_MAX)
             .max_send_buf_size(SEND_BUFFER_BYTES)
-            .max_header_list_size(headers::HEADER_BYTES_MAX as u32)
+            .max_header_list_size(headers::HEADER_LIST_BYTES_MAX)
             .max_concurrent_streams(STREAMS_MAX)
             .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
             .keep_alive_interval(PING_INTERVAL)
@@ -215,12 +181,32 @@ async fn connection(
             .auto_date_header(false)
             .serve_connection(TokioIo::new(tls), service)
     );
-    let ended = tokio::select! {
-        biased;
-        ended = &mut connection => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut look = tokio::time::interval(STANDING_INTERVAL);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut is_ending = false;
+    let mut cut_off = None;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = &mut connection => break ended,
+            () = stop.cancelled(), if !is_ending => {
+                is_ending = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = until(cut_off), if cut_off.is_some() => {
+                tracing::debug!("calls of a caller that is not trusted any more are cut off");
+                return;
+            }
+            () = looked(&mut roots, &mut look), if cut_off.is_none() => {
+                let standing = proof.standing(SystemTime::now());
+                if standing == Standing::Distrusted {
+                    cut_off = tokio::time::Instant::now().checked_add(DISTRUSTED_MAX);
+                }
+                if standing != Standing::Good && !is_ending {
+                    is_ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
         }
     };
     if let Err(error) = ended {
@@ -228,9 +214,87 @@ async fn connection(
     }
 }
 
+async fn until(end: Option<tokio::time::Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until it is time to look at a connection's standing: now and then, and at once when the roots change.
+async fn looked(roots: &mut watch::Receiver<u64>, look: &mut tokio::time::Interval) {
+    tokio::select! {
+        biased;
+        changed = roots.changed() => {
+            if changed.is_err() {
+                // Nobody is left to change them.
+                look.tick().await;
+            }
+        }
+        _ = look.tick() => {}
+    }
+}
+
+/// What a caller proved when it connected.
+struct Proof {
+    identities: Arc<Identities>,
+    chain: Vec<CertificateDer<'static>>,
+    not_after: SystemTime,
+    opened: Instant,
+    /// Of the roots that the chain was last found to lead to.
+    roots_generation: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Good,
+    /// Another connection should take its place.
+    Old,
+    /// It would not be accepted now.
+    Distrusted,
+}
+
+impl Proof {
+    fn new(
+        identities: Arc<Identities>,
+        chain: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, identity::SvidError> {
+        let leaf = chain.first().ok_or(identity::SvidError::Empty)?;
+        Ok(Self {
+            not_after: identity::not_after(leaf)?,
+            identities,
+            chain,
+            opened: Instant::now(),
+            // None: the roots may have changed since the handshake looked at them.
+            roots_generation: AtomicU64::new(u64::MAX),
+        })
+    }
+
+    fn standing(&self, now: SystemTime) -> Standing {
+        let generation = self.identities.roots_generation();
+        let is_known = self.roots_generation.load(Ordering::Relaxed) == generation;
+        if now >= self.not_after || !(is_known || self.identities.trusts_client(&self.chain)) {
+            return Standing::Distrusted;
+        }
+        self.roots_generation.store(generation, Ordering::Relaxed);
+        if self.opened.elapsed() >= AGE_MAX {
+            Standing::Old
+        } else {
+            Standing::Good
+        }
+    }
+}
+
 impl Session {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
+        // HTTP/2 itself takes a request without either, and nobody behind this door looks again.
+        let uri = request.uri();
+        if uri.authority().is_none() || !uri.path().starts_with('/') {
+            return refusal(&DeliverError::Rejected {
+                reason: "it names no host, or no path".to_owned(),
+            });
+        }
         let found = request
             .headers()
             .get(headers::DESTINATION)
@@ -395,7 +459,7 @@ pub(crate) fn counted(body: Incoming) -> (Body, RequestBytes) {
     match exact {
         Some(bytes) => (body, RequestBytes::Known(bytes)),
         None => {
-            let source = replay::Source::new(body);
+            let source = replay::Source::new(body, None);
             let bytes = source
                 .counter()
                 .map_or(RequestBytes::Known(0), RequestBytes::Counted);

@@ -7,18 +7,21 @@
 //! node calls on behalf of its workload), and all of them leave by one, `deliver.rs`.
 //!
 //! ```text
-//! outbound.rs ─┐ resolve.rs · route.rs · balance.rs · retry.rs
-//! gateway.rs ──┴─► same node ─────────────────────────────► deliver.rs ─► workload
-//!                  other node ─► transport.rs ⇒ inbound.rs ─► deliver.rs ─► workload
+//! outbound.rs ─┐ ingress.rs · resolve.rs · route.rs · balance.rs · retry.rs
+//! gateway.rs ──┴─► attempt.rs ─ same node ─────────────────────────────► deliver.rs ─► workload
+//!                             └ other node ─► transport.rs ⇒ inbound.rs ─► deliver.rs ─► workload
 //! ```
 //!
 //! Invariants: one call sees one table until it has to be retried; a call that another workload may have
 //! seen is repeated only when its method is idempotent; nothing leaves the cluster; who the caller is comes
 //! from the host or from a verified certificate, never from a header of a guest.
-//! Left to others: reading Kubernetes objects and asking for certificates (`weft_agent`), running the
-//! workload (`weft_runtime`).
+//! Left to others: reading Kubernetes objects and asking for certificates (`weft_agent`), what routes mean and where
+//! they are attached (`weft_gateway`), running the workload (`weft_runtime`).
 
+mod accept;
+mod attempt;
 mod balance;
+mod budget;
 mod caller;
 mod deliver;
 mod error;
@@ -26,9 +29,11 @@ mod gateway;
 mod headers;
 mod identity;
 mod inbound;
+mod ingress;
 mod measure;
 mod metrics;
 mod outbound;
+mod pace;
 #[cfg(test)]
 mod properties;
 mod replay;
@@ -55,18 +60,17 @@ use tokio::sync::watch;
 use weft_api::identity::SpiffeId;
 
 pub use deliver::Detached;
-pub use error::{CallError, DeliverError, TransportError};
-pub use gateway::GatewayConfig;
+pub use error::{Blame, CallError, DeliverError, TransportError};
+pub use gateway::{GatewayConfig, OpenServices};
 pub use identity::{Identities, SvidError, server_name};
 pub use outbound::Outbound;
 pub use retry::{Failure, Refusal, Verdict};
 pub use route::{
-    Backend, BackendTarget, Filter, HeaderChange, Match, PathChange, PathMatch, Redirect, Rewrite,
-    Rule,
+    AttachedRoute, Backend, BackendTarget, Filter, HeaderChange, HostPattern, Match, PathChange,
+    PathMatch, Redirect, Rewrite, Rule, Served, ServiceRoutes,
 };
 pub use table::{
-    AllowedNamespaces, Endpoint, EndpointSpec, GatewaySpec, ListenerSpec, Locality, Parent,
-    RouteSpec, Service, ServicePortSpec, ServiceSpec, Table, TableBuilder,
+    Endpoint, EndpointSpec, Service, ServicePortSpec, ServiceSpec, Table, TableBuilder,
 };
 pub use tokio_util::sync::CancellationToken;
 pub use trace::TraceContext;
@@ -123,6 +127,20 @@ pub struct Peer {
     pub workload: Arc<str>,
     pub transport: Transport,
 }
+
+impl Peer {
+    /// Whether a gateway of the cluster calls, on behalf of somebody outside whom nobody identified.
+    #[must_use]
+    pub fn is_gateway(&self) -> bool {
+        self.identity.namespace == SYSTEM_NAMESPACE
+            && self.identity.service_account == GATEWAY_ACCOUNT
+    }
+}
+
+/// Where the identity of the gateways lives, and its ServiceAccount. Their calls come from outside, so that whoever is given it is nobody
+/// to guests.
+const SYSTEM_NAMESPACE: &str = "weft-system";
+const GATEWAY_ACCOUNT: &str = "gateway";
 
 /// What the host knows about one call. An extension of every request a workload receives, and of every
 /// request a workload sends (there it is the context of the call being served).
@@ -227,6 +245,7 @@ pub(crate) struct Inner {
     pub(crate) transport: transport::Pool,
     pub(crate) metrics: metrics::Metrics,
     pub(crate) gateway: gateway::GatewayConfig,
+    pub(crate) inbound_connections_max: usize,
     pub(crate) gateway_caller: Arc<caller::Caller>,
     /// Origin of the monotonic nanoseconds that the balancer counts in.
     pub(crate) started: Instant,
@@ -248,6 +267,7 @@ impl Mesh {
             trust_domain: trust_domain.into(),
             cluster_domain: "cluster.local".to_owned(),
             gateway: GatewayConfig::default(),
+            inbound_connections_max: inbound::CONNECTIONS_MAX,
         }
     }
 
@@ -269,7 +289,7 @@ impl Mesh {
             );
             return;
         }
-        table.inherit(&current);
+        let table = table.inheriting(&current);
         let generation = table.generation();
         drop(current);
         self.inner.table.store(Arc::new(table));
@@ -339,9 +359,10 @@ impl Mesh {
     /// Appends the mesh's metrics in Prometheus text format.
     pub fn render_metrics(&self, out: &mut String) {
         let table = self.table();
+        let now = self.inner.nanos(Instant::now());
         self.inner
             .metrics
-            .render(&table, &self.inner.identities, out);
+            .render(&table, &self.inner.identities, now, out);
     }
 }
 
@@ -351,6 +372,7 @@ pub struct Builder {
     trust_domain: String,
     cluster_domain: String,
     gateway: GatewayConfig,
+    inbound_connections_max: usize,
 }
 
 impl Builder {
@@ -368,6 +390,13 @@ impl Builder {
         self
     }
 
+    /// Connections of other nodes that a listener (one a core) holds, 8192 by default; further ones wait in the kernel's queue.
+    #[must_use]
+    pub fn inbound_connections_max(mut self, connections: usize) -> Self {
+        self.inbound_connections_max = connections;
+        self
+    }
+
     /// Makes the mesh, with an empty table and no certificates.
     #[must_use]
     pub fn build(self) -> Mesh {
@@ -376,12 +405,12 @@ impl Builder {
             CallerInfo {
                 identity: SpiffeId {
                     trust_domain: self.trust_domain.clone(),
-                    namespace: "weft-system".to_owned(),
-                    service_account: "gateway".to_owned(),
+                    namespace: SYSTEM_NAMESPACE.to_owned(),
+                    service_account: GATEWAY_ACCOUNT.to_owned(),
                 },
                 workload: WorkloadInfo {
                     name: "gateway".to_owned(),
-                    namespace: "weft-system".to_owned(),
+                    namespace: SYSTEM_NAMESPACE.to_owned(),
                     app: "gateway".to_owned(),
                     version: String::new(),
                     canonical_service: "gateway".to_owned(),
@@ -402,6 +431,7 @@ impl Builder {
                 identities,
                 metrics: metrics::Metrics::default(),
                 gateway: self.gateway,
+                inbound_connections_max: self.inbound_connections_max,
                 gateway_caller: Arc::new(gateway_caller),
                 started: Instant::now(),
             }),

@@ -17,9 +17,9 @@ use smallvec::SmallVec;
 
 use crate::{
     Body, BoxError, Transport,
+    attempt::Pending,
     deliver::InFlight,
     metrics::{Edge, Outcome},
-    outbound::Pending,
     replay,
     transport::Stream,
 };

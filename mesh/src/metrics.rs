@@ -31,7 +31,7 @@ use crate::{
 /// Edges kept; 4,096 of them with two codes each are about 5 MB.
 const EDGES_MAX: usize = 4096;
 
-/// An edge without calls for this long is dropped when metrics are next read.
+/// An edge without calls for this long is dropped when metrics are next read, or when there is no room for another.
 const EDGE_IDLE_MAX: Duration = Duration::from_secs(600);
 
 /// Codes and protocols kept apart below one edge; further ones share the last.
@@ -319,6 +319,8 @@ impl<const N: usize> Total<N> {
 #[derive(Default)]
 pub(crate) struct Metrics {
     edges: Mutex<HashMap<EdgeKey, Arc<Edge>>>,
+    /// Second after [`STARTED`] in which edges were last looked through for want of room.
+    swept: AtomicU64,
     overflow: Mutex<Option<Arc<Edge>>>,
     in_process: [Histogram<{ MICROSECONDS.len() }>; SHARDS],
     mtls: [Histogram<{ MICROSECONDS.len() }>; SHARDS],
@@ -336,6 +338,9 @@ impl Metrics {
         let mut edges = self.edges.lock();
         if let Some(edge) = edges.get(key) {
             return Arc::clone(edge);
+        }
+        if edges.len() >= EDGES_MAX {
+            self.drop_idle(&mut edges);
         }
         if edges.len() >= EDGES_MAX {
             drop(edges);
@@ -387,9 +392,21 @@ impl Metrics {
         *self.retries.lock().entry(reason).or_insert(0) += 1;
     }
 
-    pub(crate) fn render(&self, table: &Table, identities: &Identities, out: &mut String) {
+    /// `now` is that of the balancer, in monotonic nanoseconds.
+    pub(crate) fn render(
+        &self,
+        table: &Table,
+        identities: &Identities,
+        now: u64,
+        out: &mut String,
+    ) {
         self.render_edges(out);
-        out.push_str("# TYPE weft_mesh_request_duration_seconds histogram\n");
+        head(
+            out,
+            "weft_mesh_request_duration_seconds",
+            "histogram",
+            "Time of calls as their callers saw it, by the way they took.",
+        );
         for (transport, histograms) in [
             (Transport::InProcess, &self.in_process),
             (Transport::Mtls, &self.mtls),
@@ -404,7 +421,12 @@ impl Metrics {
                 1e9,
             );
         }
-        out.push_str("# TYPE weft_mesh_added_seconds histogram\n");
+        head(
+            out,
+            "weft_mesh_added_seconds",
+            "histogram",
+            "Time to a response's head beyond the workload's own.",
+        );
         for (origin, name) in [(Origin::Gateway, "gateway"), (Origin::Workload, "workload")] {
             for transport in [Transport::InProcess, Transport::Mtls] {
                 let labels = format!("from=\"{name}\",transport=\"{}\"", transport.as_str());
@@ -418,27 +440,58 @@ impl Metrics {
                 );
             }
         }
-        out.push_str("# TYPE weft_mesh_retries_total counter\n");
+        head(
+            out,
+            "weft_mesh_retries_total",
+            "counter",
+            "Tries after the first, by what had failed.",
+        );
         for (reason, count) in &*self.retries.lock() {
             let _ = writeln!(
                 out,
                 "weft_mesh_retries_total{{reason=\"{reason}\"}} {count}"
             );
         }
-        for (name, counter) in [
+        for (name, help, counter) in [
             (
                 "weft_mesh_connections_accepted_total",
+                "Connections of other nodes that were accepted.",
                 &self.connections_accepted,
             ),
-            ("weft_mesh_handshakes_failed_total", &self.handshakes_failed),
-            ("weft_mesh_denied_total", &self.denied),
+            (
+                "weft_mesh_handshakes_failed_total",
+                "Connections of other nodes that proved nothing.",
+                &self.handshakes_failed,
+            ),
+            (
+                "weft_mesh_denied_total",
+                "Calls out of the cluster that were denied.",
+                &self.denied,
+            ),
         ] {
-            let _ = writeln!(out, "# TYPE {name} counter");
+            head(out, name, "counter", help);
             let _ = writeln!(out, "{name} {}", counter.load(Ordering::Relaxed));
         }
-        out.push_str("# TYPE weft_mesh_table_generation gauge\n");
+        head(
+            out,
+            "weft_mesh_table_generation",
+            "gauge",
+            "Generation of the table of services in force.",
+        );
         let _ = writeln!(out, "weft_mesh_table_generation {}", table.generation());
-        out.push_str("# TYPE weft_mesh_svid_expiry_timestamp_seconds gauge\n");
+        head(
+            out,
+            "weft_mesh_endpoints_ejected",
+            "gauge",
+            "Endpoints that are left alone because the way to them failed.",
+        );
+        let _ = writeln!(out, "weft_mesh_endpoints_ejected {}", table.ejected(now));
+        head(
+            out,
+            "weft_mesh_svid_expiry_timestamp_seconds",
+            "gauge",
+            "When the certificate of an identity ends.",
+        );
         for (identity, expiry) in identities.all() {
             let seconds = expiry
                 .duration_since(UNIX_EPOCH)
@@ -450,15 +503,19 @@ impl Metrics {
         }
     }
 
+    /// Makes room, as nobody may ever read the metrics; at most once a second, as it looks through all of them.
+    fn drop_idle(&self, edges: &mut HashMap<EdgeKey, Arc<Edge>>) {
+        let now = STARTED.elapsed().as_secs();
+        if self.swept.swap(now, Ordering::Relaxed) != now {
+            retain_used(edges, now);
+        }
+    }
+
     fn render_edges(&self, out: &mut String) {
         let now = STARTED.elapsed().as_secs();
         let mut edges: Vec<Arc<Edge>> = {
             let mut edges = self.edges.lock();
-            edges.retain(|_, edge| {
-                let idle = now.saturating_sub(edge.used.load(Ordering::Relaxed));
-                // Somebody who still holds it may add to it.
-                idle < EDGE_IDLE_MAX.as_secs() || Arc::strong_count(edge) > 1
-            });
+            retain_used(&mut edges, now);
             edges.values().cloned().collect()
         };
         edges.extend(self.overflow.lock().clone());
@@ -476,12 +533,22 @@ impl Metrics {
                     .collect::<Vec<_>>()
             })
             .collect();
-        out.push_str("# TYPE istio_requests_total counter\n");
+        head(
+            out,
+            "istio_requests_total",
+            "counter",
+            "Calls, by both ends and how they ended.",
+        );
         for (labels, series) in &rows {
             let total = Total::summed(series.cells.iter().map(|cells| &cells.duration));
             let _ = writeln!(out, "istio_requests_total{{{labels}}} {}", total.count);
         }
-        out.push_str("# TYPE istio_request_duration_milliseconds histogram\n");
+        head(
+            out,
+            "istio_request_duration_milliseconds",
+            "histogram",
+            "Time from a request to the end of its response.",
+        );
         for (labels, series) in &rows {
             Total::summed(series.cells.iter().map(|cells| &cells.duration)).render(
                 out,
@@ -492,7 +559,12 @@ impl Metrics {
                 1e6,
             );
         }
-        out.push_str("# TYPE istio_request_bytes histogram\n");
+        head(
+            out,
+            "istio_request_bytes",
+            "histogram",
+            "Bytes in the bodies of requests.",
+        );
         for (labels, series) in &rows {
             Total::summed(series.cells.iter().map(|cells| &cells.request_bytes)).render(
                 out,
@@ -503,7 +575,12 @@ impl Metrics {
                 1.0,
             );
         }
-        out.push_str("# TYPE istio_response_bytes histogram\n");
+        head(
+            out,
+            "istio_response_bytes",
+            "histogram",
+            "Bytes in the bodies of responses.",
+        );
         for (labels, series) in &rows {
             Total::summed(series.cells.iter().map(|cells| &cells.response_bytes)).render(
                 out,
@@ -515,6 +592,20 @@ impl Metrics {
             );
         }
     }
+}
+
+/// What comes before the samples of a family.
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn retain_used(edges: &mut HashMap<EdgeKey, Arc<Edge>>, now: u64) {
+    edges.retain(|_, edge| {
+        let idle = now.saturating_sub(edge.used.load(Ordering::Relaxed));
+        // Somebody who still holds it may add to it.
+        idle < EDGE_IDLE_MAX.as_secs() || Arc::strong_count(edge) > 1
+    });
 }
 
 impl Series {
@@ -634,7 +725,7 @@ mod tests {
         let mut text = String::new();
         let table = Table::builder("a", 7).build();
         let identities = Identities::new("cluster.local".to_owned());
-        metrics.render(&table, &identities, &mut text);
+        metrics.render(&table, &identities, 0, &mut text);
         let labels = text
             .lines()
             .find_map(|line| line.strip_prefix("istio_requests_total{"))

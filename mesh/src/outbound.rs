@@ -2,15 +2,14 @@
 //! workloads and gateway alike.
 //!
 //! ```text
-//! strip forged headers → resolve the authority → route → filters → deadline → backend by weight
+//! one host, one path (`ingress.rs`) → resolve the authority → route → filters → deadline → backend by weight
 //!   → pick an endpoint → deliver here or send to its node → retry or not → response filters → charge
 //! ```
 //! All decisions are pure calls over one [`Table`]; only a call that every known endpoint failed looks at a
-//! newer one.
+//! newer one. What one try is, is in `attempt.rs`.
 //!
-//! Invariants: a request is sent again only as `retry.rs` allows; a try that ends for any reason, cancellation
-//! included, is no longer pending at its endpoint; every call of a workload is charged exactly once, whatever becomes
-//! of it: where its last try went, or to nobody.
+//! Invariants: a request is sent again only as `retry.rs` and `budget.rs` allow; every call of a workload is charged exactly once,
+//! whatever becomes of it: where its last try went, or to nobody.
 
 use std::{
     net::SocketAddr,
@@ -22,26 +21,21 @@ use std::{
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts};
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use smallvec::{SmallVec, smallvec};
 
 use crate::{
-    Body, CallContext, CallError, CallerInfo, DeliverError, Inner, Mesh, TraceContext,
-    TransportError, balance,
-    caller::{BLACK_HOLE, Caller, NO_SERVICE},
-    deliver, empty_body, headers,
-    inbound::worked,
+    Body, CallContext, CallError, CallerInfo, DeliverError, Inner, Mesh, PodAddress, TraceContext,
+    TransportError,
+    caller::{BLACK_HOLE, Callee, Caller, NO_SERVICE},
+    deliver, empty_body, headers, ingress,
     measure::{self, Charge, Holds, RequestBytes},
     metrics::{Edge, Origin},
     replay, resolve,
     resolve::Target,
-    retry::{self, Failure, Verdict},
-    route::{self, CompiledRule, Entry, View},
-    table::{Endpoint, Port, ServiceIndex, ServiceLabels, Table, Way},
+    retry::{self, Failure, Refusal, Verdict},
+    route::{self, Entry, Rule, View},
+    table::{Endpoint, Port, ServiceIndex, ServiceLabels, Table},
 };
-
-/// Text of a peer's refusal that is read.
-const REFUSAL_BYTES_MAX: usize = 4 << 10;
 
 /// A workload's way to everything else. Clones share it.
 #[derive(Clone)]
@@ -72,24 +66,97 @@ impl Outbound {
             .remove::<CallContext>()
             .unwrap_or_default();
 
-        headers::strip_forged(request.headers_mut());
-        let resolved = resolve::absolute(&mut request, None)
+        let resolved = ingress::from_workload(&mut request)
             .and_then(|default_port| self.resolve(&table, request.uri(), default_port))
             .and_then(|target| self.route(&table, target, &request));
         let way = match resolved {
             Ok(way) => way,
             Err(error) => {
                 charge_to_nobody(inner, &self.caller, started, &error);
-                return answered(error);
+                return answered(error, request.method());
             }
         };
+        let method = request.method().clone();
         let arrival = Arrival {
             request,
             context,
             at: started,
         };
         let sent = send(inner, &self.caller, &table, way, arrival).await;
-        sent.or_else(answered)
+        sent.or_else(|error| answered(error, &method))
+    }
+
+    /// Calls the workload that is attached at `address` of this node, past services and routes: what `localhost` is to the containers of
+    /// one pod. It goes through the same door and is charged as any call; it is never tried again.
+    ///
+    /// # Errors
+    /// [`CallError::Unreachable`] when nothing is attached there, and as [`Outbound::call`].
+    pub async fn call_attached(
+        &self,
+        address: PodAddress,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, CallError> {
+        let started = Instant::now();
+        let inner = &self.mesh.inner;
+        let context = request
+            .extensions_mut()
+            .remove::<CallContext>()
+            .unwrap_or_default();
+        let to = ingress::from_workload(&mut request).and_then(|_| {
+            let attached = inner.attached.get(address.into());
+            attached.ok_or_else(|| CallError::Unreachable {
+                service: SocketAddr::from(address).to_string(),
+                attempts: 1,
+                source: DeliverError::NotHere.into(),
+            })
+        });
+        let to = to.inspect_err(|error| charge_to_nobody(inner, &self.caller, started, error))?;
+        let trace = child_of(request.headers(), &context);
+        trace.write(request.headers_mut());
+        let context = CallContext {
+            peer: Some(Arc::clone(&self.caller.peer)),
+            trace: Some(trace),
+            depth: context.depth.saturating_add(1),
+            attempt: 0,
+            ..context
+        };
+        let deadline = context.deadline;
+        let generation = inner.table.load().generation();
+        let mut unanswered = measure::Unanswered::new(Charge {
+            edges: self
+                .caller
+                .edges(inner, generation, &Callee::of(&to), &NO_SERVICE),
+            started,
+            grpc: measure::is_grpc(request.headers()),
+            request_bytes: RequestBytes::Known(request.body().size_hint().exact().unwrap_or(0)),
+            by_transport: None,
+        });
+        let delivery = deliver::deliver(&to, request, context);
+        let delivered = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), delivery)
+                .await
+                .unwrap_or(Err(DeliverError::Deadline)),
+            None => delivery.await,
+        };
+        let charge = unanswered.answered();
+        match (delivered, charge) {
+            (Ok(delivered), Some(charge)) => {
+                let holds = Holds {
+                    in_flight: Some(delivered.in_flight),
+                    ..Holds::default()
+                };
+                Ok(measure::finish(delivered.response, charge, holds))
+            }
+            (Ok(delivered), None) => Ok(delivered.response),
+            (Err(error), charge) => {
+                let service = SocketAddr::from(address).to_string();
+                let error = call_error(Failure::Deliver(error), service, 0);
+                if let Some(charge) = charge {
+                    charge.settle(error.status().as_u16(), None, error.flag(), 0);
+                }
+                Err(error)
+            }
+        }
     }
 
     fn resolve(&self, table: &Table, uri: &Uri, default_port: u16) -> Result<Target, CallError> {
@@ -174,43 +241,6 @@ pub(crate) enum CallWay<'t> {
     Direct(Target),
 }
 
-/// One try counted as pending at its endpoint until dropped. A try that never learned its latency is charged with
-/// the time it took: it was at least that slow.
-pub(crate) struct Pending {
-    endpoint: Arc<Endpoint>,
-    inner: Arc<Inner>,
-    since: Instant,
-    recorded: bool,
-}
-
-impl Pending {
-    fn begin(inner: &Arc<Inner>, endpoint: &Arc<Endpoint>, since: Instant) -> Self {
-        endpoint.load().begin();
-        Self {
-            endpoint: Arc::clone(endpoint),
-            inner: Arc::clone(inner),
-            since,
-            recorded: false,
-        }
-    }
-
-    /// The head of a response came, or the try failed: `latency` is what the balancer should believe.
-    fn record(&mut self, latency: Duration, now: Instant) {
-        self.recorded = true;
-        self.endpoint.load().record(latency, self.inner.nanos(now));
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.endpoint.load().end();
-        if !self.recorded {
-            let now = Instant::now();
-            self.record(now.saturating_duration_since(self.since), now);
-        }
-    }
-}
-
 /// Carries out a call whose way is decided. Boxed, because everything that awaits it would otherwise carry its size.
 pub(crate) fn send(
     inner: &Arc<Inner>,
@@ -262,7 +292,7 @@ enum Prepared {
 
 /// The rule that a call follows, and the position of the backend that its weights chose.
 struct Chosen {
-    rule: Arc<CompiledRule>,
+    rule: Arc<Rule>,
     backend: usize,
 }
 
@@ -287,8 +317,13 @@ fn prepare(
         CallWay::Routed(entry) => entry,
     };
     let rule = &entry.rule;
-    if let Some((status, location)) = route::redirect(&rule.filters, entry.prefix(), request.uri())
-    {
+    let redirect = route::redirect(
+        &rule.filters,
+        entry.prefix(),
+        request.uri(),
+        entry.listener_port,
+    );
+    if let Some((status, location)) = redirect {
         return Ok(Prepared::Answer(redirected(status, &location)));
     }
     let invalid = |reason| CallError::InvalidBackend {
@@ -304,7 +339,7 @@ fn prepare(
             .map_err(invalid)?;
     }
     *request.uri_mut() = uri;
-    let (service, port) = chosen.target.clone().map_err(invalid)?;
+    let (service, port) = table.backend(&chosen.target).map_err(invalid)?;
     let chosen = Chosen {
         rule: Arc::clone(rule),
         backend,
@@ -326,15 +361,7 @@ async fn carry_out(
         at: started,
     } = arrival;
     let rule = chosen.as_ref().map(|chosen| &*chosen.rule);
-    // The guest may have joined the trace itself; otherwise its call continues the call it serves.
-    let parent = TraceContext::from_headers(request.headers()).or(context.trace);
-    let trace = {
-        let mut rng = rand::rng();
-        match parent {
-            Some(parent) => parent.child(&mut rng),
-            None => TraceContext::root(&mut rng),
-        }
-    };
+    let trace = child_of(request.headers(), &context);
     trace.write(request.headers_mut());
     let deadline = earlier(
         context.deadline,
@@ -343,9 +370,19 @@ async fn carry_out(
     );
 
     let (head, body) = request.into_parts();
+    let Ok(declared) = headers::content_length(&head.headers) else {
+        let error = CallError::BadRequest {
+            reason: "its content-length is not one number".to_owned(),
+        };
+        charge_to_nobody(&inner, &caller, started, &error);
+        return Err(error);
+    };
+    if let Destination::Service { service, .. } = destination {
+        table.service(service).budget().earn();
+    }
     let grpc = measure::is_grpc(&head.headers);
     let exact = body.size_hint().exact();
-    let body = replay::Source::new(body);
+    let body = replay::Source::new(body, declared);
     let mut call = Call {
         context: CallContext {
             peer: Some(Arc::clone(&caller.peer)),
@@ -371,7 +408,7 @@ async fn carry_out(
     let answered = match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline.into(), tries)
             .await
-            .unwrap_or(Err((CallError::Deadline, Callee::GivenUp))),
+            .unwrap_or(Err((CallError::Deadline, Last::GivenUp))),
         None => tries.await,
     };
     match answered {
@@ -383,16 +420,25 @@ async fn carry_out(
             }
             Ok(response)
         }
-        Err((error, callee)) => {
-            call.charge_failure(error.status().as_u16(), error.flag(), callee);
+        Err((error, last)) => {
+            call.charge_failure(error.status().as_u16(), error.flag(), last);
             Err(error)
         }
     }
 }
 
+/// The trace of a call: a workload may have joined one itself; otherwise its call continues the call it serves.
+fn child_of(lines: &http::HeaderMap, context: &CallContext) -> TraceContext {
+    let mut rng = rand::rng();
+    match TraceContext::from_headers(lines).or_else(|| context.trace.clone()) {
+        Some(parent) => parent.child(&mut rng),
+        None => TraceContext::root(&mut rng),
+    }
+}
+
 /// What a call without a response says of the callee of its last try.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Callee {
+enum Last {
     /// It failed, or was not reached.
     Failed,
     /// It was still at work when its caller stopped waiting.
@@ -435,19 +481,19 @@ impl Destination {
 type Edges = SmallVec<[Arc<Edge>; 2]>;
 
 /// One call and everything its tries share.
-struct Call {
-    inner: Arc<Inner>,
-    caller: Arc<Caller>,
+pub(crate) struct Call {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) caller: Arc<Caller>,
     table: Arc<Table>,
     destination: Destination,
     method: Method,
-    try_timeout: Option<Duration>,
-    context: CallContext,
-    started: Instant,
+    pub(crate) try_timeout: Option<Duration>,
+    pub(crate) context: CallContext,
+    pub(crate) started: Instant,
     grpc: bool,
     /// Size of the request where it is known beforehand.
     request_bytes: Option<u64>,
-    body: replay::Source,
+    pub(crate) body: replay::Source,
     /// Where its last try went: the caller's side, then the callee's if that is here.
     edges: Option<Edges>,
     is_charged: bool,
@@ -457,17 +503,13 @@ impl Drop for Call {
     /// A caller that goes away before there is a response, as a guest with a timeout of its own does: Envoy's "downstream
     /// connection termination".
     fn drop(&mut self) {
-        self.charge_failure(0, "DC", Callee::GivenUp);
+        self.charge_failure(0, "DC", Last::GivenUp);
     }
 }
 
-/// A response head, with what keeps the call in flight while the body is read, and how long the workload took for the
-/// head where that is known.
-type Answer = (Response<Body>, Holds, Option<Duration>);
-
 impl Call {
     /// Tries endpoints until one answers or `retry.rs` says no.
-    async fn tries(&mut self, head: Parts) -> Result<Response<Body>, (CallError, Callee)> {
+    async fn tries(&mut self, head: Parts) -> Result<Response<Body>, (CallError, Last)> {
         let mut head = Some(head);
         let mut table = Arc::clone(&self.table);
         let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
@@ -478,14 +520,22 @@ impl Call {
                 Some(found) => found,
                 None => {
                     let service = self.destination.name();
+                    let outside = self.port(&table).and_then(Port::outside);
+                    let error = match outside {
+                        Some(address) => CallError::Denied {
+                            authority: format!("{address}, the endpoint of {service},"),
+                        },
+                        None => CallError::NoEndpoints { service },
+                    };
                     self.edges = None;
-                    return Err((CallError::NoEndpoints { service }, Callee::Failed));
+                    return Err((error, Last::Failed));
                 }
             };
             let labels = self.destination.labels();
+            let callee = Callee::at(&endpoint);
             let edges = self
                 .caller
-                .edges(&self.inner, table.generation(), &endpoint, &labels);
+                .edges(&self.inner, table.generation(), &callee, &labels);
             self.edges = Some(edges);
 
             let outcome = self
@@ -500,25 +550,26 @@ impl Call {
                 }
                 Err(failure) => failure,
             };
-            if failure.ejects() {
-                endpoint.load().eject(self.inner.nanos(Instant::now()));
-            }
+            tried.push(endpoint.address);
+            let elsewhere = self.pick_untried(&table, &tried).is_some();
             let replayable = head.is_some() && self.body.is_replayable();
-            let verdict = retry::decide(&failure, &self.method, attempt, replayable);
+            let mut verdict = retry::decide(&failure, &self.method, attempt, replayable, elsewhere);
+            if verdict == Verdict::Retry && !self.may_retry() {
+                verdict = Verdict::GiveUp(Refusal::OverBudget);
+            }
             tracing::debug!(
                 to = %endpoint.address, pod = %endpoint.pod, attempt, reason = failure.reason(), ?verdict, "try failed"
             );
             if let Verdict::GiveUp(_) = verdict {
-                let callee = match failure {
-                    Failure::TryTimeout => Callee::GivenUp,
-                    Failure::Deliver(_) | Failure::Transport(_) => Callee::Failed,
+                let last = match failure {
+                    Failure::TryTimeout | Failure::RequestBroken => Last::GivenUp,
+                    Failure::Deliver(_) | Failure::Transport(_) => Last::Failed,
                 };
-                return Err((self.give_up(failure, attempt), callee));
+                return Err((self.give_up(failure, attempt), last));
             }
             self.inner.metrics.retry(failure.reason());
-            tried.push(endpoint.address);
             attempt += 1;
-            if !waited && self.pick_untried(&table, &tried).is_none() {
+            if !waited && !elsewhere {
                 // Every endpoint we know failed the call: perhaps the news of their going is on its way.
                 waited = true;
                 if let Some(newer) = self.newer_table(&table).await {
@@ -541,6 +592,17 @@ impl Call {
             .pick(tried, now, &mut rng)
             .or_else(|| port.pick(&[], now, &mut rng))?;
         Some((Arc::clone(endpoint), port.has_choice()))
+    }
+
+    /// Takes a retry from the service's budget. A pod that is called by its address has none, and is tried again where it is.
+    fn may_retry(&self) -> bool {
+        match &self.destination {
+            Destination::Service { service, .. } => {
+                let now = self.inner.nanos(Instant::now());
+                self.table.service(*service).budget().take(now)
+            }
+            Destination::Pod(_) => true,
+        }
     }
 
     fn pick_untried(&self, table: &Table, tried: &[SocketAddr]) -> Option<()> {
@@ -571,195 +633,8 @@ impl Call {
         Some(self.inner.table.load_full())
     }
 
-    async fn attempt(
-        &self,
-        endpoint: &Arc<Endpoint>,
-        labels: &Arc<ServiceLabels>,
-        attempt: u32,
-        head: &mut Option<Parts>,
-        has_choice: bool,
-    ) -> Result<Answer, Failure> {
-        let since = if attempt == 0 {
-            self.started
-        } else {
-            Instant::now()
-        };
-        let mut pending = Pending::begin(&self.inner, endpoint, since);
-        let trying = self.once(endpoint, labels, attempt, head, has_choice);
-        let outcome = match self.try_timeout {
-            Some(limit) => tokio::time::timeout(limit, trying)
-                .await
-                .unwrap_or(Err(Failure::TryTimeout)),
-            None => trying.await,
-        };
-        let now = Instant::now();
-        let latency = now.saturating_duration_since(since);
-        match outcome {
-            Ok((response, mut holds, worked)) => {
-                if let Some(worked) = worked {
-                    let whole = now.saturating_duration_since(self.started);
-                    self.inner.metrics.added(
-                        self.caller.origin,
-                        endpoint.way.transport(),
-                        whole.saturating_sub(worked),
-                    );
-                }
-                let refuses = matches!(
-                    response.status(),
-                    StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-                );
-                pending.record(if refuses { balance::PENALTY } else { latency }, now);
-                endpoint.load().reinstate();
-                holds.pending = Some(pending);
-                Ok((response, holds, worked))
-            }
-            Err(failure) => {
-                pending.record(latency.max(balance::PENALTY), now);
-                Err(failure)
-            }
-        }
-    }
-
-    async fn once(
-        &self,
-        endpoint: &Arc<Endpoint>,
-        labels: &Arc<ServiceLabels>,
-        attempt: u32,
-        head: &mut Option<Parts>,
-        has_choice: bool,
-    ) -> Result<Answer, Failure> {
-        match endpoint.way {
-            Way::Here => self.attempt_here(endpoint, attempt, head, has_choice).await,
-            Way::Node(node) => {
-                self.attempt_node(endpoint, labels, node, attempt, head)
-                    .await
-            }
-        }
-    }
-
-    /// In memory, on this core.
-    async fn attempt_here(
-        &self,
-        endpoint: &Arc<Endpoint>,
-        attempt: u32,
-        head: &mut Option<Parts>,
-        has_choice: bool,
-    ) -> Result<Answer, Failure> {
-        // Looked up before the request is touched: a pod that left costs nothing.
-        let attached = self
-            .inner
-            .attached
-            .get(endpoint.address)
-            .filter(|attached| attached.identity == endpoint.identity)
-            .ok_or(Failure::Deliver(DeliverError::NotHere))?;
-        let parts = if has_choice {
-            head.clone()
-        } else {
-            head.take()
-        };
-        let Some(parts) = parts else {
-            return Err(Failure::Deliver(DeliverError::NotHere));
-        };
-        let request = Request::from_parts(parts, self.body.reader());
-        let context = CallContext {
-            attempt,
-            ..self.context.clone()
-        };
-        let delivered = deliver::deliver(&attached, request, context)
-            .await
-            .map_err(Failure::Deliver)?;
-        let holds = Holds {
-            in_flight: Some(delivered.in_flight),
-            ..Holds::default()
-        };
-        Ok((delivered.response, holds, Some(delivered.worked)))
-    }
-
-    /// Over the wire, with the call's context in headers.
-    async fn attempt_node(
-        &self,
-        endpoint: &Arc<Endpoint>,
-        labels: &Arc<ServiceLabels>,
-        node: SocketAddr,
-        attempt: u32,
-        head: &Option<Parts>,
-    ) -> Result<Answer, Failure> {
-        let Some(mut parts) = head.clone() else {
-            return Err(Failure::Transport(TransportError::NotTaken {
-                address: node,
-            }));
-        };
-        let lines = &mut parts.headers;
-        headers::strip_hop_by_hop(lines);
-        lines.remove(header::HOST);
-        lines.insert(headers::DESTINATION, endpoint.header.clone());
-        lines.insert(headers::SERVICE, labels.header.clone());
-        lines.insert(headers::SOURCE, self.caller.source_line.clone());
-        lines.insert(headers::DEPTH, HeaderValue::from(self.context.depth));
-        if attempt > 0 {
-            lines.insert(headers::ATTEMPT, HeaderValue::from(attempt));
-        }
-        if let Some(deadline) = self.context.deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            lines.insert(headers::TIMEOUT, HeaderValue::from(millis));
-        }
-        parts.version = http::Version::HTTP_2;
-        parts.extensions.clear();
-        let request = Request::from_parts(parts, self.body.reader());
-        let (mut response, stream) = self
-            .inner
-            .transport
-            .send(
-                self.caller.identity(),
-                &self.caller.spiffe_id,
-                endpoint,
-                node,
-                request,
-            )
-            .await
-            .map_err(Failure::Transport)?;
-        if let Some(token) = response.headers().get(headers::ERROR).cloned() {
-            return Err(Failure::Deliver(refusal(token, response).await));
-        }
-        let worked = worked(response.headers());
-        headers::strip_weft(response.headers_mut());
-        let holds = Holds {
-            stream: Some(stream),
-            ..Holds::default()
-        };
-        Ok((response, holds, worked))
-    }
-
     fn give_up(&self, failure: Failure, attempt: u32) -> CallError {
-        let service = self.destination.name();
-        match failure {
-            Failure::TryTimeout | Failure::Deliver(DeliverError::Deadline) => CallError::Deadline,
-            Failure::Deliver(DeliverError::LoopDetected) => CallError::LoopDetected,
-            Failure::Deliver(DeliverError::Overloaded) => CallError::Overloaded { service },
-            Failure::Deliver(DeliverError::Rejected { reason }) => CallError::BadRequest { reason },
-            Failure::Deliver(DeliverError::Failed { message }) => {
-                CallError::Failed { service, message }
-            }
-            Failure::Deliver(error @ DeliverError::OutOfMemory) => CallError::Failed {
-                service,
-                message: error.to_string(),
-            },
-            Failure::Deliver(error @ DeliverError::NotHere) => CallError::Unreachable {
-                service,
-                attempts: attempt + 1,
-                source: error.into(),
-            },
-            Failure::Transport(error) if error.never_left() => CallError::Unreachable {
-                service,
-                attempts: attempt + 1,
-                source: error.into(),
-            },
-            Failure::Transport(error) => CallError::Interrupted {
-                service,
-                source: error.into(),
-            },
-        }
+        call_error(failure, self.destination.name(), attempt)
     }
 
     fn charge(&self, edges: Edges, endpoint: Option<&Endpoint>) -> Charge {
@@ -779,7 +654,7 @@ impl Call {
 
     /// Charges a call without a response, once, where its last try went or to nobody. A callee that was given up on did not
     /// fail: that is its caller's doing.
-    fn charge_failure(&mut self, code: u16, flag: &'static str, callee: Callee) {
+    fn charge_failure(&mut self, code: u16, flag: &'static str, last: Last) {
         if std::mem::replace(&mut self.is_charged, true) {
             return;
         }
@@ -787,7 +662,7 @@ impl Call {
             let labels = self.destination.labels();
             smallvec![self.caller.edge_to_nobody(&self.inner, &labels)]
         });
-        if callee == Callee::GivenUp && edges.len() > 1 {
+        if last == Last::GivenUp && edges.len() > 1 {
             let on_its_side = edges.drain(1..).collect();
             self.charge(on_its_side, None).settle(0, None, "DC", 0);
         }
@@ -795,29 +670,49 @@ impl Call {
     }
 }
 
-fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+/// What a caller hears of the failure of its last try.
+fn call_error(failure: Failure, service: String, attempt: u32) -> CallError {
+    match failure {
+        Failure::TryTimeout | Failure::Deliver(DeliverError::Deadline) => CallError::Deadline,
+        Failure::Deliver(DeliverError::LoopDetected) => CallError::LoopDetected,
+        Failure::Deliver(DeliverError::Overloaded) => CallError::Overloaded { service },
+        Failure::Deliver(DeliverError::Rejected { reason }) => CallError::BadRequest { reason },
+        Failure::Deliver(DeliverError::Failed { message }) => {
+            CallError::Failed { service, message }
+        }
+        Failure::Deliver(error @ DeliverError::OutOfMemory) => CallError::Failed {
+            service,
+            message: error.to_string(),
+        },
+        Failure::Deliver(error @ DeliverError::NotHere) => CallError::Unreachable {
+            service,
+            attempts: attempt + 1,
+            source: error.into(),
+        },
+        Failure::RequestBroken => CallError::BadRequest {
+            reason: "its body broke off, or is not as long as its content-length says".to_owned(),
+        },
+        Failure::Transport(TransportError::Crowded { .. }) => CallError::Overloaded { service },
+        Failure::Transport(error @ TransportError::Malformed { .. }) => CallError::BadRequest {
+            reason: error.to_string(),
+        },
+        Failure::Transport(error) if error.never_left() => CallError::Unreachable {
+            service,
+            attempts: attempt + 1,
+            source: error.into(),
+        },
+        Failure::Transport(error) => CallError::Interrupted {
+            service,
+            source: error.into(),
+        },
+    }
+}
+
+pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (one, other) => one.or(other),
     }
-}
-
-/// Reads why a peer's mesh did not let the workload answer. Frame by frame: `Limited` and `collect` make futures that
-/// rustc 1.95 cannot prove `Send`.
-async fn refusal(token: HeaderValue, response: Response<Body>) -> DeliverError {
-    let mut body = response.into_body();
-    let mut text = Vec::new();
-    while let Some(Ok(frame)) = body.frame().await {
-        if let Ok(data) = frame.into_data() {
-            text.extend_from_slice(&data);
-        }
-        if text.len() > REFUSAL_BYTES_MAX {
-            text.truncate(REFUSAL_BYTES_MAX);
-            break;
-        }
-    }
-    let text = String::from_utf8_lossy(&text).into_owned();
-    DeliverError::from_wire(token.to_str().unwrap_or_default(), text)
 }
 
 fn redirected(status: StatusCode, location: &str) -> Response<Body> {
@@ -830,16 +725,16 @@ fn redirected(status: StatusCode, location: &str) -> Response<Body> {
 }
 
 /// The response that the Gateway API prescribes for an error, or the error again.
-fn answered(error: CallError) -> Result<Response<Body>, CallError> {
+fn answered(error: CallError, method: &Method) -> Result<Response<Body>, CallError> {
     if error.is_answer() {
-        Ok(sentence(&error))
+        Ok(sentence(&error, method))
     } else {
         Err(error)
     }
 }
 
 /// An error as status and one sentence of text.
-pub(crate) fn sentence(error: &CallError) -> Response<Body> {
+pub(crate) fn sentence(error: &CallError, method: &Method) -> Response<Body> {
     let mut response = Response::new(crate::full_body(format!("{error}\n")));
     *response.status_mut() = error.status();
     response.headers_mut().insert(
@@ -850,29 +745,5 @@ pub(crate) fn sentence(error: &CallError) -> Response<Body> {
         let lines = response.headers_mut();
         lines.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::table::testing::{self, service};
-
-    #[test]
-    fn a_try_is_pending_until_it_is_dropped_however_it_ended() {
-        let mesh = Mesh::builder("a", "cluster.local").build();
-        let table = testing::table("a")
-            .service(service("vote", "voting").build())
-            .build();
-        let address = "10.42.0.1:8080".parse().expect("an address");
-        let endpoint = Arc::clone(table.endpoint(address).expect("the endpoint"));
-        let begin = || Pending::begin(&mesh.inner, &endpoint, Instant::now());
-        let (cancelled, mut answered) = (begin(), begin());
-        answered.record(Duration::from_millis(1), Instant::now());
-        assert_eq!(endpoint.load().pending(), 2);
-        drop(cancelled);
-        assert_eq!(endpoint.load().pending(), 1);
-        drop(answered);
-        assert_eq!(endpoint.load().pending(), 0);
-    }
+    deliver::without_content(method, response)
 }

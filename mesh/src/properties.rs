@@ -5,17 +5,19 @@
 
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header, uri::Authority};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, uri::Authority,
+};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use rustls_pki_types::CertificateDer;
 use weft_api::identity::SpiffeId;
 
-use crate::route::{self, Filter, PathChange, Redirect, Rewrite, View};
+use crate::route::{self, Filter, Match, PathChange, PathMatch, Redirect, Rewrite, View};
 use crate::table::testing::{self, service};
 use crate::{
     Body, DeliverError, Table, TraceContext, WorkloadInfo, empty_body, headers, identity, inbound,
-    resolve,
+    ingress, resolve,
 };
 
 /// Enough to meet each branch of these readers some hundred times, in a second.
@@ -91,6 +93,24 @@ fn target() -> impl Strategy<Value = Uri> {
     })
 }
 
+/// What a rule may ask of a request, of few words, so that some ask the same.
+fn matching() -> impl Strategy<Value = Match> {
+    let path = prop_oneof![
+        "(/a|/b|/ab){0,3}/?"
+            .prop_map(|path| PathMatch::Prefix(format!("/{}", path.trim_start_matches('/')))),
+        "(/a|/b){1,3}".prop_map(PathMatch::Exact),
+    ];
+    let method = proptest::option::of(proptest::sample::select(vec![Method::GET, Method::POST]));
+    let header = proptest::option::of("[12]");
+    let query = proptest::option::of("[12]");
+    (path, method, header, query).prop_map(|(path, method, header, query)| Match {
+        path,
+        method,
+        headers: Vec::from_iter(header.map(|value| (HeaderName::from_static("x"), value))),
+        query: Vec::from_iter(query.map(|value| ("v".to_owned(), value))),
+    })
+}
+
 fn table() -> Table {
     testing::table("a")
         .service(service("vote", "voting").cluster_ip("10.43.0.7").build())
@@ -162,7 +182,7 @@ proptest! {
         for host in &hosts {
             request.headers_mut().append(header::HOST, host.clone());
         }
-        if resolve::absolute(&mut request, None).is_ok() {
+        if resolve::absolute(&mut request).is_ok() {
             let authority = request.uri().authority().expect("an authority");
             match named {
                 Some(named) => prop_assert_eq!(authority, &named),
@@ -256,11 +276,136 @@ proptest! {
         prop_assert_eq!(rewritten.query(), uri.query());
         prop_assert_eq!(rewritten.authority(), uri.authority());
         let filter = Filter::Redirect(Redirect { path: Some(change), ..Redirect::default() });
-        let (status, location) = route::redirect(&[filter], &prefix, &uri).unwrap();
+        let (status, location) = route::redirect(&[filter], &prefix, &uri, None).unwrap();
         let location: Uri = location.parse().unwrap();
         prop_assert!(status.is_redirection());
         // Nobody is sent to another site by the path that they asked for.
         prop_assert_eq!((location.host(), location.path()), (uri.host(), rewritten.path()));
+    }
+
+    #[test]
+    fn a_path_that_was_written_once_is_written_so(
+        text in prop_oneof!["(/[a-z]{0,2}|/\\.{1,3}|%2[efEF]|%[0-9a-f]{2}|\\\\|%){1,8}", "/[ -~]{0,20}"],
+    ) {
+        let text = format!("/{text}");
+        if let Ok(path) = ingress::path(&text) {
+            prop_assert!(path.starts_with('/') && !path.contains("//") && !path.contains('\\'));
+            prop_assert!(path.split('/').all(|segment| segment != "." && segment != ".."));
+            let again = ingress::path(&path);
+            prop_assert_eq!(again.as_deref(), Ok(&*path));
+            // Who unescapes it gets no other segments than who does not.
+            let lower = path.to_lowercase();
+            prop_assert!(!lower.contains("%2e") && !lower.contains("%00"));
+        }
+    }
+
+    #[test]
+    fn whatever_a_client_sends_has_one_host_and_no_claims_or_is_refused(
+        hosts in proptest::collection::vec(value("[a-zA-Z.]{1,8}(:[0-9]{0,6})?|\\[::1\\]:80|a@b|[a-z/?#,]{1,6}"), 0..3),
+        uri in prop_oneof![target(), Just(Uri::from_static("/a?b")), Just(Uri::from_static("*"))],
+        version in proptest::sample::select(vec![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2]),
+        lines in lines(),
+    ) {
+        let mut request = Request::new(());
+        *request.version_mut() = version;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = lines;
+        request.headers_mut().remove(header::HOST);
+        for host in &hosts {
+            request.headers_mut().append(header::HOST, host.clone());
+        }
+        if ingress::from_outside(&mut request).is_ok() {
+            let authority = request.uri().authority().expect("an authority").as_str();
+            prop_assert!(hosts.len() <= 1 && !(hosts.is_empty() && version == Version::HTTP_11));
+            prop_assert_eq!(authority, authority.to_lowercase());
+            let host = request.uri().host().unwrap_or_default();
+            prop_assert!(!host.is_empty() && !host.ends_with('.') && !authority.contains('@'));
+            for name in request.headers().keys() {
+                let name = name.as_str();
+                let is_claim = name.starts_with("x-weft-") || name == "x-forwarded-client-cert" || name == "host";
+                prop_assert!(!is_claim, "{}", name);
+            }
+            let (uri, lines) = (request.uri().clone(), request.headers().clone());
+            // It is in the form that it is brought into. A request of HTTP/1.1 has its host in the URI by now.
+            *request.version_mut() = Version::HTTP_2;
+            prop_assert!(ingress::from_outside(&mut request).is_ok());
+            prop_assert_eq!((request.uri(), request.headers()), (&uri, &lines));
+        }
+    }
+
+    #[test]
+    fn what_crosses_the_wire_arrives_as_it_was_sent(
+        depth in any::<u32>(), attempt in any::<u32>(), millis in any::<u32>(), trace in any::<(u128, u64, u8)>(),
+    ) {
+        let trace = TraceContext {
+            trace_id: trace.0.max(1),
+            span_id: trace.1.max(1),
+            flags: trace.2,
+            state: None,
+        };
+        let mut lines = HeaderMap::new();
+        trace.write(&mut lines);
+        lines.insert(headers::DEPTH, HeaderValue::from(depth));
+        lines.insert(headers::ATTEMPT, HeaderValue::from(attempt));
+        lines.insert(headers::TIMEOUT, HeaderValue::from(millis));
+        let now = Instant::now();
+        let context = inbound::context(&lines, None, now);
+        prop_assert_eq!((context.depth, context.attempt), (depth, attempt));
+        prop_assert_eq!(context.deadline, now.checked_add(Duration::from_millis(millis.into())));
+        prop_assert_eq!(context.trace, Some(trace));
+    }
+
+    #[test]
+    fn a_list_of_routes_chooses_as_going_through_all_of_them_would(
+        routes in proptest::collection::vec(matching(), 0..8),
+        path in "(/a|/b|/ab|/){0,4}",
+        method in proptest::sample::select(vec!["GET", "POST"]),
+        x in proptest::option::of("[12]"),
+        query in proptest::option::of("(v=[12]&?){0,2}"),
+    ) {
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        let uri: Uri = format!("http://a.test/{}{query}", path.trim_start_matches('/')).parse().unwrap();
+        let mut request = Request::new(());
+        *request.uri_mut() = uri;
+        *request.method_mut() = method.parse().unwrap();
+        if let Some(x) = &x {
+            request.headers_mut().insert("x", HeaderValue::from_str(x).unwrap());
+        }
+        let matched = |wanted: &Match| {
+            let path = request.uri().path();
+            let elements = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
+            let path_fits = match &wanted.path {
+                PathMatch::Exact(exact) => path == exact,
+                PathMatch::Prefix(prefix) => {
+                    let prefix = prefix.trim_end_matches('/');
+                    elements(path).starts_with(&elements(prefix))
+                }
+            };
+            let first = request.uri().query().and_then(|query| {
+                query.split('&').find_map(|pair| pair.strip_prefix("v="))
+            });
+            path_fits
+                && wanted.method.as_ref().is_none_or(|method| method == request.method())
+                && wanted.headers.iter().all(|(_, value)| x.as_ref() == Some(value))
+                && wanted.query.iter().all(|(_, value)| first == Some(value.as_str()))
+        };
+        // The order of the Gateway API, said once more.
+        let rank = |wanted: &Match| match &wanted.path {
+            PathMatch::Exact(path) => (1, path.len(), wanted.method.is_some(), wanted.headers.len(), wanted.query.len()),
+            PathMatch::Prefix(path) => {
+                let length = path.trim_end_matches('/').len();
+                (0, length, wanted.method.is_some(), wanted.headers.len(), wanted.query.len())
+            }
+        };
+        let mut best: Option<(usize, &Match)> = None;
+        for (number, wanted) in routes.iter().enumerate().filter(|(_, wanted)| matched(wanted)) {
+            if best.is_none_or(|(_, before)| rank(wanted) > rank(before)) {
+                best = Some((number, wanted));
+            }
+        }
+        let list = route::testing::list(&routes);
+        let found = list.select(View::new(&request, 80)).map(|entry| entry.rule.route.clone());
+        prop_assert_eq!(found, best.map(|(number, _)| format!("{number:03}")));
     }
 
     #[test]
@@ -270,6 +415,6 @@ proptest! {
         *request.headers_mut() = lines;
         let none = route::RouteList::default();
         prop_assert!(none.select(View::new(&request, 80)).is_none());
-        let _ = headers::within_limits(request.headers());
+        let _ = headers::within_limits(request.uri(), request.headers());
     }
 }

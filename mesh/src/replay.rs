@@ -6,6 +6,9 @@
 //! given up, ends with an error.
 //!
 //! Nothing waits for the body to be complete, so a callee may answer while the caller is still sending.
+//!
+//! A body that breaks off, or is not as long as `content-length` said, ends with an error that is known to be its sender's: codecs
+//! further on would only say that the stream broke.
 
 use std::{
     pin::Pin,
@@ -35,6 +38,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Bytes that the caller has sent so far.
     bytes: AtomicU64,
+    /// What `content-length` says.
+    declared: Option<u64>,
 }
 
 struct State {
@@ -43,6 +48,8 @@ struct State {
     /// False once the body grew too large to keep.
     keeping: bool,
     ended: bool,
+    /// It ended with an error.
+    is_broken: bool,
     newest: u32,
 }
 
@@ -53,8 +60,9 @@ enum Kept {
 }
 
 impl Source {
-    pub(crate) fn new(body: Body) -> Self {
-        if body.is_end_stream() {
+    /// `declared` is what the message's `content-length` says.
+    pub(crate) fn new(body: Body, declared: Option<u64>) -> Self {
+        if body.is_end_stream() && declared.unwrap_or(0) == 0 {
             return Source::Empty;
         }
         Source::Stream(Arc::new(Shared {
@@ -63,9 +71,11 @@ impl Source {
                 kept: Vec::new(),
                 keeping: true,
                 ended: false,
+                is_broken: false,
                 newest: 0,
             }),
             bytes: AtomicU64::new(0),
+            declared,
         }))
     }
 
@@ -74,6 +84,14 @@ impl Source {
         match self {
             Source::Empty => true,
             Source::Stream(shared) => shared.state.lock().keeping,
+        }
+    }
+
+    /// Whether it broke off: then whatever failed is its sender's doing.
+    pub(crate) fn is_broken(&self) -> bool {
+        match self {
+            Source::Empty => false,
+            Source::Stream(shared) => shared.state.lock().is_broken,
         }
     }
 
@@ -112,6 +130,41 @@ impl Shared {
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
+
+    /// Whether its sender has nothing more to do.
+    pub(crate) fn is_complete(&self) -> bool {
+        let state = self.state.lock();
+        !state.is_broken && (state.ended || (state.body.is_end_stream() && !self.is_short()))
+    }
+
+    /// Whether less came than was declared.
+    fn is_short(&self) -> bool {
+        self.declared
+            .is_some_and(|declared| self.bytes() < declared)
+    }
+
+    /// Counts a frame, or the end, against what was declared.
+    fn check(
+        &self,
+        frame: Option<Result<Frame<Bytes>, BoxError>>,
+    ) -> Option<Result<Frame<Bytes>, BoxError>> {
+        let is_last = match &frame {
+            Some(Err(_)) => return frame,
+            Some(Ok(frame)) => {
+                let sent = frame.data_ref().map_or(0, Bytes::len) as u64;
+                self.bytes.fetch_add(sent, Ordering::Relaxed);
+                frame.is_trailers()
+            }
+            None => true,
+        };
+        let (sent, Some(declared)) = (self.bytes(), self.declared) else {
+            return frame;
+        };
+        if sent > declared || (is_last && sent < declared) {
+            return Some(Err(Mismatch { declared, sent }.into()));
+        }
+        frame
+    }
 }
 
 struct Reader {
@@ -124,6 +177,13 @@ struct Reader {
 #[derive(Debug, thiserror::Error)]
 #[error("the request body was handed to another try")]
 struct Superseded;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the request body has {sent} bytes where content-length says {declared}")]
+struct Mismatch {
+    declared: u64,
+    sent: u64,
+}
 
 impl http_body::Body for Reader {
     type Data = Bytes;
@@ -151,21 +211,17 @@ impl http_body::Body for Reader {
         let Poll::Ready(frame) = Pin::new(&mut state.body).poll_frame(context) else {
             return Poll::Pending;
         };
+        let frame = this.shared.check(frame);
         match &frame {
             None => state.ended = true,
             // What the caller failed to send cannot be sent again.
             Some(Err(_)) => {
                 state.keeping = false;
                 state.ended = true;
+                state.is_broken = true;
             }
             Some(Ok(frame)) => {
-                let total = match frame.data_ref() {
-                    Some(data) => {
-                        let sent = data.len() as u64;
-                        this.shared.bytes.fetch_add(sent, Ordering::Relaxed) + sent
-                    }
-                    None => this.shared.bytes(),
-                };
+                let total = this.shared.bytes();
                 if total > REPLAY_BYTES_MAX {
                     state.keeping = false;
                     state.kept = Vec::new();
@@ -189,7 +245,7 @@ impl http_body::Body for Reader {
         let state = self.shared.state.lock();
         state.newest == self.number
             && self.position == state.kept.len()
-            && (state.ended || state.body.is_end_stream())
+            && (state.ended || (state.body.is_end_stream() && !self.shared.is_short()))
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -223,7 +279,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_small_body_is_sent_as_often_as_needed() {
-        let source = Source::new(body(&[10, 20]));
+        let source = Source::new(body(&[10, 20]), None);
         for _ in 0..3 {
             assert_eq!(read(source.reader()).await.expect("readable"), 30);
             assert!(source.is_replayable());
@@ -233,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_try_given_up_halfway_leaves_the_rest_to_the_next() {
-        let source = Source::new(body(&[10, 20]));
+        let source = Source::new(body(&[10, 20]), None);
         let mut first = source.reader();
         first.frame().await.expect("a frame").expect("data");
         assert_eq!(read(source.reader()).await.expect("readable"), 30);
@@ -250,7 +306,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_body_passes_once_and_is_replayable_until_touched() {
-        let source = Source::new(body(&[40 << 10, 40 << 10, 5]));
+        let source = Source::new(body(&[40 << 10, 40 << 10, 5]), None);
         drop(source.reader());
         assert!(source.is_replayable());
         assert_eq!(
@@ -260,9 +316,54 @@ mod tests {
         assert!(!source.is_replayable());
     }
 
+    #[tokio::test]
+    async fn a_body_is_as_long_as_it_says_or_its_sender_is_to_blame() {
+        for (chunks, declared, expected) in [
+            (&[10, 20][..], Some(30), Ok(30)),
+            (&[10, 20], None, Ok(30)),
+            (
+                &[10, 20],
+                Some(29),
+                Err("the request body has 30 bytes where content-length says 29"),
+            ),
+            (
+                &[10, 20],
+                Some(31),
+                Err("the request body has 30 bytes where content-length says 31"),
+            ),
+            (
+                &[],
+                Some(1),
+                Err("the request body has 0 bytes where content-length says 1"),
+            ),
+            (&[], Some(0), Ok(0)),
+        ] {
+            let source = Source::new(body(chunks), declared);
+            let found = read(source.reader())
+                .await
+                .map_err(|error| error.to_string());
+            assert_eq!(
+                found,
+                expected.map_err(str::to_owned),
+                "{chunks:?} {declared:?}"
+            );
+            assert_eq!(
+                source.is_broken(),
+                expected.is_err(),
+                "{chunks:?} {declared:?}"
+            );
+            assert_eq!(source.is_replayable(), expected.is_ok());
+            let complete = source.counter().is_none_or(|shared| shared.is_complete());
+            assert_eq!(complete, expected.is_ok(), "{chunks:?} {declared:?}");
+        }
+        // A codec that asks whether this is the end before it asks for the next frame.
+        let short = Source::new(empty_body(), Some(5));
+        assert!(!short.reader().is_end_stream());
+    }
+
     #[test]
     fn an_empty_body_stays_empty() {
-        let source = Source::new(empty_body());
+        let source = Source::new(empty_body(), None);
         assert!(matches!(source, Source::Empty));
         assert!(source.reader().is_end_stream());
     }

@@ -14,12 +14,12 @@
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use http::{
-    Method, Request, Uri, header,
+    Request, Uri, header,
     uri::{Authority, Scheme},
 };
 
 use crate::{
-    Body, CallError,
+    CallError,
     table::{Endpoint, ServiceIndex, Table},
 };
 
@@ -30,22 +30,14 @@ pub(crate) enum Target {
     Pod(Arc<Endpoint>),
 }
 
-/// Gives the request an absolute URI, from its own or from the host header; returns the port its scheme implies.
-pub(crate) fn absolute(
-    request: &mut Request<Body>,
-    scheme: Option<Scheme>,
-) -> Result<u16, CallError> {
+/// Gives a workload's request an absolute URI, from its own or from the host header; returns the port its scheme implies.
+pub(crate) fn absolute<B>(request: &mut Request<B>) -> Result<u16, CallError> {
     let bad = |reason: &str| CallError::BadRequest {
         reason: reason.to_owned(),
     };
-    let scheme = scheme
-        .or_else(|| request.uri().scheme().cloned())
-        .unwrap_or(Scheme::HTTP);
+    let scheme = request.uri().scheme().cloned().unwrap_or(Scheme::HTTP);
     let default_port = if scheme == Scheme::HTTPS { 443 } else { 80 };
-    if request.method() == Method::CONNECT {
-        return Err(bad("CONNECT is not supported"));
-    }
-    if request.uri().authority().is_some() && request.uri().scheme() == Some(&scheme) {
+    if request.uri().authority().is_some() && request.uri().scheme().is_some() {
         return Ok(default_port);
     }
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
@@ -79,6 +71,31 @@ pub(crate) fn authority(
     let denied = || CallError::Denied {
         authority: authority.to_string(),
     };
+    let found = named(
+        table,
+        authority,
+        default_port,
+        namespace,
+        cluster_domain,
+        denied,
+    )?;
+    // Nobody here has users, and what is before an `@` is there to be taken for the host (RFC 9110 §4.2.4).
+    if authority.as_str().contains('@') {
+        return Err(CallError::BadRequest {
+            reason: "its host names a user".to_owned(),
+        });
+    }
+    Ok(found)
+}
+
+fn named(
+    table: &Table,
+    authority: &Authority,
+    default_port: u16,
+    namespace: &str,
+    cluster_domain: &str,
+    denied: impl Fn() -> CallError,
+) -> Result<Target, CallError> {
     let port = authority.port_u16().unwrap_or(default_port);
     let host = authority.host();
     let bare = host
@@ -166,13 +183,17 @@ pub(crate) fn host_name(host: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::testing::{self, service};
+    use crate::table::testing::{self, endpoint, service};
 
     #[test]
     fn names_as_kubernetes_users_write_them() {
         let table = testing::table("a")
             .service(service("vote", "voting").cluster_ip("10.43.0.7").build())
-            .service(service("shop", "cart").build())
+            .service(
+                service("shop", "cart")
+                    .endpoints(vec![endpoint("shop", "cart-0", "10.42.0.2", "a")])
+                    .build(),
+            )
             .build();
         let cases = [
             ("voting", "voting.vote"),
@@ -197,6 +218,14 @@ mod tests {
             ("nothing.shop", "there is no service nothing.shop"),
             ("nothing.void.svc", "there is no service nothing.void"),
             ("voting:81", "service voting.vote has no port 81; it has 80"),
+            (
+                "user@voting",
+                "the request is not acceptable: its host names a user",
+            ),
+            (
+                "voting@example.com",
+                "voting@example.com is outside the cluster and no policy allows it",
+            ),
             (
                 "example.com",
                 "example.com is outside the cluster and no policy allows it",

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::{DeliverError, TransportError};
+use crate::{Blame, DeliverError, TransportError};
 
 /// Further tries after the first. Two more endpoints ride out a dying node; more would multiply load when
 /// everything is down.
@@ -26,6 +26,8 @@ pub enum Failure {
     Transport(TransportError),
     /// The route's per-try timeout ran out.
     TryTimeout,
+    /// The request's own body broke off, and with it the try.
+    RequestBroken,
 }
 
 /// Why a failed try stays failed.
@@ -39,6 +41,10 @@ pub enum Refusal {
     BodySpent,
     /// [`RETRIES_MAX`] is reached.
     Exhausted,
+    /// The service was given its share of retries; more would keep it from recovering.
+    OverBudget,
+    /// It is full, and there is no other endpoint: the same one again is more of the same.
+    NoneElsewhere,
 }
 
 /// What to do after a failed try.
@@ -55,30 +61,38 @@ impl Failure {
         match self {
             Failure::Deliver(error) => error.never_processed(),
             Failure::Transport(error) => error.never_left(),
-            Failure::TryTimeout => false,
+            Failure::TryTimeout | Failure::RequestBroken => false,
         }
     }
 
-    /// Whether the endpoint should be left alone for a while.
-    pub(crate) fn ejects(&self) -> bool {
+    /// Who has to bear it.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
         match self {
-            Failure::Deliver(error) => matches!(error, DeliverError::NotHere),
-            Failure::Transport(error) => matches!(
-                error,
-                TransportError::Connect { .. }
-                    | TransportError::ConnectTimeout { .. }
-                    | TransportError::Tls { .. }
-                    | TransportError::Broken { .. }
-            ),
-            Failure::TryTimeout => false,
+            Failure::Deliver(error) => error.blame(),
+            Failure::Transport(error) => error.blame(),
+            Failure::TryTimeout => Blame::Endpoint,
+            Failure::RequestBroken => Blame::Caller,
         }
     }
 
-    fn has_an_answer(&self) -> bool {
+    /// Whether the same request would get the same elsewhere.
+    fn is_final(&self) -> bool {
         match self {
             Failure::Deliver(error) => !error.never_processed(),
-            Failure::Transport(_) | Failure::TryTimeout => false,
+            Failure::Transport(error) => matches!(error, TransportError::Malformed { .. }),
+            Failure::RequestBroken => true,
+            Failure::TryTimeout => false,
         }
+    }
+
+    /// Whether only another endpoint can help.
+    fn is_of_one_endpoint(&self) -> bool {
+        matches!(
+            self,
+            Failure::Deliver(DeliverError::Overloaded)
+                | Failure::Transport(TransportError::Crowded { .. })
+        )
     }
 
     /// The word for metrics.
@@ -87,16 +101,26 @@ impl Failure {
             Failure::Deliver(error) => error.token(),
             Failure::Transport(TransportError::Broken { .. }) => "broken",
             Failure::Transport(TransportError::NotTaken { .. }) => "not-taken",
+            Failure::Transport(TransportError::Malformed { .. }) => "malformed",
+            Failure::Transport(TransportError::Crowded { .. }) => "crowded",
             Failure::Transport(_) => "connect",
             Failure::TryTimeout => "try-timeout",
+            Failure::RequestBroken => "request-broken",
         }
     }
 }
 
-/// Decides after try number `retries` (0 = the first) of a call with `method` failed.
+/// Decides after try number `retries` (0 = the first) of a call with `method` failed. `elsewhere`: an endpoint is left that this call
+/// has not tried.
 #[must_use]
-pub fn decide(failure: &Failure, method: &Method, retries: u32, replayable: bool) -> Verdict {
-    if failure.has_an_answer() {
+pub fn decide(
+    failure: &Failure,
+    method: &Method,
+    retries: u32,
+    replayable: bool,
+    elsewhere: bool,
+) -> Verdict {
+    if failure.is_final() {
         return Verdict::GiveUp(Refusal::Final);
     }
     if !failure.never_processed() && !is_idempotent(method) {
@@ -107,6 +131,9 @@ pub fn decide(failure: &Failure, method: &Method, retries: u32, replayable: bool
     }
     if retries >= RETRIES_MAX {
         return Verdict::GiveUp(Refusal::Exhausted);
+    }
+    if failure.is_of_one_endpoint() && !elsewhere {
+        return Verdict::GiveUp(Refusal::NoneElsewhere);
     }
     Verdict::Retry
 }
@@ -203,10 +230,37 @@ mod tests {
         ];
         for (name, failure, method, retries, replayable, verdict) in table {
             assert_eq!(
-                decide(&failure, &method, retries, replayable),
+                decide(&failure, &method, retries, replayable, true),
                 verdict,
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn where_there_is_nowhere_else_only_what_passes_is_tried_again() {
+        use Refusal::NoneElsewhere;
+        let overloaded = Failure::Deliver(DeliverError::Overloaded);
+        let address = ([127, 0, 0, 1], 1).into();
+        let crowded = Failure::Transport(TransportError::Crowded { address });
+        let cases = [
+            ("full", overloaded, Verdict::GiveUp(NoneElsewhere)),
+            ("a queue", crowded, Verdict::GiveUp(NoneElsewhere)),
+            ("refused", refused(), Verdict::Retry),
+            (
+                "not here",
+                Failure::Deliver(DeliverError::NotHere),
+                Verdict::Retry,
+            ),
+            (
+                "the request's own fault",
+                Failure::RequestBroken,
+                Verdict::GiveUp(Refusal::Final),
+            ),
+        ];
+        for (name, failure, verdict) in cases {
+            let found = decide(&failure, &Method::GET, 0, true, false);
+            assert_eq!(found, verdict, "{name}");
         }
     }
 }

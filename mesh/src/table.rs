@@ -1,164 +1,81 @@
 //! Services, endpoints and routes of the cluster as one immutable value a generation.
 //!
-//! The agent translates Kubernetes objects into the plain `…Spec` values here; [`TableBuilder::build`] resolves
-//! references, sorts routes and groups endpoints by nearness, so that a call only looks things up. A new state of
+//! The agent translates Kubernetes objects into the plain `…Spec` values of `spec.rs`, and `weft_gateway` routes into what is served;
+//! [`TableBuilder`] takes them in one by one and groups endpoints by nearness, so that a call only looks things up. A new state of
 //! the cluster is a new table, swapped in whole by [`crate::Mesh::publish`].
 //!
-//! Invariants: equal input gives an equal table; an endpoint that keeps its address and pod keeps its measured load
-//! across generations; endpoints this node cannot reach are not in it.
+//! Invariants: equal input gives an equal table; an endpoint that keeps its address, pod and identity keeps its measured load
+//! across generations, and a service its budget of retries; what one namespace says of an address changes nothing for the services of
+//! another; endpoints this node cannot reach are not in it.
+
+mod builder;
+mod endpoint;
+mod spec;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use http::HeaderValue;
-use weft_api::identity::SpiffeId;
 
-use crate::{
-    Transport, WorkloadInfo,
-    balance::{self, Load},
-    route::{
-        Age, BackendTarget, CompiledBackend, CompiledRule, Entry, HostPattern, Listeners, Match,
-        RouteList, Rule, effective_hosts,
-    },
-};
+pub use builder::TableBuilder;
+pub use endpoint::Endpoint;
+pub(crate) use endpoint::{Port, Way};
+pub use spec::{EndpointSpec, ServicePortSpec, ServiceSpec};
 
-// === What the agent hands in ===
-
-/// A Service with its ports.
-#[derive(Debug, Clone, Default)]
-pub struct ServiceSpec {
-    pub namespace: String,
-    pub name: String,
-    /// None for headless services; their name still balances over the endpoints.
-    pub cluster_ip: Option<IpAddr>,
-    pub ports: Vec<ServicePortSpec>,
-    pub locality: Locality,
-}
-
-/// Which endpoints are preferred.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Locality {
-    /// Endpoints of this node first; others when those are busy or failing.
-    #[default]
-    SameNode,
-    /// All endpoints alike.
-    Spread,
-}
-
-/// A port of a Service and the endpoints behind it.
-#[derive(Debug, Clone, Default)]
-pub struct ServicePortSpec {
-    pub name: Option<String>,
-    pub port: u16,
-    pub endpoints: Vec<EndpointSpec>,
-}
-
-/// A port of a pod.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EndpointSpec {
-    pub pod: String,
-    /// Of the pod, in the host's virtual network.
-    pub ip: IpAddr,
-    pub port: u16,
-    pub node: String,
-    /// Where that node takes calls of other nodes. Not needed for pods of this node.
-    pub node_address: Option<SocketAddr>,
-    pub identity: SpiffeId,
-    pub workload: WorkloadInfo,
-    pub ready: bool,
-    /// Still able to answer while it terminates; used only when nothing is ready.
-    pub serving: bool,
-}
-
-/// An HTTPRoute.
-#[derive(Debug, Clone, Default)]
-pub struct RouteSpec {
-    pub namespace: String,
-    pub name: String,
-    /// Seconds since the epoch; the older route wins a tie.
-    pub created: i64,
-    pub parents: Vec<Parent>,
-    /// Apply to gateways only; services ignore them.
-    pub hostnames: Vec<String>,
-    pub rules: Vec<Rule>,
-}
-
-/// What a route is attached to.
-#[derive(Debug, Clone)]
-pub enum Parent {
-    Gateway {
-        namespace: String,
-        name: String,
-        /// One listener instead of all.
-        section: Option<String>,
-        port: Option<u16>,
-    },
-    /// Calls to a Service. From the Service's own namespace it applies to every caller, from another only to
-    /// callers of the route's namespace.
-    Service {
-        namespace: String,
-        name: String,
-        port: Option<u16>,
-    },
-}
-
-/// A Gateway that this node's gateway serves. All its HTTP listeners answer on the node's gateway port; only their
-/// host names tell them apart.
-#[derive(Debug, Clone, Default)]
-pub struct GatewaySpec {
-    pub namespace: String,
-    pub name: String,
-    pub listeners: Vec<ListenerSpec>,
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct ListenerSpec {
-    pub name: String,
-    pub port: u16,
-    pub hostname: Option<String>,
-    pub allowed: AllowedNamespaces,
-}
-
-/// Namespaces whose routes may attach to a listener.
-#[derive(Debug, Clone, Default)]
-pub enum AllowedNamespaces {
-    #[default]
-    Same,
-    All,
-    These(BTreeSet<String>),
-}
-
-// === What a call looks at ===
+use crate::budget::Budget;
+use crate::route::{BackendTarget, Listeners, RouteList, ServiceRoutes};
 
 /// Position of a service in its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ServiceIndex(usize);
 
-/// The state of the cluster as one node sees it.
-#[derive(Debug)]
+/// The state of the cluster as one node sees it. A copy costs nothing.
+#[derive(Debug, Clone)]
 pub struct Table {
     generation: u64,
-    services: Vec<Service>,
-    by_name: HashMap<String, HashMap<String, ServiceIndex>>,
-    by_ip: HashMap<IpAddr, ServiceIndex>,
-    endpoints: HashMap<SocketAddr, Arc<Endpoint>>,
-    pub(crate) listeners: Listeners,
+    /// The same in all tables of one builder: their endpoints share their loads already.
+    lineage: Arc<()>,
+    services: imbl::Vector<Arc<Service>>,
+    /// By namespace, then name.
+    by_name: imbl::HashMap<String, imbl::HashMap<String, ServiceIndex>>,
+    by_ip: imbl::HashMap<IpAddr, ServiceIndex>,
+    endpoints: imbl::HashMap<SocketAddr, Arc<Endpoint>>,
+    pub(crate) listeners: Arc<Listeners>,
 }
 
 /// A Service with its endpoints and the routes bound to it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Service {
-    namespace: String,
-    name: String,
     labels: Arc<ServiceLabels>,
-    ports: Vec<Port>,
-    /// Routes of the service's own namespace.
+    ports: Arc<[Port]>,
+    routes: Arc<BoundRoutes>,
+    budget: Arc<Budget>,
+}
+
+/// Routes of a service, in order of precedence.
+#[derive(Debug, Default, PartialEq)]
+struct BoundRoutes {
+    /// Of the service's own namespace.
     producer: RouteList,
-    /// Routes of other namespaces, for callers there.
+    /// Of other namespaces, for callers there.
     consumers: HashMap<String, RouteList>,
+}
+
+impl BoundRoutes {
+    fn of(routes: &ServiceRoutes) -> Self {
+        let consumers = routes.consumers.iter();
+        Self {
+            producer: RouteList::of(&routes.producer),
+            consumers: consumers
+                .map(|(namespace, routes)| (namespace.clone(), RouteList::of(routes)))
+                .collect(),
+        }
+    }
 }
 
 /// Names of a service for metrics and for the wire.
@@ -184,117 +101,26 @@ impl ServiceLabels {
     }
 }
 
-#[derive(Debug)]
-pub(crate) struct Port {
-    name: Option<String>,
-    number: u16,
-    /// Endpoints of this node; empty when the service spreads.
-    near: Vec<Arc<Endpoint>>,
-    all: Vec<Arc<Endpoint>>,
-}
-
-/// A port of a pod that calls can be sent to.
-#[derive(Debug)]
-pub struct Endpoint {
-    pub pod: String,
-    pub address: SocketAddr,
-    pub node: String,
-    pub identity: SpiffeId,
-    /// `identity` as text.
-    pub(crate) spiffe_id: Arc<str>,
-    pub(crate) workload: Arc<WorkloadInfo>,
-    pub(crate) way: Way,
-    /// `address` for the wire.
-    pub(crate) header: HeaderValue,
-    load: OnceLock<Arc<Load>>,
-}
-
-/// How this node reaches an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    Here,
-    Node(SocketAddr),
-}
-
-impl Way {
-    pub(crate) fn transport(self) -> Transport {
-        match self {
-            Way::Here => Transport::InProcess,
-            Way::Node(_) => Transport::Mtls,
-        }
-    }
-}
-
-impl PartialEq for Endpoint {
-    fn eq(&self, other: &Self) -> bool {
-        self.address == other.address && self.pod == other.pod
-    }
-}
-
-impl Endpoint {
-    pub(crate) fn load(&self) -> &Load {
-        self.shared_load()
-    }
-
-    fn shared_load(&self) -> &Arc<Load> {
-        self.load.get_or_init(|| {
-            Arc::new(Load::new(match self.way {
-                Way::Here => balance::SEED_SAME_NODE,
-                Way::Node(_) => balance::SEED_OTHER_NODE,
-            }))
-        })
-    }
-}
-
-impl Port {
-    /// Chooses an endpoint that is not among `tried`: of this node while those are neither busy nor failing, else
-    /// of all. `None` when every endpoint was tried or there is none.
-    pub(crate) fn pick(
-        &self,
-        tried: &[SocketAddr],
-        now: u64,
-        rng: &mut impl rand::Rng,
-    ) -> Option<&Arc<Endpoint>> {
-        if let Some(near) = pick(&self.near, tried, now, rng)
-            && !near.load().is_ejected(now)
-            && near.load().pending() < balance::SPILL_PENDING
-        {
-            return Some(near);
-        }
-        pick(&self.all, tried, now, rng)
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
-    /// Whether a call that one endpoint turned away could go to another.
-    pub(crate) fn has_choice(&self) -> bool {
-        self.all.len() > 1
-    }
-}
-
-fn pick<'e>(
-    set: &'e [Arc<Endpoint>],
-    tried: &[SocketAddr],
-    now: u64,
-    rng: &mut impl rand::Rng,
-) -> Option<&'e Arc<Endpoint>> {
-    let index = balance::choose(
-        set.len(),
-        |index| set[index].load(),
-        |index| tried.contains(&set[index].address),
-        now,
-        rng,
-    )?;
-    set.get(index)
-}
-
 impl Service {
     /// `name.namespace`.
     #[must_use]
     pub fn display_name(&self) -> &str {
         &self.labels.display
+    }
+
+    /// In the place of a service that is gone.
+    fn nobody() -> Self {
+        Self {
+            labels: Arc::new(ServiceLabels::new("", "")),
+            ports: Arc::default(),
+            routes: Arc::default(),
+            budget: Arc::default(),
+        }
+    }
+
+    /// How often calls to it may be tried again.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     pub(crate) fn labels(&self) -> &Arc<ServiceLabels> {
@@ -333,24 +159,34 @@ impl Service {
 
     /// The routes that replace default routing for a caller in `namespace`, if any are bound to `port`.
     pub(crate) fn routes(&self, namespace: &str, port: u16) -> Option<&RouteList> {
-        let consumer = self.consumers.get(namespace);
+        let BoundRoutes {
+            producer,
+            consumers,
+        } = &*self.routes;
+        let consumer = consumers.get(namespace);
         consumer
             .filter(|list| list.covers(port))
-            .or_else(|| (!self.producer.is_empty()).then_some(&self.producer))
+            .or_else(|| (!producer.is_empty()).then_some(producer))
             .filter(|list| list.covers(port))
     }
 }
 
 impl Table {
-    /// Starts the table that `node` sees at `generation`.
+    /// Starts the tables that `node` sees, the first of them of `generation`.
     #[must_use]
     pub fn builder(node: &str, generation: u64) -> TableBuilder {
-        TableBuilder {
-            node: node.to_owned(),
+        TableBuilder::new(node, generation)
+    }
+
+    fn empty(generation: u64) -> Self {
+        Self {
             generation,
-            services: Vec::new(),
-            routes: Vec::new(),
-            gateways: Vec::new(),
+            lineage: Arc::default(),
+            services: imbl::Vector::new(),
+            by_name: imbl::HashMap::new(),
+            by_ip: imbl::HashMap::new(),
+            endpoints: imbl::HashMap::new(),
+            listeners: Arc::default(),
         }
     }
 
@@ -362,7 +198,7 @@ impl Table {
     /// Number of services, for status pages.
     #[must_use]
     pub fn services_len(&self) -> usize {
-        self.services.len()
+        self.by_name.values().map(|names| names.len()).sum()
     }
 
     pub(crate) fn service(&self, index: ServiceIndex) -> &Service {
@@ -386,397 +222,136 @@ impl Table {
         self.endpoints.get(&address)
     }
 
-    /// Takes over what is known about the load of endpoints that stay. Called before the table is shared.
-    pub(crate) fn inherit(&self, previous: &Table) {
-        for (address, endpoint) in &self.endpoints {
-            if let Some(old) = previous.endpoints.get(address)
-                && old == endpoint
-            {
-                // Set only once; a table that is published twice keeps what it has.
-                let _ = endpoint.load.set(Arc::clone(old.shared_load()));
-            }
-        }
-    }
-}
-
-/// Collects the values of one generation.
-#[derive(Debug, Clone)]
-pub struct TableBuilder {
-    node: String,
-    generation: u64,
-    services: Vec<ServiceSpec>,
-    routes: Vec<RouteSpec>,
-    gateways: Vec<GatewaySpec>,
-}
-
-impl TableBuilder {
-    #[must_use]
-    pub fn service(mut self, service: ServiceSpec) -> Self {
-        self.services.push(service);
-        self
+    /// How many endpoints are left alone at `now`.
+    pub(crate) fn ejected(&self, now: u64) -> usize {
+        let endpoints = self.endpoints.values();
+        endpoints
+            .filter(|endpoint| endpoint.load().is_ejected(now))
+            .count()
     }
 
-    #[must_use]
-    pub fn services(mut self, services: impl IntoIterator<Item = ServiceSpec>) -> Self {
-        self.services.extend(services);
-        self
-    }
-
-    #[must_use]
-    pub fn routes(mut self, routes: impl IntoIterator<Item = RouteSpec>) -> Self {
-        self.routes.extend(routes);
-        self
-    }
-
-    #[must_use]
-    pub fn gateways(mut self, gateways: impl IntoIterator<Item = GatewaySpec>) -> Self {
-        self.gateways.extend(gateways);
-        self
-    }
-
-    /// Resolves and sorts everything.
-    #[must_use]
-    pub fn build(self) -> Table {
-        let mut table = Table {
-            generation: self.generation,
-            services: Vec::with_capacity(self.services.len()),
-            by_name: HashMap::new(),
-            by_ip: HashMap::new(),
-            endpoints: HashMap::new(),
-            listeners: Listeners::default(),
-        };
-        let mut names = Names::default();
-        for service in self.services {
-            add_service(&mut table, &mut names, &self.node, service);
-        }
-        for gateway in &self.gateways {
-            for listener in &gateway.listeners {
-                // Announced even without a route: it answers 404 for its hosts.
-                table.listeners.listener(&pattern(listener));
-            }
-        }
-        for route in self.routes {
-            add_route(&mut table, &self.gateways, route);
-        }
-        table.listeners.sort();
-        for service in &mut table.services {
-            service.producer.sort();
-            service.consumers.values_mut().for_each(RouteList::sort);
-        }
-        table
-    }
-}
-
-fn pattern(listener: &ListenerSpec) -> HostPattern {
-    HostPattern::parse(listener.hostname.as_deref().unwrap_or_default())
-}
-
-/// What the endpoints of a workload have in common, once each: ten thousand pods are few workloads, and a call is charged to
-/// those, found by their addresses.
-#[derive(Default)]
-struct Names {
-    workloads: HashSet<Arc<WorkloadInfo>>,
-    principals: HashMap<SpiffeId, Arc<str>>,
-}
-
-impl Names {
-    fn workload(&mut self, info: WorkloadInfo) -> Arc<WorkloadInfo> {
-        if let Some(known) = self.workloads.get(&info) {
-            return Arc::clone(known);
-        }
-        let info = Arc::new(info);
-        self.workloads.insert(Arc::clone(&info));
-        info
-    }
-
-    fn principal(&mut self, identity: &SpiffeId) -> Arc<str> {
-        if let Some(known) = self.principals.get(identity) {
-            return Arc::clone(known);
-        }
-        let text: Arc<str> = identity.to_string().into();
-        self.principals.insert(identity.clone(), Arc::clone(&text));
-        text
-    }
-}
-
-fn add_service(table: &mut Table, names: &mut Names, node: &str, spec: ServiceSpec) {
-    let index = ServiceIndex(table.services.len());
-    let ports = spec
-        .ports
-        .into_iter()
-        .map(|port| add_port(table, names, node, spec.locality, port))
-        .collect();
-    if let Some(ip) = spec.cluster_ip {
-        table.by_ip.insert(ip, index);
-    }
-    table
-        .by_name
-        .entry(spec.namespace.clone())
-        .or_default()
-        .insert(spec.name.clone(), index);
-    table.services.push(Service {
-        labels: Arc::new(ServiceLabels::new(&spec.namespace, &spec.name)),
-        namespace: spec.namespace,
-        name: spec.name,
-        ports,
-        producer: RouteList::default(),
-        consumers: HashMap::new(),
-    });
-}
-
-fn add_port(
-    table: &mut Table,
-    names: &mut Names,
-    node: &str,
-    locality: Locality,
-    spec: ServicePortSpec,
-) -> Port {
-    // Terminating pods answer only when nobody else can, as kube-proxy has it.
-    let any_ready = spec.endpoints.iter().any(|endpoint| endpoint.ready);
-    let mut all = Vec::new();
-    for endpoint in spec.endpoints {
-        let in_use = if any_ready {
-            endpoint.ready
-        } else {
-            endpoint.serving
-        };
-        let way = match endpoint.node_address {
-            _ if endpoint.node == node => Way::Here,
-            Some(address) => Way::Node(address),
-            None => continue,
-        };
-        let address = SocketAddr::new(endpoint.ip, endpoint.port);
-        let built = Arc::new(Endpoint {
-            pod: endpoint.pod,
-            address,
-            node: endpoint.node,
-            spiffe_id: names.principal(&endpoint.identity),
-            identity: endpoint.identity,
-            workload: names.workload(endpoint.workload),
-            way,
-            header: HeaderValue::from_str(&address.to_string())
-                .unwrap_or_else(|_| HeaderValue::from_static("")),
-            load: OnceLock::new(),
-        });
-        // One pod behind several services is one endpoint with one load.
-        let known = table.endpoints.entry(address).or_insert(Arc::clone(&built));
-        if in_use {
-            let same = **known == *built && known.way == built.way;
-            all.push(if same { Arc::clone(known) } else { built });
-        }
-    }
-    let near = match locality {
-        Locality::SameNode => all
-            .iter()
-            .filter(|endpoint| endpoint.way == Way::Here)
-            .cloned()
-            .collect(),
-        Locality::Spread => Vec::new(),
-    };
-    Port {
-        name: spec.name,
-        number: spec.port,
-        near,
-        all,
-    }
-}
-
-fn add_route(table: &mut Table, gateways: &[GatewaySpec], spec: RouteSpec) {
-    let name = format!("{}/{}", spec.namespace, spec.name);
-    for (rule_number, rule) in spec.rules.into_iter().enumerate() {
-        let compiled = Arc::new(CompiledRule {
-            route: name.clone(),
-            filters: rule.filters,
-            backends: rule
-                .backends
-                .into_iter()
-                .map(|backend| CompiledBackend {
-                    weight: backend.weight,
-                    target: resolve_backend(table, backend.target),
-                    filters: backend.filters,
-                })
-                .collect(),
-            request_timeout: rule.request_timeout,
-            backend_timeout: rule.backend_timeout,
-        });
-        let matches = if rule.matches.is_empty() {
-            vec![Match::default()]
-        } else {
-            rule.matches
-        };
-        for (match_number, matched) in matches.into_iter().enumerate() {
-            let entry = |port| {
-                let age = Age {
-                    created: spec.created,
-                    route: name.clone(),
-                    rule: rule_number,
-                    matched: match_number,
-                };
-                Entry::new(matched.clone(), Arc::clone(&compiled), port, age)
-            };
-            for parent in &spec.parents {
-                bind(
-                    table,
-                    gateways,
-                    &spec.namespace,
-                    &spec.hostnames,
-                    parent,
-                    entry,
-                );
-            }
-        }
-    }
-}
-
-fn bind(
-    table: &mut Table,
-    gateways: &[GatewaySpec],
-    namespace: &str,
-    hostnames: &[String],
-    parent: &Parent,
-    entry: impl Fn(Option<u16>) -> Entry,
-) {
-    match parent {
-        Parent::Gateway {
-            namespace: of,
-            name,
-            section,
-            port,
-        } => {
-            let listeners = gateways
-                .iter()
-                .filter(|gateway| gateway.namespace == *of && gateway.name == *name)
-                .flat_map(|gateway| &gateway.listeners)
-                .filter(|listener| section.as_ref().is_none_or(|name| *name == listener.name))
-                .filter(|listener| port.is_none_or(|port| port == listener.port))
-                .filter(|listener| match &listener.allowed {
-                    AllowedNamespaces::Same => namespace == of,
-                    AllowedNamespaces::All => true,
-                    AllowedNamespaces::These(these) => these.contains(namespace),
-                });
-            for listener in listeners {
-                let pattern = pattern(listener);
-                for host in effective_hosts(&pattern, hostnames) {
-                    // The listener's port is not the node's gateway port, so it decides nothing here.
-                    table.listeners.listener(&pattern).push(&host, entry(None));
+    /// The service and port that a backend of a rule means. The error is the reason to answer 500.
+    pub(crate) fn backend(&self, target: &BackendTarget) -> Result<(ServiceIndex, u16), String> {
+        match target {
+            BackendTarget::Invalid { reason } => Err(reason.clone()),
+            BackendTarget::Service {
+                namespace,
+                name,
+                port,
+            } => {
+                let index = self
+                    .service_index(namespace, name)
+                    .ok_or_else(|| format!("there is no service {name}.{namespace}"))?;
+                match self.service(index).port(*port) {
+                    Some(_) => Ok((index, *port)),
+                    None => Err(format!("service {name}.{namespace} has no port {port}")),
                 }
             }
         }
-        Parent::Service {
-            namespace: of,
-            name,
-            port,
-        } => {
-            let Some(index) = table.service_index(of, name) else {
-                return;
-            };
-            let service = &mut table.services[index.0];
-            let list = if namespace == of {
-                &mut service.producer
-            } else {
-                service.consumers.entry(namespace.to_owned()).or_default()
-            };
-            list.push(entry(*port));
+    }
+
+    /// This table, with what was measured of endpoints that stay. Costs nothing between tables of one builder, whose endpoints
+    /// share it; otherwise as much as there are endpoints.
+    #[must_use]
+    pub(crate) fn inheriting(mut self, previous: &Table) -> Self {
+        if Arc::ptr_eq(&self.lineage, &previous.lineage) || previous.endpoints.is_empty() {
+            return self;
         }
+        // Who has an address is one of those that claim it; each of them keeps what was measured of its own pod.
+        let mut known: HashMap<SocketAddr, Vec<&Arc<Endpoint>>> = HashMap::new();
+        let ports = previous.services.iter().flat_map(|service| &*service.ports);
+        let used = ports.flat_map(|port| &port.all);
+        for endpoint in previous.endpoints.values().chain(used) {
+            known.entry(endpoint.address).or_default().push(endpoint);
+        }
+        let renewed = |endpoint: &Arc<Endpoint>| {
+            let mut old = known.get(&endpoint.address).into_iter().flatten();
+            old.find(|old| ***old == *endpoint)
+                .map_or_else(|| Arc::clone(endpoint), |old| endpoint.with_load_of(old))
+        };
+        let endpoints = self.endpoints.iter();
+        self.endpoints = endpoints
+            .map(|(address, endpoint)| (*address, renewed(endpoint)))
+            .collect();
+        let services = self.services.iter().map(|service| {
+            let ports = service.ports.iter().map(|port| port.map(renewed));
+            let labels = service.labels();
+            let old = previous.service_index(&labels.namespace, &labels.name);
+            let old = old.map(|index| previous.service(index));
+            Arc::new(Service {
+                ports: ports.collect(),
+                budget: Arc::clone(&old.unwrap_or(service).budget),
+                ..Service::clone(service)
+            })
+        });
+        self.services = services.collect();
+        self
     }
 }
 
-fn resolve_backend(table: &Table, target: BackendTarget) -> Result<(ServiceIndex, u16), String> {
-    match target {
-        BackendTarget::Invalid { reason } => Err(reason),
-        BackendTarget::Service {
-            namespace,
-            name,
-            port,
-        } => {
-            let index = table
-                .service_index(&namespace, &name)
-                .ok_or_else(|| format!("there is no service {name}.{namespace}"))?;
-            match table.service(index).port(port) {
-                Some(_) => Ok((index, port)),
-                None => Err(format!("service {name}.{namespace} has no port {port}")),
-            }
-        }
+/// The same services, endpoints and routes, whatever their positions, generation and load.
+impl PartialEq for Table {
+    fn eq(&self, other: &Self) -> bool {
+        let same_service = |a: ServiceIndex, b: ServiceIndex| {
+            let (a, b) = (self.service(a), other.service(b));
+            a.labels == b.labels
+                && a.routes == b.routes
+                && a.ports.len() == b.ports.len()
+                && a.ports
+                    .iter()
+                    .zip(&*b.ports)
+                    .all(|(a, b)| a.is_identical(b))
+        };
+        let named = |table: &Self, index: ServiceIndex| Arc::clone(table.service(index).labels());
+        let by_name = self.by_name.iter();
+        let mut by_name = by_name.flat_map(|(namespace, names)| {
+            names
+                .iter()
+                .map(move |(name, index)| (namespace, name, *index))
+        });
+        self.services_len() == other.services_len()
+            && by_name.all(|(namespace, name, index)| {
+                let theirs = other.service_index(namespace, name);
+                theirs.is_some_and(|theirs| same_service(index, theirs))
+            })
+            && self.by_ip.len() == other.by_ip.len()
+            && self.by_ip.iter().all(|(ip, index)| {
+                let theirs = other.service_by_ip(*ip);
+                theirs.is_some_and(|theirs| named(self, *index) == named(other, theirs))
+            })
+            && self.endpoints.len() == other.endpoints.len()
+            && self.endpoints.iter().all(|(address, endpoint)| {
+                let theirs = other.endpoint(*address);
+                theirs.is_some_and(|theirs| theirs.is_identical(endpoint))
+            })
+            && self.listeners == other.listeners
     }
 }
 
 impl std::fmt::Display for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.name, self.namespace)
-    }
-}
-
-/// Short ways to make tables in tests.
-#[cfg(test)]
-pub(crate) mod testing {
-    use super::*;
-
-    pub(crate) fn table(node: &str) -> TableBuilder {
-        Table::builder(node, 1)
-    }
-
-    pub(crate) struct ServiceMaker(ServiceSpec);
-
-    /// A service on port 80 with the pod `<name>-0` at 10.42.0.1:8080 of node `a`.
-    pub(crate) fn service(namespace: &str, name: &str) -> ServiceMaker {
-        ServiceMaker(ServiceSpec {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            cluster_ip: None,
-            ports: vec![ServicePortSpec {
-                name: None,
-                port: 80,
-                endpoints: vec![endpoint(namespace, &format!("{name}-0"), "10.42.0.1", "a")],
-            }],
-            locality: Locality::SameNode,
-        })
-    }
-
-    impl ServiceMaker {
-        pub(crate) fn cluster_ip(mut self, ip: &str) -> Self {
-            self.0.cluster_ip = Some(ip.parse().expect("an address"));
-            self
-        }
-
-        pub(crate) fn port(mut self, port: u16) -> Self {
-            self.0.ports[0].port = port;
-            self
-        }
-
-        pub(crate) fn endpoints(mut self, endpoints: Vec<EndpointSpec>) -> Self {
-            self.0.ports[0].endpoints = endpoints;
-            self
-        }
-
-        pub(crate) fn build(self) -> ServiceSpec {
-            self.0
-        }
-    }
-
-    pub(crate) fn endpoint(namespace: &str, pod: &str, ip: &str, node: &str) -> EndpointSpec {
-        EndpointSpec {
-            pod: pod.to_owned(),
-            ip: ip.parse().expect("an address"),
-            port: 8080,
-            node: node.to_owned(),
-            node_address: Some(([127, 0, 0, 1], 15443).into()),
-            identity: SpiffeId::new("cluster.local", namespace, "default"),
-            workload: WorkloadInfo::default(),
-            ready: true,
-            serving: true,
-        }
+        f.write_str(&self.labels.display)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use rand::{SeedableRng, rngs::SmallRng};
+    use weft_gateway::{AttachedRoute, Backend, NamespacedName, Rule, Served};
 
     use super::{
         testing::{endpoint, service},
         *,
     };
-    use crate::route::{Backend, PathMatch, View};
+    use crate::{
+        balance,
+        route::{
+            View,
+            testing::{attached, attached_rules, prefix},
+        },
+    };
 
     fn picked(table: &Table, tried: &[&str]) -> Vec<String> {
         let index = table.service_index("vote", "web").expect("the service");
@@ -819,12 +394,13 @@ mod tests {
     }
 
     #[test]
-    fn spreading_and_unready_endpoints() {
-        let mut spread = service("vote", "web").endpoints(three()).build();
-        spread.locality = Locality::Spread;
-        spread.ports[0].endpoints[1].ready = false;
-        // Remote estimates start higher: make the others equal by asking from a fourth node.
-        let table = Table::builder("d", 1).service(spread).build();
+    fn endpoints_that_are_not_ready_are_for_last() {
+        // Asked from a fourth node, so that all are as far.
+        let mut unready = three();
+        unready[1].ready = false;
+        let table = Table::builder("d", 1)
+            .service(service("vote", "web").endpoints(unready).build())
+            .build();
         assert_eq!(picked(&table, &[]), ["web-0", "web-2"]);
 
         let mut last = three();
@@ -863,63 +439,128 @@ mod tests {
         old.endpoint(address).expect("web-1").load().begin();
         let mut pods = three();
         pods[2].pod = "web-3".to_owned();
-        let new = make(pods, 2);
-        new.inherit(&old);
+        let new = make(pods, 2).inheriting(&old);
         assert_eq!(load(&new, "10.42.1.1"), 1);
         assert_eq!(load(&new, "10.42.2.1"), 0);
+        let budget = |table: &Table| {
+            let index = table.service_index("vote", "web").expect("the service");
+            Arc::clone(table.service(index).budget())
+        };
+        assert!(Arc::ptr_eq(&budget(&new), &budget(&old)));
     }
 
-    fn route(namespace: &str, parent: Parent, path: &str) -> RouteSpec {
-        RouteSpec {
-            namespace: namespace.to_owned(),
-            name: "r".to_owned(),
-            created: 0,
-            parents: vec![parent],
-            hostnames: Vec::new(),
-            rules: vec![Rule {
-                matches: vec![Match {
-                    path: PathMatch::Prefix(path.to_owned()),
-                    ..Match::default()
-                }],
-                backends: vec![
-                    Backend {
-                        weight: 1,
-                        target: BackendTarget::Service {
-                            namespace: "vote".to_owned(),
-                            name: "web".to_owned(),
-                            port: 80,
-                        },
-                        filters: Vec::new(),
-                    },
-                    Backend {
-                        weight: 1,
-                        target: BackendTarget::Service {
-                            namespace: "vote".to_owned(),
-                            name: "gone".to_owned(),
-                            port: 80,
-                        },
-                        filters: Vec::new(),
-                    },
-                ],
-                ..Rule::default()
-            }],
+    #[test]
+    fn the_next_table_of_a_builder_keeps_load_and_what_did_not_change() {
+        let mut builder = testing::table("a");
+        builder.set_service(service("vote", "web").endpoints(three()).build());
+        builder.set_service(service("vote", "other").build());
+        let first = builder.table(1);
+        let address = "10.42.1.1:8080".parse().expect("an address");
+        first.endpoint(address).expect("web-1").load().begin();
+        let mut pods = three();
+        // Elsewhere and not ready: still the pod of which that much is known.
+        pods[1].node_address = Some(([127, 0, 0, 1], 15555).into());
+        pods[2].pod = "web-3".to_owned();
+        builder.set_service(service("vote", "web").endpoints(pods).build());
+        let second = builder.table(2);
+        assert_eq!(second.endpoint(address).expect("web-1").load().pending(), 1);
+        let other = |table: &Table| {
+            let index = table.service_index("vote", "other").expect("the service");
+            Arc::clone(&table.services[index.0])
+        };
+        assert!(Arc::ptr_eq(&other(&first), &other(&second)));
+        let budget = |table: &Table| {
+            let index = table.service_index("vote", "web").expect("the service");
+            Arc::clone(table.service(index).budget())
+        };
+        assert!(Arc::ptr_eq(&budget(&first), &budget(&second)));
+        let index = first.service_index("vote", "web").expect("the service");
+        assert_eq!(first.service(index).ports[0].all[2].pod, "web-2");
+        assert!(first != second);
+    }
+
+    #[test]
+    fn who_claims_the_address_of_anothers_pod_gets_neither_it_nor_its_load() {
+        // The same address and name of a pod, in a slice of a namespace that sorts first.
+        let mallory = endpoint("mallory", "web-0", "10.42.0.1", "a");
+        let build = |order: [&str; 2]| {
+            let mut builder = testing::table("a");
+            for namespace in order {
+                let endpoints = match namespace {
+                    "mallory" => vec![mallory.clone()],
+                    _ => vec![endpoint("vote", "web-0", "10.42.0.1", "a")],
+                };
+                builder.set_service(service(namespace, "web").endpoints(endpoints).build());
+            }
+            builder
+        };
+        for order in [["mallory", "vote"], ["vote", "mallory"]] {
+            let mut builder = build(order);
+            let table = builder.table(1);
+            let of = |namespace: &str| {
+                let index = table.service_index(namespace, "web").expect("the service");
+                Arc::clone(&table.service(index).ports[0].all[0])
+            };
+            assert_eq!(of("vote").identity.namespace, "vote", "{order:?}");
+            of("mallory").load().begin();
+            assert_eq!(of("vote").load().pending(), 0, "{order:?}");
+            assert!(table == build(["mallory", "vote"]).table(7), "{order:?}");
+            builder.remove_service("mallory", "web");
+            let after = builder.table(2);
+            let address = "10.42.0.1:8080".parse().expect("an address");
+            let left = after.endpoint(address).expect("the pod of vote");
+            assert_eq!(left.identity.namespace, "vote", "{order:?}");
+            // Made anew, by whoever has nothing of the old: each still finds its own.
+            of("vote").load().begin();
+            let anew = testing::table("a")
+                .service(service("vote", "web").build())
+                .build()
+                .inheriting(&table);
+            let found = anew.endpoint(address).expect("the pod of vote");
+            assert_eq!(found.load().pending(), 1, "{order:?}");
+        }
+    }
+
+    fn route(namespace: &str, path: &str) -> AttachedRoute {
+        let backend = |name: &str| Backend {
+            weight: 1,
+            target: BackendTarget::Service {
+                namespace: "vote".to_owned(),
+                name: name.to_owned(),
+                port: 80,
+            },
+            filters: Vec::new(),
+        };
+        let name = format!("{namespace}/r");
+        let rule = Rule {
+            route: name.clone(),
+            matches: vec![prefix(path)],
+            backends: vec![backend("web"), backend("gone")],
+            ..Rule::default()
+        };
+        AttachedRoute {
+            service_port: Some(80),
+            ..attached_rules(&name, vec![rule])
         }
     }
 
     #[test]
     fn service_routes_apply_to_all_or_to_one_namespace() {
-        let parent = || Parent::Service {
-            namespace: "vote".to_owned(),
-            name: "web".to_owned(),
-            port: Some(80),
+        let routes = ServiceRoutes {
+            producer: vec![route("vote", "/producer")],
+            consumers: [("shop".to_owned(), vec![route("shop", "/consumer")])].into(),
         };
+        let served = Served {
+            services: [(NamespacedName::new("vote", "web"), routes)].into(),
+            ..Served::default()
+        };
+        // Whichever comes first.
         let table = testing::table("a")
             .service(service("vote", "web").build())
-            .routes([
-                route("vote", parent(), "/producer"),
-                route("shop", parent(), "/consumer"),
-            ])
+            .routes(&served)
             .build();
+        let again = testing::table("a").routes(&served);
+        assert!(table == again.service(service("vote", "web").build()).build());
         let index = table.service_index("vote", "web").expect("the service");
         let service = table.service(index);
         for (namespace, path, found) in [
@@ -941,9 +582,33 @@ mod tests {
         let list = service.routes("vote", 80).expect("routes");
         let request = http::Request::get("/producer").body(()).expect("a request");
         let rule = &list.select(View::new(&request, 80)).expect("a rule").rule;
-        assert_eq!(
-            rule.backends[1].target,
-            Err("there is no service gone.vote".to_owned())
-        );
+        assert_eq!(table.backend(&rule.backends[0].target), Ok((index, 80)));
+        let gone = table.backend(&rule.backends[1].target);
+        assert_eq!(gone, Err("there is no service gone.vote".to_owned()));
+    }
+
+    #[test]
+    fn a_route_to_a_service_that_comes_back_is_its_route_again() {
+        let routes = ServiceRoutes {
+            producer: vec![attached("vote/r", vec![prefix("/")])],
+            ..ServiceRoutes::default()
+        };
+        let served = Served {
+            services: [(NamespacedName::new("vote", "web"), routes)].into(),
+            ..Served::default()
+        };
+        let mut builder = testing::table("a").routes(&served);
+        builder.set_service(service("vote", "web").build());
+        builder.set_service(service("vote", "other").build());
+        builder.remove_service("vote", "web");
+        builder.set_service(service("shop", "cart").build());
+        assert!(builder.table(2).service_index("vote", "web").is_none());
+        builder.set_service(service("vote", "web").build());
+        let table = builder.table(3);
+        let index = table.service_index("vote", "web").expect("the service");
+        assert!(table.service(index).routes("shop", 80).is_some());
+        let cart = table.service_index("shop", "cart").expect("the service");
+        assert!(table.service(cart).routes("shop", 80).is_none());
+        assert_eq!(table.services_len(), 3);
     }
 }

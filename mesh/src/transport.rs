@@ -26,13 +26,14 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use weft_api::identity::SpiffeId;
 
 use crate::{
     Body, TransportError,
-    headers::HEADER_BYTES_MAX,
+    headers::HEADER_LIST_BYTES_MAX,
     identity::{self, Identities},
     shard::{self, SHARDS},
     table::Endpoint,
@@ -47,11 +48,14 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 const STREAMS_MAX: usize = 100;
 /// Connections a thread keeps to one peer; streams beyond what they carry queue in h2.
 const CONNECTIONS_MAX: usize = 4;
+/// Streams on one connection, those that wait included: twice what the peer serves at a time. A call that would be behind all of them
+/// finds another endpoint sooner.
+const STREAMS_WAITING_MAX: usize = 512;
 
 /// A connection without a request for this long is closed.
 const IDLE_MAX: Duration = Duration::from_secs(300);
 /// Old connections make way, so that renewed certificates and moved load take effect.
-const AGE_MAX: Duration = Duration::from_secs(3600);
+pub(crate) const AGE_MAX: Duration = Duration::from_secs(3600);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Flow control on both ends: a stream may fill a fast link within a data centre, a connection several streams.
@@ -59,9 +63,13 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 pub(crate) const FRAME_BYTES_MAX: u32 = 32 << 10;
 pub(crate) const SEND_BUFFER_BYTES: usize = 256 << 10;
-/// A peer that vanished without a FIN is noticed after the sum of both.
+/// A peer whose process does not answer is given up after the sum of both. It may be swamped, so that this is long.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// A machine that is gone acknowledges nothing, however swamped its processes were: the kernel asks it after a second of silence and gives it
+/// up after three more, with what was sent to it. Calls to a node that lost its power fail over by then.
+const VANISHED_ASK: Duration = Duration::from_secs(1);
+const VANISHED_MAX: Duration = Duration::from_secs(4);
 
 type Dialed = Result<Arc<Connection>, TransportError>;
 type Dial = Shared<oneshot::Receiver<Dialed>>;
@@ -152,6 +160,7 @@ impl Pool {
         mut request: Request<Body>,
     ) -> Result<(Response<Body>, Stream), TransportError> {
         let slot = self.slot(source, source_text, endpoint, node);
+        let address = node;
         // A pooled connection may turn out closed just when it is used; the second one is then fresh.
         for last in [false, true] {
             let connection = slot.connection(&self.identities).await?;
@@ -169,14 +178,17 @@ impl Pool {
                 Some(_) => break,
                 None if not_taken(error.error()) => break,
                 None => {
-                    return Err(TransportError::Broken {
-                        address: node,
-                        source: Arc::new(error.into_error()),
+                    let is_malformed = is_malformed(error.error());
+                    let source = Arc::new(error.into_error());
+                    return Err(if is_malformed {
+                        TransportError::Malformed { address, source }
+                    } else {
+                        TransportError::Broken { address, source }
                     });
                 }
             }
         }
-        Err(TransportError::NotTaken { address: node })
+        Err(TransportError::NotTaken { address })
     }
 
     fn slot(
@@ -245,7 +257,11 @@ impl Slot {
                 .min_by_key(|connection| connection.streams.load(Ordering::Relaxed))
                 .cloned();
             if let Some(connection) = best {
-                let crowded = connection.streams.load(Ordering::Relaxed) >= STREAMS_MAX;
+                let streams = connection.streams.load(Ordering::Relaxed);
+                if streams >= STREAMS_WAITING_MAX {
+                    return Err(TransportError::Crowded { address: self.node });
+                }
+                let crowded = streams >= STREAMS_MAX;
                 if crowded && state.connections.len() < CONNECTIONS_MAX && state.dialing.is_none() {
                     state.dialing = Some(self.dial(identities));
                 }
@@ -307,6 +323,7 @@ impl Slot {
             .map_err(|_| TransportError::ConnectTimeout { address })?
             .map_err(connect)?;
         tcp.set_nodelay(true).map_err(connect)?;
+        notice_vanished(&tcp).map_err(connect)?;
         let handshake = TlsConnector::from(config).connect(name, tcp);
         let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
             .await
@@ -323,7 +340,7 @@ impl Slot {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_frame_size(FRAME_BYTES_MAX)
             .max_send_buf_size(SEND_BUFFER_BYTES)
-            .max_header_list_size(HEADER_BYTES_MAX as u32)
+            .max_header_list_size(HEADER_LIST_BYTES_MAX)
             .initial_max_send_streams(STREAMS_MAX)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
@@ -375,17 +392,43 @@ async fn drive(
     }
 }
 
-/// Whether HTTP/2 itself says that the peer did not process the stream: refused, or beyond the last stream of a
-/// graceful GOAWAY.
-fn not_taken(error: &hyper::Error) -> bool {
+/// Lets the kernel end a connection whose other machine is gone.
+pub(crate) fn notice_vanished(stream: &TcpStream) -> std::io::Result<()> {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(VANISHED_ASK)
+        .with_interval(VANISHED_ASK);
+    socket.set_tcp_keepalive(&keepalive)?;
+    // Of what is sent and of the questions alike; only Linux has it, elsewhere the pings have to do.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(VANISHED_MAX))?;
+    Ok(())
+}
+
+/// Whether the peer's HTTP/2 refused the stream for what the request is.
+fn is_malformed(error: &hyper::Error) -> bool {
+    h2_error(error).is_some_and(|error| {
+        error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR)
+    })
+}
+
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     let mut cause = error.source();
     while let Some(source) = cause {
         if let Some(error) = source.downcast_ref::<h2::Error>() {
-            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            let went_away = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-            return error.is_remote() && (refused || went_away);
+            return Some(error);
         }
         cause = source.source();
     }
-    false
+    None
+}
+
+/// Whether HTTP/2 itself says that the peer did not process the stream: refused, or beyond the last stream of a
+/// graceful GOAWAY.
+fn not_taken(error: &hyper::Error) -> bool {
+    h2_error(error).is_some_and(|error| {
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let went_away = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        error.is_remote() && (refused || went_away)
+    })
 }

@@ -1,135 +1,296 @@
-//! What becomes of Services, slices and routes, whatever their shape.
+//! What becomes of the objects that are watched, one by one and all at once.
 
+use super::cluster::Cluster;
+use super::slice::{Slice, service_spec};
 use super::*;
 use proptest::prelude::*;
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use weft_api::annotation;
 
-/// JSON made of the words of routes and gateways, and of what stands in their places.
-fn shape() -> impl Strategy<Value = Value> {
-    let word = proptest::sample::select(vec![
-        "Gateway",
-        "Service",
-        "PathPrefix",
-        "Exact",
-        "RegularExpression",
-        "RequestRedirect",
-        "URLRewrite",
-        "ReplaceFullPath",
-        "ReplacePrefixMatch",
-        "RequestHeaderModifier",
-        "ExtensionRef",
-        "HTTP",
-        "HTTPS",
-        "All",
-        "weft",
-        "vote",
-        "GET",
-        "/a",
-        "1s",
-        "9999999h",
-        "x-a",
-        "é\n",
-        "",
-    ]);
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        word.prop_map(Value::from),
-    ];
-    let name = proptest::sample::select(vec![
-        "matches",
-        "path",
-        "type",
-        "value",
-        "headers",
-        "queryParams",
-        "method",
-        "filters",
-        "backendRefs",
-        "name",
-        "namespace",
-        "group",
-        "kind",
-        "port",
-        "weight",
-        "timeouts",
-        "request",
-        "requestRedirect",
-        "statusCode",
-        "hostname",
-        "urlRewrite",
-        "requestHeaderModifier",
-        "set",
-        "add",
-        "remove",
-        "listeners",
-        "protocol",
-        "allowedRoutes",
-        "namespaces",
-        "from",
-        "gatewayClassName",
-        "parentRefs",
-        "hostnames",
-        "rules",
-        "sectionName",
-    ]);
-    leaf.prop_recursive(5, 48, 6, move |inner| {
-        prop_oneof![
-            1 => proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
-            3 => proptest::collection::btree_map(name.clone(), inner, 0..6)
-                .prop_map(|members| members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
-        ]
-    })
+/// What the watches tell, and when a table is asked for.
+#[derive(Debug, Clone)]
+enum Step {
+    Apply(Which, u8),
+    Delete(Which),
+    /// The watch was opened again: a list of what there is, some of which the watch had not told.
+    Relist(Sort, Vec<(u8, u8)>),
+    Publish,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Sort {
+    Class,
+    Gateway,
+    Grant,
+    Namespace,
+    Node,
+    Route,
+    Service,
+    Slice,
+}
+
+const SORTS: [Sort; 8] = [
+    Sort::Class,
+    Sort::Gateway,
+    Sort::Grant,
+    Sort::Namespace,
+    Sort::Node,
+    Sort::Route,
+    Sort::Service,
+    Sort::Slice,
+];
+
+/// One of a few objects of a kind.
+type Which = (Sort, u8);
+
+/// Names of a few objects: two in each of two namespaces.
+fn metadata(which: u8) -> Value {
+    let namespace = ["vote", "shop"][usize::from(which / 2 % 2)];
+    let name = ["web", "api"][usize::from(which % 2)];
+    json!({"namespace": namespace, "name": name})
+}
+
+/// The object in one of its states.
+fn object((sort, which): Which, state: u8) -> Value {
+    let bit = |at: u8| state >> at & 1 == 1;
+    let of_cluster = |names: [&str; 2]| json!({"name": names[usize::from(which % 2)]});
+    match sort {
+        Sort::Service => {
+            let mut ports = vec![json!({"name": "http", "port": 80})];
+            if bit(0) {
+                ports.push(json!({"name": "more", "port": 81}));
+            }
+            // Two services may not have one address, and a table does not rely on that.
+            let ip = either(bit(1), "10.43.0.1".to_owned(), format!("10.43.0.{which}"));
+            json!({"metadata": metadata(which), "spec": {"clusterIP": either(bit(2), "None".to_owned(), ip), "ports": ports}})
+        }
+        Sort::Slice => {
+            let mut metadata = metadata(which);
+            metadata["name"] = json!(format!("slice-{}", which % 2));
+            metadata["labels"] = json!({annotation::SERVICE_NAME: either(bit(0), "web", "api"), "app": either(bit(1), "x", "y")});
+            let endpoint = |number: u8, node: &str, ready: bool| {
+                json!({
+                    "addresses": [format!("10.42.0.{number}")], "nodeName": node,
+                    "targetRef": {"name": format!("pod-{number}")}, "conditions": {"ready": ready, "serving": true},
+                })
+            };
+            let endpoints = [
+                endpoint(1, "a", bit(2)),
+                endpoint(2 + which % 2, "b", bit(3)),
+                // The address of a pod, under another's name.
+                json!({"addresses": ["10.42.0.1"], "nodeName": "b", "targetRef": {"name": either(bit(4), "pod-1", "other")}}),
+            ];
+            let count = usize::from(state >> 5 & 3);
+            let ports = [
+                json!({"name": "http", "port": 8080}),
+                json!({"name": "more", "port": 8080}),
+            ];
+            json!({
+                "metadata": metadata, "addressType": "IPv4", "ports": ports[..1 + usize::from(bit(7))],
+                "endpoints": endpoints[..count],
+            })
+        }
+        Sort::Node => {
+            let mut metadata = of_cluster(["a", "b"]);
+            let annotations = json!({annotation::MESH_ADDRESS: format!("127.0.0.1:{}", 15000 + u16::from(state % 4)),
+                annotation::GATEWAY_PORT: either(bit(3), "80", "8080")});
+            metadata["annotations"] = if bit(4) { annotations } else { json!({}) };
+            let status = json!({
+                "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+                // What a node reports all the time.
+                "conditions": [{"type": "Ready", "status": either(bit(5), "True", "False"), "reason": state.to_string()}],
+            });
+            json!({"metadata": metadata, "status": status})
+        }
+        Sort::Namespace => {
+            let mut metadata = of_cluster(["vote", "shop"]);
+            metadata["labels"] = json!({"team": either(bit(0), "t", "u")});
+            json!({"metadata": metadata})
+        }
+        Sort::Class => {
+            let controller = either(bit(0), api::CONTROLLER_NAME, "other.dev/x");
+            json!({"metadata": of_cluster(["weft", "other"]), "spec": {"controllerName": controller}})
+        }
+        Sort::Gateway => {
+            let from = ["Same", "All", "Selector", "Same"][usize::from(state & 3)];
+            let listener = |name: &str, port: u16, hostname: &str| {
+                json!({"name": name, "port": port, "protocol": "HTTP", "hostname": hostname, "allowedRoutes": {"namespaces":
+                    {"from": from, "selector": {"matchLabels": {"team": "t"}}}}})
+            };
+            let listeners = [
+                listener("a", 80, either(bit(2), "*.test", "")),
+                listener("b", either(bit(3), 8080, 80), either(bit(4), "", "x.test")),
+            ];
+            let mut metadata = metadata(which);
+            metadata["creationTimestamp"] = json!(format!("2026-01-01T00:00:0{}Z", state >> 5 & 3));
+            json!({"metadata": metadata, "spec": {"gatewayClassName": either(bit(7), "other", "weft"), "listeners": listeners}})
+        }
+        Sort::Route => {
+            let mut metadata = metadata(which);
+            metadata["creationTimestamp"] = json!(format!("2026-01-01T00:00:0{}Z", state >> 6));
+            let parents = [
+                json!({"name": "web", "namespace": either(bit(0), "vote", "shop")}),
+                json!({"group": "", "kind": "Service", "name": "web", "namespace": either(bit(1), "vote", "shop")}),
+            ];
+            let rule = json!({
+                "matches": [{"path": {"type": "PathPrefix", "value": either(bit(2), "/", "/v")}}],
+                "backendRefs": [{"name": "web", "port": 80, "namespace": either(bit(3), "vote", "shop")}],
+            });
+            let hostnames = either(bit(4), json!(["x.test"]), json!([]));
+            json!({"metadata": metadata, "spec": {"parentRefs": parents, "hostnames": hostnames, "rules": [rule]}})
+        }
+        Sort::Grant => json!({"metadata": metadata(which), "spec": {
+            "from": [{"group": api::GROUP, "kind": "HTTPRoute", "namespace": either(bit(0), "vote", "shop")}],
+            "to": [{"group": "", "kind": "Service"}],
+        }}),
+    }
+}
+
+/// The first of two if the condition holds.
+fn either<T>(is_first: bool, one: T, other: T) -> T {
+    if is_first { one } else { other }
+}
+
+/// The watch of a kind.
+struct Watch<K>(List<K>);
+
+impl<K: kube::Resource + DeserializeOwned> Watch<K> {
+    fn step(&self, cluster: &mut Cluster, step: &Step) {
+        let typed = |which, state| -> K {
+            serde_json::from_value(object(which, state)).expect("an object of the kind")
+        };
+        match step {
+            Step::Apply(which, state) => {
+                (self.0.apply)(cluster, typed(*which, *state));
+            }
+            Step::Delete(which) => {
+                (self.0.delete)(cluster, &name_of(&typed(*which, 0)));
+            }
+            Step::Relist(sort, listed) => {
+                let listed = listed.iter();
+                let listed = listed.map(|(which, state)| typed((*sort, *which), *state));
+                self.0.replace(cluster, listed.collect());
+            }
+            Step::Publish => {}
+        }
+    }
+}
+
+fn take(cluster: &mut Cluster, step: &Step) {
+    let sort = match step {
+        Step::Apply((sort, _), _) | Step::Delete((sort, _)) | Step::Relist(sort, _) => *sort,
+        Step::Publish => return,
+    };
+    match sort {
+        Sort::Class => Watch(CLASSES).step(cluster, step),
+        Sort::Gateway => Watch(GATEWAYS).step(cluster, step),
+        Sort::Grant => Watch(GRANTS).step(cluster, step),
+        Sort::Namespace => Watch(NAMESPACES).step(cluster, step),
+        Sort::Node => Watch(NODES).step(cluster, step),
+        Sort::Route => Watch(ROUTES).step(cluster, step),
+        Sort::Service => Watch(SERVICES).step(cluster, step),
+        Sort::Slice => Watch(SLICES).step(cluster, step),
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let sort = proptest::sample::select(SORTS.to_vec());
+    let which = (sort.clone(), 0_u8..4);
+    let listed = proptest::collection::btree_map(0_u8..4, any::<u8>(), 0..4);
+    let listed = (sort, listed).prop_map(|(sort, listed)| match sort {
+        // There are two of these.
+        Sort::Class | Sort::Namespace | Sort::Node => (
+            sort,
+            listed.into_iter().filter(|(which, _)| *which < 2).collect(),
+        ),
+        _ => (sort, listed.into_iter().collect()),
+    });
+    prop_oneof![
+        8 => (which.clone(), any::<u8>()).prop_map(|(which, state)| Step::Apply(which, state)),
+        2 => which.prop_map(Step::Delete),
+        1 => listed.prop_map(|(sort, listed)| Step::Relist(sort, listed)),
+        3 => Just(Step::Publish),
+    ]
+}
+
+/// What the server has after these steps, in the order of kinds and names.
+fn outcome(steps: &[Step]) -> Vec<Step> {
+    let same = |(sort, which): Which| match sort {
+        Sort::Class | Sort::Namespace | Sort::Node => (sort, which % 2),
+        _ => (sort, which),
+    };
+    let mut objects: BTreeMap<Which, u8> = BTreeMap::new();
+    for step in steps {
+        match step {
+            Step::Apply(which, state) => {
+                objects.insert(same(*which), *state);
+            }
+            Step::Delete(which) => {
+                objects.remove(&same(*which));
+            }
+            Step::Relist(sort, listed) => {
+                objects.retain(|(of, _), _| of != sort);
+                objects.extend(
+                    listed
+                        .iter()
+                        .map(|(which, state)| ((*sort, *which), *state)),
+                );
+            }
+            Step::Publish => {}
+        }
+    }
+    let applied = objects.into_iter();
+    applied
+        .map(|(which, state)| Step::Apply(which, state))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..crate::properties::config() })]
+
+    /// The table that changed by what changed is the table that is made of everything at once.
+    #[test]
+    fn a_table_that_grew_is_a_table_made_anew(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut cluster = Cluster::new("cluster.local");
+        let mut grown = Table::builder("a", 0);
+        for step in &steps {
+            take(&mut cluster, step);
+            if matches!(step, Step::Publish) {
+                cluster.take_change().apply(&mut grown);
+            }
+        }
+        cluster.take_change().apply(&mut grown);
+        let mut anew = Cluster::new("cluster.local");
+        outcome(&steps).iter().for_each(|step| take(&mut anew, step));
+        let mut made = Table::builder("a", 0);
+        anew.take_change().apply(&mut made);
+        let (grown, made) = (grown.table(1), made.table(1));
+        prop_assert!(grown == made, "grown:\n{:#?}\nmade:\n{:#?}", grown, made);
+        // And nothing is left to be done.
+        prop_assert!(cluster.take_change().is_empty());
+    }
 }
 
 proptest! {
     #![proptest_config(crate::properties::config())]
 
     #[test]
-    fn a_route_of_any_shape_means_no_more_than_it_says(
-        spec in shape(),
-        one in shape(),
-        matches in proptest::collection::vec(shape(), 0..3),
-    ) {
-        let object = |spec: Value| -> DynamicObject {
-            let object = json!({"apiVersion": "v1", "kind": "Any", "metadata": {"name": "r"}, "spec": spec});
-            serde_json::from_value(object).expect("an object")
-        };
-        let _ = route_spec("vote", "r", &object(spec.clone()));
-        if let Some(gateway) = gateway_spec("vote", "g", &object(spec)) {
-            prop_assert_eq!(gateway.namespace, "vote");
-        }
-        let written = json!({
-            "matches": matches, "filters": [one.clone()], "backendRefs": [one.clone(), one.clone()], "timeouts": one,
-        });
-        if let Some(kept) = rule("vote", &written) {
-            // A condition that cannot be kept never leaves a rule that matches everything.
-            prop_assert_eq!(kept.matches.is_empty(), matches.is_empty());
-            prop_assert!(kept.matches.len() <= matches.len());
-            prop_assert_eq!((kept.filters.len(), kept.backends.len()), (1, 2));
-        } else {
-            prop_assert!(!matches.is_empty());
-        }
-    }
-
-    #[test]
     fn annotations_of_a_slice_are_read_or_left(accounts in any::<String>(), ip in "[0-9.:]{1,12}|10\\.42\\.0\\.2", port in any::<i32>()) {
         let slice: EndpointSlice = serde_json::from_value(json!({
-            "metadata": {"annotations": {annotation::ENDPOINT_SERVICE_ACCOUNTS: accounts}},
+            "metadata": {"namespace": "vote", "annotations": {annotation::ENDPOINT_SERVICE_ACCOUNTS: accounts}},
             "addressType": "IPv4", "ports": [{"port": port}], "endpoints": [{"addresses": [ip]}],
         })).expect("a slice");
-        for found in endpoints("vote", &slice, None, &BTreeMap::new(), "cluster.local") {
+        for found in Slice::read(&slice, "cluster.local").behind(None, &BTreeMap::new()) {
             prop_assert_eq!((i32::from(found.port), found.ip.to_string().is_empty()), (port, false));
             prop_assert_eq!(found.identity.namespace, "vote");
         }
     }
 }
 
-#[test]
-fn endpoints_take_port_node_and_identity_from_where_they_are() {
-    let slice: EndpointSlice = serde_json::from_value(json!({
+fn slice() -> EndpointSlice {
+    serde_json::from_value(json!({
         "metadata": {
             "name": "web-abc", "namespace": "vote",
             "labels": {"kubernetes.io/service-name": "web", "app": "web"},
@@ -139,14 +300,22 @@ fn endpoints_take_port_node_and_identity_from_where_they_are() {
         "ports": [{"name": "http", "port": 8080}],
         "endpoints": [
             {"addresses": ["10.42.0.2"], "nodeName": "a", "targetRef": {"name": "web-1"}, "conditions": {"ready": true}},
-            {"addresses": ["10.42.1.2"], "nodeName": "b", "targetRef": {"name": "web-2"}, "conditions": {"ready": false, "serving": true, "terminating": true}},
+            {"addresses": ["10.42.1.2"], "nodeName": "b", "targetRef": {"name": "web-2"},
+             "conditions": {"ready": false, "serving": true, "terminating": true}},
         ],
     }))
-    .expect("a slice");
-    let nodes = BTreeMap::from([("b", "127.0.0.1:15444".parse().expect("an address"))]);
-    let found = endpoints("vote", &slice, Some("http"), &nodes, "cluster.local");
-    let text: Vec<String> = found
-        .iter()
+    .expect("a slice")
+}
+
+#[test]
+fn endpoints_take_port_node_and_identity_from_where_they_are() {
+    let slice = Slice::read(&slice(), "cluster.local");
+    let nodes = BTreeMap::from([(
+        "b".to_owned(),
+        "127.0.0.1:15444".parse().expect("an address"),
+    )]);
+    let text: Vec<String> = slice
+        .behind(Some("http"), &nodes)
         .map(|e| {
             format!(
                 "{} {}:{} on {} {:?} {} ready={} serving={}",
@@ -158,40 +327,64 @@ fn endpoints_take_port_node_and_identity_from_where_they_are() {
     web-1 10.42.0.2:8080 on a None spiffe://cluster.local/ns/vote/sa/web ready=true serving=true
     web-2 10.42.1.2:8080 on b Some(127.0.0.1:15444) spiffe://cluster.local/ns/vote/sa/default ready=false serving=true
     ");
-    assert!(endpoints("vote", &slice, Some("other"), &nodes, "cluster.local").is_empty());
+    assert_eq!(slice.behind(Some("other"), &nodes).count(), 0);
 }
 
 #[test]
-fn routes_keep_what_they_mean_and_say_what_they_cannot() {
-    let route: DynamicObject = serde_json::from_value(json!({
-        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+fn a_service_is_its_ports_with_the_endpoints_of_all_its_slices() {
+    let service: Service = serde_json::from_value(json!({
         "metadata": {"name": "web", "namespace": "vote"},
-        "spec": {
-            "hostnames": ["vote.example"],
-            "parentRefs": [{"name": "gw"}, {"group": "", "kind": "Service", "name": "voting"}],
-            "rules": [{
-                "matches": [{"path": {"type": "Exact", "value": "/a"}, "method": "GET"}, {"path": {"type": "RegularExpression", "value": ".*"}}],
-                "backendRefs": [{"name": "web", "port": 80, "weight": 9}, {"name": "web", "namespace": "other", "port": 80}],
-                "timeouts": {"request": "3s"},
-            }],
-        },
+        "spec": {"clusterIP": "10.43.0.7", "ports": [{"name": "http", "port": 80}, {"name": "none", "port": 81}, {"port": 0}]},
     }))
-    .expect("a route");
-    let spec = route_spec("vote", "web", &route);
-    assert_eq!((spec.parents.len(), spec.rules.len()), (2, 1));
-    let rule = &spec.rules[0];
-    assert_eq!(rule.matches.len(), 1);
-    assert!(matches!(
-        &rule.backends[0],
-        Backend {
-            weight: 9,
-            target: BackendTarget::Service { .. },
-            ..
-        }
-    ));
-    assert!(matches!(
-        &rule.backends[1].target,
-        BackendTarget::Invalid { .. }
-    ));
-    assert_eq!(rule.request_timeout, Some(Duration::from_secs(3)));
+    .expect("a service");
+    let slices = [slice(), slice()].map(|slice| Arc::new(Slice::read(&slice, "cluster.local")));
+    let name = NamespacedName::new("vote", "web");
+    let spec = service_spec(name, &service, &slices, &BTreeMap::new());
+    let ports: Vec<(u16, usize)> = spec
+        .ports
+        .iter()
+        .map(|port| (port.port, port.endpoints.len()))
+        .collect();
+    assert_eq!(ports, [(80, 4), (81, 0)]);
+    assert_eq!(spec.cluster_ip, Some([10, 43, 0, 7].into()));
+}
+
+/// A node reports its state every few seconds; ten thousand pods are not looked at for that.
+#[test]
+fn what_says_nothing_new_changes_no_table() {
+    let mut cluster = Cluster::new("cluster.local");
+    let node = |reason: &str| {
+        json!({
+            "metadata": {"name": "a", "annotations": {annotation::MESH_ADDRESS: "127.0.0.1:15000"}},
+            "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+                "conditions": [{"type": "Ready", "status": "True", "reason": reason}]},
+        })
+    };
+    let from = |value: Value| serde_json::from_value(value).expect("a node");
+    cluster.apply_node(from(node("first")));
+    cluster.apply_slice(slice());
+    assert!(!cluster.take_change().is_empty());
+    cluster.apply_node(from(node("second")));
+    cluster.apply_slice(slice());
+    assert!(cluster.take_change().is_empty());
+    // It moved: the services with pods on it are made again.
+    let mut moved = node("third");
+    moved["metadata"]["annotations"][annotation::MESH_ADDRESS] = json!("127.0.0.1:15001");
+    cluster.apply_node(from(moved));
+    let change = format!("{:?}", cluster.take_change());
+    assert!(change.contains("\"web\""), "{change}");
+}
+
+#[test]
+fn an_object_that_cannot_be_read_is_as_good_as_not_there() {
+    let mut cluster = Cluster::new("cluster.local");
+    let route = |rules: Value| -> DynamicObject {
+        let metadata = json!({"name": "web", "namespace": "vote"});
+        let route = json!({"metadata": metadata, "spec": {"rules": rules}});
+        serde_json::from_value(route).expect("an object")
+    };
+    (ROUTES.apply)(&mut cluster, route(json!([{}])));
+    assert_eq!((ROUTES.names)(&cluster).len(), 1);
+    (ROUTES.apply)(&mut cluster, route(json!("all of them")));
+    assert_eq!((ROUTES.names)(&cluster).len(), 0);
 }

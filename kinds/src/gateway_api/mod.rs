@@ -3,10 +3,12 @@
 mod gateway;
 mod gatewayclass;
 mod httproute;
+mod referencegrant;
 
 pub use gateway::GATEWAY;
 pub use gatewayclass::GATEWAY_CLASS;
 pub use httproute::HTTP_ROUTE;
+pub use referencegrant::REFERENCE_GRANT;
 
 use std::sync::Arc;
 

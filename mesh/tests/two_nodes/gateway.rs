@@ -1,14 +1,15 @@
 //! The way in from outside.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use weft_mesh::{
-    Backend, BackendTarget, Body, BoxError, CancellationToken, DeliverError, GatewayConfig,
-    GatewaySpec, ListenerSpec, Mesh, Parent, RouteSpec, Rule, Table, empty_body, full_body,
+    AttachedRoute, Backend, BackendTarget, Body, BoxError, CancellationToken, DeliverError,
+    GatewayConfig, HostPattern, Match, Mesh, OpenServices, PathMatch, Rule, Served, Table,
+    empty_body, full_body,
 };
 
 use super::world::*;
@@ -16,13 +17,6 @@ use super::world::*;
 #[tokio::test]
 async fn grpc_passes_the_gateway_and_another_node() {
     let world = world();
-    let gateway = world.a.gateway_identity();
-    let (chain, key) = world.authority.issue(&[&gateway.to_string()]);
-    world
-        .a
-        .identities()
-        .set(gateway, chain, key)
-        .expect("the gateway's certificate");
     world.b.attach(pod(2), workload("voting", echo));
     world.publish(
         1,
@@ -86,13 +80,6 @@ async fn busy(_request: Request<Body>) -> Result<Response<Body>, DeliverError> {
 #[tokio::test]
 async fn who_is_turned_away_is_told_when_to_come_again() {
     let world = world();
-    let gateway = world.a.gateway_identity();
-    let (chain, key) = world.authority.issue(&[&gateway.to_string()]);
-    world
-        .a
-        .identities()
-        .set(gateway, chain, key)
-        .expect("the gateway's certificate");
     world.authority.give(&world.b, "busy");
     let mut no_place = workload("voting", describe);
     no_place.in_flight_max = 0;
@@ -144,13 +131,6 @@ async fn who_is_turned_away_is_told_when_to_come_again() {
 async fn the_gateway_routes_by_host_and_falls_back_to_service_names() {
     let world = world();
     world.authority.give(&world.a, "web");
-    let gateway = world.a.gateway_identity();
-    let (chain, key) = world.authority.issue(&[&gateway.to_string()]);
-    world
-        .a
-        .identities()
-        .set(gateway, chain, key)
-        .expect("the gateway's certificate");
     world.a.attach(pod(1), workload("local", describe));
     world.b.attach(pod(2), workload("voting", describe));
     let to = |name: &str| Backend {
@@ -162,21 +142,28 @@ async fn the_gateway_routes_by_host_and_falls_back_to_service_names() {
         },
         filters: Vec::new(),
     };
-    let route = |name: &str, host: &str, backend| RouteSpec {
-        namespace: "vote".to_owned(),
-        name: name.to_owned(),
-        parents: vec![Parent::Gateway {
-            namespace: "vote".to_owned(),
-            name: "public".to_owned(),
-            section: None,
-            port: None,
-        }],
-        hostnames: vec![host.to_owned()],
-        rules: vec![Rule {
+    let route = |name: &str, host: &str, backend| {
+        let rule = Rule {
+            route: format!("vote/{name}"),
             backends: vec![backend],
             ..Rule::default()
-        }],
-        ..RouteSpec::default()
+        };
+        let attached = AttachedRoute {
+            route: rule.route.clone(),
+            created: 0,
+            rules: [Arc::new(rule)].into(),
+            service_port: None,
+            listener_port: None,
+        };
+        (HostPattern::parse(host), vec![attached])
+    };
+    let hosts = [
+        route("shop", "shop.example.com", to("voting")),
+        route("broken", "broken.example.com", to("gone")),
+    ];
+    let served = Served {
+        listeners: [(HostPattern::Any, hosts.into())].into(),
+        ..Served::default()
     };
     let table = Table::builder("a", 1)
         .services([
@@ -184,19 +171,7 @@ async fn the_gateway_routes_by_host_and_falls_back_to_service_names() {
             service("voting", vec![endpoint("voting", 2, "b", world.b_address)]),
             service("empty", Vec::new()),
         ])
-        .gateways([GatewaySpec {
-            namespace: "vote".to_owned(),
-            name: "public".to_owned(),
-            listeners: vec![ListenerSpec {
-                name: "http".to_owned(),
-                port: 80,
-                ..ListenerSpec::default()
-            }],
-        }])
-        .routes([
-            route("shop", "shop.example.com", to("voting")),
-            route("broken", "broken.example.com", to("gone")),
-        ])
+        .routes(&served)
         .build();
     world.a.publish(table);
     let (listener, address) = listen();
@@ -276,4 +251,184 @@ async fn a_client_that_does_not_say_what_it_wants_is_closed() {
     }
     stop.cancel();
     served.await.expect("no panic").expect("it served");
+}
+
+/// Asks the gateway for a path of a host over HTTP/1.1: status and text.
+async fn ask(gateway: std::net::SocketAddr, host: &str, path: &str) -> String {
+    let stream = tokio::net::TcpStream::connect(gateway).await.expect("open");
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+        .await
+        .expect("a connection");
+    tokio::spawn(connection);
+    let request = Request::get(path).header("host", host).body(empty_body());
+    let request = request.expect("a request");
+    let response = sender.send_request(request).await.expect("an answer");
+    let response = response.map(|body| Body::new(body.map_err(Into::into)));
+    let (status, line) = text(response).await.expect("text");
+    format!("{} {}", status.as_u16(), line.trim_end())
+}
+
+/// Answers with the path that it was shown.
+async fn path(request: Request<Body>) -> Result<Response<Body>, DeliverError> {
+    Ok(Response::new(full_body(request.uri().path().to_owned())))
+}
+
+/// A mesh of one node whose services `web` and `secret` run here, with a listener for all hosts that has the route, or none.
+fn one_node(open: OpenServices, route: Option<(HostPattern, Vec<AttachedRoute>)>) -> Mesh {
+    let config = GatewayConfig {
+        open_services: open,
+        ..GatewayConfig::default()
+    };
+    let mesh = Mesh::builder("a", DOMAIN).gateway(config).build();
+    mesh.attach(pod(1), workload("web", path));
+    mesh.attach(pod(2), workload("secret", path));
+    let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    let served = Served {
+        listeners: [(HostPattern::Any, route.into_iter().collect())].into(),
+        ..Served::default()
+    };
+    let table = Table::builder("a", 1)
+        .services([
+            service("web", vec![endpoint("web", 1, "a", nowhere)]),
+            service("secret", vec![endpoint("secret", 2, "a", nowhere)]),
+        ])
+        .routes(&served)
+        .build();
+    mesh.publish(table);
+    mesh
+}
+
+/// A route of the gateway `public` for `host`: requests below `prefix` go to `web`.
+fn route(host: &str, prefix: &str) -> (HostPattern, Vec<AttachedRoute>) {
+    let rule = Rule {
+        route: "vote/r".to_owned(),
+        matches: vec![Match {
+            path: PathMatch::Prefix(prefix.to_owned()),
+            ..Match::default()
+        }],
+        backends: vec![Backend {
+            weight: 1,
+            target: BackendTarget::Service {
+                namespace: "vote".to_owned(),
+                name: "web".to_owned(),
+                port: 80,
+            },
+            filters: Vec::new(),
+        }],
+        ..Rule::default()
+    };
+    let attached = AttachedRoute {
+        route: rule.route.clone(),
+        created: 0,
+        rules: [Arc::new(rule)].into(),
+        service_port: None,
+        listener_port: None,
+    };
+    (HostPattern::parse(host), vec![attached])
+}
+
+#[tokio::test]
+async fn the_gateway_publishes_nothing_that_nobody_published() {
+    let (secret, web) = ("secret.vote.localhost", "web.vote.localhost");
+    let cases = [
+        ("off", OpenServices::ToNobody, None, secret, "/p"),
+        ("a name", OpenServices::ToThisMachine, None, secret, "/p"),
+        // A dot, and capitals, name nothing else.
+        (
+            "a dot",
+            OpenServices::ToThisMachine,
+            Some((web, "/only")),
+            "WEB.vote.localhost.",
+            "/p",
+        ),
+        (
+            "a route",
+            OpenServices::ToThisMachine,
+            Some((web, "/only")),
+            web,
+            "/only/p",
+        ),
+        (
+            "the route's own 404",
+            OpenServices::ToThisMachine,
+            Some((web, "/only")),
+            web,
+            "/p",
+        ),
+        (
+            "a wildcard",
+            OpenServices::ToThisMachine,
+            Some(("*.vote.localhost", "/only")),
+            secret,
+            "/p",
+        ),
+        (
+            "all hosts",
+            OpenServices::ToThisMachine,
+            Some(("", "/only")),
+            secret,
+            "/only",
+        ),
+        (
+            "another's",
+            OpenServices::ToThisMachine,
+            Some(("shop.example", "/")),
+            secret,
+            "/p",
+        ),
+    ];
+    let mut lines = Vec::new();
+    for (name, open, published, host, asked) in cases {
+        let routes = published.map(|(host, prefix)| route(host, prefix));
+        let mesh = one_node(open, routes);
+        let (listener, address) = listen();
+        let stop = CancellationToken::new();
+        let serving = stop.clone();
+        let served = tokio::spawn(async move { mesh.serve_gateway(listener, serving).await });
+        lines.push(format!("{name}: {}", ask(address, host, asked).await));
+        stop.cancel();
+        served.await.expect("no panic").expect("it served");
+    }
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    off: 404 no route matches secret.vote.localhost/p
+    a name: 200 /p
+    a dot: 404 no route matches web.vote.localhost/p
+    a route: 200 /only/p
+    the route's own 404: 404 no route matches web.vote.localhost/p
+    a wildcard: 404 no route matches secret.vote.localhost/p
+    all hosts: 200 /only
+    another's: 200 /p
+    ");
+}
+
+#[tokio::test]
+async fn a_prefix_is_not_left_by_dots_slashes_or_escapes() {
+    let mesh = one_node(OpenServices::ToNobody, Some(route("", "/public")));
+    let (listener, address) = listen();
+    let stop = CancellationToken::new();
+    let serving = stop.clone();
+    tokio::spawn(async move { mesh.serve_gateway(listener, serving).await });
+    let mut lines = Vec::new();
+    for path in [
+        "/public/a",
+        "/public/../admin",
+        "/public/%2e%2e/admin",
+        "/public/./a//b/",
+        "//public/a",
+        "/public/a%2fb",
+        "/%70ublic/a",
+    ] {
+        lines.push(format!("{path}: {}", ask(address, "shop.test", path).await));
+    }
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    /public/a: 200 /public/a
+    /public/../admin: 404 no route matches shop.test/admin
+    /public/%2e%2e/admin: 404 no route matches shop.test/admin
+    /public/./a//b/: 200 /public/a/b/
+    //public/a: 200 /public/a
+    /public/a%2fb: 200 /public/a%2Fb
+    /%70ublic/a: 200 /public/a
+    ");
+    stop.cancel();
 }

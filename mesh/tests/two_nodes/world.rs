@@ -14,8 +14,8 @@ use tower::util::BoxCloneSyncService;
 use weft_api::identity::SpiffeId;
 use weft_mesh::{
     Body, BoxError, CallContext, CallError, CallerInfo, CancellationToken, DeliverError,
-    EndpointSpec, LocalWorkload, Mesh, PodAddress, ServicePortSpec, ServiceSpec, Table,
-    WorkloadInfo, WorkloadService, empty_body, full_body,
+    EndpointSpec, GatewayConfig, LocalWorkload, Mesh, OpenServices, PodAddress, ServicePortSpec,
+    ServiceSpec, Table, WorkloadInfo, WorkloadService, empty_body, full_body,
 };
 
 pub const DOMAIN: &str = "cluster.local";
@@ -170,12 +170,21 @@ pub fn listen() -> (TcpListener, SocketAddr) {
 
 pub fn world() -> World {
     let authority = Authority::new();
+    let open = GatewayConfig {
+        open_services: OpenServices::ToThisMachine,
+        ..GatewayConfig::default()
+    };
     let (a, b) = (
-        Mesh::builder("a", DOMAIN).build(),
+        Mesh::builder("a", DOMAIN).gateway(open).build(),
         Mesh::builder("b", DOMAIN).build(),
     );
     authority.give(&a, "web");
     authority.give(&b, "voting");
+    let gateway = a.gateway_identity();
+    let (chain, key) = authority.issue(&[&gateway.to_string()]);
+    a.identities()
+        .set(gateway, chain, key)
+        .expect("the gateway's certificate");
     let (listener, b_address) = listen();
     let stop = CancellationToken::new();
     let serving = (b.clone(), stop.clone());
@@ -207,6 +216,41 @@ impl World {
         let request = Request::get(uri).body(empty_body()).expect("a request");
         text(self.call(request).await?).await
     }
+}
+
+/// The number that a mesh's metrics have under `name`, without labels.
+pub fn gauge(mesh: &Mesh, name: &str) -> u64 {
+    let mut text = String::new();
+    mesh.render_metrics(&mut text);
+    let number = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = number.unwrap_or_else(|| panic!("{name} in {text}"));
+    number.trim().parse().expect("a number")
+}
+
+/// The calls that a mesh counted: reporter, service, code, flag, number.
+pub fn counted(mesh: &Mesh) -> String {
+    let mut text = String::new();
+    mesh.render_metrics(&mut text);
+    let shown = |line: &str| {
+        let label = |name: &str| {
+            let (_, rest) = line.split_once(&format!("{name}=\"")).expect("the label");
+            rest.split_once('"').expect("its value").0.to_owned()
+        };
+        let names = [
+            "reporter",
+            "destination_service_name",
+            "response_code",
+            "response_flags",
+        ];
+        let number = line.rsplit(' ').next().expect("a number");
+        format!("{} x{number}", names.map(label).join(" "))
+    };
+    let totals = text
+        .lines()
+        .filter(|line| line.starts_with("istio_requests_total{"));
+    let mut lines: Vec<String> = totals.map(shown).collect();
+    lines.sort();
+    lines.join("\n")
 }
 
 pub async fn text(response: Response<Body>) -> Result<(StatusCode, String), CallError> {

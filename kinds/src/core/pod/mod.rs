@@ -82,6 +82,7 @@ impl Strategy for Pods {
 
     fn admit(&self, new: &mut Value, around: &dyn Surroundings) -> Result<(), StatusError> {
         require_service_account(new, around)?;
+        take_pull_secrets(new, around);
         tolerate_lost_nodes(member(new, "spec"));
         Ok(())
     }
@@ -155,6 +156,20 @@ fn require_service_account(pod: &Value, around: &dyn Surroundings) -> Result<(),
             "error looking up service account {namespace}/{account}: serviceaccount {account:?} not found"
         ),
     ))
+}
+
+/// A pod that names no Secrets for its images takes those of its ServiceAccount.
+fn take_pull_secrets(pod: &mut Value, around: &dyn Surroundings) {
+    if !items(pod, "/spec/imagePullSecrets").is_empty() {
+        return;
+    }
+    let account = text(pod, "/spec/serviceAccountName");
+    let namespace = text(pod, "/metadata/namespace");
+    let account = around.object(&super::SERVICE_ACCOUNT, Some(namespace), account);
+    let secrets = account.map(|account| items(&account, "/imagePullSecrets").to_vec());
+    if let Some(secrets) = secrets.filter(|secrets| !secrets.is_empty()) {
+        member(pod, "spec")["imagePullSecrets"] = secrets.into();
+    }
 }
 
 fn tolerate_lost_nodes(spec: &mut Value) {

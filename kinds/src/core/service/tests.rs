@@ -130,6 +130,10 @@ impl Surroundings for Cluster {
         false
     }
 
+    fn object(&self, _: crate::KindRef<'_>, _: Option<&str>, _: &str) -> Option<Value> {
+        None
+    }
+
     fn is_claimed(&self, claim: &Claim) -> bool {
         self.0.contains(claim)
     }

@@ -1,0 +1,253 @@
+//! The objects that the mesh's tables are made from, and what of a table has to change when one of them did. Pure.
+//!
+//! Each object is read once, when it changes. A node that reports itself, a slice that says what it said before and labels that no
+//! listener asks for change nothing.
+//!
+//! Invariants: what [`Cluster::take_change`] gave, one after the other, makes the table that all objects of now would make at once
+//! ([`Change::apply`]); what is changed while a change is applied is in the next.
+
+use super::slice::{Slice, service_spec};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+use kube::api::DynamicObject;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use weft_api::annotation;
+use weft_gateway::{Kind, NamespacedName, Object, Objects, api};
+use weft_mesh::TableBuilder;
+
+/// See the module's promise.
+#[derive(Debug, Default)]
+pub(super) struct Cluster {
+    trust_domain: String,
+    services: BTreeMap<NamespacedName, Arc<Service>>,
+    slices: BTreeMap<NamespacedName, Arc<Slice>>,
+    /// Slices by their service.
+    slices_of: BTreeMap<NamespacedName, BTreeSet<NamespacedName>>,
+    /// By node.
+    mesh_addresses: Arc<BTreeMap<String, SocketAddr>>,
+    /// Of the Gateway API.
+    objects: Objects,
+    changed_services: BTreeSet<NamespacedName>,
+    routes_changed: bool,
+}
+
+/// A Service with all its slices.
+#[derive(Debug)]
+struct Parts {
+    service: Arc<Service>,
+    slices: Vec<Arc<Slice>>,
+}
+
+/// What of a table has to change.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// None: it is gone.
+    services: Vec<(NamespacedName, Option<Parts>)>,
+    mesh_addresses: Arc<BTreeMap<String, SocketAddr>>,
+    /// All routes, if one of them did.
+    routes: Option<Objects>,
+}
+
+impl Change {
+    pub(super) fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.routes.is_none()
+    }
+
+    /// Brings the builder's table up to date.
+    pub(super) fn apply(self, builder: &mut TableBuilder) {
+        for (name, parts) in self.services {
+            match parts {
+                Some(Parts { service, slices }) => {
+                    let spec = service_spec(name, &service, &slices, &self.mesh_addresses);
+                    builder.set_service(spec);
+                }
+                None => builder.remove_service(&name.namespace, &name.name),
+            }
+        }
+        if let Some(objects) = self.routes {
+            builder.set_routes(&weft_gateway::compile(&objects).served);
+        }
+    }
+}
+
+pub(super) fn name_of<K: kube::Resource>(object: &K) -> NamespacedName {
+    let meta = object.meta();
+    NamespacedName::new(
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    )
+}
+
+impl Cluster {
+    pub(super) fn new(trust_domain: &str) -> Self {
+        Self {
+            trust_domain: trust_domain.into(),
+            ..Self::default()
+        }
+    }
+
+    /// What changed since the last call.
+    pub(super) fn take_change(&mut self) -> Change {
+        let services = std::mem::take(&mut self.changed_services);
+        let services = services.into_iter().map(|name| {
+            let service = self.services.get(&name).map(|service| {
+                let slices = self.slices_of.get(&name).into_iter().flatten();
+                let slices = slices.filter_map(|slice| self.slices.get(slice).cloned());
+                Parts {
+                    service: Arc::clone(service),
+                    slices: slices.collect(),
+                }
+            });
+            (name, service)
+        });
+        let services = services.collect();
+        let routes_changed = std::mem::take(&mut self.routes_changed);
+        Change {
+            services,
+            mesh_addresses: Arc::clone(&self.mesh_addresses),
+            routes: routes_changed.then(|| self.objects.clone()),
+        }
+    }
+
+    /// The services whose variables a container in `namespace` sees.
+    pub(super) fn services_for(&self, namespace: &str) -> Vec<Service> {
+        let own = self
+            .services
+            .range(NamespacedName::new(namespace, "")..)
+            .take_while(|(name, _)| name.namespace == namespace)
+            .map(|(_, service)| service);
+        let kubernetes = self
+            .services
+            .get(&NamespacedName::new("default", "kubernetes"))
+            .filter(|_| namespace != "default");
+        own.chain(kubernetes)
+            .map(|service| Service::clone(service))
+            .collect()
+    }
+
+    // === Services and their endpoints ===
+
+    pub(super) fn services(&self) -> Vec<NamespacedName> {
+        self.services.keys().cloned().collect()
+    }
+
+    pub(super) fn apply_service(&mut self, service: Service) {
+        let name = name_of(&service);
+        self.take_object(Object::Service(name.clone(), (&service).into()));
+        self.changed_services.insert(name.clone());
+        self.services.insert(name, Arc::new(service));
+    }
+
+    pub(super) fn delete_service(&mut self, name: &NamespacedName) {
+        self.forget_object(Kind::Service, name);
+        if self.services.remove(name).is_some() {
+            self.changed_services.insert(name.clone());
+        }
+    }
+
+    pub(super) fn slices(&self) -> Vec<NamespacedName> {
+        self.slices.keys().cloned().collect()
+    }
+
+    pub(super) fn apply_slice(&mut self, slice: EndpointSlice) {
+        let name = name_of(&slice);
+        let slice = Slice::read(&slice, &self.trust_domain);
+        if self.slices.get(&name).is_some_and(|known| **known == slice) {
+            return;
+        }
+        self.delete_slice(&name);
+        if let Some(service) = &slice.service {
+            let slices = self.slices_of.entry(service.clone()).or_default();
+            slices.insert(name.clone());
+            self.changed_services.insert(service.clone());
+        }
+        self.slices.insert(name, Arc::new(slice));
+    }
+
+    pub(super) fn delete_slice(&mut self, name: &NamespacedName) {
+        let slice = self.slices.remove(name);
+        let Some(service) = slice.and_then(|slice| slice.service.clone()) else {
+            return;
+        };
+        if let Some(slices) = self.slices_of.get_mut(&service) {
+            slices.remove(name);
+            if slices.is_empty() {
+                self.slices_of.remove(&service);
+            }
+        }
+        self.changed_services.insert(service);
+    }
+
+    pub(super) fn nodes(&self) -> Vec<NamespacedName> {
+        self.objects.names(Kind::Node)
+    }
+
+    pub(super) fn apply_node(&mut self, node: Node) {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let facts = api::Node::read(node.status.as_ref(), node.annotations());
+        self.take_object(Object::Node(name.clone(), facts));
+        let address = node.annotations().get(annotation::MESH_ADDRESS);
+        self.set_mesh_address(&name, address.and_then(|address| address.parse().ok()));
+    }
+
+    pub(super) fn delete_node(&mut self, name: &NamespacedName) {
+        self.forget_object(Kind::Node, name);
+        self.set_mesh_address(&name.name, None);
+    }
+
+    fn set_mesh_address(&mut self, node: &str, address: Option<SocketAddr>) {
+        if self.mesh_addresses.get(node).copied() == address {
+            return;
+        }
+        let addresses = Arc::make_mut(&mut self.mesh_addresses);
+        match address {
+            Some(address) => addresses.insert(node.to_owned(), address),
+            None => addresses.remove(node),
+        };
+        let there = self.slices.values().filter(|slice| slice.is_on(node));
+        let services = there.filter_map(|slice| slice.service.clone());
+        self.changed_services.extend(services);
+    }
+
+    // === The Gateway API ===
+
+    pub(super) fn names(&self, kind: Kind) -> Vec<NamespacedName> {
+        self.objects.names(kind)
+    }
+
+    pub(super) fn apply_namespace(&mut self, namespace: Namespace) {
+        let name = namespace.metadata.name.unwrap_or_default();
+        let labels = namespace.metadata.labels.unwrap_or_default();
+        self.take_object(Object::Namespace(name, labels));
+    }
+
+    /// An object of the Gateway API. One that cannot be read is as good as not there.
+    pub(super) fn apply_gateway_api<S: DeserializeOwned + Default>(
+        &mut self,
+        kind: Kind,
+        object: &DynamicObject,
+        wrap: impl FnOnce(api::Object<S>) -> Object,
+    ) {
+        let spec = object.data.get("spec").unwrap_or(&serde_json::Value::Null);
+        match api::Object::read(&object.metadata, spec) {
+            Ok(object) => self.take_object(wrap(object)),
+            Err(error) => {
+                let name = name_of(object);
+                tracing::warn!(?kind, %name, %error, "an object cannot be read and is left out");
+                self.forget_object(kind, &name);
+            }
+        }
+    }
+
+    fn take_object(&mut self, object: Object) {
+        self.routes_changed |= self.objects.apply(object);
+    }
+
+    pub(super) fn forget_object(&mut self, kind: Kind, name: &NamespacedName) {
+        self.routes_changed |= self.objects.delete(kind, name);
+    }
+}

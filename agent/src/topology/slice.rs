@@ -1,0 +1,149 @@
+//! What the endpoints of a Service are, read once from each of its EndpointSlices. Pure.
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use weft_api::{SpiffeId, annotation, workload};
+use weft_gateway::NamespacedName;
+use weft_mesh::{EndpointSpec, ServicePortSpec, ServiceSpec, WorkloadInfo};
+
+/// An EndpointSlice, as far as the mesh goes.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Slice {
+    /// The Service it belongs to.
+    pub(super) service: Option<NamespacedName>,
+    ports: Vec<(Option<String>, u16)>,
+    endpoints: Vec<Pod>,
+}
+
+/// An endpoint of a slice, behind each of its ports.
+#[derive(Debug, PartialEq)]
+struct Pod {
+    name: String,
+    ip: IpAddr,
+    node: String,
+    identity: SpiffeId,
+    workload: WorkloadInfo,
+    ready: bool,
+    serving: bool,
+}
+
+impl Slice {
+    pub(super) fn read(slice: &EndpointSlice, trust_domain: &str) -> Self {
+        let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+        let labels = slice.metadata.labels.clone().unwrap_or_default();
+        let service = labels.get(annotation::SERVICE_NAME);
+        let annotations = slice.metadata.annotations.as_ref();
+        let by_pod = |key: &str| -> BTreeMap<String, String> {
+            let text = annotations.and_then(|annotations| annotations.get(key));
+            let named = text.and_then(|text| serde_json::from_str(text).ok());
+            named.unwrap_or_default()
+        };
+        let accounts = by_pod(annotation::ENDPOINT_SERVICE_ACCOUNTS);
+        let workloads = by_pod(annotation::ENDPOINT_WORKLOADS);
+        let mut endpoints = Vec::new();
+        for endpoint in slice.endpoints.iter().flatten() {
+            let Some(ip) = endpoint
+                .addresses
+                .first()
+                .and_then(|ip| ip.parse::<IpAddr>().ok())
+            else {
+                continue;
+            };
+            let name = endpoint
+                .target_ref
+                .as_ref()
+                .and_then(|target| target.name.clone())
+                .unwrap_or_else(|| ip.to_string());
+            let conditions = endpoint.conditions.clone().unwrap_or_default();
+            // As EndpointSlice says: what is unknown counts as ready, and serving follows ready.
+            let ready = conditions.ready.unwrap_or(true);
+            let account = accounts.get(&name).map_or("default", String::as_str);
+            let workload = workloads.get(&name).map(String::as_str);
+            let workload = workload.unwrap_or_else(|| workload::of_pod_name(&name));
+            endpoints.push(Pod {
+                ip,
+                node: endpoint.node_name.clone().unwrap_or_default(),
+                identity: SpiffeId::new(trust_domain, namespace, account),
+                workload: WorkloadInfo::from_labels(workload, namespace, &labels),
+                ready,
+                serving: conditions.serving.unwrap_or(ready),
+                name,
+            });
+        }
+        let ports = slice.ports.iter().flatten().filter_map(|port| {
+            let number = port.port.and_then(|number| u16::try_from(number).ok())?;
+            Some((named(port.name.as_deref()).map(str::to_owned), number))
+        });
+        Self {
+            service: service.map(|service| NamespacedName::new(namespace, service.as_str())),
+            ports: ports.collect(),
+            endpoints,
+        }
+    }
+
+    /// Whether any of its pods is on the node.
+    pub(super) fn is_on(&self, node: &str) -> bool {
+        self.endpoints.iter().any(|pod| pod.node == node)
+    }
+
+    /// Its endpoints behind the service port of this name.
+    pub(super) fn behind(
+        &self,
+        port: Option<&str>,
+        mesh_addresses: &BTreeMap<String, SocketAddr>,
+    ) -> impl Iterator<Item = EndpointSpec> {
+        let mut ports = self.ports.iter();
+        let number = ports.find(|(name, _)| name.as_deref() == named(port));
+        let number = number.map(|(_, number)| *number);
+        number.into_iter().flat_map(move |number| {
+            self.endpoints.iter().map(move |pod| EndpointSpec {
+                pod: pod.name.clone(),
+                ip: pod.ip,
+                port: number,
+                node_address: mesh_addresses.get(&pod.node).copied(),
+                node: pod.node.clone(),
+                identity: pod.identity.clone(),
+                workload: pod.workload.clone(),
+                ready: pod.ready,
+                serving: pod.serving,
+            })
+        })
+    }
+}
+
+/// The only port of a Service may have no name, which is written in two ways.
+fn named(name: Option<&str>) -> Option<&str> {
+    name.filter(|name| !name.is_empty())
+}
+
+/// A Service and the endpoints in its slices, as the mesh takes it.
+pub(super) fn service_spec(
+    name: NamespacedName,
+    service: &Service,
+    slices: &[Arc<Slice>],
+    mesh_addresses: &BTreeMap<String, SocketAddr>,
+) -> ServiceSpec {
+    let spec = service.spec.as_ref();
+    let ports = spec.and_then(|spec| spec.ports.as_ref());
+    let ports = ports.into_iter().flatten().filter_map(|port| {
+        let number = u16::try_from(port.port).ok().filter(|number| *number > 0)?;
+        let endpoints = slices
+            .iter()
+            .flat_map(|slice| slice.behind(port.name.as_deref(), mesh_addresses));
+        Some(ServicePortSpec {
+            name: port.name.clone(),
+            port: number,
+            endpoints: endpoints.collect(),
+        })
+    });
+    let cluster_ip = spec.and_then(|spec| spec.cluster_ip.as_deref());
+    ServiceSpec {
+        ports: ports.collect(),
+        cluster_ip: cluster_ip.and_then(|ip| ip.parse().ok()),
+        namespace: name.namespace,
+        name: name.name,
+    }
+}

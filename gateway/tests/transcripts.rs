@@ -1,0 +1,995 @@
+//! Small clusters in, routes and statuses out: what the nodes serve and what the statuses say of it, side by side.
+
+mod told;
+
+use told::{Cluster, TESTS_OWN};
+
+/// Two listeners that differ by their port alone were one: a redirect attached to the one answered on the other and looped.
+#[test]
+fn two_listeners_of_a_gateway_do_not_mix() {
+    let cluster = Cluster::of(
+        r"
+- kind: Gateway
+  metadata: {name: public, namespace: shop}
+  spec:
+    gatewayClassName: weft
+    listeners:
+    - {name: http, port: 80, protocol: HTTP}
+    - {name: alt, port: 8080, protocol: HTTP}
+- kind: HTTPRoute
+  metadata: {name: redirect, namespace: shop}
+  spec:
+    parentRefs: [{name: public, sectionName: http}]
+    rules: [{filters: [{type: RequestRedirect, requestRedirect: {port: 8080, statusCode: 301}}]}]
+- kind: HTTPRoute
+  metadata: {name: web, namespace: shop}
+  spec:
+    parentRefs: [{name: public, sectionName: alt}]
+    rules: [{backendRefs: [{name: web, port: 80}]}]
+",
+    );
+    insta::assert_snapshot!(cluster.told(), @r"
+    class weft
+      Accepted=True Accepted: Gateways of this class are served on every node.
+
+    gateway shop/public at 127.0.0.1
+      Accepted=True ListenersNotValid: 1 of 2 listeners are not valid: alt.
+      Programmed=True Programmed: 1 node answers at port 9080.
+      listener http takes HTTPRoute, 1 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes answer for it at port 9080, not at 80: a node has one port for its gateway, which its flag --gateway-port sets.
+      listener alt takes HTTPRoute, 1 attached
+        Accepted=False PortUnavailable: Port 8080 is not available: all listeners answer at the one port that a node's gateway has, and listener http (port 80) answers there for the same hosts; only another hostname tells them apart.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False Invalid: The listener is not served: Port 8080 is not available: all listeners answer at the one port that a node's gateway has, and listener http (port 80) answers there for the same hosts; only another hostname tells them apart.
+
+    route shop/redirect
+      at Gateway public http
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    route shop/web
+      at Gateway public alt
+        Accepted=False NoReadyListeners: No listener that allows the route is served: Port 8080 is not available: all listeners answer at the one port that a node's gateway has, and listener http (port 80) answers there for the same hosts; only another hostname tells them apart.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    served
+      listener *
+        *: shop/redirect
+          everything → redirect to port Some(8080), Some(301)
+    ");
+}
+
+/// The label of a namespace decides, at each moment, in status and service alike.
+#[test]
+fn a_selector_admits_routes_of_the_namespaces_that_bear_the_label() {
+    let mut cluster = Cluster::of(
+        r"
+- kind: Gateway
+  metadata: {name: public, namespace: infra}
+  spec:
+    gatewayClassName: weft
+    listeners:
+    - name: http
+      port: 9080
+      protocol: HTTP
+      allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {team: t}}}}
+- kind: Namespace
+  metadata: {name: shop, labels: {team: t}}
+- kind: HTTPRoute
+  metadata: {name: web, namespace: shop}
+  spec:
+    parentRefs: [{name: public, namespace: infra}]
+    hostnames: [s.test]
+    rules: [{backendRefs: [{name: web, port: 80}]}]
+",
+    );
+    insta::assert_snapshot!(cluster.told_of("route shop/web", true), @r"
+    route shop/web
+      at Gateway public
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    served
+      listener *
+        s.test: shop/web, port 9080
+          everything → web.shop:80
+    ");
+    cluster.apply("[{kind: Namespace, metadata: {name: shop, labels: {team: u}}}]");
+    insta::assert_snapshot!(cluster.told_of("route shop/web", true), @r"
+    route shop/web
+      at Gateway public
+        Accepted=False NotAllowedByListeners: No listener allows routes of namespace shop.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    served
+      listener *
+    ");
+    cluster.apply("[{kind: Namespace, metadata: {name: shop, labels: {team: t}}}]");
+    assert!(
+        cluster
+            .told()
+            .contains("Accepted=True Accepted: The route is accepted.")
+    );
+}
+
+/// A Service is a parent like a Gateway: each gets its entry, and what is not there says so.
+#[test]
+fn routes_to_services_have_a_status() {
+    let cluster = Cluster::of(
+        r#"
+- kind: Service
+  metadata: {name: headless, namespace: shop}
+  spec: {clusterIP: None, ports: [{port: 80}]}
+- kind: Service
+  metadata: {name: alias, namespace: shop}
+  spec: {type: ExternalName, externalName: example.com}
+- kind: HTTPRoute
+  metadata: {name: producer, namespace: shop}
+  spec:
+    parentRefs:
+    - {group: "", kind: Service, name: web}
+    - {group: "", kind: Service, name: api, sectionName: grpc}
+    - {group: "", kind: Service, name: api, port: 81}
+    - {group: "", kind: Service, name: nobody}
+    - {group: "", kind: Service, name: headless}
+    - {group: "", kind: Service, name: alias}
+    - {group: other.dev, kind: Mesh, name: all}
+    rules: [{backendRefs: [{name: web, port: 80, weight: 90}, {name: api, port: 80, weight: 10}]}]
+- kind: HTTPRoute
+  metadata: {name: consumer, namespace: cart}
+  spec:
+    parentRefs: [{group: "", kind: Service, name: web, namespace: shop}]
+    # Whoever calls the service may call this one too: no grant is needed.
+    rules: [{backendRefs: [{name: api, namespace: shop, port: 80}]}]
+"#,
+    );
+    insta::assert_snapshot!(cluster.told(), @r"
+    class weft
+      Accepted=True Accepted: Gateways of this class are served on every node.
+
+    route cart/consumer
+      at Service web
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    route shop/producer
+      at Service web
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at Service api grpc
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at Service api 81
+        Accepted=False NoMatchingParent: Service shop/api has no such port; it has 80, 50051.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at Service nobody
+        Accepted=False NoMatchingParent: There is no Service shop/nobody.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at Service headless
+        Accepted=False NoMatchingParent: Service shop/headless is headless: its pods are called, and routes have no part in that.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at Service alias
+        Accepted=False NoMatchingParent: Service shop/alias is an ExternalName: nobody is called by its name.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    served
+      service shop/api port 50051, for all: shop/producer
+          everything → web.shop:80 ×90 | api.shop:80 ×10
+      service shop/web, for all: shop/producer
+          everything → web.shop:80 ×90 | api.shop:80 ×10
+      service shop/web, for cart: cart/consumer
+          everything → api.shop:80
+    ");
+}
+
+/// The port of a listener is a wish; where requests really arrive is said, and who listens.
+#[test]
+fn a_gateway_says_where_the_nodes_really_listen() {
+    let gateway = r"
+- kind: Gateway
+  metadata: {name: public, namespace: shop}
+  spec: {gatewayClassName: weft, listeners: [{name: http, port: 80, protocol: HTTP}]}
+";
+    let mut cluster = Cluster::of(gateway);
+    insta::assert_snapshot!(cluster.told_of("gateway shop/public", false), @r"
+    gateway shop/public at 127.0.0.1
+      Accepted=True Accepted: The gateway is accepted.
+      Programmed=True Programmed: 1 node answers at port 9080.
+      listener http takes HTTPRoute, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes answer for it at port 9080, not at 80: a node has one port for its gateway, which its flag --gateway-port sets.
+    ");
+    for node in ["b", "c"] {
+        cluster.apply(&told::node(node, "192.0.2.2", Some(80), true));
+    }
+    insta::assert_snapshot!(cluster.told_of("gateway shop/public", false), @r"
+    gateway shop/public at 127.0.0.1, 192.0.2.2
+      Accepted=True Accepted: The gateway is accepted.
+      Programmed=True Programmed: 3 nodes answer at ports 80 and 9080.
+      listener http takes HTTPRoute, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at ports 80 and 9080.
+    ");
+    cluster.apply(&told::node("a", "127.0.0.1", Some(9080), false));
+    cluster.apply(&told::node("b", "192.0.2.2", None, true));
+    cluster.apply(&told::node("c", "192.0.2.2", None, false));
+    insta::assert_snapshot!(cluster.told_of("gateway shop/public", false), @r"
+    gateway shop/public at 192.0.2.2
+      Accepted=True Accepted: The gateway is accepted.
+      Programmed=True Programmed: 1 node answers.
+      listener http takes HTTPRoute, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen.
+    ");
+    cluster.apply(&told::node("b", "192.0.2.2", Some(80), false));
+    insta::assert_snapshot!(cluster.told_of("gateway shop/public", false), @r"
+    gateway shop/public at nowhere
+      Accepted=True Accepted: The gateway is accepted.
+      Programmed=False AddressNotAssigned: No node is ready to listen.
+      listener http takes HTTPRoute, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False Pending: No node is ready to listen.
+    ");
+}
+
+/// A backend that cannot be called is told, in the words in which its share of the requests is answered.
+#[test]
+fn references_that_do_not_hold_are_told_and_nothing_else_is_closed() {
+    let mut cluster = Cluster::of(
+        r"
+- kind: Service
+  metadata: {name: alias, namespace: shop}
+  spec: {type: ExternalName, externalName: example.com, ports: [{port: 80}]}
+- kind: Gateway
+  metadata: {name: public, namespace: shop}
+  spec: {gatewayClassName: weft, listeners: [{name: http, port: 9080, protocol: HTTP}]}
+- kind: HTTPRoute
+  metadata: {name: r, namespace: shop}
+  spec:
+    parentRefs: [{name: public}]
+    rules:
+    - matches: [{path: {value: /port}}]
+      backendRefs: [{name: web, port: 80, weight: 9}, {name: web, port: 8080}]
+    - matches: [{path: {value: /nobody}}]
+      backendRefs: [{name: nobody, port: 80}]
+    - matches: [{path: {value: /kind}}]
+      backendRefs: [{group: storage.example.com, kind: Bucket, name: b}]
+    - matches: [{path: {value: /foreign}}]
+      backendRefs: [{name: prices, namespace: stock, port: 80}]
+    - matches: [{path: {value: /alias}}]
+      backendRefs: [{name: alias, port: 80}]
+- kind: Service
+  metadata: {name: prices, namespace: stock}
+  spec: {clusterIP: 10.43.0.9, ports: [{port: 80}]}
+",
+    );
+    insta::assert_snapshot!(cluster.told_of("route shop/r", true), @r"
+    route shop/r
+      at Gateway public
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=False BackendNotFound: Service shop/web has no port 8080; it has 80. There is no Service shop/nobody. Backend b is a Bucket; only Services are supported. No ReferenceGrant in stock lets HTTPRoutes of shop refer to Service stock/prices. Service shop/alias is an ExternalName, which routes cannot lead to.
+
+    served
+      listener *
+        *: shop/r, port 9080
+          prefix /port → web.shop:80 ×9 | web.shop:8080
+          prefix /nobody → nobody.shop:80
+          prefix /kind → 500 backend b is a Bucket; only Services are supported
+          prefix /foreign → 500 No ReferenceGrant in stock lets HTTPRoutes of shop refer to Service stock/prices
+          prefix /alias → 500 Service shop/alias is an ExternalName, which routes cannot lead to
+    ");
+    cluster.apply(
+        r#"
+- kind: ReferenceGrant
+  metadata: {name: shop, namespace: stock}
+  spec:
+    from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: shop}]
+    to: [{group: "", kind: Service, name: prices}]
+"#,
+    );
+    let granted = cluster.told();
+    assert!(
+        granted.contains("prefix /foreign → prices.stock:80"),
+        "{granted}"
+    );
+    assert!(!granted.contains("RefNotPermitted"), "{granted}");
+    // For another service, another namespace, or gone: revoked at once.
+    for grant in [
+        r#"{from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: shop}], to: [{group: "", kind: Service, name: other}]}"#,
+        r#"{from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: cart}], to: [{group: "", kind: Service}]}"#,
+        r#"{from: [{group: gateway.networking.k8s.io, kind: GRPCRoute, namespace: shop}], to: [{group: "", kind: Service}]}"#,
+        r#"{from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: shop}], to: [{group: "", kind: Secret}]}"#,
+    ] {
+        let object = format!(
+            "[{{kind: ReferenceGrant, metadata: {{name: shop, namespace: stock}}, spec: {grant}}}]"
+        );
+        cluster.apply(&object);
+        assert!(cluster.told().contains("/foreign → 500 "), "{grant}");
+    }
+}
+
+/// The furthest refusal is the one told.
+#[test]
+fn a_parent_that_does_not_take_the_route_says_why() {
+    let cluster = Cluster::of(
+        r"
+- kind: Gateway
+  metadata: {name: public, namespace: shop}
+  spec:
+    gatewayClassName: weft
+    listeners:
+    - {name: http, port: 9080, protocol: HTTP, hostname: '*.shop.test'}
+    - {name: tls, port: 443, protocol: HTTPS}
+- kind: Gateway
+  metadata: {name: foreign, namespace: shop}
+  spec: {gatewayClassName: other, listeners: [{name: http, port: 80, protocol: HTTP}]}
+- kind: GatewayClass
+  metadata: {name: other}
+  spec: {controllerName: example.com/gateway}
+- kind: HTTPRoute
+  metadata: {name: section, namespace: shop}
+  spec: {parentRefs: [{name: public, sectionName: grpc}, {name: public, port: 81}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+- kind: HTTPRoute
+  metadata: {name: namespace, namespace: cart}
+  spec: {parentRefs: [{name: public, namespace: shop}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+- kind: HTTPRoute
+  metadata: {name: hostname, namespace: shop}
+  spec: {parentRefs: [{name: public}], hostnames: [shop.test], rules: [{backendRefs: [{name: web, port: 80}]}]}
+- kind: HTTPRoute
+  metadata: {name: protocol, namespace: shop}
+  spec: {parentRefs: [{name: public, sectionName: tls}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+- kind: HTTPRoute
+  metadata: {name: lost, namespace: shop}
+  spec: {parentRefs: [{name: nowhere}, {name: foreign}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+",
+    );
+    insta::assert_snapshot!(cluster.told(), @r"
+    class weft
+      Accepted=True Accepted: Gateways of this class are served on every node.
+
+    gateway shop/public at 127.0.0.1
+      Accepted=True ListenersNotValid: 1 of 2 listeners are not valid: tls.
+      Programmed=True Programmed: 1 node answers at port 9080.
+      listener http takes HTTPRoute, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at port 9080.
+      listener tls takes nothing, 0 attached
+        Accepted=False UnsupportedProtocol: Protocol HTTPS is not supported; HTTP is.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False Invalid: The listener is not served: Protocol HTTPS is not supported; HTTP is.
+
+    route cart/namespace
+      at Gateway public
+        Accepted=False NotAllowedByListeners: No listener allows routes of namespace cart.
+        ResolvedRefs=False BackendNotFound: There is no Service cart/web.
+
+    route shop/hostname
+      at Gateway public
+        Accepted=False NoMatchingListenerHostname: No listener has a hostname in common with the route.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    route shop/lost
+      there is no Gateway shop/nowhere
+
+    route shop/protocol
+      at Gateway public tls
+        Accepted=False NotAllowedByListeners: No listener allows HTTPRoutes.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    route shop/section
+      at Gateway public grpc
+        Accepted=False NoMatchingParent: The gateway has no such listener; it has http, tls.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at Gateway public 81
+        Accepted=False NoMatchingParent: The gateway has no such listener; it has http, tls.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    served
+      listener *.shop.test
+    ");
+}
+
+/// Nothing is green that is not done, and what a filter was meant for is never served without it.
+#[test]
+fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
+    let cluster = Cluster::of(
+        r"
+- kind: Gateway
+  metadata: {name: public, namespace: shop}
+  spec: {gatewayClassName: weft, listeners: [{name: http, port: 9080, protocol: HTTP}]}
+- kind: HTTPRoute
+  metadata: {name: partly, namespace: shop}
+  spec:
+    parentRefs: [{name: public}]
+    hostnames: [partly.test]
+    rules:
+    - backendRefs: [{name: web, port: 80}]
+    - matches: [{path: {value: /admin}}]
+      filters: [{type: ExtensionRef, extensionRef: {group: x.dev, kind: Login, name: l}}]
+      backendRefs: [{name: web, port: 80}]
+    - matches: [{path: {type: RegularExpression, value: '/v[0-9]'}}, {path: {type: Exact, value: /both}}]
+      backendRefs: [{name: web, port: 80}]
+    - matches: [{path: {type: RegularExpression, value: '/only.*'}}]
+      backendRefs: [{name: web, port: 80}]
+- kind: HTTPRoute
+  metadata: {name: all, namespace: shop}
+  spec:
+    parentRefs: [{name: public}]
+    hostnames: [all.test]
+    rules:
+    - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web, port: 80}}}, {type: CORS}]
+      backendRefs: [{name: web, port: 80}]
+- kind: HTTPRoute
+  metadata: {name: header, namespace: shop}
+  spec:
+    parentRefs: [{name: public}]
+    hostnames: [header.test]
+    rules:
+    - matches: [{headers: [{type: RegularExpression, name: x, value: .*}], queryParams: [{name: q, value: v}]}]
+      backendRefs: [{name: web, port: 80}]
+- kind: HTTPRoute
+  metadata: {name: exclusive, namespace: shop}
+  spec:
+    parentRefs: [{name: public}]
+    hostnames: [exclusive.test]
+    rules:
+    - filters:
+      - {type: RequestRedirect, requestRedirect: {hostname: x.test}}
+      - {type: URLRewrite, urlRewrite: {hostname: y.test}}
+- kind: HTTPRoute
+  metadata: {name: ignored, namespace: shop}
+  spec:
+    parentRefs: [{name: public}]
+    hostnames: [ignored.test]
+    rules:
+    - backendRefs: [{name: web, port: 80}]
+      retry: {attempts: 3, codes: [503]}
+",
+    );
+    insta::assert_snapshot!(cluster.told(), @r"
+    class weft
+      Accepted=True Accepted: Gateways of this class are served on every node.
+
+    gateway shop/public at 127.0.0.1
+      Accepted=True Accepted: The gateway is accepted.
+      Programmed=True Programmed: 1 node answers at port 9080.
+      listener http takes HTTPRoute, 5 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at port 9080.
+
+    route shop/all
+      at Gateway public
+        Accepted=False UnsupportedValue: spec.rules[0]: filter RequestMirror is not supported; filter CORS is not supported. What the route matches is answered with 500.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    route shop/exclusive
+      at Gateway public
+        Accepted=False IncompatibleFilters: spec.rules[0]: RequestRedirect and URLRewrite exclude each other. What the route matches is answered with 500.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    route shop/header
+      at Gateway public
+        Accepted=False UnsupportedValue: spec.rules[0]: a header match of type RegularExpression is not supported. What the route matches is answered with 500.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    route shop/ignored
+      at Gateway public
+        Accepted=True Accepted: The route is accepted. Not supported and without effect: spec.rules[0].retry.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    route shop/partly
+      at Gateway public
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        PartiallyInvalid=True UnsupportedValue: Dropped Rule spec.rules[1]: filter ExtensionRef is not supported; spec.rules[2]: a path match of type RegularExpression is not supported; spec.rules[3]: a path match of type RegularExpression is not supported. What it matches is answered with 500.
+
+    served
+      listener *
+        all.test: shop/all, port 9080
+          everything → 500 filter RequestMirror is not supported; filter CORS is not supported
+        exclusive.test: shop/exclusive, port 9080
+          everything → 500 RequestRedirect and URLRewrite exclude each other
+        ignored.test: shop/ignored, port 9080
+          everything → web.shop:80
+        partly.test: shop/partly, port 9080
+          everything → web.shop:80
+          prefix /admin → 500 filter ExtensionRef is not supported
+          exact /both → 500 a path match of type RegularExpression is not supported
+    ");
+}
+
+/// Of listeners in conflict none is served; the others are.
+#[test]
+fn listeners_that_cannot_be_served_say_so_and_serve_nothing() {
+    let cluster = Cluster::of(
+        r"
+- kind: Gateway
+  metadata: {name: public, namespace: shop}
+  spec:
+    gatewayClassName: weft
+    listeners:
+    - {name: good, port: 9080, protocol: HTTP, hostname: good.test}
+    - {name: one, port: 9080, protocol: HTTP, hostname: Same.test}
+    - {name: two, port: 9080, protocol: HTTP, hostname: same.test}
+    - {name: clear, port: 81, protocol: HTTP, hostname: clear.test}
+    - {name: tls, port: 81, protocol: HTTPS, hostname: tls.test}
+    - name: kinds
+      port: 9080
+      protocol: HTTP
+      hostname: kinds.test
+      allowedRoutes: {kinds: [{kind: HTTPRoute}, {kind: TCPRoute}]}
+    - name: grpc
+      port: 9080
+      protocol: HTTP
+      hostname: grpc.test
+      allowedRoutes: {kinds: [{kind: GRPCRoute}]}
+    - name: selector
+      port: 9080
+      protocol: HTTP
+      hostname: selector.test
+      allowedRoutes: {namespaces: {from: Selector, selector: {matchExpressions: [{key: a, operator: Near}]}}}
+- kind: HTTPRoute
+  metadata: {name: web, namespace: shop}
+  spec: {parentRefs: [{name: public}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+- kind: HTTPRoute
+  metadata: {name: conflicted, namespace: shop}
+  spec: {parentRefs: [{name: public, sectionName: two}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+",
+    );
+    insta::assert_snapshot!(cluster.told(), @r#"
+    class weft
+      Accepted=True Accepted: Gateways of this class are served on every node.
+
+    gateway shop/public at 127.0.0.1
+      Accepted=True ListenersNotValid: 6 of 8 listeners are not valid: one, two, clear, tls, grpc, selector.
+      Programmed=True Programmed: 1 node answers at port 9080.
+      listener good takes HTTPRoute, 1 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at port 9080.
+      listener one takes HTTPRoute, 1 attached
+        Accepted=False HostnameConflict: Listener two has the same port, protocol and hostname.
+        Conflicted=True HostnameConflict: Listener two has the same port, protocol and hostname.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False Invalid: The listener is not served: Listener two has the same port, protocol and hostname.
+      listener two takes HTTPRoute, 2 attached
+        Accepted=False HostnameConflict: Listener one has the same port, protocol and hostname.
+        Conflicted=True HostnameConflict: Listener one has the same port, protocol and hostname.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False Invalid: The listener is not served: Listener one has the same port, protocol and hostname.
+      listener clear takes HTTPRoute, 1 attached
+        Accepted=False ProtocolConflict: Listener tls has the same port for protocol HTTPS.
+        Conflicted=True ProtocolConflict: Listener tls has the same port for protocol HTTPS.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False Invalid: The listener is not served: Listener tls has the same port for protocol HTTPS.
+      listener tls takes nothing, 0 attached
+        Accepted=False UnsupportedProtocol: Protocol HTTPS is not supported; HTTP is.
+        Conflicted=True ProtocolConflict: Listener clear has the same port for protocol HTTP.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False Invalid: The listener is not served: Protocol HTTPS is not supported; HTTP is.
+      listener kinds takes HTTPRoute, 1 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=False InvalidRouteKinds: Routes of kind TCPRoute cannot attach; HTTPRoutes can.
+        Programmed=True Programmed: The nodes listen at port 9080.
+      listener grpc takes nothing, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=False InvalidRouteKinds: Routes of kind GRPCRoute cannot attach; HTTPRoutes can.
+        Programmed=False Invalid: The listener is not served: Routes of kind GRPCRoute cannot attach; HTTPRoutes can.
+      listener selector takes HTTPRoute, 0 attached
+        Accepted=False UnsupportedValue: allowedRoutes.namespaces has a selector that cannot be read (matchExpressions[0].operator: Invalid value: "Near": not a valid selector operator); no route can attach.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False Invalid: The listener is not served: allowedRoutes.namespaces has a selector that cannot be read (matchExpressions[0].operator: Invalid value: "Near": not a valid selector operator); no route can attach.
+
+    route shop/conflicted
+      at Gateway public two
+        Accepted=False NoReadyListeners: No listener that allows the route is served: Listener one has the same port, protocol and hostname.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    route shop/web
+      at Gateway public
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    served
+      listener good.test
+        good.test: shop/web, port 9080
+          everything → web.shop:80
+      listener kinds.test
+        kinds.test: shop/web, port 9080
+          everything → web.shop:80
+    "#);
+}
+
+/// All Gateways share the nodes' port. Whoever may make one does not get at the paths of another's host.
+#[test]
+fn a_host_belongs_to_the_oldest_gateway_that_has_a_route_for_it() {
+    let cluster = Cluster::of(
+        r"
+- kind: Gateway
+  metadata: {name: mine, namespace: mallory, creationTimestamp: '2026-01-02T00:00:00Z'}
+  spec: {gatewayClassName: weft, listeners: [{name: http, port: 9080, protocol: HTTP}]}
+- kind: Gateway
+  metadata: {name: public, namespace: shop, creationTimestamp: '2026-01-01T00:00:00Z'}
+  spec: {gatewayClassName: weft, listeners: [{name: http, port: 9080, protocol: HTTP}]}
+- kind: HTTPRoute
+  metadata: {name: claim, namespace: mallory, creationTimestamp: '2025-01-01T00:00:00Z'}
+  spec:
+    parentRefs: [{name: mine}]
+    hostnames: [shop.test]
+    rules: [{matches: [{path: {type: Exact, value: /login}}], backendRefs: [{name: trap, port: 80}]}]
+- kind: HTTPRoute
+  metadata: {name: own, namespace: mallory}
+  spec:
+    parentRefs: [{name: mine}]
+    hostnames: [shop.test, mallory.test]
+    rules: [{backendRefs: [{name: trap, port: 80}]}]
+- kind: HTTPRoute
+  metadata: {name: web, namespace: shop, creationTimestamp: '2026-01-01T00:00:00Z'}
+  spec:
+    parentRefs: [{name: public}]
+    hostnames: [shop.test]
+    rules: [{backendRefs: [{name: web, port: 80}]}]
+- kind: Service
+  metadata: {name: trap, namespace: mallory}
+  spec: {clusterIP: 10.43.0.8, ports: [{port: 80}]}
+",
+    );
+    insta::assert_snapshot!(cluster.told_without(&["gateway "]), @r"
+    class weft
+      Accepted=True Accepted: Gateways of this class are served on every node.
+
+    route mallory/claim
+      at Gateway mine
+        Accepted=False HostnameConflict: Host shop.test belongs to Gateway shop/public, which is older: all Gateways share the nodes' addresses.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    route mallory/own
+      at Gateway mine
+        Accepted=True Accepted: The route is accepted. Host shop.test belongs to Gateway shop/public, which is older: all Gateways share the nodes' addresses.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    route shop/web
+      at Gateway public
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    served
+      listener *
+        mallory.test: mallory/own, port 9080
+          everything → trap.mallory:80
+        shop.test: shop/web, port 9080
+          everything → web.shop:80
+    ");
+}
+
+#[test]
+fn classes_and_gateways_that_ask_for_what_there_is_not_are_refused() {
+    let cluster = Cluster::of(
+        r"
+- kind: GatewayClass
+  metadata: {name: tuned}
+  spec: {controllerName: weft.dev/gateway-controller, parametersRef: {group: x.dev, kind: Tuning, name: fast}}
+- kind: GatewayClass
+  metadata: {name: also}
+  spec: {controllerName: weft.dev/gateway-controller}
+- kind: Gateway
+  metadata: {name: tuned, namespace: shop}
+  spec: {gatewayClassName: tuned, listeners: [{name: http, port: 9080, protocol: HTTP, hostname: tuned.test}]}
+- kind: Gateway
+  metadata: {name: parameters, namespace: shop}
+  spec:
+    gatewayClassName: also
+    infrastructure: {parametersRef: {group: x.dev, kind: Tuning, name: fast}}
+    listeners: [{name: http, port: 9080, protocol: HTTP, hostname: parameters.test}]
+- kind: Gateway
+  metadata: {name: named, namespace: shop}
+  spec:
+    gatewayClassName: also
+    addresses: [{type: Hostname, value: a.test}]
+    listeners: [{name: http, port: 9080, protocol: HTTP, hostname: named.test}]
+- kind: Gateway
+  metadata: {name: elsewhere, namespace: shop}
+  spec:
+    gatewayClassName: also
+    addresses: [{value: 127.0.0.1}, {value: 192.0.2.9}]
+    listeners: [{name: http, port: 9080, protocol: HTTP, hostname: elsewhere.test}]
+- kind: Gateway
+  metadata: {name: good, namespace: shop}
+  spec:
+    gatewayClassName: also
+    addresses: [{value: 127.0.0.1}, {}]
+    listeners: [{name: http, port: 9080, protocol: HTTP, hostname: good.test}]
+- kind: HTTPRoute
+  metadata: {name: web, namespace: shop}
+  spec: {parentRefs: [{name: tuned}, {name: good}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+",
+    );
+    insta::assert_snapshot!(cluster.told(), @r"
+    class also
+      Accepted=True Accepted: Gateways of this class are served on every node.
+
+    class tuned
+      Accepted=False InvalidParameters: parametersRef is not supported; leave it out.
+
+    class weft
+      Accepted=True Accepted: Gateways of this class are served on every node.
+
+    gateway shop/elsewhere at 127.0.0.1
+      Accepted=True Accepted: The gateway is accepted.
+      Programmed=False AddressNotUsable: No node has the address 192.0.2.9.
+      listener http takes HTTPRoute, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at port 9080.
+
+    gateway shop/good at 127.0.0.1
+      Accepted=True Accepted: The gateway is accepted.
+      Programmed=True Programmed: 1 node answers at port 9080.
+      listener http takes HTTPRoute, 1 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at port 9080.
+
+    gateway shop/named at 127.0.0.1
+      Accepted=False UnsupportedAddress: Addresses of type Hostname are not supported; IPAddress is.
+      Programmed=False Invalid: Addresses of type Hostname are not supported; IPAddress is.
+      listener http takes HTTPRoute, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False Invalid: The listener is not served: Addresses of type Hostname are not supported; IPAddress is.
+
+    gateway shop/parameters at 127.0.0.1
+      Accepted=False InvalidParameters: infrastructure.parametersRef is not supported; leave it out.
+      Programmed=False Invalid: infrastructure.parametersRef is not supported; leave it out.
+      listener http takes HTTPRoute, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False Invalid: The listener is not served: infrastructure.parametersRef is not supported; leave it out.
+
+    gateway shop/tuned at 127.0.0.1
+      Accepted=False Pending: GatewayClass tuned is not accepted.
+      Programmed=False Invalid: GatewayClass tuned is not accepted.
+      listener http takes HTTPRoute, 1 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False Invalid: The listener is not served: GatewayClass tuned is not accepted.
+
+    route shop/web
+      at Gateway tuned
+        Accepted=False NoReadyListeners: No listener that allows the route is served: GatewayClass tuned is not accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at Gateway good
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    served
+      listener elsewhere.test
+      listener good.test
+        good.test: shop/web, port 9080
+          everything → web.shop:80
+    ");
+}
+
+/// What a rule asks for is what the data plane is handed.
+#[test]
+fn rules_keep_what_they_mean() {
+    let cluster = Cluster::of(
+        r"
+- kind: Gateway
+  metadata: {name: public, namespace: shop}
+  spec: {gatewayClassName: weft, listeners: [{name: http, port: 9080, protocol: HTTP}]}
+- kind: HTTPRoute
+  metadata: {name: r, namespace: shop}
+  spec:
+    parentRefs: [{name: public}, {name: public, sectionName: http}]
+    rules:
+    - matches:
+      - {path: {type: Exact, value: /a}, method: GET}
+      - headers: [{name: X-Team, value: blue}, {name: x-team, value: red}]
+        queryParams: [{name: q, value: '1'}, {name: q, value: '2'}]
+      filters:
+      - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: X-A, value: b}], add: [{name: c, value: d}], remove: [e]}}
+      - {type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: f, value: g}]}}
+      - {type: URLRewrite, urlRewrite: {hostname: h.test, path: {type: ReplacePrefixMatch, replacePrefixMatch: /i}}}
+      backendRefs: [{name: web, port: 80, weight: 9}, {name: api, port: 80}]
+      timeouts: {request: 1m30s, backendRequest: 500ms}
+    - matches: [{path: {value: /off}}]
+      filters:
+      - type: RequestRedirect
+        requestRedirect: {scheme: https, statusCode: 308, path: {type: ReplaceFullPath, replaceFullPath: /j}}
+      timeouts: {request: 0s}
+",
+    );
+    insta::assert_snapshot!(cluster.rules("shop/r"), @r#"
+    Rule {
+        route: "shop/r",
+        matches: [
+            Match {
+                path: Exact(
+                    "/a",
+                ),
+                method: Some(
+                    GET,
+                ),
+                headers: [],
+                query: [],
+            },
+            Match {
+                path: Prefix(
+                    "/",
+                ),
+                method: None,
+                headers: [
+                    (
+                        "x-team",
+                        "blue",
+                    ),
+                ],
+                query: [
+                    (
+                        "q",
+                        "1",
+                    ),
+                ],
+            },
+        ],
+        filters: [
+            RequestHeaders(
+                HeaderChange {
+                    set: [
+                        (
+                            "x-a",
+                            "b",
+                        ),
+                    ],
+                    add: [
+                        (
+                            "c",
+                            "d",
+                        ),
+                    ],
+                    remove: [
+                        "e",
+                    ],
+                },
+            ),
+            ResponseHeaders(
+                HeaderChange {
+                    set: [
+                        (
+                            "f",
+                            "g",
+                        ),
+                    ],
+                    add: [],
+                    remove: [],
+                },
+            ),
+            Rewrite(
+                Rewrite {
+                    hostname: Some(
+                        "h.test",
+                    ),
+                    path: Some(
+                        Prefix(
+                            "/i",
+                        ),
+                    ),
+                },
+            ),
+        ],
+        backends: [
+            Backend {
+                weight: 9,
+                target: Service {
+                    namespace: "shop",
+                    name: "web",
+                    port: 80,
+                },
+                filters: [],
+            },
+            Backend {
+                weight: 1,
+                target: Service {
+                    namespace: "shop",
+                    name: "api",
+                    port: 80,
+                },
+                filters: [],
+            },
+        ],
+        request_timeout: Some(
+            90s,
+        ),
+        backend_timeout: Some(
+            500ms,
+        ),
+    }
+    Rule {
+        route: "shop/r",
+        matches: [
+            Match {
+                path: Prefix(
+                    "/off",
+                ),
+                method: None,
+                headers: [],
+                query: [],
+            },
+        ],
+        filters: [
+            Redirect(
+                Redirect {
+                    scheme: Some(
+                        "https",
+                    ),
+                    hostname: None,
+                    port: None,
+                    path: Some(
+                        Full(
+                            "/j",
+                        ),
+                    ),
+                    status: Some(
+                        308,
+                    ),
+                },
+            ),
+        ],
+        backends: [],
+        request_timeout: Some(
+            1800000000s,
+        ),
+        backend_timeout: None,
+    }
+    "#);
+}
+
+/// Statuses and routes depend on the objects alone.
+#[test]
+fn the_order_in_which_objects_come_means_nothing() {
+    let documents = TESTS_OWN.split("\n- ").skip(1);
+    let documents: Vec<&str> = documents.collect();
+    let mut forward = Cluster::default();
+    let mut backward = Cluster::default();
+    for document in &documents {
+        forward.apply(&told::item(document));
+    }
+    for document in documents.iter().rev() {
+        backward.apply(&told::item(document));
+    }
+    assert_eq!(forward.compiled(), backward.compiled());
+    assert!(forward.told().contains("attached"), "{}", forward.told());
+    // And what went is as if it had never been.
+    let before = forward.compiled();
+    forward.apply(&told::node("z", "192.0.2.1", Some(1), true));
+    assert_ne!(forward.compiled(), before);
+    forward.delete_node("z");
+    assert_eq!(forward.compiled(), before);
+}

@@ -1,0 +1,124 @@
+//! Whether a request meets the conditions of a rule. Pure.
+//!
+//! Invariants: paths are compared as `ingress.rs` writes them, by elements, case-sensitive;
+//! the first value of a repeated query parameter counts.
+//! Source: gateway-api `apis/v1/httproute_types.go`.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, Method};
+use percent_encoding::percent_decode_str;
+use weft_gateway::{Match, PathMatch};
+
+/// The part of a request that routing looks at.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'r> {
+    pub(crate) method: &'r Method,
+    pub(crate) path: &'r str,
+    pub(crate) query: Option<&'r str>,
+    pub(crate) headers: &'r HeaderMap,
+    /// Port of the parent that was addressed.
+    pub(crate) port: u16,
+}
+
+impl<'r> View<'r> {
+    pub(crate) fn new<B>(request: &'r http::Request<B>, port: u16) -> Self {
+        Self {
+            method: request.method(),
+            path: match request.uri().path() {
+                "" => "/",
+                path => path,
+            },
+            query: request.uri().query(),
+            headers: request.headers(),
+            port,
+        }
+    }
+}
+
+/// All conditions hold.
+pub(crate) fn matches(wanted: &Match, view: View<'_>) -> bool {
+    path_matches(&wanted.path, view.path)
+        && wanted
+            .method
+            .as_ref()
+            .is_none_or(|method| method == view.method)
+        && wanted
+            .headers
+            .iter()
+            .all(|(name, value)| header_matches(view.headers, name, value))
+        && wanted
+            .query
+            .iter()
+            .all(|(name, value)| query_matches(view.query, name, value))
+}
+
+fn path_matches(wanted: &PathMatch, path: &str) -> bool {
+    match wanted {
+        PathMatch::Exact(exact) => path == exact,
+        PathMatch::Prefix(prefix) => path
+            .strip_prefix(elements(prefix))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+    }
+}
+
+fn header_matches(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => false,
+        (Some(only), None) => only.as_bytes() == wanted.as_bytes(),
+        (Some(first), Some(second)) => {
+            // Repeated lines mean the same as one line joined by commas.
+            let mut joined = first.as_bytes().to_vec();
+            for value in std::iter::once(second).chain(values) {
+                joined.push(b',');
+                joined.extend_from_slice(value.as_bytes());
+            }
+            joined == wanted.as_bytes()
+        }
+    }
+}
+
+fn query_matches(query: Option<&str>, name: &str, wanted: &str) -> bool {
+    query
+        .unwrap_or_default()
+        .split('&')
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .find(|(found, _)| decoded(found) == name)
+        .is_some_and(|(_, value)| decoded(value) == wanted)
+}
+
+/// A path prefix without the slash at its end, which means nothing; `/` is the empty prefix.
+pub(crate) fn elements(prefix: &str) -> &str {
+    prefix.trim_end_matches('/')
+}
+
+/// Percent-decoding as in forms; text without an escape is borrowed, broken escapes stay as they are.
+fn decoded(text: &str) -> Cow<'_, str> {
+    if !text.contains(['%', '+']) {
+        return Cow::Borrowed(text);
+    }
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8_lossy();
+    Cow::Owned(decoded.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_are_decoded_and_broken_escapes_stay() {
+        for (text, expected) in [
+            ("plain", "plain"),
+            ("a+b%20c", "a b c"),
+            ("%2B%2f", "+/"),
+            ("%", "%"),
+            ("%4", "%4"),
+            ("%zz%41", "%zzA"),
+            ("%ff", "\u{fffd}"),
+        ] {
+            assert_eq!(decoded(text), expected, "{text}");
+        }
+    }
+}

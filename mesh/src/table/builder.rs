@@ -1,0 +1,429 @@
+//! A table that changes by what changed: one service, or the routes.
+//!
+//! The maps are persistent: a table is made of them at no cost, stays as it was when it was made, and shares with the next whatever is
+//! the same there. What one change costs depends on that service's endpoints, not on how many there are.
+//!
+//! Invariants: the tables of a builder are those that a new builder would make of the same values, in whatever order they came. An
+//! address that several services claim for different pods is that of the first service by namespace and name; each of them keeps
+//! its own.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use http::HeaderValue;
+use smallvec::SmallVec;
+use weft_api::identity::SpiffeId;
+use weft_gateway::{NamespacedName, Served, ServiceRoutes};
+
+use super::{
+    BoundRoutes, Endpoint, EndpointSpec, Port, Service, ServiceIndex, ServiceLabels, ServiceSpec,
+    Table, Way,
+};
+use crate::{WorkloadInfo, route::Listeners};
+
+/// Names that are kept although nobody bears them any more, before they are looked for.
+const SPARE_NAMES_MAX: usize = 64;
+
+/// The values of one node's tables, and the table they make.
+#[derive(Debug)]
+pub struct TableBuilder {
+    node: String,
+    table: Table,
+    served: Served,
+    names: Names,
+    /// Positions without a service.
+    free: Vec<usize>,
+    /// What each service claims, by its position.
+    claimed: Vec<Claimed>,
+    endpoints: Claims<SocketAddr, Arc<Endpoint>>,
+    cluster_ips: Claims<IpAddr, ServiceIndex>,
+}
+
+#[derive(Debug, Default)]
+struct Claimed {
+    addresses: Vec<SocketAddr>,
+    cluster_ip: Option<IpAddr>,
+}
+
+impl TableBuilder {
+    pub(super) fn new(node: &str, generation: u64) -> Self {
+        Self {
+            node: node.to_owned(),
+            table: Table::empty(generation),
+            served: Served::default(),
+            names: Names::default(),
+            free: Vec::new(),
+            claimed: Vec::new(),
+            endpoints: Claims::default(),
+            cluster_ips: Claims::default(),
+        }
+    }
+
+    /// As [`TableBuilder::set_service`].
+    #[must_use]
+    pub fn service(mut self, service: ServiceSpec) -> Self {
+        self.set_service(service);
+        self
+    }
+
+    /// As [`TableBuilder::set_service`], for each.
+    #[must_use]
+    pub fn services(mut self, services: impl IntoIterator<Item = ServiceSpec>) -> Self {
+        for service in services {
+            self.set_service(service);
+        }
+        self
+    }
+
+    /// As [`TableBuilder::set_routes`].
+    #[must_use]
+    pub fn routes(mut self, served: &Served) -> Self {
+        self.set_routes(served);
+        self
+    }
+
+    /// The table of the generation that the builder began with.
+    #[must_use]
+    pub fn build(self) -> Table {
+        self.table
+    }
+
+    /// The table as it is now. It costs nothing.
+    #[must_use]
+    pub fn table(&self, generation: u64) -> Table {
+        Table {
+            generation,
+            ..self.table.clone()
+        }
+    }
+
+    /// Takes in a service, in place of what it was. Endpoints that stay keep their load.
+    pub fn set_service(&mut self, spec: ServiceSpec) {
+        let known = self.table.service_index(&spec.namespace, &spec.name);
+        let before = known.map(|index| Arc::clone(&self.table.services[index.0]));
+        let labels = match &before {
+            Some(before) => Arc::clone(&before.labels),
+            None => Arc::new(ServiceLabels::new(&spec.namespace, &spec.name)),
+        };
+        let routes = match &before {
+            Some(before) => Arc::clone(&before.routes),
+            None => {
+                let name = NamespacedName::new(spec.namespace.as_str(), spec.name.as_str());
+                bound(self.served.services.get(&name))
+            }
+        };
+        let mut listed = Listed::default();
+        let mut ports = Vec::with_capacity(spec.ports.len());
+        for port in spec.ports {
+            // Terminating pods answer only when nobody else can, as kube-proxy has it.
+            let any_ready = port.endpoints.iter().any(|endpoint| endpoint.ready);
+            let mut all = Vec::with_capacity(port.endpoints.len());
+            let mut outside = None;
+            for endpoint in port.endpoints {
+                if endpoint.node.is_empty() && endpoint.node_address.is_none() {
+                    outside.get_or_insert(SocketAddr::new(endpoint.ip, endpoint.port));
+                    continue;
+                }
+                let in_use = if any_ready {
+                    endpoint.ready
+                } else {
+                    endpoint.serving
+                };
+                if let Some(endpoint) = self.endpoint(endpoint, &listed) {
+                    if in_use {
+                        all.push(Arc::clone(&endpoint));
+                    }
+                    listed.push(endpoint);
+                }
+            }
+            let is_near = |endpoint: &&Arc<Endpoint>| endpoint.way == Way::Here;
+            ports.push(Port {
+                name: port.name,
+                number: port.port,
+                near: all.iter().filter(is_near).cloned().collect(),
+                all,
+                outside,
+            });
+        }
+        let index = known.unwrap_or_else(|| self.place());
+        let service = Service {
+            labels: Arc::clone(&labels),
+            ports: ports.into(),
+            routes,
+            budget: before.map_or_else(Arc::default, |before| Arc::clone(&before.budget)),
+        };
+        self.table.services.set(index.0, Arc::new(service));
+        if known.is_none() {
+            let namespace = self.table.by_name.entry(spec.namespace).or_default();
+            namespace.insert(spec.name, index);
+        }
+        self.claim(index, &labels, listed, spec.cluster_ip);
+    }
+
+    /// Forgets a service, if it is there.
+    pub fn remove_service(&mut self, namespace: &str, name: &str) {
+        let Some(index) = self.table.service_index(namespace, name) else {
+            return;
+        };
+        let labels = Arc::clone(&self.table.services[index.0].labels);
+        self.claim(index, &labels, Listed::default(), None);
+        if let Some(names) = self.table.by_name.get_mut(namespace) {
+            names.remove(name);
+            if names.is_empty() {
+                self.table.by_name.remove(namespace);
+            }
+        }
+        self.table
+            .services
+            .set(index.0, Arc::new(Service::nobody()));
+        self.free.push(index.0);
+    }
+
+    /// Takes in all routes, in place of those before; lists that are the same stay.
+    pub fn set_routes(&mut self, served: &Served) {
+        if served.listeners != self.served.listeners {
+            self.table.listeners = Arc::new(Listeners::of(&served.listeners));
+        }
+        let (old, new) = (&self.served.services, &served.services);
+        let changed = old.keys().chain(new.keys());
+        for name in changed.filter(|name| old.get(*name) != new.get(*name)) {
+            let Some(index) = self.table.service_index(&name.namespace, &name.name) else {
+                continue;
+            };
+            let service = Service {
+                routes: bound(new.get(name)),
+                ..Service::clone(&self.table.services[index.0])
+            };
+            self.table.services.set(index.0, Arc::new(service));
+        }
+        self.served = served.clone();
+    }
+
+    /// A position for a service.
+    fn place(&mut self) -> ServiceIndex {
+        ServiceIndex(self.free.pop().unwrap_or_else(|| {
+            self.table.services.push_back(Arc::new(Service::nobody()));
+            self.claimed.push(Claimed::default());
+            self.table.services.len() - 1
+        }))
+    }
+
+    /// Puts the service's claims in place of those it had.
+    fn claim(
+        &mut self,
+        index: ServiceIndex,
+        labels: &Arc<ServiceLabels>,
+        listed: Listed,
+        cluster_ip: Option<IpAddr>,
+    ) {
+        let before = std::mem::take(&mut self.claimed[index.0]);
+        let mut touched: Vec<SocketAddr> = Vec::new();
+        for address in before.addresses {
+            if !listed.by_address.contains_key(&address) {
+                self.endpoints.withdraw(&address, labels);
+                touched.push(address);
+            }
+        }
+        let mut addresses = Vec::with_capacity(listed.by_address.len());
+        for (address, endpoints) in listed.by_address {
+            let Some(first) = endpoints.into_iter().next() else {
+                continue;
+            };
+            addresses.push(address);
+            let known = self.endpoints.of(&address, labels);
+            if known.is_none_or(|known| !Arc::ptr_eq(known, &first)) {
+                self.endpoints.claim(address, labels, first);
+                touched.push(address);
+            }
+        }
+        for address in touched {
+            match self.endpoints.winner(&address) {
+                Some(endpoint) => {
+                    let endpoint = Arc::clone(endpoint);
+                    self.table.endpoints.insert(address, endpoint)
+                }
+                None => self.table.endpoints.remove(&address),
+            };
+        }
+        if let Some(ip) = &before.cluster_ip {
+            self.cluster_ips.withdraw(ip, labels);
+        }
+        if let Some(ip) = cluster_ip {
+            self.cluster_ips.claim(ip, labels, index);
+        }
+        for ip in before.cluster_ip.iter().chain(&cluster_ip) {
+            match self.cluster_ips.winner(ip) {
+                Some(index) => self.table.by_ip.insert(*ip, *index),
+                None => self.table.by_ip.remove(ip),
+            };
+        }
+        self.claimed[index.0] = Claimed {
+            addresses,
+            cluster_ip,
+        };
+    }
+
+    /// The endpoint, shared with whoever knows the very same; `None` when this node cannot reach it. `listed`: those of the service
+    /// that is being made.
+    fn endpoint(&mut self, spec: EndpointSpec, listed: &Listed) -> Option<Arc<Endpoint>> {
+        let way = match spec.node_address {
+            _ if spec.node == self.node => Way::Here,
+            Some(address) => Way::Node(address),
+            None => return None,
+        };
+        let address = SocketAddr::new(spec.ip, spec.port);
+        let mut endpoint = Endpoint {
+            pod: spec.pod,
+            address,
+            node: spec.node,
+            spiffe_id: self.names.principal(&spec.identity),
+            identity: spec.identity,
+            workload: self.names.workload(spec.workload),
+            way,
+            header: HeaderValue::from_str(&address.to_string())
+                .unwrap_or_else(|_| HeaderValue::from_static("")),
+            load: Arc::new(way.first_load()),
+        };
+        let known = self.endpoints.all(&address);
+        let listed = listed.by_address.get(&address).into_iter().flatten();
+        let mut load = None;
+        for known in known.chain(listed) {
+            if known.is_identical(&endpoint) {
+                return Some(Arc::clone(known));
+            }
+            if **known == endpoint {
+                load.get_or_insert(&known.load);
+            }
+        }
+        if let Some(load) = load {
+            endpoint.load = Arc::clone(load);
+        }
+        Some(Arc::new(endpoint))
+    }
+}
+
+/// The endpoints of a service that is being made, those it does not use among them.
+#[derive(Default)]
+struct Listed {
+    /// More than one for an address only where a hand-made list says so; the first counts.
+    by_address: HashMap<SocketAddr, SmallVec<[Arc<Endpoint>; 1]>>,
+}
+
+impl Listed {
+    fn push(&mut self, endpoint: Arc<Endpoint>) {
+        let known = self.by_address.entry(endpoint.address).or_default();
+        // Two ports of a service may lead to the same port of a pod.
+        if !known.iter().any(|known| Arc::ptr_eq(known, &endpoint)) {
+            known.push(endpoint);
+        }
+    }
+}
+
+fn bound(routes: Option<&ServiceRoutes>) -> Arc<BoundRoutes> {
+    routes
+        .map(|routes| Arc::new(BoundRoutes::of(routes)))
+        .unwrap_or_default()
+}
+
+/// What several services may claim: the first of them by namespace and name has it.
+#[derive(Debug)]
+struct Claims<K, V>(HashMap<K, SmallVec<[Claim<V>; 1]>>);
+
+#[derive(Debug)]
+struct Claim<V> {
+    by: Arc<ServiceLabels>,
+    value: V,
+}
+
+impl<K, V> Default for Claims<K, V> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: std::hash::Hash + Eq, V> Claims<K, V> {
+    /// In place of what the service claimed there before.
+    fn claim(&mut self, key: K, by: &Arc<ServiceLabels>, value: V) {
+        let claims = self.0.entry(key).or_default();
+        let order = |known: &Claim<V>| {
+            (&*known.by.namespace, &*known.by.name).cmp(&(&*by.namespace, &*by.name))
+        };
+        match claims.binary_search_by(order) {
+            Ok(place) => claims[place].value = value,
+            Err(place) => {
+                let by = Arc::clone(by);
+                claims.insert(place, Claim { by, value });
+            }
+        }
+    }
+
+    fn of(&self, key: &K, by: &Arc<ServiceLabels>) -> Option<&V> {
+        let mut claims = self.0.get(key)?.iter();
+        let own = claims.find(|known| known.by == *by);
+        own.map(|known| &known.value)
+    }
+
+    fn withdraw(&mut self, key: &K, by: &Arc<ServiceLabels>) {
+        if let Some(claims) = self.0.get_mut(key) {
+            claims.retain(|known| known.by != *by);
+            if claims.is_empty() {
+                self.0.remove(key);
+            }
+        }
+    }
+
+    fn winner(&self, key: &K) -> Option<&V> {
+        self.all(key).next()
+    }
+
+    fn all(&self, key: &K) -> impl Iterator<Item = &V> {
+        let claims = self.0.get(key).into_iter().flatten();
+        claims.map(|known| &known.value)
+    }
+}
+
+/// What the endpoints of a workload have in common, once each: ten thousand pods are few workloads, and a call is charged to
+/// those, found by their addresses.
+#[derive(Debug, Default)]
+struct Names {
+    workloads: HashSet<Arc<WorkloadInfo>>,
+    principals: HashMap<SpiffeId, Arc<str>>,
+    /// As many as were in use when they were last looked through.
+    in_use: usize,
+}
+
+impl Names {
+    fn workload(&mut self, info: WorkloadInfo) -> Arc<WorkloadInfo> {
+        if let Some(known) = self.workloads.get(&info) {
+            return Arc::clone(known);
+        }
+        self.forget_unused();
+        let info = Arc::new(info);
+        self.workloads.insert(Arc::clone(&info));
+        info
+    }
+
+    fn principal(&mut self, identity: &SpiffeId) -> Arc<str> {
+        if let Some(known) = self.principals.get(identity) {
+            return Arc::clone(known);
+        }
+        self.forget_unused();
+        let text: Arc<str> = identity.to_string().into();
+        self.principals.insert(identity.clone(), Arc::clone(&text));
+        text
+    }
+
+    /// Now and then, so that pods that come and go for years leave nothing behind.
+    fn forget_unused(&mut self) {
+        if self.workloads.len() + self.principals.len() < 2 * self.in_use + SPARE_NAMES_MAX {
+            return;
+        }
+        self.workloads.retain(|info| Arc::strong_count(info) > 1);
+        self.principals
+            .retain(|_, text| Arc::strong_count(text) > 1);
+        self.in_use = self.workloads.len() + self.principals.len();
+    }
+}

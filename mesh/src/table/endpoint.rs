@@ -1,0 +1,168 @@
+//! Endpoints, and the choice among those of a port.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use http::HeaderValue;
+use weft_api::identity::SpiffeId;
+
+use crate::{
+    Transport, WorkloadInfo,
+    balance::{self, Load},
+};
+
+/// A port of a pod that calls can be sent to.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub pod: String,
+    pub address: SocketAddr,
+    pub node: String,
+    pub identity: SpiffeId,
+    /// `identity` as text.
+    pub(crate) spiffe_id: Arc<str>,
+    pub(crate) workload: Arc<WorkloadInfo>,
+    pub(crate) way: Way,
+    /// `address` for the wire.
+    pub(crate) header: HeaderValue,
+    /// Of the pod at this address, whichever services lead to it.
+    pub(super) load: Arc<Load>,
+}
+
+/// How this node reaches an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Here,
+    Node(SocketAddr),
+}
+
+impl Way {
+    pub(crate) fn transport(self) -> Transport {
+        match self {
+            Way::Here => Transport::InProcess,
+            Way::Node(_) => Transport::Mtls,
+        }
+    }
+
+    /// What is believed of an endpoint before anything was measured.
+    pub(super) fn first_load(self) -> Load {
+        Load::new(match self {
+            Way::Here => balance::SEED_SAME_NODE,
+            Way::Node(_) => balance::SEED_OTHER_NODE,
+        })
+    }
+}
+
+/// The same pod: what was measured of one holds for the other. Who claims its address under another identity is another.
+impl PartialEq for Endpoint {
+    fn eq(&self, other: &Self) -> bool {
+        self.address == other.address && self.pod == other.pod && self.identity == other.identity
+    }
+}
+
+impl Endpoint {
+    pub(crate) fn load(&self) -> &Load {
+        &self.load
+    }
+
+    /// This endpoint with what was measured of `old`.
+    pub(super) fn with_load_of(&self, old: &Self) -> Arc<Self> {
+        Arc::new(Self {
+            pod: self.pod.clone(),
+            address: self.address,
+            node: self.node.clone(),
+            identity: self.identity.clone(),
+            spiffe_id: Arc::clone(&self.spiffe_id),
+            workload: Arc::clone(&self.workload),
+            way: self.way,
+            header: self.header.clone(),
+            load: Arc::clone(&old.load),
+        })
+    }
+
+    /// Nothing about them differs.
+    pub(super) fn is_identical(&self, other: &Self) -> bool {
+        self == other
+            && self.node == other.node
+            && self.way == other.way
+            && self.workload == other.workload
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Port {
+    pub(super) name: Option<String>,
+    pub(super) number: u16,
+    /// Endpoints of this node.
+    pub(super) near: Vec<Arc<Endpoint>>,
+    pub(super) all: Vec<Arc<Endpoint>>,
+    /// An endpoint of no node, as somebody writes into a slice for what is not in the cluster.
+    pub(super) outside: Option<SocketAddr>,
+}
+
+impl Port {
+    /// Chooses an endpoint that is not among `tried`: of this node while those are neither busy nor failing, else
+    /// of all. `None` when every endpoint was tried or there is none.
+    pub(crate) fn pick(
+        &self,
+        tried: &[SocketAddr],
+        now: u64,
+        rng: &mut impl rand::Rng,
+    ) -> Option<&Arc<Endpoint>> {
+        if let Some(near) = pick(&self.near, tried, now, rng)
+            && !near.load().is_ejected(now)
+            && near.load().pending() < balance::SPILL_PENDING
+        {
+            return Some(near);
+        }
+        pick(&self.all, tried, now, rng)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Where its calls would leave the cluster, if nothing else is behind it.
+    pub(crate) fn outside(&self) -> Option<SocketAddr> {
+        self.outside.filter(|_| self.all.is_empty())
+    }
+
+    /// Whether a call that one endpoint turned away could go to another.
+    pub(crate) fn has_choice(&self) -> bool {
+        self.all.len() > 1
+    }
+
+    /// The port with other endpoints in the place of its own.
+    pub(super) fn map(&self, renewed: impl Fn(&Arc<Endpoint>) -> Arc<Endpoint>) -> Self {
+        Self {
+            name: self.name.clone(),
+            number: self.number,
+            near: self.near.iter().map(&renewed).collect(),
+            all: self.all.iter().map(&renewed).collect(),
+            outside: self.outside,
+        }
+    }
+
+    pub(super) fn is_identical(&self, other: &Self) -> bool {
+        let same = |a: &[Arc<Endpoint>], b: &[Arc<Endpoint>]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_identical(b))
+        };
+        (&self.name, self.number, self.outside) == (&other.name, other.number, other.outside)
+            && same(&self.near, &other.near)
+            && same(&self.all, &other.all)
+    }
+}
+
+fn pick<'e>(
+    set: &'e [Arc<Endpoint>],
+    tried: &[SocketAddr],
+    now: u64,
+    rng: &mut impl rand::Rng,
+) -> Option<&'e Arc<Endpoint>> {
+    let index = balance::choose(
+        set.len(),
+        |index| set[index].load(),
+        |index| tried.contains(&set[index].address),
+        now,
+        rng,
+    )?;
+    set.get(index)
+}

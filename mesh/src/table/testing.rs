@@ -1,0 +1,61 @@
+//! Short ways to make tables in tests.
+
+use weft_api::identity::SpiffeId;
+
+use super::*;
+use crate::WorkloadInfo;
+
+pub(crate) fn table(node: &str) -> TableBuilder {
+    Table::builder(node, 1)
+}
+
+pub(crate) struct ServiceMaker(ServiceSpec);
+
+/// A service on port 80 with the pod `<name>-0` at 10.42.0.1:8080 of node `a`.
+pub(crate) fn service(namespace: &str, name: &str) -> ServiceMaker {
+    ServiceMaker(ServiceSpec {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        cluster_ip: None,
+        ports: vec![ServicePortSpec {
+            name: None,
+            port: 80,
+            endpoints: vec![endpoint(namespace, &format!("{name}-0"), "10.42.0.1", "a")],
+        }],
+    })
+}
+
+impl ServiceMaker {
+    pub(crate) fn cluster_ip(mut self, ip: &str) -> Self {
+        self.0.cluster_ip = Some(ip.parse().expect("an address"));
+        self
+    }
+
+    pub(crate) fn port(mut self, port: u16) -> Self {
+        self.0.ports[0].port = port;
+        self
+    }
+
+    pub(crate) fn endpoints(mut self, endpoints: Vec<EndpointSpec>) -> Self {
+        self.0.ports[0].endpoints = endpoints;
+        self
+    }
+
+    pub(crate) fn build(self) -> ServiceSpec {
+        self.0
+    }
+}
+
+pub(crate) fn endpoint(namespace: &str, pod: &str, ip: &str, node: &str) -> EndpointSpec {
+    EndpointSpec {
+        pod: pod.to_owned(),
+        ip: ip.parse().expect("an address"),
+        port: 8080,
+        node: node.to_owned(),
+        node_address: Some(([127, 0, 0, 1], 15443).into()),
+        identity: SpiffeId::new("cluster.local", namespace, "default"),
+        workload: WorkloadInfo::default(),
+        ready: true,
+        serving: true,
+    }
+}

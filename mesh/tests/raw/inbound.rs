@@ -1,0 +1,279 @@
+//! HTTP/2 over mutual TLS, as another node would speak it if somebody had got hold of a workload's key.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::h2::{
+    LAST, Then,
+    Want::{self, Closed, Refused, Says},
+    converse, fields, frame, given_up, request,
+};
+use super::{mirror, world};
+use world::{Authority, World, describe, pod, sa, workload};
+
+/// Takes any server: what is tested is what the server takes.
+#[derive(Debug)]
+struct Credulous;
+
+impl ServerCertVerifier for Credulous {
+    fn verify_server_cert(
+        &self,
+        _leaf: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let provider = aws_lc_rs::default_provider();
+        provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+/// A connection to `address` as the workload `web`, with a certificate of `authority` or none, in `protocol`.
+async fn connect(
+    address: SocketAddr,
+    authority: Option<&Authority>,
+    protocol: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Credulous));
+    let mut config = match authority {
+        Some(authority) => {
+            let (chain, key) = authority.issue(&[&sa("web").to_string()]);
+            builder
+                .with_client_auth_cert(chain, key)
+                .expect("a certificate")
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let name = weft_mesh::server_name(&sa("voting")).expect("a name");
+    let tcp = TcpStream::connect(address).await?;
+    TlsConnector::from(Arc::new(config))
+        .connect(name, tcp)
+        .await
+}
+
+fn started() -> World {
+    let world = world::world();
+    world.b.attach(pod(2), workload("voting", mirror));
+    world.b.attach(pod(3), workload("other", describe));
+    world
+}
+
+fn call(stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
+    let usual = [
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "voting"),
+        (":path", "/"),
+    ];
+    request(stream, &[&usual[..], more].concat())
+}
+
+#[tokio::test]
+async fn what_a_node_says_is_taken_with_care() {
+    let world = started();
+    let here = ("x-weft-destination", "10.42.0.2:8080");
+    let most = u64::MAX.to_string();
+    let cases: Vec<(&str, Want<'_>, Vec<u8>)> = vec![
+        ("a call", Says("1: 200"), call(1, &[here])),
+        ("for nobody", Says("1: 421"), call(1, &[])),
+        (
+            "for what is no address",
+            Says("1: 421"),
+            call(1, &[("x-weft-destination", "voting")]),
+        ),
+        (
+            "for a pod that is not here",
+            Says("1: 421"),
+            call(1, &[("x-weft-destination", "10.42.0.9:8080")]),
+        ),
+        // The connection is for `voting`, whose certificate was asked for.
+        (
+            "for a pod of another identity",
+            Says("1: 421"),
+            call(1, &[("x-weft-destination", "10.42.0.3:8080")]),
+        ),
+        (
+            "twice",
+            Says("1: 200"),
+            call(1, &[here, ("x-weft-destination", "10.42.0.3:8080")]),
+        ),
+        (
+            "no time left",
+            Says("1: 504"),
+            call(1, &[here, ("x-weft-timeout-ms", "0")]),
+        ),
+        (
+            "all the time there is",
+            Says("1: 200"),
+            call(1, &[here, ("x-weft-timeout-ms", &most)]),
+        ),
+        (
+            "time that is none",
+            Says("1: 200"),
+            call(1, &[here, ("x-weft-timeout-ms", "-1")]),
+        ),
+        (
+            "as deep as can be said",
+            Says("1: 508"),
+            call(1, &[here, ("x-weft-depth", &most)]),
+        ),
+        (
+            "a source that is none",
+            Says("1: 200"),
+            call(1, &[here, ("x-weft-source", ";;;;;;;;\u{e9}")]),
+        ),
+        (
+            "a claim",
+            Says("1: 200"),
+            call(1, &[here, ("x-forwarded-client-cert", "URI=spiffe://x")]),
+        ),
+        (
+            "HEAD",
+            Says("1: 200, end; "),
+            request(
+                1,
+                &[
+                    (":method", "HEAD"),
+                    (":scheme", "http"),
+                    (":authority", "voting"),
+                    (":path", "/"),
+                    here,
+                ],
+            ),
+        ),
+        (
+            "204",
+            Says("1: 204, end; "),
+            request(
+                1,
+                &[
+                    (":method", "GET"),
+                    (":scheme", "http"),
+                    (":authority", "voting"),
+                    (":path", "/?status=204"),
+                    here,
+                ],
+            ),
+        ),
+        (
+            "304",
+            Says("1: 304, end; "),
+            request(
+                1,
+                &[
+                    (":method", "GET"),
+                    (":scheme", "http"),
+                    (":authority", "voting"),
+                    (":path", "/?status=304"),
+                    here,
+                ],
+            ),
+        ),
+        (
+            "connection",
+            Refused,
+            call(1, &[here, ("connection", "close")]),
+        ),
+        ("a field that is none", Closed, frame(1, 5, 1, &[0xff; 20])),
+        ("an even stream", Closed, call(2, &[here])),
+        (
+            "no path",
+            Refused,
+            frame(
+                1,
+                5,
+                1,
+                &fields(&[(":method", "GET"), (":scheme", "http"), here]),
+            ),
+        ),
+    ];
+    let mut wrong = Vec::new();
+    for (name, want, sent) in cases {
+        let stream = connect(world.b_address, Some(&world.authority), b"weft-h2/1").await;
+        let stream = stream.expect("a connection");
+        let told = converse(stream, &sent, want.then(), &call(LAST, &[here])).await;
+        if !want.is(&told) {
+            wrong.push(format!("{name}: {told}"));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    let stream = connect(world.b_address, Some(&world.authority), b"weft-h2/1").await;
+    let sent = given_up(|stream| call(stream, &[here]));
+    let stream = stream.expect("a connection");
+    let told = converse(stream, &sent, Then::AtOnce, &call(LAST, &[here])).await;
+    let ends_well = told.ends_with("and serves on");
+    assert!(ends_well || told.ends_with("closed"), "{told}");
+    // Nobody else noticed.
+    let endpoint = world::endpoint("voting", 2, "b", world.b_address);
+    world.publish(1, vec![world::service("voting", vec![endpoint])]);
+    world.get("http://voting/").await.expect("it serves on");
+    world.stop.cancel();
+}
+
+#[tokio::test]
+async fn nobody_gets_in_without_a_certificate_of_the_cluster() {
+    let world = started();
+    let stranger = Authority::new();
+    let mut lines = Vec::new();
+    for (name, authority, protocol) in [
+        ("no certificate", None, &b"weft-h2/1"[..]),
+        ("a stranger's", Some(&stranger), b"weft-h2/1"),
+        ("another protocol", Some(&world.authority), b"h2"),
+        ("as it should be", Some(&world.authority), b"weft-h2/1"),
+    ] {
+        let sent = call(LAST, &[("x-weft-destination", "10.42.0.2:8080")]);
+        // With TLS 1.3 a client hears only after its handshake that it was refused.
+        lines.push(match connect(world.b_address, authority, protocol).await {
+            Ok(stream) => format!(
+                "{name}: {}",
+                converse(stream, &[], Then::AtOnce, &sent).await
+            ),
+            Err(_) => format!("{name}: closed"),
+        });
+    }
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    no certificate: closed
+    a stranger's: closed
+    another protocol: closed
+    as it should be: and serves on
+    ");
+    world.stop.cancel();
+}
