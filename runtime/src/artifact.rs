@@ -33,6 +33,7 @@ use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre};
 use wasmtime_wasi_http::handler::ProxyPre;
 
+use crate::account::Amounts;
 use crate::compile::{Compiled, Compiler, one_line, sentence};
 use crate::engine::{Calls, Engine};
 use crate::host::HostState;
@@ -153,6 +154,7 @@ struct Inner {
     kind: Kind,
     imports: Vec<String>,
     initial_memory_bytes: u64,
+    amounts: Amounts,
     /// `None` while it is unloaded.
     code: RwLock<Option<Arc<Code>>>,
     /// Whether an instance was made of it since the last look.
@@ -203,6 +205,18 @@ impl Artifact {
     /// The largest linear memory that it starts with.
     pub fn initial_memory_bytes(&self) -> u64 {
         self.inner.initial_memory_bytes
+    }
+
+    /// Bytes of machine code; none while that is not in memory.
+    pub fn code_bytes(&self) -> Option<usize> {
+        let code = self.inner.code.read();
+        let range = code.as_ref()?.pre.component().image_range();
+        Some(range.end.addr().saturating_sub(range.start.addr()))
+    }
+
+    /// What an instance takes of what the engine has a fixed number of.
+    pub(crate) fn amounts(&self) -> Amounts {
+        self.inner.amounts
     }
 
     /// Whether its machine code is in memory.
@@ -547,7 +561,12 @@ fn prelink(
     }
     let required = component.code.resources_required();
     // Counted in pages of 64 KiB; other sizes are switched off.
-    let initial_pages = required.and_then(|required| required.max_initial_memory_size);
+    let initial_pages = required
+        .as_ref()
+        .and_then(|required| required.max_initial_memory_size);
+    let (memories, tables) = required.map_or((0, 0), |required| {
+        (required.num_memories, required.num_tables)
+    });
     let initial_memory_bytes = initial_pages.unwrap_or(0).saturating_mul(64 << 10);
     let code = link(engine, component, kind, &imports)?;
     Ok(Inner {
@@ -556,6 +575,7 @@ fn prelink(
         kind,
         imports,
         initial_memory_bytes,
+        amounts: Amounts::of_instance(memories, tables),
         code: RwLock::new(Some(Arc::new(code))),
         used: AtomicBool::new(true),
         loading: tokio::sync::Mutex::default(),

@@ -18,7 +18,9 @@ use tokio::sync::oneshot;
 use wasmtime::component::Accessor;
 use wasmtime_wasi::I32Exit;
 
+use crate::account::Seat;
 use crate::artifact::Wasi;
+use crate::driver::Fibers;
 use crate::events::Event;
 use crate::host::{HostState, new_store};
 use crate::instance::{Alive, Life, after, live, trapped, until};
@@ -103,8 +105,15 @@ impl Workload {
 
 async fn run(workload: &Arc<Inner>, wasi: Wasi) -> Exit {
     let refused = Arc::new(AtomicBool::new(false));
-    let _alive = Alive::new(workload);
-    let guest = pin!(guest(workload, wasi, refused.clone()));
+    let mut alive = match Alive::new(workload) {
+        Ok(alive) => alive,
+        Err(refusal) => {
+            let message = format!("it was not started, for want of room: {refusal}");
+            let backtrace = String::new();
+            return Exit::Trap { message, backtrace };
+        }
+    };
+    let guest = pin!(guest(workload, wasi, refused.clone(), &mut alive.seat));
     let deadline = workload.limits().run_timeout.map(after);
     match accounted(workload, guest, deadline).await {
         Ok(result) => exit(workload, result, refused.load(Relaxed)),
@@ -152,6 +161,7 @@ async fn guest(
     workload: &Arc<Inner>,
     wasi: Wasi,
     refused: Arc<AtomicBool>,
+    seat: &mut Seat,
 ) -> wasmtime::Result<Result<(), ()>> {
     let code = workload.artifact().code(workload.engine()).await?;
     let pre = code.pre().clone();
@@ -169,7 +179,13 @@ async fn guest(
             let command = pre.instantiate_async(&mut store).await?;
             store
                 .run_concurrent(async |accessor: &Accessor<HostState>| {
-                    let result = command.wasi_cli_run().call_run(accessor).await?;
+                    let mut fibers = Fibers::new(seat);
+                    let mut running = pin!(command.wasi_cli_run().call_run(accessor));
+                    let result = poll_fn(|cx| -> Poll<wasmtime::Result<Result<(), ()>>> {
+                        fibers.count(accessor, 1)?;
+                        running.as_mut().poll(cx)
+                    })
+                    .await?;
                     // What it printed last may still be on its way.
                     poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
                     wasmtime::error::Ok(result)

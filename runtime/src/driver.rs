@@ -4,18 +4,24 @@
 //! [spare](crate::spare). One of 0.3 takes the next call while it waits in those that it has ([`Driver::side_by_side`]), which the
 //! engine's event loop makes possible.
 //!
+//! Tasks that wait in a guest of WASI 0.3 hold fibers, which are no resource that the engine counts for each store. What a store
+//! has of tasks, streams and waitables is counted each time that the guest has run, and fibers are taken for it ([`fibers`]).
+//!
 //! Invariants: a call is taken only by an instance that can start it at once; an instance that would not take one is not
-//! counted as available; when the last one withdraws, the calls that wait get instances of their own.
+//! counted as available; when the last one withdraws, the calls that wait get instances of their own; a guest holds no more
+//! fibers than its account has given it, beyond what it makes between two looks.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use http::Request;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use wasmtime::component::{Accessor, Func, Resource, TypedFuncCallConcurrent};
 use wasmtime::{AsContextMut, Store, StoreContextMut};
@@ -24,6 +30,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p3::bindings::Service as GuestP3;
 use wasmtime_wasi_http::{Error as WasiError, WasiBody, WasiHttpView, p3};
 
+use crate::account::{Pooled, Refusal, Seat};
 use crate::body::{Body, BoxError};
 use crate::host::HostState;
 use crate::host::http::body_error;
@@ -36,16 +43,77 @@ pub(crate) struct Driver<'a> {
     /// Where further calls come from; none for an instance that is made for one call.
     pub(crate) shard: Option<&'a Arc<Shard>>,
     pub(crate) shared: &'a Shared,
+    /// Where its call came from, wherever it is now.
+    pub(crate) home: &'a Handle,
+}
+
+/// What the engine's tables have in a store beside its calls, and what they have for each call at work: a body, its trailers and its
+/// result take three entries each, a request of the guest's own a dozen.
+const ENTRIES_ORDINARY: usize = 64;
+const ENTRIES_OF_CALL: usize = 64;
+/// A task and its thread.
+const ENTRIES_OF_TASK: usize = 2;
+/// Fibers are taken so many at a time.
+const FIBERS_AT_ONCE: u32 = 8;
+
+/// How many fibers a store with `entries` in its tables is taken to hold, at `calls` calls. Tasks have entries there, and so have
+/// streams and futures, of which calls have some each. What is beyond that is taken for tasks, which only a component of several
+/// components has.
+fn fibers(entries: usize, calls: usize) -> u32 {
+    let ordinary = ENTRIES_ORDINARY.saturating_add(ENTRIES_OF_CALL.saturating_mul(calls));
+    let tasks = entries.saturating_sub(ordinary).div_ceil(ENTRIES_OF_TASK);
+    let held = calls.saturating_add(tasks);
+    u32::try_from(held).unwrap_or(u32::MAX)
+}
+
+/// The fibers of one instance, as its account knows them.
+pub(crate) struct Fibers<'a> {
+    seat: &'a mut Seat,
+    /// One comes with the instance.
+    taken: u32,
+}
+
+impl<'a> Fibers<'a> {
+    pub(crate) fn new(seat: &'a mut Seat) -> Fibers<'a> {
+        Fibers { seat, taken: 1 }
+    }
+
+    /// Takes more if a guest of `calls` calls holds more.
+    ///
+    /// # Errors
+    /// When the account may have no more.
+    pub(crate) fn count(
+        &mut self,
+        accessor: &Accessor<HostState>,
+        calls: usize,
+    ) -> Result<(), Refusal> {
+        let entries = accessor.with(|mut access| {
+            let mut store = access.as_context_mut();
+            store.concurrent_state_table_size()
+        });
+        self.have(fibers(entries, calls))
+    }
+
+    fn have(&mut self, wanted: u32) -> Result<(), Refusal> {
+        let missing = wanted.saturating_sub(self.taken);
+        if missing > 0 {
+            let more = missing.next_multiple_of(FIBERS_AT_ONCE);
+            self.seat.take(Pooled::Fibers, more)?;
+            self.taken += more;
+        }
+        Ok(())
+    }
 }
 
 impl Driver<'_> {
-    /// Calls the handler of a guest of WASI 0.2 and waits until it has returned.
+    /// Calls the handler of a guest of WASI 0.2 and waits until it has returned. The result is whether it has responded, and the
+    /// call's place, for whoever has the instance next.
     pub(crate) async fn answer(
         &self,
         store: &mut Store<HostState>,
         guest: &GuestP2,
         job: Job,
-    ) -> wasmtime::Result<()> {
+    ) -> wasmtime::Result<(bool, OwnedSemaphorePermit)> {
         let Job {
             request,
             slot,
@@ -69,11 +137,10 @@ impl Driver<'_> {
         })?;
         let handler = guest.wasi_http_incoming_handler();
         handler.call_handle(&mut *store, request, out).await?;
-        slot.answer(|| Err(CallError::NoResponse));
+        let is_missing = slot.answer(|| Err(CallError::NoResponse));
         self.shared.returned(&slot);
-        drop(permit);
         store.data_mut().end_calls();
-        Ok(())
+        Ok((!is_missing, permit))
     }
 
     /// Has a guest of WASI 0.3 take calls until it has served its share, or nobody wants it any more.
@@ -82,21 +149,29 @@ impl Driver<'_> {
         accessor: &Accessor<HostState>,
         guest: &GuestP3,
         first: Job,
+        seat: &mut Seat,
     ) -> wasmtime::Result<()> {
         let policy = self.workload.policy();
+        let mut fibers = Fibers::new(seat);
         let mut calls = FuturesUnordered::new();
         calls.push(self.accept(accessor, guest, first)?);
         let mut served = 1;
         let Some(place) = self.place() else {
-            while let Some(result) = calls.next().await {
-                result?;
-            }
-            poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
-            return Ok(());
+            return poll_fn(|cx| -> Poll<wasmtime::Result<()>> {
+                fibers.count(accessor, calls.len())?;
+                while let Some(result) = ready!(calls.poll_next_unpin(cx)) {
+                    result?;
+                }
+                accessor.poll_no_interesting_tasks(cx).map(Ok)
+            })
+            .await;
         };
         let handler: Func = *guest.wasi_http_handler().func_handle().func();
         let mut idle_timer: Option<Pin<Box<Sleep>>> = None;
-        poll_fn(|cx| {
+        let mut ends = place.shard.ends();
+        // Its account has no fiber for another call, beside those that it has.
+        let mut is_cramped = false;
+        poll_fn(|cx| -> Poll<wasmtime::Result<()>> {
             loop {
                 // Results first: a call that is over makes room, one that trapped ends everything.
                 while let Poll::Ready(Some(result)) = calls.poll_next_unpin(cx) {
@@ -104,12 +179,14 @@ impl Driver<'_> {
                         return Poll::Ready(Err(error));
                     }
                 }
+                fibers.count(accessor, calls.len())?;
                 let spent = served >= policy.requests_max() || self.shared.retiring.load(Relaxed);
                 let ready = accessor
                     .poll_ready_for_concurrent_call(handler, cx)
                     .is_ready();
+                is_cramped &= !calls.is_empty();
                 // A second call only once the guest waits for something: two that compute are better off apart.
-                let able = !spent && ready && calls.len() < policy.concurrent_max();
+                let able = !spent && ready && !is_cramped && calls.len() < policy.concurrent_max();
                 let available = able && (calls.is_empty() || self.shared.settled.load(Relaxed));
                 self.shared.able.store(able, Relaxed);
                 if available {
@@ -117,7 +194,13 @@ impl Driver<'_> {
                 } else {
                     place.withdraw();
                 }
-                if available && let Some(job) = place.take() {
+                if available && let Some(job) = place.shard.take() {
+                    if fibers.have(self::fibers(0, calls.len() + 1)).is_err() {
+                        is_cramped = true;
+                        start(self.workload, Some(place.shard.clone()), job, None);
+                        continue;
+                    }
+                    place.taken(&job);
                     idle_timer = None;
                     match self.accept(accessor, guest, job) {
                         Ok(call) => calls.push(call),
@@ -132,8 +215,12 @@ impl Driver<'_> {
                 if spent || !ready {
                     return Poll::Ready(Ok(()));
                 }
+                let since = place.shard.ends();
                 if !self.shared.idle.swap(true, Relaxed) {
+                    ends = since;
                     accessor.with(|mut access| access.data_mut().end_calls());
+                } else if ends != since {
+                    return Poll::Ready(Ok(())); // Its memory is wanted.
                 }
                 let timer =
                     idle_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(policy.idle())));
@@ -171,11 +258,10 @@ impl Driver<'_> {
                     })?;
                     slot.answer(|| response_of(response, &slot));
                 }
-                Err(code) => slot.answer(|| {
-                    Err(CallError::Guest {
-                        code: format!("{code:?}"),
-                    })
-                }),
+                Err(code) => {
+                    let code = format!("{code:?}");
+                    slot.answer(|| Err(CallError::Guest { code }));
+                }
             }
             self.shared.returned(&slot);
             drop(permit);
@@ -197,8 +283,7 @@ impl Driver<'_> {
         let handler = guest.wasi_http_handler().func_handle();
         let call = handler.start_call_concurrent(store.as_context_mut(), (request,))?;
         if self.workload.policy().concurrent_max() > 1 {
-            let context = slot.context.clone();
-            store.data_mut().assign_task(call.task(), context);
+            store.data_mut().assign_task(call.task(), slot.clone());
         }
         Ok((call, Box::pin(sent)))
     }
@@ -242,11 +327,10 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn take(&self) -> Option<Job> {
-        let job = self.shard.take()?;
+    /// A call from the shard is this instance's from now on.
+    fn taken(&self, job: &Job) {
         self.driver.shared.idle.store(false, Relaxed);
         self.driver.shared.follow(&job.slot);
-        Some(job)
     }
 
     fn offer(&self) {
@@ -268,5 +352,55 @@ impl Place<'_> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.withdraw();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::{Amounts, Ledger};
+    use crate::engine::Calls;
+
+    #[test]
+    fn a_call_is_a_fiber_and_what_no_call_explains_is_taken_for_tasks() {
+        for (entries, calls, expected) in [
+            (0, 0, 0),
+            (64, 0, 0),
+            (65, 0, 1),
+            (0, 1, 1),
+            (128, 1, 1),
+            (16 * 64 + 64, 16, 16),
+            (4_096, 1, (4_096 - 128) / 2 + 1),
+            (usize::MAX, 1, u32::MAX),
+        ] {
+            assert_eq!(
+                fibers(entries, calls),
+                expected,
+                "{entries} entries, {calls} calls"
+            );
+        }
+    }
+
+    #[test]
+    fn fibers_are_the_accounts_until_it_has_no_more() {
+        let ledger = Ledger::new(Amounts::of_engine(10));
+        let account = ledger.account("shop");
+        let seat = || account.seat(Calls::Concurrent, Amounts::of_instance(1, 1));
+        let mut seat = seat().expect("there is room");
+        let mut fibers = Fibers::new(&mut seat);
+        for (wanted, taken) in [(1, 1), (2, 9), (9, 9), (30, 33)] {
+            assert_eq!(fibers.have(wanted), Ok(()));
+            assert_eq!(fibers.taken, taken, "{wanted}");
+        }
+        let refused = fibers.have(42).expect_err("that is more than there is");
+        assert_eq!(
+            refused.to_string(),
+            "account \"shop\" has 32 of this host's 40 further fibers, of which not enough are left"
+        );
+        drop(seat);
+        let mut all = account
+            .seat(Calls::Concurrent, Amounts::of_instance(1, 1))
+            .expect("there is room");
+        assert_eq!(all.take(Pooled::Fibers, 36), Ok(()), "it gave all back");
     }
 }

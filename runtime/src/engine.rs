@@ -8,6 +8,8 @@
 //! model's event loop, which has to know of every call in either direction and takes its time for that. Each kind has a
 //! [`Machine`] with memory of its own.
 //!
+//! What there is a fixed number of is handed out by accounts ([`crate::account`]), so that the engine itself has to refuse nothing.
+//!
 //! Invariants: epochs advance while any guest runs, from a thread of their own, whatever the runtimes do; compiled
 //! artefacts fit every engine that this version of the crate builds on the same kind of machine ([`compiler_config`]).
 
@@ -22,6 +24,7 @@ use tokio::runtime::Handle;
 use wasmtime::component::Linker;
 use wasmtime::{Config, Enabled, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails};
 
+use crate::account::{Account, Amounts, Ledger};
 use crate::artifact::{Artifact, ArtifactError, Artifacts, Digest};
 use crate::compile::{Compiler, CompilerCommand};
 use crate::cores::Cores;
@@ -93,6 +96,7 @@ struct Inner {
     concurrent: Machine,
     ticker: Ticker,
     artifacts: Artifacts,
+    ledger: Arc<Ledger>,
     accept_plugins: bool,
     /// Threads for guests that compute for long; started when the first one does.
     away: OnceLock<Option<Away>>,
@@ -174,6 +178,11 @@ impl Engine {
         }
     }
 
+    /// The account of that name.
+    pub(crate) fn account(&self, name: &str) -> Arc<Account> {
+        self.inner.ledger.account(name)
+    }
+
     pub(crate) fn artifacts(&self) -> &Artifacts {
         &self.inner.artifacts
     }
@@ -224,7 +233,9 @@ impl std::fmt::Debug for Engine {
 
 impl EngineBuilder {
     /// Instances that may live at the same time, over all workloads of WASI 0.2, and as many of 0.3. Each takes one 4 GiB
-    /// slot of address space.
+    /// slot of address space. One account alone gets nine tenths of them ([`WorkloadBuilder::account`]), of less than ten all.
+    ///
+    /// [`WorkloadBuilder::account`]: crate::WorkloadBuilder::account
     pub fn instances_max(mut self, instances: u32) -> Self {
         self.instances_max = instances;
         self
@@ -322,14 +333,13 @@ impl EngineBuilder {
             None => Enabled::Auto,
         };
         let count = self.instances_max.max(1);
+        let amounts = Amounts::of_engine(count);
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(count)
-            .total_core_instances(count.saturating_mul(6))
-            .total_memories(count.saturating_add(count / 2))
-            .total_tables(count.saturating_mul(3))
-            .total_stacks(count.saturating_mul(2))
+            // Only counted: as many as the instances can have.
+            .total_core_instances(count.saturating_mul(CORE_INSTANCES_PER_COMPONENT_MAX))
             .total_gc_heaps((count / 4).max(1))
-            .max_core_instances_per_component(64)
+            .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
             .max_memories_per_component(16)
             .max_tables_per_component(32)
             .max_memories_per_module(4)
@@ -343,8 +353,13 @@ impl EngineBuilder {
             .max_unused_warm_slots((count / 8).max(16))
             .pagemap_scan(pagemap_scan);
         let machine = |calls: Calls| {
+            let [memories, tables, stacks] = amounts.slots(calls);
+            let mut pool = pool.clone();
+            pool.total_memories(memories)
+                .total_tables(tables)
+                .total_stacks(stacks);
             let mut config = compiler_config(calls);
-            config.allocation_strategy(pool.clone());
+            config.allocation_strategy(pool);
             let wasm = wasmtime::Engine::new(&config).map_err(BuildError::Engine)?;
             let mut linker = Linker::new(&wasm);
             host::link(&mut linker, calls).map_err(BuildError::Engine)?;
@@ -374,12 +389,16 @@ impl EngineBuilder {
                 concurrent,
                 ticker,
                 artifacts,
+                ledger: Ledger::new(amounts),
                 accept_plugins: self.accept_plugins,
                 away: OnceLock::new(),
             }),
         })
     }
 }
+
+/// Core modules in one component, most of them adapters.
+const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 64;
 
 /// Everything that decides what compiled code looks like. The compiling child uses the same.
 ///

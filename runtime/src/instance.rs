@@ -6,8 +6,9 @@
 //! polling anything else; and it ends an instance in the only way there is, by dropping the store.
 //!
 //! Invariants: each [`Job`] is answered exactly once; a body that the guest did not end does not look whole; no instance
-//! survives a trap, a call past its deadline, a response that nobody reads, or (when it handles one call at a time) a
-//! caller that left; an idle instance ends by itself.
+//! survives a trap, a call past its deadline, a call without a response, a response that nobody reads, or (when it handles one
+//! call at a time) a caller that left; an idle instance ends by itself; a call counts as never begun only if its instance could
+//! not be started.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -30,6 +31,7 @@ use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::{WasiBody, p3};
 
+use crate::account::{Refusal, Seat};
 use crate::artifact::{ArtifactError, Wasi};
 use crate::body::{Body, BoxError};
 use crate::driver::Driver;
@@ -39,7 +41,7 @@ use crate::host::{HostState, new_store};
 use crate::limits::Slice;
 use crate::scheduling::{Computing, Rank};
 use crate::spare::{Spare, Spares, keep};
-use crate::workload::{CallError, Inner, InstancePolicy};
+use crate::workload::{CallError, Inner, InstancePolicy, Overload};
 
 /// A call on its way to an instance.
 pub(crate) struct Job {
@@ -58,6 +60,8 @@ pub(crate) struct CallSlot {
     /// Why the guest never came to the end of its response's body.
     fault: OnceLock<CallError>,
     phase: AtomicU8,
+    /// The guest's handler has returned. (With 0.3 it may still be writing the body.)
+    returned: AtomicBool,
     /// How often the caller has asked for more of a body that came in parts; zero for one that came whole.
     reads: AtomicU32,
     watcher: AtomicWaker,
@@ -85,6 +89,7 @@ impl CallSlot {
             answer: Mutex::new(Some(sender)),
             fault: OnceLock::new(),
             phase: AtomicU8::new(Phase::Open as u8),
+            returned: AtomicBool::new(false),
             reads: AtomicU32::new(0),
             watcher: AtomicWaker::new(),
         };
@@ -116,6 +121,11 @@ impl CallSlot {
         }
     }
 
+    /// What the guest still does belongs to no call any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.returned.load(Relaxed) && self.phase() != Phase::Open
+    }
+
     fn is_answered(&self) -> bool {
         self.answer.lock().is_none()
     }
@@ -131,13 +141,15 @@ impl CallSlot {
         }
     }
 
-    /// Answers the caller unless that has been done.
-    pub(crate) fn answer(&self, answer: impl FnOnce() -> Answer) {
+    /// Answers the caller. False when that has been done already.
+    pub(crate) fn answer(&self, answer: impl FnOnce() -> Answer) -> bool {
         let sender = self.answer.lock().take();
+        let is_first = sender.is_some();
         if let Some(sender) = sender {
             // A caller that left does not listen any more.
             let _ = sender.send(answer());
         }
+        is_first
     }
 }
 
@@ -146,7 +158,10 @@ impl CallSlot {
 pub(crate) struct Shard {
     pub(crate) spares: Spares,
     waiting: Mutex<Waiting>,
+    /// A call has, or idle instances are to end.
     arrived: Notify,
+    /// How often idle instances were told to end.
+    ends: AtomicU32,
 }
 
 #[derive(Default)]
@@ -157,6 +172,19 @@ struct Waiting {
 }
 
 impl Shard {
+    /// Ends the instances that wait here: values are gone when this returns, tasks end themselves as soon as their core gets to
+    /// them.
+    pub(crate) fn end_idle(&self) {
+        self.spares.end_waiting();
+        self.ends.fetch_add(1, Relaxed);
+        self.arrived.notify_waiters();
+    }
+
+    /// See [`Shard::end_idle`].
+    pub(crate) fn ends(&self) -> u32 {
+        self.ends.load(Relaxed)
+    }
+
     pub(crate) fn take(&self) -> Option<Job> {
         self.waiting.lock().jobs.pop_front()
     }
@@ -209,9 +237,10 @@ pub(crate) fn start(
 ) {
     let Ok(home) = Handle::try_current() else {
         // Only while the runtime of this thread is being taken down.
-        return job.slot.answer(|| Err(CallError::Stopped));
+        job.slot.answer(|| Err(CallError::Stopped { begun: false }));
+        return;
     };
-    let mut work = Box::pin(run(workload.clone(), shard, job, spare));
+    let mut work = Box::pin(run(workload.clone(), shard, job, spare, home.clone()));
     // Most are done after the first poll, so that a task would cost more than it does. Not inside of another guest: its stack
     // and its account are its own.
     let here = !Slice::anyone_runs();
@@ -306,14 +335,21 @@ fn live_at(life: Life, here: &Handle) {
     drop(here.spawn(stay));
 }
 
-/// Counts an instance while it lives, and tells of it.
+/// An instance's place among those of its account, while it lives; counted, and told of.
 pub(crate) struct Alive {
     workload: Arc<Inner>,
     started: Option<Instant>,
+    pub(crate) seat: Seat,
 }
 
 impl Alive {
-    pub(crate) fn new(workload: &Arc<Inner>) -> Alive {
+    /// # Errors
+    /// When its account may have no more of what it needs. Nothing was started.
+    pub(crate) fn new(workload: &Arc<Inner>) -> Result<Alive, Refusal> {
+        let artifact = workload.artifact();
+        let seat = workload
+            .account()
+            .seat(artifact.calls(), artifact.amounts())?;
         workload.counters().instances.fetch_add(1, Relaxed);
         workload.counters().instances_started.fetch_add(1, Relaxed);
         let started = workload.events().map(|events| {
@@ -321,13 +357,26 @@ impl Alive {
             Instant::now()
         });
         let workload = workload.clone();
-        Alive { workload, started }
+        Ok(Alive {
+            workload,
+            started,
+            seat,
+        })
+    }
+
+    /// The same for a call.
+    pub(crate) fn for_call(workload: &Arc<Inner>) -> Result<Alive, CallError> {
+        Alive::new(workload).map_err(|refusal| {
+            workload.counters().overloaded.fetch_add(1, Relaxed);
+            CallError::Overloaded(Overload::Account(refusal))
+        })
     }
 }
 
 impl Drop for Alive {
     fn drop(&mut self) {
         self.workload.counters().instances.fetch_sub(1, Relaxed);
+        self.workload.room().is_made();
         if let (Some(events), Some(started)) = (self.workload.events(), self.started) {
             let lived = started.elapsed();
             events.tell(Event::InstanceEnded { lived });
@@ -336,7 +385,13 @@ impl Drop for Alive {
 }
 
 /// One call to an instance of WASI 0.2, or the life of one of 0.3.
-async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job, spare: Option<Spare>) {
+async fn run(
+    workload: Arc<Inner>,
+    shard: Option<Arc<Shard>>,
+    first: Job,
+    spare: Option<Spare>,
+    home: Handle,
+) {
     let shared = Shared::default();
     shared.follow(&first.slot);
     let ended = {
@@ -345,6 +400,7 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job, spare:
                 workload: &workload,
                 shard: shard.as_ref(),
                 shared: &shared,
+                home: &home,
             };
             match spare {
                 Some(spare) => serve(&driver, spare, first).await,
@@ -386,7 +442,7 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job, spare:
                     continue; // Calls are waiting, and now there is room for one of them.
                 }
                 if stopped.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Err(CallError::Stopped));
+                    return Poll::Ready(Err(CallError::Stopped { begun: true }));
                 }
                 let was_retiring = shared.retiring.load(Relaxed);
                 if let Poll::Ready(error) = watch.poll(cx) {
@@ -427,13 +483,20 @@ async fn run(workload: Arc<Inner>, shard: Option<Arc<Shard>>, first: Job, spare:
 async fn begin(driver: &Driver<'_>, first: Job) -> Result<(), CallError> {
     let workload = driver.workload;
     let refused = Arc::new(AtomicBool::new(false));
-    let failed = |error| failed(driver, &error, refused.load(Relaxed));
-    let alive = Alive::new(workload);
+    let failed = |stage| {
+        let refused = refused.clone();
+        move |error| failed(driver, &error, stage, refused.load(Relaxed))
+    };
+    if driver.shard.is_some() && workload.artifact().kind().http == Some(Wasi::P3) {
+        workload.room().make(workload).await;
+    }
+    let mut alive = Alive::for_call(workload)?;
     let code = workload.artifact().code(workload.engine()).await;
-    let code = code.map_err(|error| failed(error.into()))?;
+    let code = code.map_err(|error| failed(Stage::Start)(error.into()))?;
     let pre = code.http().ok_or(CallError::NotCallable)?;
     let mut store = new_store(workload, code.engine(), refused.clone());
-    match pre.instantiate_async(&mut store).await.map_err(failed)? {
+    let guest = pre.instantiate_async(&mut store).await;
+    match guest.map_err(failed(Stage::Start))? {
         Proxy::P2(guest) => {
             let fresh = Spare {
                 store,
@@ -445,47 +508,82 @@ async fn begin(driver: &Driver<'_>, first: Job) -> Result<(), CallError> {
             serve(driver, fresh, first).await
         }
         Proxy::P3(guest) => {
+            let seat = &mut alive.seat;
             let ended = store
                 .run_concurrent(async |accessor: &Accessor<HostState>| {
-                    driver.side_by_side(accessor, &guest, first).await
+                    driver.side_by_side(accessor, &guest, first, seat).await
                 })
                 .await;
-            ended.flatten().map_err(failed)
+            ended.flatten().map_err(failed(Stage::Run))
         }
     }
 }
 
 /// Has an instance of WASI 0.2 answer a call, and keeps it for the next one if it may have one.
 async fn serve(driver: &Driver<'_>, mut spare: Spare, job: Job) -> Result<(), CallError> {
+    let workload = driver.workload;
     let answered = driver.answer(&mut spare.store, &spare.guest, job).await;
-    answered.map_err(|error| failed(driver, &error, spare.refused.load(Relaxed)))?;
+    // Given back once the instance waits for the next call, or is gone.
+    let (has_answered, _place) = answered
+        .map_err(|error| failed(driver, &error, Stage::Run, spare.refused.load(Relaxed)))?;
+    if !has_answered {
+        // Whatever is wrong with it, the next call would find the same.
+        workload.counters().no_response.fetch_add(1, Relaxed);
+        return Ok(());
+    }
     spare.served += 1;
     let Some(shard) = driver.shard else {
         return Ok(());
     };
-    let workload = driver.workload;
     let wanted = spare.served < workload.policy().requests_max()
         && !driver.shared.retiring.load(Relaxed)
         && !workload.stopping().is_cancelled();
     if wanted {
-        keep(workload, shard, spare);
+        keep(workload, shard, spare, driver.home);
     }
     Ok(())
 }
 
 /// Tells everyone why the instance has failed. Before its store goes: bodies end with that, as if the guest had ended them.
-fn failed(driver: &Driver<'_>, error: &wasmtime::Error, refused_memory: bool) -> CallError {
-    let error = fault(driver.workload, error, refused_memory);
+fn failed(
+    driver: &Driver<'_>,
+    error: &wasmtime::Error,
+    stage: Stage,
+    refused_memory: bool,
+) -> CallError {
+    let error = fault(driver.workload, error, stage, refused_memory);
     driver.shared.tell(driver.workload, &error);
     driver.shared.break_off(driver.workload, error)
 }
 
+/// How far an instance had come when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It was being made: no call has reached the guest.
+    Start,
+    /// It was working on calls, which may have had effects.
+    Run,
+}
+
 /// Why an instance ended, for its callers; counted.
-pub(crate) fn fault(workload: &Inner, error: &wasmtime::Error, refused_memory: bool) -> CallError {
+pub(crate) fn fault(
+    workload: &Inner,
+    error: &wasmtime::Error,
+    stage: Stage,
+    refused_memory: bool,
+) -> CallError {
     let counters = workload.counters();
-    if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
-        counters.overloaded.fetch_add(1, Relaxed);
-        return CallError::Overloaded;
+    let room = match error.downcast_ref::<PoolConcurrencyLimitError>() {
+        Some(limit) => Some(limit.to_string()),
+        None => error.downcast_ref::<Refusal>().map(Refusal::to_string),
+    };
+    match (room, stage) {
+        (Some(reason), Stage::Start) => {
+            counters.overloaded.fetch_add(1, Relaxed);
+            return CallError::Overloaded(Overload::Engine { reason });
+        }
+        (Some(reason), Stage::Run) => return CallError::Exhausted { reason },
+        (None, _) => {}
     }
     if let Some(error) = error.downcast_ref::<ArtifactError>() {
         return CallError::NotLoaded {
@@ -518,7 +616,13 @@ pub(crate) fn trapped(workload: &Inner, error: &wasmtime::Error) -> (String, Str
 /// A trap's message and the guest's stack, one frame a line.
 fn explain(error: &wasmtime::Error) -> (String, String) {
     if let Some(I32Exit(code)) = error.downcast_ref() {
-        return (format!("the guest called exit({code})"), String::new());
+        let message = match code {
+            0 => "the guest called exit".to_owned(),
+            // WASI 0.2 has no codes: this is any but success.
+            1 => "the guest called exit with an error".to_owned(),
+            code => format!("the guest called exit({code})"),
+        };
+        return (message, String::new());
     }
     let backtrace = error
         .downcast_ref::<WasmBacktrace>()
@@ -551,7 +655,7 @@ impl Shared {
     fn tell(&self, workload: &Inner, fault: &CallError) {
         if !matches!(
             fault,
-            CallError::Trap { .. } | CallError::OutOfMemory { .. }
+            CallError::Trap { .. } | CallError::OutOfMemory { .. } | CallError::Exhausted { .. }
         ) {
             return;
         }
@@ -599,6 +703,7 @@ impl Shared {
         if let Some(call) = active.iter_mut().find(|call| Arc::ptr_eq(&call.slot, slot)) {
             call.returned = true;
         }
+        slot.returned.store(true, Relaxed);
     }
 
     /// Counts the instance among those that would take another call. True when one is waiting.

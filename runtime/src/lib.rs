@@ -6,15 +6,37 @@
 //!          once, cache on disk        outbound, policy
 //! ```
 //!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use weft_runtime::{Body, Engine, Limits, Outbound, OutboundError, Workload, body};
+//!
+//! let engine = Engine::builder().build()?;
+//! let artifact = engine.load(std::fs::read("shop.wasm")?).await?;
+//! // Where its own requests go: any `tower` service. Without one it may send none.
+//! let outbound = Outbound::new(tower::service_fn(async |request: http::Request<Body>| {
+//!     match request.uri().host() {
+//!         Some("stock") => Ok(http::Response::new(body::full("42"))),
+//!         _ => Err(OutboundError::Denied),
+//!     }
+//! }));
+//! let shop = Workload::builder(&engine, &artifact)
+//!     .limits(Limits { memory_bytes: 64 << 20, ..Limits::default() })
+//!     .outbound(outbound)
+//!     .build()?;
+//! let response = shop.call(http::Request::get("http://shop/price/7").body(body::empty())?).await?;
+//! # Ok(()) }
+//! ```
+//!
 //! An [`Engine`] compiles components and owns the memory their instances live in. An [`Artifact`] is one compiled
 //! component, shared by everything that runs it. A [`Workload`] is that component with a name, an environment, limits
 //! and an outbound service; it owns no instance, task or timer while nobody calls it. WASI 0.2 and 0.3 take the same
 //! path: a component that exports `wasi:http` is called, one that exports `wasi:cli/run` is run. One that exports an
 //! interface of the embedder's own is a plug-in ([`Workload::with_instance`]).
 //!
-//! Invariants: a guest reaches nothing that its workload was not given; what it uses (memory over all of its instances,
-//! CPU, wall-clock time, handles, bodies in flight) is counted and bounded; an instance that trapped, overran its
-//! deadline or lost its caller is never used again; every queue has an end.
+//! Invariants: a guest reaches nothing that its workload was not given; what it uses (memory over all of its instances and what
+//! the host holds for them, CPU, wall-clock time, handles, bodies in flight) is counted and bounded; what the engine has a fixed
+//! number of is divided fairly among accounts; an instance that trapped, overran its deadline, returned without a response or
+//! lost its caller is never used again; a call that may have had effects is never called one that was not begun; every queue has an end.
 //!
 //! Examples to start from, in `examples/`: `embed` (a capability of one's own), `axum` (routes answered by a component),
 //! `plugins` (a typed interface both ways), `job` (a command with arguments, output and limits).
@@ -27,11 +49,13 @@
 //! Hot path, in file order: [`workload`] admits a call and finds an instance, `instance` drives it, `host` answers what
 //! the guest asks of its host, `limits` says how far it may go.
 
+mod account;
 pub mod artifact;
 pub mod body;
 pub mod command;
 pub mod compile;
 pub mod cores;
+mod delivery;
 mod driver;
 pub mod engine;
 pub mod events;
@@ -40,12 +64,14 @@ mod instance;
 pub mod limits;
 pub mod logs;
 mod plugin;
+mod room;
 pub mod scheduling;
 mod spare;
 pub mod volume;
 pub mod worker;
 pub mod workload;
 
+pub use account::{Pooled, Refusal};
 pub use artifact::{Artifact, ArtifactError, Digest, Kind, Wasi};
 pub use body::{Body, BoxError};
 pub use command::Exit;
@@ -61,7 +87,7 @@ pub use logs::LogSink;
 pub use scheduling::Computing;
 pub use volume::{Access, Full, Volume, VolumeError, VolumeLimits, VolumeUsage};
 pub use workload::{
-    CallError, InstancePolicy, Workload, WorkloadBuilder, WorkloadError, WorkloadService,
+    CallError, InstancePolicy, Overload, Workload, WorkloadBuilder, WorkloadError, WorkloadService,
 };
 
 /// The engine itself, for embedders who add capabilities of their own.

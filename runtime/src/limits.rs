@@ -1,28 +1,31 @@
 //! How far a guest may go, and how far it went.
 //!
-//! [`Limits`] are one workload's bounds. Memory is counted over all of its instances, linear memories and tables alike.
+//! [`Limits`] are one workload's bounds. Memory is counted over all of its instances: linear memories and tables, and what the host
+//! holds because the guest said so, such as chunks of a body that nobody has read yet and header fields ([`HostBytes`]).
 //! CPU time is measured around every poll of an instance, so that it includes what the host does for the guest, and is
 //! held to a quota by a token bucket: a guest in debt waits, at its next epoch check or at its next call.
 //!
-//! Invariants: the memory account never exceeds its limit, and is back at zero when the last store is gone; a quota
-//! of `q` milli-cores lets at most `q` thousandths of a second a second pass, beyond one burst.
+//! Invariants: the memory account never exceeds its limit, and is back at zero when the last store is gone and what it wrote is
+//! delivered; before memory is refused, idle instances of the workload have ended; a quota of `q` milli-cores lets at most `q` thousandths of a second a second pass, beyond one burst.
 //! The arithmetic ([`Bucket`]) takes the time as an argument and is a pure function of it.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use wasmtime::ResourceLimiter;
 
 use crate::events::{Event, EventSink};
+use crate::workload::Inner as Workload;
 
 /// A workload's bounds. The defaults suit a small service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Limits {
-    /// Linear memory and tables, in bytes, summed over all live instances of the workload.
+    /// Linear memory and tables, and what the host holds for them, in bytes, summed over all live instances of the workload.
     pub memory_bytes: u64,
     /// CPU quota in thousandths of a core over all instances; none means no quota.
     pub cpu_millis: Option<u32>,
@@ -73,14 +76,15 @@ impl Default for Limits {
             body_bytes: 64 << 30,
             background_timeout: Duration::from_secs(30),
             run_timeout: None,
-            // Small enough that one workload cannot take every instance slot of the default engine.
+            // What one tenant's workloads take together, its account bounds.
             in_flight_max: 512,
             queued_max: 512,
             outbound_max: 256,
             // wasmtime's 128 KiB counts in-memory size; half of it still holds more than common proxies accept.
             header_bytes: 64 << 10,
             random_bytes: 1 << 20,
-            resources_max: 2_048,
+            // Four for each request that may be open at once; what they hold is counted as memory.
+            resources_max: 1_024,
             handles_max: 4_096,
             // Room for one body chunk of a megabyte and then some; wasmtime's default is 128 MiB.
             hostcall_bytes: 16 << 20,
@@ -93,7 +97,7 @@ impl Default for Limits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     pub cpu_nanos: u64,
-    /// Gauge: linear memory and tables of all live instances.
+    /// Gauge: linear memory and tables of all live instances, and what the host holds for them.
     pub memory_bytes: u64,
     pub memory_peak_bytes: u64,
     pub memory_limit_bytes: u64,
@@ -110,16 +114,19 @@ pub struct Usage {
     pub overloaded: u64,
     pub deadlines: u64,
     pub traps: u64,
+    /// Calls that the guest returned from without a response; each has ended its instance.
+    pub no_response: u64,
     pub out_of_memory: u64,
     pub outbound_requests: u64,
 }
 
 /// Memory of one workload, over all of its instances.
-#[derive(Debug)]
 pub(crate) struct MemoryAccount {
     limit: u64,
     used: AtomicU64,
     peak: AtomicU64,
+    /// Whose idle instances can be ended.
+    workload: OnceLock<Weak<Workload>>,
 }
 
 impl MemoryAccount {
@@ -128,7 +135,32 @@ impl MemoryAccount {
             limit,
             used: AtomicU64::new(0),
             peak: AtomicU64::new(0),
+            workload: OnceLock::new(),
         }
+    }
+
+    /// From now on `workload`'s idle instances end before anything is refused.
+    pub(crate) fn belongs_to(&self, workload: Weak<Workload>) {
+        // Said once, when it is built.
+        let _ = self.workload.set(workload);
+    }
+
+    fn take_or_make_room(&self, bytes: u64) -> bool {
+        if self.try_take(bytes) {
+            return true;
+        }
+        let workload = self.workload.get().and_then(Weak::upgrade);
+        workload.is_some_and(|workload| {
+            workload.end_idle();
+            self.try_take(bytes)
+        })
+    }
+
+    /// Whether that much is left.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let used = self.used.load(Relaxed);
+        used.checked_add(bytes)
+            .is_some_and(|total| total <= self.limit)
     }
 
     fn try_take(&self, bytes: u64) -> bool {
@@ -168,14 +200,103 @@ const STORE_INSTANCES_MAX: usize = 256;
 const STORE_TABLES_MAX: usize = 64;
 const STORE_MEMORIES_MAX: usize = 64;
 
-/// What one store holds of its workload's memory; gives it back when dropped.
-pub(crate) struct MemoryShare {
+/// Memory that the host holds for a guest; given back when it is dropped.
+pub(crate) struct Charge {
+    host: Arc<HostBytes>,
+    bytes: u64,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.host.account.give_back(self.bytes);
+    }
+}
+
+/// The account that what the host holds is charged to. One for each store, so that cores do not meet at it.
+pub(crate) struct HostBytes {
     account: Arc<MemoryAccount>,
-    held: u64,
-    last: u64,
-    table_elements: usize,
     refused: Arc<AtomicBool>,
     events: Option<EventSink>,
+}
+
+impl HostBytes {
+    /// `refused` is set where something is.
+    pub(crate) fn new(
+        account: Arc<MemoryAccount>,
+        refused: Arc<AtomicBool>,
+        events: Option<EventSink>,
+    ) -> Arc<HostBytes> {
+        Arc::new(HostBytes {
+            account,
+            refused,
+            events,
+        })
+    }
+
+    /// The same bytes, charged wherever they go until the last of them is dropped.
+    ///
+    /// # Errors
+    /// When the workload has no memory left for them. The guest does not outlive that: the host could not do what it was told.
+    pub(crate) fn charged(self: &Arc<HostBytes>, bytes: Bytes) -> wasmtime::Result<Bytes> {
+        if bytes.is_empty() {
+            return Ok(bytes);
+        }
+        let charge = self.charge(bytes.len() as u64)?;
+        Ok(Bytes::from_owner(Charged {
+            bytes,
+            _charge: charge,
+        }))
+    }
+
+    /// # Errors
+    /// As [`HostBytes::charged`].
+    pub(crate) fn charge(self: &Arc<HostBytes>, bytes: u64) -> wasmtime::Result<Charge> {
+        if !self.account.take_or_make_room(bytes) {
+            return Err(self.refuse(bytes));
+        }
+        Ok(Charge {
+            host: self.clone(),
+            bytes,
+        })
+    }
+
+    fn refuse(&self, bytes: u64) -> wasmtime::Error {
+        self.tell_refused(bytes);
+        self.refused.store(true, Relaxed);
+        wasmtime::Error::msg("the host may hold no more for the guest: its memory limit is reached")
+    }
+
+    fn tell_refused(&self, bytes: u64) {
+        if let Some(events) = &self.events {
+            events.tell(Event::MemoryRefused {
+                asked_bytes: bytes,
+                used_bytes: self.account.used(),
+                limit_bytes: self.account.limit(),
+            });
+        }
+    }
+}
+
+/// Bytes with what they cost.
+struct Charged {
+    bytes: Bytes,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// What one store holds of its workload's memory; gives it back when dropped.
+pub(crate) struct MemoryShare {
+    host: Arc<HostBytes>,
+    held: u64,
+    last: u64,
+    /// Of what is held, what is in the table of host resources.
+    resources: u64,
+    table_elements: usize,
 }
 
 impl MemoryShare {
@@ -186,43 +307,58 @@ impl MemoryShare {
         events: Option<EventSink>,
     ) -> MemoryShare {
         MemoryShare {
-            account,
+            host: HostBytes::new(account, refused, events),
             held: 0,
             last: 0,
+            resources: 0,
             table_elements,
-            refused,
-            events,
         }
     }
 
+    /// Where what the host holds for this store is charged.
+    pub(crate) fn host(&self) -> &Arc<HostBytes> {
+        &self.host
+    }
+
+    /// Sets what the table of host resources holds.
+    ///
+    /// # Errors
+    /// When that is more than is left.
+    pub(crate) fn set_resources(&mut self, bytes: u64) -> wasmtime::Result<()> {
+        let more = bytes.saturating_sub(self.resources);
+        if !self.host.account.take_or_make_room(more) {
+            return Err(self.host.refuse(more));
+        }
+        let less = self.resources.saturating_sub(bytes);
+        self.host.account.give_back(less);
+        self.held = self.held + more - less;
+        self.resources = bytes;
+        Ok(())
+    }
+
     fn grow(&mut self, bytes: u64) -> bool {
-        let granted = self.account.try_take(bytes);
+        let granted = self.host.account.take_or_make_room(bytes);
         if granted {
             self.held += bytes;
             self.last = bytes;
-        }
-        if let (Some(events), false) = (&self.events, granted) {
-            events.tell(Event::MemoryRefused {
-                asked_bytes: bytes,
-                used_bytes: self.account.used(),
-                limit_bytes: self.account.limit(),
-            });
+        } else {
+            self.host.tell_refused(bytes);
         }
         // A guest that lived through a refusal and grew again did not die of it.
-        self.refused.store(!granted, Relaxed);
+        self.host.refused.store(!granted, Relaxed);
         granted
     }
 
     fn undo(&mut self) {
         let bytes = std::mem::take(&mut self.last);
         self.held -= bytes;
-        self.account.give_back(bytes);
+        self.host.account.give_back(bytes);
     }
 }
 
 impl Drop for MemoryShare {
     fn drop(&mut self) {
-        self.account.give_back(self.held);
+        self.host.account.give_back(self.held);
     }
 }
 
@@ -484,6 +620,33 @@ mod tests {
             .unwrap();
         assert_eq!((account.used(), account.peak()), (400, 1000));
         drop((one, two));
+        assert_eq!(account.used(), 0);
+    }
+
+    #[test]
+    fn what_the_host_holds_is_charged_until_the_last_of_it_is_dropped() {
+        let account = Arc::new(MemoryAccount::new(1000));
+        let refused = Arc::new(AtomicBool::new(false));
+        let mut share = MemoryShare::new(account.clone(), 10, refused.clone(), None);
+        let host = share.host().clone();
+        assert!(share.memory_growing(0, 500, None).unwrap());
+        let mut chunk = host.charged(Bytes::from(vec![7; 300])).unwrap();
+        assert_eq!(account.used(), 800);
+        let rest = chunk.split_off(1);
+        drop(chunk);
+        assert_eq!((account.used(), rest.len()), (800, 299));
+        share.set_resources(150).unwrap();
+        assert_eq!(account.used(), 950);
+        assert!(!refused.load(Relaxed));
+        assert!(host.charged(Bytes::from(vec![7; 51])).is_err());
+        assert!(refused.load(Relaxed), "the guest dies of it");
+        assert!(share.set_resources(201).is_err());
+        share.set_resources(10).unwrap();
+        assert_eq!(account.used(), 810);
+        // The store goes, and what it wrote is still on its way.
+        drop((share, host));
+        assert_eq!(account.used(), 300);
+        drop(rest);
         assert_eq!(account.used(), 0);
     }
 

@@ -15,7 +15,7 @@ use wasmtime::component::Instance;
 use crate::command::{Cut, accounted};
 use crate::events::{CallEnd, CallReport};
 use crate::host::{HostState, new_store};
-use crate::instance::{Alive, after, fault};
+use crate::instance::{Alive, Stage, after, fault};
 use crate::workload::{CallError, Workload};
 
 impl Workload {
@@ -71,17 +71,25 @@ impl Workload {
         };
         let _place = admitted.await.map_err(|_| overrun())??;
         let refused = Arc::new(AtomicBool::new(false));
-        let _alive = Alive::new(workload);
+        let begun = AtomicBool::new(false);
+        let _alive = Alive::for_call(workload)?;
         let guest = pin!(async {
             let code = workload.artifact().code(workload.engine()).await?;
             let mut store = new_store(workload, code.engine(), refused.clone());
             let instance = code.pre().instantiate_async(&mut store).await?;
+            begun.store(true, Relaxed);
             work(&mut store, &instance).await
         });
         match accounted(workload, guest, Some(deadline)).await {
-            Ok(result) => result.map_err(|error| fault(workload, &error, refused.load(Relaxed))),
+            Ok(result) => result.map_err(|error| {
+                let stage = match begun.load(Relaxed) {
+                    true => Stage::Run,
+                    false => Stage::Start,
+                };
+                fault(workload, &error, stage, refused.load(Relaxed))
+            }),
             Err(Cut::Deadline) => Err(overrun()),
-            Err(Cut::Stopped) => Err(CallError::Stopped),
+            Err(Cut::Stopped) => Err(CallError::Stopped { begun: true }),
         }
     }
 }

@@ -4,6 +4,9 @@
 //! waker, and the next call on that core is made right there. One task for all of a core's spares ends those that waited too
 //! long, and itself with the last.
 //!
+//! Home is the runtime of the call that an instance was started for. One that computed for long comes to the end of its call
+//! elsewhere, and waits at home all the same: where it ended, nobody would look for it.
+//!
 //! Invariants: the newest is taken first, so that the oldest grow cold; none outlives its workload's stop or the runtime
 //! that ends them; there are no more than calls were in flight at once.
 
@@ -42,14 +45,14 @@ pub(crate) struct Spares {
 
 #[derive(Default)]
 struct Waiting {
-    /// The oldest first, and since when.
+    /// The oldest first: since when, and where it is at home.
     spares: VecDeque<(Instant, Id, Spare)>,
     /// Somebody ends those that wait too long.
     reaped: bool,
 }
 
 impl Spares {
-    /// The newest that was kept on this runtime: what an instance holds of timers and tasks belongs to one.
+    /// The newest that is at home on this runtime: what an instance holds of timers and tasks belongs to one.
     pub(crate) fn take(&self) -> Option<Spare> {
         let here = Handle::try_current().ok()?.id();
         let mut waiting = self.waiting.lock();
@@ -58,6 +61,13 @@ impl Spares {
             .iter()
             .rposition(|(_, home, _)| *home == here)?;
         waiting.spares.remove(newest).map(|(_, _, spare)| spare)
+    }
+
+    /// Ends those that wait now. Whoever ends those that wait too long comes all the same.
+    pub(crate) fn end_waiting(&self) {
+        let ended = std::mem::take(&mut self.waiting.lock().spares);
+        // Whoever takes one must not wait for these to be torn down.
+        drop(ended);
     }
 
     fn end_all(&self) {
@@ -90,19 +100,17 @@ impl Spares {
     }
 }
 
-/// Keeps `spare` for the next call on this core, as long as an idle instance may wait.
-pub(crate) fn keep(workload: &Arc<Inner>, shard: &Arc<Shard>, spare: Spare) {
-    let Ok(here) = Handle::try_current() else {
-        return; // The runtime of this thread is being taken down.
-    };
+/// Keeps `spare` for the next call on the core where it is at `home`, as long as an idle instance may wait.
+pub(crate) fn keep(workload: &Arc<Inner>, shard: &Arc<Shard>, spare: Spare, home: &Handle) {
     let is_new = {
         let mut waiting = shard.spares.waiting.lock();
         let since = Instant::now();
-        waiting.spares.push_back((since, here.id(), spare));
+        waiting.spares.push_back((since, home.id(), spare));
         !std::mem::replace(&mut waiting.reaped, true)
     };
     if is_new {
-        drop(here.spawn(reap(workload.clone(), Reaper(Some(shard.clone())))));
+        // A runtime that is being taken down drops the task, which ends the spare.
+        drop(home.spawn(reap(workload.clone(), Reaper(Some(shard.clone())))));
     }
 }
 

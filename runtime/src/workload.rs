@@ -14,27 +14,27 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{Extensions, Method, Request, Response, StatusCode, header};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http::{Extensions, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
-use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 
+use crate::account::{self, Account, Refusal};
 use crate::artifact::{Artifact, Wasi};
-use crate::body::{self, Body, BoxError, Gathered};
+use crate::body::{self, Body};
 use crate::cores::Cores;
+use crate::delivery::{CallerGuard, Delivery, body_bytes};
 use crate::engine::Engine;
 use crate::events::{CallEnd, CallReport, Event, EventSink};
-use crate::host::http::{Outbound, OutboundError};
+use crate::host::http::{CHUNK_BYTES, Outbound};
 use crate::host::mesh::CallContext;
-use crate::instance::{self, CallSlot, GuestBody, Job, Phase, Shard};
-use crate::limits::{CpuAccount, Limits, MemoryAccount, Usage};
+use crate::instance::{self, CallSlot, Job, Phase, Shard};
+use crate::limits::{Charge, CpuAccount, HostBytes, Limits, MemoryAccount, Usage};
 use crate::logs::LogSink;
+use crate::room::Room;
 use crate::scheduling;
 use crate::volume::{self, Access, Preopen, Volume};
 
@@ -124,15 +124,36 @@ impl InstancePolicy {
     }
 }
 
+/// For want of what a call was not begun.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum Overload {
+    #[error("the workload is at its limit of calls, and its queue is full")]
+    Calls,
+    /// No instance could be started: its account has all that it may have.
+    #[error("there is no room for an instance: {0}")]
+    Account(Refusal),
+    /// No instance could be started: the engine has nothing left. Its accounts see to it that this is rare.
+    #[error("there is no room for an instance: {reason}")]
+    Engine { reason: String },
+    #[error("the way to the worker process is full")]
+    Worker,
+}
+
 /// Why a call got no response from the guest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum CallError {
     /// Nothing was started; trying elsewhere or later is safe.
-    #[error("the workload is at its limit of calls, and its queue is full")]
-    Overloaded,
-    /// The workload is being stopped; trying elsewhere is safe, unless the call had begun.
+    #[error("{0}")]
+    Overloaded(Overload),
+    /// The host ran out of what the guest needed to go on. The call was at work, and may have had effects.
+    #[error("the guest could not go on: {reason}")]
+    Exhausted { reason: String },
+    /// The workload is being stopped.
     #[error("the workload is stopped")]
-    Stopped,
+    Stopped {
+        /// Whether the guest may have seen the request; otherwise trying elsewhere is safe.
+        begun: bool,
+    },
     #[error("the call took longer than it may")]
     Deadline,
     /// The response's body grew beyond what it may have.
@@ -171,13 +192,14 @@ impl CallError {
     /// The status that a gateway would answer with.
     pub fn status(&self) -> StatusCode {
         match self {
-            CallError::Overloaded
-            | CallError::Stopped
+            CallError::Overloaded(_)
+            | CallError::Stopped { .. }
             | CallError::NotLoaded { .. }
             | CallError::Lost { begun: false, .. } => StatusCode::SERVICE_UNAVAILABLE,
             CallError::Deadline => StatusCode::GATEWAY_TIMEOUT,
             CallError::BadRequest { .. } => StatusCode::BAD_REQUEST,
             CallError::Trap { .. }
+            | CallError::Exhausted { .. }
             | CallError::OutOfMemory { .. }
             | CallError::BodyTooLarge { .. }
             | CallError::Guest { .. }
@@ -191,7 +213,8 @@ impl CallError {
     pub fn never_started(&self) -> bool {
         matches!(
             self,
-            CallError::Overloaded
+            CallError::Overloaded(_)
+                | CallError::Stopped { begun: false }
                 | CallError::NotLoaded { .. }
                 | CallError::NotCallable
                 | CallError::BadRequest { .. }
@@ -218,6 +241,7 @@ pub struct WorkloadBuilder {
     engine: Engine,
     artifact: Artifact,
     name: String,
+    account: String,
     env: Vec<(String, String)>,
     args: Vec<String>,
     limits: Limits,
@@ -237,6 +261,13 @@ impl WorkloadBuilder {
         self
     }
 
+    /// Who pays for its instances, such as the namespace it belongs to: what the engine has a fixed number of is divided fairly
+    /// among accounts, whatever number of workloads each has. Without one it shares the account of all that have none.
+    pub fn account(mut self, name: impl Into<String>) -> Self {
+        self.account = name.into();
+        self
+    }
+
     /// Environment variables, in order.
     pub fn env(mut self, env: Vec<(String, String)>) -> Self {
         self.env = env;
@@ -249,6 +280,7 @@ impl WorkloadBuilder {
         self
     }
 
+    /// By default [`Limits::default`]: 256 MiB of memory, 30 seconds for a call, 512 calls at once, and no quota of CPU.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
@@ -359,9 +391,15 @@ impl WorkloadBuilder {
             .policy
             .unwrap_or(InstancePolicy::default_for(wasi))
             .for_wasi(wasi);
-        Ok(Workload {
+        let account = self.engine.account(&self.account);
+        let memory = Arc::new(MemoryAccount::new(limit_bytes));
+        let all_events = self.events.clone().filter(EventSink::hears_all);
+        let workload = Workload {
             inner: Arc::new(Inner {
-                memory: Arc::new(MemoryAccount::new(limit_bytes)),
+                account,
+                room: Room::default(),
+                host_bytes: HostBytes::new(memory.clone(), Arc::default(), all_events),
+                memory,
                 cpu: CpuAccount::new(self.limits.cpu_millis, self.limits.cpu_reserved_millis),
                 places: Arc::new(Semaphore::new(
                     self.limits.in_flight_max.min(Semaphore::MAX_PERMITS),
@@ -398,7 +436,11 @@ impl WorkloadBuilder {
                     .collect(),
                 extensions: self.extensions,
             }),
-        })
+        };
+        let inner = &workload.inner;
+        inner.memory.belongs_to(Arc::downgrade(inner));
+        inner.account.add(Arc::downgrade(inner));
+        Ok(workload)
     }
 }
 
@@ -425,7 +467,11 @@ pub(crate) struct Inner {
     filesystem: WasiFilesystemCtx,
     volumes: Vec<Option<Volume>>,
     extensions: Extensions,
+    account: Arc<Account>,
+    room: Room,
     memory: Arc<MemoryAccount>,
+    /// For what belongs to no store.
+    host_bytes: Arc<HostBytes>,
     cpu: CpuAccount,
     places: Arc<Semaphore>,
     outbound_permits: Arc<Semaphore>,
@@ -447,6 +493,7 @@ pub(crate) struct Counters {
     pub(crate) overloaded: AtomicU64,
     pub(crate) deadlines: AtomicU64,
     pub(crate) traps: AtomicU64,
+    pub(crate) no_response: AtomicU64,
     pub(crate) out_of_memory: AtomicU64,
     pub(crate) outbound_requests: AtomicU64,
 }
@@ -502,6 +549,12 @@ impl Inner {
     pub(crate) fn extensions(&self) -> &Extensions {
         &self.extensions
     }
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
+    }
     pub(crate) fn memory(&self) -> &Arc<MemoryAccount> {
         &self.memory
     }
@@ -516,6 +569,17 @@ impl Inner {
     }
     pub(crate) fn stopping(&self) -> &CancellationToken {
         &self.stopping
+    }
+
+    /// Ends the instances that wait for calls. Those of WASI 0.2 are gone when this returns, the others soon.
+    pub(crate) fn end_idle(&self) {
+        for shard in self.shards.get().into_iter().flatten() {
+            shard.end_idle();
+        }
+    }
+    /// Whether there may be instances that wait for calls and end soon.
+    pub(crate) fn has_idle(&self) -> bool {
+        self.counters.instances.load(Relaxed) > 0
     }
 
     pub(crate) fn shard(&self) -> &Arc<Shard> {
@@ -535,6 +599,7 @@ impl Workload {
             engine: engine.clone(),
             artifact: artifact.clone(),
             name: String::new(),
+            account: account::UNNAMED.to_owned(),
             env: Vec::new(),
             args: Vec::new(),
             limits: Limits::default(),
@@ -625,14 +690,18 @@ impl Workload {
                 },
             );
             // The other end is gone only if the runtime is being shut down.
-            answer.await.unwrap_or(Err(CallError::Stopped))
+            answer
+                .await
+                .unwrap_or(Err(CallError::Stopped { begun: true }))
         });
         match answered.await {
             Ok(Ok(response)) => {
                 let (head, body) = response.into_parts();
                 let (body, whole) = body::gather(body, inner.gather_rounds).await;
+                let mut chunk = None;
                 if !whole {
                     caller.slot.stream();
+                    chunk = self.chunk(&mut caller)?;
                 }
                 let response = Response::from_parts(head, body);
                 caller.report = report.take().map(|mut report| {
@@ -643,21 +712,8 @@ impl Workload {
                 if left == Some(0) {
                     caller.phase = Phase::Delivered;
                 }
-                let Limits {
-                    body_idle_timeout: idle,
-                    body_bytes: allowed,
-                    ..
-                } = inner.limits;
                 Ok(response.map(|body| {
-                    let delivery = Delivery {
-                        workload: inner.clone(),
-                        body,
-                        caller,
-                        left,
-                        allowed,
-                        idle,
-                        timer: None,
-                    };
+                    let delivery = Delivery::new(inner.clone(), body, caller, left, chunk);
                     delivery.boxed_unsync()
                 }))
             }
@@ -676,10 +732,27 @@ impl Workload {
         }
     }
 
+    /// Room for what the host holds of a response of WASI 0.3 that comes in parts. (Those of 0.2 are charged as they are written.)
+    fn chunk(&self, caller: &mut CallerGuard) -> Result<Option<Charge>, CallError> {
+        let inner = &self.inner;
+        if inner.artifact.kind().http != Some(Wasi::P3) {
+            return Ok(None);
+        }
+        match inner.host_bytes.charge(CHUNK_BYTES as u64) {
+            Ok(chunk) => Ok(Some(chunk)),
+            Err(_) => {
+                inner.counters.out_of_memory.fetch_add(1, Relaxed);
+                caller.phase = Phase::Expired;
+                let limit_bytes = inner.limits.memory_bytes;
+                Err(CallError::OutOfMemory { limit_bytes })
+            }
+        }
+    }
+
     pub(crate) async fn admit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, CallError> {
         let inner = &self.inner;
         if inner.draining.is_cancelled() {
-            return Err(CallError::Stopped);
+            return Err(CallError::Stopped { begun: false });
         }
         if let Ok(permit) = inner.places.clone().try_acquire_owned() {
             return Ok(permit);
@@ -687,12 +760,13 @@ impl Workload {
         let queued = Queued::join(&inner.counters.queued, inner.limits.queued_max);
         let Some(_queued) = queued else {
             inner.counters.overloaded.fetch_add(1, Relaxed);
-            return Err(CallError::Overloaded);
+            return Err(CallError::Overloaded(Overload::Calls));
         };
+        let stopped = CallError::Stopped { begun: false };
         tokio::select! {
             biased;
-            () = inner.draining.cancelled() => Err(CallError::Stopped),
-            permit = inner.places.clone().acquire_owned() => permit.map_err(|_| CallError::Stopped),
+            () = inner.draining.cancelled() => Err(stopped),
+            permit = inner.places.clone().acquire_owned() => permit.map_err(|_| stopped),
         }
     }
 
@@ -734,6 +808,7 @@ impl Workload {
             overloaded: counters.overloaded.load(Relaxed),
             deadlines: counters.deadlines.load(Relaxed),
             traps: counters.traps.load(Relaxed),
+            no_response: counters.no_response.load(Relaxed),
             out_of_memory: counters.out_of_memory.load(Relaxed),
             outbound_requests: counters.outbound_requests.load(Relaxed),
         }
@@ -765,121 +840,6 @@ impl Drop for Queued<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
-}
-
-/// Tells the instance when its caller is done, however that comes about.
-struct CallerGuard {
-    slot: Arc<CallSlot>,
-    phase: Phase,
-    /// Of a call that was answered.
-    report: Option<CallReport>,
-}
-
-impl Drop for CallerGuard {
-    fn drop(&mut self) {
-        if let Some(report) = &mut self.report
-            && self.phase == Phase::Delivered
-            && let CallEnd::BrokenOff(status) = report.end
-        {
-            report.end = CallEnd::Answered(status);
-        }
-        self.slot.close(self.phase);
-    }
-}
-
-/// A response's body on its way to the caller.
-struct Delivery {
-    workload: Arc<Inner>,
-    body: Gathered<GuestBody>,
-    caller: CallerGuard,
-    /// Bytes still to come, when that is known: whoever reads them does not ask for an end.
-    left: Option<u64>,
-    /// Bytes that may still come.
-    allowed: u64,
-    idle: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Delivery {
-    /// The guest has gone too far with this response, and gets no further.
-    fn break_off(&mut self, fault: CallError) -> Result<Frame<Bytes>, BoxError> {
-        self.caller.phase = Phase::Expired;
-        self.caller.slot.overrun(&self.workload, &fault);
-        // At once: who holds a body that broke off holds nothing else.
-        self.caller.slot.close(Phase::Expired);
-        Err(Box::new(fault))
-    }
-}
-
-impl HttpBody for Delivery {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.caller.slot.read();
-        match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                self.timer = None;
-                if frame.is_none() && self.left.is_some_and(|left| left > 0) {
-                    // Less than its head promised.
-                    return Poll::Ready(Some(Err(Box::new(OutboundError::Protocol))));
-                }
-                if let Some(Ok(frame)) = &frame {
-                    let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-                    let Some(allowed) = self.allowed.checked_sub(bytes) else {
-                        let limit_bytes = self.workload.limits.body_bytes;
-                        return Poll::Ready(Some(
-                            self.break_off(CallError::BodyTooLarge { limit_bytes }),
-                        ));
-                    };
-                    self.allowed = allowed;
-                    if let Some(left) = &mut self.left {
-                        *left = left.saturating_sub(bytes);
-                    }
-                }
-                if frame.is_none() || self.left == Some(0) || self.body.is_end_stream() {
-                    self.caller.phase = Phase::Delivered;
-                }
-                Poll::Ready(frame)
-            }
-            Poll::Pending => {
-                let idle = self.idle;
-                let timer = self.timer.get_or_insert_with(|| {
-                    Box::pin(tokio::time::sleep_until(instance::after(idle)))
-                });
-                if timer.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                Poll::Ready(Some(self.break_off(CallError::Deadline)))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// How long the body will be, as far as the head tells.
-fn body_bytes<B>(method: &Method, response: &Response<B>) -> Option<u64> {
-    let none = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
-    if *method == Method::HEAD || none.contains(&response.status()) {
-        return Some(0);
-    }
-    response
-        .headers()
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
 }
 
 /// Guests are told scheme and authority, so a request in origin form gets them from its `Host` header.

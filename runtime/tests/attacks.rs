@@ -679,6 +679,37 @@ async fn attack_32_ten_thousand_requests_at_once_meet_a_limit() {
     eventually(|| workload.usage().instances == 0).await;
 }
 
+/// A thousand bodies that are written to and never sent were half a gigabyte of the host's; a thousand sets of fields or long
+/// methods as much as anybody liked.
+#[tokio::test]
+async fn attack_60_what_a_guest_has_the_host_hold_is_its_own_memory() {
+    let attacked = Attacked::new().await;
+    let neighbour = Neighbour::start(&attacked.engine).await;
+    let memory_bytes = 32 << 20;
+    let limits = Limits {
+        memory_bytes,
+        ..Limits::default()
+    };
+    let workload = attacked.builder().limits(limits).build().unwrap();
+    for path in ["/bodies", "/fields", "/clones", "/methods"] {
+        assert_eq!(
+            say(&workload, path).await,
+            "502 the guest ran out of memory: its limit is 33554432 bytes",
+            "{path}"
+        );
+        assert!(workload.usage().memory_peak_bytes <= memory_bytes);
+        eventually(|| workload.usage().memory_bytes == 0).await;
+    }
+    assert_eq!(workload.usage().out_of_memory, 4);
+    // Where there is memory for them, a thousand small ones are no attack, and are counted.
+    let roomy = attacked.workload();
+    assert_eq!(say(&roomy, "/bodies?16384").await, "200 1000 requests");
+    let peak = roomy.usage().memory_peak_bytes;
+    assert!(peak > 1_000 * 16_384, "{peak}");
+    eventually(|| roomy.usage().memory_bytes == 0).await;
+    neighbour.was_answered().await;
+}
+
 #[tokio::test]
 async fn attack_39_sleep_without_end_is_woken_by_the_deadline() {
     let attacked = Attacked::new().await;

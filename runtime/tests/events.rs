@@ -142,9 +142,9 @@ async fn each_call_and_instance_is_told_of_once() {
     workload.stop(Duration::ZERO).await;
     assert_eq!(
         workload.call(get("/hello")).await.unwrap_err(),
-        CallError::Stopped
+        CallError::Stopped { begun: false }
     );
-    assert_eq!(told(&heard), "call failed: Stopped");
+    assert_eq!(told(&heard), "call failed: Stopped { begun: false }");
 }
 
 #[tokio::test]

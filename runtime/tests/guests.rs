@@ -9,8 +9,8 @@ use http_body_util::{BodyExt, StreamBody};
 use weft_runtime::body::{self, Body};
 use weft_runtime::{
     Artifact, ArtifactError, CallContext, CallError, Engine, EventSink, Exit, InstancePolicy,
-    Limits, LogSink, Outbound, OutboundError, Peer, TraceContext, Transport, Wasi, Workload,
-    WorkloadBuilder, WorkloadError,
+    Limits, LogSink, Outbound, OutboundError, Overload, Peer, TraceContext, Transport, Wasi,
+    Workload, WorkloadBuilder, WorkloadError,
 };
 
 static ENGINE: LazyLock<Engine> =
@@ -548,7 +548,7 @@ async fn admission_is_bounded() {
     assert_eq!(workload.usage().queued, 1);
     assert_eq!(
         workload.call(get("/hello")).await.unwrap_err(),
-        CallError::Overloaded
+        CallError::Overloaded(Overload::Calls)
     );
     drop(first);
     assert_eq!(text(second.await.unwrap()).await, "hello\n");
@@ -686,6 +686,61 @@ async fn calls_that_share_an_instance_each_see_their_own_context() {
     http://next/a of ann on 1, attempt 1
     http://next/b of bob on 2, attempt 2
     ");
+}
+
+/// A busy instance kept what it knew of each call that it ever had: a million with the annotation that allows as many.
+#[tokio::test]
+async fn a_busy_instance_forgets_the_calls_that_are_over() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let released = Arc::new(tokio::sync::Notify::new());
+    let outbound = Outbound::new(tower::service_fn({
+        let (asked, released) = (asked.clone(), released.clone());
+        move |request: Request<Body>| {
+            let (is_long, released) = (request.uri().path() == "/long", released.clone());
+            asked.fetch_add(1, Relaxed);
+            async move {
+                if is_long {
+                    released.notified().await;
+                }
+                Ok(Response::new(body::empty()))
+            }
+        }
+    }));
+    let workload = Workload::builder(&ENGINE, &guest("relay-p3").await)
+        .outbound(outbound)
+        .instance_policy(InstancePolicy::Pooled {
+            max_requests: 1_000,
+            max_concurrent: 2,
+            idle: Duration::from_secs(60),
+        })
+        .build()
+        .unwrap();
+    let peer = Arc::new(Peer {
+        spiffe_id: "spiffe://cluster.local/ns/vote/sa/ann".into(),
+        namespace: "vote".into(),
+        service_account: "ann".into(),
+        workload: "ann".into(),
+        transport: Transport::InProcess,
+    });
+    let call = |path: &str| {
+        let mut request = get(path);
+        request.extensions_mut().insert(CallContext {
+            peer: Some(peer.clone()),
+            ..CallContext::default()
+        });
+        let workload = workload.clone();
+        async move { text(workload.call(request).await.unwrap()).await }
+    };
+    let long = tokio::spawn(call("/long"));
+    eventually(|| asked.load(Relaxed) == 1).await;
+    for _ in 0..100 {
+        assert!(call("/short").await.contains("next answered 200"));
+    }
+    assert_eq!(workload.usage().instances_started, 1);
+    let known = Arc::strong_count(&peer);
+    assert!(known < 10, "{known} of 101 calls");
+    released.notify_one();
+    assert!(long.await.unwrap().contains("next answered 200"));
 }
 
 #[tokio::test]

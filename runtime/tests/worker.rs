@@ -68,6 +68,7 @@ impl Place {
         };
         Setup {
             name: "guest".into(),
+            account: "tenant".into(),
             env: vec![("COLOUR".into(), "blue".into())],
             args: vec!["guest".into()],
             limits: Limits::default(),

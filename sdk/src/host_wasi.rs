@@ -431,8 +431,8 @@ pub async fn send(request: Request) -> Result<Response, Error> {
     let options = parts.extensions.get::<Timeout>().map(|Timeout(duration)| {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let options = RequestOptions::new();
-        // A host that does not support one of them still has its own bounds.
-        let _ = options.set_connect_timeout(Some(nanoseconds));
+        // Not the time for connecting as well: a host waits for the one, then for the other. One that does not support this still has
+        // its own bounds.
         let _ = options.set_first_byte_timeout(Some(nanoseconds));
         options
     });
@@ -568,7 +568,6 @@ pub fn caller() -> Option<Peer> {
         transport: match peer.transport {
             mesh_context::Transport::InProcess => Transport::InProcess,
             mesh_context::Transport::MutualTls => Transport::MutualTls,
-            mesh_context::Transport::Plain => Transport::Plain,
         },
     })
 }

@@ -12,7 +12,8 @@ pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 
 use crate::{Body, BodyError, Request, Response, host};
 
-/// How long a call may take until its response begins; put it into a request's extensions.
+/// How long a call may take until its response begins, connecting and trying elsewhere included; put it into a request's
+/// extensions.
 ///
 /// Without it the mesh's own timeouts and the remaining time of the inbound call hold; this can only shorten them.
 ///
@@ -198,7 +199,7 @@ pub fn html(text: impl Into<Body>) -> Response {
     typed("text/html; charset=utf-8", text.into())
 }
 
-/// A 200 response of `value` as JSON.
+/// A 200 response of `value` as JSON, with a line break at its end.
 ///
 /// ```
 /// # use weft_sdk as weft;
@@ -211,13 +212,14 @@ pub fn html(text: impl Into<Body>) -> Response {
 /// [`ErrorKind::Internal`] when `value` has no JSON form, such as a map whose keys are not strings.
 #[cfg(feature = "json")]
 pub fn json(value: &(impl serde::Serialize + ?Sized)) -> Result<Response, Error> {
-    let text = serde_json::to_vec(value).map_err(|error| {
+    let mut text = serde_json::to_vec(value).map_err(|error| {
         Error::new(
             ErrorKind::Internal,
             "internal-error",
             Some(error.to_string()),
         )
     })?;
+    text.push(b'\n');
     Ok(typed("application/json", text.into()))
 }
 

@@ -3,6 +3,8 @@
 //! The answers describe the inbound call that the current instance serves. They come from the mesh, not from headers:
 //! a caller cannot forge them. Outside a call, such as in a command's `main`, there is no peer and no deadline.
 //!
+//! A request from outside of the cluster has no caller: the gateway takes it from anybody, and nobody vouches for who that is.
+//!
 //! ```
 //! # use weft_sdk as weft; use std::time::Duration;
 //! use weft::{Request, Response};
@@ -51,8 +53,6 @@ pub enum Transport {
     InProcess,
     /// From another node, over mutual TLS.
     MutualTls,
-    /// From outside of the mesh: the gateway accepted it without a client certificate.
-    Plain,
 }
 
 impl fmt::Display for Transport {
@@ -60,12 +60,11 @@ impl fmt::Display for Transport {
         f.write_str(match self {
             Self::InProcess => "in-process",
             Self::MutualTls => "mutual-tls",
-            Self::Plain => "plain",
         })
     }
 }
 
-/// Who makes the current call, if it is known.
+/// Who makes the current call, if it is known. Of a request from outside of the cluster it is not.
 pub fn caller() -> Option<Peer> {
     host::caller()
 }

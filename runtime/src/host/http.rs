@@ -5,7 +5,7 @@
 //!
 //! Invariants: without an outbound service each request is answered `http-request-denied`; no more than
 //! `Limits::outbound_max` requests are open at once, each from its start to the end of its response body; none waits
-//! longer than the call it is made for.
+//! longer than the call it is made for, nor longer between two parts of a response than its guest has asked for.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,6 +21,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 use wasmtime::component::{Accessor, HasData, Linker, Resource};
@@ -39,6 +40,8 @@ use wasmtime_wasi_http::{
 use crate::body::{Body, BoxError};
 use crate::host::HostState;
 use crate::host::mesh::CallContext;
+use crate::instance::after;
+use crate::limits::Charge;
 use crate::workload::{CallError, Inner};
 
 /// Where a workload's outbound requests go.
@@ -97,15 +100,20 @@ pub(crate) fn body_error(error: BoxError) -> WasiError {
 }
 
 /// The longest an outbound request may wait for its response head when nothing shorter was asked for.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// A body of 256 KiB chunks is fast enough, and bounds what the host holds for each stream.
-const CHUNK_BYTES: usize = 256 << 10;
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// The largest chunk that a guest writes at once. The host holds two for each body of WASI 0.2 and one for each of 0.3, charged to
+/// the guest's memory.
+pub(crate) const CHUNK_BYTES: usize = 64 << 10;
+/// Chunks that wait beside the one that is being read; the interface's functions want at least one.
+const CHUNKS_WAITING: usize = 1;
 
 /// The host's side of a store's outbound requests.
 pub(crate) struct Hooks {
     workload: Arc<Inner>,
     /// The inbound call that the next request belongs to.
     pub(crate) context: Option<Arc<CallContext>>,
+    /// The chunk that the body of the next request may hold.
+    chunk: Option<Charge>,
 }
 
 impl Hooks {
@@ -113,6 +121,7 @@ impl Hooks {
         Hooks {
             workload: workload.clone(),
             context: None,
+            chunk: None,
         }
     }
 }
@@ -127,6 +136,7 @@ impl WasiHttpHooks for Hooks {
         options: Option<RequestOptions>,
         _verdict: Verdict,
     ) -> Box<dyn Future<Output = Result<(Response<WasiBody>, Verdict), WasiError>> + Send> {
+        let chunk = self.chunk.take();
         let Some(outbound) = self.workload.outbound().cloned() else {
             return Box::new(std::future::ready(Err(WasiError::HttpRequestDenied)));
         };
@@ -139,9 +149,15 @@ impl WasiHttpHooks for Hooks {
             .fetch_add(1, Relaxed);
         let context = self.context.as_deref().cloned().unwrap_or_default();
         let patience = patience(options.as_ref(), context.deadline, Instant::now());
+        let between = options.and_then(|options| options.between_bytes_timeout);
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(context);
-        let request = Request::from_parts(parts, Sent { body, bytes: 0 }.boxed_unsync());
+        let sent = Sent {
+            body,
+            bytes: 0,
+            _chunk: chunk,
+        };
+        let request = Request::from_parts(parts, sent.boxed_unsync());
         let sending: Sending = Box::pin(outbound.oneshot(request));
         Box::new(async move {
             let response = tokio::time::timeout(patience, sending)
@@ -150,6 +166,8 @@ impl WasiHttpHooks for Hooks {
             let response = response.map(|body| {
                 Held {
                     body,
+                    between,
+                    timer: None,
                     _permit: permit,
                 }
                 .boxed_unsync()
@@ -161,6 +179,10 @@ impl WasiHttpHooks for Hooks {
     // Inside a cluster, plain names are the rule; the mesh encrypts between nodes on its own.
     fn default_scheme(&mut self) -> Option<http::uri::Scheme> {
         Some(http::uri::Scheme::HTTP)
+    }
+
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        CHUNKS_WAITING
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
@@ -191,6 +213,7 @@ fn patience(options: Option<&RequestOptions>, deadline: Option<Instant>, now: In
 struct Sent {
     body: WasiBody,
     bytes: u64,
+    _chunk: Option<Charge>,
 }
 
 impl HttpBody for Sent {
@@ -229,9 +252,12 @@ impl HttpBody for Sent {
     }
 }
 
-/// A response body that holds its request's place until it is done with.
+/// A response body that holds its request's place until it is done with, and breaks off when it pauses for too long.
 struct Held {
     body: Body,
+    /// The longest pause that the guest waits for.
+    between: Option<Duration>,
+    timer: Option<Pin<Box<Sleep>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -243,7 +269,19 @@ impl HttpBody for Held {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WasiError>>> {
-        Pin::new(&mut self.body).poll_frame(cx).map_err(body_error)
+        let polled = Pin::new(&mut self.body).poll_frame(cx).map_err(body_error);
+        let Some(between) = self.between else {
+            return polled;
+        };
+        if polled.is_ready() {
+            self.timer = None;
+            return polled;
+        }
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(after(between))));
+        let paused = timer.as_mut().poll(cx);
+        paused.map(|()| Some(Err(WasiError::ConnectionReadTimeout)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -271,8 +309,9 @@ impl client::HostWithStore<HostState> for Client {
             .with(|mut access| {
                 let mut store = access.as_context_mut();
                 let root = store.async_call_stack()?.last();
-                let context = store.data().call_of(root);
-                store.data_mut().hooks.context = context;
+                let state = store.data_mut();
+                state.hooks.context = state.call_of(root);
+                state.hooks.chunk = Some(state.memory.host().charge(CHUNK_BYTES as u64)?);
                 let request = store.data_mut().table_mut().get_mut(&request)?;
                 if request.authority.is_some() {
                     let path = &mut request.path_with_query;
@@ -312,6 +351,12 @@ fn handle_p2(
         Option<Resource<RequestOptions>>,
     ),
 ) -> wasmtime::Result<(Result<Resource<HostFutureIncomingResponse>, p2::ErrorCode>,)> {
+    if !store.data().is_serial() {
+        // A component of WASI 0.3 may send by this interface, too.
+        let root = store.async_call_stack()?.last();
+        let state = store.data_mut();
+        state.hooks.context = state.call_of(root);
+    }
     let mut view = store.data_mut().http();
     let asked = view.table.get_mut(&request)?;
     if asked.authority.is_some() {
@@ -339,6 +384,7 @@ fn error_code_p2(
         WasiError::DestinationUnavailable => p2::ErrorCode::DestinationUnavailable,
         WasiError::ConnectionRefused => p2::ErrorCode::ConnectionRefused,
         WasiError::HttpResponseTimeout => p2::ErrorCode::HttpResponseTimeout,
+        WasiError::ConnectionReadTimeout => p2::ErrorCode::ConnectionReadTimeout,
         WasiError::ConnectionLimitReached => p2::ErrorCode::ConnectionLimitReached,
         WasiError::LoopDetected => p2::ErrorCode::LoopDetected,
         WasiError::HttpProtocolError => p2::ErrorCode::HttpProtocolError,
@@ -356,6 +402,8 @@ pub(super) fn link_p3(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
+
     use super::*;
 
     #[test]
@@ -390,5 +438,31 @@ mod tests {
                 "{asked:?} {deadline:?}"
             );
         }
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_response_that_pauses_longer_than_its_guest_waits_breaks_off() {
+        let place = Arc::new(tokio::sync::Semaphore::new(2));
+        let held = |between: Option<Duration>| {
+            let frames = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"a")))]);
+            let body = http_body_util::StreamBody::new(frames.chain(futures::stream::pending()));
+            Held {
+                body: body.boxed_unsync(),
+                between,
+                timer: None,
+                _permit: place.clone().try_acquire_owned().expect("there is a place"),
+            }
+        };
+        let mut patient = held(None);
+        assert!(patient.frame().await.expect("a frame").is_ok());
+        assert!(futures::poll!(patient.frame()).is_pending());
+        let mut body = held(Some(Duration::from_secs(5)));
+        assert!(body.frame().await.expect("a frame").is_ok());
+        let since = tokio::time::Instant::now();
+        let error = body.frame().await.expect("no end").expect_err("a pause");
+        assert!(
+            matches!(error, WasiError::ConnectionReadTimeout),
+            "{error:?}"
+        );
+        assert_eq!(since.elapsed().as_secs(), 5);
     }
 }

@@ -41,8 +41,6 @@ pub enum Transport {
     InProcess,
     /// From another node, over mutual TLS.
     MutualTls,
-    /// From outside of the mesh.
-    Plain,
 }
 
 /// A W3C trace context.
@@ -97,7 +95,6 @@ impl context::HostWithStore<HostState> for Mesh {
                 transport: match peer.transport {
                     Transport::InProcess => context::Transport::InProcess,
                     Transport::MutualTls => context::Transport::MutualTls,
-                    Transport::Plain => context::Transport::Plain,
                 },
             }))
     }

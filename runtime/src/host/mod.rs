@@ -6,6 +6,7 @@
 mod filesystem;
 pub mod http;
 pub mod mesh;
+mod resources;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,6 +20,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::engine::Calls;
 use crate::host::mesh::CallContext;
+use crate::instance::CallSlot;
 use crate::limits::{MemoryShare, Slice};
 use crate::workload::Inner;
 
@@ -34,6 +36,8 @@ pub struct HostState {
     http_ctx: WasiHttpCtx,
     hooks: http::Hooks,
     table: ResourceTable,
+    /// Bytes that may have come into the table since they were counted.
+    uncounted: usize,
     memory: MemoryShare,
     calls: Open,
     extensions: Extensions,
@@ -67,8 +71,11 @@ impl HostState {
         self.hooks.context = Some(context);
     }
 
-    pub(crate) fn assign_task(&mut self, task: GuestTaskId, context: Arc<CallContext>) {
-        self.calls.by_task.push((task, context));
+    /// `task` works on the call of `slot`, until the guest has returned from it and its caller is done.
+    pub(crate) fn assign_task(&mut self, task: GuestTaskId, slot: Arc<CallSlot>) {
+        // A busy instance would otherwise keep what is known of each call that it ever had.
+        self.calls.by_task.retain(|(_, slot)| !slot.is_over());
+        self.calls.by_task.push((task, slot));
     }
 
     /// Whether there is never more than one call.
@@ -82,18 +89,16 @@ impl HostState {
         self.hooks.context = None;
     }
 
+    /// The call that the task which began with `root` works on; none when that is over.
     pub(crate) fn call_of(&self, root: Option<GuestTaskId>) -> Option<Arc<CallContext>> {
-        let known = root.and_then(|root| {
-            self.calls
-                .by_task
-                .iter()
-                .rev()
-                .find(|(task, _)| *task == root)
-        });
-        known
-            .map(|(_, context)| context)
-            .or(self.calls.current.as_ref())
-            .cloned()
+        if let Some(root) = root
+            && !self.is_serial()
+        {
+            let mut calls = self.calls.by_task.iter().rev();
+            let (_, slot) = calls.find(|(task, _)| *task == root)?;
+            return Some(slot.context.clone());
+        }
+        self.calls.current.clone()
     }
 }
 
@@ -101,7 +106,7 @@ impl HostState {
 #[derive(Default)]
 struct Open {
     current: Option<Arc<CallContext>>,
-    by_task: Vec<(GuestTaskId, Arc<CallContext>)>,
+    by_task: Vec<(GuestTaskId, Arc<CallSlot>)>,
 }
 
 impl WasiView for HostState {
@@ -128,10 +133,12 @@ pub(crate) fn link(linker: &mut Linker<HostState>, calls: Calls) -> wasmtime::Re
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     filesystem::p2::link(linker)?;
     http::link_p2(linker)?;
+    resources::link_p2(linker)?;
     if calls == Calls::Concurrent {
         wasmtime_wasi::p3::add_to_linker(linker)?;
         filesystem::p3::link(linker)?;
         http::link_p3(linker)?;
+        resources::link_p3(linker)?;
     }
     mesh::link(linker)
 }
@@ -161,6 +168,7 @@ pub(crate) fn new_store(
         http_ctx,
         hooks: http::Hooks::new(workload),
         table,
+        uncounted: 0,
         memory: MemoryShare::new(
             workload.memory().clone(),
             limits.table_elements,

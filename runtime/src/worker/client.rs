@@ -1,7 +1,9 @@
 //! This side: starts a worker, builds workloads in it, calls them, and notices its end.
 //!
 //! [`RemoteWorkload`] offers what [`Workload`] offers, with the same errors and limits. The worker itself holds to limits
-//! and deadlines; this side only sees to it that a worker which answers no more cannot keep anybody waiting.
+//! and deadlines. This side sees to it that a worker which answers no more cannot keep anybody waiting, and that one which
+//! holds to nothing gets no more than its workloads may have ([`Way`]): calls and requests that are open, their depth in the call
+//! tree, the time that a request may take.
 //!
 //! [`Workload`]: crate::Workload
 
@@ -12,7 +14,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -23,31 +24,31 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use nix::sys::signal::Signal;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tower::ServiceExt;
 
 use super::control::{self, Command, FILES_MAX, Reply};
 use super::output::Reader;
-use super::wire::{self, Outward, Refused, RunEnd, STREAMS_MAX, Sender, Told};
+use super::way::{OpenWay, Way, Ways};
+use super::wire::{self, Outward, Refused, RunEnd, STREAMS_MAX, Sender, Side, Told};
 use crate::artifact::Artifact;
 use crate::body::{self, Body, BoxError};
 use crate::command::Exit;
 use crate::cores::Cores;
 use crate::engine::Engine;
 use crate::events::EventSink;
-use crate::host::http::{Outbound, OutboundError};
+use crate::host::http::Outbound;
 use crate::host::mesh::CallContext;
 use crate::instance;
 use crate::limits::{Limits, Usage};
 use crate::logs::LogSink;
 use crate::scheduling::Computing;
-use crate::workload::{CallError, InstancePolicy, WorkloadError, absolute};
+use crate::workload::{CallError, InstancePolicy, Overload, WorkloadError, absolute};
 
 /// How long a worker may take to be ready. It takes a tenth of a second on an idle machine.
 const START_WITHIN: Duration = Duration::from_secs(30);
@@ -97,6 +98,8 @@ pub enum WorkerError {
 /// What a workload in a worker is built from; the options of [`WorkloadBuilder`](crate::WorkloadBuilder).
 pub struct Setup {
     pub name: String,
+    /// See [`WorkloadBuilder::account`](crate::WorkloadBuilder::account).
+    pub account: String,
     pub env: Vec<(String, String)>,
     pub args: Vec<String>,
     pub limits: Limits,
@@ -112,6 +115,7 @@ pub struct Setup {
 #[derive(Serialize, Deserialize)]
 pub(super) struct WireSetup {
     pub(super) name: String,
+    pub(super) account: String,
     pub(super) env: Vec<(String, String)>,
     pub(super) args: Vec<String>,
     pub(super) limits: Limits,
@@ -164,13 +168,11 @@ struct Inner {
     pid: u32,
     lanes: Vec<Lane>,
     control: Mutex<UnixStream>,
-    outbounds: Outbounds,
+    ways: Ways,
     built: Mutex<HashMap<u64, Weak<Remote>>>,
     next_id: AtomicU64,
     ended: watch::Receiver<Option<Ended>>,
 }
-
-type Outbounds = Arc<RwLock<HashMap<u64, Outbound>>>;
 
 struct Lane {
     sender: Sender,
@@ -239,14 +241,14 @@ impl Worker {
             }
         }
         let closing = control.try_clone().map_err(failed)?;
-        let outbounds = Outbounds::default();
+        let ways = Ways::default();
         let mut lanes = Vec::new();
         let mut connections = JoinSet::new();
         for (core, (calls, outbound)) in ours.into_iter().enumerate() {
             let (told, sender) = tokio::sync::oneshot::channel();
             connections.spawn_on(
                 async move {
-                    let (sender, connection) = wire::ask(calls).await?;
+                    let (sender, connection) = wire::ask(calls, Side::Node).await?;
                     // Gone only if the start was given up.
                     let _ = told.send(sender);
                     connection.await?;
@@ -254,12 +256,14 @@ impl Worker {
                 },
                 cores.handle(core),
             );
-            let outbounds = outbounds.clone();
+            let ways = ways.clone();
+            let open = Arc::new(Semaphore::new(STREAMS_MAX));
             let serving = wire::answer(
                 outbound,
+                Side::Node,
                 service_fn(move |request| {
-                    let outbounds = outbounds.clone();
-                    async move { Ok(pass_on(&outbounds, request).await) }
+                    let (ways, open) = (ways.clone(), open.clone());
+                    async move { Ok(ways.pass_on(&open, request).await) }
                 }),
             );
             connections.spawn_on(serving, cores.handle(core));
@@ -285,7 +289,7 @@ impl Worker {
             pid,
             lanes,
             control: Mutex::new(control),
-            outbounds,
+            ways,
             built: Mutex::default(),
             next_id: AtomicU64::new(1),
             ended,
@@ -356,6 +360,7 @@ impl Worker {
 
         let Setup {
             name,
+            account,
             env,
             args,
             limits,
@@ -367,19 +372,14 @@ impl Worker {
         } = setup;
         let wire_setup = WireSetup {
             name: name.clone(),
+            account,
             env,
             args,
             limits: limits.clone(),
             policy,
             outbound: outbound.is_some(),
         };
-        if let Some(outbound) = outbound {
-            self.inner.outbounds.write().insert(id, outbound);
-        }
-        let removed = RemoveOutbound {
-            id,
-            outbounds: self.inner.outbounds.clone(),
-        };
+        let way = self.inner.ways.open(id, Way::new(&limits, outbound));
         let text = serde_json::to_vec(&wire_setup).map_err(|error| lost(&error))?;
         let response = self
             .inner
@@ -387,7 +387,8 @@ impl Worker {
             .await
             .map_err(|error| lost(&error))?;
         if wire::has_failed(&response) {
-            let error: WorkloadError = wire::read(response).await.map_err(|error| lost(&error))?;
+            let error = wire::read::<WorkloadError>(response, wire::ERROR_BYTES_MAX).await;
+            let error = error.map_err(|error| lost(&error))?;
             return Err(error.into());
         }
         let (printed, seen) = watch::channel(0);
@@ -404,7 +405,7 @@ impl Worker {
             seen,
             reading: reading.abort_handle(),
             draining: AtomicBool::new(false),
-            _outbound: removed,
+            way,
             worker: self.clone(),
         });
         let mut built = self.inner.built.lock();
@@ -587,7 +588,7 @@ impl Inner {
             let response = self
                 .task(0, wire::USAGE, body::empty(), ANSWER_WITHIN)
                 .await?;
-            wire::read::<HashMap<u64, Usage>>(response).await
+            wire::read::<HashMap<u64, Usage>>(response, wire::USAGE_BYTES_MAX).await
         };
         let usages = tokio::time::timeout(ANSWER_WITHIN, usages).await??;
         for remote in built {
@@ -643,36 +644,6 @@ async fn print(mut output: Incoming, mut reader: Reader, printed: watch::Sender<
     }
 }
 
-type Sending = Pin<Box<dyn Future<Output = Result<Response<Body>, OutboundError>> + Send>>;
-
-/// A guest's own request, on its way into the world.
-async fn pass_on(outbounds: &Outbounds, request: Request<Incoming>) -> Response<Outward> {
-    let outbound =
-        wire::workload_of(request.headers()).and_then(|id| outbounds.read().get(&id).cloned());
-    let Some(outbound) = outbound else {
-        return wire::failed(&OutboundError::Denied);
-    };
-    let (mut request, context) = wire::undress(request, Instant::now());
-    request.extensions_mut().insert(context);
-    // Boxed, because the compiler cannot tell of the service's own future that it may move between threads.
-    let sending: Sending = Box::pin(outbound.oneshot(request));
-    match sending.await {
-        Ok(response) => wire::delivered(response),
-        Err(error) => wire::failed(&error),
-    }
-}
-
-struct RemoveOutbound {
-    id: u64,
-    outbounds: Outbounds,
-}
-
-impl Drop for RemoveOutbound {
-    fn drop(&mut self) {
-        self.outbounds.write().remove(&self.id);
-    }
-}
-
 /// A component that can be called and run, in a worker. Cheap to clone.
 #[derive(Clone)]
 pub struct RemoteWorkload {
@@ -689,7 +660,7 @@ struct Remote {
     /// Its end is the workload's.
     reading: AbortHandle,
     draining: AtomicBool,
-    _outbound: RemoveOutbound,
+    way: OpenWay,
     worker: Worker,
 }
 
@@ -716,7 +687,7 @@ impl RemoteWorkload {
         let remote = &self.inner;
         let worker = &remote.worker.inner;
         if remote.draining.load(Relaxed) {
-            return Err(CallError::Stopped);
+            return Err(CallError::Stopped { begun: false });
         }
         if request.method() == Method::CONNECT {
             return Err(CallError::BadRequest {
@@ -735,7 +706,10 @@ impl RemoteWorkload {
             .map_or(ours, |theirs| ours.min(theirs.into()));
         let lane = worker.lane(remote.id);
         let Ok(permit) = lane.open.clone().try_acquire_owned() else {
-            return Err(CallError::Overloaded);
+            return Err(CallError::Overloaded(Overload::Worker));
+        };
+        let Some(place) = remote.way.enter(context.depth) else {
+            return Err(CallError::Overloaded(Overload::Calls));
         };
         let request =
             wire::dress(request, remote.id, context, Instant::now()).map_err(|error| {
@@ -754,7 +728,7 @@ impl RemoteWorkload {
             Ok(Ok(response)) => response,
         };
         if !wire::has_failed(&response) {
-            return Ok(wire::arrived(response, permit, |error| {
+            return Ok(wire::arrived(response, (permit, place), |error| {
                 let reason = format!("broke off its answer: {error}");
                 CallError::Lost {
                     reason,
@@ -763,7 +737,7 @@ impl RemoteWorkload {
                 .into()
             }));
         }
-        match wire::read::<Refused>(response).await {
+        match wire::read::<Refused>(response, wire::ERROR_BYTES_MAX).await {
             Ok(refused) => {
                 self.printed(refused.output).await;
                 Err(refused.what)
@@ -783,7 +757,7 @@ impl RemoteWorkload {
                 .inner
                 .task(remote.id, wire::RUN, body::empty(), forever)
                 .await?;
-            wire::read::<RunEnd>(response).await
+            wire::read::<RunEnd>(response, wire::ERROR_BYTES_MAX).await
         };
         match answer.await {
             Ok(ended) => {
@@ -812,7 +786,7 @@ impl RemoteWorkload {
                 .inner
                 .task(remote.id, wire::STOP, body, within)
                 .await?;
-            wire::read::<Told<()>>(response).await
+            wire::read::<Told<()>>(response, wire::ERROR_BYTES_MAX).await
         };
         // Without an answer there is no process, or soon will not be: stopped, too.
         if let Ok(told) = stopped.await {

@@ -28,6 +28,7 @@ mod control;
 mod output;
 mod sandbox;
 mod server;
+mod way;
 mod wire;
 
 pub use client::{Ended, RemoteWorkload, Setup, WeakWorker, Worker, WorkerCommand, WorkerError};

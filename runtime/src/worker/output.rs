@@ -2,7 +2,7 @@
 //! call returns go the same way, in their place among the lines.
 //!
 //! The guest never waits. What does not fit between it and the reader is dropped and counted, and the count stands where
-//! the loss was.
+//! the loss was. The reader, which trusts nobody, hands on what is printed as it comes and holds no more than one fault.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,8 +18,10 @@ use crate::logs::LogSink;
 
 /// Output of one workload that waits to be read.
 const WAITING_BYTES_MAX: usize = 8 << 20;
-/// The longest chunk a reader accepts; writers are held to 64 KiB a write, 0.2's to what they were given.
-const CHUNK_BYTES_MAX: usize = 16 << 20;
+/// The longest fault a reader accepts: a trap has a message and a backtrace of a few dozen frames.
+const FAULT_BYTES_MAX: usize = 256 << 10;
+/// How many bytes were lost.
+const LOST_BYTES: usize = 8;
 /// Kind and length.
 const HEAD_BYTES: usize = 5;
 
@@ -147,17 +149,43 @@ impl<T: Unpin> HttpBody for OutputBody<T> {
     }
 }
 
-/// Puts chunks together again and hands them to the two sinks.
+/// Takes chunks apart again and hands what is in them to the two sinks.
 pub(super) struct Reader {
+    head: BytesMut,
+    chunk: Option<Chunk>,
+    /// What has come of a chunk that is not printed.
     partial: BytesMut,
     stdout: LogSink,
     stderr: LogSink,
     faults: Option<EventSink>,
 }
 
+/// The chunk that is being read.
+#[derive(Clone, Copy)]
+struct Chunk {
+    kind: u8,
+    left: usize,
+}
+
+impl Chunk {
+    /// None when no worker of ours begins one like that.
+    fn begin(mut head: &[u8]) -> Option<Chunk> {
+        let (kind, left) = (head.get_u8(), head.get_u32() as usize);
+        let makes_sense = match kind {
+            STDOUT | STDERR => true,
+            FAULT => left <= FAULT_BYTES_MAX,
+            LOST => left == LOST_BYTES,
+            _ => false,
+        };
+        makes_sense.then_some(Chunk { kind, left })
+    }
+}
+
 impl Reader {
     pub(super) fn new(stdout: LogSink, stderr: LogSink, faults: Option<EventSink>) -> Reader {
         Reader {
+            head: BytesMut::new(),
+            chunk: None,
             partial: BytesMut::new(),
             stdout,
             stderr,
@@ -166,41 +194,59 @@ impl Reader {
     }
 
     /// Takes what arrived; the result is how many bytes the guest had printed for it. None when it makes no sense.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Option<u64> {
-        self.partial.extend_from_slice(bytes);
+    pub(super) fn take(&mut self, mut bytes: &[u8]) -> Option<u64> {
         let mut printed = 0;
-        while self.partial.len() >= HEAD_BYTES {
-            let mut head = &self.partial[..HEAD_BYTES];
-            let (kind, length) = (head.get_u8(), head.get_u32() as usize);
-            if length > CHUNK_BYTES_MAX {
-                return None;
-            }
-            if self.partial.len() < HEAD_BYTES + length {
-                break;
-            }
-            self.partial.advance(HEAD_BYTES);
-            let chunk = self.partial.split_to(length);
-            match kind {
-                STDOUT => self.stdout.write(&chunk),
-                STDERR => self.stderr.write(&chunk),
-                FAULT => {
-                    let fault = serde_json::from_slice(&chunk).ok()?;
-                    if let Some(sink) = &self.faults {
-                        sink.tell(Event::BrokenOff { fault });
-                    }
+        loop {
+            let Some(mut chunk) = self.chunk else {
+                let missing = bytes.len().min(HEAD_BYTES - self.head.len());
+                self.head.extend_from_slice(&bytes[..missing]);
+                bytes.advance(missing);
+                if self.head.len() < HEAD_BYTES {
+                    return Some(printed);
                 }
-                LOST => {
-                    let lost = u64::from_be_bytes(chunk.as_ref().try_into().ok()?);
-                    let note = format!("[weft: {lost} bytes of output were dropped here]\n");
-                    self.stderr.write(note.as_bytes());
-                    printed += lost;
-                    continue;
-                }
-                _ => return None,
+                self.chunk = Some(Chunk::begin(&self.head)?);
+                self.head.clear();
+                continue;
+            };
+            let (part, rest) = bytes.split_at(bytes.len().min(chunk.left));
+            bytes = rest;
+            chunk.left -= part.len();
+            match chunk.kind {
+                _ if part.is_empty() => {}
+                STDOUT => self.stdout.write(part),
+                STDERR => self.stderr.write(part),
+                _ => self.partial.extend_from_slice(part),
             }
-            printed += length as u64;
+            if chunk.kind != LOST {
+                printed += part.len() as u64;
+            }
+            if chunk.left > 0 {
+                self.chunk = Some(chunk);
+                return Some(printed);
+            }
+            self.chunk = None;
+            printed += self.end(chunk.kind)?;
         }
-        Some(printed)
+    }
+
+    /// A chunk is complete. The result is how many bytes it stands for beside its own.
+    fn end(&mut self, kind: u8) -> Option<u64> {
+        match kind {
+            FAULT => {
+                let fault = serde_json::from_slice(&self.partial.split()).ok()?;
+                if let Some(sink) = &self.faults {
+                    sink.tell(Event::BrokenOff { fault });
+                }
+                Some(0)
+            }
+            LOST => {
+                let lost = u64::from_be_bytes(self.partial.split().as_ref().try_into().ok()?);
+                let note = format!("[weft: {lost} bytes of output were dropped here]\n");
+                self.stderr.write(note.as_bytes());
+                Some(lost)
+            }
+            _ => Some(0),
+        }
     }
 }
 
@@ -209,11 +255,24 @@ mod tests {
     use super::*;
     use crate::workload::CallError;
 
-    fn collect(text: &Arc<Mutex<String>>, name: &'static str) -> LogSink {
-        let text = text.clone();
-        LogSink::new(move |bytes| {
-            *text.lock() += &format!("{name}:{} ", String::from_utf8_lossy(bytes).trim());
-        })
+    /// What is written one after the other, with its sink's name before it.
+    #[derive(Clone, Default)]
+    struct Told(Arc<Mutex<(String, &'static str)>>);
+
+    impl Told {
+        fn tell(&self, name: &'static str, text: &str) {
+            let mut told = self.0.lock();
+            if std::mem::replace(&mut told.1, name) != name {
+                let space = if told.0.is_empty() { "" } else { " " };
+                told.0 += &format!("{space}{name}:");
+            }
+            told.0 += text.trim_end();
+        }
+
+        fn sink(&self, name: &'static str) -> LogSink {
+            let told = self.clone();
+            LogSink::new(move |bytes| told.tell(name, &String::from_utf8_lossy(bytes)))
+        }
     }
 
     fn drain(output: &Output) -> Bytes {
@@ -238,12 +297,12 @@ mod tests {
         output.write(STDOUT, b"end");
         let second = drain(&output);
         for step in [1, 2, 7, 100] {
-            let text: Arc<Mutex<String>> = Arc::default();
-            let told = text.clone();
+            let told = Told::default();
+            let faults = told.clone();
             let faults = EventSink::of_broken_off(move |fault| {
-                *told.lock() += &format!("fault:{fault:?} ");
+                faults.tell("fault", &format!("{fault:?}"));
             });
-            let (out, err) = (collect(&text, "out"), collect(&text, "err"));
+            let (out, err) = (told.sink("out"), told.sink("err"));
             let mut reader = Reader::new(out, err, Some(faults));
             let printed: u64 = first
                 .chunks(step)
@@ -251,8 +310,8 @@ mod tests {
                 .map(|bytes| reader.take(bytes).unwrap())
                 .sum();
             assert_eq!(
-                *text.lock(),
-                "out:one err:two fault:Deadline err:[weft: 8388609 bytes of output were dropped here] out:end ",
+                told.0.lock().0,
+                "out:one err:two fault:Deadline err:[weft: 8388609 bytes of output were dropped here] out:end",
                 "in steps of {step}"
             );
             assert_eq!(printed, output.total());
@@ -264,9 +323,9 @@ mod tests {
         let sink = LogSink::discard;
         for bytes in [
             &[9, 0, 0, 0, 0][..],
-            &[1, 255, 255, 255, 255],
             &[3, 0, 0, 0, 1, 0],
             &[4, 0, 0, 0, 1, 0],
+            &[4, 255, 255, 255, 255],
         ] {
             assert_eq!(
                 Reader::new(sink(), sink(), None).take(bytes),
@@ -274,5 +333,17 @@ mod tests {
                 "{bytes:?}"
             );
         }
+    }
+    /// A worker that says it will print four gigabytes at once, and does not: what came is handed on, and nothing is held.
+    #[test]
+    fn what_is_printed_is_not_held() {
+        let told = Told::default();
+        let mut reader = Reader::new(told.sink("out"), told.sink("err"), None);
+        assert_eq!(reader.take(&[STDOUT, 255, 255, 255, 255]), Some(0));
+        for _ in 0..1_000 {
+            assert_eq!(reader.take(&[b'x'; 1_000]), Some(1_000));
+            assert_eq!(reader.head.len() + reader.partial.len(), 0);
+        }
+        assert_eq!(told.0.lock().0.len(), "out:".len() + 1_000_000);
     }
 }

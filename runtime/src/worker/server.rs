@@ -27,7 +27,7 @@ use super::client::WireSetup;
 use super::control::{self, Command, Reply};
 use super::output::{Output, OutputBody};
 use super::sandbox;
-use super::wire::{self, Outward, Refused, RunEnd, STREAMS_MAX, Sender, Told};
+use super::wire::{self, Outward, Refused, RunEnd, STREAMS_MAX, Sender, Side, Told};
 use crate::artifact::{Artifact, Digest};
 use crate::body::{Body, BoxError};
 use crate::cores::Cores;
@@ -107,12 +107,13 @@ fn prepare(engine: EngineBuilder, sockets: Vec<OwnedFd>) -> Result<Arc<Hosted>, 
         }
         let (served, ready) = (worker.clone(), ready.clone());
         cores.spawn_on(core, async move {
-            let (sender, connection) = match wire::ask(outbound).await {
+            let (sender, connection) = match wire::ask(outbound, Side::Worker).await {
                 Ok(connected) => connected,
                 Err(error) => return drop(ready.send(Err(error))),
             };
             let serving = wire::answer(
                 calls,
+                Side::Worker,
                 service_fn(move |request| {
                     let served = served.clone();
                     async move { Ok::<_, Infallible>(answer(&served, request).await) }
@@ -196,7 +197,7 @@ async fn answer(worker: &Arc<Hosted>, request: Request<Incoming>) -> Response<Ou
             Some(guest) => call(guest, request).await,
             // Only between the last word about a workload and the first call that has not heard it.
             None => wire::failed(&Refused {
-                what: CallError::Stopped,
+                what: CallError::Stopped { begun: false },
                 output: 0,
             }),
         },
@@ -244,7 +245,7 @@ async fn call(guest: Guest, request: Request<Incoming>) -> Response<Outward> {
     let (mut request, context) = wire::undress(request, Instant::now());
     request.extensions_mut().insert(context);
     match guest.workload.call(request).await {
-        Ok(response) => wire::delivered(response),
+        Ok(response) => wire::delivered(response, Vec::new()),
         Err(what) => wire::failed(&Refused {
             what,
             output: guest.output.total(),
@@ -264,6 +265,7 @@ async fn build(
     let output = Output::default();
     let mut builder = Workload::builder(&worker.engine, &artifact)
         .name(setup.name)
+        .account(setup.account)
         .env(setup.env)
         .args(setup.args)
         .limits(setup.limits)
@@ -339,7 +341,7 @@ fn outbound(lanes: Arc<[Lane]>, id: u64) -> Outbound {
                     OutboundError::Internal(error.to_string()).into()
                 }));
             }
-            Err(wire::read(response)
+            Err(wire::read(response, wire::ERROR_BYTES_MAX)
                 .await
                 .unwrap_or_else(|error| OutboundError::Internal(error.to_string())))
         }

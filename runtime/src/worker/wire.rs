@@ -2,6 +2,9 @@
 //!
 //! An error ends a body as a trailer, so that it arrives with its type; the protocol itself could only say that the
 //! stream was reset.
+//!
+//! The node trusts a worker with nothing: what it holds for one is bounded at its own end ([`Side::Node`]), whatever the worker's
+//! end does.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::body::{self, Body, BoxError};
 use crate::command::Exit;
@@ -28,20 +32,65 @@ use crate::workload::CallError;
 pub(super) const STREAMS_MAX: usize = 4096;
 /// The same, for the protocol: the streams of outputs, runs and stops come on top.
 const PROTOCOL_STREAMS_MAX: u32 = 1 << 16;
-/// What one body may have under way; with [`STREAMS_MAX`] it bounds what a lane holds.
-const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-/// The most there is: streams bound themselves, and one that nobody reads must not hold up the others.
-const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+/// What one body may have under way.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const FRAME_BYTES: u32 = 64 << 10;
-/// Guests have limits of their own for headers; this only has to be above all of them.
-const HEADER_BYTES_MAX: u32 = 1 << 20;
+/// Guests have limits of their own for headers, of 64 KiB; this only has to be above all of them.
+const HEADER_BYTES_MAX: u32 = 256 << 10;
 /// Streams that were reset a moment ago and may still hear from the other side.
 const RESET_STREAMS_MAX: usize = 1 << 16;
+
+/// The end of a connection that is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Node,
+    Worker,
+}
+
+impl Side {
+    /// What all bodies on one connection may have under way towards this side. In a worker streams bound themselves, and one that
+    /// nobody reads must not hold up the others. The node holds a thousand such streams of one lane; beyond that, guests of one
+    /// worker wait for each other.
+    fn connection_window_bytes(self) -> u32 {
+        match self {
+            Side::Node => 64 << 20,
+            Side::Worker => (1 << 31) - 1,
+        }
+    }
+
+    /// Streams that the other side may open.
+    fn streams_max(self) -> u32 {
+        match self {
+            // Of guests' requests, of which the worker itself opens no more.
+            Side::Node => STREAMS_MAX as u32,
+            Side::Worker => PROTOCOL_STREAMS_MAX,
+        }
+    }
+
+    /// Streams that the other side may open and give up before they are looked at. Callers that leave do that, many at once.
+    fn given_up_max(self) -> usize {
+        match self {
+            Side::Node => STREAMS_MAX,
+            Side::Worker => RESET_STREAMS_MAX,
+        }
+    }
+
+    /// Streams that the other side may break the protocol on before the connection ends.
+    fn broken_max(self) -> Option<usize> {
+        match self {
+            Side::Node => Some(1024),
+            Side::Worker => None,
+        }
+    }
+}
+
 /// A side that says nothing for this long is asked whether it is there, and then has [`ANSWER_WITHIN`].
 const ASK_AFTER: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
-/// Answers that are not bodies of guests: errors with backtraces, usages.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Answers that are not bodies of guests: errors with backtraces, of which there may be as many as calls,
+pub(super) const ERROR_BYTES_MAX: usize = 256 << 10;
+/// and what all workloads use, of which there is one.
+pub(super) const USAGE_BYTES_MAX: usize = 4 << 20;
 
 pub(super) const WORKLOAD: HeaderName = HeaderName::from_static("weft-worker-workload");
 pub(super) const TASK: HeaderName = HeaderName::from_static("weft-worker-task");
@@ -70,17 +119,18 @@ pub(super) type Sender = hyper::client::conn::http2::SendRequest<Outward>;
 /// socket that does not block.
 pub(super) async fn ask(
     socket: std::os::unix::net::UnixStream,
+    side: Side,
 ) -> Result<(Sender, impl Future<Output = hyper::Result<()>>), BoxError> {
     let io = TokioIo::new(UnixStream::from_std(socket)?);
     let connected = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_connection_window_size(side.connection_window_bytes())
         .max_frame_size(FRAME_BYTES)
         .max_header_list_size(HEADER_BYTES_MAX)
         .max_send_buf_size(STREAM_WINDOW_BYTES as usize)
         .max_concurrent_reset_streams(RESET_STREAMS_MAX)
-        .max_local_error_reset_streams(None)
+        .max_local_error_reset_streams(side.broken_max())
         .keep_alive_interval(ASK_AFTER)
         .keep_alive_timeout(ANSWER_WITHIN)
         .handshake(io)
@@ -91,6 +141,7 @@ pub(super) async fn ask(
 /// The answering end, until the connection ends. The socket does not block.
 pub(super) async fn answer<S>(
     socket: std::os::unix::net::UnixStream,
+    side: Side,
     service: S,
 ) -> Result<(), BoxError>
 where
@@ -105,14 +156,13 @@ where
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_connection_window_size(side.connection_window_bytes())
         .max_frame_size(FRAME_BYTES)
         .max_header_list_size(HEADER_BYTES_MAX)
         .max_send_buf_size(STREAM_WINDOW_BYTES as usize)
-        .max_concurrent_streams(PROTOCOL_STREAMS_MAX)
-        // A caller that gives up resets its stream, and many may do so at once.
-        .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
-        .max_local_error_reset_streams(None)
+        .max_concurrent_streams(side.streams_max())
+        .max_pending_accept_reset_streams(side.given_up_max())
+        .max_local_error_reset_streams(side.broken_max())
         // What the guest did not say is not said for it.
         .auto_date_header(false)
         .serve_connection(io, service)
@@ -195,9 +245,15 @@ pub(super) fn task_of(headers: &HeaderMap) -> Option<&str> {
     headers.get(TASK)?.to_str().ok()
 }
 
-/// A response of the guest's or the network's, for the lane.
-pub(super) fn delivered(response: Response<Body>) -> Response<Outward> {
-    let mut response = response.map(Outward::new);
+/// A response of the guest's or the network's, for the lane; it holds its `places` until its body is done with.
+pub(super) fn delivered(
+    response: Response<Body>,
+    places: Vec<OwnedSemaphorePermit>,
+) -> Response<Outward> {
+    let mut response = response.map(|body| Outward {
+        _places: places,
+        ..Outward::new(body)
+    });
     response.headers_mut().remove(FAILED);
     response
 }
@@ -222,9 +278,12 @@ pub(super) fn has_failed<B>(response: &Response<B>) -> bool {
     response.headers().contains_key(FAILED)
 }
 
-/// The document in an answer.
-pub(super) async fn read<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, BoxError> {
-    let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+/// The document in an answer, of at most `bytes_max`.
+pub(super) async fn read<T: DeserializeOwned>(
+    response: Response<Incoming>,
+    bytes_max: usize,
+) -> Result<T, BoxError> {
+    let body = http_body_util::Limited::new(response.into_body(), bytes_max);
     Ok(serde_json::from_slice(&body.collect().await?.to_bytes())?)
 }
 
@@ -275,11 +334,16 @@ impl From<BodyError> for BoxError {
 pub(super) struct Outward {
     body: Body,
     ended: bool,
+    _places: Vec<OwnedSemaphorePermit>,
 }
 
 impl Outward {
     pub(super) fn new(body: Body) -> Outward {
-        Outward { body, ended: false }
+        Outward {
+            body,
+            ended: false,
+            _places: Vec::new(),
+        }
     }
 }
 
@@ -405,6 +469,7 @@ mod tests {
         }
         tokio::spawn(answer(
             theirs,
+            Side::Worker,
             service_fn(async |request| {
                 assert_eq!(
                     workload_of(http::Request::<Incoming>::headers(&request)),
@@ -414,10 +479,10 @@ mod tests {
                 let depth = context.depth.into();
                 let mut response = Response::new(request.into_body());
                 response.headers_mut().insert("depth", depth);
-                Ok::<_, Infallible>(delivered(response))
+                Ok::<_, Infallible>(delivered(response, Vec::new()))
             }),
         ));
-        let (sender, connection) = ask(ours).await.unwrap();
+        let (sender, connection) = ask(ours, Side::Node).await.unwrap();
         tokio::spawn(connection);
         sender
     }

@@ -8,8 +8,8 @@ use wasip2::clocks::monotonic_clock::subscribe_duration;
 use wasip2::exports::http::incoming_handler;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
-    Fields, IncomingRequest, OutgoingBody, OutgoingRequest, OutgoingResponse, RequestOptions,
-    ResponseOutparam,
+    Fields, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse,
+    RequestOptions, ResponseOutparam,
 };
 use wasip2::random::random::get_random_bytes;
 
@@ -57,6 +57,13 @@ impl incoming_handler::Guest for Attacker {
                 let variables: Vec<_> = std::env::vars().collect();
                 format!("{variables:?} {:?}", std::env::var("SECRET"))
             }
+            "bodies" => format!("{} requests", many(1_000, || unsent(argument))),
+            "fields" => format!("{} fields", many(1_000, large_fields)),
+            "clones" => {
+                let first = large_fields();
+                format!("{} clones", many(900, || changed_clone(first.as_ref()?)))
+            }
+            "methods" => format!("{} methods", many(1_000, long_method)),
             "sockets" => network::sockets(argument),
             "request" => network::request(argument),
             _ => "no such attack".to_owned(),
@@ -202,6 +209,46 @@ fn to_next() -> OutgoingRequest {
         .set_path_with_query(Some("/"))
         .expect("a valid path");
     request
+}
+
+/// A request with a body of as many bytes as it takes, at most `wanted`, that is never sent.
+fn unsent(wanted: &str) -> Option<OutgoingRequest> {
+    let mut left = wanted.parse().unwrap_or(usize::MAX);
+    let request = to_next();
+    let body = request.body().ok()?;
+    let stream = body.write().ok()?;
+    while left > 0
+        && let Ok(most @ 1..) = stream.check_write()
+    {
+        let chunk = left.min(usize::try_from(most).ok()?);
+        stream.write(&vec![b'x'; chunk]).ok()?;
+        left -= chunk;
+    }
+    drop(stream);
+    // Without a handle of its own any more, but as full as it was.
+    OutgoingBody::finish(body, None).ok()?;
+    Some(request)
+}
+
+fn large_fields() -> Option<Fields> {
+    let fields = Fields::new();
+    fields.append("x", &[b'x'; 60_000]).ok()?;
+    Some(fields)
+}
+
+/// A copy costs nothing until one of the two is changed.
+fn changed_clone(fields: &Fields) -> Option<Fields> {
+    let clone = fields.clone();
+    clone.append("y", b"1").ok()?;
+    Some(clone)
+}
+
+fn long_method() -> Option<OutgoingRequest> {
+    let request = to_next();
+    request
+        .set_method(&Method::Other("X".repeat(1 << 20)))
+        .ok()?;
+    Some(request)
 }
 
 fn timeouts() -> String {

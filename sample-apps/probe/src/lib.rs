@@ -9,7 +9,8 @@
 //! | `/headers` | the request line and its headers, as text |
 //! | `/env` | the environment, sorted, as text |
 //! | `/whoami` | who the mesh says is calling, and the time left |
-//! | `/call?url=` | calls that address and reports the response or the typed error |
+//! | `/call?url=&timeout=` | calls that address, within so many ms, and reports the response or the typed error |
+//! | `/spin?ms=` | computes for that time, then answers |
 //! | `/panic` | panics: the instance traps |
 //! | `/truncate` | panics in the middle of the response's body |
 //! | `/loop` | spins for ever: the runtime has to end it |
@@ -17,9 +18,9 @@
 
 use std::fmt::Write as _;
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use weft::http::{header, query};
+use weft::http::{Timeout, header, query};
 use weft::{Request, Response};
 
 /// `/call` shows this much of what it got: enough to recognise it.
@@ -52,11 +53,21 @@ async fn handle(request: Request) -> Result<Response, weft::BodyError> {
         "/env" => Ok(text(environment())),
         "/whoami" => Ok(text(whoami())),
         "/call" => match query(&uri, "url") {
-            Some(url) => Ok(call(&url).await),
+            Some(url) => match query(&uri, "timeout").map(|ms| ms.parse()).transpose() {
+                Ok(ms) => Ok(call(&url, ms.map(Duration::from_millis)).await),
+                Err(error) => Err(format!("timeout: {error}\n")),
+            },
             None => Err("/call needs url=\n".to_owned()),
         },
         "/panic" => panic!("asked to panic"),
         "/truncate" => Ok(truncated()),
+        "/spin" => number("ms", 10).map(|ms| {
+            let until = Instant::now() + Duration::from_millis(ms);
+            while Instant::now() < until {
+                black_box(());
+            }
+            text(format!("computed for {ms} ms\n"))
+        }),
         "/loop" => spin(),
         "/eat" => number("mb", 16).map(|mb| text(eat(mb))),
         _ => Ok(weft::http::status(404)),
@@ -127,9 +138,18 @@ fn whoami() -> String {
 }
 
 /// What came back, or a 502 whose text names the error's kind and code.
-async fn call(url: &str) -> Response {
+async fn call(url: &str, timeout: Option<Duration>) -> Response {
     let outcome = async {
-        let response = weft::http::get(url).await?;
+        let response = match timeout {
+            None => weft::http::get(url).await?,
+            Some(timeout) => {
+                let mut request = Request::new(weft::Body::empty());
+                // What is no address names no service, and is refused as that.
+                *request.uri_mut() = url.parse().unwrap_or_default();
+                request.extensions_mut().insert(Timeout(timeout));
+                weft::http::send(request).await?
+            }
+        };
         let status = response.status();
         let body = response.into_body().bytes().await?;
         Ok::<_, weft::http::Error>((status, body))
