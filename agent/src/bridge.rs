@@ -3,48 +3,42 @@
 //! ```text
 //! mesh ── Request + mesh::CallContext ──► inbound ── runtime::CallContext ──► workload.call
 //! guest ─ Request + runtime::CallContext ► outbound ─ mesh::CallContext ────► mesh.outbound
-//!                                             └ localhost:PORT ─► the pod's own container
+//!                                             └ localhost:PORT ─► the pod's own container, through the mesh's door as well
 //! ```
 //!
 //! Contexts and errors are mapped field by field and variant by variant; bodies are the same type on both sides and pass
 //! untouched. Nothing is spawned: a call stays on the core that makes it.
 //!
-//! Invariants: who the peer is comes from the mesh only; the depth of a call tree survives the way through a guest; an error
-//! that allows another attempt (`never started`) keeps that meaning, and no other error gains it.
+//! Invariants: who the peer is comes from the mesh only, and of a gateway's call it is nobody; the depth of a call tree survives the way
+//! through a guest; an error that allows another attempt (`never started`) keeps that meaning, and no other error gains it.
 
-use crate::events::{self, Recorder, Severity};
+use crate::failures::{Asked, Failures};
 use crate::guest::Guest;
-use crate::logs;
+use crate::translate::REQUEST_TIMEOUT_DEFAULT;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures::TryFutureExt;
-use futures::future::{Either, ready};
+use futures::future::Either;
 use http::Request;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, service_fn};
-use weft_api::annotation;
-use weft_mesh::{DEPTH_MAX, DeliverError};
+use weft_mesh::{DeliverError, PodAddress};
 use weft_runtime::{Body, CallError, Outbound, OutboundError};
 
-/// At most one event a container and reason in this time for requests that failed inside the guest; the log has every one.
-const EVENT_EVERY: Duration = Duration::from_secs(10);
-
-/// The HTTP containers of one pod by port: what `localhost` means to each of them.
+/// The HTTP containers of one pod by port: what `localhost` means to each of them. They are attached to the mesh at these addresses.
 #[derive(Clone, Default)]
 pub struct Siblings {
-    by_port: Arc<ArcSwap<BTreeMap<u16, weft_mesh::WorkloadService>>>,
+    by_port: Arc<ArcSwap<BTreeMap<u16, PodAddress>>>,
 }
 
 impl Siblings {
-    /// Makes a container reachable at `localhost:port`.
-    pub fn insert(&self, port: u16, service: weft_mesh::WorkloadService) {
+    /// Makes the container at `address` reachable at `localhost:port`.
+    pub fn insert(&self, address: PodAddress) {
         self.by_port.rcu(|map| {
             let mut map = BTreeMap::clone(map);
-            map.insert(port, service.clone());
+            map.insert(address.port, address);
             map
         });
     }
@@ -64,158 +58,6 @@ impl Siblings {
     }
 }
 
-/// Says in the container's log, and now and then in an event, that a request failed inside the guest.
-pub struct Failures {
-    log: logs::Writer,
-    recorder: Recorder,
-    /// The container, for events. The pod itself would be most of what an idle one costs.
-    about: ObjectReference,
-    /// `weft.dev/request-timeout`.
-    request_timeout: Duration,
-    started: Instant,
-    told: [Told; REASONS.len()],
-    /// Calls of its own to what is not there.
-    astray: AtomicU64,
-}
-
-/// Reasons of such events.
-const REASONS: [&str; 5] = [
-    "RequestTrapped",
-    "RequestOutOfMemory",
-    "RequestDeadline",
-    "RequestNotLoaded",
-    "ResponseTooLarge",
-];
-
-/// What was told with one reason.
-#[derive(Default)]
-struct Told {
-    /// Milliseconds after `started` of the last event, plus one; 0 before the first.
-    last_event: AtomicU64,
-    since_event: AtomicU64,
-}
-
-impl Failures {
-    /// For one run of one container.
-    pub fn new(
-        log: logs::Writer,
-        recorder: Recorder,
-        pod: &Pod,
-        container: &str,
-        request_timeout: Duration,
-    ) -> Self {
-        Self {
-            log,
-            recorder,
-            about: events::about(pod, Some(container)),
-            request_timeout,
-            started: Instant::now(),
-            told: Default::default(),
-            astray: AtomicU64::new(0),
-        }
-    }
-
-    /// Of a call that the container made to what is not there or not allowed: the guest hears a code, and WASI has one for
-    /// several reasons.
-    pub fn record_failed_call(&self, error: &weft_mesh::CallError) {
-        use weft_mesh::CallError as Error;
-        if !matches!(
-            error,
-            Error::Denied { .. }
-                | Error::UnknownService { .. }
-                | Error::UnknownPort { .. }
-                | Error::NoEndpoints { .. }
-        ) {
-            return;
-        }
-        // A scan of all ports is seventeen lines.
-        let count = self.astray.fetch_add(1, Ordering::Relaxed) + 1;
-        if count.is_power_of_two() {
-            self.log
-                .write_note(&format!("weft: a call to elsewhere failed: {error}"));
-        }
-    }
-
-    /// Of a call, or of a response's body that broke off.
-    pub fn record_failure(&self, error: &CallError) {
-        let reason = match error {
-            CallError::Trap { message, backtrace } => {
-                self.log
-                .write_note(&format!("weft: a request trapped: {message}"));
-                if !backtrace.is_empty() {
-                    self.log.write_note(backtrace);
-                }
-                0
-            }
-            CallError::OutOfMemory { .. } => {
-                self.log.write_note(&format!("weft: {error}"));
-                1
-            }
-            CallError::Deadline => {
-                self.log.write_note(&format!("weft: {}", self.message_of(error)));
-                2
-            }
-            // The guest's own answer, or nothing that the guest did.
-            CallError::Overloaded
-            | CallError::Stopped
-            | CallError::Guest { .. }
-            | CallError::NoResponse
-            // The container's own end says it, once for all of its calls.
-            | CallError::Lost { .. }
-            | CallError::NotCallable
-            | CallError::BadRequest { .. } => return,
-            CallError::NotLoaded { .. } => {
-                self.log.write_note(&format!("weft: {error}"));
-                3
-            }
-            CallError::BodyTooLarge { .. } => {
-                self.log.write_note(&format!("weft: {error}"));
-                4
-            }
-        };
-        let (reason, told) = (REASONS[reason], &self.told[reason]);
-        let count = told.since_event.fetch_add(1, Ordering::Relaxed) + 1;
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
-        let last = told.last_event.load(Ordering::Relaxed);
-        let due = last == 0 || now.saturating_sub(last) >= EVENT_EVERY.as_millis() as u64;
-        // Of several cores that fail at once, one writes the event.
-        if due
-            && told
-                .last_event
-                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        {
-            told.since_event.store(0, Ordering::Relaxed);
-            let mut message = self.message_of(error);
-            if count > 1 {
-                message.push_str(&format!(" ({count} requests since the last event)"));
-            }
-            if let CallError::Trap { backtrace, .. } = error
-                && !backtrace.is_empty()
-            {
-                // The recorder cuts what is too long; the log has all of it.
-                message.push('\n');
-                message.push_str(backtrace.trim_end());
-            }
-            self.recorder
-                .record(self.about.clone(), Severity::Warning, reason, message);
-        }
-    }
-}
-
-impl Failures {
-    fn message_of(&self, error: &CallError) -> String {
-        match error {
-            CallError::Deadline => format!(
-                "{error}: its caller's time, or {:?}, which {} says",
-                self.request_timeout,
-                annotation::REQUEST_TIMEOUT
-            ),
-            other => other.to_string(),
-        }
-    }
-}
-
 /// The mesh's way into a workload.
 pub fn inbound(workload: Guest, failures: Arc<Failures>) -> weft_mesh::WorkloadService {
     let peers = Arc::new(PeerCache::default());
@@ -224,11 +66,14 @@ pub fn inbound(workload: Guest, failures: Arc<Failures>) -> weft_mesh::WorkloadS
             .extensions_mut()
             .remove::<weft_mesh::CallContext>()
             .unwrap_or_default();
-        request.extensions_mut().insert(to_runtime(context, &peers));
+        let asked = Asked::of(&request, context.deadline);
+        let mut context = to_runtime(context, &peers);
+        context.deadline = deadline(context.deadline, failures.request_timeout(), Instant::now());
+        request.extensions_mut().insert(context);
         let (workload, failures) = (workload.clone(), failures.clone());
         async move {
             workload.call(request).await.map_err(|error| {
-                failures.record_failure(&error);
+                failures.record_failure(&error, Some(&asked));
                 to_deliver_error(error)
             })
         }
@@ -239,7 +84,6 @@ pub fn inbound(workload: Guest, failures: Arc<Failures>) -> weft_mesh::WorkloadS
 pub fn outbound(
     mesh: weft_mesh::Outbound,
     siblings: Siblings,
-    me: Arc<weft_mesh::Peer>,
     failures: Arc<Failures>,
 ) -> Outbound {
     BoxCloneSyncService::new(service_fn(move |mut request: Request<Body>| {
@@ -247,9 +91,8 @@ pub fn outbound(
             .extensions_mut()
             .remove::<weft_runtime::CallContext>()
             .unwrap_or_default();
-        let mut context = to_mesh(&context);
+        request.extensions_mut().insert(to_mesh(&context));
         let Some(port) = localhost_port(&request) else {
-            request.extensions_mut().insert(context);
             // Both services are always ready, so that they may be called without being asked.
             let (call, failures) = (Service::call(&mut mesh.clone(), request), failures.clone());
             return Either::Left(call.map_err(move |error| {
@@ -257,36 +100,22 @@ pub fn outbound(
                 to_outbound_error(&error)
             }));
         };
-        context.depth += 1;
-        context.peer = Some(me.clone());
-        let service = siblings.by_port.load().get(&port).cloned();
-        Either::Right(match service {
-            None => Either::Left(ready(Err(OutboundError::Refused))),
-            Some(_) if context.depth > DEPTH_MAX => {
-                Either::Left(ready(Err(OutboundError::LoopDetected)))
-            }
-            Some(mut service) => {
-                request.extensions_mut().insert(context);
-                Either::Right(
-                    service
-                        .call(request)
-                        .map_err(|error| to_local_error(&error)),
-                )
-            }
+        let address = siblings.by_port.load().get(&port).copied();
+        let mesh = mesh.clone();
+        Either::Right(async move {
+            let address = address.ok_or(OutboundError::Refused)?;
+            let called = mesh.call_attached(address, request).await;
+            called.map_err(|error| to_outbound_error(&error))
         })
     }))
 }
 
-fn to_local_error(error: &DeliverError) -> OutboundError {
-    match error {
-        DeliverError::NotHere => OutboundError::Refused,
-        DeliverError::Overloaded => OutboundError::LimitReached,
-        DeliverError::Deadline => OutboundError::Timeout,
-        DeliverError::LoopDetected => OutboundError::LoopDetected,
-        DeliverError::OutOfMemory | DeliverError::Failed { .. } => {
-            OutboundError::Internal(error.to_string())
-        }
-        DeliverError::Rejected { .. } => OutboundError::Protocol,
+/// When a call has to be over: what its caller or a route says holds; where nobody says anything, the default does. What the pod says is a
+/// limit that the runtime holds all calls to.
+fn deadline(theirs: Option<Instant>, pods: Option<Duration>, now: Instant) -> Option<Instant> {
+    match (theirs, pods) {
+        (None, None) => now.checked_add(REQUEST_TIMEOUT_DEFAULT),
+        (theirs, _) => theirs,
     }
 }
 
@@ -327,7 +156,11 @@ impl PeerCache {
 
 fn to_runtime(context: weft_mesh::CallContext, peers: &PeerCache) -> weft_runtime::CallContext {
     weft_runtime::CallContext {
-        peer: context.peer.map(|peer| peers.get(peer)),
+        // Behind a gateway is somebody whom nobody identified, and a guest that asks whether it knows its caller is told the truth.
+        peer: context
+            .peer
+            .filter(|peer| !peer.is_gateway())
+            .map(|peer| peers.get(peer)),
         deadline: context.deadline,
         trace: context.trace.map(|trace| weft_runtime::TraceContext {
             trace_id: trace.trace_id,
@@ -366,15 +199,16 @@ fn to_mesh(context: &weft_runtime::CallContext) -> weft_mesh::CallContext {
 
 fn to_deliver_error(error: CallError) -> DeliverError {
     match error {
-        CallError::Overloaded => DeliverError::Overloaded,
+        CallError::Overloaded(_) => DeliverError::Overloaded,
         CallError::Deadline => DeliverError::Deadline,
         CallError::OutOfMemory { .. } => DeliverError::OutOfMemory,
         CallError::NotCallable
         | CallError::NotLoaded { .. }
+        | CallError::Stopped { begun: false }
         | CallError::Lost { begun: false, .. } => DeliverError::NotHere,
         CallError::BadRequest { reason } => DeliverError::Rejected { reason },
-        // The call may have begun when the workload was stopped, so that it is no `NotHere`.
-        CallError::Stopped
+        CallError::Stopped { begun: true }
+        | CallError::Exhausted { .. }
         | CallError::Trap { .. }
         | CallError::BodyTooLarge { .. }
         | CallError::Guest { .. }
@@ -389,15 +223,16 @@ fn to_outbound_error(error: &weft_mesh::CallError) -> OutboundError {
     use weft_mesh::CallError as Mesh;
     match error {
         Mesh::Denied { .. } => OutboundError::Denied,
-        Mesh::UnknownService { .. } | Mesh::UnknownPort { .. } | Mesh::NoRoute { .. } => {
-            OutboundError::NotFound
+        Mesh::UnknownService { .. } | Mesh::NoRoute { .. } => OutboundError::NotFound,
+        // WASI's "destination not found" has no room for what is there instead.
+        Mesh::UnknownPort { .. } => OutboundError::Internal(error.to_string()),
+        Mesh::InvalidBackend { .. } | Mesh::NoEndpoints { .. } | Mesh::Overloaded { .. } => {
+            OutboundError::Unavailable
         }
-        Mesh::InvalidBackend { .. } | Mesh::NoEndpoints { .. } => OutboundError::Unavailable,
         Mesh::Unreachable { .. } => OutboundError::Refused,
         Mesh::Deadline => OutboundError::Timeout,
-        Mesh::Overloaded { .. } => OutboundError::LimitReached,
         Mesh::LoopDetected => OutboundError::LoopDetected,
-        Mesh::BadRequest { .. } => OutboundError::Protocol,
+        Mesh::BadRequest { .. } | Mesh::HeadTooLarge => OutboundError::Protocol,
         Mesh::Interrupted { .. } | Mesh::Failed { .. } => {
             OutboundError::Internal(error.to_string())
         }
@@ -407,6 +242,8 @@ fn to_outbound_error(error: &weft_mesh::CallError) -> OutboundError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
+    use weft_runtime::Overload;
 
     #[test]
     fn localhost_is_the_pod_itself() {
@@ -425,8 +262,16 @@ mod tests {
     #[test]
     fn only_what_never_started_may_be_tried_elsewhere() {
         let errors = [
-            CallError::Overloaded,
-            CallError::Stopped,
+            CallError::Overloaded(Overload::Calls),
+            CallError::Overloaded(Overload::Engine {
+                reason: String::new(),
+            }),
+            // A guest that has begun has had effects, whatever the host ran out of: no POST is sent again for that.
+            CallError::Exhausted {
+                reason: String::new(),
+            },
+            CallError::Stopped { begun: false },
+            CallError::Stopped { begun: true },
             CallError::Deadline,
             CallError::Trap {
                 message: String::new(),
@@ -455,6 +300,65 @@ mod tests {
                 error.never_started(),
                 "{error}"
             );
+        }
+    }
+
+    fn peer(namespace: &str, account: &str) -> Arc<weft_mesh::Peer> {
+        let identity = weft_api::identity::SpiffeId::new("cluster.local", namespace, account);
+        Arc::new(weft_mesh::Peer {
+            spiffe_id: identity.to_string().into(),
+            identity,
+            workload: "w".into(),
+            transport: weft_mesh::Transport::Mtls,
+        })
+    }
+
+    #[test]
+    fn whoever_comes_through_a_gateway_is_nobody_to_a_guest() {
+        for (namespace, account, known) in [
+            ("weft-system", "gateway", None),
+            ("vote", "gateway", Some("gateway")),
+            ("weft-system", "other", Some("other")),
+        ] {
+            let context = weft_mesh::CallContext {
+                peer: Some(peer(namespace, account)),
+                ..Default::default()
+            };
+            let told = to_runtime(context, &PeerCache::default()).peer;
+            let told = told.as_ref().map(|peer| peer.service_account.as_str());
+            assert_eq!(told, known, "{namespace}/{account}");
+        }
+    }
+
+    #[test]
+    fn a_routes_minute_is_not_over_after_the_thirty_seconds_that_nobody_wrote_down() {
+        let now = Instant::now();
+        let after = |seconds| Some(now + Duration::from_secs(seconds));
+        let says = |seconds| Some(Duration::from_secs(seconds));
+        for (theirs, pods, expected) in [
+            (None, None, after(30)),
+            (after(60), None, after(60)),
+            (after(1), None, after(1)),
+            // The pod's own limit is the runtime's to hold.
+            (None, says(2), None),
+            (after(60), says(2), after(60)),
+        ] {
+            assert_eq!(deadline(theirs, pods, now), expected, "{theirs:?} {pods:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_port_says_which_there_are() {
+        let error = to_outbound_error(&weft_mesh::CallError::UnknownPort {
+            service: "links.short".to_owned(),
+            port: 8081,
+            served: "80".to_owned(),
+        });
+        match error {
+            OutboundError::Internal(detail) => {
+                assert_eq!(detail, "service links.short has no port 8081; it has 80");
+            }
+            other => panic!("{other:?} has no room for a detail"),
         }
     }
 

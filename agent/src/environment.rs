@@ -5,35 +5,15 @@
 //! Invariants: a reference that is not optional and does not resolve is an error; values of Secrets never reach a message;
 //! what a container asks for, arguments included, has at most [`ENVIRONMENT_BYTES_MAX`] bytes, whatever refers to what.
 
-use crate::translate::{
-    ConfigError, NodeFacts, containers, memory_bytes_default, namespace, pod_name, quantity,
-    service_account, uid,
-};
-use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, EnvVarSource, ObjectFieldSelector, Pod, ResourceFieldSelector, Secret,
-    Service,
-};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use weft_api::Quantity;
+use crate::config_error::ConfigError;
+use crate::configuration::{Configuration, References};
+use crate::downward::Downward;
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, Service};
+use std::collections::BTreeMap;
 
 /// Most bytes of the variables and arguments of one container: what Linux gives a process with a stack of 8 MiB. A value may
 /// name the one before it twice, so that forty short lines would be a terabyte.
 pub const ENVIRONMENT_BYTES_MAX: usize = 2 << 20;
-
-/// ConfigMaps and Secrets by name, in the pod's namespace. A name that was asked for and is absent does not exist.
-#[derive(Clone, Debug, Default)]
-pub struct Configuration {
-    pub config_maps: BTreeMap<String, ConfigMap>,
-    pub secrets: BTreeMap<String, Secret>,
-}
-
-/// The objects a container's environment names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct References {
-    pub config_maps: BTreeSet<String>,
-    pub secrets: BTreeSet<String>,
-}
 
 /// Which ConfigMaps and Secrets the environment of `container` names.
 pub fn references(container: &Container) -> References {
@@ -63,11 +43,9 @@ pub fn references(container: &Container) -> References {
 }
 
 pub(crate) struct Context<'a> {
-    pub(crate) pod: &'a Pod,
+    pub(crate) at: Downward<'a>,
     pub(crate) container: &'a Container,
-    pub(crate) pod_ip: IpAddr,
     pub(crate) configuration: &'a Configuration,
-    pub(crate) node: &'a NodeFacts,
 }
 
 impl Context<'_> {
@@ -77,16 +55,14 @@ impl Context<'_> {
     /// A reference that is not optional and does not resolve, or more than [`ENVIRONMENT_BYTES_MAX`].
     pub(crate) fn environment(&self, services: &[Service]) -> Result<Environment, ConfigError> {
         let mut env = Environment::default();
-        let links = self
-            .pod
-            .spec
-            .as_ref()
+        let spec = self.at.pod.spec();
+        let links = spec
             .and_then(|spec| spec.enable_service_links)
             .unwrap_or(true);
         for service in services {
             let kubernetes = service.metadata.namespace.as_deref() == Some("default")
                 && service.metadata.name.as_deref() == Some("kubernetes");
-            let own = service.metadata.namespace.as_deref() == Some(namespace(self.pod));
+            let own = service.metadata.namespace.as_deref() == Some(self.at.pod.namespace());
             if kubernetes || (own && links) {
                 service_variables(service, &mut env);
             }
@@ -190,11 +166,18 @@ impl Context<'_> {
                 None => Err(self.missing_key("Secret", &key.name, &key.key)),
             };
         }
+        let of = || format!("environment variable {variable}");
         if let Some(field) = &source.field_ref {
-            return self.field(variable, field).map(Some);
+            let text = self.at.field(&field.field_path);
+            let text = text.ok_or_else(|| ConfigError::FieldPath {
+                of: of(),
+                path: field.field_path.clone(),
+            })?;
+            return Ok(Some(text));
         }
         if let Some(resource) = &source.resource_field_ref {
-            return self.resource(variable, resource).map(Some);
+            let own = Some(self.container);
+            return self.at.resource(&of(), own, resource).map(Some);
         }
         Err(ConfigError::Source {
             variable: variable.into(),
@@ -205,7 +188,7 @@ impl Context<'_> {
     fn missing_key(&self, kind: &'static str, name: &str, key: &str) -> ConfigError {
         ConfigError::MissingKey {
             kind,
-            namespace: namespace(self.pod).into(),
+            namespace: self.at.pod.namespace().into(),
             name: name.into(),
             key: key.into(),
         }
@@ -220,100 +203,10 @@ impl Context<'_> {
     ) -> Result<String, ConfigError> {
         String::from_utf8(bytes).map_err(|_| ConfigError::NotText {
             kind,
-            namespace: namespace(self.pod).into(),
+            namespace: self.at.pod.namespace().into(),
             name: name.into(),
             key: key.into(),
         })
-    }
-
-    fn field(&self, variable: &str, field: &ObjectFieldSelector) -> Result<String, ConfigError> {
-        let metadata = &self.pod.metadata;
-        let subscript = |prefix: &str| {
-            field
-                .field_path
-                .strip_prefix(prefix)?
-                .strip_prefix("['")?
-                .strip_suffix("']")
-        };
-        if let Some(key) = subscript("metadata.labels") {
-            return Ok(metadata
-                .labels
-                .as_ref()
-                .and_then(|labels| labels.get(key))
-                .cloned()
-                .unwrap_or_default());
-        }
-        if let Some(key) = subscript("metadata.annotations") {
-            return Ok(metadata
-                .annotations
-                .as_ref()
-                .and_then(|all| all.get(key))
-                .cloned()
-                .unwrap_or_default());
-        }
-        Ok(match field.field_path.as_str() {
-            "metadata.name" => pod_name(self.pod).to_owned(),
-            "metadata.namespace" => namespace(self.pod).to_owned(),
-            "metadata.uid" => uid(self.pod).to_owned(),
-            "spec.nodeName" => self.node.name.clone(),
-            "spec.serviceAccountName" => service_account(self.pod).to_owned(),
-            "status.hostIP" | "status.hostIPs" => self.node.host_ip.to_string(),
-            "status.podIP" | "status.podIPs" => self.pod_ip.to_string(),
-            path => {
-                return Err(ConfigError::FieldPath {
-                    variable: variable.into(),
-                    path: path.into(),
-                });
-            }
-        })
-    }
-
-    fn resource(
-        &self,
-        variable: &str,
-        selector: &ResourceFieldSelector,
-    ) -> Result<String, ConfigError> {
-        let unsupported = || ConfigError::Resource {
-            variable: variable.into(),
-            resource: selector.resource.clone(),
-        };
-        let (which, resource) = match selector.resource.split_once('.') {
-            Some(("limits", resource)) => ("limits", resource),
-            Some(("requests", resource)) => ("requests", resource),
-            _ => return Err(unsupported()),
-        };
-        let named = match &selector.container_name {
-            Some(name) => containers(self.pod)
-                .into_iter()
-                .map(|(container, _)| container)
-                .find(|container| container.name == *name)
-                .ok_or_else(unsupported)?,
-            None => self.container,
-        };
-        let found = quantity(named, which, resource)?;
-        let amount = match (found, which, resource) {
-            (Some(quantity), ..) => quantity,
-            (None, "limits", "cpu") => {
-                Quantity::from_milli(i128::from(self.node.allocatable_cpu_millis))
-            }
-            // Not the node's memory, as with a kubelet: a guest that sizes itself by this must fit into what it gets.
-            (None, "limits", "memory") => Quantity::from_bytes(memory_bytes_default(self.node)),
-            (None, "requests", "cpu" | "memory") => Quantity::from_value(0),
-            _ => return Err(unsupported()),
-        };
-        let divisor = match &selector.divisor {
-            Some(divisor) if divisor.0 != "0" => {
-                Quantity::parse(&divisor.0).map_err(|_| ConfigError::Quantity {
-                    field: format!("{variable}.divisor"),
-                    value: divisor.0.clone(),
-                })?
-            }
-            _ => Quantity::from_value(1),
-        };
-        let divisor = divisor.milli().max(1);
-        let amount = amount.milli();
-        // Rounded up, as the kubelet does: half a core asked for in cores is one.
-        Ok(((amount + divisor - 1) / divisor).to_string())
     }
 }
 
@@ -353,7 +246,9 @@ impl Environment {
 
     fn spend(&mut self, bytes: usize) -> Result<(), ConfigError> {
         if bytes > ENVIRONMENT_BYTES_MAX - self.bytes {
-            return Err(ConfigError::EnvironmentTooLarge);
+            return Err(ConfigError::EnvironmentTooLarge {
+                most: ENVIRONMENT_BYTES_MAX,
+            });
         }
         self.bytes += bytes;
         Ok(())
@@ -362,7 +257,9 @@ impl Environment {
     /// `text` with the variables that are defined so far.
     fn expand(&self, text: &str) -> Result<String, ConfigError> {
         let room = ENVIRONMENT_BYTES_MAX - self.bytes;
-        expand(text, |name| self.get(name), room).ok_or(ConfigError::EnvironmentTooLarge)
+        expand(text, |name| self.get(name), room).ok_or(ConfigError::EnvironmentTooLarge {
+            most: ENVIRONMENT_BYTES_MAX,
+        })
     }
 
     /// `command` or `args` with all variables.
@@ -475,6 +372,9 @@ fn expand<'v>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node_facts::NodeFacts;
+    use crate::pod_view::PodView;
+    use k8s_openapi::api::core::v1::Pod;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -502,16 +402,18 @@ mod tests {
         .expect("a service");
         let container = &pod.spec.as_ref().expect("a spec").containers[0];
         let context = Context {
-            pod: &pod,
-            container,
-            pod_ip: "10.42.0.7".parse().expect("an address"),
-            configuration: &configuration,
-            node: &NodeFacts {
-                name: "node-0".into(),
-                host_ip: "127.0.0.1".parse().expect("an address"),
-                allocatable_cpu_millis: 2000,
-                allocatable_memory_bytes: 4 << 30,
+            at: Downward {
+                pod: PodView(&pod),
+                pod_ip: "10.42.0.7".parse().expect("an address"),
+                node: &NodeFacts {
+                    name: "node-0".into(),
+                    host_ip: "127.0.0.1".parse().expect("an address"),
+                    allocatable_cpu_millis: 2000,
+                    allocatable_memory_bytes: 4 << 30,
+                },
             },
+            container,
+            configuration: &configuration,
         };
         let mut env = context.environment(&[probe])?;
         let mut arguments = env.arguments(container.command.as_ref())?;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! start      create or adopt the Node, wait for its pod CIDR
-//! every 2 s  renew the Lease in kube-node-lease                    (the server calls the node lost after 8 s without)
+//! every 1 s  renew the Lease in kube-node-lease                    (the server calls the node lost after 8 s without, and after
+//!            two that did not come once its connections have ended: a renewal says that it only went to another server)
 //! every 5 m  and on change: write status.conditions
 //! shutdown   Ready=False, so that endpoints leave before the listeners do
 //! ```
@@ -27,8 +28,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use weft_api::annotation;
 
-/// How often the lease is renewed; the server waits for four of them.
-pub const LEASE_EVERY: Duration = Duration::from_secs(2);
+/// How often the lease is renewed when nobody says otherwise.
+pub const LEASE_EVERY_SECONDS: u64 = 1;
+/// The longest pause that still leaves two renewals, lost ones, within the lease.
+pub const LEASE_EVERY_SECONDS_MAX: u64 = 2;
 /// What the lease claims: the time after which the node counts as lost.
 pub const LEASE_SECONDS: i32 = 8;
 /// How often conditions are written though nothing changed; as the kubelet.
@@ -54,9 +57,13 @@ pub struct Facts {
     pub name: String,
     pub address: IpAddr,
     pub mesh_address: SocketAddr,
+    /// Where it takes requests from outside of the cluster.
+    pub gateway_port: u16,
     pub node_port: u16,
     pub cpu_millis: u64,
     pub memory_bytes: u64,
+    /// How often the lease is renewed: 1 or 2, [`LEASE_EVERY_SECONDS_MAX`] at most.
+    pub lease_every_seconds: u64,
     /// Asked for by flag; otherwise the node controller assigns one.
     pub pod_cidr: Option<String>,
     /// `v1.37.x+weft.N`, as the server's `/version`.
@@ -204,7 +211,9 @@ impl Heartbeat {
         let mut written: Option<tokio::time::Instant> = None;
         let mut pressure = self.pressure();
         let mut looked = tokio::time::Instant::now();
-        let mut ticks = tokio::time::interval(LEASE_EVERY);
+        let every = self.facts.lease_every_seconds;
+        let every = every.clamp(1, LEASE_EVERY_SECONDS_MAX);
+        let mut ticks = tokio::time::interval(Duration::from_secs(every));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -253,7 +262,9 @@ impl Heartbeat {
     async fn renew_lease(&self) -> Result<(), kube::Error> {
         let api: Api<Lease> = Api::namespaced(self.link.client(), "kube-node-lease");
         let now = MicroTime(Timestamp::now());
-        let patch = serde_json::json!({"spec": {"holderIdentity": self.facts.name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}});
+        let every = self.facts.lease_every_seconds.to_string();
+        let annotations = BTreeMap::from([(annotation::RENEWED_EVERY.to_owned(), every)]);
+        let patch = serde_json::json!({"metadata": {"annotations": annotations}, "spec": {"holderIdentity": self.facts.name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}});
         match api
             .patch(
                 &self.facts.name,
@@ -268,6 +279,7 @@ impl Heartbeat {
                     metadata: ObjectMeta {
                         name: Some(self.facts.name.clone()),
                         namespace: Some("kube-node-lease".into()),
+                        annotations: Some(annotations),
                         owner_references: Some(vec![OwnerReference {
                             api_version: "v1".into(),
                             kind: "Node".into(),
@@ -346,10 +358,11 @@ fn node_object(facts: &Facts) -> Node {
             name: Some(facts.name.clone()),
             labels: Some(labels.map(owned).into()),
             annotations: Some(
-                [(
-                    annotation::MESH_ADDRESS.to_owned(),
-                    facts.mesh_address.to_string(),
-                )]
+                [
+                    (annotation::MESH_ADDRESS, facts.mesh_address.to_string()),
+                    (annotation::GATEWAY_PORT, facts.gateway_port.to_string()),
+                ]
+                .map(|(key, value)| (key.to_owned(), value))
                 .into(),
             ),
             ..ObjectMeta::default()

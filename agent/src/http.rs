@@ -12,10 +12,10 @@
 //!
 //! Left to others: who may ask the API server for it (`weft_apiserver`).
 
-use crate::execute::Node;
 use crate::heartbeat;
 use crate::identity::Serving;
 use crate::logs::{Query, Reader, RunId};
+use crate::node::Node;
 use crate::registry::{ContainerRecord, PodRecord};
 use bytes::Bytes;
 use futures::Stream;
@@ -81,11 +81,14 @@ pub async fn serve(
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     loop {
-        let place = places.clone().acquire_owned().await;
-        let accepted = tokio::select! {
+        // A stop does not wait for a place.
+        let (accepted, place) = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = async {
+                let place = places.clone().acquire_owned().await;
+                (listener.accept().await, place)
+            } => accepted,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -510,7 +513,7 @@ fn metrics(node: &Node) -> String {
         clippy::cast_precision_loss,
         reason = "metrics are read as floating point anyway"
     )]
-    let families: [(&str, &str, &str, Pick); 11] = [
+    let families: [(&str, &str, &str, Pick); 12] = [
         (
             "weft_container_cpu_seconds_total",
             "counter",
@@ -556,7 +559,7 @@ fn metrics(node: &Node) -> String {
         (
             "weft_container_requests_overloaded_total",
             "counter",
-            "Requests refused because the queue was full.",
+            "Requests refused for want of room.",
             |usage| usage.overloaded as f64,
         ),
         (
@@ -570,6 +573,12 @@ fn metrics(node: &Node) -> String {
             "counter",
             "Instances that trapped.",
             |usage| usage.traps as f64,
+        ),
+        (
+            "weft_container_no_response_total",
+            "counter",
+            "Calls that the guest returned from without a response, and instances that ended with them.",
+            |usage| usage.no_response as f64,
         ),
         (
             "weft_container_out_of_memory_total",

@@ -176,6 +176,14 @@ pub struct Link {
 }
 
 impl Link {
+    /// A link to what stands in for an API server.
+    #[cfg(test)]
+    pub(crate) fn of(client: kube::Client) -> Self {
+        Self {
+            client: watch::Sender::new(client).subscribe(),
+        }
+    }
+
     /// A client with the certificate that is in force now. Do not keep it for long.
     pub fn client(&self) -> kube::Client {
         self.client.borrow().clone()

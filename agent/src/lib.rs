@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! API server ──watch pods──► sync ──► execute (one worker a pod) ──► plan      decides, pure: wanted + pod_state → actions
-//!      ▲                                 │          └► prepare ─────► unsupported, translate, environment: Pod → WorkloadSpec, pure
-//!      │                                 ├──► image, logs, probes ──► weft_runtime
+//!      ▲                                 │          ├► prepare ─────► unsupported, translate, environment: Pod → WorkloadSpec, pure
+//!      │                                 │          └► run ──────────► one run of a container: mesh, command, probes, exit
+//!      │                                 ├──► image, volumes, logs ─► weft_runtime
 //!      │                                 └──► bridge ──► weft_mesh ◄── topology ◄──watch services, endpoints, routes── API server
 //!      └── status, events, heartbeat, identity (certificate requests)            http ◄── logs, metrics ── API server
 //! ```
@@ -18,24 +19,36 @@
 
 pub mod addresses;
 pub mod bridge;
+pub mod config_error;
+pub mod configuration;
 mod deletion;
+mod downward;
 pub mod environment;
 pub mod events;
 pub mod execute;
+mod exit;
+pub mod failures;
 pub mod guest;
 pub mod heartbeat;
 pub mod http;
 pub mod identity;
 pub mod image;
 pub mod logs;
+mod mailbox;
+pub mod node;
+pub mod node_facts;
 pub mod plan;
+mod pod_events;
+mod pod_report;
 pub mod pod_state;
+pub mod pod_view;
 pub mod prepare;
 pub mod probes;
 #[cfg(test)]
 mod properties;
 pub mod publisher;
 pub mod registry;
+mod run;
 pub mod status;
 pub mod sync;
 pub mod topology;
@@ -47,11 +60,12 @@ pub mod workers;
 
 use crate::addresses::Addresses;
 use crate::events::Recorder;
-use crate::execute::Node;
 use crate::heartbeat::{Facts, Heartbeat};
 use crate::identity::{Chain, IdentityError, NodeIdentity, Server, Serving, Workloads};
 use crate::image::Images;
 use crate::logs::Logs;
+use crate::node::Node;
+use crate::node_facts::NodeFacts;
 use crate::publisher::Publisher;
 use crate::registry::Registry;
 use crate::topology::Topology;
@@ -85,6 +99,8 @@ pub struct Config {
     pub facts: Facts,
     pub data_dir: PathBuf,
     pub file_images_allowed: bool,
+    /// What the node's owner says of registries elsewhere.
+    pub registries: image::Registries,
     /// What starts the worker process of a namespace that asks for one; without it, such namespaces are refused.
     pub worker: Option<WorkerCommand>,
 }
@@ -143,6 +159,7 @@ impl Agent {
             facts,
             data_dir,
             file_images_allowed,
+            registries,
             worker,
         } = config;
         let authority = server.authority.clone();
@@ -172,8 +189,13 @@ impl Agent {
             move |source| AgentError::Folder { path, source }
         };
         let logs = Logs::open(&folder("logs")).map_err(at(&folder("logs")))?;
-        let images = Images::open(link.clone(), &folder("images"), file_images_allowed)
-            .map_err(at(&folder("images")))?;
+        let images = Images::open(
+            link.clone(),
+            &folder("images"),
+            file_images_allowed,
+            registries,
+        )
+        .map_err(at(&folder("images")))?;
         let volumes = Volumes::open(&folder("volumes")).map_err(at(&folder("volumes")))?;
         let (recorder, writing) = Recorder::new(&facts.name);
         let publisher = Publisher::new();
@@ -211,7 +233,7 @@ impl Agent {
             return Err(AgentError::Stopped);
         };
         let node = Arc::new(Node {
-            facts: translate::NodeFacts {
+            facts: NodeFacts {
                 name: facts.name.clone(),
                 host_ip: facts.address,
                 allocatable_cpu_millis: facts.cpu_millis,
@@ -244,6 +266,11 @@ impl Agent {
         });
         rest.spawn(unload_cold(node.engine.clone(), stop_rest.clone()));
         rest.spawn(node.volumes.clone().tend(stop_rest.clone()));
+        rest.spawn(node.volumes.clone().keep_fresh(
+            node.link.clone(),
+            node.facts.clone(),
+            stop_rest.clone(),
+        ));
         recorder.node(
             &facts.name,
             events::Severity::Normal,

@@ -488,11 +488,15 @@ fn backoff(first: Duration, max: Duration, failures: u32) -> Duration {
     }
 }
 
-/// How long a leaving pod goes on serving: none if nothing of it serves.
+/// How long a leaving pod goes on: as long as others need to forget it if it serves, and as long as it asks to if it runs.
 fn drain_time(state: &PodState, wanted: &Wanted, now: Timestamp) -> Duration {
-    let serves = state.containers.iter().any(|container| {
+    let any = |is: fn(&Phase) -> bool| {
+        let mut containers = state.containers.iter();
+        containers.any(|container| is(&container.phase))
+    };
+    let serves = any(|phase| {
         matches!(
-            container.phase,
+            phase,
             Phase::Running {
                 serving: true,
                 ready: true,
@@ -500,11 +504,14 @@ fn drain_time(state: &PodState, wanted: &Wanted, now: Timestamp) -> Duration {
             }
         )
     });
+    let mut drain = Duration::ZERO;
     if serves {
-        DRAIN.min(remaining_grace(wanted, now))
-    } else {
-        Duration::ZERO
+        drain = DRAIN;
     }
+    if any(|phase| matches!(phase, Phase::Running { .. })) {
+        drain = drain.max(wanted.pre_stop);
+    }
+    drain.min(remaining_grace(wanted, now))
 }
 
 fn remaining_grace(wanted: &Wanted, now: Timestamp) -> Duration {

@@ -130,6 +130,21 @@ impl ContainerState {
         }
     }
 
+    /// The restart whose log is the one to show: what is preparing has not written yet.
+    pub(crate) fn log_to_show(&self) -> u32 {
+        match self.phase {
+            Phase::Starting | Phase::Retrying { .. } => {
+                self.restarts.saturating_sub(u32::from(self.last.is_some()))
+            }
+            _ => self.restarts,
+        }
+    }
+
+    /// Whether there was no run of it yet, as far as anybody knows.
+    pub(crate) fn never_ran(&self) -> bool {
+        self.last.is_none() && !matches!(self.phase, Phase::BackingOff { .. })
+    }
+
     pub(crate) fn busy(&self) -> bool {
         matches!(
             self.phase,

@@ -5,21 +5,26 @@
 //!
 //! Left to others: starting it (`execute`), reading the Pod (`translate`, `unsupported`), fetching (`image`).
 
-use crate::bridge::{self, Failures, Siblings};
-use crate::environment::{self, Configuration};
+use crate::bridge::{self, Siblings};
+use crate::configuration::{self, Configuration};
+use crate::downward::Downward;
+use crate::environment;
 use crate::events::Severity;
-use crate::execute::Node;
+use crate::failures::Failures;
 use crate::guest::Guest;
 use crate::identity::{Chain, Claim};
-use crate::image::{ImageError, PullPolicy};
+use crate::image::{ImageError, Keyring, PullPolicy, Wish};
 use crate::logs::{self, RunId, Stream};
+use crate::node::Node;
 use crate::pod_state::StartFailure;
+use crate::pod_view::PodView;
 use crate::probes;
-use crate::translate::{self, Isolation, WorkloadSpec, World};
+use crate::translate::{self, WorkloadSpec, World};
 use crate::unsupported;
+use crate::volumes::{self, MountError};
 use crate::wanted::Role;
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret};
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use kube::api::Api;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,12 +32,10 @@ use std::time::Duration;
 use weft_api::{SpiffeId, workload};
 use weft_mesh::{CallerInfo, WorkloadInfo};
 use weft_runtime::worker::{Setup, Worker};
-use weft_runtime::{
-    Artifact, ArtifactError, EventSink, InstancePolicy, Limits, LogSink, Volume, Workload,
-};
+use weft_runtime::{Artifact, ArtifactError, EventSink, InstancePolicy, LogSink, Volume, Workload};
 
-/// How long an idle pooled instance waits for the next call before it ends.
-const POOLED_IDLE: Duration = Duration::from_secs(10);
+/// Secrets of a pod that are read for a pull: each is a request to the API server.
+const PULL_SECRETS_MAX: usize = 16;
 
 /// A component that is not loaded after this long is told to be compiling: most take less, and need no event.
 const COMPILING_TOLD_AFTER: Duration = Duration::from_secs(2);
@@ -46,28 +49,28 @@ pub(crate) struct Prepared {
     pub(crate) image_id: String,
     pub(crate) log: logs::Writer,
     pub(crate) failures: Arc<Failures>,
-    pub(crate) siblings: Siblings,
     pub(crate) identity: SpiffeId,
     pub(crate) claim: Claim,
 }
 
 /// The names metrics and peers see.
-pub(crate) fn workload_info(pod: &Pod) -> WorkloadInfo {
-    let labels = pod.metadata.labels.clone().unwrap_or_default();
+pub(crate) fn workload_info(pod: PodView<'_>) -> WorkloadInfo {
+    let labels = pod.0.metadata.labels.clone().unwrap_or_default();
     let owner = pod
+        .0
         .metadata
         .owner_references
         .iter()
         .flatten()
         .find(|owner| owner.controller == Some(true));
     let name = match owner {
-        None => translate::pod_name(pod),
+        None => pod.name(),
         Some(owner) => {
             let hash = labels.get(weft_api::annotation::POD_TEMPLATE_HASH);
             workload::of_owner(&owner.kind, &owner.name, hash.map_or("", String::as_str))
         }
     };
-    WorkloadInfo::from_labels(name, translate::namespace(pod), &labels)
+    WorkloadInfo::from_labels(name, pod.namespace(), &labels)
 }
 
 /// Everything that getting a container ready needs.
@@ -91,26 +94,22 @@ impl Preparing {
         unsupported::check(&self.pod, &self.container).map_err(|error| config(&error))?;
         let (artifact, image_id) = self.artifact().await?;
         let probes = probes::specs(&self.container).map_err(|error| config(&error))?;
+        let pod = PodView(&self.pod);
+        let at = Downward {
+            pod,
+            pod_ip: self.ip,
+            node: &self.node.facts,
+        };
         let configuration = self.configuration().await?;
-        let services = self
-            .node
-            .topology
-            .services_for(translate::namespace(&self.pod));
-        let spec = translate::container(
-            &self.pod,
-            &self.container,
-            self.ip,
-            &configuration,
-            &services,
-            &self.node.facts,
-        )
-        .map_err(|error| config(&error))?;
+        let services = self.node.topology.services_for(pod.namespace());
+        let spec = translate::container(at, &self.container, &configuration, &services)
+            .map_err(|error| config(&error))?;
         let world = world(self.role, spec.world, &artifact)
             .map_err(|message| (StartFailure::Create, message))?;
         let identity = SpiffeId::new(
             &self.node.trust_domain,
-            translate::namespace(&self.pod),
-            translate::service_account(&self.pod),
+            pod.namespace(),
+            pod.service_account(),
         );
         let claim = self
             .node
@@ -122,7 +121,7 @@ impl Preparing {
         let worker = self
             .node
             .workers
-            .find(translate::namespace(&self.pod), &self.node.link)
+            .find(pod.namespace(), &self.node.link)
             .await
             .map_err(|error| create(&error))?;
         let place = match worker {
@@ -130,12 +129,12 @@ impl Preparing {
                 None => Place::Apart(worker),
                 Some(mount) => return Err((StartFailure::Config, no_files(&mount.volume))),
             },
-            None => Place::Here(self.volumes(&spec).await?),
+            None => Place::Here(self.volumes(&spec, at, &configuration).await?),
         };
         let log = self.node.logs.begin(RunId {
-            namespace: translate::namespace(&self.pod).into(),
-            pod: translate::pod_name(&self.pod).into(),
-            uid: translate::uid(&self.pod).into(),
+            namespace: pod.namespace().into(),
+            pod: pod.name().into(),
+            uid: pod.uid().into(),
             container: self.container.name.clone(),
             restart: self.restart,
         });
@@ -145,14 +144,9 @@ impl Preparing {
             &self.pod,
             &self.container.name,
             spec.request_timeout,
+            matches!(spec.policy, Some(InstancePolicy::Pooled { .. })),
         ));
-        let info = workload_info(&self.pod);
-        let me = Arc::new(weft_mesh::Peer {
-            spiffe_id: identity.to_string().into(),
-            identity: identity.clone(),
-            workload: info.name.as_str().into(),
-            transport: weft_mesh::Transport::InProcess,
-        });
+        let info = workload_info(pod);
         let outbound = self.node.mesh.outbound(CallerInfo {
             identity: identity.clone(),
             workload: info,
@@ -160,11 +154,11 @@ impl Preparing {
         let workload = build(
             &self.node,
             place,
+            pod.namespace(),
             &artifact,
             &spec,
-            &log,
             failures.clone(),
-            bridge::outbound(outbound, self.siblings.clone(), me, failures.clone()),
+            bridge::outbound(outbound, self.siblings.clone(), failures.clone()),
         )
         .await
         .map_err(|message| {
@@ -184,7 +178,6 @@ impl Preparing {
             image_id,
             log,
             failures,
-            siblings: self.siblings,
             identity,
             claim,
         })
@@ -200,18 +193,47 @@ impl Preparing {
         );
     }
 
-    /// Whether the pod brings credentials for the registry that `image` comes from.
-    fn expects_credentials(&self, image: &str) -> bool {
-        let foreign = match image.parse() {
-            Ok(weft_api::ImageReference::Registry(reference)) => reference.host.is_some(),
-            Ok(weft_api::ImageReference::File(_)) | Err(_) => false,
-        };
-        let secrets = self
-            .pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.image_pull_secrets.as_ref());
-        foreign && secrets.is_some_and(|secrets| !secrets.is_empty())
+    /// The credentials that the pod brings for the registry of `image`. Those of its ServiceAccount are among its own since it was
+    /// created. A Secret that cannot be had is told and left out, as a kubelet does: the image may be had without.
+    async fn keyring(&self, image: &str) -> Keyring {
+        let mut keyring = Keyring::default();
+        let reference = image.parse::<weft_api::ImageReference>();
+        let is_foreign = reference.is_ok_and(|reference| match reference {
+            weft_api::ImageReference::Registry(reference) => reference.host.is_some(),
+            weft_api::ImageReference::File(_) => false,
+        });
+        let named = self.pod.spec.as_ref();
+        let named = named.and_then(|spec| spec.image_pull_secrets.as_deref());
+        let named = named.filter(|_| is_foreign).unwrap_or_default();
+        let namespace = PodView(&self.pod).namespace();
+        let secrets: Api<Secret> = Api::namespaced(self.node.link.client(), namespace);
+        let mut without = Vec::new();
+        for name in named
+            .iter()
+            .map(|secret| &secret.name)
+            .take(PULL_SECRETS_MAX)
+        {
+            let added = match secrets.get_opt(name).await {
+                Ok(Some(secret)) => {
+                    let data = secret.data.unwrap_or_default();
+                    let type_ = secret.type_.unwrap_or_default();
+                    keyring.add(&type_, |key| data.get(key).map(|value| value.0.as_slice()))
+                }
+                Ok(None) => Err("does not exist".to_owned()),
+                Err(error) => Err(format!("could not be read: {}", Chain(&error))),
+            };
+            if let Err(why) = added {
+                without.push(format!("{name} {why}"));
+            }
+        }
+        if !without.is_empty() {
+            let words = format!(
+                "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                without.join(", ")
+            );
+            self.event(Severity::Warning, "FailedToRetrieveImagePullSecret", words);
+        }
+        keyring
     }
 
     async fn artifact(&self) -> Result<(Artifact, String), Refusal> {
@@ -228,44 +250,41 @@ impl Preparing {
             }
             _ => PullPolicy::IfNotPresent,
         };
+        let wish = Wish {
+            keyring: self.keyring(&image).await,
+            namespace: PodView(&self.pod).namespace().to_owned(),
+            image,
+            policy,
+        };
+        let image = wish.image.clone();
         let present = || format!("Container image \"{image}\" already present on machine");
-        if policy != PullPolicy::Always
-            && let Some((id, digest)) = self.node.images.resolved(&image)
-            && let Some(digest) = weft_runtime::Digest::parse(&digest)
-            && let Some(artifact) = self.node.engine.loaded(digest)
-        {
-            self.event(Severity::Normal, "Pulled", present());
-            return Ok((artifact, id));
-        }
+        let resolved = self.node.images.resolved(&wish);
         if policy == PullPolicy::Always
-            || (policy == PullPolicy::IfNotPresent && !self.node.images.knows(&image))
+            || (policy == PullPolicy::IfNotPresent && resolved.is_none())
         {
             self.event(
                 Severity::Normal,
                 "Pulling",
                 format!("Pulling image \"{image}\""),
             );
+        } else if let Some((id, digest)) = resolved
+            && let Some(digest) = weft_runtime::Digest::parse(&digest)
+            && let Some(artifact) = self.node.engine.loaded(digest)
+        {
+            self.event(Severity::Normal, "Pulled", present());
+            return Ok((artifact, id));
         }
         let begun = std::time::Instant::now();
-        let found = self
-            .node
-            .images
-            .get(&image, policy)
-            .await
-            .map_err(|error| {
-                let failure = match error {
-                    ImageError::Name(_) => StartFailure::ImageName,
-                    ImageError::Never { .. } => StartFailure::ImageNever,
-                    _ => StartFailure::Image,
-                };
-                let anonymously = match failure {
-                    StartFailure::Image if self.expects_credentials(&image) => {
-                        "; it was pulled anonymously, imagePullSecrets are not used by this node"
-                    }
-                    _ => "",
-                };
-                (failure, format!("{error}{anonymously}"))
-            })?;
+        let found = self.node.images.get(wish).await.map_err(|error| {
+            let failure = match error {
+                ImageError::Name(_) => StartFailure::ImageName,
+                ImageError::Never { .. } | ImageError::NeverWithout { .. } => {
+                    StartFailure::ImageNever
+                }
+                _ => StartFailure::Image,
+            };
+            (failure, error.to_string())
+        })?;
         let words = if found.fetched {
             format!(
                 "Successfully pulled image \"{image}\" in {:.0?}. Image size: {} bytes.",
@@ -285,68 +304,72 @@ impl Preparing {
 
     /// Loads a component, and says so where that takes long: a large one is compiled for half a minute at its first start.
     async fn loaded(&self, bytes: Bytes) -> Result<Artifact, ArtifactError> {
-        let (size, begun) = (bytes.len(), std::time::Instant::now());
+        let size = bytes.len();
         let load = self.node.engine.load(bytes);
-        let mut load = std::pin::pin!(load);
-        if let Ok(loaded) = tokio::time::timeout(COMPILING_TOLD_AFTER, load.as_mut()).await {
-            return loaded;
-        }
-        let words = format!("Compiling a component of {size} bytes for this node");
-        self.event(Severity::Normal, "Compiling", words);
-        let loaded = load.await?;
-        let words = format!("Compiled in {:.0?}", begun.elapsed());
-        self.event(Severity::Normal, "Compiled", words);
-        Ok(loaded)
+        told_of(load, size, Artifact::code_bytes, |reason, words| {
+            self.event(Severity::Normal, reason, words);
+        })
+        .await
     }
 
     /// The volumes of the container's mounts.
-    async fn volumes(&self, spec: &WorkloadSpec) -> Result<Vec<Volume>, Refusal> {
+    async fn volumes(
+        &self,
+        spec: &WorkloadSpec,
+        at: Downward<'_>,
+        configuration: &Configuration,
+    ) -> Result<Vec<Volume>, Refusal> {
         let mut volumes = Vec::new();
         for mount in &spec.mounts {
-            let all = &self.node.volumes;
-            let volume = all.volume(&self.pod, mount, &self.node.recorder).await;
-            volumes.push(volume.map_err(|error| {
-                let message = format!("volume \"{}\": {}", mount.volume, Chain(&error));
-                (StartFailure::Create, message)
+            let (all, recorder) = (&self.node.volumes, &self.node.recorder);
+            let volume = all.volume(&self.pod, mount, at, configuration, recorder);
+            volumes.push(volume.await.map_err(|error| {
+                let failure = match error {
+                    MountError::Config(_) => StartFailure::Config,
+                    MountError::Volume { .. } => StartFailure::Create,
+                };
+                (failure, Chain(&error).to_string())
             })?);
         }
         Ok(volumes)
     }
 
-    /// The ConfigMaps and Secrets the container's environment names. One that does not exist is left out: whether that is an
-    /// error, `translate` decides.
+    /// The ConfigMaps and Secrets that the container's environment and volumes name. One that does not exist is left out:
+    /// whether that is an error, `translate` and `volumes` decide.
     async fn configuration(&self) -> Result<Configuration, Refusal> {
-        let references = environment::references(&self.container);
-        let namespace = translate::namespace(&self.pod);
-        let failed = |kind: &str, name: &str, error: &kube::Error| {
-            (
-                StartFailure::Config,
-                format!("{kind} \"{name}\" could not be read: {}", Chain(error)),
-            )
-        };
-        let mut configuration = Configuration::default();
-        let config_maps: Api<ConfigMap> = Api::namespaced(self.node.link.client(), namespace);
-        for name in references.config_maps {
-            if let Some(map) = config_maps
-                .get_opt(&name)
-                .await
-                .map_err(|error| failed("configmap", &name, &error))?
-            {
-                configuration.config_maps.insert(name, map);
-            }
-        }
-        let secrets: Api<Secret> = Api::namespaced(self.node.link.client(), namespace);
-        for name in references.secrets {
-            if let Some(secret) = secrets
-                .get_opt(&name)
-                .await
-                .map_err(|error| failed("secret", &name, &error))?
-            {
-                configuration.secrets.insert(name, secret);
-            }
-        }
-        Ok(configuration)
+        let pod = PodView(&self.pod);
+        let mut references = environment::references(&self.container);
+        references.extend(volumes::references(pod, &self.container));
+        configuration::fetch(self.node.link.client(), pod.namespace(), references)
+            .await
+            .map_err(|error| (StartFailure::Config, Chain(&error).to_string()))
     }
+}
+
+/// What comes of loading a component of `size` bytes; `tell` hears of it, with a reason and words, where that takes long.
+async fn told_of<T, E>(
+    load: impl Future<Output = Result<T, E>>,
+    size: usize,
+    code_bytes: impl FnOnce(&T) -> Option<usize>,
+    mut tell: impl FnMut(&'static str, String),
+) -> Result<T, E> {
+    let begun = tokio::time::Instant::now();
+    let mut load = std::pin::pin!(load);
+    if let Ok(loaded) = tokio::time::timeout(COMPILING_TOLD_AFTER, load.as_mut()).await {
+        return loaded;
+    }
+    let words = format!("Compiling a component of {size} bytes for this node");
+    tell("Compiling", words);
+    let loaded = load.await?;
+    let code = match code_bytes(&loaded) {
+        Some(bytes) => format!(" into {bytes} bytes of machine code"),
+        None => String::new(),
+    };
+    tell(
+        "Compiled",
+        format!("Compiled{code} in {:.0?}", begun.elapsed()),
+    );
+    Ok(loaded)
 }
 
 /// What a component is used as: HTTP wins for main containers, init containers are run.
@@ -386,48 +409,36 @@ enum Place {
 async fn build(
     node: &Node,
     place: Place,
+    namespace: &str,
     artifact: &Artifact,
     spec: &WorkloadSpec,
-    log: &logs::Writer,
     failures: Arc<Failures>,
     outbound: weft_runtime::Outbound,
 ) -> Result<Guest, String> {
-    let limits = Limits {
-        memory_bytes: spec.memory_bytes,
-        cpu_millis: spec.cpu_millis,
-        cpu_reserved_millis: spec.cpu_reserved_millis,
-        request_timeout: spec.request_timeout,
-        body_bytes: spec.body_bytes,
-        ..Limits::default()
-    };
-    let sink = |stream: Stream| {
-        let log = log.clone();
-        LogSink::new(move |bytes| log.write(stream, bytes))
-    };
-    let policy = match spec.isolation {
-        Isolation::Default => None,
-        Isolation::PerRequest => Some(InstancePolicy::PerRequest),
-        Isolation::Pooled {
-            max_requests,
-            max_concurrent,
-        } => Some(InstancePolicy::Pooled {
-            max_requests,
-            max_concurrent,
-            idle: POOLED_IDLE,
-        }),
-    };
-    let faults = EventSink::of_broken_off(move |fault| failures.record_failure(&fault));
+    let stdout = LogSink::new({
+        let log = failures.log().clone();
+        move |bytes| log.write(Stream::Stdout, bytes)
+    });
+    let stderr = LogSink::new({
+        let failures = failures.clone();
+        move |bytes| {
+            failures.hear(bytes);
+            failures.log().write(Stream::Stderr, bytes);
+        }
+    });
+    let faults = EventSink::of_broken_off(move |fault| failures.record_failure(&fault, None));
     let volumes = match place {
         Place::Here(volumes) => volumes,
         Place::Apart(worker) => {
             let setup = Setup {
                 name: spec.name.clone(),
+                account: namespace.to_owned(),
                 env: spec.env.clone(),
                 args: spec.args.clone(),
-                limits,
-                policy,
-                stdout: sink(Stream::Stdout),
-                stderr: sink(Stream::Stderr),
+                limits: spec.limits.clone(),
+                policy: spec.policy,
+                stdout,
+                stderr,
                 outbound: Some(outbound),
                 events: Some(faults),
             };
@@ -439,14 +450,15 @@ async fn build(
     };
     let mut builder = Workload::builder(&node.engine, artifact)
         .name(spec.name.clone())
+        .account(namespace)
         .env(spec.env.clone())
         .args(spec.args.clone())
-        .limits(limits)
-        .stdout(sink(Stream::Stdout))
-        .stderr(sink(Stream::Stderr))
+        .limits(spec.limits.clone())
+        .stdout(stdout)
+        .stderr(stderr)
         .events(faults)
         .outbound(outbound);
-    if let Some(policy) = policy {
+    if let Some(policy) = spec.policy {
         builder = builder.instance_policy(policy);
     }
     for (volume, mount) in volumes.iter().zip(&spec.mounts) {
@@ -480,7 +492,40 @@ mod tests {
                 .collect();
             let pod = json!({"metadata": {"name": name, "namespace": "vote", "ownerReferences": owners, "labels": {"pod-template-hash": "7d4b9c6f5d"}}});
             let pod: Pod = serde_json::from_value(pod).expect("a pod");
-            assert_eq!(workload_info(&pod).name, expected);
+            assert_eq!(workload_info(PodView(&pod)).name, expected);
+        }
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_compilation_is_told_of_where_it_takes_long() {
+        for (seconds, outcome, expected) in [
+            (1, Ok(7), ""),
+            (
+                37,
+                Ok(7),
+                "Compiling: Compiling a component of 13000000 bytes for this node\n\
+                 Compiled: Compiled into 7 bytes of machine code in 37s\n",
+            ),
+            (
+                37,
+                Err("no"),
+                "Compiling: Compiling a component of 13000000 bytes for this node\n",
+            ),
+        ] {
+            let mut told = String::new();
+            let load = async {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                outcome
+            };
+            let loaded = told_of(
+                load,
+                13_000_000,
+                |code| Some(*code),
+                |reason, words| {
+                    told.push_str(&format!("{reason}: {words}\n"));
+                },
+            );
+            assert_eq!(loaded.await, outcome);
+            assert_eq!(told, expected);
         }
     }
 }

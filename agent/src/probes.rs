@@ -10,13 +10,15 @@
 
 use crate::guest::Guest;
 use crate::plan::ProbeKind;
-use crate::translate;
+use crate::pod_view::ContainerView;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use k8s_openapi::api::core::v1::{Container, Probe};
 use std::net::IpAddr;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use weft_runtime::Cores;
 
 /// One probe, with Kubernetes' defaults filled in.
@@ -53,6 +55,10 @@ pub enum ProbeError {
     Unsupported { kind: ProbeKind, what: &'static str },
     #[error("{kind} probe: the container has no port \"{port}\"")]
     NoPort { kind: ProbeKind, port: String },
+    #[error(
+        "{kind} probe: scheme {scheme} is not supported, a component is asked in memory; leave the field out"
+    )]
+    Scheme { kind: ProbeKind, scheme: String },
     #[error("{kind} probe: it says neither httpGet nor tcpSocket")]
     Empty { kind: ProbeKind },
 }
@@ -74,19 +80,28 @@ pub fn specs(container: &Container) -> Result<Vec<Spec>, ProbeError> {
 
 fn spec(container: &Container, kind: ProbeKind, probe: &Probe) -> Result<Spec, ProbeError> {
     let port = |port: &k8s_openapi::apimachinery::pkg::util::intstr::IntOrString| {
-        translate::port_number(container, port).ok_or_else(|| ProbeError::NoPort {
-            kind,
-            port: match port {
-                k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(number) => {
-                    number.to_string()
-                }
-                k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::String(name) => {
-                    name.clone()
-                }
-            },
-        })
+        ContainerView(container)
+            .port_number(port)
+            .ok_or_else(|| ProbeError::NoPort {
+                kind,
+                port: match port {
+                    k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(number) => {
+                        number.to_string()
+                    }
+                    k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::String(name) => {
+                        name.clone()
+                    }
+                },
+            })
     };
     let check = if let Some(get) = &probe.http_get {
+        let scheme = get.scheme.as_deref().unwrap_or("HTTP");
+        if !scheme.eq_ignore_ascii_case("http") && !scheme.is_empty() {
+            return Err(ProbeError::Scheme {
+                kind,
+                scheme: scheme.to_owned(),
+            });
+        }
         let path = get
             .path
             .clone()
@@ -192,7 +207,8 @@ pub enum Report {
 pub struct Target {
     pub workload: Option<Guest>,
     pub ip: IpAddr,
-    pub port: u16,
+    /// Where it is served.
+    pub ports: Vec<u16>,
     pub cores: Cores,
     /// On which core requests run.
     pub core: usize,
@@ -204,17 +220,19 @@ where
     F: Fn(Report) -> R,
     R: Future<Output = ()>,
 {
+    // Of all probes: a container that was long in starting has had its delay.
+    let begun = Instant::now();
     let probing = async {
         let (startup, rest): (Vec<Spec>, Vec<Spec>) = specs
             .into_iter()
             .partition(|spec| spec.kind == ProbeKind::Startup);
         for spec in &startup {
             // Ends with success; failure has the container stopped, and this task with it.
-            repeat(spec, &target, &report, true).await;
+            repeat(spec, &target, &report, begun, true).await;
         }
         futures::future::join_all(
             rest.iter()
-                .map(|spec| repeat(spec, &target, &report, false)),
+                .map(|spec| repeat(spec, &target, &report, begun, false)),
         )
         .await;
     };
@@ -225,13 +243,13 @@ where
     }
 }
 
-async fn repeat<F, R>(spec: &Spec, target: &Target, report: &F, until_success: bool)
+async fn repeat<F, R>(spec: &Spec, target: &Target, report: &F, begun: Instant, until_success: bool)
 where
     F: Fn(Report) -> R,
     R: Future<Output = ()>,
 {
     let mut tally = Tally::default();
-    tokio::time::sleep(spec.initial_delay).await;
+    tokio::time::sleep_until(begun + spec.initial_delay).await;
     let mut ticks = tokio::time::interval(spec.period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -271,7 +289,11 @@ async fn check(check: &Check, target: &Target, timeout: Duration) -> Result<(), 
     let port = match check {
         Check::Http { port, .. } | Check::Tcp { port } => *port,
     };
-    let Some(workload) = target.workload.clone().filter(|_| port == target.port) else {
+    let Some(workload) = target
+        .workload
+        .clone()
+        .filter(|_| target.ports.contains(&port))
+    else {
         return Err(refused(port));
     };
     let Check::Http {
@@ -300,13 +322,13 @@ async fn check(check: &Check, target: &Target, timeout: Duration) -> Result<(), 
         deadline: std::time::Instant::now().checked_add(timeout),
         ..Default::default()
     });
-    // Guests run on cores only; this task merely waits.
-    let call = target.cores.spawn_on(target.core, async move {
+    // Guests run on cores only; this task merely waits. A call whose time is up, or whose container was stopped, ends with it.
+    let call = AbortOnDropHandle::new(target.cores.spawn_on(target.core, async move {
         workload
             .call(request)
             .await
             .map(|response| response.status())
-    });
+    }));
     match call.await {
         Ok(Ok(status)) if (StatusCode::OK..StatusCode::BAD_REQUEST).contains(&status) => Ok(()),
         Ok(Ok(status)) => Err(format!(
@@ -354,6 +376,7 @@ mod tests {
         let text: Vec<String> = [
             json!({"exec": {"command": ["true"]}}),
             json!({"tcpSocket": {"port": "nope"}}),
+            json!({"httpGet": {"port": 8080, "scheme": "HTTPS"}}),
             json!({}),
         ]
         .into_iter()
@@ -362,8 +385,43 @@ mod tests {
         insta::assert_snapshot!(text.join("\n"), @r#"
         Readiness probe: exec is not supported, a component has no shell and no sockets; use httpGet or tcpSocket
         Readiness probe: the container has no port "nope"
+        Readiness probe: scheme HTTPS is not supported, a component is asked in memory; leave the field out
         Readiness probe: it says neither httpGet nor tcpSocket
         "#);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_counts_from_the_start_of_the_container_whatever_the_startup_probe_takes() {
+        // Nothing is served, so that each probe fails at once and says when it was made.
+        let target = Target {
+            workload: None,
+            ip: "10.42.0.7".parse().expect("an address"),
+            ports: vec![8080],
+            cores: Cores::start(1).expect("a core"),
+            core: 0,
+        };
+        for (delay, waits) in [(0, 0), (15, 0), (30, 10)] {
+            let started = Instant::now();
+            // Its startup probe succeeds after 20 s.
+            tokio::time::advance(Duration::from_secs(20)).await;
+            let asked = Instant::now();
+            let (made, mut making) = tokio::sync::mpsc::unbounded_channel();
+            let report = |_: Report| {
+                made.send(()).expect("somebody listens");
+                std::future::ready(())
+            };
+            let spec = Spec {
+                initial_delay: Duration::from_secs(delay),
+                failure_threshold: u32::MAX,
+                ..specs(&container(json!({"tcpSocket": {"port": 8080}}))).expect("a probe")[0]
+                    .clone()
+            };
+            tokio::select! {
+                _ = making.recv() => {}
+                () = repeat(&spec, &target, &report, started, false) => panic!("it repeats"),
+            }
+            assert_eq!(asked.elapsed().as_secs(), waits, "{delay}");
+        }
     }
 
     #[test]

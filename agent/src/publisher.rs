@@ -1,9 +1,12 @@
 //! Sends what `status` says of pods, through the status subresource only.
 //!
-//! Invariants: of several statuses waiting for one pod only the newest is sent; no older one overtakes it; what waits is bounded by
-//! the number of pods. Left to others: when a pod's object goes (`deletion`), which waits for the last status.
+//! Invariants: of several statuses waiting for one pod only the newest is sent; no older one overtakes it; one is repeated until
+//! the server has it or refuses it for good; what waits is bounded by the number of pods.
+//!
+//! Left to others: when a pod's object goes (`deletion`), which waits for the last status.
 
-use crate::translate;
+use crate::identity::Link;
+use crate::pod_view::PodView;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, Patch, PatchParams};
 use std::collections::{HashMap, HashSet};
@@ -61,12 +64,13 @@ impl Publisher {
 
     /// Hands over the newest status of a pod; replaces one that has not been sent yet.
     pub fn publish(&self, pod: &Pod, status: PodStatus) {
+        let pod = PodView(pod);
         let pending = Pending {
-            namespace: translate::namespace(pod).into(),
-            name: translate::pod_name(pod).into(),
+            namespace: pod.namespace().into(),
+            name: pod.name().into(),
             status,
         };
-        let uid = translate::uid(pod).to_owned();
+        let uid = pod.uid().to_owned();
         self.slots.lock().waiting.insert(uid, pending);
         self.wake.notify_one();
     }
@@ -80,6 +84,11 @@ impl Publisher {
     /// Whether everything handed over has been taken up for sending.
     pub fn is_drained(&self) -> bool {
         self.slots.lock().waiting.is_empty()
+    }
+
+    /// Whether the server has what was handed over for a pod.
+    pub(crate) fn has_sent(&self, uid: &str) -> bool {
+        self.slots.lock().is_at_rest(uid)
     }
 
     /// Waits until the server has what was handed over for a pod, or does not want it.
@@ -97,39 +106,58 @@ impl Publisher {
     }
 
     /// Sends until `shutdown`. `client` is asked for anew for each write, because certificates are renewed.
-    pub async fn run(
-        self,
-        link: crate::identity::Link,
-        shutdown: tokio_util::sync::CancellationToken,
-    ) {
+    pub async fn run(self, link: Link, shutdown: tokio_util::sync::CancellationToken) {
         let mut writes = tokio::task::JoinSet::new();
         loop {
             while writes.len() < WRITES_AT_ONCE {
                 let Some((uid, pending)) = self.slots.lock().take_up() else {
                     break;
                 };
-                let (client, slots) = (link.client(), self.slots.clone());
+                let client = link.client();
+                let under_way = UnderWay {
+                    publisher: self.clone(),
+                    uid,
+                };
                 writes.spawn(async move {
-                    if let Err(error) = write(client, &uid, &pending).await {
+                    if let Err(error) = write(client, &under_way.uid, &pending).await {
                         tracing::debug!(pod = %pending.name, namespace = %pending.namespace, %error, "status write failed, will be repeated");
                         tokio::time::sleep(RETRY_PAUSE).await;
-                        slots.lock().waiting.entry(uid.clone()).or_insert(pending);
+                        under_way.put_back(pending);
                     }
-                    uid
                 });
             }
             tokio::select! {
                 biased;
                 Some(done) = writes.join_next(), if !writes.is_empty() => {
-                    if let Ok(uid) = done {
-                        self.slots.lock().busy.remove(&uid);
-                        self.written.notify_waiters();
+                    if let Err(error) = done {
+                        tracing::error!(%error, "writing a status failed");
                     }
                 }
                 () = self.wake.notified() => {}
                 () = shutdown.cancelled() => return,
             }
         }
+    }
+}
+
+/// A write, as long as it is under way; however it ends, the pod's next status may follow.
+struct UnderWay {
+    publisher: Publisher,
+    uid: String,
+}
+
+impl UnderWay {
+    /// It did not work out; a newer status that came meanwhile takes its place.
+    fn put_back(&self, pending: Pending) {
+        let mut slots = self.publisher.slots.lock();
+        slots.waiting.entry(self.uid.clone()).or_insert(pending);
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.publisher.slots.lock().busy.remove(&self.uid);
+        self.publisher.written.notify_waiters();
     }
 }
 
@@ -159,12 +187,24 @@ async fn write(client: kube::Client, uid: &str, pending: &Pending) -> Result<(),
         .await
     {
         Ok(_) => Ok(()),
-        // Gone, or another pod of the same name, or refused for good: nobody waits for this status.
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
-            tracing::debug!(pod = %pending.name, namespace = %pending.namespace, message = %status.message, "status not taken");
-            Ok(())
-        }
-        Err(error) => Err(error),
+        Err(error) => match &error {
+            // Gone, or refused for good: nobody waits for this status.
+            kube::Error::Api(status) if matches!(status.code, 400 | 404 | 413 | 422) => {
+                tracing::debug!(pod = %pending.name, namespace = %pending.namespace, message = %status.message, "status not taken");
+                Ok(())
+            }
+            // Another pod of the same name by now, or somebody else wrote at the same time.
+            kube::Error::Api(status) if status.code == 409 => {
+                let now = api.get_opt(&pending.name).await?;
+                let now = now.and_then(|pod| pod.metadata.uid);
+                if now.as_deref() == Some(uid) {
+                    Err(error)
+                } else {
+                    Ok(())
+                }
+            }
+            _ => Err(error),
+        },
     }
 }
 

@@ -3,8 +3,7 @@
 //! Each pod's worker writes its own record; readers get copies. Never authoritative, and gone with the process.
 
 use crate::guest::Guest;
-use crate::translate;
-use k8s_openapi::api::core::v1::Pod;
+use crate::pod_view::PodView;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,6 +56,7 @@ pub(crate) fn add(now: Usage, earlier: &Usage) -> Usage {
         overloaded: now.overloaded + earlier.overloaded,
         deadlines: now.deadlines + earlier.deadlines,
         traps: now.traps + earlier.traps,
+        no_response: now.no_response + earlier.no_response,
         out_of_memory: now.out_of_memory + earlier.out_of_memory,
         outbound_requests: now.outbound_requests + earlier.outbound_requests,
         ..now
@@ -81,27 +81,16 @@ impl Registry {
             .collect()
     }
 
-    pub(crate) fn set(&self, pod: &Pod, record: PodRecord) {
-        self.pods.lock().insert(
-            (
-                translate::namespace(pod).into(),
-                translate::pod_name(pod).into(),
-            ),
-            record,
-        );
+    pub(crate) fn set(&self, pod: PodView<'_>, record: PodRecord) {
+        let key = (pod.namespace().to_owned(), pod.name().to_owned());
+        self.pods.lock().insert(key, record);
     }
 
-    pub(crate) fn remove(&self, pod: &Pod) {
-        let key = (
-            translate::namespace(pod).to_owned(),
-            translate::pod_name(pod).to_owned(),
-        );
+    pub(crate) fn remove(&self, pod: PodView<'_>) {
+        let key = (pod.namespace().to_owned(), pod.name().to_owned());
         let mut pods = self.pods.lock();
         // A successor of the same name may be there already.
-        if pods
-            .get(&key)
-            .is_some_and(|record| record.uid == translate::uid(pod))
-        {
+        if pods.get(&key).is_some_and(|record| record.uid == pod.uid()) {
             pods.remove(&key);
         }
     }

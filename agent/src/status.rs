@@ -7,7 +7,7 @@
 //! `DisruptionTarget`) are carried over.
 
 use crate::pod_state::{Ended, PULL_ERROR_SHOWN, Phase, PodState, Stage, StartFailure, later};
-use crate::translate;
+use crate::pod_view::PodView;
 use crate::wanted::{Role, Wanted};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -50,7 +50,7 @@ pub fn pod_status(
     host_ip: IpAddr,
     now: Timestamp,
 ) -> PodStatus {
-    let containers = translate::containers(pod);
+    let containers = PodView(pod).containers();
     let mut init_statuses = Vec::new();
     let mut main_statuses = Vec::new();
     let initialized = initialized(wanted, state);
@@ -242,6 +242,17 @@ fn phase(wanted: &Wanted, state: &PodState) -> (&'static str, Option<String>, Op
     if let Stage::Failed { reason, message } = &state.stage {
         return ("Failed", Some((*reason).to_owned()), Some(message.clone()));
     }
+    let phase = phase_of_containers(wanted, state);
+    // A pod that was deleted and of which nothing runs any more has ended, however far it came; as with the kubelet, one that
+    // did not succeed has failed.
+    let ended = state.stage == Stage::Finished && wanted.kill_at.is_some();
+    match phase {
+        "Pending" | "Running" if ended => ("Failed", None, None),
+        phase => (phase, None, None),
+    }
+}
+
+fn phase_of_containers(wanted: &Wanted, state: &PodState) -> &'static str {
     let mut running = false;
     let mut waiting = false;
     let mut failed = false;
@@ -249,10 +260,10 @@ fn phase(wanted: &Wanted, state: &PodState) -> (&'static str, Option<String>, Op
     for (wish, container) in wanted.containers.iter().zip(&state.containers) {
         match (&container.phase, wish.role) {
             (Phase::Ended(ended), Role::Init) if !ended.exit.succeeded() => {
-                return ("Failed", None, None);
+                return "Failed";
             }
             (Phase::Ended(_), Role::Init) | (_, Role::Sidecar) => {}
-            (_, Role::Init) => return ("Pending", None, None),
+            (_, Role::Init) => return "Pending",
             (Phase::Ended(ended), Role::Main) => failed |= !ended.exit.succeeded(),
             (
                 Phase::Running { .. }
@@ -279,14 +290,21 @@ fn phase(wanted: &Wanted, state: &PodState) -> (&'static str, Option<String>, Op
             }
         }
     }
-    let phase = match (waiting, running, open, failed) {
+    match (waiting, running, open, failed) {
         (true, ..) => "Pending",
         (false, true, ..) => "Running",
         (false, false, true, _) => "Pending",
         (false, false, false, true) => "Failed",
         (false, false, false, false) => "Succeeded",
-    };
-    (phase, None, None)
+    }
+}
+
+/// Why a container waits, as `status` says.
+pub(crate) fn waiting(status: &PodStatus, container: &str) -> Option<String> {
+    let init = status.init_container_statuses.iter().flatten();
+    let mut all = init.chain(status.container_statuses.iter().flatten());
+    let reported = all.find(|reported| reported.name == container)?;
+    reported.state.as_ref()?.waiting.as_ref()?.reason.clone()
 }
 
 fn container_status(
@@ -377,15 +395,11 @@ fn container_status(
         Phase::BackingOff { pause, ended, .. } if pause.is_zero() => terminated(ended),
         Phase::BackingOff { pause, ended, .. } => {
             last = Some(ended.clone());
-            let (name, namespace, uid) = (
-                translate::pod_name(pod),
-                translate::namespace(pod),
-                translate::uid(pod),
-            );
             let message = format!(
-                "back-off {} restarting failed container={} pod={name}_{namespace}({uid})",
+                "back-off {} restarting failed container={} pod={}",
                 go_duration(*pause),
-                container.name
+                container.name,
+                PodView(pod).full_name()
             );
             waiting("CrashLoopBackOff", Some(message))
         }
@@ -437,7 +451,7 @@ fn go_duration(duration: Duration) -> String {
 pub fn qos_class(pod: &Pod) -> &'static str {
     let mut any = false;
     let mut guaranteed = true;
-    for (container, _) in translate::containers(pod) {
+    for (container, _) in PodView(pod).containers() {
         for resource in ["cpu", "memory"] {
             let amount = |map: &Option<
                 std::collections::BTreeMap<
@@ -740,5 +754,68 @@ mod tests {
         let second = status(&state, &first, 5);
         assert_eq!(since(&second, "Initialized"), Some(at(0)));
         assert_eq!(since(&second, "Ready"), Some(at(5)));
+    }
+
+    #[test]
+    fn a_deleted_pod_ends_with_a_phase_and_exit_codes_however_far_it_came() {
+        let spec =
+            json!({"containers": [{"name": "web", "image": "i"}, {"name": "log", "image": "i"}]});
+        let mut pod = pod(spec);
+        let alive = Wanted::from_pod(&pod);
+        pod.metadata.deletion_timestamp = Some(Time(at(5)));
+        let wanted = Wanted::from_pod(&pod);
+        let started = |container| Event::Started {
+            container,
+            serving: false,
+            image_id: "i".into(),
+            container_id: "c".into(),
+        };
+        let ended = |container| Event::Ended {
+            container,
+            exit: Exit {
+                code: 0,
+                reason: "Completed".into(),
+                message: None,
+            },
+        };
+        let missing = |container| Event::StartFailed {
+            container,
+            failure: StartFailure::Image,
+            message: "m".into(),
+        };
+        // What happened before it was deleted, and what after.
+        let lives = [
+            (vec![], vec![]),
+            (vec![Event::Tick], vec![missing(0), missing(1)]),
+            (vec![Event::Tick, missing(0), missing(1)], vec![]),
+            (
+                vec![Event::Tick, started(0), started(1)],
+                vec![ended(0), ended(1)],
+            ),
+            (vec![Event::Tick, started(0), missing(1)], vec![ended(0)]),
+        ];
+        let told: Vec<String> = lives
+            .into_iter()
+            .map(|(before, after)| {
+                let mut state = PodState::new(&alive, at(0));
+                for event in before {
+                    step(&mut state, &alive, event, at(1));
+                }
+                let after = std::iter::once(Event::Tick).chain(after);
+                let mut actions = Vec::new();
+                for event in after {
+                    actions.extend(step(&mut state, &wanted, event, at(6)));
+                }
+                assert_eq!(actions.last(), Some(&crate::plan::Action::Delete));
+                show(&pod, &state, 6)
+            })
+            .collect();
+        insta::assert_snapshot!(told.join("\n"), @r"
+        Failed [web ContainerStatusUnknown(137) x0, log ContainerStatusUnknown(137) x0] Initialized PodScheduled
+        Failed [web ContainerStatusUnknown(137) x0, log ContainerStatusUnknown(137) x0] Initialized PodScheduled
+        Failed [web ContainerStatusUnknown(137) x0, log ContainerStatusUnknown(137) x0] Initialized PodScheduled
+        Succeeded [web Completed(0) x0, log Completed(0) x0] Initialized PodScheduled
+        Failed [web Completed(0) x0, log ContainerStatusUnknown(137) x0] Initialized PodScheduled
+        ");
     }
 }

@@ -9,19 +9,21 @@
 //! container from being stopped; children are ended and awaited when their pod ends; while the server is away everything
 //! goes on as it was last wished; a bug met in one pod leaves the others alone.
 
-use crate::deletion::delete;
 use crate::events::Severity;
-use crate::execute::{Message, Node, Wish, Worker};
+use crate::execute::{Wish, Worker};
 use crate::identity::Chain;
+use crate::mailbox::Message;
+use crate::node::Node;
 use crate::pod_state::later;
+use crate::pod_view::PodView;
 use crate::topology::reconnecting;
-use crate::translate;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use kube::runtime::watcher::{self, Config, Event};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,7 +121,7 @@ impl Pods {
         match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(pod)) => {
-                listed.insert(translate::uid(&pod).into());
+                listed.insert(PodView(&pod).uid().into());
                 self.apply(pod);
             }
             Ok(Event::InitDone) => {
@@ -135,7 +137,7 @@ impl Pods {
                 self.node.volumes.sweep(lives);
             }
             Ok(Event::Apply(pod)) => self.apply(pod),
-            Ok(Event::Delete(pod)) => self.gone(translate::uid(&pod)),
+            Ok(Event::Delete(pod)) => self.gone(PodView(&pod).uid()),
             Err(error) => {
                 tracing::debug!(error = %Chain(&error), "the watch on pods broke, will be opened again")
             }
@@ -146,17 +148,16 @@ impl Pods {
         // Who owns which field is nobody's business here, and can be the larger part of an object.
         pod.metadata.managed_fields = None;
         let pod = Arc::new(pod);
-        let uid: Arc<str> = translate::uid(&pod).into();
+        let uid: Arc<str> = PodView(&pod).uid().into();
         match self.held.get_mut(&uid) {
             Some(Held {
                 at: At::Homeless(homeless),
                 ..
             }) => {
                 *homeless = pod.clone();
-                if pod.metadata.deletion_timestamp.is_some() {
-                    // Asked to go before it had an address: nothing has started.
-                    let link = self.node.link.clone();
-                    self.end(&uid, delete(link, pod));
+                if PodView(&pod).is_deleted() {
+                    // Asked to go before it had an address: nothing has started, and that is how it ended.
+                    self.begin(&uid, None);
                 }
             }
             Some(_) => self.with_worker(&uid, |worker| worker.wish(Wish::Is(pod))),
@@ -174,21 +175,10 @@ impl Pods {
             return;
         };
         let At::Homeless(pod) = &held.at else { return };
-        let reported = pod.status.as_ref();
-        let preferred = reported
-            .and_then(|status| status.pod_ip.as_deref())
-            .and_then(|ip| ip.parse().ok());
+        let preferred = PodView(pod).reported_ip();
         let taken = self.node.addresses.lock().allocate(preferred);
-        if let Some(ip) = taken {
-            let worker = Worker::new(
-                self.node.clone(),
-                pod.clone(),
-                ip,
-                uid.clone(),
-                self.sender.clone(),
-            );
-            held.at = At::Here(Box::new(worker));
-            self.with_worker(uid, Worker::tick);
+        if taken.is_some() {
+            self.begin(uid, taken);
             return;
         }
         self.node.recorder.pod(
@@ -199,6 +189,18 @@ impl Pods {
             "the node's pod CIDR has no free address; delete pods or enlarge it with --pod-cidr",
         );
         self.schedule(uid, Some(later(Timestamp::now(), ADDRESS_PAUSE)));
+    }
+
+    /// Begins with a pod that waited for an address.
+    fn begin(&mut self, uid: &Arc<str>, ip: Option<IpAddr>) {
+        let Some(held) = self.held.get_mut(uid) else {
+            return;
+        };
+        let At::Homeless(pod) = &held.at else { return };
+        let (node, pod, sender) = (self.node.clone(), pod.clone(), self.sender.clone());
+        let worker = Worker::new(node, pod, ip, uid.clone(), sender);
+        held.at = At::Here(Box::new(worker));
+        self.with_worker(uid, Worker::tick);
     }
 
     fn gone(&mut self, uid: &str) {

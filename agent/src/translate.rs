@@ -7,37 +7,29 @@
 //! Left to others: the environment (`environment`), fields that no component can have (`unsupported`), fetching
 //! (`prepare`), limits the engine itself imposes (`weft_runtime`).
 
-use crate::environment::{Configuration, Context, ENVIRONMENT_BYTES_MAX};
+use crate::config_error::ConfigError;
+use crate::configuration::Configuration;
+use crate::downward::Downward;
+use crate::environment::Context;
+use crate::node_facts::MEMORY_BYTES_MIN;
+use crate::pod_view::{ContainerView, PodView, Resources};
 use crate::volumes::{self, Mount};
-use crate::wanted::Role;
-use k8s_openapi::api::core::v1::{Container, Pod, Service};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use std::net::IpAddr;
+use k8s_openapi::api::core::v1::{Container, Service};
 use std::time::Duration;
 use weft_api::{Quantity, annotation};
+use weft_runtime::{InstancePolicy, Limits};
 
-/// Memory a container may use when it sets no limit: enough for any sane component, far from a node's.
-pub const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
-/// Smallest memory limit that can be kept: one 64 KiB page of linear memory and the tables beside it.
-pub const MEMORY_BYTES_MIN: u64 = 1 << 20;
-/// Wall-clock limit of one request when the pod sets none.
+/// Wall-clock limit of one request when neither the pod nor a route or a caller sets one.
 pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// What a route or a caller may give to a request where the pod says nothing: a route's `0s` is no limit.
+pub const REQUEST_TIMEOUT_MAX: Duration = weft_gateway::UNLIMITED;
 /// The largest body of a request or a response when the pod sets none. It only ends what never would: nothing is held for it.
 pub const BODY_BYTES_DEFAULT: u64 = 64 << 30;
-/// The port an HTTP component is served on when its container declares none.
-pub const PORT_DEFAULT: u16 = 80;
-
-/// How instances of a component are reused, as the annotations ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isolation {
-    /// What the component's world has as default.
-    Default,
-    PerRequest,
-    Pooled {
-        max_requests: u32,
-        max_concurrent: u32,
-    },
-}
+/// How long an idle pooled instance waits for the next call before it ends.
+pub const POOLED_IDLE: Duration = Duration::from_secs(10);
+/// Requests of a pooled instance when the pod says nothing, and how many at once: the defaults of WASI 0.3 in the design.
+const POOLED_REQUESTS_DEFAULT: u32 = 128;
+const POOLED_CONCURRENT_DEFAULT: u32 = 16;
 
 /// Which world to use of a component that exports both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,86 +38,25 @@ pub enum World {
     Command,
 }
 
-/// What the runtime is asked to host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What the runtime is asked to host, in its own words.
+#[derive(Clone, Debug)]
 pub struct WorkloadSpec {
     /// `namespace/pod/container`, for logs and metrics.
     pub name: String,
     pub env: Vec<(String, String)>,
     /// `argv`, program name first.
     pub args: Vec<String>,
-    pub memory_bytes: u64,
-    pub cpu_millis: Option<u32>,
-    /// What it requests of the node's CPU; its limit if it says nothing.
-    pub cpu_reserved_millis: u32,
-    pub request_timeout: Duration,
-    /// The largest body of a request or a response.
-    pub body_bytes: u64,
+    pub limits: Limits,
+    /// What the pod says; else [`REQUEST_TIMEOUT_DEFAULT`] holds where neither a route nor the caller says anything.
+    pub request_timeout: Option<Duration>,
+    /// `None`: what the component's world has as default.
+    pub policy: Option<InstancePolicy>,
     /// Its volumes, in the container's order.
     pub mounts: Vec<Mount>,
-    pub isolation: Isolation,
     /// `None`: HTTP if the component exports it.
     pub world: Option<World>,
-    pub port: u16,
-}
-
-/// What this node adds to a translation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeFacts {
-    pub name: String,
-    pub host_ip: IpAddr,
-    pub allocatable_cpu_millis: u64,
-    pub allocatable_memory_bytes: u64,
-}
-
-/// Why a container cannot be configured, as one sentence for its status.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    #[error("{kind} \"{name}\" not found")]
-    Missing { kind: &'static str, name: String },
-    #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
-    MissingKey {
-        kind: &'static str,
-        namespace: String,
-        name: String,
-        key: String,
-    },
-    #[error(
-        "key {key} in {kind} {namespace}/{name} is not UTF-8 text, so it cannot be an environment variable"
-    )]
-    NotText {
-        kind: &'static str,
-        namespace: String,
-        name: String,
-        key: String,
-    },
-    #[error("environment variable {variable}: unsupported fieldPath \"{path}\"")]
-    FieldPath { variable: String, path: String },
-    #[error("environment variable {variable}: unsupported resource \"{resource}\"")]
-    Resource { variable: String, resource: String },
-    #[error("environment variable {variable}: {what} is not supported by this node")]
-    Source {
-        variable: String,
-        what: &'static str,
-    },
-    #[error("{field}: \"{value}\" is not a quantity")]
-    Quantity { field: String, value: String },
-    #[error(
-        "the memory limit {bytes} is below the smallest a component can run in, {MEMORY_BYTES_MIN}"
-    )]
-    MemoryTooSmall { bytes: u64 },
-    #[error("annotation {name}: \"{value}\" {why}")]
-    Annotation {
-        name: &'static str,
-        value: String,
-        why: &'static str,
-    },
-    #[error(
-        "the variables and arguments have more than {ENVIRONMENT_BYTES_MAX} bytes, with what they refer to"
-    )]
-    EnvironmentTooLarge,
-    #[error("container port {port} is not between 1 and 65535")]
-    Port { port: i32 },
+    /// Where an HTTP component is served; the first is the one that probes mean. Never empty.
+    pub ports: Vec<u16>,
 }
 
 /// Translates one container.
@@ -134,20 +65,16 @@ pub enum ConfigError {
 ///
 /// # Errors
 /// [`ConfigError`], the message of `CreateContainerConfigError`.
-pub fn container(
-    pod: &Pod,
+pub(crate) fn container(
+    at: Downward<'_>,
     container: &Container,
-    pod_ip: IpAddr,
     configuration: &Configuration,
     services: &[Service],
-    node: &NodeFacts,
 ) -> Result<WorkloadSpec, ConfigError> {
     let context = Context {
-        pod,
+        at,
         container,
-        pod_ip,
         configuration,
-        node,
     };
     let mut env = context.environment(services)?;
     let mut args = env.arguments(container.command.as_ref())?;
@@ -156,121 +83,44 @@ pub fn container(
     }
     args.extend(env.arguments(container.args.as_ref())?);
 
-    let memory =
-        limit(container, "memory")?.map(|quantity| u64::try_from(quantity.value()).unwrap_or(0));
-    let memory_bytes = memory.unwrap_or(memory_bytes_default(node));
+    let (pod, view) = (at.pod, ContainerView(container));
+    let memory = view.resource(Resources::Limits, "memory")?;
+    let memory = memory.map(|quantity| u64::try_from(quantity.value()).unwrap_or(0));
+    let memory_bytes = memory.unwrap_or(at.node.memory_bytes_default());
     if memory_bytes < MEMORY_BYTES_MIN {
         return Err(ConfigError::MemoryTooSmall {
             bytes: memory_bytes,
+            least: MEMORY_BYTES_MIN,
         });
     }
     let millis = |quantity: Quantity| u32::try_from(quantity.milli()).unwrap_or(u32::MAX);
-    let cpu_millis = limit(container, "cpu")?.map(|quantity| millis(quantity).max(1));
-    let cpu_reserved_millis = quantity(container, "requests", "cpu")?
-        .map(millis)
-        .or(cpu_millis)
-        .unwrap_or(0);
+    let cpu_millis = view.resource(Resources::Limits, "cpu")?;
+    let cpu_millis = cpu_millis.map(|quantity| millis(quantity).max(1));
+    let cpu_reserved_millis = view.resource(Resources::Requests, "cpu")?;
+    let request_timeout = request_timeout(pod)?;
     Ok(WorkloadSpec {
-        name: format!("{}/{}/{}", namespace(pod), pod_name(pod), container.name),
+        name: format!("{}/{}/{}", pod.namespace(), pod.name(), container.name),
         args,
-        memory_bytes,
-        cpu_millis,
-        cpu_reserved_millis,
-        request_timeout: request_timeout(pod)?,
-        body_bytes: body_bytes(pod)?,
+        limits: Limits {
+            memory_bytes,
+            cpu_millis,
+            // Its limit if it requests nothing.
+            cpu_reserved_millis: cpu_reserved_millis.map(millis).or(cpu_millis).unwrap_or(0),
+            request_timeout: request_timeout.unwrap_or(REQUEST_TIMEOUT_MAX),
+            body_bytes: body_bytes(pod)?,
+            ..Limits::default()
+        },
+        request_timeout,
+        policy: policy(pod)?,
         mounts: volumes::mounts(pod, container)?,
-        isolation: isolation(pod)?,
         world: world(pod)?,
-        port: port(container)?,
+        ports: view.ports()?,
         env: env.into_variables(),
     })
 }
 
-/// What a container without a limit is held to on `node`.
-pub(crate) fn memory_bytes_default(node: &NodeFacts) -> u64 {
-    MEMORY_BYTES_DEFAULT.min(node.allocatable_memory_bytes.max(MEMORY_BYTES_MIN))
-}
-
-/// The port an HTTP component of `container` is served on.
-///
-/// # Errors
-/// [`ConfigError::Port`] outside 1 to 65535.
-pub fn port(container: &Container) -> Result<u16, ConfigError> {
-    match container.ports.iter().flatten().next() {
-        None => Ok(PORT_DEFAULT),
-        Some(port) => u16::try_from(port.container_port)
-            .ok()
-            .filter(|port| *port > 0)
-            .ok_or(ConfigError::Port {
-                port: port.container_port,
-            }),
-    }
-}
-
-/// The number behind a probe's or service's port, by number or by the name of one of the container's ports.
-pub fn port_number(container: &Container, port: &IntOrString) -> Option<u16> {
-    match port {
-        IntOrString::Int(number) => u16::try_from(*number).ok().filter(|number| *number > 0),
-        IntOrString::String(name) => container
-            .ports
-            .iter()
-            .flatten()
-            .find(|port| port.name.as_deref() == Some(name))
-            .and_then(|port| u16::try_from(port.container_port).ok()),
-    }
-}
-
-/// Every container of the pod in the order of [`crate::wanted::Wanted::containers`], with its role.
-pub fn containers(pod: &Pod) -> Vec<(&Container, Role)> {
-    let Some(spec) = &pod.spec else {
-        return Vec::new();
-    };
-    let init = spec.init_containers.iter().flatten().map(|container| {
-        let sidecar = container.restart_policy.as_deref() == Some("Always");
-        (container, if sidecar { Role::Sidecar } else { Role::Init })
-    });
-    init.chain(
-        spec.containers
-            .iter()
-            .map(|container| (container, Role::Main)),
-    )
-    .collect()
-}
-
-/// The pod's namespace; the API never binds a pod without one.
-pub fn namespace(pod: &Pod) -> &str {
-    pod.metadata.namespace.as_deref().unwrap_or("default")
-}
-
-/// The pod's name.
-pub fn pod_name(pod: &Pod) -> &str {
-    pod.metadata.name.as_deref().unwrap_or_default()
-}
-
-/// The pod's uid.
-pub fn uid(pod: &Pod) -> &str {
-    pod.metadata.uid.as_deref().unwrap_or_default()
-}
-
-/// The ServiceAccount the pod runs as.
-pub fn service_account(pod: &Pod) -> &str {
-    pod.spec
-        .as_ref()
-        .and_then(|spec| spec.service_account_name.as_deref())
-        .filter(|name| !name.is_empty())
-        .unwrap_or("default")
-}
-
-pub(crate) fn pod_annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
-    pod.metadata
-        .annotations
-        .as_ref()?
-        .get(name)
-        .map(String::as_str)
-}
-
-fn body_bytes(pod: &Pod) -> Result<u64, ConfigError> {
-    let Some(text) = pod_annotation(pod, annotation::MAX_BODY_SIZE) else {
+fn body_bytes(pod: PodView<'_>) -> Result<u64, ConfigError> {
+    let Some(text) = pod.annotation(annotation::MAX_BODY_SIZE) else {
         return Ok(BODY_BYTES_DEFAULT);
     };
     let bytes = Quantity::parse(text).ok().map(Quantity::value);
@@ -284,12 +134,13 @@ fn body_bytes(pod: &Pod) -> Result<u64, ConfigError> {
         })
 }
 
-fn request_timeout(pod: &Pod) -> Result<Duration, ConfigError> {
-    match pod_annotation(pod, annotation::REQUEST_TIMEOUT) {
-        None => Ok(REQUEST_TIMEOUT_DEFAULT),
+fn request_timeout(pod: PodView<'_>) -> Result<Option<Duration>, ConfigError> {
+    match pod.annotation(annotation::REQUEST_TIMEOUT) {
+        None => Ok(None),
         Some(text) => weft_api::time::parse_duration(text)
             .ok()
             .filter(|timeout| !timeout.is_zero())
+            .map(Some)
             .ok_or(ConfigError::Annotation {
                 name: annotation::REQUEST_TIMEOUT,
                 value: text.into(),
@@ -298,9 +149,8 @@ fn request_timeout(pod: &Pod) -> Result<Duration, ConfigError> {
     }
 }
 
-fn isolation(pod: &Pod) -> Result<Isolation, ConfigError> {
-    let number = |name: &'static str, most: u32, why: &'static str| match pod_annotation(pod, name)
-    {
+fn policy(pod: PodView<'_>) -> Result<Option<InstancePolicy>, ConfigError> {
+    let number = |name: &'static str, most: u32, why: &'static str| match pod.annotation(name) {
         None => Ok(None),
         Some(text) => match text.parse::<u32>() {
             Ok(number) if (1..=most).contains(&number) => Ok(Some(number)),
@@ -321,18 +171,16 @@ fn isolation(pod: &Pod) -> Result<Isolation, ConfigError> {
         1_000,
         "is not a number from 1 to 1000",
     )?;
-    match pod_annotation(pod, annotation::ISOLATION) {
-        Some("per-request") => Ok(Isolation::PerRequest),
-        // 128 requests an instance and 16 at once: the defaults of WASI 0.3 in the design.
-        Some("pooled") => Ok(Isolation::Pooled {
-            max_requests: max_requests.unwrap_or(128),
-            max_concurrent: max_concurrent.unwrap_or(16),
-        }),
-        None if max_requests.is_some() || max_concurrent.is_some() => Ok(Isolation::Pooled {
-            max_requests: max_requests.unwrap_or(128),
-            max_concurrent: max_concurrent.unwrap_or(16),
-        }),
-        None => Ok(Isolation::Default),
+    let pooled = InstancePolicy::Pooled {
+        max_requests: max_requests.unwrap_or(POOLED_REQUESTS_DEFAULT),
+        max_concurrent: max_concurrent.unwrap_or(POOLED_CONCURRENT_DEFAULT),
+        idle: POOLED_IDLE,
+    };
+    match pod.annotation(annotation::ISOLATION) {
+        Some("per-request") => Ok(Some(InstancePolicy::PerRequest)),
+        Some("pooled") => Ok(Some(pooled)),
+        None if max_requests.is_some() || max_concurrent.is_some() => Ok(Some(pooled)),
+        None => Ok(None),
         Some(other) => Err(ConfigError::Annotation {
             name: annotation::ISOLATION,
             value: other.into(),
@@ -341,8 +189,8 @@ fn isolation(pod: &Pod) -> Result<Isolation, ConfigError> {
     }
 }
 
-fn world(pod: &Pod) -> Result<Option<World>, ConfigError> {
-    match pod_annotation(pod, annotation::WORLD) {
+fn world(pod: PodView<'_>) -> Result<Option<World>, ConfigError> {
+    match pod.annotation(annotation::WORLD) {
         None => Ok(None),
         Some("http") => Ok(Some(World::Http)),
         Some("command") => Ok(Some(World::Command)),
@@ -354,36 +202,11 @@ fn world(pod: &Pod) -> Result<Option<World>, ConfigError> {
     }
 }
 
-fn limit(container: &Container, resource: &str) -> Result<Option<Quantity>, ConfigError> {
-    quantity(container, "limits", resource)
-}
-
-pub(crate) fn quantity(
-    container: &Container,
-    which: &'static str,
-    resource: &str,
-) -> Result<Option<Quantity>, ConfigError> {
-    let Some(resources) = &container.resources else {
-        return Ok(None);
-    };
-    let map = if which == "limits" {
-        &resources.limits
-    } else {
-        &resources.requests
-    };
-    let Some(text) = map.as_ref().and_then(|map| map.get(resource)) else {
-        return Ok(None);
-    };
-    let bad = || ConfigError::Quantity {
-        field: format!("{which}.{resource}"),
-        value: text.0.clone(),
-    };
-    Quantity::parse(&text.0).map(Some).map_err(|_| bad())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node_facts::NodeFacts;
+    use k8s_openapi::api::core::v1::Pod;
     use serde_json::json;
     use std::collections::BTreeMap;
 
@@ -402,6 +225,30 @@ mod tests {
             "spec": {"serviceAccountName": "web", "nodeName": "node-0", "containers": [container]},
         });
         serde_json::from_value(pod).expect("a pod")
+    }
+
+    /// A route may allow more than the default, and never more than the pod says.
+    #[test]
+    fn the_timeout_of_a_pod_is_the_most_where_it_is_said() {
+        for (annotations, said, most) in [
+            (json!({}), None, weft_gateway::UNLIMITED),
+            (
+                json!({"weft.dev/request-timeout": "5s"}),
+                Some(Duration::from_secs(5)),
+                Duration::from_secs(5),
+            ),
+            (
+                json!({"weft.dev/request-timeout": "2m"}),
+                Some(Duration::from_secs(120)),
+                Duration::from_secs(120),
+            ),
+        ] {
+            let container = json!({"name": "main", "image": "x:1"});
+            let spec = translate(annotations.clone(), container, &[]);
+            let spec = spec.expect("a workload");
+            let found = (spec.request_timeout, spec.limits.request_timeout);
+            assert_eq!(found, (said, most), "{annotations}");
+        }
     }
 
     fn configuration() -> Configuration {
@@ -426,14 +273,12 @@ mod tests {
     ) -> Result<WorkloadSpec, ConfigError> {
         let pod = pod(annotations, spec);
         let only = &pod.spec.as_ref().expect("a spec").containers[0];
-        container(
-            &pod,
-            only,
-            "10.42.0.7".parse().expect("an address"),
-            &configuration(),
-            services,
-            &node(),
-        )
+        let at = Downward {
+            pod: PodView(&pod),
+            pod_ip: "10.42.0.7".parse().expect("an address"),
+            node: &node(),
+        };
+        container(at, only, &configuration(), services)
     }
 
     #[test]
@@ -469,8 +314,11 @@ mod tests {
             .collect();
         text.push(format!("args {:?}", spec.args));
         text.push(format!(
-            "{} bytes, {:?} millis, {} reserved, port {}",
-            spec.memory_bytes, spec.cpu_millis, spec.cpu_reserved_millis, spec.port
+            "{} bytes, {:?} millis, {} reserved, ports {:?}",
+            spec.limits.memory_bytes,
+            spec.limits.cpu_millis,
+            spec.limits.cpu_reserved_millis,
+            spec.ports
         ));
         insta::assert_snapshot!(text.join("\n"), @r#"
         VOTING_SVC_SERVICE_HOST=10.43.0.9
@@ -493,7 +341,7 @@ mod tests {
         CPU_MILLIS=250
         MEMORY_MIB=64
         args ["serve", "blue", "10.43.0.9", "$(COLOUR)", "$(NOPE)"]
-        67108864 bytes, Some(250) millis, 100 reserved, port 80
+        67108864 bytes, Some(250) millis, 100 reserved, ports [80]
         "#);
     }
 
@@ -575,31 +423,29 @@ mod tests {
     }
 
     #[test]
-    fn annotations_choose_isolation() {
-        for (annotations, isolation) in [
-            (json!({}), Isolation::Default),
+    fn annotations_choose_how_long_instances_live() {
+        let pooled = |max_requests, max_concurrent| {
+            Some(InstancePolicy::Pooled {
+                max_requests,
+                max_concurrent,
+                idle: POOLED_IDLE,
+            })
+        };
+        for (annotations, policy) in [
+            (json!({}), None),
             (
                 json!({"weft.dev/isolation": "per-request"}),
-                Isolation::PerRequest,
+                Some(InstancePolicy::PerRequest),
             ),
-            (
-                json!({"weft.dev/isolation": "pooled"}),
-                Isolation::Pooled {
-                    max_requests: 128,
-                    max_concurrent: 16,
-                },
-            ),
+            (json!({"weft.dev/isolation": "pooled"}), pooled(128, 16)),
             (
                 json!({"weft.dev/max-requests-per-instance": "5"}),
-                Isolation::Pooled {
-                    max_requests: 5,
-                    max_concurrent: 16,
-                },
+                pooled(5, 16),
             ),
         ] {
             let spec =
                 translate(annotations.clone(), json!({"name": "web"}), &[]).expect("translates");
-            assert_eq!(spec.isolation, isolation, "{annotations}");
+            assert_eq!(spec.policy, policy, "{annotations}");
         }
     }
 }

@@ -6,7 +6,9 @@
 //! Fields that only narrow what a Linux process may do (users, seccomp, dropped capabilities, a read-only root) pass:
 //! every component is held tighter than that.
 
-use crate::volumes::empty_dir;
+use crate::pod_view::PodView;
+use crate::volumes::{self, Source};
+use crate::wanted::pre_stop_sleep;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
 
 /// One field that cannot be kept.
@@ -18,13 +20,20 @@ pub enum Unsupported {
         why: &'static str,
     },
     #[error(
-        "volume \"{volume}\" is mounted at {path}, and of all volumes this node mounts only emptyDir into components"
+        "volume \"{volume}\" is mounted at {path}, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components"
     )]
     Volume { volume: String, path: String },
     #[error(
         "volume \"{volume}\": emptyDir.medium \"{medium}\" is not supported: a node keeps volumes on its disk; leave the field out"
     )]
     Medium { volume: String, medium: String },
+    #[error(
+        "volume \"{volume}\": projected.sources.{source_kind} is not supported: a component never sees credentials, the mesh proves who it is; leave the source out"
+    )]
+    Projection {
+        volume: String,
+        source_kind: &'static str,
+    },
 }
 
 /// All that cannot be kept, in one message: a chart that asks for five such things is not to be applied six times.
@@ -97,9 +106,10 @@ fn container_fields(container: &Container) -> [Asked; 9] {
     let on = |field: Option<bool>| field == Some(true);
     [
         (
-            hooks.is_some_and(|hooks| hooks.pre_stop.is_some()),
+            hooks.is_some_and(|hooks| hooks.pre_stop.is_some())
+                && pre_stop_sleep(container).is_none(),
             "lifecycle.preStop",
-            "a pod goes on serving until the mesh has forgotten it, and is stopped then; leave the hook out",
+            "a pod goes on serving until the mesh has forgotten it, and is stopped then; leave the hook out, or write sleep.seconds",
         ),
         (
             hooks.is_some_and(|hooks| hooks.post_start.is_some()),
@@ -119,11 +129,12 @@ fn container_fields(container: &Container) -> [Asked; 9] {
             "a component has no socket of the node; it is reached through Services and the gateway",
         ),
         (
-            ports
-                .first()
-                .is_some_and(|port| port.protocol.as_deref().is_some_and(|it| it != "TCP")),
+            !ports.is_empty()
+                && ports
+                    .iter()
+                    .all(|port| port.protocol.as_deref().is_some_and(|it| it != "TCP")),
             "ports.protocol",
-            "a component is served over HTTP on its first port, which is TCP",
+            "a component is served over HTTP on its ports that are TCP, and this one has none",
         ),
         (
             container
@@ -154,35 +165,32 @@ fn container_fields(container: &Container) -> [Asked; 9] {
     ]
 }
 
-/// The token volume that admission adds is of no use to a component, which never sees credentials; anything else that
-/// is mounted was asked for by a person.
 fn volumes(pod: &Pod, container: &Container) -> Vec<Unsupported> {
+    let pod = PodView(pod);
     let mut found = Vec::new();
-    let volumes = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.volumes.as_deref())
-        .unwrap_or_default();
     for mount in container.volume_mounts.iter().flatten() {
-        let token = mount.mount_path == "/var/run/secrets/kubernetes.io/serviceaccount"
-            && volumes
-                .iter()
-                .any(|volume| volume.name == mount.name && volume.projected.is_some());
-        if token {
+        if volumes::is_token(pod, mount) {
             continue;
         }
-        let Some(source) = empty_dir(pod, &mount.name) else {
-            found.push(Unsupported::Volume {
-                volume: mount.name.clone(),
-                path: mount.mount_path.clone(),
-            });
-            continue;
-        };
-        if let Some(medium) = source.medium.as_ref().filter(|medium| !medium.is_empty()) {
-            found.push(Unsupported::Medium {
-                volume: mount.name.clone(),
-                medium: medium.clone(),
-            });
+        let volume = mount.name.clone();
+        match pod.volume(&mount.name).and_then(volumes::source) {
+            None => {
+                let path = mount.mount_path.clone();
+                found.push(Unsupported::Volume { volume, path });
+                continue;
+            }
+            Some(Source::EmptyDir(source)) => {
+                let medium = source.medium.clone().filter(|medium| !medium.is_empty());
+                found.extend(medium.map(|medium| Unsupported::Medium { volume, medium }));
+            }
+            Some(Source::Projected(source)) => {
+                let refused = volumes::refused_projection(source);
+                found.extend(refused.map(|source_kind| Unsupported::Projection {
+                    volume,
+                    source_kind,
+                }));
+            }
+            Some(Source::ConfigMap(_) | Source::Secret(_) | Source::DownwardApi(_)) => {}
         }
         found.extend(refused(mount_fields(mount)));
     }
@@ -238,7 +246,14 @@ mod tests {
         ];
         let volumes = [
             (json!({"hostPath": {"path": "/"}}), json!({})),
-            (json!({"configMap": {"name": "settings"}}), json!({})),
+            (
+                json!({"persistentVolumeClaim": {"claimName": "disk"}}),
+                json!({}),
+            ),
+            (
+                json!({"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}),
+                json!({}),
+            ),
             (json!({"emptyDir": {"medium": "Memory"}}), json!({})),
             (json!({"emptyDir": {}}), json!({"subPath": "a"})),
             (json!({"emptyDir": {}}), json!({"subPathExpr": "$(POD)"})),
@@ -281,17 +296,18 @@ mod tests {
         hostAliases is not supported: the mesh resolves the names that components call; use a Service
         dnsConfig is not supported: the mesh resolves the names that components call; use a Service
         os.name: windows is not supported: a component runs on any node; leave the field out
-        lifecycle.preStop is not supported: a pod goes on serving until the mesh has forgotten it, and is stopped then; leave the hook out
+        lifecycle.preStop is not supported: a pod goes on serving until the mesh has forgotten it, and is stopped then; leave the hook out, or write sleep.seconds
         lifecycle.postStart is not supported: nothing of a component runs before its first request; leave the hook out
         securityContext.privileged is not supported: a component is no process of the node and never reaches it; leave the field out
         ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
-        ports.protocol is not supported: a component is served over HTTP on its first port, which is TCP
+        ports.protocol is not supported: a component is served over HTTP on its ports that are TCP, and this one has none
         volumeDevices is not supported: a component is no process of the node and never reaches it; leave the field out
-        volume "data" is mounted at /data, and of all volumes this node mounts only emptyDir into components
+        volume "data" is mounted at /data, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
         workingDir is not supported: a component finds its volumes by their full paths; leave the field out
         tty is not supported: a component reads no terminal; leave the field out
-        volume "data" is mounted at /data, and of all volumes this node mounts only emptyDir into components
-        volume "data" is mounted at /data, and of all volumes this node mounts only emptyDir into components
+        volume "data" is mounted at /data, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
+        volume "data" is mounted at /data, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
+        volume "data": projected.sources.serviceAccountToken is not supported: a component never sees credentials, the mesh proves who it is; leave the source out
         volume "data": emptyDir.medium "Memory" is not supported: a node keeps volumes on its disk; leave the field out
         volumeMounts.subPath is not supported: a component gets its volumes whole; mount the volume and use the folder in it
         volumeMounts.subPathExpr is not supported: a component gets its volumes whole; mount the volume and use the folder in it
@@ -302,16 +318,16 @@ mod tests {
     #[test]
     fn all_that_a_chart_asks_for_in_vain_is_told_at_once() {
         let container = json!({
-            "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
+            "lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},
             "ports": [{"containerPort": 80, "hostPort": 80}],
             "volumeMounts": [{"name": "tls", "mountPath": "/tls"}, {"name": "data", "mountPath": "/data", "subPath": "a"}],
         });
-        let pod = json!({"volumes": [{"name": "tls", "secret": {"secretName": "tls"}}, {"name": "data", "emptyDir": {}}]});
+        let pod = json!({"volumes": [{"name": "tls", "hostPath": {"path": "/tls"}}, {"name": "data", "emptyDir": {}}]});
         let told = verdict(pod, container).expect_err("refused").to_string();
         insta::assert_snapshot!(told.replace(". ", "\n"), @r#"
-        lifecycle.preStop is not supported: a pod goes on serving until the mesh has forgotten it, and is stopped then; leave the hook out
+        lifecycle.preStop is not supported: a pod goes on serving until the mesh has forgotten it, and is stopped then; leave the hook out, or write sleep.seconds
         ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
-        volume "tls" is mounted at /tls, and of all volumes this node mounts only emptyDir into components
+        volume "tls" is mounted at /tls, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
         volumeMounts.subPath is not supported: a component gets its volumes whole; mount the volume and use the folder in it
         "#);
     }
@@ -325,16 +341,19 @@ mod tests {
                 {"name": "token", "projected": {"sources": []}},
                 {"name": "unused", "hostPath": {"path": "/"}},
                 {"name": "data", "emptyDir": {"medium": "", "sizeLimit": "1Mi"}},
+                {"name": "settings", "configMap": {"name": "settings", "defaultMode": 420}},
             ],
             "terminationGracePeriodSeconds": 5,
             "os": {"name": "linux"},
         });
         let container = json!({
             "securityContext": {"runAsUser": 1000, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
+            "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
             "ports": [{"containerPort": 8080, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}],
             "volumeMounts": [
                 {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
                 {"name": "data", "mountPath": "/data", "readOnly": true, "mountPropagation": "None"},
+                {"name": "settings", "mountPath": "/settings"},
             ],
         });
         assert_eq!(verdict(pod, container), Ok(()));

@@ -1,43 +1,58 @@
-//! The `emptyDir` volumes of this node's pods: a folder each, with limits, for as long as its pod is bound here.
+//! The volumes of this node's pods: a folder each, for as long as its pod is bound here.
 //!
 //! ```text
 //! DATA/volumes/UID/NAME
 //! ```
 //!
-//! A volume is made when the first container that mounts it gets ready, is shared by all containers of the pod, and outlives
-//! their restarts and the node's. It goes with its pod; what a node left behind that was not there to see the pod go is
-//! swept once the list of pods is known.
+//! What a kind of volume is, stands in a file of its own: [`empty_dir`] is the pod's to write, within limits; `config_map`,
+//! `secret`, `downward_api` and `projected` show files that the pod only reads, made anew as a whole (`atomic_dir`) where their
+//! sources have changed. A volume is made when the first container that mounts it gets ready, is shared by all containers of
+//! the pod, and outlives their restarts and the node's. It goes with its pod; what a node left behind that was not there to
+//! see the pod go is swept once the list of pods is known.
 //!
-//! Invariants: a volume never holds more than its limits (`weft_runtime::Volume`); there is one account for each folder.
+//! Invariants: a volume never holds more than its limits (`weft_runtime::Volume`, `files`); there is one account for each
+//! folder; what a volume of files shows is one state of its sources, never a mixture; while the server is away it stays.
 //!
 //! Left to others: volumes that are refused (`unsupported`).
 
-use crate::events::{Recorder, Severity};
-use crate::identity::Chain;
-use crate::translate::{self, ConfigError};
-use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, Volume as Named};
+mod atomic_dir;
+mod config_map;
+mod downward_api;
+pub mod empty_dir;
+mod files;
+mod projected;
+mod secret;
+
+use self::files::{Files, config_map_named, secret_named};
+use crate::config_error::ConfigError;
+use crate::configuration::{self, Configuration, References};
+use crate::downward::Downward;
+use crate::events::Recorder;
+use crate::identity::{Chain, Link};
+use crate::node_facts::NodeFacts;
+use crate::pod_view::PodView;
+use k8s_openapi::api::core::v1::{
+    ConfigMapVolumeSource, Container, DownwardAPIVolumeSource, EmptyDirVolumeSource, Pod,
+    ProjectedVolumeSource, SecretVolumeSource, Volume as Named, VolumeMount,
+};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
+use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
-use weft_api::{Quantity, annotation};
-use weft_runtime::{Access, Full, Volume, VolumeError, VolumeLimits, volume};
+use weft_runtime::{Access, Volume, VolumeError, VolumeLimits, volume};
 
-/// What a volume without `sizeLimit` may hold: plenty for a cache, and a node has room for many. The kubelet has no limit, and
-/// evicts whoever fills the disk; here nobody can.
-pub const BYTES_DEFAULT: u64 = 1 << 30;
-/// Files, folders and links of a volume, unless the pod says otherwise. Counting them takes about a tenth of a second.
-pub const INODES_DEFAULT: u64 = 65_536;
-/// The most that a pod can ask for: counting so many takes a second or two.
-pub const INODES_MAX: u64 = 1_000_000;
 /// How often volumes are counted, so that what was removed shows in metrics; the kubelet does it as often.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
+/// How often the sources of files are looked at; with that, a change shows at least as soon as with a kubelet.
+const REFRESH_EVERY: Duration = Duration::from_secs(30);
+/// Where admission mounts the pod's token.
+const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Where a container finds a volume, and which.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,82 +60,158 @@ pub struct Mount {
     pub volume: String,
     pub path: String,
     pub access: Access,
-    pub limits: VolumeLimits,
+    pub holds: Holds,
+}
+
+/// What is in a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// What the pod writes, within limits.
+    Own(VolumeLimits),
+    /// Files that it only reads.
+    Files,
+}
+
+/// A kind of volume that nodes mount.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    EmptyDir(&'a EmptyDirVolumeSource),
+    ConfigMap(&'a ConfigMapVolumeSource),
+    Secret(&'a SecretVolumeSource),
+    DownwardApi(&'a DownwardAPIVolumeSource),
+    Projected(&'a ProjectedVolumeSource),
+}
+
+/// What `volume` is, if nodes mount it.
+pub(crate) fn source(volume: &Named) -> Option<Source<'_>> {
+    let empty_dir = volume.empty_dir.as_ref().map(Source::EmptyDir);
+    let config_map = || volume.config_map.as_ref().map(Source::ConfigMap);
+    let secret = || volume.secret.as_ref().map(Source::Secret);
+    let downward = || volume.downward_api.as_ref().map(Source::DownwardApi);
+    let projected = || volume.projected.as_ref().map(Source::Projected);
+    let found = empty_dir.or_else(config_map).or_else(secret);
+    found.or_else(downward).or_else(projected)
+}
+
+/// The token volume that admission adds is of no use to a component, which never sees credentials; anything else that is
+/// mounted was asked for by a person.
+pub(crate) fn is_token(pod: PodView<'_>, mount: &VolumeMount) -> bool {
+    let volume = pod.volume(&mount.name);
+    mount.mount_path == TOKEN_PATH && volume.is_some_and(|volume| volume.projected.is_some())
+}
+
+/// The part of a projected volume that a component cannot have.
+pub(crate) fn refused_projection(source: &ProjectedVolumeSource) -> Option<&'static str> {
+    projected::refused(source)
+}
+
+/// The mounts of `container` that nodes make, with what is mounted.
+fn mounted<'a>(
+    pod: PodView<'a>,
+    container: &'a Container,
+) -> impl Iterator<Item = (&'a VolumeMount, Source<'a>)> {
+    let mounts = container.volume_mounts.iter().flatten();
+    mounts
+        .filter(move |mount| !is_token(pod, mount))
+        .filter_map(move |mount| Some((mount, source(pod.volume(&mount.name)?)?)))
 }
 
 /// The volumes that `container` mounts, without those that are of no use to a component. Pure.
 ///
 /// # Errors
 /// [`ConfigError`] when a limit is none.
-pub fn mounts(pod: &Pod, container: &Container) -> Result<Vec<Mount>, ConfigError> {
-    let mounts = container.volume_mounts.iter().flatten();
-    let mounts = mounts.filter_map(|mount| {
-        let source = empty_dir(pod, &mount.name)?;
-        Some((mount, source))
-    });
-    mounts
-        .map(|(mount, source)| {
-            let path = match mount.mount_path.starts_with('/') {
-                true => mount.mount_path.clone(),
-                false => format!("/{}", mount.mount_path),
-            };
-            Ok(Mount {
-                volume: mount.name.clone(),
-                path,
-                access: match mount.read_only {
-                    Some(true) => Access::ReadOnly,
-                    _ => Access::ReadWrite,
-                },
-                limits: VolumeLimits {
-                    bytes: Some(bytes(&mount.name, source)?),
-                    inodes: Some(inodes(pod)?),
-                },
-            })
+pub fn mounts(pod: PodView<'_>, container: &Container) -> Result<Vec<Mount>, ConfigError> {
+    let mounts = mounted(pod, container).map(|(mount, source)| {
+        let path = match mount.mount_path.starts_with('/') {
+            true => mount.mount_path.clone(),
+            false => format!("/{}", mount.mount_path),
+        };
+        let holds = match source {
+            Source::EmptyDir(source) => Holds::Own(empty_dir::limits(pod, &mount.name, source)?),
+            Source::ConfigMap(_)
+            | Source::Secret(_)
+            | Source::DownwardApi(_)
+            | Source::Projected(_) => Holds::Files,
+        };
+        let read_only = mount.read_only == Some(true) || holds == Holds::Files;
+        Ok(Mount {
+            volume: mount.name.clone(),
+            path,
+            access: match read_only {
+                true => Access::ReadOnly,
+                false => Access::ReadWrite,
+            },
+            holds,
         })
-        .collect()
+    });
+    mounts.collect()
 }
 
-/// The volume of that name, if it is an `emptyDir`.
-pub(crate) fn empty_dir<'a>(pod: &'a Pod, name: &str) -> Option<&'a EmptyDirVolumeSource> {
-    let mut volumes = named(pod).filter_map(|volume| Some((volume, volume.empty_dir.as_ref()?)));
-    volumes
-        .find(|(volume, _)| volume.name == name)
-        .map(|(_, source)| source)
+/// Which ConfigMaps and Secrets the volumes name that `container` mounts.
+pub fn references(pod: PodView<'_>, container: &Container) -> References {
+    let mut found = References::default();
+    for (_, source) in mounted(pod, container) {
+        found.extend(named_by(source));
+    }
+    found
 }
 
-fn named(pod: &Pod) -> impl Iterator<Item = &Named> {
-    let spec = pod.spec.iter();
-    spec.flat_map(|spec| spec.volumes.iter().flatten())
-}
-
-fn bytes(name: &str, source: &EmptyDirVolumeSource) -> Result<u64, ConfigError> {
-    let Some(limit) = &source.size_limit else {
-        return Ok(BYTES_DEFAULT);
-    };
-    let bytes = Quantity::parse(&limit.0).ok().map(Quantity::value);
-    match bytes.map(u64::try_from) {
-        // As in Kubernetes, nothing and zero are the same.
-        Some(Ok(0)) => Ok(BYTES_DEFAULT),
-        Some(Ok(bytes)) => Ok(bytes),
-        Some(Err(_)) | None => Err(ConfigError::Quantity {
-            field: format!("volume {name}: emptyDir.sizeLimit"),
-            value: limit.0.clone(),
-        }),
+fn named_by(source: Source<'_>) -> References {
+    match source {
+        Source::EmptyDir(_) | Source::DownwardApi(_) => References::default(),
+        Source::ConfigMap(map) => config_map_named(&map.name),
+        Source::Secret(secret) => secret
+            .secret_name
+            .as_deref()
+            .map_or_else(References::default, secret_named),
+        Source::Projected(source) => projected::references(source),
     }
 }
 
-fn inodes(pod: &Pod) -> Result<u64, ConfigError> {
-    let Some(text) = translate::pod_annotation(pod, annotation::MAX_VOLUME_INODES) else {
-        return Ok(INODES_DEFAULT);
+/// What the volume of that name shows. Pure.
+fn shown(
+    at: Downward<'_>,
+    name: &str,
+    configuration: &Configuration,
+) -> Result<Files, ConfigError> {
+    let mut files = Files::default();
+    let source = at.pod.volume(name).and_then(source);
+    let all = &mut files;
+    let done = match source {
+        None | Some(Source::EmptyDir(_)) => Ok(()),
+        Some(Source::ConfigMap(map)) => {
+            let items = map.items.as_deref();
+            config_map::show(&map.name, items, map.optional, configuration, all)
+        }
+        Some(Source::Secret(secret)) => {
+            let (items, name) = (secret.items.as_deref(), secret.secret_name.as_deref());
+            let name = name.unwrap_or_default();
+            secret::show(name, items, secret.optional, configuration, all)
+        }
+        Some(Source::DownwardApi(source)) => {
+            downward_api::show(source.items.as_deref().unwrap_or_default(), at, all)
+        }
+        Some(Source::Projected(source)) => projected::show(source, at, configuration, all),
     };
-    let number = text.parse().ok();
-    number
-        .filter(|number| (1..=INODES_MAX).contains(number))
-        .ok_or(ConfigError::Annotation {
-            name: annotation::MAX_VOLUME_INODES,
-            value: text.into(),
-            why: "is not a number from 1 to 1000000",
-        })
+    done.map_err(|why| ConfigError::Volume {
+        volume: name.to_owned(),
+        why,
+    })?;
+    Ok(files)
+}
+
+/// Why a volume cannot be mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// What it is to show is not there, or cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("volume \"{volume}\"")]
+    Volume {
+        volume: String,
+        #[source]
+        source: VolumeError,
+    },
 }
 
 /// Uid of the pod, name of the volume.
@@ -134,10 +225,25 @@ pub struct Volumes {
 
 struct Inner {
     root: PathBuf,
-    made: Mutex<BTreeMap<Key, Arc<OnceCell<Volume>>>>,
+    made: Mutex<BTreeMap<Key, Arc<OnceCell<Made>>>>,
     /// Folders of pods that are gone, for [`Volumes::tend`] to remove.
     swept: Mutex<Vec<PathBuf>>,
     sweeping: Notify,
+}
+
+/// A volume that is there.
+struct Made {
+    volume: Volume,
+    /// Of a volume of files, what it shows.
+    shows: Option<Shows>,
+}
+
+struct Shows {
+    /// The pod as it is now: its labels and annotations are sources.
+    pod: Mutex<Arc<Pod>>,
+    pod_ip: IpAddr,
+    /// Of the files that are shown; whoever holds it may show others.
+    digest: tokio::sync::Mutex<Option<[u8; 32]>>,
 }
 
 impl Volumes {
@@ -157,59 +263,97 @@ impl Volumes {
         })
     }
 
-    /// The volume that `mount` names, made if this is the first time.
+    /// The volume that `mount` names, made if this is the first time; one of files shows what `configuration` says now.
     ///
     /// # Errors
-    /// When its folder cannot be made or read.
-    pub async fn volume(
+    /// When what it shows is missing, or its folder cannot be made or read.
+    pub(crate) async fn volume(
         &self,
-        pod: &Pod,
+        pod: &Arc<Pod>,
         mount: &Mount,
+        at: Downward<'_>,
+        configuration: &Configuration,
         recorder: &Recorder,
-    ) -> Result<Volume, VolumeError> {
-        let key = (translate::uid(pod).to_owned(), mount.volume.clone());
+    ) -> Result<Volume, MountError> {
+        let files = match mount.holds {
+            Holds::Own(_) => None,
+            Holds::Files => Some(shown(at, &mount.volume, configuration)?),
+        };
+        let failed = |source| MountError::Volume {
+            volume: mount.volume.clone(),
+            source,
+        };
+        let key = (at.pod.uid().to_owned(), mount.volume.clone());
         let dir = self.inner.root.join(&key.0).join(&key.1);
         let cell = self.inner.made.lock().entry(key).or_default().clone();
+        let limits = match mount.holds {
+            Holds::Own(limits) => limits,
+            Holds::Files => VolumeLimits::default(),
+        };
         let make = async {
-            let limits = mount.limits;
-            let made = tokio::task::spawn_blocking(move || {
+            let made = blocking(move || {
                 make_dir(&dir).map_err(|source| VolumeError {
                     dir: dir.clone(),
                     source,
                 })?;
                 Volume::open(dir, limits)
             });
-            let volume = match made.await {
-                Ok(made) => made?,
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                // Only while the node's runtime is being taken down.
-                Err(_) => std::future::pending().await,
-            };
-            tell_when_full(&volume, pod, &mount.volume, recorder);
-            Ok(volume)
+            let volume = made.await?;
+            if let Holds::Own(_) = mount.holds {
+                empty_dir::tell_when_full(&volume, at.pod, &mount.volume, recorder);
+            }
+            let shows = files.is_some().then(|| Shows {
+                pod: Mutex::new(pod.clone()),
+                pod_ip: at.pod_ip,
+                digest: tokio::sync::Mutex::default(),
+            });
+            Ok::<_, VolumeError>(Made { volume, shows })
         };
-        cell.get_or_try_init(|| make).await.cloned()
+        let made = cell.get_or_try_init(|| make).await.map_err(failed)?;
+        if let (Some(files), Some(shows)) = (files, &made.shows) {
+            shows.show(&made.volume, files).await.map_err(failed)?;
+        }
+        Ok(made.volume.clone())
     }
 
-    /// The volumes of a pod that were made, by name.
+    /// The volumes that a pod writes to, by name.
     pub fn of_pod(&self, uid: &str) -> Vec<(String, Volume)> {
+        let made = self.cells(uid).into_iter();
+        made.filter_map(|(name, cell)| {
+            let made = cell.get().filter(|made| made.shows.is_none())?;
+            Some((name, made.volume.clone()))
+        })
+        .collect()
+    }
+
+    fn cells(&self, uid: &str) -> Vec<(String, Arc<OnceCell<Made>>)> {
         let made = self.inner.made.lock();
         let from = (uid.to_owned(), String::new());
         made.range(from..)
             .take_while(|((of, _), _)| of == uid)
-            .filter_map(|((_, name), cell)| Some((name.clone(), cell.get()?.clone())))
+            .map(|((_, name), cell)| (name.clone(), cell.clone()))
             .collect()
     }
 
+    /// The pod's object changed: files that show its labels or annotations follow at the next look.
+    pub(crate) fn pod_changed(&self, pod: &Arc<Pod>) {
+        for (_, cell) in self.cells(PodView(pod).uid()) {
+            if let Some(shows) = cell.get().and_then(|made| made.shows.as_ref()) {
+                *shows.pod.lock() = pod.clone();
+            }
+        }
+    }
+
     /// Removes the volumes of a pod that is gone and whose guests have ended.
-    pub async fn remove_pod(&self, pod: &Pod) {
-        let uid = translate::uid(pod);
-        if uid.is_empty() || !named(pod).any(|volume| volume.empty_dir.is_some()) {
+    pub async fn remove_pod(&self, pod: PodView<'_>) {
+        let uid = pod.uid();
+        if uid.is_empty() || !pod.volumes().any(|volume| source(volume).is_some()) {
             return;
         }
-        for (name, volume) in self.of_pod(uid) {
-            if let Err(error) = volume.remove().await {
-                tracing::warn!(pod = translate::pod_name(pod), volume = name, error = %Chain(&error), "a volume was left behind");
+        for (name, cell) in self.cells(uid) {
+            let Some(made) = cell.get() else { continue };
+            if let Err(error) = made.volume.remove().await {
+                tracing::warn!(pod = pod.name(), volume = name, error = %Chain(&error), "a volume was left behind");
             }
         }
         self.inner.made.lock().retain(|(of, _), _| of != uid);
@@ -245,24 +389,126 @@ impl Volumes {
                 }
                 _ = ticks.tick() => {}
             }
-            let made: Vec<Volume> = {
-                let made = self.inner.made.lock();
-                made.values()
-                    .filter_map(|cell| cell.get().cloned())
-                    .collect()
-            };
-            for volume in made {
-                if let Err(error) = volume.count().await {
+            for cell in self.all() {
+                let Some(made) = cell.get().filter(|made| made.shows.is_none()) else {
+                    continue;
+                };
+                if let Err(error) = made.volume.count().await {
                     // It may have gone with its pod just now.
                     tracing::debug!(error = %Chain(&error), "a volume could not be counted");
                 }
             }
         }
     }
+
+    fn all(&self) -> Vec<Arc<OnceCell<Made>>> {
+        self.inner.made.lock().values().cloned().collect()
+    }
+
+    /// Has volumes of files follow their sources until `stop`. Each source is fetched once a look, however many show it.
+    pub async fn keep_fresh(self, link: Link, node: NodeFacts, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(REFRESH_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let mut wanted: BTreeMap<String, References> = BTreeMap::new();
+            for (pod, name) in self.showing() {
+                let view = PodView(&pod);
+                if let Some(source) = view.volume(&name).and_then(source) {
+                    let references = wanted.entry(view.namespace().to_owned()).or_default();
+                    references.extend(named_by(source));
+                }
+            }
+            for (namespace, references) in wanted {
+                match configuration::fetch(link.client(), &namespace, references).await {
+                    Ok(configuration) => self.refresh(&namespace, &configuration, &node).await,
+                    Err(error) => {
+                        tracing::debug!(namespace, error = %Chain(&error), "files of volumes stay as they are for now");
+                    }
+                }
+            }
+        }
+    }
+
+    /// The pods whose volumes show files, with the names of these.
+    fn showing(&self) -> Vec<(Arc<Pod>, String)> {
+        let made = self.inner.made.lock();
+        made.iter()
+            .filter_map(|((_, name), cell)| {
+                let shows = cell.get()?.shows.as_ref()?;
+                Some((shows.pod.lock().clone(), name.clone()))
+            })
+            .collect()
+    }
+
+    /// Shows what `configuration` says in all volumes of `namespace`. One whose source went away stays as it is.
+    async fn refresh(&self, namespace: &str, configuration: &Configuration, node: &NodeFacts) {
+        let all: Vec<(Key, Arc<OnceCell<Made>>)> = {
+            let made = self.inner.made.lock();
+            made.iter()
+                .map(|(key, cell)| (key.clone(), cell.clone()))
+                .collect()
+        };
+        for ((_, name), cell) in all {
+            let Some(made) = cell.get() else { continue };
+            let Some(shows) = &made.shows else { continue };
+            let pod = shows.pod.lock().clone();
+            let at = Downward {
+                pod: PodView(&pod),
+                pod_ip: shows.pod_ip,
+                node,
+            };
+            if at.pod.namespace() != namespace {
+                continue;
+            }
+            let shown = match shown(at, &name, configuration) {
+                Ok(files) => shows.show(&made.volume, files).await,
+                Err(error) => {
+                    tracing::debug!(pod = at.pod.name(), %error, "the files of a volume stay as they are");
+                    continue;
+                }
+            };
+            if let Err(error) = shown {
+                // It may have gone with its pod just now.
+                tracing::debug!(pod = at.pod.name(), volume = name, error = %Chain(&error), "the files of a volume were not made anew");
+            }
+        }
+    }
+}
+
+impl Shows {
+    /// Shows `files`, if that is news.
+    async fn show(&self, volume: &Volume, files: Files) -> Result<(), VolumeError> {
+        let digest = files.digest();
+        let mut shown = self.digest.lock().await;
+        if *shown == Some(digest) {
+            return Ok(());
+        }
+        let dir = volume.dir().to_owned();
+        blocking(move || {
+            atomic_dir::show(&dir, &files).map_err(|source| VolumeError { dir, source })
+        })
+        .await?;
+        *shown = Some(digest);
+        Ok(())
+    }
 }
 
 fn make_dir(dir: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // Only while the node's runtime is being taken down.
+        Err(_) => std::future::pending().await,
+    }
 }
 
 async fn remove(folders: Vec<PathBuf>) {
@@ -278,152 +524,5 @@ async fn remove(folders: Vec<PathBuf>) {
     }
 }
 
-/// Notes an event the first time that a guest gets no room, for each limit.
-fn tell_when_full(volume: &Volume, pod: &Pod, name: &str, recorder: &Recorder) {
-    let about = crate::events::about(pod, None);
-    let (recorder, limits, name) = (recorder.clone(), volume.limits(), name.to_owned());
-    let told = [AtomicBool::new(false), AtomicBool::new(false)];
-    volume.on_full(move |full| {
-        if told[full as usize].swap(true, Relaxed) {
-            return;
-        }
-        let message = full_message(&name, full, limits);
-        recorder.record(about.clone(), Severity::Warning, "VolumeFull", message);
-    });
-}
-
-fn full_message(name: &str, full: Full, limits: VolumeLimits) -> String {
-    match full {
-        Full::Bytes => format!(
-            "volume \"{name}\" is full: it may hold {} bytes; emptyDir.sizeLimit says how many",
-            limits.bytes.unwrap_or_default()
-        ),
-        Full::Inodes => format!(
-            "volume \"{name}\" is full: it may hold {} files, folders and links; the annotation {} says how many",
-            limits.inodes.unwrap_or_default(),
-            annotation::MAX_VOLUME_INODES
-        ),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn pod(annotations: Value, volumes: Value, mounts: Value) -> Pod {
-        serde_json::from_value(json!({
-            "metadata": {"name": "p", "namespace": "n", "uid": "u", "annotations": annotations},
-            "spec": {"volumes": volumes, "containers": [{"name": "c", "volumeMounts": mounts}]},
-        }))
-        .expect("a pod")
-    }
-
-    fn asked(pod: &Pod) -> Result<Vec<Mount>, ConfigError> {
-        mounts(pod, &pod.spec.as_ref().expect("a spec").containers[0])
-    }
-
-    #[test]
-    fn mounts_are_translated_with_their_limits() {
-        let mounts = json!([
-            {"name": "data", "mountPath": "/data"},
-            {"name": "data", "mountPath": "same", "readOnly": true},
-            {"name": "cache", "mountPath": "/cache"},
-            {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
-        ]);
-        let volumes = json!([
-            {"name": "data", "emptyDir": {"sizeLimit": "10Mi"}},
-            {"name": "cache", "emptyDir": {"sizeLimit": "0"}},
-            {"name": "token", "projected": {"sources": []}},
-        ]);
-        let shown = |annotations| {
-            let asked = asked(&pod(annotations, volumes.clone(), mounts.clone())).expect("mounts");
-            let lines: Vec<String> = asked
-                .iter()
-                .map(|mount| {
-                    let VolumeLimits { bytes, inodes } = mount.limits;
-                    format!(
-                        "{} at {} {:?} {} {}",
-                        mount.volume,
-                        mount.path,
-                        mount.access,
-                        bytes.unwrap_or_default(),
-                        inodes.unwrap_or_default()
-                    )
-                })
-                .collect();
-            lines.join("\n")
-        };
-        insta::assert_snapshot!(shown(json!({})), @r"
-        data at /data ReadWrite 10485760 65536
-        data at /same ReadOnly 10485760 65536
-        cache at /cache ReadWrite 1073741824 65536
-        ");
-        insta::assert_snapshot!(shown(json!({"weft.dev/max-volume-inodes": "100"})), @r"
-        data at /data ReadWrite 10485760 100
-        data at /same ReadOnly 10485760 100
-        cache at /cache ReadWrite 1073741824 100
-        ");
-    }
-
-    #[test]
-    fn limits_that_are_none_are_refused() {
-        let mounts = json!([{"name": "data", "mountPath": "/data"}]);
-        let refused = |annotations, limit| {
-            let volumes = json!([{"name": "data", "emptyDir": {"sizeLimit": limit}}]);
-            let asked = asked(&pod(annotations, volumes, mounts.clone()));
-            asked.expect_err("refused").to_string()
-        };
-        let inodes = |text| refused(json!({"weft.dev/max-volume-inodes": text}), "1Mi");
-        let lines = [
-            refused(json!({}), "much"),
-            refused(json!({}), "-1"),
-            inodes("0"),
-            inodes("1000001"),
-            inodes("1k"),
-        ];
-        insta::assert_snapshot!(lines.join("\n"), @r#"
-        volume data: emptyDir.sizeLimit: "much" is not a quantity
-        volume data: emptyDir.sizeLimit: "-1" is not a quantity
-        annotation weft.dev/max-volume-inodes: "0" is not a number from 1 to 1000000
-        annotation weft.dev/max-volume-inodes: "1000001" is not a number from 1 to 1000000
-        annotation weft.dev/max-volume-inodes: "1k" is not a number from 1 to 1000000
-        "#);
-    }
-
-    #[tokio::test]
-    async fn a_volume_is_shared_and_goes_with_its_pod() {
-        let root = tempfile::tempdir().expect("a folder");
-        let root = root.path().join("volumes");
-        let volumes = Volumes::open(&root).expect("volumes");
-        let (recorder, _writing) = Recorder::new("node");
-        let both = json!([{"name": "a", "mountPath": "/a"}, {"name": "b", "mountPath": "/b"}]);
-        let pod = pod(
-            json!({}),
-            json!([{"name": "a", "emptyDir": {}}, {"name": "b", "emptyDir": {}}]),
-            both,
-        );
-        let asked = asked(&pod).expect("mounts");
-        assert!(volumes.of_pod("u").is_empty());
-        for mount in [&asked[0], &asked[1], &asked[0]] {
-            let made = volumes.volume(&pod, mount, &recorder).await;
-            made.expect("a volume");
-        }
-        let names: Vec<String> = volumes
-            .of_pod("u")
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
-        assert_eq!(names, ["a", "b"]);
-        std::fs::write(root.join("u/a/file"), "kept").expect("written");
-
-        // The node starts again: what is there is counted, and stays while the pod does.
-        let volumes = Volumes::open(&root).expect("volumes");
-        volumes.sweep(|uid| uid == "u");
-        let made = volumes.volume(&pod, &asked[0], &recorder).await;
-        assert_eq!(made.expect("a volume").usage().inodes, 1);
-        volumes.remove_pod(&pod).await;
-        assert!(!root.join("u").exists());
-        assert!(volumes.of_pod("u").is_empty());
-    }
-}
+mod tests;

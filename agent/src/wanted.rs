@@ -46,6 +46,8 @@ pub struct Wanted {
     /// When the last of the grace ends; set once the pod is deleted.
     pub kill_at: Option<Timestamp>,
     pub grace: Duration,
+    /// The longest `lifecycle.preStop.sleep` of its containers: so long it goes on serving once it is deleted, within its grace.
+    pub pre_stop: Duration,
     pub active_deadline: Option<Duration>,
 }
 
@@ -81,9 +83,21 @@ impl Wanted {
                 .map_or(GRACE_DEFAULT, |s| {
                     Duration::from_secs(s.max(0).unsigned_abs())
                 }),
+            pre_stop: {
+                let all = spec.init_containers.iter().flatten();
+                let sleeps = all.chain(&spec.containers).filter_map(pre_stop_sleep);
+                sleeps.max().unwrap_or_default()
+            },
             active_deadline: spec
                 .active_deadline_seconds
                 .map(|s| Duration::from_secs(s.max(0).unsigned_abs())),
         }
     }
+}
+
+/// What of `lifecycle.preStop` a node keeps: a pause, in which nothing is done.
+pub fn pre_stop_sleep(container: &Container) -> Option<Duration> {
+    let hook = container.lifecycle.as_ref()?.pre_stop.as_ref()?;
+    let seconds = hook.sleep.as_ref()?.seconds;
+    Some(Duration::from_secs(seconds.max(0).unsigned_abs()))
 }

@@ -23,6 +23,7 @@ fn wanted(restart: RestartPolicy, containers: Vec<WantedContainer>) -> Wanted {
         containers,
         kill_at: None,
         grace: GRACE_DEFAULT,
+        pre_stop: Duration::ZERO,
         active_deadline: None,
     }
 }
@@ -456,5 +457,31 @@ fn missing_configuration_is_tried_again_sooner_than_an_image() {
             panic!("{:?}", state.containers[0])
         };
         assert_eq!(until, at(second), "{failure:?}");
+    }
+}
+
+#[test]
+fn a_pre_stop_sleep_is_a_longer_drain_within_the_grace() {
+    let story = |sleep: u64, grace: i64, serving: bool| {
+        let mut wanted = wanted(RestartPolicy::Always, vec![main("web")]);
+        wanted.pre_stop = Duration::from_secs(sleep);
+        let mut state = PodState::new(&wanted, at(0));
+        step(&mut state, &wanted, Event::Tick, at(0));
+        step(&mut state, &wanted, started(0, serving), at(1));
+        wanted.kill_at = Some(at(10 + grace));
+        step(&mut state, &wanted, Event::Tick, at(10));
+        let stops = state.next_wake(&wanted, at(10)).unwrap_or(at(10));
+        stops.duration_since(at(10)).as_millis()
+    };
+    for (sleep, grace, serving, drains) in [
+        (0, 30, true, 1500),
+        (5, 30, true, 5000),
+        (1, 30, true, 1500),
+        // A command sleeps as well, and nobody sleeps longer than the grace.
+        (5, 30, false, 5000),
+        (60, 30, true, 30_000),
+        (0, 30, false, 0),
+    ] {
+        assert_eq!(story(sleep, grace, serving), drains, "{sleep} {serving}");
     }
 }

@@ -1,0 +1,41 @@
+//! What every part of a node's agent uses: its facts, its links, what it keeps.
+//!
+//! Wiring only. Each field is the door to one noun, and whoever is handed a [`Node`] should say which of them it opens.
+
+use crate::addresses::Addresses;
+use crate::events::Recorder;
+use crate::identity::{Link, Workloads};
+use crate::image::Images;
+use crate::logs::Logs;
+use crate::node_facts::NodeFacts;
+use crate::publisher::Publisher;
+use crate::registry::Registry;
+use crate::topology::Topology;
+use crate::volumes::Volumes;
+use crate::workers::Workers;
+use parking_lot::Mutex;
+use std::sync::atomic::AtomicUsize;
+use weft_mesh::Mesh;
+use weft_runtime::{Cores, Engine};
+
+/// A node's parts.
+pub struct Node {
+    pub facts: NodeFacts,
+    pub trust_domain: String,
+    pub link: Link,
+    pub engine: Engine,
+    pub workers: Workers,
+    pub cores: Cores,
+    pub mesh: Mesh,
+    pub images: Images,
+    pub logs: Logs,
+    pub volumes: Volumes,
+    pub recorder: Recorder,
+    pub publisher: Publisher,
+    pub identities: Workloads,
+    pub topology: Topology,
+    pub registry: Registry,
+    pub addresses: Mutex<Addresses>,
+    /// Spreads commands and probes over the cores.
+    pub next_core: AtomicUsize,
+}

@@ -1,0 +1,87 @@
+//! What the events of a pod on this node say, in the kubelet's words.
+
+use crate::events::{Recorder, Severity};
+use crate::plan::ProbeKind;
+use crate::pod_state::{Phase, PodState, StartFailure, StopReason};
+use crate::pod_view::PodView;
+use k8s_openapi::api::core::v1::Container;
+
+/// Tells of one pod.
+pub(crate) struct PodEvents<'a> {
+    pub(crate) pod: PodView<'a>,
+    pub(crate) recorder: &'a Recorder,
+}
+
+impl PodEvents<'_> {
+    fn tell(
+        &self,
+        container: &Container,
+        severity: Severity,
+        reason: &'static str,
+        words: impl Into<String>,
+    ) {
+        let name = Some(container.name.as_str());
+        self.recorder.pod(self.pod.0, name, severity, reason, words);
+    }
+
+    pub(crate) fn started(&self, container: &Container) {
+        let words = format!("Started container {}", container.name);
+        self.tell(container, Severity::Normal, "Started", words);
+    }
+
+    pub(crate) fn killing(&self, container: &Container, reason: StopReason) {
+        let name = &container.name;
+        let words = match reason {
+            StopReason::Liveness => {
+                format!("Container {name} failed liveness probe, will be restarted")
+            }
+            StopReason::Startup => {
+                format!("Container {name} failed startup probe, will be restarted")
+            }
+            StopReason::PodDeleted
+            | StopReason::DeadlineExceeded
+            | StopReason::NodeDrain
+            | StopReason::MainsDone => format!("Stopping container {name}"),
+        };
+        self.tell(container, Severity::Normal, "Killing", words);
+    }
+
+    pub(crate) fn unhealthy(&self, container: &Container, kind: ProbeKind, message: &str) {
+        let words = format!("{kind} probe failed: {message}");
+        self.tell(container, Severity::Warning, "Unhealthy", words);
+    }
+
+    pub(crate) fn not_started(&self, container: &Container, failure: StartFailure, why: &str) {
+        let image = container.image.as_deref().unwrap_or_default();
+        let (reason, words) = match failure {
+            StartFailure::Image => ("Failed", format!("Failed to pull image \"{image}\": {why}")),
+            StartFailure::ImageName => (
+                "InspectFailed",
+                format!("Failed to apply default image tag: {why}"),
+            ),
+            StartFailure::ImageNever => ("ErrImageNeverPull", why.to_owned()),
+            StartFailure::Config | StartFailure::Create => ("Failed", format!("Error: {why}")),
+        };
+        self.tell(container, Severity::Warning, reason, words);
+    }
+
+    /// Of containers that wait for their next run since `before`.
+    pub(crate) fn backing_off(&self, before: &PodState, after: &PodState) {
+        let states = before.containers.iter().zip(&after.containers);
+        let containers = self.pod.containers();
+        for ((before, after), (container, _)) in states.zip(containers) {
+            let Phase::BackingOff { pause, .. } = &after.phase else {
+                continue;
+            };
+            if pause.is_zero() || matches!(before.phase, Phase::BackingOff { .. }) {
+                continue;
+            }
+            let words = format!(
+                "Back-off restarting failed container {} in pod {}",
+                container.name,
+                self.pod.full_name()
+            );
+            self.tell(container, Severity::Warning, "BackOff", words);
+        }
+    }
+}

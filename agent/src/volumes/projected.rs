@@ -1,0 +1,60 @@
+//! `projected` volumes: several sources of files in one folder, a later one's file in place of an earlier one's of that path.
+
+use super::files::{Files, config_map_named, secret_named};
+use super::{config_map, downward_api, secret};
+use crate::configuration::{Configuration, References};
+use crate::downward::Downward;
+use k8s_openapi::api::core::v1::{ProjectedVolumeSource, VolumeProjection};
+
+/// The source that a component cannot have, by its field; others are served.
+pub(super) fn refused(source: &ProjectedVolumeSource) -> Option<&'static str> {
+    let mut sources = source.sources.iter().flatten();
+    sources.find_map(|source| match source {
+        VolumeProjection {
+            service_account_token: Some(_),
+            ..
+        } => Some("serviceAccountToken"),
+        VolumeProjection {
+            cluster_trust_bundle: Some(_),
+            ..
+        } => Some("clusterTrustBundle"),
+        VolumeProjection {
+            pod_certificate: Some(_),
+            ..
+        } => Some("podCertificate"),
+        _ => None,
+    })
+}
+
+pub(super) fn references(source: &ProjectedVolumeSource) -> References {
+    let mut found = References::default();
+    for source in source.sources.iter().flatten() {
+        let map = source.config_map.iter();
+        map.for_each(|map| found.extend(config_map_named(&map.name)));
+        let secret = source.secret.iter();
+        secret.for_each(|secret| found.extend(secret_named(&secret.name)));
+    }
+    found
+}
+
+pub(super) fn show(
+    source: &ProjectedVolumeSource,
+    at: Downward<'_>,
+    configuration: &Configuration,
+    files: &mut Files,
+) -> Result<(), String> {
+    for source in source.sources.iter().flatten() {
+        if let Some(map) = &source.config_map {
+            let items = map.items.as_deref();
+            config_map::show(&map.name, items, map.optional, configuration, files)?;
+        }
+        if let Some(secret) = &source.secret {
+            let items = secret.items.as_deref();
+            secret::show(&secret.name, items, secret.optional, configuration, files)?;
+        }
+        if let Some(downward) = &source.downward_api {
+            downward_api::show(downward.items.as_deref().unwrap_or_default(), at, files)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,316 @@
+//! Volumes from what pods ask for to what is on disk.
+
+use super::*;
+use serde_json::{Value, json};
+
+fn pod(annotations: Value, volumes: Value, mounts: Value) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": "p", "namespace": "n", "uid": "u", "annotations": annotations},
+        "spec": {"volumes": volumes, "containers": [{"name": "c", "volumeMounts": mounts}]},
+    }))
+    .expect("a pod")
+}
+
+fn asked(pod: &Pod) -> Result<Vec<Mount>, ConfigError> {
+    mounts(
+        PodView(pod),
+        &pod.spec.as_ref().expect("a spec").containers[0],
+    )
+}
+
+#[test]
+fn mounts_are_translated_with_their_limits() {
+    let mounts = json!([
+        {"name": "data", "mountPath": "/data"},
+        {"name": "data", "mountPath": "same", "readOnly": true},
+        {"name": "cache", "mountPath": "/cache"},
+        {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
+        {"name": "settings", "mountPath": "/settings"},
+    ]);
+    let volumes = json!([
+        {"name": "data", "emptyDir": {"sizeLimit": "10Mi"}},
+        {"name": "cache", "emptyDir": {"sizeLimit": "0"}},
+        {"name": "token", "projected": {"sources": []}},
+        {"name": "settings", "configMap": {"name": "settings"}},
+    ]);
+    let shown = |annotations| {
+        let asked = asked(&pod(annotations, volumes.clone(), mounts.clone())).expect("mounts");
+        let lines: Vec<String> = asked
+            .iter()
+            .map(|mount| {
+                let Holds::Own(VolumeLimits { bytes, inodes }) = mount.holds else {
+                    return format!(
+                        "{} at {} {:?} files",
+                        mount.volume, mount.path, mount.access
+                    );
+                };
+                format!(
+                    "{} at {} {:?} {} {}",
+                    mount.volume,
+                    mount.path,
+                    mount.access,
+                    bytes.unwrap_or_default(),
+                    inodes.unwrap_or_default()
+                )
+            })
+            .collect();
+        lines.join("\n")
+    };
+    insta::assert_snapshot!(shown(json!({})), @r"
+    data at /data ReadWrite 10485760 65536
+    data at /same ReadOnly 10485760 65536
+    cache at /cache ReadWrite 1073741824 65536
+    settings at /settings ReadOnly files
+    ");
+    insta::assert_snapshot!(shown(json!({"weft.dev/max-volume-inodes": "100"})), @r"
+    data at /data ReadWrite 10485760 100
+    data at /same ReadOnly 10485760 100
+    cache at /cache ReadWrite 1073741824 100
+    settings at /settings ReadOnly files
+    ");
+}
+
+#[test]
+fn limits_that_are_none_are_refused() {
+    let mounts = json!([{"name": "data", "mountPath": "/data"}]);
+    let refused = |annotations, limit| {
+        let volumes = json!([{"name": "data", "emptyDir": {"sizeLimit": limit}}]);
+        let asked = asked(&pod(annotations, volumes, mounts.clone()));
+        asked.expect_err("refused").to_string()
+    };
+    let inodes = |text| refused(json!({"weft.dev/max-volume-inodes": text}), "1Mi");
+    let lines = [
+        refused(json!({}), "much"),
+        refused(json!({}), "-1"),
+        inodes("0"),
+        inodes("1000001"),
+        inodes("1k"),
+    ];
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    volume data: emptyDir.sizeLimit: "much" is not a quantity
+    volume data: emptyDir.sizeLimit: "-1" is not a quantity
+    annotation weft.dev/max-volume-inodes: "0" is not a number from 1 to 1000000
+    annotation weft.dev/max-volume-inodes: "1000001" is not a number from 1 to 1000000
+    annotation weft.dev/max-volume-inodes: "1k" is not a number from 1 to 1000000
+    "#);
+}
+
+fn node() -> NodeFacts {
+    NodeFacts {
+        name: "node-0".into(),
+        host_ip: "127.0.0.1".parse().expect("an address"),
+        allocatable_cpu_millis: 2000,
+        allocatable_memory_bytes: 4 << 30,
+    }
+}
+
+/// The volume of a mount as a container that gets ready would find it.
+async fn mount(
+    volumes: &Volumes,
+    pod: &Arc<Pod>,
+    mount: &Mount,
+    configuration: &Configuration,
+) -> Result<Volume, MountError> {
+    let (recorder, _writing) = Recorder::new("node");
+    let at = Downward {
+        pod: PodView(pod),
+        pod_ip: "10.42.0.7".parse().expect("an address"),
+        node: &node(),
+    };
+    volumes
+        .volume(pod, mount, at, configuration, &recorder)
+        .await
+}
+
+#[tokio::test]
+async fn a_volume_is_shared_and_goes_with_its_pod() {
+    let root = tempfile::tempdir().expect("a folder");
+    let root = root.path().join("volumes");
+    let volumes = Volumes::open(&root).expect("volumes");
+    let nothing = Configuration::default();
+    let both = json!([{"name": "a", "mountPath": "/a"}, {"name": "b", "mountPath": "/b"}]);
+    let pod = Arc::new(pod(
+        json!({}),
+        json!([{"name": "a", "emptyDir": {}}, {"name": "b", "emptyDir": {}}]),
+        both,
+    ));
+    let asked = asked(&pod).expect("mounts");
+    assert!(volumes.of_pod("u").is_empty());
+    for wanted in [&asked[0], &asked[1], &asked[0]] {
+        let made = mount(&volumes, &pod, wanted, &nothing).await;
+        made.expect("a volume");
+    }
+    let names: Vec<String> = volumes
+        .of_pod("u")
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(names, ["a", "b"]);
+    std::fs::write(root.join("u/a/file"), "kept").expect("written");
+
+    // The node starts again: what is there is counted, and stays while the pod does.
+    let volumes = Volumes::open(&root).expect("volumes");
+    volumes.sweep(|uid| uid == "u");
+    let made = mount(&volumes, &pod, &asked[0], &nothing).await;
+    assert_eq!(made.expect("a volume").usage().inodes, 1);
+    volumes.remove_pod(PodView(&pod)).await;
+    assert!(!root.join("u").exists());
+    assert!(volumes.of_pod("u").is_empty());
+}
+
+fn configured(colour: &str) -> Configuration {
+    let map = json!({"data": {"colour": colour, "a.b.c": "x"}, "binaryData": {"raw": "/w=="}});
+    let secret = json!({"data": {"token": "c2VzYW1l"}});
+    Configuration {
+        config_maps: [(
+            "settings".to_owned(),
+            serde_json::from_value(map).expect("a map"),
+        )]
+        .into(),
+        secrets: [(
+            "keys".to_owned(),
+            serde_json::from_value(secret).expect("a secret"),
+        )]
+        .into(),
+    }
+}
+
+/// A pod with one volume, which is mounted.
+fn with(volume: Value) -> Arc<Pod> {
+    let mut volume = volume;
+    volume["name"] = json!("v");
+    let mounts = json!([{"name": "v", "mountPath": "/v"}]);
+    let mut pod = pod(json!({"note": "n"}), json!([volume]), mounts);
+    pod.metadata.labels = Some([("app".to_owned(), "web".to_owned())].into());
+    Arc::new(pod)
+}
+
+fn files_of(pod: &Pod, configuration: &Configuration) -> String {
+    let at = Downward {
+        pod: PodView(pod),
+        pod_ip: "10.42.0.7".parse().expect("an address"),
+        node: &node(),
+    };
+    match shown(at, "v", configuration) {
+        Ok(files) => {
+            let line = |(path, bytes): (&str, &[u8])| format!("{path}={}", bytes.escape_ascii());
+            files.iter().map(line).collect::<Vec<_>>().join(" ")
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn every_kind_of_files_shows_what_it_names_or_says_what_is_missing() {
+    let map = |more: Value| {
+        let mut source = json!({"name": "settings"});
+        let fields = source.as_object_mut().expect("an object");
+        fields.extend(more.as_object().expect("an object").clone());
+        json!({"configMap": source})
+    };
+    let lines: Vec<String> = [
+        map(json!({})),
+        map(json!({"items": [{"key": "colour", "path": "sub/x"}]})),
+        map(json!({"items": [{"key": "gone", "path": "x"}]})),
+        map(json!({"items": [{"key": "gone", "path": "x"}], "optional": true})),
+        map(json!({"items": [{"key": "colour", "path": "../x"}]})),
+        json!({"configMap": {"name": "nope"}}),
+        json!({"configMap": {"name": "nope", "optional": true}}),
+        json!({"secret": {"secretName": "keys"}}),
+        json!({"secret": {"secretName": "nope"}}),
+        json!({"downwardAPI": {"items": [
+            {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+            {"path": "me/name", "fieldRef": {"fieldPath": "metadata.name"}},
+            {"path": "mib", "resourceFieldRef": {"containerName": "c", "resource": "limits.memory", "divisor": "1Mi"}},
+        ]}}),
+        json!({"downwardAPI": {"items": [{"path": "x", "fieldRef": {"fieldPath": "spec.weather"}}]}}),
+        json!({"downwardAPI": {"items": [{"path": "x", "resourceFieldRef": {"resource": "limits.memory"}}]}}),
+        json!({"projected": {"sources": [
+            {"configMap": {"name": "settings", "items": [{"key": "colour", "path": "same"}]}},
+            {"secret": {"name": "keys", "items": [{"key": "token", "path": "same"}]}},
+            {"downwardAPI": {"items": [{"path": "uid", "fieldRef": {"fieldPath": "metadata.uid"}}]}},
+        ]}}),
+        json!({"projected": {"sources": [{"secret": {"name": "nope"}}]}}),
+    ]
+    .into_iter()
+    .map(|volume| files_of(&with(volume), &configured("blue")))
+    .collect();
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    a.b.c=x colour=blue raw=\xff
+    sub/x=blue
+    volume "v": configmap "settings" has no key "gone"
+
+    volume "v": "../x" is no path below the volume
+    volume "v": configmap "nope" not found
+
+    token=sesame
+    volume "v": secret "nope" not found
+    labels=app=\"web\" me/name=p mib=256
+    volume "v": file x: unsupported fieldPath "spec.weather"
+    volume "v": file x: unsupported resource "limits.memory"
+    same=sesame uid=u
+    volume "v": secret "nope" not found
+    "#);
+}
+
+#[test]
+fn what_volumes_name_is_fetched_and_what_is_not_mounted_is_not() {
+    let pod = with(json!({"projected": {"sources": [
+        {"configMap": {"name": "a"}}, {"secret": {"name": "s"}}, {"configMap": {"name": "b"}},
+    ]}}));
+    let container = &pod.spec.as_ref().expect("a spec").containers[0];
+    let found = references(PodView(&pod), container);
+    let names: Vec<&String> = found.config_maps.iter().chain(&found.secrets).collect();
+    assert_eq!(names, ["a", "b", "s"]);
+    let container = Container::default();
+    assert!(references(PodView(&pod), &container).is_empty());
+}
+
+#[tokio::test]
+async fn files_follow_their_sources_and_stay_when_these_go() {
+    let root = tempfile::tempdir().expect("a folder");
+    let root = root.path().join("volumes");
+    let volumes = Volumes::open(&root).expect("volumes");
+    let pod = with(json!({"projected": {"sources": [
+        {"configMap": {"name": "settings"}},
+        {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+    ]}}));
+    let asked = asked(&pod).expect("mounts");
+    assert_eq!(
+        (asked[0].holds, asked[0].access),
+        (Holds::Files, Access::ReadOnly)
+    );
+
+    let missing = mount(&volumes, &pod, &asked[0], &Configuration::default()).await;
+    let missing = missing.expect_err("nothing to show").to_string();
+    assert_eq!(missing, "volume \"v\": configmap \"settings\" not found");
+    mount(&volumes, &pod, &asked[0], &configured("blue"))
+        .await
+        .expect("a volume");
+    let read = |name: &str| std::fs::read_to_string(root.join("u/v").join(name)).expect("a file");
+    assert_eq!((read("colour"), read("a.b.c")), ("blue".into(), "x".into()));
+    assert!(
+        volumes.of_pod("u").is_empty(),
+        "nothing of it is the pod's to fill"
+    );
+
+    let mut relabelled = Pod::clone(&pod);
+    relabelled.metadata.labels = Some([("app".to_owned(), "shop".to_owned())].into());
+    volumes.pod_changed(&Arc::new(relabelled));
+    volumes.refresh("other", &configured("red"), &node()).await;
+    assert_eq!(read("colour"), "blue", "that is another namespace's");
+    volumes.refresh("n", &configured("red"), &node()).await;
+    assert_eq!(
+        (read("colour"), read("labels")),
+        ("red".into(), "app=\"shop\"".into())
+    );
+    volumes
+        .refresh("n", &Configuration::default(), &node())
+        .await;
+    assert_eq!(read("colour"), "red", "what is shown stays");
+
+    volumes.remove_pod(PodView(&pod)).await;
+    assert!(!root.join("u").exists());
+    volumes.refresh("n", &configured("green"), &node()).await;
+    assert!(!root.join("u").exists(), "and nothing brings it back");
+}
