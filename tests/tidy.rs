@@ -16,10 +16,17 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("weft-kinds", &["weft-api"]),
     ("weft-apiserver", &["weft-api", "weft-kinds", "weft-store"]),
     ("weft-scheduler", &["weft-api"]),
-    ("weft-controllers", &["weft-api", "weft-kinds"]),
-    ("weft-mesh", &["weft-api"]),
+    (
+        "weft-controllers",
+        &["weft-api", "weft-gateway", "weft-kinds"],
+    ),
+    ("weft-gateway", &["weft-api"]),
+    ("weft-mesh", &["weft-api", "weft-gateway"]),
     ("weft-runtime", &[]),
-    ("weft-agent", &["weft-api", "weft-runtime", "weft-mesh"]),
+    (
+        "weft-agent",
+        &["weft-api", "weft-gateway", "weft-runtime", "weft-mesh"],
+    ),
     (
         "weft",
         &[
@@ -46,6 +53,7 @@ const PURE: &[&str] = &[
     "weft-kinds",
     "weft-scheduler",
     "weft-controllers",
+    "weft-gateway",
 ];
 const IMPURE_DEPENDENCIES: &[&str] = &["tokio", "hyper", "axum", "kube", "rand"];
 

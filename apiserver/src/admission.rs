@@ -16,12 +16,14 @@ use weft_kinds::{Kind, KindRef, ServiceRange};
 use weft_store::{Key, Mutation, Precondition, Snapshot};
 
 use crate::caller::Caller;
-use crate::stored;
+use crate::encryption::Vault;
+use crate::stored::{self, Stored};
 
 /// The cluster as one write sees it.
 pub(crate) struct Surrounding<'a> {
     pub caller: &'a Caller,
     pub snapshot: &'a Snapshot,
+    pub vault: &'a Vault,
     pub range: ServiceRange,
 }
 
@@ -37,6 +39,11 @@ impl Surroundings for Surrounding<'_> {
     fn has(&self, kind: &Kind, namespace: Option<&str>, name: &str) -> bool {
         let key = stored::key(kind, namespace, name);
         self.snapshot.get(&key).is_some()
+    }
+
+    fn object(&self, kind: KindRef<'_>, namespace: Option<&str>, name: &str) -> Option<Value> {
+        let entry = self.snapshot.get(&stored::key(kind, namespace, name))?;
+        Some(Stored::new(self.vault, kind, entry).value())
     }
 
     fn is_claimed(&self, claim: &Claim) -> bool {

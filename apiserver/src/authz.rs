@@ -219,9 +219,11 @@ fn decide_node(caller: &Caller, node: &str, access: &Access<'_>) -> Result<(), S
     let (allowed, rule) = match (access.group, access.resource, access.subresource) {
         ("", "services" | "namespaces" | "serviceaccounts", None)
         | ("discovery.k8s.io", "endpointslices", None)
-        | ("gateway.networking.k8s.io", "httproutes" | "gateways" | "gatewayclasses", None) => {
-            (access.reads(), "a node may only read it")
-        }
+        | (
+            "gateway.networking.k8s.io",
+            "httproutes" | "gateways" | "gatewayclasses" | "referencegrants",
+            None,
+        ) => (access.reads(), "a node may only read it"),
         ("", "nodes", None) => (
             access.reads() || (matches!(access.verb, "create" | "update" | "patch") && named(node)),
             "a node may only change itself",

@@ -21,6 +21,7 @@ pub mod encryption;
 pub mod http;
 pub mod informer;
 pub mod listing;
+mod node_connections;
 pub mod node_restriction;
 pub mod objects;
 pub mod peers;

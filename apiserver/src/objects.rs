@@ -215,10 +215,11 @@ impl Objects {
         (self.inner.config.clock)()
     }
 
-    fn surroundings<'a>(&self, caller: &'a Caller, snapshot: &'a Snapshot) -> Surrounding<'a> {
+    fn surroundings<'a>(&'a self, caller: &'a Caller, snapshot: &'a Snapshot) -> Surrounding<'a> {
         Surrounding {
             caller,
             snapshot,
+            vault: &self.inner.vault,
             range: self.inner.config.service_range,
         }
     }

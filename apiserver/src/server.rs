@@ -25,12 +25,15 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use weft_store::Store;
 
-use crate::authn::{Authenticator, PeerAddress, PeerCertificates, StaticToken};
+use crate::authn::{
+    Authenticator, PeerAddress, PeerCertificates, StaticToken, certificate_subject,
+};
 use crate::ca::{Authority, CaError};
 use crate::caller::Caller;
 use crate::encryption::{EncryptionError, KeyFile};
 use crate::http::servers::Servers;
 use crate::http::{AppState, proxy, registry, router};
+use crate::node_connections::NodeConnections;
 use crate::objects::{self, Objects};
 use crate::turns::{Bulk, Turns};
 
@@ -163,6 +166,11 @@ impl Server {
         let answers = self.state.answers.clone();
         let bulk = self.state.bulk.clone();
         let copier = tokio::spawn(registry::replicas::follow(self.state));
+        let (nodes, leaving) = NodeConnections::new();
+        let follower = nodes
+            .clone()
+            .follow(self.objects.clone(), leaving, self.closing.clone());
+        let follower = tokio::spawn(follower);
         let connections = TaskTracker::new();
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
@@ -189,6 +197,7 @@ impl Server {
                 self.router.clone(),
                 Tracked(connections.clone()),
                 bulk.clone(),
+                nodes.clone(),
                 self.closing.clone(),
             );
             connections.spawn(async move {
@@ -202,8 +211,8 @@ impl Server {
         connections.close();
         answers.close();
         let drained = async {
-            // They were aborted, and end at their next step.
-            let _ = tokio::join!(founder, copier);
+            // They were aborted or told to end, and do at their next step.
+            let _ = tokio::join!(founder, copier, follower);
             connections.wait().await;
             answers.wait().await;
             self.objects.shutdown().await;
@@ -245,6 +254,7 @@ async fn connection(
     router: Router,
     streams: Tracked,
     bulk: Bulk,
+    nodes: NodeConnections,
     closing: CancellationToken,
 ) {
     // Small answers must not wait for the peer's acknowledgement of the one before.
@@ -275,6 +285,9 @@ async fn connection(
             .map(|certificate| certificate.clone().into_owned())
             .collect(),
     );
+    let caller = peer.0.first().and_then(certificate_subject);
+    let node = caller.as_ref().and_then(Caller::node_name);
+    let _connected = node.map(|node| nodes.connect(node));
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
         if let Some(address) = address {

@@ -3,8 +3,8 @@
 //! A task of tokio runs until it waits. One that writes to a client which reads as fast as it is written to never has to: it encrypts and
 //! copies megabytes while leases of nodes, whose next step is some microseconds of work, wait behind it and behind each of its like, at
 //! every step of theirs. So bulk work passes a gate ([`Bulk`]), one at a time and in the order of asking: making a part of a list, and each
-//! turn of a connection that has written [`TURN_BYTES`] without waiting for its client. Who waits at the gate is in no thread's queue, and of
-//! the threads all but one are never in bulk work.
+//! turn of a connection that has written [`TURN_BYTES`] without waiting for its client. Who waits at the gate is in no thread's queue, and
+//! of the threads all but one are never in bulk work.
 //!
 //! Invariants: nothing is lost or kept back by it; a turn is a piece of work that never waits, so nobody stays in the gate.
 

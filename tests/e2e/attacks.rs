@@ -289,7 +289,7 @@ fn attacks_36_37_and_40_on_logs_and_settings() {
     eventually("the log says what is missing", || {
         let log = attacked.weft("logs attacker -n mallory --tail 100000");
         Ok(log
-            .contains("bytes of log were dropped here]")
+            .contains("bytes of log were dropped here: ")
             .then_some(()))
     })
     .unwrap();

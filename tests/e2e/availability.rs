@@ -157,3 +157,98 @@ fn killing_a_node_moves_its_pods_and_the_gateway_keeps_answering() {
     assert!(answers.total() > 100, "{answers:?}");
     assert_eq!(answers.failures(), 0, "{answers:?}");
 }
+
+#[test]
+fn a_service_whose_only_node_was_killed_does_not_wait_for_the_end_of_a_lease() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let cluster = started(1, 2).unwrap();
+    answers(&cluster, &runtime).unwrap();
+    let pods = || -> anyhow::Result<Vec<serde_json::Value>> {
+        let text = success(cluster.weft(&["get", "pods", "-l", "app=probe", "-o", "json"])?)?;
+        let list: serde_json::Value = serde_json::from_str(&text)?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    };
+    let pod = pods().unwrap().remove(0);
+    let victim = pod["spec"]["nodeName"].as_str().unwrap().to_owned();
+    let process = cluster.node_process(&victim).unwrap();
+    let killed = Command::new("kill")
+        .args(["-9", &process.to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success(), "node {victim} has no process {process}");
+    let begun = std::time::Instant::now();
+    // Its connections ended with it, and that is said in its lease, which is written again only by a node that lives.
+    eventually("the lease of the dead node is shortened", || {
+        let lease = cluster.weft(&[
+            "get",
+            "leases",
+            &victim,
+            "-n",
+            "kube-node-lease",
+            "-o",
+            "json",
+        ])?;
+        let lease: serde_json::Value = serde_json::from_str(&success(lease)?)?;
+        Ok((lease["spec"]["leaseDurationSeconds"] == 2).then_some(()))
+    })
+    .unwrap();
+    eventually("another pod serves on the other node", || {
+        let moved = pods()?.iter().any(|pod| {
+            let conditions = pod["status"]["conditions"].as_array();
+            let mut conditions = conditions.into_iter().flatten();
+            pod["spec"]["nodeName"] != victim.as_str()
+                && conditions.any(|c| c["type"] == "Ready" && c["status"] == "True")
+        });
+        Ok(moved.then_some(()))
+    })
+    .unwrap();
+    answers(&cluster, &runtime).unwrap();
+    println!("served elsewhere after {:?}", begun.elapsed());
+}
+
+#[test]
+fn pods_of_a_node_that_was_lost_for_a_moment_are_ready_again() {
+    let cluster = Cluster::start(2).unwrap();
+    cluster.push("probe", "probe:1").unwrap();
+    // It stays where it is, however long its node is away.
+    let stays = "
+      tolerations: [{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute}]
+      containers:";
+    apply(
+        &cluster,
+        &probe(1, "probe:1").replace("\n      containers:", stays),
+    )
+    .unwrap();
+    rolled_out(&cluster, "probe", 1).unwrap();
+    let pod = || -> anyhow::Result<serde_json::Value> {
+        let text = success(cluster.weft(&["get", "pods", "-l", "app=probe", "-o", "json"])?)?;
+        let list: serde_json::Value = serde_json::from_str(&text)?;
+        Ok(list["items"][0].clone())
+    };
+    let before = pod().unwrap();
+    let node = before["spec"]["nodeName"].as_str().unwrap();
+    let process = cluster.node_process(node).unwrap().to_string();
+    let signal = |name: &str| {
+        Command::new("kill")
+            .args([name, &process])
+            .status()
+            .unwrap()
+    };
+    let is = |status: &str| {
+        eventually(&format!("the pod has Ready={status}"), || {
+            let pod = pod()?;
+            let conditions = pod["status"]["conditions"].as_array();
+            let mut conditions = conditions.into_iter().flatten();
+            Ok(conditions
+                .any(|c| c["type"] == "Ready" && c["status"] == status)
+                .then_some(()))
+        })
+        .unwrap();
+    };
+    is("True");
+    assert!(signal("-STOP").success());
+    is("False");
+    assert!(signal("-CONT").success());
+    is("True");
+    assert_eq!(pod().unwrap()["metadata"]["uid"], before["metadata"]["uid"]);
+}

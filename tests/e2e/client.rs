@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::api::{
     DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
 };
@@ -208,5 +208,84 @@ fn a_controller_adds_and_removes_its_finalizer() {
         maps.delete("kept", &DeleteParams::default()).await.unwrap();
         assert_eq!(reconcile().await, "cleanup");
         assert!(maps.get_opt("kept").await.unwrap().is_none());
+    });
+}
+
+/// Phase, containers with their exit codes, and whether it is ready.
+fn how_it_ended(pod: &Pod) -> String {
+    let status = pod.status.clone().unwrap_or_default();
+    let containers = status.container_statuses.into_iter().flatten();
+    let containers = containers.map(|container| {
+        let terminated = container.state.and_then(|state| state.terminated);
+        let ended = terminated.map(|ended| ended.exit_code.to_string());
+        ended.unwrap_or_else(|| "not terminated".to_owned())
+    });
+    let containers: Vec<String> = containers.collect();
+    let mut conditions = status.conditions.into_iter().flatten();
+    let ready = conditions.find(|condition| condition.type_ == "Ready");
+    format!(
+        "{} [{}] Ready={}",
+        status.phase.unwrap_or_default(),
+        containers.join(" "),
+        ready.map(|condition| condition.status).unwrap_or_default()
+    )
+}
+
+#[test]
+fn the_last_that_is_seen_of_a_deleted_pod_is_how_it_ended() {
+    let cluster = Cluster::start(1).unwrap();
+    cluster.push("probe", "probe:1").unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let pods: kube::Api<Pod> = kube::Api::namespaced(client(&cluster).await, "default");
+        // Some that serve, with each grace that people use; one that waits for ever, and one that nobody has seen run.
+        let graces = [None, Some(2), Some(5), Some(10), Some(30)];
+        let serving = graces.iter().enumerate();
+        let serving = serving.map(|(number, grace)| (format!("serves-{number}"), "probe:1", *grace));
+        let waiting = ("waits".to_owned(), "nowhere/absent:1", None);
+        let all: Vec<_> = serving.chain([waiting]).collect();
+        for (name, image, grace) in &all {
+            let pod = json!({
+                "metadata": {"name": name},
+                "spec": {
+                    "terminationGracePeriodSeconds": grace,
+                    "containers": [{"name": "main", "image": image, "ports": [{"containerPort": 8080}]}],
+                },
+            });
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            pods.create(&PostParams::default(), &pod).await.unwrap();
+        }
+        // It has an image that is not there, so there is something to see of each.
+        for (name, image, _) in &all {
+            let phase = if image.starts_with("probe") { "Running" } else { "Pending" };
+            let is_there = |pod: Option<&Pod>| {
+                let status = pod.and_then(|pod| pod.status.as_ref());
+                status.is_some_and(|status| {
+                    status.phase.as_deref() == Some(phase) && status.container_statuses.is_some()
+                })
+            };
+            let seen = kube::runtime::wait::await_condition(pods.clone(), name, is_there);
+            tokio::time::timeout(std::time::Duration::from_secs(90), seen).await.unwrap().unwrap();
+        }
+        let from = pods.list(&ListParams::default()).await.unwrap();
+        let version = from.metadata.resource_version.unwrap();
+        for (name, ..) in &all {
+            pods.delete(name, &DeleteParams::default()).await.unwrap();
+        }
+        let params = WatchParams::default().timeout(90);
+        let mut watch = pods.watch(&params, &version).await.unwrap().boxed();
+        let mut ended = std::collections::BTreeMap::new();
+        while ended.len() < all.len() {
+            if let WatchEvent::Deleted(pod) = watch.next().await.unwrap().unwrap() {
+                ended.insert(pod.metadata.name.clone().unwrap(), how_it_ended(&pod));
+            }
+        }
+        for (name, image, _) in &all {
+            let expected = match image.starts_with("probe") {
+                true => "Succeeded [0] Ready=False",
+                false => "Failed [137] Ready=False",
+            };
+            assert_eq!(ended[name], expected, "{name}");
+        }
     });
 }

@@ -161,7 +161,7 @@ fn an_isolated_namespace_serves_and_dies_alone() {
             "asked to panic",
             "weft: a request trapped",
             "wasm function",
-            "weft: the guest ran out of memory",
+            "weft: GET /eat: the guest ran out of memory",
         ];
         Ok(told.iter().all(|words| log.contains(words)).then_some(()))
     })

@@ -22,6 +22,66 @@ fn an_interrupted_weft_drains_and_exits_with_zero() {
 }
 
 #[test]
+fn pods_and_what_they_hold_are_there_again_after_ctrl_c_and_the_next_start() {
+    // Two nodes: the first that went used to lose its pods to the other.
+    let mut cluster = Cluster::start(2).unwrap();
+    cluster.push("probe", "probe:1").unwrap();
+    let path = cluster.data_dir().join("kept.yaml");
+    let manifest = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: kept}\nspec:\n  replicas: 4\n  \
+                    selector: {matchLabels: {app: kept}}\n  template:\n    metadata: {labels: {app: kept}}\n    spec:\n      \
+                    volumes: [{name: data, emptyDir: {}}]\n      containers:\n      - name: main\n        image: probe:1\n        \
+                    ports: [{containerPort: 8080}]\n        volumeMounts: [{name: data, mountPath: /data}]\n";
+    std::fs::write(&path, manifest).unwrap();
+    let path = path.display().to_string();
+    success(cluster.weft(&["apply", "-f", &path]).unwrap()).unwrap();
+    // Uids of the pods, and their nodes, once all are ready in that run of theirs.
+    let ready = |cluster: &Cluster, run: u64| {
+        eventually("four pods are ready", || {
+            let text = success(cluster.weft(&["get", "pods", "-o", "json"])?)?;
+            let list: serde_json::Value = serde_json::from_str(&text)?;
+            let pods = list["items"].as_array().cloned().unwrap_or_default();
+            let is_ready = |pod: &serde_json::Value| {
+                if pod["status"]["containerStatuses"][0]["restartCount"] != run {
+                    return false;
+                }
+                let conditions = pod["status"]["conditions"].as_array();
+                let mut conditions = conditions.into_iter().flatten();
+                conditions.any(|c| c["type"] == "Ready" && c["status"] == "True")
+            };
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            let mut seen: Vec<(String, String)> = pods
+                .iter()
+                .filter(|pod| is_ready(pod) && pod["metadata"]["deletionTimestamp"].is_null())
+                .map(|pod| {
+                    (
+                        text(&pod["metadata"]["uid"]),
+                        text(&pod["spec"]["nodeName"]),
+                    )
+                })
+                .collect();
+            seen.sort();
+            Ok((seen.len() == 4 && pods.len() == 4).then_some(seen))
+        })
+        .unwrap()
+    };
+    let before = ready(&cluster, 0);
+    let data = |cluster: &Cluster, (uid, node): &(String, String)| {
+        let nodes = cluster.data_dir().join("nodes").join(node);
+        nodes.join("volumes").join(uid).join("data/kept")
+    };
+    for pod in &before {
+        std::fs::write(data(&cluster, pod), &pod.0).unwrap();
+    }
+    assert_eq!(cluster.interrupt().unwrap(), Some(0));
+    cluster.restart().unwrap();
+    let after = ready(&cluster, 1);
+    assert_eq!(after, before, "the same pods on the same nodes");
+    for pod in &before {
+        assert_eq!(std::fs::read_to_string(data(&cluster, pod)).unwrap(), pod.0);
+    }
+}
+
+#[test]
 fn what_is_on_disk_is_readable_only_by_its_owner_in_any_folder() {
     use std::os::unix::fs::PermissionsExt as _;
     let open = |path: &Path| {

@@ -17,6 +17,7 @@ mod load;
 mod members;
 mod mesh;
 mod pods;
+mod pulls;
 mod python;
 mod registry;
 mod secrets;

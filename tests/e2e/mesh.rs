@@ -194,6 +194,11 @@ fn components_call_each_other_by_name_and_nothing_else() {
         assert!(left <= 5_000, "{left}");
     }
 
+    // Behind the gateway is anybody, whatever they say of themselves: the component is told nobody.
+    let behind = runtime.block_on(get(&cluster, front, "/whoami", &forged));
+    let behind = behind.unwrap().body;
+    assert!(behind.starts_with("unknown caller\n"), "{behind}");
+
     // A trace goes on through a guest that does nothing for it.
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let parent = format!("00-{trace}-b7ad6b7169203331-01");
@@ -216,7 +221,7 @@ fn components_call_each_other_by_name_and_nothing_else() {
     // What is not there, and what is not ours.
     for (url, code) in [
         ("http://nosuch/", "destination-not-found"),
-        ("http://near:81/", "destination-not-found"),
+        ("http://near:81/", "internal-error"),
         ("http://nobody/", "destination-unavailable"),
         ("http://localhost:9/", "connection-refused"),
         ("http://example.com/", "HTTP-request-denied"),
@@ -295,6 +300,70 @@ spec:
     backendRefs: [{name: nosuch, port: 80}]
 "#;
 
+/// A gateway for labelled namespaces, and a route of another namespace to a service of this one.
+const SHARED: &str = r#"
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: shared, namespace: shop}
+spec:
+  gatewayClassName: weft
+  listeners:
+  - name: http
+    port: 8080
+    protocol: HTTP
+    hostname: "*.team.example"
+    allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {team: t}}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: team, namespace: other}
+spec:
+  parentRefs: [{name: shared, namespace: shop}]
+  hostnames: [a.team.example]
+  rules: [{backendRefs: [{name: near, namespace: shop, port: 80}]}]
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: other, labels: {team: t}}
+"#;
+
+const GRANT: &str = r#"
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: other, namespace: shop}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: other}]
+  to: [{group: "", kind: Service, name: near}]
+"#;
+
+/// Waits until every node's gateway answers like this, and the route's status says so.
+fn told_and_done(
+    cluster: &Cluster,
+    runtime: &tokio::runtime::Runtime,
+    status: u16,
+    condition: (&str, &str),
+) -> anyhow::Result<()> {
+    eventually(&format!("{status} and {condition:?}"), || {
+        for _ in 0..16 {
+            let answer = runtime.block_on(get(cluster, "a.team.example", "/env", &[]))?;
+            if answer.status != status {
+                return Ok(None);
+            }
+        }
+        let route =
+            success(cluster.weft(&["get", "httproute", "team", "-n", "other", "-o", "json"])?)?;
+        let route: serde_json::Value = serde_json::from_str(&route)?;
+        let conditions = route["status"]["parents"][0]["conditions"].as_array();
+        let is_told = conditions
+            .into_iter()
+            .flatten()
+            .any(|told| told["type"] == condition.0 && told["reason"] == condition.1);
+        Ok(is_told.then_some(()))
+    })
+}
+
 #[test]
 fn the_gateway_routes_as_the_gateway_api_says() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -372,6 +441,19 @@ fn the_gateway_routes_as_the_gateway_api_says() {
         "{:?}",
         moved.headers
     );
+
+    // What the status says is what is done, at each moment: a grant is missing, there, and then the label is gone.
+    apply(&cluster, SHARED).unwrap();
+    let told = |status, condition| told_and_done(&cluster, &runtime, status, condition).unwrap();
+    told(500, ("ResolvedRefs", "RefNotPermitted"));
+    apply(&cluster, GRANT).unwrap();
+    told(200, ("ResolvedRefs", "ResolvedRefs"));
+    apply(
+        &cluster,
+        &SHARED.replace("labels: {team: t}", "labels: {team: u}"),
+    )
+    .unwrap();
+    told(404, ("Accepted", "NotAllowedByListeners"));
 }
 
 #[test]

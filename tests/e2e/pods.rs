@@ -20,13 +20,13 @@ fn command(cluster: &Cluster, name: &str, body: &str) -> String {
     format!("file:{}", path.display())
 }
 
-fn apply(cluster: &Cluster, manifest: &str) -> anyhow::Result<()> {
+pub(crate) fn apply(cluster: &Cluster, manifest: &str) -> anyhow::Result<()> {
     let path = cluster.data_dir().join("pods.yaml");
     std::fs::write(&path, manifest)?;
     success(cluster.weft(&["apply", "-f", &path.display().to_string()])?).map(drop)
 }
 
-fn pod(name: &str, spec: &str) -> String {
+pub(crate) fn pod(name: &str, spec: &str) -> String {
     format!(
         "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: default, labels: {{app: {name}}}}}\nspec:\n  terminationGracePeriodSeconds: 5\n{spec}"
     )
@@ -89,7 +89,7 @@ fn shown(pod: &Value) -> String {
     )
 }
 
-fn becomes(cluster: &Cluster, name: &str, expected: &str) {
+pub(crate) fn becomes(cluster: &Cluster, name: &str, expected: &str) {
     let mut last = String::new();
     let came = eventually(&format!("pod {name} is {expected}"), || {
         last = shown(&get(cluster, name)?);
@@ -98,7 +98,7 @@ fn becomes(cluster: &Cluster, name: &str, expected: &str) {
     assert!(came.is_ok(), "pod {name}\n is {last}\nnot {expected}");
 }
 
-fn message(cluster: &Cluster, name: &str) -> String {
+pub(crate) fn message(cluster: &Cluster, name: &str) -> String {
     let pod = get(cluster, name).unwrap();
     let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
     waiting["message"].as_str().unwrap_or_default().to_owned()
@@ -321,4 +321,41 @@ fn what_a_pod_waits_for_is_said_and_ends_the_wait() {
         told,
         "port 80 is served by another container of this pod; give this one a containerPort of its own"
     );
+}
+
+#[test]
+fn every_port_of_a_container_leads_to_its_component() {
+    let cluster = Cluster::start(1).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    cluster.push("probe", "probe:1").unwrap();
+    let (http, metrics) = (
+        "{name: http, containerPort: 8080}",
+        "{name: metrics, containerPort: 9797}",
+    );
+    let service = |app: &str, port: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {app}-{port}, namespace: default}}\nspec: {{selector: {{app: {app}}}, \
+             ports: [{{port: 80, targetPort: {port}}}]}}\n"
+        )
+    };
+    let mut manifest = String::new();
+    // Charts declare them in either order.
+    for (name, ports) in [("first", [http, metrics]), ("last", [metrics, http])] {
+        let ports = ports.join(", ");
+        manifest += &pod(
+            name,
+            &format!("  containers:\n  - name: main\n    image: probe:1\n    ports: [{ports}]\n"),
+        );
+        manifest += &service(name, "http");
+        manifest += &service(name, "metrics");
+    }
+    apply(&cluster, &manifest).unwrap();
+    for service in ["first-http", "first-metrics", "last-http", "last-metrics"] {
+        eventually(&format!("{service} answers"), || {
+            let host = format!("{service}.default.localhost");
+            let (status, _) = runtime.block_on(load::get(&cluster.gateway, &host, "/hello"))?;
+            Ok((status == 200).then_some(()))
+        })
+        .unwrap();
+    }
 }

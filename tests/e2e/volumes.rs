@@ -183,7 +183,12 @@ fn volumes_that_cannot_be_mounted_are_refused_with_a_sentence() {
     let image = format!("file:{}", guest("behaviours").display());
     let mut manifest = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: apart, labels: {weft.dev/isolate-process: \"true\"}}\n".to_owned();
     let volumes = [
-        ("settings", "default", "configMap: {name: settings}", ""),
+        (
+            "disk",
+            "default",
+            "persistentVolumeClaim: {claimName: disk}",
+            "",
+        ),
         ("memory", "default", "emptyDir: {medium: Memory}", ""),
         ("sub", "default", "emptyDir: {}", ", subPath: a"),
         ("size", "default", "emptyDir: {sizeLimit: 1Mi}", ""),
@@ -211,7 +216,8 @@ fn volumes_that_cannot_be_mounted_are_refused_with_a_sentence() {
     assert_eq!(
         refused,
         [
-            "settings: volume \"data\" is mounted at /data, and of all volumes this node mounts only emptyDir into components",
+            "disk: volume \"data\" is mounted at /data, and nodes mount only emptyDir, configMap, secret, downwardAPI and \
+             projected volumes into components",
             "memory: volume \"data\": emptyDir.medium \"Memory\" is not supported: a node keeps volumes on its disk; \
              leave the field out",
             "sub: volumeMounts.subPath is not supported: a component gets its volumes whole; mount the volume and use the \
@@ -220,5 +226,68 @@ fn volumes_that_cannot_be_mounted_are_refused_with_a_sentence() {
             "isolated: volume \"data\" cannot be mounted: the worker process of a namespace with the label \
              weft.dev/isolate-process has no files",
         ]
+    );
+}
+
+#[test]
+fn settings_and_secrets_are_files_that_a_component_only_reads() {
+    let cluster = Cluster::start(1).unwrap();
+    let behaviours = format!("file:{}", guest("behaviours").display());
+    let wordcount = format!("file:{}", guest("wordcount").display());
+    let pod = |name: &str, volume: &str, image: &str, arguments: &str, world: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: files}}, annotations: {{weft.dev/world: {world}}}}}\n\
+             spec:\n  restartPolicy: Never\n  volumes: [{{name: files, {volume}}}]\n  containers:\n  - name: main\n    \
+             image: '{image}'\n    args: [{arguments}]\n    volumeMounts: [{{name: files, mountPath: /files}}]\n"
+        )
+    };
+    let settings = "configMap: {name: settings, items: [{key: app.txt, path: deep/app.txt}]}";
+    let projected = "projected: {sources: [{secret: {name: keys}}, {downwardAPI: {items: [{path: labels, \
+                     fieldRef: {fieldPath: metadata.labels}}]}}]}";
+    let manifest = [
+        pod(
+            "reads",
+            settings,
+            &wordcount,
+            "/files/deep/app.txt",
+            "command",
+        ),
+        pod("joins", projected, &wordcount, "/files/labels", "command"),
+        pod(
+            "writes",
+            settings,
+            &behaviours,
+            "volume/files, write a 1, unlink deep",
+            "command",
+        ),
+    ];
+    apply(&cluster, &manifest.concat()).unwrap();
+    // Made after their pods: whoever waits for them is told, and goes on.
+    for (name, missing) in [
+        ("reads", "configmap \"settings\""),
+        ("joins", "secret \"keys\""),
+    ] {
+        let told = eventually("what is missing is said", || {
+            let pod = get(&cluster, name, "default")?;
+            let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
+            let message = waiting["message"].as_str().unwrap_or_default();
+            Ok((!message.is_empty()).then(|| message.to_owned()))
+        });
+        assert_eq!(
+            told.unwrap(),
+            format!("volume \"files\": {missing} not found")
+        );
+    }
+    let sources = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {app.txt: one two three}\n\
+                   ---\napiVersion: v1\nkind: Secret\nmetadata: {name: keys}\nstringData: {token: sesame}\n";
+    apply(&cluster, sources).unwrap();
+    for name in ["reads", "joins", "writes"] {
+        reaches(&cluster, name, "Succeeded");
+    }
+    let counted = logs(&cluster, "reads", "main").unwrap();
+    assert!(counted.contains('3'), "{counted}");
+    assert_eq!(
+        logs(&cluster, "writes", "main").unwrap(),
+        "write a 1: not-permitted\nunlink deep: not-permitted\n"
     );
 }

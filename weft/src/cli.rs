@@ -39,6 +39,8 @@ enum Command {
     Delete(commands::delete::Args),
     /// Put a component into the cluster's registry
     Push(commands::push::Args),
+    /// Show what is in the cluster's registry, or remove images from it
+    Images(commands::images::Args),
     /// Print the kubeconfig of the cluster on this machine
     Kubeconfig(commands::kubeconfig::Args),
     /// Compile a component for this machine, from stdin to stdout
@@ -93,6 +95,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Logs(args) => control(commands::logs::run(args)),
         Command::Delete(args) => control(commands::delete::run(args)),
         Command::Push(args) => control(commands::push::run(args)),
+        Command::Images(args) => control(commands::images::run(args)),
         Command::Kubeconfig(args) => commands::kubeconfig::run(args),
         Command::Load(args) => control(commands::load::run(args)),
         Command::Compile | Command::Worker(_) => Ok(()),

@@ -25,8 +25,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use weft_agent::heartbeat::{Facts, Machine};
 use weft_agent::identity::{IdentityError, Server};
+use weft_agent::image::{Registries, RegistriesError};
 use weft_agent::{Agent, AgentError};
-use weft_mesh::{GatewayConfig, Mesh};
+use weft_mesh::{GatewayConfig, Mesh, OpenServices};
 use weft_runtime::worker::WorkerCommand;
 use weft_runtime::{BuildError, CompilerCommand, Cores, Engine};
 
@@ -57,17 +58,20 @@ pub struct NodeConfig {
     pub gateway_port: u16,
     /// Other nodes on this machine listen on the same gateway port: `weft up` looked before that nobody else does.
     pub gateway_port_shared: bool,
-    /// See [`weft_mesh::GatewayConfig::services_open`].
-    pub services_open: bool,
+    pub open_services: OpenServices,
     pub mesh_port: u16,
     pub node_port: u16,
     /// In thousandths of a core; the machine's when not given.
     pub capacity_cpu_millis: Option<u64>,
     /// In bytes; the machine's when not given.
     pub capacity_memory_bytes: Option<u64>,
+    /// How often the node's lease is renewed.
+    pub lease_every_seconds: u64,
     /// Asked for at registration; the cluster assigns one when not given.
     pub pod_cidr: Option<String>,
     pub allow_file_images: bool,
+    /// Mirrors, credentials and certificates of registries, see [`weft_agent::image::Registries`]; none when not given.
+    pub registries_file: Option<PathBuf>,
     /// Threads for guests and traffic; one a core of the machine when not given.
     pub cores: Option<usize>,
     /// The program that compiles components in a child process (`weft compile`); in this process when not given.
@@ -111,6 +115,8 @@ pub enum NodeError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Registries(#[from] RegistriesError),
     #[error("listening on this machine for the way to the servers")]
     Balancer(#[source] io::Error),
     #[error("connecting to the cluster")]
@@ -137,6 +143,10 @@ pub async fn run(
     // A second provider in the process would make rustls ask which one is meant; the first one wins and is the same.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 
+    let registries = match &config.registries_file {
+        None => Registries::default(),
+        Some(path) => Registries::read(path)?,
+    };
     let _lock = lock(&config.data_dir)?;
     let servers = KnownServers::load(&config.data_dir, &config.servers);
     let authority = weft_agent::identity::read_authority(&config.ca_file)?;
@@ -183,6 +193,8 @@ pub async fn run(
         node: port(&node_listener),
     };
 
+    let places = places(raise_descriptors(), count);
+
     let mut engine = Engine::builder().cache_dir(config.data_dir.join("compiled"));
     if let Some(compiler) = config.compiler.clone() {
         engine = engine.compiler(compiler);
@@ -192,9 +204,11 @@ pub async fn run(
     let mesh = Mesh::builder(config.name.clone(), CLUSTER_DOMAIN)
         .cluster_domain(CLUSTER_DOMAIN)
         .gateway(GatewayConfig {
-            services_open: config.services_open,
+            open_services: config.open_services,
+            connections_max: places.gateway,
             ..GatewayConfig::default()
         })
+        .inbound_connections_max(places.inbound)
         .build();
 
     // Served before the node says that it is ready; stopped after it has said that it is not.
@@ -227,15 +241,18 @@ pub async fn run(
                 name: config.name.clone(),
                 address: config.address,
                 mesh_address: SocketAddr::new(config.address, ports.mesh),
+                gateway_port: ports.gateway,
                 node_port: ports.node,
                 cpu_millis: config.capacity_cpu_millis.unwrap_or(machine.cpu_millis),
                 memory_bytes: config.capacity_memory_bytes.unwrap_or(machine.memory_bytes),
+                lease_every_seconds: config.lease_every_seconds,
                 pod_cidr: config.pod_cidr.clone(),
                 version: config.version.clone(),
                 data_dir: config.data_dir.clone(),
             },
             data_dir: config.data_dir.clone(),
             file_images_allowed: config.allow_file_images,
+            registries,
             worker: config.worker.clone(),
         },
         engine,
@@ -276,6 +293,60 @@ pub async fn run(
     balancer.stop().await;
     result
 }
+
+/// Lets this process have as many open files as it may, and says how many that are: the usual soft limit of 1,024 is a thousand idle
+/// clients, after which there is no file for a log, an image or the way to the servers.
+fn raise_descriptors() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return DESCRIPTORS_USUAL;
+    };
+    let wanted = hard.min(DESCRIPTORS_MAX).max(soft);
+    if wanted == soft {
+        return soft;
+    }
+    match setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) {
+        Ok(()) => wanted,
+        Err(error) => {
+            tracing::warn!(%error, soft, "the limit of open files stays as it is");
+            soft
+        }
+    }
+}
+
+/// What a process gets where nobody raises it.
+const DESCRIPTORS_USUAL: u64 = 1024;
+/// More are not asked for: a limit of billions makes programs slow that close all they could have.
+const DESCRIPTORS_MAX: u64 = 1 << 20;
+/// Left to logs, images, volumes, workers and the way to the servers.
+const DESCRIPTORS_KEPT: u64 = 512;
+
+/// Connections that one listener holds.
+#[derive(Debug, PartialEq, Eq)]
+struct Places {
+    gateway: usize,
+    inbound: usize,
+}
+
+/// Shares `descriptors` out to the listeners of `cores` cores: half to clients, a quarter to other nodes, the rest to connections that this
+/// node opens. A core whose places are taken leaves further clients in the kernel's queue.
+fn places(descriptors: u64, cores: usize) -> Places {
+    let cores = u64::try_from(cores).unwrap_or(u64::MAX).max(1);
+    let left = descriptors.saturating_sub(DESCRIPTORS_KEPT);
+    let share = |part: u64, most: usize| {
+        let places = usize::try_from(part / cores).unwrap_or(usize::MAX);
+        places.clamp(PLACES_MIN, most)
+    };
+    Places {
+        gateway: share(left / 2, GatewayConfig::default().connections_max),
+        inbound: share(left / 4, INBOUND_MAX),
+    }
+}
+
+/// Below this a listener could not serve its own node.
+const PLACES_MIN: usize = 16;
+/// Connections of other nodes at 100 KB each.
+const INBOUND_MAX: usize = 8192;
 
 /// Says so when a listener ends before its time; the others go on.
 async fn watched(what: &'static str, serving: tokio::task::JoinHandle<io::Result<()>>) {
@@ -385,6 +456,22 @@ mod tests {
         assert_eq!(port(&mine[0]), port(&mine[1]));
         let error = listen_each("mesh", HERE, port(&mine[0]), 2, Sharing::Cores);
         assert!(matches!(error, Err(NodeError::Listen { what: "mesh", .. })));
+    }
+
+    #[test]
+    fn connections_leave_files_to_the_rest_of_the_node() {
+        for (descriptors, cores, gateway, inbound) in [
+            (1 << 20, 8, 10_000, 8192),
+            (65_536, 8, 4064, 2032),
+            (1024, 1, 256, 128),
+            (1024, 2, 128, 64),
+            // Nothing is left to share out, but a node is of no use without.
+            (256, 2, 16, 16),
+        ] {
+            let found = places(descriptors, cores);
+            assert_eq!(found, Places { gateway, inbound }, "{descriptors} {cores}");
+        }
+        assert!(raise_descriptors() >= 256);
     }
 
     #[test]

@@ -129,7 +129,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long leadership may take to be handed over when the server stops. It is one round of messages, some 30 ms; longer means
 /// that the others are going too.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
-/// Watch history of leases: 5,000 nodes that renew every two seconds fill it in two, which is time enough to list them and then
+/// Watch history of leases: 5,000 nodes that renew every two seconds (`--lease-renewal 2`) fill it in two, which is time enough to list them and then
 /// watch. In the history of everything else they would leave no more than 14 s of it.
 const LEASE_HISTORY_EVENTS_MAX: usize = 5_000;
 const LEASE_HISTORY_BYTES_MAX: usize = 4 << 20;

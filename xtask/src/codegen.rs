@@ -46,6 +46,10 @@ const GATEWAY_KINDS: &[(&str, &str)] = &[
         "GatewayClass",
         "standard/gateway.networking.k8s.io_gatewayclasses.yaml",
     ),
+    (
+        "ReferenceGrant",
+        "standard/gateway.networking.k8s.io_referencegrants.yaml",
+    ),
 ];
 const FACTS: &str = include_str!("codegen/facts.go");
 const TABLE: &str = "kinds/src/schema/table.json";

@@ -36,7 +36,7 @@ use uuid::Uuid;
 use weft_store::{Store, WriteError};
 
 use self::blobs::{append, finish, get_blob, held_bytes, start_upload, upload_reply};
-use self::manifests::{INDEX, get_manifest, put_manifest};
+use self::manifests::{INDEX, delete_tag, get_manifest, put_manifest};
 use self::tags::Tags;
 use crate::authz::{Authorized, authorize_registry};
 use crate::caller::Caller;
@@ -386,6 +386,9 @@ async fn dispatch(
         }
         (Resource::Manifest { name, reference }, Method::PUT) => {
             put_manifest(registry, name, reference, request).await
+        }
+        (Resource::Manifest { name, reference }, Method::DELETE) => {
+            delete_tag(registry, name, reference).await
         }
         (Resource::Blob { digest, .. }, method @ (Method::GET | Method::HEAD)) => {
             get_blob(registry, digest, &method, request.headers()).await

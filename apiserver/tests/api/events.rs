@@ -28,4 +28,17 @@ async fn events_are_one_store_with_two_spellings() {
         .await;
     assert_eq!(back.body["items"][0]["note"], "it runs");
     assert_eq!(back.body["items"][0]["apiVersion"], "events.k8s.io/v1");
+
+    // Each spelling has rules of its own: nothing but the series of an event changes in the newer one.
+    let mut changed = back.body["items"][0].clone();
+    changed["type"] = "Warning".into();
+    let refused = world.ask(&format!("PUT {new}/e"), changed).await;
+    assert_eq!(
+        refused.line(),
+        r#"422 Invalid: Event "e" is invalid: type: Invalid value: "Warning": field is immutable"#
+    );
+    let mut changed = old.body["items"][0].clone();
+    changed["type"] = "Warning".into();
+    let put = "PUT /api/v1/namespaces/default/events/e";
+    assert_eq!(world.ask(put, changed).await.line(), "200 Event e");
 }

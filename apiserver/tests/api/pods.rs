@@ -114,3 +114,41 @@ async fn a_pod_lives_and_dies() {
     404 NotFound: pods "p" not found
     "#);
 }
+
+/// The node pulls with what the pod names, and an account is how an administrator names it for all.
+#[tokio::test]
+async fn a_pod_takes_the_pull_secrets_of_its_account_unless_it_has_its_own() {
+    let world = World::new().await;
+    let accounts = "POST /api/v1/namespaces/default/serviceaccounts";
+    let account = json!({"metadata": {"name": "puller"}, "imagePullSecrets": [{"name": "hub"}, {"name": "ghcr"}]});
+    world.ask(accounts, account).await;
+    world
+        .ask(accounts, json!({"metadata": {"name": "plain"}}))
+        .await;
+    for (name, account, own, expected) in [
+        (
+            "a",
+            "puller",
+            json!([]),
+            json!([{"name": "hub"}, {"name": "ghcr"}]),
+        ),
+        (
+            "b",
+            "puller",
+            json!([{"name": "mine"}]),
+            json!([{"name": "mine"}]),
+        ),
+        ("c", "plain", json!([]), Value::Null),
+        // Nobody has made it yet.
+        ("d", "default", json!([]), Value::Null),
+    ] {
+        let mut pod = pod(name);
+        pod["spec"]["serviceAccountName"] = account.into();
+        if own != json!([]) {
+            pod["spec"]["imagePullSecrets"] = own;
+        }
+        let created = world.ask(&format!("POST {PODS}"), pod).await;
+        assert_eq!(created.status, 201, "{}", created.line());
+        assert_eq!(created.body["spec"]["imagePullSecrets"], expected, "{name}");
+    }
+}

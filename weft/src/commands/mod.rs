@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod delete;
 pub mod get;
+pub mod images;
 pub mod kinds;
 pub mod kubeconfig;
 pub mod load;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use tokio::sync::oneshot;
 use weft_agent::AgentError;
+use weft_agent::heartbeat::{LEASE_EVERY_SECONDS, LEASE_EVERY_SECONDS_MAX};
 use weft_api::Quantity;
+use weft_mesh::OpenServices;
 use weft_runtime::CompilerCommand;
 use weft_runtime::worker::WorkerCommand;
 
@@ -52,15 +54,30 @@ pub struct Args {
     /// Addresses of this node's pods, as 10.200.0.0/17 [default: the cluster assigns them]
     #[arg(long, value_name = "CIDR")]
     pod_cidr: Option<String>,
+    /// How often the node says that it is there, in seconds; 2 in clusters of thousands of nodes. Of one that dies, the server
+    /// knows after two of them that did not come
+    #[arg(long, default_value_t = LEASE_EVERY_SECONDS, value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=LEASE_EVERY_SECONDS_MAX))]
+    lease_renewal: u64,
     /// Threads for guests and traffic [default: one a core]
     #[arg(long, value_name = "N")]
     cores: Option<usize>,
     /// Let pods name components in files of this machine, as file:/path
     #[arg(long)]
     allow_file_images: bool,
-    /// Let clients on other machines, too, reach services without a route, at SERVICE.NAMESPACE.localhost
-    #[arg(long)]
-    open_services: bool,
+    /// Mirrors, credentials and certificates of image registries, as k3s' registries.yaml
+    #[arg(long, value_name = "FILE")]
+    private_registry: Option<PathBuf>,
+    /// Let clients reach services without a route, at SERVICE.NAMESPACE.localhost: those of this machine, or everybody
+    #[arg(
+        long,
+        value_enum,
+        value_name = "TO",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "everybody"
+    )]
+    open_services: Option<OpenTo>,
     /// Write the log as JSON
     #[arg(long)]
     pub log_json: bool,
@@ -70,6 +87,21 @@ pub struct Args {
     /// End when stdin ends
     #[arg(long, hide = true)]
     exit_with_parent: bool,
+}
+
+/// Whom services without a route are opened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum OpenTo {
+    ThisMachine,
+    Everybody,
+}
+
+fn open_services(to: Option<OpenTo>) -> OpenServices {
+    match to {
+        None => OpenServices::ToNobody,
+        Some(OpenTo::ThisMachine) => OpenServices::ToThisMachine,
+        Some(OpenTo::Everybody) => OpenServices::ToEverybody,
+    }
 }
 
 fn quantity(text: &str) -> Result<Quantity, String> {
@@ -114,13 +146,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         address: args.address,
         gateway_port: args.gateway_port,
         gateway_port_shared: args.share_gateway_port,
-        services_open: args.open_services,
+        open_services: open_services(args.open_services),
         mesh_port: args.mesh_port,
         node_port: args.node_port,
         capacity_cpu_millis: args.capacity_cpu.map(|cpu| clamp(cpu.milli())),
         capacity_memory_bytes: args.capacity_memory.map(|memory| clamp(memory.value())),
+        lease_every_seconds: args.lease_renewal,
         pod_cidr: args.pod_cidr,
         allow_file_images: args.allow_file_images,
+        registries_file: args.private_registry,
         cores: args.cores,
         compiler: Some(CompilerCommand {
             program: std::env::current_exe()?,
@@ -208,6 +242,31 @@ fn explain(error: &NodeError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn services_are_opened_to_nobody_unless_it_is_said() {
+        #[derive(Debug, clap::Parser)]
+        struct Program {
+            #[command(flatten)]
+            args: Args,
+        }
+        let parse = |flags: &[&str]| {
+            let usual = [
+                "weft",
+                "--server",
+                "https://10.0.0.1:6443",
+                "--ca-file",
+                "ca.crt",
+            ];
+            let line = usual.iter().chain(flags);
+            let parsed = <Program as clap::Parser>::try_parse_from(line).expect("known flags");
+            open_services(parsed.args.open_services)
+        };
+        assert_eq!(parse(&[]), OpenServices::ToNobody);
+        assert_eq!(parse(&["--open-services"]), OpenServices::ToEverybody);
+        let here = parse(&["--open-services=this-machine"]);
+        assert_eq!(here, OpenServices::ToThisMachine);
+    }
 
     #[test]
     fn a_server_is_named_by_its_https_address() {

@@ -100,14 +100,23 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     progress.enable_steady_tick(SPINNER_TICK);
     progress.set_message(format!("pushing {} KiB", component.len() / 1024));
     let pushed = async {
+        let before = registry.digest_of(target.reference()).await?;
         registry.put_blob(&layer_digest, component).await?;
         registry.put_blob(&config_digest, config).await?;
-        registry.put_manifest(target.reference(), manifest).await
+        registry.put_manifest(target.reference(), manifest).await?;
+        Ok::<_, Failure>(before)
     }
     .await;
     progress.finish_and_clear();
-    pushed?;
+    let before = pushed?;
     let name = format!("{}:{}", target.repository, target.reference());
+    if let Some(before) = before.filter(|before| *before != manifest_digest)
+        && target.reference() != "latest"
+    {
+        eprintln!(
+            "note: {name} was {before}, and nodes that have it go on with that unless imagePullPolicy is Always; push a new tag for them"
+        );
+    }
     if args.output == Some(Output::Json) {
         stdout::line(json!({"image": name, "digest": manifest_digest}))?;
     } else {
@@ -199,6 +208,17 @@ impl Registry {
             .header(CONTENT_TYPE, "application/octet-stream")
             .header(CONTENT_LENGTH, bytes.len());
         self.expect(request, bytes).await.map(drop)
+    }
+
+    /// What a tag stands for now, if it is there.
+    async fn digest_of(&self, tag: &str) -> Result<Option<String>, Failure> {
+        let path = format!("/v2/{}/manifests/{tag}", self.repository);
+        let answer = self.send(http::Request::head(path), Vec::new()).await?;
+        let digest = answer.headers().get("docker-content-digest");
+        let digest = digest.and_then(|digest| digest.to_str().ok());
+        Ok(digest
+            .filter(|_| answer.status().is_success())
+            .map(str::to_owned))
     }
 
     async fn put_manifest(&self, tag: &str, bytes: Vec<u8>) -> Result<(), Failure> {

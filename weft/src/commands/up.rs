@@ -2,13 +2,17 @@
 //!
 //! The server runs in this process, each node in a child of the same binary, so that a guest that manages
 //! to abort the engine never takes the store with it. With several servers, these are children too. A node that dies is
-//! started again, after its pods had time to move. Ctrl-C drains the nodes, then the servers, and exits 0.
+//! started again, after its pods had time to move. Ctrl-C stops the servers, drains the nodes, and exits 0.
+//!
+//! In this order, because a cluster that stops as a whole loses no pods: while servers are there, a node that goes is one whose
+//! pods others are to take over, and with their pods go their volumes. At the next start everybody is where they were, as after
+//! a stop of k3s. A single node that is to be emptied is drained (`kubectl drain`), or ended alone.
 
 mod process;
 mod servers;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -54,6 +58,9 @@ pub struct Args {
     /// [default: pki/encryption.key in the data folder]
     #[arg(long, value_name = "FILE")]
     encryption_key_file: Option<PathBuf>,
+    /// Mirrors, credentials and certificates of image registries, as k3s' registries.yaml
+    #[arg(long, value_name = "FILE")]
+    private_registry: Option<PathBuf>,
     /// Threads for guests on each node [default: one a core]
     #[arg(long, value_name = "N")]
     cores: Option<usize>,
@@ -74,11 +81,18 @@ enum Output {
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the nodes are asked after while they start.
 const READY_POLL: Duration = Duration::from_millis(25);
-/// A dead node comes back after its pods were moved to others (lease 8 s, toleration 2 s), so that whatever
-/// killed it does not take them along again.
+/// A dead node comes back after its pods were moved to others (its connections end, its lease is shortened to 2 s, and pods
+/// tolerate 2 s more), so that whatever killed it does not take them along again. Enough for a machine that hangs, too: 8 and 2 s.
 const RESTART_DELAY: Duration = Duration::from_secs(15);
 /// How long nodes may drain: the default grace period of a pod, and some seconds to report.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// How long nodes of a weft that was killed may take to end: they drain, as they would have been told to.
+const ORPHANS_MAX: Duration = DRAIN_TIMEOUT;
+/// What a server holds in its data folder as long as it runs.
+const STORE_LOCK: &str = "store/lock";
+/// How often they are looked after.
+const ORPHANS_POLL: Duration = Duration::from_millis(50);
 
 /// An even number of servers survives no more failures than one less.
 fn odd(text: &str) -> Result<u16, String> {
@@ -98,6 +112,20 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     let dir = args.data_dir.clone().unwrap_or_else(data_dir::default);
     let dir = std::path::absolute(&dir)?;
+    let registries_file = args.private_registry.as_deref().map(std::path::absolute);
+    let registries_file = registries_file.transpose()?;
+    if let Some(file) = &registries_file {
+        // Each node reads it for itself; what is wrong with it is said once, before anything is started.
+        weft_agent::image::Registries::read(file).map_err(|error| {
+            Failure::new("cannot use the registries", error, "correct the file").usage()
+        })?;
+    }
+    if tokio::time::timeout(ORPHANS_MAX, orphans_gone(&dir, &stop))
+        .await
+        .is_err()
+    {
+        tracing::warn!("nodes of a weft that was killed are still there");
+    }
     let gateway = free_port(SocketAddr::new(args.address, args.gateway_port), "gateway")?;
     let address = SocketAddr::new(args.address, args.api_port);
     let config = ServerConfig {
@@ -114,11 +142,42 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         nodes: args.nodes,
         cores: args.cores,
         services_open: args.open_services,
+        registries_file,
     };
-    let result = cluster.serve(&servers, &stop, started, args.output).await;
+    let mut nodes = Nodes::default();
+    let result = cluster
+        .serve(&servers, &mut nodes, &stop, started, args.output)
+        .await;
     let stopped = servers.stop().await;
+    nodes.stop().await;
     result?;
     Ok(stopped?)
+}
+
+/// Waits until nodes have ended that a weft left behind in this folder: they notice that it was killed, and hold the
+/// gateway's port and their folders until they have drained. Nodes of a weft that runs are no such.
+async fn orphans_gone(dir: &Path, stop: &CancellationToken) {
+    if is_locked(&dir.join(STORE_LOCK)) {
+        return;
+    }
+    let mut told = false;
+    for node in std::fs::read_dir(dir.join("nodes")).into_iter().flatten() {
+        let Ok(node) = node else { continue };
+        while is_locked(&node.path().join("node.lock")) && !stop.is_cancelled() {
+            if !told {
+                tracing::info!("waiting for nodes of a weft that was killed");
+                told = true;
+            }
+            tokio::time::sleep(ORPHANS_POLL).await;
+        }
+    }
+}
+
+fn is_locked(file: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(file) else {
+        return false;
+    };
+    matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock))
 }
 
 /// Checks that nobody listens there, and finds a port when none is named.
@@ -133,57 +192,62 @@ fn free_port(address: SocketAddr, what: &str) -> Result<SocketAddr, Failure> {
         .map_err(|error| server::cannot_listen(what, address, &error))
 }
 
+/// The nodes' processes. They outlive the servers.
+#[derive(Default)]
+struct Nodes {
+    supervised: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Nodes {
+    /// Drains them, and waits until they have ended.
+    async fn stop(mut self) {
+        self.stop.cancel();
+        while self.supervised.join_next().await.is_some() {}
+    }
+}
+
 struct Cluster {
     dir: PathBuf,
     gateway: SocketAddr,
     nodes: u16,
     cores: Option<usize>,
     services_open: bool,
+    registries_file: Option<PathBuf>,
 }
 
 impl Cluster {
     async fn serve(
         &self,
         server: &Servers,
+        nodes: &mut Nodes,
         stop: &CancellationToken,
         started: Instant,
         output: Option<Output>,
     ) -> Result<(), Failure> {
         let born = Timestamp::now();
-        let mut supervised = JoinSet::new();
         let failed = CancellationToken::new();
         for number in 1..=self.nodes {
             let process = self.node(number, server)?;
-            supervised.spawn(process.supervise(stop.clone(), failed.clone()));
+            let supervised = process.supervise(nodes.stop.clone(), failed.clone());
+            nodes.supervised.spawn(supervised);
         }
         let ready = tokio::select! {
             ready = self.ready(server, born) => ready,
             () = failed.cancelled() => Err(self.node_failure()),
             () = stop.cancelled() => Ok(()),
         };
-        let result = match ready {
-            Ok(()) => {
-                if !stop.is_cancelled() {
-                    self.announce(server, started, output);
-                }
-                tokio::select! {
-                    () = stop.cancelled() => {
-                        tracing::info!("draining the nodes; a second Ctrl-C stops at once");
-                        Ok(())
-                    }
-                    failure = server.failed() => {
-                        stop.cancel();
-                        Err(failure)
-                    }
-                }
+        ready?;
+        if !stop.is_cancelled() {
+            self.announce(server, started, output);
+        }
+        tokio::select! {
+            () = stop.cancelled() => {
+                tracing::info!("stopping the servers, then the nodes; a second Ctrl-C stops at once");
+                Ok(())
             }
-            Err(failure) => {
-                stop.cancel();
-                Err(failure)
-            }
-        };
-        while supervised.join_next().await.is_some() {}
-        result
+            failure = server.failed() => Err(failure),
+        }
     }
 
     fn names(&self) -> impl Iterator<Item = String> + use<> {
@@ -226,8 +290,15 @@ impl Cluster {
             ]
             .map(str::to_owned),
         );
-        if self.services_open {
-            arguments.push("--open-services".to_owned());
+        // Whoever tries weft here calls its services without a route; what others send is for routes.
+        let open_to = if self.services_open {
+            "everybody"
+        } else {
+            "this-machine"
+        };
+        arguments.push(format!("--open-services={open_to}"));
+        if let Some(file) = &self.registries_file {
+            arguments.extend(["--private-registry".to_owned(), file.display().to_string()]);
         }
         if let Some(cores) = self.cores {
             arguments.extend(["--cores".to_owned(), cores.to_string()]);
@@ -313,7 +384,7 @@ impl Cluster {
              API         {api}\n  \
              gateway     {gateway}  (http://SERVICE.NAMESPACE.localhost:{port})\n\n  \
              export KUBECONFIG={kubeconfig}\n\n\
-             Ctrl-C drains it and stops it; the data stays in {dir}.\n",
+             Ctrl-C stops it; pods and data stay in {dir}, and go on with the next start.\n",
             servers = match server.urls.len() {
                 1 => String::new(),
                 several => format!("{several} servers and "),
@@ -345,6 +416,29 @@ fn is_ready(node: &Node, born: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_start_waits_for_nodes_that_a_killed_weft_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = CancellationToken::new();
+        // Nothing there, and nothing that runs.
+        orphans_gone(dir.path(), &stop).await;
+        let node = dir.path().join("nodes/node-1");
+        std::fs::create_dir_all(&node).unwrap();
+        let lock = std::fs::File::create(node.join("node.lock")).unwrap();
+        orphans_gone(dir.path(), &stop).await;
+        lock.lock().unwrap();
+        let mut waiting = std::pin::pin!(orphans_gone(dir.path(), &stop));
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        // Of a weft that runs, they are nobody's to wait for; it says itself that the folder is in use.
+        std::fs::create_dir(dir.path().join("store")).unwrap();
+        let server = std::fs::File::create(dir.path().join(STORE_LOCK)).unwrap();
+        server.lock().unwrap();
+        orphans_gone(dir.path(), &stop).await;
+        drop(server);
+        drop(lock);
+        waiting.await;
+    }
 
     #[test]
     fn a_node_is_ready_when_it_said_so_since_the_start() {

@@ -479,7 +479,17 @@ fn pods_of_a_node_that_is_gone_go_at_once() {
     world.settle();
     world.pass_time(9);
     world.settle();
-    insta::assert_snapshot!(world.tell(), @"delete pods default/a now");
+    let story = world.tell();
+    let lines: Vec<&str> = story
+        .lines()
+        .map(|line| line.split_once(" {").map_or(line, |(what, _)| what))
+        .collect();
+    // The node cannot say any more how its pod ended.
+    let expected = ["patch pods/status default/a", "delete pods default/a now"];
+    assert_eq!(lines, expected, "{story}");
+    for word in ["\"phase\":\"Failed\"", "PodGC: node no longer exists"] {
+        assert!(story.contains(word), "{story}");
+    }
 }
 
 #[test]
@@ -568,6 +578,84 @@ fn routes_say_what_became_of_them() {
     );
     assert_eq!(gateway["addresses"][0]["value"], "127.0.0.1");
     assert_eq!(gateway["conditions"][1]["status"], "True", "{gateway}");
+}
+
+/// Whoever waits for a route to a Service waits for its status, and a Gateway that is not there is told of by an event.
+#[test]
+fn every_parent_of_a_route_is_told_and_told_anew_when_it_changes() {
+    let mut world = still();
+    world.seed_controllers();
+    world.create(&NODE, node_object("n0"));
+    world.create(&SERVICE, service("web", json!([{"port": 80}])));
+    world.create(
+        &HTTP_ROUTE,
+        json!({
+            "metadata": {"name": "r", "namespace": "default"},
+            "spec": {
+                "parentRefs": [{"group": "", "kind": "Service", "name": "web"}, {"name": "later"}],
+                "rules": [{"backendRefs": [{"name": "web", "port": 8080}]}],
+            },
+        }),
+    );
+    world.settle();
+    let told = |world: &World| {
+        let parents = world.get(&HTTP_ROUTE, "r")["status"]["parents"].clone();
+        let parents = parents.as_array().cloned().unwrap_or_default();
+        let told = parents.iter().map(|parent| {
+            let conditions = parent["conditions"].as_array().cloned().unwrap_or_default();
+            let conditions = conditions
+                .iter()
+                .map(|c| format!("{}={} {}", c["type"], c["status"], c["message"]));
+            format!(
+                "{}: {}",
+                parent["parentRef"]["name"],
+                conditions.collect::<Vec<_>>().join(", ")
+            )
+        });
+        told.collect::<Vec<_>>().join("\n").replace('"', "")
+    };
+    insta::assert_snapshot!(told(&world), @"web: Accepted=True The route is accepted., ResolvedRefs=False Service default/web has no port 8080; it has 80.");
+    assert!(world.tell().contains(
+        "event GatewayNotFound parentRefs names Gateway default/later, which does not exist"
+    ));
+    world.create(
+        &GATEWAY,
+        json!({
+            "metadata": {"name": "later", "namespace": "default"},
+            "spec": {"gatewayClassName": "weft", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+        }),
+    );
+    world.patch(
+        &SERVICE,
+        "web",
+        json!({"spec": {"ports": [{"port": 8080}]}}),
+    );
+    world.patch(
+        &NODE,
+        "n0",
+        json!({"metadata": {"annotations": {"weft.dev/gateway-port": "9080"}}}),
+    );
+    world.settle();
+    insta::assert_snapshot!(told(&world), @r"
+    web: Accepted=True The route is accepted., ResolvedRefs=True All references hold.
+    later: Accepted=True The route is accepted., ResolvedRefs=True All references hold.
+    ");
+    let gateway = &world.get(&GATEWAY, "later")["status"];
+    assert_eq!(
+        gateway["conditions"][1]["message"],
+        "1 node answers at port 9080."
+    );
+    let listener = &gateway["listeners"][0]["conditions"][3];
+    let message = listener["message"].as_str().unwrap_or_default();
+    assert!(
+        message.starts_with("The nodes answer for it at port 9080, not at 80"),
+        "{listener}"
+    );
+    // Nothing is said twice.
+    world.tell();
+    world.seed_controllers();
+    world.settle();
+    assert_eq!(world.tell(), "");
 }
 
 #[test]

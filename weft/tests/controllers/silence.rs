@@ -141,6 +141,59 @@ fn a_node_is_alive_as_long_as_its_lease_says() {
 }
 
 #[test]
+fn a_lease_that_is_shortened_has_a_dead_node_replaced_within_seconds_and_no_living_one() {
+    let mut world = world_of(3, 8);
+    live(&mut world, 10, |_| vec![0, 1, 2]);
+    world.tell();
+    // The server that two of them were connected to saw these connections end; one of them had only moved to another server.
+    for node in ["n000", "n001"] {
+        let shorter = json!({"spec": {"leaseDurationSeconds": 2}});
+        world.patch(&LEASE, node, shorter);
+    }
+    world.settle();
+    let mut seconds = 0;
+    while pods_left(&world) == 3 {
+        live(&mut world, 1, |_| vec![0, 2]);
+        seconds += 1;
+        assert!(seconds <= 4, "{}", world.tell());
+    }
+    assert!(!world.get(&POD, "on-n001")["metadata"]["deletionTimestamp"].is_null());
+    live(&mut world, 30, |_| vec![0, 2]);
+    assert!(is_ready(&world, 0) && !is_ready(&world, 1));
+    assert_eq!(pods_left(&world), 2, "{}", world.tell());
+}
+
+#[test]
+fn shortened_leases_change_nothing_while_all_nodes_are_silent() {
+    let mut world = world_of(3, 8);
+    live(&mut world, 10, |_| vec![0, 1, 2]);
+    for node in ["n000", "n001", "n002"] {
+        let shorter = json!({"spec": {"leaseDurationSeconds": 2}});
+        world.patch(&LEASE, node, shorter);
+    }
+    live(&mut world, 60, |_| Vec::new());
+    assert_eq!(pods_left(&world), 3, "{}", world.tell());
+    // The next leader knows nothing of connections, and gives everybody the usual time to be heard.
+    world.change_leader();
+    for _ in 0..7 {
+        live(&mut world, 1, |_| vec![0, 1]);
+        assert_eq!(pods_left(&world), 3, "{}", world.tell());
+    }
+}
+
+#[test]
+fn what_others_write_into_a_lease_is_no_sign_of_life() {
+    let mut world = world_of(3, 8);
+    live(&mut world, 10, |_| vec![0, 1, 2]);
+    for second in 0..12 {
+        let label = json!({"metadata": {"labels": {"seen": second.to_string()}}});
+        world.patch(&LEASE, "n001", label);
+        live(&mut world, 1, |_| vec![0, 2]);
+    }
+    assert!(!is_ready(&world, 1));
+}
+
+#[test]
 fn a_lease_that_somebody_deletes_is_no_silence() {
     let mut world = world_of(3, 8);
     world.pass_time(3600);

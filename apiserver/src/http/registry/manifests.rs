@@ -80,6 +80,29 @@ pub(super) async fn get_manifest(
     Ok(response)
 }
 
+/// Lets a tag stand for nothing. What it stood for stays under its digest, for who names that: manifests are files of each server,
+/// and only tags are the same on all of them.
+pub(super) async fn delete_tag(
+    registry: &Registry,
+    name: &str,
+    reference: &str,
+) -> Result<Response, RegistryError> {
+    if reference.contains(':') {
+        return Err(RegistryError::Unsupported);
+    }
+    if !is_tag(reference) {
+        return Err(RegistryError::ReferenceInvalid(reference.to_owned()));
+    }
+    if registry.tags.get(name, reference).await.is_none() {
+        return Err(RegistryError::ManifestUnknown(format!(
+            "{name}:{reference}"
+        )));
+    }
+    registry.tags.delete(name, reference).await?;
+    tracing::info!(repository = name, reference, "tag removed");
+    Ok(reply(StatusCode::ACCEPTED, Body::empty(), ""))
+}
+
 pub(super) async fn put_manifest(
     registry: &Registry,
     name: &str,

@@ -51,6 +51,16 @@ impl Tags {
         self.0.write(vec![put], None).await.map(drop)
     }
 
+    /// Lets a tag stand for nothing. It is no error when it does already.
+    ///
+    /// # Errors
+    /// Whatever kept the store from taking it.
+    pub async fn delete(&self, repository: &str, tag: &str) -> Result<(), WriteError> {
+        let key = key(repository, tag);
+        let delete = Mutation::delete(key.as_str(), Precondition::None);
+        self.0.write(vec![delete], None).await.map(drop)
+    }
+
     /// The tags of a repository, in order.
     pub async fn of(&self, repository: &str) -> Vec<String> {
         let (prefix, newest) = (key(repository, ""), self.newest().await);

@@ -404,3 +404,35 @@ fn names_and_paths() {
     );
     assert_eq!(resource("/v2/a"), None);
 }
+
+#[tokio::test]
+async fn a_tag_is_removed_and_what_it_stood_for_stays() {
+    let world = world().await;
+    let layer = world.push_blob(COMPONENT).await;
+    let (status, _) = world.push_manifest("1", &layer, "application/wasm").await;
+    assert_eq!(status, 201);
+    let one = "/v2/vote/web/manifests/1";
+    let (status, headers, _) = world.call(&master(), "GET", one, &[], b"").await;
+    assert_eq!(status, 200);
+    let digest = headers[CONTENT_DIGEST].to_str().unwrap().to_owned();
+    let by_digest = format!("/v2/vote/web/manifests/{digest}");
+    let node = Caller::client_certificate("system:node:a", vec!["system:nodes".to_owned()]);
+    for (caller, path, expected) in [
+        // Who only pulls removes nothing.
+        (&node, one, 403),
+        (&master(), by_digest.as_str(), 405),
+        (&master(), one, 202),
+        (&master(), one, 404),
+    ] {
+        let (status, _, _) = world.call(caller, "DELETE", path, &[], b"").await;
+        assert_eq!(status, expected, "{path}");
+    }
+    for (path, expected) in [
+        (one, 404),
+        (by_digest.as_str(), 200),
+        ("/v2/vote/web/tags/list", 404),
+    ] {
+        let (status, _, _) = world.call(&master(), "GET", path, &[], b"").await;
+        assert_eq!(status, expected, "{path}");
+    }
+}
