@@ -13,7 +13,7 @@
 //! let engine = Engine::builder().build()?;
 //! let artifact = engine.load(std::fs::read("shop.wasm")?).await?;
 //! // Where its own requests go: any `tower` service. Without one it may send none.
-//! let outbound = Outbound::new(tower::service_fn(async |request: http::Request<Body>| {
+//! let outbound = Outbound::new(tower::service_fn(|request: http::Request<Body>| async move {
 //!     match request.uri().host() {
 //!         Some("stock") => Ok(http::Response::new(body::full("42"))),
 //!         _ => Err(OutboundError::Denied),
