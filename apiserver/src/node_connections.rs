@@ -122,7 +122,7 @@ impl NodeConnections {
                 }
                 left = leaving.recv(), if gone.len() < LEFT_MAX => {
                     let Some(left) = left else { return };
-                    if awake.has_slept(left.at) || left.at < awake.trusts_from {
+                    if awake.has_slept(left.at) || awake.trusts_from > Some(left.at) {
                         continue;
                     }
                     tokio::select! {
@@ -146,15 +146,15 @@ impl NodeConnections {
 /// Whether this server itself runs: one that was stopped hears of the end of connections that nodes have long replaced.
 struct Awake {
     at: Instant,
-    trusts_from: Instant,
+    /// None before it ever slept.
+    trusts_from: Option<Instant>,
 }
 
 impl Awake {
     fn new() -> Self {
-        let at = Instant::now();
         Self {
-            at,
-            trusts_from: at,
+            at: Instant::now(),
+            trusts_from: None,
         }
     }
 
@@ -162,7 +162,7 @@ impl Awake {
     fn has_slept(&mut self, now: Instant) -> bool {
         let slept = now.saturating_duration_since(self.at) > SLEPT;
         if slept {
-            self.trusts_from = now + NEWS_MAX;
+            self.trusts_from = Some(now + NEWS_MAX);
         }
         self.at = self.at.max(now);
         slept
@@ -349,17 +349,17 @@ mod tests {
         let start = awake.at;
         let after = |millis| start + Duration::from_millis(millis);
         for (millis, slept, trusts_from) in [
-            (250, false, 0),
-            (1_250, false, 0),
+            (250, false, None),
+            (1_250, false, None),
             // Stopped for twelve seconds.
-            (13_250, true, 17_250),
-            (13_500, false, 17_250),
+            (13_250, true, Some(17_250)),
+            (13_500, false, Some(17_250)),
             // News of before, handed over late, are no sleep.
-            (13_400, false, 17_250),
-            (14_400, false, 17_250),
+            (13_400, false, Some(17_250)),
+            (14_400, false, Some(17_250)),
         ] {
             assert_eq!(awake.has_slept(after(millis)), slept, "{millis}");
-            assert_eq!(awake.trusts_from, after(trusts_from), "{millis}");
+            assert_eq!(awake.trusts_from, trusts_from.map(after), "{millis}");
         }
     }
 }

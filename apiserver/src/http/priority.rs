@@ -362,7 +362,10 @@ mod tests {
                 place.is_ok()
             });
         }
-        tokio::task::yield_now().await;
+        // Each of them gets its turn.
+        for _ in 0..bound.each {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(places.held(Level::Administration, true), bound.all);
         // One more of the same has no share, and is told at once; what somebody else asks waits with the others.
         let refused = places.take(Level::Administration, "root", true).await;
