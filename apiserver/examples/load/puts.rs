@@ -8,15 +8,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::client::{Client, Pool};
-use crate::pod::pod;
+use crate::pod::{CLIENTS, KEPT_CLIENTS, KEPT_VALUE_BYTES, KEYS_PER_CLIENT, VALUE_BYTES, pod};
 use crate::process::Measured;
 use crate::{Effort, Error, MAPS, REST, at, milliseconds};
-
-/// As the store's bench: clients that each wait for their last put, keys of each, and lengths of values.
-const CLIENTS: [usize; 4] = [1, 16, 128, 500];
-const KEYS_PER_CLIENT: usize = 100;
-const VALUE_BYTES: usize = 256;
-const KEPT_VALUE_BYTES: usize = 1024;
 
 /// Puts a second with few and many clients, and what the server holds after many puts.
 pub async fn measure(pool: &Pool, server: &Measured, effort: Effort) -> Result<Value, Error> {
@@ -82,10 +76,9 @@ async fn rate(pool: &Pool, clients: usize, duration: Duration) -> Result<Value, 
 }
 
 async fn memory(pool: &Pool, server: &Measured, puts: usize) -> Result<Value, Error> {
-    let clients = CLIENTS[CLIENTS.len() - 1];
-    let each = puts / clients;
+    let each = puts / KEPT_CLIENTS;
     let mut connected = Vec::new();
-    for _ in 0..clients {
+    for _ in 0..KEPT_CLIENTS {
         connected.push(pool.connect().await?);
     }
     server.forget_peak()?;
@@ -107,7 +100,7 @@ async fn memory(pool: &Pool, server: &Measured, puts: usize) -> Result<Value, Er
     tokio::time::sleep(REST).await;
     let memory = server.memory()?;
     Ok(json!({
-        "puts": each * clients, "puts_per_second": (each * clients) as f64 / elapsed,
-        "resident_bytes": memory.resident, "peak_bytes": memory.peak,
+        "puts": each * KEPT_CLIENTS, "puts_per_second": (each * KEPT_CLIENTS) as f64 / elapsed,
+        "resident_bytes_each": memory.resident, "peak_bytes_each": memory.peak,
     }))
 }

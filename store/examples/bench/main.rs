@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use weft_store::transport::{Link, serve};
 use weft_store::{Config, Mutation, Precondition, Start, Store};
 
-use crate::pod::pod;
+use crate::pod::{CLIENTS, KEPT_CLIENTS, KEPT_VALUE_BYTES, KEYS_PER_CLIENT, VALUE_BYTES, pod};
 
 /// As the product's.
 #[global_allocator]
@@ -35,10 +35,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Clients that each wait for their last put.
-const CLIENTS: [usize; 4] = [1, 16, 128, 500];
-const KEYS_PER_CLIENT: usize = 100;
-const VALUE_BYTES: usize = 256;
 const WATCHERS: usize = 1_000;
 /// Puts that every watcher hears of.
 const WATCHED_PUTS: usize = 200;
@@ -187,10 +183,6 @@ async fn measure(target: &Target, clients: &[usize], seconds: f64) -> Result<Val
     }
     Ok(json!({ "puts": rows, "watch": watches(target).await? }))
 }
-
-/// Puts for the memory they leave behind: a value as large as `etcdctl check perf` writes, and as many clients.
-const KEPT_VALUE_BYTES: usize = 1024;
-const KEPT_CLIENTS: usize = 500;
 
 /// So many puts, nothing of which is kept here, and what the processes that took them hold afterwards.
 async fn memory(

@@ -1,5 +1,12 @@
-//! What is put: the beginnings of pods in JSON, the same on every server and at every level.
+//! What is put, by whom: the beginnings of pods in JSON, the same on every server and at every level.
 
+/// Clients that each wait for their last put.
+pub const CLIENTS: [usize; 4] = [1, 16, 128, 500];
+pub const KEYS_PER_CLIENT: usize = 100;
+pub const VALUE_BYTES: usize = 256;
+/// Puts for the memory they leave behind: a value as large as `etcdctl check perf` writes, and as many clients.
+pub const KEPT_VALUE_BYTES: usize = 1024;
+pub const KEPT_CLIENTS: usize = 500;
 /// The longest value, in bytes.
 const POD_BYTES: usize = 1024;
 

@@ -408,8 +408,8 @@ pub fn render(results: &Value) -> String {
             );
         }
         text += &format!(
-            "  through the API, over TLS;{} after {} puts of 1 KiB at {:.0}/s\n",
-            resident_of_one(&case["memory"]),
+            "  through the API, over TLS;{}, after {} puts of 1 KiB at {:.0}/s\n",
+            resident(&case["memory"]),
             case["memory"]["puts"],
             number(&case["memory"]["puts_per_second"])
         );
@@ -422,14 +422,6 @@ pub fn render(results: &Value) -> String {
         number(&results["fdatasync"]["p50_ms"]),
         number(&results["fdatasync"]["p99_ms"]),
         number(&results["fdatasync"]["slowest_p50_ms"])
-    )
-}
-
-fn resident_of_one(memory: &Value) -> String {
-    format!(
-        "{:>5.0} MB, at most {:>4.0},",
-        number(&memory["resident_bytes"]) / 1e6,
-        number(&memory["peak_bytes"]) / 1e6
     )
 }
 
