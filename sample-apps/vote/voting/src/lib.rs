@@ -135,6 +135,6 @@ mod tests {
         let expected = [(":b:", 2), (":a:", 1), (":c:", 1)]
             .map(|(name, votes)| format!(r#"{{"shortcode":"{name}","votes":{votes}}}"#));
         let counts = results.split_once(r#","counts":"#).unwrap().1;
-        assert_eq!(counts, format!("[{}]}}", expected.join(",")));
+        assert_eq!(counts, format!("[{}]}}\n", expected.join(",")));
     }
 }
