@@ -5,16 +5,17 @@
 //! * `calls`: what a call from one component to another through the mesh takes, on the same node and across nodes, and how
 //!   much of it the mesh adds.
 //! * `runtime`: the same component served by the runtime alone, and what the parts of a call cost.
-//! * `neighbour`: what a tenant that burns every core costs another one on its node.
+//! * `neighbour`: what a tenant that takes all it can get costs another one on its node.
 //! * `store`: puts, watches and memory of the store, with one server and three, beside etcd where there is one; and how long
 //!   servers with many objects take to serve again after `kill -9` and after a clean stop.
 //! * `api`: the API server under load: lists, pages, thousands of watchers, leases beside clients that list everything.
 //! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
 //! * `density`: what thousands of idle pods cost one node; not part of `all`.
 //!
-//! Where `wasmtime` is on PATH, `wasmtime serve` with the same component takes part in every round, so that a machine
-//! that slows down slows both; a ratio is the median of the rounds' ratios. The load generator shares the machine, as it
-//! does in the figures that this is compared with. An answer other than 200 ends the bench: a failing server is fast.
+//! `wasmtime serve` with the same component takes part in every round, so that a machine that slows down slows both; a ratio is the median
+//! of the rounds' ratios. The load generator shares the machine, as it does in the figures that this is compared with. An answer other than
+//! 200 ends the bench: a failing server is fast. All of weft's side is a release here, since its peers are (the store's and the API's
+//! benches measure the profile of demo and tests). With `--against` another build of weft is measured in the same rounds.
 
 mod api;
 mod calls;
@@ -22,16 +23,20 @@ mod density;
 mod gateway;
 mod load;
 mod neighbour;
+mod nginx;
+mod peers;
 mod runtime;
 mod store;
 mod wasmtime;
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
 use crate::cluster::{self, Cluster};
-use crate::guests;
 use crate::progress::Steps;
+use crate::{Failure, guests};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -44,6 +49,15 @@ pub struct Args {
     /// This many rounds, instead of five or (quick) one
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
+    /// Connections of `gateway` and `runtime`, each with one request at a time
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    connections: u16,
+    /// Send the load of `gateway` and `runtime` with wrk instead of with weft's own generator
+    #[arg(long)]
+    wrk: bool,
+    /// Measure another build of weft by turns with this one: the folder of its programs, such as ../before/target/release
+    #[arg(long, value_name = "FOLDER")]
+    against: Option<PathBuf>,
     /// How many pods `density` starts [default: 10000, with --quick 1000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pods: Option<u32>,
@@ -70,8 +84,14 @@ enum Output {
     Json,
 }
 
-/// How long and how often each case runs.
+/// How long and how often each case runs, and what.
+#[derive(Clone)]
 struct Effort {
+    /// Where the programs of weft are that are measured.
+    programs: PathBuf,
+    connections: u16,
+    /// What sends, instead of weft's own generator.
+    wrk: Option<peers::Program>,
     quick: bool,
     rounds: usize,
     seconds: f64,
@@ -86,6 +106,9 @@ struct Effort {
 }
 
 const FULL: Effort = Effort {
+    programs: PathBuf::new(),
+    connections: 16,
+    wrk: None,
     quick: false,
     rounds: 5,
     seconds: 5.0,
@@ -96,6 +119,9 @@ const FULL: Effort = Effort {
     objects: 100_000,
 };
 const QUICK: Effort = Effort {
+    programs: PathBuf::new(),
+    connections: 16,
+    wrk: None,
     quick: true,
     rounds: 1,
     seconds: 2.0,
@@ -115,6 +141,16 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if let Some(pods) = args.pods {
         effort.pods = pods;
+    }
+    effort.programs = crate::target().join("release");
+    effort.connections = args.connections;
+    if args.wrk {
+        effort.wrk = Some(peers::wrk().ok_or_else(|| {
+            Failure::new(
+                "wrk is not on PATH and could not be fetched".to_owned(),
+                "install wrk, or leave --wrk out",
+            )
+        })?);
     }
     // Each with its name in the document and for the reader.
     type Measure = fn(&Effort) -> Result<Value>;
@@ -140,7 +176,7 @@ pub fn run(args: &Args) -> Result<()> {
         (
             What::Neighbour,
             "neighbour",
-            "beside a tenant that burns every core",
+            "beside a tenant that takes all it can get",
             neighbour::measure,
         ),
         (
@@ -176,25 +212,26 @@ pub fn run(args: &Args) -> Result<()> {
     steps.step("build the sample components", || {
         if guests { guests::build(None) } else { Ok(()) }
     })?;
-    steps.step("build weft", || {
-        if guests {
-            cluster::build().and_then(|()| runtime::build())
-        } else {
-            Ok(())
-        }
-    })?;
-    if guests && wasmtime::version().is_none() {
+    steps.step("build weft", || if guests { build() } else { Ok(()) })?;
+    if guests && wasmtime::found().is_none() {
         eprintln!(
-            "      wasmtime is not on PATH: nothing to compare with (cargo install wasmtime-cli)"
+            "      wasmtime is not on PATH and could not be built: nothing to compare with (cargo install wasmtime-cli)"
         );
     }
     let mut results = Map::new();
     for (_, key, title, measure) in chosen {
-        results.insert(key.to_owned(), steps.step(title, || measure(&effort))?);
+        let measured = steps.step(title, || match &args.against {
+            Some(other) => by_turns(measure, &effort, other),
+            None => measure(&effort),
+        })?;
+        results.insert(key.to_owned(), measured);
     }
     let document = json!({
         "machine": machine(),
-        "wasmtime": wasmtime::version(),
+        "wasmtime": guests.then(wasmtime::found).flatten().map(|(_, version)| version),
+        "connections": effort.connections,
+        "generator": if effort.wrk.is_some() { "wrk" } else { "weft load" },
+        "against": &args.against,
         "quick": args.quick,
         "rounds": effort.rounds,
         "seconds": effort.seconds,
@@ -205,6 +242,94 @@ pub fn run(args: &Args) -> Result<()> {
         None => print!("{}", render(&document)),
     }
     Ok(())
+}
+
+/// Builds the program and the runtime's examples as a release: the peers are releases, too. The first time takes a quarter of an hour on
+/// two cores. The load generator is of the profile of demo and tests.
+fn build() -> Result<()> {
+    cluster::build()?;
+    let programs = ["--bin", "weft", "--example", "serve", "--example", "costs"];
+    crate::progress::run(
+        crate::progress::cargo(["build", "--release", "--workspace"]).args(programs),
+        "read the compiler's messages above",
+    )
+}
+
+/// Measures this build and the one in `other` by turns, a round of each at a time. Of all their numbers the medians are told, and the
+/// medians of the rounds' ratios, this one's to the other's.
+fn by_turns(measure: fn(&Effort) -> Result<Value>, effort: &Effort, other: &Path) -> Result<Value> {
+    let once = Effort {
+        rounds: 1,
+        call_rounds: effort.call_rounds.div_ceil(effort.rounds),
+        ..effort.clone()
+    };
+    let before = Effort {
+        programs: std::path::absolute(other).context("finding the other build")?,
+        ..once.clone()
+    };
+    let mut rounds = Vec::new();
+    for round in 0..effort.rounds {
+        // Every other round the other way round: what comes second finds a warmer machine.
+        let pair = if round % 2 == 0 {
+            let now = measure(&once)?;
+            [now, measure(&before)?]
+        } else {
+            let was = measure(&before)?;
+            [measure(&once)?, was]
+        };
+        rounds.push(pair);
+    }
+    let pick = |which: fn(&[Value; 2]) -> Value| rounds.iter().map(which).collect::<Vec<_>>();
+    let now = merged(&pick(|[now, _]| now.clone()));
+    let was = merged(&pick(|[_, was]| was.clone()));
+    let ratio = merged(&pick(|[now, was]| divided(now, was)));
+    let mut document = now;
+    let key = "against";
+    let both = json!({"other": was, "ratio": ratio});
+    match &mut document {
+        Value::Object(fields) => {
+            fields.insert(key.to_owned(), both);
+            Ok(document)
+        }
+        _ => Ok(json!({"cases": document, key: both})),
+    }
+}
+
+/// Of documents of one shape: the median of each number; all else as in the first.
+fn merged(documents: &[Value]) -> Value {
+    let all = |pick: &dyn Fn(&Value) -> Option<Value>| -> Vec<Value> {
+        documents.iter().filter_map(pick).collect()
+    };
+    match documents.first() {
+        Some(Value::Number(_)) => json!(median(documents.iter().map(number).collect())),
+        Some(Value::Array(items)) => (0..items.len())
+            .map(|at| merged(&all(&|document| document.get(at).cloned())))
+            .collect(),
+        Some(Value::Object(fields)) => {
+            let of = |key: &String| merged(&all(&|document| document.get(key).cloned()));
+            let merged = fields.keys().map(|key| (key.clone(), of(key)));
+            Value::Object(merged.collect())
+        }
+        Some(other) => other.clone(),
+        None => Value::Null,
+    }
+}
+
+/// Every number of `now` divided by the one at its place in `was`; names and texts as in `now`.
+fn divided(now: &Value, was: &Value) -> Value {
+    match now {
+        Value::Number(_) => json!(number(now) / number(was)),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .map(|(at, item)| divided(item, &was[at]))
+            .collect(),
+        Value::Object(fields) => {
+            let of = |(key, value): (&String, &Value)| (key.clone(), divided(value, &was[key]));
+            Value::Object(fields.iter().map(of).collect())
+        }
+        other => other.clone(),
+    }
 }
 
 fn machine() -> Value {
@@ -249,11 +374,45 @@ fn render(document: &Value) -> String {
         ("density", density::render),
     ];
     for (key, render) in sections {
-        if let Some(results) = document["results"].get(key) {
-            text += &render(results);
+        let Some(results) = document["results"].get(key) else {
+            continue;
+        };
+        // A list is in `cases` where another build was measured beside it.
+        text += &render(results.get("cases").unwrap_or(results));
+        if let Some(both) = results.get("against") {
+            text += "\nIts numbers as parts of the other build's, medians of the rounds\n";
+            text += &listed("", &both["ratio"]);
         }
     }
     text
+}
+
+/// Every number with the way to it, a line each.
+fn listed(path: &str, value: &Value) -> String {
+    let under = |name: &str| {
+        if path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{path} {name}")
+        }
+    };
+    match value {
+        Value::Number(_) => format!("  {path:<70} {:>6.2}\n", number(value)),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .map(|(at, item)| {
+                let name = item["case"].as_str().map_or(at.to_string(), str::to_owned);
+                listed(&under(&name), item)
+            })
+            .collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(key, _)| *key != "compared")
+            .map(|(key, value)| listed(&under(key), value))
+            .collect(),
+        _ => String::new(),
+    }
 }
 
 fn number(value: &Value) -> f64 {
@@ -262,8 +421,9 @@ fn number(value: &Value) -> f64 {
 
 // === What runs in the cluster ===
 
-fn start(name: &str, nodes: u16) -> Result<Cluster> {
-    let cluster = Cluster::start(name, nodes, false)?;
+fn start(effort: &Effort, name: &str, nodes: u16) -> Result<Cluster> {
+    let program = effort.programs.join("weft");
+    let cluster = Cluster::start_program(&program, name, nodes, false)?;
     for guest in ["hello", "hello-p3", "probe"] {
         cluster.push(guest, &format!("bench/{guest}:0.1"))?;
     }
@@ -322,7 +482,19 @@ fn service(name: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::median;
+    use serde_json::json;
+
+    use super::{divided, median, merged};
+
+    #[test]
+    fn two_builds_are_compared_number_by_number() {
+        let rounds = [(2.0, 1.0), (9.0, 3.0), (4.0, 1.0)].map(|(now, was)| {
+            let of = |rate: f64| json!({"cases": [{"case": "fresh", "rate": rate}]});
+            divided(&of(now), &of(was))
+        });
+        let expected = json!({"cases": [{"case": "fresh", "rate": 3.0}]});
+        assert_eq!(merged(&rounds), expected);
+    }
 
     #[test]
     fn the_median_is_in_the_middle() {

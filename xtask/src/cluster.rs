@@ -70,6 +70,16 @@ impl Cluster {
     ///
     /// With `fixed_ports` the usual ports are taken where they are free; otherwise, and where not, any free ones.
     pub fn start(name: &str, nodes: u16, fixed_ports: bool) -> Result<Self> {
+        Self::start_program(&program(), name, nodes, fixed_ports)
+    }
+
+    /// The same of a given build of weft.
+    pub fn start_program(
+        program: &Path,
+        name: &str,
+        nodes: u16,
+        fixed_ports: bool,
+    ) -> Result<Self> {
         let folder = Folder::take(&target(), name)?;
         let log = folder.path.with_extension("log");
         let errors = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
@@ -86,7 +96,7 @@ impl Cluster {
             if nodes == 1 { "" } else { "s" }
         ));
         let started = Instant::now();
-        let mut command = Command::new(program());
+        let mut command = Command::new(program);
         command
             .args([
                 "up",
@@ -113,7 +123,7 @@ impl Cluster {
             // Ctrl-C reaches only this process, which passes it on: twice would end the cluster without draining it.
             .process_group(0)
             .spawn()
-            .with_context(|| format!("cannot start {}", program().display()))?;
+            .with_context(|| format!("cannot start {}", program.display()))?;
         interrupts::reach(process.id());
         // wait() would close it, and the cluster ends with it.
         let lifeline = process.stdin.take();

@@ -35,7 +35,7 @@ enum Kind {
     Program,
 }
 
-const GUESTS: [Guest; 13] = [
+const GUESTS: [Guest; 15] = [
     Guest {
         package: "hello",
         kind: Kind::Library,
@@ -78,6 +78,14 @@ const GUESTS: [Guest; 13] = [
     },
     Guest {
         package: "discount",
+        kind: Kind::Library,
+    },
+    Guest {
+        package: "granted",
+        kind: Kind::Library,
+    },
+    Guest {
+        package: "granted-p3",
         kind: Kind::Library,
     },
     Guest {

@@ -26,7 +26,7 @@ const CASES: [(&str, &str); 3] = [
 ];
 
 pub fn measure(effort: &Effort) -> Result<Value> {
-    let cluster = start("bench-calls", 2)?;
+    let cluster = start(effort, "bench-calls", 2)?;
     let (here, there) = match cluster.nodes.as_slice() {
         [here, there, ..] => (here.clone(), there.clone()),
         _ => bail!("the bench needs two nodes"),

@@ -35,7 +35,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 
 pub fn measure(effort: &Effort) -> Result<Value> {
     let pods = effort.pods;
-    let cluster = start("bench-density", 1)?;
+    let cluster = start(effort, "bench-density", 1)?;
     let node = node_process(&cluster)?;
     cluster.apply(&[
         deployment("caller", "probe", Some("pooled"), None),

@@ -4,30 +4,36 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::load::{Case, Target};
-use super::wasmtime;
 use super::{Effort, NAMESPACE, deployment, load, ready, service, start};
+use super::{nginx, peers, wasmtime};
+
+/// As many bytes as the component answers.
+const ANSWER: &str = "hello\\n";
 
 pub fn measure(effort: &Effort) -> Result<Value> {
-    let cluster = start("bench-gateway", 1)?;
-    let services = ["fresh", "reused", "reused-p3"];
+    let cluster = start(effort, "bench-gateway", 1)?;
+    let services = ["fresh", "reused", "fresh-p3", "reused-p3"];
     cluster.apply(&[
         deployment("fresh", "hello", Some("per-request"), None),
         service("fresh"),
         deployment("reused", "hello", Some("pooled"), None),
         service("reused"),
+        deployment("fresh-p3", "hello-p3", Some("per-request"), None),
+        service("fresh-p3"),
         deployment("reused-p3", "hello-p3", Some("pooled"), None),
         service("reused-p3"),
     ])?;
     ready(&cluster, &services)?;
-    let weft = |name, service: &'static str, peer| Case {
+    let weft = |name, service: &'static str, peers: &[&'static str]| Case {
         name,
-        peers: vec![peer],
+        peers: peers.to_vec(),
         serve: Box::new({
             let cluster = &cluster;
             move || {
                 Ok(Target {
                     url: cluster.url(&format!("{service}.{NAMESPACE}.localhost"), "/"),
                     connect: cluster.gateway_address().to_owned(),
+                    host: Some(format!("{service}.{NAMESPACE}.localhost")),
                     process: cluster.process(),
                     server: None,
                 })
@@ -35,36 +41,45 @@ pub fn measure(effort: &Effort) -> Result<Value> {
         }),
     };
     let mut cases = vec![
-        weft("weft, fresh", "fresh", "wasmtime serve, fresh"),
-        weft("weft, reused", "reused", "wasmtime serve, reused"),
+        weft("weft, fresh", "fresh", &["wasmtime serve, fresh"]),
+        weft(
+            "weft, reused",
+            "reused",
+            &["wasmtime serve, reused", "nginx from memory"],
+        ),
+        weft(
+            "weft, fresh, WASI 0.3",
+            "fresh-p3",
+            &["wasmtime serve, fresh, WASI 0.3"],
+        ),
         weft(
             "weft, reused, WASI 0.3",
             "reused-p3",
-            "wasmtime serve, reused, WASI 0.3",
+            &["wasmtime serve, reused, WASI 0.3"],
         ),
     ];
-    if wasmtime::version().is_some() {
-        let reused = [&wasmtime::TUNED[..], &wasmtime::REUSED[..]].concat();
-        cases.push(wasmtime::case(
-            "wasmtime serve, defaults",
-            "hello",
-            Vec::new(),
-        ));
-        cases.push(wasmtime::case(
-            "wasmtime serve, fresh",
-            "hello",
-            wasmtime::TUNED.to_vec(),
-        ));
-        cases.push(wasmtime::case(
-            "wasmtime serve, reused",
-            "hello",
-            reused.clone(),
-        ));
-        cases.push(wasmtime::case(
-            "wasmtime serve, reused, WASI 0.3",
-            "hello-p3",
-            reused,
-        ));
+    if wasmtime::found().is_some() {
+        let with = |name, guest, more: &[&'static str]| {
+            wasmtime::case(name, guest, [&wasmtime::TUNED[..], more].concat())
+        };
+        cases.extend([
+            wasmtime::case("wasmtime serve, defaults", "hello", Vec::new()),
+            with("wasmtime serve, fresh", "hello", &wasmtime::FRESH),
+            with("wasmtime serve, reused", "hello", &wasmtime::REUSED),
+            with(
+                "wasmtime serve, fresh, WASI 0.3",
+                "hello-p3",
+                &wasmtime::FRESH,
+            ),
+            with(
+                "wasmtime serve, reused, WASI 0.3",
+                "hello-p3",
+                &wasmtime::REUSED,
+            ),
+        ]);
+    }
+    if let Some(program) = peers::nginx() {
+        cases.push(nginx::case("nginx from memory", program, ANSWER));
     }
     let results = load::measure(&cases, effort)?;
     drop(cases);

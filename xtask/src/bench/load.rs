@@ -3,17 +3,20 @@
 //! Invariants: every case runs in every round, so a ratio compares neighbours in time; every answer was a 200; CPU time
 //! is that of the server's processes alone, without the load generator.
 
+use std::net::TcpStream;
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+use super::peers::Program;
 use super::{Effort, median, number};
 use crate::cluster;
-use crate::progress::Waiting;
+use crate::progress::{self, Waiting};
 
-/// Connections of every case, each with one request at a time.
-const CONNECTIONS: u16 = 16;
+/// Between two looks whether a server listens.
+const LISTEN_POLL: Duration = Duration::from_millis(50);
 /// `utime` and `stime` of /proc/PID/stat count in these, on every Linux of today.
 const TICKS_A_SECOND: f64 = 100.0;
 
@@ -31,6 +34,8 @@ pub struct Target {
     pub url: String,
     /// `ip:port`.
     pub connect: String,
+    /// What `Host` says, where that is not where to connect.
+    pub host: Option<String>,
     /// The process whose CPU time is counted, with its children.
     pub process: u32,
     /// Set where the server lives for this round only.
@@ -50,8 +55,16 @@ impl Server {
         self.0.id()
     }
 
-    pub fn has_ended(&mut self) -> bool {
-        !matches!(self.0.try_wait(), Ok(None))
+    /// Waits until it listens on loopback; false when it ended, or `patience` did.
+    pub fn listens(&mut self, port: u16, patience: Duration) -> bool {
+        let started = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if started.elapsed() > patience || !matches!(self.0.try_wait(), Ok(None)) {
+                return false;
+            }
+            std::thread::sleep(LISTEN_POLL);
+        }
+        true
     }
 }
 
@@ -153,19 +166,84 @@ pub fn send(
 }
 
 fn one_round(target: &Target, effort: &Effort) -> Result<Round> {
-    let send = |seconds| send(&target.url, &target.connect, CONNECTIONS, seconds, 0.0);
+    let send = |seconds: f64| match &effort.wrk {
+        Some(wrk) => send_wrk(wrk, target, effort.connections, seconds),
+        None => {
+            let measured = send(
+                &target.url,
+                &target.connect,
+                effort.connections,
+                seconds,
+                0.0,
+            )?;
+            Ok(Sent {
+                requests: number(&measured["requests"]),
+                rate: number(&measured["requests_per_second"]),
+                p50: number(&measured["latency_us"]["p50"]),
+                p99: number(&measured["latency_us"]["p99"]),
+            })
+        }
+    };
     send(effort.warmup)?;
     let before = cpu_seconds(target.process);
-    let measured = send(effort.seconds)?;
+    let sent = send(effort.seconds)?;
     let after = cpu_seconds(target.process);
-    let requests = number(&measured["requests"]);
     Ok(Round {
-        rate: number(&measured["requests_per_second"]),
-        p50: number(&measured["latency_us"]["p50"]),
-        p99: number(&measured["latency_us"]["p99"]),
+        rate: sent.rate,
+        p50: sent.p50,
+        p99: sent.p99,
         cpu: before
             .zip(after)
-            .map(|(before, after)| (after - before) * 1e6 / requests),
+            .map(|(before, after)| (after - before) * 1e6 / sent.requests),
+    })
+}
+
+/// What a generator saw; times in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Sent {
+    requests: f64,
+    rate: f64,
+    p50: f64,
+    p99: f64,
+}
+
+/// The same load by wrk. It takes whole seconds.
+fn send_wrk(wrk: &Program, target: &Target, connections: u16, seconds: f64) -> Result<Sent> {
+    let mut command = wrk.command();
+    command.args(["--latency", "--threads", "1"]);
+    command.args(["--connections", &connections.to_string()]);
+    command.args(["--duration", &format!("{}s", seconds.ceil().max(1.0))]);
+    if let Some(host) = &target.host {
+        command.args(["--header", &format!("Host: {host}")]);
+    }
+    let text = progress::read(command.arg(format!("http://{}/", target.connect)))?;
+    read_wrk(&text).with_context(|| format!("wrk did not measure what was asked:\n{text}"))
+}
+
+/// What wrk prints; none when an answer was none, or no success.
+fn read_wrk(text: &str) -> Option<Sent> {
+    let failed = ["Non-2xx or 3xx responses", "Socket errors"];
+    if failed.iter().any(|failure| text.contains(failure)) {
+        return None;
+    }
+    let after = |word: &str| {
+        let mut lines = text.lines().map(str::trim);
+        lines.find_map(|line| Some(line.strip_prefix(word)?.trim()))
+    };
+    let micros = |text: &str| {
+        let units = [("us", 1.0), ("ms", 1e3), ("s", 1e6)];
+        let (number, scale) = units
+            .iter()
+            .find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, scale)))?;
+        Some(number.parse::<f64>().ok()? * scale)
+    };
+    let counted = text.lines().map(str::trim);
+    let mut requests = counted.filter_map(|line| line.split_once(" requests in ")?.0.parse().ok());
+    Some(Sent {
+        requests: requests.next_back()?,
+        rate: after("Requests/sec:")?.parse().ok()?,
+        p50: micros(after("50%")?)?,
+        p99: micros(after("99%")?)?,
     })
 }
 
@@ -215,4 +293,42 @@ pub fn render(cases: &Value) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Sent, read_wrk};
+
+    const PRINTED: &str = "Running 2s test @ http://127.0.0.1:8080/
+  1 threads and 16 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency   217.21us   92.11us   2.03ms   81.62%
+    Req/Sec    71.63k     3.49k   75.02k    90.48%
+  Latency Distribution
+     50%  198.00us
+     75%  262.00us
+     90%  331.00us
+     99%    1.20ms
+  149612 requests in 2.10s, 18.26MB read
+Requests/sec:  71241.87
+Transfer/sec:      8.70MB
+";
+
+    #[test]
+    fn what_wrk_prints_is_understood() {
+        let sent = Sent {
+            requests: 149_612.0,
+            rate: 71_241.87,
+            p50: 198.0,
+            p99: 1200.0,
+        };
+        assert_eq!(read_wrk(PRINTED), Some(sent));
+    }
+
+    #[test]
+    fn a_failing_server_is_fast_and_counts_for_nothing() {
+        let failing = format!("{PRINTED}  Non-2xx or 3xx responses: 12\n");
+        assert_eq!(read_wrk(&failing), None);
+        assert_eq!(read_wrk(""), None);
+    }
 }

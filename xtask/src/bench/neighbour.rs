@@ -1,71 +1,175 @@
-//! What a tenant that burns every core costs its neighbour on the same node.
+//! What a tenant that takes all it can get costs another one on the same node.
 //!
-//! The neighbour answers one line over a few connections, by turns alone and beside as many endless loops as there are cores and
-//! two more. The loops run into their deadline and are sent again. The ratio is the median of the rounds' ratios; the load
-//! generator needs a share of the cores too, so the throughput tells as much about it as about the neighbour.
+//! The neighbour answers one line over a few connections, by turns alone and beside a tenant of another namespace that is greedy in one way:
+//! CPU, instances, memory, logs, outgoing calls, connections, pulls ([`Greed`]). A call of the neighbour's that fails ends the bench. The ratio is the
+//! median of the rounds' ratios; the load generator needs a share of the cores too, so the throughput tells as much about it as about the
+//! neighbour.
+
+use std::net::TcpStream;
 
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Effort, NAMESPACE, deployment, load, median, number, ready, service, start};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Load};
 use crate::progress::Waiting;
 
 const CONNECTIONS: u16 = 4;
+/// The other tenant.
+const GREEDY: &str = "greedy";
+/// As many as the load generator may open where nobody raised the limit of files, more than a namespace is ever given instances.
+const CALLS: usize = 800;
+/// Below what a process may open of itself.
+const SILENT_CONNECTIONS: usize = 900;
+/// More than there are places for pulls of one namespace.
+const PULLS: usize = 24;
+
+/// What the other tenant wants all of.
+enum Greed {
+    /// This path of its own component, over so many connections.
+    Calls {
+        path: &'static str,
+        connections: usize,
+    },
+    /// Connections to the gateway on which nothing is said.
+    Connections,
+    /// Images of registries that never answer.
+    Pulls,
+}
+
+fn greeds() -> [(&'static str, Greed); 7] {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let calls = |path, connections| Greed::Calls { path, connections };
+    [
+        ("endless loops", calls("/loop", cores + 2)),
+        ("instances", calls("/delay?ms=2000", CALLS)),
+        ("memory", calls("/eat?mb=200", 16)),
+        ("logs and traps", calls("/panic", 16)),
+        (
+            "outgoing calls",
+            calls("/call?url=http://burner/delay%3Fms=2000", CALLS / 2),
+        ),
+        ("silent connections", Greed::Connections),
+        ("pulls", Greed::Pulls),
+    ]
+}
+
+/// The greed at work, until it is dropped.
+#[expect(dead_code, reason = "held for what dropping it does")]
+enum Work {
+    Load(Load),
+    Connections(Vec<TcpStream>),
+    Pulls,
+}
+
+impl Greed {
+    fn begin(&self, cluster: &Cluster, seconds: f64) -> Result<Work> {
+        match self {
+            Self::Calls { path, connections } => {
+                let url = cluster.url(&format!("burner.{GREEDY}.localhost"), path);
+                let (connections, seconds) = (connections.to_string(), seconds.to_string());
+                let arguments = [
+                    "--connections",
+                    &connections,
+                    "--seconds",
+                    &seconds,
+                    "--warmup",
+                    "0",
+                ];
+                Ok(Work::Load(cluster.load(&url, &arguments)?))
+            }
+            Self::Connections => {
+                let open = |_| TcpStream::connect(cluster.gateway_address());
+                let opened: Result<_, _> = (0..SILENT_CONNECTIONS).map(open).collect();
+                Ok(Work::Connections(
+                    opened.context("connections that say nothing")?,
+                ))
+            }
+            Self::Pulls => {
+                // Addresses that are nobody's (RFC 5737): a connection to them neither opens nor fails.
+                let pods: Vec<Value> = (0..PULLS)
+                    .map(|number| {
+                        let container =
+                            json!({"name": "main", "image": format!("192.0.2.{number}/greedy:1")});
+                        json!({
+                            "apiVersion": "v1", "kind": "Pod",
+                            "metadata": {"name": format!("pull-{number}"), "namespace": GREEDY},
+                            "spec": {"containers": [container]},
+                        })
+                    })
+                    .collect();
+                cluster.apply(&pods)?;
+                Ok(Work::Pulls)
+            }
+        }
+    }
+}
+
+impl Work {
+    fn end(self) {
+        if let Self::Load(load) = self {
+            // It gets refusals, as it should; that nobody answered at all is as good.
+            drop(load.finish());
+        }
+    }
+}
+
+/// An object of the other tenant.
+fn of_greedy(mut object: Value) -> Value {
+    object["metadata"]["namespace"] = json!(GREEDY);
+    object
+}
 
 pub fn measure(effort: &Effort) -> Result<Value> {
-    let cluster = start("bench-neighbour", 1)?;
+    let cluster = start(effort, "bench-neighbour", 1)?;
     cluster.apply(&[
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": GREEDY}}),
         deployment("neighbour", "hello", Some("per-request"), None),
         service("neighbour"),
-        deployment("burner", "probe", Some("per-request"), None),
-        service("burner"),
+        of_greedy(deployment("burner", "probe", Some("per-request"), None)),
+        of_greedy(service("burner")),
     ])?;
-    ready(&cluster, &["neighbour", "burner"])?;
-    let loops = std::thread::available_parallelism().map_or(1, usize::from) + 2;
+    ready(&cluster, &["neighbour"])?;
+    cluster.wait_for_rollout(GREEDY)?;
+    cluster.wait_for_answer(&format!("burner.{GREEDY}.localhost"), "/hello")?;
     let mut waiting = Waiting::new();
-    let mut ratios = [const { Vec::new() }; 3];
-    let mut last = [Value::Null, Value::Null];
-    for round in 1..=effort.rounds {
-        waiting.show(format!("round {round} of {}: alone", effort.rounds));
-        let alone = neighbour(&cluster, effort)?;
-        waiting.show(format!(
-            "round {round} of {}: beside {loops} endless loops",
-            effort.rounds
-        ));
-        let url = cluster.url(&format!("burner.{NAMESPACE}.localhost"), "/loop");
-        // Longer than the neighbour is measured, so that it burns from the first to the last request.
-        let seconds = (effort.seconds + effort.warmup + 2.0).to_string();
-        let (loops, none) = (loops.to_string(), "0");
-        let burning = [
-            "--connections",
-            &loops,
-            "--seconds",
-            &seconds,
-            "--warmup",
-            none,
-        ];
-        let burning = cluster.load(&url, &burning)?;
-        let beside = neighbour(&cluster, effort)?;
-        // It never gets an answer but the refusal at its deadline; that nobody answered at all is as good.
-        drop(burning.finish());
-        for (ratios, pointer) in
-            ratios
-                .iter_mut()
-                .zip(["/latency_us/p50", "/latency_us/p99", "/requests_per_second"])
-        {
-            let of = |value: &Value| value.pointer(pointer).map_or(f64::NAN, number);
-            ratios.push(of(&beside) / of(&alone));
+    let mut results = Map::new();
+    for (name, greed) in greeds() {
+        let mut ratios = [const { Vec::new() }; 3];
+        let mut last = [Value::Null, Value::Null];
+        for round in 1..=effort.rounds {
+            waiting.show(format!("{name}, round {round} of {}: alone", effort.rounds));
+            let alone = neighbour(&cluster, effort)?;
+            waiting.show(format!(
+                "{name}, round {round} of {}: beside",
+                effort.rounds
+            ));
+            // Longer than the neighbour is measured, so that it goes on from the first to the last request.
+            let work = greed.begin(&cluster, effort.seconds + effort.warmup + 2.0)?;
+            let beside = neighbour(&cluster, effort).with_context(|| format!("beside {name}"))?;
+            work.end();
+            for (ratios, pointer) in ratios.iter_mut().zip([
+                "/latency_us/p50",
+                "/latency_us/p99",
+                "/requests_per_second",
+            ]) {
+                let of = |value: &Value| value.pointer(pointer).map_or(f64::NAN, number);
+                ratios.push(of(&beside) / of(&alone));
+            }
+            last = [alone, beside];
         }
-        last = [alone, beside];
+        let [p50, p99, rate] = ratios.map(median);
+        results.insert(
+            name.to_owned(),
+            json!({
+                "ratio_p50": p50, "ratio_p99": p99, "ratio_requests_per_second": rate,
+                "alone": last[0]["latency_us"], "beside": last[1]["latency_us"],
+            }),
+        );
     }
     drop(waiting);
     cluster.stop()?;
-    let [p50, p99, rate] = ratios.map(median);
-    Ok(json!({
-        "ratio_p50": p50, "ratio_p99": p99, "ratio_requests_per_second": rate,
-        "alone": last[0]["latency_us"], "beside": last[1]["latency_us"],
-    }))
+    Ok(Value::Object(results))
 }
 
 fn neighbour(cluster: &Cluster, effort: &Effort) -> Result<Value> {
@@ -75,19 +179,16 @@ fn neighbour(cluster: &Cluster, effort: &Effort) -> Result<Value> {
 }
 
 pub fn render(results: &Value) -> String {
-    let mut text = "\nBeside a tenant that burns every core\n".to_owned();
-    for (name, key) in [("alone", "alone"), ("beside it", "beside")] {
+    let mut text = "\nBeside a tenant of another namespace that takes all it can get\n".to_owned();
+    for (name, greed) in results.as_object().into_iter().flatten() {
         text += &format!(
-            "  {name:<38} p50 {:>6.0} us   p99 {:>6.0} us\n",
-            number(&results[key]["p50"]),
-            number(&results[key]["p99"])
+            "  {name:<20} p50 {:>6.0} us   p99 {:>6.0} us   ratios: p50 {:>5.2}   p99 {:>5.2}   requests {:.2}\n",
+            number(&greed["beside"]["p50"]),
+            number(&greed["beside"]["p99"]),
+            number(&greed["ratio_p50"]),
+            number(&greed["ratio_p99"]),
+            number(&greed["ratio_requests_per_second"])
         );
     }
-    text + &format!(
-        "  {:<38} p50 {:>6.2}      p99 {:>6.2}      requests {:.2}\n",
-        "ratio, median of the rounds",
-        number(&results["ratio_p50"]),
-        number(&results["ratio_p99"]),
-        number(&results["ratio_requests_per_second"])
-    )
+    text
 }

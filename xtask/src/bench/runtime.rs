@@ -12,50 +12,44 @@ use serde_json::{Value, json};
 use super::load::{self, Case, Server, Target};
 use super::wasmtime;
 use super::{Effort, number};
-use crate::{guests, progress, target};
+use crate::{guests, progress};
 
 const REUSED: [&str; 2] = ["--reuse", "1000000/16"];
 const FRESH: [&str; 2] = ["--reuse", "1"];
 
-/// Builds the examples as a release: the peer is one, too. The first time takes a quarter of an hour on two cores.
-pub fn build() -> Result<()> {
-    let examples = ["--example", "serve", "--example", "costs"];
-    progress::run(
-        progress::cargo(["build", "--release", "--package", "weft-runtime"]).args(examples),
-        "read the compiler's messages above",
-    )
-}
-
 pub fn measure(effort: &Effort) -> Result<Value> {
     let mut cases = vec![
         weft(
+            effort,
             "weft, 0.2 fresh",
             "hello",
             &FRESH,
             &["wasmtime, 0.2 defaults", "wasmtime, 0.2 fresh"],
         ),
         weft(
+            effort,
             "weft, 0.2 reused",
             "hello",
             &REUSED,
             &["wasmtime, 0.2 reused"],
         ),
         weft(
+            effort,
             "weft, 0.3 fresh",
             "hello-p3",
             &FRESH,
             &["wasmtime, 0.3 fresh"],
         ),
         weft(
+            effort,
             "weft, 0.3 reused",
             "hello-p3",
             &REUSED,
             &["wasmtime, 0.3 defaults", "wasmtime, 0.3 reused"],
         ),
     ];
-    if wasmtime::version().is_some() {
+    if wasmtime::found().is_some() {
         let tuned = |more: &[&'static str]| [&wasmtime::TUNED[..], more].concat();
-        let fresh = ["--max-instance-reuse-count", "1"];
         cases.push(wasmtime::case(
             "wasmtime, 0.2 defaults",
             "hello",
@@ -64,7 +58,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
         cases.push(wasmtime::case(
             "wasmtime, 0.2 fresh",
             "hello",
-            tuned(&fresh),
+            tuned(&wasmtime::FRESH),
         ));
         cases.push(wasmtime::case(
             "wasmtime, 0.2 reused",
@@ -79,7 +73,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
         cases.push(wasmtime::case(
             "wasmtime, 0.3 fresh",
             "hello-p3",
-            tuned(&fresh),
+            tuned(&wasmtime::FRESH),
         ));
         cases.push(wasmtime::case(
             "wasmtime, 0.3 reused",
@@ -90,7 +84,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
     let serving = load::measure(&cases, effort)?;
     let rounds = (effort.rounds * 10).to_string();
     let costs = progress::read(
-        example("costs")
+        example(effort, "costs")
             .args([guests::path("hello"), guests::path("hello-p3")])
             .args(["--rounds", &rounds]),
     )?;
@@ -119,14 +113,14 @@ pub fn sweep(effort: &Effort) -> Result<Value> {
         .into_iter()
         .map(|(name, flags)| {
             let peers: &[&str] = if name == "ours" { &[] } else { &["ours"] };
-            weft(name, "hello", &[&FRESH[..], flags].concat(), peers)
+            weft(effort, name, "hello", &[&FRESH[..], flags].concat(), peers)
         })
         .collect();
     load::measure(&cases, effort)
 }
 
-fn example(name: &str) -> Command {
-    let mut command = Command::new(target().join("release/examples").join(name));
+fn example(effort: &Effort, name: &str) -> Command {
+    let mut command = Command::new(effort.programs.join("examples").join(name));
     progress::clean_environment(&mut command);
     // Captured stacks cost either side a third of its requests.
     command.env("RUST_BACKTRACE", "0").stdin(Stdio::null());
@@ -134,17 +128,19 @@ fn example(name: &str) -> Command {
 }
 
 fn weft(
+    effort: &Effort,
     name: &'static str,
     guest: &'static str,
     flags: &[&'static str],
     peers: &[&'static str],
 ) -> Case<'static> {
     let flags = flags.to_vec();
+    let effort = effort.clone();
     Case {
         name,
         peers: peers.to_vec(),
         serve: Box::new(move || {
-            let mut process = example("serve")
+            let mut process = example(&effort, "serve")
                 .arg(guests::path(guest))
                 .args(["--addr", "127.0.0.1:0"])
                 .args(&flags)
@@ -162,6 +158,7 @@ fn weft(
             Ok(Target {
                 url: format!("http://{address}/"),
                 connect: address.to_owned(),
+                host: None,
                 process: server.id(),
                 server: Some(server),
             })

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
+use super::peers::{self, Program};
 use super::{Effort, api, median, number};
 use crate::kube_apiserver::{self, KubeApiserver};
 use crate::progress::{self, Waiting};
@@ -57,7 +58,7 @@ fn ask(command: &mut Command) -> Result<Value> {
 pub fn measure(effort: &Effort) -> Result<Value> {
     build()?;
     let dir = PathBuf::from("target/bench-store");
-    let etcd = etcd_program();
+    let etcd = peers::etcd();
     if etcd.is_none() {
         eprintln!(
             "      etcd is not installed and could not be fetched: nothing to compare with (Debian's etcd-server)"
@@ -156,7 +157,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
         })
         .collect();
     Ok(json!({
-        "etcd": etcd.as_deref().and_then(version),
+        "etcd": etcd.as_ref().and_then(version),
         "cases": cases,
         "restarts": restarts,
         "through_api": api,
@@ -209,39 +210,9 @@ fn fdatasync(dir: &Path) -> Result<Value> {
         .args(["--seconds", PROBE_SECONDS]))
 }
 
-/// The one that is named, the one on PATH, or Debian's package, unpacked and not installed.
-fn etcd_program() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("WEFT_ETCD") {
-        return Some(named.into());
-    }
-    if progress::read(Command::new("etcd").arg("--version")).is_ok() {
-        return Some("etcd".into());
-    }
-    let folder = Path::new("target/etcd");
-    let program = folder.join("usr/bin/etcd");
-    if !program.exists() {
-        std::fs::create_dir_all(folder).ok()?;
-        let mut download = Command::new("apt-get");
-        download
-            .args(["-q", "download", "etcd-server"])
-            .current_dir(folder);
-        progress::read(&mut download).ok()?;
-        let package = std::fs::read_dir(folder).ok()?.flatten().find(|file| {
-            let path = file.path();
-            path.extension().is_some_and(|extension| extension == "deb")
-        })?;
-        let mut unpack = Command::new("dpkg-deb");
-        unpack.arg("-x").arg(package.path()).arg(folder);
-        progress::read(&mut unpack).ok()?;
-    }
-    std::path::absolute(program)
-        .ok()
-        .filter(|program| program.exists())
-}
-
 /// What an etcd says that it is: `3.7.3`.
-fn version(etcd: &Path) -> Option<String> {
-    let told = progress::read(Command::new(etcd).arg("--version")).ok()?;
+fn version(etcd: &Program) -> Option<String> {
+    let told = progress::read(etcd.command().arg("--version")).ok()?;
     let version = told.lines().next()?.rsplit(' ').next()?;
     Some(version.to_owned())
 }
@@ -258,7 +229,7 @@ impl Drop for Etcd {
     }
 }
 
-fn etcd_run(program: &Path, servers: usize, dir: &Path, work: &[&str]) -> Result<Value> {
+fn etcd_run(program: &Program, servers: usize, dir: &Path, work: &[&str]) -> Result<Value> {
     // Free now; nobody else on this machine is after them in the next milliseconds.
     let ports = (0..servers * 2)
         .map(|_| Ok(TcpListener::bind("127.0.0.1:0")?))
@@ -276,7 +247,8 @@ fn etcd_run(program: &Path, servers: usize, dir: &Path, work: &[&str]) -> Result
     for n in 0..servers {
         let client = format!("http://127.0.0.1:{}", clients[n]);
         let peer = format!("http://127.0.0.1:{}", peers[n]);
-        let process = Command::new(program)
+        let process = program
+            .command()
             .args(["--name", &format!("n{n}"), "--data-dir"])
             .arg(dir.join(format!("etcd-{n}")))
             .args([
