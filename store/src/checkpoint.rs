@@ -736,6 +736,7 @@ mod tests {
             history_events_max: 0,
             history_bytes_max: 0,
             history_shares: Vec::new(),
+            unwatched: Vec::new(),
             queue_events_max: 10,
             queue_bytes_max: 1 << 20,
         };
@@ -803,6 +804,7 @@ mod tests {
             history_events_max: 10,
             history_bytes_max: 1 << 20,
             history_shares: Vec::new(),
+            unwatched: Vec::new(),
             queue_events_max: 10,
             queue_bytes_max: 1 << 20,
         };
@@ -899,6 +901,7 @@ mod tests {
                 events_max: 2,
                 bytes_max: 1 << 20,
             }],
+            unwatched: Vec::new(),
             queue_events_max: 10,
             queue_bytes_max: 1 << 20,
         };

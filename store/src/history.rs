@@ -146,6 +146,8 @@ impl Kept {
 pub(crate) struct History {
     common: Ring,
     shares: Vec<Ring>,
+    /// Prefixes of keys whose events are in no ring.
+    unwatched: Vec<Bytes>,
     /// The newest revision, whose event may be gone already.
     newest: Revision,
 }
@@ -161,7 +163,10 @@ impl History {
         let mut shares = bounds.history_shares.clone();
         // The longest first: the first that fits counts.
         shares.sort_by_key(|share| std::cmp::Reverse(share.prefix.len()));
-        let shared = |key: &[u8]| shares.iter().any(|share| key.starts_with(&share.prefix));
+        let shared = |key: &[u8]| {
+            let mut shares = shares.iter();
+            shares.any(|share| key.starts_with(&share.prefix)) || !bounds.watches(key)
+        };
         // Where something was not written down that belongs into the common ring now, that would have a gap.
         let whole = kept.without.iter().all(|prefix| shared(prefix));
         let mut common = Ring::new(common, if whole { kept.compacted } else { newest });
@@ -176,6 +181,7 @@ impl History {
         History {
             common,
             shares: shares.into_iter().map(ring).collect(),
+            unwatched: bounds.unwatched.clone(),
             newest,
         }
     }
@@ -188,11 +194,16 @@ impl History {
         self.newest = revision;
     }
 
+    /// Takes note of the next revision, whose event nobody will ask for.
+    pub(crate) fn pass(&mut self, revision: Revision) {
+        let next = self.newest + 1;
+        assert_eq!(revision, next, "history must not have a gap");
+        self.newest = revision;
+    }
+
     /// Takes the event of the next revision; anything else is a history with a gap.
     pub(crate) fn push(&mut self, event: Event) {
-        let next = self.newest + 1;
-        assert_eq!(event.revision, next, "history must not have a gap");
-        self.newest = event.revision;
+        self.pass(event.revision);
         let key = event.entry.key.as_bytes();
         let mut shares = self.shares.iter_mut();
         let share = shares.find(|ring| key.starts_with(&ring.share.prefix));
@@ -238,9 +249,14 @@ impl History {
         Settled(std::mem::replace(&mut self.common.events, settled.0))
     }
 
-    /// The prefixes whose events are not in the common ring.
-    pub(crate) fn shares(&self) -> impl Iterator<Item = &Bytes> {
+    /// The prefixes of the keys that have rings of their own.
+    fn shares(&self) -> impl Iterator<Item = &Bytes> {
         self.shares.iter().map(|ring| &ring.share.prefix)
+    }
+
+    /// The prefixes whose events are not in the common ring.
+    pub(crate) fn without(&self) -> impl Iterator<Item = &Bytes> {
+        self.shares().chain(&self.unwatched)
     }
 
     /// The events of the common ring after a revision, and from which revision on it has all.
@@ -369,6 +385,7 @@ mod tests {
             history_events_max,
             history_bytes_max: 1 << 20,
             history_shares,
+            unwatched: Vec::new(),
             queue_events_max: 1,
             queue_bytes_max: 1 << 20,
         }

@@ -132,6 +132,9 @@ pub struct Config {
     /// Keys that change so often that they get a history of their own, for their changes must not push out all others.
     /// That one is not written down: after a restart it begins anew.
     pub history_shares: Vec<HistoryShare>,
+    /// Prefixes of keys that nobody follows: their changes are in no history, and no watcher is told of them. For what changes often
+    /// and in bulk, and would push out of queues and histories what is waited for.
+    pub unwatched: Vec<Bytes>,
     /// Events that may wait for one watcher before it is cut off: a mass update of ten thousand pods fits.
     pub watch_queue_events_max: usize,
     /// Memory of what waits for one watcher, counted as in the history: such a mass update takes 17 MB, most of which the
@@ -161,6 +164,7 @@ impl Config {
             history_events_max: 100_000,
             history_bytes_max: 6 << 20,
             history_shares: Vec::new(),
+            unwatched: Vec::new(),
             watch_queue_events_max: 16_384,
             watch_queue_bytes_max: 24 << 20,
             value_cache_bytes: 16 << 20,
@@ -294,6 +298,7 @@ async fn open(
         history_events_max: config.history_events_max,
         history_bytes_max: config.history_bytes_max,
         history_shares: config.history_shares.clone(),
+        unwatched: config.unwatched.clone(),
         queue_events_max: config.watch_queue_events_max,
         queue_bytes_max: config.watch_queue_bytes_max,
     };

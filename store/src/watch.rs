@@ -36,9 +36,18 @@ pub(crate) struct Bounds {
     pub history_events_max: usize,
     pub history_bytes_max: usize,
     pub history_shares: Vec<HistoryShare>,
+    /// Prefixes of keys whose events go nowhere.
+    pub unwatched: Vec<Bytes>,
     pub queue_events_max: usize,
     /// A queue keeps events alive that the history has given up.
     pub queue_bytes_max: usize,
+}
+
+impl Bounds {
+    /// Whether anybody may want to know of a change of this key.
+    pub(crate) fn watches(&self, key: &[u8]) -> bool {
+        !self.unwatched.iter().any(|prefix| key.starts_with(prefix))
+    }
 }
 
 struct Queue {
@@ -335,13 +344,18 @@ impl Hub {
             if event.kind == EventKind::Delete {
                 published.removed.insert(event.entry.key.clone());
             }
-            published.history.push(event.clone());
+            match self.bounds.watches(event.entry.key.as_bytes()) {
+                true => published.history.push(event.clone()),
+                false => published.history.pass(event.revision),
+            }
         }
         let dirty_bytes = published.dirty_bytes;
         drop(published);
         self.advance(index);
         for event in &events {
-            watchers.offer(event, &self.bounds);
+            if self.bounds.watches(event.entry.key.as_bytes()) {
+                watchers.offer(event, &self.bounds);
+            }
         }
         drop(watchers); // before the next line, which waits for whoever looks at the revision now
         self.dispatched.send_replace(revision);
@@ -382,7 +396,7 @@ impl Hub {
             events,
             compacted,
             kept: published.history.common_len(),
-            without: published.history.shares().cloned().collect(),
+            without: published.history.without().cloned().collect(),
             bytes,
         }
     }
@@ -546,6 +560,7 @@ mod tests {
         history_events_max: 4,
         history_bytes_max: 1 << 20,
         history_shares: Vec::new(),
+        unwatched: Vec::new(),
         queue_events_max: 3,
         queue_bytes_max: 1 << 20,
     };
@@ -671,6 +686,7 @@ mod tests {
             history_events_max: 1000,
             history_bytes_max: 1 << 20,
             history_shares: Vec::new(),
+            unwatched: Vec::new(),
             queue_events_max: 1000,
             // Each event is 4 bytes of entry and 4 of the one before it, the first one 4, and what five entries take.
             queue_bytes_max: 20 + 5 * ENTRY_OVERHEAD_BYTES,
@@ -738,6 +754,39 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_follows_is_in_no_history_and_told_to_nobody() {
+        let hub = hub(Bounds {
+            unwatched: vec![Bytes::from_static(b"data/")],
+            ..BOUNDS
+        });
+        let mut all = hub.watch(Bytes::new(), 0).expect("kept");
+        put(&hub, &["pod/a"]);
+        for _ in 0..20 {
+            put(&hub, &["data/a", "data/b"]);
+        }
+        put(&hub, &["pod/b"]);
+        assert_eq!(drain(&mut all), ["pod/a@1", "pod/b@42"]);
+        // A watch goes on from any revision of what it is not told about.
+        for after in [1, 7, 41] {
+            let mut watch = hub.watch(Bytes::from_static(b"pod/"), after).expect("kept");
+            assert_eq!(drain(&mut watch), ["pod/b@42"], "{after}");
+        }
+        assert_eq!(hub.snapshot().len_of(b"data/"), 2);
+        let captured = hub.capture(0);
+        assert_eq!((captured.events.len(), captured.kept), (2, 2));
+        assert_eq!(captured.without, [Bytes::from_static(b"data/")]);
+        // The next server that opens it knows that nothing is missing.
+        let kept = Kept {
+            compacted: captured.compacted,
+            events: captured.events.iter().cloned().collect(),
+            without: captured.without.clone(),
+        };
+        let later = Arc::new(Hub::new(captured.state, kept, hub.bounds.clone()));
+        let mut watch = later.watch(Bytes::new(), 1).expect("kept");
+        assert_eq!(drain(&mut watch), ["pod/b@42"]);
+    }
+
+    #[test]
     fn a_reset_state_cuts_watchers_and_closing_ends_them() {
         let hub = hub(BOUNDS);
         let mut cut = hub.watch(Bytes::new(), 0).expect("kept");
@@ -761,6 +810,7 @@ mod tests {
             history_events_max: 1000,
             history_bytes_max: 40 + 10 * ENTRY_OVERHEAD_BYTES,
             history_shares: Vec::new(),
+            unwatched: Vec::new(),
             queue_events_max: 1,
             queue_bytes_max: 1 << 20,
         });

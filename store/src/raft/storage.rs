@@ -253,6 +253,7 @@ mod tests {
             history_events_max: 100,
             history_bytes_max: 1 << 20,
             history_shares: Vec::new(),
+            unwatched: Vec::new(),
             queue_events_max: 100,
             queue_bytes_max: 1 << 20,
         };

@@ -128,6 +128,7 @@ async fn run(seed: u64, operations: usize) -> Script {
         history_events_max: 30,
         history_bytes_max: 1 << 20,
         history_shares: Vec::new(),
+        unwatched: Vec::new(),
         queue_events_max: 10,
         queue_bytes_max: 1 << 20,
     };
