@@ -28,6 +28,10 @@ pub const UNREADABLE: &str = "weft.dev/unreadable";
 
 /// On an EndpointSlice: the Service it belongs to.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// On an EndpointSlice, as a label: who keeps it.
+pub const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// As [`SLICE_MANAGED_BY`]: the cluster itself, which corrects whatever else is written into such a slice.
+pub const SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 /// On an EndpointSlice: a JSON object from pod name to ServiceAccount name, for the pods that do not run as
 /// `default`. A slice has no field for it, and nodes need it to know whose certificate to expect.
 pub const ENDPOINT_SERVICE_ACCOUNTS: &str = "weft.dev/service-accounts";

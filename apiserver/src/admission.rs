@@ -6,7 +6,8 @@
 //!
 //! Left to others: what a kind makes of it (`weft_kinds::strategy`), who may write (`crate::authz`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -19,12 +20,16 @@ use crate::caller::Caller;
 use crate::encryption::Vault;
 use crate::stored::{self, Stored};
 
+/// What the components of images import, by image: of those that this server knows.
+pub(crate) type Imports = BTreeMap<String, Arc<[String]>>;
+
 /// The cluster as one write sees it.
 pub(crate) struct Surrounding<'a> {
     pub caller: &'a Caller,
     pub snapshot: &'a Snapshot,
     pub vault: &'a Vault,
     pub range: ServiceRange,
+    pub imports: &'a Imports,
 }
 
 impl Surroundings for Surrounding<'_> {
@@ -44,6 +49,17 @@ impl Surroundings for Surrounding<'_> {
     fn object(&self, kind: KindRef<'_>, namespace: Option<&str>, name: &str) -> Option<Value> {
         let entry = self.snapshot.get(&stored::key(kind, namespace, name))?;
         Some(Stored::new(self.vault, kind, entry).value())
+    }
+
+    fn objects(&self, kind: KindRef<'_>, namespace: &str) -> Vec<Value> {
+        let prefix = stored::prefix(kind, Some(namespace));
+        let entries = self.snapshot.range(&prefix, None);
+        let objects = entries.map(|entry| Stored::new(self.vault, kind, entry).value());
+        objects.collect()
+    }
+
+    fn imports(&self, image: &str) -> Option<Arc<[String]>> {
+        self.imports.get(image).map(Arc::clone)
     }
 
     fn is_claimed(&self, claim: &Claim) -> bool {

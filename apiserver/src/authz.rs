@@ -223,7 +223,15 @@ fn decide_node(caller: &Caller, node: &str, access: &Access<'_>) -> Result<(), S
             "gateway.networking.k8s.io",
             "httproutes" | "gateways" | "gatewayclasses" | "referencegrants",
             None,
-        ) => (access.reads(), "a node may only read it"),
+        )
+        | ("weft.dev", "capabilitygrants" | "keyvaluestores", None) => {
+            (access.reads(), "a node may only read it")
+        }
+        // Whether a pod that it names runs there, and is granted the store, is seen on the objects.
+        ("weft.dev", "keyvaluestores", Some("data")) => (
+            access.verb == "create",
+            "a node may only use key-value stores for its pods",
+        ),
         ("", "nodes", None) => (
             access.reads() || (matches!(access.verb, "create" | "update" | "patch") && named(node)),
             "a node may only change itself",
@@ -387,6 +395,46 @@ mod tests {
             (&node(), "list", "secrets", Some("x"), None, false),
             (&node(), "watch", "secrets", Some("x"), Some("s"), false),
             (&node(), "update", "services", Some("x"), Some("s"), false),
+            (
+                &node(),
+                "list",
+                "weft.dev/capabilitygrants",
+                None,
+                None,
+                true,
+            ),
+            (
+                &node(),
+                "patch",
+                "weft.dev/capabilitygrants",
+                Some("x"),
+                Some("g"),
+                false,
+            ),
+            (
+                &node(),
+                "create",
+                "weft.dev/keyvaluestores#data",
+                Some("x"),
+                Some("s"),
+                true,
+            ),
+            (
+                &node(),
+                "patch",
+                "weft.dev/keyvaluestores#status",
+                Some("x"),
+                Some("s"),
+                false,
+            ),
+            (
+                &user,
+                "create",
+                "weft.dev/keyvaluestores#data",
+                Some("x"),
+                Some("s"),
+                false,
+            ),
             (
                 &node(),
                 "watch",

@@ -424,15 +424,19 @@ impl Vault {
         let mut values = 0;
         loop {
             let snapshot = self.inner.store.snapshot();
-            let old: Vec<_> = prefixes
+            let keys = prefixes
                 .iter()
-                .flat_map(|prefix| snapshot.range(prefix, None))
-                .filter(|entry| data_key_number(&entry.value()) != Some(number))
-                .collect();
-            if old.is_empty() {
-                break;
-            }
-            for entry in old {
+                .flat_map(|prefix| snapshot.keys(prefix, None));
+            let keys: Vec<Key> = keys.map(|(key, _)| key).collect();
+            let mut found = false;
+            // One after the other: all of them at once would be all that is stored.
+            for key in keys {
+                let entry = snapshot.get(&key);
+                let old = |entry: &Arc<Entry>| data_key_number(&entry.value()) != Some(number);
+                let Some(entry) = entry.filter(old) else {
+                    continue;
+                };
+                found = true;
                 let plain = self.open(&entry)?;
                 let sealed = self.seal_under(number, &entry.key, &plain)?;
                 let current = Precondition::Revision(entry.revision);
@@ -443,6 +447,9 @@ impl Vault {
                     Err(WriteError::Conflict { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }
+            }
+            if !found {
+                break;
             }
         }
         let removed = self.remove_unused_data_keys(prefixes, number).await?;
@@ -490,6 +497,14 @@ impl Vault {
             self.inner.store.write(vec![change], None).await?;
         }
         Ok(removed)
+    }
+}
+
+/// How many bytes a value has once it is opened.
+pub(crate) fn plain_bytes(value: &[u8]) -> usize {
+    match value.first() {
+        Some(&LAYOUT) => value.len().saturating_sub(HEADER + AES_256_GCM.tag_len()),
+        _ => value.len(),
     }
 }
 

@@ -14,6 +14,7 @@ use serde_json::Value;
 use weft_api::selector::FieldSelector;
 use weft_api::status::StatusError;
 use weft_kinds::lens::{items, text};
+use weft_kinds::weft;
 
 use crate::authz::{Access, Authorized};
 use crate::caller::{Caller, GROUP_MASTERS};
@@ -158,23 +159,31 @@ pub fn needs_reference(asked: &Authorized) -> Option<&str> {
     (mounted && !asked.caller().in_group(GROUP_MASTERS)).then_some(node)
 }
 
-/// Judges the read of a Secret or ConfigMap by the pods on the node that reads.
+/// Judges the read of a Secret or ConfigMap by the pods on the node that reads, and by the grants of their namespace.
 ///
 /// # Errors
 /// 403 when none of them refers to it.
-pub fn admit_reference(asked: &Authorized, pods: &[Arc<Value>]) -> Result<(), StatusError> {
+pub fn admit_reference(
+    asked: &Authorized,
+    pods: &[Arc<Value>],
+    grants: &[Value],
+) -> Result<(), StatusError> {
     let (Some(_), Some(access)) = (needs_reference(asked), asked.access()) else {
         return Ok(());
     };
     let caller = asked.caller();
-    if pods.iter().any(|pod| is_referred_by(caller, &access, pod)) {
+    let mut pods = pods.iter();
+    if pods.any(|pod| is_referred_by(caller, &access, pod, grants)) {
         return Ok(());
     }
-    Err(access.forbidden(caller, "no pod on the node refers to it"))
+    Err(access.forbidden(
+        caller,
+        "no pod on the node refers to it, nor does a grant to one",
+    ))
 }
 
-/// Whether `pod` is bound to the calling node and refers to the Secret or ConfigMap that is asked for.
-fn is_referred_by(caller: &Caller, access: &Access<'_>, pod: &Value) -> bool {
+/// Whether `pod` is bound to the calling node and refers to the Secret or ConfigMap that is asked for, itself or by a grant.
+fn is_referred_by(caller: &Caller, access: &Access<'_>, pod: &Value, grants: &[Value]) -> bool {
     let bound = caller
         .node_name()
         .is_some_and(|node| text(pod, "/spec/nodeName") == node);
@@ -182,7 +191,10 @@ fn is_referred_by(caller: &Caller, access: &Access<'_>, pod: &Value) -> bool {
     let Some(name) = access.name else {
         return false;
     };
-    bound && same_namespace && pod_refers_to(pod, access.resource == "secrets", name)
+    let secret = access.resource == "secrets";
+    let account = text(pod, "/spec/serviceAccountName");
+    let granted = |grant: &Value| weft::refers_to(grant, account, secret, name);
+    bound && same_namespace && (pod_refers_to(pod, secret, name) || grants.iter().any(granted))
 }
 
 fn pod_refers_to(pod: &Value, secret: bool, name: &str) -> bool {
@@ -359,12 +371,36 @@ mod tests {
         ] {
             let access = Access::of("get", what, Some("x"), Some(name));
             assert_eq!(
-                is_referred_by(&node(), &access, &pod),
+                is_referred_by(&node(), &access, &pod, &[]),
                 expected,
                 "{what} {name}"
             );
         }
         let elsewhere = Access::of("get", "secrets", Some("y"), Some("s1"));
-        assert!(!is_referred_by(&node(), &elsewhere, &pod));
+        assert!(!is_referred_by(&node(), &elsewhere, &pod, &[]));
+    }
+
+    #[test]
+    fn nodes_read_what_their_pods_are_granted() {
+        let pod = |node: &str, account: &str| {
+            json!({
+                "metadata": { "namespace": "x" },
+                "spec": { "nodeName": node, "serviceAccountName": account },
+            })
+        };
+        let grants = [
+            json!({ "spec": { "serviceAccountNames": ["cart"], "config": [{ "secretRef": { "name": "s" } }, { "configMapRef": { "name": "c" } }] } }),
+        ];
+        for (pod, what, name, expected) in [
+            (pod("a", "cart"), "secrets", "s", true),
+            (pod("a", "cart"), "configmaps", "c", true),
+            (pod("a", "cart"), "secrets", "c", false),
+            (pod("a", "other"), "secrets", "s", false),
+            (pod("b", "cart"), "secrets", "s", false),
+        ] {
+            let access = Access::of("get", what, Some("x"), Some(name));
+            let got = is_referred_by(&node(), &access, &pod, &grants);
+            assert_eq!(got, expected, "{what} {name} {pod}");
+        }
     }
 }

@@ -12,7 +12,8 @@
 //! cannot be read is told as a fault, never overwritten.
 //! A file a verb: [`read`], [`create`], [`update`], [`bind`], [`deletion`], [`scale`]. Beside them what a body may say
 //! ([`body`]), the one form that equal states have ([`canonical`]), ciphertext ([`sealing`]), signatures ([`signing`]), how old
-//! the state may be that a request is judged on ([`freshness`]), and callers inside the process ([`client`]).
+//! the state may be that a request is judged on ([`freshness`]), and callers inside the process ([`client`]). What is kept below an
+//! object, and is no object: [`key_values`].
 //! Left to others: who may (`crate::authz`), rules of kinds (`weft_kinds`), bytes (`http`).
 
 mod bind;
@@ -22,6 +23,7 @@ mod client;
 mod create;
 mod deletion;
 mod freshness;
+mod key_values;
 mod read;
 mod scale;
 mod sealing;
@@ -42,15 +44,17 @@ pub(crate) use self::body::{strict_decoding, undecodable};
 pub use self::client::Client;
 pub use self::deletion::{DeleteOptions, Deleted, Propagation};
 pub(crate) use self::freshness::read_failed;
+pub use self::key_values::{DATA_PREFIX, Operation, POD_HEADER, PodRef, Tended, UNWATCHED};
 pub(crate) use self::scale::scale_kind;
 pub use self::sealing::REWRAP_PATH;
 pub(crate) use self::signing::SERVER_ADDRESSES;
-use crate::admission::Surrounding;
+use crate::admission::{Imports, Surrounding};
 use crate::ca::Authority;
 pub use crate::cache::Bounds as WatchBounds;
 use crate::cache::Caches;
 use crate::caller::Caller;
 use crate::encryption::{KeyFile, Vault};
+use crate::http::registry::Registry as Images;
 pub use crate::informer::{Change, Informer};
 pub use crate::listing::{
     ListOptions, ObjectWatch, Page, Selection, VersionMatch, WatchEvent, WatchOptions,
@@ -71,6 +75,8 @@ pub struct Config {
     pub server_names: Arc<[String]>,
     /// Signs certificate requests while they are created; without it they stay pending.
     pub authority: Option<Authority>,
+    /// The images whose components are looked into before they are let run. Without it, nodes judge alone.
+    pub images: Option<Images>,
     /// The wall clock, for time stamps of objects.
     pub clock: fn() -> Timestamp,
     /// Makes uids of objects: never twice the same.
@@ -88,6 +94,7 @@ impl Default for Config {
         Self {
             service_range: ServiceRange::default(),
             authority: None,
+            images: None,
             server_names: Arc::default(),
             clock: Timestamp::now,
             new_uid: || uuid::Uuid::new_v4().to_string(),
@@ -109,6 +116,8 @@ pub struct WriteOptions {
     pub strict: bool,
     /// What a patch brought that the kind does not have, and was dropped.
     pub warnings: Warnings,
+    /// What a kind has to say of the object as it is now.
+    pub advice: Warnings,
 }
 
 /// A patch, and how it is meant.
@@ -156,6 +165,8 @@ struct Inner {
     vault: Vault,
     config: Config,
     caches: Caches,
+    /// Writes to key-value stores that wait here.
+    lines: key_values::Lines,
 }
 
 impl Objects {
@@ -168,6 +179,7 @@ impl Objects {
                 vault,
                 store,
                 config,
+                lines: key_values::Lines::default(),
             }),
         }
     }
@@ -215,10 +227,29 @@ impl Objects {
         (self.inner.config.clock)()
     }
 
-    fn surroundings<'a>(&'a self, caller: &'a Caller, snapshot: &'a Snapshot) -> Surrounding<'a> {
+    /// What the components that an object names import, of those that this server has.
+    async fn imports(&self, kind: &Kind, value: &Value) -> Imports {
+        let mut known = Imports::new();
+        if let Some(images) = &self.inner.config.images {
+            for image in kind.strategy.images(value) {
+                if let Some(imports) = images.imports(&image).await {
+                    known.insert(image, imports);
+                }
+            }
+        }
+        known
+    }
+
+    fn surroundings<'a>(
+        &'a self,
+        caller: &'a Caller,
+        snapshot: &'a Snapshot,
+        imports: &'a Imports,
+    ) -> Surrounding<'a> {
         Surrounding {
             caller,
             snapshot,
+            imports,
             vault: &self.inner.vault,
             range: self.inner.config.service_range,
         }

@@ -130,6 +130,7 @@ impl Server {
             objects::Config {
                 authority: Some(config.authority),
                 server_names: config.names.into(),
+                images: Some(registry.clone()),
                 keys: config.keys.map(Arc::new),
                 ..objects::Config::default()
             },
@@ -166,6 +167,7 @@ impl Server {
         let answers = self.state.answers.clone();
         let bulk = self.state.bulk.clone();
         let copier = tokio::spawn(registry::replicas::follow(self.state));
+        let tender = tokio::spawn(self.objects.clone().tend_data(self.closing.clone()));
         let (nodes, leaving) = NodeConnections::new();
         let follower = nodes
             .clone()
@@ -212,7 +214,7 @@ impl Server {
         answers.close();
         let drained = async {
             // They were aborted or told to end, and do at their next step.
-            let _ = tokio::join!(founder, copier, follower);
+            let _ = tokio::join!(founder, copier, tender, follower);
             connections.wait().await;
             answers.wait().await;
             self.objects.shutdown().await;

@@ -22,13 +22,14 @@ use tokio::sync::watch;
 use tower::ServiceExt as _;
 use weft_api::object::Object;
 use weft_api::status::StatusError;
+use weft_apiserver::authz::authorize;
 use weft_apiserver::ca::Authority;
 use weft_apiserver::caller::Caller;
 use weft_apiserver::objects::{
-    self, Binding, DeleteOptions, ListOptions, Objects, Page, Patch, WatchBounds, WatchEvent,
-    WatchOptions, WriteOptions,
+    self, Binding, DATA_PREFIX, DeleteOptions, ListOptions, Objects, Operation, Page, Patch,
+    WatchBounds, WatchEvent, WatchOptions, WriteOptions,
 };
-use weft_apiserver::request::ObjectRef;
+use weft_apiserver::request::{ObjectRef, RequestInfo};
 use weft_kinds::Subresource;
 use weft_kinds::patch::PatchKind;
 use weft_store::{Config, Lane, Network, NetworkError, Peer, ServerId, Start, Store};
@@ -815,4 +816,177 @@ async fn revisions_of_another_server_are_waited_for_and_forgotten_ones_told_in_t
     let mut again = seen.split_off(seen.len() - 1);
     again.extend(listed(&mut slept).await);
     assert_eq!(again, ["listed a=8x", "listed b=1", "listed c=1"]);
+}
+
+fn key_value_store(keys: u64) -> Object {
+    object(json!({
+        "apiVersion": "weft.dev/v1alpha1", "kind": "KeyValueStore",
+        "metadata": {"name": "carts", "namespace": "default"},
+        "spec": {"quota": {"bytes": "1Mi", "keys": keys}},
+    }))
+}
+
+/// One operation on its data, by an administrator.
+async fn data(objects: &Objects, operation: Value) -> Result<Value, StatusError> {
+    let store = ObjectRef::new(&weft_kinds::KEY_VALUE_STORE, NS, "carts");
+    let request = RequestInfo::of_object("create", store, Some(Subresource::Data));
+    let asked = authorize(admin(), request)?;
+    let operation = Operation::parse(operation.to_string().as_bytes())?;
+    objects.data(&asked, None, operation).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn key_values_are_those_that_anyone_was_acknowledged() {
+    let cluster = Cluster::start().await;
+    let (caller, options) = (admin(), WriteOptions::default());
+    let kind = &weft_kinds::KEY_VALUE_STORE;
+    let leader = cluster.leader.client(&caller);
+    leader
+        .create(kind, NS, key_value_store(1), &options)
+        .await
+        .unwrap();
+    let set = |key: &str, value: &str| json!({"op": "set", "key": key, "value": value});
+    let get = || json!({"op": "get", "key": "k"});
+    let (here, there) = (&cluster.leader, &cluster.follower);
+
+    let seen = cluster
+        .meanwhile(data(here, set("k", "MQ==")), data(there, get()))
+        .await
+        .unwrap();
+    assert_eq!(seen["value"], "MQ==");
+    let increment = || json!({"op": "increment", "key": "k", "delta": 1});
+    let counted = cluster
+        .meanwhile(data(here, increment()), data(there, increment()))
+        .await
+        .unwrap();
+    assert_eq!(counted["number"], 3);
+    let swap = json!({"op": "compareAndSet", "key": "k", "revision": counted["revision"], "value": "OQ=="});
+    let lost = cluster
+        .meanwhile(data(here, set("k", "NQ==")), data(there, swap))
+        .await
+        .unwrap();
+    assert_eq!(
+        (&lost["swapped"], &lost["value"]),
+        (&json!(false), &json!("NQ=="))
+    );
+    // What was full has room by now, and what had room is full.
+    let delete = || json!({"op": "delete", "key": "k"});
+    cluster
+        .meanwhile(data(here, delete()), data(there, set("other", "")))
+        .await
+        .unwrap();
+    let free = json!({"op": "delete", "key": "other"});
+    data(there, free).await.unwrap();
+    let full = cluster
+        .meanwhile(data(here, set("k", "")), data(there, set("more", "")))
+        .await;
+    assert_eq!(full.unwrap_err().reason, "QuotaExceeded");
+    // Nothing is written to a store that is gone.
+    let gone = cluster
+        .meanwhile(
+            leader.delete(kind, NS, "carts", &DeleteOptions::default()),
+            data(there, set("k", "MQ==")),
+        )
+        .await;
+    assert_eq!(gone.unwrap_err().code, 404);
+    assert_eq!(
+        here.store().snapshot().len_of(DATA_PREFIX.as_bytes()),
+        1,
+        "what there was"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_holds_on_all_servers_together() {
+    let cluster = Cluster::start().await;
+    let (caller, options) = (admin(), WriteOptions::default());
+    let kind = &weft_kinds::KEY_VALUE_STORE;
+    let leader = cluster.leader.client(&caller);
+    leader
+        .create(kind, NS, key_value_store(20), &options)
+        .await
+        .unwrap();
+    cluster.follower.store().read().await.unwrap();
+    let writes = (0..60).map(|number| {
+        let objects = match number % 2 {
+            0 => &cluster.leader,
+            _ => &cluster.follower,
+        };
+        async move {
+            let set = json!({"op": "set", "key": format!("k{number}"), "value": ""});
+            match data(objects, set).await {
+                Ok(_) => true,
+                Err(error) => {
+                    assert_eq!(error.reason, "QuotaExceeded", "{}", error.message);
+                    false
+                }
+            }
+        }
+    });
+    let taken = futures::future::join_all(writes).await;
+    assert_eq!(taken.into_iter().filter(|taken| *taken).count(), 20);
+    let keys = data(&cluster.follower, json!({"op": "listKeys"}))
+        .await
+        .unwrap();
+    assert_eq!(keys["keys"].as_array().unwrap().len(), 20);
+    // Increments of one key on both are all counted.
+    data(&cluster.leader, json!({"op": "delete", "key": "k0"}))
+        .await
+        .unwrap();
+    data(&cluster.leader, json!({"op": "delete", "key": "k1"}))
+        .await
+        .unwrap();
+    let increments = (0..40).map(|number| {
+        let objects = match number % 2 {
+            0 => &cluster.leader,
+            _ => &cluster.follower,
+        };
+        data(objects, json!({"op": "increment", "key": "n", "delta": 1}))
+    });
+    for counted in futures::future::join_all(increments).await {
+        counted.unwrap();
+    }
+    let last = data(
+        &cluster.follower,
+        json!({"op": "increment", "key": "n", "delta": 0}),
+    )
+    .await;
+    assert_eq!(last.unwrap()["number"], 40);
+}
+
+/// Each writer has a key of its own, and sends what was not answered once more under the same id.
+#[tokio::test(flavor = "multi_thread")]
+async fn increments_are_counted_once_whoever_leads() {
+    let cluster = Cluster::start().await;
+    let (caller, options) = (admin(), WriteOptions::default());
+    let kind = &weft_kinds::KEY_VALUE_STORE;
+    let leader = cluster.leader.client(&caller);
+    leader
+        .create(kind, NS, key_value_store(100), &options)
+        .await
+        .unwrap();
+    cluster.follower.store().read().await.unwrap();
+    let writers = (0..8).map(|writer| {
+        let objects = match writer % 2 {
+            0 => &cluster.leader,
+            _ => &cluster.follower,
+        };
+        async move {
+            for turn in 1..=5 {
+                let id = format!("{writer}/{turn}");
+                let key = format!("k{writer}");
+                let increment = json!({"op": "increment", "key": key, "delta": 1, "id": id});
+                let counted = insisted(|| data(objects, increment.clone())).await;
+                assert_eq!(counted["number"], turn, "{writer}");
+            }
+        }
+    });
+    let overthrow = async {
+        cluster.stalled.send_replace(true);
+        let mut leads = cluster.follower.store().leader();
+        let other = leads.wait_for(|leader| leader.is_some_and(|leader| leader != LEADER));
+        other.await.unwrap();
+        cluster.stalled.send_replace(false);
+    };
+    futures::join!(futures::future::join_all(writers), overthrow);
 }

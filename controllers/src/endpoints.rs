@@ -38,6 +38,7 @@ pub const CONTROLLER: Controller = Controller {
             .index(&pod::BY_NODE);
     },
     keys,
+    relieved: |_, _| Vec::new(),
     seeds: |view| view.list::<Service>().map(|row| row.key.clone()).collect(),
     subject: |view, key| Some(view.object_of(&SERVICE, key)?.reference()),
     reconcile,
@@ -45,8 +46,6 @@ pub const CONTROLLER: Controller = Controller {
 
 /// Kubernetes' default: small enough that one pod's change stays cheap to send to every node.
 const SLICE_MAX: usize = 100;
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-const MANAGER: &str = "endpointslice-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -87,7 +86,8 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
 }
 
 fn service_of(slice: &Cached<EndpointSlice>) -> Option<Key> {
-    let managed = slice.meta.labels.get(MANAGED_BY)? == MANAGER;
+    let managed =
+        slice.meta.labels.get(annotation::SLICE_MANAGED_BY)? == annotation::SLICE_CONTROLLER;
     let service = slice.meta.labels.get(annotation::SERVICE_NAME)?;
     managed.then(|| slice.key.sibling(service))
 }
@@ -358,7 +358,10 @@ fn slice_labels(service: &Cached<Service>, spec: &ServiceSpec) -> BTreeMap<Strin
         annotation::SERVICE_NAME.to_owned(),
         service.key.name.to_string(),
     );
-    labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+    labels.insert(
+        annotation::SLICE_MANAGED_BY.to_owned(),
+        annotation::SLICE_CONTROLLER.to_owned(),
+    );
     if spec.cluster_ip.as_deref() == Some("None") {
         labels.insert(HEADLESS.to_owned(), String::new());
     } else {

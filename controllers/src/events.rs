@@ -20,6 +20,7 @@ pub const CONTROLLER: Controller = Controller {
         reads.index(&BY_AGE);
     },
     keys,
+    relieved: |_, _| Vec::new(),
     seeds: |_| vec![sweep()],
     subject: |_, _| None,
     reconcile,

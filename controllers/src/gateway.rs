@@ -45,6 +45,7 @@ pub const CONTROLLER: Controller = Controller {
             .track::<GatewayApi>();
     },
     keys,
+    relieved: |_, _| Vec::new(),
     seeds: |view| {
         let mut keys = vec![key_of(&GATEWAY_CLASS, &Key::cluster(CLASS))];
         keys.extend(all::<GatewayClass>(view));

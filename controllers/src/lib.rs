@@ -57,6 +57,8 @@ pub struct Controller {
     pub reads: fn(&mut Reads),
     /// Which keys to look at after a change. May name keys that need nothing; must not miss one that does.
     pub keys: fn(&View, &Touched) -> Vec<Key>,
+    /// Which keys to look at without the rest of their pause, should their last look have been refused: this change may have ended why.
+    pub relieved: fn(&View, &Touched) -> Vec<Key>,
     /// Which keys to look at when leadership starts.
     pub seeds: fn(&View) -> Vec<Key>,
     /// The object a key stands for, if it is one: it is told when the key cannot be worked on.

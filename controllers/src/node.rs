@@ -53,6 +53,7 @@ pub const CONTROLLER: Controller = Controller {
     },
     keys,
     subject,
+    relieved: |_, _| Vec::new(),
     seeds: |view| {
         let nodes = view.list::<Node>().map(|row| &*row.key.name);
         let bound = view.indexer::<Pod>().values(&pod::BY_NODE);

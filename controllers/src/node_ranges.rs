@@ -9,6 +9,7 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use serde_json::json;
 use weft_api::view::Node;
 use weft_kinds::NODE;
@@ -29,6 +30,7 @@ pub const CONTROLLER: Controller = Controller {
         let wakes = touched.is_of(&NODE) && touched.ownership_changed;
         if wakes { vec![all_nodes()] } else { Vec::new() }
     },
+    relieved: |_, _| Vec::new(),
     seeds: |_| vec![all_nodes()],
     subject: |_, _| None,
     reconcile,
@@ -43,40 +45,23 @@ type Range = (u32, u32);
 
 /// Where ranges come from, and the bits of each: `10.128.0.0/9`. Below lie the ranges of Services and of nodes of earlier
 /// versions, which gave `/17` everywhere.
-const TIERS: &[(Range, u32)] = &[
+const TIERS: &[(Ipv4Net, u8)] = &[
     // 128 nodes of 32,765 pods; a node reports room for 20,000.
-    (addresses([10, 128, 0, 0], 10), 17),
+    (Ipv4Net::new_assert(Ipv4Addr::new(10, 128, 0, 0), 10), 17),
     // 512 nodes of 4,093 pods.
-    (addresses([10, 192, 0, 0], 11), 20),
+    (Ipv4Net::new_assert(Ipv4Addr::new(10, 192, 0, 0), 11), 20),
     // 8,192 nodes of 253 pods.
-    (addresses([10, 224, 0, 0], 11), 24),
+    (Ipv4Net::new_assert(Ipv4Addr::new(10, 224, 0, 0), 11), 24),
 ];
 
-const fn addresses(base: [u8; 4], bits: u32) -> Range {
-    let first = u32::from_be_bytes(base);
-    (first, first | (u32::MAX >> bits))
+fn bounds(range: Ipv4Net) -> Range {
+    (range.network().to_bits(), range.broadcast().to_bits())
 }
 
-/// First and last address of an IPv4 range in text.
-fn bounds(cidr: &str) -> Option<Range> {
-    let (address, bits) = cidr.split_once('/')?;
-    let address: Ipv4Addr = address.parse().ok()?;
-    let bits: u32 = bits.parse().ok().filter(|bits| *bits <= 32)?;
-    let rest = u32::MAX.checked_shr(bits).unwrap_or(0);
-    let first = address.to_bits() & !rest;
-    Some((first, first | rest))
-}
-
-/// The ranges a node may get, best first, with their bits.
-fn candidates() -> impl Iterator<Item = (Range, u32)> {
-    TIERS.iter().flat_map(|((first, last), bits)| {
-        let (size, bits) = (1_u32 << (32 - bits), *bits);
-        let count = (last - first) / size + 1;
-        (0..count).map(move |number| {
-            let first = first + number * size;
-            ((first, first + (size - 1)), bits)
-        })
-    })
+/// The ranges a node may get, best first.
+fn candidates() -> impl Iterator<Item = Ipv4Net> {
+    let tiers = TIERS.iter();
+    tiers.flat_map(|(range, bits)| range.subnets(*bits).into_iter().flatten())
 }
 
 /// Ranges in order, each with the last address of it and all before: whether something touches one of them is then two
@@ -112,14 +97,16 @@ fn reconcile(view: &View, _: &Key, _: &Context<'_>) -> Outcome {
         .unreadable()
         .filter(|(object, _)| *object.kind == **NODE);
     let unreadable = unreadable.filter_map(|(_, node)| node.as_value()["spec"]["podCIDR"].as_str());
-    let taken = Taken::new(readable.chain(unreadable).filter_map(bounds).collect());
-    let mut free = candidates().filter(|(range, _)| !taken.touches(*range));
+    let ranges = readable.chain(unreadable);
+    let ranges = ranges.filter_map(|cidr| cidr.parse().ok());
+    let taken = Taken::new(ranges.map(bounds).collect());
+    let mut free = candidates().filter(|range| !taken.touches(bounds(*range)));
     let mut writes = Vec::new();
     for node in view.list::<Node>() {
         if range_of(node).is_some() || node.meta.is_deleting() {
             continue;
         }
-        let Some(((first, _), bits)) = free.next() else {
+        let Some(range) = free.next() else {
             let message = format!(
                 "Node {} status is now: CIDRNotAvailable: all ranges of 10.128.0.0/9 are given to other nodes. \
                  Delete nodes that are gone, or start this one with --pod-cidr and a free range",
@@ -129,7 +116,7 @@ fn reconcile(view: &View, _: &Key, _: &Context<'_>) -> Outcome {
             writes.push(Write::Event(told));
             continue;
         };
-        let cidr = format!("{}/{bits}", Ipv4Addr::from_bits(first));
+        let cidr = range.to_string();
         let patch = json!({"spec": {"podCIDR": cidr, "podCIDRs": [cidr]}});
         // Bound to the uid only: the node's own heartbeats must not make it lose its range.
         writes.push(Write::patch(node, patch).unbound());
@@ -141,22 +128,26 @@ fn reconcile(view: &View, _: &Key, _: &Context<'_>) -> Outcome {
 mod tests {
     use super::*;
 
+    fn range(text: &str) -> Ipv4Net {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn there_are_ranges_for_a_large_cluster_and_none_touches_another() {
-        let all: Vec<(Range, u32)> = candidates().collect();
+        let all: Vec<Ipv4Net> = candidates().collect();
         assert_eq!(all.len(), 128 + 512 + 8192);
-        assert_eq!(all[0].0, bounds("10.128.0.0/17").unwrap());
-        assert_eq!(all[128].0, bounds("10.192.0.0/20").unwrap());
-        assert_eq!(all.last().unwrap().0, bounds("10.255.255.0/24").unwrap());
+        assert_eq!(all[0], range("10.128.0.0/17"));
+        assert_eq!(all[128], range("10.192.0.0/20"));
+        assert_eq!(*all.last().unwrap(), range("10.255.255.0/24"));
         for pair in all.windows(2) {
-            assert!(pair[0].0.1 < pair[1].0.0, "{pair:?}");
+            assert!(bounds(pair[0]).1 < bounds(pair[1]).0, "{pair:?}");
         }
     }
 
     #[test]
     fn a_range_inside_of_another_is_touched_whichever_begins_first() {
         let ranges = ["10.0.0.0/8", "10.128.200.0/22", "11.0.0.0/24"];
-        let taken = Taken::new(ranges.iter().filter_map(|cidr| bounds(cidr)).collect());
+        let taken = Taken::new(ranges.map(|cidr| bounds(range(cidr))).to_vec());
         for (cidr, touched) in [
             ("10.255.0.0/24", true),
             ("10.128.200.0/24", true),
@@ -165,9 +156,13 @@ mod tests {
             ("9.0.0.0/8", false),
             ("0.0.0.0/0", true),
         ] {
-            assert_eq!(taken.touches(bounds(cidr).unwrap()), touched, "{cidr}");
+            assert_eq!(taken.touches(bounds(range(cidr))), touched, "{cidr}");
         }
-        assert_eq!(bounds("10.0.0.1/33"), None);
+        assert_eq!(bounds(range("0.0.0.0/0")), (0, u32::MAX));
+        assert_eq!(
+            bounds(range("10.0.0.9/30")).0,
+            u32::from_be_bytes([10, 0, 0, 8])
+        );
         assert!(!Taken::new(Vec::new()).touches((0, u32::MAX)));
     }
 }

@@ -19,7 +19,7 @@ use k8s_openapi::api::apps::v1::ReplicaSetCondition;
 use serde_json::{Value, json};
 use weft_api::names;
 use weft_api::view::ReplicaSetStatus;
-use weft_kinds::{POD, REPLICA_SET};
+use weft_kinds::{CAPABILITY_GRANT, POD, REPLICA_SET};
 
 use crate::claim::{claim_objects, controller_reference};
 use crate::indexer::Cached;
@@ -36,6 +36,7 @@ pub const CONTROLLER: Controller = Controller {
         reads.kind::<ReplicaSet>().index(&pod::BY_CONTROLLER);
     },
     keys,
+    relieved,
     seeds: |view| {
         view.list::<ReplicaSet>()
             .map(|row| row.key.clone())
@@ -74,6 +75,15 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
         keys.extend(matching.map(|set| set.key.clone()));
     }
     keys
+}
+
+/// A pod that was refused for want of a grant is not refused once there is one.
+fn relieved(view: &View, touched: &Touched) -> Vec<Key> {
+    if !touched.is_of(&CAPABILITY_GRANT) || !touched.is_there {
+        return Vec::new();
+    }
+    let sets = view.list_in::<ReplicaSet>(&touched.key.namespace);
+    sets.map(|set| set.key.clone()).collect()
 }
 
 fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {

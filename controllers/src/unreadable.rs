@@ -19,6 +19,7 @@ pub const CONTROLLER: Controller = Controller {
         true => vec![Key::cluster(&touched.uid)],
         false => Vec::new(),
     },
+    relieved: |_, _| Vec::new(),
     seeds: |view| {
         let objects = view.unreadable();
         objects.map(|(o, _)| Key::cluster(&o.meta.uid)).collect()

@@ -256,6 +256,8 @@ pub enum Subresource {
     Finalize,
     Proxy,
     Approval,
+    /// What is kept under an object's name beside the object: the keys and values of a store.
+    Data,
 }
 
 impl Subresource {
@@ -269,13 +271,14 @@ impl Subresource {
             Self::Finalize => "finalize",
             Self::Proxy => "proxy",
             Self::Approval => "approval",
+            Self::Data => "data",
         }
     }
 
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
             Self::Status | Self::Scale | Self::Approval => &["get", "patch", "update"],
-            Self::Binding | Self::Eviction => &["create"],
+            Self::Binding | Self::Eviction | Self::Data => &["create"],
             Self::Log => &["get"],
             Self::Finalize => &["update"],
             Self::Proxy => &["get"],
@@ -289,7 +292,7 @@ impl Subresource {
             Self::Binding => Some(("", "v1", "Binding")),
             Self::Eviction => Some(("policy", "v1", "Eviction")),
             Self::Proxy => Some(("", "v1", "NodeProxyOptions")),
-            Self::Status | Self::Log | Self::Finalize | Self::Approval => None,
+            Self::Status | Self::Log | Self::Finalize | Self::Approval | Self::Data => None,
         }
     }
 }

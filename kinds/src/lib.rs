@@ -28,6 +28,7 @@ pub mod schema;
 pub mod strategy;
 pub mod validate;
 pub mod walk;
+pub mod weft;
 
 use std::sync::Arc;
 
@@ -46,6 +47,7 @@ pub use discovery::ENDPOINT_SLICE;
 pub use gateway_api::{GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, REFERENCE_GRANT};
 pub use kind::{Kind, Name, NameRule, Selectable, Served, Spelling, Subresource};
 pub use registry::{Registries, Registry};
+pub use weft::{CAPABILITY_GRANT, KEY_VALUE_STORE};
 
 /// How functions are handed a kind.
 pub type KindRef<'a> = &'a Arc<Kind>;
@@ -71,6 +73,8 @@ fn builtin() -> Vec<Arc<Kind>> {
         &GATEWAY,
         &GATEWAY_CLASS,
         &REFERENCE_GRANT,
+        &CAPABILITY_GRANT,
+        &KEY_VALUE_STORE,
     ];
     let stored = stored.into_iter().map(|kind| Arc::clone(kind));
     stored

@@ -195,6 +195,7 @@ mod tests {
                 "coordination.k8s.io/v1",
                 "certificates.k8s.io/v1",
                 "gateway.networking.k8s.io/v1",
+                "weft.dev/v1alpha1",
                 "authentication.k8s.io/v1",
                 "authorization.k8s.io/v1",
                 "metrics.k8s.io/v1beta1",

@@ -9,6 +9,7 @@
 //! Left to others: rules of metadata (`crate::validate`), reading the store and writing claims (`weft_apiserver`).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use weft_api::status::StatusError;
@@ -55,6 +56,17 @@ pub trait Strategy: Send + Sync {
     /// 403 or 422 for an object that the cluster as it is does not admit.
     fn admit(&self, _new: &mut Value, _around: &dyn Surroundings) -> Result<(), StatusError> {
         Ok(())
+    }
+
+    /// The images whose imports [`Strategy::admit`] and [`Strategy::warn`] look at.
+    fn images(&self, _value: &Value) -> BTreeSet<String> {
+        BTreeSet::new()
+    }
+
+    /// What whoever wrote the object is told beside the answer, however strictly fields are looked at: what it asks for and does not get here,
+    /// a sentence each.
+    fn warn(&self, _value: &Value, _around: &dyn Surroundings) -> Vec<String> {
+        Vec::new()
     }
 
     /// Gives the object the addresses and ports it asks for; [`Strategy::claims`] then names them.
@@ -177,6 +189,13 @@ pub trait Surroundings {
 
     /// An object as it is stored.
     fn object(&self, kind: KindRef<'_>, namespace: Option<&str>, name: &str) -> Option<Value>;
+
+    /// All objects of a kind in a namespace, as they are stored.
+    fn objects(&self, kind: KindRef<'_>, namespace: &str) -> Vec<Value>;
+
+    /// What the component of an image imports: `wasi:keyvalue/store@0.2.0-draft2`. None where that is not known here: of an
+    /// image that is elsewhere, the node finds out.
+    fn imports(&self, image: &str) -> Option<Arc<[String]>>;
 
     fn is_claimed(&self, claim: &Claim) -> bool;
 

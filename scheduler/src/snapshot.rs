@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use ipnet::Ipv4Net;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 use weft_api::annotation;
 use weft_api::quantity::Quantity;
@@ -306,9 +307,8 @@ impl NodeFacts {
 /// Addresses for pods in an IPv4 range: all but the first two and the last, which stand for the network, the node and
 /// everybody.
 fn addresses_in(cidr: &str) -> Option<i64> {
-    let (_, bits) = cidr.split_once('/')?;
-    let bits: u32 = bits.parse().ok().filter(|bits| *bits <= 32)?;
-    Some(((1_i64 << (32 - bits)) - RESERVED_ADDRESSES).max(0))
+    let range: Ipv4Net = cidr.parse().ok()?;
+    Some(((1_i64 << (32 - range.prefix_len())) - RESERVED_ADDRESSES).max(0))
 }
 
 /// A node with the pods on it.

@@ -26,7 +26,7 @@ use weft_apiserver::ca::{Authority, Credentials};
 use weft_apiserver::caller::Caller;
 use weft_apiserver::encryption::{self, KeyFile};
 use weft_apiserver::http::servers::{self, ServerStatus};
-use weft_apiserver::objects::Objects;
+use weft_apiserver::objects::{Objects, UNWATCHED};
 use weft_apiserver::peers;
 use weft_store::transport::{self, Link, LinkTls};
 use weft_store::{Ended, HistoryShare, MemberError, OpenError, ServerId, Store};
@@ -225,6 +225,7 @@ pub async fn start(config: ServerConfig, stop: &CancellationToken) -> Result<Ser
             events_max: LEASE_HISTORY_EVENTS_MAX,
             bytes_max: LEASE_HISTORY_BYTES_MAX,
         }],
+        unwatched: UNWATCHED.map(Into::into).to_vec(),
         ..weft_store::Config::new(identity::store_dir(dir))
     };
     let opened = raft

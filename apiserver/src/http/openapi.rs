@@ -433,8 +433,8 @@ fn add_kind(kind: &Kind, paths: &mut Map<String, Value>, roots: &mut Vec<&'stati
                     None => continue,
                 }
             }
-            // Streams, not objects: nothing for a schema to say.
-            Subresource::Log | Subresource::Proxy => continue,
+            // Streams and operations, not objects: nothing for a schema to say.
+            Subresource::Log | Subresource::Proxy | Subresource::Data => continue,
         };
         roots.extend(target.definition);
         let id = |verb: &str| {

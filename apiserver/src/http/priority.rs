@@ -17,6 +17,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use weft_api::status::StatusError;
+use weft_kinds::Subresource;
 
 use crate::caller::{Caller, GROUP_MASTERS};
 use crate::request::{Asked, RequestInfo};
@@ -33,6 +34,8 @@ pub enum Level {
     NodeHigh,
     /// All else that nodes ask.
     System,
+    /// What nodes ask for the pods on them, which must not keep them from what they ask for themselves.
+    Data,
     Administration,
     /// Everybody else who showed a credential.
     Workload,
@@ -41,9 +44,10 @@ pub enum Level {
 }
 
 impl Level {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::NodeHigh,
         Self::System,
+        Self::Data,
         Self::Administration,
         Self::Workload,
         Self::CatchAll,
@@ -53,6 +57,8 @@ impl Level {
         if caller.node_name().is_some() {
             return if keeps_alive(info) {
                 Self::NodeHigh
+            } else if is_data(info) {
+                Self::Data
             } else {
                 Self::System
             };
@@ -73,6 +79,8 @@ impl Level {
         let (reads, writes, reads_each, writes_each) = match self {
             Self::NodeHigh => (100, 200, 8, 8),
             Self::System => (200, 200, 32, 32),
+            // All of it is asked by POST, which counts as writing.
+            Self::Data => (1, 200, 1, 64),
             Self::Administration => (200, 200, 1000, 1000),
             Self::Workload => (200, 100, 100, 50),
             Self::CatchAll => (20, 4, 20, 4),
@@ -93,6 +101,7 @@ impl Level {
         match self {
             Self::NodeHigh => "node-high",
             Self::System => "system",
+            Self::Data => "data",
             Self::Administration => "administration",
             Self::Workload => "workload",
             Self::CatchAll => "catch-all",
@@ -109,6 +118,10 @@ fn keeps_alive(info: &RequestInfo) -> bool {
         }
         _ => false,
     }
+}
+
+fn is_data(info: &RequestInfo) -> bool {
+    matches!(&info.asked, Asked::Resource(one) if one.subresource == Some(Subresource::Data))
 }
 
 struct Bounds {
@@ -285,6 +298,12 @@ mod tests {
                 "PATCH",
                 "/api/v1/namespaces/x/pods/p/status",
                 Level::System,
+            ),
+            (
+                &node,
+                "POST",
+                "/apis/weft.dev/v1alpha1/namespaces/x/keyvaluestores/s/data",
+                Level::Data,
             ),
             (&admin, "PUT", lease, Level::Administration),
             (&user, "PUT", lease, Level::Workload),

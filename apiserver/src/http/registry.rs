@@ -12,6 +12,7 @@
 //! memory but a manifest's. Copies on other servers: [`replicas`]. Left to others: deleting what no tag needs.
 
 mod blobs;
+mod imports;
 mod manifests;
 pub(crate) mod replicas;
 mod tags;
@@ -56,6 +57,7 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 pub struct Registry {
     root: Arc<Path>,
     tags: Tags,
+    known: imports::Known,
 }
 
 impl Registry {
@@ -76,6 +78,7 @@ impl Registry {
         Ok(Self {
             root: dir.into(),
             tags: Tags(store),
+            known: imports::Known::default(),
         })
     }
 

@@ -29,7 +29,8 @@ use super::table::{self, Include, Style};
 use super::{AppState, discovery, logs, proxy, reviews, usage, watch};
 use crate::authz::Authorized;
 use crate::objects::{
-    Binding, DeleteOptions, Deleted, Patch, Propagation, WatchOptions, scale_kind, strict_decoding,
+    Binding, DeleteOptions, Deleted, Operation, POD_HEADER, Patch, PodRef, Propagation,
+    WatchOptions, scale_kind, strict_decoding,
 };
 use crate::request::{Asked, ObjectRef, Params, Resource, Validation, list_options_invalid};
 use weft_kinds::{KindRef, Subresource};
@@ -136,13 +137,12 @@ async fn collection(
             let params = asked.request().params()?;
             let received = state.large_bodies.receive(request).await?;
             let decoded = negotiate::decode_object(&received.headers, &received.body, &kind.gvk())?;
-            let warnings = Warnings::of_body(&kind.gvk(), &decoded, params.validation()?)?;
+            let mut warnings = Warnings::of_body(&kind.gvk(), &decoded, params.validation()?)?;
             let object = whole_object(decoded.value)?;
             let form = negotiate::form(&received.headers)?;
-            let created = state
-                .objects
-                .create(asked, object, &params.write_options()?)
-                .await?;
+            let options = params.write_options()?;
+            let created = state.objects.create(asked, object, &options).await?;
+            warnings.0.extend(options.advice.take_all());
             let response = render(kind, created.as_value(), form, params, StatusCode::CREATED)?;
             Ok(warnings.attach(response))
         }
@@ -299,11 +299,12 @@ async fn update(
         _ => kind.gvk(),
     };
     let decoded = negotiate::decode_object(&received.headers, &received.body, &gvk)?;
-    let warnings = Warnings::of_body(&gvk, &decoded, params.validation()?)?;
+    let mut warnings = Warnings::of_body(&gvk, &decoded, params.validation()?)?;
     let body = whole_object(decoded.value)?;
     let form = negotiate::form(&received.headers)?;
     let options = params.write_options()?;
     let updated = state.objects.update(asked, body, &options).await?;
+    warnings.0.extend(options.advice.take_all());
     let response = render_part(kind, subresource, updated.as_value(), form, params)?;
     Ok(warnings.attach(response))
 }
@@ -346,6 +347,7 @@ async fn patch(
         warnings.0.extend(decoded.faults);
         warnings.0.extend(options.warnings.take_all());
     }
+    warnings.0.extend(options.advice.take_all());
     let response = render_part(kind, subresource, patched.as_value(), form, params)?;
     Ok(warnings.attach(response))
 }
@@ -392,6 +394,22 @@ async fn on_subresource(
                 delete_options(asked.request().params()?, sent.unwrap_or_else(|| json!({})))?;
             objects.evict(asked, &options).await?;
             Ok(success(StatusCode::CREATED))
+        }
+        (Subresource::Data, Method::POST) => {
+            if asked.request().params()?.write_options()?.dry_run {
+                return Err(StatusError::bad_request(
+                    "operations on a key-value store cannot be tried: send them without dryRun",
+                ));
+            }
+            let received = state.large_bodies.receive(request).await?;
+            let pod = received.headers.get(POD_HEADER);
+            let pod = pod.map(|pod| PodRef::parse(pod.to_str().unwrap_or("")));
+            let pod = pod.transpose()?;
+            let operation = Operation::parse(&received.body)?;
+            // Its place is for others: the operation may wait for long, and has what it needs.
+            drop(received);
+            let answer = objects.data(asked, pod, operation).await?;
+            Ok(json_value(&answer, StatusCode::OK))
         }
         (Subresource::Scale, Method::GET) => {
             let params = asked.request().params()?;

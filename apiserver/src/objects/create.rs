@@ -19,6 +19,7 @@ use super::body::{check_identity, decoded};
 use super::canonical::{canonicalize, object_of, shown};
 use super::freshness::write_failed;
 use super::{ATTEMPTS_MAX, Objects, WriteOptions, already_exists};
+use crate::admission::Surrounding;
 use crate::authz::Authorized;
 use crate::caller::Caller;
 use crate::encryption::Vault;
@@ -71,6 +72,7 @@ impl Objects {
         };
         let namespace_key = namespace.map(|name| stored::key(&weft_kinds::NAMESPACE, None, name));
         let mut last_name = String::new();
+        let imports = self.imports(kind.stored(), template).await;
         for _ in 0..attempts {
             let mut value = template.clone();
             if generated && !prefix.is_empty() {
@@ -85,7 +87,10 @@ impl Objects {
                 }
                 _ => Vec::new(),
             };
-            let in_namespace = self.admit_new(asked, &mut value, &snapshot, &pods)?;
+            let around = self.surroundings(caller, &snapshot, &imports);
+            let in_namespace = self.admit_new(asked, &mut value, &around, &pods)?;
+            let advice = kind.stored().strategy.warn(&value, &around);
+            options.advice.replace(advice);
             let mut mutations = admission::exchange_claims(kind.stored(), None, Some(&value));
             mutations.extend(in_namespace);
             let claims = admission::claim_keys(kind.stored(), &value);
@@ -158,23 +163,23 @@ impl Objects {
         &self,
         asked: &Authorized,
         value: &mut Value,
-        snapshot: &Snapshot,
+        around: &Surrounding<'_>,
         pods_of_caller: &[Arc<Value>],
     ) -> Result<Option<Mutation>, StatusError> {
         let (spelled, namespace) = asked.collection("create")?;
         let (kind, caller) = (spelled.stored(), asked.caller());
+        let snapshot = around.snapshot;
         let name = text(value, "/metadata/name").to_owned();
         let in_namespace = namespace
             .map(|namespace| check_namespace(&self.inner.vault, snapshot, kind, namespace, &name))
             .transpose()?;
-        let around = self.surroundings(caller, snapshot);
         *value = canonicalize(kind, value)?;
-        kind.strategy.admit(value, &around)?;
+        kind.strategy.admit(value, around)?;
         *value = canonicalize(kind, value)?;
         kind.strategy.drop_unserved(value);
         // By the rules of the spelling that it came in.
         validate::created(spelled, value)?;
-        kind.strategy.allocate(value, None, &around)?;
+        kind.strategy.allocate(value, None, around)?;
         node_restriction::admit(asked, None, Some(value))?;
         // What is to be approved is a request for a signature.
         if kind.has(Subresource::Approval) {

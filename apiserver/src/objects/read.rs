@@ -16,7 +16,7 @@ use weft_store::{Revision, Snapshot};
 use super::{ListOptions, ObjectWatch, Objects, Page, Selection, Stored, WatchOptions};
 use crate::authz::Authorized;
 use crate::listing::{self, Source};
-use crate::node_restriction;
+use crate::{node_restriction, stored};
 
 /// Who looks at more objects, or at more changes, than this takes milliseconds: not on a thread that others wait for.
 const SCAN_MAX: usize = 1_000;
@@ -36,11 +36,14 @@ impl Objects {
         let found = self.find(&snapshot, object)?;
         found.check_lost()?;
         if node_restriction::concerns_read(asked) {
-            let pods = match node_restriction::needs_reference(asked) {
-                Some(node) => self.pods_on(node, &snapshot).await?,
-                None => Vec::new(),
+            let (pods, grants) = match node_restriction::needs_reference(asked) {
+                Some(node) => {
+                    let pods = self.pods_on(node, &snapshot).await?;
+                    (pods, self.grants_in(&snapshot, object.namespace))
+                }
+                None => (Vec::new(), Vec::new()),
             };
-            node_restriction::admit_reference(asked, &pods)?;
+            node_restriction::admit_reference(asked, &pods, &grants)?;
             node_restriction::admit(asked, Some(&found.stored_value()), None)?;
         }
         Ok(found)
@@ -112,6 +115,15 @@ impl Objects {
             .await?;
         let pods = page.items.iter().map(|pod| Arc::new(pod.stored_value()));
         Ok(pods.collect())
+    }
+
+    /// The CapabilityGrants of a namespace.
+    fn grants_in(&self, snapshot: &Snapshot, namespace: Option<&str>) -> Vec<Value> {
+        let kind = &weft_kinds::CAPABILITY_GRANT;
+        let prefix = stored::prefix(kind, namespace);
+        let entries = snapshot.range(&prefix, None);
+        let grants = entries.map(|entry| Stored::new(&self.inner.vault, kind, entry));
+        grants.map(|grant| grant.stored_value()).collect()
     }
 
     /// # Errors

@@ -6,8 +6,8 @@ use weft_kinds::KindRef;
 use weft_kinds::lens::text;
 use weft_store::Key;
 
-use super::Objects;
 use super::freshness::write_failed;
+use super::{DATA_PREFIX, Objects};
 use crate::authz::Authorized;
 use crate::encryption::{self, EncryptionError, Rewrapped};
 use crate::request::Asked;
@@ -51,7 +51,7 @@ impl Objects {
         }
     }
 
-    /// Brings all Secrets under a new data key; see [`Vault::rewrap`].
+    /// Brings all Secrets, and the data of key-value stores, under a new data key; see [`Vault::rewrap`].
     ///
     /// # Errors
     /// 429 and 503 when the store cannot take it now, 500 when a value cannot be opened.
@@ -63,7 +63,9 @@ impl Objects {
         }
         let registry = self.registry();
         let sealed = registry.stored().filter(|kind| kind.sealed);
-        let prefixes: Vec<_> = sealed.map(|kind| stored::prefix(kind, None)).collect();
+        let prefixes = sealed.map(|kind| stored::prefix(kind, None));
+        let data = DATA_PREFIX.as_bytes().into();
+        let prefixes: Vec<_> = prefixes.chain([data]).collect();
         let done = self.inner.vault.rewrap(&prefixes).await;
         done.map_err(|error| match error {
             EncryptionError::Write(error) => write_failed(&weft_kinds::SECRET, "", error),

@@ -19,6 +19,7 @@ use super::canonical::{canonicalize, shown};
 use super::deletion::is_finished;
 use super::freshness::{unreadable, write_failed};
 use super::{ATTEMPTS_MAX, Objects, Patch, WriteOptions, modified};
+use crate::admission::Imports;
 use crate::authz::Authorized;
 use crate::request::ObjectRef;
 use crate::{admission, node_restriction};
@@ -135,13 +136,21 @@ impl Objects {
             check_version(kind, name, &found, &proposed)?;
             check_uid(kind, name, &current, text(&proposed, "/metadata/uid"))?;
             let mut next = self.next_state(kind, part, proposed, &old)?;
-            let around = self.surroundings(caller, &snapshot);
+            let imports = match part {
+                None => self.imports(stored_kind, &next).await,
+                Some(_) => Imports::new(),
+            };
+            let around = self.surroundings(caller, &snapshot, &imports);
             // By the rules of the spelling that it came in.
             validate::updated(kind, &next, &old, part)?;
             stored_kind
                 .strategy
                 .allocate(&mut next, Some(&old), &around)?;
             node_restriction::admit(asked, Some(&old), Some(&next))?;
+            if part.is_none() {
+                let advice = stored_kind.strategy.warn(&next, &around);
+                options.advice.replace(advice);
+            }
 
             let removes = is_finished(stored_kind, &next);
             if options.dry_run {

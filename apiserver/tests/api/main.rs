@@ -3,6 +3,7 @@
 //! Each test is a short conversation; what it proves is written as the text of the answers.
 
 mod callers;
+mod capabilities;
 mod discovery;
 mod events;
 mod namespaces;

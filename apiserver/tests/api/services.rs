@@ -1,5 +1,6 @@
 //! Services and what they hold: addresses and ports.
 
+use http::header;
 use serde_json::{Value, json};
 
 use crate::world::*;
@@ -124,4 +125,74 @@ async fn a_service_keeps_its_address_and_a_pod_its_tolerations() {
     );
     let removed = json!([{"op": "remove", "path": "/spec/tolerations/0"}]);
     assert_eq!(world.patch(&one, "json-patch", removed).await.status, 422);
+}
+
+#[tokio::test]
+async fn what_a_service_asks_for_in_vain_is_told_to_who_writes_it() {
+    let world = World::new().await;
+    let told = |answer: &Answer| -> Vec<String> {
+        let values = answer.headers.get_all("warning").iter();
+        values
+            .map(|value| value.to_str().unwrap().to_owned())
+            .collect()
+    };
+    let spec = |spec: Value| json!({"metadata": {"name": "s"}, "spec": spec});
+    let plain = json!({"ports": [{"port": 80}], "selector": {"a": "b"}});
+    let created = world
+        .ask(&format!("POST {SERVICES}"), spec(plain.clone()))
+        .await;
+    assert_eq!((created.status, told(&created)), (201, Vec::new()));
+    let by_route = "to be reached from outside, name the Service in an HTTPRoute to a Gateway";
+    let path = format!("{SERVICES}/s");
+    let to = |kind: &str| json!({"spec": {"type": kind}});
+    for (patch, expected) in [
+        (
+            to("NodePort"),
+            format!(
+                "spec.type NodePort: no node listens on the node ports that are given out; {by_route}"
+            ),
+        ),
+        (
+            to("LoadBalancer"),
+            format!(
+                "spec.type LoadBalancer: nothing gives it an address outside of the cluster, and no node listens on its node ports; {by_route}"
+            ),
+        ),
+        (
+            json!({"spec": {"type": "ClusterIP", "externalIPs": ["192.0.2.7"]}}),
+            format!("spec.externalIPs: no node listens there; {by_route}"),
+        ),
+        (
+            json!({"spec": {"externalIPs": null, "externalTrafficPolicy": null, "ports": [{"name": "d", "port": 53, "protocol": "UDP"}]}}),
+            "spec.ports: only TCP ports are served, over HTTP; the others lead nowhere".to_owned(),
+        ),
+    ] {
+        let patched = world.patch(&path, "merge-patch", patch).await;
+        assert_eq!(patched.line(), "200 Service s");
+        assert_eq!(told(&patched), [format!("299 - \"{expected}\"")]);
+    }
+    for (name, number) in [
+        ("api.example.com", 1),
+        ("web.shop.svc.cluster.local", 0),
+        ("web.shop.svc", 0),
+    ] {
+        let alias = json!({"metadata": {"generateName": "a-"}, "spec": {"type": "ExternalName", "externalName": name}});
+        let created = world.ask(&format!("POST {SERVICES}"), alias).await;
+        assert_eq!(
+            (created.status, told(&created).len()),
+            (201, number),
+            "{name}"
+        );
+    }
+    // Nor does its status promise anything.
+    let balanced = json!({"metadata": {"name": "l"}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}});
+    world.ask(&format!("POST {SERVICES}"), balanced).await;
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let table = world.request(
+        &format!("GET {SERVICES}/l"),
+        &[(header::ACCEPT, accept)],
+        "",
+    );
+    let table = world.send(table).await;
+    assert_eq!(table.body["rows"][0]["cells"][3], "<none>");
 }

@@ -132,10 +132,12 @@ impl World {
         leadership.wait_for(Option::is_some).await.unwrap();
         let authority =
             Authority::open_or_create(&dir.path().join("pki"), "cluster.local").unwrap();
+        let images = Registry::open(&dir.path().join("registry"), store.clone()).unwrap();
         let objects = Objects::new(
             store,
             objects::Config {
                 authority: signs.then(|| authority.clone()),
+                images: Some(images),
                 watch,
                 ..objects::Config::default()
             },

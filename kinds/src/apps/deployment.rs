@@ -1,5 +1,6 @@
 //! Deployments.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
@@ -8,9 +9,9 @@ use super::workload;
 use crate::columns::{Column, Row};
 use crate::field::Field;
 use crate::lens::{fill, member, text};
-use crate::strategy::Strategy;
+use crate::strategy::{Strategy, Surroundings};
 use crate::validate::Problems;
-use crate::{Kind, Subresource};
+use crate::{Kind, Subresource, weft};
 
 pub static DEPLOYMENT: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     let counts = [
@@ -45,6 +46,14 @@ impl Strategy for Deployments {
             fill(rolling, "maxUnavailable", "25%");
             fill(rolling, "maxSurge", "25%");
         }
+    }
+
+    fn images(&self, value: &Value) -> BTreeSet<String> {
+        workload::images_of_pods(value)
+    }
+
+    fn warn(&self, value: &Value, around: &dyn Surroundings) -> Vec<String> {
+        weft::warnings_of_template(value, around)
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {

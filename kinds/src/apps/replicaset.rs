@@ -1,5 +1,6 @@
 //! ReplicaSets.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
@@ -9,9 +10,9 @@ use crate::columns::{Column, Row, current_replicas, desired_replicas};
 use crate::field::Field;
 use crate::kind::Selectable;
 use crate::lens::{fill, member};
-use crate::strategy::Strategy;
+use crate::strategy::{Strategy, Surroundings};
 use crate::validate::Problems;
-use crate::{Kind, Subresource};
+use crate::{Kind, Subresource, weft};
 
 pub static REPLICA_SET: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     let counts = [
@@ -34,6 +35,14 @@ impl Strategy for ReplicaSets {
             fill(spec, "replicas", 1);
         }
         fill(member(value, "status"), "replicas", 0);
+    }
+
+    fn images(&self, value: &Value) -> BTreeSet<String> {
+        workload::images_of_pods(value)
+    }
+
+    fn warn(&self, value: &Value, around: &dyn Surroundings) -> Vec<String> {
+        weft::warnings_of_template(value, around)
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {

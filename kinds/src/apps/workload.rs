@@ -1,6 +1,6 @@
 //! What workloads share: size, selector, template, and the columns that show them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -48,6 +48,11 @@ pub(crate) fn default_template(value: &mut Value) {
     // A template without a spec has an empty one, so that what it lacks is told of and nothing else.
     let template = member(member(value, "spec"), "template");
     pod::default_spec(member(template, "spec"));
+}
+
+/// The images of a workload's pods.
+pub(crate) fn images_of_pods(value: &Value) -> BTreeSet<String> {
+    pod::images_of(value, "/spec/template/spec")
 }
 
 /// Selector and template; what is fixed about a workload's pods.

@@ -1,8 +1,9 @@
 //! What every field of a kind is: type, format, range, list type, merge key, default, and what its Go type says.
 //!
 //! One [`Schema`] for all: the built-in kinds, whose schemas are two committed tables (`table.json`, OpenAPI; `go.json`,
-//! what Kubernetes' Go types say beyond it; both derived by `cargo xtask codegen` and parsed once, on first use), and
-//! the structural schemas of custom kinds, which are built from their JSON by [`Node::parse`].
+//! what Kubernetes' Go types say beyond it; both derived by `cargo xtask codegen` and parsed once, on first use); weft's own
+//! kinds, which nothing is derived from (`own.json`, written by hand in the same form); and the structural schemas of custom kinds,
+//! which are built from their JSON by [`Node::parse`].
 //!
 //! Use: `crate::decode` reads, prunes and defaults objects by it; [`Schema::of`] walks a kind for strategic merge and
 //! protobuf; [`closure`] and [`text`] feed OpenAPI.
@@ -11,6 +12,7 @@
 //! a reference of a custom schema that does not resolve is a place where anything goes.
 //! Left to others: rules between fields (`crate::cel::rules`, `crate::validate`), defaults that are no constants (a kind's own file).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{LazyLock, OnceLock};
 
@@ -22,11 +24,21 @@ use weft_api::gvk::GroupVersionKind;
 use crate::cel::rules::Place;
 
 static TABLE_TEXT: &str = include_str!("table.json");
+static OWN_TEXT: &str = include_str!("own.json");
 static GO_TEXT: &str = include_str!("go.json");
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let texts: BTreeMap<&'static str, &'static RawValue> =
+    let derived: BTreeMap<&'static str, &'static RawValue> =
         serde_json::from_str(TABLE_TEXT).expect("the committed table is a JSON object");
+    let derived = derived
+        .into_iter()
+        .map(|(name, text)| (name, Cow::Borrowed(text.get())));
+    let own: BTreeMap<&'static str, Value> =
+        serde_json::from_str(OWN_TEXT).expect("the schemas of our own kinds are a JSON object");
+    let own = own
+        .into_iter()
+        .map(|(name, schema)| (name, Cow::Owned(schema.to_string())));
+    let texts: BTreeMap<&'static str, Cow<'static, str>> = derived.chain(own).collect();
     let go: BTreeMap<&'static str, Vec<&'static str>> =
         serde_json::from_str(GO_TEXT).expect("the committed table holds lists of fields");
     let mut by_kind = BTreeMap::new();
@@ -34,7 +46,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
         .iter()
         .map(|(name, text)| {
             let mut node: Node =
-                serde_json::from_str(text.get()).expect("the committed table holds schemas");
+                serde_json::from_str(text).expect("the committed table holds schemas");
             if let Some(fields) = go.get(name) {
                 node.learn(fields);
             }
@@ -55,7 +67,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 });
 
 struct Table {
-    texts: BTreeMap<&'static str, &'static RawValue>,
+    texts: BTreeMap<&'static str, Cow<'static, str>>,
     nodes: BTreeMap<&'static str, Node>,
     by_kind: BTreeMap<(String, String, String), &'static str>,
 }
@@ -490,7 +502,7 @@ pub fn definition_name(gvk: &GroupVersionKind) -> Option<&'static str> {
 
 /// The OpenAPI v3 schema of a definition, as compact JSON text.
 pub fn text(name: &str) -> Option<&'static str> {
-    TABLE.texts.get(name).map(|text| text.get())
+    TABLE.texts.get(name).map(|text| &**text)
 }
 
 /// The given definitions and all they refer to. Names that the table does not have are left out.
@@ -540,7 +552,7 @@ mod tests {
         let all = closure(TABLE.texts.keys().copied());
         assert_eq!(all.len(), TABLE.texts.len());
         for text in TABLE.texts.values() {
-            for reference in text.get().split("\"$ref\":\"#/components/schemas/").skip(1) {
+            for reference in text.split("\"$ref\":\"#/components/schemas/").skip(1) {
                 let name = reference.split('"').next().unwrap();
                 assert!(TABLE.nodes.contains_key(name), "{name}");
             }
@@ -550,7 +562,8 @@ mod tests {
     #[test]
     fn every_struct_of_a_built_in_kind_knows_its_go_type() {
         for (name, node) in &TABLE.nodes {
-            let custom = name.starts_with("io.k8s.networking.gateway.");
+            let custom = ["io.k8s.networking.gateway.", "dev.weft."];
+            let custom = custom.iter().any(|prefix| name.starts_with(prefix));
             if !custom && !node.properties.is_empty() {
                 assert_eq!(node.order.len(), node.properties.len(), "{name}");
             }

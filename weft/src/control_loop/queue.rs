@@ -31,6 +31,8 @@ pub struct Queue<K> {
 struct Running {
     /// It was added meanwhile.
     again: bool,
+    /// Why it may be refused now may be over already.
+    relieved: bool,
     /// Looks in a row before this one, each asked for during the rest of the one before.
     streak: u32,
 }
@@ -92,6 +94,16 @@ impl<K: Ord + Clone> Queue<K> {
         }
     }
 
+    /// Ends the pause of a key that was refused: why it was may be over. A key that was not is left alone.
+    pub fn relieve(&mut self, key: K) {
+        if let Some(running) = self.running.get_mut(&key) {
+            running.relieved = true;
+        } else if self.failures.contains_key(&key) && self.later.contains_key(&key) {
+            self.forget_later(&key);
+            self.push(key);
+        }
+    }
+
     /// The next key to work on.
     pub fn pop(&mut self, now: Instant) -> Option<K> {
         while let Some((at, _)) = self.due.first()
@@ -109,8 +121,12 @@ impl<K: Ord + Clone> Queue<K> {
             Some(rest) if rest.disturbed => rest.streak.saturating_add(1),
             _ => 0,
         };
-        let again = false;
-        self.running.insert(key.clone(), Running { again, streak });
+        let running = Running {
+            again: false,
+            relieved: false,
+            streak,
+        };
+        self.running.insert(key.clone(), running);
         Some(key)
     }
 
@@ -157,12 +173,16 @@ impl<K: Ord + Clone> Queue<K> {
 
     /// Ends the work on a key that was refused. `message` replaces what is known of why.
     pub fn fail(&mut self, key: K, message: Option<String>, now: Instant) {
-        self.running.remove(&key);
+        let running = self.running.remove(&key);
+        let relieved = running.is_some_and(|running| running.relieved);
         let failures = self.failures.entry(key.clone()).or_insert(Failures {
             count: 0,
             message: None,
         });
-        let delay = backoff(failures.count);
+        let delay = match relieved {
+            true => BACKOFF_MIN,
+            false => backoff(failures.count),
+        };
         failures.count = failures.count.saturating_add(1);
         failures.message = message;
         self.push_later(key, now + delay);
@@ -263,6 +283,29 @@ mod tests {
         queue.succeed("a", None, now);
         queue.add("a", now);
         assert_eq!(queue.next_due(), Some(now + REST));
+    }
+
+    #[test]
+    fn what_ends_a_refusal_ends_the_pause() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        queue.relieve("a");
+        assert_eq!(queue.pop(now), None, "nobody asked for it");
+        queue.add("a", now);
+        for _ in 0..5 {
+            let key = queue.pop(now).unwrap();
+            queue.fail(key, Some("no".to_owned()), now);
+            queue.add("a", now);
+            assert_eq!(queue.pop(now), None, "it pauses");
+            queue.relieve("a");
+            queue.relieve("a");
+        }
+        assert_eq!(queue.pop(now), Some("a"));
+        assert_eq!(queue.last_failure(&"a"), Some("no"));
+        queue.relieve("a");
+        queue.succeed("a", None, now);
+        queue.relieve("a");
+        assert_eq!((queue.pop(now), queue.next_due()), (None, None));
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use weft_api::Object;
+use weft_apiserver::http::registry::Registry;
 use weft_apiserver::objects::{self, ListOptions, Patch, WriteOptions};
 use weft_apiserver::request::ObjectRef;
 use weft_apiserver::stored;
@@ -25,7 +27,7 @@ struct World {
     term: Term,
     admin: Caller,
     loops: Option<tokio::task::JoinHandle<()>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl World {
@@ -35,7 +37,12 @@ impl World {
         let store = store.await.unwrap();
         let mut leadership = store.leadership();
         let term = leadership.wait_for(Option::is_some).await.unwrap().unwrap();
-        let objects = Objects::new(store, objects::Config::default());
+        let images = Registry::open(&dir.path().join("registry"), store.clone()).unwrap();
+        let config = objects::Config {
+            images: Some(images),
+            ..objects::Config::default()
+        };
+        let objects = Objects::new(store, config);
         let admin = Caller::system("test", None);
         objects.ensure_permanent_namespaces(&admin).await.unwrap();
         Self {
@@ -43,7 +50,7 @@ impl World {
             term,
             admin,
             loops: None,
-            _dir: dir,
+            dir,
         }
     }
 
@@ -187,6 +194,67 @@ async fn deployments_become_pods_whatever_number_somebody_asks_for() {
     world.until_pods(1).await;
 }
 
+/// An image in the world's registry, whose component imports a key-value store.
+async fn push_component(world: &World, image: &str) {
+    let import = b"wasi:keyvalue/store@0.2.0-draft2";
+    let name = [
+        &[1, 0, u8::try_from(import.len()).unwrap()],
+        import.as_slice(),
+        &[5, 0],
+    ]
+    .concat();
+    let head = b"\0asm\x0d\0\x01\0\x07\x03\x01\x42\0\x0a";
+    let component = [head.as_slice(), &[u8::try_from(name.len()).unwrap()], &name].concat();
+    let keep = |bytes: &[u8]| {
+        let hex = format!("{:x}", Sha256::digest(bytes));
+        let path = world.dir.path().join("registry/blobs/sha256").join(&hex);
+        std::fs::write(path, bytes).unwrap();
+        format!("sha256:{hex}")
+    };
+    let layer = json!({"mediaType": "application/wasm", "digest": keep(&component), "size": component.len()});
+    let digest = keep(json!({"layers": [layer]}).to_string().as_bytes());
+    let tag = format!("/weft.dev/imagetags/-/{image}");
+    let put = Mutation::put(tag, Precondition::None, digest);
+    world.objects.store().write(vec![put], None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_want_for_a_grant_are_made_once_there_is_one() {
+    let mut world = World::new().await;
+    push_component(&world, "shop/counts:1").await;
+    world.lead(CONTROLLERS).await;
+    let mut counts = deployment("counts", 2);
+    counts["spec"]["template"]["spec"]["containers"][0]["image"] = "shop/counts:1".into();
+    world.create(&weft_kinds::DEPLOYMENT, counts).await;
+    let told = world.until_event("FailedCreate").await;
+    let message = told["message"].as_str().unwrap();
+    assert!(
+        message.contains("no CapabilityGrant of namespace default"),
+        "{message}"
+    );
+    world
+        .until("the condition", |world| {
+            Box::pin(async move {
+                let sets = world.all(&weft_kinds::REPLICA_SET).await;
+                let conditions = sets
+                    .iter()
+                    .map(|set| set["status"]["conditions"].to_string());
+                conditions
+                    .into_iter()
+                    .any(|told| told.contains("ReplicaFailure") && told.contains("CapabilityGrant"))
+            })
+        })
+        .await;
+    assert_eq!(world.all(&weft_kinds::POD).await.len(), 0);
+    let grant = json!({
+        "apiVersion": "weft.dev/v1alpha1", "kind": "CapabilityGrant",
+        "metadata": {"name": "counts", "namespace": "default"},
+        "spec": {"serviceAccountNames": ["default"], "keyValue": [{"store": "counts"}]},
+    });
+    world.create(&weft_kinds::CAPABILITY_GRANT, grant).await;
+    world.until_pods(2).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_unreadable_object_owns_is_there_for_the_next_leader() {
     let mut world = World::new().await;
@@ -227,6 +295,7 @@ const FRAIL_CONTROLLER: Controller = Controller {
         assert_ne!(&*touched.key.name, "unseen", "no keys for this one");
         vec![touched.key.clone()]
     },
+    relieved: |_, _| Vec::new(),
     seeds: |_| Vec::new(),
     subject: |view, key| Some(view.object_of(&CONFIG_MAP, key)?.reference()),
     reconcile: |view, key, _| {
@@ -412,6 +481,7 @@ static CROWDED: &[Controller] = &[
         name: "crowd-controller",
         reads: |_| {},
         keys: |_, _| Vec::new(),
+        relieved: |_, _| Vec::new(),
         seeds: |_| {
             (0..20_000)
                 .map(|number| Key::cluster(&number.to_string()))
@@ -451,6 +521,7 @@ static STUBBORN: &[Controller] = &[Controller {
         reads.kind::<Marked>();
     },
     keys: FRAIL_CONTROLLER.keys,
+    relieved: |_, _| Vec::new(),
     seeds: |_| Vec::new(),
     subject: |_, _| None,
     reconcile: |view, key, cx| {

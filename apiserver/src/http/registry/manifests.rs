@@ -35,7 +35,7 @@ pub(super) const INDEXES: &[&str] = &[
 ];
 
 /// Layers that hold one Wasm binary: ours, and the older forms nodes still read.
-const WASM_LAYERS: &[&str] = &[
+pub(super) const WASM_LAYERS: &[&str] = &[
     "application/wasm",
     "application/vnd.module.wasm.content.layer.v1+wasm",
 ];

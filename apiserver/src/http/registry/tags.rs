@@ -36,6 +36,12 @@ impl Tags {
         digest(&self.newest().await.get(&key)?.value())
     }
 
+    /// What a tag stands for, as this server has applied it.
+    pub fn applied(&self, repository: &str, tag: &str) -> Option<Digest> {
+        let key = Key::from(key(repository, tag));
+        digest(&self.0.snapshot().get(&key)?.value())
+    }
+
     /// Lets a tag stand for a manifest, whatever it stood for before.
     ///
     /// # Errors

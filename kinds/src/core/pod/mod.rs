@@ -4,6 +4,7 @@ mod columns;
 mod defaults;
 mod validation;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use crate::kind::Selectable;
 use crate::lens::{fill, integer, items, member, text};
 use crate::strategy::{Strategy, Surroundings, replace_part};
 use crate::validate::Problems;
-use crate::{Kind, Subresource};
+use crate::{Kind, Subresource, weft};
 
 pub(crate) use defaults::default_spec;
 pub(crate) use validation::template as validate_template;
@@ -82,9 +83,14 @@ impl Strategy for Pods {
 
     fn admit(&self, new: &mut Value, around: &dyn Surroundings) -> Result<(), StatusError> {
         require_service_account(new, around)?;
+        weft::judge_pod(new, around)?;
         take_pull_secrets(new, around);
         tolerate_lost_nodes(member(new, "spec"));
         Ok(())
+    }
+
+    fn images(&self, value: &Value) -> BTreeSet<String> {
+        images_of(value, "/spec")
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {
@@ -139,6 +145,19 @@ impl Strategy for Pods {
     fn returns_deleted(&self) -> bool {
         true
     }
+}
+
+/// The images of a pod, or of a template, whose spec is at a pointer.
+pub(crate) fn images_of(value: &Value, spec: &str) -> BTreeSet<String> {
+    let lists = ["containers", "initContainers"];
+    let containers = lists
+        .iter()
+        .flat_map(|list| items(value, &format!("{spec}/{list}")));
+    let images = containers.map(|container| text(container, "/image"));
+    images
+        .filter(|image| !image.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn require_service_account(pod: &Value, around: &dyn Surroundings) -> Result<(), StatusError> {

@@ -163,6 +163,10 @@ impl Strategy for Services {
             validation::of_update(new, old, problems);
         }
     }
+
+    fn warn(&self, new: &Value, _around: &dyn Surroundings) -> Vec<String> {
+        validation::unserved(new)
+    }
 }
 
 /// Fields that only some types have.
@@ -268,7 +272,6 @@ fn external_ip(row: &Row<'_>) -> Value {
     );
     match text(row.object, "/spec/type") {
         "ExternalName" => row.text_or("/spec/externalName", "<none>"),
-        "LoadBalancer" if addresses.is_empty() => "<pending>".into(),
         _ => or_none(addresses.join(",")),
     }
 }

@@ -134,6 +134,14 @@ impl Surroundings for Cluster {
         None
     }
 
+    fn objects(&self, _: crate::KindRef<'_>, _: &str) -> Vec<Value> {
+        Vec::new()
+    }
+
+    fn imports(&self, _: &str) -> Option<std::sync::Arc<[String]>> {
+        None
+    }
+
     fn is_claimed(&self, claim: &Claim) -> bool {
         self.0.contains(claim)
     }

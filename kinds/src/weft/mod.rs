@@ -1,0 +1,25 @@
+//! `weft.dev`: what Kubernetes has no kind for.
+
+mod admission;
+mod capabilitygrant;
+mod keyvaluestore;
+
+pub use admission::{Access, granted_store, refers_to, refusal_of_store};
+pub(crate) use admission::{judge_pod, warnings_of_template};
+pub use capabilitygrant::CAPABILITY_GRANT;
+pub use keyvaluestore::{KEY_VALUE_STORE, Quota, quota};
+
+use std::sync::Arc;
+
+use crate::Kind;
+use crate::strategy::Strategy;
+
+/// A kind of ours, which clients know as a custom resource: its definition has no merge keys.
+fn own(kind: &'static str, resource: &'static str, strategy: impl Strategy + 'static) -> Kind {
+    Kind {
+        counts_generations: true,
+        merges_strategically: false,
+        strategy: Arc::new(strategy),
+        ..Kind::new("weft.dev", "v1alpha1", kind, resource)
+    }
+}
