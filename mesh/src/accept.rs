@@ -1,8 +1,8 @@
 //! Accepting connections, for the gateway and for other nodes alike.
 //!
 //! Invariants: no more connections than there are places, further clients wait in the kernel's queue; an error of accept ends nothing;
-//! once asked to stop, the listener is closed first and what was begun is finished, for [`DRAIN_MAX`] at most. A node that stops leaves less time:
-//! its pods have ended by then.
+//! once asked to stop, the listener is closed first and what was begun is finished, for [`DRAIN_MAX`] at most. A node
+//! that stops leaves what its pods have left of that time.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -11,25 +11,36 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
-use http_body_util::BodyExt;
+use http::{Request, Response, StatusCode, request::Parts};
+use weft_call::{Failure, FailureKind};
 
 use crate::{
-    Blame, Body, CallContext, DeliverError, Inner, TransportError, balance, deliver, headers,
-    inbound::worked,
+    Blame, Body, CallContext, Inner, balance,
+    call::{Call, Head, earlier},
+    deliver, failure,
     measure::Holds,
-    outbound::{Call, earlier},
     replay,
-    retry::Failure,
     table::{Endpoint, ServiceLabels, Way},
+    wire::{self, Addressed},
 };
 
-/// Text of a peer's refusal that is read.
-const REFUSAL_BYTES_MAX: usize = 4 << 10;
+/// A response's head, and what keeps the call in flight while its body is read.
+pub(crate) struct Answered {
+    pub(crate) response: Response<Body>,
+    pub(crate) holds: Holds,
+    /// How long the workload took for the head, where that is known.
+    worked: Option<Duration>,
+}
 
-/// A response head, with what keeps the call in flight while the body is read, and how long the workload took for the
-/// head where that is known.
-pub(crate) type Answer = (Response<Body>, Holds, Option<Duration>);
+/// What one try of a call is.
+pub(crate) struct Attempt<'t> {
+    pub(crate) endpoint: &'t Arc<Endpoint>,
+    pub(crate) labels: &'t Arc<ServiceLabels>,
+    /// 0 for the first.
+    pub(crate) number: u32,
+    /// Whether another try could go elsewhere: what it needs is kept.
+    pub(crate) has_choice: bool,
+}
 
 /// One try counted as pending at its endpoint until dropped. A try that never learned its latency is charged with
 /// the time it took, as it was at least that slow; unless it waited for its own caller.
@@ -89,13 +100,11 @@ impl Call {
     /// Tries one endpoint, and tells its load what came of it.
     pub(crate) async fn attempt(
         &self,
-        endpoint: &Arc<Endpoint>,
-        labels: &Arc<ServiceLabels>,
-        attempt: u32,
-        head: &mut Option<Parts>,
-        has_choice: bool,
-    ) -> Result<Answer, Failure> {
-        let since = if attempt == 0 {
+        attempt: Attempt<'_>,
+        head: &mut Head,
+    ) -> Result<Answered, Failure> {
+        let endpoint = attempt.endpoint;
+        let since = if attempt.number == 0 {
             self.started
         } else {
             Instant::now()
@@ -106,18 +115,18 @@ impl Call {
             self.context.deadline,
             self.try_timeout.and_then(|limit| since.checked_add(limit)),
         );
-        let trying = self.once(endpoint, labels, attempt, head, has_choice);
+        let trying = self.once(&attempt, head);
         let outcome = match self.try_timeout {
             Some(limit) => tokio::time::timeout(limit, trying)
                 .await
-                .unwrap_or(Err(Failure::TryTimeout)),
+                .unwrap_or_else(|_| Err(FailureKind::TryTimeout.into())),
             None => trying.await,
         };
         let now = Instant::now();
         let latency = now.saturating_duration_since(since);
         match outcome {
-            Ok((response, mut holds, worked)) => {
-                if let Some(worked) = worked {
+            Ok(mut answered) => {
+                if let Some(worked) = answered.worked {
                     let whole = now.saturating_duration_since(self.started);
                     self.inner.metrics.added(
                         self.caller.origin,
@@ -126,17 +135,17 @@ impl Call {
                     );
                 }
                 let refuses = matches!(
-                    response.status(),
+                    answered.response.status(),
                     StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
                 );
                 pending.record(if refuses { balance::PENALTY } else { latency }, now);
                 endpoint.load().reinstate();
-                holds.pending = Some(pending);
-                Ok((response, holds, worked))
+                answered.holds.pending = Some(pending);
+                Ok(answered)
             }
             Err(failure) => {
                 let failure = self.seen_from_here(failure);
-                match self.blame(&failure, now) {
+                match self.bears(&failure, now) {
                     Bears::Nothing => pending.forgive(),
                     Bears::Time => pending.record(latency, now),
                     Bears::Penalty => pending.record(latency.max(balance::PENALTY), now),
@@ -152,52 +161,42 @@ impl Call {
 
     /// A codec says that the stream broke where the request's own body did.
     fn seen_from_here(&self, failure: Failure) -> Failure {
-        match failure {
-            Failure::Transport(
-                TransportError::Broken { .. } | TransportError::Malformed { .. },
-            ) if self.body.is_broken() => Failure::RequestBroken,
-            other => other,
+        match failure.kind {
+            FailureKind::Interrupted | FailureKind::Malformed if self.body.is_broken() => {
+                failure::body_broken()
+            }
+            _ => failure,
         }
     }
 
     /// What a failed try means for its endpoint.
-    fn blame(&self, failure: &Failure, now: Instant) -> Bears {
+    fn bears(&self, failure: &Failure, now: Instant) -> Bears {
         let is_over = self
             .context
             .deadline
             .is_some_and(|deadline| deadline <= now);
-        match (failure.blame(), failure) {
+        match failure.blame {
             // It had no more time than its caller had left, and took at least that.
-            (_, Failure::Deliver(DeliverError::Deadline)) if is_over => Bears::Time,
+            _ if failure.kind == FailureKind::Deadline && is_over => Bears::Time,
             // What a guest makes of half a request is not its fault.
-            (Blame::Endpoint, failure) if !failure.never_processed() && self.body.is_broken() => {
+            Blame::Endpoint if !failure.never_processed() && self.body.is_broken() => {
                 Bears::Nothing
             }
-            (Blame::Caller, _) => Bears::Nothing,
-            (Blame::Endpoint, _) => Bears::Penalty,
-            (Blame::Connection, _) => Bears::Ejection,
+            Blame::Caller | Blame::Policy => Bears::Nothing,
+            Blame::Endpoint => Bears::Penalty,
+            Blame::Connection => Bears::Ejection,
         }
     }
 
-    async fn once(
-        &self,
-        endpoint: &Arc<Endpoint>,
-        labels: &Arc<ServiceLabels>,
-        attempt: u32,
-        head: &mut Option<Parts>,
-        has_choice: bool,
-    ) -> Result<Answer, Failure> {
-        match endpoint.way {
-            Way::Here => self.attempt_here(endpoint, attempt, head, has_choice).await,
-            Way::Node(node) => {
-                self.attempt_node(endpoint, labels, node, attempt, head)
-                    .await
-            }
+    async fn once(&self, attempt: &Attempt<'_>, head: &mut Head) -> Result<Answered, Failure> {
+        match attempt.endpoint.way {
+            Way::Here => self.attempt_here(attempt, head).await,
+            Way::Node(node) => self.attempt_node(attempt, node, head.again()).await,
         }
     }
 
     /// The context of one try: each after the first is a span of its own.
-    fn context_of(&self, attempt: u32, head: &mut Parts) -> CallContext {
+    fn context_of(&self, attempt: u32) -> CallContext {
         let mut context = CallContext {
             attempt,
             ..self.context.clone()
@@ -205,9 +204,7 @@ impl Call {
         if attempt > 0
             && let Some(trace) = &context.trace
         {
-            let trace = trace.child(&mut rand::rng());
-            trace.write(&mut head.headers);
-            context.trace = Some(trace);
+            context.trace = Some(trace.child(rand::random()));
         }
         context
     }
@@ -215,73 +212,56 @@ impl Call {
     /// In memory, on this core.
     async fn attempt_here(
         &self,
-        endpoint: &Arc<Endpoint>,
-        attempt: u32,
-        head: &mut Option<Parts>,
-        has_choice: bool,
-    ) -> Result<Answer, Failure> {
+        attempt: &Attempt<'_>,
+        head: &mut Head,
+    ) -> Result<Answered, Failure> {
+        let endpoint = attempt.endpoint;
         // Looked up before the request is touched: a pod that left costs nothing.
         let attached = self
             .inner
             .attached
             .get(endpoint.address)
             .filter(|attached| attached.identity == endpoint.identity)
-            .ok_or(Failure::Deliver(DeliverError::NotHere))?;
-        let parts = if has_choice {
-            head.clone()
-        } else {
-            head.take()
+            .ok_or_else(|| Failure::from(FailureKind::NotHere))?;
+        let mut parts = match attempt.has_choice {
+            true => head.again(),
+            false => head.take(),
         };
-        let Some(mut parts) = parts else {
-            return Err(Failure::Deliver(DeliverError::NotHere));
-        };
-        let context = self.context_of(attempt, &mut parts);
+        let context = self.context_of(attempt.number);
+        if let Some(trace) = &context.trace {
+            trace.write(&mut parts.headers);
+        }
         let request = Request::from_parts(parts, self.body.reader());
-        let delivered = deliver::deliver(&attached, request, context)
-            .await
-            .map_err(Failure::Deliver)?;
-        let holds = Holds {
-            in_flight: Some(delivered.in_flight),
-            ..Holds::default()
-        };
-        Ok((delivered.response, holds, Some(delivered.worked)))
+        let delivered = deliver::deliver(&attached, request, context).await?;
+        Ok(Answered {
+            response: delivered.response,
+            holds: Holds {
+                admitted: Some(delivered.admitted),
+                ..Holds::default()
+            },
+            worked: Some(delivered.worked),
+        })
     }
 
-    /// Over the wire, with the call's context in headers.
+    /// Over the wire.
     async fn attempt_node(
         &self,
-        endpoint: &Arc<Endpoint>,
-        labels: &Arc<ServiceLabels>,
+        attempt: &Attempt<'_>,
         node: SocketAddr,
-        attempt: u32,
-        head: &Option<Parts>,
-    ) -> Result<Answer, Failure> {
-        let Some(mut parts) = head.clone() else {
-            return Err(Failure::Transport(TransportError::NotTaken {
-                address: node,
-            }));
+        mut parts: Parts,
+    ) -> Result<Answered, Failure> {
+        let endpoint = attempt.endpoint;
+        let context = self.context_of(attempt.number);
+        let to = Addressed {
+            destination: &endpoint.header,
+            service: &attempt.labels.header,
+            source: &self.caller.source_line,
         };
-        let context = self.context_of(attempt, &mut parts);
-        let lines = &mut parts.headers;
-        // Once more: filters may have added some.
-        headers::strip_hop_by_hop(lines);
-        lines.remove(header::HOST);
-        lines.insert(headers::DESTINATION, endpoint.header.clone());
-        lines.insert(headers::SERVICE, labels.header.clone());
-        lines.insert(headers::SOURCE, self.caller.source_line.clone());
-        lines.insert(headers::DEPTH, HeaderValue::from(context.depth));
-        if attempt > 0 {
-            lines.insert(headers::ATTEMPT, HeaderValue::from(attempt));
-        }
-        if let Some(deadline) = context.deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            lines.insert(headers::TIMEOUT, HeaderValue::from(millis));
-        }
+        wire::encode_request(&to, &context, Instant::now(), &mut parts.headers);
         parts.version = http::Version::HTTP_2;
         parts.extensions.clear();
         let request = Request::from_parts(parts, self.body.reader());
-        let (mut response, stream) = self
+        let (response, stream) = self
             .inner
             .transport
             .send(
@@ -291,18 +271,17 @@ impl Call {
                 node,
                 request,
             )
-            .await
-            .map_err(Failure::Transport)?;
-        if let Some(token) = response.headers().get(headers::ERROR).cloned() {
-            return Err(Failure::Deliver(refusal(token, response).await));
-        }
-        let worked = worked(response.headers());
-        headers::strip_weft(response.headers_mut());
-        let holds = Holds {
-            stream: Some(stream),
-            ..Holds::default()
-        };
-        Ok((response, holds, worked))
+            .await?;
+        let mut response = wire::decode_failure(response).await?;
+        let worked = wire::take_worked(response.headers_mut());
+        Ok(Answered {
+            response,
+            holds: Holds {
+                stream: Some(stream),
+                ..Holds::default()
+            },
+            worked,
+        })
     }
 }
 
@@ -315,24 +294,6 @@ enum Bears {
     /// It counts as slow, so that the fastest way to fail does not attract all calls.
     Penalty,
     Ejection,
-}
-
-/// Reads why a peer's mesh did not let the workload answer. Frame by frame: `Limited` and `collect` make futures that
-/// rustc 1.95 cannot prove `Send`.
-async fn refusal(token: HeaderValue, response: Response<Body>) -> DeliverError {
-    let mut body = response.into_body();
-    let mut text = Vec::new();
-    while let Some(Ok(frame)) = body.frame().await {
-        if let Ok(data) = frame.into_data() {
-            text.extend_from_slice(&data);
-        }
-        if text.len() > REFUSAL_BYTES_MAX {
-            text.truncate(REFUSAL_BYTES_MAX);
-            break;
-        }
-    }
-    let text = String::from_utf8_lossy(&text).into_owned();
-    DeliverError::from_wire(token.to_str().unwrap_or_default(), text)
 }
 
 #[cfg(test)]

@@ -1,23 +1,15 @@
-//! Balancing: power of two choices over peak-EWMA latency, nearest tier first. Pure but for its atomics.
+//! Balancing: power of two choices over peak-EWMA latency, nearest tier first. Pure but for the loads' atomics.
 //!
-//! Time comes in as monotonic nanoseconds, chance as an `Rng`. A [`Load`] is shared by every thread and lives
-//! as long as its endpoint keeps its pod, through any number of tables. Cost of an endpoint = estimated latency,
-//! decayed to now, times (calls in flight + 1): a slow answer counts at once, a fast one slowly, and an endpoint
-//! nobody has asked for a while looks cheaper again, so that it is tried.
+//! Time comes in as monotonic nanoseconds, chance as an `Rng`. What an endpoint costs is its [`Load`]'s to say.
 //!
 //! Invariants: no lock, no allocation; an ejected endpoint is used only when no other is left; reading never writes.
-//! Sources: Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE TPDS 2001; the peak-EWMA of
-//! Finagle and tower.
+//! Source: Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", IEEE TPDS 2001.
 
-use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use rand::Rng;
 
-/// Latency halves its weight in about 7 s, so a bad second is forgotten in a minute.
-const DECAY_NANOS: f32 = 10e9;
+use crate::load::Load;
 
 /// First guess for an endpoint in this process; a low guess lets a new local endpoint take part at once.
 pub(crate) const SEED_SAME_NODE: Duration = Duration::from_millis(1);
@@ -27,110 +19,8 @@ pub(crate) const SEED_OTHER_NODE: Duration = Duration::from_millis(5);
 /// What a failed try counts as, so that the fastest way to fail does not attract all calls.
 pub(crate) const PENALTY: Duration = Duration::from_secs(5);
 
-/// How long an endpoint that refused a connection is left alone.
-pub(crate) const EJECTION: Duration = Duration::from_secs(5);
-
 /// Calls in flight at the chosen endpoint of the near tier beyond which all tiers are considered.
 pub(crate) const SPILL_PENDING: u32 = 180;
-
-/// One tick of the timestamp packed into [`Load::estimate`], about a millisecond; 32 bits of them are 52 days.
-const TICK_SHIFT: u32 = 20;
-
-/// What this node knows about how busy an endpoint is.
-#[derive(Debug)]
-pub struct Load {
-    pending: AtomicU32,
-    /// High half: estimated latency in nanoseconds as `f32` bits. Low half: tick of the last sample.
-    estimate: AtomicU64,
-    /// Monotonic nanoseconds until which the endpoint is left alone.
-    ejected_until: AtomicU64,
-}
-
-impl Load {
-    pub(crate) fn new(seed: Duration) -> Self {
-        Self {
-            pending: AtomicU32::new(0),
-            estimate: AtomicU64::new(pack(seed.as_nanos() as f32, 0)),
-            ejected_until: AtomicU64::new(0),
-        }
-    }
-
-    pub(crate) fn begin(&self) {
-        self.pending.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn end(&self) {
-        self.pending.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn pending(&self) -> u32 {
-        self.pending.load(Ordering::Relaxed)
-    }
-
-    /// Takes a sample: at once when it is worse than the estimate, decaying towards it when better.
-    pub(crate) fn record(&self, latency: Duration, now: u64) {
-        let sample = latency.as_nanos() as f32;
-        let tick = tick(now);
-        let step = |packed| {
-            let (estimate, last) = unpack(packed);
-            let weight = decay(last, tick);
-            let next = if sample > estimate {
-                sample
-            } else {
-                sample + (estimate - sample) * weight
-            };
-            Some(pack(next, tick))
-        };
-        // The closure always returns Some, so the update cannot fail.
-        let _ = self
-            .estimate
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
-    }
-
-    pub(crate) fn eject(&self, now: u64) {
-        self.ejected_until
-            .store(now + EJECTION.as_nanos() as u64, Ordering::Relaxed);
-    }
-
-    /// An answer came: whatever the endpoint was ejected for is over.
-    pub(crate) fn reinstate(&self) {
-        if self.ejected_until.load(Ordering::Relaxed) != 0 {
-            self.ejected_until.store(0, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn is_ejected(&self, now: u64) -> bool {
-        self.ejected_until.load(Ordering::Relaxed) > now
-    }
-
-    /// Nanoseconds times calls: what choosing this endpoint would cost.
-    pub(crate) fn cost(&self, now: u64) -> f32 {
-        let (estimate, last) = unpack(self.estimate.load(Ordering::Relaxed));
-        estimate * decay(last, tick(now)) * (self.pending() as f32 + 1.0)
-    }
-}
-
-fn tick(now: u64) -> u32 {
-    (now >> TICK_SHIFT) as u32
-}
-
-fn decay(last: u32, now: u32) -> f32 {
-    // A thread may come with a slightly older clock reading: that is no time passed, not 52 days.
-    let ticks = now.wrapping_sub(last);
-    if ticks == 0 || ticks > u32::MAX / 2 {
-        return 1.0;
-    }
-    let nanos = ticks as f32 * (1u64 << TICK_SHIFT) as f32;
-    (-nanos / DECAY_NANOS).exp()
-}
-
-fn pack(estimate: f32, tick: u32) -> u64 {
-    (u64::from(estimate.to_bits()) << 32) | u64::from(tick)
-}
-
-fn unpack(packed: u64) -> (f32, u32) {
-    (f32::from_bits((packed >> 32) as u32), packed as u32)
-}
 
 /// Chooses among one tier. `load(i)` and `tried(i)` describe endpoint `i` of `count`.
 ///

@@ -7,7 +7,7 @@
 //! Figures: Linkerd's and the Gateway API's `retryConstraint` (20 %, 10 a second). [`MOST`] is not theirs: a node that dies takes some
 //! hundred calls in flight along at once, and each of them may be tried again.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use crate::sync::{AtomicI64, AtomicU64, Ordering};
 
 /// In thousandths of a retry.
 const PER_CALL: i64 = 200;

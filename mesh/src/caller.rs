@@ -19,9 +19,9 @@ use weft_api::identity::SpiffeId;
 use crate::{
     CallerInfo, Inner, Peer, Transport, WorkloadInfo,
     deliver::Attached,
-    inbound::source_line,
     metrics::{Edge, EdgeKey, Origin, Reporter},
     table::{Endpoint, ServiceLabels},
+    wire,
 };
 
 /// Who calls, in every form that a call needs.
@@ -96,12 +96,13 @@ impl Caller {
         let spiffe_id: Arc<str> = info.identity.to_string().into();
         Self {
             peer: Arc::new(Peer {
-                identity: info.identity.clone(),
                 spiffe_id: Arc::clone(&spiffe_id),
+                namespace: info.identity.namespace.as_str().into(),
+                service_account: info.identity.service_account.as_str().into(),
                 workload: info.workload.name.as_str().into(),
                 transport: Transport::InProcess,
             }),
-            source_line: source_line(&info.workload),
+            source_line: wire::source_line(&info.workload),
             identity: info.identity,
             spiffe_id,
             workload: Arc::new(info.workload),
@@ -152,7 +153,7 @@ impl Caller {
                 edge(Reporter::Source, Transport::InProcess),
                 edge(Reporter::Destination, Transport::InProcess)
             ],
-            Transport::Mtls => smallvec![edge(Reporter::Source, Transport::Mtls)],
+            Transport::MutualTls => smallvec![edge(Reporter::Source, Transport::MutualTls)],
         };
         self.edges.rcu(|cache| {
             let mut known = if cache.generation == generation {

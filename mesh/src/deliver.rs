@@ -1,35 +1,30 @@
-//! The one door in: checks on the callee's side, then the local workload.
+//! The one door in: a call that was admitted is handed to the local workload.
 //!
-//! Calls of the same node come straight from `outbound.rs` or `gateway.rs`, calls of other nodes from
-//! `inbound.rs`; limits, header rules and identity checks therefore exist once. The workload is awaited inline, on
+//! Calls of the same node come straight from `call.rs`, those of other nodes from `inbound.rs`, those at `localhost` from `outbound.rs`;
+//! limits, header rules and whatever `admission.rs` asks therefore exist once. The workload is awaited inline, on
 //! the caller's core: no queue, no socket, no wake of another thread.
 //!
-//! Invariants: a call refused as [`DeliverError::NotHere`] or [`DeliverError::Overloaded`] was not shown to the
-//! workload; what a workload receives carries a [`CallContext`] made by the host; hop-by-hop headers and
-//! `x-weft-*` pass in neither direction; a response has a head that any hop can pass on, and content only where its request and status
-//! allow some.
+//! Invariants: a call that was not admitted was not shown to the workload; what a workload receives carries a [`CallContext`] made by
+//! the host; hop-by-hop headers and `x-weft-*` pass in neither direction; a response has a head that any hop can pass on, and content
+//! only where its request and status allow some.
 
 use std::{
     collections::HashMap,
-    future::poll_fn,
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
-use tokio::sync::Notify;
-use tower::Service;
 use weft_api::identity::SpiffeId;
+use weft_call::{Failure, FailureKind};
 
 use crate::{
-    Body, CallContext, DEPTH_MAX, DeliverError, LocalWorkload, WorkloadInfo, WorkloadService,
+    Body, CallContext, LocalWorkload, WorkloadInfo, WorkloadService,
+    admission::{self, Admitted, Asking, Places},
     empty_body, headers,
 };
 
@@ -58,11 +53,7 @@ pub(crate) struct Attached {
     pub(crate) spiffe_id: Arc<str>,
     pub(crate) workload: Arc<WorkloadInfo>,
     service: WorkloadService,
-    in_flight_max: usize,
-    in_flight: AtomicUsize,
-    /// Set before anybody waits for the last call in flight.
-    detached: AtomicBool,
-    idle: Notify,
+    places: Arc<Places>,
 }
 
 impl Attachments {
@@ -78,10 +69,7 @@ impl Attachments {
             identity: workload.identity,
             workload: Arc::new(workload.workload),
             service: workload.service,
-            in_flight_max: workload.in_flight_max,
-            in_flight: AtomicUsize::new(0),
-            detached: AtomicBool::new(false),
-            idle: Notify::new(),
+            places: Places::new(workload.in_flight_max),
         });
         self.shard(address).rcu(|map| {
             let mut map = HashMap::clone(map);
@@ -98,7 +86,7 @@ impl Attachments {
             map
         });
         if let Some(attached) = &removed {
-            attached.detached.store(true, Ordering::SeqCst);
+            attached.places.close();
         }
         removed
     }
@@ -109,58 +97,23 @@ impl Attachments {
 }
 
 /// A workload that was taken off the mesh, with calls perhaps still in flight.
-pub struct Detached(Option<Arc<Attached>>);
+pub struct Detached(Option<Arc<Places>>);
 
 impl Detached {
     pub(crate) fn new(attached: Option<Arc<Attached>>) -> Self {
-        Self(attached)
+        Self(attached.map(|attached| Arc::clone(&attached.places)))
     }
 
     /// Calls that have not finished, response bodies included.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.0
-            .as_ref()
-            .map_or(0, |attached| attached.in_flight.load(Ordering::SeqCst))
+        self.0.as_ref().map_or(0, |places| places.in_flight())
     }
 
     /// Waits until no call is in flight. The caller brings the deadline.
     pub async fn drained(&self) {
-        let Some(attached) = &self.0 else { return };
-        loop {
-            let idle = attached.idle.notified();
-            if attached.in_flight.load(Ordering::SeqCst) == 0 {
-                return;
-            }
-            idle.await;
-        }
-    }
-}
-
-/// One call in flight at a workload; ends when dropped.
-pub(crate) struct InFlight(Arc<Attached>);
-
-impl InFlight {
-    fn begin(attached: &Arc<Attached>) -> Result<Self, DeliverError> {
-        let before = attached.in_flight.fetch_add(1, Ordering::SeqCst);
-        let taken = Self(Arc::clone(attached));
-        // Looked at after counting: a call that was looked up before the workload was detached is either waited for or
-        // turned away here, never handed to a workload that is being stopped.
-        if attached.detached.load(Ordering::SeqCst) {
-            return Err(DeliverError::NotHere);
-        }
-        // Over the limit, dropping `taken` gives the place back.
-        if before >= attached.in_flight_max {
-            return Err(DeliverError::Overloaded);
-        }
-        Ok(taken)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.idle.notify_waiters();
+        if let Some(places) = &self.0 {
+            places.drained().await;
         }
     }
 }
@@ -168,32 +121,27 @@ impl Drop for InFlight {
 /// A workload's response, and the proof that the call counts as in flight while it is read.
 pub(crate) struct Delivered {
     pub(crate) response: Response<Body>,
-    pub(crate) in_flight: InFlight,
+    pub(crate) admitted: Admitted,
     /// From the request's arrival at the workload to the head of its response: what is not the mesh's doing.
     pub(crate) worked: Duration,
 }
 
-/// Checks the call and lets the workload answer it.
+/// Has the call admitted, and lets the workload answer it.
+///
+/// # Errors
+/// The refusal of `admission.rs`, or the workload's own failure as it was made.
 pub(crate) async fn deliver(
-    to: &Arc<Attached>,
+    to: &Attached,
     mut request: Request<Body>,
     context: CallContext,
-) -> Result<Delivered, DeliverError> {
-    if context.depth >= DEPTH_MAX {
-        return Err(DeliverError::LoopDetected);
-    }
-    if context
-        .deadline
-        .is_some_and(|deadline| deadline <= Instant::now())
-    {
-        return Err(DeliverError::Deadline);
-    }
-    if !headers::within_limits(request.uri(), request.headers()) {
-        return Err(DeliverError::Rejected {
-            reason: format!("its head has {TOO_LARGE}"),
-        });
-    }
-    let in_flight = InFlight::begin(to)?;
+) -> Result<Delivered, Failure> {
+    let asking = Asking {
+        context: &context,
+        uri: request.uri(),
+        headers: request.headers(),
+        now: Instant::now(),
+    };
+    let admitted = admission::admit(&to.places, &asking)?;
 
     headers::strip_hop_by_hop(request.headers_mut());
     headers::strip_weft(request.headers_mut());
@@ -201,11 +149,9 @@ pub(crate) async fn deliver(
     request.headers_mut().remove(header::HOST);
     request.extensions_mut().insert(context);
 
-    let mut service = to.service.clone();
     let method = request.method().clone();
     let handed_over = Instant::now();
-    poll_fn(|context| service.poll_ready(context)).await?;
-    let mut response = service.call(request).await?;
+    let mut response = to.service.answer(request).await?;
     let worked = handed_over.elapsed();
 
     headers::strip_hop_by_hop(response.headers_mut());
@@ -213,31 +159,27 @@ pub(crate) async fn deliver(
     check_head(&response)?;
     Ok(Delivered {
         response: without_content(&method, response),
-        in_flight,
+        admitted,
         worked,
     })
 }
 
-const TOO_LARGE: &str = "more than 256 lines or 64 KiB";
-const _: () = assert!(headers::HEADERS_MAX == 256 && headers::HEADER_BYTES_MAX == 64 << 10);
-
 /// A head that a codec on the way would refuse fails here, where it is known whose it is: on a connection it would look as if the node
 /// had broken off.
-fn check_head(response: &Response<Body>) -> Result<(), DeliverError> {
+fn check_head(response: &Response<Body>) -> Result<(), Failure> {
     let wrong = if response.status().is_informational() {
-        "it answered with an interim status (1xx), which no workload can"
+        "it answered with an interim status (1xx), which no workload can".to_owned()
     } else if !headers::within_limits(&Uri::default(), response.headers()) {
-        return Err(DeliverError::Failed {
-            message: format!("the head of its response has {TOO_LARGE}"),
-        });
+        format!("the head of its response has {}", headers::TOO_LARGE)
     } else if headers::content_length(response.headers()).is_err() {
-        "the content-length of its response is not one number"
+        "the content-length of its response is not one number".to_owned()
     } else {
         return Ok(());
     };
-    Err(DeliverError::Failed {
-        message: wrong.to_owned(),
-    })
+    Err(Failure::new(
+        FailureKind::BadResponse,
+        format!("the workload failed: {wrong}"),
+    ))
 }
 
 /// The response without content where HTTP has none: to HEAD, and with 204 and 304. `content-length` then says what a GET would have
@@ -266,7 +208,7 @@ pub(crate) fn without_content(method: &Method, response: Response<Body>) -> Resp
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt as _;
-    use tower::{service_fn, util::BoxCloneSyncService};
+    use tower::service_fn;
 
     use super::*;
     use crate::full_body;
@@ -279,7 +221,7 @@ mod tests {
         let workload = LocalWorkload {
             identity: SpiffeId::new("cluster.local", "vote", "web"),
             workload: WorkloadInfo::default(),
-            service: BoxCloneSyncService::new(service_fn(move |_request| {
+            service: WorkloadService::new(service_fn(move |_request| {
                 let answer = answer();
                 async move { Ok(answer) }
             })),
@@ -365,7 +307,7 @@ mod tests {
         let workload = LocalWorkload {
             identity: SpiffeId::new("cluster.local", "vote", "web"),
             workload: WorkloadInfo::default(),
-            service: BoxCloneSyncService::new(service_fn(|_request| async {
+            service: WorkloadService::new(service_fn(|_request| async {
                 Ok(Response::new(empty_body()))
             })),
             in_flight_max: 1,
@@ -374,13 +316,13 @@ mod tests {
         let found = attachments.get(address).expect("attached");
         let call = || deliver(&found, Request::new(empty_body()), CallContext::default());
         let answered = call().await.expect("it is here");
-        assert!(matches!(call().await, Err(DeliverError::Overloaded)));
+        assert!(matches!(call().await, Err(failure) if failure.kind == FailureKind::Overloaded));
         drop(answered);
 
         let detached = Detached::new(attachments.remove(address));
         assert_eq!(detached.in_flight(), 0, "whoever waits for it stops it now");
         let late = call().await.err().expect("turned away");
-        assert!(matches!(late, DeliverError::NotHere) && late.never_processed());
+        assert!(late.kind == FailureKind::NotHere && late.never_processed());
         assert_eq!(detached.in_flight(), 0);
     }
 }

@@ -31,14 +31,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Body, CallContext, CallError, Inner,
+    Body, CallContext, Failure, Inner,
     accept::accept_loop,
+    failure::sentence,
     headers::{self, HEADER_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADERS_MAX},
     ingress,
-    outbound::{self, Arrival, CallWay, sentence},
+    outbound::{self, Arrival, CallWay, Calling},
     pace::{Pace, Paced, Upload, Verdict},
     resolve,
     route::{Selection, View},
+    table::Table,
     transport::{CONNECTION_WINDOW_BYTES, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES},
 };
 
@@ -213,63 +215,69 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let method = request.method().clone();
-    match call(inner, client, request).await {
-        Ok(response) => response,
-        Err(error) => {
-            tracing::debug!(%client, %error, "request not answered by a workload");
-            sentence(&error, &method)
-        }
-    }
+    let answered = match call(inner, client, request) {
+        Ok(calling) => calling.await,
+        Err(failure) => Err(failure),
+    };
+    answered.unwrap_or_else(|failure| {
+        let why = failure.detail.as_deref();
+        tracing::debug!(%client, %failure, why, "request not answered by a workload");
+        sentence(&failure, &method)
+    })
 }
 
-async fn call(
+/// The layers of `outbound.rs`, with the listeners in place of names.
+fn call(
     inner: &Arc<Inner>,
     client: SocketAddr,
     request: Request<Incoming>,
-) -> Result<Response<Body>, CallError> {
-    let started = Instant::now();
+) -> Result<Calling, Failure> {
+    let at = Instant::now();
     let table = inner.table.load_full();
-    let failed = |error: CallError| {
-        outbound::charge_to_nobody(inner, &inner.gateway_caller, started, &error);
-        error
-    };
     let mut request = request.map(|body| Body::new(body.map_err(Into::into)));
-    ingress::from_outside(&mut request).map_err(failed)?;
-    if request.headers().contains_key(header::CONTENT_LENGTH) && !request.body().is_end_stream() {
-        request = request.map(|body| Body::new(Upload::new(body)));
-    }
+    let way = ingress::from_outside(&mut request)
+        .and_then(|()| route(inner, &table, client.ip(), &request));
+    let filtered = way.and_then(|way| {
+        if request.headers().contains_key(header::CONTENT_LENGTH) && !request.body().is_end_stream()
+        {
+            request = request.map(|body| Body::new(Upload::new(body)));
+        }
+        let authority = request.uri().authority().map(|host| host.to_string());
+        forwarded(request.headers_mut(), client, authority.as_deref());
+        let request_timeout = inner.gateway.request_timeout;
+        let context = CallContext {
+            deadline: request_timeout.and_then(|timeout| at.checked_add(timeout)),
+            ..CallContext::default()
+        };
+        let arrival = Arrival {
+            request,
+            context,
+            at,
+        };
+        outbound::filter(&table, way, arrival)
+    });
+    outbound::send(inner, &inner.gateway_caller, &table, filtered, at)
+}
 
+fn route<'t>(
+    inner: &Inner,
+    table: &'t Table,
+    client: IpAddr,
+    request: &Request<Body>,
+) -> Result<CallWay<'t>, Failure> {
     let host = request.uri().host().unwrap_or_default();
-    let opened = (!table.listeners.claims(host)
-        && inner.gateway.open_services.lets_in(client.ip()))
-    .then(|| resolve::fallback_host(&table, host))
-    .flatten();
-    let way = match opened {
-        Some(target) => CallWay::Direct(target),
-        None => match table.listeners.select(host, View::new(&request, 0)) {
-            Selection::Entry(entry) => CallWay::Routed(entry),
-            Selection::NoRoute | Selection::NoListener => {
-                let what = format!("{host}{}", request.uri().path());
-                return Err(failed(CallError::NoRoute { what }));
-            }
-        },
-    };
-    let authority = request.uri().authority().map(|host| host.to_string());
-    forwarded(request.headers_mut(), client, authority.as_deref());
-    let deadline = inner
-        .gateway
-        .request_timeout
-        .and_then(|timeout| started.checked_add(timeout));
-    let context = CallContext {
-        deadline,
-        ..CallContext::default()
-    };
-    let arrival = Arrival {
-        request,
-        context,
-        at: started,
-    };
-    outbound::send(inner, &inner.gateway_caller, &table, way, arrival).await
+    let is_open = !table.listeners.claims(host) && inner.gateway.open_services.lets_in(client);
+    let opened = is_open.then(|| resolve::fallback_host(table, host));
+    if let Some(target) = opened.flatten() {
+        return Ok(CallWay::Direct(target));
+    }
+    match table.listeners.select(host, View::new(request, 0)) {
+        Selection::Entry(entry) => Ok(CallWay::Routed(entry)),
+        Selection::NoRoute | Selection::NoListener => {
+            let path = request.uri().path();
+            Err(outbound::no_route(&format!("{host}{path}")))
+        }
+    }
 }
 
 /// Says where the request came from. What the client claimed is replaced: it is the first hop we know of.

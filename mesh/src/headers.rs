@@ -1,27 +1,9 @@
-//! Header names of the mesh, and what must not pass from one hop to the next.
+//! What a message's head may have, and what must not pass from one hop to the next.
 //!
 //! Invariant: a header named `x-weft-*` that a workload or a client sends never travels; between nodes they
-//! carry the call's context and are believed because the connection is authenticated.
+//! are `wire.rs`'s.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
-
-/// `ip:port` of the pod a request of another node is for.
-pub(crate) const DESTINATION: HeaderName = HeaderName::from_static("x-weft-destination");
-/// `name.namespace` of the Service that was called.
-pub(crate) const SERVICE: HeaderName = HeaderName::from_static("x-weft-service");
-/// Names of the calling workload: `name;app;version;service;revision`.
-pub(crate) const SOURCE: HeaderName = HeaderName::from_static("x-weft-source");
-/// Milliseconds that remain until the deadline.
-pub(crate) const TIMEOUT: HeaderName = HeaderName::from_static("x-weft-timeout-ms");
-pub(crate) const DEPTH: HeaderName = HeaderName::from_static("x-weft-depth");
-pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("x-weft-attempt");
-/// On a response: the mesh of the peer answered, not the workload; the value names the reason.
-pub(crate) const ERROR: HeaderName = HeaderName::from_static("x-weft-error");
-/// On a response: nanoseconds from handing the request to the workload until it gave the response's head.
-pub(crate) const WORKED: HeaderName = HeaderName::from_static("x-weft-worked-ns");
-
-pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -42,6 +24,9 @@ const OF_THE_WAY_HERE: [HeaderName; 7] = [
 /// Header lines a message may have, and bytes in its URI and the lines' names and values together.
 pub(crate) const HEADERS_MAX: usize = 256;
 pub(crate) const HEADER_BYTES_MAX: usize = 64 << 10;
+/// Of a head beyond them.
+pub(crate) const TOO_LARGE: &str = "more than 256 lines or 64 KiB";
+const _: () = assert!(HEADERS_MAX == 256 && HEADER_BYTES_MAX == 64 << 10);
 /// What the mesh itself adds between the way in and the callee: who called, since when, for whom (a dozen lines, a trace of 600 bytes).
 /// A head that fits where it comes in still fits where it is delivered.
 const ADDED_LINES: usize = 16;

@@ -40,7 +40,7 @@ use rustls_pki_types::{
 use tokio::sync::watch;
 use weft_api::identity::SpiffeId;
 
-use crate::TransportError;
+use weft_call::{Blame, Failure, FailureKind};
 
 /// Protocol between nodes, as negotiated by ALPN.
 pub(crate) const ALPN: &[u8] = b"weft-h2/1";
@@ -245,9 +245,10 @@ impl Identities {
     pub(crate) fn client_config(
         self: &Arc<Self>,
         source: &SpiffeId,
-    ) -> Result<Arc<ClientConfig>, TransportError> {
-        let missing = || TransportError::NoIdentity {
-            identity: source.to_string(),
+    ) -> Result<Arc<ClientConfig>, Failure> {
+        let missing = || {
+            let message = format!("this node holds no certificate for {source}");
+            Failure::new(FailureKind::Unreachable, message).with_blame(Blame::Caller)
         };
         if !self.svids.load().contains_key(source) {
             return Err(missing());
@@ -334,13 +335,14 @@ impl Identities {
 ///
 /// # Errors
 /// When the names are too long for a DNS name.
-pub fn server_name(identity: &SpiffeId) -> Result<ServerName<'static>, TransportError> {
+pub fn server_name(identity: &SpiffeId) -> Result<ServerName<'static>, Failure> {
     let name = format!(
         "{}.{}{SNI_SUFFIX}",
         identity.service_account, identity.namespace
     );
-    ServerName::try_from(name).map_err(|_| TransportError::ServerName {
-        identity: identity.to_string(),
+    ServerName::try_from(name).map_err(|_| {
+        let message = format!("{identity} cannot be expressed as a TLS server name");
+        Failure::new(FailureKind::Unreachable, message).with_blame(Blame::Caller)
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The TLS handshake runs in the connection's task, so a slow client never holds up the accept loop. The certificate
 //! names the calling identity; the SNI names the identity that was promised to the caller, and only pods of that
-//! identity are served on the connection. `x-weft-*` headers are believed here, because the peer proved itself to be
+//! identity are served on the connection. The lines of `wire.rs` are believed here, because the peer proved itself to be
 //! a node that holds the caller's key; nobody else can connect.
 //!
 //! What a connection proved does not hold for ever: it is asked to end when its certificate has expired, when it does not lead to the
@@ -40,19 +40,20 @@ use tokio_util::sync::CancellationToken;
 use weft_api::identity::SpiffeId;
 
 use crate::{
-    Body, CallContext, DeliverError, Inner, Peer, TraceContext, Transport, WorkloadInfo,
+    Body, FailureKind, Inner, Peer, Transport,
     accept::accept_loop,
     deliver::{self, Attached},
-    full_body, headers,
+    failure, headers,
     identity::{self, Identities},
     measure::{self, Charge, Holds, RequestBytes},
     metrics::{Edge, EdgeKey, Reporter},
-    replay,
+    replay, retry,
     table::ServiceLabels,
     transport::{
         self, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT,
         SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES,
     },
+    wire,
 };
 
 /// Connections a listener holds where nobody says otherwise; about 100 KB each.
@@ -291,26 +292,19 @@ impl Session {
         // HTTP/2 itself takes a request without either, and nobody behind this door looks again.
         let uri = request.uri();
         if uri.authority().is_none() || !uri.path().starts_with('/') {
-            return refusal(&DeliverError::Rejected {
-                reason: "it names no host, or no path".to_owned(),
-            });
+            return wire::encode_failure(&failure::bad_request("it names no host, or no path"));
         }
-        let found = request
-            .headers()
-            .get(headers::DESTINATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|text| text.parse().ok())
+        let found = wire::destination(request.headers())
             .and_then(|address| Some((address, self.inner.attached.get(address)?)));
         // A caller that was promised one identity must not reach a pod of another behind the same address.
         let Some((address, to)) = found.filter(|(_, to)| to.identity == self.destination) else {
-            return refusal(&DeliverError::NotHere);
+            return wire::encode_failure(&FailureKind::NotHere.into());
         };
 
         let (mut parts, body) = request.into_parts();
         let known = self.known(&parts.headers, address, &to);
-        let context = context(&parts.headers, Some(Arc::clone(&known.peer)), started);
+        let context = wire::take_context(&mut parts.headers, known.peer, started);
         let deadline = context.deadline;
-        headers::strip_weft(&mut parts.headers);
         let grpc = measure::is_grpc(&parts.headers);
         let (body, request_bytes) = counted(body);
 
@@ -325,56 +319,43 @@ impl Session {
         let delivered = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline.into(), delivery)
                 .await
-                .unwrap_or(Err(DeliverError::Deadline)),
+                .unwrap_or_else(|_| Err(failure::deadline())),
             None => delivery.await,
         };
         let charge = unanswered.answered();
         match delivered {
             Ok(delivered) => {
                 let holds = Holds {
-                    in_flight: Some(delivered.in_flight),
+                    admitted: Some(delivered.admitted),
                     ..Holds::default()
                 };
                 let mut response = match charge {
                     Some(charge) => measure::finish(delivered.response, charge, holds),
                     None => delivered.response,
                 };
-                let worked = u64::try_from(delivered.worked.as_nanos()).unwrap_or(u64::MAX);
-                response
-                    .headers_mut()
-                    .insert(headers::WORKED, HeaderValue::from(worked));
+                wire::encode_worked(delivered.worked, response.headers_mut());
                 response
             }
-            Err(error) => {
-                let refusal = refusal(&error);
-                // What was not processed is charged where the caller finds somebody who does.
-                if let Some(charge) = charge.filter(|_| !error.never_processed()) {
-                    charge.settle(refusal.status().as_u16(), None, "UC", 0);
+            Err(failure) => {
+                let told = wire::encode_failure(&failure);
+                // What may be made elsewhere is charged where the caller finds somebody who takes it.
+                if let Some(charge) = charge.filter(|_| !retry::may_go_elsewhere(&failure)) {
+                    charge.settle(told.status().as_u16(), None, "UC", 0);
                 }
-                refusal
+                told
             }
         }
     }
 
     /// Peer and edge for a request, looked up by three header values after the first time.
     fn known(&self, lines: &HeaderMap, address: SocketAddr, to: &Attached) -> Known {
-        let line = |name| {
-            lines
-                .get(name)
-                .cloned()
-                .unwrap_or_else(|| HeaderValue::from_static(""))
-        };
-        let key = (line(headers::SOURCE), line(headers::SERVICE), address);
+        let (source, service) = wire::source_and_service(lines);
+        let key = (source, service, address);
         if let Some(known) = self.known.lock().get(&key) {
             return known.clone();
         }
-        let source = Arc::new(source_workload(&key.0, &self.source.namespace));
-        let (name, namespace) = key
-            .1
-            .to_str()
-            .ok()
-            .and_then(|service| service.split_once('.'))
-            .unwrap_or_default();
+        let source = Arc::new(wire::source_workload(&key.0, &self.source.namespace));
+        let (name, namespace) = wire::service_names(&key.1);
         let edge = self.inner.metrics.edge(&EdgeKey {
             reporter: Reporter::Destination,
             source: Arc::clone(&source),
@@ -382,14 +363,15 @@ impl Session {
             destination: Arc::clone(&to.workload),
             destination_principal: Arc::clone(&to.spiffe_id),
             service: Arc::new(ServiceLabels::new(namespace, name)),
-            transport: Some(Transport::Mtls),
+            transport: Some(Transport::MutualTls),
         });
         let known = Known {
             peer: Arc::new(Peer {
-                identity: self.source.clone(),
                 spiffe_id: Arc::clone(&self.source_text),
+                namespace: self.source.namespace.as_str().into(),
+                service_account: self.source.service_account.as_str().into(),
                 workload: source.name.as_str().into(),
-                transport: Transport::Mtls,
+                transport: Transport::MutualTls,
             }),
             edge,
         };
@@ -400,56 +382,6 @@ impl Session {
         all.insert(key, known.clone());
         known
     }
-}
-
-/// Reads `name;app;version;service;revision`. The namespace is that of the certificate.
-pub(crate) fn source_workload(line: &HeaderValue, namespace: &str) -> WorkloadInfo {
-    let mut fields = line.to_str().unwrap_or_default().split(';');
-    let mut next = || fields.next().unwrap_or_default().to_owned();
-    WorkloadInfo {
-        name: next(),
-        namespace: namespace.to_owned(),
-        app: next(),
-        version: next(),
-        canonical_service: next(),
-        canonical_revision: next(),
-    }
-}
-
-/// Writes what [`source_workload`] reads.
-pub(crate) fn source_line(workload: &WorkloadInfo) -> HeaderValue {
-    let line = [
-        &workload.name,
-        &workload.app,
-        &workload.version,
-        &workload.canonical_service,
-        &workload.canonical_revision,
-    ]
-    .map(String::as_str)
-    .join(";");
-    HeaderValue::from_str(&line).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
-pub(crate) fn context(lines: &HeaderMap, peer: Option<Arc<Peer>>, now: Instant) -> CallContext {
-    let number = |name| -> Option<u64> { lines.get(name)?.to_str().ok()?.parse().ok() };
-    CallContext {
-        peer,
-        deadline: number(headers::TIMEOUT)
-            .and_then(|millis| now.checked_add(Duration::from_millis(millis))),
-        trace: TraceContext::from_headers(lines),
-        depth: small(number(headers::DEPTH)),
-        attempt: small(number(headers::ATTEMPT)),
-    }
-}
-
-/// What the peer says its workload took; none from a peer that does not say.
-pub(crate) fn worked(lines: &HeaderMap) -> Option<Duration> {
-    let nanos = lines.get(headers::WORKED)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_nanos(nanos))
-}
-
-fn small(number: Option<u64>) -> u32 {
-    number.map_or(0, |number| u32::try_from(number).unwrap_or(u32::MAX))
 }
 
 /// The request's body, and its size: from its length, else counted while it is read.
@@ -466,19 +398,4 @@ pub(crate) fn counted(body: Incoming) -> (Body, RequestBytes) {
             (source.reader(), bytes)
         }
     }
-}
-
-/// The answer of the mesh itself; the caller's mesh reads the header and turns it into the same error again.
-fn refusal(error: &DeliverError) -> Response<Body> {
-    let text = match error {
-        DeliverError::Failed { message } => message.clone(),
-        DeliverError::Rejected { reason } => reason.clone(),
-        other => other.to_string(),
-    };
-    let mut response = Response::new(full_body(text));
-    *response.status_mut() = error.status();
-    response
-        .headers_mut()
-        .insert(headers::ERROR, HeaderValue::from_static(error.token()));
-    response
 }

@@ -19,7 +19,9 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-use crate::{CallError, headers, resolve};
+use weft_call::Failure;
+
+use crate::{failure, headers, resolve};
 
 /// Longest host name (RFC 1035 §2.3.4).
 const HOST_BYTES_MAX: usize = 253;
@@ -29,8 +31,8 @@ type Wrong = &'static str;
 /// Brings a request of a client outside into the form that the mesh works with.
 ///
 /// # Errors
-/// [`CallError::BadRequest`] or [`CallError::HeadTooLarge`], in one sentence.
-pub(crate) fn from_outside<B>(request: &mut Request<B>) -> Result<(), CallError> {
+/// `BadRequest` or `HeadTooLarge`, in one sentence.
+pub(crate) fn from_outside<B>(request: &mut Request<B>) -> Result<(), Failure> {
     refuse_connect(request)?;
     let authority = named_authority(request).map_err(bad)?;
     let path = path_and_query(request.uri()).map_err(bad)?;
@@ -54,7 +56,7 @@ pub(crate) fn from_outside<B>(request: &mut Request<B>) -> Result<(), CallError>
 ///
 /// # Errors
 /// As [`from_outside`].
-pub(crate) fn from_workload<B>(request: &mut Request<B>) -> Result<u16, CallError> {
+pub(crate) fn from_workload<B>(request: &mut Request<B>) -> Result<u16, Failure> {
     refuse_connect(request)?;
     let default_port = resolve::absolute(request)?;
     if let Some(path) = path_and_query(request.uri()).map_err(bad)? {
@@ -68,24 +70,22 @@ pub(crate) fn from_workload<B>(request: &mut Request<B>) -> Result<u16, CallErro
     Ok(default_port)
 }
 
-fn bad(reason: Wrong) -> CallError {
-    CallError::BadRequest {
-        reason: reason.to_owned(),
-    }
+fn bad(reason: Wrong) -> Failure {
+    failure::bad_request(reason)
 }
 
-fn refuse_connect<B>(request: &Request<B>) -> Result<(), CallError> {
+fn refuse_connect<B>(request: &Request<B>) -> Result<(), Failure> {
     if request.method() == Method::CONNECT {
         return Err(bad("CONNECT is not supported"));
     }
     Ok(())
 }
 
-fn within_limits<B>(request: &Request<B>) -> Result<(), CallError> {
+fn within_limits<B>(request: &Request<B>) -> Result<(), Failure> {
     if headers::may_enter(request.uri(), request.headers()) {
         Ok(())
     } else {
-        Err(CallError::HeadTooLarge)
+        Err(failure::head_too_large())
     }
 }
 
@@ -119,7 +119,7 @@ fn named_authority<B>(request: &Request<B>) -> Result<Authority, Wrong> {
 const NO_HOST: Wrong = "its host is not valid";
 
 /// `host[:port]` as it is compared everywhere.
-fn authority(text: &str) -> Result<Authority, Wrong> {
+pub(crate) fn authority(text: &str) -> Result<Authority, Wrong> {
     if text.contains('@') {
         return Err("its host names a user");
     }

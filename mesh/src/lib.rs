@@ -7,29 +7,36 @@
 //! node calls on behalf of its workload), and all of them leave by one, `deliver.rs`.
 //!
 //! ```text
-//! outbound.rs ─┐ ingress.rs · resolve.rs · route.rs · balance.rs · retry.rs
-//! gateway.rs ──┴─► attempt.rs ─ same node ─────────────────────────────► deliver.rs ─► workload
-//!                             └ other node ─► transport.rs ⇒ inbound.rs ─► deliver.rs ─► workload
+//! outbound.rs ─┐ ingress.rs · resolve.rs · route/ · call.rs (retry.rs, budget.rs, balance.rs)
+//! gateway.rs ──┴─► attempt.rs ─ same node ─────────────────────────────────────► deliver.rs (admission.rs) ─► workload
+//!                             └ other node ─► transport.rs ═ wire.rs ═► inbound.rs ─► deliver.rs ─► workload
+//! outbound.rs ──► egress.rs ─► a named host outside, where a rule allows it
 //! ```
+//! The order of these layers is written down at the top of `outbound.rs`.
 //!
 //! Invariants: one call sees one table until it has to be retried; a call that another workload may have
-//! seen is repeated only when its method is idempotent; nothing leaves the cluster; who the caller is comes
+//! seen is repeated only when its method is idempotent; nothing leaves the cluster that no rule lets out; who the caller is comes
 //! from the host or from a verified certificate, never from a header of a guest.
 //! Left to others: reading Kubernetes objects and asking for certificates (`weft_agent`), what routes mean and where
 //! they are attached (`weft_gateway`), running the workload (`weft_runtime`).
 
 mod accept;
+mod admission;
 mod attempt;
 mod balance;
 mod budget;
+mod call;
 mod caller;
 mod deliver;
-mod error;
+mod egress;
+mod failure;
+mod gate;
 mod gateway;
 mod headers;
 mod identity;
 mod inbound;
 mod ingress;
+mod load;
 mod measure;
 mod metrics;
 mod outbound;
@@ -41,9 +48,10 @@ mod resolve;
 mod retry;
 mod route;
 mod shard;
+mod sync;
 mod table;
-mod trace;
 mod transport;
+mod wire;
 
 use std::{
     collections::BTreeMap,
@@ -54,17 +62,19 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::sync::watch;
 use weft_api::identity::SpiffeId;
 
 pub use deliver::Detached;
-pub use error::{Blame, CallError, DeliverError, TransportError};
+pub use egress::{
+    EGRESS_RULES_MAX, EgressConfig, EgressRule, EgressRuleError, EgressScheme, NotGranted,
+    OwnAddresses, Resolve, Resolving,
+};
 pub use gateway::{GatewayConfig, OpenServices};
 pub use identity::{Identities, SvidError, server_name};
 pub use outbound::Outbound;
-pub use retry::{Failure, Refusal, Verdict};
+pub use retry::{Refusal, Verdict};
 pub use route::{
     AttachedRoute, Backend, BackendTarget, Filter, HeaderChange, HostPattern, Match, PathChange,
     PathMatch, Redirect, Rewrite, Rule, Served, ServiceRoutes,
@@ -73,7 +83,9 @@ pub use table::{
     Endpoint, EndpointSpec, Service, ServicePortSpec, ServiceSpec, Table, TableBuilder,
 };
 pub use tokio_util::sync::CancellationToken;
-pub use trace::TraceContext;
+pub use weft_call::{
+    Blame, CallContext, Failure, FailureKind, Peer, Processed, TraceContext, Transport,
+};
 
 /// The error type of a [`Body`].
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -82,8 +94,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
 
 /// A local workload as the mesh sees it: what the agent plugs in.
-pub type WorkloadService =
-    tower::util::BoxCloneSyncService<Request<Body>, Response<Body>, DeliverError>;
+pub type WorkloadService = weft_call::CallService<Body>;
 
 /// A body without a byte.
 #[must_use]
@@ -97,63 +108,15 @@ pub fn full_body(bytes: impl Into<Bytes>) -> Body {
     Body::new(Full::new(bytes.into()).map_err(|never| match never {}))
 }
 
-/// How a call reached the callee.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Transport {
-    /// Handed over in the memory of this node process.
-    InProcess,
-    /// HTTP/2 over mutual TLS 1.3 from another node.
-    Mtls,
-}
-
-impl Transport {
-    /// The word used in metrics and shown to guests.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Transport::InProcess => "in-process",
-            Transport::Mtls => "mtls",
-        }
-    }
-}
-
-/// Who calls, as proven by the host (same node) or by a verified certificate (other node).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    pub identity: SpiffeId,
-    /// `identity` as text, made once.
-    pub spiffe_id: Arc<str>,
-    /// Name of the calling workload (its Deployment, Job, …); descriptive, vouched for by its node.
-    pub workload: Arc<str>,
-    pub transport: Transport,
-}
-
-impl Peer {
-    /// Whether a gateway of the cluster calls, on behalf of somebody outside whom nobody identified.
-    #[must_use]
-    pub fn is_gateway(&self) -> bool {
-        self.identity.namespace == SYSTEM_NAMESPACE
-            && self.identity.service_account == GATEWAY_ACCOUNT
-    }
-}
-
 /// Where the identity of the gateways lives, and its ServiceAccount. Their calls come from outside, so that whoever is given it is nobody
 /// to guests.
 const SYSTEM_NAMESPACE: &str = "weft-system";
 const GATEWAY_ACCOUNT: &str = "gateway";
 
-/// What the host knows about one call. An extension of every request a workload receives, and of every
-/// request a workload sends (there it is the context of the call being served).
-#[derive(Debug, Clone, Default)]
-pub struct CallContext {
-    pub peer: Option<Arc<Peer>>,
-    /// The whole call, retries included, is over by then.
-    pub deadline: Option<Instant>,
-    pub trace: Option<TraceContext>,
-    /// Number of workloads above this one in the call tree; see [`DEPTH_MAX`].
-    pub depth: u32,
-    /// 0 for the first try of a call, counted up by retries.
-    pub attempt: u32,
+/// Whether a gateway of the cluster calls, on behalf of somebody outside whom nobody identified.
+#[must_use]
+pub fn is_gateway(peer: &Peer) -> bool {
+    &*peer.namespace == SYSTEM_NAMESPACE && &*peer.service_account == GATEWAY_ACCOUNT
 }
 
 /// A call tree deeper than this is a loop. In memory it would otherwise cost a stack frame and an instance a
@@ -211,7 +174,7 @@ pub struct LocalWorkload {
     pub identity: SpiffeId,
     pub workload: WorkloadInfo,
     pub service: WorkloadService,
-    /// Calls in flight beyond this are refused as [`DeliverError::Overloaded`] and may go elsewhere.
+    /// Calls in flight beyond this are refused as [`FailureKind::Overloaded`] and may go elsewhere.
     pub in_flight_max: usize,
 }
 
@@ -244,6 +207,7 @@ pub(crate) struct Inner {
     pub(crate) identities: Arc<Identities>,
     pub(crate) transport: transport::Pool,
     pub(crate) metrics: metrics::Metrics,
+    pub(crate) egress: egress::Egress,
     pub(crate) gateway: gateway::GatewayConfig,
     pub(crate) inbound_connections_max: usize,
     pub(crate) gateway_caller: Arc<caller::Caller>,
@@ -268,6 +232,7 @@ impl Mesh {
             cluster_domain: "cluster.local".to_owned(),
             gateway: GatewayConfig::default(),
             inbound_connections_max: inbound::CONNECTIONS_MAX,
+            egress: EgressConfig::default(),
         }
     }
 
@@ -324,6 +289,21 @@ impl Mesh {
         &self.inner.identities
     }
 
+    /// What workloads of `identity` may call outside of the cluster, from now on; nothing where there is no rule. Calls under way go on.
+    /// Rules beyond [`EGRESS_RULES_MAX`] and rules of which a part says nothing are left out; the latter are returned.
+    pub fn set_egress_rules(
+        &self,
+        identity: &SpiffeId,
+        rules: &[EgressRule],
+    ) -> Vec<EgressRuleError> {
+        self.inner.egress.set_rules(identity, rules)
+    }
+
+    /// Addresses that are the cluster's own: a call that leaves it comes back to them only where its rule names just them.
+    pub fn set_own_addresses(&self, own: OwnAddresses) {
+        self.inner.egress.set_own(own);
+    }
+
     /// The identity under which this node's gateway calls services.
     #[must_use]
     pub fn gateway_identity(&self) -> SpiffeId {
@@ -373,6 +353,7 @@ pub struct Builder {
     cluster_domain: String,
     gateway: GatewayConfig,
     inbound_connections_max: usize,
+    egress: EgressConfig,
 }
 
 impl Builder {
@@ -387,6 +368,13 @@ impl Builder {
     #[must_use]
     pub fn gateway(mut self, config: GatewayConfig) -> Self {
         self.gateway = config;
+        self
+    }
+
+    /// How calls leave the cluster.
+    #[must_use]
+    pub fn egress(mut self, config: EgressConfig) -> Self {
+        self.egress = config;
         self
     }
 
@@ -430,6 +418,7 @@ impl Builder {
                 transport: transport::Pool::new(Arc::clone(&identities)),
                 identities,
                 metrics: metrics::Metrics::default(),
+                egress: egress::Egress::new(self.egress),
                 gateway: self.gateway,
                 inbound_connections_max: self.inbound_connections_max,
                 gateway_caller: Arc::new(gateway_caller),

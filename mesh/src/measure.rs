@@ -17,8 +17,8 @@ use smallvec::SmallVec;
 
 use crate::{
     Body, BoxError, Transport,
+    admission::Admitted,
     attempt::Pending,
-    deliver::InFlight,
     metrics::{Edge, Outcome},
     replay,
     transport::Stream,
@@ -40,7 +40,7 @@ pub(crate) enum RequestBytes {
 #[expect(dead_code, reason = "held for what dropping them does")]
 pub(crate) struct Holds {
     pub(crate) pending: Option<Pending>,
-    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) admitted: Option<Admitted>,
     pub(crate) stream: Option<Stream>,
 }
 

@@ -369,7 +369,7 @@ impl Metrics {
     pub(crate) fn call(&self, transport: Transport, duration: Duration) {
         let histograms = match transport {
             Transport::InProcess => &self.in_process,
-            Transport::Mtls => &self.mtls,
+            Transport::MutualTls => &self.mtls,
         };
         histograms[shard::current(SHARDS)].add(
             &MICROSECONDS,
@@ -409,7 +409,7 @@ impl Metrics {
         );
         for (transport, histograms) in [
             (Transport::InProcess, &self.in_process),
-            (Transport::Mtls, &self.mtls),
+            (Transport::MutualTls, &self.mtls),
         ] {
             let labels = format!("transport=\"{}\"", transport.as_str());
             Total::summed(histograms.iter()).render(
@@ -428,7 +428,7 @@ impl Metrics {
             "Time to a response's head beyond the workload's own.",
         );
         for (origin, name) in [(Origin::Gateway, "gateway"), (Origin::Workload, "workload")] {
-            for transport in [Transport::InProcess, Transport::Mtls] {
+            for transport in [Transport::InProcess, Transport::MutualTls] {
                 let labels = format!("from=\"{name}\",transport=\"{}\"", transport.as_str());
                 Total::summed(self.added[origin as usize][transport as usize].iter()).render(
                     out,
@@ -627,7 +627,7 @@ fn labels(key: &EdgeKey) -> String {
         (Reporter::Destination, Some(Transport::InProcess)) => ("destination", "in_process"),
         // Istio's sources report unknown, because their proxies cannot tell; its boards expect that.
         (Reporter::Source, _) => ("source", "unknown"),
-        (Reporter::Destination, Some(Transport::Mtls)) => ("destination", "mutual_tls"),
+        (Reporter::Destination, Some(Transport::MutualTls)) => ("destination", "mutual_tls"),
         (Reporter::Destination, None) => ("destination", "none"),
     };
     let mut out = String::with_capacity(1024);
@@ -720,8 +720,12 @@ mod tests {
         edge.record(OK, Duration::from_micros(20), 0, 250, now);
         edge.record(OK, Duration::from_millis(2), 10, 250, now);
         metrics.call(Transport::InProcess, Duration::from_micros(3));
-        metrics.added(Origin::Workload, Transport::Mtls, Duration::from_micros(90));
-        metrics.retry("connect");
+        metrics.added(
+            Origin::Workload,
+            Transport::MutualTls,
+            Duration::from_micros(90),
+        );
+        metrics.retry("unreachable");
         let mut text = String::new();
         let table = Table::builder("a", 7).build();
         let identities = Identities::new("cluster.local".to_owned());
@@ -766,11 +770,69 @@ mod tests {
             "weft_mesh_added_seconds_bucket{from=\"workload\",transport=\"mtls\",le=\"0.00008\"} 0",
             "weft_mesh_added_seconds_bucket{from=\"workload\",transport=\"mtls\",le=\"0.0001\"} 1",
             "weft_mesh_added_seconds_count{from=\"gateway\",transport=\"in-process\"} 0",
-            "weft_mesh_retries_total{reason=\"connect\"} 1",
+            "weft_mesh_retries_total{reason=\"unreachable\"} 1",
             "weft_mesh_table_generation 7",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
+    }
+
+    /// What dashboards are built on: names and types are kept, each family says what it is before its samples, and each sample is of
+    /// the family before it.
+    #[test]
+    fn every_family_has_a_name_a_type_and_a_sentence() {
+        let metrics = Metrics::default();
+        let edge = metrics.edge(&key("a\"b\\c\nd"));
+        edge.record(OK, Duration::from_micros(20), 0, 250, Instant::now());
+        metrics.retry("connect");
+        let mut text = String::new();
+        let table = Table::builder("a", 7).build();
+        let identities = Identities::new("cluster.local".to_owned());
+        metrics.render(&table, &identities, 0, &mut text);
+        let mut families = Vec::new();
+        let mut lines = text.lines();
+        let mut family = String::new();
+        while let Some(line) = lines.next() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                let (name, sentence) = help.split_once(' ').expect("a sentence");
+                let kind = lines.next().and_then(|line| line.strip_prefix("# TYPE "));
+                let kind = kind
+                    .and_then(|kind| kind.strip_prefix(name))
+                    .expect("a type");
+                families.push(format!("{name}{kind}: {sentence}"));
+                name.clone_into(&mut family);
+                continue;
+            }
+            let end = line.find(['{', ' ']).expect("a sample");
+            let suffix = line[..end]
+                .strip_prefix(family.as_str())
+                .expect("of its family");
+            assert!(
+                matches!(suffix, "" | "_bucket" | "_sum" | "_count"),
+                "{line}"
+            );
+            let (_, value) = line.rsplit_once(' ').expect("a value");
+            value.parse::<f64>().expect("a number");
+        }
+        assert!(
+            text.contains(r#"destination_service_name="a\"b\\c\nd""#),
+            "{text}"
+        );
+        insta::assert_snapshot!(families.join("\n"), @r"
+        istio_requests_total counter: Calls, by both ends and how they ended.
+        istio_request_duration_milliseconds histogram: Time from a request to the end of its response.
+        istio_request_bytes histogram: Bytes in the bodies of requests.
+        istio_response_bytes histogram: Bytes in the bodies of responses.
+        weft_mesh_request_duration_seconds histogram: Time of calls as their callers saw it, by the way they took.
+        weft_mesh_added_seconds histogram: Time to a response's head beyond the workload's own.
+        weft_mesh_retries_total counter: Tries after the first, by what had failed.
+        weft_mesh_connections_accepted_total counter: Connections of other nodes that were accepted.
+        weft_mesh_handshakes_failed_total counter: Connections of other nodes that proved nothing.
+        weft_mesh_denied_total counter: Calls out of the cluster that were denied.
+        weft_mesh_table_generation gauge: Generation of the table of services in force.
+        weft_mesh_endpoints_ejected gauge: Endpoints that are left alone because the way to them failed.
+        weft_mesh_svid_expiry_timestamp_seconds gauge: When the certificate of an identity ends.
+        ");
     }
 
     #[test]

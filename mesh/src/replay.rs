@@ -199,6 +199,7 @@ impl http_body::Body for Reader {
             return Poll::Ready(Some(Err(Superseded.into())));
         }
         if let Some(kept) = state.kept.get(this.position).cloned() {
+            this.hint = SizeHint::default();
             this.position += 1;
             return Poll::Ready(Some(Ok(match kept {
                 Kept::Data(bytes) => Frame::data(bytes),
@@ -211,6 +212,8 @@ impl http_body::Body for Reader {
         let Poll::Ready(frame) = Pin::new(&mut state.body).poll_frame(context) else {
             return Poll::Pending;
         };
+        // What was said before the first frame is not true of the rest.
+        this.hint = SizeHint::default();
         let frame = this.shared.check(frame);
         match &frame {
             None => state.ended = true,
@@ -250,11 +253,7 @@ impl http_body::Body for Reader {
 
     fn size_hint(&self) -> SizeHint {
         // Asked by codecs before the first frame, to choose between a length and chunks.
-        if self.position == 0 {
-            self.hint
-        } else {
-            SizeHint::default()
-        }
+        self.hint
     }
 }
 

@@ -8,6 +8,9 @@
 //! 10.43.0.7                       the service with that ClusterIP
 //! 10.42.1.5:8080                  that port of that pod; routes do not apply
 //! ```
+//! A service that stands for another name (`ExternalName`) is the service of that name, as written in full with `.svc`, at the port
+//! that is asked for; what it stands for outside of the cluster is called by its own name, as it is granted.
+//!
 //! A dot at the end is allowed, case does not matter. Everything else is outside the cluster. What looks like a
 //! name of ours but has no service behind it is `UnknownService`, so that a typo does not read as a policy.
 
@@ -18,10 +21,15 @@ use http::{
     uri::{Authority, Scheme},
 };
 
+use weft_call::{Failure, FailureKind};
+
 use crate::{
-    CallError,
+    failure::{self, bad_request},
     table::{Endpoint, ServiceIndex, Table},
 };
+
+/// Names that stand for names that are followed: a circle of them has no end.
+const ALIASES_MAX: usize = 4;
 
 /// Where a call wants to go.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,10 +39,8 @@ pub(crate) enum Target {
 }
 
 /// Gives a workload's request an absolute URI, from its own or from the host header; returns the port its scheme implies.
-pub(crate) fn absolute<B>(request: &mut Request<B>) -> Result<u16, CallError> {
-    let bad = |reason: &str| CallError::BadRequest {
-        reason: reason.to_owned(),
-    };
+pub(crate) fn absolute<B>(request: &mut Request<B>) -> Result<u16, Failure> {
+    let bad = bad_request;
     let scheme = request.uri().scheme().cloned().unwrap_or(Scheme::HTTP);
     let default_port = if scheme == Scheme::HTTPS { 443 } else { 80 };
     if request.uri().authority().is_some() && request.uri().scheme().is_some() {
@@ -67,10 +73,8 @@ pub(crate) fn authority(
     default_port: u16,
     namespace: &str,
     cluster_domain: &str,
-) -> Result<Target, CallError> {
-    let denied = || CallError::Denied {
-        authority: authority.to_string(),
-    };
+) -> Result<Target, Failure> {
+    let denied = || failure::denied(authority.as_str());
     let found = named(
         table,
         authority,
@@ -81,9 +85,7 @@ pub(crate) fn authority(
     )?;
     // Nobody here has users, and what is before an `@` is there to be taken for the host (RFC 9110 §4.2.4).
     if authority.as_str().contains('@') {
-        return Err(CallError::BadRequest {
-            reason: "its host names a user".to_owned(),
-        });
+        return Err(bad_request("its host names a user"));
     }
     Ok(found)
 }
@@ -94,8 +96,8 @@ fn named(
     default_port: u16,
     namespace: &str,
     cluster_domain: &str,
-    denied: impl Fn() -> CallError,
-) -> Result<Target, CallError> {
+    denied: impl Fn() -> Failure,
+) -> Result<Target, Failure> {
     let port = authority.port_u16().unwrap_or(default_port);
     let host = authority.host();
     let bare = host
@@ -125,25 +127,67 @@ fn named(
         _ => return Err(denied()),
     };
     match table.service_index(of, name) {
-        Some(service) => service_port(table, service, port),
+        Some(service) => match table.service(service).alias() {
+            None => service_port(table, service, port),
+            Some(alias) => aliased(table, alias, port, cluster_domain),
+        },
         // `example.com` has the shape of a service in a namespace; the namespace tells them apart.
         None if ours || of == namespace || table.has_namespace(of) => {
-            Err(CallError::UnknownService {
-                service: format!("{name}.{of}"),
-            })
+            Err(unknown_service(name, of))
         }
         None => Err(denied()),
     }
 }
 
-fn service_port(table: &Table, service: ServiceIndex, port: u16) -> Result<Target, CallError> {
+/// What a service stands for, which may stand for another.
+fn aliased<'a>(
+    table: &'a Table,
+    mut alias: &'a str,
+    port: u16,
+    cluster_domain: &str,
+) -> Result<Target, Failure> {
+    for _ in 0..ALIASES_MAX {
+        let host = host_name(alias);
+        let outside = || stands_for_outside(&host);
+        let short = split_domain(&host, cluster_domain).ok_or_else(outside)?;
+        let (name, namespace) = short.split_once('.').ok_or_else(outside)?;
+        let service = table.service_index(namespace, name);
+        let service = service.ok_or_else(|| unknown_service(name, namespace))?;
+        match table.service(service).alias() {
+            None => return service_port(table, service, port),
+            Some(next) => alias = next,
+        }
+    }
+    Err(failure::bad_request(
+        "its host stands for a name that stands for another, and so on",
+    ))
+}
+
+/// What is granted is the name that is called, and TLS proves that one: an alias for it would be neither.
+fn stands_for_outside(host: &str) -> Failure {
+    Failure::new(
+        FailureKind::UnknownService,
+        format!(
+            "the service stands for {host}, which is outside of the cluster: call it by that name"
+        ),
+    )
+}
+
+fn unknown_service(name: &str, namespace: &str) -> Failure {
+    Failure::new(
+        FailureKind::UnknownService,
+        format!("there is no service {name}.{namespace}"),
+    )
+}
+
+fn service_port(table: &Table, service: ServiceIndex, port: u16) -> Result<Target, Failure> {
     let found = table.service(service);
     if found.port(port).is_none() {
-        return Err(CallError::UnknownPort {
-            service: found.display_name().to_owned(),
-            port,
-            served: found.shown_ports(),
-        });
+        let (service, served) = (found.display_name(), found.shown_ports());
+        return Err(Failure::new(
+            FailureKind::UnknownPort,
+            format!("service {service} has no port {port}; it has {served}"),
+        ));
     }
     Ok(Target::Service { service, port })
 }
@@ -194,8 +238,30 @@ mod tests {
                     .endpoints(vec![endpoint("shop", "cart-0", "10.42.0.2", "a")])
                     .build(),
             )
+            .service(
+                service("vote", "basket")
+                    .alias("Cart.shop.svc.cluster.local.")
+                    .build(),
+            )
+            .service(service("vote", "twice").alias("basket.vote.svc").build())
+            .service(service("vote", "circle").alias("circle.vote.svc").build())
+            .service(service("vote", "gone").alias("nothing.shop.svc").build())
+            .service(service("vote", "outside").alias("api.example.com").build())
             .build();
         let cases = [
+            ("basket", "cart.shop"),
+            ("basket.vote.svc:80", "cart.shop"),
+            ("basket:81", "service cart.shop has no port 81; it has 80"),
+            ("gone", "there is no service nothing.shop"),
+            ("twice", "cart.shop"),
+            (
+                "circle",
+                "the request is not acceptable: its host stands for a name that stands for another, and so on",
+            ),
+            (
+                "outside",
+                "the service stands for api.example.com, which is outside of the cluster: call it by that name",
+            ),
             ("voting", "voting.vote"),
             ("voting:80", "voting.vote"),
             ("Voting.", "voting.vote"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::{Blame, DeliverError, TransportError};
+use crate::{Blame, Failure, FailureKind, Processed};
 
 /// Further tries after the first. Two more endpoints ride out a dying node; more would multiply load when
 /// everything is down.
@@ -18,17 +18,6 @@ pub const RETRIES_MAX: u32 = 2;
 /// How long a call waits for a newer table when every endpoint it knows turned it away unprocessed: the
 /// withdrawal of a pod is sometimes seen at its node before the news reaches the caller's.
 pub(crate) const NEWER_TABLE_WAIT: Duration = Duration::from_millis(1000);
-
-/// One try that produced no response.
-#[derive(Debug)]
-pub enum Failure {
-    Deliver(DeliverError),
-    Transport(TransportError),
-    /// The route's per-try timeout ran out.
-    TryTimeout,
-    /// The request's own body broke off, and with it the try.
-    RequestBroken,
-}
 
 /// Why a failed try stays failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,60 +43,63 @@ pub enum Verdict {
     GiveUp(Refusal),
 }
 
-impl Failure {
-    /// Whether the workload provably saw nothing.
-    #[must_use]
-    pub fn never_processed(&self) -> bool {
-        match self {
-            Failure::Deliver(error) => error.never_processed(),
-            Failure::Transport(error) => error.never_left(),
-            Failure::TryTimeout | Failure::RequestBroken => false,
-        }
+/// Whether the same request would get the same elsewhere, or nobody may find out.
+fn is_final(failure: &Failure) -> bool {
+    use FailureKind as Kind;
+    if failure.processed == Processed::Yes || failure.blame == Blame::Policy {
+        return true;
     }
+    match failure.kind {
+        Kind::BadRequest
+        | Kind::HeadTooLarge
+        | Kind::BodyBroken
+        | Kind::LoopDetected
+        | Kind::LimitReached
+        | Kind::Denied
+        | Kind::NotGranted
+        | Kind::NoRoute
+        | Kind::InvalidBackend
+        | Kind::UnknownService
+        | Kind::UnknownPort
+        | Kind::UnknownHost
+        | Kind::Malformed
+        // All that the caller has, or all that the callee ever takes: there is no more of it elsewhere.
+        | Kind::Deadline => true,
+        // A request that took a process or a workload with it is not shown to the next one.
+        Kind::Stopped | Kind::Lost => !failure.never_processed(),
+        Kind::NoEndpoints
+        | Kind::Unreachable
+        | Kind::NotTaken
+        | Kind::Crowded
+        | Kind::Interrupted
+        | Kind::NotHere
+        | Kind::NotLoaded
+        | Kind::NotCallable
+        | Kind::Overloaded
+        | Kind::NoInstance
+        | Kind::TryTimeout
+        | Kind::Trap
+        | Kind::OutOfMemory
+        | Kind::Exhausted
+        | Kind::NoResponse
+        | Kind::GuestError
+        | Kind::BadResponse
+        | Kind::BodyTooLarge
+        | Kind::Failed => false,
+    }
+}
 
-    /// Who has to bear it.
-    #[must_use]
-    pub fn blame(&self) -> Blame {
-        match self {
-            Failure::Deliver(error) => error.blame(),
-            Failure::Transport(error) => error.blame(),
-            Failure::TryTimeout => Blame::Endpoint,
-            Failure::RequestBroken => Blame::Caller,
-        }
-    }
+/// Whether a caller may find somebody else who answers it, whatever its method.
+pub(crate) fn may_go_elsewhere(failure: &Failure) -> bool {
+    failure.never_processed() && !is_final(failure)
+}
 
-    /// Whether the same request would get the same elsewhere.
-    fn is_final(&self) -> bool {
-        match self {
-            Failure::Deliver(error) => !error.never_processed(),
-            Failure::Transport(error) => matches!(error, TransportError::Malformed { .. }),
-            Failure::RequestBroken => true,
-            Failure::TryTimeout => false,
-        }
-    }
-
-    /// Whether only another endpoint can help.
-    fn is_of_one_endpoint(&self) -> bool {
-        matches!(
-            self,
-            Failure::Deliver(DeliverError::Overloaded)
-                | Failure::Transport(TransportError::Crowded { .. })
-        )
-    }
-
-    /// The word for metrics.
-    pub(crate) fn reason(&self) -> &'static str {
-        match self {
-            Failure::Deliver(error) => error.token(),
-            Failure::Transport(TransportError::Broken { .. }) => "broken",
-            Failure::Transport(TransportError::NotTaken { .. }) => "not-taken",
-            Failure::Transport(TransportError::Malformed { .. }) => "malformed",
-            Failure::Transport(TransportError::Crowded { .. }) => "crowded",
-            Failure::Transport(_) => "connect",
-            Failure::TryTimeout => "try-timeout",
-            Failure::RequestBroken => "request-broken",
-        }
-    }
+/// Whether only another endpoint can help.
+fn is_of_one_endpoint(kind: FailureKind) -> bool {
+    matches!(
+        kind,
+        FailureKind::Overloaded | FailureKind::NoInstance | FailureKind::Crowded
+    )
 }
 
 /// Decides after try number `retries` (0 = the first) of a call with `method` failed. `elsewhere`: an endpoint is left that this call
@@ -120,7 +112,7 @@ pub fn decide(
     replayable: bool,
     elsewhere: bool,
 ) -> Verdict {
-    if failure.is_final() {
+    if is_final(failure) {
         return Verdict::GiveUp(Refusal::Final);
     }
     if !failure.never_processed() && !is_idempotent(method) {
@@ -132,7 +124,7 @@ pub fn decide(
     if retries >= RETRIES_MAX {
         return Verdict::GiveUp(Refusal::Exhausted);
     }
-    if failure.is_of_one_endpoint() && !elsewhere {
+    if is_of_one_endpoint(failure.kind) && !elsewhere {
         return Verdict::GiveUp(Refusal::NoneElsewhere);
     }
     Verdict::Retry
@@ -151,28 +143,22 @@ mod tests {
     use super::*;
 
     fn refused() -> Failure {
-        Failure::Transport(TransportError::Connect {
-            address: ([127, 0, 0, 1], 1).into(),
-            source: std::sync::Arc::new(std::io::ErrorKind::ConnectionRefused.into()),
-        })
+        FailureKind::Unreachable.into()
     }
 
     #[test]
     fn what_is_repeated_and_what_is_not() {
         use Refusal::*;
         use Verdict::*;
-        let failed = || {
-            Failure::Deliver(DeliverError::Failed {
-                message: "trap".to_owned(),
-            })
-        };
-        let not_here = || Failure::Deliver(DeliverError::NotHere);
+        let failed = || Failure::from(FailureKind::Trap);
+        let not_here = || Failure::from(FailureKind::NotHere);
+        let lost = |processed| Failure::from(FailureKind::Lost).with_processed(processed);
         let table = [
             ("POST, refused", refused(), Method::POST, 0, true, Retry),
             ("POST, not here", not_here(), Method::POST, 1, true, Retry),
             (
                 "POST, full",
-                Failure::Deliver(DeliverError::Overloaded),
+                FailureKind::Overloaded.into(),
                 Method::POST,
                 0,
                 true,
@@ -197,7 +183,7 @@ mod tests {
             ("GET, trap", failed(), Method::GET, 0, true, GiveUp(Final)),
             (
                 "GET, slow try",
-                Failure::TryTimeout,
+                FailureKind::TryTimeout.into(),
                 Method::GET,
                 0,
                 true,
@@ -205,7 +191,7 @@ mod tests {
             ),
             (
                 "POST, slow try",
-                Failure::TryTimeout,
+                FailureKind::TryTimeout.into(),
                 Method::POST,
                 0,
                 true,
@@ -213,7 +199,7 @@ mod tests {
             ),
             (
                 "PATCH, slow try",
-                Failure::TryTimeout,
+                FailureKind::TryTimeout.into(),
                 Method::PATCH,
                 0,
                 true,
@@ -221,7 +207,31 @@ mod tests {
             ),
             (
                 "GET, deadline at the callee",
-                Failure::Deliver(DeliverError::Deadline),
+                FailureKind::Deadline.into(),
+                Method::GET,
+                0,
+                true,
+                GiveUp(Final),
+            ),
+            (
+                "POST, a worker that was gone before",
+                lost(Processed::No),
+                Method::POST,
+                0,
+                true,
+                Retry,
+            ),
+            (
+                "GET, a worker that it may have taken with it",
+                lost(Processed::Maybe),
+                Method::GET,
+                0,
+                true,
+                GiveUp(Final),
+            ),
+            (
+                "GET, a rule",
+                refused().with_blame(Blame::Policy),
                 Method::GET,
                 0,
                 true,
@@ -240,27 +250,42 @@ mod tests {
     #[test]
     fn where_there_is_nowhere_else_only_what_passes_is_tried_again() {
         use Refusal::NoneElsewhere;
-        let overloaded = Failure::Deliver(DeliverError::Overloaded);
-        let address = ([127, 0, 0, 1], 1).into();
-        let crowded = Failure::Transport(TransportError::Crowded { address });
+        let overloaded = FailureKind::Overloaded.into();
+        let crowded = FailureKind::Crowded.into();
         let cases = [
             ("full", overloaded, Verdict::GiveUp(NoneElsewhere)),
             ("a queue", crowded, Verdict::GiveUp(NoneElsewhere)),
             ("refused", refused(), Verdict::Retry),
-            (
-                "not here",
-                Failure::Deliver(DeliverError::NotHere),
-                Verdict::Retry,
-            ),
+            ("not here", FailureKind::NotHere.into(), Verdict::Retry),
             (
                 "the request's own fault",
-                Failure::RequestBroken,
+                FailureKind::BodyBroken.into(),
                 Verdict::GiveUp(Refusal::Final),
             ),
         ];
         for (name, failure, verdict) in cases {
             let found = decide(&failure, &Method::GET, 0, true, false);
             assert_eq!(found, verdict, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_what_never_started_may_be_tried_elsewhere() {
+        for kind in FailureKind::ALL {
+            for blame in Blame::ALL {
+                for processed in Processed::ALL {
+                    let failure = Failure::from(kind)
+                        .with_blame(blame)
+                        .with_processed(processed);
+                    // A guest that has begun has had effects, whatever the host ran out of: no POST is sent again for that.
+                    let verdict = decide(&failure, &Method::POST, 0, true, true);
+                    assert!(
+                        verdict != Verdict::Retry || processed == Processed::No,
+                        "{failure:?}"
+                    );
+                    assert!(!may_go_elsewhere(&failure) || verdict == Verdict::Retry);
+                }
+            }
         }
     }
 }

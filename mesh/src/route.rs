@@ -1,8 +1,8 @@
 //! Routes as the data plane looks them up: every match of every rule as an [`Entry`], in order of precedence. Pure.
 //!
 //! ```text
-//! weft_gateway: Rule (what is asked)     matching.rs (does a request meet it)     policy.rs (what is done then)
-//! hosts.rs: which routes are looked at for a host of the gateway
+//! weft_gateway: Rule (what is asked)     matching.rs (does a request meet it)     exchange.rs (what is done then, and when)
+//! policy.rs: how     hosts.rs: which routes are looked at for a host of the gateway
 //! ```
 //! Order of preference among everything that matches: most specific host name; then exact path, longest path
 //! prefix, a method, most headers, most query parameters; then the oldest route, its `namespace/name`, and the
@@ -10,15 +10,16 @@
 //!
 //! Invariant: entries share the rules that they were made from; nothing here depends on what else is in a table.
 
+mod exchange;
 mod hosts;
 mod matching;
 mod policy;
 
 use std::{cmp::Reverse, sync::Arc};
 
+pub(crate) use exchange::Exchange;
 pub(crate) use hosts::{Listeners, Selection};
 pub(crate) use matching::View;
-pub(crate) use policy::{choose_backend, filter_request, filter_response, redirect};
 pub use weft_gateway::{
     AttachedRoute, Backend, BackendTarget, Filter, HeaderChange, HostPattern, Match, PathChange,
     PathMatch, Redirect, Rewrite, Rule, Served, ServiceRoutes,
@@ -200,6 +201,51 @@ pub(crate) mod testing {
             service_port: None,
             listener_port: None,
         }
+    }
+
+    /// What `filter`, of a rule for the path `prefix`, makes of a request to `uri`: its URI, or its answer.
+    fn filtered(
+        filter: Filter,
+        prefix: &str,
+        uri: &http::Uri,
+    ) -> Result<http::Uri, Box<http::Response<crate::Body>>> {
+        let backend = Backend {
+            weight: 1,
+            target: BackendTarget::Invalid {
+                reason: String::new(),
+            },
+            filters: Vec::new(),
+        };
+        let rule = Rule {
+            filters: vec![filter],
+            backends: vec![backend],
+            matches: vec![self::prefix(prefix)],
+            ..Rule::default()
+        };
+        let attached = attached_rules("route", vec![rule]);
+        let entry = Entry::each(&attached).next().expect("an entry");
+        let mut request = http::Request::new(());
+        *request.uri_mut() = uri.clone();
+        match Exchange::begin(&entry, &mut request, &mut rand::rng()).expect("a valid filter") {
+            std::ops::ControlFlow::Continue(_) => Ok(std::mem::take(request.uri_mut())),
+            std::ops::ControlFlow::Break(response) => Err(Box::new(response)),
+        }
+    }
+
+    pub(crate) fn rewritten(filter: Filter, prefix: &str, uri: http::Uri) -> http::Uri {
+        filtered(filter, prefix, &uri).expect("no answer")
+    }
+
+    pub(crate) fn redirected(
+        filter: Filter,
+        prefix: &str,
+        uri: &http::Uri,
+    ) -> (http::StatusCode, String) {
+        let response = filtered(filter, prefix, uri).expect_err("an answer");
+        let location = response.headers()[http::header::LOCATION]
+            .to_str()
+            .expect("text");
+        (response.status(), location.to_owned())
     }
 
     pub(crate) fn request(method: &str, uri: &str, headers: &[(&str, &str)]) -> http::Request<()> {

@@ -29,6 +29,7 @@ pub use spec::{EndpointSpec, ServicePortSpec, ServiceSpec};
 
 use crate::budget::Budget;
 use crate::route::{BackendTarget, Listeners, RouteList, ServiceRoutes};
+use crate::wire;
 
 /// Position of a service in its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +54,8 @@ pub struct Table {
 pub struct Service {
     labels: Arc<ServiceLabels>,
     ports: Arc<[Port]>,
+    /// The name that it stands for.
+    alias: Option<Arc<str>>,
     routes: Arc<BoundRoutes>,
     budget: Arc<Budget>,
 }
@@ -85,6 +88,7 @@ pub(crate) struct ServiceLabels {
     pub(crate) namespace: String,
     /// `name.namespace`.
     pub(crate) display: String,
+    /// The same for the wire.
     pub(crate) header: HeaderValue,
 }
 
@@ -94,8 +98,7 @@ impl ServiceLabels {
         Self {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
-            header: HeaderValue::from_str(&display)
-                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+            header: wire::service_line(name, namespace),
             display,
         }
     }
@@ -113,6 +116,7 @@ impl Service {
         Self {
             labels: Arc::new(ServiceLabels::new("", "")),
             ports: Arc::default(),
+            alias: None,
             routes: Arc::default(),
             budget: Arc::default(),
         }
@@ -125,6 +129,11 @@ impl Service {
 
     pub(crate) fn labels(&self) -> &Arc<ServiceLabels> {
         &self.labels
+    }
+
+    /// The name that calls to it are meant for, if it is not itself.
+    pub(crate) fn alias(&self) -> Option<&str> {
+        self.alias.as_deref()
     }
 
     /// `80, 443`, or `none`.
@@ -295,6 +304,7 @@ impl PartialEq for Table {
         let same_service = |a: ServiceIndex, b: ServiceIndex| {
             let (a, b) = (self.service(a), other.service(b));
             a.labels == b.labels
+                && a.alias == b.alias
                 && a.routes == b.routes
                 && a.ports.len() == b.ports.len()
                 && a.ports
@@ -518,6 +528,33 @@ mod tests {
                 .inheriting(&table);
             let found = anew.endpoint(address).expect("the pod of vote");
             assert_eq!(found.load().pending(), 1, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_bare_address_means_the_pod_that_has_it_whatever_others_claim() {
+        let mut claimed = endpoint("mallory", "web-0", "10.42.0.1", "a");
+        claimed.assigned = false;
+        let theirs = service("mallory", "web").endpoints(vec![claimed]).build();
+        // Within one service, too: a slice beside those that its selector makes.
+        let mut beside = endpoint("vote", "other", "10.42.0.1", "a");
+        beside.assigned = false;
+        let own = endpoint("vote", "web-0", "10.42.0.1", "a");
+        let ours = service("vote", "web").endpoints(vec![beside, own]).build();
+        let address = "10.42.0.1:8080".parse().expect("an address");
+        let found = |builder: &TableBuilder| {
+            let table = builder.table(1);
+            let endpoint = table.endpoint(address).expect("somebody has it");
+            format!("{}/{}", endpoint.identity.namespace, endpoint.pod)
+        };
+        for order in [[&theirs, &ours], [&ours, &theirs]] {
+            let mut builder = testing::table("a").services(order.map(Clone::clone));
+            assert_eq!(found(&builder), "vote/web-0");
+            // Where nobody has it, who claims it is called, as before.
+            builder.remove_service("vote", "web");
+            assert_eq!(found(&builder), "mallory/web-0");
+            builder.set_service(ours.clone());
+            assert_eq!(found(&builder), "vote/web-0");
         }
     }
 

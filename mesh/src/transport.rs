@@ -10,7 +10,8 @@
 
 use std::{
     collections::HashMap,
-    error::Error as _,
+    error::Error as StdError,
+    io,
     net::SocketAddr,
     sync::{
         Arc, Weak,
@@ -30,9 +31,10 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use weft_api::identity::SpiffeId;
+use weft_call::{Blame, Failure, FailureKind};
 
 use crate::{
-    Body, TransportError,
+    Body,
     headers::HEADER_LIST_BYTES_MAX,
     identity::{self, Identities},
     shard::{self, SHARDS},
@@ -71,7 +73,7 @@ pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const VANISHED_ASK: Duration = Duration::from_secs(1);
 const VANISHED_MAX: Duration = Duration::from_secs(4);
 
-type Dialed = Result<Arc<Connection>, TransportError>;
+type Dialed = Result<Arc<Connection>, Failure>;
 type Dial = Shared<oneshot::Receiver<Dialed>>;
 
 /// Connections to other nodes, by thread.
@@ -158,9 +160,8 @@ impl Pool {
         endpoint: &Endpoint,
         node: SocketAddr,
         mut request: Request<Body>,
-    ) -> Result<(Response<Body>, Stream), TransportError> {
+    ) -> Result<(Response<Body>, Stream), Failure> {
         let slot = self.slot(source, source_text, endpoint, node);
-        let address = node;
         // A pooled connection may turn out closed just when it is used; the second one is then fresh.
         for last in [false, true] {
             let connection = slot.connection(&self.identities).await?;
@@ -177,18 +178,10 @@ impl Pool {
                 Some(unsent) if !last => request = unsent,
                 Some(_) => break,
                 None if not_taken(error.error()) => break,
-                None => {
-                    let is_malformed = is_malformed(error.error());
-                    let source = Arc::new(error.into_error());
-                    return Err(if is_malformed {
-                        TransportError::Malformed { address, source }
-                    } else {
-                        TransportError::Broken { address, source }
-                    });
-                }
+                None => return Err(broken(node, error.error())),
             }
         }
-        Err(TransportError::NotTaken { address })
+        Err(not_taken_by(node))
     }
 
     fn slot(
@@ -244,7 +237,7 @@ impl Slot {
     async fn connection(
         self: &Arc<Self>,
         identities: &Arc<Identities>,
-    ) -> Result<Arc<Connection>, TransportError> {
+    ) -> Result<Arc<Connection>, Failure> {
         let dial = {
             let mut state = self.state.lock();
             let generation = identities.roots_generation();
@@ -259,7 +252,8 @@ impl Slot {
             if let Some(connection) = best {
                 let streams = connection.streams.load(Ordering::Relaxed);
                 if streams >= STREAMS_WAITING_MAX {
-                    return Err(TransportError::Crowded { address: self.node });
+                    let failure = Failure::from(FailureKind::Crowded);
+                    return Err(failure.with_detail(self.node.to_string()));
                 }
                 let crowded = streams >= STREAMS_MAX;
                 if crowded && state.connections.len() < CONNECTIONS_MAX && state.dialing.is_none() {
@@ -277,8 +271,7 @@ impl Slot {
             }
         };
         // The dialling task always answers; if its runtime went away, so did the connection.
-        dial.await
-            .unwrap_or(Err(TransportError::NotTaken { address: self.node }))
+        dial.await.unwrap_or_else(|_| Err(not_taken_by(self.node)))
     }
 
     /// Opens a connection in a task of its own, so that the caller who asked first may give up.
@@ -296,7 +289,8 @@ impl Slot {
                 }
             }
             if let Err(error) = &dialed {
-                tracing::debug!(node = %slot.node, to = %slot.destination, %error, "no connection");
+                let why = error.detail.as_deref().unwrap_or_default();
+                tracing::debug!(node = %slot.node, to = %slot.destination, %error, why, "no connection");
             }
             // Nobody may be waiting any more.
             let _ = done.send(dialed);
@@ -309,28 +303,26 @@ impl Slot {
         let roots_generation = identities.roots_generation();
         let config = identities.client_config(&self.source)?;
         let name = identity::server_name(&self.destination)?;
-        let connect = |source| TransportError::Connect {
-            address,
-            source: Arc::new(source),
-        };
-        let tls_failed = |source| TransportError::Tls {
-            address,
-            source: Arc::new(source),
+        let connect = |error| not_connected(address, &error);
+        let tls_failed = |error| no_tls(address, &error);
+        let too_slow = |_| {
+            let detail = format!("connecting to {address} took longer than the limit");
+            Failure::from(FailureKind::Unreachable).with_detail(detail)
         };
 
         let tcp = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
             .await
-            .map_err(|_| TransportError::ConnectTimeout { address })?
+            .map_err(too_slow)?
             .map_err(connect)?;
         tcp.set_nodelay(true).map_err(connect)?;
         notice_vanished(&tcp).map_err(connect)?;
         let handshake = TlsConnector::from(config).connect(name, tcp);
         let tls = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
             .await
-            .map_err(|_| TransportError::ConnectTimeout { address })?
+            .map_err(too_slow)?
             .map_err(tls_failed)?;
         if tls.get_ref().1.alpn_protocol() != Some(identity::ALPN) {
-            return Err(tls_failed(std::io::Error::other(
+            return Err(tls_failed(io::Error::other(
                 "the peer does not speak weft's protocol",
             )));
         }
@@ -346,7 +338,7 @@ impl Slot {
             .keep_alive_timeout(PING_TIMEOUT)
             .handshake::<_, Body>(TokioIo::new(tls))
             .await
-            .map_err(|error| tls_failed(std::io::Error::other(error)))?;
+            .map_err(|error| tls_failed(io::Error::other(error)))?;
         tokio::spawn(drive(
             driver,
             Arc::downgrade(self),
@@ -393,7 +385,7 @@ async fn drive(
 }
 
 /// Lets the kernel end a connection whose other machine is gone.
-pub(crate) fn notice_vanished(stream: &TcpStream) -> std::io::Result<()> {
+pub(crate) fn notice_vanished(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new()
         .with_time(VANISHED_ASK)
@@ -405,8 +397,66 @@ pub(crate) fn notice_vanished(stream: &TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Nobody is there.
+fn not_connected(node: SocketAddr, error: &io::Error) -> Failure {
+    Failure::from(FailureKind::Unreachable).with_detail(format!("connecting to {node}: {error}"))
+}
+
+/// Somebody is there, and is not who it should be, or says so of us.
+fn no_tls(node: SocketAddr, error: &io::Error) -> Failure {
+    Failure::from(FailureKind::Unreachable)
+        .with_blame(blame_of_cause(error))
+        .with_detail(format!("TLS with {node}: {error}"))
+}
+
+/// The connection went away before the request was written to it, or the peer said that it did not look at it.
+fn not_taken_by(node: SocketAddr) -> Failure {
+    Failure::from(FailureKind::NotTaken).with_detail(node.to_string())
+}
+
+/// The stream ended when the request may have been read.
+fn broken(node: SocketAddr, error: &hyper::Error) -> Failure {
+    if is_malformed(error) {
+        return Failure::new(
+            FailureKind::Malformed,
+            "the request is not acceptable: the other node does not take it for one of HTTP/2",
+        )
+        .with_detail(format!("{node}: {error}"));
+    }
+    Failure::from(FailureKind::Interrupted)
+        .with_blame(blame_of_cause(error))
+        .with_detail(format!("{node}: {error}"))
+}
+
+/// Whose doing it is, by what lies below: a stream that one end reset says nothing of the other streams, and a peer that refuses this
+/// caller's certificate with an alert serves others.
+fn blame_of_cause(error: &(dyn StdError + 'static)) -> Blame {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        cause = error.source();
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            if error.is_reset() {
+                return Blame::Endpoint;
+            }
+            if error.get_io().is_some_and(is_alert) {
+                return Blame::Caller;
+            }
+        }
+        if error.downcast_ref::<io::Error>().is_some_and(is_alert) {
+            return Blame::Caller;
+        }
+    }
+    Blame::Connection
+}
+
+fn is_alert(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|inner| matches!(inner.downcast_ref(), Some(rustls::Error::AlertReceived(_))))
+}
+
 /// Whether the peer's HTTP/2 refused the stream for what the request is.
-fn is_malformed(error: &hyper::Error) -> bool {
+pub(crate) fn is_malformed(error: &hyper::Error) -> bool {
     h2_error(error).is_some_and(|error| {
         error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR)
     })
@@ -425,10 +475,60 @@ fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
 
 /// Whether HTTP/2 itself says that the peer did not process the stream: refused, or beyond the last stream of a
 /// graceful GOAWAY.
-fn not_taken(error: &hyper::Error) -> bool {
+pub(crate) fn not_taken(error: &hyper::Error) -> bool {
     h2_error(error).is_some_and(|error| {
         let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
         let went_away = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
         error.is_remote() && (refused || went_away)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_bears_what() {
+        let node = ([127, 0, 0, 1], 1).into();
+        let tls = |error: rustls::Error| {
+            let error = io::Error::new(io::ErrorKind::InvalidData, error);
+            no_tls(node, &error).blame
+        };
+        let table = [
+            (
+                "nobody listens",
+                not_connected(node, &io::ErrorKind::ConnectionRefused.into()).blame,
+                Blame::Connection,
+            ),
+            (
+                "it does not say who it is",
+                tls(rustls::Error::NoCertificatesPresented),
+                Blame::Connection,
+            ),
+            (
+                "it does not believe who we are",
+                tls(rustls::Error::AlertReceived(
+                    rustls::AlertDescription::CertificateExpired,
+                )),
+                Blame::Caller,
+            ),
+            (
+                "it did not take it",
+                not_taken_by(node).blame,
+                Blame::Endpoint,
+            ),
+        ];
+        for (what, found, expected) in table {
+            assert_eq!(found, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn whoever_has_no_certificate_bears_it_alone() {
+        let identities = Arc::new(Identities::new("cluster.local".to_owned()));
+        let source = SpiffeId::new("cluster.local", "vote", "web");
+        let failure = identities.client_config(&source).expect_err("it has none");
+        assert_eq!(failure.blame, Blame::Caller);
+        assert!(failure.never_processed());
+    }
 }

@@ -1,6 +1,6 @@
-//! What a rule does to a request and its response: filters, and the choice among backends. Pure but for chance, which is handed in.
+//! What each filter of a rule does, and the choice among backends. Pure but for chance, which is handed in. When a filter does it is
+//! said in `exchange.rs`.
 //!
-//! Invariant: a filter is applied or the rule answers 500, never skipped.
 //! Source: gateway-api `apis/v1/httproute_types.go`.
 
 use std::borrow::Cow;
@@ -9,12 +9,12 @@ use http::{
     HeaderMap, StatusCode, Uri,
     uri::{Authority, PathAndQuery, Scheme},
 };
-use weft_gateway::{Backend, Filter, HeaderChange, PathChange, Rewrite};
+use weft_gateway::{Backend, HeaderChange, PathChange, Redirect, Rewrite};
 
 use super::matching::elements;
 
 /// Chooses a backend by weight and says its position. `None` when no backend has any weight.
-pub(crate) fn choose_backend(backends: &[Backend], rng: &mut impl rand::Rng) -> Option<usize> {
+pub(super) fn choose_backend(backends: &[Backend], rng: &mut impl rand::Rng) -> Option<usize> {
     if let [only] = backends {
         return (only.weight > 0).then_some(0);
     }
@@ -34,47 +34,14 @@ pub(crate) fn choose_backend(backends: &[Backend], rng: &mut impl rand::Rng) -> 
     })
 }
 
-/// Applies the filters that change a request, in order. The error is the reason to answer 500.
-pub(crate) fn filter_request(
-    filters: &[Filter],
-    prefix: &str,
-    uri: &mut Uri,
-    headers: &mut HeaderMap,
-) -> Result<(), String> {
-    for filter in filters {
-        match filter {
-            Filter::RequestHeaders(change) => change_headers(change, headers),
-            Filter::Rewrite(rewrite) => {
-                *uri = rewritten(uri, rewrite, prefix).ok_or("the rewrite gives no valid URI")?;
-            }
-            Filter::Invalid { reason } => return Err(reason.clone()),
-            Filter::ResponseHeaders(_) | Filter::Redirect(_) => {}
-        }
-    }
-    Ok(())
-}
-
-/// Applies the filters that change a response, in order.
-pub(crate) fn filter_response(filters: &[Filter], headers: &mut HeaderMap) {
-    for filter in filters {
-        if let Filter::ResponseHeaders(change) = filter {
-            change_headers(change, headers);
-        }
-    }
-}
-
-/// Status and `location` when a filter redirects. `listener_port`: the port of the listener that the request came in by, where it
+/// Status and `location` of a redirect. `listener_port`: the port of the listener that the request came in by, where it
 /// is also that of the node.
-pub(crate) fn redirect(
-    filters: &[Filter],
+pub(super) fn redirect(
+    redirect: &Redirect,
     prefix: &str,
     uri: &Uri,
     listener_port: Option<u16>,
-) -> Option<(StatusCode, String)> {
-    let redirect = filters.iter().find_map(|filter| match filter {
-        Filter::Redirect(redirect) => Some(redirect),
-        _ => None,
-    })?;
+) -> (StatusCode, String) {
     let old_scheme = uri.scheme_str().unwrap_or("http");
     let scheme = redirect.scheme.as_deref().unwrap_or(old_scheme);
     let host = redirect
@@ -108,10 +75,10 @@ pub(crate) fn redirect(
         location.push('?');
         location.push_str(query);
     }
-    Some((redirect.status.unwrap_or(StatusCode::FOUND), location))
+    (redirect.status.unwrap_or(StatusCode::FOUND), location)
 }
 
-fn change_headers(change: &HeaderChange, headers: &mut HeaderMap) {
+pub(super) fn change_headers(change: &HeaderChange, headers: &mut HeaderMap) {
     for (name, value) in &change.set {
         headers.insert(name.clone(), value.clone());
     }
@@ -123,7 +90,8 @@ fn change_headers(change: &HeaderChange, headers: &mut HeaderMap) {
     }
 }
 
-fn rewritten(uri: &Uri, rewrite: &Rewrite, prefix: &str) -> Option<Uri> {
+/// None where that is no valid URI.
+pub(super) fn rewritten(uri: &Uri, rewrite: &Rewrite, prefix: &str) -> Option<Uri> {
     let mut parts = uri.clone().into_parts();
     if let Some(hostname) = &rewrite.hostname {
         parts.authority = Some(hostname.parse::<Authority>().ok()?);
@@ -162,9 +130,10 @@ mod tests {
 
     use http::{HeaderName, HeaderValue};
     use rand::{SeedableRng, rngs::SmallRng};
-    use weft_gateway::{BackendTarget, Redirect};
+    use weft_gateway::{BackendTarget, Filter};
 
     use super::*;
+    use crate::route::exchange::{Head, Memories, request_side};
 
     #[test]
     fn prefixes_are_replaced_as_the_gateway_api_tabulates() {
@@ -194,7 +163,7 @@ mod tests {
     fn redirects_name_the_port_only_when_it_is_not_the_usual_one() {
         let to = |redirect: Redirect, uri: &str| {
             let uri: Uri = uri.parse().expect("a URI");
-            super::redirect(&[Filter::Redirect(redirect)], "/old", &uri, None).expect("a redirect")
+            super::redirect(&redirect, "/old", &uri, None)
         };
         let base = Redirect::default;
         let text = [
@@ -245,13 +214,11 @@ mod tests {
     fn a_redirect_names_the_listeners_port_and_not_the_clients_idea_of_it() {
         let to = |client: &str, listener: Option<u16>| {
             let uri: Uri = format!("http://{client}/a").parse().expect("a URI");
-            let filter = Filter::Redirect(Redirect {
+            let wanted = Redirect {
                 path: Some(PathChange::Full("/b".to_owned())),
                 ..Redirect::default()
-            });
-            super::redirect(&[filter], "/", &uri, listener)
-                .expect("a redirect")
-                .1
+            };
+            super::redirect(&wanted, "/", &uri, listener).1
         };
         for (client, listener, expected) in [
             ("r.test", Some(8080), "http://r.test:8080/b"),
@@ -286,7 +253,17 @@ mod tests {
             .into_iter()
             .map(|(n, v)| (name(n), value(v)))
             .collect();
-        filter_request(&filters, "/old", &mut uri, &mut headers).expect("valid filters");
+        let apply = |filters: &[Filter], uri: &mut Uri, headers: &mut HeaderMap| {
+            let mut head = Head {
+                uri,
+                headers,
+                prefix: "/old",
+                listener_port: None,
+            };
+            request_side(filters, None, &mut head, &mut Memories::new())
+                .map(|flow| flow.is_continue())
+        };
+        assert_eq!(apply(&filters, &mut uri, &mut headers), Ok(true));
         assert_eq!(uri, "http://other.example/new/x?q=1");
         let lines: Vec<_> = headers
             .iter()
@@ -297,7 +274,7 @@ mod tests {
         let broken = [Filter::Invalid {
             reason: "no such filter".to_owned(),
         }];
-        let error = filter_request(&broken, "", &mut uri, &mut headers);
+        let error = apply(&broken, &mut uri, &mut headers);
         assert_eq!(error, Err("no such filter".to_owned()));
     }
 

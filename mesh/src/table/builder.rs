@@ -4,8 +4,8 @@
 //! the same there. What one change costs depends on that service's endpoints, not on how many there are.
 //!
 //! Invariants: the tables of a builder are those that a new builder would make of the same values, in whatever order they came. An
-//! address that several services claim for different pods is that of the first service by namespace and name; each of them keeps
-//! its own.
+//! address that several services claim for different pods is that of the first, by namespace and name, of those to whose pods the
+//! cluster itself gave it, and of the others only where there is none; each of them keeps its own.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,7 +13,6 @@ use std::{
     sync::Arc,
 };
 
-use http::HeaderValue;
 use smallvec::SmallVec;
 use weft_api::identity::SpiffeId;
 use weft_gateway::{NamespacedName, Served, ServiceRoutes};
@@ -22,7 +21,7 @@ use super::{
     BoundRoutes, Endpoint, EndpointSpec, Port, Service, ServiceIndex, ServiceLabels, ServiceSpec,
     Table, Way,
 };
-use crate::{WorkloadInfo, route::Listeners};
+use crate::{WorkloadInfo, route::Listeners, wire};
 
 /// Names that are kept although nobody bears them any more, before they are looked for.
 const SPARE_NAMES_MAX: usize = 64;
@@ -132,11 +131,12 @@ impl TableBuilder {
                 } else {
                     endpoint.serving
                 };
+                let assigned = endpoint.assigned;
                 if let Some(endpoint) = self.endpoint(endpoint, &listed) {
                     if in_use {
                         all.push(Arc::clone(&endpoint));
                     }
-                    listed.push(endpoint);
+                    listed.push(endpoint, assigned);
                 }
             }
             let is_near = |endpoint: &&Arc<Endpoint>| endpoint.way == Way::Here;
@@ -152,6 +152,7 @@ impl TableBuilder {
         let service = Service {
             labels: Arc::clone(&labels),
             ports: ports.into(),
+            alias: spec.alias.map(Into::into),
             routes,
             budget: before.map_or_else(Arc::default, |before| Arc::clone(&before.budget)),
         };
@@ -229,13 +230,18 @@ impl TableBuilder {
         }
         let mut addresses = Vec::with_capacity(listed.by_address.len());
         for (address, endpoints) in listed.by_address {
-            let Some(first) = endpoints.into_iter().next() else {
+            let assigned = endpoints.iter().find(|(_, assigned)| *assigned);
+            let Some((first, assigned)) = assigned.or_else(|| endpoints.first()) else {
                 continue;
             };
             addresses.push(address);
             let known = self.endpoints.of(&address, labels);
-            if known.is_none_or(|known| !Arc::ptr_eq(known, &first)) {
-                self.endpoints.claim(address, labels, first);
+            let is_known = |known: &Claim<Arc<Endpoint>>| {
+                known.assigned == *assigned && Arc::ptr_eq(&known.value, first)
+            };
+            if !known.is_some_and(is_known) {
+                self.endpoints
+                    .claim(address, labels, *assigned, Arc::clone(first));
                 touched.push(address);
             }
         }
@@ -252,7 +258,7 @@ impl TableBuilder {
             self.cluster_ips.withdraw(ip, labels);
         }
         if let Some(ip) = cluster_ip {
-            self.cluster_ips.claim(ip, labels, index);
+            self.cluster_ips.claim(ip, labels, true, index);
         }
         for ip in before.cluster_ip.iter().chain(&cluster_ip) {
             match self.cluster_ips.winner(ip) {
@@ -283,14 +289,13 @@ impl TableBuilder {
             identity: spec.identity,
             workload: self.names.workload(spec.workload),
             way,
-            header: HeaderValue::from_str(&address.to_string())
-                .unwrap_or_else(|_| HeaderValue::from_static("")),
+            header: wire::destination_line(address),
             load: Arc::new(way.first_load()),
         };
         let known = self.endpoints.all(&address);
         let listed = listed.by_address.get(&address).into_iter().flatten();
         let mut load = None;
-        for known in known.chain(listed) {
+        for known in known.chain(listed.map(|(known, _)| known)) {
             if known.is_identical(&endpoint) {
                 return Some(Arc::clone(known));
             }
@@ -305,19 +310,23 @@ impl TableBuilder {
     }
 }
 
+/// Endpoints at one address, each with whether the cluster gave it that. More than one only where a hand-made list says so.
+type AtAddress = SmallVec<[(Arc<Endpoint>, bool); 1]>;
+
 /// The endpoints of a service that is being made, those it does not use among them.
 #[derive(Default)]
 struct Listed {
-    /// More than one for an address only where a hand-made list says so; the first counts.
-    by_address: HashMap<SocketAddr, SmallVec<[Arc<Endpoint>; 1]>>,
+    by_address: HashMap<SocketAddr, AtAddress>,
 }
 
 impl Listed {
-    fn push(&mut self, endpoint: Arc<Endpoint>) {
+    fn push(&mut self, endpoint: Arc<Endpoint>, assigned: bool) {
         let known = self.by_address.entry(endpoint.address).or_default();
         // Two ports of a service may lead to the same port of a pod.
-        if !known.iter().any(|known| Arc::ptr_eq(known, &endpoint)) {
-            known.push(endpoint);
+        let mut same = known.iter_mut();
+        match same.find(|(known, _)| Arc::ptr_eq(known, &endpoint)) {
+            Some((_, known)) => *known |= assigned,
+            None => known.push((endpoint, assigned)),
         }
     }
 }
@@ -328,14 +337,21 @@ fn bound(routes: Option<&ServiceRoutes>) -> Arc<BoundRoutes> {
         .unwrap_or_default()
 }
 
-/// What several services may claim: the first of them by namespace and name has it.
+/// What several services may claim: the first by namespace and name has it, of those whose claim is the cluster's own word if any is.
 #[derive(Debug)]
 struct Claims<K, V>(HashMap<K, SmallVec<[Claim<V>; 1]>>);
 
 #[derive(Debug)]
 struct Claim<V> {
+    assigned: bool,
     by: Arc<ServiceLabels>,
     value: V,
+}
+
+impl<V> Claim<V> {
+    fn rank(&self) -> impl Ord + '_ {
+        (!self.assigned, &*self.by.namespace, &*self.by.name)
+    }
 }
 
 impl<K, V> Default for Claims<K, V> {
@@ -346,24 +362,21 @@ impl<K, V> Default for Claims<K, V> {
 
 impl<K: std::hash::Hash + Eq, V> Claims<K, V> {
     /// In place of what the service claimed there before.
-    fn claim(&mut self, key: K, by: &Arc<ServiceLabels>, value: V) {
+    fn claim(&mut self, key: K, by: &Arc<ServiceLabels>, assigned: bool, value: V) {
         let claims = self.0.entry(key).or_default();
-        let order = |known: &Claim<V>| {
-            (&*known.by.namespace, &*known.by.name).cmp(&(&*by.namespace, &*by.name))
+        claims.retain(|known| known.by != *by);
+        let claim = Claim {
+            assigned,
+            by: Arc::clone(by),
+            value,
         };
-        match claims.binary_search_by(order) {
-            Ok(place) => claims[place].value = value,
-            Err(place) => {
-                let by = Arc::clone(by);
-                claims.insert(place, Claim { by, value });
-            }
-        }
+        let place = claims.partition_point(|known| known.rank() < claim.rank());
+        claims.insert(place, claim);
     }
 
-    fn of(&self, key: &K, by: &Arc<ServiceLabels>) -> Option<&V> {
+    fn of(&self, key: &K, by: &Arc<ServiceLabels>) -> Option<&Claim<V>> {
         let mut claims = self.0.get(key)?.iter();
-        let own = claims.find(|known| known.by == *by);
-        own.map(|known| &known.value)
+        claims.find(|known| known.by == *by)
     }
 
     fn withdraw(&mut self, key: &K, by: &Arc<ServiceLabels>) {

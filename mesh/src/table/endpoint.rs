@@ -5,10 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use http::HeaderValue;
 use weft_api::identity::SpiffeId;
 
-use crate::{
-    Transport, WorkloadInfo,
-    balance::{self, Load},
-};
+use crate::{Transport, WorkloadInfo, balance, load::Load};
 
 /// A port of a pod that calls can be sent to.
 #[derive(Debug)]
@@ -38,7 +35,7 @@ impl Way {
     pub(crate) fn transport(self) -> Transport {
         match self {
             Way::Here => Transport::InProcess,
-            Way::Node(_) => Transport::Mtls,
+            Way::Node(_) => Transport::MutualTls,
         }
     }
 

@@ -13,6 +13,8 @@ pub struct ServiceSpec {
     pub name: String,
     /// None for headless services; their name still balances over the endpoints.
     pub cluster_ip: Option<IpAddr>,
+    /// The name that it stands for, if it has no endpoints of its own (`ExternalName`).
+    pub alias: Option<String>,
     pub ports: Vec<ServicePortSpec>,
 }
 
@@ -39,4 +41,7 @@ pub struct EndpointSpec {
     pub ready: bool,
     /// Still able to answer while it terminates; used only when nothing is ready.
     pub serving: bool,
+    /// The cluster itself says that the pod has the address. Who only claims it, in a slice made by hand, is not who a call
+    /// to the bare address means.
+    pub assigned: bool,
 }

@@ -17,6 +17,7 @@ pub(crate) fn service(namespace: &str, name: &str) -> ServiceMaker {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         cluster_ip: None,
+        alias: None,
         ports: vec![ServicePortSpec {
             name: None,
             port: 80,
@@ -28,6 +29,12 @@ pub(crate) fn service(namespace: &str, name: &str) -> ServiceMaker {
 impl ServiceMaker {
     pub(crate) fn cluster_ip(mut self, ip: &str) -> Self {
         self.0.cluster_ip = Some(ip.parse().expect("an address"));
+        self
+    }
+
+    pub(crate) fn alias(mut self, name: &str) -> Self {
+        self.0.alias = Some(name.to_owned());
+        self.0.ports.clear();
         self
     }
 
@@ -57,5 +64,6 @@ pub(crate) fn endpoint(namespace: &str, pod: &str, ip: &str, node: &str) -> Endp
         workload: WorkloadInfo::default(),
         ready: true,
         serving: true,
+        assigned: true,
     }
 }

@@ -106,10 +106,199 @@ fn call(stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
     request(stream, &[&usual[..], more].concat())
 }
 
+/// `POST /` for the pod of [`HERE`], whose body follows in frames of data.
+fn post(more: &[(&str, &str)], parts: &[&str]) -> Vec<u8> {
+    let usual = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "voting"),
+        (":path", "/"),
+        HERE,
+    ];
+    let mut out = frame(1, 4, 1, &fields(&[&usual[..], more].concat()));
+    for (number, part) in parts.iter().enumerate() {
+        let is_last = number + 1 == parts.len();
+        out.extend(frame(0, u8::from(is_last), 1, part.as_bytes()));
+    }
+    out
+}
+
+const HERE: (&str, &str) = ("x-weft-destination", "10.42.0.2:8080");
+
+/// Sends each on a connection of its own, then a call like any other, and says of which something else came than should.
+async fn told(world: &World, cases: Vec<(&str, Want<'_>, Vec<u8>)>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (name, want, sent) in cases {
+        let stream = connect(world.b_address, Some(&world.authority), b"weft-h2/1").await;
+        let stream = stream.expect("a connection");
+        let told = converse(stream, &sent, want.then(), &call(LAST, &[HERE])).await;
+        if !want.is(&told) {
+            wrong.push(format!("{name}: {told}"));
+        }
+    }
+    wrong
+}
+
+#[tokio::test]
+async fn what_is_no_message_of_http_reaches_no_workload() {
+    let world = started();
+    let long = "v".repeat(90 << 10);
+    let many: Vec<(String, String)> = (0..300)
+        .map(|number| (format!("x-{number}"), "1".to_owned()))
+        .collect();
+    let many: Vec<(&str, &str)> = many
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .chain([HERE])
+        .collect();
+    let usual = fields(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":authority", "voting"),
+        (":path", "/"),
+        HERE,
+    ]);
+    let trailers = |lines: &[(&str, &str)]| {
+        let mut out = post(&[], &["hello", ""]);
+        // The last part is not the end, the trailers are.
+        out.truncate(out.len() - 9);
+        out.extend(frame(1, 5, 1, &fields(lines)));
+        out
+    };
+    let wrong = told(
+        &world,
+        vec![
+            (
+                "a length",
+                Says("1: 200"),
+                post(&[("content-length", "5")], &["hel", "lo"]),
+            ),
+            (
+                "a longer one",
+                Refused,
+                post(&[("content-length", "6")], &["hello"]),
+            ),
+            (
+                "a shorter one",
+                Refused,
+                post(&[("content-length", "4")], &["hello"]),
+            ),
+            (
+                "two lengths",
+                Refused,
+                post(
+                    &[("content-length", "5"), ("content-length", "6")],
+                    &["hello"],
+                ),
+            ),
+            (
+                "a length with a sign",
+                Refused,
+                post(&[("content-length", "+5")], &["hello"]),
+            ),
+            (
+                "transfer-encoding",
+                Refused,
+                post(&[("transfer-encoding", "chunked")], &["0\r\n\r\n"]),
+            ),
+            ("te", Refused, call(1, &[HERE, ("te", "gzip")])),
+            (
+                "te for trailers",
+                Says("1: 200"),
+                call(1, &[HERE, ("te", "trailers")]),
+            ),
+            ("upgrade", Refused, call(1, &[HERE, ("upgrade", "h2c")])),
+            ("capitals", Refused, call(1, &[HERE, ("X-Mine", "1")])),
+            ("a zero byte", Refused, call(1, &[HERE, ("x", "a\0b")])),
+            (
+                "the end of a line",
+                Refused,
+                call(1, &[HERE, ("x", "a\r\nx-weft-source: admin")]),
+            ),
+            (
+                "two authorities",
+                Refused,
+                call(1, &[HERE, (":authority", "a.test")]),
+            ),
+            // The authority holds, and the guest is not shown a second opinion.
+            (
+                "another in host",
+                Says("1: 200"),
+                call(1, &[HERE, ("host", "a.test")]),
+            ),
+            (
+                "a pseudo-field of responses",
+                Refused,
+                call(1, &[HERE, (":status", "200")]),
+            ),
+            (
+                "a pseudo-field after fields",
+                Refused,
+                call(1, &[HERE, ("x", "1"), (":path", "/")]),
+            ),
+            (
+                "a tunnel",
+                Refused,
+                request(
+                    1,
+                    &[(":method", "CONNECT"), (":authority", "voting:80"), HERE],
+                ),
+            ),
+            (
+                "trailers",
+                Says("1: 200"),
+                trailers(&[("x-checksum", "1"), ("x-weft-source", "admin")]),
+            ),
+            (
+                "trailers with a method",
+                Want::ServesOn,
+                trailers(&[(":method", "GET")]),
+            ),
+            ("more lines than are passed on", Refused, call(1, &many)),
+            ("more bytes than are taken", Refused, {
+                let block = [&usual[..], &fields(&[("x-long", &long)])].concat();
+                let parts: Vec<&[u8]> = block.chunks(16_000).collect();
+                let mut out = frame(1, 1, 1, parts[0]);
+                for (number, part) in parts.iter().enumerate().skip(1) {
+                    let is_last = number + 1 == parts.len();
+                    out.extend(frame(9, if is_last { 4 } else { 0 }, 1, part));
+                }
+                out
+            }),
+            ("a head without end", Closed, {
+                let part = frame(9, 0, 1, &fields(&[("x", "1")]));
+                [frame(1, 1, 1, &usual), part.repeat(4000)].concat()
+            }),
+            (
+                "data of a stream that is not open",
+                Closed,
+                frame(0, 0, 7, b"hello"),
+            ),
+            (
+                "a window that overflows",
+                Closed,
+                frame(8, 0, 0, &0x7fff_ffff_u32.to_be_bytes()),
+            ),
+            (
+                "a frame that is too large",
+                Closed,
+                frame(0, 0, 1, &vec![0; 40_000]),
+            ),
+        ],
+    )
+    .await;
+    assert_eq!(wrong, Vec::<String>::new());
+    // Nothing of it is held against the workload.
+    let endpoint = world::endpoint("voting", 2, "b", world.b_address);
+    world.publish(1, vec![world::service("voting", vec![endpoint])]);
+    world.get("http://voting/").await.expect("it serves on");
+    world.stop.cancel();
+}
+
 #[tokio::test]
 async fn what_a_node_says_is_taken_with_care() {
     let world = started();
-    let here = ("x-weft-destination", "10.42.0.2:8080");
+    let here = HERE;
     let most = u64::MAX.to_string();
     let cases: Vec<(&str, Want<'_>, Vec<u8>)> = vec![
         ("a call", Says("1: 200"), call(1, &[here])),
@@ -225,16 +414,7 @@ async fn what_a_node_says_is_taken_with_care() {
             ),
         ),
     ];
-    let mut wrong = Vec::new();
-    for (name, want, sent) in cases {
-        let stream = connect(world.b_address, Some(&world.authority), b"weft-h2/1").await;
-        let stream = stream.expect("a connection");
-        let told = converse(stream, &sent, want.then(), &call(LAST, &[here])).await;
-        if !want.is(&told) {
-            wrong.push(format!("{name}: {told}"));
-        }
-    }
-    assert_eq!(wrong, Vec::<String>::new());
+    assert_eq!(told(&world, cases).await, Vec::<String>::new());
     let stream = connect(world.b_address, Some(&world.authority), b"weft-h2/1").await;
     let sent = given_up(|stream| call(stream, &[here]));
     let stream = stream.expect("a connection");

@@ -17,7 +17,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use weft_mesh::{
-    Body, CancellationToken, DeliverError, GatewayConfig, Mesh, OpenServices, Table, full_body,
+    Body, CancellationToken, Failure, GatewayConfig, Mesh, OpenServices, Table, full_body,
 };
 
 use world::{DOMAIN, endpoint, listen, pod, service, workload};
@@ -26,7 +26,7 @@ use world::{DOMAIN, endpoint, listen, pod, service, workload};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Answers with what it was shown: request line, headers in order, the length of the body. `?status=` chooses the status.
-async fn mirror(request: Request<Body>) -> Result<Response<Body>, DeliverError> {
+async fn mirror(request: Request<Body>) -> Result<Response<Body>, Failure> {
     let (head, body) = request.into_parts();
     let body = match body.collect().await {
         Ok(body) => format!("{} bytes", body.to_bytes().len()),

@@ -7,7 +7,7 @@ use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use weft_mesh::{
-    AttachedRoute, Backend, BackendTarget, Body, BoxError, CancellationToken, DeliverError,
+    AttachedRoute, Backend, BackendTarget, Body, BoxError, CancellationToken, Failure, FailureKind,
     GatewayConfig, HostPattern, Match, Mesh, OpenServices, PathMatch, Rule, Served, Table,
     empty_body, full_body,
 };
@@ -67,12 +67,12 @@ async fn grpc_passes_the_gateway_and_another_node() {
 }
 
 /// Takes no call: what a workload says whose queue, or whose engine's pool of instances, is full.
-async fn full(_request: Request<Body>) -> Result<Response<Body>, DeliverError> {
-    Err(DeliverError::Overloaded)
+async fn full(_request: Request<Body>) -> Result<Response<Body>, Failure> {
+    Err(FailureKind::Overloaded.into())
 }
 
 /// Has no room, and says so itself.
-async fn busy(_request: Request<Body>) -> Result<Response<Body>, DeliverError> {
+async fn busy(_request: Request<Body>) -> Result<Response<Body>, Failure> {
     let answer = Response::builder().status(503).header("retry-after", "7");
     Ok(answer.body(full_body("busy")).expect("a response"))
 }
@@ -270,7 +270,7 @@ async fn ask(gateway: std::net::SocketAddr, host: &str, path: &str) -> String {
 }
 
 /// Answers with the path that it was shown.
-async fn path(request: Request<Body>) -> Result<Response<Body>, DeliverError> {
+async fn path(request: Request<Body>) -> Result<Response<Body>, Failure> {
     Ok(Response::new(full_body(request.uri().path().to_owned())))
 }
 

@@ -10,12 +10,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tower::util::BoxCloneSyncService;
 use weft_api::identity::SpiffeId;
 use weft_mesh::{
-    Body, BoxError, CallContext, CallError, CallerInfo, CancellationToken, DeliverError,
-    EndpointSpec, GatewayConfig, LocalWorkload, Mesh, OpenServices, PodAddress, ServicePortSpec,
-    ServiceSpec, Table, WorkloadInfo, WorkloadService, empty_body, full_body,
+    Body, BoxError, CallContext, CallerInfo, CancellationToken, EndpointSpec, Failure,
+    GatewayConfig, LocalWorkload, Mesh, OpenServices, PodAddress, ServicePortSpec, ServiceSpec,
+    Table, WorkloadInfo, WorkloadService, empty_body, full_body,
 };
 
 pub const DOMAIN: &str = "cluster.local";
@@ -89,9 +88,9 @@ pub fn workload<F>(
     answer: impl Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
 ) -> LocalWorkload
 where
-    F: Future<Output = Result<Response<Body>, DeliverError>> + Send + 'static,
+    F: Future<Output = Result<Response<Body>, Failure>> + Send + 'static,
 {
-    let service: WorkloadService = BoxCloneSyncService::new(tower::service_fn(answer));
+    let service: WorkloadService = WorkloadService::new(tower::service_fn(answer));
     LocalWorkload {
         identity: sa(account),
         workload: named(account),
@@ -101,7 +100,7 @@ where
 }
 
 /// Answers with a line about the call.
-pub async fn describe(request: Request<Body>) -> Result<Response<Body>, DeliverError> {
+pub async fn describe(request: Request<Body>) -> Result<Response<Body>, Failure> {
     let context = request
         .extensions()
         .get::<CallContext>()
@@ -137,6 +136,7 @@ pub fn endpoint(account: &str, last: u8, node: &str, node_address: SocketAddr) -
         workload: named(account),
         ready: true,
         serving: true,
+        assigned: true,
     }
 }
 
@@ -204,7 +204,7 @@ impl World {
         self.a.publish(table);
     }
 
-    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, CallError> {
+    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
         let caller = CallerInfo {
             identity: sa("web"),
             workload: named("web"),
@@ -212,7 +212,7 @@ impl World {
         self.a.outbound(caller).call(request).await
     }
 
-    pub async fn get(&self, uri: &str) -> Result<(StatusCode, String), CallError> {
+    pub async fn get(&self, uri: &str) -> Result<(StatusCode, String), Failure> {
         let request = Request::get(uri).body(empty_body()).expect("a request");
         text(self.call(request).await?).await
     }
@@ -253,7 +253,7 @@ pub fn counted(mesh: &Mesh) -> String {
     lines.join("\n")
 }
 
-pub async fn text(response: Response<Body>) -> Result<(StatusCode, String), CallError> {
+pub async fn text(response: Response<Body>) -> Result<(StatusCode, String), Failure> {
     let status = response.status();
     let body = response.into_body().collect().await.expect("a body");
     let text = String::from_utf8(body.to_bytes().to_vec()).expect("text");
@@ -261,7 +261,7 @@ pub async fn text(response: Response<Body>) -> Result<(StatusCode, String), Call
 }
 
 /// Sends the request's body back as it comes, and gRPC's good status after it.
-pub async fn echo(request: Request<Body>) -> Result<Response<Body>, DeliverError> {
+pub async fn echo(request: Request<Body>) -> Result<Response<Body>, Failure> {
     let frames = request.into_body().into_data_stream();
     let frames = futures::StreamExt::map(frames, |data| data.map(Frame::data));
     let trailers = HeaderMap::from_iter([(

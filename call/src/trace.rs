@@ -1,4 +1,4 @@
-//! W3C trace context: read it, make a child, write it. Pure; randomness is handed in.
+//! W3C trace context: read it, make a child, write it. Numbers of spans are handed in.
 //!
 //! The host sees both the call a workload serves and the calls it makes, so it joins them itself: guests need
 //! not copy headers. Source: <https://www.w3.org/TR/trace-context/>.
@@ -6,28 +6,32 @@
 use std::fmt;
 
 use http::{HeaderMap, HeaderValue};
-use rand::Rng;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::headers;
+use crate::headers::{TRACEPARENT, TRACESTATE};
 
 /// Longest `tracestate` that is passed on; longer ones are dropped, as the specification allows.
 const STATE_BYTES_MAX: usize = 512;
 
 /// Position of one call in a trace.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceContext {
     pub trace_id: u128,
     pub span_id: u64,
+    /// Of the specification; the lowest bit says that somebody records the trace.
     pub flags: u8,
+    /// `tracestate`, as it came.
+    #[serde(serialize_with = "state_to_text", deserialize_with = "state_of_text")]
     pub state: Option<HeaderValue>,
 }
 
 impl TraceContext {
-    /// Starts a trace that nobody asked to record.
-    pub fn root(rng: &mut impl Rng) -> Self {
+    /// Starts a trace that nobody asked to record. Zero is no number of a trace or a span.
+    #[must_use]
+    pub fn root(trace_id: u128, span_id: u64) -> Self {
         Self {
-            trace_id: rng.random_range(1..=u128::MAX),
-            span_id: rng.random_range(1..=u64::MAX),
+            trace_id: trace_id.max(1),
+            span_id: span_id.max(1),
             flags: 0,
             state: None,
         }
@@ -68,7 +72,7 @@ impl TraceContext {
     /// Reads the context that a message carries. Two parents are none.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        let mut lines = headers.get_all(headers::TRACEPARENT).iter();
+        let mut lines = headers.get_all(TRACEPARENT).iter();
         let (Some(parent), None) = (lines.next(), lines.next()) else {
             return None;
         };
@@ -79,19 +83,19 @@ impl TraceContext {
 
     /// The same trace, one span further down.
     #[must_use]
-    pub fn child(&self, rng: &mut impl Rng) -> Self {
+    pub fn child(&self, span_id: u64) -> Self {
         Self {
-            span_id: rng.random_range(1..=u64::MAX),
+            span_id: span_id.max(1),
             ..self.clone()
         }
     }
 
     /// Replaces the context that a message carries.
     pub fn write(&self, headers: &mut HeaderMap) {
-        headers.insert(headers::TRACEPARENT, self.header());
+        headers.insert(TRACEPARENT, self.header());
         match &self.state {
-            Some(state) => headers.insert(headers::TRACESTATE, state.clone()),
-            None => headers.remove(headers::TRACESTATE),
+            Some(state) => headers.insert(TRACESTATE, state.clone()),
+            None => headers.remove(TRACESTATE),
         };
     }
 
@@ -113,7 +117,7 @@ impl TraceContext {
 
 /// What vendors add. Several lines are one list; one that is too long is dropped.
 fn state(headers: &HeaderMap) -> Option<HeaderValue> {
-    let mut lines = headers.get_all(headers::TRACESTATE).iter();
+    let mut lines = headers.get_all(TRACESTATE).iter();
     let first = lines.next()?;
     let mut joined = Vec::new();
     for line in lines {
@@ -132,6 +136,24 @@ fn state(headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&joined).ok()
 }
 
+fn state_to_text<S: Serializer>(
+    state: &Option<HeaderValue>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let state = state.as_ref().map(HeaderValue::as_bytes);
+    // What is no text is dropped, as the specification allows.
+    let text = state.and_then(|bytes| std::str::from_utf8(bytes).ok());
+    text.serialize(serializer)
+}
+
+fn state_of_text<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<HeaderValue>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    let state = text.map(|text| HeaderValue::from_bytes(text.as_bytes()));
+    state.transpose().map_err(de::Error::custom)
+}
+
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -144,8 +166,6 @@ impl fmt::Display for TraceContext {
 
 #[cfg(test)]
 mod tests {
-    use rand::{SeedableRng, rngs::SmallRng};
-
     use super::*;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -163,7 +183,7 @@ mod tests {
     #[test]
     fn a_child_stays_in_the_trace() {
         let parent = TraceContext::parse(PARENT).expect("valid");
-        let child = parent.child(&mut SmallRng::seed_from_u64(1));
+        let child = parent.child(1);
         assert_eq!(child.trace_id, parent.trace_id);
         assert_eq!(child.flags, parent.flags);
         assert_ne!(child.span_id, parent.span_id);

@@ -1,0 +1,101 @@
+//! What is known about one call.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::TraceContext;
+
+/// What the host knows about one call: an extension of each request that a workload receives, and of each that it sends while it
+/// works on the call. There it is the context of the call being served.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallContext {
+    /// Who calls; none when nobody was identified.
+    pub peer: Option<Arc<Peer>>,
+    /// The whole call, retries included, is over by then. Whoever passes it on may bring it forward, never push it back.
+    pub deadline: Option<Instant>,
+    pub trace: Option<TraceContext>,
+    /// How many workloads are above this one in the call tree; what judges it is the way out, not the workload.
+    pub depth: u32,
+    /// 0 for the first try of a call, counted up by retries. (The guest's interface counts from 1.)
+    pub attempt: u32,
+}
+
+/// Who calls, as the host knows it (same node) or as a verified certificate says (another node).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
+    pub spiffe_id: Arc<str>,
+    pub namespace: Arc<str>,
+    pub service_account: Arc<str>,
+    /// Name of the calling workload (its Deployment, Job, …); descriptive, vouched for by its node.
+    pub workload: Arc<str>,
+    pub transport: Transport,
+}
+
+/// How a call reached the callee.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Transport {
+    /// Handed over in the memory of the same node.
+    InProcess,
+    /// From another node, over mutual TLS.
+    MutualTls,
+}
+
+impl Transport {
+    /// The word in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Transport::InProcess => "in-process",
+            Transport::MutualTls => "mtls",
+        }
+    }
+}
+
+/// A [`CallContext`] on its way between processes, which share no clock that can be named: of the deadline, it has what is left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrozenContext {
+    peer: Option<Arc<Peer>>,
+    left_nanos: Option<u64>,
+    trace: Option<TraceContext>,
+    depth: u32,
+    attempt: u32,
+}
+
+impl CallContext {
+    /// What is passed on at `now`; what the way takes is lost.
+    #[must_use]
+    pub fn freeze(self, now: Instant) -> FrozenContext {
+        let left = |deadline: Instant| {
+            let left = deadline.saturating_duration_since(now).as_nanos();
+            u64::try_from(left).unwrap_or(u64::MAX)
+        };
+        FrozenContext {
+            left_nanos: self.deadline.map(left),
+            peer: self.peer,
+            trace: self.trace,
+            depth: self.depth,
+            attempt: self.attempt,
+        }
+    }
+}
+
+impl FrozenContext {
+    /// What arrived at `now`. A deadline that no clock reaches is none.
+    #[must_use]
+    pub fn thaw(self, now: Instant) -> CallContext {
+        CallContext {
+            deadline: self
+                .left_nanos
+                .and_then(|nanos| now.checked_add(Duration::from_nanos(nanos))),
+            peer: self.peer,
+            trace: self.trace,
+            depth: self.depth,
+            attempt: self.attempt,
+        }
+    }
+}

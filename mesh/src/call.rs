@@ -1,0 +1,405 @@
+//! One call from its first try to its last: pick an endpoint, try it, and decide whether to try again.
+//!
+//! All decisions are pure calls over one [`Table`]; only a call that every known endpoint failed looks at a newer one.
+//!
+//! Invariants: a request is sent again only as `retry.rs` and `budget.rs` allow; every call is charged exactly once, whatever becomes of
+//! it: where its last try went, or to nobody.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{Method, Request, Response, request::Parts};
+use http_body::Body as _;
+use smallvec::{SmallVec, smallvec};
+use weft_call::{Failure, FailureKind};
+
+use crate::{
+    Body, CallContext, Inner, TraceContext,
+    attempt::Attempt,
+    caller::{Callee, Caller, NO_SERVICE},
+    failure, headers,
+    measure::{self, Charge, RequestBytes},
+    metrics::Edge,
+    outbound::Arrival,
+    replay,
+    retry::{self, Refusal, Verdict},
+    table::{Endpoint, Port, ServiceIndex, ServiceLabels, Table},
+};
+
+/// What a call without a response says of the callee of its last try.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    /// It failed, or was not reached.
+    Failed,
+    /// It was still at work when its caller stopped waiting.
+    GivenUp,
+}
+
+/// The head of a request, for as many tries as there are.
+pub(crate) struct Head {
+    parts: Parts,
+    is_taken: bool,
+}
+
+impl Head {
+    fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            is_taken: false,
+        }
+    }
+
+    /// A copy; there may be further tries.
+    pub(crate) fn again(&self) -> Parts {
+        self.parts.clone()
+    }
+
+    /// The head itself. There is no further try.
+    pub(crate) fn take(&mut self) -> Parts {
+        self.is_taken = true;
+        let (nothing, ()) = Request::new(()).into_parts();
+        std::mem::replace(&mut self.parts, nothing)
+    }
+
+    fn is_taken(&self) -> bool {
+        self.is_taken
+    }
+}
+
+/// What a call is for; services can be looked up again in a newer table.
+pub(crate) enum Destination {
+    Service {
+        labels: Arc<ServiceLabels>,
+        service: ServiceIndex,
+        port: u16,
+    },
+    Pod(Arc<Endpoint>),
+}
+
+impl Destination {
+    /// A port of a service of `table`.
+    pub(crate) fn service(table: &Table, service: ServiceIndex, port: u16) -> Self {
+        Destination::Service {
+            labels: Arc::clone(table.service(service).labels()),
+            service,
+            port,
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Destination::Service { labels, .. } => labels.display.clone(),
+            Destination::Pod(endpoint) => endpoint.pod.clone(),
+        }
+    }
+
+    fn labels(&self) -> Arc<ServiceLabels> {
+        match self {
+            Destination::Service { labels, .. } => Arc::clone(labels),
+            Destination::Pod(_) => Arc::clone(&NO_SERVICE),
+        }
+    }
+
+    fn port<'t>(&self, table: &'t Table) -> Option<&'t Port> {
+        match self {
+            Destination::Service { service, port, .. } => table.service(*service).port(*port),
+            Destination::Pod(_) => None,
+        }
+    }
+}
+
+type Edges = SmallVec<[Arc<Edge>; 2]>;
+
+/// One call and everything its tries share.
+pub(crate) struct Call {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) caller: Arc<Caller>,
+    table: Arc<Table>,
+    destination: Destination,
+    method: Method,
+    /// The longest that one try may take.
+    pub(crate) try_timeout: Option<Duration>,
+    pub(crate) context: CallContext,
+    pub(crate) started: Instant,
+    grpc: bool,
+    /// Size of the request where it is known beforehand.
+    request_bytes: Option<u64>,
+    pub(crate) body: replay::Source,
+    /// Where its last try went: the caller's side, then the callee's if that is here.
+    edges: Option<Edges>,
+    is_charged: bool,
+}
+
+impl Drop for Call {
+    /// A caller that goes away before there is a response, as a guest with a timeout of its own does: Envoy's "downstream
+    /// connection termination".
+    fn drop(&mut self) {
+        self.charge_failure(0, "DC", Last::GivenUp);
+    }
+}
+
+impl Call {
+    /// A call to `destination` that begins now, and the head to try it with.
+    ///
+    /// # Errors
+    /// When the request cannot be passed on as it is.
+    pub(crate) fn begin(
+        inner: &Arc<Inner>,
+        caller: &Arc<Caller>,
+        table: &Arc<Table>,
+        destination: Destination,
+        timeouts: Timeouts,
+        arrival: Arrival,
+    ) -> Result<(Self, Parts), Failure> {
+        let Arrival {
+            request,
+            context,
+            at: started,
+        } = arrival;
+        let declared = headers::content_length(request.headers())
+            .map_err(|_| failure::bad_request("its content-length is not one number"))?;
+        let (head, body) = request.into_parts();
+        let mut context = called_by(caller, context, &head.headers);
+        let until =
+            |timeout: Option<Duration>| timeout.and_then(|timeout| started.checked_add(timeout));
+        context.deadline = earlier(context.deadline, until(timeouts.request));
+        if let Destination::Service { service, .. } = destination {
+            table.service(service).budget().earn();
+        }
+        let call = Self {
+            inner: Arc::clone(inner),
+            caller: Arc::clone(caller),
+            table: Arc::clone(table),
+            destination,
+            method: head.method.clone(),
+            try_timeout: timeouts.attempt,
+            context,
+            started,
+            grpc: measure::is_grpc(&head.headers),
+            request_bytes: body.size_hint().exact(),
+            body: replay::Source::new(body, declared),
+            edges: None,
+            is_charged: false,
+        };
+        Ok((call, head))
+    }
+
+    /// Tries endpoints until one answers, the deadline passes or `retry.rs` says no.
+    pub(crate) async fn run(&mut self, head: Parts) -> Result<Response<Body>, Failure> {
+        let deadline = self.context.deadline;
+        let tries = self.tries(head);
+        let answered = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), tries)
+                .await
+                .unwrap_or_else(|_| Err((failure::deadline(), Last::GivenUp))),
+            None => tries.await,
+        };
+        answered.map_err(|(failure, last)| {
+            let status = failure.status().as_u16();
+            self.charge_failure(status, failure::flag(failure.kind), last);
+            failure
+        })
+    }
+
+    /// Retry, with its budget, around pick around attempt.
+    async fn tries(&mut self, head: Parts) -> Result<Response<Body>, (Failure, Last)> {
+        let mut head = Head::new(head);
+        let mut table = Arc::clone(&self.table);
+        let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
+        let mut attempt = 0;
+        let mut waited = false;
+        loop {
+            let (endpoint, has_choice) = match self.pick(&table, &tried) {
+                Some(found) => found,
+                None => {
+                    let service = self.destination.name();
+                    let outside = self.port(&table).and_then(Port::outside);
+                    let failure = match outside {
+                        Some(address) => {
+                            failure::denied(&format!("{address}, the endpoint of {service},"))
+                        }
+                        None => Failure::new(
+                            FailureKind::NoEndpoints,
+                            format!("service {service} has no ready endpoint"),
+                        ),
+                    };
+                    self.edges = None;
+                    return Err((failure, Last::Failed));
+                }
+            };
+            let labels = self.destination.labels();
+            let callee = Callee::at(&endpoint);
+            let edges = self
+                .caller
+                .edges(&self.inner, table.generation(), &callee, &labels);
+            self.edges = Some(edges);
+
+            let this = Attempt {
+                endpoint: &endpoint,
+                labels: &labels,
+                number: attempt,
+                has_choice,
+            };
+            let failure = match self.attempt(this, &mut head).await {
+                Ok(answered) => {
+                    self.is_charged = true;
+                    let edges = self.edges.take().unwrap_or_default();
+                    let charge = self.charge(edges, Some(&endpoint));
+                    return Ok(measure::finish(answered.response, charge, answered.holds));
+                }
+                Err(failure) => failure,
+            };
+            tried.push(endpoint.address);
+            let elsewhere = self.pick_untried(&table, &tried).is_some();
+            let replayable = !head.is_taken() && self.body.is_replayable();
+            let mut verdict = retry::decide(&failure, &self.method, attempt, replayable, elsewhere);
+            if verdict == Verdict::Retry && !self.may_retry() {
+                verdict = Verdict::GiveUp(Refusal::OverBudget);
+            }
+            tracing::debug!(
+                to = %endpoint.address, pod = %endpoint.pod, attempt, reason = %failure.kind,
+                why = failure.detail.as_deref(), ?verdict, "try failed"
+            );
+            if let Verdict::GiveUp(_) = verdict {
+                let last = match failure.kind {
+                    FailureKind::TryTimeout | FailureKind::BodyBroken => Last::GivenUp,
+                    _ => Last::Failed,
+                };
+                let failure = failure::given_up(failure, &self.destination.name(), attempt + 1);
+                return Err((failure, last));
+            }
+            self.inner.metrics.retry(failure.kind.as_str());
+            attempt += 1;
+            if !waited && !elsewhere {
+                // Every endpoint we know failed the call: perhaps the news of their going is on its way.
+                waited = true;
+                if let Some(newer) = self.newer_table(&table).await {
+                    table = newer;
+                }
+            }
+        }
+    }
+
+    /// An endpoint not tried yet, else any: with one endpoint, trying it again beats giving up. The flag says
+    /// whether another try could go elsewhere.
+    fn pick(&self, table: &Table, tried: &[SocketAddr]) -> Option<(Arc<Endpoint>, bool)> {
+        if let Destination::Pod(endpoint) = &self.destination {
+            return Some((Arc::clone(endpoint), false));
+        }
+        let port = self.port(table)?;
+        let now = self.inner.nanos(self.started);
+        let mut rng = rand::rng();
+        let endpoint = port
+            .pick(tried, now, &mut rng)
+            .or_else(|| port.pick(&[], now, &mut rng))?;
+        Some((Arc::clone(endpoint), port.has_choice()))
+    }
+
+    /// Takes a retry from the service's budget. A pod that is called by its address has none, and is tried again where it is.
+    fn may_retry(&self) -> bool {
+        match &self.destination {
+            Destination::Service { service, .. } => {
+                let now = self.inner.nanos(Instant::now());
+                self.table.service(*service).budget().take(now)
+            }
+            Destination::Pod(_) => true,
+        }
+    }
+
+    fn pick_untried(&self, table: &Table, tried: &[SocketAddr]) -> Option<()> {
+        let now = self.inner.nanos(self.started);
+        let port = self.port(table).filter(|port| !port.is_empty())?;
+        port.pick(tried, now, &mut rand::rng()).map(|_| ())
+    }
+
+    fn port<'t>(&self, table: &'t Table) -> Option<&'t Port> {
+        if table.generation() == self.table.generation() {
+            return self.destination.port(table);
+        }
+        // Positions differ between tables; names do not.
+        let Destination::Service { labels, port, .. } = &self.destination else {
+            return None;
+        };
+        let index = table.service_index(&labels.namespace, &labels.name)?;
+        table.service(index).port(*port)
+    }
+
+    async fn newer_table(&self, than: &Table) -> Option<Arc<Table>> {
+        let mut published = self.inner.published.subscribe();
+        let until = tokio::time::Instant::now() + retry::NEWER_TABLE_WAIT;
+        while *published.borrow_and_update() <= than.generation() {
+            let change = tokio::time::timeout_at(until, published.changed()).await;
+            change.ok()?.ok()?;
+        }
+        Some(self.inner.table.load_full())
+    }
+
+    fn charge(&self, edges: Edges, endpoint: Option<&Endpoint>) -> Charge {
+        Charge {
+            edges,
+            started: self.started,
+            grpc: self.grpc,
+            request_bytes: match (self.request_bytes, self.body.counter()) {
+                (Some(bytes), _) => RequestBytes::Known(bytes),
+                (None, Some(counter)) => RequestBytes::Counted(counter),
+                (None, None) => RequestBytes::Known(0),
+            },
+            by_transport: endpoint
+                .map(|endpoint| (Arc::clone(&self.inner), endpoint.way.transport())),
+        }
+    }
+
+    /// Charges a call without a response, once, where its last try went or to nobody. A callee that was given up on did not
+    /// fail: that is its caller's doing.
+    fn charge_failure(&mut self, code: u16, flag: &'static str, last: Last) {
+        if std::mem::replace(&mut self.is_charged, true) {
+            return;
+        }
+        let mut edges = self.edges.take().unwrap_or_else(|| {
+            let labels = self.destination.labels();
+            smallvec![self.caller.edge_to_nobody(&self.inner, &labels)]
+        });
+        if last == Last::GivenUp && edges.len() > 1 {
+            let on_its_side = edges.drain(1..).collect();
+            self.charge(on_its_side, None).settle(0, None, "DC", 0);
+        }
+        self.charge(edges, None).settle(code, None, flag, 0);
+    }
+}
+
+/// How long a call may take, as its rule says.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Timeouts {
+    pub(crate) request: Option<Duration>,
+    pub(crate) attempt: Option<Duration>,
+}
+
+/// The context of a call that `caller` makes while it serves the one of `context`. A workload may have joined a trace itself, as `lines`
+/// of its request say; otherwise its call continues the one that it serves.
+pub(crate) fn called_by(
+    caller: &Caller,
+    context: CallContext,
+    lines: &http::HeaderMap,
+) -> CallContext {
+    let trace = match TraceContext::from_headers(lines).or(context.trace) {
+        Some(parent) => parent.child(rand::random()),
+        None => TraceContext::root(rand::random(), rand::random()),
+    };
+    CallContext {
+        peer: Some(Arc::clone(&caller.peer)),
+        deadline: context.deadline,
+        trace: Some(trace),
+        depth: context.depth.saturating_add(1),
+        attempt: 0,
+    }
+}
+
+pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}

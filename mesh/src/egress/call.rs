@@ -1,0 +1,617 @@
+//! The path of a call that leaves the cluster, top to bottom.
+//!
+//! ```text
+//! read the destination → a rule of the caller's identity → a place → addresses → each judged → a connection to one of them
+//!   → send → retry or not (`retry.rs`, `budget.rs`) → the response as it comes → charge
+//! ```
+//! A redirect is a response like any other: who follows it makes a new call, which is judged anew.
+//!
+//! Invariants: a connection is opened to an address that was judged for this call, and to no other answer of a name server; headers of the
+//! mesh and of its traces stay inside; a request is sent again only as within the mesh; each call is charged once from the moment
+//! at which somebody waits for it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+    request::Parts,
+};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use rustls::ClientConfig;
+use smallvec::smallvec;
+use tokio::time::Sleep;
+use weft_call::{Failure, FailureKind, Processed};
+
+use super::{
+    Identity,
+    address::{self, OwnAddresses},
+    connect::{self, Failed},
+    destination::{Destination, EgressScheme, Host},
+    names::LookupError,
+    pool::{Crowded, Exclusive, Open, Permits, Place, Speaks, Stream},
+    rule::{Asked, Matched, NotGranted},
+};
+use crate::{
+    Body, BoxError, Inner,
+    call::earlier,
+    caller::Caller,
+    failure, headers,
+    measure::{self, Charge, Holds, RequestBytes},
+    outbound::{Arrival, charge_to_nobody},
+    replay,
+    retry::{self, Verdict},
+    transport::{is_malformed, not_taken},
+};
+
+/// How long a host may take for the head of its response where the caller sets no deadline.
+const HEAD_MAX: Duration = Duration::from_secs(60);
+/// A body of which nothing comes for this long, while somebody waits for it, is over.
+const STALL_MAX: Duration = Duration::from_secs(300);
+/// A connection that had its last response read is ready for the next request at once; one that still takes in a request is not worth
+/// waiting for.
+const READY_MAX: Duration = Duration::from_millis(20);
+/// The pause before a request is sent again to the same host, doubled each time.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Makes one call of `caller` to a host outside, if its rules allow that.
+///
+/// # Errors
+/// [`FailureKind::NotGranted`] where they do not; as calls within the mesh for all else.
+pub(crate) async fn send(
+    inner: Arc<Inner>,
+    caller: Arc<Caller>,
+    arrival: Arrival,
+) -> Result<Response<Body>, Failure> {
+    let (inner, caller) = (&inner, &caller);
+    let started = arrival.at;
+    let failed = |error| {
+        charge_to_nobody(inner, caller, started, &error);
+        error
+    };
+    let to = Destination::of(arrival.request.uri()).map_err(|why| {
+        let host = arrival.request.uri().host().unwrap_or_default();
+        let missing = NotGranted::never(caller.identity(), host, why);
+        denied(inner, caller, &missing);
+        failed(not_granted(&missing))
+    })?;
+    let identity = inner.egress.identity(caller.identity());
+    let asked = Asked {
+        to: &to,
+        method: arrival.request.method(),
+        path: arrival.request.uri().path(),
+    };
+    let judged = identity.rules.load().judge(caller.identity(), &asked);
+    let matched = judged.map_err(|missing| {
+        denied(inner, caller, &missing);
+        failed(not_granted(&missing))
+    })?;
+
+    let deadline = earlier(arrival.context.deadline, started.checked_add(HEAD_MAX));
+    let (mut head, body) = arrival.request.into_parts();
+    let declared = headers::content_length(&head.headers)
+        .map_err(|_| failed(failure::bad_request("its content-length is not one number")))?;
+    let grpc = measure::is_grpc(&head.headers);
+    outward(&mut head.headers);
+    head.extensions.clear();
+    let exact = body.size_hint().exact();
+    let body = replay::Source::new(body, declared);
+    // Dropped before it is answered, it is charged as a call that its caller gave up on.
+    let mut unanswered = measure::Unanswered::new(Charge {
+        edges: smallvec![caller.edge_to_nobody(inner, &matched.labels)],
+        started,
+        grpc,
+        request_bytes: match (exact, body.counter()) {
+            (Some(bytes), _) => RequestBytes::Known(bytes),
+            (None, Some(counter)) => RequestBytes::Counted(counter),
+            (None, None) => RequestBytes::Known(0),
+        },
+        by_transport: None,
+    });
+    let call = Call {
+        inner,
+        caller,
+        identity: &identity,
+        to: &to,
+        method: head.method.clone(),
+        head,
+        body,
+    };
+    let answered = match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), call.tries())
+            .await
+            .unwrap_or_else(|_| Err(failure::deadline())),
+        None => call.tries().await,
+    };
+    let charge = unanswered.answered();
+    match answered {
+        Ok(response) => Ok(match charge {
+            Some(charge) => measure::finish(response, charge, Holds::default()),
+            None => response,
+        }),
+        Err(error) => {
+            if let Some(charge) = charge {
+                let flag = failure::flag(error.kind);
+                charge.settle(error.status().as_u16(), None, flag, 0);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Counts a refusal, and logs it now and then: a scan of all ports is seventeen lines, not sixty-five thousand.
+pub(crate) fn denied(inner: &Inner, caller: &Caller, missing: &dyn std::fmt::Display) {
+    inner.metrics.denied.fetch_add(1, Ordering::Relaxed);
+    let denied = caller.denied.fetch_add(1, Ordering::Relaxed) + 1;
+    if denied.is_power_of_two() {
+        tracing::warn!(
+            caller = %caller.spiffe_id, denied, %missing,
+            "a call out of the cluster was denied"
+        );
+    }
+}
+
+fn not_granted(missing: &NotGranted) -> Failure {
+    Failure::new(FailureKind::NotGranted, missing.to_string())
+}
+
+/// Takes away what is said within the cluster only, and what belongs to one connection.
+fn outward(lines: &mut HeaderMap) {
+    headers::strip_forged(lines);
+    headers::strip_hop_by_hop(lines);
+    headers::strip_way(lines);
+    lines.remove(weft_call::headers::TRACEPARENT);
+    lines.remove(weft_call::headers::TRACESTATE);
+    lines.remove(header::HOST);
+}
+
+/// One call and everything its tries share.
+struct Call<'c> {
+    inner: &'c Arc<Inner>,
+    caller: &'c Arc<Caller>,
+    identity: &'c Arc<Identity>,
+    to: &'c Destination,
+    method: Method,
+    head: Parts,
+    body: replay::Source,
+}
+
+impl Call<'_> {
+    async fn tries(&self) -> Result<Response<Body>, Failure> {
+        let account = &self.identity.account;
+        let name = self.to.to_string();
+        let crowded = |Crowded| failure::given_up(FailureKind::Crowded.into(), &name, 1);
+        let place = account.place(self.to).map_err(crowded)?;
+        place.budget.earn();
+        let mut permits = Some(
+            account
+                .enter(&self.inner.egress.pool, &place)
+                .await
+                .map_err(crowded)?,
+        );
+        // It may have been withdrawn while the call waited for its turn.
+        let asked = Asked {
+            to: self.to,
+            method: &self.method,
+            path: self.head.uri.path(),
+        };
+        let judged = self
+            .identity
+            .rules
+            .load()
+            .judge(self.caller.identity(), &asked);
+        let matched = judged.map_err(|missing| self.denied(*missing))?;
+        let addresses = self.addresses(&matched).await?;
+        let tls = self.tls().await?;
+        let mut attempt = 0;
+        loop {
+            let failed = match self.once(&place, &addresses, tls.as_ref()).await {
+                Ok((response, connection)) => {
+                    return self.answer(response, connection, &place, permits.take());
+                }
+                Err(failed) => failed,
+            };
+            let failure = match failed.failure.kind {
+                // A codec says that the stream broke where the request's own body did.
+                FailureKind::Interrupted | FailureKind::Malformed if self.body.is_broken() => {
+                    failure::body_broken()
+                }
+                _ => failed.failure,
+            };
+            let replayable = self.body.is_replayable();
+            let verdict = retry::decide(&failure, &self.method, attempt, replayable, false);
+            let again = verdict == Verdict::Retry && !failed.is_final && {
+                let now = self.inner.nanos(Instant::now());
+                place.budget.take(now)
+            };
+            tracing::debug!(to = %self.to, attempt, reason = %failure.kind, why = failure.detail.as_deref(), again, "try outside failed");
+            if !again {
+                return Err(failure::given_up(failure, &name, attempt + 1));
+            }
+            self.inner.metrics.retry(failure.kind.as_str());
+            tokio::time::sleep(PAUSE * 2_u32.saturating_pow(attempt)).await;
+            attempt += 1;
+        }
+    }
+
+    /// The addresses of the host, each of which may be connected to.
+    async fn addresses(&self, matched: &Matched) -> Result<Arc<[IpAddr]>, Failure> {
+        let egress = &self.inner.egress;
+        let found = match &self.to.host {
+            Host::Address(address) => Arc::from([*address]),
+            Host::Name(name) => {
+                let share = &self.identity.account.lookups;
+                let looked = egress.names.addresses(name, share).await;
+                looked.map_err(|error| self.not_found(error))?
+            }
+        };
+        let own = egress.own.load();
+        for address in &*found {
+            if address::is_no_host(*address) {
+                let why = "its address is none of a host";
+                let host = self.to.host.to_string();
+                let missing = NotGranted::never(self.caller.identity(), &host, why);
+                return Err(self.denied(missing));
+            }
+            let holds = self.own(&own, address.to_canonical());
+            let judged = address::judge(*address, holds, matched.cidrs());
+            // One that is wrong makes all of them so: a name that leads out and in is not to be asked twice which it is today.
+            if let Err(refused) = judged {
+                let missing = matched.refuse(self.caller.identity(), self.to, &refused);
+                return Err(self.denied(missing));
+            }
+        }
+        Ok(found)
+    }
+
+    fn denied(&self, missing: NotGranted) -> Failure {
+        denied(self.inner, self.caller, &missing);
+        not_granted(&missing)
+    }
+
+    /// The network of the cluster's that holds an address, if one does.
+    fn own(&self, own: &OwnAddresses, address: IpAddr) -> Option<(ipnet::IpNet, &'static str)> {
+        // That of this moment: the call may have waited for its turn.
+        let table = self.inner.table.load();
+        if table.service_by_ip(address).is_some() {
+            return Some((address.into(), "an address of a Service"));
+        }
+        if table.endpoint((address, self.to.port).into()).is_some() {
+            return Some((address.into(), "an address of a pod"));
+        }
+        let translated = || address::translated(address).and_then(|address| own.holds(address));
+        own.holds(address).or_else(translated)
+    }
+
+    fn not_found(&self, error: LookupError) -> Failure {
+        let message = format!("{} cannot be found: {error}", self.to.host);
+        Failure::new(FailureKind::UnknownHost, message)
+    }
+
+    async fn tls(&self) -> Result<Option<Arc<ClientConfig>>, Failure> {
+        if self.to.scheme == EgressScheme::Http {
+            return Ok(None);
+        }
+        let roots = &self.inner.egress.roots;
+        let config = self.identity.account.tls.get_or_try_init(|| roots.client());
+        let config = config.await.map_err(|error| {
+            let message = format!("{} failed: this node cannot verify it: {error}", self.to);
+            Failure::new(FailureKind::Failed, message).with_processed(Processed::No)
+        })?;
+        Ok(Some(Arc::clone(config)))
+    }
+
+    /// Sends the request on a connection that is open, or else on a new one.
+    async fn once(
+        &self,
+        place: &Arc<Place>,
+        addresses: &[IpAddr],
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Result<(Response<Incoming>, Connection), Failed> {
+        while let Some(open) = place.take(addresses) {
+            match self.send_on(open).await {
+                Sent::Answered(response, connection) => return Ok((response, connection)),
+                // It was closed just when it was used, and nothing was written to it.
+                Sent::Not(_) => {}
+                Sent::Failed(failed) => return Err(failed),
+            }
+        }
+        let open = self.open(place, addresses, tls).await?;
+        match self.send_on(open).await {
+            Sent::Answered(response, connection) => Ok((response, connection)),
+            Sent::Not(failed) | Sent::Failed(failed) => Err(failed),
+        }
+    }
+
+    /// Opens a connection. Callers that come together wait for the first of them: what it opens may be enough for all.
+    async fn open(
+        &self,
+        place: &Arc<Place>,
+        addresses: &[IpAddr],
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Result<Open, Failed> {
+        let mut dialing = None;
+        if tls.is_some() && place.speaks() != Speaks::Http1 {
+            let since = Instant::now();
+            let turn = place.dialing.lock().await;
+            if let Some(open) = place.take(addresses) {
+                return Ok(open);
+            }
+            if let Some(error) = place.failed(since) {
+                return Err(error);
+            }
+            if place.speaks() != Speaks::Http1 {
+                dialing = Some(turn);
+            }
+        }
+        let opened = connect::open(place, self.to, addresses, tls.cloned()).await;
+        if let (Some(_), Err(error)) = (&dialing, &opened) {
+            place.fail(error.clone());
+        }
+        opened
+    }
+
+    async fn send_on(&self, open: Open) -> Sent {
+        match open {
+            Open::Exclusive(mut connection) => {
+                let address = connection.address;
+                let ready = tokio::time::timeout(READY_MAX, connection.sender.ready());
+                if !matches!(ready.await, Ok(Ok(()))) {
+                    return Sent::Not(not_taken_by(address));
+                }
+                let request = match self.request(Version::HTTP_11) {
+                    Ok(request) => request,
+                    Err(error) => return Sent::Failed(error),
+                };
+                match connection.sender.try_send_request(request).await {
+                    Ok(response) => Sent::Answered(response, Connection::Exclusive(connection)),
+                    Err(mut error) => match error.take_message() {
+                        Some(_) => Sent::Not(not_taken_by(address)),
+                        None => Sent::Failed(broken(address, &error.into_error())),
+                    },
+                }
+            }
+            Open::Shared(stream) => {
+                let address = stream.connection.address;
+                let request = match self.request(Version::HTTP_2) {
+                    Ok(request) => request,
+                    Err(error) => return Sent::Failed(error),
+                };
+                let mut sender = stream.connection.sender.clone();
+                match sender.try_send_request(request).await {
+                    Ok(response) => Sent::Answered(response, Connection::Shared(stream)),
+                    Err(mut error) => {
+                        if error.take_message().is_some() {
+                            return Sent::Not(not_taken_by(address));
+                        }
+                        if not_taken(error.error()) {
+                            return Sent::Failed(not_taken_by(address));
+                        }
+                        Sent::Failed(broken(address, &error.into_error()))
+                    }
+                }
+            }
+        }
+    }
+
+    /// The request as the protocol has it: HTTP/1.1 has the host in a line, HTTP/2 in the URI.
+    fn request(&self, version: Version) -> Result<Request<Body>, Failed> {
+        let wrong = || Failed::finally(connect::unreachable("its name is none of a server"));
+        let mut parts = http::uri::Parts::default();
+        parts.path_and_query = self.head.uri.path_and_query().cloned();
+        let mut request = Request::new(self.body.reader());
+        *request.method_mut() = self.head.method.clone();
+        *request.headers_mut() = self.head.headers.clone();
+        *request.version_mut() = version;
+        let authority = self.to.authority();
+        if version == Version::HTTP_2 {
+            parts.scheme = self.head.uri.scheme().cloned();
+            parts.authority = Some(authority.parse().map_err(|_| wrong())?);
+        } else {
+            let lines = request.headers_mut();
+            let host = HeaderValue::try_from(authority).map_err(|_| wrong())?;
+            lines.insert(header::HOST, host);
+            // It would have to be said to this connection alone, which `connection` says.
+            lines.remove(header::TE);
+        }
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| wrong())?;
+        Ok(request)
+    }
+
+    /// The response as its caller gets it.
+    fn answer(
+        &self,
+        response: Response<Incoming>,
+        connection: Connection,
+        place: &Arc<Place>,
+        permits: Option<Permits>,
+    ) -> Result<Response<Body>, Failure> {
+        let failed = |what: &str| {
+            let message = format!("{} failed before it answered: {what}", self.to);
+            Failure::new(FailureKind::BadResponse, message)
+        };
+        let (mut head, body) = response.into_parts();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(failed("it switched to another protocol, unasked"));
+        }
+        if !headers::within_limits(&Uri::default(), &head.headers) {
+            return Err(failed(
+                "the head of its response is larger than is passed on",
+            ));
+        }
+        headers::strip_hop_by_hop(&mut head.headers);
+        headers::strip_weft(&mut head.headers);
+        head.extensions.clear();
+        let mut held = Held {
+            body,
+            open: Some(Using {
+                connection,
+                place: Arc::clone(place),
+                _permits: permits,
+            }),
+            stall: Box::pin(tokio::time::sleep(STALL_MAX)),
+            is_waiting: false,
+        };
+        if held.body.is_end_stream() {
+            held.finish();
+        }
+        Ok(Response::from_parts(head, Body::new(held)))
+    }
+}
+
+enum Sent {
+    Answered(Response<Incoming>, Connection),
+    /// Nothing was written.
+    Not(Failed),
+    Failed(Failed),
+}
+
+/// The connection that a response comes on.
+enum Connection {
+    Exclusive(Exclusive),
+    Shared(#[expect(dead_code, reason = "held for what dropping it does")] Stream),
+}
+
+/// The connection went away before the request was written to it, or the host said that it did not look at it.
+fn not_taken_by(address: SocketAddr) -> Failed {
+    let failure = Failure::from(FailureKind::NotTaken).with_detail(address.to_string());
+    failure.into()
+}
+
+/// The stream ended when the request may have been read. What breaks the protocol breaks it again.
+fn broken(address: SocketAddr, error: &hyper::Error) -> Failed {
+    let detail = format!("{address}: {error}");
+    if is_malformed(error) {
+        return Failed::finally(Failure::from(FailureKind::Malformed).with_detail(detail));
+    }
+    Failed {
+        failure: Failure::from(FailureKind::Interrupted).with_detail(detail),
+        is_final: error.is_parse(),
+    }
+}
+
+/// What a call has until its response was read.
+struct Using {
+    connection: Connection,
+    place: Arc<Place>,
+    _permits: Option<Permits>,
+}
+
+/// The body of a response from outside.
+struct Held {
+    body: Incoming,
+    /// None once it has ended.
+    open: Option<Using>,
+    stall: Pin<Box<Sleep>>,
+    /// Since when the last frame was waited for is known to `stall`.
+    is_waiting: bool,
+}
+
+impl Held {
+    /// All was read: the connection may serve another call.
+    fn finish(&mut self) {
+        let Some(using) = self.open.take() else {
+            return;
+        };
+        if let Connection::Exclusive(connection) = using.connection {
+            using.place.give_back(connection);
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("nothing came from the host for {} seconds", STALL_MAX.as_secs())]
+struct Stalled;
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.body).poll_frame(context) {
+            Poll::Pending => {
+                if !this.is_waiting {
+                    this.is_waiting = true;
+                    let until = tokio::time::Instant::now() + STALL_MAX;
+                    this.stall.as_mut().reset(until);
+                }
+                if this.stall.as_mut().poll(context).is_ready() && this.open.take().is_some() {
+                    return Poll::Ready(Some(Err(Stalled.into())));
+                }
+                Poll::Pending
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                this.is_waiting = false;
+                if this.body.is_end_stream() {
+                    this.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.open = None;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(None) => {
+                this.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_within_the_cluster_stays_there() {
+        let mut lines = HeaderMap::new();
+        for (name, value) in [
+            ("host", "other.example"),
+            ("x-weft-source", "cart;;;;"),
+            ("x-weft-depth", "3"),
+            (
+                "x-forwarded-client-cert",
+                "URI=spiffe://cluster.local/ns/shop/sa/cart",
+            ),
+            (
+                "traceparent",
+                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            ),
+            ("tracestate", "weft=1"),
+            ("connection", "close, x-mine"),
+            ("x-mine", "1"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+            ("expect", "100-continue"),
+            ("proxy-authorization", "Basic eA=="),
+            ("authorization", "Bearer theirs"),
+            ("content-type", "text/plain"),
+        ] {
+            lines.append(name, HeaderValue::from_static(value));
+        }
+        outward(&mut lines);
+        let mut left: Vec<_> = lines.keys().map(http::HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["authorization", "content-type"]);
+    }
+}

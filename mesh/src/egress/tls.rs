@@ -1,0 +1,76 @@
+//! TLS to hosts outside of the cluster: verified as the machine's own programs do it.
+//!
+//! The roots are the platform's; where it has none, as in an empty container image, Mozilla's as they were when weft was built. The node's
+//! owner may add others. They are loaded at the first call that needs them, and again when the node starts.
+//!
+//! Invariants: a certificate has to lead to a root, be valid now and be for the host of the URL; there is no way to do without. Sessions
+//! are resumed only by the identity that made them.
+
+use std::sync::Arc;
+
+use rustls::{
+    ClientConfig,
+    client::{Resumption, danger::ServerCertVerifier},
+    crypto::aws_lc_rs,
+};
+use rustls_pki_types::CertificateDer;
+use rustls_platform_verifier::Verifier;
+use tokio::sync::OnceCell;
+
+pub(crate) const H2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+
+/// Hosts whose sessions one identity may resume.
+const SESSIONS_MAX: usize = 64;
+
+/// Who verifies hosts outside, loaded when it is first needed.
+pub(crate) struct Roots {
+    extra: Vec<CertificateDer<'static>>,
+    verifier: OnceCell<Arc<dyn ServerCertVerifier>>,
+}
+
+impl Roots {
+    pub(crate) fn new(extra: Vec<CertificateDer<'static>>) -> Self {
+        Self {
+            extra,
+            verifier: OnceCell::new(),
+        }
+    }
+
+    /// The configuration of an identity, with a memory of sessions of its own.
+    pub(crate) async fn client(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let load = || async {
+            let extra = self.extra.clone();
+            // A bundle of some hundred kilobytes is read and parsed.
+            let loaded = tokio::task::spawn_blocking(move || verifier(extra)).await;
+            loaded.map_err(|error| rustls::Error::General(error.to_string()))?
+        };
+        let verifier = Arc::clone(self.verifier.get_or_try_init(load).await?);
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()?
+                .dangerous()
+                .with_custom_certificate_verifier(verifier)
+                .with_no_client_auth();
+        config.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
+        config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+        Ok(Arc::new(config))
+    }
+}
+
+fn verifier(
+    extra: Vec<CertificateDer<'static>>,
+) -> Result<Arc<dyn ServerCertVerifier>, rustls::Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    // Asked without the others first: with them, a platform without roots would not be noticed.
+    let bundled = match Verifier::new(Arc::clone(&provider)) {
+        Ok(platforms) if extra.is_empty() => return Ok(Arc::new(platforms)),
+        Ok(_) => &[],
+        Err(error) => {
+            tracing::info!(%error, "hosts outside are verified with the roots that weft brings");
+            webpki_root_certs::TLS_SERVER_ROOT_CERTS
+        }
+    };
+    let roots = extra.into_iter().chain(bundled.iter().cloned());
+    Ok(Arc::new(Verifier::new_with_extra_roots(roots, provider)?))
+}

@@ -1,0 +1,5 @@
+//! Calls out of the cluster, to hosts on loopback addresses, through the whole of the mesh.
+
+mod calls;
+mod judged;
+mod world;
