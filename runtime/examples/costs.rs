@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use http::Request;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
-use tower::util::BoxCloneSyncService;
 use weft_runtime::{
-    Artifact, Engine, Exit, InstancePolicy, Limits, Outbound, OutboundError, Workload, body,
+    Artifact, Engine, Exit, Failure, FailureKind, InstancePolicy, Limits, Outbound, Workload, body,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -130,11 +129,11 @@ async fn main() -> Result<(), Error> {
         let fresh = workload(&engine, &artifact, InstancePolicy::PerRequest)?;
         let reused = workload(&engine, &artifact, pooled())?;
         let callee = reused.clone();
-        let outbound: Outbound = BoxCloneSyncService::new(tower::service_fn(move |request| {
+        let outbound = Outbound::new(tower::service_fn(move |request| {
             let callee = callee.clone();
             async move {
                 let answer = callee.call(request).await;
-                answer.map_err(|error| OutboundError::Internal(error.to_string()))
+                answer.map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))
             }
         }));
         let [mut fresh_nanos, mut reused_nanos, mut pod_nanos] = [const { Vec::new() }; 3];

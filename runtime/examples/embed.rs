@@ -3,8 +3,11 @@
 //! The component below asks the host for a price and exits with it, which is the shortest way for a guest without a
 //! library to say a number. `Engine::load` takes the bytes of a `.wasm` file just as well.
 
+use std::sync::Arc;
+
 use weft_runtime::wasmtime::StoreContextMut;
-use weft_runtime::{Engine, Exit, HostState, Limits, Workload};
+use weft_runtime::wasmtime::component::Linker;
+use weft_runtime::{Calls, Capability, Engine, Exit, HostBytes, HostState, Limits, Workload};
 
 const COMPONENT: &str = r#"
 (component
@@ -25,26 +28,36 @@ const COMPONENT: &str = r#"
   (export "wasi:cli/run@0.2.0" (instance $command)))
 "#;
 
-/// What this program lends to a guest.
-#[derive(Clone)]
-struct Prices(u32);
+/// What this program lends to guests: the price of a letter, which each is told its own.
+struct Prices;
+
+impl Capability for Prices {
+    const NAME: &'static str = "shop:prices";
+    const INTERFACES: &'static [&'static str] = &["shop:prices/list"];
+    type Grant = u32;
+    type Bound = u32;
+
+    fn link(&self, linker: &mut Linker<HostState>, _: Calls) -> weft_runtime::wasmtime::Result<()> {
+        linker.instance("shop:prices/list")?.func_wrap(
+            "price",
+            |mut store: StoreContextMut<HostState>, (item,): (String,)| {
+                let cents = *store.data_mut().bound::<Prices>()?;
+                Ok((cents * item.len() as u32,))
+            },
+        )
+    }
+
+    fn bind(&self, cents: &u32, _: &Arc<HostBytes>) -> u32 {
+        *cents
+    }
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let engine = Engine::builder()
-        .capability(|linker| {
-            linker.instance("shop:prices/list")?.func_wrap(
-                "price",
-                |store: StoreContextMut<HostState>, (item,): (String,)| {
-                    let prices: &Prices = store.data().extension().expect("given below");
-                    Ok((prices.0 * item.len() as u32,))
-                },
-            )
-        })
-        .build()?;
+    let engine = Engine::builder().capability(Prices).build()?;
     let artifact = engine.load(wat::parse_str(COMPONENT)?).await?;
     let workload = Workload::builder(&engine, &artifact)
-        .extension(Prices(8))
+        .grant::<Prices>(8)
         .limits(Limits {
             memory_bytes: 8 << 20,
             cpu_millis: Some(500),

@@ -10,28 +10,39 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_runtime::wasmtime::component::{HasSelf, bindgen};
-use weft_runtime::{Engine, HostState, Limits, Workload};
+use weft_runtime::wasmtime::component::{HasSelf, Linker, bindgen};
+use weft_runtime::{Calls, Capability, Engine, HostBytes, HostState, Limits, Workload};
 
 bindgen!({
     path: "examples/plugins.wit",
+    imports: { default: trappable },
     exports: { default: async },
     wasmtime_crate: weft_runtime::wasmtime,
 });
 use exports::shop::plugins::discounts::Line;
 use shop::plugins::stock;
 
-/// What this program lends to a plug-in.
-#[derive(Clone)]
+/// What this program lends to its plug-ins. One may look at what it is granted: here, at everything.
 struct Stock(Arc<HashMap<String, u32>>);
 
+impl Capability for Stock {
+    const NAME: &'static str = "shop:plugins";
+    const INTERFACES: &'static [&'static str] = &["shop:plugins/stock"];
+    type Grant = ();
+    type Bound = Arc<HashMap<String, u32>>;
+
+    fn link(&self, linker: &mut Linker<HostState>, _: Calls) -> wasmtime::Result<()> {
+        stock::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)
+    }
+
+    fn bind(&self, (): &(), _: &Arc<HostBytes>) -> Self::Bound {
+        self.0.clone()
+    }
+}
+
 impl stock::Host for HostState {
-    fn in_stock(&mut self, item: String) -> u32 {
-        let stock: Option<&Stock> = self.extension();
-        stock
-            .and_then(|stock| stock.0.get(&item))
-            .copied()
-            .unwrap_or(0)
+    fn in_stock(&mut self, item: String) -> wasmtime::Result<u32> {
+        Ok(self.bound::<Stock>()?.get(&item).copied().unwrap_or(0))
     }
 }
 
@@ -42,16 +53,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "/../target/guests/discount.wasm"
     );
     let component = std::env::args().nth(1).unwrap_or(built.to_owned());
+    let stock = HashMap::from([("apple".to_owned(), 400), ("melon".to_owned(), 3)]);
     let engine = Engine::builder()
         .accept_plugins()
-        .capability(|linker| {
-            stock::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)
-        })
+        .capability(Stock(Arc::new(stock)))
         .build()?;
     let artifact = engine.load(std::fs::read(component)?).await?;
-    let stock = HashMap::from([("apple".to_owned(), 400), ("melon".to_owned(), 3)]);
     let workload = Workload::builder(&engine, &artifact)
-        .extension(Stock(Arc::new(stock)))
+        .grant::<Stock>(())
         .limits(Limits {
             memory_bytes: 8 << 20,
             request_timeout: Duration::from_secs(1),

@@ -2,7 +2,7 @@
 //!
 //! An account is a tenant's, such as a namespace's. The embedder names it ([`WorkloadBuilder::account`]), and all workloads of
 //! that name on one engine share it. Half of each pool is guaranteed, in equal parts to the accounts there are; the rest is lent: an
-//! account may borrow while what it has borrowed is no more than [`BORROWED_TO_LEFT_MAX`] times what is left to lend, as switches
+//! account may borrow while what it has borrowed is no more than [`pool::BORROWED_TO_LEFT_MAX`] times what is left to lend, as switches
 //! share their buffers (Choudhury and Hahne, "Dynamic Queue Length Thresholds", IEEE/ACM ToN 1998). One that is alone gets nine
 //! tenths of everything, two that want all of it the same, and whoever comes next always finds something.
 //!
@@ -14,27 +14,25 @@
 //!
 //! [`WorkloadBuilder::account`]: crate::WorkloadBuilder::account
 
+mod pool;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
+use crate::account::pool::{Pool, Share, Taken, give_back, guarantee, take};
 use crate::engine::Calls;
 use crate::workload::Inner as WorkloadInner;
 
 /// The account of workloads that were built without one.
 pub(crate) const UNNAMED: &str = "default";
 
-/// How often an account may have borrowed what is left to lend. Higher gives more to one that is alone, and leaves less for
-/// whoever comes next.
-const BORROWED_TO_LEFT_MAX: u32 = 4;
-
 /// What there is a fixed number of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Pooled {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pooled {
     /// Each comes with one memory, three tables and one fiber: what almost every component needs.
     Instances,
     /// Memories beyond the one that comes with an instance.
@@ -117,8 +115,8 @@ impl Amounts {
 }
 
 /// Why an account gets no more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
     /// Whose account it is.
     pub account: String,
     pub what: Pooled,
@@ -151,106 +149,6 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
-
-/// What an account with `accounts` there are has for certain of `total`. Never nothing.
-fn guarantee(total: u32, accounts: u32) -> u32 {
-    (guaranteed(total) / accounts.max(1)).max(1)
-}
-
-/// The part of a pool that is not lent.
-fn guaranteed(total: u32) -> u32 {
-    total - total / 2
-}
-
-/// Whether an account that has borrowed `borrowed` may have `wanted` more of `left`, what nobody has borrowed.
-fn may_borrow(wanted: u32, borrowed: u32, left: u32) -> bool {
-    wanted <= left
-        && u64::from(borrowed) + u64::from(wanted)
-            <= u64::from(left) * u64::from(BORROWED_TO_LEFT_MAX)
-}
-
-/// All there is of one kind.
-#[derive(Debug)]
-struct Pool {
-    total: u32,
-    taken: AtomicU32,
-    /// Of what is taken, what goes beyond the guarantees.
-    lent: AtomicU32,
-}
-
-impl Pool {
-    fn new(total: u32) -> Pool {
-        Pool {
-            total,
-            taken: AtomicU32::new(0),
-            lent: AtomicU32::new(0),
-        }
-    }
-}
-
-/// What one account has of one kind.
-#[derive(Debug, Default)]
-struct Share {
-    own: AtomicU32,
-    borrowed: AtomicU32,
-}
-
-/// What was taken of one kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Taken {
-    own: u32,
-    borrowed: u32,
-}
-
-/// Takes `wanted`, or says whether the pool itself is empty.
-fn take(pool: &Pool, share: &Share, guarantee: u32, wanted: u32) -> Result<Taken, bool> {
-    if wanted == 0 {
-        return Ok(Taken::default());
-    }
-    let there_is = pool.taken.fetch_update(Relaxed, Relaxed, |taken| {
-        taken
-            .checked_add(wanted)
-            .filter(|taken| *taken <= pool.total)
-    });
-    if there_is.is_err() {
-        return Err(true);
-    }
-    let mut own = 0;
-    // Never refused: it adds nothing where nothing is left of the guarantee.
-    let _ = share.own.fetch_update(Relaxed, Relaxed, |held| {
-        own = wanted.min(guarantee.saturating_sub(held));
-        Some(held + own)
-    });
-    let borrowed = wanted - own;
-    if borrowed > 0 {
-        let lendable = pool.total - guaranteed(pool.total);
-        let lent = pool.lent.fetch_update(Relaxed, Relaxed, |lent| {
-            let held = share.borrowed.load(Relaxed);
-            may_borrow(borrowed, held, lendable.saturating_sub(lent)).then(|| lent + borrowed)
-        });
-        if lent.is_err() {
-            share.own.fetch_sub(own, Relaxed);
-            pool.taken.fetch_sub(wanted, Relaxed);
-            return Err(false);
-        }
-        share.borrowed.fetch_add(borrowed, Relaxed);
-    }
-    Ok(Taken { own, borrowed })
-}
-
-fn give_back(pool: &Pool, share: &Share, taken: Taken) {
-    let Taken { own, borrowed } = taken;
-    if own > 0 {
-        share.own.fetch_sub(own, Relaxed);
-    }
-    if borrowed > 0 {
-        share.borrowed.fetch_sub(borrowed, Relaxed);
-        pool.lent.fetch_sub(borrowed, Relaxed);
-    }
-    if own + borrowed > 0 {
-        pool.taken.fetch_sub(own + borrowed, Relaxed);
-    }
-}
 
 /// All accounts of one engine, and the pools that they share: one set for each kind of machine code.
 #[derive(Debug)]
@@ -434,6 +332,7 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::pool::may_borrow;
 
     #[test]
     fn half_is_guaranteed_in_equal_parts_and_never_nothing() {

@@ -15,7 +15,7 @@
     reason = "loading machine code is unsafe by nature; see `deserialize`"
 )]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::hash::{Hash, Hasher};
@@ -34,9 +34,10 @@ use wasmtime::component::{Component, InstancePre};
 use wasmtime_wasi_http::handler::ProxyPre;
 
 use crate::account::Amounts;
+use crate::capability::Capabilities;
 use crate::compile::{Compiled, Compiler, one_line, sentence};
 use crate::engine::{Calls, Engine};
-use crate::host::HostState;
+use crate::host::{HostState, LINKED};
 
 /// Why a component was not accepted, or could not be made ready.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -593,7 +594,7 @@ fn link(
         .machine(component.calls)
         .linker
         .instantiate_pre(&component.code)
-        .map_err(|error| link_error(&error, imports))?;
+        .map_err(|error| link_error(&error, imports, engine.capabilities()))?;
     let mismatch = |error: wasmtime::Error| ArtifactError::Mismatch {
         reason: sentence(&error),
     };
@@ -622,19 +623,11 @@ pub(crate) fn interfaces(component: &Component) -> (Vec<String>, Vec<String>) {
     )
 }
 
-/// What every host offers, for the sentence that refuses an import.
-const OFFERED: [(&str, &str); 8] = [
-    ("wasi:cli", "0.2.12 and 0.3.0"),
-    ("wasi:clocks", "0.2.12 and 0.3.0"),
-    ("wasi:filesystem", "0.2.12 and 0.3.0"),
-    ("wasi:http", "0.2.12 and 0.3.0"),
-    ("wasi:io", "0.2.12"),
-    ("wasi:random", "0.2.12 and 0.3.0"),
-    ("wasi:sockets", "0.2.12 and 0.3.0"),
-    ("weft:mesh", "0.1.0"),
-];
-
-fn link_error(error: &wasmtime::Error, imports: &[String]) -> ArtifactError {
+fn link_error(
+    error: &wasmtime::Error,
+    imports: &[String],
+    capabilities: &Capabilities,
+) -> ArtifactError {
     let reason = sentence(error);
     // The engine quotes the import that it could not satisfy.
     let Some(import) = imports
@@ -643,14 +636,7 @@ fn link_error(error: &wasmtime::Error, imports: &[String]) -> ArtifactError {
     else {
         return ArtifactError::Mismatch { reason };
     };
-    let package = import.split(['/', '@']).next().unwrap_or(import);
-    let offer = match OFFERED.iter().find(|(offered, _)| *offered == package) {
-        Some((package, versions)) => format!("of {package} it offers {versions}"),
-        None => {
-            let names: Vec<&str> = OFFERED.iter().map(|(name, _)| *name).collect();
-            format!("it offers {}", names.join(", "))
-        }
-    };
+    let offer = offer(import, capabilities);
     if reason.contains("implementation is missing") {
         ArtifactError::MissingImport {
             import: one_line(import),
@@ -659,6 +645,36 @@ fn link_error(error: &wasmtime::Error, imports: &[String]) -> ArtifactError {
     } else {
         ArtifactError::Mismatch { reason }
     }
+}
+
+/// What this host offers in the place of `import`.
+fn offer(import: &str, capabilities: &Capabilities) -> String {
+    let package = package_of(import);
+    if let Some((package, versions)) = LINKED.iter().find(|(linked, _)| *linked == package) {
+        return format!("of {package} it offers {versions}");
+    }
+    let interfaces = capabilities.interfaces();
+    let of_package: Vec<&str> = interfaces
+        .filter(|interface| package_of(interface) == package)
+        .map(|interface| {
+            interface
+                .split_once('/')
+                .map_or(interface, |(_, name)| name)
+        })
+        .collect();
+    if !of_package.is_empty() {
+        return format!("of {package} it offers {}", of_package.join(", "));
+    }
+    let linked = LINKED.iter().map(|(package, _)| *package);
+    let packages: BTreeSet<&str> = linked
+        .chain(capabilities.interfaces().map(package_of))
+        .collect();
+    let packages: Vec<&str> = packages.into_iter().collect();
+    format!("it offers {}", packages.join(", "))
+}
+
+fn package_of(interface: &str) -> &str {
+    interface.split(['/', '@']).next().unwrap_or(interface)
 }
 
 fn compatibility(engine: &wasmtime::Engine) -> [u8; 32] {

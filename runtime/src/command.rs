@@ -76,10 +76,14 @@ impl Workload {
         let Some(wasi) = workload.artifact().kind().command else {
             return Exit::NotRunnable;
         };
+        let Some(begun) = workload.begin_run() else {
+            return Exit::Stopped;
+        };
         let (mut ended, end) = oneshot::channel();
         let work = Box::pin({
             let workload = workload.clone();
             async move {
+                let _begun = begun;
                 let started = workload.events().map(|_| Instant::now());
                 tokio::select! {
                     biased;

@@ -1,8 +1,8 @@
 //! Turning a component into machine code, in this process or in a short-lived child.
 //!
 //! A child reads the component on stdin and writes the result to stdout, a letter for how it is called and then the code; what it refuses it explains in one sentence on
-//! stderr, with exit code 2. It limits its own memory and CPU before it reads a byte, and is killed when it takes too
-//! long. It inherits no environment. At most [`COMPILATIONS_MAX`] compilations run at once, whoever asks.
+//! stderr, with exit code 2. It limits its own memory and CPU before it reads a byte, seals itself as workers do before it looks at what
+//! it read ([`crate::worker`]: no files, sockets or programs), and is killed when it takes too long. It inherits no environment. At most [`COMPILATIONS_MAX`] compilations run at once, whoever asks.
 //!
 //! Left to others: whether to trust the result. The child is our own program; [`crate::artifact`] authenticates what
 //! was stored.
@@ -23,6 +23,7 @@ use wasmtime::component::Component;
 use crate::artifact::{ArtifactError, interfaces};
 use crate::engine::{Calls, Engine, compiler_config};
 use crate::scheduling::Computing;
+use crate::worker::sandbox;
 
 /// A program that calls [`compile_main`], usually the embedder's own: `weft compile`.
 #[derive(Clone, Debug)]
@@ -296,6 +297,15 @@ pub fn compile_main(limits: CompileLimits) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // Its threads are started, and look up what they want to know of the machine, while they still can.
+    if let Err(error) = serial.precompile_component(SMALLEST) {
+        eprintln!("starting the compiler: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    if let Err(error) = sandbox::seal() {
+        eprintln!("sealing the compiling process: {error}");
+        return ExitCode::FAILURE;
+    }
     let Compiled { calls, code } = match compile(&serial, &concurrent, &component) {
         Ok(compiled) => compiled,
         Err(error) => {
@@ -318,6 +328,9 @@ pub fn compile_main(limits: CompileLimits) -> ExitCode {
         }
     }
 }
+
+/// `(component (core module (func)))`.
+const SMALLEST: &[u8] = b"\0asm\x0d\0\x01\0\x01\x18\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a\x04\x01\x02\0\x0b";
 
 /// An error and its causes on one line of bounded length.
 pub(crate) fn sentence(error: &wasmtime::Error) -> String {

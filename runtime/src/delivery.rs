@@ -12,13 +12,14 @@ use bytes::Bytes;
 use http::{Method, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Sleep;
+use weft_call::Failure;
 
 use crate::body::{BoxError, Gathered};
 use crate::events::{CallEnd, CallReport};
-use crate::host::http::OutboundError;
+use crate::failure;
 use crate::instance::{self, CallSlot, GuestBody, Phase};
 use crate::limits::Charge;
-use crate::workload::{CallError, Inner};
+use crate::workload::Inner;
 
 /// Tells the instance when its caller is done, however that comes about.
 pub(crate) struct CallerGuard {
@@ -75,7 +76,7 @@ impl Delivery {
     }
 
     /// The guest has gone too far with this response, and gets no further.
-    fn break_off(&mut self, fault: CallError) -> Result<Frame<Bytes>, BoxError> {
+    fn break_off(&mut self, fault: Failure) -> Result<Frame<Bytes>, BoxError> {
         self.caller.phase = Phase::Expired;
         self.caller.slot.overrun(&self.workload, &fault);
         // At once: who holds a body that broke off holds nothing else.
@@ -98,15 +99,13 @@ impl HttpBody for Delivery {
                 self.timer = None;
                 if frame.is_none() && self.left.is_some_and(|left| left > 0) {
                     // Less than its head promised.
-                    return Poll::Ready(Some(Err(Box::new(OutboundError::Protocol))));
+                    return Poll::Ready(Some(Err(Box::new(failure::body_length()))));
                 }
                 if let Some(Ok(frame)) = &frame {
                     let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
                     let Some(allowed) = self.allowed.checked_sub(bytes) else {
-                        let limit_bytes = self.workload.limits().body_bytes;
-                        return Poll::Ready(Some(
-                            self.break_off(CallError::BodyTooLarge { limit_bytes }),
-                        ));
+                        let fault = failure::body_too_large(self.workload.limits());
+                        return Poll::Ready(Some(self.break_off(fault)));
                     };
                     self.allowed = allowed;
                     if let Some(left) = &mut self.left {
@@ -126,7 +125,7 @@ impl HttpBody for Delivery {
                 if timer.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
-                Poll::Ready(Some(self.break_off(CallError::Deadline)))
+                Poll::Ready(Some(self.break_off(failure::deadline())))
             }
         }
     }

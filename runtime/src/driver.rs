@@ -32,10 +32,11 @@ use wasmtime_wasi_http::{Error as WasiError, WasiBody, WasiHttpView, p3};
 
 use crate::account::{Pooled, Refusal, Seat};
 use crate::body::{Body, BoxError};
+use crate::failure;
 use crate::host::HostState;
 use crate::host::http::body_error;
 use crate::instance::{CallSlot, Job, Shard, Shared, response_of, start};
-use crate::workload::{CallError, Inner};
+use crate::workload::Inner;
 
 /// Has a guest answer calls.
 pub(crate) struct Driver<'a> {
@@ -130,14 +131,12 @@ impl Driver<'_> {
         let out = view.new_response_outparam_from_callback(move |answer| {
             answered.answer(|| match answer {
                 Ok(response) => response_of(response, &answered),
-                Err(code) => Err(CallError::Guest {
-                    code: format!("{code:?}"),
-                }),
+                Err(code) => Err(failure::guest_error(format_args!("{code:?}"))),
             });
         })?;
         let handler = guest.wasi_http_incoming_handler();
         handler.call_handle(&mut *store, request, out).await?;
-        let is_missing = slot.answer(|| Err(CallError::NoResponse));
+        let is_missing = slot.answer(|| Err(failure::no_response()));
         self.shared.returned(&slot);
         store.data_mut().end_calls();
         Ok((!is_missing, permit))
@@ -259,8 +258,7 @@ impl Driver<'_> {
                     slot.answer(|| response_of(response, &slot));
                 }
                 Err(code) => {
-                    let code = format!("{code:?}");
-                    slot.answer(|| Err(CallError::Guest { code }));
+                    slot.answer(|| Err(failure::guest_error(format_args!("{code:?}"))));
                 }
             }
             self.shared.returned(&slot);

@@ -26,8 +26,11 @@ use wasmtime::{Config, Enabled, OptLevel, PoolingAllocationConfig, WasmBacktrace
 
 use crate::account::{Account, Amounts, Ledger};
 use crate::artifact::{Artifact, ArtifactError, Artifacts, Digest};
+use crate::capability::{Capabilities, Capability, GrantError, Granted, Grants};
 use crate::compile::{Compiler, CompilerCommand};
 use crate::cores::Cores;
+use crate::host::config::ConfigStore;
+use crate::host::keyvalue::KeyValue;
 use crate::host::{self, HostState};
 use crate::scheduling::{self, Rank};
 
@@ -38,6 +41,7 @@ pub enum BuildError {
         "the engine's configuration is not possible on this machine; fewer instances or less memory each may be"
     )]
     Engine(#[source] wasmtime::Error),
+    /// Two of them link the same name, or one of them one of WASI's.
     #[error("a capability could not be linked")]
     Capability(#[source] wasmtime::Error),
     #[error("the cache of compiled components at {path} cannot be used")]
@@ -49,14 +53,13 @@ pub enum BuildError {
     Ticker(#[source] std::io::Error),
 }
 
-type Capability = Box<dyn Fn(&mut Linker<HostState>) -> wasmtime::Result<()>>;
-
 /// How the calls into a component, and its calls out, are made. Decided when it is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Calls {
+pub enum Calls {
     /// One at a time, each a plain call: all that WASI 0.2 can express.
     Serial,
-    /// Tasks of the component model, any number at the same time.
+    /// Tasks of the component model, any number at the same time: components of WASI 0.3, and plug-ins. Host functions that are
+    /// `async` in WIT (`func_wrap_concurrent`) exist here alone.
     Concurrent,
 }
 
@@ -82,7 +85,7 @@ pub struct EngineBuilder {
     cache_dir: Option<PathBuf>,
     compiler: Option<CompilerCommand>,
     accept_plugins: bool,
-    capabilities: Vec<(Capability, &'static [Calls])>,
+    capabilities: Capabilities,
 }
 
 /// A host for components. Cheap to clone.
@@ -98,6 +101,7 @@ struct Inner {
     artifacts: Artifacts,
     ledger: Arc<Ledger>,
     accept_plugins: bool,
+    capabilities: Capabilities,
     /// Threads for guests that compute for long; started when the first one does.
     away: OnceLock<Option<Away>>,
 }
@@ -105,6 +109,9 @@ struct Inner {
 impl Engine {
     /// Options, with defaults for a node of a few thousand workloads.
     pub fn builder() -> EngineBuilder {
+        let mut capabilities = Capabilities::default();
+        capabilities.add(ConfigStore);
+        capabilities.add(KeyValue);
         EngineBuilder {
             instances_max: 1_000,
             instance_memory_bytes_max: 4 << 30,
@@ -118,7 +125,7 @@ impl Engine {
             cache_dir: None,
             compiler: None,
             accept_plugins: false,
-            capabilities: Vec::new(),
+            capabilities,
         }
     }
 
@@ -189,6 +196,19 @@ impl Engine {
 
     pub(crate) fn accepts_plugins(&self) -> bool {
         self.inner.accept_plugins
+    }
+
+    pub(crate) fn capabilities(&self) -> &Capabilities {
+        &self.inner.capabilities
+    }
+
+    /// What a workload of `artifact` has of its `grants`.
+    pub(crate) fn granted(
+        &self,
+        grants: &Grants,
+        artifact: &Artifact,
+    ) -> Result<Granted, GrantError> {
+        self.inner.capabilities.granted(grants, artifact.imports())
     }
 
     pub(crate) fn ticker(&self) -> &Ticker {
@@ -298,25 +318,12 @@ impl EngineBuilder {
         self
     }
 
-    /// Adds host functions of your own, for every component. They get [`HostState`] as the store's data.
+    /// Adds a capability of your own. Components may import it from now on, where their workload is granted it
+    /// ([`WorkloadBuilder::grant`]). Those of the runtime itself, [`ConfigStore`] and [`KeyValue`], are there already.
     ///
-    /// `link` is called once for components of WASI 0.2 and once for all others. Functions that answer while the guest does
-    /// something else (`func_wrap_concurrent`) are for [`EngineBuilder::concurrent_capability`].
-    pub fn capability(
-        mut self,
-        link: impl Fn(&mut Linker<HostState>) -> wasmtime::Result<()> + 'static,
-    ) -> Self {
-        self.capabilities.push((Box::new(link), &Calls::ALL));
-        self
-    }
-
-    /// Adds host functions that only components of WASI 0.3, and plug-ins, can import: those that are `async` in WIT.
-    pub fn concurrent_capability(
-        mut self,
-        link: impl Fn(&mut Linker<HostState>) -> wasmtime::Result<()> + 'static,
-    ) -> Self {
-        let concurrent = &[Calls::Concurrent];
-        self.capabilities.push((Box::new(link), concurrent));
+    /// [`WorkloadBuilder::grant`]: crate::WorkloadBuilder::grant
+    pub fn capability(mut self, capability: impl Capability) -> Self {
+        self.capabilities.add(capability);
         self
     }
 
@@ -363,11 +370,8 @@ impl EngineBuilder {
             let wasm = wasmtime::Engine::new(&config).map_err(BuildError::Engine)?;
             let mut linker = Linker::new(&wasm);
             host::link(&mut linker, calls).map_err(BuildError::Engine)?;
-            for (link, kinds) in &self.capabilities {
-                if kinds.contains(&calls) {
-                    link(&mut linker).map_err(BuildError::Capability)?;
-                }
-            }
+            let linked = self.capabilities.link(&mut linker, calls);
+            linked.map_err(BuildError::Capability)?;
             Ok(Machine { wasm, linker })
         };
         let (serial, concurrent) = (machine(Calls::Serial)?, machine(Calls::Concurrent)?);
@@ -391,6 +395,7 @@ impl EngineBuilder {
                 artifacts,
                 ledger: Ledger::new(amounts),
                 accept_plugins: self.accept_plugins,
+                capabilities: self.capabilities,
                 away: OnceLock::new(),
             }),
         })

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 
 use crate::command::Exit;
-use crate::workload::CallError;
+use weft_call::Failure;
 
 /// Something that happened to a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub enum Event {
     /// A response broke off after its head was with the caller, so that no call can return why; or an instance failed when
     /// there was no call that could.
     BrokenOff {
-        fault: CallError,
+        fault: Failure,
     },
     /// The guest asked for more memory than is left to it, and did not get it. It may live on.
     MemoryRefused {
@@ -62,7 +62,7 @@ pub enum CallEnd {
     /// The response had begun, and broke off: the caller left, the guest paused for too long, or failed.
     BrokenOff(StatusCode),
     /// There was no response.
-    Failed(CallError),
+    Failed(Failure),
     /// The caller left before there was a response.
     Abandoned,
 }
@@ -85,7 +85,7 @@ impl EventSink {
 
     /// Calls `hear` for each [`Event::BrokenOff`] and nothing else: with what [`Workload::call`](crate::Workload::call) returns that
     /// is every fault, and a call costs nothing more. It must not block.
-    pub fn of_broken_off(hear: impl Fn(CallError) + Send + Sync + 'static) -> EventSink {
+    pub fn of_broken_off(hear: impl Fn(Failure) + Send + Sync + 'static) -> EventSink {
         EventSink {
             hear: Arc::new(move |event| {
                 if let Event::BrokenOff { fault } = event {

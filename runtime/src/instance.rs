@@ -30,18 +30,19 @@ use wasmtime::{PoolConcurrencyLimitError, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::{WasiBody, p3};
+use weft_call::{CallContext, Failure, FailureKind};
 
 use crate::account::{Refusal, Seat};
 use crate::artifact::{ArtifactError, Wasi};
 use crate::body::{Body, BoxError};
 use crate::driver::Driver;
 use crate::events::Event;
-use crate::host::mesh::CallContext;
+use crate::failure;
 use crate::host::{HostState, new_store};
 use crate::limits::Slice;
 use crate::scheduling::{Computing, Rank};
 use crate::spare::{Spare, Spares, keep};
-use crate::workload::{CallError, Inner, InstancePolicy, Overload};
+use crate::workload::{Inner, InstancePolicy};
 
 /// A call on its way to an instance.
 pub(crate) struct Job {
@@ -51,14 +52,14 @@ pub(crate) struct Job {
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
-type Answer = Result<Response<GuestBody>, CallError>;
+type Answer = Result<Response<GuestBody>, Failure>;
 
 /// What the caller and the instance share about one call.
 pub(crate) struct CallSlot {
     pub(crate) context: Arc<CallContext>,
     answer: Mutex<Option<oneshot::Sender<Answer>>>,
     /// Why the guest never came to the end of its response's body.
-    fault: OnceLock<CallError>,
+    fault: OnceLock<Failure>,
     phase: AtomicU8,
     /// The guest's handler has returned. (With 0.3 it may still be writing the body.)
     returned: AtomicBool,
@@ -131,10 +132,10 @@ impl CallSlot {
     }
 
     /// Its response's body has paused for too long, on either side, or has become too large.
-    pub(crate) fn overrun(&self, workload: &Inner, fault: &CallError) {
+    pub(crate) fn overrun(&self, workload: &Inner, fault: &Failure) {
         // The first reason is the reason, and the one that is told.
         if self.fault.set(fault.clone()).is_ok() {
-            if *fault == CallError::Deadline {
+            if fault.kind == FailureKind::Deadline {
                 workload.counters().deadlines.fetch_add(1, Relaxed);
             }
             workload.tell_broken_off(fault);
@@ -237,7 +238,7 @@ pub(crate) fn start(
 ) {
     let Ok(home) = Handle::try_current() else {
         // Only while the runtime of this thread is being taken down.
-        job.slot.answer(|| Err(CallError::Stopped { begun: false }));
+        job.slot.answer(|| Err(failure::stopped()));
         return;
     };
     let mut work = Box::pin(run(workload.clone(), shard, job, spare, home.clone()));
@@ -365,10 +366,10 @@ impl Alive {
     }
 
     /// The same for a call.
-    pub(crate) fn for_call(workload: &Arc<Inner>) -> Result<Alive, CallError> {
+    pub(crate) fn for_call(workload: &Arc<Inner>) -> Result<Alive, Failure> {
         Alive::new(workload).map_err(|refusal| {
             workload.counters().overloaded.fetch_add(1, Relaxed);
-            CallError::Overloaded(Overload::Account(refusal))
+            failure::refused(&refusal)
         })
     }
 }
@@ -442,7 +443,7 @@ async fn run(
                     continue; // Calls are waiting, and now there is room for one of them.
                 }
                 if stopped.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Err(CallError::Stopped { begun: true }));
+                    return Poll::Ready(Err(failure::stopped_at_work()));
                 }
                 let was_retiring = shared.retiring.load(Relaxed);
                 if let Poll::Ready(error) = watch.poll(cx) {
@@ -471,7 +472,7 @@ async fn run(
         // The store is dropped here.
     };
     let error = match ended {
-        Ok(()) => CallError::NoResponse,
+        Ok(()) => failure::no_response(),
         Err(error) => error,
     };
     for active in shared.active.into_inner() {
@@ -480,7 +481,7 @@ async fn run(
 }
 
 /// Has a new instance answer a call, and one of WASI 0.3 further ones.
-async fn begin(driver: &Driver<'_>, first: Job) -> Result<(), CallError> {
+async fn begin(driver: &Driver<'_>, first: Job) -> Result<(), Failure> {
     let workload = driver.workload;
     let refused = Arc::new(AtomicBool::new(false));
     let failed = |stage| {
@@ -493,7 +494,7 @@ async fn begin(driver: &Driver<'_>, first: Job) -> Result<(), CallError> {
     let mut alive = Alive::for_call(workload)?;
     let code = workload.artifact().code(workload.engine()).await;
     let code = code.map_err(|error| failed(Stage::Start)(error.into()))?;
-    let pre = code.http().ok_or(CallError::NotCallable)?;
+    let pre = code.http().ok_or_else(failure::not_callable)?;
     let mut store = new_store(workload, code.engine(), refused.clone());
     let guest = pre.instantiate_async(&mut store).await;
     match guest.map_err(failed(Stage::Start))? {
@@ -520,7 +521,7 @@ async fn begin(driver: &Driver<'_>, first: Job) -> Result<(), CallError> {
 }
 
 /// Has an instance of WASI 0.2 answer a call, and keeps it for the next one if it may have one.
-async fn serve(driver: &Driver<'_>, mut spare: Spare, job: Job) -> Result<(), CallError> {
+async fn serve(driver: &Driver<'_>, mut spare: Spare, job: Job) -> Result<(), Failure> {
     let workload = driver.workload;
     let answered = driver.answer(&mut spare.store, &spare.guest, job).await;
     // Given back once the instance waits for the next call, or is gone.
@@ -550,7 +551,7 @@ fn failed(
     error: &wasmtime::Error,
     stage: Stage,
     refused_memory: bool,
-) -> CallError {
+) -> Failure {
     let error = fault(driver.workload, error, stage, refused_memory);
     driver.shared.tell(driver.workload, &error);
     driver.shared.break_off(driver.workload, error)
@@ -571,7 +572,7 @@ pub(crate) fn fault(
     error: &wasmtime::Error,
     stage: Stage,
     refused_memory: bool,
-) -> CallError {
+) -> Failure {
     let counters = workload.counters();
     let room = match error.downcast_ref::<PoolConcurrencyLimitError>() {
         Some(limit) => Some(limit.to_string()),
@@ -580,24 +581,20 @@ pub(crate) fn fault(
     match (room, stage) {
         (Some(reason), Stage::Start) => {
             counters.overloaded.fetch_add(1, Relaxed);
-            return CallError::Overloaded(Overload::Engine { reason });
+            return failure::no_instance(reason);
         }
-        (Some(reason), Stage::Run) => return CallError::Exhausted { reason },
+        (Some(reason), Stage::Run) => return failure::exhausted(reason),
         (None, _) => {}
     }
     if let Some(error) = error.downcast_ref::<ArtifactError>() {
-        return CallError::NotLoaded {
-            reason: error.to_string(),
-        };
+        return failure::not_loaded(error);
     }
     if refused_memory {
         counters.out_of_memory.fetch_add(1, Relaxed);
-        return CallError::OutOfMemory {
-            limit_bytes: workload.limits().memory_bytes,
-        };
+        return failure::out_of_memory(workload.limits());
     }
     let (message, backtrace) = trapped(workload, error);
-    CallError::Trap { message, backtrace }
+    failure::trap(&message, backtrace)
 }
 
 /// Counts a trap, tells of it, and explains it.
@@ -652,10 +649,10 @@ pub(crate) struct Shared {
 impl Shared {
     /// Tells the embedder of a guest's fault, once for each response that breaks off with it. A fault that no call is there for is
     /// told once.
-    fn tell(&self, workload: &Inner, fault: &CallError) {
+    fn tell(&self, workload: &Inner, fault: &Failure) {
         if !matches!(
-            fault,
-            CallError::Trap { .. } | CallError::OutOfMemory { .. } | CallError::Exhausted { .. }
+            fault.kind,
+            FailureKind::Trap | FailureKind::OutOfMemory | FailureKind::Exhausted
         ) {
             return;
         }
@@ -677,7 +674,7 @@ impl Shared {
 
     /// Tells the callers that are reading why there is no more to come. A guest of WASI 0.2 that has returned has ended its
     /// body; one of 0.3 may not have, and who has not read to the end cannot know.
-    fn break_off(&self, workload: &Inner, error: CallError) -> CallError {
+    fn break_off(&self, workload: &Inner, error: Failure) -> Failure {
         let ends_by_returning = workload.artifact().kind().http == Some(Wasi::P2);
         for call in self.active.lock().iter() {
             if !(call.returned && ends_by_returning) {
@@ -755,7 +752,7 @@ impl Watch<'_> {
         for call in streams {
             let reads = call.slot.reads.load(Relaxed);
             if std::mem::replace(&mut call.reads, reads) == reads {
-                call.slot.overrun(self.workload, &CallError::Deadline);
+                call.slot.overrun(self.workload, &failure::deadline());
                 call.slot.close(Phase::Expired);
             }
         }
@@ -765,7 +762,7 @@ impl Watch<'_> {
     }
 
     /// Ready when the instance has to end now.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         self.poll_readers(cx);
         let one_at_a_time = self.workload.policy().concurrent_max() == 1;
         let (mut open, mut expired) = (false, false);
@@ -786,13 +783,13 @@ impl Watch<'_> {
                 true
             });
             if ended || (expired && one_at_a_time) {
-                return Poll::Ready(CallError::Deadline);
+                return Poll::Ready(failure::deadline());
             }
         }
         if expired {
             self.shared.retiring.store(true, Relaxed);
             if !open {
-                return Poll::Ready(CallError::Deadline);
+                return Poll::Ready(failure::deadline());
             }
         }
         // Everyone has what they came for; what goes on now is the guest's own affair, for a while.
@@ -804,7 +801,7 @@ impl Watch<'_> {
         let timer = self
             .background
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        timer.as_mut().poll(cx).map(|()| CallError::Deadline)
+        timer.as_mut().poll(cx).map(|()| failure::deadline())
     }
 }
 
@@ -815,7 +812,7 @@ pub(crate) fn response_of(response: Response<WasiBody>, slot: &Arc<CallSlot>) ->
             "{:?}",
             p3::bindings::http::types::ErrorCode::HttpProtocolError
         );
-        return Err(CallError::Guest { code });
+        return Err(failure::guest_error(code));
     }
     let slot = slot.clone();
     Ok(response.map(|body| GuestBody { body, slot }))

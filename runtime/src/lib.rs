@@ -8,7 +8,7 @@
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! use weft_runtime::{Body, Engine, Limits, Outbound, OutboundError, Workload, body};
+//! use weft_runtime::{Body, Engine, FailureKind, Limits, Outbound, Workload, body};
 //!
 //! let engine = Engine::builder().build()?;
 //! let artifact = engine.load(std::fs::read("shop.wasm")?).await?;
@@ -16,7 +16,7 @@
 //! let outbound = Outbound::new(tower::service_fn(|request: http::Request<Body>| async move {
 //!     match request.uri().host() {
 //!         Some("stock") => Ok(http::Response::new(body::full("42"))),
-//!         _ => Err(OutboundError::Denied),
+//!         _ => Err(FailureKind::Denied.into()),
 //!     }
 //! }));
 //! let shop = Workload::builder(&engine, &artifact)
@@ -38,8 +38,11 @@
 //! number of is divided fairly among accounts; an instance that trapped, overran its deadline, returned without a response or
 //! lost its caller is never used again; a call that may have had effects is never called one that was not begun; every queue has an end.
 //!
+//! What guests can import beside WASI and HTTP are capabilities ([`capability`]), of which a workload has what it is granted:
+//! settings ([`Config`]), buckets of key-value stores ([`KeyValueStore`]), and those of the embedder.
+//!
 //! Examples to start from, in `examples/`: `embed` (a capability of one's own), `axum` (routes answered by a component),
-//! `plugins` (a typed interface both ways), `job` (a command with arguments, output and limits).
+//! `plugins` (a typed interface both ways), `keyvalue` (settings and a store), `job` (a command with arguments, output and limits).
 //!
 //! Left to others: where components come from, what a workload is called in a cluster, and where outbound requests go:
 //! [`Outbound`] is any `tower` service.
@@ -52,6 +55,7 @@
 mod account;
 pub mod artifact;
 pub mod body;
+pub mod capability;
 pub mod command;
 pub mod compile;
 pub mod cores;
@@ -59,35 +63,49 @@ mod delivery;
 mod driver;
 pub mod engine;
 pub mod events;
+mod failure;
 pub mod host;
 mod instance;
 pub mod limits;
 pub mod logs;
 mod plugin;
+#[cfg(test)]
+mod properties;
 mod room;
 pub mod scheduling;
+mod setup;
 mod spare;
+pub mod stdin;
+mod sync;
 pub mod volume;
+mod waiters;
 pub mod worker;
 pub mod workload;
 
-pub use account::{Pooled, Refusal};
 pub use artifact::{Artifact, ArtifactError, Digest, Kind, Wasi};
 pub use body::{Body, BoxError};
+pub use capability::{Capability, GrantError, Grants};
 pub use command::Exit;
 pub use compile::{CompileLimits, CompilerCommand, compile_main};
 pub use cores::Cores;
-pub use engine::{BuildError, Engine, EngineBuilder};
+pub use engine::{BuildError, Calls, Engine, EngineBuilder};
 pub use events::{CallEnd, Event, EventSink};
 pub use host::HostState;
-pub use host::http::{Outbound, OutboundError};
-pub use host::mesh::{CallContext, Peer, TraceContext, Transport};
-pub use limits::{Limits, Usage};
+pub use host::config::{Config, ConfigSender, ConfigTooLarge};
+pub use host::http::Outbound;
+pub use host::keyvalue::{KeyValueError, KeyValueStore, MemoryStore};
+pub use limits::{HostBytes, Limits, Usage};
 pub use logs::LogSink;
 pub use scheduling::Computing;
+pub use setup::{Setup, WorkloadConfig};
+pub use stdin::Stdin;
 pub use volume::{Access, Full, Volume, VolumeError, VolumeLimits, VolumeUsage};
-pub use workload::{
-    CallError, InstancePolicy, Overload, Workload, WorkloadBuilder, WorkloadError, WorkloadService,
+pub use workload::{InstancePolicy, Workload, WorkloadBuilder, WorkloadError, WorkloadService};
+
+/// What is known of a call, and why one failed: each kind says in its docs what it means, whose doing it is and whether the guest may have
+/// seen the request.
+pub use weft_call::{
+    Blame, CallContext, CallService, Failure, FailureKind, Peer, Processed, TraceContext, Transport,
 };
 
 /// The engine itself, for embedders who add capabilities of their own.

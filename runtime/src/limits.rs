@@ -50,6 +50,8 @@ pub struct Limits {
     pub queued_max: usize,
     /// Outbound requests of the workload that may be open at the same time.
     pub outbound_max: usize,
+    /// Operations on the workload's key-value stores that may be under way at the same time. Further ones wait for one to end.
+    pub key_value_max: usize,
     /// Size of one set of header fields, as the host holds it.
     pub header_bytes: usize,
     /// Random bytes a guest may ask for in one call.
@@ -80,6 +82,8 @@ impl Default for Limits {
             in_flight_max: 512,
             queued_max: 512,
             outbound_max: 256,
+            // Enough for thousands a second; what they answer comes to a mebibyte each at most.
+            key_value_max: 64,
             // wasmtime's 128 KiB counts in-memory size; half of it still holds more than common proxies accept.
             header_bytes: 64 << 10,
             random_bytes: 1 << 20,
@@ -201,7 +205,7 @@ const STORE_TABLES_MAX: usize = 64;
 const STORE_MEMORIES_MAX: usize = 64;
 
 /// Memory that the host holds for a guest; given back when it is dropped.
-pub(crate) struct Charge {
+pub struct Charge {
     host: Arc<HostBytes>,
     bytes: u64,
 }
@@ -213,7 +217,7 @@ impl Drop for Charge {
 }
 
 /// The account that what the host holds is charged to. One for each store, so that cores do not meet at it.
-pub(crate) struct HostBytes {
+pub struct HostBytes {
     account: Arc<MemoryAccount>,
     refused: Arc<AtomicBool>,
     events: Option<EventSink>,
@@ -237,7 +241,7 @@ impl HostBytes {
     ///
     /// # Errors
     /// When the workload has no memory left for them. The guest does not outlive that: the host could not do what it was told.
-    pub(crate) fn charged(self: &Arc<HostBytes>, bytes: Bytes) -> wasmtime::Result<Bytes> {
+    pub fn charged(self: &Arc<HostBytes>, bytes: Bytes) -> wasmtime::Result<Bytes> {
         if bytes.is_empty() {
             return Ok(bytes);
         }
@@ -248,9 +252,11 @@ impl HostBytes {
         }))
     }
 
+    /// Room for `bytes`, until the result is dropped.
+    ///
     /// # Errors
     /// As [`HostBytes::charged`].
-    pub(crate) fn charge(self: &Arc<HostBytes>, bytes: u64) -> wasmtime::Result<Charge> {
+    pub fn charge(self: &Arc<HostBytes>, bytes: u64) -> wasmtime::Result<Charge> {
         if !self.account.take_or_make_room(bytes) {
             return Err(self.refuse(bytes));
         }

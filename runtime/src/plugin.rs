@@ -11,12 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use wasmtime::Store;
 use wasmtime::component::Instance;
+use weft_call::Failure;
 
 use crate::command::{Cut, accounted};
 use crate::events::{CallEnd, CallReport};
+use crate::failure;
 use crate::host::{HostState, new_store};
 use crate::instance::{Alive, Stage, after, fault};
-use crate::workload::{CallError, Workload};
+use crate::workload::Workload;
 
 impl Workload {
     /// Starts an instance, lends it to `work`, and ends it.
@@ -35,11 +37,11 @@ impl Workload {
     /// ```
     ///
     /// # Errors
-    /// As those of [`Workload::call`]; an error that `work` returns is a [`CallError::Trap`] with its message.
+    /// As those of [`Workload::call`]; an error that `work` returns is a [`Trap`](weft_call::FailureKind::Trap) with its message.
     pub async fn with_instance<T>(
         &self,
         work: impl AsyncFnOnce(&mut Store<HostState>, &Instance) -> wasmtime::Result<T>,
-    ) -> Result<T, CallError> {
+    ) -> Result<T, Failure> {
         let mut report = self.inner().events().map(CallReport::new);
         let ended = self.enter(work).await;
         if let Some(report) = &mut report {
@@ -54,7 +56,7 @@ impl Workload {
     async fn enter<T>(
         &self,
         work: impl AsyncFnOnce(&mut Store<HostState>, &Instance) -> wasmtime::Result<T>,
-    ) -> Result<T, CallError> {
+    ) -> Result<T, Failure> {
         let workload = self.inner();
         workload.counters().requests.fetch_add(1, Relaxed);
         let deadline = after(workload.limits().request_timeout);
@@ -63,11 +65,11 @@ impl Workload {
             if let Some(debt) = workload.cpu().debt() {
                 tokio::time::sleep(debt).await;
             }
-            Ok(permit)
+            Ok::<_, Failure>(permit)
         });
         let overrun = || {
             workload.counters().deadlines.fetch_add(1, Relaxed);
-            CallError::Deadline
+            failure::deadline()
         };
         let _place = admitted.await.map_err(|_| overrun())??;
         let refused = Arc::new(AtomicBool::new(false));
@@ -89,7 +91,7 @@ impl Workload {
                 fault(workload, &error, stage, refused.load(Relaxed))
             }),
             Err(Cut::Deadline) => Err(overrun()),
-            Err(Cut::Stopped) => Err(CallError::Stopped { begun: true }),
+            Err(Cut::Stopped) => Err(failure::stopped_at_work()),
         }
     }
 }

@@ -7,11 +7,11 @@
 //! waits.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::waiters::Waiters;
 use crate::workload::Inner;
 
 /// How long a call waits for idle instances of WASI 0.3, which end by themselves, to make room for its own.
@@ -20,14 +20,14 @@ const ROOM_WITHIN: Duration = Duration::from_millis(100);
 /// The word that an instance has ended, for those who wait for its memory.
 #[derive(Default)]
 pub(crate) struct Room {
-    waiting: AtomicU32,
+    waiting: Waiters,
     made: Notify,
 }
 
 impl Room {
     pub(crate) fn is_made(&self) {
         // Almost always nobody waits, and the others do not meet here.
-        if self.waiting.load(SeqCst) > 0 {
+        if self.waiting.anybody() {
             self.made.notify_waiters();
         }
     }
@@ -38,8 +38,7 @@ impl Room {
         if workload.memory().has_room(needed) {
             return;
         }
-        self.waiting.fetch_add(1, SeqCst);
-        let _waits = Waits(&self.waiting);
+        let _waits = self.waiting.wait();
         let made = async {
             loop {
                 let mut made = pin!(self.made.notified());
@@ -54,13 +53,5 @@ impl Room {
         };
         // Elapsed: the call is refused as it would have been, with its reason.
         let _ = tokio::time::timeout(ROOM_WITHIN, made).await;
-    }
-}
-
-struct Waits<'a>(&'a AtomicU32);
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
     }
 }

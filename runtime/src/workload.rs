@@ -6,36 +6,42 @@
 //! Invariants: a workload that nobody calls owns no store, task, socket or timer; a call ends, one way or another, by its
 //! deadline; every refusal says which bound it met.
 
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
-use http::{Extensions, Request, Response, StatusCode, header};
+use http::{Request, Response, header};
 use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
+use weft_call::{CallContext, Calling, Failure, FailureKind};
 
-use crate::account::{self, Account, Refusal};
+use crate::account::Account;
 use crate::artifact::{Artifact, Wasi};
 use crate::body::{self, Body};
+use crate::capability::{Capability, GrantError, Granted};
 use crate::cores::Cores;
 use crate::delivery::{CallerGuard, Delivery, body_bytes};
 use crate::engine::Engine;
 use crate::events::{CallEnd, CallReport, Event, EventSink};
+use crate::failure;
+use crate::host::config::Config;
 use crate::host::http::{CHUNK_BYTES, Outbound};
-use crate::host::mesh::CallContext;
+use crate::host::keyvalue::KeyValueStore;
 use crate::instance::{self, CallSlot, Job, Phase, Shard};
 use crate::limits::{Charge, CpuAccount, HostBytes, Limits, MemoryAccount, Usage};
 use crate::logs::LogSink;
 use crate::room::Room;
 use crate::scheduling;
+use crate::setup::{Setup, WorkloadConfig};
+use crate::stdin::{Stdin, UntilStop};
 use crate::volume::{self, Access, Preopen, Volume};
 
 /// How long instances live.
@@ -124,105 +130,6 @@ impl InstancePolicy {
     }
 }
 
-/// For want of what a call was not begun.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-pub enum Overload {
-    #[error("the workload is at its limit of calls, and its queue is full")]
-    Calls,
-    /// No instance could be started: its account has all that it may have.
-    #[error("there is no room for an instance: {0}")]
-    Account(Refusal),
-    /// No instance could be started: the engine has nothing left. Its accounts see to it that this is rare.
-    #[error("there is no room for an instance: {reason}")]
-    Engine { reason: String },
-    #[error("the way to the worker process is full")]
-    Worker,
-}
-
-/// Why a call got no response from the guest.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-pub enum CallError {
-    /// Nothing was started; trying elsewhere or later is safe.
-    #[error("{0}")]
-    Overloaded(Overload),
-    /// The host ran out of what the guest needed to go on. The call was at work, and may have had effects.
-    #[error("the guest could not go on: {reason}")]
-    Exhausted { reason: String },
-    /// The workload is being stopped.
-    #[error("the workload is stopped")]
-    Stopped {
-        /// Whether the guest may have seen the request; otherwise trying elsewhere is safe.
-        begun: bool,
-    },
-    #[error("the call took longer than it may")]
-    Deadline,
-    /// The response's body grew beyond what it may have.
-    #[error("the response has more than {limit_bytes} bytes, the most that a body may have")]
-    BodyTooLarge { limit_bytes: u64 },
-    #[error("the guest trapped: {message}")]
-    Trap {
-        message: String,
-        /// The guest's stack, one frame a line.
-        backtrace: String,
-    },
-    #[error("the guest ran out of memory: its limit is {limit_bytes} bytes")]
-    OutOfMemory { limit_bytes: u64 },
-    /// The guest itself answered with an error code of wasi:http instead of a response.
-    #[error("the guest answered with the error {code}")]
-    Guest { code: String },
-    #[error("the guest returned without a response")]
-    NoResponse,
-    /// The worker process that had the guest is gone.
-    #[error("the guest's worker process {reason}")]
-    Lost {
-        reason: String,
-        /// Whether the guest may have seen the request.
-        begun: bool,
-    },
-    /// Its machine code was unloaded for want of calls and cannot be had again. Nothing was started.
-    #[error("the component's code cannot be loaded: {reason}")]
-    NotLoaded { reason: String },
-    #[error("the component exports no HTTP handler")]
-    NotCallable,
-    #[error("the request cannot be passed to a guest: {reason}")]
-    BadRequest { reason: String },
-}
-
-impl CallError {
-    /// The status that a gateway would answer with.
-    pub fn status(&self) -> StatusCode {
-        match self {
-            CallError::Overloaded(_)
-            | CallError::Stopped { .. }
-            | CallError::NotLoaded { .. }
-            | CallError::Lost { begun: false, .. } => StatusCode::SERVICE_UNAVAILABLE,
-            CallError::Deadline => StatusCode::GATEWAY_TIMEOUT,
-            CallError::BadRequest { .. } => StatusCode::BAD_REQUEST,
-            CallError::Trap { .. }
-            | CallError::Exhausted { .. }
-            | CallError::OutOfMemory { .. }
-            | CallError::BodyTooLarge { .. }
-            | CallError::Guest { .. }
-            | CallError::NoResponse
-            | CallError::Lost { begun: true, .. }
-            | CallError::NotCallable => StatusCode::BAD_GATEWAY,
-        }
-    }
-
-    /// Whether the guest certainly never saw the request.
-    pub fn never_started(&self) -> bool {
-        matches!(
-            self,
-            CallError::Overloaded(_)
-                | CallError::Stopped { begun: false }
-                | CallError::NotLoaded { .. }
-                | CallError::NotCallable
-                | CallError::BadRequest { .. }
-                | CallError::Lost { begun: false, .. }
-        )
-    }
-}
-
 /// Why a workload could not be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum WorkloadError {
@@ -234,84 +141,89 @@ pub enum WorkloadError {
     Nul { what: String },
     #[error("the directory {host_dir} cannot be lent to the guest: {reason}")]
     Preopen { host_dir: PathBuf, reason: String },
+    /// What it imports and what it is granted do not fit.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
 }
 
 /// Options of a [`Workload`].
 pub struct WorkloadBuilder {
     engine: Engine,
     artifact: Artifact,
-    name: String,
-    account: String,
-    env: Vec<(String, String)>,
-    args: Vec<String>,
-    limits: Limits,
-    policy: Option<InstancePolicy>,
-    stdout: LogSink,
-    stderr: LogSink,
-    outbound: Option<Outbound>,
-    events: Option<EventSink>,
+    setup: Setup,
     preopens: Vec<Preopen>,
-    extensions: Extensions,
 }
 
 impl WorkloadBuilder {
+    /// All options but the directories, in the place of what was there.
+    pub fn setup(mut self, setup: Setup) -> Self {
+        self.setup = setup;
+        self
+    }
+
     /// A name for logs.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+        self.setup.config.name = name.into();
         self
     }
 
     /// Who pays for its instances, such as the namespace it belongs to: what the engine has a fixed number of is divided fairly
     /// among accounts, whatever number of workloads each has. Without one it shares the account of all that have none.
     pub fn account(mut self, name: impl Into<String>) -> Self {
-        self.account = name.into();
+        self.setup.config.account = name.into();
         self
     }
 
     /// Environment variables, in order.
     pub fn env(mut self, env: Vec<(String, String)>) -> Self {
-        self.env = env;
+        self.setup.config.env = env;
         self
     }
 
     /// Arguments, the program's name first.
     pub fn args(mut self, args: Vec<String>) -> Self {
-        self.args = args;
+        self.setup.config.args = args;
         self
     }
 
     /// By default [`Limits::default`]: 256 MiB of memory, 30 seconds for a call, 512 calls at once, and no quota of CPU.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.setup.config.limits = limits;
         self
     }
 
     /// By default [`InstancePolicy::default_for`] the component's generation of WASI.
     pub fn instance_policy(mut self, policy: InstancePolicy) -> Self {
-        self.policy = Some(policy);
+        self.setup.config.policy = Some(policy);
         self
     }
 
     /// By default, what the guest prints is dropped.
     pub fn stdout(mut self, sink: LogSink) -> Self {
-        self.stdout = sink;
+        self.setup.stdout = sink;
         self
     }
 
     pub fn stderr(mut self, sink: LogSink) -> Self {
-        self.stderr = sink;
+        self.setup.stderr = sink;
+        self
+    }
+
+    /// What the guest reads on its standard input. By default it is empty.
+    pub fn stdin(mut self, stdin: Stdin) -> Self {
+        self.setup.config.stdin = stdin;
         self
     }
 
     /// Where outbound requests go. Without it, the guest may send none.
     pub fn outbound(mut self, outbound: Outbound) -> Self {
-        self.outbound = Some(outbound);
+        self.setup.outbound = Some(outbound);
         self
     }
 
     /// Tells what happens to the workload. By default nobody hears it.
     pub fn events(mut self, sink: EventSink) -> Self {
-        self.events = Some(sink);
+        self.setup.events = Some(sink);
         self
     }
 
@@ -354,24 +266,51 @@ impl WorkloadBuilder {
         self
     }
 
-    /// A value for an embedder's capability; each instance gets a clone ([`crate::HostState::extension`]).
-    pub fn extension<T: Clone + Send + Sync + 'static>(mut self, value: T) -> Self {
-        self.extensions.insert(value);
+    /// Grants what the guest may have of a capability that the engine was built with. By default it is granted nothing, and a component
+    /// that imports something of it is refused.
+    pub fn grant<C: Capability>(mut self, grant: C::Grant) -> Self {
+        self.setup.grants.give::<C>(grant);
+        self
+    }
+
+    /// Grants `wasi:config/store`, with these settings.
+    pub fn config(mut self, config: Config) -> Self {
+        self.setup.grants.config(config);
+        self
+    }
+
+    /// Grants `wasi:keyvalue`, and `store` as the bucket that the guest opens by `identifier`; `default` and the empty one are usual.
+    /// To be called once for each bucket.
+    pub fn key_value(
+        mut self,
+        identifier: impl Into<String>,
+        store: Arc<dyn KeyValueStore>,
+    ) -> Self {
+        self.setup.grants.key_value(identifier, store);
         self
     }
 
     /// # Errors
-    /// When the component could never start within these limits, or a directory to lend it cannot be opened.
+    /// When the component could never start within these limits, imports what it is not granted, or a directory to lend it
+    /// cannot be opened.
     pub fn build(self) -> Result<Workload, WorkloadError> {
-        let needed_bytes = self.artifact.initial_memory_bytes();
-        let limit_bytes = self.limits.memory_bytes;
+        let WorkloadBuilder {
+            engine,
+            artifact,
+            setup,
+            preopens,
+        } = self;
+        let (config, limits) = (&setup.config, &setup.config.limits);
+        let granted = engine.granted(&setup.grants, &artifact)?;
+        let needed_bytes = artifact.initial_memory_bytes();
+        let limit_bytes = limits.memory_bytes;
         if needed_bytes > limit_bytes {
             return Err(WorkloadError::MemoryLimitTooSmall {
                 needed_bytes,
                 limit_bytes,
             });
         }
-        if let Some((name, _)) = self
+        if let Some((name, _)) = config
             .env
             .iter()
             .find(|(name, value)| name.contains('\0') || value.contains('\0'))
@@ -380,33 +319,32 @@ impl WorkloadBuilder {
                 what: format!("environment variable {}", name.escape_debug()),
             });
         }
-        if self.args.iter().any(|arg| arg.contains('\0')) {
+        if config.args.iter().any(|arg| arg.contains('\0')) {
             return Err(WorkloadError::Nul {
                 what: "an argument".into(),
             });
         }
-        let filesystem = volume::lend(&self.preopens)?;
-        let wasi = self.artifact.kind().http.unwrap_or(Wasi::P2);
-        let policy = self
+        let filesystem = volume::lend(&preopens)?;
+        let wasi = artifact.kind().http.unwrap_or(Wasi::P2);
+        let policy = config
             .policy
             .unwrap_or(InstancePolicy::default_for(wasi))
             .for_wasi(wasi);
-        let account = self.engine.account(&self.account);
+        let account = engine.account(&config.account);
         let memory = Arc::new(MemoryAccount::new(limit_bytes));
-        let all_events = self.events.clone().filter(EventSink::hears_all);
+        let all_events = setup.events.clone().filter(EventSink::hears_all);
+        let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         let workload = Workload {
             inner: Arc::new(Inner {
                 account,
                 room: Room::default(),
                 host_bytes: HostBytes::new(memory.clone(), Arc::default(), all_events),
                 memory,
-                cpu: CpuAccount::new(self.limits.cpu_millis, self.limits.cpu_reserved_millis),
-                places: Arc::new(Semaphore::new(
-                    self.limits.in_flight_max.min(Semaphore::MAX_PERMITS),
-                )),
-                outbound_permits: Arc::new(Semaphore::new(
-                    self.limits.outbound_max.min(Semaphore::MAX_PERMITS),
-                )),
+                cpu: CpuAccount::new(limits.cpu_millis, limits.cpu_reserved_millis),
+                places: places(limits.in_flight_max),
+                outbound_permits: places(limits.outbound_max),
+                key_value_places: places(limits.key_value_max),
+                granted,
                 counters: Counters::default(),
                 draining: CancellationToken::new(),
                 stopping: CancellationToken::new(),
@@ -418,23 +356,12 @@ impl WorkloadBuilder {
                     // It returns, then writes, then ends the body: three steps.
                     Wasi::P3 => 3,
                 },
-                engine: self.engine,
-                artifact: self.artifact,
-                name: self.name,
-                env: self.env,
-                args: self.args,
-                limits: self.limits,
-                stdout: self.stdout,
-                stderr: self.stderr,
-                outbound: self.outbound,
-                events: self.events,
+                engine,
+                artifact,
+                setup,
+                runs: TaskTracker::new(),
                 filesystem,
-                volumes: self
-                    .preopens
-                    .into_iter()
-                    .map(|preopen| preopen.volume)
-                    .collect(),
-                extensions: self.extensions,
+                volumes: preopens.into_iter().map(|preopen| preopen.volume).collect(),
             }),
         };
         let inner = &workload.inner;
@@ -453,20 +380,16 @@ pub struct Workload {
 pub(crate) struct Inner {
     engine: Engine,
     artifact: Artifact,
-    name: String,
-    env: Vec<(String, String)>,
-    args: Vec<String>,
-    limits: Limits,
+    setup: Setup,
+    /// What of the setup holds for the component.
     policy: InstancePolicy,
     /// How often a call's task steps back so that the guest gets on with its response's body.
     gather_rounds: u32,
-    stdout: LogSink,
-    stderr: LogSink,
-    outbound: Option<Outbound>,
-    events: Option<EventSink>,
+    /// Commands that have not come to their end.
+    runs: TaskTracker,
+    granted: Granted,
     filesystem: WasiFilesystemCtx,
     volumes: Vec<Option<Volume>>,
-    extensions: Extensions,
     account: Arc<Account>,
     room: Room,
     memory: Arc<MemoryAccount>,
@@ -475,6 +398,7 @@ pub(crate) struct Inner {
     cpu: CpuAccount,
     places: Arc<Semaphore>,
     outbound_permits: Arc<Semaphore>,
+    key_value_places: Arc<Semaphore>,
     counters: Counters,
     /// No further calls.
     draining: CancellationToken,
@@ -505,36 +429,40 @@ impl Inner {
     pub(crate) fn artifact(&self) -> &Artifact {
         &self.artifact
     }
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-    pub(crate) fn env(&self) -> &[(String, String)] {
-        &self.env
-    }
-    pub(crate) fn args(&self) -> &[String] {
-        &self.args
+    pub(crate) fn config(&self) -> &WorkloadConfig {
+        &self.setup.config
     }
     pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
+        &self.setup.config.limits
     }
     pub(crate) fn policy(&self) -> InstancePolicy {
         self.policy
     }
     pub(crate) fn stdout(&self) -> &LogSink {
-        &self.stdout
+        &self.setup.stdout
     }
     pub(crate) fn stderr(&self) -> &LogSink {
-        &self.stderr
+        &self.setup.stderr
+    }
+    /// The guest's standard input, unless it is empty.
+    pub(crate) fn stdin(&self) -> Option<UntilStop> {
+        (self.setup.config.stdin == Stdin::EndsAtStop).then(|| UntilStop(self.draining.clone()))
+    }
+    /// A run of a command, which a stop waits for; none once it has begun.
+    pub(crate) fn begin_run(&self) -> Option<TaskTrackerToken> {
+        let run = self.runs.token();
+        (!self.draining.is_cancelled()).then_some(run)
     }
     pub(crate) fn outbound(&self) -> Option<&Outbound> {
-        self.outbound.as_ref()
+        self.setup.outbound.as_ref()
     }
     pub(crate) fn events(&self) -> Option<&EventSink> {
-        self.events.as_ref().filter(|sink| sink.hears_all())
+        let events = self.setup.events.as_ref();
+        events.filter(|sink| sink.hears_all())
     }
     /// Tells of a fault that no call returns.
-    pub(crate) fn tell_broken_off(&self, fault: &CallError) {
-        if let Some(sink) = &self.events {
+    pub(crate) fn tell_broken_off(&self, fault: &Failure) {
+        if let Some(sink) = &self.setup.events {
             let fault = fault.clone();
             sink.tell(Event::BrokenOff { fault });
         }
@@ -546,8 +474,13 @@ impl Inner {
     pub(crate) fn volumes(&self) -> &[Option<Volume>] {
         &self.volumes
     }
-    pub(crate) fn extensions(&self) -> &Extensions {
-        &self.extensions
+    /// What it has of the engine's capabilities.
+    pub(crate) fn granted(&self) -> &Granted {
+        &self.granted
+    }
+    /// For operations on its key-value stores.
+    pub(crate) fn key_value_places(&self) -> &Arc<Semaphore> {
+        &self.key_value_places
     }
     pub(crate) fn account(&self) -> &Arc<Account> {
         &self.account
@@ -598,18 +531,8 @@ impl Workload {
         WorkloadBuilder {
             engine: engine.clone(),
             artifact: artifact.clone(),
-            name: String::new(),
-            account: account::UNNAMED.to_owned(),
-            env: Vec::new(),
-            args: Vec::new(),
-            limits: Limits::default(),
-            policy: None,
-            stdout: LogSink::discard(),
-            stderr: LogSink::discard(),
-            outbound: None,
-            events: None,
+            setup: Setup::default(),
             preopens: Vec::new(),
-            extensions: Extensions::new(),
         }
     }
 
@@ -618,7 +541,7 @@ impl Workload {
     }
 
     pub fn name(&self) -> &str {
-        &self.inner.name
+        &self.inner.config().name
     }
 
     pub fn artifact(&self) -> &Artifact {
@@ -626,7 +549,7 @@ impl Workload {
     }
 
     pub fn limits(&self) -> &Limits {
-        &self.inner.limits
+        self.inner.limits()
     }
 
     pub fn instance_policy(&self) -> InstancePolicy {
@@ -639,8 +562,8 @@ impl Workload {
     /// response's body before its end, cancels the call.
     ///
     /// # Errors
-    /// Everything that keeps the guest from answering; see [`CallError::status`].
-    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, CallError> {
+    /// Everything that keeps the guest from answering; see [`FailureKind`].
+    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
         let mut report = self.inner.events().map(CallReport::new);
         let answered = self.answer(request, &mut report).await;
         if let (Some(report), Err(error)) = (&mut report, &answered) {
@@ -654,17 +577,17 @@ impl Workload {
         &self,
         request: Request<Body>,
         report: &mut Option<CallReport>,
-    ) -> Result<Response<Body>, CallError> {
+    ) -> Result<Response<Body>, Failure> {
         let inner = &self.inner;
         if inner.artifact.kind().http.is_none() {
-            return Err(CallError::NotCallable);
+            return Err(failure::not_callable());
         }
         let mut request = absolute(request)?;
         let mut context = request
             .extensions_mut()
             .remove::<CallContext>()
             .unwrap_or_default();
-        let ours = instance::after(inner.limits.request_timeout).into_std();
+        let ours = instance::after(inner.limits().request_timeout).into_std();
         let deadline = context.deadline.map_or(ours, |theirs| theirs.min(ours));
         context.deadline = Some(deadline);
         inner.counters.requests.fetch_add(1, Relaxed);
@@ -692,7 +615,7 @@ impl Workload {
             // The other end is gone only if the runtime is being shut down.
             answer
                 .await
-                .unwrap_or(Err(CallError::Stopped { begun: true }))
+                .unwrap_or_else(|_| Err(failure::stopped_at_work()))
         });
         match answered.await {
             Ok(Ok(response)) => {
@@ -719,7 +642,7 @@ impl Workload {
             }
             Ok(Err(error)) => {
                 caller.phase = Phase::Delivered;
-                if error == CallError::Deadline {
+                if error.kind == FailureKind::Deadline {
                     inner.counters.deadlines.fetch_add(1, Relaxed);
                 }
                 Err(error)
@@ -727,13 +650,13 @@ impl Workload {
             Err(_) => {
                 caller.phase = Phase::Expired;
                 inner.counters.deadlines.fetch_add(1, Relaxed);
-                Err(CallError::Deadline)
+                Err(failure::deadline())
             }
         }
     }
 
     /// Room for what the host holds of a response of WASI 0.3 that comes in parts. (Those of 0.2 are charged as they are written.)
-    fn chunk(&self, caller: &mut CallerGuard) -> Result<Option<Charge>, CallError> {
+    fn chunk(&self, caller: &mut CallerGuard) -> Result<Option<Charge>, Failure> {
         let inner = &self.inner;
         if inner.artifact.kind().http != Some(Wasi::P3) {
             return Ok(None);
@@ -743,30 +666,28 @@ impl Workload {
             Err(_) => {
                 inner.counters.out_of_memory.fetch_add(1, Relaxed);
                 caller.phase = Phase::Expired;
-                let limit_bytes = inner.limits.memory_bytes;
-                Err(CallError::OutOfMemory { limit_bytes })
+                Err(failure::out_of_memory(inner.limits()))
             }
         }
     }
 
-    pub(crate) async fn admit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, CallError> {
+    pub(crate) async fn admit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Failure> {
         let inner = &self.inner;
         if inner.draining.is_cancelled() {
-            return Err(CallError::Stopped { begun: false });
+            return Err(failure::stopped());
         }
         if let Ok(permit) = inner.places.clone().try_acquire_owned() {
             return Ok(permit);
         }
-        let queued = Queued::join(&inner.counters.queued, inner.limits.queued_max);
+        let queued = Queued::join(&inner.counters.queued, inner.limits().queued_max);
         let Some(_queued) = queued else {
             inner.counters.overloaded.fetch_add(1, Relaxed);
-            return Err(CallError::Overloaded(Overload::Calls));
+            return Err(failure::queue_full());
         };
-        let stopped = CallError::Stopped { begun: false };
         tokio::select! {
             biased;
-            () = inner.draining.cancelled() => Err(stopped),
-            permit = inner.places.clone().acquire_owned() => permit.map_err(|_| stopped),
+            () = inner.draining.cancelled() => Err(failure::stopped()),
+            permit = inner.places.clone().acquire_owned() => permit.map_err(|_| failure::stopped()),
         }
     }
 
@@ -777,13 +698,17 @@ impl Workload {
         }
     }
 
-    /// Refuses further calls, waits up to `grace` for those in flight, then drops what is left. Commands are dropped at
-    /// once: there is no signal that they could hear.
+    /// Refuses further calls and runs, waits up to `grace` for what was begun, then drops what is left. A command hears of it
+    /// where its input is [`Stdin::EndsAtStop`].
     pub async fn stop(&self, grace: Duration) {
         self.inner.draining.cancel();
-        let all = u32::try_from(self.inner.limits.in_flight_max).unwrap_or(u32::MAX);
-        // Elapsed, or closed by an earlier stop: either way what is left ends now.
-        let _ = tokio::time::timeout(grace, self.inner.places.acquire_many(all)).await;
+        self.inner.runs.close();
+        let all = u32::try_from(self.inner.limits().in_flight_max).unwrap_or(u32::MAX);
+        // Closed by an earlier stop: what is left ends now.
+        let done =
+            async { tokio::join!(self.inner.places.acquire_many(all), self.inner.runs.wait()) };
+        // Elapsed: the same.
+        let _ = tokio::time::timeout(grace, done).await;
         self.inner.places.close();
         self.inner.stopping.cancel();
     }
@@ -800,7 +725,7 @@ impl Workload {
             instances: counters.instances.load(Relaxed),
             instances_started: counters.instances_started.load(Relaxed),
             in_flight: inner
-                .limits
+                .limits()
                 .in_flight_max
                 .saturating_sub(inner.places.available_permits()) as u64,
             queued: counters.queued.load(Relaxed),
@@ -818,7 +743,7 @@ impl Workload {
 impl std::fmt::Debug for Workload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Workload")
-            .field("name", &self.inner.name)
+            .field("name", &self.inner.config().name)
             .field("artifact", &self.inner.artifact)
             .finish()
     }
@@ -843,13 +768,13 @@ impl Drop for Queued<'_> {
 }
 
 /// Guests are told scheme and authority, so a request in origin form gets them from its `Host` header.
-pub(crate) fn absolute(request: Request<Body>) -> Result<Request<Body>, CallError> {
+pub(crate) fn absolute(request: Request<Body>) -> Result<Request<Body>, Failure> {
     if request.uri().scheme().is_some() && request.uri().authority().is_some() {
         return Ok(request);
     }
     let (mut parts, body) = request.into_parts();
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
-    let bad = |reason: String| CallError::BadRequest { reason };
+    let bad = |reason: String| failure::bad_request(reason);
     if uri.authority.is_none() {
         let authority = match parts.headers.get(header::HOST) {
             Some(host) if !host.is_empty() => Authority::try_from(host.as_bytes())
@@ -873,10 +798,10 @@ pub struct WorkloadService {
 
 impl tower::Service<Request<Body>> for WorkloadService {
     type Response = Response<Body>;
-    type Error = CallError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, CallError>> + Send>>;
+    type Error = Failure;
+    type Future = Calling<Body>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         Poll::Ready(Ok(()))
     }
 

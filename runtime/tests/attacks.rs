@@ -10,7 +10,7 @@ use http::Request;
 use http_body_util::BodyExt;
 use weft_runtime::body::{self, Body};
 use weft_runtime::{
-    Artifact, CallError, Engine, Exit, InstancePolicy, Limits, LogSink, Outbound, OutboundError,
+    Artifact, Engine, Exit, Failure, FailureKind, InstancePolicy, Limits, LogSink, Outbound,
     Workload, WorkloadBuilder,
 };
 
@@ -56,7 +56,7 @@ fn next(answered: bool) -> Outbound {
         if !answered {
             std::future::pending::<()>().await;
         }
-        Ok::<_, OutboundError>(http::Response::new(body::empty()))
+        Ok::<_, Failure>(http::Response::new(body::empty()))
     }))
 }
 
@@ -314,7 +314,7 @@ async fn attacks_01_to_21_of_components_on_the_engine() {
     06 a thousand parameters: the component is not valid: failed to parse WebAssembly module: function params size is out of bounds (at offset 0x18)
     07 recursion without end: trapped: wasm trap: call stack exhausted
     11 a core module: this is a core WebAssembly module, not a component; build it for wasm32-wasip2, or wrap it with `wasm-tools component new`
-    12 an import that nobody granted: the component imports evil:capability/everything, which this host does not offer; it offers wasi:cli, wasi:clocks, wasi:filesystem, wasi:http, wasi:io, wasi:random, wasi:sockets, weft:mesh
+    12 an import that nobody granted: the component imports evil:capability/everything, which this host does not offer; it offers wasi:cli, wasi:clocks, wasi:config, wasi:filesystem, wasi:http, wasi:io, wasi:keyvalue, wasi:random, wasi:sockets, weft:mesh
     16 threads: the component is not valid: failed to parse WebAssembly module: threads must be enabled for shared memories (at offset 0x20)
     16 a 64 bit memory: the component is not valid: failed to parse WebAssembly module: memory64 must be enabled for 64-bit memories (at offset 0x20)
     16 garbage collection: the component is not valid: failed to parse WebAssembly module: struct indexed types not supported without the gc feature (at offset 0x15)
@@ -632,8 +632,8 @@ async fn attack_28_a_body_without_end_is_cut_at_its_limit() {
         };
         assert!((1..=limit_bytes).contains(&read), "{read}");
         assert_eq!(
-            *error.downcast::<CallError>().unwrap(),
-            CallError::BodyTooLarge { limit_bytes }
+            error.downcast::<Failure>().unwrap().kind,
+            FailureKind::BodyTooLarge
         );
         eventually(|| workload.usage().instances == 0).await;
         assert_eq!(workload.usage().in_flight, 0);
@@ -661,7 +661,10 @@ async fn attack_33_a_body_that_nobody_reads_is_given_up() {
                 Err(error) => break error,
             }
         };
-        assert_eq!(*error.downcast::<CallError>().unwrap(), CallError::Deadline);
+        assert_eq!(
+            error.downcast::<Failure>().unwrap().kind,
+            FailureKind::Deadline
+        );
         assert_eq!(workload.usage().in_flight, 0);
     }
 }
@@ -720,7 +723,7 @@ async fn attack_39_sleep_without_end_is_woken_by_the_deadline() {
     let workload = attacked.builder().limits(limits).build().unwrap();
     let request = Request::builder().uri("/39").body(body::empty()).unwrap();
     let error = workload.call(request).await.unwrap_err();
-    assert_eq!(error, CallError::Deadline);
+    assert_eq!(error.kind, FailureKind::Deadline);
     eventually(|| workload.usage().instances == 0).await;
 }
 

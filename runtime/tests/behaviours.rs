@@ -14,8 +14,8 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use weft_runtime::body::{self, Body, BoxError};
 use weft_runtime::{
-    Access, Artifact, Engine, Exit, InstancePolicy, Limits, LogSink, Outbound, OutboundError,
-    Volume, VolumeLimits, Workload, WorkloadBuilder,
+    Access, Artifact, Engine, Exit, Failure, FailureKind, InstancePolicy, Limits, LogSink,
+    Outbound, Volume, VolumeLimits, Workload, WorkloadBuilder,
 };
 
 /// The largest body of the calls below.
@@ -151,10 +151,10 @@ fn outbound() -> Outbound {
         let (head, body) = request.into_parts();
         let host = head.uri.host().unwrap_or_default().to_owned();
         match host.as_str() {
-            "error" => Err(OutboundError::LoopDetected),
+            "error" => Err(FailureKind::LoopDetected.into()),
             "broken" => Ok(Response::new(frames(vec![
                 data("part"),
-                Err(Box::new(OutboundError::Timeout)),
+                Err(Box::new(Failure::from(FailureKind::Deadline))),
             ]))),
             _ => {
                 let body = shown(body).await;
@@ -189,7 +189,10 @@ fn request(name: &str) -> Request<Body> {
             data("hello"),
             Ok(Frame::trailers(trailers(&["x-sum"]))),
         ]),
-        "broken" => frames(vec![data("hello"), Err(Box::new(OutboundError::Protocol))]),
+        "broken" => frames(vec![
+            data("hello"),
+            Err(Box::new(Failure::from(FailureKind::Malformed))),
+        ]),
         "large" => frames(vec![
             data("hello"),
             Ok(Frame::data(vec![b'x'; BODY_BYTES as usize].into())),

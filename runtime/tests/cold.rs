@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use http::Request;
-use weft_runtime::{Artifact, CallError, Engine, Exit, InstancePolicy, Workload, body};
+use weft_runtime::{Artifact, Engine, Exit, Failure, FailureKind, InstancePolicy, Workload, body};
 
 /// Executable mappings of compiled components from `dir`.
 fn mapped(dir: &std::path::Path) -> usize {
@@ -25,7 +25,7 @@ async fn load(engine: &Engine, guest: &str) -> Artifact {
     engine.load(bytes).await.unwrap()
 }
 
-async fn status(workload: &Workload) -> Result<u16, CallError> {
+async fn status(workload: &Workload) -> Result<u16, Failure> {
     let request = Request::get("http://x/hello").body(body::empty()).unwrap();
     workload
         .call(request)
@@ -136,8 +136,8 @@ async fn without_a_cache_nothing_is_unloaded_and_without_its_file_a_call_says_so
         }
     }
     let error = status(&workload).await.expect_err("its code is gone");
-    assert!(matches!(error, CallError::NotLoaded { .. }), "{error}");
-    assert!(error.never_started() && error.status() == 503);
+    assert!(error.kind == FailureKind::NotLoaded, "{error}");
+    assert!(error.never_processed() && error.status() == 503);
     assert_eq!(workload.usage().traps, 0);
 }
 

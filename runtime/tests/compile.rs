@@ -1,9 +1,15 @@
 //! Compilation in a child: within limits of its own, and whatever becomes of the child, the host has a sentence for it.
 
+use std::io::Write;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use weft_runtime::{ArtifactError, CompilerCommand, Engine, Exit, Workload};
+use weft_runtime::wasmtime::{self, component::Linker};
+use weft_runtime::{
+    ArtifactError, Calls, Capability, CompilerCommand, Engine, Exit, HostBytes, HostState, Workload,
+};
 
 /// An example of this crate, which cargo builds beside this program.
 fn example(name: &str) -> PathBuf {
@@ -64,6 +70,36 @@ async fn what_the_child_compiled_runs_here() {
     let artifact = engine.load(run_of("i32.const 0")).await.unwrap();
     let workload = Workload::builder(&engine, &artifact).build().unwrap();
     assert_eq!(workload.run().await, Exit::Success);
+}
+
+/// Whoever gets the better of the compiler has a process that can do nothing.
+#[test]
+fn a_component_is_compiled_behind_a_seal() {
+    let mut child = Command::new(example("compiler"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(&heavy(600_000))
+        .unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let (mut seal, mut ended) = (String::new(), None);
+    while seal != "2" && ended.is_none() {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Seccomp:"));
+        line.unwrap().trim().clone_into(&mut seal);
+        ended = child.try_wait().unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!((seal.as_str(), ended), ("2", None));
 }
 
 #[tokio::test]
@@ -175,15 +211,31 @@ async fn names_in_a_refusal_are_cut() {
 
 #[tokio::test]
 async fn a_capability_that_needs_the_event_loop_is_for_components_that_have_it() {
-    let engine = Engine::builder()
-        .instances_max(2)
-        .accept_plugins()
-        .concurrent_capability(|linker| {
+    struct Work;
+
+    impl Capability for Work {
+        const NAME: &'static str = "acme:slow";
+        const INTERFACES: &'static [&'static str] = &["acme:slow/work"];
+        type Grant = ();
+        type Bound = ();
+
+        fn link(&self, linker: &mut Linker<HostState>, calls: Calls) -> wasmtime::Result<()> {
+            if calls == Calls::Serial {
+                return Ok(());
+            }
             let mut work = linker.instance("acme:slow/work")?;
             work.func_wrap_concurrent("work", |_, (): ()| {
                 Box::pin(async { wasmtime::error::Ok(()) })
             })
-        })
+        }
+
+        fn bind(&self, (): &(), _: &Arc<HostBytes>) {}
+    }
+
+    let engine = Engine::builder()
+        .instances_max(2)
+        .accept_plugins()
+        .capability(Work)
         .build()
         .unwrap();
     let load = async |text: String| {

@@ -38,13 +38,13 @@ fn ran(command: &mut Command) -> String {
 }
 
 #[test]
-fn embed_hosts_a_component_in_under_sixty_lines() {
+fn embed_hosts_a_component_and_lends_it_something_in_under_seventy_five_lines() {
     assert_eq!(
         ran(&mut example("embed")),
         "0: five letters of apple cost 40\n"
     );
     let lines = include_str!("../examples/embed.rs").lines().count();
-    assert!(lines < 60, "{lines} lines");
+    assert!(lines < 75, "{lines} lines");
 }
 
 #[test]

@@ -8,8 +8,8 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use weft_runtime::body::{self, Body};
 use weft_runtime::{
-    Artifact, ArtifactError, CallContext, CallError, Engine, EventSink, Exit, InstancePolicy,
-    Limits, LogSink, Outbound, OutboundError, Overload, Peer, TraceContext, Transport, Wasi,
+    Artifact, ArtifactError, CallContext, Engine, EventSink, Exit, Failure, FailureKind,
+    InstancePolicy, Limits, LogSink, Outbound, Peer, Stdin, TraceContext, Transport, Wasi,
     Workload, WorkloadBuilder, WorkloadError,
 };
 
@@ -123,7 +123,7 @@ async fn what_is_not_a_component_is_refused_with_a_sentence() {
     this is a core WebAssembly module, not a component; build it for wasm32-wasip2, or wrap it with `wasm-tools component new`
     the component is not valid: failed to parse WebAssembly module: wasm component contains an invalid module section: section range 10..71 is out of bounds (bound = 60)
     the component exports neither wasi:http/incoming-handler@0.2, wasi:http/handler@0.3 nor wasi:cli/run
-    the component imports acme:rockets/launch@1.0.0, which this host does not offer; it offers wasi:cli, wasi:clocks, wasi:filesystem, wasi:http, wasi:io, wasi:random, wasi:sockets, weft:mesh
+    the component imports acme:rockets/launch@1.0.0, which this host does not offer; it offers wasi:cli, wasi:clocks, wasi:config, wasi:filesystem, wasi:http, wasi:io, wasi:keyvalue, wasi:random, wasi:sockets, weft:mesh
     the component imports wasi:http/future@0.4.0, which this host does not offer; of wasi:http it offers 0.2.12 and 0.3.0
     the component does not fit this host: component imports instance `wasi:cli/exit@0.2.0`, but a matching implementation was not found in the linker: instance export `exit` has the wrong type: type mismatch with parameters: expected `result` found `u32`
     "##);
@@ -188,6 +188,40 @@ async fn a_running_command_can_be_stopped() {
     eventually(|| workload.usage().cpu_nanos > 0).await;
     workload.stop(Duration::ZERO).await;
     assert_eq!(running.await.unwrap(), Exit::Stopped);
+    assert_eq!(
+        workload.run().await,
+        Exit::Stopped,
+        "nothing begins after a stop"
+    );
+}
+
+#[tokio::test]
+async fn a_command_has_its_grace_and_hears_of_the_stop_at_its_input() {
+    for name in ["behaviours", "behaviours-p3"] {
+        let artifact = guest(name).await;
+        let workload = Workload::builder(&ENGINE, &artifact)
+            .args(vec![name.into(), "cli/stdin".into()])
+            .stdin(Stdin::EndsAtStop)
+            .build()
+            .unwrap();
+        let mut running = tokio::spawn({
+            let workload = workload.clone();
+            async move { workload.run().await }
+        });
+        eventually(|| workload.usage().instances == 1).await;
+        let early = tokio::time::timeout(Duration::from_millis(50), &mut running).await;
+        assert!(
+            early.is_err(),
+            "{name} ended before it was told to: {early:?}"
+        );
+        let begun = Instant::now();
+        workload.stop(Duration::from_secs(60)).await;
+        assert_eq!(running.await.unwrap(), Exit::Success, "{name}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "{name} waited for nobody"
+        );
+    }
 }
 
 #[tokio::test]
@@ -295,10 +329,11 @@ async fn a_guest_sees_an_absolute_request_its_environment_and_its_caller() {
         trace: Some(TraceContext {
             trace_id: 0xabc,
             span_id: 1,
-            sampled: true,
+            flags: 1,
             state: None,
         }),
-        attempt: 2,
+        // The interface counts from 1.
+        attempt: 1,
         depth: 0,
     });
     let shown = text(workload.call(request).await.unwrap()).await;
@@ -384,11 +419,12 @@ async fn faults_have_reasons_and_touch_nobody_else() {
     // the guest that should spin was the one that found none.
     eventually(|| workload.usage().memory_bytes > 0).await;
     match workload.call(get("/panic")).await.unwrap_err() {
-        CallError::Trap { message, backtrace } => {
+        error if error.kind == FailureKind::Trap => {
             assert_eq!(
-                message,
-                "wasm trap: wasm `unreachable` instruction executed"
+                error.message,
+                "the guest trapped: wasm trap: wasm `unreachable` instruction executed"
             );
+            let backtrace = error.detail.unwrap_or_default();
             assert!(backtrace.contains("wasm function"), "{backtrace}");
         }
         other => panic!("{other:?}"),
@@ -401,7 +437,10 @@ async fn faults_have_reasons_and_touch_nobody_else() {
     assert_eq!(say(&workload, "/eat?mb=1").await, "200 ate 1 MiB\n");
     // On the same thread as the guest that spins.
     assert_eq!(say(&workload, "/hello").await, "200 hello\n");
-    assert_eq!(spinning.await.unwrap().unwrap_err(), CallError::Deadline);
+    assert_eq!(
+        spinning.await.unwrap().unwrap_err(),
+        FailureKind::Deadline.into()
+    );
     eventually(|| workload.usage().instances == 0).await;
     let usage = workload.usage();
     assert_eq!(
@@ -419,7 +458,7 @@ async fn faults_have_reasons_and_touch_nobody_else() {
 #[tokio::test]
 async fn a_body_that_the_guest_did_not_end_does_not_look_whole() {
     let next = tower::service_fn(|_: Request<Body>| async {
-        Ok::<_, OutboundError>(Response::new(body::empty()))
+        Ok::<_, Failure>(Response::new(body::empty()))
     });
     for name in ["probe", "relay-p3"] {
         let (told, sink) = broken_off();
@@ -432,9 +471,9 @@ async fn a_body_that_the_guest_did_not_end_does_not_look_whole() {
             let response = workload.call(get(path)).await.unwrap();
             assert_eq!(response.status(), 200, "{name}{path}");
             let ended = response.into_body().collect().await;
-            match ended.map_err(|error| error.downcast::<CallError>().unwrap()) {
+            match ended.map_err(|error| error.downcast::<Failure>().unwrap()) {
                 Err(error) => assert!(
-                    path == "/truncate" && matches!(*error, CallError::Trap { .. }),
+                    path == "/truncate" && error.kind == FailureKind::Trap,
                     "{name}{path}: {error}"
                 ),
                 Ok(body) => assert!(
@@ -447,19 +486,26 @@ async fn a_body_that_the_guest_did_not_end_does_not_look_whole() {
         if name == "probe" {
             // The call returns it: nobody else has to be told.
             let fault = workload.call(get("/panic")).await.unwrap_err();
-            assert!(matches!(fault, CallError::Trap { .. }), "{fault}");
+            assert!(fault.kind == FailureKind::Trap, "{fault}");
             assert_eq!(workload.usage().traps, 2);
         }
         let told = told.lock().unwrap();
         assert!(
-            matches!(&told[..], [CallError::Trap { backtrace, .. }] if !backtrace.is_empty()),
+            matches!(
+                &told[..],
+                [Failure {
+                    kind: FailureKind::Trap,
+                    detail: Some(_),
+                    ..
+                }]
+            ),
             "{name}: {told:?}"
         );
     }
 }
 
 /// Faults that no call returns.
-fn broken_off() -> (Arc<Mutex<Vec<CallError>>>, EventSink) {
+fn broken_off() -> (Arc<Mutex<Vec<Failure>>>, EventSink) {
     let told = Arc::new(Mutex::new(Vec::new()));
     let heard = told.clone();
     let sink = EventSink::of_broken_off(move |fault| heard.lock().unwrap().push(fault));
@@ -478,10 +524,13 @@ async fn a_body_that_stays_away_is_a_deadline_that_is_counted_and_told() {
     let (sender, request) = echo();
     let response = workload.call(request).await.unwrap();
     let ended = response.into_body().collect().await.map(|_| ());
-    let error = ended.unwrap_err().downcast::<CallError>().unwrap();
-    assert_eq!(*error, CallError::Deadline);
+    let error = ended.unwrap_err().downcast::<Failure>().unwrap();
+    assert_eq!(*error, FailureKind::Deadline.into());
     drop(sender);
-    assert_eq!(*told.lock().unwrap(), [CallError::Deadline]);
+    assert_eq!(
+        *told.lock().unwrap(),
+        [Failure::from(FailureKind::Deadline)]
+    );
     eventually(|| workload.usage().in_flight == 0).await;
     assert_eq!(workload.usage().deadlines, 1);
 }
@@ -548,7 +597,10 @@ async fn admission_is_bounded() {
     assert_eq!(workload.usage().queued, 1);
     assert_eq!(
         workload.call(get("/hello")).await.unwrap_err(),
-        CallError::Overloaded(Overload::Calls)
+        Failure::new(
+            FailureKind::Overloaded,
+            "the workload is at its limit of calls, and its queue is full"
+        )
     );
     drop(first);
     assert_eq!(text(second.await.unwrap()).await, "hello\n");
@@ -582,8 +634,8 @@ async fn outbound_requests_carry_the_callers_context_and_errors_reach_the_guest(
                     request.uri(),
                     context.attempt
                 )))),
-                Some("busy") => Err(OutboundError::LimitReached),
-                _ => Err(OutboundError::NotFound),
+                Some("busy") => Err(FailureKind::LimitReached.into()),
+                _ => Err(FailureKind::UnknownService.into()),
             }
         }
     }));
@@ -648,7 +700,7 @@ async fn calls_that_share_an_instance_each_see_their_own_context() {
         let mut request = get(path);
         request.extensions_mut().insert(CallContext {
             peer: Some(Arc::new(Peer {
-                spiffe_id: format!("spiffe://cluster.local/ns/vote/sa/{name}"),
+                spiffe_id: format!("spiffe://cluster.local/ns/vote/sa/{name}").into(),
                 namespace: "vote".into(),
                 service_account: name.into(),
                 workload: name.into(),
@@ -658,10 +710,10 @@ async fn calls_that_share_an_instance_each_see_their_own_context() {
             trace: Some(TraceContext {
                 trace_id: u128::from(number),
                 span_id: 1,
-                sampled: false,
+                flags: 0,
                 state: None,
             }),
-            attempt: number,
+            attempt: number - 1,
             depth: 0,
         });
         let workload = workload.clone();
@@ -683,8 +735,8 @@ async fn calls_that_share_an_instance_each_see_their_own_context() {
     bob 00000000000000000000000000000002 within 2 h, attempt 2
     next answered 200
 
-    http://next/a of ann on 1, attempt 1
-    http://next/b of bob on 2, attempt 2
+    http://next/a of ann on 1, attempt 0
+    http://next/b of bob on 2, attempt 1
     ");
 }
 

@@ -1,4 +1,4 @@
-//! The host's side over WASI 0.2: waiting, HTTP in both directions, and `weft:mesh`.
+//! The host's side over WASI 0.2: waiting, HTTP in both directions, `weft:mesh`, `wasi:config` and `wasi:keyvalue`.
 //!
 //! Waiting is a table of pollables, each with the waker of the future that waits for it. A future that is dropped
 //! takes its pollable along, so nothing waits for what nobody wants any more; a pollable always goes before the
@@ -26,8 +26,9 @@ use crate::body::{Kind, Sink};
 use crate::http::{
     Error, ErrorKind, HeaderMap, HeaderName, HeaderValue, Method, Timeout, Uri, header,
 };
+use crate::keyvalue::Error as KeyValueError;
 use crate::mesh::{Peer, Transport};
-use crate::{Body, BodyError, Request, Response, Writer, block_on, http};
+use crate::{Body, BodyError, Request, Response, Writer, block_on, config, http};
 
 mod bindings {
     wit_bindgen::generate!({
@@ -35,7 +36,21 @@ mod bindings {
         world: "weft:mesh/imports",
     });
 }
+mod config_bindings {
+    wit_bindgen::generate!({
+        path: "../wit/config",
+        world: "wasi:config/imports",
+    });
+}
+mod keyvalue_bindings {
+    wit_bindgen::generate!({
+        path: "../wit/keyvalue",
+        world: "wasi:keyvalue/imports",
+    });
+}
 use bindings::weft::mesh::context as mesh_context;
+use config_bindings::wasi::config::store as wasi_config;
+use keyvalue_bindings::wasi::keyvalue::{atomics, batch, store};
 
 /// Bytes asked for in one read: a stream's usual chunk, small beside a guest's memory.
 const READ_BYTES: u64 = 64 << 10;
@@ -582,4 +597,102 @@ pub fn attempt() -> u32 {
 
 pub fn trace_id() -> Option<String> {
     mesh_context::trace_id()
+}
+
+// wasi:config --------------------------------------------------------------------------------------------------------
+
+pub fn config_get(name: &str) -> Result<Option<String>, config::Error> {
+    wasi_config::get(name).map_err(unavailable)
+}
+
+pub fn config_all() -> Result<Vec<(String, String)>, config::Error> {
+    wasi_config::get_all().map_err(unavailable)
+}
+
+fn unavailable(error: wasi_config::Error) -> config::Error {
+    let (wasi_config::Error::Upstream(reason) | wasi_config::Error::Io(reason)) = error;
+    config::Error::Unavailable(reason)
+}
+
+// wasi:keyvalue ------------------------------------------------------------------------------------------------------
+
+impl From<store::Error> for KeyValueError {
+    fn from(error: store::Error) -> KeyValueError {
+        match error {
+            store::Error::NoSuchStore => KeyValueError::NoSuchStore,
+            store::Error::AccessDenied => KeyValueError::AccessDenied,
+            store::Error::Other(reason) => KeyValueError::Other(reason),
+        }
+    }
+}
+
+/// A bucket of the host's.
+pub struct Bucket(store::Bucket);
+
+impl Bucket {
+    pub fn open(identifier: &str) -> Result<Bucket, KeyValueError> {
+        Ok(Bucket(store::open(identifier)?))
+    }
+
+    pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>, KeyValueError> {
+        Ok(self.0.get(key)?)
+    }
+
+    pub fn set(&self, key: &str, value: &[u8]) -> Result<(), KeyValueError> {
+        Ok(self.0.set(key, value)?)
+    }
+
+    pub fn delete(&self, key: &str) -> Result<(), KeyValueError> {
+        Ok(self.0.delete(key)?)
+    }
+
+    pub fn exists(&self, key: &str) -> Result<bool, KeyValueError> {
+        Ok(self.0.exists(key)?)
+    }
+
+    pub fn list(
+        &self,
+        cursor: Option<String>,
+    ) -> Result<(Vec<String>, Option<String>), KeyValueError> {
+        let page = self.0.list_keys(cursor.as_deref())?;
+        Ok((page.keys, page.cursor))
+    }
+
+    pub fn increment(&self, key: &str, delta: i64) -> Result<i64, KeyValueError> {
+        Ok(atomics::increment(&self.0, key, delta)?)
+    }
+
+    pub fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, KeyValueError> {
+        let entries = batch::get_many(&self.0, keys)?;
+        Ok(entries.into_iter().map(|(_, value)| value).collect())
+    }
+
+    pub fn set_many(&self, entries: &[(String, Vec<u8>)]) -> Result<(), KeyValueError> {
+        Ok(batch::set_many(&self.0, entries)?)
+    }
+
+    pub fn delete_many(&self, keys: &[String]) -> Result<(), KeyValueError> {
+        Ok(batch::delete_many(&self.0, keys)?)
+    }
+
+    pub fn look(&self, key: &str) -> Result<Seen, KeyValueError> {
+        Ok(Seen(atomics::Cas::new(&self.0, key)?))
+    }
+}
+
+/// A compare-and-swap handle of the host's.
+pub struct Seen(atomics::Cas);
+
+impl Seen {
+    pub fn value(&self) -> Result<Option<Vec<u8>>, KeyValueError> {
+        Ok(self.0.current()?)
+    }
+
+    pub fn swap(self, value: &[u8]) -> Result<Result<(), Seen>, KeyValueError> {
+        match atomics::swap(self.0, value) {
+            Ok(()) => Ok(Ok(())),
+            Err(atomics::CasError::CasFailed(newer)) => Ok(Err(Seen(newer))),
+            Err(atomics::CasError::StoreError(error)) => Err(error.into()),
+        }
+    }
 }

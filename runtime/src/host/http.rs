@@ -1,7 +1,7 @@
 //! Outbound HTTP: every `wasi:http` request of a guest leaves through the workload's [`Outbound`] service, or not at all.
 //!
 //! The request carries the [`CallContext`] of the inbound call it is made for, so that identity, deadline and trace go
-//! on by themselves. Errors map one to one to wasi:http's error codes, for the guest to read.
+//! on by themselves. A failure becomes an error code of wasi:http here, for the guest to read.
 //!
 //! Invariants: without an outbound service each request is answered `http-request-denied`; no more than
 //! `Limits::outbound_max` requests are open at once, each from its start to the end of its response body; none waits
@@ -19,11 +19,8 @@ use http::uri::PathAndQuery;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
-use tower::ServiceExt;
-use tower::util::BoxCloneSyncService;
 use wasmtime::component::{Accessor, HasData, Linker, Resource};
 use wasmtime::{AsContextMut, StoreContextMut};
 use wasmtime_wasi::TrappableError;
@@ -36,66 +33,90 @@ use wasmtime_wasi_http::{
     Error as WasiError, RequestOptions, WasiBody, WasiHttp, WasiHttpCtxView, WasiHttpHooks,
     WasiHttpView,
 };
+use weft_call::{CallContext, CallService, Failure, FailureKind};
 
 use crate::body::{Body, BoxError};
-use crate::host::HostState;
-use crate::host::mesh::CallContext;
+use crate::host::shadow::Shadow;
+use crate::host::{HostState, asking};
 use crate::instance::after;
 use crate::limits::Charge;
-use crate::workload::{CallError, Inner};
+use crate::workload::Inner;
 
-/// Where a workload's outbound requests go.
-pub type Outbound = BoxCloneSyncService<Request<Body>, Response<Body>, OutboundError>;
+/// Where a workload's outbound requests go: any `tower` service. What it fails with has an error code of wasi:http each; of
+/// [`FailureKind`]s, those that an embedder needs most are `Denied`, `UnknownService`, `Unreachable`, `Deadline` and, with a message
+/// that the guest reads, `Failed`.
+pub type Outbound = CallService<Body>;
 
-/// Why an outbound request got no response. Each has its own wasi:http error code.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-pub enum OutboundError {
-    #[error("policy does not allow this destination")]
-    Denied,
-    #[error("no such destination")]
-    NotFound,
-    #[error("the destination has nobody to answer")]
-    Unavailable,
-    #[error("the destination refused the connection")]
-    Refused,
-    #[error("no answer in time")]
-    Timeout,
-    #[error("too many requests are open")]
-    LimitReached,
-    #[error("the request came back to where it started")]
-    LoopDetected,
-    #[error("the other side broke the protocol")]
-    Protocol,
-    #[error("{0}")]
-    Internal(String),
-}
-
-impl From<OutboundError> for WasiError {
-    fn from(error: OutboundError) -> WasiError {
-        match error {
-            OutboundError::Denied => WasiError::HttpRequestDenied,
-            OutboundError::NotFound => WasiError::DestinationNotFound,
-            OutboundError::Unavailable => WasiError::DestinationUnavailable,
-            OutboundError::Refused => WasiError::ConnectionRefused,
-            OutboundError::Timeout => WasiError::HttpResponseTimeout,
-            OutboundError::LimitReached => WasiError::ConnectionLimitReached,
-            OutboundError::LoopDetected => WasiError::LoopDetected,
-            OutboundError::Protocol => WasiError::HttpProtocolError,
-            OutboundError::Internal(reason) => WasiError::InternalError(Some(reason)),
+/// The code that a guest reads instead of a response.
+fn error_code(failure: Failure) -> WasiError {
+    use FailureKind as Kind;
+    match failure.kind {
+        Kind::Denied | Kind::NotGranted => WasiError::HttpRequestDenied,
+        Kind::UnknownService | Kind::UnknownHost | Kind::NoRoute => WasiError::DestinationNotFound,
+        Kind::InvalidBackend
+        | Kind::NoEndpoints
+        | Kind::Overloaded
+        | Kind::NoInstance
+        | Kind::Crowded => WasiError::DestinationUnavailable,
+        Kind::Unreachable
+        | Kind::NotTaken
+        | Kind::NotHere
+        | Kind::NotLoaded
+        | Kind::NotCallable
+        | Kind::Stopped
+        | Kind::Lost
+            if failure.never_processed() =>
+        {
+            WasiError::ConnectionRefused
         }
+        Kind::Deadline | Kind::TryTimeout => WasiError::HttpResponseTimeout,
+        // Its own: of a callee that is full, it is said that it is unavailable.
+        Kind::LimitReached => WasiError::ConnectionLimitReached,
+        Kind::LoopDetected => WasiError::LoopDetected,
+        Kind::BadRequest | Kind::HeadTooLarge | Kind::BodyBroken | Kind::Malformed => {
+            WasiError::HttpProtocolError
+        }
+        // "Destination not found" has no room for what is there instead.
+        Kind::UnknownPort
+        | Kind::Unreachable
+        | Kind::NotTaken
+        | Kind::NotHere
+        | Kind::NotLoaded
+        | Kind::NotCallable
+        | Kind::Stopped
+        | Kind::Lost
+        | Kind::Interrupted
+        | Kind::Trap
+        | Kind::OutOfMemory
+        | Kind::Exhausted
+        | Kind::NoResponse
+        | Kind::GuestError
+        | Kind::BadResponse
+        | Kind::BodyTooLarge
+        | Kind::Failed => WasiError::InternalError(Some(failure.message.into_owned())),
     }
 }
 
 /// The error a body ended with, as the guest is going to read it.
 pub(crate) fn body_error(error: BoxError) -> WasiError {
-    let error = match error.downcast::<OutboundError>() {
-        Ok(error) => return (*error).into(),
-        Err(error) => error,
+    use FailureKind as Kind;
+    let failure = match error.downcast::<Failure>() {
+        Ok(failure) => *failure,
+        Err(error) => return WasiError::InternalError(Some(error.to_string())),
     };
-    match error.downcast::<CallError>() {
-        // Another guest's response, which broke off.
-        Ok(_) => WasiError::HttpResponseIncomplete,
-        Err(error) => WasiError::InternalError(Some(error.to_string())),
+    match failure.kind {
+        Kind::BadResponse => WasiError::HttpProtocolError,
+        // Another guest's response, or the way of it, which broke off.
+        Kind::Stopped
+        | Kind::Lost
+        | Kind::Interrupted
+        | Kind::Trap
+        | Kind::OutOfMemory
+        | Kind::Exhausted
+        | Kind::NoResponse
+        | Kind::GuestError
+        | Kind::BodyTooLarge => WasiError::HttpResponseIncomplete,
+        _ => error_code(failure),
     }
 }
 
@@ -126,7 +147,6 @@ impl Hooks {
     }
 }
 
-type Sending = Pin<Box<dyn Future<Output = Result<Response<Body>, OutboundError>> + Send>>;
 type Verdict = Box<dyn Future<Output = Result<(), WasiError>> + Send>;
 
 impl WasiHttpHooks for Hooks {
@@ -137,7 +157,7 @@ impl WasiHttpHooks for Hooks {
         _verdict: Verdict,
     ) -> Box<dyn Future<Output = Result<(Response<WasiBody>, Verdict), WasiError>> + Send> {
         let chunk = self.chunk.take();
-        let Some(outbound) = self.workload.outbound().cloned() else {
+        let Some(outbound) = self.workload.outbound() else {
             return Box::new(std::future::ready(Err(WasiError::HttpRequestDenied)));
         };
         let Ok(permit) = self.workload.outbound_permits().clone().try_acquire_owned() else {
@@ -158,11 +178,12 @@ impl WasiHttpHooks for Hooks {
             _chunk: chunk,
         };
         let request = Request::from_parts(parts, sent.boxed_unsync());
-        let sending: Sending = Box::pin(outbound.oneshot(request));
+        let sending = outbound.answer(request);
         Box::new(async move {
             let response = tokio::time::timeout(patience, sending)
                 .await
-                .map_err(|_| WasiError::HttpResponseTimeout)??;
+                .map_err(|_| WasiError::HttpResponseTimeout)?
+                .map_err(error_code)?;
             let response = response.map(|body| {
                 Held {
                     body,
@@ -332,15 +353,8 @@ const NO_PATH: &str = "/";
 /// `wasi:http` of WASI 0.2, with two functions of ours that do what the interface says where wasmtime 48 does not.
 pub(super) fn link_p2(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
     add_only_http_to_linker_async(linker)?;
-    linker.allow_shadowing(true);
-    linker
-        .instance("wasi:http/outgoing-handler@0.2.12")?
-        .func_wrap("handle", handle_p2)?;
-    linker
-        .instance("wasi:http/types@0.2.12")?
-        .func_wrap("http-error-code", error_code_p2)?;
-    linker.allow_shadowing(false);
-    Ok(())
+    Shadow::new(linker, "wasi:http/outgoing-handler@0.2.12").func_wrap("handle", handle_p2)?;
+    Shadow::new(linker, "wasi:http/types@0.2.12").func_wrap("http-error-code", error_code_p2)
 }
 
 /// "When `none`, this represents an empty Path and empty Query": not a request that cannot be sent.
@@ -353,9 +367,8 @@ fn handle_p2(
 ) -> wasmtime::Result<(Result<Resource<HostFutureIncomingResponse>, p2::ErrorCode>,)> {
     if !store.data().is_serial() {
         // A component of WASI 0.3 may send by this interface, too.
-        let root = store.async_call_stack()?.last();
-        let state = store.data_mut();
-        state.hooks.context = state.call_of(root);
+        let call = asking(&mut store)?;
+        store.data_mut().hooks.context = call;
     }
     let mut view = store.data_mut().http();
     let asked = view.table.get_mut(&request)?;
@@ -439,6 +452,48 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn what_a_guest_reads_of_a_failure() {
+        use FailureKind as Kind;
+        use weft_call::Processed;
+        let lost = |processed| Failure::from(Kind::Lost).with_processed(processed);
+        let port = "service links.short has no port 8081; it has 80";
+        for (failure, code) in [
+            (Kind::Denied.into(), "HttpRequestDenied"),
+            (Kind::UnknownService.into(), "DestinationNotFound"),
+            // WASI's "destination not found" has no room for what is there instead.
+            (
+                Failure::new(Kind::UnknownPort, port),
+                "InternalError(Some(\"service links.short has no port 8081; it has 80\"))",
+            ),
+            (Kind::Unreachable.into(), "ConnectionRefused"),
+            (lost(Processed::No), "ConnectionRefused"),
+            (
+                lost(Processed::Maybe),
+                "InternalError(Some(\"the guest's process is gone\"))",
+            ),
+            (Kind::Deadline.into(), "HttpResponseTimeout"),
+            (Kind::LoopDetected.into(), "LoopDetected"),
+            (Kind::Malformed.into(), "HttpProtocolError"),
+            // Who is full is another thing than who has too many requests open.
+            (Kind::Overloaded.into(), "DestinationUnavailable"),
+            (Kind::LimitReached.into(), "ConnectionLimitReached"),
+        ] {
+            let kind = failure.kind;
+            assert_eq!(format!("{:?}", error_code(failure)), code, "{kind}");
+        }
+        for (kind, code) in [
+            (Kind::Trap, "HttpResponseIncomplete"),
+            (Kind::Interrupted, "HttpResponseIncomplete"),
+            (Kind::BadResponse, "HttpProtocolError"),
+            (Kind::Deadline, "HttpResponseTimeout"),
+        ] {
+            let error = body_error(Box::new(Failure::from(kind)));
+            assert_eq!(format!("{error:?}"), code, "a body that ended: {kind}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_response_that_pauses_longer_than_its_guest_waits_breaks_off() {
         let place = Arc::new(tokio::sync::Semaphore::new(2));

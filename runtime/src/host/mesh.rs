@@ -3,55 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
 use wasmtime::AsContextMut;
 use wasmtime::component::{Access, HasData, Linker};
+use weft_call::{CallContext, Transport};
 
 use crate::host::HostState;
-
-/// What is known about a call. Set as an extension on the inbound request by whoever accepted it; found as an
-/// extension on each outbound request that the guest makes while it handles the call.
-#[derive(Clone, Debug, Default)]
-pub struct CallContext {
-    /// Who calls; none when nobody was identified.
-    pub peer: Option<Arc<Peer>>,
-    /// When the caller stops waiting. The runtime may bring it forward, never push it back.
-    pub deadline: Option<Instant>,
-    pub trace: Option<TraceContext>,
-    /// Which attempt of the caller this is; 0 and 1 both mean the first.
-    pub attempt: u32,
-    /// How many workloads are above this one in the call tree; carried on unchanged, for the outbound service to judge.
-    pub depth: u32,
-}
-
-/// A verified caller.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Peer {
-    pub spiffe_id: String,
-    pub namespace: String,
-    pub service_account: String,
-    pub workload: String,
-    pub transport: Transport,
-}
-
-/// How a call came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Transport {
-    /// Handed over in memory on the same node.
-    InProcess,
-    /// From another node, over mutual TLS.
-    MutualTls,
-}
-
-/// A W3C trace context.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TraceContext {
-    pub trace_id: u128,
-    pub span_id: u64,
-    pub sampled: bool,
-    /// The `tracestate` header, as it came.
-    pub state: Option<Arc<str>>,
-}
 
 mod bindings {
     wasmtime::component::bindgen!({
@@ -72,14 +28,8 @@ impl HasData for Mesh {
 
 impl context::Host for &mut HostState {}
 
-/// The call that the asking task works on.
 fn asking(access: &mut Access<'_, HostState, Mesh>) -> wasmtime::Result<Option<Arc<CallContext>>> {
-    let mut store = access.as_context_mut();
-    if store.data().is_serial() {
-        return Ok(store.data().call_of(None));
-    }
-    let root = store.async_call_stack()?.last();
-    Ok(store.data().call_of(root))
+    super::asking(&mut access.as_context_mut())
 }
 
 impl context::HostWithStore<HostState> for Mesh {
@@ -88,10 +38,10 @@ impl context::HostWithStore<HostState> for Mesh {
         Ok(call
             .and_then(|call| call.peer.clone())
             .map(|peer| context::Peer {
-                spiffe_id: peer.spiffe_id.clone(),
-                namespace: peer.namespace.clone(),
-                service_account: peer.service_account.clone(),
-                workload: peer.workload.clone(),
+                spiffe_id: peer.spiffe_id.to_string(),
+                namespace: peer.namespace.to_string(),
+                service_account: peer.service_account.to_string(),
+                workload: peer.workload.to_string(),
                 transport: match peer.transport {
                     Transport::InProcess => context::Transport::InProcess,
                     Transport::MutualTls => context::Transport::MutualTls,
@@ -110,7 +60,8 @@ impl context::HostWithStore<HostState> for Mesh {
     }
 
     fn attempt(mut access: Access<'_, HostState, Self>) -> wasmtime::Result<u32> {
-        Ok(asking(&mut access)?.map_or(1, |call| call.attempt.max(1)))
+        // The host counts from 0, the interface from 1.
+        Ok(asking(&mut access)?.map_or(1, |call| call.attempt.saturating_add(1)))
     }
 
     fn trace_id(mut access: Access<'_, HostState, Self>) -> wasmtime::Result<Option<String>> {

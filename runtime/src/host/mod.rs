@@ -1,25 +1,28 @@
-//! What a guest can ask of its host: WASI 0.2 and 0.3, `wasi:http`, `weft:mesh`, and what the embedder adds.
+//! What a guest can ask of its host: WASI 0.2 and 0.3, `wasi:http`, `weft:mesh`, and the engine's capabilities.
 //!
 //! Everything is linked once, for all workloads: what a workload may *do* is decided by the state in its store (no
-//! files, no sockets, no outbound service unless given), so that one prelinked component serves them all.
+//! files, no sockets, no outbound service, no capability unless granted), so that one prelinked component serves them all.
 
+pub mod config;
 mod filesystem;
 pub mod http;
+pub mod keyvalue;
 pub mod mesh;
 mod resources;
+mod shadow;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use ::http::Extensions;
 use wasmtime::component::{GuestTaskId, Linker, ResourceTable};
-use wasmtime::{Store, UpdateDeadline};
+use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use weft_call::CallContext;
 
+use crate::capability::{Bound, Capability};
 use crate::engine::Calls;
-use crate::host::mesh::CallContext;
 use crate::instance::CallSlot;
 use crate::limits::{MemoryShare, Slice};
 use crate::workload::Inner;
@@ -29,8 +32,7 @@ const SLICE_MIN: Duration = Duration::from_micros(500);
 
 /// The data of one store: everything that belongs to one instance and is gone with it.
 ///
-/// Host functions of an embedder's own capability get it as the store's data, and find what the workload was given for
-/// them with [`HostState::extension`].
+/// Host functions of a [`Capability`] get it as the store's data, and find what the instance has of it with [`HostState::bound`].
 pub struct HostState {
     wasi: WasiCtx,
     http_ctx: WasiHttpCtx,
@@ -40,24 +42,23 @@ pub struct HostState {
     uncounted: usize,
     memory: MemoryShare,
     calls: Open,
-    extensions: Extensions,
+    bound: Bound,
     workload: Arc<Inner>,
 }
 
 impl HostState {
-    /// The value of type `T` that the workload's builder was given.
-    pub fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
-        self.extensions.get()
-    }
-
-    /// The same, for state that is this instance's own.
-    pub fn extension_mut<T: Clone + Send + Sync + 'static>(&mut self) -> Option<&mut T> {
-        self.extensions.get_mut()
+    /// What this instance has of `C`.
+    ///
+    /// # Errors
+    /// When its workload was not granted `C`. A component that imports it would not have been started.
+    pub fn bound<C: Capability>(&mut self) -> wasmtime::Result<&mut C::Bound> {
+        let bound = self.bound.of::<C>();
+        bound.ok_or_else(|| wasmtime::Error::msg(format!("{} is not granted", C::NAME)))
     }
 
     /// The name that the workload was built with.
     pub fn workload_name(&self) -> &str {
-        self.workload.name()
+        &self.workload.config().name
     }
 
     /// The host's resources of this instance.
@@ -128,6 +129,29 @@ impl WasiHttpView for HostState {
     }
 }
 
+/// The call that the guest's asking task works on.
+pub(crate) fn asking(
+    store: &mut StoreContextMut<'_, HostState>,
+) -> wasmtime::Result<Option<Arc<CallContext>>> {
+    if store.data().is_serial() {
+        return Ok(store.data().call_of(None));
+    }
+    let root = store.async_call_stack()?.last();
+    Ok(store.data().call_of(root))
+}
+
+/// What [`link`] links, for the sentence that refuses another import: packages and their versions.
+pub(crate) const LINKED: [(&str, &str); 8] = [
+    ("wasi:cli", "0.2.12 and 0.3.0"),
+    ("wasi:clocks", "0.2.12 and 0.3.0"),
+    ("wasi:filesystem", "0.2.12 and 0.3.0"),
+    ("wasi:http", "0.2.12 and 0.3.0"),
+    ("wasi:io", "0.2.12"),
+    ("wasi:random", "0.2.12 and 0.3.0"),
+    ("wasi:sockets", "0.2.12 and 0.3.0"),
+    ("weft:mesh", "0.1.0"),
+];
+
 /// Links everything that every workload is offered.
 pub(crate) fn link(linker: &mut Linker<HostState>, calls: Calls) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
@@ -152,31 +176,35 @@ pub(crate) fn new_store(
 ) -> Store<HostState> {
     let limits = workload.limits();
     let mut wasi = WasiCtx::builder();
-    wasi.envs(workload.env())
-        .args(workload.args())
+    wasi.envs(&workload.config().env)
+        .args(&workload.config().args)
         .stdout(workload.stdout().clone())
         .stderr(workload.stderr().clone())
         .max_random_size(limits.random_bytes);
+    if let Some(input) = workload.stdin() {
+        wasi.stdin(input);
+    }
     let mut table = ResourceTable::new();
     table.set_max_capacity(limits.resources_max);
     let mut http_ctx = WasiHttpCtx::new();
     http_ctx.set_field_size_limit(limits.header_bytes);
     let mut wasi = wasi.build();
     wasi.filesystem().clone_from(workload.filesystem());
+    let memory = MemoryShare::new(
+        workload.memory().clone(),
+        limits.table_elements,
+        refused,
+        workload.events().cloned(),
+    );
     let state = HostState {
         wasi,
         http_ctx,
         hooks: http::Hooks::new(workload),
         table,
         uncounted: 0,
-        memory: MemoryShare::new(
-            workload.memory().clone(),
-            limits.table_elements,
-            refused,
-            workload.events().cloned(),
-        ),
+        bound: workload.granted().bind(memory.host()),
+        memory,
         calls: Open::default(),
-        extensions: workload.extensions().clone(),
         workload: workload.clone(),
     };
     let mut store = Store::new(engine, state);

@@ -23,6 +23,8 @@ use wasmtime_wasi_http::p3::bindings::http::types as types_p3;
 use wasmtime_wasi_http::{FieldMap, WasiHttpView, p3};
 
 use crate::host::HostState;
+use crate::host::keyvalue::{Bucket, Cas};
+use crate::host::shadow::Shadow;
 use crate::limits::HostBytes;
 
 /// Bytes that may come into the table before it is counted: more than the calls of a well-behaved guest bring in a while, since
@@ -34,8 +36,13 @@ const RESOURCE_BYTES: u64 = 512;
 const FIELD_BYTES: usize = 64;
 
 impl HostState {
+    /// A resource that holds `bytes` is in the table now.
+    pub(super) fn took_resource(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        self.took(bytes.saturating_add(RESOURCE_BYTES as usize))
+    }
+
     /// Up to `bytes` more are in the table now.
-    fn took(&mut self, bytes: usize) -> wasmtime::Result<()> {
+    pub(super) fn took(&mut self, bytes: usize) -> wasmtime::Result<()> {
         self.uncounted = self.uncounted.saturating_add(bytes);
         if self.uncounted <= COUNT_AFTER_BYTES {
             return Ok(());
@@ -68,6 +75,10 @@ fn bytes_of(resource: &(dyn Any + Send)) -> u64 {
             + request.method.as_str().len()
     } else if let Some(response) = resource.downcast_ref::<p3::Response>() {
         bytes_of_fields(&response.headers)
+    } else if let Some(bucket) = resource.downcast_ref::<Bucket>() {
+        bucket.bytes()
+    } else if let Some(cas) = resource.downcast_ref::<Cas>() {
+        cas.bytes()
     } else {
         0
     };
@@ -198,8 +209,7 @@ macro_rules! count_request {
 
 /// `wasi:http/types` of WASI 0.2.
 pub(super) fn link_p2(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
-    linker.allow_shadowing(true);
-    let mut types = linker.instance("wasi:http/types@0.2.12")?;
+    let mut types = Shadow::new(linker, "wasi:http/types@0.2.12");
     count_fields!(types, types_p2);
     count_request!(
         types,
@@ -209,15 +219,12 @@ pub(super) fn link_p2(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
         HostOutgoingRequest,
         method_p2
     );
-    types.func_wrap("[method]outgoing-body.write", write_p2)?;
-    linker.allow_shadowing(false);
-    Ok(())
+    types.func_wrap("[method]outgoing-body.write", write_p2)
 }
 
 /// `wasi:http/types` of WASI 0.3.
 pub(super) fn link_p3(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
-    linker.allow_shadowing(true);
-    let mut types = linker.instance("wasi:http/types@0.3.0")?;
+    let mut types = Shadow::new(linker, "wasi:http/types@0.3.0");
     count_fields!(types, types_p3);
     count_request!(
         types,
@@ -227,7 +234,6 @@ pub(super) fn link_p3(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
         p3::Request,
         method_p3
     );
-    linker.allow_shadowing(false);
     Ok(())
 }
 

@@ -31,6 +31,7 @@ use tokio::process::{Child, ChildStderr};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use weft_call::{CallContext, Failure, Processed};
 
 use super::control::{self, Command, FILES_MAX, Reply};
 use super::output::Reader;
@@ -38,17 +39,16 @@ use super::way::{OpenWay, Way, Ways};
 use super::wire::{self, Outward, Refused, RunEnd, STREAMS_MAX, Sender, Side, Told};
 use crate::artifact::Artifact;
 use crate::body::{self, Body, BoxError};
+use crate::capability::Packed;
 use crate::command::Exit;
 use crate::cores::Cores;
 use crate::engine::Engine;
-use crate::events::EventSink;
-use crate::host::http::Outbound;
-use crate::host::mesh::CallContext;
+use crate::failure;
 use crate::instance;
 use crate::limits::{Limits, Usage};
-use crate::logs::LogSink;
 use crate::scheduling::Computing;
-use crate::workload::{CallError, InstancePolicy, Overload, WorkloadError, absolute};
+use crate::setup::{Setup, WorkloadConfig};
+use crate::workload::{WorkloadError, absolute};
 
 /// How long a worker may take to be ready. It takes a tenth of a second on an idle machine.
 const START_WITHIN: Duration = Duration::from_secs(30);
@@ -91,36 +91,20 @@ pub enum WorkerError {
     Lost { reason: String },
     #[error("the compiled component is not on disk, from where a worker process gets it; {reason}")]
     Code { reason: String },
+    /// What it is granted of this capability cannot leave this process ([`Capability::pack`](crate::Capability::pack)).
+    #[error("what the workload is granted of {capability} cannot be had in a worker process")]
+    Grant { capability: String },
     #[error(transparent)]
     Workload(#[from] WorkloadError),
 }
 
-/// What a workload in a worker is built from; the options of [`WorkloadBuilder`](crate::WorkloadBuilder).
-pub struct Setup {
-    pub name: String,
-    /// See [`WorkloadBuilder::account`](crate::WorkloadBuilder::account).
-    pub account: String,
-    pub env: Vec<(String, String)>,
-    pub args: Vec<String>,
-    pub limits: Limits,
-    pub policy: Option<InstancePolicy>,
-    pub stdout: LogSink,
-    pub stderr: LogSink,
-    pub outbound: Option<Outbound>,
-    /// Hears [`Event::BrokenOff`](crate::Event::BrokenOff); what else happens there is not told on this side.
-    pub events: Option<EventSink>,
-}
-
-/// The part of a [`Setup`] that can be written down.
+/// What is told of a [`Setup`].
 #[derive(Serialize, Deserialize)]
 pub(super) struct WireSetup {
-    pub(super) name: String,
-    pub(super) account: String,
-    pub(super) env: Vec<(String, String)>,
-    pub(super) args: Vec<String>,
-    pub(super) limits: Limits,
-    pub(super) policy: Option<InstancePolicy>,
+    pub(super) config: WorkloadConfig,
+    /// Whether there is somewhere for requests to go.
     pub(super) outbound: bool,
+    pub(super) grants: Packed,
 }
 
 /// A worker process. Cheap to clone; it ends when the last clone and the last of its workloads are gone.
@@ -350,6 +334,12 @@ impl Worker {
         let lost = |error: &dyn std::fmt::Display| WorkerError::Lost {
             reason: self.inner.why(error),
         };
+        let granted = engine
+            .granted(&setup.grants, artifact)
+            .map_err(WorkloadError::Grant)?;
+        let grants = granted.pack().map_err(|capability| WorkerError::Grant {
+            capability: capability.to_owned(),
+        })?;
         let id = self.inner.next_id.fetch_add(1, Relaxed);
         let code = engine
             .open_code(artifact)
@@ -359,27 +349,21 @@ impl Worker {
         self.load(id, artifact, code).await?;
 
         let Setup {
-            name,
-            account,
-            env,
-            args,
-            limits,
-            policy,
+            config,
             stdout,
             stderr,
             outbound,
             events,
+            grants: _,
         } = setup;
+        let (name, limits) = (config.name.clone(), config.limits.clone());
         let wire_setup = WireSetup {
-            name: name.clone(),
-            account,
-            env,
-            args,
-            limits: limits.clone(),
-            policy,
+            config,
             outbound: outbound.is_some(),
+            grants,
         };
-        let way = self.inner.ways.open(id, Way::new(&limits, outbound));
+        let way = Way::new(&limits, outbound, granted);
+        let way = self.inner.ways.open(id, way);
         let text = serde_json::to_vec(&wire_setup).map_err(|error| lost(&error))?;
         let response = self
             .inner
@@ -682,17 +666,15 @@ impl RemoteWorkload {
     /// See [`Workload::call`](crate::Workload::call).
     ///
     /// # Errors
-    /// The same, and [`CallError::Lost`] when the worker is gone or goes meanwhile.
-    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, CallError> {
+    /// The same, and [`Lost`](weft_call::FailureKind::Lost) when the worker is gone or goes meanwhile.
+    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
         let remote = &self.inner;
         let worker = &remote.worker.inner;
         if remote.draining.load(Relaxed) {
-            return Err(CallError::Stopped { begun: false });
+            return Err(failure::stopped());
         }
         if request.method() == Method::CONNECT {
-            return Err(CallError::BadRequest {
-                reason: "CONNECT is not for guests".into(),
-            });
+            return Err(failure::bad_request("CONNECT is not for guests"));
         }
         let mut request = absolute(request)?;
         let context = request
@@ -706,35 +688,31 @@ impl RemoteWorkload {
             .map_or(ours, |theirs| ours.min(theirs.into()));
         let lane = worker.lane(remote.id);
         let Ok(permit) = lane.open.clone().try_acquire_owned() else {
-            return Err(CallError::Overloaded(Overload::Worker));
+            return Err(failure::lane_full());
         };
         let Some(place) = remote.way.enter(context.depth) else {
-            return Err(CallError::Overloaded(Overload::Calls));
+            return Err(failure::queue_full());
         };
-        let request =
-            wire::dress(request, remote.id, context, Instant::now()).map_err(|error| {
-                CallError::BadRequest {
-                    reason: error.to_string(),
-                }
-            })?;
+        let request = wire::dress(request, remote.id, context, Instant::now())
+            .map_err(failure::bad_request)?;
         let mut sender = lane.sender.clone();
         let answer = tokio::time::timeout_at(deadline, sender.try_send_request(request));
         let response = match answer.await {
-            Err(_) => return Err(CallError::Deadline),
+            Err(_) => return Err(failure::deadline()),
             Ok(Err(mut unsent)) => {
-                let begun = unsent.take_message().is_none();
-                return Err(self.lost(unsent.error().to_string(), begun).await);
+                let processed = match unsent.take_message() {
+                    Some(_) => Processed::No,
+                    None => Processed::Maybe,
+                };
+                let why = self.why_lost(&unsent.error().to_string()).await;
+                return Err(failure::lost(why, processed));
             }
             Ok(Ok(response)) => response,
         };
         if !wire::has_failed(&response) {
             return Ok(wire::arrived(response, (permit, place), |error| {
-                let reason = format!("broke off its answer: {error}");
-                CallError::Lost {
-                    reason,
-                    begun: true,
-                }
-                .into()
+                let reason = format_args!("broke off its answer: {error}");
+                failure::lost(reason, Processed::Yes).into()
             }));
         }
         match wire::read::<Refused>(response, wire::ERROR_BYTES_MAX).await {
@@ -742,7 +720,10 @@ impl RemoteWorkload {
                 self.printed(refused.output).await;
                 Err(refused.what)
             }
-            Err(error) => Err(self.lost(error.to_string(), true).await),
+            Err(error) => {
+                let why = self.why_lost(&error.to_string()).await;
+                Err(failure::lost(why, Processed::Maybe))
+            }
         }
     }
 
@@ -764,11 +745,8 @@ impl RemoteWorkload {
                 self.printed(ended.output).await;
                 ended.what
             }
-            Err(error) => match self.lost(error.to_string(), true).await {
-                CallError::Lost { reason, .. } => Exit::Lost { reason },
-                other => Exit::Lost {
-                    reason: other.to_string(),
-                },
+            Err(error) => Exit::Lost {
+                reason: self.why_lost(&error.to_string()).await,
             },
         }
     }
@@ -810,17 +788,14 @@ impl RemoteWorkload {
         let _ = tokio::time::timeout(OUTPUT_WITHIN, arrived).await;
     }
 
-    /// What `error` means: the end of the worker is known a moment after its connections end.
-    async fn lost(&self, error: String, begun: bool) -> CallError {
+    /// What `error` means for who was called: the end of the worker is known a moment after its connections end.
+    async fn why_lost(&self, error: &str) -> String {
         let worker = &self.inner.worker.inner;
         let mut ended = worker.ended.clone();
         let known = ended.wait_for(Option::is_some);
         // Elapsed: the connection failed and the process is still there; `why` says that.
         let _ = tokio::time::timeout(END_WITHIN, known).await;
-        CallError::Lost {
-            reason: worker.why(&error),
-            begun,
-        }
+        worker.why(&error)
     }
 }
 

@@ -7,7 +7,11 @@
 //!                 ── lane: settings ───────────────────►  Workload::builder   ◄── what the guest prints
 //!   RemoteWorkload::call ── lane: the request itself ──►  Workload::call
 //!   Outbound      ◄── lane: the guest's own requests ──   host::http
+//!   Capability::serve ◄── lane: channels ──────────────   what Capability::unpack has made
 //! ```
+//!
+//! A channel is a stream of a lane: a message one way, an answer the other, each in as many parts as it likes. It names the capability
+//! and the method; HTTP is the one that is not named.
 //!
 //! A lane is a pair of HTTP/2 connections over inherited sockets, one for each direction, between core `i` here and core
 //! `i` there; a call stays on its two cores. A request is passed as it is, with the workload and the [`CallContext`] in
@@ -15,22 +19,22 @@
 //! which drops the call there. A workload lives there as long as the stream that carries its output.
 //!
 //! Invariants: the worker gets no path, key or address, only sockets and code that this process has verified; what it
-//! sends is at most a claim about its own guests; when it ends, each call in flight fails ([`CallError::Lost`]), and
+//! sends is at most a claim about its own guests; when it ends, each call in flight fails ([`Lost`]), and
 //! nobody else notices.
 //!
 //! Left to others: which workloads share a worker, and when to start the next one after one was lost.
 //!
 //! [`CallContext`]: crate::CallContext
-//! [`CallError::Lost`]: crate::CallError::Lost
+//! [`Lost`]: crate::FailureKind::Lost
 
 mod client;
 mod control;
 mod output;
-mod sandbox;
+pub(crate) mod sandbox;
 mod server;
 mod way;
 mod wire;
 
-pub use client::{Ended, RemoteWorkload, Setup, WeakWorker, Worker, WorkerCommand, WorkerError};
+pub use client::{Ended, RemoteWorkload, WeakWorker, Worker, WorkerCommand, WorkerError};
 pub use sandbox::self_test;
 pub use server::worker_main;

@@ -253,7 +253,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::CallError;
+    use weft_call::FailureKind;
 
     /// What is written one after the other, with its sink's name before it.
     #[derive(Clone, Default)]
@@ -290,7 +290,7 @@ mod tests {
         output.write(STDOUT, b"one");
         output.write(STDERR, b"two");
         output.faults().tell(Event::BrokenOff {
-            fault: CallError::Deadline,
+            fault: FailureKind::Deadline.into(),
         });
         let first = drain(&output);
         output.write(STDOUT, &vec![b'x'; WAITING_BYTES_MAX + 1]);
@@ -300,7 +300,7 @@ mod tests {
             let told = Told::default();
             let faults = told.clone();
             let faults = EventSink::of_broken_off(move |fault| {
-                faults.tell("fault", &format!("{fault:?}"));
+                faults.tell("fault", &format!("{:?}", fault.kind));
             });
             let (out, err) = (told.sink("out"), told.sink("err"));
             let mut reader = Reader::new(out, err, Some(faults));

@@ -1,4 +1,4 @@
-//! What a worker gives up before it sees a guest.
+//! What a worker gives up before it sees a guest, and a compiling child before it looks at a component.
 //!
 //! [`limit`] is for the start: no new privileges, no files but the three standard ones, limits of the process. [`seal`]
 //! comes when everything that needs files, sockets or privileges is there: from then on the kernel answers only the
@@ -167,8 +167,8 @@ fn lower(resource: Resource, most: u64) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The last thing before guests.
-pub(super) fn seal() -> Result<(), BoxError> {
+/// The last thing before guests, or before a component is compiled.
+pub(crate) fn seal() -> Result<(), BoxError> {
     let mapped = fs::read_to_string("/proc/self/statm")?;
     let pages: u64 = mapped.split(' ').next().unwrap_or_default().parse()?;
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.unwrap_or(4096);

@@ -21,7 +21,7 @@ use hyper::service::service_fn;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 use tower::service_fn as outbound_fn;
-use tower::util::BoxCloneSyncService;
+use weft_call::{CallContext, Failure, FailureKind};
 
 use super::client::WireSetup;
 use super::control::{self, Command, Reply};
@@ -30,13 +30,15 @@ use super::sandbox;
 use super::wire::{self, Outward, Refused, RunEnd, STREAMS_MAX, Sender, Side, Told};
 use crate::artifact::{Artifact, Digest};
 use crate::body::{Body, BoxError};
+use crate::capability::{ChannelError, Channels};
 use crate::cores::Cores;
 use crate::engine::{Calls, Engine, EngineBuilder};
-use crate::host::http::{Outbound, OutboundError};
-use crate::host::mesh::CallContext;
+use crate::failure;
+use crate::host::http::Outbound;
 use crate::limits::Usage;
 use crate::scheduling::Rank;
-use crate::workload::{CallError, Workload, WorkloadError};
+use crate::setup::Setup;
+use crate::workload::{Workload, WorkloadError};
 
 /// The worker's whole life. Call it first thing in a process that [`Worker::start`] started, before any other thread.
 ///
@@ -197,7 +199,7 @@ async fn answer(worker: &Arc<Hosted>, request: Request<Incoming>) -> Response<Ou
             Some(guest) => call(guest, request).await,
             // Only between the last word about a workload and the first call that has not heard it.
             None => wire::failed(&Refused {
-                what: CallError::Stopped { begun: false },
+                what: failure::stopped(),
                 output: 0,
             }),
         },
@@ -263,21 +265,24 @@ async fn build(
     let text = request.into_body().collect().await.ok()?.to_bytes();
     let setup: WireSetup = serde_json::from_slice(&text).ok()?;
     let output = Output::default();
-    let mut builder = Workload::builder(&worker.engine, &artifact)
-        .name(setup.name)
-        .account(setup.account)
-        .env(setup.env)
-        .args(setup.args)
-        .limits(setup.limits)
-        .stdout(output.stdout())
-        .stderr(output.stderr())
-        .events(output.faults());
-    if let Some(policy) = setup.policy {
-        builder = builder.instance_policy(policy);
-    }
-    if setup.outbound {
-        builder = builder.outbound(outbound(worker.lanes.read().clone(), id));
-    }
+    let lanes = worker.lanes.read().clone();
+    let channels = channels(lanes.clone(), id);
+    let grants = worker.engine.capabilities();
+    let grants = match grants.unpack(&setup.grants, &channels) {
+        Ok(grants) => grants,
+        Err(error) => {
+            tracing::error!(%error, "what a workload is granted cannot be had here");
+            return None;
+        }
+    };
+    let builder = Workload::builder(&worker.engine, &artifact).setup(Setup {
+        config: setup.config,
+        stdout: output.stdout(),
+        stderr: output.stderr(),
+        outbound: setup.outbound.then(|| outbound(lanes, id)),
+        events: Some(output.faults()),
+        grants,
+    });
     let workload = match builder.build() {
         Ok(workload) => workload,
         Err(error) => return Some(Err(error)),
@@ -313,37 +318,60 @@ impl Drop for Hosting {
     }
 }
 
+/// The way of a workload's capabilities to their other halves: over the lane of the asking core.
+fn channels(lanes: Arc<[Lane]>, id: u64) -> Channels {
+    Channels::new(move |capability, method, message| {
+        let lane = &lanes[Cores::current().unwrap_or_default() % lanes.len()];
+        let (mut sender, place) = (lane.sender.clone(), lane.open.clone().try_acquire_owned());
+        let request = wire::message(id, capability, method, message);
+        Box::pin(async move {
+            let place = place.map_err(|_| ChannelError::Busy)?;
+            let failed = |error: &dyn std::fmt::Display| ChannelError::Failed {
+                reason: error.to_string(),
+            };
+            let request = request.map_err(|error| failed(&error))?;
+            let answer = sender.send_request(request).await;
+            let answer = answer.map_err(|error| failed(&error))?;
+            if !wire::has_failed(&answer) {
+                return Ok(wire::arrived(answer, place, Into::into).into_body());
+            }
+            let error = wire::read(answer, wire::ERROR_BYTES_MAX).await;
+            Err(error.unwrap_or_else(|error| failed(&error)))
+        })
+    })
+}
+
 /// A guest's way out: over the lane of its core, to the other side.
 fn outbound(lanes: Arc<[Lane]>, id: u64) -> Outbound {
-    BoxCloneSyncService::new(outbound_fn(move |mut request: Request<Body>| {
+    Outbound::new(outbound_fn(move |mut request: Request<Body>| {
         let lanes = lanes.clone();
         async move {
             let lane = &lanes[Cores::current().unwrap_or_default() % lanes.len()];
             let Ok(permit) = lane.open.clone().try_acquire_owned() else {
-                return Err(OutboundError::LimitReached);
+                return Err(FailureKind::LimitReached.into());
             };
             let context = request
                 .extensions_mut()
                 .remove::<CallContext>()
                 .unwrap_or_default();
             let request = wire::dress(request, id, context, Instant::now())
-                .map_err(|_| OutboundError::Protocol)?;
+                .map_err(|_| Failure::from(FailureKind::BadRequest))?;
             let mut sender = lane.sender.clone();
             let response = sender.send_request(request).await.map_err(|error| {
-                if error.is_user() {
-                    OutboundError::Protocol
-                } else {
-                    OutboundError::Internal(error.to_string())
-                }
+                let kind = match error.is_user() {
+                    true => FailureKind::BodyBroken,
+                    false => FailureKind::Interrupted,
+                };
+                Failure::new(kind, error.to_string())
             })?;
             if !wire::has_failed(&response) {
                 return Ok(wire::arrived(response, permit, |error| {
-                    OutboundError::Internal(error.to_string()).into()
+                    Failure::new(FailureKind::Interrupted, error.to_string()).into()
                 }));
             }
             Err(wire::read(response, wire::ERROR_BYTES_MAX)
                 .await
-                .unwrap_or_else(|error| OutboundError::Internal(error.to_string())))
+                .unwrap_or_else(|error| Failure::new(FailureKind::Interrupted, error.to_string())))
         }
     }))
 }

@@ -4,26 +4,33 @@
 //! A guest's own request comes with a claim of the worker's about the call that it is made for; what is believed of it is what may
 //! be true: it is no higher in a call tree than the highest call that is open, and waits no longer than any guest may.
 //!
+//! Messages to capabilities ([`Channels`](crate::capability::Channels)) go the same way, to what was granted to the workload here.
+//!
 //! Invariants: requests of one workload that are open are no more than `Limits::outbound_max`, those of one lane no more than its
 //! streams; each holds its place until its response's body is done with; none waits longer for a response's head than [`Way`] says.
+//! Channels of one workload to one capability are no more than `Capability::channels_max`, messages of one worker that are held
+//! here are no more than [`MESSAGES_BYTES_MAX`] with their answers, and none is read before there is room for it.
 
 use std::array;
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use http::{Request, Response};
+use http_body::Body as _;
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::body::Incoming;
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tower::ServiceExt;
+use tokio_util::sync::CancellationToken;
+use weft_call::{CallContext, Failure, FailureKind};
 
 use super::wire::{self, Outward};
 use crate::body::Body;
-use crate::host::http::{HEAD_TIMEOUT, Outbound, OutboundError};
-use crate::host::mesh::CallContext;
+use crate::capability::{ChannelError, Granted};
+use crate::host::http::{HEAD_TIMEOUT, Outbound};
 use crate::limits::Limits;
 
 /// Depths that are told apart. Call trees end earlier; what is deeper counts as this deep.
@@ -62,21 +69,48 @@ pub(super) struct Way {
     depths: Depths,
     /// The longest that one of its requests may wait for the head of a response.
     head_timeout: Duration,
+    granted: Granted,
+    /// Channels to each capability that is granted.
+    channels: Vec<(&'static str, Arc<Semaphore>)>,
+    /// The workload is gone.
+    closed: CancellationToken,
 }
+
+/// Messages and answers of one worker that the node holds whole: some dozens of the largest.
+const MESSAGES_BYTES_MAX: usize = 64 << 20;
+/// One of them. A capability may say less.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// The unit of that; what an answer is taken for that comes in parts.
+const PART_BYTES: usize = 64 << 10;
+/// How long a message waits for room, and for the beginning of its answer.
+const MESSAGE_WITHIN: Duration = Duration::from_secs(35);
 
 fn places(count: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
 }
 
 impl Way {
-    pub(super) fn new(limits: &Limits, outbound: Option<Outbound>) -> Way {
+    pub(super) fn new(limits: &Limits, outbound: Option<Outbound>, granted: Granted) -> Way {
+        let channels = granted.channels_max(limits).into_iter();
         Way {
+            channels: channels.map(|(name, max)| (name, places(max))).collect(),
+            granted,
+            closed: CancellationToken::new(),
             outbound,
             calls: places(limits.in_flight_max.saturating_add(limits.queued_max)),
             requests: places(limits.outbound_max),
             depths: Depths::new(),
             head_timeout: limits.request_timeout.clamp(HEAD_TIMEOUT, HEAD_TIMEOUT_MAX),
         }
+    }
+
+    /// An answer that comes in parts ends with the workload, whether or not the worker lets go of it.
+    fn while_open(&self, answer: Body) -> Body {
+        if answer.size_hint().exact().is_some() {
+            return answer;
+        }
+        let parts = BodyStream::new(answer).take_until(self.closed.clone().cancelled_owned());
+        StreamBody::new(parts).boxed_unsync()
     }
 
     /// What is believed of a claim about the call that a request is made for.
@@ -93,14 +127,27 @@ impl Way {
 }
 
 /// The ways of all workloads of one worker. Cheap to clone.
-#[derive(Clone, Default)]
-pub(super) struct Ways(Arc<RwLock<HashMap<u64, Arc<Way>>>>);
+#[derive(Clone)]
+pub(super) struct Ways {
+    open: Arc<RwLock<HashMap<u64, Arc<Way>>>>,
+    /// Bytes of messages, in units of [`PART_BYTES`].
+    room: Arc<Semaphore>,
+}
+
+impl Default for Ways {
+    fn default() -> Ways {
+        Ways {
+            open: Arc::default(),
+            room: places(MESSAGES_BYTES_MAX / PART_BYTES),
+        }
+    }
+}
 
 impl Ways {
     /// Opens the way of workload `id`, until the result is dropped.
     pub(super) fn open(&self, id: u64, way: Way) -> OpenWay {
         let way = Arc::new(way);
-        self.0.write().insert(id, way.clone());
+        self.open.write().insert(id, way.clone());
         OpenWay {
             id,
             way,
@@ -108,38 +155,93 @@ impl Ways {
         }
     }
 
-    /// A guest's own request, on its way into the world. `lane` has the places of the lane that it came by.
+    /// A guest's own request, on its way into the world, or a message to what it is granted. `lane` has the places of the lane that it
+    /// came by.
     pub(super) async fn pass_on(
         &self,
         lane: &Arc<Semaphore>,
         request: Request<Incoming>,
     ) -> Response<Outward> {
         let id = wire::workload_of(request.headers());
-        let way = id.and_then(|id| self.0.read().get(&id).cloned());
+        let way = id.and_then(|id| self.open.read().get(&id).cloned());
+        if let Some((capability, method)) = wire::channel_of(request.headers()) {
+            let served = self.serve(lane, way, &capability, &method, request).await;
+            return served.unwrap_or_else(|error| wire::failed(&error));
+        }
         let Some((way, outbound)) = way.and_then(|way| {
             let outbound = way.outbound.clone()?;
             Some((way, outbound))
         }) else {
-            return wire::failed(&OutboundError::Denied);
+            return wire::failed(&Failure::from(FailureKind::Denied));
         };
         let places = [lane, &way.requests].map(|places| places.clone().try_acquire_owned());
         let [Ok(stream), Ok(place)] = places else {
-            return wire::failed(&OutboundError::LimitReached);
+            return wire::failed(&Failure::from(FailureKind::LimitReached));
         };
         let now = Instant::now();
         let (mut request, claimed) = wire::undress(request, now);
         request.extensions_mut().insert(way.believed(claimed, now));
-        // Boxed, because the compiler cannot tell of the service's own future that it may move between threads.
-        let sending: Sending = Box::pin(outbound.oneshot(request));
+        let sending = outbound.answer(request);
         match tokio::time::timeout(way.head_timeout, sending).await {
             Ok(Ok(response)) => wire::delivered(response, vec![stream, place]),
             Ok(Err(error)) => wire::failed(&error),
-            Err(_) => wire::failed(&OutboundError::Timeout),
+            Err(_) => wire::failed(&Failure::from(FailureKind::Deadline)),
         }
     }
 }
 
-type Sending = Pin<Box<dyn Future<Output = Result<Response<Body>, OutboundError>> + Send>>;
+impl Ways {
+    /// Has what the workload is granted of `capability` answer a message.
+    async fn serve(
+        &self,
+        lane: &Arc<Semaphore>,
+        way: Option<Arc<Way>>,
+        capability: &str,
+        method: &str,
+        message: Request<Incoming>,
+    ) -> Result<Response<Outward>, ChannelError> {
+        let way = way.ok_or(ChannelError::NotGranted)?;
+        let mut channels = way.channels.iter();
+        let (_, channels) = channels
+            .find(|(name, _)| *name == capability)
+            .ok_or(ChannelError::NotGranted)?;
+        let take = |places: &Arc<Semaphore>| {
+            let place = places.clone().try_acquire_owned();
+            place.map_err(|_| ChannelError::Busy)
+        };
+        let mut held = vec![take(lane)?, take(channels)?];
+        // A message says how long it is: that much room it has before a byte of it is read.
+        let bytes = message.body().size_hint().exact();
+        let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
+        let bytes = bytes.filter(|bytes| *bytes <= MESSAGE_BYTES_MAX);
+        let bytes = bytes.ok_or(ChannelError::TooLarge)?;
+        let answering = async {
+            let room = self.room.clone().acquire_many_owned(parts(bytes)).await;
+            let mut room = room.map_err(|_| ChannelError::Busy)?;
+            let served = way
+                .granted
+                .serve(capability, method, wire::body_of(message));
+            let answer = way.while_open(served.await?);
+            // The answer takes the question's room, and what it needs more if that is there: nobody waits while holding some.
+            let bytes = answer.size_hint().exact().unwrap_or(PART_BYTES as u64);
+            let needed = parts(usize::try_from(bytes).unwrap_or(usize::MAX)) as usize;
+            if let more @ 1.. = needed.saturating_sub(room.num_permits()) {
+                let more = self.room.clone().try_acquire_many_owned(more as u32);
+                room.merge(more.map_err(|_| ChannelError::Busy)?);
+            }
+            held.push(room);
+            Ok(wire::delivered(Response::new(answer), held))
+        };
+        let answered = tokio::time::timeout(MESSAGE_WITHIN, answering).await;
+        answered.unwrap_or(Err(ChannelError::Timeout))
+    }
+}
+
+/// How many of [`PART_BYTES`] so many bytes take.
+fn parts(bytes: usize) -> u32 {
+    let most = MESSAGES_BYTES_MAX / PART_BYTES;
+    u32::try_from(bytes.div_ceil(PART_BYTES).clamp(1, most)).unwrap_or(u32::MAX)
+}
 
 /// A way that is closed when this is dropped.
 pub(super) struct OpenWay {
@@ -163,7 +265,8 @@ impl OpenWay {
 
 impl Drop for OpenWay {
     fn drop(&mut self) {
-        self.ways.0.write().remove(&self.id);
+        self.way.closed.cancel();
+        self.ways.open.write().remove(&self.id);
     }
 }
 
@@ -184,11 +287,18 @@ impl Drop for Entered {
 mod tests {
     use std::os::unix::net::UnixStream;
 
+    use bytes::Bytes;
+    use http_body::Frame;
     use hyper::service::service_fn;
     use tokio::sync::mpsc;
+    use wasmtime::component::Linker;
 
     use super::*;
     use crate::body;
+    use crate::capability::{Capabilities, Capability, Grants, Served};
+    use crate::engine::Calls;
+    use crate::host::HostState;
+    use crate::limits::HostBytes;
     use crate::worker::wire::{STREAMS_MAX, Sender, Side};
 
     /// Asks as a worker would that holds to nothing.
@@ -208,14 +318,14 @@ mod tests {
         let (arrived, mut arrivals) = mpsc::unbounded_channel();
         let outbound = Outbound::new(tower::service_fn(move |_: Request<Body>| {
             let _ = arrived.send(());
-            std::future::pending::<Result<Response<Body>, OutboundError>>()
+            std::future::pending::<Result<Response<Body>, Failure>>()
         }));
         let limits = Limits {
             outbound_max: 2,
             ..Limits::default()
         };
         let ways = Ways::default();
-        let open = ways.open(7, Way::new(&limits, Some(outbound)));
+        let open = ways.open(7, Way::new(&limits, Some(outbound), Granted::default()));
         let lane = Arc::new(Semaphore::new(STREAMS_MAX));
         let served = service_fn(move |request| {
             let (ways, lane) = (ways.clone(), lane.clone());
@@ -233,11 +343,11 @@ mod tests {
         for _ in 0..2 {
             arrivals.recv().await.unwrap();
         }
-        for (workload, refusal) in [(7, OutboundError::LimitReached), (8, OutboundError::Denied)] {
+        for (workload, refusal) in [(7, FailureKind::LimitReached), (8, FailureKind::Denied)] {
             let answer = ask(&worker, workload).await;
             assert!(wire::has_failed(&answer));
-            let error = wire::read::<OutboundError>(answer, wire::ERROR_BYTES_MAX).await;
-            assert_eq!(error.unwrap(), refusal, "{workload}");
+            let error = wire::read::<Failure>(answer, wire::ERROR_BYTES_MAX).await;
+            assert_eq!(error.unwrap().kind, refusal, "{workload}");
         }
         // Who gives up makes room for the next.
         for held in held {
@@ -249,6 +359,136 @@ mod tests {
         drop(open);
     }
 
+    /// Says back what it is told, or nothing at all.
+    struct Echo;
+
+    impl Capability for Echo {
+        const NAME: &'static str = "test:echo";
+        const INTERFACES: &'static [&'static str] = &[];
+        type Grant = ();
+        type Bound = ();
+
+        fn link(&self, _: &mut Linker<HostState>, _: Calls) -> wasmtime::Result<()> {
+            Ok(())
+        }
+
+        fn bind(&self, (): &(), _: &Arc<HostBytes>) {}
+
+        fn serve(&self, (): &(), method: &str, message: Body) -> Served {
+            match method {
+                "echo" => Box::pin(async { Ok(message) }),
+                "wait" => Box::pin(std::future::pending()),
+                "endless" => Box::pin(async {
+                    let frames = BodyStream::new(message).chain(futures::stream::pending());
+                    Ok(StreamBody::new(frames).boxed_unsync())
+                }),
+                _ => Box::pin(async { Err(ChannelError::NoSuchMethod) }),
+            }
+        }
+
+        fn channels_max(&self, _: &Limits) -> usize {
+            2
+        }
+    }
+
+    /// Sends a message as a worker would that holds to nothing.
+    async fn tell(
+        worker: &Sender,
+        workload: u64,
+        to: (&str, &str),
+        message: Body,
+    ) -> Result<Bytes, ChannelError> {
+        let request = wire::message(workload, to.0, to.1, message).unwrap();
+        let answer = worker.clone().send_request(request).await.unwrap();
+        if wire::has_failed(&answer) {
+            return Err(wire::read(answer, wire::ERROR_BYTES_MAX).await.unwrap());
+        }
+        Ok(answer.into_body().collect().await.unwrap().to_bytes())
+    }
+
+    #[tokio::test]
+    async fn attack_116_messages_that_a_worker_may_not_send_are_refused_before_they_are_read() {
+        let (here, there) = UnixStream::pair().unwrap();
+        for socket in [&here, &there] {
+            socket.set_nonblocking(true).unwrap();
+        }
+        let mut capabilities = Capabilities::default();
+        capabilities.add(Echo);
+        let mut grants = Grants::default();
+        grants.give::<Echo>(());
+        let granted = capabilities.granted(&grants, &[]).unwrap();
+        let limits = Limits::default();
+        let ways = Ways::default();
+        let open = [
+            ways.open(7, Way::new(&limits, None, granted)),
+            ways.open(8, Way::new(&limits, None, Granted::default())),
+        ];
+        let (room, lane) = (ways.room.clone(), Arc::new(Semaphore::new(STREAMS_MAX)));
+        let all = room.available_permits();
+        let served = service_fn(move |request| {
+            let (ways, lane) = (ways.clone(), lane.clone());
+            async move { Ok(ways.pass_on(&lane, request).await) }
+        });
+        tokio::spawn(wire::answer(here, Side::Node, served));
+        let (worker, connection) = wire::ask(there, Side::Worker).await.unwrap();
+        tokio::spawn(connection);
+
+        let echo = ("test:echo", "echo");
+        let short = || body::full("hi");
+        assert_eq!(tell(&worker, 7, echo, short()).await.unwrap(), "hi");
+        for (workload, to, refusal) in [
+            (7, ("test:echo", "shout"), ChannelError::NoSuchMethod),
+            (7, ("test:other", "echo"), ChannelError::NotGranted),
+            (7, ("", ""), ChannelError::NotGranted),
+            (8, echo, ChannelError::NotGranted),
+            (9, echo, ChannelError::NotGranted),
+        ] {
+            let refused = tell(&worker, workload, to, short()).await;
+            assert_eq!(refused, Err(refusal), "{workload} {to:?}");
+        }
+        // One that does not say how long it is, and one that says it.
+        let frames = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"hi")))]);
+        let unsaid = StreamBody::new(frames).boxed_unsync();
+        let long = body::full(vec![0; MESSAGE_BYTES_MAX + 1]);
+        for message in [unsaid, long] {
+            let refused = tell(&worker, 7, echo, message).await;
+            assert_eq!(refused, Err(ChannelError::TooLarge));
+        }
+        let held: Vec<_> = (0..2)
+            .map(|_| {
+                let worker = worker.clone();
+                let wait = ("test:echo", "wait");
+                tokio::spawn(async move { tell(&worker, 7, wait, body::full("x")).await })
+            })
+            .collect();
+        while room.available_permits() > all - 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(
+            tell(&worker, 7, echo, short()).await,
+            Err(ChannelError::Busy)
+        );
+        // Who gives up makes room for the next, and takes nothing along.
+        for held in held {
+            held.abort();
+        }
+        while tell(&worker, 7, echo, short()).await.is_err() {}
+        // An answer without an end ends with its workload.
+        let endless = tokio::spawn({
+            let worker = worker.clone();
+            let endless = ("test:echo", "endless");
+            async move { tell(&worker, 7, endless, body::full("x")).await }
+        });
+        while room.available_permits() == all {
+            tokio::task::yield_now().await;
+        }
+        drop(open);
+        assert_eq!(endless.await.unwrap().unwrap(), "x");
+        while room.available_permits() < all {
+            tokio::task::yield_now().await;
+        }
+    }
+
     #[test]
     fn a_claim_is_believed_as_far_as_it_can_be_true() {
         let limits = Limits {
@@ -256,7 +496,7 @@ mod tests {
             ..Limits::default()
         };
         let ways = Ways::default();
-        let open = ways.open(1, Way::new(&limits, None));
+        let open = ways.open(1, Way::new(&limits, None, Granted::default()));
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
         let believed = |depth, deadline| {
@@ -287,7 +527,7 @@ mod tests {
             queued_max: 1,
             ..Limits::default()
         };
-        let open = Ways::default().open(1, Way::new(&limits, None));
+        let open = Ways::default().open(1, Way::new(&limits, None, Granted::default()));
         let held = [open.enter(0), open.enter(0)];
         assert!(held.iter().all(Option::is_some));
         assert!(open.enter(0).is_none());

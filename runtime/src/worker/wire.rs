@@ -7,7 +7,6 @@
 //! end does.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -21,12 +20,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
+use weft_call::{CallContext, Failure, FailureKind, FrozenContext};
 
 use crate::body::{self, Body, BoxError};
 use crate::command::Exit;
-use crate::host::http::OutboundError;
-use crate::host::mesh::{CallContext, Peer, TraceContext};
-use crate::workload::CallError;
 
 /// Calls or outbound requests in flight on one lane; the next one is refused as too many.
 pub(super) const STREAMS_MAX: usize = 4096;
@@ -94,6 +91,7 @@ pub(super) const USAGE_BYTES_MAX: usize = 4 << 20;
 
 pub(super) const WORKLOAD: HeaderName = HeaderName::from_static("weft-worker-workload");
 pub(super) const TASK: HeaderName = HeaderName::from_static("weft-worker-task");
+const CHANNEL: HeaderName = HeaderName::from_static("weft-worker-channel");
 const CONTEXT: HeaderName = HeaderName::from_static("weft-worker-context");
 const FAILED: HeaderName = HeaderName::from_static("weft-worker-failed");
 
@@ -111,7 +109,7 @@ pub(super) struct Told<T> {
 }
 
 pub(super) type RunEnd = Told<Exit>;
-pub(super) type Refused = Told<CallError>;
+pub(super) type Refused = Told<Failure>;
 
 pub(super) type Sender = hyper::client::conn::http2::SendRequest<Outward>;
 
@@ -170,16 +168,6 @@ where
     Ok(())
 }
 
-/// A [`CallContext`] between processes, which share no clock that can be named.
-#[derive(Serialize, Deserialize)]
-struct WireContext {
-    peer: Option<Arc<Peer>>,
-    left_nanos: Option<u64>,
-    trace: Option<TraceContext>,
-    attempt: u32,
-    depth: u32,
-}
-
 /// Makes a request of `workload` ready for the lane.
 pub(super) fn dress(
     request: Request<Body>,
@@ -187,24 +175,13 @@ pub(super) fn dress(
     context: CallContext,
     now: Instant,
 ) -> Result<Request<Outward>, BoxError> {
-    let left = |deadline: Instant| {
-        let left = deadline.saturating_duration_since(now).as_nanos();
-        u64::try_from(left).unwrap_or(u64::MAX)
-    };
-    let context = WireContext {
-        left_nanos: context.deadline.map(left),
-        peer: context.peer,
-        trace: context.trace,
-        attempt: context.attempt,
-        depth: context.depth,
-    };
-    let mut context = HeaderValue::from_bytes(&serde_json::to_vec(&context)?)?;
+    let mut context = HeaderValue::from_bytes(&serde_json::to_vec(&context.freeze(now))?)?;
     // Each is different: remembering them for compression would only push out what repeats.
     context.set_sensitive(true);
     let (mut parts, body) = request.into_parts();
     parts.extensions.clear();
     parts.version = Version::HTTP_2;
-    for name in [TASK, FAILED] {
+    for name in [TASK, CHANNEL, FAILED] {
         parts.headers.remove(name);
     }
     parts.headers.insert(WORKLOAD, workload.into());
@@ -219,21 +196,39 @@ pub(super) fn undress(request: Request<Incoming>, now: Instant) -> (Request<Body
     parts.headers.remove(WORKLOAD);
     let context = parts.headers.remove(CONTEXT);
     let context = context
-        .and_then(|context| serde_json::from_slice::<WireContext>(context.as_bytes()).ok())
-        .map(|context| CallContext {
-            peer: context.peer,
-            deadline: context
-                .left_nanos
-                .and_then(|nanos| now.checked_add(Duration::from_nanos(nanos))),
-            trace: context.trace,
-            attempt: context.attempt,
-            depth: context.depth,
-        });
+        .and_then(|context| serde_json::from_slice::<FrozenContext>(context.as_bytes()).ok())
+        .map(|context| context.thaw(now));
     let request = Request::from_parts(
         parts,
         Inward::new(body, (), |error| error.into()).boxed_unsync(),
     );
     (request, context.unwrap_or_default())
+}
+
+/// A message to the node's half of a capability.
+pub(super) fn message(
+    workload: u64,
+    capability: &str,
+    method: &str,
+    message: Body,
+) -> Result<Request<Outward>, BoxError> {
+    let mut request = Request::post("http://node/").body(Outward::new(message))?;
+    let headers = request.headers_mut();
+    headers.insert(WORKLOAD, workload.into());
+    headers.insert(CHANNEL, format!("{capability} {method}").parse()?);
+    Ok(request)
+}
+
+/// The capability and the method that a message is for; none for a request of HTTP.
+pub(super) fn channel_of(headers: &HeaderMap) -> Option<(String, String)> {
+    let channel = headers.get(CHANNEL)?.to_str().unwrap_or_default();
+    let (capability, method) = channel.split_once(' ').unwrap_or_default();
+    Some((capability.to_owned(), method.to_owned()))
+}
+
+/// The body of a message, whose other end is not trusted.
+pub(super) fn body_of(message: Request<Incoming>) -> Body {
+    Inward::new(message.into_body(), (), Into::into).boxed_unsync()
 }
 
 /// The workload a request is about.
@@ -299,34 +294,11 @@ pub(super) fn arrived<T: Send + Unpin + 'static>(
     response
 }
 
-/// Why a body ended early.
-#[derive(Serialize, Deserialize)]
-enum BodyError {
-    Call(CallError),
-    Outbound(OutboundError),
-    Other(String),
-}
-
-impl From<BoxError> for BodyError {
-    fn from(error: BoxError) -> BodyError {
-        let error = match error.downcast::<CallError>() {
-            Ok(error) => return BodyError::Call(*error),
-            Err(error) => error,
-        };
-        match error.downcast::<OutboundError>() {
-            Ok(error) => BodyError::Outbound(*error),
-            Err(error) => BodyError::Other(error.to_string()),
-        }
-    }
-}
-
-impl From<BodyError> for BoxError {
-    fn from(error: BodyError) -> BoxError {
-        match error {
-            BodyError::Call(error) => error.into(),
-            BodyError::Outbound(error) => error.into(),
-            BodyError::Other(text) => text.into(),
-        }
+/// Why a body ended early; of what is none of ours, the text.
+fn failure_of(error: BoxError) -> Failure {
+    match error.downcast::<Failure>() {
+        Ok(failure) => *failure,
+        Err(error) => Failure::new(FailureKind::Failed, error.to_string()),
     }
 }
 
@@ -360,13 +332,19 @@ impl HttpBody for Outward {
         }
         Pin::new(&mut self.body).poll_frame(cx).map(|frame| {
             let error = match frame? {
-                Ok(frame) => return Some(Ok(frame)),
-                Err(error) => BodyError::from(error),
+                Ok(mut frame) => {
+                    // Only this end says so, of no body.
+                    if let Some(lines) = frame.trailers_mut() {
+                        lines.remove(FAILED);
+                    }
+                    return Some(Ok(frame));
+                }
+                Err(error) => failure_of(error),
             };
             self.ended = true;
             let text = serde_json::to_vec(&error).unwrap_or_default();
-            let text = HeaderValue::from_bytes(&text)
-                .unwrap_or(HeaderValue::from_static("{\"Other\":\"unknown\"}"));
+            // What no header can hold is not understood there, and ends the body as well.
+            let text = HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("{}"));
             Some(Ok(Frame::trailers(HeaderMap::from_iter([(FAILED, text)]))))
         })
     }
@@ -413,8 +391,8 @@ impl<T: Unpin> HttpBody for Inward<T> {
             let failure = frame.trailers_ref().and_then(|map| map.get(FAILED));
             Some(match failure {
                 None => Ok(frame),
-                Some(text) => Err(serde_json::from_slice::<BodyError>(text.as_bytes())
-                    .unwrap_or_else(|error| BodyError::Other(error.to_string()))
+                Some(text) => Err(serde_json::from_slice::<Failure>(text.as_bytes())
+                    .unwrap_or_else(|error| Failure::new(FailureKind::Failed, error.to_string()))
                     .into()),
             })
         })
@@ -435,6 +413,7 @@ mod tests {
 
     use http_body_util::StreamBody;
     use hyper::service::service_fn;
+    use weft_call::TraceContext;
 
     use super::*;
 
@@ -510,12 +489,12 @@ mod tests {
                 vec!["a", "{\"checksum\": \"1\"}"],
             ),
             (
-                vec![data("a"), Err(CallError::Deadline.into())],
+                vec![data("a"), Err(Failure::from(FailureKind::Deadline).into())],
                 vec!["a", "error: the call took longer than it may"],
             ),
             (
-                vec![Err(OutboundError::Timeout.into())],
-                vec!["error: no answer in time"],
+                vec![Err(Failure::from(FailureKind::NoEndpoints).into())],
+                vec!["error: the destination has nobody to answer"],
             ),
             (vec![Err("other".into())], vec!["error: other"]),
         ] {
@@ -529,9 +508,16 @@ mod tests {
     #[tokio::test]
     async fn an_error_keeps_its_type_inside_a_body() {
         let sender = lane().await;
-        let response = echo(&sender, script(vec![Err(CallError::Deadline.into())])).await;
+        let response = echo(
+            &sender,
+            script(vec![Err(Failure::from(FailureKind::Deadline).into())]),
+        )
+        .await;
         let error = response.into_body().collect().await.unwrap_err();
-        assert_eq!(*error.downcast::<CallError>().unwrap(), CallError::Deadline);
+        assert_eq!(
+            *error.downcast::<Failure>().unwrap(),
+            FailureKind::Deadline.into()
+        );
     }
 
     #[test]
@@ -543,18 +529,16 @@ mod tests {
             trace: Some(TraceContext {
                 trace_id: u128::MAX - 1,
                 span_id: u64::MAX,
-                sampled: true,
-                state: Some("vendor=ü".into()),
+                flags: 1,
+                state: HeaderValue::from_bytes("vendor=ü".as_bytes()).ok(),
             }),
             attempt: 2,
             depth: 9,
         };
         let request = Request::new(body::empty());
-        let dressed = dress(request, 1, context, now).unwrap();
+        let dressed = dress(request, 1, context.clone(), now).unwrap();
         let text = dressed.headers()[CONTEXT].as_bytes();
-        let wire: WireContext = serde_json::from_slice(text).unwrap();
-        assert_eq!(wire.left_nanos, Some(1_500_000_000));
-        assert_eq!(wire.trace.unwrap().trace_id, u128::MAX - 1);
-        assert_eq!((wire.attempt, wire.depth), (2, 9));
+        let wire: FrozenContext = serde_json::from_slice(text).unwrap();
+        assert_eq!(wire.thaw(now), context);
     }
 }

@@ -18,6 +18,7 @@ use wasmtime_wasi::p2::{DynOutputStream, FsResult, OutputStream, Pollable, Strea
 
 use super::{CHUNK_BYTES, Change, Ends, Here, code, get_directories};
 use crate::host::HostState;
+use crate::host::shadow::Shadow;
 use crate::volume::Volume;
 
 type Said<T> = wasmtime::Result<(Result<T, ErrorCode>,)>;
@@ -31,11 +32,9 @@ fn said<T>(result: FsResult<T>) -> Said<T> {
 
 /// `wasi:filesystem` of WASI 0.2.
 pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
-    linker.allow_shadowing(true);
-    linker
-        .instance("wasi:filesystem/preopens@0.2.12")?
+    Shadow::new(linker, "wasi:filesystem/preopens@0.2.12")
         .func_wrap("get-directories", get_directories)?;
-    let mut types = linker.instance("wasi:filesystem/types@0.2.12")?;
+    let mut types = Shadow::new(linker, "wasi:filesystem/types@0.2.12");
     types.func_wrap("filesystem-error-code", error_code)?;
     types.func_wrap(
         "[method]descriptor.write-via-stream",
@@ -207,7 +206,6 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
             })
         },
     )?;
-    linker.allow_shadowing(false);
     Ok(())
 }
 

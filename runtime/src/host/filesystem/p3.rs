@@ -24,15 +24,14 @@ use wasmtime_wasi::p3::filesystem::FilesystemResult;
 
 use super::{CHUNK_BYTES, Change, Ends, Here, code, get_directories};
 use crate::host::HostState;
+use crate::host::shadow::Shadow;
 use crate::volume::Volume;
 
 /// `wasi:filesystem` of WASI 0.3.
 pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
-    linker.allow_shadowing(true);
-    linker
-        .instance("wasi:filesystem/preopens@0.3.0")?
+    Shadow::new(linker, "wasi:filesystem/preopens@0.3.0")
         .func_wrap("get-directories", get_directories)?;
-    let mut types = linker.instance("wasi:filesystem/types@0.3.0")?;
+    let mut types = Shadow::new(linker, "wasi:filesystem/types@0.3.0");
     types.func_wrap(
         "[method]descriptor.write-via-stream",
         |mut store: StoreContextMut<'_, HostState>,
@@ -199,7 +198,6 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
             })
         },
     )?;
-    linker.allow_shadowing(false);
     Ok(())
 }
 
