@@ -8,6 +8,8 @@
 use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::Ipv4Net;
+
 /// A text that is not an IPv4 CIDR of use.
 #[derive(Debug, thiserror::Error)]
 #[error("\"{cidr}\" is not an IPv4 range such as 10.42.0.0/24")]
@@ -36,17 +38,13 @@ impl Addresses {
         let bad = || CidrError {
             cidr: cidr.to_owned(),
         };
-        let (address, bits) = cidr.split_once('/').ok_or_else(bad)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| bad())?;
-        let bits: u32 = bits
-            .parse()
-            .ok()
-            .filter(|bits| (8..=29).contains(bits))
-            .ok_or_else(bad)?;
-        let size = 1u32 << (32 - bits);
+        let range: Ipv4Net = cidr.parse().map_err(|_| bad())?;
+        if !(8..=29).contains(&range.prefix_len()) {
+            return Err(bad());
+        }
         Ok(Self {
-            base: address.to_bits() & !(size - 1),
-            size,
+            base: range.network().to_bits(),
+            size: 1 << (32 - range.prefix_len()),
             next: 2,
             free: VecDeque::new(),
             held: HashSet::new(),

@@ -21,6 +21,18 @@ pub enum ConfigError {
         name: String,
         key: String,
     },
+    #[error(
+        "key {key} in Secret {namespace}/{name} is not UTF-8 text, so it cannot be configuration of a component"
+    )]
+    ConfigNotText {
+        namespace: String,
+        name: String,
+        key: String,
+    },
+    #[error(
+        "the granted configuration has more than {bytes} bytes or {keys} keys; grant less of it to one ServiceAccount"
+    )]
+    ConfigTooLarge { bytes: usize, keys: usize },
     #[error("{of}: unsupported fieldPath \"{path}\"")]
     FieldPath { of: String, path: String },
     #[error("{of}: unsupported resource \"{resource}\"")]

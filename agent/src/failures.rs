@@ -15,7 +15,7 @@ use http::{Method, Request};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use parking_lot::Mutex;
 use weft_api::annotation;
-use weft_runtime::{CallError, Overload};
+use weft_call::{Failure, FailureKind};
 
 use crate::events::{self, Recorder, Severity};
 use crate::logs;
@@ -85,10 +85,11 @@ enum Reason {
     NoResponse,
     Exhausted,
     Refused,
+    EgressDenied,
 }
 
 impl Reason {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Trapped,
         Self::OutOfMemory,
         Self::Deadline,
@@ -97,6 +98,7 @@ impl Reason {
         Self::NoResponse,
         Self::Exhausted,
         Self::Refused,
+        Self::EgressDenied,
     ];
 
     const fn name(self) -> &'static str {
@@ -109,28 +111,52 @@ impl Reason {
             Self::NoResponse => "RequestNoResponse",
             Self::Exhausted => "RequestExhausted",
             Self::Refused => "RequestRefused",
+            Self::EgressDenied => "EgressDenied",
         }
     }
 
     /// None for what is nobody's fault here, or is told elsewhere.
-    const fn of(error: &CallError) -> Option<Self> {
-        Some(match error {
-            CallError::Trap { .. } => Self::Trapped,
-            CallError::OutOfMemory { .. } => Self::OutOfMemory,
-            CallError::Deadline => Self::Deadline,
-            CallError::NotLoaded { .. } => Self::NotLoaded,
-            CallError::BodyTooLarge { .. } => Self::ResponseTooLarge,
-            CallError::NoResponse => Self::NoResponse,
-            CallError::Exhausted { .. } => Self::Exhausted,
-            CallError::Overloaded(Overload::Account(_) | Overload::Engine { .. }) => Self::Refused,
+    const fn of(kind: FailureKind) -> Option<Self> {
+        use FailureKind as Kind;
+        Some(match kind {
+            Kind::Trap => Self::Trapped,
+            Kind::OutOfMemory => Self::OutOfMemory,
+            Kind::Deadline => Self::Deadline,
+            Kind::NotLoaded => Self::NotLoaded,
+            Kind::BodyTooLarge => Self::ResponseTooLarge,
+            Kind::NoResponse => Self::NoResponse,
+            Kind::Exhausted => Self::Exhausted,
+            Kind::NoInstance => Self::Refused,
             // The guest's own answer, or nothing that the guest did.
-            CallError::Overloaded(Overload::Calls | Overload::Worker)
-            | CallError::Stopped { .. }
-            | CallError::Guest { .. }
+            Kind::Overloaded
+            | Kind::Stopped
+            | Kind::GuestError
             // The container's own end says it, once for all of its calls.
-            | CallError::Lost { .. }
-            | CallError::NotCallable
-            | CallError::BadRequest { .. } => return None,
+            | Kind::Lost
+            | Kind::NotCallable
+            | Kind::BadRequest
+            // No failures of guests.
+            | Kind::HeadTooLarge
+            | Kind::BodyBroken
+            | Kind::LoopDetected
+            | Kind::LimitReached
+            | Kind::Denied
+            | Kind::NotGranted
+            | Kind::NoRoute
+            | Kind::InvalidBackend
+            | Kind::UnknownService
+            | Kind::UnknownPort
+            | Kind::UnknownHost
+            | Kind::NoEndpoints
+            | Kind::Unreachable
+            | Kind::NotTaken
+            | Kind::Crowded
+            | Kind::Malformed
+            | Kind::Interrupted
+            | Kind::NotHere
+            | Kind::TryTimeout
+            | Kind::BadResponse
+            | Kind::Failed => return None,
         })
     }
 }
@@ -183,71 +209,71 @@ impl Failures {
 
     /// Of a call that the container made to what is not there or not allowed: the guest hears a code, and WASI has one for
     /// several reasons.
-    pub fn record_failed_call(&self, error: &weft_mesh::CallError) {
-        use weft_mesh::CallError as Error;
+    pub fn record_failed_call(&self, failure: &Failure) {
         if !matches!(
-            error,
-            Error::Denied { .. }
-                | Error::UnknownService { .. }
-                | Error::UnknownPort { .. }
-                | Error::NoEndpoints { .. }
+            failure.kind,
+            FailureKind::Denied
+                | FailureKind::NotGranted
+                | FailureKind::UnknownHost
+                | FailureKind::UnknownService
+                | FailureKind::UnknownPort
+                | FailureKind::NoEndpoints
         ) {
             return;
         }
+        let is_told = failure.kind == FailureKind::NotGranted
+            && self.tell(Reason::EgressDenied, |count| match count {
+                1 => failure.to_string(),
+                _ => format!("{failure} ({count} calls since the last event)"),
+            });
         // A scan of all ports is seventeen lines.
         let count = self.astray.fetch_add(1, Ordering::Relaxed) + 1;
-        if count.is_power_of_two() {
-            let next = match error {
-                Error::Denied { .. } => {
+        if is_told || count.is_power_of_two() {
+            let next = match failure.kind {
+                FailureKind::Denied => {
                     "; a component calls Services of the cluster, and its own pod at localhost"
                 }
                 _ => "",
             };
-            self.log
-                .write_note(&format!("weft: a call to elsewhere failed: {error}{next}"));
+            self.log.write_note(&format!(
+                "weft: a call to elsewhere failed: {failure}{next}"
+            ));
         }
     }
 
     /// Of a call, or of a response's body that broke off, of which it is not known what was asked.
-    pub(crate) fn record_failure(&self, error: &CallError, asked: Option<&Asked>) {
-        let Some(reason) = Reason::of(error) else {
+    pub(crate) fn record_failure(&self, failure: &Failure, asked: Option<&Asked>) {
+        let Some(reason) = Reason::of(failure.kind) else {
             return;
         };
         let said = message(
-            error,
+            failure,
             asked,
             Instant::now(),
             self.request_timeout.unwrap_or(REQUEST_TIMEOUT_DEFAULT),
             self.is_pooled,
         );
-        let (note, backtrace) = match error {
-            CallError::Trap { message, backtrace } => (
-                format!("weft: a request trapped: {}{message}", which(asked)),
-                backtrace.trim_end(),
-            ),
+        let (note, backtrace) = match reason {
+            Reason::Trapped => {
+                let why = &*failure.message;
+                let why = why.strip_prefix("the guest trapped: ").unwrap_or(why);
+                let note = format!("weft: a request trapped: {}{why}", which(asked));
+                (
+                    note,
+                    failure.detail.as_deref().unwrap_or_default().trim_end(),
+                )
+            }
             _ => (format!("weft: {said}"), ""),
         };
         self.log.write_note(&note);
         if !backtrace.is_empty() {
             self.log.write_note(backtrace);
         }
-        let told = &self.told[reason as usize];
-        let count = told.since_event.fetch_add(1, Ordering::Relaxed) + 1;
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
-        let last = told.last_event.load(Ordering::Relaxed);
-        let due = last == 0 || now.saturating_sub(last) >= EVENT_EVERY.as_millis() as u64;
-        // Of several cores that fail at once, one writes the event.
-        if due
-            && told
-                .last_event
-                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        {
-            told.since_event.store(0, Ordering::Relaxed);
+        let last = self.last_line.lock().get();
+        let last = last.filter(|_| reason == Reason::Trapped);
+        self.tell(reason, move |count| {
             let mut said = said;
-            if reason == Reason::Trapped
-                && let Some(line) = self.last_line.lock().get()
-            {
+            if let Some(line) = last {
                 said.push_str(&format!("; the last line on stderr is \"{line}\""));
             }
             if count > 1 {
@@ -258,22 +284,43 @@ impl Failures {
                 said.push('\n');
                 said.push_str(backtrace);
             }
+            said
+        });
+    }
+
+    /// Writes an event, if it is time for one; `say` hears for how many it stands. Says whether it was.
+    fn tell(&self, reason: Reason, say: impl FnOnce(u64) -> String) -> bool {
+        let told = &self.told[reason as usize];
+        let count = told.since_event.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
+        let last = told.last_event.load(Ordering::Relaxed);
+        let due = last == 0 || now.saturating_sub(last) >= EVENT_EVERY.as_millis() as u64;
+        // Of several cores that fail at once, one writes the event.
+        let is_told = due
+            && told
+                .last_event
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if is_told {
+            told.since_event.store(0, Ordering::Relaxed);
+            let said = say(count);
             self.recorder
                 .record(self.about.clone(), Severity::Warning, reason.name(), said);
         }
+        is_told
     }
 }
 
 /// What is said of a failure at `now`, and what to do about it.
 fn message(
-    error: &CallError,
+    failure: &Failure,
     asked: Option<&Asked>,
     now: Instant,
     request_timeout: Duration,
     is_pooled: bool,
 ) -> String {
-    let more = match (error, asked) {
-        (CallError::Deadline, Some(asked)) => {
+    let more = match (failure.kind, asked) {
+        (FailureKind::Deadline, Some(asked)) => {
             // The runtime takes the earlier of the two; had it been its own, the caller would still be waiting.
             match asked.deadline.is_some_and(|deadline| deadline <= now) {
                 true => "; its caller does not wait any longer".to_owned(),
@@ -283,14 +330,14 @@ fn message(
                 ),
             }
         }
-        (CallError::NoResponse, _) if is_pooled => format!(
+        (FailureKind::NoResponse, _) if is_pooled => format!(
             "; this component may not be made for more than one call an instance, \
              which the annotation {}: per-request says",
             annotation::ISOLATION
         ),
         _ => String::new(),
     };
-    format!("{}{error}{more}", which(asked))
+    format!("{}{failure}{more}", which(asked))
 }
 
 /// Which request it was, before what became of it.
@@ -369,24 +416,22 @@ mod tests {
             let request = Request::get("http://front/break/panic?token=secret").body(());
             Asked::of(&request.expect("a request"), deadline)
         };
-        let trap = CallError::Trap {
-            message: "wasm trap".into(),
-            backtrace: "0: x".into(),
-        };
+        let trap =
+            Failure::new(FailureKind::Trap, "the guest trapped: wasm trap").with_detail("0: x");
         let mut transcript = String::new();
         for (error, asked, is_pooled) in [
             (trap.clone(), Some(ask(None)), false),
             (trap, None, false),
-            (CallError::Deadline, Some(ask(None)), false),
+            (FailureKind::Deadline.into(), Some(ask(None)), false),
             (
-                CallError::Deadline,
+                FailureKind::Deadline.into(),
                 Some(ask(Some(now + Duration::from_secs(1)))),
                 false,
             ),
-            (CallError::Deadline, Some(ask(Some(now))), false),
-            (CallError::Deadline, None, false),
-            (CallError::NoResponse, Some(ask(None)), false),
-            (CallError::NoResponse, Some(ask(None)), true),
+            (FailureKind::Deadline.into(), Some(ask(Some(now))), false),
+            (FailureKind::Deadline.into(), None, false),
+            (FailureKind::NoResponse.into(), Some(ask(None)), false),
+            (FailureKind::NoResponse.into(), Some(ask(None)), true),
         ] {
             let timeout = Duration::from_secs(30);
             let said = message(&error, asked.as_ref(), now, timeout, is_pooled);

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use weft_call::Failure;
 use weft_runtime::worker::RemoteWorkload;
-use weft_runtime::{Body, CallError, Exit, Limits, Usage, Workload};
+use weft_runtime::{Body, Exit, Limits, Usage, Workload};
 
 /// What the agent calls, runs, stops and measures. Cheap to clone.
 #[derive(Clone)]
@@ -14,11 +15,11 @@ pub enum Guest {
 
 impl Guest {
     /// # Errors
-    /// [`CallError`], the same for both.
+    /// [`Failure`], the same for both.
     pub async fn call(
         &self,
         request: http::Request<Body>,
-    ) -> Result<http::Response<Body>, CallError> {
+    ) -> Result<http::Response<Body>, Failure> {
         match self {
             Self::Here(workload) => workload.call(request).await,
             Self::Apart(workload) => workload.call(request).await,

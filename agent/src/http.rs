@@ -26,6 +26,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
@@ -348,11 +349,7 @@ fn log_query(query: &str, now: Timestamp) -> Result<Asked, String> {
                 asked.query.since = now.checked_sub(jiff::SignedDuration::from_secs(ago)).ok();
             }
             "sinceTime" => {
-                let text = value
-                    .replace("%3A", ":")
-                    .replace("%3a", ":")
-                    .replace("%2B", "+")
-                    .replace("%2b", "+");
+                let text = percent_decode_str(value).decode_utf8_lossy();
                 asked.query.since = Some(
                     text.parse()
                         .map_err(|_| format!("sinceTime \"{text}\" is not an RFC 3339 time"))?,

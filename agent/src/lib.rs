@@ -28,6 +28,7 @@ pub mod events;
 pub mod execute;
 mod exit;
 pub mod failures;
+pub mod grants;
 pub mod guest;
 pub mod heartbeat;
 pub mod http;
@@ -60,6 +61,7 @@ pub mod workers;
 
 use crate::addresses::Addresses;
 use crate::events::Recorder;
+use crate::grants::Grants;
 use crate::heartbeat::{Facts, Heartbeat};
 use crate::identity::{Chain, IdentityError, NodeIdentity, Server, Serving, Workloads};
 use crate::image::Images;
@@ -181,6 +183,7 @@ impl Agent {
         })
         .await?;
         let identities = Workloads::new(link.clone(), mesh.clone());
+        let grants = Grants::new(link.clone(), mesh.clone());
         let gateway = answered(shutdown, || identities.claim(mesh.gateway_identity())).await?;
 
         let folder = |name: &str| data_dir.join(name);
@@ -251,6 +254,7 @@ impl Agent {
             recorder: recorder.clone(),
             publisher,
             identities,
+            grants,
             topology,
             registry: Registry::default(),
             addresses: Mutex::new(Addresses::new(&cidr)?),

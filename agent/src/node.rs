@@ -4,6 +4,7 @@
 
 use crate::addresses::Addresses;
 use crate::events::Recorder;
+use crate::grants::Grants;
 use crate::identity::{Link, Workloads};
 use crate::image::Images;
 use crate::logs::Logs;
@@ -33,6 +34,7 @@ pub struct Node {
     pub recorder: Recorder,
     pub publisher: Publisher,
     pub identities: Workloads,
+    pub grants: Grants,
     pub topology: Topology,
     pub registry: Registry,
     pub addresses: Mutex<Addresses>,

@@ -34,6 +34,8 @@ pub const BACKOFF_RESET: Duration = Duration::from_secs(600);
 pub const CONFIG_RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause after a missing ConfigMap or Secret.
 pub const CONFIG_RETRY_MAX: Duration = Duration::from_secs(30);
+/// Longest pause where a grant is missing: whoever adds it waits for it, and a look costs nothing, as image and code are here.
+pub const NOT_GRANTED_RETRY_MAX: Duration = Duration::from_secs(4);
 /// How long a deleted pod goes on serving so that every node can learn that its endpoint is gone.
 pub const DRAIN: Duration = Duration::from_millis(1500);
 
@@ -166,6 +168,9 @@ fn apply(
                 current.failed_starts = attempt;
                 let pause = match failure {
                     StartFailure::Config => backoff(CONFIG_RETRY_FIRST, CONFIG_RETRY_MAX, attempt),
+                    StartFailure::NotGranted => {
+                        backoff(CONFIG_RETRY_FIRST, NOT_GRANTED_RETRY_MAX, attempt)
+                    }
                     _ => backoff(BACKOFF_FIRST, BACKOFF_MAX, attempt),
                 };
                 current.phase = Phase::Retrying {

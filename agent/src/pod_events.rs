@@ -60,6 +60,7 @@ impl PodEvents<'_> {
                 format!("Failed to apply default image tag: {why}"),
             ),
             StartFailure::ImageNever => ("ErrImageNeverPull", why.to_owned()),
+            StartFailure::NotGranted => ("CapabilityNotGranted", why.to_owned()),
             StartFailure::Config | StartFailure::Create => ("Failed", format!("Error: {why}")),
         };
         self.tell(container, Severity::Warning, reason, words);

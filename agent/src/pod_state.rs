@@ -49,7 +49,9 @@ pub enum StartFailure {
     ImageNever,
     /// A ConfigMap, Secret or field it needs is missing: `CreateContainerConfigError`.
     Config,
-    /// The image is no component, or imports something not granted: `CreateContainerError`.
+    /// The component imports something that its ServiceAccount is not granted: `CapabilityNotGranted`.
+    NotGranted,
+    /// The image is no component: `CreateContainerError`.
     Create,
 }
 

@@ -11,6 +11,7 @@ use crate::downward::Downward;
 use crate::environment;
 use crate::events::Severity;
 use crate::failures::Failures;
+use crate::grants::{self, granted};
 use crate::guest::Guest;
 use crate::identity::{Chain, Claim};
 use crate::image::{ImageError, Keyring, PullPolicy, Wish};
@@ -31,8 +32,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use weft_api::{SpiffeId, workload};
 use weft_mesh::{CallerInfo, WorkloadInfo};
-use weft_runtime::worker::{Setup, Worker};
-use weft_runtime::{Artifact, ArtifactError, EventSink, InstancePolicy, LogSink, Volume, Workload};
+use weft_runtime::worker::Worker;
+use weft_runtime::{
+    Artifact, ArtifactError, EventSink, InstancePolicy, LogSink, Setup, Volume, Workload,
+    WorkloadConfig,
+};
 
 /// Secrets of a pod that are read for a pull: each is a request to the API server.
 const PULL_SECRETS_MAX: usize = 16;
@@ -51,6 +55,7 @@ pub(crate) struct Prepared {
     pub(crate) failures: Arc<Failures>,
     pub(crate) identity: SpiffeId,
     pub(crate) claim: Claim,
+    pub(crate) grant: grants::Claim,
 }
 
 /// The names metrics and peers see.
@@ -92,9 +97,17 @@ impl Preparing {
         let create = |error: &dyn std::fmt::Display| (StartFailure::Create, error.to_string());
         // What can be said without the image is said before it is fetched.
         unsupported::check(&self.pod, &self.container).map_err(|error| config(&error))?;
+        let pod = PodView(&self.pod);
+        let identity = SpiffeId::new(
+            &self.node.trust_domain,
+            pod.namespace(),
+            pod.service_account(),
+        );
+        // Asked for before the image, which takes longer.
+        let grant = self.node.grants.claim(&identity);
         let (artifact, image_id) = self.artifact().await?;
         let probes = probes::specs(&self.container).map_err(|error| config(&error))?;
-        let pod = PodView(&self.pod);
+        let grants = self.granted(&grant, &artifact).await?;
         let at = Downward {
             pod,
             pod_ip: self.ip,
@@ -106,11 +119,6 @@ impl Preparing {
             .map_err(|error| config(&error))?;
         let world = world(self.role, spec.world, &artifact)
             .map_err(|message| (StartFailure::Create, message))?;
-        let identity = SpiffeId::new(
-            &self.node.trust_domain,
-            pod.namespace(),
-            pod.service_account(),
-        );
         let claim = self
             .node
             .identities
@@ -144,24 +152,25 @@ impl Preparing {
             &self.pod,
             &self.container.name,
             spec.request_timeout,
-            matches!(spec.policy, Some(InstancePolicy::Pooled { .. })),
+            matches!(spec.config.policy, Some(InstancePolicy::Pooled { .. })),
         ));
         let info = workload_info(pod);
         let outbound = self.node.mesh.outbound(CallerInfo {
             identity: identity.clone(),
             workload: info,
         });
-        let workload = build(
-            &self.node,
-            place,
-            pod.namespace(),
-            &artifact,
-            &spec,
-            failures.clone(),
-            bridge::outbound(outbound, self.siblings.clone(), failures.clone()),
-        )
-        .await
-        .map_err(|message| {
+        let outbound = bridge::outbound(outbound, self.siblings.clone(), failures.clone());
+        let setup = Setup {
+            config: WorkloadConfig {
+                account: pod.namespace().to_owned(),
+                ..spec.config.clone()
+            },
+            outbound: Some(outbound),
+            grants,
+            ..Setup::default()
+        };
+        let built = build(&self.node, place, &artifact, &spec, failures.clone(), setup);
+        let workload = built.await.map_err(|message| {
             log.close();
             (StartFailure::Create, message)
         })?;
@@ -180,7 +189,27 @@ impl Preparing {
             failures,
             identity,
             claim,
+            grant,
         })
+    }
+
+    /// What the component gets of what its ServiceAccount is granted, if that is all that it imports.
+    async fn granted(
+        &self,
+        grant: &grants::Claim,
+        artifact: &Artifact,
+    ) -> Result<weft_runtime::Grants, Refusal> {
+        let pod = PodView(&self.pod);
+        let granted = grant.granted().await;
+        let imports = artifact.imports();
+        granted::check(imports, pod.namespace(), pod.service_account(), &granted)
+            .map_err(|missing| (StartFailure::NotGranted, missing.to_string()))?;
+        if granted::imports_config(imports) {
+            let refreshed = grant.account().refresh(&self.node.link).await;
+            refreshed.map_err(|error| (StartFailure::Config, Chain(&error).to_string()))?;
+        }
+        let given = grant.give(imports, pod);
+        given.map_err(|error| (StartFailure::Config, error.to_string()))
     }
 
     fn event(&self, severity: Severity, reason: &'static str, message: String) {
@@ -405,15 +434,14 @@ enum Place {
     Apart(Worker),
 }
 
-/// The guest, in its place.
+/// The guest, in its place; what it prints and what breaks off goes to `failures`.
 async fn build(
     node: &Node,
     place: Place,
-    namespace: &str,
     artifact: &Artifact,
     spec: &WorkloadSpec,
     failures: Arc<Failures>,
-    outbound: weft_runtime::Outbound,
+    setup: Setup,
 ) -> Result<Guest, String> {
     let stdout = LogSink::new({
         let log = failures.log().clone();
@@ -427,40 +455,22 @@ async fn build(
         }
     });
     let faults = EventSink::of_broken_off(move |fault| failures.record_failure(&fault, None));
+    let setup = Setup {
+        stdout,
+        stderr,
+        events: Some(faults),
+        ..setup
+    };
     let volumes = match place {
         Place::Here(volumes) => volumes,
         Place::Apart(worker) => {
-            let setup = Setup {
-                name: spec.name.clone(),
-                account: namespace.to_owned(),
-                env: spec.env.clone(),
-                args: spec.args.clone(),
-                limits: spec.limits.clone(),
-                policy: spec.policy,
-                stdout,
-                stderr,
-                outbound: Some(outbound),
-                events: Some(faults),
-            };
             let built = worker.build(&node.engine, artifact, setup).await;
             return built
                 .map(Guest::Apart)
                 .map_err(|error| Chain(&error).to_string());
         }
     };
-    let mut builder = Workload::builder(&node.engine, artifact)
-        .name(spec.name.clone())
-        .account(namespace)
-        .env(spec.env.clone())
-        .args(spec.args.clone())
-        .limits(spec.limits.clone())
-        .stdout(stdout)
-        .stderr(stderr)
-        .events(faults)
-        .outbound(outbound);
-    if let Some(policy) = spec.policy {
-        builder = builder.instance_policy(policy);
-    }
+    let mut builder = Workload::builder(&node.engine, artifact).setup(setup);
     for (volume, mount) in volumes.iter().zip(&spec.mounts) {
         builder = builder.volume(volume, &mount.path, mount.access);
     }

@@ -13,6 +13,7 @@
 
 use crate::bridge::{self, Siblings};
 use crate::exit;
+use crate::grants;
 use crate::guest::Guest;
 use crate::identity::Claim;
 use crate::logs;
@@ -139,6 +140,8 @@ pub(crate) struct Running {
     probes: CancellationToken,
     /// Keeps the certificate of its identity in the mesh.
     _claim: Claim,
+    /// Keeps what its ServiceAccount is granted in force here.
+    _grant: grants::Claim,
 }
 
 /// Which run of which container.
@@ -206,6 +209,7 @@ pub(crate) fn launch(
         image_id,
         log,
         claim,
+        grant,
         ..
     } = prepared;
     if !probes.is_empty() {
@@ -233,6 +237,7 @@ pub(crate) fn launch(
             why,
             probes: stop,
             _claim: claim,
+            _grant: grant,
         },
     })
 }

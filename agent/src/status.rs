@@ -366,6 +366,7 @@ fn container_status(
                 StartFailure::Config => {
                     waiting("CreateContainerConfigError", Some(message.clone()))
                 }
+                StartFailure::NotGranted => waiting("CapabilityNotGranted", Some(message.clone())),
                 StartFailure::Create => waiting("CreateContainerError", Some(message.clone())),
             }
         }

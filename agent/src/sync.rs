@@ -31,8 +31,9 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// How long a draining node waits for its pods, whatever grace they ask for: whoever stops a node wants it to stop.
-pub const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// How long a draining node waits for its pods: the default grace, and two seconds in which the last of them end. Whoever asks for
+/// a longer grace has it where a pod is deleted, and not where a node stops.
+pub const DRAIN_MAX: Duration = Duration::from_secs(32);
 /// Messages of pods' children that wait to be read; a child waits when it is full.
 const MAILBOX_MAX: usize = 1024;
 /// Pause before an address is asked for again when the pod CIDR is exhausted.

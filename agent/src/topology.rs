@@ -177,13 +177,17 @@ impl Topology {
             self.changed.notified().await;
             tokio::time::sleep_until(rested.max(tokio::time::Instant::now() + GATHER)).await;
             let begun = tokio::time::Instant::now();
-            let change = {
+            let mut change = {
                 let mut seen = self.seen.lock();
                 if !NEEDED.iter().all(|list| seen.arrived.contains(list)) {
                     continue;
                 }
                 seen.cluster.take_change()
             };
+            // Before the table: who is told that a node is there is not led to it from outside.
+            if let Some(own) = change.take_own() {
+                mesh.set_own_addresses(own);
+            }
             if change.is_empty() && generation > 0 {
                 continue;
             }

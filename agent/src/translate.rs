@@ -17,7 +17,7 @@ use crate::volumes::{self, Mount};
 use k8s_openapi::api::core::v1::{Container, Service};
 use std::time::Duration;
 use weft_api::{Quantity, annotation};
-use weft_runtime::{InstancePolicy, Limits};
+use weft_runtime::{InstancePolicy, Limits, Stdin, WorkloadConfig};
 
 /// Wall-clock limit of one request when neither the pod nor a route or a caller sets one.
 pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
@@ -41,16 +41,10 @@ pub enum World {
 /// What the runtime is asked to host, in its own words.
 #[derive(Clone, Debug)]
 pub struct WorkloadSpec {
-    /// `namespace/pod/container`, for logs and metrics.
-    pub name: String,
-    pub env: Vec<(String, String)>,
-    /// `argv`, program name first.
-    pub args: Vec<String>,
-    pub limits: Limits,
+    /// Named `namespace/pod/container`, for logs and metrics; of no account yet. Without a policy it has what is its component's default.
+    pub config: WorkloadConfig,
     /// What the pod says; else [`REQUEST_TIMEOUT_DEFAULT`] holds where neither a route nor the caller says anything.
     pub request_timeout: Option<Duration>,
-    /// `None`: what the component's world has as default.
-    pub policy: Option<InstancePolicy>,
     /// Its volumes, in the container's order.
     pub mounts: Vec<Mount>,
     /// `None`: HTTP if the component exports it.
@@ -98,7 +92,7 @@ pub(crate) fn container(
     let cpu_millis = cpu_millis.map(|quantity| millis(quantity).max(1));
     let cpu_reserved_millis = view.resource(Resources::Requests, "cpu")?;
     let request_timeout = request_timeout(pod)?;
-    Ok(WorkloadSpec {
+    let config = WorkloadConfig {
         name: format!("{}/{}/{}", pod.namespace(), pod.name(), container.name),
         args,
         limits: Limits {
@@ -110,12 +104,20 @@ pub(crate) fn container(
             body_bytes: body_bytes(pod)?,
             ..Limits::default()
         },
-        request_timeout,
+        stdin: match container.stdin {
+            Some(true) => Stdin::EndsAtStop,
+            _ => Stdin::Empty,
+        },
         policy: policy(pod)?,
+        env: env.into_variables(),
+        ..WorkloadConfig::default()
+    };
+    Ok(WorkloadSpec {
+        config,
+        request_timeout,
         mounts: volumes::mounts(pod, container)?,
         world: world(pod)?,
         ports: view.ports()?,
-        env: env.into_variables(),
     })
 }
 
@@ -246,7 +248,7 @@ mod tests {
             let container = json!({"name": "main", "image": "x:1"});
             let spec = translate(annotations.clone(), container, &[]);
             let spec = spec.expect("a workload");
-            let found = (spec.request_timeout, spec.limits.request_timeout);
+            let found = (spec.request_timeout, spec.config.limits.request_timeout);
             assert_eq!(found, (said, most), "{annotations}");
         }
     }
@@ -307,17 +309,18 @@ mod tests {
             ],
         });
         let spec = translate(json!({}), spec, &[service]).expect("translates");
-        let mut text: Vec<String> = spec
+        let config = spec.config;
+        let mut text: Vec<String> = config
             .env
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
-        text.push(format!("args {:?}", spec.args));
+        text.push(format!("args {:?}", config.args));
         text.push(format!(
             "{} bytes, {:?} millis, {} reserved, ports {:?}",
-            spec.limits.memory_bytes,
-            spec.limits.cpu_millis,
-            spec.limits.cpu_reserved_millis,
+            config.limits.memory_bytes,
+            config.limits.cpu_millis,
+            config.limits.cpu_reserved_millis,
             spec.ports
         ));
         insta::assert_snapshot!(text.join("\n"), @r#"
@@ -445,7 +448,7 @@ mod tests {
         ] {
             let spec =
                 translate(annotations.clone(), json!({"name": "web"}), &[]).expect("translates");
-            assert_eq!(spec.policy, policy, "{annotations}");
+            assert_eq!(spec.config.policy, policy, "{annotations}");
         }
     }
 }

@@ -99,7 +99,7 @@ fn pod_fields(spec: &PodSpec) -> [Asked; 7] {
     ]
 }
 
-fn container_fields(container: &Container) -> [Asked; 9] {
+fn container_fields(container: &Container) -> [Asked; 8] {
     let ports = container.ports.as_deref().unwrap_or_default();
     let hooks = container.lifecycle.as_ref();
     let security = container.security_context.as_ref();
@@ -151,11 +151,6 @@ fn container_fields(container: &Container) -> [Asked; 9] {
                 .is_some_and(|dir| !dir.is_empty()),
             "workingDir",
             "a component finds its volumes by their full paths; leave the field out",
-        ),
-        (
-            on(container.stdin),
-            "stdin",
-            "a component reads no terminal; leave the field out",
         ),
         (
             on(container.tty),

@@ -345,6 +345,9 @@ impl Driver {
             for key in keys_of(controller, || (controller.keys)(&self.view, touched)) {
                 queue.add(key, now);
             }
+            for key in keys_of(controller, || (controller.relieved)(&self.view, touched)) {
+                queue.relieve(key);
+            }
         }
     }
 

@@ -27,7 +27,7 @@ use weft_agent::heartbeat::{Facts, Machine};
 use weft_agent::identity::{IdentityError, Server};
 use weft_agent::image::{Registries, RegistriesError};
 use weft_agent::{Agent, AgentError};
-use weft_mesh::{GatewayConfig, Mesh, OpenServices};
+use weft_mesh::{EgressConfig, GatewayConfig, Mesh, OpenServices};
 use weft_runtime::worker::WorkerCommand;
 use weft_runtime::{BuildError, CompilerCommand, Cores, Engine};
 
@@ -39,7 +39,8 @@ use servers::KnownServers;
 const BACKLOG: i32 = 1024;
 /// What cores may take to finish once listeners and pods have stopped; only connections that idle are left by then.
 const CORES_GRACE: Duration = Duration::from_secs(2);
-/// How long listeners may take to finish what is in flight.
+/// How long listeners may take at least to finish what is in flight, once the pods have stopped; what was begun when the node was told to
+/// stop has as long as pods may have.
 const LISTENERS_GRACE: Duration = Duration::from_secs(5);
 
 /// What `weft node` is told.
@@ -72,6 +73,8 @@ pub struct NodeConfig {
     pub allow_file_images: bool,
     /// Mirrors, credentials and certificates of registries, see [`weft_agent::image::Registries`]; none when not given.
     pub registries_file: Option<PathBuf>,
+    /// Authorities that hosts outside of the cluster are trusted by, in PEM, beside the platform's; only those when not given.
+    pub egress_ca_file: Option<PathBuf>,
     /// Threads for guests and traffic; one a core of the machine when not given.
     pub cores: Option<usize>,
     /// The program that compiles components in a child process (`weft compile`); in this process when not given.
@@ -147,6 +150,10 @@ pub async fn run(
         None => Registries::default(),
         Some(path) => Registries::read(path)?,
     };
+    let extra_roots = match &config.egress_ca_file {
+        None => Vec::new(),
+        Some(path) => weft_agent::identity::read_authority(path)?,
+    };
     let _lock = lock(&config.data_dir)?;
     let servers = KnownServers::load(&config.data_dir, &config.servers);
     let authority = weft_agent::identity::read_authority(&config.ca_file)?;
@@ -209,6 +216,10 @@ pub async fn run(
             ..GatewayConfig::default()
         })
         .inbound_connections_max(places.inbound)
+        .egress(EgressConfig {
+            extra_roots,
+            ..EgressConfig::default()
+        })
         .build();
 
     // Served before the node says that it is ready; stopped after it has said that it is not.
@@ -262,6 +273,8 @@ pub async fn run(
         &shutdown,
     )
     .await;
+    // One time for all that was begun: pods, and calls that pass through here to pods of other nodes.
+    let mut drained_by = tokio::time::Instant::now();
     let result = match agent {
         Ok(agent) => {
             tracing::info!(node = %config.name, gateway = ports.gateway, mesh = ports.mesh, port = ports.node, "node is up");
@@ -273,6 +286,7 @@ pub async fn run(
                 () = servers.follow(link, &balancer) => {}
             }
             tracing::info!(node = %config.name, "draining");
+            drained_by = tokio::time::Instant::now() + weft_agent::sync::DRAIN_MAX;
             agent.stop().await;
             Ok(())
         }
@@ -283,7 +297,8 @@ pub async fn run(
 
     traffic.cancel();
     let finished = async { while serving.join_next().await.is_some() {} };
-    if tokio::time::timeout(LISTENERS_GRACE, finished)
+    let least = tokio::time::Instant::now() + LISTENERS_GRACE;
+    if tokio::time::timeout_at(drained_by.max(least), finished)
         .await
         .is_err()
     {

@@ -7,17 +7,18 @@
 //! ([`Change::apply`]); what is changed while a change is applied is in the next.
 
 use super::slice::{Slice, service_spec};
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use weft_api::annotation;
 use weft_gateway::{Kind, NamespacedName, Object, Objects, api};
-use weft_mesh::TableBuilder;
+use weft_mesh::{OwnAddresses, TableBuilder};
 
 /// See the module's promise.
 #[derive(Debug, Default)]
@@ -27,12 +28,39 @@ pub(super) struct Cluster {
     slices: BTreeMap<NamespacedName, Arc<Slice>>,
     /// Slices by their service.
     slices_of: BTreeMap<NamespacedName, BTreeSet<NamespacedName>>,
-    /// By node.
-    mesh_addresses: Arc<BTreeMap<String, SocketAddr>>,
+    nodes: Arc<BTreeMap<String, NodeFacts>>,
     /// Of the Gateway API.
     objects: Objects,
     changed_services: BTreeSet<NamespacedName>,
     routes_changed: bool,
+    /// By node: where it is, and where its pods are.
+    own: BTreeMap<String, Vec<(IpNet, &'static str)>>,
+    own_changed: bool,
+}
+
+/// A node as far as its endpoints go.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct NodeFacts {
+    /// Where it takes calls of other nodes.
+    pub(super) mesh_address: Option<SocketAddr>,
+    /// What its pods have their addresses of, as the cluster gave it out.
+    pub(super) pod_range: Option<IpNet>,
+}
+
+impl NodeFacts {
+    fn read(node: &Node) -> Self {
+        let address = node.annotations().get(annotation::MESH_ADDRESS);
+        let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_ref());
+        Self {
+            mesh_address: address.and_then(|address| address.parse().ok()),
+            pod_range: range.and_then(|range| range.parse().ok()),
+        }
+    }
+
+    /// Whether the address is one of its range.
+    pub(super) fn gives(&self, ip: IpAddr) -> bool {
+        self.pod_range.is_some_and(|range| range.contains(&ip))
+    }
 }
 
 /// A Service with all its slices.
@@ -47,9 +75,11 @@ struct Parts {
 pub(super) struct Change {
     /// None: it is gone.
     services: Vec<(NamespacedName, Option<Parts>)>,
-    mesh_addresses: Arc<BTreeMap<String, SocketAddr>>,
+    nodes: Arc<BTreeMap<String, NodeFacts>>,
     /// All routes, if one of them did.
     routes: Option<Objects>,
+    /// All addresses of the cluster's own, if one of them did.
+    own: Option<OwnAddresses>,
 }
 
 impl Change {
@@ -57,12 +87,17 @@ impl Change {
         self.services.is_empty() && self.routes.is_none()
     }
 
+    /// The addresses that calls out of the cluster do not lead to, if they are others than before.
+    pub(super) fn take_own(&mut self) -> Option<OwnAddresses> {
+        self.own.take()
+    }
+
     /// Brings the builder's table up to date.
     pub(super) fn apply(self, builder: &mut TableBuilder) {
         for (name, parts) in self.services {
             match parts {
                 Some(Parts { service, slices }) => {
-                    let spec = service_spec(name, &service, &slices, &self.mesh_addresses);
+                    let spec = service_spec(name, &service, &slices, &self.nodes);
                     builder.set_service(spec);
                 }
                 None => builder.remove_service(&name.namespace, &name.name),
@@ -72,6 +107,33 @@ impl Change {
             builder.set_routes(&weft_gateway::compile(&objects).served);
         }
     }
+}
+
+/// The Service of the API servers.
+fn api_servers() -> NamespacedName {
+    NamespacedName::new("default", "kubernetes")
+}
+
+/// Where a node is, and where its pods are.
+fn own_of(node: &Node) -> Vec<(IpNet, &'static str)> {
+    let addresses = node
+        .status
+        .iter()
+        .flat_map(|status| status.addresses.iter().flatten());
+    let addresses = addresses.filter_map(|address| address.address.parse::<IpAddr>().ok());
+    let spec = node.spec.as_ref();
+    let ranges = spec.into_iter().flat_map(|spec| {
+        let all = spec.pod_cidrs.iter().flatten();
+        all.chain(&spec.pod_cidr)
+            .filter_map(|range| range.parse::<IpNet>().ok())
+    });
+    let mut own: Vec<_> = addresses
+        .map(|address| (address.to_canonical().into(), "an address of a node"))
+        .chain(ranges.map(|range| (range.trunc(), "an address of a pod")))
+        .collect();
+    own.sort_unstable();
+    own.dedup();
+    own
 }
 
 pub(super) fn name_of<K: kube::Resource>(object: &K) -> NamespacedName {
@@ -108,8 +170,9 @@ impl Cluster {
         let routes_changed = std::mem::take(&mut self.routes_changed);
         Change {
             services,
-            mesh_addresses: Arc::clone(&self.mesh_addresses),
+            nodes: Arc::clone(&self.nodes),
             routes: routes_changed.then(|| self.objects.clone()),
+            own: std::mem::take(&mut self.own_changed).then(|| self.own_addresses()),
         }
     }
 
@@ -127,6 +190,30 @@ impl Cluster {
         own.chain(kubernetes)
             .map(|service| Service::clone(service))
             .collect()
+    }
+
+    fn own_addresses(&self) -> OwnAddresses {
+        let mut own = OwnAddresses::default();
+        for (net, what) in self.own.values().flatten() {
+            own.add(*net, what);
+        }
+        let servers = self.slices_of.get(&api_servers()).into_iter().flatten();
+        let servers = servers.filter_map(|slice| self.slices.get(slice));
+        for address in servers.flat_map(|slice| slice.addresses()) {
+            own.add(address.into(), "an address of an API server");
+        }
+        own
+    }
+
+    fn set_own(&mut self, node: &str, own: Vec<(IpNet, &'static str)>) {
+        if self.own.get(node).is_some_and(|known| *known == own) {
+            return;
+        }
+        self.own_changed = true;
+        match own.is_empty() {
+            true => self.own.remove(node),
+            false => self.own.insert(node.to_owned(), own),
+        };
     }
 
     // === Services and their endpoints ===
@@ -161,6 +248,7 @@ impl Cluster {
         }
         self.delete_slice(&name);
         if let Some(service) = &slice.service {
+            self.own_changed |= *service == api_servers();
             let slices = self.slices_of.entry(service.clone()).or_default();
             slices.insert(name.clone());
             self.changed_services.insert(service.clone());
@@ -173,6 +261,7 @@ impl Cluster {
         let Some(service) = slice.and_then(|slice| slice.service.clone()) else {
             return;
         };
+        self.own_changed |= service == api_servers();
         if let Some(slices) = self.slices_of.get_mut(&service) {
             slices.remove(name);
             if slices.is_empty() {
@@ -188,26 +277,28 @@ impl Cluster {
 
     pub(super) fn apply_node(&mut self, node: Node) {
         let name = node.metadata.name.clone().unwrap_or_default();
+        self.set_own(&name, own_of(&node));
         let facts = api::Node::read(node.status.as_ref(), node.annotations());
         self.take_object(Object::Node(name.clone(), facts));
-        let address = node.annotations().get(annotation::MESH_ADDRESS);
-        self.set_mesh_address(&name, address.and_then(|address| address.parse().ok()));
+        self.set_node(&name, NodeFacts::read(&node));
     }
 
     pub(super) fn delete_node(&mut self, name: &NamespacedName) {
         self.forget_object(Kind::Node, name);
-        self.set_mesh_address(&name.name, None);
+        self.set_own(&name.name, Vec::new());
+        self.set_node(&name.name, NodeFacts::default());
     }
 
-    fn set_mesh_address(&mut self, node: &str, address: Option<SocketAddr>) {
-        if self.mesh_addresses.get(node).copied() == address {
+    fn set_node(&mut self, node: &str, facts: NodeFacts) {
+        if self.nodes.get(node).copied().unwrap_or_default() == facts {
             return;
         }
-        let addresses = Arc::make_mut(&mut self.mesh_addresses);
-        match address {
-            Some(address) => addresses.insert(node.to_owned(), address),
-            None => addresses.remove(node),
-        };
+        let nodes = Arc::make_mut(&mut self.nodes);
+        if facts == NodeFacts::default() {
+            nodes.remove(node);
+        } else {
+            nodes.insert(node.to_owned(), facts);
+        }
         let there = self.slices.values().filter(|slice| slice.is_on(node));
         let services = there.filter_map(|slice| slice.service.clone());
         self.changed_services.extend(services);

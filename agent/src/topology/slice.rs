@@ -1,9 +1,10 @@
 //! What the endpoints of a Service are, read once from each of its EndpointSlices. Pure.
 
+use super::cluster::NodeFacts;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use weft_api::{SpiffeId, annotation, workload};
 use weft_gateway::NamespacedName;
@@ -14,6 +15,8 @@ use weft_mesh::{EndpointSpec, ServicePortSpec, ServiceSpec, WorkloadInfo};
 pub(super) struct Slice {
     /// The Service it belongs to.
     pub(super) service: Option<NamespacedName>,
+    /// The cluster's controller made it, of the pods that the Service selects.
+    made_by_cluster: bool,
     ports: Vec<(Option<String>, u16)>,
     endpoints: Vec<Pod>,
 }
@@ -31,10 +34,17 @@ struct Pod {
 }
 
 impl Slice {
+    /// Where its endpoints are.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.endpoints.iter().map(|pod| pod.ip.to_canonical())
+    }
+
     pub(super) fn read(slice: &EndpointSlice, trust_domain: &str) -> Self {
         let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
         let labels = slice.metadata.labels.clone().unwrap_or_default();
         let service = labels.get(annotation::SERVICE_NAME);
+        let manager = labels.get(annotation::SLICE_MANAGED_BY);
+        let made_by_cluster = manager.is_some_and(|by| by == annotation::SLICE_CONTROLLER);
         let annotations = slice.metadata.annotations.as_ref();
         let by_pod = |key: &str| -> BTreeMap<String, String> {
             let text = annotations.and_then(|annotations| annotations.get(key));
@@ -79,6 +89,7 @@ impl Slice {
         });
         Self {
             service: service.map(|service| NamespacedName::new(namespace, service.as_str())),
+            made_by_cluster,
             ports: ports.collect(),
             endpoints,
         }
@@ -89,26 +100,33 @@ impl Slice {
         self.endpoints.iter().any(|pod| pod.node == node)
     }
 
-    /// Its endpoints behind the service port of this name.
+    /// Its endpoints behind the service port of this name. `selects`: whether the Service chooses pods by their labels.
     pub(super) fn behind(
         &self,
         port: Option<&str>,
-        mesh_addresses: &BTreeMap<String, SocketAddr>,
+        selects: bool,
+        nodes: &BTreeMap<String, NodeFacts>,
     ) -> impl Iterator<Item = EndpointSpec> {
+        let chosen = self.made_by_cluster && selects;
         let mut ports = self.ports.iter();
         let number = ports.find(|(name, _)| name.as_deref() == named(port));
         let number = number.map(|(_, number)| *number);
         number.into_iter().flat_map(move |number| {
-            self.endpoints.iter().map(move |pod| EndpointSpec {
-                pod: pod.name.clone(),
-                ip: pod.ip,
-                port: number,
-                node_address: mesh_addresses.get(&pod.node).copied(),
-                node: pod.node.clone(),
-                identity: pod.identity.clone(),
-                workload: pod.workload.clone(),
-                ready: pod.ready,
-                serving: pod.serving,
+            self.endpoints.iter().map(move |pod| {
+                let node = nodes.get(&pod.node);
+                EndpointSpec {
+                    pod: pod.name.clone(),
+                    ip: pod.ip,
+                    port: number,
+                    node_address: node.and_then(|node| node.mesh_address),
+                    node: pod.node.clone(),
+                    identity: pod.identity.clone(),
+                    workload: pod.workload.clone(),
+                    ready: pod.ready,
+                    serving: pod.serving,
+                    // A node says itself which addresses its pods have, and may say so of its own range only.
+                    assigned: chosen && node.is_some_and(|node| node.gives(pod.ip)),
+                }
             })
         })
     }
@@ -124,15 +142,17 @@ pub(super) fn service_spec(
     name: NamespacedName,
     service: &Service,
     slices: &[Arc<Slice>],
-    mesh_addresses: &BTreeMap<String, SocketAddr>,
+    nodes: &BTreeMap<String, NodeFacts>,
 ) -> ServiceSpec {
     let spec = service.spec.as_ref();
+    let selector = spec.and_then(|spec| spec.selector.as_ref());
+    let selects = selector.is_some_and(|selector| !selector.is_empty());
     let ports = spec.and_then(|spec| spec.ports.as_ref());
     let ports = ports.into_iter().flatten().filter_map(|port| {
         let number = u16::try_from(port.port).ok().filter(|number| *number > 0)?;
         let endpoints = slices
             .iter()
-            .flat_map(|slice| slice.behind(port.name.as_deref(), mesh_addresses));
+            .flat_map(|slice| slice.behind(port.name.as_deref(), selects, nodes));
         Some(ServicePortSpec {
             name: port.name.clone(),
             port: number,
@@ -140,7 +160,10 @@ pub(super) fn service_spec(
         })
     });
     let cluster_ip = spec.and_then(|spec| spec.cluster_ip.as_deref());
+    let is_alias = spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName");
+    let alias = spec.and_then(|spec| spec.external_name.clone());
     ServiceSpec {
+        alias: alias.filter(|name| is_alias && !name.is_empty()),
         ports: ports.collect(),
         cluster_ip: cluster_ip.and_then(|ip| ip.parse().ok()),
         namespace: name.namespace,

@@ -1,6 +1,6 @@
 //! What becomes of the objects that are watched, one by one and all at once.
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, NodeFacts};
 use super::slice::{Slice, service_spec};
 use super::*;
 use proptest::prelude::*;
@@ -64,12 +64,14 @@ fn object((sort, which): Which, state: u8) -> Value {
             }
             // Two services may not have one address, and a table does not rely on that.
             let ip = either(bit(1), "10.43.0.1".to_owned(), format!("10.43.0.{which}"));
-            json!({"metadata": metadata(which), "spec": {"clusterIP": either(bit(2), "None".to_owned(), ip), "ports": ports}})
+            json!({"metadata": metadata(which), "spec": {"clusterIP": either(bit(2), "None".to_owned(), ip), "ports": ports,
+                "selector": either(bit(3), json!({"app": "web"}), json!(null))}})
         }
         Sort::Slice => {
             let mut metadata = metadata(which);
             metadata["name"] = json!(format!("slice-{}", which % 2));
-            metadata["labels"] = json!({annotation::SERVICE_NAME: either(bit(0), "web", "api"), "app": either(bit(1), "x", "y")});
+            metadata["labels"] = json!({annotation::SERVICE_NAME: either(bit(0), "web", "api"), "app": either(bit(1), "x", "y"),
+                annotation::SLICE_MANAGED_BY: either(bit(3), annotation::SLICE_CONTROLLER, "me")});
             let endpoint = |number: u8, node: &str, ready: bool| {
                 json!({
                     "addresses": [format!("10.42.0.{number}")], "nodeName": node,
@@ -97,12 +99,13 @@ fn object((sort, which): Which, state: u8) -> Value {
             let annotations = json!({annotation::MESH_ADDRESS: format!("127.0.0.1:{}", 15000 + u16::from(state % 4)),
                 annotation::GATEWAY_PORT: either(bit(3), "80", "8080")});
             metadata["annotations"] = if bit(4) { annotations } else { json!({}) };
+            let range = either(bit(6), "10.42.0.0/24", "10.42.1.0/24");
             let status = json!({
                 "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
                 // What a node reports all the time.
                 "conditions": [{"type": "Ready", "status": either(bit(5), "True", "False"), "reason": state.to_string()}],
             });
-            json!({"metadata": metadata, "status": status})
+            json!({"metadata": metadata, "spec": {"podCIDR": range}, "status": status})
         }
         Sort::Namespace => {
             let mut metadata = of_cluster(["vote", "shop"]);
@@ -282,7 +285,7 @@ proptest! {
             "metadata": {"namespace": "vote", "annotations": {annotation::ENDPOINT_SERVICE_ACCOUNTS: accounts}},
             "addressType": "IPv4", "ports": [{"port": port}], "endpoints": [{"addresses": [ip]}],
         })).expect("a slice");
-        for found in Slice::read(&slice, "cluster.local").behind(None, &BTreeMap::new()) {
+        for found in Slice::read(&slice, "cluster.local").behind(None, true, &BTreeMap::new()) {
             prop_assert_eq!((i32::from(found.port), found.ip.to_string().is_empty()), (port, false));
             prop_assert_eq!(found.identity.namespace, "vote");
         }
@@ -310,12 +313,13 @@ fn slice() -> EndpointSlice {
 #[test]
 fn endpoints_take_port_node_and_identity_from_where_they_are() {
     let slice = Slice::read(&slice(), "cluster.local");
-    let nodes = BTreeMap::from([(
-        "b".to_owned(),
-        "127.0.0.1:15444".parse().expect("an address"),
-    )]);
+    let facts = NodeFacts {
+        mesh_address: Some("127.0.0.1:15444".parse().expect("an address")),
+        pod_range: None,
+    };
+    let nodes = BTreeMap::from([("b".to_owned(), facts)]);
     let text: Vec<String> = slice
-        .behind(Some("http"), &nodes)
+        .behind(Some("http"), true, &nodes)
         .map(|e| {
             format!(
                 "{} {}:{} on {} {:?} {} ready={} serving={}",
@@ -327,7 +331,7 @@ fn endpoints_take_port_node_and_identity_from_where_they_are() {
     web-1 10.42.0.2:8080 on a None spiffe://cluster.local/ns/vote/sa/web ready=true serving=true
     web-2 10.42.1.2:8080 on b Some(127.0.0.1:15444) spiffe://cluster.local/ns/vote/sa/default ready=false serving=true
     ");
-    assert_eq!(slice.behind(Some("other"), &nodes).count(), 0);
+    assert_eq!(slice.behind(Some("other"), true, &nodes).count(), 0);
 }
 
 #[test]
@@ -347,6 +351,45 @@ fn a_service_is_its_ports_with_the_endpoints_of_all_its_slices() {
         .collect();
     assert_eq!(ports, [(80, 4), (81, 0)]);
     assert_eq!(spec.cluster_ip, Some([10, 43, 0, 7].into()));
+}
+
+#[test]
+fn only_the_cluster_gives_pods_their_addresses() {
+    let facts = NodeFacts {
+        mesh_address: None,
+        pod_range: Some("10.42.0.0/24".parse().expect("a range")),
+    };
+    let nodes = BTreeMap::from(["a", "b"].map(|node| (node.to_owned(), facts)));
+    let assigned = |manager: &str, selector: Value| {
+        let mut slice = slice();
+        let labels = slice.metadata.labels.get_or_insert_default();
+        labels.insert(annotation::SLICE_MANAGED_BY.to_owned(), manager.to_owned());
+        let service: Service = serde_json::from_value(json!({
+            "spec": {"ports": [{"name": "http", "port": 80}], "selector": selector},
+        }))
+        .expect("a service");
+        let slices = [Arc::new(Slice::read(&slice, "cluster.local"))];
+        let spec = service_spec(
+            NamespacedName::new("vote", "web"),
+            &service,
+            &slices,
+            &nodes,
+        );
+        let endpoints = spec.ports[0].endpoints.iter();
+        let told: Vec<bool> = endpoints.map(|endpoint| endpoint.assigned).collect();
+        told
+    };
+    let selector = json!({"app": "web"});
+    // The second pod's address is of another node's range.
+    assert_eq!(
+        assigned(annotation::SLICE_CONTROLLER, selector.clone()),
+        [true, false]
+    );
+    assert_eq!(assigned("me", selector), [false, false]);
+    assert_eq!(
+        assigned(annotation::SLICE_CONTROLLER, json!(null)),
+        [false, false]
+    );
 }
 
 /// A node reports its state every few seconds; ten thousand pods are not looked at for that.

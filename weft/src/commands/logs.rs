@@ -3,36 +3,61 @@
 use std::borrow::Cow;
 use std::io::IsTerminal as _;
 
-use futures::{AsyncBufReadExt as _, TryStreamExt as _};
+use futures::{AsyncBufReadExt as _, Stream, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, LogParams};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
+use weft_api::annotation;
 
 use super::kinds::Kinds;
 use super::manifest;
 use crate::exit::Failure;
 use crate::kubeconfig::{ClientArgs, api_failure};
 
+/// Log streams that are followed at once, where nothing else is said; as kubectl's.
+const FOLLOWED_MAX: usize = 5;
+/// Last lines of each container that are shown of pods chosen by label; as kubectl's.
+const TAIL_OF_MANY: i64 = 10;
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Name of the pod, or KIND/NAME of what owns pods, such as deployment/web: then its first pod
-    #[arg(value_name = "POD")]
-    pod: String,
+    #[arg(
+        value_name = "POD",
+        required_unless_present = "selector",
+        conflicts_with = "selector"
+    )]
+    pod: Option<String>,
+    /// Of all pods with these labels, as app=web; the last 10 lines of each, unless --tail says otherwise
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    selector: Option<String>,
     /// In this namespace [default: the one of the kubeconfig]
     #[arg(short, long)]
     namespace: Option<String>,
     /// The container, where the pod has several
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "all_containers")]
     container: Option<String>,
+    /// Of all containers of each pod
+    #[arg(long)]
+    all_containers: bool,
+    /// Of all pods of what is named, not of the first alone
+    #[arg(long, conflicts_with = "selector")]
+    all_pods: bool,
+    /// With the pod and the container before each line
+    #[arg(long)]
+    prefix: bool,
     /// Go on with what it prints from now on
     #[arg(short, long)]
     follow: bool,
+    /// Most logs that are followed at once
+    #[arg(long, value_name = "NUMBER", default_value_t = FOLLOWED_MAX)]
+    max_log_requests: usize,
     /// Of the run before the last restart
     #[arg(short, long)]
     previous: bool,
-    /// Only the last lines
-    #[arg(long, value_name = "LINES")]
+    /// Only the last lines; -1 for all
+    #[arg(long, value_name = "LINES", allow_negative_numbers = true)]
     tail: Option<i64>,
     /// Only from this long ago on, as 30s, 5m or 2h
     #[arg(long, value_name = "DURATION", value_parser = since)]
@@ -42,6 +67,22 @@ pub struct Args {
     timestamps: bool,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+/// A container whose log is shown.
+#[derive(Debug, PartialEq)]
+struct Source {
+    pod: String,
+    /// None: whatever the server shows of the pod.
+    container: Option<String>,
+}
+
+impl Source {
+    /// What is before its lines.
+    fn prefix(&self) -> String {
+        let Self { pod, container } = self;
+        format!("[pod/{pod}/{}] ", container.as_deref().unwrap_or_default())
+    }
 }
 
 /// Seconds from `90`, `90s`, `5m`, `1h30m` or `2d`.
@@ -73,7 +114,7 @@ fn since(text: &str) -> Result<i64, String> {
 }
 
 /// # Errors
-/// When the pod is not there, has no such container, or its node does not answer.
+/// When a pod is not there, has no such container, or its node does not answer.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let client = args.client.client().await?;
     let namespace = args
@@ -81,47 +122,162 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .clone()
         .unwrap_or_else(|| client.default_namespace().to_owned());
     let api: kube::Api<Pod> = kube::Api::namespaced(client.clone(), &namespace);
-    let pod = match args.pod.split_once('/') {
-        None => args.pod.clone(),
-        Some((kind, name)) => first_pod(&client, &api, &namespace, kind, name).await?,
-    };
+    let sources = sources(&args, &client, &api, &namespace).await?;
+    if sources.is_empty() {
+        eprintln!("no pods with these labels in namespace {namespace}");
+        return Ok(());
+    }
+    let tail = args.selector.as_ref().map(|_| TAIL_OF_MANY);
     let params = LogParams {
-        container: args.container,
         follow: args.follow,
         previous: args.previous,
-        tail_lines: args.tail,
+        // -1 is all of it, as kubectl has it.
+        tail_lines: args.tail.or(tail).filter(|lines| *lines >= 0),
         since_seconds: args.since,
         timestamps: args.timestamps,
         ..LogParams::default()
     };
-    let failed =
-        |error: &kube::Error| api_failure(format!("cannot show the log of pod {pod}"), error);
-    let stream = api
-        .log_stream(&pod, &params)
-        .await
-        .map_err(|e| failed(&e))?;
-    let mut lines = stream.lines();
-    let mut out = tokio::io::stdout();
+    let logs = sources
+        .iter()
+        .map(|source| log(&api, source, &params, args.prefix));
+    if !args.follow {
+        for log in logs {
+            show(log).await?;
+        }
+        return Ok(());
+    }
+    if sources.len() > args.max_log_requests {
+        let why = format!(
+            "there are {}, and {} are followed at once",
+            sources.len(),
+            args.max_log_requests
+        );
+        let next = "choose fewer pods, or say --max-log-requests";
+        return Err(Failure::new("cannot follow all these logs", why, next)
+            .usage()
+            .into());
+    }
+    // Lines as they come, each whole.
+    show(futures::stream::select_all(logs.map(Box::pin))).await
+}
+
+/// The lines of a container's log, each with its line break.
+fn log<'a>(
+    api: &'a kube::Api<Pod>,
+    source: &'a Source,
+    params: &LogParams,
+    with_prefix: bool,
+) -> impl Stream<Item = Result<String, Failure>> + 'a {
+    let params = LogParams {
+        container: source.container.clone(),
+        ..params.clone()
+    };
+    let pod = &source.pod;
     let terminal = std::io::stdout().is_terminal();
-    loop {
-        let line = lines.try_next().await.map_err(|error| {
+    let prefix = if with_prefix {
+        source.prefix()
+    } else {
+        String::new()
+    };
+    let opened = async move {
+        let opened = api.log_stream(pod, &params).await;
+        let opened = opened
+            .map_err(|error| api_failure(format!("cannot show the log of pod {pod}"), &error))?;
+        Ok(opened.lines().map_err(move |error| {
             Failure::new(
                 format!("the log of pod {pod} ended early"),
                 error,
                 "run the command again; --since limits it to what is new",
             )
-        })?;
-        let Some(line) = line else { break };
-        let shown = if terminal {
-            visible(&line)
-        } else {
-            Cow::Borrowed(line.as_str())
-        };
-        out.write_all(shown.as_bytes()).await?;
-        out.write_all(b"\n").await?;
+        }))
+    };
+    futures::stream::once(opened)
+        .try_flatten()
+        .map_ok(move |line| {
+            let line = if terminal {
+                visible(&line)
+            } else {
+                Cow::Borrowed(line.as_str())
+            };
+            format!("{prefix}{line}\n")
+        })
+}
+
+async fn show(lines: impl Stream<Item = Result<String, Failure>>) -> anyhow::Result<()> {
+    let mut lines = std::pin::pin!(lines);
+    let mut out = tokio::io::stdout();
+    while let Some(line) = lines.try_next().await? {
+        out.write_all(line.as_bytes()).await?;
         out.flush().await?;
     }
     Ok(())
+}
+
+/// Whose logs are asked for.
+async fn sources(
+    args: &Args,
+    client: &kube::Client,
+    api: &kube::Api<Pod>,
+    namespace: &str,
+) -> Result<Vec<Source>, Failure> {
+    let what = || "cannot show the logs".to_owned();
+    let chosen = match (&args.selector, args.pod.as_deref().unwrap_or_default()) {
+        (Some(labels), _) => {
+            let listed = api.list(&ListParams::default().labels(labels)).await;
+            listed.map_err(|error| api_failure(what(), &error))?.items
+        }
+        (None, pod) => {
+            let mut pods = match pod.split_once('/') {
+                None => vec![named(pod)],
+                Some((kind, name)) => pods_of(client, api, namespace, kind, name).await?,
+            };
+            if !args.all_pods {
+                pods.truncate(1);
+            }
+            pods
+        }
+    };
+    let mut sources = Vec::new();
+    for mut pod in chosen {
+        // Its containers are looked at only where they have to be known.
+        if pod.spec.is_none() && (args.all_containers || (args.prefix && args.container.is_none()))
+        {
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            let found = api.get(name).await;
+            pod = found.map_err(|error| api_failure(what(), &error))?;
+        }
+        sources.extend(of_pod(&pod, args.container.as_deref(), args.all_containers));
+    }
+    Ok(sources)
+}
+
+/// A pod of which nothing but the name is known.
+fn named(name: &str) -> Pod {
+    let mut pod = Pod::default();
+    pod.metadata.name = Some(name.to_owned());
+    pod
+}
+
+/// The containers of a pod that are shown: the one that is named, all, or the one that is its default.
+fn of_pod(pod: &Pod, container: Option<&str>, all: bool) -> Vec<Source> {
+    let source = |container: Option<String>| Source {
+        pod: pod.metadata.name.clone().unwrap_or_default(),
+        container,
+    };
+    let spec = pod.spec.as_ref();
+    let mains = spec.into_iter().flat_map(|spec| &spec.containers);
+    if all {
+        let inits = spec.and_then(|spec| spec.init_containers.as_ref());
+        let containers = inits.into_iter().flatten().chain(mains);
+        return containers
+            .map(|container| source(Some(container.name.clone())))
+            .collect();
+    }
+    let annotations = pod.metadata.annotations.as_ref();
+    let default = annotations.and_then(|all| all.get(annotation::DEFAULT_CONTAINER));
+    let mut names = mains.map(|container| &container.name);
+    let default = default.or_else(|| names.next());
+    vec![source(container.map(str::to_owned).or(default.cloned()))]
 }
 
 /// A line as a terminal may show it. What a component prints is not to move the cursor, clear the screen or set titles;
@@ -173,19 +329,19 @@ fn pod_labels(selector: &Value) -> Vec<String> {
         .collect()
 }
 
-/// The first pod, by name, that the selector of an owner matches; a pod itself when the kind is pods.
-async fn first_pod(
+/// The pods, by name, that the selector of an owner matches; a pod itself when the kind is pods.
+async fn pods_of(
     client: &kube::Client,
     pods: &kube::Api<Pod>,
     namespace: &str,
     kind: &str,
     name: &str,
-) -> Result<String, Failure> {
+) -> Result<Vec<Pod>, Failure> {
     let served = Kinds::discover(client).await?;
     let kind_found = served.resolve(kind)?;
     let (resource, scope) = (&kind_found.resource, &kind_found.scope);
     if resource.kind == "Pod" {
-        return Ok(name.to_owned());
+        return Ok(vec![named(name)]);
     }
     let what = || format!("cannot show the log of {kind}/{name}");
     let owner = manifest::api(client, resource, scope, Some(namespace))
@@ -201,21 +357,50 @@ async fn first_pod(
         .list(&ListParams::default().labels(&selector.join(",")))
         .await
         .map_err(|error| api_failure(what(), &error))?;
-    let names = found.items.into_iter().filter_map(|pod| pod.metadata.name);
-    names.min().ok_or_else(|| {
-        Failure::new(
-            what(),
-            "it has no pods",
-            format!("see why with `weft get {kind} {name} -o yaml`"),
-        )
-    })
+    let mut found = found.items;
+    found.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    if found.is_empty() {
+        let next = format!("see why with `weft get {kind} {name} -o yaml`");
+        return Err(Failure::new(what(), "it has no pods", next));
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
     use serde_json::{Value, json};
 
-    use super::{pod_labels, since, visible};
+    use super::{named, of_pod, pod_labels, since, visible};
+
+    #[test]
+    fn a_pod_shows_one_container_unless_all_are_asked_for() {
+        let pod = |annotations: Value| -> Pod {
+            let container = |name: &str| json!({"name": name});
+            serde_json::from_value(json!({
+                "metadata": {"name": "web-1", "annotations": annotations},
+                "spec": {"initContainers": [container("init")], "containers": [container("app"), container("log")]},
+            }))
+            .expect("a pod")
+        };
+        let default = json!({"kubectl.kubernetes.io/default-container": "log"});
+        for (pod, container, all, shown) in [
+            (pod(Value::Null), None, false, "[pod/web-1/app] "),
+            (pod(default.clone()), None, false, "[pod/web-1/log] "),
+            (pod(default), Some("app"), false, "[pod/web-1/app] "),
+            (
+                pod(Value::Null),
+                None,
+                true,
+                "[pod/web-1/init] [pod/web-1/app] [pod/web-1/log] ",
+            ),
+            (named("web-1"), None, false, "[pod/web-1/] "),
+        ] {
+            let sources = of_pod(&pod, container, all);
+            let prefixes: Vec<String> = sources.iter().map(|source| source.prefix()).collect();
+            assert_eq!(prefixes.concat(), shown);
+        }
+    }
 
     #[test]
     fn workloads_and_services_select_pods() {

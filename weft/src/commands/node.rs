@@ -68,6 +68,9 @@ pub struct Args {
     /// Mirrors, credentials and certificates of image registries, as k3s' registries.yaml
     #[arg(long, value_name = "FILE")]
     private_registry: Option<PathBuf>,
+    /// Authorities that hosts outside the cluster may prove themselves by, beside the platform's
+    #[arg(long, value_name = "FILE")]
+    egress_ca_file: Option<PathBuf>,
     /// Let clients reach services without a route, at SERVICE.NAMESPACE.localhost: those of this machine, or everybody
     #[arg(
         long,
@@ -155,6 +158,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         pod_cidr: args.pod_cidr,
         allow_file_images: args.allow_file_images,
         registries_file: args.private_registry,
+        egress_ca_file: args.egress_ca_file,
         cores: args.cores,
         compiler: Some(CompilerCommand {
             program: std::env::current_exe()?,

@@ -61,6 +61,9 @@ pub struct Args {
     /// Mirrors, credentials and certificates of image registries, as k3s' registries.yaml
     #[arg(long, value_name = "FILE")]
     private_registry: Option<PathBuf>,
+    /// Authorities that hosts outside the cluster may prove themselves by, beside the platform's
+    #[arg(long, value_name = "FILE")]
+    egress_ca_file: Option<PathBuf>,
     /// Threads for guests on each node [default: one a core]
     #[arg(long, value_name = "N")]
     cores: Option<usize>,
@@ -120,6 +123,18 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             Failure::new("cannot use the registries", error, "correct the file").usage()
         })?;
     }
+    let egress_ca_file = args.egress_ca_file.as_deref().map(std::path::absolute);
+    let egress_ca_file = egress_ca_file.transpose()?;
+    if let Some(file) = &egress_ca_file {
+        weft_agent::identity::read_authority(file).map_err(|error| {
+            Failure::new(
+                "cannot use the authorities of hosts outside",
+                error,
+                "correct the file",
+            )
+            .usage()
+        })?;
+    }
     if tokio::time::timeout(ORPHANS_MAX, orphans_gone(&dir, &stop))
         .await
         .is_err()
@@ -143,6 +158,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         cores: args.cores,
         services_open: args.open_services,
         registries_file,
+        egress_ca_file,
     };
     let mut nodes = Nodes::default();
     let result = cluster
@@ -214,6 +230,7 @@ struct Cluster {
     cores: Option<usize>,
     services_open: bool,
     registries_file: Option<PathBuf>,
+    egress_ca_file: Option<PathBuf>,
 }
 
 impl Cluster {
@@ -299,6 +316,9 @@ impl Cluster {
         arguments.push(format!("--open-services={open_to}"));
         if let Some(file) = &self.registries_file {
             arguments.extend(["--private-registry".to_owned(), file.display().to_string()]);
+        }
+        if let Some(file) = &self.egress_ca_file {
+            arguments.extend(["--egress-ca-file".to_owned(), file.display().to_string()]);
         }
         if let Some(cores) = self.cores {
             arguments.extend(["--cores".to_owned(), cores.to_string()]);
