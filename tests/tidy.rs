@@ -21,11 +21,18 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         &["weft-api", "weft-gateway", "weft-kinds"],
     ),
     ("weft-gateway", &["weft-api"]),
-    ("weft-mesh", &["weft-api", "weft-gateway"]),
-    ("weft-runtime", &[]),
+    ("weft-call", &[]),
+    ("weft-mesh", &["weft-api", "weft-call", "weft-gateway"]),
+    ("weft-runtime", &["weft-call"]),
     (
         "weft-agent",
-        &["weft-api", "weft-gateway", "weft-runtime", "weft-mesh"],
+        &[
+            "weft-api",
+            "weft-call",
+            "weft-gateway",
+            "weft-runtime",
+            "weft-mesh",
+        ],
     ),
     (
         "weft",
@@ -45,11 +52,13 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("weft-sdk-macros", &[]),
     ("xtask", &[]),
     ("weft-tests", &[]),
+    ("weft-models", &[]),
 ];
 
 /// Crates that decide and never act: no async runtime, no sockets.
 const PURE: &[&str] = &[
     "weft-api",
+    "weft-call",
     "weft-kinds",
     "weft-scheduler",
     "weft-controllers",

@@ -3,6 +3,7 @@
 mod attacks;
 mod availability;
 mod bad_input;
+mod capabilities;
 mod chaos;
 mod cli;
 mod client;

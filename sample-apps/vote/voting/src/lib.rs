@@ -6,29 +6,22 @@
 //! | `GET /api/results` | `{"instance", "counts": [{"shortcode", "votes"}]}`, most votes first |
 //! | `GET /healthz` | 200, for probes |
 //!
-//! The counts live in an instance's memory, and every answer names its instance. The manifest asks for instances that
-//! serve call after call (`weft.dev/isolation: pooled`); with a fresh one for each call, every vote would be the first.
-//! A pod has an instance on each core that calls arrive on, and more under load, and lets idle ones go: each counts
-//! what it saw. Counts that have to add up belong into a store, which this app leaves out to stay three components.
+//! The counts are in a key-value store of the cluster: they add up whichever instance, pod and node counts, and outlive all of
+//! them. The manifest has the store, and the CapabilityGrant that gives it to this service.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 
 use serde::Serialize;
 use weft::http::{Method, json, query, status};
+use weft::keyvalue::{self, Bucket};
 use weft::{Request, Response};
 
 /// Votes for this one fail, so that there is something to find in logs, metrics and traces.
 const FAILS_ON_PURPOSE: &str = ":doughnut:";
 
-/// A caller may not fill the memory with names: the emoji service knows 100.
-const SHORTCODES_MAX: usize = 1000;
-
 thread_local! {
     /// Tells instances apart: random, as the seeds of std's hash maps are.
     static INSTANCE: String = format!("{:04x}", RandomState::new().hash_one(0) & 0xffff);
-    static VOTES: RefCell<BTreeMap<String, u64>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 #[derive(Serialize)]
@@ -59,12 +52,13 @@ async fn handle(request: Request) -> Result<Response, String> {
             if shortcode == FAILS_ON_PURPOSE {
                 return Err(format!("{FAILS_ON_PURPOSE} cannot be voted for"));
             }
-            match vote(shortcode) {
-                Some(count) => answer(count),
-                None => Ok(status(507)),
-            }
+            // A caller that fills the store with names meets its quota.
+            answer(vote(shortcode).map_err(|error| error.to_string())?)
         }
-        (&Method::GET, "/api/results") => answer(Results { counts: results() }),
+        (&Method::GET, "/api/results") => {
+            let counts = results().map_err(|error| error.to_string())?;
+            answer(Results { counts })
+        }
         (&Method::GET, "/healthz") => Ok(status(200)),
         (_, "/api/vote" | "/api/results" | "/healthz") => Ok(status(405)),
         _ => Ok(status(404)),
@@ -76,34 +70,32 @@ fn answer(content: impl Serialize) -> Result<Response, String> {
     json(&Answer { instance, content }).map_err(|error| error.to_string())
 }
 
-/// Counts one vote; `None` when there is no room for another name.
-fn vote(shortcode: String) -> Option<Count> {
-    VOTES.with_borrow_mut(|votes| {
-        if votes.len() >= SHORTCODES_MAX && !votes.contains_key(&shortcode) {
-            return None;
-        }
-        let count = votes.entry(shortcode.clone()).or_default();
-        *count += 1;
-        Some(Count {
-            shortcode,
-            votes: *count,
-        })
-    })
+fn votes() -> Result<Bucket, keyvalue::Error> {
+    keyvalue::open("default")
+}
+
+/// Counts one vote.
+fn vote(shortcode: String) -> Result<Count, keyvalue::Error> {
+    let votes = votes()?.increment(&shortcode, 1)?;
+    let votes = u64::try_from(votes).unwrap_or(0);
+    Ok(Count { shortcode, votes })
 }
 
 /// Most votes first; equal ones in the order of their names.
-fn results() -> Vec<Count> {
-    let mut counts: Vec<Count> = VOTES.with_borrow(|votes| {
-        votes
-            .iter()
-            .map(|(shortcode, &votes)| Count {
-                shortcode: shortcode.clone(),
-                votes,
-            })
-            .collect()
-    });
+fn results() -> Result<Vec<Count>, keyvalue::Error> {
+    let bucket = votes()?;
+    let names: Vec<String> = bucket.keys().collect::<Result<_, _>>()?;
+    let values = bucket.get_many(&names)?;
+    let number = |value: Option<Vec<u8>>| String::from_utf8(value?).ok()?.parse().ok();
+    let counts = names.into_iter().zip(values);
+    let mut counts: Vec<Count> = counts
+        .filter_map(|(shortcode, value)| {
+            let votes = number(value)?;
+            Some(Count { shortcode, votes })
+        })
+        .collect();
     counts.sort_by_key(|count| std::cmp::Reverse(count.votes)); // stable: names stay sorted
-    counts
+    Ok(counts)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! | path | answers |
 //! | --- | --- |
-//! | `GET /` | the page |
+//! | `GET /` | the page; its question is the setting `question` |
 //! | `GET /api/list` | the emoji, from `http://emoji` |
 //! | `GET /api/leaderboard` | `{"instance", "places": [{"shortcode", "unicode", "votes"}]}`, from both services |
 //! | `POST /api/vote?choice=:tada:` | a vote: checked against `http://emoji`, counted by `http://voting` |
@@ -18,6 +18,9 @@ use weft::http::{ErrorKind, Method, StatusCode, html, json, query, status};
 use weft::{Request, Response};
 
 const PAGE: &str = include_str!("page.html");
+/// Where the page asks its question, and what it asks where no setting says anything else.
+const PLACE: &str = "{question}";
+const QUESTION: &str = "Vote for an emoji";
 
 #[derive(Deserialize, Serialize)]
 struct Emoji {
@@ -25,7 +28,7 @@ struct Emoji {
     unicode: String,
 }
 
-/// What one instance of `voting` has counted.
+/// What `voting` has counted, and the instance that says so.
 #[derive(Deserialize)]
 struct Results {
     instance: String,
@@ -68,7 +71,7 @@ enum Failure {
 #[weft::http]
 async fn handle(request: Request) -> Result<Response, weft::http::Error> {
     let answer = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/") => Ok(html(PAGE)),
+        (&Method::GET, "/") => Ok(html(page(weft::config::get("question").ok().flatten()))),
         (&Method::GET, "/healthz") => Ok(status(200)),
         (&Method::GET, "/api/list") => match emoji_list().await {
             Ok(list) => Ok(json(&list)?),
@@ -86,6 +89,12 @@ async fn handle(request: Request) -> Result<Response, weft::http::Error> {
         _ => Ok(status(404)),
     };
     Ok(answer.unwrap_or_else(|failure| failure.into_response()))
+}
+
+fn page(question: Option<String>) -> String {
+    let question = question.unwrap_or_else(|| QUESTION.to_owned());
+    let text = question.replace('&', "&amp;").replace('<', "&lt;");
+    PAGE.replacen(PLACE, &text, 1)
 }
 
 async fn emoji_list() -> Result<Vec<Emoji>, Failure> {
@@ -242,6 +251,17 @@ mod tests {
                 .unwrap()
                 .starts_with("emoji: ")
         );
+    }
+
+    #[test]
+    fn the_page_asks_what_the_setting_says() {
+        let ask = || {
+            let response = weft::block_on(handle(Request::new(weft::Body::empty()))).unwrap();
+            weft::block_on(response.into_body().text()).unwrap()
+        };
+        assert!(ask().contains("<h1>Vote for an emoji</h1>"));
+        weft::config::set("question", "Cats & <dogs>?");
+        assert!(ask().contains("<h1>Cats &amp; &lt;dogs>?</h1>"));
     }
 
     #[test]
