@@ -120,7 +120,8 @@ impl Account {
         self.values.subscribe()
     }
 
-    /// Fetches its configuration anew. Values stay as they are where that fails.
+    /// Fetches its configuration anew. Values stay as they are where the server cannot be asked; where a source is missing, they stay only
+    /// while the list of sources is the one that they are of.
     ///
     /// # Errors
     /// [`ValuesError`] when a source is missing or cannot be read.

@@ -8,7 +8,8 @@
 //! one that the call may be connected to.
 //!
 //! Each call holds a place of its node, its namespace, its identity and its host until its response has been read; who finds none waits in line, or is
-//! turned away where the line is full. Connections are as many as calls, and those that idle.
+//! turned away where the line is full. Connections are as many as calls, and those that idle: of HTTP/1.1 as the numbers below say, of HTTP/2
+//! those that calls at once have opened to the hosts that are kept, until they have idled for long or their host makes way for another.
 //!
 //! Invariants: the numbers below hold for connections and calls; nothing is shared between identities but the totals of namespace and node.
 
@@ -42,7 +43,7 @@ const CALLS_OF_ONE_MAX: usize = 512;
 const CALLS_TO_ONE_MAX: usize = 128;
 /// Calls of one identity that wait for a place.
 const WAITING_MAX: usize = 1024;
-/// Connections of one identity that idle; further ones are closed when their call is over.
+/// Connections of HTTP/1.1 of one identity that idle; further ones are closed when their call is over.
 const IDLE_OF_ONE_MAX: usize = 64;
 /// Of these to one host.
 const IDLE_TO_ONE_MAX: usize = 16;
