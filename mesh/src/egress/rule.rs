@@ -22,8 +22,10 @@ use crate::{ingress, table::ServiceLabels};
 
 /// Rules that one identity may have; grants of it beyond that are left out.
 pub const EGRESS_RULES_MAX: usize = 256;
-/// As much of a segment of a path as a refusal shows.
-const SHOWN_BYTES_MAX: usize = 64;
+/// As much of a host or a method as a refusal shows.
+const SHOWN_BYTES_MAX: usize = 256;
+/// Of the first segment of a path: enough to know it again, and too little of a token.
+const SEGMENT_SHOWN_BYTES_MAX: usize = 12;
 /// How often escapes within escapes are looked through.
 const ESCAPED_MAX: usize = 4;
 
@@ -347,16 +349,19 @@ fn account(caller: &SpiffeId) -> String {
 }
 
 fn shown(text: &str) -> &str {
-    &text[..text.floor_char_boundary(SHOWN_BYTES_MAX * 4)]
+    &text[..text.floor_char_boundary(SHOWN_BYTES_MAX)]
 }
 
-/// The rest of a path may be anybody's secret.
+/// The rest of a path may be anybody's secret, and so may what is long in its first segment.
 fn first_segment(path: &str) -> String {
     let segment = path.split('/').nth(1).unwrap_or_default();
-    format!(
-        "/{}",
-        &segment[..segment.floor_char_boundary(SHOWN_BYTES_MAX)]
-    )
+    let shown = &segment[..segment.floor_char_boundary(SEGMENT_SHOWN_BYTES_MAX)];
+    let more = if shown.len() < segment.len() {
+        "…"
+    } else {
+        ""
+    };
+    format!("/{shown}{more}")
 }
 
 /// A call out of the cluster that no rule of its caller allows, and the rule that would.
@@ -667,7 +672,7 @@ mod tests {
                 "GET",
                 &long.replace('é', "%C3%A9")
             ),
-            format!("paths [/{}%]", "a".repeat(63))
+            format!("paths [/{}…]", "a".repeat(12))
         );
     }
 
