@@ -21,7 +21,6 @@ use http::Request;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tower::service_fn;
 use weft_call::{CallContext, Failure, FailureKind};
 use weft_mesh::{PodAddress, WorkloadService, is_gateway};
 use weft_runtime::{Body, Outbound};
@@ -59,7 +58,7 @@ impl Siblings {
 
 /// The mesh's way into a workload.
 pub fn inbound(workload: Guest, failures: Arc<Failures>) -> WorkloadService {
-    WorkloadService::new(service_fn(move |mut request: Request<Body>| {
+    WorkloadService::from_fn(move |mut request: Request<Body>| {
         let (workload, failures) = (workload.clone(), failures.clone());
         let context = request.extensions_mut().get_or_insert_default();
         let theirs = told(context, failures.request_timeout(), Instant::now());
@@ -68,7 +67,7 @@ pub fn inbound(workload: Guest, failures: Arc<Failures>) -> WorkloadService {
             let answered = workload.call(request).await;
             answered.inspect_err(|failure| failures.record_failure(failure, Some(&asked)))
         }
-    }))
+    })
 }
 
 /// A workload's way out.
@@ -77,7 +76,7 @@ pub fn outbound(
     siblings: Siblings,
     failures: Arc<Failures>,
 ) -> Outbound {
-    Outbound::new(service_fn(move |request: Request<Body>| {
+    Outbound::from_fn(move |request: Request<Body>| {
         let Some(port) = localhost_port(&request) else {
             let (call, failures) = (mesh.call(request), failures.clone());
             return Either::Left(
@@ -90,7 +89,7 @@ pub fn outbound(
             let address = address.ok_or_else(|| Failure::from(FailureKind::Unreachable))?;
             mesh.call_attached(address, request).await
         })
-    }))
+    })
 }
 
 /// Makes of what the mesh knows of a call what a guest is told. Returns when the caller stops waiting.

@@ -14,6 +14,7 @@
 //!
 //! Left to others: whether a call is made again (`mesh/src/retry.rs`), what a failure costs an endpoint (`mesh/src/attempt.rs`).
 
+mod body;
 mod context;
 mod failure;
 pub mod headers;
@@ -21,6 +22,7 @@ mod kind;
 mod service;
 mod trace;
 
+pub use body::{Body, BoxError};
 pub use context::{CallContext, FrozenContext, Peer, Transport};
 pub use failure::{Blame, Failure, Processed};
 pub use kind::FailureKind;

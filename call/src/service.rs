@@ -32,6 +32,15 @@ impl<B: Send + 'static> CallService<B> {
         Self(Arc::new(service))
     }
 
+    /// From a function, which is neither cloned nor asked whether it is ready.
+    pub fn from_fn<F, R>(function: F) -> Self
+    where
+        F: Fn(Request<B>) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Response<B>, Failure>> + Send + 'static,
+    {
+        Self(Arc::new(Function(function)))
+    }
+
     /// Has `request` answered.
     #[must_use]
     pub fn answer(&self, request: Request<B>) -> Calling<B> {
@@ -81,6 +90,18 @@ where
             poll_fn(|context| service.poll_ready(context)).await?;
             service.call(request).await
         })
+    }
+}
+
+struct Function<F>(F);
+
+impl<F, R, B> Answer<B> for Function<F>
+where
+    F: Fn(Request<B>) -> R + Send + Sync,
+    R: Future<Output = Result<Response<B>, Failure>> + Send + 'static,
+{
+    fn answer(&self, request: Request<B>) -> Calling<B> {
+        Box::pin((self.0)(request))
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Answered {
     pub(crate) holds: Holds,
     /// How long the workload took for the head, where that is known.
     worked: Option<Duration>,
+    /// When the head came.
+    pub(crate) at: Instant,
 }
 
 /// What one try of a call is.
@@ -122,10 +124,10 @@ impl Call {
                 .unwrap_or_else(|_| Err(FailureKind::TryTimeout.into())),
             None => trying.await,
         };
-        let now = Instant::now();
-        let latency = now.saturating_duration_since(since);
         match outcome {
             Ok(mut answered) => {
+                let now = answered.at;
+                let latency = now.saturating_duration_since(since);
                 if let Some(worked) = answered.worked {
                     let whole = now.saturating_duration_since(self.started);
                     self.inner.metrics.added(
@@ -145,6 +147,8 @@ impl Call {
             }
             Err(failure) => {
                 let failure = self.seen_from_here(failure);
+                let now = Instant::now();
+                let latency = now.saturating_duration_since(since);
                 match self.bears(&failure, now) {
                     Bears::Nothing => pending.forgive(),
                     Bears::Time => pending.record(latency, now),
@@ -240,6 +244,7 @@ impl Call {
                 ..Holds::default()
             },
             worked: Some(delivered.worked),
+            at: delivered.answered,
         })
     }
 
@@ -281,6 +286,7 @@ impl Call {
                 ..Holds::default()
             },
             worked,
+            at: Instant::now(),
         })
     }
 }

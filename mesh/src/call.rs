@@ -248,7 +248,13 @@ impl Call {
                     self.is_charged = true;
                     let edges = self.edges.take().unwrap_or_default();
                     let charge = self.charge(edges, Some(&endpoint));
-                    return Ok(measure::finish(answered.response, charge, answered.holds));
+                    let at = answered.at;
+                    return Ok(measure::finish(
+                        answered.response,
+                        charge,
+                        answered.holds,
+                        at,
+                    ));
                 }
                 Err(failure) => failure,
             };

@@ -124,6 +124,8 @@ pub(crate) struct Delivered {
     pub(crate) admitted: Admitted,
     /// From the request's arrival at the workload to the head of its response: what is not the mesh's doing.
     pub(crate) worked: Duration,
+    /// When that head came.
+    pub(crate) answered: Instant,
 }
 
 /// Has the call admitted, and lets the workload answer it.
@@ -135,32 +137,31 @@ pub(crate) async fn deliver(
     mut request: Request<Body>,
     context: CallContext,
 ) -> Result<Delivered, Failure> {
+    let handed_over = Instant::now();
     let asking = Asking {
         context: &context,
         uri: request.uri(),
         headers: request.headers(),
-        now: Instant::now(),
+        now: handed_over,
     };
     let admitted = admission::admit(&to.places, &asking)?;
 
-    headers::strip_hop_by_hop(request.headers_mut());
-    headers::strip_weft(request.headers_mut());
+    headers::keep_what_passes(request.headers_mut());
     // The authority is in the URI, on every way in.
     request.headers_mut().remove(header::HOST);
     request.extensions_mut().insert(context);
 
     let method = request.method().clone();
-    let handed_over = Instant::now();
     let mut response = to.service.answer(request).await?;
-    let worked = handed_over.elapsed();
+    let answered = Instant::now();
 
-    headers::strip_hop_by_hop(response.headers_mut());
-    headers::strip_weft(response.headers_mut());
+    headers::keep_what_passes(response.headers_mut());
     check_head(&response)?;
     Ok(Delivered {
         response: without_content(&method, response),
         admitted,
-        worked,
+        worked: answered.saturating_duration_since(handed_over),
+        answered,
     })
 }
 

@@ -35,7 +35,8 @@ use crate::{
     accept::accept_loop,
     failure::sentence,
     headers::{self, HEADER_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADERS_MAX},
-    ingress,
+    ingress::{self, LastHost},
+    joined::Joined,
     outbound::{self, Arrival, CallWay, Calling},
     pace::{Pace, Paced, Upload, Verdict},
     resolve,
@@ -145,16 +146,16 @@ async fn connection(
         .keep_alive_timeout(PING_TIMEOUT);
 
     let idle_max = inner.gateway.idle_timeout;
-    let spoke = Arc::new(AtomicBool::new(false));
     let pace = Pace::new();
+    let front = Arc::new(Front::new(inner, client));
     let service = {
-        let (spoke, pace) = (Arc::clone(&spoke), Arc::clone(&pace));
+        let (front, pace) = (Arc::clone(&front), Arc::clone(&pace));
         service_fn(move |request| {
-            spoke.store(true, Ordering::Relaxed);
-            let (inner, open) = (Arc::clone(&inner), pace.begin());
+            front.spoke.store(true, Ordering::Relaxed);
+            let (front, open) = (Arc::clone(&front), pace.begin());
             async move {
-                let response = answer(&inner, client, request).await;
-                Ok::<_, Infallible>(if response.body().is_end_stream() {
+                let response = front.answer(request).await;
+                Ok::<_, Infallible>(if response.body().is_whole().is_some() {
                     response
                 } else {
                     response.map(|body| Body::new(Paced::new(body, open)))
@@ -162,7 +163,8 @@ async fn connection(
             }
         })
     };
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let io = TokioIo::new(Joined::new(stream));
+    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let mut first_head = std::pin::pin!(tokio::time::sleep(head_timeout));
     let mut waiting = true;
     let mut stopping = false;
@@ -178,9 +180,9 @@ async fn connection(
                 connection.as_mut().graceful_shutdown();
             }
             // The codec's own timeout starts once the protocol is known; this covers a client that never says.
-            () = &mut first_head, if waiting => {
+            () = &mut first_head, if waiting && !front.has_spoken() => {
                 waiting = false;
-                if !spoke.load(Ordering::Relaxed) {
+                if !front.has_spoken() {
                     return;
                 }
             }
@@ -209,54 +211,90 @@ async fn connection(
     }
 }
 
-async fn answer(
-    inner: &Arc<Inner>,
+/// One client's connection, as far as its requests share it.
+struct Front {
+    inner: Arc<Inner>,
     client: SocketAddr,
-    request: Request<Incoming>,
-) -> Response<Body> {
-    let method = request.method().clone();
-    let answered = match call(inner, client, request) {
-        Ok(calling) => calling.await,
-        Err(failure) => Err(failure),
-    };
-    answered.unwrap_or_else(|failure| {
-        let why = failure.detail.as_deref();
-        tracing::debug!(%client, %failure, why, "request not answered by a workload");
-        sentence(&failure, &method)
-    })
+    /// The client's address as the value of a line.
+    client_line: Option<HeaderValue>,
+    last_host: LastHost,
+    /// A request has come.
+    spoke: AtomicBool,
 }
 
-/// The layers of `outbound.rs`, with the listeners in place of names.
-fn call(
-    inner: &Arc<Inner>,
-    client: SocketAddr,
-    request: Request<Incoming>,
-) -> Result<Calling, Failure> {
-    let at = Instant::now();
-    let table = inner.table.load_full();
-    let mut request = request.map(|body| Body::new(body.map_err(Into::into)));
-    let way = ingress::from_outside(&mut request)
-        .and_then(|()| route(inner, &table, client.ip(), &request));
-    let filtered = way.and_then(|way| {
-        if request.headers().contains_key(header::CONTENT_LENGTH) && !request.body().is_end_stream()
-        {
-            request = request.map(|body| Body::new(Upload::new(body)));
+impl Front {
+    fn new(inner: Arc<Inner>, client: SocketAddr) -> Self {
+        Self {
+            inner,
+            client,
+            client_line: HeaderValue::from_str(&client.ip().to_string()).ok(),
+            last_host: LastHost::default(),
+            spoke: AtomicBool::new(false),
         }
-        let authority = request.uri().authority().map(|host| host.to_string());
-        forwarded(request.headers_mut(), client, authority.as_deref());
-        let request_timeout = inner.gateway.request_timeout;
-        let context = CallContext {
-            deadline: request_timeout.and_then(|timeout| at.checked_add(timeout)),
-            ..CallContext::default()
+    }
+
+    fn has_spoken(&self) -> bool {
+        self.spoke.load(Ordering::Relaxed)
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let method = request.method().clone();
+        let answered = match self.call(request) {
+            Ok(calling) => calling.await,
+            Err(failure) => Err(failure),
         };
-        let arrival = Arrival {
-            request,
-            context,
-            at,
-        };
-        outbound::filter(&table, way, arrival)
-    });
-    outbound::send(inner, &inner.gateway_caller, &table, filtered, at)
+        answered.unwrap_or_else(|failure| {
+            let (client, why) = (self.client, failure.detail.as_deref());
+            tracing::debug!(%client, %failure, why, "request not answered by a workload");
+            sentence(&failure, &method)
+        })
+    }
+
+    /// The layers of `outbound.rs`, with the listeners in place of names.
+    fn call(&self, request: Request<Incoming>) -> Result<Calling, Failure> {
+        let at = Instant::now();
+        let inner = &self.inner;
+        let table = inner.table.load_full();
+        let mut request = request.map(|body| match body.is_end_stream() {
+            true => Body::empty(),
+            false => Body::new(body.map_err(Into::into)),
+        });
+        let way = ingress::from_outside(&mut request, &self.last_host).and_then(|host| {
+            let way = route(inner, &table, self.client.ip(), &request)?;
+            Ok((host, way))
+        });
+        let filtered = way.and_then(|(host, way)| {
+            if request.headers().contains_key(header::CONTENT_LENGTH)
+                && !request.body().is_end_stream()
+            {
+                request = request.map(|body| Body::new(Upload::new(body)));
+            }
+            self.forwarded(request.headers_mut(), host);
+            let request_timeout = inner.gateway.request_timeout;
+            let context = CallContext {
+                deadline: request_timeout.and_then(|timeout| at.checked_add(timeout)),
+                ..CallContext::default()
+            };
+            let arrival = Arrival {
+                request,
+                context,
+                at,
+            };
+            outbound::filter(&table, way, arrival)
+        });
+        outbound::send(inner, &inner.gateway_caller, &table, filtered, at)
+    }
+
+    /// Says where the request came from. What the client claimed is replaced: it is the first hop we know of.
+    fn forwarded(&self, lines: &mut HeaderMap, host: HeaderValue) {
+        // Once for all that is added up to the callee, or the map grows at every other line. It has far fewer than it may.
+        let _ = lines.try_reserve(headers::ADDED_LINES_USUAL);
+        if let Some(client) = &self.client_line {
+            lines.insert(headers::FORWARDED_FOR, client.clone());
+        }
+        lines.insert(headers::FORWARDED_PROTO, HeaderValue::from_static("http"));
+        lines.insert(headers::FORWARDED_HOST, host);
+    }
 }
 
 fn route<'t>(
@@ -278,18 +316,6 @@ fn route<'t>(
             Err(outbound::no_route(&format!("{host}{path}")))
         }
     }
-}
-
-/// Says where the request came from. What the client claimed is replaced: it is the first hop we know of.
-fn forwarded(lines: &mut HeaderMap, client: SocketAddr, authority: Option<&str>) {
-    if let Ok(address) = HeaderValue::from_str(&client.ip().to_string()) {
-        lines.insert(headers::FORWARDED_FOR, address);
-    }
-    lines.insert(headers::FORWARDED_PROTO, HeaderValue::from_static("http"));
-    match authority.and_then(|host| HeaderValue::from_str(host).ok()) {
-        Some(host) => lines.insert(headers::FORWARDED_HOST, host),
-        None => lines.remove(headers::FORWARDED_HOST),
-    };
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ const _: () = assert!(HEADERS_MAX == 256 && HEADER_BYTES_MAX == 64 << 10);
 /// What the mesh itself adds between the way in and the callee: who called, since when, for whom (a dozen lines, a trace of 600 bytes).
 /// A head that fits where it comes in still fits where it is delivered.
 const ADDED_LINES: usize = 16;
+/// Of those, what a gateway's call has: where it came from, and its trace.
+pub(crate) const ADDED_LINES_USUAL: usize = 4;
 const ADDED_BYTES: usize = 4 << 10;
 /// A head within the limits as HTTP/2 counts it, with 32 bytes a line: what is within them is never refused by a codec.
 pub(crate) const HEADER_LIST_BYTES_MAX: u32 = (HEADER_BYTES_MAX + 32 * (HEADERS_MAX + 16)) as u32;
@@ -38,6 +40,47 @@ pub(crate) const HEADER_LIST_BYTES_MAX: u32 = (HEADER_BYTES_MAX + 32 * (HEADERS_
 pub(crate) fn strip_forged(headers: &mut HeaderMap) {
     strip_weft(headers);
     headers.remove(FORWARDED_CLIENT_CERT);
+}
+
+/// Whether a line of this name may have to go: it says who asks, or belongs to one hop, or to the way up to the gateway. Most messages
+/// have none, and are looked through once.
+fn is_for_us(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    match name.as_bytes().first() {
+        Some(b'c') => name == "connection",
+        Some(b'e') => name == "expect",
+        Some(b'f') => name == "forwarded",
+        Some(b'h') => name == "http2-settings",
+        Some(b'k') => name == "keep-alive",
+        Some(b'p') => name.starts_with("proxy-"),
+        Some(b't') => matches!(name, "te" | "transfer-encoding"),
+        Some(b'u') => name == "upgrade",
+        Some(b'x') => {
+            name.starts_with("x-weft-")
+                || matches!(
+                    name,
+                    "x-real-ip" | "x-forwarded-client-cert" | "x-forwarded-port"
+                )
+        }
+        _ => false,
+    }
+}
+
+/// Removes what a client outside may not say, and what it says to the gateway alone.
+pub(crate) fn keep_what_enters(headers: &mut HeaderMap) {
+    if headers.keys().any(is_for_us) {
+        strip_forged(headers);
+        strip_hop_by_hop(headers);
+        strip_way(headers);
+    }
+}
+
+/// Removes what does not go from one hop to the next.
+pub(crate) fn keep_what_passes(headers: &mut HeaderMap) {
+    if headers.keys().any(is_for_us) {
+        strip_weft(headers);
+        strip_hop_by_hop(headers);
+    }
 }
 
 /// Removes all `x-weft-*`.
@@ -170,6 +213,29 @@ mod tests {
                 (name, value.parse().expect("a header value"))
             })
             .collect()
+    }
+
+    #[test]
+    fn a_message_is_looked_through_for_all_that_is_removed() {
+        let of_one_hop = [
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "transfer-encoding",
+            "upgrade",
+        ];
+        let forged = ["x-weft-source", "x-forwarded-client-cert"];
+        let names = of_one_hop.into_iter().chain(forged);
+        for name in names.map(HeaderName::from_static).chain(OF_THE_WAY_HERE) {
+            assert!(is_for_us(&name), "{name}");
+            let mut entering = HeaderMap::from_iter([(name, HeaderValue::from_static("x"))]);
+            keep_what_enters(&mut entering);
+            assert!(entering.is_empty(), "{entering:?}");
+        }
+        for name in ["x-forwarded-for", "cookie", "content-type", "trailer", "x"] {
+            assert!(!is_for_us(&HeaderName::from_static(name)), "{name}");
+        }
     }
 
     #[test]

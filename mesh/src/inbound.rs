@@ -330,7 +330,9 @@ impl Session {
                     ..Holds::default()
                 };
                 let mut response = match charge {
-                    Some(charge) => measure::finish(delivered.response, charge, holds),
+                    Some(charge) => {
+                        measure::finish(delivered.response, charge, holds, delivered.answered)
+                    }
                     None => delivered.response,
                 };
                 wire::encode_worked(delivered.worked, response.headers_mut());

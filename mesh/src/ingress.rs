@@ -15,9 +15,10 @@
 use std::{borrow::Cow, net::Ipv6Addr};
 
 use http::{
-    Method, Request, Uri, Version, header,
+    HeaderValue, Method, Request, Uri, Version, header,
     uri::{Authority, PathAndQuery, Scheme},
 };
+use parking_lot::Mutex;
 
 use weft_call::Failure;
 
@@ -28,13 +29,65 @@ const HOST_BYTES_MAX: usize = 253;
 
 type Wrong = &'static str;
 
-/// Brings a request of a client outside into the form that the mesh works with.
+/// The host that a connection's last request named: most name one all along, and reading it costs more than comparing.
+#[derive(Default)]
+pub(crate) struct LastHost(Mutex<Option<Host>>);
+
+#[derive(Clone)]
+struct Host {
+    /// As it was written in the line `Host`.
+    written: HeaderValue,
+    authority: Authority,
+    /// The authority as the value of a line.
+    line: HeaderValue,
+}
+
+impl LastHost {
+    /// What `request` names, if it says so by one line alone and has the words of the one before.
+    fn known<B>(&self, request: &Request<B>) -> Option<Host> {
+        let mut lines = request.headers().get_all(header::HOST).iter();
+        let (Some(written), None, None) = (lines.next(), lines.next(), request.uri().authority())
+        else {
+            return None;
+        };
+        let last = self.0.lock();
+        last.as_ref()
+            .filter(|host| host.written == *written)
+            .cloned()
+    }
+
+    fn read<B>(&self, request: &Request<B>) -> Result<Host, Wrong> {
+        let authority = named_authority(request)?;
+        let line = HeaderValue::from_str(authority.as_str()).map_err(|_| NO_HOST)?;
+        let written = match request.uri().authority() {
+            None => request.headers().get(header::HOST).cloned(),
+            Some(_) => None,
+        };
+        let host = Host {
+            written: written.unwrap_or_else(|| line.clone()),
+            authority,
+            line,
+        };
+        *self.0.lock() = Some(host.clone());
+        Ok(host)
+    }
+}
+
+/// Brings a request of a client outside into the form that the mesh works with. The result is its host, as the value of a line.
 ///
 /// # Errors
 /// `BadRequest` or `HeadTooLarge`, in one sentence.
-pub(crate) fn from_outside<B>(request: &mut Request<B>) -> Result<(), Failure> {
+pub(crate) fn from_outside<B>(
+    request: &mut Request<B>,
+    last: &LastHost,
+) -> Result<HeaderValue, Failure> {
     refuse_connect(request)?;
-    let authority = named_authority(request).map_err(bad)?;
+    let Host {
+        authority, line, ..
+    } = match last.known(request) {
+        Some(host) => host,
+        None => last.read(request).map_err(bad)?,
+    };
     let path = path_and_query(request.uri()).map_err(bad)?;
     let path = path.or_else(|| request.uri().path_and_query().cloned());
     let mut parts = http::uri::Parts::default();
@@ -46,10 +99,9 @@ pub(crate) fn from_outside<B>(request: &mut Request<B>) -> Result<(), Failure> {
 
     let lines = request.headers_mut();
     lines.remove(header::HOST);
-    headers::strip_forged(lines);
-    headers::strip_hop_by_hop(lines);
-    headers::strip_way(lines);
-    within_limits(request)
+    headers::keep_what_enters(lines);
+    within_limits(request)?;
+    Ok(line)
 }
 
 /// Brings a request of a workload into that form, and says the port that its scheme implies. Its host is read by `resolve.rs`.
@@ -402,13 +454,26 @@ mod tests {
             (Version::HTTP_2, "http://a.test/p", &["b@a.test"], other),
             (Version::HTTP_2, "/p", &["a.test"], "http://a.test/p"),
         ] {
-            let mut request = request(version, uri, hosts);
-            let found = match from_outside(&mut request) {
-                Ok(()) => request.uri().to_string(),
-                Err(error) => error.to_string(),
-            };
-            assert_eq!(found, expected, "{version:?} {uri} {hosts:?}");
-            assert!(!found.starts_with("http:") || !request.headers().contains_key("host"));
+            // As the first of its connection, after itself, and after what named another host.
+            let (first, other) = (LastHost::default(), LastHost::default());
+            let mut before = self::request(Version::HTTP_11, "/", &["b.test"]);
+            from_outside(&mut before, &other).expect("a host");
+            for last in [&first, &first, &other] {
+                let mut request = self::request(version, uri, hosts);
+                let found = match from_outside(&mut request, last) {
+                    Ok(host) => {
+                        assert_eq!(
+                            host.to_str().ok(),
+                            request.uri().host(),
+                            "{version:?} {uri}"
+                        );
+                        request.uri().to_string()
+                    }
+                    Err(error) => error.to_string(),
+                };
+                assert_eq!(found, expected, "{version:?} {uri} {hosts:?}");
+                assert!(!found.starts_with("http:") || !request.headers().contains_key("host"));
+            }
         }
     }
 
@@ -421,7 +486,7 @@ mod tests {
                 .headers_mut()
                 .insert(name, header::HeaderValue::from_static("1"));
         }
-        let error = from_outside(&mut request).expect_err("too many lines");
+        let error = from_outside(&mut request, &LastHost::default()).expect_err("too many lines");
         assert_eq!(error.status().as_u16(), 431);
     }
 }

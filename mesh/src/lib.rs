@@ -36,6 +36,7 @@ mod headers;
 mod identity;
 mod inbound;
 mod ingress;
+mod joined;
 mod load;
 mod measure;
 mod metrics;
@@ -62,7 +63,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Full};
 use tokio::sync::watch;
 use weft_api::identity::SpiffeId;
 
@@ -84,14 +84,9 @@ pub use table::{
 };
 pub use tokio_util::sync::CancellationToken;
 pub use weft_call::{
-    Blame, CallContext, Failure, FailureKind, Peer, Processed, TraceContext, Transport,
+    Blame, Body, BoxError, CallContext, Failure, FailureKind, Peer, Processed, TraceContext,
+    Transport,
 };
-
-/// The error type of a [`Body`].
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Request and response bodies everywhere in the mesh; the same concrete type as the runtime's.
-pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
 
 /// A local workload as the mesh sees it: what the agent plugs in.
 pub type WorkloadService = weft_call::CallService<Body>;
@@ -99,13 +94,13 @@ pub type WorkloadService = weft_call::CallService<Body>;
 /// A body without a byte.
 #[must_use]
 pub fn empty_body() -> Body {
-    Body::new(Empty::new().map_err(|never| match never {}))
+    Body::empty()
 }
 
 /// A body of known bytes.
 #[must_use]
 pub fn full_body(bytes: impl Into<Bytes>) -> Body {
-    Body::new(Full::new(bytes.into()).map_err(|never| match never {}))
+    Body::full(bytes)
 }
 
 /// Where the identity of the gateways lives, and its ServiceAccount. Their calls come from outside, so that whoever is given it is nobody

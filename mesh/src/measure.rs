@@ -1,7 +1,7 @@
 //! Following a response to its end, so that durations, sizes and gRPC statuses are those of the whole call.
 //!
 //! [`finish`] wraps the body; when it ends, fails or is dropped, the edges are charged once and whatever counts
-//! the call as in flight is released. A response without a body is charged at once and passes unwrapped.
+//! the call as in flight is released. A response whose body is in memory, or has none, is charged at once and passes unwrapped.
 
 use std::{
     pin::Pin,
@@ -63,7 +63,17 @@ impl Charge {
         flag: &'static str,
         response_bytes: u64,
     ) {
-        let now = Instant::now();
+        self.settle_at(code, grpc_status, flag, response_bytes, Instant::now());
+    }
+
+    fn settle_at(
+        &self,
+        code: u16,
+        grpc_status: Option<u16>,
+        flag: &'static str,
+        response_bytes: u64,
+        now: Instant,
+    ) {
         let duration = now.saturating_duration_since(self.started);
         let outcome = Outcome {
             code,
@@ -113,12 +123,22 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Charges the call when `response` has been read, or now if there is nothing to read.
-pub(crate) fn finish(response: Response<Body>, charge: Charge, holds: Holds) -> Response<Body> {
+/// Charges the call when `response` has been read, or now if there is nothing to read; its head came at `answered`.
+pub(crate) fn finish(
+    response: Response<Body>,
+    charge: Charge,
+    holds: Holds,
+    answered: Instant,
+) -> Response<Body> {
     let code = response.status().as_u16();
     let grpc_status = grpc_status(response.headers());
+    // Nobody has to wait for any of it: the call is over.
+    if let Some(bytes) = response.body().is_whole() {
+        charge.settle_at(code, grpc_status, "-", bytes, answered);
+        return response;
+    }
     if response.body().is_end_stream() {
-        charge.settle(code, grpc_status, "-", 0);
+        charge.settle_at(code, grpc_status, "-", 0, answered);
         return response;
     }
     response.map(|body| {

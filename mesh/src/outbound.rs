@@ -169,7 +169,12 @@ impl Outbound {
                     admitted: Some(delivered.admitted),
                     ..Holds::default()
                 };
-                Ok(measure::finish(delivered.response, charge, holds))
+                Ok(measure::finish(
+                    delivered.response,
+                    charge,
+                    holds,
+                    delivered.answered,
+                ))
             }
             (Ok(delivered), None) => Ok(delivered.response),
             (Err(failure), charge) => {

@@ -12,7 +12,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -35,10 +35,14 @@ pub(crate) const STALL_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct Pace {
     began: Instant,
     /// Requests whose responses have not been read, at most as many as the connection has streams.
-    open: Mutex<Vec<Arc<Reading>>>,
-    /// Milliseconds after `began` since which no request was open.
+    open: AtomicUsize,
+    /// Of those, the responses that come in parts.
+    readings: Mutex<Vec<Arc<Reading>>>,
+    /// Milliseconds after `began` since which no request was open; [`NOT_SEEN`] if nobody has looked since the last one.
     quiet_since: AtomicU64,
 }
+
+const NOT_SEEN: u64 = u64::MAX;
 
 /// What to do with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +58,8 @@ impl Pace {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             began: Instant::now(),
-            open: Mutex::default(),
+            open: AtomicUsize::new(0),
+            readings: Mutex::default(),
             quiet_since: AtomicU64::new(0),
         })
     }
@@ -65,12 +70,9 @@ impl Pace {
 
     /// A request came; it is open until the result is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> Open {
-        let reading = Arc::new(Reading::default());
-        self.open.lock().push(Arc::clone(&reading));
-        Open {
-            pace: Arc::clone(self),
-            reading,
-        }
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.quiet_since.store(NOT_SEEN, Ordering::Relaxed);
+        Open(Arc::clone(self))
     }
 
     /// Judges the connection now; `idle_max` is how long it may be without a request.
@@ -79,32 +81,34 @@ impl Pace {
     }
 
     fn judge_at(&self, now: u64, idle_max: Duration) -> Verdict {
-        let open = self.open.lock();
-        let quiet = now.saturating_sub(self.quiet_since.load(Ordering::Relaxed));
-        if open.is_empty() && quiet >= millis(idle_max) {
-            Verdict::Idle
-        } else if open.iter().any(|reading| reading.is_too_slow(now)) {
-            Verdict::TooSlow
-        } else {
-            Verdict::GoOn
+        if self.open.load(Ordering::Relaxed) == 0 {
+            // Counted from the first look after the last request: that costs a request no look at the clock.
+            let seen = self.quiet_since.compare_exchange(
+                NOT_SEEN,
+                now,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            let since = seen.map_or_else(|since| since, |_| now);
+            return match now.saturating_sub(since) >= millis(idle_max) {
+                true => Verdict::Idle,
+                false => Verdict::GoOn,
+            };
+        }
+        let readings = self.readings.lock();
+        match readings.iter().any(|reading| reading.is_too_slow(now)) {
+            true => Verdict::TooSlow,
+            false => Verdict::GoOn,
         }
     }
 }
 
 /// A request that is being answered.
-pub(crate) struct Open {
-    pace: Arc<Pace>,
-    reading: Arc<Reading>,
-}
+pub(crate) struct Open(Arc<Pace>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let mut open = self.pace.open.lock();
-        open.retain(|reading| !Arc::ptr_eq(reading, &self.reading));
-        if open.is_empty() {
-            let now = self.pace.now();
-            self.pace.quiet_since.store(now, Ordering::Relaxed);
-        }
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -157,11 +161,25 @@ fn millis(duration: Duration) -> u64 {
 pub(crate) struct Paced {
     body: Body,
     open: Open,
+    reading: Arc<Reading>,
 }
 
 impl Paced {
     pub(crate) fn new(body: Body, open: Open) -> Self {
-        Self { body, open }
+        let reading = Arc::new(Reading::default());
+        open.0.readings.lock().push(Arc::clone(&reading));
+        Self {
+            body,
+            open,
+            reading,
+        }
+    }
+}
+
+impl Drop for Paced {
+    fn drop(&mut self) {
+        let mut readings = self.open.0.readings.lock();
+        readings.retain(|reading| !Arc::ptr_eq(reading, &self.reading));
     }
 }
 
@@ -173,13 +191,11 @@ impl http_body::Body for Paced {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Open { pace, reading } = &self.open;
-        reading.wanted(pace.now());
+        self.reading.wanted(self.open.0.now());
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-            let Open { pace, reading } = &self.open;
-            reading.given(pace.now(), bytes);
+            self.reading.given(self.open.0.now(), bytes);
         }
         polled
     }
@@ -309,16 +325,19 @@ mod tests {
         let pace = Pace::new();
         assert_eq!(pace.judge_at(74 * SECOND, IDLE), Verdict::GoOn);
         assert_eq!(pace.judge_at(75 * SECOND, IDLE), Verdict::Idle);
-        let (first, second) = (pace.begin(), pace.begin());
+        let (first, second) = (pace.begin(), Paced::new(crate::empty_body(), pace.begin()));
         assert_eq!(pace.judge_at(9000 * SECOND, IDLE), Verdict::GoOn);
         second.reading.given(0, 5);
         assert_eq!(pace.judge_at(9000 * SECOND, IDLE), Verdict::TooSlow);
         drop(second);
         assert_eq!(pace.judge_at(9000 * SECOND, IDLE), Verdict::GoOn);
         drop(first);
-        // Just ended, by the real clock.
-        assert_eq!(pace.judge_at(pace.now(), IDLE), Verdict::GoOn);
-        assert_eq!(pace.judge_at(9000 * SECOND, IDLE), Verdict::Idle);
+        // Since the first look after it ended.
+        assert_eq!(pace.judge_at(9000 * SECOND, IDLE), Verdict::GoOn);
+        assert_eq!(pace.judge_at(9074 * SECOND, IDLE), Verdict::GoOn);
+        assert_eq!(pace.judge_at(9075 * SECOND, IDLE), Verdict::Idle);
+        drop(pace.begin());
+        assert_eq!(pace.judge_at(9999 * SECOND, IDLE), Verdict::GoOn);
     }
 
     #[tokio::test(start_paused = true)]

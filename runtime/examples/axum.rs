@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn guest(State(workload): State<Workload>, request: Request) -> Response {
-    let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+    let request = request.map(|body| weft_runtime::Body::new(body.map_err(Into::into)));
     match workload.call(request).await {
         Ok(response) => response.map(Body::new),
         Err(error) => (error.status(), format!("{error}\n")).into_response(),

@@ -177,10 +177,7 @@ async fn answer(
     workload: &Workload,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let request = request.map(|body| {
-        body.map_err(|error| Box::new(error) as BoxError)
-            .boxed_unsync()
-    });
+    let request = request.map(|body| Body::new(body.map_err(|error| Box::new(error) as BoxError)));
     Ok(workload.call(request).await.unwrap_or_else(|error| {
         let mut response = Response::new(body::full(format!("{error}\n")));
         *response.status_mut() = error.status();

@@ -6,34 +6,24 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full};
-
-/// What can go wrong in the middle of a body.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// A streaming body. It is polled by one task at a time and may move between threads.
-pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub use weft_call::{Body, BoxError};
 
 /// A body without bytes.
 pub fn empty() -> Body {
-    Empty::new().map_err(|never| match never {}).boxed_unsync()
+    Body::empty()
 }
 
 /// A body that is already complete.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into())
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    Body::full(bytes)
 }
 
-/// Takes what is ready of a response's body: a body of one chunk comes out complete and with its length known.
+/// Takes what is ready of a response's body: a body of one chunk comes out complete.
 ///
 /// A server then writes head and body to the socket at once, and says the length instead of sending chunks. A guest that
 /// has returned its response's head may need its turn before there is a chunk, and another one before there is an
-/// end: up to `rounds` times, the tasks that are ready now go first. Nothing is waited for beyond that. True when this was
-/// the whole body.
-pub(crate) async fn gather<B>(mut body: B, rounds: u32) -> (Gathered<B>, bool)
+/// end: up to `rounds` times, the tasks that are ready now go first. Nothing is waited for beyond that.
+pub(crate) async fn gather<B>(mut body: B, rounds: u32) -> Gathered<B>
 where
     B: http_body::Body<Data = Bytes, Error = BoxError> + Unpin,
 {
@@ -56,11 +46,7 @@ where
             }
         }
     }
-    let whole = match &next {
-        Some(next) => next.is_none(),
-        None => body.is_end_stream(),
-    };
-    (Gathered { first, next, body }, whole)
+    Gathered { first, next, body }
 }
 
 /// Lets the tasks run that are ready now.
@@ -83,6 +69,21 @@ pub(crate) struct Gathered<B> {
     /// What came after it, its end included.
     next: Option<Option<Result<Frame<Bytes>, BoxError>>>,
     body: B,
+}
+
+impl<B> Gathered<B>
+where
+    B: http_body::Body<Data = Bytes, Error = BoxError>,
+{
+    /// All of the body's bytes, if they are here.
+    pub(crate) fn whole(&self) -> Option<Bytes> {
+        let is_whole = match &self.next {
+            Some(next) => next.is_none(),
+            None => self.body.is_end_stream(),
+        };
+        let first = self.first.as_ref().and_then(Frame::data_ref);
+        is_whole.then(|| first.cloned().unwrap_or_default())
+    }
 }
 
 impl<B> http_body::Body for Gathered<B>
@@ -144,6 +145,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use http_body::Body as _;
+    use http_body_util::BodyExt as _;
 
     use super::*;
 
@@ -176,7 +178,7 @@ mod tests {
             't' => Some(Ok(Frame::trailers(http::HeaderMap::new()))),
             other => Some(Ok(Frame::data(Bytes::from(other.to_string())))),
         });
-        Script(steps.collect()).boxed_unsync()
+        Body::new(Script(steps.collect()))
     }
 
     /// Which frames come out, `t` for trailers and `!` for an error.
@@ -210,16 +212,17 @@ mod tests {
             ("!", 3, None, "!"),
             ("a.b.c", 3, None, "abc"),
         ] {
-            let (body, all) = gather(script(steps), rounds).await;
+            let body = gather(script(steps), rounds).await;
             assert_eq!(body.size_hint().exact(), length, "{steps}");
-            assert_eq!(all, length.is_some(), "{steps}");
+            let all = body.whole().map(|bytes| bytes.len() as u64);
+            assert_eq!(all, length, "{steps}");
             assert_eq!(frames(body).await, whole, "{steps}");
         }
     }
 
     #[tokio::test]
     async fn a_whole_body_ends_with_its_first_frame() {
-        let (mut body, _) = gather(script("a"), 0).await;
+        let mut body = gather(script("a"), 0).await;
         assert!(!body.is_end_stream());
         assert!(body.frame().await.unwrap().unwrap().is_data());
         assert!(body.is_end_stream());

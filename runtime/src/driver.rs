@@ -17,9 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Poll, ready};
 
+use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use http::Request;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
@@ -291,6 +292,11 @@ impl Driver<'_> {
         let limit_bytes = self.workload.limits().body_bytes;
         let most = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
         request.map(|body| {
+            let body = match body.into_whole() {
+                Ok(bytes) if bytes.len() <= most => return whole(bytes),
+                Ok(bytes) => Body::full(bytes),
+                Err(streamed) => streamed,
+            };
             let bounded = Limited::new(body, most);
             let told = move |error: BoxError| match error.is::<LengthLimitError>() {
                 true => WasiError::HttpRequestBodySize(Some(limit_bytes)),
@@ -306,6 +312,16 @@ impl Driver<'_> {
             driver: self,
             shard,
         })
+    }
+}
+
+/// A body that is in memory. An empty one costs nothing.
+fn whole(bytes: Bytes) -> WasiBody {
+    match bytes.is_empty() {
+        true => Empty::new().map_err(|never| match never {}).boxed_unsync(),
+        false => Full::new(bytes)
+            .map_err(|never| match never {})
+            .boxed_unsync(),
     }
 }
 

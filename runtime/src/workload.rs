@@ -6,7 +6,9 @@
 //! Invariants: a workload that nobody calls owns no store, task, socket or timer; a call ends, one way or another, by its
 //! deadline; every refusal says which bound it met.
 
+use std::future::poll_fn;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -14,9 +16,9 @@ use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Request, Response, header};
-use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -599,7 +601,7 @@ impl Workload {
             phase: Phase::Left,
             report: None,
         };
-        let answered = tokio::time::timeout_at(deadline.into(), async {
+        let answering = async {
             let permit = self.admit().await?;
             if let Some(debt) = inner.cpu.debt() {
                 tokio::time::sleep(debt).await;
@@ -616,38 +618,45 @@ impl Workload {
             answer
                 .await
                 .unwrap_or_else(|_| Err(failure::stopped_at_work()))
-        });
-        match answered.await {
-            Ok(Ok(response)) => {
+        };
+        match within(deadline.into(), answering).await {
+            Some(Ok(response)) => {
                 let (head, body) = response.into_parts();
-                let (body, whole) = body::gather(body, inner.gather_rounds).await;
+                let body = body::gather(body, inner.gather_rounds).await;
+                let response = Response::from_parts(head, body);
+                let left = body_bytes(&method, &response);
+                let whole = response.body().whole();
+                let is_streamed = whole.is_none();
+                let whole = whole.filter(|bytes| {
+                    let length = bytes.len() as u64;
+                    length <= inner.limits().body_bytes && left.is_none_or(|left| left == length)
+                });
                 let mut chunk = None;
-                if !whole {
+                if is_streamed {
                     caller.slot.stream();
                     chunk = self.chunk(&mut caller)?;
                 }
-                let response = Response::from_parts(head, body);
                 caller.report = report.take().map(|mut report| {
                     report.end = CallEnd::BrokenOff(response.status());
                     report
                 });
-                let left = body_bytes(&method, &response);
-                if left == Some(0) {
+                if left == Some(0) || whole.is_some() {
                     caller.phase = Phase::Delivered;
                 }
-                Ok(response.map(|body| {
-                    let delivery = Delivery::new(inner.clone(), body, caller, left, chunk);
-                    delivery.boxed_unsync()
+                Ok(response.map(|body| match whole {
+                    // Nobody has to wait for any of it.
+                    Some(bytes) => Body::full(bytes),
+                    None => Body::new(Delivery::new(inner.clone(), body, caller, left, chunk)),
                 }))
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 caller.phase = Phase::Delivered;
                 if error.kind == FailureKind::Deadline {
                     inner.counters.deadlines.fetch_add(1, Relaxed);
                 }
                 Err(error)
             }
-            Err(_) => {
+            None => {
                 caller.phase = Phase::Expired;
                 inner.counters.deadlines.fetch_add(1, Relaxed);
                 Err(failure::deadline())
@@ -764,6 +773,16 @@ impl<'a> Queued<'a> {
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The output of `work`, or none when `deadline` comes first. Most calls wait for nothing, and have no timer.
+async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    let first = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+    match first {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => tokio::time::timeout_at(deadline, work).await.ok(),
     }
 }
 

@@ -122,7 +122,7 @@ fn trailers(names: &[&'static str]) -> HeaderMap {
 }
 
 fn frames(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> Body {
-    StreamBody::new(futures::stream::iter(frames)).boxed_unsync()
+    Body::new(StreamBody::new(futures::stream::iter(frames)))
 }
 
 fn data(text: &'static str) -> Result<Frame<Bytes>, BoxError> {

@@ -128,7 +128,7 @@ async fn each_call_and_instance_is_told_of_once() {
     let endless =
         futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, body::BoxError>>();
     let request = Request::post("/echo")
-        .body(http_body_util::StreamBody::new(endless).boxed_unsync())
+        .body(body::Body::new(http_body_util::StreamBody::new(endless)))
         .unwrap();
     drop(workload.call(request).await.unwrap());
     settled(&workload).await;

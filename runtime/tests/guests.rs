@@ -370,7 +370,7 @@ fn echo() -> (tokio::sync::mpsc::Sender<bytes::Bytes>, Request<Body>) {
             .map(|bytes| (Ok(http_body::Frame::data(bytes)), receiver))
     });
     let request = Request::post("http://probe/echo")
-        .body(StreamBody::new(frames).boxed_unsync())
+        .body(body::Body::new(StreamBody::new(frames)))
         .unwrap();
     (sender, request)
 }
@@ -547,7 +547,7 @@ async fn a_caller_that_leaves_ends_its_call() {
     let endless =
         futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, body::BoxError>>();
     let request = Request::post("http://probe/echo")
-        .body(StreamBody::new(endless).boxed_unsync())
+        .body(body::Body::new(StreamBody::new(endless)))
         .unwrap();
     let response = workload.call(request).await.unwrap();
     assert_eq!(workload.usage().instances, 1);

@@ -204,7 +204,7 @@ async fn bodies_stream_both_ways() {
         Some((Ok::<_, body::BoxError>(Frame::data(chunk)), receiver))
     });
     let request = Request::post("http://guest/echo")
-        .body(StreamBody::new(chunks).boxed_unsync())
+        .body(body::Body::new(StreamBody::new(chunks)))
         .unwrap();
     let response = probe.call(request).await.unwrap();
     let mut echoed = response.into_body();
@@ -347,7 +347,7 @@ async fn outbound_requests_leave_through_this_process_with_their_context() {
                         Ok(Frame::data(Bytes::from("half"))),
                         Err::<_, body::BoxError>(Failure::from(FailureKind::Deadline).into()),
                     ];
-                    let body = StreamBody::new(futures::stream::iter(frames)).boxed_unsync();
+                    let body = body::Body::new(StreamBody::new(futures::stream::iter(frames)));
                     Ok(Response::new(body))
                 }
                 _ => Err(FailureKind::Denied.into()),

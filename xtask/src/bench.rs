@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
-use crate::cluster::{self, Cluster};
+use crate::cluster::Cluster;
 use crate::progress::Steps;
 use crate::{Failure, guests};
 
@@ -245,14 +245,18 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Builds the program and the runtime's examples as a release: the peers are releases, too. The first time takes a quarter of an hour on
-/// two cores. The load generator is of the profile of demo and tests.
+/// two cores.
 fn build() -> Result<()> {
-    cluster::build()?;
     let programs = ["--bin", "weft", "--example", "serve", "--example", "costs"];
     crate::progress::run(
         crate::progress::cargo(["build", "--release", "--workspace"]).args(programs),
         "read the compiler's messages above",
     )
+}
+
+/// The program that sends load, whichever build it is sent to: this one's release, since a slow generator makes all servers look alike.
+fn generator() -> PathBuf {
+    crate::target().join("release").join("weft")
 }
 
 /// Measures this build and the one in `other` by turns, a round of each at a time. Of all their numbers the medians are told, and the

@@ -321,7 +321,7 @@ impl Cluster {
 
     /// Sends load through the gateway; the result is `weft load`'s JSON document.
     pub fn load(&self, url: &str, arguments: &[&str]) -> Result<Load> {
-        send_load(url, self.gateway_address(), arguments)
+        send_load(&program(), url, self.gateway_address(), arguments)
     }
 
     /// The process that was started; the nodes are its children.
@@ -438,8 +438,8 @@ fn lock(path: &Path) -> Result<Option<File>> {
 }
 
 /// Sends load to `connect`, an `ip:port`, whatever host the URL names.
-pub fn send_load(url: &str, connect: &str, arguments: &[&str]) -> Result<Load> {
-    let mut command = Command::new(program());
+pub fn send_load(program: &Path, url: &str, connect: &str, arguments: &[&str]) -> Result<Load> {
+    let mut command = Command::new(program);
     command
         .args([
             "load",

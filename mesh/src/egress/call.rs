@@ -133,7 +133,7 @@ pub(crate) async fn send(
     let charge = unanswered.answered();
     match answered {
         Ok(response) => Ok(match charge {
-            Some(charge) => measure::finish(response, charge, Holds::default()),
+            Some(charge) => measure::finish(response, charge, Holds::default(), Instant::now()),
             None => response,
         }),
         Err(error) => {

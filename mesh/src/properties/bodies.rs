@@ -159,7 +159,13 @@ fn measured(body: Body) -> Body {
         request_bytes: RequestBytes::Known(0),
         by_transport: None,
     };
-    measure::finish(Response::new(body), charge, Holds::default()).into_body()
+    measure::finish(
+        Response::new(body),
+        charge,
+        Holds::default(),
+        Instant::now(),
+    )
+    .into_body()
 }
 
 proptest! {

@@ -217,7 +217,7 @@ fn watched(values: watch::Receiver<Arc<Values>>) -> Body {
         framed.put_slice(&state);
         Some((Ok(Frame::data(framed.freeze())), (values, false)))
     });
-    StreamBody::new(states).boxed_unsync()
+    Body::new(StreamBody::new(states))
 }
 
 /// Keeps a worker's copy as new as what the node has, for as long as somebody has it.

@@ -177,7 +177,7 @@ impl WasiHttpHooks for Hooks {
             bytes: 0,
             _chunk: chunk,
         };
-        let request = Request::from_parts(parts, sent.boxed_unsync());
+        let request = Request::from_parts(parts, Body::new(sent));
         let sending = outbound.answer(request);
         Box::new(async move {
             let response = tokio::time::timeout(patience, sending)
@@ -501,7 +501,7 @@ mod tests {
             let frames = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"a")))]);
             let body = http_body_util::StreamBody::new(frames.chain(futures::stream::pending()));
             Held {
-                body: body.boxed_unsync(),
+                body: Body::new(body),
                 between,
                 timer: None,
                 _permit: place.clone().try_acquire_owned().expect("there is a place"),

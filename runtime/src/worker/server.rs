@@ -296,7 +296,7 @@ async fn build(
         worker: worker.clone(),
         id,
     };
-    Some(Ok(OutputBody::new(output, hosted).boxed_unsync()))
+    Some(Ok(Body::new(OutputBody::new(output, hosted))))
 }
 
 /// Held by whoever reads a workload's output: the other side, for as long as it wants the workload.

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use http::{Request, Response};
 use http_body::Body as _;
-use http_body_util::{BodyExt, BodyStream, StreamBody};
+use http_body_util::{BodyStream, StreamBody};
 use hyper::body::Incoming;
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -110,7 +110,7 @@ impl Way {
             return answer;
         }
         let parts = BodyStream::new(answer).take_until(self.closed.clone().cancelled_owned());
-        StreamBody::new(parts).boxed_unsync()
+        Body::new(StreamBody::new(parts))
     }
 
     /// What is believed of a claim about the call that a request is made for.
@@ -300,6 +300,7 @@ mod tests {
     use crate::host::HostState;
     use crate::limits::HostBytes;
     use crate::worker::wire::{STREAMS_MAX, Sender, Side};
+    use http_body_util::BodyExt as _;
 
     /// Asks as a worker would that holds to nothing.
     async fn ask(worker: &Sender, workload: u64) -> Response<Incoming> {
@@ -380,7 +381,7 @@ mod tests {
                 "wait" => Box::pin(std::future::pending()),
                 "endless" => Box::pin(async {
                     let frames = BodyStream::new(message).chain(futures::stream::pending());
-                    Ok(StreamBody::new(frames).boxed_unsync())
+                    Ok(Body::new(StreamBody::new(frames)))
                 }),
                 _ => Box::pin(async { Err(ChannelError::NoSuchMethod) }),
             }
@@ -448,7 +449,7 @@ mod tests {
         }
         // One that does not say how long it is, and one that says it.
         let frames = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"hi")))]);
-        let unsaid = StreamBody::new(frames).boxed_unsync();
+        let unsaid = Body::new(StreamBody::new(frames));
         let long = body::full(vec![0; MESSAGE_BYTES_MAX + 1]);
         for message in [unsaid, long] {
             let refused = tell(&worker, 7, echo, message).await;

@@ -200,7 +200,7 @@ pub(super) fn undress(request: Request<Incoming>, now: Instant) -> (Request<Body
         .map(|context| context.thaw(now));
     let request = Request::from_parts(
         parts,
-        Inward::new(body, (), |error| error.into()).boxed_unsync(),
+        Body::new(Inward::new(body, (), |error| error.into())),
     );
     (request, context.unwrap_or_default())
 }
@@ -228,7 +228,7 @@ pub(super) fn channel_of(headers: &HeaderMap) -> Option<(String, String)> {
 
 /// The body of a message, whose other end is not trusted.
 pub(super) fn body_of(message: Request<Incoming>) -> Body {
-    Inward::new(message.into_body(), (), Into::into).boxed_unsync()
+    Body::new(Inward::new(message.into_body(), (), Into::into))
 }
 
 /// The workload a request is about.
@@ -289,7 +289,7 @@ pub(super) fn arrived<T: Send + Unpin + 'static>(
     held: T,
     broken: fn(hyper::Error) -> BoxError,
 ) -> Response<Body> {
-    let mut response = response.map(|body| Inward::new(body, held, broken).boxed_unsync());
+    let mut response = response.map(|body| Body::new(Inward::new(body, held, broken)));
     *response.version_mut() = Version::HTTP_11;
     response
 }
@@ -418,7 +418,7 @@ mod tests {
     use super::*;
 
     fn script(frames: Vec<Result<Frame<Bytes>, BoxError>>) -> Body {
-        StreamBody::new(futures::stream::iter(frames)).boxed_unsync()
+        Body::new(StreamBody::new(futures::stream::iter(frames)))
     }
 
     fn trailers(name: &'static str) -> Frame<Bytes> {

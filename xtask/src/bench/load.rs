@@ -152,7 +152,7 @@ pub fn send(
         "--warmup",
         &warmup,
     ];
-    let measured = cluster::send_load(url, connect, &arguments)?.finish()?;
+    let measured = cluster::send_load(&super::generator(), url, connect, &arguments)?.finish()?;
     if measured["errors"] != 0
         || number(&measured["statuses"]["200"]) != number(&measured["requests"])
     {

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
 use super::{Effort, NAMESPACE, deployment, load, median, number, ready, service, start};
-use crate::cluster::{Cluster, Load};
+use crate::cluster::{self, Cluster, Load};
 use crate::progress::Waiting;
 
 const CONNECTIONS: u16 = 4;
@@ -76,7 +76,12 @@ impl Greed {
                     "--warmup",
                     "0",
                 ];
-                Ok(Work::Load(cluster.load(&url, &arguments)?))
+                Ok(Work::Load(cluster::send_load(
+                    &super::generator(),
+                    &url,
+                    cluster.gateway_address(),
+                    &arguments,
+                )?))
             }
             Self::Connections => {
                 let open = |_| TcpStream::connect(cluster.gateway_address());
