@@ -13,9 +13,9 @@ use crate::FailureKind;
 pub enum Blame {
     /// The request, or what its caller showed of itself: calls of others would not have failed. Nothing is held against the callee.
     Caller,
-    /// The callee: it is chosen less often for a while.
+    /// The callee: it is left alone for a moment, and longer each time that it fails again.
     Endpoint,
-    /// The way there: it is left alone for a while.
+    /// The way there: the callee is left alone for a while.
     Connection,
     /// A rule of the cluster: nobody has failed, and the same call fails anywhere until the rule is another.
     Policy,

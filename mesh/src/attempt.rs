@@ -1,7 +1,8 @@
 //! One try of a call: to a workload of this node in memory, to another node over the wire.
 //!
-//! Whatever comes of it, the endpoint's estimate is told, and only of what is the endpoint's: who failed by its own request leaves no
-//! mark on the endpoint that saw it, or one guest could have a service avoided by all others of its node.
+//! Whatever comes of it, the endpoint's standing is told: its load of the time that an answer took, its health of what failed or was refused.
+//! And only of what is the endpoint's: who failed by its own request leaves no mark on the endpoint that saw it, or one guest could have a
+//! service avoided by all others of its node.
 //!
 //! Invariants: a try that ends for any reason, cancellation included, is no longer pending at its endpoint.
 
@@ -11,15 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{HeaderMap, Request, Response, StatusCode, header, request::Parts};
 use weft_call::{Failure, FailureKind};
 
 use crate::{
-    Blame, Body, CallContext, Inner, balance,
+    Blame, Body, CallContext, Inner,
     call::{Call, Head, earlier},
     deliver, failure,
+    health::Fault,
     measure::Holds,
-    replay,
+    replay, retry,
     table::{Endpoint, ServiceLabels, Way},
     wire::{self, Addressed},
 };
@@ -44,8 +46,8 @@ pub(crate) struct Attempt<'t> {
     pub(crate) has_choice: bool,
 }
 
-/// One try counted as pending at its endpoint until dropped. A try that never learned its latency is charged with
-/// the time it took, as it was at least that slow; unless it waited for its own caller.
+/// One try counted as pending at its endpoint until dropped. A try of which nothing was told is charged with the time it took, as an
+/// answer would have taken longer; unless it waited for its own caller.
 pub(crate) struct Pending {
     endpoint: Arc<Endpoint>,
     inner: Arc<Inner>,
@@ -53,38 +55,58 @@ pub(crate) struct Pending {
     /// The request's body, while its sender may be the one who is slow, and when that does not matter any more.
     request: Option<Arc<replay::Shared>>,
     deadline: Option<Instant>,
-    recorded: bool,
+    is_told: bool,
 }
 
 impl Pending {
     fn begin(inner: &Arc<Inner>, endpoint: &Arc<Endpoint>, since: Instant) -> Self {
         endpoint.load().begin();
+        endpoint.health().begin(inner.nanos(since));
         Self {
             endpoint: Arc::clone(endpoint),
             inner: Arc::clone(inner),
             since,
             request: None,
             deadline: None,
-            recorded: false,
+            is_told: false,
         }
     }
 
-    /// The head of a response came, or the try failed: `latency` is what the balancer should believe.
-    fn record(&mut self, latency: Duration, now: Instant) {
-        self.recorded = true;
-        self.endpoint.load().record(latency, self.inner.nanos(now));
+    /// The head of a response came.
+    fn answered(&mut self, now: Instant) {
+        self.is_told = true;
+        let (began, nanos) = (self.inner.nanos(self.since), self.inner.nanos(now));
+        let latency = now.saturating_duration_since(self.since);
+        self.endpoint.load().record(latency, nanos);
+        self.endpoint.health().answered(began, nanos);
+    }
+
+    /// Nobody waits for it any longer, or may.
+    fn waited(&mut self, now: Instant) {
+        self.is_told = true;
+        let latency = now.saturating_duration_since(self.since);
+        self.endpoint
+            .load()
+            .at_least(latency, self.inner.nanos(now));
+    }
+
+    /// How long that took says nothing of how long an answer takes.
+    fn failed(&mut self, fault: Fault, now: Instant) {
+        self.is_told = true;
+        let (began, nanos) = (self.inner.nanos(self.since), self.inner.nanos(now));
+        self.endpoint.health().failed(fault, began, nanos);
     }
 
     /// The try says nothing of the endpoint.
     fn forgive(&mut self) {
-        self.recorded = true;
+        self.is_told = true;
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
         self.endpoint.load().end();
-        if self.recorded {
+        if self.is_told {
             return;
         }
         let now = Instant::now();
@@ -93,13 +115,13 @@ impl Drop for Pending {
             .as_ref()
             .is_none_or(|request| request.is_complete());
         if has_all || self.deadline.is_some_and(|deadline| deadline <= now) {
-            self.record(now.saturating_duration_since(self.since), now);
+            self.waited(now);
         }
     }
 }
 
 impl Call {
-    /// Tries one endpoint, and tells its load what came of it.
+    /// Tries one endpoint, and tells its standing what came of it.
     pub(crate) async fn attempt(
         &self,
         attempt: Attempt<'_>,
@@ -127,7 +149,6 @@ impl Call {
         match outcome {
             Ok(mut answered) => {
                 let now = answered.at;
-                let latency = now.saturating_duration_since(since);
                 if let Some(worked) = answered.worked {
                     let whole = now.saturating_duration_since(self.started);
                     self.inner.metrics.added(
@@ -136,27 +157,20 @@ impl Call {
                         whole.saturating_sub(worked),
                     );
                 }
-                let refuses = matches!(
-                    answered.response.status(),
-                    StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-                );
-                pending.record(if refuses { balance::PENALTY } else { latency }, now);
-                endpoint.load().reinstate();
+                match refusal(&answered.response) {
+                    Some(fault) => pending.failed(fault, now),
+                    None => pending.answered(now),
+                }
                 answered.holds.pending = Some(pending);
                 Ok(answered)
             }
             Err(failure) => {
                 let failure = self.seen_from_here(failure);
                 let now = Instant::now();
-                let latency = now.saturating_duration_since(since);
                 match self.bears(&failure, now) {
                     Bears::Nothing => pending.forgive(),
-                    Bears::Time => pending.record(latency, now),
-                    Bears::Penalty => pending.record(latency.max(balance::PENALTY), now),
-                    Bears::Ejection => {
-                        pending.record(latency.max(balance::PENALTY), now);
-                        endpoint.load().eject(self.inner.nanos(now));
-                    }
+                    Bears::Time => pending.waited(now),
+                    Bears::Fault(fault) => pending.failed(fault, now),
                 }
                 Err(failure)
             }
@@ -187,8 +201,13 @@ impl Call {
                 Bears::Nothing
             }
             Blame::Caller | Blame::Policy => Bears::Nothing,
-            Blame::Endpoint => Bears::Penalty,
-            Blame::Connection => Bears::Ejection,
+            Blame::Endpoint if retry::is_of_one_endpoint(failure.kind) => {
+                Bears::Fault(Fault::Overloaded {
+                    retry_after: failure.retry_after,
+                })
+            }
+            Blame::Endpoint => Bears::Fault(Fault::Failed),
+            Blame::Connection => Bears::Fault(Fault::Unreachable),
         }
     }
 
@@ -297,9 +316,31 @@ enum Bears {
     Nothing,
     /// It took that long.
     Time,
-    /// It counts as slow, so that the fastest way to fail does not attract all calls.
-    Penalty,
-    Ejection,
+    /// It is ejected for it.
+    Fault(Fault),
+}
+
+/// What an answer that turns the call away says of its endpoint.
+fn refusal(response: &Response<Body>) -> Option<Fault> {
+    match response.status() {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            Some(Fault::Overloaded {
+                retry_after: retry_after(response.headers()),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// `Retry-After` in seconds; a date, which hardly anybody sends, is not read.
+fn retry_after(lines: &HeaderMap) -> Option<Duration> {
+    let seconds = lines
+        .get(header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 #[cfg(test)]
@@ -345,7 +386,7 @@ mod tests {
         let world = World::new();
         let now = Instant::now();
         let (cancelled, mut answered) = (world.begin(now), world.begin(now));
-        answered.record(Duration::from_millis(1), now);
+        answered.answered(now);
         assert_eq!(world.endpoint.load().pending(), 2);
         drop(cancelled);
         assert_eq!(world.endpoint.load().pending(), 1);

@@ -33,6 +33,7 @@ mod failure;
 mod gate;
 mod gateway;
 mod headers;
+mod health;
 mod identity;
 mod inbound;
 mod ingress;

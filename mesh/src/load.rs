@@ -2,9 +2,11 @@
 //!
 //! Time comes in as monotonic nanoseconds. A [`Load`] is shared by every thread and lives as long as its endpoint keeps its pod, through
 //! any number of tables. Cost of an endpoint = estimated latency, decayed to now, times (calls in flight + 1): a slow answer counts at
-//! once, a fast one slowly, and an endpoint nobody has asked for a while looks cheaper again, so that it is tried.
+//! once, a fast one slowly, and an endpoint nobody has asked for a while looks cheaper again, so that it is tried. Whether it can be
+//! called at all is its health's to say (`health.rs`).
 //!
-//! Invariants: no lock; no sample is lost to another that comes at the same time; reading never writes.
+//! Invariants: no lock; every sample is a time that a call took; what was not answered makes no endpoint look faster; no sample is lost
+//! to another that comes at the same time; reading never writes.
 //! Source: the peak-EWMA of Finagle and tower.
 
 use std::time::Duration;
@@ -13,9 +15,6 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Latency halves its weight in about 7 s, so a bad second is forgotten in a minute.
 const DECAY_NANOS: f32 = 10e9;
-
-/// How long an endpoint that refused a connection is left alone.
-pub(crate) const EJECTION: Duration = Duration::from_secs(5);
 
 /// One tick of the timestamp packed into [`Load::estimate`], about a millisecond; 32 bits of them are 52 days.
 const TICK_SHIFT: u32 = 20;
@@ -26,8 +25,6 @@ pub struct Load {
     pending: AtomicU32,
     /// High half: estimated latency in nanoseconds as `f32` bits. Low half: tick of the last sample.
     estimate: AtomicU64,
-    /// Monotonic nanoseconds until which the endpoint is left alone.
-    ejected_until: AtomicU64,
 }
 
 impl Load {
@@ -35,7 +32,6 @@ impl Load {
         Self {
             pending: AtomicU32::new(0),
             estimate: AtomicU64::new(pack(seed.as_nanos() as f32, 0)),
-            ejected_until: AtomicU64::new(0),
         }
     }
 
@@ -51,7 +47,7 @@ impl Load {
         self.pending.load(Ordering::Relaxed)
     }
 
-    /// Takes a sample: at once when it is worse than the estimate, decaying towards it when better.
+    /// Takes the time that an answer took: at once when it is worse than the estimate, decaying towards it when better.
     pub(crate) fn record(&self, latency: Duration, now: u64) {
         let sample = latency.as_nanos() as f32;
         let tick = tick(now);
@@ -71,20 +67,18 @@ impl Load {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
     }
 
-    pub(crate) fn eject(&self, now: u64) {
-        self.ejected_until
-            .store(now + EJECTION.as_nanos() as u64, Ordering::Relaxed);
-    }
-
-    /// An answer came: whatever the endpoint was ejected for is over.
-    pub(crate) fn reinstate(&self) {
-        if self.ejected_until.load(Ordering::Relaxed) != 0 {
-            self.ejected_until.store(0, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn is_ejected(&self, now: u64) -> bool {
-        self.ejected_until.load(Ordering::Relaxed) > now
+    /// A call took this long and was not answered, so that an answer would have taken longer.
+    pub(crate) fn at_least(&self, latency: Duration, now: u64) {
+        let sample = latency.as_nanos() as f32;
+        let tick = tick(now);
+        let step = |packed| {
+            let (estimate, last) = unpack(packed);
+            (sample > estimate * decay(last, tick)).then(|| pack(sample, tick))
+        };
+        // Refused where it says nothing new.
+        let _ = self
+            .estimate
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
     }
 
     /// Nanoseconds times calls: what choosing this endpoint would cost.

@@ -483,7 +483,7 @@ impl Metrics {
             out,
             "weft_mesh_endpoints_ejected",
             "gauge",
-            "Endpoints that are left alone because the way to them failed.",
+            "Endpoints that are left alone at the moment: the way to them failed, or they failed or refused calls.",
         );
         let _ = writeln!(out, "weft_mesh_endpoints_ejected {}", table.ejected(now));
         head(
@@ -830,7 +830,7 @@ mod tests {
         weft_mesh_handshakes_failed_total counter: Connections of other nodes that proved nothing.
         weft_mesh_denied_total counter: Calls out of the cluster that were denied.
         weft_mesh_table_generation gauge: Generation of the table of services in force.
-        weft_mesh_endpoints_ejected gauge: Endpoints that are left alone because the way to them failed.
+        weft_mesh_endpoints_ejected gauge: Endpoints that are left alone at the moment: the way to them failed, or they failed or refused calls.
         weft_mesh_svid_expiry_timestamp_seconds gauge: When the certificate of an identity ends.
         ");
     }

@@ -95,7 +95,7 @@ pub(crate) fn may_go_elsewhere(failure: &Failure) -> bool {
 }
 
 /// Whether only another endpoint can help.
-fn is_of_one_endpoint(kind: FailureKind) -> bool {
+pub(crate) fn is_of_one_endpoint(kind: FailureKind) -> bool {
     matches!(
         kind,
         FailureKind::Overloaded | FailureKind::NoInstance | FailureKind::Crowded

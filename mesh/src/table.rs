@@ -4,8 +4,8 @@
 //! [`TableBuilder`] takes them in one by one and groups endpoints by nearness, so that a call only looks things up. A new state of
 //! the cluster is a new table, swapped in whole by [`crate::Mesh::publish`].
 //!
-//! Invariants: equal input gives an equal table; an endpoint that keeps its address, pod and identity keeps its measured load
-//! across generations, and a service its budget of retries; what one namespace says of an address changes nothing for the services of
+//! Invariants: equal input gives an equal table; an endpoint that keeps its address, pod and identity keeps its load and its
+//! health across generations, and a service its budget of retries; what one namespace says of an address changes nothing for the services of
 //! another; endpoints this node cannot reach are not in it.
 
 mod builder;
@@ -39,7 +39,7 @@ pub(crate) struct ServiceIndex(usize);
 #[derive(Debug, Clone)]
 pub struct Table {
     generation: u64,
-    /// The same in all tables of one builder: their endpoints share their loads already.
+    /// The same in all tables of one builder: their endpoints share what is known of them already.
     lineage: Arc<()>,
     services: imbl::Vector<Arc<Service>>,
     /// By namespace, then name.
@@ -235,7 +235,7 @@ impl Table {
     pub(crate) fn ejected(&self, now: u64) -> usize {
         let endpoints = self.endpoints.values();
         endpoints
-            .filter(|endpoint| endpoint.load().is_ejected(now))
+            .filter(|endpoint| endpoint.health().is_ejected(now))
             .count()
     }
 
@@ -259,14 +259,14 @@ impl Table {
         }
     }
 
-    /// This table, with what was measured of endpoints that stay. Costs nothing between tables of one builder, whose endpoints
+    /// This table, with what is known of endpoints that stay. Costs nothing between tables of one builder, whose endpoints
     /// share it; otherwise as much as there are endpoints.
     #[must_use]
     pub(crate) fn inheriting(mut self, previous: &Table) -> Self {
         if Arc::ptr_eq(&self.lineage, &previous.lineage) || previous.endpoints.is_empty() {
             return self;
         }
-        // Who has an address is one of those that claim it; each of them keeps what was measured of its own pod.
+        // Who has an address is one of those that claim it; each of them keeps what is known of its own pod.
         let mut known: HashMap<SocketAddr, Vec<&Arc<Endpoint>>> = HashMap::new();
         let ports = previous.services.iter().flat_map(|service| &*service.ports);
         let used = ports.flat_map(|port| &port.all);
@@ -275,8 +275,10 @@ impl Table {
         }
         let renewed = |endpoint: &Arc<Endpoint>| {
             let mut old = known.get(&endpoint.address).into_iter().flatten();
-            old.find(|old| ***old == *endpoint)
-                .map_or_else(|| Arc::clone(endpoint), |old| endpoint.with_load_of(old))
+            old.find(|old| ***old == *endpoint).map_or_else(
+                || Arc::clone(endpoint),
+                |old| endpoint.with_standing_of(old),
+            )
         };
         let endpoints = self.endpoints.iter();
         self.endpoints = endpoints

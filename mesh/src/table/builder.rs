@@ -99,7 +99,7 @@ impl TableBuilder {
         }
     }
 
-    /// Takes in a service, in place of what it was. Endpoints that stay keep their load.
+    /// Takes in a service, in place of what it was. What is known of endpoints that stay is kept.
     pub fn set_service(&mut self, spec: ServiceSpec) {
         let known = self.table.service_index(&spec.namespace, &spec.name);
         let before = known.map(|index| Arc::clone(&self.table.services[index.0]));
@@ -290,21 +290,21 @@ impl TableBuilder {
             workload: self.names.workload(spec.workload),
             way,
             header: wire::destination_line(address),
-            load: Arc::new(way.first_load()),
+            standing: Arc::new(way.first_standing()),
         };
         let known = self.endpoints.all(&address);
         let listed = listed.by_address.get(&address).into_iter().flatten();
-        let mut load = None;
+        let mut standing = None;
         for known in known.chain(listed.map(|(known, _)| known)) {
             if known.is_identical(&endpoint) {
                 return Some(Arc::clone(known));
             }
             if **known == endpoint {
-                load.get_or_insert(&known.load);
+                standing.get_or_insert(&known.standing);
             }
         }
-        if let Some(load) = load {
-            endpoint.load = Arc::clone(load);
+        if let Some(standing) = standing {
+            endpoint.standing = Arc::clone(standing);
         }
         Some(Arc::new(endpoint))
     }

@@ -5,7 +5,12 @@ use std::{net::SocketAddr, sync::Arc};
 use http::HeaderValue;
 use weft_api::identity::SpiffeId;
 
-use crate::{Transport, WorkloadInfo, balance, load::Load};
+use crate::{
+    Transport, WorkloadInfo,
+    balance::{self, Standing},
+    health::Health,
+    load::Load,
+};
 
 /// A port of a pod that calls can be sent to.
 #[derive(Debug)]
@@ -21,7 +26,7 @@ pub struct Endpoint {
     /// `address` for the wire.
     pub(crate) header: HeaderValue,
     /// Of the pod at this address, whichever services lead to it.
-    pub(super) load: Arc<Load>,
+    pub(super) standing: Arc<Standing>,
 }
 
 /// How this node reaches an endpoint.
@@ -40,8 +45,8 @@ impl Way {
     }
 
     /// What is believed of an endpoint before anything was measured.
-    pub(super) fn first_load(self) -> Load {
-        Load::new(match self {
+    pub(super) fn first_standing(self) -> Standing {
+        Standing::new(match self {
             Way::Here => balance::SEED_SAME_NODE,
             Way::Node(_) => balance::SEED_OTHER_NODE,
         })
@@ -57,11 +62,15 @@ impl PartialEq for Endpoint {
 
 impl Endpoint {
     pub(crate) fn load(&self) -> &Load {
-        &self.load
+        &self.standing.load
     }
 
-    /// This endpoint with what was measured of `old`.
-    pub(super) fn with_load_of(&self, old: &Self) -> Arc<Self> {
+    pub(crate) fn health(&self) -> &Health {
+        &self.standing.health
+    }
+
+    /// This endpoint with what is known of `old`.
+    pub(super) fn with_standing_of(&self, old: &Self) -> Arc<Self> {
         Arc::new(Self {
             pod: self.pod.clone(),
             address: self.address,
@@ -71,7 +80,7 @@ impl Endpoint {
             workload: Arc::clone(&self.workload),
             way: self.way,
             header: self.header.clone(),
-            load: Arc::clone(&old.load),
+            standing: Arc::clone(&old.standing),
         })
     }
 
@@ -105,7 +114,7 @@ impl Port {
         rng: &mut impl rand::Rng,
     ) -> Option<&Arc<Endpoint>> {
         if let Some(near) = pick(&self.near, tried, now, rng)
-            && !near.load().is_ejected(now)
+            && !near.health().is_ejected(now)
             && near.load().pending() < balance::SPILL_PENDING
         {
             return Some(near);
@@ -156,7 +165,7 @@ fn pick<'e>(
 ) -> Option<&'e Arc<Endpoint>> {
     let index = balance::choose(
         set.len(),
-        |index| set[index].load(),
+        |index| &*set[index].standing,
         |index| tried.contains(&set[index].address),
         now,
         rng,

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 use std::time::Duration;
 
@@ -119,6 +119,46 @@ async fn a_callers_own_limits_eject_nobody() {
     );
     assert_eq!(gauge(&world.a, "weft_mesh_endpoints_ejected"), 0);
     world.get("http://voting/").await.expect("it is there");
+}
+
+#[tokio::test]
+async fn who_fails_is_left_alone_and_asked_where_there_is_nobody_else() {
+    let world = world();
+    let is_well = Arc::new(AtomicBool::new(false));
+    let fails = {
+        let is_well = Arc::clone(&is_well);
+        move |_request: Request<Body>| {
+            let answer = match is_well.load(Ordering::SeqCst) {
+                true => Ok(Response::new(full_body("well"))),
+                false => Err(FailureKind::Trap.into()),
+            };
+            async move { answer }
+        }
+    };
+    world.a.attach(pod(1), workload("web", fails));
+    world.a.attach(pod(2), workload("web", describe));
+    let at = |last| endpoint("web", last, "a", world.b_address);
+    world.publish(
+        1,
+        vec![
+            service("both", vec![at(1), at(2)]),
+            service("alone", vec![at(1)]),
+        ],
+    );
+    let mut failed = 0;
+    for _ in 0..500 {
+        failed += u32::from(world.get("http://both/").await.is_err());
+    }
+    // Half of the calls, and more for being so fast, if nothing were made of it. Thirteen trials take a minute.
+    assert!((1..20).contains(&failed), "{failed}");
+    // Nobody is turned away because it failed before.
+    for _ in 0..5 {
+        let error = world.get("http://alone/").await.expect_err("a trap");
+        assert!(error.kind == FailureKind::Trap, "{error:?}");
+    }
+    is_well.store(true, Ordering::SeqCst);
+    world.get("http://alone/").await.expect("well again");
+    assert_eq!(gauge(&world.a, "weft_mesh_endpoints_ejected"), 0);
 }
 
 #[tokio::test]

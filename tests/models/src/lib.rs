@@ -20,6 +20,9 @@ mod budget;
 #[path = "../../../mesh/src/gate.rs"]
 mod gate;
 #[allow(dead_code)]
+#[path = "../../../mesh/src/health.rs"]
+mod health;
+#[allow(dead_code)]
 #[path = "../../../mesh/src/load.rs"]
 mod load;
 #[allow(dead_code)]
@@ -33,12 +36,16 @@ use std::time::Duration;
 
 use budget::Budget;
 use gate::{Gate, Turned};
+use health::{Fault, Health};
 use load::Load;
 use loom::sync::Arc;
 use loom::thread;
 use pool::{Pool, Share, give_back, take};
 use sync::{AtomicU32, Ordering};
 use waiters::Waiters;
+
+/// In nanoseconds.
+const MILLI: u64 = 1_000_000;
 
 /// Whoever closes a gate and sees nobody inside is followed by nobody.
 pub fn a_closed_gate_is_passed_by_nobody() {
@@ -138,6 +145,42 @@ pub fn no_sample_of_a_load_is_lost() {
         assert_eq!(load.pending(), 0);
         // No time has passed: the worse of the two.
         assert!((load.cost(0) / 50e6 - 1.0).abs() < 0.01, "{}", load.cost(0));
+    });
+}
+
+/// Calls that fail at once are one failure, whichever is told first.
+pub fn one_incident_is_one_failure() {
+    loom::model(|| {
+        let health = Arc::new(Health::new());
+        let other = {
+            let health = health.clone();
+            thread::spawn(move || health.failed(Fault::Failed, 0, 10 * MILLI))
+        };
+        health.failed(Fault::Failed, 5 * MILLI, 20 * MILLI);
+        other.join().unwrap();
+        assert!(health.is_ejected(109 * MILLI), "for a hundred milliseconds");
+        assert!(!health.is_ejected(120 * MILLI), "and not longer");
+    });
+}
+
+/// An answer to the call that tries an endpoint has the last word over those that were begun before it.
+pub fn what_failed_before_does_not_eject_who_is_well_again() {
+    loom::model(|| {
+        let health = Arc::new(Health::new());
+        health.failed(Fault::Failed, 0, 0);
+        let old = {
+            let health = health.clone();
+            thread::spawn(move || health.failed(Fault::Unreachable, 50 * MILLI, 109 * MILLI))
+        };
+        health.begin(100 * MILLI);
+        health.answered(100 * MILLI, 110 * MILLI);
+        old.join().unwrap();
+        assert!(!health.is_ejected(111 * MILLI));
+        health.failed(Fault::Failed, 110 * MILLI, 200 * MILLI);
+        assert!(
+            health.is_ejected(299 * MILLI) && !health.is_ejected(300 * MILLI),
+            "the next failure is a first one"
+        );
     });
 }
 

@@ -21,6 +21,16 @@ fn no_sample_of_a_load_is_lost() {
 }
 
 #[test]
+fn one_incident_is_one_failure() {
+    weft_models::one_incident_is_one_failure();
+}
+
+#[test]
+fn what_failed_before_does_not_eject_who_is_well_again() {
+    weft_models::what_failed_before_does_not_eject_who_is_well_again();
+}
+
+#[test]
 fn a_pool_gives_out_what_there_is() {
     weft_models::a_pool_gives_out_what_there_is();
 }
