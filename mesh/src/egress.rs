@@ -7,6 +7,7 @@
 //! destination.rs  where to, read in one way     rule.rs     whether that is allowed, and what is missing
 //! names.rs        its addresses                 address.rs  whether each may be connected to
 //! pool.rs         how many, and connections     connect.rs, tls.rs  a new one     call.rs  all of it, in order
+//! body.rs         the response, until it was read
 //! ```
 //!
 //! Invariants: no rule, no call; a call that was not allowed opens no connection and asks no name server; what one identity has is used by
@@ -14,6 +15,7 @@
 //! Left to others: who an identity is, and which grants it has (`weft_agent`).
 
 pub(crate) mod address;
+mod body;
 pub(crate) mod call;
 mod connect;
 pub(crate) mod destination;

@@ -12,35 +12,32 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    pin::Pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
     request::Parts,
 };
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use rustls::ClientConfig;
 use smallvec::smallvec;
-use tokio::time::Sleep;
 use weft_call::{Failure, FailureKind, Processed};
 
 use super::{
     Identity,
     address::{self, OwnAddresses},
+    body::{Connection, Held, Using},
     connect::{self, Failed},
     destination::{Destination, EgressScheme, Host},
     names::LookupError,
-    pool::{Crowded, Exclusive, Open, Permits, Place, Speaks, Stream},
+    pool::{Crowded, Open, Permits, Place, Speaks},
     rule::{Asked, Matched, NotGranted},
 };
 use crate::{
-    Body, BoxError, Inner,
+    Body, Inner,
     call::earlier,
     caller::Caller,
     failure, headers,
@@ -53,8 +50,6 @@ use crate::{
 
 /// How long a host may take for the head of its response where the caller sets no deadline.
 const HEAD_MAX: Duration = Duration::from_secs(60);
-/// A body of which nothing comes for this long, while somebody waits for it, is over.
-const STALL_MAX: Duration = Duration::from_secs(300);
 /// A connection that had its last response read is ready for the next request at once; one that still takes in a request is not worth
 /// waiting for.
 const READY_MAX: Duration = Duration::from_millis(20);
@@ -449,20 +444,15 @@ impl Call<'_> {
         headers::strip_hop_by_hop(&mut head.headers);
         headers::strip_weft(&mut head.headers);
         head.extensions.clear();
-        let mut held = Held {
-            body,
-            open: Some(Using {
-                connection,
-                place: Arc::clone(place),
-                _permits: permits,
-            }),
-            stall: Box::pin(tokio::time::sleep(STALL_MAX)),
-            is_waiting: false,
+        let using = Using {
+            connection,
+            place: Arc::clone(place),
+            permits,
         };
-        if held.body.is_end_stream() {
-            held.finish();
-        }
-        Ok(Response::from_parts(head, Body::new(held)))
+        Ok(Response::from_parts(
+            head,
+            Body::new(Held::new(body, using)),
+        ))
     }
 }
 
@@ -471,12 +461,6 @@ enum Sent {
     /// Nothing was written.
     Not(Failed),
     Failed(Failed),
-}
-
-/// The connection that a response comes on.
-enum Connection {
-    Exclusive(Exclusive),
-    Shared(#[expect(dead_code, reason = "held for what dropping it does")] Stream),
 }
 
 /// The connection went away before the request was written to it, or the host said that it did not look at it.
@@ -494,87 +478,6 @@ fn broken(address: SocketAddr, error: &hyper::Error) -> Failed {
     Failed {
         failure: Failure::from(FailureKind::Interrupted).with_detail(detail),
         is_final: error.is_parse(),
-    }
-}
-
-/// What a call has until its response was read.
-struct Using {
-    connection: Connection,
-    place: Arc<Place>,
-    _permits: Option<Permits>,
-}
-
-/// The body of a response from outside.
-struct Held {
-    body: Incoming,
-    /// None once it has ended.
-    open: Option<Using>,
-    stall: Pin<Box<Sleep>>,
-    /// Since when the last frame was waited for is known to `stall`.
-    is_waiting: bool,
-}
-
-impl Held {
-    /// All was read: the connection may serve another call.
-    fn finish(&mut self) {
-        let Some(using) = self.open.take() else {
-            return;
-        };
-        if let Connection::Exclusive(connection) = using.connection {
-            using.place.give_back(connection);
-        }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("nothing came from the host for {} seconds", STALL_MAX.as_secs())]
-struct Stalled;
-
-impl http_body::Body for Held {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
-        match Pin::new(&mut this.body).poll_frame(context) {
-            Poll::Pending => {
-                if !this.is_waiting {
-                    this.is_waiting = true;
-                    let until = tokio::time::Instant::now() + STALL_MAX;
-                    this.stall.as_mut().reset(until);
-                }
-                if this.stall.as_mut().poll(context).is_ready() && this.open.take().is_some() {
-                    return Poll::Ready(Some(Err(Stalled.into())));
-                }
-                Poll::Pending
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                this.is_waiting = false;
-                if this.body.is_end_stream() {
-                    this.finish();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                this.open = None;
-                Poll::Ready(Some(Err(error.into())))
-            }
-            Poll::Ready(None) => {
-                this.finish();
-                Poll::Ready(None)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

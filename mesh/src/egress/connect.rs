@@ -23,7 +23,7 @@ use weft_call::{Failure, FailureKind};
 
 use super::{
     destination::Destination,
-    pool::{self, Exclusive, Open, Place, Shared, Speaks, Stream},
+    pool::{self, Exclusive, Open, Place, Speaks},
     tls::H2,
 };
 use crate::{
@@ -152,8 +152,7 @@ where
         .map_err(|error| broken(address, &error))?;
     place.learn(Speaks::Http2);
     tokio::spawn(pool::drive(driver, Arc::downgrade(place)));
-    let shared = place.share(Shared::new(sender, address));
-    Ok(Open::Shared(Stream::begin(shared)))
+    Ok(Open::Shared(place.share(sender, address)))
 }
 
 /// Why a try came to nothing, and whether the same again would fail the same way: what a host is, and what it says, does not change within

@@ -8,8 +8,8 @@
 //! one that the call may be connected to.
 //!
 //! Each call holds a place of its node, its namespace, its identity and its host until its response has been read; who finds none waits in line, or is
-//! turned away where the line is full. Connections are as many as calls, and those that idle: of HTTP/1.1 as the numbers below say, of HTTP/2
-//! those that calls at once have opened to the hosts that are kept, until they have idled for long or their host makes way for another.
+//! turned away where the line is full. Connections are as many as calls, and those that idle: they are closed when they have idled
+//! for long or their host makes way for another.
 //!
 //! Invariants: the numbers below hold for connections and calls; nothing is shared between identities but the totals of namespace and node.
 
@@ -43,9 +43,9 @@ const CALLS_OF_ONE_MAX: usize = 512;
 const CALLS_TO_ONE_MAX: usize = 128;
 /// Calls of one identity that wait for a place.
 const WAITING_MAX: usize = 1024;
-/// Connections of HTTP/1.1 of one identity that idle; further ones are closed when their call is over.
+/// Connections of one identity that idle; further ones are closed when their call is over, those of HTTP/2 at the next sweep.
 const IDLE_OF_ONE_MAX: usize = 64;
-/// Of these to one host.
+/// Of these to one host by HTTP/1.1. By HTTP/2 two have room for all calls that one host may have.
 const IDLE_TO_ONE_MAX: usize = 16;
 /// A connection without a call for this long is closed: many servers and the tables of address translators keep them for a minute.
 const IDLE_MAX: Duration = Duration::from_secs(50);
@@ -230,6 +230,14 @@ struct Idle {
 /// Counts an idle connection of an identity until dropped.
 struct Counted(Arc<AtomicUsize>);
 
+impl Counted {
+    /// None where there are as many as there may be.
+    fn one_of(idle: &Arc<AtomicUsize>) -> Option<Self> {
+        let counted = Self(Arc::clone(idle));
+        (idle.fetch_add(1, Ordering::Relaxed) < IDLE_OF_ONE_MAX).then_some(counted)
+    }
+}
+
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
@@ -254,28 +262,39 @@ pub(crate) struct Shared {
     pub(crate) sender: http2::SendRequest<Body>,
     pub(crate) address: SocketAddr,
     opened: Instant,
-    streams: Arc<AtomicUsize>,
-    used: Mutex<Instant>,
+    idle_of_account: Arc<AtomicUsize>,
+    usage: Mutex<Usage>,
+}
+
+enum Usage {
+    Streams(usize),
+    Idle {
+        since: Instant,
+        _counted: Counted,
+    },
+    /// It would be one too many that idles.
+    Surplus,
 }
 
 impl Shared {
-    pub(crate) fn new(sender: http2::SendRequest<Body>, address: SocketAddr) -> Self {
-        let now = Instant::now();
-        Self {
-            sender,
-            address,
-            opened: now,
-            streams: Arc::default(),
-            used: Mutex::new(now),
-        }
-    }
-
     fn usable(&self) -> bool {
         !self.sender.is_closed() && self.opened.elapsed() < AGE_MAX
     }
 
-    fn is_idle(&self) -> bool {
-        self.streams.load(Ordering::Relaxed) == 0 && self.used.lock().elapsed() > IDLE_MAX
+    fn streams(&self) -> usize {
+        match &*self.usage.lock() {
+            Usage::Streams(streams) => *streams,
+            Usage::Idle { .. } | Usage::Surplus => 0,
+        }
+    }
+
+    /// Whether it is kept though nobody uses it, or somebody does.
+    fn is_kept(&self) -> bool {
+        match &*self.usage.lock() {
+            Usage::Streams(_) => true,
+            Usage::Idle { since, .. } => since.elapsed() <= IDLE_MAX,
+            Usage::Surplus => false,
+        }
     }
 }
 
@@ -285,16 +304,31 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn begin(connection: Arc<Shared>) -> Self {
-        connection.streams.fetch_add(1, Ordering::Relaxed);
-        *connection.used.lock() = Instant::now();
+    fn begin(connection: Arc<Shared>) -> Self {
+        {
+            let mut usage = connection.usage.lock();
+            *usage = match &*usage {
+                Usage::Streams(streams) => Usage::Streams(streams + 1),
+                Usage::Idle { .. } | Usage::Surplus => Usage::Streams(1),
+            };
+        }
         Self { connection }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.connection.streams.fetch_sub(1, Ordering::Relaxed);
+        let mut usage = self.connection.usage.lock();
+        *usage = match &*usage {
+            Usage::Streams(streams @ 2..) => Usage::Streams(streams - 1),
+            _ => match Counted::one_of(&self.connection.idle_of_account) {
+                Some(counted) => Usage::Idle {
+                    since: Instant::now(),
+                    _counted: counted,
+                },
+                None => Usage::Surplus,
+            },
+        };
     }
 }
 
@@ -319,10 +353,9 @@ impl Place {
         let mut state = self.state.lock();
         state.shared.retain(|connection| connection.usable());
         let shared = state.shared.iter().filter(|connection| {
-            addresses.contains(&connection.address.ip())
-                && connection.streams.load(Ordering::Relaxed) < STREAMS_MAX
+            addresses.contains(&connection.address.ip()) && connection.streams() < STREAMS_MAX
         });
-        if let Some(best) = shared.min_by_key(|shared| shared.streams.load(Ordering::Relaxed)) {
+        if let Some(best) = shared.min_by_key(|shared| shared.streams()) {
             return Some(Open::Shared(Stream::begin(Arc::clone(best))));
         }
         state
@@ -340,11 +373,11 @@ impl Place {
         if !connection.usable() {
             return;
         }
-        let before = self.idle_of_account.fetch_add(1, Ordering::Relaxed);
-        let counted = Counted(Arc::clone(&self.idle_of_account));
         let mut state = self.state.lock();
         state.idle.retain(|idle| idle.connection.usable());
-        if before < IDLE_OF_ONE_MAX && state.idle.len() < IDLE_TO_ONE_MAX {
+        if state.idle.len() < IDLE_TO_ONE_MAX
+            && let Some(counted) = Counted::one_of(&self.idle_of_account)
+        {
             state.idle.push(Idle {
                 connection,
                 since: Instant::now(),
@@ -369,10 +402,18 @@ impl Place {
         self.state.lock().speaks = speaks;
     }
 
-    pub(crate) fn share(&self, connection: Shared) -> Arc<Shared> {
-        let connection = Arc::new(connection);
-        self.state.lock().shared.push(Arc::clone(&connection));
-        connection
+    /// Takes in a connection of HTTP/2, and begins a call on it.
+    pub(crate) fn share(&self, sender: http2::SendRequest<Body>, address: SocketAddr) -> Stream {
+        let connection = Arc::new(Shared {
+            sender,
+            address,
+            opened: Instant::now(),
+            idle_of_account: Arc::clone(&self.idle_of_account),
+            usage: Mutex::new(Usage::Streams(0)),
+        });
+        let stream = Stream::begin(Arc::clone(&connection));
+        self.state.lock().shared.push(connection);
+        stream
     }
 
     fn sweep(&self) {
@@ -382,7 +423,7 @@ impl Place {
             .retain(|idle| idle.connection.usable() && idle.since.elapsed() < IDLE_MAX);
         state
             .shared
-            .retain(|connection| connection.usable() && !connection.is_idle());
+            .retain(|connection| connection.usable() && connection.is_kept());
     }
 }
 
@@ -420,6 +461,8 @@ pub(crate) async fn drive(
 
 #[cfg(test)]
 mod tests {
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
     use super::*;
 
     fn to(host: &str) -> Destination {
@@ -467,6 +510,35 @@ mod tests {
         assert!(account.enter(&pool, &other).await.is_ok());
         account.waiting.store(WAITING_MAX, Ordering::Relaxed);
         assert!(account.enter(&pool, &other).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn connections_that_idle_are_bounded_by_http2_too() {
+        let account = Account::default();
+        let address = SocketAddr::from(([127, 0, 0, 2], 443));
+        let (mut places, mut ends) = (Vec::new(), Vec::new());
+        for number in 0..IDLE_OF_ONE_MAX + 8 {
+            let place = account.place(&to(&format!("{number}.example")));
+            let place = place.expect("room");
+            let (near, far) = tokio::io::duplex(64 << 10);
+            let opened = http2::Builder::new(TokioExecutor::new())
+                .handshake::<_, Body>(TokioIo::new(near))
+                .await;
+            let (sender, driver) = opened.expect("somebody to write to");
+            ends.push((driver, far));
+            drop(place.share(sender, address));
+            places.push(place);
+        }
+        assert_eq!(account.idle(), IDLE_OF_ONE_MAX);
+        places.iter().for_each(|place| place.sweep());
+        let is_open = |place: &&Arc<Place>| !place.state.lock().shared.is_empty();
+        assert_eq!(places.iter().filter(is_open).count(), IDLE_OF_ONE_MAX);
+        // A call takes one of them, and gives it back.
+        let taken = places[0].take(&[address.ip()]);
+        assert!(matches!(taken, Some(Open::Shared(_))));
+        assert_eq!(account.idle(), IDLE_OF_ONE_MAX - 1);
+        drop(taken);
+        assert_eq!(account.idle(), IDLE_OF_ONE_MAX);
     }
 
     #[test]

@@ -319,6 +319,58 @@ async fn a_body_comes_no_faster_than_it_is_read() {
 }
 
 #[tokio::test]
+async fn a_response_that_nobody_reads_ends_and_so_does_one_that_does_not_come() {
+    let world = World::new();
+    world.names.add("api.test", &[&[HOST]]);
+    let mut open = Vec::new();
+    for (protocol, account) in [("http/1.1", "cart"), ("h2", "web")] {
+        let speech = Speech::tls(&world.authority, "api.test", &[protocol]);
+        let host = Host::start(HOST, speech, |_| async {
+            let first = Frame::data(Bytes::from_static(b"first"));
+            let frames = futures::stream::iter([Ok::<_, weft_mesh::BoxError>(first)]);
+            let frames = futures::StreamExt::chain(frames, futures::stream::pending());
+            Response::new(Body::new(StreamBody::new(frames)))
+        })
+        .await;
+        let caller = world.caller(
+            account,
+            &[rule("api.test", EgressScheme::Https, host.port())],
+        );
+        let uri = format!("https://api.test:{}/", host.port());
+        let unread = caller.call(get(&uri)).await.expect("an answer").into_body();
+        let mut waits = caller.call(get(&uri)).await.expect("an answer").into_body();
+        waits.frame().await.expect("a frame").expect("data");
+        let waiting = tokio::spawn(async move { waits.frame().await });
+        open.push((protocol, host, unread, waiting));
+    }
+    tokio::task::yield_now().await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(299)).await;
+    for (protocol, _, _, waiting) in &open {
+        assert!(!waiting.is_finished(), "{protocol}");
+    }
+    tokio::time::advance(Duration::from_secs(2)).await;
+    tokio::time::resume();
+    for (protocol, host, mut unread, waiting) in open {
+        let ended = [waiting.await.expect("no panic"), unread.frame().await];
+        let told = ended.map(|frame| frame.expect("an end").expect_err("too late").to_string());
+        let expected = [
+            "nothing came from the host for 300 seconds",
+            "nothing of the response was read for 300 seconds",
+        ];
+        assert_eq!(told, expected, "{protocol}");
+        assert!(unread.frame().await.is_none(), "it is told once");
+        if protocol == "http/1.1" {
+            until(
+                "its connections are closed, though the body is held",
+                || host.seen.open.load(Ordering::Relaxed) == 0,
+            )
+            .await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn heads_that_are_too_large_are_not_passed_on() {
     let world = World::new();
     let host = Host::start(HOST, Speech::Plain, |_| async {
