@@ -25,8 +25,9 @@ use crate::{
     metrics::Edge,
     outbound::Arrival,
     replay,
+    resolve::Target,
     retry::{self, Refusal, Verdict},
-    table::{Endpoint, Port, ServiceIndex, ServiceLabels, Table},
+    table::{Endpoint, Port, Service, ServiceLabels, Table},
 };
 
 /// What a call without a response says of the callee of its last try.
@@ -69,44 +70,34 @@ impl Head {
     }
 }
 
-/// What a call is for; services can be looked up again in a newer table.
+/// What a call is for; a service can be looked up again in a newer table.
 pub(crate) enum Destination {
-    Service {
-        labels: Arc<ServiceLabels>,
-        service: ServiceIndex,
-        port: u16,
-    },
+    Service { service: Arc<Service>, port: u16 },
     Pod(Arc<Endpoint>),
 }
 
 impl Destination {
-    /// A port of a service of `table`.
-    pub(crate) fn service(table: &Table, service: ServiceIndex, port: u16) -> Self {
-        Destination::Service {
-            labels: Arc::clone(table.service(service).labels()),
-            service,
-            port,
+    pub(crate) fn of(target: Target<'_>) -> Self {
+        match target {
+            Target::Service { service, port } => Destination::Service {
+                service: Arc::clone(service),
+                port,
+            },
+            Target::Pod(endpoint) => Destination::Pod(Arc::clone(endpoint)),
         }
     }
 
     fn name(&self) -> String {
         match self {
-            Destination::Service { labels, .. } => labels.display.clone(),
+            Destination::Service { service, .. } => service.display_name().to_owned(),
             Destination::Pod(endpoint) => endpoint.pod.clone(),
         }
     }
 
-    fn labels(&self) -> Arc<ServiceLabels> {
+    fn labels(&self) -> &Arc<ServiceLabels> {
         match self {
-            Destination::Service { labels, .. } => Arc::clone(labels),
-            Destination::Pod(_) => Arc::clone(&NO_SERVICE),
-        }
-    }
-
-    fn port<'t>(&self, table: &'t Table) -> Option<&'t Port> {
-        match self {
-            Destination::Service { service, port, .. } => table.service(*service).port(*port),
-            Destination::Pod(_) => None,
+            Destination::Service { service, .. } => service.labels(),
+            Destination::Pod(_) => &NO_SERVICE,
         }
     }
 }
@@ -166,8 +157,8 @@ impl Call {
         let until =
             |timeout: Option<Duration>| timeout.and_then(|timeout| started.checked_add(timeout));
         context.deadline = earlier(context.deadline, until(timeouts.request));
-        if let Destination::Service { service, .. } = destination {
-            table.service(service).budget().earn();
+        if let Destination::Service { service, .. } = &destination {
+            service.budget().earn();
         }
         let call = Self {
             inner: Arc::clone(inner),
@@ -234,12 +225,12 @@ impl Call {
             let callee = Callee::at(&endpoint);
             let edges = self
                 .caller
-                .edges(&self.inner, table.generation(), &callee, &labels);
+                .edges(&self.inner, table.generation(), &callee, labels);
             self.edges = Some(edges);
 
             let this = Attempt {
                 endpoint: &endpoint,
-                labels: &labels,
+                labels,
                 number: attempt,
                 has_choice,
             };
@@ -309,7 +300,7 @@ impl Call {
         match &self.destination {
             Destination::Service { service, .. } => {
                 let now = self.inner.nanos(Instant::now());
-                self.table.service(*service).budget().take(now)
+                service.budget().take(now)
             }
             Destination::Pod(_) => true,
         }
@@ -321,16 +312,15 @@ impl Call {
         port.pick(tried, now, &mut rand::rng()).map(|_| ())
     }
 
-    fn port<'t>(&self, table: &'t Table) -> Option<&'t Port> {
-        if table.generation() == self.table.generation() {
-            return self.destination.port(table);
-        }
-        // Positions differ between tables; names do not.
-        let Destination::Service { labels, port, .. } = &self.destination else {
+    fn port<'t>(&'t self, table: &'t Table) -> Option<&'t Port> {
+        let Destination::Service { service, port } = &self.destination else {
             return None;
         };
-        let index = table.service_index(&labels.namespace, &labels.name)?;
-        table.service(index).port(*port)
+        if table.generation() == self.table.generation() {
+            return service.port(*port);
+        }
+        let labels = service.labels();
+        table.service(&labels.namespace, &labels.name)?.port(*port)
     }
 
     async fn newer_table(&self, than: &Table) -> Option<Arc<Table>> {
@@ -366,7 +356,7 @@ impl Call {
         }
         let mut edges = self.edges.take().unwrap_or_else(|| {
             let labels = self.destination.labels();
-            smallvec![self.caller.edge_to_nobody(&self.inner, &labels)]
+            smallvec![self.caller.edge_to_nobody(&self.inner, labels)]
         });
         if last == Last::GivenUp && edges.len() > 1 {
             let on_its_side = edges.drain(1..).collect();

@@ -40,7 +40,7 @@ use crate::{
     outbound::{self, Arrival, CallWay, Calling},
     pace::{Pace, Paced, Upload, Verdict},
     resolve,
-    route::{Selection, View},
+    route::View,
     table::Table,
     transport::{CONNECTION_WINDOW_BYTES, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES},
 };
@@ -304,18 +304,13 @@ fn route<'t>(
     request: &Request<Body>,
 ) -> Result<CallWay<'t>, Failure> {
     let host = request.uri().host().unwrap_or_default();
-    let is_open = !table.listeners.claims(host) && inner.gateway.open_services.lets_in(client);
+    let is_open = inner.gateway.open_services.lets_in(client) && !table.listeners.claims(host);
     let opened = is_open.then(|| resolve::fallback_host(table, host));
     if let Some(target) = opened.flatten() {
         return Ok(CallWay::Direct(target));
     }
-    match table.listeners.select(host, View::new(request, 0)) {
-        Selection::Entry(entry) => Ok(CallWay::Routed(entry)),
-        Selection::NoRoute | Selection::NoListener => {
-            let path = request.uri().path();
-            Err(outbound::no_route(&format!("{host}{path}")))
-        }
-    }
+    let found = table.listeners.select(host, View::new(request, 0));
+    outbound::routed(found, || format!("{host}{}", request.uri().path()))
 }
 
 #[cfg(test)]

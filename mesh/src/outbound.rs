@@ -57,7 +57,7 @@ pub(crate) struct Arrival {
 /// What routing decided.
 pub(crate) enum CallWay<'t> {
     Routed(&'t Entry),
-    Direct(Target),
+    Direct(Target<'t>),
 }
 
 /// A workload's way to everything else. Clones share it.
@@ -90,7 +90,7 @@ impl Outbound {
         let context = take_context(&mut request);
         let way = ingress::from_workload(&mut request)
             .and_then(|default_port| self.resolve(&table, request.uri(), default_port))
-            .and_then(|target| self.route(&table, target, &request));
+            .and_then(|target| self.route(target, &request));
         let way = match way {
             Err(failure) if self.may_leave(&failure, request.uri()) => {
                 let arrival = Arrival {
@@ -205,7 +205,12 @@ impl Outbound {
         }
     }
 
-    fn resolve(&self, table: &Table, uri: &Uri, default_port: u16) -> Result<Target, Failure> {
+    fn resolve<'t>(
+        &self,
+        table: &'t Table,
+        uri: &Uri,
+        default_port: u16,
+    ) -> Result<Target<'t>, Failure> {
         let inner = &self.mesh.inner;
         let authority = uri
             .authority()
@@ -223,21 +228,18 @@ impl Outbound {
     /// Routes bound to the service replace the way straight to its endpoints.
     fn route<'t>(
         &self,
-        table: &'t Table,
-        target: Target,
+        target: Target<'t>,
         request: &Request<Body>,
     ) -> Result<CallWay<'t>, Failure> {
         let Target::Service { service, port } = target else {
             return Ok(CallWay::Direct(target));
         };
-        let found = table.service(service);
-        let Some(routes) = found.routes(&self.caller.workload.namespace, port) else {
-            return Ok(CallWay::Direct(target));
-        };
-        let entry = routes.select(View::new(request, port));
-        entry
-            .map(CallWay::Routed)
-            .ok_or_else(|| no_route(&format!("{} {}", request.method(), request.uri().path())))
+        match service.routes(&self.caller.workload.namespace, port) {
+            Some(routes) => routed(routes.select(View::new(request, port)), || {
+                format!("{} {}", request.method(), request.uri().path())
+            }),
+            None => Ok(CallWay::Direct(target)),
+        }
     }
 }
 
@@ -265,17 +267,14 @@ pub(crate) fn filter(
     mut arrival: Arrival,
 ) -> Result<Filtered, Failure> {
     let (destination, exchange) = match way {
-        CallWay::Direct(Target::Service { service, port }) => {
-            (Destination::service(table, service, port), None)
-        }
-        CallWay::Direct(Target::Pod(endpoint)) => (Destination::Pod(endpoint), None),
+        CallWay::Direct(target) => (Destination::of(target), None),
         CallWay::Routed(entry) => {
             match Exchange::begin(entry, &mut arrival.request, &mut rand::rng())? {
                 ControlFlow::Break(response) => return Ok(ControlFlow::Break(response)),
                 ControlFlow::Continue(exchange) => {
                     let target = table.backend(exchange.target());
-                    let (service, port) = target.map_err(|reason| exchange.invalid(&reason))?;
-                    (Destination::service(table, service, port), Some(exchange))
+                    let target = target.map_err(|reason| exchange.invalid(&reason))?;
+                    (Destination::of(target), Some(exchange))
                 }
             }
         }
@@ -329,9 +328,13 @@ fn take_context(request: &mut Request<Body>) -> CallContext {
     context.unwrap_or_default()
 }
 
-/// There are routes, and none for `what`.
-pub(crate) fn no_route(what: &str) -> Failure {
-    Failure::new(FailureKind::NoRoute, format!("no route matches {what}"))
+/// Layer 3, where there are routes: `found` is what they have for the request, which is called `what`.
+pub(crate) fn routed(
+    found: Option<&Entry>,
+    what: impl FnOnce() -> String,
+) -> Result<CallWay<'_>, Failure> {
+    let no_route = || Failure::new(FailureKind::NoRoute, format!("no route matches {}", what()));
+    found.map(CallWay::Routed).ok_or_else(no_route)
 }
 
 /// Charges a call that ended before there was anybody to send it to. Under Istio's name for all that is not there: what a

@@ -25,17 +25,20 @@ use weft_call::{Failure, FailureKind};
 
 use crate::{
     failure::{self, bad_request},
-    table::{Endpoint, ServiceIndex, Table},
+    table::{Endpoint, Service, Table},
 };
 
 /// Names that stand for names that are followed: a circle of them has no end.
 const ALIASES_MAX: usize = 4;
 
 /// Where a call wants to go.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Target {
-    Service { service: ServiceIndex, port: u16 },
-    Pod(Arc<Endpoint>),
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target<'t> {
+    Service {
+        service: &'t Arc<Service>,
+        port: u16,
+    },
+    Pod(&'t Arc<Endpoint>),
 }
 
 /// Gives a workload's request an absolute URI, from its own or from the host header; returns the port its scheme implies.
@@ -67,13 +70,13 @@ pub(crate) fn absolute<B>(request: &mut Request<B>) -> Result<u16, Failure> {
 }
 
 /// Resolves `authority` for a caller in `namespace`; `default_port` is that of the scheme.
-pub(crate) fn authority(
-    table: &Table,
+pub(crate) fn authority<'t>(
+    table: &'t Table,
     authority: &Authority,
     default_port: u16,
     namespace: &str,
     cluster_domain: &str,
-) -> Result<Target, Failure> {
+) -> Result<Target<'t>, Failure> {
     let denied = || failure::denied(authority.as_str());
     let found = named(
         table,
@@ -90,14 +93,14 @@ pub(crate) fn authority(
     Ok(found)
 }
 
-fn named(
-    table: &Table,
+fn named<'t>(
+    table: &'t Table,
     authority: &Authority,
     default_port: u16,
     namespace: &str,
     cluster_domain: &str,
     denied: impl Fn() -> Failure,
-) -> Result<Target, Failure> {
+) -> Result<Target<'t>, Failure> {
     let port = authority.port_u16().unwrap_or(default_port);
     let host = authority.host();
     let bare = host
@@ -106,10 +109,10 @@ fn named(
         .unwrap_or(host);
     if let Ok(ip) = bare.parse::<IpAddr>() {
         if let Some(service) = table.service_by_ip(ip) {
-            return service_port(table, service, port);
+            return service_port(service, port);
         }
         return match table.endpoint((ip, port).into()) {
-            Some(endpoint) => Ok(Target::Pod(Arc::clone(endpoint))),
+            Some(endpoint) => Ok(Target::Pod(endpoint)),
             None => Err(denied()),
         };
     }
@@ -126,9 +129,9 @@ fn named(
         (Some(name), Some(of), None) => (name, of),
         _ => return Err(denied()),
     };
-    match table.service_index(of, name) {
-        Some(service) => match table.service(service).alias() {
-            None => service_port(table, service, port),
+    match table.service(of, name) {
+        Some(service) => match service.alias() {
+            None => service_port(service, port),
             Some(alias) => aliased(table, alias, port, cluster_domain),
         },
         // `example.com` has the shape of a service in a namespace; the namespace tells them apart.
@@ -145,16 +148,16 @@ fn aliased<'a>(
     mut alias: &'a str,
     port: u16,
     cluster_domain: &str,
-) -> Result<Target, Failure> {
+) -> Result<Target<'a>, Failure> {
     for _ in 0..ALIASES_MAX {
         let host = host_name(alias);
         let outside = || stands_for_outside(&host);
         let short = split_domain(&host, cluster_domain).ok_or_else(outside)?;
         let (name, namespace) = short.split_once('.').ok_or_else(outside)?;
-        let service = table.service_index(namespace, name);
+        let service = table.service(namespace, name);
         let service = service.ok_or_else(|| unknown_service(name, namespace))?;
-        match table.service(service).alias() {
-            None => return service_port(table, service, port),
+        match service.alias() {
+            None => return service_port(service, port),
             Some(next) => alias = next,
         }
     }
@@ -180,10 +183,9 @@ fn unknown_service(name: &str, namespace: &str) -> Failure {
     )
 }
 
-fn service_port(table: &Table, service: ServiceIndex, port: u16) -> Result<Target, Failure> {
-    let found = table.service(service);
-    if found.port(port).is_none() {
-        let (service, served) = (found.display_name(), found.shown_ports());
+fn service_port(service: &Arc<Service>, port: u16) -> Result<Target<'_>, Failure> {
+    if service.port(port).is_none() {
+        let served = service.shown_ports();
         return Err(Failure::new(
             FailureKind::UnknownPort,
             format!("service {service} has no port {port}; it has {served}"),
@@ -202,16 +204,12 @@ fn split_domain<'h>(host: &'h str, cluster_domain: &str) -> Option<&'h str> {
 }
 
 /// The service that the gateway's fallback host `<service>.<namespace>.localhost` names.
-pub(crate) fn fallback_host(table: &Table, host: &str) -> Option<Target> {
+pub(crate) fn fallback_host<'t>(table: &'t Table, host: &str) -> Option<Target<'t>> {
     let host = host_name(host);
     let (name, namespace) = host.strip_suffix(".localhost")?.split_once('.')?;
-    let index = table.service_index(namespace, name)?;
-    let service = table.service(index);
+    let service = table.service(namespace, name)?;
     let port = service.default_port()?;
-    Some(Target::Service {
-        service: index,
-        port,
-    })
+    Some(Target::Service { service, port })
 }
 
 /// A host as names are compared: in lower case, without the dot that ends a full name. Most are so already.
@@ -316,9 +314,7 @@ mod tests {
         for (text, expected) in cases {
             let parsed: Authority = text.parse().expect("an authority");
             let found = match authority(&table, &parsed, 80, "vote", "cluster.local") {
-                Ok(Target::Service { service, .. }) => {
-                    table.service(service).display_name().to_owned()
-                }
+                Ok(Target::Service { service, .. }) => service.display_name().to_owned(),
                 Ok(Target::Pod(endpoint)) => format!("pod {}", endpoint.pod),
                 Err(error) => error.to_string(),
             };

@@ -18,7 +18,7 @@ mod policy;
 use std::{cmp::Reverse, sync::Arc};
 
 pub(crate) use exchange::Exchange;
-pub(crate) use hosts::{Listeners, Selection};
+pub(crate) use hosts::Listeners;
 pub(crate) use matching::View;
 pub use weft_gateway::{
     AttachedRoute, Backend, BackendTarget, Filter, HeaderChange, HostPattern, Match, PathChange,

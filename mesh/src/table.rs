@@ -28,12 +28,13 @@ pub(crate) use endpoint::{Port, Way};
 pub use spec::{EndpointSpec, ServicePortSpec, ServiceSpec};
 
 use crate::budget::Budget;
+use crate::resolve::Target;
 use crate::route::{BackendTarget, Listeners, RouteList, ServiceRoutes};
 use crate::wire;
 
 /// Position of a service in its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct ServiceIndex(usize);
+struct ServiceIndex(usize);
 
 /// The state of the cluster as one node sees it. A copy costs nothing.
 #[derive(Debug, Clone)]
@@ -120,6 +121,19 @@ impl Service {
             routes: Arc::default(),
             budget: Arc::default(),
         }
+    }
+
+    /// Nothing about them differs but what was measured.
+    fn is_identical(&self, other: &Self) -> bool {
+        self.labels == other.labels
+            && self.alias == other.alias
+            && self.routes == other.routes
+            && self.ports.len() == other.ports.len()
+            && self
+                .ports
+                .iter()
+                .zip(&*other.ports)
+                .all(|(a, b)| a.is_identical(b))
     }
 
     /// How often calls to it may be tried again.
@@ -210,16 +224,17 @@ impl Table {
         self.by_name.values().map(|names| names.len()).sum()
     }
 
-    pub(crate) fn service(&self, index: ServiceIndex) -> &Service {
-        &self.services[index.0]
+    pub(crate) fn service(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
+        self.service_index(namespace, name)
+            .map(|index| &self.services[index.0])
     }
 
-    pub(crate) fn service_index(&self, namespace: &str, name: &str) -> Option<ServiceIndex> {
+    pub(crate) fn service_by_ip(&self, ip: IpAddr) -> Option<&Arc<Service>> {
+        self.by_ip.get(&ip).map(|index| &self.services[index.0])
+    }
+
+    fn service_index(&self, namespace: &str, name: &str) -> Option<ServiceIndex> {
         self.by_name.get(namespace)?.get(name).copied()
-    }
-
-    pub(crate) fn service_by_ip(&self, ip: IpAddr) -> Option<ServiceIndex> {
-        self.by_ip.get(&ip).copied()
     }
 
     /// Whether any service lives in `namespace`.
@@ -240,7 +255,7 @@ impl Table {
     }
 
     /// The service and port that a backend of a rule means. The error is the reason to answer 500.
-    pub(crate) fn backend(&self, target: &BackendTarget) -> Result<(ServiceIndex, u16), String> {
+    pub(crate) fn backend(&self, target: &BackendTarget) -> Result<Target<'_>, String> {
         match target {
             BackendTarget::Invalid { reason } => Err(reason.clone()),
             BackendTarget::Service {
@@ -248,11 +263,12 @@ impl Table {
                 name,
                 port,
             } => {
-                let index = self
-                    .service_index(namespace, name)
+                let service = self
+                    .service(namespace, name)
                     .ok_or_else(|| format!("there is no service {name}.{namespace}"))?;
-                match self.service(index).port(*port) {
-                    Some(_) => Ok((index, *port)),
+                let port = *port;
+                match service.port(port) {
+                    Some(_) => Ok(Target::Service { service, port }),
                     None => Err(format!("service {name}.{namespace} has no port {port}")),
                 }
             }
@@ -287,8 +303,7 @@ impl Table {
         let services = self.services.iter().map(|service| {
             let ports = service.ports.iter().map(|port| port.map(renewed));
             let labels = service.labels();
-            let old = previous.service_index(&labels.namespace, &labels.name);
-            let old = old.map(|index| previous.service(index));
+            let old = previous.service(&labels.namespace, &labels.name);
             Arc::new(Service {
                 ports: ports.collect(),
                 budget: Arc::clone(&old.unwrap_or(service).budget),
@@ -303,33 +318,24 @@ impl Table {
 /// The same services, endpoints and routes, whatever their positions, generation and load.
 impl PartialEq for Table {
     fn eq(&self, other: &Self) -> bool {
-        let same_service = |a: ServiceIndex, b: ServiceIndex| {
-            let (a, b) = (self.service(a), other.service(b));
-            a.labels == b.labels
-                && a.alias == b.alias
-                && a.routes == b.routes
-                && a.ports.len() == b.ports.len()
-                && a.ports
-                    .iter()
-                    .zip(&*b.ports)
-                    .all(|(a, b)| a.is_identical(b))
-        };
-        let named = |table: &Self, index: ServiceIndex| Arc::clone(table.service(index).labels());
-        let by_name = self.by_name.iter();
-        let mut by_name = by_name.flat_map(|(namespace, names)| {
-            names
-                .iter()
-                .map(move |(name, index)| (namespace, name, *index))
-        });
+        let named = self.by_name.values().flat_map(|names| names.values());
+        let mut services = named.map(|index| &self.services[index.0]);
         self.services_len() == other.services_len()
-            && by_name.all(|(namespace, name, index)| {
-                let theirs = other.service_index(namespace, name);
-                theirs.is_some_and(|theirs| same_service(index, theirs))
+            && services.all(|service| {
+                let ServiceLabels {
+                    namespace, name, ..
+                } = &*service.labels;
+                let theirs = other.service(namespace, name);
+                theirs.is_some_and(|theirs| theirs.is_identical(service))
             })
             && self.by_ip.len() == other.by_ip.len()
-            && self.by_ip.iter().all(|(ip, index)| {
-                let theirs = other.service_by_ip(*ip);
-                theirs.is_some_and(|theirs| named(self, *index) == named(other, theirs))
+            && self.by_ip.keys().all(|ip| {
+                let labels = |table: &Self| {
+                    table
+                        .service_by_ip(*ip)
+                        .map(|found| Arc::clone(&found.labels))
+                };
+                labels(self) == labels(other)
             })
             && self.endpoints.len() == other.endpoints.len()
             && self.endpoints.iter().all(|(address, endpoint)| {
@@ -366,8 +372,8 @@ mod tests {
     };
 
     fn picked(table: &Table, tried: &[&str]) -> Vec<String> {
-        let index = table.service_index("vote", "web").expect("the service");
-        let port = table.service(index).port(80).expect("the port");
+        let service = table.service("vote", "web").expect("the service");
+        let port = service.port(80).expect("the port");
         let tried: Vec<SocketAddr> = tried
             .iter()
             .map(|ip| format!("{ip}:8080").parse().expect("an address"))
@@ -455,8 +461,8 @@ mod tests {
         assert_eq!(load(&new, "10.42.1.1"), 1);
         assert_eq!(load(&new, "10.42.2.1"), 0);
         let budget = |table: &Table| {
-            let index = table.service_index("vote", "web").expect("the service");
-            Arc::clone(table.service(index).budget())
+            let service = table.service("vote", "web").expect("the service");
+            Arc::clone(service.budget())
         };
         assert!(Arc::ptr_eq(&budget(&new), &budget(&old)));
     }
@@ -476,18 +482,16 @@ mod tests {
         builder.set_service(service("vote", "web").endpoints(pods).build());
         let second = builder.table(2);
         assert_eq!(second.endpoint(address).expect("web-1").load().pending(), 1);
-        let other = |table: &Table| {
-            let index = table.service_index("vote", "other").expect("the service");
-            Arc::clone(&table.services[index.0])
-        };
+        let other =
+            |table: &Table| Arc::clone(table.service("vote", "other").expect("the service"));
         assert!(Arc::ptr_eq(&other(&first), &other(&second)));
         let budget = |table: &Table| {
-            let index = table.service_index("vote", "web").expect("the service");
-            Arc::clone(table.service(index).budget())
+            let service = table.service("vote", "web").expect("the service");
+            Arc::clone(service.budget())
         };
         assert!(Arc::ptr_eq(&budget(&first), &budget(&second)));
-        let index = first.service_index("vote", "web").expect("the service");
-        assert_eq!(first.service(index).ports[0].all[2].pod, "web-2");
+        let web = first.service("vote", "web").expect("the service");
+        assert_eq!(web.ports[0].all[2].pod, "web-2");
         assert!(first != second);
     }
 
@@ -510,8 +514,8 @@ mod tests {
             let mut builder = build(order);
             let table = builder.table(1);
             let of = |namespace: &str| {
-                let index = table.service_index(namespace, "web").expect("the service");
-                Arc::clone(&table.service(index).ports[0].all[0])
+                let service = table.service(namespace, "web").expect("the service");
+                Arc::clone(&service.ports[0].all[0])
             };
             assert_eq!(of("vote").identity.namespace, "vote", "{order:?}");
             of("mallory").load().begin();
@@ -600,8 +604,7 @@ mod tests {
             .build();
         let again = testing::table("a").routes(&served);
         assert!(table == again.service(service("vote", "web").build()).build());
-        let index = table.service_index("vote", "web").expect("the service");
-        let service = table.service(index);
+        let service = table.service("vote", "web").expect("the service");
         for (namespace, path, found) in [
             ("vote", "/producer", Some("vote/r")),
             ("other", "/producer", Some("vote/r")),
@@ -621,9 +624,13 @@ mod tests {
         let list = service.routes("vote", 80).expect("routes");
         let request = http::Request::get("/producer").body(()).expect("a request");
         let rule = &list.select(View::new(&request, 80)).expect("a rule").rule;
-        assert_eq!(table.backend(&rule.backends[0].target), Ok((index, 80)));
-        let gone = table.backend(&rule.backends[1].target);
-        assert_eq!(gone, Err("there is no service gone.vote".to_owned()));
+        let backend = |number: usize| table.backend(&rule.backends[number].target);
+        let found = backend(0).expect("the service");
+        assert!(
+            matches!(found, Target::Service { service: found, port: 80 } if Arc::ptr_eq(found, service))
+        );
+        let gone = backend(1).expect_err("nobody");
+        assert_eq!(gone, "there is no service gone.vote");
     }
 
     #[test]
@@ -641,13 +648,13 @@ mod tests {
         builder.set_service(service("vote", "other").build());
         builder.remove_service("vote", "web");
         builder.set_service(service("shop", "cart").build());
-        assert!(builder.table(2).service_index("vote", "web").is_none());
+        assert!(builder.table(2).service("vote", "web").is_none());
         builder.set_service(service("vote", "web").build());
         let table = builder.table(3);
-        let index = table.service_index("vote", "web").expect("the service");
-        assert!(table.service(index).routes("shop", 80).is_some());
-        let cart = table.service_index("shop", "cart").expect("the service");
-        assert!(table.service(cart).routes("shop", 80).is_none());
+        let web = table.service("vote", "web").expect("the service");
+        assert!(web.routes("shop", 80).is_some());
+        let cart = table.service("shop", "cart").expect("the service");
+        assert!(cart.routes("shop", 80).is_none());
         assert_eq!(table.services_len(), 3);
     }
 }

@@ -6,16 +6,6 @@ use weft_gateway::HostPattern;
 
 use super::{Entry, RouteList, View};
 
-/// What the gateway decided about a host and a request.
-#[derive(Debug)]
-pub(crate) enum Selection<'t> {
-    Entry(&'t Entry),
-    /// A listener is responsible for the host, and none of its routes matches.
-    NoRoute,
-    /// No listener is responsible for the host.
-    NoListener,
-}
-
 /// Routes by host for all listeners that share one host pattern. The most specific listener alone is responsible
 /// for a host, as listener isolation asks.
 #[derive(Debug, Default, PartialEq)]
@@ -91,14 +81,10 @@ impl Listeners {
         })
     }
 
-    /// `host` is in lower case and without port.
-    pub(crate) fn select(&self, host: &str, view: View<'_>) -> Selection<'_> {
-        match self.of_host(host).or(self.any.as_ref()) {
-            None => Selection::NoListener,
-            Some(routes) => routes
-                .select(host, view)
-                .map_or(Selection::NoRoute, Selection::Entry),
-        }
+    /// What the routes of the listener that is responsible for `host` have for a request; it is in lower case and without port.
+    pub(crate) fn select(&self, host: &str, view: View<'_>) -> Option<&Entry> {
+        let responsible = self.of_host(host).or(self.any.as_ref());
+        responsible?.select(host, view)
     }
 }
 
@@ -197,11 +183,8 @@ mod tests {
             ("only.example.com", "/y", "no route"),
         ] {
             let request = request("GET", path, &[]);
-            let found = match listeners.select(host, View::new(&request, 80)) {
-                Selection::Entry(entry) => entry.rule.route.clone(),
-                Selection::NoRoute => "no route".to_owned(),
-                Selection::NoListener => "no listener".to_owned(),
-            };
+            let found = listeners.select(host, View::new(&request, 80));
+            let found = found.map_or("no route", |entry| &*entry.rule.route);
             assert_eq!(found, expected, "{host}{path}");
         }
     }
