@@ -320,6 +320,8 @@ fn without_dots(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+
     use super::*;
 
     #[test]
@@ -365,6 +367,24 @@ mod tests {
             ("/a%00b", "its path has a zero byte"),
         ] {
             assert_eq!(path(text), Err(why), "{text}");
+        }
+    }
+
+    /// Why a path does not go through `percent_encoding` and back, segment by segment: of two paths (RFC 3986 §2.2) that makes one.
+    #[test]
+    fn an_escaped_sign_is_another_path_than_the_sign() {
+        let back_and_forth = |path: &str| {
+            let segments = path.split('/').map(|segment| {
+                let bytes: Vec<u8> = percent_decode_str(segment).collect();
+                percent_encode(&bytes, NON_ALPHANUMERIC).to_string()
+            });
+            segments.collect::<Vec<_>>().join("/")
+        };
+        for sign in "!$&'()*+,;=:@".chars() {
+            let (escaped, plain) = (format!("/a%{:02X}b", u32::from(sign)), format!("/a{sign}b"));
+            assert_eq!(path(&escaped), Ok(Cow::Borrowed(&*escaped)));
+            assert_eq!(path(&plain), Ok(Cow::Borrowed(&*plain)));
+            assert_eq!(back_and_forth(&escaped), back_and_forth(&plain));
         }
     }
 

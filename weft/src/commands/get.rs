@@ -6,6 +6,7 @@
 use futures::{AsyncBufReadExt as _, TryStreamExt as _};
 use http::header::ACCEPT;
 use kube::discovery::{ApiResource, Scope};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde_json::Value;
 
 use super::kinds::{self, Kind, Kinds};
@@ -413,17 +414,15 @@ fn list_path(args: &Args, client: &kube::Client, resource: &ApiResource, scope: 
     }
 }
 
-/// Percent-encodes everything but what a path segment or query value may hold as it is.
-fn encode(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+/// All but what a path segment and a query value may hold as it is (RFC 3986 §2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+fn encode(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, RESERVED)
 }
 
 struct Columns {

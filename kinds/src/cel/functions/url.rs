@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use percent_encoding::percent_decode_str;
+
 use super::{Function, Outcome};
 use crate::cel::eval::{Error, Meter};
 use crate::cel::value::{Key, Map, Value};
@@ -250,18 +252,7 @@ fn unescaped(text: &str) -> Option<String> {
         return None;
     }
     check_escapes(text).ok()?;
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-                let (high, low) = (digit(rest.next())?, digit(rest.next())?);
-                u8::try_from(high * 16 + low).ok()?
-            }
-            byte => byte,
-        });
-    }
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8_lossy();
+    Some(decoded.into_owned())
 }
