@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use ipnet::IpNet;
 use serde_json::Value;
 use weft_api::meta::{FOREGROUND_DELETION, ORPHAN_DEPENDENTS};
 use weft_api::name;
@@ -218,15 +219,7 @@ impl Problems {
 
     /// As [`Problems::address_range`], for a text that is not the field's own.
     pub(crate) fn address_range_as(&mut self, field: &Field<'_, '_>, text: &str) {
-        let sound = text.split_once('/').is_some_and(|(address, length)| {
-            let longest = match address.parse::<IpAddr>() {
-                Ok(IpAddr::V4(_)) => 32,
-                Ok(IpAddr::V6(_)) => 128,
-                Err(_) => return false,
-            };
-            length.parse::<u8>().is_ok_and(|length| length <= longest)
-        });
-        if !sound {
+        if text.parse::<IpNet>().is_err() {
             let sentence = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
             self.invalid(field, text, sentence);
         }

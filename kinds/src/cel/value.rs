@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde_json::Value as Json;
 use weft_api::quantity::Quantity;
 
@@ -42,7 +43,7 @@ pub enum Value<'a> {
     Type(Arc<str>),
     Quantity(Quantity),
     Ip(IpAddr),
-    Cidr(IpAddr, u8),
+    Cidr(IpNet),
     Url(Arc<Url>),
     Semver(Arc<Semver>),
     Format(&'static Format),
@@ -218,7 +219,7 @@ impl<'a> Value<'a> {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::List(list) => list.len() as u64,
             Self::Map(map) => map.len() as u64,
-            Self::Cidr(_, bits) => u64::from(bits.div_ceil(8)),
+            Self::Cidr(net) => u64::from(net.prefix_len().div_ceil(8)),
             Self::Ip(ip) => {
                 if ip.is_ipv4() {
                     4
@@ -255,7 +256,7 @@ impl<'a> Value<'a> {
             (Self::Type(a), Self::Type(b)) => a == b,
             (Self::Quantity(a), Self::Quantity(b)) => a == b,
             (Self::Ip(a), Self::Ip(b)) => a == b,
-            (Self::Cidr(a, x), Self::Cidr(b, y)) => (a, x) == (b, y),
+            (Self::Cidr(a), Self::Cidr(b)) => a == b,
             (Self::Url(a), Self::Url(b)) => a == b,
             (Self::Semver(a), Self::Semver(b)) => a == b,
             (Self::Format(a), Self::Format(b)) => a.name == b.name,
@@ -337,7 +338,7 @@ impl fmt::Display for Value<'_> {
             Self::Type(name) => f.write_str(name),
             Self::Quantity(quantity) => quantity.fmt(f),
             Self::Ip(ip) => ip.fmt(f),
-            Self::Cidr(ip, bits) => write!(f, "{ip}/{bits}"),
+            Self::Cidr(net) => net.fmt(f),
             other => f.write_str(other.type_name()),
         }
     }

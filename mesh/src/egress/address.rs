@@ -44,7 +44,10 @@ const SPECIAL_V4: [(Ipv4Net, &str); 16] = [
     (v4([240, 0, 0, 0], 4), "a reserved address"),
 ];
 
-/// The same within `2000::/3`; outside of it nothing is public.
+/// Outside of it nothing is public.
+const PUBLIC_V6: Ipv6Net = v6([0x2000, 0], 3);
+
+/// What is none within it.
 const SPECIAL_V6: [(Ipv6Net, &str); 3] = [
     // Teredo, ORCHID, benchmarks and more of the kind.
     (v6([0x2001, 0], 23), "an address of a protocol"),
@@ -52,7 +55,7 @@ const SPECIAL_V6: [(Ipv6Net, &str); 3] = [
     (v6([0x3fff, 0], 20), "an address for documentation"),
 ];
 
-/// Outside of `2000::/3`: what it is called.
+/// What it is called outside of [`PUBLIC_V6`].
 const LOCAL_V6: [(Ipv6Net, &str); 5] = [
     (v6([0xfc00, 0], 7), "a unique-local address"),
     (v6([0xfe80, 0], 10), "a link-local address"),
@@ -107,7 +110,7 @@ fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
         nets.find(|(net, _)| net.contains(&address))
             .map(|(_, what)| *what)
     };
-    if address.segments()[0] >> 13 != 1 {
+    if !PUBLIC_V6.contains(&address) {
         return named(&LOCAL_V6).or(Some("a reserved address"));
     }
     named(&SPECIAL_V6)

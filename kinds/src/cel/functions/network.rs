@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use super::formatting::quoted;
 use super::{Function, Outcome};
 use crate::cel::eval::Error;
@@ -13,7 +15,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         overloads: &[("string_to_ip", "(string) IP"), ("cidr_ip", "CIDR.() IP")],
         run: |args, _| match args {
             [Value::String(text)] => Ok(Some(Value::Ip(parse_ip(text)?))),
-            [Value::Cidr(ip, _)] => Ok(Some(Value::Ip(*ip))),
+            [Value::Cidr(net)] => Ok(Some(Value::Ip(net.addr()))),
             _ => Ok(None),
         },
     },
@@ -90,10 +92,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "cidr",
         overloads: &[("string_to_cidr", "(string) CIDR")],
         run: |args, _| match args {
-            [Value::String(text)] => {
-                let (ip, bits) = parse_cidr(text)?;
-                Ok(Some(Value::Cidr(ip, bits)))
-            }
+            [Value::String(text)] => Ok(Some(Value::Cidr(parse_cidr(text)?))),
             _ => Ok(None),
         },
     },
@@ -112,8 +111,10 @@ pub(super) const FUNCTIONS: &[Function] = &[
             ("cidr_contains_ip_ip", "CIDR.(IP) bool"),
         ],
         run: |args, _| match args {
-            [Value::Cidr(net, bits), Value::Ip(ip)] => contains(*net, *bits, *ip),
-            [Value::Cidr(net, bits), Value::String(text)] => contains(*net, *bits, parse_ip(text)?),
+            [Value::Cidr(net), Value::Ip(ip)] => Ok(Some(Value::Bool(net.contains(ip)))),
+            [Value::Cidr(net), Value::String(text)] => {
+                Ok(Some(Value::Bool(net.contains(&parse_ip(text)?))))
+            }
             _ => Ok(None),
         },
     },
@@ -123,26 +124,19 @@ pub(super) const FUNCTIONS: &[Function] = &[
             ("cidr_contains_cidr_string", "CIDR.(string) bool"),
             ("cidr_contains_cidr", "CIDR.(CIDR) bool"),
         ],
-        run: |args, _| {
-            let (net, bits, inner, inner_bits) = match args {
-                [Value::Cidr(net, bits), Value::Cidr(ip, other)] => (net, *bits, *ip, *other),
-                [Value::Cidr(net, bits), Value::String(text)] => {
-                    let (ip, other) = parse_cidr(text)?;
-                    (net, *bits, ip, other)
-                }
-                _ => return Ok(None),
-            };
-            match bits <= inner_bits {
-                true => contains(*net, bits, inner),
-                false => Ok(Some(Value::Bool(false))),
+        run: |args, _| match args {
+            [Value::Cidr(net), Value::Cidr(inner)] => Ok(Some(Value::Bool(net.contains(inner)))),
+            [Value::Cidr(net), Value::String(text)] => {
+                Ok(Some(Value::Bool(net.contains(&parse_cidr(text)?))))
             }
+            _ => Ok(None),
         },
     },
     Function {
         name: "prefixLength",
         overloads: &[("cidr_prefix_length", "CIDR.() int")],
         run: |args, _| match args {
-            [Value::Cidr(_, bits)] => Ok(Some(Value::Int(i64::from(*bits)))),
+            [Value::Cidr(net)] => Ok(Some(Value::Int(i64::from(net.prefix_len())))),
             _ => Ok(None),
         },
     },
@@ -150,7 +144,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         name: "masked",
         overloads: &[("cidr_masked", "CIDR.() CIDR")],
         run: |args, _| match args {
-            [Value::Cidr(ip, bits)] => Ok(Some(Value::Cidr(masked(*ip, *bits), *bits))),
+            [Value::Cidr(net)] => Ok(Some(Value::Cidr(net.trunc()))),
             _ => Ok(None),
         },
     },
@@ -195,15 +189,15 @@ fn parse_ip(text: &str) -> Result<IpAddr, Error> {
 
 /// # Errors
 /// As [`parse_ip`]; what is no range is told once by Go's parser, and what Go takes and rules do not is not.
-fn parse_cidr(text: &str) -> Result<(IpAddr, u8), Error> {
+fn parse_cidr(text: &str) -> Result<IpNet, Error> {
     const WORDS: &str = "network address parse error during conversion from string";
     let read = parse_prefix(text).map_err(|reason| {
         let prefix = format!("netip.ParsePrefix({}): {reason}", quoted(text));
         Error::new(format!("{WORDS}: {WORDS}: {prefix}"))
     });
-    let (ip, bits) = read?;
-    let ip = unmapped(ip, text).map_err(|told| Error::new(format!("{WORDS}: {told}")))?;
-    Ok((ip, bits))
+    let net = read?;
+    unmapped(net.addr(), text).map_err(|told| Error::new(format!("{WORDS}: {told}")))?;
+    Ok(net)
 }
 
 fn unmapped(ip: IpAddr, text: &str) -> Result<IpAddr, String> {
@@ -217,7 +211,7 @@ fn unmapped(ip: IpAddr, text: &str) -> Result<IpAddr, String> {
 }
 
 /// As Go's `netip.ParsePrefix`.
-fn parse_prefix(text: &str) -> Result<(IpAddr, u8), String> {
+fn parse_prefix(text: &str) -> Result<IpNet, String> {
     let (ip, bits) = text.rsplit_once('/').ok_or("no '/'")?;
     let (ip, zone) = parse_addr(ip)?;
     if zone {
@@ -231,11 +225,9 @@ fn parse_prefix(text: &str) -> Result<(IpAddr, u8), String> {
         return Err(bad());
     }
     let bits: i64 = bits.parse().map_err(|_| bad())?;
-    let longest = if ip.is_ipv4() { 32 } else { 128 };
-    match u8::try_from(bits) {
-        Ok(bits) if bits <= longest => Ok((ip, bits)),
-        _ => Err("prefix length out of range".to_owned()),
-    }
+    let net = u8::try_from(bits).ok();
+    net.and_then(|bits| IpNet::new(ip, bits).ok())
+        .ok_or_else(|| "prefix length out of range".to_owned())
 }
 
 /// As Go's `netip.ParseAddr`; whether it has a zone.
@@ -395,30 +387,6 @@ fn parse_ipv6(text: &str) -> Result<(Ipv6Addr, bool), Reason<'_>> {
     Ok((Ipv6Addr::from(bytes), zone))
 }
 
-fn masked(ip: IpAddr, bits: u8) -> IpAddr {
-    match ip {
-        IpAddr::V4(ip) => {
-            let mask = u32::MAX
-                .checked_shl(32 - u32::from(bits.min(32)))
-                .unwrap_or(0);
-            Ipv4Addr::from(u32::from(ip) & mask).into()
-        }
-        IpAddr::V6(ip) => {
-            let mask = u128::MAX
-                .checked_shl(128 - u32::from(bits.min(128)))
-                .unwrap_or(0);
-            Ipv6Addr::from(u128::from(ip) & mask).into()
-        }
-    }
-}
-
-fn contains<'a>(net: IpAddr, bits: u8, ip: IpAddr) -> Outcome<'a> {
-    let same = net.is_ipv4() == ip.is_ipv4();
-    Ok(Some(Value::Bool(
-        same && masked(net, bits) == masked(ip, bits),
-    )))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -494,7 +462,7 @@ mod tests {
                 Err("IPv6 zones cannot be present in a prefix"),
             ),
         ] {
-            let found = parse_prefix(text).map(|(ip, bits)| (bits, ip.is_ipv4()));
+            let found = parse_prefix(text).map(|net| (net.prefix_len(), net.addr().is_ipv4()));
             assert_eq!(found, told.map_err(str::to_owned), "{text}");
         }
     }

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 use weft_api::status::{Cause, StatusError};
 
@@ -21,43 +22,35 @@ pub(super) const RESERVED_ADDRESSES: u32 = 16;
 
 /// The range that virtual service addresses come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServiceRange {
-    pub(super) base: u32,
-    pub(super) size: u32,
-}
+pub struct ServiceRange(pub(super) Ipv4Net);
 
 impl Default for ServiceRange {
-    /// 10.43.0.0/16.
     fn default() -> Self {
-        Self {
-            base: u32::from(Ipv4Addr::new(10, 43, 0, 0)),
-            size: 1 << 16,
-        }
+        Self(Ipv4Net::new_assert(Ipv4Addr::new(10, 43, 0, 0), 16))
     }
 }
 
 impl std::fmt::Display for ServiceRange {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let bits = u32::BITS - self.size.trailing_zeros();
-        write!(formatter, "{}/{bits}", Ipv4Addr::from(self.base))
+        write!(formatter, "{}", self.0)
     }
 }
 
 impl ServiceRange {
+    /// The first and the last address are those of the network.
     pub(super) fn contains(self, address: Ipv4Addr) -> bool {
-        let address = u32::from(address);
-        // The first and the last address are those of the network.
-        address > self.base && address < self.base + self.size - 1
+        let Self(net) = self;
+        net.contains(&address) && address != net.network() && address != net.broadcast()
     }
 
     /// Candidates, every one once: from a place that follows from the name, so that a Service that is deleted
     /// and created again usually gets its old address, and a new one rarely gets that of another.
     pub(super) fn candidates(self, name: &str) -> impl Iterator<Item = Ipv4Addr> {
-        let span = self.size - 1 - RESERVED_ADDRESSES;
+        let first = self.0.network().to_bits() + RESERVED_ADDRESSES;
+        let span = self.0.broadcast().to_bits() - first;
         // A fixed function, because the same name must lead to the same place on every server.
         let start = weft_api::hash::fnv1a_32(name.bytes()) % span;
-        (0..span)
-            .map(move |step| Ipv4Addr::from(self.base + RESERVED_ADDRESSES + (start + step) % span))
+        (0..span).map(move |step| Ipv4Addr::from(first + (start + step) % span))
     }
 }
 

@@ -6,10 +6,7 @@ use crate::validate::told;
 
 #[test]
 fn candidates_cover_the_range_once_and_never_its_ends() {
-    let range = ServiceRange {
-        base: u32::from(Ipv4Addr::new(10, 0, 0, 0)),
-        size: 64,
-    };
+    let range = ServiceRange("10.0.0.0/26".parse().unwrap());
     let all: BTreeSet<_> = range.candidates("a/b").collect();
     assert_eq!(all.len(), 64 - 1 - RESERVED_ADDRESSES as usize);
     assert!(all.iter().all(|address| range.contains(*address)));
