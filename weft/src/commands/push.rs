@@ -10,6 +10,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http_body_util::BodyExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use kube::client::Body;
+use oci_spec::image::{Descriptor, Digest, ImageManifestBuilder, MediaType, SCHEMA_VERSION};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use weft_api::ImageReference;
@@ -41,7 +42,6 @@ enum Output {
 const COMPONENT_BYTES_MAX: u64 = weft_agent::image::COMPONENT_BYTES_MAX;
 const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
 const LAYER_TYPE: &str = "application/wasm";
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// How often the spinner turns while an upload waits for the server.
 const SPINNER_TICK: Duration = Duration::from_millis(100);
 
@@ -79,20 +79,21 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         client,
         repository: target.repository.clone(),
     };
-    let layer_digest = digest(&component);
+    let layer = described(LAYER_TYPE, &component)?;
     let config = serde_json::to_vec(&json!({
         "architecture": "wasm",
         "os": "wasip2",
-        "layerDigests": [layer_digest],
+        "layerDigests": [layer.digest()],
     }))?;
-    let config_digest = digest(&config);
-    let manifest = serde_json::to_vec(&json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "config": {"mediaType": CONFIG_TYPE, "digest": config_digest, "size": config.len()},
-        "layers": [{"mediaType": LAYER_TYPE, "digest": layer_digest, "size": component.len()}],
-    }))?;
-    let manifest_digest = digest(&manifest);
+    let about_config = described(CONFIG_TYPE, &config)?;
+    let manifest = ImageManifestBuilder::default()
+        .schema_version(SCHEMA_VERSION)
+        .media_type(MediaType::ImageManifest)
+        .config(about_config.clone())
+        .layers([layer.clone()])
+        .build()?;
+    let manifest = serde_json::to_vec(&manifest)?;
+    let manifest_digest = digest(&manifest)?.to_string();
     let progress = ProgressBar::new_spinner().with_style(
         ProgressStyle::with_template("{spinner} {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner()),
@@ -101,8 +102,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     progress.set_message(format!("pushing {} KiB", component.len() / 1024));
     let pushed = async {
         let before = registry.digest_of(target.reference()).await?;
-        registry.put_blob(&layer_digest, component).await?;
-        registry.put_blob(&config_digest, config).await?;
+        registry.put_blob(layer.digest(), component).await?;
+        registry.put_blob(about_config.digest(), config).await?;
         registry.put_manifest(target.reference(), manifest).await?;
         Ok::<_, Failure>(before)
     }
@@ -170,12 +171,20 @@ fn read_component(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn digest(bytes: &[u8]) -> String {
+fn digest(bytes: &[u8]) -> anyhow::Result<Digest> {
     let hex: String = Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    format!("sha256:{hex}")
+    Ok(format!("sha256:{hex}").parse()?)
+}
+
+fn described(media_type: &str, bytes: &[u8]) -> anyhow::Result<Descriptor> {
+    Ok(Descriptor::new(
+        MediaType::from(media_type),
+        bytes.len() as u64,
+        digest(bytes)?,
+    ))
 }
 
 struct Registry {
@@ -184,7 +193,7 @@ struct Registry {
 }
 
 impl Registry {
-    async fn put_blob(&self, digest: &str, bytes: Vec<u8>) -> Result<(), Failure> {
+    async fn put_blob(&self, digest: &Digest, bytes: Vec<u8>) -> Result<(), Failure> {
         let blob = format!("/v2/{}/blobs/{digest}", self.repository);
         let head = self.send(http::Request::head(&blob), Vec::new()).await?;
         if head.status().is_success() {
@@ -223,7 +232,7 @@ impl Registry {
 
     async fn put_manifest(&self, tag: &str, bytes: Vec<u8>) -> Result<(), Failure> {
         let request = http::Request::put(format!("/v2/{}/manifests/{tag}", self.repository))
-            .header(CONTENT_TYPE, MANIFEST_TYPE)
+            .header(CONTENT_TYPE, MediaType::ImageManifest.to_string())
             .header(CONTENT_LENGTH, bytes.len());
         self.expect(request, bytes).await.map(drop)
     }
