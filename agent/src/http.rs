@@ -15,6 +15,7 @@
 use crate::heartbeat;
 use crate::identity::Serving;
 use crate::logs::{Query, Reader, RunId};
+use crate::metrics;
 use crate::node::Node;
 use crate::registry::{ContainerRecord, PodRecord};
 use bytes::Bytes;
@@ -26,7 +27,6 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use jiff::Timestamp;
-use percent_encoding::percent_decode_str;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
@@ -34,11 +34,11 @@ use std::fmt::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use weft_api::StatusError;
+use weft_mesh::accept_loop;
 use weft_runtime::VolumeUsage;
 
 /// Connections at once: followed logs each take one.
@@ -47,8 +47,6 @@ const CONNECTIONS_MAX: usize = 1024;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// How long a client may take to send its request's head.
 const HEAD_MAX: Duration = Duration::from_secs(10);
-/// Pause after an accept that failed, for want of file descriptors in all likelihood.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -79,79 +77,53 @@ pub async fn serve(
         .set_nonblocking(true)
         .map_err(ServeError::Listener)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(ServeError::Listener)?;
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let connections = TaskTracker::new();
-    loop {
-        // A stop does not wait for a place.
-        let (accepted, place) = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => break,
-            accepted = async {
-                let place = places.clone().acquire_owned().await;
-                (listener.accept().await, place)
-            } => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::debug!(%error, "accepting on the node port failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let (tls, node, shutdown) = (tls.clone(), node.clone(), shutdown.clone());
-        connections.spawn(async move {
-            let _place = place;
-            let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await
-            else {
-                return;
-            };
-            let trusted = stream
-                .get_ref()
-                .1
-                .peer_certificates()
-                .and_then(|chain| chain.first())
-                .is_some_and(is_master);
-            let service = service_fn(move |request| {
-                let node = node.clone();
-                async move {
-                    let response = if trusted {
-                        route(&node, &request).await
-                    } else {
-                        Err(StatusError::forbidden_message(
-                            "the client certificate must have O=system:masters",
-                        ))
-                    };
-                    Ok::<_, std::convert::Infallible>(
-                        response.unwrap_or_else(|error| refusal(&error)),
-                    )
-                }
-            });
-            let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            builder
-                .http1()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_MAX);
-            builder
-                .http2()
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(128);
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => {}
-                result = connection.as_mut() => {
-                    if let Err(error) = result {
-                        tracing::trace!(%error, "a connection to the node port ended");
-                    }
-                }
-            }
-        });
-    }
-    connections.close();
-    connections.wait().await;
+    let serve = |stream, _, stop: CancellationToken| {
+        let connection = connection(node.clone(), tls.clone(), stream);
+        // Not drained: a log that is followed has no end.
+        async move {
+            stop.run_until_cancelled(connection).await;
+        }
+    };
+    accept_loop(listener, shutdown, CONNECTIONS_MAX, serve).await;
     Ok(())
+}
+
+async fn connection(node: Arc<Node>, tls: TlsAcceptor, stream: TcpStream) {
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await else {
+        return;
+    };
+    let trusted = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .is_some_and(is_master);
+    let service = service_fn(move |request| {
+        let node = node.clone();
+        async move {
+            let response = if trusted {
+                route(&node, &request).await
+            } else {
+                Err(StatusError::forbidden_message(
+                    "the client certificate must have O=system:masters",
+                ))
+            };
+            Ok::<_, std::convert::Infallible>(response.unwrap_or_else(|error| refusal(&error)))
+        }
+    });
+    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(128);
+    let served = builder.serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = served.await {
+        tracing::trace!(%error, "a connection to the node port ended");
+    }
 }
 
 fn tls_config(
@@ -213,11 +185,14 @@ async fn route(
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match segments[..] {
         ["healthz"] => Ok(full(StatusCode::OK, "text/plain", "ok")),
-        ["metrics"] => Ok(full(
-            StatusCode::OK,
-            "text/plain; version=0.0.4",
-            metrics(node),
-        )),
+        ["metrics"] => {
+            // A thousand series are tens of megabytes: not on an async thread.
+            let node = node.clone();
+            let text = tokio::task::spawn_blocking(move || metrics::text(&node)).await;
+            let text = text
+                .map_err(|error| StatusError::internal(format!("writing the metrics: {error}")))?;
+            Ok(full(StatusCode::OK, metrics::CONTENT_TYPE, text))
+        }
         ["stats", "summary"] => Ok(full(StatusCode::OK, "application/json", summary(node))),
         ["containerLogs", namespace, pod, container] => {
             let query = request.uri().query().unwrap_or_default();
@@ -330,15 +305,14 @@ fn log_query(query: &str, now: Timestamp) -> Result<Asked, String> {
         query: Query::default(),
         previous: false,
     };
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let number = || {
             value
                 .parse::<u64>()
                 .map_err(|_| format!("{name} must be a number, not \"{value}\""))
         };
-        let flag = || matches!(value, "true" | "1" | "");
-        match name {
+        let flag = || matches!(&*value, "true" | "1" | "");
+        match &*name {
             "follow" => asked.query.follow = flag(),
             "previous" => asked.previous = flag(),
             "timestamps" => asked.query.timestamps = flag(),
@@ -349,11 +323,8 @@ fn log_query(query: &str, now: Timestamp) -> Result<Asked, String> {
                 asked.query.since = now.checked_sub(jiff::SignedDuration::from_secs(ago)).ok();
             }
             "sinceTime" => {
-                let text = percent_decode_str(value).decode_utf8_lossy();
-                asked.query.since = Some(
-                    text.parse()
-                        .map_err(|_| format!("sinceTime \"{text}\" is not an RFC 3339 time"))?,
-                );
+                let wrong = |_| format!("sinceTime \"{value}\" is not an RFC 3339 time");
+                asked.query.since = Some(value.parse().map_err(wrong)?);
             }
             // `container`, `stream`, `insecureSkipTLSVerifyBackend` and what later versions add.
             _ => {}
@@ -431,183 +402,6 @@ fn summary(node: &Node) -> String {
         out.push_str("]}");
     }
     out.push_str("]}");
-    out
-}
-
-/// The volumes of the pods, under the kubelet's names. What is removed shows within a minute.
-fn volume_metrics(node: &Node, out: &mut String) {
-    let volumes: Vec<(String, VolumeUsage)> = node
-        .registry
-        .all()
-        .into_iter()
-        .flat_map(|((namespace, pod), record)| {
-            let volumes = node.volumes.of_pod(&record.uid).into_iter();
-            volumes.map(move |(name, volume)| {
-                (
-                    format!("namespace=\"{namespace}\",pod=\"{pod}\",volume=\"{name}\""),
-                    volume.usage(),
-                )
-            })
-        })
-        .collect();
-    type Pick = fn(&VolumeUsage) -> u64;
-    let families: [(&str, &str, Pick); 4] = [
-        (
-            "kubelet_volume_stats_capacity_bytes",
-            "Bytes that the volume may hold.",
-            |usage| usage.limits.bytes.unwrap_or_default(),
-        ),
-        (
-            "kubelet_volume_stats_used_bytes",
-            "Bytes in the volume, in blocks of 4 KiB.",
-            |usage| usage.bytes,
-        ),
-        (
-            "kubelet_volume_stats_inodes",
-            "Files, folders and links that the volume may hold.",
-            |usage| usage.limits.inodes.unwrap_or_default(),
-        ),
-        (
-            "kubelet_volume_stats_inodes_used",
-            "Files, folders and links in the volume.",
-            |usage| usage.inodes,
-        ),
-    ];
-    for (name, help, value) in families {
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
-        for (labels, usage) in &volumes {
-            let _ = writeln!(out, "{name}{{{labels}}} {}", value(usage));
-        }
-    }
-}
-
-/// The mesh's metrics, then each container's and each volume's.
-fn metrics(node: &Node) -> String {
-    let mut out = String::new();
-    node.mesh.render_metrics(&mut out);
-    let containers: Vec<(String, weft_runtime::Usage, u32)> = node
-        .registry
-        .all()
-        .into_iter()
-        .flat_map(|((namespace, pod), record)| {
-            record.containers.into_iter().filter_map(move |container| {
-                let usage = container.usage()?;
-                // Kubernetes names need no escaping.
-                Some((
-                    format!(
-                        "namespace=\"{namespace}\",pod=\"{pod}\",container=\"{}\"",
-                        container.name
-                    ),
-                    usage,
-                    container.restart,
-                ))
-            })
-        })
-        .collect();
-    type Pick = fn(&weft_runtime::Usage) -> f64;
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "metrics are read as floating point anyway"
-    )]
-    let families: [(&str, &str, &str, Pick); 12] = [
-        (
-            "weft_container_cpu_seconds_total",
-            "counter",
-            "CPU time used by the container's instances.",
-            |usage| usage.cpu_nanos as f64 / 1e9,
-        ),
-        (
-            "weft_container_memory_bytes",
-            "gauge",
-            "Memory of the container's live instances.",
-            |usage| usage.memory_bytes as f64,
-        ),
-        (
-            "weft_container_memory_peak_bytes",
-            "gauge",
-            "Most memory the container's instances have used at once.",
-            |usage| usage.memory_peak_bytes as f64,
-        ),
-        (
-            "weft_container_memory_limit_bytes",
-            "gauge",
-            "Memory limit of the container.",
-            |usage| usage.memory_limit_bytes as f64,
-        ),
-        (
-            "weft_container_instances",
-            "gauge",
-            "Live instances.",
-            |usage| usage.instances as f64,
-        ),
-        (
-            "weft_container_instances_started_total",
-            "counter",
-            "Instances ever started.",
-            |usage| usage.instances_started as f64,
-        ),
-        (
-            "weft_container_requests_total",
-            "counter",
-            "Requests handed to the container.",
-            |usage| usage.requests as f64,
-        ),
-        (
-            "weft_container_requests_overloaded_total",
-            "counter",
-            "Requests refused for want of room.",
-            |usage| usage.overloaded as f64,
-        ),
-        (
-            "weft_container_deadlines_total",
-            "counter",
-            "Requests that took longer than they may.",
-            |usage| usage.deadlines as f64,
-        ),
-        (
-            "weft_container_traps_total",
-            "counter",
-            "Instances that trapped.",
-            |usage| usage.traps as f64,
-        ),
-        (
-            "weft_container_no_response_total",
-            "counter",
-            "Calls that the guest returned from without a response, and instances that ended with them.",
-            |usage| usage.no_response as f64,
-        ),
-        (
-            "weft_container_out_of_memory_total",
-            "counter",
-            "Instances that hit the memory limit.",
-            |usage| usage.out_of_memory as f64,
-        ),
-    ];
-    for (name, kind, help, value) in families {
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        for (labels, usage, _) in &containers {
-            let _ = writeln!(out, "{name}{{{labels}}} {}", value(usage));
-        }
-    }
-    let _ = writeln!(
-        out,
-        "# HELP weft_container_restarts_total Restarts of the container.\n# TYPE weft_container_restarts_total counter"
-    );
-    for (labels, _, restarts) in &containers {
-        let _ = writeln!(out, "weft_container_restarts_total{{{labels}}} {restarts}");
-    }
-    volume_metrics(node, &mut out);
-    let _ = writeln!(
-        out,
-        "# HELP weft_log_dropped_bytes_total Log bytes dropped for rate or a full queue.\n# TYPE weft_log_dropped_bytes_total counter"
-    );
-    let _ = writeln!(
-        out,
-        "weft_log_dropped_bytes_total {}",
-        node.logs.dropped_bytes()
-    );
     out
 }
 

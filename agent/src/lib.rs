@@ -36,6 +36,7 @@ pub mod identity;
 pub mod image;
 pub mod logs;
 mod mailbox;
+mod metrics;
 pub mod node;
 pub mod node_facts;
 pub mod plan;

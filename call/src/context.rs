@@ -37,7 +37,7 @@ pub struct Peer {
 }
 
 /// How a call reached the callee.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Transport {
     /// Handed over in the memory of the same node.
     InProcess,

@@ -1,4 +1,4 @@
-//! Accepting connections, for the gateway and for other nodes alike.
+//! Accepting connections: the gateway's, other nodes', and those to the node's own port (`weft_agent::http`).
 //!
 //! Invariants: no more connections than there are places, further clients wait in the kernel's queue; an error of accept ends nothing;
 //! once asked to stop, the listener is closed first and what was begun is finished, for [`DRAIN_MAX`] at most. A node
@@ -18,8 +18,8 @@ use crate::DRAIN_MAX;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until `shutdown`, at most `connections_max` at a time, then waits for the connections to finish. The token
-/// given to each asks it to finish; after [`DRAIN_MAX`] what is left is dropped.
-pub(crate) async fn accept_loop<F>(
+/// given to each asks it to finish; what is left after thirty seconds is dropped.
+pub async fn accept_loop<F>(
     listener: TcpListener,
     shutdown: CancellationToken,
     connections_max: usize,

@@ -67,6 +67,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use weft_api::identity::SpiffeId;
 
+pub use accept::accept_loop;
 pub use deliver::Detached;
 pub use egress::{
     EGRESS_RULES_MAX, EgressConfig, EgressRule, EgressRuleError, EgressScheme, NotGranted,
@@ -120,7 +121,7 @@ pub fn is_gateway(peer: &Peer) -> bool {
 pub const DEPTH_MAX: u32 = 32;
 
 /// Names of a workload for metrics and for its peers. Empty strings are shown as `unknown`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkloadInfo {
     pub name: String,
     pub namespace: String,
@@ -334,11 +335,7 @@ impl Mesh {
 
     /// Appends the mesh's metrics in Prometheus text format.
     pub fn render_metrics(&self, out: &mut String) {
-        let table = self.table();
-        let now = self.inner.nanos(Instant::now());
-        self.inner
-            .metrics
-            .render(&table, &self.inner.identities, now, out);
+        metrics::render(&self.inner, out);
     }
 }
 

@@ -1,78 +1,51 @@
 //! Counters and histograms of the mesh, under Istio's names and labels, as Prometheus text.
 //!
-//! An [`Edge`] is one caller workload, one callee workload and one service, with its labels written once; a call
-//! holds it and adds to a few atomics of this thread's copy. Response codes are series below an edge. Istio's
-//! latency buckets begin at half a millisecond, where an in-memory call has long ended, so finer ones come first.
+//! An [`Edge`] is one caller workload, one callee workload and one service; a call holds it and adds to it (`edge.rs`).
+//! Response codes are series below an edge. Istio's latency buckets begin at half a millisecond, where an in-memory call has
+//! long ended, so finer ones come first. Text is prometheus-client's, which adds `_total` to the names of counters.
 //!
 //! Invariants: no label comes from an unauthenticated party (paths, hosts and headers of clients never do); the
 //! number of edges is bounded, what exceeds it counts under `overflow`. `connection_security_policy` says
 //! `in_process` for in-memory calls: they are not mutual TLS and do not claim to be.
 //! Source of names: <https://istio.io/latest/docs/reference/config/metrics/>.
 
+mod edge;
+
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt::Write as _,
+    fmt::{self, Write as _},
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-
-use crate::{
-    Identities, Transport, WorkloadInfo,
-    shard::{self, SHARDS},
-    table::{ServiceLabels, Table},
+use prometheus_client::{
+    collector::Collector,
+    encoding::{
+        DescriptorEncoder, EncodeLabel, EncodeLabelKey, EncodeLabelSet, EncodeMetric,
+        LabelKeyEncoder, LabelSetEncoder, prometheus_text,
+    },
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
 };
 
-/// Edges kept; 4,096 of them with two codes each are about 5 MB.
+pub(crate) use edge::{Edge, Outcome};
+
+use crate::{
+    Inner, Transport, WorkloadInfo,
+    shard::{self, SHARDS},
+    table::ServiceLabels,
+};
+use edge::{BYTES, Cells, DURATION_MS, Histogram, Series, Total};
+
+/// Edges kept; 4,096 of them with two codes each are about 4 MB.
 const EDGES_MAX: usize = 4096;
 
 /// An edge without calls for this long is dropped when metrics are next read, or when there is no room for another.
 const EDGE_IDLE_MAX: Duration = Duration::from_secs(600);
-
-/// Codes and protocols kept apart below one edge; further ones share the last.
-const SERIES_MAX: usize = 64;
-
-const DURATION_MS: [f64; 23] = [
-    0.01,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    5.0,
-    10.0,
-    25.0,
-    50.0,
-    100.0,
-    250.0,
-    500.0,
-    1000.0,
-    2500.0,
-    5000.0,
-    10000.0,
-    30000.0,
-    60000.0,
-    300_000.0,
-    600_000.0,
-    1_800_000.0,
-    3_600_000.0,
-];
-
-const BYTES: [f64; 8] = [
-    0.0,
-    100.0,
-    1000.0,
-    10_000.0,
-    100_000.0,
-    1_000_000.0,
-    10_000_000.0,
-    100_000_000.0,
-];
 
 const MICROSECONDS: [f64; 20] = [
     1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5,
@@ -94,14 +67,14 @@ pub(crate) enum Origin {
 }
 
 /// Which end of a call reports it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Reporter {
     Source,
     Destination,
 }
 
 /// All that makes one edge.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct EdgeKey {
     pub(crate) reporter: Reporter,
     pub(crate) source: Arc<WorkloadInfo>,
@@ -113,206 +86,6 @@ pub(crate) struct EdgeKey {
     pub(crate) transport: Option<Transport>,
 }
 
-/// How a call ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    pub(crate) code: u16,
-    /// Some for gRPC; the status from headers or trailers, 2 (unknown) when none came.
-    pub(crate) grpc: Option<u16>,
-    /// Envoy's response flag, `-` for none.
-    pub(crate) flag: &'static str,
-}
-
-// === impl Edge ===
-
-/// The series of one caller, callee and service.
-#[derive(Debug)]
-pub(crate) struct Edge {
-    labels: String,
-    series: ArcSwap<Vec<Arc<Series>>>,
-    /// Seconds since [`Metrics::started`] of the last call.
-    used: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Series {
-    outcome: Outcome,
-    cells: Box<[Cells]>,
-}
-
-/// One thread's copy; the alignment keeps two threads off one cache line.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Cells {
-    duration: Histogram<{ DURATION_MS.len() }>,
-    request_bytes: Histogram<{ BYTES.len() }>,
-    response_bytes: Histogram<{ BYTES.len() }>,
-}
-
-impl Edge {
-    fn new(labels: String) -> Self {
-        Self {
-            labels,
-            series: ArcSwap::default(),
-            used: AtomicU64::new(0),
-        }
-    }
-
-    pub(crate) fn record(
-        &self,
-        outcome: Outcome,
-        duration: Duration,
-        request_bytes: u64,
-        response_bytes: u64,
-        now: Instant,
-    ) {
-        let used = now.saturating_duration_since(*STARTED).as_secs();
-        if self.used.load(Ordering::Relaxed) != used {
-            self.used.store(used, Ordering::Relaxed);
-        }
-        let known = self.series.load();
-        match known.iter().find(|series| series.outcome == outcome) {
-            Some(series) => series.add(duration, request_bytes, response_bytes),
-            None => {
-                drop(known);
-                self.insert(outcome)
-                    .add(duration, request_bytes, response_bytes);
-            }
-        }
-    }
-
-    fn insert(&self, outcome: Outcome) -> Arc<Series> {
-        let fresh = Arc::new(Series {
-            outcome,
-            cells: (0..cells()).map(|_| Cells::default()).collect(),
-        });
-        let mut chosen = Arc::clone(&fresh);
-        self.series.rcu(|series| {
-            let mut series = Vec::clone(series);
-            let found = series.iter().find(|series| series.outcome == outcome);
-            let full = series.len() >= SERIES_MAX;
-            if let Some(known) = found.or(series.last().filter(|_| full)) {
-                chosen = Arc::clone(known);
-            } else {
-                chosen = Arc::clone(&fresh);
-                series.push(Arc::clone(&fresh));
-            }
-            series
-        });
-        chosen
-    }
-}
-
-impl Series {
-    fn add(&self, duration: Duration, request_bytes: u64, response_bytes: u64) {
-        let cells = &self.cells[shard::current(self.cells.len())];
-        cells.duration.add(
-            &DURATION_MS,
-            duration.as_secs_f64() * 1e3,
-            duration.as_nanos() as u64,
-        );
-        cells
-            .request_bytes
-            .add(&BYTES, request_bytes as f64, request_bytes);
-        cells
-            .response_bytes
-            .add(&BYTES, response_bytes as f64, response_bytes);
-    }
-}
-
-/// Copies a thread-split structure has: as many as cores, within reason.
-fn cells() -> usize {
-    static CORES: LazyLock<usize> = LazyLock::new(|| {
-        std::thread::available_parallelism().map_or(1, |cores| cores.get().min(SHARDS))
-    });
-    *CORES
-}
-
-static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-// === impl Histogram ===
-
-/// Counts a bucket, not cumulated; values above the last bound are in `over`.
-#[derive(Debug)]
-struct Histogram<const N: usize> {
-    buckets: [AtomicU64; N],
-    over: AtomicU64,
-    sum: AtomicU64,
-}
-
-impl<const N: usize> Default for Histogram<N> {
-    fn default() -> Self {
-        Self {
-            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
-            over: AtomicU64::new(0),
-            sum: AtomicU64::new(0),
-        }
-    }
-}
-
-impl<const N: usize> Histogram<N> {
-    /// `exact` is what the sum counts in, an integer so that one addition does.
-    fn add(&self, bounds: &[f64; N], value: f64, exact: u64) {
-        let index = bounds.partition_point(|bound| *bound < value);
-        self.buckets
-            .get(index)
-            .unwrap_or(&self.over)
-            .fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add(exact, Ordering::Relaxed);
-    }
-}
-
-/// The sum of several threads' histograms.
-struct Total<const N: usize> {
-    buckets: [u64; N],
-    count: u64,
-    sum: u64,
-}
-
-impl<const N: usize> Total<N> {
-    fn summed<'h>(histograms: impl Iterator<Item = &'h Histogram<N>>) -> Self {
-        let mut total = Self {
-            buckets: [0; N],
-            count: 0,
-            sum: 0,
-        };
-        for histogram in histograms {
-            for (sum, bucket) in total.buckets.iter_mut().zip(&histogram.buckets) {
-                let count = bucket.load(Ordering::Relaxed);
-                *sum += count;
-                total.count += count;
-            }
-            total.count += histogram.over.load(Ordering::Relaxed);
-            total.sum += histogram.sum.load(Ordering::Relaxed);
-        }
-        total
-    }
-
-    /// Bounds are divided by `per_unit` to get the unit shown, the sum by `sum_per_unit`. Dividing rather than
-    /// multiplying by a fraction keeps the decimals short.
-    fn render(
-        &self,
-        out: &mut String,
-        name: &str,
-        labels: &str,
-        bounds: &[f64; N],
-        per_unit: f64,
-        sum_per_unit: f64,
-    ) {
-        let mut cumulated = 0;
-        for (bound, count) in bounds.iter().zip(self.buckets) {
-            cumulated += count;
-            let bound = bound / per_unit;
-            // Writing to a String cannot fail.
-            let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {cumulated}");
-        }
-        let (count, sum) = (self.count, self.sum as f64 / sum_per_unit);
-        let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
-        let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}");
-        let _ = writeln!(out, "{name}_count{{{labels}}} {count}");
-    }
-}
-
 // === impl Metrics ===
 
 /// Everything one node's mesh counts.
@@ -321,7 +94,7 @@ pub(crate) struct Metrics {
     edges: Mutex<HashMap<EdgeKey, Arc<Edge>>>,
     /// Second after [`STARTED`] in which edges were last looked through for want of room.
     swept: AtomicU64,
-    overflow: Mutex<Option<Arc<Edge>>>,
+    overflow: Mutex<Option<(EdgeKey, Arc<Edge>)>>,
     in_process: [Histogram<{ MICROSECONDS.len() }>; SHARDS],
     mtls: [Histogram<{ MICROSECONDS.len() }>; SHARDS],
     /// By origin, then by transport.
@@ -344,23 +117,12 @@ impl Metrics {
         }
         if edges.len() >= EDGES_MAX {
             drop(edges);
-            return Arc::clone(self.overflow.lock().get_or_insert_with(|| {
-                let nobody = Arc::new(WorkloadInfo {
-                    name: "overflow".to_owned(),
-                    ..WorkloadInfo::default()
-                });
-                Arc::new(Edge::new(labels(&EdgeKey {
-                    reporter: key.reporter,
-                    source: Arc::clone(&nobody),
-                    source_principal: "".into(),
-                    destination: nobody,
-                    destination_principal: "".into(),
-                    service: Arc::new(ServiceLabels::new("overflow", "overflow")),
-                    transport: None,
-                })))
-            }));
+            let mut overflow = self.overflow.lock();
+            let (_, edge) =
+                overflow.get_or_insert_with(|| (EdgeKey::overflow(key.reporter), Arc::default()));
+            return Arc::clone(edge);
         }
-        let edge = Arc::new(Edge::new(labels(key)));
+        let edge = Arc::<Edge>::default();
         edges.insert(key.clone(), Arc::clone(&edge));
         edge
     }
@@ -392,296 +154,323 @@ impl Metrics {
         *self.retries.lock().entry(reason).or_insert(0) += 1;
     }
 
-    /// `now` is that of the balancer, in monotonic nanoseconds.
-    pub(crate) fn render(
-        &self,
-        table: &Table,
-        identities: &Identities,
-        now: u64,
-        out: &mut String,
-    ) {
-        self.render_edges(out);
-        head(
-            out,
-            "weft_mesh_request_duration_seconds",
-            "histogram",
-            "Time of calls as their callers saw it, by the way they took.",
-        );
-        for (transport, histograms) in [
-            (Transport::InProcess, &self.in_process),
-            (Transport::MutualTls, &self.mtls),
-        ] {
-            let labels = format!("transport=\"{}\"", transport.as_str());
-            Total::summed(histograms.iter()).render(
-                out,
-                "weft_mesh_request_duration_seconds",
-                &labels,
-                &MICROSECONDS,
-                1e6,
-                1e9,
-            );
-        }
-        head(
-            out,
-            "weft_mesh_added_seconds",
-            "histogram",
-            "Time to a response's head beyond the workload's own.",
-        );
-        for (origin, name) in [(Origin::Gateway, "gateway"), (Origin::Workload, "workload")] {
-            for transport in [Transport::InProcess, Transport::MutualTls] {
-                let labels = format!("from=\"{name}\",transport=\"{}\"", transport.as_str());
-                Total::summed(self.added[origin as usize][transport as usize].iter()).render(
-                    out,
-                    "weft_mesh_added_seconds",
-                    &labels,
-                    &ADDED_MICROSECONDS,
-                    1e6,
-                    1e9,
-                );
-            }
-        }
-        head(
-            out,
-            "weft_mesh_retries_total",
-            "counter",
-            "Tries after the first, by what had failed.",
-        );
-        for (reason, count) in &*self.retries.lock() {
-            let _ = writeln!(
-                out,
-                "weft_mesh_retries_total{{reason=\"{reason}\"}} {count}"
-            );
-        }
-        for (name, help, counter) in [
-            (
-                "weft_mesh_connections_accepted_total",
-                "Connections of other nodes that were accepted.",
-                &self.connections_accepted,
-            ),
-            (
-                "weft_mesh_handshakes_failed_total",
-                "Connections of other nodes that proved nothing.",
-                &self.handshakes_failed,
-            ),
-            (
-                "weft_mesh_denied_total",
-                "Calls out of the cluster that were denied.",
-                &self.denied,
-            ),
-        ] {
-            head(out, name, "counter", help);
-            let _ = writeln!(out, "{name} {}", counter.load(Ordering::Relaxed));
-        }
-        head(
-            out,
-            "weft_mesh_table_generation",
-            "gauge",
-            "Generation of the table of services in force.",
-        );
-        let _ = writeln!(out, "weft_mesh_table_generation {}", table.generation());
-        head(
-            out,
-            "weft_mesh_endpoints_ejected",
-            "gauge",
-            "Endpoints that are left alone at the moment: the way to them failed, or they failed or refused calls.",
-        );
-        let _ = writeln!(out, "weft_mesh_endpoints_ejected {}", table.ejected(now));
-        head(
-            out,
-            "weft_mesh_svid_expiry_timestamp_seconds",
-            "gauge",
-            "When the certificate of an identity ends.",
-        );
-        for (identity, expiry) in identities.all() {
-            let seconds = expiry
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs());
-            let _ = writeln!(
-                out,
-                "weft_mesh_svid_expiry_timestamp_seconds{{identity=\"{identity}\"}} {seconds}"
-            );
-        }
-    }
-
     /// Makes room, as nobody may ever read the metrics; at most once a second, as it looks through all of them.
     fn drop_idle(&self, edges: &mut HashMap<EdgeKey, Arc<Edge>>) {
-        let now = STARTED.elapsed().as_secs();
+        let now = edge::second(Instant::now());
         if self.swept.swap(now, Ordering::Relaxed) != now {
             retain_used(edges, now);
         }
     }
 
-    fn render_edges(&self, out: &mut String) {
-        let now = STARTED.elapsed().as_secs();
-        let mut edges: Vec<Arc<Edge>> = {
+    /// All series, in the order of their edges.
+    fn rows(&self) -> Vec<Row> {
+        let mut edges: Vec<(EdgeKey, Arc<Edge>)> = {
             let mut edges = self.edges.lock();
-            retain_used(&mut edges, now);
-            edges.values().cloned().collect()
+            retain_used(&mut edges, edge::second(Instant::now()));
+            let all = edges.iter();
+            all.map(|(key, edge)| (key.clone(), Arc::clone(edge)))
+                .collect()
         };
+        edges.sort_by(|(a, _), (b, _)| a.cmp(b));
         edges.extend(self.overflow.lock().clone());
-        edges.sort_by(|a, b| a.labels.cmp(&b.labels));
-        let rows: Vec<(String, Arc<Series>)> = edges
-            .iter()
-            .flat_map(|edge| {
-                let series = edge.series.load_full();
-                let labels = edge.labels.clone();
-                (0..series.len())
-                    .map(move |index| {
-                        let series = Arc::clone(&series[index]);
-                        (series.labels(&labels), series)
-                    })
-                    .collect::<Vec<_>>()
-            })
-            .collect();
-        head(
-            out,
-            "istio_requests_total",
-            "counter",
-            "Calls, by both ends and how they ended.",
-        );
-        for (labels, series) in &rows {
-            let total = Total::summed(series.cells.iter().map(|cells| &cells.duration));
-            let _ = writeln!(out, "istio_requests_total{{{labels}}} {}", total.count);
-        }
-        head(
-            out,
-            "istio_request_duration_milliseconds",
-            "histogram",
-            "Time from a request to the end of its response.",
-        );
-        for (labels, series) in &rows {
-            Total::summed(series.cells.iter().map(|cells| &cells.duration)).render(
-                out,
-                "istio_request_duration_milliseconds",
-                labels,
-                &DURATION_MS,
-                1.0,
-                1e6,
-            );
-        }
-        head(
-            out,
-            "istio_request_bytes",
-            "histogram",
-            "Bytes in the bodies of requests.",
-        );
-        for (labels, series) in &rows {
-            Total::summed(series.cells.iter().map(|cells| &cells.request_bytes)).render(
-                out,
-                "istio_request_bytes",
-                labels,
-                &BYTES,
-                1.0,
-                1.0,
-            );
-        }
-        head(
-            out,
-            "istio_response_bytes",
-            "histogram",
-            "Bytes in the bodies of responses.",
-        );
-        for (labels, series) in &rows {
-            Total::summed(series.cells.iter().map(|cells| &cells.response_bytes)).render(
-                out,
-                "istio_response_bytes",
-                labels,
-                &BYTES,
-                1.0,
-                1.0,
-            );
-        }
+        let rows = edges.iter().flat_map(|(key, edge)| {
+            let series = Arc::unwrap_or_clone(edge.series());
+            series
+                .into_iter()
+                .map(move |series| Row(key.clone(), series))
+        });
+        rows.collect()
     }
-}
 
-/// What comes before the samples of a family.
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    fn encode_edges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let rows = self.rows();
+        let mut family = encoder.encode_descriptor(
+            "istio_requests",
+            "Calls, by both ends and how they ended.",
+            None,
+            MetricType::Counter,
+        )?;
+        for row in &rows {
+            let count = row.1.total(|cells| &cells.duration).count;
+            ConstCounter::new(count).encode(family.encode_family(row)?)?;
+        }
+        encode_rows(
+            encoder,
+            &rows,
+            "istio_request_duration_milliseconds",
+            "Time from a request to the end of its response.",
+            |cells| &cells.duration,
+            (&DURATION_MS, 1e6),
+        )?;
+        encode_rows(
+            encoder,
+            &rows,
+            "istio_request_bytes",
+            "Bytes in the bodies of requests.",
+            |cells| &cells.request_bytes,
+            (&BYTES, 1.0),
+        )?;
+        encode_rows(
+            encoder,
+            &rows,
+            "istio_response_bytes",
+            "Bytes in the bodies of responses.",
+            |cells| &cells.response_bytes,
+            (&BYTES, 1.0),
+        )
+    }
+
+    fn encode_calls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(
+            "weft_mesh_request_duration_seconds",
+            "Time of calls as their callers saw it, by the way they took.",
+            None,
+            MetricType::Histogram,
+        )?;
+        for (transport, histograms) in [
+            (Transport::InProcess, &self.in_process),
+            (Transport::MutualTls, &self.mtls),
+        ] {
+            let labels = [("transport", transport.as_str())];
+            let encoder = family.encode_family(&labels)?;
+            Total::summed(histograms.iter()).encode(encoder, &MICROSECONDS, 1e6, 1e9)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "weft_mesh_added_seconds",
+            "Time to a response's head beyond the workload's own.",
+            None,
+            MetricType::Histogram,
+        )?;
+        for (origin, name) in [(Origin::Gateway, "gateway"), (Origin::Workload, "workload")] {
+            for transport in [Transport::InProcess, Transport::MutualTls] {
+                let histograms = self.added[origin as usize][transport as usize].iter();
+                let labels = [("from", name), ("transport", transport.as_str())];
+                let encoder = family.encode_family(&labels)?;
+                Total::summed(histograms).encode(encoder, &ADDED_MICROSECONDS, 1e6, 1e9)?;
+            }
+        }
+        let mut family = encoder.encode_descriptor(
+            "weft_mesh_retries",
+            "Tries after the first, by what had failed.",
+            None,
+            MetricType::Counter,
+        )?;
+        for (reason, count) in &*self.retries.lock() {
+            let labels = [("reason", *reason)];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+        for (name, help, counter) in [
+            (
+                "weft_mesh_connections_accepted",
+                "Connections of other nodes that were accepted.",
+                &self.connections_accepted,
+            ),
+            (
+                "weft_mesh_handshakes_failed",
+                "Connections of other nodes that proved nothing.",
+                &self.handshakes_failed,
+            ),
+            (
+                "weft_mesh_denied",
+                "Calls out of the cluster that were denied.",
+                &self.denied,
+            ),
+        ] {
+            let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(counter.load(Ordering::Relaxed)).encode(family)?;
+        }
+        Ok(())
+    }
 }
 
 fn retain_used(edges: &mut HashMap<EdgeKey, Arc<Edge>>, now: u64) {
-    edges.retain(|_, edge| {
-        let idle = now.saturating_sub(edge.used.load(Ordering::Relaxed));
-        // Somebody who still holds it may add to it.
-        idle < EDGE_IDLE_MAX.as_secs() || Arc::strong_count(edge) > 1
-    });
+    // Somebody who still holds it may add to it.
+    edges.retain(|_, edge| edge.idle(now) < EDGE_IDLE_MAX || Arc::strong_count(edge) > 1);
 }
 
-impl Series {
-    fn labels(&self, edge: &str) -> String {
-        let Outcome { code, grpc, flag } = self.outcome;
+impl EdgeKey {
+    /// Of all that there was no room for.
+    fn overflow(reporter: Reporter) -> Self {
+        let nobody = Arc::new(WorkloadInfo {
+            name: "overflow".to_owned(),
+            ..WorkloadInfo::default()
+        });
+        Self {
+            reporter,
+            source: Arc::clone(&nobody),
+            source_principal: "".into(),
+            destination: nobody,
+            destination_principal: "".into(),
+            service: Arc::new(ServiceLabels::new("overflow", "overflow")),
+            transport: None,
+        }
+    }
+
+    /// `connection_security_policy`.
+    fn security(&self) -> &'static str {
+        match (self.reporter, self.transport) {
+            (_, Some(Transport::InProcess)) => "in_process",
+            // Istio's sources report unknown, because their proxies cannot tell; its boards expect that.
+            (Reporter::Source, _) => "unknown",
+            (Reporter::Destination, Some(Transport::MutualTls)) => "mutual_tls",
+            (Reporter::Destination, None) => "none",
+        }
+    }
+}
+
+// === Text ===
+
+/// Appends what `inner` counts in Prometheus' text format.
+pub(crate) fn render(inner: &Arc<Inner>, out: &mut String) {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Counted(Arc::clone(inner))));
+    // Writing to a String cannot fail.
+    let _ = prometheus_text::encode(out, &registry);
+}
+
+/// One mesh, as the crate asks it what it has counted.
+struct Counted(Arc<Inner>);
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_tuple("Counted")
+            .field(&self.0.node)
+            .finish()
+    }
+}
+
+impl Collector for Counted {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let inner = &self.0;
+        inner.metrics.encode_edges(&mut encoder)?;
+        inner.metrics.encode_calls(&mut encoder)?;
+        let table = inner.table.load();
+        let ejected = table.ejected(inner.nanos(Instant::now()));
+        for (name, help, value) in [
+            (
+                "weft_mesh_table_generation",
+                "Generation of the table of services in force.",
+                table.generation(),
+            ),
+            (
+                "weft_mesh_endpoints_ejected",
+                "Endpoints that are left alone because the way to them failed.",
+                ejected as u64,
+            ),
+        ] {
+            let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(family)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "weft_mesh_svid_expiry_timestamp_seconds",
+            "When the certificate of an identity ends.",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (identity, expiry) in inner.identities.all() {
+            let since = expiry.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let labels = [("identity", identity.to_string())];
+            ConstGauge::new(since.as_secs()).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// One histogram of every series; bounds as they are shown, and by what the sum is divided to be.
+fn encode_rows<const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    rows: &[Row],
+    name: &str,
+    help: &str,
+    which: fn(&Cells) -> &Histogram<N>,
+    (bounds, sum_per_unit): (&[f64; N], f64),
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for row in rows {
+        let encoder = family.encode_family(row)?;
+        let total = row.1.total(which);
+        total.encode(encoder, bounds, 1.0, sum_per_unit)?;
+    }
+    Ok(())
+}
+
+/// One series and what it is of.
+struct Row(EdgeKey, Arc<Series>);
+
+/// The name of a label that both ends of a call have.
+struct OfEnd(&'static str, &'static str);
+
+impl EncodeLabelKey for OfEnd {
+    fn encode(&self, encoder: &mut LabelKeyEncoder<'_>) -> fmt::Result {
+        let Self(end, name) = self;
+        encoder.write_str(end)?;
+        encoder.write_str("_")?;
+        encoder.write_str(name)
+    }
+}
+
+fn known(value: &str) -> &str {
+    if value.is_empty() { "unknown" } else { value }
+}
+
+impl EncodeLabelSet for Row {
+    /// In Istio's order.
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        let Self(edge, series) = self;
+        let reporter = match edge.reporter {
+            Reporter::Source => "source",
+            Reporter::Destination => "destination",
+        };
+        ("reporter", reporter).encode(encoder.encode_label())?;
+        for (end, workload, principal) in [
+            ("source", &edge.source, &edge.source_principal),
+            (
+                "destination",
+                &edge.destination,
+                &edge.destination_principal,
+            ),
+        ] {
+            for (name, value) in [
+                ("workload", workload.name.as_str()),
+                ("workload_namespace", &workload.namespace),
+                ("principal", principal),
+                ("app", &workload.app),
+                ("version", &workload.version),
+                ("cluster", "Kubernetes"),
+                ("canonical_service", &workload.canonical_service),
+                ("canonical_revision", &workload.canonical_revision),
+            ] {
+                (OfEnd(end, name), known(value)).encode(encoder.encode_label())?;
+            }
+        }
+        let (name, namespace) = (edge.service.name.as_str(), &edge.service.namespace);
+        let full_name = match namespace.as_str() {
+            _ if name.is_empty() => String::new(),
+            "" => name.to_owned(),
+            namespace => format!("{name}.{namespace}.svc.cluster.local"),
+        };
+        let Outcome { code, grpc, flag } = series.outcome;
         let protocol = if grpc.is_some() { "grpc" } else { "http" };
-        let grpc = grpc.map(|status| status.to_string()).unwrap_or_default();
-        format!(
-            "{edge},request_protocol=\"{protocol}\",response_code=\"{code}\",\
-             grpc_response_status=\"{grpc}\",response_flags=\"{flag}\""
-        )
-    }
-}
-
-/// The labels of an edge, in Istio's order, values escaped.
-fn labels(key: &EdgeKey) -> String {
-    let (reporter, security) = match (key.reporter, key.transport) {
-        (Reporter::Source, Some(Transport::InProcess)) => ("source", "in_process"),
-        (Reporter::Destination, Some(Transport::InProcess)) => ("destination", "in_process"),
-        // Istio's sources report unknown, because their proxies cannot tell; its boards expect that.
-        (Reporter::Source, _) => ("source", "unknown"),
-        (Reporter::Destination, Some(Transport::MutualTls)) => ("destination", "mutual_tls"),
-        (Reporter::Destination, None) => ("destination", "none"),
-    };
-    let mut out = String::with_capacity(1024);
-    let mut put = |name: &str, value: &str| {
-        if !out.is_empty() {
-            out.push(',');
+        for (name, value) in [
+            ("destination_service", full_name.as_str()),
+            ("destination_service_name", name),
+            ("destination_service_namespace", namespace),
+            ("connection_security_policy", edge.security()),
+            ("request_protocol", protocol),
+        ] {
+            (name, known(value)).encode(encoder.encode_label())?;
         }
-        out.push_str(name);
-        out.push_str("=\"");
-        escape(if value.is_empty() { "unknown" } else { value }, &mut out);
-        out.push('"');
-    };
-    put("reporter", reporter);
-    for (side, workload, principal) in [
-        ("source", &key.source, &key.source_principal),
-        ("destination", &key.destination, &key.destination_principal),
-    ] {
-        let mut put = |name: &str, value: &str| put(&format!("{side}_{name}"), value);
-        put("workload", &workload.name);
-        put("workload_namespace", &workload.namespace);
-        put("principal", principal);
-        put("app", &workload.app);
-        put("version", &workload.version);
-        put("cluster", "Kubernetes");
-        put("canonical_service", &workload.canonical_service);
-        put("canonical_revision", &workload.canonical_revision);
-    }
-    let service = &key.service;
-    let full = match (service.name.as_str(), service.namespace.as_str()) {
-        ("", _) => String::new(),
-        (name, "") => name.to_owned(),
-        (name, namespace) => format!("{name}.{namespace}.svc.cluster.local"),
-    };
-    put("destination_service", &full);
-    put("destination_service_name", &service.name);
-    put("destination_service_namespace", &service.namespace);
-    put("connection_security_policy", security);
-    out
-}
-
-fn escape(value: &str, out: &mut String) {
-    for character in value.chars() {
-        match character {
-            '\\' => out.push_str("\\\\"),
-            '"' => out.push_str("\\\""),
-            '\n' => out.push_str("\\n"),
-            other => out.push(other),
-        }
+        ("response_code", code).encode(encoder.encode_label())?;
+        ("grpc_response_status", grpc).encode(encoder.encode_label())?;
+        ("response_flags", flag).encode(encoder.encode_label())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Mesh, Table};
 
     fn key(service: &str) -> EdgeKey {
         let workload = |name: &str| {
@@ -713,7 +502,9 @@ mod tests {
 
     #[test]
     fn calls_become_istio_series() {
-        let metrics = Metrics::default();
+        let mesh = Mesh::builder("a", "cluster.local").build();
+        mesh.publish(Table::builder("a", 7).build());
+        let metrics = &mesh.inner.metrics;
         let edge = metrics.edge(&key("voting"));
         assert!(Arc::ptr_eq(&edge, &metrics.edge(&key("voting"))));
         let now = Instant::now();
@@ -727,9 +518,7 @@ mod tests {
         );
         metrics.retry("unreachable");
         let mut text = String::new();
-        let table = Table::builder("a", 7).build();
-        let identities = Identities::new("cluster.local".to_owned());
-        metrics.render(&table, &identities, 0, &mut text);
+        mesh.render_metrics(&mut text);
         let labels = text
             .lines()
             .find_map(|line| line.strip_prefix("istio_requests_total{"))
@@ -766,8 +555,8 @@ mod tests {
         for line in [
             "le=\"0.05\"} 1",
             "le=\"5\"} 2",
-            "weft_mesh_request_duration_seconds_bucket{transport=\"in-process\",le=\"0.000005\"} 1",
-            "weft_mesh_added_seconds_bucket{from=\"workload\",transport=\"mtls\",le=\"0.00008\"} 0",
+            "weft_mesh_request_duration_seconds_bucket{transport=\"in-process\",le=\"5e-06\"} 1",
+            "weft_mesh_added_seconds_bucket{from=\"workload\",transport=\"mtls\",le=\"8e-05\"} 0",
             "weft_mesh_added_seconds_bucket{from=\"workload\",transport=\"mtls\",le=\"0.0001\"} 1",
             "weft_mesh_added_seconds_count{from=\"gateway\",transport=\"in-process\"} 0",
             "weft_mesh_retries_total{reason=\"unreachable\"} 1",
@@ -781,14 +570,13 @@ mod tests {
     /// the family before it.
     #[test]
     fn every_family_has_a_name_a_type_and_a_sentence() {
-        let metrics = Metrics::default();
+        let mesh = Mesh::builder("a", "cluster.local").build();
+        let metrics = &mesh.inner.metrics;
         let edge = metrics.edge(&key("a\"b\\c\nd"));
         edge.record(OK, Duration::from_micros(20), 0, 250, Instant::now());
         metrics.retry("connect");
         let mut text = String::new();
-        let table = Table::builder("a", 7).build();
-        let identities = Identities::new("cluster.local".to_owned());
-        metrics.render(&table, &identities, 0, &mut text);
+        mesh.render_metrics(&mut text);
         let mut families = Vec::new();
         let mut lines = text.lines();
         let mut family = String::new();
@@ -847,6 +635,6 @@ mod tests {
             let outcome = Outcome { code, ..OK };
             first.record(outcome, Duration::ZERO, 0, 0, Instant::now());
         }
-        assert_eq!(first.series.load().len(), SERIES_MAX);
+        assert_eq!(first.series().len(), edge::SERIES_MAX);
     }
 }

@@ -83,7 +83,7 @@ impl BoundRoutes {
 }
 
 /// Names of a service for metrics and for the wire.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ServiceLabels {
     pub(crate) name: String,
     pub(crate) namespace: String,

@@ -1,0 +1,237 @@
+//! The node's metrics as Prometheus text: the mesh's, then each container's and each volume's.
+//!
+//! Volumes have the kubelet's names. Counters are named here without `_total`, which the format adds.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, prometheus_text};
+use prometheus_client::metrics::MetricType::{Counter, Gauge};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use weft_runtime::{Usage, VolumeUsage};
+
+use crate::node::Node;
+
+pub(crate) use prometheus_text::CONTENT_TYPE;
+
+/// All that there is to count now.
+pub(crate) fn text(node: &Node) -> String {
+    let mut out = String::new();
+    node.mesh.render_metrics(&mut out);
+    write(Seen::on(node), &mut out);
+    out
+}
+
+fn write(seen: Seen, out: &mut String) {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(seen));
+    // Writing to a String cannot fail.
+    let _ = prometheus_text::encode(out, &registry);
+}
+
+/// What was seen on a node at one time.
+#[derive(Debug)]
+struct Seen {
+    containers: Vec<(Labels, Usage, u64)>,
+    /// What is removed shows within a minute.
+    volumes: Vec<(Labels, VolumeUsage)>,
+    log_dropped_bytes: u64,
+}
+
+type Labels = [(&'static str, String); 3];
+type OfContainer = fn(&Usage) -> u64;
+
+const CONTAINER_COUNTERS: [(&str, &str, OfContainer); 7] = [
+    (
+        "weft_container_instances_started",
+        "Instances ever started.",
+        |usage| usage.instances_started,
+    ),
+    (
+        "weft_container_requests",
+        "Requests handed to the container.",
+        |usage| usage.requests,
+    ),
+    (
+        "weft_container_requests_overloaded",
+        "Requests refused for want of room.",
+        |usage| usage.overloaded,
+    ),
+    (
+        "weft_container_deadlines",
+        "Requests that took longer than they may.",
+        |usage| usage.deadlines,
+    ),
+    ("weft_container_traps", "Instances that trapped.", |usage| {
+        usage.traps
+    }),
+    (
+        "weft_container_no_response",
+        "Calls that the guest returned from without a response, and instances that ended with them.",
+        |usage| usage.no_response,
+    ),
+    (
+        "weft_container_out_of_memory",
+        "Instances that hit the memory limit.",
+        |usage| usage.out_of_memory,
+    ),
+];
+
+const CONTAINER_GAUGES: [(&str, &str, OfContainer); 4] = [
+    (
+        "weft_container_memory_bytes",
+        "Memory of the container's live instances.",
+        |usage| usage.memory_bytes,
+    ),
+    (
+        "weft_container_memory_peak_bytes",
+        "Most memory the container's instances have used at once.",
+        |usage| usage.memory_peak_bytes,
+    ),
+    (
+        "weft_container_memory_limit_bytes",
+        "Memory limit of the container.",
+        |usage| usage.memory_limit_bytes,
+    ),
+    ("weft_container_instances", "Live instances.", |usage| {
+        usage.instances
+    }),
+];
+
+/// A family's name and help, and what it says of a volume.
+type VolumeGauge = (&'static str, &'static str, fn(&VolumeUsage) -> u64);
+
+const VOLUME_GAUGES: [VolumeGauge; 4] = [
+    (
+        "kubelet_volume_stats_capacity_bytes",
+        "Bytes that the volume may hold.",
+        |usage| usage.limits.bytes.unwrap_or_default(),
+    ),
+    (
+        "kubelet_volume_stats_used_bytes",
+        "Bytes in the volume, in blocks of 4 KiB.",
+        |usage| usage.bytes,
+    ),
+    (
+        "kubelet_volume_stats_inodes",
+        "Files, folders and links that the volume may hold.",
+        |usage| usage.limits.inodes.unwrap_or_default(),
+    ),
+    (
+        "kubelet_volume_stats_inodes_used",
+        "Files, folders and links in the volume.",
+        |usage| usage.inodes,
+    ),
+];
+
+impl Seen {
+    fn on(node: &Node) -> Self {
+        let (mut containers, mut volumes) = (Vec::new(), Vec::new());
+        for ((namespace, pod), record) in node.registry.all() {
+            let labels = |last, name| {
+                let pod = ("pod", pod.clone());
+                [("namespace", namespace.clone()), pod, (last, name)]
+            };
+            for (name, volume) in node.volumes.of_pod(&record.uid) {
+                volumes.push((labels("volume", name), volume.usage()));
+            }
+            for container in record.containers {
+                if let Some(usage) = container.usage() {
+                    let restarts = u64::from(container.restart);
+                    containers.push((labels("container", container.name), usage, restarts));
+                }
+            }
+        }
+        Self {
+            containers,
+            volumes,
+            log_dropped_bytes: node.logs.dropped_bytes(),
+        }
+    }
+}
+
+impl Collector for Seen {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (name, help) = (
+            "weft_container_cpu_seconds",
+            "CPU time used by the container's instances.",
+        );
+        let mut family = encoder.encode_descriptor(name, help, None, Counter)?;
+        for (labels, usage, _) in &self.containers {
+            let seconds = usage.cpu_nanos as f64 / 1e9;
+            ConstCounter::new(seconds).encode(family.encode_family(labels)?)?;
+        }
+        for (name, help, value) in CONTAINER_COUNTERS {
+            let mut family = encoder.encode_descriptor(name, help, None, Counter)?;
+            for (labels, usage, _) in &self.containers {
+                ConstCounter::new(value(usage)).encode(family.encode_family(labels)?)?;
+            }
+        }
+        for (name, help, value) in CONTAINER_GAUGES {
+            let mut family = encoder.encode_descriptor(name, help, None, Gauge)?;
+            for (labels, usage, _) in &self.containers {
+                ConstGauge::new(value(usage)).encode(family.encode_family(labels)?)?;
+            }
+        }
+        let (name, help) = ("weft_container_restarts", "Restarts of the container.");
+        let mut family = encoder.encode_descriptor(name, help, None, Counter)?;
+        for (labels, _, restarts) in &self.containers {
+            ConstCounter::new(*restarts).encode(family.encode_family(labels)?)?;
+        }
+        for (name, help, value) in VOLUME_GAUGES {
+            let mut family = encoder.encode_descriptor(name, help, None, Gauge)?;
+            for (labels, usage) in &self.volumes {
+                ConstGauge::new(value(usage)).encode(family.encode_family(labels)?)?;
+            }
+        }
+        let (name, help) = (
+            "weft_log_dropped_bytes",
+            "Log bytes dropped for rate or a full queue.",
+        );
+        let family = encoder.encode_descriptor(name, help, None, Counter)?;
+        ConstCounter::new(self.log_dropped_bytes).encode(family)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_told_under_its_names() {
+        let usage = Usage {
+            cpu_nanos: 1_500_000_000,
+            memory_bytes: 4096,
+            requests: 3,
+            ..Usage::default()
+        };
+        let labels = [
+            ("namespace", "vote".to_owned()),
+            ("pod", "web-1".to_owned()),
+            ("container", "web".to_owned()),
+        ];
+        let seen = Seen {
+            containers: vec![(labels, usage, 2)],
+            volumes: Vec::new(),
+            log_dropped_bytes: 7,
+        };
+        let mut text = String::new();
+        write(seen, &mut text);
+        let of_web = "{namespace=\"vote\",pod=\"web-1\",container=\"web\"}";
+        for line in [
+            "# TYPE weft_container_cpu_seconds_total counter".to_owned(),
+            format!("weft_container_cpu_seconds_total{of_web} 1.5"),
+            "# TYPE weft_container_memory_bytes gauge".to_owned(),
+            format!("weft_container_memory_bytes{of_web} 4096"),
+            format!("weft_container_requests_total{of_web} 3"),
+            format!("weft_container_traps_total{of_web} 0"),
+            format!("weft_container_restarts_total{of_web} 2"),
+            "# TYPE kubelet_volume_stats_inodes_used gauge".to_owned(),
+            "weft_log_dropped_bytes_total 7".to_owned(),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+    }
+}
