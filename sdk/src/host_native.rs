@@ -1,7 +1,7 @@
 //! The host's side when there is none: guests built for the developer's machine, as `cargo test` does.
 //!
-//! Nothing can be reached, nobody calls, waiting is waiting; settings are what the test has set, and buckets are in memory. Handlers
-//! stay testable with requests made by hand.
+//! Nothing can be reached but what the test answers itself, nobody calls, waiting is waiting; settings are what the test has set, and
+//! buckets are in memory. Handlers stay testable with requests made by hand.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -34,13 +34,38 @@ impl Outgoing {
     }
 }
 
-pub async fn send(_request: Request) -> Result<Response, Error> {
-    let detail = "not inside weft: natively built code reaches no service";
-    Err(Error::new(
-        ErrorKind::Unavailable,
-        "destination-unavailable",
-        Some(detail.into()),
-    ))
+type Answer = dyn Fn(Request) -> Result<Response, ErrorKind>;
+
+pub async fn send(request: Request) -> Result<Response, Error> {
+    // Out of the cell before it is called: it may send, or set another one.
+    let answer = ANSWER.with_borrow(Option::clone);
+    match answer {
+        Some(answer) => answer(request).map_err(|kind| Error::new(kind, code(kind), None)),
+        None => {
+            let detail = "not inside weft: natively built code reaches no service";
+            let kind = ErrorKind::Unavailable;
+            Err(Error::new(kind, code(kind), Some(detail.into())))
+        }
+    }
+}
+
+pub fn respond_with(answer: impl Fn(Request) -> Result<Response, ErrorKind> + 'static) {
+    ANSWER.set(Some(Rc::new(answer)));
+}
+
+/// The code that stands for its kind most often.
+fn code(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Invalid => "HTTP-request-URI-invalid",
+        ErrorKind::Denied => "HTTP-request-denied",
+        ErrorKind::NotFound => "destination-not-found",
+        ErrorKind::Unavailable => "destination-unavailable",
+        ErrorKind::Timeout => "HTTP-response-timeout",
+        ErrorKind::LimitReached => "connection-limit-reached",
+        ErrorKind::LoopDetected => "loop-detected",
+        ErrorKind::Protocol => "HTTP-protocol-error",
+        ErrorKind::Internal => "internal-error",
+    }
 }
 
 pub async fn sleep(duration: Duration) {
@@ -67,8 +92,9 @@ pub fn trace_id() -> Option<String> {
     None
 }
 
-// What a test has set, and the buckets that it has opened: of its own thread, and gone with it.
+// What a test has set and answers, and the buckets that it has opened: of its own thread, and gone with it.
 thread_local! {
+    static ANSWER: RefCell<Option<Rc<Answer>>> = const { RefCell::new(None) };
     static CONFIG: RefCell<BTreeMap<String, String>> = const { RefCell::new(BTreeMap::new()) };
     static BUCKETS: RefCell<BTreeMap<String, Rc<RefCell<Entries>>>> = const { RefCell::new(BTreeMap::new()) };
 }

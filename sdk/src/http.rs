@@ -138,6 +138,24 @@ pub async fn send(request: Request) -> Result<Response, Error> {
     host::send(request).await
 }
 
+/// Answers what [`send`] sends on this thread from now on, in the place of the mesh. Natively only: for tests.
+///
+/// ```
+/// # use weft_sdk as weft;
+/// # #[cfg(not(target_family = "wasm"))] {
+/// weft::http::respond_with(|request| match request.uri().host() {
+///     Some("warehouse") => Ok(weft::Response::new("42 left".into())),
+///     _ => Err(weft::http::ErrorKind::NotFound),
+/// });
+/// let answer = weft::block_on(weft::http::get("http://warehouse/stock")).unwrap();
+/// assert_eq!(weft::block_on(answer.into_body().text()).unwrap(), "42 left");
+/// # }
+/// ```
+#[cfg(not(target_family = "wasm"))]
+pub fn respond_with(answer: impl Fn(Request) -> Result<Response, ErrorKind> + 'static) {
+    host::respond_with(answer);
+}
+
 /// Sends a GET for `uri`, as [`send`] does.
 ///
 /// ```

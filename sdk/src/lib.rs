@@ -28,8 +28,8 @@
 //! [`block_on`] runs async code in it.
 //!
 //! Handlers are ordinary async functions and the crate builds for the host too, so `cargo test` covers them; there
-//! [`http::send`] answers [`http::ErrorKind::Unavailable`], [`mesh::caller`] answers `None`, [`config`] has what the test sets and
-//! [`keyvalue`] is in memory.
+//! [`http::send`] answers what the test says (`http::respond_with`), else [`http::ErrorKind::Unavailable`], [`mesh::caller`] answers
+//! `None`, [`config`] has what the test sets and [`keyvalue`] is in memory.
 //!
 //! Promises: nothing here starts a thread or keeps state between requests; a future dropped early gives up exactly
 //! its own waits; every error of the host arrives as a value, never as a panic. Left to others: routing, retries,

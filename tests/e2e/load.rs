@@ -89,8 +89,20 @@ impl Load {
 
 /// One GET through the gateway: status and body.
 pub async fn get(gateway: &str, host: &str, path: &str) -> anyhow::Result<(u16, String)> {
+    send(gateway, host, http::Method::GET, path).await
+}
+
+/// One request without a body through the gateway: status and body.
+pub async fn send(
+    gateway: &str,
+    host: &str,
+    method: http::Method,
+    path: &str,
+) -> anyhow::Result<(u16, String)> {
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-    let request = http::Request::get(format!("{gateway}{path}"))
+    let request = http::Request::builder()
+        .method(method)
+        .uri(format!("{gateway}{path}"))
         .header(http::header::HOST, host)
         .body(Empty::new())?;
     let response = tokio::time::timeout(REQUEST_TIMEOUT, client.request(request)).await??;

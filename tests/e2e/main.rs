@@ -26,3 +26,4 @@ mod servers;
 mod stopped;
 mod usage;
 mod volumes;
+mod vote;
