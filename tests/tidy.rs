@@ -286,6 +286,20 @@ fn nobody_ends_processes_by_their_names() {
 }
 
 #[test]
+fn the_rule_that_the_docs_show_is_the_sample_applications() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect(path);
+    let docs = read("docs/egress.md");
+    let shown = docs
+        .split("```")
+        .nth(1)
+        .and_then(|yaml| yaml.split_once("  outgoingHTTP:"));
+    let (_, rule) = shown.expect("docs/egress.md begins with a grant");
+    let manifest = read("sample-apps/vote/weft.yaml");
+    let granted = manifest.split_once("  outgoingHTTP:").map(|(_, rest)| rest);
+    assert!(granted.is_some_and(|rest| rest.starts_with(rule)), "{rule}");
+}
+
+#[test]
 fn every_module_opens_with_its_promise() {
     let mut files = Vec::new();
     sources(&root(), &mut files);
