@@ -4,8 +4,7 @@
 //! nodes run too; this controller writes its statuses. The objects that it reads are kept in a [`Track`], so that each is read once,
 //! when it changes.
 //!
-//! Invariants: entries of other controllers are never touched; conditions carry the generation they were decided on; a
-//! condition's transition time changes only with its status.
+//! Invariants: entries of other controllers are never touched; conditions carry the generation they were decided on.
 //!
 //! A parent that is not there gets no status, as the standard has it: nobody knows whose it would be. The route gets an event.
 //!
@@ -19,17 +18,18 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use weft_api::object::{Object, ObjectError};
 use weft_api::view::{Namespace, Node, ObjectMeta};
-use weft_gateway::{Compiled, Condition, NamespacedName, Objects, api};
+use weft_gateway::{Compiled, NamespacedName, Objects, api};
 use weft_kinds::{
     GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Kind, NAMESPACE, NODE, REFERENCE_GRANT, SERVICE,
 };
 
+use crate::conditions::Condition;
 use crate::indexer::{Cached, Lens};
 use crate::lens::Service;
 use crate::metadata::Key;
 use crate::view::{Touched, Track, View};
 use crate::write::{Note, Write, object};
-use crate::{Context, Controller, Outcome, stamp};
+use crate::{Context, Controller, Outcome};
 
 pub const CONTROLLER: Controller = Controller {
     name: "gateway-controller",
@@ -249,26 +249,22 @@ fn list<'a>(value: &'a Value, field: &str) -> &'a [Value] {
     value[field].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Conditions as JSON; those whose status did not change keep their transition time.
-fn conditions(before: &Value, now: &[Condition], generation: i64, cx: &Context<'_>) -> Value {
-    let before = before.as_array().map_or(&[][..], Vec::as_slice);
+/// Conditions as JSON.
+fn conditions(
+    before: &Value,
+    now: &[weft_gateway::Condition],
+    generation: i64,
+    cx: &Context<'_>,
+) -> Value {
     let entries = now.iter().map(|condition| {
-        let status = if condition.holds { "True" } else { "False" };
-        let old = before
-            .iter()
-            .find(|old| old["type"] == condition.kind && old["status"] == status);
-        let since = old
-            .map(|old| old["lastTransitionTime"].clone())
-            .filter(Value::is_string)
-            .unwrap_or_else(|| json!(stamp(cx.now)));
-        json!({
-            "type": condition.kind,
-            "status": status,
-            "reason": condition.reason,
-            "message": condition.message,
-            "observedGeneration": generation,
-            "lastTransitionTime": since,
-        })
+        let condition = Condition {
+            kind: condition.kind,
+            holds: condition.holds,
+            reason: condition.reason,
+            message: &condition.message,
+            generation,
+        };
+        condition.after(before, cx)
     });
     Value::Array(entries.collect())
 }

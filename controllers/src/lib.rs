@@ -20,7 +20,9 @@
 //!
 //! Left to others: ordering, retries, back-off and the writes themselves (`weft::control_loop`).
 
+mod capability_grant;
 mod claim;
+mod conditions;
 mod deployment;
 mod endpoints;
 mod events;
@@ -76,6 +78,7 @@ pub static CONTROLLERS: &[Controller] = &[
     node::CONTROLLER,
     node_ranges::CONTROLLER,
     gateway::CONTROLLER,
+    capability_grant::CONTROLLER,
     events::CONTROLLER,
     unreadable::CONTROLLER,
 ];

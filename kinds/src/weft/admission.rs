@@ -182,7 +182,7 @@ fn refusal(object: &Value, spec: &str, around: &dyn Surroundings) -> Option<Refu
     let store = match no_store {
         true => format!(
             "; and the KeyValueStore that it names: {}",
-            store(namespace, account)
+            store_to_add(namespace, account)
         ),
         false => String::new(),
     };
@@ -218,7 +218,8 @@ fn grant(namespace: &str, account: &str, given: &[String]) -> String {
     )
 }
 
-fn store(namespace: &str, name: &str) -> String {
+/// A KeyValueStore to be added, in YAML on one line.
+pub fn store_to_add(namespace: &str, name: &str) -> String {
     format!(
         "{{apiVersion: {}, kind: {}, metadata: {{name: {}, namespace: {}}}}}",
         KEY_VALUE_STORE.api_version(),

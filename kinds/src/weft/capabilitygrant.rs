@@ -26,6 +26,11 @@ pub static CAPABILITY_GRANT: LazyLock<Arc<Kind>> = LazyLock::new(|| {
             Column::text("Config", config, "Sources of configuration."),
             Column::text("Stores", stores, "Key-value stores."),
             Column::text("Hosts", hosts, "Hosts outside of the cluster."),
+            Column::text(
+                "Resolved",
+                resolved,
+                "Whether all that it refers to exists.",
+            ),
             Column::age(),
         ],
         ..super::own("CapabilityGrant", "capabilitygrants", CapabilityGrants)
@@ -206,6 +211,10 @@ fn config(row: &Row<'_>) -> Value {
 fn stores(row: &Row<'_>) -> Value {
     let stores = items(row.object, "/spec/keyValue").iter();
     joined(stores.filter_map(|store| store.get("store")))
+}
+
+fn resolved(row: &Row<'_>) -> Value {
+    row.condition("ResolvedRefs").unwrap_or("").into()
 }
 
 fn hosts(row: &Row<'_>) -> Value {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use weft_controllers::write::Propagation;
 use weft_kinds::{
-    CONFIG_MAP, DEPLOYMENT, ENDPOINT_SLICE, EVENT, GATEWAY, HTTP_ROUTE, Kind, LEASE, NAMESPACE,
-    NODE, POD, REPLICA_SET, Registry, SERVICE, SERVICE_ACCOUNT,
+    CAPABILITY_GRANT, CONFIG_MAP, DEPLOYMENT, ENDPOINT_SLICE, EVENT, GATEWAY, HTTP_ROUTE,
+    KEY_VALUE_STORE, Kind, LEASE, NAMESPACE, NODE, POD, REPLICA_SET, Registry, SECRET, SERVICE,
+    SERVICE_ACCOUNT,
 };
 
 use crate::world::{World, deployment, namespace, node_object};
@@ -679,4 +680,100 @@ fn events_end_after_an_hour() {
     world.pass_time(31 * 60);
     world.settle();
     assert_eq!(world.all(&EVENT).len(), 0);
+}
+
+/// What a grant refers to may come and go after it.
+#[test]
+fn a_grant_tells_what_it_refers_to_and_is_not_there() {
+    let mut world = still();
+    world.seed_controllers();
+    let named = |name: &str| json!({"metadata": {"name": name, "namespace": "default"}});
+    world.create(
+        &CAPABILITY_GRANT,
+        json!({
+            "metadata": {"name": "cart", "namespace": "default"},
+            "spec": {
+                "serviceAccountNames": ["default", "cart"],
+                "config": [
+                    {"configMapRef": {"name": "settings"}},
+                    {"secretRef": {"name": "key"}},
+                    {"secretRef": {"name": "spare", "optional": true}},
+                ],
+                "keyValue": [{"store": "carts"}],
+            },
+        }),
+    );
+    let told = |world: &World| {
+        let grant = world.get(&CAPABILITY_GRANT, "cart");
+        let condition = &grant["status"]["conditions"][0];
+        let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+        let missing = text("message").replace(". ", ".\n").replace("} ", "}\n");
+        let missing = missing.lines().map(|line| {
+            let (what, _) = line.split_once(" does not").unwrap_or((line, ""));
+            what.to_owned()
+        });
+        let missing = missing.collect::<Vec<_>>().join(", ");
+        let [kind, status, reason, since] =
+            ["type", "status", "reason", "lastTransitionTime"].map(text);
+        format!("{kind}={status} {reason} since {since}: {missing}")
+    };
+    world.settle();
+    insta::assert_snapshot!(told(&world), @"ResolvedRefs=False RefNotFound since 2026-01-01T00:00:00Z: ServiceAccount cart, ConfigMap settings, Secret key, KeyValueStore carts");
+    world.pass_time(60);
+    for (kind, object) in [
+        (&SERVICE_ACCOUNT, named("cart")),
+        (&CONFIG_MAP, named("settings")),
+        (&KEY_VALUE_STORE, named("carts")),
+        (&CONFIG_MAP, named("other")),
+    ] {
+        world.create(kind, object);
+    }
+    world.settle();
+    insta::assert_snapshot!(told(&world), @"ResolvedRefs=False RefNotFound since 2026-01-01T00:00:00Z: Secret key");
+    world.create(&SECRET, named("key"));
+    world.settle();
+    insta::assert_snapshot!(told(&world), @"ResolvedRefs=True ResolvedRefs since 2026-01-01T00:01:00Z: All references hold.");
+    world.pass_time(60);
+    world.delete(&KEY_VALUE_STORE, "carts", Propagation::Background);
+    world.settle();
+    insta::assert_snapshot!(told(&world), @"ResolvedRefs=False RefNotFound since 2026-01-01T00:02:00Z: KeyValueStore carts");
+    // What it does not refer to any more, it does not miss.
+    world.patch(
+        &CAPABILITY_GRANT,
+        "cart",
+        json!({"spec": {"keyValue": null}}),
+    );
+    world.settle();
+    let grant = world.get(&CAPABILITY_GRANT, "cart");
+    assert_eq!(
+        grant["status"]["conditions"][0]["observedGeneration"],
+        grant["metadata"]["generation"]
+    );
+    insta::assert_snapshot!(told(&world), @"ResolvedRefs=True ResolvedRefs since 2026-01-01T00:02:00Z: All references hold.");
+    // Others' conditions stay, and nothing is said twice.
+    let other = json!({
+        "type": "Reviewed", "status": "True", "reason": "Reviewed", "message": "",
+        "lastTransitionTime": "2025-12-31T23:00:00Z",
+    });
+    let ours = grant["status"]["conditions"][0].clone();
+    world.patch(
+        &CAPABILITY_GRANT,
+        "cart",
+        json!({"status": {"conditions": [ours, other]}}),
+    );
+    world.settle();
+    world.delete(&SECRET, "key", Propagation::Background);
+    world.settle();
+    let conditions = world.get(&CAPABILITY_GRANT, "cart")["status"]["conditions"].clone();
+    let kinds: Vec<&Value> = conditions
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| &c["type"])
+        .collect();
+    assert_eq!(kinds, ["Reviewed", "ResolvedRefs"]);
+    world.tell();
+    world.seed_controllers();
+    world.settle();
+    assert_eq!(world.tell(), "");
 }
