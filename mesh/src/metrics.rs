@@ -355,7 +355,7 @@ impl Collector for Counted {
             ),
             (
                 "weft_mesh_endpoints_ejected",
-                "Endpoints that are left alone because the way to them failed.",
+X,
                 ejected as u64,
             ),
         ] {

@@ -1,7 +1,8 @@
 //! What the leader does about the data of key-value stores: it tells how much there is, and removes that of stores which are gone.
 //!
-//! Invariants: the status of a store is written at a bounded pace, not with each write of its data; what is removed belongs to a uid
-//! that no KeyValueStore has, which none ever gets again; it is removed in bounded steps, each fenced by the leader's term.
+//! Invariants: the status of a store is written at a bounded pace, not with each write of its data, and to that store alone; what is
+//! removed belongs to a uid that no KeyValueStore has, which none ever gets again; it is removed in bounded steps, each fenced by the
+//! leader's term.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -116,7 +117,7 @@ impl Objects {
             };
             let uid = uid_of(&key).to_owned();
             let done = match is_there(self, &snapshot, &known.usage, &uid) {
-                true => self.tell_usage(caller, known).await,
+                true => self.tell_usage(caller, &uid, known).await,
                 false => self.remove_data(caller, &key, &uid).await,
             };
             if let Err(error) = done {
@@ -125,7 +126,13 @@ impl Objects {
         }
     }
 
-    async fn tell_usage(&self, caller: &Caller, known: &mut Known) -> Result<(), StatusError> {
+    /// Tells a store what it holds. One that was made anew under its name since is not told of the other's data.
+    async fn tell_usage(
+        &self,
+        caller: &Caller,
+        uid: &str,
+        known: &mut Known,
+    ) -> Result<(), StatusError> {
         let now = (known.usage.bytes, known.usage.keys);
         let early = known.told_at.is_some_and(|at| at.elapsed() < STATUS_PERIOD);
         if known.told == Some(now) || early {
@@ -135,7 +142,10 @@ impl Objects {
             namespace, name, ..
         } = &known.usage;
         let object = ObjectRef::new(&KEY_VALUE_STORE, Some(namespace), name);
-        let status = json!({"status": {"bytes": now.0, "keys": now.1}});
+        let status = json!({
+            "metadata": {"uid": uid},
+            "status": {"bytes": now.0, "keys": now.1},
+        });
         let (part, options) = (Some(Subresource::Status), WriteOptions::default());
         let client = self.client(caller);
         client
@@ -187,4 +197,66 @@ fn is_there(objects: &Objects, snapshot: &Snapshot, usage: &Usage, uid: &str) ->
     let found = Stored::new(&objects.inner.vault, &KEY_VALUE_STORE, entry);
     // One that cannot be read may be the one.
     found.readable().is_err() || text(&found.stored_value(), "/metadata/uid") == uid
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use weft_api::Object;
+    use weft_store::{Config, Store};
+
+    use super::*;
+    use crate::objects::{self, DeleteOptions};
+
+    const NAMESPACE: Option<&str> = Some("default");
+
+    /// Between the look at a store and what it is told, its name may have come to stand for another one.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_store_that_is_made_again_is_not_told_what_the_one_before_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Config::new(dir.path())).await.unwrap();
+        let mut leadership = store.leadership();
+        leadership.wait_for(Option::is_some).await.unwrap();
+        let objects = Objects::new(store.clone(), objects::Config::default());
+        let caller = Caller::system("test", None);
+        objects.ensure_permanent_namespaces(&caller).await.unwrap();
+        let (kind, options) = (&KEY_VALUE_STORE, WriteOptions::default());
+        let client = objects.client(&caller);
+        let made = async || {
+            let object = json!({
+                "apiVersion": "weft.dev/v1alpha1", "kind": "KeyValueStore",
+                "metadata": {"name": "carts", "namespace": "default"},
+            });
+            let object = Object::from_value(object).unwrap();
+            let made = client.create(kind, NAMESPACE, object, &options).await;
+            made.unwrap().uid().to_owned()
+        };
+        let status = async || -> Value {
+            let object = client.get(kind, NAMESPACE, "carts").await.unwrap();
+            object.value()["status"].clone()
+        };
+        let mut known = Known {
+            revision: 1,
+            usage: Usage {
+                bytes: 70,
+                keys: 7,
+                ..Usage::none("default", "carts")
+            },
+            told: None,
+            told_at: None,
+        };
+        let first = made().await;
+        let deletion = DeleteOptions::default();
+        let deleted = client.delete(kind, NAMESPACE, "carts", &deletion);
+        deleted.await.unwrap();
+        let second = made().await;
+        let told = objects.tell_usage(&caller, &first, &mut known).await;
+        assert_eq!(told.unwrap_err().code, 409);
+        assert_eq!((status().await, known.told), (Value::Null, None));
+        let told = objects.tell_usage(&caller, &second, &mut known).await;
+        told.unwrap();
+        assert_eq!(status().await, json!({"bytes": 70, "keys": 7}));
+        objects.shutdown().await;
+        store.shutdown().await;
+    }
 }
