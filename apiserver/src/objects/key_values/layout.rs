@@ -100,8 +100,11 @@ pub(super) fn decode(vault: &Vault, entry: &Entry) -> Result<(Id, Bytes), Encryp
 }
 
 /// How many bytes the value has, without opening it.
-pub(super) fn value_bytes(entry: &Entry) -> u64 {
-    let stored = entry.value();
+///
+/// # Errors
+/// [`EncryptionError::Lost`] where the disk failed and [`EncryptionError::Newer`]: no number would be the one that was counted.
+pub(super) fn value_bytes(entry: &Entry) -> Result<u64, EncryptionError> {
+    let stored = encryption::layout_of(entry)?;
     let plain = encryption::plain_bytes(&stored);
-    plain.saturating_sub(HEADER) as u64
+    Ok(plain.saturating_sub(HEADER) as u64)
 }

@@ -22,7 +22,7 @@ use weft_store::{Entry, Key, Mutation, Precondition, Revision, Snapshot, WriteEr
 
 use super::layout::{self, Usage};
 use super::operation::{Change, Name, Write};
-use super::{Found, PodRef, READS_HERE_MAX};
+use super::{Found, PodRef, READS_HERE_MAX, unreadable};
 use crate::authz::Authorized;
 use crate::encryption::EncryptionError;
 use crate::objects::Objects;
@@ -502,21 +502,26 @@ struct Before {
 }
 
 /// What keys have. Those of many are read beside the threads that others wait for.
+///
+/// # Errors
+/// For a value that cannot be read: what it was counted as is not known, so the store would hold that for ever once it is gone.
 async fn before_of(snapshot: &Snapshot, keys: &[Key]) -> Result<Vec<Option<Before>>, StatusError> {
     let look = |snapshot: &Snapshot, key: &Key| {
-        let entry = snapshot.get(key)?;
-        Some(Before {
+        let Some(entry) = snapshot.get(key) else {
+            return Ok(None);
+        };
+        Ok(Some(Before {
             revision: entry.revision,
-            bytes: layout::value_bytes(&entry),
-        })
+            bytes: layout::value_bytes(&entry).map_err(unreadable)?,
+        }))
     };
     if keys.len() <= READS_HERE_MAX {
-        return Ok(keys.iter().map(|key| look(snapshot, key)).collect());
+        return keys.iter().map(|key| look(snapshot, key)).collect();
     }
     let (snapshot, keys) = (snapshot.clone(), keys.to_vec());
     let reading = move || keys.iter().map(|key| look(&snapshot, key)).collect();
     let read = tokio::task::spawn_blocking(reading).await;
-    read.map_err(StatusError::internal)
+    read.map_err(StatusError::internal)?
 }
 
 /// A store as one state has it.
@@ -619,5 +624,85 @@ fn not_sealed(error: EncryptionError) -> StatusError {
     match error {
         EncryptionError::Write(error) => write_failed(&KEY_VALUE_STORE, "", error),
         error => StatusError::internal(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use weft_store::{Config, Store};
+
+    use super::*;
+    use crate::objects::key_values::DATA_PREFIX;
+
+    async fn open(dir: &std::path::Path) -> Store {
+        let store = Store::open(Config::new(dir)).await.unwrap();
+        let mut leadership = store.leadership();
+        leadership.wait_for(Option::is_some).await.unwrap();
+        store
+    }
+
+    /// Bytes that do not compress, behind the header of a value.
+    fn value() -> Vec<u8> {
+        let mut seed = 7_u64;
+        let noise = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 56) as u8
+        });
+        std::iter::once(1).chain(noise.take(100_016)).collect()
+    }
+
+    /// Of a value that the disk lost, nobody knows how much was counted for it: to replace it would leave that counted for ever.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_cannot_be_read_is_not_counted_as_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys: Vec<Key> = ["whole", "lost", "none"]
+            .map(|name| Key::from(format!("{DATA_PREFIX}u/{name}")))
+            .to_vec();
+        let (short, long) = (vec![1; 17], value());
+        let store = open(dir.path()).await;
+        for (key, value) in keys.iter().zip([short, long.clone()]) {
+            let value = Bytes::from(value);
+            let put = Mutation::put(key.clone(), Precondition::Absent, value);
+            store.write(vec![put], None).await.unwrap();
+        }
+        store.shutdown().await;
+
+        let store = open(dir.path()).await;
+        let path = dir.path().join("state.redb");
+        let content = std::fs::read(&path).unwrap();
+        let part = &long[1_000..1_100];
+        let places = content.windows(part.len()).enumerate();
+        let places = places.filter(|(_, window)| window == &part);
+        let places: Vec<usize> = places.map(|(at, _)| at).collect();
+        assert!(!places.is_empty(), "the value is in the file");
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        for at in places {
+            file.write_all_at(&[b'!'; 100], at as u64).unwrap();
+        }
+
+        let snapshot = store.snapshot();
+        let [whole, lost, none] = keys.as_slice() else {
+            panic!("three keys");
+        };
+        let found = before_of(&snapshot, &[none.clone(), whole.clone()]).await;
+        let found: Vec<Option<u64>> = found
+            .unwrap()
+            .iter()
+            .map(|b| Some(b.as_ref()?.bytes))
+            .collect();
+        assert_eq!(found, [None, Some(0)]);
+        for count in [1, READS_HERE_MAX + 1] {
+            let refused = before_of(&snapshot, &vec![lost.clone(); count]).await;
+            let refused = refused.map(|found| found.len()).unwrap_err();
+            assert_eq!(refused.code, 500);
+            assert!(
+                refused.message.contains("ask another server"),
+                "{}",
+                refused.message
+            );
+        }
+        store.shutdown().await;
     }
 }
