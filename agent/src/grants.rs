@@ -10,7 +10,7 @@
 //! arrives: at the next call out, at the next operation on a store, at the next look at the configuration.
 //!
 //! Invariants: nothing is granted before it is known; while the server is away, what was granted last stays; what was granted to a
-//! ServiceAccount is withdrawn from this node with its last container.
+//! ServiceAccount is withdrawn from this node with its last container; every task that is begun here has ended when [`Grants::stop`] has.
 //! Left to others: refusing grants that say nothing (admission), what may be called (`weft_mesh`), who may read which Secret (the API server).
 
 pub mod config_values;
@@ -19,6 +19,7 @@ pub mod key_value;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -28,6 +29,7 @@ use kube::runtime::watcher::{self, Event};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 use weft_api::SpiffeId;
 use weft_mesh::Mesh;
 use weft_runtime::{Config, ConfigSender, ConfigTooLarge};
@@ -60,13 +62,17 @@ struct Inner {
     namespaces: Mutex<HashMap<String, Namespace>>,
     /// Operations on key-value stores that are under way.
     operations: Places,
+    /// The watches, and for each ServiceAccount one refresh that is under way and one that waits for it; what hands values on to guests.
+    tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
 /// A namespace that is watched.
 struct Namespace {
     accounts: HashMap<String, Held>,
     known: watch::Sender<Known>,
-    /// Ends the watch.
+    stop: CancellationToken,
+    /// Ends the watch, and what else is done for the namespace.
     _watching: DropGuard,
 }
 
@@ -89,6 +95,8 @@ pub struct Account {
     values: watch::Sender<Arc<Values>>,
     /// Of which sources the values are. Held while they are fetched: two at once could end in the older ones.
     given: tokio::sync::Mutex<Vec<ConfigSource>>,
+    /// A refresh waits for that, and will see what is granted by then.
+    is_awaited: AtomicBool,
 }
 
 /// Why the configuration of a container cannot be had.
@@ -107,6 +115,7 @@ impl Account {
             granted: watch::Sender::default(),
             values: watch::Sender::default(),
             given: tokio::sync::Mutex::default(),
+            is_awaited: AtomicBool::new(false),
         }
     }
 
@@ -126,7 +135,13 @@ impl Account {
     /// # Errors
     /// [`ValuesError`] when a source is missing or cannot be read.
     pub async fn refresh(&self, link: &Link) -> Result<(), ValuesError> {
+        self.refresh_in_turn(link, || {}).await
+    }
+
+    /// `begins` is called when it is its turn, before it looks at what is granted.
+    async fn refresh_in_turn(&self, link: &Link, begins: impl FnOnce()) -> Result<(), ValuesError> {
         let mut given = self.given.lock().await;
+        begins();
         let granted = self.granted();
         let namespace = &self.identity.namespace;
         let references = granted.references();
@@ -219,7 +234,11 @@ impl Claim {
             let mut values = self.account.values();
             let now = values.borrow_and_update().clone();
             let (sender, config) = Config::channel(Values::clone(&now))?;
-            tokio::spawn(hand_on(values, sender));
+            let inner = &self.grants.inner;
+            let stop = inner.stop.clone();
+            inner.tasks.spawn(async move {
+                stop.run_until_cancelled(hand_on(values, sender)).await;
+            });
             given.config(config);
         }
         if granted::imports_key_value(imports) {
@@ -293,8 +312,17 @@ impl Grants {
                 mesh,
                 namespaces: Mutex::default(),
                 operations: Places::default(),
+                tasks: TaskTracker::new(),
+                stop: CancellationToken::new(),
             }),
         }
+    }
+
+    /// Ends what is done here, and waits until it has ended. What is granted stays as it is from then on.
+    pub async fn stop(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
     }
 
     /// Holds on to what `identity` is granted, for a container that is to run under it. To be called on a runtime.
@@ -326,13 +354,14 @@ impl Grants {
 
     fn watch(&self, namespace: &str) -> Namespace {
         let known = watch::Sender::new(Known::default());
-        let stop = CancellationToken::new();
+        let stop = self.inner.stop.child_token();
         let watching = self.clone().follow(namespace.to_owned(), stop.clone());
-        tokio::spawn(watching);
+        self.inner.tasks.spawn(watching);
         Namespace {
             accounts: HashMap::new(),
             known,
-            _watching: stop.drop_guard(),
+            _watching: stop.clone().drop_guard(),
+            stop,
         }
     }
 
@@ -413,12 +442,27 @@ impl Grants {
         for held in watched.accounts.values() {
             if held.account.evaluate(&known.grants) {
                 self.open_ways_out(&held.account);
-                let (account, link) = (held.account.clone(), self.inner.link.clone());
-                tokio::spawn(async move { told_refresh(&account, &link).await });
+                self.begin_refresh(&held.account, &watched.stop);
             }
         }
         // After the accounts: whoever waits for it asks these.
         watched.known.send_replace(known);
+    }
+
+    /// Fetches its configuration anew, beside the watch, unless somebody is about to.
+    fn begin_refresh(&self, account: &Arc<Account>, stop: &CancellationToken) {
+        if account.is_awaited.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (account, link) = (account.clone(), self.inner.link.clone());
+        let stop = stop.clone();
+        self.inner.tasks.spawn(async move {
+            let begins = || account.is_awaited.store(false, Ordering::Release);
+            let refreshing = account.refresh_in_turn(&link, begins);
+            if let Some(done) = stop.run_until_cancelled(refreshing).await {
+                tell(&account, done);
+            }
+        });
     }
 
     fn open_ways_out(&self, account: &Account) {
@@ -448,16 +492,16 @@ impl Grants {
             };
             for account in accounts {
                 if !account.granted().config.is_empty() && account.values.receiver_count() > 0 {
-                    told_refresh(&account, &self.inner.link).await;
+                    tell(&account, account.refresh(&self.inner.link).await);
                 }
             }
         }
     }
 }
 
-/// Refreshes, and says so where values stay as they are.
-async fn told_refresh(account: &Account, link: &Link) {
-    if let Err(error) = account.refresh(link).await {
+/// Says so where values stay as they are.
+fn tell(account: &Account, refreshed: Result<(), ValuesError>) {
+    if let Err(error) = refreshed {
         tracing::debug!(identity = %account.identity, error = %Chain(&error), "granted configuration stays as it is for now");
     }
 }

@@ -232,6 +232,14 @@ impl Agent {
             }
         });
 
+        rest.spawn({
+            let (grants, stop) = (grants.clone(), stop_rest.clone());
+            async move {
+                stop.cancelled().await;
+                grants.stop().await;
+            }
+        });
+
         let registered = Heartbeat::register(facts.clone(), link.clone(), shutdown).await;
         let Some((heartbeat, cidr)) = registered else {
             return Err(AgentError::Stopped);

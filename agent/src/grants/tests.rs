@@ -174,3 +174,33 @@ async fn a_component_gets_what_it_imports_and_newer_values_of_it() {
         "nobody has it any more"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn whatever_is_begun_ends_when_it_is_stopped_and_is_bounded_until_then() {
+    let grants = grants();
+    let claim = grants.claim(&cart());
+    let pod = pod();
+    let imports = vec!["wasi:config/store@0.2.0-rc.1".to_owned()];
+    let given = claim.give(&imports, PodView(&pod)).expect("room");
+    let tasks = || grants.inner.tasks.len();
+    assert_eq!(tasks(), 2, "the watch, and what hands values on");
+    // Each change is another list of sources, and the server never answers what is in them.
+    for turn in 0..20 {
+        let names: Vec<serde_json::Value> = (0..=turn)
+            .map(|n| json!({"configMapRef": {"name": format!("m{n}")}}))
+            .collect();
+        let spec = json!({"serviceAccountNames": ["cart"], "config": names});
+        grants.take(
+            "shop",
+            Event::Apply(object("a", spec)),
+            &mut BTreeMap::new(),
+        );
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(tasks() <= 4, "turn {turn}: {}", tasks());
+    }
+    assert_eq!(tasks(), 4, "one refresh is under way, and one waits for it");
+    let stopped = tokio::time::timeout(Duration::from_secs(1), grants.stop());
+    stopped.await.expect("it ends at once");
+    assert_eq!(tasks(), 0);
+    assert!(given.of::<ConfigStore>().is_some());
+}
