@@ -30,7 +30,7 @@ use arc_swap::ArcSwap;
 use rustls_pki_types::CertificateDer;
 use weft_api::identity::SpiffeId;
 
-pub use address::OwnAddresses;
+pub use address::{OwnAddresses, SpecialAddress};
 pub use destination::EgressScheme;
 pub use names::{Resolve, Resolving};
 pub use rule::{EGRESS_RULES_MAX, EgressRule, EgressRuleError, NotGranted};

@@ -71,7 +71,7 @@ pub use accept::accept_loop;
 pub use deliver::Detached;
 pub use egress::{
     EGRESS_RULES_MAX, EgressConfig, EgressRule, EgressRuleError, EgressScheme, NotGranted,
-    OwnAddresses, Resolve, Resolving,
+    OwnAddresses, Resolve, Resolving, SpecialAddress,
 };
 pub use gateway::{GatewayConfig, OpenServices};
 pub use identity::{Identities, SvidError, server_name};

@@ -355,7 +355,7 @@ impl Collector for Counted {
             ),
             (
                 "weft_mesh_endpoints_ejected",
-X,
+                "Endpoints that are left alone at the moment: the way to them failed, or they failed or refused calls.",
                 ejected as u64,
             ),
         ] {

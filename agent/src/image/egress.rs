@@ -2,26 +2,16 @@
 //!
 //! Invariants: an address is judged after resolution and is the one that is connected to, so that no second answer of a name
 //! server gets round it; of several addresses of a name, only those that pass are tried; what is written as an address is judged
-//! as one. Private networks pass: registries of companies are there.
+//! as one. Private networks pass: registries of companies are there. What an address is says the mesh.
 //!
 //! Left to others: hosts that the node's owner named ([`super::registries`]), which are not judged. Behind a proxy of the
 //! environment (`HTTPS_PROXY`), names are the proxy's to resolve and to judge.
 
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
+use weft_mesh::SpecialAddress;
 
-/// Where clouds tell machines their credentials, outside of the link-local range: Alibaba, Azure, Oracle.
-const METADATA_V4: [Ipv4Addr; 3] = [
-    Ipv4Addr::new(100, 100, 100, 200),
-    Ipv4Addr::new(168, 63, 129, 16),
-    Ipv4Addr::new(192, 0, 0, 192),
-];
-/// The same of AWS and Google.
-const METADATA_V6: [Ipv6Addr; 2] = [
-    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
-    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
-];
 /// The variables in which proxies are named.
 const PROXIES: [&str; 6] = [
     "HTTPS_PROXY",
@@ -44,53 +34,21 @@ pub(super) struct Refused {
 
 /// What kind of address it is, if it is one that is refused.
 fn refused(address: IpAddr) -> Option<&'static str> {
-    match address {
-        IpAddr::V4(address) => refused_v4(address),
-        IpAddr::V6(address) => refused_v6(address),
-    }
-}
-
-fn refused_v4(address: Ipv4Addr) -> Option<&'static str> {
-    match address {
-        _ if METADATA_V4.contains(&address) => Some("the metadata service of a cloud"),
-        _ if address.octets()[0] == 0 => Some("an unspecified address"),
-        _ if address.is_loopback() => Some("this machine (a loopback address)"),
-        _ if address.is_link_local() => Some("a link-local address"),
-        _ if address.is_multicast() || address.octets()[0] >= 240 => Some("no address of a host"),
-        _ => None,
-    }
-}
-
-fn refused_v6(address: Ipv6Addr) -> Option<&'static str> {
-    if let Some(embedded) = embedded_v4(address) {
-        return refused_v4(embedded);
-    }
-    match address {
-        _ if METADATA_V6.contains(&address) => Some("the metadata service of a cloud"),
-        _ if address.is_unspecified() => Some("an unspecified address"),
-        _ if address.is_loopback() => Some("this machine (a loopback address)"),
-        _ if address.is_unicast_link_local() => Some("a link-local address"),
-        _ if address.is_multicast() => Some("no address of a host"),
-        _ => None,
-    }
-}
-
-/// The IPv4 address that an IPv6 address leads to: mapped, compatible, translated, NAT64 (RFC 6052, 8215) and 6to4
-/// (RFC 3056).
-fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let parts = address.segments();
-    let of = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        Some(Ipv4Addr::new(a, b, c, d))
-    };
-    match parts {
-        _ if address.is_loopback() || address.is_unspecified() => None,
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low]
-        | [0, 0, 0, 0, 0xffff, 0, high, low]
-        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0x64, 0xff9b, 1, _, _, _, high, low] => of(high, low),
-        [0x2002, high, low, ..] => of(high, low),
-        _ => None,
+    use SpecialAddress as Special;
+    let special = SpecialAddress::of(address)?;
+    match special {
+        Special::Metadata | Special::Unspecified | Special::LinkLocal => Some(special.as_str()),
+        Special::Loopback => Some("this machine (a loopback address)"),
+        Special::Multicast | Special::Broadcast | Special::Reserved => Some("no address of a host"),
+        // Of networks that a company may well have registries in.
+        Special::Private
+        | Special::Carrier
+        | Special::Protocol
+        | Special::Documentation
+        | Special::Benchmark
+        | Special::UniqueLocal
+        | Special::SiteLocal
+        | Special::Translator => None,
     }
 }
 

@@ -4,13 +4,66 @@
 //! and the one that was judged is connected to. What is public passes. What is not, passes where a rule's CIDR holds it. What the cluster
 //! itself is, passes where a rule names just that: a rule for `10.0.0.0/8` was not made for the pods that happen to be there.
 //!
+//! What is special is told by this file alone; who else connects for guests ([`SpecialAddress`], the agent's pulls) says what of it he takes.
+//!
 //! Sources: IANA's special-purpose registries of IPv4 and IPv6 (RFC 6890 and its successors), RFC 6052 and 8215 (NAT64), RFC 3056 (6to4).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-const METADATA: &str = "the metadata service of a cloud";
+/// What an address is that is no public host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpecialAddress {
+    Metadata,
+    Unspecified,
+    Private,
+    Carrier,
+    Loopback,
+    LinkLocal,
+    Protocol,
+    Documentation,
+    Benchmark,
+    Multicast,
+    Broadcast,
+    Reserved,
+    UniqueLocal,
+    SiteLocal,
+    Translator,
+}
+
+use SpecialAddress as Special;
+
+impl SpecialAddress {
+    /// `None` for one of a public host. Of an IPv6 address that leads to an IPv4 address (mapped, NAT64, 6to4, …), what that is.
+    pub fn of(address: IpAddr) -> Option<Self> {
+        match address.to_canonical() {
+            IpAddr::V4(address) => special_v4(address),
+            IpAddr::V6(address) => special_v6(address),
+        }
+    }
+
+    /// What follows "is" in a sentence.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Metadata => "the metadata service of a cloud",
+            Self::Unspecified => "an unspecified address",
+            Self::Private => "a private address",
+            Self::Carrier => "an address of a carrier's network",
+            Self::Loopback => "a loopback address",
+            Self::LinkLocal => "a link-local address",
+            Self::Protocol => "an address of a protocol",
+            Self::Documentation => "an address for documentation",
+            Self::Benchmark => "an address for benchmarks",
+            Self::Multicast => "a multicast address",
+            Self::Broadcast => "a broadcast address",
+            Self::Reserved => "a reserved address",
+            Self::UniqueLocal => "a unique-local address",
+            Self::SiteLocal => "a site-local address",
+            Self::Translator => "an address of a translator",
+        }
+    }
+}
 
 /// Where clouds tell machines their credentials, outside of the link-local range: Alibaba, Azure, Oracle.
 const METADATA_V4: [Ipv4Addr; 3] = [
@@ -25,43 +78,43 @@ const METADATA_V6: [Ipv6Addr; 2] = [
 ];
 
 /// What is no host of the Internet, and what it is instead.
-const SPECIAL_V4: [(Ipv4Net, &str); 16] = [
-    (v4([0, 0, 0, 0], 8), "an unspecified address"),
-    (v4([10, 0, 0, 0], 8), "a private address"),
-    (v4([100, 64, 0, 0], 10), "an address of a carrier's network"),
-    (v4([127, 0, 0, 0], 8), "a loopback address"),
-    (v4([169, 254, 0, 0], 16), "a link-local address"),
-    (v4([172, 16, 0, 0], 12), "a private address"),
-    (v4([192, 0, 0, 0], 24), "an address of a protocol"),
-    (v4([192, 0, 2, 0], 24), "an address for documentation"),
-    (v4([192, 88, 99, 0], 24), "an address of a protocol"),
-    (v4([192, 168, 0, 0], 16), "a private address"),
-    (v4([198, 18, 0, 0], 15), "an address for benchmarks"),
-    (v4([198, 51, 100, 0], 24), "an address for documentation"),
-    (v4([203, 0, 113, 0], 24), "an address for documentation"),
-    (v4([224, 0, 0, 0], 4), "a multicast address"),
-    (v4([255, 255, 255, 255], 32), "a broadcast address"),
-    (v4([240, 0, 0, 0], 4), "a reserved address"),
+const SPECIAL_V4: [(Ipv4Net, Special); 16] = [
+    (v4([0, 0, 0, 0], 8), Special::Unspecified),
+    (v4([10, 0, 0, 0], 8), Special::Private),
+    (v4([100, 64, 0, 0], 10), Special::Carrier),
+    (v4([127, 0, 0, 0], 8), Special::Loopback),
+    (v4([169, 254, 0, 0], 16), Special::LinkLocal),
+    (v4([172, 16, 0, 0], 12), Special::Private),
+    (v4([192, 0, 0, 0], 24), Special::Protocol),
+    (v4([192, 0, 2, 0], 24), Special::Documentation),
+    (v4([192, 88, 99, 0], 24), Special::Protocol),
+    (v4([192, 168, 0, 0], 16), Special::Private),
+    (v4([198, 18, 0, 0], 15), Special::Benchmark),
+    (v4([198, 51, 100, 0], 24), Special::Documentation),
+    (v4([203, 0, 113, 0], 24), Special::Documentation),
+    (v4([224, 0, 0, 0], 4), Special::Multicast),
+    (v4([255, 255, 255, 255], 32), Special::Broadcast),
+    (v4([240, 0, 0, 0], 4), Special::Reserved),
 ];
 
 /// Outside of it nothing is public.
 const PUBLIC_V6: Ipv6Net = v6([0x2000, 0], 3);
 
 /// What is none within it.
-const SPECIAL_V6: [(Ipv6Net, &str); 3] = [
+const SPECIAL_V6: [(Ipv6Net, Special); 3] = [
     // Teredo, ORCHID, benchmarks and more of the kind.
-    (v6([0x2001, 0], 23), "an address of a protocol"),
-    (v6([0x2001, 0xdb8], 32), "an address for documentation"),
-    (v6([0x3fff, 0], 20), "an address for documentation"),
+    (v6([0x2001, 0], 23), Special::Protocol),
+    (v6([0x2001, 0xdb8], 32), Special::Documentation),
+    (v6([0x3fff, 0], 20), Special::Documentation),
 ];
 
 /// What it is called outside of [`PUBLIC_V6`].
-const LOCAL_V6: [(Ipv6Net, &str); 5] = [
-    (v6([0xfc00, 0], 7), "a unique-local address"),
-    (v6([0xfe80, 0], 10), "a link-local address"),
-    (v6([0xfec0, 0], 10), "a site-local address"),
-    (v6([0xff00, 0], 8), "a multicast address"),
-    (v6([0x64, 0xff9b], 32), "an address of a translator"),
+const LOCAL_V6: [(Ipv6Net, Special); 5] = [
+    (v6([0xfc00, 0], 7), Special::UniqueLocal),
+    (v6([0xfe80, 0], 10), Special::LinkLocal),
+    (v6([0xfec0, 0], 10), Special::SiteLocal),
+    (v6([0xff00, 0], 8), Special::Multicast),
+    (v6([0x64, 0xff9b], 32), Special::Translator),
 ];
 
 const fn v4(octets: [u8; 4], bits: u8) -> Ipv4Net {
@@ -75,43 +128,43 @@ const fn v6(head: [u16; 2], bits: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(head[0], head[1], 0, 0, 0, 0, 0, 0), bits)
 }
 
-/// What an address is, if it is no public host's. Of one that leads to an IPv4 address (mapped, NAT64, 6to4), what that is.
-pub(crate) fn special(address: IpAddr) -> Option<&'static str> {
-    match address.to_canonical() {
-        IpAddr::V4(address) => special_v4(address),
-        IpAddr::V6(address) => special_v6(address),
-    }
-}
-
-fn special_v4(address: Ipv4Addr) -> Option<&'static str> {
+fn special_v4(address: Ipv4Addr) -> Option<Special> {
     if METADATA_V4.contains(&address) {
-        return Some(METADATA);
+        return Some(Special::Metadata);
     }
     let mut nets = SPECIAL_V4.iter();
     nets.find(|(net, _)| net.contains(&address))
         .map(|(_, what)| *what)
 }
 
-fn special_v6(address: Ipv6Addr) -> Option<&'static str> {
+fn special_v6(address: Ipv6Addr) -> Option<Special> {
     if METADATA_V6.contains(&address) {
-        return Some(METADATA);
+        return Some(Special::Metadata);
     }
     if address.is_unspecified() {
-        return Some("an unspecified address");
+        return Some(Special::Unspecified);
     }
     if address.is_loopback() {
-        return Some("a loopback address");
+        return Some(Special::Loopback);
     }
     if let Some(embedded) = embedded_v4(address) {
-        return special_v4(embedded);
+        let what = special_v4(embedded);
+        // What a node without IPv4 reaches all others by, and what 6to4 has given to everybody with an address.
+        let is_public = matches!(
+            address.segments(),
+            [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x2002, ..]
+        );
+        if what.is_some() || is_public {
+            return what;
+        }
     }
-    let named = |nets: &[(Ipv6Net, &'static str)]| {
+    let named = |nets: &[(Ipv6Net, Special)]| {
         let mut nets = nets.iter();
         nets.find(|(net, _)| net.contains(&address))
             .map(|(_, what)| *what)
     };
     if !PUBLIC_V6.contains(&address) {
-        return named(&LOCAL_V6).or(Some("a reserved address"));
+        return named(&LOCAL_V6).or(Some(Special::Reserved));
     }
     named(&SPECIAL_V6)
 }
@@ -134,16 +187,20 @@ pub(crate) fn is_no_host(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address that an IPv6 address leads to by the well-known prefix of NAT64 or by 6to4. All other forms of embedding are
-/// outside of what is public.
+/// The IPv4 address that an IPv6 address leads to where somebody translates: compatible, translated (RFC 2765), NAT64 and 6to4. A mapped
+/// one is an IPv4 address already.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let of = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
         Ipv4Addr::new(a, b, c, d)
     };
     match address.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(of(high, low)),
-        [0x2002, high, low, ..] => Some(of(high, low)),
+        _ if address.is_loopback() || address.is_unspecified() => None,
+        [0, 0, 0, 0, 0, 0, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x64, 0xff9b, 1, _, _, _, high, low]
+        | [0x2002, high, low, ..] => Some(of(high, low)),
         _ => None,
     }
 }
@@ -192,7 +249,7 @@ pub(crate) fn judge<'c>(
 ) -> Result<(), Refused> {
     let canonical = address.to_canonical();
     let refuse = |what| Err(Refused { address, what });
-    match (own, special(address)) {
+    match (own, SpecialAddress::of(address)) {
         (Some((net, what)), _) => {
             if cidrs.any(|cidr| cidr.contains(&canonical) && net.contains(cidr)) {
                 Ok(())
@@ -200,11 +257,11 @@ pub(crate) fn judge<'c>(
                 refuse(what)
             }
         }
-        (None, Some(what)) => {
+        (None, Some(special)) => {
             if cidrs.any(|cidr| cidr.contains(&canonical)) {
                 Ok(())
             } else {
-                refuse(what)
+                refuse(special.as_str())
             }
         }
         (None, None) => Ok(()),
@@ -235,9 +292,9 @@ mod tests {
             ("192.168.1.1", Some("a private address")),
             ("100.64.0.1", Some("an address of a carrier's network")),
             ("100.127.255.255", Some("an address of a carrier's network")),
-            ("100.100.100.200", Some(METADATA)),
-            ("168.63.129.16", Some(METADATA)),
-            ("192.0.0.192", Some(METADATA)),
+            ("100.100.100.200", Some("the metadata service of a cloud")),
+            ("168.63.129.16", Some("the metadata service of a cloud")),
+            ("192.0.0.192", Some("the metadata service of a cloud")),
             ("127.0.0.1", Some("a loopback address")),
             ("127.8.9.1", Some("a loopback address")),
             ("169.254.169.254", Some("a link-local address")),
@@ -259,14 +316,16 @@ mod tests {
             ("::ffff:169.254.169.254", Some("a link-local address")),
             ("::ffff:10.0.0.7", Some("a private address")),
             ("::ffff:140.82.112.34", None),
-            ("::127.0.0.1", Some("a reserved address")),
-            ("::ffff:0:169.254.169.254", Some("a reserved address")),
+            ("::127.0.0.1", Some("a loopback address")),
+            ("::140.82.112.34", Some("a reserved address")),
+            ("::ffff:0:169.254.169.254", Some("a link-local address")),
+            ("::ffff:0:140.82.112.34", Some("a reserved address")),
             ("64:ff9b::7f00:1", Some("a loopback address")),
             ("64:ff9b::a9fe:a9fe", Some("a link-local address")),
             ("64:ff9b::a00:7", Some("a private address")),
             // What a node without IPv4 reaches all others by.
             ("64:ff9b::8c52:7022", None),
-            ("64:ff9b:1::a9fe:a9fe", Some("an address of a translator")),
+            ("64:ff9b:1::a9fe:a9fe", Some("a link-local address")),
             ("64:ff9b:1::8c52:7022", Some("an address of a translator")),
             ("2002:7f00:1::1", Some("a loopback address")),
             ("2002:a00:1::1", Some("a private address")),
@@ -279,15 +338,16 @@ mod tests {
             ("4000::1", Some("a reserved address")),
             ("fd00::7", Some("a unique-local address")),
             ("fc00::7", Some("a unique-local address")),
-            ("fd00:ec2::254", Some(METADATA)),
-            ("fd20:ce::254", Some(METADATA)),
+            ("fd00:ec2::254", Some("the metadata service of a cloud")),
+            ("fd20:ce::254", Some("the metadata service of a cloud")),
             ("fe80::1", Some("a link-local address")),
             ("febf::1", Some("a link-local address")),
             ("fec0::1", Some("a site-local address")),
             ("ff02::1", Some("a multicast address")),
         ] {
             let address: IpAddr = text.parse().expect("an address");
-            assert_eq!(special(address), expected, "{text}");
+            let found = SpecialAddress::of(address).map(SpecialAddress::as_str);
+            assert_eq!(found, expected, "{text}");
         }
     }
 
