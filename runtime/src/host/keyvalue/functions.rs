@@ -49,20 +49,12 @@ enum CasError {
     Failed(Resource<Cas>),
 }
 
-/// `key-response`, whose cursor is a text.
+/// `key-response`. The cursor is a text, and in the older draft a number.
 #[derive(ComponentType, Lift, Lower)]
 #[component(record)]
-struct Keys {
+struct Keys<C> {
     keys: Vec<String>,
-    cursor: Option<String>,
-}
-
-/// The same, where it is a number.
-#[derive(ComponentType, Lift, Lower)]
-#[component(record)]
-struct KeysByNumber {
-    keys: Vec<String>,
-    cursor: Option<u64>,
+    cursor: Option<C>,
 }
 
 /// Of a bucket's cursors, those that are remembered as numbers.
@@ -202,9 +194,12 @@ impl HostState {
     }
 }
 
+const DRAFT2: &str = "0.2.0-draft2";
+const DRAFT: &str = "0.2.0-draft";
+
 /// Links both drafts.
 pub(super) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
-    for version in ["0.2.0-draft2", "0.2.0-draft"] {
+    for version in [DRAFT2, DRAFT] {
         let mut store = linker.instance(&format!("wasi:keyvalue/store@{version}"))?;
         store.resource("bucket", ResourceType::host::<Bucket>(), drop_bucket)?;
         store.func_wrap("open", open)?;
@@ -283,8 +278,72 @@ pub(super) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
             },
         )?;
     }
+    link_increment::<i64>(linker, DRAFT2)?;
+    link_increment::<u64>(linker, DRAFT)?;
+    link_get_many(linker, DRAFT2, |key, value| (key, value))?;
+    link_get_many(linker, DRAFT, |key, value| Some((key, value?)))?;
     link_draft2(linker)?;
     link_draft(linker)
+}
+
+/// The number is signed, and in the older draft it is not.
+fn link_increment<N>(linker: &mut Linker<HostState>, version: &str) -> wasmtime::Result<()>
+where
+    N: TryFrom<i64> + TryInto<i64> + ComponentType + Lift + Lower + Send + Sync + 'static,
+{
+    let mut atomics = linker.instance(&format!("wasi:keyvalue/atomics@{version}"))?;
+    atomics.func_wrap_async(
+        "increment",
+        |mut store: StoreContextMut<'_, HostState>,
+         (bucket, key, delta): (Resource<Bucket>, String, N)| {
+            Box::new(async move {
+                let checked = store.data().checked(&bucket)?;
+                let asked = Asked::by(&mut store, key.len())?;
+                let sum = async {
+                    let delta = delta.try_into();
+                    let delta =
+                        delta.map_err(|_| KeyValueError::other("the delta is too large"))?;
+                    let sum = N::try_from(checked.increment(&key, delta).await?);
+                    sum.map_err(|_| KeyValueError::other("the number is negative"))
+                };
+                Ok((asked.done(sum, nothing).await?,))
+            })
+        },
+    )
+}
+
+/// `told` makes an entry of the answer: the drafts differ in what they say of a key that is not there.
+fn link_get_many<T>(
+    linker: &mut Linker<HostState>,
+    version: &str,
+    told: fn(String, Option<Vec<u8>>) -> T,
+) -> wasmtime::Result<()>
+where
+    T: ComponentType + Lower + Send + Sync + 'static,
+{
+    let mut batch = linker.instance(&format!("wasi:keyvalue/batch@{version}"))?;
+    batch.func_wrap_async(
+        "get-many",
+        move |mut store: StoreContextMut<'_, HostState>,
+              (bucket, keys): (Resource<Bucket>, Vec<String>)| {
+            Box::new(async move {
+                let checked = store.data().checked(&bucket)?;
+                let asked = Asked::by(&mut store, total(&keys))?;
+                let weigh = |entries: &Vec<Option<Entry>>| entries.iter().map(value_bytes).sum();
+                let got = asked.done(checked.get_many(&keys), weigh).await?;
+                let found = got.map(|entries| {
+                    let values = entries
+                        .into_iter()
+                        .map(|entry| entry.map(|entry| Vec::from(entry.value)));
+                    let pairs = keys.into_iter().zip(values);
+                    pairs
+                        .map(|(key, value)| told(key, value))
+                        .collect::<Vec<T>>()
+                });
+                Ok((found,))
+            })
+        },
+    )
 }
 
 /// What is of its own in 0.2.0-draft2.
@@ -326,34 +385,11 @@ fn link_draft2(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
     )?;
     atomics.func_wrap("[method]cas.current", current)?;
     atomics.func_wrap_async(
-        "increment",
-        |mut store: StoreContextMut<'_, HostState>,
-         (bucket, key, delta): (Resource<Bucket>, String, i64)| {
-            Box::new(async move {
-                let checked = store.data().checked(&bucket)?;
-                let asked = Asked::by(&mut store, key.len())?;
-                Ok((asked.done(checked.increment(&key, delta), nothing).await?,))
-            })
-        },
-    )?;
-    atomics.func_wrap_async(
         "swap",
         |mut store: StoreContextMut<'_, HostState>, (cas, value): (Resource<Cas>, Vec<u8>)| {
             Box::new(async move { Ok((swap(&mut store, cas, value).await?,)) })
         },
-    )?;
-    linker
-        .instance("wasi:keyvalue/batch@0.2.0-draft2")?
-        .func_wrap_async(
-            "get-many",
-            |mut store: StoreContextMut<'_, HostState>,
-             (bucket, keys): (Resource<Bucket>, Vec<String>)| {
-                Box::new(async move {
-                    let got = get_many(&mut store, &bucket, &keys).await?;
-                    Ok((got.map(|values| keys.into_iter().zip(values).collect::<Vec<_>>()),))
-                })
-            },
-        )
+    )
 }
 
 /// What is of its own in 0.2.0-draft.
@@ -365,43 +401,6 @@ fn link_draft(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
             |mut store: StoreContextMut<'_, HostState>,
              (bucket, number): (Resource<Bucket>, Option<u64>)| {
                 Box::new(async move { list_by_number(&mut store, bucket, number).await })
-            },
-        )?;
-    linker
-        .instance("wasi:keyvalue/atomics@0.2.0-draft")?
-        .func_wrap_async(
-            "increment",
-            |mut store: StoreContextMut<'_, HostState>,
-             (bucket, key, delta): (Resource<Bucket>, String, u64)| {
-                Box::new(async move {
-                    let checked = store.data().checked(&bucket)?;
-                    let asked = Asked::by(&mut store, key.len())?;
-                    let sum = async {
-                        let delta = i64::try_from(delta)
-                            .map_err(|_| KeyValueError::other("the delta is too large"))?;
-                        let sum = checked.increment(&key, delta).await?;
-                        u64::try_from(sum)
-                            .map_err(|_| KeyValueError::other("the number is negative"))
-                    };
-                    Ok((asked.done(sum, nothing).await?,))
-                })
-            },
-        )?;
-    linker
-        .instance("wasi:keyvalue/batch@0.2.0-draft")?
-        .func_wrap_async(
-            "get-many",
-            |mut store: StoreContextMut<'_, HostState>,
-             (bucket, keys): (Resource<Bucket>, Vec<String>)| {
-                Box::new(async move {
-                    let got = get_many(&mut store, &bucket, &keys).await?;
-                    let found = got.map(|values| {
-                        let entries = keys.into_iter().zip(values);
-                        let found = entries.map(|(key, value)| value.map(|value| (key, value)));
-                        found.collect::<Vec<_>>()
-                    });
-                    Ok((found,))
-                })
             },
         )
 }
@@ -462,23 +461,6 @@ async fn swap(
     }))
 }
 
-async fn get_many(
-    store: &mut StoreContextMut<'_, HostState>,
-    bucket: &Resource<Bucket>,
-    keys: &[String],
-) -> wasmtime::Result<Result<Vec<Option<Vec<u8>>>, Error>> {
-    let checked = store.data().checked(bucket)?;
-    let asked = Asked::by(store, total(keys))?;
-    let weigh = |entries: &Vec<Option<Entry>>| entries.iter().map(value_bytes).sum();
-    let got = asked.done(checked.get_many(keys), weigh).await?;
-    Ok(got.map(|entries| {
-        let entries = entries.into_iter();
-        entries
-            .map(|entry| entry.map(|entry| Vec::from(entry.value)))
-            .collect()
-    }))
-}
-
 async fn list(
     store: &mut StoreContextMut<'_, HostState>,
     checked: Checked,
@@ -495,7 +477,7 @@ async fn list_by_number(
     store: &mut StoreContextMut<'_, HostState>,
     bucket: Resource<Bucket>,
     number: Option<u64>,
-) -> Said<KeysByNumber> {
+) -> Said<Keys<u64>> {
     let opened = store.data().table.get(&bucket)?;
     let checked = opened.store.clone();
     let cursor = match number.map(|number| opened.cursors.text(number)).transpose() {
@@ -511,7 +493,7 @@ async fn list_by_number(
     let opened = state.table.get_mut(&bucket)?;
     let cursor = cursor.map(|cursor| opened.cursors.number(cursor));
     state.took(bytes)?;
-    Ok((Ok(KeysByNumber { keys, cursor }),))
+    Ok((Ok(Keys { keys, cursor }),))
 }
 
 fn drop_bucket(mut store: StoreContextMut<'_, HostState>, rep: u32) -> wasmtime::Result<()> {
