@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use weft_api::identity::SpiffeId;
 
 use crate::{
-    Body, FailureKind, Inner, Peer, Transport,
+    Body, FailureKind, Inner, Peer, Transport, WorkloadInfo,
     accept::accept_loop,
     deliver::{self, Attached},
     failure, headers,
@@ -71,6 +71,8 @@ const STREAMS_MAX: u32 = 256;
 const RESET_STREAMS_MAX: usize = 64;
 /// Callers and services remembered on one connection.
 const KNOWN_MAX: usize = 1024;
+/// What the lines that name them may come to, so that what is remembered has a bound in bytes, too. Names and labels are less than half.
+const NAMES_BYTES_MAX: usize = 1024;
 
 pub(crate) async fn serve(
     inner: Arc<Inner>,
@@ -110,6 +112,8 @@ type KnownKey = (HeaderValue, HeaderValue, SocketAddr);
 struct Known {
     peer: Arc<Peer>,
     edge: Arc<Edge>,
+    /// Who had the address then.
+    workload: Arc<WorkloadInfo>,
 }
 
 async fn connection(
@@ -302,7 +306,10 @@ impl Session {
         };
 
         let (mut parts, body) = request.into_parts();
-        let known = self.known(&parts.headers, address, &to);
+        let Some(known) = self.known(&parts.headers, address, &to) else {
+            let reason = "the names of its caller and service are longer than names can be";
+            return wire::encode_failure(&failure::bad_request(reason));
+        };
         let context = wire::take_context(&mut parts.headers, known.peer, started);
         let deadline = context.deadline;
         let grpc = measure::is_grpc(&parts.headers);
@@ -349,12 +356,17 @@ impl Session {
         }
     }
 
-    /// Peer and edge for a request, looked up by three header values after the first time.
-    fn known(&self, lines: &HeaderMap, address: SocketAddr, to: &Attached) -> Known {
+    /// Peer and edge for a request, looked up by three header values after the first time. None of one that says too much.
+    fn known(&self, lines: &HeaderMap, address: SocketAddr, to: &Attached) -> Option<Known> {
         let (source, service) = wire::source_and_service(lines);
+        if source.len() + service.len() > NAMES_BYTES_MAX {
+            return None;
+        }
         let key = (source, service, address);
-        if let Some(known) = self.known.lock().get(&key) {
-            return known.clone();
+        if let Some(known) = self.known.lock().get(&key)
+            && Arc::ptr_eq(&known.workload, &to.workload)
+        {
+            return Some(known.clone());
         }
         let source = Arc::new(wire::source_workload(&key.0, &self.source.namespace));
         let (name, namespace) = wire::service_names(&key.1);
@@ -376,13 +388,14 @@ impl Session {
                 transport: Transport::MutualTls,
             }),
             edge,
+            workload: Arc::clone(&to.workload),
         };
         let mut all = self.known.lock();
         if all.len() >= KNOWN_MAX {
             all.clear();
         }
         all.insert(key, known.clone());
-        known
+        Some(known)
     }
 }
 

@@ -300,8 +300,19 @@ async fn what_a_node_says_is_taken_with_care() {
     let world = started();
     let here = HERE;
     let most = u64::MAX.to_string();
+    let (longest, longer) = ("n".repeat(1024), "n".repeat(1025));
     let cases: Vec<(&str, Want<'_>, Vec<u8>)> = vec![
         ("a call", Says("1: 200"), call(1, &[here])),
+        (
+            "from whose name is as long as it may be",
+            Says("1: 200"),
+            call(1, &[here, ("x-weft-source", &longest)]),
+        ),
+        (
+            "from whose name is longer, and would be remembered",
+            Says("1: 400"),
+            call(1, &[here, ("x-weft-source", &longer)]),
+        ),
         ("for nobody", Says("1: 421"), call(1, &[])),
         (
             "for what is no address",
