@@ -643,14 +643,17 @@ mod tests {
         store
     }
 
-    /// Bytes that do not compress, behind the header of a value.
-    fn value() -> Vec<u8> {
-        let mut seed = 7_u64;
+    /// More than the store's caches hold together, of values as large as [`value`]s.
+    const VALUES: u64 = 200;
+
+    /// Bytes that do not compress, behind the header of a value; of no two numbers the same.
+    fn value(number: u64) -> Vec<u8> {
+        let mut seed = number * 2 + 1;
         let noise = std::iter::repeat_with(|| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (seed >> 56) as u8
         });
-        std::iter::once(1).chain(noise.take(100_016)).collect()
+        std::iter::once(1).chain(noise.take(200_016)).collect()
     }
 
     /// Of a value that the disk lost, nobody knows how much was counted for it: to replace it would leave that counted for ever.
@@ -660,14 +663,17 @@ mod tests {
         let keys: Vec<Key> = ["whole", "lost", "none"]
             .map(|name| Key::from(format!("{DATA_PREFIX}u/{name}")))
             .to_vec();
-        let (short, long) = (vec![1; 17], value());
+        let (short, long) = (vec![1; 17], value(0));
         let store = open(dir.path()).await;
-        for (key, value) in keys.iter().zip([short, long.clone()]) {
-            let value = Bytes::from(value);
-            let put = Mutation::put(key.clone(), Precondition::Absent, value);
+        let further = |number| Key::from(format!("{DATA_PREFIX}u/{number}"));
+        let others = (1..VALUES).map(|number| (further(number), value(number)));
+        let both = keys.iter().cloned().zip([short, long.clone()]);
+        for (key, value) in both.chain(others) {
+            let put = Mutation::put(key, Precondition::Absent, Bytes::from(value));
             store.write(vec![put], None).await.unwrap();
         }
         store.shutdown().await;
+        drop(store);
 
         let store = open(dir.path()).await;
         let path = dir.path().join("state.redb");
