@@ -149,7 +149,7 @@ fn the_vote_app_announces_where_a_setting_says_to_and_a_grant_lets_it() {
     assert!(seen.lock().unwrap().is_empty(), "nobody was called");
 
     // With the rule that was missing, and what else it takes for an address that is not public.
-    let rule = "    - hosts: [hooks.example.com]\n";
+    let rule = "    - hosts: [hooks.example.com]\n      scheme: HTTPS\n      ports: [443]\n";
     assert!(manifest.contains(rule), "the manifest's rule moved");
     let named = format!(
         "    - hosts: [{OUTSIDE}]\n      ports: [{port}]\n      addresses: [{OUTSIDE}/32]\n"
