@@ -34,6 +34,8 @@ const ANSWERS_A_NODE: usize = 8;
 const FOLDERS_MAX: usize = 9;
 
 pub struct Cluster {
+    /// What it is a cluster of, and what speaks to it.
+    program: PathBuf,
     process: Child,
     log: PathBuf,
     pub kubeconfig: String,
@@ -155,6 +157,7 @@ impl Cluster {
             .filter_map(Value::as_str)
             .map(str::to_owned);
         let cluster = Self {
+            program: program.to_owned(),
             kubeconfig: text("kubeconfig")?,
             api: text("api")?,
             gateway: text("gateway")?,
@@ -171,7 +174,7 @@ impl Cluster {
 
     /// A command of weft that talks to this cluster.
     pub fn weft<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
-        let mut command = Command::new(program());
+        let mut command = Command::new(&self.program);
         command
             .args(arguments)
             .env("WEFT_KUBECONFIG", &self.kubeconfig);
@@ -321,7 +324,7 @@ impl Cluster {
 
     /// Sends load through the gateway; the result is `weft load`'s JSON document.
     pub fn load(&self, url: &str, arguments: &[&str]) -> Result<Load> {
-        send_load(&program(), url, self.gateway_address(), arguments)
+        send_load(&self.program, url, self.gateway_address(), arguments)
     }
 
     /// The process that was started; the nodes are its children.
