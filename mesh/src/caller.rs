@@ -3,12 +3,12 @@
 //! A call looks up the edges of its callee at each try, so they are kept by table, without a lock and without building the key
 //! of a metric each time.
 //!
-//! Invariant: a caller holds one entry for each workload and service that it calls, however many pods those have and however
-//! often they are called.
+//! Invariants: a caller holds one entry for each workload and service that it calls, however many pods those have and however
+//! often they are called; what it remembers of an edge does not keep it among the metrics.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock, atomic::AtomicU64},
+    sync::{Arc, LazyLock, Weak, atomic::AtomicU64},
 };
 
 use arc_swap::ArcSwap;
@@ -52,10 +52,17 @@ type EdgeCacheKey = (usize, usize, usize, Transport);
 
 #[derive(Clone)]
 struct CachedEdges {
-    edges: SmallVec<[Arc<Edge>; 2]>,
+    edges: SmallVec<[Weak<Edge>; 2]>,
     _workload: Arc<WorkloadInfo>,
     _principal: Arc<str>,
     _service: Arc<ServiceLabels>,
+}
+
+impl CachedEdges {
+    /// The edges, unless one was dropped for want of calls.
+    fn alive(&self) -> Option<SmallVec<[Arc<Edge>; 2]>> {
+        self.edges.iter().map(Weak::upgrade).collect()
+    }
 }
 
 /// Of calls to an address of a pod. One for all, or each call would be a service of its own.
@@ -132,9 +139,9 @@ impl Caller {
         );
         let cache = self.edges.load();
         if cache.generation == generation
-            && let Some(cached) = cache.edges.get(&key)
+            && let Some(edges) = cache.edges.get(&key).and_then(CachedEdges::alive)
         {
-            return cached.edges.clone();
+            return edges;
         }
         drop(cache);
         let edge = |reporter, transport| {
@@ -164,7 +171,7 @@ impl Caller {
             known.insert(
                 key,
                 CachedEdges {
-                    edges: edges.clone(),
+                    edges: edges.iter().map(Arc::downgrade).collect(),
                     _workload: Arc::clone(callee.workload),
                     _principal: Arc::clone(callee.principal),
                     _service: Arc::clone(service),
@@ -223,6 +230,11 @@ mod tests {
             let edges = caller.edges(&mesh.inner, 1, &Callee::at(endpoint), &NO_SERVICE);
             assert_eq!(edges.len(), 2, "on both sides");
         }
-        assert_eq!(caller.edges.load().edges.len(), 1);
+        let cache = caller.edges.load();
+        assert_eq!(cache.edges.len(), 1);
+        // Only the metrics hold them, and may let go of what nobody calls.
+        for edge in cache.edges.values().flat_map(|cached| &cached.edges) {
+            assert_eq!(edge.strong_count(), 1);
+        }
     }
 }

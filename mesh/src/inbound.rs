@@ -17,7 +17,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -108,10 +108,10 @@ struct Session {
 /// Values of the source and service headers, and the pod.
 type KnownKey = (HeaderValue, HeaderValue, SocketAddr);
 
-#[derive(Clone)]
 struct Known {
     peer: Arc<Peer>,
-    edge: Arc<Edge>,
+    /// Not held: what nobody calls is dropped from the metrics, however long its connection lasts.
+    edge: Weak<Edge>,
     /// Who had the address then.
     workload: Arc<WorkloadInfo>,
 }
@@ -306,17 +306,17 @@ impl Session {
         };
 
         let (mut parts, body) = request.into_parts();
-        let Some(known) = self.known(&parts.headers, address, &to) else {
+        let Some((peer, edge)) = self.known(&parts.headers, address, &to) else {
             let reason = "the names of its caller and service are longer than names can be";
             return wire::encode_failure(&failure::bad_request(reason));
         };
-        let context = wire::take_context(&mut parts.headers, known.peer, started);
+        let context = wire::take_context(&mut parts.headers, peer, started);
         let deadline = context.deadline;
         let grpc = measure::is_grpc(&parts.headers);
         let (body, request_bytes) = counted(body);
 
         let mut unanswered = measure::Unanswered::new(Charge {
-            edges: smallvec![known.edge],
+            edges: smallvec![edge],
             started,
             grpc,
             request_bytes,
@@ -357,7 +357,12 @@ impl Session {
     }
 
     /// Peer and edge for a request, looked up by three header values after the first time. None of one that says too much.
-    fn known(&self, lines: &HeaderMap, address: SocketAddr, to: &Attached) -> Option<Known> {
+    fn known(
+        &self,
+        lines: &HeaderMap,
+        address: SocketAddr,
+        to: &Attached,
+    ) -> Option<(Arc<Peer>, Arc<Edge>)> {
         let (source, service) = wire::source_and_service(lines);
         if source.len() + service.len() > NAMES_BYTES_MAX {
             return None;
@@ -365,8 +370,9 @@ impl Session {
         let key = (source, service, address);
         if let Some(known) = self.known.lock().get(&key)
             && Arc::ptr_eq(&known.workload, &to.workload)
+            && let Some(edge) = known.edge.upgrade()
         {
-            return Some(known.clone());
+            return Some((Arc::clone(&known.peer), edge));
         }
         let source = Arc::new(wire::source_workload(&key.0, &self.source.namespace));
         let (name, namespace) = wire::service_names(&key.1);
@@ -387,15 +393,16 @@ impl Session {
                 workload: source.name.as_str().into(),
                 transport: Transport::MutualTls,
             }),
-            edge,
+            edge: Arc::downgrade(&edge),
             workload: Arc::clone(&to.workload),
         };
+        let peer = Arc::clone(&known.peer);
         let mut all = self.known.lock();
         if all.len() >= KNOWN_MAX {
             all.clear();
         }
-        all.insert(key, known.clone());
-        Some(known)
+        all.insert(key, known);
+        Some((peer, edge))
     }
 }
 
