@@ -52,7 +52,7 @@ impl Places {
         self.gate.close();
     }
 
-    /// Calls that have not finished, response bodies included.
+    /// Calls that have not finished, response bodies included that are not in memory.
     pub(crate) fn in_flight(&self) -> usize {
         self.gate.inside()
     }

@@ -104,7 +104,7 @@ impl Detached {
         Self(attached.map(|attached| Arc::clone(&attached.places)))
     }
 
-    /// Calls that have not finished, response bodies included.
+    /// Calls that have not finished, response bodies included that are not in memory.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.0.as_ref().map_or(0, |places| places.in_flight())
@@ -118,7 +118,7 @@ impl Detached {
     }
 }
 
-/// A workload's response, and the proof that the call counts as in flight while it is read.
+/// A workload's response, and the proof that the call counts as in flight while it is read, if it comes in parts.
 pub(crate) struct Delivered {
     pub(crate) response: Response<Body>,
     pub(crate) admitted: Admitted,

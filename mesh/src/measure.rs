@@ -35,7 +35,7 @@ pub(crate) enum RequestBytes {
     Counted(Arc<replay::Shared>),
 }
 
-/// What keeps a call counted as in flight until its response has been read.
+/// What keeps a call counted as in flight until its response is in memory or has been read.
 #[derive(Default)]
 #[expect(dead_code, reason = "held for what dropping them does")]
 pub(crate) struct Holds {

@@ -1,7 +1,7 @@
 //! What a client of the gateway may take its time for.
 //!
-//! A call holds its place at a workload until its response has been read, so that who reads a byte a minute holds it for hours: some
-//! hundred such clients, and the workload is full. Therefore a connection is closed when it is idle, and when whoever reads is too slow.
+//! A call whose response comes in parts holds its place at a workload until they have been read, so that who reads a byte a minute holds
+//! it for hours: some hundred such clients, and the workload is full. (One that is in memory holds none: who does not take it is idle.) Therefore a connection is closed when it is idle, and when whoever reads is too slow.
 //! Only the client's time counts: a response that the workload has not made yet may take as long as it likes, and a request that is a
 //! conversation (no `content-length`) as well.
 //!
