@@ -22,8 +22,12 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ),
     ("weft-gateway", &["weft-api"]),
     ("weft-call", &[]),
-    ("weft-mesh", &["weft-api", "weft-call", "weft-gateway"]),
-    ("weft-runtime", &["weft-call"]),
+    ("weft-turns", &[]),
+    (
+        "weft-mesh",
+        &["weft-api", "weft-call", "weft-gateway", "weft-turns"],
+    ),
+    ("weft-runtime", &["weft-call", "weft-turns"]),
     (
         "weft-agent",
         &[

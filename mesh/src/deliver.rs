@@ -21,6 +21,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use weft_api::identity::SpiffeId;
 use weft_call::{Failure, FailureKind};
+use weft_turns::Tenant;
 
 use crate::{
     Body, CallContext, LocalWorkload, WorkloadInfo, WorkloadService,
@@ -52,6 +53,7 @@ pub(crate) struct Attached {
     pub(crate) identity: SpiffeId,
     pub(crate) spiffe_id: Arc<str>,
     pub(crate) workload: Arc<WorkloadInfo>,
+    pub(crate) tenant: Tenant,
     service: WorkloadService,
     places: Arc<Places>,
 }
@@ -66,6 +68,7 @@ impl Attachments {
     pub(crate) fn insert(&self, address: SocketAddr, workload: LocalWorkload) {
         let attached = Arc::new(Attached {
             spiffe_id: workload.identity.to_string().into(),
+            tenant: Tenant::named(&workload.identity.namespace),
             identity: workload.identity,
             workload: Arc::new(workload.workload),
             service: workload.service,

@@ -27,6 +27,17 @@ pub(crate) fn head_too_large() -> Failure {
     )
 }
 
+/// As many requests of one namespace wait for a core as may.
+pub(crate) fn no_turn() -> Failure {
+    Failure::new(
+        FailureKind::Overloaded,
+        format!(
+            "{} requests of its namespace wait for their turn on this core already",
+            weft_turns::WAITING_MAX
+        ),
+    )
+}
+
 pub(crate) fn loop_detected() -> Failure {
     Failure::new(
         FailureKind::LoopDetected,

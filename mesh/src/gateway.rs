@@ -29,11 +29,12 @@ use hyper_util::{
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use weft_turns::Tenant;
 
 use crate::{
     Body, CallContext, Failure, Inner,
     accept::accept_loop,
-    failure::sentence,
+    failure::{self, sentence},
     headers::{self, HEADER_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADERS_MAX},
     ingress::{self, LastHost},
     joined::Joined,
@@ -239,7 +240,9 @@ impl Front {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let method = request.method().clone();
-        let answered = match self.call(request) {
+        let (tenant, begun) = self.begin(request);
+        weft_turns::request(tenant).await;
+        let answered = match begun {
             Ok(calling) => calling.await,
             Err(failure) => Err(failure),
         };
@@ -250,8 +253,8 @@ impl Front {
         })
     }
 
-    /// The layers of `outbound.rs`, with the listeners in place of names.
-    fn call(&self, request: Request<Incoming>) -> Result<Calling, Failure> {
+    /// The layers of `outbound.rs`, with the listeners in place of names; and who has to have its turn before it goes on.
+    fn begin(&self, request: Request<Incoming>) -> (Tenant, Result<Calling, Failure>) {
         let at = Instant::now();
         let inner = &self.inner;
         let table = inner.table.load_full();
@@ -259,9 +262,14 @@ impl Front {
             true => Body::empty(),
             false => Body::new(body.map_err(Into::into)),
         });
+        let mut tenant = Tenant::NOBODY;
         let way = ingress::from_outside(&mut request, &self.last_host).and_then(|host| {
             let way = route(inner, &table, self.client.ip(), &request)?;
-            Ok((host, way))
+            tenant = way.tenant();
+            match weft_turns::is_full(tenant) {
+                true => Err(failure::no_turn()),
+                false => Ok((host, way)),
+            }
         });
         let filtered = way.and_then(|(host, way)| {
             if request.headers().contains_key(header::CONTENT_LENGTH)
@@ -282,7 +290,8 @@ impl Front {
             };
             outbound::filter(&table, way, arrival)
         });
-        outbound::send(inner, &inner.gateway_caller, &table, filtered, at)
+        let begun = outbound::send(inner, &inner.gateway_caller, &table, filtered, at);
+        (tenant, begun)
     }
 
     /// Says where the request came from. What the client claimed is replaced: it is the first hop we know of.

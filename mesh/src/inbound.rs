@@ -304,6 +304,9 @@ impl Session {
         let Some((address, to)) = found.filter(|(_, to)| to.identity == self.destination) else {
             return wire::encode_failure(&FailureKind::NotHere.into());
         };
+        if weft_turns::is_full(to.tenant) {
+            return wire::encode_failure(&failure::no_turn());
+        }
 
         let (mut parts, body) = request.into_parts();
         let Some((peer, edge)) = self.known(&parts.headers, address, &to) else {
@@ -322,7 +325,11 @@ impl Session {
             request_bytes,
             by_transport: None,
         });
-        let delivery = deliver::deliver(&to, Request::from_parts(parts, body), context);
+        let request = Request::from_parts(parts, body);
+        let delivery = async {
+            weft_turns::request(to.tenant).await;
+            deliver::deliver(&to, request, context).await
+        };
         let delivered = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline.into(), delivery)
                 .await

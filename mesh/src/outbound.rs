@@ -28,6 +28,7 @@ use http::{Request, Response, Uri};
 use http_body::Body as _;
 use smallvec::smallvec;
 use weft_call::{Failure, FailureKind};
+use weft_turns::Tenant;
 
 use crate::{
     Body, CallContext, CallerInfo, Inner, Mesh, PodAddress,
@@ -58,6 +59,17 @@ pub(crate) struct Arrival {
 pub(crate) enum CallWay<'t> {
     Routed(&'t Entry),
     Direct(Target<'t>),
+}
+
+impl CallWay<'_> {
+    /// Whose calls go that way.
+    pub(crate) fn tenant(&self) -> Tenant {
+        match self {
+            CallWay::Routed(entry) => entry.tenant,
+            CallWay::Direct(Target::Service { service, .. }) => service.labels().tenant,
+            CallWay::Direct(Target::Pod(endpoint)) => Tenant::named(&endpoint.workload.namespace),
+        }
+    }
 }
 
 /// A workload's way to everything else. Clones share it.

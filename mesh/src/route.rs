@@ -17,6 +17,8 @@ mod policy;
 
 use std::{cmp::Reverse, sync::Arc};
 
+use weft_turns::Tenant;
+
 pub(crate) use exchange::Exchange;
 pub(crate) use hosts::Listeners;
 pub(crate) use matching::View;
@@ -40,6 +42,8 @@ static EVERYTHING: Match = Match {
 pub(crate) struct Entry {
     pub(crate) rule: Arc<Rule>,
     age: Age,
+    /// Whose route it is.
+    pub(crate) tenant: Tenant,
     /// Only for requests to this port of the parent.
     port: Option<u16>,
     /// Of the listener, where it is also the node's.
@@ -59,6 +63,8 @@ impl Entry {
     /// All that a route at a parent comes to.
     pub(crate) fn each(attached: &AttachedRoute) -> impl Iterator<Item = Self> + use<'_> {
         let route: Arc<str> = attached.route.as_str().into();
+        let namespace = route.split_once('/').map_or("", |(namespace, _)| namespace);
+        let tenant = Tenant::named(namespace);
         let rules = attached.rules.iter().enumerate();
         rules.flat_map(move |(number, rule)| {
             let route = Arc::clone(&route);
@@ -70,6 +76,7 @@ impl Entry {
                     rule: number,
                     matched,
                 },
+                tenant,
                 port: attached.service_port,
                 listener_port: attached.listener_port,
             })

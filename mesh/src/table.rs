@@ -21,6 +21,7 @@ use std::{
 };
 
 use http::HeaderValue;
+use weft_turns::Tenant;
 
 pub use builder::TableBuilder;
 pub use endpoint::Endpoint;
@@ -87,6 +88,8 @@ impl BoundRoutes {
 pub(crate) struct ServiceLabels {
     pub(crate) name: String,
     pub(crate) namespace: String,
+    /// Whose it is.
+    pub(crate) tenant: Tenant,
     /// `name.namespace`.
     pub(crate) display: String,
     /// The same for the wire.
@@ -99,6 +102,7 @@ impl ServiceLabels {
         Self {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
+            tenant: Tenant::named(namespace),
             header: wire::service_line(name, namespace),
             display,
         }

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use weft_turns::Tenant;
 
 use crate::account::pool::{Pool, Share, Taken, give_back, guarantee, take};
 use crate::engine::Calls;
@@ -179,6 +180,7 @@ impl Ledger {
         self.count.fetch_add(1, Relaxed);
         let account = Arc::new(Account {
             name: name.to_owned(),
+            tenant: Tenant::named(name),
             ledger: self.clone(),
             shares: Default::default(),
             workloads: Mutex::default(),
@@ -202,6 +204,7 @@ impl Ledger {
 /// A tenant's part of an engine.
 pub(crate) struct Account {
     name: String,
+    tenant: Tenant,
     ledger: Arc<Ledger>,
     shares: [[Share; 4]; 2],
     /// Those whose idle instances can be ended when there is no room.
@@ -221,6 +224,11 @@ impl fmt::Debug for Account {
 }
 
 impl Account {
+    /// As cores know it.
+    pub(crate) fn tenant(&self) -> Tenant {
+        self.tenant
+    }
+
     /// Remembers one of its workloads.
     pub(crate) fn add(&self, workload: Weak<WorkloadInner>) {
         let mut workloads = self.workloads.lock();

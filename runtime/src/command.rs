@@ -9,7 +9,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use wasmtime::component::Accessor;
 use wasmtime_wasi::I32Exit;
+use weft_turns::Turn;
 
 use crate::account::Seat;
 use crate::artifact::Wasi;
@@ -143,7 +144,9 @@ pub(crate) async fn accounted<T>(
 ) -> Result<T, Cut> {
     let mut stopped = pin!(workload.stopping().cancelled());
     let mut deadline = pin!(until(deadline));
+    let mut turn = Turn::of(workload.cpu().tenant());
     poll_fn(|cx| {
+        ready!(turn.poll(cx));
         let polled = {
             let _running = workload.engine().ticker().run();
             let _slice = Slice::start(workload.cpu());

@@ -1,7 +1,8 @@
 //! One single-threaded tokio runtime a core, for guests and the data plane.
 //!
 //! Work stays on the core that accepted it: a task spawned there wakes no other thread, and the engine's per-thread
-//! memory slots stay warm. Control work belongs on another runtime, so that it answers while guests burn CPU.
+//! memory slots stay warm. Control work belongs on another runtime, so that it answers while guests burn CPU. Tenants that want more
+//! than there is take turns on each (`weft_turns`).
 //!
 //! Invariants: `current()` is `Some(i)` exactly on the thread of core `i`; `shutdown` returns after every thread ended.
 
@@ -88,7 +89,13 @@ impl Cores {
                     // Moves the cost of the first trap handler set-up off the first request.
                     wasmtime::Engine::tls_eager_initialize();
                     drop(ready);
-                    runtime.block_on(stopped.cancelled());
+                    if rank == Rank::Core {
+                        weft_turns::begin();
+                        let rounds = weft_turns::rounds(tokio::task::yield_now);
+                        runtime.block_on(stopped.run_until_cancelled(rounds));
+                    } else {
+                        runtime.block_on(stopped.cancelled());
+                    }
                 })?;
             threads.push(thread);
         }

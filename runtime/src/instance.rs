@@ -14,7 +14,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
@@ -31,6 +31,7 @@ use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::{WasiBody, p3};
 use weft_call::{CallContext, Failure, FailureKind};
+use weft_turns::Turn;
 
 use crate::account::{Refusal, Seat};
 use crate::artifact::{ArtifactError, Wasi};
@@ -419,7 +420,10 @@ async fn run(
         };
         // Only while the instance takes calls: who is not listening takes no word of one from those who are.
         let mut arrived = pin!(None::<Notified<'_>>);
+        let mut turn = Turn::of(workload.cpu().tenant());
         poll_fn(|cx| {
+            // Not looked at either is whether it has to end: turns come soon.
+            ready!(turn.poll(cx));
             loop {
                 if let Some(word) = arrived.as_mut().as_pin_mut()
                     && word.poll(cx).is_ready()

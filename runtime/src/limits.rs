@@ -3,7 +3,8 @@
 //! [`Limits`] are one workload's bounds. Memory is counted over all of its instances: linear memories and tables, and what the host
 //! holds because the guest said so, such as chunks of a body that nobody has read yet and header fields ([`HostBytes`]).
 //! CPU time is measured around every poll of an instance, so that it includes what the host does for the guest, and is
-//! held to a quota by a token bucket: a guest in debt waits, at its next epoch check or at its next call.
+//! held to a quota by a token bucket: a guest in debt waits, at its next epoch check or at its next call. On a core the tenant is charged
+//! for it, too (`weft_turns`).
 //!
 //! Invariants: the memory account never exceeds its limit, and is back at zero when the last store is gone and what it wrote is
 //! delivered; before memory is refused, idle instances of the workload have ended; a quota of `q` milli-cores lets at most `q` thousandths of a second a second pass, beyond one burst.
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use wasmtime::ResourceLimiter;
+use weft_turns::Tenant;
 
 use crate::events::{Event, EventSink};
 use crate::workload::Inner as Workload;
@@ -477,6 +479,7 @@ impl Bucket {
 /// CPU time of one workload.
 #[derive(Debug)]
 pub(crate) struct CpuAccount {
+    tenant: Tenant,
     used_nanos: AtomicU64,
     quota: Option<Mutex<Bucket>>,
     /// Charged on the threads for long computations only: nothing else waits for it.
@@ -484,9 +487,14 @@ pub(crate) struct CpuAccount {
 }
 
 impl CpuAccount {
-    pub(crate) fn new(quota_millis: Option<u32>, reserved_millis: u32) -> CpuAccount {
+    pub(crate) fn new(
+        tenant: Tenant,
+        quota_millis: Option<u32>,
+        reserved_millis: u32,
+    ) -> CpuAccount {
         let bucket = |millis| Mutex::new(Bucket::new(millis, Instant::now()));
         CpuAccount {
+            tenant,
             used_nanos: AtomicU64::new(0),
             quota: quota_millis.map(bucket),
             reserve: Some(reserved_millis)
@@ -499,7 +507,13 @@ impl CpuAccount {
         self.used_nanos.load(Relaxed)
     }
 
+    /// Whose turn it has to be before it runs on a core.
+    pub(crate) fn tenant(&self) -> Tenant {
+        self.tenant
+    }
+
     fn charge(&self, used: Duration) {
+        weft_turns::charge(self.tenant, used);
         let nanos = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
         self.used_nanos.fetch_add(nanos, Relaxed);
         if let Some(quota) = &self.quota {
@@ -685,7 +699,8 @@ mod tests {
     #[test]
     fn long_computations_are_charged_for_the_cpu_that_they_got() {
         // 100 millicores: 10 ms are reserved.
-        let account = CpuAccount::new(None, 100);
+        let tenant = Tenant::named("shop");
+        let account = CpuAccount::new(tenant, None, 100);
         let burn = |account: &CpuAccount, until: Duration| {
             let _slice = Slice::start(account);
             let start = clock();
@@ -707,6 +722,6 @@ mod tests {
             });
         });
         assert!(account.used_nanos() - before >= 30_000_000);
-        assert!(!CpuAccount::new(Some(100), 0).has_reserve());
+        assert!(!CpuAccount::new(tenant, Some(100), 0).has_reserve());
     }
 }

@@ -338,11 +338,15 @@ impl WorkloadBuilder {
         let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         let workload = Workload {
             inner: Arc::new(Inner {
+                cpu: CpuAccount::new(
+                    account.tenant(),
+                    limits.cpu_millis,
+                    limits.cpu_reserved_millis,
+                ),
                 account,
                 room: Room::default(),
                 host_bytes: HostBytes::new(memory.clone(), Arc::default(), all_events),
                 memory,
-                cpu: CpuAccount::new(limits.cpu_millis, limits.cpu_reserved_millis),
                 places: places(limits.in_flight_max),
                 outbound_permits: places(limits.outbound_max),
                 key_value_places: places(limits.key_value_max),

@@ -30,6 +30,7 @@ mod store;
 mod wasmtime;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
@@ -55,6 +56,9 @@ pub struct Args {
     /// Send the load of `gateway` and `runtime` with wrk instead of with weft's own generator
     #[arg(long)]
     wrk: bool,
+    /// Measure the weft of this folder instead of building one, such as what `cargo xtask release` leaves
+    #[arg(long, value_name = "FOLDER")]
+    programs: Option<PathBuf>,
     /// Measure another build of weft by turns with this one: the folder of its programs, such as ../before/target/release
     #[arg(long, value_name = "FOLDER")]
     against: Option<PathBuf>,
@@ -142,7 +146,11 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(pods) = args.pods {
         effort.pods = pods;
     }
-    effort.programs = crate::target().join("release");
+    effort.programs = match &args.programs {
+        Some(folder) => std::path::absolute(folder).context("finding the build to measure")?,
+        None => crate::target().join("release"),
+    };
+    let _ = GENERATOR.set(effort.programs.join("weft"));
     effort.connections = args.connections;
     if args.wrk {
         effort.wrk = Some(peers::wrk().ok_or_else(|| {
@@ -212,7 +220,8 @@ pub fn run(args: &Args) -> Result<()> {
     steps.step("build the sample components", || {
         if guests { guests::build(None) } else { Ok(()) }
     })?;
-    steps.step("build weft", || if guests { build() } else { Ok(()) })?;
+    let built = args.programs.is_some() || !guests;
+    steps.step("build weft", || if built { Ok(()) } else { build() })?;
     if guests && wasmtime::found().is_none() {
         eprintln!(
             "      wasmtime is not on PATH and could not be built: nothing to compare with (cargo install wasmtime-cli)"
@@ -254,9 +263,23 @@ fn build() -> Result<()> {
     )
 }
 
-/// The program that sends load, whichever build it is sent to: this one's release, since a slow generator makes all servers look alike.
+/// The program that sends load, whichever build it is sent to: a slow generator makes all servers look alike.
+static GENERATOR: OnceLock<PathBuf> = OnceLock::new();
+
 fn generator() -> PathBuf {
-    crate::target().join("release").join("weft")
+    let release = || crate::target().join("release").join("weft");
+    GENERATOR.get_or_init(release).clone()
+}
+
+/// Has the build in `programs` serve calls in every way that is measured here, for what it learns of itself.
+pub fn serve_everything(programs: &Path) -> Result<()> {
+    let effort = Effort {
+        programs: programs.to_owned(),
+        ..QUICK
+    };
+    let _ = GENERATOR.set(effort.programs.join("weft"));
+    gateway::serve(&effort)?;
+    calls::measure(&effort).map(drop)
 }
 
 /// Measures this build and the one in `other` by turns, a round of each at a time. Of all their numbers the medians are told, and the

@@ -1,4 +1,4 @@
-//! Chores of this repository: `cargo xtask demo`, `test`, `guests`, `bench`, `chaos`, `differential`, `kwok`, `codegen`.
+//! Chores of this repository: `cargo xtask demo`, `test`, `guests`, `bench`, `release`, `chaos`, `differential`, `kwok`, `codegen`.
 //!
 //! Each command is a file and does its own set-up, so that any of them is the first one on a fresh machine. They use
 //! one build profile and the workspace as one selection, so nothing is compiled twice. A command that fails says what,
@@ -17,6 +17,7 @@ mod kube_apiserver;
 mod kwok;
 mod process;
 mod progress;
+mod release;
 mod test;
 mod toolchain;
 
@@ -49,6 +50,8 @@ enum Command {
     Guests(guests::Args),
     /// Measure this machine: requests per second, and what a call through the mesh takes
     Bench(bench::Args),
+    /// Build the program as users should get it, from a profile of itself at work
+    Release(release::Args),
     /// Kill, pause and cut off real servers under load, and judge what clients saw
     Chaos(chaos::Args),
     /// Compare the API server's answers with recorded ones of kube-apiserver
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Command::Dependencies => dependencies::check(),
         Command::Guests(args) => guests::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Release(args) => release::run(&args),
         Command::Chaos(args) => chaos::run(&args),
         Command::Differential(args) => differential::run(&args),
         Command::Kwok(args) => kwok::run(&args),

@@ -6,13 +6,15 @@ use serde_json::Value;
 use super::load::{Case, Target};
 use super::{Effort, NAMESPACE, deployment, load, ready, service, start};
 use super::{nginx, peers, wasmtime};
+use crate::cluster::Cluster;
 
 /// As many bytes as the component answers.
 const ANSWER: &str = "hello\\n";
 
-pub fn measure(effort: &Effort) -> Result<Value> {
+const SERVICES: [&str; 4] = ["fresh", "reused", "fresh-p3", "reused-p3"];
+
+fn deployed(effort: &Effort) -> Result<Cluster> {
     let cluster = start(effort, "bench-gateway", 1)?;
-    let services = ["fresh", "reused", "fresh-p3", "reused-p3"];
     cluster.apply(&[
         deployment("fresh", "hello", Some("per-request"), None),
         service("fresh"),
@@ -23,7 +25,23 @@ pub fn measure(effort: &Effort) -> Result<Value> {
         deployment("reused-p3", "hello-p3", Some("pooled"), None),
         service("reused-p3"),
     ])?;
-    ready(&cluster, &services)?;
+    ready(&cluster, &SERVICES)?;
+    Ok(cluster)
+}
+
+/// Sends load to each and measures nothing.
+pub fn serve(effort: &Effort) -> Result<()> {
+    let cluster = deployed(effort)?;
+    for service in SERVICES {
+        let url = cluster.url(&format!("{service}.{NAMESPACE}.localhost"), "/");
+        let gateway = cluster.gateway_address();
+        load::send(&url, gateway, effort.connections, effort.seconds, 0.0)?;
+    }
+    cluster.stop()
+}
+
+pub fn measure(effort: &Effort) -> Result<Value> {
+    let cluster = deployed(effort)?;
     let weft = |name, service: &'static str, peers: &[&'static str]| Case {
         name,
         peers: peers.to_vec(),
