@@ -6,7 +6,7 @@
 //!
 //! Invariants: one host and one path, whoever looks (`ingress.rs`); nothing a client sends in `x-weft-*`, `forwarded` or `x-forwarded-*` is
 //! believed; a failure is a status and one sentence of text; a service that nobody published is closed; a client that is slow to say what
-//! it wants or to read what it got is closed (`pace.rs`); shutting down finishes what was begun.
+//! it wants is closed, and what it is slow to read is cut off (`pace.rs`); shutting down finishes what was begun.
 
 use std::{
     convert::Infallible,
@@ -151,15 +151,16 @@ async fn connection(
     let front = Arc::new(Front::new(inner, client));
     let service = {
         let (front, pace) = (Arc::clone(&front), Arc::clone(&pace));
-        service_fn(move |request| {
+        service_fn(move |request: Request<Incoming>| {
             front.spoke.store(true, Ordering::Relaxed);
             let (front, open) = (Arc::clone(&front), pace.begin());
+            let version = request.version();
             async move {
                 let response = front.answer(request).await;
                 Ok::<_, Infallible>(if response.body().is_whole().is_some() {
                     response
                 } else {
-                    response.map(|body| Body::new(Paced::new(body, open)))
+                    response.map(|body| Body::new(Paced::new(body, open, version)))
                 })
             }
         })
@@ -192,6 +193,10 @@ async fn connection(
                 Verdict::TooSlow => {
                     tracing::debug!(%client, "a client reads too slowly and is cut off");
                     return;
+                }
+                Verdict::Cut => {
+                    idle_until = None;
+                    tracing::debug!(%client, "a response that is read too slowly is cut off");
                 }
                 Verdict::Idle => {
                     let now = Instant::now();
