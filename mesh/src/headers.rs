@@ -109,8 +109,14 @@ pub(crate) fn strip_way(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes what belongs to one connection (RFC 9110 §7.6.1), including what `connection` lists. `te` says `trailers`, once, or
-/// nothing: HTTP/2 takes no other (RFC 9113 §8.2.2), and codecs look at the first line only.
+/// Whether a line is for all who pass a message on, so that nobody can call it one connection's: where the message ends, and whose it is.
+/// A sender that lists it in `connection` breaks RFC 9110 §7.6.1; without its length, an upload would be held to no pace.
+fn is_for_all(name: &HeaderName) -> bool {
+    *name == header::CONTENT_LENGTH || *name == header::HOST
+}
+
+/// Removes what belongs to one connection (RFC 9110 §7.6.1), including what `connection` lists of lines that can. `te` says `trailers`,
+/// once, or nothing: HTTP/2 takes no other (RFC 9113 §8.2.2), and codecs look at the first line only.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         let listed: Vec<HeaderName> = headers
@@ -119,6 +125,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .filter_map(|name| name.trim().parse().ok())
+            .filter(|name| !is_for_all(name))
             .collect();
         for name in listed {
             headers.remove(name);
@@ -267,6 +274,37 @@ mod tests {
         strip_hop_by_hop(&mut headers);
         strip_way(&mut headers);
         assert_eq!(headers, map(&[("te", "trailers"), ("accept", "*/*")]));
+    }
+
+    /// A client could list the length of its upload, and take a minute for each byte of it.
+    #[test]
+    fn what_is_for_all_is_no_connections_whoever_says_so() {
+        let message = [
+            ("host", "a.test"),
+            ("content-length", "5"),
+            ("x-mine", "1"),
+            ("accept", "*/*"),
+        ];
+        let all = &["host", "content-length", "x-mine", "accept"][..];
+        let without_mine = &["host", "content-length", "accept"][..];
+        for (listed, kept) in [
+            (&["close"][..], all),
+            (&["content-length"], all),
+            (&["close, Content-Length"], all),
+            (&["content-length", "host"], all),
+            (&["Host,content-length ,x-mine"], without_mine),
+            (&["x-mine", "content-length"], without_mine),
+        ] {
+            let expected = message.into_iter().filter(|(name, _)| kept.contains(name));
+            let expected = map(&expected.collect::<Vec<_>>());
+            let lines = listed.iter().map(|listed| ("connection", *listed));
+            let sent = map(&message.into_iter().chain(lines).collect::<Vec<_>>());
+            for strip in [keep_what_enters, keep_what_passes, strip_hop_by_hop] {
+                let mut headers = sent.clone();
+                strip(&mut headers);
+                assert_eq!(headers, expected, "{listed:?}");
+            }
+        }
     }
 
     #[test]

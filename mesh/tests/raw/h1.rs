@@ -113,6 +113,11 @@ async fn where_a_body_ends_is_read_in_one_way() {
             One("200 POST http://mirror.vote.localhost/ [content-length=5, x-forwarded-host=mirror.vote.localhost] 5 bytes"),
         ),
         (
+            "a length that is called the connection's",
+            "POST / HTTP/1.1\nHost: mirror.vote.localhost\nConnection: close, content-length, host\nContent-Length: 5\n\nhello",
+            One("200 POST http://mirror.vote.localhost/ [content-length=5, x-forwarded-host=mirror.vote.localhost] 5 bytes"),
+        ),
+        (
             "chunks",
             "POST / HTTP/1.1\nHost: mirror.vote.localhost\nConnection: close\nTransfer-Encoding: chunked\n\n5\nhello\n0\n\n",
             One("200 POST http://mirror.vote.localhost/ [x-forwarded-host=mirror.vote.localhost] 5 bytes"),
