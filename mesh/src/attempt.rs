@@ -1,6 +1,7 @@
 //! One try of a call: to a workload of this node in memory, to another node over the wire.
 //!
-//! Whatever comes of it, the endpoint's standing is told: its load of the time that an answer took, its health of what failed or was refused.
+//! Whatever comes of it, the endpoint's standing is told: its load of the time that an answer took, without that in which it waited for its
+//! caller's request; its health of what failed or was refused.
 //! And only of what is the endpoint's: who failed by its own request leaves no mark on the endpoint that saw it, or one guest could have a
 //! service avoided by all others of its node.
 //!
@@ -52,7 +53,7 @@ pub(crate) struct Pending {
     endpoint: Arc<Endpoint>,
     inner: Arc<Inner>,
     since: Instant,
-    /// The request's body, while its sender may be the one who is slow, and when that does not matter any more.
+    /// The request's body, whose sender may be the one who is slow, and when that does not matter any more.
     request: Option<Arc<replay::Shared>>,
     deadline: Option<Instant>,
     is_told: bool,
@@ -72,22 +73,26 @@ impl Pending {
         }
     }
 
+    /// How long that took up to `now`, beyond what the caller took to send.
+    fn took(&self, now: Instant) -> Duration {
+        let sending = self.request.as_ref().map(|request| request.waited());
+        now.saturating_duration_since(self.since)
+            .saturating_sub(sending.unwrap_or_default())
+    }
+
     /// The head of a response came.
     fn answered(&mut self, now: Instant) {
         self.is_told = true;
         let (began, nanos) = (self.inner.nanos(self.since), self.inner.nanos(now));
-        let latency = now.saturating_duration_since(self.since);
-        self.endpoint.load().record(latency, nanos);
+        self.endpoint.load().record(self.took(now), nanos);
         self.endpoint.health().answered(began, nanos);
     }
 
     /// Nobody waits for it any longer, or may.
     fn waited(&mut self, now: Instant) {
         self.is_told = true;
-        let latency = now.saturating_duration_since(self.since);
-        self.endpoint
-            .load()
-            .at_least(latency, self.inner.nanos(now));
+        let nanos = self.inner.nanos(now);
+        self.endpoint.load().at_least(self.took(now), nanos);
     }
 
     /// How long that took says nothing of how long an answer takes.
@@ -347,7 +352,7 @@ fn retry_after(lines: &HeaderMap) -> Option<Duration> {
 mod tests {
     use bytes::Bytes;
     use http_body::Frame;
-    use http_body_util::StreamBody;
+    use http_body_util::{BodyExt as _, StreamBody};
 
     use super::*;
     use crate::{
@@ -414,5 +419,37 @@ mod tests {
         late.deadline = Some(since);
         drop(late);
         assert!(world.cost() > fresh, "twenty seconds of the callee's");
+    }
+
+    /// Whoever uploaded over a slow line had the endpoint that took it avoided by all others.
+    #[tokio::test]
+    async fn what_a_caller_takes_to_send_is_not_its_endpoints_time() {
+        let (part, parts) = tokio::sync::oneshot::channel();
+        let parts = futures::stream::once(async move {
+            let part: Bytes = parts.await?;
+            Ok::<_, BoxError>(Frame::data(part))
+        });
+        let upload = replay::Source::new(Body::new(StreamBody::new(parts)), None);
+        let world = World::new();
+        let (fresh, since) = (world.cost(), Instant::now());
+        let mut uploading = world.begin(since);
+        uploading.request = upload.counter();
+        let sending = async {
+            // More than is believed of any endpoint.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            part.send(Bytes::from_static(b"late")).expect("a reader");
+        };
+        let (read, ()) = tokio::join!(upload.reader().collect(), sending);
+        assert_eq!(read.expect("a body").to_bytes(), "late");
+        let sent = since + upload.counter().expect("a body").waited();
+        uploading.answered(sent);
+        drop(uploading);
+        assert!(world.cost() <= fresh, "it took no time of its own");
+
+        // Of a request that was there, the same time is the endpoint's.
+        let mut working = world.begin(since);
+        working.answered(sent);
+        drop(working);
+        assert!(world.cost() > fresh);
     }
 }

@@ -9,6 +9,8 @@
 //!
 //! A body that breaks off, or is not as long as `content-length` said, ends with an error that is known to be its sender's: codecs
 //! further on would only say that the stream broke.
+//!
+//! How long a try waited for the caller is known: it says nothing of whoever answers.
 
 use std::{
     pin::Pin,
@@ -17,6 +19,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -51,6 +54,9 @@ struct State {
     /// It ended with an error.
     is_broken: bool,
     newest: u32,
+    /// Since when the newest reader waits for the caller, and how long it did before that.
+    waiting: Option<Instant>,
+    waited: Duration,
 }
 
 #[derive(Clone)]
@@ -73,6 +79,8 @@ impl Source {
                 ended: false,
                 is_broken: false,
                 newest: 0,
+                waiting: None,
+                waited: Duration::ZERO,
             }),
             bytes: AtomicU64::new(0),
             declared,
@@ -102,6 +110,7 @@ impl Source {
             Source::Stream(shared) => {
                 let mut state = shared.state.lock();
                 state.newest += 1;
+                (state.waiting, state.waited) = (None, Duration::ZERO);
                 let hint = if state.kept.is_empty() && !state.ended {
                     state.body.size_hint()
                 } else {
@@ -135,6 +144,12 @@ impl Shared {
     pub(crate) fn is_complete(&self) -> bool {
         let state = self.state.lock();
         !state.is_broken && (state.ended || (state.body.is_end_stream() && !self.is_short()))
+    }
+
+    /// How long the newest try waited for what came of the caller in the end. While it waits, somebody else may be at work: that is
+    /// not counted.
+    pub(crate) fn waited(&self) -> Duration {
+        self.state.lock().waited
     }
 
     /// Whether less came than was declared.
@@ -210,8 +225,13 @@ impl http_body::Body for Reader {
             return Poll::Ready(None);
         }
         let Poll::Ready(frame) = Pin::new(&mut state.body).poll_frame(context) else {
+            state.waiting.get_or_insert_with(Instant::now);
             return Poll::Pending;
         };
+        // What is there when it is asked for costs no look at the clock.
+        if let Some(since) = state.waiting.take() {
+            state.waited = state.waited.saturating_add(since.elapsed());
+        }
         // What was said before the first frame is not true of the rest.
         this.hint = SizeHint::default();
         let frame = this.shared.check(frame);
@@ -358,6 +378,25 @@ mod tests {
         // A codec that asks whether this is the end before it asks for the next frame.
         let short = Source::new(empty_body(), Some(5));
         assert!(!short.reader().is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn a_try_waits_for_the_caller_in_its_own_time_only() {
+        let pause = Duration::from_millis(20);
+        let parts = futures::stream::iter(1..=2).then(move |number| async move {
+            tokio::time::sleep(pause).await;
+            Ok::<_, BoxError>(Frame::data(Bytes::from(vec![b'x'; number])))
+        });
+        let source = Source::new(Body::new(StreamBody::new(parts)), None);
+        let waited = || source.counter().expect("a stream").waited();
+        let mut first = source.reader();
+        first.frame().await.expect("a frame").expect("data");
+        assert!(waited() >= pause / 2);
+        let mut second = source.reader();
+        second.frame().await.expect("a frame").expect("data");
+        assert_eq!(waited(), Duration::ZERO, "it was kept");
+        second.frame().await.expect("a frame").expect("data");
+        assert!(waited() >= pause / 2);
     }
 
     #[test]
