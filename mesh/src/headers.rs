@@ -75,6 +75,14 @@ pub(crate) fn keep_what_enters(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes what a workload may not say. It may say what a client outside says to the gateway: there is none before it.
+pub(crate) fn keep_what_sets_out(headers: &mut HeaderMap) {
+    if headers.keys().any(is_for_us) {
+        strip_forged(headers);
+        strip_hop_by_hop(headers);
+    }
+}
+
 /// Removes what does not go from one hop to the next.
 pub(crate) fn keep_what_passes(headers: &mut HeaderMap) {
     if headers.keys().any(is_for_us) {
@@ -233,12 +241,20 @@ mod tests {
             "upgrade",
         ];
         let forged = ["x-weft-source", "x-forwarded-client-cert"];
-        let names = of_one_hop.into_iter().chain(forged);
-        for name in names.map(HeaderName::from_static).chain(OF_THE_WAY_HERE) {
+        let nobodys = of_one_hop.into_iter().chain(forged);
+        let nobodys = nobodys.map(|name| (HeaderName::from_static(name), false));
+        let of_the_way = OF_THE_WAY_HERE.map(|name| (name, true));
+        for (name, is_a_workloads) in nobodys.chain(of_the_way) {
             assert!(is_for_us(&name), "{name}");
-            let mut entering = HeaderMap::from_iter([(name, HeaderValue::from_static("x"))]);
+            let line = HeaderMap::from_iter([(name, HeaderValue::from_static("x"))]);
+            let (mut entering, mut setting_out) = (line.clone(), line.clone());
             keep_what_enters(&mut entering);
             assert!(entering.is_empty(), "{entering:?}");
+            keep_what_sets_out(&mut setting_out);
+            match is_a_workloads {
+                true => assert_eq!(setting_out, line),
+                false => assert!(setting_out.is_empty(), "{setting_out:?}"),
+            }
         }
         for name in ["x-forwarded-for", "cookie", "content-type", "trailer", "x"] {
             assert!(!is_for_us(&HeaderName::from_static(name)), "{name}");
@@ -299,7 +315,12 @@ mod tests {
             let expected = map(&expected.collect::<Vec<_>>());
             let lines = listed.iter().map(|listed| ("connection", *listed));
             let sent = map(&message.into_iter().chain(lines).collect::<Vec<_>>());
-            for strip in [keep_what_enters, keep_what_passes, strip_hop_by_hop] {
+            for strip in [
+                keep_what_enters,
+                keep_what_sets_out,
+                keep_what_passes,
+                strip_hop_by_hop,
+            ] {
                 let mut headers = sent.clone();
                 strip(&mut headers);
                 assert_eq!(headers, expected, "{listed:?}");

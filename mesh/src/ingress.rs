@@ -116,8 +116,7 @@ pub(crate) fn from_workload<B>(request: &mut Request<B>) -> Result<u16, Failure>
         parts.path_and_query = Some(path);
         *request.uri_mut() = Uri::from_parts(parts).map_err(|_| bad("its URI is not valid"))?;
     }
-    headers::strip_forged(request.headers_mut());
-    headers::strip_hop_by_hop(request.headers_mut());
+    headers::keep_what_sets_out(request.headers_mut());
     within_limits(request)?;
     Ok(default_port)
 }
