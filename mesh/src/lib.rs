@@ -27,6 +27,7 @@ mod balance;
 mod budget;
 mod call;
 mod caller;
+mod connection;
 mod deliver;
 mod egress;
 mod failure;

@@ -24,7 +24,7 @@ use futures::{FutureExt, channel::oneshot, future::Shared};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use socket2::{SockRef, TcpKeepalive};
@@ -34,8 +34,7 @@ use weft_api::identity::SpiffeId;
 use weft_call::{Blame, Failure, FailureKind};
 
 use crate::{
-    Body,
-    headers::HEADER_LIST_BYTES_MAX,
+    Body, connection,
     identity::{self, Identities},
     shard::{self, SHARDS},
     table::Endpoint,
@@ -326,16 +325,8 @@ impl Slot {
                 "the peer does not speak weft's protocol",
             )));
         }
-        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES_MAX)
-            .max_send_buf_size(SEND_BUFFER_BYTES)
-            .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        let (sender, driver) = connection::http2()
             .initial_max_send_streams(STREAMS_MAX)
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
             .handshake::<_, Body>(TokioIo::new(tls))
             .await
             .map_err(|error| tls_failed(io::Error::other(error)))?;
@@ -354,30 +345,19 @@ impl Slot {
     }
 }
 
-/// Runs a connection to its end. The end comes when the pool has let go of it and no stream is open.
+/// Runs a connection to its end.
 async fn drive(
     driver: impl Future<Output = Result<(), hyper::Error>>,
     slot: Weak<Slot>,
     identities: Weak<Identities>,
 ) {
-    let mut driver = std::pin::pin!(driver);
-    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
-    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            ended = &mut driver => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "connection to a node ended");
-                }
-                break;
-            }
-            _ = sweep.tick() => {
-                if let (Some(slot), Some(identities)) = (slot.upgrade(), identities.upgrade()) {
-                    slot.sweep(identities.roots_generation());
-                }
-            }
+    let sweep = || {
+        if let (Some(slot), Some(identities)) = (slot.upgrade(), identities.upgrade()) {
+            slot.sweep(identities.roots_generation());
         }
+    };
+    if let Err(error) = connection::run(driver, SWEEP_INTERVAL, sweep).await {
+        tracing::debug!(%error, "connection to a node ended");
     }
     if let Some(slot) = slot.upgrade() {
         slot.forget_closed();

@@ -10,8 +10,8 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -27,12 +27,8 @@ use super::{
     tls::H2,
 };
 use crate::{
-    Body,
-    headers::{HEADER_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADERS_MAX},
-    transport::{
-        CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER_BYTES,
-        STREAM_WINDOW_BYTES,
-    },
+    Body, connection,
+    headers::{HEADER_BYTES_MAX, HEADERS_MAX},
 };
 
 /// A host at the other end of the world answers within half a second; a lost packet costs one more.
@@ -138,15 +134,7 @@ async fn speak_http2<S>(place: &Arc<Place>, stream: S, address: SocketAddr) -> R
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (sender, driver) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX)
-        .max_send_buf_size(SEND_BUFFER_BYTES)
-        .max_header_list_size(HEADER_LIST_BYTES_MAX)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
+    let (sender, driver) = connection::http2()
         .handshake::<_, Body>(TokioIo::new(stream))
         .await
         .map_err(|error| broken(address, &error))?;

@@ -31,7 +31,7 @@ use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedSemaphorePermit, Semaphore
 
 use super::connect::Failed;
 use super::{destination::Destination, names};
-use crate::{Body, budget::Budget};
+use crate::{Body, budget::Budget, connection};
 
 /// Calls under way of all identities of this node: each may hold a connection of a kilobyte in the kernel, 100 KB here with TLS.
 const CALLS_MAX: usize = 4096;
@@ -430,33 +430,20 @@ impl Place {
 /// How often connections that idle are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Runs a connection to its end. The end comes when the pool and all calls have let go of it.
+/// Runs a connection to its end.
 pub(crate) async fn drive(
     driver: impl Future<Output = Result<(), hyper::Error>>,
     place: Weak<Place>,
 ) {
-    let mut driver = std::pin::pin!(driver);
-    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
-    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            ended = &mut driver => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection to a host outside ended");
-                }
-                break;
-            }
-            _ = sweep.tick() => {
-                if let Some(place) = place.upgrade() {
-                    place.sweep();
-                }
-            }
+    let sweep = || {
+        if let Some(place) = place.upgrade() {
+            place.sweep();
         }
+    };
+    if let Err(error) = connection::run(driver, SWEEP_INTERVAL, sweep).await {
+        tracing::debug!(%error, "a connection to a host outside ended");
     }
-    if let Some(place) = place.upgrade() {
-        place.sweep();
-    }
+    sweep();
 }
 
 #[cfg(test)]
