@@ -242,28 +242,26 @@ pub(crate) fn launch(
     })
 }
 
-/// Into the mesh, at each of its ports: they all lead to the one handler that a component has.
+/// Into the mesh, at each of its ports: they all lead to the one handler that a component has, and to the places that it has once.
 fn attach(home: &Home, pod: PodView<'_>, ip: IpAddr, prepared: &Prepared) -> Vec<PodAddress> {
     let service = bridge::inbound(prepared.workload.clone(), prepared.failures.clone());
     let limits = prepared.workload.limits();
     let in_flight_max = limits.in_flight_max + limits.queued_max;
     let ports = prepared.spec.ports.iter();
-    ports
-        .map(|port| {
-            let address = PodAddress { ip, port: *port };
-            home.siblings.insert(address);
-            home.node.mesh.attach(
-                address,
-                LocalWorkload {
-                    identity: prepared.identity.clone(),
-                    workload: workload_info(pod),
-                    service: service.clone(),
-                    in_flight_max,
-                },
-            );
-            address
-        })
-        .collect()
+    let addresses: Vec<PodAddress> = ports.map(|port| PodAddress { ip, port: *port }).collect();
+    for address in &addresses {
+        home.siblings.insert(*address);
+    }
+    home.node.mesh.attach_at(
+        &addresses,
+        LocalWorkload {
+            identity: prepared.identity.clone(),
+            workload: workload_info(pod),
+            service,
+            in_flight_max,
+        },
+    );
+    addresses
 }
 
 /// Runs a command, and tells how it ended.

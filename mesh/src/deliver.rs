@@ -65,7 +65,12 @@ impl Attachments {
         &self.shards[hasher.finish() as usize % SHARDS].0
     }
 
-    pub(crate) fn insert(&self, address: SocketAddr, workload: LocalWorkload) {
+    /// One workload, wherever it is called: its places are its own, and not an address's.
+    pub(crate) fn insert(
+        &self,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+        workload: LocalWorkload,
+    ) {
         let attached = Arc::new(Attached {
             spiffe_id: workload.identity.to_string().into(),
             tenant: Tenant::named(&workload.identity.namespace),
@@ -74,13 +79,16 @@ impl Attachments {
             service: workload.service,
             places: Places::new(workload.in_flight_max),
         });
-        self.shard(address).rcu(|map| {
-            let mut map = HashMap::clone(map);
-            map.insert(address, Arc::clone(&attached));
-            map
-        });
+        for address in addresses {
+            self.shard(address).rcu(|map| {
+                let mut map = HashMap::clone(map);
+                map.insert(address, Arc::clone(&attached));
+                map
+            });
+        }
     }
 
+    /// The workload takes no further call, at this address or another.
     pub(crate) fn remove(&self, address: SocketAddr) -> Option<Arc<Attached>> {
         let mut removed = None;
         self.shard(address).rcu(|map| {
@@ -221,8 +229,16 @@ mod tests {
         answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static,
     ) -> Arc<Attached> {
         let attachments = Attachments::default();
-        let address = ([10, 42, 0, 1], 80).into();
-        let workload = LocalWorkload {
+        let address: SocketAddr = ([10, 42, 0, 1], 80).into();
+        attachments.insert([address], workload(answer));
+        attachments.get(address).expect("attached")
+    }
+
+    /// One that takes a call at a time.
+    fn workload(
+        answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static,
+    ) -> LocalWorkload {
+        LocalWorkload {
             identity: SpiffeId::new("cluster.local", "vote", "web"),
             workload: WorkloadInfo::default(),
             service: WorkloadService::new(service_fn(move |_request| {
@@ -230,9 +246,7 @@ mod tests {
                 async move { Ok(answer) }
             })),
             in_flight_max: 1,
-        };
-        attachments.insert(address, workload);
-        attachments.get(address).expect("attached")
+        }
     }
 
     #[tokio::test]
@@ -307,16 +321,8 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_looked_the_workload_up_before_it_left_is_turned_away() {
         let attachments = Attachments::default();
-        let address = ([10, 42, 0, 1], 80).into();
-        let workload = LocalWorkload {
-            identity: SpiffeId::new("cluster.local", "vote", "web"),
-            workload: WorkloadInfo::default(),
-            service: WorkloadService::new(service_fn(|_request| async {
-                Ok(Response::new(empty_body()))
-            })),
-            in_flight_max: 1,
-        };
-        attachments.insert(address, workload);
+        let address: SocketAddr = ([10, 42, 0, 1], 80).into();
+        attachments.insert([address], workload(|| Response::new(empty_body())));
         let found = attachments.get(address).expect("attached");
         let call = || deliver(&found, Request::new(empty_body()), CallContext::default());
         let answered = call().await.expect("it is here");
@@ -328,5 +334,34 @@ mod tests {
         let late = call().await.err().expect("turned away");
         assert!(late.kind == FailureKind::NotHere && late.never_processed());
         assert_eq!(detached.in_flight(), 0);
+    }
+
+    /// A container with two ports had twice the calls that its limits allow.
+    #[tokio::test]
+    async fn a_workload_has_its_places_once_however_many_ports_it_has() {
+        let attachments = Attachments::default();
+        let ports = [80, 9090].map(|port| SocketAddr::from(([10, 42, 0, 1], port)));
+        attachments.insert(ports, workload(|| Response::new(empty_body())));
+        let found = ports.map(|address| attachments.get(address).expect("attached"));
+        let call = |at: usize| {
+            deliver(
+                &found[at],
+                Request::new(empty_body()),
+                CallContext::default(),
+            )
+        };
+        let held = call(0).await.expect("a place");
+        for at in 0..2 {
+            let full = call(at).await.err().expect("turned away");
+            assert_eq!(full.kind, FailureKind::Overloaded);
+        }
+        drop(held);
+        let held = call(1).await.expect("a place");
+        let detached = ports.map(|address| Detached::new(attachments.remove(address)));
+        assert!(detached.iter().all(|detached| detached.in_flight() == 1));
+        drop(held);
+        detached[0].drained().await;
+        let late = call(1).await.err().expect("turned away");
+        assert_eq!(late.kind, FailureKind::NotHere);
     }
 }

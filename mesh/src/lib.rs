@@ -172,7 +172,7 @@ pub struct LocalWorkload {
     pub identity: SpiffeId,
     pub workload: WorkloadInfo,
     pub service: WorkloadService,
-    /// Calls in flight beyond this are refused as [`FailureKind::Overloaded`] and may go elsewhere.
+    /// Calls in flight beyond this, at all its addresses, are refused as [`FailureKind::Overloaded`] and may go elsewhere.
     pub in_flight_max: usize,
 }
 
@@ -267,10 +267,17 @@ impl Mesh {
 
     /// Lets calls reach a workload of this node at `address`; replaces what was there.
     pub fn attach(&self, address: PodAddress, workload: LocalWorkload) {
-        self.inner.attached.insert(address.into(), workload);
+        self.attach_at(&[address], workload);
     }
 
-    /// Takes no further calls at `address`. Calls in flight go on; wait for them with [`Detached::drained`].
+    /// The same at each of `addresses`: one workload with several ports, whose calls in flight are counted together.
+    pub fn attach_at(&self, addresses: &[PodAddress], workload: LocalWorkload) {
+        let addresses = addresses.iter().map(|address| SocketAddr::from(*address));
+        self.inner.attached.insert(addresses, workload);
+    }
+
+    /// Takes no further calls at `address`, or at another that its workload was attached at together with it. Calls in flight go on; wait
+    /// for them with [`Detached::drained`].
     pub fn detach(&self, address: PodAddress) -> Detached {
         Detached::new(self.inner.attached.remove(address.into()))
     }
