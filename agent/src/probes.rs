@@ -11,7 +11,6 @@
 use crate::guest::Guest;
 use crate::plan::ProbeKind;
 use crate::pod_view::ContainerView;
-use bytes::Bytes;
 use http::{Request, StatusCode};
 use k8s_openapi::api::core::v1::{Container, Probe};
 use std::net::IpAddr;
@@ -316,7 +315,7 @@ async fn check(check: &Check, target: &Target, timeout: Duration) -> Result<(), 
         request = request.header(name, value);
     }
     let mut request = request
-        .body(weft_runtime::body::full(Bytes::new()))
+        .body(weft_runtime::Body::empty())
         .map_err(|error| error.to_string())?;
     request.extensions_mut().insert(weft_runtime::CallContext {
         deadline: std::time::Instant::now().checked_add(timeout),

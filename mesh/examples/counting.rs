@@ -12,8 +12,8 @@ use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::histogram::Histogram;
 use weft_api::identity::SpiffeId;
 use weft_mesh::{
-    CallerInfo, EndpointSpec, LocalWorkload, Mesh, PodAddress, ServicePortSpec, ServiceSpec, Table,
-    WorkloadInfo, WorkloadService, empty_body,
+    Body, CallerInfo, EndpointSpec, LocalWorkload, Mesh, PodAddress, ServicePortSpec, ServiceSpec,
+    Table, WorkloadInfo, WorkloadService,
 };
 
 // The very code that the mesh counts with, which is nobody else's.
@@ -224,7 +224,7 @@ async fn calls(mesh: &Mesh) {
             identity: account("voting"),
             workload: named("voting"),
             service: WorkloadService::new(tower::service_fn(|_request| async {
-                Ok(Response::new(empty_body()))
+                Ok(Response::new(Body::empty()))
             })),
             in_flight_max: 100,
         },
@@ -258,7 +258,7 @@ async fn calls(mesh: &Mesh) {
             identity: account(&name),
             workload: named(&name),
         };
-        let request = Request::get("http://voting/").body(empty_body());
+        let request = Request::get("http://voting/").body(Body::empty());
         let request = request.expect("a request");
         let answer = mesh.outbound(caller).call(request).await;
         answer.expect("an answer");

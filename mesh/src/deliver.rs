@@ -26,7 +26,7 @@ use weft_turns::Tenant;
 use crate::{
     Body, CallContext, LocalWorkload, WorkloadInfo, WorkloadService,
     admission::{self, Admitted, Asking, Places},
-    empty_body, headers,
+    headers,
 };
 
 /// Copies of the address map; attaching one of ten thousand pods clones one hundred-and-sixtieth of them.
@@ -214,7 +214,7 @@ pub(crate) fn without_content(method: &Method, response: Response<Body>) -> Resp
         let lines = head.headers.entry(header::CONTENT_LENGTH);
         lines.or_insert_with(|| HeaderValue::from(length));
     }
-    Response::from_parts(head, empty_body())
+    Response::from_parts(head, Body::empty())
 }
 
 #[cfg(test)]
@@ -223,7 +223,6 @@ mod tests {
     use tower::service_fn;
 
     use super::*;
-    use crate::full_body;
 
     fn attached(
         answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static,
@@ -268,9 +267,9 @@ mod tests {
                 if let Some(declared) = declared {
                     response = response.header(header::CONTENT_LENGTH, declared);
                 }
-                response.body(full_body("hello")).expect("a response")
+                response.body(Body::full("hello")).expect("a response")
             });
-            let request = Request::builder().method(method).body(empty_body());
+            let request = Request::builder().method(method).body(Body::empty());
             let request = request.expect("a request");
             let delivered = deliver(&to, request, CallContext::default()).await;
             let response = delivered.expect("an answer").response;
@@ -287,13 +286,13 @@ mod tests {
     #[tokio::test]
     async fn a_head_that_no_hop_passes_on_is_the_workloads_failure() {
         let failed = async |answer: fn() -> Response<Body>| {
-            let request = Request::new(empty_body());
+            let request = Request::new(Body::empty());
             let delivered = deliver(&attached(answer), request, CallContext::default()).await;
             delivered.err().expect("a failure").to_string()
         };
         let text = [
             failed(|| {
-                let response = Response::builder().status(103).body(empty_body());
+                let response = Response::builder().status(103).body(Body::empty());
                 response.expect("a response")
             })
             .await,
@@ -302,12 +301,12 @@ mod tests {
                 for number in 0..257 {
                     response = response.header(format!("x-{number}"), "1");
                 }
-                response.body(empty_body()).expect("a response")
+                response.body(Body::empty()).expect("a response")
             })
             .await,
             failed(|| {
                 let response = Response::builder().header("content-length", "5, 5");
-                response.body(full_body("hello")).expect("a response")
+                response.body(Body::full("hello")).expect("a response")
             })
             .await,
         ];
@@ -322,9 +321,9 @@ mod tests {
     async fn a_call_that_looked_the_workload_up_before_it_left_is_turned_away() {
         let attachments = Attachments::default();
         let address: SocketAddr = ([10, 42, 0, 1], 80).into();
-        attachments.insert([address], workload(|| Response::new(empty_body())));
+        attachments.insert([address], workload(|| Response::new(Body::empty())));
         let found = attachments.get(address).expect("attached");
-        let call = || deliver(&found, Request::new(empty_body()), CallContext::default());
+        let call = || deliver(&found, Request::new(Body::empty()), CallContext::default());
         let answered = call().await.expect("it is here");
         assert!(matches!(call().await, Err(failure) if failure.kind == FailureKind::Overloaded));
         drop(answered);
@@ -341,12 +340,12 @@ mod tests {
     async fn a_workload_has_its_places_once_however_many_ports_it_has() {
         let attachments = Attachments::default();
         let ports = [80, 9090].map(|port| SocketAddr::from(([10, 42, 0, 1], port)));
-        attachments.insert(ports, workload(|| Response::new(empty_body())));
+        attachments.insert(ports, workload(|| Response::new(Body::empty())));
         let found = ports.map(|address| attachments.get(address).expect("attached"));
         let call = |at: usize| {
             deliver(
                 &found[at],
-                Request::new(empty_body()),
+                Request::new(Body::empty()),
                 CallContext::default(),
             )
         };

@@ -6,7 +6,7 @@
 use http::{HeaderValue, Method, Response, header};
 use weft_call::{Failure, FailureKind};
 
-use crate::{Body, deliver, full_body};
+use crate::{Body, deliver};
 
 /// The request breaks a rule that all requests keep; `reason` continues "the request is not acceptable: ".
 pub(crate) fn bad_request(reason: &str) -> Failure {
@@ -178,7 +178,7 @@ pub(crate) fn flag(kind: FailureKind) -> &'static str {
 
 /// A failure as status and one sentence of text.
 pub(crate) fn sentence(failure: &Failure, method: &Method) -> Response<Body> {
-    let mut response = Response::new(full_body(format!("{failure}\n")));
+    let mut response = Response::new(Body::full(format!("{failure}\n")));
     *response.status_mut() = failure.status();
     let lines = response.headers_mut();
     lines.insert(

@@ -64,7 +64,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use tokio::sync::watch;
 use weft_api::identity::SpiffeId;
 
@@ -93,18 +92,6 @@ pub use weft_call::{
 
 /// A local workload as the mesh sees it: what the agent plugs in.
 pub type WorkloadService = weft_call::CallService<Body>;
-
-/// A body without a byte.
-#[must_use]
-pub fn empty_body() -> Body {
-    Body::empty()
-}
-
-/// A body of known bytes.
-#[must_use]
-pub fn full_body(bytes: impl Into<Bytes>) -> Body {
-    Body::full(bytes)
-}
 
 /// Where the identity of the gateways lives, and its ServiceAccount. Their calls come from outside, so that whoever is given it is nobody
 /// to guests.

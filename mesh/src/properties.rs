@@ -21,8 +21,7 @@ use weft_api::identity::SpiffeId;
 use crate::route::{self, Filter, Match, PathChange, PathMatch, Redirect, Rewrite, View};
 use crate::table::testing::{self, service};
 use crate::{
-    Body, CallContext, Peer, Table, TraceContext, Transport, WorkloadInfo, empty_body, headers,
-    identity,
+    Body, CallContext, Peer, Table, TraceContext, Transport, WorkloadInfo, headers, identity,
     ingress::{self, LastHost},
     resolve, wire,
 };
@@ -194,7 +193,7 @@ proptest! {
         hosts in proptest::collection::vec(value("[a-z.]{1,8}(:[0-9]{1,6})?|\\[::1\\]:80|a@b|[a-z/?#]{1,6}"), 0..3),
         uri in prop_oneof![target(), Just(Uri::from_static("/a?b")), Just(Uri::from_static("*"))],
     ) {
-        let mut request: Request<Body> = Request::new(empty_body());
+        let mut request: Request<Body> = Request::new(Body::empty());
         let named = uri.authority().cloned();
         *request.uri_mut() = uri;
         for host in &hosts {

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use crate::{Body, BoxError, empty_body};
+use crate::{Body, BoxError};
 
 /// Bodies up to this size are kept for another try; the figure is Linkerd's.
 pub(crate) const REPLAY_BYTES_MAX: u64 = 64 << 10;
@@ -106,7 +106,7 @@ impl Source {
     /// The body for the next try; readers handed out earlier get no further frame.
     pub(crate) fn reader(&self) -> Body {
         match self {
-            Source::Empty => empty_body(),
+            Source::Empty => Body::empty(),
             Source::Stream(shared) => {
                 let mut state = shared.state.lock();
                 state.newest += 1;
@@ -376,7 +376,7 @@ mod tests {
             assert_eq!(complete, expected.is_ok(), "{chunks:?} {declared:?}");
         }
         // A codec that asks whether this is the end before it asks for the next frame.
-        let short = Source::new(empty_body(), Some(5));
+        let short = Source::new(Body::empty(), Some(5));
         assert!(!short.reader().is_end_stream());
     }
 
@@ -401,7 +401,7 @@ mod tests {
 
     #[test]
     fn an_empty_body_stays_empty() {
-        let source = Source::new(empty_body(), None);
+        let source = Source::new(Body::empty(), None);
         assert!(matches!(source, Source::Empty));
         assert!(source.reader().is_end_stream());
     }

@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body_util::BodyExt;
 use weft_call::Failure;
 
-use crate::{Body, CallContext, Peer, WorkloadInfo, full_body, headers};
+use crate::{Body, CallContext, Peer, WorkloadInfo, headers};
 
 const DESTINATION: HeaderName = HeaderName::from_static("x-weft-destination");
 const SERVICE: HeaderName = HeaderName::from_static("x-weft-service");
@@ -141,7 +141,7 @@ pub(crate) fn take_worked(lines: &mut HeaderMap) -> Option<Duration> {
 
 /// The answer of a node itself, where its workload gave none.
 pub(crate) fn encode_failure(failure: &Failure) -> Response<Body> {
-    let mut response = Response::new(full_body(failure.message.clone().into_owned()));
+    let mut response = Response::new(Body::full(failure.message.clone().into_owned()));
     *response.status_mut() = failure.status();
     failure.encode(response.headers_mut());
     response
@@ -197,7 +197,7 @@ mod tests {
                 assert_eq!(arrived, failure);
             }
         }
-        let response = Response::new(full_body("hello"));
+        let response = Response::new(Body::full("hello"));
         assert!(decode_failure(response).await.is_ok());
     }
 

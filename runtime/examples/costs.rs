@@ -12,7 +12,7 @@ use http::Request;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 use weft_runtime::{
-    Artifact, Engine, Exit, Failure, FailureKind, InstancePolicy, Limits, Outbound, Workload, body,
+    Artifact, Body, Engine, Exit, Failure, FailureKind, InstancePolicy, Limits, Outbound, Workload,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -68,8 +68,8 @@ fn workload(
     Ok(builder.instance_policy(policy).build()?)
 }
 
-fn request() -> Request<body::Body> {
-    let mut request = Request::new(body::empty());
+fn request() -> Request<Body> {
+    let mut request = Request::new(Body::empty());
     *request.uri_mut() = http::Uri::from_static("http://bench/");
     request
 }

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use http_body_util::BodyExt;
-use weft_runtime::{Config, Engine, MemoryStore, Workload, body};
+use weft_runtime::{Body, Config, Engine, MemoryStore, Workload};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .key_value("default", store.clone())
         .build()?;
     for path in paths {
-        let request = http::Request::get(&path).body(body::empty())?;
+        let request = http::Request::get(&path).body(Body::empty())?;
         let response = workload.call(request).await?;
         let bytes = response.into_body().collect().await;
         let bytes = bytes.map_err(|error| error.to_string())?.to_bytes();

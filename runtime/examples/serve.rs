@@ -17,8 +17,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use weft_runtime::body::{self, Body, BoxError};
-use weft_runtime::{Cores, Engine, InstancePolicy, Limits, LogSink, Workload};
+use weft_runtime::{Body, BoxError, Cores, Engine, InstancePolicy, Limits, LogSink, Workload};
 
 struct Options {
     component: String,
@@ -179,7 +178,7 @@ async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let request = request.map(|body| Body::new(body.map_err(|error| Box::new(error) as BoxError)));
     Ok(workload.call(request).await.unwrap_or_else(|error| {
-        let mut response = Response::new(body::full(format!("{error}\n")));
+        let mut response = Response::new(Body::full(format!("{error}\n")));
         *response.status_mut() = error.status();
         response
     }))

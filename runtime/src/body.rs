@@ -8,16 +8,6 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 pub use weft_call::{Body, BoxError};
 
-/// A body without bytes.
-pub fn empty() -> Body {
-    Body::empty()
-}
-
-/// A body that is already complete.
-pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Body::full(bytes)
-}
-
 /// Takes what is ready of a response's body: a body of one chunk comes out complete.
 ///
 /// A server then writes head and body to the socket at once, and says the length instead of sending chunks. A guest that

@@ -8,14 +8,14 @@
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! use weft_runtime::{Body, Engine, FailureKind, Limits, Outbound, Workload, body};
+//! use weft_runtime::{Body, Engine, FailureKind, Limits, Outbound, Workload};
 //!
 //! let engine = Engine::builder().build()?;
 //! let artifact = engine.load(std::fs::read("shop.wasm")?).await?;
 //! // Where its own requests go: any `tower` service. Without one it may send none.
 //! let outbound = Outbound::new(tower::service_fn(|request: http::Request<Body>| async move {
 //!     match request.uri().host() {
-//!         Some("stock") => Ok(http::Response::new(body::full("42"))),
+//!         Some("stock") => Ok(http::Response::new(Body::full("42"))),
 //!         _ => Err(FailureKind::Denied.into()),
 //!     }
 //! }));
@@ -23,7 +23,7 @@
 //!     .limits(Limits { memory_bytes: 64 << 20, ..Limits::default() })
 //!     .outbound(outbound)
 //!     .build()?;
-//! let response = shop.call(http::Request::get("http://shop/price/7").body(body::empty())?).await?;
+//! let response = shop.call(http::Request::get("http://shop/price/7").body(Body::empty())?).await?;
 //! # Ok(()) }
 //! ```
 //!
@@ -54,7 +54,7 @@
 
 mod account;
 pub mod artifact;
-pub mod body;
+mod body;
 pub mod capability;
 pub mod command;
 pub mod compile;

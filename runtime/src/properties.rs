@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use tokio::runtime::Runtime;
 
-use crate::body;
+use crate::body::Body;
 use crate::capability::{Capability, ChannelError, Channels, Grants};
 use crate::host::keyvalue::{
     Buckets, KEY_BYTES_MAX, KeyValue, KeyValueStore, MemoryStore, VALUE_BYTES_MAX,
@@ -77,7 +77,7 @@ fn judge(runtime: &Runtime, message: Vec<u8>) -> Result<(), TestCaseError> {
     let store = Arc::new(MemoryStore::new(4 << 20, 10_000));
     let granted = granted(store.clone());
     runtime.block_on(async {
-        let answered = KeyValue.serve(&granted, "do", body::full(message)).await;
+        let answered = KeyValue.serve(&granted, "do", Body::full(message)).await;
         if let Ok(answer) = answered {
             prop_assert!(answer.collect().await.is_ok());
         }

@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use http::Request;
 use http_body_util::BodyExt;
-use weft_runtime::body::{self, Body};
 use weft_runtime::{
-    Artifact, Engine, Exit, Failure, FailureKind, InstancePolicy, Limits, LogSink, Outbound,
+    Artifact, Body, Engine, Exit, Failure, FailureKind, InstancePolicy, Limits, LogSink, Outbound,
     Workload, WorkloadBuilder,
 };
 
@@ -56,12 +55,12 @@ fn next(answered: bool) -> Outbound {
         if !answered {
             std::future::pending::<()>().await;
         }
-        Ok::<_, Failure>(http::Response::new(body::empty()))
+        Ok::<_, Failure>(http::Response::new(Body::empty()))
     }))
 }
 
 async fn say(workload: &Workload, path: &str) -> String {
-    let request = Request::builder().uri(path).body(body::empty()).unwrap();
+    let request = Request::builder().uri(path).body(Body::empty()).unwrap();
     match workload.call(request).await {
         Ok(response) => {
             let status = response.status().as_u16();
@@ -592,7 +591,7 @@ async fn attack_18_an_instance_that_trapped_is_never_used_again() {
 async fn attack_28_a_body_without_end_ends_with_its_caller() {
     let attacked = Attacked::new().await;
     let workload = attacked.workload();
-    let request = Request::builder().uri("/28").body(body::empty()).unwrap();
+    let request = Request::builder().uri("/28").body(Body::empty()).unwrap();
     let mut body = workload.call(request).await.unwrap().into_body();
     let mut read = 0;
     while read < 1 << 20 {
@@ -621,7 +620,7 @@ async fn attack_28_a_body_without_end_is_cut_at_its_limit() {
         };
         let workload = attacked.builder().limits(limits).instance_policy(policy);
         let workload = workload.build().unwrap();
-        let request = Request::builder().uri("/28").body(body::empty()).unwrap();
+        let request = Request::builder().uri("/28").body(Body::empty()).unwrap();
         let mut body = workload.call(request).await.unwrap().into_body();
         let mut read = 0;
         let error = loop {
@@ -651,7 +650,7 @@ async fn attack_33_a_body_that_nobody_reads_is_given_up() {
     };
     for policy in [InstancePolicy::PerRequest, sharing] {
         let workload = attacked.builder().instance_policy(policy).build().unwrap();
-        let request = Request::builder().uri("/28").body(body::empty()).unwrap();
+        let request = Request::builder().uri("/28").body(Body::empty()).unwrap();
         let mut body = workload.call(request).await.unwrap().into_body();
         assert!(body.frame().await.unwrap().unwrap().is_data());
         eventually(|| workload.usage().instances == 0).await;
@@ -721,7 +720,7 @@ async fn attack_39_sleep_without_end_is_woken_by_the_deadline() {
         ..Limits::default()
     };
     let workload = attacked.builder().limits(limits).build().unwrap();
-    let request = Request::builder().uri("/39").body(body::empty()).unwrap();
+    let request = Request::builder().uri("/39").body(Body::empty()).unwrap();
     let error = workload.call(request).await.unwrap_err();
     assert_eq!(error.kind, FailureKind::Deadline);
     eventually(|| workload.usage().instances == 0).await;

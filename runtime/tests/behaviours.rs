@@ -12,10 +12,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use weft_runtime::body::{self, Body, BoxError};
 use weft_runtime::{
-    Access, Artifact, Engine, Exit, Failure, FailureKind, InstancePolicy, Limits, LogSink,
-    Outbound, Volume, VolumeLimits, Workload, WorkloadBuilder,
+    Access, Artifact, Body, BoxError, Engine, Exit, Failure, FailureKind, InstancePolicy, Limits,
+    LogSink, Outbound, Volume, VolumeLimits, Workload, WorkloadBuilder,
 };
 
 /// The largest body of the calls below.
@@ -197,7 +196,7 @@ fn request(name: &str) -> Request<Body> {
             data("hello"),
             Ok(Frame::data(vec![b'x'; BODY_BYTES as usize].into())),
         ]),
-        _ => body::empty(),
+        _ => Body::empty(),
     };
     request.body(body).unwrap()
 }

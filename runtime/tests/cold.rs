@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use http::Request;
-use weft_runtime::{Artifact, Engine, Exit, Failure, FailureKind, InstancePolicy, Workload, body};
+use weft_runtime::{Artifact, Body, Engine, Exit, Failure, FailureKind, InstancePolicy, Workload};
 
 /// Executable mappings of compiled components from `dir`.
 fn mapped(dir: &std::path::Path) -> usize {
@@ -26,7 +26,7 @@ async fn load(engine: &Engine, guest: &str) -> Artifact {
 }
 
 async fn status(workload: &Workload) -> Result<u16, Failure> {
-    let request = Request::get("http://x/hello").body(body::empty()).unwrap();
+    let request = Request::get("http://x/hello").body(Body::empty()).unwrap();
     workload
         .call(request)
         .await

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::Request;
 use http_body_util::BodyExt;
 use weft_runtime::{
-    Access, CallEnd, Engine, Event, EventSink, Failure, FailureKind, InstancePolicy, Limits,
-    Workload, WorkloadBuilder, WorkloadError, body,
+    Access, Body, BoxError, CallEnd, Engine, Event, EventSink, Failure, FailureKind,
+    InstancePolicy, Limits, Workload, WorkloadBuilder, WorkloadError,
 };
 
 static ENGINE: LazyLock<Engine> =
@@ -56,8 +56,8 @@ fn told(heard: &Heard) -> String {
     lines.join(", ")
 }
 
-fn get(uri: &str) -> Request<body::Body> {
-    Request::builder().uri(uri).body(body::empty()).unwrap()
+fn get(uri: &str) -> Request<Body> {
+    Request::builder().uri(uri).body(Body::empty()).unwrap()
 }
 
 /// Waits until nothing is left of the calls so far.
@@ -125,10 +125,9 @@ async fn each_call_and_instance_is_told_of_once() {
         told(&heard),
         "call: Abandoned, instance ended, instance started"
     );
-    let endless =
-        futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, body::BoxError>>();
+    let endless = futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, BoxError>>();
     let request = Request::post("/echo")
-        .body(body::Body::new(http_body_util::StreamBody::new(endless)))
+        .body(Body::new(http_body_util::StreamBody::new(endless)))
         .unwrap();
     drop(workload.call(request).await.unwrap());
     settled(&workload).await;

@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use weft_runtime::body::{self, Body};
 use weft_runtime::host::keyvalue::{Entry, Operation, Page, Swap};
 use weft_runtime::worker::{RemoteWorkload, Worker, WorkerCommand, WorkerError};
 use weft_runtime::{
-    Artifact, CallContext, Config, Cores, Engine, Failure, GrantError, Grants, KeyValueStore,
+    Artifact, Body, CallContext, Config, Cores, Engine, Failure, GrantError, Grants, KeyValueStore,
     Limits, MemoryStore, Setup, Workload, WorkloadBuilder, WorkloadError,
 };
 
@@ -55,7 +54,7 @@ async fn granted() -> Workload {
 
 fn get(path: &str) -> Request<Body> {
     let uri = format!("http://guest{path}");
-    Request::builder().uri(uri).body(body::empty()).unwrap()
+    Request::builder().uri(uri).body(Body::empty()).unwrap()
 }
 
 async fn answer(answered: Result<Response<Body>, Failure>) -> String {

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use http_body_util::{BodyExt, StreamBody};
-use weft_runtime::body::{self, Body};
 use weft_runtime::{
-    Artifact, ArtifactError, CallContext, Engine, EventSink, Exit, Failure, FailureKind,
-    InstancePolicy, Limits, LogSink, Outbound, Peer, Stdin, TraceContext, Transport, Wasi,
-    Workload, WorkloadBuilder, WorkloadError,
+    Artifact, ArtifactError, Body, BoxError, CallContext, Engine, EventSink, Exit, Failure,
+    FailureKind, InstancePolicy, Limits, LogSink, Outbound, Peer, Stdin, TraceContext, Transport,
+    Wasi, Workload, WorkloadBuilder, WorkloadError,
 };
 
 static ENGINE: LazyLock<Engine> =
@@ -31,7 +30,7 @@ async fn probe() -> WorkloadBuilder {
 }
 
 fn get(uri: &str) -> Request<Body> {
-    Request::builder().uri(uri).body(body::empty()).unwrap()
+    Request::builder().uri(uri).body(Body::empty()).unwrap()
 }
 
 async fn text(response: Response<Body>) -> String {
@@ -304,7 +303,7 @@ async fn a_guest_sees_an_absolute_request_its_environment_and_its_caller() {
         .header("x-one", "1");
     let shown = text(
         workload
-            .call(request.body(body::empty()).unwrap())
+            .call(request.body(Body::empty()).unwrap())
             .await
             .unwrap(),
     )
@@ -370,7 +369,7 @@ fn echo() -> (tokio::sync::mpsc::Sender<bytes::Bytes>, Request<Body>) {
             .map(|bytes| (Ok(http_body::Frame::data(bytes)), receiver))
     });
     let request = Request::post("http://probe/echo")
-        .body(body::Body::new(StreamBody::new(frames)))
+        .body(Body::new(StreamBody::new(frames)))
         .unwrap();
     (sender, request)
 }
@@ -458,7 +457,7 @@ async fn faults_have_reasons_and_touch_nobody_else() {
 #[tokio::test]
 async fn a_body_that_the_guest_did_not_end_does_not_look_whole() {
     let next = tower::service_fn(|_: Request<Body>| async {
-        Ok::<_, Failure>(Response::new(body::empty()))
+        Ok::<_, Failure>(Response::new(Body::empty()))
     });
     for name in ["probe", "relay-p3"] {
         let (told, sink) = broken_off();
@@ -544,10 +543,9 @@ async fn a_caller_that_leaves_ends_its_call() {
     drop(waiting);
     eventually(|| workload.usage().instances == 0).await;
     // The same in the middle of a body.
-    let endless =
-        futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, body::BoxError>>();
+    let endless = futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, BoxError>>();
     let request = Request::post("http://probe/echo")
-        .body(body::Body::new(StreamBody::new(endless)))
+        .body(Body::new(StreamBody::new(endless)))
         .unwrap();
     let response = workload.call(request).await.unwrap();
     assert_eq!(workload.usage().instances, 1);
@@ -629,7 +627,7 @@ async fn outbound_requests_carry_the_callers_context_and_errors_reach_the_guest(
                 .get::<CallContext>()
                 .expect("the call's context");
             match request.uri().host() {
-                Some("voting") => Ok(Response::new(body::full(format!(
+                Some("voting") => Ok(Response::new(Body::full(format!(
                     "{} attempt {}",
                     request.uri(),
                     context.attempt
@@ -678,7 +676,7 @@ async fn calls_that_share_an_instance_each_see_their_own_context() {
             async move {
                 // Neither is answered before the other has been sent.
                 both.wait().await;
-                Ok(Response::new(body::empty()))
+                Ok(Response::new(Body::empty()))
             }
         }
     }));
@@ -754,7 +752,7 @@ async fn a_busy_instance_forgets_the_calls_that_are_over() {
                 if is_long {
                     released.notified().await;
                 }
-                Ok(Response::new(body::empty()))
+                Ok(Response::new(Body::empty()))
             }
         }
     }));

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use http::Request;
 use http_body_util::BodyExt;
-use weft_runtime::body::{self, Body};
 use weft_runtime::wasmtime::{
     self, Config, Instance, InstanceAllocationStrategy, Module, PoolingAllocationConfig, Store,
 };
 use weft_runtime::{
-    Artifact, Cores, Engine, Failure, FailureKind, InstancePolicy, Limits, Outbound, Workload,
+    Artifact, Body, Cores, Engine, Failure, FailureKind, InstancePolicy, Limits, Outbound, Workload,
 };
 
 async fn guest(engine: &Engine, name: &str) -> Artifact {
@@ -30,7 +29,7 @@ fn engine(instances: u32) -> Engine {
 }
 
 fn get(uri: &str) -> Request<Body> {
-    Request::builder().uri(uri).body(body::empty()).unwrap()
+    Request::builder().uri(uri).body(Body::empty()).unwrap()
 }
 
 async fn say(workload: &Workload, uri: &str) -> String {

@@ -12,11 +12,11 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use weft_runtime::body::{self, Body};
 use weft_runtime::worker::{Ended, RemoteWorkload, Worker, WorkerCommand, WorkerError};
 use weft_runtime::{
-    Blame, CallContext, Cores, Engine, EventSink, Exit, Failure, FailureKind, InstancePolicy,
-    Limits, LogSink, Outbound, Peer, Processed, Setup, Stdin, Transport, WorkloadConfig,
+    Blame, Body, BoxError, CallContext, Cores, Engine, EventSink, Exit, Failure, FailureKind,
+    InstancePolicy, Limits, LogSink, Outbound, Peer, Processed, Setup, Stdin, Transport,
+    WorkloadConfig,
 };
 
 /// An example of this crate, which cargo builds beside this program.
@@ -108,7 +108,7 @@ fn component(name: &str) -> Vec<u8> {
 }
 
 fn get(uri: &str) -> Request<Body> {
-    Request::builder().uri(uri).body(body::empty()).unwrap()
+    Request::builder().uri(uri).body(Body::empty()).unwrap()
 }
 
 async fn text(response: Response<Body>) -> String {
@@ -201,10 +201,10 @@ async fn bodies_stream_both_ways() {
     let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
     let chunks = futures::stream::unfold(receiver, async |mut receiver| {
         let chunk = receiver.recv().await?;
-        Some((Ok::<_, body::BoxError>(Frame::data(chunk)), receiver))
+        Some((Ok::<_, BoxError>(Frame::data(chunk)), receiver))
     });
     let request = Request::post("http://guest/echo")
-        .body(body::Body::new(StreamBody::new(chunks)))
+        .body(Body::new(StreamBody::new(chunks)))
         .unwrap();
     let response = probe.call(request).await.unwrap();
     let mut echoed = response.into_body();
@@ -221,7 +221,7 @@ async fn bodies_stream_both_ways() {
     // Far more than any window: back-pressure has to let it through, whole.
     let big = Bytes::from(vec![7; 8 << 20]);
     let request = Request::post("http://guest/echo")
-        .body(body::full(big.clone()))
+        .body(Body::full(big.clone()))
         .unwrap();
     let response = probe.call(request).await.unwrap();
     assert_eq!(
@@ -341,13 +341,13 @@ async fn outbound_requests_leave_through_this_process_with_their_context() {
         noted.lock().unwrap().push(context.unwrap());
         async move {
             match request.uri().host() {
-                Some("friend") => Ok(Response::new(body::full("hi from afar"))),
+                Some("friend") => Ok(Response::new(Body::full("hi from afar"))),
                 Some("broken") => {
                     let frames = [
                         Ok(Frame::data(Bytes::from("half"))),
-                        Err::<_, body::BoxError>(Failure::from(FailureKind::Deadline).into()),
+                        Err::<_, BoxError>(Failure::from(FailureKind::Deadline).into()),
                     ];
-                    let body = body::Body::new(StreamBody::new(futures::stream::iter(frames)));
+                    let body = Body::new(StreamBody::new(futures::stream::iter(frames)));
                     Ok(Response::new(body))
                 }
                 _ => Err(FailureKind::Denied.into()),

@@ -22,7 +22,7 @@ use super::{
     Entry,
     policy::{change_headers, choose_backend, redirect, rewritten},
 };
-use crate::{Body, empty_body};
+use crate::Body;
 
 /// A call that follows a rule.
 pub(crate) struct Exchange {
@@ -183,7 +183,7 @@ fn response_side(rule: &Rule, memories: &Memories, response: &mut Response<Body>
 }
 
 fn redirected(status: StatusCode, location: &str) -> Response<Body> {
-    let mut response = Response::new(empty_body());
+    let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     if let Ok(value) = HeaderValue::from_str(location) {
         response.headers_mut().insert(header::LOCATION, value);
@@ -247,7 +247,7 @@ mod tests {
             }
             Ok(ControlFlow::Continue(exchange)) => {
                 let remembered = exchange.memories.len();
-                let mut response = Response::new(empty_body());
+                let mut response = Response::new(Body::empty());
                 exchange.finish(&mut response);
                 let (asked, got) = (by(request.headers()), by(response.headers()));
                 format!("request {asked:?}, {remembered} remember it, response {got:?}")

@@ -16,7 +16,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
-use weft_mesh::{Body, CallContext, EgressScheme, FailureKind, empty_body};
+use weft_mesh::{Body, CallContext, EgressScheme, FailureKind};
 
 use crate::world::{Authority, HOST, Host, Speech, World, describe, get, post, rule, text, until};
 
@@ -374,7 +374,7 @@ async fn a_response_that_nobody_reads_ends_and_so_does_one_that_does_not_come() 
 async fn heads_that_are_too_large_are_not_passed_on() {
     let world = World::new();
     let host = Host::start(HOST, Speech::Plain, |_| async {
-        let mut response = Response::new(empty_body());
+        let mut response = Response::new(Body::empty());
         for number in 0..50 {
             let name: HeaderName = format!("x-{number}").parse().expect("a name");
             let value = HeaderValue::from_str(&"v".repeat(2000)).expect("a value");

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::atomic::Ordering};
 
 use http::{Response, StatusCode};
-use weft_mesh::{EgressRule, EgressScheme, FailureKind, OwnAddresses, empty_body};
+use weft_mesh::{Body, EgressRule, EgressScheme, FailureKind, OwnAddresses};
 
 use crate::world::{HOST, Host, Speech, World, describe, get, post, rule, text};
 
@@ -237,7 +237,7 @@ async fn a_name_that_leads_elsewhere_the_next_time_is_judged_again() {
 async fn a_redirect_is_an_answer_and_who_follows_it_is_judged_anew() {
     let world = World::new();
     let host = Host::start(HOST, Speech::Plain, |_| async {
-        let mut response = Response::new(empty_body());
+        let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::FOUND;
         let to = http::HeaderValue::from_static("http://169.254.169.254/latest/meta-data/");
         response.headers_mut().insert(http::header::LOCATION, to);

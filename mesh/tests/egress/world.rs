@@ -25,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use weft_api::identity::SpiffeId;
 use weft_mesh::{
     Body, CallerInfo, EgressConfig, EgressRule, EgressScheme, Failure, Mesh, Outbound, Resolve,
-    Resolving, WorkloadInfo, empty_body, full_body,
+    Resolving, WorkloadInfo,
 };
 
 /// Where most hosts are: an address that is not public, and that nothing else listens at.
@@ -198,7 +198,7 @@ pub async fn describe(request: Request<Incoming>) -> Response<Body> {
         host.unwrap_or("-"),
         String::from_utf8_lossy(&body)
     );
-    let mut response = Response::new(full_body(line));
+    let mut response = Response::new(Body::full(line));
     let lines = response.headers_mut();
     lines.insert("x-weft-error", http::HeaderValue::from_static("forged"));
     lines.insert("x-theirs", http::HeaderValue::from_static("1"));
@@ -291,11 +291,11 @@ pub fn rule(host: &str, scheme: EgressScheme, port: u16) -> EgressRule {
 }
 
 pub fn get(uri: &str) -> Request<Body> {
-    Request::get(uri).body(empty_body()).expect("a request")
+    Request::get(uri).body(Body::empty()).expect("a request")
 }
 
 pub fn post(uri: &str, body: &str) -> Request<Body> {
-    let body = full_body(body.to_owned());
+    let body = Body::full(body.to_owned());
     Request::post(uri).body(body).expect("a request")
 }
 

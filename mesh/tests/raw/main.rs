@@ -16,9 +16,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
-use weft_mesh::{
-    Body, CancellationToken, Failure, GatewayConfig, Mesh, OpenServices, Table, full_body,
-};
+use weft_mesh::{Body, CancellationToken, Failure, GatewayConfig, Mesh, OpenServices, Table};
 
 use world::{DOMAIN, endpoint, listen, pod, service, workload};
 
@@ -56,7 +54,7 @@ async fn mirror(request: Request<Body>) -> Result<Response<Body>, Failure> {
         .and_then(|query| query.strip_prefix("status="))
         .and_then(|status| status.parse::<u16>().ok())
         .unwrap_or(200);
-    let response = Response::builder().status(status).body(full_body(text));
+    let response = Response::builder().status(status).body(Body::full(text));
     Ok(response.expect("a response"))
 }
 

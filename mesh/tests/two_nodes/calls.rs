@@ -15,7 +15,6 @@ use http_body_util::StreamBody;
 use tokio::sync::Notify;
 use weft_mesh::{
     Body, BoxError, CallContext, CallerInfo, CancellationToken, Failure, FailureKind, Mesh,
-    empty_body, full_body,
 };
 
 use super::world::*;
@@ -36,7 +35,7 @@ async fn both_ways_give_the_callee_the_same_view() {
         let request = Request::post(uri)
             .header("x-weft-source", "admin")
             .header("connection", "close")
-            .body(full_body("hello"))
+            .body(Body::full("hello"))
             .expect("a request");
         world.call(request)
     };
@@ -145,7 +144,7 @@ async fn certificates_are_checked_on_both_ends() {
             workload: named(account),
         };
         let request = Request::get("http://voting/")
-            .body(empty_body())
+            .body(Body::empty())
             .expect("a request");
         let error = world.a.outbound(caller).call(request).await;
         assert!(error.is_err(), "{account}: {error:?}");
@@ -206,7 +205,7 @@ async fn what_was_not_processed_is_tried_elsewhere() {
         let mut retried = 0;
         for _ in 0..20 {
             let request = Request::post(format!("http://{name}/"))
-                .body(full_body("once"))
+                .body(Body::full("once"))
                 .expect("a request");
             let response = world.call(request).await.expect(name);
             let (status, line) = text(response).await.expect("text");
@@ -286,7 +285,7 @@ async fn deadlines_and_loops_end_calls() {
     let with = |uri: &str, context: CallContext| {
         Request::get(uri)
             .extension(context)
-            .body(empty_body())
+            .body(Body::empty())
             .expect("a request")
     };
     let soon = CallContext {
@@ -390,7 +389,7 @@ async fn every_call_is_charged_once_whatever_becomes_of_it() {
     };
     let request = Request::get("http://near/")
         .extension(soon)
-        .body(empty_body());
+        .body(Body::empty());
     let error = world.call(request.expect("a request")).await;
     assert!(
         matches!(&error, Err(failure) if failure.kind == FailureKind::Deadline),
@@ -424,7 +423,7 @@ async fn detaching_waits_for_calls_in_flight() {
         let mut gate = gate.clone();
         async move {
             gate.wait_for(|open| *open).await.expect("the gate");
-            Ok(Response::new(full_body("done")))
+            Ok(Response::new(Body::full("done")))
         }
     };
     world.b.attach(pod(2), workload("voting", gated));
@@ -478,7 +477,7 @@ async fn a_node_that_dies_fails_no_idempotent_call() {
         let request = Request::builder()
             .method(method)
             .uri("http://dying/")
-            .body(empty_body())
+            .body(Body::empty())
             .expect("a request");
         let (answer, ()) = tokio::join!(world.call(request), async {
             taken.recv().await.expect("the call arrived");

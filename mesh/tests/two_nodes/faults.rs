@@ -10,16 +10,14 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use weft_mesh::{
-    Body, BoxError, CallContext, CallerInfo, Failure, FailureKind, empty_body, full_body,
-};
+use weft_mesh::{Body, BoxError, CallContext, CallerInfo, Failure, FailureKind};
 
 use super::world::*;
 
 /// Reads the request to its end, and fails if that does not come.
 async fn read_all(request: Request<Body>) -> Result<Response<Body>, Failure> {
     match request.into_body().collect().await {
-        Ok(body) => Ok(Response::new(full_body(body.to_bytes().len().to_string()))),
+        Ok(body) => Ok(Response::new(Body::full(body.to_bytes().len().to_string()))),
         Err(error) => Err(Failure::new(FailureKind::Failed, error.to_string())),
     }
 }
@@ -43,7 +41,7 @@ async fn a_request_that_breaks_off_ejects_nobody() {
             vec![endpoint("voting", 2, "b", world.b_address)],
         )],
     );
-    let short = || full_body("five!");
+    let short = || Body::full("five!");
     let send = |declared: Option<u32>, body: Body| {
         let mut request = Request::post("http://voting/");
         if let Some(declared) = declared {
@@ -101,7 +99,7 @@ async fn a_callers_own_limits_eject_nobody() {
     };
     let request = Request::get("http://voting/")
         .extension(deep)
-        .body(empty_body());
+        .body(Body::empty());
     let error = world.call(request.expect("a request")).await;
     assert!(
         matches!(&error, Err(failure) if failure.kind == FailureKind::LoopDetected),
@@ -111,7 +109,7 @@ async fn a_callers_own_limits_eject_nobody() {
     for number in 0..250 {
         request = request.header(format!("x-{number}"), "1");
     }
-    let request = request.body(empty_body()).expect("a request");
+    let request = request.body(Body::empty()).expect("a request");
     let error = world.call(request).await;
     assert!(
         matches!(&error, Err(failure) if failure.kind == FailureKind::HeadTooLarge),
@@ -129,7 +127,7 @@ async fn who_fails_is_left_alone_and_asked_where_there_is_nobody_else() {
         let is_well = Arc::clone(&is_well);
         move |_request: Request<Body>| {
             let answer = match is_well.load(Ordering::SeqCst) {
-                true => Ok(Response::new(full_body("well"))),
+                true => Ok(Response::new(Body::full("well"))),
                 false => Err(FailureKind::Trap.into()),
             };
             async move { answer }
@@ -242,7 +240,7 @@ async fn a_head_has_no_body_on_any_way() {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{name}/"))
-            .body(empty_body())
+            .body(Body::empty())
             .expect("a request");
         let response = world.call(request).await.expect("an answer");
         let (status, body) = text(response).await.expect("a body without an error");
@@ -275,7 +273,7 @@ async fn the_pods_own_containers_are_called_through_the_same_door() {
         let request = Request::get("http://localhost:8080/a/../p")
             .header("x-weft-source", "admin")
             .header("x-forwarded-client-cert", "URI=spiffe://x")
-            .body(empty_body())
+            .body(Body::empty())
             .expect("a request");
         lines.push(match caller.call_attached(pod(last), request).await {
             Ok(response) => text(response).await.expect("text").1,
@@ -287,7 +285,7 @@ async fn the_pods_own_containers_are_called_through_the_same_door() {
         ..CallContext::default()
     };
     let request = Request::get("http://localhost/").extension(deep);
-    let request = request.body(empty_body()).expect("a request");
+    let request = request.body(Body::empty()).expect("a request");
     let error = caller.call_attached(pod(1), request).await;
     lines.push(error.expect_err("a loop").to_string());
     insta::assert_snapshot!(lines.join("\n"), @r"

@@ -9,7 +9,6 @@ use http_body_util::{BodyExt, StreamBody};
 use weft_mesh::{
     AttachedRoute, Backend, BackendTarget, Body, BoxError, CancellationToken, Failure, FailureKind,
     GatewayConfig, HostPattern, Match, Mesh, OpenServices, PathMatch, Rule, Served, Table,
-    empty_body, full_body,
 };
 
 use super::world::*;
@@ -74,7 +73,7 @@ async fn full(_request: Request<Body>) -> Result<Response<Body>, Failure> {
 /// Has no room, and says so itself.
 async fn busy(_request: Request<Body>) -> Result<Response<Body>, Failure> {
     let answer = Response::builder().status(503).header("retry-after", "7");
-    Ok(answer.body(full_body("busy")).expect("a response"))
+    Ok(answer.body(Body::full("busy")).expect("a response"))
 }
 
 #[tokio::test]
@@ -110,7 +109,7 @@ async fn who_is_turned_away_is_told_when_to_come_again() {
         tokio::spawn(connection);
         let request = Request::get("/")
             .header("host", format!("{name}.vote.localhost"))
-            .body(empty_body())
+            .body(Body::empty())
             .expect("a request");
         let response = sender.send_request(request).await.expect("an answer");
         let after = response.headers().get("retry-after").cloned();
@@ -197,7 +196,7 @@ async fn the_gateway_routes_by_host_and_falls_back_to_service_names() {
             .header("host", host)
             .header("x-forwarded-for", "1.2.3.4")
             .header("x-weft-error", "not-here")
-            .body(empty_body())
+            .body(Body::empty())
             .expect("a request");
         let response = sender.send_request(request).await.expect("an answer");
         let response = response.map(|body| Body::new(body.map_err(Into::into)));
@@ -261,7 +260,7 @@ async fn ask(gateway: std::net::SocketAddr, host: &str, path: &str) -> String {
         .await
         .expect("a connection");
     tokio::spawn(connection);
-    let request = Request::get(path).header("host", host).body(empty_body());
+    let request = Request::get(path).header("host", host).body(Body::empty());
     let request = request.expect("a request");
     let response = sender.send_request(request).await.expect("an answer");
     let response = response.map(|body| Body::new(body.map_err(Into::into)));
@@ -271,7 +270,7 @@ async fn ask(gateway: std::net::SocketAddr, host: &str, path: &str) -> String {
 
 /// Answers with the path that it was shown.
 async fn path(request: Request<Body>) -> Result<Response<Body>, Failure> {
-    Ok(Response::new(full_body(request.uri().path().to_owned())))
+    Ok(Response::new(Body::full(request.uri().path().to_owned())))
 }
 
 /// A mesh of one node whose services `web` and `secret` run here, with a listener for all hosts that has the route, or none.

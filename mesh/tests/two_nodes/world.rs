@@ -14,7 +14,7 @@ use weft_api::identity::SpiffeId;
 use weft_mesh::{
     Body, BoxError, CallContext, CallerInfo, CancellationToken, EndpointSpec, Failure,
     GatewayConfig, LocalWorkload, Mesh, OpenServices, PodAddress, ServicePortSpec, ServiceSpec,
-    Table, WorkloadInfo, WorkloadService, empty_body, full_body,
+    Table, WorkloadInfo, WorkloadService,
 };
 
 pub const DOMAIN: &str = "cluster.local";
@@ -122,7 +122,7 @@ pub async fn describe(request: Request<Body>) -> Result<Response<Body>, Failure>
             .filter(|name| name.as_str().starts_with("x-weft"))
             .count(),
     );
-    Ok(Response::new(full_body(line)))
+    Ok(Response::new(Body::full(line)))
 }
 
 pub fn endpoint(account: &str, last: u8, node: &str, node_address: SocketAddr) -> EndpointSpec {
@@ -213,7 +213,7 @@ impl World {
     }
 
     pub async fn get(&self, uri: &str) -> Result<(StatusCode, String), Failure> {
-        let request = Request::get(uri).body(empty_body()).expect("a request");
+        let request = Request::get(uri).body(Body::empty()).expect("a request");
         text(self.call(request).await?).await
     }
 }

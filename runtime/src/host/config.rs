@@ -237,7 +237,7 @@ async fn follow(sender: ConfigSender, channels: Channels) {
 }
 
 async fn copy(sender: &ConfigSender, channels: &Channels) -> Result<(), BoxError> {
-    let opened = channels.open::<ConfigStore>(WATCH, crate::body::empty());
+    let opened = channels.open::<ConfigStore>(WATCH, Body::empty());
     let mut body = opened.await?;
     let mut arrived = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -304,9 +304,7 @@ mod tests {
     #[tokio::test]
     async fn there_is_nothing_to_ask_for_but_the_values() {
         let config = Config::fixed(Values::new()).unwrap();
-        let refused = ConfigStore
-            .serve(&config, "set", crate::body::empty())
-            .await;
+        let refused = ConfigStore.serve(&config, "set", Body::empty()).await;
         assert_eq!(refused.err(), Some(ChannelError::NoSuchMethod));
     }
 

@@ -38,7 +38,7 @@ use super::output::Reader;
 use super::way::{OpenWay, Way, Ways};
 use super::wire::{self, Outward, Refused, RunEnd, STREAMS_MAX, Sender, Side, Told};
 use crate::artifact::Artifact;
-use crate::body::{self, Body, BoxError};
+use crate::body::{Body, BoxError};
 use crate::capability::Packed;
 use crate::command::Exit;
 use crate::cores::Cores;
@@ -367,7 +367,7 @@ impl Worker {
         let text = serde_json::to_vec(&wire_setup).map_err(|error| lost(&error))?;
         let response = self
             .inner
-            .task(id, wire::BUILD, body::full(text), ANSWER_WITHIN)
+            .task(id, wire::BUILD, Body::full(text), ANSWER_WITHIN)
             .await
             .map_err(|error| lost(&error))?;
         if wire::has_failed(&response) {
@@ -570,7 +570,7 @@ impl Inner {
         }
         let usages = async {
             let response = self
-                .task(0, wire::USAGE, body::empty(), ANSWER_WITHIN)
+                .task(0, wire::USAGE, Body::empty(), ANSWER_WITHIN)
                 .await?;
             wire::read::<HashMap<u64, Usage>>(response, wire::USAGE_BYTES_MAX).await
         };
@@ -736,7 +736,7 @@ impl RemoteWorkload {
             let response = remote
                 .worker
                 .inner
-                .task(remote.id, wire::RUN, body::empty(), forever)
+                .task(remote.id, wire::RUN, Body::empty(), forever)
                 .await?;
             wire::read::<RunEnd>(response, wire::ERROR_BYTES_MAX).await
         };
@@ -758,7 +758,7 @@ impl RemoteWorkload {
         let millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let stopped = async {
             let within = grace.saturating_add(ANSWER_WITHIN);
-            let body = body::full(millis.to_string());
+            let body = Body::full(millis.to_string());
             let response = remote
                 .worker
                 .inner

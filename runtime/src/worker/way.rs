@@ -294,7 +294,6 @@ mod tests {
     use wasmtime::component::Linker;
 
     use super::*;
-    use crate::body;
     use crate::capability::{Capabilities, Capability, Grants, Served};
     use crate::engine::Calls;
     use crate::host::HostState;
@@ -304,7 +303,7 @@ mod tests {
 
     /// Asks as a worker would that holds to nothing.
     async fn ask(worker: &Sender, workload: u64) -> Response<Incoming> {
-        let request = Request::get("http://next/").body(body::empty()).unwrap();
+        let request = Request::get("http://next/").body(Body::empty()).unwrap();
         let context = CallContext::default();
         let request = wire::dress(request, workload, context, Instant::now()).unwrap();
         worker.clone().send_request(request).await.unwrap()
@@ -435,7 +434,7 @@ mod tests {
         tokio::spawn(connection);
 
         let echo = ("test:echo", "echo");
-        let short = || body::full("hi");
+        let short = || Body::full("hi");
         assert_eq!(tell(&worker, 7, echo, short()).await.unwrap(), "hi");
         for (workload, to, refusal) in [
             (7, ("test:echo", "shout"), ChannelError::NoSuchMethod),
@@ -450,7 +449,7 @@ mod tests {
         // One that does not say how long it is, and one that says it.
         let frames = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"hi")))]);
         let unsaid = Body::new(StreamBody::new(frames));
-        let long = body::full(vec![0; MESSAGE_BYTES_MAX + 1]);
+        let long = Body::full(vec![0; MESSAGE_BYTES_MAX + 1]);
         for message in [unsaid, long] {
             let refused = tell(&worker, 7, echo, message).await;
             assert_eq!(refused, Err(ChannelError::TooLarge));
@@ -459,7 +458,7 @@ mod tests {
             .map(|_| {
                 let worker = worker.clone();
                 let wait = ("test:echo", "wait");
-                tokio::spawn(async move { tell(&worker, 7, wait, body::full("x")).await })
+                tokio::spawn(async move { tell(&worker, 7, wait, Body::full("x")).await })
             })
             .collect();
         while room.available_permits() > all - 2 {
@@ -478,7 +477,7 @@ mod tests {
         let endless = tokio::spawn({
             let worker = worker.clone();
             let endless = ("test:echo", "endless");
-            async move { tell(&worker, 7, endless, body::full("x")).await }
+            async move { tell(&worker, 7, endless, Body::full("x")).await }
         });
         while room.available_permits() == all {
             tokio::task::yield_now().await;

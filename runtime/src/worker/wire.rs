@@ -22,7 +22,7 @@ use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 use weft_call::{CallContext, Failure, FailureKind, FrozenContext};
 
-use crate::body::{self, Body, BoxError};
+use crate::body::{Body, BoxError};
 use crate::command::Exit;
 
 /// Calls or outbound requests in flight on one lane; the next one is refused as too many.
@@ -266,7 +266,7 @@ pub(super) fn failed(error: &impl Serialize) -> Response<Outward> {
 pub(super) fn said(document: &impl Serialize) -> Response<Outward> {
     // Plain data with names as keys is always representable.
     let text = serde_json::to_vec(document).unwrap_or_default();
-    Response::new(Outward::new(body::full(text)))
+    Response::new(Outward::new(Body::full(text)))
 }
 
 pub(super) fn has_failed<B>(response: &Response<B>) -> bool {
@@ -535,7 +535,7 @@ mod tests {
             attempt: 2,
             depth: 9,
         };
-        let request = Request::new(body::empty());
+        let request = Request::new(Body::empty());
         let dressed = dress(request, 1, context.clone(), now).unwrap();
         let text = dressed.headers()[CONTEXT].as_bytes();
         let wire: FrozenContext = serde_json::from_slice(text).unwrap();

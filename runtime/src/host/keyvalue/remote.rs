@@ -13,7 +13,7 @@ use super::{
     BATCH_BYTES_MAX, BATCH_KEYS_MAX, Buckets, Checked, Entry, KEY_BYTES_MAX, KeyValue,
     KeyValueError, KeyValueStore, OPERATION_WITHIN, Operation, Page, Swap,
 };
-use crate::body::{self, Body, BoxError};
+use crate::body::{Body, BoxError};
 use crate::capability::{ChannelError, Channels, Served};
 
 /// The one method.
@@ -112,7 +112,7 @@ pub(super) fn serve(buckets: &Buckets, method: &str, message: Body) -> Served {
             }
         };
         let answer = tokio::time::timeout(OPERATION_WITHIN, doing).await;
-        answer.map_err(|_| ChannelError::Timeout)?.map(body::full)
+        answer.map_err(|_| ChannelError::Timeout)?.map(Body::full)
     })
 }
 
@@ -172,7 +172,7 @@ impl Remote {
             };
             let failed = |error: &dyn std::error::Error| KeyValueError::other(error.to_string());
             let message = postcard::to_allocvec(&message).map_err(|error| failed(&error))?;
-            let opened = self.channels.open::<KeyValue>(DO, body::full(message));
+            let opened = self.channels.open::<KeyValue>(DO, Body::full(message));
             let answer = opened.await.map_err(|error| failed(&error))?;
             let answer = collect(answer).await.map_err(|error| failed(&error))?;
             postcard::from_bytes::<Result<T, KeyValueError>>(&answer)
@@ -284,7 +284,7 @@ mod tests {
     async fn attack_116_whatever_a_worker_sends_is_judged_here() {
         let node = granted();
         let send = async |method: &str, message: Vec<u8>| {
-            let answer = KeyValue.serve(&node, method, body::full(message)).await;
+            let answer = KeyValue.serve(&node, method, Body::full(message)).await;
             match answer {
                 Ok(answer) => {
                     let answer = answer.collect().await.unwrap().to_bytes();
