@@ -201,6 +201,10 @@ impl Call {
         match failure.blame {
             // It had no more time than its caller had left, and took at least that.
             _ if failure.kind == FailureKind::Deadline && is_over => Bears::Time,
+            // A rule's time for one try was over before the caller had sent its request.
+            _ if failure.kind == FailureKind::TryTimeout && self.body.is_waited_for() => {
+                Bears::Nothing
+            }
             // What a guest makes of half a request is not its fault.
             Blame::Endpoint if !failure.never_processed() && self.body.is_broken() => {
                 Bears::Nothing

@@ -36,6 +36,8 @@ pub(crate) const RATE_MIN: u64 = 240;
 pub(crate) const RATE_GRACE: Duration = Duration::from_secs(60);
 /// Longest pause of a client who has something to read, or has said that there is more to come.
 pub(crate) const STALL_MAX: Duration = Duration::from_secs(60);
+/// Streams of responses that were cut off, and whose client does not even take what was sent before: the codec holds a piece of each.
+const LYING_MAX: usize = 8;
 
 /// How a client of one connection keeps up.
 pub(crate) struct Pace {
@@ -105,6 +107,7 @@ impl Pace {
         }
         // Dropped without any lock: what is below a body has ways of its own.
         let mut cut = Vec::new();
+        let mut lying = 0;
         for response in self.responses.lock().iter() {
             let mut response = response.lock();
             let slow = response
@@ -114,6 +117,10 @@ impl Pace {
                 None => {}
                 Some(false) => return Verdict::TooSlow,
                 Some(true) => cut.extend(response.take()),
+            }
+            lying += usize::from(response.is_none());
+            if lying > LYING_MAX {
+                return Verdict::TooSlow;
             }
         }
         match cut.is_empty() {
@@ -428,6 +435,20 @@ mod tests {
         assert_eq!(pace.judge_at(145 * SECOND, IDLE), Verdict::Idle);
         drop(slow);
         assert!(pace.responses.lock().is_empty());
+    }
+
+    #[test]
+    fn a_client_that_lets_many_responses_lie_loses_its_connection() {
+        let pace = Pace::new();
+        let lying: Vec<_> = (0..=LYING_MAX)
+            .map(|_| paced(&pace, Version::HTTP_2))
+            .collect();
+        for paced in &lying[..LYING_MAX] {
+            given(paced, 0);
+        }
+        assert_eq!(pace.judge_at(60 * SECOND, IDLE), Verdict::Cut);
+        given(&lying[LYING_MAX], 0);
+        assert_eq!(pace.judge_at(60 * SECOND, IDLE), Verdict::TooSlow);
     }
 
     /// As above, with the codec: it does not ask for more while its client's window is full.

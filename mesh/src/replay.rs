@@ -103,6 +103,14 @@ impl Source {
         }
     }
 
+    /// Whether the newest try waits for more of it.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        match self {
+            Source::Empty => false,
+            Source::Stream(shared) => shared.state.lock().waiting.is_some(),
+        }
+    }
+
     /// The body for the next try; readers handed out earlier get no further frame.
     pub(crate) fn reader(&self) -> Body {
         match self {
@@ -397,6 +405,19 @@ mod tests {
         assert_eq!(waited(), Duration::ZERO, "it was kept");
         second.frame().await.expect("a frame").expect("data");
         assert!(waited() >= pause / 2);
+    }
+
+    /// A rule's time for one try ran out while the caller was sending, and the endpoint was ejected for it.
+    #[tokio::test]
+    async fn a_try_that_waits_for_the_caller_is_known() {
+        let never = futures::stream::pending::<Result<Frame<Bytes>, BoxError>>();
+        let source = Source::new(Body::new(StreamBody::new(never)), None);
+        let mut reader = source.reader();
+        assert!(!source.is_waited_for(), "nobody has asked for it yet");
+        assert!(futures::poll!(reader.frame()).is_pending());
+        assert!(source.is_waited_for());
+        let _again = source.reader();
+        assert!(!source.is_waited_for(), "the next try has not");
     }
 
     #[test]

@@ -159,9 +159,7 @@ fn not_granted(missing: &NotGranted) -> Failure {
 
 /// Takes away what is said within the cluster only, and what belongs to one connection.
 fn outward(lines: &mut HeaderMap) {
-    headers::strip_forged(lines);
-    headers::strip_hop_by_hop(lines);
-    headers::strip_way(lines);
+    headers::keep_what_enters(lines);
     lines.remove(weft_call::headers::TRACEPARENT);
     lines.remove(weft_call::headers::TRACESTATE);
     lines.remove(header::HOST);
@@ -441,8 +439,7 @@ impl Call<'_> {
                 "the head of its response is larger than is passed on",
             ));
         }
-        headers::strip_hop_by_hop(&mut head.headers);
-        headers::strip_weft(&mut head.headers);
+        headers::keep_what_passes(&mut head.headers);
         head.extensions.clear();
         let using = Using {
             connection,
