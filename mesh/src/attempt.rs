@@ -134,7 +134,7 @@ impl Call {
     ) -> Result<Answered, Failure> {
         let endpoint = attempt.endpoint;
         let since = if attempt.number == 0 {
-            self.started
+            self.began
         } else {
             Instant::now()
         };
@@ -155,7 +155,7 @@ impl Call {
             Ok(mut answered) => {
                 let now = answered.at;
                 if let Some(worked) = answered.worked {
-                    let whole = now.saturating_duration_since(self.started);
+                    let whole = now.saturating_duration_since(self.began);
                     self.inner.metrics.added(
                         self.caller.origin,
                         endpoint.way.transport(),

@@ -15,6 +15,7 @@ use http::{Method, Request, Response, request::Parts};
 use http_body::Body as _;
 use smallvec::{SmallVec, smallvec};
 use weft_call::{Failure, FailureKind};
+use weft_turns::Tenant;
 
 use crate::{
     Body, CallContext, Inner, TraceContext,
@@ -115,6 +116,9 @@ pub(crate) struct Call {
     pub(crate) try_timeout: Option<Duration>,
     pub(crate) context: CallContext,
     pub(crate) started: Instant,
+    /// When the first try begins: later only where a turn had to be waited for.
+    pub(crate) began: Instant,
+    turn: Option<Tenant>,
     grpc: bool,
     /// Size of the request where it is known beforehand.
     request_bytes: Option<u64>,
@@ -149,6 +153,7 @@ impl Call {
             request,
             context,
             at: started,
+            turn,
         } = arrival;
         let declared = headers::content_length(request.headers())
             .map_err(|_| failure::bad_request("its content-length is not one number"))?;
@@ -169,6 +174,8 @@ impl Call {
             try_timeout: timeouts.attempt,
             context,
             started,
+            began: started,
+            turn,
             grpc: measure::is_grpc(&head.headers),
             request_bytes: body.size_hint().exact(),
             body: replay::Source::new(body, declared),
@@ -197,6 +204,11 @@ impl Call {
 
     /// Retry, with its budget, around pick around attempt.
     async fn tries(&mut self, head: Parts) -> Result<Response<Body>, (Failure, Last)> {
+        if let Some(tenant) = self.turn
+            && weft_turns::request(tenant).await
+        {
+            self.began = Instant::now();
+        }
         let mut head = Head::new(head);
         let mut table = Arc::clone(&self.table);
         let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
@@ -287,7 +299,7 @@ impl Call {
             return Some((Arc::clone(endpoint), false));
         }
         let port = self.port(table)?;
-        let now = self.inner.nanos(self.started);
+        let now = self.inner.nanos(self.began);
         let mut rng = rand::rng();
         let endpoint = port
             .pick(tried, now, &mut rng)
@@ -307,7 +319,7 @@ impl Call {
     }
 
     fn pick_untried(&self, table: &Table, tried: &[SocketAddr]) -> Option<()> {
-        let now = self.inner.nanos(self.started);
+        let now = self.inner.nanos(self.began);
         let port = self.port(table).filter(|port| !port.is_empty())?;
         port.pick(tried, now, &mut rand::rng()).map(|_| ())
     }

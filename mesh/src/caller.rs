@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use smallvec::{SmallVec, smallvec};
 use weft_api::identity::SpiffeId;
+use weft_turns::Tenant;
 
 use crate::{
     CallerInfo, Inner, Peer, Transport, WorkloadInfo,
@@ -29,6 +30,7 @@ pub(crate) struct Caller {
     identity: SpiffeId,
     pub(crate) spiffe_id: Arc<str>,
     pub(crate) workload: Arc<WorkloadInfo>,
+    pub(crate) tenant: Tenant,
     pub(crate) origin: Origin,
     /// As a callee of this node sees it.
     pub(crate) peer: Arc<Peer>,
@@ -110,6 +112,7 @@ impl Caller {
                 transport: Transport::InProcess,
             }),
             source_line: wire::source_line(&info.workload),
+            tenant: Tenant::named(&info.identity.namespace),
             identity: info.identity,
             spiffe_id,
             workload: Arc::new(info.workload),

@@ -36,9 +36,10 @@ use crate::{
     accept::accept_loop,
     failure::{self, sentence},
     headers::{self, HEADER_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADERS_MAX},
+    in_turn::in_turn,
     ingress::{self, LastHost},
     joined::Joined,
-    outbound::{self, Arrival, CallWay, Calling},
+    outbound::{self, Arrival, Begun, CallWay},
     pace::{Pace, Paced, Upload, Verdict},
     resolve,
     route::View,
@@ -246,11 +247,20 @@ impl Front {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let method = request.method().clone();
         let (tenant, begun) = self.begin(request);
-        weft_turns::request(tenant).await;
         let answered = match begun {
-            Ok(calling) => calling.await,
-            Err(failure) => Err(failure),
+            Ok(Begun::Call(calling)) => calling.await,
+            // What is refused, and what a rule answers, has to wait for a turn as what is called.
+            Ok(Begun::Answered(response)) => {
+                weft_turns::request(tenant).await;
+                Ok(response)
+            }
+            Err(failure) if weft_turns::is_full(tenant) => Err(failure),
+            Err(failure) => {
+                weft_turns::request(tenant).await;
+                Err(failure)
+            }
         };
+        let answered = answered.map(|response| response.map(|body| in_turn(tenant, body)));
         answered.unwrap_or_else(|failure| {
             let (client, why) = (self.client, failure.detail.as_deref());
             tracing::debug!(%client, %failure, why, "request not answered by a workload");
@@ -258,8 +268,8 @@ impl Front {
         })
     }
 
-    /// The layers of `outbound.rs`, with the listeners in place of names; and who has to have its turn before it goes on.
-    fn begin(&self, request: Request<Incoming>) -> (Tenant, Result<Calling, Failure>) {
+    /// The layers of `outbound.rs`, with the listeners in place of names; and whose turn it takes.
+    fn begin(&self, request: Request<Incoming>) -> (Tenant, Result<Begun, Failure>) {
         let at = Instant::now();
         let inner = &self.inner;
         let table = inner.table.load_full();
@@ -282,6 +292,7 @@ impl Front {
             {
                 request = request.map(|body| Body::new(Upload::new(body)));
             }
+            request = request.map(|body| in_turn(tenant, body));
             self.forwarded(request.headers_mut(), host);
             let request_timeout = inner.gateway.request_timeout;
             let context = CallContext {
@@ -292,6 +303,7 @@ impl Front {
                 request,
                 context,
                 at,
+                turn: Some(tenant),
             };
             outbound::filter(&table, way, arrival)
         });

@@ -45,6 +45,7 @@ use crate::{
     deliver::{self, Attached},
     failure, headers,
     identity::{self, Identities},
+    in_turn::in_turn,
     measure::{self, Charge, Holds, RequestBytes},
     metrics::{Edge, EdgeKey, Reporter},
     replay, retry,
@@ -305,6 +306,7 @@ impl Session {
             return wire::encode_failure(&FailureKind::NotHere.into());
         };
         if weft_turns::is_full(to.tenant) {
+            weft_turns::charge(to.tenant, weft_turns::REQUEST);
             return wire::encode_failure(&failure::no_turn());
         }
 
@@ -317,6 +319,7 @@ impl Session {
         let deadline = context.deadline;
         let grpc = measure::is_grpc(&parts.headers);
         let (body, request_bytes) = counted(body);
+        let body = in_turn(to.tenant, body);
 
         let mut unanswered = measure::Unanswered::new(Charge {
             edges: smallvec![edge],
@@ -350,7 +353,7 @@ impl Session {
                     None => delivered.response,
                 };
                 wire::encode_worked(delivered.worked, response.headers_mut());
-                response
+                response.map(|body| in_turn(to.tenant, body))
             }
             Err(failure) => {
                 let told = wire::encode_failure(&failure);

@@ -36,6 +36,7 @@ mod gateway;
 mod headers;
 mod health;
 mod identity;
+mod in_turn;
 mod inbound;
 mod ingress;
 mod joined;

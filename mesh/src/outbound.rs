@@ -6,7 +6,7 @@
 //!                                       nobody's of the cluster: egress.rs judges and makes the call, none of the layers below does
 //! 3 route       route/                  the first rule that it meets
 //! 4 filters     route/exchange.rs       what the rule does to it; may answer it; a backend by weight
-//! 5 deadline    call.rs                 the earlier of the caller's and the rule's
+//! 5 deadline    call.rs                 the earlier of the caller's and the rule's; from outside, the turn of its namespace
 //! 6 retry       retry.rs, budget.rs       again or not, after each try
 //! 7 pick        balance.rs, health.rs      an endpoint of those not tried yet
 //! 8 attempt     attempt.rs                  deliver.rs here, or transport.rs to its node
@@ -53,6 +53,8 @@ pub(crate) struct Arrival {
     pub(crate) request: Request<Body>,
     pub(crate) context: CallContext,
     pub(crate) at: Instant,
+    /// Whose turn it has to be before it goes on. None: whoever makes the call runs, so that it is.
+    pub(crate) turn: Option<Tenant>,
 }
 
 /// What routing decided.
@@ -98,6 +100,8 @@ impl Outbound {
     pub fn call(&self, mut request: Request<Body>) -> Calling {
         let at = Instant::now();
         let inner = &self.mesh.inner;
+        // What is done for it from here on is done beside the guest, in part.
+        weft_turns::charge(self.caller.tenant, weft_turns::REQUEST);
         let table = inner.table.load_full();
         let context = take_context(&mut request);
         let way = ingress::from_workload(&mut request)
@@ -109,6 +113,7 @@ impl Outbound {
                     request,
                     context,
                     at,
+                    turn: None,
                 };
                 let (inner, caller) = (Arc::clone(inner), Arc::clone(&self.caller));
                 return Box::pin(egress::call::send(inner, caller, arrival));
@@ -124,13 +129,15 @@ impl Outbound {
             request,
             context,
             at,
+            turn: None,
         };
         let begun = way.and_then(|way| filter(&table, way, arrival));
-        let failed = match send(inner, &self.caller, &table, begun, at) {
-            Ok(calling) => return calling,
+        let ended = match send(inner, &self.caller, &table, begun, at) {
+            Ok(Begun::Call(calling)) => return calling,
+            Ok(Begun::Answered(response)) => Ok(response),
             Err(failure) => answered(failure, &method),
         };
-        Box::pin(std::future::ready(failed))
+        Box::pin(std::future::ready(ended))
     }
 
     /// Calls the workload that is attached at `address` of this node, past services and routes: what `localhost` is to the containers of
@@ -145,6 +152,7 @@ impl Outbound {
     ) -> Result<Response<Body>, Failure> {
         let started = Instant::now();
         let inner = &self.mesh.inner;
+        weft_turns::charge(self.caller.tenant, weft_turns::REQUEST);
         let context = take_context(&mut request);
         let name = || SocketAddr::from(address).to_string();
         let to = ingress::from_workload(&mut request).and_then(|_| {
@@ -294,6 +302,13 @@ pub(crate) fn filter(
     Ok(ControlFlow::Continue((arrival, destination, exchange)))
 }
 
+/// What became of a call's first layers.
+pub(crate) enum Begun {
+    Call(Calling),
+    /// A filter answered it.
+    Answered(Response<Body>),
+}
+
 /// Layers 5 to 8, and the way back. Boxed, because everything that awaits it would otherwise carry its size.
 ///
 /// # Errors
@@ -304,7 +319,7 @@ pub(crate) fn send(
     table: &Arc<Table>,
     filtered: Result<Filtered, Failure>,
     at: Instant,
-) -> Result<Calling, Failure> {
+) -> Result<Begun, Failure> {
     let begun = filtered.and_then(|filtered| {
         let (arrival, destination, exchange) = match filtered {
             ControlFlow::Break(response) => return Ok(ControlFlow::Break(response)),
@@ -320,14 +335,16 @@ pub(crate) fn send(
         Ok(ControlFlow::Continue((call, head, exchange)))
     });
     match begun {
-        Ok(ControlFlow::Continue((mut call, head, exchange))) => Ok(Box::pin(async move {
-            let mut response = call.run(head).await?;
-            if let Some(exchange) = exchange {
-                exchange.finish(&mut response);
-            }
-            Ok(response)
-        })),
-        Ok(ControlFlow::Break(response)) => Ok(Box::pin(std::future::ready(Ok(response)))),
+        Ok(ControlFlow::Continue((mut call, head, exchange))) => {
+            Ok(Begun::Call(Box::pin(async move {
+                let mut response = call.run(head).await?;
+                if let Some(exchange) = exchange {
+                    exchange.finish(&mut response);
+                }
+                Ok(response)
+            })))
+        }
+        Ok(ControlFlow::Break(response)) => Ok(Begun::Answered(response)),
         Err(failure) => {
             charge_to_nobody(inner, caller, at, &failure);
             Err(failure)

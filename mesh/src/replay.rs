@@ -107,7 +107,10 @@ impl Source {
     pub(crate) fn is_waited_for(&self) -> bool {
         match self {
             Source::Empty => false,
-            Source::Stream(shared) => shared.state.lock().waiting.is_some(),
+            Source::Stream(shared) => {
+                let has_all = shared.declared.is_some() && !shared.is_short();
+                !has_all && shared.state.lock().waiting.is_some()
+            }
         }
     }
 

@@ -146,7 +146,11 @@ pub(crate) async fn accounted<T>(
     let mut deadline = pin!(until(deadline));
     let mut turn = Turn::of(workload.cpu().tenant());
     poll_fn(|cx| {
+        let has_waited = turn.is_waited_for();
         ready!(turn.poll(cx));
+        if has_waited && stopped.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(Cut::Stopped));
+        }
         let polled = {
             let _running = workload.engine().ticker().run();
             let _slice = Slice::start(workload.cpu());

@@ -310,10 +310,13 @@ fn live_at(life: Life, here: &Handle) {
         let Some(lived) = &mut life else {
             return Poll::Ready(()); // It goes on elsewhere.
         };
+        Slice::ask();
         if lived.work.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        let preempted = Slice::last_was_preempted();
+        let Some(preempted) = Slice::last_was_preempted() else {
+            return Poll::Pending; // It waits for its turn.
+        };
         streak = if preempted { streak + 1 } else { 0 };
         let rank = lived.next_rank(streak, preempted);
         if rank == lived.rank {
@@ -397,6 +400,8 @@ async fn run(
     let shared = Shared::default();
     shared.follow(&first.slot);
     let ended = {
+        // Declared first, so that it ends last.
+        let _teardown;
         let work = async {
             let driver = Driver {
                 workload: &workload,
@@ -421,9 +426,18 @@ async fn run(
         // Only while the instance takes calls: who is not listening takes no word of one from those who are.
         let mut arrived = pin!(None::<Notified<'_>>);
         let mut turn = Turn::of(workload.cpu().tenant());
-        poll_fn(|cx| {
-            // Not looked at either is whether it has to end: turns come soon.
+        let ended = poll_fn(|cx| {
+            let has_waited = turn.is_waited_for();
             ready!(turn.poll(cx));
+            if has_waited {
+                // Its caller may have gone meanwhile, or its time.
+                if stopped.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(failure::stopped_at_work()));
+                }
+                if let Poll::Ready(error) = watch.poll(cx) {
+                    return Poll::Ready(Err(error));
+                }
+            }
             loop {
                 if let Some(word) = arrived.as_mut().as_pin_mut()
                     && word.poll(cx).is_ready()
@@ -433,7 +447,8 @@ async fn run(
                 let (polled, preempted) = {
                     let _running = workload.engine().ticker().run();
                     let _slice = Slice::start(workload.cpu());
-                    (work.as_mut().poll(cx), Slice::last_was_preempted())
+                    let polled = work.as_mut().poll(cx);
+                    (polled, Slice::last_was_preempted() == Some(true))
                 };
                 if let Poll::Ready(result) = polled {
                     return Poll::Ready(result);
@@ -472,8 +487,10 @@ async fn run(
             }
         })
         .await
-        .map_err(|error| shared.break_off(&workload, error))
-        // The store is dropped here.
+        .map_err(|error| shared.break_off(&workload, error));
+        // The store is dropped here, which may take a while and is the guest's doing, too.
+        _teardown = Slice::start(workload.cpu());
+        ended
     };
     let error = match ended {
         Ok(()) => failure::no_response(),

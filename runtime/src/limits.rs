@@ -543,8 +543,9 @@ thread_local! {
     static SLICE: Cell<Option<Duration>> = const { Cell::new(None) };
     /// This thread makes way for others, so that time passes without its doing.
     static COUNTS_CPU: Cell<bool> = const { Cell::new(false) };
-    /// The guest that ran last on this thread was made to yield, rather than having nothing to do.
-    static PREEMPTED: Cell<bool> = const { Cell::new(false) };
+    /// Whether the guest that ran last on this thread was made to yield, rather than having nothing to do. None: nobody ran since
+    /// that was asked.
+    static PREEMPTED: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
 /// Has guests on this thread charged for the CPU time that it got, which costs a system call for each stretch of work.
@@ -573,7 +574,7 @@ pub(crate) struct Slice<'a> {
 
 impl<'a> Slice<'a> {
     pub(crate) fn start(cpu: &'a CpuAccount) -> Slice<'a> {
-        PREEMPTED.set(false);
+        PREEMPTED.set(Some(false));
         Slice {
             cpu,
             outer: SLICE.replace(Some(clock())),
@@ -585,14 +586,19 @@ impl<'a> Slice<'a> {
         SLICE.get().is_some()
     }
 
-    /// Whether the guest that ran last on this thread was interrupted, and has more to compute.
-    pub(crate) fn last_was_preempted() -> bool {
+    /// Whether the guest that ran last on this thread was interrupted, and has more to compute. None if nobody ran since [`Slice::ask`].
+    pub(crate) fn last_was_preempted() -> Option<bool> {
         PREEMPTED.get()
+    }
+
+    /// From here on it is about who runs next.
+    pub(crate) fn ask() {
+        PREEMPTED.set(None);
     }
 
     /// For whoever interrupts the guest.
     pub(crate) fn preempt() {
-        PREEMPTED.set(true);
+        PREEMPTED.set(Some(true));
     }
 
     /// Charges what the current slice used so far and says how much it was. For a guest in the middle of a slice.

@@ -7,14 +7,15 @@
 //! has work are over at once, so that nothing of a core is left unused.
 //!
 //! ```text
-//! a request at the gateway or from another node ─ Turn ─► … ─► an instance is polled ─ Turn, charge ─► …
+//! a request at the gateway or from another node ─ request() ─► … ─► an instance is polled ─ Turn, charge ─► a piece of a body ─ Turn, charge
 //! cores.rs: rounds(): as long as somebody waits, look at the sockets, begin a round, wake whose turn it is
 //! ```
-//! Threads that never [`begin`] have no turns: there, everybody goes on at once.
+//! Threads that never [`begin`] have no turns: there, everybody goes on at once. What no tenant is known of is nobody's: reading a request's
+//! head, handshakes, frames that open no stream.
 //!
 //! Invariants: who waits is woken within as many rounds as its tenant has debts for, which are bounded ([`DEBT_MAX_NANOS`]); of one tenant,
-//! who came first goes first; a tenant that is within its part waits for nobody; what is remembered of a tenant goes [`KEPT`] after its
-//! last work. Deciding ([`Turns`]) is pure.
+//! what has begun goes before what has not, and of each who came first; a tenant that is within its part waits for nobody; what is
+//! remembered of a tenant goes [`KEPT`] after its last work; nobody is woken while anything here is borrowed. Deciding ([`Turns`]) is pure.
 
 use std::{
     cell::RefCell,
@@ -33,14 +34,19 @@ const PART_NANOS: i64 = 100_000;
 /// The same while nobody else is there. Looking at the sockets once in that time costs nothing that can be measured, and whoever comes
 /// waits no longer for its first turn.
 const PART_ALONE_NANOS: i64 = 2_000_000;
-/// A tenant that had more than its part in one piece gives it back in later rounds, up to this much.
-pub const DEBT_MAX_NANOS: i64 = 5_000_000;
+/// A tenant that had more than its part in one piece gives it back in later rounds, up to this much: what nothing interrupts is shorter.
+/// Paying for all of it takes two milliseconds where nobody else has work.
+pub const DEBT_MAX_NANOS: i64 = 100_000_000;
 /// How long a tenant without work counts as one of those who share a core.
 pub const KEPT: Duration = Duration::from_secs(10);
 /// Requests of one tenant that wait for their turn on one core.
 pub const WAITING_MAX: usize = 4_096;
 /// What a request costs beside the time that it has an instance: connection, routing and measuring (docs/performance.md).
 pub const REQUEST: Duration = Duration::from_micros(30);
+/// What a core passes on of bodies in a second, as one codec or two and the kernel copy them.
+const BODY_BYTES_A_SECOND: u64 = 1 << 30;
+/// Rounds after which who was called and has not begun is not waited for.
+const CALLED_ROUNDS_MAX: u32 = 64;
 /// Of how many turns the average cost of one is made.
 const TURNS_REMEMBERED: i64 = 64;
 
@@ -96,16 +102,16 @@ enum State {
 }
 
 impl Ticket {
-    /// Its turn has come. False if it is not there any more.
-    fn call(&self) -> bool {
+    /// Its turn has come: whoever is to be woken. None if it is not there any more.
+    fn call(&self) -> Option<Waker> {
         let mut state = self.0.lock();
         if matches!(*state, State::Gone) {
-            return false;
+            return None;
         }
-        if let State::Waiting(waker) = std::mem::replace(&mut *state, State::Called) {
-            waker.wake();
+        match std::mem::replace(&mut *state, State::Called) {
+            State::Waiting(waker) => Some(waker),
+            State::New | State::Called | State::Gone => Some(Waker::noop().clone()),
         }
-        true
     }
 
     fn is_called(&self) -> bool {
@@ -130,19 +136,32 @@ impl Ticket {
     }
 }
 
+/// What a turn is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// A request that comes in.
+    New,
+    /// An instance that goes on, a piece of a body: what it holds is given back once it is done.
+    Begun,
+}
+
 /// One tenant on one core.
 #[derive(Debug)]
 struct Line {
     /// What is left of its part of this round; below zero, it had more.
     left: i64,
-    waiting: VecDeque<Arc<Ticket>>,
+    /// Was called, and found nothing left.
+    again: VecDeque<Arc<Ticket>>,
+    begun: VecDeque<Arc<Ticket>>,
+    new: VecDeque<Arc<Ticket>>,
     /// It is among [`Turns::busy`].
     is_busy: bool,
     /// It has worked since it was last looked at.
     has_worked: bool,
     seen: Instant,
-    /// Whose turn has come, and who has not begun.
+    /// Whose turn has come, and who has not begun; and for how many rounds there has been somebody.
     called: Vec<Arc<Ticket>>,
+    called_rounds: u32,
     /// Of its last turns.
     turns: i64,
     cost: i64,
@@ -152,11 +171,14 @@ impl Line {
     fn new(part: i64, now: Instant) -> Line {
         Line {
             left: part,
-            waiting: VecDeque::new(),
+            again: VecDeque::new(),
+            begun: VecDeque::new(),
+            new: VecDeque::new(),
             is_busy: false,
             has_worked: true,
             seen: now,
             called: Vec::new(),
+            called_rounds: 0,
             turns: 0,
             cost: 0,
         }
@@ -175,21 +197,40 @@ impl Line {
         (self.cost / self.turns.max(1)).clamp(1, PART_NANOS)
     }
 
-    /// Begins a round: its part, and whose turn it is.
-    fn begin_round(&mut self, part: i64) {
-        self.left = self.left.saturating_add(part).min(part);
+    fn waiting(&self) -> usize {
+        self.again.len() + self.begun.len() + self.new.len()
+    }
+
+    fn next(&mut self) -> Option<Arc<Ticket>> {
+        let begun = self.again.pop_front().or_else(|| self.begun.pop_front());
+        begun.or_else(|| self.new.pop_front())
+    }
+
+    /// Begins a round: its part, and whose turn it is, by who is to be woken.
+    fn begin_round(&mut self, part: i64, woken: &mut Vec<Waker>) {
+        // Who waits keeps what was too little for another turn.
+        let kept = if self.waiting() > 0 { part } else { 0 };
+        self.left = self.left.saturating_add(part).min(part + kept);
         self.called.retain(|ticket| ticket.is_called());
+        self.called_rounds = match self.called.is_empty() {
+            true => 0,
+            false => self.called_rounds + 1,
+        };
+        if self.called_rounds > CALLED_ROUNDS_MAX {
+            self.called.clear();
+        }
         if self.left <= 0 {
             return;
         }
         // At least one, and what those cost who were called and have not begun is not known yet.
         let most = usize::try_from(self.left / self.usual_cost()).unwrap_or_default();
         while self.called.len() < most.max(1)
-            && let Some(ticket) = self.waiting.pop_front()
+            && let Some(ticket) = self.next()
         {
-            if ticket.call() {
+            if let Some(waker) = ticket.call() {
                 self.count_turn();
                 self.called.push(ticket);
+                woken.push(waker);
             }
         }
     }
@@ -241,18 +282,36 @@ impl Turns {
     }
 
     /// Whether it is `tenant`'s turn.
-    fn may_go(&mut self, tenant: Tenant, now: impl Fn() -> Instant) -> bool {
+    fn may_go(&mut self, tenant: Tenant, work: Work, now: impl Fn() -> Instant) -> bool {
         let line = self.line(tenant, now);
-        let may_go = line.left > 0 && line.waiting.is_empty();
+        let is_next = work == Work::Begun || line.waiting() == 0;
+        let may_go = line.left > 0 && is_next;
         if may_go {
             line.count_turn();
         }
         may_go
     }
 
-    fn wait(&mut self, tenant: Tenant, ticket: Arc<Ticket>, now: impl Fn() -> Instant) {
+    /// Whether who was called may begin: others of its tenant may have had more meanwhile than they usually have.
+    fn may_begin(&self, tenant: Tenant) -> bool {
+        self.lines.get(&tenant).is_none_or(|line| line.left > 0)
+    }
+
+    /// Has `ticket` wait, for the first time or `again`.
+    fn wait(
+        &mut self,
+        (tenant, work): (Tenant, Work),
+        ticket: Arc<Ticket>,
+        again: bool,
+        now: impl Fn() -> Instant,
+    ) {
         let line = self.line(tenant, now);
-        line.waiting.push_back(ticket);
+        let queue = match (again, work) {
+            (true, _) => &mut line.again,
+            (false, Work::Begun) => &mut line.begun,
+            (false, Work::New) => &mut line.new,
+        };
+        queue.push_back(ticket);
         if !std::mem::replace(&mut line.is_busy, true) {
             self.busy.push(tenant);
         }
@@ -269,8 +328,8 @@ impl Turns {
         }
     }
 
-    /// Everybody has had what it may have.
-    fn begin_round(&mut self, now: Instant) {
+    /// Everybody has had what it may have; says who is to be woken.
+    fn begin_round(&mut self, now: Instant, woken: &mut Vec<Waker>) {
         let swept = *self.swept.get_or_insert(now);
         if now.saturating_duration_since(swept) >= KEPT {
             self.sweep(now);
@@ -282,9 +341,9 @@ impl Turns {
             let Some(line) = lines.get_mut(tenant) else {
                 return false;
             };
-            line.begin_round(part);
-            *waiting += line.waiting.len();
-            line.is_busy = !line.waiting.is_empty() || line.left < part;
+            line.begin_round(part, woken);
+            *waiting += line.waiting();
+            line.is_busy = line.waiting() > 0 || line.left < part;
             line.is_busy
         });
     }
@@ -314,6 +373,7 @@ pub fn begin() {
 /// Begins rounds as long as somebody waits on this thread; never ends. `look` has whatever became ready meanwhile found, and what was found
 /// worked on.
 pub async fn rounds<F: Future<Output = ()>>(look: impl Fn() -> F) {
+    let mut woken = Vec::new();
     loop {
         poll_fn(|context| {
             let somebody = with_core(|core| {
@@ -329,7 +389,8 @@ pub async fn rounds<F: Future<Output = ()>>(look: impl Fn() -> F) {
         })
         .await;
         look().await;
-        with_core(|core| core.turns.begin_round(Instant::now()));
+        with_core(|core| core.turns.begin_round(Instant::now(), &mut woken));
+        woken.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -339,70 +400,109 @@ pub fn charge(tenant: Tenant, used: Duration) {
     with_core(|core| core.turns.charge(tenant, nanos, Instant::now));
 }
 
-/// Whether as many of `tenant`'s wait here as may.
+/// The same for `bytes` of a body that are passed on.
+pub fn charge_body(tenant: Tenant, bytes: usize) {
+    let nanos = (bytes as u64).saturating_mul(1_000_000_000) / BODY_BYTES_A_SECOND;
+    charge(tenant, Duration::from_nanos(nanos));
+}
+
+/// Whether as many requests of `tenant`'s wait here as may.
 #[must_use]
 pub fn is_full(tenant: Tenant) -> bool {
     let full = |core: &mut Core| {
         let line = core.turns.lines.get(&tenant);
-        line.is_some_and(|line| line.waiting.len() >= WAITING_MAX)
+        line.is_some_and(|line| line.new.len() >= WAITING_MAX)
     };
     with_core(full).unwrap_or_default()
 }
 
-/// Waits for the turn of a request that comes in over a connection, and charges what every request costs ([`REQUEST`]).
-pub async fn request(tenant: Tenant) {
-    let mut turn = Turn::of(tenant);
-    poll_fn(|context| turn.poll(context)).await;
-    charge(tenant, REQUEST);
+/// What every request costs is charged, also if it goes away before its turn.
+struct Paid(Tenant);
+
+impl Drop for Paid {
+    fn drop(&mut self) {
+        charge(self.0, REQUEST);
+    }
+}
+
+/// Waits for the turn of a request that comes in over a connection, and charges what every request costs ([`REQUEST`]). Says whether it had
+/// to wait.
+pub async fn request(tenant: Tenant) -> bool {
+    let _paid = Paid(tenant);
+    let mut turn = Turn::new(tenant, Work::New);
+    let mut had_to_wait = false;
+    poll_fn(|context| {
+        let polled = turn.poll(context);
+        had_to_wait |= polled.is_pending();
+        polled
+    })
+    .await;
+    had_to_wait
 }
 
 /// A tenant's place on this thread's core: asked before each piece of work.
 #[derive(Debug)]
 pub struct Turn {
     tenant: Tenant,
+    work: Work,
     ticket: Option<Arc<Ticket>>,
 }
 
 impl Turn {
+    /// For what has begun, and goes on.
     #[must_use]
     pub const fn of(tenant: Tenant) -> Turn {
+        Turn::new(tenant, Work::Begun)
+    }
+
+    const fn new(tenant: Tenant, work: Work) -> Turn {
         Turn {
             tenant,
+            work,
             ticket: None,
         }
     }
 
+    /// Whether it has been asked and has not come.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        self.ticket.is_some()
+    }
+
     /// Ready when it is this tenant's turn; asked again afterwards, it is about the next one.
     pub fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
-        let polled = match &self.ticket {
-            Some(ticket) => ticket.poll(context),
-            None => {
-                let may_go = with_core(|core| core.turns.may_go(self.tenant, Instant::now));
-                if may_go.unwrap_or(true) {
-                    return Poll::Ready(());
+        let (tenant, work) = (self.tenant, self.work);
+        let may_go = match &self.ticket {
+            Some(ticket) => {
+                if ticket.poll(context).is_pending() {
+                    return Poll::Pending;
                 }
-                self.wait(context)
+                with_core(|core| core.turns.may_begin(tenant))
             }
+            None => with_core(|core| core.turns.may_go(tenant, work, Instant::now)),
         };
-        if polled.is_ready() {
+        if may_go.unwrap_or(true) {
             self.ticket = None;
+            return Poll::Ready(());
         }
-        polled
+        self.wait(context);
+        Poll::Pending
     }
 
     #[cold]
-    fn wait(&mut self, context: &Context<'_>) -> Poll<()> {
+    fn wait(&mut self, context: &Context<'_>) {
         let ticket = Arc::new(Ticket::default());
-        let polled = ticket.poll(context);
-        self.ticket = Some(Arc::clone(&ticket));
+        // It is new, and nobody has called it.
+        let _ = ticket.poll(context);
+        let again = self.ticket.replace(Arc::clone(&ticket)).is_some();
+        let place = (self.tenant, self.work);
         let rounds = with_core(|core| {
-            core.turns.wait(self.tenant, ticket, Instant::now);
+            core.turns.wait(place, ticket, again, Instant::now);
             core.rounds.take()
         });
         if let Some(rounds) = rounds.flatten() {
             rounds.wake();
         }
-        polled
     }
 }
 
@@ -455,11 +555,12 @@ mod tests {
                         ticket.leave();
                         true
                     }
-                    None => self.turns.may_go(tenant, || now),
+                    None => self.turns.may_go(tenant, Work::New, || now),
                 };
                 if !may_go {
                     let ticket = Arc::new(Ticket::default());
-                    self.turns.wait(tenant, Arc::clone(&ticket), || now);
+                    let place = (tenant, Work::New);
+                    self.turns.wait(place, Arc::clone(&ticket), false, || now);
                     self.waiting.push((tenant, ticket));
                     continue;
                 }
@@ -471,7 +572,7 @@ mod tests {
                     self.ready.push_back((tenant, None));
                 }
             }
-            self.turns.begin_round(self.now);
+            self.turns.begin_round(self.now, &mut Vec::new());
             let ready = &mut self.ready;
             self.waiting.retain(|(tenant, ticket)| {
                 if ticket.is_called() {
@@ -552,9 +653,9 @@ mod tests {
         let mut turns = Turns::default();
         let now = Instant::now();
         turns.charge(GREEDY, 10, || now);
-        turns.begin_round(now);
+        turns.begin_round(now, &mut Vec::new());
         assert_eq!(turns.lines[&GREEDY].left, PART_ALONE_NANOS);
-        assert!(turns.may_go(NEIGHBOUR, || now));
+        assert!(turns.may_go(NEIGHBOUR, Work::New, || now));
         assert_eq!(turns.lines[&GREEDY].left, PART_NANOS);
     }
 
@@ -566,13 +667,14 @@ mod tests {
             turns.charge(Tenant(number), 10, || start);
         }
         let ticket = Arc::new(Ticket::default());
-        turns.wait(GREEDY, Arc::clone(&ticket), || start);
-        turns.begin_round(start);
+        let place = (GREEDY, Work::New);
+        turns.wait(place, Arc::clone(&ticket), false, || start);
+        turns.begin_round(start, &mut Vec::new());
         assert!(ticket.is_called());
         assert_eq!((turns.lines.len(), turns.busy.len()), (1_000, 0));
-        turns.begin_round(start + KEPT);
+        turns.begin_round(start + KEPT, &mut Vec::new());
         assert!(turns.lines.len() <= 1_000);
-        turns.begin_round(start + KEPT * 3);
+        turns.begin_round(start + KEPT * 3, &mut Vec::new());
         assert_eq!(turns.lines.len(), 0);
     }
 
@@ -583,16 +685,73 @@ mod tests {
         turns.charge(GREEDY, PART_NANOS + 50_000, || now);
         let tickets = [(); 3].map(|()| Arc::new(Ticket::default()));
         for ticket in &tickets {
-            assert!(!turns.may_go(GREEDY, || now));
-            turns.wait(GREEDY, Arc::clone(ticket), || now);
+            assert!(!turns.may_go(GREEDY, Work::New, || now));
+            turns.wait((GREEDY, Work::New), Arc::clone(ticket), false, || now);
         }
         tickets[0].leave();
-        turns.begin_round(now);
+        turns.begin_round(now, &mut Vec::new());
         assert_eq!(
             tickets.each_ref().map(|ticket| ticket.is_called()),
             [false, true, true]
         );
         assert_eq!(turns.waiting, 0);
+    }
+
+    #[test]
+    fn what_has_begun_goes_before_what_has_not() {
+        let mut turns = Turns::default();
+        let now = Instant::now();
+        // A turn of the usual cost is all that fits into a round.
+        turns.charge(GREEDY, PART_NANOS, || now);
+        let tickets = [Work::New, Work::New, Work::Begun].map(|work| {
+            assert!(!turns.may_go(GREEDY, work, || now));
+            let ticket = Arc::new(Ticket::default());
+            turns.wait((GREEDY, work), Arc::clone(&ticket), false, || now);
+            ticket
+        });
+        let called = || tickets.each_ref().map(|ticket| ticket.is_called());
+        turns.lines.insert(NEIGHBOUR, Line::new(PART_NANOS, now));
+        turns.begin_round(now, &mut Vec::new());
+        assert_eq!(called(), [false, false, true]);
+        tickets[2].leave();
+        turns.charge(GREEDY, PART_NANOS, || now);
+        turns.begin_round(now, &mut Vec::new());
+        assert_eq!(called(), [true, false, false]);
+    }
+
+    /// Many cheap turns, then dear ones: as many were called as would have been cheap, and each had a tick of its own.
+    #[test]
+    fn who_was_called_waits_again_where_others_had_more_than_usual() {
+        begin();
+        let started = Instant::now();
+        with_core(|core| {
+            core.turns.charge(NEIGHBOUR, 1, || started);
+            for _ in 0..TURNS_REMEMBERED {
+                assert!(core.turns.may_go(GREEDY, Work::Begun, || started));
+                core.turns.charge(GREEDY, 1, || started);
+            }
+            core.turns.charge(GREEDY, PART_NANOS, || started);
+        });
+        let context = Context::from_waker(Waker::noop());
+        let mut dear = [(); 50].map(|()| Turn::of(GREEDY));
+        let mut round = || {
+            let mut ran = 0;
+            for turn in &mut dear {
+                if turn.poll(&context).is_ready() {
+                    charge(GREEDY, Duration::from_millis(1));
+                    ran += 1;
+                }
+            }
+            with_core(|core| core.turns.begin_round(started, &mut Vec::new()));
+            ran
+        };
+        assert_eq!(round(), 0);
+        let ran: Vec<_> = (0..20).map(|_| round()).collect();
+        assert_eq!(
+            ran.iter().sum::<i32>(),
+            2,
+            "each pays for ten rounds: {ran:?}"
+        );
     }
 
     #[test]
