@@ -26,6 +26,7 @@ use weft_turns::Tenant;
 
 use crate::account::pool::{Pool, Share, Taken, give_back, guarantee, take};
 use crate::engine::Calls;
+use crate::room::Room;
 use crate::workload::Inner as WorkloadInner;
 
 /// The account of workloads that were built without one.
@@ -183,6 +184,7 @@ impl Ledger {
             tenant: Tenant::named(name),
             ledger: self.clone(),
             shares: Default::default(),
+            freed: Room::default(),
             workloads: Mutex::default(),
         });
         accounts.insert(name.to_owned(), Arc::downgrade(&account));
@@ -207,6 +209,8 @@ pub(crate) struct Account {
     tenant: Tenant,
     ledger: Arc<Ledger>,
     shares: [[Share; 4]; 2],
+    /// For those who wait for a seat of its own.
+    freed: Room,
     /// Those whose idle instances can be ended when there is no room.
     workloads: Mutex<Vec<Weak<WorkloadInner>>>,
 }
@@ -227,6 +231,11 @@ impl Account {
     /// As cores know it.
     pub(crate) fn tenant(&self) -> Tenant {
         self.tenant
+    }
+
+    /// Where to wait for one of its seats.
+    pub(crate) fn freed(&self) -> &Room {
+        &self.freed
     }
 
     /// Remembers one of its workloads.
@@ -333,7 +342,15 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        let has_any = self
+            .taken
+            .iter()
+            .any(|taken| taken.own + taken.borrowed > 0);
         self.give_back_to(Default::default());
+        // One that was refused everything makes no room, and whoever was refused must not be woken by it.
+        if has_any {
+            self.account.freed.is_made();
+        }
     }
 }
 

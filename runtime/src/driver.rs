@@ -219,6 +219,7 @@ impl Driver<'_> {
                 if !self.shared.idle.swap(true, Relaxed) {
                     ends = since;
                     accessor.with(|mut access| access.data_mut().end_calls());
+                    self.workload.is_idle_somewhere();
                 } else if ends != since {
                     return Poll::Ready(Ok(())); // Its memory is wanted.
                 }

@@ -38,6 +38,14 @@ pub(crate) fn no_instance(reason: impl Display) -> Failure {
     )
 }
 
+/// Other instances have all the memory that the workload may have. Nothing was started.
+pub(crate) fn no_memory_left(limits: &Limits) -> Failure {
+    let limit = limits.memory_bytes;
+    no_instance(format_args!(
+        "those at work have the {limit} bytes of memory that all may have together"
+    ))
+}
+
 /// The host ran out of what the guest needed to go on. The call was at work, and may have had effects.
 pub(crate) fn exhausted(reason: impl Display) -> Failure {
     Failure::new(

@@ -257,6 +257,9 @@ pub(crate) fn start(
     live(Life::new(workload.clone(), work, home));
 }
 
+/// How often a call whose instance finds that its memory was taken meanwhile looks for some again.
+const STARTS_MAX: u32 = 4;
+
 /// Interruptions in a row after which a guest computes elsewhere.
 const STREAK_BEFORE_LEAVING: u32 = 2;
 
@@ -369,12 +372,31 @@ impl Alive {
         })
     }
 
-    /// The same for a call.
-    pub(crate) fn for_call(workload: &Arc<Inner>) -> Result<Alive, Failure> {
-        Alive::new(workload).map_err(|refusal| {
+    /// The same for a call, which waits a while where there is no room: see [`Room`](crate::room::Room).
+    pub(crate) async fn for_call(workload: &Arc<Inner>) -> Result<Alive, Failure> {
+        let overloaded = |failure| {
             workload.counters().overloaded.fetch_add(1, Relaxed);
-            failure::refused(&refusal)
-        })
+            failure
+        };
+        if !workload.has_room() {
+            let look = || {
+                workload.end_idle();
+                let may_start = workload.has_room() || !workload.has_instances_beside(0);
+                may_start.then_some(()).ok_or(())
+            };
+            let found = workload.room().wait(look).await;
+            found.map_err(|()| overloaded(failure::no_memory_left(workload.limits())))?;
+        }
+        let refusal = match Alive::new(workload) {
+            Ok(alive) => return Ok(alive),
+            Err(refusal) => refusal,
+        };
+        if refusal.held == 0 {
+            return Err(overloaded(failure::refused(&refusal)));
+        }
+        let freed = workload.account().freed();
+        let seated = freed.wait(|| Alive::new(workload)).await;
+        seated.map_err(|refusal| overloaded(failure::refused(&refusal)))
     }
 }
 
@@ -509,16 +531,28 @@ async fn begin(driver: &Driver<'_>, first: Job) -> Result<(), Failure> {
         let refused = refused.clone();
         move |error| failed(driver, &error, stage, refused.load(Relaxed))
     };
-    if driver.shard.is_some() && workload.artifact().kind().http == Some(Wasi::P3) {
-        workload.room().make(workload).await;
-    }
-    let mut alive = Alive::for_call(workload)?;
     let code = workload.artifact().code(workload.engine()).await;
     let code = code.map_err(|error| failed(Stage::Start)(error.into()))?;
     let pre = code.http().ok_or_else(failure::not_callable)?;
-    let mut store = new_store(workload, code.engine(), refused.clone());
-    let guest = pre.instantiate_async(&mut store).await;
-    match guest.map_err(failed(Stage::Start))? {
+    let mut tries = 0;
+    let (mut alive, mut store, guest) = loop {
+        let alive = Alive::for_call(workload).await?;
+        let mut store = new_store(workload, code.engine(), refused.clone());
+        let error = match pre.instantiate_async(&mut store).await {
+            Ok(guest) => break (alive, store, guest),
+            Err(error) => error,
+        };
+        if !refused.swap(false, Relaxed) || !workload.has_instances_beside(1) {
+            return Err(failed(Stage::Start)(error));
+        }
+        // Somebody else was faster to the last memory.
+        tries += 1;
+        if tries == STARTS_MAX {
+            workload.counters().overloaded.fetch_add(1, Relaxed);
+            return Err(failure::no_memory_left(workload.limits()));
+        }
+    };
+    match guest {
         Proxy::P2(guest) => {
             let fresh = Spare {
                 store,

@@ -74,7 +74,7 @@ impl Workload {
         let _place = admitted.await.map_err(|_| overrun())??;
         let refused = Arc::new(AtomicBool::new(false));
         let begun = AtomicBool::new(false);
-        let _alive = Alive::for_call(workload)?;
+        let _alive = Alive::for_call(workload).await?;
         let guest = pin!(async {
             let code = workload.artifact().code(workload.engine()).await?;
             let mut store = new_store(workload, code.engine(), refused.clone());

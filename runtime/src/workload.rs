@@ -516,9 +516,19 @@ impl Inner {
             shard.end_idle();
         }
     }
-    /// Whether there may be instances that wait for calls and end soon.
-    pub(crate) fn has_idle(&self) -> bool {
-        self.counters.instances.load(Relaxed) > 0
+    /// One of its instances is idle: whoever waits for room can have its.
+    pub(crate) fn is_idle_somewhere(&self) {
+        self.room.is_made();
+        self.account.freed().is_made();
+    }
+
+    /// Whether there is memory for another instance.
+    pub(crate) fn has_room(&self) -> bool {
+        self.memory.has_room(self.artifact.initial_memory_bytes())
+    }
+    /// Whether there are instances beside so many of the caller's own.
+    pub(crate) fn has_instances_beside(&self, own: u64) -> bool {
+        self.counters.instances.load(Relaxed) > own
     }
 
     pub(crate) fn shard(&self) -> &Arc<Shard> {

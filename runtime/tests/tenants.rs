@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use std::time::Duration;
 
 use http::Request;
@@ -89,15 +88,19 @@ async fn attack_110_one_tenant_with_many_pods_never_takes_all() {
     let greedy: Vec<Workload> = (0..4).map(|_| pod("greedy")).collect();
     let mut held = Vec::new();
     let mut pods = greedy.iter().cycle();
-    let refused = loop {
+    let live = || greedy.iter().map(|pod| pod.usage().instances).sum::<u64>();
+    let waiting = loop {
         let pod = pods.next().expect("a circle has no end");
         let mut call = Box::pin(pod.call(get("/delay?ms=600000")));
-        match futures::poll!(&mut call) {
-            Poll::Pending => held.push(call),
-            Poll::Ready(ended) => break ended.unwrap_err(),
+        assert!(futures::poll!(&mut call).is_pending());
+        if live() == held.len() as u64 {
+            break call;
         }
+        held.push(call);
         assert!(held.len() < 16, "it has taken everything");
     };
+    // It waits for one of its own to end, and not for ever.
+    let refused = waiting.await.unwrap_err();
     assert_eq!(refused.kind, FailureKind::NoInstance);
     assert_eq!(held.len(), 11);
     assert!(refused.never_processed() && refused.status() == 503);
@@ -120,9 +123,47 @@ async fn attack_110_one_tenant_with_many_pods_never_takes_all() {
     }
     assert_eq!(modest.usage().overloaded, 0);
     drop(held);
-    let left = || greedy.iter().map(|pod| pod.usage().instances).sum::<u64>();
-    eventually(|| left() == 0).await;
+    eventually(|| live() == 0).await;
     assert_eq!(say(&greedy[0], "/hello").await, "200 hello\n");
+}
+
+/// Two hundred at once to a pod with room for three instances were answered, but for three, that there was no memory.
+#[tokio::test]
+async fn calls_wait_for_the_memory_that_others_give_back() {
+    let engine = engine(64);
+    let probe = guest(&engine, "probe").await;
+    for policy in [InstancePolicy::PerRequest, KEPT] {
+        let limits = Limits {
+            memory_bytes: probe.initial_memory_bytes() * 7 / 2,
+            ..Limits::default()
+        };
+        let workload = Workload::builder(&engine, &probe)
+            .limits(limits)
+            .instance_policy(policy);
+        let workload = workload.build().unwrap();
+        let calls = (0..60).map(|_| say(&workload, "/delay?ms=5"));
+        for said in futures::future::join_all(calls).await {
+            assert_eq!(said, "200 waited 5 ms\n", "{policy:?}");
+        }
+        // Who does not get any is told so, and may be served elsewhere.
+        let held: Vec<_> = (0..3)
+            .map(|_| workload.call(get("/delay?ms=60000")))
+            .collect();
+        let mut held = futures::future::join_all(held);
+        assert!(futures::poll!(&mut held).is_pending());
+        let refused = workload.call(get("/hello")).await.unwrap_err();
+        assert_eq!(refused.kind, FailureKind::NoInstance);
+        assert!(refused.never_processed() && refused.status() == 503);
+        assert_eq!(
+            refused.to_string(),
+            format!(
+                "there is no room for an instance: those at work have the {} bytes of memory that all may have together",
+                workload.limits().memory_bytes
+            )
+        );
+        drop(held);
+        eventually(|| workload.usage().in_flight == 0).await;
+    }
 }
 
 #[tokio::test]
