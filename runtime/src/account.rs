@@ -14,16 +14,20 @@
 //!
 //! [`WorkloadBuilder::account`]: crate::WorkloadBuilder::account
 
+mod faults;
 mod pool;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use weft_turns::Tenant;
 
+use crate::account::faults::Faults;
 use crate::account::pool::{Pool, Share, Taken, give_back, guarantee, take};
 use crate::engine::Calls;
 use crate::room::Room;
@@ -184,6 +188,7 @@ impl Ledger {
             tenant: Tenant::named(name),
             ledger: self.clone(),
             shares: Default::default(),
+            faults: Faults::default(),
             freed: Room::default(),
             workloads: Mutex::default(),
         });
@@ -209,6 +214,7 @@ pub(crate) struct Account {
     tenant: Tenant,
     ledger: Arc<Ledger>,
     shares: [[Share; 4]; 2],
+    faults: Faults,
     /// For those who wait for a seat of its own.
     freed: Room,
     /// Those whose idle instances can be ended when there is no room.
@@ -231,6 +237,11 @@ impl Account {
     /// As cores know it.
     pub(crate) fn tenant(&self) -> Tenant {
         self.tenant
+    }
+
+    /// One of its guests has failed; how much later its caller is to be told, if not now.
+    pub(crate) fn delay_of_fault(&self) -> Option<Duration> {
+        self.faults.delay(Instant::now())
     }
 
     /// Where to wait for one of its seats.

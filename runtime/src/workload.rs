@@ -665,8 +665,20 @@ impl Workload {
             }
             Some(Err(error)) => {
                 caller.phase = Phase::Delivered;
-                if error.kind == FailureKind::Deadline {
-                    inner.counters.deadlines.fetch_add(1, Relaxed);
+                match error.kind {
+                    FailureKind::Deadline => {
+                        inner.counters.deadlines.fetch_add(1, Relaxed);
+                    }
+                    FailureKind::Trap
+                    | FailureKind::OutOfMemory
+                    | FailureKind::Exhausted
+                    | FailureKind::NoResponse => {
+                        if let Some(delay) = inner.account.delay_of_fault() {
+                            let until = instance::after(delay).min(deadline.into());
+                            tokio::time::sleep_until(until).await;
+                        }
+                    }
+                    _ => {}
                 }
                 Err(error)
             }
