@@ -36,6 +36,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "weft-gateway",
             "weft-runtime",
             "weft-mesh",
+            "weft-turns",
         ],
     ),
     (

@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use weft_runtime::{Usage, VolumeUsage};
+use weft_turns::Waited;
 
 use crate::node::Node;
 
@@ -38,6 +39,7 @@ struct Seen {
     /// What is removed shows within a minute.
     volumes: Vec<(Labels, VolumeUsage)>,
     log_dropped_bytes: u64,
+    waited: Waited,
 }
 
 type Labels = [(&'static str, String); 3];
@@ -148,6 +150,7 @@ impl Seen {
             containers,
             volumes,
             log_dropped_bytes: node.logs.dropped_bytes(),
+            waited: weft_turns::waited(),
         }
     }
 }
@@ -191,7 +194,16 @@ impl Collector for Seen {
             "Log bytes dropped for rate or a full queue.",
         );
         let family = encoder.encode_descriptor(name, help, None, Counter)?;
-        ConstCounter::new(self.log_dropped_bytes).encode(family)
+        ConstCounter::new(self.log_dropped_bytes).encode(family)?;
+        let (name, help) = (
+            "weft_turn_waits",
+            "Requests, instances and pieces of bodies that waited for their namespace's turn on a core.",
+        );
+        let family = encoder.encode_descriptor(name, help, None, Counter)?;
+        ConstCounter::new(self.waited.count).encode(family)?;
+        let (name, help) = ("weft_turn_wait_seconds", "How long these waited together.");
+        let family = encoder.encode_descriptor(name, help, None, Counter)?;
+        ConstCounter::new(self.waited.time.as_secs_f64()).encode(family)
     }
 }
 
@@ -216,6 +228,10 @@ mod tests {
             containers: vec![(labels, usage, 2)],
             volumes: Vec::new(),
             log_dropped_bytes: 7,
+            waited: Waited {
+                count: 9,
+                time: std::time::Duration::from_millis(250),
+            },
         };
         let mut text = String::new();
         write(seen, &mut text);
@@ -230,6 +246,8 @@ mod tests {
             format!("weft_container_restarts_total{of_web} 2"),
             "# TYPE kubelet_volume_stats_inodes_used gauge".to_owned(),
             "weft_log_dropped_bytes_total 7".to_owned(),
+            "weft_turn_waits_total 9".to_owned(),
+            "weft_turn_wait_seconds_total 0.25".to_owned(),
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

@@ -1,6 +1,6 @@
 //! What tenants of one engine take from each other, and what becomes of calls when there is no more.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -125,6 +125,45 @@ async fn attack_110_one_tenant_with_many_pods_never_takes_all() {
     drop(held);
     eventually(|| live() == 0).await;
     assert_eq!(say(&greedy[0], "/hello").await, "200 hello\n");
+}
+
+/// A core took calls in the order of their arrival: three hundred of one tenant, then the five of another.
+#[tokio::test]
+async fn many_calls_of_one_tenant_do_not_go_before_the_few_of_another() {
+    let engine = engine(16);
+    let cores = Cores::start(1).unwrap();
+    let probe = guest(&engine, "probe").await;
+    let pod = |account: &str| {
+        let pod = Workload::builder(&engine, &probe).account(account);
+        let pod = pod.instance_policy(InstancePolicy::PerRequest);
+        pod.build().unwrap()
+    };
+    let (greedy, modest) = (pod("greedy"), pod("modest"));
+    let answered = Arc::new(AtomicU32::new(0));
+    let many = cores.spawn_on(0, {
+        let answered = answered.clone();
+        async move {
+            let calls = (0..300).map(|_| async {
+                assert_eq!(say(&greedy, "/hello").await, "200 hello\n");
+                answered.fetch_add(1, Relaxed);
+            });
+            futures::future::join_all(calls).await;
+        }
+    });
+    let few = cores.spawn_on(0, {
+        let answered = answered.clone();
+        async move {
+            for _ in 0..5 {
+                assert_eq!(say(&modest, "/hello").await, "200 hello\n");
+            }
+            answered.load(Relaxed)
+        }
+    });
+    let before = few.await.unwrap();
+    assert!(before < 150, "{before} of the others were answered first");
+    many.await.unwrap();
+    assert_eq!(answered.load(Relaxed), 300, "nobody is left behind");
+    cores.shutdown(Duration::ZERO).await;
 }
 
 /// Two hundred at once to a pod with room for three instances were answered, but for three, that there was no memory.

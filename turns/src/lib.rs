@@ -22,7 +22,10 @@ use std::{
     collections::{HashMap, VecDeque},
     future::{Future, poll_fn},
     hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -49,6 +52,26 @@ const BODY_BYTES_A_SECOND: u64 = 1 << 30;
 const CALLED_ROUNDS_MAX: u32 = 64;
 /// Of how many turns the average cost of one is made.
 const TURNS_REMEMBERED: i64 = 64;
+
+static WAITS: AtomicU64 = AtomicU64::new(0);
+static WAITED_NANOS: AtomicU64 = AtomicU64::new(0);
+
+/// What was waited for turns in this process, on all cores and by all tenants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waited {
+    /// Pieces of work that had to wait and came to their turn.
+    pub count: u64,
+    pub time: Duration,
+}
+
+/// As it is now; both only grow.
+#[must_use]
+pub fn waited() -> Waited {
+    Waited {
+        count: WAITS.load(Relaxed),
+        time: Duration::from_nanos(WAITED_NANOS.load(Relaxed)),
+    }
+}
 
 /// Whose work it is: a namespace's, usually. Two names that come to the same number share a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -446,6 +469,7 @@ pub struct Turn {
     tenant: Tenant,
     work: Work,
     ticket: Option<Arc<Ticket>>,
+    since: Option<Instant>,
 }
 
 impl Turn {
@@ -460,6 +484,7 @@ impl Turn {
             tenant,
             work,
             ticket: None,
+            since: None,
         }
     }
 
@@ -483,6 +508,11 @@ impl Turn {
         };
         if may_go.unwrap_or(true) {
             self.ticket = None;
+            if let Some(since) = self.since.take() {
+                let nanos = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                WAITED_NANOS.fetch_add(nanos, Relaxed);
+                WAITS.fetch_add(1, Relaxed);
+            }
             return Poll::Ready(());
         }
         self.wait(context);
@@ -491,6 +521,7 @@ impl Turn {
 
     #[cold]
     fn wait(&mut self, context: &Context<'_>) {
+        self.since.get_or_insert_with(Instant::now);
         let ticket = Arc::new(Ticket::default());
         // It is new, and nobody has called it.
         let _ = ticket.poll(context);
@@ -790,6 +821,8 @@ mod tests {
                 assert!(polls < 100, "its debt has a bound");
             }
         });
+        let before = waited();
         assert!(looked.as_mut().poll(&mut context).is_ready());
+        assert!(waited().count > before.count);
     }
 }
