@@ -21,7 +21,7 @@ use weft_turns::Turn;
 
 use crate::account::Seat;
 use crate::artifact::Wasi;
-use crate::driver::Fibers;
+use crate::driver::{Calls, Fibers};
 use crate::events::Event;
 use crate::host::{HostState, new_store};
 use crate::instance::{Alive, Life, after, live, trapped, until};
@@ -193,7 +193,7 @@ async fn guest(
                     let mut fibers = Fibers::new(seat);
                     let mut running = pin!(command.wasi_cli_run().call_run(accessor));
                     let result = poll_fn(|cx| -> Poll<wasmtime::Result<Result<(), ()>>> {
-                        fibers.count(accessor, 1)?;
+                        fibers.count(accessor, Calls::ONE)?;
                         running.as_mut().poll(cx)
                     })
                     .await?;

@@ -58,13 +58,28 @@ const ENTRIES_OF_TASK: usize = 2;
 /// Fibers are taken so many at a time.
 const FIBERS_AT_ONCE: u32 = 8;
 
-/// How many fibers a store with `entries` in its tables is taken to hold, at `calls` calls. Tasks have entries there, and so have
-/// streams and futures, of which calls have some each. What is beyond that is taken for tasks, which only a component of several
-/// components has.
-fn fibers(entries: usize, calls: usize) -> u32 {
-    let ordinary = ENTRIES_ORDINARY.saturating_add(ENTRIES_OF_CALL.saturating_mul(calls));
+/// The calls of one instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Calls {
+    /// Those that are not over: a guest that has returned may still be writing the body, as the task that it was.
+    open: usize,
+    /// Those that were accepted since the event loop came to rest: what is left of them in its tables is tidied up by then.
+    recent: usize,
+}
+
+impl Calls {
+    /// A command, or one call and nothing else.
+    pub(crate) const ONE: Calls = Calls { open: 1, recent: 0 };
+}
+
+/// How many fibers a store with `entries` in its tables is taken to hold. Tasks have entries there, and so have streams and futures, of which
+/// calls have some each. What is beyond that is taken for tasks, which only a component of several components has.
+fn fibers(entries: usize, calls: Calls) -> u32 {
+    let with_entries = calls.open.saturating_add(calls.recent);
+    let of_calls = ENTRIES_OF_CALL.saturating_mul(with_entries);
+    let ordinary = ENTRIES_ORDINARY.saturating_add(of_calls);
     let tasks = entries.saturating_sub(ordinary).div_ceil(ENTRIES_OF_TASK);
-    let held = calls.saturating_add(tasks);
+    let held = calls.open.saturating_add(tasks);
     u32::try_from(held).unwrap_or(u32::MAX)
 }
 
@@ -80,14 +95,14 @@ impl<'a> Fibers<'a> {
         Fibers { seat, taken: 1 }
     }
 
-    /// Takes more if a guest of `calls` calls holds more.
+    /// Takes more if a guest with these calls holds more.
     ///
     /// # Errors
     /// When the account may have no more.
     pub(crate) fn count(
         &mut self,
         accessor: &Accessor<HostState>,
-        calls: usize,
+        calls: Calls,
     ) -> Result<(), Refusal> {
         let entries = accessor.with(|mut access| {
             let mut store = access.as_context_mut();
@@ -158,7 +173,7 @@ impl Driver<'_> {
         let mut served = 1;
         let Some(place) = self.place() else {
             return poll_fn(|cx| -> Poll<wasmtime::Result<()>> {
-                fibers.count(accessor, calls.len())?;
+                fibers.count(accessor, Calls::ONE)?;
                 while let Some(result) = ready!(calls.poll_next_unpin(cx)) {
                     result?;
                 }
@@ -171,7 +186,11 @@ impl Driver<'_> {
         let mut ends = place.shard.ends();
         // Its account has no fiber for another call, beside those that it has.
         let mut is_cramped = false;
+        let mut recent = 1;
         poll_fn(|cx| -> Poll<wasmtime::Result<()>> {
+            if self.shared.settled.load(Relaxed) {
+                recent = 0;
+            }
             loop {
                 // Results first: a call that is over makes room, one that trapped ends everything.
                 while let Poll::Ready(Some(result)) = calls.poll_next_unpin(cx) {
@@ -179,7 +198,7 @@ impl Driver<'_> {
                         return Poll::Ready(Err(error));
                     }
                 }
-                fibers.count(accessor, calls.len())?;
+                fibers.count(accessor, self.calls(recent))?;
                 let spent = served >= policy.requests_max() || self.shared.retiring.load(Relaxed);
                 let ready = accessor
                     .poll_ready_for_concurrent_call(handler, cx)
@@ -195,7 +214,9 @@ impl Driver<'_> {
                     place.withdraw();
                 }
                 if available && let Some(job) = place.shard.take() {
-                    if fibers.have(self::fibers(0, calls.len() + 1)).is_err() {
+                    let mut with_it = self.calls(0);
+                    with_it.open += 1;
+                    if fibers.have(self::fibers(0, with_it)).is_err() {
                         is_cramped = true;
                         start(self.workload, Some(place.shard.clone()), job, None);
                         continue;
@@ -207,6 +228,7 @@ impl Driver<'_> {
                         Err(error) => return Poll::Ready(Err(error)),
                     }
                     served += 1;
+                    recent += 1;
                     continue;
                 }
                 if !calls.is_empty() || accessor.poll_no_interesting_tasks(cx).is_pending() {
@@ -232,6 +254,13 @@ impl Driver<'_> {
             }
         })
         .await
+    }
+
+    fn calls(&self, recent: usize) -> Calls {
+        Calls {
+            open: self.shared.open_calls(),
+            recent,
+        }
     }
 
     /// Starts the handler of a guest of WASI 0.3. The future resolves when it has returned.
@@ -374,24 +403,28 @@ impl Drop for Place<'_> {
 mod tests {
     use super::*;
     use crate::account::{Amounts, Ledger};
-    use crate::engine::Calls;
+    use crate::engine::Calls as Kind;
 
     #[test]
     fn a_call_is_a_fiber_and_what_no_call_explains_is_taken_for_tasks() {
+        let calls = |open, recent| Calls { open, recent };
         for (entries, calls, expected) in [
-            (0, 0, 0),
-            (64, 0, 0),
-            (65, 0, 1),
-            (0, 1, 1),
-            (128, 1, 1),
-            (16 * 64 + 64, 16, 16),
-            (4_096, 1, (4_096 - 128) / 2 + 1),
-            (usize::MAX, 1, u32::MAX),
+            (0, calls(0, 0), 0),
+            (64, calls(0, 0), 0),
+            (65, calls(0, 0), 1),
+            (0, calls(1, 0), 1),
+            (128, calls(1, 0), 1),
+            (16 * 64 + 64, calls(16, 0), 16),
+            // Returned and read, and not tidied up yet.
+            (16 * 64 + 64, calls(0, 16), 0),
+            (16 * 64 + 66, calls(0, 16), 1),
+            (4_096, calls(1, 0), (4_096 - 128) / 2 + 1),
+            (usize::MAX, calls(1, 1), u32::MAX),
         ] {
             assert_eq!(
                 fibers(entries, calls),
                 expected,
-                "{entries} entries, {calls} calls"
+                "{entries} entries, {calls:?}"
             );
         }
     }
@@ -400,7 +433,7 @@ mod tests {
     fn fibers_are_the_accounts_until_it_has_no_more() {
         let ledger = Ledger::new(Amounts::of_engine(10));
         let account = ledger.account("shop");
-        let seat = || account.seat(Calls::Concurrent, Amounts::of_instance(1, 1));
+        let seat = || account.seat(Kind::Concurrent, Amounts::of_instance(1, 1));
         let mut seat = seat().expect("there is room");
         let mut fibers = Fibers::new(&mut seat);
         for (wanted, taken) in [(1, 1), (2, 9), (9, 9), (30, 33)] {
@@ -414,7 +447,7 @@ mod tests {
         );
         drop(seat);
         let mut all = account
-            .seat(Calls::Concurrent, Amounts::of_instance(1, 1))
+            .seat(Kind::Concurrent, Amounts::of_instance(1, 1))
             .expect("there is room");
         assert_eq!(all.take(Pooled::Fibers, 36), Ok(()), "it gave all back");
     }

@@ -740,6 +740,11 @@ impl Shared {
         error
     }
 
+    /// How many calls are not over.
+    pub(crate) fn open_calls(&self) -> usize {
+        self.active.lock().len()
+    }
+
     /// A call begins.
     pub(crate) fn follow(&self, slot: &Arc<CallSlot>) {
         self.active.lock().push(Active {

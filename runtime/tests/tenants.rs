@@ -166,6 +166,34 @@ async fn many_calls_of_one_tenant_do_not_go_before_the_few_of_another() {
     cores.shutdown(Duration::ZERO).await;
 }
 
+/// A call that had returned and was being read counted as six tasks, which its instance never gave back: a pod with sixty-four callers ran
+/// out of fibers, and broke off all calls of the instance that was refused the last.
+#[tokio::test]
+async fn many_callers_of_pooled_instances_of_wasi_03_do_not_take_all_fibers() {
+    let engine = engine(64);
+    let cores = Cores::start(1).unwrap();
+    let hello = guest(&engine, "hello-p3").await;
+    let policy = InstancePolicy::Pooled {
+        max_requests: 1_000_000,
+        max_concurrent: 16,
+        idle: Duration::from_secs(60),
+    };
+    let workload = Workload::builder(&engine, &hello).instance_policy(policy);
+    let workload = workload.build().unwrap();
+    let called = workload.clone();
+    let calling = cores.spawn_on(0, async move {
+        let callers = (0..64).map(|_| async {
+            for _ in 0..50 {
+                assert_eq!(say(&called, "/").await, "200 hello\n");
+            }
+        });
+        futures::future::join_all(callers).await;
+    });
+    calling.await.unwrap();
+    assert_eq!(workload.usage().overloaded, 0);
+    cores.shutdown(Duration::ZERO).await;
+}
+
 /// Two hundred at once to a pod with room for three instances were answered, but for three, that there was no memory.
 #[tokio::test]
 async fn calls_wait_for_the_memory_that_others_give_back() {
