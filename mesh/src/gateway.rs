@@ -254,7 +254,6 @@ impl Front {
                 weft_turns::request(tenant).await;
                 Ok(response)
             }
-            Err(failure) if weft_turns::is_full(tenant) => Err(failure),
             Err(failure) => {
                 weft_turns::request(tenant).await;
                 Err(failure)

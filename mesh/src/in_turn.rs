@@ -1,6 +1,7 @@
 //! A body that comes over a connection, or goes, a piece a turn: who passes on gigabytes has a part of the core as who sends many requests.
 //!
-//! Invariants: a piece is asked for when it is its tenant's turn, and charged by its bytes; a body that is in memory passes as it is.
+//! Invariants: a piece is asked for when it is its tenant's turn, and charged by its bytes; a body that is in memory is charged at once, and
+//! passes as it is.
 
 use std::{
     pin::Pin,
@@ -16,7 +17,10 @@ use crate::{Body, BoxError};
 /// `body`, in `tenant`'s turns.
 pub(crate) fn in_turn(tenant: Tenant, body: Body) -> Body {
     match body.is_whole() {
-        Some(_) => body,
+        Some(bytes) => {
+            weft_turns::charge_body(tenant, bytes);
+            body
+        }
         None => Body::new(InTurn {
             tenant,
             turn: Turn::of(tenant),
@@ -42,7 +46,8 @@ impl http_body::Body for InTurn {
         ready!(self.turn.poll(context));
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
-            weft_turns::charge_body(self.tenant, frame.data_ref().map_or(0, Bytes::len));
+            let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+            weft_turns::charge_body(self.tenant, bytes);
         }
         polled
     }

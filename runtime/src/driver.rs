@@ -241,7 +241,7 @@ impl Driver<'_> {
                 if !self.shared.idle.swap(true, Relaxed) {
                     ends = since;
                     accessor.with(|mut access| access.data_mut().end_calls());
-                    self.workload.is_idle_somewhere();
+                    self.workload.offer_room();
                 } else if ends != since {
                     return Poll::Ready(Ok(())); // Its memory is wanted.
                 }

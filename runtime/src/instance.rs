@@ -542,9 +542,10 @@ async fn begin(driver: &Driver<'_>, first: Job) -> Result<(), Failure> {
             Ok(guest) => break (alive, store, guest),
             Err(error) => error,
         };
-        if !refused.swap(false, Relaxed) || !workload.has_instances_beside(1) {
+        if !refused.load(Relaxed) || !workload.has_instances_beside(1) {
             return Err(failed(Stage::Start)(error));
         }
+        refused.store(false, Relaxed);
         // Somebody else was faster to the last memory.
         tries += 1;
         if tries == STARTS_MAX {

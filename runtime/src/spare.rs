@@ -108,7 +108,7 @@ pub(crate) fn keep(workload: &Arc<Inner>, shard: &Arc<Shard>, spare: Spare, home
         waiting.spares.push_back((since, home.id(), spare));
         !std::mem::replace(&mut waiting.reaped, true)
     };
-    workload.is_idle_somewhere();
+    workload.offer_room();
     if is_new {
         // A runtime that is being taken down drops the task, which ends the spare.
         drop(home.spawn(reap(workload.clone(), Reaper(Some(shard.clone())))));

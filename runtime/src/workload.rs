@@ -517,7 +517,7 @@ impl Inner {
         }
     }
     /// One of its instances is idle: whoever waits for room can have its.
-    pub(crate) fn is_idle_somewhere(&self) {
+    pub(crate) fn offer_room(&self) {
         self.room.is_made();
         self.account.freed().is_made();
     }

@@ -424,8 +424,8 @@ pub fn charge(tenant: Tenant, used: Duration) {
 }
 
 /// The same for `bytes` of a body that are passed on.
-pub fn charge_body(tenant: Tenant, bytes: usize) {
-    let nanos = (bytes as u64).saturating_mul(1_000_000_000) / BODY_BYTES_A_SECOND;
+pub fn charge_body(tenant: Tenant, bytes: u64) {
+    let nanos = bytes.saturating_mul(1_000_000_000) / BODY_BYTES_A_SECOND;
     charge(tenant, Duration::from_nanos(nanos));
 }
 
@@ -449,9 +449,12 @@ impl Drop for Paid {
 }
 
 /// Waits for the turn of a request that comes in over a connection, and charges what every request costs ([`REQUEST`]). Says whether it had
-/// to wait.
+/// to wait. Where as many wait as may, it does not: whoever asked [`is_full`] is about to refuse it.
 pub async fn request(tenant: Tenant) -> bool {
     let _paid = Paid(tenant);
+    if is_full(tenant) {
+        return false;
+    }
     let mut turn = Turn::new(tenant, Work::New);
     let mut had_to_wait = false;
     poll_fn(|context| {
