@@ -20,11 +20,12 @@ use wasmtime_wasi::I32Exit;
 use weft_turns::Turn;
 
 use crate::account::Seat;
+use crate::alive::Alive;
 use crate::artifact::Wasi;
 use crate::driver::{Calls, Fibers};
 use crate::events::Event;
 use crate::host::{HostState, new_store};
-use crate::instance::{Alive, Life, after, live, trapped, until};
+use crate::instance::{Life, after, live, trapped, until};
 use crate::limits::Slice;
 use crate::workload::{Inner, Workload};
 

@@ -53,6 +53,7 @@
 //! the guest asks of its host, `limits` says how far it may go.
 
 mod account;
+mod alive;
 pub mod artifact;
 mod body;
 pub mod capability;

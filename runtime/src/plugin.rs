@@ -13,11 +13,12 @@ use wasmtime::Store;
 use wasmtime::component::Instance;
 use weft_call::Failure;
 
+use crate::alive::Alive;
 use crate::command::{Cut, accounted};
 use crate::events::{CallEnd, CallReport};
 use crate::failure;
 use crate::host::{HostState, new_store};
-use crate::instance::{Alive, Stage, after, fault};
+use crate::instance::{Stage, after, fault};
 use crate::workload::Workload;
 
 impl Workload {

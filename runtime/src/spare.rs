@@ -21,8 +21,9 @@ use tokio::time::Instant;
 use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::Proxy;
 
+use crate::alive::Alive;
 use crate::host::HostState;
-use crate::instance::{Alive, Shard};
+use crate::instance::Shard;
 use crate::workload::Inner;
 
 /// An instance without a call. What it holds is dropped in this order.
