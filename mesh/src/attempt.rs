@@ -155,7 +155,7 @@ impl Call {
             Ok(mut answered) => {
                 let now = answered.at;
                 if let Some(worked) = answered.worked {
-                    let whole = now.saturating_duration_since(self.began);
+                    let whole = self.layers + now.saturating_duration_since(self.began);
                     self.inner.metrics.added(
                         self.caller.origin,
                         endpoint.way.transport(),

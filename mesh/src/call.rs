@@ -23,7 +23,7 @@ use crate::{
     caller::{Callee, Caller, NO_SERVICE},
     failure, headers,
     measure::{self, Charge, RequestBytes},
-    metrics::Edge,
+    metrics::{Edge, Origin},
     outbound::Arrival,
     replay,
     resolve::Target,
@@ -116,8 +116,11 @@ pub(crate) struct Call {
     pub(crate) try_timeout: Option<Duration>,
     pub(crate) context: CallContext,
     pub(crate) started: Instant,
-    /// When the first try begins: later only where a turn had to be waited for.
+    /// When the first try begins: a turn may have to be waited for, and a workload that made a call may do something else before it waits for
+    /// the answer. Neither is the endpoint's time.
     pub(crate) began: Instant,
+    /// What the layers before this one took of a call that is not waited for at once.
+    pub(crate) layers: Duration,
     turn: Option<Tenant>,
     grpc: bool,
     /// Size of the request where it is known beforehand.
@@ -165,7 +168,7 @@ impl Call {
         if let Destination::Service { service, .. } = &destination {
             service.budget().earn();
         }
-        let call = Self {
+        let mut call = Self {
             inner: Arc::clone(inner),
             caller: Arc::clone(caller),
             table: Arc::clone(table),
@@ -175,6 +178,7 @@ impl Call {
             context,
             started,
             began: started,
+            layers: Duration::ZERO,
             turn,
             grpc: measure::is_grpc(&head.headers),
             request_bytes: body.size_hint().exact(),
@@ -182,6 +186,9 @@ impl Call {
             edges: None,
             is_charged: false,
         };
+        if caller.origin == Origin::Workload {
+            call.layers = started.elapsed();
+        }
         Ok((call, head))
     }
 
@@ -204,9 +211,11 @@ impl Call {
 
     /// Retry, with its budget, around pick around attempt.
     async fn tries(&mut self, head: Parts) -> Result<Response<Body>, (Failure, Last)> {
-        if let Some(tenant) = self.turn
-            && weft_turns::request(tenant).await
-        {
+        let waited_for_turn = match self.turn {
+            Some(tenant) => weft_turns::request(tenant).await,
+            None => false,
+        };
+        if waited_for_turn || self.caller.origin == Origin::Workload {
             self.began = Instant::now();
         }
         let mut head = Head::new(head);

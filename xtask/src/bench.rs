@@ -59,7 +59,8 @@ pub struct Args {
     /// Measure the weft of this folder instead of building one, such as what `cargo xtask release` leaves
     #[arg(long, value_name = "FOLDER")]
     programs: Option<PathBuf>,
-    /// Measure another build of weft by turns with this one: the folder of its programs, such as ../before/target/release
+    /// Measure another build of weft by turns with this one: the folder of its programs, such as ../before/target/release; guests in a
+    /// folder `guests` there are used instead of today's
     #[arg(long, value_name = "FOLDER")]
     against: Option<PathBuf>,
     /// How many pods `density` starts [default: 10000, with --quick 1000]
@@ -452,7 +453,15 @@ fn start(effort: &Effort, name: &str, nodes: u16) -> Result<Cluster> {
     let program = effort.programs.join("weft");
     let cluster = Cluster::start_program(&program, name, nodes, false)?;
     for guest in ["hello", "hello-p3", "probe"] {
-        cluster.push(guest, &format!("bench/{guest}:0.1"))?;
+        let image = format!("bench/{guest}:0.1");
+        // A build of before may not have what today's guests import.
+        let own = effort.programs.join(format!("guests/{guest}.wasm"));
+        let component = if own.exists() {
+            own
+        } else {
+            guests::path(guest)
+        };
+        cluster.push(&component, &image)?;
     }
     cluster.apply(&[
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),

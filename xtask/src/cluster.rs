@@ -182,10 +182,9 @@ impl Cluster {
         command
     }
 
-    /// Puts the component of that name from `target/guests` into the registry.
-    pub fn push(&self, guest: &str, image: &str) -> Result<()> {
-        let path = crate::guests::path(guest);
-        progress::read(self.weft(["push"]).arg(&path).arg(image)).map(drop)
+    /// Puts a component into the registry.
+    pub fn push(&self, component: &Path, image: &str) -> Result<()> {
+        progress::read(self.weft(["push"]).arg(component).arg(image)).map(drop)
     }
 
     pub fn apply_file(&self, path: &Path) -> Result<()> {

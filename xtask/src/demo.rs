@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> Result<()> {
         let mut waiting = Waiting::new();
         for guest in APP {
             waiting.show(format!("pushing {guest}"));
-            cluster.push(guest, &format!("vote/{guest}:0.1"))?;
+            cluster.push(&guests::path(guest), &format!("vote/{guest}:0.1"))?;
         }
         waiting.show(format!("applying {MANIFEST}"));
         drop(waiting);

@@ -73,6 +73,28 @@ async fn both_ways_give_the_callee_the_same_view() {
     assert!(series(&there, &at_voting), "{there}");
 }
 
+/// The mesh was charged with what a guest does between making a call and waiting for it, and the endpoint with its slowness.
+#[tokio::test]
+async fn what_a_caller_does_before_it_waits_is_not_the_meshs_time() {
+    const ELSEWHERE: Duration = Duration::from_millis(500);
+    let world = world();
+    world.a.attach(pod(1), workload("local", describe));
+    let endpoints = vec![endpoint("local", 1, "a", world.b_address)];
+    world.publish(1, vec![service("local", endpoints)]);
+    let request = Request::get("http://local/").body(Body::empty());
+    let calling = world.outbound().call(request.expect("a request"));
+    std::thread::sleep(ELSEWHERE);
+    text(calling.await.expect("an answer")).await.expect("text");
+
+    let mut metrics = String::new();
+    world.a.render_metrics(&mut metrics);
+    let sum = "weft_mesh_added_seconds_sum{from=\"workload\",transport=\"in-process\"} ";
+    let sum = metrics.lines().find_map(|line| line.strip_prefix(sum));
+    let seconds: f64 = sum.expect("the sum").parse().expect("a number");
+    assert!(seconds > 0.0, "the layers have a cost");
+    assert!(seconds < ELSEWHERE.as_secs_f64(), "{seconds} s were added");
+}
+
 #[tokio::test]
 async fn bodies_stream_both_ways_with_trailers() {
     let world = world();

@@ -13,8 +13,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use weft_api::identity::SpiffeId;
 use weft_mesh::{
     Body, BoxError, CallContext, CallerInfo, CancellationToken, EndpointSpec, Failure,
-    GatewayConfig, LocalWorkload, Mesh, OpenServices, PodAddress, ServicePortSpec, ServiceSpec,
-    Table, WorkloadInfo, WorkloadService,
+    GatewayConfig, LocalWorkload, Mesh, OpenServices, Outbound, PodAddress, ServicePortSpec,
+    ServiceSpec, Table, WorkloadInfo, WorkloadService,
 };
 
 pub const DOMAIN: &str = "cluster.local";
@@ -204,12 +204,16 @@ impl World {
         self.a.publish(table);
     }
 
-    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
-        let caller = CallerInfo {
+    /// The way out of the workload that calls.
+    pub fn outbound(&self) -> Outbound {
+        self.a.outbound(CallerInfo {
             identity: sa("web"),
             workload: named("web"),
-        };
-        self.a.outbound(caller).call(request).await
+        })
+    }
+
+    pub async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
+        self.outbound().call(request).await
     }
 
     pub async fn get(&self, uri: &str) -> Result<(StatusCode, String), Failure> {
