@@ -185,7 +185,8 @@ fn neighbour(cluster: &Cluster, effort: &Effort) -> Result<Value> {
 
 pub fn render(results: &Value) -> String {
     let mut text = "\nBeside a tenant of another namespace that takes all it can get\n".to_owned();
-    for (name, greed) in results.as_object().into_iter().flatten() {
+    let greeds = results.as_object().into_iter().flatten();
+    for (name, greed) in greeds.filter(|(_, greed)| greed.get("beside").is_some()) {
         text += &format!(
             "  {name:<20} p50 {:>6.0} us   p99 {:>6.0} us   ratios: p50 {:>5.2}   p99 {:>5.2}   requests {:.2}\n",
             number(&greed["beside"]["p50"]),
