@@ -146,6 +146,10 @@ impl Server {
         config.connect_timeout = Some(Duration::from_secs(3));
         // Whatever address leads there, it has to be an API server of this cluster: no node gets a certificate for it.
         config.tls_server_name = Some(SERVER_NAME.to_owned());
+        // What a node writes is its own under this name.
+        let agent = concat!("weft-node/", env!("CARGO_PKG_VERSION"));
+        let agent = http::HeaderValue::from_static(agent);
+        config.headers.push((http::header::USER_AGENT, agent));
         // No HTTP proxy stands between a node and its server, whatever the environment says for other programs.
         config.proxy_url = None;
         // Deserialising is the one way to an AuthInfo that needs no extra crate for its secret strings.

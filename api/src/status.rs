@@ -2,6 +2,7 @@
 //!
 //! client-go switches on `reason`, kubectl prints `Error from server (Reason): message`, so both are exact.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,8 @@ use serde_json::{Value, json};
 pub struct StatusError {
     /// HTTP status code.
     pub code: u16,
-    pub reason: &'static str,
+    /// As Kubernetes knows it, or as whoever refused said it; empty where nobody did.
+    pub reason: Cow<'static, str>,
     pub message: String,
     /// Boxed: errors travel in every `Result`, and most of them have none.
     pub details: Option<Box<Details>>,
@@ -130,7 +132,7 @@ impl StatusError {
     fn new(code: u16, reason: &'static str, message: String) -> Self {
         Self {
             code,
-            reason,
+            reason: Cow::Borrowed(reason),
             message,
             details: None,
             continue_token: None,
@@ -318,9 +320,11 @@ impl StatusError {
             "metadata": metadata,
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
             "code": self.code,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
         if let Some(details) = &self.details {
             status["details"] = json!(details);
         }

@@ -4,7 +4,11 @@
 //! that the object takes and gives back (`/weft.dev/clusterips/-/10.43.0.7`), stored in the same all-or-nothing step and only
 //! if absent, so two concurrent writers cannot hold one address, whichever server they spoke to.
 //!
-//! Left to others: what a kind makes of it (`weft_kinds::strategy`), who may write (`crate::authz`).
+//! What the cluster's owners have configured is in [`chain`], [`configured`] and [`charges`]. Left to others: what a kind makes of it (`weft_kinds::strategy`), who may write (`crate::authz`).
+
+pub(crate) mod chain;
+pub(crate) mod charges;
+pub(crate) mod configured;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,8 +55,8 @@ impl Surroundings for Surrounding<'_> {
         Some(Stored::new(self.vault, kind, entry).value())
     }
 
-    fn objects(&self, kind: KindRef<'_>, namespace: &str) -> Vec<Value> {
-        let prefix = stored::prefix(kind, Some(namespace));
+    fn objects(&self, kind: KindRef<'_>, namespace: Option<&str>) -> Vec<Value> {
+        let prefix = stored::prefix(kind, namespace);
         let entries = self.snapshot.range(&prefix, None);
         let objects = entries.map(|entry| Stored::new(self.vault, kind, entry).value());
         objects.collect()

@@ -1,7 +1,7 @@
 //! Who is calling: from a client certificate or a bearer token to a [`Caller`].
 //!
 //! Tried in order: the certificate the TLS layer verified against the cluster CA (CN is the user, O are the groups), then
-//! the `Authorization` header. A token is either in the server's own token file or a bootstrap token `id.secret`, kept as
+//! the `Authorization` header, then, for a WebSocket, the subprotocols: browsers can say it nowhere else. A token is either in the server's own token file or a bootstrap token `id.secret`, kept as
 //! a Secret in kube-system ([`bootstrap`]). `Basic` is read as a token in the password, because OCI clients know no other way.
 //!
 //! Invariants: no credential at all gives the anonymous caller, a wrong one 401, never the anonymous; secrets are compared
@@ -15,9 +15,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -25,8 +25,11 @@ use weft_api::status::StatusError;
 
 use self::bootstrap::BootstrapTokens;
 use crate::caller::Caller;
+use crate::http::websocket;
 use crate::objects::Objects;
 
+/// What a subprotocol that is a token begins with; the token follows in base64.
+pub(crate) const WEBSOCKET_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
 /// Longest credential that is looked at, in bytes; ServiceAccount tokens are about a thousand.
 const CREDENTIAL_BYTES_MAX: usize = 8 << 10;
 
@@ -140,18 +143,19 @@ impl Authenticator {
         {
             return Ok(caller);
         }
-        let Some(header) = headers.get(AUTHORIZATION) else {
-            return match peer.0.is_empty() {
-                true => Ok(Caller::anonymous()),
+        let token = match headers.get(AUTHORIZATION) {
+            Some(header) => header
+                .to_str()
+                .ok()
+                .and_then(token_of)
+                .ok_or_else(StatusError::unauthorized)?,
+            None => match websocket_token(headers)? {
+                Some(token) => token,
+                None if peer.0.is_empty() => return Ok(Caller::anonymous()),
                 // A certificate of ours without a user, as workloads have: good for the mesh, not for the API.
-                false => Err(StatusError::unauthorized()),
-            };
+                None => return Err(StatusError::unauthorized()),
+            },
         };
-        let token = header
-            .to_str()
-            .ok()
-            .and_then(token_of)
-            .ok_or_else(StatusError::unauthorized)?;
         if let Some(caller) = self.static_token(&token) {
             return Ok(caller);
         }
@@ -205,9 +209,70 @@ fn token_of(header: &str) -> Option<String> {
     None
 }
 
+/// The token that stands among the subprotocols of a WebSocket, where a browser can put one.
+///
+/// # Errors
+/// 401 for one that is no token, or stands there alone, so that no subprotocol could be chosen.
+fn websocket_token(headers: &HeaderMap) -> Result<Option<String>, StatusError> {
+    if !websocket::is_asked(headers) {
+        return Ok(None);
+    }
+    let (mut tokens, mut others) = (Vec::new(), false);
+    for word in headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+    {
+        match word.trim().strip_prefix(WEBSOCKET_TOKEN) {
+            Some(token) => tokens.push(token),
+            None => others = true,
+        }
+    }
+    let token = match tokens.as_slice() {
+        [] => return Ok(None),
+        [token] if others && token.len() <= CREDENTIAL_BYTES_MAX => token,
+        _ => return Err(StatusError::unauthorized()),
+    };
+    let token = URL_SAFE_NO_PAD.decode(token).ok();
+    let token = token.and_then(|token| String::from_utf8(token).ok());
+    match token.filter(|token| !token.is_empty()) {
+        Some(token) => Ok(Some(token)),
+        None => Err(StatusError::unauthorized()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn browsers_put_tokens_among_the_subprotocols() {
+        const PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
+        for (offered, token) in [
+            (
+                format!("{PREFIX}c2VjcmV0, base64.binary.k8s.io"),
+                Ok(Some("secret")),
+            ),
+            ("base64.binary.k8s.io".to_owned(), Ok(None)),
+            (format!("{PREFIX}c2VjcmV0"), Err(401)),
+            (format!("{PREFIX}c2VjcmV0,{PREFIX}c2VjcmV0,x"), Err(401)),
+            (format!("{PREFIX}c2Vj*,x"), Err(401)),
+            (format!("{PREFIX},x"), Err(401)),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, offered.parse().unwrap());
+            assert_eq!(websocket_token(&headers).unwrap(), None, "no WebSocket");
+            headers.insert("connection", "Upgrade".parse().unwrap());
+            headers.insert("upgrade", "websocket".parse().unwrap());
+            let found = websocket_token(&headers).map_err(|error| error.code);
+            assert_eq!(
+                found.as_ref().map(Option::as_deref).map_err(|code| *code),
+                token,
+                "{offered}"
+            );
+        }
+    }
 
     #[test]
     fn headers_give_tokens() {

@@ -104,6 +104,17 @@ impl Caller {
         }
     }
 
+    /// Whom a review of access asks about: never where a request comes from.
+    pub(crate) fn reviewed(user: &str, uid: Option<&str>, groups: Vec<String>) -> Self {
+        Self {
+            user: user.to_owned(),
+            uid: uid.map(str::to_owned),
+            groups,
+            term: None,
+            address: None,
+        }
+    }
+
     /// No credential at all; may read health, version and discovery.
     pub fn anonymous() -> Self {
         Self {
@@ -127,6 +138,11 @@ impl Caller {
 
     pub fn user(&self) -> &str {
         &self.user
+    }
+
+    /// What a component inside this process is called; of others, who they are.
+    pub fn component(&self) -> &str {
+        self.user.strip_prefix("system:").unwrap_or(&self.user)
     }
 
     pub fn uid(&self) -> Option<&str> {

@@ -6,13 +6,14 @@
 //! Invariant: between a reset and the next, applying the changes in order gives the store's state at the
 //! revision of the last one. Left to others: keeping that state, deciding what follows from it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use weft_api::object::Object;
 use weft_kinds::{Kind, Registries};
 use weft_store::{EventKind, Key, Revision, Snapshot, Store, Watch};
 
+use crate::definitions::Definitions;
 use crate::encryption::Vault;
 use crate::stored::{self, Stored};
 
@@ -41,7 +42,11 @@ pub struct Informer {
     store: Store,
     vault: Vault,
     registries: Registries,
+    definitions: Definitions,
     wants: fn(&Kind) -> bool,
+    /// The kinds of users that objects were told of, by the prefix of their keys: the objects of a kind that goes, go before it, and may be
+    /// heard of after it.
+    told: BTreeMap<String, Arc<Kind>>,
     /// The rest of the list; `None` once the live part began.
     listed: Option<Listed>,
     synced: Option<Revision>,
@@ -59,13 +64,16 @@ impl Informer {
         store: Store,
         vault: Vault,
         registries: Registries,
+        definitions: Definitions,
         wants: fn(&Kind) -> bool,
     ) -> Self {
         Self {
             store,
             vault,
             registries,
+            definitions,
             wants,
+            told: BTreeMap::new(),
             listed: None,
             synced: None,
             watch: None,
@@ -102,13 +110,18 @@ impl Informer {
                     self.watch = None;
                 }
                 Some(Ok(event)) => {
-                    let registry = self.registries.current();
-                    let kind = registry.by_key(event.entry.key.as_bytes());
-                    let Some(kind) = kind.filter(|kind| (self.wants)(kind)) else {
+                    let Some(kind) = self.kind_of(&event.entry.key) else {
                         continue;
                     };
-                    let object = Stored::new(&self.vault, kind, event.entry).object();
-                    let kind = kind.clone();
+                    if self.is_seen_otherwise(&kind) {
+                        tracing::info!(
+                            ?kind,
+                            "objects are told of in another version, from the beginning"
+                        );
+                        self.watch = None;
+                        continue;
+                    }
+                    let object = Stored::new(&self.vault, &kind, event.entry).object();
                     return Some(match event.kind {
                         EventKind::Put => Change::Upsert { kind, object },
                         EventKind::Delete => Change::Delete { kind, object },
@@ -118,9 +131,35 @@ impl Informer {
         }
     }
 
+    /// The kind that an object is told of as, if it is wanted.
+    fn kind_of(&self, key: &Key) -> Option<Arc<Kind>> {
+        let find = || {
+            let registry = self.registries.current();
+            registry.by_key(key.as_bytes()).cloned()
+        };
+        let found = find().or_else(|| {
+            // Only users' kinds come and go. The definition of this one was stored before it.
+            let prefix = prefix_of(key).filter(|prefix| is_of_users(prefix))?;
+            self.definitions.show(&self.store.snapshot());
+            find().or_else(|| self.told.get(prefix).cloned())
+        });
+        found.filter(|kind| (self.wants)(kind))
+    }
+
+    /// Whether objects of the same definition were told of as another kind. Remembers what they are told of as.
+    fn is_seen_otherwise(&mut self, kind: &Arc<Kind>) -> bool {
+        if kind.custom.is_none() {
+            return false;
+        }
+        let before = self.told.insert(kind.key_prefix(), Arc::clone(kind));
+        before.is_some_and(|before| before != *kind)
+    }
+
     fn start(&mut self) {
+        self.told.clear();
         loop {
             let snapshot = self.store.snapshot();
+            self.definitions.show(&snapshot);
             // One watch over every key keeps the order between kinds.
             let Ok(watch) = self
                 .store
@@ -133,7 +172,9 @@ impl Informer {
             self.synced = Some(snapshot.revision());
             let registry = self.registries.current();
             let mut keys = VecDeque::new();
-            for kind in registry.stored().filter(|kind| (self.wants)(kind)) {
+            let wants = self.wants;
+            for kind in registry.stored().filter(|kind| wants(kind)) {
+                self.is_seen_otherwise(kind);
                 let prefix = stored::prefix(kind, None);
                 let found = snapshot.keys(&prefix, None);
                 keys.extend(found.map(|(key, _)| (kind.clone(), key)));
@@ -142,4 +183,17 @@ impl Informer {
             return;
         }
     }
+}
+
+/// The part of a key that all objects of its kind share.
+fn prefix_of(key: &Key) -> Option<&str> {
+    let text = std::str::from_utf8(key.as_bytes()).ok()?;
+    let end = text.match_indices('/').nth(2)?.0;
+    text.get(..=end)
+}
+
+/// Whether keys with a prefix can be those of users' kinds, as against what servers keep for themselves.
+fn is_of_users(prefix: &str) -> bool {
+    let group = prefix.trim_start_matches('/').split('/').next();
+    group.is_some_and(|group| group.contains('.') && group != "weft.dev")
 }

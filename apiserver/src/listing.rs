@@ -15,11 +15,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use weft_api::selector::{FieldSelector, LabelSelector};
 use weft_api::status::{Cause, Details, StatusError};
-use weft_kinds::{Kind, KindRef};
+use weft_kinds::{Kind, KindRef, protobuf};
 use weft_store::{Key, Revision, Snapshot};
 
 use crate::cache::{Cache, Caches, Item, Refused, Subscription, View, What};
 use crate::encryption::Vault;
+use crate::objects::Objects;
 use crate::stored::{self, Stored};
 
 /// Which objects of a kind are meant.
@@ -72,9 +73,15 @@ impl Selection {
                     .iter()
                     .any(|selectable| selectable.field == field);
             if !known {
-                return Err(StatusError::bad_request(format!(
-                    "field label not supported: {field}"
-                )));
+                let selects_nothing_else = kind.selectable.is_empty()
+                    && protobuf::has_form(&kind.api_version(), &kind.kind);
+                return Err(StatusError::bad_request(if selects_nothing_else {
+                    format!(
+                        "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                    )
+                } else {
+                    format!("field label not supported: {field}")
+                }));
             }
         }
         Ok(())
@@ -82,6 +89,14 @@ impl Selection {
 
     pub fn is_everything(&self) -> bool {
         self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    /// Whether it takes an object of which only the name is known: without labels, in no namespace.
+    pub(crate) fn matches_names(&self, name: &str) -> bool {
+        self.labels.matches_with(|_| None)
+            && self
+                .fields
+                .matches(|field| (field == "metadata.name").then_some(name.into()))
     }
 
     pub(crate) fn matches_item(&self, kind: KindRef<'_>, vault: &Vault, item: &Item) -> bool {
@@ -155,11 +170,20 @@ impl Token {
     }
 
     fn decode(text: &str) -> Result<Self, StatusError> {
-        URL_SAFE_NO_PAD
-            .decode(text.trim_end_matches('='))
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .ok_or_else(|| StatusError::bad_request("continue key is not valid"))
+        let refused = |why: &dyn std::fmt::Display| {
+            StatusError::bad_request(format!(
+                "invalid continue token: continue key is not valid: {why}"
+            ))
+        };
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
+        let bytes = bytes.map_err(|error| refused(&error))?;
+        let token: Self = serde_json::from_slice(&bytes).map_err(|error| refused(&error))?;
+        if token.rv == 0 {
+            return Err(refused(
+                &"incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
+            ));
+        }
+        Ok(token)
     }
 }
 
@@ -326,14 +350,17 @@ fn versioned(options: &ListOptions, newest: View, source: Source<'_>) -> Result<
     if version > newest.revision() {
         return Err(too_large(version, newest.revision()));
     }
-    match options.version_match {
+    // The first page of a list at a revision is of just that revision, as the others are, where the client says nothing else.
+    let pages = options.limit.is_some_and(|limit| limit > 0) && version > 0;
+    match options
+        .version_match
+        .or(pages.then_some(VersionMatch::Exact))
+    {
         Some(VersionMatch::Exact) if version == 0 => Err(StatusError::bad_request(
             "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
         )),
         Some(VersionMatch::Exact) => source.at(version, newest).ok_or_else(|| {
-            StatusError::gone_expired(format!(
-                "The resourceVersion for the provided list is too old: {version}"
-            ))
+            StatusError::gone_expired("The resourceVersion for the provided list is too old.")
         }),
         _ => Ok(newest),
     }
@@ -361,11 +388,14 @@ pub struct WatchOptions {
     pub selection: Selection,
     /// `None` and 0: start with the present objects. N: only what came after N.
     pub resource_version: Option<Revision>,
-    /// `Some(true)` marks the end of the present objects; `Some(false)` leaves them out.
+    /// `Some(true)` begins with the present objects whatever the revision; `Some(false)` leaves them out.
     pub send_initial_events: Option<bool>,
+    /// Whether the end of the present objects is marked.
+    pub marks_end: bool,
 }
 
 /// What a watcher is told.
+#[derive(Clone)]
 pub enum WatchEvent {
     Added(Stored),
     Modified(Stored),
@@ -384,6 +414,10 @@ pub struct ObjectWatch {
     initial: Vec<Arc<Item>>,
     initial_end: Option<Revision>,
     news: News,
+    /// Who has objects converted by a webhook, where one does.
+    converter: Option<Objects>,
+    /// What is being converted.
+    pending: Option<WatchEvent>,
 }
 
 /// Where the news of a watch come from.
@@ -405,6 +439,7 @@ impl ObjectWatch {
             selection,
             resource_version,
             send_initial_events,
+            marks_end,
         } = options;
         selection.check(kind)?;
         let version = resource_version.unwrap_or(0);
@@ -423,6 +458,8 @@ impl ObjectWatch {
                     initial: Vec::new(),
                     initial_end: None,
                     news: News::Nowhere(Some(refused)),
+                    converter: None,
+                    pending: None,
                 });
             }
         };
@@ -436,20 +473,44 @@ impl ObjectWatch {
             initial.extend(matching.cloned());
             initial.reverse();
         }
-        let marks_end = send_initial_events == Some(true);
         Ok(Self {
             kind: kind.clone(),
             vault: vault.clone(),
             initial,
-            initial_end: marks_end.then(|| view.revision()),
+            initial_end: (marks_end && initial_wanted).then(|| view.revision()),
             news: News::Cache(subscription),
+            converter: None,
+            pending: None,
         })
+    }
+
+    /// The same, of objects that somebody converts before they are told.
+    pub(crate) fn converted_by(self, converter: Option<Objects>) -> Self {
+        Self { converter, ..self }
     }
 
     /// The next event; `None` when the server is closing, or when the watch fell behind. The client goes on from the last
     /// revision that it was told, or hears then that this is not kept any more. Cancel safe.
     pub async fn next(&mut self) -> Option<WatchEvent> {
-        if let Some(event) = self.next_initial() {
+        let Some(converter) = self.converter.clone() else {
+            return self.next_told().await;
+        };
+        // Kept until it is converted: whoever waits for it may stop to.
+        let event = match &self.pending {
+            Some(event) => event.clone(),
+            None => {
+                let event = self.next_told().await?;
+                self.pending = Some(event.clone());
+                event
+            }
+        };
+        let event = converted(&converter, event).await;
+        self.pending = None;
+        Some(event)
+    }
+
+    async fn next_told(&mut self) -> Option<WatchEvent> {
+        if let Some(event) = self.pop_initial() {
             return Some(event);
         }
         let told = match &mut self.news {
@@ -469,7 +530,15 @@ impl ObjectWatch {
     }
 
     /// The next of the objects that were there when the watch began, without waiting.
+    /// None where somebody has to convert them first.
     pub(crate) fn next_initial(&mut self) -> Option<WatchEvent> {
+        match self.converter {
+            None => self.pop_initial(),
+            Some(_) => None,
+        }
+    }
+
+    fn pop_initial(&mut self) -> Option<WatchEvent> {
         if let Some(item) = self.initial.pop() {
             let object = Stored::of(&self.vault, &self.kind, item);
             return Some(WatchEvent::Added(object));
@@ -497,6 +566,18 @@ impl ObjectWatch {
     pub fn kind(&self) -> KindRef<'_> {
         &self.kind
     }
+}
+
+/// An event in the version that is asked for. One that cannot be is the last.
+async fn converted(converter: &Objects, event: WatchEvent) -> WatchEvent {
+    let one = async |stored: Stored| converter.converted(stored).await;
+    let event = match event {
+        WatchEvent::Added(stored) => one(stored).await.map(WatchEvent::Added),
+        WatchEvent::Modified(stored) => one(stored).await.map(WatchEvent::Modified),
+        WatchEvent::Deleted(stored) => one(stored).await.map(WatchEvent::Deleted),
+        other => Ok(other),
+    };
+    event.unwrap_or_else(WatchEvent::Expired)
 }
 
 /// A revision from before the history, or one that this cluster never had: a client that still has it from before a backup

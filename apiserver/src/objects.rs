@@ -1,7 +1,7 @@
 //! The verbs on objects: the only door to the store.
 //!
 //! A verb takes a request that was decoded and allowed ([`crate::authz::Authorized`]), and its body. Every write passes `decode → merge →
-//! default → admit → validate → restrict nodes → compare-and-set`, over a snapshot that is taken anew for each attempt, so a
+//! default → change → admit → validate → restrict nodes → refuse → charge → compare-and-set`, over a snapshot that is taken anew for each attempt, so a
 //! write either takes effect on exactly what it was judged against or not at all. The HTTP face calls these verbs, and so
 //! does who asks from inside the process, through a [`Client`]; a caller that acts under a leadership has its writes fenced
 //! by that term.
@@ -10,20 +10,25 @@
 //! `status` never anything else; `generation` counts changes of the desired state only; a write that changes
 //! nothing stores nothing; an object in deletion whose last finalizer goes is removed by that same write; what is stored and
 //! cannot be read is told as a fault, never overwritten.
-//! A file a verb: [`read`], [`create`], [`update`], [`bind`], [`deletion`], [`scale`]. Beside them what a body may say
-//! ([`body`]), the one form that equal states have ([`canonical`]), ciphertext ([`sealing`]), signatures ([`signing`]), how old
-//! the state may be that a request is judged on ([`freshness`]), and callers inside the process ([`client`]). What is kept below an
-//! object, and is no object: [`key_values`].
+//! A file a verb: [`read`], [`create`], [`update`], [`apply`], [`bind`], [`deletion`], [`scale`]. Beside them what a body may say
+//! ([`body`]), the one form that equal states have ([`canonical`]), who owns which fields ([`owners`]), ciphertext ([`sealing`]), signatures
+//! ([`signing`]), how old the state may be that a request is judged on ([`freshness`]), what a verb is for admission ([`admitted`]), versions of users' kinds
+//! ([`conversion`]), callers inside the process ([`client`]), and what every cluster has ([`furniture`]). What is kept below an object, and is no object: [`key_values`].
 //! Left to others: who may (`crate::authz`), rules of kinds (`weft_kinds`), bytes (`http`).
 
+mod admitted;
+mod apply;
 mod bind;
 mod body;
 mod canonical;
 mod client;
+mod conversion;
 mod create;
 mod deletion;
 mod freshness;
+mod furniture;
 mod key_values;
+mod owners;
 mod read;
 mod scale;
 mod sealing;
@@ -34,6 +39,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
+use weft_api::object::Object;
 use weft_api::status::StatusError;
 use weft_kinds::patch::PatchKind;
 use weft_kinds::{Kind, KindRef, Registries, Registry, ServiceRange};
@@ -48,11 +54,14 @@ pub use self::key_values::{DATA_PREFIX, Operation, POD_HEADER, PodRef, Tended, U
 pub(crate) use self::scale::scale_kind;
 pub use self::sealing::REWRAP_PATH;
 pub(crate) use self::signing::SERVER_ADDRESSES;
+use crate::admission::charges::Lanes;
+use crate::admission::configured::Configurations;
 use crate::admission::{Imports, Surrounding};
 use crate::ca::Authority;
 pub use crate::cache::Bounds as WatchBounds;
 use crate::cache::Caches;
 use crate::caller::Caller;
+use crate::definitions::Definitions;
 use crate::encryption::{KeyFile, Vault};
 use crate::http::registry::Registry as Images;
 pub use crate::informer::{Change, Informer};
@@ -61,6 +70,7 @@ pub use crate::listing::{
 };
 use crate::request::ObjectRef;
 pub use crate::stored::Stored;
+use crate::webhook::WebhookClient;
 
 /// Attempts of a write that does not insist on a resourceVersion. Each one lost was won by another write, and the HTTP
 /// face lets in 200 at a time, so this many mean that something else is wrong; Kubernetes has no limit here.
@@ -110,14 +120,40 @@ impl Default for Config {
 pub struct WriteOptions {
     /// Do everything but storing it.
     pub dry_run: bool,
-    /// Who manages the fields, as the client calls itself.
+    /// Who manages the fields, as the client calls itself; without a name, a component inside this process is meant.
     pub field_manager: Option<String>,
     /// Refuse fields that the kind does not have (`fieldValidation=Strict`).
     pub strict: bool,
-    /// What a patch brought that the kind does not have, and was dropped.
+    /// What only the text of a patch showed, in the words of Kubernetes' strict decoder.
+    pub noted: Vec<String>,
+    /// That, and what a patch brought that the kind does not have, and was dropped.
     pub warnings: Warnings,
     /// What a kind has to say of the object as it is now.
     pub advice: Warnings,
+}
+
+/// What a write left.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub object: Object,
+    /// Whether it made the object.
+    pub created: bool,
+}
+
+impl Written {
+    fn changed(object: Object) -> Self {
+        Self {
+            object,
+            created: false,
+        }
+    }
+
+    fn created(object: Object) -> Self {
+        Self {
+            object,
+            created: true,
+        }
+    }
 }
 
 /// A patch, and how it is meant.
@@ -165,13 +201,19 @@ struct Inner {
     vault: Vault,
     config: Config,
     caches: Caches,
+    /// The kinds of users.
+    definitions: Definitions,
     /// Writes to key-value stores that wait here.
     lines: key_values::Lines,
+    configurations: Configurations,
+    webhooks: WebhookClient,
+    lanes: Lanes,
 }
 
 impl Objects {
     pub fn new(store: Store, config: Config) -> Self {
         let vault = Vault::new(store.clone(), config.keys.clone());
+        let definitions = Definitions::read(&store, &vault, &config.registries);
         Self {
             inner: Arc::new(Inner {
                 registries: config.registries.clone(),
@@ -179,7 +221,11 @@ impl Objects {
                 vault,
                 store,
                 config,
+                definitions,
                 lines: key_values::Lines::default(),
+                configurations: Configurations::default(),
+                webhooks: WebhookClient::default(),
+                lanes: Lanes::default(),
             }),
         }
     }
@@ -205,14 +251,50 @@ impl Objects {
             registries,
             store,
             vault,
+            definitions,
             ..
         } = &*self.inner;
-        Informer::new(store.clone(), vault.clone(), registries.clone(), wants)
+        let (vault, registries) = (vault.clone(), registries.clone());
+        Informer::new(store.clone(), vault, registries, definitions.clone(), wants)
     }
 
     /// The verbs for a caller inside this process.
     pub fn client<'a>(&'a self, caller: &'a Caller) -> Client<'a> {
         Client::new(self, caller)
+    }
+
+    /// Serves what the definitions of a state say, and lets go of what it does not serve any more.
+    pub(crate) async fn show_definitions(&self, snapshot: &Snapshot) {
+        let Inner {
+            definitions,
+            caches,
+            ..
+        } = &*self.inner;
+        definitions.show(snapshot);
+        let stays = |kind: &Kind| definitions.serves(kind);
+        caches.end(stays, snapshot.revision()).await;
+    }
+
+    /// Told of each state that brought something new of definitions.
+    pub(crate) fn definition_news(&self) -> tokio::sync::watch::Receiver<Revision> {
+        self.inner.definitions.news()
+    }
+
+    /// All definitions, without their schemas.
+    pub(crate) fn all_definitions(&self) -> Vec<(Revision, Arc<Value>)> {
+        self.inner.definitions.all()
+    }
+
+    /// The kinds that are served now, where a request may name one that this server has not heard of yet: by the newest state there is.
+    pub(crate) async fn newest_registry(&self) -> Result<Arc<Registry>, StatusError> {
+        let newest = self.newest(None).await?;
+        self.inner.definitions.show(&newest);
+        Ok(self.registry())
+    }
+
+    /// The newest state that anyone was acknowledged.
+    pub(crate) async fn newest_snapshot(&self) -> Result<Snapshot, StatusError> {
+        self.newest(None).await
     }
 
     fn find(&self, snapshot: &Snapshot, object: ObjectRef<'_>) -> Result<Stored, StatusError> {
@@ -223,7 +305,7 @@ impl Objects {
             .ok_or_else(|| StatusError::not_found(&kind.resource, &kind.group, name))
     }
 
-    fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         (self.inner.config.clock)()
     }
 

@@ -6,12 +6,12 @@
 //! `RequestInfo`.
 //!
 //! Invariants: pure; namespaces and names are sound single path segments without escapes; what decides how long a request
-//! may take is a decoded verb or subresource, never a piece of text in the URL. A query that does not parse is told by
+//! may take is a decoded verb or subresource, never a piece of text in the URL. A query that contradicts its path is told by
 //! [`RequestInfo::params`], after it is known who asks. Left to others: who may (`crate::authz`), what is done.
 
+use std::num::{IntErrorKind, ParseIntError};
 use std::sync::Arc;
 
-use axum::extract::Query;
 use http::{Method, Uri};
 use percent_encoding::percent_decode_str;
 use weft_api::name;
@@ -23,6 +23,7 @@ use crate::http::registry;
 use crate::listing::{ListOptions, Selection, VersionMatch};
 use crate::objects::{REWRAP_PATH, WriteOptions};
 use crate::stored;
+use weft_kinds::apply::{manager_faults, manager_name};
 use weft_kinds::{Kind, KindRef, Registry, Served, Subresource};
 use weft_store::Key;
 
@@ -42,8 +43,11 @@ pub enum Asked {
     Resource(Resource),
     /// `namespaces/NS/bindings`: the pod is named in the body.
     Bindings { namespace: String },
-    /// A question that is asked by creating an object.
-    Review(Arc<Kind>),
+    /// A question that is asked by creating an object, some of them in the namespace that they are about.
+    Review {
+        kind: Arc<Kind>,
+        namespace: Option<String>,
+    },
     /// Objects that are made when they are read.
     Computed {
         kind: Arc<Kind>,
@@ -164,16 +168,28 @@ impl RequestInfo {
     }
 
     pub fn of(registry: &Registry, method: &Method, uri: &Uri) -> Self {
-        let params = Params::of(uri);
-        let asked = asked_of(registry, uri.path(), &params);
-        let watches =
-            matches!(&params, Ok(params) if matches!(params.flag("watch"), Ok(Some(true))));
+        let mut params = Ok(Params::of(uri.query().unwrap_or("")));
+        let mut asked = asked_of(registry, uri.path(), &params);
+        if let Asked::Path(path) = &asked
+            && let Some(watched) = watched_of(registry, path)
+        {
+            params = match *method {
+                Method::GET => params.and_then(|params| params.watching(watched.name.as_deref())),
+                _ => Err(StatusError::method_not_allowed()),
+            };
+            asked = Asked::Resource(Resource {
+                selected: watched.name.clone(),
+                name: None,
+                ..watched
+            });
+        }
+        let watches = matches!(&params, Ok(params) if params.flag("watch") == Some(true));
         let verb = match (&asked, method) {
             (Asked::Registry | Asked::Path(_), method) => method_word(method),
             (Asked::Resource(resource), &Method::GET | &Method::HEAD)
                 if resource.name.is_none() =>
             {
-                if watches {
+                if watches && method == Method::GET {
                     "watch"
                 } else {
                     "list"
@@ -200,7 +216,7 @@ impl RequestInfo {
     /// The parameters of the query.
     ///
     /// # Errors
-    /// 400 for a query that does not parse.
+    /// 400 for a query that contradicts the path.
     pub fn params(&self) -> Result<&Params, StatusError> {
         self.params.as_ref().map_err(Clone::clone)
     }
@@ -226,7 +242,9 @@ impl RequestInfo {
                 )
             },
             Asked::Bindings { namespace } => access("", "bindings", Some(namespace.as_str()), None),
-            Asked::Review(review) => access(&*review.group, &*review.resource, None, None),
+            Asked::Review { kind, namespace } => {
+                access(&*kind.group, &*kind.resource, namespace.as_deref(), None)
+            }
             Asked::Computed {
                 kind,
                 namespace,
@@ -260,8 +278,18 @@ impl RequestInfo {
             // may ask for them is an administrator.
             Asked::Registry => true,
             Asked::Path(path) => matches!(path.as_str(), REWRAP_PATH | "/weft/v1/backup"),
-            Asked::Bindings { .. } | Asked::Review(_) | Asked::Computed { .. } => false,
+            Asked::Bindings { .. } | Asked::Review { .. } | Asked::Computed { .. } => false,
         }
+    }
+
+    /// Whether the URL is that of a resource which is not served here: of one of a user's kinds, maybe.
+    pub(crate) fn may_name_a_new_kind(&self) -> bool {
+        let Asked::Path(path) = &self.asked else {
+            return false;
+        };
+        let mut parts = path.trim_matches('/').split('/');
+        let group = (parts.next() == Some("apis")).then(|| parts.next());
+        group.flatten().is_some_and(|group| group.contains('.')) && parts.count() >= 2
     }
 
     /// Whether the request's body goes on while its answer does.
@@ -329,6 +357,25 @@ fn segments_of(path: &str) -> Option<Vec<String>> {
     path.trim_matches('/').split('/').map(segment).collect()
 }
 
+/// What a path of the first kind of watches names, which Kubernetes still serves: `/api/v1/watch/…` before a collection or an object.
+fn watched_of(registry: &Registry, path: &str) -> Option<Resource> {
+    let segments = segments_of(path)?;
+    let mut segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let place = match *segments.first()? {
+        "api" => 2,
+        "apis" => 3,
+        _ => return None,
+    };
+    if segments.get(place) != Some(&"watch") {
+        return None;
+    }
+    segments.remove(place);
+    match resource_of(registry, &segments)? {
+        Asked::Resource(one) if one.subresource.is_none() => Some(one),
+        _ => None,
+    }
+}
+
 fn resource_of(registry: &Registry, segments: &[&str]) -> Option<Asked> {
     let (group, version, rest) = match segments {
         ["api", "v1", rest @ ..] => ("", "v1", rest),
@@ -353,8 +400,11 @@ fn resource_of(registry: &Registry, segments: &[&str]) -> Option<Asked> {
     match kind.served {
         Served::Stored => {}
         Served::Review => {
-            let asks = rest.is_empty() && namespace.is_none();
-            return asks.then(|| Asked::Review(kind.clone()));
+            let asks = rest.is_empty() && namespace.is_some() == kind.namespaced;
+            return asks.then(|| Asked::Review {
+                kind: kind.clone(),
+                namespace,
+            });
         }
         Served::Computed => {
             let name = match rest {
@@ -412,10 +462,44 @@ pub struct Params {
 }
 
 impl Params {
-    fn of(uri: &Uri) -> Result<Self, StatusError> {
-        Query::<Vec<(String, String)>>::try_from_uri(uri)
-            .map(|Query(pairs)| Self { pairs })
-            .map_err(|error| StatusError::bad_request(error.body_text()))
+    /// As Go reads a query: what is no pair (a semicolon, a wrong escape) is as good as absent, whatever stands beside it.
+    fn of(query: &str) -> Self {
+        let pairs = query.split('&').filter_map(|pair| {
+            if pair.is_empty() || pair.contains(';') {
+                return None;
+            }
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((unescaped(name)?, unescaped(value)?))
+        });
+        Self {
+            pairs: pairs.collect(),
+        }
+    }
+
+    /// The parameters of a watch that its path asked for, of all objects or of one.
+    ///
+    /// # Errors
+    /// 400 for a selector of other objects than that one.
+    fn watching(mut self, name: Option<&str>) -> Result<Self, StatusError> {
+        self.pairs.retain(|(key, _)| key != "watch");
+        self.pairs.push(("watch".to_owned(), "true".to_owned()));
+        let Some(name) = name else {
+            return Ok(self);
+        };
+        match self.get("fieldSelector").map(FieldSelector::parse) {
+            None => {
+                let selector = format!("metadata.name={name}");
+                self.pairs.retain(|(key, _)| key != "fieldSelector");
+                self.pairs.push(("fieldSelector".to_owned(), selector));
+                Ok(self)
+            }
+            Some(Ok(selector)) if selector.exact("metadata.name") == Some(name) => Ok(self),
+            // What does not parse is told where it is used.
+            Some(Err(_)) => Ok(self),
+            Some(Ok(_)) => Err(StatusError::bad_request(
+                "fieldSelector metadata.name doesn't match requested name",
+            )),
+        }
     }
 
     /// All pairs, in the order of the query.
@@ -423,76 +507,109 @@ impl Params {
         &self.pairs
     }
 
-    /// The first value of a parameter; an empty one is as good as none.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.pairs
-            .iter()
+    fn first(&self, name: &str) -> Option<&str> {
+        let mut pairs = self.pairs.iter();
+        pairs
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
-            .filter(|value| !value.is_empty())
+    }
+
+    /// The first value of a parameter; an empty one is as good as none.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.first(name).filter(|value| !value.is_empty())
+    }
+
+    /// Whether something is asked for: whatever is said is a yes, but for `0` and `false`.
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        self.first(name)
+            .map(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
     /// # Errors
-    /// 400 for a value that is neither true nor false.
-    pub fn flag(&self, name: &str) -> Result<Option<bool>, StatusError> {
-        match self.get(name) {
-            None => Ok(None),
-            Some("true" | "1" | "True" | "t" | "T") => Ok(Some(true)),
-            Some("false" | "0" | "False" | "f" | "F") => Ok(Some(false)),
-            Some(other) => Err(StatusError::bad_request(format!(
-                "{name} must be true or false, not {other:?}"
-            ))),
-        }
-    }
-
-    /// # Errors
-    /// 400 for a value that is no number of that type.
-    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, StatusError> {
-        self.get(name)
-            .map(|text| {
-                text.parse().map_err(|_| {
-                    StatusError::bad_request(format!("{name} must be a number, not {text:?}"))
-                })
+    /// 400 in Go's words, which Kubernetes passes on.
+    pub fn number(&self, name: &str) -> Result<Option<i64>, StatusError> {
+        let number = self.first(name).map(|text| {
+            text.parse().map_err(|error: ParseIntError| {
+                StatusError::bad_request(format!(
+                    "strconv.ParseInt: parsing {text:?}: {}",
+                    what_is_wrong(&error)
+                ))
             })
-            .transpose()
+        });
+        number.transpose()
     }
 
+    /// Whether everything is to be done but storing it.
+    ///
     /// # Errors
-    /// 422 for anything but `All`.
-    pub fn dry_run(&self) -> Result<bool, StatusError> {
-        match self.get("dryRun") {
-            None => Ok(false),
-            Some("All") => Ok(true),
-            Some(other) => Err(create_options_invalid(Cause::not_supported(
+    /// For anything but `All`.
+    pub fn dry_run(&self) -> Result<bool, Cause> {
+        let values = self.pairs.iter().filter(|(key, _)| key == "dryRun");
+        let values: Vec<&str> = values
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
+            .collect();
+        match values.iter().all(|value| *value == "All") {
+            true => Ok(!values.is_empty()),
+            false => Err(Cause::not_supported(
                 "dryRun",
-                &other.into(),
+                &serde_json::json!(values),
                 &["All"],
-            ))),
+            )),
         }
     }
 
-    /// # Errors
-    /// 422 for a word that is none of the three.
-    pub fn validation(&self) -> Result<Validation, StatusError> {
+    /// What becomes of unknown fields; a word that is none of the three was told by [`Params::write_options`].
+    pub fn validation(&self) -> Validation {
         match self.get("fieldValidation") {
-            None | Some("Warn") => Ok(Validation::Warn),
-            Some("Strict") => Ok(Validation::Strict),
-            Some("Ignore") => Ok(Validation::Ignore),
-            Some(other) => Err(create_options_invalid(Cause::not_supported(
+            Some("Strict") => Validation::Strict,
+            Some("Ignore") => Validation::Ignore,
+            _ => Validation::Warn,
+        }
+    }
+
+    /// Whether an apply takes fields from their owners.
+    pub fn force(&self) -> bool {
+        self.flag("force").unwrap_or(false)
+    }
+
+    /// The options of a write by a client that calls itself `user_agent`.
+    ///
+    /// # Errors
+    /// 422 for what is no name of a manager, no dry run or no validation.
+    pub fn write_options(
+        &self,
+        write: Write,
+        user_agent: &str,
+    ) -> Result<WriteOptions, StatusError> {
+        let manager = self.get("fieldManager").unwrap_or_default();
+        let force = match write {
+            Write::Patch => self.flag("force"),
+            _ => None,
+        };
+        let mut faults = manager_faults(manager, write == Write::Apply, force);
+        let dry_run = self.dry_run().unwrap_or_else(|fault| {
+            faults.push(fault);
+            false
+        });
+        if let Some(other) = self
+            .get("fieldValidation")
+            .filter(|word| !matches!(*word, "Ignore" | "Warn" | "Strict"))
+        {
+            faults.push(Cause::not_supported(
                 "fieldValidation",
                 &other.into(),
-                &["Ignore", "Warn", "Strict"],
-            ))),
+                &["", "Ignore", "Strict", "Warn"],
+            ));
         }
-    }
-
-    /// # Errors
-    /// As [`Params::dry_run`] and [`Params::validation`].
-    pub fn write_options(&self) -> Result<WriteOptions, StatusError> {
+        if !faults.is_empty() {
+            let about = write.options();
+            return Err(StatusError::invalid(about, "meta.k8s.io", "", faults));
+        }
         Ok(WriteOptions {
-            dry_run: self.dry_run()?,
-            field_manager: self.get("fieldManager").map(str::to_owned),
-            strict: self.validation()? == Validation::Strict,
+            dry_run,
+            field_manager: Some(manager_name(manager, user_agent)),
+            strict: self.validation() == Validation::Strict,
             ..WriteOptions::default()
         })
     }
@@ -500,24 +617,93 @@ impl Params {
     /// # Errors
     /// 400 and 422 for parameters that a list cannot have.
     pub fn list_options(&self, kind: KindRef<'_>) -> Result<ListOptions, StatusError> {
+        let limit = self.number("limit")?;
+        self.number("timeoutSeconds")?;
+        self.check_reading(false)?;
         Ok(ListOptions {
             selection: self.selection(kind)?,
-            limit: self.number("limit")?,
+            // Less than one is none.
+            limit: limit.and_then(|limit| usize::try_from(limit).ok()),
             continue_token: self.get("continue").map(str::to_owned),
             resource_version: self.resource_version()?,
             version_match: match self.get("resourceVersionMatch") {
-                None => None,
-                Some("NotOlderThan") => Some(VersionMatch::NotOlderThan),
                 Some("Exact") => Some(VersionMatch::Exact),
-                Some(other) => {
-                    return Err(list_options_invalid(Cause::not_supported(
-                        "resourceVersionMatch",
-                        &other.into(),
-                        &["Exact", "NotOlderThan"],
-                    )));
-                }
+                Some(_) => Some(VersionMatch::NotOlderThan),
+                None => None,
             },
         })
+    }
+
+    /// The rules that Kubernetes has for the parameters of lists and watches, in its words.
+    ///
+    /// # Errors
+    /// 422 with all that is wrong with them.
+    pub fn check_reading(&self, watches: bool) -> Result<(), StatusError> {
+        let version = self.get("resourceVersion");
+        let mut matching = self.get("resourceVersionMatch");
+        let mut initial = self.flag("sendInitialEvents");
+        // A watch that begins anywhere begins with what is there, as one that asks for it in so many words.
+        if watches && initial.is_none() && matching.is_none() && matches!(version, None | Some("0"))
+        {
+            (initial, matching) = (Some(true), Some(NOT_OLDER_THAN));
+        }
+        let mut causes = Vec::new();
+        let mut forbidden = |field: &str, text: &str| causes.push(Cause::forbidden(field, text));
+        const MATCH: &str = "resourceVersionMatch";
+        let continues = self.get("continue").is_some();
+        let twice = "resourceVersionMatch is forbidden when continue is provided";
+        if watches {
+            if initial.is_some() && matching != Some(NOT_OLDER_THAN) {
+                let text =
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+                forbidden(MATCH, text);
+            }
+            if let Some(wanted) = matching {
+                if initial.is_none() {
+                    let text = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+                    forbidden(MATCH, text);
+                }
+                if wanted != NOT_OLDER_THAN {
+                    causes.push(Cause::not_supported(
+                        MATCH,
+                        &wanted.into(),
+                        &[NOT_OLDER_THAN],
+                    ));
+                }
+                if continues {
+                    causes.push(Cause::forbidden(MATCH, twice));
+                }
+            }
+        } else {
+            if let Some(wanted) = matching {
+                if version.is_none() {
+                    let text =
+                        "resourceVersionMatch is forbidden unless resourceVersion is provided";
+                    forbidden(MATCH, text);
+                }
+                if continues {
+                    forbidden(MATCH, twice);
+                }
+                if !matches!(wanted, "Exact" | NOT_OLDER_THAN) {
+                    let supported = ["Exact", NOT_OLDER_THAN, ""];
+                    causes.push(Cause::not_supported(MATCH, &wanted.into(), &supported));
+                }
+                if wanted == "Exact" && version == Some("0") {
+                    let text =
+                        "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+                    causes.push(Cause::forbidden(MATCH, text));
+                }
+            }
+            if initial.is_some() {
+                let text = "sendInitialEvents is forbidden for list";
+                causes.push(Cause::forbidden("sendInitialEvents", text));
+            }
+        }
+        if causes.is_empty() {
+            return Ok(());
+        }
+        let (kind, group) = ("ListOptions", "meta.k8s.io");
+        Err(StatusError::invalid(kind, group, "", causes))
     }
 
     /// # Errors
@@ -527,28 +713,61 @@ impl Params {
     }
 
     /// # Errors
-    /// 422 for what is no number.
+    /// 400 for what is no number.
     pub fn resource_version(&self) -> Result<Option<u64>, StatusError> {
-        self.get("resourceVersion")
-            .map(|text| {
-                text.parse().map_err(|_| {
-                    list_options_invalid(Cause::invalid(
-                        "resourceVersion",
-                        &text.into(),
-                        "must be a number that this server gave",
-                    ))
-                })
+        let version = self.get("resourceVersion").map(|text| {
+            text.parse().map_err(|error: ParseIntError| {
+                StatusError::bad_request(format!(
+                    "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {}",
+                    what_is_wrong(&error)
+                ))
             })
-            .transpose()
+        });
+        version.transpose()
     }
 }
 
-fn create_options_invalid(cause: Cause) -> StatusError {
-    StatusError::invalid("CreateOptions", "meta.k8s.io", "", vec![cause])
+const NOT_OLDER_THAN: &str = "NotOlderThan";
+
+/// Why Go takes a text for no number.
+fn what_is_wrong(error: &ParseIntError) -> &'static str {
+    match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    }
 }
 
-pub(crate) fn list_options_invalid(cause: Cause) -> StatusError {
-    StatusError::invalid("ListOptions", "meta.k8s.io", "", vec![cause])
+/// A text of a query; `None` for a wrong escape. What is no UTF-8 is replaced: no name has it.
+fn unescaped(text: &str) -> Option<String> {
+    let sound = |escape: &str| {
+        let digits = escape.as_bytes().first_chunk::<2>();
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !text.split('%').skip(1).all(sound) {
+        return None;
+    }
+    let spaced = text.replace('+', " ");
+    Some(percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
+}
+
+/// A way to write, as far as its options go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    Create,
+    Update,
+    Patch,
+    Apply,
+}
+
+impl Write {
+    /// The kind of its options.
+    fn options(self) -> &'static str {
+        match self {
+            Self::Create => "CreateOptions",
+            Self::Update => "UpdateOptions",
+            Self::Patch | Self::Apply => "PatchOptions",
+        }
+    }
 }
 
 /// What becomes of fields that the kind does not have.
@@ -580,7 +799,10 @@ mod tests {
                 parts.join(" ")
             }
             Asked::Bindings { namespace } => format!("{namespace} bindings"),
-            Asked::Review(review) => review.resource.to_string(),
+            Asked::Review { kind, namespace } => {
+                let namespace = namespace.iter().map(|namespace| format!("{namespace} "));
+                namespace.chain([kind.resource.to_string()]).collect()
+            }
             Asked::Computed {
                 kind,
                 namespace,
@@ -599,11 +821,64 @@ mod tests {
     }
 
     #[test]
+    fn queries_are_read_as_go_reads_them() {
+        let params = Params::of(
+            "a=1&a=2&b=%zz&c;d=1&e=x+y%2B&%ff=%ff&f&=g&limit=-1&h=999999999999999999999",
+        );
+        assert_eq!(params.get("a"), Some("1"));
+        for absent in ["b", "c", "d", "f", "c;d"] {
+            assert_eq!(params.get(absent), None, "{absent}");
+        }
+        assert_eq!(params.get("e"), Some("x y+"));
+        assert_eq!(params.get("\u{fffd}"), Some("\u{fffd}"));
+        assert_eq!((params.flag("f"), params.flag("g")), (Some(true), None));
+        assert_eq!(params.number("limit").unwrap(), Some(-1));
+        for (name, sentence) in [
+            ("e", "strconv.ParseInt: parsing \"x y+\": invalid syntax"),
+            ("f", "strconv.ParseInt: parsing \"\": invalid syntax"),
+            (
+                "h",
+                "strconv.ParseInt: parsing \"999999999999999999999\": value out of range",
+            ),
+        ] {
+            assert_eq!(params.number(name).unwrap_err().message, sentence);
+        }
+    }
+
+    #[test]
     fn requests_decode_by_the_table() {
         for (method, target, expected) in [
             ("GET", "/api/v1/pods", "list - pods"),
             ("GET", "/api/v1/pods?watch=true", "watch - pods (long)"),
             ("GET", "/api/v1/pods?watch=0", "list - pods"),
+            ("GET", "/api/v1/pods?watch=banana", "watch - pods (long)"),
+            ("GET", "/api/v1/pods?watch", "watch - pods (long)"),
+            ("GET", "/api/v1/pods?watch=False&watch=1", "list - pods"),
+            ("HEAD", "/api/v1/pods?watch=1", "list - pods"),
+            // The paths of the first watches.
+            ("GET", "/api/v1/watch/pods?watch=0", "watch - pods (long)"),
+            (
+                "GET",
+                "/apis/apps/v1/watch/namespaces/a/deployments",
+                "watch a deployments (long)",
+            ),
+            (
+                "GET",
+                "/api/v1/watch/namespaces/a/pods/p",
+                "watch a pods p (long)",
+            ),
+            (
+                "GET",
+                "/api/v1/watch/namespaces/a",
+                "watch - namespaces a (long)",
+            ),
+            ("POST", "/api/v1/watch/pods", "create - pods"),
+            ("GET", "/api/v1/watch", "get path /api/v1/watch"),
+            (
+                "GET",
+                "/api/v1/watch/namespaces/a/pods/p/log",
+                "get path /api/v1/watch/namespaces/a/pods/p/log",
+            ),
             ("GET", "/api/v1/namespaces", "list - namespaces"),
             ("GET", "/api/v1/namespaces/a", "get - namespaces a"),
             (

@@ -7,7 +7,9 @@
 //! (`crate::turns`); after the shutdown token is cancelled, `serve` returns within [`DRAIN`], and every task that it started was waited
 //! for until then. Left to others: everything behind a request (`crate::http`).
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
+use weft_api::status::StatusError;
 use weft_store::Store;
 
 use crate::authn::{
@@ -31,7 +34,7 @@ use crate::authn::{
 use crate::ca::{Authority, CaError};
 use crate::caller::Caller;
 use crate::encryption::{EncryptionError, KeyFile};
-use crate::http::servers::Servers;
+use crate::http::servers::{self, Servers};
 use crate::http::{AppState, proxy, registry, router};
 use crate::node_connections::NodeConnections;
 use crate::objects::{self, Objects};
@@ -49,6 +52,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What may wait in a connection to be encrypted, of one stream: four chunks of a list. More makes nothing faster, and is memory.
 const SEND_BUFFER_BYTES: usize = 256 << 10;
+/// How often the leader looks after what every cluster has, as Kubernetes does after its own Service.
+const FURNITURE_PAUSE: Duration = Duration::from_secs(10);
 /// Requests one HTTP/2 connection may have open; a controller's watches all share one.
 const STREAMS_MAX: u32 = 1000;
 
@@ -168,6 +173,10 @@ impl Server {
         let bulk = self.state.bulk.clone();
         let copier = tokio::spawn(registry::replicas::follow(self.state));
         let tender = tokio::spawn(self.objects.clone().tend_data(self.closing.clone()));
+        let objects = self.objects.clone();
+        let definitions = tokio::spawn(objects.follow_definitions(self.closing.clone()));
+        let objects = self.objects.clone();
+        let definer = tokio::spawn(objects.tend_definitions(self.closing.clone()));
         let (nodes, leaving) = NodeConnections::new();
         let follower = nodes
             .clone()
@@ -214,7 +223,7 @@ impl Server {
         answers.close();
         let drained = async {
             // They were aborted or told to end, and do at their next step.
-            let _ = tokio::join!(founder, copier, tender, follower);
+            let _ = tokio::join!(founder, copier, tender, follower, definitions, definer);
             connections.wait().await;
             answers.wait().await;
             self.objects.shutdown().await;
@@ -324,20 +333,47 @@ async fn connection(
     }
 }
 
-/// Makes the namespaces that always exist, each time this server begins to lead.
+/// Makes what every cluster has each time this server begins to lead, and keeps it in shape while it does.
 async fn found(objects: Objects) {
     let mut leadership = objects.store().leadership();
+    let mut told = BTreeSet::new();
     loop {
         let term = *leadership.borrow_and_update();
         if term.is_some() {
             let caller = Caller::system("apiserver", term);
-            if let Err(error) = objects.ensure_permanent_namespaces(&caller).await {
+            if let Err(error) = furnish(&objects, &caller, &mut told).await {
                 // Not leading any more, or the store is full: whoever leads next does it again.
-                tracing::warn!(%error, "creating the permanent namespaces");
+                tracing::warn!(%error, "making what every cluster has");
             }
+        } else {
+            told.clear();
         }
-        if leadership.changed().await.is_err() {
+        let changed = leadership.changed();
+        // Where another leads there is nothing to do until this one does.
+        let changed = match term {
+            Some(_) => {
+                let pause = tokio::time::timeout(FURNITURE_PAUSE, changed);
+                pause.await.unwrap_or(Ok(()))
+            }
+            None => changed.await,
+        };
+        if changed.is_err() {
             return;
         }
     }
+}
+
+/// `told` is where the servers were the last time.
+async fn furnish(
+    objects: &Objects,
+    caller: &Caller,
+    told: &mut BTreeSet<SocketAddr>,
+) -> Result<(), StatusError> {
+    let servers = servers::addresses(objects).await?;
+    objects.ensure_furniture(caller, &servers).await?;
+    if servers != *told {
+        objects.remove_old_slices(caller, &servers).await?;
+        *told = servers;
+    }
+    Ok(())
 }

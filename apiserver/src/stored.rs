@@ -166,6 +166,8 @@ pub struct Stored {
     entry: Option<Arc<Entry>>,
     /// Where encodings for all who are told of the same change are kept.
     lines: Option<Arc<Lines>>,
+    /// What a webhook made of it, in the version of `kind`.
+    converted: Option<Arc<Value>>,
 }
 
 impl Stored {
@@ -181,6 +183,7 @@ impl Stored {
             vault: vault.clone(),
             entry: None,
             lines: None,
+            converted: None,
         }
     }
 
@@ -204,6 +207,12 @@ impl Stored {
     /// The same state under another revision: how a watch reports that an object left its selection.
     pub(crate) fn at(mut self, revision: Revision) -> Self {
         self.revision = revision;
+        self
+    }
+
+    /// As a webhook made it, in the version of its kind.
+    pub(crate) fn converted_to(mut self, value: Value) -> Self {
+        self.converted = Some(Arc::new(value));
         self
     }
 
@@ -288,9 +297,33 @@ impl Stored {
         value
     }
 
-    /// As [`Stored::value`], in the spelling that is stored.
+    /// What is stored, in the version that stored it.
+    pub(crate) fn raw_value(&self) -> Value {
+        serde_json::from_slice(json_of(&self.layout())).unwrap_or_default()
+    }
+
+    /// Whether this is what lies in the store already.
+    pub(crate) fn is_stored_as(&self, value: &Value) -> bool {
+        let mut value = value.clone();
+        lens::put(
+            lens::member(&mut value, "metadata"),
+            "resourceVersion",
+            None,
+        );
+        self.raw_value() == value
+    }
+
+    /// As [`Stored::value`], in the spelling that is stored; in the version of the kind, where it is one of several.
     pub(crate) fn stored_value(&self) -> Value {
-        let mut value: Value = serde_json::from_slice(json_of(&self.layout())).unwrap_or_default();
+        let mut value = match (&self.converted, &self.kind.custom) {
+            (Some(converted), _) => (**converted).clone(),
+            (None, Some(custom)) => {
+                let mut value = self.raw_value();
+                custom.read(&mut value);
+                value
+            }
+            (None, None) => self.raw_value(),
+        };
         lens::member(&mut value, "metadata")["resourceVersion"] = self.revision.to_string().into();
         value
     }
@@ -313,7 +346,7 @@ impl Stored {
 
     /// Appends the JSON of the object.
     pub fn write_json(&self, out: &mut Vec<u8>) {
-        if self.kind.spelling.is_some() {
+        if self.kind.spelling.is_some() || self.kind.custom.is_some() {
             // Writing to a Vec cannot fail.
             let _ = serde_json::to_writer(out, &self.value());
             return;
@@ -328,7 +361,11 @@ impl Stored {
 
     /// Appends `PartialObjectMetadata` of the object: a part of the stored bytes, nothing is parsed.
     pub(crate) fn write_metadata(&self, version: &str, out: &mut Vec<u8>) {
-        let layout = self.layout();
+        // A webhook may have changed labels.
+        let layout = match &self.converted {
+            Some(converted) => encode(converted).unwrap_or_default(),
+            None => self.layout(),
+        };
         let (_, after) = halves(&layout);
         out.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/");
         out.extend_from_slice(version.as_bytes());
@@ -365,7 +402,8 @@ impl Stored {
         };
         let key = LineKey {
             event,
-            respelled: self.kind.spelling.is_some(),
+            shown_as: (self.kind.spelling.is_some() || self.kind.custom.is_some())
+                .then(|| self.kind.api_version()),
             form,
         };
         lines.get_or_make(key, make)
@@ -404,8 +442,7 @@ pub(crate) fn field_of<'a>(
     let named = |selectable: &&Selectable| selectable.field == field;
     let pointer = &kind.selectable.iter().find(named)?.pointer;
     let index = kind
-        .stored()
-        .selectable
+        .looked_at()
         .iter()
         .position(|selectable| selectable.pointer == *pointer)?;
     Some(Cow::Borrowed(item.facts(kind, vault).field(index)))

@@ -80,10 +80,6 @@ const KEPT: &[Kept] = &[
         alike: |_| {},
     },
     Kept {
-        name: "server-side apply is not offered",
-        alike: |_| {},
-    },
-    Kept {
         name: "annotations are not counted in a Deployment's generation",
         alike: deployment_generation,
     },
@@ -92,12 +88,12 @@ const KEPT: &[Kept] = &[
         alike: label_by_status,
     },
     Kept {
-        name: "where an object lies is not told",
-        alike: |_| {},
+        name: "what follows from a field is nobody's",
+        alike: completed_fields,
     },
     Kept {
-        name: "field managers are not kept",
-        alike: |object| drop_at(object, "/metadata", "managedFields"),
+        name: "where an object lies is not told",
+        alike: |_| {},
     },
 ];
 
@@ -496,6 +492,12 @@ fn comparable(object: &Value) -> Value {
     for field in ["uid", "resourceVersion", "creationTimestamp"] {
         drop_at(&mut object, "/metadata", field);
     }
+    let owners = object.pointer_mut("/metadata/managedFields");
+    for owner in owners.and_then(Value::as_array_mut).into_iter().flatten() {
+        for said_by_the_client in ["time", "manager"] {
+            drop_at(owner, "", said_by_the_client);
+        }
+    }
     if object.pointer("/metadata/generateName").is_some() {
         drop_at(&mut object, "/metadata", "name");
     }
@@ -571,6 +573,32 @@ fn label_by_status(object: &mut Value) {
     drop_at(object, "/metadata/labels", "by-status");
     if object.pointer("/metadata/labels") == Some(&json!({})) {
         drop_at(object, "/metadata", "labels");
+    }
+    let owners = object.pointer_mut("/metadata/managedFields");
+    for owner in owners.and_then(Value::as_array_mut).into_iter().flatten() {
+        let labels = "/fieldsV1/f:metadata/f:labels";
+        drop_at(owner, labels, "f:by-status");
+        let none = [Some(json!({})), Some(json!({".": {}}))];
+        if none.contains(&owner.pointer(labels).cloned()) {
+            drop_at(owner, "/fieldsV1/f:metadata", "f:labels");
+        }
+        if owner.pointer("/fieldsV1/f:metadata") == Some(&json!({})) {
+            drop_at(owner, "/fieldsV1", "f:metadata");
+        }
+    }
+}
+
+/// The list that a Service's one address is copied into, and lists of an EndpointSlice that are empty.
+fn completed_fields(object: &mut Value) {
+    let is_slice = object["kind"] == "EndpointSlice";
+    let owners = object.pointer_mut("/metadata/managedFields");
+    for owner in owners.and_then(Value::as_array_mut).into_iter().flatten() {
+        drop_at(owner, "/fieldsV1/f:spec", "f:clusterIPs");
+        for list in ["f:ports", "f:endpoints"] {
+            if is_slice && owner["fieldsV1"].get(list) == Some(&json!({})) {
+                drop_at(owner, "/fieldsV1", list);
+            }
+        }
     }
 }
 

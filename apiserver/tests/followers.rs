@@ -990,3 +990,96 @@ async fn increments_are_counted_once_whoever_leads() {
     };
     futures::join!(futures::future::join_all(writers), overthrow);
 }
+
+fn widgets() -> Object {
+    object(json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "widgets.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object", "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}},
+            }}}],
+        },
+    }))
+}
+
+fn widget(name: &str) -> Object {
+    object(json!({
+        "apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name, "namespace": "default"}, "spec": {"size": 1},
+    }))
+}
+
+/// Whoever was told by the leader that a kind is established, asks a follower that has not heard of its definition.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_serves_a_kind_that_it_has_not_heard_of_yet() {
+    let cluster = Cluster::start().await;
+    let (caller, options) = (admin(), WriteOptions::default());
+    let leader = cluster.leader.client(&caller);
+    let follower = cluster.follower.client(&caller);
+    let definitions = &weft_kinds::CUSTOM_RESOURCE_DEFINITION;
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::open_or_create(&dir.path().join("pki"), "cluster.local").unwrap();
+    let router = world::face(&cluster.follower, authority, dir.path());
+    let listed = async || {
+        let request = Request::get("/apis/example.com/v1/namespaces/default/widgets")
+            .header(header::AUTHORIZATION, "Bearer secret")
+            .body(axum::body::Body::empty());
+        let response = router.clone().oneshot(request.unwrap()).await.unwrap();
+        response.status().as_u16()
+    };
+    assert_eq!(listed().await, 404);
+    let mut informer = cluster.follower.informer(|_| true);
+
+    let code = cluster
+        .meanwhile(
+            async {
+                let made = leader.create(definitions, None, widgets(), &options);
+                made.await?;
+                cluster.leader.tend_definitions_once(&caller).await;
+                Ok(())
+            },
+            async { Ok(listed().await) },
+        )
+        .await
+        .unwrap();
+    assert_eq!(code, 200);
+
+    // The stream of all objects tells of those of a kind that came while it ran.
+    let registry = cluster.leader.registry();
+    let kind = registry
+        .by_resource("example.com", "v1", "widgets")
+        .unwrap();
+    leader
+        .create(kind, NS, widget("a"), &options)
+        .await
+        .unwrap();
+    let told = async {
+        loop {
+            match informer.next().await.expect("a change") {
+                objects::Change::Upsert { kind, object } if kind.kind == "Widget" => {
+                    return object.name().to_owned();
+                }
+                _ => {}
+            }
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(20), told).await;
+    assert_eq!(told.unwrap(), "a");
+
+    // Nothing new is stored once the definition is on its way out, whoever has not heard of that.
+    let delete = DeleteOptions::default();
+    let late = cluster
+        .meanwhile(
+            leader.delete(definitions, None, "widgets.example.com", &delete),
+            follower.create(kind, NS, widget("late"), &options),
+        )
+        .await;
+    assert_eq!(late.unwrap_err().code, 403);
+    while cluster.leader.tend_definitions_once(&caller).await {}
+    let gone = leader.get(definitions, None, "widgets.example.com").await;
+    assert_eq!(gone.err().map(|error| error.code), Some(404));
+    cluster.follower.store().read().await.unwrap();
+    let prefix = b"/example.com/";
+    assert_eq!(cluster.follower.store().snapshot().len_of(prefix), 0);
+}

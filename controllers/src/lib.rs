@@ -20,6 +20,7 @@
 //!
 //! Left to others: ordering, retries, back-off and the writes themselves (`weft::control_loop`).
 
+mod admission_policy;
 mod capability_grant;
 mod claim;
 mod conditions;
@@ -35,6 +36,7 @@ mod namespace;
 mod node;
 mod node_ranges;
 pub mod pod;
+mod quota;
 mod replicaset;
 mod unreadable;
 pub mod view;
@@ -79,6 +81,8 @@ pub static CONTROLLERS: &[Controller] = &[
     node_ranges::CONTROLLER,
     gateway::CONTROLLER,
     capability_grant::CONTROLLER,
+    quota::CONTROLLER,
+    admission_policy::CONTROLLER,
     events::CONTROLLER,
     unreadable::CONTROLLER,
 ];

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use weft_api::name;
 use weft_api::status::StatusError;
 
+use crate::apply::Writable;
 use crate::columns::{Column, Row};
 use crate::field::Field;
 use crate::kind::{NameRule, Selectable};
@@ -76,6 +77,19 @@ const SIGNER_BYTES_MAX: usize = 253 + 1 + 63 + 1 + 253;
 struct SigningRequests;
 
 impl Strategy for SigningRequests {
+    fn writable(&self, _: &Kind, part: Option<Subresource>) -> Writable {
+        match part {
+            Some(Subresource::Approval) => {
+                Writable::except(&[&["metadata"], &["spec"], &["status", "certificate"]])
+            }
+            // Conditions are those of approval.
+            Some(Subresource::Status) => {
+                Writable::except(&[&["metadata"], &["spec"], &["status", "conditions"]])
+            }
+            _ => Writable::except(&[&["spec"], &["status"]]),
+        }
+    }
+
     fn prepare_for_update(
         &self,
         kind: &Kind,

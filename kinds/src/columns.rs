@@ -9,13 +9,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::Name;
 use crate::lens::{integer, items, object, text, time};
+use crate::{Name, quantity_of};
 
 /// A column of Table output.
 pub struct Column {
     pub name: Name,
-    /// OpenAPI type of the cell: `string`, `integer`, `date`.
+    /// OpenAPI type of the cell: `string`, `integer`, `boolean`, `date`.
     pub kind: &'static str,
     pub format: &'static str,
     pub description: Name,
@@ -57,12 +57,45 @@ impl Column {
         Self::new(name, "integer", cell, description)
     }
 
+    pub(crate) fn boolean(
+        name: &'static str,
+        cell: fn(&Row<'_>) -> Value,
+        description: &'static str,
+    ) -> Self {
+        Self::new(name, "boolean", cell, description)
+    }
+
+    /// A time, as it is written.
+    pub(crate) fn date(
+        name: &'static str,
+        cell: fn(&Row<'_>) -> Value,
+        description: &'static str,
+    ) -> Self {
+        Self::new(name, "date", cell, description)
+    }
+
     /// The name, which clients know by its format.
     pub(crate) fn name() -> Self {
-        Self {
-            format: "name",
-            ..Self::text("Name", name, "Name must be unique within a namespace.")
-        }
+        Self::named(name)
+    }
+
+    /// The name with something after it.
+    pub(crate) fn named(cell: fn(&Row<'_>) -> Value) -> Self {
+        Self::text("Name", cell, "Name must be unique within a namespace.").formatted("name")
+    }
+
+    pub(crate) fn formatted(self, format: &'static str) -> Self {
+        Self { format, ..self }
+    }
+
+    /// When the object was created, as kinds are shown that no columns were written for.
+    pub(crate) fn created_at() -> Self {
+        Self::new(
+            "Created At",
+            "date",
+            created_at,
+            "When the object was created.",
+        )
     }
 
     pub(crate) fn age() -> Self {
@@ -118,6 +151,14 @@ impl Row<'_> {
         Value::from(if found.is_empty() { absent } else { found })
     }
 
+    /// An amount in its shortest form.
+    pub(crate) fn quantity_or(&self, pointer: &str, absent: &str) -> Value {
+        let found = self.object.pointer(pointer).and_then(quantity_of);
+        found
+            .map_or_else(|| absent.to_owned(), |amount| amount.to_string())
+            .into()
+    }
+
     pub(crate) fn count(&self, pointer: &str) -> i64 {
         integer(self.object, pointer).unwrap_or(0)
     }
@@ -149,6 +190,47 @@ pub(crate) fn labels_text(value: &Value, pointer: &str) -> String {
         .join(",")
 }
 
+/// A selector of objects by their labels, its requirements in the order of their keys.
+pub(crate) fn selector_text(value: &Value, pointer: &str) -> String {
+    let mut parts = Vec::new();
+    for (key, value) in object(value, &format!("{pointer}/matchLabels"))
+        .into_iter()
+        .flatten()
+    {
+        parts.push((
+            key.as_str(),
+            format!("{key}={}", value.as_str().unwrap_or("")),
+        ));
+    }
+    for expression in items(value, &format!("{pointer}/matchExpressions")) {
+        let key = text(expression, "/key");
+        let mut values: Vec<&str> = items(expression, "/values")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        let shown = match text(expression, "/operator") {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            "DoesNotExist" => format!("!{key}"),
+            _ => return "<error>".to_owned(),
+        };
+        parts.push((key, shown));
+    }
+    if parts.is_empty() {
+        return "<none>".to_owned();
+    }
+    parts.sort_by_key(|(key, _)| *key);
+    let parts: Vec<String> = parts.into_iter().map(|(_, shown)| shown).collect();
+    parts.join(",")
+}
+
+fn created_at(row: &Row<'_>) -> Value {
+    row.text_or("/metadata/creationTimestamp", "")
+}
+
 pub(crate) fn name(row: &Row<'_>) -> Value {
     row.text_or("/metadata/name", "")
 }
@@ -174,4 +256,74 @@ pub(crate) fn entries(row: &Row<'_>, pointers: &[&str]) -> Value {
         .map(serde_json::Map::len)
         .sum();
     count.into()
+}
+
+/// How tests look at a row: all its cells, ten seconds after the object was made.
+#[cfg(test)]
+pub(crate) fn cells(kind: &crate::Kind, object: &Value) -> Vec<Value> {
+    let now: Timestamp = "2026-01-01T00:00:10Z".parse().unwrap();
+    let made = serde_json::json!("2026-01-01T00:00:00Z");
+    let object = crate::validate::told::with(object, "/metadata/creationTimestamp", made);
+    let row = Row {
+        object: &object,
+        now,
+    };
+    kind.columns
+        .iter()
+        .map(|column| (column.cell)(&row))
+        .collect()
+}
+
+/// How tests look at the columns: name, type, format and priority of each.
+#[cfg(test)]
+pub(crate) fn shapes(kind: &crate::Kind) -> Vec<String> {
+    let shape = |column: &Column| {
+        let wide = if column.priority == 0 { "" } else { " wide" };
+        let format = if column.format.is_empty() { "" } else { "/" };
+        format!(
+            "{}: {}{format}{}{wide}",
+            column.name, column.kind, column.format
+        )
+    };
+    kind.columns.iter().map(shape).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::Kind;
+
+    /// The cells of an object's row, at the beginning of time.
+    pub fn cells(kind: &Kind, object: &Value) -> Value {
+        let now = Timestamp::UNIX_EPOCH;
+        let row = Row { object, now };
+        kind.columns
+            .iter()
+            .map(|column| (column.cell)(&row))
+            .collect()
+    }
+
+    #[test]
+    fn a_selector_shows_what_it_asks_of_labels() {
+        for (selector, expected) in [
+            (json!({}), "<none>"),
+            (json!({"matchLabels": {"b": "2", "a": "1"}}), "a=1,b=2"),
+            (
+                json!({"matchLabels": {"b": "2"}, "matchExpressions": [
+                    {"key": "c", "operator": "DoesNotExist"},
+                    {"key": "a", "operator": "In", "values": ["y", "x"]},
+                ]}),
+                "a in (x,y),b=2,!c",
+            ),
+            (
+                json!({"matchExpressions": [{"key": "a", "operator": "x"}]}),
+                "<error>",
+            ),
+        ] {
+            let object = json!({"spec": selector});
+            assert_eq!(selector_text(&object, "/spec"), expected);
+        }
+    }
 }

@@ -26,6 +26,10 @@ pub static LEASE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
 struct Leases;
 
 impl Strategy for Leases {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     // Two who believe that they hold it must not overwrite each other unseen.
     fn allows_unconditional_update(&self) -> bool {
         false

@@ -41,6 +41,15 @@ impl<'v, 'p> Field<'v, 'p> {
         }
     }
 
+    /// The object that it is a field of.
+    pub(crate) fn object(&self) -> Option<&'v Value> {
+        let mut top = self;
+        while let Some(above) = top.above {
+            top = above;
+        }
+        top.value
+    }
+
     fn below<'q>(&'q self, value: Option<&'v Value>, step: Step<'q>) -> Field<'v, 'q> {
         Field {
             value: value.filter(|value| !value.is_null()),

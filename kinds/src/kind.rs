@@ -15,7 +15,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use weft_api::gvk::GroupVersionKind;
 
+use crate::apiextensions::Custom;
 use crate::columns::{Column, name_and_age};
+use crate::decode::{Readable as _, Reading};
+use crate::schema::Schema;
 use crate::strategy::{MetadataOnly, Strategy};
 
 /// A name that is compiled in or came from a user.
@@ -41,6 +44,8 @@ pub struct Kind {
     pub counts_generations: bool,
     /// Which names are valid.
     pub name_rule: NameRule,
+    /// What whoever asks for it is told: that it is old, and what came instead.
+    pub deprecated: Option<Name>,
     /// Whether objects are ciphertext at rest.
     pub sealed: bool,
     /// Whether strategic merge patches are taken. Kinds that Kubernetes knows as custom resources do not: their
@@ -48,6 +53,11 @@ pub struct Kind {
     pub merges_strategically: bool,
     /// Set when this kind is another spelling of a stored one.
     pub spelling: Option<Spelling>,
+    /// Whether clients find it in discovery and OpenAPI. What only clients of long ago ask for is served unlisted, so that no other
+    /// picks it.
+    pub listed: bool,
+    /// Set when a CustomResourceDefinition defines this kind, of which it is one version.
+    pub custom: Option<Custom>,
     pub strategy: Arc<dyn Strategy>,
 }
 
@@ -75,9 +85,12 @@ impl Kind {
             selectable: Vec::new(),
             counts_generations: false,
             name_rule: NameRule::Subdomain,
+            deprecated: None,
             sealed: false,
             merges_strategically: true,
             spelling: None,
+            listed: true,
+            custom: None,
             strategy: Arc::new(MetadataOnly),
         }
     }
@@ -109,6 +122,59 @@ impl Kind {
         match &self.spelling {
             Some(spelling) => &spelling.of,
             None => self,
+        }
+    }
+
+    /// The schema of its objects; none where none is known.
+    pub fn schema(&self) -> Option<Schema<'_>> {
+        match self.reading() {
+            Reading::Typed(schema) => Some(schema),
+            Reading::Structural(schema) => Some(schema),
+            Reading::Free => None,
+        }
+    }
+
+    /// What a list of objects calls itself.
+    pub fn list_kind(&self) -> Name {
+        match &self.custom {
+            Some(custom) => Cow::Owned(custom.definition().list_kind.clone()),
+            None => Cow::Owned(format!("{}List", self.kind)),
+        }
+    }
+
+    /// What can be asked of it, as discovery lists it. One that is on its way out takes nothing new.
+    pub fn verbs(&self) -> &'static [&'static str] {
+        match &self.custom {
+            Some(custom) if custom.definition().is_ending => {
+                &["delete", "deletecollection", "get", "list", "watch"]
+            }
+            _ => self.served.verbs(),
+        }
+    }
+
+    /// Whether it is the kind that stored objects are seen as where that can be one only: neither a spelling of another, nor one of several
+    /// versions.
+    pub fn stands_for_stored(&self) -> bool {
+        self.served == Served::Stored
+            && self.spelling.is_none()
+            && self.custom.as_ref().is_none_or(Custom::is_primary)
+    }
+
+    /// The fields that are read out of every stored object, whichever version asks: those of the stored kind, or of all versions.
+    pub fn looked_at(&self) -> &[Selectable] {
+        match (&self.custom, &self.spelling) {
+            (Some(custom), _) => custom.definition().selectable(),
+            (None, Some(spelling)) => &spelling.of.selectable,
+            (None, None) => &self.selectable,
+        }
+    }
+
+    /// What tells the objects of this kind, in the state that its definition is in, from all others: their keys, and the state.
+    pub fn cached_as(&self) -> String {
+        let prefix = self.key_prefix();
+        match &self.custom {
+            Some(custom) => format!("{prefix}#{}", custom.definition().serial()),
+            None => prefix,
         }
     }
 
@@ -211,9 +277,12 @@ pub enum NameRule {
     Label,
     /// Anything that is one path segment.
     PathSegment,
+    /// An address of the internet protocol, as there is one spelling of each.
+    Address,
 }
 
 /// A field that selectors may name.
+#[derive(Clone)]
 pub struct Selectable {
     pub field: Name,
     /// JSON pointer into the stored object.

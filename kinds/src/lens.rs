@@ -93,6 +93,17 @@ pub fn put(value: &mut Value, key: &str, new: Option<Value>) {
     }
 }
 
+/// Makes a list without elements null, as Kubernetes stores those that it always writes.
+pub fn none_when_empty(value: &mut Value, key: &str) {
+    if value
+        .get(key)
+        .and_then(Value::as_array)
+        .is_some_and(Vec::is_empty)
+    {
+        put(value, key, Some(Value::Null));
+    }
+}
+
 /// Whether a condition of this type has status `True`.
 pub fn condition_is_true(value: &Value, kind: &str) -> bool {
     items(value, "/status/conditions")

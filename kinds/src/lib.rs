@@ -8,24 +8,43 @@
 //! Invariants: pure functions over JSON values; nothing outside a kind's own file asks which kind it deals with.
 //! Left to others: the verbs (`weft_apiserver::objects`), what controllers make of objects (`weft_controllers`).
 
+mod address;
+pub mod admission;
+pub mod admissionregistration;
+pub mod apiextensions;
+pub mod apply;
 pub mod apps;
+pub mod autoscaling;
+pub mod batch;
 pub mod cel;
 pub mod certificates;
 pub mod columns;
 pub mod coordination;
 pub mod core;
 pub mod decode;
+mod default_class;
 pub mod discovery;
 mod field;
+pub mod flowcontrol;
+pub mod furniture;
 pub mod gateway_api;
 mod kind;
 pub mod lens;
+pub mod networking;
+pub mod node;
+mod node_labels;
 pub mod patch;
+pub mod policy;
 pub mod protobuf;
+pub mod rbac;
 mod registry;
+pub mod resource;
 mod reviews;
+pub mod scheduling;
 pub mod schema;
+pub mod storage;
 pub mod strategy;
+mod unserved;
 pub mod validate;
 pub mod walk;
 pub mod weft;
@@ -36,23 +55,69 @@ use serde_json::Value;
 use weft_api::quantity::Quantity;
 
 pub use self::core::{
-    CONFIG_MAP, EVENT, EVENT_V1, NAMESPACE, NODE, POD, SECRET, SERVICE, SERVICE_ACCOUNT,
-    ServiceRange,
+    COMPONENT_STATUS, CONFIG_MAP, ENDPOINTS, EVENT, EVENT_V1, LIMIT_RANGE, NAMESPACE, NODE,
+    PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, POD_TEMPLATE, REPLICATION_CONTROLLER,
+    RESOURCE_QUOTA, SECRET, SERVICE, SERVICE_ACCOUNT, ServiceRange,
 };
-pub use apps::{DEPLOYMENT, REPLICA_SET};
+pub use admissionregistration::{
+    MUTATING_ADMISSION_POLICY, MUTATING_ADMISSION_POLICY_BINDING, MUTATING_WEBHOOK_CONFIGURATION,
+    VALIDATING_ADMISSION_POLICY, VALIDATING_ADMISSION_POLICY_BINDING,
+    VALIDATING_WEBHOOK_CONFIGURATION,
+};
+pub use apiextensions::CUSTOM_RESOURCE_DEFINITION;
+pub use apps::{CONTROLLER_REVISION, DAEMON_SET, DEPLOYMENT, REPLICA_SET, STATEFUL_SET};
+pub use autoscaling::{HORIZONTAL_POD_AUTOSCALER, HORIZONTAL_POD_AUTOSCALER_V1};
+pub use batch::{CRON_JOB, CRON_JOB_V1BETA1, JOB};
 pub use certificates::CERTIFICATE_SIGNING_REQUEST;
 pub use columns::{Column, Row};
 pub use coordination::LEASE;
 pub use discovery::ENDPOINT_SLICE;
+pub use flowcontrol::{FLOW_SCHEMA, PRIORITY_LEVEL_CONFIGURATION};
 pub use gateway_api::{GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, REFERENCE_GRANT};
 pub use kind::{Kind, Name, NameRule, Selectable, Served, Spelling, Subresource};
+pub use networking::{INGRESS, INGRESS_CLASS, IP_ADDRESS, NETWORK_POLICY, SERVICE_CIDR};
+pub use node::RUNTIME_CLASS;
+pub use policy::{POD_DISRUPTION_BUDGET, POD_DISRUPTION_BUDGET_V1BETA1};
+pub use rbac::{CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING};
 pub use registry::{Registries, Registry};
+pub use resource::{DEVICE_CLASS, RESOURCE_CLAIM, RESOURCE_CLAIM_TEMPLATE, RESOURCE_SLICE};
+pub use scheduling::PRIORITY_CLASS;
+pub use storage::{
+    CSI_DRIVER, CSI_NODE, CSI_STORAGE_CAPACITY, STORAGE_CLASS, VOLUME_ATTACHMENT,
+    VOLUME_ATTRIBUTES_CLASS,
+};
 pub use weft::{CAPABILITY_GRANT, KEY_VALUE_STORE};
 
 /// How functions are handed a kind.
 pub type KindRef<'a> = &'a Arc<Kind>;
 
-/// The kinds that are compiled in, in the order of discovery; `kubectl get all` prints in this order too.
+/// The groups of Kubernetes' own, in the order that its aggregator lists them in; those of others come after them.
+const GROUPS: &[&str] = &[
+    "",
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+];
+
+/// The kinds that are compiled in, in the order of discovery: groups as Kubernetes lists them, their kinds by plural, and of a
+/// kind with several versions the preferred one first, as below. `kubectl get all` prints in this order too.
 fn builtin() -> Vec<Arc<Kind>> {
     let stored = [
         &POD,
@@ -62,13 +127,61 @@ fn builtin() -> Vec<Arc<Kind>> {
         &CONFIG_MAP,
         &SECRET,
         &SERVICE_ACCOUNT,
+        &LIMIT_RANGE,
+        &RESOURCE_QUOTA,
         &EVENT,
+        &POD_TEMPLATE,
+        &REPLICATION_CONTROLLER,
+        &COMPONENT_STATUS,
+        &ENDPOINTS,
+        &PERSISTENT_VOLUME,
+        &PERSISTENT_VOLUME_CLAIM,
+        &STORAGE_CLASS,
+        &VOLUME_ATTACHMENT,
+        &CSI_DRIVER,
+        &CSI_NODE,
+        &CSI_STORAGE_CAPACITY,
+        &VOLUME_ATTRIBUTES_CLASS,
+        &INGRESS,
+        &INGRESS_CLASS,
+        &NETWORK_POLICY,
+        &IP_ADDRESS,
+        &SERVICE_CIDR,
+        &ROLE,
+        &CLUSTER_ROLE,
+        &ROLE_BINDING,
+        &CLUSTER_ROLE_BINDING,
+        &FLOW_SCHEMA,
+        &PRIORITY_LEVEL_CONFIGURATION,
+        &RESOURCE_CLAIM,
+        &RESOURCE_CLAIM_TEMPLATE,
+        &DEVICE_CLASS,
+        &RESOURCE_SLICE,
         &DEPLOYMENT,
         &REPLICA_SET,
+        &STATEFUL_SET,
+        &DAEMON_SET,
+        &CONTROLLER_REVISION,
+        &HORIZONTAL_POD_AUTOSCALER,
+        &HORIZONTAL_POD_AUTOSCALER_V1,
+        &JOB,
+        &CRON_JOB,
+        &CRON_JOB_V1BETA1,
+        &POD_DISRUPTION_BUDGET,
+        &POD_DISRUPTION_BUDGET_V1BETA1,
+        &PRIORITY_CLASS,
+        &RUNTIME_CLASS,
         &ENDPOINT_SLICE,
         &EVENT_V1,
         &LEASE,
         &CERTIFICATE_SIGNING_REQUEST,
+        &VALIDATING_WEBHOOK_CONFIGURATION,
+        &MUTATING_WEBHOOK_CONFIGURATION,
+        &VALIDATING_ADMISSION_POLICY,
+        &VALIDATING_ADMISSION_POLICY_BINDING,
+        &MUTATING_ADMISSION_POLICY,
+        &MUTATING_ADMISSION_POLICY_BINDING,
+        &CUSTOM_RESOURCE_DEFINITION,
         &HTTP_ROUTE,
         &GATEWAY,
         &GATEWAY_CLASS,
@@ -77,10 +190,20 @@ fn builtin() -> Vec<Arc<Kind>> {
         &KEY_VALUE_STORE,
     ];
     let stored = stored.into_iter().map(|kind| Arc::clone(kind));
-    stored
+    let mut kinds: Vec<Arc<Kind>> = stored
         .chain(reviews::reviews())
         .chain(reviews::usage())
-        .collect()
+        .collect();
+    let place = |kind: &Kind| {
+        let group = GROUPS.iter().position(|group| *group == kind.group);
+        (
+            group.unwrap_or(GROUPS.len()),
+            group.map(|_| kind.resource.clone()),
+        )
+    };
+    // Stable: others stay as they stand above.
+    kinds.sort_by_key(|kind| place(kind));
+    kinds
 }
 
 /// A quantity as clients write it: text, or a bare number.

@@ -55,7 +55,7 @@ impl PatchKind {
 pub fn not_strategic() -> StatusError {
     StatusError::unsupported_media_type(
         "the body of the request was in an unknown format - accepted media types include: \
-         application/json-patch+json, application/merge-patch+json",
+         application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
     )
 }
 
@@ -97,6 +97,8 @@ pub enum PatchError {
     NotAnObject,
     #[error("unknown patch type: {0}")]
     UnknownDirective(String),
+    #[error("merging lists cannot yet be specified in the patch")]
+    ListMerge,
     #[error("map: {element} does not contain declared merge key: {key}")]
     NoMergeKey { element: String, key: String },
     #[error("{directive} must be a list that fits the field it is about")]
@@ -161,6 +163,11 @@ fn merge_map(
             }
             (Some(Value::Array(old)), Value::Array(new)) if has_strategy(field, "merge") => {
                 Value::Array(merge_list(&key, old, new, field, None)?)
+            }
+            // Nothing to replace or to delete: what says so says nothing else.
+            (_, new) if is_directive(&new) => {
+                original.remove(&key);
+                continue;
             }
             (_, mut new) => {
                 clean(&mut new);
@@ -338,6 +345,7 @@ fn merge_list(
                 doomed.insert(id.to_string());
             }
             Some(Some("replace")) => replace = true,
+            Some(Some("merge")) => return Err(PatchError::ListMerge),
             Some(_) => return Err(PatchError::UnknownDirective(item[DIRECTIVE].to_string())),
         }
     }
@@ -482,12 +490,16 @@ fn order_list(
 fn kept_elements(items: Vec<Value>) -> Vec<Value> {
     items
         .into_iter()
-        .filter(|item| item.get(DIRECTIVE).is_none())
+        .filter(|item| !is_directive(item))
         .map(|mut item| {
             clean(&mut item);
             item
         })
         .collect()
+}
+
+fn is_directive(value: &Value) -> bool {
+    value.get(DIRECTIVE).is_some()
 }
 
 /// Removes directives and nulls from a value that had nothing to merge with.
@@ -496,7 +508,7 @@ fn clean(value: &mut Value) {
         Value::Object(map) => {
             map.retain(|key, value| {
                 !value.is_null()
-                    && key != DIRECTIVE
+                    && !is_directive(value)
                     && key != RETAIN_KEYS
                     && !key.starts_with(ELEMENT_ORDER)
                     && !key.starts_with(DELETE_PRIMITIVES)
@@ -504,12 +516,7 @@ fn clean(value: &mut Value) {
             map.values_mut().for_each(clean);
         }
         Value::Array(items) => {
-            items.retain(|item| {
-                !matches!(
-                    item.get(DIRECTIVE).and_then(Value::as_str),
-                    Some("delete" | "replace")
-                )
-            });
+            items.retain(|item| !is_directive(item));
             items.iter_mut().for_each(clean);
         }
         _ => {}
@@ -619,6 +626,18 @@ mod tests {
                 json!({ "spec": { "tolerations": [{ "key": "b" }] } }),
             ),
             (
+                "what says to delete where nothing can be merged deletes",
+                json!({ "metadata": { "labels": { "a": "1", "b": "2" } }, "spec": {} }),
+                json!({ "metadata": { "labels": { "a": { "$patch": "delete" } } }, "spec": { "nodeSelector": { "c": "3", "$patch": "replace" } } }),
+                json!({ "metadata": { "labels": { "b": "2" } }, "spec": {} }),
+            ),
+            (
+                "an element that says to delete is none of a new list",
+                json!({ "spec": {} }),
+                json!({ "spec": { "volumes": [{ "name": "v", "$patch": "delete" }, { "name": "w" }] } }),
+                json!({ "spec": { "volumes": [{ "name": "w" }] } }),
+            ),
+            (
                 "new lists lose directives",
                 json!({}),
                 json!({ "spec": { "containers": [{ "name": "a", "x": null }], "$setElementOrder/containers": [{ "name": "a" }] } }),
@@ -645,6 +664,10 @@ mod tests {
             (
                 json!({ "spec": { "$patch": "merge" } }),
                 "unknown patch type: \"merge\"",
+            ),
+            (
+                json!({ "spec": { "containers": [{ "name": "a", "$patch": "merge" }] } }),
+                "merging lists cannot yet be specified in the patch",
             ),
             (
                 json!({ "spec": { "containers": [1] } }),

@@ -4,15 +4,17 @@
 //! [`Registry`]. It never changes: [`Registries`] is swapped as a whole, so one request sees one set of kinds from its first
 //! line to its last.
 //!
-//! Invariants: (group, version, resource) and (group, version, kind) are unique; of the stored kinds, (group, resource) is.
+//! Invariants: (group, version, resource) and (group, version, kind) are unique; of the kinds that stand for what is stored, (group,
+//! resource) is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwap;
 
+use crate::apiextensions::by_maturity;
 use crate::kind::CORE_IN_KEYS;
-use crate::{Kind, Name, Served};
+use crate::{Kind, Name};
 
 /// The kinds served at one moment.
 pub struct Registry {
@@ -47,6 +49,39 @@ impl Registry {
         registry
     }
 
+    /// The kinds that are compiled in, and those of users. One that shares a name or the keys of its objects with another is left out, and
+    /// returned.
+    pub fn extended(kinds: impl IntoIterator<Item = Arc<Kind>>) -> (Self, Vec<Arc<Kind>>) {
+        let mut all = Self::builtin().kinds.clone();
+        // One by one they are many: looked up by what may not be shared.
+        let mut resources: BTreeMap<(Name, Name), Option<String>> = BTreeMap::new();
+        let mut names: BTreeSet<(Name, Name, Name)> = BTreeSet::new();
+        for kind in &all {
+            resources.insert((kind.group.clone(), kind.resource.clone()), None);
+            names.insert((kind.group.clone(), kind.version.clone(), kind.kind.clone()));
+        }
+        let mut left_out = Vec::new();
+        for kind in kinds {
+            let definition = kind.custom.as_ref().map(|custom| custom.definition());
+            let definition = definition.map(|definition| definition.uid.clone());
+            let keys = (kind.group.clone(), kind.resource.clone());
+            let name = (kind.group.clone(), kind.version.clone(), kind.kind.clone());
+            let same_keys = match resources.get(&keys) {
+                None => true,
+                // Versions of one definition share the keys.
+                Some(owner) => owner.is_some() && *owner == definition,
+            };
+            if !same_keys || names.contains(&name) {
+                left_out.push(kind);
+                continue;
+            }
+            resources.insert(keys, definition);
+            names.insert(name);
+            all.push(kind);
+        }
+        (Self::new(all), left_out)
+    }
+
     /// The kinds that are compiled in.
     pub fn builtin() -> Arc<Self> {
         static BUILTIN: LazyLock<Arc<Registry>> =
@@ -59,11 +94,9 @@ impl Registry {
         &self.kinds
     }
 
-    /// The kinds that are stored under their own names: neither spellings of others, nor reviews, nor computed.
+    /// The kinds that are stored under their own names: neither spellings of others, nor further versions, nor reviews, nor computed.
     pub fn stored(&self) -> impl Iterator<Item = &Arc<Kind>> {
-        self.kinds
-            .iter()
-            .filter(|kind| kind.served == Served::Stored && kind.spelling.is_none())
+        self.kinds.iter().filter(|kind| kind.stands_for_stored())
     }
 
     pub fn by_resource(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<Kind>> {
@@ -76,9 +109,11 @@ impl Registry {
             .find(|entry| entry.group == group && entry.version == version)
     }
 
-    /// A kind of a group in any version, as owner references are resolved.
+    /// A kind of a group in any version, as owner references are resolved: the one that stored objects are seen as, if there is.
     pub fn by_group_kind(&self, group: &str, kind: &str) -> Option<&Arc<Kind>> {
-        self.of_kind(kind).find(|entry| entry.group == group)
+        self.of_kind(kind)
+            .filter(|entry| entry.group == group)
+            .min_by_key(|entry| !entry.stands_for_stored())
     }
 
     /// The kind that a store key belongs to: the inverse of [`Kind::key_prefix`].
@@ -88,15 +123,15 @@ impl Registry {
         let group = parts.next()?;
         let resource = parts.next()?;
         let group = if group == CORE_IN_KEYS { "" } else { group };
-        self.of_resource(resource).find(|kind| {
-            kind.group == group && kind.served == Served::Stored && kind.spelling.is_none()
-        })
+        self.of_resource(resource)
+            .find(|kind| kind.group == group && kind.stands_for_stored())
     }
 
-    /// Groups other than core with their versions, in the order of discovery.
+    /// Groups other than core with their listed versions, in the order of discovery; the first version is the preferred one.
     pub fn groups(&self) -> Vec<(&str, Vec<&str>)> {
         let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-        for kind in self.kinds.iter().filter(|kind| !kind.group.is_empty()) {
+        let listed = self.kinds.iter().filter(|kind| kind.listed);
+        for kind in listed.filter(|kind| !kind.group.is_empty()) {
             let version = &*kind.version;
             match groups.iter_mut().find(|(known, _)| *known == kind.group) {
                 Some((_, versions)) if versions.contains(&version) => {}
@@ -104,14 +139,21 @@ impl Registry {
                 None => groups.push((&kind.group, vec![version])),
             }
         }
+        // Definitions of one group may each have other versions: clients prefer the most mature.
+        for (group, versions) in &mut groups {
+            let defined = |kind: &Arc<Kind>| kind.custom.is_some() && kind.group == *group;
+            if versions.len() > 1 && self.kinds.iter().any(defined) {
+                versions.sort_by(|one, other| by_maturity(one, other));
+            }
+        }
         groups
     }
 
-    /// The kinds of one version of a group, in the order of discovery.
+    /// The listed kinds of one version of a group, in the order of discovery.
     pub fn of_version(&self, group: &str, version: &str) -> impl Iterator<Item = &Arc<Kind>> {
         self.kinds
             .iter()
-            .filter(move |kind| kind.group == group && kind.version == version)
+            .filter(move |kind| kind.listed && kind.group == group && kind.version == version)
     }
 
     fn of_resource(&self, resource: &str) -> impl Iterator<Item = &Arc<Kind>> {
@@ -154,6 +196,7 @@ impl Registries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Served;
 
     #[test]
     fn every_kind_is_found_by_each_of_its_names() {
@@ -190,17 +233,47 @@ mod tests {
             groups,
             [
                 "apps/v1",
-                "discovery.k8s.io/v1",
                 "events.k8s.io/v1",
-                "coordination.k8s.io/v1",
-                "certificates.k8s.io/v1",
-                "gateway.networking.k8s.io/v1",
-                "weft.dev/v1alpha1",
                 "authentication.k8s.io/v1",
                 "authorization.k8s.io/v1",
+                "autoscaling/v2,v1",
+                "batch/v1",
+                "certificates.k8s.io/v1",
+                "networking.k8s.io/v1",
+                "policy/v1",
+                "rbac.authorization.k8s.io/v1",
+                "storage.k8s.io/v1",
+                "admissionregistration.k8s.io/v1",
+                "apiextensions.k8s.io/v1",
+                "scheduling.k8s.io/v1",
+                "coordination.k8s.io/v1",
+                "node.k8s.io/v1",
+                "discovery.k8s.io/v1",
+                "resource.k8s.io/v1",
+                "flowcontrol.apiserver.k8s.io/v1",
+                "gateway.networking.k8s.io/v1",
+                "weft.dev/v1alpha1",
                 "metrics.k8s.io/v1beta1",
             ]
         );
+    }
+
+    /// As kube-apiserver lists the kinds of a group.
+    #[test]
+    fn kinds_of_a_group_come_in_the_order_of_their_names() {
+        let registry = Registry::builtin();
+        for (group, version) in [
+            ("", "v1"),
+            ("storage.k8s.io", "v1"),
+            ("networking.k8s.io", "v1"),
+        ] {
+            let resources = registry.of_version(group, version);
+            let resources: Vec<&str> = resources.map(|kind| &*kind.resource).collect();
+            assert!(resources.is_sorted(), "{resources:?}");
+        }
+        // Where no group is named, the first kind of a name is meant: the stored one.
+        let nodes = registry.all().iter().find(|kind| kind.resource == "nodes");
+        assert_eq!(nodes.map(|kind| &*kind.group), Some(""));
     }
 
     #[test]

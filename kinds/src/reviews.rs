@@ -4,20 +4,32 @@ use std::sync::Arc;
 
 use crate::{Kind, Served};
 
-/// Questions about the caller. They have no short names and no columns of their own.
+/// Questions about the caller, and about others. They have no short names and no columns of their own.
 pub(crate) fn reviews() -> Vec<Arc<Kind>> {
-    let review = |group, kind, resource| {
+    let review_in = |group, kind, resource, namespaced| {
         Arc::new(Kind {
-            namespaced: false,
+            namespaced,
             served: Served::Review,
             ..Kind::new(group, "v1", kind, resource)
         })
     };
+    let review = |group, kind, resource| review_in(group, kind, resource, false);
     vec![
+        review_in(
+            "authorization.k8s.io",
+            "LocalSubjectAccessReview",
+            "localsubjectaccessreviews",
+            true,
+        ),
         review(
             "authentication.k8s.io",
             "SelfSubjectReview",
             "selfsubjectreviews",
+        ),
+        review(
+            "authorization.k8s.io",
+            "SubjectAccessReview",
+            "subjectaccessreviews",
         ),
         review(
             "authorization.k8s.io",

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use weft_api::status::StatusError;
 
+use crate::apply::Writable;
 use crate::lens::{object, put};
 use crate::validate::Problems;
 use crate::{Kind, KindRef, ServiceRange, Subresource};
@@ -87,9 +88,29 @@ pub trait Strategy: Send + Sync {
         BTreeSet::new()
     }
 
+    /// What can be written of an object through `part`, as its owners see it: what [`Strategy::prepare_for_create`] and
+    /// [`Strategy::prepare_for_update`] put back belongs to nobody who says it there.
+    fn writable(&self, kind: &Kind, part: Option<Subresource>) -> Writable {
+        match part {
+            None if kind.has(Subresource::Status) => Writable::except_status(),
+            Some(Subresource::Status) => Writable::only_status(),
+            _ => Writable::All,
+        }
+    }
+
+    /// Whether replacing an object that is not there makes it. Of most kinds it does not.
+    fn creates_on_update(&self) -> bool {
+        false
+    }
+
     /// Whether an object may be replaced by whoever has not read it first. Most may.
     fn allows_unconditional_update(&self) -> bool {
         true
+    }
+
+    /// Whether a finalizer may have a name without a prefix that is not Kubernetes' own, as only objects of definitions may.
+    fn takes_any_finalizer(&self) -> bool {
+        false
     }
 
     /// Judges a defaulted object that is to be created.
@@ -104,6 +125,11 @@ pub trait Strategy: Send + Sync {
         problems: &mut Problems,
     ) {
         self.validate(new, problems);
+    }
+
+    /// Whether what an object owns outlives it when a deletion does not say: so it is with the oldest kinds.
+    fn orphans_dependents(&self) -> bool {
+        false
     }
 
     /// Why the object of this name may never be deleted, if so.
@@ -190,8 +216,8 @@ pub trait Surroundings {
     /// An object as it is stored.
     fn object(&self, kind: KindRef<'_>, namespace: Option<&str>, name: &str) -> Option<Value>;
 
-    /// All objects of a kind in a namespace, as they are stored.
-    fn objects(&self, kind: KindRef<'_>, namespace: &str) -> Vec<Value>;
+    /// All objects of a kind, or those in a namespace, as they are stored.
+    fn objects(&self, kind: KindRef<'_>, namespace: Option<&str>) -> Vec<Value>;
 
     /// What the component of an image imports: `wasi:keyvalue/store@0.2.0-draft2`. None where that is not known here: of an
     /// image that is elsewhere, the node finds out.
@@ -223,5 +249,68 @@ impl Claim {
     /// The key whose presence says that it is held; its value names the holder.
     pub fn key(&self) -> &str {
         &self.0
+    }
+}
+
+/// A cluster for tests: the objects that it is made with, and the claims that those hold.
+#[cfg(test)]
+pub(crate) mod small {
+    use super::*;
+
+    #[derive(Default)]
+    pub struct Cluster {
+        objects: Vec<(Arc<Kind>, Value)>,
+        claims: BTreeSet<Claim>,
+    }
+
+    impl Cluster {
+        pub fn with(mut self, kind: KindRef<'_>, object: Value) -> Self {
+            self.claims.extend(kind.strategy.claims(&object));
+            self.objects.push((Arc::clone(kind), object));
+            self
+        }
+
+        fn of<'a>(&'a self, kind: &'a Kind) -> impl Iterator<Item = &'a Value> {
+            let objects = self.objects.iter().filter(move |(of, _)| **of == *kind);
+            objects.map(|(_, object)| object)
+        }
+    }
+
+    impl Surroundings for Cluster {
+        fn requester(&self) -> Requester<'_> {
+            Requester {
+                user: "",
+                groups: &[],
+                uid: None,
+            }
+        }
+
+        fn has(&self, kind: &Kind, _: Option<&str>, name: &str) -> bool {
+            self.of(kind)
+                .any(|object| object["metadata"]["name"] == name)
+        }
+
+        fn object(&self, kind: KindRef<'_>, _: Option<&str>, name: &str) -> Option<Value> {
+            let mut objects = self.of(kind);
+            objects
+                .find(|object| object["metadata"]["name"] == name)
+                .cloned()
+        }
+
+        fn objects(&self, kind: KindRef<'_>, _: Option<&str>) -> Vec<Value> {
+            self.of(kind).cloned().collect()
+        }
+
+        fn imports(&self, _: &str) -> Option<Arc<[String]>> {
+            None
+        }
+
+        fn is_claimed(&self, claim: &Claim) -> bool {
+            self.claims.contains(claim)
+        }
+
+        fn service_range(&self) -> ServiceRange {
+            ServiceRange::default()
+        }
     }
 }

@@ -14,8 +14,10 @@ use weft_api::name;
 use weft_api::status::{Cause, StatusError};
 
 use crate::Subresource;
+use crate::address::canonical_address_faults;
 use crate::decode;
 use crate::field::Field;
+use crate::furniture::is_of_api;
 use crate::kind::{Kind, NameRule};
 use crate::lens::text;
 
@@ -43,9 +45,45 @@ impl Problems {
         self.add(Cause::invalid(&field.to_string(), &value.into(), detail));
     }
 
+    /// Where Kubernetes leaves out the value.
+    pub(crate) fn invalid_unshown(&mut self, field: &Field<'_, '_>, detail: &str) {
+        self.tell(
+            field,
+            "FieldValueInvalid",
+            format!("Invalid value: {detail}"),
+        );
+    }
+
+    /// Where Kubernetes shows the value as Go has it, with names and an order of its own.
+    pub(crate) fn invalid_in_go(&mut self, field: &Field<'_, '_>, shown: &str, detail: &str) {
+        let message = format!("Invalid value: {shown}: {detail}");
+        self.tell(field, "FieldValueInvalid", message);
+    }
+
+    /// In words that no other fault has.
+    pub(crate) fn tell(&mut self, field: &Field<'_, '_>, reason: &str, message: String) {
+        self.add(Cause {
+            reason: reason.to_owned(),
+            message,
+            field: field.to_string(),
+        });
+    }
+
     /// At a path that no field has.
     pub(crate) fn invalid_at(&mut self, path: &str, value: impl Into<Value>, detail: &str) {
         self.add(Cause::invalid(path, &value.into(), detail));
+    }
+
+    /// As [`Problems::invalid_at`], for what may not be there.
+    pub(crate) fn forbidden_at(&mut self, path: &str, detail: &str) {
+        self.add(Cause::forbidden(path, detail));
+    }
+
+    /// What may not be there, where nothing more is said.
+    pub(crate) fn forbidden_plainly(&mut self, field: &Field<'_, '_>) {
+        let mut cause = Cause::forbidden(&field.to_string(), "");
+        "Forbidden".clone_into(&mut cause.message);
+        self.add(cause);
     }
 
     /// How many there are so far.
@@ -112,6 +150,60 @@ impl Problems {
     pub(crate) fn required_text(&mut self, field: &Field<'_, '_>) {
         if field.text().is_empty() {
             self.required(field, "");
+        }
+    }
+
+    /// A text that is one segment of a path, if it is there.
+    pub(crate) fn path_segment(&mut self, field: &Field<'_, '_>) {
+        self.rule(field, path_segment_faults);
+    }
+
+    /// A text that must be there, and be one segment of a path.
+    pub(crate) fn required_path_segment(&mut self, field: &Field<'_, '_>) {
+        self.required_rule(field, path_segment_faults);
+    }
+
+    /// `example.com/path`.
+    pub(crate) fn domain_prefixed_path(&mut self, field: &Field<'_, '_>) {
+        const OTHERS: &[u8] = b"/-._~%!$&'()*+,;=:";
+        let text = field.text();
+        if text.is_empty() {
+            return self.required(field, "");
+        }
+        let parts = text.split_once('/');
+        let Some((domain, path)) =
+            parts.filter(|(domain, path)| !domain.is_empty() && !path.is_empty())
+        else {
+            let sentence = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            return self.invalid(field, text, sentence);
+        };
+        for fault in name::dns1123_subdomain_faults(domain) {
+            self.invalid(field, domain, &fault);
+        }
+        let mut bytes = path.bytes();
+        if !bytes.all(|byte| byte.is_ascii_alphanumeric() || OTHERS.contains(&byte)) {
+            let sentence =
+                "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+            self.invalid(field, path, sentence);
+        }
+    }
+
+    /// An amount that may be none.
+    pub(crate) fn basic_size(&mut self, field: &Field<'_, '_>) {
+        if let Some(size) = field.quantity().filter(|size| size.is_negative()) {
+            let shown = i64::try_from(size.value()).unwrap_or(i64::MIN);
+            self.invalid(field, shown, "must be a valid resource quantity");
+        }
+    }
+
+    /// An amount that is more than none.
+    pub(crate) fn positive_size(&mut self, field: &Field<'_, '_>) {
+        self.basic_size(field);
+        let Some(size) = field.quantity() else {
+            return;
+        };
+        if size.is_negative() || size.is_zero() {
+            self.invalid(field, size.to_string(), "must be greater than zero");
         }
     }
 
@@ -196,11 +288,11 @@ impl Problems {
         }
     }
 
-    /// An address that can be another machine's.
+    /// An address that can be another machine's. A server of the API may be on this one.
     pub(crate) fn ordinary_address(&mut self, field: &Field<'_, '_>, address: IpAddr) {
         let sentence = if address.is_unspecified() {
             format!("may not be unspecified ({address})")
-        } else if address.is_loopback() {
+        } else if address.is_loopback() && !field.object().is_some_and(is_of_api) {
             "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned()
         } else if is_link_local(address) {
             "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned()
@@ -232,6 +324,20 @@ impl Problems {
         }
     }
 
+    /// As [`Problems::immutable`], for a text that is empty where it is absent.
+    pub(crate) fn immutable_text(&mut self, field: &Field<'_, '_>, old: &Field<'_, '_>) {
+        if field.text() != old.text() {
+            self.invalid(field, field.text(), "field is immutable");
+        }
+    }
+
+    /// As [`Problems::immutable`], where Kubernetes judges by declaration and shows no value.
+    pub(crate) fn declared_immutable(&mut self, field: &Field<'_, '_>, old: &Field<'_, '_>) {
+        if field.value() != old.value() {
+            self.invalid(field, Value::Null, "field is immutable");
+        }
+    }
+
     /// # Errors
     /// 422 Invalid when there is any cause.
     pub fn into_result(self, kind: &Kind, name: &str) -> Result<(), StatusError> {
@@ -259,6 +365,37 @@ fn is_link_local_multicast(address: IpAddr) -> bool {
         IpAddr::V4(address) => address.octets().starts_with(&[224, 0, 0]),
         IpAddr::V6(address) => address.segments()[0] & 0xff0f == 0xff02,
     }
+}
+
+/// Hosts of which the first label is a star.
+pub(crate) fn wildcard_faults(text: &str) -> Vec<String> {
+    const SENTENCE: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+    const BYTES_MAX: usize = 253;
+    let long =
+        (text.len() > BYTES_MAX).then(|| format!("must be no more than {BYTES_MAX} characters"));
+    let labels = text.strip_prefix("*.").unwrap_or("");
+    let sound = !labels.is_empty()
+        && labels.split('.').all(|label| {
+            let of_the_alphabet = label
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+            let edges = !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
+            of_the_alphabet && edges
+        });
+    let unsound = (!sound).then(|| SENTENCE.to_owned());
+    long.into_iter().chain(unsound).collect()
+}
+
+/// Reasons of conditions.
+pub(crate) fn condition_reason_faults(text: &str) -> Vec<String> {
+    const SENTENCE: &str = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')";
+    let starts = text.starts_with(|letter: char| letter.is_ascii_alphabetic());
+    let ends = !text.ends_with([',', ':']);
+    let sound = text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b',' | b':'));
+    let unsound = !(starts && ends && sound);
+    unsound.then(|| SENTENCE.to_owned()).into_iter().collect()
 }
 
 /// Names of HTTP headers, as probes send them.
@@ -292,8 +429,8 @@ fn all_of_new(kind: &Kind, new: &Value) -> Problems {
     let root = Field::root(new);
     name(kind, &root, &mut problems);
     metadata(&root, &mut problems);
-    finalizers(&root, &mut problems);
-    decode::violations(&as_stored(kind).gvk(), new, None, &mut problems.causes);
+    finalizers(kind, &root, &mut problems);
+    decode::violations(as_stored(kind), new, None, &mut problems.causes);
     if !leaves_rules_unchecked(&problems) {
         kind.strategy.validate(new, &mut problems);
     }
@@ -334,8 +471,8 @@ pub fn updated(
         let root = Field::root(new);
         deletion(&root, old, &mut problems);
         metadata(&root, &mut problems);
-        finalizers(&root, &mut problems);
-        decode::violations(&as_stored(kind).gvk(), new, Some(old), &mut problems.causes);
+        finalizers(kind, &root, &mut problems);
+        decode::violations(as_stored(kind), new, Some(old), &mut problems.causes);
         if part == Some(Subresource::Status) {
             name_from_status(&mut problems.causes);
         }
@@ -357,6 +494,7 @@ fn name(kind: &Kind, root: &Field<'_, '_>, problems: &mut Problems) {
         NameRule::Subdomain => name::dns1123_subdomain_faults,
         NameRule::Label => name::dns1123_label_faults,
         NameRule::PathSegment => path_segment_faults,
+        NameRule::Address => canonical_address_faults,
     };
     let prefix = root.child("metadata.generateName");
     if !prefix.text().is_empty() {
@@ -379,6 +517,13 @@ fn name(kind: &Kind, root: &Field<'_, '_>, problems: &mut Problems) {
 
 fn path_segment_faults(text: &str) -> Vec<String> {
     name::path_segment(text).err().into_iter().collect()
+}
+
+/// What is wrong with the metadata of an object inside of another.
+pub(crate) fn metadata_causes(value: &Value) -> Vec<Cause> {
+    let mut problems = Problems::default();
+    metadata(&Field::root(value), &mut problems);
+    problems.causes
 }
 
 fn metadata(root: &Field<'_, '_>, problems: &mut Problems) {
@@ -470,7 +615,7 @@ fn standard_finalizer(field: &Field<'_, '_>, text: &str, problems: &mut Problems
     }
 }
 
-fn finalizers(root: &Field<'_, '_>, problems: &mut Problems) {
+fn finalizers(kind: &Kind, root: &Field<'_, '_>, problems: &mut Problems) {
     const LIST: &str = "metadata.finalizers";
     let all = root.child(LIST);
     for finalizer in root.items(LIST) {
@@ -483,6 +628,9 @@ fn finalizers(root: &Field<'_, '_>, problems: &mut Problems) {
         let sentence =
             format!("finalizer {ORPHAN_DEPENDENTS} and {FOREGROUND_DELETION} cannot be both set");
         problems.invalid(&all, all.shown(), &sentence);
+    }
+    if kind.strategy.takes_any_finalizer() {
+        return;
     }
     for finalizer in root.items(LIST) {
         standard_finalizer(&finalizer, finalizer.text(), problems);

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use serde_json::{Map, Value, json};
 use weft_api::gvk::GroupVersionKind;
+use weft_kinds::apply::{self, Scope, Writable, Writer, one_version};
 use weft_kinds::cel::rules;
 use weft_kinds::patch::{self, PatchKind};
 use weft_kinds::schema::{Node, Schema};
@@ -297,6 +298,114 @@ proptest! {
             prop_assert!(validate::updated(&weft_kinds::HTTP_ROUTE, &filled, &filled, None).is_ok());
         }
     }
+
+    #[test]
+    fn any_json_is_a_set_of_fields_or_none(fields in fields()) {
+        if let Ok(set) = apply::Set::parse(&fields) {
+            let written = set.to_json();
+            let read = apply::Set::parse(&written).unwrap();
+            prop_assert_eq!(&read, &set);
+            prop_assert_eq!(read.to_json(), written);
+            prop_assert_eq!(set.union(&set), set.clone());
+            prop_assert!(set.difference(&set).is_empty());
+            prop_assert_eq!(set.paths().len(), set.intersection(&set).paths().len());
+            prop_assert!(set.paths().iter().all(|path| set.has(&path.0)));
+        }
+    }
+
+    #[test]
+    fn what_is_applied_twice_is_applied_once(
+        spec in value(),
+        list in prop_oneof![value(), Just(json!([]))],
+    ) {
+        let gvk = GroupVersionKind::new("example.com", "v1", "Thing");
+        let thing = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "t"}, "spec": spec});
+        let scope = scope(&gvk, None);
+        let once = apply::apply(&scope, None, &thing, writer("a", 1), false).unwrap();
+        let twice = apply::apply(&scope, Some(&once), &thing, writer("a", 2), false).unwrap();
+        prop_assert_eq!(&twice, &once);
+        // Any managedFields are taken or passed over.
+        let mut other = once.clone();
+        other["metadata"]["managedFields"] = list;
+        let (updated, error) = apply::update(&scope, Some(&once), other, writer("b", 3));
+        prop_assert_eq!(error, None);
+        let _ = apply::apply(&scope, Some(&updated), &thing, writer("c", 4), true);
+    }
+
+    #[test]
+    fn what_nobody_owns_stays_whoever_applies(
+        first in pod(),
+        applied in proptest::collection::vec((0..3_usize, pod()), 1..6),
+    ) {
+        let gvk = gvk();
+        let scope = scope(&gvk, Schema::of(&gvk));
+        let mut live = apply::apply(&scope, None, &first, writer("first", 0), false).unwrap();
+        live["spec"]["nodeName"] = json!("n");
+        live["metadata"]["uid"] = json!("u");
+        for (second, (manager, config)) in (1..).zip(applied) {
+            // A list that is said to be empty is not, as long as others have something in it.
+            let config = without_empty(config);
+            let manager = ["first", "second", "third"][manager];
+            live = apply::apply(&scope, Some(&live), &config, writer(manager, second), true).unwrap();
+            let again = apply::apply(&scope, Some(&live), &config, writer(manager, second + 100), false).unwrap();
+            prop_assert_eq!(&again, &live);
+            prop_assert_eq!(&live["spec"]["nodeName"], &json!("n"));
+            prop_assert_eq!(&live["metadata"]["uid"], &json!("u"));
+            // What was asked for is there.
+            let merged = live["spec"]["containers"].as_array().unwrap();
+            for container in config["spec"]["containers"].as_array().unwrap() {
+                prop_assert!(merged.iter().any(|other| other["name"] == container["name"]));
+            }
+        }
+    }
+}
+
+fn without_empty(value: Value) -> Value {
+    let is_empty = |value: &Value| *value == json!([]) || *value == json!({});
+    match value {
+        Value::Object(map) => {
+            let members = map.into_iter();
+            let members = members.map(|(key, value)| (key, without_empty(value)));
+            members.filter(|(_, value)| !is_empty(value)).collect()
+        }
+        Value::Array(items) => items.into_iter().map(without_empty).collect(),
+        other => other,
+    }
+}
+
+fn scope<'a>(gvk: &'a GroupVersionKind, schema: Option<Schema<'a>>) -> Scope<'a> {
+    Scope {
+        gvk,
+        subresource: "",
+        schema,
+        writable: &Writable::All,
+        convert: &one_version,
+    }
+}
+
+fn writer(manager: &str, second: i64) -> Writer<'_> {
+    Writer {
+        manager,
+        now: jiff::Timestamp::from_second(second).unwrap(),
+    }
+}
+
+/// Sets of fields, or nearly.
+fn fields() -> impl Strategy<Value = Value> {
+    let element = prop_oneof![
+        4 => proptest::sample::select(vec![
+            ".", "f:a", "f:b", "f:", "v:1", "v:1.0", "v:\"a\"", "v:null", "v:[1]", "k:{\"a\":1}", "k:{\"b\":2,\"a\":1.0}", "k:{}",
+            "i:0", "i:-1",
+        ]).prop_map(str::to_owned),
+        1 => "[fvkix]:.{0,4}",
+        1 => ".{0,3}",
+    ]
+    .boxed();
+    let leaf = prop_oneof![4 => Just(json!({})), 1 => Just(Value::Null), 1 => leaf()];
+    leaf.prop_recursive(5, 40, 5, move |inner| {
+        proptest::collection::vec((element.clone(), inner), 0..5)
+            .prop_map(|members| Value::Object(members.into_iter().collect()))
+    })
 }
 
 /// Schemas, or nearly: keywords with values of the right type, or of any.

@@ -217,8 +217,8 @@ impl Drop for Item {
     }
 }
 
-/// Labels and selectable fields of an object: `[u32 labels]`, then their keys and values, then the fields in the order of the
-/// stored kind's `selectable`, each text behind its `u32` length.
+/// Labels and selectable fields of an object: `[u32 labels]`, then their keys and values, then the fields in the order of
+/// [`Kind::looked_at`], each text behind its `u32` length.
 pub(crate) struct Facts(Box<[u8]>);
 
 impl Facts {
@@ -227,7 +227,7 @@ impl Facts {
     }
 
     fn read(kind: KindRef<'_>, json: &[u8]) -> Self {
-        let selectable = &kind.stored().selectable;
+        let selectable = kind.looked_at();
         let wanted: Vec<(usize, &str)> = std::iter::once(LABELS)
             .chain(selectable.iter().map(|selectable| &*selectable.pointer))
             .enumerate()
@@ -275,7 +275,7 @@ impl Facts {
             .find_map(|(name, value)| (name == key).then_some(value))
     }
 
-    /// The field at this place of the stored kind's `selectable`.
+    /// The field at this place of [`Kind::looked_at`].
     pub(crate) fn field(&self, index: usize) -> &str {
         let (count, rest) = split_length(&self.0);
         Texts(rest).nth(2 * count + index).unwrap_or("")

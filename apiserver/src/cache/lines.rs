@@ -14,8 +14,8 @@ const FORMS_MAX: usize = 8;
 pub(crate) struct LineKey {
     /// `ADDED`, `MODIFIED` or `DELETED`.
     pub event: &'static str,
-    /// Whether it is in another spelling than the stored one.
-    pub respelled: bool,
+    /// In which spelling or version it is, where that is not the stored one.
+    pub shown_as: Option<String>,
     pub form: LineForm,
 }
 

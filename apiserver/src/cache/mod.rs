@@ -48,7 +48,7 @@ use self::watchers::{Watchers, progress};
 use crate::encryption::Vault;
 use crate::listing::Selection;
 use crate::stored;
-use weft_kinds::KindRef;
+use weft_kinds::{Kind, KindRef};
 
 /// A cache that nobody asked for this long, and nobody watches, is let go of. Longer than a list may take over its pages.
 const IDLE_MAX: Duration = Duration::from_secs(600);
@@ -60,6 +60,8 @@ const EXCESS_MAX: usize = 4;
 const BATCH_MAX: usize = 32;
 /// A cache follows the store in this process: when that takes seconds, the server is not well.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
+/// How long the last watchers of a kind that is not served any more are waited for.
+const LAST_NEWS_MAX: Duration = Duration::from_secs(1);
 /// A question to the feed may be a moment too early: the store tells its watchers after its readers.
 const ASK_AGAIN: Duration = Duration::from_millis(2);
 /// Caches in a row that may lose their place while one request waits.
@@ -107,7 +109,7 @@ struct Shared {
     /// Those that follow the store, one a cache.
     tasks: TaskTracker,
     closing: CancellationToken,
-    /// By the prefix of the kind's keys.
+    /// By what tells their objects from others ([`Kind::cached_as`]).
     caches: Mutex<HashMap<String, Arc<Cache>>>,
     kept: Mutex<Kept>,
     started: Instant,
@@ -156,10 +158,9 @@ impl Caches {
     }
 
     fn of(&self, kind: KindRef<'_>) -> Arc<Cache> {
-        let prefix = kind.key_prefix();
         let mut caches = self.shared.caches.lock();
         let cache = caches
-            .entry(prefix)
+            .entry(kind.cached_as())
             .or_insert_with(|| Cache::start(&self.shared, kind.stored()));
         cache
             .used
@@ -178,12 +179,34 @@ impl Caches {
 
     fn forget(&self, cache: &Arc<Cache>) {
         let mut caches = self.shared.caches.lock();
-        let prefix = cache.plan.kind.key_prefix();
+        let known_as = cache.plan.kind.cached_as();
         if caches
-            .get(&prefix)
+            .get(&known_as)
             .is_some_and(|known| Arc::ptr_eq(known, cache))
         {
-            caches.remove(&prefix);
+            caches.remove(&known_as);
+        }
+    }
+
+    /// Ends the caches of kinds that `stays` lets go of, with the watches on them: each shows what there was until `revision`, if it can.
+    pub(crate) async fn end(&self, stays: impl Fn(&Kind) -> bool, revision: Revision) {
+        let ended: Vec<Arc<Cache>> = {
+            let mut caches = self.shared.caches.lock();
+            let mut ended = Vec::new();
+            caches.retain(|_, cache| {
+                let stays = stays(&cache.plan.kind);
+                if !stays {
+                    ended.push(Arc::clone(cache));
+                }
+                stays
+            });
+            ended
+        };
+        for cache in ended {
+            // Watchers are told of every object that went before their kind did.
+            let _ = tokio::time::timeout(LAST_NEWS_MAX, cache.reached(revision)).await;
+            cache.over(End::Closed);
+            cache.stop.cancel();
         }
     }
 
@@ -211,7 +234,7 @@ impl Caches {
     /// Keeps a view for the further pages of a list of `caller`.
     pub(crate) fn keep(&self, caller: &str, kind: KindRef<'_>, view: &View, now: Instant) {
         let mut kept = self.shared.kept.lock();
-        kept.keep(caller, &kind.key_prefix(), view, now);
+        kept.keep(caller, &kind.cached_as(), view, now);
     }
 
     /// The state at an earlier revision: one that `caller` has kept, or one that the history still leads to.
@@ -222,7 +245,7 @@ impl Caches {
         revision: Revision,
         now: Instant,
     ) -> Option<View> {
-        let prefix = cache.plan.kind.key_prefix();
+        let prefix = cache.plan.kind.cached_as();
         let kept = self.shared.kept.lock().get(caller, &prefix, revision, now);
         kept.or_else(|| cache.rewound(revision))
     }
@@ -271,6 +294,7 @@ pub(crate) struct Cache {
     ask: Arc<Notify>,
     /// Seconds of [`Shared::started`] at the last request.
     used: AtomicU64,
+    stop: CancellationToken,
     _stop: DropGuard,
 }
 
@@ -314,6 +338,7 @@ impl Cache {
             reached: tokio::sync::watch::Sender::new(Progress::default()),
             ask: Arc::clone(&ask),
             used: AtomicU64::new(shared.seconds(Instant::now())),
+            stop: stop.clone(),
             _stop: stop.clone().drop_guard(),
         });
         let feed = Feed {

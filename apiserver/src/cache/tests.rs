@@ -250,7 +250,7 @@ async fn tokens_are_good_where_their_revision_can_be_reached() {
         Ok(page) => panic!("a page of revision {}", page.revision),
         Err(error) => error,
     };
-    assert_eq!((expired.code, expired.reason), (410, "Expired"));
+    assert_eq!((expired.code, &*expired.reason), (410, "Expired"));
     let rest = pages_of(&expired.continue_token);
     let rest = world.page("third", &kinds::POD, &rest).await.unwrap();
     assert_eq!((names(&rest), rest.remaining), ("c d".to_owned(), None));

@@ -48,7 +48,7 @@ pub(crate) fn quota_of(kind: KindRef<'_>) -> Option<Quota> {
 #[derive(Clone)]
 pub(crate) struct Plan {
     pub kind: Arc<Kind>,
-    /// Places in the stored kind's `selectable`.
+    /// Places in what is looked at of the kind.
     pub fields: Vec<usize>,
     pub quota: Option<Quota>,
 }
@@ -57,11 +57,12 @@ impl Plan {
     pub(crate) fn of(kind: KindRef<'_>) -> Self {
         let kind = kind.stored();
         let mut fields: Vec<usize> = Vec::new();
-        for (index, selectable) in kind.selectable.iter().enumerate() {
+        let looked_at = kind.looked_at();
+        for (index, selectable) in looked_at.iter().enumerate() {
             let pointer = &*selectable.pointer;
             let known = fields
                 .iter()
-                .any(|known| kind.selectable[*known].pointer == pointer);
+                .any(|known| looked_at[*known].pointer == pointer);
             if INDEXED.contains(&pointer) && !known {
                 fields.push(index);
             }
@@ -76,7 +77,8 @@ impl Plan {
     /// The index that answers for a field of `kind`, which may be another spelling of the stored kind.
     pub(crate) fn index_of(&self, kind: KindRef<'_>, field: &str) -> Option<usize> {
         let selectable = kind.selectable.iter().find(|s| s.field == field)?;
-        let same = |index: &&usize| self.kind.selectable[**index].pointer == selectable.pointer;
+        let looked_at = self.kind.looked_at();
+        let same = |index: &&usize| looked_at[**index].pointer == selectable.pointer;
         self.fields.iter().find(same).copied()
     }
 }

@@ -35,19 +35,17 @@ pub fn of(params: &Params) -> Result<Duration, StatusError> {
     let Some(asked) = params.get("timeout") else {
         return Ok(REQUEST_TIMEOUT);
     };
-    let asked = asked
-        .parse::<jiff::SignedDuration>()
-        .ok()
-        .and_then(|duration| Duration::try_from(duration).ok())
-        .ok_or_else(|| {
-            StatusError::bad_request(format!(
-                "invalid timeout specified in the request URL: {asked:?} is no duration such as 30s"
-            ))
-        })?;
-    Ok(if asked.is_zero() {
-        REQUEST_TIMEOUT
-    } else {
-        asked.min(REQUEST_TIMEOUT)
+    let Ok(parsed) = asked.parse::<jiff::SignedDuration>() else {
+        let bare = !asked.is_empty() && asked.bytes().all(|byte| byte.is_ascii_digit());
+        let what = if bare { "missing unit in" } else { "invalid" };
+        return Err(StatusError::bad_request(format!(
+            "invalid timeout specified in the request URL - time: {what} duration {asked:?}"
+        )));
+    };
+    // A time that is over before it began is as good as none, as the server's own is.
+    Ok(match Duration::try_from(parsed) {
+        Ok(time) if !time.is_zero() => time.min(REQUEST_TIMEOUT),
+        _ => REQUEST_TIMEOUT,
     })
 }
 

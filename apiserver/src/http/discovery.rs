@@ -19,6 +19,10 @@ pub fn version() -> Value {
     json!({
         "major": "1",
         "minor": "37",
+        "emulationMajor": "1",
+        "emulationMinor": "37",
+        "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "36",
         "gitVersion": GIT_VERSION,
         "gitCommit": "",
         "gitTreeState": "clean",
@@ -49,6 +53,7 @@ pub fn answer(
 ) -> Option<Result<Response, StatusError>> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match parts.as_slice() {
+        [""] => Some(Ok(json_response(&paths(registry)))),
         ["api"] => Some(root(registry, headers, true)),
         ["apis"] => Some(root(registry, headers, false)),
         ["api", "v1"] => Some(Ok(json_response(&resource_list(registry, "", "v1")))),
@@ -61,6 +66,24 @@ pub fn answer(
         }
         _ => None,
     }
+}
+
+/// What there is to ask for at all.
+fn paths(registry: &Registry) -> Value {
+    let mut paths: Vec<String> = registry
+        .groups()
+        .iter()
+        .flat_map(|(group, versions)| {
+            let versions = versions.iter();
+            let versions = versions.map(move |version| format!("/apis/{group}/{version}"));
+            [format!("/apis/{group}")].into_iter().chain(versions)
+        })
+        .collect();
+    let others =
+        "/api /api/v1 /apis /healthz /livez /metrics /openapi/v2 /openapi/v3 /readyz /version";
+    paths.extend(others.split(' ').map(str::to_owned));
+    paths.sort();
+    json!({"paths": paths})
 }
 
 fn found(value: Option<Value>) -> Result<Response, StatusError> {
@@ -95,7 +118,7 @@ fn root(registry: &Registry, headers: &HeaderMap, core: bool) -> Result<Response
                 HeaderValue::from_static(content_type),
             ))
         }
-        Form::Whole | Form::Table(_) | Form::Metadata => {
+        Form::Whole | Form::Table(_) | Form::Metadata | Form::MetadataList => {
             let value = if core {
                 json!({
                     "kind": "APIVersions",
@@ -144,7 +167,7 @@ fn resource_list(registry: &Registry, group: &str, version: &str) -> Value {
             "singularName": kind.singular,
             "namespaced": kind.namespaced,
             "kind": kind.kind,
-            "verbs": kind.served.verbs(),
+            "verbs": kind.verbs(),
         });
         if !kind.short_names.is_empty() {
             entry["shortNames"] = json!(kind.short_names);
@@ -225,7 +248,7 @@ fn aggregated_resource(kind: &Kind) -> Value {
         "responseKind": response_kind(&kind.group, &kind.version, &kind.kind),
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": kind.singular,
-        "verbs": kind.served.verbs(),
+        "verbs": kind.verbs(),
     });
     if !kind.short_names.is_empty() {
         entry["shortNames"] = json!(kind.short_names);

@@ -14,12 +14,14 @@ use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::{HeaderMap, HeaderValue, header};
+use http_body::Body as _;
 use serde_json::Value;
 use weft_api::status::StatusError;
 use weft_kinds::protobuf;
 
 use super::error::ApiError;
 use super::negotiate;
+use crate::request::Params;
 
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const PROTOBUF_WATCH: &str = "application/vnd.kubernetes.protobuf;stream=watch";
@@ -40,9 +42,12 @@ pub enum Encoding {
     Protobuf,
 }
 
-/// The encodings that a client takes, best first.
+/// The encodings that a client takes, best first, and whether a person reads what it gets.
 #[derive(Clone, Debug)]
-pub struct Encodings(Vec<Encoding>);
+pub struct Encodings {
+    ranges: Vec<Encoding>,
+    pretty: bool,
+}
 
 /// What an answer is, in its extensions: an answer without it is left as it is.
 #[derive(Clone, Debug)]
@@ -56,25 +61,54 @@ pub enum Answer {
 impl Encodings {
     /// What the Accept header says. A header that no encoding fits leaves JSON, in which that is told.
     pub fn of(headers: &HeaderMap) -> Self {
-        Self(negotiate::encodings(headers))
+        let client = headers.get(header::USER_AGENT);
+        let client = client.and_then(|value| value.to_str().ok()).unwrap_or("");
+        let read_by_people = ["curl", "Wget", "Mozilla/5.0"];
+        Self {
+            ranges: negotiate::encodings(headers),
+            pretty: read_by_people.iter().any(|name| client.starts_with(name)),
+        }
+    }
+
+    /// As the query says: JSON with line breaks, or without for those who get it so.
+    pub fn with(mut self, params: &Params) -> Self {
+        if let Some(wanted) = params.get("pretty") {
+            self.pretty = matches!(wanted, "1" | "t" | "T" | "true" | "TRUE" | "True");
+        }
+        self
+    }
+
+    /// A whole document of JSON as the client reads it best.
+    pub fn laid_out(&self, json: Bytes) -> Bytes {
+        if !self.pretty {
+            return json;
+        }
+        let value: Result<Value, _> = serde_json::from_slice(&json);
+        let laid_out = value.and_then(|value| serde_json::to_vec_pretty(&value));
+        laid_out.map_or(json, Bytes::from)
     }
 
     /// Best first, and at least one.
     pub fn iter(&self) -> impl Iterator<Item = Encoding> + '_ {
-        let json = self.0.is_empty().then_some(Encoding::Json);
-        self.0.iter().copied().chain(json)
+        let json = self.ranges.is_empty().then_some(Encoding::Json);
+        self.ranges.iter().copied().chain(json)
     }
 
     fn wants_json(&self) -> bool {
-        self.0.first().is_none_or(|first| *first == Encoding::Json)
+        self.ranges
+            .first()
+            .is_none_or(|first| *first == Encoding::Json)
     }
 
     /// The answer in the first encoding that there is for it.
     pub async fn recode(&self, mut response: Response) -> Response {
         let answer = response.extensions_mut().remove::<Answer>();
         match answer {
-            _ if self.wants_json() => response,
             None => response,
+            Some(Answer::Whole) if self.wants_json() && !(self.pretty && is_small(&response)) => {
+                response
+            }
+            Some(Answer::Watch { .. }) if self.wants_json() => response,
             Some(Answer::Whole) => self.recode_whole(response).await,
             Some(Answer::Watch { api_version, kind }) => {
                 self.recode_watch(response, &api_version, &kind)
@@ -84,7 +118,7 @@ impl Encodings {
 
     fn recode_watch(&self, response: Response, api_version: &str, kind: &str) -> Response {
         let has_form = protobuf::has_form(api_version, kind);
-        for encoding in &self.0 {
+        for encoding in &self.ranges {
             match encoding {
                 Encoding::Json => return response,
                 Encoding::Protobuf if has_form => return watch_frames(response),
@@ -92,7 +126,13 @@ impl Encodings {
                 Encoding::Protobuf | Encoding::Yaml => {}
             }
         }
-        ApiError(StatusError::not_acceptable("application/json")).into_response()
+        let written = match has_form {
+            true => {
+                "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+            }
+            false => "application/json;stream=watch",
+        };
+        ApiError(StatusError::not_acceptable(written)).into_response()
     }
 
     async fn recode_whole(&self, response: Response) -> Response {
@@ -115,9 +155,12 @@ impl Encodings {
             }
         };
         if let Some((bytes, media_type)) = recoded {
-            parts
-                .headers
-                .insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+            // Discovery has a longer name of its own, which stays.
+            let known = parts.headers.get(header::CONTENT_TYPE);
+            if known.is_none_or(|known| !known.as_bytes().starts_with(media_type.as_bytes())) {
+                let media_type = HeaderValue::from_static(media_type);
+                parts.headers.insert(header::CONTENT_TYPE, media_type);
+            }
             parts.headers.remove(header::CONTENT_LENGTH);
             return Response::from_parts(parts, Body::from(bytes));
         }
@@ -131,12 +174,17 @@ impl Encodings {
 
     /// An answer in the first encoding that there is for it, and what that is called.
     fn first_form(&self, json: &Bytes) -> Option<(Bytes, &'static str)> {
-        self.0.iter().find_map(|encoding| match encoding {
-            Encoding::Json => Some((json.clone(), "application/json")),
+        self.iter().find_map(|encoding| match encoding {
+            Encoding::Json => Some((self.laid_out(json.clone()), "application/json")),
             Encoding::Yaml => Some((yaml(json)?, YAML)),
             Encoding::Protobuf => Some((binary(json)?, PROTOBUF)),
         })
     }
+}
+
+fn is_small(response: &Response) -> bool {
+    let bytes = response.body().size_hint().upper();
+    bytes.is_some_and(|bytes| bytes <= GATHERED_BYTES_MAX as u64)
 }
 
 fn is_object(json: &[u8]) -> bool {

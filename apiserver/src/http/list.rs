@@ -58,7 +58,7 @@ impl Shape {
     pub fn of(form: Form, style: impl FnOnce(&'static str) -> Style) -> Self {
         match form {
             Form::Whole | Form::Discovery(_) => Self::Whole,
-            Form::Metadata => Self::Metadata,
+            Form::Metadata | Form::MetadataList => Self::Metadata,
             Form::Table(version) => Self::Table(style(version)),
         }
     }
@@ -165,7 +165,11 @@ pub async fn respond(
         }
     };
     let body = if chunks.is_over() {
-        Body::from(begin)
+        // Longer lists are for programs.
+        Body::from(match chunks.written {
+            Written::Json => encodings.laid_out(begin),
+            Written::Yaml | Written::Protobuf(_) => begin,
+        })
     } else {
         let bulk = bulk.clone();
         Body::from_stream(stream::unfold(
@@ -202,7 +206,7 @@ fn head_of(kind: KindRef<'_>, page: &Page, shape: Shape) -> Value {
     let metadata = metadata_of(page);
     match shape {
         Shape::Whole => json!({
-            "kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(), "metadata": metadata,
+            "kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": metadata,
         }),
         Shape::Metadata => json!({
             "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,

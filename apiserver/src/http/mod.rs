@@ -10,14 +10,17 @@
 //! and whoever has no credentials cannot take a place from those who have. Left to others: sockets and TLS
 //! (`crate::server`), what depends on the object (`crate::objects`).
 
+mod components;
 mod deadline;
 pub mod discovery;
 mod drain;
 mod encoding;
 pub mod error;
+mod health;
 mod large;
 mod list;
 pub mod logs;
+mod metrics;
 pub mod negotiate;
 pub mod openapi;
 mod priority;
@@ -29,18 +32,17 @@ pub mod servers;
 pub mod table;
 mod usage;
 mod watch;
+pub(crate) mod websocket;
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -75,6 +77,9 @@ pub struct AppState {
     pub(crate) answers: TaskTracker,
     places: Arc<Places>,
     large_bodies: LargeBodies,
+    documents: openapi::Documents,
+    sockets: websocket::Sockets,
+    metrics: metrics::Metrics,
     /// The gate of lists and of connections that write much.
     pub(crate) bulk: Bulk,
 }
@@ -99,6 +104,9 @@ impl AppState {
             answers: TaskTracker::new(),
             places: Arc::default(),
             large_bodies: LargeBodies::default(),
+            documents: openapi::Documents::default(),
+            sockets: websocket::Sockets::default(),
+            metrics: metrics::Metrics::default(),
             bulk: Bulk::default(),
         }
     }
@@ -108,6 +116,7 @@ impl AppState {
 pub fn router(state: AppState) -> Router {
     let inner = Router::new()
         .route("/version", get(version))
+        .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/healthz/{*check}", get(healthz))
         .route("/livez", get(healthz))
@@ -116,8 +125,10 @@ pub fn router(state: AppState) -> Router {
         .route("/readyz/{*check}", get(readyz))
         .route(REWRAP_PATH, post(rewrap))
         .merge(openapi::routes())
-        .merge(registry::routes())
         .merge(servers::routes())
+        .method_not_allowed_fallback(not_allowed)
+        // Refuses in the words of its own protocol.
+        .merge(registry::routes())
         .fallback(resource::dispatch)
         .with_state(state.clone());
     // The outer router matches nothing, so that the front sees, and may rewrite, every path before routing.
@@ -128,13 +139,15 @@ pub fn router(state: AppState) -> Router {
 
 /// What every request passes first, in this order: decode, authenticate, authorise, place, deadline.
 async fn front(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
     let audit_id = audit_id(request.headers());
     let encodings = Encodings::of(request.headers());
-    let info = Arc::new(RequestInfo::of(
-        &state.objects.registry(),
-        request.method(),
-        request.uri(),
-    ));
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let info = Arc::new(info_of(&state, method, uri).await);
+    let encodings = match info.params() {
+        Ok(params) => encodings.with(params),
+        Err(_) => encodings,
+    };
     strip_trailing_slash(&info, &mut request);
     // A proxied body flows while its answer does; every other handler is done with it when it answers.
     let (request, rest) = if info.proxied() {
@@ -148,6 +161,8 @@ async fn front(State(state): State<AppState>, mut request: Request, next: Next) 
         Ok(response) => response,
         Err(error) => encodings.recode(ApiError(error).into_response()).await,
     };
+    let took = (!info.long_running()).then(|| began.elapsed());
+    state.metrics.count(&info, response.status(), took);
     if let Some(rest) = rest {
         rest.drain().await;
     }
@@ -157,6 +172,20 @@ async fn front(State(state): State<AppState>, mut request: Request, next: Next) 
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-cache, private"));
     response
+}
+
+/// What a request asks. One that may name a kind of a user's that this server has not heard of yet, is decoded by the newest state there is.
+async fn info_of(state: &AppState, method: Method, uri: Uri) -> RequestInfo {
+    let decode = |registry: &weft_kinds::Registry| RequestInfo::of(registry, &method, &uri);
+    let info = decode(&state.objects.registry());
+    if !info.may_name_a_new_kind() {
+        return info;
+    }
+    match state.objects.newest_registry().await {
+        Ok(registry) => decode(&registry),
+        // It is answered by what is known here.
+        Err(_) => info,
+    }
 }
 
 /// Everything that is judged by the head of a request, and the handler once all of it was passed.
@@ -254,6 +283,14 @@ fn strip_trailing_slash(info: &RequestInfo, request: &mut Request) {
     }
 }
 
+async fn metrics(State(state): State<AppState>) -> Response {
+    state.metrics.respond()
+}
+
+async fn not_allowed() -> ApiError {
+    ApiError(StatusError::method_not_allowed())
+}
+
 async fn version() -> Response {
     axum::Json(discovery::version()).into_response()
 }
@@ -267,52 +304,12 @@ async fn rewrap(
 }
 
 async fn healthz(uri: Uri) -> Response {
-    health(&uri, &[("ping", true)])
+    health::answer(&uri, &[("ping", true)])
 }
 
 async fn readyz(State(state): State<AppState>, uri: Uri) -> Response {
     let led = state.objects.store().leader().borrow().is_some();
     let open = !state.closing.is_cancelled();
     let checks = [("ping", true), ("store", led), ("shutdown", open)];
-    health(&uri, &checks)
-}
-
-/// `ok`, or which check failed; `?verbose` lists all of them.
-fn health(uri: &Uri, checks: &[(&str, bool)]) -> Response {
-    let mut parts = uri.path().trim_matches('/').splitn(2, '/');
-    let endpoint = parts.next().unwrap_or("");
-    let one = parts.next();
-    let chosen: Vec<_> = checks
-        .iter()
-        .filter(|(name, _)| one.is_none_or(|one| one == *name))
-        .collect();
-    if chosen.is_empty() {
-        return ApiError(StatusError::unknown_path()).into_response();
-    }
-    let healthy = chosen.iter().all(|(_, good)| *good);
-    let verbose = uri.query().is_some_and(|query| query.contains("verbose"));
-    let mut text = String::new();
-    if verbose || !healthy {
-        for (name, good) in chosen {
-            // Writing to a String cannot fail.
-            let _ = if *good {
-                writeln!(text, "[+]{name} ok")
-            } else {
-                writeln!(text, "[-]{name} failed")
-            };
-        }
-        let outcome = if healthy { "passed" } else { "failed" };
-        let _ = writeln!(text, "{endpoint} check {outcome}");
-    } else {
-        text.push_str("ok");
-    }
-    let mut response = Response::new(Body::from(text));
-    if !healthy {
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-    }
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    response
+    health::answer(&uri, &checks)
 }

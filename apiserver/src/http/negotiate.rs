@@ -5,16 +5,20 @@
 
 use http::{HeaderMap, header};
 use serde_json::Value;
+use serde_saphyr::options::DuplicateKeyPolicy;
 use weft_api::gvk::GroupVersionKind;
 use weft_api::status::StatusError;
-use weft_kinds::decode::{self, DecodeError};
-use weft_kinds::protobuf;
+use weft_kinds::decode::{self, DecodeError, Readable};
+use weft_kinds::{Kind, protobuf};
 
 use super::encoding::{Encoding, PROTOBUF, WRITTEN};
 use crate::objects::undecodable;
 
 /// What bodies may be.
 const READ: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// The media type of a configuration that is applied.
+pub const APPLY: &str = "application/apply-patch+yaml";
 
 /// The form an answer takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +27,38 @@ pub enum Form {
     Whole,
     /// Rows and columns, under this version of meta.k8s.io.
     Table(&'static str),
-    /// Metadata only.
+    /// Metadata only, of one object.
     Metadata,
+    /// Metadata only, of a list.
+    MetadataList,
     /// Aggregated discovery, under this version of apidiscovery.k8s.io.
     Discovery(&'static str),
+}
+
+impl Form {
+    /// Refuses metadata of one object where a list is answered, and the other way round.
+    ///
+    /// # Errors
+    /// 406 in Kubernetes' words.
+    pub fn check(self, kind: &Kind, is_list: bool) -> Result<(), StatusError> {
+        let group = kind.group.split('.').next().unwrap_or("");
+        let group = if group.is_empty() { "core" } else { group };
+        let sentence = match (self, is_list) {
+            (Self::Metadata, true) => format!(
+                "you requested PartialObjectMetadata, but the requested object is a list (*{group}.{}List)",
+                kind.kind
+            ),
+            (Self::MetadataList, false) => format!(
+                "you requested PartialObjectMetadataList, but the requested object is not a list (*{group}.{})",
+                kind.kind
+            ),
+            _ => return Ok(()),
+        };
+        Err(StatusError {
+            message: sentence,
+            ..StatusError::not_acceptable("")
+        })
+    }
 }
 
 /// Chooses the form of the best range of the Accept header that this server speaks.
@@ -102,9 +134,8 @@ impl Range {
         }
         let form = match (transform, group, version) {
             ("", _, _) => Form::Whole,
-            ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => {
-                Form::Metadata
-            }
+            ("PartialObjectMetadata", "meta.k8s.io", "v1") => Form::Metadata,
+            ("PartialObjectMetadataList", "meta.k8s.io", "v1") => Form::MetadataList,
             // Tables and aggregated discovery have no binary form.
             _ if encoding == Encoding::Protobuf => return None,
             ("Table", "meta.k8s.io", "v1") => Form::Table("v1"),
@@ -149,12 +180,13 @@ pub fn decode_object(
     headers: &HeaderMap,
     body: &[u8],
     gvk: &GroupVersionKind,
+    of: &impl Readable,
 ) -> Result<Decoded, StatusError> {
     let (decoded, mut faults) = match media_type(headers) {
-        "" | "application/json" => (decode::text(gvk, body), Vec::new()),
+        "" | "application/json" => (decode::text(of, body), Vec::new()),
         _ => {
             let parsed = self::decode(headers, body)?;
-            (decode::value(gvk, &parsed.value), parsed.faults)
+            (decode::value(of, &parsed.value), parsed.faults)
         }
     };
     let decoded = decoded.map_err(|error| match error {
@@ -183,6 +215,91 @@ pub fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Decoded, StatusError> 
     }
 }
 
+/// What the client calls itself.
+pub fn user_agent(headers: &HeaderMap) -> &str {
+    let agent = headers.get(header::USER_AGENT);
+    agent.and_then(|value| value.to_str().ok()).unwrap_or("")
+}
+
+/// A configuration that is to be applied.
+#[derive(Debug)]
+pub struct Applied {
+    pub value: Value,
+    /// The first key that stood in it twice, in the words of Kubernetes' YAML reader.
+    pub fault: Option<String>,
+}
+
+/// Decodes a configuration that is to be applied: YAML, which JSON is, too. Of keys that stand in it twice the last wins.
+///
+/// # Errors
+/// 400 for what does not parse or is no object.
+pub fn decode_applied(body: &[u8]) -> Result<Applied, StatusError> {
+    let text = std::str::from_utf8(body)
+        .map_err(|error| StatusError::bad_request(format!("error encoding patch: {error}")))?;
+    // Most clients send JSON, and its reader takes a fraction of the time.
+    let (value, fault) = match serde_json::from_str(text) {
+        Ok(value) if decode::duplicate_fields(body).is_empty() => (value, None),
+        Ok(value) => (value, read_yaml(text).err().and_then(|error| twice(&error))),
+        Err(_) if text.trim().is_empty() => (Value::Null, None),
+        Err(_) => match read_yaml(text) {
+            Ok(value) => (value, None),
+            Err(error) => {
+                let unreadable = |error: serde_saphyr::Error| {
+                    StatusError::bad_request(format!("error encoding patch: yaml: {error}"))
+                };
+                let Some(fault) = twice(&error) else {
+                    return Err(unreadable(error));
+                };
+                let lenient = serde_saphyr::options! {
+                    duplicate_keys: DuplicateKeyPolicy::LastWins,
+                };
+                let value = serde_saphyr::from_str_with_options(text, lenient);
+                (value.map_err(unreadable)?, Some(fault))
+            }
+        },
+    };
+    if !decode::is_bounded(&value) {
+        return Err(StatusError::bad_request(
+            "error decoding patch: exceeded max depth",
+        ));
+    }
+    let given = match &value {
+        Value::Object(_) => return Ok(Applied { value, fault }),
+        // As empty as an empty object.
+        Value::Null => {
+            let value = Value::Object(serde_json::Map::new());
+            return Ok(Applied { value, fault });
+        }
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+    };
+    Err(StatusError::bad_request(format!(
+        "error decoding patch: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {given} into Go value of type \
+         map[string]interface {{}}"
+    )))
+}
+
+/// Reads YAML as bodies are read: bounded in nodes, depth and the expansion of aliases; a key that stands twice is an error.
+fn read_yaml(text: &str) -> Result<Value, serde_saphyr::Error> {
+    serde_saphyr::from_str(text)
+}
+
+/// The fault of a text whose only one, up to there, is a key that stands twice.
+fn twice(error: &serde_saphyr::Error) -> Option<String> {
+    match error.without_snippet() {
+        serde_saphyr::Error::DuplicateMappingKey { key, location } => {
+            let key = key.as_deref().unwrap_or_default();
+            Some(format!(
+                "line {}: key {key:?} already set in map",
+                location.line()
+            ))
+        }
+        _ => None,
+    }
+}
+
 /// Decodes JSON, whatever the Content-Type says: the JSON patch formats.
 ///
 /// # Errors
@@ -205,8 +322,7 @@ fn decode_yaml(body: &[u8]) -> Result<Decoded, StatusError> {
         StatusError::bad_request(format!("the request body is not valid YAML: {error}"))
     };
     let text = std::str::from_utf8(body).map_err(|error| refuse(&error))?;
-    // The default budget bounds nodes, depth and the expansion of aliases; a duplicate key is an error.
-    let value = serde_saphyr::from_str(text).map_err(|error| refuse(&error))?;
+    let value = read_yaml(text).map_err(|error| refuse(&error))?;
     Ok(Decoded {
         value,
         faults: Vec::new(),
@@ -252,6 +368,10 @@ mod tests {
             (
                 "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
                 Some(Form::Metadata),
+            ),
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Some(Form::MetadataList),
             ),
             ("application/yaml", Some(Form::Whole)),
             ("application/cbor", None),

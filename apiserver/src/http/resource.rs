@@ -11,14 +11,14 @@ use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use weft_api::gvk::GroupVersionKind;
 use weft_api::object::Object;
 use weft_api::status::{Cause, StatusError};
 use weft_kinds::lens::{fill, integer, text};
-use weft_kinds::patch::PatchKind;
+use weft_kinds::patch::{PatchKind, not_strategic};
 
 use super::encoding::{Answer, Encodings};
 use super::error::ApiError;
@@ -26,16 +26,18 @@ use super::large::Received;
 use super::list::{self, Shape};
 use super::negotiate::{self, Decoded, Form};
 use super::table::{self, Include, Style};
-use super::{AppState, discovery, logs, proxy, reviews, usage, watch};
+use super::{AppState, components, discovery, logs, proxy, reviews, usage, watch, websocket};
 use crate::authz::Authorized;
 use crate::objects::{
     Binding, DeleteOptions, Deleted, Operation, POD_HEADER, Patch, PodRef, Propagation,
-    WatchOptions, scale_kind, strict_decoding,
+    WatchOptions, WriteOptions, Written, scale_kind, strict_decoding,
 };
-use crate::request::{Asked, ObjectRef, Params, Resource, Validation, list_options_invalid};
+use crate::request::{Asked, ObjectRef, Params, Resource, Validation, Write};
 use weft_kinds::{KindRef, Subresource};
 
 const WARNING: HeaderName = HeaderName::from_static("warning");
+/// Longest time of a watch that anybody could mean; clocks have no room for all that can be asked for.
+const WATCH_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Warnings sent with one answer; more would only fill the client's terminal.
 const WARNINGS_MAX: usize = 20;
 
@@ -45,10 +47,21 @@ pub async fn dispatch(
     Extension(asked): Extension<Authorized>,
     request: Request,
 ) -> Response {
-    match answer(&state, &asked, request).await {
+    let response = match answer(&state, &asked, request).await {
         Ok(response) => response,
         Err(error) => ApiError(error).into_response(),
-    }
+    };
+    let kind = match &asked.request().asked {
+        Asked::Resource(resource) => Some(&resource.kind),
+        Asked::Review { kind, .. } | Asked::Computed { kind, .. } => Some(kind),
+        Asked::Bindings { .. } | Asked::Registry | Asked::Path(_) => None,
+    };
+    let told = kind.and_then(|kind| match &kind.custom {
+        Some(custom) => custom.deprecation().map(str::to_owned),
+        None => kind.deprecated.as_ref().map(ToString::to_string),
+    });
+    let told = told.into_iter().collect();
+    Warnings(told).attach(response)
 }
 
 async fn answer(
@@ -72,11 +85,23 @@ async fn answer(
             let body = negotiate::decode(&received.headers, &received.body)?.value;
             bind(state, asked, text(&body, "/metadata/name"), &body).await
         }
-        Asked::Review(review) => {
+        Asked::Review { kind, namespace } => {
             require_method(&request, Method::POST)?;
             let received = state.large_bodies.receive(request).await?;
+            let form = negotiate::form(&received.headers)?;
+            form.check(kind, false)?;
+            if let Form::Table(_) = form {
+                // An answer to a question is no object, and has no row.
+                return Err(StatusError {
+                    message: format!(
+                        "the resource {} does not support being converted to a Table",
+                        qualified(kind)
+                    ),
+                    ..StatusError::not_acceptable("")
+                });
+            }
             let body = negotiate::decode(&received.headers, &received.body)?.value;
-            let answer = reviews::answer(review, asked.caller(), body)?;
+            let answer = reviews::answer(kind, namespace.as_deref(), asked.caller(), body)?;
             Ok(json_value(&answer, StatusCode::CREATED))
         }
         Asked::Computed {
@@ -85,6 +110,10 @@ async fn answer(
             name,
         } => {
             require_method(&request, Method::GET)?;
+            if kind.group.is_empty() {
+                let form = negotiate::form(request.headers())?;
+                return computed(state, kind, name.as_deref(), form, params()?).await;
+            }
             usage::answer(
                 state,
                 kind,
@@ -111,6 +140,66 @@ async fn answer(
     }
 }
 
+/// The parts of the control plane, or one of them.
+async fn computed(
+    state: &AppState,
+    kind: KindRef<'_>,
+    name: Option<&str>,
+    form: Form,
+    params: &Params,
+) -> Result<Response, StatusError> {
+    let parts = components::parts(state).await;
+    if let Some(name) = name {
+        let part = parts
+            .into_iter()
+            .find(|part| text(part, "/metadata/name") == name);
+        let missing = || StatusError::not_found(&kind.resource, &kind.group, name);
+        return render(
+            kind,
+            &part.ok_or_else(missing)?,
+            form,
+            params,
+            StatusCode::OK,
+        );
+    }
+    form.check(kind, true)?;
+    let selection = params.selection(kind)?;
+    let chosen: Vec<Value> = parts
+        .into_iter()
+        .filter(|part| selection.matches_names(text(part, "/metadata/name")))
+        .collect();
+    let list = match form {
+        Form::Whole | Form::Discovery(_) => components::list(kind, &chosen),
+        Form::Metadata | Form::MetadataList => {
+            let chosen: Vec<Value> = chosen
+                .iter()
+                .map(|part| table::metadata_only(part, "v1"))
+                .collect();
+            json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {},
+                "items": chosen,
+            })
+        }
+        Form::Table(version) => {
+            let style = Style {
+                version,
+                include: include(params, form)?,
+                now: Timestamp::now(),
+            };
+            table::table_of_all(kind, &chosen, style)
+        }
+    };
+    Ok(json_value(&list, StatusCode::OK))
+}
+
+/// A kind's resource as messages name it: with its group, if it has one.
+fn qualified(kind: KindRef<'_>) -> String {
+    match &*kind.group {
+        "" => kind.resource.to_string(),
+        group => format!("{}.{group}", kind.resource),
+    }
+}
+
 fn require_method(request: &Request, method: Method) -> Result<(), StatusError> {
     if *request.method() == method {
         Ok(())
@@ -127,20 +216,20 @@ async fn collection(
 ) -> Result<Response, StatusError> {
     let kind = &resource.kind;
     match *request.method() {
-        Method::GET | Method::HEAD => {
-            list_or_watch(state, asked, resource, request.headers().clone()).await
-        }
+        Method::GET => list_or_watch(state, asked, resource, request).await,
         Method::POST => {
             if kind.namespaced && resource.namespace.is_none() {
                 return Err(StatusError::method_not_allowed());
             }
             let params = asked.request().params()?;
             let received = state.large_bodies.receive(request).await?;
-            let decoded = negotiate::decode_object(&received.headers, &received.body, &kind.gvk())?;
-            let mut warnings = Warnings::of_body(&kind.gvk(), &decoded, params.validation()?)?;
+            let agent = negotiate::user_agent(&received.headers);
+            let options = params.write_options(Write::Create, agent)?;
+            let decoded =
+                negotiate::decode_object(&received.headers, &received.body, &kind.gvk(), kind)?;
+            let mut warnings = Warnings::of_body(&kind.gvk(), &decoded, params.validation())?;
             let object = whole_object(decoded.value)?;
             let form = negotiate::form(&received.headers)?;
-            let options = params.write_options()?;
             let created = state.objects.create(asked, object, &options).await?;
             warnings.0.extend(options.advice.take_all());
             let response = render(kind, created.as_value(), form, params, StatusCode::CREATED)?;
@@ -166,38 +255,32 @@ async fn list_or_watch(
     state: &AppState,
     asked: &Authorized,
     resource: &Resource,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, StatusError> {
     let kind = &resource.kind;
     let params = asked.request().params()?;
-    let form = negotiate::form(&headers)?;
-    let include = include(params)?;
-    if asked.request().verb == "watch" {
+    let form = negotiate::form(request.headers())?;
+    let include = include(params, form)?;
+    let watches = asked.request().verb == "watch";
+    // A watch answers one object after the other.
+    form.check(kind, !watches)?;
+    if watches {
         let options = watch_options(params, kind)?;
         let settings = watch::Settings {
             form,
             include,
-            bookmarks: params.flag("allowWatchBookmarks")?.unwrap_or(false),
-            timeout: params
-                .number::<u64>("timeoutSeconds")?
-                .filter(|seconds| *seconds > 0)
-                .map(Duration::from_secs),
+            bookmarks: params.flag("allowWatchBookmarks").unwrap_or(false),
+            timeout: watch_time(params)?,
             clock: Timestamp::now,
         };
         let watch = state.objects.watch(asked, options).await?;
-        let store = state.objects.store().clone();
-        return Ok(watch::respond(
-            watch,
-            settings,
-            store,
-            state.closing.clone(),
-        ));
-    }
-    if params.get("sendInitialEvents").is_some() {
-        return Err(list_options_invalid(Cause::forbidden(
-            "sendInitialEvents",
-            "sendInitialEvents is forbidden for list",
-        )));
+        let (store, closing) = (state.objects.store().clone(), state.closing.clone());
+        let response = watch::respond(watch, settings, store, closing);
+        if websocket::is_asked(request.headers()) {
+            let sockets = &state.sockets;
+            return Ok(sockets.respond(request, response, &state.answers).await);
+        }
+        return Ok(response);
     }
     let options = params.list_options(kind)?;
     let page = state.objects.list(asked, &options).await?;
@@ -206,47 +289,26 @@ async fn list_or_watch(
         include,
         now: Timestamp::now(),
     });
-    let encodings = Encodings::of(&headers);
+    let encodings = Encodings::of(request.headers()).with(params);
     Ok(list::respond(kind, page, shape, &encodings, &state.bulk).await)
 }
 
-/// The rules that Kubernetes has for the parameters of a watch, in its words.
+/// How long a watch lasts; `None` where the client leaves that to the server. One that has no time at all ends when it began.
+fn watch_time(params: &Params) -> Result<Option<Duration>, StatusError> {
+    let seconds = params.number("timeoutSeconds")?;
+    let seconds = seconds.filter(|seconds| *seconds != 0);
+    Ok(seconds
+        .map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(WATCH_MAX)))
+}
+
+/// What a watch asks for.
 fn watch_options(params: &Params, kind: KindRef<'_>) -> Result<WatchOptions, StatusError> {
-    let send_initial_events = params.flag("sendInitialEvents")?;
-    let version_match = params.get("resourceVersionMatch");
-    if send_initial_events.is_some() {
-        match version_match {
-            Some("NotOlderThan") => {}
-            None => {
-                return Err(list_options_invalid(Cause::forbidden(
-                    "resourceVersionMatch",
-                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                )));
-            }
-            Some(other) => {
-                return Err(list_options_invalid(Cause::not_supported(
-                    "resourceVersionMatch",
-                    &other.into(),
-                    &["NotOlderThan"],
-                )));
-            }
-        }
-        if send_initial_events == Some(true) && params.flag("allowWatchBookmarks")? != Some(true) {
-            return Err(list_options_invalid(Cause::forbidden(
-                "sendInitialEvents",
-                "sendInitialEvents requires allowWatchBookmarks",
-            )));
-        }
-    } else if version_match.is_some() {
-        return Err(list_options_invalid(Cause::forbidden(
-            "resourceVersionMatch",
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        )));
-    }
+    params.check_reading(true)?;
     Ok(WatchOptions {
         selection: params.selection(kind)?,
         resource_version: params.resource_version()?,
-        send_initial_events,
+        send_initial_events: params.flag("sendInitialEvents"),
+        marks_end: params.flag("allowWatchBookmarks") == Some(true),
     })
 }
 
@@ -259,14 +321,14 @@ async fn on_object(
     let ObjectRef { kind, name, .. } = object;
     let objects = &state.objects;
     match *request.method() {
-        Method::GET | Method::HEAD => {
+        Method::GET => {
             let params = asked.request().params()?;
             let form = negotiate::form(request.headers())?;
             let version = params.resource_version()?;
             let found = objects.get(asked, version).await?;
             match form {
                 Form::Whole | Form::Discovery(_) => Ok(json_bytes(found.json(), StatusCode::OK)),
-                Form::Table(_) | Form::Metadata => {
+                Form::Table(_) | Form::Metadata | Form::MetadataList => {
                     render(kind, &found.value(), form, params, StatusCode::OK)
                 }
             }
@@ -278,7 +340,10 @@ async fn on_object(
             let received = state.large_bodies.receive(request).await?;
             let options = delete_options(params, sent_options(&received)?)?;
             let deleted = objects.delete(asked, &options).await?;
-            deletion_response(kind, name, deleted)
+            let mut warnings = Warnings::default();
+            warnings.0.extend(options.advice.take_all());
+            let response = deletion_response(kind, name, deleted)?;
+            Ok(warnings.attach(response))
         }
         _ => Err(StatusError::method_not_allowed()),
     }
@@ -294,18 +359,23 @@ async fn update(
 ) -> Result<Response, StatusError> {
     let params = asked.request().params()?;
     let received = state.large_bodies.receive(request).await?;
+    let agent = negotiate::user_agent(&received.headers);
+    let options = params.write_options(Write::Update, agent)?;
     let gvk = match subresource {
         Some(Subresource::Scale) => scale_kind(),
         _ => kind.gvk(),
     };
-    let decoded = negotiate::decode_object(&received.headers, &received.body, &gvk)?;
-    let mut warnings = Warnings::of_body(&gvk, &decoded, params.validation()?)?;
+    let (headers, text) = (&received.headers, &received.body);
+    let decoded = match subresource {
+        Some(Subresource::Scale) => negotiate::decode_object(headers, text, &gvk, &gvk)?,
+        _ => negotiate::decode_object(headers, text, &gvk, kind)?,
+    };
+    let mut warnings = Warnings::of_body(&gvk, &decoded, params.validation())?;
     let body = whole_object(decoded.value)?;
     let form = negotiate::form(&received.headers)?;
-    let options = params.write_options()?;
-    let updated = state.objects.update(asked, body, &options).await?;
+    let written = state.objects.update(asked, body, &options).await?;
     warnings.0.extend(options.advice.take_all());
-    let response = render_part(kind, subresource, updated.as_value(), form, params)?;
+    let response = render_written(kind, subresource, &written, form, params)?;
     Ok(warnings.attach(response))
 }
 
@@ -320,35 +390,73 @@ async fn patch(
     let params = asked.request().params()?;
     let received = state.large_bodies.receive(request).await?;
     let media_type = negotiate::media_type(&received.headers);
-    let patch_kind = PatchKind::of_media_type(media_type).ok_or_else(|| {
-        StatusError::unsupported_media_type(match media_type {
-            "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
-                "server-side apply is not served yet: apply without --server-side".to_owned()
-            }
-            other => format!(
-                "the body of the request was in an unknown format ({other}) - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"
-            ),
-        })
-    })?;
-    let decoded = negotiate::decode_json(&received.body)?;
-    let validation = params.validation()?;
-    if validation == Validation::Strict && !decoded.faults.is_empty() {
-        return Err(strict_decoding(&kind.gvk(), &decoded.faults));
+    let agent = negotiate::user_agent(&received.headers);
+    if media_type == negotiate::APPLY {
+        return apply(state, asked, kind, subresource, &received).await;
     }
+    let patch_kind =
+        PatchKind::of_media_type(media_type).ok_or_else(|| match kind.merges_strategically {
+            true => StatusError::unsupported_media_type("415: Unsupported Media Type"),
+            false => not_strategic(),
+        })?;
     let form = negotiate::form(&received.headers)?;
-    let options = params.write_options()?;
+    let mut options = params.write_options(Write::Patch, agent)?;
+    let decoded = negotiate::decode_json(&received.body)?;
+    options.noted = match patch_kind {
+        PatchKind::Json => {
+            let faults = decoded.faults.iter();
+            faults.map(|fault| format!("json patch {fault}")).collect()
+        }
+        PatchKind::Merge | PatchKind::Strategic => decoded.faults,
+    };
     let patch = Patch {
         kind: patch_kind,
         body: &decoded.value,
     };
     let patched = state.objects.patch(asked, patch, &options).await?;
     let mut warnings = Warnings::default();
-    if validation == Validation::Warn {
-        warnings.0.extend(decoded.faults);
+    if params.validation() == Validation::Warn {
         warnings.0.extend(options.warnings.take_all());
     }
     warnings.0.extend(options.advice.take_all());
     let response = render_part(kind, subresource, patched.as_value(), form, params)?;
+    Ok(warnings.attach(response))
+}
+
+/// Lays a configuration over an object, or over what a subresource shows of it.
+async fn apply(
+    state: &AppState,
+    asked: &Authorized,
+    kind: KindRef<'_>,
+    subresource: Option<Subresource>,
+    received: &Received,
+) -> Result<Response, StatusError> {
+    let params = asked.request().params()?;
+    let form = negotiate::form(&received.headers)?;
+    let agent = negotiate::user_agent(&received.headers);
+    let options = params.write_options(Write::Apply, agent)?;
+    let force = params.force();
+    let config = negotiate::decode_applied(&received.body)?;
+    let objects = &state.objects;
+    let validation = params.validation();
+    // A configuration that cannot be applied is told as such first, and strictly read after that.
+    if let (Validation::Strict, Some(fault)) = (validation, &config.fault) {
+        let tried = WriteOptions {
+            dry_run: true,
+            ..options
+        };
+        objects.apply(asked, &config.value, force, &tried).await?;
+        return Err(StatusError::bad_request(format!(
+            "error strict decoding patch: error converting YAML to JSON: yaml: unmarshal errors:\n  {fault}"
+        )));
+    }
+    let written = objects.apply(asked, &config.value, force, &options).await?;
+    let mut warnings = Warnings::default();
+    if validation == Validation::Warn {
+        warnings.0.extend(config.fault);
+    }
+    warnings.0.extend(options.advice.take_all());
+    let response = render_written(kind, subresource, &written, form, params)?;
     Ok(warnings.attach(response))
 }
 
@@ -396,7 +504,12 @@ async fn on_subresource(
             Ok(success(StatusCode::CREATED))
         }
         (Subresource::Data, Method::POST) => {
-            if asked.request().params()?.write_options()?.dry_run {
+            let agent = negotiate::user_agent(request.headers());
+            let options = asked
+                .request()
+                .params()?
+                .write_options(Write::Create, agent)?;
+            if options.dry_run {
                 return Err(StatusError::bad_request(
                     "operations on a key-value store cannot be tried: send them without dryRun",
                 ));
@@ -443,7 +556,8 @@ async fn bind(
     pod: &str,
     body: &Value,
 ) -> Result<Response, StatusError> {
-    let options = asked.request().params()?.write_options()?;
+    let params = asked.request().params()?;
+    let options = params.write_options(Write::Create, "")?;
     let binding = Binding {
         pod,
         node: text(body, "/target/name"),
@@ -471,10 +585,16 @@ fn whole_object(value: Value) -> Result<Object, StatusError> {
     })
 }
 
-fn include(params: &Params) -> Result<Include, StatusError> {
+/// What rows carry; nothing else has rows, so nothing else looks at it.
+fn include(params: &Params, form: Form) -> Result<Include, StatusError> {
+    if !matches!(form, Form::Table(_)) {
+        return Ok(Include::default());
+    }
     let text = params.get("includeObject").unwrap_or("");
     Include::parse(text).ok_or_else(|| {
-        StatusError::bad_request(format!("unrecognized includeObject value: {text:?}"))
+        StatusError::bad_request(format!(
+            "Unable to convert to Table as requested: includeObject: Invalid value: {text:?}: must be 'Metadata', 'Object', 'None', or empty"
+        ))
     })
 }
 
@@ -490,45 +610,60 @@ fn sent_options(received: &Received) -> Result<Value, StatusError> {
 
 /// Deletion options from the body, where clients of today put them, and from the query.
 fn delete_options(params: &Params, mut sent: Value) -> Result<DeleteOptions, StatusError> {
-    if let Some(seconds) = params.number::<i64>("gracePeriodSeconds")? {
+    if let Some(seconds) = params.number("gracePeriodSeconds")? {
         fill(&mut sent, "gracePeriodSeconds", seconds);
     }
     if let Some(policy) = params.get("propagationPolicy") {
         fill(&mut sent, "propagationPolicy", policy);
     }
     let orphan = params
-        .flag("orphanDependents")?
+        .flag("orphanDependents")
         .or_else(|| sent.get("orphanDependents").and_then(Value::as_bool));
-    let propagation = match text(&sent, "/propagationPolicy") {
-        "" => orphan.map(|orphan| {
-            if orphan {
-                Propagation::Orphan
-            } else {
-                Propagation::Background
-            }
-        }),
-        "Background" => Some(Propagation::Background),
-        "Foreground" => Some(Propagation::Foreground),
-        "Orphan" => Some(Propagation::Orphan),
-        other => {
-            return Err(StatusError::invalid(
-                "DeleteOptions",
-                "meta.k8s.io",
-                "",
-                vec![Cause::not_supported(
-                    "propagationPolicy",
-                    &other.into(),
-                    &["Foreground", "Background", "Orphan"],
-                )],
+    let mut faults = Vec::new();
+    let policy = text(&sent, "/propagationPolicy");
+    if orphan.is_some() && !policy.is_empty() {
+        faults.push(Cause::invalid(
+            "propagationPolicy",
+            &policy.into(),
+            "orphanDependents and deletionPropagation cannot be both set",
+        ));
+    }
+    let propagation = match (policy, orphan) {
+        ("", None) => None,
+        ("", Some(false)) | ("Background", _) => Some(Propagation::Background),
+        ("Foreground", _) => Some(Propagation::Foreground),
+        ("", Some(true)) | ("Orphan", _) => Some(Propagation::Orphan),
+        (other, _) => {
+            faults.push(Cause::not_supported(
+                "propagationPolicy",
+                &other.into(),
+                &["Foreground", "Background", "Orphan", "nil"],
             ));
+            None
         }
     };
-    let dry_run_in_body = weft_kinds::lens::items(&sent, "/dryRun")
-        .iter()
-        .any(|value| value == "All");
+    let tried = sent.get("dryRun").and_then(Value::as_array);
+    let tried = tried.filter(|values| !values.is_empty());
+    let dry_run = match tried {
+        None => params.dry_run(),
+        Some(values) if values.iter().all(|value| value == "All") => Ok(true),
+        Some(values) => Err(Cause::not_supported("dryRun", &json!(values), &["All"])),
+    };
+    let dry_run = dry_run.unwrap_or_else(|fault| {
+        faults.push(fault);
+        false
+    });
+    if !faults.is_empty() {
+        return Err(StatusError::invalid(
+            "DeleteOptions",
+            "meta.k8s.io",
+            "",
+            faults,
+        ));
+    }
     let version = text(&sent, "/preconditions/resourceVersion");
     Ok(DeleteOptions {
-        dry_run: dry_run_in_body || params.dry_run()?,
+        dry_run,
         grace_period_seconds: integer(&sent, "/gracePeriodSeconds"),
         propagation,
         uid: Some(text(&sent, "/preconditions/uid").to_owned()).filter(|uid| !uid.is_empty()),
@@ -540,6 +675,7 @@ fn delete_options(params: &Params, mut sent: Value) -> Result<DeleteOptions, Sta
                 ))
             })?),
         },
+        ..DeleteOptions::default()
     })
 }
 
@@ -578,18 +714,36 @@ fn render(
     params: &Params,
     status: StatusCode,
 ) -> Result<Response, StatusError> {
+    form.check(kind, false)?;
     Ok(match form {
         Form::Whole | Form::Discovery(_) => json_value(object, status),
-        Form::Metadata => json_value(&table::metadata_only(object, "v1"), status),
+        Form::Metadata | Form::MetadataList => {
+            json_value(&table::metadata_only(object, "v1"), status)
+        }
         Form::Table(version) => {
             let style = Style {
                 version,
-                include: include(params)?,
+                include: include(params, form)?,
                 now: Timestamp::now(),
             };
             json_value(&table::table_of_one(kind, object, style), status)
         }
     })
+}
+
+/// What a write that may have made the object leads to.
+fn render_written(
+    kind: KindRef<'_>,
+    subresource: Option<Subresource>,
+    written: &Written,
+    form: Form,
+    params: &Params,
+) -> Result<Response, StatusError> {
+    let shown = written.object.as_value();
+    match written.created {
+        true => render(kind, shown, form, params, StatusCode::CREATED),
+        false => render_part(kind, subresource, shown, form, params),
+    }
 }
 
 /// What a write to an object, or to a part of it, leads to.
@@ -609,11 +763,13 @@ fn render_part(
 fn render_scale(scale: &Value, form: Form, params: &Params) -> Result<Response, StatusError> {
     Ok(match form {
         Form::Whole | Form::Discovery(_) => json_value(scale, StatusCode::OK),
-        Form::Metadata => json_value(&table::metadata_only(scale, "v1"), StatusCode::OK),
+        Form::Metadata | Form::MetadataList => {
+            json_value(&table::metadata_only(scale, "v1"), StatusCode::OK)
+        }
         Form::Table(version) => {
             let style = Style {
                 version,
-                include: include(params)?,
+                include: include(params, form)?,
                 now: Timestamp::now(),
             };
             json_value(&table::table_of_scale(scale, style), StatusCode::OK)

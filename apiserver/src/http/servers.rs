@@ -14,7 +14,8 @@
 //! Invariant: the authority's key goes to administrators and to holders of a server token only (`crate::authz`).
 //! Left to others: changing the members (`weft_store`), being one (`weft`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use axum::Router;
@@ -151,6 +152,24 @@ pub async fn status(objects: &Objects) -> Result<Vec<ServerStatus>, StatusError>
         behind: member.behind,
     });
     Ok(status.collect())
+}
+
+/// Where the servers of this cluster serve the API, as far as they have said it by an address.
+///
+/// # Errors
+/// 500 where the stored addresses cannot be read.
+pub async fn addresses(objects: &Objects) -> Result<BTreeSet<SocketAddr>, StatusError> {
+    let urls = urls(objects).await?;
+    let members = objects.store().members().into_iter();
+    Ok(members
+        .filter_map(|member| urls.get(&member.server.to_string()))
+        .filter_map(|url| {
+            url.strip_prefix("https://")?
+                .trim_end_matches('/')
+                .parse()
+                .ok()
+        })
+        .collect())
 }
 
 async fn urls(objects: &Objects) -> Result<BTreeMap<String, String>, StatusError> {

@@ -64,6 +64,15 @@ pub fn table_of_one(kind: KindRef<'_>, object: &Value, style: Style) -> Value {
     one_row(&kind.columns, &stored, object, style)
 }
 
+/// A Table of objects that are not stored.
+pub fn table_of_all(kind: KindRef<'_>, objects: &[Value], style: Style) -> Value {
+    let rows = objects
+        .iter()
+        .map(|object| row(&kind.columns, object, || object.clone(), style))
+        .collect();
+    assemble(&kind.columns, rows, json!({}), style)
+}
+
 /// A Table of one Scale, which is no kind of the table of kinds.
 pub fn table_of_scale(scale: &Value, style: Style) -> Value {
     one_row(columns::of_scale(), scale, scale, style)

@@ -87,7 +87,8 @@ pub fn respond(
         ticks,
         closing: Box::pin(closing.cancelled_owned()),
         marked: 0,
-        over: false,
+        // Without any time nothing is told.
+        over: duration.is_zero(),
     };
     let lines = stream::unfold(running, |mut running| async {
         let line = running.next_line().await?;
@@ -185,7 +186,7 @@ impl Running {
             Form::Whole | Form::Discovery(_) => {
                 object.line(event, LineForm::Whole, |out| object.write_json(out))
             }
-            Form::Metadata => object.line(event, LineForm::Metadata, |out| {
+            Form::Metadata | Form::MetadataList => object.line(event, LineForm::Metadata, |out| {
                 object.write_metadata("v1", out);
             }),
             Form::Table(version) => {
@@ -234,7 +235,7 @@ impl Running {
         });
         let object = match self.settings.form {
             Form::Whole | Form::Discovery(_) => own,
-            Form::Metadata => table::metadata_only(&own, "v1"),
+            Form::Metadata | Form::MetadataList => table::metadata_only(&own, "v1"),
             Form::Table(version) => {
                 let style = self.style(version);
                 let mut table = table::table_of_one(kind, &own, style);

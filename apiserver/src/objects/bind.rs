@@ -7,6 +7,7 @@ use weft_kinds::Subresource;
 use weft_kinds::lens::{items, member, text};
 
 use super::body::check_uid;
+use super::owners::Ownership;
 use super::{Objects, WriteOptions};
 use crate::authz::Authorized;
 use crate::request::{Asked, ObjectRef};
@@ -65,7 +66,7 @@ impl Objects {
             "lastTransitionTime": rfc3339(self.now()),
         });
         let part = Some(Subresource::Binding);
-        self.rewrite(asked, object, part, options, |current| {
+        self.rewrite(asked, object, part, options, Ownership::Kept, |current| {
             bound(current, binding, &scheduled)
         })
         .await?;

@@ -85,7 +85,7 @@ pub(super) fn decoded(
     options: &WriteOptions,
 ) -> Result<Value, StatusError> {
     let gvk = kind.gvk();
-    let decoded = decode::value(&gvk, value).map_err(|error| undecodable(&gvk, &error))?;
+    let decoded = decode::value(kind, value).map_err(|error| undecodable(&gvk, &error))?;
     if options.strict && !decoded.faults.is_empty() {
         return Err(strict_decoding(&gvk, &decoded.faults));
     }
@@ -112,6 +112,8 @@ pub(super) fn patched(
     }
     let decoded = match patch.kind {
         PatchKind::Strategic => decode::merged(gvk, &result),
+        // A part of an object that is a kind of its own has no definition.
+        PatchKind::Json | PatchKind::Merge if *gvk == kind.gvk() => decode::value(kind, &result),
         PatchKind::Json | PatchKind::Merge => decode::value(gvk, &result),
     };
     let refuse = |why: &str| {
@@ -121,11 +123,13 @@ pub(super) fn patched(
         StatusError::invalid("", "", "", vec![cause])
     };
     let decoded = decoded.map_err(|error| refuse(&error.to_string()))?;
-    if options.strict && !decoded.faults.is_empty() {
-        let faults = decoded.faults.join(", ");
+    let mut faults = options.noted.clone();
+    faults.extend(decoded.faults);
+    if options.strict && !faults.is_empty() {
+        let faults = faults.join(", ");
         return Err(refuse(&format!("strict decoding error: {faults}")));
     }
-    options.warnings.replace(decoded.faults);
+    options.warnings.replace(faults);
     check_name(&decoded.value["metadata"], name)?;
     Ok(decoded.value)
 }
@@ -163,11 +167,12 @@ pub(crate) fn strict_decoding(gvk: &GroupVersionKind, problems: &[String]) -> St
     )
 }
 
-/// Removes members of metadata that say nothing.
+/// Removes members of metadata that say nothing. An empty list of owners does.
 pub(super) fn drop_empty_metadata(metadata: &mut Value) {
     if let Some(map) = metadata.as_object_mut() {
-        map.retain(|_, value| match value {
+        map.retain(|name, value| match value {
             Value::Null => false,
+            Value::Array(_) if name == "managedFields" => true,
             Value::Object(map) => !map.is_empty(),
             Value::Array(items) => !items.is_empty(),
             Value::String(text) => !text.is_empty(),
@@ -231,6 +236,26 @@ pub(super) fn check_uid(
         &kind.group,
         name,
         &detail,
+    ))
+}
+
+/// 422 for a patch that makes an object another one.
+pub(super) fn keep_uid(
+    kind: KindRef<'_>,
+    name: &str,
+    current: &Value,
+    next: &Value,
+) -> Result<(), StatusError> {
+    let uid = text(next, "/metadata/uid");
+    if uid.is_empty() || uid == text(current, "/metadata/uid") {
+        return Ok(());
+    }
+    let cause = Cause::invalid("metadata.uid", &uid.into(), "field is immutable");
+    Err(StatusError::invalid(
+        &kind.kind,
+        &kind.group,
+        name,
+        vec![cause],
     ))
 }
 

@@ -159,7 +159,8 @@ impl<'a> Client<'a> {
             ObjectRef::new(kind, namespace, object.name()),
             part,
         )?;
-        self.objects.update(&asked, object, options).await
+        let written = self.objects.update(&asked, object, options).await?;
+        Ok(written.object)
     }
 
     /// # Errors

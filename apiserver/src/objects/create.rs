@@ -10,21 +10,26 @@ use weft_api::names;
 use weft_api::object::Object;
 use weft_api::status::{Cause, StatusError};
 use weft_api::time::rfc3339;
+use weft_kinds::admission::Operation;
 use weft_kinds::core::PERMANENT_NAMESPACES;
 use weft_kinds::lens::{member, put, text};
 use weft_kinds::{KindRef, Subresource, validate};
 use weft_store::{Key, Mutation, Precondition, Snapshot, WriteError};
 
+use super::admitted::Asking;
 use super::body::{check_identity, decoded};
-use super::canonical::{canonicalize, object_of, shown};
+use super::canonical::{as_read, canonicalize, object_of, shown};
 use super::freshness::write_failed;
-use super::{ATTEMPTS_MAX, Objects, WriteOptions, already_exists};
-use crate::admission::Surrounding;
+use super::owners::{self, Owners, Ownership};
+use super::{ATTEMPTS_MAX, Objects, WriteOptions, already_exists, modified};
+use crate::admission::chain::Told;
+use crate::admission::{Surrounding, charges};
 use crate::authz::Authorized;
 use crate::caller::Caller;
 use crate::encryption::Vault;
+use crate::request::{ObjectRef, RequestInfo};
 use crate::stored::Stored;
-use crate::{admission, node_restriction, stored};
+use crate::{admission, authz, node_restriction, stored};
 
 /// Attempts to find a free generated name, as in Kubernetes since 1.30.
 const GENERATED_NAMES_MAX: usize = 8;
@@ -47,12 +52,48 @@ impl Objects {
         let (kind, namespace) = asked.collection("create")?;
         let mut value = decoded(kind, body.as_value(), options)?;
         check_identity(kind, namespace, None, &mut value)?;
+        self.create_decoded(asked, value, options, Ownership::Recorded)
+            .await
+    }
+
+    /// Creates an object that a request to change it did not find.
+    ///
+    /// # Errors
+    /// As [`Objects::create`]; 403 for who may change objects and not create them.
+    pub(super) async fn create_at(
+        &self,
+        asked: &Authorized,
+        object: ObjectRef<'_>,
+        value: Value,
+        options: &WriteOptions,
+        ownership: Ownership,
+    ) -> Result<Object, StatusError> {
+        let ObjectRef {
+            kind,
+            namespace,
+            name,
+        } = object;
+        let request = RequestInfo::of_collection("create", kind, namespace, Some(name));
+        let asked = authz::authorize(asked.caller().clone(), request)?;
+        self.create_decoded(&asked, value, options, ownership).await
+    }
+
+    async fn create_decoded(
+        &self,
+        asked: &Authorized,
+        value: Value,
+        options: &WriteOptions,
+        ownership: Ownership,
+    ) -> Result<Object, StatusError> {
+        let (kind, namespace) = asked.collection("create")?;
         let template = self.prepared(kind, value);
         let named = stored::key(kind, namespace, text(&template, "/metadata/name"));
         let namespaces = namespace.map(|name| stored::key(&weft_kinds::NAMESPACE, None, name));
         let about: Vec<Key> = namespaces.into_iter().chain([named]).collect();
-        self.confirmed(&about, || self.create_prepared(asked, &template, options))
-            .await
+        self.confirmed(&about, || {
+            self.create_prepared(asked, &template, options, ownership)
+        })
+        .await
     }
 
     async fn create_prepared(
@@ -60,9 +101,12 @@ impl Objects {
         asked: &Authorized,
         template: &Value,
         options: &WriteOptions,
+        ownership: Ownership,
     ) -> Result<Object, StatusError> {
         let (kind, namespace) = asked.collection("create")?;
         let caller = asked.caller();
+        let owners = || self.owners(caller, kind, None, options);
+        let owners = (ownership == Ownership::Recorded).then(owners);
         let generated = text(template, "/metadata/name").is_empty();
         let prefix = text(template, "/metadata/generateName").to_owned();
         let attempts = if generated {
@@ -72,7 +116,15 @@ impl Objects {
         };
         let namespace_key = namespace.map(|name| stored::key(&weft_kinds::NAMESPACE, None, name));
         let mut last_name = String::new();
-        let imports = self.imports(kind.stored(), template).await;
+        let mut fits = true;
+        let mut imports = self.imports(kind.stored(), template).await;
+        let mut mutated = Told::default();
+        let changed = self.mutated_new(asked, template, options, &imports, &mut mutated);
+        let changed = changed.await?;
+        if let Some(changed) = &changed {
+            imports = self.imports(kind.stored(), changed).await;
+        }
+        let template = changed.as_ref().unwrap_or(template);
         for _ in 0..attempts {
             let mut value = template.clone();
             if generated && !prefix.is_empty() {
@@ -88,40 +140,78 @@ impl Objects {
                 _ => Vec::new(),
             };
             let around = self.surroundings(caller, &snapshot, &imports);
-            let in_namespace = self.admit_new(asked, &mut value, &around, &pods)?;
-            let advice = kind.stored().strategy.warn(&value, &around);
+            let recorder = owners.as_ref();
+            let in_namespace = self.admit_new(asked, &mut value, &around, &pods, recorder)?;
+            if !fits {
+                owners::set(&mut value, None);
+            }
+            let object = ObjectRef::new(kind, namespace, text(template, "/metadata/name"));
+            let asking = Asking::writing(asked, Operation::Create, object, options);
+            let chain = self.chain(asking, &snapshot);
+            let mut told = mutated.clone();
+            chain.judged(Some(&value), None, &mut told).await?;
+            let mut advice = kind.stored().strategy.warn(&value, &around);
+            advice.append(&mut told.warnings);
             options.advice.replace(advice);
             let mut mutations = admission::exchange_claims(kind.stored(), None, Some(&value));
             mutations.extend(in_namespace);
+            mutations.extend(self.check_definition(&snapshot, kind, &last_name)?);
             let claims = admission::claim_keys(kind.stored(), &value);
             let key = stored::key(kind, namespace, &last_name);
-            if snapshot.get(&key).is_some() {
+            if let Some(entry) = snapshot.get(&key) {
                 if generated {
                     continue;
                 }
-                return Err(already_exists(kind, &last_name));
+                let found = Stored::new(&self.inner.vault, kind, entry).stored_value();
+                let mut error = already_exists(kind, &last_name);
+                if !text(&found, "/metadata/deletionTimestamp").is_empty() {
+                    error.message = format!("object is being deleted: {}", error.message);
+                }
+                return Err(error);
             }
+            let to_store = self.to_store(kind, &value).await?;
+            let inner = &self.inner;
+            // Until the write is done, nobody else here uses of the same quotas.
+            let charge = charges::charge(
+                &inner.lanes,
+                || inner.store.snapshot(),
+                &inner.vault,
+                &chain.request,
+                &value,
+                None,
+                self.now(),
+            )
+            .await?;
             if options.dry_run {
-                return shown(kind, value, None);
+                return shown(kind, as_read(kind, &value, &to_store), None);
             }
-            let encoded = self.encode(kind, &key, &value).await?;
+            let encoded = self.encode(kind, &key, &to_store).await?;
             let caches = &self.inner.caches;
             let excess = caches.excess(kind, &key, encoded.len(), snapshot.revision());
             // Whoever else removes them meanwhile does the same.
             let removed = excess.await?.into_iter();
             mutations.extend(removed.map(|key| Mutation::delete(key, Precondition::None)));
             mutations.push(Mutation::put(key.clone(), Precondition::Absent, encoded));
+            // Behind the object: whoever counts has seen it once it sees the quota.
+            mutations.extend(charge.mutations.iter().cloned());
             match self.write(caller, mutations).await {
-                Ok(revision) => return shown(kind, value, Some(revision)),
+                Ok(revision) => {
+                    return shown(kind, as_read(kind, &value, &to_store), Some(revision));
+                }
                 Err(WriteError::Conflict { key: found, .. }) if found == key => {
                     if !generated {
                         return Err(already_exists(kind, &last_name));
                     }
                     self.catch_up().await?;
                 }
-                // An address was taken, or the namespace changed: judge again on a newer snapshot.
+                // What it says is worth more than whose it is. An apply is about just that.
+                Err(WriteError::TooLarge { .. }) if fits && recorder.is_some() => fits = false,
+                // An address was taken, quota was used, or the namespace changed: judge again on a newer snapshot.
                 Err(WriteError::Conflict { key, .. })
-                    if claims.contains(&key) || Some(&key) == namespace_key.as_ref() =>
+                    if claims.contains(&key)
+                        || charge.keys.contains(&key)
+                        || Some(&key) == namespace_key.as_ref()
+                        || Some(&key) == definition_key(kind).as_ref() =>
                 {
                     self.catch_up().await?;
                 }
@@ -129,6 +219,44 @@ impl Objects {
             }
         }
         Err(already_exists(kind, &last_name))
+    }
+
+    /// Whether the definition of a user's kind takes new objects, and the check that it still does when one is stored: what is stored after its
+    /// objects were removed would be of no kind.
+    fn check_definition(
+        &self,
+        snapshot: &Snapshot,
+        kind: KindRef<'_>,
+        name: &str,
+    ) -> Result<Option<Mutation>, StatusError> {
+        let Some(key) = definition_key(kind) else {
+            return Ok(None);
+        };
+        let revision = snapshot.revision_of(&key);
+        let revision = revision.ok_or_else(StatusError::unknown_path)?;
+        let definitions = &self.inner.definitions;
+        let known = definitions.takes_objects(&key, revision);
+        let known = known.or_else(|| {
+            definitions.show(snapshot);
+            definitions.takes_objects(&key, revision)
+        });
+        match known {
+            Some(true) => {
+                let precondition = Precondition::Revision(revision);
+                Ok(Some(Mutation::check(key, precondition)))
+            }
+            Some(false) => {
+                let told = "create not allowed while custom resource definition is terminating";
+                Err(StatusError::forbidden(
+                    &kind.resource,
+                    &kind.group,
+                    name,
+                    told,
+                ))
+            }
+            // It changed since.
+            None => Err(modified(kind, name)),
+        }
     }
 
     /// Gives a new object what only the server may set, and drops what clients may not.
@@ -143,7 +271,6 @@ impl Objects {
             "resourceVersion",
             "deletionTimestamp",
             "deletionGracePeriodSeconds",
-            "managedFields",
             "selfLink",
             "generation",
         ] {
@@ -157,14 +284,16 @@ impl Objects {
         value
     }
 
-    /// Defaults, admission, validation and signing for a new object; `pods_of_caller` are those on the node that asks. What comes
-    /// back has to be written with it: that its namespace is still the one it was judged by.
+    /// Defaults, admission, validation and signing for a new object; `pods_of_caller` are those on the node that asks, `owners`
+    /// where it is yet to be recorded who owns what. What comes back has to be written with it: that its namespace is still the
+    /// one it was judged by.
     fn admit_new(
         &self,
         asked: &Authorized,
         value: &mut Value,
         around: &Surrounding<'_>,
         pods_of_caller: &[Arc<Value>],
+        owners: Option<&Owners<'_>>,
     ) -> Result<Option<Mutation>, StatusError> {
         let (spelled, namespace) = asked.collection("create")?;
         let (kind, caller) = (spelled.stored(), asked.caller());
@@ -174,6 +303,10 @@ impl Objects {
             .map(|namespace| check_namespace(&self.inner.vault, snapshot, kind, namespace, &name))
             .transpose()?;
         *value = canonicalize(kind, value)?;
+        // Before the server completes it: that is nobody's.
+        if let Some(owners) = owners {
+            owners.created(value);
+        }
         kind.strategy.admit(value, around)?;
         *value = canonicalize(kind, value)?;
         kind.strategy.drop_unserved(value);
@@ -212,7 +345,7 @@ impl Objects {
 
 /// Whether a namespace takes new objects, and the check that it is still the same when one is stored: between the two it may
 /// have been deleted, emptied and removed, and the object would be in no namespace.
-fn check_namespace(
+pub(super) fn check_namespace(
     vault: &Vault,
     snapshot: &Snapshot,
     kind: KindRef<'_>,
@@ -242,6 +375,17 @@ fn check_namespace(
         return Err(error);
     }
     Ok(check)
+}
+
+/// The key of the definition of a user's kind.
+fn definition_key(kind: KindRef<'_>) -> Option<Key> {
+    let custom = kind.custom.as_ref()?;
+    let name = &custom.definition().name;
+    Some(stored::key(
+        &weft_kinds::CUSTOM_RESOURCE_DEFINITION,
+        None,
+        name,
+    ))
 }
 
 fn generate_name(prefix: &str) -> String {

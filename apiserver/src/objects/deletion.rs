@@ -14,10 +14,9 @@ use weft_kinds::lens::{integer, items, member, put, text};
 use weft_kinds::{KindRef, Subresource};
 use weft_store::{Mutation, Precondition, Revision, WriteError};
 
-use super::body::check_uid;
 use super::canonical::shown;
 use super::freshness::{unreadable, write_failed};
-use super::{ATTEMPTS_MAX, Objects, modified};
+use super::{ATTEMPTS_MAX, Objects, Warnings, modified};
 use crate::authz::Authorized;
 use crate::listing::{ListOptions, Page};
 use crate::request::ObjectRef;
@@ -45,6 +44,8 @@ pub struct DeleteOptions {
     pub uid: Option<String>,
     /// Only an object at this revision.
     pub resource_version: Option<Revision>,
+    /// What is told beside the answer.
+    pub advice: Warnings,
 }
 
 /// What a deletion did.
@@ -111,25 +112,30 @@ impl Objects {
         for _ in 0..ATTEMPTS_MAX {
             let snapshot = self.inner.store.snapshot();
             let found = self.find(&snapshot, object)?;
+            let found = self.converted(found).await?;
             let old = found.stored_value();
-            if let Some(uid) = &options.uid {
-                check_uid(kind, name, &old, uid)?;
+            let refuse =
+                |detail: &str| StatusError::conflict(&kind.kind, &kind.group, name, detail);
+            let uid = text(&old, "/metadata/uid");
+            if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {
+                return Err(refuse(&format!(
+                    "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have \
+                     been deleted and then recreated"
+                )));
             }
-            if let Some(version) = options.resource_version
-                && version != found.revision()
+            let revision = found.revision();
+            if let Some(wanted) = options
+                .resource_version
+                .filter(|wanted| *wanted != revision)
             {
-                let detail = format!(
-                    "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
-                    found.revision()
-                );
-                return Err(StatusError::conflict(
-                    &kind.resource,
-                    &kind.group,
-                    name,
-                    &detail,
-                ));
+                return Err(refuse(&format!(
+                    "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record \
+                     ({revision}). The object might have been modified"
+                )));
             }
             node_restriction::admit(asked, Some(&old), None)?;
+            self.admit_deletion(asked, object, &snapshot, &old, options)
+                .await?;
 
             let next = marked_for_deletion(stored_kind, &old, options, self.now());
             let gone = is_finished(stored_kind, &next);
@@ -155,7 +161,8 @@ impl Objects {
                 mutations.push(Mutation::delete(key.clone(), precondition));
                 mutations
             } else {
-                let value = self.encode(kind, &key, &next).await?;
+                let to_store = self.to_store(kind, &next).await?;
+                let value = self.encode(kind, &key, &to_store).await?;
                 vec![Mutation::put(key.clone(), precondition, value)]
             };
             match self.write(asked.caller(), mutations).await {
@@ -243,15 +250,20 @@ fn marked_for_deletion(
         }
     }
     let mut finalizers: Vec<Value> = items(metadata, "/finalizers").to_vec();
+    let is_own =
+        |finalizer: &Value| finalizer == FOREGROUND_DELETION || finalizer == ORPHAN_DEPENDENTS;
     let wanted = match options.propagation {
         Some(Propagation::Foreground) => Some(FOREGROUND_DELETION),
         Some(Propagation::Orphan) => Some(ORPHAN_DEPENDENTS),
+        // What the object says itself comes before what is usual for its kind.
+        None if kind.strategy.orphans_dependents() && !finalizers.iter().any(is_own) => {
+            Some(ORPHAN_DEPENDENTS)
+        }
         Some(Propagation::Background) | None => None,
     };
     if options.propagation.is_some() {
         finalizers.retain(|finalizer| {
-            let own = finalizer == FOREGROUND_DELETION || finalizer == ORPHAN_DEPENDENTS;
-            !own || wanted.is_some_and(|wanted| finalizer == wanted)
+            !is_own(finalizer) || wanted.is_some_and(|wanted| finalizer == wanted)
         });
     }
     if let Some(wanted) = wanted

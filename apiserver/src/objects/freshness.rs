@@ -92,7 +92,7 @@ pub(crate) fn read_failed(error: ReadError) -> StatusError {
 fn no_room(text: String) -> StatusError {
     let mut error = StatusError::unavailable(text);
     error.code = 507;
-    error.reason = "InsufficientStorage";
+    error.reason = "InsufficientStorage".into();
     error
 }
 

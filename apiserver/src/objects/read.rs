@@ -13,6 +13,7 @@ use weft_api::status::StatusError;
 use weft_kinds::KindRef;
 use weft_store::{Revision, Snapshot};
 
+use super::conversion::needs_webhook;
 use super::{ListOptions, ObjectWatch, Objects, Page, Selection, Stored, WatchOptions};
 use crate::authz::Authorized;
 use crate::listing::{self, Source};
@@ -35,6 +36,7 @@ impl Objects {
         let snapshot = self.newest(version).await?;
         let found = self.find(&snapshot, object)?;
         found.check_lost()?;
+        let found = self.converted(found).await?;
         if node_restriction::concerns_read(asked) {
             let (pods, grants) = match node_restriction::needs_reference(asked) {
                 Some(node) => {
@@ -90,11 +92,15 @@ impl Objects {
             };
             listing::page(&kind, namespace.as_deref(), &options, source)
         };
-        if !scans {
-            return work();
-        }
-        let page = tokio::task::spawn_blocking(work).await;
-        page.map_err(StatusError::internal)?
+        let mut page = match scans {
+            false => work()?,
+            true => {
+                let page = tokio::task::spawn_blocking(work).await;
+                page.map_err(StatusError::internal)??
+            }
+        };
+        page.items = self.converted_all(page.items).await?;
+        Ok(page)
     }
 
     /// The pods that are bound to a node: an index knows them.
@@ -142,11 +148,15 @@ impl Objects {
         let scans = cache.count().max(cache.changes()) > SCAN_MAX;
         let (vault, kind) = (vault.clone(), Arc::clone(kind));
         let namespace = namespace.map(str::to_owned);
+        let converter = needs_webhook(&kind).then(|| self.clone());
         let work = move || ObjectWatch::start(&cache, &vault, &kind, namespace.as_deref(), options);
-        if !scans {
-            return work();
-        }
-        let started = tokio::task::spawn_blocking(work).await;
-        started.map_err(StatusError::internal)?
+        let started = match scans {
+            false => work()?,
+            true => {
+                let started = tokio::task::spawn_blocking(work).await;
+                started.map_err(StatusError::internal)??
+            }
+        };
+        Ok(started.converted_by(converter))
     }
 }

@@ -3,12 +3,17 @@
 use serde_json::{Map, Value, json};
 use weft_api::gvk::GroupVersionKind;
 use weft_api::object::Object;
+use weft_api::selector::LabelSelector;
 use weft_api::status::{Cause, StatusError};
-use weft_kinds::lens::{integer, member, put};
-use weft_kinds::{Subresource, decode};
+use weft_kinds::apiextensions::Scale;
+use weft_kinds::apiextensions::custom::set_at;
+use weft_kinds::lens::{integer, member, put, text};
+use weft_kinds::{KindRef, Subresource, decode};
 
+use super::apply::converted;
 use super::body::{check_name, check_namespace, patched, undecodable};
 use super::canonical::object_of;
+use super::owners::{Owners, Ownership};
 use super::{Objects, Patch, WriteOptions};
 use crate::authz::Authorized;
 use crate::request::ObjectRef;
@@ -26,7 +31,17 @@ impl Objects {
         let snapshot = self.newest(None).await?;
         let found = self.find(&snapshot, object)?;
         found.check_lost()?;
-        shown_scale(&found.value())
+        let found = self.converted(found).await?;
+        let value = found.value();
+        if let Some(paths) = paths_of(object.kind)
+            && value.pointer(&paths.spec_replicas).is_none()
+        {
+            let field = paths.spec_replicas.replace('/', ".");
+            return Err(StatusError::internal(format!(
+                "the spec replicas field {field:?} does not exist"
+            )));
+        }
+        shown_scale(object.kind, &value)
     }
 
     /// Sets `spec.replicas` of a workload from a Scale.
@@ -41,13 +56,12 @@ impl Objects {
         let decoded = decode::value(&gvk, scale.as_value());
         let scale = decoded.map_err(|error| undecodable(&gvk, &error))?.value;
         check_scale(object, &scale)?;
-        let part = Some(Subresource::Scale);
-        let workload = self
-            .rewrite(asked, object, part, options, |current| {
-                Ok(with_scale(current, &scale))
-            })
-            .await?;
-        shown_scale(workload.as_value())
+        self.rescale(asked, object, options, |owners, seen| {
+            let mut next = scale.clone();
+            owners.scale_updated(seen, &mut next);
+            Ok(next)
+        })
+        .await
     }
 
     pub(super) async fn patch_scale(
@@ -58,27 +72,68 @@ impl Objects {
         options: &WriteOptions,
     ) -> Result<Object, StatusError> {
         let gvk = scale_kind();
+        self.rescale(asked, object, options, |owners, seen| {
+            let mut next = patched(object, &gvk, seen, patch, options)?;
+            check_scale(object, &next)?;
+            owners.scale_updated(seen, &mut next);
+            Ok(next)
+        })
+        .await
+    }
+
+    pub(super) async fn apply_scale(
+        &self,
+        asked: &Authorized,
+        object: ObjectRef<'_>,
+        config: &Value,
+        force: bool,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
+        let gvk = scale_kind();
+        self.rescale(asked, object, options, |owners, seen| {
+            let next = converted(&gvk, config, &owners.scale_applied(seen, config, force)?)?;
+            check_scale(object, &next)?;
+            Ok(next)
+        })
+        .await
+    }
+
+    /// Changes the Scale of a workload, which is seen with the owners of its size.
+    async fn rescale(
+        &self,
+        asked: &Authorized,
+        object: ObjectRef<'_>,
+        options: &WriteOptions,
+        change: impl Fn(&Owners<'_>, &Value) -> Result<Value, StatusError> + Sync,
+    ) -> Result<Object, StatusError> {
         let part = Some(Subresource::Scale);
+        let owners = self.owners(asked.caller(), object.kind, part, options);
         let workload = self
-            .rewrite(asked, object, part, options, |current| {
-                let scale = scale_of(current);
-                let scale = patched(object, &gvk, &scale, patch, options)?;
-                check_scale(object, &scale)?;
-                Ok(with_scale(current, &scale))
+            .rewrite(asked, object, part, options, Ownership::Said, |current| {
+                let mut seen = told(object.kind, current)?;
+                owners.seen_in_scale(current, &mut seen)?;
+                let scale = change(&owners, &seen)?;
+                let mut next = with_scale(object.kind, current, &scale);
+                owners.put_back_of_scale(&scale, current, &mut next)?;
+                Ok(next)
             })
             .await?;
-        shown_scale(workload.as_value())
+        shown_scale(object.kind, workload.as_value())
     }
 }
 
 /// The Scale of a workload as it is told: in the one form that equal ones have.
-fn shown_scale(workload: &Value) -> Result<Object, StatusError> {
-    let decoded = decode::value(&scale_kind(), &scale_of(workload));
-    object_of(decoded.map_err(StatusError::internal)?.value)
+fn shown_scale(kind: KindRef<'_>, workload: &Value) -> Result<Object, StatusError> {
+    object_of(told(kind, workload)?)
+}
+
+fn told(kind: KindRef<'_>, workload: &Value) -> Result<Value, StatusError> {
+    let decoded = decode::value(&scale_kind(), &scale_of(kind, workload));
+    Ok(decoded.map_err(StatusError::internal)?.value)
 }
 
 /// The Scale of a workload.
-fn scale_of(workload: &Value) -> Value {
+pub(super) fn scale_of(kind: KindRef<'_>, workload: &Value) -> Value {
     let metadata: Map<String, Value> = [
         "name",
         "namespace",
@@ -92,21 +147,51 @@ fn scale_of(workload: &Value) -> Value {
         Some((field.to_owned(), value.clone()))
     })
     .collect();
-    let selector = workload
-        .pointer("/spec/selector")
-        .and_then(|selector| weft_api::selector::LabelSelector::from_object(selector).ok())
-        .map(|selector| selector.to_string())
-        .unwrap_or_default();
+    let paths = paths_of(kind);
+    let selector = match paths {
+        // As text already.
+        Some(paths) => {
+            let pointer = paths.selector.as_deref();
+            pointer.map_or("", |at| text(workload, at)).to_owned()
+        }
+        None => workload
+            .pointer("/spec/selector")
+            .and_then(selector_of)
+            .map(|selector| selector.to_string())
+            .unwrap_or_default(),
+    };
+    let (spec, status) = match paths {
+        Some(paths) => (&*paths.spec_replicas, &*paths.status_replicas),
+        None => ("/spec/replicas", "/status/replicas"),
+    };
     json!({
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": metadata,
-        "spec": {"replicas": integer(workload, "/spec/replicas").unwrap_or(0)},
+        "spec": {"replicas": integer(workload, spec).unwrap_or(0)},
         "status": {
-            "replicas": integer(workload, "/status/replicas").unwrap_or(0),
+            "replicas": integer(workload, status).unwrap_or(0),
             "selector": selector,
         },
     })
+}
+
+/// A label selector; the oldest kind has plain labels in its place.
+fn selector_of(selector: &Value) -> Option<LabelSelector> {
+    let members = selector.as_object()?;
+    let labels = members
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()));
+    let plain: Option<Vec<(&str, &str)>> = labels.map(|(key, value)| Some((key, value?))).collect();
+    match plain {
+        Some(labels) => Some(LabelSelector::from_labels(labels)),
+        None => LabelSelector::from_object(selector).ok(),
+    }
+}
+
+/// Where objects of a user's kind keep their size.
+fn paths_of(kind: KindRef<'_>) -> Option<&Scale> {
+    kind.custom.as_ref()?.scale()
 }
 
 /// What a Scale is decoded as.
@@ -137,10 +222,13 @@ fn check_scale(workload: ObjectRef<'_>, scale: &Value) -> Result<(), StatusError
 }
 
 /// A workload with the size of a decoded Scale, in which no replicas are none.
-fn with_scale(workload: &Value, scale: &Value) -> Value {
+fn with_scale(kind: KindRef<'_>, workload: &Value, scale: &Value) -> Value {
     let replicas = integer(scale, "/spec/replicas").unwrap_or(0);
     let mut next = workload.clone();
-    member(&mut next, "spec")["replicas"] = replicas.into();
+    match paths_of(kind) {
+        Some(paths) => set_at(&mut next, &paths.spec_replicas, replicas.into()),
+        None => member(&mut next, "spec")["replicas"] = replicas.into(),
+    }
     // A Scale that names a version is conditional, like any other object.
     let version = scale.pointer("/metadata/resourceVersion").cloned();
     let metadata = member(&mut next, "metadata");

@@ -3,23 +3,30 @@
 //! Invariants: a change is judged on one state and takes effect on that one or not at all; what is not the requested
 //! subresource's to change stays as it was; what the server owns of the metadata nobody changes.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 use weft_api::object::Object;
 use weft_api::status::StatusError;
+use weft_kinds::admission::Operation;
+use weft_kinds::apply;
 use weft_kinds::lens::{integer, member, put, text};
 use weft_kinds::patch::{self, PatchKind};
 use weft_kinds::{KindRef, Subresource, validate};
 use weft_store::{Mutation, Precondition, WriteError};
 
+use super::admitted::{Asking, own_body};
 use super::body::{
-    check_identity, check_uid, check_version, decoded, drop_empty_metadata, patched,
+    check_identity, check_uid, check_version, decoded, drop_empty_metadata, keep_uid, patched,
     refuse_new_finalizers,
 };
-use super::canonical::{canonicalize, shown};
+use super::canonical::{as_read, canonicalize, shown};
 use super::deletion::is_finished;
 use super::freshness::{unreadable, write_failed};
-use super::{ATTEMPTS_MAX, Objects, Patch, WriteOptions, modified};
-use crate::admission::Imports;
+use super::owners::{self, Ownership};
+use super::{ATTEMPTS_MAX, Objects, Patch, WriteOptions, Written, modified};
+use crate::admission::chain::Told;
+use crate::admission::{Imports, charges};
 use crate::authz::Authorized;
 use crate::request::ObjectRef;
 use crate::{admission, node_restriction};
@@ -36,13 +43,14 @@ impl Objects {
         asked: &Authorized,
         body: Object,
         options: &WriteOptions,
-    ) -> Result<Object, StatusError> {
+    ) -> Result<Written, StatusError> {
         let (object, resource) = asked.object("update")?;
         let part = resource.subresource;
         match part {
             None | Some(Subresource::Status | Subresource::Approval | Subresource::Finalize) => {}
             Some(Subresource::Scale) => {
-                return self.update_scale(asked, object, body, options).await;
+                let scale = self.update_scale(asked, object, body, options).await?;
+                return Ok(Written::changed(scale));
             }
             Some(_) => return Err(StatusError::method_not_allowed()),
         }
@@ -53,8 +61,29 @@ impl Objects {
         } = object;
         let mut value = decoded(kind, body.as_value(), options)?;
         check_identity(kind, namespace, Some(name), &mut value)?;
-        self.rewrite(asked, object, part, options, |_| Ok(value.clone()))
-            .await
+        let creates = part.is_none() && kind.stored().strategy.creates_on_update();
+        for _ in 0..ATTEMPTS_MAX {
+            let change = |_: &Value| Ok(value.clone());
+            let owners = Ownership::Recorded;
+            match self
+                .rewrite(asked, object, part, options, owners, change)
+                .await
+            {
+                Err(error) if creates && error.is_not_found() => {}
+                changed => return changed.map(Written::changed),
+            }
+            let new = value.clone();
+            check_uid(kind, name, &Value::Null, text(&new, "/metadata/uid"))?;
+            match self
+                .create_at(asked, object, new, options, Ownership::Recorded)
+                .await
+            {
+                // Somebody else made it meanwhile, so it is there to be changed.
+                Err(error) if error.is_already_exists() => {}
+                created => return created.map(Written::created),
+            }
+        }
+        Err(modified(kind, name))
     }
 
     /// Applies a patch to an object, its status or its scale.
@@ -84,9 +113,11 @@ impl Objects {
         if patch.kind == PatchKind::Strategic && !kind.merges_strategically {
             return Err(patch::not_strategic());
         }
-        self.rewrite(asked, object, part, options, |current| {
+        let owners = Ownership::Recorded;
+        self.rewrite(asked, object, part, options, owners, |current| {
             let mut next = patched(object, &kind.gvk(), current, patch, options)?;
             check_identity(kind, namespace, Some(name), &mut next)?;
+            keep_uid(kind, name, current, &next)?;
             Ok(next)
         })
         .await
@@ -102,11 +133,12 @@ impl Objects {
         object: ObjectRef<'_>,
         part: Option<Subresource>,
         options: &WriteOptions,
+        ownership: Ownership,
         change: impl Fn(&Value) -> Result<Value, StatusError> + Sync,
     ) -> Result<Object, StatusError> {
         let about = [object.key()];
         self.confirmed(&about, || {
-            self.rewrite_here(asked, object, part, options, &change)
+            self.rewrite_here(asked, object, part, options, ownership, &change)
         })
         .await
     }
@@ -117,14 +149,17 @@ impl Objects {
         object: ObjectRef<'_>,
         part: Option<Subresource>,
         options: &WriteOptions,
+        ownership: Ownership,
         change: &(impl Fn(&Value) -> Result<Value, StatusError> + Sync),
     ) -> Result<Object, StatusError> {
         let ObjectRef { kind, name, .. } = object;
         let caller = asked.caller();
         let key = object.key();
+        let mut fits = true;
         for _ in 0..ATTEMPTS_MAX {
             let snapshot = self.inner.store.snapshot();
             let found = self.find(&snapshot, object)?;
+            let found = self.converted(found).await?;
             // The sentence that stands in for what cannot be read is nothing to judge a change by, or to store.
             found.readable().map_err(unreadable)?;
             let stored_kind = kind.stored();
@@ -135,28 +170,79 @@ impl Objects {
             let proposed = change(&current)?;
             check_version(kind, name, &found, &proposed)?;
             check_uid(kind, name, &current, text(&proposed, "/metadata/uid"))?;
-            let mut next = self.next_state(kind, part, proposed, &old)?;
+            let mut next = next_state(kind, part, proposed, &old, ownership)?;
+            if ownership == Ownership::Recorded {
+                self.owners(caller, kind, part, options)
+                    .updated(&old, &mut next);
+            }
+            if !fits {
+                owners::set(&mut next, None);
+            }
             let imports = match part {
                 None => self.imports(stored_kind, &next).await,
                 Some(_) => Imports::new(),
             };
             let around = self.surroundings(caller, &snapshot, &imports);
+            let operation = match part {
+                Some(Subresource::Binding) => Operation::Create,
+                _ => Operation::Update,
+            };
+            let asking = Asking::writing(asked, operation, object, options);
+            let mut chain = self.chain(asking, &snapshot);
+            // A pod may also be bound by a URL that does not name it.
+            chain.request.subresource = part.map_or("", Subresource::name).to_owned();
+            let mut told = Told::default();
+            if part.and_then(Subresource::own_kind).is_none()
+                && let Some(changed) = chain.mutated(&next, Some(&old), &around, &mut told).await?
+            {
+                // Whatever it was changed to, what this request may not change stays.
+                next = next_state(stored_kind, part, changed, &old, Ownership::Said)?;
+            }
             // By the rules of the spelling that it came in.
             validate::updated(kind, &next, &old, part)?;
             stored_kind
                 .strategy
                 .allocate(&mut next, Some(&old), &around)?;
             node_restriction::admit(asked, Some(&old), Some(&next))?;
-            if part.is_none() {
-                let advice = stored_kind.strategy.warn(&next, &around);
-                options.advice.replace(advice);
+            apply::keep_times(&old, &mut next);
+            let mut advice = match part {
+                None => stored_kind.strategy.warn(&next, &around),
+                Some(_) => Vec::new(),
+            };
+            match own_body(part, stored_kind, &next, &old) {
+                None => chain.judged(Some(&next), Some(&old), &mut told).await?,
+                Some((place, new, old)) => {
+                    chain.request.place = place;
+                    chain.judged(Some(&new), old.as_ref(), &mut told).await?;
+                }
             }
+            advice.append(&mut told.warnings);
+            options.advice.replace(advice);
+            let inner = &self.inner;
+            // Until the write is done, nobody else here uses of the same quotas.
+            let charge = charges::charge(
+                &inner.lanes,
+                || inner.store.snapshot(),
+                &inner.vault,
+                &chain.request,
+                &next,
+                Some(&old),
+                self.now(),
+            )
+            .await?;
 
             let removes = is_finished(stored_kind, &next);
             if options.dry_run {
                 return shown(kind, next, Some(found.revision()));
             }
-            if next == old && !removes {
+            let to_store = match removes {
+                true => Cow::Borrowed(&next),
+                false => self.to_store(kind, &next).await?,
+            };
+            // One that was stored in another version is stored anew, however little changes.
+            let unchanged = next == old && (kind.custom.is_none() || found.is_stored_as(&to_store));
+            if unchanged && !removes {
+                drop(to_store);
                 if self.is_newest(&key, found.revision()).await? {
                     return shown(kind, next, Some(found.revision()));
                 }
@@ -168,11 +254,20 @@ impl Objects {
             if removes {
                 mutations.push(Mutation::delete(key.clone(), precondition));
             } else {
-                let value = self.encode(kind, &key, &next).await?;
+                let value = self.encode(kind, &key, &to_store).await?;
                 mutations.push(Mutation::put(key.clone(), precondition, value));
+                mutations.extend(charge.mutations.iter().cloned());
             }
             match self.write(caller, mutations).await {
-                Ok(revision) => return shown(kind, next, Some(revision)),
+                Ok(revision) => {
+                    return shown(kind, as_read(kind, &next, &to_store), Some(revision));
+                }
+                // What it says is worth more than whose it is. An apply is about just that.
+                Err(WriteError::TooLarge { .. })
+                    if fits && ownership == Ownership::Recorded && owners::of(&next).is_some() =>
+                {
+                    fits = false;
+                }
                 // Judge it again on what is there now; `check_version` ends it for conditional writes.
                 Err(WriteError::Conflict { .. }) => self.catch_up().await?,
                 Err(error) => return Err(write_failed(kind, name, error)),
@@ -180,55 +275,62 @@ impl Objects {
         }
         Err(modified(kind, name))
     }
+}
 
-    /// The state that a proposal leads to: only the part it may change, with everything the server owns kept.
-    fn next_state(
-        &self,
-        kind: KindRef<'_>,
-        part: Option<Subresource>,
-        mut proposed: Value,
-        old: &Value,
-    ) -> Result<Value, StatusError> {
-        if let Some(spelling) = &kind.spelling {
-            (spelling.write)(&mut proposed);
-        }
-        let kind = kind.stored();
-        let mut next = kind.strategy.prepare_for_update(kind, part, proposed, old);
-        let metadata = member(&mut next, "metadata");
-        // What is said of these is judged (`validate::updated`); what is not said is as it was.
-        for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
-            if metadata.get(field).is_none_or(Value::is_null) {
-                put(
-                    metadata,
-                    field,
-                    old.pointer(&format!("/metadata/{field}")).cloned(),
-                );
-            }
-        }
-        for field in [
-            "name",
-            "namespace",
-            "uid",
-            "creationTimestamp",
-            "generation",
-            "resourceVersion",
-            "generateName",
-        ] {
-            let kept = old.pointer(&format!("/metadata/{field}")).cloned();
-            put(metadata, field, kept);
-        }
-        put(metadata, "managedFields", None);
-        put(metadata, "selfLink", None);
-        drop_empty_metadata(metadata);
-        if !text(old, "/metadata/deletionTimestamp").is_empty() {
-            refuse_new_finalizers(kind, old, &next)?;
-        }
-        let mut next = canonicalize(kind, &next)?;
-        if kind.counts_generations && kind.strategy.asks_for_change(&next, old) {
-            let generation = integer(old, "/metadata/generation").unwrap_or(0) + 1;
-            member(&mut next, "metadata")["generation"] = generation.into();
-        }
-        kind.strategy.drop_unserved(&mut next);
-        Ok(next)
+/// The state that a proposal leads to: only the part it may change, with everything the server owns kept.
+fn next_state(
+    kind: KindRef<'_>,
+    part: Option<Subresource>,
+    mut proposed: Value,
+    old: &Value,
+    ownership: Ownership,
+) -> Result<Value, StatusError> {
+    if let Some(spelling) = &kind.spelling {
+        (spelling.write)(&mut proposed);
     }
+    let kind = kind.stored();
+    // Through a part of it, only who keeps account of the owners says something of them.
+    let says = match ownership {
+        Ownership::Recorded => part.is_none(),
+        Ownership::Said => true,
+        Ownership::Kept => false,
+    };
+    let owners = owners::of(if says { &proposed } else { old }).cloned();
+    let mut next = kind.strategy.prepare_for_update(kind, part, proposed, old);
+    let metadata = member(&mut next, "metadata");
+    // What is said of these is judged (`validate::updated`); what is not said is as it was.
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        if metadata.get(field).is_none_or(Value::is_null) {
+            put(
+                metadata,
+                field,
+                old.pointer(&format!("/metadata/{field}")).cloned(),
+            );
+        }
+    }
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "resourceVersion",
+        "generateName",
+    ] {
+        let kept = old.pointer(&format!("/metadata/{field}")).cloned();
+        put(metadata, field, kept);
+    }
+    put(metadata, "managedFields", owners);
+    put(metadata, "selfLink", None);
+    drop_empty_metadata(metadata);
+    if !text(old, "/metadata/deletionTimestamp").is_empty() {
+        refuse_new_finalizers(kind, old, &next)?;
+    }
+    let mut next = canonicalize(kind, &next)?;
+    if kind.counts_generations && kind.strategy.asks_for_change(&next, old) {
+        let generation = integer(old, "/metadata/generation").unwrap_or(0) + 1;
+        member(&mut next, "metadata")["generation"] = generation.into();
+    }
+    kind.strategy.drop_unserved(&mut next);
+    Ok(next)
 }

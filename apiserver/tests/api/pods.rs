@@ -104,12 +104,12 @@ async fn a_pod_lives_and_dies() {
     200 Pod p
     409 Conflict: Operation cannot be fulfilled on pods "p": the object has been modified; please apply your changes to the latest version and try again
     422 Invalid: the server rejected our request due to an error in our request: operation '/0' failed at path '/metadata/labels/v': value did not match: testing value at /metadata/labels/v
-    415 UnsupportedMediaType: server-side apply is not served yet: apply without --server-side
+    422 Invalid: PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch
     409 Conflict: Operation cannot be fulfilled on pods "p": Precondition failed: UID in precondition: predecessor, UID in object meta: UID
     409 Conflict: Operation cannot be fulfilled on pods "p": the object has been modified; please apply your changes to the latest version and try again
     201 Success
     409 Conflict: Operation cannot be fulfilled on pods/binding "p": pod p is already assigned to node "n1"
-    409 Conflict: Operation cannot be fulfilled on pods "p": Precondition failed: UID in precondition: other, UID in object meta: UID
+    409 Conflict: Operation cannot be fulfilled on Pod "p": the UID in the precondition (other) does not match the UID in record (UID). The object might have been deleted and then recreated
     200 Pod p
     404 NotFound: pods "p" not found
     "#);

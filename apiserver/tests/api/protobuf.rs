@@ -75,6 +75,6 @@ async fn typed_clients_write_in_protobuf_and_read_json() {
     400 BadRequest: ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: unknown field "#15"
     400 BadRequest: the object provided is v1, Kind=Secret, but this URL takes v1, Kind=ConfigMap
     400 BadRequest: the request body is no object in protobuf: it does not begin with the four bytes of Kubernetes' envelope
-    409 Conflict: Operation cannot be fulfilled on configmaps "settings": Precondition failed: UID in precondition: another, UID in object meta: UID
+    409 Conflict: Operation cannot be fulfilled on ConfigMap "settings": the UID in the precondition (another) does not match the UID in record (UID). The object might have been deleted and then recreated
     "##);
 }

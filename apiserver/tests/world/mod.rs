@@ -78,6 +78,8 @@ pub struct Setup {
     pub watch: WatchBounds,
     /// Whether certificate requests are signed while they are created.
     pub signs: bool,
+    /// What time it is.
+    pub clock: fn() -> jiff::Timestamp,
 }
 
 impl Default for Setup {
@@ -85,6 +87,7 @@ impl Default for Setup {
         Self {
             watch: WatchBounds::default(),
             signs: true,
+            clock: jiff::Timestamp::now,
         }
     }
 }
@@ -123,7 +126,11 @@ impl World {
     }
 
     pub async fn with(setup: Setup) -> Self {
-        let Setup { watch, signs } = setup;
+        let Setup {
+            watch,
+            signs,
+            clock,
+        } = setup;
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(weft_store::Config::new(dir.path().join("store")))
             .await
@@ -139,6 +146,7 @@ impl World {
                 authority: signs.then(|| authority.clone()),
                 images: Some(images),
                 watch,
+                clock,
                 ..objects::Config::default()
             },
         );

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
+use super::amount::{amount_of, amount_or_percent, at_most_all};
 use super::workload;
 use crate::columns::{Column, Row};
 use crate::field::Field;
@@ -88,13 +89,7 @@ impl Strategy for Deployments {
         ];
         workload::validate_update(self, new, old, part, &parts, problems);
         if part == Some(Subresource::Status) {
-            let (root, before) = (Field::root(new), Field::root(old));
-            let count = root.child("status.collisionCount");
-            let counted = before.child("status.collisionCount");
-            let count_now = count.integer().unwrap_or(0);
-            if count_now < counted.integer().unwrap_or(0) {
-                problems.invalid(&count, count_now, "cannot be decremented");
-            }
+            workload::collisions_only_grow(new, old, problems);
         }
     }
 }
@@ -132,38 +127,7 @@ fn rolling_update(rolling: &Field<'_, '_>, problems: &mut Problems) {
         let sentence = "may not be 0 when `maxSurge` is 0";
         problems.invalid(&unavailable, unavailable.shown(), sentence);
     }
-    if percent_of(&unavailable).is_some_and(|percent| percent > 100) {
-        let sentence = "must not be greater than 100%";
-        problems.invalid(&unavailable, unavailable.shown(), sentence);
-    }
-}
-
-const NO_PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
-
-/// A number of pods, or a share of them.
-fn amount_or_percent(field: &Field<'_, '_>, problems: &mut Problems) {
-    match field.value() {
-        Some(Value::String(text)) if percent_of(field).is_none() => {
-            problems.invalid(field, text.as_str(), NO_PERCENT);
-        }
-        Some(Value::String(_)) | None => {}
-        Some(Value::Number(_)) => problems.not_negative(field),
-        Some(other) => {
-            let sentence = "must be an integer or percentage (e.g '5%%')";
-            problems.invalid(field, other.clone(), sentence);
-        }
-    }
-}
-
-/// A percentage; one with more digits than a number holds is the largest.
-fn percent_of(field: &Field<'_, '_>) -> Option<i64> {
-    let digits = field.text().strip_suffix('%')?;
-    let numeric = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    numeric.then(|| digits.parse().unwrap_or(i64::MAX))
-}
-
-fn amount_of(field: &Field<'_, '_>) -> i64 {
-    percent_of(field).or(field.integer()).unwrap_or(0)
+    at_most_all(&unavailable, problems);
 }
 
 fn ready(row: &Row<'_>) -> Value {

@@ -27,7 +27,7 @@ pub(crate) fn kind(
     Kind {
         short_names: vec![short_name.into()],
         categories: vec!["all".into()],
-        subresources: vec![Subresource::Status, Subresource::Scale],
+        subresources: vec![Subresource::Scale, Subresource::Status],
         columns: first.chain(last).collect(),
         counts_generations: true,
         strategy: Arc::new(strategy),
@@ -36,7 +36,7 @@ pub(crate) fn kind(
 }
 
 /// The columns about the template that workloads show with `-o wide`.
-fn columns() -> [Column; 3] {
+pub(crate) fn columns() -> [Column; 3] {
     [
         Column::text("Containers", containers, "Names of the containers.").wide(),
         Column::text("Images", images, "Images of the containers.").wide(),
@@ -45,8 +45,13 @@ fn columns() -> [Column; 3] {
 }
 
 pub(crate) fn default_template(value: &mut Value) {
+    default_template_of(member(value, "spec"));
+}
+
+/// The template of whatever holds one.
+pub(crate) fn default_template_of(holder: &mut Value) {
     // A template without a spec has an empty one, so that what it lacks is told of and nothing else.
-    let template = member(member(value, "spec"), "template");
+    let template = member(holder, "template");
     pod::default_spec(member(template, "spec"));
 }
 
@@ -76,28 +81,39 @@ pub(crate) fn validate_pods(spec: &Field<'_, '_>, problems: &mut Problems) {
         problems.invalid(&selector, selector.shown(), "invalid label selector");
         return;
     }
-    let labels = template.child("metadata.labels");
-    let of_pods: BTreeMap<String, String> = template
-        .entries("metadata.labels")
-        .map(|(key, value)| (key.to_owned(), value.text().to_owned()))
-        .collect();
-    let matched = match &parsed {
-        Some(selector) => selector.is_everything() || selector.matches(&of_pods),
-        None => false,
-    };
-    if !matched {
-        let sentence = "`selector` does not match template `labels`";
-        problems.invalid(&labels, labels.shown(), sentence);
-    }
+    labels_match(parsed.as_ref(), &template, problems);
     pod::validate_template(&template, problems);
+    keeps_running(&template, "ReplicaSet", problems);
+}
+
+/// Pods that are to run for ever are started again, and have no deadline.
+pub(crate) fn keeps_running(template: &Field<'_, '_>, kind: &str, problems: &mut Problems) {
     let restart = template.child("spec.restartPolicy");
     if restart.text() != "Always" {
         problems.one_of_as(&restart, restart.text(), &["Always"]);
     }
     let deadline = template.child("spec.activeDeadlineSeconds");
     if deadline.is_set() {
-        let sentence = "activeDeadlineSeconds in ReplicaSet is not Supported";
-        problems.forbidden(&deadline, sentence);
+        let sentence = format!("activeDeadlineSeconds in {kind} is not Supported");
+        problems.forbidden(&deadline, &sentence);
+    }
+}
+
+/// Whether the labels of a template are those that a selector, which may be absent, asks for.
+pub(crate) fn labels_match(
+    selector: Option<&LabelSelector>,
+    template: &Field<'_, '_>,
+    problems: &mut Problems,
+) {
+    let of_pods: BTreeMap<String, String> = template
+        .entries("metadata.labels")
+        .map(|(key, value)| (key.to_owned(), value.text().to_owned()))
+        .collect();
+    let matched = selector.is_some_and(|asked| asked.is_everything() || asked.matches(&of_pods));
+    if !matched {
+        let labels = template.child("metadata.labels");
+        let sentence = "`selector` does not match template `labels`";
+        problems.invalid(&labels, labels.shown(), sentence);
     }
 }
 
@@ -122,31 +138,56 @@ pub(crate) fn validate_update(
 
 /// Counts of pods that controllers report: no part of them is more than all of them.
 fn validate_counts(status: &Field<'_, '_>, parts: &[&str], problems: &mut Problems) {
-    let count = |names: &str| status.child(names).integer().unwrap_or(0);
     for names in ["observedGeneration", "replicas"].iter().chain(parts) {
         problems.not_negative(&status.child(names));
     }
     for names in ["terminatingReplicas", "collisionCount"] {
         problems.not_negative(&status.child(names));
     }
-    for names in parts
+    let within = parts
         .iter()
-        .filter(|names| **names != "unavailableReplicas")
-    {
+        .filter(|names| **names != "unavailableReplicas");
+    no_part_is_more(status, within, "readyReplicas", problems);
+}
+
+/// Whether no count of pods is more than that of all of them, and available ones are ready; `ready` is how a message names those.
+pub(crate) fn no_part_is_more<'a>(
+    status: &Field<'_, '_>,
+    parts: impl Iterator<Item = &'a &'a str>,
+    ready: &str,
+    problems: &mut Problems,
+) {
+    let count = |names: &str| status.child(names).integer().unwrap_or(0);
+    for names in parts {
         if count(names) > count("replicas") {
             let sentence = "cannot be greater than status.replicas";
             problems.invalid(&status.child(names), count(names), sentence);
         }
     }
     if count("availableReplicas") > count("readyReplicas") {
-        let sentence = "cannot be greater than readyReplicas";
+        let sentence = format!("cannot be greater than {ready}");
         let available = status.child("availableReplicas");
-        problems.invalid(&available, count("availableReplicas"), sentence);
+        problems.invalid(&available, count("availableReplicas"), &sentence);
     }
 }
 
-fn of_containers(row: &Row<'_>, pointer: &str) -> Value {
-    items(row.object, "/spec/template/spec/containers")
+/// What a controller counts to tell names apart never goes down.
+pub(crate) fn collisions_only_grow(new: &Value, old: &Value, problems: &mut Problems) {
+    let (root, before) = (Field::root(new), Field::root(old));
+    let count = root.child("status.collisionCount");
+    let counted = before.child("status.collisionCount");
+    let Some(before) = counted.integer() else {
+        return;
+    };
+    if count.integer().is_none_or(|now| now < before) {
+        let now = count.integer().unwrap_or(0);
+        problems.invalid(&count, now, "cannot be decremented");
+    }
+}
+
+/// A text of each container of the list at a pointer.
+pub(crate) fn of_containers(row: &Row<'_>, list: &str, pointer: &str) -> Value {
+    items(row.object, list)
         .iter()
         .map(|container| text(container, pointer))
         .collect::<Vec<_>>()
@@ -154,21 +195,31 @@ fn of_containers(row: &Row<'_>, pointer: &str) -> Value {
         .into()
 }
 
-fn containers(row: &Row<'_>) -> Value {
-    of_containers(row, "/name")
+const CONTAINERS: &str = "/spec/template/spec/containers";
+
+pub(crate) fn containers(row: &Row<'_>) -> Value {
+    of_containers(row, CONTAINERS, "/name")
 }
 
-fn images(row: &Row<'_>) -> Value {
-    of_containers(row, "/image")
+pub(crate) fn images(row: &Row<'_>) -> Value {
+    of_containers(row, CONTAINERS, "/image")
 }
 
-fn selector(row: &Row<'_>) -> Value {
+pub(crate) fn selector(row: &Row<'_>) -> Value {
+    selector_text(row, "/spec/selector")
+}
+
+/// The label selector at a pointer, as it is written on a command line.
+pub(crate) fn selector_text(row: &Row<'_>, pointer: &str) -> Value {
+    let Some(selector) = row.object.pointer(pointer) else {
+        return or_none(String::new());
+    };
     let mut parts = Vec::new();
-    let labels = labels_text(row.object, "/spec/selector/matchLabels");
+    let labels = labels_text(selector, "/matchLabels");
     if !labels.is_empty() {
         parts.push(labels);
     }
-    for expression in items(row.object, "/spec/selector/matchExpressions") {
+    for expression in items(selector, "/matchExpressions") {
         let key = text(expression, "/key");
         let values = items(expression, "/values")
             .iter()

@@ -115,6 +115,8 @@ pub mod operator {
     pub const OPTIONAL_INDEX: &str = "_[?_]";
     pub const NOT_STRICTLY_FALSE: &str = "@not_strictly_false";
     pub const MAP_INSERT: &str = "cel.@mapInsert";
+    /// `Name{field: value}`: of the name, and a map of the fields.
+    pub const NEW: &str = "@new";
 }
 
 /// Binary operators: function, sign, how tightly it binds.

@@ -30,6 +30,7 @@ pub(super) fn check(
     mut expr: Expr,
     nodes: usize,
     variables: &[(&str, Type)],
+    patches: bool,
 ) -> Result<Checked, Faults> {
     let mut checker = Checker {
         scopes: variables
@@ -42,6 +43,7 @@ pub(super) fn check(
         overloads: vec![Vec::new(); nodes],
         bindings: BTreeMap::new(),
         next_param: FREE_PARAMS,
+        patches,
         faults: Faults::default(),
     };
     checker.check(&mut expr);
@@ -73,6 +75,8 @@ struct Checker {
     /// What type variables stand for.
     bindings: BTreeMap<u32, Type>,
     next_param: u32,
+    /// Whether the types that patches are made of are known.
+    patches: bool,
     faults: Faults,
 }
 
@@ -120,6 +124,13 @@ impl Checker {
             Kind::Select(_) => {
                 // A name with dots may be that of a type.
                 let qualified = expr.qualified_name();
+                // A variable may have a name with dots: `authorizer.requestResource`.
+                let whole = qualified.as_ref().and_then(|name| self.global(name));
+                if let (Some(of), Some(name)) = (whole, &qualified) {
+                    expr.kind = Kind::Ident(name.clone());
+                    self.types[id] = of;
+                    return;
+                }
                 let named = qualified.filter(|name| !self.is_variable_path(name));
                 match named.and_then(|name| Some((functions::type_named(&name)?, name))) {
                     Some((of, name)) => {
@@ -176,6 +187,14 @@ impl Checker {
             return Some(self.scopes[index].1.clone());
         }
         functions::type_named(name).map(|of| Type::Type(Arc::new(of)))
+    }
+
+    /// A variable that the expression was given.
+    fn global(&mut self, name: &str) -> Option<Type> {
+        let globals = self.scopes.iter().take(self.globals);
+        let mut found = globals.filter(|(known, _)| known == name);
+        found.next()?;
+        self.resolve(name)
     }
 
     /// Whether a name with dots starts with a variable.
@@ -253,13 +272,64 @@ impl Checker {
         if select.test { Type::Bool } else { found }
     }
 
+    /// `JSONPatch{op: "add"}`, `Object.spec{replicas: 1}`: what patches are made of.
+    fn new_object(&mut self, at: usize, call: &mut Call) -> Type {
+        let [name, fields] = call.args.as_mut_slice() else {
+            return Type::Error;
+        };
+        self.check(name);
+        let Kind::Literal(Literal::String(name)) = &name.kind else {
+            return Type::Error;
+        };
+        let is_object = name == "Object" || name.starts_with("Object.");
+        if !self.patches || !(is_object || name == "JSONPatch") {
+            let name = name.clone();
+            return self.undeclared(at, &name);
+        }
+        let name = name.clone();
+        if let Kind::Map(entries) = &mut fields.kind {
+            for entry in entries {
+                self.check(&mut entry.key);
+                self.check(&mut entry.value);
+                let Kind::Literal(Literal::String(field)) = &entry.key.kind else {
+                    continue;
+                };
+                let (field, of) = (field.clone(), self.of(&entry.value));
+                if is_object {
+                    continue;
+                }
+                match field.as_str() {
+                    "op" | "path" | "from" => {
+                        if !self.assignable(&Type::String, &of) {
+                            self.fault(
+                                entry.value.at,
+                                format!(
+                                    "expected type of field '{field}' is 'string' but provided type is '{of}'"
+                                ),
+                            );
+                        }
+                    }
+                    "value" => {}
+                    _ => self.fault(entry.key.at, format!("undefined field '{field}'")),
+                }
+            }
+        }
+        self.types[fields.id] = Type::map(Type::String, Type::Dyn);
+        Type::Object(super::declaration::Decl::record(&name, &[]))
+    }
+
     fn call(&mut self, id: usize, at: usize, call: &mut Call) -> Type {
+        if call.function == operator::NEW {
+            return self.new_object(at, call);
+        }
         for arg in &mut call.args {
             self.check(arg);
         }
         if let Some(target) = &mut call.target {
             let qualified = target.qualified_name();
             let qualified = qualified.map(|name| format!("{name}.{}", call.function));
+            let qualified =
+                qualified.filter(|name| self.patches || !name.starts_with("jsonpatch."));
             match qualified.and_then(|name| functions::find(&name)) {
                 // A function of a namespace.
                 Some(declared) => {
@@ -438,6 +508,7 @@ impl Checker {
                     | Type::Duration
                     | Type::Timestamp
                     | Type::Object(_)
+                    | Type::Optional(_)
                     | Type::Opaque("kubernetes.Quantity" | "kubernetes.URL" | "kubernetes.Semver")
             )
         };

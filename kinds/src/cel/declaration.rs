@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::parser::RESERVED;
 use crate::schema::Schema;
@@ -173,6 +173,10 @@ pub(super) enum Shape {
     Object(BTreeMap<String, Field>),
     Map(Arc<Decl>),
     List(Arc<Decl>, ListKind),
+    /// Read as whatever it is: what admission sees of an object.
+    Any,
+    /// Never read from JSON: a variable that an expression gives.
+    Given(Type),
 }
 
 /// A field of an object; rules see those that have a name that can be written and a type.
@@ -192,6 +196,69 @@ pub(super) enum ListKind {
 }
 
 impl Decl {
+    fn simple(shape: Shape) -> Arc<Self> {
+        Arc::new(Self {
+            name: String::new(),
+            shape,
+            elements_max: REQUEST_BYTES_MAX,
+            bytes_min: 2,
+            nullable: true,
+        })
+    }
+
+    /// A place whose values are read as whatever they are.
+    pub fn any() -> Arc<Self> {
+        static ANY: LazyLock<Arc<Decl>> = LazyLock::new(|| Decl::simple(Shape::Any));
+        Arc::clone(&ANY)
+    }
+
+    pub fn text() -> Arc<Self> {
+        Self::simple(Shape::String)
+    }
+
+    pub fn boolean() -> Arc<Self> {
+        Self::simple(Shape::Bool)
+    }
+
+    pub fn integer() -> Arc<Self> {
+        Self::simple(Shape::Int)
+    }
+
+    pub fn time() -> Arc<Self> {
+        Self::simple(Shape::DateTime)
+    }
+
+    pub fn list_of(item: Arc<Self>) -> Arc<Self> {
+        Self::simple(Shape::List(item, ListKind::Atomic))
+    }
+
+    pub fn map_of(values: Arc<Self>) -> Arc<Self> {
+        Self::simple(Shape::Map(values))
+    }
+
+    /// What an expression of this type gives.
+    pub fn given(of: Type) -> Arc<Self> {
+        Self::simple(Shape::Given(of))
+    }
+
+    /// An object that no schema describes, under a name of its own.
+    pub fn record(name: &str, fields: &[(&str, Arc<Self>)]) -> Arc<Self> {
+        let fields = fields.iter().map(|(field, decl)| {
+            let known = Field {
+                decl: Some(Arc::clone(decl)),
+                escaped: escape(field),
+            };
+            ((*field).to_owned(), known)
+        });
+        Arc::new(Self {
+            name: name.to_owned(),
+            shape: Shape::Object(fields.collect()),
+            elements_max: 0,
+            bytes_min: 2,
+            nullable: true,
+        })
+    }
+
     /// The place of a schema; the root of an object knows its type and name whatever its schema says.
     pub fn of(schema: Schema<'_>, root: bool) -> Option<Arc<Self>> {
         Self::named(schema, root, "selfType")
@@ -344,6 +411,8 @@ impl Decl {
             Shape::Object(_) => Type::Object(Arc::clone(self)),
             Shape::Map(values) => Type::map(Type::String, values.cel_type()),
             Shape::List(item, _) => Type::list(item.cel_type()),
+            Shape::Any => Type::Dyn,
+            Shape::Given(of) => of.clone(),
         }
     }
 

@@ -8,6 +8,7 @@
 //! an error that the other side decides, but never the end of the budget.
 //! Source: cel-go `interpreter/interpretable.go`, `attributes.go`, `runtimecost.go`.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -116,15 +117,76 @@ impl Meter {
 pub(super) fn run<'a>(
     plan: &'a Plan,
     variables: Vec<(&'a str, Evaluated<'a>)>,
+    composed: Option<&Composed<'a>>,
     meter: &mut Meter,
 ) -> Result<Value<'a>, Error> {
-    let mut run = Run { variables, meter };
+    let mut run = Run {
+        variables,
+        composed,
+        meter,
+    };
     run.eval(plan)
+}
+
+/// The name under which expressions of one policy find those that were given a name.
+pub const VARIABLES: &str = "variables";
+
+/// Expressions with names, run when one of them is first asked for: an error is that of whoever asks, and what nobody asks for costs
+/// nothing. Each has the budget of a call of its own; what they cost together is told by [`Composed::take_cost`].
+#[derive(Debug)]
+pub struct Composed<'a> {
+    programs: &'a [(String, super::Program)],
+    globals: Vec<(&'a str, Evaluated<'a>)>,
+    known: RefCell<BTreeMap<&'a str, Evaluated<'a>>>,
+    cost: Cell<u64>,
+}
+
+impl<'a> Composed<'a> {
+    /// Each expression may ask for those before it.
+    pub fn new(programs: &'a [(String, super::Program)], globals: &[(&'a str, Value<'a>)]) -> Self {
+        let globals = globals.iter();
+        Self {
+            programs,
+            globals: globals
+                .map(|(name, value)| (*name, Ok(value.clone())))
+                .collect(),
+            known: RefCell::default(),
+            cost: Cell::new(0),
+        }
+    }
+
+    /// What was spent since it was last asked for.
+    pub fn take_cost(&self) -> u64 {
+        self.cost.take()
+    }
+
+    fn find(&self, name: &str) -> Evaluated<'a> {
+        let found = self.programs.iter().find(|(known, _)| known == name);
+        let Some((name, program)) = found else {
+            return Err(Error::new(format!("no such key: {name}")));
+        };
+        if let Some(value) = self.known.borrow().get(name.as_str()) {
+            return value.clone();
+        }
+        let mut meter = Meter::per_call();
+        let value = run(&program.plan, self.globals.clone(), Some(self), &mut meter);
+        self.cost.set(self.cost.get().saturating_add(meter.cost()));
+        let value = value.map_err(|error| {
+            // Whoever asked has a budget of its own.
+            Error::new(format!(
+                "composited variable {name:?} fails to evaluate: {}",
+                error.message
+            ))
+        });
+        self.known.borrow_mut().insert(name, value.clone());
+        value
+    }
 }
 
 struct Run<'a, 'm> {
     /// Innermost last.
     variables: Vec<(&'a str, Evaluated<'a>)>,
+    composed: Option<&'m Composed<'a>>,
     meter: &'m mut Meter,
 }
 
@@ -235,6 +297,18 @@ impl<'a> Run<'a, '_> {
         else {
             return Err(Error::no_such_overload());
         };
+        if let (Plan::Variable(name), Some(composed)) = (&**operand, self.composed)
+            && name == VARIABLES
+            && !self.variables.iter().any(|(known, _)| known == name)
+        {
+            self.meter.charge(if *test { 1 } else { 2 })?;
+            let value = composed.find(field)?;
+            return Ok(match (test, optional) {
+                (true, _) => Value::Bool(true),
+                (false, true) => Value::some(value),
+                (false, false) => value,
+            });
+        }
         let value = match self.operand(operand) {
             // The test was not reached, which is the last step of an attribute.
             Err(error) if *test && operand.is_attribute() && !error.is_final => {

@@ -4,7 +4,7 @@
 //! Invariants: total; a tree of bounded height is walked once.
 //! Source: cel-go `cel/validator.go`, `ext/formatting.go`, as k8s.io/apiserver `pkg/cel/environment` enables them.
 
-use super::ast::{Call, Entry, Expr, Item, Kind, Literal, for_children};
+use super::ast::{Call, Entry, Expr, Item, Kind, Literal, for_children, operator};
 use super::check::Checked;
 use super::declaration::Type;
 use super::functions::{self, formatting};
@@ -47,6 +47,14 @@ impl Walk<'_> {
         }
         let formats =
             formats || matches!(&expr.kind, Kind::Call(call) if call.function == "format");
+        if let Kind::Call(call) = &expr.kind
+            && call.function == operator::NEW
+            && let Some(fields) = call.args.last()
+        {
+            // Fields have types of their own.
+            for_children(&fields.kind, &mut |child| self.expr(child, formats));
+            return;
+        }
         for_children(&expr.kind, &mut |child| self.expr(child, formats));
     }
 

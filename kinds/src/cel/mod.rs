@@ -33,13 +33,24 @@ mod value;
 use std::sync::Arc;
 
 pub use declaration::{Decl, Type, escape, unescape};
-pub use eval::{Error, Meter};
+pub use eval::{Composed, Error, Meter, VARIABLES};
+pub use functions::authorizer::{Authority, Authorize, Decision, Question, Subject};
 pub use parser::{SOURCE_CHARS_MAX, parse};
 pub use value::Value;
 
 /// Whether a text is a day, as rules read it.
 pub(crate) fn is_date(text: &str) -> bool {
     time::date(text).is_ok()
+}
+
+/// Whether a text can be the name of a variable.
+pub(crate) fn is_identifier(text: &str) -> bool {
+    let starts = |c: char| c == '_' || c.is_ascii_alphabetic();
+    let goes_on = |c: char| c == '_' || c.is_ascii_alphanumeric();
+    text.starts_with(starts)
+        && text.chars().all(goes_on)
+        && !parser::RESERVED.contains(&text)
+        && !matches!(text, "true" | "false" | "null" | "in")
 }
 
 /// Whether a text is a duration of a schema's.
@@ -182,10 +193,27 @@ impl Program {
         variables: &[(&str, Type)],
         root: Option<&Arc<Decl>>,
     ) -> Result<Self, String> {
+        Self::compile_for(source, variables, root, false)
+    }
+
+    /// The same for an expression that may make patches: `JSONPatch{…}`, `Object{…}`, `jsonpatch.escapeKey`.
+    ///
+    /// # Errors
+    /// As [`Program::compile`].
+    pub fn compile_patch(source: &str, variables: &[(&str, Type)]) -> Result<Self, String> {
+        Self::compile_for(source, variables, None, true)
+    }
+
+    fn compile_for(
+        source: &str,
+        variables: &[(&str, Type)],
+        root: Option<&Arc<Decl>>,
+        patches: bool,
+    ) -> Result<Self, String> {
         let describe = |faults: Faults| faults.describe(source);
         let parsed = parser::parse_all(source).map_err(describe)?;
         let (expanded, nodes) = macros::expand(parsed).map_err(|fault| fault.describe(source))?;
-        let checked = check::check(expanded, nodes, variables).map_err(describe)?;
+        let checked = check::check(expanded, nodes, variables, patches).map_err(describe)?;
         literals::faults(&checked).result((), source)?;
         let cost_max = estimate::estimate(&checked, root).max;
         let plan = plan::plan(&checked)
@@ -224,7 +252,22 @@ impl Program {
     ) -> Result<Value<'a>, Error> {
         let variables = variables.iter();
         let variables = variables.map(|(name, value)| (*name, Ok(value.clone())));
-        eval::run(&self.plan, variables.collect(), meter)
+        eval::run(&self.plan, variables.collect(), None, meter)
+    }
+
+    /// The same with expressions that it may ask for by name, as `variables.NAME`.
+    ///
+    /// # Errors
+    /// As [`Program::eval`].
+    pub fn eval_composed<'a>(
+        &'a self,
+        variables: &[(&'a str, Value<'a>)],
+        composed: &Composed<'a>,
+        meter: &mut Meter,
+    ) -> Result<Value<'a>, Error> {
+        let variables = variables.iter();
+        let variables = variables.map(|(name, value)| (*name, Ok(value.clone())));
+        eval::run(&self.plan, variables.collect(), Some(composed), meter)
     }
 
     /// The same over variables of which some cannot be read, which is told where they are looked at.
@@ -233,6 +276,6 @@ impl Program {
         variables: &[(&'a str, Result<Value<'a>, Error>)],
         meter: &mut Meter,
     ) -> Result<Value<'a>, Error> {
-        eval::run(&self.plan, variables.to_vec(), meter)
+        eval::run(&self.plan, variables.to_vec(), None, meter)
     }
 }

@@ -337,7 +337,11 @@ impl Parser<'_> {
                         let args = self.arguments()?;
                         self.node(open, Expr::member(open, operand, &name, args).kind)?
                     }
-                    false => self.node(at, Expr::select(at, operand, &name, optional).kind)?,
+                    false => {
+                        let select = Expr::select(at, operand, &name, optional).kind;
+                        let select = self.node(at, select)?;
+                        self.made(select)?
+                    }
                 };
             } else if self.takes("[") {
                 let function = match self.takes("?") {
@@ -444,7 +448,44 @@ impl Parser<'_> {
             let args = self.arguments()?;
             return self.call(open, name, args);
         }
-        self.node(at, Kind::Ident(name.to_owned()))
+        let ident = self.node(at, Kind::Ident(name.to_owned()))?;
+        self.made(ident)
+    }
+
+    /// `Name{field: value}`, where what was read so far is a name.
+    fn made(&mut self, name: Expr) -> Result<Expr, Fault> {
+        let at = self.at();
+        let Some(qualified) = name.qualified_name() else {
+            return Ok(name);
+        };
+        if !self.takes("{") {
+            return Ok(name);
+        }
+        let mut entries = Vec::new();
+        self.open.push("}");
+        while !matches!(self.peek(), Token::Sign("}")) {
+            let optional = self.takes("?");
+            let key = self.at();
+            let Token::Ident(field) = self.peek().clone() else {
+                return Err(self.misplaced("IDENTIFIER"));
+            };
+            self.next += 1;
+            let key = self.node(key, Kind::Literal(Literal::String(field)))?;
+            self.expect(":")?;
+            let value = self.expression()?;
+            entries.push(Entry {
+                key,
+                value,
+                optional,
+            });
+            if !self.takes(",") {
+                break;
+            }
+        }
+        self.close("}")?;
+        let fields = self.node(at, Kind::Map(entries))?;
+        let name = self.node(name.at, Kind::Literal(Literal::String(qualified)))?;
+        self.call(at, operator::NEW, vec![name, fields])
     }
 
     fn list(&mut self, at: usize) -> Result<Expr, Fault> {

@@ -119,6 +119,11 @@ fn step(checked: &Checked, expr: &Expr) -> Result<Plan, Error> {
             test: select.test,
             in_optional: is_in_optional(checked, &select.operand),
         },
+        Kind::Call(call) if call.function == operator::NEW => match call.args.last() {
+            // What a patch is made of is a map with the names of its fields.
+            Some(fields) => return step(checked, fields),
+            None => return Err(Error::no_such_overload()),
+        },
         Kind::Call(call) => return self::call(checked, expr, call),
         Kind::List(items) => {
             let items: Vec<(Plan, bool)> = items
@@ -321,6 +326,7 @@ pub(super) fn unqualified(key: &Value<'_>) -> Option<String> {
         Value::Url(_) => "cel.URL",
         Value::Semver(_) => "cel.Semver",
         Value::Format(_) => "cel.Format",
+        Value::Authority(_) => "library.authorizerVal",
     };
     Some(format!("invalid qualifier type: {of}"))
 }

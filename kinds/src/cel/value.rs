@@ -13,12 +13,14 @@ use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use base64::Engine as _;
 use ipnet::IpNet;
 use serde_json::Value as Json;
 use weft_api::quantity::Quantity;
 
 use super::declaration::{Decl, ListKind, Shape};
 use super::eval::Error;
+use super::functions::authorizer::Authority;
 use super::functions::format::Format;
 use super::functions::semver::Semver;
 use super::functions::url::Url;
@@ -47,6 +49,8 @@ pub enum Value<'a> {
     Url(Arc<Url>),
     Semver(Arc<Semver>),
     Format(&'static Format),
+    /// A question of who may do what, as far as it is put, or its answer.
+    Authority(Arc<Authority>),
 }
 
 /// A text of the object, or one that was made.
@@ -131,7 +135,14 @@ impl<'a> Value<'a> {
                     "invalid data, got null for schema with nullable=false",
                 ));
             }
-            (Shape::IntOrString | Shape::String, Json::String(text)) => {
+            (Shape::Any, Json::Bool(flag)) => Self::Bool(*flag),
+            (Shape::Any, Json::Number(number)) => match number.as_i64() {
+                Some(number) => Self::Int(number),
+                None => Self::Double(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            (Shape::Any, Json::Array(items)) => Self::List(List::Json(items, Arc::clone(decl))),
+            (Shape::Any, Json::Object(map)) => Self::Map(Map::Json(map, Arc::clone(decl))),
+            (Shape::IntOrString | Shape::String | Shape::Any, Json::String(text)) => {
                 Self::String(Text::Borrowed(text))
             }
             (Shape::IntOrString | Shape::Int, Json::Number(number)) => match integer(number) {
@@ -209,6 +220,7 @@ impl<'a> Value<'a> {
             Self::Url(_) => "kubernetes.URL",
             Self::Semver(_) => "kubernetes.Semver",
             Self::Format(_) => "kubernetes.NamedFormat",
+            Self::Authority(authority) => authority.type_name(),
         }
     }
 
@@ -308,6 +320,47 @@ impl<'a> Value<'a> {
             Self::Optional(value) => value.is_none(),
             _ => false,
         }
+    }
+
+    /// As JSON, which a patch is made of.
+    ///
+    /// # Errors
+    /// For what JSON has no form of.
+    pub fn to_json(&self) -> Result<Json, Error> {
+        Ok(match self {
+            Self::Null | Self::Optional(None) => Json::Null,
+            Self::Bool(flag) => (*flag).into(),
+            Self::Int(number) => (*number).into(),
+            Self::Uint(number) => (*number).into(),
+            Self::Double(number) => (*number).into(),
+            Self::String(text) => Json::from(&**text),
+            Self::Bytes(bytes) => base64::engine::general_purpose::STANDARD
+                .encode(bytes)
+                .into(),
+            Self::Optional(Some(value)) => value.to_json()?,
+            Self::List(List::Json(items, _)) => Json::Array(items.to_vec()),
+            Self::Map(Map::Json(map, _)) => Json::Object((*map).clone()),
+            Self::List(list) => list
+                .iter()
+                .map(|item| item?.to_json())
+                .collect::<Result<Vec<_>, _>>()?
+                .into(),
+            Self::Map(Map::Built(entries)) => {
+                let mut map = serde_json::Map::new();
+                for (key, value) in entries.iter() {
+                    let Key::String(key) = key else {
+                        return Err(Error::new("JSON has no keys but strings"));
+                    };
+                    map.insert(key.clone(), value.to_json()?);
+                }
+                map.into()
+            }
+            Self::Quantity(_) | Self::Duration(_) | Self::Timestamp(_) => self.to_string().into(),
+            other => {
+                let told = format!("cannot convert {} to JSON", other.type_name());
+                return Err(Error::new(told));
+            }
+        })
     }
 
     pub(super) fn key(&self) -> Option<Key> {
@@ -557,9 +610,10 @@ fn write_identity(value: Option<&Value<'_>>, text: &mut String) {
     };
 }
 
-fn item_of(decl: &Decl) -> Option<&Arc<Decl>> {
+fn item_of(decl: &Arc<Decl>) -> Option<&Arc<Decl>> {
     match &decl.shape {
         Shape::List(item, _) => Some(item),
+        Shape::Any => Some(decl),
         _ => None,
     }
 }
@@ -592,6 +646,7 @@ impl<'a> Map<'a> {
                     Shape::Map(values) => {
                         map.get(key).map(|json| Value::of(json, values)).transpose()
                     }
+                    Shape::Any => map.get(key).map(|json| Value::of(json, decl)).transpose(),
                     _ => {
                         let Some((name, field)) = decl.field(key) else {
                             return Ok(None);

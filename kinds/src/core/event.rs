@@ -97,6 +97,10 @@ fn columns() -> Vec<Column> {
 struct Events;
 
 impl Strategy for Events {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, value: &mut Value) {
         fill(value, "source", json!({}));
         fill(value, "reportingComponent", "");
@@ -112,6 +116,10 @@ impl Strategy for Events {
 struct ReportedEvents;
 
 impl Strategy for ReportedEvents {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, value: &mut Value) {
         Events.default(value);
     }

@@ -3,12 +3,13 @@
 use std::sync::{Arc, LazyLock};
 
 use serde_json::{Value, json};
+use weft_api::status::StatusError;
 
 use crate::columns::{Column, Row};
 use crate::field::Field;
 use crate::kind::{NameRule, Selectable};
 use crate::lens::{fill, items, member, put, text};
-use crate::strategy::{Strategy, replace_part};
+use crate::strategy::{Strategy, Surroundings, replace_part};
 use crate::validate::{Problems, finalizer_name};
 use crate::{Kind, Subresource};
 
@@ -72,11 +73,15 @@ impl Strategy for Namespaces {
         let name = text(value, "/metadata/name").to_owned();
         let labels = member(member(value, "metadata"), "labels");
         labels["kubernetes.io/metadata.name"] = name.into();
-        // Absent on create only: an emptied list is how finalization ends, and must stay empty.
-        if value.pointer("/spec/finalizers").is_none() && value.pointer("/status/phase").is_none() {
-            member(value, "spec")["finalizers"] = json!(["kubernetes"]);
-        }
         fill(member(value, "status"), "phase", "Active");
+    }
+
+    /// A new one waits for its content to go. The server says so, and it is nobody's field; an emptied list is how finalization ends.
+    fn admit(&self, new: &mut Value, _: &dyn Surroundings) -> Result<(), StatusError> {
+        if new.pointer("/spec/finalizers").is_none() {
+            member(new, "spec")["finalizers"] = json!(["kubernetes"]);
+        }
+        Ok(())
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {

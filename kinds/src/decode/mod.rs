@@ -13,19 +13,21 @@
 mod convert;
 mod scalar;
 mod strfmt;
-mod structural;
+pub(crate) mod structural;
 mod typed;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde::de::{DeserializeSeed as _, MapAccess, SeqAccess};
 use serde_json::Value;
 use weft_api::gvk::GroupVersionKind;
 use weft_api::status::Cause;
 
+use crate::Kind;
 use crate::cel::rules;
-use crate::schema::Schema;
+use crate::schema::{Node, Schema};
 use crate::walk::{Containers, Walk};
 
 pub(crate) use scalar::url_bytes;
@@ -56,13 +58,68 @@ pub enum DecodeError {
     Unfit(String),
 }
 
+/// How objects are read.
+#[derive(Clone, Copy)]
+pub enum Reading<'a> {
+    /// As a Go type of Kubernetes.
+    Typed(Schema<'static>),
+    /// By a structural schema.
+    Structural(Schema<'a>),
+    /// As they are: no schema is known.
+    Free,
+}
+
+/// What says how objects are read: the name of a kind that is compiled in, or a kind.
+pub trait Readable {
+    fn reading(&self) -> Reading<'_>;
+}
+
+impl Readable for GroupVersionKind {
+    fn reading(&self) -> Reading<'_> {
+        match Schema::of(self) {
+            Some(schema) if schema.is_typed() => Reading::Typed(schema),
+            Some(schema) => Reading::Structural(schema),
+            None => Reading::Free,
+        }
+    }
+}
+
+impl Readable for Kind {
+    fn reading(&self) -> Reading<'_> {
+        match &self.custom {
+            Some(version) => Reading::Structural(Schema::at(version.node())),
+            None => match self.gvk().reading() {
+                Reading::Typed(schema) => Reading::Typed(schema),
+                Reading::Free => Reading::Free,
+                // Of the committed table: the name that it was found by has ended.
+                Reading::Structural(_) => {
+                    Schema::of(&self.gvk()).map_or(Reading::Free, Reading::Structural)
+                }
+            },
+        }
+    }
+}
+
+impl<T: Readable> Readable for Arc<T> {
+    fn reading(&self) -> Reading<'_> {
+        (**self).reading()
+    }
+}
+
+/// A structural schema alone.
+impl Readable for Node {
+    fn reading(&self) -> Reading<'_> {
+        Reading::Structural(Schema::at(self))
+    }
+}
+
 /// Decodes a body in JSON.
 ///
 /// # Errors
 /// [`DecodeError::Syntax`] for what is no JSON, else for the first value that does not fit.
-pub fn text(gvk: &GroupVersionKind, body: &[u8]) -> Result<Decoded, DecodeError> {
-    match Schema::of(gvk) {
-        Some(schema) if schema.is_typed() => {
+pub fn text(of: &impl Readable, body: &[u8]) -> Result<Decoded, DecodeError> {
+    match of.reading() {
+        Reading::Typed(schema) => {
             let mut deserializer = serde_json::Deserializer::from_slice(body);
             let decoded = typed::read(schema, &mut deserializer)?;
             deserializer
@@ -73,7 +130,7 @@ pub fn text(gvk: &GroupVersionKind, body: &[u8]) -> Result<Decoded, DecodeError>
         _ => {
             let parsed: Value = serde_json::from_slice(body)
                 .map_err(|error| DecodeError::Syntax(error.to_string()))?;
-            let mut decoded = value(gvk, &parsed)?;
+            let mut decoded = value(of, &parsed)?;
             let mut faults: Vec<String> = duplicate_fields(body)
                 .iter()
                 .map(|field| format!("duplicate field {field:?}"))
@@ -89,11 +146,11 @@ pub fn text(gvk: &GroupVersionKind, body: &[u8]) -> Result<Decoded, DecodeError>
 ///
 /// # Errors
 /// [`DecodeError::Unfit`] for the first value that does not fit.
-pub fn value(gvk: &GroupVersionKind, value: &Value) -> Result<Decoded, DecodeError> {
-    match Schema::of(gvk) {
-        Some(schema) if schema.is_typed() => Ok(typed::read(schema, value)?),
-        Some(schema) => structured(schema, value),
-        None => {
+pub fn value(of: &impl Readable, value: &Value) -> Result<Decoded, DecodeError> {
+    match of.reading() {
+        Reading::Typed(schema) => Ok(typed::read(schema, value)?),
+        Reading::Structural(schema) => structured(schema, value),
+        Reading::Free => {
             bounded(value)?;
             Ok(Decoded {
                 value: value.clone(),
@@ -107,10 +164,10 @@ pub fn value(gvk: &GroupVersionKind, value: &Value) -> Result<Decoded, DecodeErr
 ///
 /// # Errors
 /// As [`value`].
-pub fn merged(gvk: &GroupVersionKind, merged: &Value) -> Result<Decoded, DecodeError> {
-    let decoded = value(gvk, merged);
-    let told = match (&decoded, Schema::of(gvk)) {
-        (Err(DecodeError::Unfit(_)), Some(schema)) if schema.is_typed() => {
+pub fn merged(of: &impl Readable, merged: &Value) -> Result<Decoded, DecodeError> {
+    let decoded = value(of, merged);
+    let told = match (&decoded, of.reading()) {
+        (Err(DecodeError::Unfit(_)), Reading::Typed(schema)) => {
             bounded(merged)?;
             convert::fault(schema, "", merged)
         }
@@ -138,7 +195,7 @@ fn structured(schema: Schema<'_>, value: &Value) -> Result<Decoded, DecodeError>
         *metadata = decoded.value;
         faults = decoded.faults;
     }
-    let unknown = structural::prune(schema, &mut value);
+    let unknown = structural::prune(schema, &mut value)?;
     faults.extend(
         unknown
             .iter()
@@ -150,8 +207,13 @@ fn structured(schema: Schema<'_>, value: &Value) -> Result<Decoded, DecodeError>
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
+/// Whether a value is nested no deeper than objects may be.
+pub fn is_bounded(value: &Value) -> bool {
+    is_within(value, DEPTH_MAX, &mut 0)
+}
+
 fn bounded(value: &Value) -> Result<(), DecodeError> {
-    match is_within(value, DEPTH_MAX, &mut 0) {
+    match is_bounded(value) {
         true => Ok(()),
         false => Err(DecodeError::Unfit(format!(
             "exceeded max depth of {DEPTH_MAX}"
@@ -160,23 +222,34 @@ fn bounded(value: &Value) -> Result<(), DecodeError> {
 }
 
 /// Fills in the defaults that the schema of a kind carries.
-pub fn fill(gvk: &GroupVersionKind, value: &mut Value) {
-    if let Some(schema) = Schema::of(gvk).filter(|schema| !schema.is_typed()) {
+pub fn fill(of: &impl Readable, value: &mut Value) {
+    if let Reading::Structural(schema) = of.reading() {
         structural::default(schema, value);
     }
+}
+
+/// Whether values of a type are held to a format; others are told of.
+pub(crate) fn knows_format(kind: &str, format: &str) -> bool {
+    match kind {
+        "" | "string" => strfmt::is(format, "").is_some() || format == "email",
+        "integer" => matches!(format, "int32" | "int64"),
+        "number" => matches!(format, "float" | "double"),
+        _ => false,
+    }
+}
+
+/// Reads what was stored by a structural schema of before, whatever it holds: what does not fit is left for others to judge.
+pub(crate) fn repair(schema: Schema<'_>, value: &mut Value) {
+    // What no metadata can be stays as it is.
+    let _ = structural::prune(schema, value);
 }
 
 /// Adds to `causes` the constraints and rules of the schema that an object of a structural kind breaks, as an update of `old` or as a
 /// new object; none for built-in kinds, whose constraints Kubernetes judges in code.
 ///
 /// A constraint that `old` breaks in the same way is not held against the update.
-pub fn violations(
-    gvk: &GroupVersionKind,
-    value: &Value,
-    old: Option<&Value>,
-    causes: &mut Vec<Cause>,
-) {
-    let Some(schema) = Schema::of(gvk).filter(|schema| !schema.is_typed()) else {
+pub fn violations(of: &impl Readable, value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+    let Reading::Structural(schema) = of.reading() else {
         return;
     };
     let mut found = structural::validate(schema, value);

@@ -12,74 +12,123 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 use weft_api::status::Cause;
 
-use super::strfmt;
+use super::{DecodeError, strfmt, typed};
 use crate::schema::{Node, Schema, Shape};
 
 /// Faults that are told of one object.
 const FINDINGS_MAX: usize = 100;
+/// Unknown fields that are looked at before they are put in order.
+const UNKNOWN_MAX: usize = 10_000;
 const META: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 /// Drops what the schema does not name and nulls that it neither allows nor defaults; returns the paths of the unknown, in order.
-pub(super) fn prune(schema: Schema<'_>, value: &mut Value) -> Vec<String> {
-    let mut unknown = Vec::new();
-    prune_at(Some(schema), value, &mut String::new(), &mut unknown);
-    unknown.sort();
-    unknown.truncate(FINDINGS_MAX);
+///
+/// # Errors
+/// When the metadata of an object inside is none.
+pub(super) fn prune(schema: Schema<'_>, value: &mut Value) -> Result<Vec<String>, DecodeError> {
+    let mut pruner = Pruner::default();
+    pruner.prune(Some(schema), true, value);
     drop_nulls(schema, value);
-    unknown
+    pruner.unknown.sort();
+    pruner.unknown.truncate(FINDINGS_MAX);
+    match pruner.fault {
+        Some(fault) => Err(fault),
+        None => Ok(pruner.unknown),
+    }
 }
 
-fn prune_at(
-    schema: Option<Schema<'_>>,
-    value: &mut Value,
-    path: &mut String,
-    unknown: &mut Vec<String>,
-) {
-    let length = path.len();
-    match value {
-        Value::Object(map) => {
-            let root = length == 0;
-            map.retain(|key, value| {
-                if root && META.contains(&key.as_str()) {
-                    return true;
-                }
+/// Whether a value has nothing that the schema does not name.
+pub(crate) fn is_pruned(schema: Schema<'_>, value: &Value) -> bool {
+    let mut pruner = Pruner::default();
+    pruner.prune(
+        Some(schema),
+        schema.target().embedded_resource,
+        &mut value.clone(),
+    );
+    pruner.unknown.is_empty()
+}
+
+#[derive(Default)]
+struct Pruner {
+    path: String,
+    unknown: Vec<String>,
+    fault: Option<DecodeError>,
+}
+
+impl Pruner {
+    /// `resource`: the value is an object of its own, with a type and a name.
+    fn prune(&mut self, schema: Option<Schema<'_>>, resource: bool, value: &mut Value) {
+        // What is kept whatever it is called, may have members that are known all the same, and those are pruned.
+        let keeps = schema.is_some_and(|schema| schema.preserves_unknown());
+        let length = self.path.len();
+        match value {
+            Value::Object(map) => map.retain(|key, value| {
                 if length > 0 {
-                    path.push('.');
+                    self.path.push('.');
                 }
-                path.push_str(key);
-                let (field, keeps) = match schema {
-                    Some(schema) => (schema.field(key), schema.preserves_unknown()),
-                    None => (None, false),
-                };
-                let kept = match field {
-                    Some(field) => {
-                        prune_at(Some(field), value, path, unknown);
-                        true
-                    }
-                    None => {
-                        if !keeps {
-                            unknown.push(path.clone());
-                        }
-                        keeps
-                    }
-                };
-                path.truncate(length);
+                self.path.push_str(key);
+                let kept = self.member(schema, resource, keeps, key, value);
+                self.path.truncate(length);
                 kept
-            });
-        }
-        Value::Array(items) => {
-            if schema.is_some_and(|schema| schema.preserves_unknown() && schema.items().is_none()) {
-                return;
+            }),
+            Value::Array(items) => {
+                let item = schema.and_then(|schema| schema.items());
+                if keeps && item.is_none() {
+                    return;
+                }
+                for (index, value) in items.iter_mut().enumerate() {
+                    // Writing to a String cannot fail.
+                    let _ = write!(self.path, "[{index}]");
+                    let resource = item.is_some_and(|item| item.target().embedded_resource);
+                    self.prune(item, resource, value);
+                    self.path.truncate(length);
+                }
             }
-            let item = schema.and_then(|schema| schema.items());
-            for (index, value) in items.iter_mut().enumerate() {
-                // Writing to a String cannot fail.
-                let _ = write!(path, "[{index}]");
-                prune_at(item, value, path, unknown);
-                path.truncate(length);
+            _ => {}
+        }
+    }
+
+    fn member(
+        &mut self,
+        schema: Option<Schema<'_>>,
+        resource: bool,
+        keeps: bool,
+        key: &str,
+        value: &mut Value,
+    ) -> bool {
+        if resource && META.contains(&key) {
+            if self.path != key && key == "metadata" {
+                self.metadata(value);
+            }
+            return true;
+        }
+        if let Some(field) = schema.and_then(|schema| schema.field(key)) {
+            self.prune(Some(field), field.target().embedded_resource, value);
+            return true;
+        }
+        if !keeps && self.unknown.len() < UNKNOWN_MAX {
+            self.unknown.push(self.path.clone());
+        }
+        keeps
+    }
+
+    /// Metadata is Kubernetes' own type in every object, inside of others too.
+    fn metadata(&mut self, value: &mut Value) {
+        let Some(meta) = Schema::named(super::OBJECT_META).filter(|_| !value.is_null()) else {
+            return;
+        };
+        match typed::read_below(meta, &self.path, &*value) {
+            Ok(decoded) => {
+                *value = decoded.value;
+                let faults = decoded.faults.iter();
+                let paths = faults.filter_map(|fault| fault.strip_prefix("unknown field \""));
+                self.unknown
+                    .extend(paths.map(|path| path.trim_end_matches('"').to_owned()));
+            }
+            Err(fault) => {
+                self.fault.get_or_insert(fault);
             }
         }
-        _ => {}
     }
 }
 
@@ -103,7 +152,7 @@ fn drop_nulls(schema: Schema<'_>, value: &mut Value) {
 }
 
 /// Fills in the defaults of the schema.
-pub(super) fn default(schema: Schema<'_>, value: &mut Value) {
+pub(crate) fn default(schema: Schema<'_>, value: &mut Value) {
     let fills = |value: Option<&Value>, schema: Schema<'_>| match value {
         None => true,
         Some(Value::Null) => !schema.target().nullable,
@@ -148,8 +197,22 @@ pub(super) fn validate(schema: Schema<'_>, value: &Value) -> Vec<Cause> {
         }
         findings.path.clear();
         findings.required(schema.target(), map);
+        // What is judged of the object as a whole.
+        findings.constraints(schema.target(), value);
+        findings.resources(schema, value, true);
         findings.lists(schema, value);
     }
+    findings.causes
+}
+
+/// As [`validate`], of a part of an object, which is told of below `path`.
+pub(crate) fn validate_part(schema: Schema<'_>, value: &Value, path: &str) -> Vec<Cause> {
+    let mut findings = Findings {
+        path: path.to_owned(),
+        causes: Vec::new(),
+    };
+    findings.check(schema, value);
+    findings.resources(schema, value, false);
     findings.causes
 }
 
@@ -333,6 +396,11 @@ impl Findings {
     }
 
     fn number(&mut self, node: &Node, value: &Value, number: f64) {
+        if let Some(of) = node.multiple_of.filter(|of| *of > 0.0)
+            && (number / of).fract() != 0.0
+        {
+            self.invalid(value, &format!("should be a multiple of {of}"));
+        }
         if let Some(max) = node.maximum {
             let (broken, words) = match node.exclusive_maximum {
                 true => (number >= max, "less than"),
@@ -382,6 +450,74 @@ impl Findings {
         if node.not.as_deref().is_some_and(matches) {
             let sentence = quoted("must not validate the schema (not)");
             self.add(Cause::invalid("<nil>", &"".into(), &sentence));
+        }
+    }
+
+    /// Objects inside of others have a type, and sound metadata.
+    fn resources(&mut self, schema: Schema<'_>, value: &Value, root: bool) {
+        let length = self.path.len();
+        match value {
+            Value::Object(map) => {
+                if schema.target().embedded_resource && !root {
+                    self.resource(map, value);
+                }
+                for (key, value) in map {
+                    let Some(field) = schema.field(key) else {
+                        continue;
+                    };
+                    if length > 0 {
+                        self.path.push('.');
+                    }
+                    self.path.push_str(key);
+                    self.resources(field, value, false);
+                    self.path.truncate(length);
+                }
+            }
+            Value::Array(items) => {
+                let Some(item) = schema.items() else { return };
+                for (index, value) in items.iter().enumerate() {
+                    // Writing to a String cannot fail.
+                    let _ = write!(self.path, "[{index}]");
+                    self.resources(item, value, false);
+                    self.path.truncate(length);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn resource(&mut self, map: &Map<String, Value>, value: &Value) {
+        for name in ["apiVersion", "kind"] {
+            let field = format!("{}.{name}", self.path);
+            match map.get(name) {
+                None => self.add(Cause::required(&field, "")),
+                Some(Value::String(text)) if text.is_empty() => {
+                    self.add(Cause::invalid(&field, &"".into(), "must not be empty"));
+                }
+                Some(Value::String(text)) if name == "apiVersion" => {
+                    if text.matches('/').count() > 1 {
+                        let told = format!("unexpected GroupVersion string: {text}");
+                        self.add(Cause::invalid(&field, &text.as_str().into(), &told));
+                    }
+                }
+                Some(Value::String(text)) => {
+                    let faults = weft_api::name::dns1035_label_faults(&text.to_lowercase());
+                    if !faults.is_empty() {
+                        let told = format!(
+                            "may have mixed case, but should otherwise match: {}",
+                            faults.join(",")
+                        );
+                        self.add(Cause::invalid(&field, &text.as_str().into(), &told));
+                    }
+                }
+                Some(other) => self.add(Cause::invalid(&field, other, "must be a string")),
+            }
+        }
+        if map.contains_key("metadata") {
+            for mut cause in crate::validate::metadata_causes(value) {
+                cause.field = format!("{}.{}", self.path, cause.field);
+                self.add(cause);
+            }
         }
     }
 
@@ -520,7 +656,7 @@ mod tests {
             "spec": { "class": "a", "size": null, "mode": null, "note": null, "any": { "x": { "y": null } }, "list": [{ "name": "a", "zz": 1 }], "b": {} },
         });
         assert_eq!(
-            prune(Schema::at(&node), &mut value),
+            prune(Schema::at(&node), &mut value).unwrap(),
             ["extra", "spec.b", "spec.list[0].zz"]
         );
         default(Schema::at(&node), &mut value);

@@ -19,6 +19,9 @@ use serde_json::{Map, Number, Value};
 use super::{DEPTH_MAX, DecodeError, Decoded, FAULTS_MAX, scalar};
 use crate::schema::{Schema, Shape};
 
+/// The one list of an object that says something when it is empty: that its owners are to be forgotten. It is never stored.
+const MANAGED_FIELDS: &str = "managedFields";
+
 /// Reads an object of a kind.
 ///
 /// # Errors
@@ -150,10 +153,15 @@ struct State {
     fatal: Option<String>,
     faults: Vec<String>,
     noted: BTreeSet<String>,
+    /// How many fields with a reader of their own the walk is in: Go's strict decoder does not look into those.
+    unseen: usize,
 }
 
 impl State {
     fn note(&mut self, what: &str, path: &str) {
+        if self.unseen > 0 {
+            return;
+        }
         let fault = format!("{what} field {path:?}");
         if self.faults.len() < FAULTS_MAX && self.noted.insert(fault.clone()) {
             self.faults.push(fault);
@@ -282,6 +290,7 @@ impl Reader<'_> {
         let Self { schema, state, .. } = self;
         let mut map = Map::new();
         let mut seen: BTreeSet<&str> = BTreeSet::new();
+        let mut resets = false;
         let (owner, depth) = (state.owner, state.fields.len());
         while let Some(key) = entries.next_key::<String>()? {
             let length = push_key(&mut state.path, &key);
@@ -304,6 +313,9 @@ impl Reader<'_> {
                     })?;
                     state.fields.truncate(depth);
                     state.owner = owner;
+                    resets |= name == MANAGED_FIELDS
+                        && state.path == "metadata.managedFields"
+                        && matches!(&value, Value::Array(list) if list.is_empty());
                     map.insert(key, value);
                 }
                 None => {
@@ -315,6 +327,9 @@ impl Reader<'_> {
             state.path.truncate(length);
         }
         complete(schema, &mut map);
+        if resets {
+            map.insert(MANAGED_FIELDS.to_owned(), Value::Array(Vec::new()));
+        }
         Ok(Value::Object(map))
     }
 
@@ -499,6 +514,17 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Value, A::Error> {
+        if let Some(schema) = self.schema.of_alternative() {
+            self.state.unseen += 1;
+            let reader = Reader {
+                schema,
+                type_name: "v1.JSONSchemaProps",
+                state: &mut *self.state,
+            };
+            let read = reader.structure(entries);
+            self.state.unseen -= 1;
+            return read;
+        }
         match (self.special(), self.schema.shape()) {
             (Some(special), _) if special.is_struct() => self.refused(special, "object"),
             (None, Shape::Struct) => self.structure(entries),

@@ -29,8 +29,8 @@ use table::TABLE;
 /// What every body begins with.
 pub const MAGIC: &[u8] = b"k8s\0";
 
-/// Deepest nesting of messages; the deepest path of the served kinds has about 15.
-const DEPTH_MAX: usize = 32;
+/// Deepest nesting of messages; the deepest path of most kinds has about 15, and a definition of a custom kind has a few above each schema.
+const DEPTH_MAX: usize = 64;
 
 /// How many unknown fields of one body are reported, as for JSON.
 const UNKNOWN_MAX: usize = 64;

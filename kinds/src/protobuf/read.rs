@@ -10,6 +10,9 @@ use super::table::{Field, Form, Many, TABLE, Table};
 use super::wire::{Fields, Wire, varint};
 use super::{DEPTH_MAX, DecodeError, Decoded, MAGIC, UNKNOWN_MAX};
 
+/// Every whole number below is one in a double.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
 /// Reads an enveloped object.
 ///
 /// # Errors
@@ -269,6 +272,53 @@ impl Reader {
                 }
                 serde_json::from_slice(raw).map_err(|_| DecodeError::OutOfRange(self.path.clone()))
             }
+            Form::Double => {
+                let number = wire.double(&self.path)?;
+                // Go writes a whole number without a point.
+                let whole = number.trunc() == number && number.abs() < WHOLE_MAX;
+                let value = if whole {
+                    (number as i64).into()
+                } else {
+                    Value::from(number)
+                };
+                match value {
+                    Value::Null => Err(DecodeError::OutOfRange(self.path.clone())),
+                    value => Ok(value),
+                }
+            }
+            Form::SchemaOrList(schema) => {
+                let (mut one, mut many) = (Value::Null, Vec::new());
+                for field in Fields(wire.bytes(&self.path)?) {
+                    match field? {
+                        (1, wire) => one = self.value(Form::Message(schema), &wire, Some(one))?,
+                        (2, wire) => many.push(self.value(Form::Message(schema), &wire, None)?),
+                        _ => {}
+                    }
+                }
+                Ok(if many.is_empty() { one } else { many.into() })
+            }
+            Form::SchemaOrFlag(schema) => {
+                let (mut one, mut allows) = (Value::Null, false);
+                for field in Fields(wire.bytes(&self.path)?) {
+                    match field? {
+                        (1, wire) => allows = wire.number(&self.path)? != 0,
+                        (2, wire) => one = self.value(Form::Message(schema), &wire, Some(one))?,
+                        _ => {}
+                    }
+                }
+                Ok(if one.is_null() { allows.into() } else { one })
+            }
+            Form::SchemaOrNames(schema) => {
+                let (mut one, mut names) = (Value::Null, Vec::new());
+                for field in Fields(wire.bytes(&self.path)?) {
+                    match field? {
+                        (1, wire) => one = self.value(Form::Message(schema), &wire, Some(one))?,
+                        (2, wire) => names.push(Value::from(wire.text(&self.path)?)),
+                        _ => {}
+                    }
+                }
+                Ok(if names.is_empty() { one } else { names.into() })
+            }
             Form::Message(message) => {
                 let mut object = match earlier {
                     Some(Value::Object(object)) => object,
@@ -309,6 +359,7 @@ impl Reader {
         let is_zero = match wire {
             Wire::Varint(number) => *number == 0,
             Wire::Bytes(bytes) => bytes.is_empty(),
+            Wire::Double(number) => *number == 0.0,
             Wire::Fixed => false,
         };
         if !is_zero && self.unknown.len() < UNKNOWN_MAX {

@@ -68,9 +68,19 @@ pub(super) enum Form {
     IntOrString,
     /// JSON as bytes.
     Raw,
+    Double,
     /// By its place in the table.
     Message(usize),
+    /// A JSON schema, by its place, or a list of them.
+    SchemaOrList(usize),
+    /// A JSON schema, or whether anything goes.
+    SchemaOrFlag(usize),
+    /// A JSON schema, or names.
+    SchemaOrNames(usize),
 }
+
+/// What the last three hold.
+const SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 
 impl Table {
     fn of(text: &TableText<'static>) -> Self {
@@ -129,6 +139,10 @@ impl Field {
                 "quantity" => Form::Quantity,
                 "intorstring" => Form::IntOrString,
                 "raw" => Form::Raw,
+                "double" => Form::Double,
+                "orarray" => Form::SchemaOrList(places[SCHEMA]),
+                "orbool" => Form::SchemaOrFlag(places[SCHEMA]),
+                "orstrings" => Form::SchemaOrNames(places[SCHEMA]),
                 message => Form::Message(places[message]),
             },
             many,
@@ -142,11 +156,14 @@ impl Field {
     pub(super) fn is_struct(&self) -> bool {
         self.many == Many::One
             && match self.form {
-                Form::Text | Form::Bool | Form::Int | Form::Bytes => false,
+                Form::Text | Form::Bool | Form::Int | Form::Bytes | Form::Double => false,
                 Form::Time | Form::MicroTime | Form::Quantity | Form::IntOrString | Form::Raw => {
                     true
                 }
-                Form::Message(_) => true,
+                Form::Message(_)
+                | Form::SchemaOrList(_)
+                | Form::SchemaOrFlag(_)
+                | Form::SchemaOrNames(_) => true,
             }
     }
 
@@ -167,9 +184,11 @@ impl Field {
             (Many::List | Many::Map | Many::MapOfLists, _) => Value::Null,
             (Many::One, Form::Text) => "".into(),
             (Many::One, Form::Bool) => false.into(),
-            (Many::One, Form::Int | Form::IntOrString) => 0.into(),
+            (Many::One, Form::Int | Form::IntOrString | Form::Double) => 0.into(),
             (Many::One, Form::Quantity) => "0".into(),
             (Many::One, Form::Bytes | Form::Time | Form::MicroTime | Form::Raw) => Value::Null,
+            (Many::One, Form::SchemaOrFlag(_)) => false.into(),
+            (Many::One, Form::SchemaOrList(_) | Form::SchemaOrNames(_)) => Value::Null,
             (Many::One, Form::Message(message)) => table.zero(message).into(),
         })
     }

@@ -275,3 +275,69 @@ fn broken_bodies_are_refused_and_never_panic() {
         assert_eq!(decode(body).unwrap_err(), error);
     }
 }
+
+#[test]
+fn schemas_of_custom_kinds_come_back_as_they_were() {
+    let definition = |schema: Value| {
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "things.example.com"},
+            "spec": {
+                "group": "example.com", "scope": "Namespaced",
+                "names": {"plural": "things", "kind": "Thing"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
+            },
+        })
+    };
+    let schema = json!({
+        "$schema": "http://json-schema.org/schema#", "$ref": "r", "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {
+            "flag": {"additionalProperties": false},
+            "free": {"additionalProperties": true},
+            "map": {"additionalProperties": {"type": "string"}},
+            "one": {"items": {"type": "integer"}},
+            "many": {"items": [{"type": "integer"}, {"type": "string"}]},
+            "numbers": {"maximum": 1.5, "minimum": 0, "multipleOf": -2, "exclusiveMaximum": true, "maxLength": 0},
+            "values": {"default": {"a": [1, null, "x"]}, "enum": [1, "a", null, {"b": true}], "example": false},
+            "needs": {"dependencies": {"a": ["b", "c"], "d": {"required": ["e"]}}},
+            "rules": {"x-kubernetes-validations": [{"rule": "self > 1", "optionalOldSelf": false}]},
+        },
+    });
+    let sent = definition(schema.clone());
+    let read = decode(&encode(&sent).unwrap()).unwrap();
+    assert_eq!(read.unknown, [""; 0]);
+    let path = "/spec/versions/0/schema/openAPIV3Schema";
+    assert_eq!(read.value.pointer(path), Some(&schema));
+
+    // As deep as any is, and not deeper than anybody can read.
+    let nested = |levels: usize| {
+        let innermost = json!({"type": "string"});
+        (0..levels).fold(innermost, |inner, _| json!({"properties": {"p": inner}}))
+    };
+    let deep = encode(&definition(nested(40))).unwrap();
+    assert_eq!(
+        decode(&deep).unwrap().value.pointer(path),
+        Some(&nested(40))
+    );
+    let deeper = encode(&definition(nested(80))).unwrap();
+    assert_eq!(decode(&deeper).unwrap_err(), DecodeError::TooDeep);
+    // A number in the place of a schema, and one that is none.
+    let odd = encode(&definition(json!({"items": 3})));
+    assert!(matches!(odd, Err(EncodeError::Shape(field)) if field.ends_with("items")));
+}
+
+#[test]
+fn an_api_service_as_client_go_sends_it() {
+    let service = json!({
+        "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": "v1.example.com"},
+        "spec": {
+            "service": {"namespace": "n", "name": "s", "port": 443},
+            "group": "example.com", "version": "v1", "insecureSkipTLSVerify": true,
+            "groupPriorityMinimum": 100, "versionPriority": 10,
+        },
+        "status": {},
+    });
+    assert_eq!(decode(&encode(&service).unwrap()).unwrap().value, service);
+}

@@ -9,7 +9,9 @@ use super::table::Form;
 pub(super) enum Wire<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
-    /// Four or eight bytes; no served field is written so.
+    /// Eight bytes.
+    Double(f64),
+    /// Four bytes; no served field is written so.
     Fixed,
 }
 
@@ -18,6 +20,7 @@ impl<'a> Wire<'a> {
     pub(super) fn empty(form: Form) -> Self {
         match form {
             Form::Bool | Form::Int => Self::Varint(0),
+            Form::Double => Self::Double(0.0),
             _ => Self::Bytes(&[]),
         }
     }
@@ -25,7 +28,9 @@ impl<'a> Wire<'a> {
     pub(super) fn bytes(&self, path: &str) -> Result<&'a [u8], DecodeError> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
-            Self::Varint(_) | Self::Fixed => Err(DecodeError::WireType(path.to_owned())),
+            Self::Varint(_) | Self::Double(_) | Self::Fixed => {
+                Err(DecodeError::WireType(path.to_owned()))
+            }
         }
     }
 
@@ -37,7 +42,16 @@ impl<'a> Wire<'a> {
     pub(super) fn number(&self, path: &str) -> Result<i64, DecodeError> {
         match self {
             Self::Varint(number) => Ok(number.cast_signed()),
-            Self::Bytes(_) | Self::Fixed => Err(DecodeError::WireType(path.to_owned())),
+            Self::Bytes(_) | Self::Double(_) | Self::Fixed => {
+                Err(DecodeError::WireType(path.to_owned()))
+            }
+        }
+    }
+
+    pub(super) fn double(&self, path: &str) -> Result<f64, DecodeError> {
+        match self {
+            Self::Double(number) => Ok(*number),
+            _ => Err(DecodeError::WireType(path.to_owned())),
         }
     }
 }
@@ -66,8 +80,8 @@ fn field<'a>(rest: &mut &'a [u8]) -> Result<(u32, Wire<'a>), DecodeError> {
     let wire = match key & 7 {
         0 => Wire::Varint(varint(rest)?),
         1 => {
-            take(rest, 8)?;
-            Wire::Fixed
+            let bytes = take(rest, 8)?.first_chunk::<8>();
+            Wire::Double(f64::from_le_bytes(*bytes.ok_or(DecodeError::Truncated)?))
         }
         2 => {
             let length = usize::try_from(varint(rest)?).map_err(|_| DecodeError::Truncated)?;

@@ -332,6 +332,42 @@ impl Writer {
                 }
                 self.close(number, start);
             }
+            (Form::Double, Value::Null) => self.double(number, 0.0),
+            (Form::Double, Value::Number(value)) => {
+                self.double(number, value.as_f64().ok_or_else(unlike)?);
+            }
+            (Form::SchemaOrList(_) | Form::SchemaOrNames(_), Value::Null) => {
+                self.bytes(number, b"");
+            }
+            (Form::SchemaOrList(schema) | Form::SchemaOrNames(schema), Value::Object(_)) => {
+                let start = self.start();
+                self.value(1, Form::Message(schema), value)?;
+                self.close(number, start);
+            }
+            (Form::SchemaOrList(schema), Value::Array(items)) => {
+                let (start, form) = (self.start(), Form::Message(schema));
+                let mut items = items.iter().rev();
+                items.try_for_each(|item| self.value(2, form, item))?;
+                self.close(number, start);
+            }
+            (Form::SchemaOrNames(_), Value::Array(items)) => {
+                let start = self.start();
+                let mut items = items.iter().rev();
+                items.try_for_each(|item| self.value(2, Form::Text, item))?;
+                self.close(number, start);
+            }
+            (Form::SchemaOrFlag(_), Value::Null | Value::Bool(_)) => {
+                let start = self.start();
+                self.number(1, i64::from(value.as_bool() == Some(true)));
+                self.close(number, start);
+            }
+            (Form::SchemaOrFlag(schema), Value::Object(_)) => {
+                let start = self.start();
+                self.value(2, Form::Message(schema), value)?;
+                // A schema allows what it fits.
+                self.number(1, 1);
+                self.close(number, start);
+            }
             (Form::Message(message), Value::Object(_) | Value::Null) => {
                 let start = self.start();
                 self.message(message, value.as_object().unwrap_or(&EMPTY))?;
@@ -340,6 +376,11 @@ impl Writer {
             _ => return Err(unlike()),
         }
         Ok(())
+    }
+
+    fn double(&mut self, number: u32, value: f64) {
+        self.out.extend(value.to_le_bytes().iter().rev());
+        self.varint(u64::from(number) << 3 | 1);
     }
 
     fn quantity(&mut self, number: u32, text: &str) {

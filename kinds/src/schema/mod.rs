@@ -102,6 +102,7 @@ pub struct Node {
     pub(crate) maximum: Option<f64>,
     pub(crate) exclusive_minimum: bool,
     pub(crate) exclusive_maximum: bool,
+    pub(crate) multiple_of: Option<f64>,
     pub(crate) min_length: Option<usize>,
     pub(crate) max_length: Option<usize>,
     pub(crate) min_items: Option<usize>,
@@ -193,10 +194,8 @@ fn schema_or_flag<'de, D: serde::Deserializer<'de>>(
     }
     Ok(match Either::deserialize(deserializer)? {
         Either::Schema(node) => Some(node),
-        Either::Flag(true) => Some(Box::new(Node {
-            preserves_unknown: true,
-            ..Node::default()
-        })),
+        // Values of any type, of which nothing inside is known.
+        Either::Flag(true) => Some(Box::default()),
         Either::Flag(false) => None,
     })
 }
@@ -312,6 +311,16 @@ impl Schema<'static> {
     /// The schema of a kind, if the table has it.
     pub fn of(gvk: &GroupVersionKind) -> Option<Self> {
         Self::named(definition_name(gvk)?)
+    }
+
+    /// What stands in a field that may hold a schema or something else, as a definition's `items` and `additionalProperties` do.
+    pub(crate) fn of_alternative(self) -> Option<Self> {
+        let name = self.name()?;
+        let or = ["OrBool", "OrArray", "OrStringArray"];
+        let own = or.iter().find_map(|suffix| name.strip_suffix(suffix))?;
+        own.ends_with(".JSONSchemaProps")
+            .then(|| Self::named(own))
+            .flatten()
     }
 
     /// The schema of a definition.
@@ -448,7 +457,7 @@ impl<'a> Schema<'a> {
             Some("object") if target.additional_properties.is_some() => Shape::Map,
             Some("object") if !target.properties.is_empty() => Shape::Struct,
             Some(_) => Shape::Free,
-            None if self.name.is_some() => Shape::NumberOrString,
+            None if self.name.is_some() && !target.one_of.is_empty() => Shape::NumberOrString,
             None => Shape::Free,
         }
     }
@@ -464,6 +473,11 @@ impl<'a> Schema<'a> {
     /// The one field that identifies an element of the list in a strategic merge.
     pub fn merge_key(&self) -> Option<&'a str> {
         self.place.merge_key.as_deref()
+    }
+
+    /// The same as a list, for what takes any number of keys.
+    pub(crate) fn merge_keys(&self) -> &'a [String] {
+        self.place.merge_key.as_slice()
     }
 
     /// `atomic`, `set` or `map`, for server-side apply.
@@ -492,11 +506,18 @@ impl<'a> Schema<'a> {
     }
 }
 
+/// Versions that Kubernetes serves no longer, whose kinds have the fields of those that came after.
+const FORMER: &[(&str, &str, &str)] = &[("batch", "v1beta1", "v1"), ("policy", "v1beta1", "v1")];
+
 /// The definition behind a kind, as in `io.k8s.api.core.v1.Pod`.
 pub fn definition_name(gvk: &GroupVersionKind) -> Option<&'static str> {
+    let former = FORMER
+        .iter()
+        .find(|(group, version, _)| (*group, *version) == (&*gvk.group, &*gvk.version));
+    let version = former.map_or(&*gvk.version, |(_, _, version)| version);
     TABLE
         .by_kind
-        .get(&(gvk.group.clone(), gvk.version.clone(), gvk.kind.clone()))
+        .get(&(gvk.group.clone(), version.to_owned(), gvk.kind.clone()))
         .copied()
 }
 

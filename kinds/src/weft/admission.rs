@@ -119,7 +119,16 @@ pub(crate) fn judge_pod(pod: &Value, around: &dyn Surroundings) -> Result<(), St
 
 /// What is to be said of a workload whose pods would be refused.
 pub(crate) fn warnings_of_template(workload: &Value, around: &dyn Surroundings) -> Vec<String> {
-    let refusal = refusal(workload, "/spec/template/spec", around);
+    warnings_of_pods(workload, "/spec/template/spec", around)
+}
+
+/// As [`warnings_of_template`], for pods whose spec is at another pointer.
+pub(crate) fn warnings_of_pods(
+    workload: &Value,
+    spec: &str,
+    around: &dyn Surroundings,
+) -> Vec<String> {
+    let refusal = refusal(workload, spec, around);
     let sentence = refusal.map(|refusal| format!("pods will be refused: {}", refusal.sentence));
     sentence.into_iter().collect()
 }
@@ -149,7 +158,7 @@ fn refusal(object: &Value, spec: &str, around: &dyn Surroundings) -> Option<Refu
         "" => "default",
         account => account,
     };
-    let grants = around.objects(&CAPABILITY_GRANT, namespace);
+    let grants = around.objects(&CAPABILITY_GRANT, Some(namespace));
     let gives = |capability: Capability| {
         let mut grants = grants.iter().filter(|grant| is_for(grant, account));
         grants.any(|grant| !items(grant, capability.pointer()).is_empty())
@@ -272,8 +281,8 @@ mod tests {
             None
         }
 
-        fn objects(&self, kind: KindRef<'_>, namespace: &str) -> Vec<Value> {
-            assert_eq!((kind, namespace), (&*CAPABILITY_GRANT, "shop"));
+        fn objects(&self, kind: KindRef<'_>, namespace: Option<&str>) -> Vec<Value> {
+            assert_eq!((kind, namespace), (&*CAPABILITY_GRANT, Some("shop")));
             self.0.clone()
         }
 

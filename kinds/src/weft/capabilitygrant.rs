@@ -58,7 +58,7 @@ impl Strategy for CapabilityGrants {
     fn admit(&self, new: &mut Value, around: &dyn Surroundings) -> Result<(), StatusError> {
         let kind = &CAPABILITY_GRANT;
         let namespace = text(new, "/metadata/namespace");
-        if around.objects(kind, namespace).len() < GRANTS_MAX {
+        if around.objects(kind, Some(namespace)).len() < GRANTS_MAX {
             return Ok(());
         }
         let detail = format!(

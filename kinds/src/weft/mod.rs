@@ -5,7 +5,7 @@ mod capabilitygrant;
 mod keyvaluestore;
 
 pub use admission::{Access, granted_store, refers_to, refusal_of_store, store_to_add};
-pub(crate) use admission::{judge_pod, warnings_of_template};
+pub(crate) use admission::{judge_pod, warnings_of_pods, warnings_of_template};
 pub use capabilitygrant::CAPABILITY_GRANT;
 pub use keyvaluestore::{KEY_VALUE_STORE, Quota, quota};
 

@@ -251,7 +251,7 @@ mod tests {
         deleted.await.unwrap();
         let second = made().await;
         let told = objects.tell_usage(&caller, &first, &mut known).await;
-        assert_eq!(told.unwrap_err().code, 409);
+        assert_eq!(told.unwrap_err().code, 422);
         assert_eq!((status().await, known.told), (Value::Null, None));
         let told = objects.tell_usage(&caller, &second, &mut known).await;
         told.unwrap();

@@ -609,7 +609,7 @@ fn check_quota(
         quota.keys
     ));
     error.code = 507;
-    error.reason = "QuotaExceeded";
+    error.reason = "QuotaExceeded".into();
     Err(error)
 }
 

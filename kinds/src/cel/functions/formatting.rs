@@ -332,7 +332,8 @@ fn written(value: &Value<'_>, depth: usize) -> Result<String, String> {
         | Value::Cidr(..)
         | Value::Url(_)
         | Value::Semver(_)
-        | Value::Format(_) => {
+        | Value::Format(_)
+        | Value::Authority(_) => {
             return Err(format!("no formatting function for {}", value.type_name()));
         }
         value => shown(value, depth)?,

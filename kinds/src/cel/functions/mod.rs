@@ -4,11 +4,9 @@
 //! that a call whose types are known only when it runs finds its way as any other. [`find`] merges those of one name.
 //!
 //! Invariants: total on any arguments; none panics, and none makes more than it has asked its [`Meter`] for.
-//! Source of names and signatures: cel-go `common/stdlib`, `ext`, and k8s.io/apiserver `pkg/cel/library` as of 1.37. Left
-//! out: `jsonpatch`, which is not there for rules of a stored object. Nor is the variable `authorizer`; its functions are known by
-//! their signatures, so that what is told of a rule that names it is one thing.
+//! Source of names and signatures: cel-go `common/stdlib`, `ext`, and k8s.io/apiserver `pkg/cel/library` as of 1.37.
 
-mod authorizer;
+pub mod authorizer;
 pub(super) mod format;
 pub(super) mod formatting;
 pub(super) mod lists;

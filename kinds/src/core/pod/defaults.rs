@@ -14,16 +14,18 @@ pub(super) fn pod(value: &mut Value) {
     fill(spec, "enableServiceLinks", true);
     default_spec(spec);
     limits_become_requests(spec);
-    if text(spec, "/serviceAccountName").is_empty() {
-        spec["serviceAccountName"] = "default".into();
-    }
-    spec["serviceAccount"] = spec["serviceAccountName"].clone();
-    fill(spec, "priority", 0);
-    fill(spec, "preemptionPolicy", "PreemptLowerPriority");
     let class = qos_class(value);
     let status = member(value, "status");
     fill(status, "phase", "Pending");
     fill(status, "qosClass", class);
+}
+
+/// A new pod that names no account has its namespace's. The server gives it that, so that it is nobody's field.
+pub(super) fn service_account(spec: &mut Value) {
+    if text(spec, "/serviceAccountName").is_empty() {
+        spec["serviceAccountName"] = "default".into();
+    }
+    spec["serviceAccount"] = spec["serviceAccountName"].clone();
 }
 
 /// Defaults shared by pods and pod templates.
@@ -244,7 +246,6 @@ mod tests {
         let reference = &sources[0]["downwardAPI"]["items"][0]["fieldRef"];
         assert_eq!(reference["apiVersion"], "v1");
         assert_eq!(sources[1]["serviceAccountToken"]["expirationSeconds"], 3600);
-        assert_eq!(spec["serviceAccountName"], "default");
         assert_eq!(pod["status"]["qosClass"], "Burstable");
     }
 }

@@ -1,5 +1,6 @@
 //! Pods, and the pod templates that workloads are made of.
 
+mod admission;
 mod columns;
 mod defaults;
 mod validation;
@@ -19,7 +20,10 @@ use crate::validate::Problems;
 use crate::{Kind, Subresource, weft};
 
 pub(crate) use defaults::default_spec;
-pub(crate) use validation::template as validate_template;
+pub(crate) use validation::{
+    container_resource as validate_container_resource, limits as validate_limits, node_selector,
+    resources, template as validate_template, tolerations as validate_tolerations,
+};
 
 /// Seconds a pod stays bound to a node that is not ready or not reachable, unless it says otherwise. Kubernetes' 300
 /// were chosen for containers; a component starts elsewhere in milliseconds, so waiting costs more than moving.
@@ -67,6 +71,9 @@ impl Strategy for Pods {
         old: &Value,
     ) -> Value {
         let mut next = replace_part(kind, part, proposed, old);
+        if part.is_none() {
+            admission::keep_priority(&mut next, old);
+        }
         // It follows from the spec, so that nobody has to say it.
         if part == Some(Subresource::Status)
             && let Some(class) = old.pointer("/status/qosClass")
@@ -82,11 +89,13 @@ impl Strategy for Pods {
     }
 
     fn admit(&self, new: &mut Value, around: &dyn Surroundings) -> Result<(), StatusError> {
+        defaults::service_account(member(new, "spec"));
         require_service_account(new, around)?;
         weft::judge_pod(new, around)?;
         take_pull_secrets(new, around);
+        admission::take_priority(new, around)?;
         tolerate_lost_nodes(member(new, "spec"));
-        Ok(())
+        admission::take_runtime_class(new, around)
     }
 
     fn images(&self, value: &Value) -> BTreeSet<String> {

@@ -37,6 +37,11 @@ impl std::fmt::Display for ServiceRange {
 }
 
 impl ServiceRange {
+    /// The first address, which is the API's own.
+    pub fn first(self) -> Ipv4Addr {
+        Ipv4Addr::from(self.0.network().to_bits().saturating_add(1))
+    }
+
     /// The first and the last address are those of the network.
     pub(super) fn contains(self, address: Ipv4Addr) -> bool {
         let Self(net) = self;

@@ -59,6 +59,10 @@ pub static SERVICE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
 struct Services;
 
 impl Strategy for Services {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn prepare_for_update(
         &self,
         kind: &Kind,

@@ -131,7 +131,7 @@ impl Surroundings for Cluster {
         None
     }
 
-    fn objects(&self, _: crate::KindRef<'_>, _: &str) -> Vec<Value> {
+    fn objects(&self, _: crate::KindRef<'_>, _: Option<&str>) -> Vec<Value> {
         Vec::new()
     }
 

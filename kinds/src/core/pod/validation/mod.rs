@@ -5,15 +5,20 @@
 
 mod containers;
 mod handlers;
-mod resources;
+pub(crate) mod resources;
 mod scheduling;
 mod security;
 #[cfg(test)]
 mod tests;
 mod volumes;
 
+pub(crate) use scheduling::node_selector;
+
 use serde_json::Value;
 use weft_api::name;
+
+pub(crate) use resources::{container_resource, limits};
+pub(crate) use scheduling::tolerations;
 
 use crate::field::Field;
 use crate::lens::{items_mut, put};

@@ -32,16 +32,16 @@ const STANDARD: &[&str] = &[
 const OF_CONTAINERS: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 const HUGE: &str = "hugepages-";
 
-fn is_huge(resource: &str) -> bool {
+pub(crate) fn is_huge(resource: &str) -> bool {
     resource.starts_with(HUGE)
 }
 
 /// In Kubernetes' own namespace, which names without a prefix are in.
-fn is_native(resource: &str) -> bool {
+pub(crate) fn is_native(resource: &str) -> bool {
     !resource.contains('/') || resource.contains("kubernetes.io/")
 }
 
-fn is_extended(resource: &str) -> bool {
+pub(crate) fn is_extended(resource: &str) -> bool {
     !is_native(resource)
         && !resource.starts_with("requests.")
         && name::qualified_name_faults(&format!("requests.{resource}")).is_empty()
@@ -68,13 +68,18 @@ pub(super) fn of_pod(spec: &Field<'_, '_>, problems: &mut Problems) {
 /// What running a pod costs beyond its containers.
 pub(super) fn of_overhead(spec: &Field<'_, '_>, problems: &mut Problems) {
     // Kubernetes judges it as limits, and says so in paths.
-    for (resource, quantity) in spec.entries_as("overhead", "overhead.limits") {
+    limits(spec, "overhead", "overhead.limits", problems);
+}
+
+/// Amounts of resources that containers can have, told of at `shown`.
+pub(crate) fn limits(of: &Field<'_, '_>, names: &str, shown: &str, problems: &mut Problems) {
+    for (resource, quantity) in of.entries_as(names, shown) {
         container_resource(resource, &quantity, problems);
         amount(resource, &quantity, problems);
     }
 }
 
-fn known_name(resource: &str, field: &Field<'_, '_>, problems: &mut Problems) -> bool {
+pub(crate) fn known_name(resource: &str, field: &Field<'_, '_>, problems: &mut Problems) -> bool {
     let faults = name::qualified_name_faults(resource);
     for fault in &faults {
         problems.invalid(field, resource, fault);
@@ -91,7 +96,8 @@ fn known_name(resource: &str, field: &Field<'_, '_>, problems: &mut Problems) ->
     true
 }
 
-fn container_resource(resource: &str, field: &Field<'_, '_>, problems: &mut Problems) {
+/// A resource that a container can have.
+pub(crate) fn container_resource(resource: &str, field: &Field<'_, '_>, problems: &mut Problems) {
     known_name(resource, field, problems);
     if !resource.contains('/') {
         if !OF_CONTAINERS.contains(&resource) && !is_huge(resource) {

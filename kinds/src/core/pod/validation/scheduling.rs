@@ -43,7 +43,7 @@ fn weight(term: &Field<'_, '_>, problems: &mut Problems) {
     }
 }
 
-fn node_selector(selector: &Field<'_, '_>, problems: &mut Problems) {
+pub(crate) fn node_selector(selector: &Field<'_, '_>, problems: &mut Problems) {
     let terms = selector.child("nodeSelectorTerms");
     if terms.list().is_empty() {
         return problems.required(&terms, "must have at least one node selector term");
@@ -207,7 +207,7 @@ pub(super) fn spread(spec: &Field<'_, '_>, problems: &mut Problems) {
     }
 }
 
-pub(super) fn tolerations(spec: &Field<'_, '_>, problems: &mut Problems) {
+pub(crate) fn tolerations(spec: &Field<'_, '_>, problems: &mut Problems) {
     for toleration in spec.items("tolerations") {
         let key = toleration.child("key");
         let operator = toleration.child("operator");

@@ -1,0 +1,8 @@
+//! `batch`: work that ends.
+
+mod cronjob;
+mod job;
+mod schedule;
+
+pub use cronjob::{CRON_JOB, CRON_JOB_V1BETA1};
+pub use job::JOB;

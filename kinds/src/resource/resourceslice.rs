@@ -1,0 +1,288 @@
+//! The devices of a pool, as far as one object holds them.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
+
+use serde_json::Value;
+use weft_api::name;
+
+use super::{GROUP, claim};
+use crate::columns::{Column, Row};
+use crate::core::pod::node_selector;
+use crate::field::Field;
+use crate::kind::Selectable;
+use crate::storage::required_driver_name;
+use crate::strategy::{Strategy, Surroundings};
+use crate::validate::Problems;
+use crate::{Kind, Subresource, unserved};
+
+pub static RESOURCE_SLICE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
+    Arc::new(Kind {
+        namespaced: false,
+        columns: vec![
+            Column::name(),
+            Column::text("Node", node, "Whose devices they are."),
+            Column::text("Driver", driver, "Who has them."),
+            Column::text("Pool", pool, "Which pool they are of."),
+            Column::age(),
+        ],
+        selectable: vec![
+            Selectable::new("spec.nodeName", "/spec/nodeName"),
+            Selectable::new("spec.driver", "/spec/driver"),
+            Selectable::new("spec.pool.name", "/spec/pool/name"),
+        ],
+        counts_generations: true,
+        strategy: Arc::new(ResourceSlices),
+        ..Kind::new(GROUP, "v1", "ResourceSlice", "resourceslices")
+    })
+});
+
+const POOL_NAME_BYTES_MAX: usize = 253;
+const DEVICES_MAX: usize = 128;
+/// Of devices with taints or counters, which take an allocator longer.
+const INVOLVED_DEVICES_MAX: usize = 64;
+const ATTRIBUTES_MAX: usize = 32;
+const COUNTER_SETS_MAX: usize = 8;
+const COUNTERS_MAX: usize = 32;
+const CONSUMED_SETS_MAX: usize = 2;
+const TAINTS_MAX: usize = 16;
+const VALUE_BYTES_MAX: usize = 64;
+
+struct ResourceSlices;
+
+impl Strategy for ResourceSlices {
+    fn warn(&self, _: &Value, _: &dyn Surroundings) -> Vec<String> {
+        unserved::told_of(GROUP, "ResourceSlice")
+    }
+
+    fn validate(&self, new: &Value, problems: &mut Problems) {
+        const ONE: &str = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
+        let root = Field::root(new);
+        let spec = root.child("spec");
+        required_driver_name(&spec.child("driver"), problems);
+        pool_rules(&spec.child("pool"), problems);
+        let own_nodes = nodes(
+            &spec,
+            &[
+                "nodeName",
+                "nodeSelector",
+                "allNodes",
+                "perDeviceNodeSelection",
+            ],
+            problems,
+        );
+        match own_nodes.as_slice() {
+            [] => problems.required(&spec, ONE),
+            [_] => {}
+            several => {
+                let shown = format!("{{{}}}", several.join(", "));
+                let sentence = format!("{ONE}, but multiple fields are set");
+                problems.invalid(&spec, shown, &sentence);
+            }
+        }
+        if !spec.child("sharedCounters").is_empty() && !spec.child("devices").is_empty() {
+            let sentence = "only one of `sharedCounters` or `devices` is allowed";
+            problems.invalid(&spec, "", sentence);
+        }
+        devices(&spec, problems);
+        claim::at_most(&spec, "sharedCounters", COUNTER_SETS_MAX, problems);
+        let mut seen = BTreeSet::new();
+        for set in spec.items("sharedCounters") {
+            let own_name = set.child("name");
+            problems.required_rule(&own_name, name::dns1123_label_faults);
+            counters(&set, problems);
+            if !seen.insert(own_name.text()) {
+                problems.duplicate(&set, own_name.text());
+            }
+        }
+    }
+
+    fn validate_update(
+        &self,
+        new: &Value,
+        old: &Value,
+        _: Option<Subresource>,
+        problems: &mut Problems,
+    ) {
+        self.validate(new, problems);
+        let (root, before) = (Field::root(new), Field::root(old));
+        for member in ["spec.pool.name", "spec.driver"] {
+            problems.immutable_text(&root.child(member), &before.child(member));
+        }
+        problems.immutable(&root.child("spec.nodeName"), &before.child("spec.nodeName"));
+    }
+}
+
+fn pool_rules(pool: &Field<'_, '_>, problems: &mut Problems) {
+    let own_name = pool.child("name");
+    if own_name.text().is_empty() {
+        problems.required(&own_name, "");
+    } else {
+        if own_name.text().len() > POOL_NAME_BYTES_MAX {
+            problems.too_long(&own_name, POOL_NAME_BYTES_MAX);
+        }
+        for part in own_name.text().split('/') {
+            for fault in name::dns1123_subdomain_faults(part) {
+                problems.invalid(&own_name, part, &fault);
+            }
+        }
+    }
+    let (slices, generation) = (pool.child("resourceSliceCount"), pool.child("generation"));
+    let count = slices.integer().unwrap_or(0);
+    if count <= 0 {
+        problems.invalid(&slices, count, "must be greater than zero");
+    }
+    let number = generation.integer().unwrap_or(0);
+    if number < 0 {
+        problems.invalid(&generation, number, "must be greater than or equal to zero");
+    }
+}
+
+/// Which of the ways to say where devices are is used, as messages name them.
+fn nodes(of: &Field<'_, '_>, ways: &[&'static str], problems: &mut Problems) -> Vec<String> {
+    let mut used = Vec::new();
+    for way in ways {
+        let field = of.child(way);
+        if !field.is_set() {
+            continue;
+        }
+        match *way {
+            "nodeName" if field.text().is_empty() => {
+                let sentence = "must be either unset or set to a non-empty string";
+                problems.invalid(&field, "", sentence);
+                continue;
+            }
+            "nodeName" => problems.rule(&field, name::dns1123_subdomain_faults),
+            "nodeSelector" => {
+                node_selector(&field, problems);
+                let terms = field.child("nodeSelectorTerms");
+                if terms.list().len() != 1 {
+                    let sentence = "must have exactly one node selector term";
+                    problems.invalid(&terms, terms.shown(), sentence);
+                }
+            }
+            _ if !field.flag() => {
+                let sentence = "must be either unset or set to true";
+                problems.invalid(&field, false, sentence);
+                continue;
+            }
+            _ => {}
+        }
+        used.push(format!("`{way}`"));
+    }
+    used
+}
+
+fn devices(spec: &Field<'_, '_>, problems: &mut Problems) {
+    let involved = spec.items("devices").any(|device| {
+        !device.child("taints").is_empty() || !device.child("consumesCounters").is_empty()
+    });
+    let max = match involved {
+        true => INVOLVED_DEVICES_MAX,
+        false => DEVICES_MAX,
+    };
+    claim::at_most(spec, "devices", max, problems);
+    let each = spec.child("perDeviceNodeSelection").flag();
+    let mut seen = BTreeSet::new();
+    for device in spec.items("devices") {
+        self::device(&device, each, problems);
+        let own_name = device.child("name").text();
+        if !seen.insert(own_name) {
+            problems.duplicate(&device, own_name);
+        }
+    }
+}
+
+/// One device; `each` when every device says where it is.
+fn device(device: &Field<'_, '_>, each: bool, problems: &mut Problems) {
+    const WAYS: [&str; 3] = ["nodeName", "nodeSelector", "allNodes"];
+    const ONE: &str = "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
+    problems.rule(&device.child("name"), name::dns1123_label_faults);
+    let length = |member: &str| device.child(member).map().map_or(0, serde_json::Map::len);
+    let total = length("attributes") + length("capacity");
+    if total > ATTRIBUTES_MAX {
+        let sentence = format!(
+            "the total number of attributes and capacities must not exceed {ATTRIBUTES_MAX}"
+        );
+        problems.invalid(device, total, &sentence);
+    }
+    for (key, attribute) in device.entries("attributes") {
+        claim::attribute_name(&attribute, key, problems);
+        self::attribute(&attribute, problems);
+    }
+    for (key, capacity) in device.entries("capacity") {
+        claim::attribute_name(&capacity, key, problems);
+    }
+    claim::at_most(device, "taints", TAINTS_MAX, problems);
+    for taint in device.items("taints") {
+        problems.rule(&taint.child("key"), name::qualified_name_faults);
+        let value = taint.child("value");
+        if !value.text().is_empty() {
+            problems.rule(&value, name::label_value_faults);
+        }
+        problems.required_one_of(&taint.child("effect"), &["NoExecute", "NoSchedule", "None"]);
+    }
+    claim::at_most(device, "consumesCounters", CONSUMED_SETS_MAX, problems);
+    for consumed in device.items("consumesCounters") {
+        problems.required_rule(&consumed.child("counterSet"), name::dns1123_label_faults);
+        counters(&consumed, problems);
+    }
+    if each {
+        match nodes(device, &WAYS, problems).as_slice() {
+            [] => problems.required(device, ONE),
+            [_] => {}
+            several => {
+                let shown = format!("{{{}}}", several.join(", "));
+                problems.invalid(device, shown, ONE);
+            }
+        }
+    } else if WAYS.iter().any(|way| device.child(way).is_set()) {
+        let sentence = "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
+        problems.invalid(device, Value::Null, sentence);
+    }
+}
+
+/// An attribute has one value.
+fn attribute(attribute: &Field<'_, '_>, problems: &mut Problems) {
+    let members = attribute.map().map_or(0, serde_json::Map::len);
+    if members == 0 {
+        let sentence = "must specify one of: `int`, `bool`, `string`, `version`, `ints`, `bools`, `strings`, `versions`";
+        problems.invalid(attribute, "", sentence);
+    } else if members > 1 {
+        let sentence = "exactly one value must be specified";
+        problems.invalid(attribute, attribute.shown(), sentence);
+    }
+    for member in ["string", "version"] {
+        let value = attribute.child(member);
+        if value.text().len() > VALUE_BYTES_MAX {
+            problems.too_long(&value, VALUE_BYTES_MAX);
+        }
+    }
+}
+
+fn counters(of: &Field<'_, '_>, problems: &mut Problems) {
+    let all = of.child("counters");
+    let found = all.map().map_or(0, serde_json::Map::len);
+    if found == 0 {
+        problems.required(&all, "");
+    } else if found > COUNTERS_MAX {
+        problems.too_many(&all, found, COUNTERS_MAX);
+    }
+    for (key, _) in of.entries("counters") {
+        for fault in name::dns1123_label_faults(key) {
+            problems.invalid(&all, key, &fault);
+        }
+    }
+}
+
+fn node(row: &Row<'_>) -> Value {
+    row.text_or("/spec/nodeName", "")
+}
+
+fn driver(row: &Row<'_>) -> Value {
+    row.text_or("/spec/driver", "")
+}
+
+fn pool(row: &Row<'_>) -> Value {
+    row.text_or("/spec/pool/name", "")
+}
