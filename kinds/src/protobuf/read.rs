@@ -181,6 +181,10 @@ impl Reader {
                 };
                 map.insert(key.to_owned(), value);
             }
+            Many::Wrapped => {
+                let list = self.wrapped_list(field.form, wire)?;
+                into.insert(field.name.to_owned(), list);
+            }
             Many::One => {
                 let earlier = into.remove(field.name);
                 let value = self.value(field.form, wire, earlier)?;

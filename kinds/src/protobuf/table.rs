@@ -54,6 +54,8 @@ pub(super) enum Many {
     Map,
     /// A map of lists, each in a message of its own (authentication's ExtraValue).
     MapOfLists,
+    /// A list in a message of its own (discovery's Verbs).
+    Wrapped,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -121,6 +123,7 @@ impl Field {
         let number = part().parse().expect("the first part is a number");
         let (name, form, flags) = (part(), part(), part());
         let (many, form) = match (form.strip_prefix("[]"), form.strip_prefix("{}")) {
+            (Some(form), _) if flags.contains('w') => (Many::Wrapped, form),
             (Some(form), _) => (Many::List, form),
             (_, Some(form)) if flags.contains('w') => (Many::MapOfLists, form),
             (_, Some(form)) => (Many::Map, form),
@@ -181,7 +184,7 @@ impl Field {
             return Some(Value::Null);
         }
         Some(match (self.many, self.form) {
-            (Many::List | Many::Map | Many::MapOfLists, _) => Value::Null,
+            (Many::List | Many::Map | Many::MapOfLists | Many::Wrapped, _) => Value::Null,
             (Many::One, Form::Text) => "".into(),
             (Many::One, Form::Bool) => false.into(),
             (Many::One, Form::Int | Form::IntOrString | Form::Double) => 0.into(),

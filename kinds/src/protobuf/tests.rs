@@ -341,3 +341,21 @@ fn an_api_service_as_client_go_sends_it() {
     });
     assert_eq!(decode(&encode(&service).unwrap()).unwrap().value, service);
 }
+
+/// Verbs stood in the list itself, and clients that read discovery in protobuf found a broken message.
+#[test]
+fn the_verbs_of_a_resource_are_a_message_of_their_own() {
+    let list = json!({
+        "apiVersion": "v1", "kind": "APIResourceList", "groupVersion": "v1",
+        "resources": [{
+            "name": "pods", "singularName": "pod", "namespaced": true, "kind": "Pod", "verbs": ["get", "list"],
+        }],
+    });
+    let written = encode(&list).unwrap();
+    let verbs = message()
+        .message(4, message().text(1, "get").text(1, "list"))
+        .0;
+    let found = written.windows(verbs.len()).any(|part| part == verbs);
+    assert!(found, "{written:?}");
+    assert_eq!(decode(&written).unwrap().value, list);
+}

@@ -259,6 +259,13 @@ impl Writer {
                 self.close(field.number, start);
                 Ok(())
             }),
+            (Many::Wrapped, Value::Array(items)) => {
+                let start = self.start();
+                let mut items = items.iter().rev();
+                items.try_for_each(|item| self.value(1, field.form, item))?;
+                self.close(field.number, start);
+                Ok(())
+            }
             (Many::MapOfLists, Value::Object(map)) => {
                 map.iter().rev().try_for_each(|(key, list)| {
                     let start = self.start();

@@ -6,7 +6,7 @@
 // duration, orarray, orbool, orstrings (a JSON schema or what the word says, as custom resource definitions have them), or a
 // definition; with `[]` before it for a list, `{}` for a map from strings.
 // Flags: p a pointer (absent and zero differ), e omitempty, z omitzero, i a message whose fields stand in its parent in
-// JSON, w a list that is wrapped into a message as the value of a map.
+// JSON, w a list that is wrapped into a message of its own: as the value of a map, or discovery's verbs.
 package main
 
 import (
@@ -136,6 +136,9 @@ func walk(t reflect.Type) {
 			}
 		case inner.Kind() == reflect.Slice && inner.Elem().Kind() != reflect.Uint8:
 			inner, prefix = inner.Elem(), "[]"
+			if tag[2] == "opt" {
+				flags += "w"
+			}
 		}
 		if inner.Kind() == reflect.Pointer {
 			inner = inner.Elem()
