@@ -9,9 +9,8 @@ use serde_json::{Value, json};
 use weft_apiserver::caller::Caller;
 use weft_apiserver::objects::{Patch, WriteOptions};
 use weft_apiserver::request::ObjectRef;
-use weft_kinds::apply::{self, Element, Managed, Operation, Path, Scope, Set, Writer};
-use weft_kinds::schema::Schema;
-use weft_kinds::{Subresource, decode};
+use weft_kinds::Subresource;
+use weft_kinds::apply::{Element, Managed, Operation, Path, Set};
 
 use crate::world::*;
 
@@ -344,58 +343,6 @@ async fn deletions_are_conditional_tried_and_judged() {
         "200 ConfigMapList [m]"
     );
     assert_eq!(world.get(&path).await.status, 404);
-}
-
-/// `cargo test -p weft-apiserver --test api -- --ignored --nocapture owners_cost`
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn what_owners_cost_a_write_of_a_status() {
-    const ROUNDS: u32 = 2_000;
-    let world = World::new().await;
-    world.ask(&format!("POST {PODS}"), pod("p")).await;
-    let path = format!("{PODS}/p");
-    let condition = |kind: &str| {
-        let condition =
-            json!({"type": kind, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
-        json!({"status": {"conditions": [condition], "podIP": "10.0.0.1"}})
-    };
-    for (manager, kind) in [("a", "Ready"), ("b", "x.y/z"), ("c", "Initialized")] {
-        let path = format!("{path}/status?fieldManager={manager}");
-        let answer = world.patch(&path, "strategic-merge-patch", condition(kind));
-        assert_eq!(answer.await.status, 200);
-    }
-    let old = world.get(&path).await.body;
-    let mut new = old.clone();
-    new["status"]["conditions"][0]["status"] = "False".into();
-    let gvk = weft_kinds::POD.gvk();
-    let strategy = &weft_kinds::POD.strategy;
-    let writable = strategy.writable(&weft_kinds::POD, Some(Subresource::Status));
-    let scope = Scope {
-        gvk: &gvk,
-        subresource: "status",
-        schema: Schema::of(&gvk),
-        writable: &writable,
-        convert: &apply::one_version,
-    };
-    let now = Timestamp::now();
-    let writer = Writer { manager: "a", now };
-    let timed = |what: &str, work: &dyn Fn()| {
-        let began = std::time::Instant::now();
-        (0..ROUNDS).for_each(|_| work());
-        println!("{what}: {:?}", began.elapsed() / ROUNDS);
-    };
-    println!(
-        "{} bytes, {} of them owners",
-        old.to_string().len(),
-        old["metadata"]["managedFields"].to_string().len()
-    );
-    timed("clone", &|| drop(new.clone()));
-    timed("decode", &|| drop(decode::value(&gvk, &new)));
-    timed("encode", &|| drop(new.to_string()));
-    timed("owners", &|| {
-        let (recorded, fault) = apply::update(&scope, Some(&old), new.clone(), writer);
-        assert!(fault.is_none() && recorded != new);
-    });
 }
 
 #[tokio::test]
