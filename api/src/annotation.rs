@@ -26,6 +26,10 @@ pub const WORLD: &str = "weft.dev/world";
 /// On what is shown of an object whose stored form cannot be opened: why. Such an object shows no uid.
 pub const UNREADABLE: &str = "weft.dev/unreadable";
 
+/// On a CustomResourceDefinition that the cluster has from its beginning: the generation in which it is as the cluster made it. In any other it
+/// is as somebody else has it, and stays so.
+pub const MADE_GENERATION: &str = "weft.dev/made-generation";
+
 /// On an EndpointSlice: the Service it belongs to.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// On an EndpointSlice, as a label: who keeps it.

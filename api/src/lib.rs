@@ -16,6 +16,7 @@ pub mod image;
 pub mod meta;
 pub mod name;
 pub mod names;
+pub mod node_selector;
 pub mod object;
 pub mod quantity;
 pub mod selector;

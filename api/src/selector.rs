@@ -588,6 +588,17 @@ impl FieldSelector {
             .map(|r| r.value.as_str())
     }
 
+    /// What it asks of the fields that `asks` names.
+    pub fn about(&self, asks: impl Fn(&str) -> bool) -> Self {
+        let requirements = self.requirements.iter();
+        Self {
+            requirements: requirements
+                .filter(|requirement| asks(&requirement.field))
+                .cloned()
+                .collect(),
+        }
+    }
+
     /// Matches against a lookup; an absent field reads as empty text.
     pub fn matches<'a>(&self, get: impl Fn(&str) -> Option<std::borrow::Cow<'a, str>>) -> bool {
         self.requirements.iter().all(|requirement| {

@@ -265,9 +265,19 @@ impl StatusError {
         })
     }
 
+    /// A failure that Kubernetes has no word for, only a sentence.
+    pub fn without_reason(code: u16, message: impl Into<String>) -> Self {
+        Self::new(code, "", message.into())
+    }
+
     pub fn internal(message: impl fmt::Display) -> Self {
         let message = format!("Internal error occurred: {message}");
         Self::new(500, "InternalError", message)
+    }
+
+    /// 500 without a reason: what Kubernetes makes of an error that it has no status for.
+    pub fn unknown(message: impl Into<String>) -> Self {
+        Self::new(500, "", message.into())
     }
 
     pub fn unavailable(message: impl Into<String>) -> Self {

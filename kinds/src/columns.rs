@@ -289,21 +289,10 @@ pub(crate) fn shapes(kind: &crate::Kind) -> Vec<String> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::Kind;
-
-    /// The cells of an object's row, at the beginning of time.
-    pub fn cells(kind: &Kind, object: &Value) -> Value {
-        let now = Timestamp::UNIX_EPOCH;
-        let row = Row { object, now };
-        kind.columns
-            .iter()
-            .map(|column| (column.cell)(&row))
-            .collect()
-    }
 
     #[test]
     fn a_selector_shows_what_it_asks_of_labels() {

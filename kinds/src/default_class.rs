@@ -39,7 +39,10 @@ pub(crate) fn newest(
 pub(crate) mod tests {
     use std::sync::Arc;
 
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::cel::Question;
     use crate::strategy::{Claim, Requester};
     use crate::{Kind, ServiceRange};
 
@@ -52,7 +55,16 @@ pub(crate) mod tests {
                 user: "u",
                 groups: &[],
                 uid: None,
+                extra: None,
             }
+        }
+
+        fn allows(&self, _: &Question) -> bool {
+            true
+        }
+
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH
         }
 
         fn has(&self, _: &Kind, _: Option<&str>, _: &str) -> bool {

@@ -9,20 +9,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use weft_api::time::rfc3339;
 
 use crate::core::{PERMANENT_NAMESPACES, ServiceRange};
 use crate::flowcontrol;
-use crate::lens::{member, text};
+use crate::lens::{items, member, object, put, text};
 use crate::scheduling::system_priority_classes;
 
 /// The Service that programs in the cluster find the API by, and what tells where its servers are.
 pub const API_SERVICE: (&str, &str) = ("default", "kubernetes");
 /// What programs trust that are asked by the API server, or in its place.
 const AUTHENTICATION: &str = "extension-apiserver-authentication";
+/// In which they find the authorities of servers that pass requests on, and the one name that those prove.
+const FRONT_PROXY_CA: &str = "requestheader-client-ca-file";
+pub const FRONT_PROXY: &str = "front-proxy-client";
 const API_PORT_NAME: &str = "https";
 const API_PORT: u16 = 443;
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Whoever signs the certificates that servers of the API show.
+pub const SERVING_SIGNER: &str = "kubernetes.io/kube-apiserver-serving";
 /// Marks slices of servers beside the first: what is not among the pieces any more and has it, is to go.
 pub const MANAGED_BY: (&str, &str) = ("endpointslice.kubernetes.io/managed-by", "weft-apiserver");
 
@@ -34,6 +41,9 @@ pub struct Facts {
     pub service_range: ServiceRange,
     /// The certificate of the cluster's authority; empty where there is none.
     pub ca_pem: String,
+    pub now: Timestamp,
+    /// The certificate of the authority by which servers prove themselves to those that they pass requests on to; empty where there is none.
+    pub front_proxy_ca_pem: String,
 }
 
 /// One object that is to be there.
@@ -42,6 +52,12 @@ pub struct Piece {
     pub object: Value,
     /// What one that is there should be, by what it is and what would be made; `None` when it is well as it is.
     pub mend: fn(&Value, &Value) -> Option<Value>,
+    /// The same for its status, which is written by a step of its own.
+    pub report: fn(&Value, &Value) -> Option<Value>,
+}
+
+fn nothing(_: &Value, _: &Value) -> Option<Value> {
+    None
 }
 
 impl Piece {
@@ -49,7 +65,8 @@ impl Piece {
     pub fn made_once(object: Value) -> Self {
         Self {
             object,
-            mend: |_, _| None,
+            mend: nothing,
+            report: nothing,
         }
     }
 }
@@ -62,31 +79,107 @@ pub fn pieces(facts: &Facts) -> Vec<Piece> {
     });
     let mut pieces: Vec<Piece> = namespaces.collect();
     pieces.extend(system_priority_classes().map(Piece::made_once));
-    pieces.extend(flowcontrol::mandatory().into_iter().map(Piece::made_once));
+    pieces.extend(flowcontrol::pieces());
     pieces.extend(authentication(facts));
+    pieces.push(service_range(facts));
+    pieces.extend(trust_bundle(facts));
     pieces.extend(api_service(facts));
     pieces
 }
 
-fn authentication(facts: &Facts) -> Option<Piece> {
+/// What servers that requests are passed on to know callers by, and this server. Each server has an authority of its own for that, and adds it.
+pub fn authentication(facts: &Facts) -> Option<Piece> {
+    let mut data = json!({"client-ca-file": facts.ca_pem});
+    if !facts.front_proxy_ca_pem.is_empty() {
+        data[FRONT_PROXY_CA] = facts.front_proxy_ca_pem.as_str().into();
+        for (name, value) in [
+            ("requestheader-allowed-names", FRONT_PROXY),
+            ("requestheader-extra-headers-prefix", "X-Remote-Extra-"),
+            ("requestheader-group-headers", "X-Remote-Group"),
+            ("requestheader-uid-headers", "X-Remote-Uid"),
+            ("requestheader-username-headers", "X-Remote-User"),
+        ] {
+            data[name] = json!([value]).to_string().into();
+        }
+    }
     let object = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": AUTHENTICATION, "namespace": "kube-system"},
-        "data": {"client-ca-file": facts.ca_pem},
+        "data": data,
     });
     let piece = Piece {
         object,
         mend: |present, wanted| {
-            let path = "/data/client-ca-file";
-            let differs = present.pointer(path) != wanted.pointer(path);
-            differs.then(|| {
-                let mut next = present.clone();
-                member(&mut next, "data")["client-ca-file"] = text(wanted, path).into();
-                next
-            })
+            let mut next = present.clone();
+            for (name, value) in object_of(wanted, "/data") {
+                let there = text(present, &format!("/data/{name}"));
+                let own = value.as_str().unwrap_or("");
+                let told = match name.as_str() {
+                    // Other servers' are as good.
+                    FRONT_PROXY_CA if there.contains(own.trim()) => continue,
+                    FRONT_PROXY_CA if !there.trim().is_empty() => {
+                        format!("{}\n{own}", there.trim_end())
+                    }
+                    _ => own.to_owned(),
+                };
+                if told != there {
+                    member(&mut next, "data")[name.as_str()] = told.into();
+                }
+            }
+            (next != *present).then_some(next)
         },
+        report: nothing,
     };
     (!facts.ca_pem.is_empty()).then_some(piece)
+}
+
+/// What clients verify the servers by, for pods to mount. Another authority is another object: whoever trusts the one of before finds both
+/// until the leader has taken it away.
+fn trust_bundle(facts: &Facts) -> Option<Piece> {
+    const DIGEST_BYTES: usize = 12;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, facts.ca_pem.as_bytes());
+    let digest: String = (digest.as_ref().iter().take(DIGEST_BYTES))
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let name = format!("{}:{digest}", SERVING_SIGNER.replace('/', ":"));
+    let object = json!({
+        "apiVersion": "certificates.k8s.io/v1", "kind": "ClusterTrustBundle",
+        "metadata": {"name": name},
+        "spec": {"signerName": SERVING_SIGNER, "trustBundle": facts.ca_pem},
+    });
+    let piece = Piece {
+        mend: |present, wanted| with_parts(present, wanted, &["/spec/trustBundle"]),
+        ..Piece::made_once(object)
+    };
+    (!facts.ca_pem.is_empty()).then_some(piece)
+}
+
+/// The range that addresses of Services come from. One that says another range than this cluster's is not called ready.
+fn service_range(facts: &Facts) -> Piece {
+    Piece {
+        object: json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+            "metadata": {"name": "kubernetes"},
+            "spec": {"cidrs": [facts.service_range.to_string()]},
+            "status": {"conditions": [{
+                "type": "Ready", "status": "True", "reason": "",
+                "message": "Kubernetes default Service CIDR is ready",
+                "lastTransitionTime": rfc3339(facts.now),
+            }]},
+        }),
+        mend: nothing,
+        report: |present, wanted| {
+            let known = items(present, "/status/conditions")
+                .iter()
+                .any(|condition| condition["type"] == "Ready" && condition["status"] != "Unknown");
+            if known || present["spec"] != wanted["spec"] {
+                return None;
+            }
+            let mut next = present.clone();
+            put(&mut next, "status", wanted.get("status").cloned());
+            Some(next)
+        },
+    }
 }
 
 /// Nothing while no server has said where it is.
@@ -120,6 +213,7 @@ fn api_service(facts: &Facts) -> Vec<Piece> {
             },
         }),
         mend: |present, wanted| with_parts(present, wanted, &["/spec/type", "/spec/ports"]),
+        report: nothing,
     }];
     let port = |port: u16| json!([{"name": API_PORT_NAME, "port": port, "protocol": "TCP"}]);
     let subsets: Vec<Value> = by_port
@@ -140,6 +234,7 @@ fn api_service(facts: &Facts) -> Vec<Piece> {
             "subsets": subsets,
         }),
         mend: |present, wanted| with_parts(present, wanted, &["/subsets"]),
+        report: nothing,
     });
     for (place, ((is_ipv6, number), addresses)) in by_port.iter().enumerate() {
         let family = if *is_ipv6 { "IPv6" } else { "IPv4" };
@@ -163,9 +258,14 @@ fn api_service(facts: &Facts) -> Vec<Piece> {
                 "ports": port(*number),
             }),
             mend: |present, wanted| with_parts(present, wanted, &["/endpoints", "/ports"]),
+            report: nothing,
         });
     }
     pieces
+}
+
+fn object_of<'v>(value: &'v Value, pointer: &str) -> impl Iterator<Item = (&'v String, &'v Value)> {
+    object(value, pointer).into_iter().flatten()
 }
 
 /// What is there with these parts as they are wanted, where they are not.
@@ -206,6 +306,7 @@ mod tests {
                 .map(|server| server.parse().unwrap())
                 .collect(),
             ca_pem: "PEM".to_owned(),
+            front_proxy_ca_pem: "OWN".to_owned(),
             ..Facts::default()
         }
     }
@@ -227,6 +328,7 @@ mod tests {
                     "PriorityClass ",
                     "PriorityLevel",
                     "FlowSchema ",
+                    "ServiceCIDR ",
                 ];
                 !always.iter().any(|kind| name.starts_with(kind))
             })
@@ -237,11 +339,12 @@ mod tests {
     fn the_api_is_told_once_a_server_is_known() {
         let none = Facts::default();
         assert_eq!(names(&none), [""; 0]);
-        assert_eq!(pieces(&none).len(), PERMANENT_NAMESPACES.len() + 6);
+        assert_eq!(pieces(&none).len(), PERMANENT_NAMESPACES.len() + 22);
         assert_eq!(
             names(&facts(&["10.0.0.1:6443", "10.0.0.2:6443"])),
             [
                 "ConfigMap extension-apiserver-authentication",
+                "ClusterTrustBundle kubernetes.io:kube-apiserver-serving:384fb9a44fabe158be2757b9",
                 "Service kubernetes",
                 "Endpoints kubernetes",
                 "EndpointSlice kubernetes",
@@ -252,7 +355,7 @@ mod tests {
                 "10.0.0.1:6443",
                 "10.0.0.1:7443",
                 "[fd00::1]:6443"
-            ]))[3..],
+            ]))[4..],
             [
                 "EndpointSlice kubernetes",
                 "EndpointSlice kubernetes-ipv4-7443",
@@ -306,13 +409,18 @@ mod tests {
             .iter()
             .find(|piece| piece.object["kind"] == "ConfigMap")
             .unwrap();
-        let changed =
-            json!({"data": {"client-ca-file": "old", "requestheader-client-ca-file": "x"}});
+        let mut changed = map.object.clone();
+        changed["data"]["client-ca-file"] = "old".into();
+        changed["data"]["requestheader-client-ca-file"] = "OTHER\n".into();
         let mended = (map.mend)(&changed, &map.object).unwrap();
+        assert_eq!(mended["data"]["client-ca-file"], "PEM");
+        // Another server's authority stays beside this one's.
+        assert_eq!(mended["data"]["requestheader-client-ca-file"], "OTHER\nOWN");
         assert_eq!(
-            mended["data"],
-            json!({"client-ca-file": "PEM", "requestheader-client-ca-file": "x"})
+            mended["data"]["requestheader-allowed-names"],
+            "[\"front-proxy-client\"]"
         );
+        assert_eq!((map.mend)(&mended, &map.object), None);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Kind {
     pub counts_generations: bool,
     /// Which names are valid.
     pub name_rule: NameRule,
+    /// What a write of the status makes of the metadata.
+    pub status_metadata: StatusMetadata,
     /// What whoever asks for it is told: that it is old, and what came instead.
     pub deprecated: Option<Name>,
     /// Whether objects are ciphertext at rest.
@@ -85,6 +87,7 @@ impl Kind {
             selectable: Vec::new(),
             counts_generations: false,
             name_rule: NameRule::Subdomain,
+            status_metadata: StatusMetadata::Kept,
             deprecated: None,
             sealed: false,
             merges_strategically: true,
@@ -178,6 +181,44 @@ impl Kind {
         }
     }
 
+    /// Whether the answer to a deletion is the object that is gone, and not a Status; as of each store of Kubernetes'.
+    pub fn is_returned_deleted(&self) -> bool {
+        match &*self.group {
+            "" => matches!(
+                &*self.kind,
+                "PersistentVolume"
+                    | "PersistentVolumeClaim"
+                    | "Pod"
+                    | "PodTemplate"
+                    | "ResourceQuota"
+                    | "Service"
+                    | "ServiceAccount"
+            ),
+            "resource.k8s.io" => true,
+            "storage.k8s.io" => &*self.kind != "CSIStorageCapacity",
+            _ => false,
+        }
+    }
+
+    /// Whether both are versions of one kind, or the same.
+    pub fn is_version_of(&self, other: &Self) -> bool {
+        self.resource == other.resource && self.group == other.group
+    }
+
+    /// Group, version and kind of what a subresource exchanges, as discovery lists it, when it is not its own.
+    pub fn exchanged(&self, subresource: Subresource) -> Option<GroupVersionKind> {
+        match subresource {
+            Subresource::Proxy => {
+                let options = format!("{}ProxyOptions", self.kind);
+                Some(GroupVersionKind::new("", "v1", &options))
+            }
+            other => {
+                let (group, version, kind) = other.own_kind()?;
+                Some(GroupVersionKind::new(group, version, kind))
+            }
+        }
+    }
+
     pub fn has(&self, subresource: Subresource) -> bool {
         self.subresources.contains(&subresource)
     }
@@ -237,6 +278,32 @@ impl PartialOrd for Kind {
     }
 }
 
+/// A kind in whichever version, to find something by: objects of all versions are the same objects.
+#[derive(Clone, Debug)]
+pub struct AnyVersion(pub Arc<Kind>);
+
+impl PartialEq for AnyVersion {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.is_version_of(&other.0)
+    }
+}
+
+impl Eq for AnyVersion {}
+
+/// In the order of their names.
+impl Ord for AnyVersion {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_resource = self.0.resource.cmp(&other.0.resource);
+        by_resource.then_with(|| self.0.group.cmp(&other.0.group))
+    }
+}
+
+impl PartialOrd for AnyVersion {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// What becomes of objects of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
@@ -281,12 +348,27 @@ pub enum NameRule {
     Address,
 }
 
+/// What a write of the status makes of the metadata in its body: of kinds whose strategy in Kubernetes is older than the rule that a status
+/// is all that is written there, it is taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusMetadata {
+    Kept,
+    /// All but these members.
+    TakenBut(&'static [&'static str]),
+}
+
+impl StatusMetadata {
+    pub(crate) const TAKEN: Self = Self::TakenBut(&[]);
+}
+
 /// A field that selectors may name.
 #[derive(Clone)]
 pub struct Selectable {
     pub field: Name,
     /// JSON pointer into the stored object.
     pub pointer: Name,
+    /// JSON pointer to what counts where there is nothing at the first one.
+    pub instead: Option<Name>,
     /// What an absent field counts as.
     pub absent: Name,
 }
@@ -300,6 +382,7 @@ impl Selectable {
         Self {
             field: field.into(),
             pointer: pointer.into(),
+            instead: None,
             absent: absent.into(),
         }
     }
@@ -325,6 +408,8 @@ pub enum Subresource {
     Finalize,
     Proxy,
     Approval,
+    /// A token of a ServiceAccount, made when it is asked for.
+    Token,
     /// What is kept under an object's name beside the object: the keys and values of a store.
     Data,
 }
@@ -340,6 +425,7 @@ impl Subresource {
             Self::Finalize => "finalize",
             Self::Proxy => "proxy",
             Self::Approval => "approval",
+            Self::Token => "token",
             Self::Data => "data",
         }
     }
@@ -347,10 +433,10 @@ impl Subresource {
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
             Self::Status | Self::Scale | Self::Approval => &["get", "patch", "update"],
-            Self::Binding | Self::Eviction | Self::Data => &["create"],
+            Self::Binding | Self::Eviction | Self::Token | Self::Data => &["create"],
             Self::Log => &["get"],
             Self::Finalize => &["update"],
-            Self::Proxy => &["get"],
+            Self::Proxy => &["create", "delete", "get", "patch", "update"],
         }
     }
 
@@ -360,8 +446,13 @@ impl Subresource {
             Self::Scale => Some(("autoscaling", "v1", "Scale")),
             Self::Binding => Some(("", "v1", "Binding")),
             Self::Eviction => Some(("policy", "v1", "Eviction")),
-            Self::Proxy => Some(("", "v1", "NodeProxyOptions")),
-            Self::Status | Self::Log | Self::Finalize | Self::Approval | Self::Data => None,
+            Self::Token => Some(("authentication.k8s.io", "v1", "TokenRequest")),
+            Self::Status
+            | Self::Log
+            | Self::Finalize
+            | Self::Proxy
+            | Self::Approval
+            | Self::Data => None,
         }
     }
 }

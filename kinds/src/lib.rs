@@ -12,6 +12,7 @@ mod address;
 pub mod admission;
 pub mod admissionregistration;
 pub mod apiextensions;
+pub mod apiregistration;
 pub mod apply;
 pub mod apps;
 pub mod autoscaling;
@@ -19,6 +20,7 @@ pub mod batch;
 pub mod cel;
 pub mod certificates;
 pub mod columns;
+mod conditions;
 pub mod coordination;
 pub mod core;
 pub mod decode;
@@ -40,9 +42,11 @@ pub mod rbac;
 mod registry;
 pub mod resource;
 mod reviews;
+pub mod scale;
 pub mod scheduling;
 pub mod schema;
 pub mod storage;
+mod storagemigration;
 pub mod strategy;
 mod unserved;
 pub mod validate;
@@ -65,27 +69,35 @@ pub use admissionregistration::{
     VALIDATING_WEBHOOK_CONFIGURATION,
 };
 pub use apiextensions::CUSTOM_RESOURCE_DEFINITION;
+pub use apiregistration::API_SERVICE;
 pub use apps::{CONTROLLER_REVISION, DAEMON_SET, DEPLOYMENT, REPLICA_SET, STATEFUL_SET};
 pub use autoscaling::{HORIZONTAL_POD_AUTOSCALER, HORIZONTAL_POD_AUTOSCALER_V1};
 pub use batch::{CRON_JOB, CRON_JOB_V1BETA1, JOB};
-pub use certificates::CERTIFICATE_SIGNING_REQUEST;
+pub use certificates::{
+    CERTIFICATE_SIGNING_REQUEST, CLUSTER_TRUST_BUNDLE, POD_CERTIFICATE_REQUEST,
+};
 pub use columns::{Column, Row};
 pub use coordination::LEASE;
 pub use discovery::ENDPOINT_SLICE;
 pub use flowcontrol::{FLOW_SCHEMA, PRIORITY_LEVEL_CONFIGURATION};
 pub use gateway_api::{GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, REFERENCE_GRANT};
-pub use kind::{Kind, Name, NameRule, Selectable, Served, Spelling, Subresource};
+pub use kind::{
+    AnyVersion, Kind, Name, NameRule, Selectable, Served, Spelling, StatusMetadata, Subresource,
+};
 pub use networking::{INGRESS, INGRESS_CLASS, IP_ADDRESS, NETWORK_POLICY, SERVICE_CIDR};
 pub use node::RUNTIME_CLASS;
 pub use policy::{POD_DISRUPTION_BUDGET, POD_DISRUPTION_BUDGET_V1BETA1};
 pub use rbac::{CLUSTER_ROLE, CLUSTER_ROLE_BINDING, ROLE, ROLE_BINDING};
 pub use registry::{Registries, Registry};
-pub use resource::{DEVICE_CLASS, RESOURCE_CLAIM, RESOURCE_CLAIM_TEMPLATE, RESOURCE_SLICE};
+pub use resource::{
+    DEVICE_CLASS, DEVICE_TAINT_RULE, RESOURCE_CLAIM, RESOURCE_CLAIM_TEMPLATE, RESOURCE_SLICE,
+};
 pub use scheduling::PRIORITY_CLASS;
 pub use storage::{
     CSI_DRIVER, CSI_NODE, CSI_STORAGE_CAPACITY, STORAGE_CLASS, VOLUME_ATTACHMENT,
     VOLUME_ATTRIBUTES_CLASS,
 };
+pub use storagemigration::STORAGE_VERSION_MIGRATION;
 pub use weft::{CAPABILITY_GRANT, KEY_VALUE_STORE};
 
 /// How functions are handed a kind.
@@ -114,6 +126,7 @@ const GROUPS: &[&str] = &[
     "discovery.k8s.io",
     "resource.k8s.io",
     "flowcontrol.apiserver.k8s.io",
+    "storagemigration.k8s.io",
 ];
 
 /// The kinds that are compiled in, in the order of discovery: groups as Kubernetes lists them, their kinds by plural, and of a
@@ -157,6 +170,8 @@ fn builtin() -> Vec<Arc<Kind>> {
         &RESOURCE_CLAIM_TEMPLATE,
         &DEVICE_CLASS,
         &RESOURCE_SLICE,
+        &DEVICE_TAINT_RULE,
+        &STORAGE_VERSION_MIGRATION,
         &DEPLOYMENT,
         &REPLICA_SET,
         &STATEFUL_SET,
@@ -175,6 +190,8 @@ fn builtin() -> Vec<Arc<Kind>> {
         &EVENT_V1,
         &LEASE,
         &CERTIFICATE_SIGNING_REQUEST,
+        &POD_CERTIFICATE_REQUEST,
+        &CLUSTER_TRUST_BUNDLE,
         &VALIDATING_WEBHOOK_CONFIGURATION,
         &MUTATING_WEBHOOK_CONFIGURATION,
         &VALIDATING_ADMISSION_POLICY,
@@ -182,10 +199,7 @@ fn builtin() -> Vec<Arc<Kind>> {
         &MUTATING_ADMISSION_POLICY,
         &MUTATING_ADMISSION_POLICY_BINDING,
         &CUSTOM_RESOURCE_DEFINITION,
-        &HTTP_ROUTE,
-        &GATEWAY,
-        &GATEWAY_CLASS,
-        &REFERENCE_GRANT,
+        &API_SERVICE,
         &CAPABILITY_GRANT,
         &KEY_VALUE_STORE,
     ];

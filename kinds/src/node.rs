@@ -63,6 +63,10 @@ const DEPRECATED_LABELS: &[(&str, &str)] = &[
 struct Classes;
 
 impl Strategy for Classes {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn allows_unconditional_update(&self) -> bool {
         false
     }

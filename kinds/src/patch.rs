@@ -62,8 +62,8 @@ pub fn not_strategic() -> StatusError {
 /// Applies `patch` to `current`.
 ///
 /// # Errors
-/// 400 for a patch that is not of its format, 413 for one that is out of bounds, 415 for a strategic merge of a kind
-/// without a schema, 422 when a JSON patch does not fit the object (a `test` failed, a path is missing).
+/// 400 for a patch that is not of its format, 413 for a JSON patch of too many operations, 415 for a strategic merge of a kind
+/// without a schema, 422 when a JSON patch does not fit the object (a `test` failed, a path is missing) or makes too much of it.
 pub fn apply(
     gvk: &GroupVersionKind,
     current: &Value,
@@ -732,7 +732,7 @@ mod tests {
             apply(&pod(), &current, PatchKind::Json, &json!(bomb))
                 .unwrap_err()
                 .code,
-            413
+            422
         );
     }
 

@@ -1,20 +1,19 @@
 //! `policy`: PodDisruptionBudgets. `v1beta1` is a spelling in which an empty selector matches nothing, where in `v1` it matches
 //! every pod.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::{Value, json};
-use weft_api::name;
 
 use crate::apps::amount::{amount_or_percent, at_most_all};
 use crate::columns::{Column, Row};
+use crate::conditions::conditions;
 use crate::field::Field;
 use crate::kind::{NameRule, Spelling};
 use crate::lens::{items, text};
-use crate::strategy::{Strategy, Surroundings};
+use crate::strategy::Strategy;
 use crate::validate::{Problems, label_selector};
-use crate::{Kind, Subresource, unserved};
+use crate::{Kind, StatusMetadata, Subresource};
 
 pub static POD_DISRUPTION_BUDGET: LazyLock<Arc<Kind>> =
     LazyLock::new(|| Arc::new(kind("v1", false)));
@@ -57,6 +56,7 @@ fn kind(version: &'static str, legacy: bool) -> Kind {
         counts_generations: true,
         // Nothing is named after it.
         name_rule: NameRule::PathSegment,
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(Budgets { legacy }),
         ..Kind::new(
             "policy",
@@ -97,8 +97,6 @@ fn from_v1beta1(value: &mut Value) {
 }
 
 const EVICTIONS: &[&str] = &["AlwaysAllow", "IfHealthyBudget"];
-const REASON_BYTES_MAX: usize = 1 << 10;
-const MESSAGE_BYTES_MAX: usize = 32 << 10;
 
 struct Budgets {
     /// Whether it came as `v1beta1`, of whose statuses less was asked.
@@ -108,10 +106,6 @@ struct Budgets {
 impl Strategy for Budgets {
     fn allows_unconditional_update(&self) -> bool {
         false
-    }
-
-    fn warn(&self, _: &Value, _: &dyn Surroundings) -> Vec<String> {
-        unserved::told_of("policy", "PodDisruptionBudget")
     }
 
     /// The label that no pod has is nobody's to ask for, but where it stands for no pod at all.
@@ -185,48 +179,6 @@ impl Strategy for Budgets {
             problems.not_negative(&status.child(names));
         }
     }
-}
-
-/// Conditions as most kinds have them today: each type once, with a reason in one word.
-fn conditions(status: &Field<'_, '_>, problems: &mut Problems) {
-    let mut seen = BTreeSet::new();
-    for condition in status.items("conditions") {
-        let kind = condition.child("type");
-        if !seen.insert(kind.text()) {
-            problems.duplicate(&condition, kind.text());
-        }
-        if kind.text().is_empty() {
-            problems.required(&kind, "is required");
-        } else {
-            problems.rule(&kind, name::qualified_name_faults);
-        }
-        problems.required_one_of(&condition.child("status"), &["False", "True", "Unknown"]);
-        let observed = condition.child("observedGeneration");
-        if let Some(generation) = observed.integer().filter(|generation| *generation < 0) {
-            let sentence = "must be greater than or equal to zero";
-            problems.invalid(&observed, generation, sentence);
-        }
-        problems.required_text(&condition.child("lastTransitionTime"));
-        let reason = condition.child("reason");
-        problems.required_rule(&reason, reason_faults);
-        if reason.text().len() > REASON_BYTES_MAX {
-            problems.too_long(&reason, REASON_BYTES_MAX);
-        }
-        let message = condition.child("message");
-        if message.text().len() > MESSAGE_BYTES_MAX {
-            problems.too_long(&message, MESSAGE_BYTES_MAX);
-        }
-    }
-}
-
-fn reason_faults(text: &str) -> Vec<String> {
-    let within = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b',' | b':');
-    let (first, last) = (text.bytes().next(), text.bytes().last());
-    let sound = first.is_some_and(|byte| byte.is_ascii_alphabetic())
-        && last.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-        && text.bytes().all(within);
-    let sentence = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')";
-    (!sound).then(|| sentence.to_owned()).into_iter().collect()
 }
 
 fn amount(row: &Row<'_>, pointer: &str) -> Value {
@@ -329,7 +281,6 @@ mod tests {
         assert_eq!(told, [&of_conditions[..], &of_counts].concat());
         let told = told::of_update(&POD_DISRUPTION_BUDGET_V1BETA1, &new, &old, part);
         assert_eq!(told, of_conditions);
-        assert!(!reason_faults("r r").is_empty());
     }
 
     /// kubectl before 1.22 sends `v1beta1`, where an empty selector is a budget for no pod.

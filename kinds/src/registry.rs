@@ -232,6 +232,7 @@ mod tests {
         assert_eq!(
             groups,
             [
+                "apiregistration.k8s.io/v1",
                 "apps/v1",
                 "events.k8s.io/v1",
                 "authentication.k8s.io/v1",
@@ -251,7 +252,7 @@ mod tests {
                 "discovery.k8s.io/v1",
                 "resource.k8s.io/v1",
                 "flowcontrol.apiserver.k8s.io/v1",
-                "gateway.networking.k8s.io/v1",
+                "storagemigration.k8s.io/v1",
                 "weft.dev/v1alpha1",
                 "metrics.k8s.io/v1beta1",
             ]

@@ -26,6 +26,7 @@ pub(crate) fn reviews() -> Vec<Arc<Kind>> {
             "SelfSubjectReview",
             "selfsubjectreviews",
         ),
+        review("authentication.k8s.io", "TokenReview", "tokenreviews"),
         review(
             "authorization.k8s.io",
             "SubjectAccessReview",

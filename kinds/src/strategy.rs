@@ -8,16 +8,18 @@
 //! that stores the object stores its claims, if absent, in the same all-or-nothing step.
 //! Left to others: rules of metadata (`crate::validate`), reading the store and writing claims (`weft_apiserver`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 use weft_api::status::StatusError;
 
 use crate::apply::Writable;
+use crate::cel::Question;
 use crate::lens::{object, put};
 use crate::validate::Problems;
-use crate::{Kind, KindRef, ServiceRange, Subresource};
+use crate::{Kind, KindRef, ServiceRange, StatusMetadata, Subresource};
 
 pub trait Strategy: Send + Sync {
     /// Drops what a client may not say of a new object.
@@ -70,7 +72,7 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
-    /// Gives the object the addresses and ports it asks for; [`Strategy::claims`] then names them.
+    /// Gives the object the addresses, ports and times it asks for; [`Strategy::claims`] then names them.
     ///
     /// # Errors
     /// 422 for what cannot be given, 500 when nothing is left.
@@ -88,14 +90,15 @@ pub trait Strategy: Send + Sync {
         BTreeSet::new()
     }
 
+    /// Objects of other kinds that are there as long as this one holds what they stand for: stored and removed by the same step.
+    fn companions(&self, _value: &Value) -> Vec<Companion> {
+        Vec::new()
+    }
+
     /// What can be written of an object through `part`, as its owners see it: what [`Strategy::prepare_for_create`] and
     /// [`Strategy::prepare_for_update`] put back belongs to nobody who says it there.
     fn writable(&self, kind: &Kind, part: Option<Subresource>) -> Writable {
-        match part {
-            None if kind.has(Subresource::Status) => Writable::except_status(),
-            Some(Subresource::Status) => Writable::only_status(),
-            _ => Writable::All,
-        }
+        writable_by(kind, part)
     }
 
     /// Whether replacing an object that is not there makes it. Of most kinds it does not.
@@ -127,6 +130,20 @@ pub trait Strategy: Send + Sync {
         self.validate(new, problems);
     }
 
+    /// Judges a sound object by who writes it, and when; `old` is absent at its creation.
+    ///
+    /// # Errors
+    /// 403 or 422 for what somebody else might write.
+    fn judge(
+        &self,
+        _new: &Value,
+        _old: Option<&Value>,
+        _part: Option<Subresource>,
+        _around: &dyn Surroundings,
+    ) -> Result<(), StatusError> {
+        Ok(())
+    }
+
     /// Whether what an object owns outlives it when a deletion does not say: so it is with the oldest kinds.
     fn orphans_dependents(&self) -> bool {
         false
@@ -140,11 +157,6 @@ pub trait Strategy: Send + Sync {
     /// Seconds that an object in deletion is given to stop; 0 for kinds that nothing runs for.
     fn grace_seconds(&self, _old: &Value, _asked: Option<i64>) -> i64 {
         0
-    }
-
-    /// Whether the last state is the answer to a deletion: who deletes wants to know where it ran.
-    fn returns_deleted(&self) -> bool {
-        false
     }
 
     /// What else a deletion leaves behind, beyond deadline and finalizers.
@@ -197,6 +209,13 @@ pub(crate) fn replace_part(
         Some(Subresource::Status) => {
             let mut next = old.clone();
             put(&mut next, "status", proposed.get("status").cloned());
+            if let StatusMetadata::TakenBut(kept) = kind.status_metadata {
+                let mut metadata = proposed.get("metadata").cloned().unwrap_or_default();
+                for field in kept {
+                    put(&mut metadata, field, old["metadata"].get(*field).cloned());
+                }
+                next["metadata"] = metadata;
+            }
             next
         }
         // Made by the server from what it was asked.
@@ -206,9 +225,30 @@ pub(crate) fn replace_part(
     }
 }
 
+/// What can be written through `part`, for kinds without rules of their own.
+pub(crate) fn writable_by(kind: &Kind, part: Option<Subresource>) -> Writable {
+    match part {
+        None if kind.has(Subresource::Status) => Writable::except_status(),
+        Some(Subresource::Status) => match kind.status_metadata {
+            StatusMetadata::Kept => Writable::only_status(),
+            StatusMetadata::TakenBut(kept) => {
+                let kept = kept.iter().map(|field| vec!["metadata", field]);
+                let fields: Vec<Vec<&str>> = kept.chain([vec!["spec"]]).collect();
+                Writable::except(&fields.iter().map(Vec::as_slice).collect::<Vec<_>>())
+            }
+        },
+        _ => Writable::All,
+    }
+}
+
 /// The cluster as a write sees it.
 pub trait Surroundings {
     fn requester(&self) -> Requester<'_>;
+
+    /// Whether who asks for the write may do something else.
+    fn allows(&self, question: &Question) -> bool;
+
+    fn now(&self) -> Timestamp;
 
     /// Whether there is such an object.
     fn has(&self, kind: &Kind, namespace: Option<&str>, name: &str) -> bool;
@@ -235,6 +275,14 @@ pub struct Requester<'a> {
     pub user: &'a str,
     pub groups: &'a [String],
     pub uid: Option<&'a str>,
+    /// What else is known of him.
+    pub extra: Option<&'a BTreeMap<String, Vec<String>>>,
+}
+
+/// An object that is there as long as another one holds something.
+pub struct Companion {
+    pub kind: KindRef<'static>,
+    pub object: Value,
 }
 
 /// Something that only one object of the cluster may hold, as the store key that stands for it.
@@ -259,11 +307,21 @@ pub(crate) mod small {
 
     #[derive(Default)]
     pub struct Cluster {
+        /// What whoever asks may not do.
+        refused: Option<&'static str>,
         objects: Vec<(Arc<Kind>, Value)>,
         claims: BTreeSet<Claim>,
     }
 
     impl Cluster {
+        /// Without the right to a verb.
+        pub fn refusing(verb: &'static str) -> Self {
+            Self {
+                refused: Some(verb),
+                ..Self::default()
+            }
+        }
+
         pub fn with(mut self, kind: KindRef<'_>, object: Value) -> Self {
             self.claims.extend(kind.strategy.claims(&object));
             self.objects.push((Arc::clone(kind), object));
@@ -282,7 +340,16 @@ pub(crate) mod small {
                 user: "",
                 groups: &[],
                 uid: None,
+                extra: None,
             }
+        }
+
+        fn allows(&self, question: &Question) -> bool {
+            self.refused != Some(question.verb.as_str())
+        }
+
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH
         }
 
         fn has(&self, kind: &Kind, _: Option<&str>, name: &str) -> bool {
@@ -312,5 +379,114 @@ pub(crate) mod small {
         fn service_range(&self) -> ServiceRange {
             ServiceRange::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Registry;
+
+    /// As the strategies of Kubernetes 1.37 have it; kinds that are not named keep their metadata.
+    #[test]
+    fn metadata_in_the_body_of_a_status_is_taken_where_kubernetes_takes_it() {
+        let registry = Registry::builtin();
+        let kinds = registry
+            .stored()
+            .filter(|kind| kind.has(Subresource::Status));
+        let mut taken: Vec<String> = kinds
+            .filter_map(|kind| match kind.status_metadata {
+                StatusMetadata::Kept => None,
+                StatusMetadata::TakenBut([]) => Some(kind.kind.to_string()),
+                StatusMetadata::TakenBut(kept) => {
+                    Some(format!("{} but {}", kind.kind, kept.join(" ")))
+                }
+            })
+            .collect();
+        taken.sort();
+        assert_eq!(
+            taken,
+            [
+                "CertificateSigningRequest",
+                "CronJob",
+                "CustomResourceDefinition",
+                "DaemonSet",
+                "Deployment but labels",
+                "HorizontalPodAutoscaler",
+                "Ingress",
+                "Job",
+                "Namespace",
+                "Node",
+                "PersistentVolume",
+                "PersistentVolumeClaim",
+                "Pod but deletionTimestamp ownerReferences",
+                "PodDisruptionBudget",
+                "ReplicaSet",
+                "ReplicationController",
+                "ResourceQuota",
+                "Service",
+                "StatefulSet",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_replacement_makes_what_is_not_there_where_it_does_in_kubernetes() {
+        let registry = Registry::builtin();
+        let kinds = registry
+            .stored()
+            .filter(|kind| kind.strategy.creates_on_update());
+        let mut makers: Vec<&str> = kinds.map(|kind| &*kind.kind).collect();
+        makers.sort_unstable();
+        assert_eq!(
+            makers,
+            [
+                "ClusterRole",
+                "ClusterRoleBinding",
+                "Endpoints",
+                "Event",
+                "Lease",
+                "LimitRange",
+                "Role",
+                "RoleBinding",
+                "RuntimeClass",
+                "Service",
+            ]
+        );
+    }
+
+    #[test]
+    fn who_replaces_without_having_read_is_refused_where_it_is_in_kubernetes() {
+        let registry = Registry::builtin();
+        let of_others = ["gateway.networking.k8s.io", "weft.dev"];
+        let kinds = registry.stored().filter(|kind| {
+            !of_others.contains(&&*kind.group) && !kind.strategy.allows_unconditional_update()
+        });
+        let mut strict: Vec<&str> = kinds.map(|kind| &*kind.kind).collect();
+        strict.sort_unstable();
+        assert_eq!(
+            strict,
+            [
+                "APIService",
+                "CSIDriver",
+                "CSINode",
+                "CSIStorageCapacity",
+                "ClusterTrustBundle",
+                "CustomResourceDefinition",
+                "DeviceTaintRule",
+                "Lease",
+                "MutatingAdmissionPolicy",
+                "MutatingAdmissionPolicyBinding",
+                "MutatingWebhookConfiguration",
+                "PodCertificateRequest",
+                "PodDisruptionBudget",
+                "RuntimeClass",
+                "StorageVersionMigration",
+                "ValidatingAdmissionPolicy",
+                "ValidatingAdmissionPolicyBinding",
+                "ValidatingWebhookConfiguration",
+                "VolumeAttachment",
+            ]
+        );
     }
 }

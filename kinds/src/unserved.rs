@@ -15,11 +15,6 @@ const SENTENCES: &[(&str, &str, &str)] = &[
         "it stays Pending: this cluster has no persistent volumes to bind it to, and pods that mount it do not start",
     ),
     (
-        "",
-        "Endpoints",
-        "it is not copied to EndpointSlices, which are what calls are routed by",
-    ),
-    (
         "storage.k8s.io",
         "StorageClass",
         "nothing provisions volumes by it: this cluster has no persistent volumes",
@@ -66,11 +61,6 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     ),
     (
         "networking.k8s.io",
-        "IPAddress",
-        "addresses of Services are given out without regard to it",
-    ),
-    (
-        "networking.k8s.io",
         "ServiceCIDR",
         "addresses of Services come from the range that the servers were started with alone",
     ),
@@ -105,39 +95,14 @@ const SENTENCES: &[(&str, &str, &str)] = &[
         "devices are not allocated in this cluster",
     ),
     (
-        "apps",
-        "StatefulSet",
-        "no controller of this release runs it yet: it is kept, and no pod is made of it",
+        "resource.k8s.io",
+        "DeviceTaintRule",
+        "devices are not allocated in this cluster",
     ),
     (
-        "apps",
-        "DaemonSet",
-        "no controller of this release runs it yet: it is kept, and no pod is made of it",
-    ),
-    (
-        "",
-        "ReplicationController",
-        "no controller of this release runs it yet: it is kept, and no pod is made of it",
-    ),
-    (
-        "batch",
-        "Job",
-        "no controller of this release runs it yet: it is kept, and no pod is made of it",
-    ),
-    (
-        "batch",
-        "CronJob",
-        "no controller of this release runs it yet: it is kept, and no Job is made of it",
-    ),
-    (
-        "autoscaling",
-        "HorizontalPodAutoscaler",
-        "no controller of this release acts on it yet: it is kept, and nothing is scaled by it",
-    ),
-    (
-        "policy",
-        "PodDisruptionBudget",
-        "no controller of this release counts for it yet: it is kept, and no eviction is held back by it",
+        "storagemigration.k8s.io",
+        "StorageVersionMigration",
+        "nothing stores objects anew by it: write them once more for that",
     ),
     (
         "scheduling.k8s.io",

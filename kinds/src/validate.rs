@@ -386,18 +386,6 @@ pub(crate) fn wildcard_faults(text: &str) -> Vec<String> {
     long.into_iter().chain(unsound).collect()
 }
 
-/// Reasons of conditions.
-pub(crate) fn condition_reason_faults(text: &str) -> Vec<String> {
-    const SENTENCE: &str = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')";
-    let starts = text.starts_with(|letter: char| letter.is_ascii_alphabetic());
-    let ends = !text.ends_with([',', ':']);
-    let sound = text
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b',' | b':'));
-    let unsound = !(starts && ends && sound);
-    unsound.then(|| SENTENCE.to_owned()).into_iter().collect()
-}
-
 /// Names of HTTP headers, as probes send them.
 pub(crate) fn http_header_name_faults(text: &str) -> Vec<String> {
     let sound = !text.is_empty()
@@ -456,7 +444,7 @@ fn name_from_status(causes: &mut [Cause]) {
 /// Everything that must hold of an object that takes the place of `old`, after a write of `part`.
 ///
 /// A fault that `old` has by the same rule is not held against it: a rule that came with a release must not keep objects of
-/// before from being changed, finalized or deleted.
+/// before from being changed, finalized or deleted. Of users' kinds, what stays as it was is forgiven (`crate::decode::violations`).
 ///
 /// # Errors
 /// 422 Invalid with every cause.
@@ -482,7 +470,8 @@ pub fn updated(
         problems
     };
     let mut problems = judge(new);
-    if !problems.causes.is_empty() {
+    // Of users' kinds, their schemas alone say what is forgiven.
+    if !problems.causes.is_empty() && kind.custom.is_none() {
         let before = judge(old).causes;
         problems.causes.retain(|cause| !before.contains(cause));
     }
@@ -550,6 +539,28 @@ pub(crate) fn annotations(annotations: &Field<'_, '_>, problems: &mut Problems) 
             problems.invalid(annotations, key.as_str(), &fault);
         }
         bytes += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if bytes > ANNOTATION_BYTES_MAX {
+        problems.too_long(annotations, ANNOTATION_BYTES_MAX);
+    }
+}
+
+/// What a pod says to a signer: as annotations, each under a domain.
+pub(crate) fn user_annotations(annotations: &Field<'_, '_>, problems: &mut Problems) {
+    let mut bytes = 0;
+    for (key, value) in annotations.map().into_iter().flatten() {
+        bytes += key.len() + value.as_str().map_or(0, str::len);
+        let key = key.to_lowercase();
+        let faults = name::qualified_name_faults(&key);
+        if key.is_empty() {
+            problems.required(annotations, "");
+        } else if faults.is_empty() && !key.contains('/') {
+            let sentence = "must be a domain-prefixed key (such as \"acme.io/foo\")";
+            problems.invalid(annotations, key.as_str(), sentence);
+        }
+        for fault in faults.iter().filter(|_| !key.is_empty()) {
+            problems.invalid(annotations, key.as_str(), fault);
+        }
     }
     if bytes > ANNOTATION_BYTES_MAX {
         problems.too_long(annotations, ANNOTATION_BYTES_MAX);

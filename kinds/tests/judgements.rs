@@ -1,13 +1,16 @@
 //! Rules over objects, held to what kube-apiserver's own packages answer (`upstream/README.md`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
-use weft_api::gvk::GroupVersionKind;
 use weft_api::status::Cause;
+use weft_kinds::Kind;
+use weft_kinds::apiextensions::Definition;
 use weft_kinds::cel::rules::{Estimate, Options, definition_faults, estimates, field_path, judge};
-use weft_kinds::schema::{self, Node, Schema};
+use weft_kinds::gateway_api::definitions;
+use weft_kinds::schema::{Node, Schema};
 
 /// A table of upstream's answers, one a line.
 fn table<T: serde::de::DeserializeOwned>(packed: &[u8]) -> Vec<T> {
@@ -187,10 +190,10 @@ struct GatewayCase {
 #[test]
 fn every_rule_of_the_gateway_api_fires_as_upstream_has_it() {
     let cases: Vec<GatewayCase> = table(include_bytes!("upstream/gateways.lz4"));
+    let kinds = gateway_kinds();
     let mut fired: BTreeSet<(String, String)> = BTreeSet::new();
     for case in &cases {
-        let gvk = GroupVersionKind::new("gateway.networking.k8s.io", "v1", &case.kind);
-        let schema = Schema::of(&gvk).unwrap();
+        let schema = kinds[&case.kind].schema().unwrap();
         let old = case.old.as_ref().filter(|old| !old.is_null());
         let options = Options {
             ratchets: false,
@@ -199,29 +202,107 @@ fn every_rule_of_the_gateway_api_fires_as_upstream_has_it() {
         let judgement = judge(schema, &case.new, old, options);
         let mut wanted = case.told.clone();
         wanted.sort();
-        assert_eq!(listed(&judgement.causes), wanted, "{}", case.new);
-        for (_, field, message) in wanted {
-            fired.insert((field, message));
+        let told = listed(&judgement.causes);
+        assert_eq!(told, wanted, "{} {}", case.kind, case.new);
+        let messages = wanted.into_iter().map(|(_, _, message)| message);
+        fired.extend(messages.map(|message| (case.kind.clone(), message)));
+    }
+    // Each rule has been broken somewhere.
+    let mut unbroken = Vec::new();
+    for (name, kind) in &kinds {
+        let custom = kind.custom.as_ref().expect("it has a definition");
+        let schema = serde_json::from_str(custom.schema()).expect("a schema is JSON");
+        for rule in rule_messages(&schema) {
+            let (told, shown) = (format!("Invalid value: {rule}"), format!(": {rule}"));
+            let of_kind = |(of, message): &(String, String)| {
+                of == name && (*message == told || message.ends_with(&shown))
+            };
+            if !name.starts_with("v1beta1") && !fired.iter().any(of_kind) {
+                unbroken.push(format!("{name}: {rule}"));
+            }
         }
     }
-    // Each rule of the published schemas has been broken somewhere.
-    let messages: BTreeSet<&str> = fired.iter().map(|(_, message)| message.as_str()).collect();
-    let unbroken: Vec<String> = ["Gateway", "GatewayClass", "HTTPRoute", "ReferenceGrant"]
-        .iter()
-        .flat_map(|kind| {
-            let name = format!("io.k8s.networking.gateway.v1.{kind}");
-            let text = schema::text(&name).expect("the kind is in the table");
-            rule_messages(&serde_json::from_str(text).expect("a schema is JSON"))
-        })
-        .filter(|rule| {
-            let told = format!("Invalid value: {rule}");
-            let shown = format!(": {rule}");
-            !messages
-                .iter()
-                .any(|message| *message == told || message.ends_with(&shown))
-        })
-        .collect();
     assert_eq!(unbroken, [""; 0]);
+}
+
+#[test]
+fn definitions_say_what_the_published_ones_say() {
+    let published: Vec<Json> = table(include_bytes!("upstream/definitions.lz4"));
+    let ours = definitions();
+    assert_eq!(ours.len(), published.len());
+    for (ours, published) in ours.into_iter().zip(published) {
+        let name = &published["metadata"]["name"];
+        let mut different = Vec::new();
+        differences("", &bare(ours), &published, &mut different);
+        assert_eq!(different, [""; 0], "{name}");
+    }
+}
+
+/// A definition of ours in the form of the table: without descriptions, and of rules the messages.
+fn bare(value: Json) -> Json {
+    match value {
+        Json::Object(map) => {
+            let members = map.into_iter().filter_map(|(key, value)| {
+                let is_text = key == "description" && value.is_string();
+                let rules = key == "x-kubernetes-validations";
+                match value {
+                    _ if is_text => None,
+                    Json::Array(rules_of) if rules => {
+                        let messages = rules_of.iter().map(|rule| rule["message"].clone());
+                        Some(("messages".to_owned(), messages.collect()))
+                    }
+                    value => Some((key, bare(value))),
+                }
+            });
+            Json::Object(members.collect())
+        }
+        Json::Array(items) => items.into_iter().map(bare).collect(),
+        other => other,
+    }
+}
+
+fn differences(at: &str, ours: &Json, theirs: &Json, found: &mut Vec<String>) {
+    match (ours, theirs) {
+        (Json::Object(ours), Json::Object(theirs)) => {
+            let names: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+            for name in names {
+                let of = |map: &serde_json::Map<String, Json>| map.get(name).cloned();
+                let (ours, theirs) = (of(ours), of(theirs));
+                let (ours, theirs) = (ours.unwrap_or_default(), theirs.unwrap_or_default());
+                differences(&format!("{at}.{name}"), &ours, &theirs, found);
+            }
+        }
+        // What has to be there stands in no order.
+        (Json::Array(ours), Json::Array(theirs)) if at.ends_with(".required") => {
+            let sorted = |list: &[Json]| -> BTreeSet<String> {
+                list.iter().map(ToString::to_string).collect()
+            };
+            if sorted(ours) != sorted(theirs) {
+                found.push(format!("{at}: {ours:?} is not {theirs:?}"));
+            }
+        }
+        (Json::Array(ours), Json::Array(theirs)) if ours.len() == theirs.len() => {
+            let pairs = ours.iter().zip(theirs).enumerate();
+            pairs.for_each(|(place, (ours, theirs))| {
+                differences(&format!("{at}[{place}]"), ours, theirs, found);
+            });
+        }
+        (ours, theirs) if ours != theirs => found.push(format!("{at}: {ours} is not {theirs}")),
+        _ => {}
+    }
+}
+
+/// The kinds of the Gateway API as its definitions make them: those of version 1 by their names, others with the version before it.
+fn gateway_kinds() -> BTreeMap<String, Arc<Kind>> {
+    let kinds = definitions().into_iter().flat_map(|mut definition| {
+        definition["status"] = json!({ "acceptedNames": definition["spec"]["names"] });
+        Definition::kinds(&definition).expect("it can be served")
+    });
+    let named = kinds.map(|kind| match &*kind.version {
+        "v1" => (kind.kind.to_string(), kind),
+        version => (format!("{version} {}", kind.kind), kind),
+    });
+    named.collect()
 }
 
 /// The messages of all rules in a schema.

@@ -11,13 +11,17 @@
 //! Source of rules and sentences: k8s.io/apiserver `pkg/admission`, kubernetes `plugin/pkg/admission`, pod-security-admission, 1.37.
 
 pub mod amounts;
+mod claims;
 pub mod expressions;
 pub mod limits;
 pub mod matching;
+pub mod mutation;
 pub mod pod_security;
 pub mod policy;
 pub mod quota;
 pub mod webhook;
+
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use weft_api::status::StatusError;
@@ -87,6 +91,7 @@ pub struct User {
     pub name: String,
     pub uid: String,
     pub groups: Vec<String>,
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 /// A write, beside its object.
@@ -166,6 +171,9 @@ impl Request {
         }
         if !self.user.groups.is_empty() {
             value["userInfo"]["groups"] = self.user.groups.clone().into();
+        }
+        if !self.user.extra.is_empty() {
+            value["userInfo"]["extra"] = json!(self.user.extra);
         }
         value
     }

@@ -14,7 +14,7 @@ use weft_api::quantity::Quantity;
 use weft_api::status::StatusError;
 
 use super::amounts::{self, Amounts};
-use super::{Operation, Request};
+use super::{Operation, Request, claims};
 use crate::core::pod::resources;
 use crate::lens::{integer, items, member, object, text, time};
 
@@ -72,19 +72,18 @@ impl Counted<'_> {
                     "services" | "services.nodeports" | "services.loadbalancers"
                 )
             }
-            "persistentvolumeclaims" => {
-                matches!(name, "persistentvolumeclaims" | "requests.storage")
-                    || name.contains(CLASS_SUFFIX)
-            }
+            "persistentvolumeclaims" => claims::is_of_volumes(name),
             core @ ("configmaps" | "resourcequotas" | "replicationcontrollers" | "secrets") => {
                 name == core
             }
-            _ => false,
+            _ => self.is_of_devices() && claims::is_of_devices(name),
         }
     }
-}
 
-const CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
+    fn is_of_devices(&self) -> bool {
+        self.group == "resource.k8s.io" && self.resource == "resourceclaims"
+    }
+}
 
 /// What an object uses, at a time that decides whether one in deletion still counts.
 pub fn usage(of: Counted<'_>, object: &Value, now: Timestamp) -> Amounts {
@@ -121,36 +120,11 @@ pub fn usage(of: Counted<'_>, object: &Value, now: Timestamp) -> Amounts {
                 ),
             ]);
         }
-        "persistentvolumeclaims" => {
-            used.insert("persistentvolumeclaims".to_owned(), one());
-            let asked = amounts::at(object, "/spec/resources/requests");
-            let kept = amounts::at(object, "/status/allocatedResources");
-            let size = [asked.get("storage"), kept.get("storage")];
-            let size = size.into_iter().flatten().max().copied();
-            let annotated = text(
-                object,
-                "/metadata/annotations/volume.beta.kubernetes.io~1storage-class",
-            );
-            let class = match annotated {
-                "" => text(object, "/spec/storageClassName"),
-                class => class,
-            };
-            if !class.is_empty() {
-                used.insert(
-                    format!("{class}{CLASS_SUFFIX}persistentvolumeclaims"),
-                    one(),
-                );
-            }
-            if let Some(size) = size {
-                used.insert("requests.storage".to_owned(), size);
-                if !class.is_empty() {
-                    used.insert(format!("{class}{CLASS_SUFFIX}requests.storage"), size);
-                }
-            }
-        }
+        "persistentvolumeclaims" => claims::of_volume(object, &mut used),
         core @ ("configmaps" | "resourcequotas" | "replicationcontrollers" | "secrets") => {
             used.insert(core.to_owned(), one());
         }
+        _ if of.is_of_devices() => claims::of_devices(object, &mut used),
         _ => {}
     }
     used
@@ -232,7 +206,11 @@ fn matches_scope(scope: &Value, of: Counted<'_>, object: &Value) -> bool {
         ("pods", "PriorityClass") => among(text(object, "/spec/priorityClassName")),
         ("pods", "CrossNamespacePodAffinity") => reaches_other_namespaces(object),
         ("persistentvolumeclaims", "VolumeAttributesClass") => {
-            among(text(object, "/spec/volumeAttributesClassName"))
+            let classes = claims::attribute_classes(object);
+            match classes.as_slice() {
+                [] => among(""),
+                classes => classes.iter().any(|class| among(class)),
+            }
         }
         _ => false,
     }
@@ -284,6 +262,12 @@ pub fn concerns(request: &Request, new: &Value, old: Option<&Value>) -> bool {
         }
         ("pods", "resize") => request.operation == Operation::Update,
         ("services" | "persistentvolumeclaims", "") => {
+            matches!(request.operation, Operation::Create | Operation::Update)
+        }
+        ("persistentvolumeclaims", "status") => {
+            old.is_some_and(|old| claims::is_recounted(new, old))
+        }
+        (_, "") if counted.is_of_devices() => {
             matches!(request.operation, Operation::Create | Operation::Update)
         }
         // Events come and go.

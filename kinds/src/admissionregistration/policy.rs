@@ -520,7 +520,7 @@ mod tests {
                     "/spec/mutations/0/jsonPatch/expression",
                     json!("[JSONPatch{op: 1, paths: ''}]"),
                     &[
-                        "spec.mutations[0].jsonPatch.expression: Invalid value: \"[JSONPatch{op: 1, paths: ''}]\": compilation failed: ERROR: <input>:1:16: expected type of field 'op' is 'string' but provided type is 'int'\n | [JSONPatch{op: 1, paths: ''}]\n | ...............^\nERROR: <input>:1:19: undefined field 'paths'\n | [JSONPatch{op: 1, paths: ''}]\n | ..................^",
+                        "spec.mutations[0].jsonPatch.expression: Invalid value: \"[JSONPatch{op: 1, paths: ''}]\": compilation failed: ERROR: <input>:1:14: expected type of field 'op' is 'string' but provided type is 'int'\n | [JSONPatch{op: 1, paths: ''}]\n | .............^\nERROR: <input>:1:24: undefined field 'paths'\n | [JSONPatch{op: 1, paths: ''}]\n | .......................^",
                     ],
                 ),
                 (

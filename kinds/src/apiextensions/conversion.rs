@@ -53,10 +53,10 @@ pub fn review(version: &str, uid: &str, api_version: &str, objects: &[Value]) ->
     })
 }
 
-/// The objects of an answer, each with the metadata of the one that it was made from.
+/// The objects of an answer, each with the metadata of the one that it was made from. An answer to a question about nothing is none.
 ///
 /// # Errors
-/// Why the answer is none, or is one to another question.
+/// Why the answer is none, or is one to another question: the whole sentence.
 pub fn converted(
     version: &str,
     uid: &str,
@@ -64,99 +64,166 @@ pub fn converted(
     objects: &[Value],
     answer: &Value,
 ) -> Result<Vec<Value>, String> {
+    let Some(first) = objects.first() else {
+        return Ok(Vec::new());
+    };
+    let failed = |why: &str| failure(first, why);
     if version == "v1" {
         let expected = "apiextensions.k8s.io/v1, Kind=ConversionReview";
-        let found = format!(
-            "{}, Kind={}",
-            text(answer, "/apiVersion"),
-            text(answer, "/kind")
-        );
+        let found = gvk(answer);
         if found != expected {
-            return Err(format!(
-                "expected webhook response of {expected}, got {found}"
-            ));
+            let told = format!("expected webhook response of {expected}, got {found}");
+            return Err(failed(&told));
         }
     }
     let response = answer
         .get("response")
         .filter(|response| response.is_object());
-    let response = response.ok_or("no response provided")?;
+    let response = response.ok_or_else(|| failed("no response provided"))?;
     let found = text(response, "/uid");
     if version == "v1" && found != uid {
-        return Err(format!("expected response.uid={uid:?}, got {found:?}"));
+        let told = format!("expected response.uid={uid:?}, got {found:?}");
+        return Err(failed(&told));
     }
     let status = text(response, "/result/status");
     if status != "Success" {
         let message = text(response, "/result/message");
         return Err(match message {
-            "" => format!("response.result.status was '{status}', not 'Success'"),
-            message => message.to_owned(),
+            "" => failed(&format!(
+                "response.result.status was '{status}', not 'Success'"
+            )),
+            message => failed(message),
         });
     }
     let made = items(response, "/convertedObjects");
     if made.len() != objects.len() {
         return Err(format!(
-            "returned {} objects, expected {}",
+            "conversion webhook for {} returned {} objects, expected {}",
+            gvk(first),
             made.len(),
             objects.len()
         ));
     }
-    let pairs = objects.iter().zip(made).enumerate();
+    let pairs = objects.iter().zip(made);
     pairs
-        .map(|(index, (before, after))| {
+        .map(|(before, after)| {
             one(api_version, before, after)
-                .map_err(|why| format!("returned invalid converted object at index {index}: {why}"))
+                .map_err(|why| format!("conversion webhook for {} returned {why}", gvk(before)))
         })
         .collect()
+}
+
+/// That a webhook did not convert an object.
+pub fn failure(object: &Value, why: &str) -> String {
+    format!("conversion webhook for {} failed: {why}", gvk(object))
+}
+
+/// Group, version and kind as Go prints them.
+fn gvk(object: &Value) -> String {
+    let version = text(object, "/apiVersion");
+    let slash = if version.contains('/') { "" } else { "/" };
+    format!("{slash}{version}, Kind={}", text(object, "/kind"))
 }
 
 fn one(api_version: &str, before: &Value, after: &Value) -> Result<Value, String> {
     let found = text(after, "/apiVersion");
     if found != api_version {
         return Err(format!(
-            "invalid groupVersion (expected {api_version}, received {found})"
+            "invalid object at index 0: invalid groupVersion (expected {api_version}, received {found})"
+        ));
+    }
+    let (was, is) = (text(before, "/kind"), text(after, "/kind"));
+    if was != is {
+        return Err(format!(
+            "invalid object at index 0: invalid kind (expected {was}, received {is})"
         ));
     }
     for (what, pointer) in [
-        ("kind", "/kind"),
         ("name", "/metadata/name"),
         ("namespace", "/metadata/namespace"),
         ("UID", "/metadata/uid"),
     ] {
         let (was, is) = (text(before, pointer), text(after, pointer));
         if was != is {
-            return Err(format!("must have the same {what}: {was} != {is}"));
+            return Err(format!(
+                "invalid object: must have the same {what}: {was} != {is}"
+            ));
         }
     }
+    let metadata = restored(before, after).map_err(|why| format!("invalid metadata: {why}"))?;
     let mut made = after.clone();
-    let metadata = after.get("metadata").and_then(Value::as_object);
-    let metadata = metadata.ok_or("missing metadata in converted object")?;
-    let mut kept: Map<String, Value> = before
+    made["metadata"] = metadata;
+    Ok(made)
+}
+
+/// The metadata of an object with the labels and annotations that it was given.
+fn restored(before: &Value, after: &Value) -> Result<Value, String> {
+    let given = after
         .get("metadata")
-        .and_then(Value::as_object)
-        .cloned()
-        .unwrap_or_default();
+        .ok_or("missing metadata in converted object")?;
+    let Some(given) = given.as_object() else {
+        return Err(format!(
+            "invalid metadata of type {} in converted object",
+            go_type(given)
+        ));
+    };
+    let kept = before.get("metadata").and_then(Value::as_object);
+    let mut kept: Map<String, Value> = kept.cloned().unwrap_or_default();
     for field in ["labels", "annotations"] {
-        match metadata.get(field) {
+        match given.get(field) {
             None | Some(Value::Null) => {
                 kept.remove(field);
             }
             Some(Value::Object(map)) => {
                 if let Some((key, value)) = map.iter().find(|(_, value)| !value.is_string()) {
                     return Err(format!(
-                        "metadata.{field}[{key}] must be a string, but is {value} in converted object"
+                        "metadata.{field}[{key}] must be a string, but is {} in converted object",
+                        go_type(value)
                     ));
+                }
+                if kept.get(field).and_then(Value::as_object) != Some(map) {
+                    sound(field, map)?;
                 }
                 kept.insert(field.to_owned(), map.clone().into());
             }
-            Some(_) => return Err(format!("invalid metadata.{field} in converted object")),
+            Some(other) => {
+                return Err(format!(
+                    "invalid metadata.{field} of type {} in converted object",
+                    go_type(other)
+                ));
+            }
         }
     }
-    made["metadata"] = kept.into();
-    if let Some(cause) = metadata_causes(&made).into_iter().next() {
-        return Err(format!("{}: {}", cause.field, cause.message));
+    Ok(kept.into())
+}
+
+/// Whether labels or annotations are such that an object may have.
+fn sound(field: &str, map: &Map<String, Value>) -> Result<(), String> {
+    let object = json!({ "metadata": { "name": "x", field: map } });
+    let causes = metadata_causes(&object);
+    let told = causes
+        .iter()
+        .filter(|cause| cause.field.starts_with(&format!("metadata.{field}")));
+    let told: Vec<String> = told
+        .map(|cause| format!("{}: {}", cause.field, cause.message))
+        .collect();
+    match told.is_empty() {
+        true => Ok(()),
+        false => Err(crate::admission::aggregate(told)),
     }
-    Ok(made)
+}
+
+/// The Go type of a value that was read from JSON.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
 }
 
 #[cfg(test)]
@@ -200,56 +267,72 @@ mod tests {
             (
                 "/apiVersion",
                 json!("example.com/v3"),
-                "invalid groupVersion (expected example.com/v2, received example.com/v3)",
+                "invalid object at index 0: invalid groupVersion (expected example.com/v2, received example.com/v3)",
             ),
             (
                 "/kind",
                 json!("Other"),
-                "must have the same kind: Widget != Other",
+                "invalid object at index 0: invalid kind (expected Widget, received Other)",
             ),
             (
                 "/metadata/name",
                 json!("z"),
-                "must have the same name: a != z",
+                "invalid object: must have the same name: a != z",
             ),
             (
                 "/metadata/uid",
                 json!("z"),
-                "must have the same UID: u != z",
+                "invalid object: must have the same UID: u != z",
             ),
-            ("/metadata", json!(1), "must have the same name: a != "),
+            (
+                "/metadata",
+                json!(1),
+                "invalid object: must have the same name: a != ",
+            ),
             (
                 "/metadata/labels",
                 json!([]),
-                "invalid metadata.labels in converted object",
+                "invalid metadata: invalid metadata.labels of type []interface {} in converted object",
+            ),
+            (
+                "/metadata/labels",
+                json!({ "a": 1 }),
+                "invalid metadata: metadata.labels[a] must be a string, but is int64 in converted object",
+            ),
+            (
+                "/metadata/labels",
+                json!({ "a": "-" }),
+                "invalid metadata: metadata.labels: Invalid value: \"-\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
             ),
         ] {
-            let expected = format!("returned invalid converted object at index 0: {expected}");
+            let expected =
+                format!("conversion webhook for example.com/v1, Kind=Widget returned {expected}");
             assert_eq!(changed(pointer, value), expected);
         }
         for (answer, expected) in [
             (
                 json!({}),
-                "expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got , Kind=",
+                "failed: expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got /, Kind=",
             ),
             (
                 json!({ "apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview" }),
-                "no response provided",
+                "failed: no response provided",
             ),
             (
                 json!({ "apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "response": { "uid": "z" } }),
-                "expected response.uid=\"q\", got \"z\"",
+                "failed: expected response.uid=\"q\", got \"z\"",
             ),
             (
                 json!({ "apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "response": { "uid": "q", "result": { "status": "Failure", "message": "no" } } }),
-                "no",
+                "failed: no",
             ),
             (
                 json!({ "apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview", "response": { "uid": "q", "result": { "status": "Success" } } }),
                 "returned 0 objects, expected 1",
             ),
         ] {
-            assert_eq!(ask(&answer).unwrap_err(), expected);
+            let start = "conversion webhook for example.com/v1, Kind=Widget";
+            assert_eq!(ask(&answer).unwrap_err(), format!("{start} {expected}"));
         }
     }
 }

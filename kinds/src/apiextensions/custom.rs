@@ -401,6 +401,7 @@ fn selectable_of(version: &Value) -> Vec<Selectable> {
             Some(Selectable {
                 field: Cow::Owned(path[1..].to_owned()),
                 pointer: Cow::Owned(path.replace('.', "/")),
+                instead: None,
                 // An object that was stored before the default came has it all the same.
                 absent: match default {
                     Some(Value::String(text)) => Cow::Owned(text.clone()),

@@ -14,7 +14,7 @@ use crate::decode::knows_format;
 use crate::lens::{fill, integer, items, items_mut, member, put, text};
 use crate::strategy::{Strategy, Surroundings, replace_part};
 use crate::validate::Problems;
-use crate::{Kind, Subresource};
+use crate::{Kind, StatusMetadata, Subresource};
 
 pub static CUSTOM_RESOURCE_DEFINITION: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -27,6 +27,8 @@ pub static CUSTOM_RESOURCE_DEFINITION: LazyLock<Arc<Kind>> = LazyLock::new(|| {
             Column::date("Created At", created_at, "When the object was created."),
         ],
         counts_generations: true,
+        // Whoever cleans up takes its finalizer off in the same write that says so.
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(Definitions),
         ..Kind::new(
             "apiextensions.k8s.io",
@@ -76,20 +78,11 @@ impl Strategy for Definitions {
         proposed: Value,
         old: &Value,
     ) -> Value {
-        match part {
-            None => {
-                let mut next = replace_part(kind, part, proposed, old);
-                remember_storage_version(&mut next);
-                next
-            }
-            // Whoever cleans up takes its finalizer off in the same write that says so.
-            Some(Subresource::Status) => {
-                let mut next = proposed;
-                put(&mut next, "spec", old.get("spec").cloned());
-                next
-            }
-            Some(_) => old.clone(),
+        let mut next = replace_part(kind, part, proposed, old);
+        if part.is_none() {
+            remember_storage_version(&mut next);
         }
+        next
     }
 
     fn default(&self, value: &mut Value) {

@@ -1,4 +1,4 @@
-//! Paths into objects as printer columns write them: `.status.conditions[?(@.type=="Ready")].status`.
+//! Paths into objects as printer columns and `-o jsonpath` write them: `.status.conditions[?(@.type=="Ready")].status`.
 //!
 //! Invariants: total; what a path costs is linear in the value that it looks at, as often as it is repeated in itself.
 //! Source: k8s.io/client-go `util/jsonpath`.
@@ -13,10 +13,10 @@ const NESTED_MAX: usize = 8;
 const FOUND_MAX: usize = 10_000;
 
 /// A path that was understood.
-#[derive(Debug, PartialEq)]
-pub(super) struct JsonPath(Vec<Step>);
+#[derive(Clone, Debug, PartialEq)]
+pub struct JsonPath(Vec<Step>);
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Step {
     Field(String),
     /// `[start:end:step]`; an index is a slice of one.
@@ -51,11 +51,12 @@ enum Comparison {
 
 /// What cannot be evaluated, and so shows nothing.
 #[derive(Debug, PartialEq)]
-pub(super) struct Unfit;
+pub struct Unfit;
 
 impl JsonPath {
     /// None for what is no path.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         Self::nested(text, NESTED_MAX)
     }
 
@@ -120,7 +121,7 @@ impl JsonPath {
     ///
     /// # Errors
     /// For a value that does not have the shape which the path expects.
-    pub(super) fn find<'v>(&'v self, value: &'v Value) -> Result<Vec<&'v Value>, Unfit> {
+    pub fn find<'v>(&'v self, value: &'v Value) -> Result<Vec<&'v Value>, Unfit> {
         let mut found = vec![value];
         for step in &self.0 {
             let mut next = Vec::new();

@@ -10,7 +10,7 @@
 pub mod conversion;
 pub mod custom;
 mod definition;
-mod json_path;
+pub mod json_path;
 pub mod status;
 mod structural;
 mod validation;

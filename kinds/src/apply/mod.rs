@@ -16,6 +16,7 @@ mod fields;
 mod form;
 mod managers;
 mod merge;
+mod overlay;
 mod scale;
 mod typed;
 
@@ -32,6 +33,7 @@ use weft_api::gvk::{GroupVersionKind, split_api_version};
 pub use conflict::{ApplyError, Conflict, Conflicts, FieldsError, ManagedError};
 pub use fields::{Element, Path, Plain, Set, Step, Writable};
 pub use managers::{Entry, Managed, Manager, Operation, Writer, manager_faults, manager_name};
+pub use overlay::overlay;
 pub use scale::{Sizes, to_parent, to_scale};
 pub use typed::Faults;
 

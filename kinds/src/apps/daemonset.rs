@@ -15,7 +15,7 @@ use crate::field::Field;
 use crate::lens::{fill, member, text};
 use crate::strategy::{Strategy, Surroundings};
 use crate::validate::{Problems, label_selector};
-use crate::{Kind, Subresource, unserved, weft};
+use crate::{Kind, StatusMetadata, Subresource, weft};
 
 pub static DAEMON_SET: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     let mut columns = vec![
@@ -43,6 +43,7 @@ pub static DAEMON_SET: LazyLock<Arc<Kind>> = LazyLock::new(|| {
         subresources: vec![Subresource::Status],
         columns,
         counts_generations: true,
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(DaemonSets),
         ..Kind::new("apps", "v1", "DaemonSet", "daemonsets")
     })
@@ -72,9 +73,7 @@ impl Strategy for DaemonSets {
     }
 
     fn warn(&self, value: &Value, around: &dyn Surroundings) -> Vec<String> {
-        let told = unserved::told_of("apps", "DaemonSet").into_iter();
-        told.chain(weft::warnings_of_template(value, around))
-            .collect()
+        weft::warnings_of_template(value, around)
     }
 
     /// The number of its template, which nobody but the server counts.

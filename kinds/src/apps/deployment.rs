@@ -12,7 +12,7 @@ use crate::field::Field;
 use crate::lens::{fill, member, text};
 use crate::strategy::{Strategy, Surroundings};
 use crate::validate::Problems;
-use crate::{Kind, Subresource, weft};
+use crate::{Kind, StatusMetadata, Subresource, weft};
 
 pub static DEPLOYMENT: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     let counts = [
@@ -20,13 +20,10 @@ pub static DEPLOYMENT: LazyLock<Arc<Kind>> = LazyLock::new(|| {
         Column::text("Up-to-date", up_to_date, "Pods of the newest template."),
         Column::text("Available", available, "Pods ready for long enough."),
     ];
-    Arc::new(workload::kind(
-        "Deployment",
-        "deployments",
-        "deploy",
-        counts,
-        Deployments,
-    ))
+    Arc::new(Kind {
+        status_metadata: StatusMetadata::TakenBut(&["labels"]),
+        ..workload::kind("Deployment", "deployments", "deploy", counts, Deployments)
+    })
 });
 
 struct Deployments;

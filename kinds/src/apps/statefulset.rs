@@ -10,13 +10,14 @@ use weft_api::selector::LabelSelector;
 use super::amount::{amount_of, amount_or_percent, at_most_all};
 use super::workload;
 use crate::columns::{Column, Row};
+use crate::core::persistentvolumeclaim::validate_spec as validate_claim;
 use crate::core::pod;
 use crate::field::Field;
 use crate::kind::NameRule;
 use crate::lens::{fill, integer, items, items_mut, member, put, text};
 use crate::strategy::{Strategy, Surroundings};
 use crate::validate::{Problems, label_selector};
-use crate::{Kind, Subresource, unserved, weft};
+use crate::{Kind, StatusMetadata, Subresource, weft};
 
 pub static STATEFUL_SET: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     let [containers, images, _] = workload::columns();
@@ -34,18 +35,13 @@ pub static STATEFUL_SET: LazyLock<Arc<Kind>> = LazyLock::new(|| {
         columns,
         counts_generations: true,
         name_rule: NameRule::Label,
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(StatefulSets),
         ..Kind::new("apps", "v1", "StatefulSet", "statefulsets")
     })
 });
 
 const RETENTION: &[&str] = &["Retain", "Delete"];
-const ACCESS_MODES: &[&str] = &[
-    "ReadOnlyMany",
-    "ReadWriteMany",
-    "ReadWriteOnce",
-    "ReadWriteOncePod",
-];
 
 struct StatefulSets;
 
@@ -83,7 +79,7 @@ impl Strategy for StatefulSets {
     }
 
     fn warn(&self, value: &Value, around: &dyn Surroundings) -> Vec<String> {
-        let mut told = unserved::told_of("apps", "StatefulSet");
+        let mut told = Vec::new();
         if integer(value, "/spec/revisionHistoryLimit").is_some_and(|limit| limit < 0) {
             told.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".to_owned());
         }
@@ -136,7 +132,7 @@ fn judge(spec: &Field<'_, '_>, is_new: bool, problems: &mut Problems) {
     }
     if is_new {
         for claim in spec.items("volumeClaimTemplates") {
-            self::claim(&claim.child("spec"), problems);
+            validate_claim(&claim.child("spec"), problems);
         }
     }
     for names in ["replicas", "minReadySeconds", "ordinals.start"] {
@@ -185,39 +181,6 @@ fn in_go(rolling: &Field<'_, '_>) -> String {
     let partition = rolling.child("partition").integer().unwrap_or(0);
     let unavailable = rolling.child("maxUnavailable").shown();
     format!("{{\"Partition\":{partition},\"MaxUnavailable\":{unavailable}}}")
-}
-
-/// What each pod is to claim: how it is accessed, how large it is, of which class and as what it is mounted.
-fn claim(spec: &Field<'_, '_>, problems: &mut Problems) {
-    let modes = spec.child("accessModes");
-    if modes.list().is_empty() {
-        problems.required(&modes, "at least 1 access mode is required");
-    }
-    for mode in spec.items("accessModes") {
-        if !ACCESS_MODES.contains(&mode.text()) {
-            problems.not_supported(&modes, mode.text(), ACCESS_MODES);
-        }
-    }
-    let alone = spec
-        .items("accessModes")
-        .any(|mode| mode.text() == "ReadWriteOncePod");
-    if alone && modes.list().len() > 1 {
-        let sentence = "may not use ReadWriteOncePod with other access modes";
-        problems.forbidden(&modes, sentence);
-    }
-    let size = spec.child("resources.requests").value();
-    let size = size.and_then(|requests| crate::quantity_of(requests.get("storage")?));
-    let shown = spec.entry("resources", "storage");
-    match size {
-        Some(size) if !size.is_negative() && !size.is_zero() => {}
-        Some(size) => problems.invalid(&shown, size.to_string(), "must be greater than zero"),
-        None => problems.required(&shown, ""),
-    }
-    let class = spec.child("storageClassName");
-    if !class.text().is_empty() {
-        problems.rule(&class, name::dns1123_subdomain_faults);
-    }
-    problems.one_of(&spec.child("volumeMode"), &["Block", "Filesystem"]);
 }
 
 fn pods(spec: &Field<'_, '_>, problems: &mut Problems) {

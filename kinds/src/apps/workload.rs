@@ -12,7 +12,7 @@ use crate::field::Field;
 use crate::lens::{items, member, text};
 use crate::strategy::Strategy;
 use crate::validate::{Problems, label_selector};
-use crate::{Kind, Subresource};
+use crate::{Kind, StatusMetadata, Subresource};
 
 /// A kind of workload, with what all of them have beside the columns that count its pods.
 pub(crate) fn kind(
@@ -30,6 +30,7 @@ pub(crate) fn kind(
         subresources: vec![Subresource::Scale, Subresource::Status],
         columns: first.chain(last).collect(),
         counts_generations: true,
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(strategy),
         ..Kind::new("apps", "v1", kind, resource)
     }

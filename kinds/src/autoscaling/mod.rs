@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use crate::field::Field;
 use crate::kind::Spelling;
 use crate::lens::{fill, items, member, object, put};
-use crate::strategy::{Strategy, Surroundings};
+use crate::strategy::Strategy;
 use crate::validate::Problems;
-use crate::{Kind, Subresource, unserved};
+use crate::{Kind, StatusMetadata, Subresource};
 
 pub static HORIZONTAL_POD_AUTOSCALER: LazyLock<Arc<Kind>> = LazyLock::new(|| Arc::new(kind("v2")));
 
@@ -36,6 +36,7 @@ fn kind(version: &'static str) -> Kind {
         subresources: vec![Subresource::Status],
         columns: columns::columns(),
         counts_generations: true,
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(Autoscalers),
         ..Kind::new(
             "autoscaling",
@@ -70,10 +71,6 @@ impl Strategy for Autoscalers {
             fill(down, "selectPolicy", "Max");
             fill(down, "policies", json!([percent]));
         }
-    }
-
-    fn warn(&self, _: &Value, _: &dyn Surroundings) -> Vec<String> {
-        unserved::told_of("autoscaling", "HorizontalPodAutoscaler")
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {

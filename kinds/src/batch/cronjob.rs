@@ -16,7 +16,7 @@ use crate::kind::Spelling;
 use crate::lens::{fill, flag, items, member, put, text, time};
 use crate::strategy::{Strategy, Surroundings};
 use crate::validate::Problems;
-use crate::{Kind, Subresource, unserved, weft};
+use crate::{Kind, StatusMetadata, Subresource, weft};
 
 pub static CRON_JOB: LazyLock<Arc<Kind>> = LazyLock::new(|| Arc::new(kind("v1")));
 
@@ -54,6 +54,7 @@ fn kind(version: &'static str) -> Kind {
             Column::text("Selector", selector, "Labels of the pods.").wide(),
         ],
         counts_generations: true,
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(CronJobs),
         ..Kind::new("batch", version, "CronJob", "cronjobs")
     }
@@ -87,10 +88,8 @@ impl Strategy for CronJobs {
     }
 
     fn warn(&self, value: &Value, around: &dyn Surroundings) -> Vec<String> {
-        let told = unserved::told_of("batch", "CronJob")
+        let mut told: Vec<String> = warning_of_name(value)
             .into_iter()
-            .chain(warning_of_name(value));
-        let mut told: Vec<String> = told
             .chain(warning_of_size(value, "spec.jobTemplate.spec"))
             .collect();
         if text(value, "/spec/schedule").contains("TZ") {
@@ -349,7 +348,7 @@ mod tests {
         );
         let told = CRON_JOB.strategy.warn(&new, &Cluster::default());
         assert!(
-            told[1].starts_with("cannot use TZ or CRON_TZ in spec.spec.schedule"),
+            told[0].starts_with("cannot use TZ or CRON_TZ in spec.spec.schedule"),
             "{told:?}"
         );
     }

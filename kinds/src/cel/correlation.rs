@@ -24,7 +24,7 @@ struct Pair<'a> {
 
 /// What is known of a place in the old object.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Old<'a> {
+pub(crate) struct Old<'a> {
     /// The counterpart that rules about a change see.
     value: Option<&'a Json>,
     /// The pair at this place, and the nearest one above it; none where nothing is forgiven.
@@ -34,7 +34,7 @@ pub(super) struct Old<'a> {
 
 impl<'a> Old<'a> {
     /// At the root.
-    pub(super) fn of(
+    pub(crate) fn of(
         schema: Schema<'a>,
         new: &'a Json,
         old: Option<&'a Json>,
@@ -49,18 +49,24 @@ impl<'a> Old<'a> {
         }
     }
 
-    pub(super) fn value(&self) -> Option<&'a Json> {
+    pub(crate) fn value(&self) -> Option<&'a Json> {
         self.value
     }
 
     /// Whether a rule about the value alone is not held against it: it, or what it is in, is as it was.
-    pub(super) fn is_unchanged(&self) -> bool {
+    pub(crate) fn is_unchanged(&self) -> bool {
         let pair = self.current.or(self.parent);
         pair.is_some_and(|pair| same(pair.schema, pair.new, pair.old))
     }
 
+    /// Whether it is equal to the value whose place it takes.
+    pub(crate) fn is_same(&self) -> bool {
+        self.current
+            .is_some_and(|pair| same(pair.schema, pair.new, pair.old))
+    }
+
     /// For the rules of a part of the schema that is about the whole.
-    pub(super) fn part(self) -> Self {
+    pub(crate) fn part(self) -> Self {
         Self {
             current: None,
             ..self
@@ -68,7 +74,7 @@ impl<'a> Old<'a> {
     }
 
     /// At a field of an object, or an entry of a map.
-    pub(super) fn key(self, name: &str, schema: Schema<'a>, new: &'a Json) -> Self {
+    pub(crate) fn key(self, name: &str, schema: Schema<'a>, new: &'a Json) -> Self {
         let below = |json: &'a Json| json.as_object().and_then(|map| map.get(name));
         let value = self.value.and_then(below).filter(|value| !value.is_null());
         let Some(current) = self.current else {
@@ -89,7 +95,7 @@ impl<'a> Old<'a> {
     }
 
     /// At an element of a list; `value` and `pair` are its counterparts in the two senses.
-    pub(super) fn element(
+    pub(crate) fn element(
         self,
         schema: Schema<'a>,
         new: &'a Json,
@@ -110,14 +116,14 @@ impl<'a> Old<'a> {
 }
 
 /// The elements of a list that is a map, by their keys.
-pub(super) struct Keyed<'a> {
+pub(crate) struct Keyed<'a> {
     keys: &'a [String],
     elements: BTreeMap<String, &'a Json>,
 }
 
 impl<'a> Keyed<'a> {
     /// None of the elements of any other list have counterparts.
-    pub(super) fn of(schema: Schema<'a>, items: Option<&'a Json>) -> Self {
+    pub(crate) fn of(schema: Schema<'a>, items: Option<&'a Json>) -> Self {
         let keys = match schema.list_type() {
             Some("map") => schema.list_map_keys(),
             _ => &[],
@@ -132,7 +138,7 @@ impl<'a> Keyed<'a> {
         Self { keys, elements }
     }
 
-    pub(super) fn find(&self, item: &Json) -> Option<&'a Json> {
+    pub(crate) fn find(&self, item: &Json) -> Option<&'a Json> {
         if self.elements.is_empty() {
             return None;
         }

@@ -10,6 +10,8 @@ use super::value::Value;
 /// Of a list and a map that are put together.
 pub(super) const LIST: u64 = 10;
 pub(super) const MAP: u64 = 30;
+/// Of what a policy builds.
+pub(super) const MESSAGE: u64 = 40;
 
 /// Of a character that is passed over.
 pub(super) const TRAVERSAL: f64 = 0.1;

@@ -177,6 +177,8 @@ pub(super) enum Shape {
     Any,
     /// Never read from JSON: a variable that an expression gives.
     Given(Type),
+    /// A message that takes whatever fields it is given.
+    Open,
 }
 
 /// A field of an object; rules see those that have a name that can be written and a type.
@@ -253,6 +255,17 @@ impl Decl {
         Arc::new(Self {
             name: name.to_owned(),
             shape: Shape::Object(fields.collect()),
+            elements_max: 0,
+            bytes_min: 2,
+            nullable: true,
+        })
+    }
+
+    /// A message of this name with any fields.
+    pub fn open(name: &str) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            shape: Shape::Open,
             elements_max: 0,
             bytes_min: 2,
             nullable: true,
@@ -408,7 +421,7 @@ impl Decl {
             Shape::Bytes => Type::Bytes,
             Shape::Duration => Type::Duration,
             Shape::Date | Shape::DateTime => Type::Timestamp,
-            Shape::Object(_) => Type::Object(Arc::clone(self)),
+            Shape::Object(_) | Shape::Open => Type::Object(Arc::clone(self)),
             Shape::Map(values) => Type::map(Type::String, values.cel_type()),
             Shape::List(item, _) => Type::list(item.cel_type()),
             Shape::Any => Type::Dyn,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::cost;
 use super::functions::{self, insert_unique};
+use super::message::{self, Message};
 use super::plan::{Call, Fold, Plan};
 use super::value::{List, Map, Text, Value};
 
@@ -263,6 +264,7 @@ impl<'a> Run<'a, '_> {
                 Ok(Value::list(made))
             }
             Plan::Map(entries) => self.map(entries),
+            Plan::Message(name, fields) => self.message(name, fields),
             Plan::Fold(fold) => self.fold(fold),
         }
     }
@@ -480,6 +482,32 @@ impl<'a> Run<'a, '_> {
         Ok(Value::Map(Map::Built(Arc::new(made))))
     }
 
+    fn message(&mut self, name: &Arc<str>, fields: &'a [(String, Plan, bool)]) -> Evaluated<'a> {
+        let mut made = BTreeMap::new();
+        for (field, value, optional) in fields {
+            let value = match (self.eval(value)?, optional) {
+                (value, false) => value,
+                (Value::Optional(Some(value)), true) => (*value).clone(),
+                (Value::Optional(None), true) => {
+                    made.remove(field);
+                    continue;
+                }
+                (value, true) => {
+                    return Err(Error::new(format!(
+                        "cannot initialize optional entry '{field}' from non-optional value {value}"
+                    )));
+                }
+            };
+            made.insert(field.clone(), value);
+        }
+        self.meter.charge(cost::MESSAGE)?;
+        self.meter.allocate_values(made.len())?;
+        Ok(Value::Message(Arc::new(Message {
+            name: Arc::clone(name),
+            fields: made,
+        })))
+    }
+
     fn fold(&mut self, fold: &'a Fold) -> Evaluated<'a> {
         let range = self.eval(&fold.range)?;
         let init = self.eval(&fold.init);
@@ -689,6 +717,11 @@ fn qualify<'a>(
                 Some(found) => found.map(Some),
             }
         }
+        Value::Message(made) => match message::field_of(key) {
+            Some(field) if presence && !made.has(&field) => Ok(None),
+            Some(field) => Ok(Some(made.field(&field))),
+            None => missing("no such key"),
+        },
         _ => missing("no such key"),
     }
 }

@@ -14,7 +14,7 @@
 
 pub mod ast;
 mod check;
-mod correlation;
+pub(crate) mod correlation;
 mod cost;
 mod declaration;
 mod estimate;
@@ -23,6 +23,7 @@ mod functions;
 mod lexer;
 mod literals;
 mod macros;
+mod message;
 mod parser;
 pub(crate) mod pattern;
 mod plan;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 pub use declaration::{Decl, Type, escape, unescape};
 pub use eval::{Composed, Error, Meter, VARIABLES};
 pub use functions::authorizer::{Authority, Authorize, Decision, Question, Subject};
+pub use message::{Message, misnamed};
 pub use parser::{SOURCE_CHARS_MAX, parse};
 pub use value::Value;
 

@@ -465,12 +465,12 @@ impl Parser<'_> {
         self.open.push("}");
         while !matches!(self.peek(), Token::Sign("}")) {
             let optional = self.takes("?");
-            let key = self.at();
-            let Token::Ident(field) = self.peek().clone() else {
+            let (Token::Ident(field) | Token::Escaped(field)) = self.peek().clone() else {
                 return Err(self.misplaced("IDENTIFIER"));
             };
             self.next += 1;
-            let key = self.node(key, Kind::Literal(Literal::String(field)))?;
+            // A field is told of by its colon.
+            let key = self.node(self.at(), Kind::Literal(Literal::String(field)))?;
             self.expect(":")?;
             let value = self.expression()?;
             entries.push(Entry {

@@ -13,6 +13,10 @@ use std::fmt::Write as _;
 /// Memory of one compiled pattern; those of published kinds take some ten KiB.
 const BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of a pattern. What is longer hardly fits into [`BYTES_MAX`] once it is compiled, and a megabyte of Unicode classes would take
+/// gigabytes before that is seen.
+const LENGTH_MAX: usize = 16 << 10;
+
 /// What one repetition, or several in one another, may count up to.
 const REPEAT_MAX: u64 = 1000;
 
@@ -20,6 +24,9 @@ const REPEAT_MAX: u64 = 1000;
 /// Go's sentence, for what is no pattern or too large.
 pub(crate) fn compile(pattern: &str) -> Result<regex::Regex, String> {
     let told = |Fault(what, text): Fault<'_>| format!("error parsing regexp: {what}: `{text}`");
+    if pattern.len() > LENGTH_MAX {
+        return Err(told(Fault("expression too large", pattern)));
+    }
     let translated = translated(pattern).map_err(told)?;
     regex::RegexBuilder::new(&translated)
         .size_limit(BYTES_MAX)
@@ -548,6 +555,15 @@ fn members(class: char) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_take_gigabytes_is_not_read() {
+        for pattern in [r"\pL".repeat(1 << 20), "a".repeat(LENGTH_MAX + 1)] {
+            let told = compile(&pattern).map(drop).unwrap_err();
+            assert!(told.starts_with("error parsing regexp: expression too large"));
+        }
+        assert!(compile(&"a".repeat(LENGTH_MAX / 4)).is_ok());
+    }
 
     #[test]
     fn classes_are_those_of_re2() {

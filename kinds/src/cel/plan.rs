@@ -51,6 +51,8 @@ pub(super) enum Plan {
     Call(Call),
     List(Vec<(Plan, bool)>),
     Map(Vec<(Plan, Plan, bool)>),
+    /// What a policy builds, by its name; it is made anew each time, whatever its fields are.
+    Message(Arc<str>, Vec<(String, Plan, bool)>),
     Fold(Box<Fold>),
 }
 
@@ -119,11 +121,7 @@ fn step(checked: &Checked, expr: &Expr) -> Result<Plan, Error> {
             test: select.test,
             in_optional: is_in_optional(checked, &select.operand),
         },
-        Kind::Call(call) if call.function == operator::NEW => match call.args.last() {
-            // What a patch is made of is a map with the names of its fields.
-            Some(fields) => return step(checked, fields),
-            None => return Err(Error::no_such_overload()),
-        },
+        Kind::Call(call) if call.function == operator::NEW => message(checked, call)?,
         Kind::Call(call) => return self::call(checked, expr, call),
         Kind::List(items) => {
             let items: Vec<(Plan, bool)> = items
@@ -166,6 +164,25 @@ fn step(checked: &Checked, expr: &Expr) -> Result<Plan, Error> {
             result: step(checked, &fold.result)?,
         })),
     })
+}
+
+/// `Name{field: value}`.
+fn message(checked: &Checked, call: &super::ast::Call) -> Result<Plan, Error> {
+    let [name, fields] = call.args.as_slice() else {
+        return Err(Error::no_such_overload());
+    };
+    let (Kind::Literal(Literal::String(name)), Kind::Map(entries)) = (&name.kind, &fields.kind)
+    else {
+        return Err(Error::no_such_overload());
+    };
+    let mut made = Vec::with_capacity(entries.len());
+    for entry in entries {
+        if let Kind::Literal(Literal::String(field)) = &entry.key.kind {
+            let value = step(checked, &entry.value)?;
+            made.push((field.clone(), value, entry.optional));
+        }
+    }
+    Ok(Plan::Message(Arc::from(name.as_str()), made))
 }
 
 /// Whether an attribute begins with an optional value, or asks with `.?` or `[?]` on its way.
@@ -327,6 +344,7 @@ pub(super) fn unqualified(key: &Value<'_>) -> Option<String> {
         Value::Semver(_) => "cel.Semver",
         Value::Format(_) => "cel.Format",
         Value::Authority(_) => "library.authorizerVal",
+        Value::Message(_) => "*dynamic.ObjectVal",
     };
     Some(format!("invalid qualifier type: {of}"))
 }

@@ -24,6 +24,7 @@ use super::functions::authorizer::Authority;
 use super::functions::format::Format;
 use super::functions::semver::Semver;
 use super::functions::url::Url;
+use super::message::{self, Message};
 use super::time::{self, Time};
 
 #[derive(Clone, Debug)]
@@ -51,6 +52,8 @@ pub enum Value<'a> {
     Format(&'static Format),
     /// A question of who may do what, as far as it is put, or its answer.
     Authority(Arc<Authority>),
+    /// What a policy builds: a part of an object, or an operation of a patch.
+    Message(Arc<Message<'a>>),
 }
 
 /// A text of the object, or one that was made.
@@ -221,6 +224,7 @@ impl<'a> Value<'a> {
             Self::Semver(_) => "kubernetes.Semver",
             Self::Format(_) => "kubernetes.NamedFormat",
             Self::Authority(authority) => authority.type_name(),
+            Self::Message(message) => &message.name,
         }
     }
 
@@ -272,6 +276,7 @@ impl<'a> Value<'a> {
             (Self::Url(a), Self::Url(b)) => a == b,
             (Self::Semver(a), Self::Semver(b)) => a == b,
             (Self::Format(a), Self::Format(b)) => a.name == b.name,
+            (Self::Message(a), Self::Message(b)) => a.equals(b)?,
             _ => false,
         })
     }
@@ -318,6 +323,7 @@ impl<'a> Value<'a> {
             Self::List(list) => list.len() == 0,
             Self::Map(map) => map.len() == 0,
             Self::Optional(value) => value.is_none(),
+            Self::Message(message) => message.fields.is_empty(),
             _ => false,
         }
     }
@@ -355,6 +361,7 @@ impl<'a> Value<'a> {
                 }
                 map.into()
             }
+            Self::Message(message) => message::to_json(message)?,
             Self::Quantity(_) | Self::Duration(_) | Self::Timestamp(_) => self.to_string().into(),
             other => {
                 let told = format!("cannot convert {} to JSON", other.type_name());
@@ -477,7 +484,7 @@ impl<'a> List<'a> {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = Result<Value<'a>, Error>> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = Result<Value<'a>, Error>> + '_ {
         (0..self.len()).filter_map(|index| self.get(index))
     }
 

@@ -51,7 +51,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::columns::tests::cells;
+    use crate::columns::cells;
 
     #[test]
     fn a_part_is_healthy_when_its_condition_says_so() {
@@ -69,7 +69,7 @@ mod tests {
             let part = json!({"metadata": {"name": "etcd-0"}, "conditions": conditions});
             let [status, message, error] = expected;
             assert_eq!(
-                cells(&COMPONENT_STATUS, &part),
+                json!(cells(&COMPONENT_STATUS, &part)),
                 json!(["etcd-0", status, message, error])
             );
         }

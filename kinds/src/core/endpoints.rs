@@ -11,7 +11,7 @@ use crate::field::Field;
 use crate::lens::{fill, integer, items, items_mut, text};
 use crate::strategy::{Strategy, Surroundings};
 use crate::validate::Problems;
-use crate::{Kind, Subresource, unserved};
+use crate::{Kind, Subresource};
 
 pub static ENDPOINTS: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -34,6 +34,10 @@ const ADDRESSES: [&str; 2] = ["addresses", "notReadyAddresses"];
 struct EndpointsRules;
 
 impl Strategy for EndpointsRules {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, value: &mut Value) {
         for subset in items_mut(value, "/subsets") {
             for port in items_mut(subset, "/ports") {
@@ -43,7 +47,7 @@ impl Strategy for EndpointsRules {
     }
 
     fn warn(&self, value: &Value, _: &dyn Surroundings) -> Vec<String> {
-        let mut told = unserved::told_of("", "Endpoints");
+        let mut told = Vec::new();
         let root = Field::root(value);
         for subset in root.items("subsets") {
             for list in ADDRESSES {
@@ -158,7 +162,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::columns::tests::cells;
+    use crate::columns::cells;
     use crate::validate::told;
 
     #[test]
@@ -216,8 +220,8 @@ mod tests {
         ] {
             let endpoints = json!({"metadata": {"name": "e"}, "subsets": subsets});
             assert_eq!(
-                cells(&ENDPOINTS, &endpoints),
-                json!(["e", expected, "<unknown>"])
+                json!(cells(&ENDPOINTS, &endpoints)),
+                json!(["e", expected, "10s"])
             );
         }
     }

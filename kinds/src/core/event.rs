@@ -25,7 +25,10 @@ pub static EVENT: LazyLock<Arc<Kind>> = LazyLock::new(|| {
         selectable: selectable("involvedObject")
             .chain([
                 Selectable::new("reportingComponent", "/reportingComponent"),
-                Selectable::new("source", "/source/component"),
+                Selectable {
+                    instead: Some("/reportingComponent".into()),
+                    ..Selectable::new("source", "/source/component")
+                },
             ])
             .collect(),
         strategy: Arc::new(Events),
@@ -67,6 +70,7 @@ fn selectable(about: &'static str) -> impl Iterator<Item = Selectable> {
     let of_object = of_object.into_iter().map(move |field| Selectable {
         field: format!("{about}.{field}").into(),
         pointer: format!("/involvedObject/{field}").into(),
+        instead: None,
         absent: "".into(),
     });
     of_object.chain([

@@ -38,6 +38,10 @@ pub static LIMIT_RANGE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
 struct LimitRanges;
 
 impl Strategy for LimitRanges {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, value: &mut Value) {
         for limit in items_mut(value, "/spec/limits") {
             if text(limit, "/type") != "Container" {

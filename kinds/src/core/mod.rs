@@ -32,5 +32,7 @@ pub use podtemplate::POD_TEMPLATE;
 pub use replicationcontroller::REPLICATION_CONTROLLER;
 pub use resourcequota::RESOURCE_QUOTA;
 pub use secret::SECRET;
-pub use service::{SERVICE, ServiceRange};
+pub use service::{
+    ADDRESS_MANAGED_BY, ADDRESS_MANAGER, SERVICE, ServiceRange, address_claim, held_address,
+};
 pub use serviceaccount::SERVICE_ACCOUNT;

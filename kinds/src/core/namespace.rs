@@ -5,13 +5,14 @@ use std::sync::{Arc, LazyLock};
 use serde_json::{Value, json};
 use weft_api::status::StatusError;
 
+use crate::apply::Writable;
 use crate::columns::{Column, Row};
 use crate::field::Field;
 use crate::kind::{NameRule, Selectable};
 use crate::lens::{fill, items, member, put, text};
-use crate::strategy::{Strategy, Surroundings, replace_part};
+use crate::strategy::{Strategy, Surroundings, replace_part, writable_by};
 use crate::validate::{Problems, finalizer_name};
-use crate::{Kind, Subresource};
+use crate::{Kind, StatusMetadata, Subresource};
 
 pub static NAMESPACE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -25,6 +26,7 @@ pub static NAMESPACE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
         ],
         selectable: vec![Selectable::new("status.phase", "/status/phase")],
         name_rule: NameRule::Label,
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(Namespaces),
         ..Kind::new("", "v1", "Namespace", "namespaces")
     })
@@ -56,16 +58,22 @@ impl Strategy for Namespaces {
                 next
             }
             Some(Subresource::Finalize) => {
-                let mut next = old.clone();
-                let finalizers = proposed.pointer("/spec/finalizers").cloned();
-                put(
-                    member(&mut next, "spec"),
-                    "finalizers",
-                    Some(finalizers.unwrap_or_else(|| json!([]))),
-                );
+                let mut next = proposed;
+                put(&mut next, "status", old.get("status").cloned());
+                let spec = member(&mut next, "spec");
+                if spec.get("finalizers").is_none_or(Value::is_null) {
+                    spec["finalizers"] = json!([]);
+                }
                 next
             }
             Some(_) => replace_part(kind, part, proposed, old),
+        }
+    }
+
+    fn writable(&self, kind: &Kind, part: Option<Subresource>) -> Writable {
+        match part {
+            Some(Subresource::Finalize) => Writable::except_status(),
+            _ => writable_by(kind, part),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::kind::Selectable;
 use crate::lens::{flag, items, member, object, text};
 use crate::strategy::Strategy;
 use crate::validate::Problems;
-use crate::{Kind, Subresource};
+use crate::{Kind, StatusMetadata, Subresource};
 
 pub static NODE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -36,6 +36,7 @@ pub static NODE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
             "/spec/unschedulable",
             "false",
         )],
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(Nodes),
         ..Kind::new("", "v1", "Node", "nodes")
     })

@@ -13,7 +13,7 @@ use crate::lens::{fill, items, member, put, text};
 use crate::storage::{IS_DEFAULT, STORAGE_CLASS};
 use crate::strategy::{Strategy, Surroundings, replace_part};
 use crate::validate::{Problems, label_selector};
-use crate::{Kind, Subresource, default_class, quantity_of, unserved};
+use crate::{Kind, StatusMetadata, Subresource, default_class, quantity_of, unserved};
 
 pub static PERSISTENT_VOLUME_CLAIM: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -34,6 +34,7 @@ pub static PERSISTENT_VOLUME_CLAIM: LazyLock<Arc<Kind>> = LazyLock::new(|| {
             Column::age(),
             Column::text("VolumeMode", mode, "Files or blocks.").wide(),
         ],
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(Claims),
         ..Kind::new("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
     })
@@ -469,7 +470,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::columns::tests::cells;
+    use crate::columns::cells;
     use crate::validate::told;
 
     fn claim() -> Value {
@@ -567,7 +568,7 @@ mod tests {
         let mut claim = claim();
         PERSISTENT_VOLUME_CLAIM.strategy.default(&mut claim);
         assert_eq!(
-            cells(&PERSISTENT_VOLUME_CLAIM, &claim),
+            json!(cells(&PERSISTENT_VOLUME_CLAIM, &claim)),
             json!([
                 "c",
                 "Pending",
@@ -576,7 +577,7 @@ mod tests {
                 "",
                 "",
                 "<unset>",
-                "<unknown>",
+                "10s",
                 "Filesystem"
             ])
         );
@@ -585,7 +586,7 @@ mod tests {
         claim["status"] = json!({"phase": "Bound", "capacity": {"storage": "1Gi"},
             "accessModes": ["ReadWriteOnce"]});
         assert_eq!(
-            cells(&PERSISTENT_VOLUME_CLAIM, &claim),
+            json!(cells(&PERSISTENT_VOLUME_CLAIM, &claim)),
             json!([
                 "c",
                 "Bound",
@@ -594,7 +595,7 @@ mod tests {
                 "RWO",
                 "fast",
                 "<unset>",
-                "<unknown>",
+                "10s",
                 "Filesystem"
             ])
         );

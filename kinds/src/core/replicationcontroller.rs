@@ -15,7 +15,7 @@ use crate::kind::Selectable;
 use crate::lens::{fill, member, object};
 use crate::strategy::{Strategy, Surroundings};
 use crate::validate::Problems;
-use crate::{Kind, Subresource, unserved, weft};
+use crate::{Kind, StatusMetadata, Subresource, weft};
 
 pub static REPLICATION_CONTROLLER: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     let [containers, images, _] = workload::columns();
@@ -35,6 +35,7 @@ pub static REPLICATION_CONTROLLER: LazyLock<Arc<Kind>> = LazyLock::new(|| {
         ],
         selectable: vec![Selectable::or("status.replicas", "/status/replicas", "0")],
         counts_generations: true,
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(Controllers),
         ..Kind::new("", "v1", "ReplicationController", "replicationcontrollers")
     })
@@ -68,11 +69,9 @@ impl Strategy for Controllers {
     }
 
     fn warn(&self, value: &Value, around: &dyn Surroundings) -> Vec<String> {
-        let told = unserved::told_of("", "ReplicationController")
-            .into_iter()
-            .chain(warning_of_name(value));
-        told.chain(weft::warnings_of_template(value, around))
-            .collect()
+        let mut told: Vec<String> = warning_of_name(value).into_iter().collect();
+        told.extend(weft::warnings_of_template(value, around));
+        told
     }
 
     fn orphans_dependents(&self) -> bool {
@@ -264,9 +263,9 @@ mod tests {
         let told = REPLICATION_CONTROLLER
             .strategy
             .warn(&dotted, &Cluster::default());
-        assert_eq!(told.len(), 2);
+        assert_eq!(told.len(), 1);
         assert!(
-            told[1].ends_with("is recommended: [must not contain dots]"),
+            told[0].ends_with("is recommended: [must not contain dots]"),
             "{told:?}"
         );
     }

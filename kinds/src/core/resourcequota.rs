@@ -14,7 +14,7 @@ use crate::field::Field;
 use crate::lens::{object, text};
 use crate::strategy::{Strategy, Surroundings};
 use crate::validate::Problems;
-use crate::{Kind, Subresource, quantity_of};
+use crate::{Kind, StatusMetadata, Subresource, quantity_of};
 
 pub static RESOURCE_QUOTA: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -34,6 +34,7 @@ pub static RESOURCE_QUOTA: LazyLock<Arc<Kind>> = LazyLock::new(|| {
             ),
             Column::age(),
         ],
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(ResourceQuotas),
         ..Kind::new("", "v1", "ResourceQuota", "resourcequotas")
     })

@@ -1,17 +1,18 @@
-//! ServiceAccounts: their metadata is all there is to judge.
+//! ServiceAccounts: their metadata is all there is to judge. Who has a token of one, is that account.
 
 use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
-use crate::Kind;
 use crate::columns::{Column, Row};
 use crate::lens::{items, items_mut};
 use crate::strategy::Strategy;
+use crate::{Kind, Subresource};
 
 pub static SERVICE_ACCOUNT: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
         short_names: vec!["sa".into()],
+        subresources: vec![Subresource::Token],
         columns: vec![
             Column::name(),
             Column::integer(

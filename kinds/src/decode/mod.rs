@@ -11,6 +11,7 @@
 //! Left to others: rules of kinds (`crate::validate`), and whether unknown fields are refused, told or ignored.
 
 mod convert;
+pub(crate) mod findings;
 mod scalar;
 mod strfmt;
 pub(crate) mod structural;
@@ -247,25 +248,27 @@ pub(crate) fn repair(schema: Schema<'_>, value: &mut Value) {
 /// Adds to `causes` the constraints and rules of the schema that an object of a structural kind breaks, as an update of `old` or as a
 /// new object; none for built-in kinds, whose constraints Kubernetes judges in code.
 ///
-/// A constraint that `old` breaks in the same way is not held against the update.
+/// What an update leaves as it was is not held against it.
 pub fn violations(of: &impl Readable, value: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
     let Reading::Structural(schema) = of.reading() else {
         return;
     };
-    let mut found = structural::validate(schema, value);
-    if let Some(old) = old
-        && !found.is_empty()
-    {
-        let before = structural::validate(schema, old);
-        found.retain(|cause| !before.contains(cause));
-    }
-    causes.append(&mut found);
-    match structural::unchecked(causes) {
+    causes.extend(findings::validate(schema, value, old));
+    // Where there are no rules, none is missed.
+    match findings::unchecked(causes).filter(|_| schema.has_rules()) {
         Some(unchecked) => causes.push(unchecked),
         None => {
             let judgement = rules::judge(schema, value, old, rules::Options::default());
             causes.extend(judgement.causes);
         }
+    }
+}
+
+/// Whether a value of a structural kind has a null that its schema neither allows nor replaces: what is read loses it, what was made here has it still.
+pub fn has_unfit_null(of: &impl Readable, value: &Value) -> bool {
+    match of.reading() {
+        Reading::Structural(schema) => structural::has_unfit_null(schema, value),
+        Reading::Typed(_) | Reading::Free => false,
     }
 }
 
@@ -414,12 +417,17 @@ mod tests {
                 "status": {},
             })
         );
-        let route = json!({ "spec": { "rules": [{ "matches": [{ "path": { "valu": "/" } }], "retry": { "attempts": 2 } }] }, "metadata": { "Name": "x" } });
+        let of_user = Node::parse(
+            &json!({ "type": "object", "properties": { "spec": { "type": "object", "properties": {
+            "rules": { "type": "array", "items": { "type": "object", "properties": { "path": { "type": "string" } } } },
+        } } } }),
+        );
+        let route = json!({ "spec": { "rules": [{ "path": "/", "pat": "/" }] }, "metadata": { "Name": "x" } });
         assert_eq!(
-            read("gateway.networking.k8s.io", "HTTPRoute", route).faults,
+            value(&of_user.unwrap(), &route).unwrap().faults,
             [
                 "unknown field \"metadata.Name\"",
-                "unknown field \"spec.rules[0].matches[0].path.valu\""
+                "unknown field \"spec.rules[0].pat\""
             ]
         );
         let unknown_kind = json!({ "x": 1 });

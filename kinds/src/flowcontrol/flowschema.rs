@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use serde_json::{Value, json};
 use weft_api::name;
 
-use super::{GROUP, in_go_names, mandatory, validate_conditions};
+use super::{GROUP, bootstrap, in_go_names, validate_conditions};
 use crate::columns::{Column, Row};
 use crate::field::Field;
 use crate::lens::{integer, items, items_mut, member, none_when_empty, put, text};
@@ -75,7 +75,7 @@ impl Strategy for FlowSchemas {
         let own_name = text(new, "/metadata/name");
         let spec = root.child("spec");
         self::spec(&spec, own_name, problems);
-        let fixed = mandatory::spec_of("FlowSchema", own_name);
+        let fixed = bootstrap::spec_of("FlowSchema", own_name);
         if fixed.is_some_and(|fixed| spec.value() != Some(&fixed)) {
             let sentence = format!("spec of '{own_name}' must equal the fixed value");
             problems.invalid(&spec, in_go_names(&spec.shown()), &sentence);

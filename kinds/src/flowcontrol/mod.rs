@@ -1,12 +1,12 @@
 //! `flowcontrol.apiserver.k8s.io`: whose requests come before whose, as objects. The levels that requests are ordered by here are
 //! fixed (`weft_apiserver::http::priority`); what is said in these objects is kept and has no effect, which their writers are told.
 
+mod bootstrap;
 mod flowschema;
-mod mandatory;
 mod prioritylevelconfiguration;
 
+pub use bootstrap::{is_left_over, pieces};
 pub use flowschema::FLOW_SCHEMA;
-pub use mandatory::mandatory;
 pub use prioritylevelconfiguration::PRIORITY_LEVEL_CONFIGURATION;
 
 use std::collections::BTreeSet;

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
-use super::{GROUP, in_go_names, mandatory, validate_conditions};
+use super::{GROUP, bootstrap, in_go_names, validate_conditions};
 use crate::columns::{Column, Row};
 use crate::field::Field;
 use crate::lens::{fill, integer, object, put, text};
@@ -199,7 +199,7 @@ fn hand_bits(queues: i64, hand: i64) -> f64 {
 
 /// What the levels that every cluster has say is fixed, but for the share of those without a limit.
 fn fixed(spec: &Field<'_, '_>, own_name: &str, problems: &mut Problems) {
-    let Some(mut wanted) = mandatory::spec_of("PriorityLevelConfiguration", own_name) else {
+    let Some(mut wanted) = bootstrap::spec_of("PriorityLevelConfiguration", own_name) else {
         return;
     };
     let mut found = spec.shown();

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::columns::tests::cells;
+use crate::columns::cells;
 use crate::validate::told;
 
 fn kind_of(object: &Value) -> &'static crate::Kind {
@@ -15,7 +15,7 @@ fn kind_of(object: &Value) -> &'static crate::Kind {
 
 #[test]
 fn what_every_cluster_has_is_sound_complete_and_fixed() {
-    for object in mandatory() {
+    for object in bootstrap::mandatory() {
         let kind = kind_of(&object);
         let name = object["metadata"]["name"].as_str().unwrap();
         assert_eq!(told::of_new(kind, &object), [""; 0], "{name}");
@@ -23,13 +23,13 @@ fn what_every_cluster_has_is_sound_complete_and_fixed() {
         kind.strategy.default(&mut defaulted);
         assert_eq!(defaulted["spec"], object["spec"], "{name}");
     }
-    let schema = mandatory().pop().unwrap();
+    let schema = bootstrap::mandatory().pop().unwrap();
     let other = told::with(&schema, "/spec/matchingPrecedence", json!(7));
     let found = told::of_update(&FLOW_SCHEMA, &other, &schema, None);
     assert_eq!(found.len(), 1);
     assert!(found[0].ends_with("spec of 'catch-all' must equal the fixed value"));
     assert!(found[0].starts_with("spec: Invalid value: {\"DistinguisherMethod\""));
-    let level = mandatory().remove(0);
+    let level = bootstrap::mandatory().remove(0);
     let shared = json!({"nominalConcurrencyShares": 3, "lendablePercent": 1});
     let shared = told::with(&level, "/spec/exempt", shared);
     let found = told::of_update(&PRIORITY_LEVEL_CONFIGURATION, &shared, &level, None);
@@ -99,8 +99,8 @@ fn schemas_say_whose_requests_for_what() {
         ],
     );
     assert_eq!(
-        cells(&FLOW_SCHEMA, &schema),
-        json!(["s", "p", 0, "<none>", "<unknown>", "?"])
+        json!(cells(&FLOW_SCHEMA, &schema)),
+        json!(["s", "p", 0, "<none>", "10s", "?"])
     );
 }
 
@@ -143,7 +143,7 @@ fn levels_have_what_goes_with_their_type() {
     let mut shown = level;
     PRIORITY_LEVEL_CONFIGURATION.strategy.default(&mut shown);
     assert_eq!(
-        cells(&PRIORITY_LEVEL_CONFIGURATION, &shown),
-        json!(["l", "Limited", 30, 64, 8, 50, "<unknown>"])
+        json!(cells(&PRIORITY_LEVEL_CONFIGURATION, &shown)),
+        json!(["l", "Limited", 30, 64, 8, 50, "10s"])
     );
 }

@@ -1,36 +1,51 @@
 //! `gateway.networking.k8s.io`: how requests come into the cluster.
+//!
+//! These kinds are custom kinds, here as elsewhere: [`definitions`] are the CustomResourceDefinitions that a cluster of weft has from its
+//! beginning, and users may put others in their place, of whichever version. So nothing here serves them: [`HTTP_ROUTE`] and its neighbours
+//! are names, by which the kinds are found in the registry in force, in whichever version objects are stored there.
+//!
+//! The definitions say what those of the Gateway API's experimental channel say (fields, defaults, patterns, rules and their messages), in
+//! words of our own: `kinds/tests/judgements.rs` holds the two together, and rules to what upstream says of objects.
+//!
+//! Left to others: making them (`weft_apiserver::definitions`), what comes of the objects (`weft_gateway`).
 
+mod definition;
 mod gateway;
-mod gatewayclass;
-mod httproute;
-mod referencegrant;
+mod http;
+mod parts;
+mod policy;
+mod shape;
+mod streams;
 
-pub use gateway::GATEWAY;
-pub use gatewayclass::GATEWAY_CLASS;
-pub use httproute::HTTP_ROUTE;
-pub use referencegrant::REFERENCE_GRANT;
+use std::sync::{Arc, LazyLock};
 
-use std::sync::Arc;
+pub use definition::{BUNDLE_VERSION, definitions};
 
 use crate::Kind;
-use crate::strategy::Strategy;
 
-/// A custom resource without rules beyond those of its schema.
-struct BySchema;
+/// The API group of all of them.
+pub const GROUP: &str = "gateway.networking.k8s.io";
 
-impl Strategy for BySchema {
-    fn allows_unconditional_update(&self) -> bool {
-        false
-    }
-}
+pub static GATEWAY_CLASS: LazyLock<Arc<Kind>> = LazyLock::new(|| {
+    Arc::new(Kind {
+        namespaced: false,
+        ..named("GatewayClass", "gatewayclasses")
+    })
+});
 
-/// A kind of the Gateway API, which Kubernetes knows as custom resources.
-fn custom(kind: &'static str, resource: &'static str) -> Kind {
+pub static GATEWAY: LazyLock<Arc<Kind>> = LazyLock::new(|| Arc::new(named("Gateway", "gateways")));
+
+pub static HTTP_ROUTE: LazyLock<Arc<Kind>> =
+    LazyLock::new(|| Arc::new(named("HTTPRoute", "httproutes")));
+
+pub static REFERENCE_GRANT: LazyLock<Arc<Kind>> =
+    LazyLock::new(|| Arc::new(named("ReferenceGrant", "referencegrants")));
+
+/// A kind by its name: without the schema and the rules that its definition gives it.
+fn named(kind: &'static str, resource: &'static str) -> Kind {
     Kind {
-        categories: vec!["gateway-api".into()],
-        counts_generations: true,
         merges_strategically: false,
-        strategy: Arc::new(BySchema),
-        ..Kind::new("gateway.networking.k8s.io", "v1", kind, resource)
+        counts_generations: true,
+        ..Kind::new(GROUP, "v1", kind, resource)
     }
 }

@@ -16,7 +16,7 @@ use crate::field::Field;
 use crate::lens::{items, member, put, text};
 use crate::strategy::{Strategy, Surroundings};
 use crate::validate::{Problems, wildcard_faults};
-use crate::{Kind, Subresource, unserved};
+use crate::{Kind, StatusMetadata, Subresource, unserved};
 
 pub static INGRESS: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -31,6 +31,7 @@ pub static INGRESS: LazyLock<Arc<Kind>> = LazyLock::new(|| {
             Column::age(),
         ],
         counts_generations: true,
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(Ingresses),
         ..Kind::new(GROUP, "v1", "Ingress", "ingresses")
     })

@@ -10,9 +10,9 @@ use crate::columns::{Column, Row};
 use crate::field::Field;
 use crate::kind::NameRule;
 use crate::lens::{object, text};
-use crate::strategy::{Strategy, Surroundings};
+use crate::strategy::Strategy;
 use crate::validate::Problems;
-use crate::{Kind, Subresource, unserved};
+use crate::{Kind, Subresource};
 
 pub static IP_ADDRESS: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -32,10 +32,6 @@ pub static IP_ADDRESS: LazyLock<Arc<Kind>> = LazyLock::new(|| {
 struct IpAddresses;
 
 impl Strategy for IpAddresses {
-    fn warn(&self, _: &Value, _: &dyn Surroundings) -> Vec<String> {
-        unserved::told_of(GROUP, "IPAddress")
-    }
-
     fn validate(&self, new: &Value, problems: &mut Problems) {
         let root = Field::root(new);
         let parent = root.child("spec.parentRef");

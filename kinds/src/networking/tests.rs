@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::columns::tests::cells;
+use crate::columns::cells;
 use crate::default_class::tests::Classes;
 use crate::validate::told;
 
@@ -146,14 +146,14 @@ fn hosts_are_named_up_to_three() {
         let ingress = json!({"metadata": {"name": "i"}, "spec": {"rules": rules, "tls": [{}]},
             "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.2"}, {"hostname": "a.example"}]}}});
         assert_eq!(
-            cells(&INGRESS, &ingress),
+            json!(cells(&INGRESS, &ingress)),
             json!([
                 "i",
                 "<none>",
                 expected,
                 "192.0.2.2,a.example",
                 "80, 443",
-                "<unknown>"
+                "10s"
             ])
         );
     }
@@ -198,8 +198,8 @@ fn classes_name_a_controller_that_stays() {
         ["spec.controller: Invalid value: \"example.com/two\": field is immutable"]
     );
     assert_eq!(
-        cells(&INGRESS_CLASS, &class),
-        json!(["c (default)", "example.com/one", "K.x.io/p", "<unknown>"])
+        json!(cells(&INGRESS_CLASS, &class)),
+        json!(["c (default)", "example.com/one", "K.x.io/p", "10s"])
     );
 }
 
@@ -265,8 +265,8 @@ fn policies_name_peers_ports_and_directions() {
         ],
     );
     assert_eq!(
-        cells(&NETWORK_POLICY, &policy),
-        json!(["p", "app=db", "<unknown>"])
+        json!(cells(&NETWORK_POLICY, &policy)),
+        json!(["p", "app=db", "10s"])
     );
 }
 
@@ -300,8 +300,8 @@ fn addresses_are_held_by_something() {
         ["spec.parentRef: Invalid value: null: field is immutable"]
     );
     assert_eq!(
-        cells(&IP_ADDRESS, &address),
-        json!(["10.43.0.1", "services/default/kubernetes", "<unknown>"])
+        json!(cells(&IP_ADDRESS, &address)),
+        json!(["10.43.0.1", "services/default/kubernetes", "10s"])
     );
 }
 
@@ -350,10 +350,10 @@ fn ranges_are_of_different_families_and_only_grow() {
         assert_eq!(found, expected);
     }
     assert_eq!(
-        cells(
+        json!(cells(
             &SERVICE_CIDR,
             &ranges(json!(["10.0.0.0/8", "2001:db8::/112"]))
-        ),
-        json!(["r", "10.0.0.0/8,2001:db8::/112", "<unknown>"])
+        )),
+        json!(["r", "10.0.0.0/8,2001:db8::/112", "10s"])
     );
 }

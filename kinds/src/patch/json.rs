@@ -25,14 +25,14 @@ const SHIFTED_PER_LOOK: usize = 32;
 /// Applies a patch to a copy of `current`.
 ///
 /// # Errors
-/// 400 for what is no list of operations, 413 for one that is out of bounds, 422 for an operation that does not fit.
+/// 400 for what is no list of operations, 413 for too many, 422 for an operation that does not fit or makes too much.
 pub(super) fn apply(current: &Value, patch: &Value) -> Result<Value, StatusError> {
     let Value::Array(items) = patch else {
         return Err(undecodable("it is not a list of operations"));
     };
     if items.len() > OPERATIONS_MAX {
         return Err(StatusError::request_entity_too_large(format!(
-            "The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {}",
+            "Request entity too large: The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {}",
             items.len()
         )));
     }
@@ -51,7 +51,7 @@ pub(super) fn apply(current: &Value, patch: &Value) -> Result<Value, StatusError
     for (index, operation) in operations.into_iter().enumerate() {
         state.step(operation).map_err(|fault| match fault {
             Fault::Unfit(why) => unfit(index, operation, why),
-            Fault::Bound(what) => StatusError::request_entity_too_large(what),
+            Fault::Bound(what) => rejected(&what),
         })?;
     }
     Ok(state.document)
@@ -64,16 +64,22 @@ fn undecodable(why: &str) -> StatusError {
 /// 422 for an operation that does not fit the object it is applied to.
 fn unfit(index: usize, operation: &Map<String, Value>, why: &str) -> StatusError {
     let member = |name: &str| operation.get(name).and_then(Value::as_str).unwrap_or("");
+    let (path, op) = (member("path"), member("op"));
+    let done = match op {
+        "test" => "testing value at",
+        op => op,
+    };
+    rejected(&format!(
+        "operation '/{index}' failed at path '{path}': {why}: {done} {path}"
+    ))
+}
+
+/// 422 in Kubernetes' words, with ours behind them.
+fn rejected(why: &str) -> StatusError {
     // kubectl prints the message only where there are no causes.
     let mut refused = StatusError::invalid("", "", "", Vec::new());
-    let (path, op) = (member("path"), member("op"));
-    refused.message = format!(
-        "the server rejected our request due to an error in our request: operation '/{index}' failed at path '{path}': {why}: {} {path}",
-        match op {
-            "test" => "testing value at",
-            op => op,
-        },
-    );
+    refused.message =
+        format!("the server rejected our request due to an error in our request: {why}");
     refused.with_details(Details::default())
 }
 
@@ -394,16 +400,16 @@ mod tests {
         }
         assert_eq!(
             patched(json!({ "a": 1 }), Value::Array(operations)),
-            Err(413)
+            Err(422)
         );
         let deepest = json!([{ "op": "add", "path": "/a", "value": nested(DEPTH_MAX - 1) }]);
         assert!(patched(json!({}), deepest).is_ok());
         let deeper = json!([{ "op": "add", "path": "/a", "value": nested(DEPTH_MAX) }]);
-        assert_eq!(patched(json!({}), deeper), Err(413));
+        assert_eq!(patched(json!({}), deeper), Err(422));
         let copied = json!([{ "op": "copy", "from": "", "path": "/a/x" }]);
         assert_eq!(
             patched(json!({ "a": nested(DEPTH_MAX - 1) }), copied),
-            Err(413)
+            Err(422)
         );
         let long = json!([{ "op": "test", "path": down(100_000), "value": null }]);
         assert_eq!(patched(json!({}), long), Err(422));
@@ -419,14 +425,14 @@ mod tests {
         }
         assert_eq!(
             patched(json!({ "a": many }), Value::Array(operations)),
-            Err(413)
+            Err(422)
         );
         let bomb: Vec<Value> = (0..40)
             .map(|i| json!({ "op": "copy", "from": "", "path": format!("/x{i}") }))
             .collect();
         assert_eq!(
             patched(json!({ "a": "long enough to grow" }), Value::Array(bomb)),
-            Err(413)
+            Err(422)
         );
     }
 }

@@ -23,6 +23,10 @@ pub static CLUSTER_ROLE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
 struct ClusterRoles;
 
 impl Strategy for ClusterRoles {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, value: &mut Value) {
         none_when_empty(value, "rules");
     }

@@ -22,6 +22,10 @@ pub static CLUSTER_ROLE_BINDING: LazyLock<Arc<Kind>> = LazyLock::new(|| {
 struct ClusterRoleBindings;
 
 impl Strategy for ClusterRoleBindings {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, value: &mut Value) {
         default_binding(value);
     }

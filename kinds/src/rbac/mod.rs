@@ -1,9 +1,12 @@
-//! `rbac.authorization.k8s.io`: roles, and who has them. What is said here is kept; who may do what, `weft_apiserver::authz` decides.
+//! `rbac.authorization.k8s.io`: roles, and who has them. What a rule allows stands in [`rules`]; who asks, and which roles are his,
+//! `weft_apiserver::authz` finds out.
 
 mod clusterrole;
 mod clusterrolebinding;
+pub mod defaults;
 mod role;
 mod rolebinding;
+pub mod rules;
 
 use serde_json::Value;
 use weft_api::name;

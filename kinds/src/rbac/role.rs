@@ -22,6 +22,10 @@ pub static ROLE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
 struct Roles;
 
 impl Strategy for Roles {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, value: &mut Value) {
         none_when_empty(value, "rules");
     }

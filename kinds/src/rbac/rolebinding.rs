@@ -21,6 +21,10 @@ pub static ROLE_BINDING: LazyLock<Arc<Kind>> = LazyLock::new(|| {
 struct RoleBindings;
 
 impl Strategy for RoleBindings {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, value: &mut Value) {
         default_binding(value);
     }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::columns::tests::cells;
+use crate::columns::cells;
 use crate::validate::told;
 
 #[test]
@@ -110,7 +110,7 @@ fn bindings_name_a_role_that_stays_and_sound_subjects() {
         ]
     );
     assert_eq!(
-        cells(&ROLE_BINDING, &binding),
-        json!(["b", "Role/r", "<unknown>", "ann", "g", "n/a"])
+        json!(cells(&ROLE_BINDING, &binding)),
+        json!(["b", "Role/r", "10s", "ann", "g", "n/a"])
     );
 }

@@ -6,11 +6,13 @@
 
 mod claim;
 mod deviceclass;
+mod devicetaintrule;
 mod resourceclaim;
 mod resourceclaimtemplate;
 mod resourceslice;
 
 pub use deviceclass::DEVICE_CLASS;
+pub use devicetaintrule::DEVICE_TAINT_RULE;
 pub use resourceclaim::RESOURCE_CLAIM;
 pub use resourceclaimtemplate::RESOURCE_CLAIM_TEMPLATE;
 pub use resourceslice::RESOURCE_SLICE;

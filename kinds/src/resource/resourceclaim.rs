@@ -9,7 +9,7 @@ use super::{GROUP, claim};
 use crate::columns::{Column, Row};
 use crate::field::Field;
 use crate::lens::{items, member, object, text};
-use crate::strategy::{Strategy, Surroundings};
+use crate::strategy::{Strategy, Surroundings, replace_part};
 use crate::validate::Problems;
 use crate::{Kind, Subresource, unserved};
 
@@ -31,6 +31,34 @@ const CONSUMERS_MAX: usize = 256;
 struct ResourceClaims;
 
 impl Strategy for ResourceClaims {
+    /// What was said of devices that the claim does not have any more goes with them.
+    fn prepare_for_update(
+        &self,
+        kind: &Kind,
+        part: Option<Subresource>,
+        proposed: Value,
+        old: &Value,
+    ) -> Value {
+        let mut next = replace_part(kind, part, proposed, old);
+        if part != Some(Subresource::Status) {
+            return next;
+        }
+        let device = |of: &Value| -> [Value; 4] {
+            ["driver", "pool", "device", "shareID"].map(|member| of[member].clone())
+        };
+        let held = |claim: &Value| -> Vec<[Value; 4]> {
+            let results = items(claim, "/status/allocation/devices/results");
+            results.iter().map(device).collect()
+        };
+        let kept = held(&next);
+        let mut gone = held(old);
+        gone.retain(|device| !kept.contains(device));
+        if let Some(Value::Array(devices)) = next.pointer_mut("/status/devices") {
+            devices.retain(|one| !gone.contains(&device(one)));
+        }
+        next
+    }
+
     fn default(&self, value: &mut Value) {
         claim::default(member(member(value, "spec"), "devices"));
     }

@@ -113,20 +113,23 @@ impl Strategy for ResourceSlices {
     }
 }
 
-fn pool_rules(pool: &Field<'_, '_>, problems: &mut Problems) {
-    let own_name = pool.child("name");
-    if own_name.text().is_empty() {
-        problems.required(&own_name, "");
-    } else {
-        if own_name.text().len() > POOL_NAME_BYTES_MAX {
-            problems.too_long(&own_name, POOL_NAME_BYTES_MAX);
-        }
-        for part in own_name.text().split('/') {
-            for fault in name::dns1123_subdomain_faults(part) {
-                problems.invalid(&own_name, part, &fault);
-            }
+/// The name of a pool, which has to be there.
+pub(super) fn pool_name(field: &Field<'_, '_>, problems: &mut Problems) {
+    if field.text().is_empty() {
+        return problems.required(field, "");
+    }
+    if field.text().len() > POOL_NAME_BYTES_MAX {
+        problems.too_long(field, POOL_NAME_BYTES_MAX);
+    }
+    for part in field.text().split('/') {
+        for fault in name::dns1123_subdomain_faults(part) {
+            problems.invalid(field, part, &fault);
         }
     }
+}
+
+fn pool_rules(pool: &Field<'_, '_>, problems: &mut Problems) {
+    pool_name(&pool.child("name"), problems);
     let (slices, generation) = (pool.child("resourceSliceCount"), pool.child("generation"));
     let count = slices.integer().unwrap_or(0);
     if count <= 0 {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::Subresource;
-use crate::columns::tests::cells;
+use crate::columns::cells;
 use crate::validate::told;
 
 fn claim() -> Value {
@@ -84,8 +84,8 @@ fn a_claim_is_reserved_once_it_is_allocated() {
     );
     for (claim, expected) in [(claim(), "pending"), (allocated, "allocated,reserved")] {
         assert_eq!(
-            cells(&RESOURCE_CLAIM, &claim),
-            json!(["c", expected, "<unknown>"])
+            json!(cells(&RESOURCE_CLAIM, &claim)),
+            json!(["c", expected, "10s"])
         );
     }
 }
@@ -164,7 +164,86 @@ fn slices_say_whose_devices_they_hold() {
         ["spec.pool.name: Invalid value: \"m\": field is immutable"]
     );
     assert_eq!(
-        cells(&RESOURCE_SLICE, &slice),
-        json!(["s", "n", "gpu.example.com", "n", "<unknown>"])
+        json!(cells(&RESOURCE_SLICE, &slice)),
+        json!(["s", "n", "gpu.example.com", "n", "10s"])
     );
+}
+
+#[test]
+fn taints_are_put_on_devices_by_rules() {
+    let rule = json!({
+        "metadata": {"name": "r"},
+        "spec": {
+            "deviceSelector": {"driver": "gpu.example.com", "pool": "a/b", "device": "d"},
+            "taint": {"key": "example.com/broken", "value": "yes", "effect": "NoExecute"},
+        },
+    });
+    told::check(
+        &DEVICE_TAINT_RULE,
+        &rule,
+        &[
+            ("/spec/deviceSelector", Value::Null, &[]),
+            (
+                "/spec/deviceSelector/pool",
+                json!(""),
+                &["spec.deviceSelector.pool: Required value"],
+            ),
+            (
+                "/spec/taint/effect",
+                Value::Null,
+                &["spec.taint.effect: Required value"],
+            ),
+            (
+                "/spec/taint/effect",
+                json!("Away"),
+                &[
+                    "spec.taint.effect: Unsupported value: \"Away\": supported values: \"NoExecute\", \"NoSchedule\", \"None\"",
+                ],
+            ),
+        ],
+    );
+    let around = crate::strategy::small::Cluster::default();
+    let time = |new: &Value, old: Option<&Value>| {
+        let mut new = new.clone();
+        let strategy = &DEVICE_TAINT_RULE.strategy;
+        strategy.allocate(&mut new, old, &around).unwrap();
+        new["spec"]["taint"]["timeAdded"].take()
+    };
+    let now = "1970-01-01T00:00:00Z";
+    assert_eq!(time(&rule, None), now);
+    let mut old = rule.clone();
+    old["spec"]["taint"]["timeAdded"] = "2026-01-01T00:00:00Z".into();
+    assert_eq!(time(&old, Some(&old)), "2026-01-01T00:00:00Z");
+    let mut other = old.clone();
+    other["spec"]["taint"]["effect"] = "None".into();
+    assert_eq!(time(&other, Some(&old)), now, "a new effect begins now");
+    other["spec"]["taint"]["timeAdded"] = "2026-01-02T00:00:00Z".into();
+    assert_eq!(time(&other, Some(&old)), "2026-01-02T00:00:00Z");
+    let shown = cells(&DEVICE_TAINT_RULE, &old);
+    for (place, text) in ["r", "example.com/broken", "yes", "NoExecute"]
+        .iter()
+        .enumerate()
+    {
+        assert_eq!(shown[place], *text);
+    }
+}
+
+#[test]
+fn what_is_said_of_a_device_goes_with_it() {
+    let held = |devices: &[&str]| -> Vec<Value> {
+        let device = |name| json!({"driver": "d", "pool": "p", "device": name});
+        devices.iter().map(device).collect()
+    };
+    let of = |allocated: &[&str], told: &[&str]| {
+        let mut claim = claim();
+        claim["status"] = json!({
+            "allocation": {"devices": {"results": held(allocated)}}, "devices": held(told),
+        });
+        claim
+    };
+    let (kind, part) = (&RESOURCE_CLAIM, Some(Subresource::Status));
+    let old = of(&["a", "b"], &["a", "b"]);
+    let next = of(&["b"], &["a", "b", "c"]);
+    let next = kind.strategy.prepare_for_update(kind, part, next, &old);
+    assert_eq!(next["status"]["devices"], json!(held(&["b", "c"])));
 }

@@ -8,11 +8,12 @@ use weft_api::name;
 
 use super::{GROUP, required_driver_name};
 use crate::columns::{Column, Row};
+use crate::conditions;
 use crate::core::persistentvolumeclaim::ACCESS_MODES;
 use crate::field::Field;
 use crate::lens::{items, items_mut, member, none_when_empty, put, text};
 use crate::strategy::{Strategy, Surroundings};
-use crate::validate::{Problems, condition_reason_faults};
+use crate::validate::Problems;
 use crate::{Kind, Subresource, unserved};
 
 pub static CSI_NODE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
@@ -154,7 +155,7 @@ fn condition(condition: &Field<'_, '_>, problems: &mut Problems) {
     if reason.text().is_empty() {
         problems.required(&reason, "");
     } else {
-        problems.rule(&reason, condition_reason_faults);
+        problems.rule(&reason, conditions::reason_faults);
         if reason.text().len() > REASON_BYTES_MAX {
             problems.too_long(&reason, REASON_BYTES_MAX);
         }

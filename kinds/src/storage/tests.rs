@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::columns::tests::cells;
+use crate::columns::cells;
 use crate::core::PERSISTENT_VOLUME_CLAIM;
 use crate::default_class::tests::Classes;
 use crate::validate::told;
@@ -70,14 +70,14 @@ fn classes_say_who_makes_volumes_and_keep_saying_it() {
     let mut shown = class;
     STORAGE_CLASS.strategy.default(&mut shown);
     assert_eq!(
-        cells(&STORAGE_CLASS, &shown),
+        json!(cells(&STORAGE_CLASS, &shown)),
         json!([
             "s (default)",
             "example.com/disk",
             "Delete",
             "Immediate",
             false,
-            "<unknown>"
+            "10s"
         ])
     );
 }
@@ -144,8 +144,8 @@ fn attachments_name_a_volume_a_node_and_who_attaches_it() {
         ["spec: Invalid value: null: field is immutable"]
     );
     assert_eq!(
-        cells(&VOLUME_ATTACHMENT, &attachment),
-        json!(["a", "disk.example.com", "v", "n", false, "<unknown>"])
+        json!(cells(&VOLUME_ATTACHMENT, &attachment)),
+        json!(["a", "disk.example.com", "v", "n", false, "10s"])
     );
 }
 
@@ -200,7 +200,7 @@ fn drivers_say_what_they_ask_of_nodes() {
         ]
     );
     assert_eq!(
-        cells(&CSI_DRIVER, &defaulted),
+        json!(cells(&CSI_DRIVER, &defaulted)),
         json!([
             "disk.example.com",
             true,
@@ -209,7 +209,7 @@ fn drivers_say_what_they_ask_of_nodes() {
             "<unset>",
             false,
             "Persistent",
-            "<unknown>"
+            "10s"
         ])
     );
 }
@@ -250,7 +250,7 @@ fn drivers_of_a_node_stay_but_for_how_much_they_take() {
         found.len() == 1 && found[0].ends_with("field is immutable"),
         "{found:?}"
     );
-    assert_eq!(cells(&CSI_NODE, &node), json!(["n", 1, "<unknown>"]));
+    assert_eq!(json!(cells(&CSI_NODE, &node)), json!(["n", 1, "10s"]));
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn capacities_are_of_one_class_and_place() {
         ]
     );
     assert_eq!(
-        cells(&CSI_STORAGE_CAPACITY, &capacity),
+        json!(cells(&CSI_STORAGE_CAPACITY, &capacity)),
         json!(["c", "s", "1Gi"])
     );
 }
@@ -314,7 +314,7 @@ fn attributes_of_a_class_never_change() {
         ]
     );
     assert_eq!(
-        cells(&VOLUME_ATTRIBUTES_CLASS, &class),
-        json!(["v", "d.example.com", "<unknown>"])
+        json!(cells(&VOLUME_ATTRIBUTES_CLASS, &class)),
+        json!(["v", "d.example.com", "10s"])
     );
 }

@@ -255,9 +255,11 @@ fn scalar(name: &str) -> String {
 mod tests {
     use std::sync::Arc;
 
+    use jiff::Timestamp;
     use serde_json::json;
 
     use super::*;
+    use crate::cel::Question;
     use crate::strategy::{Claim, Requester};
     use crate::{Kind, KindRef, POD, ServiceRange};
 
@@ -270,15 +272,24 @@ mod tests {
                 user: "",
                 groups: &[],
                 uid: None,
+                extra: None,
             }
+        }
+
+        fn allows(&self, _: &Question) -> bool {
+            true
+        }
+
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH
         }
 
         fn has(&self, kind: &Kind, _: Option<&str>, name: &str) -> bool {
             kind.resource == "serviceaccounts" || name == "has-store"
         }
 
-        fn object(&self, _: KindRef<'_>, _: Option<&str>, _: &str) -> Option<Value> {
-            None
+        fn object(&self, kind: KindRef<'_>, _: Option<&str>, name: &str) -> Option<Value> {
+            (kind.resource == "serviceaccounts").then(|| json!({"metadata": {"name": name}}))
         }
 
         fn objects(&self, kind: KindRef<'_>, namespace: Option<&str>) -> Vec<Value> {

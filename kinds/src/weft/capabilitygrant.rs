@@ -375,7 +375,6 @@ mod tests {
                     json!("Write"),
                     &[
                         "spec.keyValue[0].access: Unsupported value: \"Write\": supported values: \"ReadWrite\", \"ReadOnly\"",
-                        "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
                     ],
                 ),
                 (

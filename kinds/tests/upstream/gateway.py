@@ -1,13 +1,11 @@
 # Objects for TestObjects: a sound object of each kind of the Gateway API, and one change for each of its rules.
 import copy, json, sys, yaml
 crds = sys.argv[1]
-def schema(channel, plural, kind):
-    crd = yaml.safe_load(open(f"{crds}/{channel}/gateway.networking.k8s.io_{plural}.yaml"))
-    version = next(v for v in crd["spec"]["versions"] if v["name"] == "v1")
-    print(json.dumps({"Name": kind, "Schema": version["schema"]["openAPIV3Schema"]}))
-schema("standard", "gateways", "Gateway")
-schema("standard", "gatewayclasses", "GatewayClass")
-schema("experimental", "httproutes", "HTTPRoute")
+for plural in ["backendtlspolicies", "gatewayclasses", "gateways", "grpcroutes", "httproutes", "listenersets", "tcproutes", "tlsroutes", "udproutes"]:
+    crd = yaml.safe_load(open(f"{crds}/experimental/gateway.networking.k8s.io_{plural}.yaml"))
+    for version in crd["spec"]["versions"]:
+        kind = crd["spec"]["names"]["kind"] if version["name"] == "v1" else f"{version['name']} {crd['spec']['names']['kind']}"
+        print(json.dumps({"Name": kind, "Schema": version["schema"]["openAPIV3Schema"]}))
 def show(kind, new, old=None):
     print(json.dumps({"Name": kind, "New": new, "Old": old}))
 def put(base, path, value):
@@ -110,3 +108,63 @@ for timeouts in [{"request": "1s", "backendRequest": "2s"}, {"request": "0s", "b
 for session in [{"type": "Cookie", "cookieConfig": {"lifetimeType": "Permanent"}}, {"type": "Header", "cookieConfig": {"lifetimeType": "Session"}},
                 {"type": "Cookie", "cookieConfig": {"lifetimeType": "Permanent"}, "absoluteTimeout": "1h"}]:
     show("HTTPRoute", put(route, R + ["sessionPersistence"], session))
+
+def of(kind, spec, base=meta):
+    return {**base, "kind": kind.split(" ")[-1], "spec": spec}
+names = [{"name": "a", "backendRefs": [service]}, {"name": "a", "backendRefs": [service]}]
+portless = {k: v for k, v in service.items() if k != "port"}
+for kind in ["TCPRoute", "UDPRoute", "TLSRoute", "v1alpha2 TCPRoute", "v1alpha2 UDPRoute", "v1alpha2 TLSRoute", "v1alpha3 TLSRoute"]:
+    spec = {"parentRefs": [parent], "rules": [{"backendRefs": [service]}]}
+    if "TLS" in kind: spec["hostnames"] = ["a.b"]
+    base = of(kind, spec)
+    show(kind, base)
+    show(kind, put(base, ["spec", "parentRefs"], [parent, parent]))
+    show(kind, put(base, ["spec", "parentRefs"], [parent, {**parent, "port": 1}]))
+    show(kind, put(base, R + ["backendRefs"], [portless]))
+    if "alpha2" in kind:
+        show(kind, put(base, ["spec", "rules"], names))
+        show(kind, put(base, ["spec", "rules"], [{**names[0]}, {**names[0], "name": "b"}, {"backendRefs": [service]}]))
+    if "TLS" in kind:
+        for host_names in [["10.0.0.1"], ["::1"], ["a_b"], ["*.a.b"], ["a.*.b"], ["*"], ["*.A"], ["A.b"], ["a.b", "*.c"], []]:
+            show(kind, put(base, ["spec", "hostnames"], host_names))
+grpc = of("GRPCRoute", {"parentRefs": [parent], "rules": [{"backendRefs": [service]}]})
+show("GRPCRoute", grpc)
+for items in [[], [{"matches": [{}] * 64}] * 3, [{"matches": [{}] * 64}, {}, {"matches": [{}] * 64}], names, [{}] * 16]:
+    show("GRPCRoute", put(grpc, ["spec", "rules"], items))
+for method in [{}, {"type": "Exact"}, {"service": "a.B_1"}, {"type": "Exact", "service": "a.B_1"}, {"type": "Exact", "service": "a-b"}, {"service": "a b"}, {"type": "RegularExpression", "service": "a-b", "method": "-"},
+               {"type": "Exact", "method": "Get_1"}, {"type": "Exact", "method": "1x"}, {"method": "x.y"}]:
+    show("GRPCRoute", put(grpc, R + ["matches"], [{"method": method}]))
+def grpc_both(items):
+    show("GRPCRoute", put(grpc, R + ["filters"], items)); show("GRPCRoute", put(grpc, R + ["backendRefs", 0, "filters"], items))
+of_grpc = ["RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "ExtensionRef"]
+for kind in of_grpc:
+    grpc_both([filter_of(kind)]); grpc_both([filter_of(kind), filter_of(kind)]); grpc_both([{"type": kind}])
+    name, value = filters[kind]
+    grpc_both([{**filter_of("ExtensionRef" if kind != "ExtensionRef" else "RequestMirror"), name: value}])
+grpc_both([filter_of("RequestMirror", backendRef=noport)])
+grpc_both([filter_of("RequestMirror", percent=5, fraction={"numerator": 1, "denominator": 2})])
+grpc_both([filter_of("RequestMirror", fraction={"numerator": 3, "denominator": 2})])
+for session in [{"type": "Cookie", "cookieConfig": {"lifetimeType": "Permanent"}}, {"type": "Header", "cookieConfig": {"lifetimeType": "Session"}}, {"type": "Header"}]:
+    show("GRPCRoute", put(grpc, R + ["sessionPersistence"], session))
+show("GRPCRoute", put(grpc, R + ["backendRefs"], [portless]))
+show("GRPCRoute", put(grpc, ["spec", "parentRefs"], [parent, parent]))
+show("GRPCRoute", put(grpc, ["spec", "parentRefs"], [parent, {**parent, "sectionName": "a"}]))
+listeners_of = of("ListenerSet", {"parentRef": parent, "listeners": [listener]})
+show("ListenerSet", listeners_of)
+for some in [
+    [L(tls=tls)], [L(name="s", protocol="HTTPS", port=443, tls={**tls, "mode": "Passthrough"})], [L(protocol="TLS")], [L(protocol="UDP", hostname="a.b")],
+    [L(), L(port=81)], [L(), L(name="b")], [L(hostname="a.b"), L(name="b", hostname="a.b")], [L(hostname="a.b"), L(name="b")],
+    [L(protocol="HTTPS", tls={"mode": "Terminate", "certificateRefs": []})], [L(protocol="HTTPS", tls={"mode": "Terminate", "certificateRefs": [], "options": {}})], [L(protocol="HTTPS", tls=tls)],
+]: show("ListenerSet", put(listeners_of, ["spec", "listeners"], some))
+tls_target = {"group": "", "kind": "Service", "name": "s"}
+policy = of("BackendTLSPolicy", {"targetRefs": [tls_target], "validation": {"hostname": "a.b", "wellKnownCACertificates": "System"}})
+ca = {"group": "", "kind": "ConfigMap", "name": "c"}
+for kind in ["BackendTLSPolicy", "v1alpha3 BackendTLSPolicy"]:
+    show(kind, policy)
+    for targets in [[tls_target, tls_target], [tls_target, {**tls_target, "sectionName": "a"}], [{**tls_target, "sectionName": "a"}, {**tls_target, "sectionName": "a"}], [{**tls_target, "sectionName": "a"}, {**tls_target, "sectionName": "b"}], [tls_target, {**tls_target, "name": "t"}]]:
+        show(kind, put(policy, ["spec", "targetRefs"], targets))
+    for trust in [{}, {"caCertificateRefs": []}, {"caCertificateRefs": [ca]}, {"caCertificateRefs": [ca], "wellKnownCACertificates": "System"}, {"wellKnownCACertificates": ""}, {"caCertificateRefs": [], "wellKnownCACertificates": "System"}]:
+        show(kind, put(policy, ["spec", "validation"], {"hostname": "a.b", **trust}))
+    for name in [{"type": "Hostname"}, {"type": "Hostname", "hostname": ""}, {"type": "Hostname", "hostname": "a.b"}, {"type": "Hostname", "hostname": "a.b", "uri": "x://y"}, {"type": "Hostname", "hostname": "a.b", "uri": ""},
+                 {"type": "URI"}, {"type": "URI", "uri": ""}, {"type": "URI", "uri": "x://y"}, {"type": "URI", "uri": "x://y", "hostname": "a.b"}]:
+        show(kind, put(policy, ["spec", "validation", "subjectAltNames"], [name]))

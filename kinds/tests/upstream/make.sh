@@ -23,6 +23,7 @@ change("compilation.go", "\treturn compResults, nil\n}\n", "\tdumpCompile(s, com
 END
 python3 expressions.py spec > expressions.in
 python3 gateway.py "$modules/sigs.k8s.io/gateway-api@v1.6.3/config/crd" > gateways.in
+python3 definitions.py "$modules/sigs.k8s.io/gateway-api@v1.6.3/config/crd" | python3 pack.py > definitions.lz4
 rm -f dump
 cd "$package"
 CEL_EXPRESSIONS=$here/expressions.in CEL_EXPRESSIONS_OUT=$here/expressions.out CEL_OBJECTS=$here/gateways.in CEL_OBJECTS_OUT=$here/gateways.out \

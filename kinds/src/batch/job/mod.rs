@@ -21,7 +21,7 @@ use crate::lens::{
 };
 use crate::strategy::{Strategy, Surroundings};
 use crate::validate::Problems;
-use crate::{Kind, Subresource, unserved, weft};
+use crate::{Kind, StatusMetadata, Subresource, weft};
 
 pub(super) use spec::judge as judge_spec;
 
@@ -48,6 +48,7 @@ pub static JOB: LazyLock<Arc<Kind>> = LazyLock::new(|| {
             "0",
         )],
         counts_generations: true,
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(Jobs),
         ..Kind::new("batch", "v1", "Job", "jobs")
     })
@@ -99,7 +100,8 @@ impl Strategy for Jobs {
         let spec = member(new, "spec");
         let labels = member(member(member(spec, "template"), "metadata"), "labels");
         for (keys, value) in [(OF_NAME, &name), (OF_UID, &uid)] {
-            for key in keys {
+            // One that is yet to be named is asked for again once it is.
+            for key in keys.into_iter().filter(|_| !value.is_empty()) {
                 fill(labels, key, value.as_str());
             }
         }
@@ -118,9 +120,7 @@ impl Strategy for Jobs {
     }
 
     fn warn(&self, value: &Value, around: &dyn Surroundings) -> Vec<String> {
-        let told = unserved::told_of("batch", "Job")
-            .into_iter()
-            .chain(warning_of_name(value));
+        let told = warning_of_name(value).into_iter();
         let told = told.chain(warning_of_size(value, "spec"));
         told.chain(weft::warnings_of_template(value, around))
             .collect()

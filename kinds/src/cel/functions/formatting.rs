@@ -333,7 +333,8 @@ fn written(value: &Value<'_>, depth: usize) -> Result<String, String> {
         | Value::Url(_)
         | Value::Semver(_)
         | Value::Format(_)
-        | Value::Authority(_) => {
+        | Value::Authority(_)
+        | Value::Message(_) => {
             return Err(format!("no formatting function for {}", value.type_name()));
         }
         value => shown(value, depth)?,

@@ -19,7 +19,7 @@ use crate::lens::{fill, items, items_mut, member, object, put, text};
 use crate::node_labels::{deprecated, renamed};
 use crate::strategy::{Strategy, Surroundings, replace_part};
 use crate::validate::Problems;
-use crate::{Kind, Subresource, unserved};
+use crate::{Kind, StatusMetadata, Subresource, unserved};
 
 pub static PERSISTENT_VOLUME: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -43,6 +43,7 @@ pub static PERSISTENT_VOLUME: LazyLock<Arc<Kind>> = LazyLock::new(|| {
             Column::age(),
             Column::text("VolumeMode", mode, "Files or blocks.").wide(),
         ],
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(Volumes),
         ..Kind::new("", "v1", "PersistentVolume", "persistentvolumes")
     })

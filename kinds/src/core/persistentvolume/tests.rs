@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::columns::tests::cells;
+use crate::columns::cells;
 use crate::validate::told;
 
 fn volume() -> Value {
@@ -172,7 +172,7 @@ fn cells_are_those_of_kubernetes() {
     volume["spec"]["claimRef"] = json!({"namespace": "n", "name": "c"});
     volume["spec"]["accessModes"] = json!(["ReadWriteMany", "ReadWriteOnce", "ReadWriteOnce"]);
     assert_eq!(
-        cells(&PERSISTENT_VOLUME, &volume),
+        json!(cells(&PERSISTENT_VOLUME, &volume)),
         json!([
             "v",
             "1Gi",
@@ -183,7 +183,7 @@ fn cells_are_those_of_kubernetes() {
             "",
             "<unset>",
             "",
-            "<unknown>",
+            "10s",
             "Filesystem"
         ])
     );

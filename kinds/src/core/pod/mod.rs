@@ -3,6 +3,7 @@
 mod admission;
 mod columns;
 mod defaults;
+mod service_account;
 mod validation;
 
 use std::collections::BTreeSet;
@@ -14,10 +15,10 @@ use weft_api::status::StatusError;
 
 use crate::field::Field;
 use crate::kind::Selectable;
-use crate::lens::{fill, integer, items, member, text};
+use crate::lens::{fill, integer, items, items_mut, member, put, text};
 use crate::strategy::{Strategy, Surroundings, replace_part};
 use crate::validate::Problems;
-use crate::{Kind, Subresource, weft};
+use crate::{Kind, StatusMetadata, Subresource, weft};
 
 pub(crate) use defaults::default_spec;
 pub(crate) use validation::{
@@ -40,6 +41,7 @@ pub static POD: LazyLock<Arc<Kind>> = LazyLock::new(|| {
             Subresource::Binding,
             Subresource::Eviction,
             Subresource::Log,
+            Subresource::Proxy,
         ],
         columns: columns::columns(),
         selectable: vec![
@@ -55,10 +57,44 @@ pub static POD: LazyLock<Arc<Kind>> = LazyLock::new(|| {
             Selectable::new("status.nominatedNodeName", "/status/nominatedNodeName"),
         ],
         counts_generations: true,
+        // A node that knows less than there is to know must not make a pod garbage.
+        status_metadata: StatusMetadata::TakenBut(&["deletionTimestamp", "ownerReferences"]),
         strategy: Arc::new(Pods),
         ..Kind::new("", "v1", "Pod", "pods")
     })
 });
+
+/// What a report that does not know of it leaves as it is: what follows from the spec, which generation was seen, and claims of devices.
+fn keep_reported(status: &mut Value, old: &Value) {
+    const GENERATION: &str = "observedGeneration";
+    if text(status, "/qosClass").is_empty() {
+        put(status, "qosClass", old.get("qosClass").cloned());
+    }
+    for field in [
+        "resourceClaimStatuses",
+        "extendedResourceClaimStatus",
+        "nodeAllocatableResourceClaimStatuses",
+    ] {
+        if status.get(field).is_none_or(Value::is_null) {
+            put(status, field, old.get(field).cloned());
+        }
+    }
+    let unseen = |value: &Value| integer(value, "/observedGeneration").unwrap_or(0) == 0;
+    if unseen(status) {
+        put(status, GENERATION, old.get(GENERATION).cloned());
+    }
+    // There may be several of a type: each takes from the next one of before.
+    let mut before: Vec<&Value> = items(old, "/conditions").iter().collect();
+    for condition in items_mut(status, "/conditions") {
+        let place = before
+            .iter()
+            .position(|one| one["type"] == condition["type"]);
+        let seen = place.and_then(|place| before.remove(place).get(GENERATION).cloned());
+        if unseen(condition) {
+            put(condition, GENERATION, seen);
+        }
+    }
+}
 
 struct Pods;
 
@@ -74,12 +110,8 @@ impl Strategy for Pods {
         if part.is_none() {
             admission::keep_priority(&mut next, old);
         }
-        // It follows from the spec, so that nobody has to say it.
-        if part == Some(Subresource::Status)
-            && let Some(class) = old.pointer("/status/qosClass")
-            && text(&next, "/status/qosClass").is_empty()
-        {
-            member(&mut next, "status")["qosClass"] = class.clone();
+        if part == Some(Subresource::Status) {
+            keep_reported(member(&mut next, "status"), &old["status"]);
         }
         next
     }
@@ -89,10 +121,8 @@ impl Strategy for Pods {
     }
 
     fn admit(&self, new: &mut Value, around: &dyn Surroundings) -> Result<(), StatusError> {
-        defaults::service_account(member(new, "spec"));
-        require_service_account(new, around)?;
+        service_account::take(new, around)?;
         weft::judge_pod(new, around)?;
-        take_pull_secrets(new, around);
         admission::take_priority(new, around)?;
         tolerate_lost_nodes(member(new, "spec"));
         admission::take_runtime_class(new, around)
@@ -150,10 +180,6 @@ impl Strategy for Pods {
             wanted => wanted,
         }
     }
-
-    fn returns_deleted(&self) -> bool {
-        true
-    }
 }
 
 /// The images of a pod, or of a template, whose spec is at a pointer.
@@ -167,37 +193,6 @@ pub(crate) fn images_of(value: &Value, spec: &str) -> BTreeSet<String> {
         .filter(|image| !image.is_empty())
         .map(str::to_owned)
         .collect()
-}
-
-fn require_service_account(pod: &Value, around: &dyn Surroundings) -> Result<(), StatusError> {
-    let account = text(pod, "/spec/serviceAccountName");
-    let namespace = text(pod, "/metadata/namespace");
-    // The namespace controller makes `default` moments after the namespace: not worth refusing a pod for.
-    if account == "default" || around.has(&super::SERVICE_ACCOUNT, Some(namespace), account) {
-        return Ok(());
-    }
-    Err(StatusError::forbidden(
-        "pods",
-        "",
-        text(pod, "/metadata/name"),
-        &format!(
-            "error looking up service account {namespace}/{account}: serviceaccount {account:?} not found"
-        ),
-    ))
-}
-
-/// A pod that names no Secrets for its images takes those of its ServiceAccount.
-fn take_pull_secrets(pod: &mut Value, around: &dyn Surroundings) {
-    if !items(pod, "/spec/imagePullSecrets").is_empty() {
-        return;
-    }
-    let account = text(pod, "/spec/serviceAccountName");
-    let namespace = text(pod, "/metadata/namespace");
-    let account = around.object(&super::SERVICE_ACCOUNT, Some(namespace), account);
-    let secrets = account.map(|account| items(&account, "/imagePullSecrets").to_vec());
-    if let Some(secrets) = secrets.filter(|secrets| !secrets.is_empty()) {
-        member(pod, "spec")["imagePullSecrets"] = secrets.into();
-    }
 }
 
 fn tolerate_lost_nodes(spec: &mut Value) {

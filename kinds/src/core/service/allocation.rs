@@ -12,6 +12,7 @@ use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 use weft_api::status::{Cause, StatusError};
 
+use super::addresses::{address_claim, is_free};
 use crate::lens::{flag, integer, items, member, put, text};
 use crate::strategy::{Claim, Surroundings};
 
@@ -59,10 +60,6 @@ impl ServiceRange {
     }
 }
 
-pub(super) fn address_claim(address: impl std::fmt::Display) -> Claim {
-    Claim::new("clusterips", address)
-}
-
 pub(super) fn port_claim(number: impl std::fmt::Display) -> Claim {
     Claim::new("nodeports", number)
 }
@@ -102,7 +99,7 @@ pub(super) fn allocate_address(
         around
             .service_range()
             .candidates(&owner)
-            .find(|address| !around.is_claimed(&address_claim(address)))
+            .find(|address| is_free(*address, around))
             .ok_or_else(|| StatusError::internal("failed to allocate a serviceIP: range is full"))?
             .to_string()
     } else if let Ok(address) = Ipv4Addr::from_str(&wanted) {
@@ -113,7 +110,7 @@ pub(super) fn allocate_address(
         );
         let refusal = if !range.contains(address) {
             Some(outside.as_str())
-        } else if !had.contains(&claim) && around.is_claimed(&claim) {
+        } else if !had.contains(&claim) && !is_free(address, around) {
             Some("provided IP is already allocated")
         } else {
             None

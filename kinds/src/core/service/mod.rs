@@ -2,6 +2,7 @@
 //!
 //! Rules are in `validation`, addresses and node ports in `allocation`, which families of addresses there are in `families`.
 
+mod addresses;
 mod allocation;
 mod families;
 #[cfg(test)]
@@ -16,22 +17,24 @@ use std::sync::{Arc, LazyLock};
 use serde_json::{Value, json};
 use weft_api::status::StatusError;
 
+pub use addresses::{ADDRESS_MANAGED_BY, ADDRESS_MANAGER, address_claim, held_address};
 pub use allocation::ServiceRange;
 
-use allocation::{address_claim, allocate_address, allocate_ports, port_claim};
+use allocation::{allocate_address, allocate_ports, port_claim};
 
 use crate::columns::{Column, Row, labels_text, or_none};
 use crate::kind::{NameRule, Selectable};
 use crate::lens::{fill, integer, items, items_mut, member, put, text};
-use crate::strategy::{Claim, Strategy, Surroundings, replace_part};
+use crate::networking::IP_ADDRESS;
+use crate::strategy::{Claim, Companion, Strategy, Surroundings, replace_part};
 use crate::validate::Problems;
-use crate::{Kind, Subresource};
+use crate::{Kind, StatusMetadata, Subresource};
 
 pub static SERVICE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
         short_names: vec!["svc".into()],
         categories: vec!["all".into()],
-        subresources: vec![Subresource::Status],
+        subresources: vec![Subresource::Status, Subresource::Proxy],
         columns: vec![
             Column::name(),
             Column::text("Type", shown_type, "How the service is exposed."),
@@ -51,6 +54,7 @@ pub static SERVICE: LazyLock<Arc<Kind>> = LazyLock::new(|| {
             Selectable::new("spec.type", "/spec/type"),
         ],
         name_rule: NameRule::Label,
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(Services),
         ..Kind::new("", "v1", "Service", "services")
     })
@@ -148,6 +152,21 @@ impl Strategy for Services {
             }
         }
         claims
+    }
+
+    fn companions(&self, value: &Value) -> Vec<Companion> {
+        let address = text(value, "/spec/clusterIP");
+        if Ipv4Addr::from_str(address).is_err() {
+            return Vec::new();
+        }
+        let (namespace, name) = (
+            text(value, "/metadata/namespace"),
+            text(value, "/metadata/name"),
+        );
+        vec![Companion {
+            kind: &IP_ADDRESS,
+            object: held_address(address, namespace, name),
+        }]
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {

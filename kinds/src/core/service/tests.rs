@@ -1,7 +1,10 @@
 //! Each rule fires alone; addresses and ports stay.
 
+use jiff::Timestamp;
+
 use super::allocation::RESERVED_ADDRESSES;
 use super::*;
+use crate::cel::Question;
 use crate::validate::told;
 
 #[test]
@@ -120,7 +123,16 @@ impl Surroundings for Cluster {
             user: "",
             groups: &[],
             uid: None,
+            extra: None,
         }
+    }
+
+    fn allows(&self, _: &Question) -> bool {
+        true
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH
     }
 
     fn has(&self, _: &Kind, _: Option<&str>, _: &str) -> bool {

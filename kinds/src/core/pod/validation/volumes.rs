@@ -6,8 +6,9 @@ use std::ops::RangeInclusive;
 use weft_api::name;
 
 use super::containers::{pod_field, resource_field};
+use crate::certificates::{self, signer_name};
 use crate::field::Field;
-use crate::validate::Problems;
+use crate::validate::{Problems, label_selector, user_annotations};
 
 /// What others have to know of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -328,8 +329,10 @@ fn projections(volume: &Field<'_, '_>, problems: &mut Problems) {
                 problems.invalid(volume, path, CONFLICT);
             }
         }
-        if projection.child("podCertificate").is_set() {
+        let source = projection.child("podCertificate");
+        if source.is_set() {
             sources += 1;
+            pod_certificate(volume, &source, &mut paths, problems);
         }
         if sources > 1 {
             let sentence = "may not specify more than 1 volume type per source";
@@ -377,6 +380,11 @@ fn trust_bundle(source: &Field<'_, '_>, problems: &mut Problems) {
             if own_name.text().is_empty() {
                 problems.required(&own_name, "must be a valid object name");
             }
+            let signer = certificates::signer_of(own_name.text()).unwrap_or_default();
+            for fault in certificates::name_faults(&signer, own_name.text()) {
+                let sentence = format!("not a valid clustertrustbundlename: {fault}");
+                problems.invalid(&own_name, own_name.text(), &sentence);
+            }
             let selector = source.child("labelSelector");
             if selector.is_set() {
                 let sentence = "labelSelector must be unset if name is specified";
@@ -387,6 +395,8 @@ fn trust_bundle(source: &Field<'_, '_>, problems: &mut Problems) {
             if signer.text().is_empty() {
                 problems.required(&signer, "must be a valid signer name");
             }
+            signer_name(&signer, problems);
+            label_selector(&source.child("labelSelector"), problems);
         }
         (false, false) => {
             let sentence = "either name or signerName must be specified";
@@ -446,5 +456,64 @@ fn local_path(path: &Field<'_, '_>, problems: &mut Problems) {
     descends(path, path.text(), problems);
     if path.text().starts_with("..") && !path.text().starts_with("../") {
         problems.invalid(path, path.text(), "must not start with '..'");
+    }
+}
+
+/// A key and a certificate that the node asks a signer for.
+fn pod_certificate(
+    volume: &Field<'_, '_>,
+    source: &Field<'_, '_>,
+    paths: &mut BTreeSet<String>,
+    problems: &mut Problems,
+) {
+    const KEY_TYPES: &[&str] = &[
+        "RSA3072",
+        "RSA4096",
+        "ECDSAP256",
+        "ECDSAP384",
+        "ECDSAP521",
+        "ED25519",
+    ];
+    let signer = source.child("signerName");
+    signer_name(&signer, problems);
+    user_annotations(&source.child("userAnnotations"), problems);
+    let user = source.child("user");
+    if user.is_set() {
+        problems.in_range(&user, USERS);
+    }
+    let key_type = source.child("keyType");
+    problems.one_of_as(&key_type, key_type.text(), KEY_TYPES);
+    let life = source.child("maxExpirationSeconds");
+    if let Some(seconds) = life.integer() {
+        let most = match certificates::is_kubernetes_signer(signer.text()) {
+            true => certificates::KUBERNETES_LIFE_SECONDS_MAX,
+            false => certificates::LIFE_SECONDS_MAX,
+        };
+        let least = certificates::LIFE_SECONDS_MIN;
+        if seconds < least {
+            let sentence = format!("if provided, maxExpirationSeconds must be >= {least}");
+            problems.invalid(&life, seconds, &sentence);
+        }
+        if seconds > most {
+            let sentence = format!("if provided, maxExpirationSeconds must be <= {most}");
+            problems.invalid(&life, seconds, &sentence);
+        }
+    }
+    let mut given = 0;
+    for member in ["credentialBundlePath", "keyPath", "certificateChainPath"] {
+        let path = source.child(member);
+        if path.text().is_empty() {
+            continue;
+        }
+        given += 1;
+        local_path(&path, problems);
+        if !paths.insert(path.text().to_owned()) {
+            problems.invalid(volume, path.text(), CONFLICT);
+        }
+    }
+    if given == 0 {
+        let sentence =
+            "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
+        problems.required(source, sentence);
     }
 }

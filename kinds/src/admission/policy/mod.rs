@@ -1,4 +1,4 @@
-//! Admission policies: expressions that judge objects, or change them, wherever a binding says so.
+//! Admission policies: expressions that judge objects wherever a binding says so; `super::mutation` has those that change them.
 //!
 //! A policy says what, a binding where and with which params; a policy without bindings does nothing. Each binding is judged with each
 //! of its params, and what all expressions cost together is bounded for each.
@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
-use weft_api::gvk::GroupVersionKind;
 use weft_api::selector::LabelSelector;
 use weft_api::status::{Cause, StatusError};
 
@@ -20,11 +19,11 @@ use super::expressions::{
     Budget, Compiler, Conditions, Failure, Gives, Has, Matched, POLICY_COST_MAX, Scope,
 };
 use super::matching::{self, Constraints, Objects, labels_of};
+use super::mutation::Mutation;
 use super::{Place, Request};
 use crate::Kind;
 use crate::cel::{Authorize, Composed, Program, Value};
 use crate::lens::{items, text};
-use crate::patch::{self, PatchKind};
 
 /// Longest message that an expression makes.
 const MESSAGE_BYTES_MAX: usize = 5 << 10;
@@ -37,17 +36,17 @@ const FAILURES_MAX: usize = 50;
 #[derive(Debug)]
 pub struct Policy {
     pub name: String,
-    ignores_failures: bool,
-    reinvoked: bool,
+    pub(super) ignores_failures: bool,
+    pub(super) reinvoked: bool,
     params: Option<ParamKind>,
-    constraints: Constraints,
-    conditions: Conditions,
-    variables: Vec<(String, Program)>,
+    pub(super) constraints: Constraints,
+    pub(super) conditions: Conditions,
+    pub(super) variables: Vec<(String, Program)>,
     /// Of a variable that cannot be compiled.
-    fault: Option<String>,
+    pub(super) fault: Option<String>,
     validations: Vec<Validation>,
     annotations: Vec<(String, Expression)>,
-    mutations: Vec<Mutation>,
+    pub(super) mutations: Vec<Mutation>,
 }
 
 #[derive(Debug)]
@@ -57,7 +56,7 @@ struct ParamKind {
 }
 
 #[derive(Debug)]
-struct Expression {
+pub(super) struct Expression {
     source: String,
     program: Result<Program, String>,
 }
@@ -68,12 +67,6 @@ struct Validation {
     message: String,
     message_expression: Option<Expression>,
     reason: String,
-}
-
-#[derive(Debug)]
-enum Mutation {
-    Patch(Expression),
-    Apply(Expression),
 }
 
 impl Policy {
@@ -198,6 +191,41 @@ pub trait Lookup {
     fn objects(&self, kind: &Arc<Kind>, namespace: Option<&str>) -> Vec<Json>;
     /// Who answers what expressions ask of rights.
     fn authorizer(&self) -> Arc<dyn Authorize>;
+    /// An object of the request as another place spells it, by which a rule is about it.
+    fn spelled(&self, at: &Place, object: &Json) -> Json;
+}
+
+/// The objects of a request as a place spells them, for a rule by which that place is meant.
+pub(super) struct Spelled {
+    new: Option<Json>,
+    old: Option<Json>,
+}
+
+impl Spelled {
+    /// None where they are spelled so already.
+    pub(super) fn of(
+        at: &Place,
+        request: &Request,
+        objects: &Objects<'_>,
+        lookup: &dyn Lookup,
+    ) -> Option<Self> {
+        let spell = |object: Option<&Json>| object.map(|object| lookup.spelled(at, object));
+        (*at != request.place).then(|| Self {
+            new: spell(objects.new),
+            old: spell(objects.old),
+        })
+    }
+
+    pub(super) fn seen<'s>(spelled: Option<&'s Self>, objects: Objects<'s>) -> Objects<'s> {
+        match spelled {
+            None => objects,
+            Some(Self { new, old }) => Objects {
+                new: new.as_ref(),
+                old: old.as_ref(),
+                ..objects
+            },
+        }
+    }
 }
 
 /// What is told beside an answer.
@@ -215,7 +243,7 @@ pub fn concern(policies: &[Arc<Policy>], request: &Request, objects: &Objects<'_
 }
 
 /// The params of a binding: one that is none for a policy that has no use for any.
-fn params_of(
+pub(super) fn params_of(
     policy: &Policy,
     binding: &Binding,
     request: &Request,
@@ -287,6 +315,8 @@ pub fn validate(
         let Some(at) = policy.constraints.matched(request, &objects) else {
             continue;
         };
+        let spelled = Spelled::of(at, request, &objects, lookup);
+        let seen = Spelled::seen(spelled.as_ref(), objects);
         let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for binding in bindings_of(policy, bindings, request, &objects) {
             let params = match params_of(policy, binding, request, lookup) {
@@ -304,7 +334,7 @@ pub fn validate(
                 }
             };
             for params in &params {
-                let scope = Scope::new(request, at, objects)
+                let scope = Scope::new(request, at, seen)
                     .with_params(params.as_ref())
                     .with_authorizer(lookup.authorizer(), request);
                 let found = policy.judge(&scope, &mut annotations);
@@ -341,7 +371,7 @@ pub fn validate(
 }
 
 /// The bindings of a policy that are about a request, too.
-fn bindings_of<'b>(
+pub(super) fn bindings_of<'b>(
     policy: &Policy,
     bindings: &'b [Arc<Binding>],
     request: &Request,
@@ -514,7 +544,7 @@ fn cut(text: &str, bytes_max: usize) -> &str {
 }
 
 impl Expression {
-    fn run<'a>(
+    pub(super) fn run<'a>(
         &'a self,
         budget: &mut Budget,
         variables: &[(&'a str, Value<'a>)],
@@ -557,366 +587,5 @@ impl Validation {
     }
 }
 
-/// What one round of mutating policies is told of the round before it.
-#[derive(Clone, Debug, Default)]
-pub struct Round {
-    /// Policies with bindings that may run again.
-    pub again: Option<Vec<(String, String)>>,
-    /// Those that ran, and may run again once the object has changed.
-    pub ran: Vec<(String, String)>,
-    /// Those whose object was changed after them.
-    pub due: Vec<(String, String)>,
-}
-
-impl Round {
-    fn allows(&self, key: &(String, String)) -> bool {
-        self.again.as_ref().is_none_or(|again| again.contains(key))
-    }
-
-    /// Whoever ran before is due, since the object has changed.
-    pub fn changed(&mut self) {
-        for key in std::mem::take(&mut self.ran) {
-            if !self.due.contains(&key) {
-                self.due.push(key);
-            }
-        }
-    }
-}
-
-/// Changes an object; `settle` gives the form that the changed one has, with its defaults.
-///
-/// # Errors
-/// 403 or 422 for a policy that fails, and what `settle` finds wrong.
-pub fn mutate(
-    policies: &[Arc<Policy>],
-    bindings: &[Arc<Binding>],
-    request: &Request,
-    objects: Objects<'_>,
-    lookup: &dyn Lookup,
-    round: &mut Round,
-    settle: impl Fn(&Place, Json) -> Result<Json, StatusError>,
-) -> Result<Option<Json>, StatusError> {
-    let mut object = objects.new.cloned();
-    let mut changed = false;
-    let mut faults: Vec<(String, bool)> = Vec::new();
-    for policy in policies {
-        let now = Objects {
-            new: object.as_ref(),
-            ..objects
-        };
-        let Some(at) = policy.constraints.matched(request, &now) else {
-            continue;
-        };
-        let chosen = bindings_of(policy, bindings, request, &now);
-        for binding in chosen {
-            let key = (policy.name.clone(), binding.name.clone());
-            let mut fail = |told: String, invalid: bool| {
-                if !policy.ignores_failures {
-                    let told = format!(
-                        "policy '{}' with binding '{}' denied request: {told}",
-                        policy.name, binding.name
-                    );
-                    faults.push((told, invalid));
-                }
-            };
-            let params = match params_of(policy, binding, request, lookup) {
-                Ok(params) => params,
-                Err(why) => {
-                    fail(format!("failed to configure binding: {why}"), false);
-                    continue;
-                }
-            };
-            for params in &params {
-                let scope = Scope::new(request, at, objects)
-                    .with_params(params.as_ref())
-                    .with_authorizer(lookup.authorizer(), request);
-                match policy.conditions.matched(&scope, object.as_ref()) {
-                    Matched::Yes => {}
-                    Matched::No => continue,
-                    Matched::Failed(told) => {
-                        fail(told, true);
-                        continue;
-                    }
-                }
-                if !round.allows(&key) {
-                    continue;
-                }
-                for mutation in &policy.mutations {
-                    let Some(before) = &object else { continue };
-                    match policy.change(mutation, &scope, before) {
-                        Err(told) => fail(told, true),
-                        Ok(next) => {
-                            let next = settle(at, next)?;
-                            if next != *before {
-                                changed = true;
-                                round.changed();
-                            }
-                            object = Some(next);
-                        }
-                    }
-                }
-                if policy.reinvoked && !round.ran.contains(&key) {
-                    round.ran.push(key.clone());
-                }
-            }
-        }
-    }
-    if let Some((first, invalid)) = faults.first() {
-        let mut error = request.forbidden(object.as_ref(), "admission request denied by policy");
-        first.clone_into(&mut error.message);
-        if *invalid {
-            error.reason = Cow::Borrowed("Invalid");
-        }
-        let causes = faults.iter().map(|(message, _)| Cause {
-            message: message.clone(),
-            ..Cause::default()
-        });
-        error.details.get_or_insert_default().causes.extend(causes);
-        return Err(error);
-    }
-    Ok(object.filter(|_| changed))
-}
-
-impl Policy {
-    fn change(
-        &self,
-        mutation: &Mutation,
-        scope: &Scope<'_>,
-        object: &Json,
-    ) -> Result<Json, String> {
-        if let Some(told) = &self.fault {
-            return Err(told.clone());
-        }
-        let variables = scope.variables(Some(object));
-        let composed = Composed::new(&self.variables, &variables);
-        let mut budget = Budget::new(POLICY_COST_MAX);
-        let told = |(Failure::Error(told) | Failure::Spent(told))| told;
-        match mutation {
-            Mutation::Patch(expression) => {
-                let found = expression
-                    .run(&mut budget, &variables, &composed)
-                    .map_err(told)?;
-                let patch = found.to_json().map_err(|error| error.message)?;
-                let of = GroupVersionKind::new("", "", "");
-                let patched = patch::apply(&of, object, PatchKind::Json, &patch);
-                match patched {
-                    Ok(next) => Ok(next),
-                    // A test that fails says that there is nothing to do.
-                    Err(error) if is_failed_test(&error) => Ok(object.clone()),
-                    Err(error) => Err(format!("JSON Patch: {}", error.message)),
-                }
-            }
-            Mutation::Apply(expression) => {
-                if let Err(told) = &expression.program {
-                    return Err(told.clone());
-                }
-                // Merging by the schema is server-side apply's, which is not served yet.
-                Err("ApplyConfiguration mutations are not supported by this server yet: use patchType JSONPatch".to_owned())
-            }
-        }
-    }
-}
-
-fn is_failed_test(error: &StatusError) -> bool {
-    error.message.contains("value did not match")
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::admission::expressions::Nobody;
-    use crate::admission::{Operation, User};
-
-    /// A cluster with one ConfigMap of params, in which nobody may anything.
-    struct Cluster;
-
-    impl Lookup for Cluster {
-        fn kind(&self, _: &str, kind: &str) -> Option<Arc<Kind>> {
-            (kind == "ConfigMap").then(|| Arc::clone(&crate::CONFIG_MAP))
-        }
-
-        fn object(&self, _: &Arc<Kind>, _: Option<&str>, name: &str) -> Option<Json> {
-            (name == "limits")
-                .then(|| json!({"metadata": {"name": "limits"}, "data": {"most": "2"}}))
-        }
-
-        fn objects(&self, kind: &Arc<Kind>, namespace: Option<&str>) -> Vec<Json> {
-            self.object(kind, namespace, "limits").into_iter().collect()
-        }
-
-        fn authorizer(&self) -> Arc<dyn Authorize> {
-            Arc::new(Nobody)
-        }
-    }
-
-    fn request() -> Request {
-        Request {
-            operation: Operation::Create,
-            place: Place {
-                group: String::new(),
-                version: "v1".to_owned(),
-                kind: "Pod".to_owned(),
-                resource: "pods".to_owned(),
-                resource_group: String::new(),
-                resource_version: "v1".to_owned(),
-            },
-            equivalents: Vec::new(),
-            subresource: String::new(),
-            namespace: "n".to_owned(),
-            name: "p".to_owned(),
-            user: User {
-                name: "jo".to_owned(),
-                ..User::default()
-            },
-            dry_run: false,
-            options: json!({}),
-        }
-    }
-
-    fn policy(more: &Json) -> Arc<Policy> {
-        let mut spec = json!({"matchConstraints": {"resourceRules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"]}]}});
-        for (key, value) in more.as_object().into_iter().flatten() {
-            spec[key] = value.clone();
-        }
-        let policy = json!({"metadata": {"name": "p"}, "spec": spec});
-        Arc::new(Policy::of(&policy))
-    }
-
-    fn binding(more: &Json) -> Arc<Binding> {
-        let mut spec = json!({"policyName": "p", "validationActions": ["Deny"]});
-        for (key, value) in more.as_object().into_iter().flatten() {
-            spec[key] = value.clone();
-        }
-        Arc::new(Binding::of(
-            &json!({"metadata": {"name": "b"}, "spec": spec}),
-        ))
-    }
-
-    /// What a policy says of a list of thirty numbers.
-    fn told(of: &Json, bound: &Json) -> String {
-        let object =
-            json!({"metadata": {"name": "p"}, "spec": {"list": (0..30).collect::<Vec<i32>>()}});
-        let objects = Objects {
-            new: Some(&object),
-            ..Objects::default()
-        };
-        let (told, result) = validate(
-            &[policy(of)],
-            &[binding(bound)],
-            &request(),
-            objects,
-            &Cluster,
-        );
-        match result {
-            Ok(()) => format!("{:?}", told.annotations),
-            Err(error) => {
-                let start = "pods \"p\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: ";
-                let message = error.message.strip_prefix(start).unwrap_or(&error.message);
-                format!("{} {} {message}", error.code, error.reason)
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_asked_for_is_run_and_told() {
-        let bad = json!([{"name": "bad", "expression": "object.spec.none"}, {"name": "twice", "expression": "size(object.spec.list) * 2"}]);
-        let rule = |expression: &str| json!({"variables": bad, "validations": [{"expression": expression}]});
-        let huge = "object.spec.list.all(a, object.spec.list.all(b, object.spec.list.all(c, object.spec.list.all(d, true))))";
-        let spent =
-            "expression 'HUGE' resulted in error: operation cancelled: actual cost limit exceeded"
-                .replace("HUGE", huge);
-        for (of, bound, expected) in [
-            (rule("variables.twice == 60 || variables.bad"), json!({}), "{}".to_owned()),
-            (
-                rule("variables.bad == 1"),
-                json!({}),
-                "422 Invalid expression 'variables.bad == 1' resulted in error: composited variable \"bad\" fails to evaluate: no such key: none".to_owned(),
-            ),
-            (
-                rule("variables.twice == 61"),
-                json!({}),
-                "422 Invalid failed expression: variables.twice == 61".to_owned(),
-            ),
-            (rule(huge), json!({}), format!("422 Invalid {spent}")),
-            (
-                rule("authorizer.group('').resource('pods').check('get').allowed()"),
-                json!({}),
-                "422 Invalid failed expression: authorizer.group('').resource('pods').check('get').allowed()".to_owned(),
-            ),
-            (
-                json!({"failurePolicy": "Ignore", "validations": [{"expression": "object.none"}]}),
-                json!({}),
-                "{}".to_owned(),
-            ),
-            (
-                json!({"matchConditions": [{"name": "c", "expression": "request.userInfo.username == 'al'"}], "validations": [{"expression": "false"}]}),
-                json!({}),
-                "{}".to_owned(),
-            ),
-            (
-                json!({"validations": [{"expression": "false", "message": " no ", "reason": "Forbidden", "messageExpression": "'a\\nb'"}]}),
-                json!({}),
-                "403 Forbidden no".to_owned(),
-            ),
-            (
-                json!({"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}, "validations": [{"expression": "params.kind == 'ConfigMap' && int(params.data.most) > 2"}]}),
-                json!({"paramRef": {"selector": {}, "parameterNotFoundAction": "Deny"}}),
-                "422 Invalid failed expression: params.kind == 'ConfigMap' && int(params.data.most) > 2".to_owned(),
-            ),
-            (
-                json!({"paramKind": {"apiVersion": "v1", "kind": "Limit"}, "validations": [{"expression": "true"}]}),
-                json!({"paramRef": {"name": "x", "parameterNotFoundAction": "Allow"}}),
-                "422 Invalid failed to configure binding: paramKind kind `v1, Kind=Limit` not known".to_owned(),
-            ),
-            (
-                json!({"auditAnnotations": [{"key": "k", "valueExpression": "'v'"}]}),
-                json!({}),
-                "{\"p/k\": \"v\"}".to_owned(),
-            ),
-        ] {
-            assert_eq!(told(&of, &bound), expected, "{of}");
-        }
-    }
-
-    #[test]
-    fn changes_follow_each_other_and_a_test_that_fails_is_none() {
-        let object = json!({"metadata": {"name": "p"}, "spec": {}});
-        let objects = Objects {
-            new: Some(&object),
-            ..Objects::default()
-        };
-        let change = |mutations: Json| {
-            let policy = policy(&json!({"mutations": mutations}));
-            let mut round = Round::default();
-            let binding = binding(&json!({}));
-            let changed = mutate(
-                &[policy],
-                &[binding],
-                &request(),
-                objects,
-                &Cluster,
-                &mut round,
-                |_, next| Ok(next),
-            );
-            changed.map_err(|error| error.message)
-        };
-        let patch = |expression: &str| json!({"patchType": "JSONPatch", "jsonPatch": {"expression": expression}});
-        let found = change(json!([
-            patch("[JSONPatch{op: 'add', path: '/spec/' + jsonpatch.escapeKey('a/b'), value: 1}]"),
-            patch("[JSONPatch{op: 'add', path: '/spec/c', value: object.spec['a/b'] + 1}]"),
-            patch(
-                "[JSONPatch{op: 'test', path: '/spec/c', value: 5}, JSONPatch{op: 'remove', path: '/spec'}]"
-            ),
-        ]));
-        assert_eq!(found.unwrap().unwrap()["spec"], json!({"a/b": 1, "c": 2}));
-        let none = "object.spec.size() > 9 ? [JSONPatch{op: 'remove', path: '/spec'}] : []";
-        assert_eq!(change(json!([patch(none)])), Ok(None));
-        let refused = change(
-            json!([{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": "Object{spec: Object.spec{a: 1}}"}}]),
-        );
-        assert_eq!(
-            refused.unwrap_err(),
-            "policy 'p' with binding 'b' denied request: ApplyConfiguration mutations are not supported by this server yet: use patchType JSONPatch"
-        );
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! `certificates.k8s.io`: requests for certificates. Who asks is written down when it is created; what is asked never changes.
+//! Requests for certificates. Who asks is written down when it is created; what is asked never changes.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -7,17 +7,18 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use weft_api::name;
 use weft_api::status::StatusError;
+use weft_api::time::rfc3339;
 
+use super::{GROUP, may_act_for, pem, signer_name, x509};
 use crate::apply::Writable;
 use crate::columns::{Column, Row};
 use crate::field::Field;
 use crate::kind::{NameRule, Selectable};
-use crate::lens::{integer, member, put, text};
+use crate::lens::{fill, integer, items, items_mut, member, put, text};
 use crate::strategy::{Strategy, Surroundings, replace_part};
 use crate::validate::Problems;
-use crate::{Kind, Subresource};
+use crate::{Kind, StatusMetadata, Subresource};
 
 pub static CERTIFICATE_SIGNING_REQUEST: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -34,9 +35,10 @@ pub static CERTIFICATE_SIGNING_REQUEST: LazyLock<Arc<Kind>> = LazyLock::new(|| {
         ],
         selectable: vec![Selectable::new("spec.signerName", "/spec/signerName")],
         name_rule: NameRule::PathSegment,
+        status_metadata: StatusMetadata::TAKEN,
         strategy: Arc::new(SigningRequests),
         ..Kind::new(
-            "certificates.k8s.io",
+            GROUP,
             "v1",
             "CertificateSigningRequest",
             "certificatesigningrequests",
@@ -71,8 +73,9 @@ const USAGES: &[&str] = &[
     "timestamping",
 ];
 const EXPIRATION_SECONDS_MIN: i64 = 600;
-/// A domain, a slash, a label, a dot and a name.
-const SIGNER_BYTES_MAX: usize = 253 + 1 + 63 + 1 + 253;
+/// The signer of clients' certificates, and the group that it may not sign for.
+const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+const MASTERS: &str = "system:masters";
 
 struct SigningRequests;
 
@@ -80,12 +83,10 @@ impl Strategy for SigningRequests {
     fn writable(&self, _: &Kind, part: Option<Subresource>) -> Writable {
         match part {
             Some(Subresource::Approval) => {
-                Writable::except(&[&["metadata"], &["spec"], &["status", "certificate"]])
+                Writable::except(&[&["spec"], &["status", "certificate"]])
             }
             // Conditions are those of approval.
-            Some(Subresource::Status) => {
-                Writable::except(&[&["metadata"], &["spec"], &["status", "conditions"]])
-            }
+            Some(Subresource::Status) => Writable::except(&[&["spec"], &["status", "conditions"]]),
             _ => Writable::except(&[&["spec"], &["status"]]),
         }
     }
@@ -107,10 +108,41 @@ impl Strategy for SigningRequests {
                 let mut next = old.clone();
                 let conditions = proposed.pointer("/status/conditions").cloned();
                 put(member(&mut next, "status"), "conditions", conditions);
+                put(&mut next, "metadata", proposed.get("metadata").cloned());
                 next
             }
-            Some(_) => replace_part(kind, part, proposed, old),
+            Some(_) => {
+                let mut next = replace_part(kind, part, proposed, old);
+                keep_decisions(&mut next, old);
+                next
+            }
         }
+    }
+
+    /// When conditions that are new were reported, and since when they hold.
+    fn allocate(
+        &self,
+        new: &mut Value,
+        old: Option<&Value>,
+        around: &dyn Surroundings,
+    ) -> Result<(), StatusError> {
+        const CONDITIONS: &str = "/status/conditions";
+        let before = old.map_or(&[][..], |old| items(old, CONDITIONS));
+        if items(new, CONDITIONS) == before {
+            return Ok(());
+        }
+        let now = rfc3339(around.now());
+        for condition in items_mut(new, CONDITIONS) {
+            fill(condition, "lastUpdateTime", now.as_str());
+            let same = |one: &&Value| {
+                one["type"] == condition["type"] && one["status"] == condition["status"]
+            };
+            let since = before.iter().find(same);
+            let since = since.map_or("", |one| text(one, "/lastTransitionTime"));
+            let since = if since.is_empty() { &now } else { since };
+            fill(condition, "lastTransitionTime", since);
+        }
+        Ok(())
     }
 
     fn admit(&self, new: &mut Value, around: &dyn Surroundings) -> Result<(), StatusError> {
@@ -119,7 +151,46 @@ impl Strategy for SigningRequests {
         spec["username"] = requester.user.into();
         spec["groups"] = json!(requester.groups);
         put(spec, "uid", requester.uid.map(Value::from));
+        let extra = requester.extra.filter(|extra| !extra.is_empty());
+        put(spec, "extra", extra.map(|extra| json!(extra)));
         Ok(())
+    }
+
+    /// Who approves and who signs has the right to, for this signer; and nobody becomes a master by asking.
+    fn judge(
+        &self,
+        new: &Value,
+        old: Option<&Value>,
+        part: Option<Subresource>,
+        around: &dyn Surroundings,
+    ) -> Result<(), StatusError> {
+        let signer = text(old.unwrap_or(new), "/spec/signerName");
+        let refused = |detail: String| {
+            let name = text(new, "/metadata/name");
+            let resource = &CERTIFICATE_SIGNING_REQUEST.resource;
+            Err(StatusError::forbidden(resource, GROUP, name, &detail))
+        };
+        match (part, old) {
+            (None, None) if signer == CLIENT_SIGNER && asks_to_be_master(new) => refused(format!(
+                "use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed"
+            )),
+            (Some(Subresource::Approval), Some(_)) if !may_act_for(signer, "approve", around) => {
+                refused(format!(
+                    "user not permitted to approve requests with signerName {signer:?}"
+                ))
+            }
+            (Some(Subresource::Status), Some(old)) => {
+                let differs = |pointer| old.pointer(pointer) != new.pointer(pointer);
+                let signs = differs("/status/certificate") || differs("/status/conditions");
+                if !signs || may_act_for(signer, "sign", around) {
+                    return Ok(());
+                }
+                refused(format!(
+                    "user not permitted to sign requests with signerName {signer:?}"
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {
@@ -194,6 +265,35 @@ impl Strategy for SigningRequests {
     }
 }
 
+/// Who reports does not decide: what is said again of an approval or a denial is as it was.
+fn keep_decisions(next: &mut Value, old: &Value) {
+    for kind in ["Approved", "Denied"] {
+        let is_decision = |condition: &&Value| text(condition, "/type") == kind;
+        let kept: Vec<&Value> = items(old, "/status/conditions")
+            .iter()
+            .filter(is_decision)
+            .collect();
+        let said = items(next, "/status/conditions").iter();
+        if said.filter(is_decision).count() != kept.len() {
+            continue;
+        }
+        let said = items_mut(next, "/status/conditions");
+        let said = said.filter(|condition| text(condition, "/type") == kind);
+        for (condition, kept) in said.zip(kept) {
+            *condition = kept.clone();
+        }
+    }
+}
+
+/// Whether the organisation in a request is the masters', which whoever is called so belongs to. One that cannot be read asks for nothing
+/// that a signer could give.
+fn asks_to_be_master(request: &Value) -> bool {
+    let pem = STANDARD.decode(text(request, "/spec/request"));
+    let pem = String::from_utf8(pem.unwrap_or_default()).unwrap_or_default();
+    let asked = pem::next(&pem).and_then(|(block, _)| x509::request(&block.bytes));
+    asked.is_some_and(|asked| asked.organisations.iter().any(|one| one == MASTERS))
+}
+
 /// Whether base64 holds what at least looks like a certificate in PEM; whoever uses it reads the rest.
 fn is_pem_certificate(base64: &str) -> bool {
     let bytes = STANDARD.decode(base64).unwrap_or_default();
@@ -235,42 +335,6 @@ fn conditions(root: &Field<'_, '_>, problems: &mut Problems) {
         if !seen.insert(kind.text()) {
             problems.duplicate(&kind, kind.text());
         }
-    }
-}
-
-/// `example.com/signer`: whom a request is for.
-fn signer_name(field: &Field<'_, '_>, problems: &mut Problems) {
-    let text = field.text();
-    if text.is_empty() {
-        return problems.required(field, "");
-    }
-    let Some((domain, path)) = text.split_once('/').filter(|(_, path)| !path.contains('/')) else {
-        let sentence =
-            "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-        return problems.invalid(field, text, sentence);
-    };
-    let first_fault = |of: &str, rule: fn(&str) -> Vec<String>| {
-        let mut labels = of.split('.').map(|label| (label.to_owned(), rule(label)));
-        labels.find(|(_, faults)| !faults.is_empty())
-    };
-    if let Some((label, faults)) = first_fault(domain, name::dns1123_label_faults) {
-        for fault in faults {
-            let sentence = format!("validating label {label:?}: {fault}");
-            problems.invalid(field, domain, &sentence);
-        }
-    }
-    if !domain.contains('.') {
-        let sentence = "should be a domain with at least two segments separated by dots";
-        problems.invalid(field, domain, sentence);
-    }
-    if let Some((label, faults)) = first_fault(path, name::dns1123_subdomain_faults) {
-        for fault in faults {
-            let sentence = format!("validating label {label:?}: {fault}");
-            problems.invalid(field, path, &sentence);
-        }
-    }
-    if text.len() > SIGNER_BYTES_MAX {
-        problems.too_long(field, SIGNER_BYTES_MAX);
     }
 }
 
