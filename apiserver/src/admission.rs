@@ -4,22 +4,27 @@
 //! that the object takes and gives back (`/weft.dev/clusterips/-/10.43.0.7`), stored in the same all-or-nothing step and only
 //! if absent, so two concurrent writers cannot hold one address, whichever server they spoke to.
 //!
-//! What the cluster's owners have configured is in [`chain`], [`configured`] and [`charges`]. Left to others: what a kind makes of it (`weft_kinds::strategy`), who may write (`crate::authz`).
+//! What the cluster's owners have configured is in [`chain`], [`lookup`], [`configured`] and [`charges`]. Left to others: what a kind makes of it (`weft_kinds::strategy`), who may write (`crate::authz`).
 
 pub(crate) mod chain;
 pub(crate) mod charges;
 pub(crate) mod configured;
+mod lookup;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde_json::Value;
+use weft_kinds::cel::{Authorize as _, Question};
 use weft_kinds::lens::text;
 use weft_kinds::strategy::{Claim, Requester, Surroundings};
 use weft_kinds::{Kind, KindRef, ServiceRange};
 use weft_store::{Key, Mutation, Precondition, Snapshot};
 
+use self::lookup::Rights;
+use crate::authz::Authorizer;
 use crate::caller::Caller;
 use crate::encryption::Vault;
 use crate::stored::{self, Stored};
@@ -30,10 +35,12 @@ pub(crate) type Imports = BTreeMap<String, Arc<[String]>>;
 /// The cluster as one write sees it.
 pub(crate) struct Surrounding<'a> {
     pub caller: &'a Caller,
+    pub authorizer: &'a Authorizer,
     pub snapshot: &'a Snapshot,
     pub vault: &'a Vault,
     pub range: ServiceRange,
     pub imports: &'a Imports,
+    pub now: Timestamp,
 }
 
 impl Surroundings for Surrounding<'_> {
@@ -42,7 +49,20 @@ impl Surroundings for Surrounding<'_> {
             user: self.caller.user(),
             groups: self.caller.groups(),
             uid: self.caller.uid(),
+            extra: Some(self.caller.extra()),
         }
+    }
+
+    fn allows(&self, question: &Question) -> bool {
+        let rights = Rights {
+            caller: self.caller.clone(),
+            authorizer: self.authorizer.clone(),
+        };
+        rights.decide(question).allowed
+    }
+
+    fn now(&self) -> Timestamp {
+        self.now
     }
 
     fn has(&self, kind: &Kind, namespace: Option<&str>, name: &str) -> bool {

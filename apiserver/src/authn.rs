@@ -1,8 +1,9 @@
 //! Who is calling: from a client certificate or a bearer token to a [`Caller`].
 //!
 //! Tried in order: the certificate the TLS layer verified against the cluster CA (CN is the user, O are the groups), then
-//! the `Authorization` header, then, for a WebSocket, the subprotocols: browsers can say it nowhere else. A token is either in the server's own token file or a bootstrap token `id.secret`, kept as
-//! a Secret in kube-system ([`bootstrap`]). `Basic` is read as a token in the password, because OCI clients know no other way.
+//! the `Authorization` header, then, for a WebSocket, the subprotocols: browsers can say it nowhere else. A token is in the server's own token file, or
+//! one of a ServiceAccount ([`service_account`]) or of another issuer ([`oidc`]), or a bootstrap token `id.secret`, kept as a Secret in kube-system ([`bootstrap`]). `Basic` is read as
+//! a token in the password, because OCI clients know no other way.
 //!
 //! Invariants: no credential at all gives the anonymous caller, a wrong one 401, never the anonymous; secrets are compared
 //! in constant time and never logged; an expired bootstrap token is as good as none; whoever has no credential makes the
@@ -10,6 +11,8 @@
 //! Left to others: verifying certificates (rustls, by `crate::ca`), what a caller may do (`crate::authz`).
 
 mod bootstrap;
+mod oidc;
+mod service_account;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,7 +27,10 @@ use subtle::ConstantTimeEq as _;
 use weft_api::status::StatusError;
 
 use self::bootstrap::BootstrapTokens;
-use crate::caller::Caller;
+use self::oidc::Issuers;
+pub use self::oidc::{AuthenticationConfiguration, ConfigurationError};
+use self::service_account::ServiceAccounts;
+use crate::caller::{CREDENTIAL_ID, Caller, Extra};
 use crate::http::websocket;
 use crate::objects::Objects;
 
@@ -51,8 +57,34 @@ impl PeerCertificates {
 #[derive(Clone)]
 pub struct Authenticator {
     bootstrap: BootstrapTokens,
+    accounts: ServiceAccounts,
+    /// Others who issue tokens.
+    issuers: Issuers,
+    objects: Objects,
+    /// Who this server is to those whose credential does not say for whom it is.
+    audiences: Arc<[String]>,
     tokens: Arc<[StaticToken]>,
 }
+
+/// Whose a token is, and for whom it was meant of those that were asked about.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub caller: Caller,
+    pub audiences: Vec<String>,
+}
+
+/// What one way of reading a token makes of it.
+#[derive(Debug)]
+enum Outcome {
+    Known(Known),
+    /// It is such a token, and not good: why, for those who review tokens.
+    Refused(String),
+    /// It is none of that kind.
+    Another,
+}
+
+/// What is told of a token that nobody knows.
+const INVALID_TOKEN: &str = "invalid bearer token";
 
 /// One line of the token file. Only the digest of the token is kept in memory.
 pub struct StaticToken {
@@ -121,12 +153,28 @@ impl Authenticator {
     /// `objects` is where bootstrap tokens are read; `tokens` is the server's own token file, often empty.
     pub fn new(objects: Objects, tokens: Vec<StaticToken>) -> Self {
         Self {
-            bootstrap: BootstrapTokens::new(objects),
+            bootstrap: BootstrapTokens::new(objects.clone()),
+            audiences: objects.issuer().audiences.as_slice().into(),
+            accounts: ServiceAccounts::new(objects.clone()),
+            issuers: Issuers::default(),
+            objects,
             tokens: tokens.into(),
         }
     }
 
-    /// Decides who sends a request.
+    /// The same, with tokens of others believed, too.
+    ///
+    /// # Errors
+    /// Where the configuration cannot work.
+    pub fn believing(
+        self,
+        configuration: &AuthenticationConfiguration,
+    ) -> Result<Self, ConfigurationError> {
+        let issuers = Issuers::new(configuration, &self.objects.issuer().url)?;
+        Ok(Self { issuers, ..self })
+    }
+
+    /// Decides who sends a request for `path`.
     ///
     /// # Errors
     /// 401 when a credential is offered that is not valid; 429 when too many are that may have become valid just now; 503
@@ -135,6 +183,7 @@ impl Authenticator {
         &self,
         headers: &HeaderMap,
         peer: &PeerCertificates,
+        path: &str,
     ) -> Result<Caller, StatusError> {
         if let Some(caller) = peer
             .0
@@ -151,15 +200,69 @@ impl Authenticator {
                 .ok_or_else(StatusError::unauthorized)?,
             None => match websocket_token(headers)? {
                 Some(token) => token,
-                None if peer.0.is_empty() => return Ok(Caller::anonymous()),
+                None if peer.0.is_empty() => {
+                    let served = self.issuers.serves_anonymous(path);
+                    return served
+                        .then(Caller::anonymous)
+                        .ok_or_else(StatusError::unauthorized);
+                }
                 // A certificate of ours without a user, as workloads have: good for the mesh, not for the API.
                 None => return Err(StatusError::unauthorized()),
             },
         };
-        if let Some(caller) = self.static_token(&token) {
-            return Ok(caller);
+        let known = self.token(&token, &self.audiences).await?;
+        let known = known.map_err(|why| {
+            tracing::debug!(why, "a token was refused");
+            StatusError::unauthorized()
+        })?;
+        Ok(known.caller)
+    }
+
+    /// Who this server is, where nothing else is said.
+    pub(crate) fn audiences(&self) -> &[String] {
+        &self.audiences
+    }
+
+    /// Whose token this is, for one of these audiences; else why it is nobody's, as those may know who review tokens.
+    ///
+    /// # Errors
+    /// 429 when too many are asked about that are not good here; 503 when the store cannot be read.
+    pub(crate) async fn token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Result<Known, String>, StatusError> {
+        // What does not say for whom it is, is for this server.
+        let own = self.audiences.iter().filter(|own| audiences.contains(own));
+        let own: Vec<String> = own.cloned().collect();
+        let for_us = |caller| match own.is_empty() {
+            true => Err(INVALID_TOKEN.to_owned()),
+            false => Ok(Known {
+                caller,
+                audiences: own.clone(),
+            }),
+        };
+        if let Some(caller) = self.static_token(token) {
+            return Ok(for_us(caller));
         }
-        self.bootstrap.authenticate(&token).await
+        match self.accounts.authenticate(token, audiences).await? {
+            Outcome::Known(known) => return Ok(Ok(known)),
+            Outcome::Refused(why) => return Ok(Err(why)),
+            Outcome::Another => {}
+        }
+        let now = self.objects.now().as_second();
+        if !own.is_empty() {
+            match self.issuers.authenticate(token, own.clone(), now).await {
+                Outcome::Known(known) => return Ok(Ok(known)),
+                Outcome::Refused(why) => return Ok(Err(why)),
+                Outcome::Another => {}
+            }
+        }
+        match self.bootstrap.authenticate(token).await {
+            Ok(caller) => Ok(for_us(caller)),
+            Err(error) if error.code == 401 => Ok(Err(INVALID_TOKEN.to_owned())),
+            Err(error) => Err(error),
+        }
     }
 
     /// Looks at every token, so that the time taken says nothing about which one came close.
@@ -179,6 +282,8 @@ impl Authenticator {
 
 /// The user and groups of a verified client certificate; `None` if it names no user.
 pub(crate) fn certificate_subject(certificate: &CertificateDer<'_>) -> Option<Caller> {
+    let digest = Sha256::digest(certificate);
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let subject = certificate.subject();
     let user = subject.iter_common_name().next()?.as_str().ok()?;
@@ -189,7 +294,11 @@ pub(crate) fn certificate_subject(certificate: &CertificateDer<'_>) -> Option<Ca
         .iter_organization()
         .filter_map(|group| group.as_str().ok())
         .map(str::to_owned);
-    Some(Caller::client_certificate(user, groups.collect()))
+    let extra = Extra::from([(
+        CREDENTIAL_ID.to_owned(),
+        vec![format!("X509SHA256={digest}")],
+    )]);
+    Some(Caller::client_certificate(user, groups.collect()).with_extra(extra))
 }
 
 fn token_of(header: &str) -> Option<String> {

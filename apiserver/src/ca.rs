@@ -4,13 +4,18 @@
 //! certificates the server hands out to itself: one for calls to nodes, one for the administrator's kubeconfig.
 //! [`Authority::server_config`] gives the TLS side of the API listener.
 //!
-//! Everything is ECDSA P-256 and lives in one folder: `ca`, `apiserver`, `apiserver-client` and `admin`, each as `.crt`
-//! and `.key`. Leaf certificates are replaced at start when less than a third of their life is left, when another CA
+//! Servers that requests are passed on to know this one by an authority of its own ([`Authority::front_proxy`]), which signs nothing else: whoever
+//! they believe what a caller is called must not be anybody whom the cluster's authority signed for.
+//!
+//! Everything is ECDSA P-256 and lives in one folder: `ca`, `apiserver`, `apiserver-client`, `admin`, `front-proxy-ca` and `front-proxy-client`, each
+//! as `.crt` and `.key`. Leaf certificates are replaced at start when less than a third of their life is left, when another CA
 //! signed them, or when they lack a name that is now asked for.
 //!
 //! Invariants: private keys are written with mode 0600 and never logged; a key file and its certificate are replaced
 //! key first, so a crash in between leaves a pair that does not match and is simply replaced at the next start.
-//! Left to others: who gets a certificate (`crate::certificates`), writing the kubeconfig (`weft`).
+//! Left to others: who gets a certificate (`crate::certificates`, `crate::signers`), writing the kubeconfig (`weft`).
+
+mod issue;
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -30,6 +35,9 @@ use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::{Duration, OffsetDateTime};
+use weft_kinds::furniture::FRONT_PROXY;
+
+pub(crate) use self::issue::{AlternativeName, Wanted};
 
 /// The CA outlives every cluster we know; replacing it needs an overlap of two.
 const CA_LIFE: Duration = Duration::days(3650);
@@ -101,6 +109,14 @@ struct Inner {
     der: CertificateDer<'static>,
     client: Credentials,
     admin: Credentials,
+    front_proxy: FrontProxy,
+}
+
+/// What this server proves itself by to those that it passes requests on to. Each server has its own.
+#[derive(Clone)]
+pub struct FrontProxy {
+    pub ca_pem: String,
+    pub client: Credentials,
 }
 
 /// What a leaf certificate says. The subject is always written by us, never copied from a request.
@@ -121,27 +137,8 @@ impl Authority {
     pub fn open_or_create(dir: &Path, trust_domain: &str) -> Result<Self, CaError> {
         create_folder(dir)?;
         let now = OffsetDateTime::now_utc();
-        let (pem, key) = match read_pair(dir, "ca")? {
-            Some(pair) => (pair.certificate_pem, key_pair(&pair.key_pem, dir, "ca")?),
-            None => create_ca(dir, trust_domain, now)?,
-        };
-        let unusable = || CaError::Unusable {
-            what: "CA certificate",
-            path: dir.join("ca.crt"),
-        };
-        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| unusable())?;
-        {
-            let (_, certificate) =
-                x509_parser::parse_x509_certificate(&der).map_err(|_| unusable())?;
-            let ours = certificate.public_key().subject_public_key.data.as_ref() == key.der_bytes();
-            if !certificate.is_ca() || !ours {
-                return Err(unusable());
-            }
-            if !has_third_left(&certificate, now) {
-                tracing::warn!(path = %dir.join("ca.crt").display(), "the cluster CA nears its end; plan its replacement");
-            }
-        }
-        let issuer = Issuer::from_ca_cert_der(&der, key)?;
+        let ca = open_or_create_ca(dir, "ca", now, || named_for(trust_domain, now))?;
+        let Ca { pem, der, issuer } = ca;
 
         let client = Leaf {
             common_name: Some("kube-apiserver"),
@@ -158,6 +155,7 @@ impl Authority {
         };
         let client = keep_leaf(dir, "apiserver-client", &client, &issuer, &der, now)?;
         let admin = keep_leaf(dir, "admin", &admin, &issuer, &der, now)?;
+        let front_proxy = front_proxy(dir, now)?;
         let dir = dir.to_owned();
         let trust_domain = trust_domain.to_owned();
         Ok(Self(Arc::new(Inner {
@@ -168,7 +166,24 @@ impl Authority {
             der,
             client,
             admin,
+            front_proxy,
         })))
+    }
+
+    /// What this server shows whoever it passes requests on to.
+    pub fn front_proxy(&self) -> &FrontProxy {
+        &self.0.front_proxy
+    }
+
+    /// That, for TLS.
+    ///
+    /// # Errors
+    /// When it is unusable.
+    pub(crate) fn front_proxy_client(
+        &self,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), CaError> {
+        let client = &self.0.front_proxy.client;
+        client.parse(&self.0.dir, "front-proxy-client")
     }
 
     /// The CA certificate, for clients to trust.
@@ -433,19 +448,69 @@ fn create_folder(dir: &Path) -> Result<(), CaError> {
     })
 }
 
+/// An authority that is open.
+struct Ca {
+    pem: String,
+    der: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// The authority kept as `name`; where there is none, one of these names is made.
+fn open_or_create_ca(
+    dir: &Path,
+    name: &str,
+    now: OffsetDateTime,
+    names: impl FnOnce() -> Result<CertificateParams, CaError>,
+) -> Result<Ca, CaError> {
+    let (pem, key) = match read_pair(dir, name)? {
+        Some(pair) => (pair.certificate_pem, key_pair(&pair.key_pem, dir, name)?),
+        None => create_ca(dir, name, names()?, now)?,
+    };
+    let path = dir.join(format!("{name}.crt"));
+    let unusable = || CaError::Unusable {
+        what: "CA certificate",
+        path: path.clone(),
+    };
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| unusable())?;
+    {
+        let (_, certificate) = x509_parser::parse_x509_certificate(&der).map_err(|_| unusable())?;
+        let ours = certificate.public_key().subject_public_key.data.as_ref() == key.der_bytes();
+        if !certificate.is_ca() || !ours {
+            return Err(unusable());
+        }
+        if !has_third_left(&certificate, now) {
+            tracing::warn!(path = %path.display(), "an authority of the cluster nears its end; plan its replacement");
+        }
+    }
+    let issuer = Issuer::from_ca_cert_der(&der, key)?;
+    Ok(Ca { pem, der, issuer })
+}
+
+/// What the cluster's authority is called.
+fn named_for(trust_domain: &str, now: OffsetDateTime) -> Result<CertificateParams, CaError> {
+    // The date tells two clusters' authorities apart where both are installed.
+    let mut params = called(format!("weft {trust_domain} {}", now.unix_timestamp()));
+    // A SPIFFE bundle's authority names its trust domain.
+    params.subject_alt_names = vec![SanType::URI(
+        format!("spiffe://{trust_domain}").as_str().try_into()?,
+    )];
+    Ok(params)
+}
+
+fn called(name: String) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
 fn create_ca(
     dir: &Path,
-    trust_domain: &str,
+    name: &str,
+    mut params: CertificateParams,
     now: OffsetDateTime,
 ) -> Result<(String, KeyPair), CaError> {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    // The date tells two clusters' authorities apart where both are installed.
-    params.distinguished_name.push(
-        DnType::CommonName,
-        format!("weft {trust_domain} {}", now.unix_timestamp()),
-    );
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![
         KeyUsagePurpose::KeyCertSign,
@@ -454,17 +519,32 @@ fn create_ca(
     ];
     params.not_before = now - CLOCK_SKEW;
     params.not_after = now + CA_LIFE;
-    // A SPIFFE bundle's authority names its trust domain.
-    params.subject_alt_names = vec![SanType::URI(
-        format!("spiffe://{trust_domain}").as_str().try_into()?,
-    )];
     let certificate = params.self_signed(&key)?;
     let pair = Credentials {
         certificate_pem: certificate.pem(),
         key_pem: key.serialize_pem(),
     };
-    write_pair(dir, "ca", &pair)?;
+    write_pair(dir, name, &pair)?;
     Ok((pair.certificate_pem, key))
+}
+
+fn front_proxy(dir: &Path, now: OffsetDateTime) -> Result<FrontProxy, CaError> {
+    // Servers' authorities lie in one bundle, and have to differ.
+    let name = format!("front-proxy-ca {}", uuid::Uuid::new_v4());
+    let ca = open_or_create_ca(dir, "front-proxy-ca", now, || Ok(called(name)))?;
+    let leaf = Leaf {
+        common_name: Some(FRONT_PROXY),
+        organisation: None,
+        names: Vec::new(),
+        server: false,
+        client: true,
+        life: LEAF_LIFE,
+    };
+    let client = keep_leaf(dir, "front-proxy-client", &leaf, &ca.issuer, &ca.der, now)?;
+    Ok(FrontProxy {
+        ca_pem: ca.pem,
+        client,
+    })
 }
 
 /// Gives the kept certificate if it still serves, else makes and keeps a new one.

@@ -6,6 +6,7 @@
 //!
 //! Left to others: checking credentials (`authn`), deciding what a caller may do (`authz`).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -25,12 +26,21 @@ pub const GROUP_BOOTSTRAPPERS: &str = "system:bootstrappers";
 /// Holders of a bootstrap token for servers, who may also join the servers themselves and get the authority for that.
 pub const GROUP_SERVERS: &str = "system:bootstrappers:weft:servers";
 
+/// Every ServiceAccount, and with a namespace behind it those in there.
+pub const GROUP_SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
+/// What is told of a credential: which one it was.
+pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+
+/// What is known of a user beside name, uid and groups.
+pub type Extra = BTreeMap<String, Vec<String>>;
+
 /// An authenticated (or knowingly anonymous) origin of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
     user: String,
     uid: Option<String>,
     groups: Vec<String>,
+    extra: Extra,
     term: Option<Term>,
     address: Option<IpAddr>,
 }
@@ -40,10 +50,9 @@ impl Caller {
     pub fn system(component: &str, term: Option<Term>) -> Self {
         Self {
             user: format!("system:{component}"),
-            uid: None,
             groups: vec![GROUP_MASTERS.to_owned(), GROUP_AUTHENTICATED.to_owned()],
             term,
-            address: None,
+            ..Self::default()
         }
     }
 
@@ -53,10 +62,8 @@ impl Caller {
         groups.push(GROUP_AUTHENTICATED.to_owned());
         Self {
             user: common_name.into(),
-            uid: None,
             groups,
-            term: None,
-            address: None,
+            ..Self::default()
         }
     }
 
@@ -66,10 +73,8 @@ impl Caller {
         groups.push(GROUP_AUTHENTICATED.to_owned());
         Self {
             user: format!("system:bootstrap:{id}"),
-            uid: None,
             groups,
-            term: None,
-            address: None,
+            ..Self::default()
         }
     }
 
@@ -84,34 +89,31 @@ impl Caller {
             user: user.into(),
             uid,
             groups,
-            term: None,
-            address: None,
+            ..Self::default()
         }
     }
 
     /// A ServiceAccount whose token was verified.
     pub fn service_account(namespace: &str, name: &str, uid: Option<String>) -> Self {
         Self {
-            user: format!("system:serviceaccount:{namespace}:{name}"),
+            user: service_account_user(namespace, name),
             uid,
             groups: vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{namespace}"),
+                GROUP_SERVICE_ACCOUNTS.to_owned(),
+                format!("{GROUP_SERVICE_ACCOUNTS}:{namespace}"),
                 GROUP_AUTHENTICATED.to_owned(),
             ],
-            term: None,
-            address: None,
+            ..Self::default()
         }
     }
 
-    /// Whom a review of access asks about: never where a request comes from.
+    /// Whom a review of access asks about, or whom another caller may act for: never where a request comes from by itself.
     pub(crate) fn reviewed(user: &str, uid: Option<&str>, groups: Vec<String>) -> Self {
         Self {
             user: user.to_owned(),
             uid: uid.map(str::to_owned),
             groups,
-            term: None,
-            address: None,
+            ..Self::default()
         }
     }
 
@@ -119,11 +121,19 @@ impl Caller {
     pub fn anonymous() -> Self {
         Self {
             user: "system:anonymous".to_owned(),
-            uid: None,
             groups: vec![GROUP_UNAUTHENTICATED.to_owned()],
-            term: None,
-            address: None,
+            ..Self::default()
         }
+    }
+
+    /// The same, and this is known of it, too.
+    pub(crate) fn with_extra(self, extra: Extra) -> Self {
+        Self { extra, ..self }
+    }
+
+    /// What is known beside name, uid and groups.
+    pub fn extra(&self) -> &Extra {
+        &self.extra
     }
 
     /// The same, with where the request came from. TCP proves that much.
@@ -180,4 +190,19 @@ impl fmt::Display for Caller {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.user)
     }
+}
+
+/// What a ServiceAccount is called as a user.
+pub fn service_account_user(namespace: &str, name: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{name}")
+}
+
+/// Namespace and name of the ServiceAccount that a user is, if it is one.
+pub(crate) fn service_account_of(user: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = user
+        .strip_prefix("system:serviceaccount:")?
+        .split_once(':')?;
+    let sound = weft_api::name::dns1123_label(namespace).is_ok()
+        && weft_api::name::dns1123_subdomain(name).is_ok();
+    sound.then_some((namespace, name))
 }

@@ -59,6 +59,13 @@ const LIFE_MIN: Duration = Duration::minutes(10);
 /// Names that belong to the API server; a node that served them could pose as it.
 const RESERVED_NAMES: &[&str] = &["kubernetes", "kubernetes.default", "kubernetes.default.svc"];
 
+/// Whether a host name, in lower case, is one that only servers have.
+pub(crate) fn is_of_servers(name: &str, trust_domain: &str) -> bool {
+    RESERVED_NAMES.contains(&name)
+        || name.starts_with("kubernetes.default.")
+        || name.ends_with(&crate::peers::zone(trust_domain))
+}
+
 /// What a signature depends on of the cluster.
 pub struct Facts<'a> {
     /// The pods bound to the node that asks; none when it is no node.
@@ -330,10 +337,7 @@ fn node_serving<'a>(
             Name::Dns(name) => {
                 weft_api::name::dns1123_subdomain(name)
                     .map_err(|_| format!("{name:?} is not a DNS name"))?;
-                if RESERVED_NAMES.contains(&name.as_str())
-                    || name.starts_with("kubernetes.default.")
-                    || name.ends_with(&crate::peers::zone(trust_domain))
-                {
+                if is_of_servers(name, trust_domain) {
                     return Err(format!("{name:?} belongs to the API server"));
                 }
                 // Who calls from a server's own machine shares its name.

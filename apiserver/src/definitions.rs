@@ -10,6 +10,7 @@
 //! Left to others: what a definition means (`weft_kinds::apiextensions`).
 
 mod follow;
+mod gateway_api;
 mod tend;
 
 use std::collections::BTreeMap;

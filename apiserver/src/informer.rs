@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use weft_api::object::Object;
-use weft_kinds::{Kind, Registries};
+use weft_kinds::{CUSTOM_RESOURCE_DEFINITION, Kind, Registries};
 use weft_store::{EventKind, Key, Revision, Snapshot, Store, Watch};
 
 use crate::definitions::Definitions;
@@ -110,6 +110,14 @@ impl Informer {
                     self.watch = None;
                 }
                 Some(Ok(event)) => {
+                    if self.brings_objects(&event.entry.key, event.entry.revision) {
+                        tracing::info!(
+                            key = %event.entry.key,
+                            "objects were there before their definition: all are told of, from the beginning"
+                        );
+                        self.watch = None;
+                        continue;
+                    }
                     let Some(kind) = self.kind_of(&event.entry.key) else {
                         continue;
                     };
@@ -144,6 +152,29 @@ impl Informer {
             find().or_else(|| self.told.get(prefix).cloned())
         });
         found.filter(|kind| (self.wants)(kind))
+    }
+
+    /// Whether a change of a definition, at this revision, has a kind served of which there are older objects that nobody was told of: as
+    /// where a definition takes the place of what was compiled in.
+    fn brings_objects(&self, key: &Key, revision: Revision) -> bool {
+        if !key
+            .as_bytes()
+            .starts_with(&stored::prefix(&CUSTOM_RESOURCE_DEFINITION, None))
+        {
+            return false;
+        }
+        let snapshot = self.store.snapshot();
+        self.definitions.show(&snapshot);
+        let registry = self.registries.current();
+        let wants = self.wants;
+        let untold = registry.stored().filter(|kind| {
+            kind.custom.is_some() && wants(kind) && !self.told.contains_key(&kind.key_prefix())
+        });
+        let mut prefixes = untold.map(|kind| stored::prefix(kind, None));
+        prefixes.any(|prefix| {
+            let mut objects = snapshot.keys(&prefix, None);
+            objects.any(|(_, written)| written < revision)
+        })
     }
 
     /// Whether objects of the same definition were told of as another kind. Remembers what they are told of as.

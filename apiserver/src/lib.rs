@@ -5,12 +5,14 @@
 //! the answer. The control loop calls the same verbs in process, through a [`objects::Client`] and the same [`authz`], with a
 //! [`caller::Caller`] that carries the raft term it acts for.
 //!
-//! Invariants: [`objects`] is the only door to the store, and [`authz::authorize`] the only one to [`objects`]; every kind comes from the one table in `weft_kinds`;
+//! Invariants: [`objects`] is the only door to the store, and [`authz::Authorizer::authorize`] the only one to [`objects`]; every kind comes from the one table in `weft_kinds`;
 //! nothing is judged here that a pure function over JSON values could judge.
 //! Left to others: defaults, validation, patches and Table rows (`weft_kinds`), replication and history
 //! (`weft_store`), what controllers decide (`weft_controllers`).
 
 pub mod admission;
+pub mod aggregation;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod ca;
@@ -20,14 +22,20 @@ pub mod certificates;
 mod definitions;
 pub mod encryption;
 pub mod http;
+mod impersonation;
 pub mod informer;
+pub mod issuer;
+mod jws;
 pub mod listing;
 mod node_connections;
 pub mod node_restriction;
 pub mod objects;
 pub mod peers;
+mod reach;
 pub mod request;
 pub mod server;
+mod signers;
+mod signing_keys;
 pub mod stored;
 mod turns;
 pub mod webhook;

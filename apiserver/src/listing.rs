@@ -7,20 +7,24 @@
 //! lies behind it; a watcher sees events in the store's order. Left to others: how views come about (`crate::cache`), bytes
 //! and formats (`crate::http`).
 
+mod watch;
+
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use weft_api::selector::{FieldSelector, LabelSelector};
 use weft_api::status::{Cause, Details, StatusError};
-use weft_kinds::{Kind, KindRef, protobuf};
-use weft_store::{Key, Revision, Snapshot};
+use weft_kinds::{KindRef, protobuf};
+use weft_store::{Key, Revision};
 
-use crate::cache::{Cache, Caches, Item, Refused, Subscription, View, What};
+pub use self::watch::{ObjectWatch, WatchEvent, WatchOptions};
+use crate::cache::{Cache, Caches, Item, View};
 use crate::encryption::Vault;
-use crate::objects::Objects;
 use crate::stored::{self, Stored};
 
 /// Which objects of a kind are meant.
@@ -67,7 +71,7 @@ impl Selection {
     pub(crate) fn check(&self, kind: KindRef<'_>) -> Result<(), StatusError> {
         for requirement in self.fields.requirements() {
             let field = requirement.field.as_str();
-            let known = matches!(field, "metadata.name" | "metadata.namespace")
+            let known = is_name(field)
                 || kind
                     .selectable
                     .iter()
@@ -99,6 +103,49 @@ impl Selection {
                 .matches(|field| (field == "metadata.name").then_some(name.into()))
     }
 
+    /// What it asks of an object's name and namespace, which no conversion changes.
+    pub(crate) fn by_names(&self) -> Self {
+        Self {
+            labels: LabelSelector::everything(),
+            fields: self.fields.about(is_name),
+        }
+    }
+
+    /// Whether names are all that it asks for.
+    pub(crate) fn is_by_names(&self) -> bool {
+        let mut requirements = self.fields.requirements().iter();
+        self.labels.is_everything() && requirements.all(|wanted| is_name(&wanted.field))
+    }
+
+    /// Whether it takes an object as it is shown, which may have been converted.
+    pub(crate) fn matches_shown(&self, stored: &Stored) -> bool {
+        let Some(value) = stored.converted() else {
+            return stored.is_selected(self);
+        };
+        let kind = stored.kind();
+        let field = |field: &str| {
+            let known = kind.selectable.iter().find(|known| known.field == field);
+            Some(
+                match (
+                    field,
+                    known.map(|known| (known, value.pointer(&known.pointer))),
+                ) {
+                    ("metadata.name", _) => Cow::Borrowed(stored.name()),
+                    ("metadata.namespace", _) => Cow::Borrowed(stored.namespace().unwrap_or("")),
+                    (_, Some((_, Some(Value::String(text))))) => Cow::Borrowed(text.as_str()),
+                    (_, Some((known, None | Some(Value::Null)))) => Cow::Borrowed(&*known.absent),
+                    (_, Some((_, Some(other)))) => Cow::Owned(other.to_string()),
+                    (_, None) => return None,
+                },
+            )
+        };
+        let labels = value.pointer("/metadata/labels");
+        self.fields.matches(field)
+            && self
+                .labels
+                .matches_with(|key| labels.and_then(|labels| labels.get(key)?.as_str()))
+    }
+
     pub(crate) fn matches_item(&self, kind: KindRef<'_>, vault: &Vault, item: &Item) -> bool {
         (self.fields.is_everything()
             || self
@@ -109,6 +156,10 @@ impl Selection {
                     .labels
                     .matches_with(|key| item.facts(kind, vault).label(key)))
     }
+}
+
+fn is_name(field: &str) -> bool {
+    matches!(field, "metadata.name" | "metadata.namespace")
 }
 
 /// How a list's `resourceVersion` is meant.
@@ -170,11 +221,7 @@ impl Token {
     }
 
     fn decode(text: &str) -> Result<Self, StatusError> {
-        let refused = |why: &dyn std::fmt::Display| {
-            StatusError::bad_request(format!(
-                "invalid continue token: continue key is not valid: {why}"
-            ))
-        };
+        let refused = |why: &dyn std::fmt::Display| refused_token(why);
         let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
         let bytes = bytes.map_err(|error| refused(&error))?;
         let token: Self = serde_json::from_slice(&bytes).map_err(|error| refused(&error))?;
@@ -183,8 +230,26 @@ impl Token {
                 &"incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
             ));
         }
+        if token.start.is_empty() {
+            return Err(refused(&"encoded start key empty (version meta.k8s.io/v1)"));
+        }
         Ok(token)
     }
+
+    /// The last key of the page before. A token of another list, or of nobody's, leads nowhere.
+    fn key_in(self, prefix: &[u8]) -> Result<Key, StatusError> {
+        if self.start.as_bytes().starts_with(prefix) {
+            Ok(Key::from(self.start))
+        } else {
+            Err(refused_token(&self.start))
+        }
+    }
+}
+
+fn refused_token(why: &dyn std::fmt::Display) -> StatusError {
+    StatusError::bad_request(format!(
+        "invalid continue token: continue key is not valid: {why}"
+    ))
 }
 
 const EXPIRED_TOKEN: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
@@ -208,16 +273,16 @@ pub(crate) struct Source<'a> {
     pub now: Instant,
 }
 
-/// Cuts a page out of the newest view of `source`, or of an earlier one that the request names.
-pub(crate) fn page(
+/// The state that a list is cut from, the key that it begins after, and how many objects it has shown, where that is known.
+fn begun(
     kind: KindRef<'_>,
     namespace: Option<&str>,
     options: &ListOptions,
     source: Source<'_>,
-) -> Result<Page, StatusError> {
+) -> Result<(View, Option<Key>, Option<usize>), StatusError> {
     options.selection.check(kind)?;
     let newest = source.cache.view();
-    let (view, after, seen) = match &options.continue_token {
+    Ok(match &options.continue_token {
         Some(text) => {
             if options.resource_version.is_some_and(|version| version > 0) {
                 return Err(StatusError::bad_request(
@@ -240,11 +305,81 @@ pub(crate) fn page(
                     error
                 })?,
             };
-            (view, Some(Key::from(token.start)), token.seen)
+            let seen = token.seen;
+            let after = token.key_in(&stored::prefix(kind, namespace))?;
+            (view, Some(after), seen)
         }
         None => (versioned(options, newest, source)?, None, Some(0)),
-    };
+    })
+}
 
+/// The page behind this one begins after its last object. Keeps the state for it.
+fn next_token(
+    kind: KindRef<'_>,
+    view: &View,
+    last: &Stored,
+    seen: Option<usize>,
+    source: Source<'_>,
+) -> String {
+    source.caches.keep(source.user, kind, view, source.now);
+    Token {
+        rv: i64::try_from(view.revision()).unwrap_or(-1),
+        start: last.key().to_string(),
+        seen,
+    }
+    .encode()
+}
+
+/// What a page is chosen from where objects have to be converted before anybody knows which are meant.
+pub(crate) struct Unchosen {
+    view: View,
+    pub items: Vec<Stored>,
+}
+
+impl Unchosen {
+    /// The objects that may be meant: those with the names and in the namespace that are asked for.
+    pub(crate) fn of(
+        kind: KindRef<'_>,
+        namespace: Option<&str>,
+        options: &ListOptions,
+        source: Source<'_>,
+    ) -> Result<Self, StatusError> {
+        let (view, after, _) = begun(kind, namespace, options, source)?;
+        let names = options.selection.by_names();
+        let items = candidates(kind, namespace, &names, &view, source.cache, after.as_ref())
+            .filter(|item| names.matches_item(kind, source.vault, item))
+            .map(|item| Stored::of(source.vault, kind, Arc::clone(item)))
+            .collect();
+        Ok(Self { view, items })
+    }
+
+    /// The page of what was chosen; `more` is whether there is more behind it.
+    pub(crate) fn page(
+        &self,
+        kind: KindRef<'_>,
+        items: Vec<Stored>,
+        more: bool,
+        source: Source<'_>,
+    ) -> Page {
+        let last = items.last().filter(|_| more);
+        let next = last.map(|last| next_token(kind, &self.view, last, None, source));
+        Page {
+            revision: self.view.revision(),
+            items,
+            next,
+            remaining: None,
+        }
+    }
+}
+
+/// Cuts a page out of the newest view of `source`, or of an earlier one that the request names.
+pub(crate) fn page(
+    kind: KindRef<'_>,
+    namespace: Option<&str>,
+    options: &ListOptions,
+    source: Source<'_>,
+) -> Result<Page, StatusError> {
+    let (view, after, seen) = begun(kind, namespace, options, source)?;
     let limit = options
         .limit
         .filter(|limit| *limit > 0)
@@ -268,17 +403,7 @@ pub(crate) fn page(
 
     let seen = seen.map(|seen| seen.saturating_add(items.len()));
     let next = match items.last() {
-        Some(last) if more => {
-            source.caches.keep(source.user, kind, &view, source.now);
-            Some(
-                Token {
-                    rv: i64::try_from(view.revision()).unwrap_or(-1),
-                    start: last.key().to_string(),
-                    seen,
-                }
-                .encode(),
-            )
-        }
+        Some(last) if more => Some(next_token(kind, &view, last, seen, source)),
         _ => None,
     };
     // What a token says was seen comes from the client, who is told no more nonsense than it sent.
@@ -379,214 +504,5 @@ pub(crate) fn too_large(asked: Revision, current: Revision) -> StatusError {
         }],
         retry_after_seconds: Some(1),
         ..Details::default()
-    })
-}
-
-/// What a watch may ask for.
-#[derive(Clone, Debug, Default)]
-pub struct WatchOptions {
-    pub selection: Selection,
-    /// `None` and 0: start with the present objects. N: only what came after N.
-    pub resource_version: Option<Revision>,
-    /// `Some(true)` begins with the present objects whatever the revision; `Some(false)` leaves them out.
-    pub send_initial_events: Option<bool>,
-    /// Whether the end of the present objects is marked.
-    pub marks_end: bool,
-}
-
-/// What a watcher is told.
-#[derive(Clone)]
-pub enum WatchEvent {
-    Added(Stored),
-    Modified(Stored),
-    Deleted(Stored),
-    /// The present objects were all sent.
-    InitialEnd(Revision),
-    /// The watch cannot go on from where it was asked to, and is over: list again.
-    Expired(StatusError),
-}
-
-/// A running watch of one kind through a selection.
-pub struct ObjectWatch {
-    kind: Arc<Kind>,
-    vault: Vault,
-    /// The objects that were there, the next one last.
-    initial: Vec<Arc<Item>>,
-    initial_end: Option<Revision>,
-    news: News,
-    /// Who has objects converted by a webhook, where one does.
-    converter: Option<Objects>,
-    /// What is being converted.
-    pending: Option<WatchEvent>,
-}
-
-/// Where the news of a watch come from.
-enum News {
-    Cache(Subscription),
-    /// Nowhere: this is why, until it was told.
-    Nowhere(Option<StatusError>),
-}
-
-impl ObjectWatch {
-    pub(crate) fn start(
-        cache: &Arc<Cache>,
-        vault: &Vault,
-        kind: KindRef<'_>,
-        namespace: Option<&str>,
-        options: WatchOptions,
-    ) -> Result<Self, StatusError> {
-        let WatchOptions {
-            selection,
-            resource_version,
-            send_initial_events,
-            marks_end,
-        } = options;
-        selection.check(kind)?;
-        let version = resource_version.unwrap_or(0);
-        let initial_wanted = send_initial_events.unwrap_or(version == 0);
-        let from_now = initial_wanted || version == 0;
-        let started = cache.watch(kind, namespace, &selection, (!from_now).then_some(version));
-        let (subscription, view) = match started {
-            Ok(started) => started,
-            // Not as the answer's status, which clients take for a passing failure and repeat for ever (kube-rs' watcher does):
-            // as the stream's only event, which all of them know from Kubernetes' watch cache.
-            Err(refused) => {
-                let refused = watch_refused(&refused, version);
-                return Ok(Self {
-                    kind: kind.clone(),
-                    vault: vault.clone(),
-                    initial: Vec::new(),
-                    initial_end: None,
-                    news: News::Nowhere(Some(refused)),
-                    converter: None,
-                    pending: None,
-                });
-            }
-        };
-        if initial_wanted && version > view.revision() {
-            return Err(too_large(version, view.revision()));
-        }
-        let mut initial = Vec::new();
-        if initial_wanted {
-            let matching = candidates(kind, namespace, &selection, &view, cache, None)
-                .filter(|item| selection.matches_item(kind, vault, item));
-            initial.extend(matching.cloned());
-            initial.reverse();
-        }
-        Ok(Self {
-            kind: kind.clone(),
-            vault: vault.clone(),
-            initial,
-            initial_end: (marks_end && initial_wanted).then(|| view.revision()),
-            news: News::Cache(subscription),
-            converter: None,
-            pending: None,
-        })
-    }
-
-    /// The same, of objects that somebody converts before they are told.
-    pub(crate) fn converted_by(self, converter: Option<Objects>) -> Self {
-        Self { converter, ..self }
-    }
-
-    /// The next event; `None` when the server is closing, or when the watch fell behind. The client goes on from the last
-    /// revision that it was told, or hears then that this is not kept any more. Cancel safe.
-    pub async fn next(&mut self) -> Option<WatchEvent> {
-        let Some(converter) = self.converter.clone() else {
-            return self.next_told().await;
-        };
-        // Kept until it is converted: whoever waits for it may stop to.
-        let event = match &self.pending {
-            Some(event) => event.clone(),
-            None => {
-                let event = self.next_told().await?;
-                self.pending = Some(event.clone());
-                event
-            }
-        };
-        let event = converted(&converter, event).await;
-        self.pending = None;
-        Some(event)
-    }
-
-    async fn next_told(&mut self) -> Option<WatchEvent> {
-        if let Some(event) = self.pop_initial() {
-            return Some(event);
-        }
-        let told = match &mut self.news {
-            News::Cache(subscription) => subscription.next().await?,
-            News::Nowhere(reason) => return reason.take().map(WatchEvent::Expired),
-        };
-        let (change, lines) = (told.change, told.lines);
-        let stored = |item: &Arc<Item>| {
-            Stored::of(&self.vault, &self.kind, Arc::clone(item)).shared(lines.clone())
-        };
-        Some(match (told.what, &change.previous) {
-            (What::Added, _) => WatchEvent::Added(stored(&change.item)),
-            (What::Modified, _) => WatchEvent::Modified(stored(&change.item)),
-            (What::Left, Some(before)) => WatchEvent::Deleted(stored(before).at(change.revision)),
-            (What::Deleted | What::Left, _) => WatchEvent::Deleted(stored(&change.item)),
-        })
-    }
-
-    /// The next of the objects that were there when the watch began, without waiting.
-    /// None where somebody has to convert them first.
-    pub(crate) fn next_initial(&mut self) -> Option<WatchEvent> {
-        match self.converter {
-            None => self.pop_initial(),
-            Some(_) => None,
-        }
-    }
-
-    fn pop_initial(&mut self) -> Option<WatchEvent> {
-        if let Some(item) = self.initial.pop() {
-            let object = Stored::of(&self.vault, &self.kind, item);
-            return Some(WatchEvent::Added(object));
-        }
-        self.initial_end.take().map(WatchEvent::InitialEnd)
-    }
-
-    /// Everything up to here was told: what a bookmark may name.
-    pub fn progress(&self) -> Option<Revision> {
-        match &self.news {
-            News::Cache(subscription) if self.initial.is_empty() && self.initial_end.is_none() => {
-                Some(subscription.progress())
-            }
-            _ => None,
-        }
-    }
-
-    /// Lets [`ObjectWatch::progress`] be as far as the store is now.
-    pub(crate) async fn catch_up(&self, store: &Snapshot) {
-        if let News::Cache(subscription) = &self.news {
-            subscription.cache().catch_up(store).await;
-        }
-    }
-
-    pub fn kind(&self) -> KindRef<'_> {
-        &self.kind
-    }
-}
-
-/// An event in the version that is asked for. One that cannot be is the last.
-async fn converted(converter: &Objects, event: WatchEvent) -> WatchEvent {
-    let one = async |stored: Stored| converter.converted(stored).await;
-    let event = match event {
-        WatchEvent::Added(stored) => one(stored).await.map(WatchEvent::Added),
-        WatchEvent::Modified(stored) => one(stored).await.map(WatchEvent::Modified),
-        WatchEvent::Deleted(stored) => one(stored).await.map(WatchEvent::Deleted),
-        other => Ok(other),
-    };
-    event.unwrap_or_else(WatchEvent::Expired)
-}
-
-/// A revision from before the history, or one that this cluster never had: a client that still has it from before a backup
-/// was restored has to list again as well.
-fn watch_refused(refused: &Refused, asked: Revision) -> StatusError {
-    let Refused { oldest, newest } = refused;
-    StatusError::gone_expired(if asked < *oldest {
-        format!("too old resource version: {asked} ({oldest})")
-    } else {
-        format!("resource version {asked} is not of this cluster, which is at {newest}")
     })
 }

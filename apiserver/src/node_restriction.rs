@@ -8,19 +8,35 @@
 //! Invariants: pure; nothing here allows what `authz` refused; callers other than nodes and those who ask to become one
 //! pass unseen. Left to others: finding the pods of a node (`crate::objects`).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use weft_api::selector::FieldSelector;
 use weft_api::status::StatusError;
 use weft_kinds::lens::{items, text};
 use weft_kinds::weft;
 
 use crate::authz::{Access, Authorized};
-use crate::caller::{Caller, GROUP_MASTERS};
+use crate::caller::{Caller, GROUP_BOOTSTRAPPERS, GROUP_MASTERS};
 
 /// Labels that only the cluster's owner may give a node, so that a workload can be kept off stolen ones.
-const RESTRICTED_LABELS: &str = "node-restriction.kubernetes.io/";
+const RESTRICTED_LABELS: &str = "node-restriction.kubernetes.io";
+
+/// Of Kubernetes' own labels, those that tell what a node is, which it knows itself.
+const NODES_LABELS: &[&str] = &[
+    "kubernetes.io/hostname",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "beta.kubernetes.io/instance-type",
+    "node.kubernetes.io/instance-type",
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+];
 
 /// Whether [`admit`] has a say in a read.
 pub fn concerns_read(asked: &Authorized) -> bool {
@@ -28,7 +44,13 @@ pub fn concerns_read(asked: &Authorized) -> bool {
         access.is_resource("certificates.k8s.io", "certificatesigningrequests")
     });
     let caller = asked.caller();
-    !caller.in_group(GROUP_MASTERS) && (requests || caller.node_name().is_some())
+    !caller.in_group(GROUP_MASTERS)
+        && ((requests && asks_to_join(caller)) || caller.node_name().is_some())
+}
+
+/// Whether the caller is a node, or who has yet to become one: others have what roles give them.
+fn asks_to_join(caller: &Caller) -> bool {
+    caller.node_name().is_some() || caller.in_group(GROUP_BOOTSTRAPPERS)
 }
 
 /// Judges a request by its object: `current` is the stored one (reads, updates, deletes), `proposed` the one that would be
@@ -59,7 +81,8 @@ fn admit_access(
     if caller.in_group(GROUP_MASTERS) {
         return Ok(());
     }
-    if access.is_resource("certificates.k8s.io", "certificatesigningrequests")
+    if asks_to_join(caller)
+        && access.is_resource("certificates.k8s.io", "certificatesigningrequests")
         && let Some(current) = current
         && text(current, "/spec/username") != caller.user()
     {
@@ -68,24 +91,80 @@ fn admit_access(
     let Some(node) = caller.node_name() else {
         return Ok(());
     };
-    let objects = || current.into_iter().chain(proposed);
-    let broken = match (access.group, access.resource) {
-        ("", "pods") if objects().any(|pod| text(pod, "/spec/nodeName") != node) => {
-            Some("the pod is not bound to this node")
+    if access.reads() {
+        let is_own = |pod: &Value| text(pod, "/spec/nodeName") == node;
+        if access.is_resource("", "pods") && current.is_some_and(|pod| !is_own(pod)) {
+            return Err(access.forbidden(caller, "the pod is not bound to this node"));
         }
-        ("", "nodes") if access.reads() => None,
+        return Ok(());
+    }
+    let broken = match (access.group, access.resource) {
+        ("", "pods") => broken_by_pod(node, access, current, proposed),
         ("", "nodes") => broken_by_node(node, access, current, proposed),
         ("coordination.k8s.io", "leases")
-            if objects().any(|lease| text(lease, "/metadata/name") != node) =>
+            if (current.into_iter().chain(proposed))
+                .any(|lease| text(lease, "/metadata/name") != node) =>
         {
-            Some("a node may only hold its own lease in kube-node-lease")
+            Some("can only access node lease with the same name as the requesting node".to_owned())
         }
         _ => None,
     };
     match broken {
-        Some(rule) => Err(access.forbidden(caller, rule)),
+        Some(rule) => {
+            let (resource, name) = (access.resource, access.name.unwrap_or_default());
+            Err(StatusError::forbidden(resource, access.group, name, &rule))
+        }
         None => Ok(()),
     }
+}
+
+/// What a node must not do to a pod: touch one that runs elsewhere, or move it into another Service by its labels.
+fn broken_by_pod(
+    node: &str,
+    access: &Access<'_>,
+    current: Option<&Value>,
+    proposed: Option<&Value>,
+) -> Option<String> {
+    let mut objects = current.into_iter().chain(proposed);
+    if objects.any(|pod| text(pod, "/spec/nodeName") != node) {
+        let what = match access.verb {
+            "delete" | "deletecollection" => "delete pods",
+            _ => "update pod status for pods",
+        };
+        return Some(format!(
+            "node {node:?} can only {what} with spec.nodeName set to itself"
+        ));
+    }
+    // What the node is not told to report, in the order in which it is looked at.
+    let kept = [
+        (
+            "/metadata/labels",
+            "cannot update labels through pod status",
+        ),
+        (
+            "/status/resourceClaimStatuses",
+            "cannot update resource claim statues",
+        ),
+        (
+            "/status/extendedResourceClaimStatus",
+            "cannot update extended resource claim status",
+        ),
+        (
+            "/status/nodeAllocatableResourceClaimStatuses",
+            "cannot update node allocatable resource claim statuses",
+        ),
+    ];
+    let (current, proposed) = (current?, proposed?);
+    let said = |pod: &Value, pointer: &str| {
+        let value = pod.pointer(pointer).cloned().unwrap_or_default();
+        let is_empty = value == json!({}) || value == json!([]);
+        (!is_empty)
+            .then_some(value)
+            .filter(|value| !value.is_null())
+    };
+    kept.into_iter()
+        .find(|(pointer, _)| said(current, pointer) != said(proposed, pointer))
+        .map(|(_, rule)| format!("node {node:?} {rule}"))
 }
 
 /// What a node must not do to itself: escape its taints, take labels that are reserved, or have itself garbage-collected.
@@ -94,40 +173,82 @@ fn broken_by_node(
     access: &Access<'_>,
     current: Option<&Value>,
     proposed: Option<&Value>,
-) -> Option<&'static str> {
+) -> Option<String> {
     let proposed = proposed?;
-    if text(proposed, "/metadata/name") != node {
-        return Some("a node may only change itself");
+    let name = text(proposed, "/metadata/name");
+    if name != node {
+        return Some(format!(
+            "node {node:?} is not allowed to modify node {name:?}"
+        ));
     }
     let same = |pointer: &str| {
         current.and_then(|current| current.pointer(pointer)) == proposed.pointer(pointer)
     };
-    let owners = "/metadata/ownerReferences";
-    if !items(proposed, owners).is_empty() && !same(owners) {
-        return Some("a node may not give itself an owner");
+    // At its creation a node may bring taints along; later ones belong to the cluster.
+    let changes = access.verb != "create" && current.is_some();
+    if changes && !same("/spec/taints") {
+        return Some(format!("node {node:?} is not allowed to modify taints"));
     }
-    let restricted = |object: Option<&Value>| -> Vec<(String, Value)> {
+    let owners = "/metadata/ownerReferences";
+    let owned = !items(proposed, owners).is_empty();
+    if (changes && !same(owners)) || (!changes && owned) {
+        return Some(format!(
+            "node {node:?} is not allowed to modify ownerReferences"
+        ));
+    }
+    let forbidden = forbidden_labels(current, proposed);
+    if !forbidden.is_empty() {
+        let labels = forbidden.join(", ");
+        return Some(match changes {
+            true => format!("is not allowed to modify labels: {labels}"),
+            false => {
+                format!("node {node:?} is not allowed to set the following labels: {labels}")
+            }
+        });
+    }
+    if changes && !same("/spec/podCIDR") {
+        return Some(format!(
+            "node {node:?} is not allowed to choose its pod CIDR"
+        ));
+    }
+    None
+}
+
+/// The labels that differ and are not a node's to change: reserved ones, and Kubernetes' own but for those that describe a node.
+fn forbidden_labels(current: Option<&Value>, proposed: &Value) -> Vec<String> {
+    let labels = |object: Option<&Value>| -> BTreeMap<String, Value> {
         let labels = object
             .and_then(|object| object.pointer("/metadata/labels"))
             .and_then(Value::as_object);
+        let labels = labels.into_iter().flatten();
         labels
-            .into_iter()
-            .flatten()
-            .filter(|(key, _)| key.starts_with(RESTRICTED_LABELS))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     };
-    if restricted(current) != restricted(Some(proposed)) {
-        return Some("a node may not change its labels under node-restriction.kubernetes.io/");
+    let (before, after) = (labels(current), labels(Some(proposed)));
+    let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    keys.into_iter()
+        .filter(|key| before.get(*key) != after.get(*key) && !is_for_nodes(key))
+        .cloned()
+        .collect()
+}
+
+/// Whether a node may change a label of this key on itself.
+fn is_for_nodes(key: &str) -> bool {
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    let under = |root: &str| {
+        domain
+            .strip_suffix(root)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    if under(RESTRICTED_LABELS) {
+        return false;
     }
-    // At its creation a node may bring taints along; later ones belong to the cluster.
-    if access.verb != "create" && current.is_some() && !same("/spec/taints") {
-        return Some("a node may not change its taints");
-    }
-    if access.verb != "create" && current.is_some() && !same("/spec/podCIDR") {
-        return Some("a node may not choose its pod CIDR");
-    }
-    None
+    let kubernetes = under("kubernetes.io") || under("k8s.io");
+    !kubernetes
+        || NODES_LABELS.contains(&key)
+        || under("kubelet.kubernetes.io")
+        || under("node.kubernetes.io")
 }
 
 /// Judges the selector of a list or watch: a node lists its own pods only.
@@ -240,7 +361,6 @@ fn pod_refers_to(pod: &Value, secret: bool, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn node() -> Caller {
         Caller::client_certificate("system:node:a", vec!["system:nodes".to_owned()])
@@ -255,28 +375,51 @@ mod tests {
         let labelled = json!({ "metadata": { "name": "a", "labels": { "node-restriction.kubernetes.io/team": "y" } }, "spec": { "taints": [{ "key": "t" }] } });
         let untainted = json!({ "metadata": { "name": "a" }, "spec": {} });
         let named_b = json!({ "metadata": { "name": "b" } });
+        let unowned =
+            json!({ "metadata": { "name": "a" }, "spec": { "taints": [{ "key": "t" }] } });
+        let describing = json!({ "metadata": { "name": "a", "labels": { "x": "y", "kubernetes.io/arch": "arm64", "kubelet.kubernetes.io/z": "1" } }, "spec": { "taints": [{ "key": "t" }] } });
+        let of_cluster = json!({ "metadata": { "name": "a", "labels": { "x": "y", "node-role.kubernetes.io/control-plane": "", "a.node-restriction.kubernetes.io/b": "", "k8s.io/c": "1" } }, "spec": { "taints": [{ "key": "t" }] } });
+        let moved = json!({ "metadata": { "name": "p", "labels": { "app": "other" } }, "spec": { "nodeName": "a" } });
+        let claimed = json!({ "metadata": { "name": "p" }, "spec": { "nodeName": "a" }, "status": { "resourceClaimStatuses": [{ "name": "c" }] } });
+        let unlabelled =
+            json!({ "metadata": { "name": "p", "labels": {} }, "spec": { "nodeName": "a" } });
         for (verb, what, current, proposed, broken) in [
             ("patch", "pods#status", Some(&mine), Some(&mine), ""),
+            ("update", "pods#status", Some(&mine), Some(&unlabelled), ""),
             (
                 "get",
                 "pods",
                 Some(&other),
                 None,
-                "the pod is not bound to this node",
+                r#"pods "n" is forbidden: User "system:node:a" cannot get resource "pods" in API group "" at the cluster scope: the pod is not bound to this node"#,
             ),
             (
                 "patch",
                 "pods#status",
                 Some(&mine),
                 Some(&other),
-                "the pod is not bound to this node",
+                r#"pods "n" is forbidden: node "a" can only update pod status for pods with spec.nodeName set to itself"#,
+            ),
+            (
+                "patch",
+                "pods#status",
+                Some(&mine),
+                Some(&moved),
+                r#"pods "n" is forbidden: node "a" cannot update labels through pod status"#,
+            ),
+            (
+                "update",
+                "pods#status",
+                Some(&mine),
+                Some(&claimed),
+                r#"pods "n" is forbidden: node "a" cannot update resource claim statues"#,
             ),
             (
                 "delete",
                 "pods",
                 Some(&other),
                 None,
-                "the pod is not bound to this node",
+                r#"pods "n" is forbidden: node "a" can only delete pods with spec.nodeName set to itself"#,
             ),
             ("get", "nodes", Some(&named_b), None, ""),
             ("create", "nodes", None, Some(&plain), ""),
@@ -285,40 +428,61 @@ mod tests {
                 "nodes",
                 None,
                 Some(&named_b),
-                "a node may only change itself",
+                r#"nodes "n" is forbidden: node "a" is not allowed to modify node "b""#,
             ),
             (
                 "update",
                 "nodes",
                 Some(&plain),
                 Some(&owned),
-                "a node may not give itself an owner",
+                r#"nodes "n" is forbidden: node "a" is not allowed to modify ownerReferences"#,
+            ),
+            (
+                "create",
+                "nodes",
+                None,
+                Some(&owned),
+                r#"nodes "n" is forbidden: node "a" is not allowed to modify ownerReferences"#,
+            ),
+            ("update", "nodes#status", Some(&plain), Some(&unowned), ""),
+            ("patch", "nodes#status", Some(&plain), Some(&describing), ""),
+            (
+                "patch",
+                "nodes#status",
+                Some(&plain),
+                Some(&labelled),
+                r#"nodes "n" is forbidden: is not allowed to modify labels: node-restriction.kubernetes.io/team"#,
+            ),
+            (
+                "create",
+                "nodes",
+                None,
+                Some(&of_cluster),
+                r#"nodes "n" is forbidden: node "a" is not allowed to set the following labels: a.node-restriction.kubernetes.io/b, k8s.io/c, node-role.kubernetes.io/control-plane"#,
             ),
             (
                 "update",
                 "nodes",
+                Some(&of_cluster),
                 Some(&plain),
-                Some(&labelled),
-                "a node may not change its labels under node-restriction.kubernetes.io/",
+                r#"nodes "n" is forbidden: is not allowed to modify labels: a.node-restriction.kubernetes.io/b, k8s.io/c, node-role.kubernetes.io/control-plane"#,
             ),
             (
                 "update",
                 "nodes",
                 Some(&plain),
                 Some(&untainted),
-                "a node may not change its taints",
+                r#"nodes "n" is forbidden: node "a" is not allowed to modify taints"#,
             ),
         ] {
             let got = admit_access(
                 &node(),
-                &Access::of(verb, what, None, None),
+                &Access::of(verb, what, None, Some("n")),
                 current,
                 proposed,
             );
-            let rule = got.err().map_or(String::new(), |error| {
-                error.message.rsplit(": ").next().unwrap().to_owned()
-            });
-            assert_eq!(rule, broken, "{verb} {what}");
+            let refusal = got.err().map_or(String::new(), |error| error.message);
+            assert_eq!(refusal, broken, "{verb} {what}");
         }
     }
 

@@ -10,21 +10,25 @@
 //! `status` never anything else; `generation` counts changes of the desired state only; a write that changes
 //! nothing stores nothing; an object in deletion whose last finalizer goes is removed by that same write; what is stored and
 //! cannot be read is told as a fault, never overwritten.
-//! A file a verb: [`read`], [`create`], [`update`], [`apply`], [`bind`], [`deletion`], [`scale`]. Beside them what a body may say
+//! A file a verb: [`read`], [`create`], [`update`], [`apply`], [`bind`], [`deletion`], [`evict`], [`scale`]. Beside them what a body may say
 //! ([`body`]), the one form that equal states have ([`canonical`]), who owns which fields ([`owners`]), ciphertext ([`sealing`]), signatures
 //! ([`signing`]), how old the state may be that a request is judged on ([`freshness`]), what a verb is for admission ([`admitted`]), versions of users' kinds
-//! ([`conversion`]), callers inside the process ([`client`]), and what every cluster has ([`furniture`]). What is kept below an object, and is no object: [`key_values`].
+//! ([`conversion`]), tokens of accounts ([`token`]), callers inside the process ([`client`]), and what every cluster has ([`furniture`]). What is kept below an object, and is no object: [`key_values`].
 //! Left to others: who may (`crate::authz`), rules of kinds (`weft_kinds`), bytes (`http`).
 
 mod admitted;
 mod apply;
 mod bind;
 mod body;
+mod bootstrap_tokens;
 mod canonical;
+mod certificate_requests;
 mod client;
+mod companions;
 mod conversion;
 mod create;
 mod deletion;
+mod evict;
 mod freshness;
 mod furniture;
 mod key_values;
@@ -33,6 +37,8 @@ mod read;
 mod scale;
 mod sealing;
 mod signing;
+mod token;
+mod token_secrets;
 mod update;
 
 use std::sync::Arc;
@@ -48,7 +54,9 @@ use weft_store::{Mutation, Revision, Snapshot, Store, WriteError};
 pub use self::bind::Binding;
 pub(crate) use self::body::{strict_decoding, undecodable};
 pub use self::client::Client;
+use self::conversion::Conversions;
 pub use self::deletion::{DeleteOptions, Deleted, Propagation};
+pub use self::evict::Evicted;
 pub(crate) use self::freshness::read_failed;
 pub use self::key_values::{DATA_PREFIX, Operation, POD_HEADER, PodRef, Tended, UNWATCHED};
 pub(crate) use self::scale::scale_kind;
@@ -57,18 +65,24 @@ pub(crate) use self::signing::SERVER_ADDRESSES;
 use crate::admission::charges::Lanes;
 use crate::admission::configured::Configurations;
 use crate::admission::{Imports, Surrounding};
+use crate::aggregation::Aggregation;
+use crate::authz::Authorizer;
 use crate::ca::Authority;
 pub use crate::cache::Bounds as WatchBounds;
 use crate::cache::Caches;
 use crate::caller::Caller;
 use crate::definitions::Definitions;
 use crate::encryption::{KeyFile, Vault};
+use crate::http::proxy::NodeClient;
 use crate::http::registry::Registry as Images;
 pub use crate::informer::{Change, Informer};
+use crate::issuer::Issuer;
 pub use crate::listing::{
     ListOptions, ObjectWatch, Page, Selection, VersionMatch, WatchEvent, WatchOptions,
 };
+use crate::reach::Reach;
 use crate::request::ObjectRef;
+use crate::signing_keys::SigningKeys;
 pub use crate::stored::Stored;
 use crate::webhook::WebhookClient;
 
@@ -83,6 +97,8 @@ pub struct Config {
     pub service_range: ServiceRange,
     /// Host names and addresses that this server's certificate is valid for.
     pub server_names: Arc<[String]>,
+    /// Who issues tokens of ServiceAccounts.
+    pub issuer: Issuer,
     /// Signs certificate requests while they are created; without it they stay pending.
     pub authority: Option<Authority>,
     /// The images whose components are looked into before they are let run. Without it, nodes judge alone.
@@ -97,12 +113,15 @@ pub struct Config {
     pub keys: Option<Arc<KeyFile>>,
     /// What is kept for watches, a kind.
     pub watch: WatchBounds,
+    /// How nodes are reached; without it, no component is.
+    pub nodes: Option<NodeClient>,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             service_range: ServiceRange::default(),
+            issuer: Issuer::default(),
             authority: None,
             images: None,
             server_names: Arc::default(),
@@ -111,6 +130,7 @@ impl Default for Config {
             registries: Registries::default(),
             keys: None,
             watch: WatchBounds::default(),
+            nodes: None,
         }
     }
 }
@@ -130,6 +150,7 @@ pub struct WriteOptions {
     pub warnings: Warnings,
     /// What a kind has to say of the object as it is now.
     pub advice: Warnings,
+    pub(crate) conversions: Conversions,
 }
 
 /// What a write left.
@@ -199,13 +220,21 @@ struct Inner {
     registries: Registries,
     store: Store,
     vault: Vault,
+    signing_keys: SigningKeys,
+    authorizer: Authorizer,
     config: Config,
     caches: Caches,
     /// The kinds of users.
     definitions: Definitions,
+    /// Held by who makes the definitions that a cluster has from its beginning.
+    founding: tokio::sync::Mutex<()>,
     /// Writes to key-value stores that wait here.
     lines: key_values::Lines,
     configurations: Configurations,
+    /// The groups that other servers serve.
+    aggregation: Aggregation,
+    /// How webhooks, those servers and pods are reached.
+    reach: Reach,
     webhooks: WebhookClient,
     lanes: Lanes,
 }
@@ -214,17 +243,24 @@ impl Objects {
     pub fn new(store: Store, config: Config) -> Self {
         let vault = Vault::new(store.clone(), config.keys.clone());
         let definitions = Definitions::read(&store, &vault, &config.registries);
+        let aggregation = Aggregation::read(&store.snapshot(), &vault);
+        let reach = Reach::new(config.nodes.clone());
         Self {
             inner: Arc::new(Inner {
                 registries: config.registries.clone(),
+                signing_keys: SigningKeys::new(store.clone(), vault.clone()),
+                authorizer: Authorizer::new(store.clone(), vault.clone()),
                 caches: Caches::new(store.clone(), vault.clone(), config.watch),
                 vault,
                 store,
                 config,
                 definitions,
+                founding: tokio::sync::Mutex::default(),
                 lines: key_values::Lines::default(),
                 configurations: Configurations::default(),
-                webhooks: WebhookClient::default(),
+                aggregation,
+                webhooks: WebhookClient::new(reach.clone()),
+                reach,
                 lanes: Lanes::default(),
             }),
         }
@@ -232,6 +268,21 @@ impl Objects {
 
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// Decides who may do what, by the roles in this server's store.
+    pub fn authorizer(&self) -> &Authorizer {
+        &self.inner.authorizer
+    }
+
+    /// Who issues tokens of ServiceAccounts here.
+    pub(crate) fn issuer(&self) -> &Issuer {
+        &self.inner.config.issuer
+    }
+
+    /// What they are signed with.
+    pub(crate) fn signing_keys(&self) -> &SigningKeys {
+        &self.inner.signing_keys
     }
 
     /// Ends every watch, and waits for the tasks that kept the kinds' caches. Lists and watches are refused from then on.
@@ -285,16 +336,39 @@ impl Objects {
         self.inner.definitions.all()
     }
 
-    /// The kinds that are served now, where a request may name one that this server has not heard of yet: by the newest state there is.
+    /// Keeps others here from making what a cluster has from its beginning, for as long as it is held.
+    pub(crate) async fn founding(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.founding.lock().await
+    }
+
+    /// The kinds that are served now, where a request may name one that this server has not heard of yet: by the newest state there is, which is what is
+    /// known of APIServices from then on, too.
     pub(crate) async fn newest_registry(&self) -> Result<Arc<Registry>, StatusError> {
         let newest = self.newest(None).await?;
         self.inner.definitions.show(&newest);
+        self.inner.aggregation.show(&newest);
         Ok(self.registry())
     }
 
     /// The newest state that anyone was acknowledged.
     pub(crate) async fn newest_snapshot(&self) -> Result<Snapshot, StatusError> {
         self.newest(None).await
+    }
+
+    pub(crate) fn vault(&self) -> &Vault {
+        &self.inner.vault
+    }
+
+    pub(crate) fn authority(&self) -> Option<&Authority> {
+        self.inner.config.authority.as_ref()
+    }
+
+    pub(crate) fn aggregation(&self) -> &Aggregation {
+        &self.inner.aggregation
+    }
+
+    pub(crate) fn reach(&self) -> &Reach {
+        &self.inner.reach
     }
 
     fn find(&self, snapshot: &Snapshot, object: ObjectRef<'_>) -> Result<Stored, StatusError> {
@@ -330,10 +404,12 @@ impl Objects {
     ) -> Surrounding<'a> {
         Surrounding {
             caller,
+            authorizer: self.authorizer(),
             snapshot,
             imports,
             vault: &self.inner.vault,
             range: self.inner.config.service_range,
+            now: self.now(),
         }
     }
 

@@ -20,7 +20,7 @@ use weft_store::transport::LinkTls;
 use crate::ca::{Authority, CaError, Leaf};
 
 /// Only a server gets a certificate with it: every server holds the authority's key.
-const ORGANISATION: &str = "weft:servers";
+pub(crate) const ORGANISATION: &str = "weft:servers";
 const USER: &str = "weft:server:";
 
 /// Renewed at start, like the API's own.

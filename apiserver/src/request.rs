@@ -9,6 +9,8 @@
 //! may take is a decoded verb or subresource, never a piece of text in the URL. A query that contradicts its path is told by
 //! [`RequestInfo::params`], after it is known who asks. Left to others: who may (`crate::authz`), what is done.
 
+mod aggregated;
+
 use std::num::{IntErrorKind, ParseIntError};
 use std::sync::Arc;
 
@@ -26,6 +28,8 @@ use crate::stored;
 use weft_kinds::apply::{manager_faults, manager_name};
 use weft_kinds::{Kind, KindRef, Registry, Served, Subresource};
 use weft_store::Key;
+
+pub use self::aggregated::{Aggregated, AggregatedResource};
 
 /// A request, decoded. Lives in the request's extensions from the front on.
 #[derive(Clone, Debug)]
@@ -54,6 +58,8 @@ pub enum Asked {
         namespace: Option<String>,
         name: Option<String>,
     },
+    /// What another server serves, wherever its APIService says that it is.
+    Aggregated(Aggregated),
     /// The OCI registry, which has limits and refusals of its own.
     Registry,
     /// Everything else: health, discovery, weft's own paths, and what does not exist.
@@ -221,7 +227,7 @@ impl RequestInfo {
         self.params.as_ref().map_err(Clone::clone)
     }
 
-    /// What has to be allowed; `None` for what is no resource.
+    /// What has to be allowed; `None` for what is no resource, be it served or not.
     pub fn access(&self) -> Option<Access<'_>> {
         let access = |group, resource, namespace, name| Access {
             verb: self.verb,
@@ -255,7 +261,21 @@ impl RequestInfo {
                 namespace.as_deref(),
                 name.as_deref(),
             ),
-            Asked::Registry | Asked::Path(_) => return None,
+            Asked::Aggregated(one) => {
+                let group = &*one.service.group;
+                let one = one.resource.as_ref()?;
+                Access {
+                    subresource: one.subresource.as_deref(),
+                    ..access(
+                        group,
+                        &*one.resource,
+                        one.namespace.as_deref(),
+                        one.name.as_deref(),
+                    )
+                }
+            }
+            Asked::Path(path) => return unserved(path, self.verb),
+            Asked::Registry => return None,
         })
     }
 
@@ -278,6 +298,15 @@ impl RequestInfo {
             // may ask for them is an administrator.
             Asked::Registry => true,
             Asked::Path(path) => matches!(path.as_str(), REWRAP_PATH | "/weft/v1/backup"),
+            Asked::Aggregated(one) => {
+                let part = one.resource.as_ref();
+                let part = part.and_then(|one| one.subresource.as_deref());
+                matches!(self.verb, "watch" | "proxy")
+                    || matches!(
+                        part,
+                        Some("attach" | "exec" | "log" | "portforward" | "proxy")
+                    )
+            }
             Asked::Bindings { .. } | Asked::Review { .. } | Asked::Computed { .. } => false,
         }
     }
@@ -299,7 +328,7 @@ impl RequestInfo {
             Asked::Resource(Resource {
                 subresource: Some(Subresource::Proxy),
                 ..
-            })
+            }) | Asked::Aggregated(_)
         )
     }
 }
@@ -323,10 +352,12 @@ fn asked_of(registry: &Registry, path: &str, params: &Result<Params, StatusError
     if registry::serves(path) {
         return Asked::Registry;
     }
-    let found = segments_of(path).and_then(|segments| {
+    let resource = |path: &str| {
+        let segments = segments_of(path)?;
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         resource_of(registry, &segments)
-    });
+    };
+    let found = proxied_of(path, resource).or_else(|| resource(path));
     match found {
         Some(Asked::Resource(mut one)) if one.name.is_none() => {
             let fields = params
@@ -343,6 +374,35 @@ fn asked_of(registry: &Registry, path: &str, params: &Result<Params, StatusError
         Some(asked) => asked,
         None => Asked::Path(path.to_owned()),
     }
+}
+
+/// A path below a proxy: what follows is left as it came, for whoever is proxied to.
+fn proxied_of(path: &str, resource: impl Fn(&str) -> Option<Asked>) -> Option<Asked> {
+    const PROXY: &str = "/proxy";
+    // Objects may be called so: a name, and what is below it.
+    let places = path.match_indices(PROXY).map(|(at, _)| at + PROXY.len());
+    for end in places.take(3) {
+        let (above, rest) = path.split_at(end);
+        if !(rest.is_empty() || rest.starts_with('/')) || leads_out(rest) {
+            continue;
+        }
+        if let Some(Asked::Resource(one)) = resource(above)
+            && one.subresource == Some(Subresource::Proxy)
+        {
+            let rest = rest.strip_prefix('/').unwrap_or(rest).to_owned();
+            return Some(Asked::Resource(Resource { rest, ..one }));
+        }
+    }
+    None
+}
+
+/// Whether a path has segments that lead out of what is above it.
+fn leads_out(path: &str) -> bool {
+    path.split('/').any(|segment| {
+        let text = percent_decode_str(segment).decode_utf8_lossy();
+        text.split(['/', '\\'])
+            .any(|part| matches!(part, "." | ".."))
+    })
 }
 
 /// The segments of a path without their percent escapes; `None` when one is not sound.
@@ -453,6 +513,49 @@ fn check_scope(namespaced: bool, in_namespace: bool, named: bool) -> Option<()> 
         !in_namespace
     };
     fits.then_some(())
+}
+
+/// What a URL would ask of a kind that is not served: who may ask that is told that it is not there, and nobody else.
+fn unserved<'a>(path: &'a str, method: &str) -> Option<Access<'a>> {
+    let mut parts = path.strip_prefix('/')?.split('/').collect::<Vec<_>>();
+    if parts.contains(&"") {
+        return None;
+    }
+    let (group, version_at) = match parts.first() {
+        Some(&"api") => ("", 1),
+        Some(&"apis") => (*parts.get(1)?, 2),
+        _ => return None,
+    };
+    if parts.len() <= version_at + 1 {
+        return None;
+    }
+    parts.drain(..=version_at);
+    let mut namespace = None;
+    if parts[0] == "namespaces" && parts.len() > 1 {
+        namespace = Some(parts[1]);
+        if parts.len() > 2 {
+            parts.drain(..2);
+        }
+    }
+    let name = parts.get(1).copied();
+    let verb = match (method, name) {
+        ("post", _) => "create",
+        ("get" | "head", Some(_)) => "get",
+        ("get" | "head", None) => "list",
+        ("put", _) => "update",
+        ("patch", _) => "patch",
+        ("delete", Some(_)) => "delete",
+        ("delete", None) => "deletecollection",
+        _ => return None,
+    };
+    Some(Access {
+        verb,
+        group,
+        resource: parts[0],
+        subresource: parts.get(2).copied(),
+        namespace,
+        name,
+    })
 }
 
 /// The query parameters that any verb knows.
@@ -813,6 +916,7 @@ mod tests {
                 kind.resource,
                 name.as_deref().unwrap_or("all")
             ),
+            Asked::Aggregated(one) => format!("another server's {}", one.path),
             Asked::Registry => "registry".to_owned(),
             Asked::Path(path) => format!("path {path}"),
         };
@@ -1007,6 +1111,40 @@ mod tests {
         ] {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             assert_eq!(describe(&method, target), expected, "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_proxy_stays_as_it_came() {
+        let registry = Registry::builtin();
+        for (path, expected) in [
+            ("/api/v1/namespaces/n/pods/p:80/proxy", Some(("p:80", ""))),
+            ("/api/v1/namespaces/n/pods/p/proxy/", Some(("p", ""))),
+            (
+                "/api/v1/namespaces/n/pods/p/proxy/a%2Fb//%25/",
+                Some(("p", "a%2Fb//%25/")),
+            ),
+            (
+                "/api/v1/namespaces/n/services/proxy/proxy/x",
+                Some(("proxy", "x")),
+            ),
+            (
+                "/api/v1/namespaces/n/pods/p/proxy/proxy/x",
+                Some(("p", "proxy/x")),
+            ),
+            ("/api/v1/nodes/a/proxy/metrics", Some(("a", "metrics"))),
+            ("/api/v1/namespaces/n/pods/p/proxy/../../q/proxy", None),
+            ("/api/v1/namespaces/n/pods/p/proxy/%2e%2e/x", None),
+            ("/api/v1/namespaces/n/pods/p/proxyx/x", None),
+        ] {
+            let info = RequestInfo::of(&registry, &Method::GET, &path.parse().unwrap());
+            let found = match &info.asked {
+                Asked::Resource(one) if info.proxied() => {
+                    Some((one.name.as_deref().unwrap(), one.rest.as_str()))
+                }
+                _ => None,
+            };
+            assert_eq!(found, expected, "{path}");
         }
     }
 }

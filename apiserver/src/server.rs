@@ -28,14 +28,18 @@ use tower::ServiceExt as _;
 use weft_api::status::StatusError;
 use weft_store::Store;
 
+use crate::audit::Audit;
 use crate::authn::{
-    Authenticator, PeerAddress, PeerCertificates, StaticToken, certificate_subject,
+    AuthenticationConfiguration, Authenticator, ConfigurationError, PeerAddress, PeerCertificates,
+    StaticToken, certificate_subject,
 };
 use crate::ca::{Authority, CaError};
 use crate::caller::Caller;
 use crate::encryption::{EncryptionError, KeyFile};
 use crate::http::servers::{self, Servers};
+use crate::http::usage::UsageReader;
 use crate::http::{AppState, proxy, registry, router};
+use crate::issuer::Issuer;
 use crate::node_connections::NodeConnections;
 use crate::objects::{self, Objects};
 use crate::turns::{Bulk, Turns};
@@ -46,7 +50,7 @@ pub const DRAIN: Duration = Duration::from_secs(10);
 const CONNECTIONS_MAX: usize = 8192;
 /// From accepting a connection to the end of its TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// From the first byte of a request to the end of its header.
+/// From the first byte of a request to the end of its header; from the handshake to the first request of a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after an accept that failed for lack of files, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -54,6 +58,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// How often the leader looks after what every cluster has, as Kubernetes does after its own Service.
 const FURNITURE_PAUSE: Duration = Duration::from_secs(10);
+/// How often each server looks whether its authority is still told; the leader's is looked after with all else.
+const TRUST_PAUSE: Duration = Duration::from_secs(60);
 /// Requests one HTTP/2 connection may have open; a controller's watches all share one.
 const STREAMS_MAX: u32 = 1000;
 
@@ -71,6 +77,8 @@ pub struct Config {
     pub peer_address: Option<String>,
     /// Folder for what lies on disk for a moment.
     pub scratch_dir: PathBuf,
+    /// Where clients reach this server: tells others where the keys of tokens are.
+    pub url: String,
     /// DNS names and addresses that the serving certificate is valid for.
     pub names: Vec<String>,
     /// Folder of the OCI registry.
@@ -79,6 +87,10 @@ pub struct Config {
     pub tokens: Vec<StaticToken>,
     /// Where those keys are kept, for servers that join.
     pub key_file: PathBuf,
+    /// Who else is believed, and what becomes of those without a credential.
+    pub authentication: Option<AuthenticationConfiguration>,
+    /// Where requests are written down, if they are.
+    pub audit: Option<Audit>,
     /// What Secrets are encrypted with; without it they are stored as they are.
     pub keys: Option<KeyFile>,
 }
@@ -88,6 +100,8 @@ pub struct Config {
 pub enum ServeError {
     #[error("preparing certificates")]
     Certificates(#[source] CaError),
+    #[error("the authentication configuration cannot be used: {0}")]
+    Authentication(ConfigurationError),
     #[error("what is stored cannot be read: {0}")]
     Stored(EncryptionError),
     #[error("opening the registry in {dir}")]
@@ -133,15 +147,22 @@ impl Server {
         let objects = Objects::new(
             config.store,
             objects::Config {
+                issuer: Issuer::default().told_at(&config.url),
                 authority: Some(config.authority),
                 server_names: config.names.into(),
                 images: Some(registry.clone()),
                 keys: config.keys.map(Arc::new),
+                nodes: Some(nodes.clone()),
                 ..objects::Config::default()
             },
         );
         objects.check_readable().map_err(ServeError::Stored)?;
-        let authenticator = Authenticator::new(objects.clone(), config.tokens);
+        let mut authenticator = Authenticator::new(objects.clone(), config.tokens);
+        if let Some(configuration) = &config.authentication {
+            authenticator = authenticator
+                .believing(configuration)
+                .map_err(ServeError::Authentication)?;
+        }
         let closing = CancellationToken::new();
         let state = AppState::new(
             objects.clone(),
@@ -150,7 +171,8 @@ impl Server {
             nodes,
             servers,
             closing.clone(),
-        );
+        )
+        .audited(config.audit);
         Ok(Self {
             listener: config.listener,
             acceptor: TlsAcceptor::from(tls),
@@ -166,9 +188,15 @@ impl Server {
         self.objects.clone()
     }
 
+    /// Who reads what pods use, for the control loop.
+    pub fn usage(&self) -> UsageReader {
+        UsageReader::of(&self.state)
+    }
+
     /// Serves until the token is cancelled, then drains.
     pub async fn run(self, shutdown: CancellationToken) {
         let founder = tokio::spawn(found(self.objects.clone()));
+        let audit = self.state.audit.clone();
         let answers = self.state.answers.clone();
         let bulk = self.state.bulk.clone();
         let copier = tokio::spawn(registry::replicas::follow(self.state));
@@ -177,6 +205,16 @@ impl Server {
         let definitions = tokio::spawn(objects.follow_definitions(self.closing.clone()));
         let objects = self.objects.clone();
         let definer = tokio::spawn(objects.tend_definitions(self.closing.clone()));
+        let objects = self.objects.clone();
+        let filler = tokio::spawn(objects.tend_token_secrets(self.closing.clone()));
+        let objects = self.objects.clone();
+        let cleaner = tokio::spawn(objects.clone().tend_bootstrap_tokens(self.closing.clone()));
+        let signer = tokio::spawn(objects.tend_certificate_requests(self.closing.clone()));
+        let objects = self.objects.clone();
+        let aggregated = tokio::spawn(objects.follow_api_services(self.closing.clone()));
+        let objects = self.objects.clone();
+        let aggregator = tokio::spawn(objects.tend_api_services(self.closing.clone()));
+        let truster = tokio::spawn(trust(self.objects.clone(), self.closing.clone()));
         let (nodes, leaving) = NodeConnections::new();
         let follower = nodes
             .clone()
@@ -223,9 +261,23 @@ impl Server {
         answers.close();
         let drained = async {
             // They were aborted or told to end, and do at their next step.
-            let _ = tokio::join!(founder, copier, tender, follower, definitions, definer);
+            let _ = tokio::join!(
+                founder,
+                copier,
+                tender,
+                follower,
+                definitions,
+                definer,
+                filler,
+                signer,
+                cleaner
+            );
+            let _ = tokio::join!(aggregated, aggregator, truster);
             connections.wait().await;
             answers.wait().await;
+            if let Some(audit) = audit {
+                audit.flush().await;
+            }
             self.objects.shutdown().await;
         };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
@@ -299,7 +351,10 @@ async fn connection(
     let caller = peer.0.first().and_then(certificate_subject);
     let node = caller.as_ref().and_then(Caller::node_name);
     let _connected = node.map(|node| nodes.connect(node));
+    let asked = CancellationToken::new();
+    let asks = asked.clone();
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        asks.cancel();
         request.extensions_mut().insert(peer.clone());
         if let Some(address) = address {
             request.extensions_mut().insert(address);
@@ -321,8 +376,21 @@ async fn connection(
     let tls = TokioIo::new(turns.stream(tls));
     let serving = builder.serve_connection_with_upgrades(tls, service);
     let mut serving = std::pin::pin!(serving);
+    // The first bytes tell which version it is, and are waited for without an end otherwise.
+    let silent = async {
+        if tokio::time::timeout(HEADER_TIMEOUT, asked.cancelled())
+            .await
+            .is_ok()
+        {
+            std::future::pending::<()>().await;
+        }
+    };
     let outcome = tokio::select! {
         outcome = turns.run(serving.as_mut()) => outcome,
+        () = silent => {
+            tracing::debug!("a connection asked nothing");
+            return;
+        }
         () = closing.cancelled() => {
             serving.as_mut().graceful_shutdown();
             turns.run(serving).await
@@ -333,20 +401,48 @@ async fn connection(
     }
 }
 
+/// Keeps this server's own authority among those that servers of further APIs trust, whoever leads.
+async fn trust(objects: Objects, closing: CancellationToken) {
+    let caller = Caller::system("apiserver", None);
+    let keeping = async {
+        loop {
+            let pause = match objects.ensure_trust(&caller).await {
+                Ok(()) => TRUST_PAUSE,
+                // Nobody leads yet, or the namespace is not there.
+                Err(error) => {
+                    tracing::debug!(%error, "this server's authority is told later");
+                    FURNITURE_PAUSE
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    };
+    closing.run_until_cancelled(keeping).await;
+}
+
 /// Makes what every cluster has each time this server begins to lead, and keeps it in shape while it does.
 async fn found(objects: Objects) {
     let mut leadership = objects.store().leadership();
     let mut told = BTreeSet::new();
+    let mut has_roles = false;
     loop {
         let term = *leadership.borrow_and_update();
         if term.is_some() {
             let caller = Caller::system("apiserver", term);
-            if let Err(error) = furnish(&objects, &caller, &mut told).await {
-                // Not leading any more, or the store is full: whoever leads next does it again.
+            // Not leading any more, or the store is full: whoever leads next does it again.
+            let failed = |error: StatusError| {
                 tracing::warn!(%error, "making what every cluster has");
+            };
+            if !has_roles {
+                let made = objects.ensure_roles(&caller).await.map_err(failed);
+                has_roles = made.is_ok();
+            }
+            if let Err(error) = furnish(&objects, &caller, &mut told).await {
+                failed(error);
             }
         } else {
             told.clear();
+            has_roles = false;
         }
         let changed = leadership.changed();
         // Where another leads there is nothing to do until this one does.
@@ -371,6 +467,9 @@ async fn furnish(
 ) -> Result<(), StatusError> {
     let servers = servers::addresses(objects).await?;
     objects.ensure_furniture(caller, &servers).await?;
+    objects.repair_addresses(caller).await?;
+    objects.remove_left_over(caller).await?;
+    objects.ensure_gateway_api(caller).await?;
     if servers != *told {
         objects.remove_old_slices(caller, &servers).await?;
         *told = servers;

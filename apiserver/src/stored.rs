@@ -1,7 +1,8 @@
 //! How an object lies in the store, and how it comes back out without being serialised again.
 //!
 //! A value is, where it is not sealed (`encryption`), `[version][u32 offset, little endian][JSON without resourceVersion]`: the offset is where
-//! `"resourceVersion":"N",` belongs, so an answer is three copies and no parser. What selectors look at is read once a
+//! `"resourceVersion":"N",` belongs, so an answer is three copies and no parser; so is one about an object of a user's kind that lies in the store
+//! as its definition would have it now. What selectors look at is read once a
 //! revision ([`Item`]), and a line of a watch is made once for all who are told of the same change ([`Lines`]).
 //!
 //! An object whose value cannot be read is there all the same: lists and watches show a stand-in that says so, so that it can be
@@ -18,12 +19,14 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use weft_api::object::Object;
 use weft_api::status::StatusError;
+use weft_kinds::apiextensions::Custom;
 use weft_kinds::lens;
 use weft_kinds::{Kind, KindRef, Selectable};
 use weft_store::{Entry, Key, Revision};
 
 use crate::cache::{Facts, Item, LineForm, LineKey, Lines, Missed};
 use crate::encryption::{self, EncryptionError, Vault};
+use crate::listing::Selection;
 
 /// Version of the layout described above.
 const LAYOUT: u8 = 1;
@@ -55,7 +58,7 @@ pub fn prefix(kind: &Kind, namespace: Option<&str>) -> Bytes {
 }
 
 /// Namespace and name in a key.
-fn split_key(key: &Key) -> (Option<&str>, &str) {
+pub(crate) fn split_key(key: &Key) -> (Option<&str>, &str) {
     let text = std::str::from_utf8(key.as_bytes()).unwrap_or("");
     let mut parts = text.rsplitn(3, '/');
     let name = parts.next().unwrap_or("");
@@ -118,6 +121,13 @@ fn halves(value: &[u8]) -> (&[u8], &[u8]) {
         .and_then(|bytes| bytes.try_into().ok())
         .map_or(0, u32::from_le_bytes) as usize;
     json.split_at_checked(splice).unwrap_or((json, &[]))
+}
+
+/// Whether an object was stored in this version, which [`encode`] writes first.
+fn is_stored_in(layout: &[u8], api_version: &str) -> bool {
+    let rest = json_of(layout).strip_prefix(b"{\"apiVersion\":\"".as_slice());
+    let rest = rest.and_then(|rest| rest.strip_prefix(api_version.as_bytes()));
+    rest.is_some_and(|rest| rest.starts_with(b"\""))
 }
 
 /// What an entry's value holds, opened where it is sealed.
@@ -214,6 +224,16 @@ impl Stored {
     pub(crate) fn converted_to(mut self, value: Value) -> Self {
         self.converted = Some(Arc::new(value));
         self
+    }
+
+    /// What it was converted to.
+    pub(crate) fn converted(&self) -> Option<&Value> {
+        self.converted.as_deref()
+    }
+
+    /// Whether a selection takes it as it is stored.
+    pub(crate) fn is_selected(&self, selection: &Selection) -> bool {
+        selection.matches_item(&self.kind, &self.vault, &self.item)
     }
 
     /// As part of a change that others are told of, too.
@@ -315,7 +335,7 @@ impl Stored {
 
     /// As [`Stored::value`], in the spelling that is stored; in the version of the kind, where it is one of several.
     pub(crate) fn stored_value(&self) -> Value {
-        let mut value = match (&self.converted, &self.kind.custom) {
+        let value = match (&self.converted, &self.kind.custom) {
             (Some(converted), _) => (**converted).clone(),
             (None, Some(custom)) => {
                 let mut value = self.raw_value();
@@ -324,6 +344,10 @@ impl Stored {
             }
             (None, None) => self.raw_value(),
         };
+        self.with_revision(value)
+    }
+
+    fn with_revision(&self, mut value: Value) -> Value {
         lens::member(&mut value, "metadata")["resourceVersion"] = self.revision.to_string().into();
         value
     }
@@ -346,17 +370,58 @@ impl Stored {
 
     /// Appends the JSON of the object.
     pub fn write_json(&self, out: &mut Vec<u8>) {
-        if self.kind.spelling.is_some() || self.kind.custom.is_some() {
+        let other = self.kind.spelling.is_some() || self.converted.is_some();
+        let layout = if other { Bytes::new() } else { self.layout() };
+        let made = match &self.kind.custom {
+            _ if other => Some(self.value()),
+            Some(custom) => self.made(custom, &layout),
+            None => None,
+        };
+        if let Some(value) = made {
             // Writing to a Vec cannot fail.
-            let _ = serde_json::to_writer(out, &self.value());
+            let _ = serde_json::to_writer(out, &value);
             return;
         }
-        let layout = self.layout();
         let (before, after) = halves(&layout);
         out.reserve(layout.len() + VERSION_BYTES);
         out.extend_from_slice(before);
         self.write_version(out);
         out.extend_from_slice(after);
+    }
+
+    /// An object of a user's kind in the version of that kind; none where it lies in the store just so, which is looked at once a revision.
+    fn made(&self, custom: &Custom, layout: &[u8]) -> Option<Value> {
+        let is_settled = self.item.is_settled(custom);
+        let same = is_stored_in(layout, &self.kind.api_version());
+        if is_settled == Some(true) && same {
+            return None;
+        }
+        let mut made: Value = serde_json::from_slice(json_of(layout)).unwrap_or_default();
+        let stored = (is_settled.is_none() && same).then(|| made.clone());
+        custom.read(&mut made);
+        if let Some(stored) = stored {
+            let is_settled = made == stored;
+            // Of what stands in for a value that cannot be read now, nothing is to be remembered.
+            if self.readable().is_ok() {
+                self.item.note_settled(custom, is_settled);
+            }
+            if is_settled {
+                return None;
+            }
+        }
+        Some(self.with_revision(made))
+    }
+
+    /// Whether it was stored in this version.
+    pub(crate) fn is_stored_in(&self, api_version: &str) -> bool {
+        is_stored_in(&self.layout(), api_version)
+    }
+
+    /// The same as the item of a cache, which knows more of it than its entry says.
+    pub(crate) fn known_as(mut self, item: Arc<Item>) -> Self {
+        self.entry = self.item.entry().ok();
+        self.item = item;
+        self
     }
 
     /// Appends `PartialObjectMetadata` of the object: a part of the stored bytes, nothing is parsed.

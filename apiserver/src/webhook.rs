@@ -2,7 +2,8 @@
 //!
 //! Admission and the conversion of custom objects ask the same way. Where a webhook is says its configuration ([`Target`]): a URL, or a
 //! Service, whose endpoints [`endpoint`] finds in the state. Its certificate is checked against the configured bundle, and otherwise
-//! against what the machine trusts, for the URL's host or for `NAME.NAMESPACE.svc`.
+//! against what the machine trusts, for the URL's host or for `NAME.NAMESPACE.svc`. A component that is one is reached through its node
+//! (`crate::reach`), whose certificate is checked in the place of its own.
 //!
 //! Invariants: the time holds from the first wait to the last byte; an answer is bounded in bytes, and so are the calls to one webhook at
 //! a time, so that one that hangs keeps nobody from another; connections are used again, and few are kept; no redirect is followed, no
@@ -10,33 +11,22 @@
 //! Left to others: what is asked and what the answer means (`weft_kinds::admission::webhook`).
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use parking_lot::Mutex;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, ServerName};
-use rustls_platform_verifier::Verifier;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use weft_kinds::admission::webhook::{At, Target};
-use weft_kinds::lens::{items, text};
-use weft_kinds::{ENDPOINT_SLICE, SERVICE};
-use weft_store::Snapshot;
 
-use crate::encryption::Vault;
-use crate::stored::{self, Stored};
+use crate::reach::tls::{self, Trust};
+use crate::reach::{Line, Reach, State, Tls, Unanswered, Way};
 
 /// Bytes of an answer: a patch of the largest object, as text in text.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -60,11 +50,20 @@ pub enum WebhookError {
     Answer(String),
 }
 
+impl WebhookError {
+    /// The same without the words that name a call of admission: what the call itself came to.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Configuration(why) | Self::Answer(why) => why.clone(),
+            Self::Call { url, why } => format!("Post {url:?}: {why}"),
+        }
+    }
+}
+
 /// Where a call goes, once it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// `HOST:PORT` to connect to.
-    address: String,
+    way: Way,
     /// The name that the certificate must have.
     server_name: String,
     /// What is said in `Host`, and told in errors.
@@ -73,10 +72,63 @@ pub struct Endpoint {
     ca_bundle: Option<Vec<u8>>,
 }
 
+impl Endpoint {
+    /// # Errors
+    /// For what is no `https` URL with a host.
+    pub(crate) fn of_url(url: &str, ca_bundle: Option<Vec<u8>>) -> Result<Self, String> {
+        let uri: Result<http::Uri, _> = url.parse();
+        let uri = uri.map_err(|error| format!("parse {url:?}: {error}"))?;
+        let host = uri.host().unwrap_or("");
+        if uri.scheme_str() != Some("https") || host.is_empty() {
+            return Err(format!("parse {url:?}: it is not https://host[/path]"));
+        }
+        let port = uri.port_u16().unwrap_or(443);
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        Ok(Self {
+            way: Way::Address(format!("{host}:{port}")),
+            server_name: bare.to_owned(),
+            host: uri
+                .authority()
+                .map_or_else(String::new, ToString::to_string),
+            path: uri.path().to_owned(),
+            ca_bundle,
+        })
+    }
+}
+
+/// A document from elsewhere, on a connection of its own.
+///
+/// # Errors
+/// Why it could not be had in time.
+pub(crate) async fn fetch(endpoint: &Endpoint, timeout: Duration) -> Result<Bytes, String> {
+    let exchange = async {
+        let bundle = endpoint.ca_bundle.as_deref();
+        let config = tls::client_config(bundle.map_or(Trust::Machine, Trust::Bundle), None)?;
+        let tls = Tls {
+            connector: &TlsConnector::from(config),
+            server_name: &endpoint.server_name,
+        };
+        // A URL is an address: no node has to be asked.
+        let mut line = Reach::new(None).open(&endpoint.way, Some(tls)).await?;
+        let request = Request::get(&endpoint.path)
+            .header(header::HOST, &endpoint.host)
+            .header(header::ACCEPT, HeaderValue::from_static("application/json"))
+            .body(Body::empty())
+            .map_err(|error| error.to_string())?;
+        match answer(&mut line, request).await {
+            Ok((StatusCode::OK, bytes)) => Ok(bytes),
+            Ok((status, _)) => Err(format!("{status}")),
+            Err(unanswered) => Err(unanswered.why()),
+        }
+    };
+    let answered = tokio::time::timeout(timeout, exchange).await;
+    answered.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))
+}
+
 /// Whom a connection is to: connections are shared by those who would trust the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Peer {
-    address: String,
+    way: String,
     server_name: String,
     trust: [u8; 32],
 }
@@ -84,17 +136,25 @@ struct Peer {
 struct Known {
     places: Arc<Semaphore>,
     tls: TlsConnector,
-    idle: Vec<(Instant, SendRequest<Full<Bytes>>)>,
+    idle: Vec<(Instant, Line)>,
     used: Instant,
 }
 
 /// The client. Cheap to clone; clones share everything.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct WebhookClient {
+    reach: Reach,
     peers: Arc<Mutex<BTreeMap<Peer, Known>>>,
 }
 
 impl WebhookClient {
+    pub(crate) fn new(reach: Reach) -> Self {
+        Self {
+            reach,
+            peers: Arc::default(),
+        }
+    }
+
     /// Sends `body` and gives what came back, which may be anything that is JSON.
     ///
     /// # Errors
@@ -142,7 +202,7 @@ impl WebhookClient {
     ) -> Result<(StatusCode, Bytes), Failure> {
         let trust = endpoint.ca_bundle.as_deref().unwrap_or_default();
         let peer = Peer {
-            address: endpoint.address.clone(),
+            way: endpoint.way.key(),
             server_name: endpoint.server_name.clone(),
             trust: Sha256::digest(trust).into(),
         };
@@ -163,12 +223,12 @@ impl WebhookClient {
                     header::USER_AGENT,
                     HeaderValue::from_static("kube-apiserver-admission"),
                 )
-                .body(Full::new(body.clone()))
+                .body(Body::from(body.clone()))
                 .map_err(|error| Failure::Configuration(error.to_string()))
         };
         // One that was kept may have been closed at the other end meanwhile: then there is a new one.
         while let Some(mut kept) = self.take(&peer) {
-            if kept.ready().await.is_err() {
+            if !kept.is_ready().await {
                 continue;
             }
             match answer(&mut kept, request()?).await {
@@ -176,17 +236,22 @@ impl WebhookClient {
                     self.keep(&peer, kept);
                     return Ok(found);
                 }
-                Err(Exchange::Lost(_)) => break,
-                Err(Exchange::Failed(why)) => return Err(Failure::Call(why)),
+                Err(Unanswered::Lost(_)) => break,
+                Err(Unanswered::Failed(why)) => return Err(Failure::Call(why)),
             }
         }
-        let mut sender = connect(endpoint, &tls).await?;
-        match answer(&mut sender, request()?).await {
+        let tls = Tls {
+            connector: &tls,
+            server_name: &endpoint.server_name,
+        };
+        let opened = self.reach.open(&endpoint.way, Some(tls)).await;
+        let mut line = opened.map_err(Failure::Call)?;
+        match answer(&mut line, request()?).await {
             Ok(found) => {
-                self.keep(&peer, sender);
+                self.keep(&peer, line);
                 Ok(found)
             }
-            Err(Exchange::Lost(why) | Exchange::Failed(why)) => Err(Failure::Call(why)),
+            Err(unanswered) => Err(Failure::Call(unanswered.why())),
         }
     }
 
@@ -210,7 +275,9 @@ impl WebhookClient {
         {
             peers.remove(&oldest);
         }
-        let config = client_config(endpoint.ca_bundle.as_deref())?;
+        let bundle = endpoint.ca_bundle.as_deref();
+        let trust = bundle.map_or(Trust::Machine, Trust::Bundle);
+        let config = tls::client_config(trust, None).map_err(Failure::Configuration)?;
         let known = Known {
             places: Arc::new(Semaphore::new(CALLS_MAX)),
             tls: TlsConnector::from(config),
@@ -222,22 +289,22 @@ impl WebhookClient {
         Ok(found)
     }
 
-    fn take(&self, peer: &Peer) -> Option<SendRequest<Full<Bytes>>> {
+    fn take(&self, peer: &Peer) -> Option<Line> {
         let mut peers = self.peers.lock();
         let known = peers.get_mut(peer)?;
         known
             .idle
-            .retain(|(since, sender)| since.elapsed() < IDLE_TIME && !sender.is_closed());
-        known.idle.pop().map(|(_, sender)| sender)
+            .retain(|(since, line)| since.elapsed() < IDLE_TIME && !line.is_closed());
+        known.idle.pop().map(|(_, line)| line)
     }
 
-    fn keep(&self, peer: &Peer, sender: SendRequest<Full<Bytes>>) {
+    fn keep(&self, peer: &Peer, line: Line) {
         let mut peers = self.peers.lock();
         if let Some(known) = peers.get_mut(peer)
             && known.idle.len() < IDLE_MAX
-            && !sender.is_closed()
+            && !line.is_closed()
         {
-            known.idle.push((Instant::now(), sender));
+            known.idle.push((Instant::now(), line));
         }
     }
 }
@@ -247,103 +314,20 @@ enum Failure {
     Call(String),
 }
 
-enum Exchange {
-    /// The connection ended before there was an answer.
-    Lost(String),
-    Failed(String),
-}
-
 async fn answer(
-    sender: &mut SendRequest<Full<Bytes>>,
-    request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), Exchange> {
-    let response = sender.send_request(request).await.map_err(|error| {
-        let lost = error.is_canceled() || error.is_closed() || error.is_incomplete_message();
-        match lost {
-            true => Exchange::Lost("EOF".to_owned()),
-            false => Exchange::Failed(error.to_string()),
-        }
-    })?;
+    line: &mut Line,
+    request: Request<Body>,
+) -> Result<(StatusCode, Bytes), Unanswered> {
+    let response = line.send(request).await?;
     let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
     let bytes = body.collect().await.map_err(|error| {
-        Exchange::Failed(match error.is::<LengthLimitError>() {
+        Unanswered::Failed(match error.is::<LengthLimitError>() {
             true => format!("the answer is larger than {ANSWER_BYTES_MAX} bytes"),
             false => format!("unexpected end of the answer: {error}"),
         })
     })?;
     Ok((status, bytes.to_bytes()))
-}
-
-async fn connect(
-    endpoint: &Endpoint,
-    tls: &TlsConnector,
-) -> Result<SendRequest<Full<Bytes>>, Failure> {
-    let address = &endpoint.address;
-    let name = ServerName::try_from(endpoint.server_name.clone())
-        .map_err(|error| Failure::Configuration(error.to_string()))?;
-    let tcp = TcpStream::connect(address).await.map_err(|error| {
-        let why = match error.kind() {
-            io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
-            _ => error.to_string(),
-        };
-        Failure::Call(format!("dial tcp {address}: {why}"))
-    })?;
-    // Small questions must not wait for the acknowledgement of the one before.
-    let _ = tcp.set_nodelay(true);
-    let stream = tls
-        .connect(name, tcp)
-        .await
-        .map_err(|error| Failure::Call(format!("tls: failed to verify certificate: {error}")))?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| Failure::Call(error.to_string()))?;
-    // Ends with its sender, which is dropped with its call or with the client.
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to a webhook ended early");
-        }
-    });
-    Ok(sender)
-}
-
-/// What is trusted: the certificates of a bundle alone, or what the machine trusts.
-fn client_config(bundle: Option<&[u8]>) -> Result<Arc<ClientConfig>, Failure> {
-    let unfit = Failure::Configuration;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unfit(error.to_string()))?;
-    let mut config = match bundle {
-        Some(pem) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate
-                    .map_err(|error| unfit(format!("unable to load root certificates: {error}")))?;
-                roots
-                    .add(certificate)
-                    .map_err(|error| unfit(format!("unable to load root certificates: {error}")))?;
-            }
-            if roots.is_empty() {
-                let told = "unable to load root certificates: unable to parse bytes as PEM block";
-                return Err(unfit(told.to_owned()));
-            }
-            builder.with_root_certificates(roots).with_no_client_auth()
-        }
-        None => {
-            let verifier = Verifier::new(Arc::clone(&provider)).or_else(|_| {
-                let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned();
-                Verifier::new_with_extra_roots(roots, provider)
-            });
-            let verifier = verifier.map_err(|error| unfit(error.to_string()))?;
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verifier))
-                .with_no_client_auth()
-        }
-    };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }
 
 /// What an answer with another status than 200 says, as client-go reads it.
@@ -353,7 +337,20 @@ fn refused(status: StatusCode, body: &[u8]) -> String {
     let shown = String::from_utf8_lossy(shown);
     let shown = shown.trim();
     match status.as_u16() {
+        400 => "the server rejected our request for an unknown reason".to_owned(),
+        401 => "the server has asked for the client to provide credentials".to_owned(),
+        403 | 406 | 415 if !shown.is_empty() => shown.to_owned(),
+        403 | 415 => "unknown".to_owned(),
         404 => "the server could not find the requested resource".to_owned(),
+        405 => "the server does not allow this method on the requested resource".to_owned(),
+        406 => "the server was unable to respond with a content type that the client supports"
+            .to_owned(),
+        409 => "the server reported a conflict".to_owned(),
+        422 => "the server rejected our request due to an error in our request".to_owned(),
+        429 => "the server has received too many requests and has asked us to try again later"
+            .to_owned(),
+        503 => "the server is currently unable to handle the request".to_owned(),
+        504 => "the server was unable to return a response in the time allotted, but may still be processing the request".to_owned(),
         500..=599 => format!(
             "an error on the server ({:?}) has prevented the request from succeeding",
             if shown.is_empty() { "unknown" } else { shown }
@@ -369,56 +366,24 @@ fn refused(status: StatusCode, body: &[u8]) -> String {
 /// # Errors
 /// Why it is nowhere.
 pub(crate) fn endpoint(
-    snapshot: &Snapshot,
-    vault: &Vault,
+    state: State<'_>,
     target: &Target,
     pick: usize,
 ) -> Result<Endpoint, WebhookError> {
     let unfit = WebhookError::Configuration;
     let ca_bundle = target.ca_bundle.clone();
     match &target.at {
-        At::Url(url) => {
-            let uri: http::Uri = url
-                .parse()
-                .map_err(|error: http::uri::InvalidUri| unfit(format!("parse {url:?}: {error}")))?;
-            let host = uri.host().unwrap_or("");
-            if uri.scheme_str() != Some("https") || host.is_empty() {
-                return Err(unfit(format!(
-                    "parse {url:?}: it is not https://host[/path]"
-                )));
-            }
-            let port = uri.port_u16().unwrap_or(443);
-            let bare = host.trim_start_matches('[').trim_end_matches(']');
-            Ok(Endpoint {
-                address: format!("{host}:{port}"),
-                server_name: bare.to_owned(),
-                host: uri
-                    .authority()
-                    .map_or_else(String::new, ToString::to_string),
-                path: uri.path().to_owned(),
-                ca_bundle,
-            })
-        }
+        At::Url(url) => Endpoint::of_url(url, ca_bundle).map_err(unfit),
         At::Service {
             namespace,
             name,
             port,
             path,
         } => {
-            let key = stored::key(&SERVICE, Some(namespace), name);
-            let Some(found) = snapshot.get(&key) else {
-                return Err(unfit(format!("service {name:?} not found")));
-            };
-            let service = Stored::new(vault, &SERVICE, found).value();
-            let address = if text(&service, "/spec/type") == "ExternalName" {
-                format!("{}:{port}", text(&service, "/spec/externalName"))
-            } else {
-                let slices = slices(snapshot, vault, namespace, name);
-                address_of(&service, &slices, *port, pick).map_err(unfit)?
-            };
+            let way = state.service(namespace, name, *port, pick).map_err(unfit)?;
             let server_name = format!("{name}.{namespace}.svc");
             Ok(Endpoint {
-                address,
+                way,
                 host: format!("{server_name}:{port}"),
                 server_name,
                 path: match path.as_str() {
@@ -432,109 +397,9 @@ pub(crate) fn endpoint(
     }
 }
 
-/// Endpoints of one Service are asked in turn.
-pub(crate) fn turn() -> usize {
-    static TURN: AtomicUsize = AtomicUsize::new(0);
-    TURN.fetch_add(1, Ordering::Relaxed)
-}
-
-fn slices(snapshot: &Snapshot, vault: &Vault, namespace: &str, service: &str) -> Vec<Value> {
-    let prefix = stored::prefix(&ENDPOINT_SLICE, Some(namespace));
-    let entries = snapshot.range(&prefix, None);
-    let slices = entries.map(|entry| Stored::new(vault, &ENDPOINT_SLICE, entry).value());
-    let label = "/metadata/labels/kubernetes.io~1service-name";
-    slices
-        .filter(|slice| text(slice, label) == service)
-        .collect()
-}
-
-/// One of the addresses that a port of a Service leads to.
-fn address_of(service: &Value, slices: &[Value], port: u16, pick: usize) -> Result<String, String> {
-    let name = text(service, "/metadata/name");
-    let mut ports = items(service, "/spec/ports").iter();
-    let Some(known) = ports.find(|known| known["port"] == port) else {
-        return Err(format!("no service port {port} found for service {name:?}"));
-    };
-    let mut found = Vec::new();
-    let mut components = 0;
-    for slice in slices {
-        let mut ports = items(slice, "/ports").iter();
-        let Some(number) = ports
-            .find(|port| text(port, "/name") == text(known, "/name"))
-            .and_then(|port| port["port"].as_u64())
-        else {
-            continue;
-        };
-        for endpoint in items(slice, "/endpoints") {
-            if endpoint["conditions"]["ready"] == Value::Bool(false) {
-                continue;
-            }
-            // Components are reached in the mesh, where servers are not.
-            if text(endpoint, "/targetRef/kind") == "Pod" {
-                components += 1;
-                continue;
-            }
-            let addresses = items(endpoint, "/addresses").iter();
-            found.extend(addresses.filter_map(Value::as_str).map(|address| {
-                match address.contains(':') {
-                    true => format!("[{address}]:{number}"),
-                    false => format!("{address}:{number}"),
-                }
-            }));
-        }
-    }
-    match found.len() {
-        0 if components > 0 => Err(format!(
-            "service {name:?} is served by components, which this server cannot reach: give the webhook a url, or the service endpoints outside of the mesh"
-        )),
-        0 => Err(format!("no endpoints available for service {name:?}")),
-        count => Ok(found.swap_remove(pick % count)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn a_service_leads_to_its_ready_endpoints() {
-        let service =
-            json!({"metadata": {"name": "s"}, "spec": {"ports": [{"name": "https", "port": 443}]}});
-        let slice = |endpoints: Value| {
-            vec![json!({"ports": [{"name": "https", "port": 8443}], "endpoints": endpoints})]
-        };
-        for (endpoints, port, expected) in [
-            (
-                json!([{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"]}]),
-                443,
-                Ok("10.0.0.2:8443".to_owned()),
-            ),
-            (
-                json!([{"addresses": ["10.0.0.1"], "conditions": {"ready": false}}]),
-                443,
-                Err("no endpoints available for service \"s\"".to_owned()),
-            ),
-            (
-                json!([{"addresses": ["fd00::1"]}]),
-                443,
-                Ok("[fd00::1]:8443".to_owned()),
-            ),
-            (
-                json!([]),
-                80,
-                Err("no service port 80 found for service \"s\"".to_owned()),
-            ),
-            (
-                json!([{"addresses": ["10.42.0.3"], "targetRef": {"kind": "Pod"}}]),
-                443,
-                Err("service \"s\" is served by components, which this server cannot reach: give the webhook a url, or the service endpoints outside of the mesh".to_owned()),
-            ),
-        ] {
-            assert_eq!(address_of(&service, &slice(endpoints), port, 1), expected);
-        }
-    }
 
     #[test]
     fn refusals_are_told_as_clients_tell_them() {

@@ -31,6 +31,7 @@ async fn fetch(world: &World, path: &str, accept: &str) -> (String, Vec<u8>) {
 #[tokio::test]
 async fn answers_come_in_the_encoding_that_the_client_takes_first() {
     let world = World::new().await;
+    world.define_gateway_api().await;
     for name in ["a", "b"] {
         world
             .ask(&format!("POST {MAPS}"), config_map(name, "1"))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use weft_api::object::Object;
-use weft_apiserver::authz::authorize;
+
 use weft_apiserver::caller::Caller;
 use weft_apiserver::encryption::{EncryptionError, KeyFile, KeyFileError};
 use weft_apiserver::listing::{ListOptions, WatchEvent, WatchOptions};
@@ -133,7 +133,10 @@ async fn rewrap_brings_all_under_a_new_key_and_the_first_of_the_file() {
     std::fs::write(&key_file, format!("{new} # new\n{old}")).unwrap();
     let second = objects(&store, Some(&key_file));
     second.check_readable().unwrap();
-    let asked = |caller| authorize(caller, RequestInfo::of_path("post", REWRAP_PATH));
+    let asked = |caller| {
+        let request = RequestInfo::of_path("post", REWRAP_PATH);
+        second.authorizer().authorize(caller, request)
+    };
     let mallory = Caller::client_certificate("mallory", Vec::new());
     assert_eq!(asked(mallory).unwrap_err().code, 403);
     let asked = asked(caller()).unwrap();

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tower::ServiceExt as _;
 use weft_api::object::Object;
 use weft_api::status::StatusError;
-use weft_apiserver::authz::authorize;
+
 use weft_apiserver::ca::Authority;
 use weft_apiserver::caller::Caller;
 use weft_apiserver::objects::{
@@ -830,7 +830,7 @@ fn key_value_store(keys: u64) -> Object {
 async fn data(objects: &Objects, operation: Value) -> Result<Value, StatusError> {
     let store = ObjectRef::new(&weft_kinds::KEY_VALUE_STORE, NS, "carts");
     let request = RequestInfo::of_object("create", store, Some(Subresource::Data));
-    let asked = authorize(admin(), request)?;
+    let asked = objects.authorizer().authorize(admin(), request)?;
     let operation = Operation::parse(operation.to_string().as_bytes())?;
     objects.data(&asked, None, operation).await
 }

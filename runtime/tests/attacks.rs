@@ -684,7 +684,7 @@ async fn attack_32_ten_thousand_requests_at_once_meet_a_limit() {
 /// A thousand bodies that are written to and never sent were half a gigabyte of the host's; a thousand sets of fields or long
 /// methods as much as anybody liked.
 #[tokio::test]
-async fn attack_60_what_a_guest_has_the_host_hold_is_its_own_memory() {
+async fn attack_117_what_a_guest_has_the_host_hold_is_its_own_memory() {
     let attacked = Attacked::new().await;
     let neighbour = Neighbour::start(&attacked.engine).await;
     let memory_bytes = 32 << 20;

@@ -3,15 +3,14 @@
 //! The checks run in Kubernetes' order and the first that refuses answers, so the counts in messages agree with what
 //! users know. Only the resource check gives several reasons at once.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorTerm};
+use weft_api::node_selector::selects;
 use weft_api::toleration::tolerates;
 use weft_api::view::Taint;
 
 use crate::reserve::{Standing, Working};
-use crate::snapshot::{NodeFacts, PodFacts, Resources, expression_holds};
+use crate::snapshot::{NodeFacts, PodFacts, Resources};
 
 /// Why a node refuses a pod. Displays in Kubernetes' words.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -194,24 +193,6 @@ pub(crate) fn selected(pod: &PodFacts, node: &NodeFacts) -> bool {
         .node_selector
         .iter()
         .all(|(key, value)| node.labels.get(key) == Some(value));
-    by_labels && pod.required.as_ref().is_none_or(|s| any_term(s, node))
-}
-
-fn any_term(selector: &NodeSelector, node: &NodeFacts) -> bool {
-    let terms = selector.node_selector_terms.iter();
-    terms.into_iter().any(|term| term_holds(term, node))
-}
-
-/// Expressions of a term are all required; a term without any matches nothing.
-pub(crate) fn term_holds(term: &NodeSelectorTerm, node: &NodeFacts) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let own = BTreeMap::from([("metadata.name".to_owned(), node.name.to_string())]);
-    let labelled = expressions
-        .iter()
-        .all(|e| expression_holds(e, &node.labels));
-    labelled && fields.iter().all(|field| expression_holds(field, &own))
+    let required = pod.required.as_ref();
+    by_labels && required.is_none_or(|selector| selects(selector, &node.name, &node.labels))
 }

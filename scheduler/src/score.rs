@@ -4,9 +4,9 @@
 //! each from 0 to 100. Equally good nodes are told apart by a hash of seed, pod and node, so a replay chooses the same.
 
 use weft_api::hash::fnv1a_64_seeded;
+use weft_api::node_selector::term_holds;
 use weft_api::toleration::tolerates;
 
-use crate::filter::term_holds;
 use crate::reserve::{Domains, Working};
 use crate::snapshot::PodFacts;
 
@@ -101,7 +101,7 @@ fn preference(pod: &PodFacts, working: &Working<'_>, index: usize) -> i64 {
         let preference = &term.preference;
         // An empty preference matches every node.
         let empty = preference.match_expressions.is_none() && preference.match_fields.is_none();
-        empty || term_holds(preference, node)
+        empty || term_holds(preference, &node.name, &node.labels)
     });
     held.map(|term| i64::from(term.weight)).sum()
 }

@@ -18,9 +18,7 @@ use weft_api::view::{Container, Node, Pod, PodSpec, Service, Taint, Toleration};
 
 use crate::affinity::Term;
 
-use k8s_openapi::api::core::v1::{
-    NodeSelector, NodeSelectorRequirement, PreferredSchedulingTerm, TopologySpreadConstraint,
-};
+use k8s_openapi::api::core::v1::{NodeSelector, PreferredSchedulingTerm, TopologySpreadConstraint};
 
 /// What Kubernetes' scoring assumes for a container that requests nothing, so that such pods spread too.
 const ASSUMED_CPU_MILLI: i128 = 100;
@@ -473,28 +471,5 @@ impl Snapshot {
     /// The node this pod is counted on.
     pub fn node_of(&self, uid: &str) -> Option<&str> {
         self.pods.get(uid)?.node.as_deref()
-    }
-}
-
-/// Whether labels meet one expression of a node selector.
-pub(crate) fn expression_holds(
-    requirement: &NodeSelectorRequirement,
-    labels: &BTreeMap<String, String>,
-) -> bool {
-    let value = labels.get(&requirement.key);
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let number = |text: &String| text.parse::<i64>().ok();
-    let compare = |holds: fn(i64, i64) -> bool| {
-        let (left, right) = (value.and_then(number), values.first().and_then(number));
-        matches!((left, right), (Some(left), Some(right)) if holds(left, right))
-    };
-    match requirement.operator.as_str() {
-        "In" => value.is_some_and(|value| values.contains(value)),
-        "NotIn" => value.is_none_or(|value| !values.contains(value)),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compare(|left, right| left > right),
-        "Lt" => compare(|left, right| left < right),
-        _ => false,
     }
 }

@@ -174,6 +174,15 @@ impl Client {
         Ok(())
     }
 
+    /// Server-side apply, taking over what others own.
+    pub async fn apply(&self, path: &str, manager: &str, object: &Value) -> Result<(), Error> {
+        let path = format!("{path}?fieldManager={manager}&force=true");
+        let kind = "application/apply-patch+yaml";
+        let response = self.send("PATCH", &path, kind, object.to_string()).await?;
+        response.into_body().collect().await?;
+        Ok(())
+    }
+
     pub async fn get(&self, path: &str) -> Result<Value, Error> {
         let response = self.send("GET", path, "", String::new()).await?;
         let body = response.into_body().collect().await?.to_bytes();

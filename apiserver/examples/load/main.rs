@@ -7,7 +7,8 @@
 //!
 //! What is measured: lists of many pods, their pages, and the memory they take; thousands of watchers that each see one node's
 //! pods, and what those cost that are not concerned; a thousand watchers of one object; lease renewals beside clients that
-//! do nothing but list; and what large values take that nobody asks for again. Only when asked for (`--only puts`): the store's bench
+//! do nothing but list; what large values take that nobody asks for again; writes by few and many clients, server-side apply, custom objects
+//! under rules; and the server when nobody asks anything. Only when asked for (`--only puts`): the store's bench
 //! through the API. Every watcher checks what it is told: one event too
 //! many or too few ends the run.
 
@@ -16,6 +17,7 @@ mod client;
 mod pod;
 mod process;
 mod puts;
+mod writes;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,7 +72,8 @@ struct Effort {
     lists: usize,
     watchers: usize,
     changes_per_second: usize,
-    followers: usize,
+    followers: [usize; 2],
+    custom: usize,
     updates: usize,
     values: usize,
     puts: usize,
@@ -82,7 +85,8 @@ const FULL: Effort = Effort {
     lists: 10,
     watchers: 5_000,
     changes_per_second: 1_000,
-    followers: 1_000,
+    followers: [200, 1_000],
+    custom: 5_000,
     updates: 200,
     values: 20_000,
     puts: 300_000,
@@ -93,7 +97,8 @@ const QUICK: Effort = Effort {
     lists: 3,
     watchers: 500,
     changes_per_second: 300,
-    followers: 200,
+    followers: [50, 200],
+    custom: 500,
     updates: 40,
     values: 2_000,
     puts: 60_000,
@@ -163,10 +168,13 @@ async fn serve(dir: &Path, raft: &tokio::runtime::Handle) -> Result<(), Error> {
         server_id: 1,
         peer_address: None,
         scratch_dir: dir.to_owned(),
+        url: format!("https://127.0.0.1:{port}"),
         names: vec!["127.0.0.1".to_owned()],
         registry_dir: dir.join("registry"),
         tokens: vec![StaticToken::new(TOKEN, "bench", None, groups)],
         key_file: dir.join("none"),
+        authentication: None,
+        audit: None,
         keys: None,
     })?;
     let shutdown = CancellationToken::new();
@@ -198,6 +206,12 @@ async fn measure(
         server.stop()?;
         return Ok(document);
     }
+    if wanted("idle") {
+        document["idle"] = idle(&server, effort).await?;
+    }
+    if wanted("writes") {
+        document["writes"] = writes::measure(pool, &server, effort).await?;
+    }
     document["pods"] = fill(pool, effort.pods, effort.watchers).await?;
     if wanted("lists") {
         document["lists"] = lists(pool, &server, effort).await?;
@@ -215,7 +229,11 @@ async fn measure(
         document["watches_by_node"] = nodes.into();
     }
     if wanted("one_object") {
-        document["one_object"] = follow_one(pool, &server, effort).await?;
+        let mut rows = Vec::new();
+        for followers in effort.followers {
+            rows.push(follow_one(pool, &server, effort, followers).await?);
+        }
+        document["one_object"] = rows.into();
     }
     if wanted("values") {
         document["values"] = values(pool, &server, effort).await?;
@@ -588,20 +606,25 @@ async fn watch_nodes(
 }
 
 /// Watchers of one ConfigMap that is updated as fast as one client can.
-async fn follow_one(pool: &Pool, server: &Measured, effort: Effort) -> Result<Value, Error> {
+async fn follow_one(
+    pool: &Pool,
+    server: &Measured,
+    effort: Effort,
+    followers: usize,
+) -> Result<Value, Error> {
     let client = pool.connect().await?;
+    let name = format!("watched-{followers}");
     let map = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "watched", "annotations": {"bench/sent": "0"}},
+        "metadata": {"name": name, "annotations": {"bench/sent": "0"}},
         "data": {"settings": "x".repeat(512)},
     });
     client.create(MAPS, &map).await?;
     let revision = client.revision(MAPS).await?;
-    let heard = Heard::new(effort.followers);
+    let heard = Heard::new(followers);
     let path =
-        format!("{MAPS}?watch=1&resourceVersion={revision}&fieldSelector=metadata.name%3Dwatched");
-    let targets =
-        (0..effort.followers).map(|number| (number, path.clone(), "\"watched\"".to_owned()));
+        format!("{MAPS}?watch=1&resourceVersion={revision}&fieldSelector=metadata.name%3D{name}");
+    let targets = (0..followers).map(|number| (number, path.clone(), format!("\"{name}\"")));
     let mut watches = JoinSet::new();
     open_watches(pool, &mut watches, &heard, targets.collect()).await?;
     let resident = server.memory()?.resident;
@@ -609,17 +632,17 @@ async fn follow_one(pool: &Pool, server: &Measured, effort: Effort) -> Result<Va
     let begun = Instant::now();
     for _ in 0..effort.updates {
         client
-            .patch(&format!("{MAPS}/watched"), &heard.stamp())
+            .patch(&format!("{MAPS}/{name}"), &heard.stamp())
             .await?;
     }
     let seconds = begun.elapsed().as_secs_f64();
-    let events = effort.updates * effort.followers;
+    let events = effort.updates * followers;
     heard.settle(events).await?;
     let cpu = server.cpu()? - cpu;
     watches.shutdown().await;
     let ages = heard.ages.lock().clone();
     Ok(json!({
-        "watchers": effort.followers, "updates": effort.updates,
+        "watchers": followers, "updates": effort.updates,
         "updates_per_second": effort.updates as f64 / seconds,
         "p50_ms": milliseconds(at(ages.clone(), 0.5)),
         "p99_ms": milliseconds(at(ages, 0.99)),
@@ -675,6 +698,17 @@ async fn values(pool: &Pool, server: &Measured, effort: Effort) -> Result<Value,
         "bytes_per_second": bytes as f64 / middle.as_secs_f64(),
         "server_cpu_seconds": cpu,
         "resident_bytes_before": before, "resident_bytes": after,
+    }))
+}
+
+/// What the server takes while nobody asks anything.
+async fn idle(server: &Measured, effort: Effort) -> Result<Value, Error> {
+    tokio::time::sleep(REST).await;
+    let (cpu, begun) = (server.cpu()?, Instant::now());
+    tokio::time::sleep(Duration::from_secs_f64(effort.seconds)).await;
+    Ok(json!({
+        "cores": (server.cpu()? - cpu) / begun.elapsed().as_secs_f64(),
+        "resident_bytes": server.memory()?.resident,
     }))
 }
 

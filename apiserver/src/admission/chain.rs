@@ -16,20 +16,25 @@ use weft_api::gvk::GroupVersionKind;
 use weft_api::status::StatusError;
 use weft_kinds::admission::expressions::Scope;
 use weft_kinds::admission::matching::Objects as Seen;
-use weft_kinds::admission::policy::{self, Lookup, Round};
+use weft_kinds::admission::mutation::{self, Round};
+use weft_kinds::admission::policy::{self, Lookup as _};
 use weft_kinds::admission::webhook::Webhook;
 use weft_kinds::admission::{Operation, Place, Request, User, limits, pod_security};
-use weft_kinds::cel::{Authorize, Decision, Question, Subject};
+use weft_kinds::apiextensions::Custom;
+use weft_kinds::apiextensions::conversion::Conversion;
 use weft_kinds::lens::{member, put, text};
 use weft_kinds::patch::{self, PatchKind};
-use weft_kinds::{Kind, KindRef, LIMIT_RANGE, NAMESPACE, POD, Registry};
+use weft_kinds::{Kind, KindRef, LIMIT_RANGE, NAMESPACE, POD, Registry, decode};
 use weft_store::Snapshot;
 
 use super::Surrounding;
 use super::configured::Configured;
-use crate::authz::{self, Access, Authorized};
+use crate::audit;
+use crate::authz::{Authorized, Authorizer};
 use crate::caller::Caller;
 use crate::encryption::Vault;
+use crate::objects::undecodable;
+use crate::reach::{self, State};
 use crate::request::ObjectRef;
 use crate::stored::{self, Stored};
 use crate::webhook::{self, WebhookClient};
@@ -40,9 +45,10 @@ pub(crate) struct Told {
     pub warnings: Vec<String>,
 }
 
-/// What is noted of a write, beside its answer: the log has it.
+/// What is noted of a write, beside its answer: the audit log has it, and the server's.
 fn note(request: &Request, annotations: impl IntoIterator<Item = (String, String)>) {
     for (key, value) in annotations {
+        audit::note(&key, &value);
         tracing::info!(
             target: "weft_apiserver::audit",
             user = %request.user.name,
@@ -69,6 +75,7 @@ pub(crate) struct Chain<'a> {
     pub registry: Arc<Registry>,
     pub client: &'a WebhookClient,
     pub new_uid: fn() -> String,
+    pub authorizer: &'a Authorizer,
     /// Whether the object has yet to get what only the server gives.
     pub hides_identity: bool,
     /// The form that a stored object has.
@@ -93,8 +100,8 @@ pub(crate) fn request(
     let access = asked.access();
     let subresource = access.and_then(|access| access.subresource).unwrap_or("");
     let kinds = registry.into_iter().flat_map(Registry::all);
-    let equivalents = kinds
-        .filter(|other| other.stored() == kind.stored() && *other != kind && !is_review(other));
+    let equivalents =
+        kinds.filter(|other| is_same(kind, other) && *other != kind && !is_review(other));
     let namespace = match namespace {
         None if **kind.stored() == **NAMESPACE => name,
         namespace => namespace.unwrap_or(""),
@@ -110,13 +117,26 @@ pub(crate) fn request(
             name: caller.user().to_owned(),
             uid: caller.uid().unwrap_or("").to_owned(),
             groups: caller.groups().to_vec(),
+            extra: caller.extra().clone(),
         },
         dry_run,
         options,
     }
 }
 
-fn is_review(kind: &Kind) -> bool {
+/// Whether two kinds have the same objects, which one call need not wait for another to be seen as either.
+fn is_same(kind: KindRef<'_>, other: KindRef<'_>) -> bool {
+    let versions = |custom: &Custom, other: &Custom| {
+        let (of, other) = (custom.definition(), other.definition());
+        of.name == other.name && of.conversion == Conversion::None
+    };
+    match (&kind.custom, &other.custom) {
+        (Some(custom), Some(other)) => versions(custom, other),
+        _ => other.stored() == kind.stored(),
+    }
+}
+
+pub(super) fn is_review(kind: &Kind) -> bool {
     kind.served != weft_kinds::Served::Stored
 }
 
@@ -143,10 +163,16 @@ impl Chain<'_> {
     }
 
     /// A stored state as `place` spells it.
-    fn spelled(&self, place: &Place, value: &Value) -> Value {
+    pub(super) fn spell(&self, place: &Place, value: &Value) -> Value {
         let mut value = value.clone();
-        if let Some(spelling) = self.kind_at(place).and_then(|kind| kind.spelling.as_ref()) {
+        let Some(kind) = self.kind_at(place) else {
+            return value;
+        };
+        if let Some(spelling) = &kind.spelling {
             (spelling.read)(&mut value);
+        }
+        if kind.custom.is_some() {
+            value["apiVersion"] = kind.api_version().into();
         }
         value
     }
@@ -157,9 +183,21 @@ impl Chain<'_> {
     }
 
     /// What `place` spells, as it is stored.
-    fn stored_form(&self, place: &Place, mut value: Value) -> Result<Value, StatusError> {
+    pub(super) fn stored_form(
+        &self,
+        place: &Place,
+        mut value: Value,
+    ) -> Result<Value, StatusError> {
+        if self.has_own_body() {
+            let of = GroupVersionKind::new(&place.group, &place.version, &place.kind);
+            let decoded = decode::value(&of, &value);
+            return Ok(decoded.map_err(|error| undecodable(&of, &error))?.value);
+        }
         if let Some(spelling) = self.kind_at(place).and_then(|kind| kind.spelling.as_ref()) {
             (spelling.write)(&mut value);
+        }
+        if self.kind.custom.is_some() {
+            value["apiVersion"] = self.kind.api_version().into();
         }
         (self.canonical)(self.kind.stored(), &value)
     }
@@ -195,40 +233,56 @@ impl Chain<'_> {
         if !hooks {
             return Ok(Some(value));
         }
+        self.rounds(&mut value, old, own, told).await?;
+        Ok(Some(value))
+    }
+
+    /// What policies and webhooks make of what a subresource exchanges in place of its object. None where nobody is to be asked.
+    ///
+    /// # Errors
+    /// As [`Chain::mutated`].
+    pub(crate) async fn mutated_body(
+        &self,
+        body: &Value,
+        old: Option<&Value>,
+        told: &mut Told,
+    ) -> Result<Option<Value>, StatusError> {
+        if !self.configured.mutates() || self.request.is_exempt() {
+            return Ok(None);
+        }
+        let mut value = body.clone();
+        let own = |value: &Value| Ok(value.clone());
+        self.rounds(&mut value, old, own, told).await?;
+        Ok(Some(value))
+    }
+
+    /// Everybody once, and those who ask for it once more; `own` is what the kind itself makes of a changed object.
+    async fn rounds(
+        &self,
+        value: &mut Value,
+        old: Option<&Value>,
+        own: impl Fn(&Value) -> Result<Value, StatusError>,
+        told: &mut Told,
+    ) -> Result<(), StatusError> {
         let namespace = self.namespace();
+        let namespace = namespace.as_ref();
         let mut policies = Policies::default();
         let mut calls = Calls::default();
-        let again = self
-            .round(
-                &mut value,
-                old,
-                namespace.as_ref(),
-                &mut policies,
-                &mut calls,
-                told,
-            )
-            .await?;
-        if again {
+        let first = self.round(value, old, namespace, &mut policies, &mut calls, told);
+        if first.await? {
             // What was changed behind those that had been asked is shown to them once more, and to each only once.
             let after_policies = policies.last.take();
-            let next = own(&value)?;
+            let next = own(value)?;
             if after_policies.is_some_and(|after| after != next) {
                 policies.round.changed();
             }
-            value = next;
-            policies.round.again = Some(std::mem::take(&mut policies.round.due));
+            *value = next;
+            policies.round.repeat();
             calls.again = true;
-            self.round(
-                &mut value,
-                old,
-                namespace.as_ref(),
-                &mut policies,
-                &mut calls,
-                told,
-            )
-            .await?;
+            self.round(value, old, namespace, &mut policies, &mut calls, told)
+                .await?;
         }
-        Ok(Some(value))
+        Ok(())
     }
 
     /// Policies, then webhooks; whether somebody wants to be asked again.
@@ -249,7 +303,7 @@ impl Chain<'_> {
                 old: before.as_ref(),
                 namespace,
             };
-            let changed = policy::mutate(
+            let changed = mutation::mutate(
                 &self.configured.mutating_policies,
                 &self.configured.mutating_bindings,
                 &self.request,
@@ -258,7 +312,7 @@ impl Chain<'_> {
                 &mut policies.round,
                 |place, next| {
                     let stored = self.keeping(self.stored_form(place, next)?, value);
-                    let (shown, _) = self.shown(place, Some(&stored), old);
+                    let (shown, _) = self.shown(&self.request.place, Some(&stored), old);
                     Ok(shown.unwrap_or_default())
                 },
             )?;
@@ -323,7 +377,7 @@ impl Chain<'_> {
     ) -> (Option<Value>, Option<Value>) {
         let spell = |value: &Value| match self.has_own_body() {
             true => value.clone(),
-            false => self.spelled(place, value),
+            false => self.spell(place, value),
         };
         let mut new = new.map(spell);
         let old = old.map(spell);
@@ -407,7 +461,11 @@ impl Chain<'_> {
         let answered = async {
             let review = hook.review(&uid, &self.request, place, &seen)?;
             let target = hook.target.as_ref().ok_or("it has no address")?;
-            let endpoint = webhook::endpoint(self.snapshot, self.vault, target, webhook::turn())
+            let state = State {
+                snapshot: self.snapshot,
+                vault: self.vault,
+            };
+            let endpoint = webhook::endpoint(state, target, reach::turn())
                 .map_err(|error| error.to_string())?;
             let timeout = Duration::from_secs(hook.timeout_seconds);
             let called = self.client.call(&endpoint, &review, timeout).await;
@@ -590,85 +648,6 @@ struct Calls {
 impl Calls {
     fn changed(&mut self) {
         self.due.append(&mut self.ran);
-    }
-}
-
-impl Lookup for Chain<'_> {
-    fn kind(&self, api_version: &str, kind: &str) -> Option<Arc<Kind>> {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let found = self.registry.by_kind(group, version, kind)?;
-        (!is_review(found)).then(|| Arc::clone(found))
-    }
-
-    fn object(&self, kind: &Arc<Kind>, namespace: Option<&str>, name: &str) -> Option<Value> {
-        let entry = self.snapshot.get(&stored::key(kind, namespace, name))?;
-        let mut value = Stored::new(self.vault, kind.stored(), entry).stored_value();
-        if let Some(spelling) = &kind.spelling {
-            (spelling.read)(&mut value);
-        }
-        Some(value)
-    }
-
-    fn objects(&self, kind: &Arc<Kind>, namespace: Option<&str>) -> Vec<Value> {
-        let prefix = stored::prefix(kind, namespace);
-        let entries = self.snapshot.range(&prefix, None);
-        entries
-            .map(|entry| {
-                let mut value = Stored::new(self.vault, kind.stored(), entry).stored_value();
-                if let Some(spelling) = &kind.spelling {
-                    (spelling.read)(&mut value);
-                }
-                value
-            })
-            .collect()
-    }
-
-    fn authorizer(&self) -> Arc<dyn Authorize> {
-        Arc::new(Rights {
-            caller: self.caller.clone(),
-        })
-    }
-}
-
-/// Answers what expressions ask of rights, at the one seam that all requests pass.
-struct Rights {
-    caller: Caller,
-}
-
-impl Authorize for Rights {
-    fn decide(&self, question: &Question) -> Decision {
-        let account = question.account.as_ref();
-        let account =
-            account.map(|(namespace, name)| Caller::service_account(namespace, name, None));
-        let caller = account.as_ref().unwrap_or(&self.caller);
-        let decided = match &question.subject {
-            Subject::Path(path) => authz::decide_path(caller, &question.verb, path),
-            Subject::Resource {
-                group,
-                resource,
-                subresource,
-                namespace,
-                name,
-                ..
-            } => {
-                fn some(text: &str) -> Option<&str> {
-                    Some(text).filter(|text| !text.is_empty())
-                }
-                let access = Access {
-                    verb: &question.verb,
-                    group,
-                    resource,
-                    subresource: some(subresource),
-                    namespace: some(namespace),
-                    name: some(name),
-                };
-                authz::decide(caller, &access)
-            }
-        };
-        Decision {
-            allowed: decided.is_ok(),
-            ..Decision::default()
-        }
     }
 }
 

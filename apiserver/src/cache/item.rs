@@ -6,7 +6,7 @@
 //!
 //! Invariant: an item without its value is of a cache, is what that cache shows, and has its [`Facts`].
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -18,10 +18,16 @@ use weft_store::{Entry, Key, Revision};
 use super::values::{LetGo, Missed, Values};
 use crate::encryption::Vault;
 use crate::stored;
+use weft_kinds::apiextensions::Custom;
 use weft_kinds::walk::{Containers, Walk};
 use weft_kinds::{Kind, KindRef};
 
 const LABELS: &str = "/metadata/labels";
+
+/// What [`Item::is_settled`] may be.
+const UNKNOWN: u8 = 0;
+const SETTLED: u8 = 1;
+const UNSETTLED: u8 = 2;
 
 /// What the items of one cache have in common.
 pub(crate) struct Owner {
@@ -40,6 +46,8 @@ pub(crate) struct Item {
     value: Mutex<Held>,
     /// Whether the value was asked for since its last turn.
     used: AtomicBool,
+    /// Whether it lies in the store as it is shown, once that is known ([`Item::is_settled`]).
+    settled: AtomicU8,
     owner: Option<Arc<Owner>>,
 }
 
@@ -62,6 +70,7 @@ impl Item {
                 counted: false,
             }),
             used: AtomicBool::new(false),
+            settled: AtomicU8::new(UNKNOWN),
             owner: None,
         }
     }
@@ -78,6 +87,7 @@ impl Item {
                 counted: false,
             }),
             used: AtomicBool::new(false),
+            settled: AtomicU8::new(UNKNOWN),
             owner: Some(Arc::clone(owner)),
         });
         owner.values.keep(&item, entry);
@@ -95,6 +105,33 @@ impl Item {
     /// What key and value count for where memory is bounded.
     pub(crate) fn weight(&self) -> usize {
         self.weight
+    }
+
+    /// Whether the value of a user's kind is what its definition makes of it now, so that it can be shown as it lies in the store; none where nobody
+    /// has looked yet, or for an item of another state of the definition. A cache ends with the definition that it was made for.
+    pub(crate) fn is_settled(&self, custom: &Custom) -> Option<bool> {
+        match self.settled.load(Ordering::Relaxed) {
+            UNKNOWN => None,
+            _ if !self.is_of(custom) => None,
+            settled => Some(settled == SETTLED),
+        }
+    }
+
+    /// Notes what [`Item::is_settled`] tells from now on.
+    pub(crate) fn note_settled(&self, custom: &Custom, settled: bool) {
+        if self.is_of(custom) {
+            let settled = if settled { SETTLED } else { UNSETTLED };
+            self.settled.store(settled, Ordering::Relaxed);
+        }
+    }
+
+    fn is_of(&self, custom: &Custom) -> bool {
+        let of = self.owner.as_ref();
+        let of = of.and_then(|owner| owner.kind.custom.as_ref());
+        of.is_some_and(|of| {
+            let (of, custom) = (of.definition(), custom.definition());
+            of.uid == custom.uid && of.generation == custom.generation
+        })
     }
 
     /// The entry, if it is in memory here.
@@ -230,6 +267,7 @@ impl Facts {
         let selectable = kind.looked_at();
         let wanted: Vec<(usize, &str)> = std::iter::once(LABELS)
             .chain(selectable.iter().map(|selectable| &*selectable.pointer))
+            .chain(selectable.iter().filter_map(|one| one.instead.as_deref()))
             .enumerate()
             .collect();
         let mut found = vec![None; wanted.len()];
@@ -253,8 +291,16 @@ impl Facts {
             push(&mut out, key);
             push(&mut out, value);
         }
-        for (selectable, value) in selectable.iter().zip(&found[1..]) {
-            match value {
+        let (values, others) = found[1..].split_at(selectable.len());
+        let mut others = others.iter();
+        for (selectable, value) in selectable.iter().zip(values) {
+            let other = selectable.instead.as_ref().and_then(|_| others.next());
+            let is_empty = |value: &&Option<Value>| {
+                value
+                    .as_ref()
+                    .is_none_or(|value| value.as_str() == Some(""))
+            };
+            match other.filter(|_| is_empty(&value)).unwrap_or(value) {
                 Some(Value::String(text)) => push(&mut out, text),
                 None | Some(Value::Null) => push(&mut out, &selectable.absent),
                 Some(other) => push(&mut out, &other.to_string()),

@@ -2,7 +2,10 @@
 //!
 //! Each pins the objects that were replaced since, so there is a bound a caller and one for all; what nobody came back to for
 //! longest goes first, and only from whoever has most. Nobody can take away the pages of another by asking for many lists.
+//! A revision has an age, too, by which a token leads nowhere any more even where the history would lead back to it: clients are
+//! promised that tokens end, and have to be told what a list goes on from then.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use weft_store::Revision;
@@ -15,6 +18,8 @@ const A_CALLER_MAX: usize = 8;
 const ALL_MAX: usize = 128;
 /// How long a list may take over its pages, as in Kubernetes (etcd's compaction interval).
 const AGE_MAX: Duration = Duration::from_secs(300);
+/// How exactly the age of a revision is known: some thirty of them are remembered.
+const MARK_EVERY: Duration = Duration::from_secs(10);
 
 struct One {
     caller: String,
@@ -28,6 +33,8 @@ struct One {
 #[derive(Default)]
 pub(crate) struct Kept {
     views: Vec<One>,
+    /// Which revision was the newest at which time; the first one at least [`AGE_MAX`] ago, once there is one.
+    marks: VecDeque<(Instant, Revision)>,
 }
 
 impl Kept {
@@ -66,6 +73,24 @@ impl Kept {
     pub(crate) fn sweep(&mut self, now: Instant) {
         self.views
             .retain(|one| now.saturating_duration_since(one.since) < AGE_MAX);
+    }
+
+    /// Remembers that this revision is the newest now.
+    pub(crate) fn note(&mut self, newest: Revision, now: Instant) {
+        let age = |(at, _): &(Instant, Revision)| now.saturating_duration_since(*at);
+        if self.marks.back().is_none_or(|last| age(last) >= MARK_EVERY) {
+            self.marks.push_back((now, newest));
+        }
+        while self.marks.get(1).is_some_and(|next| age(next) >= AGE_MAX) {
+            self.marks.pop_front();
+        }
+    }
+
+    /// Whether this revision has not been the newest for longer than lists may take.
+    pub(crate) fn is_expired(&self, revision: Revision, now: Instant) -> bool {
+        self.marks.front().is_some_and(|(at, newest)| {
+            revision < *newest && now.saturating_duration_since(*at) >= AGE_MAX
+        })
     }
 
     pub(crate) fn clear(&mut self) {
@@ -134,6 +159,20 @@ mod tests {
         let late = begin + AGE_MAX;
         kept.sweep(late);
         assert!(kept.views.is_empty(), "old views go without anybody asking");
+    }
+
+    #[test]
+    fn a_revision_gets_old() {
+        let (mut kept, begin) = (Kept::default(), Instant::now());
+        for second in 0..1000 {
+            kept.note(second / 10, begin + Duration::from_secs(second));
+        }
+        assert!(kept.marks.len() <= 32, "{}", kept.marks.len());
+        let now = begin + Duration::from_secs(1000);
+        // 69 was the newest until 700 s, which is five minutes ago.
+        for (revision, expired) in [(0, true), (68, true), (70, false), (99, false)] {
+            assert_eq!(kept.is_expired(revision, now), expired, "{revision}");
+        }
     }
 
     #[test]

@@ -210,6 +210,19 @@ impl Caches {
         }
     }
 
+    /// The item that the cache of a kind shows under a key, where there is a cache and it shows this revision.
+    pub(crate) fn shown(
+        &self,
+        kind: KindRef<'_>,
+        key: &Key,
+        revision: Revision,
+    ) -> Option<Arc<Item>> {
+        let cache = self.shared.caches.lock().get(&kind.cached_as()).cloned()?;
+        let view = cache.view();
+        let item = view.get(key).filter(|item| item.revision() == revision);
+        item.cloned()
+    }
+
     /// Which objects give way to a new one of `bytes` under `key`: none, unless the kind has a quota.
     ///
     /// # Errors
@@ -234,10 +247,11 @@ impl Caches {
     /// Keeps a view for the further pages of a list of `caller`.
     pub(crate) fn keep(&self, caller: &str, kind: KindRef<'_>, view: &View, now: Instant) {
         let mut kept = self.shared.kept.lock();
+        kept.note(self.shared.store.snapshot().revision(), now);
         kept.keep(caller, &kind.cached_as(), view, now);
     }
 
-    /// The state at an earlier revision: one that `caller` has kept, or one that the history still leads to.
+    /// The state at an earlier revision: one that `caller` has kept, or one that the history still leads to, while it is not too old.
     pub(crate) fn earlier(
         &self,
         caller: &str,
@@ -246,7 +260,14 @@ impl Caches {
         now: Instant,
     ) -> Option<View> {
         let prefix = cache.plan.kind.cached_as();
-        let kept = self.shared.kept.lock().get(caller, &prefix, revision, now);
+        let kept = {
+            let mut kept = self.shared.kept.lock();
+            kept.note(self.shared.store.snapshot().revision(), now);
+            if kept.is_expired(revision, now) {
+                return None;
+            }
+            kept.get(caller, &prefix, revision, now)
+        };
         kept.or_else(|| cache.rewound(revision))
     }
 
@@ -264,7 +285,10 @@ impl Shared {
 
     /// Lets go of kept views that expired and of caches that nobody needs.
     fn sweep(&self, now: Instant) {
-        self.kept.lock().sweep(now);
+        let mut kept = self.kept.lock();
+        kept.note(self.store.snapshot().revision(), now);
+        kept.sweep(now);
+        drop(kept);
         let idle_since = self.seconds(now).saturating_sub(IDLE_MAX.as_secs());
         let mut idle = Vec::new();
         self.caches.lock().retain(|prefix, cache| {

@@ -66,16 +66,78 @@ impl World {
         kind: KindRef<'_>,
         options: &ListOptions,
     ) -> Result<Page, StatusError> {
+        self.page_at(user, kind, options, Instant::now()).await
+    }
+
+    async fn page_at(
+        &self,
+        user: &str,
+        kind: KindRef<'_>,
+        options: &ListOptions,
+        now: Instant,
+    ) -> Result<Page, StatusError> {
         let cache = self.cache(kind).await;
         let source = Source {
             caches: &self.caches,
             cache: &cache,
             vault: &self.caches.shared.vault,
             user,
-            now: Instant::now(),
+            now,
         };
         listing::page(kind, Some("a"), options, source)
     }
+}
+
+/// A token ends after five minutes, however often it is used and although the history leads back to its revision; then the rest is
+/// listed as it is now.
+#[tokio::test]
+async fn a_token_ends_where_nothing_else_happens_to_its_kind() {
+    let world = World::new(Bounds::default()).await;
+    for name in ["a", "b", "c", "d"] {
+        world.pod(name, "n").await;
+    }
+    let begin = Instant::now();
+    let after = |seconds| begin + Duration::from_secs(seconds);
+    let options = |token: &Option<String>| ListOptions {
+        limit: Some(1),
+        continue_token: token.clone(),
+        ..ListOptions::default()
+    };
+    let page = async |token: &Option<String>, seconds| {
+        let options = options(token);
+        let asked = world.page_at("reader", &kinds::POD, &options, after(seconds));
+        asked.await
+    };
+    let first = page(&None, 0).await.unwrap();
+    let mut expired = None;
+    for twenties in 0..30 {
+        // Something else happens in the cluster, as ever.
+        world
+            .put(
+                &kinds::CONFIG_MAP,
+                "beat",
+                json!({"data": {"n": twenties.to_string()}}),
+            )
+            .await;
+        match page(&first.next, twenties * 20).await {
+            Ok(second) => assert_eq!(second.revision, first.revision),
+            Err(error) => {
+                expired = Some((twenties, error));
+                break;
+            }
+        }
+    }
+    let (twenties, error) = expired.expect("a token that ends");
+    assert_eq!((twenties, error.code, &*error.reason), (16, 410, "Expired"));
+    let mut names = Vec::new();
+    let mut token = error.continue_token;
+    while token.is_some() {
+        let rest = page(&token, 330).await.unwrap();
+        assert_ne!(rest.revision, first.revision);
+        names.extend(rest.items.iter().map(|item| item.name().to_owned()));
+        token = rest.next;
+    }
+    assert_eq!(names, ["b", "c", "d"]);
 }
 
 fn on_node(node: &str) -> Selection {

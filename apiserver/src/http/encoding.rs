@@ -31,7 +31,7 @@ pub const WRITTEN: &str = "application/json, application/yaml, application/vnd.k
 
 /// Most JSON that is made something else of: all of it is there as values meanwhile, ten times as large. An object is at most a fifth of
 /// that, discovery a tenth; what is larger (the usage of very many pods) can be had as JSON.
-const GATHERED_BYTES_MAX: usize = 16 << 20;
+pub(super) const GATHERED_BYTES_MAX: usize = 16 << 20;
 /// What is larger takes milliseconds to be made something else of: not on a thread that others wait for.
 const SMALL_BYTES_MAX: usize = 64 << 10;
 

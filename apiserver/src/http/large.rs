@@ -21,6 +21,9 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use weft_api::status::StatusError;
 
+use super::negotiate;
+use crate::audit::Trail;
+
 /// For the whole body: 3 MiB in this time is what a modem of 1 Mbit/s does.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest request body, as in Kubernetes.
@@ -84,11 +87,26 @@ impl LargeBodies {
         } else {
             None
         };
+        let trail = parts.extensions.get::<Trail>();
+        if let Some(trail) = trail.filter(|trail| trail.wants_body()) {
+            trail.sent(&in_json(&parts.headers, &body));
+        }
         Ok(Received {
             headers: parts.headers,
             body,
             _large: large,
         })
+    }
+}
+
+/// A body as the audit log has it. What cannot be read is left as it is.
+fn in_json(headers: &HeaderMap, body: &Bytes) -> Bytes {
+    match negotiate::media_type(headers) {
+        "" | "application/json" => body.clone(),
+        _ => negotiate::decode(headers, body).map_or_else(
+            |_| body.clone(),
+            |decoded| Bytes::from(decoded.value.to_string()),
+        ),
     }
 }
 

@@ -123,6 +123,8 @@ impl Key {
             }
             Asked::Bindings { .. } => (None, "bindings", "namespace"),
             Asked::Registry => (None, "/v2", ""),
+            // What others serve is theirs to count.
+            Asked::Aggregated(_) => (None, "/apis", ""),
             Asked::Path(path) => {
                 let known = ["/api", "/apis", "/openapi", "/healthz", "/livez", "/readyz"];
                 let known = known.iter().chain(&["/version", "/metrics", "/weft"]);

@@ -10,53 +10,67 @@
 //! and whoever has no credentials cannot take a place from those who have. Left to others: sockets and TLS
 //! (`crate::server`), what depends on the object (`crate::objects`).
 
+mod aggregated;
 mod components;
 mod deadline;
 pub mod discovery;
 mod drain;
 mod encoding;
 pub mod error;
+mod forward;
 mod health;
 mod large;
+mod links;
 mod list;
 pub mod logs;
 mod metrics;
 pub mod negotiate;
 pub mod openapi;
+mod openid;
 mod priority;
+mod proxied;
 pub mod proxy;
 pub mod registry;
 pub mod resource;
 mod reviews;
 pub mod servers;
 pub mod table;
-mod usage;
+pub mod usage;
 mod watch;
 pub(crate) mod websocket;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Extension, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_api::status::StatusError;
 
-use self::encoding::Encodings;
+use self::encoding::{Answer, Encodings, GATHERED_BYTES_MAX};
 use self::error::ApiError;
 use self::large::{Heavy, LargeBodies};
 use self::priority::{Level, Places};
+use crate::aggregation::Registered;
+use crate::audit::policy::Stage;
+use crate::audit::{self, Audit, Open, Trail};
 use crate::authn::{Authenticator, PeerAddress, PeerCertificates};
-use crate::authz::{self, Authorized};
+use crate::authz::Authorized;
+use crate::caller::GROUP_MASTERS;
+use crate::impersonation;
 use crate::objects::{Objects, REWRAP_PATH};
 use crate::request::{Asked, RequestInfo};
 use crate::turns::Bulk;
+
+pub use self::openid::SIGNING_KEYS_PATH;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Longest audit id taken over from a client.
@@ -75,10 +89,12 @@ pub struct AppState {
     pub(crate) closing: CancellationToken,
     /// Answers on their way to slow readers.
     pub(crate) answers: TaskTracker,
+    pub(crate) audit: Option<Audit>,
     places: Arc<Places>,
     large_bodies: LargeBodies,
     documents: openapi::Documents,
     sockets: websocket::Sockets,
+    upgrades: forward::Upgrades,
     metrics: metrics::Metrics,
     /// The gate of lists and of connections that write much.
     pub(crate) bulk: Bulk,
@@ -102,13 +118,21 @@ impl AppState {
             servers,
             closing,
             answers: TaskTracker::new(),
+            audit: None,
             places: Arc::default(),
             large_bodies: LargeBodies::default(),
             documents: openapi::Documents::default(),
             sockets: websocket::Sockets::default(),
+            upgrades: forward::Upgrades::default(),
             metrics: metrics::Metrics::default(),
             bulk: Bulk::default(),
         }
+    }
+
+    /// The same, with requests written down.
+    #[must_use]
+    pub fn audited(self, audit: Option<Audit>) -> Self {
+        Self { audit, ..self }
     }
 }
 
@@ -125,6 +149,7 @@ pub fn router(state: AppState) -> Router {
         .route("/readyz/{*check}", get(readyz))
         .route(REWRAP_PATH, post(rewrap))
         .merge(openapi::routes())
+        .merge(openid::routes())
         .merge(servers::routes())
         .method_not_allowed_fallback(not_allowed)
         // Refuses in the words of its own protocol.
@@ -137,7 +162,7 @@ pub fn router(state: AppState) -> Router {
         .layer(middleware::from_fn_with_state(state, front))
 }
 
-/// What every request passes first, in this order: decode, authenticate, authorise, place, deadline.
+/// What every request passes first, in this order: decode, authenticate, write down, act for another, authorise, place, deadline.
 async fn front(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let audit_id = audit_id(request.headers());
@@ -157,10 +182,18 @@ async fn front(State(state): State<AppState>, mut request: Request, next: Next) 
         let (body, rest) = drain::split(body);
         (Request::from_parts(parts, body), Some(rest))
     };
-    let mut response = match judge_and_serve(&state, &info, &encodings, request, next).await {
+    let mut open = Open::default();
+    let served = judge_and_serve(
+        &state, &info, &encodings, request, next, &audit_id, &mut open,
+    );
+    let mut response = match served.await {
         Ok(response) => response,
-        Err(error) => encodings.recode(ApiError(error).into_response()).await,
+        Err(error) => {
+            let refused = noted(open.trail(), ApiError(error).into_response()).await;
+            encodings.recode(refused).await
+        }
     };
+    response = ended(open, &info, response).await;
     let took = (!info.long_running()).then(|| began.elapsed());
     state.metrics.count(&info, response.status(), took);
     if let Some(rest) = rest {
@@ -174,15 +207,22 @@ async fn front(State(state): State<AppState>, mut request: Request, next: Next) 
     response
 }
 
-/// What a request asks. One that may name a kind of a user's that this server has not heard of yet, is decoded by the newest state there is.
+/// What a request asks. One that may name a kind of a user's, or a group of another server's, that this server has not heard of yet, is decoded by
+/// the newest state there is.
 async fn info_of(state: &AppState, method: Method, uri: Uri) -> RequestInfo {
+    let objects = &state.objects;
+    // What others serve is theirs, even where this server could.
+    let aggregated = |services: &Registered| RequestInfo::of_aggregated(services, &method, &uri);
+    if let Some(info) = aggregated(&objects.api_services()) {
+        return info;
+    }
     let decode = |registry: &weft_kinds::Registry| RequestInfo::of(registry, &method, &uri);
-    let info = decode(&state.objects.registry());
+    let info = decode(&objects.registry());
     if !info.may_name_a_new_kind() {
         return info;
     }
-    match state.objects.newest_registry().await {
-        Ok(registry) => decode(&registry),
+    match objects.newest_registry().await {
+        Ok(registry) => aggregated(&objects.api_services()).unwrap_or_else(|| decode(&registry)),
         // It is answered by what is known here.
         Err(_) => info,
     }
@@ -195,9 +235,10 @@ async fn judge_and_serve(
     encodings: &Encodings,
     mut request: Request,
     next: Next,
+    audit_id: &HeaderValue,
+    open: &mut Open,
 ) -> Result<Response, StatusError> {
     let began = Instant::now();
-    refuse_impersonation(request.headers())?;
     let peer = request
         .extensions()
         .get::<PeerCertificates>()
@@ -205,25 +246,53 @@ async fn judge_and_serve(
         .unwrap_or_else(PeerCertificates::none);
     let address = request.extensions().get::<PeerAddress>();
     let address = address.map(|PeerAddress(address)| *address);
-    let caller = state
+    let path = request.uri().path();
+    let authenticated = state
         .authenticator
-        .authenticate(request.headers(), &peer)
-        .await?
-        .at_address(address);
-    let asked = authz::authorize(caller, Arc::clone(info))?;
+        .authenticate(request.headers(), &peer, path);
+    let authenticated = authenticated.await.map(|caller| caller.at_address(address));
+    if let Some(audit) = &state.audit {
+        let (uri, headers) = (request.uri().to_string(), request.headers());
+        let caller = authenticated.as_ref().ok();
+        let id = audit_id.to_str().unwrap_or("");
+        *open = Open::new(audit.begin(caller, info, &uri, headers, id).await);
+    }
+    let trail = open.trail();
+    let caller = authenticated?;
+    let authorizer = state.objects.authorizer();
+    if !caller.in_group(GROUP_MASTERS) || impersonation::is_asked(request.headers()) {
+        authorizer.settle().await;
+    }
+    let poses = impersonation::is_asked(request.headers());
+    let caller = impersonation::acting(authorizer, caller, info, request.headers())?;
+    if let Some(trail) = trail.filter(|_| poses) {
+        trail.acts_for(&caller);
+    }
+    let asked = authorizer.authorize(caller, Arc::clone(info));
+    if let Some(trail) = trail {
+        match &asked {
+            Ok(asked) => trail.decided(true, asked.reason()),
+            Err(error) => trail.decided(false, &error.message),
+        }
+        request.extensions_mut().insert(trail.clone());
+    }
+    let asked = asked?;
     let user = asked.caller().user().to_owned();
     let level = Level::of(asked.caller(), info);
     request.extensions_mut().insert(asked);
     let heavy = Heavy::default();
     request.extensions_mut().insert(heavy.clone());
     if info.long_running() {
-        let response = encodings.recode(next.run(request).await).await;
+        let served = audit::serving(trail.cloned(), next.run(request));
+        let response = noted(trail, served.await).await;
+        let response = encodings.recode(response).await;
         return Ok(trace_answer(info, &user, response));
     }
     let end = began + deadline::of(info.params()?)?;
     let answer = async {
         let place = state.places.take(level, &user, info.writes()).await?;
-        let response = heavy.run(next.run(request)).await;
+        let served = audit::serving(trail.cloned(), next.run(request));
+        let response = noted(trail, heavy.run(served).await).await;
         Ok((encodings.recode(response).await, place))
     };
     let (response, place) = tokio::time::timeout_at(end, answer).await.map_err(|_| {
@@ -233,23 +302,54 @@ async fn judge_and_serve(
     Ok(deadline::hold(response, place, end, &state.answers))
 }
 
+/// Notes an answer for the audit log: its code, a refusal's words, and the whole where that is asked for.
+async fn noted(trail: Option<&Trail>, response: Response) -> Response {
+    let Some(trail) = trail else {
+        return response;
+    };
+    let status = response.status();
+    trail.answered(status.as_u16());
+    let whole = matches!(response.extensions().get(), Some(Answer::Whole));
+    let failed = status.is_client_error() || status.is_server_error();
+    if !whole || !(failed || trail.wants_answer()) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    match axum::body::to_bytes(body, GATHERED_BYTES_MAX).await {
+        Ok(bytes) => {
+            trail.answer(&bytes);
+            Response::from_parts(parts, Body::from(bytes))
+        }
+        Err(error) => {
+            tracing::debug!(%error, "an answer was too large to be written down");
+            ApiError(StatusError::internal("the answer is too large")).into_response()
+        }
+    }
+}
+
+/// Writes down that a request was answered; of one that may stay open, that it began to be, and then that it is over.
+async fn ended(open: Open, info: &RequestInfo, response: Response) -> Response {
+    let Some(trail) = open.trail() else {
+        return response;
+    };
+    if !info.long_running() {
+        open.close().await;
+        return response;
+    }
+    trail.write(Stage::ResponseStarted).await;
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            // It goes with the body, when that is sent or given up.
+            let _open = &open;
+            frame
+        }))
+    })
+}
+
 fn trace_answer(info: &RequestInfo, user: &str, response: Response) -> Response {
     let status = response.status().as_u16();
     tracing::debug!(verb = info.verb, asked = ?info.asked, user, status, "answered");
     response
-}
-
-/// Ignoring these headers would answer with the rights of whoever asks, not of whom they name.
-fn refuse_impersonation(headers: &HeaderMap) -> Result<(), StatusError> {
-    let impersonates = headers
-        .keys()
-        .any(|name| name.as_str().starts_with("impersonate-"));
-    if impersonates {
-        return Err(StatusError::bad_request(
-            "impersonation is not served: send the request without Impersonate-* headers",
-        ));
-    }
-    Ok(())
 }
 
 fn audit_id(headers: &HeaderMap) -> HeaderValue {

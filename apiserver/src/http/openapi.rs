@@ -2,28 +2,30 @@
 //!
 //! Both are views of `weft_kinds` (paths and operations) and `weft_kinds::schema` (definitions); those of users' kinds are in
 //! [`custom`]. A v3 document holds one group version and is addressed by its hash, so clients keep it for ever; version 2 holds all,
-//! as JSON and as protobuf ([`gnostic`]). What was made is kept for a while ([`kept`]).
+//! as JSON and as protobuf ([`gnostic`]). What was made is kept for a while ([`kept`]). What other servers serve is told by their own documents: in version
+//! 3 they are asked for them when somebody else asks, in version 2 they are part of the one document ([`merged`]); who has version 2 only is told in
+//! version 3 from that ([`converted`]).
 //!
 //! Invariants: every `$ref` resolves inside its document (one that does not stops Argo CD for a whole cluster); each kind
 //! has a `patch` operation that names its kind and takes `fieldValidation` and `dryRun`, which is how kubectl decides to
 //! let the server validate; both forms of version 2 say the same.
 
-mod gnostic;
-mod kept;
-
+mod converted;
 mod custom;
+pub mod gnostic;
+mod kept;
+mod merged;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use http::StatusCode;
 use http::header::{self, HeaderMap};
-use http::{StatusCode, Uri};
 use serde_json::{Map, Value, json};
 use weft_api::gvk::GroupVersionKind;
 use weft_api::status::StatusError;
@@ -33,8 +35,9 @@ use weft_kinds::{Kind, Registry, Served, Subresource};
 
 pub use self::kept::Documents;
 use self::kept::{Document, V2};
-use crate::http::AppState;
+use crate::authz::Authorized;
 use crate::http::error::ApiError;
+use crate::http::{AppState, aggregated};
 
 /// Without `@`, which Go's media type parser refuses although its own clients ask with it.
 const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -65,12 +68,19 @@ pub fn routes() -> Router<AppState> {
 
 async fn root(State(state): State<AppState>) -> Result<Response, ApiError> {
     let hashes = state.documents.hashes(&state.objects.registry()).await?;
-    let paths: Map<String, Value> = hashes
+    let own = hashes
         .iter()
-        .map(|(path, hash)| {
-            let url = format!("/openapi/v3/{path}?hash={hash}");
-            (path.clone(), json!({ "serverRelativeURL": url }))
-        })
+        .map(|(path, hash)| (path.clone(), format!("/openapi/v3/{path}?hash={hash}")));
+    let documents = state.objects.aggregation().documents();
+    let converted = documents.v2_only().into_iter();
+    let converted = converted.map(|(path, hash)| {
+        let url = format!("/openapi/v3/{path}?hash={hash}");
+        (path, url)
+    });
+    let paths: Map<String, Value> = own
+        .chain(converted)
+        .chain(documents.v3())
+        .map(|(path, url)| (path, json!({ "serverRelativeURL": url })))
         .collect();
     let body = json!({ "paths": paths }).to_string();
     let headers = [
@@ -82,12 +92,30 @@ async fn root(State(state): State<AppState>) -> Result<Response, ApiError> {
 
 async fn v3(
     State(state): State<AppState>,
+    Extension(asked): Extension<Authorized>,
     Path(path): Path<String>,
-    uri: Uri,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, ApiError> {
     let path = path.trim_end_matches('/');
-    let found = state.documents.v3(&state.objects.registry(), path).await?;
+    let services = state.objects.api_services();
+    let other = services.serving(&format!("/{path}"));
+    let documents = state.objects.aggregation().documents();
+    if let Some(other) = other
+        && documents.has_v3(other)
+    {
+        return Ok(aggregated::pass_on(&state, &asked, other, request).await);
+    }
+    let (uri, headers) = (request.uri().clone(), request.headers().clone());
+    let found = match other {
+        Some(other) => {
+            // It is known by what it is made of.
+            documents.v2_of(other).map(|v2| Document {
+                hash: v2.hash.as_str().into(),
+                bytes: converted::document(&v2).to_string().into(),
+            })
+        }
+        None => state.documents.v3(&state.objects.registry(), path).await?,
+    };
     let Some(document) = found else {
         return Err(ApiError(StatusError::unknown_path()));
     };
@@ -118,7 +146,8 @@ async fn v2(State(state): State<AppState>, headers: HeaderMap) -> Result<Respons
         return Ok(unacceptable());
     };
     let registry = state.objects.registry();
-    let document = state.documents.v2(&registry, form).await?;
+    let others = state.objects.aggregation().documents().v2();
+    let document = state.documents.v2(&registry, others, form).await?;
     Ok(answer(&headers, document, media_type, MUTABLE))
 }
 
@@ -190,7 +219,7 @@ fn document_v3(registry: &Registry, group: &str, version: &str) -> String {
         info(),
         Value::Object(told.paths)
     );
-    append_schemas(&mut text, &told.roots, &told.own, Cow::Borrowed);
+    append_schemas(&mut text, &told.roots, &told.own);
     text.push_str("}}}");
     text
 }
@@ -214,7 +243,7 @@ fn document_v2(registry: &Registry) -> String {
         info(),
         Value::Object(paths)
     );
-    append_schemas(&mut text, &told.roots, &told.own, without_combinations);
+    append_schemas(&mut text, &told.roots, &told.own);
     text.push_str("}}");
     // The table writes a reference with a description as allOf of one; version 2 has it side by side. All text is compact
     // JSON of our own making, so these patterns occur nowhere else.
@@ -284,45 +313,8 @@ fn info() -> Value {
     json!({ "title": "Kubernetes", "version": "v1.37.0" })
 }
 
-/// Version 2 has no combinations of schemas, which only kinds made from custom resource definitions bring along: of a
-/// Gateway's address, that it is one of two forms.
-fn without_combinations(text: &'static str) -> Cow<'static, str> {
-    fn strip(schema: &mut Value) {
-        let Some(schema) = schema.as_object_mut() else {
-            return;
-        };
-        for combination in ["oneOf", "anyOf", "not"] {
-            schema.remove(combination);
-        }
-        for held in ["items", "additionalProperties"] {
-            if let Some(held) = schema.get_mut(held) {
-                strip(held);
-            }
-        }
-        if let Some(Value::Object(properties)) = schema.get_mut("properties") {
-            properties.values_mut().for_each(strip);
-        }
-    }
-    // A number or a text is a combination too, of a definition without properties; it has a type in version 2.
-    if !text.contains(r#""properties":"#) || !text.contains(r#""oneOf":["#) {
-        return Cow::Borrowed(text);
-    }
-    match serde_json::from_str::<Value>(text) {
-        Ok(mut schema) => {
-            strip(&mut schema);
-            Cow::Owned(schema.to_string())
-        }
-        Err(_) => Cow::Borrowed(text),
-    }
-}
-
-/// Appends the definitions reachable from `roots`, as the members of an object, each as `written` has it, and those of users' kinds.
-fn append_schemas(
-    text: &mut String,
-    roots: &[String],
-    own: &BTreeMap<String, Value>,
-    written: fn(&'static str) -> Cow<'static, str>,
-) {
+/// Appends the definitions reachable from `roots`, as the members of an object, and those of users' kinds.
+fn append_schemas(text: &mut String, roots: &[String], own: &BTreeMap<String, Value>) {
     let mut first = true;
     let mut separate = |text: &mut String| {
         if !std::mem::take(&mut first) {
@@ -331,7 +323,7 @@ fn append_schemas(
     };
     for name in schema::closure(roots.iter().map(String::as_str)) {
         separate(text);
-        let schema = written(schema::text(name).unwrap_or("{}"));
+        let schema = schema::text(name).unwrap_or("{}");
         let _ = write!(text, "\"{name}\":{schema}");
     }
     // What Kubernetes calls so, stays what it is.
@@ -463,12 +455,13 @@ fn add_kind(kind: &Kind, told: &mut Told, schema: fn(&Kind, &Custom) -> Value) {
     for subresource in &kind.subresources {
         let target = match subresource {
             Subresource::Status | Subresource::Approval | Subresource::Finalize => own.clone(),
-            Subresource::Scale | Subresource::Binding | Subresource::Eviction => {
-                match subresource.own_kind() {
-                    Some((group, version, kind)) => Target::new(group, version, kind),
-                    None => continue,
-                }
-            }
+            Subresource::Scale
+            | Subresource::Binding
+            | Subresource::Eviction
+            | Subresource::Token => match subresource.own_kind() {
+                Some((group, version, kind)) => Target::new(group, version, kind),
+                None => continue,
+            },
             // Streams and operations, not objects: nothing for a schema to say.
             Subresource::Log | Subresource::Proxy | Subresource::Data => continue,
         };

@@ -16,6 +16,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, Method, Uri};
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
@@ -32,6 +33,8 @@ use crate::http::AppState;
 /// TCP and TLS to a node that is up take milliseconds; after this the node counts as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Where nodes hand requests on to their pods.
+pub(crate) const POD_PROXY: &str = "/podProxy/";
 /// How long a node may think before its answer starts. What follows may stream for ever.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -79,10 +82,7 @@ impl NodeClient {
     /// [`NodeError`]; an answer with any status is no error.
     pub async fn send(&self, node: &Value, request: Request) -> Result<Response, NodeError> {
         let (host, port) = endpoint(node).ok_or(NodeError::NoAddress)?;
-        let address = match host.contains(':') {
-            true => format!("[{host}]:{port}"),
-            false => format!("{host}:{port}"),
-        };
+        let address = joined(host, port);
         let name = text(node, "/metadata/name");
         self.exchange(address, host, Some(name), request).await
     }
@@ -100,6 +100,21 @@ impl NodeClient {
             .await
     }
 
+    /// A connection to the node, and its address: for one exchange after the other.
+    ///
+    /// # Errors
+    /// As [`NodeClient::send`].
+    pub(crate) async fn open(
+        &self,
+        node: &Value,
+    ) -> Result<(SendRequest<Body>, String), NodeError> {
+        let (host, port) = endpoint(node).ok_or(NodeError::NoAddress)?;
+        let address = joined(host, port);
+        let name = text(node, "/metadata/name");
+        let sender = self.connect(&address, host, Some(name)).await?;
+        Ok((sender, address))
+    }
+
     /// One connection and one exchange on it; the certificate at `address` must carry the name `host`, and be that of `node`.
     async fn exchange(
         &self,
@@ -108,8 +123,28 @@ impl NodeClient {
         node: Option<&str>,
         mut request: Request,
     ) -> Result<Response, NodeError> {
+        let mut sender = self.connect(&address, host, node).await?;
+        if let Ok(value) = http::HeaderValue::from_str(&address) {
+            request.headers_mut().insert(header::HOST, value);
+        }
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
+        let answer = answer
+            .map_err(|_| NodeError::Timeout {
+                address: address.clone(),
+                timeout: ANSWER_TIMEOUT,
+            })?
+            .map_err(|source| NodeError::Http { address, source })?;
+        Ok(answer.map(Body::new))
+    }
+
+    async fn connect(
+        &self,
+        address: &str,
+        host: &str,
+        node: Option<&str>,
+    ) -> Result<SendRequest<Body>, NodeError> {
         let connect = |source| NodeError::Connect {
-            address: address.clone(),
+            address: address.to_owned(),
             source,
         };
         let invalid = |error| connect(std::io::Error::new(std::io::ErrorKind::InvalidInput, error));
@@ -118,48 +153,46 @@ impl NodeClient {
             Err(_) => ServerName::try_from(host.to_owned()).map_err(invalid)?,
         };
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, async {
-            let tcp = TcpStream::connect(&address).await?;
+            let tcp = TcpStream::connect(address).await?;
             tcp.set_nodelay(true)?;
             self.tls.connect(name, tcp).await
         });
-        let timeout = |timeout| NodeError::Timeout {
-            address: address.clone(),
-            timeout,
-        };
         let stream = connected
             .await
-            .map_err(|_| timeout(CONNECT_TIMEOUT))?
+            .map_err(|_| NodeError::Timeout {
+                address: address.to_owned(),
+                timeout: CONNECT_TIMEOUT,
+            })?
             .map_err(connect)?;
         if let Some(node) = node {
             let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
             let caller = shown.first().and_then(certificate_subject);
             if caller.as_ref().and_then(Caller::node_name) != Some(node) {
                 return Err(NodeError::AnotherNode {
-                    address,
+                    address: address.to_owned(),
                     node: node.to_owned(),
                 });
             }
         }
-
-        let http = |source| NodeError::Http {
-            address: address.clone(),
+        let shaken = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = shaken.map_err(|source| NodeError::Http {
+            address: address.to_owned(),
             source,
-        };
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(http)?;
-        // Ends with the exchange: the sender below goes out of scope, and a dropped response body closes the rest.
+        })?;
+        // Ends with the exchange: the sender goes out of scope, and a dropped response body closes the rest.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection to a node ended early");
             }
         });
-        if let Ok(value) = http::HeaderValue::from_str(&address) {
-            request.headers_mut().insert(header::HOST, value);
-        }
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
-        let answer = answer.map_err(|_| timeout(ANSWER_TIMEOUT))?.map_err(http)?;
-        Ok(answer.map(Body::new))
+        Ok(sender)
+    }
+}
+
+fn joined(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
     }
 }
 
@@ -205,6 +238,10 @@ pub async fn serve(
     }
     let object = find_node(state, node).await?;
     let path = format!("/{}", rest_of_path.trim_start_matches('/'));
+    // Who may look at a node may not speak to its pods in the server's name.
+    if path.starts_with(POD_PROXY) {
+        return Err(StatusError::unknown_path());
+    }
     let target = match request.uri().query() {
         Some(query) => format!("{path}?{query}"),
         None => path,
@@ -260,12 +297,77 @@ fn forwarded(headers: &HeaderMap) -> HeaderMap {
         .collect()
 }
 
+/// Nodes for tests.
+#[cfg(test)]
+pub(crate) mod fake {
+    use super::*;
+    use http::{Request, Response};
+    use hyper::body::Incoming;
+    use rustls_pki_types::pem::PemObject as _;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+    use serde_json::json;
+
+    /// A node `a` that answers one connection, whose certificate names `san`, and that asks for a client certificate of the cluster CA; with whoever
+    /// may call it.
+    pub(crate) async fn node(
+        san: &str,
+        answer: fn(&Request<Incoming>) -> Response<String>,
+    ) -> (NodeClient, Value) {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open_or_create(dir.path(), "cluster.local").unwrap();
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let leaf = crate::ca::Leaf {
+            common_name: Some("system:node:a"),
+            organisation: Some("system:nodes"),
+            names: vec![rcgen::SanType::IpAddress(san.parse().unwrap())],
+            server: true,
+            client: false,
+            life: time::Duration::hours(1),
+        };
+        let pem = authority
+            .sign(&leaf, &key, time::OffsetDateTime::now_utc())
+            .unwrap();
+        let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+            Arc::new(authority.roots().unwrap()),
+            Arc::clone(&provider),
+        )
+        .build()
+        .unwrap();
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+            let Ok(stream) = acceptor.accept(tcp).await else {
+                return;
+            };
+            let service = hyper::service::service_fn(move |request| async move {
+                Ok::<_, std::convert::Infallible>(answer(&request))
+            });
+            let server = hyper::server::conn::http1::Builder::new();
+            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+        });
+        let node = json!({ "metadata": { "name": "a" }, "status": {
+            "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],
+            "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
+        } });
+        (NodeClient::new(&authority).unwrap(), node)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use http_body_util::BodyExt as _;
-    use rustls_pki_types::pem::PemObject as _;
-    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
     use serde_json::json;
 
     #[test]
@@ -307,67 +409,15 @@ mod tests {
         );
     }
 
-    /// One exchange with node `name`, where node `a` answers, whose certificate names `san`; the node asks for a client certificate of the cluster CA.
+    /// One exchange with node `name`, where node `a` answers, whose certificate names `san`.
     async fn exchange(san: &str, name: &str) -> Result<(u16, String), NodeError> {
-        let dir = tempfile::tempdir().unwrap();
-        let authority = Authority::open_or_create(dir.path(), "cluster.local").unwrap();
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        let leaf = crate::ca::Leaf {
-            common_name: Some("system:node:a"),
-            organisation: Some("system:nodes"),
-            names: vec![rcgen::SanType::IpAddress(san.parse().unwrap())],
-            server: true,
-            client: false,
-            life: time::Duration::hours(1),
-        };
-        let pem = authority
-            .sign(&leaf, &key, time::OffsetDateTime::now_utc())
-            .unwrap();
-        let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
-        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(authority.ca_pem().as_bytes()).unwrap())
-            .unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
-            Arc::new(roots),
-            Arc::clone(&provider),
-        )
-        .build()
-        .unwrap();
-        let tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            let (tcp, _) = listener.accept().await.unwrap();
-            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
-            let Ok(stream) = acceptor.accept(tcp).await else {
-                return;
-            };
-            let service = hyper::service::service_fn(
-                |request: http::Request<hyper::body::Incoming>| async move {
-                    Ok::<_, std::convert::Infallible>(http::Response::new(format!(
-                        "{}",
-                        request.uri()
-                    )))
-                },
-            );
-            let server = hyper::server::conn::http1::Builder::new();
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
-        });
-        let node = json!({ "metadata": { "name": name }, "status": {
-            "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],
-            "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
-        } });
+        let (client, mut node) = fake::node(san, |request| {
+            http::Response::new(request.uri().to_string())
+        })
+        .await;
+        node["metadata"]["name"] = name.into();
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = Uri::from_static("/metrics?x=1");
-        let client = NodeClient::new(&authority).unwrap();
         let (head, body) = client.send(&node, request).await?.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Ok((

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use weft_api::gvk::GroupVersionKind;
 use weft_api::object::Object;
 use weft_api::status::{Cause, StatusError};
-use weft_kinds::lens::{fill, integer, text};
+use weft_kinds::lens::{fill, integer, member, put, text};
 use weft_kinds::patch::{PatchKind, not_strategic};
 
 use super::encoding::{Answer, Encodings};
@@ -26,20 +26,26 @@ use super::large::Received;
 use super::list::{self, Shape};
 use super::negotiate::{self, Decoded, Form};
 use super::table::{self, Include, Style};
-use super::{AppState, components, discovery, logs, proxy, reviews, usage, watch, websocket};
+use super::{
+    AppState, aggregated, components, discovery, logs, proxied, proxy, reviews, usage, watch,
+    websocket,
+};
 use crate::authz::Authorized;
 use crate::objects::{
-    Binding, DeleteOptions, Deleted, Operation, POD_HEADER, Patch, PodRef, Propagation,
+    Binding, DeleteOptions, Deleted, Evicted, Operation, POD_HEADER, Patch, PodRef, Propagation,
     WatchOptions, WriteOptions, Written, scale_kind, strict_decoding,
 };
-use crate::request::{Asked, ObjectRef, Params, Resource, Validation, Write};
-use weft_kinds::{KindRef, Subresource};
+use crate::request::{Asked, ObjectRef, Params, RequestInfo, Resource, Validation, Write};
+use weft_kinds::{KindRef, POD, Registry, Subresource};
 
 const WARNING: HeaderName = HeaderName::from_static("warning");
 /// Longest time of a watch that anybody could mean; clocks have no room for all that can be asked for.
 const WATCH_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Warnings sent with one answer; more would only fill the client's terminal.
 const WARNINGS_MAX: usize = 20;
+
+/// How far below an object a path is looked at that leads nowhere.
+const BELOW_MAX: usize = 3;
 
 /// Answers everything that is no route of its own.
 pub async fn dispatch(
@@ -54,7 +60,7 @@ pub async fn dispatch(
     let kind = match &asked.request().asked {
         Asked::Resource(resource) => Some(&resource.kind),
         Asked::Review { kind, .. } | Asked::Computed { kind, .. } => Some(kind),
-        Asked::Bindings { .. } | Asked::Registry | Asked::Path(_) => None,
+        Asked::Bindings { .. } | Asked::Aggregated(_) | Asked::Registry | Asked::Path(_) => None,
     };
     let told = kind.and_then(|kind| match &kind.custom {
         Some(custom) => custom.deprecation().map(str::to_owned),
@@ -101,7 +107,8 @@ async fn answer(
                 });
             }
             let body = negotiate::decode(&received.headers, &received.body)?.value;
-            let answer = reviews::answer(kind, namespace.as_deref(), asked.caller(), body)?;
+            let answer = reviews::answer(state, kind, namespace.as_deref(), asked.caller(), body);
+            let answer = answer.await?;
             Ok(json_value(&answer, StatusCode::CREATED))
         }
         Asked::Computed {
@@ -124,7 +131,12 @@ async fn answer(
             .await
         }
         Asked::Path(path) => {
-            match discovery::answer(&state.objects.registry(), path, request.headers()) {
+            let served = discovery::Served {
+                registry: &state.objects.registry(),
+                registered: &state.objects.api_services(),
+                documents: state.objects.aggregation().documents(),
+            };
+            match discovery::answer(&served, path, request.headers()) {
                 Some(_) if *request.method() != Method::GET => {
                     Err(StatusError::method_not_allowed())
                 }
@@ -133,11 +145,28 @@ async fn answer(
                     answer.extensions_mut().insert(Answer::Whole);
                     Ok(answer)
                 }
-                None => Err(StatusError::unknown_path()),
+                None => Err(unserved(&state.objects.registry(), path)),
             }
         }
+        Asked::Aggregated(one) => Ok(aggregated::serve(state, asked, one, request).await),
         Asked::Registry => Err(StatusError::unknown_path()),
     }
+}
+
+/// What leads nowhere. Below an object of a user's kind it is the object that is not found, as Kubernetes tells it.
+fn unserved(registry: &Registry, path: &str) -> StatusError {
+    let parent = |path: &str| path.rsplit_once('/').map(|(above, _)| above.to_owned());
+    let above = std::iter::successors(parent(path), |path| parent(path));
+    let custom = above.take(BELOW_MAX).find_map(|above| {
+        let uri = above.parse().ok()?;
+        match RequestInfo::of(registry, &Method::GET, &uri).asked {
+            Asked::Resource(Resource { kind, name, .. }) if kind.custom.is_some() => {
+                Some(StatusError::not_found(&kind.resource, &kind.group, &name?))
+            }
+            _ => None,
+        }
+    });
+    custom.unwrap_or_else(StatusError::unknown_path)
 }
 
 /// The parts of the control plane, or one of them.
@@ -486,7 +515,10 @@ async fn on_subresource(
             )
             .await
         }
-        (Subresource::Proxy, _) => proxy::serve(state, name, rest, request).await,
+        (Subresource::Proxy, _) => match namespace {
+            None => proxy::serve(state, name, rest, request).await,
+            Some(_) => proxied::serve(state, object, rest, request).await,
+        },
         (Subresource::Binding, Method::POST) => {
             let received = state.large_bodies.receive(request).await?;
             let body = negotiate::decode(&received.headers, &received.body)?.value;
@@ -497,11 +529,30 @@ async fn on_subresource(
         (Subresource::Eviction, Method::POST) => {
             let received = state.large_bodies.receive(request).await?;
             let eviction = negotiate::decode(&received.headers, &received.body)?.value;
+            if text(&eviction, "/metadata/name") != name {
+                return Err(StatusError::bad_request(
+                    "name in URL does not match name in Eviction object",
+                ));
+            }
             let sent = eviction.get("deleteOptions").cloned();
-            let options =
-                delete_options(asked.request().params()?, sent.unwrap_or_else(|| json!({})))?;
-            objects.evict(asked, &options).await?;
-            Ok(success(StatusCode::CREATED))
+            let options = delete_options(asked.request().params()?, sent)?;
+            Ok(match objects.evict(asked, &options).await? {
+                Evicted::Deleted(_) => success(StatusCode::CREATED),
+                Evicted::Refused(error) => json_value(&error.to_value(), StatusCode::CREATED),
+            })
+        }
+        (Subresource::Token, Method::POST) => {
+            let params = asked.request().params()?;
+            let agent = negotiate::user_agent(request.headers());
+            let options = params.write_options(Write::Create, agent)?;
+            let received = state.large_bodies.receive(request).await?;
+            let gvk = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
+            let (headers, text) = (&received.headers, &received.body);
+            let decoded = negotiate::decode_object(headers, text, &gvk, &gvk)?;
+            let mut warnings = Warnings::of_body(&gvk, &decoded, params.validation())?;
+            let token = objects.create_token(asked, decoded.value, &options).await?;
+            warnings.0.extend(options.advice.take_all());
+            Ok(warnings.attach(json_value(&token, StatusCode::CREATED)))
         }
         (Subresource::Data, Method::POST) => {
             let agent = negotiate::user_agent(request.headers());
@@ -598,18 +649,65 @@ fn include(params: &Params, form: Form) -> Result<Include, StatusError> {
     })
 }
 
-/// The DeleteOptions in a body, which may be empty.
-fn sent_options(received: &Received) -> Result<Value, StatusError> {
+/// The DeleteOptions in a body; none where it is empty.
+fn sent_options(received: &Received) -> Result<Option<Value>, StatusError> {
     let Received { headers, body, .. } = received;
     if body.is_empty() {
-        Ok(json!({}))
-    } else {
-        Ok(negotiate::decode(headers, body)?.value)
+        return Ok(None);
+    }
+    let sent = negotiate::decode(headers, body)?.value;
+    if !sent.is_object() {
+        let found = go_type(&sent);
+        return Err(StatusError::bad_request(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+        )));
+    }
+    // Options of something else are none: what was meant as a try would delete.
+    let kind = text(&sent, "/kind");
+    if !matches!(kind, "" | "DeleteOptions") {
+        return Err(StatusError::bad_request(format!(
+            "no kind {kind:?} is registered for version {:?} in scheme \"pkg/runtime/scheme.go:111\"",
+            text(&sent, "/apiVersion")
+        )));
+    }
+    for (field, of, is) in [
+        (
+            "gracePeriodSeconds",
+            "int64",
+            Value::is_i64 as fn(&Value) -> bool,
+        ),
+        ("propagationPolicy", "DeletionPropagation", Value::is_string),
+        ("orphanDependents", "bool", Value::is_boolean),
+        ("dryRun", "[]string", Value::is_array),
+    ] {
+        let value = &sent[field];
+        if !value.is_null() && !is(value) {
+            let found = go_type(value);
+            return Err(StatusError::bad_request(format!(
+                "json: cannot unmarshal {found} into Go struct field DeleteOptions.{field} of type {of}"
+            )));
+        }
+    }
+    Ok(Some(sent))
+}
+
+/// What Go's reader of JSON calls a value.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
 }
 
-/// Deletion options from the body, where clients of today put them, and from the query.
-fn delete_options(params: &Params, mut sent: Value) -> Result<DeleteOptions, StatusError> {
+/// Deletion options from the body, where clients of today put them; from the query only where there is no body.
+fn delete_options(params: &Params, sent: Option<Value>) -> Result<DeleteOptions, StatusError> {
+    let none = Params::default();
+    let params = if sent.is_some() { &none } else { params };
+    let mut sent = sent.unwrap_or_else(|| json!({}));
     if let Some(seconds) = params.number("gracePeriodSeconds")? {
         fill(&mut sent, "gracePeriodSeconds", seconds);
     }
@@ -687,8 +785,15 @@ fn deletion_response(
     let gone = match deleted {
         Deleted::Marked(object) => return Ok(json_value(object.as_value(), StatusCode::OK)),
         // Whoever deletes a pod wants to know where it ran: Kubernetes returns these kinds whole.
-        Deleted::Gone(object) if kind.strategy.returns_deleted() => {
-            return Ok(json_value(object.as_value(), StatusCode::OK));
+        Deleted::Gone(object) if kind.is_returned_deleted() => {
+            let mut last = object.as_value().clone();
+            if kind != &*POD {
+                // Nobody waited for its end.
+                let metadata = member(&mut last, "metadata");
+                put(metadata, "deletionTimestamp", None);
+                put(metadata, "deletionGracePeriodSeconds", None);
+            }
+            return Ok(json_value(&last, StatusCode::OK));
         }
         Deleted::Gone(object) => object,
     };

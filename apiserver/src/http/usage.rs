@@ -29,6 +29,7 @@ use super::AppState;
 use super::proxy::NodeClient;
 use crate::caller::Caller;
 use crate::listing::ListOptions;
+use crate::objects::Objects;
 use crate::request::Params;
 use crate::stored::Stored;
 use weft_kinds::{Kind, KindRef};
@@ -149,11 +150,63 @@ impl From<Summary> for Reading {
     }
 }
 
-/// What something uses: thousand-millionths of a core over the window, and bytes at its end.
+/// What something uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Rate {
-    nano_cores: u64,
-    memory_bytes: u64,
+pub struct Rate {
+    /// Thousand-millionths of a core, over the window.
+    pub nano_cores: u64,
+    /// At its end.
+    pub memory_bytes: u64,
+}
+
+/// What a pod uses, for who runs in the server's own process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodUsage {
+    pub namespace: String,
+    pub name: String,
+    /// The end of the window, by the clock of the pod's node.
+    pub at: Timestamp,
+    pub window: Duration,
+    pub containers: BTreeMap<String, Rate>,
+}
+
+/// Reads what pods use without a request. Cheap to clone; shares its readings with requests.
+#[derive(Clone)]
+pub struct UsageReader {
+    objects: Objects,
+    nodes: NodeClient,
+    meter: Arc<Meter>,
+}
+
+impl UsageReader {
+    pub(crate) fn of(state: &AppState) -> Self {
+        Self {
+            objects: state.objects.clone(),
+            nodes: state.nodes.clone(),
+            meter: state.meter.clone(),
+        }
+    }
+
+    /// What pods use now; those that nothing is known of are left out. Takes as long as the slowest node, some seconds at
+    /// most, unless that was read a moment ago.
+    ///
+    /// # Errors
+    /// When the nodes cannot be listed.
+    pub async fn pods(&self) -> Result<Vec<PodUsage>, StatusError> {
+        let rates = self.meter.rates(&self.objects, &self.nodes).await?;
+        let pods = rates
+            .pods
+            .iter()
+            .filter(|(_, (_, rates))| !rates.is_empty());
+        let pods = pods.map(|((namespace, name), (span, rates))| PodUsage {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            at: span.at,
+            window: span.window,
+            containers: rates.clone(),
+        });
+        Ok(pods.collect())
+    }
 }
 
 /// When figures are from, and what time they are about.
@@ -223,7 +276,11 @@ struct Readings {
 
 impl Meter {
     /// What nodes and pods use now. Whoever asks first reads, the others wait for it.
-    async fn rates(&self, state: &AppState) -> Result<Arc<Rates>, StatusError> {
+    async fn rates(
+        &self,
+        objects: &Objects,
+        client: &NodeClient,
+    ) -> Result<Arc<Rates>, StatusError> {
         let mut readings = self.state.lock().await;
         if let Some((at, rates)) = &readings.rates
             && at.elapsed() < FRESH
@@ -232,7 +289,7 @@ impl Meter {
         }
         let reader = Caller::system("apiserver", None);
         let every = ListOptions::default();
-        let reader = state.objects.client(&reader);
+        let reader = objects.client(&reader);
         let page = reader.list(&weft_kinds::NODE, None, &every);
         let nodes = page.await?.items;
         let nodes: Vec<(String, Arc<Value>)> = nodes
@@ -245,10 +302,10 @@ impl Meter {
         let mut unknown = nodes.clone();
         unknown.retain(|(name, _)| !earlier.contains_key(name));
         if !unknown.is_empty() {
-            earlier.extend(read_all(&state.nodes, unknown).await);
+            earlier.extend(read_all(client, unknown).await);
             tokio::time::sleep(WINDOW_MIN).await;
         }
-        let latest = read_all(&state.nodes, nodes).await;
+        let latest = read_all(client, nodes).await;
         let mut rates = Rates::default();
         for (name, (_, later)) in &latest {
             if let Some((_, earlier)) = earlier.get(name) {
@@ -326,7 +383,7 @@ pub(super) async fn answer(
         let missing = || StatusError::not_found(&asked.resource, GROUP, &described);
         let object = reader.get(kind, namespace, name).await;
         let object = object.map_err(|error| if error.code == 404 { missing() } else { error })?;
-        let rates = state.meter.rates(state).await?;
+        let rates = state.meter.rates(&state.objects, &state.nodes).await?;
         let found = metrics_of(&rates, &object, pods).ok_or_else(missing)?;
         return Ok(json_response(&found));
     }
@@ -335,7 +392,7 @@ pub(super) async fn answer(
         selection,
         ..ListOptions::default()
     };
-    let rates = state.meter.rates(state).await?;
+    let rates = state.meter.rates(&state.objects, &state.nodes).await?;
     let page = reader.list(kind, namespace, &options).await?;
     let items: Vec<Value> = page
         .items

@@ -17,6 +17,7 @@ use super::{DeleteOptions, Objects, WriteOptions};
 use crate::admission::Imports;
 use crate::admission::chain::{self, Chain, Told};
 use crate::authz::Authorized;
+use crate::reach::{self, State};
 use crate::request::ObjectRef;
 use crate::webhook::{self, WebhookError};
 
@@ -83,6 +84,7 @@ impl Objects {
             registry,
             client: &inner.webhooks,
             new_uid: inner.config.new_uid,
+            authorizer: &inner.authorizer,
             hides_identity: false,
             canonical: canonicalize,
         }
@@ -99,7 +101,11 @@ impl Objects {
         timeout: Duration,
     ) -> Result<Value, WebhookError> {
         let snapshot = self.inner.store.snapshot();
-        let endpoint = webhook::endpoint(&snapshot, &self.inner.vault, target, webhook::turn())?;
+        let state = State {
+            snapshot: &snapshot,
+            vault: &self.inner.vault,
+        };
+        let endpoint = webhook::endpoint(state, target, reach::turn())?;
         self.inner.webhooks.call(&endpoint, question, timeout).await
     }
 

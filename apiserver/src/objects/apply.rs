@@ -46,6 +46,7 @@ impl Objects {
         for _ in 0..ATTEMPTS_MAX {
             let change = |current: &Value| {
                 let next = owners().applied(Some(current), config, force)?;
+                refuse_nulls(object, &next, Some(current))?;
                 let next = applied_state(object, config, &next)?;
                 keep_uid(kind, name, current, &next)?;
                 Ok(next)
@@ -58,6 +59,7 @@ impl Objects {
                 changed => return changed.map(Written::changed),
             }
             let new = owners().applied(None, config, force)?;
+            refuse_nulls(object, &new, None)?;
             let new = applied_state(object, config, &new)?;
             refuse_uid(object, &new)?;
             match self
@@ -70,6 +72,24 @@ impl Objects {
             }
         }
         Err(modified(kind, name))
+    }
+}
+
+/// 422 for a null that an apply leaves where the schema of a user's kind allows none: only what is read from outside loses it.
+fn refuse_nulls(
+    object: ObjectRef<'_>,
+    applied: &Value,
+    live: Option<&Value>,
+) -> Result<(), StatusError> {
+    let ObjectRef { kind, name, .. } = object;
+    if kind.custom.is_none() || !decode::has_unfit_null(kind, applied) {
+        return Ok(());
+    }
+    let mut causes = Vec::new();
+    decode::violations(kind, applied, live, &mut causes);
+    match causes.is_empty() {
+        true => Ok(()),
+        false => Err(StatusError::invalid(&kind.kind, &kind.group, name, causes)),
     }
 }
 
@@ -97,16 +117,12 @@ pub(super) fn converted(
         Ok(decoded) => Ok(decoded.value),
         Err(fault) => {
             let (version, kind) = (gvk.api_version(), &gvk.kind);
-            let mut error = StatusError::internal("");
-            // Clients print the sentence alone.
-            error.reason = "".into();
-            error.message = format!(
+            Err(StatusError::unknown(format!(
                 "failed to convert new object ({}/{}; {version}, Kind={kind}) to proper version: unable to convert \
                  unstructured object to {version}, Kind={kind}: {fault}",
                 text(config, "/metadata/namespace"),
                 text(config, "/metadata/name"),
-            );
-            Err(error)
+            )))
         }
     }
 }

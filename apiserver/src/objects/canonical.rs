@@ -11,7 +11,6 @@ use weft_kinds::{KindRef, decode};
 use weft_store::Revision;
 
 use super::body::undecodable;
-use super::conversion::needs_webhook;
 
 /// A state of a stored kind with its defaults, in the one form that equal states have.
 pub(super) fn canonicalize(kind: KindRef<'_>, value: &Value) -> Result<Value, StatusError> {
@@ -41,20 +40,6 @@ pub(super) fn shown(
         (spelling.read)(&mut value);
     }
     object_of(value)
-}
-
-/// What a read shows of an object that was just written: what the version that it is stored in does not know, is not kept. What a webhook made
-/// is shown as it was sent.
-pub(super) fn as_read(kind: KindRef<'_>, written: &Value, stored: &Value) -> Value {
-    let other = written.get("apiVersion") != stored.get("apiVersion");
-    match &kind.custom {
-        Some(custom) if other && !needs_webhook(kind) => {
-            let mut value = stored.clone();
-            custom.read(&mut value);
-            value
-        }
-        _ => written.clone(),
-    }
 }
 
 /// What was made here, as an object.

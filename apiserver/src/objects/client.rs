@@ -1,7 +1,7 @@
 //! The verbs for a caller inside this process: the control loop, the scheduler, the server itself.
 //!
 //! What is asked is said as a URL would be decoded ([`RequestInfo`]), and passes the same seam as what comes over HTTP
-//! ([`authz::authorize`]): there is no way around it. It takes no place and has no deadline; who asks here bounds itself.
+//! ([`crate::authz::Authorizer::authorize`]): there is no way around it. It takes no place and has no deadline; who asks here bounds itself.
 
 use weft_api::object::Object;
 use weft_api::status::StatusError;
@@ -9,10 +9,10 @@ use weft_kinds::{KindRef, Subresource};
 use weft_store::Revision;
 
 use super::{
-    Binding, DeleteOptions, Deleted, ListOptions, ObjectWatch, Objects, Page, Patch, Selection,
-    Stored, WatchOptions, WriteOptions,
+    Binding, DeleteOptions, Deleted, Evicted, ListOptions, ObjectWatch, Objects, Page, Patch,
+    Selection, Stored, WatchOptions, WriteOptions,
 };
-use crate::authz::{self, Authorized};
+use crate::authz::Authorized;
 use crate::caller::Caller;
 use crate::request::{ObjectRef, RequestInfo};
 
@@ -35,7 +35,8 @@ impl<'a> Client<'a> {
         subresource: Option<Subresource>,
     ) -> Result<Authorized, StatusError> {
         let request = RequestInfo::of_object(verb, object, subresource);
-        authz::authorize(self.caller.clone(), request)
+        let authorizer = self.objects.authorizer();
+        authorizer.authorize(self.caller.clone(), request)
     }
 
     /// `selection` may name the one object that is meant.
@@ -48,7 +49,8 @@ impl<'a> Client<'a> {
     ) -> Result<Authorized, StatusError> {
         let name = selection.and_then(|selection| selection.fields.exact("metadata.name"));
         let request = RequestInfo::of_collection(verb, kind, namespace, name);
-        authz::authorize(self.caller.clone(), request)
+        let authorizer = self.objects.authorizer();
+        authorizer.authorize(self.caller.clone(), request)
     }
 
     /// # Errors
@@ -196,7 +198,7 @@ impl<'a> Client<'a> {
         namespace: &str,
         pod: &str,
         options: &DeleteOptions,
-    ) -> Result<Deleted, StatusError> {
+    ) -> Result<Evicted, StatusError> {
         let pod = ObjectRef::new(&weft_kinds::POD, Some(namespace), pod);
         let asked = self.on_object("create", pod, Some(Subresource::Eviction))?;
         self.objects.evict(&asked, options).await

@@ -18,9 +18,10 @@ use weft_store::{Key, Mutation, Precondition, Snapshot, WriteError};
 
 use super::admitted::Asking;
 use super::body::{check_identity, decoded};
-use super::canonical::{as_read, canonicalize, object_of, shown};
+use super::canonical::{canonicalize, object_of, shown};
+use super::companions::companion_keys;
 use super::freshness::write_failed;
-use super::owners::{self, Owners, Ownership};
+use super::owners::{self, Ownership};
 use super::{ATTEMPTS_MAX, Objects, WriteOptions, already_exists, modified};
 use crate::admission::chain::Told;
 use crate::admission::{Surrounding, charges};
@@ -29,7 +30,7 @@ use crate::caller::Caller;
 use crate::encryption::Vault;
 use crate::request::{ObjectRef, RequestInfo};
 use crate::stored::Stored;
-use crate::{admission, authz, node_restriction, stored};
+use crate::{admission, node_restriction, signers, stored};
 
 /// Attempts to find a free generated name, as in Kubernetes since 1.30.
 const GENERATED_NAMES_MAX: usize = 8;
@@ -74,7 +75,9 @@ impl Objects {
             name,
         } = object;
         let request = RequestInfo::of_collection("create", kind, namespace, Some(name));
-        let asked = authz::authorize(asked.caller().clone(), request)?;
+        let asked = self
+            .authorizer()
+            .authorize(asked.caller().clone(), request)?;
         self.create_decoded(&asked, value, options, ownership).await
     }
 
@@ -105,8 +108,14 @@ impl Objects {
     ) -> Result<Object, StatusError> {
         let (kind, namespace) = asked.collection("create")?;
         let caller = asked.caller();
-        let owners = || self.owners(caller, kind, None, options);
-        let owners = (ownership == Ownership::Recorded).then(owners);
+        let recorded = ownership == Ownership::Recorded;
+        // Before anybody else completes it: what admission and the server add is nobody's.
+        let mut owned = template.clone();
+        if recorded {
+            owned = canonicalize(kind.stored(), template)?;
+            self.owners(caller, kind, None, options).created(&mut owned);
+        }
+        let template = &owned;
         let generated = text(template, "/metadata/name").is_empty();
         let prefix = text(template, "/metadata/generateName").to_owned();
         let attempts = if generated {
@@ -120,8 +129,11 @@ impl Objects {
         let mut imports = self.imports(kind.stored(), template).await;
         let mut mutated = Told::default();
         let changed = self.mutated_new(asked, template, options, &imports, &mut mutated);
-        let changed = changed.await?;
-        if let Some(changed) = &changed {
+        let mut changed = changed.await?;
+        if let Some(changed) = &mut changed {
+            mutated
+                .warnings
+                .extend(owners::keep_sound(template, changed));
             imports = self.imports(kind.stored(), changed).await;
         }
         let template = changed.as_ref().unwrap_or(template);
@@ -140,8 +152,7 @@ impl Objects {
                 _ => Vec::new(),
             };
             let around = self.surroundings(caller, &snapshot, &imports);
-            let recorder = owners.as_ref();
-            let in_namespace = self.admit_new(asked, &mut value, &around, &pods, recorder)?;
+            let in_namespace = self.admit_new(asked, &mut value, &around, &pods)?;
             if !fits {
                 owners::set(&mut value, None);
             }
@@ -154,9 +165,12 @@ impl Objects {
             advice.append(&mut told.warnings);
             options.advice.replace(advice);
             let mut mutations = admission::exchange_claims(kind.stored(), None, Some(&value));
+            let beside = self.exchange_companions(kind.stored(), &snapshot, None, Some(&value));
+            mutations.extend(beside.await?);
             mutations.extend(in_namespace);
             mutations.extend(self.check_definition(&snapshot, kind, &last_name)?);
-            let claims = admission::claim_keys(kind.stored(), &value);
+            let mut claims = admission::claim_keys(kind.stored(), &value);
+            claims.extend(companion_keys(kind.stored(), &value));
             let key = stored::key(kind, namespace, &last_name);
             if let Some(entry) = snapshot.get(&key) {
                 if generated {
@@ -170,6 +184,7 @@ impl Objects {
                 return Err(error);
             }
             let to_store = self.to_store(kind, &value).await?;
+            let read = self.as_read(kind, &value, &to_store).await?;
             let inner = &self.inner;
             // Until the write is done, nobody else here uses of the same quotas.
             let charge = charges::charge(
@@ -183,7 +198,7 @@ impl Objects {
             )
             .await?;
             if options.dry_run {
-                return shown(kind, as_read(kind, &value, &to_store), None);
+                return shown(kind, read.into_owned(), None);
             }
             let encoded = self.encode(kind, &key, &to_store).await?;
             let caches = &self.inner.caches;
@@ -196,7 +211,7 @@ impl Objects {
             mutations.extend(charge.mutations.iter().cloned());
             match self.write(caller, mutations).await {
                 Ok(revision) => {
-                    return shown(kind, as_read(kind, &value, &to_store), Some(revision));
+                    return shown(kind, read.into_owned(), Some(revision));
                 }
                 Err(WriteError::Conflict { key: found, .. }) if found == key => {
                     if !generated {
@@ -205,7 +220,7 @@ impl Objects {
                     self.catch_up().await?;
                 }
                 // What it says is worth more than whose it is. An apply is about just that.
-                Err(WriteError::TooLarge { .. }) if fits && recorder.is_some() => fits = false,
+                Err(WriteError::TooLarge { .. }) if fits && recorded => fits = false,
                 // An address was taken, quota was used, or the namespace changed: judge again on a newer snapshot.
                 Err(WriteError::Conflict { key, .. })
                     if claims.contains(&key)
@@ -260,7 +275,7 @@ impl Objects {
     }
 
     /// Gives a new object what only the server may set, and drops what clients may not.
-    fn prepared(&self, kind: KindRef<'_>, mut value: Value) -> Value {
+    pub(super) fn prepared(&self, kind: KindRef<'_>, mut value: Value) -> Value {
         if let Some(spelling) = &kind.spelling {
             (spelling.write)(&mut value);
         }
@@ -284,16 +299,14 @@ impl Objects {
         value
     }
 
-    /// Defaults, admission, validation and signing for a new object; `pods_of_caller` are those on the node that asks, `owners`
-    /// where it is yet to be recorded who owns what. What comes back has to be written with it: that its namespace is still the
-    /// one it was judged by.
+    /// Defaults, admission, validation and signing for a new object; `pods_of_caller` are those on the node that asks. What comes back
+    /// has to be written with it: that its namespace is still the one it was judged by.
     fn admit_new(
         &self,
         asked: &Authorized,
         value: &mut Value,
         around: &Surrounding<'_>,
         pods_of_caller: &[Arc<Value>],
-        owners: Option<&Owners<'_>>,
     ) -> Result<Option<Mutation>, StatusError> {
         let (spelled, namespace) = asked.collection("create")?;
         let (kind, caller) = (spelled.stored(), asked.caller());
@@ -303,19 +316,18 @@ impl Objects {
             .map(|namespace| check_namespace(&self.inner.vault, snapshot, kind, namespace, &name))
             .transpose()?;
         *value = canonicalize(kind, value)?;
-        // Before the server completes it: that is nobody's.
-        if let Some(owners) = owners {
-            owners.created(value);
-        }
         kind.strategy.admit(value, around)?;
         *value = canonicalize(kind, value)?;
         kind.strategy.drop_unserved(value);
+        self.authorizer().judge_grant(asked, value, None)?;
         // By the rules of the spelling that it came in.
         validate::created(spelled, value)?;
+        kind.strategy.judge(value, None, None, around)?;
         kind.strategy.allocate(value, None, around)?;
         node_restriction::admit(asked, None, Some(value))?;
         // What is to be approved is a request for a signature.
         if kind.has(Subresource::Approval) {
+            signers::judge_new(value)?;
             self.sign(caller, value, snapshot, pods_of_caller)?;
         }
         Ok(in_namespace)

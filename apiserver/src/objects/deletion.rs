@@ -11,7 +11,7 @@ use weft_api::object::Object;
 use weft_api::status::StatusError;
 use weft_api::time::rfc3339;
 use weft_kinds::lens::{integer, items, member, put, text};
-use weft_kinds::{KindRef, Subresource};
+use weft_kinds::{KindRef, NAMESPACE};
 use weft_store::{Mutation, Precondition, Revision, WriteError};
 
 use super::canonical::shown;
@@ -75,23 +75,6 @@ impl Objects {
             .await
     }
 
-    /// Deletes a pod on behalf of someone who empties a node. No disruption budget stands against it yet.
-    ///
-    /// # Errors
-    /// As [`Objects::delete`].
-    pub async fn evict(
-        &self,
-        asked: &Authorized,
-        options: &DeleteOptions,
-    ) -> Result<Deleted, StatusError> {
-        let (pod, resource) = asked.object("create")?;
-        if resource.subresource != Some(Subresource::Eviction) {
-            return Err(StatusError::method_not_allowed());
-        }
-        self.confirmed(&[pod.key()], || self.delete_here(asked, pod, options))
-            .await
-    }
-
     async fn delete_here(
         &self,
         asked: &Authorized,
@@ -114,25 +97,7 @@ impl Objects {
             let found = self.find(&snapshot, object)?;
             let found = self.converted(found).await?;
             let old = found.stored_value();
-            let refuse =
-                |detail: &str| StatusError::conflict(&kind.kind, &kind.group, name, detail);
-            let uid = text(&old, "/metadata/uid");
-            if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {
-                return Err(refuse(&format!(
-                    "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have \
-                     been deleted and then recreated"
-                )));
-            }
-            let revision = found.revision();
-            if let Some(wanted) = options
-                .resource_version
-                .filter(|wanted| *wanted != revision)
-            {
-                return Err(refuse(&format!(
-                    "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record \
-                     ({revision}). The object might have been modified"
-                )));
-            }
+            check_preconditions(kind, name, options, &old, found.revision())?;
             node_restriction::admit(asked, Some(&old), None)?;
             self.admit_deletion(asked, object, &snapshot, &old, options)
                 .await?;
@@ -158,6 +123,8 @@ impl Objects {
             let precondition = Precondition::Revision(found.revision());
             let mutations = if gone {
                 let mut mutations = admission::exchange_claims(stored_kind, Some(&old), None);
+                let beside = self.exchange_companions(stored_kind, &snapshot, Some(&old), None);
+                mutations.extend(beside.await?);
                 mutations.push(Mutation::delete(key.clone(), precondition));
                 mutations
             } else {
@@ -214,6 +181,32 @@ impl Objects {
     }
 }
 
+/// Whether the object is the one that was meant, in the state that was meant.
+pub(super) fn check_preconditions(
+    kind: KindRef<'_>,
+    name: &str,
+    options: &DeleteOptions,
+    old: &Value,
+    revision: Revision,
+) -> Result<(), StatusError> {
+    let refuse = |detail: &str| StatusError::conflict(&kind.kind, &kind.group, name, detail);
+    let uid = text(old, "/metadata/uid");
+    if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {
+        return Err(refuse(&format!(
+            "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have \
+             been deleted and then recreated"
+        )));
+    }
+    let wanted = options.resource_version;
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != revision) {
+        return Err(refuse(&format!(
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record \
+             ({revision}). The object might have been modified"
+        )));
+    }
+    Ok(())
+}
+
 /// Whether an object in deletion has nothing left to wait for.
 pub(super) fn is_finished(kind: KindRef<'_>, value: &Value) -> bool {
     !text(value, "/metadata/deletionTimestamp").is_empty()
@@ -223,7 +216,7 @@ pub(super) fn is_finished(kind: KindRef<'_>, value: &Value) -> bool {
 }
 
 /// An object as a deletion leaves it: with a deadline, a grace period and the finalizers of its propagation.
-fn marked_for_deletion(
+pub(super) fn marked_for_deletion(
     kind: KindRef<'_>,
     old: &Value,
     options: &DeleteOptions,
@@ -243,7 +236,10 @@ fn marked_for_deletion(
             metadata["deletionTimestamp"] = rfc3339(deadline(now, grace)).into();
         }
     } else {
-        metadata["deletionGracePeriodSeconds"] = grace.into();
+        // A namespace goes when it is empty, whenever that is.
+        if kind != &*NAMESPACE {
+            metadata["deletionGracePeriodSeconds"] = grace.into();
+        }
         metadata["deletionTimestamp"] = rfc3339(deadline(now, grace)).into();
         if let Some(generation) = integer(metadata, "/generation") {
             metadata["generation"] = (generation + 1).into();

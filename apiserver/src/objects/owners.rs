@@ -13,11 +13,12 @@ use serde_json::Value;
 use weft_api::gvk::split_api_version;
 use weft_api::status::StatusError;
 use weft_kinds::apiextensions::Custom;
-use weft_kinds::apply::{self, ApplyError, Converted, Scope, Sizes, Writable, Writer};
+use weft_kinds::apply::{self, ApplyError, Converted, Managed, Scope, Sizes, Writable, Writer};
 use weft_kinds::lens::{member, put, text};
 use weft_kinds::schema::Schema;
 use weft_kinds::{Kind, KindRef, Registry, Served, Subresource};
 
+use super::conversion::{Conversions, needs_webhook};
 use super::scale::scale_kind;
 use super::{Objects, WriteOptions};
 use crate::caller::Caller;
@@ -41,6 +42,7 @@ pub(super) struct Owners<'a> {
     part: Option<Subresource>,
     manager: String,
     now: Timestamp,
+    conversions: Conversions,
 }
 
 impl Objects {
@@ -60,6 +62,7 @@ impl Objects {
                 None => caller.component().to_owned(),
             },
             now: self.now(),
+            conversions: options.conversions.clone(),
         }
     }
 }
@@ -98,7 +101,7 @@ impl Owners<'_> {
                 fault
             }
         };
-        if let Some(fault) = fault {
+        if let Some(fault) = fault.filter(|_| !self.conversions.waits()) {
             self.note(next, &fault);
         }
     }
@@ -179,7 +182,7 @@ impl Owners<'_> {
         let gvk = self.kind.gvk();
         let stored = self.kind.stored();
         let writable = stored.strategy.writable(stored, self.part);
-        let convert = |value: &Value, version: &str| Ok(self.converted(value, version));
+        let convert = |value: &Value, version: &str| self.converted(value, version);
         ask(&Scope {
             gvk: &gvk,
             subresource: self.part.map_or("", Subresource::name),
@@ -202,13 +205,25 @@ impl Owners<'_> {
         kind.served == Served::Stored && kind.key_prefix() == self.kind.key_prefix()
     }
 
-    fn converted(&self, value: &Value, api_version: &str) -> Option<Converted<'_>> {
-        let from = self.spelling(text(value, "/apiVersion"))?;
-        let to = self.spelling(api_version)?;
-        let mut value = value.clone();
-        if to.custom.is_some() {
-            // Owners are named by paths. Where a webhook converts, versions are taken to have the same ones: it cannot be waited for here.
+    /// # Errors
+    /// That it has to be converted by somebody else first, or that this failed.
+    fn converted(&self, value: &Value, api_version: &str) -> Result<Option<Converted<'_>>, String> {
+        let from = self.spelling(text(value, "/apiVersion"));
+        let (Some(from), Some(to)) = (from, self.spelling(api_version)) else {
+            return Ok(None);
+        };
+        // What says nothing but its kind is the same in every version.
+        let is_blank = value.as_object().is_none_or(|map| map.len() <= 2);
+        let made_elsewhere = needs_webhook(to) && from != to && !is_blank;
+        let mut value = match made_elsewhere {
+            true => self.conversions.find(value, api_version)?,
+            false => value.clone(),
+        };
+        if let Some(custom) = &to.custom {
             value["apiVersion"] = api_version.into();
+            if made_elsewhere {
+                custom.fit(&mut value);
+            }
         }
         if let Some(spelling) = &from.spelling {
             (spelling.write)(&mut value);
@@ -216,10 +231,10 @@ impl Owners<'_> {
         if let Some(spelling) = &to.spelling {
             (spelling.read)(&mut value);
         }
-        Some(Converted {
+        Ok(Some(Converted {
             value,
             schema: to.schema(),
-        })
+        }))
     }
 
     /// Where the kind has its size.
@@ -253,6 +268,16 @@ pub(super) fn of(object: &Value) -> Option<&Value> {
 
 pub(super) fn set(object: &mut Value, owners: Option<Value>) {
     put(member(object, "metadata"), "managedFields", owners);
+}
+
+/// Puts back the owners of before admission where it left some that cannot be read, and says so to whoever asked.
+pub(super) fn keep_sound(before: &Value, admitted: &mut Value) -> Option<String> {
+    let error = Managed::parse(of(admitted)).err()?;
+    set(admitted, of(before).cloned());
+    Some(format!(
+        ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission \
+         controller; please fix your requests: {error}"
+    ))
 }
 
 /// What is asked of a Scale, which is a kind of its own.

@@ -13,10 +13,10 @@ use weft_api::status::StatusError;
 use weft_kinds::KindRef;
 use weft_store::{Revision, Snapshot};
 
-use super::conversion::needs_webhook;
+use super::conversion::{QUESTION_OBJECTS_MAX, needs_webhook};
 use super::{ListOptions, ObjectWatch, Objects, Page, Selection, Stored, WatchOptions};
 use crate::authz::Authorized;
-use crate::listing::{self, Source};
+use crate::listing::{self, Source, Unchosen};
 use crate::{node_restriction, stored};
 
 /// Who looks at more objects, or at more changes, than this takes milliseconds: not on a thread that others wait for.
@@ -34,8 +34,17 @@ impl Objects {
     ) -> Result<Stored, StatusError> {
         let (object, _) = asked.object("get")?;
         let snapshot = self.newest(version).await?;
-        let found = self.find(&snapshot, object)?;
+        if let Some(version) = version.filter(|version| *version > snapshot.revision()) {
+            return Err(listing::too_large(version, snapshot.revision()));
+        }
+        let mut found = self.find(&snapshot, object)?;
         found.check_lost()?;
+        if object.kind.custom.is_some()
+            && let Some(item) =
+                (self.inner.caches).shown(object.kind, found.key(), found.revision())
+        {
+            found = found.known_as(item);
+        }
         let found = self.converted(found).await?;
         if node_restriction::concerns_read(asked) {
             let (pods, grants) = match node_restriction::needs_reference(asked) {
@@ -82,6 +91,18 @@ impl Objects {
         let (caches, vault, options) = (caches.clone(), vault.clone(), options.clone());
         let kind = Arc::clone(kind);
         let (user, namespace) = (user.to_owned(), namespace.map(str::to_owned));
+        if needs_webhook(&kind) && !options.selection.is_by_names() {
+            let source = Source {
+                caches: &caches,
+                cache: &cache,
+                vault: &vault,
+                user: &user,
+                now: Instant::now(),
+            };
+            return self
+                .chosen(&kind, namespace.as_deref(), &options, source)
+                .await;
+        }
         let work = move || {
             let source = Source {
                 caches: &caches,
@@ -101,6 +122,31 @@ impl Objects {
         };
         page.items = self.converted_all(page.items).await?;
         Ok(page)
+    }
+
+    /// A page of objects that have to be converted before anybody knows which are meant.
+    async fn chosen(
+        &self,
+        kind: KindRef<'_>,
+        namespace: Option<&str>,
+        options: &ListOptions,
+        source: Source<'_>,
+    ) -> Result<Page, StatusError> {
+        let unchosen = Unchosen::of(kind, namespace, options, source)?;
+        let limit = options.limit.filter(|limit| *limit > 0);
+        let limit = limit.unwrap_or(usize::MAX);
+        let mut chosen = Vec::new();
+        for part in unchosen.items.chunks(QUESTION_OBJECTS_MAX) {
+            for stored in self.converted_all(part.to_vec()).await? {
+                if options.selection.matches_shown(&stored) {
+                    if chosen.len() == limit {
+                        return Ok(unchosen.page(kind, chosen, true, source));
+                    }
+                    chosen.push(stored);
+                }
+            }
+        }
+        Ok(unchosen.page(kind, chosen, false, source))
     }
 
     /// The pods that are bound to a node: an index knows them.
@@ -149,6 +195,14 @@ impl Objects {
         let (vault, kind) = (vault.clone(), Arc::clone(kind));
         let namespace = namespace.map(str::to_owned);
         let converter = needs_webhook(&kind).then(|| self.clone());
+        let mut options = options;
+        let chosen = (converter.is_some() && !options.selection.is_by_names()).then(|| {
+            let names = options.selection.by_names();
+            std::mem::replace(&mut options.selection, names)
+        });
+        if let Some(chosen) = &chosen {
+            chosen.check(&kind)?;
+        }
         let work = move || ObjectWatch::start(&cache, &vault, &kind, namespace.as_deref(), options);
         let started = match scans {
             false => work()?,
@@ -157,6 +211,9 @@ impl Objects {
                 started.map_err(StatusError::internal)??
             }
         };
-        Ok(started.converted_by(converter))
+        Ok(match converter {
+            Some(converter) => started.converted_by(converter, chosen),
+            None => started,
+        })
     }
 }

@@ -3,11 +3,10 @@
 use serde_json::{Map, Value, json};
 use weft_api::gvk::GroupVersionKind;
 use weft_api::object::Object;
-use weft_api::selector::LabelSelector;
 use weft_api::status::{Cause, StatusError};
-use weft_kinds::apiextensions::Scale;
 use weft_kinds::apiextensions::custom::set_at;
-use weft_kinds::lens::{integer, member, put, text};
+use weft_kinds::lens::{integer, member, put};
+use weft_kinds::scale::{self, paths_of};
 use weft_kinds::{KindRef, Subresource, decode};
 
 use super::apply::converted;
@@ -147,51 +146,14 @@ pub(super) fn scale_of(kind: KindRef<'_>, workload: &Value) -> Value {
         Some((field.to_owned(), value.clone()))
     })
     .collect();
-    let paths = paths_of(kind);
-    let selector = match paths {
-        // As text already.
-        Some(paths) => {
-            let pointer = paths.selector.as_deref();
-            pointer.map_or("", |at| text(workload, at)).to_owned()
-        }
-        None => workload
-            .pointer("/spec/selector")
-            .and_then(selector_of)
-            .map(|selector| selector.to_string())
-            .unwrap_or_default(),
-    };
-    let (spec, status) = match paths {
-        Some(paths) => (&*paths.spec_replicas, &*paths.status_replicas),
-        None => ("/spec/replicas", "/status/replicas"),
-    };
+    let scale = scale::of(kind, workload);
     json!({
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": metadata,
-        "spec": {"replicas": integer(workload, spec).unwrap_or(0)},
-        "status": {
-            "replicas": integer(workload, status).unwrap_or(0),
-            "selector": selector,
-        },
+        "spec": {"replicas": scale.replicas},
+        "status": {"replicas": scale.observed, "selector": scale.selector},
     })
-}
-
-/// A label selector; the oldest kind has plain labels in its place.
-fn selector_of(selector: &Value) -> Option<LabelSelector> {
-    let members = selector.as_object()?;
-    let labels = members
-        .iter()
-        .map(|(key, value)| (key.as_str(), value.as_str()));
-    let plain: Option<Vec<(&str, &str)>> = labels.map(|(key, value)| Some((key, value?))).collect();
-    match plain {
-        Some(labels) => Some(LabelSelector::from_labels(labels)),
-        None => LabelSelector::from_object(selector).ok(),
-    }
-}
-
-/// Where objects of a user's kind keep their size.
-fn paths_of(kind: KindRef<'_>) -> Option<&Scale> {
-    kind.custom.as_ref()?.scale()
 }
 
 /// What a Scale is decoded as.
@@ -222,7 +184,7 @@ fn check_scale(workload: ObjectRef<'_>, scale: &Value) -> Result<(), StatusError
 }
 
 /// A workload with the size of a decoded Scale, in which no replicas are none.
-fn with_scale(kind: KindRef<'_>, workload: &Value, scale: &Value) -> Value {
+pub(super) fn with_scale(kind: KindRef<'_>, workload: &Value, scale: &Value) -> Value {
     let replicas = integer(scale, "/spec/replicas").unwrap_or(0);
     let mut next = workload.clone();
     match paths_of(kind) {

@@ -20,16 +20,18 @@ use super::body::{
     check_identity, check_uid, check_version, decoded, drop_empty_metadata, keep_uid, patched,
     refuse_new_finalizers,
 };
-use super::canonical::{as_read, canonicalize, shown};
+use super::canonical::{canonicalize, shown};
+use super::conversion::needs_webhook;
 use super::deletion::is_finished;
 use super::freshness::{unreadable, write_failed};
 use super::owners::{self, Ownership};
+use super::scale::with_scale;
 use super::{ATTEMPTS_MAX, Objects, Patch, WriteOptions, Written, modified};
 use crate::admission::chain::Told;
 use crate::admission::{Imports, charges};
 use crate::authz::Authorized;
 use crate::request::ObjectRef;
-use crate::{admission, node_restriction};
+use crate::{admission, node_restriction, signers};
 
 impl Objects {
     /// Replaces an object, or what the request's subresource shows of it: its status, the conditions of a certificate
@@ -167,13 +169,25 @@ impl Objects {
             let old = found.stored_value();
             let old = canonicalize(stored_kind, &old).unwrap_or(old);
             let current = shown(kind, old.clone(), Some(found.revision()))?.into_value();
-            let proposed = change(&current)?;
+            let conversions = &options.conversions;
+            let proposed = self
+                .with_conversions(kind, conversions, || change(&current))
+                .await?;
             check_version(kind, name, &found, &proposed)?;
             check_uid(kind, name, &current, text(&proposed, "/metadata/uid"))?;
             let mut next = next_state(kind, part, proposed, &old, ownership)?;
             if ownership == Ownership::Recorded {
-                self.owners(caller, kind, part, options)
-                    .updated(&old, &mut next);
+                let owners = self.owners(caller, kind, part, options);
+                if needs_webhook(kind) {
+                    let record = || {
+                        let mut next = next.clone();
+                        owners.updated(&old, &mut next);
+                        Ok(next)
+                    };
+                    next = self.with_conversions(kind, conversions, record).await?;
+                } else {
+                    owners.updated(&old, &mut next);
+                }
             }
             if !fits {
                 owners::set(&mut next, None);
@@ -193,17 +207,36 @@ impl Objects {
             chain.request.subresource = part.map_or("", Subresource::name).to_owned();
             let mut told = Told::default();
             if part.and_then(Subresource::own_kind).is_none()
-                && let Some(changed) = chain.mutated(&next, Some(&old), &around, &mut told).await?
+                && let Some(mut changed) =
+                    chain.mutated(&next, Some(&old), &around, &mut told).await?
             {
+                told.warnings
+                    .extend(owners::keep_sound(&next, &mut changed));
                 // Whatever it was changed to, what this request may not change stays.
                 next = next_state(stored_kind, part, changed, &old, Ownership::Said)?;
             }
+            if part == Some(Subresource::Scale)
+                && let Some((place, new, before)) = own_body(part, stored_kind, &next, &old)
+            {
+                let place = std::mem::replace(&mut chain.request.place, place);
+                let changed = chain.mutated_body(&new, before.as_ref(), &mut told);
+                if let Some(scale) = changed.await? {
+                    let changed = with_scale(stored_kind, &next, &scale);
+                    next = next_state(stored_kind, part, changed, &old, Ownership::Said)?;
+                }
+                chain.request.place = place;
+            }
+            self.authorizer().judge_grant(asked, &next, Some(&old))?;
+            if part.is_some() {
+                signers::stamp(stored_kind, &mut next, &old, self.now());
+            }
             // By the rules of the spelling that it came in.
             validate::updated(kind, &next, &old, part)?;
-            stored_kind
-                .strategy
-                .allocate(&mut next, Some(&old), &around)?;
+            let strategy = &stored_kind.strategy;
+            strategy.judge(&next, Some(&old), part, &around)?;
+            strategy.allocate(&mut next, Some(&old), &around)?;
             node_restriction::admit(asked, Some(&old), Some(&next))?;
+            signers::judge_change(self.authorizer(), asked, &next, &old)?;
             apply::keep_times(&old, &mut next);
             let mut advice = match part {
                 None => stored_kind.strategy.warn(&next, &around),
@@ -239,18 +272,20 @@ impl Objects {
                 true => Cow::Borrowed(&next),
                 false => self.to_store(kind, &next).await?,
             };
+            let read = self.as_read(kind, &next, &to_store).await?;
             // One that was stored in another version is stored anew, however little changes.
             let unchanged = next == old && (kind.custom.is_none() || found.is_stored_as(&to_store));
             if unchanged && !removes {
-                drop(to_store);
                 if self.is_newest(&key, found.revision()).await? {
-                    return shown(kind, next, Some(found.revision()));
+                    return shown(kind, read.into_owned(), Some(found.revision()));
                 }
                 continue;
             }
             let precondition = Precondition::Revision(found.revision());
             let after = (!removes).then_some(&next);
             let mut mutations = admission::exchange_claims(stored_kind, Some(&old), after);
+            let beside = self.exchange_companions(stored_kind, &snapshot, Some(&old), after);
+            mutations.extend(beside.await?);
             if removes {
                 mutations.push(Mutation::delete(key.clone(), precondition));
             } else {
@@ -260,7 +295,7 @@ impl Objects {
             }
             match self.write(caller, mutations).await {
                 Ok(revision) => {
-                    return shown(kind, as_read(kind, &next, &to_store), Some(revision));
+                    return shown(kind, read.into_owned(), Some(revision));
                 }
                 // What it says is worth more than whose it is. An apply is about just that.
                 Err(WriteError::TooLarge { .. })

@@ -5,119 +5,12 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use weft_apiserver::caller::Caller;
 use weft_apiserver::objects::WriteOptions;
 
+use crate::hook::{Hook, Reply};
 use crate::world::{Answer, World};
-
-/// What a webhook does with a question.
-enum Reply {
-    /// `response`, with the question's uid.
-    Says(Value),
-    Raw(u16, Vec<u8>),
-    Never,
-}
-
-type Asked = Arc<Mutex<Vec<Value>>>;
-
-/// An HTTPS server that answers with what `reply` makes of each question.
-struct Hook {
-    port: u16,
-    ca: String,
-    asked: Asked,
-    connections: Arc<Mutex<usize>>,
-}
-
-impl Hook {
-    async fn start(
-        names: &[&str],
-        reply: impl Fn(&Value) -> Reply + Send + Sync + 'static,
-    ) -> Self {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        let certificate = rcgen::CertificateParams::new(names).unwrap();
-        let certificate = certificate.self_signed(&key).unwrap();
-        let chain = vec![CertificateDer::from(certificate.der().to_vec())];
-        let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, private)
-            .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let hook = Self {
-            port,
-            ca: STANDARD.encode(certificate.pem()),
-            asked: Asked::default(),
-            connections: Arc::default(),
-        };
-        let (asked, connections) = (hook.asked.clone(), hook.connections.clone());
-        let reply = Arc::new(reply);
-        tokio::spawn(async move {
-            while let Ok((tcp, _)) = listener.accept().await {
-                *connections.lock() += 1;
-                let (acceptor, asked, reply) = (acceptor.clone(), asked.clone(), reply.clone());
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(tcp).await else {
-                        return;
-                    };
-                    let service = hyper::service::service_fn(
-                        move |request: http::Request<hyper::body::Incoming>| {
-                            let (asked, reply) = (asked.clone(), reply.clone());
-                            async move {
-                                let body = request.into_body().collect().await?.to_bytes();
-                                let review: Value =
-                                    serde_json::from_slice(&body).unwrap_or_default();
-                                asked.lock().push(review.clone());
-                                let (status, bytes) = match reply(&review) {
-                                    Reply::Says(mut response) => {
-                                        if response.get("uid").is_none() {
-                                            response["uid"] = review["request"]["uid"].clone();
-                                        }
-                                        let answer = json!({
-                                            "apiVersion": "admission.k8s.io/v1",
-                                            "kind": "AdmissionReview",
-                                            "response": response,
-                                        });
-                                        (200, answer.to_string().into_bytes())
-                                    }
-                                    Reply::Raw(status, bytes) => (status, bytes),
-                                    Reply::Never => std::future::pending().await,
-                                };
-                                let mut response =
-                                    http::Response::new(Full::new(Bytes::from(bytes)));
-                                *response.status_mut() =
-                                    http::StatusCode::from_u16(status).unwrap();
-                                Ok::<_, hyper::Error>(response)
-                            }
-                        },
-                    );
-                    let server = hyper::server::conn::http1::Builder::new();
-                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
-                });
-            }
-        });
-        hook
-    }
-
-    fn client_config(&self) -> Value {
-        json!({"url": format!("https://127.0.0.1:{}/ask", self.port), "caBundle": self.ca})
-    }
-
-    fn count(&self) -> usize {
-        self.asked.lock().len()
-    }
-}
 
 fn allowed() -> Reply {
     Reply::Says(json!({"allowed": true}))
@@ -343,6 +236,38 @@ async fn what_fails_is_decided_by_the_failure_policy_and_keeps_nobody_else() {
 }
 
 #[tokio::test]
+async fn attack_76_no_redirect_of_a_webhook_is_followed() {
+    let world = World::new().await;
+    namespace(&world, "one", json!({})).await;
+    let inside = Hook::start(&["127.0.0.1"], |_| allowed()).await;
+    for status in [301, 302, 303, 307, 308] {
+        let target = format!("https://127.0.0.1:{}/ask", inside.port);
+        let hook = Hook::start(&["127.0.0.1"], move |_| {
+            Reply::Moved(status, target.clone())
+        })
+        .await;
+        let name = format!("moves-{status}");
+        let hooks = [webhook(
+            "a.example.com",
+            &hook.client_config(),
+            "one",
+            &json!({}),
+        )];
+        made(
+            &world,
+            VALIDATING,
+            json!({"metadata": {"name": name}, "webhooks": hooks}),
+        )
+        .await;
+        let answer = config_map(&world, "one", "a", json!({"k": "v"})).await;
+        assert_eq!(answer.status, 500, "{status}: {}", answer.line());
+        assert_eq!((hook.count(), inside.count()), (1, 0), "{status}");
+        let gone = format!("DELETE {VALIDATING}/{name}");
+        assert_eq!(world.ask(&gone, Value::Null).await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn a_webhook_is_believed_by_its_certificate() {
     let world = World::new().await;
     namespace(&world, "one", json!({})).await;
@@ -384,7 +309,7 @@ async fn a_webhook_is_believed_by_its_certificate() {
     let answer = world
         .objects
         .ask_webhook(&target, &question, Duration::from_secs(5));
-    assert_eq!(answer.await.unwrap()["kind"], "AdmissionReview");
+    assert_eq!(answer.await.unwrap()["kind"], "ConversionReview");
     assert_eq!(
         hook.asked.lock().last().unwrap()["kind"],
         "ConversionReview"
@@ -491,8 +416,12 @@ async fn what_webhooks_change_is_judged_and_shown_to_those_before() {
     );
     assert_eq!((first.count(), second.count()), (2, 1));
     // A new object has no identity before it is made.
-    let shown = first.asked.lock()[0]["request"]["object"]["metadata"].clone();
-    assert_eq!(shown, json!({"name": "a", "namespace": "one"}));
+    let mut shown = first.asked.lock()[0]["request"]["object"]["metadata"].clone();
+    assert!(shown["managedFields"].take().is_array());
+    assert_eq!(
+        shown,
+        json!({"name": "a", "namespace": "one", "managedFields": null})
+    );
 
     // What is not stored is only shown to those that say that this is nothing to them; what they make of it is judged as any other.
     let dry = "POST /api/v1/namespaces/one/configmaps?dryRun=All";
@@ -682,6 +611,8 @@ async fn policies_change_objects() {
     assert_eq!(taken.status, 201, "{}", taken.line());
     assert_eq!(taken.body["metadata"]["labels"], json!({"by": "admin"}));
     assert!(taken.body["metadata"]["uid"].is_string());
+    // What a policy adds is nobody's.
+    assert_eq!(taken.body["metadata"]["managedFields"], Value::Null);
     let path = "/api/v1/namespaces/one/configmaps/a";
     let updated = world
         .patch(path, "merge-patch", json!({"metadata": {"labels": null}}))
@@ -715,6 +646,10 @@ async fn limit_ranges_fill_and_refuse() {
         taken.body["metadata"]["annotations"]["kubernetes.io/limit-ranger"],
         "LimitRanger plugin set: cpu request for container c; cpu limit for container c"
     );
+    let owner = &taken.body["metadata"]["managedFields"][0]["fieldsV1"];
+    let container = &owner["f:spec"]["f:containers"][r#"k:{"name":"c"}"#];
+    assert_eq!(container["f:resources"], json!({}), "{owner}");
+    assert_eq!(owner.get("f:metadata"), None, "{owner}");
     let refused = world
         .ask(pods, pod("b", json!({"limits": {"cpu": "2"}})))
         .await;

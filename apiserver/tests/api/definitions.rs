@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::*;
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
 const OLD_WIDGETS: &str = "/apis/example.com/v1beta1/namespaces/default/widgets";
 
@@ -86,7 +86,7 @@ fn widget(name: &str, spec: Value) -> Value {
 }
 
 /// A server that follows definitions, and leads.
-async fn serving() -> World {
+pub async fn serving() -> World {
     let world = World::new().await;
     let closing = CancellationToken::new();
     tokio::spawn(world.objects.clone().follow_definitions(closing.clone()));
@@ -95,7 +95,7 @@ async fn serving() -> World {
 }
 
 /// Makes a definition, and waits until it is established, as a client does: through a watch.
-async fn establish(world: &World, definition: Value) {
+pub async fn establish(world: &World, definition: Value) {
     let name = definition["metadata"]["name"].as_str().unwrap().to_owned();
     let path = format!("{DEFINITIONS}?watch=true&fieldSelector=metadata.name={name}");
     let made = world.ask(&format!("POST {DEFINITIONS}"), definition).await;
@@ -147,8 +147,27 @@ async fn a_definition_is_a_kind_from_the_moment_it_is_established() {
         json!([{ "group": "example.com", "version": "v1", "kind": "Widget" }])
     );
     assert_references_resolve(&document);
+    let explained = |schema: &Value| {
+        for (member, begins) in [
+            ("apiVersion", "APIVersion defines the versioned schema"),
+            (
+                "kind",
+                "Kind is a string value representing the REST resource",
+            ),
+            ("metadata", "Standard object's metadata."),
+        ] {
+            let told = schema["properties"][member]["description"].as_str();
+            assert!(
+                told.is_some_and(|told| told.starts_with(begins)),
+                "{member}: {told:?}"
+            );
+        }
+    };
+    explained(schema);
     let document = world.get("/openapi/v2").await.body;
-    assert!(document["definitions"]["com.example.v1.WidgetList"].is_object());
+    let list = &document["definitions"]["com.example.v1.WidgetList"];
+    assert_eq!(list["description"], "WidgetList is a list of Widget");
+    explained(&document["definitions"]["com.example.v1.Widget"]);
     assert_references_resolve(&document);
 
     let definition = world
@@ -549,4 +568,111 @@ async fn what_is_served_already_is_not_served_otherwise() {
     }
     assert_eq!(world.get(&definition).await.status, 404);
     assert_eq!(world.get(&format!("{path}/a")).await.status, 200);
+}
+
+#[tokio::test]
+async fn rules_that_there_are_not_are_not_missed() {
+    let world = serving().await;
+    let missing = "some validation rules were not checked";
+    for (plural, rules) in [
+        ("plains", json!(null)),
+        ("ruleds", json!([{ "rule": "self.b > 0" }])),
+    ] {
+        let spec = json!({
+            "type": "object", "required": ["a"], "x-kubernetes-validations": rules,
+            "properties": { "a": { "type": "string" }, "b": { "type": "integer" } },
+        });
+        let definition = json!({
+            "metadata": { "name": format!("{plural}.example.com") },
+            "spec": {
+                "group": "example.com", "scope": "Namespaced", "names": { "plural": plural, "kind": plural },
+                "versions": [{
+                    "name": "v1", "served": true, "storage": true,
+                    "schema": { "openAPIV3Schema": { "type": "object", "properties": { "spec": spec } } },
+                }],
+            },
+        });
+        establish(&world, definition).await;
+        let object = json!({
+            "apiVersion": "example.com/v1", "kind": plural, "metadata": { "name": "x" }, "spec": { "b": 1 },
+        });
+        let path = format!("POST /apis/example.com/v1/namespaces/default/{plural}");
+        let told = world.ask(&path, object).await.line();
+        assert!(told.contains("spec.a: Required value"), "{told}");
+        assert_eq!(told.contains(missing), !rules.is_null(), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn what_every_object_has_is_explained_of_those_of_users_too() {
+    let world = serving().await;
+    establish(&world, widgets()).await;
+    let told = world.get("/openapi/v3/apis/example.com/v1").await.body;
+    let schemas = &told["components"]["schemas"];
+    let says = |place: &str| {
+        let text = schemas.pointer(place).and_then(Value::as_str);
+        text.unwrap_or_else(|| panic!("nothing at {place}"))
+            .to_owned()
+    };
+    let widget = "/com.example.v1.Widget/properties";
+    for (place, begins) in [
+        (
+            format!("{widget}/apiVersion/description"),
+            "APIVersion defines the versioned schema",
+        ),
+        (
+            format!("{widget}/kind/description"),
+            "Kind is a string value representing the REST resource",
+        ),
+        (
+            format!("{widget}/metadata/description"),
+            "Standard object's metadata.",
+        ),
+        (
+            format!("{widget}/spec/properties/template/properties/kind/description"),
+            "kind is a string value representing the type of this object.",
+        ),
+        (
+            "/com.example.v1.WidgetList/description".to_owned(),
+            "WidgetList is a list of Widget",
+        ),
+        (
+            "/com.example.v1.WidgetList/properties/items/description".to_owned(),
+            "List of widgets. More info:",
+        ),
+    ] {
+        let text = says(&place);
+        assert!(text.starts_with(begins), "{place}: {text}");
+    }
+    let template = format!("{widget}/spec/properties/template/required");
+    assert_eq!(
+        schemas.pointer(&template),
+        Some(&json!(["kind", "apiVersion"]))
+    );
+}
+
+#[tokio::test]
+async fn below_an_object_of_a_users_kind_it_is_the_object_that_is_not_found() {
+    let world = serving().await;
+    establish(&world, widgets()).await;
+    for (path, expected) in [
+        (
+            format!("{WIDGETS}/a/nothing"),
+            "404 NotFound: widgets.example.com \"a\" not found",
+        ),
+        (
+            format!("{OLD_WIDGETS}/a/scale"),
+            "404 NotFound: widgets.example.com \"a\" not found",
+        ),
+        (
+            format!("{WIDGETS}/a/status/nothing"),
+            "404 NotFound: widgets.example.com \"a\" not found",
+        ),
+        (
+            format!("{PODS}/a/nothing"),
+            "404 NotFound: the server could not find the requested resource",
+        ),
+    ] {
+        assert_eq!(world.get(&path).await.line(), expected, "{path}");
+    }
 }

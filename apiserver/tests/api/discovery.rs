@@ -10,6 +10,7 @@ use crate::world::*;
 #[tokio::test]
 async fn discovery_and_health_answer_every_generation_of_clients() {
     let world = World::new().await;
+    world.define_gateway_api().await;
     let kinds = world.get("/api/v1/").await;
     let names: Vec<&str> = kinds.body["resources"]
         .as_array()
@@ -36,7 +37,12 @@ async fn discovery_and_health_answer_every_generation_of_clients() {
         .map(|group| group["metadata"]["name"].as_str().unwrap())
         .collect();
     assert!(groups.contains(&"apps") && groups.contains(&"gateway.networking.k8s.io"));
-    let apps = &aggregated.body["items"][0]["versions"][0]["resources"];
+    // The group that tells of all others is the first, and then they come as they ask for.
+    assert_eq!(
+        groups[..3],
+        ["apiregistration.k8s.io", "apps", "events.k8s.io"]
+    );
+    let apps = &aggregated.body["items"][1]["versions"][0]["resources"];
     let mut apps = apps.as_array().unwrap().iter();
     let deployments = apps.find(|kind| kind["resource"] == "deployments").unwrap();
     assert_eq!(deployments["categories"], json!(["all"]));

@@ -27,6 +27,16 @@ async fn events_are_one_store_with_two_spellings() {
         .get(&format!("{new}?fieldSelector=regarding.name%3Dp"))
         .await;
     assert_eq!(back.body["items"][0]["note"], "it runs");
+    // The reporter is the source of an event that has none, as newer ones are.
+    for (path, field, found) in [
+        ("/api/v1/events", "source%3Dweft", "[e]"),
+        ("/api/v1/events", "source%3Dother", "[]"),
+        ("/api/v1/events", "reportingComponent%3Dweft", "[e]"),
+        (new, "reportingController%3Dweft", "[e]"),
+    ] {
+        let listed = world.get(&format!("{path}?fieldSelector={field}")).await;
+        assert_eq!(listed.line(), format!("200 EventList {found}"), "{field}");
+    }
     assert_eq!(back.body["items"][0]["apiVersion"], "events.k8s.io/v1");
 
     // Each spelling has rules of its own: nothing but the series of an event changes in the newer one.

@@ -131,9 +131,44 @@ async fn extension_servers_are_told_whom_to_trust() {
     ensure(&world, &[]).await;
     let mended = world.get(path).await.body;
     assert_eq!(mended["data"]["client-ca-file"], pem);
-    assert_eq!(mended["data"]["requestheader-client-ca-file"], "y");
+    // What other servers prove themselves by stays beside this one's.
+    let trusted = &mended["data"]["requestheader-client-ca-file"];
+    let trusted = trusted.as_str().unwrap();
+    assert!(trusted.starts_with("y\n-----BEGIN"), "{trusted}");
+    for (name, value) in [
+        ("requestheader-allowed-names", "front-proxy-client"),
+        ("requestheader-extra-headers-prefix", "X-Remote-Extra-"),
+        ("requestheader-group-headers", "X-Remote-Group"),
+        ("requestheader-uid-headers", "X-Remote-Uid"),
+        ("requestheader-username-headers", "X-Remote-User"),
+    ] {
+        assert_eq!(mended["data"][name], format!("[{value:?}]"), "{name}");
+    }
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let namespace = world.get(&format!("/api/v1/namespaces/{name}")).await;
         assert_eq!(namespace.status, 200, "{name}");
     }
+}
+
+#[tokio::test]
+async fn the_range_of_addresses_is_told_and_ready() {
+    let world = World::new().await;
+    let path = "/apis/networking.k8s.io/v1/servicecidrs/kubernetes";
+    ensure(&world, &[]).await;
+    let made = world.get(path).await.body;
+    assert_eq!(made["spec"]["cidrs"], json!(["10.43.0.0/16"]));
+    let condition = &made["status"]["conditions"][0];
+    assert_eq!(
+        (&condition["type"], &condition["status"]),
+        (&json!("Ready"), &json!("True"))
+    );
+    ensure(&world, &[]).await;
+    let version = &made["metadata"]["resourceVersion"];
+    assert_eq!(
+        &world.get(path).await.body["metadata"]["resourceVersion"],
+        version
+    );
+    world.ask(&format!("DELETE {path}"), Value::Null).await;
+    ensure(&world, &[]).await;
+    assert_eq!(world.get(path).await.body["spec"], made["spec"]);
 }

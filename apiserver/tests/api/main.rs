@@ -3,22 +3,37 @@
 //! Each test is a short conversation; what it proves is written as the text of the answers.
 
 mod admission;
+mod aggregation;
 mod apply;
+mod attacks;
+mod audit;
 mod callers;
 mod capabilities;
+mod certificates;
+mod conversion;
+mod custom;
 mod definitions;
 mod discovery;
 mod events;
+mod evictions;
 mod furniture;
+mod gateway_api;
+mod hook;
+mod impostors;
+mod issuers;
 mod kinds;
 mod lists;
+mod mutations;
 mod namespaces;
 mod pods;
 mod protobuf;
 mod reads;
+mod roles;
 mod servers;
 mod services;
 mod sockets;
+mod statuses;
+mod tokens;
 mod workloads;
 #[path = "../world/mod.rs"]
 mod world;

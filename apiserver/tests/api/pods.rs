@@ -152,3 +152,26 @@ async fn a_pod_takes_the_pull_secrets_of_its_account_unless_it_has_its_own() {
         assert_eq!(created.body["spec"]["imagePullSecrets"], expected, "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_finalizer_holds_a_pod_that_its_node_has_let_go_of() {
+    let world = World::new().await;
+    let mut held = pod("held");
+    held["metadata"]["finalizers"] = json!(["batch.kubernetes.io/job-tracking"]);
+    held["spec"]["nodeName"] = json!("n1");
+    world.ask(&format!("POST {PODS}"), held).await;
+    let one = format!("{PODS}/held");
+    let marked = world.ask(&format!("DELETE {one}"), Value::Null).await;
+    assert_eq!(marked.body["metadata"]["deletionGracePeriodSeconds"], 30);
+    // The node is done with it: it waits for nothing but the finalizer.
+    let now = json!({"gracePeriodSeconds": 0});
+    for _ in 0..2 {
+        let let_go = world.ask(&format!("DELETE {one}"), now.clone()).await;
+        assert_eq!(let_go.status, 200, "{}", let_go.line());
+        assert_eq!(let_go.body["metadata"]["deletionGracePeriodSeconds"], 0);
+    }
+    let remove = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["batch.kubernetes.io/job-tracking"]}});
+    let removed = world.patch(&one, "strategic-merge-patch", remove).await;
+    assert_eq!(removed.status, 200, "{}", removed.line());
+    assert_eq!(world.get(&one).await.status, 404);
+}

@@ -2,6 +2,7 @@
 
 use http::header;
 use serde_json::{Value, json};
+use weft_apiserver::caller::Caller;
 
 use crate::world::*;
 
@@ -195,4 +196,145 @@ async fn what_a_service_asks_for_in_vain_is_told_to_who_writes_it() {
     );
     let table = world.send(table).await;
     assert_eq!(table.body["rows"][0]["cells"][3], "<none>");
+}
+
+const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
+
+#[tokio::test]
+async fn an_address_that_is_given_out_is_an_object() {
+    let world = World::new().await;
+    let service = |name: &str, address: &str| {
+        json!({
+            "metadata": {"name": name},
+            "spec": {"clusterIP": address, "ports": [{"port": 80}]},
+        })
+    };
+    let post = format!("POST {SERVICES}");
+    let own = json!({
+        "metadata": {"name": "10.43.0.9"},
+        "spec": {"parentRef": {"resource": "things", "name": "t"}},
+    });
+    let one = format!("{SERVICES}/one");
+    let told = world
+        .transcript(&[
+            (&post, service("one", "10.43.0.7")),
+            (&post, service("none", "None")),
+            (&format!("GET {ADDRESSES}"), Value::Null),
+            (&format!("POST {ADDRESSES}"), own.clone()),
+            (&post, service("other", "10.43.0.9")),
+            (&format!("DELETE {one}"), Value::Null),
+            (&format!("GET {ADDRESSES}"), Value::Null),
+            (&post, service("one", "10.43.0.7")),
+            (
+                &format!("PUT {one}?dryRun=All"),
+                json!({
+                    "metadata": {"name": "one"},
+                    "spec": {"type": "ExternalName", "externalName": "a.example"},
+                }),
+            ),
+            (&format!("GET {ADDRESSES}"), Value::Null),
+            (
+                &format!("PUT {one}"),
+                json!({
+                    "metadata": {"name": "one"},
+                    "spec": {"type": "ExternalName", "externalName": "a.example"},
+                }),
+            ),
+            (&format!("GET {ADDRESSES}"), Value::Null),
+        ])
+        .await;
+    insta::assert_snapshot!(told, @r#"
+    201 Service one
+    201 Service none
+    200 IPAddressList [10.43.0.7]
+    201 IPAddress 10.43.0.9
+    422 Invalid: Service "other" is invalid: spec.clusterIPs: Invalid value: ["10.43.0.9"]: failed to allocate IP 10.43.0.9: provided IP is already allocated
+    200 Service one
+    200 IPAddressList [10.43.0.9]
+    201 Service one
+    200 Service one
+    200 IPAddressList [10.43.0.7 10.43.0.9]
+    200 Service one
+    200 IPAddressList [10.43.0.9]
+    "#);
+}
+
+#[tokio::test]
+async fn addresses_and_their_objects_are_brought_together() {
+    let world = World::new().await;
+    let service = json!({"metadata": {"name": "s"}, "spec": {"clusterIP": "10.43.0.7", "ports": [{"port": 80}]}});
+    world.ask(&format!("POST {SERVICES}"), service).await;
+    let made = world.get(&format!("{ADDRESSES}/10.43.0.7")).await.body;
+    assert_eq!(made["metadata"]["managedFields"][0]["operation"], "Update");
+    // Somebody takes it away, and makes one that nobody holds.
+    world
+        .ask(&format!("DELETE {ADDRESSES}/10.43.0.7"), Value::Null)
+        .await;
+    let mut lost = made.clone();
+    for member in [
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+        "managedFields",
+    ] {
+        lost["metadata"].as_object_mut().unwrap().remove(member);
+    }
+    lost["metadata"]["name"] = "10.43.0.8".into();
+    world.ask(&format!("POST {ADDRESSES}"), lost.clone()).await;
+    lost["metadata"]["name"] = "10.43.0.9".into();
+    lost["metadata"]["labels"] = json!({});
+    world.ask(&format!("POST {ADDRESSES}"), lost).await;
+    let caller = Caller::system("apiserver", None);
+    world.objects.repair_addresses(&caller).await.unwrap();
+    let listed = world.get(ADDRESSES).await;
+    assert_eq!(listed.line(), "200 IPAddressList [10.43.0.7 10.43.0.9]");
+    let again = &listed.body["items"][0];
+    assert_eq!(again["spec"], made["spec"]);
+    assert_eq!(again["metadata"]["labels"], made["metadata"]["labels"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_proxied_is_told_as_kubernetes_tells_it() {
+    let world = World::new().await;
+    let service = json!({
+        "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}]},
+    });
+    let told = world
+        .transcript(&[
+            (&format!("POST {SERVICES}"), service),
+            (&format!("POST {PODS}"), pod("web")),
+            (&format!("GET {PODS}/none/proxy/"), Value::Null),
+            (&format!("GET {PODS}/web:80/proxy/"), Value::Null),
+            (&format!("GET {PODS}/ftp:web:21/proxy/"), Value::Null),
+            (&format!("TRACE {PODS}/web/proxy/"), Value::Null),
+            (&format!("GET {SERVICES}/none:80/proxy/"), Value::Null),
+            (&format!("GET {SERVICES}/web:http/proxy/x"), Value::Null),
+            (&format!("POST {SERVICES}/web:81/proxy/x"), json!({})),
+            (&format!("GET {SERVICES}/a:b:c:d/proxy/"), Value::Null),
+            (&format!("GET {SERVICES}/web/proxy/../../x"), Value::Null),
+        ])
+        .await;
+    insta::assert_snapshot!(told, @r#"
+    201 Service web
+    201 Pod web
+    404 NotFound: pods "none" not found
+    400 BadRequest: address not allowed
+    400 BadRequest: invalid pod request "ftp:web:21"
+    405 MethodNotAllowed: the server does not allow this method on the requested resource
+    404 NotFound: services "none" not found
+    503 ServiceUnavailable: no endpoints available for service "web"
+    503 ServiceUnavailable: no service port 81 found for service "web"
+    400 BadRequest: invalid service request "a:b:c:d"
+    404 NotFound: the server could not find the requested resource
+    "#);
+    let as_user = http::Request::get(format!("{PODS}/web:80/proxy/"));
+    let as_user = as_user.header(header::AUTHORIZATION, "Bearer user");
+    let refused = world
+        .send(as_user.body(axum::body::Body::empty()).unwrap())
+        .await;
+    assert_eq!(
+        refused.line(),
+        "403 Forbidden: pods \"web:80\" is forbidden: User \"jo\" cannot get resource \"pods/proxy\" in API group \"\" in the namespace \"default\""
+    );
 }

@@ -67,6 +67,30 @@ async fn refusals_have_kubernetes_words() {
 }
 
 #[tokio::test]
+async fn a_replacement_makes_what_is_not_there() {
+    let world = World::new().await;
+    let ranges = "/api/v1/namespaces/default/limitranges/l";
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles/r";
+    let range = json!({"metadata": {"name": "l"}, "spec": {"limits": []}});
+    let role = json!({"metadata": {"name": "r"}, "rules": []});
+    let put_range = format!("PUT {ranges}");
+    let told = world
+        .transcript(&[
+            (&put_range, range.clone()),
+            (&put_range, range),
+            (&format!("PUT {roles}"), role),
+            (&format!("PUT {MAPS}/m"), config_map("m", "1")),
+        ])
+        .await;
+    insta::assert_snapshot!(told, @r#"
+    201 LimitRange l
+    200 LimitRange l
+    201 ClusterRole r
+    404 NotFound: configmaps "m" not found
+    "#);
+}
+
+#[tokio::test]
 async fn generation_counts_desired_state_only() {
     let world = World::new().await;
     let one = format!("{DEPLOYMENTS}/web");
@@ -357,6 +381,7 @@ async fn a_scale_is_shown_and_about_its_own_workload() {
 #[tokio::test]
 async fn a_second_apply_of_custom_kinds_stores_nothing() {
     let world = World::new().await;
+    world.define_gateway_api().await;
     let gateway = json!({
         "metadata": {"name": "web"},
         "spec": {

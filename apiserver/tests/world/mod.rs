@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
-use weft_apiserver::authn::{Authenticator, StaticToken};
+use weft_apiserver::audit::Audit;
+use weft_apiserver::authn::{AuthenticationConfiguration, Authenticator, StaticToken};
 use weft_apiserver::ca::Authority;
 use weft_apiserver::caller::Caller;
 use weft_apiserver::http::{
@@ -94,6 +95,29 @@ impl Default for Setup {
 
 /// The HTTP face of `objects`, with a folder for its files.
 pub fn face(objects: &Objects, authority: Authority, dir: &Path) -> Router {
+    router(state(objects, authority, dir))
+}
+
+/// The HTTP face of a world, with requests written down.
+pub fn face_audited(world: &World, audit: Audit) -> Router {
+    let dir = world.dir.path();
+    let authority = Authority::open_or_create(&dir.join("pki"), "cluster.local").unwrap();
+    router(state(&world.objects, authority, dir).audited(Some(audit)))
+}
+
+/// The HTTP face of a world, with tokens of others believed.
+pub fn face_believing(world: &World, others: &AuthenticationConfiguration) -> Router {
+    let dir = world.dir.path();
+    let authority = Authority::open_or_create(&dir.join("pki"), "cluster.local").unwrap();
+    let known = authenticator(&world.objects).believing(others).unwrap();
+    router(state_with(&world.objects, authority, dir, known))
+}
+
+fn state(objects: &Objects, authority: Authority, dir: &Path) -> AppState {
+    state_with(objects, authority, dir, authenticator(objects))
+}
+
+fn authenticator(objects: &Objects) -> Authenticator {
     let token = |secret: &str, user: &str, groups: &[&str]| {
         let groups = groups.iter().map(|&group| group.to_owned()).collect();
         StaticToken::new(secret, user, None, groups)
@@ -103,9 +127,18 @@ pub fn face(objects: &Objects, authority: Authority, dir: &Path) -> Router {
         token("node", "system:node:a", &["system:nodes"]),
         token("user", "jo", &[]),
     ];
-    router(AppState::new(
+    Authenticator::new(objects.clone(), tokens)
+}
+
+fn state_with(
+    objects: &Objects,
+    authority: Authority,
+    dir: &Path,
+    known: Authenticator,
+) -> AppState {
+    AppState::new(
         objects.clone(),
-        Authenticator::new(objects.clone(), tokens),
+        known,
         Registry::open(&dir.join("registry"), objects.store().clone()).unwrap(),
         NodeClient::new(&authority).unwrap(),
         Servers {
@@ -117,7 +150,7 @@ pub fn face(objects: &Objects, authority: Authority, dir: &Path) -> Router {
             scratch_dir: dir.to_owned(),
         },
         CancellationToken::new(),
-    ))
+    )
 }
 
 impl World {
@@ -161,6 +194,12 @@ impl World {
         }
     }
 
+    /// As a cluster has them from its beginning: the kinds of the Gateway API.
+    pub async fn define_gateway_api(&self) {
+        let caller = Caller::system("apiserver", None);
+        self.objects.ensure_gateway_api(&caller).await.unwrap();
+    }
+
     pub fn request(
         &self,
         line: &str,
@@ -176,6 +215,14 @@ impl World {
             request = request.header(name, *value);
         }
         request.body(Body::from(body.to_owned())).unwrap()
+    }
+
+    /// The code, and the body as it came.
+    pub async fn send_for_bytes(&self, request: Request<Body>) -> (u16, Vec<u8>) {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        (parts.status.as_u16(), bytes.to_vec())
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {
@@ -198,6 +245,19 @@ impl World {
             body.to_string()
         };
         self.send(self.request(line, &[], &body)).await
+    }
+
+    /// The same, asked by whoever has another token.
+    pub async fn ask_as(&self, token: &str, line: &str, body: Value) -> Answer {
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let mut request = self.request(line, &[], &body);
+        let bearer = header::HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+        request.headers_mut().insert(header::AUTHORIZATION, bearer);
+        self.send(request).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {

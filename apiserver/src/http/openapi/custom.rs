@@ -4,14 +4,41 @@
 //!
 //! Source: k8s.io/apiextensions-apiserver `pkg/controller/openapi`.
 
-use serde_json::{Value, json};
-use weft_kinds::Kind;
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value, json};
 use weft_kinds::apiextensions::Custom;
+use weft_kinds::{Kind, schema};
 
 use super::V3_REFERENCE;
 
 pub(super) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 pub(super) const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+
+/// Kinds of Kubernetes' whose schemas say, in its words, what `apiVersion`, `kind` and `metadata` of every object and every list are.
+const AN_OBJECT: &str = "io.k8s.api.core.v1.ConfigMap";
+const A_LIST: &str = "io.k8s.api.core.v1.ConfigMapList";
+
+static OBJECT: LazyLock<Map<String, Value>> = LazyLock::new(|| properties_of(AN_OBJECT));
+static LIST: LazyLock<Map<String, Value>> = LazyLock::new(|| properties_of(A_LIST));
+
+/// `apiVersion`, `kind` and `metadata` of a kind.
+fn properties_of(name: &str) -> Map<String, Value> {
+    let text = schema::text(name).unwrap_or_default();
+    let schema: Value = serde_json::from_str(text).unwrap_or_default();
+    let properties = schema["properties"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
+    let has = |name: &String| matches!(name.as_str(), "apiVersion" | "kind" | "metadata");
+    properties
+        .into_iter()
+        .filter(|(name, _)| has(name))
+        .collect()
+}
+
+/// Where Kubernetes' descriptions end.
+const MORE: &str = "More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md";
 
 const EMBEDDED: &str = "x-kubernetes-embedded-resource";
 const PRESERVES: &str = "x-kubernetes-preserve-unknown-fields";
@@ -45,9 +72,13 @@ fn read(custom: &Custom) -> Value {
     schema.unwrap_or_else(|_| json!({ "type": "object" }))
 }
 
-fn marked(mut schema: Value, kind: &Kind) -> Value {
+fn marked(schema: Value, kind: &Kind) -> Value {
+    marked_as(schema, kind, &kind.kind)
+}
+
+fn marked_as(mut schema: Value, kind: &Kind, name: &str) -> Value {
     schema["x-kubernetes-group-version-kind"] =
-        json!([{ "group": kind.group, "version": kind.version, "kind": kind.kind }]);
+        json!([{ "group": kind.group, "version": kind.version, "kind": name }]);
     let selectable = kind.selectable.iter();
     let selectable: Vec<Value> = selectable
         .map(|selectable| json!({ "fieldPath": selectable.field }))
@@ -60,19 +91,17 @@ fn marked(mut schema: Value, kind: &Kind) -> Value {
 
 /// The list of a kind with a definition of that name.
 pub(super) fn list_schema(kind: &Kind, item: &str) -> Value {
-    json!({
-        "type": "object", "required": ["items"],
-        "description": format!("A list of {}.", kind.kind),
-        "properties": {
-            "apiVersion": { "type": "string" },
-            "kind": { "type": "string" },
-            "items": { "type": "array", "items": reference(item) },
-            "metadata": reference(LIST_META),
-        },
-        "x-kubernetes-group-version-kind": [
-            { "group": kind.group, "version": kind.version, "kind": kind.list_kind() },
-        ],
-    })
+    let (list, plural) = (kind.list_kind(), &kind.resource);
+    let mut properties = LIST.clone();
+    properties.insert(
+        "items".to_owned(),
+        json!({ "type": "array", "items": reference(item), "description": format!("List of {plural}. {MORE}") }),
+    );
+    let schema = json!({
+        "type": "object", "required": ["items"], "properties": properties,
+        "description": format!("{list} is a list of {}", kind.kind),
+    });
+    marked_as(schema, kind, &list)
 }
 
 fn reference(name: &str) -> Value {
@@ -81,14 +110,32 @@ fn reference(name: &str) -> Value {
 
 /// Says what every object has, here and in those inside.
 fn complete(schema: &mut Value, root: bool) {
-    if root || schema[EMBEDDED] == true {
+    let embedded = schema[EMBEDDED] == true;
+    if root || embedded {
         if !schema["properties"].is_object() {
             schema["properties"] = json!({});
         }
+        if let Some(properties) = schema["properties"].as_object_mut() {
+            properties.extend(OBJECT.clone());
+        }
+    }
+    if embedded && !root {
         let properties = &mut schema["properties"];
-        properties["apiVersion"] = json!({ "type": "string" });
-        properties["kind"] = json!({ "type": "string" });
-        properties["metadata"] = reference(OBJECT_META);
+        properties["apiVersion"]["description"] = format!(
+            "apiVersion defines the versioned schema of this representation of an object. {MORE}#resources"
+        )
+        .into();
+        properties["kind"]["description"] = format!(
+            "kind is a string value representing the type of this object. In CamelCase. {MORE}#types-kinds"
+        )
+        .into();
+        let mut required = schema["required"].as_array().cloned().unwrap_or_default();
+        for name in ["kind", "apiVersion"] {
+            if !required.iter().any(|required| required == name) {
+                required.push(name.into());
+            }
+        }
+        schema["required"] = required.into();
     }
     for member in ["items", "additionalProperties"] {
         if let Some(child) = schema.get_mut(member).filter(|child| child.is_object()) {

@@ -5,7 +5,7 @@
 //! [`KEPT_BYTES_MAX`] together. When kinds change, as with each custom resource definition, the documents of the group versions
 //! that did not are kept.
 //!
-//! Invariant: a document is of one registry, and its hash is that of its bytes. Work is done beside the threads that others wait for.
+//! Invariant: a document is of one registry and of one state of what other servers told, and its hash is that of its bytes. Work is done beside the threads that others wait for.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,7 +17,8 @@ use tokio::sync::Mutex;
 use weft_api::status::StatusError;
 use weft_kinds::{Kind, Registry};
 
-use super::{described, document_v2, document_v3, gnostic, group_versions, path_of};
+use super::{described, document_v2, document_v3, gnostic, group_versions, merged, path_of};
+use crate::aggregation;
 
 /// Most bytes of documents that are kept.
 const KEPT_BYTES_MAX: usize = 8 << 20;
@@ -61,7 +62,12 @@ struct Kept {
     registry: Option<Arc<Registry>>,
     v3: BTreeMap<String, OfVersion>,
     v2: BTreeMap<V2, Document>,
+    /// The state of what other servers told that is in version 2.
+    others: u64,
 }
+
+/// What other servers tell of their kinds in version 2, and which state of that it is.
+pub(super) type Others = (u64, Vec<Arc<aggregation::V2>>);
 
 /// The document of a group version.
 struct OfVersion {
@@ -106,15 +112,25 @@ impl Documents {
         .await
     }
 
-    /// The document of all kinds.
+    /// The document of all kinds, those of other servers among them.
     ///
     /// # Errors
     /// 500 when it cannot be made.
-    pub async fn v2(&self, registry: &Arc<Registry>, form: V2) -> Result<Document, StatusError> {
+    pub(super) async fn v2(
+        &self,
+        registry: &Arc<Registry>,
+        others: Others,
+        form: V2,
+    ) -> Result<Document, StatusError> {
         let registry = Arc::clone(registry);
         self.with(move |kept| {
             kept.renew(&registry);
-            kept.v2(form)
+            let (state, others) = others;
+            if state != kept.others {
+                kept.others = state;
+                kept.v2.clear();
+            }
+            kept.v2(&others, form)
         })
         .await?
         .map_err(StatusError::internal)
@@ -202,13 +218,23 @@ impl Kept {
         Some(document)
     }
 
-    fn v2(&mut self, form: V2) -> Result<Document, serde_json::Error> {
+    fn v2(
+        &mut self,
+        others: &[Arc<aggregation::V2>],
+        form: V2,
+    ) -> Result<Document, serde_json::Error> {
         if let Some(known) = self.v2.get(&form) {
             return Ok(known.clone());
         }
         let json = match (self.v2.get(&V2::Json), &self.registry) {
             (Some(known), _) => known.bytes.clone(),
-            (None, Some(registry)) => document_v2(registry).into(),
+            (None, Some(registry)) => {
+                let own = document_v2(registry);
+                match others {
+                    [] => own.into(),
+                    others => merged::document(&own, others)?.into(),
+                }
+            }
             (None, None) => Bytes::from_static(b"{}"),
         };
         let document = match form {
@@ -242,6 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn documents_are_made_once_for_a_registry_and_hashed_by_content() {
+        let none = || (0, Vec::new());
         let registry = Registry::builtin();
         let documents = Documents::default();
         let hashes = documents.hashes(&registry).await.unwrap();
@@ -261,14 +288,14 @@ mod tests {
         let again = Arc::new(Registry::new(registry.all().to_vec()));
         let third = documents.v3(&again, "api/v1").await.unwrap().unwrap();
         assert_eq!(first.bytes.as_ptr(), third.bytes.as_ptr());
-        let json = documents.v2(&again, V2::Json).await.unwrap();
-        let gnostic = documents.v2(&again, V2::Gnostic).await.unwrap();
+        let json = documents.v2(&again, none(), V2::Json).await.unwrap();
+        let gnostic = documents.v2(&again, none(), V2::Gnostic).await.unwrap();
         assert_ne!(json.hash, gnostic.hash);
-        let kept = documents.v2(&again, V2::Gnostic).await.unwrap();
+        let kept = documents.v2(&again, none(), V2::Gnostic).await.unwrap();
         assert_eq!(gnostic.bytes.as_ptr(), kept.bytes.as_ptr());
         // What is too much together is let go of, and comes back equal.
         documents.0.lock().await.make_room(KEPT_BYTES_MAX);
-        let back = documents.v2(&again, V2::Gnostic).await.unwrap();
+        let back = documents.v2(&again, none(), V2::Gnostic).await.unwrap();
         assert_ne!(gnostic.bytes.as_ptr(), back.bytes.as_ptr());
         assert_eq!(gnostic.bytes, back.bytes);
     }
