@@ -36,6 +36,39 @@ pub fn claim_objects<O: Lens, T: Lens>(
     owner: &Cached<O>,
     selector: &LabelSelector,
 ) -> Claims<T> {
+    claim_by(view, index, owner, selector, None, |_| true)
+}
+
+/// As [`claim_objects`]. What is adopted gets this finalizer, what is released loses it.
+pub fn claim_tracked<O: Lens, T: Lens>(
+    view: &View,
+    index: &Index<T>,
+    owner: &Cached<O>,
+    selector: &LabelSelector,
+    finalizer: Option<&str>,
+) -> Claims<T> {
+    claim_by(view, index, owner, selector, finalizer, |_| true)
+}
+
+/// As [`claim_objects`], of those alone that `fits` says may be the owner's.
+pub fn claim_fitting<O: Lens, T: Lens>(
+    view: &View,
+    index: &Index<T>,
+    owner: &Cached<O>,
+    selector: &LabelSelector,
+    fits: impl Fn(&Cached<T>) -> bool,
+) -> Claims<T> {
+    claim_by(view, index, owner, selector, None, fits)
+}
+
+fn claim_by<O: Lens, T: Lens>(
+    view: &View,
+    index: &Index<T>,
+    owner: &Cached<O>,
+    selector: &LabelSelector,
+    finalizer: Option<&str>,
+    fits: impl Fn(&Cached<T>) -> bool,
+) -> Claims<T> {
     let mut claims = Claims {
         owned: Vec::new(),
         writes: Vec::new(),
@@ -43,29 +76,42 @@ pub fn claim_objects<O: Lens, T: Lens>(
     // A namespaced object owns within its namespace only, whatever somebody elsewhere claims.
     let owned = view.list_by(index, &owner.meta.uid);
     for object in owned.filter(|object| object.key.namespace == owner.key.namespace) {
-        if selector.matches(&object.meta.labels) {
+        if selector.matches(&object.meta.labels) && fits(object) {
             claims.owned.push(Arc::clone(object));
         } else if !object.meta.is_deleting() && !owner.meta.is_deleting() {
-            claims.writes.push(release(object, &owner.meta.uid));
+            claims
+                .writes
+                .push(release(object, &owner.meta.uid, finalizer));
         }
     }
     let strays = format!("/{}", owner.key.namespace);
     for object in view.list_by(index, &strays) {
         let is_free = !object.meta.is_deleting() && !owner.meta.is_deleting();
-        if is_free && selector.matches(&object.meta.labels) {
-            claims.writes.push(adopt(object, owner));
+        if is_free && selector.matches(&object.meta.labels) && fits(object) {
+            claims.writes.push(adopt(object, owner, finalizer));
         }
     }
     claims
 }
 
-fn adopt<O: Lens, T: Lens>(object: &Cached<T>, owner: &Cached<O>) -> Write {
+/// The write that makes `owner` the controller of an object of nobody's, and gives it this finalizer.
+pub fn adopt<O: Lens, T: Lens>(
+    object: &Cached<T>,
+    owner: &Cached<O>,
+    finalizer: Option<&str>,
+) -> Write {
     let mut owners: Vec<Value> = references(object).collect();
     owners.push(controller_reference(owner));
-    Write::patch(object, json!({"metadata": {"ownerReferences": owners}}))
+    let mut metadata = json!({ "ownerReferences": owners });
+    if let Some(finalizer) = finalizer.filter(|finalizer| !object.meta.has_finalizer(finalizer)) {
+        let there = object.meta.finalizers.iter().map(String::as_str);
+        let all: Vec<&str> = there.chain([finalizer]).collect();
+        metadata["finalizers"] = json!(all);
+    }
+    Write::patch(object, json!({ "metadata": metadata }))
 }
 
-fn release<T: Lens>(object: &Cached<T>, owner_uid: &str) -> Write {
+fn release<T: Lens>(object: &Cached<T>, owner_uid: &str, finalizer: Option<&str>) -> Write {
     let owners: Vec<Value> = references(object)
         .filter(|owner| owner["uid"] != owner_uid)
         .collect();
@@ -74,7 +120,13 @@ fn release<T: Lens>(object: &Cached<T>, owner_uid: &str) -> Write {
     } else {
         Value::Array(owners)
     };
-    Write::patch(object, json!({"metadata": {"ownerReferences": owners}}))
+    let mut metadata = json!({ "ownerReferences": owners });
+    if let Some(finalizer) = finalizer.filter(|finalizer| object.meta.has_finalizer(finalizer)) {
+        let there = object.meta.finalizers.iter();
+        let left: Vec<&String> = there.filter(|one| *one != finalizer).collect();
+        metadata["finalizers"] = json!(left);
+    }
+    Write::patch(object, json!({ "metadata": metadata }))
 }
 
 fn references<T>(object: &Cached<T>) -> impl Iterator<Item = Value> {

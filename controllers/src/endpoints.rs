@@ -1,232 +1,173 @@
-//! EndpointSlices: which pods stand behind a Service, at which ports, and whether they may get traffic.
+//! Endpoints: what stands behind a Service, in the one object of its name that came before EndpointSlices.
 //!
-//! Only Services with a selector: hand-made slices, and ExternalName, are left alone. Pods whose named target ports resolve
-//! to different numbers go to different slices. An endpoint stays in its slice while it exists, so a change of
-//! one pod rewrites one slice of at most [`SLICE_MAX`] endpoints.
+//! Only Services with a selector. An address stands once for each set of ports that it serves ([`repacked`]); a pod that is being
+//! deleted is left out, unless the Service publishes those that are not ready. Beyond [`ADDRESSES_MAX`] some are left out and an
+//! annotation says so: whoever needs all of them reads slices.
 //!
-//! A pod that is being deleted is at once not ready, keeps `serving` while its probe passes, and is `terminating`: callers
-//! stop choosing it before it stops answering.
+//! Invariant: equal pods give equal subsets, whatever order they came in.
+//!
+//! Left to others: slices (`endpoint_slice`), slices of what is made by hand (`slice_mirror`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde_json::json;
-use weft_api::names;
-use weft_api::view::{
-    Endpoint, EndpointConditions, EndpointPort, EndpointSlice, IntOrString, Node, ObjectReference,
-    ServicePort, ServiceSpec,
-};
-use weft_api::{annotation, workload};
-use weft_kinds::{ENDPOINT_SLICE, NODE, POD, SERVICE};
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints};
+use serde_json::{Value, json};
+use weft_api::view::{ObjectReference, ServiceSpec};
+use weft_kinds::{ENDPOINTS, POD, SERVICE};
 
-use crate::claim::controller_reference;
-use crate::indexer::{Cached, Index};
+use crate::endpoint_slice::{HEADLESS, hostname_of, protocol, services_of_pod, target_port};
+use crate::indexer::Cached;
 use crate::lens::Service;
-use crate::metadata::Key;
-use crate::pod::{self, Pod};
+use crate::metadata::{Key, Texts};
+use crate::pod::Pod;
 use crate::view::{Touched, View};
-use crate::write::{Write, object};
+use crate::write::{Write, merge_patch, object};
 use crate::{Context, Controller, Outcome};
 
 pub const CONTROLLER: Controller = Controller {
-    name: "endpointslice-controller",
+    name: CONTROLLER_NAME,
     reads: |reads| {
-        reads
-            .kind::<Service>()
-            .kind::<Node>()
-            .index(&BY_SERVICE)
-            .index(&pod::BY_NODE);
+        reads.kind::<Service>().kind::<Pod>().kind::<Endpoints>();
     },
     keys,
     relieved: |_, _| Vec::new(),
-    seeds: |view| view.list::<Service>().map(|row| row.key.clone()).collect(),
+    seeds,
     subject: |view, key| Some(view.object_of(&SERVICE, key)?.reference()),
     reconcile,
 };
 
-/// Kubernetes' default: small enough that one pod's change stays cheap to send to every node.
-const SLICE_MAX: usize = 100;
-const HEADLESS: &str = "service.kubernetes.io/headless";
-const ZONE: &str = "topology.kubernetes.io/zone";
-
-/// Our slices by namespace and name of the Service; `""`: others' slices.
-static BY_SERVICE: Index<EndpointSlice> = Index {
-    name: "service",
-    of: |slice| service_of(slice).map_or_else(String::new, |service| service.to_string()),
-};
+/// Also what its objects are labelled with.
+const CONTROLLER_NAME: &str = "endpoint-controller";
+const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
+const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
+/// Kubernetes' bound on the size of one object.
+const ADDRESSES_MAX: usize = 1000;
 
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
-    let keys: BTreeSet<Key> = if touched.is_of(&SERVICE) {
-        BTreeSet::from([touched.key.clone()])
-    } else if touched.is_of(&POD) {
-        let services = view.list_in::<Service>(&touched.key.namespace);
-        let matching = services.filter(|service| {
-            let selector = service.body.selector.as_ref();
-            selector.is_some_and(|selector| {
-                let mut states = touched.states::<Pod>();
-                states.any(|pod| selector.matches(&pod.meta.labels))
-            })
-        });
-        matching.map(|service| service.key.clone()).collect()
-    } else if touched.is_of(&ENDPOINT_SLICE) {
-        let states = touched.states::<EndpointSlice>();
-        states.filter_map(service_of).collect()
-    } else if touched.is_of(&NODE) && !touched.was_there {
-        // A node's zone is part of its endpoints; it hardly ever changes.
-        let pods = pod::on_node(view, &touched.key.name);
-        let namespaces: BTreeSet<&str> = pods.map(|pod| &*pod.key.namespace).collect();
-        let services = namespaces
-            .into_iter()
-            .flat_map(|namespace| view.list_in::<Service>(namespace));
-        services.map(|service| service.key.clone()).collect()
+    if touched.is_of(&SERVICE) {
+        return vec![touched.key.clone()];
+    }
+    if touched.is_of(&POD) {
+        return services_of_pod(view, touched).into_iter().collect();
+    }
+    // Those without a Service are somebody's own, and stay.
+    let served = touched.is_of(&ENDPOINTS) && view.get::<Service>(&touched.key).is_some();
+    if served {
+        vec![touched.key.clone()]
     } else {
-        BTreeSet::new()
-    };
-    keys.into_iter().collect()
+        Vec::new()
+    }
 }
 
-fn service_of(slice: &Cached<EndpointSlice>) -> Option<Key> {
-    let managed =
-        slice.meta.labels.get(annotation::SLICE_MANAGED_BY)? == annotation::SLICE_CONTROLLER;
-    let service = slice.meta.labels.get(annotation::SERVICE_NAME)?;
-    managed.then(|| slice.key.sibling(service))
+/// All Services, and ours of Services that went while nobody led.
+fn seeds(view: &View) -> Vec<Key> {
+    let services = view.list::<Service>().map(|row| &row.key);
+    let ours = view.list::<Endpoints>().filter(|row| is_ours(row));
+    let keys: BTreeSet<&Key> = services.chain(ours.map(|row| &row.key)).collect();
+    keys.into_iter().cloned().collect()
+}
+
+fn is_ours(row: &Cached<Endpoints>) -> bool {
+    let by = row.meta.labels.get(MANAGED_BY);
+    by.is_some_and(|by| by == CONTROLLER_NAME)
 }
 
 fn reconcile(view: &View, key: &Key, _: &Context<'_>) -> Outcome {
+    let present = view.get::<Endpoints>(key);
     let Some(service) = view.get::<Service>(key) else {
-        return Outcome::default();
+        // Whoever made them: they go with the Service.
+        let gone = present.filter(|row| !row.meta.is_deleting());
+        return Outcome::from_writes(gone.map(|row| Write::delete(row)).into_iter().collect());
     };
     let (Some(spec), Some(selector)) = (&service.body.spec, &service.body.selector) else {
         return Outcome::default();
     };
-    if service.meta.is_deleting() {
-        return Outcome::default();
-    }
-    let present: Vec<&Arc<Cached<EndpointSlice>>> = view
-        .list_by(&BY_SERVICE, &key.to_string())
-        .filter(|slice| !slice.meta.is_deleting())
-        .collect();
-    let selected: Vec<&Arc<Cached<Pod>>> = view
+    let pods = view
         .list_in::<Pod>(&key.namespace)
-        .filter(|pod| !pod.body.address.is_empty() && !pod.body.is_finished())
-        .filter(|pod| selector.matches(&pod.meta.labels))
-        .collect();
-    let wanted = wanted_endpoints(view, spec, service, &selected);
-    let beside = facts_beside(&selected);
-    Outcome::from_writes(fill_slices(service, spec, &present, wanted, &beside))
+        .filter(|pod| selector.matches(&pod.meta.labels));
+    let mut subsets = repacked(pods.flat_map(|pod| subsets_of(service, spec, pod)));
+    let is_cut = cut_to_capacity(&mut subsets);
+    let labels = labels_of(service, spec);
+    let subsets = if subsets.is_empty() {
+        Value::Null
+    } else {
+        json!(subsets)
+    };
+    let over_capacity = is_cut.then_some("truncated");
+    let write = match present {
+        Some(row) => update(row, &subsets, &labels, over_capacity),
+        None => Some(create(key, subsets, &labels, over_capacity)),
+    };
+    Outcome::from_writes(write.into_iter().collect())
 }
 
-/// What nodes must know of the pods behind a slice and the slice has no field for: annotation, and texts by pod name.
-type Beside = [(&'static str, BTreeMap<String, String>); 2];
+fn labels_of(service: &Cached<Service>, spec: &ServiceSpec) -> Texts {
+    let mut labels = (*service.meta.labels).clone();
+    if is_headless(spec) {
+        labels.insert(HEADLESS.to_owned(), String::new());
+    } else {
+        labels.remove(HEADLESS);
+    }
+    labels.insert(MANAGED_BY.to_owned(), CONTROLLER_NAME.to_owned());
+    labels
+}
 
-/// The ServiceAccounts of the pods that do not run as `default`, and the workloads of those whose name does not tell it.
-fn facts_beside(pods: &[&Arc<Cached<Pod>>]) -> Beside {
-    let accounts = pods.iter().filter_map(|pod| {
-        let account = &*pod.body.template.service_account;
-        (!account.is_empty()).then(|| (pod.key.name.to_string(), account.to_owned()))
+fn is_headless(spec: &ServiceSpec) -> bool {
+    spec.cluster_ip.as_deref() == Some("None")
+}
+
+fn create(key: &Key, subsets: Value, labels: &Texts, over_capacity: Option<&str>) -> Write {
+    let mut value = json!({
+        "apiVersion": ENDPOINTS.api_version(),
+        "kind": ENDPOINTS.kind,
+        "metadata": {"name": &*key.name, "namespace": &*key.namespace, "labels": labels},
+        "subsets": subsets,
     });
-    let workloads = pods.iter().filter_map(|pod| {
-        let hash = pod.meta.labels.get(annotation::POD_TEMPLATE_HASH);
-        let hash = hash.map_or("", String::as_str);
-        let name = match pod.meta.controller() {
-            Some(owner) => workload::of_owner(&owner.kind, &owner.name, hash),
-            None => &*pod.key.name,
-        };
-        let is_told = workload::of_pod_name(&pod.key.name) == name;
-        (!is_told).then(|| (pod.key.name.to_string(), name.to_owned()))
-    });
-    [
-        (annotation::ENDPOINT_SERVICE_ACCOUNTS, accounts.collect()),
-        (annotation::ENDPOINT_WORKLOADS, workloads.collect()),
-    ]
-}
-
-/// The annotations of a slice with these endpoints; `None`: it needs none of that sort.
-fn annotations<'a>(
-    endpoints: &'a [Endpoint],
-    beside: &'a Beside,
-) -> impl Iterator<Item = (&'static str, Option<String>)> + use<'a> {
-    beside.iter().map(|(key, by_pod)| {
-        let names = endpoints
-            .iter()
-            .filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.as_ref());
-        let named: BTreeMap<&String, &String> = names
-            .filter_map(|name| Some((name, by_pod.get(name)?)))
-            .collect();
-        (*key, (!named.is_empty()).then(|| json!(named).to_string()))
-    })
-}
-
-/// Resolved ports of an endpoint; what its slice is chosen by.
-#[derive(Debug, Clone, PartialEq)]
-struct PortSet(Vec<EndpointPort>);
-
-impl PortSet {
-    fn order(&self) -> Vec<(Option<&str>, Option<i32>, Option<&str>)> {
-        let ports = self.0.iter();
-        ports
-            .map(|p| (p.name.as_deref(), p.port, p.protocol.as_deref()))
-            .collect()
+    if let Some(told) = over_capacity {
+        value["metadata"]["annotations"] = json!({ OVER_CAPACITY: told });
     }
+    Write::create(&ENDPOINTS, object(value))
 }
 
-impl Eq for PortSet {}
-
-impl PartialOrd for PortSet {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
+fn update(
+    row: &Cached<Endpoints>,
+    subsets: &Value,
+    labels: &Texts,
+    over_capacity: Option<&str>,
+) -> Option<Write> {
+    let mut patch = json!({});
+    let had = row.body.subsets.as_ref().filter(|had| !had.is_empty());
+    if json!(had) != *subsets {
+        patch["subsets"] = subsets.clone();
     }
-}
-
-impl Ord for PortSet {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.order().cmp(&other.order())
+    if let Some(change) = merge_patch(&json!(*row.meta.labels), &json!(labels)) {
+        patch["metadata"]["labels"] = change;
     }
+    if row.meta.annotations.get(OVER_CAPACITY).map(String::as_str) != over_capacity {
+        patch["metadata"]["annotations"] = json!({ OVER_CAPACITY: over_capacity });
+    }
+    let changed = patch.as_object().is_some_and(|patch| !patch.is_empty());
+    changed.then(|| Write::patch(row, patch))
 }
 
-/// Endpoints by address-holder (the pod's uid), grouped by resolved ports.
-type Wanted = BTreeMap<PortSet, BTreeMap<String, Endpoint>>;
-
-fn wanted_endpoints(
-    view: &View,
-    spec: &ServiceSpec,
+/// A subset for each port of the Service that the pod has.
+fn subsets_of(
     service: &Cached<Service>,
-    pods: &[&Arc<Cached<Pod>>],
-) -> Wanted {
-    let mut wanted = Wanted::new();
-    for pod in pods {
-        let endpoint = endpoint_of(view, spec, service, pod);
-        let endpoints = wanted.entry(ports_of(spec, &pod.body)).or_default();
-        endpoints.insert(pod.meta.uid.to_string(), endpoint);
-    }
-    wanted
-}
-
-fn endpoint_of(
-    view: &View,
     spec: &ServiceSpec,
-    service: &Cached<Service>,
     pod: &Cached<Pod>,
-) -> Endpoint {
-    let serving = pod.body.is_ready || spec.publish_not_ready_addresses == Some(true);
-    let terminating = pod.meta.is_deleting();
-    let ready = serving && (!terminating || spec.publish_not_ready_addresses == Some(true));
-    let node = &*pod.body.node;
-    let zone = view
-        .get::<Node>(&Key::cluster(node))
-        .and_then(|node| node.meta.labels.get(ZONE).cloned());
-    let template = &pod.body.template;
-    let is_named = template.subdomain.as_deref() == Some(&*service.key.name);
-    let hostname = template.hostname.clone().filter(|_| is_named);
-    Endpoint {
-        addresses: vec![pod.body.address.to_string()],
-        conditions: Some(EndpointConditions {
-            ready: Some(ready),
-            serving: Some(serving),
-            terminating: Some(terminating),
-        }),
-        hostname,
-        node_name: (!node.is_empty()).then(|| node.to_owned()),
+) -> Vec<EndpointSubset> {
+    let publishes_all = spec.publish_not_ready_addresses == Some(true);
+    let is_told = !pod.body.address.is_empty()
+        && !pod.body.is_finished()
+        && (publishes_all || !pod.meta.is_deleting());
+    if !is_told {
+        return Vec::new();
+    }
+    let address = EndpointAddress {
+        hostname: hostname_of(service, pod),
+        ip: pod.body.address.to_string(),
+        node_name: Some(pod.body.node.to_string()),
         target_ref: Some(ObjectReference {
             kind: Some(POD.kind.to_string()),
             namespace: Some(pod.key.namespace.to_string()),
@@ -234,220 +175,278 @@ fn endpoint_of(
             uid: Some(pod.meta.uid.to_string()),
             ..ObjectReference::default()
         }),
-        zone,
-        ..Endpoint::default()
+    };
+    let subset = |port: Option<EndpointPort>| {
+        let (ready, waiting) = if publishes_all || pod.body.is_ready {
+            (Some(vec![address.clone()]), None)
+        } else {
+            (None, Some(vec![address.clone()]))
+        };
+        EndpointSubset {
+            addresses: ready,
+            not_ready_addresses: waiting,
+            ports: port.map(|port| vec![port]),
+        }
+    };
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    if ports.is_empty() {
+        // One without an address of its own may do without ports.
+        return if is_headless(spec) {
+            vec![subset(None)]
+        } else {
+            Vec::new()
+        };
     }
-}
-
-/// The service's ports as this pod has them. A named target port that the pod lacks is left out.
-fn ports_of(spec: &ServiceSpec, pod: &Pod) -> PortSet {
-    let ports = spec.ports.iter().flatten();
-    let resolved = ports.filter_map(|port| {
+    let ports = ports.iter().filter_map(|port| {
         Some(EndpointPort {
-            name: Some(port.name.clone().unwrap_or_default()),
-            port: Some(target_port(port, pod)?),
-            protocol: Some(protocol(port.protocol.as_deref()).to_owned()),
             app_protocol: port.app_protocol.clone(),
+            name: port.name.clone().filter(|name| !name.is_empty()),
+            port: target_port(port, &pod.body)?,
+            protocol: Some(protocol(port.protocol.as_deref()).to_owned()),
         })
     });
-    PortSet(resolved.collect())
+    ports.map(|port| subset(Some(port))).collect()
 }
 
-fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
-    let name = match &port.target_port {
-        None => return Some(port.port),
-        Some(IntOrString::Int(0)) => return Some(port.port),
-        Some(IntOrString::Int(number)) => return Some(*number),
-        Some(IntOrString::String(name)) => name,
-    };
-    let wanted = protocol(port.protocol.as_deref());
-    let mut ports = pod.template.ports.iter();
-    let found = ports.find(|port| port.name == *name && port.protocol == wanted)?;
-    Some(found.container_port)
-}
+/// An address and whose it is: pods of one node's network share an address.
+type Holder = (String, Option<String>);
 
-fn protocol(protocol: Option<&str>) -> &str {
-    protocol.unwrap_or("TCP")
-}
+/// Addresses, and whether each is ready.
+type Holders = Vec<(Holder, bool)>;
 
-/// Distributes the endpoints over the slices that are there, and new ones for the rest.
-fn fill_slices(
-    service: &Cached<Service>,
-    spec: &ServiceSpec,
-    present: &[&Arc<Cached<EndpointSlice>>],
-    wanted: Wanted,
-    beside: &Beside,
-) -> Vec<Write> {
-    let labels = slice_labels(service, spec);
-    let mut writes = Vec::new();
-    let mut kept: BTreeSet<&str> = BTreeSet::new();
-    let mut created = 0_usize;
-    for (ports, mut endpoints) in wanted {
-        let slices: Vec<&&Arc<Cached<EndpointSlice>>> = present
-            .iter()
-            .filter(|slice| {
-                let theirs = PortSet(slice.body.ports.clone().unwrap_or_default());
-                theirs.order() == ports.order()
-            })
+/// A port as it is ordered: name, number, protocol, application protocol.
+type Port = (Option<String>, i32, Option<String>, Option<String>);
+
+/// The canonical form of subsets: addresses that serve the same ports are one subset, and each port is in one subset only.
+/// An address that is told both as ready and not is not.
+pub fn repacked(subsets: impl IntoIterator<Item = EndpointSubset>) -> Vec<EndpointSubset> {
+    let mut addresses: BTreeMap<Holder, EndpointAddress> = BTreeMap::new();
+    // `None`: no port at all.
+    let mut by_port: BTreeMap<Option<Port>, BTreeMap<Holder, bool>> = BTreeMap::new();
+    for subset in subsets {
+        let ports = subset.ports.unwrap_or_default().into_iter();
+        let mut ports: Vec<Option<Port>> = ports
+            .map(|port| Some((port.name, port.port, port.protocol, port.app_protocol)))
             .collect();
-        // Each slice keeps those of its endpoints that are still wanted, in its order …
-        let mut filled: Vec<Vec<Endpoint>> = slices
-            .iter()
-            .map(|slice| {
-                let uids = slice.body.endpoints.iter().flatten().filter_map(uid_of);
-                uids.filter_map(|uid| endpoints.remove(uid)).collect()
-            })
-            .collect();
-        // … then takes new ones while there is room.
-        let mut rest = endpoints.into_values().peekable();
-        for slice in &mut filled {
-            while slice.len() < SLICE_MAX {
-                let Some(endpoint) = rest.next() else { break };
-                slice.push(endpoint);
+        if ports.is_empty() {
+            ports.push(None);
+        }
+        let ready = subset.addresses.unwrap_or_default().into_iter();
+        let waiting = subset.not_ready_addresses.unwrap_or_default().into_iter();
+        let all = ready.map(|address| (address, true));
+        for (address, is_ready) in all.chain(waiting.map(|address| (address, false))) {
+            let owner = address.target_ref.as_ref();
+            let holder = (
+                address.ip.clone(),
+                owner.map(|owner| owner.uid.clone().unwrap_or_default()),
+            );
+            for port in &ports {
+                let holders = by_port.entry(port.clone()).or_default();
+                let was_ready = holders.entry(holder.clone()).or_insert(true);
+                *was_ready &= is_ready;
             }
-        }
-        for (slice, endpoints) in slices.iter().zip(&filled) {
-            if !endpoints.is_empty() {
-                kept.insert(&*slice.meta.uid);
-                writes.extend(update_slice(slice, &ports, endpoints, &labels, beside));
-            }
-        }
-        while rest.peek().is_some() {
-            let chunk: Vec<Endpoint> = rest.by_ref().take(SLICE_MAX).collect();
-            writes.push(create_slice(
-                service, &ports, &chunk, &labels, present, created, beside,
-            ));
-            created += 1;
+            addresses.entry(holder).or_insert(address);
         }
     }
-    if kept.is_empty() && created == 0 {
-        // One empty slice says "nobody", as against "not looked at yet". It keeps its ports for whoever comes next.
-        match present.first() {
-            Some(slice) => {
-                kept.insert(&*slice.meta.uid);
-                let ports = PortSet(slice.body.ports.clone().unwrap_or_default());
-                writes.extend(update_slice(slice, &ports, &[], &labels, beside));
-            }
-            None => writes.push(create_slice(
-                service,
-                &PortSet(Vec::new()),
-                &[],
-                &labels,
-                present,
-                created,
-                beside,
-            )),
-        }
+    let mut by_holders: BTreeMap<Holders, Vec<Port>> = BTreeMap::new();
+    for (port, holders) in by_port {
+        let ports = by_holders.entry(holders.into_iter().collect()).or_default();
+        ports.extend(port);
     }
-    // Last, so that an endpoint that moves is never nowhere.
-    let dropped = present
-        .iter()
-        .filter(|slice| !kept.contains(&*slice.meta.uid));
-    writes.extend(dropped.map(|slice| Write::delete(slice)));
-    writes
-}
-
-fn uid_of(endpoint: &Endpoint) -> Option<&str> {
-    endpoint.target_ref.as_ref()?.uid.as_deref()
-}
-
-/// The service's own labels, and those that say whose slice this is.
-fn slice_labels(service: &Cached<Service>, spec: &ServiceSpec) -> BTreeMap<String, String> {
-    let mut labels = (*service.meta.labels).clone();
-    labels.insert(
-        annotation::SERVICE_NAME.to_owned(),
-        service.key.name.to_string(),
-    );
-    labels.insert(
-        annotation::SLICE_MANAGED_BY.to_owned(),
-        annotation::SLICE_CONTROLLER.to_owned(),
-    );
-    if spec.cluster_ip.as_deref() == Some("None") {
-        labels.insert(HEADLESS.to_owned(), String::new());
-    } else {
-        labels.remove(HEADLESS);
-    }
-    labels
-}
-
-fn update_slice(
-    slice: &Cached<EndpointSlice>,
-    ports: &PortSet,
-    endpoints: &[Endpoint],
-    labels: &BTreeMap<String, String>,
-    beside: &Beside,
-) -> Option<Write> {
-    let mut patch = json!({});
-    for (key, text) in annotations(endpoints, beside) {
-        if slice.meta.annotations.get(key) != text.as_ref() {
-            patch["metadata"]["annotations"][key] = json!(text);
-        }
-    }
-    let had = slice.body.endpoints.as_deref().unwrap_or_default();
-    if had != endpoints {
-        patch["endpoints"] = json!(endpoints);
-    }
-    if slice.body.ports.as_deref().unwrap_or_default() != ports.0 {
-        patch["ports"] = json!(ports.0);
-    }
-    for (key, value) in labels {
-        if slice.meta.labels.get(key) != Some(value) {
-            patch["metadata"]["labels"][key] = json!(value);
-        }
-    }
-    for key in slice
-        .meta
-        .labels
-        .keys()
-        .filter(|k| !labels.contains_key(*k))
-    {
-        patch["metadata"]["labels"][key] = serde_json::Value::Null;
-    }
-    let changed = patch.as_object().is_some_and(|patch| !patch.is_empty());
-    changed.then(|| Write::patch(slice, patch))
-}
-
-fn create_slice(
-    service: &Cached<Service>,
-    ports: &PortSet,
-    endpoints: &[Endpoint],
-    labels: &BTreeMap<String, String>,
-    present: &[&Arc<Cached<EndpointSlice>>],
-    number: usize,
-    beside: &Beside,
-) -> Write {
-    let annotations: BTreeMap<&str, String> = annotations(endpoints, beside)
-        .filter_map(|(key, text)| Some((key, text?)))
+    let mut packed: Vec<(Vec<Port>, Holders)> = by_holders
+        .into_iter()
+        .map(|(holders, ports)| (ports, holders))
         .collect();
-    let slices = present.iter().filter_map(|s| s.meta.resource_version);
-    let epoch = slices.chain(service.meta.resource_version).max();
-    let shape = json!(ports.0).to_string();
-    let name = names::generated(
-        &service.key.name,
-        &names::suffix(
-            names::hash(&[
-                service.meta.uid.as_bytes(),
-                &epoch.unwrap_or(0).to_be_bytes(),
-                &number.to_be_bytes(),
-                shape.as_bytes(),
-            ]),
-            5,
-        ),
-    );
-    let slice = json!({
-        "apiVersion": ENDPOINT_SLICE.api_version(),
-        "kind": ENDPOINT_SLICE.kind,
-        "metadata": {
-            "name": name,
-            "generateName": names::generate_prefix(&service.key.name),
-            "namespace": &*service.key.namespace,
-            "labels": labels,
-            "annotations": annotations,
-            "ownerReferences": [controller_reference(service)],
-        },
-        "addressType": "IPv4",
-        "endpoints": endpoints,
-        "ports": ports.0,
-    });
-    Write::create(&ENDPOINT_SLICE, object(slice))
+    packed.sort();
+    let some = |addresses: Vec<EndpointAddress>| (!addresses.is_empty()).then_some(addresses);
+    packed
+        .into_iter()
+        .map(|(ports, holders)| {
+            let (ready, waiting): (Vec<_>, Vec<_>) =
+                holders.into_iter().partition(|(_, is_ready)| *is_ready);
+            let whole = |holders: Vec<(Holder, bool)>| -> Vec<EndpointAddress> {
+                let found = holders
+                    .iter()
+                    .filter_map(|(holder, _)| addresses.get(holder));
+                found.cloned().collect()
+            };
+            let ports: Vec<EndpointPort> = ports
+                .into_iter()
+                .map(|(name, port, protocol, app_protocol)| EndpointPort {
+                    app_protocol,
+                    name,
+                    port,
+                    protocol,
+                })
+                .collect();
+            EndpointSubset {
+                addresses: some(whole(ready)),
+                not_ready_addresses: some(whole(waiting)),
+                ports: (!ports.is_empty()).then_some(ports),
+            }
+        })
+        .collect()
+}
+
+/// Leaves out what is too much: first of those that are not ready, and of each subset in proportion. True: something was.
+fn cut_to_capacity(subsets: &mut [EndpointSubset]) -> bool {
+    let len = |addresses: &Option<Vec<EndpointAddress>>| addresses.as_ref().map_or(0, Vec::len);
+    let ready: usize = subsets.iter().map(|subset| len(&subset.addresses)).sum();
+    let waiting: usize = subsets
+        .iter()
+        .map(|subset| len(&subset.not_ready_addresses))
+        .sum();
+    if ready + waiting <= ADDRESSES_MAX {
+        return false;
+    }
+    let cuts_ready = ready > ADDRESSES_MAX;
+    let (room, total) = if cuts_ready {
+        (ADDRESSES_MAX, ready)
+    } else {
+        (ADDRESSES_MAX - ready, waiting)
+    };
+    let mut left = room;
+    for subset in subsets {
+        let cut = if cuts_ready {
+            subset.not_ready_addresses = None;
+            &mut subset.addresses
+        } else {
+            &mut subset.not_ready_addresses
+        };
+        let share = (len(cut) * room).div_ceil(total).min(left);
+        if let Some(addresses) = cut {
+            addresses.truncate(share);
+            left -= addresses.len();
+        }
+        if len(cut) == 0 {
+            *cut = None;
+        }
+    }
+    true
+}
+
+impl crate::Lens for Endpoints {
+    fn kind() -> &'static Arc<weft_kinds::Kind> {
+        &ENDPOINTS
+    }
+
+    fn read(object: &weft_api::object::Object) -> Result<Self, weft_api::object::ObjectError> {
+        crate::lens::typed(object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subset(value: Value) -> EndpointSubset {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn shown(subsets: &[EndpointSubset]) -> Vec<String> {
+        let addresses = |all: &Option<Vec<EndpointAddress>>| {
+            let all = all.iter().flatten();
+            all.map(|address| address.ip.clone())
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        let shown = subsets.iter().map(|subset| {
+            let ports = subset.ports.iter().flatten();
+            let ports: Vec<String> = ports.map(|port| port.port.to_string()).collect();
+            format!(
+                "{} | {} @ {}",
+                addresses(&subset.addresses),
+                addresses(&subset.not_ready_addresses),
+                ports.join(",")
+            )
+        });
+        shown.collect()
+    }
+
+    #[test]
+    fn equal_holders_share_their_ports() {
+        let port = |number: i32| json!([{"port": number, "protocol": "TCP"}]);
+        let ip = |ip: &str| json!([{"ip": ip}]);
+        for (subsets, expected) in [
+            (vec![], vec![]),
+            (
+                vec![
+                    json!({"addresses": ip("10.0.0.2"), "ports": port(80)}),
+                    json!({"addresses": ip("10.0.0.1"), "ports": port(80)}),
+                    json!({"addresses": ip("10.0.0.1"), "ports": port(81)}),
+                    json!({"addresses": ip("10.0.0.2"), "ports": port(81)}),
+                ],
+                vec!["10.0.0.1,10.0.0.2 |  @ 80,81"],
+            ),
+            (
+                vec![
+                    json!({"addresses": ip("10.0.0.1"), "ports": port(80)}),
+                    json!({"notReadyAddresses": ip("10.0.0.2"), "ports": port(80)}),
+                    json!({"addresses": ip("10.0.0.1"), "ports": port(81)}),
+                ],
+                vec!["10.0.0.1 | 10.0.0.2 @ 80", "10.0.0.1 |  @ 81"],
+            ),
+            // Not ready is the stronger word.
+            (
+                vec![
+                    json!({"addresses": ip("10.0.0.1"), "notReadyAddresses": ip("10.0.0.1"), "ports": port(80)}),
+                ],
+                vec![" | 10.0.0.1 @ 80"],
+            ),
+            // Without ports.
+            (
+                vec![json!({"addresses": ip("10.0.0.1")})],
+                vec!["10.0.0.1 |  @ "],
+            ),
+        ] {
+            let packed = repacked(subsets.into_iter().map(subset));
+            assert_eq!(shown(&packed), expected);
+            assert_eq!(
+                repacked(packed.clone()),
+                packed,
+                "repacking changes nothing more"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_is_left_out_in_proportion() {
+        let many = |from: usize, count: usize| -> Value {
+            let all = (from..from + count)
+                .map(|n| json!({"ip": format!("10.{}.{}.{}", n / 65536, n / 256 % 256, n % 256)}));
+            if count == 0 {
+                Value::Null
+            } else {
+                all.collect()
+            }
+        };
+        for (sizes, expected, is_cut) in [
+            (vec![(600, 400)], vec![(600, 400)], false),
+            (vec![(600, 401)], vec![(600, 400)], true),
+            (vec![(1001, 5)], vec![(1000, 0)], true),
+            (vec![(1000, 1)], vec![(1000, 0)], true),
+            (vec![(1500, 0), (500, 7)], vec![(750, 0), (250, 0)], true),
+            (
+                vec![(400, 600), (400, 300)],
+                vec![(400, 134), (400, 66)],
+                true,
+            ),
+        ] {
+            let mut subsets: Vec<EndpointSubset> = sizes
+                .iter()
+                .map(|(ready, waiting)| {
+                    subset(json!({"addresses": many(0, *ready), "notReadyAddresses": many(70_000, *waiting)}))
+                })
+                .collect();
+            assert_eq!(cut_to_capacity(&mut subsets), is_cut, "{sizes:?}");
+            let left: Vec<(usize, usize)> = subsets
+                .iter()
+                .map(|subset| {
+                    let len = |all: &Option<Vec<EndpointAddress>>| all.as_ref().map_or(0, Vec::len);
+                    (len(&subset.addresses), len(&subset.not_ready_addresses))
+                })
+                .collect();
+            assert_eq!(left, expected, "{sizes:?}");
+        }
+    }
 }

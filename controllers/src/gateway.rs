@@ -6,9 +6,14 @@
 //!
 //! Invariants: entries of other controllers are never touched; conditions carry the generation they were decided on.
 //!
+//! The kinds are custom kinds: whoever takes a definition away takes its objects away, and what came of them; the class of this cluster comes
+//! back with the definition.
+//!
 //! A parent that is not there gets no status, as the standard has it: nobody knows whose it would be. The route gets an event.
 //!
 //! Left to others: what is decided (`weft_gateway`), routing (`weft_mesh`).
+
+mod version;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -20,7 +25,8 @@ use weft_api::object::{Object, ObjectError};
 use weft_api::view::{Namespace, Node, ObjectMeta};
 use weft_gateway::{Compiled, NamespacedName, Objects, api};
 use weft_kinds::{
-    GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Kind, NAMESPACE, NODE, REFERENCE_GRANT, SERVICE,
+    CUSTOM_RESOURCE_DEFINITION, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Kind, NAMESPACE, NODE,
+    REFERENCE_GRANT, SERVICE,
 };
 
 use crate::conditions::Condition;
@@ -30,6 +36,7 @@ use crate::metadata::Key;
 use crate::view::{Touched, Track, View};
 use crate::write::{Note, Write, object};
 use crate::{Context, Controller, Outcome};
+use version::Definition;
 
 pub const CONTROLLER: Controller = Controller {
     name: "gateway-controller",
@@ -39,6 +46,7 @@ pub const CONTROLLER: Controller = Controller {
             .kind::<Gateway>()
             .kind::<HttpRoute>()
             .kind::<ReferenceGrant>()
+            .kind::<Definition>()
             .kind::<Namespace>()
             .kind::<Node>()
             .kind::<Service>()
@@ -47,12 +55,9 @@ pub const CONTROLLER: Controller = Controller {
     keys,
     relieved: |_, _| Vec::new(),
     seeds: |view| {
-        let mut keys = vec![key_of(&GATEWAY_CLASS, &Key::cluster(CLASS))];
-        keys.extend(all::<GatewayClass>(view));
+        let mut keys = classes(view);
         keys.extend(all::<Gateway>(view));
         keys.extend(all::<HttpRoute>(view));
-        keys.sort();
-        keys.dedup();
         keys
     },
     subject: |view, key| {
@@ -215,7 +220,22 @@ fn all<K: Lens>(view: &View) -> impl Iterator<Item = Key> {
     view.list::<K>().map(|row| key_of(K::kind(), &row.key))
 }
 
+/// The class that always exists, and those that there are.
+fn classes(view: &View) -> Vec<Key> {
+    let mut keys: Vec<Key> = all::<GatewayClass>(view).collect();
+    keys.push(key_of(&GATEWAY_CLASS, &Key::cluster(CLASS)));
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
 fn keys(view: &View, touched: &Touched) -> Vec<Key> {
+    if touched.is_of(&CUSTOM_RESOURCE_DEFINITION) {
+        return match Definition::wants(&touched.key) {
+            true => classes(view),
+            false => Vec::new(),
+        };
+    }
     let mut keys = view.tracked::<GatewayApi>().news();
     let ours = [&GATEWAY_CLASS, &GATEWAY, &HTTP_ROUTE];
     if ours.into_iter().any(|kind| touched.is_of(kind)) {
@@ -269,9 +289,17 @@ fn conditions(
     Value::Array(entries.collect())
 }
 
+/// Whether objects of a kind can be made: somebody may have taken its definition away, or be about to.
+fn is_served(kind: &Kind, cx: &Context<'_>) -> bool {
+    let served = cx.kinds.by_group_kind(&kind.group, &kind.kind);
+    let custom = served.and_then(|kind| kind.custom.as_ref());
+    custom.is_some_and(|custom| !custom.definition().is_ending)
+}
+
 fn class(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Option<Write> {
     let Some(row) = view.get::<GatewayClass>(key) else {
-        return (&*key.name == CLASS).then(|| {
+        // It comes as soon as there are classes.
+        return (&*key.name == CLASS && is_served(&GATEWAY_CLASS, cx)).then(|| {
             let class = json!({
                 "apiVersion": GATEWAY_CLASS.api_version(),
                 "kind": GATEWAY_CLASS.kind,
@@ -284,10 +312,11 @@ fn class(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Optio
             Write::create(&GATEWAY_CLASS, object(class))
         });
     };
-    let now = compiled.classes.get(&name_of(key))?;
+    let mut now = compiled.classes.get(&name_of(key))?.clone();
+    now.push(version::supported(view));
     let before = status_of(row);
     let mut after = before.clone();
-    after["conditions"] = conditions(&before["conditions"], now, row.meta.generation, cx);
+    after["conditions"] = conditions(&before["conditions"], &now, row.meta.generation, cx);
     Write::status(row, before, &after)
 }
 

@@ -13,14 +13,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use weft_api::object::{Object, ObjectError};
-use weft_kinds::Kind;
+use weft_kinds::{AnyVersion, Kind};
 
 use crate::metadata::{Key, Metadata};
 use crate::write::Reference;
 
 /// A lens: what is kept of the objects of one kind, so that reconcilers need not read JSON.
 pub trait Lens: Any + fmt::Debug + Send + Sync + Sized {
-    /// The kind that it reads.
+    /// The kind that it reads, in whichever version its objects are told of.
     fn kind() -> &'static Arc<Kind>;
 
     /// Keep the lossless object beside what was read, for those who copy parts of it.
@@ -287,7 +287,7 @@ impl<K: Lens> AnyIndexer for Indexer<K> {
 #[derive(Debug, Default)]
 pub struct Indexers {
     indexers: BTreeMap<TypeId, Box<dyn AnyIndexer>>,
-    lenses: BTreeMap<Arc<Kind>, Vec<TypeId>>,
+    lenses: BTreeMap<AnyVersion, Vec<TypeId>>,
 }
 
 impl Indexers {
@@ -298,7 +298,7 @@ impl Indexers {
         if !known {
             self.indexers
                 .insert(lens, Box::new(Indexer::<K>::default()));
-            let lenses = self.lenses.entry(Arc::clone(K::kind()));
+            let lenses = self.lenses.entry(AnyVersion(Arc::clone(K::kind())));
             lenses.or_default().push(lens);
         }
         self
@@ -340,7 +340,8 @@ impl Indexers {
     ) -> (Vec<Swap>, Option<ObjectError>) {
         let mut swaps = Vec::new();
         let mut refused = None;
-        for lens in self.lenses.get(kind).into_iter().flatten() {
+        let kind = AnyVersion(Arc::clone(kind));
+        for lens in self.lenses.get(&kind).into_iter().flatten() {
             let Some(indexer) = self.indexers.get_mut(lens) else {
                 continue;
             };
@@ -358,7 +359,8 @@ impl Indexers {
     /// Removes an object from every indexer of its kind.
     pub(crate) fn remove_object(&mut self, kind: &Arc<Kind>, key: &Key, uid: &str) -> Vec<Swap> {
         let mut swaps = Vec::new();
-        for lens in self.lenses.get(kind).into_iter().flatten() {
+        let kind = AnyVersion(Arc::clone(kind));
+        for lens in self.lenses.get(&kind).into_iter().flatten() {
             let indexer = self.indexers.get_mut(lens);
             swaps.extend(indexer.map(|indexer| indexer.remove_object(key, uid)));
         }

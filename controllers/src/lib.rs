@@ -21,15 +21,23 @@
 //! Left to others: ordering, retries, back-off and the writes themselves (`weft::control_loop`).
 
 mod admission_policy;
+mod amount;
+pub mod autoscaler;
 mod capability_grant;
 mod claim;
+mod cluster_role;
 mod conditions;
+mod cronjob;
+mod daemonset;
 mod deployment;
+mod disruption;
+mod endpoint_slice;
 mod endpoints;
 mod events;
 mod garbage;
 mod gateway;
 pub mod indexer;
+mod job;
 pub mod lens;
 pub mod metadata;
 mod namespace;
@@ -38,7 +46,14 @@ mod node_ranges;
 pub mod pod;
 mod quota;
 mod replicaset;
+mod revision;
+mod slice_mirror;
+#[cfg(test)]
+mod small;
+mod statefulset;
+mod template;
 mod unreadable;
+pub mod usage;
 pub mod view;
 pub mod write;
 
@@ -47,8 +62,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use weft_kinds::Registry;
 
+pub use autoscaler::Past;
 pub use indexer::{Cached, Lens};
 pub use metadata::{Key, Metadata, PartialObject};
+pub use usage::Usage;
 pub use view::{Change, Reads, Touched, View};
 pub use write::{Note, Reference, Write};
 
@@ -74,7 +91,19 @@ pub struct Controller {
 pub static CONTROLLERS: &[Controller] = &[
     deployment::CONTROLLER,
     replicaset::CONTROLLER,
+    replicaset::REPLICATION,
+    statefulset::CONTROLLER,
+    daemonset::CONTROLLER,
+    endpoint_slice::CONTROLLER,
+    job::CONTROLLER,
+    job::orphans::CONTROLLER,
+    job::ttl::CONTROLLER,
+    cronjob::CONTROLLER,
+    autoscaler::CONTROLLER,
     endpoints::CONTROLLER,
+    slice_mirror::CONTROLLER,
+    disruption::CONTROLLER,
+    disruption::STALE,
     namespace::CONTROLLER,
     garbage::CONTROLLER,
     node::CONTROLLER,
@@ -83,6 +112,7 @@ pub static CONTROLLERS: &[Controller] = &[
     capability_grant::CONTROLLER,
     quota::CONTROLLER,
     admission_policy::CONTROLLER,
+    cluster_role::CONTROLLER,
     events::CONTROLLER,
     unreadable::CONTROLLER,
 ];
@@ -96,6 +126,10 @@ pub struct Context<'a> {
     pub kinds: &'a Registry,
     /// Why the last attempt at this key was refused, if it was: shown in conditions, and a reason to try less.
     pub last_failure: Option<&'a str>,
+    /// What pods use. `None`: nobody has read it yet.
+    pub usage: Option<&'a Usage>,
+    /// What the key's last look left to be known by this one.
+    pub past: &'a Past,
 }
 
 /// Facts of the whole cluster.
@@ -113,13 +147,15 @@ pub struct Outcome {
     pub writes: Vec<Write>,
     /// When to look again although nothing changed.
     pub requeue_after: Option<Duration>,
+    /// What the key's next look is to know, once the writes are done. `None`: as before.
+    pub past: Option<Past>,
 }
 
 impl Outcome {
     fn from_writes(writes: Vec<Write>) -> Self {
         Self {
             writes,
-            requeue_after: None,
+            ..Self::default()
         }
     }
 

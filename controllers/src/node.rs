@@ -635,6 +635,7 @@ fn evict(
     if taints.is_empty() {
         return;
     }
+    let mut deletes = Vec::new();
     for pod in pod::on_node(view, &node.key.name) {
         if pod.meta.is_deleting() || pod.body.is_finished() {
             continue;
@@ -652,8 +653,18 @@ fn evict(
             "TaintManagerEviction",
             format!("Marking for deletion Pod {}", pod.key),
         );
-        outcome.writes.push(Write::delete(pod).telling(told));
+        // Why it goes is told before it does: a Job may not hold it against the pod.
+        let target = json!({
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "DeletionByTaintManager",
+            "message": "Taint manager: deleting due to NoExecute taint",
+            "lastTransitionTime": stamp(cx.now),
+        });
+        outcome.writes.push(Write::condition(pod, &target));
+        deletes.push(Write::delete(pod).telling(told));
     }
+    outcome.writes.extend(deletes);
 }
 
 /// When the pod has to leave because of `taint`; `None`: it tolerates it for ever.

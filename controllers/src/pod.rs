@@ -11,8 +11,10 @@ use weft_api::object::{Object, ObjectError};
 use weft_api::view::Toleration;
 use weft_kinds::Kind;
 
+use crate::autoscaler::Requests;
 use crate::claim::controller_or_namespace;
 use crate::indexer::{Cached, Index, Lens};
+use crate::job::End;
 use crate::view::View;
 
 /// The facts of a pod.
@@ -27,8 +29,18 @@ pub struct Pod {
     pub is_ready: bool,
     /// Since when that is as it is.
     pub ready_changed: Option<Timestamp>,
+    /// When its node began with it.
+    pub started: Option<Timestamp>,
     /// The most that one of its containers was started again.
     pub restarts: i32,
+    /// How often all of its containers were started again, those that prepare it with them.
+    pub all_restarts: i32,
+    /// How it ended, of a pod that ended or is being deleted, as long as its Job has not counted it.
+    pub end: Option<Box<End>>,
+    /// Since when it is to be disrupted, by somebody else than its node.
+    pub disrupted_since: Option<Timestamp>,
+    /// The one node that its affinity leaves it, by name; `""`: it may go to others.
+    pub pinned_to: Box<str>,
     pub template: Arc<Template>,
 }
 
@@ -43,6 +55,7 @@ pub struct Template {
     pub tolerations: Vec<Toleration>,
     /// Ports with a name of containers that stay.
     pub ports: Vec<NamedPort>,
+    pub requests: Requests,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -77,6 +90,11 @@ impl Pod {
         matches!(self.phase, Phase::Succeeded | Phase::Failed)
     }
 
+    /// It runs or may yet run: it has not ended and is not told to.
+    pub fn is_active(pod: &Cached<Self>) -> bool {
+        !pod.body.is_finished() && !pod.meta.is_deleting()
+    }
+
     /// Since when it is ready.
     pub fn ready_since(&self) -> Option<Timestamp> {
         self.ready_changed.filter(|_| self.is_ready)
@@ -91,6 +109,15 @@ impl Lens for Pod {
     fn read(object: &Object) -> Result<Self, ObjectError> {
         let shape: Shape = object.view()?;
         let (spec, status) = (shape.spec, shape.status);
+        let restarts = |container: &ContainerStatus| container.restart_count;
+        let mains = status.container_statuses.iter().map(restarts);
+        let inits = status.init_container_statuses.iter().map(restarts);
+        let disrupted = status.conditions.iter().find(|c| {
+            c.type_ == "DisruptionTarget"
+                && c.status == "True"
+                && c.reason.as_deref() != Some("TerminationByKubelet")
+        });
+        let disrupted_since = disrupted.and_then(|c| c.last_transition_time);
         let ready = status.conditions.into_iter().find(|c| c.type_ == "Ready");
         let stays = |container: &Container| container.restart_policy.as_deref() == Some("Always");
         let sidecars = spec.init_containers.into_iter().filter(stays);
@@ -111,6 +138,7 @@ impl Lens for Pod {
             subdomain: spec.subdomain.filter(|name| !name.is_empty()),
             tolerations: spec.tolerations.into_iter().filter(concerns).collect(),
             ports: ports.filter(|port| !port.name.is_empty()).collect(),
+            requests: Requests::of(object.as_value()),
         };
         Ok(Self {
             node: spec.node_name.unwrap_or_default(),
@@ -124,12 +152,12 @@ impl Lens for Pod {
             address: status.pod_ip.unwrap_or_default(),
             is_ready: ready.as_ref().is_some_and(|c| c.status == "True"),
             ready_changed: ready.and_then(|c| c.last_transition_time),
-            restarts: status
-                .container_statuses
-                .into_iter()
-                .map(|container| container.restart_count)
-                .max()
-                .unwrap_or(0),
+            started: status.start_time,
+            restarts: mains.clone().max().unwrap_or(0),
+            all_restarts: mains.chain(inits).fold(0, i32::saturating_add),
+            end: End::of(object.as_value()).map(Box::new),
+            disrupted_since,
+            pinned_to: spec.affinity.only_node().unwrap_or_default(),
             template: Arc::new(template),
         })
     }
@@ -163,6 +191,69 @@ struct Spec {
     containers: Vec<Container>,
     #[serde(deserialize_with = "or_default")]
     init_containers: Vec<Container>,
+    #[serde(deserialize_with = "or_default")]
+    affinity: Affinity,
+}
+
+/// Of an affinity, what DaemonSets write: one node by its name.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Affinity {
+    #[serde(deserialize_with = "or_default")]
+    node_affinity: NodeAffinity,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeAffinity {
+    #[serde(deserialize_with = "or_default")]
+    required_during_scheduling_ignored_during_execution: NodeSelector,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeSelector {
+    #[serde(deserialize_with = "or_default")]
+    node_selector_terms: Vec<NodeTerm>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeTerm {
+    #[serde(deserialize_with = "or_default")]
+    match_fields: Vec<NodeField>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeField {
+    key: Option<String>,
+    operator: Option<String>,
+    #[serde(deserialize_with = "or_default")]
+    values: Vec<Box<str>>,
+}
+
+impl Affinity {
+    /// The name that each of its terms asks for.
+    fn only_node(self) -> Option<Box<str>> {
+        let required = self
+            .node_affinity
+            .required_during_scheduling_ignored_during_execution;
+        let mut names = required.node_selector_terms.into_iter().map(|term| {
+            let mut fields = term.match_fields.into_iter().filter(|field| {
+                field.key.as_deref() == Some("metadata.name")
+                    && field.operator.as_deref() == Some("In")
+                    && field.values.len() == 1
+            });
+            fields
+                .next()
+                .and_then(|field| field.values.into_iter().next())
+        });
+        let first = names.next()??;
+        names
+            .all(|name| name.as_deref() == Some(&*first))
+            .then_some(first)
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -179,10 +270,13 @@ struct Status {
     phase: Option<String>,
     #[serde(rename = "podIP")]
     pod_ip: Option<Box<str>>,
+    start_time: Option<Timestamp>,
     #[serde(deserialize_with = "or_default")]
     conditions: Vec<Condition>,
     #[serde(deserialize_with = "or_default")]
     container_statuses: Vec<ContainerStatus>,
+    #[serde(deserialize_with = "or_default")]
+    init_container_statuses: Vec<ContainerStatus>,
 }
 
 #[derive(Deserialize)]
@@ -191,6 +285,8 @@ struct Condition {
     #[serde(rename = "type")]
     type_: String,
     status: String,
+    #[serde(default)]
+    reason: Option<String>,
     last_transition_time: Option<Timestamp>,
 }
 
@@ -240,7 +336,7 @@ mod tests {
 
     #[test]
     fn only_what_is_read_can_make_a_pod_unreadable() {
-        let bare = read(json!({"metadata": {"name": "a"}})).unwrap();
+        let bare = read(json!({"metadata": {"name": "a"}, "spec": {"containers": [{}]}})).unwrap();
         assert_eq!((bare.phase, bare.is_ready), (Phase::Pending, false));
         let sparse = json!({"spec": {"nodeName": null, "tolerations": null, "priority": "high",
             "containers": [{"name": 7, "ports": null}]}, "status": null});

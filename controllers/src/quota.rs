@@ -297,6 +297,8 @@ mod tests {
                 cluster: &cluster,
                 kinds: &kinds,
                 last_failure: None,
+                usage: None,
+                past: &crate::Past::default(),
             };
             let outcome = (CONTROLLER.reconcile)(&self.view, &Key::new("n", "q"), &cx);
             match outcome.writes.as_slice() {

@@ -1,4 +1,6 @@
-//! ReplicaSets: as many active pods of one template as asked for.
+//! ReplicaSets, and the ReplicationControllers before them: as many active pods of one template as asked for.
+//!
+//! The two differ in how they are read ([`Replicated`]) and in nothing that is done about them.
 //!
 //! A pod counts while it is neither finished nor being deleted; one that cannot be read counts, too. Too few: create, at
 //! most [`BURST`] a pass, none while [`UNPLACED_MAX`] wait for a node, and one at a time after a refusal (Kubernetes' slow start, with the loop's back-off as its clock). Too many: delete in Kubernetes'
@@ -16,35 +18,36 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSetCondition;
-use serde_json::{Value, json};
 use weft_api::names;
 use weft_api::view::ReplicaSetStatus;
-use weft_kinds::{CAPABILITY_GRANT, POD, REPLICA_SET};
+use weft_kinds::{CAPABILITY_GRANT, POD};
 
-use crate::claim::{claim_objects, controller_reference};
+use crate::claim::claim_objects;
 use crate::indexer::Cached;
-use crate::lens::ReplicaSet;
+use crate::lens::{ReplicaSet, Replicated, ReplicationController};
 use crate::metadata::Key;
 use crate::pod::{self, Phase, Pod};
+use crate::template::pod_from;
 use crate::view::{Touched, View};
 use crate::write::{Note, Write, object};
 use crate::{Context, Controller, Outcome, plus_seconds, stamp, until};
 
-pub const CONTROLLER: Controller = Controller {
-    name: "replicaset-controller",
-    reads: |reads| {
-        reads.kind::<ReplicaSet>().index(&pod::BY_CONTROLLER);
-    },
-    keys,
-    relieved,
-    seeds: |view| {
-        view.list::<ReplicaSet>()
-            .map(|row| row.key.clone())
-            .collect()
-    },
-    subject: |view, key| Some(view.object_of(&REPLICA_SET, key)?.reference()),
-    reconcile,
-};
+pub const CONTROLLER: Controller = of::<ReplicaSet>("replicaset-controller");
+pub const REPLICATION: Controller = of::<ReplicationController>("replication-controller");
+
+const fn of<K: Replicated>(name: &'static str) -> Controller {
+    Controller {
+        name,
+        reads: |reads| {
+            reads.kind::<K>().index(&pod::BY_CONTROLLER);
+        },
+        keys: keys::<K>,
+        relieved: relieved::<K>,
+        seeds: |view| view.list::<K>().map(|row| row.key.clone()).collect(),
+        subject: |view, key| Some(view.object_of(K::kind(), key)?.reference()),
+        reconcile: reconcile::<K>,
+    }
+}
 
 /// Pods created or deleted in one pass; Kubernetes' `BurstReplicas`. Bounds what one refusal can waste.
 const BURST: usize = 500;
@@ -54,22 +57,22 @@ const UNPLACED_MAX: usize = 2000;
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-fn keys(view: &View, touched: &Touched) -> Vec<Key> {
-    if touched.is_of(&REPLICA_SET) {
+fn keys<K: Replicated>(view: &View, touched: &Touched) -> Vec<Key> {
+    if touched.is_of(K::kind()) {
         return vec![touched.key.clone()];
     }
     if !touched.is_of(&POD) {
         return Vec::new();
     }
     let owners = touched.owners.iter().filter_map(|uid| view.object(uid));
-    let sets = owners.filter(|owner| *owner.kind == **REPLICA_SET);
+    let sets = owners.filter(|owner| *owner.kind == **K::kind());
     let mut keys: Vec<Key> = sets.map(|set| set.key().clone()).collect();
     if let Some(pod) = touched.after::<Pod>()
         && pod.meta.controller().is_none()
     {
-        let sets = view.list_in::<ReplicaSet>(&pod.key.namespace);
+        let sets = view.list_in::<K>(&pod.key.namespace);
         let matching = sets.filter(|set| {
-            let selector = set.body.selector.as_ref();
+            let selector = set.body.set().selector.as_ref();
             selector.is_some_and(|selector| selector.matches(&pod.meta.labels))
         });
         keys.extend(matching.map(|set| set.key.clone()));
@@ -78,20 +81,20 @@ fn keys(view: &View, touched: &Touched) -> Vec<Key> {
 }
 
 /// A pod that was refused for want of a grant is not refused once there is one.
-fn relieved(view: &View, touched: &Touched) -> Vec<Key> {
+fn relieved<K: Replicated>(view: &View, touched: &Touched) -> Vec<Key> {
     if !touched.is_of(&CAPABILITY_GRANT) || !touched.is_there {
         return Vec::new();
     }
-    let sets = view.list_in::<ReplicaSet>(&touched.key.namespace);
+    let sets = view.list_in::<K>(&touched.key.namespace);
     sets.map(|set| set.key.clone()).collect()
 }
 
-fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
-    let Some(set) = view.get::<ReplicaSet>(key) else {
+fn reconcile<K: Replicated>(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
+    let Some(set) = view.get::<K>(key) else {
         return Outcome::default();
     };
-    let spec = &set.body.spec;
-    let Some(selector) = &set.body.selector else {
+    let spec = &set.body.set().spec;
+    let Some(selector) = &set.body.set().selector else {
         return Outcome::default();
     };
     let claims = claim_objects(view, &pod::BY_CONTROLLER, set, selector);
@@ -132,9 +135,9 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
     outcome
 }
 
-fn create_pods(
+fn create_pods<K: Replicated>(
     view: &View,
-    set: &Cached<ReplicaSet>,
+    set: &Cached<K>,
     active: &[Arc<Cached<Pod>>],
     count: usize,
 ) -> Vec<Write> {
@@ -163,36 +166,15 @@ fn create_pods(
             "SuccessfulCreate",
             format!("Created pod: {name}"),
         );
-        let pod = Write::create(&POD, pod_from(template, set, &name));
+        let pod = Write::create(&POD, object(pod_from(template, set, &name)));
         writes.push(pod.telling(told.or_refused("FailedCreate")));
     }
     writes
 }
 
-fn pod_from(template: &Value, set: &Cached<ReplicaSet>, name: &str) -> weft_api::Object {
-    let meta = &template["metadata"];
-    let mut metadata = json!({
-        "name": name,
-        "generateName": names::generate_prefix(&set.key.name),
-        "namespace": &*set.key.namespace,
-        "ownerReferences": [controller_reference(set)],
-    });
-    for field in ["labels", "annotations", "finalizers"] {
-        if !meta[field].is_null() {
-            metadata[field] = meta[field].clone();
-        }
-    }
-    object(json!({
-        "apiVersion": POD.api_version(),
-        "kind": POD.kind,
-        "metadata": metadata,
-        "spec": template["spec"].clone(),
-    }))
-}
-
-fn delete_pods(
+fn delete_pods<K: Replicated>(
     view: &View,
-    set: &Cached<ReplicaSet>,
+    set: &Cached<K>,
     active: &[Arc<Cached<Pod>>],
     count: usize,
     now: Timestamp,
@@ -214,7 +196,7 @@ fn delete_pods(
 }
 
 /// Active pods a node of this set and its siblings under the same controller: doubled-up pods go first.
-fn count_by_node<'a>(view: &'a View, set: &Cached<ReplicaSet>) -> BTreeMap<&'a str, usize> {
+fn count_by_node<'a, K: Replicated>(view: &'a View, set: &Cached<K>) -> BTreeMap<&'a str, usize> {
     let mut counts = BTreeMap::new();
     let mut count_pods_of = |uid: &str| {
         for pod in view.list_by(&pod::BY_CONTROLLER, uid) {
@@ -226,7 +208,7 @@ fn count_by_node<'a>(view: &'a View, set: &Cached<ReplicaSet>) -> BTreeMap<&'a s
     match set.meta.controller() {
         Some(owner) => view
             .dependents(&owner.uid)
-            .filter(|sibling| *sibling.kind == **REPLICA_SET)
+            .filter(|sibling| *sibling.kind == **K::kind())
             .for_each(|sibling| count_pods_of(&sibling.meta.uid)),
         None => count_pods_of(&set.meta.uid),
     }
@@ -274,15 +256,15 @@ fn age_rank(since: Option<Timestamp>, now: Timestamp) -> u32 {
 }
 
 /// Brings the status up to date and asks to be called when the next pod becomes available.
-fn update_status(
-    set: &Cached<ReplicaSet>,
+fn update_status<K: Replicated>(
+    set: &Cached<K>,
     active: &[Arc<Cached<Pod>>],
     present: usize,
     terminating: usize,
     cx: &Context<'_>,
     outcome: &mut Outcome,
 ) {
-    let spec = &set.body.spec;
+    let spec = &set.body.set().spec;
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
     let template = spec.template.as_ref();
     let template_labels = template
@@ -311,7 +293,7 @@ fn update_status(
         }
     }
     let some = |number: i32| (number != 0).then_some(number);
-    let before = set.body.status.clone().unwrap_or_default();
+    let before = set.body.set().status.clone().unwrap_or_default();
     let mut conditions = before.conditions.clone().unwrap_or_default();
     note_failure(&mut conditions, present, spec.replicas, cx);
     let after = ReplicaSetStatus {
@@ -319,7 +301,8 @@ fn update_status(
         fully_labeled_replicas: some(labelled),
         ready_replicas: some(ready),
         available_replicas: some(available),
-        terminating_replicas: some(i32::try_from(terminating).unwrap_or(i32::MAX)),
+        terminating_replicas: some(i32::try_from(terminating).unwrap_or(i32::MAX))
+            .filter(|_| K::COUNTS_TERMINATING),
         observed_generation: Some(set.meta.generation),
         conditions: (!conditions.is_empty()).then_some(conditions),
     };

@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use weft_api::annotation;
 use weft_api::meta::Meta;
 use weft_api::object::{Object, ObjectError};
-use weft_kinds::Kind;
+use weft_kinds::{AnyVersion, Kind};
 
 use crate::indexer::{Cached, Index, Indexer, Indexers, Lens, Swap};
 use crate::metadata::{Key, Metadata, PartialObject, SharedMetadata};
@@ -64,9 +64,9 @@ pub struct Touched {
 }
 
 impl Touched {
-    /// It is an object of this kind.
+    /// It is an object of this kind, in whichever version it is told of.
     pub fn is_of(&self, kind: &Kind) -> bool {
-        std::ptr::eq(&raw const *self.kind, kind) || *self.kind == *kind
+        std::ptr::eq(&raw const *self.kind, kind) || self.kind.is_version_of(kind)
     }
 
     pub fn before<K: Lens>(&self) -> Option<&Cached<K>> {
@@ -142,7 +142,7 @@ pub struct View {
     shared: SharedMetadata,
     objects: BTreeMap<Arc<str>, PartialObject>,
     /// Uids by kind and name, so that an object is found whose uid cannot be read.
-    uids: BTreeMap<Arc<Kind>, BTreeMap<Key, Arc<str>>>,
+    uids: BTreeMap<AnyVersion, BTreeMap<Key, Arc<str>>>,
     /// The objects that no lens can read, as they are stored.
     unreadable: BTreeMap<Arc<str>, Object>,
     /// By the uid of an owner.
@@ -239,7 +239,8 @@ impl View {
         if !object.uid().is_empty() {
             return object.uid().into();
         }
-        let known = self.uids.get(kind).and_then(|uids| uids.get(key)).cloned();
+        let known = self.uids.get(&AnyVersion(Arc::clone(kind)));
+        let known = known.and_then(|uids| uids.get(key)).cloned();
         known.unwrap_or_else(|| format!("{}.{}/{key}", kind.resource, kind.group).into())
     }
 
@@ -276,12 +277,13 @@ impl View {
         let old = self.objects.remove(&uid)?;
         let key = old.key().clone();
         self.unreadable.remove(&uid);
-        if let Some(uids) = self.uids.get_mut(&kind)
+        let of_kind = AnyVersion(Arc::clone(&kind));
+        if let Some(uids) = self.uids.get_mut(&of_kind)
             && uids.get(&key) == Some(&uid)
         {
             uids.remove(&key);
             if uids.is_empty() {
-                self.uids.remove(&kind);
+                self.uids.remove(&of_kind);
             }
         }
         for owner in old.meta.owner_references.iter() {
@@ -296,7 +298,8 @@ impl View {
     fn replace_object(&mut self, object: PartialObject) -> Option<PartialObject> {
         let meta = Arc::clone(&object.meta);
         let uid = &meta.uid;
-        let uids = self.uids.entry(Arc::clone(&object.kind)).or_default();
+        let of_kind = AnyVersion(Arc::clone(&object.kind));
+        let uids = self.uids.entry(of_kind).or_default();
         uids.insert(meta.key.clone(), Arc::clone(uid));
         for owner in meta.owner_references.iter() {
             if !self.dependents.contains_key(&owner.uid) {
@@ -416,7 +419,8 @@ impl View {
 
     /// The object of this kind and name, readable or not.
     pub fn object_of(&self, kind: &Arc<Kind>, key: &Key) -> Option<&PartialObject> {
-        self.objects.get(self.uids.get(kind)?.get(key)?)
+        let uids = self.uids.get(&AnyVersion(Arc::clone(kind)))?;
+        self.objects.get(uids.get(key)?)
     }
 
     /// Objects that are there but that no lens can read, because they lack the shape of their kind.

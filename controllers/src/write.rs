@@ -81,6 +81,8 @@ pub struct Note {
     pub message: String,
     /// The reason to use, as a warning with the error's text, when the write this belongs to is refused.
     pub refused_reason: Option<&'static str>,
+    /// What stands before the error's text then, where that is not just `Error creating` or the like.
+    pub refused_words: Option<String>,
 }
 
 /// Which object an event is about.
@@ -99,6 +101,7 @@ impl Note {
             reason,
             message: message.into(),
             refused_reason: None,
+            refused_words: None,
         }
     }
 
@@ -114,6 +117,13 @@ impl Note {
     pub fn or_refused(mut self, reason: &'static str) -> Self {
         self.refused_reason = Some(reason);
         self
+    }
+
+    /// As [`Note::or_refused`], in these words and the error's.
+    #[must_use]
+    pub fn or_refused_saying(mut self, reason: &'static str, words: impl Into<String>) -> Self {
+        self.refused_words = Some(words.into());
+        self.or_refused(reason)
     }
 }
 

@@ -5,7 +5,7 @@
 //! carry what `kubectl rollout status|history|undo` read.
 //!
 //! Numbers of pods are `i64` here: each is an `i32` that somebody wrote, so sums and products of them stay far below, and
-//! what is written is cut to an `i32` again ([`want::pods`]). An owner of a ReplicaSet that cannot be read does nothing: it would
+//! what is written is cut to an `i32` again ([`crate::amount::pods`]). An owner of a ReplicaSet that cannot be read does nothing: it would
 //! count wrong.
 //!
 //! What is asked for is [`want::Want`]; a pass ([`pass::Pass`]) works on copies of the replica sets' desired sizes and

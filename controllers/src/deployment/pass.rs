@@ -8,9 +8,10 @@ use weft_api::view::DeploymentStatus;
 use weft_kinds::REPLICA_SET;
 
 use super::sets::{Set, new_set, proportion, same_template, set_name, set_patch, template_hash};
-use super::want::{Want, count};
+use super::want::Want;
 use super::{DESIRED_REPLICAS, HASH_LABEL, REVISION};
 use crate::Outcome;
+use crate::amount::count;
 use crate::indexer::Cached;
 use crate::lens::ReplicaSet;
 use crate::pod;
@@ -346,6 +347,7 @@ impl<'a> Pass<'a> {
         Outcome {
             writes,
             requeue_after,
+            ..Outcome::default()
         }
     }
 }

@@ -10,8 +10,9 @@ use weft_api::object::Object;
 use weft_api::view::PodTemplateSpec;
 use weft_kinds::REPLICA_SET;
 
-use super::want::{Want, count, pods};
+use super::want::Want;
 use super::{DESIRED_REPLICAS, HASH_LABEL, MAX_REPLICAS, NOT_COPIED, REVISION};
+use crate::amount::{count, pods};
 use crate::claim::controller_reference;
 use crate::indexer::Cached;
 use crate::lens::{Deployment, ReplicaSet};

@@ -6,7 +6,7 @@ use weft_api::view::{DeploymentCondition, DeploymentStatus};
 
 use super::pass::Pass;
 use super::sets::{Set, size_of};
-use super::want::{count, pods};
+use crate::amount::{count, pods};
 use crate::replicaset::is_replica_failure;
 use crate::{plus_seconds, stamp, until};
 

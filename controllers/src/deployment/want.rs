@@ -3,6 +3,7 @@
 use serde_json::Value;
 use weft_api::view::{DeploymentSpec, IntOrString, PodTemplateSpec};
 
+use crate::amount::{count, pods_of};
 use crate::indexer::Cached;
 use crate::lens::Deployment;
 
@@ -68,16 +69,6 @@ impl<'a> Want<'a> {
     }
 }
 
-/// A number of pods as somebody wrote it: absent or negative counts as none.
-pub fn count(number: Option<i32>) -> i64 {
-    i64::from(number.unwrap_or(0).max(0))
-}
-
-/// A number of pods as the API carries it.
-pub fn pods(number: i64) -> i32 {
-    i32::try_from(number.max(0)).unwrap_or(i32::MAX)
-}
-
 /// `(maxSurge, maxUnavailable)` in pods: percentages of `replicas` round up and down; both zero means one unavailable,
 /// since a rollout could never move otherwise.
 fn resolve_fences(
@@ -92,26 +83,6 @@ fn resolve_fences(
         (0, 1)
     } else {
         (surge, unavailable)
-    }
-}
-
-/// Validation refuses other strings than percentages; such a one counts as zero here.
-fn pods_of(value: &IntOrString, total: i64, round_up: bool) -> i64 {
-    match value {
-        IntOrString::Int(number) => count(Some(*number)),
-        IntOrString::String(text) => {
-            let percent: i64 = text
-                .strip_suffix('%')
-                .and_then(|number| number.parse().ok())
-                .unwrap_or(0);
-            let product = percent.max(0).saturating_mul(total);
-            let pods = if round_up {
-                product.saturating_add(99) / 100
-            } else {
-                product / 100
-            };
-            pods.min(i64::from(i32::MAX))
-        }
     }
 }
 

@@ -1,0 +1,30 @@
+//! What pods use, as it was read a moment ago: handed in with the time, so that what is decided on it stays a function.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::metadata::Key;
+
+/// What was read, by the pod. A pod that nothing was read of is not in it.
+pub type Usage = BTreeMap<Key, PodUsage>;
+
+/// What one pod used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodUsage {
+    /// The end of the time it is about.
+    pub at: Timestamp,
+    pub window: Duration,
+    /// By the name of the container.
+    pub containers: BTreeMap<String, ContainerUsage>,
+}
+
+/// What one container used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContainerUsage {
+    /// Thousand-millionths of a core, over the window.
+    pub nano_cores: u64,
+    /// At its end.
+    pub memory_bytes: u64,
+}
