@@ -1,8 +1,10 @@
-//! The ConfigMaps and Secrets that containers and volumes name, and how they are fetched.
+//! The ConfigMaps and Secrets that containers and volumes name, and how they are fetched. Tokens that volumes show are among what is named;
+//! `crate::volumes` has them.
 //!
 //! Invariants: what was asked for and is absent does not exist; whether that is an error, readers decide. Values of Secrets
 //! never reach a message.
 
+use crate::volumes::TokenWish;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::Api;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Configuration {
     pub config_maps: BTreeMap<String, ConfigMap>,
     pub secrets: BTreeMap<String, Secret>,
+    pub tokens: BTreeMap<TokenWish, String>,
 }
 
 /// Names of objects, each once.
@@ -19,16 +22,18 @@ pub struct Configuration {
 pub struct References {
     pub config_maps: BTreeSet<String>,
     pub secrets: BTreeSet<String>,
+    pub tokens: BTreeSet<TokenWish>,
 }
 
 impl References {
     pub fn is_empty(&self) -> bool {
-        self.config_maps.is_empty() && self.secrets.is_empty()
+        self.config_maps.is_empty() && self.secrets.is_empty() && self.tokens.is_empty()
     }
 
     pub fn extend(&mut self, other: Self) {
         self.config_maps.extend(other.config_maps);
         self.secrets.extend(other.secrets);
+        self.tokens.extend(other.tokens);
     }
 }
 
@@ -41,7 +46,18 @@ pub struct FetchError {
     source: kube::Error,
 }
 
-/// What of `references` exists in `namespace`.
+impl FetchError {
+    /// A token of this account could not be had.
+    pub(crate) fn of_token(account: &str, source: kube::Error) -> Self {
+        Self {
+            kind: "token of serviceaccount",
+            name: account.to_owned(),
+            source,
+        }
+    }
+}
+
+/// What of `references` exists in `namespace`, of ConfigMaps and Secrets.
 ///
 /// # Errors
 /// [`FetchError`] for the first that cannot be read; one that does not exist is left out.

@@ -395,6 +395,7 @@ mod tests {
                 "keys".to_owned(),
                 serde_json::from_value(secret).expect("a secret"),
             )]),
+            ..Configuration::default()
         };
         let probe: Service = serde_json::from_value(json!({
             "metadata": {"name": "probe", "namespace": "t"}, "spec": {"clusterIP": "10.43.0.9", "ports": [{"port": 80}]},

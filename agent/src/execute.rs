@@ -331,7 +331,7 @@ impl Worker {
         let host_ip = node.facts.host_ip;
         let told = &mut self.told;
         let status = told.status(pod, &self.wanted, &self.state, self.ip, host_ip, now);
-        let record = pod_report::record(PodView(pod), &self.state, &self.slots, &status);
+        let record = pod_report::record(PodView(pod), &self.state, &self.slots, self.ip, &status);
         node.registry.set(PodView(pod), record);
         if !self.gone && told.is_news(&status) {
             node.publisher.publish(pod, status);

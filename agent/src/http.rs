@@ -5,6 +5,7 @@
 //! | `/containerLogs/NS/POD/CONTAINER` | the container's log, followed if asked |
 //! | `/metrics` | Prometheus text: the mesh's and the workloads' |
 //! | `/stats/summary` | usage by pod, as the kubelet's |
+//! | `/podProxy/NS/POD/UID/PORT/PATH` | the pod's ([`crate::pod_proxy`]), of any method |
 //! | `/healthz` | `ok` |
 //!
 //! Invariants: nobody without a client certificate of the cluster's authority that says `O=system:masters` gets past the
@@ -17,6 +18,7 @@ use crate::identity::Serving;
 use crate::logs::{Query, Reader, RunId};
 use crate::metrics;
 use crate::node::Node;
+use crate::pod_proxy::{self, Target};
 use crate::registry::{ContainerRecord, PodRecord};
 use bytes::Bytes;
 use futures::Stream;
@@ -48,7 +50,7 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// How long a client may take to send its request's head.
 const HEAD_MAX: Duration = Duration::from_secs(10);
 
-type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// Why the port could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +104,10 @@ async fn connection(node: Arc<Node>, tls: TlsAcceptor, stream: TcpStream) {
         let node = node.clone();
         async move {
             let response = if trusted {
-                route(&node, &request).await
+                match Target::of(request.uri()) {
+                    Some(target) => Ok(pod_proxy::serve(&node, target, request).await),
+                    None => route(&node, &request).await,
+                }
             } else {
                 Err(StatusError::forbidden_message(
                     "the client certificate must have O=system:masters",
@@ -157,7 +162,11 @@ fn is_master(certificate: &CertificateDer<'_>) -> bool {
         .any(|name| name.as_str() == Ok("system:masters"))
 }
 
-fn full(status: StatusCode, content_type: &str, text: impl Into<Bytes>) -> Response<Body> {
+pub(crate) fn full(
+    status: StatusCode,
+    content_type: &str,
+    text: impl Into<Bytes>,
+) -> Response<Body> {
     let body = Full::new(text.into())
         .map_err(|never| match never {})
         .boxed_unsync();
@@ -169,7 +178,7 @@ fn full(status: StatusCode, content_type: &str, text: impl Into<Bytes>) -> Respo
     response
 }
 
-fn refusal(error: &StatusError) -> Response<Body> {
+pub(crate) fn refusal(error: &StatusError) -> Response<Body> {
     let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     full(status, "application/json", error.to_value().to_string())
 }
@@ -457,6 +466,7 @@ mod tests {
         };
         let record = PodRecord {
             uid: "u".into(),
+            ip: None,
             containers: vec![
                 container("web", 2, None),
                 container("new", 0, Some("ImagePullBackOff")),

@@ -41,6 +41,7 @@ pub mod node;
 pub mod node_facts;
 pub mod plan;
 mod pod_events;
+mod pod_proxy;
 mod pod_report;
 pub mod pod_state;
 pub mod pod_view;
@@ -251,6 +252,7 @@ impl Agent {
                 allocatable_cpu_millis: facts.cpu_millis,
                 allocatable_memory_bytes: facts.memory_bytes,
             },
+            api_server: mesh.outbound(pod_proxy::api_server(&trust_domain)),
             trust_domain,
             link,
             engine,

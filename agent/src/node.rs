@@ -16,7 +16,7 @@ use crate::volumes::Volumes;
 use crate::workers::Workers;
 use parking_lot::Mutex;
 use std::sync::atomic::AtomicUsize;
-use weft_mesh::Mesh;
+use weft_mesh::{Mesh, Outbound};
 use weft_runtime::{Cores, Engine};
 
 /// A node's parts.
@@ -28,6 +28,8 @@ pub struct Node {
     pub workers: Workers,
     pub cores: Cores,
     pub mesh: Mesh,
+    /// The API server's way to the pods of this node.
+    pub api_server: Outbound,
     pub images: Images,
     pub logs: Logs,
     pub volumes: Volumes,

@@ -82,6 +82,7 @@ pub(crate) fn record(
     pod: PodView<'_>,
     state: &PodState,
     slots: &[Slot],
+    ip: Option<IpAddr>,
     status: &PodStatus,
 ) -> PodRecord {
     let states = state.containers.iter().zip(slots);
@@ -95,6 +96,7 @@ pub(crate) fn record(
     });
     PodRecord {
         uid: pod.uid().into(),
+        ip,
         containers: containers.collect(),
     }
 }

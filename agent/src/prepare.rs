@@ -6,7 +6,7 @@
 //! Left to others: starting it (`execute`), reading the Pod (`translate`, `unsupported`), fetching (`image`).
 
 use crate::bridge::{self, Siblings};
-use crate::configuration::{self, Configuration};
+use crate::configuration::Configuration;
 use crate::downward::Downward;
 use crate::environment;
 use crate::events::Severity;
@@ -113,9 +113,9 @@ impl Preparing {
             pod_ip: self.ip,
             node: &self.node.facts,
         };
-        let configuration = self.configuration().await?;
+        let configuration = self.configuration(sees_files(&artifact)).await?;
         let services = self.node.topology.services_for(pod.namespace());
-        let spec = translate::container(at, &self.container, &configuration, &services)
+        let mut spec = translate::container(at, &self.container, &configuration, &services)
             .map_err(|error| config(&error))?;
         let world = world(self.role, spec.world, &artifact)
             .map_err(|message| (StartFailure::Create, message))?;
@@ -132,6 +132,9 @@ impl Preparing {
             .find(pod.namespace(), &self.node.link)
             .await
             .map_err(|error| create(&error))?;
+        if worker.is_some() || !sees_files(&artifact) {
+            spec.mounts.retain(|mount| !mount.automatic);
+        }
         let place = match worker {
             Some(worker) => match spec.mounts.first() {
                 None => Place::Apart(worker),
@@ -363,13 +366,15 @@ impl Preparing {
         Ok(volumes)
     }
 
-    /// The ConfigMaps and Secrets that the container's environment and volumes name. One that does not exist is left out:
+    /// The ConfigMaps, Secrets and tokens that the container's environment and volumes name. An object that does not exist is left out:
     /// whether that is an error, `translate` and `volumes` decide.
-    async fn configuration(&self) -> Result<Configuration, Refusal> {
+    async fn configuration(&self, sees_files: bool) -> Result<Configuration, Refusal> {
         let pod = PodView(&self.pod);
         let mut references = environment::references(&self.container);
-        references.extend(volumes::references(pod, &self.container));
-        configuration::fetch(self.node.link.client(), pod.namespace(), references)
+        references.extend(volumes::references(pod, &self.container, sees_files));
+        let (volumes, client) = (&self.node.volumes, self.node.link.client());
+        let fetched = volumes.fetch(client, pod.namespace(), references);
+        fetched
             .await
             .map_err(|error| (StartFailure::Config, Chain(&error).to_string()))
     }
@@ -418,6 +423,12 @@ fn world(role: Role, asked: Option<World>, artifact: &Artifact) -> Result<World,
         }),
         world => Ok(world),
     }
+}
+
+/// Whether the component opens files: what nobody asked for is not mounted into one that does not.
+fn sees_files(artifact: &Artifact) -> bool {
+    let mut imports = artifact.imports().iter();
+    imports.any(|import| import.starts_with("wasi:filesystem/"))
 }
 
 fn no_files(volume: &str) -> String {

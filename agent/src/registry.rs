@@ -6,6 +6,7 @@ use crate::guest::Guest;
 use crate::pod_view::PodView;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use weft_runtime::Usage;
 
@@ -19,6 +20,8 @@ pub struct Registry {
 #[derive(Clone)]
 pub struct PodRecord {
     pub uid: String,
+    /// Where it is in the mesh, once it has an address.
+    pub ip: Option<IpAddr>,
     pub containers: Vec<ContainerRecord>,
 }
 

@@ -81,6 +81,13 @@ const NEEDED: [&str; 7] = [
     "gatewayclasses",
 ];
 
+/// Versions of the Gateway API in which its objects may be served, the newest first: who may put other definitions in the place of those that
+/// a cluster has from its beginning, may put older ones there.
+const GATEWAY_API_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
+/// A kind that is served in no version for so long has no objects: its definition was deleted. Before that it may be one that is about to be
+/// made, by a server that was just started.
+const UNSERVED_AFTER: Duration = Duration::from_secs(5);
+
 /// A kind that is watched, and how what comes of it is taken in.
 struct List<K> {
     name: &'static str,
@@ -135,30 +142,14 @@ impl Topology {
     pub async fn run(self, link: Link, mesh: Mesh, shutdown: CancellationToken) {
         let watching = async {
             tokio::join!(
-                self.follow(&link, SERVICES, Api::<Service>::all),
-                self.follow(&link, SLICES, Api::<EndpointSlice>::all),
-                self.follow(&link, NODES, Api::<Node>::all),
-                self.follow(&link, NAMESPACES, Api::<Namespace>::all),
-                self.follow(&link, CLASSES, |client| all_of(
-                    client,
-                    "GatewayClass",
-                    CLASSES.name
-                )),
-                self.follow(&link, GATEWAYS, |client| all_of(
-                    client,
-                    "Gateway",
-                    GATEWAYS.name
-                )),
-                self.follow(&link, ROUTES, |client| all_of(
-                    client,
-                    "HTTPRoute",
-                    ROUTES.name
-                )),
-                self.follow(&link, GRANTS, |client| all_of(
-                    client,
-                    "ReferenceGrant",
-                    GRANTS.name
-                )),
+                self.follow(&link, SERVICES, |client, _| Api::<Service>::all(client)),
+                self.follow(&link, SLICES, |client, _| Api::<EndpointSlice>::all(client)),
+                self.follow(&link, NODES, |client, _| Api::<Node>::all(client)),
+                self.follow(&link, NAMESPACES, |client, _| Api::<Namespace>::all(client)),
+                self.follow(&link, CLASSES, all_of("GatewayClass", CLASSES.name)),
+                self.follow(&link, GATEWAYS, all_of("Gateway", GATEWAYS.name)),
+                self.follow(&link, ROUTES, all_of("HTTPRoute", ROUTES.name)),
+                self.follow(&link, GRANTS, all_of("ReferenceGrant", GRANTS.name)),
                 self.publish(&mesh),
             )
         };
@@ -199,15 +190,22 @@ impl Topology {
         }
     }
 
-    /// Keeps what is known of one kind equal to what the server lists.
-    async fn follow<K>(&self, link: &Link, list: List<K>, api: impl Fn(kube::Client) -> Api<K>)
-    where
+    /// Keeps what is known of one kind equal to what the server lists. `api` is asked for the place of a version in
+    /// [`GATEWAY_API_VERSIONS`].
+    async fn follow<K>(
+        &self,
+        link: &Link,
+        list: List<K>,
+        api: impl Fn(kube::Client, usize) -> Api<K>,
+    ) where
         K: kube::Resource + Clone + std::fmt::Debug + Send + serde::de::DeserializeOwned + 'static,
     {
         let mut link = link.clone();
+        let mut version = 0;
+        let mut unserved: Option<Unserved> = None;
         loop {
-            let mut events =
-                std::pin::pin!(reconnecting(api(link.client()), watcher::Config::default()));
+            let api = api(link.client(), version);
+            let mut events = std::pin::pin!(reconnecting(api, watcher::Config::default()));
             let mut relist: Vec<K> = Vec::new();
             loop {
                 let event = tokio::select! {
@@ -228,6 +226,7 @@ impl Topology {
                     }
                     // Only what arrived completely is worth a table.
                     Ok(Event::InitDone) => {
+                        unserved = None;
                         let mut seen = self.seen.lock();
                         list.replace(&mut seen.cluster, std::mem::take(&mut relist));
                         seen.arrived.insert(list.name);
@@ -238,6 +237,22 @@ impl Topology {
                     Ok(Event::Delete(object)) => {
                         (list.delete)(&mut self.seen.lock().cluster, &name_of(&object));
                     }
+                    Err(error) if is_unserved(&error) => {
+                        let unserved = unserved.get_or_insert_with(Unserved::begins);
+                        if unserved.is_over() && self.forget(&list) {
+                            tracing::warn!(
+                                list = list.name,
+                                "no such kind is served: there are no such objects, until it is"
+                            );
+                        }
+                        tokio::select! {
+                            biased;
+                            () = link.renewed() => {}
+                            () = tokio::time::sleep(unserved.pause()) => {}
+                        }
+                        version = (version + 1) % GATEWAY_API_VERSIONS.len();
+                        break;
+                    }
                     Err(error) => {
                         tracing::debug!(list = list.name, error = %Chain(&error), "watch broken, will be opened again");
                         continue;
@@ -247,6 +262,49 @@ impl Topology {
             }
         }
     }
+
+    /// Takes it that there is nothing of a kind. Whether that is news.
+    fn forget<K: kube::Resource>(&self, list: &List<K>) -> bool {
+        let mut seen = self.seen.lock();
+        let had = !(list.names)(&seen.cluster).is_empty();
+        list.replace(&mut seen.cluster, Vec::new());
+        let is_first = seen.arrived.insert(list.name);
+        drop(seen);
+        self.changed.notify_one();
+        had || is_first
+    }
+}
+
+/// A kind that the server does not serve, and since when.
+struct Unserved {
+    since: tokio::time::Instant,
+    pauses: Reconnect,
+}
+
+impl Unserved {
+    fn begins() -> Self {
+        Self {
+            since: tokio::time::Instant::now(),
+            pauses: Reconnect::default(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.since.elapsed() >= UNSERVED_AFTER
+    }
+
+    fn pause(&mut self) -> Duration {
+        self.pauses.next().unwrap_or(RECONNECT_MAX)
+    }
+}
+
+/// Whether the server says that it knows no such kind in this version. It asks its leader before it does.
+fn is_unserved(error: &watcher::Error) -> bool {
+    let error = match error {
+        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => error,
+        _ => return false,
+    };
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 impl<K: kube::Resource> List<K> {
@@ -324,16 +382,22 @@ const GRANTS: List<DynamicObject> = List {
     delete: |cluster, name| cluster.forget_object(Kind::ReferenceGrant, name),
 };
 
-/// All objects of a kind of the Gateway API.
-fn all_of(client: kube::Client, kind: &str, plural: &str) -> Api<DynamicObject> {
-    let resource = ApiResource {
-        group: api::GROUP.into(),
-        version: "v1".into(),
-        api_version: format!("{}/v1", api::GROUP),
-        kind: kind.into(),
-        plural: plural.into(),
-    };
-    Api::all_with(client, &resource)
+/// All objects of a kind of the Gateway API, in the version at a place.
+fn all_of(
+    kind: &'static str,
+    plural: &'static str,
+) -> impl Fn(kube::Client, usize) -> Api<DynamicObject> {
+    move |client, version| {
+        let version = GATEWAY_API_VERSIONS[version];
+        let resource = ApiResource {
+            group: api::GROUP.into(),
+            version: version.into(),
+            api_version: format!("{}/{version}", api::GROUP),
+            kind: kind.into(),
+            plural: plural.into(),
+        };
+        Api::all_with(client, &resource)
+    }
 }
 
 /// A watch that opens itself again, with [`Reconnect`]'s pauses.

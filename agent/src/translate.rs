@@ -265,6 +265,7 @@ mod tests {
         Configuration {
             config_maps: BTreeMap::from([("settings".to_owned(), map)]),
             secrets: BTreeMap::from([("keys".to_owned(), secret)]),
+            ..Configuration::default()
         }
     }
 

@@ -164,7 +164,7 @@ fn volumes(pod: &Pod, container: &Container) -> Vec<Unsupported> {
     let pod = PodView(pod);
     let mut found = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
-        if volumes::is_token(pod, mount) {
+        if volumes::is_automatic(pod, mount) {
             continue;
         }
         let volume = mount.name.clone();
@@ -246,7 +246,7 @@ mod tests {
                 json!({}),
             ),
             (
-                json!({"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}),
+                json!({"projected": {"sources": [{"clusterTrustBundle": {"path": "ca"}}]}}),
                 json!({}),
             ),
             (json!({"emptyDir": {"medium": "Memory"}}), json!({})),
@@ -302,7 +302,7 @@ mod tests {
         tty is not supported: a component reads no terminal; leave the field out
         volume "data" is mounted at /data, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
         volume "data" is mounted at /data, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
-        volume "data": projected.sources.serviceAccountToken is not supported: a component never sees credentials, the mesh proves who it is; leave the source out
+        volume "data": projected.sources.clusterTrustBundle is not supported: a component never sees credentials, the mesh proves who it is; leave the source out
         volume "data": emptyDir.medium "Memory" is not supported: a node keeps volumes on its disk; leave the field out
         volumeMounts.subPath is not supported: a component gets its volumes whole; mount the volume and use the folder in it
         volumeMounts.subPathExpr is not supported: a component gets its volumes whole; mount the volume and use the folder in it

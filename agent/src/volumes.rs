@@ -6,7 +6,7 @@
 //!
 //! What a kind of volume is, stands in a file of its own: [`empty_dir`] is the pod's to write, within limits; `config_map`,
 //! `secret`, `downward_api` and `projected` show files that the pod only reads, made anew as a whole (`atomic_dir`) where their
-//! sources have changed. A volume is made when the first container that mounts it gets ready, is shared by all containers of
+//! sources have changed, and tokens when they get old ([`credentials`]). A volume is made when the first container that mounts it gets ready, is shared by all containers of
 //! the pod, and outlives their restarts and the node's. It goes with its pod; what a node left behind that was not there to
 //! see the pod go is swept once the list of pods is known.
 //!
@@ -17,15 +17,18 @@
 
 mod atomic_dir;
 mod config_map;
+mod credentials;
 mod downward_api;
 pub mod empty_dir;
 mod files;
 mod projected;
 mod secret;
 
+use self::credentials::Credentials;
+pub use self::credentials::TokenWish;
 use self::files::{Files, config_map_named, secret_named};
 use crate::config_error::ConfigError;
-use crate::configuration::{self, Configuration, References};
+use crate::configuration::{Configuration, FetchError, References};
 use crate::downward::Downward;
 use crate::events::Recorder;
 use crate::identity::{Chain, Link};
@@ -51,7 +54,8 @@ use weft_runtime::{Access, Volume, VolumeError, VolumeLimits, volume};
 const COUNT_EVERY: Duration = Duration::from_secs(60);
 /// How often the sources of files are looked at; with that, a change shows at least as soon as with a kubelet.
 const REFRESH_EVERY: Duration = Duration::from_secs(30);
-/// Where admission mounts the pod's token.
+/// Where admission mounts the pod's token, and what it calls that volume.
+const TOKEN_VOLUME: &str = "kube-api-access-";
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Where a container finds a volume, and which.
@@ -61,6 +65,8 @@ pub struct Mount {
     pub path: String,
     pub access: Access,
     pub holds: Holds,
+    /// Whether nobody asked for it: admission mounts the pod's token everywhere.
+    pub automatic: bool,
 }
 
 /// What is in a volume.
@@ -93,11 +99,13 @@ pub(crate) fn source(volume: &Named) -> Option<Source<'_>> {
     found.or_else(downward).or_else(projected)
 }
 
-/// The token volume that admission adds is of no use to a component, which never sees credentials; anything else that is
-/// mounted was asked for by a person.
-pub(crate) fn is_token(pod: PodView<'_>, mount: &VolumeMount) -> bool {
+/// Whether a mount is the one that admission adds to every container: where a component has no files, it is left out, and anything else that
+/// is mounted was asked for by a person.
+pub(crate) fn is_automatic(pod: PodView<'_>, mount: &VolumeMount) -> bool {
     let volume = pod.volume(&mount.name);
-    mount.mount_path == TOKEN_PATH && volume.is_some_and(|volume| volume.projected.is_some())
+    mount.mount_path == TOKEN_PATH
+        && mount.name.starts_with(TOKEN_VOLUME)
+        && volume.is_some_and(|volume| volume.projected.is_some())
 }
 
 /// The part of a projected volume that a component cannot have.
@@ -111,12 +119,10 @@ fn mounted<'a>(
     container: &'a Container,
 ) -> impl Iterator<Item = (&'a VolumeMount, Source<'a>)> {
     let mounts = container.volume_mounts.iter().flatten();
-    mounts
-        .filter(move |mount| !is_token(pod, mount))
-        .filter_map(move |mount| Some((mount, source(pod.volume(&mount.name)?)?)))
+    mounts.filter_map(move |mount| Some((mount, source(pod.volume(&mount.name)?)?)))
 }
 
-/// The volumes that `container` mounts, without those that are of no use to a component. Pure.
+/// The volumes that `container` mounts. Pure.
 ///
 /// # Errors
 /// [`ConfigError`] when a limit is none.
@@ -142,21 +148,24 @@ pub fn mounts(pod: PodView<'_>, container: &Container) -> Result<Vec<Mount>, Con
                 false => Access::ReadWrite,
             },
             holds,
+            automatic: is_automatic(pod, mount),
         })
     });
     mounts.collect()
 }
 
-/// Which ConfigMaps and Secrets the volumes name that `container` mounts.
-pub fn references(pod: PodView<'_>, container: &Container) -> References {
+/// Which ConfigMaps, Secrets and tokens the volumes name that `container` mounts, with or without the one that admission adds.
+pub fn references(pod: PodView<'_>, container: &Container, automatic: bool) -> References {
     let mut found = References::default();
-    for (_, source) in mounted(pod, container) {
-        found.extend(named_by(source));
+    for (mount, source) in mounted(pod, container) {
+        if automatic || !is_automatic(pod, mount) {
+            found.extend(named_by(pod, source));
+        }
     }
     found
 }
 
-fn named_by(source: Source<'_>) -> References {
+fn named_by(pod: PodView<'_>, source: Source<'_>) -> References {
     match source {
         Source::EmptyDir(_) | Source::DownwardApi(_) => References::default(),
         Source::ConfigMap(map) => config_map_named(&map.name),
@@ -164,7 +173,7 @@ fn named_by(source: Source<'_>) -> References {
             .secret_name
             .as_deref()
             .map_or_else(References::default, secret_named),
-        Source::Projected(source) => projected::references(source),
+        Source::Projected(source) => projected::references(pod, source),
     }
 }
 
@@ -226,6 +235,7 @@ pub struct Volumes {
 struct Inner {
     root: PathBuf,
     made: Mutex<BTreeMap<Key, Arc<OnceCell<Made>>>>,
+    credentials: Credentials,
     /// Folders of pods that are gone, for [`Volumes::tend`] to remove.
     swept: Mutex<Vec<PathBuf>>,
     sweeping: Notify,
@@ -257,10 +267,27 @@ impl Volumes {
             inner: Arc::new(Inner {
                 root: root.to_owned(),
                 made: Mutex::default(),
+                credentials: Credentials::default(),
                 swept: Mutex::default(),
                 sweeping: Notify::new(),
             }),
         })
+    }
+
+    /// What of `references` exists in `namespace`, tokens included.
+    ///
+    /// # Errors
+    /// [`FetchError`] for the first that cannot be had; an object that does not exist is left out.
+    pub(crate) async fn fetch(
+        &self,
+        client: kube::Client,
+        namespace: &str,
+        references: References,
+    ) -> Result<Configuration, FetchError> {
+        let credentials = &self.inner.credentials;
+        credentials
+            .fetch(client, namespace, references, false)
+            .await
     }
 
     /// The volume that `mount` names, made if this is the first time; one of files shows what `configuration` says now.
@@ -347,6 +374,7 @@ impl Volumes {
     /// Removes the volumes of a pod that is gone and whose guests have ended.
     pub async fn remove_pod(&self, pod: PodView<'_>) {
         let uid = pod.uid();
+        self.inner.credentials.forget(uid);
         if uid.is_empty() || !pod.volumes().any(|volume| source(volume).is_some()) {
             return;
         }
@@ -420,11 +448,16 @@ impl Volumes {
                 let view = PodView(&pod);
                 if let Some(source) = view.volume(&name).and_then(source) {
                     let references = wanted.entry(view.namespace().to_owned()).or_default();
-                    references.extend(named_by(source));
+                    references.extend(named_by(view, source));
                 }
             }
+            let credentials = &self.inner.credentials;
+            credentials.keep_roots_of(|namespace| wanted.contains_key(namespace));
             for (namespace, references) in wanted {
-                match configuration::fetch(link.client(), &namespace, references).await {
+                match credentials
+                    .fetch(link.client(), &namespace, references, true)
+                    .await
+                {
                     Ok(configuration) => self.refresh(&namespace, &configuration, &node).await,
                     Err(error) => {
                         tracing::debug!(namespace, error = %Chain(&error), "files of volumes stay as they are for now");

@@ -23,8 +23,10 @@ mod inbox;
 pub mod placement;
 mod queue;
 pub mod recorder;
+mod usage;
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -37,10 +39,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use weft_apiserver::caller::Caller;
+use weft_apiserver::http::usage::UsageReader;
 use weft_apiserver::informer::Change as News;
 use weft_apiserver::objects::Objects;
 use weft_controllers::{
-    CONTROLLERS, Change, Cluster, Context, Controller, Key, Note, Reads, Touched, View,
+    CONTROLLERS, Change, Cluster, Context, Controller, Key, Note, Past, Reads, Touched, Usage,
+    View, autoscaler,
 };
 use weft_store::Term;
 
@@ -69,11 +73,17 @@ const REST: Duration = Duration::from_millis(20);
 /// Longest rest: a busy Service hears of a pod this late at most.
 const REST_MAX: Duration = Duration::from_millis(400);
 
+/// Pause between two readings of what pods use, while anybody asks for it: a little less than between two looks of an
+/// autoscaler.
+const USAGE_PAUSE: Duration = Duration::from_secs(10);
+
 /// What the loop has to know of the cluster beyond its objects.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClusterInfo {
     /// The cluster CA's certificate, published to every namespace.
     pub ca_pem: String,
+    /// Who reads what pods use; without it nobody does.
+    pub usage: Option<UsageReader>,
 }
 
 /// The loop on its runtime.
@@ -131,6 +141,7 @@ async fn run(
     controllers: &'static [Controller],
     shutdown: CancellationToken,
 ) {
+    let usage = cluster.usage;
     let cluster = Cluster {
         ca_pem: cluster.ca_pem,
     };
@@ -150,15 +161,20 @@ async fn run(
         }
         info!(term, "control loop starts");
         let recorder = Recorder::start(objects.clone(), term);
-        let driver = Driver::new(
+        let mut driver = Driver::new(
             objects.clone(),
             cluster.clone(),
             controllers,
             term,
             recorder,
         );
+        driver.meter.reader.clone_from(&usage);
         let started = Instant::now();
-        let driven = AssertUnwindSafe(driver.drive()).catch_unwind();
+        let driven = async {
+            define_kinds(&objects, term).await;
+            driver.drive().await;
+        };
+        let driven = AssertUnwindSafe(driven).catch_unwind();
         let panic = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
@@ -191,6 +207,15 @@ async fn run(
     }
 }
 
+/// Has the kinds served that controllers read and that are custom kinds: objects that lie in the store already are seen then, and keep their
+/// namespaces from going.
+async fn define_kinds(objects: &Objects, term: Term) {
+    let caller = Caller::system("apiserver", Some(term));
+    if let Err(error) = objects.ensure_gateway_api(&caller).await {
+        warn!(%error, "the kinds of the Gateway API are not all defined; it is tried again");
+    }
+}
+
 /// The term, once this server leads; `None` when the store is gone.
 async fn elected(leadership: &mut watch::Receiver<Option<Term>>) -> Option<Term> {
     let term = leadership.wait_for(Option::is_some).await.ok()?;
@@ -213,13 +238,40 @@ struct Worker {
     queue: Queue<Key>,
     /// Keys whose writes are under way.
     writing: usize,
+    /// What looks at keys left for the next ones.
+    pasts: BTreeMap<Key, Past>,
 }
 
 /// What came back from a task.
 enum Done {
     /// What came of a key's writes, or the panic they ended in.
-    Key(Work, Result<Executed, String>, Option<Duration>),
+    Key(Work, Result<Executed, String>, Next),
     Round(Round),
+    /// What pods use, unless that could not be read.
+    Usage(Option<Usage>),
+}
+
+/// What a look left for the next one.
+struct Next {
+    again: Option<Duration>,
+    past: Option<Past>,
+}
+
+/// What pods use, and when it is to be read again.
+#[derive(Default)]
+struct Meter {
+    reader: Option<UsageReader>,
+    read: Option<Usage>,
+    is_reading: bool,
+    /// `None`: as soon as anybody asks for it.
+    due: Option<Instant>,
+}
+
+impl Meter {
+    /// Whether it is to be read now.
+    fn is_due(&self, now: Instant) -> bool {
+        !self.is_reading && self.due.is_none_or(|due| due <= now)
+    }
 }
 
 struct Driver {
@@ -233,6 +285,7 @@ struct Driver {
     placement: Placement,
     tasks: JoinSet<Done>,
     recorder: Recorder,
+    meter: Meter,
 }
 
 impl Driver {
@@ -250,6 +303,7 @@ impl Driver {
                 caller: Caller::system(controller.name, Some(term)),
                 queue: Queue::default(),
                 writing: 0,
+                pasts: BTreeMap::new(),
             })
             .collect();
         Self {
@@ -262,6 +316,7 @@ impl Driver {
             placement: Placement::new(term),
             tasks: JoinSet::new(),
             recorder,
+            meter: Meter::default(),
         }
     }
 
@@ -299,7 +354,11 @@ impl Driver {
         }
         let waiting = self.workers.iter().filter(|worker| worker.has_room());
         let due = waiting.filter_map(|worker| worker.queue.next_due());
-        due.chain(self.placement.next_due()).min()
+        let due = due.chain(self.placement.next_due());
+        let reading = self.meter.due.filter(|_| self.meter.reader.is_some());
+        let reading =
+            reading.filter(|_| !self.meter.is_reading && autoscaler::wants_usage(&self.view));
+        due.chain(reading).min()
     }
 
     fn apply_news(&mut self, news: News, at: Timestamp) {
@@ -357,6 +416,7 @@ impl Driver {
             return false;
         }
         self.start_placement();
+        self.start_reading();
         for _ in 0..LOOKS_A_TURN {
             let Some(work) = self.next_work() else {
                 return false;
@@ -385,16 +445,36 @@ impl Driver {
         None
     }
 
+    /// Has usage read, if anybody asks for it and it is time.
+    fn start_reading(&mut self) {
+        let Some(reader) = &self.meter.reader else {
+            return;
+        };
+        if !self.meter.is_due(Instant::now()) || !autoscaler::wants_usage(&self.view) {
+            return;
+        }
+        let reader = reader.clone();
+        self.meter.is_reading = true;
+        self.tasks.spawn(async move {
+            let read = reader.pods().await;
+            let read = read.map_err(|error| debug!(error = error.message, "usage cannot be read"));
+            Done::Usage(read.ok().map(usage::collect))
+        });
+    }
+
     fn reconcile(&mut self, (at, key): Work) {
         let worker = &mut self.workers[at];
         let controller = worker.controller;
         let kinds = self.objects.registry();
+        let nothing = Past::default();
         let outcome = {
             let context = Context {
                 now: Timestamp::now(),
                 cluster: &self.cluster,
                 kinds: &kinds,
                 last_failure: worker.queue.last_failure(&key),
+                usage: self.meter.read.as_ref(),
+                past: worker.pasts.get(&key).unwrap_or(&nothing),
             };
             // Reconcilers are pure: one that panics leaves nothing half done.
             let reconcile = || (controller.reconcile)(&self.view, &key, &context);
@@ -407,9 +487,12 @@ impl Driver {
                 return;
             }
         };
+        let next = Next {
+            again: outcome.requeue_after,
+            past: outcome.past,
+        };
         if outcome.writes.is_empty() {
-            let again = outcome.requeue_after;
-            worker.queue.succeed(key, again, Instant::now());
+            worker.succeed(key, next);
             return;
         }
         debug!(controller = controller.name, %key, writes = outcome.writes.len(), "reconciled");
@@ -421,7 +504,7 @@ impl Driver {
             let writes = execute(&objects, &caller, &recorder, outcome.writes);
             let executed = AssertUnwindSafe(writes).catch_unwind().await;
             let executed = executed.map_err(|panic| panic_message(&*panic).to_owned());
-            Done::Key((at, key), executed, outcome.requeue_after)
+            Done::Key((at, key), executed, next)
         });
     }
 
@@ -456,7 +539,13 @@ impl Driver {
 
     fn finish_task(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
-            Ok(Done::Key((at, key), executed, again)) => {
+            Ok(Done::Usage(read)) => {
+                self.meter.is_reading = false;
+                self.meter.due = Some(Instant::now() + USAGE_PAUSE);
+                // What was read last stays until something newer was: who decides on it sees how old it is.
+                self.meter.read = read.or(self.meter.read.take());
+            }
+            Ok(Done::Key((at, key), executed, next)) => {
                 self.workers[at].writing -= 1;
                 let executed = match executed {
                     Ok(executed) => executed,
@@ -466,20 +555,18 @@ impl Driver {
                     }
                 };
                 self.fold(executed.changes);
-                let Worker {
-                    controller, queue, ..
-                } = &mut self.workers[at];
+                let worker = &mut self.workers[at];
                 match executed.failure {
-                    None => queue.succeed(key, again, Instant::now()),
+                    None => worker.succeed(key, next),
                     Some(failure) => {
-                        let controller = controller.name;
+                        let controller = worker.controller.name;
                         if failure.expected {
                             debug!(controller, %key, error = failure.message, "trying again");
                         } else {
                             warn!(controller, %key, error = failure.message, "a write was refused");
                         }
                         let told = (!failure.expected).then_some(failure.message);
-                        queue.fail(key, told, Instant::now());
+                        worker.queue.fail(key, told, Instant::now());
                     }
                 }
             }
@@ -508,6 +595,20 @@ impl Driver {
 impl Worker {
     fn has_room(&self) -> bool {
         self.writing < WRITES_OF_ONE_MAX
+    }
+
+    /// Ends the work on a key.
+    fn succeed(&mut self, key: Key, next: Next) {
+        match next.past {
+            Some(past) if past.is_empty() => {
+                self.pasts.remove(&key);
+            }
+            Some(past) => {
+                self.pasts.insert(key.clone(), past);
+            }
+            None => {}
+        }
+        self.queue.succeed(key, next.again, Instant::now());
     }
 }
 

@@ -3,10 +3,14 @@
 //! Order: `--kubeconfig`, `$WEFT_KUBECONFIG`, the kubeconfig in `$WEFT_DATA_DIR`, `$KUBECONFIG`, the kubeconfig in the
 //! usual data folder of a weft on this machine, `~/.kube/config`. What somebody said comes before what is lying around.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig, NamedCluster};
+use parking_lot::Mutex;
+use tower::util::MapResponseLayer;
 
 use crate::data_dir;
 use crate::exit::Failure;
@@ -25,6 +29,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one of several servers may take to say whether it is ready before the next one is asked. That it takes a
 /// connection says nothing: the kernel does that for a process that was stopped.
 const TRY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Sentences of servers that one command prints.
+const WARNINGS_MAX: usize = 100;
 
 impl ClientArgs {
     /// The file that decides, or `None` for the defaults of Kubernetes' own clients.
@@ -68,8 +75,10 @@ impl ClientArgs {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         // Streams of logs and watches are silent for as long as nothing happens.
         config.read_timeout = None;
-        let client =
-            |config| kube::Client::try_from(config).map_err(|error| failure(chain(&error)));
+        let client = |config| {
+            let built = ClientBuilder::try_from(config).map_err(|error| failure(chain(&error)))?;
+            Ok::<_, Failure>(built.with_layer(&MapResponseLayer::new(warn)).build())
+        };
         // Where none is ready, one that says why is better than one that says nothing.
         let mut unready = None;
         for url in if servers.len() > 1 {
@@ -87,6 +96,37 @@ impl ClientArgs {
             }
         }
         unready.map_or_else(|| client(config), Ok)
+    }
+}
+
+/// Prints what the server has to say besides its answer, each sentence once a command, as kubectl does.
+fn warn<B>(response: http::Response<B>) -> http::Response<B> {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    for value in response.headers().get_all(http::header::WARNING) {
+        let Some(text) = value.to_str().ok().and_then(warning) else {
+            continue;
+        };
+        let mut told = TOLD.lock();
+        if told.len() < WARNINGS_MAX && told.insert(text.clone()) {
+            eprintln!("Warning: {text}");
+        }
+    }
+    response
+}
+
+/// The text of `299 - "text"` (RFC 7234 §5.5), without what a terminal would obey.
+fn warning(value: &str) -> Option<String> {
+    let quoted = value.strip_prefix("299 ")?.split_once(' ')?.1;
+    let quoted = quoted.strip_prefix('"')?;
+    let mut text = String::new();
+    let mut chars = quoted.chars();
+    loop {
+        match chars.next()? {
+            '"' => return Some(text),
+            '\\' => text.push(chars.next()?),
+            c if c.is_control() => text.push('\u{fffd}'),
+            c => text.push(c),
+        }
     }
 }
 
@@ -258,6 +298,24 @@ mod tests {
             let again = serde_json::to_string(&read).unwrap();
             let twice = serde_json::to_string(&Kubeconfig::from_yaml(&again).unwrap()).unwrap();
             prop_assert_eq!(twice, again);
+        }
+    }
+
+    #[test]
+    fn warnings_are_read_from_their_header() {
+        for (value, text) in [
+            (
+                r#"299 - "unknown field \"spec.x\"""#,
+                Some(r#"unknown field "spec.x""#),
+            ),
+            (r#"299 weft "a" "date""#, Some("a")),
+            ("299 - \"a\u{1b}[2J\"", Some("a\u{fffd}[2J")),
+            (r#"199 - "a""#, None),
+            (r#"299 - "a"#, None),
+            (r#"299 - a"#, None),
+            ("", None),
+        ] {
+            assert_eq!(warning(value).as_deref(), text, "{value}");
         }
     }
 

@@ -21,7 +21,10 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use weft_api::StatusError;
-use weft_apiserver::authn::StaticToken;
+use weft_apiserver::audit::Audit;
+use weft_apiserver::audit::log::{Log, LogConfig};
+use weft_apiserver::audit::policy::Policy;
+use weft_apiserver::authn::{AuthenticationConfiguration, StaticToken};
 use weft_apiserver::ca::{Authority, Credentials};
 use weft_apiserver::caller::Caller;
 use weft_apiserver::encryption::{self, KeyFile};
@@ -58,6 +61,18 @@ pub struct ServerConfig {
     pub token_auth_file: Option<PathBuf>,
     /// What Secrets are encrypted with; `pki/encryption.key` in the data folder, made when missing, unless named.
     pub encryption_key_file: Option<PathBuf>,
+    /// Who else is believed: an AuthenticationConfiguration of `apiserver.config.k8s.io/v1`.
+    pub authentication_file: Option<PathBuf>,
+    /// Which requests are written down, and where.
+    pub audit: Option<AuditConfig>,
+}
+
+/// The audit log, as the operator asks for it.
+#[derive(Debug, Clone)]
+pub struct AuditConfig {
+    /// A Policy of `audit.k8s.io/v1`.
+    pub policy_file: PathBuf,
+    pub log: LogConfig,
 }
 
 impl ServerConfig {
@@ -72,6 +87,8 @@ impl ServerConfig {
             join: None,
             token_auth_file: None,
             encryption_key_file: None,
+            authentication_file: None,
+            audit: None,
         }
     }
 
@@ -373,6 +390,10 @@ fn assemble(parts: Parts<'_>) -> Result<Server, Failure> {
         .and_then(|()| tokio::net::TcpListener::from_std(listener))
         .map_err(|error| cannot_listen("API", address, &error))?;
     let endpoint = config.control_plane_endpoint.as_deref();
+    let url = format!(
+        "https://{}",
+        SocketAddr::new(config.advertised(), address.port())
+    );
     let mut names = vec![address.ip().to_string(), config.advertised().to_string()];
     names.extend(endpoint.map(|endpoint| host_of(endpoint).to_owned()));
     let api = weft_apiserver::server::Server::new(weft_apiserver::server::Config {
@@ -383,10 +404,13 @@ fn assemble(parts: Parts<'_>) -> Result<Server, Failure> {
         server_id: identity.server_id,
         peer_address: peer_address.clone(),
         scratch_dir: dir.clone(),
+        url: endpoint.map_or_else(|| url.clone(), |endpoint| format!("https://{endpoint}")),
         names,
         registry_dir: dir.join("registry"),
         tokens,
         key_file,
+        authentication: authentication(config.authentication_file.as_deref())?,
+        audit: config.audit.as_ref().map(audit).transpose()?,
         keys: Some(keys),
     })
     .map_err(|error| {
@@ -397,12 +421,14 @@ fn assemble(parts: Parts<'_>) -> Result<Server, Failure> {
         )
     })?;
     let objects = api.objects();
+    let usage = api.usage();
     let api = tokio::spawn(api.run(stop.clone()));
     let control_loop = ControlLoop::start(
         objects.clone(),
         store.leadership(),
         ClusterInfo {
             ca_pem: authority.ca_pem().to_owned(),
+            usage: Some(usage),
         },
         stop_control.clone(),
     )
@@ -413,10 +439,6 @@ fn assemble(parts: Parts<'_>) -> Result<Server, Failure> {
             "let the process start more threads, then start this again",
         )
     })?;
-    let url = format!(
-        "https://{}",
-        SocketAddr::new(config.advertised(), address.port())
-    );
     Ok(Server {
         id: identity.server_id,
         kubeconfig: data_dir::kubeconfig(dir),
@@ -445,6 +467,41 @@ fn assemble(parts: Parts<'_>) -> Result<Server, Failure> {
 fn host_of(endpoint: &str) -> &str {
     let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']')
+}
+
+fn authentication(path: Option<&Path>) -> Result<Option<AuthenticationConfiguration>, Failure> {
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    let failure = |why: String| {
+        let what = format!(
+            "cannot use the authentication configuration {}",
+            path.display()
+        );
+        let next = "write an AuthenticationConfiguration of apiserver.config.k8s.io/v1";
+        Failure::new(what, why, next).usage()
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| failure(error.to_string()))?;
+    let read = AuthenticationConfiguration::parse(&text);
+    read.map(Some).map_err(|error| failure(error.to_string()))
+}
+
+fn audit(config: &AuditConfig) -> Result<Audit, Failure> {
+    let AuditConfig { policy_file, log } = config;
+    let failure = |why: String, next: &str| {
+        let what = format!("cannot write down requests by {}", policy_file.display());
+        Failure::new(what, why, next).usage()
+    };
+    let next = "write a Policy of audit.k8s.io/v1 with at least one rule";
+    let text = std::fs::read_to_string(policy_file);
+    let text = text.map_err(|error| failure(error.to_string(), next))?;
+    let policy = Policy::parse(&text).map_err(|error| failure(error.to_string(), next))?;
+    let opened = Log::open(log.clone());
+    let opened = opened.map_err(|error| {
+        let why = format!("{}: {error}", log.path.display());
+        failure(why, "name a file that can be written with --audit-log-path")
+    })?;
+    Ok(Audit::new(policy, opened))
 }
 
 fn static_tokens(path: Option<&Path>) -> Result<Vec<StaticToken>, Failure> {
@@ -500,6 +557,14 @@ impl Server {
             async move { objects.ensure_permanent_namespaces(&caller).await }
         })
         .await?;
+        let defined = settled("define the kinds of the Gateway API", || {
+            let caller = Caller::system("apiserver", None);
+            async move { objects.ensure_gateway_api(&caller).await }
+        });
+        if let Err(failure) = defined.await {
+            // Somebody's webhook or policy refuses them. The leader tries again and again.
+            tracing::warn!(%failure, "there is no gateway yet");
+        }
         settled("tell where this server is", || {
             servers::publish(objects, id, &self.url)
         })

@@ -431,3 +431,67 @@ fn an_object_that_cannot_be_read_is_as_good_as_not_there() {
     (ROUTES.apply)(&mut cluster, route(json!("all of them")));
     assert_eq!((ROUTES.names)(&cluster).len(), 0);
 }
+
+/// Definitions of another version may take the place of those that there are, and may be taken away.
+#[tokio::test(start_paused = true)]
+async fn a_kind_is_read_in_the_version_that_is_served() {
+    let served = watch::Sender::new(Some("v1beta1"));
+    let asked = served.subscribe();
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let mut served = asked.clone();
+        async move {
+            let uri = request.uri().to_string();
+            let version = *served.borrow_and_update();
+            let is_served = version.is_some_and(|version| uri.contains(&format!("/{version}/")));
+            let is_watch = uri.contains("watch=true");
+            if is_served && is_watch {
+                // The watch ends with the version.
+                served.changed().await.expect("the test goes on");
+            }
+            let (code, body) = match is_served && !is_watch {
+                true => (
+                    200,
+                    json!({
+                        "metadata": {"resourceVersion": "5"},
+                        "items": [{"metadata": {"name": "web", "namespace": "vote"}, "spec": {}}],
+                    }),
+                ),
+                false => (
+                    404,
+                    json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": "no"}),
+                ),
+            };
+            let response = http::Response::builder()
+                .status(code)
+                .body(kube::client::Body::from(body.to_string().into_bytes()));
+            Ok::<_, std::convert::Infallible>(response.expect("a response"))
+        }
+    });
+    let link = Link::of(kube::Client::new(service, "default"));
+    let topology = Topology::new("a", "cluster.local");
+    let following = topology.clone();
+    tokio::spawn(async move {
+        let api = all_of("HTTPRoute", ROUTES.name);
+        following.follow(&link, ROUTES, api).await;
+    });
+    let routes = || (ROUTES.names)(&topology.seen.lock().cluster).len();
+    let has = async |count: usize| {
+        while routes() != count || !topology.seen.lock().arrived.contains(ROUTES.name) {
+            topology.changed.notified().await;
+        }
+        tokio::time::Instant::now()
+    };
+    let begun = has(1).await;
+
+    served.send_replace(Some("v1"));
+    tokio::time::sleep(UNSERVED_AFTER * 2).await;
+    assert_eq!(routes(), 1, "the newer version has them");
+
+    // For a moment it may be a server that was just started.
+    served.send_replace(None);
+    let gone = tokio::time::Instant::now();
+    let seen_gone = has(0).await;
+    assert!(seen_gone - gone >= UNSERVED_AFTER && seen_gone - gone < UNSERVED_AFTER * 3);
+    served.send_replace(Some("v1"));
+    assert!(has(1).await > begun);
+}

@@ -1,19 +1,17 @@
 //! `projected` volumes: several sources of files in one folder, a later one's file in place of an earlier one's of that path.
 
+use super::credentials::TokenWish;
 use super::files::{Files, config_map_named, secret_named};
 use super::{config_map, downward_api, secret};
 use crate::configuration::{Configuration, References};
 use crate::downward::Downward;
+use crate::pod_view::PodView;
 use k8s_openapi::api::core::v1::{ProjectedVolumeSource, VolumeProjection};
 
 /// The source that a component cannot have, by its field; others are served.
 pub(super) fn refused(source: &ProjectedVolumeSource) -> Option<&'static str> {
     let mut sources = source.sources.iter().flatten();
     sources.find_map(|source| match source {
-        VolumeProjection {
-            service_account_token: Some(_),
-            ..
-        } => Some("serviceAccountToken"),
         VolumeProjection {
             cluster_trust_bundle: Some(_),
             ..
@@ -26,13 +24,17 @@ pub(super) fn refused(source: &ProjectedVolumeSource) -> Option<&'static str> {
     })
 }
 
-pub(super) fn references(source: &ProjectedVolumeSource) -> References {
+pub(super) fn references(pod: PodView<'_>, source: &ProjectedVolumeSource) -> References {
     let mut found = References::default();
     for source in source.sources.iter().flatten() {
         let map = source.config_map.iter();
         map.for_each(|map| found.extend(config_map_named(&map.name)));
         let secret = source.secret.iter();
         secret.for_each(|secret| found.extend(secret_named(&secret.name)));
+        let token = source.service_account_token.iter();
+        found
+            .tokens
+            .extend(token.map(|token| TokenWish::of(pod, token)));
     }
     found
 }
@@ -54,6 +56,11 @@ pub(super) fn show(
         }
         if let Some(downward) = &source.downward_api {
             downward_api::show(downward.items.as_deref().unwrap_or_default(), at, files)?;
+        }
+        if let Some(source) = &source.service_account_token {
+            let token = configuration.tokens.get(&TokenWish::of(at.pod, source));
+            let token = token.ok_or("its token was not asked for")?;
+            files.insert(&source.path, token.as_bytes())?;
         }
     }
     Ok(())

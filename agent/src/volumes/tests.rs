@@ -24,13 +24,13 @@ fn mounts_are_translated_with_their_limits() {
         {"name": "data", "mountPath": "/data"},
         {"name": "data", "mountPath": "same", "readOnly": true},
         {"name": "cache", "mountPath": "/cache"},
-        {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
+        {"name": "kube-api-access-abcde", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
         {"name": "settings", "mountPath": "/settings"},
     ]);
     let volumes = json!([
         {"name": "data", "emptyDir": {"sizeLimit": "10Mi"}},
         {"name": "cache", "emptyDir": {"sizeLimit": "0"}},
-        {"name": "token", "projected": {"sources": []}},
+        {"name": "kube-api-access-abcde", "projected": {"sources": []}},
         {"name": "settings", "configMap": {"name": "settings"}},
     ]);
     let shown = |annotations| {
@@ -60,12 +60,14 @@ fn mounts_are_translated_with_their_limits() {
     data at /data ReadWrite 10485760 65536
     data at /same ReadOnly 10485760 65536
     cache at /cache ReadWrite 1073741824 65536
+    kube-api-access-abcde at /var/run/secrets/kubernetes.io/serviceaccount ReadOnly files
     settings at /settings ReadOnly files
     ");
     insta::assert_snapshot!(shown(json!({"weft.dev/max-volume-inodes": "100"})), @r"
     data at /data ReadWrite 10485760 100
     data at /same ReadOnly 10485760 100
     cache at /cache ReadWrite 1073741824 100
+    kube-api-access-abcde at /var/run/secrets/kubernetes.io/serviceaccount ReadOnly files
     settings at /settings ReadOnly files
     ");
 }
@@ -172,6 +174,7 @@ fn configured(colour: &str) -> Configuration {
             serde_json::from_value(secret).expect("a secret"),
         )]
         .into(),
+        ..Configuration::default()
     }
 }
 
@@ -259,11 +262,44 @@ fn what_volumes_name_is_fetched_and_what_is_not_mounted_is_not() {
         {"configMap": {"name": "a"}}, {"secret": {"name": "s"}}, {"configMap": {"name": "b"}},
     ]}}));
     let container = &pod.spec.as_ref().expect("a spec").containers[0];
-    let found = references(PodView(&pod), container);
+    let found = references(PodView(&pod), container, true);
     let names: Vec<&String> = found.config_maps.iter().chain(&found.secrets).collect();
     assert_eq!(names, ["a", "b", "s"]);
     let container = Container::default();
-    assert!(references(PodView(&pod), &container).is_empty());
+    assert!(references(PodView(&pod), &container, true).is_empty());
+}
+
+#[test]
+fn tokens_are_shown_and_the_automatic_one_is_left_out_where_nobody_reads_files() {
+    let projected = json!({"projected": {"sources": [
+        {"serviceAccountToken": {"path": "token", "audience": "vault", "expirationSeconds": 600}},
+    ]}});
+    let named = with(projected.clone());
+    let container = &named.spec.as_ref().expect("a spec").containers[0];
+    let found = references(PodView(&named), container, false);
+    assert_eq!(found.tokens.len(), 1, "somebody asked for it");
+    let mut configuration = configured("blue");
+    assert_eq!(
+        files_of(&named, &configuration),
+        "volume \"v\": its token was not asked for"
+    );
+    let tokens = found.tokens.into_iter();
+    configuration.tokens = tokens.map(|wish| (wish, "a.b.c".to_owned())).collect();
+    assert_eq!(files_of(&named, &configuration), "token=a.b.c");
+
+    let mut volume = projected;
+    volume["name"] = json!("kube-api-access-abcde");
+    let mounts = json!([{
+        "name": "kube-api-access-abcde",
+        "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
+    }]);
+    let automatic = pod(json!({}), json!([volume]), mounts);
+    let container = &automatic.spec.as_ref().expect("a spec").containers[0];
+    for (sees_files, tokens) in [(true, 1), (false, 0)] {
+        let found = references(PodView(&automatic), container, sees_files);
+        assert_eq!(found.tokens.len(), tokens);
+    }
+    assert!(asked(&automatic).expect("mounts")[0].automatic);
 }
 
 #[tokio::test]

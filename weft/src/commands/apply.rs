@@ -2,39 +2,88 @@
 //!
 //! The configuration that was applied is kept in kubectl's own annotation, so `weft apply` and
 //! `kubectl apply` may follow one another. A field that was in the last configuration and is in the new
-//! one no more is removed; fields that others set stay. Lists are replaced whole.
+//! one no more is removed; fields that others set stay. Lists are replaced whole. With `--server-side` the server merges, by who owns
+//! which field, and names whoever else set one to another value.
 //!
 //! The server is asked about every object before the first one is changed, so a manifest with a mistake in its last
 //! object changes nothing.
 
 use std::path::PathBuf;
 
-use kube::api::{Patch, PatchParams};
+use kube::api::{Patch, PatchParams, ValidationDirective};
 use kube::core::DynamicObject;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
-use weft_api::Object;
+use weft_api::{LabelSelector, Object};
 
 use super::manifest;
+use super::output::Output;
 use crate::exit::Failure;
 use crate::kubeconfig::{ClientArgs, api_failure};
 use crate::stdout;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-const FIELD_MANAGER: &str = "weft-client-side-apply";
+const CLIENT_SIDE: &str = "weft-client-side-apply";
+const SERVER_SIDE: &str = "weft";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Manifests: files, folders, or - for stdin
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     filename: Vec<PathBuf>,
+    /// Folders with what is in folders in them
+    #[arg(short = 'R', long)]
+    recursive: bool,
     /// Namespace of objects that name none
     #[arg(short, long)]
     namespace: Option<String>,
-    /// Ask the server what would happen, and change nothing
+    /// Only the objects of the manifests with these labels, as `app=web,tier!=back`
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    selector: Option<String>,
+    /// Ask what would happen, and change nothing: `server` judges the objects, `client` only compares them
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "server", default_value = "none")]
+    dry_run: DryRun,
+    /// Let the server merge, by who owns which field
     #[arg(long)]
-    dry_run: bool,
+    server_side: bool,
+    /// Take fields over that others own, instead of naming them
+    #[arg(long, requires = "server_side")]
+    force_conflicts: bool,
+    /// Who it is that owns the fields
+    #[arg(long, value_name = "NAME")]
+    field_manager: Option<String>,
+    /// What becomes of fields that a kind does not have: `strict` refuses, `warn` tells and drops them, `ignore` drops them
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "strict", default_value = "strict")]
+    validate: Validate,
+    /// Print the objects as they are then: yaml, json, name, jsonpath='TEMPLATE' or custom-columns=HEADER:PATH,…
+    #[arg(short, long)]
+    output: Option<Output>,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum DryRun {
+    None,
+    Client,
+    Server,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Validate {
+    #[value(alias = "true")]
+    Strict,
+    Warn,
+    #[value(alias = "false")]
+    Ignore,
+}
+
+/// How objects are written, the same for each.
+struct Writing {
+    server_side: bool,
+    force: bool,
+    manager: String,
+    validate: Validate,
 }
 
 /// One object on its way to the server.
@@ -48,10 +97,30 @@ struct Step<'a> {
     under_new_account: bool,
 }
 
+/// What became of an object, or would.
+struct Outcome {
+    word: &'static str,
+    /// None where the server was not asked.
+    object: Option<DynamicObject>,
+}
+
 /// # Errors
 /// When a manifest cannot be read, or the server refuses an object. Nothing is changed then.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let objects = manifest::read(&args.filename)?;
+    let mut objects = manifest::read(&args.filename, args.recursive)?;
+    if let Some(selector) = &args.selector {
+        let selector = LabelSelector::parse(selector).map_err(|why| {
+            Failure::new(
+                "cannot select by these labels",
+                why,
+                "write app=web,tier!=back",
+            )
+            .usage()
+        })?;
+        objects.retain(|object| {
+            selector.matches_with(|key| object.as_value()["metadata"]["labels"][key].as_str())
+        });
+    }
     if objects.is_empty() {
         return Err(Failure::new(
             "nothing to apply",
@@ -63,19 +132,64 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     let client = args.client.client().await?;
     let steps = steps(&client, &objects, args.namespace.as_deref()).await?;
-    let would = check(&steps).await?;
-    for (step, outcome) in steps.iter().zip(would) {
+    let writing = Writing {
+        server_side: args.server_side,
+        force: args.force_conflicts,
+        manager: args.field_manager.clone().unwrap_or_else(|| {
+            let manager = if args.server_side {
+                SERVER_SIDE
+            } else {
+                CLIENT_SIDE
+            };
+            manager.to_owned()
+        }),
+        validate: args.validate,
+    };
+    let mut would = match args.dry_run {
+        DryRun::Client => Vec::new(),
+        DryRun::None | DryRun::Server => check(&writing, &steps).await?,
+    }
+    .into_iter();
+    let mut written = Vec::new();
+    for step in &steps {
         let shown = &step.shown;
-        if args.dry_run {
-            stdout::line(format_args!("{shown} {outcome} (server dry run)"))?;
+        let failed = |error: kube::Error| api_failure(format!("cannot apply {shown}"), &error);
+        let (outcome, note) = match (args.dry_run, would.next()) {
+            (DryRun::Server, Some(outcome)) => (outcome, " (server dry run)"),
+            (DryRun::Client, _) => (compare(step).await.map_err(failed)?, " (dry run)"),
+            _ => (writing.apply(step, false).await.map_err(failed)?, ""),
+        };
+        if args.output.is_none() {
+            stdout::line(format_args!("{shown} {}{note}", outcome.word))?;
             continue;
         }
-        let outcome = apply(&step.api, step.object, false)
-            .await
-            .map_err(|error| api_failure(format!("cannot apply {shown}"), &error))?;
-        stdout::line(format_args!("{shown} {outcome}"))?;
+        let object = match outcome.object {
+            Some(object) => serde_json::to_value(object)?,
+            None => step.object.as_value().clone(),
+        };
+        written.push(object);
+    }
+    if let Some(output) = &args.output {
+        let single = written.len() == 1;
+        stdout::text(&output.render(written, single, true)?)?;
     }
     Ok(())
+}
+
+/// What a write would do, as far as it can be told without asking whether the server takes it.
+async fn compare(step: &Step<'_>) -> kube::Result<Outcome> {
+    let live = step.api.get_opt(step.object.name()).await?;
+    let word = match &live {
+        None => "created",
+        Some(live) => match difference(step.object, live)?
+            .as_object()
+            .is_some_and(Map::is_empty)
+        {
+            true => "unchanged",
+            false => "configured",
+        },
+    };
+    Ok(Outcome { word, object: None })
 }
 
 async fn steps<'a>(
@@ -117,15 +231,19 @@ async fn steps<'a>(
 ///
 /// # Errors
 /// A [`Failure`] that names every object the server refuses.
-async fn check(steps: &[Step<'_>]) -> Result<Vec<&'static str>, Failure> {
+async fn check(writing: &Writing, steps: &[Step<'_>]) -> Result<Vec<Outcome>, Failure> {
     let mut outcomes = Vec::with_capacity(steps.len());
     let mut refused = Vec::new();
     for step in steps {
-        match apply(&step.api, step.object, true).await {
+        let new = || Outcome {
+            word: "created",
+            object: None,
+        };
+        match writing.apply(step, true).await {
             Ok(outcome) => outcomes.push(outcome),
             // The namespace is not there yet; everything else about the object was looked at before that.
             Err(kube::Error::Api(status)) if step.into_new_namespace && status.code == 404 => {
-                outcomes.push("created");
+                outcomes.push(new());
             }
             // Nor is the account.
             Err(kube::Error::Api(status))
@@ -133,7 +251,7 @@ async fn check(steps: &[Step<'_>]) -> Result<Vec<&'static str>, Failure> {
                     && status.code == 403
                     && status.message.contains("looking up service account") =>
             {
-                outcomes.push("created");
+                outcomes.push(new());
             }
             Err(error) => {
                 let mut failure = api_failure(format!("cannot apply {}", step.shown), &error);
@@ -152,16 +270,118 @@ async fn check(steps: &[Step<'_>]) -> Result<Vec<&'static str>, Failure> {
     Failure::all(refused, "objects cannot be applied").map(|()| outcomes)
 }
 
-async fn apply(
-    api: &kube::Api<DynamicObject>,
-    object: &Object,
-    dry_run: bool,
-) -> kube::Result<&'static str> {
-    let config = annotated(object);
-    let Some(live) = api.get_opt(object.name()).await? else {
-        create(api, &config, dry_run).await?;
-        return Ok("created");
+impl Writing {
+    /// Brings one object about, or asks what that would do.
+    async fn apply(&self, step: &Step<'_>, dry_run: bool) -> kube::Result<Outcome> {
+        if self.server_side {
+            return self.merged_there(step, dry_run).await;
+        }
+        let (api, object) = (&step.api, step.object);
+        let Some(live) = api.get_opt(object.name()).await? else {
+            let created = self.create(api, &annotated(object), dry_run).await?;
+            return Ok(Outcome {
+                word: "created",
+                object: Some(created),
+            });
+        };
+        let patch = difference(object, &live)?;
+        if patch.as_object().is_some_and(Map::is_empty) {
+            return Ok(Outcome {
+                word: "unchanged",
+                object: Some(live),
+            });
+        }
+        self.patched(api, &live, &Patch::Merge(&patch), dry_run)
+            .await
+    }
+
+    async fn merged_there(&self, step: &Step<'_>, dry_run: bool) -> kube::Result<Outcome> {
+        let live = step.api.get_opt(step.object.name()).await?;
+        let params = self.params(dry_run);
+        let patch = Patch::Apply(step.object.as_value());
+        let Some(live) = live else {
+            let created = step.api.patch(step.object.name(), &params, &patch).await?;
+            return Ok(Outcome {
+                word: "created",
+                object: Some(created),
+            });
+        };
+        self.patched(&step.api, &live, &patch, dry_run).await
+    }
+
+    async fn patched(
+        &self,
+        api: &kube::Api<DynamicObject>,
+        live: &DynamicObject,
+        patch: &Patch<&Value>,
+        dry_run: bool,
+    ) -> kube::Result<Outcome> {
+        let name = live.metadata.name.as_deref().unwrap_or_default();
+        let after = api.patch(name, &self.params(dry_run), patch).await?;
+        let same = match dry_run {
+            // What is only tried has no revision of its own.
+            true => same_but_for_the_record(live, &after),
+            false => after.metadata.resource_version == live.metadata.resource_version,
+        };
+        Ok(Outcome {
+            word: if same { "unchanged" } else { "configured" },
+            object: Some(after),
+        })
+    }
+
+    fn params(&self, dry_run: bool) -> PatchParams {
+        PatchParams {
+            dry_run,
+            force: self.server_side && self.force,
+            field_manager: Some(self.manager.clone()),
+            field_validation: Some(match self.validate {
+                Validate::Strict => ValidationDirective::Strict,
+                Validate::Warn => ValidationDirective::Warn,
+                Validate::Ignore => ValidationDirective::Ignore,
+            }),
+        }
+    }
+
+    /// Creates the object, with a word on fields that its kind does not have: the library's own create cannot ask for that.
+    async fn create(
+        &self,
+        api: &kube::Api<DynamicObject>,
+        config: &Value,
+        dry_run: bool,
+    ) -> kube::Result<DynamicObject> {
+        let dry_run = if dry_run { "&dryRun=All" } else { "" };
+        let validate = match self.validate {
+            Validate::Strict => "Strict",
+            Validate::Warn => "Warn",
+            Validate::Ignore => "Ignore",
+        };
+        let manager = utf8_percent_encode(&self.manager, NON_ALPHANUMERIC);
+        let uri = format!(
+            "{}?fieldManager={manager}&fieldValidation={validate}{dry_run}",
+            api.resource_url()
+        );
+        let body = serde_json::to_vec(config).map_err(kube::Error::SerdeError)?;
+        let request = http::Request::post(uri)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(body)
+            .map_err(kube::Error::HttpError)?;
+        api.clone().into_client().request(request).await
+    }
+}
+
+/// Both say the same, whatever is recorded of who said it and when.
+fn same_but_for_the_record(before: &DynamicObject, after: &DynamicObject) -> bool {
+    let told = |object: &DynamicObject| {
+        let mut object = object.clone();
+        object.metadata.managed_fields = None;
+        object.metadata.resource_version = None;
+        object
     };
+    told(before) == told(after)
+}
+
+/// The JSON merge patch that takes what is there to what is wanted; empty where that says all of it.
+fn difference(object: &Object, live: &DynamicObject) -> kube::Result<Value> {
     let last = live
         .metadata
         .annotations
@@ -169,45 +389,8 @@ async fn apply(
         .and_then(|annotations| annotations.get(LAST_APPLIED))
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_else(|| json!({}));
-    let live_value = serde_json::to_value(&live).map_err(kube::Error::SerdeError)?;
-    let patch = three_way(&last, &config, &live_value);
-    if patch.as_object().is_some_and(Map::is_empty) {
-        return Ok("unchanged");
-    }
-    let params = PatchParams {
-        dry_run,
-        field_manager: Some(FIELD_MANAGER.into()),
-        field_validation: Some(kube::api::ValidationDirective::Strict),
-        ..PatchParams::default()
-    };
-    let before = live.metadata.resource_version.clone();
-    let after = api
-        .patch(object.name(), &params, &Patch::Merge(&patch))
-        .await?;
-    Ok(if after.metadata.resource_version == before {
-        "unchanged"
-    } else {
-        "configured"
-    })
-}
-
-/// Creates the object, refusing fields that its kind does not have: the library's own create cannot ask for that.
-async fn create(
-    api: &kube::Api<DynamicObject>,
-    config: &Value,
-    dry_run: bool,
-) -> kube::Result<DynamicObject> {
-    let dry_run = if dry_run { "&dryRun=All" } else { "" };
-    let uri = format!(
-        "{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict{dry_run}",
-        api.resource_url()
-    );
-    let body = serde_json::to_vec(config).map_err(kube::Error::SerdeError)?;
-    let request = http::Request::post(uri)
-        .header(http::header::CONTENT_TYPE, "application/json")
-        .body(body)
-        .map_err(kube::Error::HttpError)?;
-    api.clone().into_client().request(request).await
+    let live = serde_json::to_value(live).map_err(kube::Error::SerdeError)?;
+    Ok(three_way(&last, &annotated(object), &live))
 }
 
 /// The configuration with itself in the annotation that the next apply compares with.

@@ -1,34 +1,42 @@
-//! `weft get`: show objects as the table that the server renders, or as YAML, JSON or names.
+//! `weft get`: show objects as the table that the server renders, as YAML, JSON or names, by a template or in columns of the user's.
 //!
 //! What is there is shown even when something else that was named is not; then the command fails at the end. With
-//! `--watch`, what is there comes first and every change after it, until the user or the server ends it.
+//! `--watch`, what is there comes first and every change after it, until the user or the server ends it. Lists come in pages, so that
+//! none has to be held twice.
+
+mod order;
+mod table;
+
+use std::path::PathBuf;
 
 use futures::{AsyncBufReadExt as _, TryStreamExt as _};
 use http::header::ACCEPT;
 use kube::discovery::{ApiResource, Scope};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
-use serde_json::Value;
+use serde_json::{Value, json};
+use weft_kinds::apiextensions::json_path::JsonPath;
 
-use super::kinds::{self, Kind, Kinds};
+use self::table::{Columns, Table};
+use super::kinds::{self, Kinds};
+use super::manifest;
+use super::output::{Output, objects, qualified, qualified_name};
 use crate::exit::Failure;
 use crate::kubeconfig::{ClientArgs, api_failure};
 use crate::stdout;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    Wide,
-    Yaml,
-    Json,
-    Name,
-}
-
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Kind and names, as `pods`, `pod web-1`, `deployment/web service/web`, `deploy,rs,pods` or `all`
-    #[arg(value_name = "KIND [NAME]", required_unless_present = "raw")]
+    #[arg(value_name = "KIND [NAME]", required_unless_present_any = ["raw", "filename"], conflicts_with = "filename")]
     what: Vec<String>,
+    /// What these manifests name: files, folders, or - for stdin
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["selector", "field_selector", "all_namespaces"])]
+    filename: Vec<PathBuf>,
+    /// Folders with what is in folders in them
+    #[arg(short = 'R', long, requires = "filename")]
+    recursive: bool,
     /// Print what the server answers to a GET of this path, as it is
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["what", "selector", "output", "watch"])]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["what", "filename", "selector", "output", "watch"])]
     raw: Option<String>,
     /// In this namespace [default: the one of the kubeconfig]
     #[arg(short, long)]
@@ -42,23 +50,56 @@ pub struct Args {
     /// Only objects with these values in fields, as `spec.nodeName=node-1`
     #[arg(long, value_name = "FIELDS")]
     field_selector: Option<String>,
-    /// How to print them, instead of the usual table
+    /// How to print them: wide, yaml, json, name, jsonpath='TEMPLATE' or custom-columns=HEADER:PATH,…
     #[arg(short, long)]
     output: Option<Output>,
+    /// In the order of what is at this path in them, as .metadata.creationTimestamp
+    #[arg(long, value_name = "PATH", value_parser = order::path, conflicts_with = "watch")]
+    sort_by: Option<JsonPath>,
+    /// Of each object this part: status or scale
+    #[arg(long, value_name = "NAME", value_parser = ["status", "scale"])]
+    subresource: Option<String>,
     /// Go on with every change from now on
     #[arg(short, long)]
     watch: bool,
+    /// Every change from now on, without what is there
+    #[arg(long)]
+    watch_only: bool,
+    /// With what happened to each object: ADDED, MODIFIED or DELETED
+    #[arg(long)]
+    output_watch_events: bool,
     /// With the labels in a last column
     #[arg(long)]
     show_labels: bool,
+    /// With these labels in a column each
+    #[arg(short = 'L', long, value_name = "LABEL", value_delimiter = ',')]
+    label_columns: Vec<String>,
+    /// With the kind before each name
+    #[arg(long)]
+    show_kind: bool,
     /// Without the line of column names
     #[arg(long)]
     no_headers: bool,
+    /// It is no error when an object is not there
+    #[arg(long)]
+    ignore_not_found: bool,
+    /// Objects that are asked for at once; 0 for all
+    #[arg(long, value_name = "NUMBER", default_value_t = 500)]
+    chunk_size: u32,
     #[command(flatten)]
     client: ClientArgs,
 }
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+/// A kind, and the names of its objects in a namespace, or none for all of them.
+struct Target {
+    resource: ApiResource,
+    scope: Scope,
+    names: Vec<String>,
+    /// That of a manifest, instead of that of the command.
+    namespace: Option<String>,
+}
 
 /// # Errors
 /// When the kind or an object is not there, or the cluster does not answer.
@@ -68,37 +109,70 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         return raw(&client, path).await;
     }
     let named = kinds::named(&args.what)?;
+    let in_manifests = manifest::read(&args.filename, args.recursive)?;
     let client = args.client.client().await?;
-    let served = Kinds::discover(&client).await?;
     let mut targets = Vec::new();
-    for named in named {
-        for kind in served.find(&named.kind)? {
-            targets.push((kind, named.names.clone()));
+    if args.filename.is_empty() {
+        let served = Kinds::discover(&client).await?;
+        for named in named {
+            for kind in served.find(&named.kind)? {
+                targets.push(Target {
+                    resource: kind.resource.clone(),
+                    scope: kind.scope.clone(),
+                    names: named.names.clone(),
+                    namespace: None,
+                });
+            }
+        }
+    } else {
+        let mut resources = manifest::Resources::default();
+        for object in &in_manifests {
+            let (resource, capabilities) = resources.resolve(&client, object).await?;
+            targets.push(Target {
+                resource,
+                scope: capabilities.scope,
+                names: vec![object.name().to_owned()],
+                namespace: object.namespace().map(str::to_owned),
+            });
         }
     }
-    if args.all_namespaces && targets.iter().any(|(_, names)| !names.is_empty()) {
-        return Err(Failure::new(
+    let by_name = targets.iter().any(|target| !target.names.is_empty());
+    let refused = |what: &str, why: &str, next: &str| -> anyhow::Result<()> {
+        Err(Failure::new(what, why, next).usage().into())
+    };
+    if args.all_namespaces && by_name {
+        return refused(
             "cannot get an object by name in all namespaces",
             "a name is unique only within its namespace",
             "name the namespace with -n, or leave out the name",
-        )
-        .usage()
-        .into());
+        );
+    }
+    if by_name && args.selector.is_some() {
+        return refused(
+            "cannot select by labels what is named",
+            "a name is of one object already",
+            "leave out the names, or -l",
+        );
+    }
+    if args.subresource.is_some() && targets.iter().any(|target| target.names.is_empty()) {
+        return refused(
+            "cannot get a part of all objects",
+            "a subresource is of one object",
+            "name the objects",
+        );
     }
     let request = Request {
         args: &args,
         client,
     };
-    if args.watch {
+    if args.watch || args.watch_only {
         return match targets.as_slice() {
-            [(kind, names)] if names.len() < 2 => request.watch(kind, names.first()).await,
-            _ => Err(Failure::new(
+            [target] if target.names.len() < 2 => request.watch(target).await,
+            _ => refused(
                 "cannot watch that",
                 "several kinds or objects were named",
                 "watch one kind, or one object: `weft get pods --watch`",
-            )
-            .usage()
-            .into()),
+            ),
         };
     }
     request.once(&targets).await
@@ -133,24 +207,59 @@ impl Request<'_> {
     }
 
     /// The path of a list or of one object, with what selects in the list.
-    fn path(&self, kind: &Kind, name: Option<&str>, more: &[(&str, &str)]) -> String {
-        let list = list_path(self.args, &self.client, &kind.resource, &kind.scope);
+    fn path(&self, target: &Target, name: Option<&str>, more: &[(&str, &str)]) -> String {
+        let mut path = self.list_path(target);
+        let mut query: Vec<(&str, &str)> = Vec::new();
         if let Some(name) = name {
-            return format!("{list}/{}", encode(name));
+            path = format!("{path}/{}", encode(name));
+            if let Some(part) = &self.args.subresource {
+                path = format!("{path}/{part}");
+            }
+        } else {
+            let selectors = [
+                ("labelSelector", self.args.selector.as_deref()),
+                ("fieldSelector", self.args.field_selector.as_deref()),
+            ];
+            query.extend(
+                selectors
+                    .iter()
+                    .filter_map(|(key, value)| Some((*key, (*value)?))),
+            );
         }
-        let selectors = [
-            ("labelSelector", self.args.selector.as_deref()),
-            ("fieldSelector", self.args.field_selector.as_deref()),
-        ];
-        let query: Vec<String> = selectors
+        query.extend_from_slice(more);
+        if self.as_table() && self.args.sort_by.is_some() {
+            query.push(("includeObject", "Object"));
+        }
+        let query: Vec<String> = query
             .iter()
-            .filter_map(|(key, value)| Some((*key, (*value)?)))
-            .chain(more.iter().copied())
             .map(|(key, value)| format!("{key}={}", encode(value)))
             .collect();
         match query.as_slice() {
-            [] => list,
-            query => format!("{list}?{}", query.join("&")),
+            [] => path,
+            query => format!("{path}?{}", query.join("&")),
+        }
+    }
+
+    fn list_path(&self, target: &Target) -> String {
+        let resource = &target.resource;
+        let base = match resource.group.as_str() {
+            "" => format!("/api/{}", resource.version),
+            group => format!("/apis/{group}/{}", resource.version),
+        };
+        match target.scope {
+            Scope::Namespaced if !self.args.all_namespaces => {
+                let namespace = target
+                    .namespace
+                    .as_deref()
+                    .or(self.args.namespace.as_deref());
+                let namespace = namespace.unwrap_or(self.client.default_namespace());
+                format!(
+                    "{base}/namespaces/{}/{}",
+                    encode(namespace),
+                    resource.plural
+                )
+            }
+            _ => format!("{base}/{}", resource.plural),
         }
     }
 
@@ -166,82 +275,115 @@ impl Request<'_> {
             .map_err(|error| Failure::new(format!("cannot get {path}"), error, "").usage())
     }
 
-    async fn fetch(&self, kind: &Kind, path: &str) -> Result<Value, Failure> {
-        let plural = &kind.resource.plural;
-        self.client
-            .request(self.http(path)?)
-            .await
-            .map_err(|error| api_failure(format!("cannot get {plural}"), &error))
+    /// What is at a path; None where nothing is, and that is no error.
+    async fn fetch(&self, target: &Target, path: &str) -> Result<Option<Value>, Failure> {
+        match self.client.request(self.http(path)?).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(kube::Error::Api(status)) if status.code == 404 && self.args.ignore_not_found => {
+                Ok(None)
+            }
+            Err(error) => Err(api_failure(
+                format!("cannot get {}", target.resource.plural),
+                &error,
+            )),
+        }
+    }
+
+    /// All pages of a list.
+    async fn pages(&self, target: &Target) -> Result<Vec<Value>, Failure> {
+        let limit = self.args.chunk_size.to_string();
+        let mut pages = Vec::new();
+        let mut next = String::new();
+        loop {
+            let mut query = Vec::new();
+            if self.args.chunk_size > 0 {
+                query.push(("limit", limit.as_str()));
+            }
+            if !next.is_empty() {
+                query.push(("continue", next.as_str()));
+            }
+            let request = self.http(&self.path(target, None, &query))?;
+            let page: Value = match self.client.request(request).await {
+                Ok(page) => page,
+                // The state that the pages are of is gone: all at once, then.
+                Err(kube::Error::Api(status)) if status.code == 410 && !next.is_empty() => {
+                    return Ok(self
+                        .fetch(target, &self.path(target, None, &[]))
+                        .await?
+                        .into_iter()
+                        .collect());
+                }
+                Err(error) => {
+                    let what = format!("cannot get {}", target.resource.plural);
+                    return Err(api_failure(what, &error));
+                }
+            };
+            next = text(&page, "/metadata/continue").to_owned();
+            pages.push(page);
+            if next.is_empty() {
+                return Ok(pages);
+            }
+        }
     }
 
     /// Shows what is there now.
-    async fn once(&self, targets: &[(&Kind, Vec<String>)]) -> anyhow::Result<()> {
+    async fn once(&self, targets: &[Target]) -> anyhow::Result<()> {
         let mut missing = Vec::new();
         let mut collected = Vec::new();
         let mut shown = 0;
-        for (kind, names) in targets {
-            let paths = match names.as_slice() {
-                [] => vec![self.path(kind, None, &[])],
-                names => names
-                    .iter()
-                    .map(|name| self.path(kind, Some(name), &[]))
-                    .collect(),
-            };
+        for target in targets {
             let mut answers = Vec::new();
-            for path in paths {
-                match self.fetch(kind, &path).await {
-                    Ok(answer) => answers.push(answer),
-                    Err(failure) if names.is_empty() => return Err(failure.into()),
+            if target.names.is_empty() {
+                answers = self.pages(target).await?;
+            }
+            for name in &target.names {
+                match self
+                    .fetch(target, &self.path(target, Some(name), &[]))
+                    .await
+                {
+                    Ok(answer) => answers.extend(answer),
                     Err(failure) => missing.push(failure),
                 }
             }
             if self.as_table() {
-                let mut table = Table::new(self.columns(kind, targets.len() > 1));
-                let text = table.render(&answers);
+                if let Some(path) = &self.args.sort_by {
+                    answers = vec![sorted_table(answers, path)];
+                }
+                let mut table = Table::new(self.columns(target, targets.len() > 1));
+                let text = table.render(&answers, "");
                 if !text.is_empty() {
                     let gap = if shown > 0 { "\n" } else { "" };
                     stdout::text(&format!("{gap}{text}"))?;
                     shown += 1;
                 }
             } else {
-                collected.extend(
-                    answers
-                        .into_iter()
-                        .flat_map(|answer| objects(answer, &kind.resource)),
-                );
+                let items = answers
+                    .into_iter()
+                    .flat_map(|answer| objects(answer, &target.resource));
+                collected.extend(items);
             }
         }
-        match self.args.output {
-            Some(output @ (Output::Json | Output::Yaml)) => {
-                let single = matches!(targets, [(_, names)] if names.len() == 1);
-                let value = match (single, collected.len()) {
-                    (true, 1) => collected.remove(0),
-                    (true, 0) => Value::Null,
-                    _ => {
-                        serde_json::json!({"apiVersion": "v1", "kind": "List", "items": collected})
-                    }
-                };
-                if !value.is_null() {
-                    stdout::text(&document(&value, output)?)?;
+        match &self.args.output {
+            None | Some(Output::Wide) => {
+                if shown == 0 && missing.is_empty() && !self.args.ignore_not_found {
+                    eprintln!("{}", self.nothing(targets));
                 }
             }
-            Some(Output::Name) => {
-                for object in &collected {
-                    stdout::line(qualified_name(object))?;
+            Some(output) => {
+                if let Some(path) = &self.args.sort_by {
+                    order::sort(&mut collected, path, |object| object);
                 }
+                let single = matches!(targets, [target] if target.names.len() == 1);
+                stdout::text(&output.render(collected, single, !self.args.no_headers)?)?;
             }
-            None | Some(Output::Wide) if shown == 0 && missing.is_empty() => {
-                eprintln!("{}", self.nothing(targets));
-            }
-            None | Some(Output::Wide) => {}
         }
         Failure::all(missing, "objects cannot be shown").map_err(Into::into)
     }
 
-    fn nothing(&self, targets: &[(&Kind, Vec<String>)]) -> String {
+    fn nothing(&self, targets: &[Target]) -> String {
         let namespaced = targets
             .iter()
-            .any(|(kind, _)| matches!(kind.scope, Scope::Namespaced));
+            .any(|target| matches!(target.scope, Scope::Namespaced));
         if !namespaced || self.args.all_namespaces {
             return "No resources found.".to_owned();
         }
@@ -251,7 +393,8 @@ impl Request<'_> {
     }
 
     /// Shows what is there, then every change.
-    async fn watch(&self, kind: &Kind, name: Option<&String>) -> anyhow::Result<()> {
+    async fn watch(&self, target: &Target) -> anyhow::Result<()> {
+        let name = target.names.first();
         let by_name = name.map(|name| format!("metadata.name={name}"));
         if by_name.is_some() && self.args.field_selector.is_some() {
             return Err(Failure::new(
@@ -268,18 +411,24 @@ impl Request<'_> {
         }
         if let Some(name) = name {
             // A list of nothing would wait for an object that may be a typing error.
-            self.fetch(kind, &self.path(kind, Some(name), &[])).await?;
+            self.fetch(target, &self.path(target, Some(name), &[]))
+                .await?;
         }
-        let list = self.fetch(kind, &self.path(kind, None, &select)).await?;
+        let list = self
+            .fetch(target, &self.path(target, None, &select))
+            .await?;
+        let list = list.unwrap_or_default();
         let mut revision = text(&list, "/metadata/resourceVersion").to_owned();
-        let mut table = Table::new(self.columns(kind, false));
-        self.show(kind, &mut table, list)?;
+        let mut table = Table::new(self.columns(target, false));
+        if !self.args.watch_only {
+            self.show(target, &mut table, "ADDED", list)?;
+        }
         loop {
             let mut query = select.clone();
             query.extend([("watch", "1"), ("resourceVersion", revision.as_str())]);
             query.push(("allowWatchBookmarks", "1"));
-            let request = self.http(&self.path(kind, None, &query))?;
-            let plural = &kind.resource.plural;
+            let request = self.http(&self.path(target, None, &query))?;
+            let plural = &target.resource.plural;
             let failed =
                 |why: String| Failure::new(format!("cannot go on watching {plural}"), why, AGAIN);
             let stream = self
@@ -307,37 +456,76 @@ impl Request<'_> {
                         seen => revision = seen.to_owned(),
                     }
                 }
-                if event["type"] != "BOOKMARK" {
-                    self.show(kind, &mut table, object)?;
+                let what = text(&event, "/type");
+                if what != "BOOKMARK" {
+                    self.show(target, &mut table, what, object)?;
                 }
             }
             // The server ends a watch from time to time; it goes on where that one was.
         }
     }
 
-    fn show(&self, kind: &Kind, table: &mut Table, answer: Value) -> anyhow::Result<()> {
-        let Some(output) = self.args.output.filter(|_| !self.as_table()) else {
-            return Ok(stdout::text(&table.render(&[answer]))?);
+    fn show(
+        &self,
+        target: &Target,
+        table: &mut Table,
+        event: &str,
+        answer: Value,
+    ) -> anyhow::Result<()> {
+        let Some(output) = self.args.output.as_ref().filter(|_| !self.as_table()) else {
+            return Ok(stdout::text(&table.render(&[answer], event))?);
         };
-        for object in objects(answer, &kind.resource) {
+        for object in objects(answer, &target.resource) {
             match output {
                 Output::Name => stdout::line(qualified_name(&object))?,
-                Output::Yaml => stdout::text(&format!("---\n{}", document(&object, output)?))?,
-                Output::Json | Output::Wide => stdout::text(&document(&object, output)?)?,
+                Output::Columns(columns) => {
+                    let headers = !self.args.no_headers && table.is_first();
+                    stdout::text(&columns.render(&[object], headers))?;
+                }
+                output => {
+                    let shown = match self.args.output_watch_events {
+                        true => json!({"type": event, "object": object}),
+                        false => object,
+                    };
+                    let between = if *output == Output::Yaml { "---\n" } else { "" };
+                    stdout::text(&format!("{between}{}", output.document(&shown)?))?;
+                }
             }
         }
         Ok(())
     }
 
-    fn columns(&self, kind: &Kind, several: bool) -> Columns {
+    fn columns(&self, target: &Target, several: bool) -> Columns {
+        let args = self.args;
+        let kind = || qualified(&target.resource.kind, &target.resource.group);
         Columns {
-            namespace: self.args.all_namespaces && matches!(kind.scope, Scope::Namespaced),
-            wide: self.args.output == Some(Output::Wide),
-            labels: self.args.show_labels,
-            headers: !self.args.no_headers,
-            prefix: several.then(|| qualified(&kind.resource.kind, &kind.resource.group)),
+            namespace: args.all_namespaces && matches!(target.scope, Scope::Namespaced),
+            wide: args.output == Some(Output::Wide),
+            labels: args.show_labels,
+            label_columns: args.label_columns.clone(),
+            headers: !args.no_headers,
+            event: args.output_watch_events && (args.watch || args.watch_only),
+            prefix: (several || args.show_kind).then(kind),
         }
     }
+}
+
+/// The rows of several tables in one, in the order of what is at a path in their objects.
+fn sorted_table(tables: Vec<Value>, path: &JsonPath) -> Value {
+    let mut tables = tables.into_iter();
+    let mut first = tables.next().unwrap_or_default();
+    let mut rows = match first["rows"].take() {
+        Value::Array(rows) => rows,
+        _ => Vec::new(),
+    };
+    for mut table in tables {
+        if let Value::Array(more) = table["rows"].take() {
+            rows.extend(more);
+        }
+    }
+    order::sort(&mut rows, path, |row| &row["object"]);
+    first["rows"] = Value::Array(rows);
+    first
 }
 
 const AGAIN: &str = "run the command again";
@@ -349,71 +537,6 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
         .unwrap_or_default()
 }
 
-/// The items of a list, or the one object that was asked for.
-fn objects(mut answer: Value, resource: &ApiResource) -> Vec<Value> {
-    let Value::Array(mut items) = answer["items"].take() else {
-        if let Some(map) = answer.as_object_mut() {
-            map.remove("items");
-        }
-        return vec![answer];
-    };
-    for item in &mut items {
-        // Items of a list leave out what the list says once.
-        if item["kind"].is_null() {
-            item["kind"] = resource.kind.clone().into();
-            item["apiVersion"] = resource.api_version.clone().into();
-        }
-    }
-    items
-}
-
-fn document(value: &Value, output: Output) -> anyhow::Result<String> {
-    Ok(match output {
-        Output::Yaml => serde_saphyr::to_string(value)?,
-        _ => serde_json::to_string_pretty(value)? + "\n",
-    })
-}
-
-/// `deployment.apps/web`
-fn qualified_name(object: &Value) -> String {
-    let group = text(object, "/apiVersion").split_once('/');
-    let group = group.map_or("", |(group, _)| group);
-    format!(
-        "{}/{}",
-        qualified(text(object, "/kind"), group),
-        text(object, "/metadata/name")
-    )
-}
-
-/// `deployment.apps`, or `pod` in the core group.
-fn qualified(kind: &str, group: &str) -> String {
-    match group {
-        "" => kind.to_lowercase(),
-        group => format!("{}.{group}", kind.to_lowercase()),
-    }
-}
-
-fn list_path(args: &Args, client: &kube::Client, resource: &ApiResource, scope: &Scope) -> String {
-    let base = match resource.group.as_str() {
-        "" => format!("/api/{}", resource.version),
-        group => format!("/apis/{group}/{}", resource.version),
-    };
-    match scope {
-        Scope::Namespaced if !args.all_namespaces => {
-            let namespace = args
-                .namespace
-                .as_deref()
-                .unwrap_or(client.default_namespace());
-            format!(
-                "{base}/namespaces/{}/{}",
-                encode(namespace),
-                resource.plural
-            )
-        }
-        _ => format!("{base}/{}", resource.plural),
-    }
-}
-
 /// All but what a path segment and a query value may hold as it is (RFC 3986 §2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -423,191 +546,4 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
 
 fn encode(text: &str) -> PercentEncode<'_> {
     utf8_percent_encode(text, RESERVED)
-}
-
-struct Columns {
-    namespace: bool,
-    wide: bool,
-    labels: bool,
-    headers: bool,
-    /// `pod/` before each name, when several kinds are shown.
-    prefix: Option<String>,
-}
-
-/// A table that may grow: the server's tables as one, columns three spaces apart.
-struct Table {
-    columns: Columns,
-    headed: bool,
-    widths: Vec<usize>,
-}
-
-impl Table {
-    fn new(columns: Columns) -> Self {
-        let headed = !columns.headers;
-        Self {
-            columns,
-            headed,
-            widths: Vec::new(),
-        }
-    }
-
-    /// The rows of `tables`, below the names of the columns the first time; empty when there are no rows.
-    fn render(&mut self, tables: &[Value]) -> String {
-        let columns = &self.columns;
-        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-        let mut rows = Vec::new();
-        for table in tables {
-            let shown: Vec<(usize, String)> = list(&table["columnDefinitions"])
-                .iter()
-                .enumerate()
-                .filter(|(_, c)| columns.wide || c["priority"].as_i64().unwrap_or(0) == 0)
-                .map(|(i, c)| (i, text(c, "/name").to_uppercase()))
-                .collect();
-            for row in list(&table["rows"]) {
-                if !self.headed {
-                    self.headed = true;
-                    let mut header: Vec<String> =
-                        shown.iter().map(|(_, name)| name.clone()).collect();
-                    if columns.namespace {
-                        header.insert(0, "NAMESPACE".into());
-                    }
-                    if columns.labels {
-                        header.push("LABELS".into());
-                    }
-                    rows.push(header);
-                }
-                let cells = list(&row["cells"]);
-                let mut line: Vec<String> = shown
-                    .iter()
-                    .map(|(i, _)| match cells.get(*i) {
-                        Some(Value::String(text)) => printable(text),
-                        Some(Value::Null) | None => String::new(),
-                        Some(other) => other.to_string(),
-                    })
-                    .collect();
-                if let (Some(prefix), Some(name)) = (&columns.prefix, line.first_mut()) {
-                    *name = format!("{prefix}/{name}");
-                }
-                if columns.namespace {
-                    line.insert(0, text(&row, "/object/metadata/namespace").to_owned());
-                }
-                if columns.labels {
-                    line.push(labels(&row["object"]["metadata"]["labels"]));
-                }
-                rows.push(line);
-            }
-        }
-        for row in &rows {
-            self.widths.resize(self.widths.len().max(row.len()), 0);
-            for (width, cell) in self.widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
-            }
-        }
-        let mut out = String::new();
-        for row in rows {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&self.widths) {
-                line.push_str(&format!("{cell:<width$}   "));
-            }
-            out.push_str(line.trim_end());
-            out.push('\n');
-        }
-        out
-    }
-}
-
-fn labels(labels: &Value) -> String {
-    let pairs: Vec<String> = labels
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
-    match pairs.as_slice() {
-        [] => "<none>".to_owned(),
-        pairs => pairs.join(","),
-    }
-}
-
-/// Control characters could make a terminal do things; they are shown, not sent.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn columns() -> Columns {
-        Columns {
-            namespace: false,
-            wide: false,
-            labels: false,
-            headers: true,
-            prefix: None,
-        }
-    }
-
-    fn table(rows: Value) -> Value {
-        json!({
-            "columnDefinitions": [{"name": "Name"}, {"name": "IP", "priority": 1}, {"name": "Restarts"}],
-            "rows": rows,
-        })
-    }
-
-    #[test]
-    fn tables_align_and_hide_wide_columns() {
-        let two = table(json!([
-            {"cells": ["web", "10.0.0.1", 0], "object": {"metadata": {"namespace": "n", "labels": {"app": "web"}}}},
-            {"cells": ["a\u{1b}[31m", "10.0.0.2", 12], "object": {"metadata": {"namespace": "longer"}}},
-        ]));
-        let render = |columns: Columns| Table::new(columns).render(std::slice::from_ref(&two));
-        let prefix = Some("pod".to_owned());
-        assert_eq!(
-            render(Columns {
-                prefix,
-                ..columns()
-            }),
-            "NAME         RESTARTS\npod/web      0\npod/a\u{fffd}[31m   12\n"
-        );
-        let everywhere = Columns {
-            namespace: true,
-            wide: true,
-            ..columns()
-        };
-        assert!(render(everywhere).starts_with("NAMESPACE   NAME     IP         RESTARTS\n"));
-        let labelled = Columns {
-            labels: true,
-            headers: false,
-            ..columns()
-        };
-        assert_eq!(
-            render(labelled),
-            "web      0    app=web\na\u{fffd}[31m   12   <none>\n"
-        );
-        assert_eq!(Table::new(columns()).render(&[table(json!([]))]), "");
-    }
-
-    #[test]
-    fn a_watched_table_has_one_header_and_keeps_its_columns() {
-        let mut growing = Table::new(columns());
-        let row = |name: &str| table(json!([{"cells": [name, "", 0]}]));
-        assert_eq!(growing.render(&[table(json!([]))]), "");
-        assert_eq!(
-            growing.render(&[row("voting-1")]),
-            "NAME       RESTARTS\nvoting-1   0\n"
-        );
-        assert_eq!(growing.render(&[row("web-1")]), "web-1      0\n");
-    }
-
-    #[test]
-    fn names_carry_the_group() {
-        for (version, name) in [("v1", "pod/a"), ("apps/v1", "pod.apps/a")] {
-            let object = json!({"apiVersion": version, "kind": "Pod", "metadata": {"name": "a"}});
-            assert_eq!(qualified_name(&object), name);
-        }
-    }
 }

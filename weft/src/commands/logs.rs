@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::IsTerminal as _;
 
-use futures::{AsyncBufReadExt as _, Stream, TryStreamExt as _};
+use futures::{AsyncBufReadExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, LogParams};
 use serde_json::Value;
@@ -62,9 +62,18 @@ pub struct Args {
     /// Only from this long ago on, as 30s, 5m or 2h
     #[arg(long, value_name = "DURATION", value_parser = since)]
     since: Option<i64>,
+    /// Only from this time on, as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", conflicts_with = "since")]
+    since_time: Option<jiff::Timestamp>,
+    /// At most this many bytes of each container's log
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(i64).range(1..))]
+    limit_bytes: Option<i64>,
     /// With the time of each line
     #[arg(long)]
     timestamps: bool,
+    /// Go on with the other logs when one cannot be shown
+    #[arg(long)]
+    ignore_errors: bool,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -134,12 +143,23 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         // -1 is all of it, as kubectl has it.
         tail_lines: args.tail.or(tail).filter(|lines| *lines >= 0),
         since_seconds: args.since,
+        since_time: args.since_time,
+        limit_bytes: args.limit_bytes,
         timestamps: args.timestamps,
         ..LogParams::default()
     };
-    let logs = sources
-        .iter()
-        .map(|source| log(&api, source, &params, args.prefix));
+    let logs = sources.iter().map(|source| {
+        let lines = log(&api, source, &params, args.prefix);
+        lines.filter_map(|line| {
+            std::future::ready(match line {
+                Err(failure) if args.ignore_errors => {
+                    eprintln!("Warning: {failure}");
+                    None
+                }
+                line => Some(line),
+            })
+        })
+    });
     if !args.follow {
         for log in logs {
             show(log).await?;

@@ -17,14 +17,15 @@ use crate::kubeconfig::api_failure;
 /// Largest file that is read: what the API takes in one request, times a hundred objects.
 const MANIFEST_BYTES_MAX: u64 = 300 << 20;
 
-/// Reads every object in `files`; `-` is stdin, a folder means its `.yaml`, `.yml` and `.json` files.
+/// Reads every object in `files`; `-` is stdin, a folder means its `.yaml`, `.yml` and `.json` files, and with `recursive` those of the
+/// folders in it.
 ///
 /// # Errors
 /// A [`Failure`] naming the file and what is wrong with it.
-pub fn read(files: &[PathBuf]) -> Result<Vec<Object>, Failure> {
+pub fn read(files: &[PathBuf], recursive: bool) -> Result<Vec<Object>, Failure> {
     let mut objects = Vec::new();
     for file in files {
-        for path in expand(file)? {
+        for path in expand(file, recursive)? {
             let text = load(&path)?;
             parse(&text, &mut objects).map_err(|why| {
                 let what = format!("cannot use the manifest {}", name(&path));
@@ -40,7 +41,8 @@ pub fn read(files: &[PathBuf]) -> Result<Vec<Object>, Failure> {
     Ok(objects)
 }
 
-fn expand(file: &Path) -> Result<Vec<PathBuf>, Failure> {
+/// A folder's manifests, in the order of their names. Links to folders are not followed: one may lead back to itself.
+fn expand(file: &Path, recursive: bool) -> Result<Vec<PathBuf>, Failure> {
     if !file.is_dir() {
         return Ok(vec![file.to_owned()]);
     }
@@ -52,10 +54,18 @@ fn expand(file: &Path) -> Result<Vec<PathBuf>, Failure> {
     let entries = std::fs::read_dir(file).map_err(|error| unreadable(file, &error))?;
     let mut paths: Vec<PathBuf> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(is_manifest)
         .collect();
     paths.sort();
-    Ok(paths)
+    let mut manifests = Vec::new();
+    for path in paths {
+        let is_folder = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+        if is_folder && recursive {
+            manifests.extend(expand(&path, recursive)?);
+        } else if is_manifest(&path) && path.is_file() {
+            manifests.push(path);
+        }
+    }
+    Ok(manifests)
 }
 
 fn name(path: &Path) -> String {
@@ -307,6 +317,26 @@ mod tests {
             if !text.contains("---") {
                 prop_assert_eq!(kept, text.len());
             }
+        }
+    }
+
+    #[test]
+    fn folders_are_read_in_order_and_to_their_depth() {
+        let top = tempfile::tempdir().unwrap();
+        let below = top.path().join("below");
+        std::fs::create_dir(&below).unwrap();
+        std::os::unix::fs::symlink(top.path(), below.join("loop")).unwrap();
+        for path in ["b.yaml", "a.json", "notes.txt", "below/c.yml"] {
+            let name = path.split('.').next().unwrap().replace('/', "-");
+            let text = format!(
+                "{{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {{\"name\": \"{name}\"}}}}"
+            );
+            std::fs::write(top.path().join(path), text).unwrap();
+        }
+        for (recursive, expected) in [(false, "a b"), (true, "a b below-c")] {
+            let read = read(&[top.path().to_owned()], recursive).unwrap();
+            let names: Vec<&str> = read.iter().map(Object::name).collect();
+            assert_eq!(names.join(" "), expected);
         }
     }
 

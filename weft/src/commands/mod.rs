@@ -10,6 +10,7 @@ pub mod load;
 pub mod logs;
 pub mod manifest;
 pub mod node;
+pub mod output;
 pub mod push;
 pub mod server;
 pub mod up;

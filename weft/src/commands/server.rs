@@ -1,16 +1,19 @@
 //! `weft server`: API, store, scheduler and controllers in one process; and what concerns the servers as a group.
 
 mod backup;
+mod keys;
 mod members;
 mod rewrap;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::json;
+use weft_apiserver::audit::log::LogConfig;
 
-use crate::server::{self, JoinConfig, ServerConfig};
+use crate::server::{self, AuditConfig, JoinConfig, ServerConfig};
 use crate::{data_dir, shutdown, stdout};
 
 #[derive(Debug, clap::Args)]
@@ -36,6 +39,8 @@ enum Action {
     Restore(backup::RestoreArgs),
     /// Encrypt every Secret anew, under a new key
     Rewrap(rewrap::RewrapArgs),
+    /// Show the keys that tokens of ServiceAccounts are signed with, add one, or remove one
+    Keys(keys::KeysArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -78,6 +83,24 @@ struct RunArgs {
     /// [default: pki/encryption.key in the data folder]
     #[arg(long, value_name = "FILE")]
     encryption_key_file: Option<PathBuf>,
+    /// Whose tokens are believed beside this cluster's: an AuthenticationConfiguration of apiserver.config.k8s.io/v1
+    #[arg(long, value_name = "FILE")]
+    authentication_config: Option<PathBuf>,
+    /// Which requests are written down, and how much of each: a Policy of audit.k8s.io/v1
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    audit_policy_file: Option<PathBuf>,
+    /// Where they are written down; - is the standard output
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    audit_log_path: Option<PathBuf>,
+    /// Megabytes of that file before another one is begun
+    #[arg(long, default_value_t = 100, value_name = "MB")]
+    audit_log_maxsize: u64,
+    /// Old files of it that are kept; 0 is all of them
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
+    audit_log_maxbackup: usize,
+    /// Days for which old files are kept; 0 is for ever
+    #[arg(long, default_value_t = 0, value_name = "DAYS")]
+    audit_log_maxage: u64,
     /// Write the log as JSON
     #[arg(long)]
     log_json: bool,
@@ -115,6 +138,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Some(Action::Backup(args)) => backup::backup(args).await,
         Some(Action::Restore(args)) => backup::restore(&args),
         Some(Action::Rewrap(args)) => rewrap::rewrap(args).await,
+        Some(Action::Keys(args)) => keys::keys(args).await,
     }
 }
 
@@ -134,6 +158,19 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         }),
         _ => None,
     };
+    let audit = args.audit_policy_file.zip(args.audit_log_path);
+    let audit = audit.map(|(policy_file, path)| AuditConfig {
+        policy_file,
+        log: LogConfig {
+            file_bytes_max: args.audit_log_maxsize.saturating_mul(1 << 20),
+            files_max: args.audit_log_maxbackup,
+            age_max: match args.audit_log_maxage {
+                0 => None,
+                days => Some(Duration::from_secs(days.saturating_mul(24 * 60 * 60))),
+            },
+            ..LogConfig::new(path)
+        },
+    });
     let config = ServerConfig {
         peer_port: Some(args.peer_port.unwrap_or(picked)),
         advertise_address: args.advertise_address,
@@ -141,6 +178,8 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         join,
         token_auth_file: args.token_auth_file,
         encryption_key_file: args.encryption_key_file,
+        authentication_file: args.authentication_config,
+        audit,
         ..ServerConfig::alone(dir, SocketAddr::new(args.address, args.api_port))
     };
     let mut server = server::start(config, &stop).await?;

@@ -92,11 +92,13 @@ fn is_independent(one: &Write, other: &Write) -> bool {
     }
 }
 
-/// The kind as it is served now: a kind may have changed or gone since the decision.
+/// The kind as it is served now: a kind may have changed or gone since the decision, or be served in another version.
 fn current_kind(objects: &Objects, kind: &Kind) -> Result<Arc<Kind>, StatusError> {
     let registry = objects.registry();
-    let kind = registry.by_resource(&kind.group, &kind.version, &kind.resource);
-    kind.cloned().ok_or_else(StatusError::unknown_path)
+    let current = registry
+        .by_resource(&kind.group, &kind.version, &kind.resource)
+        .or_else(|| registry.by_group_kind(&kind.group, &kind.kind));
+    current.cloned().ok_or_else(StatusError::unknown_path)
 }
 
 async fn execute_one(
@@ -163,8 +165,12 @@ async fn execute_one(
                 };
                 let options = WriteOptions::default();
                 let client = objects.client(caller);
-                let patched = client.patch(object, subresource, patch, &options);
-                Ok(Some(Change::Upsert(Arc::clone(kind), patched.await?)))
+                let mut patched = client.patch(object, subresource, patch, &options).await?;
+                if subresource == Some(Subresource::Scale) {
+                    // The answer is a Scale, not what has one.
+                    patched = client.get(kind, key.scope(), &key.name).await?.object();
+                }
+                Ok(Some(Change::Upsert(Arc::clone(kind), patched)))
             };
             (note, forgive_absence(patched.await))
         }
@@ -290,7 +296,10 @@ fn refused(recorder: &Handle, note: Option<Note>, doing: &str, error: &StatusErr
     {
         note.warning = true;
         note.reason = reason;
-        note.message = format!("Error {doing}: {}", error.message);
+        note.message = match &note.refused_words {
+            Some(words) => format!("{words}: {}", error.message),
+            None => format!("Error {doing}: {}", error.message),
+        };
         recorder.tell(note);
     }
     Failure {

@@ -307,6 +307,7 @@ const FRAIL_CONTROLLER: Controller = Controller {
         Outcome {
             writes: row.map(mark).into_iter().collect(),
             requeue_after: None,
+            ..Outcome::default()
         }
     },
 };
@@ -493,6 +494,7 @@ static CROWDED: &[Controller] = &[
             Outcome {
                 writes: Vec::new(),
                 requeue_after: Some(Duration::ZERO),
+                ..Outcome::default()
             }
         },
     },
@@ -542,6 +544,7 @@ static STUBBORN: &[Controller] = &[Controller {
         Outcome {
             writes: vec![write],
             requeue_after: None,
+            ..Outcome::default()
         }
     },
 }];
@@ -637,6 +640,7 @@ async fn leadership_starts_and_stops_the_loop_and_its_term_fences_it() {
     let shutdown = CancellationToken::new();
     let info = ClusterInfo {
         ca_pem: "PEM".to_owned(),
+        usage: None,
     };
     let running = tokio::spawn(run(
         world.objects.clone(),

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use weft_controllers::write::Propagation;
 use weft_kinds::{
-    CAPABILITY_GRANT, CONFIG_MAP, DEPLOYMENT, ENDPOINT_SLICE, EVENT, GATEWAY, HTTP_ROUTE,
-    KEY_VALUE_STORE, Kind, LEASE, NAMESPACE, NODE, POD, REPLICA_SET, Registry, SECRET, SERVICE,
-    SERVICE_ACCOUNT,
+    CAPABILITY_GRANT, CLUSTER_ROLE, CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION, DEPLOYMENT,
+    ENDPOINT_SLICE, EVENT, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, KEY_VALUE_STORE, Kind, LEASE,
+    NAMESPACE, NODE, POD, REPLICA_SET, Registry, SECRET, SERVICE, SERVICE_ACCOUNT,
 };
 
 use crate::world::{World, deployment, namespace, node_object};
@@ -154,7 +154,11 @@ fn slices_hold_a_hundred_and_change_alone() {
     world.tell();
     world.delete(&POD, "p17", Propagation::Background);
     world.settle();
-    assert_eq!(world.tell().lines().count(), 1, "one slice is written");
+    let story = world.tell();
+    let slices = story
+        .lines()
+        .filter(|line| line.contains(" endpointslices "));
+    assert_eq!(slices.count(), 1, "one slice is written: {story}");
 }
 
 #[test]
@@ -528,6 +532,7 @@ fn nodes_get_distinct_ranges() {
 #[test]
 fn routes_say_what_became_of_them() {
     let mut world = still();
+    world.define_gateway_api();
     world.seed_controllers();
     world.create(&NODE, node_object("n0"));
     world.create(&SERVICE, service("web", json!([{"port": 80}])));
@@ -581,10 +586,67 @@ fn routes_say_what_became_of_them() {
     assert_eq!(gateway["conditions"][1]["status"], "True", "{gateway}");
 }
 
+/// The kinds of the Gateway API are custom kinds: users take their definitions away, and others of other versions take their place.
+#[test]
+fn what_a_definition_takes_with_it_comes_back_with_the_next() {
+    let mut world = still();
+    world.define_gateway_api();
+    world.seed_controllers();
+    world.create(
+        &GATEWAY,
+        json!({
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"gatewayClassName": "weft", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+        }),
+    );
+    world.settle();
+    let told = |world: &World, kind: &Arc<Kind>, name: &str| {
+        let conditions = world.get(kind, name)["status"]["conditions"].clone();
+        let conditions = conditions.as_array().cloned().unwrap_or_default();
+        let told = conditions.iter().map(|c| {
+            let (kind, status) = (c["type"].as_str(), c["status"].as_str());
+            format!("{}={}", kind.unwrap_or(""), status.unwrap_or(""))
+        });
+        told.collect::<Vec<_>>().join(" ")
+    };
+    let class = |world: &World| told(world, &GATEWAY_CLASS, "weft");
+    assert_eq!(class(&world), "Accepted=True SupportedVersion=True");
+    let accepted = told(&world, &GATEWAY, "web");
+    assert!(accepted.starts_with("Accepted=True"), "{accepted}");
+
+    let definition = "gatewayclasses.gateway.networking.k8s.io";
+    world.delete(
+        &CUSTOM_RESOURCE_DEFINITION,
+        definition,
+        Propagation::Background,
+    );
+    world.settle();
+    world.tend_definitions();
+    world.settle();
+    assert_eq!(world.names(&GATEWAY_CLASS), [""; 0]);
+    assert_eq!(
+        *world.get(&CUSTOM_RESOURCE_DEFINITION, definition),
+        json!(null)
+    );
+
+    let mut newer = weft_kinds::gateway_api::definitions()
+        .into_iter()
+        .find(|one| one["metadata"]["name"] == definition)
+        .unwrap();
+    let annotations = &mut newer["metadata"]["annotations"];
+    annotations["gateway.networking.k8s.io/bundle-version"] = "v1.9.0".into();
+    world.create(&CUSTOM_RESOURCE_DEFINITION, newer);
+    world.tend_definitions();
+    world.settle();
+    assert_eq!(class(&world), "Accepted=True SupportedVersion=False");
+    assert_eq!(told(&world, &GATEWAY, "web"), accepted);
+}
+
 /// Whoever waits for a route to a Service waits for its status, and a Gateway that is not there is told of by an event.
 #[test]
 fn every_parent_of_a_route_is_told_and_told_anew_when_it_changes() {
     let mut world = still();
+    world.define_gateway_api();
     world.seed_controllers();
     world.create(&NODE, node_object("n0"));
     world.create(&SERVICE, service("web", json!([{"port": 80}])));
@@ -776,4 +838,45 @@ fn a_grant_tells_what_it_refers_to_and_is_not_there() {
     world.seed_controllers();
     world.settle();
     assert_eq!(world.tell(), "");
+}
+
+#[test]
+fn roles_gather_the_rules_of_others() {
+    let mut world = still();
+    world.seed_controllers();
+    let role = |name: &str, label: &str, resources: &[&str]| {
+        let rules = resources
+            .iter()
+            .map(|resource| json!({"apiGroups": [""], "resources": [resource], "verbs": ["get"]}));
+        let rules: Vec<Value> = rules.collect();
+        json!({"metadata": {"name": name, "labels": {label: "true"}}, "rules": rules})
+    };
+    let mut all = role("all", "top", &[]);
+    all["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"to-all": "true"}}]});
+    world.create(&CLUSTER_ROLE, role("b", "to-all", &["pods", "secrets"]));
+    world.create(&CLUSTER_ROLE, all);
+    world.create(&CLUSTER_ROLE, role("a", "to-all", &["services", "pods"]));
+    world.create(&CLUSTER_ROLE, role("c", "other", &["nodes"]));
+    let gathered = |world: &World| {
+        let role = world.get(&CLUSTER_ROLE, "all");
+        let rules = role["rules"].as_array().cloned().unwrap_or_default();
+        let resources = rules
+            .iter()
+            .map(|rule| rule["resources"][0].as_str().unwrap().to_owned());
+        resources.collect::<Vec<_>>().join(" ")
+    };
+    world.settle();
+    assert_eq!(gathered(&world), "services pods secrets");
+    // Whatever is written into it goes, and what its parts say follows.
+    world.patch(&CLUSTER_ROLE, "all", json!({"rules": []}));
+    world.patch(
+        &CLUSTER_ROLE,
+        "c",
+        json!({"metadata": {"labels": {"to-all": "true"}}}),
+    );
+    world.settle();
+    assert_eq!(gathered(&world), "services pods secrets nodes");
+    world.delete(&CLUSTER_ROLE, "a", Propagation::Background);
+    world.settle();
+    assert_eq!(gathered(&world), "pods secrets nodes");
 }

@@ -2,8 +2,14 @@
 //!
 //! They are here and not in the controllers' crate because only the binary's crate knows both.
 
+mod autoscalers;
+mod behind_services;
+mod budgets;
 mod cases;
+mod cronjobs;
 mod hostile;
+mod jobs;
 mod rollout;
 mod silence;
+mod workloads;
 mod world;

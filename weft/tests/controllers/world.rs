@@ -20,17 +20,22 @@ use weft_api::{Object, StatusError};
 use weft_apiserver::caller::Caller;
 use weft_apiserver::informer::{Change as News, Informer};
 use weft_apiserver::objects::{
-    self, Binding, DeleteOptions, Deleted, Objects, Patch, WriteOptions,
+    self, Binding, DeleteOptions, Deleted, Evicted, Objects, Patch, WriteOptions,
 };
 use weft_apiserver::request::ObjectRef;
 use weft_apiserver::stored;
 use weft_controllers::write::Propagation;
-use weft_controllers::{CONTROLLERS, Change, Cluster, Context, Key, Touched, View, Write};
+use weft_controllers::{
+    CONTROLLERS, Change, Cluster, Context, Key, Past, Touched, Usage, View, Write,
+};
 use weft_kinds::{Kind, KindRef, LEASE, NODE, POD, Registries, Subresource};
 use weft_store::{Mutation, Precondition, Store, Term};
 
 /// 2026-01-01T00:00:00Z
 const START: i64 = 1_767_225_600;
+/// Where a pod says that it is for one node.
+pub const PINNED: &str = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0\
+                          /matchFields/0/values/0";
 /// Notes of one write that are waited for; more than a write ever tells.
 const NOTES_MAX: usize = 64;
 
@@ -76,6 +81,10 @@ pub struct World {
     pub agents: bool,
     /// Why the last attempt at a key was refused.
     failures: BTreeMap<Work, String>,
+    /// What the last look at a key left for the next one.
+    pasts: BTreeMap<Work, Past>,
+    /// What pods use.
+    pub usage: Usage,
     notes: mpsc::Receiver<Telling>,
     sender: mpsc::Sender<Telling>,
     /// Every write that was carried out, and every note.
@@ -137,6 +146,8 @@ impl World {
             },
             agents: false,
             failures: BTreeMap::new(),
+            pasts: BTreeMap::new(),
+            usage: Usage::new(),
             notes,
             sender,
             story: Vec::new(),
@@ -165,6 +176,7 @@ impl World {
         self.queue.clear();
         self.later.clear();
         self.failures.clear();
+        self.pasts.clear();
         self.stored.clear();
         self.informer = self.objects.informer(|_| true);
         self.listen();
@@ -286,6 +298,13 @@ impl World {
             .count() as i64
     }
 
+    /// The kind as it is served: of a custom kind, with what its definition says.
+    fn served(&self, kind: KindRef<'_>) -> Arc<Kind> {
+        let registry = self.objects.registry();
+        let served = registry.by_resource(&kind.group, &kind.version, &kind.resource);
+        Arc::clone(served.unwrap_or(kind))
+    }
+
     /// A user creates an object; its status is written as its owner would, and it is as the server has made it.
     pub fn create(&mut self, kind: KindRef<'_>, mut object: Value) -> Value {
         object["apiVersion"] = json!(kind.api_version());
@@ -295,6 +314,7 @@ impl World {
         let namespace = object.namespace().map(str::to_owned);
         let name = object.name().to_owned();
         let options = WriteOptions::default();
+        let kind = &self.served(kind);
         let client = self.objects.client(&self.admin);
         let created = client.create(kind, namespace.as_deref(), object, &options);
         let created = self.runtime.block_on(created).unwrap();
@@ -343,6 +363,7 @@ impl World {
         patch: Value,
     ) -> Result<Object, StatusError> {
         let options = WriteOptions::default();
+        let kind = &self.served(kind);
         let object = ObjectRef::new(kind, key.scope(), &key.name);
         let client = self.objects.client(&self.admin);
         let patched = client.patch(object, part, Patch::merge(&patch), &options);
@@ -380,12 +401,46 @@ impl World {
         self.delete_with(kind, &key, &options);
     }
 
+    /// Somebody who empties a node asks for a pod to go.
+    pub fn evict(&mut self, name: &str) -> Result<(), StatusError> {
+        let (_, key) = self.find(&POD, name).unwrap();
+        let client = self.objects.client(&self.admin);
+        let options = DeleteOptions::default();
+        let evicted = client.evict(&key.namespace, &key.name, &options);
+        let evicted = self.runtime.block_on(evicted);
+        self.listen();
+        match evicted? {
+            Evicted::Deleted(_) => Ok(()),
+            Evicted::Refused(error) => Err(error),
+        }
+    }
+
     fn delete_with(&mut self, kind: KindRef<'_>, key: &Key, options: &DeleteOptions) -> Deleted {
+        let kind = &self.served(kind);
         let client = self.objects.client(&self.admin);
         let deleted = client.delete(kind, key.scope(), &key.name, options);
         let deleted = self.runtime.block_on(deleted).unwrap();
         self.listen();
         deleted
+    }
+
+    /// The kinds of the Gateway API are there, as in every cluster; most tests do without, for the time that it takes.
+    pub fn define_gateway_api(&mut self) {
+        let defined = self.objects.ensure_gateway_api(&self.admin);
+        self.runtime.block_on(defined).unwrap();
+        self.listen();
+        self.settle();
+    }
+
+    /// The leader does about definitions what there is to do.
+    pub fn tend_definitions(&mut self) {
+        let (objects, admin) = (&self.objects, &self.admin);
+        self.runtime.block_on(async {
+            while objects.tend_definitions_once(admin).await {
+                tokio::task::yield_now().await;
+            }
+        });
+        self.listen();
     }
 
     fn notice(&mut self, touched: &Touched) {
@@ -414,11 +469,14 @@ impl World {
         self.queue.remove(&work);
         self.later.remove(&work);
         let kinds = self.registries.current();
+        let nothing = Past::default();
         let context = Context {
             now: self.now,
             cluster: &self.cluster,
             kinds: &kinds,
             last_failure: self.failures.get(&work).map(String::as_str),
+            usage: Some(&self.usage),
+            past: self.pasts.get(&work).unwrap_or(&nothing),
         };
         let controller = &CONTROLLERS[work.0];
         let outcome = (controller.reconcile)(&self.view, &work.1, &context);
@@ -462,6 +520,9 @@ impl World {
             }
         }
         self.failures.remove(&work);
+        if let Some(past) = outcome.past {
+            self.pasts.insert(work, past);
+        }
     }
 
     fn look_later(&mut self, work: Work, delay: std::time::Duration) {
@@ -475,9 +536,14 @@ impl World {
             return false;
         }
         let pods = self.stored.range((Arc::clone(&POD), Key::cluster(""))..);
+        // What has ended is left alone, and what was let go of waits for others.
+        let moves = |pod: &Value| match pod["metadata"]["deletionTimestamp"].is_null() {
+            true => !is_ready(pod) && !is_finished(pod),
+            false => pod["metadata"]["deletionGracePeriodSeconds"] != 0 || !is_finished(pod),
+        };
         let mut moves: Vec<Key> = pods
             .take_while(|((kind, _), _)| *kind == *POD)
-            .filter(|(_, pod)| !is_ready(pod) || !pod["metadata"]["deletionTimestamp"].is_null())
+            .filter(|(_, pod)| moves(pod))
             .map(|((_, key), _)| key.clone())
             .collect();
         if moves.is_empty() {
@@ -488,13 +554,24 @@ impl World {
         let pod = &self.stored[&(Arc::clone(&POD), key.clone())];
         let is_ending = !pod["metadata"]["deletionTimestamp"].is_null();
         if is_ending {
+            if !is_finished(pod) && !pod["metadata"]["finalizers"].is_null() {
+                // How it ended is told before it goes.
+                let status = json!({"status": {"phase": "Failed", "conditions": [
+                    {"type": "Ready", "status": "False", "lastTransitionTime": self.now.to_string()}]}});
+                let part = Some(Subresource::Status);
+                self.patch_part(&POD, &key, part, status).unwrap();
+            }
             let options = DeleteOptions {
                 grace_period_seconds: Some(0),
                 ..DeleteOptions::default()
             };
             self.delete_with(&POD, &key, &options);
         } else if pod["spec"]["nodeName"].is_null() {
-            let node = format!("n{}", self.dice(3));
+            let pinned = pod
+                .pointer(PINNED)
+                .and_then(Value::as_str)
+                .map(str::to_owned);
+            let node = pinned.unwrap_or_else(|| format!("n{}", self.dice(3)));
             // The node controller removes pods of nodes that do not exist.
             if self.get(&NODE, &node).is_null() {
                 self.create(&NODE, node_object(&node));
@@ -504,7 +581,7 @@ impl World {
             let number = self.objects.store().snapshot().revision();
             let address = format!("10.42.{}.{}", number / 250 % 250, number % 250 + 1);
             let status = json!({"status": {"phase": "Running", "podIP": address,
-                "podIPs": [{"ip": address}], "conditions": [
+                "startTime": self.now.to_string(), "podIPs": [{"ip": address}], "conditions": [
                 {"type": "Ready", "status": "True", "lastTransitionTime": self.now.to_string()}]}});
             let part = Some(Subresource::Status);
             self.patch_part(&POD, &key, part, status).unwrap();
@@ -569,6 +646,13 @@ impl World {
 fn is_ready(pod: &Value) -> bool {
     let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     conditions.any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+fn is_finished(pod: &Value) -> bool {
+    matches!(
+        pod["status"]["phase"].as_str(),
+        Some("Succeeded" | "Failed")
+    )
 }
 
 fn merge(target: &mut Value, patch: &Value) {
