@@ -55,6 +55,10 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ),
     ("weft-sdk", &["weft-sdk-macros"]),
     ("weft-sdk-macros", &[]),
+    (
+        "weft-fuzz",
+        &["weft-api", "weft-apiserver", "weft-kinds", "weft-store"],
+    ),
     ("xtask", &[]),
     ("weft-tests", &[]),
     ("weft-models", &[]),

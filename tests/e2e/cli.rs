@@ -136,6 +136,141 @@ fn delete_goes_through_everything_that_was_named() {
 }
 
 #[test]
+fn get_prints_by_template_in_columns_and_in_order() {
+    let shop = Shop::open();
+    let words = |words: &[&str]| success(shop.0.weft(words).unwrap()).unwrap();
+    let get = |more: &[&str]| words(&[&["get", "secret", "-n", "shop"], more].concat());
+    assert_eq!(
+        get(&["-o", "jsonpath={.items[*].metadata.name}"]),
+        "one two"
+    );
+    assert_eq!(
+        get(&[
+            "-o",
+            r#"jsonpath={range .items[*]}{.metadata.name}={.metadata.labels.tier}{"\n"}{end}"#
+        ]),
+        "one=front\ntwo=\n"
+    );
+    assert_eq!(
+        get(&[
+            "-o",
+            "custom-columns=NAME:.metadata.name,TIER:.metadata.labels.tier"
+        ]),
+        "NAME   TIER\none    front\ntwo    <none>\n"
+    );
+    // Labels that are not there come first, and so does what is older.
+    assert_eq!(
+        get(&["-o", "name", "--sort-by", ".metadata.labels.tier"]),
+        "secret/two\nsecret/one\n"
+    );
+    let table = get(&[
+        "--sort-by",
+        "{.metadata.labels.tier}",
+        "-L",
+        "tier",
+        "--chunk-size",
+        "1",
+    ]);
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        (rows[0].last(), rows[1][0], rows[2][0], rows[2].last()),
+        (Some(&"TIER"), "two", "one", Some(&"front"))
+    );
+    let folder = shop.0.data_dir().join("manifests");
+    let folder = folder.to_str().unwrap();
+    assert_eq!(
+        words(&["get", "-f", folder, "-o", "name"]),
+        "namespace/shop\nsecret/one\nsecret/two\nservice/web\n"
+    );
+    assert_eq!(get(&["gone", "--ignore-not-found"]), "");
+    let (code, _, error) = shop.fail("get secret -o jsonpath={.a");
+    assert!(
+        code == Some(2) && error.contains("a brace is not closed"),
+        "{error}"
+    );
+}
+
+#[test]
+fn apply_merges_on_the_server_when_it_is_told_to() {
+    let shop = Shop::open();
+    let file = shop.0.data_dir().join("settings.yaml");
+    let manifest = |data: &str| {
+        std::fs::write(
+            &file,
+            format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings, namespace: shop}}\ndata: {data}\n"),
+        )
+        .unwrap();
+        format!("apply -f {} --server-side", file.display())
+    };
+    let apply = manifest("{a: '1', b: '1'}");
+    assert_eq!(shop.run(&apply), "configmap/settings created\n");
+    assert_eq!(shop.run(&apply), "configmap/settings unchanged\n");
+    assert_eq!(
+        shop.run(&format!("{apply} --dry-run -o jsonpath={{.data.a}}")),
+        "1"
+    );
+    // Somebody else takes one field; what is left out goes.
+    let other = manifest("{b: '2'}");
+    let (code, _, error) = shop.fail(&format!("{other} --field-manager other"));
+    assert_eq!(code, Some(1));
+    assert!(
+        error.contains("conflict with \"weft\"") && error.contains(".data.b"),
+        "{error}"
+    );
+    let forced = shop.run(&format!("{other} --field-manager other --force-conflicts"));
+    assert_eq!(forced, "configmap/settings configured\n");
+    let back = manifest("{a: '1', b: '2'}");
+    assert_eq!(shop.run(&back), "configmap/settings configured\n");
+    let alone = manifest("{b: '2'}");
+    assert_eq!(shop.run(&alone), "configmap/settings configured\n");
+    assert_eq!(
+        shop.run("get configmap settings -n shop -o jsonpath={.data}"),
+        r#"{"b":"2"}"#
+    );
+    // A word of the server's on a field that it does not know.
+    std::fs::write(
+        &file,
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: typo, namespace: shop}\ndatta: {a: b}\n",
+    )
+    .unwrap();
+    let path = file.to_str().unwrap();
+    let (_, _, error) = shop.fail(&format!("apply -f {path}"));
+    assert!(error.contains("unknown field \"datta\""), "{error}");
+    let told = shop
+        .0
+        .weft(&["apply", "-f", path, "--validate=warn"])
+        .unwrap();
+    assert!(told.status.success());
+    let warning = String::from_utf8(told.stderr).unwrap();
+    assert_eq!(warning, "Warning: unknown field \"datta\"\n");
+}
+
+#[test]
+fn delete_takes_what_a_selector_chooses() {
+    let shop = Shop::open();
+    assert_eq!(
+        shop.run("delete secret -n shop -l tier=front --dry-run"),
+        "secret/one deleted (server dry run)\n"
+    );
+    assert_eq!(
+        shop.run("delete secret -n shop -l tier=front"),
+        "secret/one deleted\n"
+    );
+    assert_eq!(
+        shop.run("delete secret,service -n shop --all -o name"),
+        "secret/two\nservice/web\n"
+    );
+    let (code, _, error) = shop.fail("delete secret one --all -n shop");
+    assert_eq!(code, Some(2));
+    assert!(error.contains("leave out one of the two"), "{error}");
+    let (code, _, error) = shop.fail("delete pod one --grace-period=0 -n shop");
+    assert!(code == Some(2) && error.contains("--force"), "{error}");
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
     let shop = Shop::open();
     let mut listing = Command::new(weft())

@@ -14,7 +14,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::json;
 use weft_tests::cluster::Cluster;
 
-async fn client(cluster: &Cluster) -> kube::Client {
+pub(crate) async fn client(cluster: &Cluster) -> kube::Client {
     // Another test may have installed it already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let kubeconfig = Kubeconfig::read_from(&cluster.kubeconfig).unwrap();

@@ -1,4 +1,5 @@
-//! A day with kubectl, unmodified, in the oldest and the newest version that is supported.
+//! A day with kubectl, unmodified: the oldest that is met with, one that knows the first aggregated discovery, and the oldest and
+//! the newest that are supported.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -8,6 +9,20 @@ use weft_tests::clients;
 use weft_tests::cluster::{Cluster, eventually, repository, success};
 
 const GUESTS: [&str; 4] = ["web", "emoji", "voting", "bot"];
+
+#[test]
+fn a_day_with_kubectl_1_20() {
+    if let Some(kubectl) = clients::kubectl(20) {
+        day(&kubectl).unwrap();
+    }
+}
+
+#[test]
+fn a_day_with_kubectl_1_27() {
+    if let Some(kubectl) = clients::kubectl(27) {
+        day(&kubectl).unwrap();
+    }
+}
 
 #[test]
 fn a_day_with_kubectl_1_33() {

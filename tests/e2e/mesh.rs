@@ -364,6 +364,45 @@ fn told_and_done(
     })
 }
 
+/// The kinds of the Gateway API are custom kinds: who takes a definition away takes its objects and what came of them; with it they come back.
+#[test]
+fn routes_go_and_come_with_their_definition() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let cluster = started().unwrap();
+    apply(&cluster, ROUTES).unwrap();
+    answers(&cluster, &runtime, "shop.example", "/env").unwrap();
+    let weft = |args: &[&str]| cluster.weft(args).and_then(success);
+    let definition = "httproutes.gateway.networking.k8s.io";
+    let crds = "customresourcedefinitions";
+    let saved = weft(&["get", crds, definition, "-o", "json"]).unwrap();
+    weft(&["delete", crds, definition]).unwrap();
+    eventually("no node serves the route", || {
+        for _ in 0..16 {
+            let answer = runtime.block_on(get(&cluster, "shop.example", "/env", &[]))?;
+            if answer.status != 404 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })
+    .unwrap();
+    // What needs no route goes on.
+    answers(&cluster, &runtime, "near.shop.localhost", "/hello").unwrap();
+
+    let mut saved: serde_json::Value = serde_json::from_str(&saved).unwrap();
+    saved["metadata"] = serde_json::json!({
+        "name": definition, "annotations": saved["metadata"]["annotations"],
+    });
+    saved["status"] = serde_json::json!({});
+    eventually("the definition is gone", || {
+        Ok(weft(&["get", crds, definition]).is_err().then_some(()))
+    })
+    .unwrap();
+    apply(&cluster, &saved.to_string()).unwrap();
+    eventually("routes are taken", || Ok(apply(&cluster, ROUTES).ok())).unwrap();
+    answers(&cluster, &runtime, "shop.example", "/env").unwrap();
+}
+
 #[test]
 fn the_gateway_routes_as_the_gateway_api_says() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

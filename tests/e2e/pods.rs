@@ -6,7 +6,7 @@ use weft_tests::cluster::{Cluster, eventually, success};
 use crate::load;
 
 /// A command whose `run` is `body`, as a file next to the cluster's data.
-fn command(cluster: &Cluster, name: &str, body: &str) -> String {
+pub(crate) fn command(cluster: &Cluster, name: &str, body: &str) -> String {
     let text = format!(
         r#"(component
           (core module $m (memory 1) (func (export "run") (result i32) {body}))

@@ -10,8 +10,6 @@
 //!   hand). It is the project's OpenAPI with nulls allowed and references rewritten for validators; both are undone here.
 //! * Kubernetes' types: the Go modules `k8s.io/api` and `k8s.io/apimachinery`, asked by [`FACTS`], a program of some
 //!   hundred lines that Go runs (`--facts FILE` uses its output).
-//! * Gateway API: the custom resource definitions of the Go module `sigs.k8s.io/gateway-api`, as the same program turns
-//!   them into JSON. HTTPRoute is taken from the experimental channel for `retry`.
 //! * The binary form: the same Go modules, see [`protobuf`].
 //!
 //! Invariants: every reference in the table resolves inside it; the output depends on the inputs only.
@@ -31,27 +29,6 @@ const GO_MODULES: &[(&str, &str)] = &[
     ("k8s.io/apiextensions-apiserver", "v0.37.2"),
     ("k8s.io/apimachinery", "v0.37.2"),
     ("k8s.io/kube-aggregator", "v0.37.2"),
-    ("sigs.k8s.io/yaml", "v1.6.0"),
-];
-const GATEWAY_API: (&str, &str) = ("sigs.k8s.io/gateway-api", "v1.6.3");
-/// Kinds of the Gateway API and the files of their definitions.
-const GATEWAY_KINDS: &[(&str, &str)] = &[
-    (
-        "HTTPRoute",
-        "experimental/gateway.networking.k8s.io_httproutes.yaml",
-    ),
-    (
-        "Gateway",
-        "standard/gateway.networking.k8s.io_gateways.yaml",
-    ),
-    (
-        "GatewayClass",
-        "standard/gateway.networking.k8s.io_gatewayclasses.yaml",
-    ),
-    (
-        "ReferenceGrant",
-        "standard/gateway.networking.k8s.io_referencegrants.yaml",
-    ),
 ];
 const FACTS: &str = include_str!("codegen/facts.go");
 const TABLE: &str = "kinds/src/schema/table.json";
@@ -156,7 +133,6 @@ const GROUPS: &[&str] = &[
     "discovery.k8s.io",
     "events.k8s.io",
     "flowcontrol.apiserver.k8s.io",
-    "gateway.networking.k8s.io",
     "networking.k8s.io",
     "node.k8s.io",
     "policy",
@@ -173,7 +149,6 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("io.k8s.api.core.v1.ServicePort", "protocol", "TCP"),
 ];
 
-const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 
@@ -216,12 +191,6 @@ pub fn run(args: Vec<String>) -> Result<()> {
             .get_mut(*definition)
             .with_context(|| format!("{definition} is not defined by the sources"))?;
         schema["properties"][property]["default"] = json!(default);
-    }
-    for (kind, _) in GATEWAY_KINDS {
-        let schema = facts["schemas"]
-            .get(kind)
-            .with_context(|| format!("the facts have no schema of {kind}"))?;
-        all.extend(gateway_kind(kind, schema)?);
     }
     let kept = closure(&all)?;
     let table = render(&kept)?;
@@ -284,11 +253,6 @@ fn go_types(facts: &Value, kept: &BTreeMap<String, Value>) -> Result<BTreeMap<St
 /// The roots and all they refer to.
 fn closure(all: &BTreeMap<String, Value>) -> Result<BTreeMap<String, Value>> {
     let mut wanted: Vec<String> = ROOTS.iter().map(|root| (*root).to_owned()).collect();
-    wanted.extend(
-        all.keys()
-            .filter(|name| name.starts_with("io.k8s.networking.gateway."))
-            .cloned(),
-    );
     let lists: Vec<String> = wanted
         .iter()
         .map(|name| format!("{name}List"))
@@ -455,31 +419,6 @@ fn published(schema: &Value) -> Value {
     Value::Object(out)
 }
 
-/// The definitions of a custom resource and its list, with metadata as all kinds have it.
-fn gateway_kind(kind: &str, schema: &Value) -> Result<BTreeMap<String, Value>> {
-    let name = format!("io.k8s.networking.gateway.v1.{kind}");
-    let mark = |kind: &str| json!([{ "group": "gateway.networking.k8s.io", "kind": kind, "version": "v1" }]);
-    let meta = |of: &str| json!({ "allOf": [{ "$ref": format!("#/components/schemas/{META}.{of}") }], "description": "Standard object's metadata." });
-    let mut one = schema.clone();
-    one["properties"]["metadata"] = meta("ObjectMeta");
-    one["x-kubernetes-group-version-kind"] = mark(kind);
-    let properties = one["properties"]
-        .as_object()
-        .with_context(|| format!("the schema of {kind} has no properties"))?;
-    let (api_version, kind_property) = (&properties["apiVersion"], &properties["kind"]);
-    let list = json!({
-        "description": format!("{kind}List is a list of {kind}."),
-        "properties": {
-            "apiVersion": api_version, "kind": kind_property, "metadata": meta("ListMeta"),
-            "items": { "description": "The objects.", "items": { "$ref": format!("#/components/schemas/{name}") }, "type": "array" },
-        },
-        "required": ["items"],
-        "type": "object",
-        "x-kubernetes-group-version-kind": mark(&format!("{kind}List")),
-    });
-    Ok(BTreeMap::from([(format!("{name}List"), list), (name, one)]))
-}
-
 /// Runs [`FACTS`] in a module of its own in the temporary folder; Go fetches what it reads.
 fn ask_go() -> Result<Vec<u8>> {
     let dir = std::env::temp_dir().join("weft-codegen-facts");
@@ -493,17 +432,7 @@ fn ask_go() -> Result<Vec<u8>> {
         format!("module facts\n\ngo 1.26.0\n\n{requires}"),
     )?;
     std::fs::write(dir.join("main.go"), FACTS)?;
-    let (module, version) = GATEWAY_API;
-    go(&dir, &["mod", "download", &format!("{module}@{version}")])?;
-    let cache = String::from_utf8(go(&dir, &["env", "GOMODCACHE"])?)?;
-    let definitions = Path::new(cache.trim()).join(format!("{module}@{version}/config/crd"));
-    let arguments: Vec<String> = GATEWAY_KINDS
-        .iter()
-        .map(|(kind, file)| format!("{kind}={}", definitions.join(file).display()))
-        .collect();
-    let mut command = vec!["run", "."];
-    command.extend(arguments.iter().map(String::as_str));
-    go(&dir, &command)
+    go(&dir, &["run", "."])
 }
 
 fn go(dir: &Path, args: &[&str]) -> Result<Vec<u8>> {
@@ -569,31 +498,7 @@ fn shell(program: &str, args: &[&str]) -> Result<()> {
 mod tests {
     use serde_json::json;
 
-    use super::{gateway_kind, go_types};
-
-    #[test]
-    fn a_custom_resource_gets_the_metadata_of_all_kinds_and_a_list() {
-        let schema = json!({ "type": "object", "required": ["spec"], "properties": {
-            "apiVersion": { "type": "string" }, "kind": { "type": "string" },
-            "metadata": { "type": "object" }, "spec": { "type": "object" },
-        } });
-        let kinds = gateway_kind("HTTPRoute", &schema).unwrap();
-        let one = &kinds["io.k8s.networking.gateway.v1.HTTPRoute"];
-        assert!(
-            one["properties"]["metadata"]["allOf"][0]["$ref"]
-                .as_str()
-                .unwrap()
-                .ends_with("ObjectMeta")
-        );
-        assert_eq!(one["required"], json!(["spec"]));
-        let items = &kinds["io.k8s.networking.gateway.v1.HTTPRouteList"]["properties"]["items"];
-        assert!(
-            items["items"]["$ref"]
-                .as_str()
-                .unwrap()
-                .ends_with("v1.HTTPRoute")
-        );
-    }
+    use super::go_types;
 
     #[test]
     fn facts_are_kept_for_what_the_schemas_have() {

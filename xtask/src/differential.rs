@@ -6,12 +6,13 @@
 //! stored objects are equal by kind, and the most frequent differences.
 //!
 //! `record` asks a kube-apiserver that it starts itself, with etcd, on loopback, and writes the answers anew. With `--manifests`
-//! it asks about objects of others, such as a chart's output, which are not kept here: their licences are theirs, and the
-//! comparison needs them only once.
+//! it asks about objects of others, such as a chart's output, or a folder with public definitions and objects of them, which are not
+//! kept here: their licences are theirs, and the comparison needs them only once.
 //!
 //! Invariants: the same corpus and seed give the same requests; only processes started here are ended.
 
 mod corpus;
+mod manifests;
 mod record;
 
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ pub struct Args {
     #[command(subcommand)]
     action: Option<Action>,
 
-    /// Compare by these manifests, a JSON list of objects, instead of the corpus
+    /// Compare by these manifests, a JSON list of objects or a folder of YAML, instead of the corpus
     #[arg(long, requires = "answers")]
     manifests: Option<PathBuf>,
 
@@ -71,8 +72,11 @@ pub fn run(args: &Args) -> Result<()> {
             test.args(["test", "-p", "weft-apiserver", "--test", "differential"])
                 .args(["--", "--nocapture"]);
             if let (Some(manifests), Some(answers)) = (&args.manifests, &args.answers) {
+                let read = manifests::read(manifests, record::is_known)?;
+                let file = crate::target().join("differential-manifests.json");
+                std::fs::write(&file, serde_json::to_vec(&read)?)?;
                 // The test runs in the folder of its crate.
-                test.env("DIFFERENTIAL_MANIFESTS", manifests.canonicalize()?)
+                test.env("DIFFERENTIAL_MANIFESTS", file.canonicalize()?)
                     .env("DIFFERENTIAL_ANSWERS", answers.canonicalize()?);
             }
             let status = test.status().context("starting cargo")?;

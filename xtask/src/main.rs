@@ -1,4 +1,5 @@
-//! Chores of this repository: `cargo xtask demo`, `test`, `guests`, `bench`, `release`, `chaos`, `conformance`, `differential`, `kwok`, `codegen`.
+//! Chores of this repository: `cargo xtask demo`, `test`, `guests`, `bench`, `release`, `chaos`, `conformance`, `differential`, `fuzz`,
+//! `schemathesis`, `kwok`, `codegen`.
 //!
 //! Each command is a file and does its own set-up, so that any of them is the first one on a fresh machine. They use
 //! one build profile and the workspace as one selection, so nothing is compiled twice. A command that fails says what,
@@ -12,6 +13,7 @@ mod conformance;
 mod demo;
 mod dependencies;
 mod differential;
+mod fuzz;
 mod guests;
 mod interrupts;
 mod kube_apiserver;
@@ -19,6 +21,7 @@ mod kwok;
 mod process;
 mod progress;
 mod release;
+mod schemathesis;
 mod test;
 mod toolchain;
 
@@ -59,6 +62,10 @@ enum Command {
     Conformance(conformance::Args),
     /// Compare the API server's answers with recorded ones of kube-apiserver
     Differential(differential::Args),
+    /// Try what the API reads from outside with inputs made from right ones
+    Fuzz(fuzz::Args),
+    /// Ask every operation of the OpenAPI document, and see that none fails the server
+    Schemathesis(schemathesis::Args),
     /// Have KWOK play hundreds of nodes, and see whether their pods all run and stay
     Kwok(kwok::Args),
     /// Derive the API server's schema table from published schemas
@@ -89,6 +96,8 @@ fn main() -> ExitCode {
         Command::Chaos(args) => chaos::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Differential(args) => differential::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
+        Command::Schemathesis(args) => schemathesis::run(&args),
         Command::Kwok(args) => kwok::run(&args),
         Command::Codegen { arguments } => codegen::run(arguments),
     };

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 use crate::progress::{self, Steps, cargo};
-use crate::{Failure, dependencies, guests};
+use crate::{Failure, dependencies, guests, target};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,6 +21,9 @@ const SAMPLES: [&str; 2] = ["--manifest-path", "sample-apps/Cargo.toml"];
 
 pub fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
+    let skipped = target().join("clients/skipped");
+    // Of another run.
+    let _ = std::fs::remove_file(&skipped);
     let mut steps = Steps::new(7);
     steps.step("formatting", || {
         let next =
@@ -71,6 +74,8 @@ pub fn run(args: &Args) -> Result<()> {
         counts.ignored,
         started.elapsed().as_secs()
     );
+    // Said once more where it is read: what was not tried, because a client could not be fetched.
+    print!("{}", std::fs::read_to_string(&skipped).unwrap_or_default());
     counts.verdict(&args.filter)
 }
 

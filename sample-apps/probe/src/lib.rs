@@ -8,6 +8,8 @@
 //! | `/echo` | streams the request's body back |
 //! | `/headers` | the request line and its headers, as text |
 //! | `/env` | the environment, sorted, as text |
+//! | `/admit` | answers an AdmissionReview: no, where the object is labelled `refused`, else yes with a warning that names the caller |
+//! | `/page` | a page with a link, at an absolute path |
 //! | `/whoami` | who the mesh says is calling, and the time left |
 //! | `/call?url=&timeout=` | calls that address, within so many ms, and reports the response or the typed error |
 //! | `/spin?ms=` | computes for that time, then answers |
@@ -20,6 +22,7 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use weft::http::{Timeout, header, query};
 use weft::{Request, Response};
 
@@ -51,6 +54,11 @@ async fn handle(request: Request) -> Result<Response, weft::BodyError> {
         "/echo" => Ok(echo(request)),
         "/headers" => Ok(text(headers(&request))),
         "/env" => Ok(text(environment())),
+        "/admit" => {
+            let review = request.into_body().json().await;
+            review.map(admit).map_err(|error| format!("{error}\n"))
+        }
+        "/page" => Ok(page()),
         "/whoami" => Ok(text(whoami())),
         "/call" => match query(&uri, "url") {
             Some(url) => match query(&uri, "timeout").map(|ms| ms.parse()).transpose() {
@@ -77,6 +85,29 @@ async fn handle(request: Request) -> Result<Response, weft::BodyError> {
         *refusal.status_mut() = weft::http::StatusCode::BAD_REQUEST;
         refusal
     }))
+}
+
+fn page() -> Response {
+    let mut response = text("<a href=\"/rewriteme\">test</a>".to_owned());
+    let kind = header::HeaderValue::from_static("text/html");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// As an admission webhook.
+fn admit(review: Value) -> Response {
+    let request = &review["request"];
+    let refused = !request["object"]["metadata"]["labels"]["refused"].is_null();
+    let mut answer = json!({"uid": request["uid"], "allowed": !refused});
+    if refused {
+        answer["status"] = json!({"message": "it is labelled refused"});
+    } else if let Some(caller) = weft::mesh::caller() {
+        answer["warnings"] = json!([format!("asked by {}", caller.spiffe_id)]);
+    }
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": answer,
+    });
+    text(review.to_string())
 }
 
 fn text(text: String) -> Response {

@@ -1,4 +1,4 @@
-//! The API server under load: whole lists and pages, thousands of watchers, leases beside clients that do nothing but list.
+//! The API server under load: writes, applies and custom objects, whole lists and pages, thousands of watchers, leases beside clients that do nothing but list.
 //!
 //! `apiserver/examples/load` is both the server, in a process of its own, and all clients; they share the machine. A round is a
 //! new store. Where kube-apiserver and etcd are found ([`crate::kube_apiserver`]), each round asks them the same, with the same clients, after or before
@@ -28,7 +28,8 @@ pub const SETUP: Setup<'_> = Setup {
 };
 
 pub fn measure(effort: &Effort) -> Result<Value> {
-    let mut cargo = progress::cargo(["build", "--workspace", "--example", "load"]);
+    // As it is released: what is measured beside is a release, too.
+    let mut cargo = progress::cargo(["build", "--release", "--workspace", "--example", "load"]);
     progress::run(&mut cargo, "read the compiler's messages above")?;
     let dir = PathBuf::from("target/bench-api");
     let mut waiting = Waiting::new();
@@ -40,7 +41,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
         );
     }
     let load = |dir: &PathBuf, server: &[&str]| -> Result<Value> {
-        let mut load = Command::new("target/debug/examples/load");
+        let mut load = Command::new("target/release/examples/load");
         load.arg("--dir").arg(dir).args(server);
         if effort.quick {
             load.arg("--quick");
@@ -141,6 +142,21 @@ fn compared(ratios: &Value) -> String {
     let at = |pointer: &str| ratios.pointer(pointer).map_or(f64::NAN, number);
     let mut text = "\nweft's, of kube-apiserver's (medians of the rounds)\n".to_owned();
     for (what, pointer) in [
+        ("pods made by one client", "/writes/creates/0/per_second"),
+        ("the same, p99", "/writes/creates/0/p99_ms"),
+        ("pods made by 16 clients", "/writes/creates/1/per_second"),
+        ("the same, p99", "/writes/creates/1/p99_ms"),
+        ("pods made by 128 clients", "/writes/creates/2/per_second"),
+        ("the same, p99", "/writes/creates/2/p99_ms"),
+        ("server-side applies", "/writes/applies/per_second"),
+        ("the same, p99", "/writes/applies/p99_ms"),
+        (
+            "custom objects under rules, made",
+            "/writes/custom/made/per_second",
+        ),
+        ("the same, changed", "/writes/custom/changed/per_second"),
+        ("the same, listed", "/writes/custom/listed_ms"),
+        ("memory at rest", "/idle/resident_bytes"),
         ("all pods listed, seconds", "/lists/seconds"),
         ("all pods listed, CPU", "/lists/server_cpu_seconds"),
         ("memory at most, lists at once", "/lists/peak_bytes_at_once"),
@@ -153,10 +169,15 @@ fn compared(ratios: &Value) -> String {
             "/watches_by_node/2/server_cpu_us_per_change",
         ),
         (
-            "watchers of one object, updates a second",
-            "/one_object/updates_per_second",
+            "fewer watchers of one object, updates a second",
+            "/one_object/0/updates_per_second",
         ),
-        ("watchers of one object, p99", "/one_object/p99_ms"),
+        ("the same, p99", "/one_object/0/p99_ms"),
+        (
+            "many watchers of one object, updates a second",
+            "/one_object/1/updates_per_second",
+        ),
+        ("the same, p99", "/one_object/1/p99_ms"),
         ("memory after large values", "/values/resident_bytes"),
     ] {
         text += &format!("  {what}: {:.2}\n", at(pointer));
@@ -167,7 +188,40 @@ fn compared(ratios: &Value) -> String {
 fn told(results: &Value) -> String {
     let at = |pointer: &str| results.pointer(pointer).map_or(f64::NAN, number);
     let mb = |pointer: &str| at(pointer) / 1e6;
+    let rows = |pointer: &str| results.pointer(pointer).and_then(Value::as_array);
     let mut text = format!(
+        "  nobody asks anything: {:.1} MB, {:.2} % of a processor\n",
+        mb("/idle/resident_bytes"),
+        at("/idle/cores") * 100.0,
+    );
+    let written = |what: &str, row: &Value| {
+        format!(
+            "  {what} by {:.0} clients: {:.0} a second, p99 {:.1} ms, {:.0} µs of CPU each\n",
+            number(&row["clients"]),
+            number(&row["per_second"]),
+            number(&row["p99_ms"]),
+            number(&row["server_cpu_us_each"]),
+        )
+    };
+    for row in rows("/writes/creates").into_iter().flatten() {
+        text += &written("pods made", row);
+    }
+    text += &written("server-side applies", &results["writes"]["applies"]);
+    text += &written(
+        &format!(
+            "{:.0} custom objects under rules, made",
+            at("/writes/custom/objects")
+        ),
+        &results["writes"]["custom"]["made"],
+    );
+    text += &written("the same, changed", &results["writes"]["custom"]["changed"]);
+    text += &format!(
+        "  the same, listed: {:.1} MB in {:.0} ms; the definition was served after {:.0} ms\n",
+        mb("/writes/custom/listed_bytes"),
+        at("/writes/custom/listed_ms"),
+        at("/writes/custom/served_after_ms"),
+    );
+    text += &format!(
         "  {:.0} pods listed whole: {:.1} MB in {:.0} ms, {:.0} MB/s, {:.0} ms of CPU; {:.0} clients at once {:.0} MB/s\n",
         at("/lists/pods"),
         mb("/lists/bytes"),
@@ -191,7 +245,6 @@ fn told(results: &Value) -> String {
         at("/lists/page_ms/middle"),
         at("/lists/page_ms/last"),
     );
-    let rows = |pointer: &str| results.pointer(pointer).and_then(Value::as_array);
     for row in rows("/watches_by_node").into_iter().flatten() {
         text += &format!(
             "  {:.0} watchers by node of {:.0} pod changes a second, {:.0} others not concerned: p50 {:.1} ms, p99 {:.1} ms, {:.0} µs of CPU a change, {:.0} MB\n",
@@ -204,14 +257,16 @@ fn told(results: &Value) -> String {
             number(&row["resident_bytes"]) / 1e6,
         );
     }
-    text += &format!(
-        "  {:.0} watchers of one ConfigMap, {:.0} updates a second: p50 {:.1} ms, p99 {:.1} ms, {:.1} µs of CPU an event\n",
-        at("/one_object/watchers"),
-        at("/one_object/updates_per_second"),
-        at("/one_object/p50_ms"),
-        at("/one_object/p99_ms"),
-        at("/one_object/server_cpu_us_per_event"),
-    );
+    for row in rows("/one_object").into_iter().flatten() {
+        text += &format!(
+            "  {:.0} watchers of one ConfigMap, {:.0} updates a second: p50 {:.1} ms, p99 {:.1} ms, {:.1} µs of CPU an event\n",
+            number(&row["watchers"]),
+            number(&row["updates_per_second"]),
+            number(&row["p50_ms"]),
+            number(&row["p99_ms"]),
+            number(&row["server_cpu_us_per_event"]),
+        );
+    }
     for row in rows("/leases").into_iter().flatten() {
         text += &format!(
             "  a lease renewed beside {:.0} clients that list everything: p50 {:.1} ms, p99 {:.1} ms, at most {:.1} ms\n",

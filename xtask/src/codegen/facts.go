@@ -1,9 +1,8 @@
-// Facts of Kubernetes' Go types that its OpenAPI document does not tell, and the schemas of the Gateway API as JSON.
+// Facts of Kubernetes' Go types that its OpenAPI document does not tell.
 //
 // `cargo xtask codegen` runs this in a temporary module; its output is one JSON document on stdout:
-// {"types": {DEFINITION: ["NAME|GO TYPE|FLAGS|VIA", …]}, "schemas": {KIND: SCHEMA}}, fields in the order of their structs.
+// {"types": {DEFINITION: ["NAME|GO TYPE|FLAGS|VIA", …]}}, fields in the order of their structs.
 // Flags: e omitempty, z omitzero. Via: the names of the embedded structs that a field stands in, joined by dots.
-// Arguments: KIND=FILE, a custom resource definition in YAML each.
 package main
 
 import (
@@ -13,7 +12,6 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime"
-	"sigs.k8s.io/yaml"
 
 	admissionregistration "k8s.io/api/admissionregistration/v1"
 	apps "k8s.io/api/apps/v1"
@@ -106,33 +104,6 @@ func fields(t reflect.Type, via string) []string {
 	return found
 }
 
-// schema is the structural schema of the version v1 of a custom resource definition.
-func schema(file string) any {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		panic(err)
-	}
-	var crd struct {
-		Spec struct {
-			Versions []struct {
-				Name   string
-				Schema struct {
-					OpenAPIV3Schema map[string]any `json:"openAPIV3Schema"`
-				}
-			}
-		}
-	}
-	if err := yaml.Unmarshal(text, &crd); err != nil {
-		panic(err)
-	}
-	for _, version := range crd.Spec.Versions {
-		if version.Name == "v1" {
-			return version.Schema.OpenAPIV3Schema
-		}
-	}
-	panic(file + " has no version v1")
-}
-
 func main() {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
@@ -150,12 +121,7 @@ func main() {
 	for _, t := range scheme.AllKnownTypes() {
 		walk(t)
 	}
-	schemas := map[string]any{}
-	for _, argument := range os.Args[1:] {
-		kind, file, _ := strings.Cut(argument, "=")
-		schemas[kind] = schema(file)
-	}
-	if err := json.NewEncoder(os.Stdout).Encode(map[string]any{"types": facts, "schemas": schemas}); err != nil {
+	if err := json.NewEncoder(os.Stdout).Encode(map[string]any{"types": facts}); err != nil {
 		panic(err)
 	}
 }

@@ -1,5 +1,5 @@
-//! Requests from manifests: as they are, mutants, patches; the same of what subresources show. Everything follows from a
-//! seed.
+//! Requests from manifests: as they are, mutants, patches; the same of what subresources show; applies, deletions, and reads in each
+//! encoding. Everything follows from a seed.
 
 use serde_json::{Map, Value, json};
 
@@ -13,6 +13,8 @@ pub struct Amounts {
     pub patches: usize,
     /// Mutants and patches of a status or a scale.
     pub parts: usize,
+    /// Configurations that a second manager applies.
+    pub applies: usize,
 }
 
 impl Amounts {
@@ -22,6 +24,7 @@ impl Amounts {
         replacements: 45,
         patches: 26,
         parts: 30,
+        applies: 16,
     };
     /// For many manifests of others.
     pub const FEW: Self = Self {
@@ -29,6 +32,7 @@ impl Amounts {
         replacements: 2,
         patches: 1,
         parts: 1,
+        applies: 1,
     };
 }
 
@@ -37,7 +41,8 @@ pub const CURRENT: &str = "CURRENT";
 
 /// One request of the comparison.
 pub struct Case {
-    /// What is done: `create`, `update`, or a type of patch; below an object `status`, `status merge` and so on.
+    /// What is done: `create`, `update`, `apply`, `delete`, `read` in an encoding, or a type of patch; below an object `status`,
+    /// `status merge` and so on.
     pub action: &'static str,
     /// `Strict`, `Warn` or `Ignore`.
     pub validation: &'static str,
@@ -161,8 +166,93 @@ pub fn cases(manifests: &[Value], statuses: &Map<String, Value>, amounts: Amount
             }
         }
     }
+    // Later again, for the same reason.
+    let mut chance = Chance(0x6a09_e667_f3bc_c908);
+    for (manifest, object) in manifests.iter().enumerate() {
+        let mut change = |action, index: usize, body| {
+            changes.push(Case {
+                action,
+                validation: VALIDATIONS[index % VALIDATIONS.len()],
+                manifest,
+                body,
+            });
+        };
+        change("apply", 0, object.clone());
+        for index in 0..amounts.applies {
+            let action = if index % 3 == 2 {
+                "apply force"
+            } else {
+                "apply"
+            };
+            change(action, index, applied(object, &mut chance));
+        }
+        for options in deletions() {
+            change("delete", 0, options);
+        }
+        for encoding in READS {
+            change(encoding, 0, Value::Null);
+        }
+    }
     creates.append(&mut changes);
     creates
+}
+
+/// One object, in each form that clients ask for it.
+const READS: [&str; 5] = [
+    "read json",
+    "read yaml",
+    "read protobuf",
+    "read table",
+    "read metadata",
+];
+
+/// What a second manager applies: the whole with a mutation, or a part of it with the name.
+fn applied(object: &Value, chance: &mut Chance) -> Value {
+    let mut body = match chance.below(3) {
+        0 => chance.of(&mutants(object)).clone(),
+        _ => merge_patch(object, chance, false),
+    };
+    if chance.below(8) > 0 && body.is_object() {
+        for field in ["apiVersion", "kind"] {
+            body[field] = object[field].clone();
+        }
+        if !body["metadata"].is_object() {
+            body["metadata"] = json!({});
+        }
+        body["metadata"]["name"] = object["metadata"]["name"].clone();
+    }
+    body
+}
+
+/// What may be said with a deletion.
+fn deletions() -> Vec<Value> {
+    // Where there are options in the body, those of the query count for nothing.
+    let options = |more: Value| {
+        let mut options = json!({ "apiVersion": "v1", "kind": "DeleteOptions", "dryRun": ["All"] });
+        if let (Value::Object(options), Value::Object(more)) = (&mut options, more) {
+            options.extend(more);
+        }
+        options
+    };
+    vec![
+        Value::Null,
+        json!({ "dryRun": ["All"] }),
+        options(json!({ "propagationPolicy": "Foreground" })),
+        options(json!({ "propagationPolicy": "Orphan", "gracePeriodSeconds": 5 })),
+        options(json!({ "propagationPolicy": "Sideways" })),
+        options(json!({ "propagationPolicy": "Orphan", "orphanDependents": true })),
+        options(json!({ "orphanDependents": true })),
+        options(json!({ "gracePeriodSeconds": 0 })),
+        options(json!({ "gracePeriodSeconds": -1 })),
+        options(json!({ "gracePeriodSeconds": "soon" })),
+        options(json!({ "dryRun": ["Some"] })),
+        options(json!({ "preconditions": { "uid": "00000000-0000-0000-0000-000000000000" } })),
+        options(json!({ "preconditions": { "resourceVersion": "1" } })),
+        options(json!({ "preconditions": { "resourceVersion": CURRENT } })),
+        options(json!({ "unknownField": 1 })),
+        json!({ "apiVersion": "v1", "kind": "Pod" }),
+        json!([]),
+    ]
 }
 
 /// In turn; what is most asked in practice twice.

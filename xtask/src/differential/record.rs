@@ -9,13 +9,17 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
 use super::corpus::{Amounts, CURRENT, Case, cases};
-use super::{ANSWERS, CORPUS, STATUSES};
+use super::{ANSWERS, CORPUS, STATUSES, manifests};
 use crate::kube_apiserver::{KubeApiserver, Setup};
 
 const NAMESPACE: &str = "diff";
+/// Who made the objects that are changed, and who applies to them.
+const MAKER: &str = "maker";
+const APPLIER: &str = "applier";
 /// Definitions are served some moments after they are stored.
 const SERVED_TIMEOUT: Duration = Duration::from_secs(180);
 const SETUP: Setup<'_> = Setup {
@@ -261,17 +265,17 @@ impl Corpus {
     /// The one that is kept with the test.
     pub fn own() -> Result<Self> {
         Ok(Self {
-            manifests: read_manifests(Path::new(CORPUS))?,
+            manifests: manifests::read(Path::new(CORPUS), is_known)?,
             statuses: serde_json::from_slice(&fs::read(STATUSES)?)?,
             amounts: Amounts::FULL,
             answers: PathBuf::from(ANSWERS),
         })
     }
 
-    /// Manifests of others, which are not kept: a JSON list of objects.
-    pub fn of(manifests: &Path, answers: &Path) -> Result<Self> {
+    /// Manifests of others, which are not kept.
+    pub fn of(path: &Path, answers: &Path) -> Result<Self> {
         Ok(Self {
-            manifests: read_manifests(manifests)?,
+            manifests: manifests::read(path, is_known)?,
             amounts: Amounts::FEW,
             answers: answers.to_owned(),
             ..Self::own()?
@@ -279,9 +283,10 @@ impl Corpus {
     }
 }
 
-fn read_manifests(path: &Path) -> Result<Vec<Value>> {
-    let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("parsing {}", path.display()))
+/// Whether a kind is one that is asked about without a definition of it.
+pub fn is_known(version: &str, kind: &str) -> bool {
+    let mut known = RESOURCES.iter();
+    known.any(|(a_version, a_kind, _, _)| *a_version == version && *a_kind == kind)
 }
 
 pub fn run(binaries: &Path, definitions: &Path, corpus: &Corpus) -> Result<()> {
@@ -300,7 +305,7 @@ fn record(reference: &Reference, definitions: &Path, corpus: &Corpus) -> Result<
         let body = fs::read(definitions.join(file)).with_context(|| format!("reading {file}"))?;
         let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
         let answer = reference.ask("POST", path, "application/yaml", &body)?;
-        ensure!(answer.code == 201, "{file} was refused: {}", answer.body);
+        ensure!(answer.code == 201, "{file} was refused: {}", answer.text());
     }
     for (path, body) in [
         (
@@ -314,7 +319,11 @@ fn record(reference: &Reference, definitions: &Path, corpus: &Corpus) -> Result<
     ] {
         let body = body.to_string();
         let answer = reference.ask("POST", &path, "application/json", body.as_bytes())?;
-        ensure!(matches!(answer.code, 201 | 409), "{path}: {}", answer.body);
+        ensure!(
+            matches!(answer.code, 201 | 409),
+            "{path}: {}",
+            answer.text()
+        );
     }
     let until = Instant::now() + SERVED_TIMEOUT;
     for resource in ["httproutes", "gateways", "gatewayclasses"] {
@@ -335,7 +344,13 @@ fn record(reference: &Reference, definitions: &Path, corpus: &Corpus) -> Result<
                 .iter()
                 .map(|case| {
                     let version = versions.get(case.manifest).cloned().flatten();
-                    request_of(case, &manifests[case.manifest], version.as_deref())
+                    let path = path_of(&manifests[case.manifest], manifests)?;
+                    Ok(request_of(
+                        case,
+                        path,
+                        &manifests[case.manifest],
+                        version.as_deref(),
+                    ))
                 })
                 .collect::<Result<_>>()?;
             let answers = reference.ask_all(&requests)?;
@@ -346,22 +361,34 @@ fn record(reference: &Reference, definitions: &Path, corpus: &Corpus) -> Result<
         }
         Ok(())
     };
+    // Definitions are judged before there are any, and are there before objects of theirs are.
+    let (definitions, creates): (Vec<_>, Vec<_>) = creates
+        .into_iter()
+        .partition(|case| manifests::is_definition(&manifests[case.manifest]));
+    tell(&definitions, &[])?;
+    define(reference, manifests)?;
     tell(&creates, &[])?;
     // Changes are about objects that are there; a name that the server makes up cannot be asked for again.
     let mut versions = Vec::new();
     for manifest in manifests {
         let mut version = None;
         if manifest["metadata"]["name"].is_string() {
-            let path = path_of(manifest)?;
+            let path = path_of(manifest, manifests)?;
             let body = manifest.to_string();
-            let answer = reference.ask("POST", &path, "application/json", body.as_bytes())?;
-            if answer.code == 201 {
-                let created: Value = serde_json::from_str(&answer.body)?;
+            let made = format!("{path}?fieldManager={MAKER}");
+            let mut answer = reference.ask("POST", &made, "application/json", body.as_bytes())?;
+            if answer.code == 409 {
+                let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
+                answer =
+                    reference.ask("GET", &format!("{path}/{name}"), "application/json", b"")?;
+            }
+            if matches!(answer.code, 200 | 201) {
+                let created: Value = serde_json::from_slice(&answer.body)?;
                 version = created["metadata"]["resourceVersion"]
                     .as_str()
                     .map(str::to_owned);
             } else {
-                println!("{path}: {}", answer.body);
+                println!("{path}: {}", answer.text());
             }
         }
         versions.push(version);
@@ -382,12 +409,55 @@ fn record(reference: &Reference, definitions: &Path, corpus: &Corpus) -> Result<
     Ok(())
 }
 
+/// Makes the kinds that the manifests define.
+fn define(reference: &Reference, manifests: &[Value]) -> Result<()> {
+    let definitions: Vec<&Value> = manifests
+        .iter()
+        .filter(|manifest| manifests::is_definition(manifest))
+        .collect();
+    let mut served = Vec::new();
+    for definition in definitions {
+        let path = path_of(definition, manifests)?;
+        let body = definition.to_string();
+        let answer = reference.ask("POST", &path, "application/json", body.as_bytes())?;
+        if answer.code != 201 {
+            println!("{}: {}", definition["metadata"]["name"], answer.text());
+            continue;
+        }
+        let spec = &definition["spec"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        for version in spec["versions"].as_array().into_iter().flatten() {
+            if version["served"] == true {
+                let (group, version) = (text(&spec["group"]), text(&version["name"]));
+                let plural = text(&spec["names"]["plural"]);
+                served.push(format!("/apis/{group}/{version}/{plural}"));
+            }
+        }
+    }
+    let until = Instant::now() + SERVED_TIMEOUT;
+    for path in served {
+        while reference.ask("GET", &path, "application/json", b"")?.code != 200 {
+            ensure!(Instant::now() < until, "{path} is not served");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+    Ok(())
+}
+
 /// What is kept of an answer: a line of JSON.
 fn line_of(case: &Case, answer: &Answer) -> Value {
     let mut line = json!({
         "action": case.action, "validation": case.validation, "manifest": case.manifest, "body": case.body, "code": answer.code,
     });
-    let parsed: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    let text = String::from_utf8_lossy(&answer.body);
+    let parsed: Value = match case.action {
+        "read yaml" => serde_saphyr::from_str(&text).unwrap_or_default(),
+        // As it came: the comparison decodes both.
+        "read protobuf" if answer.code < 300 => {
+            json!(base64::engine::general_purpose::STANDARD.encode(&answer.body))
+        }
+        _ => serde_json::from_str(&text).unwrap_or_default(),
+    };
     if answer.code < 300 {
         line["object"] = parsed;
     } else {
@@ -399,11 +469,15 @@ fn line_of(case: &Case, answer: &Answer) -> Value {
     line
 }
 
-fn path_of(manifest: &Value) -> Result<String> {
-    let (version, kind) = (&manifest["apiVersion"], &manifest["kind"]);
-    let (version, _, resource, namespaced) = RESOURCES
+/// Where objects like this one are; its kind may be defined by another of the manifests.
+fn path_of(manifest: &Value, manifests: &[Value]) -> Result<String> {
+    let text = |field: &str| manifest[field].as_str().unwrap_or_default();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    let (resource, namespaced) = RESOURCES
         .iter()
-        .find(|(v, k, _, _)| version == v && kind == k)
+        .find(|(a_version, a_kind, _, _)| version == *a_version && kind == *a_kind)
+        .map(|(_, _, resource, namespaced)| (*resource, *namespaced))
+        .or_else(|| manifests::defined(manifests, version, kind))
         .with_context(|| format!("{version} {kind} is no kind of the comparison"))?;
     let root = match version.contains('/') {
         true => "apis",
@@ -416,12 +490,21 @@ fn path_of(manifest: &Value) -> Result<String> {
 }
 
 /// `version` is the resourceVersion of the object.
-fn request_of(case: &Case, manifest: &Value, version: Option<&str>) -> Result<Request> {
-    let collection = path_of(manifest)?;
-    let query = format!("dryRun=All&fieldValidation={}", case.validation);
+fn request_of(case: &Case, collection: String, manifest: &Value, version: Option<&str>) -> Request {
+    let mut query = format!("dryRun=All&fieldValidation={}", case.validation);
+    match case.action {
+        "apply" => query += &format!("&fieldManager={APPLIER}"),
+        "apply force" => query += &format!("&fieldManager={APPLIER}&force=true"),
+        "delete" => query = "dryRun=All".to_owned(),
+        action if action.starts_with("read ") => query.clear(),
+        _ => {}
+    }
     let mut words = case.action.split(' ').peekable();
     let below = words.next_if(|word| matches!(*word, "status" | "scale"));
     let (method, media_type) = match words.next() {
+        Some("apply") => ("PATCH", "application/apply-patch+yaml"),
+        Some("delete") => ("DELETE", "application/json"),
+        Some("read") => ("GET", "application/json"),
         Some("create") => ("POST", "application/json"),
         Some("json") => ("PATCH", "application/json-patch+json"),
         Some("merge") => ("PATCH", "application/merge-patch+json"),
@@ -435,38 +518,67 @@ fn request_of(case: &Case, manifest: &Value, version: Option<&str>) -> Result<Re
         (_, Some(below)) => format!("{collection}/{name}/{below}"),
     };
     let mut body = case.body.clone();
-    if let Some(named) = body.pointer_mut("/metadata/resourceVersion")
-        && *named == CURRENT
-    {
-        *named = version.unwrap_or_default().into();
+    for pointer in [
+        "/metadata/resourceVersion",
+        "/preconditions/resourceVersion",
+    ] {
+        if let Some(named) = body.pointer_mut(pointer)
+            && *named == CURRENT
+        {
+            *named = version.unwrap_or_default().into();
+        }
     }
-    Ok(Request {
+    Request {
         method,
         path: format!("{path}?{query}"),
         media_type,
-        body: body.to_string().into_bytes(),
-    })
+        accept: accepted(case.action),
+        body: match body {
+            Value::Null => Vec::new(),
+            body => body.to_string().into_bytes(),
+        },
+    }
+}
+
+/// The form that an answer is asked for in.
+fn accepted(action: &str) -> &'static str {
+    match action {
+        "read yaml" => "application/yaml",
+        "read protobuf" => "application/vnd.kubernetes.protobuf",
+        "read table" => "application/json;as=Table;v=v1;g=meta.k8s.io",
+        "read metadata" => "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+        _ => "application/json",
+    }
 }
 
 struct Request {
     method: &'static str,
     path: String,
     media_type: &'static str,
+    accept: &'static str,
     body: Vec<u8>,
 }
 
 struct Answer {
     code: u16,
     warnings: Vec<String>,
-    body: String,
+    body: Vec<u8>,
 }
 
 impl Answer {
+    fn text(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
+    }
+
     /// From what curl writes with `include`: head, empty line, body.
-    fn parse(text: &str) -> Result<Self> {
-        let (head, body) = text
-            .split_once("\r\n\r\n")
-            .context("the answer has no head")?;
+    fn parse(text: &[u8]) -> Result<Self> {
+        const END: &[u8] = b"\r\n\r\n";
+        let end = text.windows(END.len()).position(|part| part == END);
+        let end = end.context("the answer has no head")?;
+        let (head, body) = (
+            String::from_utf8_lossy(&text[..end]),
+            &text[end + END.len()..],
+        );
         let mut lines = head.lines();
         let code = lines
             .next()
@@ -480,7 +592,7 @@ impl Answer {
         Ok(Self {
             code,
             warnings,
-            body: body.to_owned(),
+            body: body.to_vec(),
         })
     }
 }
@@ -510,6 +622,7 @@ impl Reference {
             method,
             path: path.to_owned(),
             media_type,
+            accept: "application/json",
             body: body.to_vec(),
         };
         let mut answers = self.ask_all(std::slice::from_ref(&request))?;
@@ -534,7 +647,7 @@ impl Reference {
                 )?;
             }
             writeln!(config, "header = \"Content-Type: {}\"", request.media_type)?;
-            writeln!(config, "header = \"Accept: application/json\"")?;
+            writeln!(config, "header = \"Accept: {}\"", request.accept)?;
             writeln!(config, "header = \"{}\"", self.server.authorization())?;
             writeln!(config, "output = \"{}\"", file("answer", index).display())?;
             config.push_str("insecure\nsilent\ninclude\n");
@@ -552,12 +665,12 @@ impl Reference {
             .iter()
             .enumerate()
             .map(|(index, request)| {
-                let text = fs::read_to_string(file("answer", index)).unwrap_or_default();
+                let text = fs::read(file("answer", index)).unwrap_or_default();
                 match text.is_empty() {
                     true if requests.len() > 1 => Ok(Answer {
                         code: 0,
                         warnings: Vec::new(),
-                        body: String::new(),
+                        body: Vec::new(),
                     }),
                     _ => Answer::parse(&text)
                         .with_context(|| format!("{} {}", request.method, request.path)),
