@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use weft_api::status::StatusError;
 use weft_api::time::rfc3339;
 use weft_kinds::apiextensions::Definition;
 use weft_kinds::apiextensions::status::{self, Cleanup};
-use weft_kinds::lens::{condition_is_true, text};
+use weft_kinds::lens::{condition_is_true, items, text};
 use weft_kinds::{CUSTOM_RESOURCE_DEFINITION, Kind, Registry, Subresource};
 use weft_store::Revision;
 
@@ -26,6 +27,8 @@ use crate::stored;
 const AGAIN: Duration = Duration::from_millis(250);
 /// Rounds in a row: each takes every definition one step on, and there are four at most.
 const ROUNDS_MAX: usize = 16;
+/// How long a definition outlives its objects: what they owned goes by what is known of them, and nothing is of a kind that is not served.
+const OUTLIVES: i64 = 2;
 
 impl Objects {
     /// Tends definitions while this server leads, until the token is cancelled.
@@ -137,10 +140,25 @@ impl Objects {
         now: &str,
     ) -> Result<Done, StatusError> {
         let cleanup = self.remove_objects(caller, definition).await?;
+        if matches!(cleanup, Cleanup::Done) && self.has_just_lost_its_objects(definition) {
+            return Ok(Done::Waits);
+        }
         match status::cleaned(definition, &cleanup, now) {
             Some(next) => self.write_status(caller, revision, definition, &next).await,
             None => Ok(Done::Waits),
         }
+    }
+
+    fn has_just_lost_its_objects(&self, definition: &Value) -> bool {
+        let mut conditions = items(definition, "/status/conditions").iter();
+        let begun = conditions
+            .find(|condition| condition["type"] == "Terminating" && condition["status"] == "True")
+            .and_then(|condition| {
+                text(condition, "/lastTransitionTime")
+                    .parse::<Timestamp>()
+                    .ok()
+            });
+        begun.is_some_and(|begun| self.now().as_second() - begun.as_second() <= OUTLIVES)
     }
 
     /// Deletes the objects of a definition that goes, once it says that it does.
@@ -175,11 +193,8 @@ impl Objects {
         if let Err(error) = deleted {
             return Ok(Cleanup::Failed(error.to_string()));
         }
-        match self.newest_snapshot().await?.len_of(&prefix) {
-            0 => Ok(Cleanup::Done),
-            // Their finalizers have something to do.
-            _ => Ok(Cleanup::InProgress),
-        }
+        // Their finalizers may have something to do, and whatever they owned has.
+        Ok(Cleanup::InProgress)
     }
 }
 
