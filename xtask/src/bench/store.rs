@@ -35,8 +35,8 @@ const KEPT_PUTS: usize = 300_000;
 pub fn build() -> Result<()> {
     let mut cargo = progress::cargo([
         "build",
+        "--release",
         "--workspace",
-        "--bins",
         "--example",
         "bench",
         "--example",
@@ -48,7 +48,7 @@ pub fn build() -> Result<()> {
 }
 
 fn program() -> Command {
-    Command::new("target/debug/examples/bench")
+    Command::new("target/release/examples/bench")
 }
 
 fn ask(command: &mut Command) -> Result<Value> {
@@ -114,7 +114,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
     let mut restarts = Vec::new();
     for servers in SERVERS {
         waiting.show(format!("{servers} servers with {} objects", effort.objects));
-        restarts.push(ask(Command::new("target/debug/examples/restart")
+        restarts.push(ask(Command::new("target/release/examples/restart")
             .args(["--servers", &servers.to_string()])
             .args(["--objects", &effort.objects.to_string()]))?);
     }
@@ -175,7 +175,7 @@ fn through_api(effort: &Effort, dir: &Path) -> Result<Vec<Value>> {
     for name in ["weft", "kube-apiserver"] {
         let _ = std::fs::remove_dir_all(dir);
         std::fs::create_dir_all(dir)?;
-        let mut load = Command::new("target/debug/examples/load");
+        let mut load = Command::new("target/release/examples/load");
         load.args(["--only", "puts"]);
         if effort.quick {
             load.arg("--quick");
