@@ -56,12 +56,19 @@ fn whoever_has_another_owner_outlives_a_foreground_deletion() {
         }
         world.delete(&REPLICATION_CONTROLLER, "going", Propagation::Foreground);
         world.settle();
-        assert_eq!(world.get(&REPLICATION_CONTROLLER, "going"), &Value::Null, "seed {seed}");
+        assert_eq!(
+            world.get(&REPLICATION_CONTROLLER, "going"),
+            &Value::Null,
+            "seed {seed}"
+        );
         let left = world.all(&POD);
         assert_eq!(left.len(), 2, "seed {seed}");
         for pod in left {
             let metadata = &pod["metadata"];
-            assert!(metadata["deletionTimestamp"].is_null(), "seed {seed}: {metadata}");
+            assert!(
+                metadata["deletionTimestamp"].is_null(),
+                "seed {seed}: {metadata}"
+            );
             assert_eq!(metadata["ownerReferences"], json!([second]), "seed {seed}");
         }
     }
