@@ -3,6 +3,7 @@
 //! client-go switches on `reason`, kubectl prints `Error from server (Reason): message`, so both are exact.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -187,12 +188,15 @@ impl StatusError {
 
     /// The object breaks rules of its kind; `causes` name each field.
     pub fn invalid(kind: &str, group: &str, name: &str, causes: Vec<Cause>) -> Self {
+        let mut seen = BTreeSet::new();
         let list: Vec<String> = causes
             .iter()
             .map(|c| match c.field.as_str() {
                 "" => c.message.clone(),
                 field => format!("{field}: {}", c.message),
             })
+            // What was found twice is told once; the causes have both.
+            .filter(|told| seen.insert(told.clone()))
             .collect();
         let list = match list.as_slice() {
             [one] => one.clone(),

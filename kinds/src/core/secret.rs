@@ -21,7 +21,7 @@ pub static SECRET: LazyLock<Arc<Kind>> = LazyLock::new(|| {
         columns: vec![
             Column::name(),
             Column::text("Type", shown_type, "What the secret is for."),
-            Column::integer("Data", shown_data, "Number of entries."),
+            Column::text("Data", shown_data, "Number of entries."),
             Column::age(),
         ],
         selectable: vec![Selectable::new("type", "/type")],

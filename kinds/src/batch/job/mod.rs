@@ -19,7 +19,7 @@ use crate::kind::Selectable;
 use crate::lens::{
     condition_is_true, fill, flag, integer, items_mut, member, object, put, text, time,
 };
-use crate::strategy::{Strategy, Surroundings};
+use crate::strategy::{Dependents, Strategy, Surroundings};
 use crate::validate::Problems;
 use crate::{Kind, StatusMetadata, Subresource, weft};
 
@@ -126,8 +126,8 @@ impl Strategy for Jobs {
             .collect()
     }
 
-    fn orphans_dependents(&self) -> bool {
-        true
+    fn dependents(&self) -> Dependents {
+        Dependents::Stay
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {

@@ -166,19 +166,19 @@ impl Strategy for Pods {
     }
 
     /// Deletion waits for the node to stop what runs, if anything does.
-    fn grace_seconds(&self, old: &Value, asked: Option<i64>) -> i64 {
+    fn grace_seconds(&self, old: &Value, asked: Option<i64>) -> Option<i64> {
         let phase = text(old, "/status/phase");
         let nothing_runs =
             text(old, "/spec/nodeName").is_empty() || matches!(phase, "Succeeded" | "Failed");
         let wanted = asked
             .or_else(|| integer(old, "/spec/terminationGracePeriodSeconds"))
             .unwrap_or(GRACE_SECONDS);
-        match wanted {
+        Some(match wanted {
             _ if nothing_runs => 0,
             // Kubernetes reads a negative period as one second.
             wanted if wanted < 0 => 1,
             wanted => wanted,
-        }
+        })
     }
 }
 
