@@ -106,6 +106,11 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// Whether a new object without a name is given one, another uid. Of most kinds it is refused.
+    fn names_new(&self) -> bool {
+        false
+    }
+
     /// Whether an object may be replaced by whoever has not read it first. Most may.
     fn allows_unconditional_update(&self) -> bool {
         true
