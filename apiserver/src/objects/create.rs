@@ -291,7 +291,8 @@ impl Objects {
         ] {
             put(metadata, field, None);
         }
-        let unnamed = text(metadata, "/name").is_empty() && text(metadata, "/generateName").is_empty();
+        let unnamed =
+            text(metadata, "/name").is_empty() && text(metadata, "/generateName").is_empty();
         if unnamed && kind.strategy.names_new() {
             metadata["name"] = (self.inner.config.new_uid)().into();
         }

@@ -243,8 +243,7 @@ fn qualified_attribute(field: &Field<'_, '_>, problems: &mut Problems) {
     let text = field.text();
     attribute_name(field, text, problems);
     if !text.contains('/') {
-        let sentence =
-            "a fully qualified name must be a domain and a name separated by a slash";
+        let sentence = "a fully qualified name must be a domain and a name separated by a slash";
         problems.invalid(field, text, sentence);
     }
 }

@@ -124,9 +124,7 @@ mod tests {
 
     #[test]
     fn only_new_addresses_are_judged() {
-        let pod = |address: &str| {
-            json!({"status": {"podIP": address, "podIPs": [{"ip": address}], "conditions": [{"type": "a b"}]}})
-        };
+        let pod = |address: &str| json!({"status": {"podIP": address, "podIPs": [{"ip": address}], "conditions": [{"type": "a b"}]}});
         for (new, expected) in [
             ("10.1.0.1", 1),
             // It was there.
