@@ -16,6 +16,7 @@ mod follow;
 mod tend;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ use serde_json::Value;
 use tokio_rustls::TlsConnector;
 use weft_kinds::API_SERVICE;
 use weft_kinds::apiregistration::{self, Priority, reference};
-use weft_kinds::lens::{condition_is_true, flag, integer, text};
+use weft_kinds::lens::{condition_is_true, flag, integer, items, text};
 use weft_store::{Key, Revision, Snapshot};
 
 pub(crate) use self::documents::{DISCOVERY_TIMEOUT, Documents, V2};
@@ -193,8 +194,15 @@ struct Shared {
     registered: ArcSwap<Registered>,
     /// Held while a state is looked at, with the revision of each object that was.
     known: Mutex<BTreeMap<Key, (Revision, Arc<ApiService>)>>,
+    lost: Mutex<Lost>,
     documents: Documents,
 }
+
+/// How often APIServices stopped being available since this server began, by their name and the reason that was given.
+pub(crate) type Lost = BTreeMap<(String, String), u64>;
+
+/// Names and reasons that are counted apart.
+const LOST_MAX: usize = 1024;
 
 impl Aggregation {
     pub(crate) fn read(snapshot: &Snapshot, vault: &Vault) -> Self {
@@ -203,6 +211,7 @@ impl Aggregation {
                 vault: vault.clone(),
                 registered: ArcSwap::default(),
                 known: Mutex::default(),
+                lost: Mutex::default(),
                 documents: Documents::default(),
             }),
         };
@@ -216,6 +225,23 @@ impl Aggregation {
 
     pub(crate) fn documents(&self) -> &Documents {
         &self.shared.documents
+    }
+
+    pub(crate) fn lost(&self) -> Lost {
+        self.shared.lost.lock().clone()
+    }
+
+    fn count_lost(&self, name: &str, object: &Value) {
+        let conditions = items(object, "/status/conditions").iter();
+        let mut available = conditions.filter(|one| text(one, "/type") == "Available");
+        let reason = available.next().map_or("", |one| text(one, "/reason"));
+        let word = !reason.is_empty() && reason.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let reason = if word { reason } else { "UnknownReason" };
+        let key = (name.to_owned(), reason.to_owned());
+        let mut lost = self.shared.lost.lock();
+        if lost.len() < LOST_MAX || lost.contains_key(&key) {
+            *lost.entry(key).or_default() += 1;
+        }
     }
 
     /// Knows what this state says, unless a newer one was shown.
@@ -241,7 +267,11 @@ impl Aggregation {
             let Some(entry) = snapshot.get(&key) else {
                 continue;
             };
-            let read = ApiService::read(&Stored::new(vault, &API_SERVICE, entry).value());
+            let object = Stored::new(vault, &API_SERVICE, entry).value();
+            let read = ApiService::read(&object);
+            if old.is_some_and(|(_, old)| old.available) && !read.available {
+                self.count_lost(&read.name, &object);
+            }
             let service = match old {
                 // Whoever holds it sees that nothing changed for it.
                 Some((_, old)) if old.is_same(&read) => Arc::clone(old),
@@ -424,6 +454,29 @@ pub(crate) fn vouch_for(caller: &Caller, headers: &mut HeaderMap) {
     for group in caller.groups() {
         say(REMOTE_GROUP, group);
     }
+    for (key, values) in caller.extra() {
+        let name = format!("{REMOTE_EXTRA}{}", escaped(key));
+        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+            continue;
+        };
+        for value in values {
+            say(name.clone(), value);
+        }
+    }
+}
+
+/// A key of what is known beside name and groups, as part of a header's name: what such a name cannot hold is escaped as in a URL.
+fn escaped(key: &str) -> String {
+    let mut out = String::new();
+    for byte in key.bytes() {
+        let plain = byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte);
+        match plain {
+            true => out.push(char::from(byte)),
+            // Writing to a String cannot fail.
+            false => drop(write!(out, "%{byte:02X}")),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -446,7 +499,16 @@ pub(crate) mod tests {
             );
         }
         let groups = vec!["a".to_owned(), "b".to_owned()];
-        vouch_for(&Caller::reviewed("jo", Some("7"), groups), &mut headers);
+        let extra = [
+            ("example.com/team", vec!["x", "y"]),
+            ("100%", vec!["z"]),
+        ];
+        let extra = extra.map(|(key, values)| {
+            let values = values.into_iter().map(str::to_owned).collect();
+            (key.to_owned(), values)
+        });
+        let caller = Caller::reviewed("jo", Some("7"), groups).with_extra(extra.into());
+        vouch_for(&caller, &mut headers);
         let mut told: Vec<String> = headers
             .iter()
             .map(|(name, value)| format!("{name}={}", value.to_str().unwrap()))
@@ -456,6 +518,9 @@ pub(crate) mod tests {
             told,
             [
                 "accept=forged",
+                "x-remote-extra-100%25=z",
+                "x-remote-extra-example.com%2fteam=x",
+                "x-remote-extra-example.com%2fteam=y",
                 "x-remote-group=a",
                 "x-remote-group=b",
                 "x-remote-uid=7",

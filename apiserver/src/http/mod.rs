@@ -384,7 +384,7 @@ fn strip_trailing_slash(info: &RequestInfo, request: &mut Request) {
 }
 
 async fn metrics(State(state): State<AppState>) -> Response {
-    state.metrics.respond()
+    state.metrics.respond(&state.objects)
 }
 
 async fn not_allowed() -> ApiError {
