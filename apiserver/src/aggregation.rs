@@ -499,10 +499,7 @@ pub(crate) mod tests {
             );
         }
         let groups = vec!["a".to_owned(), "b".to_owned()];
-        let extra = [
-            ("example.com/team", vec!["x", "y"]),
-            ("100%", vec!["z"]),
-        ];
+        let extra = [("example.com/team", vec!["x", "y"]), ("100%", vec!["z"])];
         let extra = extra.map(|(key, values)| {
             let values = values.into_iter().map(str::to_owned).collect();
             (key.to_owned(), values)

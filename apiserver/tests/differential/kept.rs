@@ -80,7 +80,9 @@ pub const KEPT: &[Kept] = &[
             if object["kind"] == "Table" && kind == "IPAddress" {
                 let column = |column: &Value| column["name"] != "Age";
                 let columns = object["columnDefinitions"].as_array_mut();
-                columns.into_iter().for_each(|columns| columns.retain(column));
+                columns
+                    .into_iter()
+                    .for_each(|columns| columns.retain(column));
                 for row in object["rows"].as_array_mut().into_iter().flatten() {
                     row["cells"].as_array_mut().unwrap().truncate(2);
                 }

@@ -54,7 +54,10 @@ fn without_value(cause: &str) -> String {
     let Some((head, value)) = cause.split_once("alue: ") else {
         return cause.to_owned();
     };
-    let end = ["}: ", "]: "].iter().filter_map(|end| value.rfind(end)).max();
+    let end = ["}: ", "]: "]
+        .iter()
+        .filter_map(|end| value.rfind(end))
+        .max();
     format!("{head}alue: {}", end.map_or(value, |end| &value[end + 1..]))
 }
 

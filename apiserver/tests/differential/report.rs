@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::messages::same_message;
 use crate::objects::{comparable, differences};
-use crate::server::Answer;
 use crate::part_of;
+use crate::server::Answer;
 
 #[derive(Default)]
 pub struct Share {

@@ -564,6 +564,15 @@ fn what_a_definition_takes_with_it_comes_back_with_the_next() {
     };
     let class = |world: &World| told(world, &GATEWAY_CLASS, "weft");
     assert_eq!(class(&world), "Accepted=True SupportedVersion=True");
+    let features = world.get(&GATEWAY_CLASS, "weft")["status"]["supportedFeatures"].clone();
+    let features: Vec<&str> = features
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|feature| feature["name"].as_str().unwrap())
+        .collect();
+    assert!(features.contains(&"HTTPRouteMethodMatching"));
+    assert!(features.is_sorted(), "{features:?}");
     let accepted = told(&world, &GATEWAY, "web");
     assert!(accepted.starts_with("Accepted=True"), "{accepted}");
 

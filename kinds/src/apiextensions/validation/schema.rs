@@ -131,7 +131,9 @@ fn default_at(
             // What is wrong with it is said from where it begins.
             if let Some(below) = cause.field.strip_prefix(&at) {
                 let named = format!("{} in body ", below.trim_start_matches('.'));
-                let told = cause.message.replace(&format!("{} in body ", cause.field), &named);
+                let told = cause
+                    .message
+                    .replace(&format!("{} in body ", cause.field), &named);
                 cause.message = told;
             }
         }
