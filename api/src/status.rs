@@ -52,6 +52,17 @@ pub struct Cause {
     pub field: String,
 }
 
+/// A value as JSON. A selector of labels has its members in the order of Go's struct.
+fn shown(value: &Value) -> String {
+    let labels = value.get("matchLabels");
+    match (labels, value.get("matchExpressions"), value.as_object()) {
+        (Some(labels), Some(expressions), Some(map)) if map.len() == 2 => {
+            format!(r#"{{"matchLabels":{labels},"matchExpressions":{expressions}}}"#)
+        }
+        _ => value.to_string(),
+    }
+}
+
 impl Cause {
     pub fn required(field: &str, detail: &str) -> Self {
         let message = match detail {
@@ -69,7 +80,7 @@ impl Cause {
     pub fn invalid(field: &str, value: &Value, detail: &str) -> Self {
         Self {
             reason: "FieldValueInvalid".into(),
-            message: format!("Invalid value: {value}: {detail}"),
+            message: format!("Invalid value: {}: {detail}", shown(value)),
             field: field.into(),
         }
     }
