@@ -184,8 +184,8 @@ pub trait Strategy: Send + Sync {
 pub enum Dependents {
     /// It goes after its owner.
     Go,
-    /// It stays: so it is with the oldest kinds.
-    Stay,
+    /// It stays: so it is with the oldest kinds. Where not everybody expects that, whoever deletes is told.
+    Stay(Option<&'static str>),
     /// Objects of the kind own nothing, and what a deletion says of it is passed over.
     None,
 }

@@ -102,6 +102,11 @@ impl Objects {
             node_restriction::admit(asked, Some(&old), None)?;
             self.admit_deletion(asked, object, &snapshot, &old, options)
                 .await?;
+            if options.propagation.is_none()
+                && let Dependents::Stay(Some(told)) = stored_kind.strategy.dependents()
+            {
+                options.advice.add(told);
+            }
 
             let next = marked_for_deletion(stored_kind, &old, options, self.now());
             let gone = is_finished(stored_kind, &next);
@@ -275,7 +280,7 @@ pub(super) fn marked_for_deletion(
         Some(Propagation::Foreground) => Some(FOREGROUND_DELETION),
         Some(Propagation::Orphan) => Some(ORPHAN_DEPENDENTS),
         // What the object says itself comes before what is usual for its kind.
-        None if usual == Dependents::Stay && !finalizers.iter().any(is_own) => {
+        None if matches!(usual, Dependents::Stay(_)) && !finalizers.iter().any(is_own) => {
             Some(ORPHAN_DEPENDENTS)
         }
         Some(Propagation::Background) | None => None,

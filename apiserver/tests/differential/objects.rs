@@ -116,6 +116,10 @@ pub fn comparable(object: &Value, kind: &str) -> Value {
     for kept in KEPT {
         (kept.alike)(&mut object, kind);
     }
+    // Owners of nothing that is compared.
+    if let Some(Value::Array(owners)) = object.pointer_mut("/metadata/managedFields") {
+        owners.retain(|owner| owner["fieldsV1"] != json!({}));
+    }
     if object.pointer("/metadata/managedFields") == Some(&json!([])) {
         drop_at(&mut object, "/metadata", "managedFields");
     }

@@ -75,7 +75,7 @@ impl Strategy for Controllers {
     }
 
     fn dependents(&self) -> Dependents {
-        Dependents::Stay
+        Dependents::Stay(None)
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {

@@ -139,7 +139,9 @@ impl Strategy for Jobs {
     }
 
     fn dependents(&self) -> Dependents {
-        Dependents::Stay
+        Dependents::Stay(Some(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
+        ))
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {
