@@ -163,7 +163,6 @@ fn stripped(object: &mut Value, kind: &str) {
     }
 }
 
-/// Kinds that a finalizer of the server's own keeps there.
 /// Whether an answer differs from the recorded one in its code or its message for a reason that is kept.
 pub fn is_kept(manifest: &Value, case: &Value, theirs: &Answer, ours: &Answer) -> bool {
     let kind = manifest["kind"].as_str().unwrap();
@@ -185,6 +184,7 @@ pub fn is_kept(manifest: &Value, case: &Value, theirs: &Answer, ours: &Answer) -
             && !theirs.message.contains("cannot unmarshal")
 }
 
+/// Kinds that a finalizer of the server's own keeps there.
 const PROTECTED: [&str; 3] = [
     "PersistentVolume",
     "PersistentVolumeClaim",
