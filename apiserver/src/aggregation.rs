@@ -13,6 +13,7 @@
 
 mod documents;
 mod follow;
+mod lost;
 mod tend;
 
 use std::collections::BTreeMap;
@@ -32,10 +33,11 @@ use serde_json::Value;
 use tokio_rustls::TlsConnector;
 use weft_kinds::API_SERVICE;
 use weft_kinds::apiregistration::{self, Priority, reference};
-use weft_kinds::lens::{condition_is_true, flag, integer, items, text};
+use weft_kinds::lens::{condition_is_true, flag, integer, text};
 use weft_store::{Key, Revision, Snapshot};
 
 pub(crate) use self::documents::{DISCOVERY_TIMEOUT, Documents, V2};
+use self::lost::Lost;
 use crate::ca::Authority;
 use crate::caller::{Caller, GROUP_MASTERS};
 use crate::encryption::Vault;
@@ -194,15 +196,9 @@ struct Shared {
     registered: ArcSwap<Registered>,
     /// Held while a state is looked at, with the revision of each object that was.
     known: Mutex<BTreeMap<Key, (Revision, Arc<ApiService>)>>,
-    lost: Mutex<Lost>,
+    lost: Lost,
     documents: Documents,
 }
-
-/// How often APIServices stopped being available since this server began, by their name and the reason that was given.
-pub(crate) type Lost = BTreeMap<(String, String), u64>;
-
-/// Names and reasons that are counted apart.
-const LOST_MAX: usize = 1024;
 
 impl Aggregation {
     pub(crate) fn read(snapshot: &Snapshot, vault: &Vault) -> Self {
@@ -211,7 +207,7 @@ impl Aggregation {
                 vault: vault.clone(),
                 registered: ArcSwap::default(),
                 known: Mutex::default(),
-                lost: Mutex::default(),
+                lost: Lost::default(),
                 documents: Documents::default(),
             }),
         };
@@ -227,21 +223,9 @@ impl Aggregation {
         &self.shared.documents
     }
 
-    pub(crate) fn lost(&self) -> Lost {
-        self.shared.lost.lock().clone()
-    }
-
-    fn count_lost(&self, name: &str, object: &Value) {
-        let conditions = items(object, "/status/conditions").iter();
-        let mut available = conditions.filter(|one| text(one, "/type") == "Available");
-        let reason = available.next().map_or("", |one| text(one, "/reason"));
-        let word = !reason.is_empty() && reason.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let reason = if word { reason } else { "UnknownReason" };
-        let key = (name.to_owned(), reason.to_owned());
-        let mut lost = self.shared.lost.lock();
-        if lost.len() < LOST_MAX || lost.contains_key(&key) {
-            *lost.entry(key).or_default() += 1;
-        }
+    /// What is measured of APIServices, as Prometheus text.
+    pub(crate) fn metrics(&self) -> String {
+        self.shared.lost.text(&self.registered())
     }
 
     /// Knows what this state says, unless a newer one was shown.
@@ -250,6 +234,7 @@ impl Aggregation {
             vault,
             registered,
             known,
+            lost,
             ..
         } = &*self.shared;
         let mut known = known.lock();
@@ -270,7 +255,7 @@ impl Aggregation {
             let object = Stored::new(vault, &API_SERVICE, entry).value();
             let read = ApiService::read(&object);
             if old.is_some_and(|(_, old)| old.available) && !read.available {
-                self.count_lost(&read.name, &object);
+                lost.count(&read.name, &object);
             }
             let service = match old {
                 // Whoever holds it sees that nothing changed for it.
@@ -470,10 +455,11 @@ fn escaped(key: &str) -> String {
     let mut out = String::new();
     for byte in key.bytes() {
         let plain = byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte);
-        match plain {
-            true => out.push(char::from(byte)),
+        if plain {
+            out.push(char::from(byte));
+        } else {
             // Writing to a String cannot fail.
-            false => drop(write!(out, "%{byte:02X}")),
+            let _ = write!(out, "%{byte:02X}");
         }
     }
     out

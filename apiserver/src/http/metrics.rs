@@ -14,7 +14,6 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use weft_kinds::Name;
 
-use crate::objects::Objects;
 use crate::request::{Asked, RequestInfo};
 
 /// Upper bounds of the classes of a duration in seconds, as Kubernetes has them.
@@ -181,11 +180,11 @@ impl Metrics {
         }
     }
 
-    pub fn respond(&self, objects: &Objects) -> Response {
+    /// All that was counted, and what others count.
+    pub fn respond(&self, others: &str) -> Response {
         let media_type = "text/plain; version=0.0.4; charset=utf-8";
         let mut text = self.text();
-        // Writing to a String cannot fail.
-        let _ = write_groups(&mut text, objects);
+        text.push_str(others);
         ([(header::CONTENT_TYPE, media_type)], text).into_response()
     }
 
@@ -255,27 +254,6 @@ impl Metrics {
         }
         Ok(())
     }
-}
-
-/// Whether those who serve groups can be asked, and how often that ended.
-fn write_groups(out: &mut String, objects: &Objects) -> fmt::Result {
-    let name = "aggregator_unavailable_apiservice";
-    head(out, name, "gauge", "APIServices that are not available.")?;
-    let services = objects.api_services();
-    for service in services.all() {
-        let lost = u8::from(!service.available);
-        writeln!(out, "{name}{{name=\"{}\"}} {lost}", service.name)?;
-    }
-    let name = "aggregator_unavailable_apiservice_total";
-    let help = "How often APIServices stopped being available, by the reason.";
-    head(out, name, "counter", help)?;
-    for ((service, reason), count) in objects.aggregation().lost() {
-        writeln!(
-            out,
-            "{name}{{name=\"{service}\",reason=\"{reason}\"}} {count}"
-        )?;
-    }
-    Ok(())
 }
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
