@@ -27,6 +27,7 @@ use weft_kinds::Subresource;
 use weft_kinds::patch::PatchKind;
 
 use cluster::{Cluster, LEADER, NS, admin, insisted, map, object, pod};
+
 fn deployment(replicas: i64) -> Object {
     object(json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
