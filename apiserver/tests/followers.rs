@@ -11,7 +11,6 @@ mod world;
 
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use http::{Request, header};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
