@@ -61,6 +61,13 @@ pub fn dns1123_subdomain_faults(text: &str) -> Vec<String> {
     faults(text, 253, "characters", sound, DNS1123_SUBDOMAIN_MESSAGE)
 }
 
+/// As [`dns1123_subdomain_faults`], of a name that may have upper case letters.
+pub fn dns1123_subdomain_caseless_faults(text: &str) -> Vec<String> {
+    const MESSAGE: &str = "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'Example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+    let sound = text.to_ascii_lowercase().split('.').all(is_label);
+    faults(text, 253, "characters", sound, MESSAGE)
+}
+
 /// A label that starts with a letter: once Services, and what is named after them.
 pub fn dns1035_label(text: &str) -> Result<(), String> {
     first(dns1035_label_faults(text))

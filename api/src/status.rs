@@ -3,6 +3,7 @@
 //! client-go switches on `reason`, kubectl prints `Error from server (Reason): message`, so both are exact.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,17 @@ pub struct Cause {
     pub field: String,
 }
 
+/// A value as JSON. A selector of labels has its members in the order of Go's struct.
+fn shown(value: &Value) -> String {
+    let labels = value.get("matchLabels");
+    match (labels, value.get("matchExpressions"), value.as_object()) {
+        (Some(labels), Some(expressions), Some(map)) if map.len() == 2 => {
+            format!(r#"{{"matchLabels":{labels},"matchExpressions":{expressions}}}"#)
+        }
+        _ => value.to_string(),
+    }
+}
+
 impl Cause {
     pub fn required(field: &str, detail: &str) -> Self {
         let message = match detail {
@@ -68,7 +80,7 @@ impl Cause {
     pub fn invalid(field: &str, value: &Value, detail: &str) -> Self {
         Self {
             reason: "FieldValueInvalid".into(),
-            message: format!("Invalid value: {value}: {detail}"),
+            message: format!("Invalid value: {}: {detail}", shown(value)),
             field: field.into(),
         }
     }
@@ -187,12 +199,15 @@ impl StatusError {
 
     /// The object breaks rules of its kind; `causes` name each field.
     pub fn invalid(kind: &str, group: &str, name: &str, causes: Vec<Cause>) -> Self {
+        let mut seen = BTreeSet::new();
         let list: Vec<String> = causes
             .iter()
             .map(|c| match c.field.as_str() {
                 "" => c.message.clone(),
                 field => format!("{field}: {}", c.message),
             })
+            // What was found twice is told once; the causes have both.
+            .filter(|told| seen.insert(told.clone()))
             .collect();
         let list = match list.as_slice() {
             [one] => one.clone(),

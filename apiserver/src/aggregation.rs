@@ -13,9 +13,11 @@
 
 mod documents;
 mod follow;
+mod lost;
 mod tend;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -35,6 +37,7 @@ use weft_kinds::lens::{condition_is_true, flag, integer, text};
 use weft_store::{Key, Revision, Snapshot};
 
 pub(crate) use self::documents::{DISCOVERY_TIMEOUT, Documents, V2};
+use self::lost::Lost;
 use crate::ca::Authority;
 use crate::caller::{Caller, GROUP_MASTERS};
 use crate::encryption::Vault;
@@ -193,6 +196,7 @@ struct Shared {
     registered: ArcSwap<Registered>,
     /// Held while a state is looked at, with the revision of each object that was.
     known: Mutex<BTreeMap<Key, (Revision, Arc<ApiService>)>>,
+    lost: Lost,
     documents: Documents,
 }
 
@@ -203,6 +207,7 @@ impl Aggregation {
                 vault: vault.clone(),
                 registered: ArcSwap::default(),
                 known: Mutex::default(),
+                lost: Lost::default(),
                 documents: Documents::default(),
             }),
         };
@@ -218,12 +223,18 @@ impl Aggregation {
         &self.shared.documents
     }
 
+    /// What is measured of APIServices, as Prometheus text.
+    pub(crate) fn metrics(&self) -> String {
+        self.shared.lost.text(&self.registered())
+    }
+
     /// Knows what this state says, unless a newer one was shown.
     pub(crate) fn show(&self, snapshot: &Snapshot) {
         let Shared {
             vault,
             registered,
             known,
+            lost,
             ..
         } = &*self.shared;
         let mut known = known.lock();
@@ -241,7 +252,11 @@ impl Aggregation {
             let Some(entry) = snapshot.get(&key) else {
                 continue;
             };
-            let read = ApiService::read(&Stored::new(vault, &API_SERVICE, entry).value());
+            let object = Stored::new(vault, &API_SERVICE, entry).value();
+            let read = ApiService::read(&object);
+            if old.is_some_and(|(_, old)| old.available) && !read.available {
+                lost.count(&read.name, &object);
+            }
             let service = match old {
                 // Whoever holds it sees that nothing changed for it.
                 Some((_, old)) if old.is_same(&read) => Arc::clone(old),
@@ -424,6 +439,30 @@ pub(crate) fn vouch_for(caller: &Caller, headers: &mut HeaderMap) {
     for group in caller.groups() {
         say(REMOTE_GROUP, group);
     }
+    for (key, values) in caller.extra() {
+        let name = format!("{REMOTE_EXTRA}{}", escaped(key));
+        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+            continue;
+        };
+        for value in values {
+            say(name.clone(), value);
+        }
+    }
+}
+
+/// A key of what is known beside name and groups, as part of a header's name: what such a name cannot hold is escaped as in a URL.
+fn escaped(key: &str) -> String {
+    let mut out = String::new();
+    for byte in key.bytes() {
+        let plain = byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte);
+        if plain {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -446,7 +485,13 @@ pub(crate) mod tests {
             );
         }
         let groups = vec!["a".to_owned(), "b".to_owned()];
-        vouch_for(&Caller::reviewed("jo", Some("7"), groups), &mut headers);
+        let extra = [("example.com/team", vec!["x", "y"]), ("100%", vec!["z"])];
+        let extra = extra.map(|(key, values)| {
+            let values = values.into_iter().map(str::to_owned).collect();
+            (key.to_owned(), values)
+        });
+        let caller = Caller::reviewed("jo", Some("7"), groups).with_extra(extra.into());
+        vouch_for(&caller, &mut headers);
         let mut told: Vec<String> = headers
             .iter()
             .map(|(name, value)| format!("{name}={}", value.to_str().unwrap()))
@@ -456,6 +501,9 @@ pub(crate) mod tests {
             told,
             [
                 "accept=forged",
+                "x-remote-extra-100%25=z",
+                "x-remote-extra-example.com%2fteam=x",
+                "x-remote-extra-example.com%2fteam=y",
                 "x-remote-group=a",
                 "x-remote-group=b",
                 "x-remote-uid=7",

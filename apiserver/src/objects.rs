@@ -204,6 +204,14 @@ impl Warnings {
         *self.0.lock() = warnings;
     }
 
+    /// One more, unless it is told already.
+    fn add(&self, warning: &str) {
+        let mut all = self.0.lock();
+        if !all.iter().any(|known| known == warning) {
+            all.push(warning.to_owned());
+        }
+    }
+
     /// What there is to tell, once.
     pub fn take_all(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock())

@@ -1,8 +1,9 @@
 //! Garbage collection: objects go when the last of their owners is gone.
 //!
 //! Background: an object none of whose owners exists is deleted. Foreground: an owner with the `foregroundDeletion`
-//! finalizer stays until the dependents with `blockOwnerDeletion` are gone. Orphan: an owner with the `orphan` finalizer first
-//! loses its dependents. A cycle of foreground deletions is broken by no longer letting one of it block.
+//! finalizer stays until the dependents with `blockOwnerDeletion` are gone; one that another owner keeps loses this owner
+//! instead. Orphan: an owner with the `orphan` finalizer first loses its dependents. A cycle of foreground deletions is
+//! broken by no longer letting one of it block.
 //!
 //! The view knows every object of every kind that is served, those that were registered at run time among them, and an owner
 //! is older than whoever names its uid, so one that is not there is gone, or never was. That much is only a suspicion: before
@@ -209,30 +210,25 @@ fn finish_deletion(view: &View, object: &PartialObject) -> Vec<Write> {
     if !object.meta.has_finalizer(FOREGROUND_DELETION) {
         return writes;
     }
-    let blocking: Vec<&PartialObject> = view
+    let mut blocking = view
         .dependents(uid)
         .filter(|dependent| dependent.meta.uid != object.meta.uid && blocks(dependent, object))
-        .collect();
-    if blocking.is_empty() {
+        .peekable();
+    if blocking.peek().is_none() {
         return vec![remove_finalizer(object, FOREGROUND_DELETION)];
     }
-    for dependent in blocking {
-        if !dependent.meta.is_deleting() {
-            let propagation = if view.dependents(&dependent.meta.uid).next().is_some() {
-                Propagation::Foreground
-            } else {
-                Propagation::Background
-            };
-            writes.push(Write::delete_object(dependent, propagation));
-        } else if waits_for(view, dependent, uid) {
-            // Each waits for the other: this one stops blocking.
-            let mut owners = dependent.meta.owner_references.to_vec();
-            for owner in owners.iter_mut().filter(|owner| *owner.uid == *uid) {
-                owner.block_owner_deletion = Some(false);
-            }
-            let metadata = json!({ "ownerReferences": owners });
-            writes.push(Write::patch_metadata(dependent, metadata));
+    // One that is not in deletion yet is looked at by itself: whether it goes depends on its other owners, too.
+    let waiting = |dependent: &&PartialObject| {
+        dependent.meta.is_deleting() && waits_for(view, dependent, uid)
+    };
+    for dependent in blocking.filter(waiting) {
+        // Each waits for the other: this one stops blocking.
+        let mut owners = dependent.meta.owner_references.to_vec();
+        for owner in owners.iter_mut().filter(|owner| *owner.uid == *uid) {
+            owner.block_owner_deletion = Some(false);
         }
+        let metadata = json!({ "ownerReferences": owners });
+        writes.push(Write::patch_metadata(dependent, metadata));
     }
     writes
 }

@@ -317,6 +317,10 @@ fn class(view: &View, key: &Key, compiled: &Compiled, cx: &Context<'_>) -> Optio
     let before = status_of(row);
     let mut after = before.clone();
     after["conditions"] = conditions(&before["conditions"], &now, row.meta.generation, cx);
+    if version::names_features(view) {
+        let features = weft_gateway::FEATURES.iter();
+        after["supportedFeatures"] = features.map(|name| json!({ "name": name })).collect();
+    }
     Write::status(row, before, &after)
 }
 

@@ -1,13 +1,15 @@
 //! ResourceQuotas: what the objects of a namespace use together, counted anew.
 //!
 //! Admission adds what a write uses, in the step of the write; nobody takes away what goes. This controller counts all whenever something
-//! went or came to its end, and when a quota asks for something else.
+//! went or came to its end, when a quota asks for something else, and every five minutes: what comes before a quota says for the first
+//! time what it counts is charged to nobody, and may be told after that.
 //!
 //! Invariants: what is written is bound to the revision of the quota that was looked at. An object and what it was charged are stored in
 //! one step, the object first: whoever has not seen an object yet has not seen its charge either, and is refused.
 //! Left to others: what an object uses (`weft_kinds::admission::quota`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use weft_api::object::{Object, ObjectError};
@@ -20,6 +22,9 @@ use crate::metadata::{Key, PartialObject};
 use crate::view::{Touched, View};
 use crate::write::Write;
 use crate::{Context, Controller, Outcome, until};
+
+/// A quota that nothing happened to is counted this often, as in Kubernetes.
+const RECOUNT: Duration = Duration::from_mins(5);
 
 pub const CONTROLLER: Controller = Controller {
     name: "resourcequota-controller",
@@ -185,6 +190,7 @@ fn reconcile(view: &View, key: &Key, cx: &Context<'_>) -> Outcome {
         return Outcome::default();
     }
     let mut outcome = Outcome::default();
+    outcome.again_after(RECOUNT);
     let counted = counted(view, quota, cx, &mut outcome);
     let write = Write::status(quota, &quota.body.status, &counted);
     outcome.writes.extend(write);
@@ -204,7 +210,7 @@ fn counted(view: &View, quota: &Cached<Quota>, cx: &Context<'_>, outcome: &mut O
         let pod = &*row.body.0;
         if let Some(end) = quota::ends_at(pod).filter(|end| *end >= cx.now) {
             // A moment later, it is over.
-            outcome.again_after(until(end, cx.now) + std::time::Duration::from_secs(1));
+            outcome.again_after(until(end, cx.now) + Duration::from_secs(1));
         }
         objects.push((of, pod));
     }

@@ -14,6 +14,7 @@
 pub mod api;
 mod compile;
 mod duration;
+mod features;
 mod hostname;
 mod listeners;
 mod name;
@@ -25,6 +26,7 @@ mod status;
 
 pub use compile::{Compiled, compile};
 pub use duration::UNLIMITED;
+pub use features::FEATURES;
 pub use hostname::{HostPattern, effective_hosts};
 pub use name::NamespacedName;
 pub use objects::{Kind, Object, Objects};

@@ -65,15 +65,6 @@ impl Column {
         Self::new(name, "boolean", cell, description)
     }
 
-    /// A time, as it is written.
-    pub(crate) fn date(
-        name: &'static str,
-        cell: fn(&Row<'_>) -> Value,
-        description: &'static str,
-    ) -> Self {
-        Self::new(name, "date", cell, description)
-    }
-
     /// The name, which clients know by its format.
     pub(crate) fn name() -> Self {
         Self::named(name)

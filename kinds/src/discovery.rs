@@ -139,14 +139,7 @@ fn validate_endpoint(endpoint: &Field<'_, '_>, kind: &str, problems: &mut Proble
                 }
                 problems.ordinary_address(&address, parsed);
             }
-            "FQDN" => {
-                problems.rule(&address, name::dns1123_subdomain_faults);
-                if !address.text().contains('.') {
-                    let sentence =
-                        "should be a domain with at least two segments separated by dots";
-                    problems.invalid(&address, address.text(), sentence);
-                }
-            }
+            "FQDN" => domain(&address, problems),
             _ => {}
         }
     }
@@ -159,6 +152,29 @@ fn validate_endpoint(endpoint: &Field<'_, '_>, kind: &str, problems: &mut Proble
         problems.rule(&host, name::dns1123_label_faults);
     }
     validate_hints(&endpoint.child("hints"), problems);
+}
+
+/// A name of two or more labels, with a dot behind it or not. The first fault is told.
+fn domain(address: &Field<'_, '_>, problems: &mut Problems) {
+    let text = address.text();
+    if text.is_empty() {
+        return problems.required(address, "");
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let faults = name::dns1123_subdomain_faults(name);
+    if !faults.is_empty() {
+        return problems.invalid(address, name, &faults.join(","));
+    }
+    if !name.contains('.') {
+        let sentence = "should be a domain with at least two segments separated by dots";
+        return problems.invalid(address, name, sentence);
+    }
+    for label in name.split('.') {
+        let faults = name::dns1123_label_faults(label);
+        if !faults.is_empty() {
+            return problems.invalid(address, label, &faults.join(","));
+        }
+    }
 }
 
 fn validate_hints(hints: &Field<'_, '_>, problems: &mut Problems) {

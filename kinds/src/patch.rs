@@ -164,6 +164,9 @@ fn merge_map(
             (Some(Value::Array(old)), Value::Array(new)) if has_strategy(field, "merge") => {
                 Value::Array(merge_list(&key, old, new, field, None)?)
             }
+            // A list or a map that is one whole is taken as it is, with whatever stands in it.
+            (Some(Value::Array(_)), new @ Value::Array(_))
+            | (Some(Value::Object(_)), new @ Value::Object(_)) => new,
             // Nothing to replace or to delete: what says so says nothing else.
             (_, new) if is_directive(&new) => {
                 original.remove(&key);
@@ -624,6 +627,12 @@ mod tests {
                 json!({ "spec": { "tolerations": [{ "key": "a" }] } }),
                 json!({ "spec": { "tolerations": [{ "key": "b" }] } }),
                 json!({ "spec": { "tolerations": [{ "key": "b" }] } }),
+            ),
+            (
+                "whatever stands in what is atomic",
+                json!({ "spec": { "tolerations": [{ "key": "a" }] } }),
+                json!({ "spec": { "tolerations": [{ "key": "a", "$patch": "delete" }] } }),
+                json!({ "spec": { "tolerations": [{ "key": "a", "$patch": "delete" }] } }),
             ),
             (
                 "what says to delete where nothing can be merged deletes",

@@ -106,6 +106,11 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// Whether a new object without a name is given one, another uid. Of most kinds it is refused.
+    fn names_new(&self) -> bool {
+        false
+    }
+
     /// Whether an object may be replaced by whoever has not read it first. Most may.
     fn allows_unconditional_update(&self) -> bool {
         true
@@ -144,9 +149,9 @@ pub trait Strategy: Send + Sync {
         Ok(())
     }
 
-    /// Whether what an object owns outlives it when a deletion does not say: so it is with the oldest kinds.
-    fn orphans_dependents(&self) -> bool {
-        false
+    /// What becomes of what an object owns when a deletion does not say.
+    fn dependents(&self) -> Dependents {
+        Dependents::Go
     }
 
     /// Why the object of this name may never be deleted, if so.
@@ -154,9 +159,15 @@ pub trait Strategy: Send + Sync {
         None
     }
 
-    /// Seconds that an object in deletion is given to stop; 0 for kinds that nothing runs for.
-    fn grace_seconds(&self, _old: &Value, _asked: Option<i64>) -> i64 {
-        0
+    /// Seconds that an object in deletion is given to stop; `None` for kinds that nothing runs for.
+    fn grace_seconds(&self, _old: &Value, _asked: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// For a kind whose deletion is an update of its own, which gives neither a grace period nor a new generation: the first words of its
+    /// refusal of a precondition.
+    fn deletes_by_update(&self) -> Option<&'static str> {
+        None
     }
 
     /// What else a deletion leaves behind, beyond deadline and finalizers.
@@ -166,6 +177,17 @@ pub trait Strategy: Send + Sync {
     fn is_released(&self, _value: &Value) -> bool {
         true
     }
+}
+
+/// What becomes of what an object owns when its deletion does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependents {
+    /// It goes after its owner.
+    Go,
+    /// It stays: so it is with the oldest kinds. Where not everybody expects that, whoever deletes is told.
+    Stay(Option<&'static str>),
+    /// Objects of the kind own nothing, and what a deletion says of it is passed over.
+    None,
 }
 
 /// Whether anything differs that a client asks for, as against what is reported or administered.

@@ -433,7 +433,11 @@ fn leaves_rules_unchecked(problems: &Problems) -> bool {
 /// The validator of custom kinds looks at the status alone, and names what it finds from there.
 fn name_from_status(causes: &mut [Cause]) {
     for cause in causes {
-        if let Some(below) = cause.field.strip_prefix("status") {
+        if cause.field == "<nil>" && cause.message.starts_with("Invalid value: \"\": ") {
+            cause.field = "status".to_owned();
+            let told = cause.message.replace("\"status.", "\"");
+            cause.message = told.replace(" in status.", " in ");
+        } else if let Some(below) = cause.field.strip_prefix("status") {
             let (long, short) = (&cause.field, below.trim_start_matches('.'));
             let named = format!("{short} in body ");
             cause.message = cause.message.replace(&format!("{long} in body "), &named);

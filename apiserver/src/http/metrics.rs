@@ -180,9 +180,12 @@ impl Metrics {
         }
     }
 
-    pub fn respond(&self) -> Response {
+    /// All that was counted, and what others count.
+    pub fn respond(&self, others: &str) -> Response {
         let media_type = "text/plain; version=0.0.4; charset=utf-8";
-        ([(header::CONTENT_TYPE, media_type)], self.text()).into_response()
+        let mut text = self.text();
+        text.push_str(others);
+        ([(header::CONTENT_TYPE, media_type)], text).into_response()
     }
 
     fn text(&self) -> String {

@@ -384,7 +384,8 @@ fn strip_trailing_slash(info: &RequestInfo, request: &mut Request) {
 }
 
 async fn metrics(State(state): State<AppState>) -> Response {
-    state.metrics.respond()
+    let others = state.objects.aggregation().metrics();
+    state.metrics.respond(&others)
 }
 
 async fn not_allowed() -> ApiError {

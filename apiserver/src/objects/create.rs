@@ -291,6 +291,11 @@ impl Objects {
         ] {
             put(metadata, field, None);
         }
+        let unnamed =
+            text(metadata, "/name").is_empty() && text(metadata, "/generateName").is_empty();
+        if unnamed && kind.strategy.names_new() {
+            metadata["name"] = (self.inner.config.new_uid)().into();
+        }
         metadata["uid"] = (self.inner.config.new_uid)().into();
         metadata["creationTimestamp"] = rfc3339(self.now()).into();
         if kind.counts_generations {

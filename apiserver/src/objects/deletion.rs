@@ -10,8 +10,9 @@ use weft_api::meta::{FOREGROUND_DELETION, ORPHAN_DEPENDENTS};
 use weft_api::object::Object;
 use weft_api::status::StatusError;
 use weft_api::time::rfc3339;
+use weft_kinds::KindRef;
 use weft_kinds::lens::{integer, items, member, put, text};
-use weft_kinds::{KindRef, NAMESPACE};
+use weft_kinds::strategy::Dependents;
 use weft_store::{Mutation, Precondition, Revision, WriteError};
 
 use super::canonical::shown;
@@ -101,6 +102,11 @@ impl Objects {
             node_restriction::admit(asked, Some(&old), None)?;
             self.admit_deletion(asked, object, &snapshot, &old, options)
                 .await?;
+            if options.propagation.is_none()
+                && let Dependents::Stay(Some(told)) = stored_kind.strategy.dependents()
+            {
+                options.advice.add(told);
+            }
 
             let next = marked_for_deletion(stored_kind, &old, options, self.now());
             let gone = is_finished(stored_kind, &next);
@@ -113,11 +119,11 @@ impl Objects {
                 found.readable().map_err(unreadable)?;
             }
             if options.dry_run || unchanged {
-                let object = shown(kind, next, Some(found.revision()))?;
                 return Ok(if gone {
-                    Deleted::Gone(object)
+                    let last = last_state(stored_kind, old, next);
+                    Deleted::Gone(shown(kind, last, Some(found.revision()))?)
                 } else {
-                    Deleted::Marked(object)
+                    Deleted::Marked(shown(kind, next, Some(found.revision()))?)
                 });
             }
             let precondition = Precondition::Revision(found.revision());
@@ -134,7 +140,8 @@ impl Objects {
             };
             match self.write(asked.caller(), mutations).await {
                 Ok(revision) if gone => {
-                    return Ok(Deleted::Gone(shown(kind, old, Some(revision))?));
+                    let last = last_state(stored_kind, old, next);
+                    return Ok(Deleted::Gone(shown(kind, last, Some(revision))?));
                 }
                 Ok(revision) => {
                     return Ok(Deleted::Marked(shown(kind, next, Some(revision))?));
@@ -189,22 +196,42 @@ pub(super) fn check_preconditions(
     old: &Value,
     revision: Revision,
 ) -> Result<(), StatusError> {
-    let refuse = |detail: &str| StatusError::conflict(&kind.kind, &kind.group, name, detail);
+    let own_words = kind.strategy.deletes_by_update();
+    let refuse = |what: &str, wanted: &str, found: &str, why: &str| {
+        Err(match own_words {
+            Some(words) => {
+                let detail = format!(
+                    "{words}: {what} in precondition: {wanted}, {what} in object meta: {found}"
+                );
+                StatusError::conflict(&kind.resource, &kind.group, name, &detail)
+            }
+            None => {
+                let detail = format!(
+                    "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). \
+                     The object might have been {why}"
+                );
+                StatusError::conflict(&kind.kind, &kind.group, name, &detail)
+            }
+        })
+    };
     let uid = text(old, "/metadata/uid");
     if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {
-        return Err(refuse(&format!(
-            "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have \
-             been deleted and then recreated"
-        )));
+        return refuse("UID", wanted, uid, "deleted and then recreated");
     }
     let wanted = options.resource_version;
     if let Some(wanted) = wanted.filter(|wanted| *wanted != revision) {
-        return Err(refuse(&format!(
-            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record \
-             ({revision}). The object might have been modified"
-        )));
+        let (wanted, found) = (wanted.to_string(), revision.to_string());
+        return refuse("ResourceVersion", &wanted, &found, "modified");
     }
     Ok(())
+}
+
+/// What is told of an object that is gone: where nothing was to stop, nothing was marked.
+fn last_state(kind: KindRef<'_>, old: Value, marked: Value) -> Value {
+    match kind.strategy.grace_seconds(&old, None) {
+        Some(_) => marked,
+        None => old,
+    }
 }
 
 /// Whether an object in deletion has nothing left to wait for.
@@ -224,7 +251,7 @@ pub(super) fn marked_for_deletion(
 ) -> Value {
     let mut next = old.clone();
     let asked = options.grace_period_seconds;
-    let grace = kind.strategy.grace_seconds(old, asked);
+    let grace = kind.strategy.grace_seconds(old, asked).unwrap_or(0);
     let deleting = !text(old, "/metadata/deletionTimestamp").is_empty();
     let metadata = member(&mut next, "metadata");
     if deleting {
@@ -236,28 +263,29 @@ pub(super) fn marked_for_deletion(
             metadata["deletionTimestamp"] = rfc3339(deadline(now, grace)).into();
         }
     } else {
-        // A namespace goes when it is empty, whenever that is.
-        if kind != &*NAMESPACE {
+        if kind.strategy.deletes_by_update().is_none() {
             metadata["deletionGracePeriodSeconds"] = grace.into();
+            if let Some(generation) = integer(metadata, "/generation") {
+                metadata["generation"] = (generation + 1).into();
+            }
         }
         metadata["deletionTimestamp"] = rfc3339(deadline(now, grace)).into();
-        if let Some(generation) = integer(metadata, "/generation") {
-            metadata["generation"] = (generation + 1).into();
-        }
     }
     let mut finalizers: Vec<Value> = items(metadata, "/finalizers").to_vec();
     let is_own =
         |finalizer: &Value| finalizer == FOREGROUND_DELETION || finalizer == ORPHAN_DEPENDENTS;
-    let wanted = match options.propagation {
+    let usual = kind.strategy.dependents();
+    let propagation = options.propagation.filter(|_| usual != Dependents::None);
+    let wanted = match propagation {
         Some(Propagation::Foreground) => Some(FOREGROUND_DELETION),
         Some(Propagation::Orphan) => Some(ORPHAN_DEPENDENTS),
         // What the object says itself comes before what is usual for its kind.
-        None if kind.strategy.orphans_dependents() && !finalizers.iter().any(is_own) => {
+        None if matches!(usual, Dependents::Stay(_)) && !finalizers.iter().any(is_own) => {
             Some(ORPHAN_DEPENDENTS)
         }
         Some(Propagation::Background) | None => None,
     };
-    if options.propagation.is_some() {
+    if propagation.is_some() {
         finalizers.retain(|finalizer| {
             !is_own(finalizer) || wanted.is_some_and(|wanted| finalizer == wanted)
         });

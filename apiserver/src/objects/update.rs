@@ -173,8 +173,8 @@ impl Objects {
             let proposed = self
                 .with_conversions(kind, conversions, || change(&current))
                 .await?;
-            check_version(kind, name, &found, &proposed)?;
             check_uid(kind, name, &current, text(&proposed, "/metadata/uid"))?;
+            check_version(kind, name, &found, &proposed)?;
             let mut next = next_state(kind, part, proposed, &old, ownership)?;
             if ownership == Ownership::Recorded {
                 let owners = self.owners(caller, kind, part, options);

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use http::{Method, Uri};
 use weft_api::selector::FieldSelector;
 
-use super::{Asked, Params, RequestInfo, leads_out, method_word, segments_of};
+use super::path::{leads_out, segments_of};
+use super::{Asked, Params, RequestInfo, method_word};
 use crate::aggregation::{ApiService, Registered};
 
 /// A path that another server serves.

@@ -674,6 +674,22 @@ async fn what_cannot_be_asked_is_told_and_keeps_nobody_else_from_anything() {
     assert_eq!(world.patch(&path, "merge-patch", patch).await.status, 200);
     let passed = |answer: &Answer| condition(&answer.body) == "True Passed: all checks passed";
     until(&world, &path, JSON, passed).await;
+
+    // Whoever watches this server is told of all of it, and that one was lost.
+    let broken = json!({"spec": {"caBundle": others[0].ca, "insecureSkipTLSVerify": false}});
+    assert_eq!(world.patch(&path, "merge-patch", broken).await.status, 200);
+    for line in [
+        r#"aggregator_unavailable_apiservice{name="v1.good.example.com"} 0"#,
+        r#"aggregator_unavailable_apiservice{name="v1.nobody.example.com"} 1"#,
+        r#"aggregator_unavailable_apiservice{name="v1.other.example.com"} 1"#,
+        r#"aggregator_unavailable_apiservice_total{name="v1.other.example.com",reason="FailedDiscoveryCheck"} 1"#,
+    ] {
+        let told = |answer: &Answer| {
+            let text = answer.body.as_str().unwrap_or_default();
+            text.lines().any(|found| found == line)
+        };
+        until(&world, "/metrics", "*/*", told).await;
+    }
     closing.cancel();
 }
 

@@ -126,8 +126,17 @@ async fn a_job_has_labels_of_its_own_and_leaves_its_pods_when_it_goes() {
     assert_eq!(job["spec"]["template"]["metadata"]["labels"], labels);
     assert_eq!(job["metadata"]["labels"], labels);
     let path = format!("{JOBS}/{}", name.as_str().unwrap());
+    let how = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Orphan", "dryRun": ["All"]});
+    let tried = world.ask(&format!("DELETE {path}"), how).await;
+    assert_eq!((tried.status, warnings(&tried).len()), (200, 0));
     let gone = world.ask(&format!("DELETE {path}"), Value::Null).await;
     assert_eq!(gone.status, 200, "{}", gone.line());
+    assert_eq!(
+        warnings(&gone),
+        [
+            "299 - \"child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning\""
+        ]
+    );
     let marked = world.get(&path).await.body;
     assert_eq!(marked["metadata"]["finalizers"], json!(["orphan"]));
     let selected = world

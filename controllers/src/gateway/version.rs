@@ -18,6 +18,7 @@ use crate::view::View;
 const BUNDLE_VERSION: &str = "gateway.networking.k8s.io/bundle-version";
 /// The newest that is known: those of `v1` up to this one.
 const MINOR_MAX: u32 = 6;
+const MINOR_WITH_FEATURES: u32 = 2;
 
 /// A definition of the Gateway API; what is read of it is in its metadata.
 #[derive(Debug)]
@@ -40,14 +41,24 @@ impl Lens for Definition {
 
 /// `SupportedVersion`, as each class of ours has it.
 pub(super) fn supported(view: &View) -> Condition {
+    judged(&versions(view))
+}
+
+/// Whether the definitions are of versions in which a class has features with names: before, they were plain text, or nothing.
+pub(super) fn names_features(view: &View) -> bool {
+    let versions = versions(view);
+    let mut minors = versions.iter().map(|version| minor(version));
+    minors.all(|minor| minor.is_some_and(|minor| minor >= MINOR_WITH_FEATURES))
+}
+
+fn versions(view: &View) -> BTreeSet<&str> {
     let definitions = view.list::<Definition>();
-    let versions: BTreeSet<&str> = definitions
+    definitions
         .map(|definition| {
             let version = definition.meta.annotations.get(BUNDLE_VERSION);
             version.map_or("none", String::as_str)
         })
-        .collect();
-    judged(&versions)
+        .collect()
 }
 
 fn judged(versions: &BTreeSet<&str>) -> Condition {
@@ -66,10 +77,13 @@ fn judged(versions: &BTreeSet<&str>) -> Condition {
 }
 
 fn is_known(version: &str) -> bool {
-    let minor = version
-        .strip_prefix("v1.")
-        .and_then(|rest| rest.split('.').next());
-    minor.is_some_and(|minor| minor.parse().is_ok_and(|minor: u32| minor <= MINOR_MAX))
+    minor(version).is_some_and(|minor| minor <= MINOR_MAX)
+}
+
+/// The second number of a version whose first is 1.
+fn minor(version: &str) -> Option<u32> {
+    let rest = version.strip_prefix("v1.")?;
+    rest.split('.').next()?.parse().ok()
 }
 
 #[cfg(test)]

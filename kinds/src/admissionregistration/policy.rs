@@ -11,6 +11,7 @@ use super::rules;
 use crate::admission::expressions::{Compiler, Gives, Has};
 use crate::cel::{Decl, is_identifier};
 use crate::columns::{Column, Row};
+use crate::conditions::conditions;
 use crate::field::Field;
 use crate::lens::{fill, items, member, text};
 use crate::schema::Schema;
@@ -126,6 +127,7 @@ impl Strategy for Validating {
             problems.required_text(&warning.child("warning"));
             problems.required_text(&warning.child("fieldRef"));
         }
+        conditions(&root.child("status"), problems);
     }
 }
 

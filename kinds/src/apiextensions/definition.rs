@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::{CLEANUP_FINALIZER, status, validation};
 use crate::columns::{Column, Row};
 use crate::decode::knows_format;
-use crate::lens::{fill, integer, items, items_mut, member, put, text};
-use crate::strategy::{Strategy, Surroundings, replace_part};
+use crate::lens::{fill, flag, items, items_mut, member, put, text};
+use crate::strategy::{Dependents, Strategy, Surroundings, replace_part};
 use crate::validate::Problems;
 use crate::{Kind, StatusMetadata, Subresource};
 
@@ -24,7 +24,13 @@ pub static CUSTOM_RESOURCE_DEFINITION: LazyLock<Arc<Kind>> = LazyLock::new(|| {
         subresources: vec![Subresource::Status],
         columns: vec![
             Column::name(),
-            Column::date("Created At", created_at, "When the object was created."),
+            Column::text("Scope", scope, "Whether its objects have a namespace."),
+            Column::text("Versions", versions, "Which versions are served."),
+            Column::created_at(),
+            Column::text("Group", group, "Group of its kind.").wide(),
+            Column::text("Kind", kind, "Its kind.").wide(),
+            Column::text("ShortNames", short_names, "Short names of its kind.").wide(),
+            Column::boolean("Established", established, "Whether it is served.").wide(),
         ],
         counts_generations: true,
         // Whoever cleans up takes its finalizer off in the same write that says so.
@@ -39,8 +45,43 @@ pub static CUSTOM_RESOURCE_DEFINITION: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     })
 });
 
-fn created_at(row: &Row<'_>) -> Value {
-    row.text_or("/metadata/creationTimestamp", "")
+fn scope(row: &Row<'_>) -> Value {
+    row.text_or("/spec/scope", "")
+}
+
+fn versions(row: &Row<'_>) -> Value {
+    let versions = items(row.object, "/spec/versions").iter();
+    let mut shown: Vec<String> = versions
+        .filter(|version| flag(version, "/served"))
+        .map(|version| {
+            let stored = if flag(version, "/storage") {
+                "(storage)"
+            } else {
+                ""
+            };
+            format!("{}{stored}", text(version, "/name"))
+        })
+        .collect();
+    shown.sort_unstable();
+    shown.join(",").into()
+}
+
+fn group(row: &Row<'_>) -> Value {
+    row.text_or("/spec/group", "")
+}
+
+fn kind(row: &Row<'_>) -> Value {
+    row.text_or("/spec/names/kind", "")
+}
+
+fn short_names(row: &Row<'_>) -> Value {
+    let names = items(row.object, "/spec/names/shortNames").iter();
+    let names: Vec<&str> = names.filter_map(Value::as_str).collect();
+    names.join(",").into()
+}
+
+fn established(row: &Row<'_>) -> Value {
+    (row.condition("Established") == Some("True")).into()
 }
 
 struct Definitions;
@@ -146,6 +187,14 @@ impl Strategy for Definitions {
         causes.into_iter().for_each(|cause| problems.add(cause));
     }
 
+    fn dependents(&self) -> Dependents {
+        Dependents::None
+    }
+
+    fn deletes_by_update(&self) -> Option<&'static str> {
+        Some("precondition failed")
+    }
+
     fn mark_deleted(&self, value: &mut Value) {
         if status::condition(value, "Terminating").is_some() {
             return;
@@ -156,11 +205,6 @@ impl Strategy for Definitions {
             finalizers.push(CLEANUP_FINALIZER.into());
         }
         metadata["finalizers"] = finalizers.into();
-        // Nothing runs that would need time, and nobody asks for another definition by deleting one.
-        put(metadata, "deletionGracePeriodSeconds", None);
-        if let Some(generation) = integer(metadata, "/generation").filter(|number| *number > 1) {
-            metadata["generation"] = (generation - 1).into();
-        }
         let since = text(value, "/metadata/deletionTimestamp").to_owned();
         let pending = status::Condition {
             kind: "Terminating",

@@ -137,11 +137,11 @@ fn ready(row: &Row<'_>) -> Value {
 }
 
 fn up_to_date(row: &Row<'_>) -> Value {
-    row.count("/status/updatedReplicas").to_string().into()
+    row.count("/status/updatedReplicas").into()
 }
 
 fn available(row: &Row<'_>) -> Value {
-    row.count("/status/availableReplicas").to_string().into()
+    row.count("/status/availableReplicas").into()
 }
 
 #[cfg(test)]

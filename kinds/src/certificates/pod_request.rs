@@ -148,18 +148,14 @@ impl Strategy for PodRequests {
             );
             problems.invalid(&life, seconds, &sentence);
         }
-        let given = |member| !spec.child(member).text().is_empty();
-        match (
-            given("stubPKCS10Request"),
-            given("pkixPublicKey"),
-            given("proofOfPossession"),
-        ) {
-            (true, false, false) => stub(&spec.child("stubPKCS10Request"), problems),
-            (false, true, true) => proof(&spec, problems),
-            _ => problems.invalid_unshown(
+        let request = spec.child("stubPKCS10Request");
+        if request.text().is_empty() {
+            problems.invalid_unshown(
                 &spec,
                 "exactly one of (stubPKCS10Request) or (pkixPublicKey, proofOfPossession) must be set",
-            ),
+            );
+        } else {
+            stub(&request, problems);
         }
     }
 
@@ -199,8 +195,7 @@ fn stub(request: &Field<'_, '_>, problems: &mut Problems) {
     let Some(parsed) = x509::request(&bytes) else {
         return problems.invalid_unshown(request, "must be a valid PKCS#10 CSR");
     };
-    let curves = "elliptic public keys must use curve P256, P384, or P521";
-    if !strong(&parsed.key, curves, request, problems) {
+    if !strong(&parsed.key, request, problems) {
         return;
     }
     if parsed.key.sort == Sort::Other {
@@ -212,39 +207,12 @@ fn stub(request: &Field<'_, '_>, problems: &mut Problems) {
     }
 }
 
-/// A key, and a signature of the pod's UID by it.
-fn proof(spec: &Field<'_, '_>, problems: &mut Problems) {
-    let (key, signature) = (spec.child("pkixPublicKey"), spec.child("proofOfPossession"));
-    let (key_bytes, signature_bytes) = (bytes_of(&key), bytes_of(&signature));
-    for (field, bytes) in [(&key, &key_bytes), (&signature, &signature_bytes)] {
-        if bytes.len() > PROOF_BYTES_MAX {
-            return problems.too_long(field, PROOF_BYTES_MAX);
-        }
-    }
-    let Some(parsed) = PublicKey::parse(&key_bytes) else {
-        let sentence = "must be a valid PKIX-serialized public key";
-        return problems.invalid(&key, key.text(), sentence);
-    };
-    let curves = "elliptic public keys must use curve P256 or P384";
-    if !strong(&parsed, curves, &key, problems) {
-        return;
-    }
-    if parsed.sort == Sort::Other {
-        let sentence = "unknown public key type; supported types are Ed25519, ECDSA, and RSA";
-        return problems.invalid(&key, key.text(), sentence);
-    }
-    let uid = spec.child("podUID");
-    if !parsed.has_signed(uid.text().as_bytes(), &signature_bytes) {
-        let sentence = "could not verify proof-of-possession signature";
-        problems.invalid_unshown(&signature, sentence);
-    }
-}
-
 /// Whether a key of a known sort is of a size that is taken.
-fn strong(key: &PublicKey, curves: &str, field: &Field<'_, '_>, problems: &mut Problems) -> bool {
+fn strong(key: &PublicKey, field: &Field<'_, '_>, problems: &mut Problems) -> bool {
     match key.sort {
         Sort::Elliptic("P-224") => {
-            problems.invalid(field, "curve P-224", curves);
+            let sentence = "elliptic public keys must use curve P256, P384, or P521";
+            problems.invalid(field, "curve P-224", sentence);
             false
         }
         Sort::Rsa(bits) if bits != 3072 && bits != 4096 => {
@@ -362,10 +330,7 @@ fn issued(root: &Field<'_, '_>, problems: &mut Problems) {
         }
     }
     let stub = bytes_of(&spec.child("stubPKCS10Request"));
-    let wanted = match stub.is_empty() {
-        false => x509::request(&stub).map(|request| request.key),
-        true => PublicKey::parse(&bytes_of(&spec.child("pkixPublicKey"))),
-    };
+    let wanted = x509::request(&stub).map(|request| request.key);
     if wanted.is_none_or(|wanted| wanted != leaf.key) {
         let sentence = "leaf certificate was not issued to the requested public key";
         return problems.invalid(&chain, chain.text(), sentence);

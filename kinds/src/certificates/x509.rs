@@ -6,8 +6,8 @@
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1,
     ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA512_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
-    UnparsedPublicKey, VerificationAlgorithm,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey,
+    VerificationAlgorithm,
 };
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::GeneralName;
@@ -60,12 +60,6 @@ const CURVES: &[(&str, &str)] = &[
 ];
 
 impl PublicKey {
-    /// A key in the form of PKIX.
-    pub fn parse(der: &[u8]) -> Option<Self> {
-        let (rest, info) = SubjectPublicKeyInfo::from_der(der).ok()?;
-        rest.is_empty().then(|| Self::of(&info)).flatten()
-    }
-
     fn of(info: &SubjectPublicKeyInfo<'_>) -> Option<Self> {
         let algorithm = &info.algorithm;
         let sort = match algorithm.algorithm.to_id_string().as_str() {
@@ -90,19 +84,6 @@ impl PublicKey {
             sort,
             bytes: info.subject_public_key.data.to_vec(),
         })
-    }
-
-    /// Whether the holder of the key signed a text, as those prove it who ask for a certificate without a request.
-    pub fn has_signed(&self, text: &[u8], signature: &[u8]) -> bool {
-        let algorithm: &'static dyn VerificationAlgorithm = match self.sort {
-            Sort::Ed25519 => &ED25519,
-            Sort::Elliptic("P-256") => &ECDSA_P256_SHA256_ASN1,
-            Sort::Elliptic("P-384") => &ECDSA_P384_SHA256_ASN1,
-            Sort::Elliptic("P-521") => &ECDSA_P521_SHA256_ASN1,
-            Sort::Rsa(_) => &RSA_PSS_2048_8192_SHA256,
-            Sort::Elliptic(_) | Sort::Other => return false,
-        };
-        self.verifies(algorithm, text, signature)
     }
 
     fn verifies(

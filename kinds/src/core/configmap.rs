@@ -18,7 +18,7 @@ pub static CONFIG_MAP: LazyLock<Arc<Kind>> = LazyLock::new(|| {
         short_names: vec!["cm".into()],
         columns: vec![
             Column::name(),
-            Column::integer("Data", shown_data, "Number of entries."),
+            Column::text("Data", shown_data, "Number of entries."),
             Column::age(),
         ],
         strategy: Arc::new(ConfigMaps),

@@ -12,9 +12,9 @@ use weft_api::status::Cause;
 
 use crate::columns::{self, Column, Row};
 use crate::field::Field;
-use crate::kind::{Selectable, Spelling};
+use crate::kind::{NameRule, Selectable, Spelling};
 use crate::lens::{fill, integer, text, time};
-use crate::strategy::Strategy;
+use crate::strategy::{Dependents, Strategy};
 use crate::validate::Problems;
 use crate::{Kind, Subresource};
 
@@ -31,6 +31,7 @@ pub static EVENT: LazyLock<Arc<Kind>> = LazyLock::new(|| {
                 },
             ])
             .collect(),
+        name_rule: NameRule::PathSegment,
         strategy: Arc::new(Events),
         ..Kind::new("", "v1", "Event", "events")
     })
@@ -103,6 +104,10 @@ struct Events;
 impl Strategy for Events {
     fn creates_on_update(&self) -> bool {
         true
+    }
+
+    fn dependents(&self) -> Dependents {
+        Dependents::None
     }
 
     fn default(&self, value: &mut Value) {
@@ -410,7 +415,6 @@ fn count(row: &Row<'_>) -> Value {
     integer(row.object, "/series/count")
         .or_else(|| integer(row.object, "/count"))
         .unwrap_or(1)
-        .to_string()
         .into()
 }
 

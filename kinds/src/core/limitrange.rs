@@ -42,6 +42,10 @@ impl Strategy for LimitRanges {
         true
     }
 
+    fn names_new(&self) -> bool {
+        true
+    }
+
     fn default(&self, value: &mut Value) {
         for limit in items_mut(value, "/spec/limits") {
             if text(limit, "/type") != "Container" {

@@ -142,6 +142,10 @@ impl Strategy for Namespaces {
             .then_some("this namespace may not be deleted")
     }
 
+    fn deletes_by_update(&self) -> Option<&'static str> {
+        Some("Precondition failed")
+    }
+
     fn mark_deleted(&self, value: &mut Value) {
         member(value, "status")["phase"] = "Terminating".into();
     }

@@ -189,7 +189,7 @@ fn roles(row: &Row<'_>) -> Value {
 }
 
 fn version(row: &Row<'_>) -> Value {
-    row.text_or("/status/nodeInfo/kubeletVersion", "<unknown>")
+    row.text_or("/status/nodeInfo/kubeletVersion", "")
 }
 
 fn address(row: &Row<'_>, kind: &str) -> Value {
@@ -213,7 +213,11 @@ fn os_image(row: &Row<'_>) -> Value {
 }
 
 fn kernel(row: &Row<'_>) -> Value {
-    row.text_or("/status/nodeInfo/kernelVersion", "<unknown>")
+    let kernel = row.text_or("/status/nodeInfo/kernelVersion", "<unknown>");
+    match text(row.object, "/status/nodeInfo/architecture") {
+        "" => kernel,
+        architecture => format!("{} ({architecture})", kernel.as_str().unwrap_or("")).into(),
+    }
 }
 
 fn runtime(row: &Row<'_>) -> Value {

@@ -13,7 +13,7 @@ use crate::core::pod;
 use crate::field::Field;
 use crate::kind::Selectable;
 use crate::lens::{fill, member, object};
-use crate::strategy::{Strategy, Surroundings};
+use crate::strategy::{Dependents, Strategy, Surroundings};
 use crate::validate::Problems;
 use crate::{Kind, StatusMetadata, Subresource, weft};
 
@@ -74,8 +74,8 @@ impl Strategy for Controllers {
         told
     }
 
-    fn orphans_dependents(&self) -> bool {
-        true
+    fn dependents(&self) -> Dependents {
+        Dependents::Stay(None)
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {

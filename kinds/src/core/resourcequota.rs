@@ -157,8 +157,8 @@ fn is_quota_name(resource: &str) -> bool {
 
 fn amounts(of: &Field<'_, '_>, map: &str, problems: &mut Problems) {
     for (resource, field) in of.entries(map) {
-        let known = resources::known_name(resource, &field, problems);
-        if !resource.contains('/') && !is_quota_name(resource) && known {
+        resources::known_name(resource, &field, problems);
+        if !resource.contains('/') && !is_quota_name(resource) {
             let sentence = "must be a standard resource for quota";
             problems.invalid(&field, resource, sentence);
         }

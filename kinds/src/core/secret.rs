@@ -21,7 +21,7 @@ pub static SECRET: LazyLock<Arc<Kind>> = LazyLock::new(|| {
         columns: vec![
             Column::name(),
             Column::text("Type", shown_type, "What the secret is for."),
-            Column::integer("Data", shown_data, "Number of entries."),
+            Column::text("Data", shown_data, "Number of entries."),
             Column::age(),
         ],
         selectable: vec![Selectable::new("type", "/type")],
@@ -111,7 +111,12 @@ fn docker(root: &Field<'_, '_>, key: &str, problems: &mut Problems) {
     }
     let bytes = STANDARD.decode(held.text()).unwrap_or_default();
     if let Err(error) = serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes) {
-        problems.invalid(&held, REDACTED, &error.to_string());
+        // Which sign was wrong is not told: it is one of a secret's.
+        let told = match error.is_eof() {
+            true => "unexpected end of JSON input".to_owned(),
+            false => error.to_string(),
+        };
+        problems.invalid(&held, REDACTED, &told);
     }
 }
 

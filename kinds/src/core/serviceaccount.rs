@@ -4,8 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
-use crate::columns::{Column, Row};
-use crate::lens::{items, items_mut};
+use crate::columns::name_and_age;
+use crate::lens::items_mut;
 use crate::strategy::Strategy;
 use crate::{Kind, Subresource};
 
@@ -13,15 +13,7 @@ pub static SERVICE_ACCOUNT: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
         short_names: vec!["sa".into()],
         subresources: vec![Subresource::Token],
-        columns: vec![
-            Column::name(),
-            Column::integer(
-                "Secrets",
-                secrets,
-                "Number of secrets named by the account.",
-            ),
-            Column::age(),
-        ],
+        columns: name_and_age(),
         strategy: Arc::new(ServiceAccounts),
         ..Kind::new("", "v1", "ServiceAccount", "serviceaccounts")
     })
@@ -38,8 +30,4 @@ impl Strategy for ServiceAccounts {
             }
         }
     }
-}
-
-fn secrets(row: &Row<'_>) -> Value {
-    items(row.object, "/secrets").len().into()
 }

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 use weft_api::status::Cause;
 
-use super::strfmt;
+use super::{knows_format, strfmt};
 use crate::cel::correlation::{Keyed, Old};
 use crate::schema::{Node, Schema, Shape};
 
@@ -140,8 +140,7 @@ impl Findings {
         if value.is_null() && node.nullable {
             return;
         }
-        if let Some(expected) = mistyped(schema, value) {
-            let found = type_name(value);
+        if let Some((expected, found)) = mistyped(schema, value) {
             let cause = Cause {
                 reason: "FieldValueTypeInvalid".to_owned(),
                 message: format!(
@@ -151,7 +150,11 @@ impl Findings {
                 field: self.path.clone(),
             };
             self.add(cause);
-            self.allowed(node, value);
+            // What is said of any value, and of one of the type that it has, is said all the same.
+            match value {
+                Value::Null => self.allowed(node, value),
+                _ => self.constraints(node, value),
+            }
             return;
         }
         self.constraints(node, value);
@@ -258,6 +261,28 @@ impl Findings {
     }
 
     fn number(&mut self, node: &Node, value: &Value, number: f64) {
+        let schema = Schema::at(node);
+        if schema.kind() == Some("integer") {
+            let format = schema
+                .format()
+                .filter(|format| knows_format("integer", format));
+            let whole = whole_number(value);
+            let fits = whole.is_some_and(|whole| match format {
+                Some("int32") => i32::try_from(whole).is_ok(),
+                _ => true,
+            });
+            if !fits {
+                let words = match format {
+                    Some(format) => format!("with format {format}"),
+                    None => "(default format)".to_owned(),
+                };
+                let sentence = format!(
+                    "Checked value must be of type integer {words} in {}",
+                    self.path
+                );
+                self.add(Cause::invalid("<nil>", &"".into(), &sentence));
+            }
+        }
         if let Some(of) = node.multiple_of.filter(|of| *of > 0.0)
             && (number / of).fract() != 0.0
         {
@@ -453,11 +478,24 @@ impl Findings {
     }
 }
 
-/// The type that belongs here, if the value has another one.
-fn mistyped<'a>(schema: Schema<'a>, value: &Value) -> Option<&'a str> {
+/// A number without a fraction, as a validator of Go reads it.
+fn whole_number(value: &Value) -> Option<i64> {
+    let whole = value.as_i64();
+    whole.or_else(|| {
+        let number = value.as_f64()?;
+        // Exactly as far as such numbers are whole one by one.
+        let exact = number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0;
+        #[allow(clippy::cast_possible_truncation)] // It is whole, and within that.
+        exact.then_some(number as i64)
+    })
+}
+
+/// The type that belongs here and the one that is found, if the value has another one. A schema with a format calls numbers by theirs, and all
+/// that has none by nothing.
+fn mistyped<'a>(schema: Schema<'a>, value: &Value) -> Option<(&'a str, &'static str)> {
     if schema.shape() == Shape::NumberOrString {
         let fits = value.is_string() || value.is_i64() || value.is_u64();
-        return (!fits).then_some("integer,string");
+        return (!fits).then_some(("integer,string", type_name(value)));
     }
     let expected = schema.kind()?;
     let fits = match expected {
@@ -471,7 +509,25 @@ fn mistyped<'a>(schema: Schema<'a>, value: &Value) -> Option<&'a str> {
         "object" => value.is_object(),
         _ => true,
     };
-    (!fits).then_some(expected)
+    if fits {
+        return None;
+    }
+    let plain = value.is_null() || value.is_string() || value.is_array();
+    let format = schema.format().filter(|_| !plain);
+    Some(
+        match format.filter(|format| knows_format(expected, format)) {
+            Some(format) => (format, format_name(value)),
+            None => (expected, type_name(value)),
+        },
+    )
+}
+
+fn format_name(value: &Value) -> &'static str {
+    match value {
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        _ => "",
+    }
 }
 
 fn type_name(value: &Value) -> &'static str {
@@ -487,210 +543,4 @@ fn type_name(value: &Value) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn node() -> Node {
-        Node::parse(&json!({
-            "type": "object", "required": ["spec"],
-            "properties": {
-                "spec": {
-                    "type": "object", "required": ["class"],
-                    "properties": {
-                        "class": { "type": "string", "minLength": 1, "maxLength": 5, "pattern": "^[a-z]*$" },
-                        "size": { "type": "integer", "minimum": 1, "maximum": 9, "default": 3 },
-                        "mode": { "type": "string", "enum": ["A", "B"] },
-                        "note": { "type": "string", "nullable": true },
-                        "any": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
-                        "list": {
-                            "type": "array", "minItems": 1, "maxItems": 3, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name", "port"],
-                            "items": { "type": "object", "required": ["name"], "properties": {
-                                "name": { "type": "string" }, "port": { "type": "integer", "default": 80 },
-                            } },
-                        },
-                    },
-                },
-            },
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn each_constraint_is_told_in_its_sentence() {
-        let node = node();
-        let told = |spec: Value| -> Vec<String> {
-            let value = json!({ "metadata": {}, "spec": spec });
-            validate(Schema::at(&node), &value, None)
-                .into_iter()
-                .map(|cause| format!("{}: {}", cause.field, cause.message))
-                .collect()
-        };
-        for (spec, expected) in [
-            (json!({}), "spec.class: Required value"),
-            (
-                json!({ "class": "" }),
-                "spec.class: Invalid value: \"\": spec.class in body should be at least 1 chars long",
-            ),
-            (
-                json!({ "class": "abcdef" }),
-                "spec.class: Too long: may not be more than 5 bytes",
-            ),
-            (
-                json!({ "class": "A" }),
-                "spec.class: Invalid value: \"A\": spec.class in body should match '^[a-z]*$'",
-            ),
-            (
-                json!({ "class": 1 }),
-                "spec.class: Invalid value: \"integer\": spec.class in body must be of type string: \"integer\"",
-            ),
-            (
-                json!({ "class": null }),
-                "spec.class: Invalid value: \"null\": spec.class in body must be of type string: \"null\"",
-            ),
-            (
-                json!({ "class": "a", "size": 0 }),
-                "spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1",
-            ),
-            (
-                json!({ "class": "a", "size": 10 }),
-                "spec.size: Invalid value: 10: spec.size in body should be less than or equal to 9",
-            ),
-            (
-                json!({ "class": "a", "mode": "C" }),
-                "spec.mode: Unsupported value: \"C\": supported values: \"A\", \"B\"",
-            ),
-            (
-                json!({ "class": "a", "list": [] }),
-                "spec.list: Invalid value: 0: spec.list in body should have at least 1 items",
-            ),
-            (
-                json!({ "class": "a", "list": [{}] }),
-                "spec.list[0].name: Required value",
-            ),
-            (
-                json!({ "class": "a", "list": [{ "name": "x", "port": 80 }, { "name": "x" }] }),
-                "spec.list[1]: Duplicate value: {\"name\":\"x\",\"port\":80}",
-            ),
-            (
-                json!({ "class": "a", "list": [{ "name": "x", "port": 1 }, { "name": "x", "port": 2 }, { "name": "y" }, { "name": "z" }] }),
-                "spec.list: Too many: 4: must have at most 3 items",
-            ),
-        ] {
-            assert_eq!(told(spec.clone()), [expected], "{spec}");
-        }
-        let both = told(json!({ "class": "a", "mode": ["x"], "list": [7] }));
-        assert_eq!(
-            both,
-            [
-                "spec.list[0]: Invalid value: \"integer\": spec.list[0] in body must be of type object: \"integer\"",
-                "spec.mode: Invalid value: \"array\": spec.mode in body must be of type string: \"array\"",
-                "spec.mode: Unsupported value: [\"x\"]: supported values: \"A\", \"B\"",
-                "spec.list[0]: Invalid value: 7: must be an object for an array of list-type map",
-            ]
-        );
-        let empty = json!({ "spec": {} });
-        let causes = validate(Schema::at(&node), &empty, None);
-        assert!(
-            unchecked(&causes)
-                .unwrap()
-                .message
-                .starts_with("Invalid value: null: some validation rules")
-        );
-        let unfit = json!({ "spec": { "class": "" } });
-        let causes = validate(Schema::at(&node), &unfit, None);
-        assert_eq!(unchecked(&causes), None);
-    }
-
-    #[test]
-    fn what_stays_as_it_was_is_not_held_against_an_update() {
-        let node = Node::parse(&json!({
-            "type": "object", "required": ["top"],
-            "properties": { "spec": { "type": "object", "required": ["must"], "minProperties": 2, "properties": {
-                "size": { "type": "integer", "maximum": 5 },
-                "mode": { "type": "string", "enum": ["A"] },
-                "other": { "type": "string", "minLength": 2 },
-                "map": { "type": "object", "additionalProperties": { "type": "string", "maxLength": 1 } },
-                "list": { "type": "array", "maxItems": 1, "items": { "type": "string", "maxLength": 1 } },
-                "keyed": { "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": {
-                    "type": "object", "properties": { "k": { "type": "string" }, "v": { "type": "integer", "maximum": 5 } },
-                } },
-                "set": { "type": "array", "x-kubernetes-list-type": "set", "items": { "type": "string" } },
-                "any": { "type": "object", "properties": { "a": { "type": "integer" }, "b": { "type": "string" } }, "not": { "properties": { "a": { "minimum": 5 } } } },
-            } } },
-        }))
-        .unwrap();
-        let told = |old: Value, new: Value| -> Vec<String> {
-            let object = |spec: Value| json!({ "top": 1, "spec": spec });
-            let (old, new) = (object(old), object(new));
-            let causes = validate(Schema::at(&node), &new, Some(&old));
-            causes.into_iter().map(|cause| cause.field).collect()
-        };
-        let at = |field: &str, value: Value| {
-            let mut spec = json!({ "must": 1, "other": "ok" });
-            spec[field] = value;
-            spec
-        };
-        for (field, old, new, expected) in [
-            ("size", json!(9), json!(9), &[][..]),
-            ("size", json!(9), json!(8), &["spec.size"]),
-            ("mode", json!("B"), json!("B"), &[]),
-            (
-                "map",
-                json!({ "a": "xx" }),
-                json!({ "a": "xx", "b": "y" }),
-                &[],
-            ),
-            (
-                "map",
-                json!({ "a": "xx" }),
-                json!({ "a": "xx", "b": "yy" }),
-                &["spec.map.b"],
-            ),
-            // Elements of other lists are not known again, and the list is another one.
-            ("list", json!(["xx"]), json!(["xx"]), &[]),
-            (
-                "list",
-                json!(["xx"]),
-                json!(["xx", "y"]),
-                &["spec.list", "spec.list[0]"],
-            ),
-            (
-                "keyed",
-                json!([{ "k": "a", "v": 9 }]),
-                json!([{ "k": "b", "v": 1 }, { "k": "a", "v": 9 }]),
-                &[],
-            ),
-            (
-                "keyed",
-                json!([{ "k": "a", "v": 9 }]),
-                json!([{ "k": "b", "v": 9 }, { "k": "a", "v": 8 }]),
-                &["spec.keyed[0].v", "spec.keyed[1].v"],
-            ),
-            ("set", json!(["a"]), json!(["a", "a"]), &["spec.set[1]"]),
-            ("set", json!(["a", "a"]), json!(["a", "a", "b", "b"]), &[]),
-            ("any", json!({ "a": 9 }), json!({ "a": 9 }), &[]),
-            (
-                "any",
-                json!({ "a": 9 }),
-                json!({ "a": 9, "b": "x" }),
-                &["<nil>"],
-            ),
-        ] {
-            let mut new = at(field, new);
-            // Something else changes in any case.
-            new["other"] = "changed".into();
-            assert_eq!(told(at(field, old), new.clone()), expected, "{new}");
-        }
-        // What is not there, and how much is, is said of what it is in.
-        assert_eq!(told(json!({ "size": 1 }), json!({ "size": 1 })), [""; 0]);
-        assert_eq!(
-            told(json!({ "size": 1 }), json!({ "size": 2 })),
-            ["spec", "spec.must"]
-        );
-        // An object as a whole is never as it was.
-        let old = json!({ "spec": { "must": 1, "size": 1 } });
-        assert_eq!(validate(Schema::at(&node), &old, Some(&old)).len(), 1);
-    }
-}
+mod tests;

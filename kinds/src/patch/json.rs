@@ -1,7 +1,7 @@
 //! JSON patch, RFC 6902, as the server of Kubernetes runs it: on a copy, operation by operation.
 //!
-//! Where the RFC leaves room, github.com/evanphx/json-patch decides: `test` of a member that is not there equals null, and
-//! an index below zero counts from the end.
+//! Where the RFC leaves room, and where it is not followed there, github.com/evanphx/json-patch decides: a member that is not there
+//! equals null, is copied as null and can be replaced, and an index below zero counts from the end.
 //!
 //! Invariants: no state between two operations is nested deeper than [`DEPTH_MAX`], whatever was moved where; copies
 //! are bounded in bytes, and looking for depth is bounded in nodes, so that neither memory nor time follows from anything
@@ -111,11 +111,7 @@ impl State {
         match text("op")? {
             "add" => self.add(&path, value_of(operation).clone()),
             "remove" => self.remove(&path).map(drop),
-            "replace" => {
-                let value = value_of(operation).clone();
-                find(&self.document, &path.0).ok_or(MISSING)?;
-                self.replace(&path, value)
-            }
+            "replace" => self.replace(&path, value_of(operation).clone()),
             "move" => {
                 let from = Pointer::parse(text("from")?)?;
                 if path.0.starts_with(&from.0) && path.0.len() > from.0.len() {
@@ -126,7 +122,7 @@ impl State {
             }
             "copy" => {
                 let from = Pointer::parse(text("from")?)?;
-                let source = find(&self.document, &from.0).ok_or(MISSING)?;
+                let source = found(&self.document, &from)?;
                 self.copied += source.to_string().len();
                 if self.copied > COPY_BYTES_MAX {
                     return Err(Fault::Bound(format!(
@@ -136,24 +132,10 @@ impl State {
                 let value = source.clone();
                 self.add(&path, value)
             }
-            "test" => {
-                // A member that is not there is null to the server of Kubernetes, and its clients build on it; but what
-                // should hold it must be there.
-                if let Some((last, parents)) = path.0.split_last() {
-                    match find(&self.document, parents).ok_or(MISSING)? {
-                        Value::Object(_) => {}
-                        Value::Array(items) => {
-                            index(last, items.len()).ok_or(NO_INDEX)?;
-                        }
-                        _ => return Err(MISSING),
-                    }
-                }
-                let found = find(&self.document, &path.0).unwrap_or(&Value::Null);
-                match found == value_of(operation) {
-                    true => Ok(()),
-                    false => Err(Fault::Unfit("value did not match")),
-                }
-            }
+            "test" => match found(&self.document, &path)? == value_of(operation) {
+                true => Ok(()),
+                false => Err(Fault::Unfit("value did not match")),
+            },
             _ => Err(Fault::Unfit("unknown operation")),
         }
     }
@@ -185,7 +167,23 @@ impl State {
 
     fn replace(&mut self, path: &Pointer, value: Value) -> Step {
         self.measure(path, &value)?;
-        *find_mut(&mut self.document, &path.0).ok_or(MISSING)? = value;
+        let Some((last, parents)) = path.0.split_last() else {
+            if !value.is_object() && !value.is_array() {
+                return Err(Fault::Unfit("the value is no object and no list"));
+            }
+            self.document = value;
+            return Ok(());
+        };
+        match find_mut(&mut self.document, parents).ok_or(MISSING)? {
+            Value::Object(map) => {
+                map.insert(last.clone(), value);
+            }
+            Value::Array(items) => {
+                let at = index(last, items.len()).ok_or(NO_INDEX)?;
+                *items.get_mut(at).ok_or(NO_INDEX)? = value;
+            }
+            _ => return Err(MISSING),
+        }
         Ok(())
     }
 
@@ -249,6 +247,22 @@ impl Pointer {
                 .map(|token| token.replace("~1", "/").replace("~0", "~"))
                 .collect(),
         ))
+    }
+}
+
+/// What is at a place. A member that is not there is null to the server of Kubernetes, and its clients build on it; but what
+/// should hold it must be there.
+fn found<'a>(document: &'a Value, path: &Pointer) -> Step<&'a Value> {
+    let Some((last, parents)) = path.0.split_last() else {
+        return Ok(document);
+    };
+    match find(document, parents).ok_or(MISSING)? {
+        Value::Object(map) => Ok(map.get(last).unwrap_or(&Value::Null)),
+        Value::Array(items) => {
+            let at = index(last, items.len()).ok_or(NO_INDEX)?;
+            items.get(at).ok_or(NO_INDEX)
+        }
+        _ => Err(MISSING),
     }
 }
 
@@ -333,12 +347,32 @@ mod tests {
                 Err(422),
             ),
             (
-                json!([{ "op": "replace", "path": "/b", "value": 3 }]),
+                json!([{ "op": "replace", "path": "/o", "value": 3 }, { "op": "replace", "path": "/b", "value": 3 }]),
+                Ok(json!({ "a": [1, 2], "o": 3, "b": 3 })),
+            ),
+            (
+                json!([{ "op": "replace", "path": "/b/c", "value": 3 }]),
                 Err(422),
             ),
             (
+                json!([{ "op": "replace", "path": "/a/2", "value": 3 }]),
+                Err(422),
+            ),
+            (
+                json!([{ "op": "copy", "from": "/b", "path": "/o" }]),
+                Ok(json!({ "a": [1, 2], "o": null })),
+            ),
+            (
+                json!([{ "op": "move", "from": "/b", "path": "/o" }]),
+                Err(422),
+            ),
+            (
+                json!([{ "op": "replace", "path": "", "value": [1.5] }]),
+                Ok(json!([1.5])),
+            ),
+            (
                 json!([{ "op": "replace", "path": "", "value": 1.5 }]),
-                Ok(json!(1.5)),
+                Err(422),
             ),
             (json!([{ "op": "add", "path": "x", "value": 3 }]), Err(422)),
             (json!([{ "op": "explode", "path": "/x" }]), Err(422)),

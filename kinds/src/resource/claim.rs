@@ -10,7 +10,7 @@ use weft_api::name;
 
 use crate::field::Field;
 use crate::lens::{fill, integer, items_mut, put, text};
-use crate::storage::required_driver_name;
+use crate::storage::declared_driver_name;
 use crate::validate::Problems;
 
 const REQUESTS_MAX: usize = 32;
@@ -232,23 +232,20 @@ pub(super) fn configuration(config: &Field<'_, '_>, problems: &mut Problems) {
     if !parameters.is_set() {
         problems.required(&parameters, "");
     } else if parameters.map().is_none() {
-        let sentence = "parameters must be a valid JSON object";
+        let sentence = "must be a valid JSON object";
         problems.invalid(&parameters, "<value omitted>", sentence);
     }
-    required_driver_name(&opaque.child("driver"), problems);
+    declared_driver_name(&opaque.child("driver"), problems);
 }
 
 /// `example.com/attribute`: a domain, and an identifier of the programming language C.
 fn qualified_attribute(field: &Field<'_, '_>, problems: &mut Problems) {
     let text = field.text();
-    if text.is_empty() {
-        return problems.required(field, "a fully qualified name is required");
+    attribute_name(field, text, problems);
+    if !text.contains('/') {
+        let sentence = "a fully qualified name must be a domain and a name separated by a slash";
+        problems.invalid(field, text, sentence);
     }
-    let Some((domain, identifier)) = text.split_once('/') else {
-        let sentence = "must include a domain";
-        return problems.invalid(field, text, sentence);
-    };
-    attribute_parts(field, Some(domain), identifier, problems);
 }
 
 /// The name of an attribute or a capacity, told of at `field`.
@@ -266,7 +263,7 @@ fn attribute_parts(
     problems: &mut Problems,
 ) {
     match domain {
-        Some("") => problems.required(field, "the domain must not be empty"),
+        Some("") => problems.invalid(field, "", "the domain must not be empty"),
         Some(domain) => {
             if domain.len() > DOMAIN_BYTES_MAX {
                 problems.too_long(field, DOMAIN_BYTES_MAX);
@@ -277,8 +274,8 @@ fn attribute_parts(
         }
         None => {}
     }
-    if identifier.is_empty() {
-        return problems.required(field, "the name must not be empty");
+    if identifier.is_empty() && domain.is_some() {
+        return problems.invalid(field, "", "the name must not be empty");
     }
     if identifier.len() > IDENTIFIER_BYTES_MAX {
         problems.too_long(field, IDENTIFIER_BYTES_MAX);

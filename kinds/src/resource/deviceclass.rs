@@ -47,13 +47,17 @@ impl Strategy for DeviceClasses {
 /// A resource that pods ask for by name: one with a domain that is not Kubernetes' own.
 fn extended_resource(field: &Field<'_, '_>, problems: &mut Problems) {
     let text = field.text();
-    let Some((domain, _)) = text.split_once('/') else {
+    if !text.contains('/') {
         let sentence = "a name must be a domain-prefixed path, such as 'example.com/my-prop'";
-        return problems.invalid(field, text, sentence);
-    };
-    if domain.ends_with("kubernetes.io") || text.starts_with("requests.") {
-        let sentence = "must be a valid extended resource name";
-        return problems.invalid(field, text, sentence);
+        problems.invalid(field, text, sentence);
+    } else if text.contains("kubernetes.io/") {
+        problems.invalid(field, text, "must not have \"kubernetes.io/\" domain");
     }
-    problems.rule(field, name::qualified_name_faults);
+    if text.starts_with("requests.") {
+        problems.invalid(field, text, "must not have \"requests.\" prefix");
+    }
+    // As quotas name it.
+    for fault in name::qualified_name_faults(&format!("requests.{text}")) {
+        problems.invalid(field, text, &fault);
+    }
 }

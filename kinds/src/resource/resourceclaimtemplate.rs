@@ -49,6 +49,7 @@ impl Strategy for Templates {
         _: Option<Subresource>,
         problems: &mut Problems,
     ) {
+        self.validate(new, problems);
         let (root, before) = (Field::root(new), Field::root(old));
         let spec = root.child("spec");
         if spec.value() != before.child("spec").value() {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use weft_api::name;
 
 use super::GROUP;
-use crate::columns::{Column, Row};
+use crate::columns::Column;
 use crate::field::Field;
 use crate::node_labels::deprecated;
 use crate::strategy::{Strategy, Surroundings};
@@ -15,11 +15,7 @@ use crate::{Kind, Subresource, unserved};
 
 pub static CSI_STORAGE_CAPACITY: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
-        columns: vec![
-            Column::name(),
-            Column::text("StorageClassName", class, "Of which class."),
-            Column::text("Capacity", capacity, "How much is left."),
-        ],
+        columns: vec![Column::name(), Column::created_at()],
         strategy: Arc::new(Capacities),
         ..Kind::new(GROUP, "v1", "CSIStorageCapacity", "csistoragecapacities")
     })
@@ -95,12 +91,4 @@ fn in_order(selector: &Field<'_, '_>) -> String {
             Some(format!("\"{name}\":{value}"))
         });
     format!("{{{}}}", shown.collect::<Vec<_>>().join(","))
-}
-
-fn class(row: &Row<'_>) -> Value {
-    row.text_or("/storageClassName", "")
-}
-
-fn capacity(row: &Row<'_>) -> Value {
-    row.quantity_or("/capacity", "<unset>")
 }

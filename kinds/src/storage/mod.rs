@@ -60,6 +60,19 @@ pub(crate) fn validate_driver_name(field: &Field<'_, '_>, problems: &mut Problem
     });
 }
 
+/// The same in the words of kinds whose rules are declared beside their fields.
+pub(crate) fn declared_driver_name(field: &Field<'_, '_>, problems: &mut Problems) {
+    problems.required_text(field);
+    let text = field.text();
+    if text.is_empty() {
+        return;
+    }
+    if text.len() > DRIVER_NAME_BYTES_MAX {
+        problems.too_long(field, DRIVER_NAME_BYTES_MAX);
+    }
+    problems.rule(field, name::dns1123_subdomain_caseless_faults);
+}
+
 /// The name of a driver, which has to be there.
 pub(crate) fn required_driver_name(field: &Field<'_, '_>, problems: &mut Problems) {
     problems.required_text(field);

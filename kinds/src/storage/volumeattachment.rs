@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use serde_json::Value;
 use weft_api::name;
 
-use super::{GROUP, validate_driver_name};
+use super::{GROUP, declared_driver_name};
 use crate::columns::{Column, Row};
 use crate::core::persistentvolume;
 use crate::field::Field;
@@ -62,8 +62,7 @@ impl Strategy for VolumeAttachments {
         }
         // Kubernetes tells of this last.
         let attacher = root.child("spec.attacher");
-        problems.required_text(&attacher);
-        validate_driver_name(&attacher, problems);
+        declared_driver_name(&attacher, problems);
     }
 
     fn validate_update(

@@ -3,7 +3,8 @@
 //!
 //! Of an object that changes again before the loop looks only the newest state waits, in the place of the first. So the inbox
 //! holds no more than there are objects and deletions, however long a turn of the loop is, and an owner still stands
-//! before whoever came to name it.
+//! before whoever came to name it. A deletion waits beside the last state, not in its place: of an object that came and went in
+//! one turn somebody may keep account who only hears of one that was there.
 //!
 //! Invariant: whoever takes everything has the state at the revision of the newest change taken. The loop decides only then.
 
@@ -96,10 +97,12 @@ impl Waiting {
                     uid => uid.to_owned(),
                 };
                 let place = (kind.group.clone(), kind.resource.clone(), who);
-                if let Some(at) = self.places.get(&place) {
-                    if let Some(waiting) = self.news.get_mut(*at) {
-                        *waiting = (news, now);
-                    }
+                let ends = matches!(news, News::Delete { .. });
+                let at = self.places.get(&place).copied();
+                if let Some(waiting) = at.and_then(|at| self.news.get_mut(at))
+                    && !(ends && matches!(waiting.0, News::Upsert { .. }))
+                {
+                    *waiting = (news, now);
                     return;
                 }
                 self.places.insert(place, self.news.len());
@@ -156,6 +159,12 @@ mod tests {
         };
         waiting.push_news(deleted, now);
         waiting.push_news(upsert("new", 1002), now);
+        waiting.push_news(upsert("brief", 1003), now);
+        let deleted = News::Delete {
+            kind: weft_kinds::POD.clone(),
+            object: object("brief", 1004),
+        };
+        waiting.push_news(deleted, now);
         assert_eq!(
             told(&waiting),
             [
@@ -165,7 +174,9 @@ mod tests {
                 "synced 3",
                 "owner Some(999)",
                 "new Some(1002)",
-                "owned gone"
+                "owned gone",
+                "brief Some(1003)",
+                "brief gone"
             ]
         );
     }

@@ -199,28 +199,6 @@ fn a_namespace_is_furnished_and_ends_pods_first() {
 }
 
 #[test]
-fn dependents_follow_their_owner_in_the_asked_way() {
-    for (propagation, left) in [
-        (Propagation::Background, (0, 0)),
-        (Propagation::Foreground, (0, 0)),
-        (Propagation::Orphan, (1, 3)),
-    ] {
-        let mut world = World::new(9);
-        world.create(&DEPLOYMENT, deployment("web", 3, "x:1"));
-        world.settle();
-        world.delete(&DEPLOYMENT, "web", propagation);
-        world.settle();
-        let counts = (world.all(&REPLICA_SET).len(), world.all(&POD).len());
-        assert_eq!(counts, left, "{propagation:?}");
-        assert_eq!(
-            world.get(&DEPLOYMENT, "web"),
-            &Value::Null,
-            "{propagation:?}"
-        );
-    }
-}
-
-#[test]
 fn pods_that_are_refused_show_in_the_conditions_until_they_are_not() {
     let mut world = still();
     let mut object = deployment("web", 2, "x:1");
@@ -354,31 +332,6 @@ fn a_kind_that_is_registered_at_run_time_is_collected_and_keeps_its_namespace() 
     world.patch(&kind, "held", json!({"metadata": {"finalizers": null}}));
     world.settle();
     assert_eq!(world.get(&NAMESPACE, "shop"), &Value::Null);
-}
-
-#[test]
-fn nobody_owns_what_is_in_another_namespace() {
-    let mut world = still();
-    world.create(&DEPLOYMENT, deployment("web", 2, "x:1"));
-    world.settle();
-    let set = world.all(&REPLICA_SET)[0].clone();
-    let labels = set["spec"]["template"]["metadata"]["labels"].clone();
-    world.create(&NAMESPACE, namespace("other"));
-    world.settle();
-    world.tell();
-    let stranger = json!({
-        "metadata": {"name": "stranger", "namespace": "other", "labels": labels, "ownerReferences": [
-            {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set["metadata"]["name"],
-             "uid": set["metadata"]["uid"], "controller": true}]},
-        "spec": {"containers": [{"name": "main", "image": "x:1"}]},
-    });
-    world.create(&POD, stranger);
-    world.settle();
-    // It does not count among the set's pods; its owner is not in its namespace, so it is collected.
-    let story = world.tell();
-    assert!(story.contains("delete pods other/stranger"), "{story}");
-    assert!(!story.contains("delete pods default"), "{story}");
-    assert_eq!(world.live_pods(), 2);
 }
 
 #[test]
@@ -611,6 +564,15 @@ fn what_a_definition_takes_with_it_comes_back_with_the_next() {
     };
     let class = |world: &World| told(world, &GATEWAY_CLASS, "weft");
     assert_eq!(class(&world), "Accepted=True SupportedVersion=True");
+    let features = world.get(&GATEWAY_CLASS, "weft")["status"]["supportedFeatures"].clone();
+    let features: Vec<&str> = features
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|feature| feature["name"].as_str().unwrap())
+        .collect();
+    assert!(features.contains(&"HTTPRouteMethodMatching"));
+    assert!(features.is_sorted(), "{features:?}");
     let accepted = told(&world, &GATEWAY, "web");
     assert!(accepted.starts_with("Accepted=True"), "{accepted}");
 

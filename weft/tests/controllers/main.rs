@@ -9,6 +9,7 @@ mod cases;
 mod cronjobs;
 mod hostile;
 mod jobs;
+mod ownership;
 mod rollout;
 mod silence;
 mod workloads;

@@ -319,7 +319,8 @@ impl Judge {
         const PATH: &str = "status.storedVersions";
         let stored = items(new, "/status/storedVersions");
         if stored.is_empty() {
-            self.invalid(PATH, json!(stored), "must have at least one stored version");
+            let shown = new["status"]["storedVersions"].clone();
+            self.invalid(PATH, shown, "must have at least one stored version");
             return;
         }
         let versions = items(new, "/spec/versions");

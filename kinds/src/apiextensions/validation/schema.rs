@@ -126,7 +126,17 @@ fn default_at(
         if !schemas::is_pruned(schema, default) {
             causes.push(Cause::invalid(&at, default, "must not have unknown fields"));
         }
-        let found = findings::validate_part(schema, default, &at);
+        let mut found = findings::validate_part(schema, default, &at);
+        for cause in &mut found {
+            // What is wrong with it is said from where it begins.
+            if let Some(below) = cause.field.strip_prefix(&at) {
+                let named = format!("{} in body ", below.trim_start_matches('.'));
+                let told = cause
+                    .message
+                    .replace(&format!("{} in body ", cause.field), &named);
+                cause.message = told;
+            }
+        }
         let sound = found.is_empty();
         causes.extend(found);
         // As the value of an object that is new, and of one that stays as it is.

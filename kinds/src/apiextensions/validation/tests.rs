@@ -45,7 +45,7 @@ fn names_versions_and_parts_are_held_to_the_rules() {
                 json!(false),
                 &[
                     "spec.versions: Invalid value: [{\"name\":\"v1\",\"schema\":{\"openAPIV3Schema\":{\"properties\":{\"spec\":{\"properties\":{\"size\":{\"type\":\"integer\"}},\"type\":\"object\"}},\"type\":\"object\"}},\"served\":true,\"storage\":false}]: must have exactly one version marked as storage version",
-                    "status.storedVersions: Invalid value: []: must have at least one stored version",
+                    "status.storedVersions: Invalid value: null: must have at least one stored version",
                 ],
             ),
             (
@@ -173,7 +173,7 @@ fn schemas_are_judged_where_upstream_judges_them() {
             "/properties/spec/properties/size",
             json!({ "type": "integer", "default": "x" }),
             &[
-                "spec.validation.openAPIV3Schema.properties[spec].properties[size].default: Invalid value: \"string\": spec.validation.openAPIV3Schema.properties[spec].properties[size].default in body must be of type integer: \"string\"",
+                "spec.validation.openAPIV3Schema.properties[spec].properties[size].default: Invalid value: \"string\":  in body must be of type integer: \"string\"",
             ],
         ),
         (

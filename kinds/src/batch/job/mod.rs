@@ -19,7 +19,7 @@ use crate::kind::Selectable;
 use crate::lens::{
     condition_is_true, fill, flag, integer, items_mut, member, object, put, text, time,
 };
-use crate::strategy::{Strategy, Surroundings};
+use crate::strategy::{Dependents, Strategy, Surroundings, replace_part};
 use crate::validate::Problems;
 use crate::{Kind, StatusMetadata, Subresource, weft};
 
@@ -63,6 +63,18 @@ const RETRIES: i32 = 6;
 struct Jobs;
 
 impl Strategy for Jobs {
+    /// One that says no labels takes those of the template that it says, and not of the one that is kept.
+    fn prepare_for_update(
+        &self,
+        kind: &Kind,
+        part: Option<Subresource>,
+        mut proposed: Value,
+        old: &Value,
+    ) -> Value {
+        take_labels_of_pods(&mut proposed);
+        replace_part(kind, part, proposed, old)
+    }
+
     fn default(&self, value: &mut Value) {
         let spec = member(value, "spec");
         default_template(spec);
@@ -126,8 +138,10 @@ impl Strategy for Jobs {
             .collect()
     }
 
-    fn orphans_dependents(&self) -> bool {
-        true
+    fn dependents(&self) -> Dependents {
+        Dependents::Stay(Some(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
+        ))
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {
@@ -196,7 +210,8 @@ fn own_labels(job: &Field<'_, '_>, problems: &mut Problems) {
     ] {
         let label = template.entry("metadata.labels", key);
         let sentence = format!("must be '{value}'");
-        if !label.is_set() {
+        // One without a name is refused for that.
+        if !label.is_set() && !value.is_empty() {
             problems.required(&label, &sentence);
         } else if label.text() != value {
             let all = template.child("metadata.labels").shown();

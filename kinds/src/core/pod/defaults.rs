@@ -16,7 +16,6 @@ pub(super) fn pod(value: &mut Value) {
     limits_become_requests(spec);
     let class = qos_class(value);
     let status = member(value, "status");
-    fill(status, "phase", "Pending");
     fill(status, "qosClass", class);
 }
 

@@ -4,18 +4,18 @@ mod admission;
 mod columns;
 mod defaults;
 mod service_account;
+mod status;
 mod validation;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::{Value, json};
-use weft_api::name;
 use weft_api::status::StatusError;
 
 use crate::field::Field;
 use crate::kind::Selectable;
-use crate::lens::{fill, integer, items, items_mut, member, put, text};
+use crate::lens::{fill, integer, items, member, put, text};
 use crate::strategy::{Strategy, Surroundings, replace_part};
 use crate::validate::Problems;
 use crate::{Kind, StatusMetadata, Subresource, weft};
@@ -64,41 +64,13 @@ pub static POD: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     })
 });
 
-/// What a report that does not know of it leaves as it is: what follows from the spec, which generation was seen, and claims of devices.
-fn keep_reported(status: &mut Value, old: &Value) {
-    const GENERATION: &str = "observedGeneration";
-    if text(status, "/qosClass").is_empty() {
-        put(status, "qosClass", old.get("qosClass").cloned());
-    }
-    for field in [
-        "resourceClaimStatuses",
-        "extendedResourceClaimStatus",
-        "nodeAllocatableResourceClaimStatuses",
-    ] {
-        if status.get(field).is_none_or(Value::is_null) {
-            put(status, field, old.get(field).cloned());
-        }
-    }
-    let unseen = |value: &Value| integer(value, "/observedGeneration").unwrap_or(0) == 0;
-    if unseen(status) {
-        put(status, GENERATION, old.get(GENERATION).cloned());
-    }
-    // There may be several of a type: each takes from the next one of before.
-    let mut before: Vec<&Value> = items(old, "/conditions").iter().collect();
-    for condition in items_mut(status, "/conditions") {
-        let place = before
-            .iter()
-            .position(|one| one["type"] == condition["type"]);
-        let seen = place.and_then(|place| before.remove(place).get(GENERATION).cloned());
-        if unseen(condition) {
-            put(condition, GENERATION, seen);
-        }
-    }
-}
-
 struct Pods;
 
 impl Strategy for Pods {
+    fn prepare_for_create(&self, _: &Kind, new: &mut Value) {
+        put(new, "status", Some(json!({"phase": "Pending"})));
+    }
+
     fn prepare_for_update(
         &self,
         kind: &Kind,
@@ -109,9 +81,10 @@ impl Strategy for Pods {
         let mut next = replace_part(kind, part, proposed, old);
         if part.is_none() {
             admission::keep_priority(&mut next, old);
+            tolerate_lost_nodes(member(&mut next, "spec"));
         }
         if part == Some(Subresource::Status) {
-            keep_reported(member(&mut next, "status"), &old["status"]);
+            status::complete(member(&mut next, "status"), &old["status"]);
         }
         next
     }
@@ -147,38 +120,26 @@ impl Strategy for Pods {
         match part {
             Some(Subresource::Binding) => {}
             Some(Subresource::Status) => {
-                let (root, before) = (Field::root(new), Field::root(old));
-                let (class, kept) = (
-                    root.child("status.qosClass"),
-                    before.child("status.qosClass"),
-                );
-                problems.immutable(&class, &kept);
-                for condition in root.items("status.conditions") {
-                    let kind = condition.child("type");
-                    for fault in name::qualified_name_faults(kind.text()) {
-                        let path = format!("{condition}.Type");
-                        problems.invalid_at(&path, kind.text(), &fault);
-                    }
-                }
+                status::judge(&Field::root(new), &Field::root(old), problems);
             }
             _ => validation::updated(&Field::root(new), &Field::root(old), problems),
         }
     }
 
     /// Deletion waits for the node to stop what runs, if anything does.
-    fn grace_seconds(&self, old: &Value, asked: Option<i64>) -> i64 {
+    fn grace_seconds(&self, old: &Value, asked: Option<i64>) -> Option<i64> {
         let phase = text(old, "/status/phase");
         let nothing_runs =
             text(old, "/spec/nodeName").is_empty() || matches!(phase, "Succeeded" | "Failed");
         let wanted = asked
             .or_else(|| integer(old, "/spec/terminationGracePeriodSeconds"))
             .unwrap_or(GRACE_SECONDS);
-        match wanted {
+        Some(match wanted {
             _ if nothing_runs => 0,
             // Kubernetes reads a negative period as one second.
             wanted if wanted < 0 => 1,
             wanted => wanted,
-        }
+        })
     }
 }
 

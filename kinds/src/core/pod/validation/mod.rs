@@ -61,6 +61,17 @@ pub(super) fn created(pod: &Field<'_, '_>, problems: &mut Problems) {
 fn metadata_and_spec(pod: &Field<'_, '_>, problems: &mut Problems) {
     let spec = pod.child("spec");
     self::spec(&spec, Part::Pod, problems);
+    if spec.child("serviceAccountName").text().is_empty() {
+        for volume in spec.items("volumes") {
+            for source in volume.items("projected.sources") {
+                let token = source.child("serviceAccountToken");
+                if token.is_set() {
+                    let sentence = "must not be specified when serviceAccountName is not set";
+                    problems.forbidden(&token, sentence);
+                }
+            }
+        }
+    }
     problems.not_negative(&spec.child("terminationGracePeriodSeconds"));
     for list in ["containers", "initContainers"] {
         for container in spec.items(list) {
