@@ -2,7 +2,7 @@
 //!
 //! Bookmarks tell a client how far it is while nothing happens to its objects. The stream ends after a whole line: at the
 //! time the client asked for, when the server closes, or when the client reads so slowly that too much waits for it. Nothing
-//! is read ahead for a client: what waits is in the cache's queue, which is bounded.
+//! is read ahead for a client: what waits is in the cache's queue, which is bounded. A client that is behind gets what waits in few pieces.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -30,9 +30,11 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// A watch without a time of its own lasts this long, plus up to as much again at random, so that the clients
 /// of a server that was just restarted do not all return at once (Kubernetes' `--min-request-timeout`).
 const DURATION_DEFAULT: Duration = Duration::from_secs(1800);
-/// The objects that are there when a watch begins are sent so many bytes at a time, and read so many at a time.
+/// The objects that are there when a watch begins, and events that wait, are sent so many bytes at a time; objects are read so many at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 const CHUNK_OBJECTS: usize = 64;
+/// Pieces of what waits after which it is looked at whether the watch is to end.
+const PIECES_MAX: u32 = 16;
 /// How long a watch waits for a value that can be had in a moment, and between two looks.
 const MISSED_MAX: Duration = Duration::from_secs(10);
 const MISSED_PAUSE: Duration = Duration::from_millis(2);
@@ -57,6 +59,8 @@ struct Running {
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     /// What the last bookmark said.
     marked: Revision,
+    /// Pieces of what waited that were sent in a row.
+    pieces: u32,
     over: bool,
 }
 
@@ -87,6 +91,7 @@ pub fn respond(
         ticks,
         closing: Box::pin(closing.cancelled_owned()),
         marked: 0,
+        pieces: 0,
         // Without any time nothing is told.
         over: duration.is_zero(),
     };
@@ -111,6 +116,13 @@ impl Running {
         if let Some(lines) = self.initial_lines().await {
             return lines;
         }
+        if self.pieces < PIECES_MAX
+            && let Some(event) = self.watch.next_waiting()
+        {
+            self.pieces += 1;
+            return self.lines(event).await;
+        }
+        self.pieces = 0;
         loop {
             // Biased: an end that is due is not put off by a busy stream of events.
             tokio::select! {
@@ -122,7 +134,7 @@ impl Running {
                 }
                 event = self.watch.next() => {
                     if let Some(event) = event {
-                        return Some(self.line(pinned(event).await?));
+                        return self.lines(event).await;
                     }
                     self.over = true;
                     return self.bookmark().await;
@@ -168,6 +180,51 @@ impl Running {
             out.extend_from_slice(&self.line(event));
         }
         (!out.is_empty()).then(|| Some(Bytes::from(out)))
+    }
+
+    /// The line of an event, and of what waits behind it, as long as it is no more than a piece. `None` where it cannot be told.
+    async fn lines(&mut self, event: WatchEvent) -> Option<Bytes> {
+        let first = self.kept_or_made(event).await?;
+        let Some(second) = self.watch.next_waiting() else {
+            // The bytes that all share who are told of it.
+            return Some(first);
+        };
+        let mut out = Vec::with_capacity(2 * first.len());
+        out.extend_from_slice(&first);
+        let mut next = Some(second);
+        while let Some(event) = next.take() {
+            let Some(line) = self.kept_or_made(event).await else {
+                self.over = true;
+                break;
+            };
+            out.extend_from_slice(&line);
+            if out.len() < CHUNK_BYTES {
+                next = self.watch.next_waiting();
+            }
+        }
+        Some(Bytes::from(out))
+    }
+
+    async fn kept_or_made(&mut self, event: WatchEvent) -> Option<Bytes> {
+        if let Some(kept) = self.kept(&event) {
+            return Some(kept);
+        }
+        Some(self.line(pinned(event).await?))
+    }
+
+    /// The line that somebody else was told of the same.
+    fn kept(&self, event: &WatchEvent) -> Option<Bytes> {
+        let (name, object) = match event {
+            WatchEvent::Added(object) => ("ADDED", object),
+            WatchEvent::Modified(object) => ("MODIFIED", object),
+            WatchEvent::Deleted(object) => ("DELETED", object),
+            WatchEvent::InitialEnd(_) | WatchEvent::Expired(_) => return None,
+        };
+        match self.settings.form {
+            Form::Whole | Form::Discovery(_) => object.kept_line(name, LineForm::Whole),
+            Form::Metadata | Form::MetadataList => object.kept_line(name, LineForm::Metadata),
+            Form::Table(_) => None,
+        }
     }
 
     fn line(&mut self, event: WatchEvent) -> Bytes {
@@ -261,28 +318,32 @@ fn is_away(event: &WatchEvent) -> bool {
 
 /// The event with an object that holds on to its value; as it was where that cannot be had yet. May read the disk.
 fn pin(event: WatchEvent) -> Result<WatchEvent, WatchEvent> {
-    let pinned = match &event {
-        WatchEvent::Added(object) => object.pinned().map(WatchEvent::Added),
-        WatchEvent::Modified(object) => object.pinned().map(WatchEvent::Modified),
-        WatchEvent::Deleted(object) => object.pinned().map(WatchEvent::Deleted),
+    type Event = fn(Stored) -> WatchEvent;
+    let (object, event): (Stored, Event) = match event {
+        WatchEvent::Added(object) => (object, WatchEvent::Added),
+        WatchEvent::Modified(object) => (object, WatchEvent::Modified),
+        WatchEvent::Deleted(object) => (object, WatchEvent::Deleted),
         WatchEvent::InitialEnd(_) | WatchEvent::Expired(_) => return Ok(event),
     };
-    pinned.map_err(|_| event)
+    object.into_pinned().map(event).map_err(event)
 }
 
 /// As [`pin`], waiting for it. `None` ends the watch: its client goes on from the last revision that it was told.
-async fn pinned(mut event: WatchEvent) -> Option<WatchEvent> {
-    let until = Instant::now() + MISSED_MAX;
+async fn pinned(event: WatchEvent) -> Option<WatchEvent> {
+    let mut tried = pin(event);
+    let mut until = None;
     loop {
-        event = match pin(event) {
+        let event = match tried {
             Ok(event) => return Some(event),
             Err(event) => event,
         };
-        if Instant::now() > until {
+        let now = Instant::now();
+        if now > *until.get_or_insert(now + MISSED_MAX) {
             tracing::warn!("a watch ends: its cache does not keep up with the store");
             return None;
         }
         tokio::time::sleep(MISSED_PAUSE).await;
+        tried = pin(event);
     }
 }
 

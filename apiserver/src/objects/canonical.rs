@@ -14,14 +14,19 @@ use super::body::undecodable;
 
 /// A state of a stored kind with its defaults, in the one form that equal states have.
 pub(super) fn canonicalize(kind: KindRef<'_>, value: &Value) -> Result<Value, StatusError> {
-    let gvk = kind.gvk();
     let canonical = |value: &Value| {
-        let decoded = decode::value(kind, value).map_err(|error| undecodable(&gvk, &error))?;
+        let decoded = decode::value(kind, value);
+        let decoded = decoded.map_err(|error| undecodable(&kind.gvk(), &error))?;
         Ok(decoded.value)
     };
-    let mut value = canonical(value)?;
+    let read = canonical(value)?;
+    let mut value = read.clone();
     decode::fill(kind, &mut value);
     kind.strategy.default(&mut value);
+    // What has its defaults has its form, too: most of what is judged was stored before.
+    if value == read {
+        return Ok(value);
+    }
     canonical(&value)
 }
 

@@ -110,9 +110,8 @@ impl Objects {
         let caller = asked.caller();
         let recorded = ownership == Ownership::Recorded;
         // Before anybody else completes it: what admission and the server add is nobody's.
-        let mut owned = template.clone();
+        let mut owned = canonicalize(kind.stored(), template)?;
         if recorded {
-            owned = canonicalize(kind.stored(), template)?;
             self.owners(caller, kind, None, options).created(&mut owned);
         }
         let template = &owned;
@@ -299,7 +298,7 @@ impl Objects {
         value
     }
 
-    /// Defaults, admission, validation and signing for a new object; `pods_of_caller` are those on the node that asks. What comes back
+    /// Admission, validation and signing for a new object, which has its defaults; `pods_of_caller` are those on the node that asks. What comes back
     /// has to be written with it: that its namespace is still the one it was judged by.
     fn admit_new(
         &self,
@@ -315,7 +314,6 @@ impl Objects {
         let in_namespace = namespace
             .map(|namespace| check_namespace(&self.inner.vault, snapshot, kind, namespace, &name))
             .transpose()?;
-        *value = canonicalize(kind, value)?;
         kind.strategy.admit(value, around)?;
         *value = canonicalize(kind, value)?;
         kind.strategy.drop_unserved(value);

@@ -17,7 +17,7 @@ use serde::de::{
 use serde_json::{Map, Number, Value};
 
 use super::{DEPTH_MAX, DecodeError, Decoded, FAULTS_MAX, scalar};
-use crate::schema::{Schema, Shape};
+use crate::schema::{Go, Schema, Shape};
 
 /// The one list of an object that says something when it is empty: that its owners are to be forgotten. It is never stored.
 const MANAGED_FIELDS: &str = "managedFields";
@@ -75,13 +75,13 @@ fn zero(schema: Schema<'_>, type_name: &str) -> Value {
             complete(schema, &mut map);
             Value::Object(map)
         }
-        Shape::String => match scalar::of(schema) {
+        Shape::String => match schema.special() {
             Some(special) => special.zero(),
             None => "".into(),
         },
         Shape::Integer | Shape::Number => 0.into(),
         Shape::Boolean => false.into(),
-        Shape::NumberOrString => scalar::of(schema).map_or(0.into(), |special| special.zero()),
+        Shape::NumberOrString => schema.special().map_or(0.into(), |special| special.zero()),
         Shape::List | Shape::Map | Shape::Free => Value::Null,
     }
 }
@@ -91,40 +91,25 @@ fn is_nilable(type_name: &str) -> bool {
     type_name.starts_with(['*', '[']) || type_name.starts_with("map[")
 }
 
-/// Drops the members of a struct that Go leaves out, and adds those that it always writes.
+/// Adds the members of a struct that Go always writes.
 fn complete(schema: Schema<'_>, map: &mut Map<String, Value>) {
-    for (name, field) in schema.properties() {
-        let Some(go) = field.go() else { continue };
-        let keep = match map.get(name) {
-            None | Some(Value::Null) => {
-                // A struct is never empty to Go, however little it says.
-                let omitted = match is_struct(field) && !go.is_pointer() {
-                    true => go.omit_zero,
-                    false => go.omit_empty || go.omit_zero,
-                };
-                if !omitted {
-                    map.insert(name.to_owned(), zero(field, &go.type_name));
-                }
-                !omitted
-            }
-            Some(_) if go.is_pointer() => true,
-            Some(value) if is_struct(field) => {
-                !(go.omit_zero && *value == zero(field, &go.type_name))
-            }
-            Some(value) => !(go.omit_empty && is_empty(value)),
-        };
-        if !keep {
-            map.remove(name);
+    for (name, field) in schema.always_written() {
+        if let Some(go) = field.go()
+            && map.get(name).is_none_or(Value::is_null)
+        {
+            map.insert(name.to_owned(), zero(field, &go.type_name));
         }
     }
 }
 
-/// Whether the Go type is a struct, which `omitempty` never leaves out.
-fn is_struct(schema: Schema<'_>) -> bool {
-    match schema.shape() {
-        Shape::Struct => true,
-        Shape::String | Shape::NumberOrString => scalar::of(schema).is_some_and(|s| s.is_struct()),
-        _ => false,
+/// Whether Go writes a member that is there.
+fn is_written(field: Schema<'_>, go: &Go, value: &Value) -> bool {
+    match value {
+        // It says nothing: what is written all the same is added behind all others.
+        Value::Null => false,
+        _ if go.is_pointer() => true,
+        value if field.is_go_struct() => !(go.omit_zero && *value == zero(field, &go.type_name)),
+        value => !(go.omit_empty && is_empty(value)),
     }
 }
 
@@ -225,7 +210,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn special(&self) -> Option<scalar::Special> {
-        scalar::of(self.schema)
+        self.schema.special()
     }
 
     /// Notes a value of the wrong type; reading goes on as if it were not there.
@@ -289,9 +274,11 @@ impl Reader<'_> {
     fn structure<'de, A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let Self { schema, state, .. } = self;
         let mut map = Map::new();
-        let mut seen: BTreeSet<&str> = BTreeSet::new();
+        // Those that were there, and are not written.
+        let mut unwritten: Vec<&str> = Vec::new();
         let mut resets = false;
         let (owner, depth) = (state.owner, state.fields.len());
+        let own = schema.short_name().unwrap_or_default();
         while let Some(key) = entries.next_key::<String>()? {
             let length = push_key(&mut state.path, &key);
             let field = schema
@@ -299,13 +286,14 @@ impl Reader<'_> {
                 .and_then(|(name, field)| Some((name, field, field.go()?)));
             match field {
                 Some((name, field, go)) => {
-                    if !seen.insert(name) {
+                    let is_seen = map.contains_key(name);
+                    if is_seen || unwritten.contains(&name) {
                         let path = state.path.clone();
                         state.note("duplicate", &path);
                     }
                     state.fields.extend(go.via.iter().map(String::as_str));
                     state.fields.push(name);
-                    state.owner = schema.short_name().unwrap_or_default();
+                    state.owner = own;
                     let value = entries.next_value_seed(Place {
                         schema: Some(field),
                         type_name: &go.type_name,
@@ -316,7 +304,15 @@ impl Reader<'_> {
                     resets |= name == MANAGED_FIELDS
                         && state.path == "metadata.managedFields"
                         && matches!(&value, Value::Array(list) if list.is_empty());
-                    map.insert(key, value);
+                    if is_written(field, go, &value) {
+                        map.insert(key, value);
+                    } else {
+                        // The last one wins.
+                        if is_seen {
+                            map.remove(name);
+                        }
+                        unwritten.push(name);
+                    }
                 }
                 None => {
                     let path = state.path.clone();
@@ -339,7 +335,7 @@ impl Reader<'_> {
         mut entries: A,
     ) -> Result<Value, A::Error> {
         let mut map = Map::new();
-        let element = element_type(self.type_name).to_owned();
+        let element = element_type(self.type_name);
         let state = self.state;
         while let Some(key) = entries.next_key::<String>()? {
             let length = push_key(&mut state.path, &key);
@@ -349,14 +345,14 @@ impl Reader<'_> {
             }
             let read = entries.next_value_seed(Place {
                 schema: Some(value),
-                type_name: &element,
+                type_name: element,
                 state: &mut *state,
             })?;
             state.path.truncate(length);
-            let read = match (&read, scalar::of(value)) {
+            let read = match (&read, value.special()) {
                 // No bytes are written as none, in a map.
                 (Value::Null, Some(scalar::Special::Bytes)) => "".into(),
-                _ => or_zero(read, value, &element),
+                _ => or_zero(read, value, element),
             };
             map.insert(key, read);
         }
@@ -476,7 +472,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
                     drain(list)?;
                     return Ok(Value::Null);
                 };
-                let element = element_type(self.type_name).to_owned();
+                let element = element_type(self.type_name);
                 let state = self.state;
                 let length = state.path.len();
                 let mut items = Vec::new();
@@ -485,12 +481,12 @@ impl<'de> Visitor<'de> for Reader<'_> {
                     let _ = write!(state.path, "[{}]", items.len());
                     let read = list.next_element_seed(Place {
                         schema: Some(item),
-                        type_name: &element,
+                        type_name: element,
                         state: &mut *state,
                     })?;
                     state.path.truncate(length);
                     match read {
-                        Some(value) => items.push(or_zero(value, item, &element)),
+                        Some(value) => items.push(or_zero(value, item, element)),
                         None => return Ok(Value::Array(items)),
                     }
                 }
