@@ -14,20 +14,20 @@ use super::body::undecodable;
 
 /// A state of a stored kind with its defaults, in the one form that equal states have.
 pub(super) fn canonicalize(kind: KindRef<'_>, value: &Value) -> Result<Value, StatusError> {
-    let canonical = |value: &Value| {
-        let decoded = decode::value(kind, value);
+    canonicalized(kind, value.clone())
+}
+
+/// As [`canonicalize`], of a value that is given away: nothing of it is copied where it has that form.
+pub(super) fn canonicalized(kind: KindRef<'_>, value: Value) -> Result<Value, StatusError> {
+    let canonical = |value: Value| {
+        let decoded = decode::owned(kind, value);
         let decoded = decoded.map_err(|error| undecodable(&kind.gvk(), &error))?;
         Ok(decoded.value)
     };
-    let read = canonical(value)?;
-    let mut value = read.clone();
+    let mut value = canonical(value)?;
     decode::fill(kind, &mut value);
     kind.strategy.default(&mut value);
-    // What has its defaults has its form, too: most of what is judged was stored before.
-    if value == read {
-        return Ok(value);
-    }
-    canonical(&value)
+    canonical(value)
 }
 
 /// A stored state in the kind's own spelling, with its resourceVersion.

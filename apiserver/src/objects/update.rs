@@ -20,7 +20,7 @@ use super::body::{
     check_identity, check_uid, check_version, decoded, drop_empty_metadata, keep_uid, patched,
     refuse_new_finalizers,
 };
-use super::canonical::{canonicalize, shown};
+use super::canonical::{canonicalize, canonicalized, shown};
 use super::conversion::needs_webhook;
 use super::deletion::is_finished;
 use super::freshness::{unreadable, write_failed};
@@ -361,7 +361,7 @@ fn next_state(
     if !text(old, "/metadata/deletionTimestamp").is_empty() {
         refuse_new_finalizers(kind, old, &next)?;
     }
-    let mut next = canonicalize(kind, &next)?;
+    let mut next = canonicalized(kind, next)?;
     if kind.counts_generations && kind.strategy.asks_for_change(&next, old) {
         let generation = integer(old, "/metadata/generation").unwrap_or(0) + 1;
         member(&mut next, "metadata")["generation"] = generation.into();

@@ -314,9 +314,22 @@ impl Set {
         };
         let mut set = self;
         for element in above {
-            set = &mut set.places.entry(element.clone()).or_default().below;
+            let Some(place) = set.place_of(element) else {
+                return;
+            };
+            set = &mut place.below;
         }
-        set.places.entry(last.clone()).or_default().member = true;
+        if let Some(place) = set.place_of(last) {
+            place.member = true;
+        }
+    }
+
+    /// The place of an element, which is there from now on. Most were: a set is made member by member.
+    fn place_of(&mut self, element: &Element) -> Option<&mut Place> {
+        if !self.places.contains_key(element) {
+            self.places.insert(element.clone(), Place::default());
+        }
+        self.places.get_mut(element)
     }
 
     /// Whether the field itself is in the set.
@@ -392,36 +405,62 @@ impl Set {
     /// The fields that are not in the other set; what is below a field of the other one stays.
     #[must_use]
     pub fn difference(&self, other: &Set) -> Set {
-        let mut rest = Set::default();
-        for (element, mine) in &self.places {
-            let place = match other.places.get(element) {
-                None => mine.clone(),
-                Some(theirs) => Place {
-                    member: mine.member && !theirs.member,
-                    below: mine.below.difference(&theirs.below),
-                },
-            };
-            rest.put(element.clone(), place);
-        }
+        let mut rest = self.clone();
+        rest.subtract(other);
         rest
+    }
+
+    /// Takes the fields of another set away, as [`Set::difference`] has them.
+    pub(super) fn subtract(&mut self, other: &Set) {
+        self.reduce(other, &|mine, theirs| {
+            mine.member &= !theirs.member;
+            mine.below.subtract(&theirs.below);
+        });
     }
 
     /// The fields that are neither in the other set nor below one of its fields.
     #[must_use]
-    pub fn without(&self, other: &Set) -> Set {
-        let mut rest = Set::default();
-        for (element, mine) in &self.places {
-            let place = match other.places.get(element) {
-                None => mine.clone(),
-                Some(theirs) if theirs.member => continue,
-                Some(theirs) => Place {
-                    member: mine.member,
-                    below: mine.below.without(&theirs.below),
-                },
-            };
-            rest.put(element.clone(), place);
+    pub fn without(mut self, other: &Set) -> Set {
+        self.exclude(other);
+        self
+    }
+
+    fn exclude(&mut self, other: &Set) {
+        self.reduce(other, &|mine, theirs| match theirs.member {
+            true => *mine = Place::default(),
+            false => mine.below.exclude(&theirs.below),
+        });
+    }
+
+    /// Has each place that another set has, too, made smaller; it goes with the last that it holds.
+    fn reduce(&mut self, other: &Set, smaller: &dyn Fn(&mut Place, &Place)) {
+        for (element, theirs) in &other.places {
+            if let Some(mine) = self.places.get_mut(element) {
+                smaller(mine, theirs);
+                if mine.is_empty() {
+                    self.places.remove(element);
+                }
+            }
         }
-        rest
+    }
+
+    /// Takes all of another set in.
+    pub(super) fn absorb(&mut self, other: Set) {
+        if self.places.is_empty() {
+            *self = other;
+            return;
+        }
+        for (element, theirs) in other.places {
+            match self.places.get_mut(&element) {
+                Some(mine) => {
+                    mine.member |= theirs.member;
+                    mine.below.absorb(theirs.below);
+                }
+                None => {
+                    self.places.insert(element, theirs);
+                }
+            }
+        }
     }
 
     /// All fields; those of one holder before those further down, as conflicts are told.
@@ -669,7 +708,10 @@ mod tests {
             a.difference(&b),
             set(json!({"f:spec": {".": {}, "f:y": {"f:z": {}}}, "f:only": {}}))
         );
-        assert_eq!(a.without(&b), set(json!({"f:spec": {}, "f:only": {}})));
+        assert_eq!(
+            a.clone().without(&b),
+            set(json!({"f:spec": {}, "f:only": {}}))
+        );
         assert!(b.difference(&a.union(&b)).is_empty());
         assert!(a.has(&[
             Element::field("spec"),

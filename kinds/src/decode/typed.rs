@@ -64,6 +64,99 @@ pub(super) fn read_below<'de, D: Deserializer<'de>>(
     }
 }
 
+/// Whether reading a value of a kind, or of a part of one, gives this value and finds no fault: nearly all of what is judged was read before, and need not
+/// be built anew. What this does not know, it denies.
+pub(super) fn is_read(schema: Schema<'static>, value: &Value) -> bool {
+    is_read_at(schema, schema.short_name().unwrap_or_default(), value, 1)
+}
+
+fn is_read_at(schema: Schema<'static>, type_name: &str, value: &Value, depth: usize) -> bool {
+    if depth > DEPTH_MAX {
+        return false;
+    }
+    let type_name = type_name.trim_start_matches('*');
+    match (schema.special(), schema.shape(), value) {
+        (Some(scalar::Special::IntOrString), _, Value::String(_)) => true,
+        (Some(scalar::Special::IntOrString), _, Value::Number(number)) => number
+            .as_i64()
+            .is_some_and(|number| i32::try_from(number).is_ok()),
+        (Some(special), _, Value::String(text)) => special
+            .parse(text)
+            .is_ok_and(|read| read.as_str() == Some(text)),
+        (Some(_), _, _) => false,
+        // What may be a schema is read as one.
+        (None, Shape::Free, Value::Object(_) | Value::Array(_))
+            if schema.of_alternative().is_some() =>
+        {
+            false
+        }
+        (None, Shape::Free, value) => is_shallow(value, depth),
+        (None, Shape::String, Value::String(_))
+        | (None, Shape::NumberOrString, Value::String(_) | Value::Number(_))
+        | (None, Shape::Number, Value::Number(_))
+        | (None, Shape::Boolean, Value::Bool(_)) => true,
+        (None, Shape::Integer, Value::Number(number)) => is_integer(schema, type_name, number),
+        (None, Shape::List, Value::Array(items)) => {
+            let (item, element) = (schema.items(), element_type(type_name));
+            item.is_some_and(|item| {
+                let mut items = items.iter();
+                items.all(|value| is_read_at(item, element, value, depth + 1))
+            })
+        }
+        (None, Shape::Map, Value::Object(map)) => {
+            let (value, element) = (schema.additional(), element_type(type_name));
+            value.is_some_and(|schema| {
+                let mut values = map.values();
+                values.all(|value| is_read_at(schema, element, value, depth + 1))
+            })
+        }
+        (None, Shape::Struct, Value::Object(map)) => {
+            schema.of_alternative().is_none()
+                && map.iter().all(|(name, value)| {
+                    let field = schema.property(name).map(|(_, field)| field);
+                    let typed = field.and_then(|field| Some((field, field.go()?)));
+                    typed.is_some_and(|(field, go)| {
+                        is_written(field, go, value)
+                            && is_read_at(field, &go.type_name, value, depth + 1)
+                            || value.is_null() && is_written_as_null(schema, name)
+                    })
+                })
+                && schema
+                    .always_written()
+                    .all(|(name, _)| map.contains_key(name))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a struct that says nothing has a null under this name.
+fn is_written_as_null(schema: Schema<'_>, name: &str) -> bool {
+    let mut written = schema.always_written();
+    written.any(|(known, field)| {
+        let go = field.go();
+        known == name && go.is_some_and(|go| zero(field, &go.type_name).is_null())
+    })
+}
+
+/// Whether a value is read to its end: nobody looks at what it is.
+fn is_shallow(value: &Value, depth: usize) -> bool {
+    depth <= DEPTH_MAX
+        && match value {
+            Value::Array(items) => items.iter().all(|value| is_shallow(value, depth + 1)),
+            Value::Object(map) => map.values().all(|value| is_shallow(value, depth + 1)),
+            _ => true,
+        }
+}
+
+/// Whether a number is one of the Go type.
+fn is_integer(schema: Schema<'_>, type_name: &str, number: &Number) -> bool {
+    number.as_i64().is_some_and(|number| match type_name {
+        "int32" => i32::try_from(number).is_ok(),
+        "uint8" => u8::try_from(number).is_ok(),
+        _ => schema.format() != Some("int32") || i32::try_from(number).is_ok(),
+    })
+}
+
 /// What the zero value of a type is in JSON.
 fn zero(schema: Schema<'_>, type_name: &str) -> Value {
     if is_nilable(type_name) {
@@ -255,17 +348,10 @@ impl Reader<'_> {
                 }
             }
             (Some(special), _) if special.is_struct() => self.refused(special, "number"),
-            (_, Shape::Integer) => {
-                let fits = number.as_i64().is_some_and(|number| match self.type_name {
-                    "int32" => i32::try_from(number).is_ok(),
-                    "uint8" => u8::try_from(number).is_ok(),
-                    _ => self.schema.format() != Some("int32") || i32::try_from(number).is_ok(),
-                });
-                match fits {
-                    true => Ok(Value::Number(number)),
-                    false => Ok(self.mistyped(&format!("number {number}"))),
-                }
-            }
+            (_, Shape::Integer) => match is_integer(self.schema, self.type_name, &number) {
+                true => Ok(Value::Number(number)),
+                false => Ok(self.mistyped(&format!("number {number}"))),
+            },
             (_, Shape::Number | Shape::Free | Shape::NumberOrString) => Ok(Value::Number(number)),
             _ => Ok(self.mistyped("number")),
         }

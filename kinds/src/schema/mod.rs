@@ -52,9 +52,16 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
             }
             for mark in &node.kinds {
                 // Shared definitions (DeleteOptions) carry a mark for every group; the first name wins.
-                by_kind
-                    .entry((mark.group.clone(), mark.version.clone(), mark.kind.clone()))
-                    .or_insert(*name);
+                let of_kind: &mut Vec<(String, String, &str)> =
+                    by_kind.entry(mark.kind.clone()).or_default();
+                let is_of =
+                    |group: &str, version: &str| (group, version) == (&*mark.group, &*mark.version);
+                if !of_kind
+                    .iter()
+                    .any(|(group, version, _)| is_of(group, version))
+                {
+                    of_kind.push((mark.group.clone(), mark.version.clone(), *name));
+                }
             }
             (*name, node)
         })
@@ -69,7 +76,8 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 struct Table {
     texts: BTreeMap<&'static str, Cow<'static, str>>,
     nodes: BTreeMap<&'static str, Node>,
-    by_kind: BTreeMap<(String, String, String), &'static str>,
+    /// By its name, group and version of each kind, and its definition.
+    by_kind: BTreeMap<String, Vec<(String, String, &'static str)>>,
 }
 
 /// One place of a schema as it is written down: the parts of OpenAPI that decisions need.
@@ -674,10 +682,10 @@ pub fn definition_name(gvk: &GroupVersionKind) -> Option<&'static str> {
         .iter()
         .find(|(group, version, _)| (*group, *version) == (&*gvk.group, &*gvk.version));
     let version = former.map_or(&*gvk.version, |(_, _, version)| version);
-    TABLE
-        .by_kind
-        .get(&(gvk.group.clone(), version.to_owned(), gvk.kind.clone()))
-        .copied()
+    let of_kind = TABLE.by_kind.get(&*gvk.kind)?.iter();
+    let mut definitions = of_kind
+        .filter(|(of_group, of_version, _)| (&**of_group, &**of_version) == (&*gvk.group, version));
+    definitions.next().map(|(_, _, definition)| *definition)
 }
 
 /// The OpenAPI v3 schema of a definition, as compact JSON text.
