@@ -319,6 +319,26 @@ impl Stored {
         }
     }
 
+    /// What [`Stored::stored_value`] gives, where it is what is stored.
+    ///
+    /// # Errors
+    /// As [`Stored::readable`].
+    pub(crate) fn readable_value(&self) -> Result<Value, EncryptionError> {
+        if self.converted.is_some() {
+            self.readable()?;
+            return Ok(self.stored_value());
+        }
+        let layout = opened(&self.vault, &self.kind, &self.entry()?)?;
+        let read = serde_json::from_slice(json_of(&layout));
+        let mut value: Value = read.map_err(|_| EncryptionError::Damaged {
+            key: self.key().to_string(),
+        })?;
+        if let Some(custom) = &self.kind.custom {
+            custom.read(&mut value);
+        }
+        Ok(self.with_revision(value))
+    }
+
     /// The stored JSON as a value, with its resourceVersion, in the spelling of the kind asked for.
     pub fn value(&self) -> Value {
         let mut value = self.stored_value();

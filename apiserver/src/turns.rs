@@ -122,6 +122,9 @@ impl<S: AsyncWrite + Unpin> Turns<S> {
             let outcome = connection.as_mut().poll(context);
             let mut io = self.io.lock();
             if let Poll::Ready(Err(error)) = io.poll_send(context) {
+                // Nobody takes it any more.
+                io.gathered = Vec::new();
+                io.sent = 0;
                 io.failed = Some(error);
                 context.waker().wake_by_ref();
             }

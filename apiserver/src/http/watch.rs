@@ -389,9 +389,13 @@ mod tests {
         }
 
         async fn create(&self, name: &str) {
+            self.create_with(name, "").await;
+        }
+
+        async fn create_with(&self, name: &str, data: &str) {
             let map = json!({
                 "apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": {"name": name, "namespace": "default"},
+                "metadata": {"name": name, "namespace": "default"}, "data": {"data": data},
             });
             let (map, options) = (Object::from_value(map).unwrap(), WriteOptions::default());
             let kind = &weft_kinds::CONFIG_MAP;
@@ -400,7 +404,7 @@ mod tests {
             created.await.unwrap();
         }
 
-        async fn watch(&self, after: Revision) -> Result<Body, StatusError> {
+        async fn watch(&self, after: Revision) -> Result<Lines, StatusError> {
             let options = WatchOptions {
                 resource_version: Some(after),
                 ..WatchOptions::default()
@@ -416,18 +420,47 @@ mod tests {
                 clock: jiff::Timestamp::now,
             };
             let store = self.objects.store().clone();
-            Ok(respond(watch, settings, store, CancellationToken::new()).into_body())
+            let response = respond(watch, settings, store, CancellationToken::new());
+            Ok(Lines {
+                body: response.into_body(),
+                rest: Bytes::new(),
+            })
         }
 
         fn revision(&self) -> Revision {
             self.objects.store().snapshot().revision()
         }
+
+        /// Waits until everything that happened waits for those who watch.
+        async fn caught_up(&self) {
+            let client = self.objects.client(&self.caller);
+            let list = client.list(&weft_kinds::CONFIG_MAP, None, &Default::default());
+            list.await.unwrap();
+        }
     }
 
-    async fn line(body: &mut Body) -> Option<Bytes> {
-        let frame = tokio::time::timeout(Duration::from_secs(60), body.frame());
-        let frame = frame.await.expect("a line in time")?;
-        Some(frame.unwrap().into_data().unwrap())
+    /// What a watch sends.
+    struct Lines {
+        body: Body,
+        /// Of the last piece, what was not looked at.
+        rest: Bytes,
+    }
+
+    impl Lines {
+        /// The next piece, as it is sent.
+        async fn piece(&mut self) -> Option<Bytes> {
+            let frame = tokio::time::timeout(Duration::from_secs(60), self.body.frame());
+            let frame = frame.await.expect("a piece in time")?;
+            Some(frame.unwrap().into_data().unwrap())
+        }
+    }
+
+    async fn line(lines: &mut Lines) -> Option<Bytes> {
+        if lines.rest.is_empty() {
+            lines.rest = lines.piece().await?;
+        }
+        let end = lines.rest.iter().position(|byte| *byte == b'\n');
+        Some(lines.rest.split_to(end.expect("a whole line") + 1))
     }
 
     /// What an event says: its type, its object's name, and the revision to go on from.
@@ -447,18 +480,43 @@ mod tests {
         for _ in 0..100 {
             watches.push(world.watch(world.revision()).await.unwrap());
         }
+        let mut lines = Vec::new();
         for name in ["a", "b", "c"] {
             world.create(name).await;
-        }
-        let mut lines = Vec::new();
-        for watch in &mut watches {
-            for _ in 0..3 {
+            for watch in &mut watches {
                 lines.push(line(watch).await.unwrap());
             }
         }
         // Kept until here, so that no two of them can have had the same place in memory by chance.
         let encodings: HashSet<_> = lines.iter().map(|line| line.as_ptr()).collect();
         assert_eq!((lines.len(), encodings.len()), (300, 3));
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_sent_in_few_pieces_and_none_is_much_too_large() {
+        let world = World::new(|_| {}).await;
+        let mut small = world.watch(world.revision()).await.unwrap();
+        for number in 0..20 {
+            world.create(&format!("small-{number}")).await;
+        }
+        world.caught_up().await;
+        let piece = small.piece().await.unwrap();
+        assert_eq!(piece.iter().filter(|byte| **byte == b'\n').count(), 20);
+
+        let mut large = world.watch(world.revision()).await.unwrap();
+        let data = "x".repeat(CHUNK_BYTES / 4);
+        for number in 0..20 {
+            world.create_with(&format!("large-{number}"), &data).await;
+        }
+        world.caught_up().await;
+        for number in 0..20 {
+            let told = told(&line(&mut large).await.unwrap());
+            assert_eq!(
+                (told.0.as_str(), told.1),
+                ("ADDED", format!("large-{number}"))
+            );
+            assert!(large.rest.len() < 2 * CHUNK_BYTES);
+        }
     }
 
     #[tokio::test]

@@ -163,10 +163,9 @@ impl Objects {
             let found = self.find(&snapshot, object)?;
             let found = self.converted(found).await?;
             // The sentence that stands in for what cannot be read is nothing to judge a change by, or to store.
-            found.readable().map_err(unreadable)?;
+            let old = found.readable_value().map_err(unreadable)?;
             let stored_kind = kind.stored();
             // As it would be stored today: a default that came with a release is no change that a client made.
-            let old = found.stored_value();
             let old = canonicalize(stored_kind, &old).unwrap_or(old);
             let current = shown(kind, old.clone(), Some(found.revision()))?.into_value();
             let conversions = &options.conversions;

@@ -11,6 +11,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
 
@@ -23,13 +24,13 @@ const PLACES_MAX: usize = 1 << 20;
 /// Up to here, the whole part of a floating point number is exact as an `i128`.
 const WHOLE_MAX: f64 = 1e38;
 
-/// One step from what holds something to what it holds.
+/// One step from what holds something to what it holds. Cloning is cheap: it is named once for each set that it is in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Element {
     /// A member of a struct or map.
-    Field(String),
+    Field(Arc<str>),
     /// The element of a list whose members have these values, sorted by name.
-    Key(Vec<(String, Plain)>),
+    Key(Arc<[(String, Plain)]>),
     /// The element of a set that is this value.
     Value(Plain),
     /// The element at this place of a list.
@@ -38,7 +39,7 @@ pub enum Element {
 
 impl Element {
     pub fn field(name: &str) -> Self {
-        Self::Field(name.to_owned())
+        Self::Field(name.into())
     }
 
     /// None for what a later version of the format may know: it is passed over.
@@ -68,7 +69,7 @@ impl Element {
             .map(|(name, value)| (name, Plain(value)))
             .collect();
         keys.sort();
-        Self::Key(keys)
+        Self::Key(keys.into())
     }
 
     /// As it stands in `FieldsV1`.
@@ -492,7 +493,7 @@ impl Set {
         for (element, place) in &self.places {
             let fits = |pattern: &&[Step]| match (&pattern[0], element) {
                 (Step::Any, _) => true,
-                (Step::Field(name), Element::Field(mine)) => name == mine,
+                (Step::Field(name), Element::Field(mine)) => **name == **mine,
                 (Step::Field(_), _) => false,
             };
             let ends: Vec<&[Step]> = patterns
