@@ -328,7 +328,8 @@ impl Stored {
             self.readable()?;
             return Ok(self.stored_value());
         }
-        let layout = opened(&self.vault, &self.kind, &self.entry()?)?;
+        let entry = self.entry()?;
+        let layout = opened(&self.vault, &self.kind, &entry)?;
         let read = serde_json::from_slice(json_of(&layout));
         let mut value: Value = read.map_err(|_| EncryptionError::Damaged {
             key: self.key().to_string(),
