@@ -434,7 +434,8 @@ mod tests {
         /// Waits until everything that happened waits for those who watch.
         async fn caught_up(&self) {
             let client = self.objects.client(&self.caller);
-            let list = client.list(&weft_kinds::CONFIG_MAP, None, &Default::default());
+            let options = crate::listing::ListOptions::default();
+            let list = client.list(&weft_kinds::CONFIG_MAP, None, &options);
             list.await.unwrap();
         }
     }
