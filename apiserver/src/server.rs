@@ -372,9 +372,9 @@ async fn connection(
         .keep_alive_interval(Duration::from_secs(30))
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_concurrent_streams(STREAMS_MAX);
-    let turns = Turns::new(bulk);
-    let tls = TokioIo::new(turns.stream(tls));
-    let serving = builder.serve_connection_with_upgrades(tls, service);
+    let turns = Turns::new(bulk, tls);
+    let stream = TokioIo::new(turns.stream());
+    let serving = builder.serve_connection_with_upgrades(stream, service);
     let mut serving = std::pin::pin!(serving);
     // The first bytes tell which version it is, and are waited for without an end otherwise.
     let silent = async {

@@ -209,6 +209,17 @@ impl Stored {
         Ok(pinned)
     }
 
+    /// As [`Stored::pinned`]; as it was, where that is to be had in a moment.
+    pub(crate) fn into_pinned(mut self) -> Result<Self, Self> {
+        if self.entry.is_none() {
+            match self.item.entry() {
+                Ok(entry) => self.entry = Some(entry),
+                Err(Missed) => return Err(self),
+            }
+        }
+        Ok(self)
+    }
+
     /// Whether its value is not in memory.
     pub(crate) fn is_away(&self) -> bool {
         self.entry.is_none() && self.item.is_away()
@@ -306,6 +317,27 @@ impl Stored {
                 key: self.key().to_string(),
             }),
         }
+    }
+
+    /// What [`Stored::stored_value`] gives, where it is what is stored.
+    ///
+    /// # Errors
+    /// As [`Stored::readable`].
+    pub(crate) fn readable_value(&self) -> Result<Value, EncryptionError> {
+        if self.converted.is_some() {
+            self.readable()?;
+            return Ok(self.stored_value());
+        }
+        let entry = self.entry()?;
+        let layout = opened(&self.vault, &self.kind, &entry)?;
+        let read = serde_json::from_slice(json_of(&layout));
+        let mut value: Value = read.map_err(|_| EncryptionError::Damaged {
+            key: self.key().to_string(),
+        })?;
+        if let Some(custom) = &self.kind.custom {
+            custom.read(&mut value);
+        }
+        Ok(self.with_revision(value))
     }
 
     /// The stored JSON as a value, with its resourceVersion, in the spelling of the kind asked for.
@@ -462,16 +494,24 @@ impl Stored {
             out.extend_from_slice(b"}\n");
             Bytes::from(out)
         };
-        let Some(lines) = &self.lines else {
-            return make();
-        };
-        let key = LineKey {
+        match &self.lines {
+            Some(lines) => lines.get_or_make(self.line_key(event, form), make),
+            None => make(),
+        }
+    }
+
+    /// What [`Stored::line`] gives, where it was made already.
+    pub(crate) fn kept_line(&self, event: &'static str, form: LineForm) -> Option<Bytes> {
+        self.lines.as_ref()?.get(&self.line_key(event, form))
+    }
+
+    fn line_key(&self, event: &'static str, form: LineForm) -> LineKey {
+        LineKey {
             event,
             shown_as: (self.kind.spelling.is_some() || self.kind.custom.is_some())
                 .then(|| self.kind.api_version()),
             form,
-        };
-        lines.get_or_make(key, make)
+        }
     }
 
     pub fn labels(&self) -> BTreeMap<String, String> {

@@ -6,35 +6,57 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+/// What is at `pointer`: what [`Value::pointer`] gives, without two texts of its own for each step.
+pub fn at<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
+    if pointer.contains('~') || !(pointer.is_empty() || pointer.starts_with('/')) {
+        return value.pointer(pointer);
+    }
+    let mut steps = pointer.split('/').skip(1);
+    steps.try_fold(value, |value, step| match value {
+        Value::Object(map) => map.get(step),
+        Value::Array(_) => value.pointer(&format!("/{step}")),
+        _ => None,
+    })
+}
+
+/// As [`at`], to be changed.
+pub fn at_mut<'a>(value: &'a mut Value, pointer: &str) -> Option<&'a mut Value> {
+    if pointer.contains('~') || !(pointer.is_empty() || pointer.starts_with('/')) {
+        return value.pointer_mut(pointer);
+    }
+    let mut steps = pointer.split('/').skip(1);
+    steps.try_fold(value, |value, step| match value {
+        Value::Object(map) => map.get_mut(step),
+        Value::Array(_) => value.pointer_mut(&format!("/{step}")),
+        _ => None,
+    })
+}
+
 /// The string at `pointer`, or `""`.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+    at(value, pointer).and_then(Value::as_str).unwrap_or("")
 }
 
 /// The integer at `pointer`, if there is one.
 pub fn integer(value: &Value, pointer: &str) -> Option<i64> {
-    value.pointer(pointer).and_then(Value::as_i64)
+    at(value, pointer).and_then(Value::as_i64)
 }
 
 /// The boolean at `pointer`; absent is false.
 pub fn flag(value: &Value, pointer: &str) -> bool {
-    value
-        .pointer(pointer)
-        .and_then(Value::as_bool)
-        .unwrap_or(false)
+    at(value, pointer).and_then(Value::as_bool).unwrap_or(false)
 }
 
 /// The array at `pointer`; absent is empty.
 pub fn items<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
-    value
-        .pointer(pointer)
+    at(value, pointer)
         .and_then(Value::as_array)
         .map_or(&[], Vec::as_slice)
 }
 
 /// The object at `pointer`, if there is one.
 pub fn object<'a>(value: &'a Value, pointer: &str) -> Option<&'a Map<String, Value>> {
-    value.pointer(pointer).and_then(Value::as_object)
+    at(value, pointer).and_then(Value::as_object)
 }
 
 /// The mutable elements of the array at `pointer`.
@@ -42,8 +64,7 @@ pub fn items_mut<'a>(
     value: &'a mut Value,
     pointer: &str,
 ) -> impl Iterator<Item = &'a mut Value> + use<'a> {
-    value
-        .pointer_mut(pointer)
+    at_mut(value, pointer)
         .and_then(Value::as_array_mut)
         .into_iter()
         .flatten()
@@ -51,8 +72,7 @@ pub fn items_mut<'a>(
 
 /// The RFC 3339 time at `pointer`.
 pub fn time(value: &Value, pointer: &str) -> Option<Timestamp> {
-    value
-        .pointer(pointer)
+    at(value, pointer)
         .and_then(Value::as_str)
         .and_then(|text| text.parse().ok())
 }
@@ -109,4 +129,26 @@ pub fn condition_is_true(value: &Value, kind: &str) -> bool {
     items(value, "/status/conditions")
         .iter()
         .any(|condition| text(condition, "/type") == kind && text(condition, "/status") == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pointer_leads_where_that_of_the_standard_does() {
+        let mut value =
+            json!({"a": {"b/c": 1, "": {"": 2}, "d~": 3}, "l": [{"x": 4}, 5], "": 6, "0": 7});
+        for pointer in [
+            "", "/", "//", "/a", "/a/", "/a//", "/a/b~1c", "/a/d~0", "/a/d~", "/l", "/l/0/x",
+            "/l/1", "/l/01", "/l/+1", "/l/2", "/l/x", "/l/0/x/y", "a", "/0", "/missing",
+        ] {
+            let expected = value.pointer(pointer).cloned();
+            assert_eq!(at(&value, pointer), expected.as_ref(), "{pointer}");
+            let found = at_mut(&mut value, pointer).map(|value| value.clone());
+            assert_eq!(found, expected, "{pointer}");
+        }
+    }
 }

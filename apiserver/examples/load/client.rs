@@ -1,5 +1,6 @@
 //! A client over TLS and HTTP/2, no more than the bench needs.
 
+use std::io::BufRead as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -80,7 +81,10 @@ impl ServerCertVerifier for Anybody {
 /// The lines of a watch.
 pub struct Lines {
     body: Incoming,
-    rest: Vec<u8>,
+    /// The beginning of a line whose end is still to come.
+    begun: Vec<u8>,
+    /// What came last, behind that.
+    chunk: Bytes,
 }
 
 impl Pool {
@@ -203,23 +207,26 @@ impl Client {
         let response = self.send("GET", path, "", String::new()).await?;
         Ok(Lines {
             body: response.into_body(),
-            rest: Vec::new(),
+            begun: Vec::new(),
+            chunk: Bytes::new(),
         })
     }
 }
 
 impl Lines {
-    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
-            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-                return Ok(Some(self.rest.drain(..=end).collect()));
+            let line = self.chunk.as_ref().skip_until(b'\n')?;
+            let line = self.chunk.split_to(line);
+            if line.ends_with(b"\n") && self.begun.is_empty() {
+                return Ok(Some(line));
+            }
+            self.begun.extend_from_slice(&line);
+            if line.ends_with(b"\n") {
+                return Ok(Some(std::mem::take(&mut self.begun).into()));
             }
             match self.body.frame().await {
-                Some(frame) => {
-                    if let Some(data) = frame?.data_ref() {
-                        self.rest.extend_from_slice(data);
-                    }
-                }
+                Some(frame) => self.chunk = frame?.into_data().unwrap_or_default(),
                 None => return Ok(None),
             }
         }

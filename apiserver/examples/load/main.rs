@@ -261,6 +261,8 @@ fn pod(number: usize, nodes: usize) -> Value {
         "spec": {
             "nodeName": node(number % nodes),
             "serviceAccountName": "default",
+            // Both servers then store the same: kube-apiserver runs without what mounts tokens.
+            "automountServiceAccountToken": false,
             "containers": [{
                 "name": "app", "image": format!("registry.example/team/app-{app}:v1.{number}"),
                 "ports": [{"containerPort": 8080, "protocol": "TCP"}],

@@ -244,7 +244,7 @@ fn definition() -> Value {
             {"rule": "self.owner == oldSelf.owner", "message": "owner is immutable"},
             {"rule": "self.size >= oldSelf.size || self.size == 1", "message": "grows, or begins anew"},
             {"rule": "self.parts.all(p, p.tags.all(t, t != p.name))", "message": "a tag is no name"},
-            {"rule": "self.parts.map(p, p.weight).sum() <= 100 * self.size", "messageExpression": "'at most ' + string(100 * self.size)"},
+            {"rule": "self.parts.map(p, p.weight).sum() <= 100 * self.size", "messageExpression": "self.size < 100 ? 'too heavy for its size' : 'too heavy'"},
         ],
     });
     json!({

@@ -33,6 +33,13 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
+    /// The bytes of this form, if they were made.
+    pub(crate) fn get(&self, key: &LineKey) -> Option<Bytes> {
+        let made = self.made.lock();
+        let kept = made.iter().find(|(known, _)| known == key);
+        kept.map(|(_, bytes)| bytes.clone())
+    }
+
     /// The bytes of this form, made by `make` unless they were before.
     pub(crate) fn get_or_make(&self, key: LineKey, make: impl FnOnce() -> Bytes) -> Bytes {
         let mut made = self.made.lock();

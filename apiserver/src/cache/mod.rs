@@ -744,18 +744,15 @@ impl Subscription {
     /// safe.
     pub(crate) async fn next(&mut self) -> Option<Told> {
         loop {
-            if let Some(told) = self.ready.pop_front() {
-                self.delivered = told.change.revision;
+            if let Some(told) = self.next_waiting() {
                 return Some(told);
             }
             if self.ended {
                 return None;
             }
             {
-                let mut queue = self.watcher.queue.lock();
+                let queue = self.watcher.queue.lock();
                 if !queue.told.is_empty() {
-                    std::mem::swap(&mut queue.told, &mut self.ready);
-                    queue.bytes = 0;
                     continue;
                 }
                 if let Some(end) = queue.end {
@@ -769,6 +766,18 @@ impl Subscription {
             }
             self.watcher.wake.notified().await;
         }
+    }
+
+    /// The next change, if it waits already.
+    pub(crate) fn next_waiting(&mut self) -> Option<Told> {
+        if self.ready.is_empty() {
+            let mut queue = self.watcher.queue.lock();
+            std::mem::swap(&mut queue.told, &mut self.ready);
+            queue.bytes = 0;
+        }
+        let told = self.ready.pop_front()?;
+        self.delivered = told.change.revision;
+        Some(told)
     }
 
     /// Up to where everything was told.

@@ -259,7 +259,9 @@ async fn collection(
             let mut warnings = Warnings::of_body(&kind.gvk(), &decoded, params.validation())?;
             let object = whole_object(decoded.value)?;
             let form = negotiate::form(&received.headers)?;
-            let created = state.objects.create(asked, object, &options).await?;
+            let objects = &state.objects;
+            let created = objects.create_read(asked, object.into_value(), &options);
+            let created = created.await?;
             warnings.0.extend(options.advice.take_all());
             let response = render(kind, created.as_value(), form, params, StatusCode::CREATED)?;
             Ok(warnings.attach(response))

@@ -2,7 +2,7 @@
 //!
 //! Bookmarks tell a client how far it is while nothing happens to its objects. The stream ends after a whole line: at the
 //! time the client asked for, when the server closes, or when the client reads so slowly that too much waits for it. Nothing
-//! is read ahead for a client: what waits is in the cache's queue, which is bounded.
+//! is read ahead for a client: what waits is in the cache's queue, which is bounded. A client that is behind gets what waits in few pieces.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -30,9 +30,11 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// A watch without a time of its own lasts this long, plus up to as much again at random, so that the clients
 /// of a server that was just restarted do not all return at once (Kubernetes' `--min-request-timeout`).
 const DURATION_DEFAULT: Duration = Duration::from_secs(1800);
-/// The objects that are there when a watch begins are sent so many bytes at a time, and read so many at a time.
+/// The objects that are there when a watch begins, and events that wait, are sent so many bytes at a time; objects are read so many at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 const CHUNK_OBJECTS: usize = 64;
+/// Pieces of what waits after which it is looked at whether the watch is to end.
+const PIECES_MAX: u32 = 16;
 /// How long a watch waits for a value that can be had in a moment, and between two looks.
 const MISSED_MAX: Duration = Duration::from_secs(10);
 const MISSED_PAUSE: Duration = Duration::from_millis(2);
@@ -57,6 +59,8 @@ struct Running {
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     /// What the last bookmark said.
     marked: Revision,
+    /// Pieces of what waited that were sent in a row.
+    pieces: u32,
     over: bool,
 }
 
@@ -87,6 +91,7 @@ pub fn respond(
         ticks,
         closing: Box::pin(closing.cancelled_owned()),
         marked: 0,
+        pieces: 0,
         // Without any time nothing is told.
         over: duration.is_zero(),
     };
@@ -111,6 +116,13 @@ impl Running {
         if let Some(lines) = self.initial_lines().await {
             return lines;
         }
+        if self.pieces < PIECES_MAX
+            && let Some(event) = self.watch.next_waiting()
+        {
+            self.pieces += 1;
+            return self.lines(event).await;
+        }
+        self.pieces = 0;
         loop {
             // Biased: an end that is due is not put off by a busy stream of events.
             tokio::select! {
@@ -122,7 +134,7 @@ impl Running {
                 }
                 event = self.watch.next() => {
                     if let Some(event) = event {
-                        return Some(self.line(pinned(event).await?));
+                        return self.lines(event).await;
                     }
                     self.over = true;
                     return self.bookmark().await;
@@ -168,6 +180,51 @@ impl Running {
             out.extend_from_slice(&self.line(event));
         }
         (!out.is_empty()).then(|| Some(Bytes::from(out)))
+    }
+
+    /// The line of an event, and of what waits behind it, as long as it is no more than a piece. `None` where it cannot be told.
+    async fn lines(&mut self, event: WatchEvent) -> Option<Bytes> {
+        let first = self.kept_or_made(event).await?;
+        let Some(second) = self.watch.next_waiting() else {
+            // The bytes that all share who are told of it.
+            return Some(first);
+        };
+        let mut out = Vec::with_capacity(2 * first.len());
+        out.extend_from_slice(&first);
+        let mut next = Some(second);
+        while let Some(event) = next.take() {
+            let Some(line) = self.kept_or_made(event).await else {
+                self.over = true;
+                break;
+            };
+            out.extend_from_slice(&line);
+            if out.len() < CHUNK_BYTES {
+                next = self.watch.next_waiting();
+            }
+        }
+        Some(Bytes::from(out))
+    }
+
+    async fn kept_or_made(&mut self, event: WatchEvent) -> Option<Bytes> {
+        if let Some(kept) = self.kept(&event) {
+            return Some(kept);
+        }
+        Some(self.line(pinned(event).await?))
+    }
+
+    /// The line that somebody else was told of the same.
+    fn kept(&self, event: &WatchEvent) -> Option<Bytes> {
+        let (name, object) = match event {
+            WatchEvent::Added(object) => ("ADDED", object),
+            WatchEvent::Modified(object) => ("MODIFIED", object),
+            WatchEvent::Deleted(object) => ("DELETED", object),
+            WatchEvent::InitialEnd(_) | WatchEvent::Expired(_) => return None,
+        };
+        match self.settings.form {
+            Form::Whole | Form::Discovery(_) => object.kept_line(name, LineForm::Whole),
+            Form::Metadata | Form::MetadataList => object.kept_line(name, LineForm::Metadata),
+            Form::Table(_) => None,
+        }
     }
 
     fn line(&mut self, event: WatchEvent) -> Bytes {
@@ -261,28 +318,32 @@ fn is_away(event: &WatchEvent) -> bool {
 
 /// The event with an object that holds on to its value; as it was where that cannot be had yet. May read the disk.
 fn pin(event: WatchEvent) -> Result<WatchEvent, WatchEvent> {
-    let pinned = match &event {
-        WatchEvent::Added(object) => object.pinned().map(WatchEvent::Added),
-        WatchEvent::Modified(object) => object.pinned().map(WatchEvent::Modified),
-        WatchEvent::Deleted(object) => object.pinned().map(WatchEvent::Deleted),
+    type Event = fn(Stored) -> WatchEvent;
+    let (object, event): (Stored, Event) = match event {
+        WatchEvent::Added(object) => (object, WatchEvent::Added),
+        WatchEvent::Modified(object) => (object, WatchEvent::Modified),
+        WatchEvent::Deleted(object) => (object, WatchEvent::Deleted),
         WatchEvent::InitialEnd(_) | WatchEvent::Expired(_) => return Ok(event),
     };
-    pinned.map_err(|_| event)
+    object.into_pinned().map(event).map_err(event)
 }
 
 /// As [`pin`], waiting for it. `None` ends the watch: its client goes on from the last revision that it was told.
-async fn pinned(mut event: WatchEvent) -> Option<WatchEvent> {
-    let until = Instant::now() + MISSED_MAX;
+async fn pinned(event: WatchEvent) -> Option<WatchEvent> {
+    let mut tried = pin(event);
+    let mut until = None;
     loop {
-        event = match pin(event) {
+        let event = match tried {
             Ok(event) => return Some(event),
             Err(event) => event,
         };
-        if Instant::now() > until {
+        let now = Instant::now();
+        if now > *until.get_or_insert(now + MISSED_MAX) {
             tracing::warn!("a watch ends: its cache does not keep up with the store");
             return None;
         }
         tokio::time::sleep(MISSED_PAUSE).await;
+        tried = pin(event);
     }
 }
 
@@ -328,9 +389,13 @@ mod tests {
         }
 
         async fn create(&self, name: &str) {
+            self.create_with(name, "").await;
+        }
+
+        async fn create_with(&self, name: &str, data: &str) {
             let map = json!({
                 "apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": {"name": name, "namespace": "default"},
+                "metadata": {"name": name, "namespace": "default"}, "data": {"data": data},
             });
             let (map, options) = (Object::from_value(map).unwrap(), WriteOptions::default());
             let kind = &weft_kinds::CONFIG_MAP;
@@ -339,7 +404,7 @@ mod tests {
             created.await.unwrap();
         }
 
-        async fn watch(&self, after: Revision) -> Result<Body, StatusError> {
+        async fn watch(&self, after: Revision) -> Result<Lines, StatusError> {
             let options = WatchOptions {
                 resource_version: Some(after),
                 ..WatchOptions::default()
@@ -355,18 +420,48 @@ mod tests {
                 clock: jiff::Timestamp::now,
             };
             let store = self.objects.store().clone();
-            Ok(respond(watch, settings, store, CancellationToken::new()).into_body())
+            let response = respond(watch, settings, store, CancellationToken::new());
+            Ok(Lines {
+                body: response.into_body(),
+                rest: Bytes::new(),
+            })
         }
 
         fn revision(&self) -> Revision {
             self.objects.store().snapshot().revision()
         }
+
+        /// Waits until everything that happened waits for those who watch.
+        async fn caught_up(&self) {
+            let client = self.objects.client(&self.caller);
+            let options = crate::listing::ListOptions::default();
+            let list = client.list(&weft_kinds::CONFIG_MAP, None, &options);
+            list.await.unwrap();
+        }
     }
 
-    async fn line(body: &mut Body) -> Option<Bytes> {
-        let frame = tokio::time::timeout(Duration::from_secs(60), body.frame());
-        let frame = frame.await.expect("a line in time")?;
-        Some(frame.unwrap().into_data().unwrap())
+    /// What a watch sends.
+    struct Lines {
+        body: Body,
+        /// Of the last piece, what was not looked at.
+        rest: Bytes,
+    }
+
+    impl Lines {
+        /// The next piece, as it is sent.
+        async fn piece(&mut self) -> Option<Bytes> {
+            let frame = tokio::time::timeout(Duration::from_secs(60), self.body.frame());
+            let frame = frame.await.expect("a piece in time")?;
+            Some(frame.unwrap().into_data().unwrap())
+        }
+    }
+
+    async fn line(lines: &mut Lines) -> Option<Bytes> {
+        if lines.rest.is_empty() {
+            lines.rest = lines.piece().await?;
+        }
+        let end = lines.rest.iter().position(|byte| *byte == b'\n');
+        Some(lines.rest.split_to(end.expect("a whole line") + 1))
     }
 
     /// What an event says: its type, its object's name, and the revision to go on from.
@@ -386,18 +481,43 @@ mod tests {
         for _ in 0..100 {
             watches.push(world.watch(world.revision()).await.unwrap());
         }
+        let mut lines = Vec::new();
         for name in ["a", "b", "c"] {
             world.create(name).await;
-        }
-        let mut lines = Vec::new();
-        for watch in &mut watches {
-            for _ in 0..3 {
+            for watch in &mut watches {
                 lines.push(line(watch).await.unwrap());
             }
         }
         // Kept until here, so that no two of them can have had the same place in memory by chance.
         let encodings: HashSet<_> = lines.iter().map(|line| line.as_ptr()).collect();
         assert_eq!((lines.len(), encodings.len()), (300, 3));
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_sent_in_few_pieces_and_none_is_much_too_large() {
+        let world = World::new(|_| {}).await;
+        let mut small = world.watch(world.revision()).await.unwrap();
+        for number in 0..20 {
+            world.create(&format!("small-{number}")).await;
+        }
+        world.caught_up().await;
+        let piece = small.piece().await.unwrap();
+        assert_eq!(piece.iter().filter(|byte| **byte == b'\n').count(), 20);
+
+        let mut large = world.watch(world.revision()).await.unwrap();
+        let data = "x".repeat(CHUNK_BYTES / 4);
+        for number in 0..20 {
+            world.create_with(&format!("large-{number}"), &data).await;
+        }
+        world.caught_up().await;
+        for number in 0..20 {
+            let told = told(&line(&mut large).await.unwrap());
+            assert_eq!(
+                (told.0.as_str(), told.1),
+                ("ADDED", format!("large-{number}"))
+            );
+            assert!(large.rest.len() < 2 * CHUNK_BYTES);
+        }
     }
 
     #[tokio::test]

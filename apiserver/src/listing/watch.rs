@@ -11,7 +11,7 @@ use weft_kinds::{Kind, KindRef};
 use weft_store::{Revision, Snapshot};
 
 use super::{Selection, candidates, too_large};
-use crate::cache::{Cache, Item, Refused, Subscription, What};
+use crate::cache::{Cache, Item, Refused, Subscription, Told, What};
 use crate::encryption::Vault;
 use crate::objects::Objects;
 use crate::stored::Stored;
@@ -168,6 +168,22 @@ impl ObjectWatch {
             News::Cache(subscription) => subscription.next().await?,
             News::Nowhere(reason) => return reason.take().map(WatchEvent::Expired).map(alone),
         };
+        Some(self.happened(told))
+    }
+
+    /// The next event, if it waits already. None where somebody has to convert it first.
+    pub(crate) fn next_waiting(&mut self) -> Option<WatchEvent> {
+        if self.converter.is_some() || !self.initial.is_empty() || self.initial_end.is_some() {
+            return None;
+        }
+        let News::Cache(subscription) = &mut self.news else {
+            return None;
+        };
+        let told = subscription.next_waiting()?;
+        Some(self.happened(told).event)
+    }
+
+    fn happened(&self, told: Told) -> Happened {
         let (change, lines) = (told.change, told.lines);
         let stored = |item: &Arc<Item>| {
             Stored::of(&self.vault, &self.kind, Arc::clone(item)).shared(lines.clone())
@@ -178,11 +194,13 @@ impl ObjectWatch {
             (What::Left, Some(before)) => WatchEvent::Deleted(stored(before).at(change.revision)),
             (What::Deleted | What::Left, _) => WatchEvent::Deleted(stored(&change.item)),
         };
+        // Only who converts looks at it.
         let before = change.previous.as_ref();
-        Some(Happened {
+        let before = before.filter(|_| self.converter.is_some());
+        Happened {
             event,
             before: before.map(|before| stored(before).at(change.revision)),
-        })
+        }
     }
 
     /// The next of the objects that were there when the watch began, without waiting.

@@ -14,15 +14,20 @@ use super::body::undecodable;
 
 /// A state of a stored kind with its defaults, in the one form that equal states have.
 pub(super) fn canonicalize(kind: KindRef<'_>, value: &Value) -> Result<Value, StatusError> {
-    let gvk = kind.gvk();
-    let canonical = |value: &Value| {
-        let decoded = decode::value(kind, value).map_err(|error| undecodable(&gvk, &error))?;
+    canonicalized(kind, value.clone())
+}
+
+/// As [`canonicalize`], of a value that is given away: nothing of it is copied where it has that form.
+pub(super) fn canonicalized(kind: KindRef<'_>, value: Value) -> Result<Value, StatusError> {
+    let canonical = |value: Value| {
+        let decoded = decode::owned(kind, value);
+        let decoded = decoded.map_err(|error| undecodable(&kind.gvk(), &error))?;
         Ok(decoded.value)
     };
     let mut value = canonical(value)?;
     decode::fill(kind, &mut value);
     kind.strategy.default(&mut value);
-    canonical(&value)
+    canonical(value)
 }
 
 /// A stored state in the kind's own spelling, with its resourceVersion.

@@ -18,7 +18,7 @@ use weft_store::{Key, Mutation, Precondition, Snapshot, WriteError};
 
 use super::admitted::Asking;
 use super::body::{check_identity, decoded};
-use super::canonical::{canonicalize, object_of, shown};
+use super::canonical::{canonicalize, canonicalized, object_of, shown};
 use super::companions::companion_keys;
 use super::freshness::write_failed;
 use super::owners::{self, Ownership};
@@ -50,8 +50,22 @@ impl Objects {
         body: Object,
         options: &WriteOptions,
     ) -> Result<Object, StatusError> {
+        let (kind, _) = asked.collection("create")?;
+        let value = decoded(kind, body.as_value(), options)?;
+        self.create_read(asked, value, options).await
+    }
+
+    /// As [`Objects::create`], of a value that was read as an object of its kind already, and what it has too much was told.
+    ///
+    /// # Errors
+    /// As [`Objects::create`].
+    pub(crate) async fn create_read(
+        &self,
+        asked: &Authorized,
+        mut value: Value,
+        options: &WriteOptions,
+    ) -> Result<Object, StatusError> {
         let (kind, namespace) = asked.collection("create")?;
-        let mut value = decoded(kind, body.as_value(), options)?;
         check_identity(kind, namespace, None, &mut value)?;
         self.create_decoded(asked, value, options, Ownership::Recorded)
             .await
@@ -110,9 +124,8 @@ impl Objects {
         let caller = asked.caller();
         let recorded = ownership == Ownership::Recorded;
         // Before anybody else completes it: what admission and the server add is nobody's.
-        let mut owned = template.clone();
+        let mut owned = canonicalize(kind.stored(), template)?;
         if recorded {
-            owned = canonicalize(kind.stored(), template)?;
             self.owners(caller, kind, None, options).created(&mut owned);
         }
         let template = &owned;
@@ -304,7 +317,7 @@ impl Objects {
         value
     }
 
-    /// Defaults, admission, validation and signing for a new object; `pods_of_caller` are those on the node that asks. What comes back
+    /// Admission, validation and signing for a new object, which has its defaults; `pods_of_caller` are those on the node that asks. What comes back
     /// has to be written with it: that its namespace is still the one it was judged by.
     fn admit_new(
         &self,
@@ -320,9 +333,8 @@ impl Objects {
         let in_namespace = namespace
             .map(|namespace| check_namespace(&self.inner.vault, snapshot, kind, namespace, &name))
             .transpose()?;
-        *value = canonicalize(kind, value)?;
         kind.strategy.admit(value, around)?;
-        *value = canonicalize(kind, value)?;
+        *value = canonicalized(kind, value.take())?;
         kind.strategy.drop_unserved(value);
         self.authorizer().judge_grant(asked, value, None)?;
         // By the rules of the spelling that it came in.

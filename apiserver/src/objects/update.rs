@@ -20,7 +20,7 @@ use super::body::{
     check_identity, check_uid, check_version, decoded, drop_empty_metadata, keep_uid, patched,
     refuse_new_finalizers,
 };
-use super::canonical::{canonicalize, shown};
+use super::canonical::{canonicalize, canonicalized, shown};
 use super::conversion::needs_webhook;
 use super::deletion::is_finished;
 use super::freshness::{unreadable, write_failed};
@@ -163,10 +163,9 @@ impl Objects {
             let found = self.find(&snapshot, object)?;
             let found = self.converted(found).await?;
             // The sentence that stands in for what cannot be read is nothing to judge a change by, or to store.
-            found.readable().map_err(unreadable)?;
+            let old = found.readable_value().map_err(unreadable)?;
             let stored_kind = kind.stored();
             // As it would be stored today: a default that came with a release is no change that a client made.
-            let old = found.stored_value();
             let old = canonicalize(stored_kind, &old).unwrap_or(old);
             let current = shown(kind, old.clone(), Some(found.revision()))?.into_value();
             let conversions = &options.conversions;
@@ -361,7 +360,7 @@ fn next_state(
     if !text(old, "/metadata/deletionTimestamp").is_empty() {
         refuse_new_finalizers(kind, old, &next)?;
     }
-    let mut next = canonicalize(kind, &next)?;
+    let mut next = canonicalized(kind, next)?;
     if kind.counts_generations && kind.strategy.asks_for_change(&next, old) {
         let generation = integer(old, "/metadata/generation").unwrap_or(0) + 1;
         member(&mut next, "metadata")["generation"] = generation.into();

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -164,12 +165,12 @@ impl Managed {
             let mut written = json!({
                 "apiVersion": entry.api_version,
                 "fieldsType": "FieldsV1",
-                "fieldsV1": entry.fields.to_json(),
                 "operation": match manager.operation {
                     Operation::Apply => "Apply",
                     Operation::Update => "Update",
                 },
             });
+            written["fieldsV1"] = entry.fields.to_json();
             let optional = [
                 ("manager", &manager.name),
                 ("subresource", &manager.subresource),
@@ -210,14 +211,14 @@ impl Managed {
             fields: Set::default(),
             time: None,
         });
-        entry.fields.extend(&fields);
+        entry.fields.absorb(fields);
         entry.time = Some(seconds(now));
     }
 
     /// Takes metadata that is nobody's out of a manager's fields.
     pub(super) fn strip(&mut self, manager: &Manager) {
         if let Some(entry) = self.entries.get_mut(manager) {
-            entry.fields = stripped(&entry.fields);
+            entry.fields = stripped(std::mem::take(&mut entry.fields));
         }
         self.drop_empty();
     }
@@ -265,7 +266,13 @@ fn seconds(time: Timestamp) -> Timestamp {
 }
 
 /// Without what names an object and what the server keeps.
-pub(super) fn stripped(fields: &Set) -> Set {
+pub(super) fn stripped(mut fields: Set) -> Set {
+    fields.subtract(&NOBODYS);
+    fields
+}
+
+/// What names an object, and what the server keeps.
+static NOBODYS: LazyLock<Set> = LazyLock::new(|| {
     let mut nobodys = Set::default();
     for top in ["apiVersion", "kind", "metadata"] {
         nobodys.insert(&[Element::field(top)]);
@@ -283,8 +290,8 @@ pub(super) fn stripped(fields: &Set) -> Set {
     ] {
         nobodys.insert(&[Element::field("metadata"), Element::field(name)]);
     }
-    fields.difference(&nobodys)
-}
+    nobodys
+});
 
 /// Whether a client asks to forget all owners: an empty list, or one entry that says nothing.
 pub(super) fn is_reset(list: Option<&Value>) -> bool {

@@ -281,7 +281,7 @@ impl Typed<'_, '_> {
 
 /// What one version of an object tells of a change.
 struct Change {
-    comparison: Comparison,
+    removed: Set,
     /// What is there now and was not, or was otherwise.
     set: Set,
 }
@@ -402,8 +402,8 @@ impl<'s, 'a> Work<'s, 'a> {
             modified: writable.of(modified),
             added: writable.of(added),
         };
-        let set = comparison.set();
-        Ok(Some(Change { comparison, set }))
+        let (set, removed) = comparison.into_set_and_removed();
+        Ok(Some(Change { removed, set }))
     }
 
     /// Takes from all managers but one what changed, and gives what is set now.
@@ -420,7 +420,6 @@ impl<'s, 'a> Work<'s, 'a> {
     ) -> Result<Set, ApplyError> {
         let mut changes: BTreeMap<String, Option<Change>> = BTreeMap::new();
         let own = self.change(old, new, &self.version)?;
-        let set = own.as_ref().map(|own| own.set.clone()).unwrap_or_default();
         changes.insert(self.version.clone(), own);
         let mut conflicts = Conflicts::default();
         for (manager, entry) in &mut managed.entries {
@@ -441,14 +440,15 @@ impl<'s, 'a> Work<'s, 'a> {
                 path,
             };
             conflicts.0.extend(lost.paths().into_iter().map(lose));
-            let rest = entry.fields.difference(&lost);
-            entry.fields = rest.difference(&change.comparison.removed);
+            entry.fields.subtract(&lost);
+            entry.fields.subtract(&change.removed);
         }
         if !force && !conflicts.0.is_empty() {
             return Err(ApplyError::Conflicts(conflicts));
         }
         managed.drop_empty();
-        Ok(set)
+        let own = changes.remove(&self.version).flatten();
+        Ok(own.map(|own| own.set).unwrap_or_default())
     }
 
     /// The owners after a write that is no apply.
@@ -461,7 +461,7 @@ impl<'s, 'a> Work<'s, 'a> {
         now: Timestamp,
     ) -> Result<Managed, ApplyError> {
         let mut managed = self.reconcile(old, managed)?;
-        let set = managers::stripped(&self.settle(old, new, &mut managed, None, true)?);
+        let set = managers::stripped(self.settle(old, new, &mut managed, None, true)?);
         if !set.is_empty() {
             let subresource = self.scope.subresource;
             let manager = Manager::new(manager, Operation::Update, &self.version, subresource);
@@ -560,7 +560,10 @@ impl<'s, 'a> Work<'s, 'a> {
             return None;
         }
         let change = Comparison::of(&said, live, self.of);
-        let fields = typed::fields(&said, self.of).difference(&change.set());
-        Some(fields.difference(&change.removed))
+        let (set, removed) = change.into_set_and_removed();
+        let mut fields = typed::fields(&said, self.of);
+        fields.subtract(&set);
+        fields.subtract(&removed);
+        Some(fields)
     }
 }

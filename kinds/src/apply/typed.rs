@@ -391,8 +391,11 @@ impl Comparison {
     }
 
     /// What is there now and was not, or was otherwise.
-    pub(super) fn set(&self) -> Set {
-        self.modified.union(&self.added)
+    /// What is there now and was not, or was otherwise; and what is gone.
+    pub(super) fn into_set_and_removed(self) -> (Set, Set) {
+        let mut set = self.modified;
+        set.absorb(self.added);
+        (set, self.removed)
     }
 
     fn visit(

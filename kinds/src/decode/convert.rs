@@ -17,7 +17,7 @@ pub(super) fn fault(schema: Schema<'static>, type_name: &str, value: &Value) -> 
         return None;
     }
     let type_name = type_name.trim_start_matches('*');
-    if let Some(special) = scalar::of(schema) {
+    if let Some(special) = schema.special() {
         return special_fault(special, value);
     }
     let given = go_kind(value);

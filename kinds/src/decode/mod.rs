@@ -131,7 +131,7 @@ pub fn text(of: &impl Readable, body: &[u8]) -> Result<Decoded, DecodeError> {
         _ => {
             let parsed: Value = serde_json::from_slice(body)
                 .map_err(|error| DecodeError::Syntax(error.to_string()))?;
-            let mut decoded = value(of, &parsed)?;
+            let mut decoded = owned(of, parsed)?;
             let mut faults: Vec<String> = duplicate_fields(body)
                 .iter()
                 .map(|field| format!("duplicate field {field:?}"))
@@ -149,16 +149,28 @@ pub fn text(of: &impl Readable, body: &[u8]) -> Result<Decoded, DecodeError> {
 /// [`DecodeError::Unfit`] for the first value that does not fit.
 pub fn value(of: &impl Readable, value: &Value) -> Result<Decoded, DecodeError> {
     match of.reading() {
-        Reading::Typed(schema) => Ok(typed::read(schema, value)?),
-        Reading::Structural(schema) => structured(schema, value),
-        Reading::Free => {
-            bounded(value)?;
-            Ok(Decoded {
-                value: value.clone(),
-                faults: Vec::new(),
-            })
-        }
+        Reading::Typed(schema) if !typed::is_read(schema, value) => Ok(typed::read(schema, value)?),
+        _ => owned(of, value.clone()),
     }
+}
+
+/// As [`value`], of a value that is given away: what is canonical comes back as it is.
+///
+/// # Errors
+/// As [`value`].
+pub fn owned(of: &impl Readable, value: Value) -> Result<Decoded, DecodeError> {
+    match of.reading() {
+        Reading::Typed(schema) if !typed::is_read(schema, &value) => {
+            return Ok(typed::read(schema, &value)?);
+        }
+        Reading::Typed(_) => {}
+        Reading::Structural(schema) => return structured(schema, value),
+        Reading::Free => bounded(&value)?,
+    }
+    Ok(Decoded {
+        value,
+        faults: Vec::new(),
+    })
 }
 
 /// As [`value`], for the result of a strategic merge patch: what does not fit is told as Kubernetes tells it there.
@@ -184,13 +196,13 @@ pub fn merged(of: &impl Readable, merged: &Value) -> Result<Decoded, DecodeError
     }
 }
 
-fn structured(schema: Schema<'_>, value: &Value) -> Result<Decoded, DecodeError> {
-    bounded(value)?;
-    let mut value = value.clone();
+fn structured(schema: Schema<'_>, mut value: Value) -> Result<Decoded, DecodeError> {
+    bounded(&value)?;
     let mut faults = Vec::new();
     // Metadata is Kubernetes' own type in every kind.
     if let (Some(metadata), Some(meta)) = (value.get_mut("metadata"), Schema::named(OBJECT_META))
         && !metadata.is_null()
+        && !typed::is_read(meta, metadata)
     {
         let decoded = typed::read_below(meta, "metadata", &*metadata)?;
         *metadata = decoded.value;
@@ -369,6 +381,9 @@ mod tests {
     fn read(group: &str, kind: &str, value: Value) -> Decoded {
         let decoded = self::value(&gvk(group, kind), &value).unwrap();
         let again = self::value(&gvk(group, kind), &decoded.value).unwrap();
+        if let Reading::Typed(schema) = gvk(group, kind).reading() {
+            assert!(typed::is_read(schema, &decoded.value), "{}", decoded.value);
+        }
         assert_eq!(
             (again.value, again.faults),
             (decoded.value.clone(), Vec::new())
@@ -598,6 +613,142 @@ mod tests {
                 "containers": [{ "name": "c", "resources": {}, "readinessProbe": { "httpGet": { "port": 80 } }, "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }],
             })
         );
+    }
+
+    /// An object, and others that differ from it in one place.
+    fn all_of_one_change(object: &Value) -> Vec<Value> {
+        fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
+            found.push(at.to_owned());
+            match value {
+                Value::Object(map) => {
+                    for (name, value) in map {
+                        let name = name.replace('~', "~0").replace('/', "~1");
+                        pointers(value, &format!("{at}/{name}"), found);
+                    }
+                }
+                Value::Array(items) => {
+                    for (index, value) in items.iter().enumerate() {
+                        pointers(value, &format!("{at}/{index}"), found);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        pointers(object, "", &mut found);
+        let others = [
+            json!(null),
+            json!(""),
+            json!("x"),
+            json!("1.50"),
+            json!("2026-01-01T00:00:00Z"),
+            json!("YQ=="),
+            json!(0),
+            json!(-1),
+            json!(1.5),
+            json!(3_000_000_000_u64),
+            json!(u64::MAX),
+            json!(true),
+            json!(false),
+            json!([]),
+            json!([null]),
+            json!([1]),
+            json!({}),
+            json!({"name": "x"}),
+            json!({"x": null}),
+            json!({"x": {"y": "z"}}),
+        ];
+        let mut all = vec![object.clone()];
+        for pointer in found {
+            for other in &others {
+                let mut changed = object.clone();
+                *changed.pointer_mut(&pointer).unwrap() = other.clone();
+                all.push(changed);
+                let mut grown = object.clone();
+                if let Some(map) = grown.pointer_mut(&pointer).and_then(Value::as_object_mut) {
+                    for name in ["name", "status", "unknown", "creationTimestamp"] {
+                        map.insert(name.to_owned(), other.clone());
+                    }
+                    all.push(grown);
+                }
+            }
+            if let Some((above, name)) = pointer.rsplit_once('/') {
+                let mut shrunk = object.clone();
+                if let Some(map) = shrunk.pointer_mut(above).and_then(Value::as_object_mut) {
+                    map.remove(name);
+                    all.push(shrunk);
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn what_is_taken_for_read_is_what_reading_it_gives() {
+        let metadata = json!({
+            "name": "a", "labels": {"a": "b"}, "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 3,
+            "managedFields": [{"manager": "m", "fieldsV1": {"f:spec": {"k:{\"a\":1}": {}}}, "time": "2026-01-01T00:00:00Z"}],
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true}],
+        });
+        let pod = json!({"containers": [{
+            "name": "c", "image": "i", "args": ["a"], "env": [{"name": "A", "value": "1"}], "ports": [{"containerPort": 80, "protocol": "TCP"}],
+            "resources": {"requests": {"cpu": "10m"}}, "livenessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 5},
+        }], "securityContext": {}, "nodeSelector": {"a": "b"}, "tolerations": [{"key": "k", "tolerationSeconds": 300}],
+            "volumes": [{"name": "v", "configMap": {"name": "m", "defaultMode": 420}}]});
+        let mut known = 0;
+        for (group, kind, object) in [
+            (
+                "",
+                "Pod",
+                json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod, "status": {"startTime": "2026-01-01T00:00:00Z"}}),
+            ),
+            (
+                "apps",
+                "Deployment",
+                json!({"metadata": metadata, "spec": {
+                    "replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod},
+                    "strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 1}},
+                }}),
+            ),
+            (
+                "",
+                "Secret",
+                json!({"metadata": metadata, "data": {"a": "YQ=="}, "type": "Opaque"}),
+            ),
+            (
+                "",
+                "Service",
+                json!({"metadata": metadata, "spec": {"ports": [{"port": 80, "targetPort": 8080}]}, "status": {"loadBalancer": {}}}),
+            ),
+            (
+                "discovery.k8s.io",
+                "EndpointSlice",
+                json!({"metadata": metadata, "addressType": "IPv4", "endpoints": null, "ports": null}),
+            ),
+            (
+                "coordination.k8s.io",
+                "Lease",
+                json!({"metadata": metadata, "spec": {"renewTime": "2026-01-01T00:00:00.000001Z"}}),
+            ),
+        ] {
+            let kind = gvk(group, kind);
+            let Reading::Typed(schema) = kind.reading() else {
+                panic!("{kind:?}")
+            };
+            let canonical = typed::read(schema, &object).unwrap().value;
+            assert!(typed::is_read(schema, &canonical), "{canonical}");
+            for value in all_of_one_change(&object)
+                .into_iter()
+                .chain(all_of_one_change(&canonical))
+            {
+                if typed::is_read(schema, &value) {
+                    let read = typed::read(schema, &value).unwrap();
+                    assert_eq!((read.value, read.faults), (value, Vec::new()));
+                    known += 1;
+                }
+            }
+        }
+        assert!(known > 500, "{known} were taken for read");
     }
 
     #[test]

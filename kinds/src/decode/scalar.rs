@@ -10,39 +10,13 @@ use serde_json::Value;
 use weft_api::quantity::Quantity;
 use weft_api::time::{TimeError, WireTime};
 
-use crate::schema::Schema;
+pub(super) use crate::schema::Special;
 
 /// What Kubernetes says of a text that is no quantity.
 pub(super) const QUANTITY_FORMAT: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Special {
-    Bytes,
-    IntOrString,
-    MicroTime,
-    Quantity,
-    Time,
-}
-
-/// What a place of a built-in kind is, if it is none of JSON's own types.
-pub(super) fn of(schema: Schema<'_>) -> Option<Special> {
-    match schema.short_name() {
-        Some("IntOrString") => Some(Special::IntOrString),
-        Some("MicroTime") => Some(Special::MicroTime),
-        Some("Quantity") => Some(Special::Quantity),
-        Some("Time") => Some(Special::Time),
-        _ if schema.is_bytes() => Some(Special::Bytes),
-        _ => None,
-    }
-}
-
 impl Special {
-    /// Whether its Go type is a struct: never empty to `omitempty`, and read by a method of its own, whose errors end reading.
-    pub(super) fn is_struct(self) -> bool {
-        self != Self::Bytes
-    }
-
     pub(super) fn zero(self) -> Value {
         match self {
             Self::Bytes | Self::MicroTime | Self::Time => Value::Null,

@@ -17,7 +17,7 @@ use serde::de::{
 use serde_json::{Map, Number, Value};
 
 use super::{DEPTH_MAX, DecodeError, Decoded, FAULTS_MAX, scalar};
-use crate::schema::{Schema, Shape};
+use crate::schema::{Go, Schema, Shape};
 
 /// The one list of an object that says something when it is empty: that its owners are to be forgotten. It is never stored.
 const MANAGED_FIELDS: &str = "managedFields";
@@ -64,6 +64,99 @@ pub(super) fn read_below<'de, D: Deserializer<'de>>(
     }
 }
 
+/// Whether reading a value of a kind, or of a part of one, gives this value and finds no fault: nearly all of what is judged was read before, and need not
+/// be built anew. What this does not know, it denies.
+pub(super) fn is_read(schema: Schema<'static>, value: &Value) -> bool {
+    is_read_at(schema, schema.short_name().unwrap_or_default(), value, 1)
+}
+
+fn is_read_at(schema: Schema<'static>, type_name: &str, value: &Value, depth: usize) -> bool {
+    if depth > DEPTH_MAX {
+        return false;
+    }
+    let type_name = type_name.trim_start_matches('*');
+    match (schema.special(), schema.shape(), value) {
+        (Some(scalar::Special::IntOrString), _, Value::String(_)) => true,
+        (Some(scalar::Special::IntOrString), _, Value::Number(number)) => number
+            .as_i64()
+            .is_some_and(|number| i32::try_from(number).is_ok()),
+        (Some(special), _, Value::String(text)) => special
+            .parse(text)
+            .is_ok_and(|read| read.as_str() == Some(text)),
+        (Some(_), _, _) => false,
+        // What may be a schema is read as one.
+        (None, Shape::Free, Value::Object(_) | Value::Array(_))
+            if schema.of_alternative().is_some() =>
+        {
+            false
+        }
+        (None, Shape::Free, value) => is_shallow(value, depth),
+        (None, Shape::String, Value::String(_))
+        | (None, Shape::NumberOrString, Value::String(_) | Value::Number(_))
+        | (None, Shape::Number, Value::Number(_))
+        | (None, Shape::Boolean, Value::Bool(_)) => true,
+        (None, Shape::Integer, Value::Number(number)) => is_integer(schema, type_name, number),
+        (None, Shape::List, Value::Array(items)) => {
+            let (item, element) = (schema.items(), element_type(type_name));
+            item.is_some_and(|item| {
+                let mut items = items.iter();
+                items.all(|value| is_read_at(item, element, value, depth + 1))
+            })
+        }
+        (None, Shape::Map, Value::Object(map)) => {
+            let (value, element) = (schema.additional(), element_type(type_name));
+            value.is_some_and(|schema| {
+                let mut values = map.values();
+                values.all(|value| is_read_at(schema, element, value, depth + 1))
+            })
+        }
+        (None, Shape::Struct, Value::Object(map)) => {
+            schema.of_alternative().is_none()
+                && map.iter().all(|(name, value)| {
+                    let field = schema.property(name).map(|(_, field)| field);
+                    let typed = field.and_then(|field| Some((field, field.go()?)));
+                    typed.is_some_and(|(field, go)| {
+                        is_written(field, go, value)
+                            && is_read_at(field, &go.type_name, value, depth + 1)
+                            || value.is_null() && is_written_as_null(schema, name)
+                    })
+                })
+                && schema
+                    .always_written()
+                    .all(|(name, _)| map.contains_key(name))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a struct that says nothing has a null under this name.
+fn is_written_as_null(schema: Schema<'_>, name: &str) -> bool {
+    let mut written = schema.always_written();
+    written.any(|(known, field)| {
+        let go = field.go();
+        known == name && go.is_some_and(|go| zero(field, &go.type_name).is_null())
+    })
+}
+
+/// Whether a value is read to its end: nobody looks at what it is.
+fn is_shallow(value: &Value, depth: usize) -> bool {
+    depth <= DEPTH_MAX
+        && match value {
+            Value::Array(items) => items.iter().all(|value| is_shallow(value, depth + 1)),
+            Value::Object(map) => map.values().all(|value| is_shallow(value, depth + 1)),
+            _ => true,
+        }
+}
+
+/// Whether a number is one of the Go type.
+fn is_integer(schema: Schema<'_>, type_name: &str, number: &Number) -> bool {
+    number.as_i64().is_some_and(|number| match type_name {
+        "int32" => i32::try_from(number).is_ok(),
+        "uint8" => u8::try_from(number).is_ok(),
+        _ => schema.format() != Some("int32") || i32::try_from(number).is_ok(),
+    })
+}
+
 /// What the zero value of a type is in JSON.
 fn zero(schema: Schema<'_>, type_name: &str) -> Value {
     if is_nilable(type_name) {
@@ -75,13 +168,13 @@ fn zero(schema: Schema<'_>, type_name: &str) -> Value {
             complete(schema, &mut map);
             Value::Object(map)
         }
-        Shape::String => match scalar::of(schema) {
+        Shape::String => match schema.special() {
             Some(special) => special.zero(),
             None => "".into(),
         },
         Shape::Integer | Shape::Number => 0.into(),
         Shape::Boolean => false.into(),
-        Shape::NumberOrString => scalar::of(schema).map_or(0.into(), |special| special.zero()),
+        Shape::NumberOrString => schema.special().map_or(0.into(), |special| special.zero()),
         Shape::List | Shape::Map | Shape::Free => Value::Null,
     }
 }
@@ -91,40 +184,25 @@ fn is_nilable(type_name: &str) -> bool {
     type_name.starts_with(['*', '[']) || type_name.starts_with("map[")
 }
 
-/// Drops the members of a struct that Go leaves out, and adds those that it always writes.
+/// Adds the members of a struct that Go always writes.
 fn complete(schema: Schema<'_>, map: &mut Map<String, Value>) {
-    for (name, field) in schema.properties() {
-        let Some(go) = field.go() else { continue };
-        let keep = match map.get(name) {
-            None | Some(Value::Null) => {
-                // A struct is never empty to Go, however little it says.
-                let omitted = match is_struct(field) && !go.is_pointer() {
-                    true => go.omit_zero,
-                    false => go.omit_empty || go.omit_zero,
-                };
-                if !omitted {
-                    map.insert(name.to_owned(), zero(field, &go.type_name));
-                }
-                !omitted
-            }
-            Some(_) if go.is_pointer() => true,
-            Some(value) if is_struct(field) => {
-                !(go.omit_zero && *value == zero(field, &go.type_name))
-            }
-            Some(value) => !(go.omit_empty && is_empty(value)),
-        };
-        if !keep {
-            map.remove(name);
+    for (name, field) in schema.always_written() {
+        if let Some(go) = field.go()
+            && map.get(name).is_none_or(Value::is_null)
+        {
+            map.insert(name.to_owned(), zero(field, &go.type_name));
         }
     }
 }
 
-/// Whether the Go type is a struct, which `omitempty` never leaves out.
-fn is_struct(schema: Schema<'_>) -> bool {
-    match schema.shape() {
-        Shape::Struct => true,
-        Shape::String | Shape::NumberOrString => scalar::of(schema).is_some_and(|s| s.is_struct()),
-        _ => false,
+/// Whether Go writes a member that is there.
+fn is_written(field: Schema<'_>, go: &Go, value: &Value) -> bool {
+    match value {
+        // It says nothing: what is written all the same is added behind all others.
+        Value::Null => false,
+        _ if go.is_pointer() => true,
+        value if field.is_go_struct() => !(go.omit_zero && *value == zero(field, &go.type_name)),
+        value => !(go.omit_empty && is_empty(value)),
     }
 }
 
@@ -225,7 +303,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn special(&self) -> Option<scalar::Special> {
-        scalar::of(self.schema)
+        self.schema.special()
     }
 
     /// Notes a value of the wrong type; reading goes on as if it were not there.
@@ -270,17 +348,10 @@ impl Reader<'_> {
                 }
             }
             (Some(special), _) if special.is_struct() => self.refused(special, "number"),
-            (_, Shape::Integer) => {
-                let fits = number.as_i64().is_some_and(|number| match self.type_name {
-                    "int32" => i32::try_from(number).is_ok(),
-                    "uint8" => u8::try_from(number).is_ok(),
-                    _ => self.schema.format() != Some("int32") || i32::try_from(number).is_ok(),
-                });
-                match fits {
-                    true => Ok(Value::Number(number)),
-                    false => Ok(self.mistyped(&format!("number {number}"))),
-                }
-            }
+            (_, Shape::Integer) => match is_integer(self.schema, self.type_name, &number) {
+                true => Ok(Value::Number(number)),
+                false => Ok(self.mistyped(&format!("number {number}"))),
+            },
             (_, Shape::Number | Shape::Free | Shape::NumberOrString) => Ok(Value::Number(number)),
             _ => Ok(self.mistyped("number")),
         }
@@ -289,9 +360,11 @@ impl Reader<'_> {
     fn structure<'de, A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let Self { schema, state, .. } = self;
         let mut map = Map::new();
-        let mut seen: BTreeSet<&str> = BTreeSet::new();
+        // Those that were there, and are not written.
+        let mut unwritten: Vec<&str> = Vec::new();
         let mut resets = false;
         let (owner, depth) = (state.owner, state.fields.len());
+        let own = schema.short_name().unwrap_or_default();
         while let Some(key) = entries.next_key::<String>()? {
             let length = push_key(&mut state.path, &key);
             let field = schema
@@ -299,13 +372,14 @@ impl Reader<'_> {
                 .and_then(|(name, field)| Some((name, field, field.go()?)));
             match field {
                 Some((name, field, go)) => {
-                    if !seen.insert(name) {
+                    let is_seen = map.contains_key(name);
+                    if is_seen || unwritten.contains(&name) {
                         let path = state.path.clone();
                         state.note("duplicate", &path);
                     }
                     state.fields.extend(go.via.iter().map(String::as_str));
                     state.fields.push(name);
-                    state.owner = schema.short_name().unwrap_or_default();
+                    state.owner = own;
                     let value = entries.next_value_seed(Place {
                         schema: Some(field),
                         type_name: &go.type_name,
@@ -316,7 +390,15 @@ impl Reader<'_> {
                     resets |= name == MANAGED_FIELDS
                         && state.path == "metadata.managedFields"
                         && matches!(&value, Value::Array(list) if list.is_empty());
-                    map.insert(key, value);
+                    if is_written(field, go, &value) {
+                        map.insert(key, value);
+                    } else {
+                        // The last one wins.
+                        if is_seen {
+                            map.remove(name);
+                        }
+                        unwritten.push(name);
+                    }
                 }
                 None => {
                     let path = state.path.clone();
@@ -339,7 +421,7 @@ impl Reader<'_> {
         mut entries: A,
     ) -> Result<Value, A::Error> {
         let mut map = Map::new();
-        let element = element_type(self.type_name).to_owned();
+        let element = element_type(self.type_name);
         let state = self.state;
         while let Some(key) = entries.next_key::<String>()? {
             let length = push_key(&mut state.path, &key);
@@ -349,14 +431,14 @@ impl Reader<'_> {
             }
             let read = entries.next_value_seed(Place {
                 schema: Some(value),
-                type_name: &element,
+                type_name: element,
                 state: &mut *state,
             })?;
             state.path.truncate(length);
-            let read = match (&read, scalar::of(value)) {
+            let read = match (&read, value.special()) {
                 // No bytes are written as none, in a map.
                 (Value::Null, Some(scalar::Special::Bytes)) => "".into(),
-                _ => or_zero(read, value, &element),
+                _ => or_zero(read, value, element),
             };
             map.insert(key, read);
         }
@@ -476,7 +558,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
                     drain(list)?;
                     return Ok(Value::Null);
                 };
-                let element = element_type(self.type_name).to_owned();
+                let element = element_type(self.type_name);
                 let state = self.state;
                 let length = state.path.len();
                 let mut items = Vec::new();
@@ -485,12 +567,12 @@ impl<'de> Visitor<'de> for Reader<'_> {
                     let _ = write!(state.path, "[{}]", items.len());
                     let read = list.next_element_seed(Place {
                         schema: Some(item),
-                        type_name: &element,
+                        type_name: element,
                         state: &mut *state,
                     })?;
                     state.path.truncate(length);
                     match read {
-                        Some(value) => items.push(or_zero(value, item, &element)),
+                        Some(value) => items.push(or_zero(value, item, element)),
                         None => return Ok(Value::Array(items)),
                     }
                 }

@@ -52,9 +52,16 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
             }
             for mark in &node.kinds {
                 // Shared definitions (DeleteOptions) carry a mark for every group; the first name wins.
-                by_kind
-                    .entry((mark.group.clone(), mark.version.clone(), mark.kind.clone()))
-                    .or_insert(*name);
+                let of_kind: &mut Vec<(String, String, &str)> =
+                    by_kind.entry(mark.kind.clone()).or_default();
+                let is_of =
+                    |group: &str, version: &str| (group, version) == (&*mark.group, &*mark.version);
+                if !of_kind
+                    .iter()
+                    .any(|(group, version, _)| is_of(group, version))
+                {
+                    of_kind.push((mark.group.clone(), mark.version.clone(), *name));
+                }
             }
             (*name, node)
         })
@@ -69,7 +76,8 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
 struct Table {
     texts: BTreeMap<&'static str, Cow<'static, str>>,
     nodes: BTreeMap<&'static str, Node>,
-    by_kind: BTreeMap<(String, String, String), &'static str>,
+    /// By its name, group and version of each kind, and its definition.
+    by_kind: BTreeMap<String, Vec<(String, String, &'static str)>>,
 }
 
 /// One place of a schema as it is written down: the parts of OpenAPI that decisions need.
@@ -85,7 +93,7 @@ pub struct Node {
     pub(crate) any_of: Vec<Node>,
     pub(crate) one_of: Vec<Node>,
     pub(crate) not: Option<Box<Node>>,
-    properties: BTreeMap<String, Node>,
+    properties: Fields,
     items: Option<Box<Node>>,
     #[serde(deserialize_with = "schema_or_flag")]
     additional_properties: Option<Box<Node>>,
@@ -138,9 +146,100 @@ pub struct Node {
     /// What the Go type of the field says, for a property of a built-in kind.
     #[serde(skip)]
     go: Option<Go>,
-    /// The properties in the order of the Go struct.
+    /// The places of the properties in the order of the Go struct.
     #[serde(skip)]
-    order: Vec<String>,
+    order: Vec<usize>,
+    /// What `reference` leads to.
+    #[serde(skip)]
+    definition: Found<Option<Schema<'static>>>,
+    /// What follows from all this for a type.
+    #[serde(skip)]
+    traits: Found<Box<Traits>>,
+}
+
+/// The properties of a type, in the order of their names: each walk over an object looks for every member that it has.
+#[derive(Debug, Default)]
+struct Fields(Box<[(Box<str>, Node)]>);
+
+impl Fields {
+    fn place(&self, name: &str) -> Option<usize> {
+        self.0
+            .binary_search_by(|(known, _)| (**known).cmp(name))
+            .ok()
+    }
+
+    fn at(&self, place: usize) -> Option<(&str, &Node)> {
+        self.0.get(place).map(|(name, node)| (&**name, node))
+    }
+
+    fn get(&self, name: &str) -> Option<(&str, &Node)> {
+        self.at(self.place(name)?)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
+        self.0.iter().map(|(name, node)| (&**name, node))
+    }
+
+    fn values(&self) -> impl Iterator<Item = &Node> {
+        self.0.iter().map(|(_, node)| node)
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fields = BTreeMap::<Box<str>, Node>::deserialize(deserializer)?;
+        Ok(Self(fields.into_iter().collect()))
+    }
+}
+
+/// What was found out once. Definitions refer to each other in circles, so it is not shown.
+struct Found<T>(OnceLock<T>);
+
+impl<T> Default for Found<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T> std::fmt::Debug for Found<T> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(if self.0.get().is_some() { "found" } else { "-" })
+    }
+}
+
+/// What is asked of a type at each value of it.
+struct Traits {
+    shape: Shape,
+    special: Option<Special>,
+    is_go_struct: bool,
+    /// The places of the properties that Go writes even where they say nothing.
+    written: Box<[usize]>,
+}
+
+/// A type with a reader of its own in Go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Special {
+    Bytes,
+    IntOrString,
+    MicroTime,
+    Quantity,
+    Time,
+}
+
+impl Special {
+    /// Whether its Go type is a struct: never empty to `omitempty`, and read by a method of its own, whose errors end reading.
+    pub(crate) fn is_struct(self) -> bool {
+        self != Self::Bytes
+    }
 }
 
 /// A rule in the Common Expression Language, as a custom resource definition carries it.
@@ -179,6 +278,14 @@ impl Go {
     /// Absent and zero differ.
     pub(crate) fn is_pointer(&self) -> bool {
         self.type_name.starts_with('*')
+    }
+
+    /// Whether a field of this type is left out where it says nothing. A struct is never empty to Go, however little it says.
+    fn is_omitted(&self, schema: Schema<'_>) -> bool {
+        match schema.find_go_struct() && !self.is_pointer() {
+            true => self.omit_zero,
+            false => self.omit_empty || self.omit_zero,
+        }
     }
 }
 
@@ -219,9 +326,10 @@ impl Node {
                     .expect("the committed table has four columns")
             };
             let (name, type_name, flags, via) = (next(), next(), next(), next());
-            let property = self
+            let (place, property) = self
                 .properties
-                .get_mut(name)
+                .place(name)
+                .and_then(|place| Some((place, &mut self.properties.0.get_mut(place)?.1)))
                 .expect("the committed tables agree about fields");
             property.go = Some(Go {
                 type_name: type_name.to_owned(),
@@ -233,7 +341,7 @@ impl Node {
                     .map(str::to_owned)
                     .collect(),
             });
-            self.order.push(name.to_owned());
+            self.order.push(place);
         }
     }
 
@@ -337,10 +445,11 @@ impl Schema<'static> {
 impl<'a> Schema<'a> {
     /// The root of a structural schema, or a place in one.
     pub fn at(place: &'a Node) -> Self {
-        match place
-            .reference()
-            .and_then(|reference| Schema::named(last_segment(reference, '/')))
-        {
+        let definition = place.definition.0.get_or_init(|| {
+            let reference = place.reference()?;
+            Schema::named(last_segment(reference, '/'))
+        });
+        match *definition {
             Some(target) => Self { place, ..target },
             None => Self {
                 place,
@@ -416,8 +525,17 @@ impl<'a> Schema<'a> {
 
     /// The field of a struct, with its name.
     pub(crate) fn property(&self, name: &str) -> Option<(&'a str, Schema<'a>)> {
-        let (name, node) = self.target.properties.get_key_value(name)?;
+        let (name, node) = self.target.properties.get(name)?;
         Some((name, Schema::at(node)))
+    }
+
+    /// The fields of a struct that Go writes even where they say nothing.
+    pub(crate) fn always_written(&self) -> impl Iterator<Item = (&'a str, Schema<'a>)> {
+        let target = self.target;
+        let places = self.traits().written.iter();
+        places
+            .filter_map(|place| target.properties.at(*place))
+            .map(|(name, node)| (name, Schema::at(node)))
     }
 
     /// The values of a map.
@@ -430,13 +548,11 @@ impl<'a> Schema<'a> {
         let Node {
             order, properties, ..
         } = self.target;
-        let ordered = order
-            .iter()
-            .filter_map(|name| properties.get_key_value(name));
+        let ordered = order.iter().filter_map(|place| properties.at(*place));
         let named = properties.iter().filter(|_| order.is_empty());
         ordered
             .chain(named)
-            .map(|(name, node)| (name.as_str(), Schema::at(node)))
+            .map(|(name, node)| (name, Schema::at(node)))
     }
 
     /// The element of a list.
@@ -444,8 +560,59 @@ impl<'a> Schema<'a> {
         self.target.items.as_deref().map(Schema::at)
     }
 
+    fn traits(&self) -> &'a Traits {
+        self.target.traits.0.get_or_init(|| {
+            let named = self.target.properties.iter().enumerate();
+            let written = named.filter(|(_, (_, node))| {
+                let go = node.go.as_ref();
+                go.is_some_and(|go| !go.is_omitted(Schema::at(node)))
+            });
+            Box::new(Traits {
+                shape: self.find_shape(),
+                special: self.find_special(),
+                is_go_struct: self.find_go_struct(),
+                written: written.map(|(place, _)| place).collect(),
+            })
+        })
+    }
+
+    /// What a type of a built-in kind is, if it is none of JSON's own.
+    pub(crate) fn special(&self) -> Option<Special> {
+        self.traits().special
+    }
+
+    fn find_special(&self) -> Option<Special> {
+        match self.short_name() {
+            Some("IntOrString") => Some(Special::IntOrString),
+            Some("MicroTime") => Some(Special::MicroTime),
+            Some("Quantity") => Some(Special::Quantity),
+            Some("Time") => Some(Special::Time),
+            _ if self.is_bytes() => Some(Special::Bytes),
+            _ => None,
+        }
+    }
+
+    /// Whether the Go type is a struct, which `omitempty` never leaves out.
+    pub(crate) fn is_go_struct(&self) -> bool {
+        self.traits().is_go_struct
+    }
+
+    fn find_go_struct(&self) -> bool {
+        match self.find_shape() {
+            Shape::Struct => true,
+            Shape::String | Shape::NumberOrString => {
+                self.find_special().is_some_and(Special::is_struct)
+            }
+            _ => false,
+        }
+    }
+
     /// What JSON belongs here.
     pub fn shape(&self) -> Shape {
+        self.traits().shape
+    }
+
+    fn find_shape(&self) -> Shape {
         let target = self.target;
         match target.kind.as_deref() {
             _ if self.is_int_or_string() => Shape::NumberOrString,
@@ -515,10 +682,10 @@ pub fn definition_name(gvk: &GroupVersionKind) -> Option<&'static str> {
         .iter()
         .find(|(group, version, _)| (*group, *version) == (&*gvk.group, &*gvk.version));
     let version = former.map_or(&*gvk.version, |(_, _, version)| version);
-    TABLE
-        .by_kind
-        .get(&(gvk.group.clone(), version.to_owned(), gvk.kind.clone()))
-        .copied()
+    let of_kind = TABLE.by_kind.get(&*gvk.kind)?.iter();
+    let mut definitions = of_kind
+        .filter(|(of_group, of_version, _)| (&**of_group, &**of_version) == (&*gvk.group, version));
+    definitions.next().map(|(_, _, definition)| *definition)
 }
 
 /// The OpenAPI v3 schema of a definition, as compact JSON text.
