@@ -26,7 +26,7 @@ use crate::listing::{ListOptions, Selection, VersionMatch};
 use crate::objects::{REWRAP_PATH, WriteOptions};
 use crate::stored;
 use weft_kinds::apply::{manager_faults, manager_name};
-use weft_kinds::{Kind, KindRef, Registry, Served, Subresource};
+use weft_kinds::{Kind, KindRef, NAMESPACE, Registry, Served, Subresource};
 use weft_store::Key;
 
 pub use self::aggregated::{Aggregated, AggregatedResource};
@@ -243,7 +243,11 @@ impl RequestInfo {
                 ..access(
                     &*one.kind.group,
                     &*one.kind.resource,
-                    one.namespace.as_deref(),
+                    // A namespace is in itself: who may do everything in it may look at it.
+                    match **one.kind.stored() == **NAMESPACE {
+                        true => one.name.as_deref(),
+                        false => one.namespace.as_deref(),
+                    },
                     one.name.as_deref().or(one.selected.as_deref()),
                 )
             },
