@@ -404,7 +404,11 @@ fn strip_trailing_slash(info: &RequestInfo, request: &mut Request) {
 }
 
 async fn metrics(State(state): State<AppState>) -> Response {
-    state.metrics.respond(&state.flow_control.metrics())
+    let mut others = state.flow_control.metrics();
+    if let Some(audit) = &state.audit {
+        others.push_str(&audit.metrics());
+    }
+    state.metrics.respond(&others)
 }
 
 async fn flow_levels(State(state): State<AppState>) -> String {
