@@ -35,6 +35,7 @@ mod servers;
 mod services;
 mod sockets;
 mod statuses;
+mod strangers;
 mod tokens;
 mod workloads;
 #[path = "../world/mod.rs"]
