@@ -13,15 +13,13 @@ use crate::world::*;
 
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 /// What everybody may know.
-const OPEN: [&str; 7] = [
+const OPEN: [&str; 6] = [
     "/healthz",
     "/livez",
     "/readyz",
     "/readyz/store",
     "/version",
     "/version/",
-    // Health by another spelling.
-    "/livez/",
 ];
 /// What those may know beside that who are known.
 const KNOWN: [&str; 10] = [
@@ -37,8 +35,9 @@ const KNOWN: [&str; 10] = [
     "/api/",
 ];
 /// What is for administrators, nodes and servers.
-const CLOSED: [&str; 21] = [
+const CLOSED: [&str; 22] = [
     "/",
+    "/livez/",
     "/healthz/ping",
     "/livez/ping",
     "/metrics",
@@ -51,7 +50,7 @@ const CLOSED: [&str; 21] = [
     "/weft/v1/servers/1",
     "/weft/v1/leader",
     "/weft/v1/backup",
-    "/weft/v1/rewrap",
+    "/weft/v1/encryption/rewrap",
     "/weft/v1/signing-keys",
     "/weft/v1/signing-keys/x",
     "/openid/v1/jwks",
