@@ -1,7 +1,7 @@
 //! Asks a real kube-apiserver who may do what, and writes down what it answers.
 //!
 //! The roles and bindings are those of a fresh cluster and of `objects.json`; a question is a review of what somebody may do, a request in somebody's
-//! name, or a review of all that he may. Roles that gather others are filled in here: there is nothing else of a cluster than the server.
+//! name, of which is kept whether it was let through, or with a body all that became of it, or a review of all that he may. Roles that gather others are filled in here: there is nothing else of a cluster than the server.
 //!
 //! What several bindings allow has a reason by chance: each question is asked several times, and a reason that differs is not kept.
 
@@ -139,8 +139,9 @@ fn request_of(question: &Value) -> Request {
     }
     if let Some(line) = question["request"].as_str() {
         let (method, path) = line.split_once(' ').unwrap_or((line, "/"));
-        let body = match method {
-            "POST" | "PUT" | "PATCH" => json!({}),
+        let body = match (method, question.get("body")) {
+            (_, Some(body)) => body.clone(),
+            ("POST" | "PUT" | "PATCH", None) => json!({}),
             _ => Value::Null,
         };
         return Request {
@@ -182,6 +183,12 @@ fn request_of(question: &Value) -> Request {
 
 /// What is kept of an answer.
 fn told_of(question: &Value, code: u16, answer: &Value) -> Result<Value> {
+    if question.get("body").is_some() {
+        return Ok(match code {
+            200 | 201 => json!({"code": code}),
+            _ => json!({"code": code, "message": answer["message"]}),
+        });
+    }
     if question.get("request").is_some() {
         return Ok(match code {
             403 => json!({"code": 403, "message": answer["message"]}),
