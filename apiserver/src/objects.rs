@@ -356,7 +356,7 @@ impl Objects {
     }
 
     /// How many objects there are of the kind that a request is about, as far as that is known without looking.
-    pub(crate) fn stored(&self, info: &RequestInfo) -> usize {
+    pub(crate) fn known_count(&self, info: &RequestInfo) -> usize {
         match &info.asked {
             Asked::Resource(one) => self.inner.caches.counted(&one.kind),
             _ => 0,

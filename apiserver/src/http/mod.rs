@@ -289,7 +289,7 @@ async fn judge_and_serve(
     let user = asked.caller().user().to_owned();
     // A watch needs its seats while it begins, and nothing else that stays open does.
     if !info.long_running() || info.verb == "watch" {
-        let stored = || state.objects.stored(info);
+        let stored = || state.objects.known_count(info);
         *ask = state.flow_control.classify(asked.caller(), info, stored);
     }
     let seat = async {
