@@ -168,10 +168,7 @@ impl<T> Queues<T> {
         self.seat(now)
     }
 
-    pub(super) fn seats(&self) -> u32 {
-        self.seats
-    }
-
+    #[cfg(test)]
     pub(super) fn taken(&self) -> u32 {
         self.taken
     }

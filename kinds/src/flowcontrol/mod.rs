@@ -5,7 +5,7 @@ mod bootstrap;
 mod flowschema;
 mod prioritylevelconfiguration;
 
-pub use bootstrap::{is_left_over, pieces};
+pub use bootstrap::{is_left_over, mandatory, pieces};
 pub use flowschema::FLOW_SCHEMA;
 pub use prioritylevelconfiguration::PRIORITY_LEVEL_CONFIGURATION;
 
