@@ -4,13 +4,16 @@
 //! handlers fill: what was sent, why it was allowed or not, what was answered. A request that is given up is written down by [`Open`].
 //!
 //! Invariants: nothing of a Secret's value is in a line unless a policy asks for more than metadata of Secrets; bodies beyond
-//! [`BODY_BYTES_MAX`] are left out. Left to others: which requests ([`policy`]), the file ([`log`]).
+//! [`BODY_BYTES_MAX`] are left out. Left to others: which requests ([`policy`]), the file ([`log`]), and who is sent events ([`webhook`]).
 
 pub mod log;
 pub mod policy;
+pub mod webhook;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -21,23 +24,59 @@ use weft_kinds::lens::put;
 
 use self::log::Log;
 use self::policy::{Level, Policy, Stage, Wanted};
+use self::webhook::Webhook;
 use crate::caller::Caller;
 use crate::request::{Asked, RequestInfo};
 
 /// Bodies that are written down: a line is read by programs that have no room for more.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
+/// Hops that are written down of those that a request says it passed.
+const HOPS_MAX: usize = 16;
+
 /// Where requests are written down. Cheap to clone.
 #[derive(Clone)]
 pub struct Audit {
     policy: Arc<Policy>,
-    log: Log,
+    sinks: Sinks,
+}
+
+/// Where events go.
+#[derive(Clone, Default)]
+struct Sinks {
+    log: Option<Log>,
+    webhook: Option<Webhook>,
+    events: Arc<AtomicU64>,
+}
+
+impl Sinks {
+    fn send(&self, event: &str) {
+        self.events.fetch_add(1, Ordering::Relaxed);
+        if let Some(webhook) = &self.webhook {
+            webhook.write(event.to_owned());
+        }
+    }
+
+    /// Comes as soon as there is room in the file's queue.
+    async fn write(&self, event: String) {
+        self.send(&event);
+        if let Some(log) = &self.log {
+            log.write(event).await;
+        }
+    }
+
+    fn write_now(&self, event: String) {
+        self.send(&event);
+        if let Some(log) = &self.log {
+            log.write_now(event);
+        }
+    }
 }
 
 /// What is gathered of one request. Clones are the same request's.
 #[derive(Clone)]
 pub(crate) struct Trail {
-    log: Log,
+    sinks: Sinks,
     wanted: Arc<Wanted>,
     event: Arc<Mutex<Value>>,
 }
@@ -53,6 +92,24 @@ fn user_of(caller: &Caller) -> Value {
 
 fn micros(at: Timestamp) -> Value {
     at.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string().into()
+}
+
+/// Where a request says that it came from, hop by hop, and last, where it came from.
+fn addresses(headers: &HeaderMap, peer: Option<IpAddr>) -> Vec<IpAddr> {
+    let told = |name: &str| {
+        let values = headers.get_all(name).into_iter();
+        let words = values.filter_map(|value| value.to_str().ok());
+        let words = words.flat_map(|value| value.split(','));
+        words.filter_map(|word| word.trim().parse().ok())
+    };
+    let mut all: Vec<IpAddr> = told("x-forwarded-for").take(HOPS_MAX).collect();
+    let further = told("x-real-ip").take(1).chain(peer);
+    for address in further {
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
+    all
 }
 
 /// What a request is about; nothing for what is no resource.
@@ -80,16 +137,64 @@ fn reference(info: &RequestInfo) -> Option<Value> {
 }
 
 impl Audit {
-    pub fn new(policy: Policy, log: Log) -> Self {
+    /// Writes nowhere yet.
+    pub fn new(policy: Policy) -> Self {
         Self {
             policy: Arc::new(policy),
-            log,
+            sinks: Sinks::default(),
         }
     }
 
-    /// Comes once everything that was taken is written.
+    /// The same, to a file.
+    #[must_use]
+    pub fn to_log(mut self, log: Log) -> Self {
+        self.sinks.log = Some(log);
+        self
+    }
+
+    /// The same, to a webhook.
+    #[must_use]
+    pub fn to_webhook(mut self, webhook: Webhook) -> Self {
+        self.sinks.webhook = Some(webhook);
+        self
+    }
+
+    /// Comes once everything that was taken is written, and sent or given up.
     pub async fn flush(&self) {
-        self.log.flush().await;
+        if let Some(log) = &self.sinks.log {
+            log.flush().await;
+        }
+        if let Some(webhook) = &self.sinks.webhook {
+            webhook.flush().await;
+        }
+    }
+
+    /// What is counted of events, as Prometheus text under Kubernetes' names.
+    pub(crate) fn metrics(&self) -> String {
+        let Sinks {
+            log,
+            webhook,
+            events,
+        } = &self.sinks;
+        let events = events.load(Ordering::Relaxed);
+        let lost = [
+            ("log", log.as_ref().map(Log::lost)),
+            ("webhook", webhook.as_ref().map(Webhook::lost)),
+        ];
+        let lost = lost.into_iter().filter_map(|(plugin, lost)| {
+            let lost = lost?;
+            Some(format!(
+                "apiserver_audit_error_total{{plugin=\"{plugin}\"}} {lost}\n"
+            ))
+        });
+        let lost: String = lost.collect();
+        format!(
+            "# HELP apiserver_audit_event_total Events that were written down.\n\
+             # TYPE apiserver_audit_event_total counter\n\
+             apiserver_audit_event_total {events}\n\
+             # HELP apiserver_audit_error_total Events that were lost.\n\
+             # TYPE apiserver_audit_error_total counter\n{lost}"
+        )
     }
 
     /// Begins to gather what is written of a request, if anything is. `caller` is none for one whose credentials are not good.
@@ -117,13 +222,14 @@ impl Audit {
             "user": caller.map_or_else(|| json!({}), user_of),
             "requestReceivedTimestamp": now,
         });
-        let address = caller.and_then(Caller::address);
-        let addresses = address.map(|address| json!([address.to_string()]));
+        let addresses = addresses(headers, caller.and_then(Caller::address));
+        let addresses = Some(addresses).filter(|addresses| !addresses.is_empty());
+        let addresses = addresses.map(|addresses| json!(addresses));
         put(&mut event, "sourceIPs", addresses);
         put(&mut event, "userAgent", agent.map(Value::from));
         put(&mut event, "objectRef", reference(info));
         let trail = Trail {
-            log: self.log.clone(),
+            sinks: self.sinks.clone(),
             wanted: Arc::new(wanted),
             event: Arc::new(Mutex::new(event)),
         };
@@ -146,14 +252,14 @@ impl Trail {
     /// Writes down what is known by now.
     pub(crate) async fn write(&self, stage: Stage) {
         if let Some(line) = self.line(stage) {
-            self.log.write(line).await;
+            self.sinks.write(line).await;
         }
     }
 
     /// The same, from where nobody can wait.
     pub(crate) fn write_now(&self, stage: Stage) {
         if let Some(line) = self.line(stage) {
-            self.log.write_now(line);
+            self.sinks.write_now(line);
         }
     }
 

@@ -197,11 +197,14 @@ pub fn service_account_user(namespace: &str, name: &str) -> String {
     format!("system:serviceaccount:{namespace}:{name}")
 }
 
+/// Namespace and name of what is called as a ServiceAccount is.
+pub(crate) fn service_account_parts(user: &str) -> Option<(&str, &str)> {
+    user.strip_prefix("system:serviceaccount:")?.split_once(':')
+}
+
 /// Namespace and name of the ServiceAccount that a user is, if it is one.
 pub(crate) fn service_account_of(user: &str) -> Option<(&str, &str)> {
-    let (namespace, name) = user
-        .strip_prefix("system:serviceaccount:")?
-        .split_once(':')?;
+    let (namespace, name) = service_account_parts(user)?;
     let sound = weft_api::name::dns1123_label(namespace).is_ok()
         && weft_api::name::dns1123_subdomain(name).is_ok();
     sound.then_some((namespace, name))

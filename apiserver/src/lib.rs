@@ -21,6 +21,7 @@ pub mod caller;
 pub mod certificates;
 mod definitions;
 pub mod encryption;
+mod flow_control;
 pub mod http;
 mod impersonation;
 pub mod informer;

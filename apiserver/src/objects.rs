@@ -81,14 +81,14 @@ pub use crate::listing::{
     ListOptions, ObjectWatch, Page, Selection, VersionMatch, WatchEvent, WatchOptions,
 };
 use crate::reach::Reach;
-use crate::request::ObjectRef;
+use crate::request::{Asked, ObjectRef, RequestInfo};
 use crate::signing_keys::SigningKeys;
 pub use crate::stored::Stored;
 use crate::webhook::WebhookClient;
 
 /// Attempts of a write that does not insist on a resourceVersion. Each one lost was won by another write, and the HTTP
-/// face lets in 200 at a time, so this many mean that something else is wrong; Kubernetes has no limit here.
-const ATTEMPTS_MAX: usize = 256;
+/// face lets in a thousand at a time, so this many mean that something else is wrong; Kubernetes has no limit here.
+const ATTEMPTS_MAX: usize = 1024;
 
 /// What the verbs need to know about the cluster.
 #[derive(Clone)]
@@ -361,6 +361,14 @@ impl Objects {
     /// The newest state that anyone was acknowledged.
     pub(crate) async fn newest_snapshot(&self) -> Result<Snapshot, StatusError> {
         self.newest(None).await
+    }
+
+    /// How many objects there are of the kind that a request is about, as far as that is known without looking.
+    pub(crate) fn known_count(&self, info: &RequestInfo) -> usize {
+        match &info.asked {
+            Asked::Resource(one) => self.inner.caches.counted(&one.kind),
+            _ => 0,
+        }
     }
 
     pub(crate) fn vault(&self) -> &Vault {

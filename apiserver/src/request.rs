@@ -21,7 +21,7 @@ use weft_api::status::StatusError;
 use crate::authz::Access;
 use crate::objects::REWRAP_PATH;
 use crate::stored;
-use weft_kinds::{Kind, KindRef, Registry, Subresource};
+use weft_kinds::{Kind, KindRef, NAMESPACE, Registry, Subresource};
 use weft_store::Key;
 
 use self::path::{asked_of, unserved, watched_of};
@@ -241,7 +241,11 @@ impl RequestInfo {
                 ..access(
                     &*one.kind.group,
                     &*one.kind.resource,
-                    one.namespace.as_deref(),
+                    // A namespace is in itself: who may do everything in it may look at it.
+                    match **one.kind.stored() == **NAMESPACE {
+                        true => one.name.as_deref(),
+                        false => one.namespace.as_deref(),
+                    },
                     one.name.as_deref().or(one.selected.as_deref()),
                 )
             },

@@ -199,6 +199,9 @@ impl Server {
         let audit = self.state.audit.clone();
         let answers = self.state.answers.clone();
         let bulk = self.state.bulk.clone();
+        let flow = self.state.flow_control();
+        let flow = flow.follow(self.objects.clone(), self.closing.clone());
+        let flow = tokio::spawn(flow);
         let copier = tokio::spawn(registry::replicas::follow(self.state));
         let tender = tokio::spawn(self.objects.clone().tend_data(self.closing.clone()));
         let objects = self.objects.clone();
@@ -272,7 +275,7 @@ impl Server {
                 signer,
                 cleaner
             );
-            let _ = tokio::join!(aggregated, aggregator, truster);
+            let _ = tokio::join!(aggregated, aggregator, truster, flow);
             connections.wait().await;
             answers.wait().await;
             if let Some(audit) = audit {

@@ -1,4 +1,4 @@
-//! Requests before they are answered: who gets a place, how long a body may take, what a slow reader holds.
+//! Requests before they are answered: who gets a seat, how long a body may take, what a slow reader holds.
 
 mod world;
 
@@ -56,7 +56,7 @@ async fn lease(world: &World, renewed: &str) -> u16 {
 
 /// Seen once: 220 connections that each sent a body slowly had all leases refused, and 18 s later every pod was evicted.
 #[tokio::test]
-async fn whoever_sends_slowly_takes_no_place_from_nodes() {
+async fn whoever_sends_slowly_takes_no_seat_from_nodes() {
     let world = World::new().await;
     assert_eq!(lease(&world, "2026-01-01T00:00:00.000000Z").await, 201);
     // Without credentials, and with credentials that allow nothing: refused before anything of the body is read, and
@@ -75,9 +75,9 @@ async fn whoever_sends_slowly_takes_no_place_from_nodes() {
         );
         assert_eq!(renewed, 200);
     }
-    // Administrators may write, so they hold places: theirs, not the nodes'. Words in the query buy no more.
+    // Administrators may write, so they hold seats: theirs, not the nodes'. Words in the query buy no more.
     let mut held = tokio::task::JoinSet::new();
-    for index in 0..300 {
+    for index in 0..2600 {
         let line = format!("POST {PODS}?{}", ["", "x=watch=", "watch=true"][index % 3]);
         let request = request(&line, Some("secret"), unfinished());
         held.spawn(world.router.clone().oneshot(request));
@@ -87,7 +87,7 @@ async fn whoever_sends_slowly_takes_no_place_from_nodes() {
         assert_eq!(lease(&world, &renewed).await, 200);
         tokio::task::yield_now().await;
     }
-    // The others of their kind wait for a place, and are told to come back: nobody is answered by silence.
+    // The others of their kind wait for a seat, and those for whom there is no room to wait are told to come back: nobody is answered by silence.
     let mut told = 0;
     while let Some(Ok(Ok(answer))) = held.join_next().await {
         assert_eq!(answer.status(), 429);

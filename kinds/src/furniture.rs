@@ -339,7 +339,7 @@ mod tests {
     fn the_api_is_told_once_a_server_is_known() {
         let none = Facts::default();
         assert_eq!(names(&none), [""; 0]);
-        assert_eq!(pieces(&none).len(), PERMANENT_NAMESPACES.len() + 22);
+        assert_eq!(pieces(&none).len(), PERMANENT_NAMESPACES.len() + 24);
         assert_eq!(
             names(&facts(&["10.0.0.1:6443", "10.0.0.2:6443"])),
             [

@@ -65,16 +65,6 @@ const SENTENCES: &[(&str, &str, &str)] = &[
         "addresses of Services come from the range that the servers were started with alone",
     ),
     (
-        "flowcontrol.apiserver.k8s.io",
-        "FlowSchema",
-        "requests are ordered by levels that are fixed, without regard to it",
-    ),
-    (
-        "flowcontrol.apiserver.k8s.io",
-        "PriorityLevelConfiguration",
-        "requests are ordered by levels that are fixed, without regard to it",
-    ),
-    (
         "resource.k8s.io",
         "ResourceClaim",
         "nothing allocates devices in this cluster: it stays pending",

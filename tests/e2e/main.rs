@@ -1,5 +1,6 @@
 //! The real binary with real clients: what a user does, step by step, and what must hold meanwhile.
 
+mod access;
 mod attacks;
 mod availability;
 mod bad_input;

@@ -24,6 +24,7 @@ use weft_api::StatusError;
 use weft_apiserver::audit::Audit;
 use weft_apiserver::audit::log::{Log, LogConfig};
 use weft_apiserver::audit::policy::Policy;
+use weft_apiserver::audit::webhook::{BatchConfig, Target, Webhook};
 use weft_apiserver::authn::{AuthenticationConfiguration, StaticToken};
 use weft_apiserver::ca::{Authority, Credentials};
 use weft_apiserver::caller::Caller;
@@ -72,7 +73,9 @@ pub struct ServerConfig {
 pub struct AuditConfig {
     /// A Policy of `audit.k8s.io/v1`.
     pub policy_file: PathBuf,
-    pub log: LogConfig,
+    pub log: Option<LogConfig>,
+    /// A kubeconfig that says where events are sent, and how.
+    pub webhook: Option<(PathBuf, BatchConfig)>,
 }
 
 impl ServerConfig {
@@ -487,7 +490,11 @@ fn authentication(path: Option<&Path>) -> Result<Option<AuthenticationConfigurat
 }
 
 fn audit(config: &AuditConfig) -> Result<Audit, Failure> {
-    let AuditConfig { policy_file, log } = config;
+    let AuditConfig {
+        policy_file,
+        log,
+        webhook,
+    } = config;
     let failure = |why: String, next: &str| {
         let what = format!("cannot write down requests by {}", policy_file.display());
         Failure::new(what, why, next).usage()
@@ -496,12 +503,31 @@ fn audit(config: &AuditConfig) -> Result<Audit, Failure> {
     let text = std::fs::read_to_string(policy_file);
     let text = text.map_err(|error| failure(error.to_string(), next))?;
     let policy = Policy::parse(&text).map_err(|error| failure(error.to_string(), next))?;
-    let opened = Log::open(log.clone());
-    let opened = opened.map_err(|error| {
-        let why = format!("{}: {error}", log.path.display());
-        failure(why, "name a file that can be written with --audit-log-path")
-    })?;
-    Ok(Audit::new(policy, opened))
+    let mut audit = Audit::new(policy);
+    if let Some(log) = log {
+        let opened = Log::open(log.clone()).map_err(|error| {
+            let why = format!("{}: {error}", log.path.display());
+            failure(why, "name a file that can be written with --audit-log-path")
+        });
+        audit = audit.to_log(opened?);
+    }
+    if let Some((file, batch)) = webhook {
+        let unfit = |why: String| {
+            let next = "name a kubeconfig with --audit-webhook-config-file";
+            failure(format!("{}: {why}", file.display()), next)
+        };
+        let text = std::fs::read_to_string(file).map_err(|error| unfit(error.to_string()))?;
+        let folder = file.parent().unwrap_or(Path::new("."));
+        let target = Target::parse(&text, folder).map_err(|error| unfit(error.to_string()))?;
+        let started = Webhook::start(target, *batch);
+        audit = audit.to_webhook(started.map_err(|error| unfit(error.to_string()))?);
+    }
+    if log.is_none() && webhook.is_none() {
+        let next =
+            "name a file with --audit-log-path, or a webhook with --audit-webhook-config-file";
+        return Err(failure("they would be written nowhere".to_owned(), next));
+    }
+    Ok(audit)
 }
 
 fn static_tokens(path: Option<&Path>) -> Result<Vec<StaticToken>, Failure> {

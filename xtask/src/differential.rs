@@ -7,10 +7,11 @@
 //!
 //! `record` asks a kube-apiserver that it starts itself, with etcd, on loopback, and writes the answers anew. With `--manifests`
 //! it asks about objects of others, such as a chart's output, or a folder with public definitions and objects of them, which are not
-//! kept here: their licences are theirs, and the comparison needs them only once.
+//! kept here: their licences are theirs, and the comparison needs them only once. `access` does the same with questions of who may do what.
 //!
 //! Invariants: the same corpus and seed give the same requests; only processes started here are ended.
 
+mod access;
 mod corpus;
 mod manifests;
 mod record;
@@ -42,6 +43,11 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Action {
+    /// Ask a real kube-apiserver who may do what, and write what it answers; a test of the API compares
+    Access {
+        /// The folder with the binaries kube-apiserver and etcd
+        binaries: PathBuf,
+    },
     /// Ask a real kube-apiserver, and write what it answers
     Record {
         /// The folder with the binaries kube-apiserver and etcd
@@ -57,6 +63,7 @@ enum Action {
 /// When the reference does not start or answer, or the comparison falls below what is promised.
 pub fn run(args: &Args) -> Result<()> {
     match &args.action {
+        Some(Action::Access { binaries }) => access::run(binaries),
         Some(Action::Record {
             binaries,
             definitions,

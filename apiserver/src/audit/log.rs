@@ -11,6 +11,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -59,6 +60,7 @@ enum Waiting {
 pub struct Log {
     waiting: mpsc::Sender<Waiting>,
     room: Arc<Semaphore>,
+    lost: Arc<AtomicU64>,
 }
 
 /// What a line takes of the queue's bytes; one that is larger than the queue has it alone.
@@ -74,11 +76,14 @@ impl Log {
     pub fn open(config: LogConfig) -> io::Result<Self> {
         let mut sink = Sink::open(config)?;
         let (waiting, mut queue) = mpsc::channel(QUEUE_MAX);
+        let lost = Arc::new(AtomicU64::new(0));
+        let unwritten = Arc::clone(&lost);
         let write = move || {
             while let Some(next) = queue.blocking_recv() {
                 match next {
                     Waiting::Line(line, _room) => {
                         if let Err(error) = sink.write(&line) {
+                            unwritten.fetch_add(1, Ordering::Relaxed);
                             tracing::error!(%error, "an event of the audit log is lost");
                         }
                     }
@@ -90,7 +95,11 @@ impl Log {
         let writer = std::thread::Builder::new().name("audit".to_owned());
         writer.spawn(write)?;
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX as usize));
-        Ok(Self { waiting, room })
+        Ok(Self {
+            waiting,
+            room,
+            lost,
+        })
     }
 
     /// Takes an event, as soon as there is room for it.
@@ -107,8 +116,14 @@ impl Log {
         let room = Arc::clone(&self.room).try_acquire_many_owned(room_of(&line));
         let taken = room.is_ok_and(|room| self.waiting.try_send(Waiting::Line(line, room)).is_ok());
         if !taken {
+            self.lost.fetch_add(1, Ordering::Relaxed);
             tracing::error!("an event of the audit log is lost: too many wait to be written");
         }
+    }
+
+    /// Events that were lost: for want of room, or because the file could not be written.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Comes once everything that was taken is written.

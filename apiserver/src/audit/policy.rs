@@ -194,10 +194,12 @@ impl Rule {
             return self.fits_resource(info);
         }
         if !self.paths.is_empty() {
-            return match &info.asked {
-                Asked::Path(path) => self.paths.iter().any(|own| fits_path(own, path)),
-                _ => false,
+            let path = match &info.asked {
+                Asked::Path(path) => path,
+                Asked::Aggregated(one) if one.resource.is_none() => &one.path,
+                _ => return false,
             };
+            return self.paths.iter().any(|own| fits_path(own, path));
         }
         true
     }

@@ -289,7 +289,8 @@ impl Roles {
             let faults: Vec<String> = faults.into_iter().collect();
             match faults.is_empty() {
                 true => Decision::no(String::new()),
-                false => Decision::no(format!("RBAC: {}", aggregate(&faults))),
+                // Kubernetes says first which of its authorizers had nothing better to say.
+                false => Decision::no(format!("rbac: RBAC: {}", aggregate(&faults))),
             }
         })
     }

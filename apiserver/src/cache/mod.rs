@@ -210,6 +210,12 @@ impl Caches {
         }
     }
 
+    /// How many objects of a kind there are, as far as somebody asked for them lately.
+    pub(crate) fn counted(&self, kind: KindRef<'_>) -> usize {
+        let cache = self.shared.caches.lock().get(&kind.cached_as()).cloned();
+        cache.map_or(0, |cache| cache.count())
+    }
+
     /// The item that the cache of a kind shows under a key, where there is a cache and it shows this revision.
     pub(crate) fn shown(
         &self,

@@ -1,7 +1,7 @@
 //! How long a request may take: to be answered, and to read the answer.
 //!
-//! A place among the requests in flight is worth what it is held for, so each of the two ends by itself: a handler that takes too
-//! long with 504, and an answer that nobody reads loses its place and its memory when its time is over, whatever the client does.
+//! A seat among the requests at work is worth what it is held for, so each of the two ends by itself: a handler that takes too
+//! long with 504, and an answer that nobody reads loses its seat and its memory when its time is over, whatever the client does.
 //!
 //! Long-running requests have no deadline but their own. Left to others: how long a body may take (`super::large`).
 
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use weft_api::status::StatusError;
 
-use super::priority::Place;
+use crate::flow_control::Seat;
 use crate::request::Params;
 
 /// From the first byte of a request to the last of its answer, as Kubernetes' `--request-timeout`.
@@ -49,13 +49,18 @@ pub fn of(params: &Params) -> Result<Duration, StatusError> {
     })
 }
 
-/// Lets an answer keep its place until the last of it was handed to the connection, or `end` has come.
+/// Lets an answer keep its seats until the last of it was handed to the connection, or `end` has come.
 ///
 /// A small one goes at once: it costs less than a task to watch over it.
-pub fn hold(response: Response, place: Place, end: Instant, tasks: &TaskTracker) -> Response {
+pub(crate) fn hold(
+    response: Response,
+    seat: Option<Seat>,
+    end: Instant,
+    tasks: &TaskTracker,
+) -> Response {
     let size = response.body().size_hint().exact();
     if size.is_some_and(|bytes| bytes <= CHUNK_BYTES as u64) {
-        drop(place);
+        drop(seat);
         return response;
     }
     let (mut head, body) = response.into_parts();
@@ -72,7 +77,7 @@ pub fn hold(response: Response, place: Place, end: Instant, tasks: &TaskTracker)
         {
             tracing::debug!("an answer was not read in its time");
         }
-        drop(place);
+        drop(seat);
     });
     Response::from_parts(head, Body::new(StreamBody::new(frames(receiver))))
 }
@@ -130,25 +135,30 @@ fn frames(
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+    use weft_kinds::Registry;
+
     use super::*;
-    use crate::http::priority::{Level, Places};
+    use crate::caller::Caller;
+    use crate::flow_control::FlowControl;
+    use crate::request::RequestInfo;
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_nobody_reads_gives_its_place_back() {
-        let places = Places::default();
+    async fn an_answer_that_nobody_reads_gives_its_seat_back() {
+        let flow = FlowControl::default();
+        let (caller, level) = (Caller::client_certificate("jo", vec![]), "global-default");
+        let path = "/api/v1/pods".parse().unwrap();
+        let info = RequestInfo::of(&Registry::builtin(), &Method::GET, &path);
         let tasks = TaskTracker::new();
         for (bytes, held) in [(CHUNK_BYTES, false), (CHUNK_BYTES * 10, true)] {
-            let place = places.take(Level::CatchAll, "a", true).await.unwrap();
+            let ask = flow.classify(&caller, &info, || 0).unwrap();
+            let seat = flow.seat(&ask).await.unwrap();
             let response = Response::new(Body::from(vec![b'x'; bytes]));
             let end = Instant::now() + REQUEST_TIMEOUT;
-            let response = hold(response, place, end, &tasks);
-            assert_eq!(
-                places.held(Level::CatchAll, true),
-                usize::from(held),
-                "{bytes}"
-            );
+            let response = hold(response, Some(seat), end, &tasks);
+            assert_eq!(flow.taken(level), u32::from(held), "{bytes}");
             tokio::time::sleep(REQUEST_TIMEOUT * 2).await;
-            assert_eq!(places.held(Level::CatchAll, true), 0, "{bytes}");
+            assert_eq!(flow.taken(level), 0, "{bytes}");
             // What it reads then is not the whole, and says so.
             let outcome = response.into_body().collect().await;
             assert_eq!(outcome.is_err(), held, "{bytes}");

@@ -1,7 +1,8 @@
 //! `/metrics`: which requests were answered, how and how fast, as Prometheus text, under the names that dashboards of Kubernetes ask for.
 //!
 //! Invariants: a series is of a kind that is served, or of no resource, so clients cannot make any number of them; counting takes a moment
-//! under one lock. Left to others: usage of pods and nodes (`super::usage`).
+//! under one lock. Left to others: usage of pods and nodes (`super::usage`), what is counted of levels
+//! (`crate::flow_control`).
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};

@@ -1,7 +1,7 @@
 //! The HTTP face: who calls, what is asked, which verb answers.
 //!
 //! A request passes the [`front`]: what it asks is decoded ([`crate::request`]), who asks is found out, whether that is allowed is
-//! decided, it takes a place ([`priority`]) and gets a [`deadline`]; only then is anything of its body read. Behind the
+//! decided, it takes seats of its level ([`crate::flow_control`]) and gets a [`deadline`]; only then is anything of its body read. Behind the
 //! front is one of: health and version; OpenAPI; the OCI registry; weft's own paths; or [`resource`], which calls one
 //! verb of [`Objects`].
 //!
@@ -27,7 +27,6 @@ mod metrics;
 pub mod negotiate;
 pub mod openapi;
 mod openid;
-mod priority;
 mod proxied;
 pub mod proxy;
 pub mod registry;
@@ -58,13 +57,13 @@ use weft_api::status::StatusError;
 use self::encoding::{Answer, Encodings, GATHERED_BYTES_MAX};
 use self::error::ApiError;
 use self::large::{Heavy, LargeBodies};
-use self::priority::{Level, Places};
 use crate::aggregation::Registered;
 use crate::audit::policy::Stage;
 use crate::audit::{self, Audit, Open, Trail};
 use crate::authn::{Authenticator, PeerAddress, PeerCertificates};
 use crate::authz::Authorized;
 use crate::caller::GROUP_MASTERS;
+use crate::flow_control::{self, Ask, FlowControl};
 use crate::impersonation;
 use crate::objects::{Objects, REWRAP_PATH};
 use crate::request::{Asked, RequestInfo};
@@ -90,7 +89,7 @@ pub struct AppState {
     /// Answers on their way to slow readers.
     pub(crate) answers: TaskTracker,
     pub(crate) audit: Option<Audit>,
-    places: Arc<Places>,
+    pub(crate) flow_control: FlowControl,
     large_bodies: LargeBodies,
     documents: openapi::Documents,
     sockets: websocket::Sockets,
@@ -119,7 +118,7 @@ impl AppState {
             closing,
             answers: TaskTracker::new(),
             audit: None,
-            places: Arc::default(),
+            flow_control: FlowControl::default(),
             large_bodies: LargeBodies::default(),
             documents: openapi::Documents::default(),
             sockets: websocket::Sockets::default(),
@@ -134,6 +133,11 @@ impl AppState {
     pub fn audited(self, audit: Option<Audit>) -> Self {
         Self { audit, ..self }
     }
+
+    /// What orders requests here; it follows the store where somebody has it do so ([`FlowControl::follow`]).
+    pub fn flow_control(&self) -> FlowControl {
+        self.flow_control.clone()
+    }
 }
 
 /// The whole face as one service.
@@ -141,6 +145,8 @@ pub fn router(state: AppState) -> Router {
     let inner = Router::new()
         .route("/version", get(version))
         .route("/metrics", get(metrics))
+        .route(flow_control::LEVELS_PATH, get(flow_levels))
+        .route(flow_control::QUEUES_PATH, get(flow_queues))
         .route("/healthz", get(healthz))
         .route("/healthz/{*check}", get(healthz))
         .route("/livez", get(healthz))
@@ -162,7 +168,7 @@ pub fn router(state: AppState) -> Router {
         .layer(middleware::from_fn_with_state(state, front))
 }
 
-/// What every request passes first, in this order: decode, authenticate, write down, act for another, authorise, place, deadline.
+/// What every request passes first, in this order: decode, authenticate, write down, act for another, authorise, seats, deadline.
 async fn front(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let audit_id = audit_id(request.headers());
@@ -183,9 +189,9 @@ async fn front(State(state): State<AppState>, mut request: Request, next: Next) 
         (Request::from_parts(parts, body), Some(rest))
     };
     let mut open = Open::default();
-    let served = judge_and_serve(
-        &state, &info, &encodings, request, next, &audit_id, &mut open,
-    );
+    let mut ask = None;
+    let found = (&audit_id, &mut open, &mut ask);
+    let served = judge_and_serve(&state, &info, &encodings, request, next, found);
     let mut response = match served.await {
         Ok(response) => response,
         Err(error) => {
@@ -200,6 +206,9 @@ async fn front(State(state): State<AppState>, mut request: Request, next: Next) 
         rest.drain().await;
     }
     let headers = response.headers_mut();
+    if let Some(ask) = ask {
+        ask.mark(headers);
+    }
     headers.insert(AUDIT_ID, audit_id);
     headers
         .entry(header::CACHE_CONTROL)
@@ -228,15 +237,15 @@ async fn info_of(state: &AppState, method: Method, uri: Uri) -> RequestInfo {
     }
 }
 
-/// Everything that is judged by the head of a request, and the handler once all of it was passed.
+/// Everything that is judged by the head of a request, and the handler once all of it was passed. What it is found to be is noted: what is
+/// written down of it, and by which FlowSchema it was served.
 async fn judge_and_serve(
     state: &AppState,
     info: &Arc<RequestInfo>,
     encodings: &Encodings,
     mut request: Request,
     next: Next,
-    audit_id: &HeaderValue,
-    open: &mut Open,
+    (audit_id, open, ask): (&HeaderValue, &mut Open, &mut Option<Ask>),
 ) -> Result<Response, StatusError> {
     let began = Instant::now();
     let peer = request
@@ -278,11 +287,22 @@ async fn judge_and_serve(
     }
     let asked = asked?;
     let user = asked.caller().user().to_owned();
-    let level = Level::of(asked.caller(), info);
+    // A watch needs its seats while it begins, and nothing else that stays open does.
+    if !info.long_running() || info.verb == "watch" {
+        let stored = || state.objects.known_count(info);
+        *ask = state.flow_control.classify(asked.caller(), info, stored);
+    }
+    let seat = async {
+        match ask.as_ref() {
+            Some(ask) => state.flow_control.seat(ask).await.map(Some),
+            None => Ok(None),
+        }
+    };
     request.extensions_mut().insert(asked);
     let heavy = Heavy::default();
     request.extensions_mut().insert(heavy.clone());
     if info.long_running() {
+        let _seat = seat.await?;
         let served = audit::serving(trail.cloned(), next.run(request));
         let response = noted(trail, served.await).await;
         let response = encodings.recode(response).await;
@@ -290,16 +310,16 @@ async fn judge_and_serve(
     }
     let end = began + deadline::of(info.params()?)?;
     let answer = async {
-        let place = state.places.take(level, &user, info.writes()).await?;
+        let seat = seat.await?;
         let served = audit::serving(trail.cloned(), next.run(request));
         let response = noted(trail, heavy.run(served).await).await;
-        Ok((encodings.recode(response).await, place))
+        Ok((encodings.recode(response).await, seat))
     };
-    let (response, place) = tokio::time::timeout_at(end, answer).await.map_err(|_| {
+    let (response, seat) = tokio::time::timeout_at(end, answer).await.map_err(|_| {
         StatusError::timeout("Timeout: request did not complete within the allotted timeout")
     })??;
     let response = trace_answer(info, &user, response);
-    Ok(deadline::hold(response, place, end, &state.answers))
+    Ok(deadline::hold(response, seat, end, &state.answers))
 }
 
 /// Notes an answer for the audit log: its code, a refusal's words, and the whole where that is asked for.
@@ -384,8 +404,20 @@ fn strip_trailing_slash(info: &RequestInfo, request: &mut Request) {
 }
 
 async fn metrics(State(state): State<AppState>) -> Response {
-    let others = state.objects.aggregation().metrics();
+    let mut others = state.objects.aggregation().metrics();
+    others.push_str(&state.flow_control.metrics());
+    if let Some(audit) = &state.audit {
+        others.push_str(&audit.metrics());
+    }
     state.metrics.respond(&others)
+}
+
+async fn flow_levels(State(state): State<AppState>) -> String {
+    state.flow_control.dump_levels()
+}
+
+async fn flow_queues(State(state): State<AppState>) -> String {
+    state.flow_control.dump_queues()
 }
 
 async fn not_allowed() -> ApiError {

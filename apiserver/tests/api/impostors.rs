@@ -394,6 +394,137 @@ async fn attack_82_a_node_reaches_its_own_and_nothing_else() {
     assert_eq!(node["metadata"]["ownerReferences"], Value::Null);
 }
 
+/// A stolen credential of a node, tried on everything that leads to another's Secret, token or container.
+#[tokio::test]
+async fn attack_82_a_stolen_node_reads_nothing_of_others_by_no_way() {
+    let world = World::new().await;
+    let system = Caller::system("tests", None);
+    world.objects.ensure_roles(&system).await.unwrap();
+    for node in ["a", "b"] {
+        let body = json!({"metadata": {"name": node}});
+        assert_eq!(world.ask("POST /api/v1/nodes", body).await.status, 201);
+        for kind in ["secrets", "configmaps"] {
+            let object = json!({"metadata": {"name": format!("of-{node}")}, "data": {"k": "dg=="}});
+            let line = format!("POST /api/v1/namespaces/default/{kind}");
+            assert_eq!(world.ask(&line, object).await.status, 201);
+        }
+        let mut made = pod(&format!("on-{node}"));
+        made["spec"]["nodeName"] = node.into();
+        made["spec"]["volumes"] = json!([
+            {"name": "s", "secret": {"secretName": format!("of-{node}")}},
+            {"name": "c", "configMap": {"name": format!("of-{node}")}},
+        ]);
+        let answer = world.ask(&format!("POST {PODS}"), made).await;
+        assert_eq!(answer.status, 201, "{}", answer.line());
+    }
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let uid = world.get(&format!("{PODS}/on-b")).await.body["metadata"]["uid"].clone();
+    let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": "on-b", "uid": uid});
+    let token = json!({"spec": {"audiences": [], "boundObjectRef": bound}});
+    let own_own = json!({"spec": {"volumes": [{"name": "s", "secret": {"secretName": "of-b"}}]}});
+    let lease = json!({"metadata": {"name": "b"}});
+    let nothing = Value::Null;
+    for (line, body) in [
+        // Other spellings of the path.
+        (format!("GET {secrets}/of-a/../of-b"), &nothing),
+        (format!("GET {secrets}/of-a%2f..%2fof-b"), &nothing),
+        (format!("GET {secrets}/%2e%2e/secrets/of-b"), &nothing),
+        (format!("GET /{secrets}/of-b"), &nothing),
+        (format!("GET {secrets}//of-b"), &nothing),
+        (format!("GET {secrets}/of-b/"), &nothing),
+        (format!("GET {secrets}/of-b%00"), &nothing),
+        (format!("GET {secrets}/of%2Db"), &nothing),
+        (format!("GET {secrets}/of-b/status"), &nothing),
+        (
+            "GET /api/v1/watch/namespaces/default/secrets/of-b".to_owned(),
+            &nothing,
+        ),
+        (
+            format!("GET {secrets}?watch=1&fieldSelector=metadata.name%3Dof-b"),
+            &nothing,
+        ),
+        (
+            format!("GET {secrets}?fieldSelector=metadata.name%3Dof-a"),
+            &nothing,
+        ),
+        // What a pod of its own could be made to refer to.
+        (format!("PATCH {PODS}/on-a"), &own_own),
+        (format!("PATCH {PODS}/on-a/ephemeralcontainers"), &own_own),
+        (format!("PATCH {PODS}/on-a/resize"), &own_own),
+        // Containers, by whichever stream, and the ways through nodes and pods.
+        (format!("POST {PODS}/on-b/exec?command=env"), &nothing),
+        (format!("GET {PODS}/on-b/exec?command=env"), &nothing),
+        (format!("POST {PODS}/on-a/exec?command=env"), &nothing),
+        (format!("POST {PODS}/on-b/attach"), &nothing),
+        (format!("GET {PODS}/on-b/portforward"), &nothing),
+        (format!("GET {PODS}/on-b/log"), &nothing),
+        (format!("GET {PODS}/on-b/proxy/"), &nothing),
+        (
+            "GET /api/v1/nodes/b/proxy/containerLogs/default/on-b/c".to_owned(),
+            &nothing,
+        ),
+        ("GET /api/v1/nodes/a/proxy/metrics".to_owned(), &nothing),
+        (
+            "POST /api/v1/nodes/b/proxy/exec/default/on-b/c?command=env".to_owned(),
+            &nothing,
+        ),
+        (
+            "GET /api/v1/namespaces/default/services/x/proxy/".to_owned(),
+            &nothing,
+        ),
+        // Tokens of its pods' accounts alone, and of nothing else.
+        (
+            "POST /api/v1/namespaces/default/serviceaccounts/default/token".to_owned(),
+            &token,
+        ),
+        (
+            "POST /api/v1/namespaces/default/serviceaccounts/default/token".to_owned(),
+            &json!({"spec": {"audiences": []}}),
+        ),
+        (
+            "GET /api/v1/namespaces/default/configmaps/of-b".to_owned(),
+            &nothing,
+        ),
+        (
+            "GET /api/v1/namespaces/default/configmaps".to_owned(),
+            &nothing,
+        ),
+        (
+            "POST /apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases".to_owned(),
+            &lease,
+        ),
+        (
+            format!("POST {PODS}/on-b/eviction"),
+            &json!({"metadata": {"name": "on-b"}}),
+        ),
+        (
+            format!("POST {PODS}/on-a/binding"),
+            &json!({"metadata": {"name": "on-a"}, "target": {"kind": "Node", "name": "b"}}),
+        ),
+    ] {
+        let told = answer(&world, &line, "node", body).await;
+        assert!(
+            matches!(told.status, 400 | 403 | 404),
+            "{line}: {}",
+            told.line()
+        );
+        let said = told.body.to_string();
+        assert!(!said.contains("dg=="), "{line}: {said}");
+    }
+    // A status says nothing of what a pod mounts.
+    let line = format!("PATCH {PODS}/on-a/status");
+    let told = answer(&world, &line, "node", &own_own).await;
+    assert!(matches!(told.status, 200 | 403 | 422), "{}", told.line());
+    let mounted = world.get(&format!("{PODS}/on-a")).await.body["spec"]["volumes"].to_string();
+    assert!(!mounted.contains("of-b"), "{mounted}");
+    let read = code(&world, &format!("GET {secrets}/of-b"), "node", &nothing).await;
+    assert_eq!(read, 403);
+    assert_eq!(
+        code(&world, &format!("GET {secrets}/of-a"), "node", &nothing).await,
+        200
+    );
+}
+
 #[tokio::test]
 async fn attacks_83_and_84_nobody_gives_themselves_more() {
     let world = World::new().await;

@@ -2,6 +2,7 @@
 //!
 //! Each test is a short conversation; what it proves is written as the text of the answers.
 
+mod access;
 mod admission;
 mod aggregation;
 mod apply;
@@ -16,6 +17,7 @@ mod definitions;
 mod discovery;
 mod events;
 mod evictions;
+mod flow_control;
 mod furniture;
 mod gateway_api;
 mod hook;
@@ -33,6 +35,7 @@ mod servers;
 mod services;
 mod sockets;
 mod statuses;
+mod strangers;
 mod tokens;
 mod workloads;
 #[path = "../world/mod.rs"]

@@ -157,7 +157,7 @@ async fn what_is_bound_is_allowed_and_what_is_taken_back_is_not() {
     made(&world, "clusterrolebindings", nothing).await;
     let told = world.ask_as("user", &list, Value::Null).await.line();
     assert!(
-        told.ends_with("in the namespace \"default\": RBAC: clusterrole.rbac.authorization.k8s.io \"none\" not found"),
+        told.ends_with("in the namespace \"default\": rbac: RBAC: clusterrole.rbac.authorization.k8s.io \"none\" not found"),
         "{told}"
     );
     made(&world, "clusterroles", role("none", &["list"], &["pods"])).await;

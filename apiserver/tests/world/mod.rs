@@ -105,6 +105,18 @@ pub fn face_audited(world: &World, audit: Audit) -> Router {
     router(state(&world.objects, authority, dir).audited(Some(audit)))
 }
 
+/// The HTTP face of a world, and what has it order requests by the objects in the store, for as long as that is polled.
+pub fn face_ordered(
+    world: &World,
+    closing: CancellationToken,
+) -> (Router, impl Future<Output = ()> + use<>) {
+    let dir = world.dir.path();
+    let authority = Authority::open_or_create(&dir.join("pki"), "cluster.local").unwrap();
+    let state = state(&world.objects, authority, dir);
+    let follower = state.flow_control().follow(world.objects.clone(), closing);
+    (router(state), follower)
+}
+
 /// The HTTP face of a world, with tokens of others believed.
 pub fn face_believing(world: &World, others: &AuthenticationConfiguration) -> Router {
     let dir = world.dir.path();

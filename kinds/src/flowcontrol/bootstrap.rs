@@ -1,5 +1,6 @@
 //! The schemas and levels that every cluster has. Those for administrators, and for what no other schema takes up, are mandatory, and
-//! their content is fixed; the others are a suggestion, which an operator changes, and keeps by an annotation that says so.
+//! their content is fixed; the others are a suggestion, which an operator changes, and keeps by an annotation that says so. They are Kubernetes', and
+//! one level for the data that nodes ask for on behalf of pods.
 //!
 //! Pure. What becomes of one that is there ([`revised`]) is what kube-apiserver's ensurer makes of it.
 //!
@@ -96,12 +97,18 @@ fn suggested() -> Vec<Value> {
         "subjects": elects, "resourceRules": [leases(&["get", "create", "update"])],
     }]);
     let health = json!([{"subjects": groups(NODES), "resourceRules": [nodes, leases(&["*"])]}]);
+    // What nodes ask for the pods on them may not keep them from what they ask for themselves.
+    let data = json!([{"subjects": groups(NODES), "resourceRules": [{
+        "verbs": ["create"], "apiGroups": ["weft.dev"], "resources": ["keyvaluestores/data"],
+        "namespaces": ["*"],
+    }]}]);
     let controller_manager = everything(users(&["system:kube-controller-manager"]));
     let scheduler = everything(users(&["system:kube-scheduler"]));
     let accounts = everything(groups(&["system:serviceaccounts"]));
     vec![
         level("system", 30, 33, 64, 6),
         level("node-high", 40, 25, 64, 6),
+        level("node-data", 40, 50, 64, 6),
         level("leader-election", 10, 0, 16, 4),
         level("workload-high", 40, 50, 128, 6),
         level("workload-low", 100, 90, 128, 6),
@@ -114,6 +121,7 @@ fn suggested() -> Vec<Value> {
             everything(groups(NODES)),
         ),
         schema("system-node-high", "node-high", 400, by_user, health),
+        schema("system-node-data", "node-data", 450, by_user, data),
         schema("probes", "exempt", 2, "", probes),
         schema(
             "system-leader-election",

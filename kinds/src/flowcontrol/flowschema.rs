@@ -9,9 +9,9 @@ use super::{GROUP, bootstrap, in_go_names, validate_conditions};
 use crate::columns::{Column, Row};
 use crate::field::Field;
 use crate::lens::{integer, items, items_mut, member, none_when_empty, put, text};
-use crate::strategy::{Strategy, Surroundings};
+use crate::strategy::Strategy;
 use crate::validate::Problems;
-use crate::{Kind, Subresource, unserved};
+use crate::{Kind, Subresource};
 
 pub static FLOW_SCHEMA: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -64,10 +64,6 @@ impl Strategy for FlowSchemas {
                 none_when_empty(resources, "namespaces");
             }
         }
-    }
-
-    fn warn(&self, _: &Value, _: &dyn Surroundings) -> Vec<String> {
-        unserved::told_of(GROUP, "FlowSchema")
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {

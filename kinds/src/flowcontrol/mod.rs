@@ -1,11 +1,11 @@
-//! `flowcontrol.apiserver.k8s.io`: whose requests come before whose, as objects. The levels that requests are ordered by here are
-//! fixed (`weft_apiserver::http::priority`); what is said in these objects is kept and has no effect, which their writers are told.
+//! `flowcontrol.apiserver.k8s.io`: whose requests come before whose, as objects. Left to others: ordering requests by them
+//! (`weft_apiserver::flow_control`).
 
 mod bootstrap;
 mod flowschema;
 mod prioritylevelconfiguration;
 
-pub use bootstrap::{is_left_over, pieces};
+pub use bootstrap::{is_left_over, mandatory, pieces};
 pub use flowschema::FLOW_SCHEMA;
 pub use prioritylevelconfiguration::PRIORITY_LEVEL_CONFIGURATION;
 

@@ -8,9 +8,9 @@ use super::{GROUP, bootstrap, in_go_names, validate_conditions};
 use crate::columns::{Column, Row};
 use crate::field::Field;
 use crate::lens::{fill, integer, object, put, text};
-use crate::strategy::{Strategy, Surroundings};
+use crate::strategy::Strategy;
 use crate::validate::Problems;
-use crate::{Kind, Subresource, unserved};
+use crate::{Kind, Subresource};
 
 pub static PRIORITY_LEVEL_CONFIGURATION: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -66,10 +66,6 @@ impl Strategy for Levels {
                 }
             }
         }
-    }
-
-    fn warn(&self, _: &Value, _: &dyn Surroundings) -> Vec<String> {
-        unserved::told_of(GROUP, "PriorityLevelConfiguration")
     }
 
     fn validate(&self, new: &Value, problems: &mut Problems) {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::json;
 use weft_apiserver::audit::log::LogConfig;
+use weft_apiserver::audit::webhook::BatchConfig;
 
 use crate::server::{self, AuditConfig, JoinConfig, ServerConfig};
 use crate::{data_dir, shutdown, stdout};
@@ -87,7 +88,7 @@ struct RunArgs {
     #[arg(long, value_name = "FILE")]
     authentication_config: Option<PathBuf>,
     /// Which requests are written down, and how much of each: a Policy of audit.k8s.io/v1
-    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    #[arg(long, value_name = "FILE")]
     audit_policy_file: Option<PathBuf>,
     /// Where they are written down; - is the standard output
     #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
@@ -101,6 +102,30 @@ struct RunArgs {
     /// Days for which old files are kept; 0 is for ever
     #[arg(long, default_value_t = 0, value_name = "DAYS")]
     audit_log_maxage: u64,
+    /// A kubeconfig of whoever is sent them as well, or instead: events of audit.k8s.io/v1, in batches
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    audit_webhook_config_file: Option<PathBuf>,
+    /// Events that wait to be sent; further ones are lost, and counted
+    #[arg(long, default_value_t = 10_000, value_name = "COUNT")]
+    audit_webhook_batch_buffer_size: usize,
+    /// Events of a batch
+    #[arg(long, default_value_t = 400, value_name = "COUNT")]
+    audit_webhook_batch_max_size: usize,
+    /// How long an event waits for others to go with
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration)]
+    audit_webhook_batch_max_wait: Duration,
+    /// Whether batches are held to a rate
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    audit_webhook_batch_throttle_enable: bool,
+    /// Batches a second
+    #[arg(long, default_value_t = 10.0, value_name = "COUNT")]
+    audit_webhook_batch_throttle_qps: f64,
+    /// Batches at once after a pause
+    #[arg(long, default_value_t = 15, value_name = "COUNT")]
+    audit_webhook_batch_throttle_burst: u32,
+    /// How long a batch waits before it is tried again
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration)]
+    audit_webhook_initial_backoff: Duration,
     /// Write the log as JSON
     #[arg(long)]
     log_json: bool,
@@ -125,6 +150,13 @@ impl Args {
     pub fn serves(&self) -> Option<bool> {
         self.action.is_none().then_some(self.run.log_json)
     }
+}
+
+/// A time as Go's flags have it: `30s`, `1m30s`, `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let failed = || format!("{text:?} is no duration such as 30s");
+    let read: jiff::SignedDuration = text.parse().map_err(|_| failed())?;
+    Duration::try_from(read).map_err(|_| failed())
 }
 
 /// # Errors
@@ -158,18 +190,31 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         }),
         _ => None,
     };
-    let audit = args.audit_policy_file.zip(args.audit_log_path);
-    let audit = audit.map(|(policy_file, path)| AuditConfig {
-        policy_file,
-        log: LogConfig {
-            file_bytes_max: args.audit_log_maxsize.saturating_mul(1 << 20),
-            files_max: args.audit_log_maxbackup,
-            age_max: match args.audit_log_maxage {
-                0 => None,
-                days => Some(Duration::from_secs(days.saturating_mul(24 * 60 * 60))),
-            },
-            ..LogConfig::new(path)
+    let log = args.audit_log_path.map(|path| LogConfig {
+        file_bytes_max: args.audit_log_maxsize.saturating_mul(1 << 20),
+        files_max: args.audit_log_maxbackup,
+        age_max: match args.audit_log_maxage {
+            0 => None,
+            days => Some(Duration::from_secs(days.saturating_mul(24 * 60 * 60))),
         },
+        ..LogConfig::new(path)
+    });
+    let rate = (
+        args.audit_webhook_batch_throttle_qps,
+        args.audit_webhook_batch_throttle_burst,
+    );
+    let batch = BatchConfig {
+        buffer_max: args.audit_webhook_batch_buffer_size,
+        events_max: args.audit_webhook_batch_max_size,
+        wait_max: args.audit_webhook_batch_max_wait,
+        throttle: args.audit_webhook_batch_throttle_enable.then_some(rate),
+        initial_backoff: args.audit_webhook_initial_backoff,
+    };
+    let webhook = args.audit_webhook_config_file.map(|file| (file, batch));
+    let audit = args.audit_policy_file.map(|policy_file| AuditConfig {
+        policy_file,
+        log,
+        webhook,
     });
     let config = ServerConfig {
         peer_port: Some(args.peer_port.unwrap_or(picked)),
