@@ -52,6 +52,7 @@ mod properties;
 pub mod publisher;
 pub mod registry;
 mod run;
+mod session;
 pub mod status;
 pub mod sync;
 pub mod topology;
