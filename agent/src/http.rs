@@ -16,7 +16,7 @@
 
 use crate::heartbeat;
 use crate::identity::Serving;
-use crate::logs::{Query, Reader, RunId};
+use crate::logs::{self, Query, Reader, RunId};
 use crate::metrics;
 use crate::node::Node;
 use crate::pod_proxy::{self, Target};
@@ -333,7 +333,8 @@ fn choose_run(
             false,
         ) => {
             let words = match reason.as_str() {
-                "ErrImagePull" | "ImagePullBackOff" => "trying and failing to pull image",
+                "ErrImagePull" => "image can't be pulled",
+                "ImagePullBackOff" => "trying and failing to pull image",
                 other => other,
             };
             Err(format!(
@@ -376,7 +377,14 @@ fn log_query(query: &str, now: Timestamp) -> Result<Asked, String> {
                 let wrong = |_| format!("sinceTime \"{value}\" is not an RFC 3339 time");
                 asked.query.since = Some(value.parse().map_err(wrong)?);
             }
-            // `container`, `stream`, `insecureSkipTLSVerifyBackend` and what later versions add.
+            "stream" => {
+                asked.query.stream = match &*value {
+                    "Stdout" => Some(logs::Stream::Stdout),
+                    "Stderr" => Some(logs::Stream::Stderr),
+                    _ => None,
+                }
+            }
+            // `container`, `insecureSkipTLSVerifyBackend` and what later versions add.
             _ => {}
         }
     }

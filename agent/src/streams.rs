@@ -36,7 +36,7 @@ use weft_api::StatusError;
 use weft_call::stream_frame::{self, Channel, Frame};
 
 /// How often a session tells its server that it is there, which is how it notices one that is not.
-const TICK: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_secs(1);
 /// How long a server has to take the end of a session and go.
 const FAREWELL_MAX: Duration = Duration::from_secs(5);
 /// Sizes of a terminal that wait to be told; each makes the one before it old.
