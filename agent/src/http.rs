@@ -156,8 +156,7 @@ fn notice_its_death(stream: &TcpStream) -> std::io::Result<()> {
         .with_time(SILENCE)
         .with_interval(SILENCE)
         .with_retries(SILENCES_MAX);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(SILENCE * SILENCES_MAX))
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// Agrees that the connection becomes a stream, which it is once this is answered.

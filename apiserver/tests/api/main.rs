@@ -33,6 +33,8 @@ mod servers;
 mod services;
 mod sockets;
 mod statuses;
+mod streams;
+mod stub_node;
 mod tokens;
 mod workloads;
 #[path = "../world/mod.rs"]
