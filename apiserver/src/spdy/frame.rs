@@ -22,7 +22,7 @@ use super::dictionary::DICTIONARY;
 pub const CONTROL_BYTES_MAX: usize = 32 << 10;
 /// Headers of one frame, and their bytes once they are decompressed.
 pub const HEADERS_MAX: usize = 128;
-pub const HEADERS_BYTES_MAX: usize = 64 << 10;
+pub const HEADERS_BYTES_MAX: usize = 16 << 10;
 /// The longest payload that there is a number for.
 pub const DATA_BYTES_MAX: usize = (1 << 24) - 1;
 

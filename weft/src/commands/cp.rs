@@ -164,13 +164,16 @@ async fn upload(
 ) -> anyhow::Result<()> {
     let cannot = format!("cannot copy {} to {pod}", file.display());
     let session = open(args, namespace, pod, command, true, &cannot).await?;
-    let (read, write) = tokio::io::simplex(PIPE_BYTES);
+    let (read, write) = tokio::io::duplex(PIPE_BYTES);
     let (file, name) = (file.to_owned(), name.to_owned());
     let packing = tokio::task::spawn_blocking(move || pack(SyncIoBridge::new(write), &file, &name));
     let (mut out, err) = (tokio::io::sink(), tokio::io::stderr());
     session.run(Some(read), &mut out, err, &cannot).await?;
-    packing.await??;
-    Ok(())
+    match packing.await? {
+        // It had all of it, but for what ends an archive.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        packed => Ok(packed?),
+    }
 }
 
 /// An archive of a file, or of a folder with all that is in it, under another name.
@@ -195,7 +198,7 @@ async fn download(
 ) -> anyhow::Result<()> {
     let cannot = format!("cannot copy {path} of {pod}");
     let session = open(args, namespace, pod, command, false, &cannot).await?;
-    let (read, write) = tokio::io::simplex(PIPE_BYTES);
+    let (read, write) = tokio::io::duplex(PIPE_BYTES);
     let prefix = inside(Path::new(path));
     let to = match file.is_dir() {
         true => file.join(prefix.file_name().unwrap_or_default()),
