@@ -97,7 +97,7 @@ impl Voice {
     /// That nothing more will be said or heard.
     pub(crate) async fn reset(&self) -> Result<(), Gone> {
         let (stream, status) = (self.stream, CANCEL);
-        self.put(&out, Frame::Reset { stream, status }).await
+        self.put(Frame::Reset { stream, status }).await
     }
 }
 

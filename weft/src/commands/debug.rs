@@ -85,15 +85,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if !args.command.is_empty() {
         added["command"] = json!(args.command);
     }
-    let patch = json!({"spec": {"ephemeralContainers": [added]}});
+    let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [added]}}));
     let api: kube::Api<Pod> = kube::Api::namespaced(client.clone(), namespace);
     let params = PatchParams::default();
-    let patched = api.patch_subresource(
-        "ephemeralcontainers",
-        &name,
-        &params,
-        &Patch::Strategic(&patch),
-    );
+    let patched = api.patch_subresource("ephemeralcontainers", &name, &params, &patch);
     patched
         .await
         .map_err(|error| api_failure(&cannot, &error))?;

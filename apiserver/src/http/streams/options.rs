@@ -111,7 +111,7 @@ impl Wanted {
 ///
 /// # Errors
 /// 400 where there are several to choose from, or none of that name.
-pub(super) fn container<'p>(pod: &'p Value, asked: &'p str) -> Result<&'p str, StatusError> {
+pub(crate) fn container<'p>(pod: &'p Value, asked: &'p str) -> Result<&'p str, StatusError> {
     let name = text(pod, "/metadata/name");
     let names = |list: &str| items(pod, list).iter().map(|one| text(one, "/name"));
     let all = ["initContainers", "containers", "ephemeralContainers"];
