@@ -162,11 +162,11 @@ fn notice_its_death(stream: &TcpStream) -> std::io::Result<()> {
 /// Agrees that the connection becomes a stream, which it is once this is answered.
 async fn begin(
     node: &Arc<Node>,
-    target: streams::Target,
+    target: Result<streams::Target, StatusError>,
     request: Request<Incoming>,
     becomes: &Mutex<Option<Session>>,
 ) -> Result<Response<Body>, StatusError> {
-    let (response, session) = streams::begin(node, target, request).await?;
+    let (response, session) = streams::begin(node, target?, request).await?;
     *becomes.lock() = Some(session);
     Ok(response)
 }
