@@ -14,7 +14,10 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("weft-api", &[]),
     ("weft-store", &[]),
     ("weft-kinds", &["weft-api"]),
-    ("weft-apiserver", &["weft-api", "weft-kinds", "weft-store"]),
+    (
+        "weft-apiserver",
+        &["weft-api", "weft-call", "weft-kinds", "weft-store"],
+    ),
     ("weft-scheduler", &["weft-api"]),
     (
         "weft-controllers",
@@ -57,7 +60,13 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("weft-sdk-macros", &[]),
     (
         "weft-fuzz",
-        &["weft-api", "weft-apiserver", "weft-kinds", "weft-store"],
+        &[
+            "weft-api",
+            "weft-apiserver",
+            "weft-call",
+            "weft-kinds",
+            "weft-store",
+        ],
     ),
     ("xtask", &[]),
     ("weft-tests", &[]),

@@ -6,6 +6,7 @@
 //! | `/metrics` | Prometheus text: the mesh's and the workloads' |
 //! | `/stats/summary` | usage by pod, as the kubelet's |
 //! | `/podProxy/NS/POD/UID/PORT/PATH` | the pod's ([`crate::pod_proxy`]), of any method |
+//! | `/exec/…`, `/attach/…`, `/portForward/…` | none: the connection becomes a stream ([`crate::streams`]) |
 //! | `/healthz` | `ok` |
 //!
 //! Invariants: nobody without a client certificate of the cluster's authority that says `O=system:masters` gets past the
@@ -15,11 +16,12 @@
 
 use crate::heartbeat;
 use crate::identity::Serving;
-use crate::logs::{Query, Reader, RunId};
+use crate::logs::{self, Query, Reader, RunId};
 use crate::metrics;
 use crate::node::Node;
 use crate::pod_proxy::{self, Target};
 use crate::registry::{ContainerRecord, PodRecord};
+use crate::streams::{self, Session};
 use bytes::Bytes;
 use futures::Stream;
 use http::{Method, Request, Response, StatusCode, header};
@@ -29,9 +31,11 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
+use socket2::{SockRef, TcpKeepalive};
 use std::fmt::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -49,6 +53,10 @@ const CONNECTIONS_MAX: usize = 1024;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// How long a client may take to send its request's head.
 const HEAD_MAX: Duration = Duration::from_secs(10);
+
+/// A peer that says nothing for so long is asked whether it is there, and how often it may leave that unanswered.
+const SILENCE: Duration = Duration::from_secs(10);
+const SILENCES_MAX: u32 = 3;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -91,6 +99,9 @@ pub async fn serve(
 }
 
 async fn connection(node: Arc<Node>, tls: TlsAcceptor, stream: TcpStream) {
+    if let Err(error) = notice_its_death(&stream) {
+        tracing::debug!(%error, "a connection to the node port is not watched");
+    }
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await else {
         return;
     };
@@ -100,18 +111,21 @@ async fn connection(node: Arc<Node>, tls: TlsAcceptor, stream: TcpStream) {
         .peer_certificates()
         .and_then(|chain| chain.first())
         .is_some_and(is_master);
+    let begun: Arc<Mutex<Option<Session>>> = Arc::default();
+    let becomes = Arc::clone(&begun);
     let service = service_fn(move |request| {
-        let node = node.clone();
+        let (node, becomes) = (node.clone(), Arc::clone(&becomes));
         async move {
-            let response = if trusted {
-                match Target::of(request.uri()) {
-                    Some(target) => Ok(pod_proxy::serve(&node, target, request).await),
-                    None => route(&node, &request).await,
-                }
-            } else {
+            let response = if !trusted {
                 Err(StatusError::forbidden_message(
                     "the client certificate must have O=system:masters",
                 ))
+            } else if let Some(target) = streams::Target::of(request.uri()) {
+                begin(&node, target, request, &becomes).await
+            } else if let Some(target) = Target::of(request.uri()) {
+                Ok(pod_proxy::serve(&node, target, request).await)
+            } else {
+                route(&node, &request).await
             };
             Ok::<_, std::convert::Infallible>(response.unwrap_or_else(|error| refusal(&error)))
         }
@@ -125,10 +139,36 @@ async fn connection(node: Arc<Node>, tls: TlsAcceptor, stream: TcpStream) {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(128);
-    let served = builder.serve_connection(TokioIo::new(stream), service);
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     if let Err(error) = served.await {
         tracing::trace!(%error, "a connection to the node port ended");
     }
+    let session = begun.lock().take();
+    if let Some(session) = session {
+        session.await;
+    }
+}
+
+/// A server that is gone without a word is noticed by the kernel, whoever has something to say.
+fn notice_its_death(stream: &TcpStream) -> std::io::Result<()> {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(SILENCE)
+        .with_interval(SILENCE)
+        .with_retries(SILENCES_MAX);
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+/// Agrees that the connection becomes a stream, which it is once this is answered.
+async fn begin(
+    node: &Arc<Node>,
+    target: Result<streams::Target, StatusError>,
+    request: Request<Incoming>,
+    becomes: &Mutex<Option<Session>>,
+) -> Result<Response<Body>, StatusError> {
+    let (response, session) = streams::begin(node, target?, request).await?;
+    *becomes.lock() = Some(session);
+    Ok(response)
 }
 
 fn tls_config(
@@ -292,7 +332,8 @@ fn choose_run(
             false,
         ) => {
             let words = match reason.as_str() {
-                "ErrImagePull" | "ImagePullBackOff" => "trying and failing to pull image",
+                "ErrImagePull" => "image can't be pulled",
+                "ImagePullBackOff" => "trying and failing to pull image",
                 other => other,
             };
             Err(format!(
@@ -335,7 +376,14 @@ fn log_query(query: &str, now: Timestamp) -> Result<Asked, String> {
                 let wrong = |_| format!("sinceTime \"{value}\" is not an RFC 3339 time");
                 asked.query.since = Some(value.parse().map_err(wrong)?);
             }
-            // `container`, `stream`, `insecureSkipTLSVerifyBackend` and what later versions add.
+            "stream" => {
+                asked.query.stream = match &*value {
+                    "Stdout" => Some(logs::Stream::Stdout),
+                    "Stderr" => Some(logs::Stream::Stderr),
+                    _ => None,
+                }
+            }
+            // `container`, `insecureSkipTLSVerifyBackend` and what later versions add.
             _ => {}
         }
     }

@@ -45,6 +45,7 @@ mod pod_proxy;
 mod pod_report;
 pub mod pod_state;
 pub mod pod_view;
+mod port_forward;
 pub mod prepare;
 pub mod probes;
 #[cfg(test)]
@@ -52,7 +53,9 @@ mod properties;
 pub mod publisher;
 pub mod registry;
 mod run;
+mod session;
 pub mod status;
+mod streams;
 pub mod sync;
 pub mod topology;
 pub mod translate;

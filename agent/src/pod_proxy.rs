@@ -17,7 +17,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot};
@@ -100,11 +100,28 @@ pub(crate) async fn serve(
     let Some(ip) = record.and_then(|record| record.ip) else {
         return not_reached("connect: no route to host");
     };
-    let request = match towards(ip, port, path, request) {
+    let to = PodAddress { ip, port };
+    let request = match towards(to, path, request) {
         Ok(request) => request,
         Err(error) => return refusal(&error),
     };
-    let (caller, to) = (node.api_server.clone(), PodAddress { ip, port });
+    match call(node, to, request).await {
+        Ok(response) => response,
+        Err(Some(failure)) => failed(&failure, to.into()),
+        Err(None) => not_reached("the node shuts down"),
+    }
+}
+
+/// Has the workload that is attached at `to` answer in a core's time; the call ends when nobody reads the answer any more.
+///
+/// # Errors
+/// The mesh's failure; `None` when the node shuts down.
+pub(crate) async fn call(
+    node: &Arc<Node>,
+    to: PodAddress,
+    request: Request<weft_mesh::Body>,
+) -> Result<Response<Body>, Option<Failure>> {
+    let caller = node.api_server.clone();
     let (head, answered) = oneshot::channel();
     let (parts, received) = mpsc::channel(PARTS_MAX);
     let core = node.next_core.fetch_add(1, Ordering::Relaxed);
@@ -133,26 +150,26 @@ pub(crate) async fn serve(
     match answered.await {
         Ok(Ok(told)) => {
             let body = StreamBody::new(frames(received, calling)).boxed_unsync();
-            Response::from_parts(told, body)
+            Ok(Response::from_parts(told, body))
         }
-        Ok(Err(failure)) => failed(&failure, SocketAddr::new(ip, port)),
-        Err(_) => not_reached("the node shuts down"),
+        Ok(Err(failure)) => Err(Some(failure)),
+        Err(_) => Err(None),
     }
 }
 
 /// The request as the mesh takes it.
-fn towards(
-    ip: IpAddr,
-    port: u16,
+pub(crate) fn towards(
+    to: PodAddress,
     path: PathAndQuery,
     request: Request<Incoming>,
 ) -> Result<Request<weft_mesh::Body>, StatusError> {
     let (mut head, body) = request.into_parts();
     let host = head.headers.remove(header::HOST);
     let host = host.and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
-    let host = match host {
+    // HTTP/2 names it in the URI alone.
+    let host = match host.or_else(|| head.uri.authority().cloned()) {
         Some(host) => host,
-        None => SocketAddr::new(ip, port)
+        None => SocketAddr::from(to)
             .to_string()
             .parse()
             .map_err(StatusError::internal)?,

@@ -37,6 +37,7 @@ pub mod request;
 pub mod server;
 mod signers;
 mod signing_keys;
+pub mod spdy;
 pub mod stored;
 mod turns;
 pub mod webhook;

@@ -294,7 +294,9 @@ impl RequestInfo {
         match &self.asked {
             Asked::Resource(one) => {
                 self.verb == "watch"
-                    || matches!(one.subresource, Some(Subresource::Log | Subresource::Proxy))
+                    || one.subresource.is_some_and(|part| {
+                        part.is_stream() || matches!(part, Subresource::Log | Subresource::Proxy)
+                    })
             }
             // An image takes as long as it takes. A backup and a change of keys do work in proportion to the store; who
             // may ask for them is an administrator.
@@ -451,6 +453,21 @@ mod tests {
                 "GET",
                 "/api/v1/namespaces/a/pods/p/log",
                 "get a pods p log (long)",
+            ),
+            (
+                "POST",
+                "/api/v1/namespaces/a/pods/p/exec?command=sh",
+                "create a pods p exec (long)",
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/pods/p/portforward",
+                "get a pods p portforward (long)",
+            ),
+            (
+                "PATCH",
+                "/api/v1/namespaces/a/pods/p/ephemeralcontainers",
+                "patch a pods p ephemeralcontainers",
             ),
             (
                 "GET",

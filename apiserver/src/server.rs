@@ -19,6 +19,7 @@ use axum::body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -52,6 +53,9 @@ const CONNECTIONS_MAX: usize = 8192;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the first byte of a request to the end of its header; from the handshake to the first request of a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A client that says nothing for so long is asked by the kernel whether it is there, and how often it may leave that unanswered.
+const SILENCE: Duration = Duration::from_secs(30);
+const SILENCES_MAX: u32 = 3;
 /// Pause after an accept that failed for lack of files, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What may wait in a connection to be encrypted, of one stream: four chunks of a list. More makes nothing faster, and is memory.
@@ -325,6 +329,12 @@ async fn connection(
 ) {
     // Small answers must not wait for the peer's acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
+    // A client that is gone without a word is noticed by the kernel, whatever it was doing.
+    let keepalive = TcpKeepalive::new()
+        .with_time(SILENCE)
+        .with_interval(SILENCE)
+        .with_retries(SILENCES_MAX);
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
     let address = stream
         .peer_addr()
         .ok()

@@ -20,6 +20,7 @@ mod failure;
 pub mod headers;
 mod kind;
 mod service;
+pub mod stream_frame;
 mod trace;
 
 pub use body::{Body, BoxError};

@@ -20,6 +20,7 @@ mod queries;
 mod rules;
 mod seeds;
 mod server;
+mod streams;
 
 /// A door that bytes come through.
 pub struct Target {
@@ -98,6 +99,8 @@ pub const TARGETS: &[Target] = &[
     target("json-path", rules::json_path, rules::json_path_seeds, 2000),
     target("format", rules::format, rules::format_seeds, 2000),
     target("gnostic", gnostic::document, gnostic::document_seeds, 1500),
+    target("spdy", streams::spdy, streams::spdy_seeds, 5000),
+    target("stream-frame", streams::frames, streams::frame_seeds, 5000),
     target("webhook", answers::webhook, answers::webhook_seeds, 2000),
     target(
         "conversion",

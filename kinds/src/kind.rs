@@ -412,6 +412,14 @@ pub enum Subresource {
     Token,
     /// What is kept under an object's name beside the object: the keys and values of a store.
     Data,
+    /// A command in a container: a connection that becomes streams, as the next two.
+    Exec,
+    /// The streams of what runs in a container already.
+    Attach,
+    /// Ports of a pod.
+    PortForward,
+    /// Containers that are added to a pod that runs, to look around.
+    EphemeralContainers,
 }
 
 impl Subresource {
@@ -427,17 +435,29 @@ impl Subresource {
             Self::Approval => "approval",
             Self::Token => "token",
             Self::Data => "data",
+            Self::Exec => "exec",
+            Self::Attach => "attach",
+            Self::PortForward => "portforward",
+            Self::EphemeralContainers => "ephemeralcontainers",
         }
     }
 
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
-            Self::Status | Self::Scale | Self::Approval => &["get", "patch", "update"],
+            Self::Status | Self::Scale | Self::Approval | Self::EphemeralContainers => {
+                &["get", "patch", "update"]
+            }
             Self::Binding | Self::Eviction | Self::Token | Self::Data => &["create"],
             Self::Log => &["get"],
+            Self::Exec | Self::Attach | Self::PortForward => &["create", "get"],
             Self::Finalize => &["update"],
             Self::Proxy => &["create", "delete", "get", "patch", "update"],
         }
+    }
+
+    /// Whether a connection becomes something else by it.
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Exec | Self::Attach | Self::PortForward)
     }
 
     /// Group, version and kind of what the subresource exchanges, when it is not its parent's.
@@ -447,11 +467,15 @@ impl Subresource {
             Self::Binding => Some(("", "v1", "Binding")),
             Self::Eviction => Some(("policy", "v1", "Eviction")),
             Self::Token => Some(("authentication.k8s.io", "v1", "TokenRequest")),
+            Self::Exec => Some(("", "v1", "PodExecOptions")),
+            Self::Attach => Some(("", "v1", "PodAttachOptions")),
+            Self::PortForward => Some(("", "v1", "PodPortForwardOptions")),
             Self::Status
             | Self::Log
             | Self::Finalize
             | Self::Proxy
             | Self::Approval
+            | Self::EphemeralContainers
             | Self::Data => None,
         }
     }

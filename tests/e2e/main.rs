@@ -29,6 +29,7 @@ mod registry;
 mod secrets;
 mod servers;
 mod stopped;
+mod streams;
 mod usage;
 mod volumes;
 mod vote;

@@ -35,6 +35,16 @@ enum Command {
     Get(commands::get::Args),
     /// Show what a pod printed
     Logs(commands::logs::Args),
+    /// Run a command in a container
+    Exec(commands::exec::Args),
+    /// Look at what runs in a container, and speak to it
+    Attach(commands::attach::Args),
+    /// Copy files to or from a container
+    Cp(commands::cp::Args),
+    /// Add a container with tools to a pod that runs, and open a shell in it
+    Debug(commands::debug::Args),
+    /// Forward ports of this machine to a pod
+    PortForward(commands::port_forward::Args),
     /// Delete objects
     Delete(commands::delete::Args),
     /// Put a component into the cluster's registry
@@ -93,6 +103,11 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Apply(args) => control(commands::apply::run(args)),
         Command::Get(args) => control(commands::get::run(args)),
         Command::Logs(args) => control(commands::logs::run(args)),
+        Command::Exec(args) => control(commands::exec::run(args)),
+        Command::Attach(args) => control(commands::attach::run(args)),
+        Command::Cp(args) => control(commands::cp::run(args)),
+        Command::Debug(args) => control(commands::debug::run(args)),
+        Command::PortForward(args) => control(commands::port_forward::run(args)),
         Command::Delete(args) => control(commands::delete::run(args)),
         Command::Push(args) => control(commands::push::run(args)),
         Command::Images(args) => control(commands::images::run(args)),

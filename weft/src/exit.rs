@@ -66,12 +66,28 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// What ran in a container ended with a code, which is this program's, too.
+#[derive(Debug)]
+pub struct Terminated(pub u8);
+
+impl fmt::Display for Terminated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "command terminated with exit code {}", self.0)
+    }
+}
+
+impl std::error::Error for Terminated {}
+
 /// Prints an error to stderr and gives the exit code for it.
 pub fn report(error: &anyhow::Error) -> u8 {
     let io = error.downcast_ref::<std::io::Error>();
     if io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
         // Whoever read our output has seen enough, as `head` does.
         return CODE_PIPE;
+    }
+    if let Some(ended) = error.downcast_ref::<Terminated>() {
+        eprintln!("{ended}");
+        return ended.0;
     }
     if let Some(failure) = error.downcast_ref::<Failure>() {
         eprintln!("error: {}", failure.what);

@@ -3,8 +3,8 @@
 //! Files are read on threads that may block, a piece of at most [`READ_BYTES_MAX`] at a time; a reader that nobody asks reads
 //! nothing. The future of [`Reader::next`] may be dropped: what it was reading is the next answer.
 
-use super::FILES_MAX;
 use super::files::rotated;
+use super::{FILES_MAX, Stream};
 use jiff::Timestamp;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
@@ -23,6 +23,8 @@ pub struct Query {
     pub since: Option<Timestamp>,
     pub timestamps: bool,
     pub limit_bytes: Option<u64>,
+    /// The one of both that is asked for.
+    pub stream: Option<Stream>,
 }
 
 /// Reads one run, and follows it if asked.
@@ -230,6 +232,13 @@ impl Position {
     }
 
     fn render(&mut self, entry: &[u8], out: &mut Vec<u8>) {
+        if self
+            .query
+            .stream
+            .is_some_and(|stream| !is_of(entry, stream))
+        {
+            return;
+        }
         let Some((time, full, text)) = parse(entry) else {
             return;
         };
@@ -262,6 +271,11 @@ pub(super) fn parse(entry: &[u8]) -> Option<(&[u8], bool, &[u8])> {
     let mut parts = entry.splitn(4, |byte| *byte == b' ');
     let (time, _stream, tag) = (parts.next()?, parts.next()?, parts.next()?);
     Some((time, tag == b"F", parts.next().unwrap_or_default()))
+}
+
+fn is_of(entry: &[u8], stream: Stream) -> bool {
+    let name = entry.split(|byte| *byte == b' ').nth(1);
+    name == Some(stream.name().as_bytes())
 }
 
 fn older_than(time: &[u8], since: Timestamp) -> bool {

@@ -12,7 +12,6 @@ use http::header::{self, HeaderValue};
 use http::{StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use serde_json::{Value, json};
-use weft_api::annotation::DEFAULT_CONTAINER;
 use weft_api::status::{Cause, StatusError};
 use weft_api::time::rfc3339_nanos;
 use weft_kinds::lens::{items, text};
@@ -20,15 +19,17 @@ use weft_kinds::lens::{items, text};
 use crate::caller::Caller;
 use crate::http::AppState;
 use crate::http::proxy::{find_node, unreachable};
+use crate::http::streams::choose_container;
 use crate::request::Params;
 
 /// How much of a node's refusal is read to pass it on.
 const REFUSAL_BYTES_MAX: usize = 4 << 10;
 
-/// What kubectl asks for, checked. Times and counts go to the node as they came.
+/// What is asked for, checked. Counts go to the node as they came.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Options {
-    container: Option<String>,
+    /// Empty where none is named.
+    container: String,
     previous: bool,
     /// The parameters that the node understands, already encoded.
     passed_on: String,
@@ -37,7 +38,7 @@ struct Options {
 /// Answers the log subresource of a pod.
 ///
 /// # Errors
-/// 400 for a container that cannot be chosen or has no log yet, 404, 422 for parameters out of range, 503 when the
+/// 400 for a container that cannot be chosen or has no log yet, and for what is no number or time; 404; 422 for parameters out of range; 503 when the
 /// pod's node is out of reach.
 pub async fn serve(
     state: &AppState,
@@ -45,18 +46,22 @@ pub async fn serve(
     pod: &str,
     params: &Params,
 ) -> Result<Response, StatusError> {
-    let options = parse(params.pairs())?;
+    let options = parse(pod, params)?;
     let reader = Caller::system("apiserver", None);
     let reader = state.objects.client(&reader);
     let stored = reader.get(&weft_kinds::POD, Some(namespace), pod).await?;
     let stored = stored.object();
     let object = stored.as_value();
-    let container = choose(object, &options)?;
+    let container = choose_container(object, &options.container)?;
     let node_name = text(object, "/spec/nodeName");
     if node_name.is_empty() {
-        return Err(StatusError::bad_request(format!(
-            "pod {pod} does not have a host assigned"
-        )));
+        // Nobody can have written anything.
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(response);
+    }
+    if let Some(why) = missing(object, container, options.previous) {
+        return Err(StatusError::bad_request(why));
     }
     let node = find_node(state, node_name).await?;
 
@@ -100,140 +105,110 @@ pub async fn serve(
     })
 }
 
-fn parse(parameters: &[(String, String)]) -> Result<Options, StatusError> {
-    let mut options = Options::default();
+/// # Errors
+/// 400 for what is no number or time, in Go's words; 422 for what is out of range.
+fn parse(pod: &str, params: &Params) -> Result<Options, StatusError> {
     let mut causes = Vec::new();
-    let mut since = 0;
-    let mut time = None;
-    for (key, value) in parameters {
-        let bound = |least: i64| match value.parse::<i64>() {
-            Ok(number) if number >= least => None,
-            Ok(number) => Some(Cause::invalid(
-                key,
-                &json!(number),
-                &format!("must be greater than or equal to {least}"),
-            )),
-            Err(_) => Some(Cause::invalid(key, &json!(value), "must be an integer")),
-        };
-        let flag = matches!(
-            value.as_str(),
-            "" | "1" | "t" | "T" | "true" | "True" | "TRUE"
-        );
-        let cause = match key.as_str() {
-            "container" => {
-                options.container = (!value.is_empty()).then(|| value.clone());
-                continue;
-            }
-            "previous" => {
-                options.previous = flag;
-                None
-            }
-            "follow" | "timestamps" => None,
-            "tailLines" => bound(0),
-            "limitBytes" => bound(1),
-            "sinceSeconds" => {
-                since += 1;
-                bound(1)
-            }
-            "sinceTime" => {
-                since += 1;
-                time = value.parse::<jiff::Timestamp>().ok();
-                time.is_none()
-                    .then(|| Cause::invalid(key, &json!(value), "must be an RFC 3339 time"))
-            }
-            // pretty, stream, insecureSkipTLSVerifyBackend: nothing to do with the node.
-            _ => continue,
-        };
-        causes.extend(cause);
-        let value = match key.as_str() {
-            "follow" | "timestamps" | "previous" => flag.to_string(),
-            // Rewritten in UTC: an offset's `+` would be read as a space.
-            "sinceTime" => time.map(rfc3339_nanos).unwrap_or_default(),
-            _ => value.clone(),
-        };
-        if !options.passed_on.is_empty() {
-            options.passed_on.push('&');
+    let mut passed_on = form_urlencoded::Serializer::new(String::new());
+    let previous = params.flag("previous") == Some(true);
+    for name in ["follow", "previous", "timestamps"] {
+        if params.flag(name) == Some(true) {
+            passed_on.append_pair(name, "true");
         }
-        options.passed_on.push_str(&format!("{key}={value}"));
     }
-    if since > 1 {
-        let detail = "at most one of `sinceTime` or `sinceSeconds` may be specified";
-        causes.push(Cause::forbidden("sinceSeconds", detail));
+    for (name, least, words) in [
+        ("tailLines", 0, "must be greater than or equal to 0"),
+        ("limitBytes", 1, "must be greater than 0"),
+        ("sinceSeconds", 1, "must be greater than 0"),
+    ] {
+        match params.number(name)? {
+            Some(number) if number < least => {
+                causes.push(Cause::invalid(name, &json!(number), words));
+            }
+            Some(number) => {
+                passed_on.append_pair(name, &number.to_string());
+            }
+            None => {}
+        }
     }
-    if causes.is_empty() {
-        Ok(options)
-    } else {
-        Err(StatusError::invalid("PodLogOptions", "", "", causes))
+    let since = params.get("sinceTime").filter(|text| *text != "null");
+    let since = since.map(|text| {
+        text.parse::<jiff::Timestamp>().map_err(|_| {
+            StatusError::bad_request(format!(
+                "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
+            ))
+        })
+    });
+    if let Some(since) = since.transpose()? {
+        passed_on.append_pair("sinceTime", &rfc3339_nanos(since));
+        if params.number("sinceSeconds")?.is_some() {
+            let told = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+            causes.push(Cause::forbidden("[]", told));
+        }
     }
+    let stream = params.get("stream").unwrap_or("All");
+    if !matches!(stream, "All" | "Stdout" | "Stderr") {
+        let known = ["All", "Stderr", "Stdout"];
+        causes.push(Cause::not_supported("stream", &json!(stream), &known));
+    }
+    if stream != "All" {
+        if params.number("tailLines")?.is_some() {
+            let told = "`tailLines` and specific `stream` are mutually exclusive for now";
+            causes.push(Cause::forbidden("[]", told));
+        }
+        passed_on.append_pair("stream", stream);
+    }
+    if !causes.is_empty() {
+        return Err(StatusError::invalid("PodLogOptions", "", pod, causes));
+    }
+    Ok(Options {
+        container: params.get("container").unwrap_or("").to_owned(),
+        previous,
+        passed_on: passed_on.finish(),
+    })
 }
 
-/// The container whose log is meant, if it can have one.
-fn choose(pod: &Value, options: &Options) -> Result<String, StatusError> {
+/// Why a container can have no log yet, as a kubelet tells it.
+fn missing(pod: &Value, container: &str, previous: bool) -> Option<String> {
     let name = text(pod, "/metadata/name");
-    let names = |list: &str| -> Vec<&str> {
-        items(pod, list)
-            .iter()
-            .map(|container| text(container, "/name"))
-            .collect()
+    let statuses = [
+        "/status/containerStatuses",
+        "/status/initContainerStatuses",
+        "/status/ephemeralContainerStatuses",
+    ];
+    let mut statuses = statuses.iter().flat_map(|list| items(pod, list));
+    let Some(status) = statuses.find(|status| text(status, "/name") == container) else {
+        return Some(format!(
+            "container {container:?} in pod {name:?} is not available"
+        ));
     };
-    let (containers, init) = (names("/spec/containers"), names("/spec/initContainers"));
-    let annotated = pod
-        .pointer("/metadata/annotations")
-        .and_then(|all| all.get(DEFAULT_CONTAINER))
-        .and_then(Value::as_str);
-    let annotated = annotated.filter(|container| containers.contains(container));
-    let container = match (
-        options.container.as_deref(),
-        containers.as_slice(),
-        annotated,
-    ) {
-        (Some(container), _, _) => container,
-        (None, [only], _) if init.is_empty() => only,
-        (None, _, Some(annotated)) => annotated,
-        (None, _, None) => {
-            let mut message = format!(
-                "a container name must be specified for pod {name}, choose one of: [{}]",
-                containers.join(" ")
-            );
-            if !init.is_empty() {
-                message.push_str(&format!(
-                    " or one of the init containers: [{}]",
-                    init.join(" ")
-                ));
-            }
-            return Err(StatusError::bad_request(message));
-        }
-    };
-    if !containers.contains(&container) && !init.contains(&container) {
-        return Err(StatusError::bad_request(format!(
-            "container {container} is not valid for pod {name}"
-        )));
-    }
-
-    let statuses = ["/status/containerStatuses", "/status/initContainerStatuses"];
-    let status = statuses
-        .iter()
-        .flat_map(|list| items(pod, list))
-        .find(|status| text(status, "/name") == container);
     let has = |pointer: &str| {
-        status.is_some_and(|status| {
-            status
-                .pointer(pointer)
-                .is_some_and(|state| !state.is_null())
-        })
+        status
+            .pointer(pointer)
+            .is_some_and(|state| !state.is_null())
     };
-    if options.previous && !has("/lastState/terminated") {
-        return Err(StatusError::bad_request(format!(
-            "previous terminated container {container:?} in pod {name:?} not found"
-        )));
+    let ended = has("/lastState/terminated");
+    if previous {
+        return (!ended).then(|| {
+            format!("previous terminated container {container:?} in pod {name:?} not found")
+        });
     }
-    if has("/state/waiting") && !has("/lastState/terminated") {
-        let reason = status.map_or("", |status| text(status, "/state/waiting/reason"));
-        return Err(StatusError::bad_request(format!(
-            "container {container:?} in pod {name:?} is waiting to start: {reason}"
-        )));
+    if ended || has("/state/running") || has("/state/terminated") {
+        return None;
     }
-    Ok(container.to_owned())
+    if !has("/state/waiting") {
+        return Some(format!(
+            "container {container:?} in pod {name:?} is waiting to start - no logs yet"
+        ));
+    }
+    let why = match text(status, "/state/waiting/reason") {
+        "ErrImagePull" => "image can't be pulled",
+        "ImagePullBackOff" => "trying and failing to pull image",
+        other => other,
+    };
+    Some(format!(
+        "container {container:?} in pod {name:?} is waiting to start: {why}"
+    ))
 }
 
 #[cfg(test)]
@@ -245,115 +220,130 @@ mod tests {
 
     fn parse(query: &str) -> Result<Options, StatusError> {
         let uri: Uri = format!("/?{query}").parse().unwrap();
-        super::parse(
-            RequestInfo::of(&weft_kinds::Registry::builtin(), &Method::GET, &uri)
-                .params()
-                .unwrap()
-                .pairs(),
-        )
+        let info = RequestInfo::of(&weft_kinds::Registry::builtin(), &Method::GET, &uri);
+        super::parse("p", info.params().unwrap())
     }
 
     #[test]
     fn queries_are_checked_and_passed_on() {
-        let options = parse("container=web&follow=true&tailLines=10&sinceTime=2026-01-01T01%3A00%3A00%2B01:00&pretty=x&previous=false").unwrap();
-        assert_eq!(options.container.as_deref(), Some("web"));
+        let options = parse("container=web&follow=true&tailLines=10&sinceTime=2026-01-01T01%3A00%3A00%2B01:00&pretty=x&previous=false&insecureSkipTLSVerifyBackend=true").unwrap();
+        assert_eq!(
+            (options.container.as_str(), options.previous),
+            ("web", false)
+        );
         assert_eq!(
             options.passed_on,
-            "follow=true&tailLines=10&sinceTime=2026-01-01T00:00:00.000000000Z&previous=false"
+            "follow=true&tailLines=10&sinceTime=2026-01-01T00%3A00%3A00.000000000Z"
         );
-        for (query, message) in [
+        let options =
+            parse("stream=Stderr&timestamps&limitBytes=1&sinceSeconds=5&previous=1").unwrap();
+        assert!(options.previous);
+        assert_eq!(
+            options.passed_on,
+            "previous=true&timestamps=true&limitBytes=1&sinceSeconds=5&stream=Stderr"
+        );
+        for (query, code, message) in [
             (
                 "tailLines=-1",
+                422,
                 "tailLines: Invalid value: -1: must be greater than or equal to 0",
             ),
             (
                 "limitBytes=0",
-                "limitBytes: Invalid value: 0: must be greater than or equal to 1",
+                422,
+                "limitBytes: Invalid value: 0: must be greater than 0",
+            ),
+            (
+                "sinceSeconds=0",
+                422,
+                "sinceSeconds: Invalid value: 0: must be greater than 0",
             ),
             (
                 "tailLines=x",
-                "tailLines: Invalid value: \"x\": must be an integer",
+                400,
+                "strconv.ParseInt: parsing \"x\": invalid syntax",
             ),
             (
                 "sinceTime=now",
-                "sinceTime: Invalid value: \"now\": must be an RFC 3339 time",
+                400,
+                "parsing time \"now\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"now\" as \"2006\"",
             ),
             (
                 "sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z",
-                "sinceSeconds: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
+                422,
+                "[]: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
+            ),
+            (
+                "stream=stdin",
+                422,
+                "stream: Unsupported value: \"stdin\": supported values: \"All\", \"Stderr\", \"Stdout\"",
+            ),
+            (
+                "stream=Stdout&tailLines=1",
+                422,
+                "[]: Forbidden: `tailLines` and specific `stream` are mutually exclusive for now",
             ),
         ] {
             let error = parse(query).unwrap_err();
-            assert_eq!(
-                (error.code, error.message),
-                (422, format!("PodLogOptions \"\" is invalid: {message}"))
-            );
+            let message = match code {
+                422 => format!("PodLogOptions \"p\" is invalid: {message}"),
+                _ => message.to_owned(),
+            };
+            assert_eq!((error.code, error.message), (code, message));
         }
     }
 
     #[test]
-    fn the_container_is_chosen_as_kubectl_users_know_it() {
-        let pod = |containers: &[&str], init: &[&str], status: Value| {
-            let named = |names: &[&str]| -> Vec<Value> {
-                names.iter().map(|name| json!({ "name": name })).collect()
-            };
-            json!({
-                "metadata": { "name": "p" },
-                "spec": { "containers": named(containers), "initContainers": named(init) },
-                "status": { "containerStatuses": [status] },
-            })
-        };
-        let asked = |container: &str| Options {
-            container: Some(container.to_owned()),
-            ..Options::default()
-        };
-        let previous = || Options {
-            previous: true,
-            ..Options::default()
-        };
-        let waiting =
-            json!({ "name": "a", "state": { "waiting": { "reason": "ContainerCreating" } } });
-        let crashed = json!({ "name": "a", "state": { "waiting": { "reason": "CrashLoopBackOff" } }, "lastState": { "terminated": {} } });
-        let running = json!({ "name": "a", "state": { "running": {} } });
-        for (pod, options, outcome) in [
+    fn a_log_that_cannot_be_there_says_why() {
+        let pod = |list: &str, status: Value| json!({"metadata": {"name": "p"}, "status": {list: [status]}});
+        let waiting = |reason: &str| json!({"name": "a", "state": {"waiting": {"reason": reason}}});
+        let crashed = json!({"name": "a", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {}}});
+        let running = json!({"name": "a", "state": {"running": {}}});
+        const LIST: &str = "containerStatuses";
+        for (pod, previous, expected) in [
+            (pod(LIST, running.clone()), false, None),
+            (pod("initContainerStatuses", running.clone()), false, None),
             (
-                pod(&["a"], &[], running.clone()),
-                Options::default(),
-                Ok("a"),
+                pod("ephemeralContainerStatuses", running.clone()),
+                false,
+                None,
             ),
-            (pod(&["a", "b"], &[], running.clone()), asked("b"), Ok("b")),
+            (pod(LIST, crashed.clone()), false, None),
+            (pod(LIST, crashed), true, None),
             (
-                pod(&["a", "b"], &[], running.clone()),
-                Options::default(),
-                Err("a container name must be specified for pod p, choose one of: [a b]"),
+                pod(LIST, running),
+                true,
+                Some("previous terminated container \"a\" in pod \"p\" not found"),
             ),
             (
-                pod(&["a"], &["i"], running.clone()),
-                Options::default(),
-                Err(
-                    "a container name must be specified for pod p, choose one of: [a] or one of the init containers: [i]",
+                pod(LIST, waiting("ContainerCreating")),
+                false,
+                Some("container \"a\" in pod \"p\" is waiting to start: ContainerCreating"),
+            ),
+            (
+                pod(LIST, waiting("ErrImagePull")),
+                false,
+                Some("container \"a\" in pod \"p\" is waiting to start: image can't be pulled"),
+            ),
+            (
+                pod(LIST, waiting("ImagePullBackOff")),
+                false,
+                Some(
+                    "container \"a\" in pod \"p\" is waiting to start: trying and failing to pull image",
                 ),
             ),
             (
-                pod(&["a"], &[], running.clone()),
-                asked("x"),
-                Err("container x is not valid for pod p"),
+                pod(LIST, json!({"name": "a"})),
+                false,
+                Some("container \"a\" in pod \"p\" is waiting to start - no logs yet"),
             ),
             (
-                pod(&["a"], &[], waiting),
-                Options::default(),
-                Err("container \"a\" in pod \"p\" is waiting to start: ContainerCreating"),
+                pod(LIST, json!({"name": "b"})),
+                false,
+                Some("container \"a\" in pod \"p\" is not available"),
             ),
-            (
-                pod(&["a"], &[], running),
-                previous(),
-                Err("previous terminated container \"a\" in pod \"p\" not found"),
-            ),
-            (pod(&["a"], &[], crashed.clone()), previous(), Ok("a")),
-            (pod(&["a"], &[], crashed), Options::default(), Ok("a")),
         ] {
-            let got = choose(&pod, &options).map_err(|error| error.message);
-            assert_eq!(got.as_deref().map_err(String::as_str), outcome);
+            assert_eq!(missing(&pod, "a", previous).as_deref(), expected);
         }
     }
 }

@@ -33,6 +33,7 @@ pub mod registry;
 pub mod resource;
 mod reviews;
 pub mod servers;
+mod streams;
 pub mod table;
 pub mod usage;
 mod watch;
@@ -94,6 +95,7 @@ pub struct AppState {
     documents: openapi::Documents,
     sockets: websocket::Sockets,
     upgrades: forward::Upgrades,
+    sessions: streams::Sessions,
     metrics: metrics::Metrics,
     /// The gate of lists and of connections that write much.
     pub(crate) bulk: Bulk,
@@ -123,6 +125,7 @@ impl AppState {
             documents: openapi::Documents::default(),
             sockets: websocket::Sockets::default(),
             upgrades: forward::Upgrades::default(),
+            sessions: streams::Sessions::default(),
             metrics: metrics::Metrics::default(),
             bulk: Bulk::default(),
         }
@@ -348,7 +351,7 @@ async fn noted(trail: Option<&Trail>, response: Response) -> Response {
 }
 
 /// Writes down that a request was answered; of one that may stay open, that it began to be, and then that it is over.
-async fn ended(open: Open, info: &RequestInfo, response: Response) -> Response {
+async fn ended(open: Open, info: &RequestInfo, mut response: Response) -> Response {
     let Some(trail) = open.trail() else {
         return response;
     };
@@ -357,6 +360,10 @@ async fn ended(open: Open, info: &RequestInfo, response: Response) -> Response {
         return response;
     }
     trail.write(Stage::ResponseStarted).await;
+    if let Some(lasts) = response.extensions_mut().remove::<streams::Lasts>() {
+        lasts.keep(open);
+        return response;
+    }
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
             // It goes with the body, when that is sent or given up.

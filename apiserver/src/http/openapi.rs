@@ -454,7 +454,10 @@ fn add_kind(kind: &Kind, told: &mut Told, schema: fn(&Kind, &Custom) -> Value) {
     );
     for subresource in &kind.subresources {
         let target = match subresource {
-            Subresource::Status | Subresource::Approval | Subresource::Finalize => own.clone(),
+            Subresource::Status
+            | Subresource::Approval
+            | Subresource::Finalize
+            | Subresource::EphemeralContainers => own.clone(),
             Subresource::Scale
             | Subresource::Binding
             | Subresource::Eviction
@@ -463,7 +466,12 @@ fn add_kind(kind: &Kind, told: &mut Told, schema: fn(&Kind, &Custom) -> Value) {
                 None => continue,
             },
             // Streams and operations, not objects: nothing for a schema to say.
-            Subresource::Log | Subresource::Proxy | Subresource::Data => continue,
+            Subresource::Log
+            | Subresource::Proxy
+            | Subresource::Data
+            | Subresource::Exec
+            | Subresource::Attach
+            | Subresource::PortForward => continue,
         };
         roots.extend(target.definition.clone());
         let id = |verb: &str| {

@@ -4,8 +4,8 @@
 //! certificate must be of the cluster CA, name that address and be that node's: neither a stolen Node object nor another
 //! node can have a log redirected.
 //!
-//! Invariants: one connection a call, closed when either side goes; nothing is buffered; credentials of the caller never
-//! reach the node. Left to others: what the node serves there (`weft_agent`).
+//! Invariants: one connection a call, closed when either side goes; a node that is silent is asked by the kernel whether it is there, and is not after some
+//! seconds; nothing is buffered; credentials of the caller never reach the node. Left to others: what the node serves there (`weft_agent`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,14 +15,17 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use http::header::{self, HeaderName};
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use weft_api::status::StatusError;
+use weft_call::stream_frame;
 use weft_kinds::lens::{integer, items, text};
 
 use crate::authn::certificate_subject;
@@ -37,6 +40,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const POD_PROXY: &str = "/podProxy/";
 /// How long a node may think before its answer starts. What follows may stream for ever.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A node that says nothing for so long is asked whether it is there, and how often it may leave that unanswered: one whose machine is gone is known to be
+/// within five seconds.
+const SILENCE: Duration = Duration::from_secs(1);
+const SILENCES_MAX: u32 = 3;
+/// How much of a node's refusal is read.
+const REFUSAL_BYTES_MAX: usize = 4 << 10;
 
 /// The client side of the API server's calls to nodes. Cloning is cheap.
 #[derive(Clone)]
@@ -66,6 +76,17 @@ pub enum NodeError {
         source: hyper::Error,
     },
 }
+
+/// Why a connection to a node is no stream.
+#[derive(Debug)]
+pub(crate) enum StreamError {
+    Node(NodeError),
+    /// What the node said.
+    Refused(StatusError),
+}
+
+/// A connection to a node that has become a stream.
+pub(crate) type NodeStream = TokioIo<hyper::upgrade::Upgraded>;
 
 impl NodeClient {
     /// # Errors
@@ -115,6 +136,42 @@ impl NodeClient {
         Ok((sender, address))
     }
 
+    /// A connection to the node that becomes a stream, for which it is asked at `path`.
+    pub(crate) async fn stream(&self, node: &Value, path: &str) -> Result<NodeStream, StreamError> {
+        let internal =
+            |error: &dyn std::fmt::Display| StreamError::Refused(StatusError::internal(error));
+        let (mut sender, address) = self.open(node).await.map_err(StreamError::Node)?;
+        let request = http::Request::post(path)
+            .header(header::HOST, &address)
+            .header(header::CONNECTION, "Upgrade")
+            .header(header::UPGRADE, stream_frame::PROTOCOL)
+            .body(Body::empty())
+            .map_err(|error| internal(&error))?;
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
+        let mut answer = answer
+            .map_err(|_| NodeError::Timeout {
+                address: address.clone(),
+                timeout: ANSWER_TIMEOUT,
+            })
+            .and_then(|answer| answer.map_err(|source| NodeError::Http { address, source }))
+            .map_err(StreamError::Node)?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let upgraded = hyper::upgrade::on(&mut answer).await;
+            return Ok(TokioIo::new(upgraded.map_err(|error| internal(&error))?));
+        }
+        let code = answer.status().as_u16();
+        let refusal = Limited::new(answer.into_body(), REFUSAL_BYTES_MAX)
+            .collect()
+            .await;
+        let refusal = refusal.map(Collected::to_bytes).unwrap_or_default();
+        // A node refuses as the API does.
+        let refusal: Value = serde_json::from_slice(&refusal).unwrap_or_default();
+        let message = refusal["message"].as_str().unwrap_or("it did not say why");
+        Err(StreamError::Refused(StatusError::without_reason(
+            code, message,
+        )))
+    }
+
     /// One connection and one exchange on it; the certificate at `address` must carry the name `host`, and be that of `node`.
     async fn exchange(
         &self,
@@ -155,6 +212,11 @@ impl NodeClient {
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, async {
             let tcp = TcpStream::connect(address).await?;
             tcp.set_nodelay(true)?;
+            let keepalive = TcpKeepalive::new()
+                .with_time(SILENCE)
+                .with_interval(SILENCE)
+                .with_retries(SILENCES_MAX);
+            SockRef::from(&tcp).set_tcp_keepalive(&keepalive)?;
             self.tls.connect(name, tcp).await
         });
         let stream = connected
@@ -181,7 +243,7 @@ impl NodeClient {
         })?;
         // Ends with the exchange: the sender goes out of scope, and a dropped response body closes the rest.
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "connection to a node ended early");
             }
         });
@@ -367,7 +429,6 @@ pub(crate) mod fake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::BodyExt as _;
     use serde_json::json;
 
     #[test]

@@ -27,8 +27,8 @@ use super::list::{self, Shape};
 use super::negotiate::{self, Decoded, Form};
 use super::table::{self, Include, Style};
 use super::{
-    AppState, aggregated, components, discovery, logs, proxied, proxy, reviews, usage, watch,
-    websocket,
+    AppState, aggregated, components, discovery, logs, proxied, proxy, reviews, streams, usage,
+    watch, websocket,
 };
 use crate::authz::Authorized;
 use crate::objects::{
@@ -517,10 +517,22 @@ async fn on_subresource(
             )
             .await
         }
-        (Subresource::Proxy, _) => match namespace {
-            None => proxy::serve(state, name, rest, request).await,
-            Some(_) => proxied::serve(state, object, rest, request).await,
-        },
+        (Subresource::Proxy, _) => {
+            let kind = kind.exchanged(Subresource::Proxy);
+            let kind = kind.map_or_else(String::new, |gvk| gvk.kind);
+            let mut options = json!({"kind": kind, "apiVersion": "v1"});
+            if !rest.is_empty() {
+                options["path"] = format!("/{rest}").into();
+            }
+            objects.admit_connect(asked, object, &kind, options).await?;
+            match namespace {
+                None => proxy::serve(state, name, rest, request).await,
+                Some(_) => proxied::serve(state, object, rest, request).await,
+            }
+        }
+        (Subresource::Exec | Subresource::Attach | Subresource::PortForward, _) => {
+            streams::serve(state, asked, object, subresource, request).await
+        }
         (Subresource::Binding, Method::POST) => {
             let received = state.large_bodies.receive(request).await?;
             let body = negotiate::decode(&received.headers, &received.body)?.value;
@@ -583,7 +595,10 @@ async fn on_subresource(
             let scale = objects.scale(asked).await?;
             render_scale(scale.as_value(), form, params)
         }
-        (Subresource::Status | Subresource::Approval, Method::GET) => {
+        (
+            Subresource::Status | Subresource::Approval | Subresource::EphemeralContainers,
+            Method::GET,
+        ) => {
             let params = asked.request().params()?;
             let form = negotiate::form(request.headers())?;
             let found = objects.get(asked, None).await?;
@@ -593,12 +608,17 @@ async fn on_subresource(
             Subresource::Status
             | Subresource::Approval
             | Subresource::Finalize
-            | Subresource::Scale,
+            | Subresource::Scale
+            | Subresource::EphemeralContainers,
             Method::PUT,
         ) => update(state, asked, kind, Some(subresource), request).await,
-        (Subresource::Status | Subresource::Scale | Subresource::Approval, Method::PATCH) => {
-            patch(state, asked, object, Some(subresource), request).await
-        }
+        (
+            Subresource::Status
+            | Subresource::Scale
+            | Subresource::Approval
+            | Subresource::EphemeralContainers,
+            Method::PATCH,
+        ) => patch(state, asked, object, Some(subresource), request).await,
         _ => Err(StatusError::method_not_allowed()),
     }
 }

@@ -136,6 +136,34 @@ impl Objects {
         chain.mutated(template, None, &around, told).await
     }
 
+    /// What admission makes of the options of a connection to an object, or to what is in it; `kind` is theirs.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub async fn admit_connect(
+        &self,
+        asked: &Authorized,
+        object: ObjectRef<'_>,
+        kind: &str,
+        options: Value,
+    ) -> Result<Value, StatusError> {
+        let snapshot = self.inner.store.snapshot();
+        let asking = Asking {
+            asked,
+            operation: Operation::Connect,
+            object,
+            options: Value::Null,
+            dry_run: false,
+        };
+        let mut chain = self.chain(asking, &snapshot);
+        chain.request.place.kind = kind.to_owned();
+        let mut told = Told::default();
+        let changed = chain.mutated_body(&options, None, &mut told).await?;
+        let options = changed.unwrap_or(options);
+        chain.judged(Some(&options), None, &mut told).await?;
+        Ok(options)
+    }
+
     /// Judges a deletion, or what an eviction asks for.
     pub(super) async fn admit_deletion(
         &self,

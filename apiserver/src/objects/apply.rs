@@ -32,7 +32,10 @@ impl Objects {
         let (object, resource) = asked.object("patch")?;
         let part = resource.subresource;
         match part {
-            None | Some(Subresource::Status | Subresource::Approval) => {}
+            None
+            | Some(
+                Subresource::Status | Subresource::Approval | Subresource::EphemeralContainers,
+            ) => {}
             Some(Subresource::Scale) => {
                 let scale = self
                     .apply_scale(asked, object, config, force, options)

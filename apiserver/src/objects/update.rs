@@ -49,7 +49,13 @@ impl Objects {
         let (object, resource) = asked.object("update")?;
         let part = resource.subresource;
         match part {
-            None | Some(Subresource::Status | Subresource::Approval | Subresource::Finalize) => {}
+            None
+            | Some(
+                Subresource::Status
+                | Subresource::Approval
+                | Subresource::Finalize
+                | Subresource::EphemeralContainers,
+            ) => {}
             Some(Subresource::Scale) => {
                 let scale = self.update_scale(asked, object, body, options).await?;
                 return Ok(Written::changed(scale));
@@ -101,7 +107,10 @@ impl Objects {
         let (object, resource) = asked.object("patch")?;
         let part = resource.subresource;
         match part {
-            None | Some(Subresource::Status | Subresource::Approval) => {}
+            None
+            | Some(
+                Subresource::Status | Subresource::Approval | Subresource::EphemeralContainers,
+            ) => {}
             Some(Subresource::Scale) => {
                 return self.patch_scale(asked, object, patch, options).await;
             }

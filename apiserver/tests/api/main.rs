@@ -36,6 +36,8 @@ mod services;
 mod sockets;
 mod statuses;
 mod strangers;
+mod streams;
+mod stub_node;
 mod tokens;
 mod workloads;
 #[path = "../world/mod.rs"]

@@ -6,12 +6,10 @@ use std::io::IsTerminal as _;
 use futures::{AsyncBufReadExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, LogParams};
-use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use weft_api::annotation;
 
-use super::kinds::Kinds;
-use super::manifest;
+use super::pods::{named, of_owner};
 use crate::exit::Failure;
 use crate::kubeconfig::{ClientArgs, api_failure};
 
@@ -249,7 +247,10 @@ async fn sources(
         (None, pod) => {
             let mut pods = match pod.split_once('/') {
                 None => vec![named(pod)],
-                Some((kind, name)) => pods_of(client, api, namespace, kind, name).await?,
+                Some((kind, name)) => {
+                    let what = format!("cannot show the log of {kind}/{name}");
+                    of_owner(client, api, namespace, kind, name, &what).await?
+                }
             };
             if !args.all_pods {
                 pods.truncate(1);
@@ -269,13 +270,6 @@ async fn sources(
         sources.extend(of_pod(&pod, args.container.as_deref(), args.all_containers));
     }
     Ok(sources)
-}
-
-/// A pod of which nothing but the name is known.
-fn named(name: &str) -> Pod {
-    let mut pod = Pod::default();
-    pod.metadata.name = Some(name.to_owned());
-    pod
 }
 
 /// The containers of a pod that are shown: the one that is named, all, or the one that is its default.
@@ -335,63 +329,13 @@ fn colour(text: &str) -> Option<&str> {
     (inside[end..].starts_with('m')).then(|| &text[..2 + end + 1])
 }
 
-/// `app=web` and so on: what workloads write under `matchLabels`, and Services as it is.
-fn pod_labels(selector: &Value) -> Vec<String> {
-    let labels = match &selector["matchLabels"] {
-        Value::Null => selector,
-        labels => labels,
-    };
-    labels
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
-        .collect()
-}
-
-/// The pods, by name, that the selector of an owner matches; a pod itself when the kind is pods.
-async fn pods_of(
-    client: &kube::Client,
-    pods: &kube::Api<Pod>,
-    namespace: &str,
-    kind: &str,
-    name: &str,
-) -> Result<Vec<Pod>, Failure> {
-    let served = Kinds::discover(client).await?;
-    let kind_found = served.resolve(kind)?;
-    let (resource, scope) = (&kind_found.resource, &kind_found.scope);
-    if resource.kind == "Pod" {
-        return Ok(vec![named(name)]);
-    }
-    let what = || format!("cannot show the log of {kind}/{name}");
-    let owner = manifest::api(client, resource, scope, Some(namespace))
-        .get(name)
-        .await
-        .map_err(|error| api_failure(what(), &error))?;
-    let selector = pod_labels(&owner.data["spec"]["selector"]);
-    if selector.is_empty() {
-        let why = format!("a {} selects no pods by label", resource.kind);
-        return Err(Failure::new(what(), why, "name a pod; `weft get pods` lists them").usage());
-    }
-    let found = pods
-        .list(&ListParams::default().labels(&selector.join(",")))
-        .await
-        .map_err(|error| api_failure(what(), &error))?;
-    let mut found = found.items;
-    found.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-    if found.is_empty() {
-        let next = format!("see why with `weft get {kind} {name} -o yaml`");
-        return Err(Failure::new(what(), "it has no pods", next));
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Pod;
     use serde_json::{Value, json};
 
-    use super::{named, of_pod, pod_labels, since, visible};
+    use super::super::pods::named;
+    use super::{of_pod, since, visible};
 
     #[test]
     fn a_pod_shows_one_container_unless_all_are_asked_for() {
@@ -419,21 +363,6 @@ mod tests {
             let sources = of_pod(&pod, container, all);
             let prefixes: Vec<String> = sources.iter().map(|source| source.prefix()).collect();
             assert_eq!(prefixes.concat(), shown);
-        }
-    }
-
-    #[test]
-    fn workloads_and_services_select_pods() {
-        for (selector, labels) in [
-            (
-                json!({"matchLabels": {"app": "web", "tier": "front"}}),
-                "app=web,tier=front",
-            ),
-            (json!({"app": "web"}), "app=web"),
-            (json!({"matchExpressions": []}), ""),
-            (Value::Null, ""),
-        ] {
-            assert_eq!(pod_labels(&selector).join(","), labels, "{selector}");
         }
     }
 

@@ -1,7 +1,11 @@
 //! A file for each command: its arguments, its work and its output together.
 
 pub mod apply;
+pub mod attach;
+pub mod cp;
+pub mod debug;
 pub mod delete;
+pub mod exec;
 pub mod get;
 pub mod images;
 pub mod kinds;
@@ -11,6 +15,8 @@ pub mod logs;
 pub mod manifest;
 pub mod node;
 pub mod output;
+pub mod pods;
+pub mod port_forward;
 pub mod push;
 pub mod server;
 pub mod up;

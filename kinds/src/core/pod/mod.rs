@@ -42,6 +42,10 @@ pub static POD: LazyLock<Arc<Kind>> = LazyLock::new(|| {
             Subresource::Eviction,
             Subresource::Log,
             Subresource::Proxy,
+            Subresource::Exec,
+            Subresource::Attach,
+            Subresource::PortForward,
+            Subresource::EphemeralContainers,
         ],
         columns: columns::columns(),
         selectable: vec![
@@ -78,6 +82,12 @@ impl Strategy for Pods {
         proposed: Value,
         old: &Value,
     ) -> Value {
+        if part == Some(Subresource::EphemeralContainers) {
+            let added = proposed.pointer("/spec/ephemeralContainers").cloned();
+            let mut next = old.clone();
+            put(member(&mut next, "spec"), "ephemeralContainers", added);
+            return next;
+        }
         let mut next = replace_part(kind, part, proposed, old);
         if part.is_none() {
             admission::keep_priority(&mut next, old);
@@ -116,9 +126,12 @@ impl Strategy for Pods {
         part: Option<Subresource>,
         problems: &mut Problems,
     ) {
-        // Binding and status are judged by rules of their own; a pod's spec is frozen for everyone else.
+        // Binding, status and what is added to look around are judged by rules of their own; a pod's spec is frozen for everyone else.
         match part {
             Some(Subresource::Binding) => {}
+            Some(Subresource::EphemeralContainers) => {
+                validation::looked_into(&Field::root(new), &Field::root(old), problems);
+            }
             Some(Subresource::Status) => {
                 status::judge(&Field::root(new), &Field::root(old), problems);
             }

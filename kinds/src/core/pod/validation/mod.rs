@@ -320,6 +320,26 @@ pub(super) fn updated(new: &Field<'_, '_>, old: &Field<'_, '_>, problems: &mut P
     }
 }
 
+/// A pod that containers are added to, to look around: those that are there stay as they are.
+pub(super) fn looked_into(new: &Field<'_, '_>, old: &Field<'_, '_>, problems: &mut Problems) {
+    const LIST: &str = "ephemeralContainers";
+    metadata_and_spec(new, problems);
+    let (new, old) = (new.child("spec"), old.child("spec"));
+    let path = new.child(LIST);
+    for before in old.child(LIST).list() {
+        let name = &before["name"];
+        let after = path.list().iter().find(|after| after["name"] == *name);
+        let sentence = match after {
+            None => format!("existing ephemeral containers {name} may not be removed\n"),
+            Some(after) if after != before => {
+                format!("existing ephemeral containers {name} may not be changed\n")
+            }
+            Some(_) => continue,
+        };
+        problems.forbidden(&path, &sentence);
+    }
+}
+
 /// What is left of a spec without the fields that may change.
 fn frozen(spec: &Field<'_, '_>, old: &Field<'_, '_>, gated: bool) -> Value {
     let mut spec = spec.shown();
