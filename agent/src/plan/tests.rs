@@ -1,7 +1,7 @@
 //! A pod's life as transcripts: what happened, what was done about it.
 
 use super::*;
-use crate::wanted::{GRACE_DEFAULT, RestartPolicy};
+use crate::wanted::{GRACE_DEFAULT, RestartPolicy, WantedContainer};
 use std::fmt::Write;
 
 fn at(seconds: i64) -> Timestamp {

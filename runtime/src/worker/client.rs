@@ -35,6 +35,7 @@ use weft_call::{CallContext, Failure, Processed};
 
 use super::control::{self, Command, FILES_MAX, Reply};
 use super::output::Reader;
+use super::session::{self, Opened, Opening};
 use super::way::{OpenWay, Way, Ways};
 use super::wire::{self, Outward, Refused, RunEnd, STREAMS_MAX, Sender, Side, Told};
 use crate::artifact::Artifact;
@@ -47,7 +48,9 @@ use crate::failure;
 use crate::instance;
 use crate::limits::{Limits, Usage};
 use crate::scheduling::Computing;
+use crate::session::Session;
 use crate::setup::{Setup, WorkloadConfig};
+use crate::stdio::Stdio;
 use crate::workload::{WorkloadError, absolute};
 
 /// How long a worker may take to be ready. It takes a tenth of a second on an idle machine.
@@ -745,6 +748,61 @@ impl RemoteWorkload {
                 self.printed(ended.output).await;
                 ended.what
             }
+            Err(error) => Exit::Lost {
+                reason: self.why_lost(&error.to_string()).await,
+            },
+        }
+    }
+
+    /// See [`Workload::run_with`](crate::Workload::run_with). A receiver of output that is gone is not told to the guest.
+    pub async fn run_with(&self, stdio: Stdio) -> Exit {
+        self.stream(None, stdio).await
+    }
+
+    /// See [`Workload::session`](crate::Workload::session). `artifact` is one that `engine` compiled, with a cache on disk.
+    ///
+    /// # Errors
+    /// Before anything was started: when its code cannot be brought there.
+    pub async fn session(
+        &self,
+        engine: &Engine,
+        artifact: &Artifact,
+        session: Session,
+        stdio: Stdio,
+    ) -> Result<Exit, WorkerError> {
+        let worker = &self.inner.worker;
+        let code = engine
+            .open_code(artifact)
+            .map_err(|error| WorkerError::Code {
+                reason: error.to_string(),
+            })?;
+        let load = worker.inner.next_id.fetch_add(1, Relaxed);
+        worker.load(load, artifact, code).await?;
+        Ok(self.stream(Some(Opened { load, session }), stdio).await)
+    }
+
+    async fn stream(&self, session: Option<Opened>, stdio: Stdio) -> Exit {
+        let remote = &self.inner;
+        let opening = Opening::of(session, &stdio);
+        let Stdio {
+            stdin,
+            stdout,
+            stderr,
+            terminal,
+        } = stdio;
+        let told = session::told(&opening, stdin, terminal);
+        let answer = async {
+            let worker = &remote.worker.inner;
+            let response = worker
+                .task(remote.id, wire::SESSION, told, ANSWER_WITHIN)
+                .await?;
+            if wire::has_failed(&response) {
+                return Ok(Exit::Stopped);
+            }
+            session::hear(response, stdout, stderr).await
+        };
+        match answer.await {
+            Ok(exit) => exit,
             Err(error) => Exit::Lost {
                 reason: self.why_lost(&error.to_string()).await,
             },

@@ -1,0 +1,409 @@
+//! A running container as commands find it: what they share with its component.
+//!
+//! A command has the container's root, volumes, environment, identity, grants and limits, and nothing else: it runs as a session of
+//! the container's own workload (`weft_runtime::Session`), in the process where that is. It ends with the container.
+//!
+//! Left to others: streams of clients (`session`), hooks and probes, which component a command is (`toolbox`).
+
+use crate::console::Console;
+use crate::guest::Guest;
+use crate::identity::Chain;
+use crate::node::Node;
+use crate::toolbox::{self, NotFound, Toolbox, Whose};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+use weft_runtime::{Artifact, Exit, Session, Stdio};
+
+/// What is kept of what a probe or a hook prints; as the kubelet keeps of a probe.
+pub(crate) const OUTPUT_BYTES_MAX: usize = 10 << 10;
+
+/// Variables that commands have where the container does not say them.
+pub(crate) const ENV_DEFAULT: [(&str, &str); 2] = [("PATH", toolbox::PATH), ("HOME", "/")];
+
+/// See the module's promise.
+pub(crate) struct Context {
+    pub(crate) namespace: String,
+    pub(crate) guest: Guest,
+    /// The container's own component, and the names by which it is called.
+    pub(crate) artifact: Artifact,
+    pub(crate) entrypoint: Vec<String>,
+    pub(crate) console: Arc<Console>,
+    /// What a container runtime's commands have that the container itself does not say.
+    pub(crate) env: Vec<(&'static str, &'static str)>,
+}
+
+/// Why a command was not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExecError {
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
+    /// A sentence.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What a command of the node's own came to.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) exit: Exit,
+    /// Of both streams, as it came; at most [`OUTPUT_BYTES_MAX`].
+    pub(crate) output: String,
+    pub(crate) stderr: String,
+}
+
+/// Why a command of the node's own came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    #[error("command timed out: \"{command}\" timed out after {}s", after.as_secs())]
+    TimedOut { command: String, after: Duration },
+}
+
+impl Context {
+    /// Runs `command` with these streams, to its end. Dropping the future ends it.
+    ///
+    /// # Errors
+    /// [`ExecError`] when nothing was started.
+    pub(crate) async fn exec(
+        &self,
+        node: &Node,
+        command: Vec<String>,
+        env: Vec<(String, String)>,
+        stdio: Stdio,
+    ) -> Result<Exit, ExecError> {
+        let asked = node.workers.toolbox_allowed(&self.namespace, &node.link);
+        let allowed = asked.await;
+        let allowed = allowed.map_err(|error| ExecError::Failed(error.to_string()))?;
+        self.exec_by(&node.toolbox, allowed, command, env, stdio)
+            .await
+    }
+
+    async fn exec_by(
+        &self,
+        toolbox: &Toolbox,
+        allowed: bool,
+        command: Vec<String>,
+        env: Vec<(String, String)>,
+        stdio: Stdio,
+    ) -> Result<Exit, ExecError> {
+        let word = command.first().map(String::as_str).unwrap_or_default();
+        let own = &self.artifact;
+        let artifact = match toolbox.find(word, own, &self.entrypoint, allowed)? {
+            Whose::Own => own.clone(),
+            Whose::Toolboxs => {
+                let loaded = toolbox.artifact().await;
+                loaded.map_err(|error| ExecError::Failed(Chain(&error).to_string()))?
+            }
+        };
+        let mut all: Vec<(String, String)> = self
+            .env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        all.extend(env);
+        let session = Session {
+            args: command,
+            env: all,
+            cwd: None,
+        };
+        let (guest, engine) = (self.guest.clone(), toolbox.engine().clone());
+        // Guests run on cores only; whoever gives up waiting ends it.
+        let running = AbortOnDropHandle::new(
+            toolbox.spawn(async move { guest.session(&engine, &artifact, session, stdio).await }),
+        );
+        match running.await {
+            Ok(ended) => ended.map_err(ExecError::Failed),
+            Err(_) => Err(ExecError::Failed("the node is shutting down".into())),
+        }
+    }
+
+    /// Runs a command of the node's own, and keeps what it prints.
+    ///
+    /// # Errors
+    /// When it was not started, or took longer than `timeout`.
+    pub(crate) async fn run(
+        &self,
+        node: &Node,
+        command: &[String],
+        timeout: Option<Duration>,
+    ) -> Result<Ran, RunError> {
+        let (stdout, mut printed) = mpsc::channel::<Bytes>(1);
+        let (stderr, mut complained) = mpsc::channel::<Bytes>(1);
+        let stdio = Stdio {
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            ..Stdio::default()
+        };
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        let collected = async {
+            let add = |to: &mut Vec<u8>, chunk: &[u8]| {
+                let room = OUTPUT_BYTES_MAX.saturating_sub(to.len());
+                to.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            };
+            loop {
+                tokio::select! {
+                    Some(chunk) = printed.recv() => add(&mut output, &chunk),
+                    Some(chunk) = complained.recv() => {
+                        add(&mut output, &chunk);
+                        add(&mut errors, &chunk);
+                    }
+                    else => break,
+                }
+            }
+        };
+        let running = async {
+            let running = self.exec(node, command.to_vec(), Vec::new(), stdio);
+            let (exit, ()) = tokio::join!(running, collected);
+            exit
+        };
+        let exit = match timeout {
+            None => running.await?,
+            Some(after) => match tokio::time::timeout(after, running).await {
+                Ok(exit) => exit?,
+                Err(_) => {
+                    return Err(RunError::TimedOut {
+                        command: command.join(" "),
+                        after,
+                    });
+                }
+            },
+        };
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Ran {
+            exit,
+            output: text(output),
+            stderr: text(errors),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::console::Kind;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use weft_runtime::{Cores, Engine, Limits, LogSink, Workload};
+
+    /// A command that prints `text`, or reads its input to the end first, and fails when it has more than two arguments.
+    fn speaker(text: &str) -> Vec<u8> {
+        let text = format!(
+            r#"(component
+              (import "wasi:io/error@0.2.6" (instance $error (export "error" (type (sub resource)))))
+              (alias export $error "error" (type $io-error))
+              (import "wasi:io/streams@0.2.6" (instance $streams
+                (alias outer 1 $io-error (type $e))
+                (export "error" (type $error (eq $e)))
+                (type $failed (variant (case "last-operation-failed" (own $error)) (case "closed")))
+                (export "stream-error" (type $stream-error (eq $failed)))
+                (export "output-stream" (type $out (sub resource)))
+                (export "[method]output-stream.blocking-write-and-flush"
+                  (func (param "self" (borrow $out)) (param "contents" (list u8)) (result (result (error $stream-error)))))))
+              (alias export $streams "output-stream" (type $output))
+              (import "wasi:cli/stdout@0.2.6" (instance $stdout
+                (alias outer 1 $output (type $o))
+                (export "output-stream" (type $out (eq $o)))
+                (export "get-stdout" (func (result (own $out))))))
+              (core module $memory
+                (memory (export "memory") 1)
+                (data (i32.const 0) "{text}")
+                (func (export "realloc") (param i32 i32 i32 i32) (result i32) i32.const 4096))
+              (core instance $m (instantiate $memory))
+              (core func $get (canon lower (func $stdout "get-stdout")))
+              (core func $write (canon lower (func $streams "[method]output-stream.blocking-write-and-flush")
+                (memory $m "memory") (realloc (func $m "realloc"))))
+              (core module $main
+                (import "host" "get" (func $get (result i32)))
+                (import "host" "write" (func $write (param i32 i32 i32 i32)))
+                (func (export "run") (result i32)
+                  (call $write (call $get) (i32.const 0) (i32.const {length}) (i32.const 1024))
+                  i32.const 0))
+              (core instance $i (instantiate $main (with "host" (instance
+                (export "get" (func $get)) (export "write" (func $write))))))
+              (func $run (result (result)) (canon lift (core func $i "run")))
+              (instance $cli (export "run" (func $run)))
+              (export "wasi:cli/run@0.2.6" (instance $cli)))"#,
+            length = text.len()
+        );
+        wat::parse_str(text).expect("a component")
+    }
+
+    struct Place {
+        toolbox: Toolbox,
+        context: Context,
+        log: Arc<AtomicUsize>,
+        cores: Cores,
+    }
+
+    impl Place {
+        async fn new() -> Self {
+            let engine = Engine::builder()
+                .instances_max(64)
+                .build()
+                .expect("an engine");
+            let cores = Cores::start(1).expect("a core");
+            let artifact = engine.load(speaker("own")).await.expect("loads");
+            let log = Arc::new(AtomicUsize::new(0));
+            let heard = log.clone();
+            let workload = Workload::builder(&engine, &artifact)
+                .limits(Limits {
+                    memory_bytes: 8 << 20,
+                    ..Limits::default()
+                })
+                .stdout(LogSink::new(move |bytes| {
+                    heard.fetch_add(bytes.len(), Ordering::Relaxed);
+                }))
+                .build()
+                .expect("a workload");
+            let (console, _) = Console::new(Kind::default());
+            Self {
+                toolbox: Toolbox::new(speaker("box").into(), engine, cores.clone()),
+                context: Context {
+                    namespace: "n".into(),
+                    guest: Guest::Here(workload),
+                    artifact,
+                    entrypoint: vec!["words".into()],
+                    console,
+                    env: ENV_DEFAULT.to_vec(),
+                },
+                log,
+                cores,
+            }
+        }
+
+        async fn exec(&self, word: &str, allowed: bool) -> Result<(Exit, String), String> {
+            let (stdout, mut printed) = mpsc::channel::<Bytes>(1);
+            let stdio = Stdio {
+                stdout: Some(stdout),
+                ..Stdio::default()
+            };
+            let command = vec![word.to_owned()];
+            let running = self
+                .context
+                .exec_by(&self.toolbox, allowed, command, vec![], stdio);
+            let heard = async {
+                let mut all = String::new();
+                while let Some(chunk) = printed.recv().await {
+                    all += &String::from_utf8_lossy(&chunk);
+                }
+                all
+            };
+            let (exit, heard) = tokio::join!(running, heard);
+            exit.map(|exit| (exit, heard))
+                .map_err(|error| error.to_string())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_word_finds_its_component() {
+        let place = Place::new().await;
+        let own = Ok((Exit::Success, "own".to_owned()));
+        let tools = Ok((Exit::Success, "box".to_owned()));
+        assert_eq!(place.exec("/words", true).await, own);
+        assert_eq!(place.exec("/words", false).await, own);
+        assert_eq!(place.exec("/bin/ls", true).await, tools);
+        for (word, allowed, expected) in [
+            (
+                "ls",
+                false,
+                "exec: \"ls\": executable file not found in $PATH",
+            ),
+            (
+                "/opt/ls",
+                true,
+                "exec: \"/opt/ls\": stat /opt/ls: no such file or directory",
+            ),
+            ("", true, "exec: \"\": executable file not found in $PATH"),
+        ] {
+            assert_eq!(place.exec(word, allowed).await, Err(expected.to_owned()));
+        }
+        assert_eq!(
+            place.log.load(Ordering::Relaxed),
+            0,
+            "a session is not in the log"
+        );
+    }
+
+    /// How many files this process has open.
+    fn files() -> usize {
+        std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+    }
+
+    #[tokio::test]
+    async fn sessions_leave_nothing_behind() {
+        let place = Place::new().await;
+        let tasks = || place.cores.handle(0).metrics().num_alive_tasks();
+        let idle = tasks();
+        let settled = async || {
+            // What has ended is taken down by its core a moment later.
+            for _ in 0..1_000 {
+                if tasks() == idle {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+            panic!("{} tasks are left", tasks());
+        };
+        for word in ["words", "ls"] {
+            place.exec(word, true).await.expect("runs");
+        }
+        settled().await;
+        let before = (files(), place.context.guest.usage().memory_bytes);
+        for _ in 0..300 {
+            let (exit, heard) = place.exec("ls", true).await.expect("runs");
+            assert_eq!((exit, heard.as_str()), (Exit::Success, "box"));
+        }
+        let many = (0..50).map(|_| place.exec("ls", true));
+        for ended in futures::future::join_all(many).await {
+            assert_eq!(ended, Ok((Exit::Success, "box".to_owned())));
+        }
+        // Those that are given up in the middle, whose output nobody takes.
+        for _ in 0..100 {
+            let (stdout, printed) = mpsc::channel::<Bytes>(1);
+            stdout.try_send(Bytes::from_static(b"full")).expect("room");
+            let stdio = Stdio {
+                stdout: Some(stdout),
+                ..Stdio::default()
+            };
+            let command = vec!["ls".to_owned()];
+            let running = place
+                .context
+                .exec_by(&place.toolbox, true, command, vec![], stdio);
+            let waiting = tokio::time::timeout(std::time::Duration::from_millis(5), running);
+            assert!(waiting.await.is_err(), "it waits for its reader");
+            drop(printed);
+        }
+        settled().await;
+        assert_eq!((files(), place.context.guest.usage().memory_bytes), before);
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_with_its_container() {
+        let place = Place::new().await;
+        let (stdout, _printed) = mpsc::channel::<Bytes>(1);
+        stdout.try_send(Bytes::from_static(b"full")).expect("room");
+        let stdio = Stdio {
+            stdout: Some(stdout),
+            ..Stdio::default()
+        };
+        let command = vec!["ls".to_owned()];
+        let running = place
+            .context
+            .exec_by(&place.toolbox, true, command, vec![], stdio);
+        let stopping = async {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            place.context.guest.stop(std::time::Duration::ZERO).await;
+        };
+        let (exit, ()) = tokio::join!(running, stopping);
+        assert!(matches!(exit, Ok(Exit::Stopped)), "{exit:?}");
+        let after = place.exec("ls", true).await;
+        assert_eq!(
+            after,
+            Ok((Exit::Stopped, String::new())),
+            "there is no container"
+        );
+    }
+}
