@@ -6,16 +6,23 @@
 //! Left to others: streams of clients (`session`), hooks and probes, which component a command is (`toolbox`).
 
 use crate::console::Console;
+use crate::downward::Downward;
 use crate::guest::Guest;
 use crate::identity::Chain;
 use crate::node::Node;
+use crate::pod_view::PodView;
+use crate::root_files;
+use crate::roots::Root;
 use crate::toolbox::{self, NotFound, Toolbox, Whose};
+use crate::volumes::Mount;
 use bytes::Bytes;
+use k8s_openapi::api::core::v1::Pod;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tokio_util::task::AbortOnDropHandle;
-use weft_runtime::{Artifact, Exit, Session, Stdio};
+use weft_runtime::{Access, Artifact, Exit, Session, Stdio, Volume};
 
 /// What is kept of what a probe or a hook prints; as the kubelet keeps of a probe.
 pub(crate) const OUTPUT_BYTES_MAX: usize = 10 << 10;
@@ -31,8 +38,52 @@ pub(crate) struct Context {
     pub(crate) artifact: Artifact,
     pub(crate) entrypoint: Vec<String>,
     pub(crate) console: Arc<Console>,
+    /// Of a container whose component opens no files: the root that commands have in it.
+    pub(crate) late: Option<Box<LateRoot>>,
     /// What a container runtime's commands have that the container itself does not say.
     pub(crate) env: Vec<(&'static str, &'static str)>,
+}
+
+/// The root of a container whose component opens no files, made for the first command.
+pub(crate) struct LateRoot {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) container: String,
+    pub(crate) restart: u32,
+    pub(crate) ip: IpAddr,
+    /// Volumes that it has though it does not open them.
+    pub(crate) mounts: Vec<(Mount, Volume)>,
+    pub(crate) made: OnceCell<Root>,
+}
+
+impl LateRoot {
+    /// All that a command is lent.
+    async fn lent(&self, node: &Node) -> Result<Vec<(Volume, String, Access)>, String> {
+        let made = self.made.get_or_try_init(|| self.make(node)).await?;
+        let volumes = self.mounts.iter();
+        let volumes = volumes.map(|(mount, volume)| {
+            let path = mount.path.clone();
+            (volume.clone(), path, mount.access)
+        });
+        Ok(made.lent().into_iter().chain(volumes).collect())
+    }
+
+    async fn make(&self, node: &Node) -> Result<Root, String> {
+        let pod = PodView(&self.pod);
+        let at = Downward {
+            pod,
+            pod_ip: self.ip,
+            node: &node.facts,
+        };
+        let mut containers = pod.containers().into_iter();
+        let container = containers.find(|(container, _)| container.name == self.container);
+        let (container, _) = container.ok_or("the container is gone")?;
+        let mounts: Vec<Mount> = self.mounts.iter().map(|(mount, _)| mount.clone()).collect();
+        let contents = root_files::contents(at, &container, &mounts, &node.trust_domain);
+        let contents = contents.map_err(|error| error.to_string())?;
+        let (uid, name) = (pod.uid(), self.container.as_str());
+        let made = node.roots.make(uid, name, self.restart, contents).await;
+        made.map_err(|error| format!("making the container's root: {error}"))
+    }
 }
 
 /// Why a command was not run.
@@ -78,19 +129,28 @@ impl Context {
         let asked = node.workers.toolbox_allowed(&self.namespace, &node.link);
         let allowed = asked.await;
         let allowed = allowed.map_err(|error| ExecError::Failed(error.to_string()))?;
-        self.exec_by(&node.toolbox, allowed, command, env, stdio)
-            .await
+        let volumes = match &self.late {
+            Some(late) => late.lent(node).await.map_err(ExecError::Failed)?,
+            None => Vec::new(),
+        };
+        let session = Session {
+            args: command,
+            env,
+            cwd: None,
+            volumes,
+        };
+        self.exec_by(&node.toolbox, allowed, session, stdio).await
     }
 
     async fn exec_by(
         &self,
         toolbox: &Toolbox,
         allowed: bool,
-        command: Vec<String>,
-        env: Vec<(String, String)>,
+        mut session: Session,
         stdio: Stdio,
     ) -> Result<Exit, ExecError> {
-        let word = command.first().map(String::as_str).unwrap_or_default();
+        let word = session.args.first();
+        let word = word.map(String::as_str).unwrap_or_default();
         let own = &self.artifact;
         let artifact = match toolbox.find(word, own, &self.entrypoint, allowed)? {
             Whose::Own => own.clone(),
@@ -99,17 +159,9 @@ impl Context {
                 loaded.map_err(|error| ExecError::Failed(Chain(&error).to_string()))?
             }
         };
-        let mut all: Vec<(String, String)> = self
-            .env
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-        all.extend(env);
-        let session = Session {
-            args: command,
-            env: all,
-            cwd: None,
-        };
+        let defaults = self.env.iter();
+        let defaults = defaults.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        drop(session.env.splice(..0, defaults));
         let (guest, engine) = (self.guest.clone(), toolbox.engine().clone());
         // Guests run on cores only; whoever gives up waiting ends it.
         let running = AbortOnDropHandle::new(
@@ -188,7 +240,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use weft_runtime::{Cores, Engine, Limits, LogSink, Workload};
 
-    /// A command that prints `text`, or reads its input to the end first, and fails when it has more than two arguments.
+    /// A command that prints `text`.
     fn speaker(text: &str) -> Vec<u8> {
         let text = format!(
             r#"(component
@@ -231,6 +283,13 @@ mod tests {
         wat::parse_str(text).expect("a component")
     }
 
+    fn session(word: &str) -> Session {
+        Session {
+            args: vec![word.to_owned()],
+            ..Session::default()
+        }
+    }
+
     struct Place {
         toolbox: Toolbox,
         context: Context,
@@ -267,6 +326,7 @@ mod tests {
                     artifact,
                     entrypoint: vec!["words".into()],
                     console,
+                    late: None,
                     env: ENV_DEFAULT.to_vec(),
                 },
                 log,
@@ -280,10 +340,8 @@ mod tests {
                 stdout: Some(stdout),
                 ..Stdio::default()
             };
-            let command = vec![word.to_owned()];
-            let running = self
-                .context
-                .exec_by(&self.toolbox, allowed, command, vec![], stdio);
+            let command = session(word);
+            let running = self.context.exec_by(&self.toolbox, allowed, command, stdio);
             let heard = async {
                 let mut all = String::new();
                 while let Some(chunk) = printed.recv().await {
@@ -368,10 +426,8 @@ mod tests {
                 stdout: Some(stdout),
                 ..Stdio::default()
             };
-            let command = vec!["ls".to_owned()];
-            let running = place
-                .context
-                .exec_by(&place.toolbox, true, command, vec![], stdio);
+            let command = session("ls");
+            let running = place.context.exec_by(&place.toolbox, true, command, stdio);
             let waiting = tokio::time::timeout(std::time::Duration::from_millis(5), running);
             assert!(waiting.await.is_err(), "it waits for its reader");
             drop(printed);
@@ -389,10 +445,8 @@ mod tests {
             stdout: Some(stdout),
             ..Stdio::default()
         };
-        let command = vec!["ls".to_owned()];
-        let running = place
-            .context
-            .exec_by(&place.toolbox, true, command, vec![], stdio);
+        let command = session("ls");
+        let running = place.context.exec_by(&place.toolbox, true, command, stdio);
         let stopping = async {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             place.context.guest.stop(std::time::Duration::ZERO).await;

@@ -320,6 +320,7 @@ impl Worker {
         let Some((container, _)) = self.container(index) else {
             return;
         };
+        let container = container.into_owned();
         self.events().started(&container);
         let place = self.place(index, &container);
         let (Some(hook), Some(place)) = (post_start, place) else {
@@ -365,14 +366,14 @@ impl Worker {
         let Err(message) = result else {
             return self.started(which, started);
         };
-        let Some((container, _)) = self.container(index) else {
+        // Whoever stopped it meanwhile had a reason, too.
+        if self.state.containers[index].phase != Phase::Starting {
             return;
-        };
-        tracing::debug!(container = container.name, message, "a hook failed");
-        self.events().hook_failed(&container, HookKind::PostStart);
-        if self.state.containers[index].phase == Phase::Starting {
-            self.unhooked.insert(index, message);
         }
+        if let Some((container, _)) = self.container(index) {
+            self.events().hook_failed(&container, HookKind::PostStart);
+        }
+        self.unhooked.insert(index, message);
         let grace = self.wanted.grace;
         self.stop(index, grace, StopReason::PostStart);
     }
@@ -403,6 +404,7 @@ impl Worker {
         let Some((container, _)) = self.container(index) else {
             return;
         };
+        let container = container.into_owned();
         self.events().killing(&container, reason);
         let which = Which {
             container: index,
@@ -416,8 +418,7 @@ impl Worker {
         let place = self.place(index, &container);
         let hook = hook.cloned().zip(place).map(|(hook, place)| {
             let (recorder, pod) = (self.home.node.recorder.clone(), self.pod.clone());
-            let failed = move |message: String| {
-                tracing::debug!(container = container.name, message, "a hook failed");
+            let failed = move || {
                 let (pod, recorder) = (PodView(&pod), &recorder);
                 PodEvents { pod, recorder }.hook_failed(&container, HookKind::PreStop);
             };

@@ -8,7 +8,7 @@
 use crate::bridge::{self, Siblings};
 use crate::configuration::Configuration;
 use crate::console::{self, Console};
-use crate::context::{self, Context};
+use crate::context::{self, Context, LateRoot};
 use crate::downward::Downward;
 use crate::environment;
 use crate::events::Severity;
@@ -37,6 +37,7 @@ use kube::api::Api;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OnceCell;
 use weft_api::{SpiffeId, workload};
 use weft_mesh::{CallerInfo, WorkloadInfo};
 use weft_runtime::worker::Worker;
@@ -179,18 +180,24 @@ impl Preparing {
             restart: self.restart,
         };
         let log = self.node.logs.begin(run.clone());
-        let last_words = {
-            let (root, volumes) = match &place {
-                Place::Here(files) => (files.root.as_ref(), &files.volumes[..]),
-                Place::Apart(_) => (None, &[][..]),
-            };
-            let mounts: Vec<(Mount, Volume)> = spec
-                .mounts
-                .iter()
-                .cloned()
-                .zip(volumes.iter().cloned())
-                .collect();
-            LastWords::new(&self.container, root, &mounts, self.node.logs.clone(), run)
+        let (root, volumes) = match &place {
+            Place::Here(files) => (files.root.as_ref(), &files.volumes[..]),
+            Place::Apart(_) => (None, &[][..]),
+        };
+        let mounts = spec.mounts.iter().cloned();
+        let mounts: Vec<(Mount, Volume)> = mounts.zip(volumes.iter().cloned()).collect();
+        let logs = self.node.logs.clone();
+        let last_words = LastWords::new(&self.container, root, &mounts, logs, run);
+        let late = match &place {
+            Place::Here(Files { root: None, .. }) => Some(Box::new(LateRoot {
+                pod: self.pod.clone(),
+                container: self.container.name.clone(),
+                restart: self.restart,
+                ip: self.ip,
+                mounts,
+                made: OnceCell::new(),
+            })),
+            Place::Here(_) | Place::Apart(_) => None,
         };
         let (console, stdio) = Console::new(console::Kind {
             stdin: self.container.stdin == Some(true),
@@ -239,6 +246,7 @@ impl Preparing {
                 self.container.command.as_deref(),
             ),
             console,
+            late,
             env: defaults
                 .filter(|(name, _)| !spec.has_variable(name))
                 .collect(),
@@ -441,12 +449,15 @@ impl Preparing {
     async fn root(&self, spec: &WorkloadSpec, at: Downward<'_>) -> Result<Root, Refusal> {
         let (roots, uid) = (&self.node.roots, at.pod.uid());
         if let Some(target) = &self.target {
-            let theirs = roots.of(uid, &target.name);
-            return theirs.ok_or_else(|| {
-                let name = &target.name;
-                let why = format!("unable to find target container \"{name}\"");
-                (StartFailure::Create, why)
-            });
+            if let Some(theirs) = roots.of(uid, &target.name) {
+                return Ok(theirs);
+            }
+            let record = self.node.registry.get(at.pod.namespace(), at.pod.name());
+            let mut others = record.into_iter().flat_map(|record| record.containers);
+            if !others.any(|other| other.name == target.name && other.context.is_some()) {
+                let why = format!("unable to find target container \"{}\"", target.name);
+                return Err((StartFailure::Create, why));
+            }
         }
         let domain = &self.node.trust_domain;
         let contents = root_files::contents(at, &self.container, &spec.mounts, domain)
@@ -506,7 +517,7 @@ async fn told_of<T, E>(
 fn world(role: Role, asked: Option<World>, artifact: &Artifact) -> Result<World, String> {
     let kind = artifact.kind();
     let wanted = match (role, asked) {
-        (Role::Init, _) => World::Command,
+        (Role::Init | Role::Ephemeral, _) => World::Command,
         (_, Some(world)) => world,
         (_, None) if kind.http.is_some() => World::Http,
         (_, None) => World::Command,
@@ -515,7 +526,8 @@ fn world(role: Role, asked: Option<World>, artifact: &Artifact) -> Result<World,
         World::Http if kind.http.is_none() => Err("the component does not export wasi:http, which the annotation weft.dev/world asks for".into()),
         World::Command if kind.command.is_none() => Err(match role {
             Role::Init => "an init container runs to completion, and this component does not export wasi:cli/run".into(),
-            Role::Main | Role::Sidecar | Role::Ephemeral => "the component does not export wasi:cli/run, which the annotation weft.dev/world asks for".into(),
+            Role::Ephemeral => "an ephemeral container is run, and this component does not export wasi:cli/run".into(),
+            Role::Main | Role::Sidecar => "the component does not export wasi:cli/run, which the annotation weft.dev/world asks for".into(),
         }),
         world => Ok(world),
     }
@@ -598,8 +610,8 @@ async fn build(
     for (volume, mount) in files.volumes.iter().zip(&spec.mounts) {
         builder = builder.volume(volume, &mount.path, mount.access);
     }
-    if let Some(root) = &files.root {
-        builder = root.lend(builder);
+    for (volume, path, access) in files.root.iter().flat_map(Root::lent) {
+        builder = builder.volume(&volume, path, access);
     }
     builder
         .build()

@@ -21,7 +21,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use weft_runtime::{Access, Volume, VolumeLimits, WorkloadBuilder, volume};
+use weft_runtime::{Access, Volume, VolumeLimits, volume};
 
 /// What a root may hold when the container has no limit of `ephemeral-storage`; as a volume without one.
 pub(crate) const BYTES_DEFAULT: u64 = crate::volumes::empty_dir::BYTES_DEFAULT;
@@ -48,15 +48,15 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// Lends it to a workload.
-    pub(crate) fn lend(&self, builder: WorkloadBuilder) -> WorkloadBuilder {
+    /// What of it is lent, and where.
+    pub(crate) fn lent(&self) -> Vec<(Volume, String, Access)> {
+        let root = |access| (self.volume.clone(), "/".to_owned(), access);
         match &self.dev {
-            None => builder.volume(&self.volume, "/", Access::ReadWrite),
-            Some(dev) => builder.volume(&self.volume, "/", Access::ReadOnly).volume(
-                dev,
-                "/dev",
-                Access::ReadWrite,
-            ),
+            None => vec![root(Access::ReadWrite)],
+            Some(dev) => vec![
+                root(Access::ReadOnly),
+                (dev.clone(), "/dev".to_owned(), Access::ReadWrite),
+            ],
         }
     }
 

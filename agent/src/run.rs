@@ -473,7 +473,7 @@ pub(crate) struct PreStop {
     pub(crate) hook: Hook,
     pub(crate) place: hooks::Place,
     /// Tells of a hook that failed.
-    pub(crate) failed: Box<dyn FnOnce(String) + Send>,
+    pub(crate) failed: Box<dyn FnOnce() + Send>,
 }
 
 impl PreStop {
@@ -484,8 +484,9 @@ impl PreStop {
             failed,
         } = self;
         // Elapsed: the stop does not wait for it.
-        if let Ok(Err(error)) = tokio::time::timeout(grace, hook.run(&place)).await {
-            failed(error);
+        if let Ok(Err(_)) = tokio::time::timeout(grace, hook.run(&place)).await {
+            // Without what it said, which may be a secret.
+            failed();
         }
     }
 }

@@ -529,6 +529,7 @@ mod tests {
             .iter()
             .flatten()
             .chain(status.container_statuses.iter().flatten())
+            .chain(status.ephemeral_container_statuses.iter().flatten())
             .map(|container| {
                 let state = container.state.clone().unwrap_or_default();
                 let word = match (state.waiting, state.running, state.terminated) {
@@ -617,6 +618,56 @@ mod tests {
         Running [web CrashLoopBackOff x1] PodReadyToStartContainers Initialized PodScheduled
         Running [web Error(134) x2] PodReadyToStartContainers Initialized PodScheduled
         Running [web running x2 ready] PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
+        ");
+    }
+
+    #[test]
+    fn who_looks_at_a_pod_has_no_weight_in_it() {
+        let pod = pod(json!({
+            "containers": [{"name": "web", "image": "vote/web:1"}],
+            "ephemeralContainers": [{"name": "look", "image": "toolbox", "targetContainerName": "web"}],
+        }));
+        let text = play(
+            &pod,
+            vec![
+                (0, Event::Tick),
+                (1, started(0)),
+                (2, started(1)),
+                (3, ended(1, 1, "Error")),
+            ],
+        );
+        insta::assert_snapshot!(text, @r"
+        Pending [web ContainerCreating x0, look ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web ContainerCreating x0, look ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Running [web running x0 ready, look ContainerCreating x0] PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
+        Running [web running x0 ready, look running x0] PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
+        Running [web running x0 ready, look Error(1) x0] PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
+        ");
+    }
+
+    #[test]
+    fn a_hook_that_fails_is_told_while_its_container_waits() {
+        let pod = pod(json!({"containers": [{"name": "web", "image": "vote/web:1"}]}));
+        let failed = Event::StartFailed {
+            container: 0,
+            failure: StartFailure::PostStart,
+            message: "Exec lifecycle hook ([false])".into(),
+        };
+        let text = play(
+            &pod,
+            vec![
+                (0, Event::Tick),
+                (1, failed),
+                (11, Event::Tick),
+                (12, started(0)),
+            ],
+        );
+        insta::assert_snapshot!(text, @r"
+        Pending [web ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web PostStartHookError x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Running [web running x0 ready] PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
         ");
     }
 

@@ -13,6 +13,7 @@ use crate::command::Exit;
 use crate::setup::{Setup, WorkloadConfig};
 use crate::stdin::Stdin;
 use crate::stdio::Stdio;
+use crate::volume::{Access, Volume};
 use crate::workload::{Workload, WorkloadBuilder, WorkloadError};
 
 /// What is run.
@@ -24,6 +25,10 @@ pub struct Session {
     pub env: Vec<(String, String)>,
     /// The working directory; the workload's own if it is not said.
     pub cwd: Option<String>,
+    /// What it is lent instead of the workload's directories, where there is any: for a component that opens files in the place of one
+    /// that does not. A worker process has none of it.
+    #[serde(skip)]
+    pub volumes: Vec<(Volume, String, Access)>,
 }
 
 impl std::fmt::Debug for Session {
@@ -67,14 +72,19 @@ impl Workload {
         Ok(self.within(artifact, session)?.run_with(stdio).await)
     }
 
-    fn within(&self, artifact: &Artifact, session: Session) -> Result<Workload, WorkloadError> {
+    fn within(&self, artifact: &Artifact, mut session: Session) -> Result<Workload, WorkloadError> {
         let outer = self.inner();
+        let volumes = std::mem::take(&mut session.volumes);
         let setup = Setup {
             config: session.config(outer.config()),
             outbound: outer.outbound().cloned(),
             grants: outer.grants().clone(),
             ..Setup::default()
         };
-        WorkloadBuilder::within(outer, artifact, setup).build()
+        let mut builder = WorkloadBuilder::within(outer, artifact, setup);
+        for (volume, guest_path, access) in volumes {
+            builder = builder.volume(&volume, guest_path, access);
+        }
+        builder.build()
     }
 }

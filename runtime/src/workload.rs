@@ -347,8 +347,8 @@ impl WorkloadBuilder {
             });
         }
         let (filesystem, volumes) = match &outer {
-            Some(outer) => (outer.filesystem.clone(), outer.volumes.clone()),
-            None => {
+            Some(outer) if preopens.is_empty() => (outer.filesystem.clone(), outer.volumes.clone()),
+            _ => {
                 let filesystem = volume::lend(&preopens)?;
                 let volumes = preopens.into_iter().map(|preopen| preopen.volume).collect();
                 (filesystem, volumes)

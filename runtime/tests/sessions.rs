@@ -146,6 +146,7 @@ fn session(args: &[&str]) -> Session {
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         env: vec![("COLOUR".into(), "red".into()), ("MORE".into(), "1".into())],
         cwd: Some("/data".into()),
+        ..Session::default()
     }
 }
 
