@@ -27,6 +27,9 @@ use weft_runtime::{Access, Artifact, Exit, Session, Stdio, Volume};
 /// What is kept of what a probe or a hook prints; as the kubelet keeps of a probe.
 pub(crate) const OUTPUT_BYTES_MAX: usize = 10 << 10;
 
+/// Chunks of it that wait to be taken.
+const CHUNKS_MAX: usize = 4;
+
 /// Variables that commands have where the container does not say them.
 pub(crate) const ENV_DEFAULT: [(&str, &str); 2] = [("PATH", toolbox::PATH), ("HOME", "/")];
 
@@ -183,8 +186,8 @@ impl Context {
         command: &[String],
         timeout: Option<Duration>,
     ) -> Result<Ran, RunError> {
-        let (stdout, mut printed) = mpsc::channel::<Bytes>(1);
-        let (stderr, mut complained) = mpsc::channel::<Bytes>(1);
+        let (stdout, mut printed) = mpsc::channel::<Bytes>(CHUNKS_MAX);
+        let (stderr, mut complained) = mpsc::channel::<Bytes>(CHUNKS_MAX);
         let stdio = Stdio {
             stdout: Some(stdout),
             stderr: Some(stderr),

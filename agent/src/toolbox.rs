@@ -145,7 +145,7 @@ fn has(applets: Option<&BTreeSet<String>>, name: &str) -> bool {
 fn is_own(word: &str, entrypoint: &[String], applets: Option<&BTreeSet<String>>) -> bool {
     let same = |name: &String| {
         word == name
-            || word.strip_prefix('/') == Some(name)
+            || word.strip_prefix('/') == Some(name.as_str())
             || applet(word).is_some_and(|word| word == name)
     };
     entrypoint.iter().any(same)

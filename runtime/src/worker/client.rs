@@ -756,7 +756,9 @@ impl RemoteWorkload {
 
     /// See [`Workload::run_with`](crate::Workload::run_with). A receiver of output that is gone is not told to the guest.
     pub async fn run_with(&self, stdio: Stdio) -> Exit {
-        self.stream(None, stdio).await
+        // Nothing of a workload that was built is too large for it.
+        let ended = self.stream(None, stdio).await;
+        ended.unwrap_or(Exit::NotRunnable)
     }
 
     /// See [`Workload::session`](crate::Workload::session). `artifact` is one that `engine` compiled, with a cache on disk.
@@ -778,10 +780,10 @@ impl RemoteWorkload {
             })?;
         let load = worker.inner.next_id.fetch_add(1, Relaxed);
         worker.load(load, artifact, code).await?;
-        Ok(self.stream(Some(Opened { load, session }), stdio).await)
+        Ok(self.stream(Some(Opened { load, session }), stdio).await?)
     }
 
-    async fn stream(&self, session: Option<Opened>, stdio: Stdio) -> Exit {
+    async fn stream(&self, session: Option<Opened>, stdio: Stdio) -> session::Ended {
         let remote = &self.inner;
         let opening = Opening::of(session, &stdio);
         let Stdio {
@@ -797,15 +799,16 @@ impl RemoteWorkload {
                 .task(remote.id, wire::SESSION, told, ANSWER_WITHIN)
                 .await?;
             if wire::has_failed(&response) {
-                return Ok(Exit::Stopped);
+                return Ok(Ok(Exit::Stopped));
             }
             session::hear(response, stdout, stderr).await
         };
-        match answer.await {
-            Ok(exit) => exit,
-            Err(error) => Exit::Lost {
+        let answer: Result<session::Ended, BoxError> = answer.await;
+        match answer {
+            Ok(ended) => ended,
+            Err(error) => Ok(Exit::Lost {
                 reason: self.why_lost(&error.to_string()).await,
-            },
+            }),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::artifact::Artifact;
 use crate::body::{Body, BoxError};
 use crate::command::Exit;
 use crate::session::Session;
-use crate::stdio::{Stdio, TerminalSize};
+use crate::stdio::{CHUNK_BYTES_MAX, Stdio, TerminalSize};
 use crate::workload::{Workload, WorkloadError};
 
 const OPEN: u8 = 1;
@@ -50,6 +50,9 @@ pub(super) struct Opening {
     stderr: bool,
     terminal: Option<TerminalSize>,
 }
+
+/// How a run ended, or why it did not begin.
+pub(super) type Ended = Result<Exit, WorkloadError>;
 
 /// Which component, and how it is called.
 #[derive(Debug, Serialize, Deserialize)]
@@ -201,18 +204,20 @@ pub(super) async fn hear(
     response: Response<Incoming>,
     stdout: Option<mpsc::Sender<Bytes>>,
     stderr: Option<mpsc::Sender<Bytes>>,
-) -> Result<Exit, BoxError> {
+) -> Result<Ended, BoxError> {
     let mut frames = Frames::new(response.into_body());
-    while let Some((kind, bytes)) = frames.next().await? {
+    while let Some((kind, mut bytes)) = frames.next().await? {
         let channel = match kind {
             STDOUT => &stdout,
             STDERR => &stderr,
             END => return Ok(serde_json::from_slice(&bytes)?),
             _ => return Err("it sent a frame of no kind".into()),
         };
-        if let Some(channel) = channel {
+        let Some(channel) = channel else { continue };
+        while !bytes.is_empty() {
+            let chunk = bytes.split_to(bytes.len().min(CHUNK_BYTES_MAX));
             // Said above.
-            let _ = channel.send(bytes).await;
+            let _ = channel.send(chunk).await;
         }
     }
     Err("it did not say how the run ended".into())
@@ -284,15 +289,14 @@ pub(super) fn run(
 struct Saying {
     stdout: Option<mpsc::Receiver<Bytes>>,
     stderr: Option<mpsc::Receiver<Bytes>>,
-    running: Option<AbortOnDropHandle<Result<Exit, WorkloadError>>>,
+    running: Option<AbortOnDropHandle<Ended>>,
 }
 
 impl Saying {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
+            let (printing, complaining) = (self.stdout.is_some(), self.stderr.is_some());
             let Saying { stdout, stderr, .. } = self;
-            let of = |channel: &mut Option<mpsc::Receiver<Bytes>>| channel.is_some();
-            let (printing, complaining) = (of(stdout), of(stderr));
             let printed = async {
                 match stdout {
                     Some(chunks) => chunks.recv().await,
@@ -317,21 +321,9 @@ impl Saying {
                 else => break,
             }
         }
-        let ended = self.running.take()?.await;
-        Some(match ended {
-            Ok(Ok(exit)) => document(END, &exit),
-            Ok(Err(error)) => document(END, &not_started(&error)),
-            // The process is about to end.
-            Err(_) => document(END, &Exit::Stopped),
-        })
-    }
-}
-
-/// The exit of what could not be started within its workload's limits.
-fn not_started(error: &WorkloadError) -> Exit {
-    Exit::Trap {
-        message: format!("it was not started: {error}"),
-        backtrace: String::new(),
+        // Otherwise the process is about to end.
+        let ended: Ended = self.running.take()?.await.unwrap_or(Ok(Exit::Stopped));
+        Some(document(END, &ended))
     }
 }
 
