@@ -147,11 +147,12 @@ impl Roots {
         if uid.is_empty() {
             return;
         }
-        let mut made = self.inner.made.lock();
-        let had = made.len();
-        made.retain(|(of, _), _| of != uid);
-        let had = had != made.len();
-        drop(made);
+        let had = {
+            let mut made = self.inner.made.lock();
+            let had = made.len();
+            made.retain(|(of, _), _| of != uid);
+            had != made.len()
+        };
         if had {
             let dir = self.inner.dir.join(uid);
             blocking(move || remove(&dir)).await;

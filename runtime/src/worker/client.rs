@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::{self, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -184,9 +184,9 @@ impl Worker {
             .current_dir("/")
             // Ctrl-C in a terminal is for whoever drains, not for what is drained.
             .process_group(0)
-            .stdin(Stdio::from(OwnedFd::from(inherited)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stdin(process::Stdio::from(OwnedFd::from(inherited)))
+            .stdout(process::Stdio::null())
+            .stderr(process::Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
