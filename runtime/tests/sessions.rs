@@ -22,6 +22,8 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
         .unwrap()
 });
 
+static CORES: LazyLock<Cores> = LazyLock::new(|| Cores::start(1).unwrap());
+
 /// Both generations.
 const GUESTS: [&str; 2] = ["behaviours", "behaviours-p3"];
 
@@ -178,8 +180,7 @@ async fn places(artifact: &Artifact) -> Vec<Outer> {
     let program: PathBuf = exe.ancestors().nth(2).unwrap().join("examples/worker");
     assert!(program.exists(), "run `cargo build --examples` first");
     let args = Vec::new();
-    let cores = Cores::start(1).unwrap();
-    let worker = Worker::start(&WorkerCommand { program, args }, &cores).await;
+    let worker = Worker::start(&WorkerCommand { program, args }, &CORES).await;
     let setup = Setup {
         config: config(),
         ..Setup::default()
