@@ -269,7 +269,7 @@ mod tests {
               (core instance $m (instantiate $memory))
               (core func $get (canon lower (func $stdout "get-stdout")))
               (core func $write (canon lower (func $streams "[method]output-stream.blocking-write-and-flush")
-                (memory $m "memory") (realloc (func $m "realloc"))))
+                (memory (core memory $m "memory")) (realloc (core func $m "realloc"))))
               (core module $main
                 (import "host" "get" (func $get (result i32)))
                 (import "host" "write" (func $write (param i32 i32 i32 i32)))
