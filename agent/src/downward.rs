@@ -6,6 +6,7 @@ use crate::config_error::ConfigError;
 use crate::node_facts::NodeFacts;
 use crate::pod_view::{ContainerView, PodView, Resources};
 use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use weft_api::Quantity;
@@ -78,9 +79,10 @@ impl Downward<'_> {
                 let mut all = all.map(|(container, _)| container);
                 all.find(|container| container.name == *name)
             }
-            None => container,
+            None => container.map(Cow::Borrowed),
         };
-        let named = ContainerView(named.ok_or_else(unsupported)?);
+        let named = named.ok_or_else(unsupported)?;
+        let named = ContainerView(&named);
         let amount = match (named.resource(which, resource)?, which, resource) {
             (Some(quantity), ..) => quantity,
             (None, Resources::Limits, "cpu") => {

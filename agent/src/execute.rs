@@ -3,7 +3,7 @@
 //! ```text
 //! sync ──Wish──► Worker ──step──► plan
 //!   └──Message──►  ├─► prepare: image → artifact → configuration → identity → Workload
-//!     ▲            ├─► run: mesh.attach / cores.spawn_on(run) / probes
+//!     ▲            ├─► run: mesh.attach / cores.spawn_on(run) / hooks / probes
 //!     └─children───┴─► status, events, final delete
 //! ```
 //!
@@ -16,20 +16,23 @@
 
 use crate::bridge::Siblings;
 use crate::deletion::delete_after_status;
-use crate::mailbox::{Mailbox, Message};
+use crate::hooks::{self, Hook};
+use crate::mailbox::{Mailbox, Message, Started};
 use crate::node::Node;
 use crate::plan::{self, Action, Event, ProbeKind};
-use crate::pod_events::PodEvents;
+use crate::pod_events::{HookKind, PodEvents};
 use crate::pod_report::{self, PodReport};
 use crate::pod_state::{Phase, PodState, Stage, StartFailure, StopReason};
 use crate::pod_view::PodView;
 use crate::prepare::{Prepared, Preparing};
 use crate::probes;
-use crate::run::{self, Home, Launched, Slot, Which};
+use crate::run::{self, Home, Launched, PreStop, Slot, Which};
 use crate::status;
 use crate::wanted::{Role, Wanted};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +63,8 @@ pub(crate) struct Worker {
     ip: Option<IpAddr>,
     slots: Vec<Slot>,
     told: PodReport,
+    /// Containers that are being stopped because their first hook has failed, with what is told of it.
+    unhooked: BTreeMap<usize, String>,
     gone: bool,
     draining: bool,
 }
@@ -91,6 +96,7 @@ impl Worker {
             ip,
             slots,
             told,
+            unhooked: BTreeMap::new(),
             gone: false,
             draining: false,
         }
@@ -119,9 +125,13 @@ impl Worker {
                 self.told.compare(&pod, is_written);
                 self.pod = lean(pod);
                 self.home.node.volumes.pod_changed(&self.pod);
-                // Container lists are immutable; should they differ all the same, indexes would lie.
+                // Ephemeral containers come to those that there are. The other lists are immutable; should they differ all the
+                // same, indexes would lie.
                 let wanted = Wanted::from_pod(&self.pod);
-                if wanted.containers.len() == self.wanted.containers.len() {
+                if wanted.continues(&self.wanted) {
+                    self.state.grow(&wanted);
+                    self.slots
+                        .resize_with(wanted.containers.len(), Slot::default);
                     self.wanted = wanted;
                 }
                 self.step(Event::Tick);
@@ -166,14 +176,36 @@ impl Worker {
                 exit,
             } if self.is_current(container, run) => {
                 self.slots[container].ended(&self.home);
-                self.step(Event::Ended { container, exit });
+                match self.unhooked.remove(&container) {
+                    // It was stopped because its hook has failed: that is what is told.
+                    Some(message) => {
+                        let failure = StartFailure::PostStart;
+                        self.step(Event::StartFailed {
+                            container,
+                            failure,
+                            message,
+                        });
+                    }
+                    None => self.step(Event::Ended { container, exit }),
+                }
+            }
+            Message::Hooked {
+                container,
+                run,
+                started,
+                result,
+            } if self.is_current(container, run) => {
+                self.hooked(Which { container, run }, *started, result);
             }
             Message::Probed {
                 container,
                 run,
                 report,
             } if self.is_current(container, run) => self.probed(container, report),
-            Message::Prepared { .. } | Message::Exited { .. } | Message::Probed { .. } => {}
+            Message::Prepared { .. }
+            | Message::Exited { .. }
+            | Message::Hooked { .. }
+            | Message::Probed { .. } => {}
         }
     }
 
@@ -218,15 +250,16 @@ impl Worker {
         }
     }
 
-    fn container(&self, index: usize) -> Option<(&Container, Role)> {
-        PodView(&self.pod).containers().get(index).copied()
+    fn container(&self, index: usize) -> Option<(Cow<'_, Container>, Role)> {
+        PodView(&self.pod).containers().into_iter().nth(index)
     }
 
     fn start(&mut self, index: usize, restart: u32) {
         let Some((container, role)) = self.container(index) else {
             return;
         };
-        let container = container.clone();
+        let container = container.into_owned();
+        let target = PodView(&self.pod).target_of(&container.name).cloned();
         let (run, cancel) = self.slots[index].begin();
         let Some(ip) = self.ip else { return };
         let preparing = Preparing {
@@ -234,6 +267,7 @@ impl Worker {
             pod: self.pod.clone(),
             container,
             role,
+            target,
             restart,
             ip,
             siblings: self.home.siblings.clone(),
@@ -254,7 +288,7 @@ impl Worker {
         if self.state.containers[index].phase == Phase::Starting
             && let Some((container, _)) = self.container(index)
         {
-            self.events().not_started(container, failure, &message);
+            self.events().not_started(&container, failure, &message);
         }
         self.step(Event::StartFailed {
             container: index,
@@ -270,6 +304,7 @@ impl Worker {
         let Launched {
             running,
             serving,
+            post_start,
             image_id,
             container_id,
         } = match launched {
@@ -277,11 +312,82 @@ impl Worker {
             Err(why) => return self.not_started(index, StartFailure::Config, why),
         };
         self.slots[index].started(running);
-        if let Some((container, _)) = self.container(index) {
-            self.events().started(container);
+        let started = Started {
+            serving,
+            image_id,
+            container_id,
+        };
+        let Some((container, _)) = self.container(index) else {
+            return;
+        };
+        let container = container.into_owned();
+        self.events().started(&container);
+        let place = self.place(index, &container);
+        let (Some(hook), Some(place)) = (post_start, place) else {
+            return self.started(which, started);
+        };
+        let mailbox = self.home.mailbox.clone();
+        let stop = self.slots[index].stopped();
+        self.home.tasks.spawn(async move {
+            let result = tokio::select! {
+                biased;
+                // Its end is told by others.
+                () = stop.cancelled() => return,
+                result = hook.run(&place) => result,
+            };
+            let Which { container, run } = which;
+            let started = Box::new(started);
+            mailbox
+                .send(Message::Hooked {
+                    container,
+                    run,
+                    started,
+                    result,
+                })
+                .await;
+        });
+    }
+
+    /// Where a hook of the container is carried out, while it runs.
+    fn place(&self, index: usize, container: &Container) -> Option<hooks::Place> {
+        let context = self.slots[index].context()?;
+        let node = &self.home.node;
+        Some(hooks::Place::new(
+            node,
+            &context,
+            &container.name,
+            &self.pod,
+            self.ip?,
+        ))
+    }
+
+    fn hooked(&mut self, which: Which, started: Started, result: Result<(), String>) {
+        let index = which.container;
+        let Err(message) = result else {
+            return self.started(which, started);
+        };
+        // Whoever stopped it meanwhile had a reason, too.
+        if self.state.containers[index].phase != Phase::Starting {
+            return;
         }
+        if let Some((container, _)) = self.container(index) {
+            self.events().hook_failed(&container, HookKind::PostStart);
+        }
+        self.unhooked.insert(index, message);
+        let grace = self.wanted.grace;
+        self.stop(index, grace, StopReason::PostStart);
+    }
+
+    /// The run counts as started.
+    fn started(&mut self, which: Which, started: Started) {
+        let Started {
+            serving,
+            image_id,
+            container_id,
+        } = started;
+        self.slots[which.container].begin_probes(&self.home, which);
         self.step(Event::Started {
-            container: index,
+            container: which.container,
             serving,
             image_id,
             container_id,
@@ -295,21 +401,46 @@ impl Worker {
         let Some(running) = self.slots[index].running() else {
             return;
         };
-        if let Some((container, _)) = self.container(index) {
-            self.events().killing(container, reason);
-        }
+        let Some((container, _)) = self.container(index) else {
+            return;
+        };
+        let container = container.into_owned();
+        self.events().killing(&container, reason);
         let which = Which {
             container: index,
             run,
         };
-        running.stop(&self.home, which, grace, reason);
+        let hook = running.pre_stop().filter(|hook| match hook {
+            // The pod has slept before its containers were told to stop.
+            Hook::Sleep(_) => !matches!(reason, StopReason::PodDeleted | StopReason::NodeDrain),
+            _ => true,
+        });
+        let place = self.place(index, &container);
+        let hook = hook.cloned().zip(place).map(|(hook, place)| {
+            let (recorder, pod) = (self.home.node.recorder.clone(), self.pod.clone());
+            let failed = move || {
+                let (pod, recorder) = (PodView(&pod), &recorder);
+                PodEvents { pod, recorder }.hook_failed(&container, HookKind::PreStop);
+            };
+            PreStop {
+                hook,
+                place,
+                failed: Box::new(failed),
+            }
+        });
+        running.stop(&self.home, which, grace, reason, hook);
     }
 
     fn probed(&mut self, index: usize, report: probes::Report) {
         match report {
             probes::Report::Failed { kind, message } => {
                 if let Some((container, _)) = self.container(index) {
-                    self.events().unhealthy(container, kind, &message);
+                    self.events().unhealthy(&container, kind, &message);
+                }
+            }
+            probes::Report::Errored { kind, message } => {
+                if let Some((container, _)) = self.container(index) {
+                    self.events().probe_errored(&container, kind, &message);
                 }
             }
             probes::Report::Verdict { kind, healthy } => {
@@ -370,6 +501,8 @@ impl Worker {
         if self.gone {
             node.volumes.remove_pod(pod).await;
         }
+        // The containers of a pod that is taken up again are started anew.
+        node.roots.remove_pod(pod.uid()).await;
     }
 }
 

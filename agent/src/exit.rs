@@ -13,6 +13,7 @@ pub(crate) fn served(reason: StopReason) -> Exit {
         }
         StopReason::Liveness => (137, "Error", Some("failed its liveness probe")),
         StopReason::Startup => (137, "Error", Some("failed its startup probe")),
+        StopReason::PostStart => (137, "Error", Some("its postStart hook failed")),
         StopReason::DeadlineExceeded => (143, "Error", None),
     };
     Exit {
@@ -62,7 +63,10 @@ pub(crate) fn command(exit: &weft_runtime::Exit, why: Option<StopReason>) -> Exi
     let code = match (exit, why) {
         // A sidecar that is told to go has done its work.
         (Ran::Stopped, Some(StopReason::MainsDone)) => 0,
-        (Ran::Stopped, Some(StopReason::Liveness | StopReason::Startup)) => 137,
+        (
+            Ran::Stopped,
+            Some(StopReason::Liveness | StopReason::Startup | StopReason::PostStart),
+        ) => 137,
         _ => exit.code(),
     };
     Exit {

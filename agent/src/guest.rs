@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use weft_call::Failure;
 use weft_runtime::worker::RemoteWorkload;
-use weft_runtime::{Body, Exit, Limits, Usage, Workload};
+use weft_runtime::{Artifact, Body, Engine, Exit, Limits, Session, Stdio, Usage, Workload};
+
+use crate::identity::Chain;
 
 /// What the agent calls, runs, stops and measures. Cheap to clone.
 #[derive(Clone)]
@@ -26,10 +28,40 @@ impl Guest {
         }
     }
 
-    pub async fn run(&self) -> Exit {
+    /// Runs the container's own command, with these streams where there are any.
+    pub async fn run_with(&self, stdio: Stdio) -> Exit {
         match self {
-            Self::Here(workload) => workload.run().await,
-            Self::Apart(workload) => workload.run().await,
+            Self::Here(workload) => workload.run_with(stdio).await,
+            Self::Apart(workload) => {
+                let has_any = stdio.stdin.is_some() || stdio.terminal.is_some();
+                match has_any {
+                    true => workload.run_with(stdio).await,
+                    false => workload.run().await,
+                }
+            }
+        }
+    }
+
+    /// Runs `artifact`, which `engine` has loaded, in the context of this guest.
+    ///
+    /// # Errors
+    /// A sentence when nothing was started.
+    pub async fn session(
+        &self,
+        engine: &Engine,
+        artifact: &Artifact,
+        session: Session,
+        stdio: Stdio,
+    ) -> Result<Exit, String> {
+        match self {
+            Self::Here(workload) => {
+                let ran = workload.session(artifact, session, stdio).await;
+                ran.map_err(|error| error.to_string())
+            }
+            Self::Apart(workload) => {
+                let ran = workload.session(engine, artifact, session, stdio).await;
+                ran.map_err(|error| Chain(&error).to_string())
+            }
         }
     }
 

@@ -510,6 +510,7 @@ mod tests {
             restart,
             waiting: waiting.map(Into::into),
             workload: None,
+            context: None,
             spent: None,
         };
         let record = PodRecord {

@@ -21,6 +21,8 @@ pub mod addresses;
 pub mod bridge;
 pub mod config_error;
 pub mod configuration;
+mod console;
+mod context;
 mod deletion;
 mod downward;
 pub mod environment;
@@ -31,9 +33,11 @@ pub mod failures;
 pub mod grants;
 pub mod guest;
 pub mod heartbeat;
+mod hooks;
 pub mod http;
 pub mod identity;
 pub mod image;
+mod last_words;
 pub mod logs;
 mod mailbox;
 mod metrics;
@@ -52,11 +56,14 @@ pub mod probes;
 mod properties;
 pub mod publisher;
 pub mod registry;
+mod root_files;
+pub mod roots;
 mod run;
-mod session;
+pub mod session;
 pub mod status;
 mod streams;
 pub mod sync;
+pub mod toolbox;
 pub mod topology;
 pub mod translate;
 pub mod unsupported;
@@ -75,9 +82,13 @@ use crate::node::Node;
 use crate::node_facts::NodeFacts;
 use crate::publisher::Publisher;
 use crate::registry::Registry;
+use crate::roots::Roots;
+use crate::session::Sessions;
+use crate::toolbox::Toolbox;
 use crate::topology::Topology;
 use crate::volumes::Volumes;
 use crate::workers::Workers;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -110,6 +121,8 @@ pub struct Config {
     pub registries: image::Registries,
     /// What starts the worker process of a namespace that asks for one; without it, such namespaces are refused.
     pub worker: Option<WorkerCommand>,
+    /// The component that commands are run by which a container's own does not know. Empty where there is none.
+    pub toolbox: Bytes,
 }
 
 /// Why an agent could not start.
@@ -168,6 +181,7 @@ impl Agent {
             file_images_allowed,
             registries,
             worker,
+            toolbox,
         } = config;
         let authority = server.authority.clone();
         let pki = data_dir.join("pki");
@@ -205,6 +219,7 @@ impl Agent {
         )
         .map_err(at(&folder("images")))?;
         let volumes = Volumes::open(&folder("volumes")).map_err(at(&folder("volumes")))?;
+        let roots = Roots::open(&folder("roots")).map_err(at(&folder("roots")))?;
         let (recorder, writing) = Recorder::new(&facts.name);
         let publisher = Publisher::new();
         let topology = Topology::new(&facts.name, &trust_domain);
@@ -258,6 +273,7 @@ impl Agent {
             api_server: mesh.outbound(pod_proxy::api_server(&trust_domain)),
             trust_domain,
             link,
+            toolbox: Toolbox::new(toolbox, engine.clone(), cores.clone()),
             engine,
             workers: Workers::new(worker, cores.clone()),
             cores,
@@ -265,6 +281,8 @@ impl Agent {
             images,
             logs,
             volumes,
+            roots,
+            sessions: Sessions::default(),
             recorder: recorder.clone(),
             publisher,
             identities,

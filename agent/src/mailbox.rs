@@ -18,11 +18,25 @@ pub(crate) enum Message {
         run: u64,
         exit: Exit,
     },
+    /// Its first hook is done, or has failed with a sentence.
+    Hooked {
+        container: usize,
+        run: u64,
+        started: Box<Started>,
+        result: Result<(), String>,
+    },
     Probed {
         container: usize,
         run: u64,
         report: probes::Report,
     },
+}
+
+/// What is said of a run once it counts as started.
+pub(crate) struct Started {
+    pub(crate) serving: bool,
+    pub(crate) image_id: String,
+    pub(crate) container_id: String,
 }
 
 /// Where the children of one pod report to.

@@ -11,6 +11,9 @@ use crate::logs::Logs;
 use crate::node_facts::NodeFacts;
 use crate::publisher::Publisher;
 use crate::registry::Registry;
+use crate::roots::Roots;
+use crate::session::Sessions;
+use crate::toolbox::Toolbox;
 use crate::topology::Topology;
 use crate::volumes::Volumes;
 use crate::workers::Workers;
@@ -33,6 +36,9 @@ pub struct Node {
     pub images: Images,
     pub logs: Logs,
     pub volumes: Volumes,
+    pub roots: Roots,
+    pub toolbox: Toolbox,
+    pub sessions: Sessions,
     pub recorder: Recorder,
     pub publisher: Publisher,
     pub identities: Workloads,

@@ -20,7 +20,7 @@
 use crate::pod_state::{
     ContainerState, Ended, Exit, Phase, PodState, Stage, StartFailure, StopReason, later, restarts,
 };
-use crate::wanted::{Role, Wanted, WantedContainer};
+use crate::wanted::{Role, Wanted};
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -356,10 +356,19 @@ fn advance_containers(
     actions: &mut Vec<Action>,
 ) {
     let mut may_start = true;
+    let mains_done = mains_done(state, wanted);
     for index in 0..state.containers.len() {
         let Some(wish) = wanted.containers.get(index) else {
             break;
         };
+        if wish.role == Role::Ephemeral {
+            // It waits for nobody, and nothing is left to look at once the others are done.
+            match mains_done {
+                true => give_up(&mut state.containers[index]),
+                false => start_if_due(&mut state.containers[index], index, now, actions),
+            }
+            continue;
+        }
         if may_start || wish.role == Role::Main && started_before(&state.containers[index]) {
             start_if_due(&mut state.containers[index], index, now, actions);
         }
@@ -370,37 +379,42 @@ fn advance_containers(
                 matches!(container.phase, Phase::Running { started: true, .. })
                     || started_before(container)
             }
-            Role::Main => true,
+            Role::Main | Role::Ephemeral => true,
         };
     }
-    let is = |role: Role| {
-        move |(container, wish): (usize, &WantedContainer)| (wish.role == role).then_some(container)
-    };
-    let mut mains = wanted
-        .containers
-        .iter()
-        .enumerate()
-        .filter_map(is(Role::Main))
-        .peekable();
-    let mains_done = mains.peek().is_some()
-        && mains.all(|main| matches!(state.containers[main].phase, Phase::Ended(_)));
     if mains_done {
         // Sidecars leave last and in reverse order; they share one grace.
-        for sidecar in wanted
-            .containers
-            .iter()
+        let all = wanted.containers.iter().zip(&mut state.containers);
+        let helpers = all
             .enumerate()
             .rev()
-            .filter_map(is(Role::Sidecar))
-        {
+            .filter(|(_, (wish, _))| matches!(wish.role, Role::Sidecar | Role::Ephemeral));
+        for (index, (_, container)) in helpers {
             stop(
-                &mut state.containers[sidecar],
-                sidecar,
+                container,
+                index,
                 wanted.grace,
                 StopReason::MainsDone,
                 actions,
             );
         }
+    }
+}
+
+/// Whether every main container has ended for good.
+fn mains_done(state: &PodState, wanted: &Wanted) -> bool {
+    let all = wanted.containers.iter().zip(&state.containers);
+    let mut mains = all
+        .filter(|(wish, _)| wish.role == Role::Main)
+        .map(|(_, container)| container)
+        .peekable();
+    mains.peek().is_some() && mains.all(|main| matches!(main.phase, Phase::Ended(_)))
+}
+
+/// Has one that could not be started wait for ever.
+fn give_up(container: &mut ContainerState) {
+    if matches!(container.phase, Phase::Retrying { .. }) {
+        container.phase = Phase::Waiting;
     }
 }
 

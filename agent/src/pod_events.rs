@@ -6,6 +6,13 @@ use crate::pod_state::{Phase, PodState, StartFailure, StopReason};
 use crate::pod_view::PodView;
 use k8s_openapi::api::core::v1::Container;
 
+/// Which of a container's hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HookKind {
+    PostStart,
+    PreStop,
+}
+
 /// Tells of one pod.
 pub(crate) struct PodEvents<'a> {
     pub(crate) pod: PodView<'a>,
@@ -38,6 +45,7 @@ impl PodEvents<'_> {
             StopReason::Startup => {
                 format!("Container {name} failed startup probe, will be restarted")
             }
+            StopReason::PostStart => "FailedPostStartHook".to_owned(),
             StopReason::PodDeleted
             | StopReason::DeadlineExceeded
             | StopReason::NodeDrain
@@ -51,6 +59,21 @@ impl PodEvents<'_> {
         self.tell(container, Severity::Warning, "Unhealthy", words);
     }
 
+    /// Its result is thrown away: whether the container is well is not known by it.
+    pub(crate) fn probe_errored(&self, container: &Container, kind: ProbeKind, message: &str) {
+        let words = format!("{kind} probe errored and resulted in unknown state: {message}");
+        self.tell(container, Severity::Warning, "Unhealthy", words);
+    }
+
+    /// Without what it said, which may be a secret.
+    pub(crate) fn hook_failed(&self, container: &Container, hook: HookKind) {
+        let (reason, words) = match hook {
+            HookKind::PostStart => ("FailedPostStartHook", "PostStartHook failed"),
+            HookKind::PreStop => ("FailedPreStopHook", "PreStopHook failed"),
+        };
+        self.tell(container, Severity::Warning, reason, words);
+    }
+
     pub(crate) fn not_started(&self, container: &Container, failure: StartFailure, why: &str) {
         let image = container.image.as_deref().unwrap_or_default();
         let (reason, words) = match failure {
@@ -61,6 +84,8 @@ impl PodEvents<'_> {
             ),
             StartFailure::ImageNever => ("ErrImageNeverPull", why.to_owned()),
             StartFailure::NotGranted => ("CapabilityNotGranted", why.to_owned()),
+            // The hook's own event has said it.
+            StartFailure::PostStart => return,
             StartFailure::Config | StartFailure::Create => ("Failed", format!("Error: {why}")),
         };
         self.tell(container, Severity::Warning, reason, words);
@@ -82,7 +107,7 @@ impl PodEvents<'_> {
                 container.name,
                 self.pod.full_name()
             );
-            self.tell(container, Severity::Warning, "BackOff", words);
+            self.tell(&container, Severity::Warning, "BackOff", words);
         }
     }
 }

@@ -92,6 +92,7 @@ pub(crate) fn record(
         restart: state.log_to_show(),
         waiting: status::waiting(status, &container.name).filter(|_| state.never_ran()),
         workload: slot.workload(),
+        context: slot.context(),
         spent: slot.spent(),
     });
     PodRecord {

@@ -53,6 +53,8 @@ pub enum StartFailure {
     NotGranted,
     /// The image is no component: `CreateContainerError`.
     Create,
+    /// It started, and what it wanted done then has failed: `PostStartHookError`.
+    PostStart,
 }
 
 /// Where one container stands; each phase holds its own facts only.
@@ -98,6 +100,8 @@ pub enum StopReason {
     PodDeleted,
     Liveness,
     Startup,
+    /// What it wanted done once it runs has failed.
+    PostStart,
     DeadlineExceeded,
     NodeDrain,
     /// A sidecar whose main containers are done.
@@ -107,6 +111,8 @@ pub enum StopReason {
 /// One container as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerState {
+    /// It is an ephemeral one, which decides nothing about its pod.
+    pub aside: bool,
     pub phase: Phase,
     pub restarts: u32,
     /// Crashes in a row that the pause grows with.
@@ -120,8 +126,9 @@ pub struct ContainerState {
 }
 
 impl ContainerState {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(role: Role) -> Self {
         Self {
+            aside: role == Role::Ephemeral,
             phase: Phase::Waiting,
             restarts: 0,
             crashes: 0,
@@ -199,10 +206,17 @@ impl PodState {
             containers: wanted
                 .containers
                 .iter()
-                .map(|_| ContainerState::new())
+                .map(|wanted| ContainerState::new(wanted.role))
                 .collect(),
             delete_asked: false,
         }
+    }
+
+    /// Has a state for each container that `wanted` has, those that were added to it included.
+    pub fn grow(&mut self, wanted: &Wanted) {
+        let more = wanted.containers.iter().skip(self.containers.len());
+        self.containers
+            .extend(more.map(|wanted| ContainerState::new(wanted.role)));
     }
 
     /// A pod that this node ran before it was itself restarted, taken up from what it last reported.
@@ -230,6 +244,7 @@ impl PodState {
             .iter()
             .flatten()
             .chain(status.container_statuses.iter().flatten())
+            .chain(status.ephemeral_container_statuses.iter().flatten())
             .collect();
         for (container, wanted_container) in state.containers.iter_mut().zip(&wanted.containers) {
             if let Some(reported) = reported
@@ -289,7 +304,7 @@ impl PodState {
     /// Whether every main container ended for good, or the pod failed.
     pub fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Failed { .. } | Stage::Finished)
-            || self.containers.iter().all(|c| {
+            || self.containers.iter().filter(|c| !c.aside).all(|c| {
                 !c.busy()
                     && !matches!(
                         c.phase,
@@ -368,7 +383,7 @@ pub(crate) fn restarts(role: Role, policy: RestartPolicy, exit: &Exit) -> bool {
         (Role::Sidecar, _) | (Role::Main, RestartPolicy::Always) => true,
         (Role::Init, RestartPolicy::Always | RestartPolicy::OnFailure)
         | (Role::Main, RestartPolicy::OnFailure) => !exit.succeeded(),
-        (Role::Init | Role::Main, RestartPolicy::Never) => false,
+        (Role::Init | Role::Main, RestartPolicy::Never) | (Role::Ephemeral, _) => false,
     }
 }
 

@@ -5,8 +5,9 @@
 
 use crate::config_error::ConfigError;
 use crate::wanted::Role;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, Volume};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::borrow::Cow;
 use std::net::IpAddr;
 use weft_api::Quantity;
 
@@ -67,19 +68,31 @@ impl<'a> PodView<'a> {
     }
 
     /// Every container, in the order of [`crate::wanted::Wanted::containers`], with its role.
-    pub fn containers(self) -> Vec<(&'a Container, Role)> {
+    pub fn containers(self) -> Vec<(Cow<'a, Container>, Role)> {
         let Some(spec) = self.spec() else {
             return Vec::new();
         };
         let init = spec.init_containers.iter().flatten().map(|container| {
             let sidecar = container.restart_policy.as_deref() == Some("Always");
-            (container, if sidecar { Role::Sidecar } else { Role::Init })
+            let role = if sidecar { Role::Sidecar } else { Role::Init };
+            (Cow::Borrowed(container), role)
         });
-        let main = spec
-            .containers
-            .iter()
-            .map(|container| (container, Role::Main));
-        init.chain(main).collect()
+        let main = spec.containers.iter();
+        let main = main.map(|container| (Cow::Borrowed(container), Role::Main));
+        let ephemeral = spec.ephemeral_containers.iter().flatten();
+        let ephemeral = ephemeral.map(|container| (Cow::Owned(plain(container)), Role::Ephemeral));
+        init.chain(main).chain(ephemeral).collect()
+    }
+
+    /// The container whose context an ephemeral container of that name is to share.
+    pub fn target_of(self, ephemeral: &str) -> Option<&'a Container> {
+        let spec = self.spec()?;
+        let mut all = spec.ephemeral_containers.iter().flatten();
+        let found = all.find(|container| container.name == ephemeral)?;
+        let target = found.target_container_name.as_deref()?;
+        let init = spec.init_containers.iter().flatten();
+        let mut others = spec.containers.iter().chain(init);
+        others.find(|container| container.name == target)
     }
 
     /// The volumes that it names, mounted or not.
@@ -90,6 +103,29 @@ impl<'a> PodView<'a> {
 
     pub fn volume(self, name: &str) -> Option<&'a Volume> {
         self.volumes().find(|volume| volume.name == name)
+    }
+}
+
+/// An ephemeral container as the container that it is, without what it may not have.
+fn plain(container: &EphemeralContainer) -> Container {
+    let container = container.clone();
+    Container {
+        args: container.args,
+        command: container.command,
+        env: container.env,
+        env_from: container.env_from,
+        image: container.image,
+        image_pull_policy: container.image_pull_policy,
+        name: container.name,
+        security_context: container.security_context,
+        stdin: container.stdin,
+        stdin_once: container.stdin_once,
+        termination_message_path: container.termination_message_path,
+        termination_message_policy: container.termination_message_policy,
+        tty: container.tty,
+        volume_mounts: container.volume_mounts,
+        working_dir: container.working_dir,
+        ..Container::default()
     }
 }
 

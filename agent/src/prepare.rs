@@ -7,22 +7,29 @@
 
 use crate::bridge::{self, Siblings};
 use crate::configuration::Configuration;
+use crate::console::{self, Console};
+use crate::context::{self, Context, LateRoot};
 use crate::downward::Downward;
 use crate::environment;
 use crate::events::Severity;
 use crate::failures::Failures;
 use crate::grants::{self, granted};
 use crate::guest::Guest;
+use crate::hooks::{self, Hooks};
 use crate::identity::{Chain, Claim};
 use crate::image::{ImageError, Keyring, PullPolicy, Wish};
+use crate::last_words::LastWords;
 use crate::logs::{self, RunId, Stream};
 use crate::node::Node;
 use crate::pod_state::StartFailure;
 use crate::pod_view::PodView;
 use crate::probes;
+use crate::root_files;
+use crate::roots::Root;
+use crate::toolbox;
 use crate::translate::{self, WorkloadSpec, World};
 use crate::unsupported;
-use crate::volumes::{self, MountError};
+use crate::volumes::{self, Mount, MountError};
 use crate::wanted::Role;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
@@ -30,11 +37,12 @@ use kube::api::Api;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OnceCell;
 use weft_api::{SpiffeId, workload};
 use weft_mesh::{CallerInfo, WorkloadInfo};
 use weft_runtime::worker::Worker;
 use weft_runtime::{
-    Artifact, ArtifactError, EventSink, InstancePolicy, LogSink, Setup, Volume, Workload,
+    Artifact, ArtifactError, EventSink, InstancePolicy, LogSink, Setup, Stdio, Volume, Workload,
     WorkloadConfig,
 };
 
@@ -48,8 +56,13 @@ const COMPILING_TOLD_AFTER: Duration = Duration::from_secs(2);
 pub(crate) struct Prepared {
     pub(crate) spec: WorkloadSpec,
     pub(crate) workload: Guest,
+    pub(crate) context: Arc<Context>,
+    /// The streams that its own command is run with.
+    pub(crate) stdio: Stdio,
+    pub(crate) last_words: LastWords,
     pub(crate) world: World,
     pub(crate) probes: Vec<probes::Spec>,
+    pub(crate) hooks: Hooks,
     pub(crate) image_id: String,
     pub(crate) log: logs::Writer,
     pub(crate) failures: Arc<Failures>,
@@ -84,6 +97,8 @@ pub(crate) struct Preparing {
     pub(crate) pod: Arc<Pod>,
     pub(crate) container: Container,
     pub(crate) role: Role,
+    /// Of an ephemeral container, the one whose root, volumes and environment it shares.
+    pub(crate) target: Option<Container>,
     pub(crate) restart: u32,
     pub(crate) ip: IpAddr,
     pub(crate) siblings: Siblings,
@@ -97,6 +112,8 @@ impl Preparing {
         let create = |error: &dyn std::fmt::Display| (StartFailure::Create, error.to_string());
         // What can be said without the image is said before it is fetched.
         unsupported::check(&self.pod, &self.container).map_err(|error| config(&error))?;
+        let probes = probes::specs(&self.container).map_err(|error| config(&error))?;
+        let hooks = hooks::hooks(&self.container).map_err(|error| config(&error))?;
         let pod = PodView(&self.pod);
         let identity = SpiffeId::new(
             &self.node.trust_domain,
@@ -106,7 +123,6 @@ impl Preparing {
         // Asked for before the image, which takes longer.
         let grant = self.node.grants.claim(&identity);
         let (artifact, image_id) = self.artifact().await?;
-        let probes = probes::specs(&self.container).map_err(|error| config(&error))?;
         let grants = self.granted(&grant, &artifact).await?;
         let at = Downward {
             pod,
@@ -117,6 +133,14 @@ impl Preparing {
         let services = self.node.topology.services_for(pod.namespace());
         let mut spec = translate::container(at, &self.container, &configuration, &services)
             .map_err(|error| config(&error))?;
+        if let Some(target) = &self.target {
+            let theirs = translate::container(at, target, &configuration, &services);
+            spec.join(theirs.map_err(|error| config(&error))?);
+        }
+        let hostname = root_files::hostname(at);
+        if !spec.has_variable("HOSTNAME") {
+            spec.config.env.insert(0, ("HOSTNAME".into(), hostname));
+        }
         let world = world(self.role, spec.world, &artifact)
             .map_err(|message| (StartFailure::Create, message))?;
         let claim = self
@@ -140,14 +164,45 @@ impl Preparing {
                 None => Place::Apart(worker),
                 Some(mount) => return Err((StartFailure::Config, no_files(&mount.volume))),
             },
-            None => Place::Here(self.volumes(&spec, at, &configuration).await?),
+            None => Place::Here(Files {
+                volumes: self.volumes(&spec, at, &configuration).await?,
+                root: match sees_files(&artifact) {
+                    true => Some(self.root(&spec, at).await?),
+                    false => None,
+                },
+            }),
         };
-        let log = self.node.logs.begin(RunId {
+        let run = RunId {
             namespace: pod.namespace().into(),
             pod: pod.name().into(),
             uid: pod.uid().into(),
             container: self.container.name.clone(),
             restart: self.restart,
+        };
+        let log = self.node.logs.begin(run.clone());
+        let (root, volumes) = match &place {
+            Place::Here(files) => (files.root.as_ref(), &files.volumes[..]),
+            Place::Apart(_) => (None, &[][..]),
+        };
+        let mounts = spec.mounts.iter().cloned();
+        let mounts: Vec<(Mount, Volume)> = mounts.zip(volumes.iter().cloned()).collect();
+        let logs = self.node.logs.clone();
+        let last_words = LastWords::new(&self.container, root, &mounts, logs, run);
+        let late = match &place {
+            Place::Here(Files { root: None, .. }) => Some(Box::new(LateRoot {
+                pod: self.pod.clone(),
+                container: self.container.name.clone(),
+                restart: self.restart,
+                ip: self.ip,
+                mounts,
+                made: OnceCell::new(),
+            })),
+            Place::Here(_) | Place::Apart(_) => None,
+        };
+        let (console, stdio) = Console::new(console::Kind {
+            stdin: self.container.stdin == Some(true),
+            once: self.container.stdin_once == Some(true),
+            tty: self.container.tty == Some(true),
         });
         let failures = Arc::new(Failures::new(
             log.clone(),
@@ -172,11 +227,30 @@ impl Preparing {
             grants,
             ..Setup::default()
         };
-        let built = build(&self.node, place, &artifact, &spec, failures.clone(), setup);
+        let printing = Printing {
+            failures: failures.clone(),
+            console: console.clone(),
+        };
+        let built = build(&self.node, place, &artifact, &spec, printing, setup);
         let workload = built.await.map_err(|message| {
             log.close();
             (StartFailure::Create, message)
         })?;
+        let defaults = context::ENV_DEFAULT.into_iter();
+        let context = Arc::new(Context {
+            namespace: pod.namespace().to_owned(),
+            guest: workload.clone(),
+            artifact,
+            entrypoint: toolbox::entrypoint(
+                self.container.image.as_deref().unwrap_or_default(),
+                self.container.command.as_deref(),
+            ),
+            console,
+            late,
+            env: defaults
+                .filter(|(name, _)| !spec.has_variable(name))
+                .collect(),
+        });
         self.event(
             Severity::Normal,
             "Created",
@@ -185,8 +259,12 @@ impl Preparing {
         Ok(Prepared {
             spec,
             workload,
+            context,
+            stdio,
+            last_words,
             world,
             probes,
+            hooks,
             image_id,
             log,
             failures,
@@ -328,9 +406,10 @@ impl Preparing {
         };
         self.event(Severity::Normal, "Pulled", words);
         let artifact = self
-            .loaded(found.bytes)
+            .loaded(found.bytes.clone())
             .await
             .map_err(|error| (StartFailure::Create, error.to_string()))?;
+        self.node.toolbox.note(artifact.digest(), &found.bytes);
         Ok((artifact, found.id))
     }
 
@@ -366,12 +445,40 @@ impl Preparing {
         Ok(volumes)
     }
 
+    /// The root of the container: a new one, or that of the container that it is to look into.
+    async fn root(&self, spec: &WorkloadSpec, at: Downward<'_>) -> Result<Root, Refusal> {
+        let (roots, uid) = (&self.node.roots, at.pod.uid());
+        if let Some(target) = &self.target {
+            if let Some(theirs) = roots.of(uid, &target.name) {
+                return Ok(theirs);
+            }
+            let record = self.node.registry.get(at.pod.namespace(), at.pod.name());
+            let mut others = record.into_iter().flat_map(|record| record.containers);
+            if !others.any(|other| other.name == target.name && other.context.is_some()) {
+                let why = format!("unable to find target container \"{}\"", target.name);
+                return Err((StartFailure::Create, why));
+            }
+        }
+        let domain = &self.node.trust_domain;
+        let contents = root_files::contents(at, &self.container, &spec.mounts, domain)
+            .map_err(|error| (StartFailure::Config, error.to_string()))?;
+        let made = roots.make(uid, &self.container.name, self.restart, contents);
+        made.await.map_err(|error| {
+            let why = format!("making the container's root: {error}");
+            (StartFailure::Create, why)
+        })
+    }
+
     /// The ConfigMaps, Secrets and tokens that the container's environment and volumes name. An object that does not exist is left out:
     /// whether that is an error, `translate` and `volumes` decide.
     async fn configuration(&self, sees_files: bool) -> Result<Configuration, Refusal> {
         let pod = PodView(&self.pod);
         let mut references = environment::references(&self.container);
         references.extend(volumes::references(pod, &self.container, sees_files));
+        if let Some(target) = &self.target {
+            references.extend(environment::references(target));
+            references.extend(volumes::references(pod, target, sees_files));
+        }
         let (volumes, client) = (&self.node.volumes, self.node.link.client());
         let fetched = volumes.fetch(client, pod.namespace(), references);
         fetched
@@ -410,7 +517,7 @@ async fn told_of<T, E>(
 fn world(role: Role, asked: Option<World>, artifact: &Artifact) -> Result<World, String> {
     let kind = artifact.kind();
     let wanted = match (role, asked) {
-        (Role::Init, _) => World::Command,
+        (Role::Init | Role::Ephemeral, _) => World::Command,
         (_, Some(world)) => world,
         (_, None) if kind.http.is_some() => World::Http,
         (_, None) => World::Command,
@@ -419,6 +526,7 @@ fn world(role: Role, asked: Option<World>, artifact: &Artifact) -> Result<World,
         World::Http if kind.http.is_none() => Err("the component does not export wasi:http, which the annotation weft.dev/world asks for".into()),
         World::Command if kind.command.is_none() => Err(match role {
             Role::Init => "an init container runs to completion, and this component does not export wasi:cli/run".into(),
+            Role::Ephemeral => "an ephemeral container is run, and this component does not export wasi:cli/run".into(),
             Role::Main | Role::Sidecar => "the component does not export wasi:cli/run, which the annotation weft.dev/world asks for".into(),
         }),
         world => Ok(world),
@@ -440,29 +548,46 @@ fn no_files(volume: &str) -> String {
 
 /// Where a guest runs.
 enum Place {
-    /// In this process, with the volumes of its mounts.
-    Here(Vec<Volume>),
+    /// In this process, with its files.
+    Here(Files),
     Apart(Worker),
 }
 
-/// The guest, in its place; what it prints and what breaks off goes to `failures`.
+/// The volumes of its mounts, and its root.
+struct Files {
+    volumes: Vec<Volume>,
+    root: Option<Root>,
+}
+
+/// Where what it prints goes.
+struct Printing {
+    failures: Arc<Failures>,
+    console: Arc<Console>,
+}
+
+/// The guest, in its place.
 async fn build(
     node: &Node,
     place: Place,
     artifact: &Artifact,
     spec: &WorkloadSpec,
-    failures: Arc<Failures>,
+    printing: Printing,
     setup: Setup,
 ) -> Result<Guest, String> {
+    let Printing { failures, console } = printing;
     let stdout = LogSink::new({
-        let log = failures.log().clone();
-        move |bytes| log.write(Stream::Stdout, bytes)
+        let (log, console) = (failures.log().clone(), console.clone());
+        move |bytes| {
+            log.write(Stream::Stdout, bytes);
+            console.print(Stream::Stdout, bytes);
+        }
     });
     let stderr = LogSink::new({
         let failures = failures.clone();
         move |bytes| {
             failures.hear(bytes);
             failures.log().write(Stream::Stderr, bytes);
+            console.print(Stream::Stderr, bytes);
         }
     });
     let faults = EventSink::of_broken_off(move |fault| failures.record_failure(&fault, None));
@@ -472,8 +597,8 @@ async fn build(
         events: Some(faults),
         ..setup
     };
-    let volumes = match place {
-        Place::Here(volumes) => volumes,
+    let files = match place {
+        Place::Here(files) => files,
         Place::Apart(worker) => {
             let built = worker.build(&node.engine, artifact, setup).await;
             return built
@@ -482,8 +607,11 @@ async fn build(
         }
     };
     let mut builder = Workload::builder(&node.engine, artifact).setup(setup);
-    for (volume, mount) in volumes.iter().zip(&spec.mounts) {
+    for (volume, mount) in files.volumes.iter().zip(&spec.mounts) {
         builder = builder.volume(volume, &mount.path, mount.access);
+    }
+    for (volume, path, access) in files.root.iter().flat_map(Root::lent) {
+        builder = builder.volume(&volume, path, access);
     }
     builder
         .build()

@@ -1,19 +1,23 @@
 //! Startup, liveness and readiness probes.
 //!
 //! An HTTP probe is a request to the component, made in memory on one of the cores: no socket, but the same limits and
-//! the same instance policy as any request. A container without probes has no task here.
+//! the same instance policy as any request. A command is run in the container's context. A container without probes has no task here.
 //!
 //! Invariants: liveness and readiness begin after startup has succeeded; a result is reported only when it crosses its
 //! threshold; one probe of a container runs at a time and ends at its time limit.
 //!
 //! Left to others: what follows from a result (`plan`).
 
+use crate::context::{Context, RunError};
 use crate::guest::Guest;
+use crate::node::Node;
 use crate::plan::ProbeKind;
 use crate::pod_view::ContainerView;
 use http::{Request, StatusCode};
 use k8s_openapi::api::core::v1::{Container, Probe};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -43,13 +47,15 @@ pub enum Check {
     },
     /// Whether the component is served on this port.
     Tcp { port: u16 },
+    /// Whether the command ends well.
+    Exec { command: Vec<String> },
 }
 
 /// Why a probe cannot be carried out here, as one sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
     #[error(
-        "{kind} probe: {what} is not supported, a component has no shell and no sockets; use httpGet or tcpSocket"
+        "{kind} probe: {what} is not supported, a component has no sockets; use httpGet, tcpSocket or exec"
     )]
     Unsupported { kind: ProbeKind, what: &'static str },
     #[error("{kind} probe: the container has no port \"{port}\"")]
@@ -58,7 +64,7 @@ pub enum ProbeError {
         "{kind} probe: scheme {scheme} is not supported, a component is asked in memory; leave the field out"
     )]
     Scheme { kind: ProbeKind, scheme: String },
-    #[error("{kind} probe: it says neither httpGet nor tcpSocket")]
+    #[error("{kind} probe: it says neither httpGet, tcpSocket nor exec")]
     Empty { kind: ProbeKind },
 }
 
@@ -77,20 +83,21 @@ pub fn specs(container: &Container) -> Result<Vec<Spec>, ProbeError> {
     .collect()
 }
 
+/// A port as it was written.
+pub(crate) fn written(port: &IntOrString) -> String {
+    match port {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(name) => name.clone(),
+    }
+}
+
 fn spec(container: &Container, kind: ProbeKind, probe: &Probe) -> Result<Spec, ProbeError> {
-    let port = |port: &k8s_openapi::apimachinery::pkg::util::intstr::IntOrString| {
+    let port = |port: &IntOrString| {
         ContainerView(container)
             .port_number(port)
             .ok_or_else(|| ProbeError::NoPort {
                 kind,
-                port: match port {
-                    k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(number) => {
-                        number.to_string()
-                    }
-                    k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::String(name) => {
-                        name.clone()
-                    }
-                },
+                port: written(port),
             })
     };
     let check = if let Some(get) = &probe.http_get {
@@ -126,8 +133,10 @@ fn spec(container: &Container, kind: ProbeKind, probe: &Probe) -> Result<Spec, P
         Check::Tcp {
             port: port(&socket.port)?,
         }
-    } else if probe.exec.is_some() {
-        return Err(ProbeError::Unsupported { kind, what: "exec" });
+    } else if let Some(exec) = &probe.exec {
+        Check::Exec {
+            command: exec.command.clone().unwrap_or_default(),
+        }
     } else if probe.grpc.is_some() {
         return Err(ProbeError::Unsupported { kind, what: "grpc" });
     } else {
@@ -199,6 +208,15 @@ pub enum Report {
     Verdict { kind: ProbeKind, healthy: bool },
     /// One probe failed; worth an event, decides nothing.
     Failed { kind: ProbeKind, message: String },
+    /// One probe could not be made: no result at all.
+    Errored { kind: ProbeKind, message: String },
+}
+
+/// Why a probe is no success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Trouble {
+    Failed(String),
+    Errored(String),
 }
 
 /// What is probed.
@@ -211,6 +229,10 @@ pub struct Target {
     pub cores: Cores,
     /// On which core requests run.
     pub core: usize,
+    /// Where commands are run.
+    pub(crate) context: Option<(Arc<Node>, Arc<Context>)>,
+    /// When the container was.
+    pub(crate) started: Instant,
 }
 
 /// Probes until `stop`. `report` must not block for long.
@@ -220,7 +242,7 @@ where
     R: Future<Output = ()>,
 {
     // Of all probes: a container that was long in starting has had its delay.
-    let begun = Instant::now();
+    let begun = target.started;
     let probing = async {
         let (startup, rest): (Vec<Spec>, Vec<Spec>) = specs
             .into_iter()
@@ -253,23 +275,31 @@ where
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let result = match tokio::time::timeout(
-            spec.timeout,
-            check(&spec.check, target, spec.timeout),
-        )
-        .await
-        {
-            Ok(result) => result,
-            Err(_) => Err(format!("no answer within {:?}", spec.timeout)),
+        // A command is timed where it is run, and says so in its own words.
+        let most = match spec.check {
+            Check::Exec { .. } => spec.timeout.saturating_mul(2),
+            Check::Http { .. } | Check::Tcp { .. } => spec.timeout,
         };
-        let healthy = result.is_ok();
-        if let Err(message) = result {
-            report(Report::Failed {
-                kind: spec.kind,
-                message,
-            })
-            .await;
-        }
+        let checked = check(&spec.check, target, spec.timeout);
+        let result = match tokio::time::timeout(most, checked).await {
+            Ok(result) => result,
+            Err(_) => Err(Trouble::Failed(format!(
+                "no answer within {:?}",
+                spec.timeout
+            ))),
+        };
+        let kind = spec.kind;
+        let healthy = match result {
+            Ok(()) => true,
+            Err(Trouble::Failed(message)) => {
+                report(Report::Failed { kind, message }).await;
+                false
+            }
+            Err(Trouble::Errored(message)) => {
+                report(Report::Errored { kind, message }).await;
+                continue;
+            }
+        };
         if let Some(healthy) = tally.count(healthy, spec) {
             report(Report::Verdict {
                 kind: spec.kind,
@@ -283,10 +313,33 @@ where
     }
 }
 
-async fn check(check: &Check, target: &Target, timeout: Duration) -> Result<(), String> {
+/// Runs a probe's command; what it prints is why it failed.
+async fn command(command: &[String], target: &Target, timeout: Duration) -> Result<(), Trouble> {
+    let Some((node, context)) = &target.context else {
+        return Err(Trouble::Errored("the container is not running".into()));
+    };
+    match context.run(node, command, Some(timeout)).await {
+        Ok(ran) if ran.exit.code() == 0 => Ok(()),
+        Ok(ran) => Err(Trouble::Failed(ran.output)),
+        Err(error @ RunError::TimedOut { .. }) => Err(Trouble::Failed(error.to_string())),
+        Err(error @ RunError::Exec(_)) => Err(Trouble::Errored(error.to_string())),
+    }
+}
+
+async fn check(check: &Check, target: &Target, timeout: Duration) -> Result<(), Trouble> {
+    match check {
+        Check::Exec { command: words } => command(words, target, timeout).await,
+        Check::Http { .. } | Check::Tcp { .. } => {
+            ask(check, target, timeout).await.map_err(Trouble::Failed)
+        }
+    }
+}
+
+async fn ask(check: &Check, target: &Target, timeout: Duration) -> Result<(), String> {
     let refused = |port: u16| format!("dial tcp {}:{port}: connect: connection refused", target.ip);
     let port = match check {
         Check::Http { port, .. } | Check::Tcp { port } => *port,
+        Check::Exec { .. } => return Ok(()),
     };
     let Some(workload) = target
         .workload
@@ -373,7 +426,7 @@ mod tests {
     #[test]
     fn what_cannot_be_probed_is_refused_with_a_sentence() {
         let text: Vec<String> = [
-            json!({"exec": {"command": ["true"]}}),
+            json!({"grpc": {"port": 1}}),
             json!({"tcpSocket": {"port": "nope"}}),
             json!({"httpGet": {"port": 8080, "scheme": "HTTPS"}}),
             json!({}),
@@ -382,10 +435,10 @@ mod tests {
         .map(|probe| specs(&container(probe)).expect_err("refused").to_string())
         .collect();
         insta::assert_snapshot!(text.join("\n"), @r#"
-        Readiness probe: exec is not supported, a component has no shell and no sockets; use httpGet or tcpSocket
+        Readiness probe: grpc is not supported, a component has no sockets; use httpGet, tcpSocket or exec
         Readiness probe: the container has no port "nope"
         Readiness probe: scheme HTTPS is not supported, a component is asked in memory; leave the field out
-        Readiness probe: it says neither httpGet nor tcpSocket
+        Readiness probe: it says neither httpGet, tcpSocket nor exec
         "#);
     }
 
@@ -398,6 +451,8 @@ mod tests {
             ports: vec![8080],
             cores: Cores::start(1).expect("a core"),
             core: 0,
+            context: None,
+            started: Instant::now(),
         };
         for (delay, waits) in [(0, 0), (15, 0), (30, 10)] {
             let started = Instant::now();

@@ -2,6 +2,7 @@
 //!
 //! Each pod's worker writes its own record; readers get copies. Never authoritative, and gone with the process.
 
+use crate::context::Context;
 use crate::guest::Guest;
 use crate::pod_view::PodView;
 use parking_lot::Mutex;
@@ -33,6 +34,8 @@ pub struct ContainerRecord {
     /// Why it has not started yet; `None` once it has.
     pub waiting: Option<String>,
     pub workload: Option<Guest>,
+    /// Where commands in it are run, while it runs.
+    pub(crate) context: Option<Arc<Context>>,
     /// What its earlier runs on this node have used.
     pub spent: Option<Box<Usage>>,
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Prepared ──launch──► Running: attached to the mesh, or a command on a core; probes
-//!                         ├──stop───► out of the mesh, what is in flight has the grace to end, stopped ──► Exited
+//!                         ├──stop───► its hook, out of the mesh, what is in flight has the grace to end, stopped ──► Exited
 //!                         └──cut_off  at once, nobody is told
 //! ```
 //!
@@ -12,10 +12,13 @@
 //! Left to others: when runs begin and end (`plan`), what was prepared (`prepare`), the words (`exit`).
 
 use crate::bridge::{self, Siblings};
+use crate::context::Context;
 use crate::exit;
 use crate::grants;
 use crate::guest::Guest;
+use crate::hooks::{self, Hook};
 use crate::identity::Claim;
+use crate::last_words::LastWords;
 use crate::logs;
 use crate::mailbox::{Mailbox, Message};
 use crate::node::Node;
@@ -34,6 +37,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_mesh::{Detached, LocalWorkload, PodAddress};
 use weft_runtime::Usage;
+
+/// What a container has at least for its end when its hook has taken all of the grace; as the kubelet.
+const GRACE_AFTER_HOOK: Duration = Duration::from_secs(2);
 
 /// Where the containers of one pod live, as long as it does.
 pub(crate) struct Home {
@@ -95,6 +101,28 @@ impl Slot {
         Some(self.running.as_ref()?.workload.clone())
     }
 
+    /// What commands in it share with it, while it runs.
+    pub(crate) fn context(&self) -> Option<Arc<Context>> {
+        Some(self.running.as_ref()?.context.clone())
+    }
+
+    /// Says when the run is over.
+    pub(crate) fn stopped(&self) -> CancellationToken {
+        let running = self.running.as_ref();
+        running.map_or_else(CancellationToken::new, |running| running.probes.clone())
+    }
+
+    /// Begins with its probes, which wait until its first hook is done.
+    pub(crate) fn begin_probes(&mut self, home: &Home, which: Which) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        if let Some(waiting) = running.waiting.take() {
+            let (specs, target) = *waiting;
+            probe(home, which, specs, target, running.probes.clone());
+        }
+    }
+
     pub(crate) fn spent(&self) -> Option<Box<Usage>> {
         self.spent.clone()
     }
@@ -110,6 +138,11 @@ impl Slot {
         }
         running.probes.cancel();
         running.log.close();
+        running.context.console.end();
+        // A command that has ended takes with it what was executed in its container.
+        let workload = running.workload.clone();
+        home.tasks
+            .spawn(async move { workload.stop(Duration::ZERO).await });
         let earlier = self.spent.take().unwrap_or_default();
         let mut spent = registry::add(running.workload.usage(), &earlier);
         // Gauges of a run that is over.
@@ -125,6 +158,7 @@ impl Slot {
             drop(running.detach(home));
             running.probes.cancel();
             running.log.close();
+            running.context.console.end();
             running.workload.stop(Duration::ZERO).await;
         }
     }
@@ -138,6 +172,11 @@ pub(crate) struct Running {
     log: logs::Writer,
     why: Arc<Mutex<Option<StopReason>>>,
     probes: CancellationToken,
+    /// Those that have not begun.
+    waiting: Option<Box<(Vec<probes::Spec>, probes::Target)>>,
+    context: Arc<Context>,
+    pre_stop: Option<Hook>,
+    last_words: LastWords,
     /// Keeps the certificate of its identity in the mesh.
     _claim: Claim,
     /// Keeps what its ServiceAccount is granted in force here.
@@ -165,6 +204,8 @@ impl Which {
 pub(crate) struct Launched {
     pub(crate) running: Running,
     pub(crate) serving: bool,
+    /// To be carried out before it counts as running.
+    pub(crate) post_start: Option<Hook>,
     pub(crate) image_id: String,
     pub(crate) container_id: String,
 }
@@ -178,7 +219,7 @@ pub(crate) fn launch(
     pod: PodView<'_>,
     ip: IpAddr,
     which: Which,
-    prepared: Prepared,
+    mut prepared: Prepared,
 ) -> Result<Launched, String> {
     let serves = prepared.world == World::Http;
     let mut ports = prepared.spec.ports.iter();
@@ -198,32 +239,38 @@ pub(crate) fn launch(
             addresses
         }
         World::Command => {
-            run(home, which, core, &prepared, why.clone());
+            run(home, which, core, &mut prepared, why.clone());
             Vec::new()
         }
     };
     let Prepared {
         spec,
         workload,
+        context,
+        last_words,
         probes,
+        hooks,
         image_id,
         log,
         claim,
         grant,
         ..
     } = prepared;
-    if !probes.is_empty() {
+    let waiting = (!probes.is_empty()).then(|| {
         let target = probes::Target {
             workload: serves.then(|| workload.clone()),
             ip,
             ports: spec.ports,
             cores: home.node.cores.clone(),
             core,
+            context: Some((home.node.clone(), context.clone())),
+            started: tokio::time::Instant::now(),
         };
-        probe(home, which, probes, target, stop.clone());
-    }
+        Box::new((probes, target))
+    });
     Ok(Launched {
         serving: serves,
+        post_start: hooks.post_start,
         image_id,
         container_id: format!(
             "wasmtime://{:032x}{:032x}",
@@ -236,6 +283,10 @@ pub(crate) fn launch(
             log,
             why,
             probes: stop,
+            waiting,
+            context,
+            pre_stop: hooks.pre_stop,
+            last_words,
             _claim: claim,
             _grant: grant,
         },
@@ -269,13 +320,14 @@ fn run(
     home: &Home,
     which: Which,
     core: usize,
-    prepared: &Prepared,
+    prepared: &mut Prepared,
     why: Arc<Mutex<Option<StopReason>>>,
 ) {
     let (mailbox, log) = (home.mailbox.clone(), prepared.log.clone());
-    let workload = prepared.workload.clone();
+    let (workload, last_words) = (prepared.workload.clone(), prepared.last_words.clone());
+    let stdio = std::mem::take(&mut prepared.stdio);
     let cores = &home.node.cores;
-    let running = cores.spawn_on(core, async move { workload.run().await });
+    let running = cores.spawn_on(core, async move { workload.run_with(stdio).await });
     home.tasks.spawn(async move {
         let exit = match running.await {
             Ok(exit) => {
@@ -284,7 +336,10 @@ fn run(
                         "weft: the component trapped: {message}\n{backtrace}"
                     ));
                 }
-                exit::command(&exit, *why.lock())
+                let exit = exit::command(&exit, *why.lock());
+                // What it printed last belongs to its last words.
+                log.close();
+                last_words.of(exit).await
             }
             Err(_) => exit::cut_off("the node shut down".into()),
         };
@@ -335,28 +390,67 @@ fn probe(
 
 impl Running {
     fn detach(&self, home: &Home) -> Vec<Detached> {
-        let addresses = self.addresses.iter();
-        addresses
-            .map(|address| {
-                home.siblings.remove(address.port);
-                home.node.mesh.detach(*address)
-            })
-            .collect()
+        self.detaching(home)()
     }
 
-    /// Has it end within `grace`; the mailbox hears when it has.
-    pub(crate) fn stop(&self, home: &Home, which: Which, grace: Duration, reason: StopReason) {
+    /// Takes it out of the mesh when it is called.
+    fn detaching(&self, home: &Home) -> impl FnOnce() -> Vec<Detached> + Send + use<> {
+        let addresses = self.addresses.clone();
+        let (siblings, node) = (home.siblings.clone(), home.node.clone());
+        move || {
+            addresses
+                .into_iter()
+                .map(|address| {
+                    siblings.remove(address.port);
+                    node.mesh.detach(address)
+                })
+                .collect()
+        }
+    }
+
+    /// What it wants done before it is stopped.
+    pub(crate) fn pre_stop(&self) -> Option<&Hook> {
+        self.pre_stop.as_ref()
+    }
+
+    /// Has it end within `grace`; the mailbox hears when it has. `hook` is carried out first, while it still serves, and takes its time
+    /// from the grace.
+    pub(crate) fn stop(
+        &self,
+        home: &Home,
+        which: Which,
+        grace: Duration,
+        reason: StopReason,
+        hook: Option<PreStop>,
+    ) {
         *self.why.lock() = Some(reason);
         let workload = self.workload.clone();
+        let begun = tokio::time::Instant::now();
+        let hooked = async move {
+            match hook {
+                Some(hook) if !grace.is_zero() => {
+                    hook.run(grace).await;
+                    // As the kubelet: whatever the hook took.
+                    grace.saturating_sub(begun.elapsed()).max(GRACE_AFTER_HOOK)
+                }
+                _ => grace,
+            }
+        };
         if self.addresses.is_empty() {
             // A command: its own task reports the exit.
-            home.tasks.spawn(async move { workload.stop(grace).await });
+            home.tasks.spawn(async move {
+                let grace = hooked.await;
+                workload.stop(grace).await;
+            });
             return;
         }
-        // Out of the mesh first: nothing new arrives, what is in flight has the grace to end.
-        let detached = self.detach(home);
+        let detaching = self.detaching(home);
         let (mailbox, probes) = (home.mailbox.clone(), self.probes.clone());
+        let (log, last_words) = (self.log.clone(), self.last_words.clone());
         home.tasks.spawn(async move {
+            let grace = hooked.await;
+            // Out of the mesh first: nothing new arrives, what is in flight has the grace to end.
+            let detached = detaching();
             let begun = tokio::time::Instant::now();
             let drained = async {
                 for detached in &detached {
@@ -367,7 +461,32 @@ impl Running {
             let _ = tokio::time::timeout(grace, drained).await;
             workload.stop(grace.saturating_sub(begun.elapsed())).await;
             probes.cancel();
-            mailbox.send(which.exited(exit::served(reason))).await;
+            log.close();
+            let exit = last_words.of(exit::served(reason)).await;
+            mailbox.send(which.exited(exit)).await;
         });
+    }
+}
+
+/// A container's hook before its stop.
+pub(crate) struct PreStop {
+    pub(crate) hook: Hook,
+    pub(crate) place: hooks::Place,
+    /// Tells of a hook that failed.
+    pub(crate) failed: Box<dyn FnOnce() + Send>,
+}
+
+impl PreStop {
+    async fn run(self, grace: Duration) {
+        let Self {
+            hook,
+            place,
+            failed,
+        } = self;
+        // Elapsed: the stop does not wait for it.
+        if let Ok(Err(_)) = tokio::time::timeout(grace, hook.run(&place)).await {
+            // Without what it said, which may be a secret.
+            failed();
+        }
     }
 }

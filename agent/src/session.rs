@@ -1,25 +1,43 @@
 //! Running a command in a container's context, and looking over the shoulder of the one that runs.
 //!
 //! ```text
-//! /exec    ─► Node::exec ────► a component of its own instance, in the container's root and environment, on its limits
-//! /attach  ─► Node::attach ──► the running container's own stdio, shared by all who look
+//! /exec    ─► Node::exec ────► a component of its own instance, in the container's context, on its limits
+//! /attach  ─► Node::attach ──► the running container's own streams, shared by all who look
 //! ```
 //!
-//! Invariants: a session ends with the future that carries it; what a client does not read waits in bounded channels and holds up
-//! its own session only; input that has ended is told to the guest as the end of its input.
+//! A terminal's size goes into the environment (`COLUMNS`, `LINES`) when the command begins, and to whoever asks `weft:terminal/size`
+//! afterwards.
 //!
-//! Left to others: the wire (`http`), which component a command is (`toolbox`), what a container's context is (`context`).
+//! Invariants: a session ends with the future that carries it; what a client does not read waits in bounded channels and holds up
+//! its own session only; input that has ended is told to the guest as the end of its input; there are never more sessions than
+//! [`OF_POD_MAX`] in a pod and [`OF_NODE_MAX`] on a node.
+//!
+//! Left to others: the wire (`http`), which component a command is (`toolbox`), what a container's context is (`context`), its own
+//! streams (`console`).
 
+use crate::context::{Context, ExecError};
 use crate::node::Node;
 use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 use weft_api::StatusError;
+use weft_runtime::{Exit, Stdio};
 
 /// Chunks that wait on one of a session's channels; each is at most [`CHUNK_BYTES_MAX`].
 pub(crate) const CHUNKS_MAX: usize = 16;
 /// The longest chunk that goes over a channel.
-pub(crate) const CHUNK_BYTES_MAX: usize = 32 << 10;
+pub(crate) const CHUNK_BYTES_MAX: usize = weft_runtime::stdio::CHUNK_BYTES_MAX;
+/// Sessions of one pod: people and their scripts. Each takes an instance and up to two mebibytes of channels.
+pub(crate) const OF_POD_MAX: usize = 64;
+/// Sessions of one node.
+pub(crate) const OF_NODE_MAX: usize = 512;
+/// How long a terminal's size is waited for before the command begins: clients send it first.
+const SIZE_WITHIN: Duration = Duration::from_millis(100);
+/// When a client that was refused for want of a place may come again.
+const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// The ends of a session that are the client's.
 pub(crate) struct Streams {
@@ -33,10 +51,19 @@ pub(crate) struct Streams {
 }
 
 /// How large the client's terminal is, in characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TerminalSize {
     pub width: u16,
     pub height: u16,
+}
+
+impl From<TerminalSize> for weft_runtime::TerminalSize {
+    fn from(size: TerminalSize) -> Self {
+        Self {
+            columns: size.width,
+            lines: size.height,
+        }
+    }
 }
 
 /// How a session ended.
@@ -59,6 +86,64 @@ pub(crate) struct ContainerRef {
     pub container: String,
 }
 
+/// The sessions of a node, by their pods. Clones count the same ones.
+#[derive(Clone, Default)]
+pub struct Sessions {
+    open: Arc<Mutex<Open>>,
+}
+
+#[derive(Default)]
+struct Open {
+    all: usize,
+    of_pods: BTreeMap<String, usize>,
+}
+
+/// A session's place.
+pub(crate) struct Place {
+    sessions: Sessions,
+    uid: String,
+}
+
+impl Sessions {
+    /// A place in the pod; it is given back when it is dropped.
+    ///
+    /// # Errors
+    /// When there are as many sessions as there may be.
+    pub(crate) fn enter(&self, uid: &str) -> Result<Place, StatusError> {
+        let mut open = self.open.lock();
+        let of_pod = open.of_pods.get(uid).copied().unwrap_or_default();
+        if of_pod >= OF_POD_MAX || open.all >= OF_NODE_MAX {
+            return Err(StatusError::too_many_requests(
+                "Too many requests, please try again later.",
+                RETRY_AFTER_SECONDS,
+            ));
+        }
+        open.all += 1;
+        open.of_pods.insert(uid.to_owned(), of_pod + 1);
+        Ok(Place {
+            sessions: self.clone(),
+            uid: uid.to_owned(),
+        })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.open.lock().all
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.sessions.open.lock();
+        open.all = open.all.saturating_sub(1);
+        let left = open.of_pods.get(&self.uid).copied().unwrap_or_default();
+        match left.saturating_sub(1) {
+            0 => open.of_pods.remove(&self.uid),
+            left => open.of_pods.insert(self.uid.clone(), left),
+        };
+    }
+}
+
 impl Node {
     /// Runs `command` in the container, to its end.
     pub(crate) async fn exec(
@@ -67,17 +152,203 @@ impl Node {
         command: Vec<String>,
         streams: Streams,
     ) -> SessionEnd {
-        let _ = (command, streams);
-        SessionEnd::Broken(format!("{} runs no commands yet", target.container))
+        let entered = self
+            .context(target)
+            .and_then(|context| Ok((context, self.sessions.enter(&target.uid)?)));
+        let (context, _place) = match entered {
+            Ok(entered) => entered,
+            Err(error) => return SessionEnd::Refused(error),
+        };
+        run(self, &context, command, streams).await
     }
 
-    /// Connects the client with the container's own stdio, until either ends.
+    /// Connects the client with the container's own streams, until either ends.
     pub(crate) async fn attach(
         self: &Arc<Self>,
         target: &ContainerRef,
         streams: Streams,
     ) -> SessionEnd {
-        let _ = streams;
-        SessionEnd::Broken(format!("{} cannot be attached to yet", target.container))
+        let entered = self
+            .context(target)
+            .and_then(|context| Ok((context, self.sessions.enter(&target.uid)?)));
+        match entered {
+            Ok((context, _place)) => {
+                context.console.attach(streams).await;
+                SessionEnd::Exited(0)
+            }
+            Err(error) => SessionEnd::Refused(error),
+        }
+    }
+
+    fn context(&self, target: &ContainerRef) -> Result<Arc<Context>, StatusError> {
+        let ContainerRef {
+            namespace,
+            pod,
+            uid,
+            container,
+        } = target;
+        let record = self.registry.get(namespace, pod);
+        let record = record
+            .filter(|record| record.uid == *uid)
+            .ok_or_else(|| StatusError::not_found("pods", "", pod))?;
+        let mut containers = record.containers.into_iter();
+        let running = containers.find(|found| found.name == *container);
+        running
+            .and_then(|found| found.context)
+            .ok_or_else(|| StatusError::internal(not_running(container)))
+    }
+}
+
+/// The kubelet's words for a container that is not there, or not yet, or not any more.
+fn not_running(container: &str) -> String {
+    format!("unable to upgrade connection: container not found (\"{container}\")")
+}
+
+async fn run(
+    node: &Arc<Node>,
+    context: &Context,
+    command: Vec<String>,
+    streams: Streams,
+) -> SessionEnd {
+    let Streams {
+        stdin,
+        stdout,
+        stderr,
+        mut resize,
+        tty,
+    } = streams;
+    let mut env = Vec::new();
+    let mut size = TerminalSize::default();
+    if tty {
+        env.push(("TERM".to_owned(), "xterm".to_owned()));
+        if let Some(resize) = &mut resize
+            && let Ok(Some(first)) = tokio::time::timeout(SIZE_WITHIN, resize.recv()).await
+        {
+            size = first;
+            env.push(("COLUMNS".to_owned(), size.width.to_string()));
+            env.push(("LINES".to_owned(), size.height.to_string()));
+        }
+    }
+    let (resized, terminal) = watch::channel(size.into());
+    let stderr = match tty {
+        true => stdout.clone(),
+        false => stderr,
+    };
+    let complaints = stderr.clone();
+    let stdio = Stdio {
+        stdin,
+        stdout,
+        stderr,
+        terminal: tty.then_some(terminal),
+    };
+    let resizing = async {
+        while let Some(resize) = &mut resize
+            && let Some(size) = resize.recv().await
+        {
+            resized.send_replace(size.into());
+        }
+        std::future::pending::<()>().await;
+    };
+    let ended = tokio::select! {
+        ended = context.exec(node, command, env, stdio) => ended,
+        () = resizing => return SessionEnd::Broken("the terminal is gone".into()),
+    };
+    match ended {
+        Ok(exit) => end(exit, complaints, tty).await,
+        Err(error @ (ExecError::NotFound(_) | ExecError::Failed(_))) => {
+            SessionEnd::Refused(StatusError::internal(format!(
+                "error executing command in container: failed to exec in container: {error}"
+            )))
+        }
+    }
+}
+
+/// What the client is told; what a shell would have printed of a command that broke down goes where errors go.
+async fn end(exit: Exit, complaints: Option<mpsc::Sender<Bytes>>, tty: bool) -> SessionEnd {
+    let code = match &exit {
+        Exit::Lost { reason } => {
+            return SessionEnd::Broken(format!("the worker process of the namespace {reason}"));
+        }
+        // Its container has ended, and all that was in it.
+        Exit::Stopped => 137,
+        exit => exit.code(),
+    };
+    let said = match &exit {
+        Exit::Trap { message, backtrace } => Some(format!(
+            "weft: the component trapped: {message}\n{backtrace}"
+        )),
+        Exit::OutOfMemory { limit_bytes } => Some(format!(
+            "weft: out of memory: the container's limit is {limit_bytes} bytes"
+        )),
+        _ => None,
+    };
+    if let (Some(said), Some(complaints)) = (said, complaints) {
+        let mut text = format!("{}\n", said.trim_end());
+        if tty {
+            text = text.replace('\n', "\r\n");
+        }
+        // The client may have left.
+        let _ = complaints.send(Bytes::from(text)).await;
+    }
+    SessionEnd::Exited(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_so_many_sessions_and_no_more() {
+        let sessions = Sessions::default();
+        let of_pod: Vec<Place> = (0..OF_POD_MAX)
+            .map(|_| sessions.enter("u").expect("a place"))
+            .collect();
+        let refused = sessions.enter("u").err().expect("too many");
+        assert_eq!(refused.code, 429);
+        let mut others = Vec::new();
+        for pod in 0.. {
+            match sessions.enter(&format!("v{pod}")) {
+                Ok(place) => others.push(place),
+                Err(_) => break,
+            }
+        }
+        assert_eq!(of_pod.len() + others.len(), OF_NODE_MAX);
+        drop((of_pod, others));
+        assert_eq!(sessions.count(), 0);
+        assert!(sessions.open.lock().of_pods.is_empty());
+        assert!(sessions.enter("u").is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_command_that_breaks_down_leaves_a_sentence_and_its_code() {
+        for (exit, code, expected) in [
+            (Exit::Success, 0, ""),
+            (Exit::Failed(3), 3, ""),
+            (Exit::Stopped, 137, ""),
+            (
+                Exit::OutOfMemory { limit_bytes: 7 },
+                137,
+                "weft: out of memory: the container's limit is 7 bytes\r\n",
+            ),
+            (
+                Exit::Trap {
+                    message: "unreachable".into(),
+                    backtrace: "0: main\n".into(),
+                },
+                134,
+                "weft: the component trapped: unreachable\r\n0: main\r\n",
+            ),
+        ] {
+            let (complaints, mut told) = mpsc::channel(1);
+            let ended = end(exit, Some(complaints), true).await;
+            assert!(matches!(ended, SessionEnd::Exited(found) if found == code));
+            let told = told.recv().await.unwrap_or_default();
+            assert_eq!(String::from_utf8_lossy(&told), expected);
+        }
+        let lost = Exit::Lost {
+            reason: "was ended by SIGKILL".into(),
+        };
+        let ended = end(lost, None, false).await;
+        assert!(matches!(ended, SessionEnd::Broken(why) if why.ends_with("SIGKILL")));
     }
 }

@@ -53,6 +53,7 @@ pub fn pod_status(
     let containers = PodView(pod).containers();
     let mut init_statuses = Vec::new();
     let mut main_statuses = Vec::new();
+    let mut ephemeral_statuses = Vec::new();
     let initialized = initialized(wanted, state);
     let (phase, reason, message) = phase(wanted, state);
     for (index, (container, role)) in containers.iter().enumerate() {
@@ -63,12 +64,11 @@ pub fn pod_status(
         if *role == Role::Main && phase == "Failed" && initialized {
             never_ran(&mut status);
         }
-        if *role == Role::Main {
-            &mut main_statuses
-        } else {
-            &mut init_statuses
+        match role {
+            Role::Main => main_statuses.push(status),
+            Role::Init | Role::Sidecar => init_statuses.push(status),
+            Role::Ephemeral => ephemeral_statuses.push(status),
         }
-        .push(status);
     }
     let draining = !matches!(state.stage, Stage::Active) && wanted.kill_at.is_none();
     let over = matches!(phase, "Succeeded" | "Failed");
@@ -194,6 +194,8 @@ pub fn pod_status(
         qos_class: Some(qos_class(pod).into()),
         init_container_statuses: (!init_statuses.is_empty()).then_some(init_statuses),
         container_statuses: Some(main_statuses),
+        ephemeral_container_statuses: (!ephemeral_statuses.is_empty())
+            .then_some(ephemeral_statuses),
         ..PodStatus::default()
     }
 }
@@ -222,7 +224,7 @@ fn unfinished_init<'a>(wanted: &'a Wanted, state: &PodState) -> Vec<&'a str> {
         .iter()
         .zip(&state.containers)
         .filter(|(wish, container)| match wish.role {
-            Role::Main => false,
+            Role::Main | Role::Ephemeral => false,
             Role::Init => {
                 !matches!(&container.phase, Phase::Ended(ended) if ended.exit.succeeded())
             }
@@ -262,7 +264,7 @@ fn phase_of_containers(wanted: &Wanted, state: &PodState) -> &'static str {
             (Phase::Ended(ended), Role::Init) if !ended.exit.succeeded() => {
                 return "Failed";
             }
-            (Phase::Ended(_), Role::Init) | (_, Role::Sidecar) => {}
+            (Phase::Ended(_), Role::Init) | (_, Role::Sidecar | Role::Ephemeral) => {}
             (_, Role::Init) => return "Pending",
             (Phase::Ended(ended), Role::Main) => failed |= !ended.exit.succeeded(),
             (
@@ -302,7 +304,9 @@ fn phase_of_containers(wanted: &Wanted, state: &PodState) -> &'static str {
 /// Why a container waits, as `status` says.
 pub(crate) fn waiting(status: &PodStatus, container: &str) -> Option<String> {
     let init = status.init_container_statuses.iter().flatten();
-    let mut all = init.chain(status.container_statuses.iter().flatten());
+    let ephemeral = status.ephemeral_container_statuses.iter().flatten();
+    let main = status.container_statuses.iter().flatten();
+    let mut all = init.chain(main).chain(ephemeral);
     let reported = all.find(|reported| reported.name == container)?;
     reported.state.as_ref()?.waiting.as_ref()?.reason.clone()
 }
@@ -323,10 +327,10 @@ fn container_status(
         ..ContainerState::default()
     };
     let image = container.image.clone().unwrap_or_default();
-    let not_yet = if role == Role::Main && !initialized || role != Role::Main {
-        "PodInitializing"
-    } else {
-        "ContainerCreating"
+    let not_yet = match role {
+        Role::Main if !initialized => "PodInitializing",
+        Role::Main | Role::Ephemeral => "ContainerCreating",
+        Role::Init | Role::Sidecar => "PodInitializing",
     };
     let mut last = current.last.clone();
     let mut ready = false;
@@ -337,7 +341,7 @@ fn container_status(
             // Between two runs the kubelet shows the one that ended.
             Some(ended) => terminated(ended),
             None => waiting(
-                if role == Role::Main {
+                if matches!(role, Role::Main | Role::Ephemeral) {
                     "ContainerCreating"
                 } else {
                     "PodInitializing"
@@ -368,6 +372,7 @@ fn container_status(
                 }
                 StartFailure::NotGranted => waiting("CapabilityNotGranted", Some(message.clone())),
                 StartFailure::Create => waiting("CreateContainerError", Some(message.clone())),
+                StartFailure::PostStart => waiting("PostStartHookError", Some(message.clone())),
             }
         }
         Phase::Running {
@@ -376,7 +381,7 @@ fn container_status(
             ready: is_ready,
             ..
         } => {
-            ready = if role == Role::Init { false } else { *is_ready };
+            ready = *is_ready && !matches!(role, Role::Init | Role::Ephemeral);
             started = *up;
             ContainerState {
                 running: Some(ContainerStateRunning {
@@ -452,7 +457,10 @@ fn go_duration(duration: Duration) -> String {
 pub fn qos_class(pod: &Pod) -> &'static str {
     let mut any = false;
     let mut guaranteed = true;
-    for (container, _) in PodView(pod).containers() {
+    for (container, role) in PodView(pod).containers() {
+        if role == Role::Ephemeral {
+            continue;
+        }
         for resource in ["cpu", "memory"] {
             let amount = |map: &Option<
                 std::collections::BTreeMap<
@@ -521,6 +529,7 @@ mod tests {
             .iter()
             .flatten()
             .chain(status.container_statuses.iter().flatten())
+            .chain(status.ephemeral_container_statuses.iter().flatten())
             .map(|container| {
                 let state = container.state.clone().unwrap_or_default();
                 let word = match (state.waiting, state.running, state.terminated) {
@@ -609,6 +618,56 @@ mod tests {
         Running [web CrashLoopBackOff x1] PodReadyToStartContainers Initialized PodScheduled
         Running [web Error(134) x2] PodReadyToStartContainers Initialized PodScheduled
         Running [web running x2 ready] PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
+        ");
+    }
+
+    #[test]
+    fn who_looks_at_a_pod_has_no_weight_in_it() {
+        let pod = pod(json!({
+            "containers": [{"name": "web", "image": "vote/web:1"}],
+            "ephemeralContainers": [{"name": "look", "image": "toolbox", "targetContainerName": "web"}],
+        }));
+        let text = play(
+            &pod,
+            vec![
+                (0, Event::Tick),
+                (1, started(0)),
+                (2, started(1)),
+                (3, ended(1, 1, "Error")),
+            ],
+        );
+        insta::assert_snapshot!(text, @r"
+        Pending [web ContainerCreating x0, look ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web ContainerCreating x0, look ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Running [web running x0 ready, look ContainerCreating x0] PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
+        Running [web running x0 ready, look running x0] PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
+        Running [web running x0 ready, look Error(1) x0] PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
+        ");
+    }
+
+    #[test]
+    fn a_hook_that_fails_is_told_while_its_container_waits() {
+        let pod = pod(json!({"containers": [{"name": "web", "image": "vote/web:1"}]}));
+        let failed = Event::StartFailed {
+            container: 0,
+            failure: StartFailure::PostStart,
+            message: "Exec lifecycle hook ([false])".into(),
+        };
+        let text = play(
+            &pod,
+            vec![
+                (0, Event::Tick),
+                (1, failed),
+                (11, Event::Tick),
+                (12, started(0)),
+            ],
+        );
+        insta::assert_snapshot!(text, @r"
+        Pending [web ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web PostStartHookError x0] PodReadyToStartContainers Initialized PodScheduled
+        Pending [web ContainerCreating x0] PodReadyToStartContainers Initialized PodScheduled
+        Running [web running x0 ready] PodReadyToStartContainers Initialized Ready ContainersReady PodScheduled
         ");
     }
 

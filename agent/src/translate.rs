@@ -53,6 +53,25 @@ pub struct WorkloadSpec {
     pub ports: Vec<u16>,
 }
 
+impl WorkloadSpec {
+    /// Whether its environment has a variable of that name.
+    pub(crate) fn has_variable(&self, name: &str) -> bool {
+        self.config.env.iter().any(|(known, _)| known == name)
+    }
+
+    /// What an ephemeral container shares with the one that it is to look into: environment, and volumes where it has none of its own.
+    pub(crate) fn join(&mut self, target: WorkloadSpec) {
+        let mut env = target.config.env;
+        env.retain(|(name, _)| !self.has_variable(name));
+        env.append(&mut self.config.env);
+        self.config.env = env;
+        let own: Vec<String> = self.mounts.iter().map(|mount| mount.path.clone()).collect();
+        let theirs = target.mounts.into_iter();
+        self.mounts
+            .extend(theirs.filter(|mount| !own.contains(&mount.path)));
+    }
+}
+
 /// Translates one container.
 ///
 /// `services` are those whose variables the container sees: its namespace's, and `default/kubernetes`.
@@ -104,6 +123,7 @@ pub(crate) fn container(
             body_bytes: body_bytes(pod)?,
             ..Limits::default()
         },
+        cwd: container.working_dir.clone().filter(|dir| !dir.is_empty()),
         stdin: match container.stdin {
             Some(true) => Stdin::EndsAtStop,
             _ => Stdin::Empty,

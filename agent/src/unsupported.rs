@@ -8,7 +8,6 @@
 
 use crate::pod_view::PodView;
 use crate::volumes::{self, Source};
-use crate::wanted::pre_stop_sleep;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
 
 /// One field that cannot be kept.
@@ -99,23 +98,11 @@ fn pod_fields(spec: &PodSpec) -> [Asked; 7] {
     ]
 }
 
-fn container_fields(container: &Container) -> [Asked; 8] {
+fn container_fields(container: &Container) -> [Asked; 4] {
     let ports = container.ports.as_deref().unwrap_or_default();
-    let hooks = container.lifecycle.as_ref();
     let security = container.security_context.as_ref();
     let on = |field: Option<bool>| field == Some(true);
     [
-        (
-            hooks.is_some_and(|hooks| hooks.pre_stop.is_some())
-                && pre_stop_sleep(container).is_none(),
-            "lifecycle.preStop",
-            "a pod goes on serving until the mesh has forgotten it, and is stopped then; leave the hook out, or write sleep.seconds",
-        ),
-        (
-            hooks.is_some_and(|hooks| hooks.post_start.is_some()),
-            "lifecycle.postStart",
-            "nothing of a component runs before its first request; leave the hook out",
-        ),
         (
             security.is_some_and(|context| on(context.privileged)),
             "securityContext.privileged",
@@ -143,19 +130,6 @@ fn container_fields(container: &Container) -> [Asked; 8] {
                 .is_some_and(|all| !all.is_empty()),
             "volumeDevices",
             NO_HOST,
-        ),
-        (
-            container
-                .working_dir
-                .as_ref()
-                .is_some_and(|dir| !dir.is_empty()),
-            "workingDir",
-            "a component finds its volumes by their full paths; leave the field out",
-        ),
-        (
-            on(container.tty),
-            "tty",
-            "a component reads no terminal; leave the field out",
         ),
     ]
 }
@@ -258,15 +232,11 @@ mod tests {
             ),
         ];
         let containers = [
-            json!({"lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}}}),
-            json!({"lifecycle": {"postStart": {"httpGet": {"port": 80}}}}),
             json!({"securityContext": {"privileged": true}}),
             json!({"ports": [{"containerPort": 80, "hostPort": 80}]}),
             json!({"ports": [{"containerPort": 53, "protocol": "UDP"}]}),
             json!({"volumeDevices": [{"name": "disk", "devicePath": "/dev/sda"}]}),
             json!({"volumeMounts": [{"name": "data", "mountPath": "/data"}]}),
-            json!({"workingDir": "/srv"}),
-            json!({"tty": true}),
         ];
         let volumes = volumes.into_iter().map(|(mut volume, mut mount)| {
             volume["name"] = json!("data");
@@ -291,15 +261,11 @@ mod tests {
         hostAliases is not supported: the mesh resolves the names that components call; use a Service
         dnsConfig is not supported: the mesh resolves the names that components call; use a Service
         os.name: windows is not supported: a component runs on any node; leave the field out
-        lifecycle.preStop is not supported: a pod goes on serving until the mesh has forgotten it, and is stopped then; leave the hook out, or write sleep.seconds
-        lifecycle.postStart is not supported: nothing of a component runs before its first request; leave the hook out
         securityContext.privileged is not supported: a component is no process of the node and never reaches it; leave the field out
         ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
         ports.protocol is not supported: a component is served over HTTP on its ports that are TCP, and this one has none
         volumeDevices is not supported: a component is no process of the node and never reaches it; leave the field out
         volume "data" is mounted at /data, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
-        workingDir is not supported: a component finds its volumes by their full paths; leave the field out
-        tty is not supported: a component reads no terminal; leave the field out
         volume "data" is mounted at /data, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
         volume "data" is mounted at /data, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
         volume "data": projected.sources.clusterTrustBundle is not supported: a component never sees credentials, the mesh proves who it is; leave the source out
@@ -313,14 +279,12 @@ mod tests {
     #[test]
     fn all_that_a_chart_asks_for_in_vain_is_told_at_once() {
         let container = json!({
-            "lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},
             "ports": [{"containerPort": 80, "hostPort": 80}],
             "volumeMounts": [{"name": "tls", "mountPath": "/tls"}, {"name": "data", "mountPath": "/data", "subPath": "a"}],
         });
         let pod = json!({"volumes": [{"name": "tls", "hostPath": {"path": "/tls"}}, {"name": "data", "emptyDir": {}}]});
         let told = verdict(pod, container).expect_err("refused").to_string();
         insta::assert_snapshot!(told.replace(". ", "\n"), @r#"
-        lifecycle.preStop is not supported: a pod goes on serving until the mesh has forgotten it, and is stopped then; leave the hook out, or write sleep.seconds
         ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
         volume "tls" is mounted at /tls, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
         volumeMounts.subPath is not supported: a component gets its volumes whole; mount the volume and use the folder in it
@@ -343,7 +307,12 @@ mod tests {
         });
         let container = json!({
             "securityContext": {"runAsUser": 1000, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
-            "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
+            "lifecycle": {
+                "preStop": {"exec": {"command": ["sleep", "5"]}},
+                "postStart": {"httpGet": {"port": 80}},
+            },
+            "workingDir": "/srv",
+            "tty": true,
             "ports": [{"containerPort": 8080, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}],
             "volumeMounts": [
                 {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},

@@ -26,6 +26,8 @@ pub enum Role {
     Sidecar,
     /// One of `spec.containers`.
     Main,
+    /// One of `spec.ephemeralContainers`: added to look at the others, run once, and of no weight for the pod.
+    Ephemeral,
 }
 
 /// One container as the Pod asks for it.
@@ -41,7 +43,7 @@ pub struct WantedContainer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     pub restart: RestartPolicy,
-    /// Init containers first, in order; then the main ones.
+    /// Init containers first, in order; then the main ones; then the ephemeral ones.
     pub containers: Vec<WantedContainer>,
     /// When the last of the grace ends; set once the pod is deleted.
     pub kill_at: Option<Timestamp>,
@@ -70,13 +72,20 @@ impl Wanted {
             .containers
             .iter()
             .map(|container| wanted(container, Role::Main));
+        let ephemeral = spec.ephemeral_containers.iter().flatten();
+        let ephemeral = ephemeral.map(|container| WantedContainer {
+            name: container.name.clone(),
+            role: Role::Ephemeral,
+            has_startup_probe: false,
+            has_readiness_probe: false,
+        });
         Self {
             restart: match spec.restart_policy.as_deref() {
                 Some("Never") => RestartPolicy::Never,
                 Some("OnFailure") => RestartPolicy::OnFailure,
                 _ => RestartPolicy::Always,
             },
-            containers: init.chain(main).collect(),
+            containers: init.chain(main).chain(ephemeral).collect(),
             kill_at: pod.metadata.deletion_timestamp.as_ref().map(|time| time.0),
             grace: spec
                 .termination_grace_period_seconds
@@ -95,7 +104,18 @@ impl Wanted {
     }
 }
 
-/// What of `lifecycle.preStop` a node keeps: a pause, in which nothing is done.
+impl Wanted {
+    /// Whether it has the containers of `before` in their places, and perhaps more.
+    pub fn continues(&self, before: &Wanted) -> bool {
+        let same = |(now, before): (&WantedContainer, &WantedContainer)| {
+            now.name == before.name && now.role == before.role
+        };
+        self.containers.len() >= before.containers.len()
+            && self.containers.iter().zip(&before.containers).all(same)
+    }
+}
+
+/// The pause that a container asks for before its end, in which nothing is done.
 pub fn pre_stop_sleep(container: &Container) -> Option<Duration> {
     let hook = container.lifecycle.as_ref()?.pre_stop.as_ref()?;
     let seconds = hook.sleep.as_ref()?.seconds;

@@ -2,7 +2,8 @@
 //!
 //! A Namespace asks with the label `weft.dev/isolate-process: "true"`, which whoever may only change what is in the
 //! namespace cannot take away. It is read when a container is made ready, at most once a second, and holds from then on for that run; while the
-//! API server cannot be asked, what it said last counts, and a namespace it never spoke of is not started.
+//! API server cannot be asked, what it said last counts, and a namespace it never spoke of is not started. In the same way it says by
+//! `weft.dev/toolbox: "off"` that commands of the node's toolbox are not for its containers.
 //!
 //! A worker is started for the first container and ends with the last one. One that dies is followed by the next after a
 //! pause that doubles ([`pause`]), however many pods ask for it.
@@ -16,7 +17,7 @@ use kube::api::Api;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use weft_api::annotation::ISOLATE_PROCESS;
+use weft_api::annotation::{ISOLATE_PROCESS, TOOLBOX};
 use weft_runtime::Cores;
 use weft_runtime::worker::{Ended, WeakWorker, Worker, WorkerCommand, WorkerError};
 
@@ -41,9 +42,33 @@ pub struct Workers {
 #[derive(Default)]
 struct Entry {
     /// What the namespace said last, and when.
-    isolated: Mutex<Option<(bool, Instant)>>,
+    said: Mutex<Option<(Said, Instant)>>,
     /// Held while a worker is started, so that one starts it and the others find it.
     slot: tokio::sync::Mutex<Slot>,
+}
+
+/// What a namespace says of its guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Said {
+    /// They have a process of their own.
+    isolated: bool,
+    /// Commands of the toolbox may be run in them.
+    toolbox: bool,
+}
+
+impl Said {
+    fn by(namespace: &Namespace) -> Self {
+        let labels = namespace.metadata.labels.as_ref();
+        let is = |label: &str, word: &str| {
+            labels
+                .and_then(|labels| labels.get(label))
+                .is_some_and(|value| value == word)
+        };
+        Self {
+            isolated: is(ISOLATE_PROCESS, "true"),
+            toolbox: !is(TOOLBOX, "off"),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -81,6 +106,24 @@ impl Workers {
         }
     }
 
+    fn entry(&self, namespace: &str) -> Arc<Entry> {
+        let mut namespaces = self.namespaces.lock();
+        namespaces.entry(namespace.to_owned()).or_default().clone()
+    }
+
+    /// Whether `namespace` lets commands of the toolbox be run in its containers.
+    ///
+    /// # Errors
+    /// When it never said anything, and cannot be asked.
+    pub async fn toolbox_allowed(
+        &self,
+        namespace: &str,
+        link: &Link,
+    ) -> Result<bool, IsolationError> {
+        let said = self.entry(namespace).said(namespace, link).await?;
+        Ok(said.toolbox)
+    }
+
     /// The worker for the guests of `namespace`; none when they run in this process.
     ///
     /// # Errors
@@ -90,11 +133,8 @@ impl Workers {
         namespace: &str,
         link: &Link,
     ) -> Result<Option<Worker>, IsolationError> {
-        let entry = {
-            let mut namespaces = self.namespaces.lock();
-            namespaces.entry(namespace.to_owned()).or_default().clone()
-        };
-        if !entry.is_isolated(namespace, link).await? {
+        let entry = self.entry(namespace);
+        if !entry.said(namespace, link).await?.isolated {
             return Ok(None);
         }
         let Some(command) = &self.command else {
@@ -114,21 +154,21 @@ impl Workers {
 }
 
 impl Entry {
-    async fn is_isolated(&self, namespace: &str, link: &Link) -> Result<bool, IsolationError> {
-        if let Some((isolated, at)) = *self.isolated.lock()
+    async fn said(&self, namespace: &str, link: &Link) -> Result<Said, IsolationError> {
+        if let Some((said, at)) = *self.said.lock()
             && at.elapsed() < ASKED_AGAIN_AFTER
         {
-            return Ok(isolated);
+            return Ok(said);
         }
         let api: Api<Namespace> = Api::all(link.client());
         match api.get(namespace).await {
             Ok(found) => {
-                let isolated = asks(&found);
-                *self.isolated.lock() = Some((isolated, Instant::now()));
-                Ok(isolated)
+                let said = Said::by(&found);
+                *self.said.lock() = Some((said, Instant::now()));
+                Ok(said)
             }
-            Err(error) => match *self.isolated.lock() {
-                Some((isolated, _)) => Ok(isolated),
+            Err(error) => match *self.said.lock() {
+                Some((said, _)) => Ok(said),
                 None => Err(IsolationError::Unknown {
                     namespace: namespace.to_owned(),
                     reason: Chain(&error).to_string(),
@@ -136,14 +176,6 @@ impl Entry {
             },
         }
     }
-}
-
-/// Whether a namespace asks for a process of its own.
-fn asks(namespace: &Namespace) -> bool {
-    let labels = namespace.metadata.labels.as_ref();
-    labels
-        .and_then(|labels| labels.get(ISOLATE_PROCESS))
-        .is_some_and(|value| value == "true")
 }
 
 impl Slot {
@@ -196,16 +228,19 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn only_the_word_true_asks() {
-        for (labels, expected) in [
-            (json!({}), false),
-            (json!({"weft.dev/isolate-process": "true"}), true),
-            (json!({"weft.dev/isolate-process": "false"}), false),
-            (json!({"weft.dev/isolate-process": ""}), false),
+    fn only_the_words_themselves_ask() {
+        for (labels, isolated, toolbox) in [
+            (json!({}), false, true),
+            (json!({"weft.dev/isolate-process": "true"}), true, true),
+            (json!({"weft.dev/isolate-process": "false"}), false, true),
+            (json!({"weft.dev/isolate-process": ""}), false, true),
+            (json!({"weft.dev/toolbox": "off"}), false, false),
+            (json!({"weft.dev/toolbox": "on"}), false, true),
         ] {
             let namespace = json!({"metadata": {"name": "a", "labels": labels}});
             let namespace = serde_json::from_value(namespace).expect("a namespace");
-            assert_eq!(asks(&namespace), expected);
+            let said = Said { isolated, toolbox };
+            assert_eq!(Said::by(&namespace), said);
         }
     }
 

@@ -10,6 +10,8 @@ pub const GATEWAY_PORT: &str = "weft.dev/gateway-port";
 pub const ISOLATION: &str = "weft.dev/isolation";
 /// On a Namespace, as a label: `true` gives its guests a process of their own on each node.
 pub const ISOLATE_PROCESS: &str = "weft.dev/isolate-process";
+/// On a Namespace, as a label: `off` keeps the node's toolbox out of its containers; what is executed there is their own component.
+pub const TOOLBOX: &str = "weft.dev/toolbox";
 /// On a Pod: how many requests one instance serves before it is replaced (1 to 1,000,000).
 pub const MAX_REQUESTS_PER_INSTANCE: &str = "weft.dev/max-requests-per-instance";
 /// On a Pod: how many requests one instance serves at once (1 to 1,000; WASI 0.3 components only above 1).

@@ -24,9 +24,10 @@ use crate::alive::Alive;
 use crate::artifact::Wasi;
 use crate::driver::{Calls, Fibers};
 use crate::events::Event;
-use crate::host::{HostState, new_store};
+use crate::host::{HostState, store_with};
 use crate::instance::{Life, after, live, trapped, until};
 use crate::limits::Slice;
+use crate::stdio::Stdio;
 use crate::workload::{Inner, Workload};
 
 /// How a run ended.
@@ -74,6 +75,11 @@ impl Exit {
 impl Workload {
     /// Runs the component to its end, starting on the current thread's runtime. Dropping the future ends the run.
     pub async fn run(&self) -> Exit {
+        self.run_with(Stdio::default()).await
+    }
+
+    /// The same with streams whose other ends the caller has.
+    pub async fn run_with(&self, stdio: Stdio) -> Exit {
         let workload = self.inner().clone();
         let Some(wasi) = workload.artifact().kind().command else {
             return Exit::NotRunnable;
@@ -89,7 +95,7 @@ impl Workload {
                 let started = workload.events().map(|_| Instant::now());
                 tokio::select! {
                     biased;
-                    exit = run(&workload, wasi) => {
+                    exit = run(&workload, wasi, stdio) => {
                         if let (Some(events), Some(started)) = (workload.events(), started) {
                             events.tell(Event::RunEnded {
                                 exit: exit.clone(),
@@ -109,7 +115,7 @@ impl Workload {
     }
 }
 
-async fn run(workload: &Arc<Inner>, wasi: Wasi) -> Exit {
+async fn run(workload: &Arc<Inner>, wasi: Wasi, stdio: Stdio) -> Exit {
     let refused = Arc::new(AtomicBool::new(false));
     let mut alive = match Alive::new(workload) {
         Ok(alive) => alive,
@@ -119,7 +125,13 @@ async fn run(workload: &Arc<Inner>, wasi: Wasi) -> Exit {
             return Exit::Trap { message, backtrace };
         }
     };
-    let guest = pin!(guest(workload, wasi, refused.clone(), &mut alive.seat));
+    let guest = pin!(guest(
+        workload,
+        wasi,
+        stdio,
+        refused.clone(),
+        &mut alive.seat
+    ));
     let deadline = workload.limits().run_timeout.map(after);
     match accounted(workload, guest, deadline).await {
         Ok(result) => exit(workload, result, refused.load(Relaxed)),
@@ -172,6 +184,7 @@ pub(crate) async fn accounted<T>(
 async fn guest(
     workload: &Arc<Inner>,
     wasi: Wasi,
+    stdio: Stdio,
     refused: Arc<AtomicBool>,
     seat: &mut Seat,
 ) -> wasmtime::Result<Result<(), ()>> {
@@ -179,7 +192,7 @@ async fn guest(
     let pre = code.pre().clone();
     // A long run must not keep what others could have unloaded.
     drop(code);
-    let mut store = new_store(workload, pre.engine(), refused);
+    let mut store = store_with(workload, pre.engine(), stdio, refused);
     match wasi {
         Wasi::P2 => {
             let pre = wasmtime_wasi::p2::bindings::CommandPre::new(pre)?;

@@ -25,6 +25,8 @@ pub struct WorkloadConfig {
     pub env: Vec<(String, String)>,
     /// Arguments, the program's name first.
     pub args: Vec<String>,
+    /// Where a command finds itself, if it is told.
+    pub cwd: Option<String>,
     /// What the guest reads on its standard input.
     pub stdin: Stdin,
     pub limits: Limits,
@@ -39,6 +41,7 @@ impl Default for WorkloadConfig {
             account: account::UNNAMED.to_owned(),
             env: Vec::new(),
             args: Vec::new(),
+            cwd: None,
             stdin: Stdin::Empty,
             limits: Limits::default(),
             policy: None,
@@ -55,6 +58,7 @@ impl std::fmt::Debug for WorkloadConfig {
             .field("account", &self.account)
             .field("env", &env)
             .field("args", &self.args)
+            .field("cwd", &self.cwd)
             .field("stdin", &self.stdin)
             .field("limits", &self.limits)
             .field("policy", &self.policy)

@@ -15,11 +15,11 @@
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
-use std::fs::File;
-use std::io;
+use std::fs::{File, Permissions};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -222,6 +222,42 @@ impl Volume {
         let _ = self.shared.hear.set(Box::new(hear));
     }
 
+    /// The end of the file at `path` below the directory, of at most `most` bytes: what a guest may have left there, so no link on the
+    /// way is followed. Blocks.
+    ///
+    /// # Errors
+    /// When there is no such file, or it is no plain one.
+    pub fn read_end(&self, path: &Path, most: u64) -> io::Result<Vec<u8>> {
+        let mut at: Option<OwnedFd> = None;
+        let mut names = path.components().peekable();
+        while let Some(name) = names.next() {
+            let Component::Normal(name) = name else {
+                if name == Component::RootDir && at.is_none() {
+                    continue;
+                }
+                return Err(io::ErrorKind::InvalidInput.into());
+            };
+            let dir = at.as_ref().map_or(self.shared.root.as_fd(), AsFd::as_fd);
+            if names.peek().is_some() {
+                at = Some(open_dir(dir, name, OFlags::NOFOLLOW)?);
+                continue;
+            }
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let file = File::from(rustix::fs::openat(dir, name, flags, Mode::empty())?);
+            let metadata = file.metadata()?;
+            if !metadata.is_file() {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            let from = metadata.size().saturating_sub(most);
+            let mut end = Vec::new();
+            let mut file = file;
+            file.seek(SeekFrom::Start(from))?;
+            file.take(most).read_to_end(&mut end)?;
+            return Ok(end);
+        }
+        Err(io::ErrorKind::InvalidInput.into())
+    }
+
     pub(crate) fn is(&self, other: &Volume) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
@@ -355,6 +391,33 @@ pub(crate) fn lend(preopens: &[Preopen]) -> Result<WasiFilesystemCtx, WorkloadEr
             })?;
     }
     Ok(wasi.build().filesystem().clone())
+}
+
+/// Makes the file `path`, which guests that open it in a volume with limits find to be `/dev/null`. Making a device takes privileges;
+/// a plain file with this mode no guest can make. Blocks.
+///
+/// # Errors
+/// What the file system says; one that is there is an error.
+pub fn make_null(path: &Path) -> io::Result<()> {
+    let file = File::options().write(true).create_new(true).open(path)?;
+    file.set_permissions(Permissions::from_mode(NULL_MODE))
+}
+
+/// See [`make_null`]: the sticky bit on a plain file means nothing to Linux.
+const NULL_MODE: u32 = 0o1666;
+
+/// Whether it is what [`make_null`] makes.
+pub(crate) fn is_null(file: &File) -> bool {
+    let metadata = file.metadata();
+    metadata.is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o1000 != 0)
+}
+
+/// The host's `/dev/null`; what stands for it in a process that has none.
+pub(crate) fn null(stand_in: Arc<File>) -> Arc<File> {
+    static NULL: OnceLock<Option<Arc<File>>> = OnceLock::new();
+    let open = || File::options().read(true).write(true).open("/dev/null");
+    let null = NULL.get_or_init(|| open().ok().map(Arc::new));
+    null.clone().unwrap_or(stand_in)
 }
 
 /// What a guest is told that got no room.

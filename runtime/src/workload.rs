@@ -28,7 +28,7 @@ use weft_call::{CallContext, Calling, Failure, FailureKind};
 use crate::account::Account;
 use crate::artifact::{Artifact, Wasi};
 use crate::body::{self, Body};
-use crate::capability::{Capability, GrantError, Granted};
+use crate::capability::{Capability, GrantError, Granted, Grants};
 use crate::cores::Cores;
 use crate::delivery::{CallerGuard, Delivery, body_bytes};
 use crate::engine::Engine;
@@ -154,9 +154,22 @@ pub struct WorkloadBuilder {
     artifact: Artifact,
     setup: Setup,
     preopens: Vec<Preopen>,
+    /// The workload whose files and accounts it shares.
+    outer: Option<Arc<Inner>>,
 }
 
 impl WorkloadBuilder {
+    /// Of a workload that shares the files and the accounts of `outer`, and ends with it.
+    pub(crate) fn within(outer: &Arc<Inner>, artifact: &Artifact, setup: Setup) -> Self {
+        WorkloadBuilder {
+            engine: outer.engine.clone(),
+            artifact: artifact.clone(),
+            setup,
+            preopens: Vec::new(),
+            outer: Some(outer.clone()),
+        }
+    }
+
     /// All options but the directories, in the place of what was there.
     pub fn setup(mut self, setup: Setup) -> Self {
         self.setup = setup;
@@ -208,6 +221,12 @@ impl WorkloadBuilder {
 
     pub fn stderr(mut self, sink: LogSink) -> Self {
         self.setup.stderr = sink;
+        self
+    }
+
+    /// Where a command finds itself (`wasi:cli/environment.initial-cwd`). By default it is not told.
+    pub fn cwd(mut self, cwd: impl Into<String>) -> Self {
+        self.setup.config.cwd = Some(cwd.into());
         self
     }
 
@@ -301,6 +320,7 @@ impl WorkloadBuilder {
             artifact,
             setup,
             preopens,
+            outer,
         } = self;
         let (config, limits) = (&setup.config, &setup.config.limits);
         let granted = engine.granted(&setup.grants, &artifact)?;
@@ -326,34 +346,65 @@ impl WorkloadBuilder {
                 what: "an argument".into(),
             });
         }
-        let filesystem = volume::lend(&preopens)?;
+        let (filesystem, volumes) = match &outer {
+            Some(outer) if preopens.is_empty() => (outer.filesystem.clone(), outer.volumes.clone()),
+            _ => {
+                let filesystem = volume::lend(&preopens)?;
+                let volumes = preopens.into_iter().map(|preopen| preopen.volume).collect();
+                (filesystem, volumes)
+            }
+        };
         let wasi = artifact.kind().http.unwrap_or(Wasi::P2);
         let policy = config
             .policy
             .unwrap_or(InstancePolicy::default_for(wasi))
             .for_wasi(wasi);
-        let account = engine.account(&config.account);
-        let memory = Arc::new(MemoryAccount::new(limit_bytes));
+        let account = match &outer {
+            Some(outer) => outer.account.clone(),
+            None => engine.account(&config.account),
+        };
+        let memory = match &outer {
+            Some(outer) => outer.memory.clone(),
+            None => Arc::new(MemoryAccount::new(limit_bytes)),
+        };
+        let cpu = match &outer {
+            Some(outer) => outer.cpu.clone(),
+            None => Arc::new(CpuAccount::new(
+                account.tenant(),
+                limits.cpu_millis,
+                limits.cpu_reserved_millis,
+            )),
+        };
+        let child = |token: fn(&Inner) -> &CancellationToken| match &outer {
+            Some(outer) => token(outer).child_token(),
+            None => CancellationToken::new(),
+        };
+        let (draining, stopping) = (
+            child(|outer| &outer.draining),
+            child(|outer| &outer.stopping),
+        );
         let all_events = setup.events.clone().filter(EventSink::hears_all);
         let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         let workload = Workload {
             inner: Arc::new(Inner {
-                cpu: CpuAccount::new(
-                    account.tenant(),
-                    limits.cpu_millis,
-                    limits.cpu_reserved_millis,
-                ),
+                cpu,
                 account,
                 room: Room::default(),
                 host_bytes: HostBytes::new(memory.clone(), Arc::default(), all_events),
                 memory,
                 places: places(limits.in_flight_max),
-                outbound_permits: places(limits.outbound_max),
-                key_value_places: places(limits.key_value_max),
+                outbound_permits: match &outer {
+                    Some(outer) => outer.outbound_permits.clone(),
+                    None => places(limits.outbound_max),
+                },
+                key_value_places: match &outer {
+                    Some(outer) => outer.key_value_places.clone(),
+                    None => places(limits.key_value_max),
+                },
                 granted,
                 counters: Counters::default(),
-                draining: CancellationToken::new(),
-                stopping: CancellationToken::new(),
+                draining,
+                stopping,
                 shards: OnceLock::new(),
                 policy,
                 gather_rounds: match wasi {
@@ -367,12 +418,14 @@ impl WorkloadBuilder {
                 setup,
                 runs: TaskTracker::new(),
                 filesystem,
-                volumes: preopens.into_iter().map(|preopen| preopen.volume).collect(),
+                volumes,
             }),
         };
-        let inner = &workload.inner;
-        inner.memory.belongs_to(Arc::downgrade(inner));
-        inner.account.add(Arc::downgrade(inner));
+        if outer.is_none() {
+            let inner = &workload.inner;
+            inner.memory.belongs_to(Arc::downgrade(inner));
+            inner.account.add(Arc::downgrade(inner));
+        }
         Ok(workload)
     }
 }
@@ -401,7 +454,7 @@ pub(crate) struct Inner {
     memory: Arc<MemoryAccount>,
     /// For what belongs to no store.
     host_bytes: Arc<HostBytes>,
-    cpu: CpuAccount,
+    cpu: Arc<CpuAccount>,
     places: Arc<Semaphore>,
     outbound_permits: Arc<Semaphore>,
     key_value_places: Arc<Semaphore>,
@@ -458,6 +511,13 @@ impl Inner {
     pub(crate) fn begin_run(&self) -> Option<TaskTrackerToken> {
         let run = self.runs.token();
         (!self.draining.is_cancelled()).then_some(run)
+    }
+    /// No further calls or runs: what has begun is to come to its end.
+    pub(crate) fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+    pub(crate) fn grants(&self) -> &Grants {
+        &self.setup.grants
     }
     pub(crate) fn outbound(&self) -> Option<&Outbound> {
         self.setup.outbound.as_ref()
@@ -549,6 +609,7 @@ impl Workload {
             artifact: artifact.clone(),
             setup: Setup::default(),
             preopens: Vec::new(),
+            outer: None,
         }
     }
 

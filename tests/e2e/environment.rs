@@ -94,6 +94,7 @@ fn references_look_back_and_only_what_the_container_says_is_expanded() {
         "E=$(B)",
         address.as_str(),
         "G=first a=$(B)",
+        "HOSTNAME=probe",
         "P_URL=http://$(HOST)",
         "P_a-b.c=x",
         "P_app.properties=a=$(B)",

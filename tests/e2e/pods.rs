@@ -229,7 +229,7 @@ fn what_a_pod_waits_for_is_said_and_ends_the_wait() {
     let manifest = [
         pod("configured", &one(&env)),
         pod("absent", "  containers:\n  - {name: main, image: 'nowhere/absent:1'}\n"),
-        pod("hooked", &one("    lifecycle: {preStop: {exec: {command: [sleep, '5']}}}\n")),
+        pod("hooked", &one("    lifecycle: {preStop: {httpGet: {port: 8080, scheme: HTTPS}}}\n")),
         pod("unready", &one("    readinessProbe: {httpGet: {path: '/status?code=503', port: 8080}, periodSeconds: 1}\n")),
         pod("unhealthy", &one("    livenessProbe: {httpGet: {path: '/status?code=500', port: 8080}, periodSeconds: 1, failureThreshold: 1}\n")),
         pod("twice", twice),
@@ -287,7 +287,7 @@ fn what_a_pod_waits_for_is_said_and_ends_the_wait() {
     );
     let why = message(&cluster, "hooked");
     assert!(
-        why.starts_with("lifecycle.preStop is not supported: "),
+        why.starts_with("lifecycle.preStop: scheme HTTPS is not supported, "),
         "{why}"
     );
     becomes(

@@ -35,6 +35,8 @@ use crate::balancer::Balancer;
 use crate::server::CLUSTER_DOMAIN;
 use servers::KnownServers;
 
+/// The toolbox that this program was built with (`build.rs`); empty without one.
+const TOOLBOX: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/toolbox.wasm"));
 /// Connections the kernel holds for a listener until they are accepted.
 const BACKLOG: i32 = 1024;
 /// What cores may take to finish once listeners and pods have stopped; only connections that idle are left by then.
@@ -265,6 +267,7 @@ pub async fn run(
             file_images_allowed: config.allow_file_images,
             registries,
             worker: config.worker.clone(),
+            toolbox: bytes::Bytes::from_static(TOOLBOX),
         },
         engine,
         cores.clone(),

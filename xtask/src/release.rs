@@ -42,11 +42,11 @@ pub fn run(args: &Args) -> Result<()> {
         }
         let counting = work.join("counting");
         steps.step("build weft with counters", || {
+            guests::build(None)?;
             let flag = format!("-Cprofile-generate={}", absolute(&counts)?.display());
             build(&flag, &host, &counting)
         })?;
         steps.step("have it serve calls", || {
-            guests::build(None)?;
             bench::serve_everything(&counting.join(&host).join("release"))
         })?;
         steps.step("merge what it counted", || {
@@ -56,6 +56,7 @@ pub fn run(args: &Args) -> Result<()> {
         })?;
     }
     steps.step("build weft from it", || {
+        guests::build(None)?;
         let flag = format!("-Cprofile-use={}", absolute(&profile)?.display());
         build(&flag, &host, &work)
     })?;
@@ -73,6 +74,7 @@ fn build(flag: &str, host: &str, target: &Path) -> Result<()> {
     command.args(["--target", host]);
     command
         .env("RUSTFLAGS", flag)
+        .env("WEFT_TOOLBOX", absolute(&guests::path("toolbox"))?)
         .env("CARGO_TARGET_DIR", target);
     progress::run(&mut command, "read the compiler's messages above")
 }

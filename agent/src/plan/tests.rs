@@ -1,7 +1,7 @@
 //! A pod's life as transcripts: what happened, what was done about it.
 
 use super::*;
-use crate::wanted::{GRACE_DEFAULT, RestartPolicy};
+use crate::wanted::{GRACE_DEFAULT, RestartPolicy, WantedContainer};
 use std::fmt::Write;
 
 fn at(seconds: i64) -> Timestamp {
@@ -484,4 +484,56 @@ fn a_pre_stop_sleep_is_a_longer_drain_within_the_grace() {
     ] {
         assert_eq!(story(sleep, grace, serving), drains, "{sleep} {serving}");
     }
+}
+
+#[test]
+fn an_ephemeral_container_comes_late_runs_once_and_decides_nothing() {
+    let look = WantedContainer {
+        role: Role::Ephemeral,
+        ..main("look")
+    };
+    let alone = wanted(RestartPolicy::OnFailure, vec![main("web")]);
+    let both = wanted(RestartPolicy::OnFailure, vec![main("web"), look]);
+    assert!(both.continues(&alone) && !alone.continues(&both));
+    let running = || {
+        let mut state = PodState::new(&alone, at(0));
+        step(&mut state, &alone, Event::Tick, at(0));
+        step(&mut state, &alone, started(0, false), at(1));
+        state.grow(&both);
+        let actions = step(&mut state, &both, Event::Tick, at(2));
+        let start = Action::Start {
+            container: 1,
+            restart: 0,
+        };
+        assert_eq!(actions, [start]);
+        state
+    };
+    // It has ended, and is not started again.
+    let mut state = running();
+    step(&mut state, &both, started(1, false), at(3));
+    assert_eq!(step(&mut state, &both, crashed(1), at(4)), []);
+    assert!(!state.is_over() && state.next_wake(&both, at(4)).is_none());
+    assert_eq!(step(&mut state, &both, completed(0), at(5)), []);
+    assert!(state.is_over() && state.is_idle());
+    // It is still there when the others are done.
+    let mut state = running();
+    step(&mut state, &both, started(1, false), at(3));
+    let stop = Action::Stop {
+        container: 1,
+        grace: GRACE_DEFAULT,
+        reason: StopReason::MainsDone,
+    };
+    assert_eq!(step(&mut state, &both, completed(0), at(4)), [stop]);
+    assert!(state.is_over() && !state.is_idle());
+    // It could not be started yet: nobody waits for the next try any more.
+    let mut state = running();
+    let failed = Event::StartFailed {
+        container: 1,
+        failure: StartFailure::Image,
+        message: "no such image".into(),
+    };
+    step(&mut state, &both, failed, at(3));
+    assert!(state.next_wake(&both, at(3)).is_some());
+    step(&mut state, &both, completed(0), at(4));
+    assert!(state.is_over() && state.next_wake(&both, at(4)).is_none());
 }

@@ -47,7 +47,7 @@ fn bytes(name: &str, source: &EmptyDirVolumeSource) -> Result<u64, ConfigError> 
     }
 }
 
-fn inodes(pod: PodView<'_>) -> Result<u64, ConfigError> {
+pub(crate) fn inodes(pod: PodView<'_>) -> Result<u64, ConfigError> {
     let Some(text) = pod.annotation(annotation::MAX_VOLUME_INODES) else {
         return Ok(INODES_DEFAULT);
     };

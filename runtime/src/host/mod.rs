@@ -1,4 +1,4 @@
-//! What a guest can ask of its host: WASI 0.2 and 0.3, `wasi:http`, `weft:mesh`, and the engine's capabilities.
+//! What a guest can ask of its host: WASI 0.2 and 0.3, `wasi:http`, `weft:mesh`, `weft:terminal`, and the engine's capabilities.
 //!
 //! Everything is linked once, for all workloads: what a workload may *do* is decided by the state in its store (no
 //! files, no sockets, no outbound service, no capability unless granted), so that one prelinked component serves them all.
@@ -10,11 +10,13 @@ pub mod keyvalue;
 pub mod mesh;
 mod resources;
 mod shadow;
+mod terminal;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use wasmtime::component::{GuestTaskId, Linker, ResourceTable};
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -25,6 +27,7 @@ use crate::capability::{Bound, Capability};
 use crate::engine::Calls;
 use crate::instance::CallSlot;
 use crate::limits::{MemoryShare, Slice};
+use crate::stdio::{ChannelInput, ChannelOutput, Stdio, TerminalSize, on_terminal};
 use crate::workload::Inner;
 
 /// Below this, a guest that meets an epoch tick runs on: yielding costs more than the neighbours gain.
@@ -43,6 +46,8 @@ pub struct HostState {
     memory: MemoryShare,
     calls: Open,
     bound: Bound,
+    /// The size of the terminal that its streams are of.
+    terminal: Option<watch::Receiver<TerminalSize>>,
     workload: Arc<Inner>,
 }
 
@@ -141,7 +146,7 @@ pub(crate) fn asking(
 }
 
 /// What [`link`] links, for the sentence that refuses another import: packages and their versions.
-pub(crate) const LINKED: [(&str, &str); 8] = [
+pub(crate) const LINKED: [(&str, &str); 9] = [
     ("wasi:cli", "0.2.12 and 0.3.0"),
     ("wasi:clocks", "0.2.12 and 0.3.0"),
     ("wasi:filesystem", "0.2.12 and 0.3.0"),
@@ -150,6 +155,7 @@ pub(crate) const LINKED: [(&str, &str); 8] = [
     ("wasi:random", "0.2.12 and 0.3.0"),
     ("wasi:sockets", "0.2.12 and 0.3.0"),
     ("weft:mesh", "0.1.0"),
+    ("weft:terminal", "0.1.0"),
 ];
 
 /// Links everything that every workload is offered.
@@ -164,7 +170,8 @@ pub(crate) fn link(linker: &mut Linker<HostState>, calls: Calls) -> wasmtime::Re
         http::link_p3(linker)?;
         resources::link_p3(linker)?;
     }
-    mesh::link(linker)
+    mesh::link(linker)?;
+    terminal::link(linker)
 }
 
 /// A store for one instance of `workload`, on the engine that its code is for. `refused` is set when the guest was denied memory
@@ -174,15 +181,45 @@ pub(crate) fn new_store(
     engine: &wasmtime::Engine,
     refused: Arc<AtomicBool>,
 ) -> Store<HostState> {
+    store_with(workload, engine, Stdio::default(), refused)
+}
+
+/// The same, with these streams.
+pub(crate) fn store_with(
+    workload: &Arc<Inner>,
+    engine: &wasmtime::Engine,
+    stdio: Stdio,
+    refused: Arc<AtomicBool>,
+) -> Store<HostState> {
     let limits = workload.limits();
+    let config = workload.config();
     let mut wasi = WasiCtx::builder();
-    wasi.envs(&workload.config().env)
-        .args(&workload.config().args)
-        .stdout(workload.stdout().clone())
-        .stderr(workload.stderr().clone())
+    wasi.envs(&config.env)
+        .args(&config.args)
         .max_random_size(limits.random_bytes);
-    if let Some(input) = workload.stdin() {
-        wasi.stdin(input);
+    if let Some(cwd) = &config.cwd {
+        wasi.initial_cwd(cwd);
+    }
+    let terminal = stdio.terminal.is_some();
+    match (stdio.stdout, workload.stdout()) {
+        (Some(chunks), _) => wasi.stdout(ChannelOutput::new(chunks, terminal)),
+        (None, sink) if terminal => wasi.stdout(on_terminal(sink)),
+        (None, sink) => wasi.stdout(sink.clone()),
+    };
+    match (stdio.stderr, workload.stderr()) {
+        (Some(chunks), _) => wasi.stderr(ChannelOutput::new(chunks, terminal)),
+        (None, sink) if terminal => wasi.stderr(on_terminal(sink)),
+        (None, sink) => wasi.stderr(sink.clone()),
+    };
+    match (stdio.stdin, workload.stdin()) {
+        (Some(chunks), _) => {
+            let stopped = workload.draining().clone();
+            wasi.stdin(ChannelInput::new(chunks, stopped, terminal));
+        }
+        (None, Some(silence)) => {
+            wasi.stdin(silence);
+        }
+        (None, None) => {}
     }
     let mut table = ResourceTable::new();
     table.set_max_capacity(limits.resources_max);
@@ -205,6 +242,7 @@ pub(crate) fn new_store(
         bound: workload.granted().bind(memory.host()),
         memory,
         calls: Open::default(),
+        terminal: stdio.terminal,
         workload: workload.clone(),
     };
     let mut store = Store::new(engine, state);

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::{self, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -35,6 +35,7 @@ use weft_call::{CallContext, Failure, Processed};
 
 use super::control::{self, Command, FILES_MAX, Reply};
 use super::output::Reader;
+use super::session::{self, Opened, Opening};
 use super::way::{OpenWay, Way, Ways};
 use super::wire::{self, Outward, Refused, RunEnd, STREAMS_MAX, Sender, Side, Told};
 use crate::artifact::Artifact;
@@ -47,7 +48,9 @@ use crate::failure;
 use crate::instance;
 use crate::limits::{Limits, Usage};
 use crate::scheduling::Computing;
+use crate::session::Session;
 use crate::setup::{Setup, WorkloadConfig};
+use crate::stdio::Stdio;
 use crate::workload::{WorkloadError, absolute};
 
 /// How long a worker may take to be ready. It takes a tenth of a second on an idle machine.
@@ -181,9 +184,9 @@ impl Worker {
             .current_dir("/")
             // Ctrl-C in a terminal is for whoever drains, not for what is drained.
             .process_group(0)
-            .stdin(Stdio::from(OwnedFd::from(inherited)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stdin(process::Stdio::from(OwnedFd::from(inherited)))
+            .stdout(process::Stdio::null())
+            .stderr(process::Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
@@ -748,6 +751,64 @@ impl RemoteWorkload {
             Err(error) => Exit::Lost {
                 reason: self.why_lost(&error.to_string()).await,
             },
+        }
+    }
+
+    /// See [`Workload::run_with`](crate::Workload::run_with). A receiver of output that is gone is not told to the guest.
+    pub async fn run_with(&self, stdio: Stdio) -> Exit {
+        // Nothing of a workload that was built is too large for it.
+        let ended = self.stream(None, stdio).await;
+        ended.unwrap_or(Exit::NotRunnable)
+    }
+
+    /// See [`Workload::session`](crate::Workload::session). `artifact` is one that `engine` compiled, with a cache on disk.
+    ///
+    /// # Errors
+    /// Before anything was started: when its code cannot be brought there.
+    pub async fn session(
+        &self,
+        engine: &Engine,
+        artifact: &Artifact,
+        session: Session,
+        stdio: Stdio,
+    ) -> Result<Exit, WorkerError> {
+        let worker = &self.inner.worker;
+        let code = engine
+            .open_code(artifact)
+            .map_err(|error| WorkerError::Code {
+                reason: error.to_string(),
+            })?;
+        let load = worker.inner.next_id.fetch_add(1, Relaxed);
+        worker.load(load, artifact, code).await?;
+        Ok(self.stream(Some(Opened { load, session }), stdio).await?)
+    }
+
+    async fn stream(&self, session: Option<Opened>, stdio: Stdio) -> session::Ended {
+        let remote = &self.inner;
+        let opening = Opening::of(session, &stdio);
+        let Stdio {
+            stdin,
+            stdout,
+            stderr,
+            terminal,
+        } = stdio;
+        let told = session::told(&opening, stdin, terminal);
+        let answer = async {
+            let worker = &remote.worker.inner;
+            let response = worker
+                .task(remote.id, wire::SESSION, told, ANSWER_WITHIN)
+                .await?;
+            if wire::has_failed(&response) {
+                return Ok(Ok(Exit::Stopped));
+            }
+            session::hear(response, stdout, stderr).await
+        };
+        let answer: Result<session::Ended, BoxError> = answer.await;
+        match answer {
+            Ok(ended) => ended,
+            Err(error) => Ok(Exit::Lost {
+                reason: self.why_lost(&error.to_string()).await,
+            }),
         }
     }
 

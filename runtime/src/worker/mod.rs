@@ -6,6 +6,7 @@
 //!   Worker::build ── control: compiled code, as a file ►  adopt
 //!                 ── lane: settings ───────────────────►  Workload::builder   ◄── what the guest prints
 //!   RemoteWorkload::call ── lane: the request itself ──►  Workload::call
+//!   RemoteWorkload::session ── lane: stdin, stdout ────►  Workload::session
 //!   Outbound      ◄── lane: the guest's own requests ──   host::http
 //!   Capability::serve ◄── lane: channels ──────────────   what Capability::unpack has made
 //! ```
@@ -32,6 +33,7 @@ mod control;
 mod output;
 pub(crate) mod sandbox;
 mod server;
+mod session;
 mod way;
 mod wire;
 

@@ -27,6 +27,7 @@ use super::client::WireSetup;
 use super::control::{self, Command, Reply};
 use super::output::{Output, OutputBody};
 use super::sandbox;
+use super::session::{self, Frames};
 use super::wire::{self, Outward, Refused, RunEnd, STREAMS_MAX, Sender, Side, Told};
 use crate::artifact::{Artifact, Digest};
 use crate::body::{Body, BoxError};
@@ -226,6 +227,16 @@ async fn answer(worker: &Arc<Hosted>, request: Request<Incoming>) -> Response<Ou
             }
             None => wire::failed(&()),
         },
+        Some(wire::SESSION) => {
+            let mut frames = Frames::new(request.into_body());
+            match (worker.guest(id), session::open(&mut frames).await) {
+                (Some(guest), Ok(opening)) => {
+                    let loaded = |load| worker.loaded.lock().remove(&load);
+                    session::run(guest.workload, opening, loaded, frames)
+                }
+                _ => wire::failed(&()),
+            }
+        }
         Some(wire::STOP) => {
             let grace = request.into_body().collect().await;
             let grace = grace.ok().and_then(|grace| {

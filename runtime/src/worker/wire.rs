@@ -98,6 +98,8 @@ const FAILED: HeaderName = HeaderName::from_static("weft-worker-failed");
 /// What a request to the worker asks for; `call` when it does not say.
 pub(super) const BUILD: &str = "build";
 pub(super) const RUN: &str = "run";
+/// A run with streams.
+pub(super) const SESSION: &str = "session";
 pub(super) const STOP: &str = "stop";
 pub(super) const USAGE: &str = "usage";
 

@@ -30,7 +30,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use wasmtime_wasi::{OpenMode, ResourceTable};
 
 use crate::host::HostState;
-use crate::volume::{Made, NoRoom, Volume};
+use crate::volume::{self, Made, NoRoom, Volume};
 
 /// The largest part of a stream that is written at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -329,6 +329,10 @@ impl Here {
     async fn open(self, change: Change) -> FsResult<Descriptor> {
         let mark = mark_of(&self.descriptor);
         match self.change(change).await? {
+            Some(Descriptor::File(mut file)) if volume::is_null(&file.file) => {
+                file.file = volume::null(file.file);
+                Ok(Descriptor::File(file))
+            }
             Some(mut opened) => {
                 set_mark(&mut opened, mark);
                 Ok(opened)

@@ -1,0 +1,186 @@
+//! What the node writes into a container's root: `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf`, and the file for last words. Pure.
+//!
+//! The texts are the kubelet's, which programs and tests read.
+
+use crate::config_error::ConfigError;
+use crate::downward::Downward;
+use crate::pod_view::{ContainerView, Resources};
+use crate::roots::{self, Contents};
+use crate::volumes::{Mount, empty_dir};
+use k8s_openapi::api::core::v1::Container;
+use weft_runtime::VolumeLimits;
+
+/// Where a container leaves its last words when it says nothing else.
+pub(crate) const TERMINATION_PATH_DEFAULT: &str = "/dev/termination-log";
+/// Linux' bound on a host name.
+const HOSTNAME_BYTES_MAX: usize = 63;
+/// What a name is looked up below before it is taken as it is; as the kubelet says.
+const NDOTS: u32 = 5;
+
+/// The host name of a pod: its own wish, or its name as far as it fits.
+pub(crate) fn hostname(at: Downward<'_>) -> String {
+    let spec = at.pod.spec();
+    let wish = spec.and_then(|spec| spec.hostname.clone());
+    let mut name = wish
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| at.pod.name().to_owned());
+    name.truncate(name.floor_char_boundary(HOSTNAME_BYTES_MAX));
+    name.truncate(name.trim_end_matches(['-', '.']).len());
+    name
+}
+
+/// Where the container leaves its last words.
+pub(crate) fn termination_path(container: &Container) -> &str {
+    let path = container.termination_message_path.as_deref();
+    path.filter(|path| !path.is_empty())
+        .unwrap_or(TERMINATION_PATH_DEFAULT)
+}
+
+/// What is in the root of `container` from the start.
+///
+/// # Errors
+/// A limit that is none.
+pub(crate) fn contents(
+    at: Downward<'_>,
+    container: &Container,
+    mounts: &[Mount],
+    cluster_domain: &str,
+) -> Result<Contents, ConfigError> {
+    let bytes = ContainerView(container).resource(Resources::Limits, "ephemeral-storage")?;
+    let bytes = bytes.and_then(|limit| u64::try_from(limit.value()).ok());
+    let read_only = container
+        .security_context
+        .as_ref()
+        .is_some_and(|context| context.read_only_root_filesystem == Some(true));
+    let hostname = hostname(at);
+    let mut folders: Vec<String> = mounts.iter().map(|mount| mount.path.clone()).collect();
+    folders.extend(container.working_dir.clone());
+    Ok(Contents {
+        folders,
+        files: vec![
+            ("/etc/hosts".into(), hosts(at, &hostname, cluster_domain)),
+            ("/etc/hostname".into(), format!("{hostname}\n").into()),
+            ("/etc/resolv.conf".into(), resolv_conf(at, cluster_domain)),
+            (termination_path(container).to_owned(), Vec::new()),
+        ],
+        limits: VolumeLimits {
+            bytes: Some(bytes.unwrap_or(roots::BYTES_DEFAULT)),
+            inodes: Some(empty_dir::inodes(at.pod)?),
+        },
+        read_only,
+    })
+}
+
+fn hosts(at: Downward<'_>, hostname: &str, cluster_domain: &str) -> Vec<u8> {
+    let mut text = "# Kubernetes-managed hosts file.\n\
+        127.0.0.1\tlocalhost\n\
+        ::1\tlocalhost ip6-localhost ip6-loopback\n\
+        fe00::0\tip6-localnet\n\
+        fe00::0\tip6-mcastprefix\n\
+        fe00::1\tip6-allnodes\n\
+        fe00::2\tip6-allrouters\n"
+        .to_owned();
+    let spec = at.pod.spec();
+    let subdomain = spec.and_then(|spec| spec.subdomain.as_deref());
+    let ip = at.pod_ip;
+    match subdomain.filter(|subdomain| !subdomain.is_empty()) {
+        Some(subdomain) => {
+            let namespace = at.pod.namespace();
+            text += &format!(
+                "{ip}\t{hostname}.{subdomain}.{namespace}.svc.{cluster_domain}\t{hostname}\n"
+            );
+        }
+        None => text += &format!("{ip}\t{hostname}\n"),
+    }
+    text.into()
+}
+
+/// Names are resolved by the host; this is for programs that read what is searched.
+fn resolv_conf(at: Downward<'_>, cluster_domain: &str) -> Vec<u8> {
+    let namespace = at.pod.namespace();
+    format!(
+        "search {namespace}.svc.{cluster_domain} svc.{cluster_domain} {cluster_domain}\noptions ndots:{NDOTS}\n"
+    )
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node_facts::NodeFacts;
+    use crate::pod_view::PodView;
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::{Value, json};
+
+    fn of(spec: Value, container: Value) -> Contents {
+        let long = "a".repeat(62);
+        let name = format!("{long}-b");
+        let pod =
+            json!({"metadata": {"name": name, "namespace": "shop", "uid": "u"}, "spec": spec});
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        let container: Container = serde_json::from_value(container).expect("a container");
+        let node = NodeFacts {
+            name: "n".into(),
+            host_ip: "127.0.0.1".parse().expect("an address"),
+            allocatable_cpu_millis: 1,
+            allocatable_memory_bytes: 1,
+        };
+        let at = Downward {
+            pod: PodView(&pod),
+            pod_ip: "10.42.0.7".parse().expect("an address"),
+            node: &node,
+        };
+        contents(at, &container, &[], "cluster.local").expect("contents")
+    }
+
+    #[test]
+    fn files_read_as_a_kubelets() {
+        let spec = json!({"containers": [], "hostname": "web", "subdomain": "front"});
+        let text: Vec<String> = of(spec, json!({"name": "c"}))
+            .files
+            .into_iter()
+            .map(|(path, text)| format!("{path}\n{}", String::from_utf8_lossy(&text)))
+            .collect();
+        insta::assert_snapshot!(text.join("\n").replace('\t', "→"), @r"
+        /etc/hosts
+        # Kubernetes-managed hosts file.
+        127.0.0.1→localhost
+        ::1→localhost ip6-localhost ip6-loopback
+        fe00::0→ip6-localnet
+        fe00::0→ip6-mcastprefix
+        fe00::1→ip6-allnodes
+        fe00::2→ip6-allrouters
+        10.42.0.7→web.front.shop.svc.cluster.local→web
+
+        /etc/hostname
+        web
+
+        /etc/resolv.conf
+        search shop.svc.cluster.local svc.cluster.local cluster.local
+        options ndots:5
+
+        /dev/termination-log
+        ");
+    }
+
+    #[test]
+    fn a_root_has_the_limits_of_its_container() {
+        let container = json!({
+            "name": "c", "workingDir": "/srv", "terminationMessagePath": "/tmp/last",
+            "securityContext": {"readOnlyRootFilesystem": true},
+            "resources": {"limits": {"ephemeral-storage": "2Mi"}},
+        });
+        let contents = of(json!({"containers": []}), container);
+        assert_eq!(contents.limits.bytes, Some(2 << 20));
+        assert!(contents.read_only);
+        assert_eq!(contents.folders, ["/srv"]);
+        let files: Vec<&str> = contents.files.iter().map(|(path, _)| &**path).collect();
+        assert_eq!(files.last(), Some(&"/tmp/last"));
+        let host = String::from_utf8_lossy(&contents.files[1].1).into_owned();
+        assert_eq!(
+            host,
+            format!("{}\n", "a".repeat(62)),
+            "cut, without the dash"
+        );
+    }
+}

@@ -1,0 +1,309 @@
+//! The writable root of each container: a folder on the node, made with a run of the container and kept until the next one.
+//!
+//! ```text
+//! DATA/roots/UID/CONTAINER-RESTART          /     of the component, and of commands, probes and hooks in its container
+//!                          ├─ etc           hosts, hostname, resolv.conf: made by the node
+//!                          ├─ dev           null, the file for last words; a folder of its own where the root is read-only
+//!                          ├─ tmp
+//!                          └─ …             a folder for each mount, so that whoever lists a folder sees where volumes are
+//! ```
+//!
+//! Invariants: a root never holds more than its limits (`weft_runtime::Volume`); what the node writes into one it writes before a guest
+//! has it, and what it reads from one later follows no link; no root outlives its pod, nor the node's process.
+//!
+//! Left to others: what the files say (`root_files`), who gets a root (`prepare`).
+
+use crate::identity::Chain;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use weft_runtime::{Access, Volume, VolumeLimits, volume};
+
+/// What a root may hold when the container has no limit of `ephemeral-storage`; as a volume without one.
+pub(crate) const BYTES_DEFAULT: u64 = crate::volumes::empty_dir::BYTES_DEFAULT;
+/// What `/dev` may hold beside a read-only root: last words, and little else.
+const DEV_BYTES: u64 = 1 << 20;
+const DEV_INODES: u64 = 256;
+
+/// What is in a root from the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// Absolute paths.
+    pub(crate) folders: Vec<String>,
+    pub(crate) files: Vec<(String, Vec<u8>)>,
+    pub(crate) limits: VolumeLimits,
+    pub(crate) read_only: bool,
+}
+
+/// The root of one run. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Root {
+    volume: Volume,
+    /// `/dev`, where the rest is read-only.
+    dev: Option<Volume>,
+}
+
+impl Root {
+    /// What of it is lent, and where.
+    pub(crate) fn lent(&self) -> Vec<(Volume, String, Access)> {
+        let root = |access| (self.volume.clone(), "/".to_owned(), access);
+        match &self.dev {
+            None => vec![root(Access::ReadWrite)],
+            Some(dev) => vec![
+                root(Access::ReadOnly),
+                (dev.clone(), "/dev".to_owned(), Access::ReadWrite),
+            ],
+        }
+    }
+
+    /// The folder of all of it.
+    pub(crate) fn volume(&self) -> &Volume {
+        &self.volume
+    }
+}
+
+/// All roots of this node. Clones share them.
+#[derive(Clone)]
+pub struct Roots {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dir: PathBuf,
+    /// By the pod's uid and the container's name, with its folder.
+    made: Mutex<BTreeMap<(String, String), (PathBuf, Root)>>,
+}
+
+impl Roots {
+    /// Keeps roots below `dir`. Those of an earlier process, whose containers have ended with it, are removed in a thread.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let stale = dir.with_extension("stale");
+        if dir.exists() {
+            fs::create_dir_all(&stale)?;
+            fs::rename(dir, stale.join(format!("{:x}", rand::random::<u64>())))?;
+        }
+        if stale.exists() {
+            let remove = move || {
+                if let Err(error) = volume::remove_tree(&stale) {
+                    tracing::warn!(%error, "roots of an earlier process were left behind");
+                }
+            };
+            let named = std::thread::Builder::new().name("weft-roots".into());
+            named.spawn(remove)?;
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                dir: dir.to_owned(),
+                made: Mutex::default(),
+            }),
+        })
+    }
+
+    /// A new root for run `restart` of a container; the one of the run before is removed.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) async fn make(
+        &self,
+        uid: &str,
+        container: &str,
+        restart: u32,
+        contents: Contents,
+    ) -> io::Result<Root> {
+        let key = (uid.to_owned(), container.to_owned());
+        let before = self.inner.made.lock().remove(&key);
+        let mark: u32 = rand::random();
+        let dir = self.inner.dir.join(uid);
+        let dir = dir.join(format!("{container}-{restart}-{mark:x}"));
+        let (at, root) = blocking(move || {
+            if let Some((folder, _)) = before {
+                remove(&folder);
+            }
+            let root = build(&dir, &contents)?;
+            Ok::<_, io::Error>((dir, root))
+        })
+        .await?;
+        self.inner.made.lock().insert(key, (at, root.clone()));
+        Ok(root)
+    }
+
+    /// The root that a container has now.
+    pub(crate) fn of(&self, uid: &str, container: &str) -> Option<Root> {
+        let key = (uid.to_owned(), container.to_owned());
+        let made = self.inner.made.lock();
+        made.get(&key).map(|(_, root)| root.clone())
+    }
+
+    /// Removes the roots of a pod that is gone and whose guests have ended.
+    pub(crate) async fn remove_pod(&self, uid: &str) {
+        if uid.is_empty() {
+            return;
+        }
+        let had = {
+            let mut made = self.inner.made.lock();
+            let had = made.len();
+            made.retain(|(of, _), _| of != uid);
+            had != made.len()
+        };
+        if had {
+            let dir = self.inner.dir.join(uid);
+            blocking(move || remove(&dir)).await;
+        }
+    }
+}
+
+fn remove(dir: &Path) {
+    if let Err(error) = volume::remove_tree(dir) {
+        tracing::warn!(folder = %dir.display(), error = %Chain(&error), "a root was left behind");
+    }
+}
+
+/// Blocks.
+fn build(dir: &Path, contents: &Contents) -> io::Result<Root> {
+    let folder = |path: &Path| DirBuilder::new().recursive(true).mode(0o755).create(path);
+    for name in ["dev", "etc", "tmp"] {
+        folder(&dir.join(name))?;
+    }
+    let below = |path: &str| below(path).map(|path| dir.join(path));
+    for path in contents.folders.iter().filter_map(|path| below(path)) {
+        folder(&path)?;
+    }
+    for (path, text) in &contents.files {
+        let Some(path) = below(path) else { continue };
+        if let Some(parent) = path.parent() {
+            folder(parent)?;
+        }
+        let mut options = File::options();
+        match options.write(true).create_new(true).mode(0o644).open(path) {
+            Ok(mut file) => file.write_all(text)?,
+            // Last words may go to a file that the node makes anyway.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    volume::make_null(&dir.join("dev/null"))?;
+    let open = |dir: &Path, limits| {
+        Volume::open(dir, limits).map_err(|error: weft_runtime::VolumeError| error.source)
+    };
+    let dev_limits = VolumeLimits {
+        bytes: Some(DEV_BYTES),
+        inodes: Some(DEV_INODES),
+    };
+    let dev = contents
+        .read_only
+        .then(|| open(&dir.join("dev"), dev_limits));
+    Ok(Root {
+        volume: open(dir, contents.limits)?,
+        dev: dev.transpose()?,
+    })
+}
+
+/// An absolute path as one below the root; none for the root itself, and for what would lead out of it.
+fn below(path: &str) -> Option<PathBuf> {
+    let mut found = PathBuf::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(name) => found.push(name),
+            Component::ParentDir | Component::Prefix(_) => return None,
+        }
+    }
+    (!found.as_os_str().is_empty()).then_some(found)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // Only while the node's runtime is being taken down.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn contents(read_only: bool) -> Contents {
+        Contents {
+            folders: vec!["/data/deep".into(), "/".into(), "../../out".into()],
+            files: vec![
+                ("/etc/hostname".into(), b"web-1\n".to_vec()),
+                ("/dev/termination-log".into(), Vec::new()),
+            ],
+            limits: VolumeLimits {
+                bytes: Some(1 << 20),
+                inodes: Some(100),
+            },
+            read_only,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_root_is_made_with_a_run_and_goes_with_the_next() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().join("roots");
+        let roots = Roots::open(&dir).expect("opens");
+        let first = roots.make("u", "web", 0, contents(false)).await;
+        let first = first.expect("made");
+        let at = first.volume.dir().to_owned();
+        assert!(at.join("data/deep").is_dir() && at.join("tmp").is_dir());
+        assert!(!folder.path().join("out").exists() && !dir.join("out").exists());
+        let host = first
+            .volume
+            .read_end(Path::new("/etc/hostname"), 100)
+            .expect("readable");
+        assert_eq!(host, b"web-1\n");
+        assert!(first.dev.is_none() && roots.of("u", "web").is_some());
+
+        let next = roots.make("u", "web", 1, contents(true)).await;
+        assert!(next.expect("made").dev.is_some());
+        assert!(!at.exists(), "the run before is over");
+        roots.remove_pod("u").await;
+        assert!(!dir.join("u").exists() && roots.of("u", "web").is_none());
+
+        // A node that died leaves roots, and finds none.
+        roots
+            .make("v", "web", 0, contents(false))
+            .await
+            .expect("made");
+        drop(roots);
+        Roots::open(&dir).expect("opens");
+        assert_eq!(fs::read_dir(&dir).expect("a folder").count(), 0);
+    }
+
+    #[tokio::test]
+    async fn last_words_are_no_way_out_of_a_root() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let secret = folder.path().join("secret");
+        fs::write(&secret, "of the node").expect("written");
+        let roots = Roots::open(&folder.path().join("roots")).expect("opens");
+        let root = roots.make("u", "web", 0, contents(false)).await;
+        let root = root.expect("made");
+        let at = root.volume.dir();
+        symlink(&secret, at.join("dev/link")).expect("a link");
+        symlink(folder.path(), at.join("tmp/up")).expect("a link");
+        fs::write(at.join("dev/termination-log"), "0123456789").expect("written");
+        let end = |path: &str| root.volume.read_end(Path::new(path), 4);
+        assert_eq!(end("/dev/termination-log").expect("read"), b"6789");
+        for path in [
+            "/dev/link",
+            "/tmp/up/secret",
+            "/../../secret",
+            "/dev",
+            "/dev/none",
+            "",
+        ] {
+            assert!(end(path).is_err(), "{path}");
+        }
+    }
+}
