@@ -35,7 +35,11 @@ pub fn standard_streams() -> (Rc<Stream>, Rc<Stream>, Rc<Stream>) {
         let stderr = screen(stderr, terminal_stderr::get_terminal_stderr().is_some());
         let stdout = screen(stdout, is_screen);
         if terminal_stdin::get_terminal_stdin().is_some() {
-            let echo = if stdout.is_terminal() { Rc::clone(&stdout) } else { Stream::null() };
+            let echo = if stdout.is_terminal() {
+                Rc::clone(&stdout)
+            } else {
+                Stream::null()
+            };
             let terminal = Terminal::new(stdin, echo);
             terminal::set_current(&terminal);
             return (Stream::terminal(terminal), stdout, stderr);
@@ -79,7 +83,9 @@ mod wasi {
         pub async fn read(&self, max: usize) -> io::Result<Vec<u8>> {
             loop {
                 match self.0.read(max as u64) {
-                    Ok(bytes) if bytes.is_empty() => executor::ready(Rc::new(self.0.subscribe())).await,
+                    Ok(bytes) if bytes.is_empty() => {
+                        executor::ready(Rc::new(self.0.subscribe())).await
+                    }
                     Ok(bytes) => return Ok(bytes),
                     Err(StreamError::Closed) => return Ok(Vec::new()),
                     Err(StreamError::LastOperationFailed(error)) => {

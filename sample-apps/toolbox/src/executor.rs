@@ -94,9 +94,16 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> Option<T> {
                 }
             }
             Some(task) => {
-                let taken = executor.tasks.borrow_mut().get_mut(&task).and_then(Option::take);
+                let taken = executor
+                    .tasks
+                    .borrow_mut()
+                    .get_mut(&task)
+                    .and_then(Option::take);
                 let Some(mut work) = taken else { continue };
-                let done = work.as_mut().poll(&mut Context::from_waker(&waker(task))).is_ready();
+                let done = work
+                    .as_mut()
+                    .poll(&mut Context::from_waker(&waker(task)))
+                    .is_ready();
                 let mut tasks = executor.tasks.borrow_mut();
                 if done {
                     tasks.remove(&task);
@@ -140,7 +147,11 @@ impl Executor {
 
     #[cfg(not(target_os = "wasi"))]
     fn wait(&self, pause: Option<Duration>) -> bool {
-        let queue = self.ready.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = self
+            .ready
+            .queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if !queue.is_empty() {
             return true;
         }
@@ -155,12 +166,18 @@ impl Executor {
     #[cfg(target_os = "wasi")]
     fn wait(&self, pause: Option<Duration>) -> bool {
         use wasip2::clocks::monotonic_clock::subscribe_duration;
-        let timer = pause.map(|pause| subscribe_duration(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX)));
+        let timer = pause
+            .map(|pause| subscribe_duration(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX)));
         let waits = self.pollables.borrow();
         let mut list: Vec<_> = waits.values().map(|(pollable, _)| &**pollable).collect();
         list.extend(&timer);
         if list.is_empty() {
-            return !self.ready.queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+            return !self
+                .ready
+                .queue
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_empty();
         }
         let woken = wasip2::io::poll::poll(&list);
         for (place, (_, waker)) in waits.values().enumerate() {
@@ -260,7 +277,10 @@ pub enum Either<A, B> {
 }
 
 /// Waits for the first of two; where both are done, the first one is told. The other is dropped.
-pub async fn either<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) -> Either<A, B> {
+pub async fn either<A, B>(
+    first: impl Future<Output = A>,
+    second: impl Future<Output = B>,
+) -> Either<A, B> {
     let mut first = pin!(first);
     let mut second = pin!(second);
     std::future::poll_fn(|context| {
@@ -289,7 +309,10 @@ pub(crate) async fn sleep_until(at: Instant) {
             return Poll::Ready(());
         }
         let key = (timer.0, timer.1);
-        executor.timers.borrow_mut().insert(key, context.waker().clone());
+        executor
+            .timers
+            .borrow_mut()
+            .insert(key, context.waker().clone());
         Poll::Pending
     })
     .await;
@@ -336,6 +359,8 @@ impl Foreign {
 impl Drop for Foreign {
     fn drop(&mut self) {
         let executor = executor();
-        executor.foreign.set(executor.foreign.get().saturating_sub(1));
+        executor
+            .foreign
+            .set(executor.foreign.get().saturating_sub(1));
     }
 }

@@ -9,7 +9,6 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::rc::{Rc, Weak};
-use std::task::Poll;
 
 use crate::console::{self, ConsoleIn, ConsoleOut};
 use crate::terminal::Terminal;
@@ -90,7 +89,10 @@ impl Stream {
 
     pub fn memory() -> (Rc<Self>, Rc<RefCell<Vec<u8>>>) {
         let bytes = Rc::<RefCell<Vec<u8>>>::default();
-        (Self::new(Kind::Memory(Rc::clone(&bytes)), Vec::new()), bytes)
+        (
+            Self::new(Kind::Memory(Rc::clone(&bytes)), Vec::new()),
+            bytes,
+        )
     }
 
     pub fn file(file: File) -> Rc<Self> {
@@ -99,7 +101,10 @@ impl Stream {
 
     pub fn pipe() -> (Rc<Self>, Rc<Self>) {
         let (writer, reader) = pipe::new();
-        (Self::new(Kind::Writer(writer), Vec::new()), Self::new(Kind::Reader(reader), Vec::new()))
+        (
+            Self::new(Kind::Writer(writer), Vec::new()),
+            Self::new(Kind::Reader(reader), Vec::new()),
+        )
     }
 
     pub fn console_in() -> Rc<Self> {
@@ -193,7 +198,10 @@ impl Stream {
         while self.fill().await? {
             let ahead = self.ahead.borrow();
             let there = ahead.get(self.at.get()..).unwrap_or_default();
-            let end = there.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+            let end = there
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map(|at| at + 1);
             let count = end.unwrap_or(there.len());
             if line.len() + count > max {
                 let message = format!("a line of more than {max} bytes");
@@ -211,7 +219,9 @@ impl Stream {
     pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         match &self.kind {
             Kind::Null => {}
-            Kind::Closed | Kind::Bytes | Kind::Reader(_) | Kind::In(_) => return Err(bad_descriptor()),
+            Kind::Closed | Kind::Bytes | Kind::Reader(_) | Kind::In(_) => {
+                return Err(bad_descriptor());
+            }
             Kind::Memory(memory) => memory.borrow_mut().extend_from_slice(bytes),
             Kind::Writer(writer) => {
                 while !bytes.is_empty() {

@@ -33,8 +33,8 @@ pub struct Terminal {
     keys: Rc<Stream>,
     screen: Rc<Stream>,
     raw: Cell<bool>,
-    /// Whether a shell deals with interrupts.
-    claimed: Cell<bool>,
+    /// How many shells deal with interrupts, of which the last one does.
+    claims: Cell<u32>,
     interrupts: Cell<u64>,
     state: RefCell<State>,
     reading: RefCell<Option<Task<()>>>,
@@ -73,7 +73,10 @@ thread_local! {
 }
 
 /// Says which terminal the program has.
-#[cfg_attr(not(target_os = "wasi"), allow(dead_code, reason = "natively the kernel has the terminal"))]
+#[cfg_attr(
+    not(target_os = "wasi"),
+    allow(dead_code, reason = "natively the kernel has the terminal")
+)]
 pub fn set_current(terminal: &Rc<Terminal>) {
     CURRENT.with(|current| *current.borrow_mut() = Some(Rc::clone(terminal)));
 }
@@ -87,7 +90,7 @@ pub async fn interruptible(applet: impl Future<Output = i32>) -> i32 {
     let interrupted = async {
         loop {
             terminal.interrupted().await;
-            if !terminal.claimed.get() {
+            if terminal.claims.get() == 0 {
                 return;
             }
         }
@@ -105,7 +108,7 @@ impl Terminal {
             keys,
             screen,
             raw: Cell::new(false),
-            claimed: Cell::new(false),
+            claims: Cell::new(0),
             interrupts: Cell::new(0),
             state: RefCell::default(),
             reading: RefCell::default(),
@@ -116,9 +119,14 @@ impl Terminal {
         &self.screen
     }
 
-    /// A shell deals with ^C from now on.
-    pub fn claim(&self) {
-        self.claimed.set(true);
+    /// Who calls deals with ^C while the claim lives, unless another one claims after it.
+    pub fn claim(terminal: &Rc<Self>) -> Claim {
+        let level = terminal.claims.get() + 1;
+        terminal.claims.set(level);
+        Claim {
+            terminal: Rc::clone(terminal),
+            level,
+        }
     }
 
     /// Starts to read keys, once.
@@ -129,7 +137,9 @@ impl Terminal {
             let this = Rc::downgrade(self);
             *reading = Some(executor::spawn(async move {
                 loop {
-                    let Some(terminal) = this.upgrade() else { return };
+                    let Some(terminal) = this.upgrade() else {
+                        return;
+                    };
                     if !terminal.take_keys().await {
                         return;
                     }
@@ -269,6 +279,30 @@ impl Terminal {
                 state.line.push(key);
             }
         }
+    }
+}
+
+/// See [`Terminal::claim`].
+pub struct Claim {
+    terminal: Rc<Terminal>,
+    level: u32,
+}
+
+impl Claim {
+    /// Waits for a ^C that is for this one.
+    pub async fn interrupted(&self) {
+        loop {
+            self.terminal.interrupted().await;
+            if self.terminal.claims.get() == self.level {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.terminal.claims.set(self.level.saturating_sub(1));
     }
 }
 

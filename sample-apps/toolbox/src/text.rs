@@ -21,7 +21,10 @@ pub fn from_bytes(bytes: &[u8]) -> String {
             for character in chunk.valid().chars() {
                 if is_escape(character) {
                     let mut room = [0; 4];
-                    character.encode_utf8(&mut room).bytes().for_each(|byte| escape(byte, &mut text));
+                    character
+                        .encode_utf8(&mut room)
+                        .bytes()
+                        .for_each(|byte| escape(byte, &mut text));
                 } else {
                     text.push(character);
                 }
@@ -29,7 +32,10 @@ pub fn from_bytes(bytes: &[u8]) -> String {
         } else {
             text.push_str(chunk.valid());
         }
-        chunk.invalid().iter().for_each(|byte| escape(*byte, &mut text));
+        chunk
+            .invalid()
+            .iter()
+            .for_each(|byte| escape(*byte, &mut text));
     }
     text
 }
@@ -52,7 +58,9 @@ pub fn to_bytes(text: &str) -> Vec<u8> {
 mod tests {
     #[test]
     fn bytes_come_back() {
-        let all: Vec<u8> = (0..=255).chain(*b"\xF4\x8F\xBE\x80 \xC3\xA9 \xE2\x82").collect();
+        let all: Vec<u8> = (0..=255)
+            .chain(*b"\xF4\x8F\xBE\x80 \xC3\xA9 \xE2\x82")
+            .collect();
         assert_eq!(super::to_bytes(&super::from_bytes(&all)), all);
     }
 }

@@ -18,7 +18,12 @@ pub fn evaluate(text: &str, variables: &mut Variables) -> Result<i64, String> {
     evaluate_at(text, variables, 0, &mut EXPRESSIONS_MAX.clone())
 }
 
-fn evaluate_at(text: &str, variables: &mut Variables, depth: u32, left: &mut u32) -> Result<i64, String> {
+fn evaluate_at(
+    text: &str,
+    variables: &mut Variables,
+    depth: u32,
+    left: &mut u32,
+) -> Result<i64, String> {
     let mut parser = Parser {
         text: text.as_bytes(),
         at: 0,
@@ -59,7 +64,9 @@ const LEVELS: [&[&str]; 8] = [
     &["*", "/", "%"],
 ];
 
-const ASSIGNMENTS: [&str; 11] = ["<<=", ">>=", "+=", "-=", "*=", "/=", "%=", "&=", "^=", "|=", "="];
+const ASSIGNMENTS: [&str; 11] = [
+    "<<=", ">>=", "+=", "-=", "*=", "/=", "%=", "&=", "^=", "|=", "=",
+];
 
 type Result64 = Result<i64, String>;
 
@@ -85,7 +92,9 @@ impl Parser<'_> {
     /// Takes one of these operators, if it is not the beginning of another one.
     fn operator(&mut self, operators: &[&'static str]) -> Option<&'static str> {
         let rest = self.rest();
-        let found = *operators.iter().find(|operator| rest.starts_with(operator.as_bytes()))?;
+        let found = *operators
+            .iter()
+            .find(|operator| rest.starts_with(operator.as_bytes()))?;
         let next = rest.get(found.len()).copied();
         let longer = match found {
             "|" => matches!(next, Some(b'|' | b'=')),
@@ -124,8 +133,12 @@ impl Parser<'_> {
         let before = self.at;
         if let Some(name) = self.name() {
             let rest = self.rest();
-            let operator = ASSIGNMENTS.iter().find(|operator| rest.starts_with(operator.as_bytes()));
-            if let Some(operator) = operator.filter(|operator| **operator != "=" || rest.get(1) != Some(&b'=')) {
+            let operator = ASSIGNMENTS
+                .iter()
+                .find(|operator| rest.starts_with(operator.as_bytes()));
+            if let Some(operator) =
+                operator.filter(|operator| **operator != "=" || rest.get(1) != Some(&b'='))
+            {
                 self.at += operator.len();
                 let right = self.deeper(Self::assignment)?;
                 let value = match operator.strip_suffix('=').unwrap_or_default() {
@@ -190,7 +203,9 @@ impl Parser<'_> {
     }
 
     fn binary(&mut self, level: usize) -> Result64 {
-        let Some(operators) = LEVELS.get(level) else { return self.power() };
+        let Some(operators) = LEVELS.get(level) else {
+            return self.power();
+        };
         let mut value = self.binary(level + 1)?;
         while let Some(operator) = self.operator(operators) {
             let right = self.binary(level + 1)?;
@@ -316,7 +331,10 @@ impl Parser<'_> {
 
     fn word(&mut self) -> String {
         let rest = self.rest();
-        let count = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'#')).count();
+        let count = rest
+            .iter()
+            .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'#'))
+            .count();
         let word = String::from_utf8_lossy(rest.get(..count).unwrap_or_default()).into_owned();
         self.at += count;
         word
@@ -328,7 +346,10 @@ impl Parser<'_> {
             return None;
         }
         let rest = self.rest();
-        let count = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
+        let count = rest
+            .iter()
+            .take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_')
+            .count();
         let name = String::from_utf8_lossy(rest.get(..count).unwrap_or_default()).into_owned();
         self.at += count;
         Some(name)
@@ -360,7 +381,10 @@ fn number(digits: &str) -> Option<i64> {
         let base = base.parse().ok().filter(|base| (2..=36).contains(base))?;
         return parse(digits, base);
     }
-    if let Some(digits) = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+    if let Some(digits) = digits
+        .strip_prefix("0x")
+        .or_else(|| digits.strip_prefix("0X"))
+    {
         return parse(digits, 16);
     }
     match digits.strip_prefix('0') {
@@ -400,7 +424,8 @@ mod tests {
             ("08", "arithmetic syntax error"),
             ("", "0"),
         ] {
-            let found = evaluate(text, &mut variables).map_or_else(|error| error, |value| value.to_string());
+            let found = evaluate(text, &mut variables)
+                .map_or_else(|error| error, |value| value.to_string());
             assert_eq!(found, value, "{text}");
         }
         let deep = "(".repeat(100_000);
@@ -413,6 +438,9 @@ mod tests {
         let mut variables = Variables::default();
         variables.set("a", "b".to_owned()).unwrap();
         variables.set("b", "a".to_owned()).unwrap();
-        assert_eq!(evaluate("a", &mut variables), Err("expression recursion loop detected".to_owned()));
+        assert_eq!(
+            evaluate("a", &mut variables),
+            Err("expression recursion loop detected".to_owned())
+        );
     }
 }

@@ -25,10 +25,16 @@ pub enum Dialect {
 
 /// Reads the escape behind a backslash and says how much it took.
 fn escape(rest: &[u8], dialect: Dialect) -> (Escape, usize) {
-    let Some(first) = rest.first() else { return (Escape::None, 0) };
+    let Some(first) = rest.first() else {
+        return (Escape::None, 0);
+    };
     let number = |from: usize, max: usize, base: u32| {
         let digits = rest.get(from..).unwrap_or_default();
-        let count = digits.iter().take(max).take_while(|digit| char::from(**digit).is_digit(base)).count();
+        let count = digits
+            .iter()
+            .take(max)
+            .take_while(|digit| char::from(**digit).is_digit(base))
+            .count();
         let value = digits.iter().take(count).fold(0_u32, |value, digit| {
             value * base + char::from(*digit).to_digit(base).unwrap_or(0)
         });
@@ -103,6 +109,9 @@ pub fn ansi(raw: &str) -> String {
     let mut bytes = Vec::new();
     replace(&text::to_bytes(raw), Dialect::Ansi, &mut bytes);
     // As in the languages where this comes from, a NUL ends the text.
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(bytes.len());
     text::from_bytes(bytes.get(..end).unwrap_or_default())
 }

@@ -104,7 +104,10 @@ impl Shell {
 
     /// The fields of one word.
     pub async fn expand_word(&mut self, word: &Word, into: &mut Vec<String>) -> Outcome<()> {
-        if let Some(text) = word.as_text().filter(|text| !text.contains(['*', '?', '[', '\\'])) {
+        if let Some(text) = word
+            .as_text()
+            .filter(|text| !text.contains(['*', '?', '[', '\\']))
+        {
             into.push(text.to_owned());
             return Ok(());
         }
@@ -166,7 +169,12 @@ impl Shell {
         Ok(fields.done)
     }
 
-    fn expand_parts<'a>(&'a mut self, word: &'a Word, mode: Mode, fields: &'a mut Fields) -> Pending<'a, Outcome<()>> {
+    fn expand_parts<'a>(
+        &'a mut self,
+        word: &'a Word,
+        mode: Mode,
+        fields: &'a mut Fields,
+    ) -> Pending<'a, Outcome<()>> {
         Box::pin(async move {
             for part in &word.0 {
                 match part {
@@ -197,10 +205,14 @@ impl Shell {
                         let output = self.substitute(list).await?;
                         fields.add(&output, mode);
                     }
-                    Part::Parameter(parameter) => self.expand_parameter(parameter, mode, fields).await?,
+                    Part::Parameter(parameter) => {
+                        self.expand_parameter(parameter, mode, fields).await?
+                    }
                 }
                 if fields.bytes > TEXT_BYTES_MAX {
-                    return self.fail(&format!("a word of more than {TEXT_BYTES_MAX} bytes")).await;
+                    return self
+                        .fail(&format!("a word of more than {TEXT_BYTES_MAX} bytes"))
+                        .await;
                 }
             }
             Ok(())
@@ -265,7 +277,12 @@ impl Shell {
         }
     }
 
-    async fn expand_parameter(&mut self, parameter: &Parameter, mode: Mode, fields: &mut Fields) -> Outcome<()> {
+    async fn expand_parameter(
+        &mut self,
+        parameter: &Parameter,
+        mode: Mode,
+        fields: &mut Fields,
+    ) -> Outcome<()> {
         let name = parameter.name.as_str();
         let list = matches!(name, "@" | "*");
         let value = self.parameter(name);
@@ -309,12 +326,15 @@ impl Shell {
                 };
                 return self.fail(&message).await;
             }
-            Operation::Bad(_) => return self.fail("syntax error: bad substitution").await,
+            Operation::Bad => return self.fail("syntax error: bad substitution").await,
             _ => {}
         }
         let is_value = matches!(
             parameter.operation,
-            Operation::Plain | Operation::Default { .. } | Operation::Assign { .. } | Operation::Require { .. }
+            Operation::Plain
+                | Operation::Default { .. }
+                | Operation::Assign { .. }
+                | Operation::Require { .. }
         );
         if value.is_none() && self.options.has("nounset") && !list {
             return self.fail(&format!("{name}: parameter not set")).await;

@@ -65,11 +65,19 @@ fn exists(cwd: &Path, path: &str) -> bool {
 }
 
 fn names(cwd: &Path, folder: &str, pattern: &Pattern) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(cwd.join(folder)) else { return Vec::new() };
-    let mut names: Vec<_> = entries.flatten().take(NAMES_MAX).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let Ok(entries) = std::fs::read_dir(cwd.join(folder)) else {
+        return Vec::new();
+    };
+    let mut names: Vec<_> = entries
+        .flatten()
+        .take(NAMES_MAX)
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
     if pattern.begins_with_dot() {
         names.extend([".".to_owned(), "..".to_owned()]);
     }
-    names.retain(|name| (!name.starts_with('.') || pattern.begins_with_dot()) && pattern.matches(name));
+    names.retain(|name| {
+        (!name.starts_with('.') || pattern.begins_with_dot()) && pattern.matches(name)
+    });
     names
 }

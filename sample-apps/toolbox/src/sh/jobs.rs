@@ -53,7 +53,11 @@ impl Jobs {
     /// Takes a job in and gives its number.
     pub fn add(&mut self, process: Rc<Process>, text: String, task: Task<i32>) -> u32 {
         if self.0.len() >= DONE_MAX {
-            if let Some(oldest) = self.0.iter().position(|job| job.task.is_done() || job.status.is_some()) {
+            if let Some(oldest) = self
+                .0
+                .iter()
+                .position(|job| job.task.is_done() || job.status.is_some())
+            {
                 self.0.remove(oldest);
             }
         }
@@ -94,11 +98,16 @@ impl Jobs {
 
 impl Drop for Jobs {
     fn drop(&mut self) {
-        let going = self.0.drain(..).filter(|job| job.status.is_none() && !job.task.is_done());
+        let going = self
+            .0
+            .drain(..)
+            .filter(|job| job.status.is_none() && !job.task.is_done());
         let going: Vec<_> = going.map(|job| job.task).collect();
         let done: Vec<_> = ORPHANS.with(|orphans| {
             let mut orphans = orphans.borrow_mut();
-            let (done, rest) = std::mem::take(&mut *orphans).into_iter().partition(Task::is_done);
+            let (done, rest) = std::mem::take(&mut *orphans)
+                .into_iter()
+                .partition(Task::is_done);
             *orphans = rest;
             orphans.extend(going);
             done

@@ -99,30 +99,23 @@ impl Lexer {
         }
     }
 
-    /// Adds text to the end, and forgets what was taken.
-    pub fn feed(&mut self, text: &str) {
-        self.text.drain(..self.at.min(self.text.len()));
-        self.at = 0;
-        self.expanding.clear();
-        self.text.extend(text.chars());
-    }
-
-    /// Where the next token begins, for [`Lexer::rewind`].
+    /// Where the next token begins, for [`Lexer::text_since`].
     pub fn position(&self) -> (usize, u32) {
-        (self.at, self.line)
-    }
-
-    pub fn rewind(&mut self, (at, line): (usize, u32)) {
-        self.at = at;
-        self.line = line;
-        self.peeked = None;
-        self.here.clear();
-        self.depth = 0;
+        let at = if self.peeked.is_some() {
+            self.token_at
+        } else {
+            self.at
+        };
+        (at, self.line)
     }
 
     /// Text up to here, from a position on.
     pub fn text_since(&self, (at, _): (usize, u32)) -> String {
-        let end = if self.peeked.is_some() { self.token_at } else { self.at };
+        let end = if self.peeked.is_some() {
+            self.token_at
+        } else {
+            self.at
+        };
         self.text.get(at..end).unwrap_or_default().iter().collect()
     }
 
@@ -208,10 +201,16 @@ impl Lexer {
     /// Puts an alias' text in the place of the peeked word; false if the word came out of that alias.
     pub fn expand_alias(&mut self, name: &str, aliases: &BTreeMap<String, String>) -> bool {
         self.expanding.retain(|(_, end)| self.token_at < *end);
-        if self.expanding.iter().any(|(expanding, _)| expanding == name) {
+        if self
+            .expanding
+            .iter()
+            .any(|(expanding, _)| expanding == name)
+        {
             return false;
         }
-        let Some(value) = aliases.get(name) else { return false };
+        let Some(value) = aliases.get(name) else {
+            return false;
+        };
         let (from, to) = (self.token_at, self.at);
         let length = value.chars().count();
         self.text.splice(from..to, value.chars());
@@ -253,7 +252,8 @@ impl Lexer {
         }
         if first.is_ascii_digit() {
             let digits = self.digits();
-            if matches!(self.text.get(self.at + digits.len()), Some('<' | '>')) && digits.len() < 6 {
+            if matches!(self.text.get(self.at + digits.len()), Some('<' | '>')) && digits.len() < 6
+            {
                 self.at += digits.len();
                 return Ok(Token::Descriptor(digits.parse().unwrap_or_default()));
             }
@@ -264,12 +264,17 @@ impl Lexer {
 
     fn digits(&self) -> String {
         let rest = self.text.get(self.at..).unwrap_or_default();
-        rest.iter().take_while(|character| character.is_ascii_digit()).collect()
+        rest.iter()
+            .take_while(|character| character.is_ascii_digit())
+            .collect()
     }
 
     fn operator(&mut self) -> Option<&'static str> {
         let operator = *OPERATORS.iter().find(|operator| {
-            operator.chars().enumerate().all(|(place, character)| self.ahead(place) == Some(character))
+            operator
+                .chars()
+                .enumerate()
+                .all(|(place, character)| self.ahead(place) == Some(character))
         })?;
         for _ in operator.chars() {
             self.bump();
@@ -294,7 +299,10 @@ impl Lexer {
 
     fn here_is_missing<T>(&self, pending: &PendingHere) -> Result<T> {
         Err(SyntaxError::Incomplete {
-            message: format!("unterminated here-document (wanted \"{}\")", pending.delimiter),
+            message: format!(
+                "unterminated here-document (wanted \"{}\")",
+                pending.delimiter
+            ),
             here: Some((pending.delimiter.clone(), pending.tabs)),
         })
     }
@@ -312,7 +320,10 @@ impl Lexer {
                 let end = rest.iter().position(|character| *character == '\n');
                 let whole = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
                 let tabs = match pending.tabs {
-                    true => whole.iter().take_while(|character| **character == '\t').count(),
+                    true => whole
+                        .iter()
+                        .take_while(|character| **character == '\t')
+                        .count(),
                     false => 0,
                 };
                 let text: String = whole.iter().skip(tabs).collect();
@@ -336,7 +347,9 @@ impl Lexer {
                     let mut inner = Self::of_chars(body.chars().collect(), line, self.depth);
                     inner.word(Context::Here).map_err(|error| match error {
                         // More lines behind the document would not help.
-                        SyntaxError::Incomplete { message, .. } => SyntaxError::Wrong { line, message },
+                        SyntaxError::Incomplete { message, .. } => {
+                            SyntaxError::Wrong { line, message }
+                        }
                         wrong => wrong,
                     })?
                 }
@@ -344,6 +357,11 @@ impl Lexer {
             *pending.body.borrow_mut() = word;
         }
         Ok(())
+    }
+
+    /// All of the text as a prompt: like a here-document.
+    pub fn prompt(&mut self) -> Result<Word> {
+        self.word(Context::Here)
     }
 
     fn word(&mut self, context: Context) -> Result<Word> {
@@ -363,7 +381,9 @@ impl Lexer {
                 }
             };
             match (character, context) {
-                (' ' | '\t' | '\n' | ';' | '&' | '|' | '<' | '>' | '(' | ')', Context::Bare) => break,
+                (' ' | '\t' | '\n' | ';' | '&' | '|' | '<' | '>' | '(' | ')', Context::Bare) => {
+                    break;
+                }
                 ('"', Context::Double) => break,
                 ('}', Context::Brace | Context::BraceDouble) => break,
                 ('(', Context::Arithmetic) => {
@@ -390,7 +410,10 @@ impl Lexer {
                     }
                     parts.part(Part::Quoted(text));
                 }
-                ('"', Context::Bare | Context::Brace | Context::BraceDouble | Context::Arithmetic) => {
+                (
+                    '"',
+                    Context::Bare | Context::Brace | Context::BraceDouble | Context::Arithmetic,
+                ) => {
                     self.bump();
                     // Quotes inside of `"${x-"y"}"` end and begin again the quotes around.
                     let inner = self.nested(|lexer| lexer.word(Context::Double))?;
@@ -408,7 +431,9 @@ impl Lexer {
                     let part = self.nested(|lexer| lexer.backticks(context))?;
                     parts.part(part);
                 }
-                ('~', Context::Bare | Context::Brace) if self.at == start || parts.ends_like_assignment() => {
+                ('~', Context::Bare | Context::Brace)
+                    if self.at == start || parts.ends_like_assignment() =>
+                {
                     self.bump();
                     let mut name = String::new();
                     while let Some(character) = self.current().filter(|character| {
@@ -418,7 +443,10 @@ impl Lexer {
                         self.bump();
                     }
                     match self.current() {
-                        None | Some(' ' | '\t' | '\n' | ';' | '&' | '|' | '<' | '>' | ')' | '/' | ':' | '}') => {
+                        None
+                        | Some(
+                            ' ' | '\t' | '\n' | ';' | '&' | '|' | '<' | '>' | ')' | '/' | ':' | '}',
+                        ) => {
                             parts.part(Part::Tilde(name));
                         }
                         Some(_) => parts.extend(&format!("~{name}")),
@@ -484,7 +512,9 @@ impl Lexer {
                 self.bump();
                 self.ansi_quotes().map(Some)
             }
-            Some(character) if character == '_' || character.is_ascii_alphabetic() => Ok(plain(self.name())),
+            Some(character) if character == '_' || character.is_ascii_alphabetic() => {
+                Ok(plain(self.name()))
+            }
             Some(character) if character.is_ascii_digit() || "@*#?$!-".contains(character) => {
                 self.bump();
                 Ok(plain(character.into()))
@@ -495,7 +525,10 @@ impl Lexer {
 
     fn name(&mut self) -> String {
         let mut name = String::new();
-        while let Some(character) = self.current().filter(|character| *character == '_' || character.is_ascii_alphanumeric()) {
+        while let Some(character) = self
+            .current()
+            .filter(|character| *character == '_' || character.is_ascii_alphanumeric())
+        {
             name.push(character);
             self.at += 1;
         }
@@ -591,8 +624,10 @@ impl Lexer {
     }
 
     fn braces(&mut self, context: Context) -> Result<Part> {
-        let start = self.at;
-        let quoted = matches!(context, Context::Double | Context::BraceDouble | Context::Here);
+        let quoted = matches!(
+            context,
+            Context::Double | Context::BraceDouble | Context::Here
+        );
         let value = match quoted {
             true => Context::BraceDouble,
             false => Context::Brace,
@@ -620,14 +655,14 @@ impl Lexer {
                 character.into()
             }
             None => return self.incomplete("missing '}'"),
-            Some(_) => return self.bad_braces(start),
+            Some(_) => return self.bad_braces(),
         };
         let operation = if length {
             Operation::Length
         } else {
             match self.operation(value)? {
                 Some(operation) => operation,
-                None => return self.bad_braces(start),
+                None => return self.bad_braces(),
             }
         };
         match self.current() {
@@ -636,7 +671,7 @@ impl Lexer {
                 Ok(Part::Parameter(Box::new(Parameter { name, operation })))
             }
             None => self.incomplete("missing '}'"),
-            Some(_) => self.bad_braces(start),
+            Some(_) => self.bad_braces(),
         }
     }
 
@@ -694,8 +729,8 @@ impl Lexer {
         Ok(Some(operation))
     }
 
-    /// Takes all up to the brace, for the message when it is expanded.
-    fn bad_braces(&mut self, start: usize) -> Result<Part> {
+    /// Takes all up to the brace; the error comes when it is expanded.
+    fn bad_braces(&mut self) -> Result<Part> {
         let mut open = 1;
         while open > 0 {
             match self.bump() {
@@ -705,10 +740,9 @@ impl Lexer {
                 Some(_) => {}
             }
         }
-        let text = self.text.get(start..self.at - 1).unwrap_or_default().iter().collect();
         Ok(Part::Parameter(Box::new(Parameter {
             name: String::new(),
-            operation: Operation::Bad(text),
+            operation: Operation::Bad,
         })))
     }
 }
@@ -738,10 +772,17 @@ impl Parts {
 
     /// Whether a tilde may follow: after the `=` of an assignment or a `:` behind that.
     fn ends_like_assignment(&self) -> bool {
-        let Some(Part::Text(last)) = self.0.last() else { return false };
-        let Some(Part::Text(first)) = self.0.first() else { return false };
-        let Some((name, _)) = first.split_once('=') else { return false };
-        super::syntax_tree::is_name(name.trim_end_matches('+')) && (last.ends_with('=') && self.0.len() == 1 || last.ends_with(':'))
+        let Some(Part::Text(last)) = self.0.last() else {
+            return false;
+        };
+        let Some(Part::Text(first)) = self.0.first() else {
+            return false;
+        };
+        let Some((name, _)) = first.split_once('=') else {
+            return false;
+        };
+        super::syntax_tree::is_name(name.trim_end_matches('+'))
+            && (last.ends_with('=') && self.0.len() == 1 || last.ends_with(':'))
     }
 
     fn into_word(self) -> Word {

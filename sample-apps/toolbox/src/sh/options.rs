@@ -51,16 +51,26 @@ impl Options {
 
     pub fn set_letter(&mut self, letter: char, on: bool) -> bool {
         // Lookups are not kept and keys are those of emacs, whatever is asked for.
-        matches!(letter, 'h' | 'E') || self.put(Self::bit(TABLE.iter().position(|(_, known)| *known == letter)), on)
+        matches!(letter, 'h' | 'E')
+            || self.put(
+                Self::bit(TABLE.iter().position(|(_, known)| *known == letter)),
+                on,
+            )
     }
 
     /// `$-`
     pub fn letters(self) -> String {
-        let on = TABLE.iter().enumerate().filter(|(place, (_, letter))| self.0 & 1 << place != 0 && *letter != '\0');
+        let on = TABLE
+            .iter()
+            .enumerate()
+            .filter(|(place, (_, letter))| self.0 & 1 << place != 0 && *letter != '\0');
         on.map(|(_, (_, letter))| letter).collect()
     }
 
     pub fn list(self) -> impl Iterator<Item = (&'static str, bool)> {
-        TABLE.iter().enumerate().map(move |(place, (name, _))| (*name, self.0 & 1 << place != 0))
+        TABLE
+            .iter()
+            .enumerate()
+            .map(move |(place, (name, _))| (*name, self.0 & 1 << place != 0))
     }
 }

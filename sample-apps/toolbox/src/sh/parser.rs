@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use super::lexer::{Lexer, SyntaxError, Token};
 use super::syntax_tree::{
-    AndOr, Arm, Assignment, Command, Connector, Item, Kind, List, Part, Pipeline, Redirect, RedirectKind, Word,
-    is_name,
+    AndOr, Arm, Assignment, Command, Connector, Item, Kind, List, Part, Pipeline, Redirect,
+    RedirectKind, Word, is_name,
 };
 
 type Result<T> = std::result::Result<T, SyntaxError>;
@@ -17,7 +17,8 @@ pub type Aliases = BTreeMap<String, String>;
 
 /// What ends a list or begins a compound command.
 const RESERVED: [&str; 16] = [
-    "!", "{", "}", "case", "do", "done", "elif", "else", "esac", "fi", "for", "if", "in", "then", "until", "while",
+    "!", "{", "}", "case", "do", "done", "elif", "else", "esac", "fi", "for", "if", "in", "then",
+    "until", "while",
 ];
 
 /// Words of [`RESERVED`] that cannot begin a command.
@@ -90,7 +91,10 @@ impl Parser<'_> {
             message.push_str(&format!(" (expecting \"{expected}\")"));
         }
         match token {
-            Token::End => Err(SyntaxError::Incomplete { message, here: None }),
+            Token::End => Err(SyntaxError::Incomplete {
+                message,
+                here: None,
+            }),
             _ => self.lexer.wrong(message),
         }
     }
@@ -113,7 +117,9 @@ impl Parser<'_> {
 
     /// The reserved word that is next, if one is.
     fn reserved(&mut self) -> Result<Option<&'static str>> {
-        let Token::Word(word) = self.lexer.peek()? else { return Ok(None) };
+        let Token::Word(word) = self.lexer.peek()? else {
+            return Ok(None);
+        };
         let text = word.as_text();
         Ok(text.and_then(|text| RESERVED.iter().find(|reserved| **reserved == text).copied()))
     }
@@ -137,9 +143,16 @@ impl Parser<'_> {
     /// Replaces aliases where a command's name may stand.
     fn expand_aliases(&mut self) -> Result<()> {
         loop {
-            let Token::Word(word) = self.lexer.peek()? else { return Ok(()) };
-            let Some(name) = word.as_text().map(str::to_owned) else { return Ok(()) };
-            if self.aliases.is_empty() || is_reserved(&name) || !self.lexer.expand_alias(&name, self.aliases) {
+            let Token::Word(word) = self.lexer.peek()? else {
+                return Ok(());
+            };
+            let Some(name) = word.as_text().map(str::to_owned) else {
+                return Ok(());
+            };
+            if self.aliases.is_empty()
+                || is_reserved(&name)
+                || !self.lexer.expand_alias(&name, self.aliases)
+            {
                 return Ok(());
             }
         }
@@ -167,9 +180,13 @@ impl Parser<'_> {
             if self.reserved()?.is_some_and(|word| CLOSING.contains(&word)) {
                 break;
             }
+            let start = self.lexer.position();
             let and_or = Rc::new(self.and_or()?);
-            let background = self.take("&")?;
-            let ended = background || self.take(";")?;
+            let background = match matches!(self.lexer.peek()?, Token::Operator("&")) {
+                true => Some(Rc::from(self.lexer.text_since(start).trim())),
+                false => None,
+            };
+            let ended = self.take("&")? || self.take(";")?;
             items.push(Item { and_or, background });
             if !ended && (line || !matches!(self.lexer.peek()?, Token::Operator("\n"))) {
                 break;
@@ -256,7 +273,9 @@ impl Parser<'_> {
                 Some("in") | None => {
                     let name = word.as_text().map(str::to_owned);
                     match name {
-                        Some(name) if self.lexer.follows_parenthesis() => return self.function(name, line),
+                        Some(name) if self.lexer.follows_parenthesis() => {
+                            return self.function(name, line);
+                        }
                         _ => return self.simple(line),
                     }
                 }
@@ -270,7 +289,11 @@ impl Parser<'_> {
         while let Some(redirect) = self.redirect()? {
             redirects.push(redirect);
         }
-        Ok(Command { kind, redirects, line })
+        Ok(Command {
+            kind,
+            redirects,
+            line,
+        })
     }
 
     fn do_group(&mut self) -> Result<List> {
@@ -297,7 +320,10 @@ impl Parser<'_> {
                 otherwise = Some(self.body()?);
             }
             self.expect_reserved("fi")?;
-            return Ok(Kind::If { branches, otherwise });
+            return Ok(Kind::If {
+                branches,
+                otherwise,
+            });
         }
     }
 
@@ -349,7 +375,12 @@ impl Parser<'_> {
                 match self.lexer.next()? {
                     Token::Word(word) => patterns.push(word),
                     token if bracket => return self.unexpected(&token, None),
-                    token => return self.unexpected(&token, Some("esac").filter(|_| matches!(token, Token::End))),
+                    token => {
+                        return self.unexpected(
+                            &token,
+                            Some("esac").filter(|_| matches!(token, Token::End)),
+                        );
+                    }
                 }
                 if !self.take("|")? {
                     break;
@@ -413,7 +444,9 @@ impl Parser<'_> {
             if !matches!(self.lexer.peek()?, Token::Word(_)) {
                 break;
             }
-            let Token::Word(word) = self.lexer.next()? else { break };
+            let Token::Word(word) = self.lexer.next()? else {
+                break;
+            };
             match words.is_empty().then(|| assignment(&word)).flatten() {
                 Some(assignment) => assignments.push(assignment),
                 None => words.push(word),
@@ -457,7 +490,9 @@ impl Parser<'_> {
             "<>" => RedirectKind::ReadWrite(target),
             "&>" => RedirectKind::Both(target),
             "<<<" => RedirectKind::HereText(target),
-            "<<" | "<<-" => RedirectKind::Here(self.lexer.here_document(&target, operator == "<<-")),
+            "<<" | "<<-" => {
+                RedirectKind::Here(self.lexer.here_document(&target, operator == "<<-"))
+            }
             _ => RedirectKind::Duplicate(target),
         };
         Ok(Some(Redirect {
@@ -469,7 +504,9 @@ impl Parser<'_> {
 
 /// The assignment that a word is.
 pub fn assignment(word: &Word) -> Option<Assignment> {
-    let Some(Part::Text(first)) = word.0.first() else { return None };
+    let Some(Part::Text(first)) = word.0.first() else {
+        return None;
+    };
     let (name, value) = first.split_once('=')?;
     let (name, append) = match name.strip_suffix('+') {
         Some(name) => (name, true),

@@ -8,7 +8,8 @@ pub struct Quotable(pub Vec<(char, bool)>);
 
 impl Quotable {
     pub fn push(&mut self, text: &str, quoted: bool) {
-        self.0.extend(text.chars().map(|character| (character, quoted)));
+        self.0
+            .extend(text.chars().map(|character| (character, quoted)));
     }
 
     pub fn text(&self) -> String {
@@ -63,7 +64,9 @@ impl Atom {
         match self {
             Self::Char(own) => *own == character,
             Self::Any | Self::Many => true,
-            Self::Set { negated, members } => members.iter().any(|member| member.matches(character)) != *negated,
+            Self::Set { negated, members } => {
+                members.iter().any(|member| member.matches(character)) != *negated
+            }
         }
     }
 }
@@ -123,7 +126,11 @@ impl Pattern {
                     star = Some((at, from));
                     at += 1;
                 }
-                Some(atom) if text.get(from).is_some_and(|character| atom.matches(*character)) => {
+                Some(atom)
+                    if text
+                        .get(from)
+                        .is_some_and(|character| atom.matches(*character)) =>
+                {
                     at += 1;
                     from += 1;
                 }
@@ -137,11 +144,19 @@ impl Pattern {
                 },
             }
         }
-        self.0.get(at..).unwrap_or_default().iter().all(|atom| *atom == Atom::Many)
+        self.0
+            .get(at..)
+            .unwrap_or_default()
+            .iter()
+            .all(|atom| *atom == Atom::Many)
     }
 
     /// How many characters the shortest and the longest beginning have that match, all of `text` included.
-    fn beginnings<'a>(&self, text: impl Iterator<Item = &'a char>, atoms: impl Iterator<Item = &'a Atom>) -> Option<(usize, usize)> {
+    fn beginnings<'a>(
+        &self,
+        text: impl Iterator<Item = &'a char>,
+        atoms: impl Iterator<Item = &'a Atom>,
+    ) -> Option<(usize, usize)> {
         // Which places of the pattern can be reached, as the text goes by.
         let atoms: Vec<_> = atoms.collect();
         let mut reached = vec![false; atoms.len() + 1];
@@ -188,7 +203,10 @@ impl Pattern {
     pub fn without_prefix(&self, text: &str, longest: bool) -> String {
         let characters: Vec<char> = text.chars().collect();
         match self.beginnings(characters.iter(), self.0.iter()) {
-            Some((short, long)) => characters.iter().skip(if longest { long } else { short }).collect(),
+            Some((short, long)) => characters
+                .iter()
+                .skip(if longest { long } else { short })
+                .collect(),
             None => text.to_owned(),
         }
     }
@@ -215,7 +233,9 @@ impl Pattern {
             let rest = characters.get(at..).unwrap_or_default();
             let longest = match done {
                 true => None,
-                false => self.beginnings(rest.iter(), self.0.iter()).map(|(_, longest)| longest),
+                false => self
+                    .beginnings(rest.iter(), self.0.iter())
+                    .map(|(_, longest)| longest),
             };
             match longest.filter(|count| *count > 0) {
                 Some(count) => {
@@ -247,9 +267,16 @@ fn set(text: &[(char, bool)], mut at: usize) -> Option<(Atom, usize)> {
         }
         if character == '[' && !quoted && unquoted(at + 1, ':') {
             let rest = text.get(at + 2..)?;
-            let end = rest.windows(2).position(|pair| pair == [(':', false), (']', false)]);
+            let end = rest
+                .windows(2)
+                .position(|pair| pair == [(':', false), (']', false)]);
             if let Some(end) = end {
-                members.push(Member::Class(rest.iter().take(end).map(|(character, _)| character).collect()));
+                members.push(Member::Class(
+                    rest.iter()
+                        .take(end)
+                        .map(|(character, _)| character)
+                        .collect(),
+                ));
                 at += end + 4;
                 continue;
             }

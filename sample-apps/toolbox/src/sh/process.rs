@@ -20,13 +20,15 @@ pub const TERM: Signal = 15;
 
 /// Names without SIG, by number from 1 on.
 const NAMES: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
-    "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
 /// What is ignored unless caught. Stopping is among it: a task cannot be stopped.
-const HARMLESS: [&str; 8] = ["CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "WINCH"];
+const HARMLESS: [&str; 8] = [
+    "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "WINCH",
+];
 
 /// The signal of a name, with or without SIG, or of a number; 0 is `EXIT`.
 pub fn signal(text: &str) -> Option<Signal> {
@@ -45,7 +47,9 @@ pub fn signal(text: &str) -> Option<Signal> {
 pub fn name(signal: Signal) -> String {
     match usize::from(signal).checked_sub(1) {
         None => "EXIT".to_owned(),
-        Some(place) => NAMES.get(place).map_or_else(|| signal.to_string(), |name| (*name).to_owned()),
+        Some(place) => NAMES
+            .get(place)
+            .map_or_else(|| signal.to_string(), |name| (*name).to_owned()),
     }
 }
 
@@ -78,7 +82,11 @@ impl Process {
         let pid = NEXT.with(|next| next.replace(next.get().checked_add(1).unwrap_or(1)));
         let process = Rc::new(Self {
             pid,
-            ignored: RefCell::new(parent.map(|parent| parent.ignored.borrow().clone()).unwrap_or_default()),
+            ignored: RefCell::new(
+                parent
+                    .map(|parent| parent.ignored.borrow().clone())
+                    .unwrap_or_default(),
+            ),
             ..Self::default()
         });
         ALL.with(|all| {
@@ -91,7 +99,8 @@ impl Process {
 
     pub fn send(&self, signal: Signal) {
         let caught = self.caught.borrow().contains(&signal);
-        let ignored = self.ignored.borrow().contains(&signal) || !caught && HARMLESS.contains(&name(signal).as_str());
+        let ignored = self.ignored.borrow().contains(&signal)
+            || !caught && HARMLESS.contains(&name(signal).as_str());
         if signal == 0 || ignored && signal != KILL {
             return;
         }
@@ -115,14 +124,21 @@ impl Process {
 
     fn fatal(&self) -> Option<Signal> {
         let caught = self.caught.borrow();
-        self.pending.borrow().iter().find(|signal| **signal == KILL || !caught.contains(signal)).copied()
+        self.pending
+            .borrow()
+            .iter()
+            .find(|signal| **signal == KILL || !caught.contains(signal))
+            .copied()
     }
 
     /// A caught signal that came.
     pub fn take(&self) -> Option<Signal> {
         let caught = self.caught.borrow();
         let mut pending = self.pending.borrow_mut();
-        let signal = pending.iter().find(|signal| caught.contains(signal)).copied()?;
+        let signal = pending
+            .iter()
+            .find(|signal| caught.contains(signal))
+            .copied()?;
         pending.remove(&signal);
         Some(signal)
     }
@@ -134,7 +150,10 @@ impl Process {
     /// Whether a caught signal waits.
     pub fn is_called(&self) -> bool {
         let caught = self.caught.borrow();
-        self.pending.borrow().iter().any(|signal| caught.contains(signal))
+        self.pending
+            .borrow()
+            .iter()
+            .any(|signal| caught.contains(signal))
     }
 
     async fn until<T>(&self, mut ready: impl FnMut() -> Option<T>) -> T {
@@ -155,7 +174,8 @@ impl Process {
 
     /// Waits for that signal to be caught.
     pub async fn interrupted(&self) {
-        self.until(|| (self.has(INT) && self.caught.borrow().contains(&INT)).then_some(())).await;
+        self.until(|| (self.has(INT) && self.caught.borrow().contains(&INT)).then_some(()))
+            .await;
     }
 
     /// Runs this process' work until it is done or a signal ends it; its status.

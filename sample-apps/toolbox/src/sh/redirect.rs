@@ -60,8 +60,14 @@ impl Shell {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "descriptors and what they become, or the words of an error")]
-    async fn target(&mut self, redirect: &Redirect) -> Outcome<Result<Vec<(u32, Option<Rc<Stream>>)>, String>> {
+    #[expect(
+        clippy::type_complexity,
+        reason = "descriptors and what they become, or the words of an error"
+    )]
+    async fn target(
+        &mut self,
+        redirect: &Redirect,
+    ) -> Outcome<Result<Vec<(u32, Option<Rc<Stream>>)>, String>> {
         let descriptor = redirect.descriptor;
         if descriptor > DESCRIPTOR_MAX {
             return Ok(Err(format!("{descriptor}: Bad file descriptor")));
@@ -69,19 +75,43 @@ impl Shell {
         let read = |options: &mut OpenOptions| options.read(true).to_owned();
         let (word, options) = match &redirect.kind {
             RedirectKind::Read(word) => (word, read(&mut OpenOptions::new())),
-            RedirectKind::ReadWrite(word) => (word, OpenOptions::new().read(true).write(true).create(true).truncate(false).to_owned()),
-            RedirectKind::Append(word) => (word, OpenOptions::new().append(true).create(true).to_owned()),
-            RedirectKind::Write(word) | RedirectKind::Overwrite(word) | RedirectKind::Both(word) => {
-                (word, OpenOptions::new().write(true).create(true).truncate(true).to_owned())
-            }
+            RedirectKind::ReadWrite(word) => (
+                word,
+                OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .to_owned(),
+            ),
+            RedirectKind::Append(word) => (
+                word,
+                OpenOptions::new().append(true).create(true).to_owned(),
+            ),
+            RedirectKind::Write(word)
+            | RedirectKind::Overwrite(word)
+            | RedirectKind::Both(word) => (
+                word,
+                OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .to_owned(),
+            ),
             RedirectKind::Here(word) => {
                 let word = word.borrow().clone();
                 let body = self.expand_here(&word).await?;
-                return Ok(Ok(vec![(descriptor, Some(Stream::bytes(text::to_bytes(&body))))]));
+                return Ok(Ok(vec![(
+                    descriptor,
+                    Some(Stream::bytes(text::to_bytes(&body))),
+                )]));
             }
             RedirectKind::HereText(word) => {
                 let body = self.expand_text(word).await? + "\n";
-                return Ok(Ok(vec![(descriptor, Some(Stream::bytes(text::to_bytes(&body))))]));
+                return Ok(Ok(vec![(
+                    descriptor,
+                    Some(Stream::bytes(text::to_bytes(&body))),
+                )]));
             }
             RedirectKind::Duplicate(word) => {
                 let from = self.expand_text(word).await?;
@@ -95,8 +125,13 @@ impl Shell {
                     },
                     // `>&file`
                     Err(_) if descriptor == 1 => {
-                        let options = OpenOptions::new().write(true).create(true).truncate(true).to_owned();
-                        self.open(&from, options, true).map(|stream| vec![(1, Some(Rc::clone(&stream))), (2, Some(stream))])
+                        let options = OpenOptions::new()
+                            .write(true)
+                            .create(true)
+                            .truncate(true)
+                            .to_owned();
+                        self.open(&from, options, true)
+                            .map(|stream| vec![(1, Some(Rc::clone(&stream))), (2, Some(stream))])
                     }
                     Err(_) => return self.fail("syntax error: bad fd number").await,
                 });
@@ -124,7 +159,9 @@ impl Shell {
             "/dev/stdin" => Some(0),
             "/dev/stdout" => Some(1),
             "/dev/stderr" => Some(2),
-            _ => name.strip_prefix("/dev/fd/").and_then(|number| number.parse().ok()),
+            _ => name
+                .strip_prefix("/dev/fd/")
+                .and_then(|number| number.parse().ok()),
         };
         let opened = match number.and_then(|number: u32| self.descriptors.get(&number)) {
             Some(stream) => return Ok(Rc::clone(stream)),
@@ -132,7 +169,8 @@ impl Shell {
             None => open(&self.cwd.join(name), &options, creates),
         };
         opened.map(Stream::file).map_err(|error| {
-            let missing = error.kind() == io::ErrorKind::NotFound || error.kind() == io::ErrorKind::NotADirectory;
+            let missing = error.kind() == io::ErrorKind::NotFound
+                || error.kind() == io::ErrorKind::NotADirectory;
             let reason = match (missing, creates) {
                 (true, true) => "nonexistent directory".to_owned(),
                 (true, false) => "no such file".to_owned(),

@@ -157,7 +157,12 @@ impl Shell {
             cwd: self.cwd.clone(),
             umask: self.umask,
             // What is ignored stays ignored.
-            traps: self.traps.iter().filter(|(_, action)| action.is_empty()).map(|(signal, action)| (*signal, action.clone())).collect(),
+            traps: self
+                .traps
+                .iter()
+                .filter(|(_, action)| action.is_empty())
+                .map(|(signal, action)| (*signal, action.clone()))
+                .collect(),
             jobs: Jobs::default(),
             process: Process::new(Some(&self.process)),
             scopes: self.scopes.clone(),
@@ -177,7 +182,9 @@ impl Shell {
     }
 
     pub fn descriptor(&self, number: u32) -> Rc<Stream> {
-        self.descriptors.get(&number).map_or_else(Stream::closed, Rc::clone)
+        self.descriptors
+            .get(&number)
+            .map_or_else(Stream::closed, Rc::clone)
     }
 
     /// What a command is started with.
@@ -200,11 +207,15 @@ impl Shell {
         let stream = self.descriptor(1);
         match self.guard(async { stream.write_all(bytes).await }).await? {
             Ok(()) => Ok(0),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe && !self.process.ignores(super::process::PIPE) => {
+            Err(error)
+                if error.kind() == io::ErrorKind::BrokenPipe
+                    && !self.process.ignores(super::process::PIPE) =>
+            {
                 Err(Flow::Exit(BROKEN_PIPE))
             }
             Err(error) => {
-                self.complain(&format!("write error: {}", super::words(&error))).await;
+                self.complain(&format!("write error: {}", super::words(&error)))
+                    .await;
                 Ok(1)
             }
         }
@@ -275,7 +286,9 @@ impl Shell {
     /// Runs what is set for signals that came.
     async fn run_traps(&mut self) -> Outcome<()> {
         while !self.in_trap {
-            let Some(signal) = self.process.take() else { break };
+            let Some(signal) = self.process.take() else {
+                break;
+            };
             match self.traps.get(&signal).cloned() {
                 Some(action) => {
                     let status = self.status;
@@ -300,12 +313,19 @@ impl Shell {
     /// Sets a variable, or says why not.
     pub async fn assign(&mut self, name: &str, value: String) -> Outcome<()> {
         if value.len() > TEXT_BYTES_MAX {
-            return self.fail(&format!("{name}: a value of more than {TEXT_BYTES_MAX} bytes")).await;
+            return self
+                .fail(&format!(
+                    "{name}: a value of more than {TEXT_BYTES_MAX} bytes"
+                ))
+                .await;
         }
         match self.variables.set(name, value) {
             Ok(()) => {
                 if name == "OPTIND" {
-                    let index = self.variables.get(name).and_then(|value| value.parse().ok());
+                    let index = self
+                        .variables
+                        .get(name)
+                        .and_then(|value| value.parse().ok());
                     self.getopts = (index.unwrap_or(1), 0);
                 }
                 Ok(())

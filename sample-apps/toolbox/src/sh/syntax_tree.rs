@@ -14,8 +14,8 @@ pub struct List(pub Vec<Item>);
 #[derive(Clone, Debug)]
 pub struct Item {
     pub and_or: Rc<AndOr>,
-    /// Ended by `&`.
-    pub background: bool,
+    /// Ended by `&`: the command's text, to be told of the job.
+    pub background: Option<Rc<str>>,
 }
 
 #[derive(Debug)]
@@ -177,7 +177,7 @@ pub enum Operation {
     /// `${x:o:l}`
     Slice { offset: Word, length: Option<Word> },
     /// What is in the braces makes no sense, which is an error only when it is expanded.
-    Bad(String),
+    Bad,
 }
 
 impl Word {
@@ -188,15 +188,13 @@ impl Word {
             _ => None,
         }
     }
-
-    pub fn text(text: impl Into<String>) -> Self {
-        Self(vec![Part::Text(text.into())])
-    }
 }
 
 /// Whether this can name a variable.
 pub fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
-    bytes.next().is_some_and(|byte| byte == b'_' || byte.is_ascii_alphabetic())
+    bytes
+        .next()
+        .is_some_and(|byte| byte == b'_' || byte.is_ascii_alphabetic())
         && bytes.all(|byte| byte == b'_' || byte.is_ascii_alphanumeric())
 }

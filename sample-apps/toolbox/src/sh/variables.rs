@@ -29,14 +29,21 @@ impl Variables {
             readonly: false,
         };
         Self {
-            map: Rc::new(environment.iter().map(|(name, value)| (name.clone(), variable(value))).collect()),
+            map: Rc::new(
+                environment
+                    .iter()
+                    .map(|(name, value)| (name.clone(), variable(value)))
+                    .collect(),
+            ),
             random: std::process::id(),
             ..Self::default()
         }
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.map.get(name).and_then(|variable| variable.value.as_deref())
+        self.map
+            .get(name)
+            .and_then(|variable| variable.value.as_deref())
     }
 
     /// As [`Variables::get`], with the variables that the shell computes.
@@ -88,7 +95,9 @@ impl Variables {
 
     /// The variable to mark, which may be new and without a value.
     pub fn entry(&mut self, name: &str) -> &mut Variable {
-        Rc::make_mut(&mut self.map).entry(name.to_owned()).or_default()
+        Rc::make_mut(&mut self.map)
+            .entry(name.to_owned())
+            .or_default()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&String, &Variable)> {
@@ -98,6 +107,8 @@ impl Variables {
     /// What a command gets.
     pub fn environment(&self) -> BTreeMap<String, String> {
         let exported = self.map.iter().filter(|(_, variable)| variable.exported);
-        exported.filter_map(|(name, variable)| Some((name.clone(), variable.value.clone()?))).collect()
+        exported
+            .filter_map(|(name, variable)| Some((name.clone(), variable.value.clone()?)))
+            .collect()
     }
 }
