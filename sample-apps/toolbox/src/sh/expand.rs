@@ -310,7 +310,7 @@ impl Shell {
             }
             Operation::Assign { null, word } if missing(*null) => {
                 if !is_name(name) {
-                    return self.fail("syntax error: bad substitution").await;
+                    return self.fail(&format!("{name}: bad variable name")).await;
                 }
                 let text = self.expand_text_in(word, mode).await?;
                 self.assign(name, text.clone()).await?;
@@ -345,7 +345,6 @@ impl Shell {
         }
         let value = value.unwrap_or_default();
         let result = match &parameter.operation {
-            Operation::Length if list => self.arguments.len().to_string(),
             Operation::Length => value.chars().count().to_string(),
             Operation::RemovePrefix { longest, pattern } => {
                 let pattern = self.expand_pattern(pattern).await?;

@@ -361,21 +361,21 @@ impl Shell {
             }
             self.calls += 1;
             let line = self.variables.line.max(1);
-            let outcome = self.run_text(text, line).await;
+            let outcome = self.run_text(text, line, false).await;
             self.calls -= 1;
             outcome
         })
     }
 
-    /// Runs a whole text, line by line.
-    pub async fn run_text(&mut self, text: &str, line: u32) -> Outcome {
-        let mut lexer = Lexer::new(text, line);
+    /// Runs a whole text, line by line; a file's is shown with `set -v`.
+    pub async fn run_text(&mut self, text: &str, line: u32, is_file: bool) -> Outcome {
+        let mut lexer = Lexer::last(text, line);
         let mut status = 0;
         loop {
             let aliases = Rc::clone(&self.aliases);
             let start = lexer.position();
             let parsed = parser::next_line(&mut lexer, &aliases);
-            if self.options.has("verbose") {
+            if is_file && self.options.has("verbose") {
                 let source = lexer.text_since(start);
                 let stream = self.descriptor(2);
                 // Nobody is left to tell.

@@ -60,6 +60,8 @@ pub struct Lexer {
     token_at: usize,
     depth: u32,
     here: Vec<PendingHere>,
+    /// No more text can come: a here-document ends where the text does.
+    is_last: bool,
     /// Aliases whose text ends there and was not passed yet.
     expanding: Vec<(String, usize)>,
 }
@@ -86,6 +88,14 @@ impl Lexer {
         Self::of_chars(text.chars().collect(), line, 0)
     }
 
+    /// The same where no more text can come.
+    pub fn last(text: &str, line: u32) -> Self {
+        Self {
+            is_last: true,
+            ..Self::new(text, line)
+        }
+    }
+
     fn of_chars(text: Vec<char>, line: u32, depth: u32) -> Self {
         Self {
             text,
@@ -95,6 +105,7 @@ impl Lexer {
             token_at: 0,
             depth,
             here: Vec::new(),
+            is_last: false,
             expanding: Vec::new(),
         }
     }
@@ -239,9 +250,7 @@ impl Lexer {
         }
         self.token_at = self.at;
         let Some(first) = self.current() else {
-            if let Some(pending) = self.here.first() {
-                return self.here_is_missing(pending);
-            }
+            self.read_here_documents()?;
             return Ok(Token::End);
         };
         if let Some(operator) = self.operator() {
@@ -314,7 +323,10 @@ impl Lexer {
             let mut body = String::new();
             loop {
                 if self.at >= self.text.len() {
-                    return self.here_is_missing(&pending);
+                    match self.is_last {
+                        true => break,
+                        false => return self.here_is_missing(&pending),
+                    }
                 }
                 let rest = self.text.get(self.at..).unwrap_or_default();
                 let end = rest.iter().position(|character| *character == '\n');
@@ -333,13 +345,13 @@ impl Lexer {
                     self.line += u32::from(end.is_some());
                     break;
                 }
-                if end.is_none() {
+                if end.is_none() && !self.is_last {
                     return self.here_is_missing(&pending);
                 }
                 self.at += taken;
                 self.line += 1;
                 body.push_str(&text);
-                body.push('\n');
+                body.extend(end.map(|_| '\n'));
             }
             let word = match pending.quoted {
                 true => Word(vec![Part::Quoted(body)]),

@@ -144,6 +144,7 @@ async fn run(shell: &mut Shell, argv: Vec<String>) -> Outcome {
             return shell.fail("-c requires an argument").await;
         };
         if let Some(name) = arguments.next() {
+            shell.command_name = Some(name.clone());
             shell.arg0 = name;
         }
         Source::Text(script)
@@ -159,7 +160,7 @@ async fn run(shell: &mut Shell, argv: Vec<String>) -> Outcome {
     };
     shell.arguments = Rc::new(arguments.collect());
     match source {
-        Source::Text(script) => shell.run_text(&script, 1).await,
+        Source::Text(script) => shell.run_text(&script, 1, false).await,
         Source::File(name) => {
             let path = match name.contains('/') || shell.cwd.join(&name).exists() {
                 true => shell.cwd.join(&name),
@@ -170,8 +171,9 @@ async fn run(shell: &mut Shell, argv: Vec<String>) -> Outcome {
                     shell.fail(&format!("{name}: File too large")).await
                 }
                 Ok(bytes) => {
+                    shell.command_name = Some(name.clone());
                     shell.arg0 = name;
-                    shell.run_text(&text::from_bytes(&bytes), 1).await
+                    shell.run_text(&text::from_bytes(&bytes), 1, true).await
                 }
                 Err(error) => {
                     shell
@@ -206,8 +208,12 @@ async fn run_stdin(shell: &mut Shell, stdin: &Rc<Stream>) -> Outcome {
         let Some(mut source) = next_line(shell, stdin).await? else {
             return Ok(status);
         };
+        let mut is_last = false;
         loop {
-            let mut lexer = Lexer::new(&source, line);
+            let mut lexer = match is_last {
+                true => Lexer::last(&source, line),
+                false => Lexer::new(&source, line),
+            };
             let aliases = Rc::clone(&shell.aliases);
             match parser::next_line(&mut lexer, &aliases) {
                 Ok(list) => {
@@ -222,14 +228,8 @@ async fn run_stdin(shell: &mut Shell, stdin: &Rc<Stream>) -> Outcome {
                     }
                     break;
                 }
-                Err(SyntaxError::Incomplete { message, here }) => {
-                    if !more(shell, stdin, &mut source, here).await? {
-                        let error = SyntaxError::Incomplete {
-                            message,
-                            here: None,
-                        };
-                        return shell.syntax_error(error).await;
-                    }
+                Err(SyntaxError::Incomplete { here, .. }) if !is_last => {
+                    is_last = !more(shell, stdin, &mut source, here).await?;
                 }
                 Err(error) => return shell.syntax_error(error).await,
             }

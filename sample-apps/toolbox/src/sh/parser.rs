@@ -30,7 +30,11 @@ pub fn is_reserved(word: &str) -> bool {
 
 /// The next line's commands, through to its end; nothing at the end of the text.
 pub fn next_line(lexer: &mut Lexer, aliases: &Aliases) -> Result<Option<List>> {
-    let mut parser = Parser { lexer, aliases };
+    let mut parser = Parser {
+        lexer,
+        aliases,
+        alias_goes_on: false,
+    };
     parser.skip_newlines()?;
     if matches!(parser.lexer.peek()?, Token::End) {
         return Ok(None);
@@ -47,6 +51,7 @@ pub fn whole(lexer: &mut Lexer) -> Result<List> {
     let mut parser = Parser {
         lexer,
         aliases: &Aliases::new(),
+        alias_goes_on: false,
     };
     let list = parser.list(false)?;
     match parser.lexer.next()? {
@@ -60,6 +65,7 @@ pub fn substitution(lexer: &mut Lexer) -> Result<List> {
     let mut parser = Parser {
         lexer,
         aliases: &Aliases::new(),
+        alias_goes_on: false,
     };
     let list = parser.list(false)?;
     match parser.lexer.next()? {
@@ -71,6 +77,8 @@ pub fn substitution(lexer: &mut Lexer) -> Result<List> {
 struct Parser<'a> {
     lexer: &'a mut Lexer,
     aliases: &'a Aliases,
+    /// The alias in front of the command that comes ended in a blank.
+    alias_goes_on: bool,
 }
 
 impl Parser<'_> {
@@ -140,21 +148,26 @@ impl Parser<'_> {
         self.unexpected(&token, Some(wanted))
     }
 
-    /// Replaces aliases where a command's name may stand.
-    fn expand_aliases(&mut self) -> Result<()> {
+    /// Replaces aliases where a command's name may stand. Says whether the last one wants the next word looked at too.
+    fn expand_aliases(&mut self) -> Result<bool> {
+        let mut goes_on = false;
         loop {
             let Token::Word(word) = self.lexer.peek()? else {
-                return Ok(());
+                return Ok(goes_on);
             };
             let Some(name) = word.as_text().map(str::to_owned) else {
-                return Ok(());
+                return Ok(goes_on);
             };
             if self.aliases.is_empty()
                 || is_reserved(&name)
                 || !self.lexer.expand_alias(&name, self.aliases)
             {
-                return Ok(());
+                return Ok(goes_on);
             }
+            goes_on = self
+                .aliases
+                .get(&name)
+                .is_some_and(|value| value.ends_with([' ', '\t']));
         }
     }
 
@@ -172,7 +185,7 @@ impl Parser<'_> {
             if !line {
                 self.skip_newlines()?;
             }
-            self.expand_aliases()?;
+            self.alias_goes_on = self.expand_aliases()?;
             match self.lexer.peek()? {
                 Token::End | Token::Operator("\n" | ")" | ";;" | ";&") => break,
                 _ => {}
@@ -196,11 +209,12 @@ impl Parser<'_> {
     }
 
     /// A list that may not be empty, as the inside of a compound command.
-    fn body(&mut self) -> Result<List> {
+    fn body(&mut self, end: &str) -> Result<List> {
         let list = self.list(false)?;
         if list.0.is_empty() {
             let token = self.lexer.next()?;
-            return self.unexpected(&token, None);
+            let expected = matches!(token, Token::End).then_some(end);
+            return self.unexpected(&token, expected);
         }
         Ok(list)
     }
@@ -223,10 +237,10 @@ impl Parser<'_> {
 
     fn pipeline(&mut self) -> Result<Pipeline> {
         let mut negated = false;
-        self.expand_aliases()?;
+        self.alias_goes_on |= self.expand_aliases()?;
         while self.take_reserved("!")? {
             negated = !negated;
-            self.expand_aliases()?;
+            self.alias_goes_on = self.expand_aliases()?;
         }
         let mut commands = vec![Rc::new(self.command()?)];
         while self.take("|")? {
@@ -237,13 +251,13 @@ impl Parser<'_> {
     }
 
     fn command(&mut self) -> Result<Command> {
-        self.expand_aliases()?;
+        self.alias_goes_on |= self.expand_aliases()?;
         let token = self.lexer.peek()?.clone();
         let line = self.lexer.line;
         let kind = match &token {
             Token::Operator("(") => {
                 self.lexer.next()?;
-                let list = self.body()?;
+                let list = self.body(")")?;
                 let token = self.lexer.next()?;
                 if !matches!(token, Token::Operator(")")) {
                     return self.unexpected(&token, Some(")"));
@@ -253,14 +267,14 @@ impl Parser<'_> {
             Token::Word(word) => match self.reserved()? {
                 Some("{") => {
                     self.lexer.next()?;
-                    let list = self.body()?;
+                    let list = self.body("}")?;
                     self.expect_reserved("}")?;
                     Kind::Group(list)
                 }
                 Some("if") => self.if_command()?,
                 Some(word @ ("while" | "until")) => {
                     self.lexer.next()?;
-                    let condition = self.body()?;
+                    let condition = self.body("do")?;
                     let body = self.do_group()?;
                     Kind::Loop {
                         condition,
@@ -300,7 +314,7 @@ impl Parser<'_> {
         self.take(";")?;
         self.skip_newlines()?;
         self.expect_reserved("do")?;
-        let body = self.body()?;
+        let body = self.body("done")?;
         self.expect_reserved("done")?;
         Ok(body)
     }
@@ -310,14 +324,14 @@ impl Parser<'_> {
         let mut branches = Vec::new();
         let mut otherwise = None;
         loop {
-            let condition = self.body()?;
+            let condition = self.body("then")?;
             self.expect_reserved("then")?;
-            branches.push((condition, self.body()?));
+            branches.push((condition, self.body("fi")?));
             if self.take_reserved("elif")? {
                 continue;
             }
             if self.take_reserved("else")? {
-                otherwise = Some(self.body()?);
+                otherwise = Some(self.body("fi")?);
             }
             self.expect_reserved("fi")?;
             return Ok(Kind::If {
@@ -399,7 +413,10 @@ impl Parser<'_> {
             });
             if !falls_through && !self.take(";;")? {
                 self.skip_newlines()?;
-                self.expect_reserved("esac")?;
+                if !self.take_reserved("esac")? {
+                    let token = self.lexer.next()?;
+                    return self.unexpected(&token, Some(";;"));
+                }
                 return Ok(Kind::Case { word, arms });
             }
         }
@@ -433,13 +450,14 @@ impl Parser<'_> {
         let mut assignments = Vec::new();
         let mut words: Vec<Word> = Vec::new();
         let mut redirects = Vec::new();
+        let mut goes_on = std::mem::take(&mut self.alias_goes_on);
         loop {
             if let Some(redirect) = self.redirect()? {
                 redirects.push(redirect);
                 continue;
             }
-            if words.is_empty() {
-                self.expand_aliases()?;
+            if words.is_empty() || goes_on {
+                goes_on = self.expand_aliases()? || goes_on && words.is_empty();
             }
             if !matches!(self.lexer.peek()?, Token::Word(_)) {
                 break;

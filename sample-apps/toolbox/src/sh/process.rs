@@ -64,6 +64,8 @@ pub struct Process {
     caught: RefCell<BTreeSet<Signal>>,
     ignored: RefCell<BTreeSet<Signal>>,
     waiting: RefCell<Vec<Waker>>,
+    /// Which signal ended it.
+    killed: Cell<Option<Signal>>,
 }
 
 thread_local! {
@@ -143,6 +145,21 @@ impl Process {
         Some(signal)
     }
 
+    /// What a shell says of a process that a signal ended; nothing of the usual ends.
+    pub fn epitaph(&self) -> Option<&'static str> {
+        Some(match name(self.killed.get()?).as_str() {
+            "HUP" => "Hangup",
+            "QUIT" => "Quit",
+            "ABRT" => "Aborted",
+            "KILL" => "Killed",
+            "USR1" => "User defined signal 1",
+            "USR2" => "User defined signal 2",
+            "ALRM" => "Alarm clock",
+            "TERM" => "Terminated",
+            _ => return None,
+        })
+    }
+
     pub fn has(&self, signal: Signal) -> bool {
         self.pending.borrow().contains(&signal)
     }
@@ -182,7 +199,10 @@ impl Process {
     pub async fn run(&self, work: impl Future<Output = i32>) -> i32 {
         let killed = self.until(|| self.fatal());
         match executor::either(killed, work).await {
-            Either::First(signal) => 128 + i32::from(signal),
+            Either::First(signal) => {
+                self.killed.set(Some(signal));
+                128 + i32::from(signal)
+            }
             Either::Second(status) => status,
         }
     }

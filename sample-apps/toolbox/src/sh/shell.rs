@@ -214,8 +214,10 @@ impl Shell {
                 Err(Flow::Exit(BROKEN_PIPE))
             }
             Err(error) => {
+                let name = self.command_name.take();
                 self.complain(&format!("write error: {}", super::words(&error)))
                     .await;
+                self.command_name = name;
                 Ok(1)
             }
         }
@@ -224,7 +226,11 @@ impl Shell {
     /// Says an error in busybox' form: the shell's name, the builtin's name, the line, the words.
     pub async fn complain(&mut self, message: &str) {
         let mut text = format!("{}: ", self.arg0);
-        if let Some(name) = &self.command_name {
+        if let Some(name) = self
+            .command_name
+            .as_ref()
+            .filter(|name| **name != self.arg0)
+        {
             text.push_str(name);
             text.push_str(": ");
         }

@@ -1,5 +1,6 @@
 //! Simple commands: a name is looked up and run with its arguments, assignments and redirections.
 
+use std::fs::Metadata;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -22,8 +23,15 @@ pub enum Meaning {
     Nothing(String, i32),
 }
 
+fn is_script(metadata: &Metadata) -> bool {
+    metadata.is_file() && super::is_executable(metadata)
+}
+
 /// Builtins whose arguments may be assignments, which are not split.
 const DECLARING: [&str; 4] = ["export", "readonly", "local", "alias"];
+
+/// Builtins whose errors do not say their names, as in busybox those that are applets too.
+const UNNAMED: [&str; 6] = ["[", "[[", "echo", "kill", "printf", "test"];
 
 impl Shell {
     pub async fn run_simple(
@@ -43,7 +51,7 @@ impl Shell {
         let saved = match self.redirect(redirects).await? {
             Ok(saved) => saved,
             // An error of a special builtin ends the shell.
-            Err(_) if is_special && !self.is_interactive() => return Err(Flow::Fail(2)),
+            Err(status) if is_special && !self.is_interactive() => return Err(Flow::Fail(status)),
             Err(status) => return Ok(status),
         };
         let outcome = self
@@ -180,14 +188,12 @@ impl Shell {
 
     pub async fn run_meaning(&mut self, meaning: Meaning, arguments: Vec<String>) -> Outcome {
         match meaning {
-            Meaning::Special(builtin) | Meaning::Builtin(builtin) => {
-                let outer = self
-                    .command_name
-                    .replace(arguments.first().cloned().unwrap_or_default());
-                let outcome = builtin(self, arguments).await;
-                self.command_name = outer;
-                outcome
-            }
+            Meaning::Special(builtin) => self.run_builtin(builtin, arguments).await,
+            // Its errors end only itself.
+            Meaning::Builtin(builtin) => match self.run_builtin(builtin, arguments).await {
+                Err(Flow::Fail(status)) => Ok(status),
+                outcome => outcome,
+            },
             Meaning::Function(body) => self.call(&body, arguments).await,
             Meaning::Applet(applet) => {
                 let running = applet(arguments, self.io());
@@ -199,6 +205,15 @@ impl Shell {
                 Ok(status)
             }
         }
+    }
+
+    async fn run_builtin(&mut self, builtin: Builtin, arguments: Vec<String>) -> Outcome {
+        let name = arguments.first().cloned().unwrap_or_default();
+        let outer = self.command_name.clone();
+        self.command_name = (!UNNAMED.contains(&name.as_str())).then_some(name);
+        let outcome = builtin(self, arguments).await;
+        self.command_name = outer;
+        outcome
     }
 
     /// Looks a name up. Without `functions`, these are passed over.
@@ -216,11 +231,13 @@ impl Shell {
             return Meaning::Applet(applet);
         }
         if !name.contains('/') {
-            let file = self.on_path(name);
-            return file.map_or_else(
-                || Meaning::Nothing(format!("{name}: not found"), 127),
-                Meaning::File,
-            );
+            return match self.on_path(name, is_script) {
+                Some(file) => Meaning::File(file),
+                None if self.on_path(name, |_| true).is_some() => {
+                    Meaning::Nothing(format!("{name}: Permission denied"), 127)
+                }
+                None => Meaning::Nothing(format!("{name}: not found"), 127),
+            };
         }
         let path = self.cwd.join(name);
         match std::fs::metadata(&path) {
@@ -228,23 +245,20 @@ impl Shell {
                 Meaning::Nothing(format!("{name}: not found"), 127)
             }
             Err(error) => Meaning::Nothing(format!("{name}: {}", super::words(&error)), 126),
-            Ok(metadata) if metadata.is_dir() || !super::is_executable(&metadata) => {
+            Ok(metadata) if !is_script(&metadata) => {
                 Meaning::Nothing(format!("{name}: Permission denied"), 126)
             }
             Ok(_) => Meaning::File(path),
         }
     }
 
-    /// The file of that name in `PATH`'s folders.
-    fn on_path(&self, name: &str) -> Option<PathBuf> {
+    /// What has that name in one of `PATH`'s folders and will do.
+    fn on_path(&self, name: &str, will_do: fn(&Metadata) -> bool) -> Option<PathBuf> {
         let path = self.variables.get("PATH").unwrap_or_default();
         let mut files = path
             .split(':')
             .map(|folder| self.cwd.join(folder).join(name));
-        files.find(|file| {
-            std::fs::metadata(file)
-                .is_ok_and(|metadata| metadata.is_file() && super::is_executable(&metadata))
-        })
+        files.find(|file| std::fs::metadata(file).is_ok_and(|metadata| will_do(&metadata)))
     }
 
     /// Runs a file as a script in a shell of its own.

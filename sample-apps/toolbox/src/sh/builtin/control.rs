@@ -102,7 +102,7 @@ pub async fn source(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
     });
     shell.calls += 1;
     shell.sourcing += 1;
-    let outcome = Box::pin(shell.run_text(&text::from_bytes(&bytes), 1)).await;
+    let outcome = Box::pin(shell.run_text(&text::from_bytes(&bytes), 1, true)).await;
     shell.calls -= 1;
     shell.sourcing -= 1;
     if let Some(outer) = outer {

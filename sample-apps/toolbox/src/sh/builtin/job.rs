@@ -80,7 +80,12 @@ impl Shell {
                 Ok(128 + i32::from(signal))
             }
             Either::Second(status) => {
-                self.jobs.0.remove(place);
+                let job = self.jobs.0.remove(place);
+                if let Some(words) = job.process.epitaph() {
+                    let stream = self.descriptor(2);
+                    // Nobody is left to tell.
+                    let _ = stream.write_all(format!("{words}\n").as_bytes()).await;
+                }
                 Ok(status)
             }
         }

@@ -31,6 +31,7 @@ const SPECIAL: &[(&str, Builtin)] = table! {
     "exec" => control::exec,
     "exit" => control::exit,
     "export" => variable::export,
+    "local" => variable::local,
     "readonly" => variable::export,
     "return" => control::return_,
     "set" => variable::set,
@@ -58,7 +59,6 @@ const REGULAR: &[(&str, Builtin)] = table! {
     "jobs" => job::jobs,
     "kill" => job::kill,
     "let" => variable::let_,
-    "local" => variable::local,
     "printf" => output::printf,
     "pwd" => place::pwd,
     "read" => read::read,
@@ -92,7 +92,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 impl Shell {
     /// Says an error of a builtin; its status.
-    async fn refuse(&mut self, message: &str, status: i32) -> Outcome {
+    pub(super) async fn refuse(&mut self, message: &str, status: i32) -> Outcome {
         self.complain(message).await;
         Ok(status)
     }

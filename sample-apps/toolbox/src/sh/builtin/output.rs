@@ -47,12 +47,7 @@ pub async fn printf(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
         operands = operands.get(1..).unwrap_or_default();
     }
     let Some(format) = operands.first() else {
-        let stream = shell.descriptor(2);
-        // Nobody is left to tell.
-        let _ = stream
-            .write_all(b"printf: usage: printf FORMAT [ARGUMENT]...\n")
-            .await;
-        return Ok(1);
+        return shell.refuse("usage: printf FORMAT [ARGUMENT...]", 1).await;
     };
     let mut printer = Printer {
         operands: operands.get(1..).unwrap_or_default(),
@@ -253,7 +248,7 @@ impl Printer<'_> {
         value
     }
 
-    /// A number as C writes them, or the value of the character behind a quote. Something else is 0 and an error.
+    /// A number as C writes them, or the value of the character behind a quote. Something behind it is an error.
     fn integer(&mut self, text: &str) -> i64 {
         if let Some(character) = quoted(text) {
             return i64::from(character);
@@ -276,15 +271,22 @@ impl Printer<'_> {
         if text.is_empty() {
             return 0;
         }
-        let valid = !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(base));
-        let value = u64::from_str_radix(digits, base).ok();
+        let count = digits
+            .chars()
+            .take_while(|digit| digit.is_digit(base))
+            .count();
+        let number = digits.get(..count).unwrap_or_default();
+        let value = u64::from_str_radix(number, base).ok();
+        let is_zero = base == 8 && digits.is_empty();
+        if !is_zero && (count < digits.len() || value.is_none()) {
+            self.complaints.push(format!("invalid number '{text}'"));
+        }
+        // As far as it is a number; too large is the largest.
         match value {
-            Some(value) if valid && negative => (value as i64).wrapping_neg(),
-            Some(value) if valid => value as i64,
-            _ => {
-                self.complaints.push(format!("invalid number '{text}'"));
-                0
-            }
+            Some(value) if negative => (value as i64).wrapping_neg(),
+            Some(value) => value as i64,
+            None if count > 0 => i64::MAX,
+            None => 0,
         }
     }
 

@@ -86,7 +86,8 @@ pub async fn read(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
     }
     let names = arguments.get(at..).unwrap_or_default();
     if let Some(bad) = names.iter().find(|name| !is_name(name)) {
-        return shell.fail(&format!("{bad}: bad variable name")).await;
+        let message = format!("'{bad}': bad variable name");
+        return shell.refuse(&message, 1).await;
     }
     let stream = shell.descriptor(descriptor);
     let is_terminal = stream.is_terminal();

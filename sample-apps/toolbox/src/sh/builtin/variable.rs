@@ -244,13 +244,13 @@ pub async fn getopts(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
         let _ = shell.variables.unset("OPTARG");
         match quiet {
             true => shell.assign("OPTARG", letter.into()).await?,
-            false => usage(shell, &format!("illegal option -- {letter}")).await,
+            false => usage(shell, &format!("Illegal option -{letter}")).await,
         }
         finish(shell, index, inside, &name, "?").await?;
         return Ok(0);
     };
     if known.chars().nth(place + 1) != Some(':') {
-        let _ = shell.variables.unset("OPTARG");
+        shell.assign("OPTARG", String::new()).await?;
         finish(shell, index, inside, &name, &letter.to_string()).await?;
         return Ok(0);
     }
@@ -280,7 +280,7 @@ pub async fn getopts(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
         }
         None => {
             let _ = shell.variables.unset("OPTARG");
-            usage(shell, &format!("option requires an argument -- {letter}")).await;
+            usage(shell, &format!("No arg for -{letter} option")).await;
             finish(shell, index, 0, &name, "?").await?;
         }
     }
@@ -289,9 +289,9 @@ pub async fn getopts(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
 
 /// Words of `getopts`, which speaks for the script.
 async fn usage(shell: &mut Shell, message: &str) {
-    let name = shell.command_name.take();
-    shell.complain(message).await;
-    shell.command_name = name;
+    let stream = shell.descriptor(2);
+    // Nobody is left to tell.
+    let _ = stream.write_all(format!("{message}\n").as_bytes()).await;
 }
 
 async fn finish(
