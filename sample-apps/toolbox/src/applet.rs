@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::stream::Stream;
+use crate::terminal::Terminal;
 use crate::{console, sh, tools};
 
 /// An applet: takes its arguments, of which the first is its name, and its streams; gives its exit code.
@@ -163,6 +164,14 @@ pub fn pipe() -> (Output, Input) {
     (Output(writer), Input(reader))
 }
 
+/// A terminal out of keys as they are pressed and a screen: lines are edited and echoed in here, `\n` becomes `\r\n`,
+/// ^C is for the shell that reads from it.
+pub fn terminal(keys: Input, screen: Output) -> (Input, Output) {
+    let screen = Stream::screen(screen.0);
+    let terminal = Terminal::new(keys.0, Rc::clone(&screen));
+    (Input(Stream::terminal(terminal)), Output(screen))
+}
+
 /// Folders whose files are the applets, whether or not the file is there.
 const FOLDERS: [&str; 5] = [
     "/bin/",
@@ -182,13 +191,18 @@ pub fn find(name: &str) -> Option<Applet> {
         let entry = table.iter().find(|(entry, _)| *entry == name);
         entry.map(|(_, applet)| *applet)
     };
-    found(sh::TABLE).or_else(|| found(tools::TABLE)).or_else(|| found(sh::BUILTINS))
+    found(sh::TABLE)
+        .or_else(|| found(tools::TABLE))
+        .or_else(|| found(sh::BUILTINS))
 }
 
 /// The names of all applets, sorted.
 pub fn names() -> Vec<&'static str> {
     let tables = [sh::TABLE, tools::TABLE, sh::BUILTINS];
-    let mut names: Vec<_> = tables.iter().flat_map(|table| table.iter().map(|(name, _)| *name)).collect();
+    let mut names: Vec<_> = tables
+        .iter()
+        .flat_map(|table| table.iter().map(|(name, _)| *name))
+        .collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -218,7 +232,13 @@ pub async fn run(argv: Vec<String>, io: Io) -> i32 {
 
 /// Picks the applet for a program's arguments; otherwise what to say and the code to leave with.
 pub(crate) fn choose(mut argv: Vec<String>) -> Result<(Applet, Vec<String>), (String, i32)> {
-    let base = |name: &str| name.rsplit('/').next().unwrap_or_default().trim_end_matches(".wasm").to_owned();
+    let base = |name: &str| {
+        name.rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches(".wasm")
+            .to_owned()
+    };
     let first = argv.first().map(|name| base(name)).unwrap_or_default();
     // A login shell is called `-sh`.
     if let Some(applet) = find(first.trim_start_matches('-')) {
@@ -228,7 +248,13 @@ pub(crate) fn choose(mut argv: Vec<String>) -> Result<(Applet, Vec<String>), (St
         argv.remove(0);
     }
     let Some(name) = argv.first() else {
-        return Err((format!("toolbox: an applet's name is missing; there are: {}\n", names().join(" ")), 1));
+        return Err((
+            format!(
+                "toolbox: an applet's name is missing; there are: {}\n",
+                names().join(" ")
+            ),
+            1,
+        ));
     };
     match find(&base(name)) {
         Some(applet) => Ok((applet, argv)),

@@ -31,6 +31,7 @@ pub fn run(argv: Vec<String>) -> i32 {
     let io = applet::Io::of_process();
     executor::block_on(async move {
         let code = terminal::interruptible(applet(argv, io)).await;
+        sh::end_orphans();
         stream::flush_all().await;
         code
     })
