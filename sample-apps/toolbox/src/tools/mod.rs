@@ -16,9 +16,11 @@ mod cat;
 mod chmod;
 mod cmp;
 mod copy;
+mod curl;
 mod cut;
 mod date;
 mod diff;
+mod dig;
 mod digest;
 mod disk;
 mod dump;
@@ -29,28 +31,35 @@ mod find;
 mod flags;
 mod glob;
 mod grep;
+mod gzip;
 mod head;
+mod http;
 mod identity;
 mod lines;
 mod ls;
 mod make;
+mod nc;
 mod paste;
 mod path;
 mod pattern;
 mod printf;
 mod remove;
+mod resolver;
 mod sed;
 mod seq;
 mod sleep;
+mod socket;
 mod sort;
 mod split;
 mod stat;
 mod system;
 mod tail;
+mod tar;
 mod tee;
 mod tr;
 mod uniq;
 mod wc;
+mod wget;
 mod which;
 mod xargs;
 
@@ -70,10 +79,12 @@ pub const TABLE: &[(&str, Applet)] = &[
     ("clear", entry!(which::clear)),
     ("cmp", entry!(cmp::cmp)),
     ("cp", entry!(copy::cp)),
+    ("curl", entry!(curl::curl)),
     ("cut", entry!(cut::cut)),
     ("date", entry!(date::date)),
     ("df", entry!(disk::df)),
     ("diff", entry!(diff::diff)),
+    ("dig", entry!(dig::dig)),
     ("dirname", entry!(path::dirname)),
     ("dmesg", entry!(system::dmesg)),
     ("du", entry!(disk::du)),
@@ -83,8 +94,11 @@ pub const TABLE: &[(&str, Applet)] = &[
     ("fgrep", entry!(grep::grep)),
     ("find", entry!(find::find)),
     ("free", entry!(identity::free)),
+    ("getent", entry!(dig::getent)),
     ("grep", entry!(grep::grep)),
     ("groups", entry!(identity::whoami)),
+    ("gunzip", entry!(gzip::gzip)),
+    ("gzip", entry!(gzip::gzip)),
     ("hd", entry!(dump::hexdump)),
     ("head", entry!(head::head)),
     ("hexdump", entry!(dump::hexdump)),
@@ -101,8 +115,10 @@ pub const TABLE: &[(&str, Applet)] = &[
     ("more", entry!(cat::page)),
     ("mount", entry!(system::mount)),
     ("mv", entry!(copy::mv)),
+    ("nc", entry!(nc::nc)),
     ("nl", entry!(lines::nl)),
     ("nproc", entry!(identity::nproc)),
+    ("nslookup", entry!(dig::nslookup)),
     ("od", entry!(dump::od)),
     ("paste", entry!(paste::paste)),
     ("ping", entry!(system::ping)),
@@ -130,6 +146,7 @@ pub const TABLE: &[(&str, Applet)] = &[
     ("sysctl", entry!(system::sysctl)),
     ("tac", entry!(lines::tac)),
     ("tail", entry!(tail::tail)),
+    ("tar", entry!(tar::tar)),
     ("tee", entry!(tee::tee)),
     ("timeout", entry!(sleep::timeout)),
     ("top", entry!(system::top)),
@@ -143,9 +160,11 @@ pub const TABLE: &[(&str, Applet)] = &[
     ("unlink", entry!(remove::unlink)),
     ("uptime", entry!(identity::uptime)),
     ("wc", entry!(wc::wc)),
+    ("wget", entry!(wget::wget)),
     ("which", entry!(which::which)),
     ("whoami", entry!(identity::whoami)),
     ("xargs", entry!(xargs::xargs)),
     ("xxd", entry!(dump::xxd)),
     ("yes", entry!(seq::yes)),
+    ("zcat", entry!(gzip::gzip)),
 ];

@@ -34,7 +34,7 @@ const IGNORED: char = '\u{4}';
 
 const USAGE: Usage = Usage::new(
     "tar c|x|t [-hvokOmpz] [-f TARFILE] [-C DIR] [-T FILE] [-X FILE] [LONGOPT]... [FILE]...",
-    "cxtrufC:T:X:hvokOmpzjJaPSlW\u{1}:\u{2}:\u{3}\u{4}",
+    "cxtruf:C:T:X:hvokOmpzjJaPSlW\u{1}:\u{2}:\u{3}\u{4}",
 )
 .long(&[
     ("create", 'c'),
@@ -59,13 +59,9 @@ const USAGE: Usage = Usage::new(
     ("exclude", EXCLUDE),
     ("numeric-owner", NUMERIC),
     ("overwrite", IGNORED),
-    ("warning", EXCLUDED_WARNING),
 ]);
-/// `--warning=…` only says what to keep quiet of.
-const EXCLUDED_WARNING: char = '\u{5}';
-
 pub async fn tar(call: &mut Call) -> Ended {
-    // The first word may be letters without a dash, whose values follow in their order.
+    // `--warning=…` only says what to keep quiet of. The first word may be letters without a dash, whose values follow in their order.
     let mut args: Vec<String> = call.args.iter().filter(|arg| !arg.starts_with("--warning")).cloned().collect();
     if let Some(first) = args.first().filter(|first| !first.starts_with('-')).cloned() {
         args.remove(0);
@@ -80,9 +76,7 @@ pub async fn tar(call: &mut Call) -> Ended {
         spread.extend(values);
         args = spread;
     }
-    // `f` takes a value; it is read by hand above and declared without one, since its letter may stand in the middle.
-    let usage = Usage { short: SHORT_WITH_FILE, ..USAGE };
-    let flags = usage.sort(&call.name, &args)?;
+    let flags = USAGE.sort(&call.name, &args)?;
     let modes: Vec<char> = "cxtru".chars().filter(|letter| flags.has(*letter)).collect();
     let archive = flags.value('f').unwrap_or("-").to_owned();
     if flags.has('j') || flags.has('J') {
@@ -93,11 +87,9 @@ pub async fn tar(call: &mut Call) -> Ended {
         ['x'] => Reader::open(call, &flags, &archive)?.unpack(call, &flags, false).await,
         ['t'] => Reader::open(call, &flags, &archive)?.unpack(call, &flags, true).await,
         ['r' | 'u'] => Err(Stop::failed("an archive is written once; make a new one")),
-        _ => Err(usage.wrong()),
+        _ => Err(USAGE.wrong()),
     }
 }
-
-const SHORT_WITH_FILE: &str = "cxtruf:C:T:X:hvokOmpzjJaPSlW\u{1}:\u{2}:\u{3}\u{4}\u{5}:";
 
 // Making.
 
