@@ -17,7 +17,7 @@ pub fn arithmetic(sign: &str, a: f64, b: f64) -> Result<f64> {
         "+" => a + b,
         "-" => a - b,
         "*" => a * b,
-        "/" | "%" if b == 0.0 => return Err(Stop::Failed(2, "Division by zero".into())),
+        "/" | "%" if b == 0.0 => return Err(Stop::Failed(1, "Division by zero".into())),
         "/" => a / b,
         "%" => a % b,
         _ => a.powf(b),
@@ -113,7 +113,7 @@ pub async fn call(run: &mut Interpreter<'_>, name: &str, arguments: &[Expression
         _ => (1, 1),
     };
     if !(least..=most).contains(&arguments.len()) {
-        return Err(Stop::Failed(2, format!("Too few or too many arguments of {name}")));
+        return Err(Stop::Failed(1, format!("Too few or too many arguments of {name}")));
     }
     match name {
         "length" => return length(run, arguments.first()).await,
@@ -214,7 +214,7 @@ pub async fn call(run: &mut Interpreter<'_>, name: &str, arguments: &[Expression
             run.streams.flush(run.call).await?;
             0.0
         }
-        other => return Err(Stop::Failed(2, format!("no function '{other}'"))),
+        other => return Err(Stop::Failed(1, format!("no function '{other}'"))),
     }))
 }
 
@@ -229,7 +229,7 @@ async fn length(run: &mut Interpreter<'_>, argument: Option<&Expression>) -> Res
 
 async fn split(run: &mut Interpreter<'_>, arguments: &[Expression]) -> Result<Value> {
     let [text, Expression::Variable(place), rest @ ..] = arguments else {
-        return Err(Stop::Failed(2, "split needs an array".into()));
+        return Err(Stop::Failed(1, "split needs an array".into()));
     };
     let text = run.text(text).await?;
     let parts = match rest.first() {

@@ -240,7 +240,7 @@ impl<'c> Interpreter<'c> {
                 Err(error) => {
                     let name = String::from_utf8_lossy(&self.special(FILENAME)).into_owned();
                     self.call.fault(format!("{name}: {}", crate::tools::call::reason(&error))).await;
-                    (self.main, self.exit_code) = (None, 2);
+                    (self.main, self.exit_code) = (None, 1);
                 }
             }
         }
@@ -277,7 +277,7 @@ impl<'c> Interpreter<'c> {
                 }
                 Err(error) => {
                     self.call.fault(format!("{name}: {}", crate::tools::call::reason(&error))).await;
-                    self.exit_code = 2;
+                    self.exit_code = 1;
                 }
             }
         }
@@ -335,7 +335,7 @@ impl<'c> Interpreter<'c> {
     }
 
     pub fn array(&mut self, place: Place) -> Result<Array> {
-        let cell = self.cell(place).ok_or_else(|| Stop::Failed(2, "no such variable".into()))?;
+        let cell = self.cell(place).ok_or_else(|| Stop::Failed(1, "no such variable".into()))?;
         match cell {
             Cell::Array(array) => Ok(Rc::clone(array)),
             Cell::Scalar(Value::Unset) => {
@@ -343,7 +343,7 @@ impl<'c> Interpreter<'c> {
                 *cell = Cell::Array(Rc::clone(&array));
                 Ok(array)
             }
-            Cell::Scalar(_) => Err(Stop::Failed(2, "a variable is used as an array and as a value".into())),
+            Cell::Scalar(_) => Err(Stop::Failed(1, "a variable is used as an array and as a value".into())),
         }
     }
 
@@ -357,11 +357,15 @@ impl<'c> Interpreter<'c> {
         }
         match self.cell(place) {
             Some(Cell::Scalar(value)) => Ok(value.clone()),
-            _ => Err(Stop::Failed(2, "an array is used as a value".into())),
+            _ => Err(Stop::Failed(1, "an array is used as a value".into())),
         }
     }
 
     fn write(&mut self, place: Place, value: Value) -> Result<()> {
+        // A new separator is for the records to come.
+        if place == Place::Global(FS) {
+            self.split_record()?;
+        }
         if place == Place::Global(NF) {
             self.split_record()?;
             let count = self.field_number(value.number())?;
@@ -375,7 +379,7 @@ impl<'c> Interpreter<'c> {
                 *cell = Cell::Scalar(value);
                 Ok(())
             }
-            _ => Err(Stop::Failed(2, "an array is used as a value".into())),
+            _ => Err(Stop::Failed(1, "an array is used as a value".into())),
         }
     }
 
@@ -441,7 +445,7 @@ impl<'c> Interpreter<'c> {
 
     fn field_number(&self, number: f64) -> Result<usize> {
         if !(0.0..FIELDS_MAX as f64).contains(&number) {
-            return Err(Stop::Failed(2, "Access to negative field".into()));
+            return Err(Stop::Failed(1, "Access to negative field".into()));
         }
         Ok(number as usize)
     }
@@ -481,7 +485,7 @@ impl<'c> Interpreter<'c> {
         if let Some(pattern) = self.patterns.get(text) {
             return Ok(Rc::clone(pattern));
         }
-        let pattern = Rc::new(parser::regex(text).map_err(|why| Stop::Failed(2, why))?);
+        let pattern = Rc::new(parser::regex(text).map_err(|why| Stop::Failed(1, why))?);
         if self.patterns.len() >= PATTERNS_MAX {
             self.patterns.clear();
         }
@@ -754,7 +758,7 @@ impl<'c> Interpreter<'c> {
         let format = self.special(CONVFMT);
         let (a, b) = (a.bytes(&format), b.bytes(&format));
         if a.len() + b.len() > HELD_BYTES_MAX {
-            return Err(Stop::Failed(2, format!("a string is longer than {HELD_BYTES_MAX} bytes")));
+            return Err(Stop::Failed(1, format!("a string is longer than {HELD_BYTES_MAX} bytes")));
         }
         let mut text = Vec::with_capacity(a.len() + b.len());
         text.extend_from_slice(&a);
@@ -776,7 +780,7 @@ impl<'c> Interpreter<'c> {
                     return self.quick(expression).unwrap_or(Ok(Value::Unset));
                 }
                 Expression::Grouped(inner) => self.value(inner).await?,
-                Expression::Several(_) => return Err(Stop::Failed(2, "a list is no value".into())),
+                Expression::Several(_) => return Err(Stop::Failed(1, "a list is no value".into())),
                 Expression::Field(number) => {
                     let number = self.value(number).await?.number();
                     self.field(number)?
@@ -863,7 +867,7 @@ impl<'c> Interpreter<'c> {
                 Ok(())
             }
             Expression::Grouped(inner) => Box::pin(self.assign(inner, value)).await,
-            _ => Err(Stop::Failed(2, "assignment to what is no variable".into())),
+            _ => Err(Stop::Failed(1, "assignment to what is no variable".into())),
         }
     }
 
@@ -872,10 +876,10 @@ impl<'c> Interpreter<'c> {
         let Some(function) = program.functions.get(index) else { return Ok(Value::Unset) };
         if arguments.len() > function.parameters.len() {
             let text = format!("function '{}' is called with too many arguments", function.name);
-            return Err(Stop::Failed(2, text));
+            return Err(Stop::Failed(1, text));
         }
         if self.frames.len() >= CALLS_MAX {
-            return Err(Stop::Failed(2, format!("functions call one another more than {CALLS_MAX} deep")));
+            return Err(Stop::Failed(1, format!("functions call one another more than {CALLS_MAX} deep")));
         }
         let mut frame = Vec::with_capacity(function.parameters.len());
         for (place, is_array) in function.arrays.iter().enumerate() {
@@ -896,7 +900,7 @@ impl<'c> Interpreter<'c> {
         match flow? {
             Flow::Return(value) => Ok(value),
             Flow::Exit => Err(Stop::Code(self.leave().await)),
-            Flow::Next => Err(Stop::Failed(2, "next is used in a function".into())),
+            Flow::Next => Err(Stop::Failed(1, "next is used in a function".into())),
             _ => Ok(Value::Unset),
         }
     }

@@ -55,7 +55,7 @@ impl Streams {
                         .append(append)
                         .truncate(!append)
                         .open(call.path(name));
-                    let file = opened.map_err(|error| Stop::Failed(2, format!("can't open '{name}': {}", reason(&error))))?;
+                    let file = opened.map_err(|error| Stop::Failed(1, format!("can't open '{name}': {}", reason(&error))))?;
                     (Output::file(file), None)
                 }
             };
@@ -69,7 +69,7 @@ impl Streams {
 
     fn room(&self) -> Result<(), Stop> {
         match self.writers.len() + self.readers.len() >= OPEN_MAX {
-            true => Err(Stop::Failed(2, format!("{OPEN_MAX} files and commands are open; close() some"))),
+            true => Err(Stop::Failed(1, format!("{OPEN_MAX} files and commands are open; close() some"))),
             false => Ok(()),
         }
     }
