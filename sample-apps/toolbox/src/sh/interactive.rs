@@ -77,8 +77,8 @@ pub async fn run(shell: &mut Shell) -> Outcome {
         };
         editor.remember(&source);
         let Some(list) = list else { continue };
-        let (loops, tested, calls, scopes) =
-            (shell.loops, shell.tested, shell.calls, shell.scopes.len());
+        let (loops, tested, nesting, scopes) =
+            (shell.loops, shell.tested, shell.nesting, shell.scopes.len());
         match shell.run_list(&list).await {
             Ok(status) | Err(Flow::Return(status)) => shell.status = status,
             Err(Flow::Exit(status)) => return Err(Flow::Exit(status)),
@@ -86,7 +86,7 @@ pub async fn run(shell: &mut Shell) -> Outcome {
             Err(Flow::Break(_) | Flow::Continue(_)) => {}
             Err(Flow::Interrupted) => shell.status = 130,
         }
-        (shell.loops, shell.tested, shell.calls) = (loops, tested, calls);
+        (shell.loops, shell.tested, shell.nesting) = (loops, tested, nesting);
         while shell.scopes.len() > scopes {
             shell.leave_scope();
         }
