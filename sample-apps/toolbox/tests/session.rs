@@ -100,14 +100,13 @@ fn interrupts_end_what_runs_and_not_the_shell() {
             ("read a\r", "\r\n"),
             ("typed\x7f\x7fXd\r", "\r\n"),
             ("echo \"<$a>\"\r", "<typXd>"),
-            ("trap 'echo caught' INT\r", "$ "),
-            ("while :; do :; done\r", "\r\n"),
-            ("\x03", "caught"),
-            ("\x03", "caught"),
+            ("n=0; trap 'n=$((n+1)); echo got $n' INT\r", "$ "),
+            ("while [ $n -lt 2 ]; do :; done; echo after\r", "\r\n"),
+            ("\x03", "got 1"),
+            ("\x03", "got 2\r\nafter"),
         ],
     );
-    // The loop goes on, and nobody is there any more.
-    assert_ne!(status, 0, "{shown:?}");
+    assert_eq!(status, 0, "{shown:?}");
 }
 
 #[test]

@@ -23,15 +23,23 @@ pub async fn head(call: &mut Call) -> Ended {
     let files = flags.files();
     let titled = (files.len() > 1 || flags.has('v')) && !flags.has('q');
     for (index, name) in files.iter().enumerate() {
-        let Some(mut input) = call.open_or_fault(name).await else { continue };
+        let Some(mut input) = call.open_or_fault(name).await else {
+            continue;
+        };
         if titled {
             let shown = if name == "-" { "standard input" } else { name };
-            call.out(format!("{}==> {shown} <==\n", if index > 0 { "\n" } else { "" })).await?;
+            call.out(format!(
+                "{}==> {shown} <==\n",
+                if index > 0 { "\n" } else { "" }
+            ))
+            .await?;
         }
         match (bytes, but_last) {
             (false, false) => {
                 for _ in 0..count {
-                    let Some(line) = call.line(&mut input, name).await else { break };
+                    let Some(line) = call.line(&mut input, name).await else {
+                        break;
+                    };
                     call.out(line).await?;
                 }
             }
@@ -46,7 +54,8 @@ pub async fn head(call: &mut Call) -> Ended {
                             call.out(buf.get(..read).unwrap_or_default()).await?;
                         }
                         Err(error) => {
-                            call.fault(format!("{name}: {}", super::call::reason(&error))).await;
+                            call.fault(format!("{name}: {}", super::call::reason(&error)))
+                                .await;
                             break;
                         }
                     }

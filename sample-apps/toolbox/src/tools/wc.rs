@@ -22,7 +22,10 @@ struct Counts {
 
 pub async fn wc(call: &mut Call) -> Ended {
     let flags = USAGE.parse(call)?;
-    let mut letters: Vec<char> = "lwmcL".chars().filter(|letter| flags.has(*letter)).collect();
+    let mut letters: Vec<char> = "lwmcL"
+        .chars()
+        .filter(|letter| flags.has(*letter))
+        .collect();
     if letters.is_empty() {
         letters = vec!['l', 'w', 'c'];
     }
@@ -36,15 +39,24 @@ pub async fn wc(call: &mut Call) -> Ended {
         };
         let numbers: Vec<String> = match letters.as_slice() {
             [only] => vec![number(only).to_string()],
-            several => several.iter().map(|letter| format!("{:9}", number(letter))).collect(),
+            several => several
+                .iter()
+                .map(|letter| format!("{:9}", number(letter)))
+                .collect(),
         };
-        let name = if name.is_empty() { String::new() } else { format!(" {name}") };
+        let name = if name.is_empty() {
+            String::new()
+        } else {
+            format!(" {name}")
+        };
         format!("{}{name}\n", numbers.join(" "))
     };
     let files = flags.files();
     let mut total = Counts::default();
     for name in &files {
-        let Some(mut input) = call.open_or_fault(name).await else { continue };
+        let Some(mut input) = call.open_or_fault(name).await else {
+            continue;
+        };
         let mut counts = Counts::default();
         let (mut in_word, mut column) = (false, 0u64);
         while let Some(chunk) = call.chunk(&mut input, name).await {
