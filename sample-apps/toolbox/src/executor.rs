@@ -63,6 +63,9 @@ struct Executor {
     foreign: Cell<usize>,
 }
 
+/// After so many turns of tasks that never wait, timers and pollables are looked at and output is written all the same.
+const TURNS_MAX: u32 = 32;
+
 /// The task that [`block_on`] itself is.
 const MAIN: u64 = 0;
 
@@ -86,7 +89,14 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> Option<T> {
         }))
     };
     let main = waker(MAIN);
+    let mut turns = 0;
     loop {
+        turns += 1;
+        if turns > TURNS_MAX {
+            turns = 0;
+            stream::drain();
+            executor.sleep(Some(Duration::ZERO));
+        }
         match executor.ready.pop() {
             Some(MAIN) => {
                 if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&main)) {
@@ -117,7 +127,8 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> Option<T> {
             }
             None => {
                 stream::drain();
-                if !executor.sleep() {
+                turns = 0;
+                if !executor.sleep(None) {
                     return None;
                 }
             }
@@ -126,11 +137,11 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> Option<T> {
 }
 
 impl Executor {
-    /// Sleeps until something happened; false if nothing can.
-    fn sleep(&self) -> bool {
+    /// Sleeps until something happened, or for no longer than that; false if nothing can happen.
+    fn sleep(&self, at_most: Option<Duration>) -> bool {
         let now = Instant::now();
         let next = self.timers.borrow().keys().next().map(|(at, _)| *at);
-        let pause = next.map(|at| at.saturating_duration_since(now));
+        let pause = at_most.or(next.map(|at| at.saturating_duration_since(now)));
         if !self.wait(pause) {
             return false;
         }

@@ -54,7 +54,12 @@ fn run_in(folder: &Path, argv: &[&str], stdin: &[u8]) -> Answer {
         .args(argv)
         .current_dir(folder)
         .env_clear()
-        .envs([("PATH", "/usr/bin:/bin"), ("HOME", "/root"), ("LC_ALL", "C"), ("TZ", "UTC")])
+        .envs([
+            ("PATH", "/usr/bin:/bin"),
+            ("HOME", "/root"),
+            ("LC_ALL", "C"),
+            ("TZ", "UTC"),
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -82,7 +87,11 @@ fn cases(text: &str) -> Vec<(String, String)> {
     for line in text.split_inclusive('\n') {
         match line.strip_prefix("#### ") {
             Some(name) => cases.push((name.trim().to_owned(), String::new())),
-            None => cases.last_mut().expect("a case's name comes first").1.push_str(line),
+            None => cases
+                .last_mut()
+                .expect("a case's name comes first")
+                .1
+                .push_str(line),
         }
     }
     cases
@@ -92,7 +101,10 @@ fn cases(text: &str) -> Vec<(String, String)> {
 fn tools_do_what_they_do_elsewhere() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools");
     let wanted = std::env::var("CASE").unwrap_or_default();
-    let mut topics: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut topics: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     topics.retain(|path| path.extension().is_some_and(|extension| extension == "sh"));
     topics.sort();
     let (mut count, mut wrong) = (0, Vec::new());
@@ -103,13 +115,17 @@ fn tools_do_what_they_do_elsewhere() {
         for (name, script) in cases(&fs::read_to_string(&topic).unwrap()) {
             let title = format!("{title}: {name}");
             let answer = answers.get(&name);
-            let answer = answer.unwrap_or_else(|| panic!("{title}: no answer is recorded: run record.py"));
+            let answer =
+                answer.unwrap_or_else(|| panic!("{title}: no answer is recorded: run record.py"));
             if !title.contains(&wanted) {
                 continue;
             }
             count += 1;
             let found = run(&["sh", "-c", &script], b"");
-            let help = answer["stderr"].as_str().unwrap_or_default().contains("BusyBox");
+            let help = answer["stderr"]
+                .as_str()
+                .unwrap_or_default()
+                .contains("BusyBox");
             let same = i64::from(found.status) == answer["status"]
                 && found.text() == answer["stdout"]
                 && (help || found.stderr == answer["stderr"]);
@@ -123,13 +139,23 @@ fn tools_do_what_they_do_elsewhere() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {count} are wrong:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(count >= CASES_MIN || !wanted.is_empty(), "only {count} cases");
+    assert!(
+        wrong.is_empty(),
+        "{} of {count} are wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert!(
+        count >= CASES_MIN || !wanted.is_empty(),
+        "only {count} cases"
+    );
 }
 
 /// Every byte there is, and more of them than any piece holds.
 fn binary() -> Vec<u8> {
-    (0..300_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+    (0..300_000u32)
+        .map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect()
 }
 
 #[test]
@@ -153,10 +179,19 @@ fn binary_data_passes_unharmed() {
     ] {
         // Those that know lines end the last of them.
         let data: Vec<u8> = data.iter().copied().chain(*b"\n").collect();
-        let data = if script.contains("300000") { &data[..300_000] } else { &data[..] };
+        let data = if script.contains("300000") {
+            &data[..300_000]
+        } else {
+            &data[..]
+        };
         let found = run(&["sh", "-c", script], data);
         assert_eq!((found.status, found.stderr.as_str()), (0, ""), "{script}");
-        assert!(found.stdout == data, "{script}: {} bytes of {}", found.stdout.len(), data.len());
+        assert!(
+            found.stdout == data,
+            "{script}: {} bytes of {}",
+            found.stdout.len(),
+            data.len()
+        );
     }
 }
 
@@ -179,22 +214,61 @@ fn archives_do_not_leave_their_folder() {
 #[test]
 fn mistakes_are_sentences() {
     for (argv, stdin, status, stderr) in [
-        (&["cat", "-Q"][..], "", 1, "cat: invalid option -- 'Q'\nUsage: cat [-nbsvetAETu] [FILE]...\n"),
-        (&["head", "--nope"], "", 1, "head: unrecognized option '--nope'\nUsage: head [OPTIONS] [FILE]...\n"),
-        (&["tail", "-n"], "", 1, "tail: option requires an argument -- 'n'\nUsage: tail [OPTIONS] [FILE]...\n"),
-        (&["sed", "s/(/x/", "-E"], "a\n", 1, "sed: bad regex '(': Unmatched ( or \\(\n"),
-        (&["grep", "-E", "a{2,1}x("], "a\n", 2, "grep: bad regex 'a{2,1}x(': Unmatched ( or \\(\n"),
-        (&["awk", "BEGIN{getline x < }"], "", 1, "awk: cmd. line:1: Unexpected token\n"),
+        (
+            &["cat", "-Q"][..],
+            "",
+            1,
+            "cat: invalid option -- 'Q'\nUsage: cat [-nbsvetAETu] [FILE]...\n",
+        ),
+        (
+            &["head", "--nope"],
+            "",
+            1,
+            "head: unrecognized option '--nope'\nUsage: head [OPTIONS] [FILE]...\n",
+        ),
+        (
+            &["tail", "-n"],
+            "",
+            1,
+            "tail: option requires an argument -- 'n'\nUsage: tail [OPTIONS] [FILE]...\n",
+        ),
+        (
+            &["sed", "s/(/x/", "-E"],
+            "a\n",
+            1,
+            "sed: bad regex '(': Unmatched ( or \\(\n",
+        ),
+        (
+            &["grep", "-E", "a{2,1}x("],
+            "a\n",
+            2,
+            "grep: bad regex 'a{2,1}x(': Unmatched ( or \\(\n",
+        ),
+        (
+            &["awk", "BEGIN{getline x < }"],
+            "",
+            1,
+            "awk: cmd. line:1: Unexpected token\n",
+        ),
         (
             &["ping", "10.0.0.1"],
             "",
             1,
             "ping: can't create raw socket: Operation not permitted: a component has no raw sockets; try 'nc -zv HOST PORT'\n",
         ),
-        (&["ip", "link", "add", "dummy0", "type", "dummy"], "", 2, "ip: RTNETLINK answers: Operation not permitted\n"),
+        (
+            &["ip", "link", "add", "dummy0", "type", "dummy"],
+            "",
+            2,
+            "ip: RTNETLINK answers: Operation not permitted\n",
+        ),
     ] {
         let found = run(argv, stdin.as_bytes());
-        assert_eq!((found.status, found.stderr.as_str()), (status, stderr), "{argv:?}");
+        assert_eq!(
+            (found.status, found.stderr.as_str()),
+            (status, stderr),
+            "{argv:?}"
+        );
     }
 }
 
@@ -205,7 +279,10 @@ fn expressions_end() {
     assert_eq!(run(&["grep", "-E", "(a*)*b"], text.as_bytes()).status, 1);
     assert_eq!(run(&["grep", r"\(a*\)*\1b"], text.as_bytes()).status, 1);
     assert_eq!(run(&["grep", "-E", &"(".repeat(5000)], b"a\n").status, 2);
-    assert_eq!(run(&["awk", &format!("BEGIN{{x={}}}", "(".repeat(5000))], b"").status, 1);
+    assert_eq!(
+        run(&["awk", &format!("BEGIN{{x={}}}", "(".repeat(5000))], b"").status,
+        1
+    );
     assert_eq!(run(&["awk", "function f(){f()}BEGIN{f()}"], b"").status, 1);
 }
 
@@ -238,7 +315,8 @@ fn answer_http(mut stream: TcpStream) {
         let head = String::from_utf8_lossy(&request[..end]).into_owned();
         let length = head.lines().find_map(|line| {
             let (name, value) = line.split_once(": ")?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().unwrap())
+            name.eq_ignore_ascii_case("content-length")
+                .then(|| value.parse::<usize>().unwrap())
         });
         let length = length.unwrap_or(0);
         if request.len() >= end + 4 + length {
@@ -249,7 +327,10 @@ fn answer_http(mut stream: TcpStream) {
     let mut words = head.split(' ');
     let (method, path) = (words.next().unwrap(), words.next().unwrap());
     let plain = |status: &str, headers: &str, body: &str| {
-        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
+        format!(
+            "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
     };
     let answer = match path.split('?').next().unwrap() {
         "/hello" => plain("200 OK", "Content-Type: text/plain\r\n", "hello\n"),
@@ -278,52 +359,172 @@ fn curl_and_wget_fetch() {
     let port = http_server();
     let base = format!("http://127.0.0.1:{port}");
     for (script, status, stdout, stderr) in [
-        ("curl -g -q -s --connect-timeout 5 --max-time 30 BASE/hello", 0, "hello\n", ""),
+        (
+            "curl -g -q -s --connect-timeout 5 --max-time 30 BASE/hello",
+            0,
+            "hello\n",
+            "",
+        ),
         ("curl -s BASE/nope", 0, "no such page\n", ""),
-        ("curl -f BASE/nope", 22, "", "curl: (22) The requested URL returned error: 404\n"),
+        (
+            "curl -f BASE/nope",
+            22,
+            "",
+            "curl: (22) The requested URL returned error: 404\n",
+        ),
         ("curl -sf BASE/nope", 22, "", ""),
-        ("curl -sSf BASE/nope", 22, "", "curl: (22) The requested URL returned error: 404\n"),
-        ("curl -s --fail-with-body BASE/nope", 22, "no such page\n", ""),
+        (
+            "curl -sSf BASE/nope",
+            22,
+            "",
+            "curl: (22) The requested URL returned error: 404\n",
+        ),
+        (
+            "curl -s --fail-with-body BASE/nope",
+            22,
+            "no such page\n",
+            "",
+        ),
         ("curl -s BASE/moved", 0, "moved\n", ""),
         ("curl -sL BASE/moved", 0, "hello\n", ""),
-        ("curl -L BASE/loop", 47, "", "curl: (47) Maximum (50) redirects followed\n"),
-        ("curl -s -d a=1 -d b=2 BASE/echo", 0, "POST /echo a=1&b=2\n", ""),
+        (
+            "curl -L BASE/loop",
+            47,
+            "",
+            "curl: (47) Maximum (50) redirects followed\n",
+        ),
+        (
+            "curl -s -d a=1 -d b=2 BASE/echo",
+            0,
+            "POST /echo a=1&b=2\n",
+            "",
+        ),
         ("curl -s -X PUT -d x BASE/echo", 0, "PUT /echo x\n", ""),
         ("curl -s -G -d q=1 BASE/echo", 0, "GET /echo?q=1 \n", ""),
-        ("curl -s --data-urlencode 'q=a b&c' BASE/echo", 0, "POST /echo q=a%20b%26c\n", ""),
-        ("printf 'a\\nb' > f; curl -s -d @f BASE/echo; curl -s --data-binary @f BASE/echo", 0, "POST /echo ab\nPOST /echo a\nb\n", ""),
-        ("printf up > f; curl -s -T f BASE/echo", 0, "PUT /echo up\n", ""),
+        (
+            "curl -s --data-urlencode 'q=a b&c' BASE/echo",
+            0,
+            "POST /echo q=a%20b%26c\n",
+            "",
+        ),
+        (
+            "printf 'a\\nb' > f; curl -s -d @f BASE/echo; curl -s --data-binary @f BASE/echo",
+            0,
+            "POST /echo ab\nPOST /echo a\nb\n",
+            "",
+        ),
+        (
+            "printf up > f; curl -s -T f BASE/echo",
+            0,
+            "PUT /echo up\n",
+            "",
+        ),
         ("curl -s --json '{}' BASE/echo", 0, "POST /echo {}\n", ""),
         ("curl -s -o f BASE/hello; cat f", 0, "hello\n", ""),
         ("curl -s -O BASE/hello; cat hello", 0, "hello\n", ""),
-        ("curl -s -w '%{http_code} %{size_download}\\n' -o /dev/null BASE/hello", 0, "200 6\n", ""),
+        (
+            "curl -s -w '%{http_code} %{size_download}\\n' -o /dev/null BASE/hello",
+            0,
+            "200 6\n",
+            "",
+        ),
         ("curl -s BASE/chunked", 0, "abcdefg", ""),
         ("curl -s BASE/cut", 18, "abc", ""),
-        ("curl BASE/empty", 52, "", "curl: (52) Empty reply from server\n"),
+        (
+            "curl BASE/empty",
+            52,
+            "",
+            "curl: (52) Empty reply from server\n",
+        ),
         ("curl -s -m 0.3 BASE/slow; echo $?", 0, "28\n", ""),
-        ("curl -si BASE/hello | head -n 1", 0, "HTTP/1.1 200 OK\r\n", ""),
-        ("curl -sI BASE/hello | tail -n 2", 0, "Content-Length: 6\r\n\r\n", ""),
+        (
+            "curl -si BASE/hello | head -n 1",
+            0,
+            "HTTP/1.1 200 OK\r\n",
+            "",
+        ),
+        (
+            "curl -sI BASE/hello | tail -n 2",
+            0,
+            "Content-Length: 6\r\n\r\n",
+            "",
+        ),
         (
             "curl -s -u me:secret -A agent -H 'X-One: 1' -H 'Accept:' BASE/headers",
             0,
             "Authorization: Basic bWU6c2VjcmV0\nConnection: close\nUser-Agent: agent\nX-One: 1\n",
             "",
         ),
-        ("curl http://127.0.0.1:1/ 2>&1 | sed 's/after [0-9]* ms/after N ms/'", 0, "curl: (7) Failed to connect to 127.0.0.1 port 1 after N ms: Couldn't connect to server\n", ""),
-        ("curl", 2, "", "curl: no URL specified!\ncurl: try 'curl --help' for more information\n"),
-        ("curl --nope x", 2, "", "curl: option --nope: is unknown\ncurl: try 'curl --help' for more information\n"),
-        ("curl ftp://x/", 1, "", "curl: (1) Protocol \"ftp\" not supported or disabled in libcurl\n"),
-        ("curl 'http://a b/'", 3, "", "curl: (3) URL using bad/illegal format or missing URL\n"),
+        (
+            "curl http://127.0.0.1:1/ 2>&1 | sed 's/after [0-9]* ms/after N ms/'",
+            0,
+            "curl: (7) Failed to connect to 127.0.0.1 port 1 after N ms: Couldn't connect to server\n",
+            "",
+        ),
+        (
+            "curl",
+            2,
+            "",
+            "curl: no URL specified!\ncurl: try 'curl --help' for more information\n",
+        ),
+        (
+            "curl --nope x",
+            2,
+            "",
+            "curl: option --nope: is unknown\ncurl: try 'curl --help' for more information\n",
+        ),
+        (
+            "curl ftp://x/",
+            1,
+            "",
+            "curl: (1) Protocol \"ftp\" not supported or disabled in libcurl\n",
+        ),
+        (
+            "curl 'http://a b/'",
+            3,
+            "",
+            "curl: (3) URL using bad/illegal format or missing URL\n",
+        ),
         ("wget -q -O - BASE/hello", 0, "hello\n", ""),
         ("wget -q BASE/hello; cat hello", 0, "hello\n", ""),
-        ("wget -q -O- '--post-data={\"Source\": \"prestop\"}' BASE/echo", 0, "POST /echo {\"Source\": \"prestop\"}\n", ""),
+        (
+            "wget -q -O- '--post-data={\"Source\": \"prestop\"}' BASE/echo",
+            0,
+            "POST /echo {\"Source\": \"prestop\"}\n",
+            "",
+        ),
         ("wget -q -O- BASE/moved", 0, "hello\n", ""),
-        ("wget -q -O- BASE/nope", 1, "", "wget: server returned error: HTTP/1.1 404 Not Found\n"),
-        ("wget -q -S -O- BASE/hello 2>&1 | head -n 1", 0, "  HTTP/1.1 200 OK\n", ""),
-        ("wget -q -T 0.3 -O- BASE/slow", 1, "", "wget: download timed out\n"),
+        (
+            "wget -q -O- BASE/nope",
+            1,
+            "",
+            "wget: server returned error: HTTP/1.1 404 Not Found\n",
+        ),
+        (
+            "wget -q -S -O- BASE/hello 2>&1 | head -n 1",
+            0,
+            "  HTTP/1.1 200 OK\n",
+            "",
+        ),
+        (
+            "wget -q -T 0.3 -O- BASE/slow",
+            1,
+            "",
+            "wget: download timed out\n",
+        ),
         ("wget -q --spider BASE/hello", 0, "", ""),
-        ("wget -q -O- --header 'X: y' BASE/headers | grep X", 0, "X: y\n", ""),
-        ("wget -q -O- http://127.0.0.1:1/", 1, "", "wget: can't connect to remote host (127.0.0.1): Connection refused\n"),
+        (
+            "wget -q -O- --header 'X: y' BASE/headers | grep X",
+            0,
+            "X: y\n",
+            "",
+        ),
+        (
+            "wget -q -O- http://127.0.0.1:1/",
+            1,
+            "",
+            "wget: can't connect to remote host (127.0.0.1): Connection refused\n",
+        ),
     ] {
         let script = script.replace("BASE", &base);
         let found = run(&["sh", "-c", &script], b"");
@@ -336,25 +537,48 @@ fn curl_and_wget_fetch() {
 fn nc_talks_and_listens() {
     let port = http_server().to_string();
     let ok = run(&["nc", "-z", "-v", "127.0.0.1", &port], b"");
-    assert_eq!((ok.status, ok.stderr), (0, format!("127.0.0.1 (127.0.0.1:{port}) open\n")));
+    assert_eq!(
+        (ok.status, ok.stderr),
+        (0, format!("127.0.0.1 (127.0.0.1:{port}) open\n"))
+    );
     let refused = run(&["nc", "-zv", "127.0.0.1", "1"], b"");
-    assert_eq!((refused.status, refused.stderr.as_str()), (1, "nc: 127.0.0.1 (127.0.0.1:1): Connection refused\n"));
-    let got = run(&["nc", "-w", "2", "127.0.0.1", &port], b"GET /hello HTTP/1.1\r\n\r\n");
+    assert_eq!(
+        (refused.status, refused.stderr.as_str()),
+        (1, "nc: 127.0.0.1 (127.0.0.1:1): Connection refused\n")
+    );
+    let got = run(
+        &["nc", "-w", "2", "127.0.0.1", &port],
+        b"GET /hello HTTP/1.1\r\n\r\n",
+    );
     assert!(got.text().ends_with("hello\n"), "{}", got.text());
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let udp = socket.local_addr().unwrap().port().to_string();
     thread::spawn(move || {
         let mut buf = [0; 100];
         let (count, from) = socket.recv_from(&mut buf).unwrap();
-        socket.send_to(&[b"got ", &buf[..count]].concat(), from).unwrap();
+        socket
+            .send_to(&[b"got ", &buf[..count]].concat(), from)
+            .unwrap();
     });
     let got = run(&["nc", "-u", "-w", "1", "127.0.0.1", &udp], b"hostName\n");
-    assert_eq!((got.status, got.text().as_str(), got.stderr.as_str()), (0, "got hostName\n", ""));
+    assert_eq!(
+        (got.status, got.text().as_str(), got.stderr.as_str()),
+        (0, "got hostName\n", "")
+    );
     // A listener and its caller are tasks of one shell.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let script = format!("echo from server | nc -l -p {free} > got & sleep 0.2; echo from caller | nc -w 1 127.0.0.1 {free}; wait; cat got");
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let script = format!(
+        "echo from server | nc -l -p {free} > got & sleep 0.2; echo from caller | nc -w 1 127.0.0.1 {free}; wait; cat got"
+    );
     let got = run(&["sh", "-c", &script], b"");
-    assert_eq!((got.text().as_str(), got.stderr.as_str()), ("from server\nfrom caller\n", ""));
+    assert_eq!(
+        (got.text().as_str(), got.stderr.as_str()),
+        ("from server\nfrom caller\n", "")
+    );
 }
 
 /// A name server with a few names, over UDP and TCP on the same port. Long answers are cut short over UDP.
@@ -369,7 +593,8 @@ fn name_server() -> u16 {
     thread::spawn(move || {
         let mut buf = [0; 1000];
         while let Ok((count, from)) = udp.recv_from(&mut buf) {
-            udp.send_to(&answer_dns(&buf[..count], false), from).unwrap();
+            udp.send_to(&answer_dns(&buf[..count], false), from)
+                .unwrap();
         }
     });
     thread::spawn(move || {
@@ -381,7 +606,9 @@ fn name_server() -> u16 {
             stream.read_exact(&mut query).unwrap();
             let answer = answer_dns(&query, true);
             let length = u16::try_from(answer.len()).unwrap();
-            stream.write_all(&[&length.to_be_bytes()[..], &answer].concat()).unwrap();
+            stream
+                .write_all(&[&length.to_be_bytes()[..], &answer].concat())
+                .unwrap();
         }
     });
     port
@@ -397,23 +624,52 @@ fn answer_dns(query: &[u8], whole: bool) -> Vec<u8> {
     }
     let kind = u16::from_be_bytes([query[at + 1], query[at + 2]]);
     let name = |text: &str| -> Vec<u8> {
-        let labels = text.split('.').flat_map(|label| [&[label.len() as u8][..], label.as_bytes()].concat());
+        let labels = text
+            .split('.')
+            .flat_map(|label| [&[label.len() as u8][..], label.as_bytes()].concat());
         labels.chain([0]).collect()
     };
-    let (code, flags, records): (u8, u8, Vec<(u16, Vec<u8>)>) = match (labels.join(".").as_str(), kind) {
-        ("web.test", 1) => (0, 0, vec![(1, vec![10, 0, 0, 7])]),
-        ("web.test", _) => (0, 0, vec![]),
-        ("six.test", 28) => (0, 0, vec![(28, vec![0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])]),
-        ("alias.test", 1 | 5) => (0, 0, vec![(5, name("web.test"))]),
-        ("_http._tcp.web.test", 33) => (0, 0, vec![(33, [&[0, 10, 0, 100, 0, 80][..], &name("web.test")].concat())]),
-        ("7.0.0.10.in-addr.arpa", 12) => (0, 0, vec![(12, name("web.test"))]),
-        ("text.test", 16) => (0, 0, vec![(16, b"\x05hello\x02a\"".to_vec())]),
-        ("long.test", 1) if !whole => (0, 2, vec![]),
-        ("long.test", 1) => (0, 0, (0..100).map(|last| (1, vec![10, 1, 0, last])).collect()),
-        _ => (3, 0, vec![]),
-    };
+    let (code, flags, records): (u8, u8, Vec<(u16, Vec<u8>)>) =
+        match (labels.join(".").as_str(), kind) {
+            ("web.test", 1) => (0, 0, vec![(1, vec![10, 0, 0, 7])]),
+            ("web.test", _) => (0, 0, vec![]),
+            ("six.test", 28) => (
+                0,
+                0,
+                vec![(28, vec![0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])],
+            ),
+            ("alias.test", 1 | 5) => (0, 0, vec![(5, name("web.test"))]),
+            ("_http._tcp.web.test", 33) => (
+                0,
+                0,
+                vec![(
+                    33,
+                    [&[0, 10, 0, 100, 0, 80][..], &name("web.test")].concat(),
+                )],
+            ),
+            ("7.0.0.10.in-addr.arpa", 12) => (0, 0, vec![(12, name("web.test"))]),
+            ("text.test", 16) => (0, 0, vec![(16, b"\x05hello\x02a\"".to_vec())]),
+            ("long.test", 1) if !whole => (0, 2, vec![]),
+            ("long.test", 1) => (
+                0,
+                0,
+                (0..100).map(|last| (1, vec![10, 1, 0, last])).collect(),
+            ),
+            _ => (3, 0, vec![]),
+        };
     let mut answer = query[..2].to_vec();
-    answer.extend([0x85 | flags, 0x80 | code, 0, 1, 0, records.len() as u8, 0, 0, 0, 0]);
+    answer.extend([
+        0x85 | flags,
+        0x80 | code,
+        0,
+        1,
+        0,
+        records.len() as u8,
+        0,
+        0,
+        0,
+        0,
+    ]);
     answer.extend(&query[12..at + 5]);
     for (kind, data) in records {
         answer.extend([0xc0, 12]);
@@ -430,9 +686,21 @@ fn names_are_looked_up() {
     let port = name_server();
     for (script, status, stdout) in [
         ("dig DIG +short web.test", 0, "10.0.0.7\n"),
-        ("dig DIG +notcp +noall +answer +search web.test A", 0, "web.test.\t\t30\tIN\tA\t10.0.0.7\n"),
-        ("dig DIG +tcp +noall +answer +search web.test A", 0, "web.test.\t\t30\tIN\tA\t10.0.0.7\n"),
-        ("dig DIG +tcp +noall +answer _http._tcp.web.test SRV", 0, "_http._tcp.web.test.\t30\tIN\tSRV\t10 100 80 web.test.\n"),
+        (
+            "dig DIG +notcp +noall +answer +search web.test A",
+            0,
+            "web.test.\t\t30\tIN\tA\t10.0.0.7\n",
+        ),
+        (
+            "dig DIG +tcp +noall +answer +search web.test A",
+            0,
+            "web.test.\t\t30\tIN\tA\t10.0.0.7\n",
+        ),
+        (
+            "dig DIG +tcp +noall +answer _http._tcp.web.test SRV",
+            0,
+            "_http._tcp.web.test.\t30\tIN\tSRV\t10 100 80 web.test.\n",
+        ),
         ("dig DIG +short -x 10.0.0.7", 0, "web.test.\n"),
         ("dig DIG +short alias.test CNAME", 0, "web.test.\n"),
         ("dig DIG +short six.test AAAA", 0, "fd00::1\n"),
@@ -440,18 +708,48 @@ fn names_are_looked_up() {
         ("dig DIG +short none.test", 0, ""),
         ("dig DIG +noall +answer none.test", 0, ""),
         ("dig DIG +short long.test | wc -l", 0, "100\n"),
-        ("dig DIG web.test | grep status", 0, ";; ->>HEADER<<- opcode: QUERY, status: NOERROR, id: N\n"),
-        ("dig DIG none.test | grep status", 0, ";; ->>HEADER<<- opcode: QUERY, status: NXDOMAIN, id: N\n"),
-        ("dig @127.0.0.1 -p 1 +time=1 +tries=1 x.test > /dev/null; echo $?", 0, "9\n"),
-        ("nslookup -port=PORT -type=a web.test 127.0.0.1", 0, "Server:\t\t127.0.0.1\nAddress:\t127.0.0.1:PORT\n\nName:\tweb.test\nAddress: 10.0.0.7\n\n"),
-        ("nslookup -port=PORT -type=a alias.test 127.0.0.1 | tail -n 2", 0, "alias.test\tcanonical name = web.test\n\n"),
-        ("nslookup -port=PORT none.test. 127.0.0.1 | tail -n 2; nslookup -port=PORT none.test. 127.0.0.1 > /dev/null; echo $?", 0, "** server can't find none.test.: NXDOMAIN\n\n1\n"),
-        ("nslookup -port=PORT 10.0.0.7 127.0.0.1 | tail -n 2", 0, "7.0.0.10.in-addr.arpa\tname = web.test\n\n"),
+        (
+            "dig DIG web.test | grep status",
+            0,
+            ";; ->>HEADER<<- opcode: QUERY, status: NOERROR, id: N\n",
+        ),
+        (
+            "dig DIG none.test | grep status",
+            0,
+            ";; ->>HEADER<<- opcode: QUERY, status: NXDOMAIN, id: N\n",
+        ),
+        (
+            "dig @127.0.0.1 -p 1 +time=1 +tries=1 x.test > /dev/null; echo $?",
+            0,
+            "9\n",
+        ),
+        (
+            "nslookup -port=PORT -type=a web.test 127.0.0.1",
+            0,
+            "Server:\t\t127.0.0.1\nAddress:\t127.0.0.1:PORT\n\nName:\tweb.test\nAddress: 10.0.0.7\n\n",
+        ),
+        (
+            "nslookup -port=PORT -type=a alias.test 127.0.0.1 | tail -n 2",
+            0,
+            "alias.test\tcanonical name = web.test\n\n",
+        ),
+        (
+            "nslookup -port=PORT none.test. 127.0.0.1 | tail -n 2; nslookup -port=PORT none.test. 127.0.0.1 > /dev/null; echo $?",
+            0,
+            "** server can't find none.test.: NXDOMAIN\n\n1\n",
+        ),
+        (
+            "nslookup -port=PORT 10.0.0.7 127.0.0.1 | tail -n 2",
+            0,
+            "7.0.0.10.in-addr.arpa\tname = web.test\n\n",
+        ),
         ("getent hosts localhost | grep -c localhost", 0, "1\n"),
         ("getent hosts 127.0.0.1 | grep -c localhost", 0, "1\n"),
         ("getent nonsense x; echo $?", 0, "1\n"),
     ] {
-        let script = script.replace("DIG", &format!("@127.0.0.1 -p {port}")).replace("PORT", &port.to_string());
+        let script = script
+            .replace("DIG", &format!("@127.0.0.1 -p {port}"))
+            .replace("PORT", &port.to_string());
         let found = run(&["sh", "-c", &script], b"");
         let text = found.text();
         let text = match text.split_once("id: ") {
@@ -459,6 +757,11 @@ fn names_are_looked_up() {
             _ => text,
         };
         let stdout = stdout.replace("PORT", &port.to_string());
-        assert_eq!((found.status, text), (status, stdout), "{script}\n{}", found.stderr);
+        assert_eq!(
+            (found.status, text),
+            (status, stdout),
+            "{script}\n{}",
+            found.stderr
+        );
     }
 }

@@ -45,6 +45,7 @@ pub async fn run(shell: &mut Shell) -> Outcome {
         shell.tell_jobs().await;
         let mut source = String::new();
         let mut prompt = "PS1";
+        let mut is_last = false;
         let list = loop {
             match next_line(shell, &stdin, &mut editor, prompt).await {
                 Line::Text(line) => source.push_str(&line),
@@ -62,13 +63,16 @@ pub async fn run(shell: &mut Shell) -> Outcome {
                     }
                     return Ok(shell.status);
                 }
-                Line::End => {}
+                Line::End => is_last = true,
             }
-            let mut lexer = Lexer::new(&source, 1);
+            let mut lexer = match is_last {
+                true => Lexer::last(&source, 1),
+                false => Lexer::new(&source, 1),
+            };
             let aliases = Rc::clone(&shell.aliases);
             match parser::next_line(&mut lexer, &aliases) {
                 Ok(list) => break list,
-                Err(SyntaxError::Incomplete { .. }) if source.ends_with('\n') => prompt = "PS2",
+                Err(SyntaxError::Incomplete { .. }) if !is_last => prompt = "PS2",
                 Err(error) => {
                     shell.status = shell.syntax_error::<()>(error).await.map_or(2, |()| 0);
                     break None;
@@ -77,8 +81,8 @@ pub async fn run(shell: &mut Shell) -> Outcome {
         };
         editor.remember(&source);
         let Some(list) = list else { continue };
-        let (loops, tested, calls, scopes) =
-            (shell.loops, shell.tested, shell.calls, shell.scopes.len());
+        let (loops, tested, nesting, scopes) =
+            (shell.loops, shell.tested, shell.nesting, shell.scopes.len());
         match shell.run_list(&list).await {
             Ok(status) | Err(Flow::Return(status)) => shell.status = status,
             Err(Flow::Exit(status)) => return Err(Flow::Exit(status)),
@@ -86,7 +90,7 @@ pub async fn run(shell: &mut Shell) -> Outcome {
             Err(Flow::Break(_) | Flow::Continue(_)) => {}
             Err(Flow::Interrupted) => shell.status = 130,
         }
-        (shell.loops, shell.tested, shell.calls) = (loops, tested, calls);
+        (shell.loops, shell.tested, shell.nesting) = (loops, tested, nesting);
         while shell.scopes.len() > scopes {
             shell.leave_scope();
         }

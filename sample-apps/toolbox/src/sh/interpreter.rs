@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::lexer::{Lexer, SyntaxError};
 use super::parser;
 use super::process::Process;
-use super::shell::{CALLS_MAX, Flow, Outcome, Pending, Shell, TEXT_BYTES_MAX};
+use super::shell::{Flow, NESTING_MAX, Outcome, Pending, Shell, TEXT_BYTES_MAX};
 use super::syntax_tree::{AndOr, Arm, Command, Connector, Item, Kind, List, Pipeline, Word};
 use crate::executor::{self, Task};
 use crate::stream::Stream;
@@ -141,6 +141,18 @@ impl Shell {
     }
 
     pub fn run_command<'a>(&'a mut self, command: &'a Command) -> Pending<'a, Outcome> {
+        Box::pin(async move {
+            if self.nesting >= NESTING_MAX {
+                return self.fail("too many nested calls").await;
+            }
+            self.nesting += 1;
+            let outcome = self.run_command_inside(command).await;
+            self.nesting -= 1;
+            outcome
+        })
+    }
+
+    fn run_command_inside<'a>(&'a mut self, command: &'a Command) -> Pending<'a, Outcome> {
         Box::pin(async move {
             if let Kind::Simple { assignments, words } = &command.kind {
                 self.variables.line = command.line;
@@ -316,11 +328,7 @@ impl Shell {
 
     /// What `$( )` gives: the output without the newlines at its end.
     pub async fn substitute(&mut self, list: &Rc<List>) -> Outcome<String> {
-        if self.calls >= CALLS_MAX {
-            return self.fail("too many nested calls").await;
-        }
         let mut shell = self.subshell();
-        shell.calls += 1;
         let (writer, reader) = Stream::pipe();
         shell.descriptors.insert(1, writer);
         let task = spawn(shell, Work::List(Rc::clone(list)));
@@ -356,14 +364,8 @@ impl Shell {
     /// Runs text as commands in place, as `eval` and traps do.
     pub fn eval<'a>(&'a mut self, text: &'a str) -> Pending<'a, Outcome> {
         Box::pin(async move {
-            if self.calls >= CALLS_MAX {
-                return self.fail("too many nested calls").await;
-            }
-            self.calls += 1;
             let line = self.variables.line.max(1);
-            let outcome = self.run_text(text, line, false).await;
-            self.calls -= 1;
-            outcome
+            self.run_text(text, line, false).await
         })
     }
 

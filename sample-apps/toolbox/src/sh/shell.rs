@@ -21,11 +21,11 @@ use crate::executor::{self, Either};
 use crate::stream::{self, Stream};
 use crate::text;
 
-/// How deep functions, sourced files, `eval` and substitutions may call each other.
-pub const CALLS_MAX: u32 = 400;
+/// How deep commands may run inside of each other, calls and subshells included.
+pub const NESTING_MAX: u32 = 1500;
 
 /// A variable, a word or the output of a substitution may be this long.
-pub const TEXT_BYTES_MAX: usize = 64 << 20;
+pub const TEXT_BYTES_MAX: usize = 16 << 20;
 
 /// So many commands run before others get their turn.
 const COMMANDS_PER_TURN: u32 = 64;
@@ -77,7 +77,7 @@ pub struct Shell {
     pub loops: u32,
     /// How many conditions are around, in which `set -e` does not end the shell.
     pub tested: u32,
-    pub calls: u32,
+    pub nesting: u32,
     /// Whether `return` has something to return from, besides functions.
     pub sourcing: u32,
     /// How far `getopts` is inside of an argument.
@@ -128,7 +128,7 @@ impl Shell {
             scopes: Vec::new(),
             loops: 0,
             tested: 0,
-            calls: 0,
+            nesting: 0,
             sourcing: 0,
             getopts: (1, 0),
             command_name: None,
@@ -168,7 +168,7 @@ impl Shell {
             scopes: self.scopes.clone(),
             loops: self.loops,
             tested: self.tested,
-            calls: self.calls,
+            nesting: self.nesting,
             sourcing: self.sourcing,
             getopts: self.getopts,
             command_name: None,

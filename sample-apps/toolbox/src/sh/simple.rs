@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::builtin::{self, Builtin};
-use super::shell::{CALLS_MAX, Flow, Outcome, Shell};
+use super::shell::{Flow, Outcome, Shell};
 use super::syntax_tree::{Assignment, Command, Redirect, Word};
 use super::{parser, quote};
 use crate::applet::{self, Applet};
@@ -300,19 +300,14 @@ impl Shell {
     }
 
     async fn call(&mut self, body: &Rc<Command>, arguments: Vec<String>) -> Outcome {
-        if self.calls >= CALLS_MAX {
-            return self.fail("too many nested calls").await;
-        }
         let outer = std::mem::replace(
             &mut self.arguments,
             Rc::new(arguments.into_iter().skip(1).collect()),
         );
         let loops = std::mem::take(&mut self.loops);
-        self.calls += 1;
         self.scopes.push(Vec::new());
         let outcome = self.run_command(body).await;
         self.leave_scope();
-        self.calls -= 1;
         self.loops = loops;
         self.arguments = outer;
         match outcome {

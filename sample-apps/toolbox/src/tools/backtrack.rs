@@ -24,7 +24,13 @@ enum Rest<'n> {
     End,
     Node(&'n Node, &'n Rest<'n>),
     Close(usize, usize, &'n Rest<'n>),
-    Again { node: &'n Node, least: u32, most: Option<u32>, from: usize, rest: &'n Rest<'n> },
+    Again {
+        node: &'n Node,
+        least: u32,
+        most: Option<u32>,
+        from: usize,
+        rest: &'n Rest<'n>,
+    },
     Sequence(&'n [Node], &'n Rest<'n>),
 }
 
@@ -60,7 +66,11 @@ impl Search<'_> {
     fn rest(&mut self, rest: &Rest<'_>, start: usize, at: usize) {
         match rest {
             Rest::End => {
-                let longer = match self.best.as_ref().and_then(|best| best.first().copied().flatten()) {
+                let longer = match self
+                    .best
+                    .as_ref()
+                    .and_then(|best| best.first().copied().flatten())
+                {
                     Some((_, end)) => at > end,
                     None => true,
                 };
@@ -78,7 +88,13 @@ impl Search<'_> {
                 self.rest(rest, start, at);
                 self.set(*group, before);
             }
-            Rest::Again { node, least, most, from, rest } => {
+            Rest::Again {
+                node,
+                least,
+                most,
+                from,
+                rest,
+            } => {
                 // A round that took nothing is not followed by another.
                 if at > *from || *least > 0 {
                     self.repeat(node, *least, *most, start, at, rest);
@@ -132,7 +148,11 @@ impl Search<'_> {
         self.depth += 1;
         match node {
             Node::Byte(byte) => {
-                if self.text.get(at).is_some_and(|found| self.same(*found, *byte)) {
+                if self
+                    .text
+                    .get(at)
+                    .is_some_and(|found| self.same(*found, *byte))
+                {
                     self.rest(rest, start, at + 1);
                 }
             }
@@ -146,7 +166,8 @@ impl Search<'_> {
                 let found = self.text.get(at).is_some_and(|byte| {
                     holds(*byte)
                         || self.ignore_case
-                            && (holds(byte.to_ascii_lowercase()) || holds(byte.to_ascii_uppercase()))
+                            && (holds(byte.to_ascii_lowercase())
+                                || holds(byte.to_ascii_uppercase()))
                 });
                 if found {
                     self.rest(rest, start, at + 1);
@@ -175,7 +196,9 @@ impl Search<'_> {
                 if let Some(text) = text {
                     let here = self.text.get(at..at + text.len());
                     let same = here.is_some_and(|here| {
-                        here.iter().zip(text).all(|(one, other)| self.same(*one, *other))
+                        here.iter()
+                            .zip(text)
+                            .all(|(one, other)| self.same(*one, *other))
                     });
                     if same {
                         let length = text.len();

@@ -14,10 +14,17 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 pub fn encode(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
-        let bits = group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        let bits = group
+            .iter()
+            .fold(0u32, |bits, byte| bits << 8 | u32::from(*byte))
+            << (8 * (3 - group.len()));
         for place in 0..4 {
             let letter = (bits >> (18 - 6 * place) & 63) as usize;
-            out.push(if place <= group.len() { ALPHABET.get(letter).copied().unwrap_or(b'=') } else { b'=' });
+            out.push(if place <= group.len() {
+                ALPHABET.get(letter).copied().unwrap_or(b'=')
+            } else {
+                b'='
+            });
         }
     }
     out
@@ -28,10 +35,14 @@ pub async fn base64(call: &mut Call) -> Ended {
     let flags = USAGE.parse(call)?;
     let width = match flags.value('w') {
         None => 76,
-        Some(text) => text.parse().map_err(|_| Stop::failed(format!("invalid number '{text}'")))?,
+        Some(text) => text
+            .parse()
+            .map_err(|_| Stop::failed(format!("invalid number '{text}'")))?,
     };
     let name = flags.files().into_iter().next().unwrap_or_default();
-    let mut input = call.open(&name).map_err(|error| Stop::failed(cannot_open(&name, &error)))?;
+    let mut input = call
+        .open(&name)
+        .map_err(|error| Stop::failed(cannot_open(&name, &error)))?;
     if flags.has('d') {
         return decode(call, &mut input, &name, flags.has('i')).await;
     }
@@ -66,7 +77,12 @@ pub async fn base64(call: &mut Call) -> Ended {
     }
 }
 
-async fn decode(call: &mut Call, input: &mut crate::applet::Input, name: &str, lenient: bool) -> Ended {
+async fn decode(
+    call: &mut Call,
+    input: &mut crate::applet::Input,
+    name: &str,
+    lenient: bool,
+) -> Ended {
     let (mut bits, mut count, mut padding) = (0u32, 0, 0);
     while let Some(chunk) = call.chunk(input, name).await {
         let mut out = Vec::with_capacity(chunk.len() / 4 * 3 + 3);
@@ -110,7 +126,8 @@ async fn decode(call: &mut Call, input: &mut crate::applet::Input, name: &str, l
     if count != 0 {
         // What is there of an unpadded end is still given.
         let bytes = (bits << (6 * (4 - count))).to_be_bytes();
-        call.out(bytes.get(1..count as usize).unwrap_or_default()).await?;
+        call.out(bytes.get(1..count as usize).unwrap_or_default())
+            .await?;
         return Err(Stop::failed("truncated input"));
     }
     Ok(call.code)

@@ -20,18 +20,36 @@ pub struct Date {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September",
-    "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
-const DAYS: [&str; 7] =
-    ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+const DAYS: [&str; 7] = [
+    "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+];
 
 /// Days since 1970-01-01.
 fn days(year: i64, month: u32, day: u32) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
     let of_era = year.rem_euclid(400);
-    let of_year = (153 * (i64::from(month) + if month > 2 { -3 } else { 9 }) + 2) / 5 + i64::from(day) - 1;
+    let of_year =
+        (153 * (i64::from(month) + if month > 2 { -3 } else { 9 }) + 2) / 5 + i64::from(day) - 1;
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
@@ -66,7 +84,11 @@ impl Date {
         let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted_month = (5 * of_year + 2) / 153;
         let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+        let month = if shifted_month < 10 {
+            shifted_month + 3
+        } else {
+            shifted_month - 9
+        };
         Date {
             year: year_of_era + era * 400 + i64::from(month <= 2),
             month: month as u32,
@@ -124,14 +146,19 @@ impl Date {
                 flag = Some(next);
             }
             let colons = std::iter::from_fn(|| chars.next_if_eq(&':')).count();
-            let digits: String = std::iter::from_fn(|| chars.next_if(char::is_ascii_digit)).collect();
+            let digits: String =
+                std::iter::from_fn(|| chars.next_if(char::is_ascii_digit)).collect();
             let width: usize = digits.parse().unwrap_or(0).min(64);
             let Some(letter) = chars.next() else {
                 out.push('%');
                 break;
             };
             let text = self.part(letter, flag, colons, width);
-            let text = if flag == Some('^') { text.to_uppercase() } else { text };
+            let text = if flag == Some('^') {
+                text.to_uppercase()
+            } else {
+                text
+            };
             out.push_str(&text);
         }
         out
@@ -147,12 +174,18 @@ impl Date {
             }
         };
         let zero = |value: u32| number(i64::from(value), 2, '0');
-        let hour12 = if self.hour.is_multiple_of(12) { 12 } else { self.hour % 12 };
+        let hour12 = if self.hour.is_multiple_of(12) {
+            12
+        } else {
+            self.hour % 12
+        };
         let weekday = self.weekday();
-        let name = |names: &[&str], index: usize| names.get(index).copied().unwrap_or_default().to_owned();
+        let name =
+            |names: &[&str], index: usize| names.get(index).copied().unwrap_or_default().to_owned();
         let short = |text: String| text.chars().take(3).collect::<String>();
         let month = (self.month as usize).wrapping_sub(1);
-        let week = |first: i64| (self.day_of_year() + 6 - (weekday as i64 - first).rem_euclid(7)) / 7;
+        let week =
+            |first: i64| (self.day_of_year() + 6 - (weekday as i64 - first).rem_euclid(7)) / 7;
         match letter {
             '%' => "%".into(),
             'n' => "\n".into(),
@@ -211,7 +244,10 @@ impl Date {
 /// A time as seconds since 1970 and the nanoseconds after them.
 pub fn since_epoch(time: SystemTime) -> (i64, u32) {
     match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => (i64::try_from(after.as_secs()).unwrap_or(i64::MAX), after.subsec_nanos()),
+        Ok(after) => (
+            i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+            after.subsec_nanos(),
+        ),
         Err(before) => {
             let before = before.duration();
             let seconds = -i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
@@ -239,20 +275,34 @@ pub fn parse(text: &str, now: SystemTime, zone: (String, i64)) -> Option<(i64, u
     let text = text.trim();
     if let Some(seconds) = text.strip_prefix('@') {
         let (whole, fraction) = seconds.split_once('.').unwrap_or((seconds, ""));
-        let nanos: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+        let nanos: String = fraction
+            .chars()
+            .chain("000000000".chars())
+            .take(9)
+            .collect();
         return Some((whole.parse().ok()?, nanos.parse().ok()?));
     }
     let today = Date::of_time(now, zone.clone());
     let mut date = today.clone();
     let (mut dated, mut timed, mut added) = (false, false, 0i64);
-    if !text.contains([' ', '-', ':', '/', 'T']) || text.split_once('.').is_some_and(|(a, b)| compact(a) && compact(b)) {
+    if !text.contains([' ', '-', ':', '/', 'T'])
+        || text
+            .split_once('.')
+            .is_some_and(|(a, b)| compact(a) && compact(b))
+    {
         let (digits, seconds) = text.split_once('.').unwrap_or((text, "00"));
         if compact(digits) && matches!(digits.len(), 4 | 6 | 8 | 10 | 12) {
-            let all = format!("{:04}{:02}{:02}{:02}", today.year, today.month, today.day, today.hour);
+            let all = format!(
+                "{:04}{:02}{:02}{:02}",
+                today.year, today.month, today.day, today.hour
+            );
             // MMDDhhmm[[YY]YY] is how `date` was first told.
             let (year, rest) = match digits.len() {
                 12 => (digits.get(..4)?.parse().ok()?, digits.get(4..)?.to_owned()),
-                10 => (2000 + digits.get(..2)?.parse::<i64>().ok()?, digits.get(2..)?.to_owned()),
+                10 => (
+                    2000 + digits.get(..2)?.parse::<i64>().ok()?,
+                    digits.get(2..)?.to_owned(),
+                ),
                 8 => (today.year, digits.to_owned()),
                 length => (today.year, format!("{}{digits}", all.get(4..12 - length)?)),
             };
@@ -270,9 +320,13 @@ pub fn parse(text: &str, now: SystemTime, zone: (String, i64)) -> Option<(i64, u
         let lower = word.to_ascii_lowercase();
         let sign = lower.starts_with('-') || lower.starts_with('+');
         let number: Option<i64> = lower.trim_start_matches('+').parse().ok();
-        if let (Some(number), Some(unit)) = (number, words.peek().and_then(|word| unit_seconds(word))) {
+        if let (Some(number), Some(unit)) =
+            (number, words.peek().and_then(|word| unit_seconds(word)))
+        {
             words.next();
-            let ago = words.next_if(|word| word.eq_ignore_ascii_case("ago")).is_some();
+            let ago = words
+                .next_if(|word| word.eq_ignore_ascii_case("ago"))
+                .is_some();
             added = added.checked_add(number.checked_mul(if ago { -unit } else { unit })?)?;
             continue;
         }
@@ -288,11 +342,15 @@ pub fn parse(text: &str, now: SystemTime, zone: (String, i64)) -> Option<(i64, u
             }
             _ => {}
         }
-        if DAYS.iter().any(|day| lower.len() >= 3 && day.to_ascii_lowercase().starts_with(&lower)) {
+        if DAYS
+            .iter()
+            .any(|day| lower.len() >= 3 && day.to_ascii_lowercase().starts_with(&lower))
+        {
             continue;
         }
-        if let Some(month) =
-            MONTHS.iter().position(|month| lower.len() >= 3 && month.to_ascii_lowercase().starts_with(&lower))
+        if let Some(month) = MONTHS
+            .iter()
+            .position(|month| lower.len() >= 3 && month.to_ascii_lowercase().starts_with(&lower))
         {
             date.month = month as u32 + 1;
             dated = true;
@@ -311,10 +369,12 @@ pub fn parse(text: &str, now: SystemTime, zone: (String, i64)) -> Option<(i64, u
             let parts: Vec<&str> = day.split(['-', '/']).collect();
             match parts.as_slice() {
                 [month, day, year] if lower.contains('/') && year.len() == 4 => {
-                    (date.year, date.month, date.day) = (year.parse().ok()?, month.parse().ok()?, day.parse().ok()?);
+                    (date.year, date.month, date.day) =
+                        (year.parse().ok()?, month.parse().ok()?, day.parse().ok()?);
                 }
                 [year, month, day] => {
-                    (date.year, date.month, date.day) = (year.parse().ok()?, month.parse().ok()?, day.parse().ok()?);
+                    (date.year, date.month, date.day) =
+                        (year.parse().ok()?, month.parse().ok()?, day.parse().ok()?);
                 }
                 [one] if one.len() == 8 && compact(one) => {
                     date.year = one.get(..4)?.parse().ok()?;
@@ -341,7 +401,11 @@ pub fn parse(text: &str, now: SystemTime, zone: (String, i64)) -> Option<(i64, u
             let seconds = parts.next().unwrap_or("0");
             let (seconds, fraction) = seconds.split_once('.').unwrap_or((seconds, ""));
             date.second = seconds.parse().ok()?;
-            let nanos: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+            let nanos: String = fraction
+                .chars()
+                .chain("000000000".chars())
+                .take(9)
+                .collect();
             date.nanos = nanos.parse().ok()?;
             timed = true;
         }
@@ -359,7 +423,9 @@ fn compact(text: &str) -> bool {
 fn valid(date: &Date) -> bool {
     let long = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let leap = date.year % 4 == 0 && (date.year % 100 != 0 || date.year % 400 == 0);
-    let month = (date.month as usize).checked_sub(1).and_then(|month| long.get(month));
+    let month = (date.month as usize)
+        .checked_sub(1)
+        .and_then(|month| long.get(month));
     let last = month.map_or(0, |last| if *last == 29 && !leap { 28 } else { *last });
     (1..=last).contains(&date.day)
         && date.hour < 24
@@ -376,7 +442,11 @@ fn offset(text: &str) -> Option<i64> {
     let hours: i64 = digits.get(..2)?.parse().ok()?;
     let minutes: i64 = digits.get(2..4).unwrap_or("0").parse().ok()?;
     let seconds = hours * 3600 + minutes * 60;
-    Some(if text.starts_with('-') { -seconds } else { seconds })
+    Some(if text.starts_with('-') {
+        -seconds
+    } else {
+        seconds
+    })
 }
 
 fn unit_seconds(word: &str) -> Option<i64> {

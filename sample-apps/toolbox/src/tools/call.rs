@@ -62,9 +62,18 @@ pub struct Call {
 
 impl Call {
     pub fn new(mut args: Vec<String>, io: Io) -> Call {
-        let name = if args.is_empty() { String::new() } else { args.remove(0) };
+        let name = if args.is_empty() {
+            String::new()
+        } else {
+            args.remove(0)
+        };
         let name = name.rsplit('/').next().unwrap_or_default().to_owned();
-        Call { name, args, io, code: 0 }
+        Call {
+            name,
+            args,
+            io,
+            code: 0,
+        }
     }
 
     pub async fn end(mut self, ended: Ended) -> i32 {
@@ -78,10 +87,13 @@ impl Call {
             Err(Stop::Code(code)) => (code, String::new()),
             Err(Stop::Failed(code, text)) => (code, format!("{}: {text}\n", self.name)),
             Err(Stop::Said(code, text)) => (code, text),
-            Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => (141, String::new()),
-            Err(Stop::Output(error)) => {
-                (1, format!("{}: write error: {}\n", self.name, reason(&error)))
+            Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                (141, String::new())
             }
+            Err(Stop::Output(error)) => (
+                1,
+                format!("{}: write error: {}\n", self.name, reason(&error)),
+            ),
         };
         // Nobody is left to tell if this fails.
         let _ = self.io.stderr.write_all(text.as_bytes()).await;
@@ -90,7 +102,11 @@ impl Call {
 
     /// Writes to standard output.
     pub async fn out(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Stop> {
-        self.io.stdout.write_all(bytes.as_ref()).await.map_err(Stop::Output)
+        self.io
+            .stdout
+            .write_all(bytes.as_ref())
+            .await
+            .map_err(Stop::Output)
     }
 
     /// Writes to standard error, as it is.
@@ -169,7 +185,9 @@ impl Call {
 
     /// All of a file, for what must see it whole.
     pub async fn whole(&mut self, name: &str) -> Result<Vec<u8>, Stop> {
-        let mut input = self.open(name).map_err(|error| Stop::failed(cannot_open(name, &error)))?;
+        let mut input = self
+            .open(name)
+            .map_err(|error| Stop::failed(cannot_open(name, &error)))?;
         let all = input.all(HELD_BYTES_MAX).await;
         all.map_err(|error| Stop::failed(read_failed(name, &error)))
     }

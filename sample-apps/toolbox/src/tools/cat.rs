@@ -16,12 +16,18 @@ const USAGE: Usage = Usage::new("cat [-nbsvetAETu] [FILE]...", "nbsvetAETu").lon
 pub async fn cat(call: &mut Call) -> Ended {
     let flags = USAGE.parse(call)?;
     let any = |letters: &str| letters.chars().any(|letter| flags.has(letter));
-    let how = Shown { ends: any("eEA"), tabs: any("tTA"), others: any("vetA") };
+    let how = Shown {
+        ends: any("eEA"),
+        tabs: any("tTA"),
+        others: any("vetA"),
+    };
     let (nonblank, numbered, squeezed) = (any("b"), any("nb"), any("s"));
     let plain = !numbered && !squeezed && !how.ends && !how.tabs && !how.others;
     let (mut number, mut blanks, mut at_start) = (0u64, 0u64, true);
     for name in flags.files() {
-        let Some(mut input) = call.open_or_fault(&name).await else { continue };
+        let Some(mut input) = call.open_or_fault(&name).await else {
+            continue;
+        };
         if plain {
             while let Some(bytes) = call.chunk(&mut input, "").await {
                 call.out(bytes).await?;
@@ -66,7 +72,11 @@ impl Shown {
             b'\t' => to.push(b'\t'),
             byte if !self.others => to.push(byte),
             byte => {
-                let (prefix, low): (&[u8], u8) = if byte >= 128 { (b"M-", byte - 128) } else { (b"", byte) };
+                let (prefix, low): (&[u8], u8) = if byte >= 128 {
+                    (b"M-", byte - 128)
+                } else {
+                    (b"", byte)
+                };
                 to.extend_from_slice(prefix);
                 match low {
                     0..32 => to.extend_from_slice(&[b'^', low + 64]),
@@ -84,7 +94,9 @@ const PAGER: Usage = Usage::new("less [FILE]...", "EFIMmNRSh~X");
 pub async fn page(call: &mut Call) -> Ended {
     let flags = PAGER.parse(call)?;
     for name in flags.files() {
-        let Some(mut input) = call.open_or_fault(&name).await else { continue };
+        let Some(mut input) = call.open_or_fault(&name).await else {
+            continue;
+        };
         while let Some(bytes) = call.chunk(&mut input, "").await {
             call.out(bytes).await?;
         }

@@ -19,14 +19,17 @@ const DEPTH_MAX: usize = 256;
 pub async fn chmod(call: &mut Call) -> Ended {
     // `-x` and `-w` are modes, not options.
     let is_mode = |arg: &str| {
-        arg.strip_prefix('-').is_some_and(|rest| rest.starts_with(['r', 'w', 'x', 'X', 's', 't']))
+        arg.strip_prefix('-')
+            .is_some_and(|rest| rest.starts_with(['r', 'w', 'x', 'X', 's', 't']))
     };
     let mut args = call.args.clone();
     if let Some(at) = args.iter().position(|arg| is_mode(arg)) {
         args.insert(at, "--".to_owned());
     }
     let flags = CHMOD.sort(&call.name, &args)?;
-    let [mode, files @ ..] = flags.rest.as_slice() else { return Err(CHMOD.wrong()) };
+    let [mode, files @ ..] = flags.rest.as_slice() else {
+        return Err(CHMOD.wrong());
+    };
     if files.is_empty() {
         return Err(CHMOD.wrong());
     }
@@ -45,11 +48,16 @@ pub async fn chmod(call: &mut Call) -> Ended {
             filesystem::set_mode(&path, new)
         });
         match outcome {
-            Err(error) if !flags.has('f') => call.fault(format!("{name}: {}", reason(&error))).await,
+            Err(error) if !flags.has('f') => {
+                call.fault(format!("{name}: {}", reason(&error))).await
+            }
             Err(_) => call.code = 1,
             Ok(()) if flags.has('v') => {
-                let mode = filesystem::about(&path, true).map(|about| about.mode).unwrap_or(0);
-                call.out(format!("mode of '{name}' changed to {mode:04o}\n")).await?;
+                let mode = filesystem::about(&path, true)
+                    .map(|about| about.mode)
+                    .unwrap_or(0);
+                call.out(format!("mode of '{name}' changed to {mode:04o}\n"))
+                    .await?;
             }
             Ok(()) => {}
         }
@@ -60,7 +68,9 @@ pub async fn chmod(call: &mut Call) -> Ended {
 /// A mode after a change such as `u+x,go=r` or `644`.
 fn change(text: &str, old: u32, directory: bool) -> Option<u32> {
     if text.starts_with(|c: char| c.is_ascii_digit()) {
-        return u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777);
+        return u32::from_str_radix(text, 8)
+            .ok()
+            .filter(|mode| *mode <= 0o7777);
     }
     let mut mode = old;
     for clause in text.split(',') {
@@ -98,7 +108,11 @@ fn change(text: &str, old: u32, directory: bool) -> Option<u32> {
                 };
             }
             // Nobody named: the umask, which is 022 here, keeps its bits.
-            let bits = if who.is_empty() { bits & mask & !0o022 } else { bits & mask };
+            let bits = if who.is_empty() {
+                bits & mask & !0o022
+            } else {
+                bits & mask
+            };
             match operator {
                 '+' => mode |= bits,
                 '-' => mode &= !bits,
@@ -112,14 +126,20 @@ fn change(text: &str, old: u32, directory: bool) -> Option<u32> {
 /// The named files, and with `-R` what is below them.
 fn all(call: &Call, files: &[String], flags: &Flags) -> Vec<String> {
     let mut found = Vec::new();
-    let mut waiting: Vec<(String, usize)> = files.iter().rev().map(|name| (name.clone(), 0)).collect();
+    let mut waiting: Vec<(String, usize)> =
+        files.iter().rev().map(|name| (name.clone(), 0)).collect();
     while let Some((name, depth)) = waiting.pop() {
         let path = call.path(&name);
         let directory = filesystem::about(&path, false).is_ok_and(|about| about.is_directory());
         if flags.has('R') && directory && depth < DEPTH_MAX {
             let below = filesystem::entries(&path).unwrap_or_default();
             let name = name.trim_end_matches('/');
-            waiting.extend(below.into_iter().rev().map(|entry| (format!("{name}/{entry}"), depth + 1)));
+            waiting.extend(
+                below
+                    .into_iter()
+                    .rev()
+                    .map(|entry| (format!("{name}/{entry}"), depth + 1)),
+            );
         }
         found.push(name);
     }
@@ -135,7 +155,9 @@ const CHOWN: Usage = Usage::new("chown [-Rhcvf] USER[:[GROUP]] FILE...", "Rhcvf"
 /// `chown` and `chgrp`
 pub async fn chown(call: &mut Call) -> Ended {
     let flags = CHOWN.parse(call)?;
-    let [owner, files @ ..] = flags.rest.as_slice() else { return Err(CHOWN.wrong()) };
+    let [owner, files @ ..] = flags.rest.as_slice() else {
+        return Err(CHOWN.wrong());
+    };
     if files.is_empty() {
         return Err(CHOWN.wrong());
     }
@@ -148,11 +170,19 @@ pub async fn chown(call: &mut Call) -> Ended {
     let unknown = |what: &str, name: &str| Stop::failed(format!("unknown {what} {name}"));
     let user = match user {
         "" => None,
-        name => Some(names.user_number(name).ok_or_else(|| unknown("user", name))?),
+        name => Some(
+            names
+                .user_number(name)
+                .ok_or_else(|| unknown("user", name))?,
+        ),
     };
     let group = match group {
         "" => None,
-        name => Some(names.group_number(name).ok_or_else(|| unknown("group", name))?),
+        name => Some(
+            names
+                .group_number(name)
+                .ok_or_else(|| unknown("group", name))?,
+        ),
     };
     for name in all(call, files, &flags) {
         if let Err(error) = filesystem::set_owner(&call.path(&name), user, group) {

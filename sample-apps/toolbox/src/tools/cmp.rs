@@ -3,12 +3,14 @@
 use super::call::{Call, Ended, Stop, cannot_open};
 use super::flags::{self, Usage};
 
-const USAGE: Usage = Usage::new("cmp [-ls] [-n NUM] FILE1 [FILE2 [SKIP1 [SKIP2]]]", "lsbn:").code(2).long(&[
-    ("verbose", 'l'),
-    ("silent", 's'),
-    ("quiet", 's'),
-    ("bytes", 'n'),
-]);
+const USAGE: Usage = Usage::new("cmp [-ls] [-n NUM] FILE1 [FILE2 [SKIP1 [SKIP2]]]", "lsbn:")
+    .code(2)
+    .long(&[
+        ("verbose", 'l'),
+        ("silent", 's'),
+        ("quiet", 's'),
+        ("bytes", 'n'),
+    ]);
 
 struct Bytes {
     input: crate::applet::Input,
@@ -33,20 +35,35 @@ impl Bytes {
 
 pub async fn cmp(call: &mut Call) -> Ended {
     let flags = USAGE.parse(call)?;
-    let Some(first) = flags.rest.first() else { return Err(USAGE.wrong()) };
+    let Some(first) = flags.rest.first() else {
+        return Err(USAGE.wrong());
+    };
     let second = flags.rest.get(1).map_or("-", String::as_str);
     let most = flags.value('n').map_or(Ok(u64::MAX), flags::size)?;
     let mut sides = Vec::new();
     for (place, name) in [first.as_str(), second].into_iter().enumerate() {
-        let input = call.open(name).map_err(|error| Stop::Failed(2, cannot_open(name, &error)))?;
-        let mut side = Bytes { input, name: name.to_owned(), held: Vec::new(), at: 0, ended: false };
-        let skip = flags.rest.get(place + 2).map_or(Ok(0), |text| flags::size(text))?;
+        let input = call
+            .open(name)
+            .map_err(|error| Stop::Failed(2, cannot_open(name, &error)))?;
+        let mut side = Bytes {
+            input,
+            name: name.to_owned(),
+            held: Vec::new(),
+            at: 0,
+            ended: false,
+        };
+        let skip = flags
+            .rest
+            .get(place + 2)
+            .map_or(Ok(0), |text| flags::size(text))?;
         for _ in 0..skip {
             side.next(call).await;
         }
         sides.push(side);
     }
-    let [one, other] = sides.as_mut_slice() else { return Err(USAGE.wrong()) };
+    let [one, other] = sides.as_mut_slice() else {
+        return Err(USAGE.wrong());
+    };
     let (mut number, mut line, mut differs) = (0u64, 1u64, false);
     while number < most {
         number += 1;
@@ -60,7 +77,10 @@ pub async fn cmp(call: &mut Call) -> Ended {
                     return Ok(1);
                 }
                 if !flags.has('l') {
-                    call.out(format!("{first} {second} differ: char {number}, line {line}\n")).await?;
+                    call.out(format!(
+                        "{first} {second} differ: char {number}, line {line}\n"
+                    ))
+                    .await?;
                     return Ok(1);
                 }
                 call.out(format!("{number} {a:3o} {b:3o}\n")).await?;
@@ -74,5 +94,9 @@ pub async fn cmp(call: &mut Call) -> Ended {
             }
         }
     }
-    Ok(if call.code != 0 { 2 } else { i32::from(differs) })
+    Ok(if call.code != 0 {
+        2
+    } else {
+        i32::from(differs)
+    })
 }

@@ -34,7 +34,10 @@ const CP: Usage = Usage::new("cp [-arPLHpfinlsTu] SOURCE... DEST", "arRPLHdpfinl
 
 /// The last part of a path, as it names an entry of another directory.
 fn base(path: &str) -> &str {
-    path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
+    path.trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
 }
 
 fn joined(directory: &str, name: &str) -> String {
@@ -56,10 +59,12 @@ fn pairs(call: &Call, flags: &Flags, usage: &Usage) -> Result<Vec<(String, Strin
     let into = !flags.has('T')
         && filesystem::about(&call.path(&target), true).is_ok_and(|about| about.is_directory());
     if names.len() > 1 && !into {
-        return Err(Stop::failed(match filesystem::exists(&call.path(&target)) {
-            true => format!("target '{target}' is not a directory"),
-            false => format!("can't stat '{target}': No such file or directory"),
-        }));
+        return Err(Stop::failed(
+            match filesystem::exists(&call.path(&target)) {
+                true => format!("target '{target}' is not a directory"),
+                false => format!("can't stat '{target}': No such file or directory"),
+            },
+        ));
     }
     let pair = |name: String| match into {
         true => (name.clone(), joined(&target, &name)),
@@ -72,8 +77,18 @@ fn pairs(call: &Call, flags: &Flags, usage: &Usage) -> Result<Vec<(String, Strin
 pub async fn confirmed(call: &mut Call, question: String) -> bool {
     let question = format!("{}: {question} ", call.name);
     call.say(question).await;
-    let answer = call.io.stdin.line().await.ok().flatten().unwrap_or_default();
-    answer.trim_ascii_start().first().is_some_and(|byte| byte.eq_ignore_ascii_case(&b'y'))
+    let answer = call
+        .io
+        .stdin
+        .line()
+        .await
+        .ok()
+        .flatten()
+        .unwrap_or_default();
+    answer
+        .trim_ascii_start()
+        .first()
+        .is_some_and(|byte| byte.eq_ignore_ascii_case(&b'y'))
 }
 
 /// `cp`
@@ -86,7 +101,15 @@ pub async fn cp(call: &mut Call) -> Ended {
         None => !recursive,
     };
     for (source, target) in pairs(call, &flags, &CP)? {
-        copy(call, &flags, source, target, recursive, follow || flags.has('H')).await?;
+        copy(
+            call,
+            &flags,
+            source,
+            target,
+            recursive,
+            follow || flags.has('H'),
+        )
+        .await?;
     }
     Ok(call.code)
 }
@@ -109,14 +132,16 @@ async fn copy(
         let about = match filesystem::about(&from, follow || depth == 0 && follow_first) {
             Ok(about) => about,
             Err(error) => {
-                call.fault(format!("can't stat '{source}': {}", reason(&error))).await;
+                call.fault(format!("can't stat '{source}': {}", reason(&error)))
+                    .await;
                 continue;
             }
         };
         let there = filesystem::about(&to, false).ok();
         if let Some(there) = &there {
             if there.is(&about) && there.inode != 0 {
-                call.fault(format!("'{source}' and '{target}' are the same file")).await;
+                call.fault(format!("'{source}' and '{target}' are the same file"))
+                    .await;
                 continue;
             }
             if !about.is_directory() {
@@ -136,18 +161,28 @@ async fn copy(
             }
             let inside = filesystem::normal(&to).starts_with(filesystem::normal(&from));
             if inside || depth > DEPTH_MAX {
-                call.fault(format!("recursion detected, omitting directory '{source}'")).await;
+                call.fault(format!("recursion detected, omitting directory '{source}'"))
+                    .await;
                 continue;
             }
             match there {
-                Some(there) if !there.is_directory() && !filesystem::about(&to, true).is_ok_and(|about| about.is_directory()) => {
-                    call.fault(format!("target '{target}' is not a directory")).await;
+                Some(there)
+                    if !there.is_directory()
+                        && !filesystem::about(&to, true)
+                            .is_ok_and(|about| about.is_directory()) =>
+                {
+                    call.fault(format!("target '{target}' is not a directory"))
+                        .await;
                     continue;
                 }
                 Some(_) => {}
                 None => {
                     if let Err(error) = fs::create_dir(&to) {
-                        call.fault(format!("can't create directory '{target}': {}", reason(&error))).await;
+                        call.fault(format!(
+                            "can't create directory '{target}': {}",
+                            reason(&error)
+                        ))
+                        .await;
                         continue;
                     }
                 }
@@ -159,7 +194,10 @@ async fn copy(
                         .rev()
                         .map(|entry| (joined(&source, entry), joined(&target, entry), depth + 1)),
                 ),
-                Err(error) => call.fault(format!("can't open '{source}': {}", reason(&error))).await,
+                Err(error) => {
+                    call.fault(format!("can't open '{source}': {}", reason(&error)))
+                        .await
+                }
             }
             if flags.has('v') {
                 call.out(format!("'{source}' -> '{target}'\n")).await?;
@@ -185,7 +223,10 @@ async fn copy(
                     call.out(format!("'{source}' -> '{target}'\n")).await?;
                 }
             }
-            Err(error) => call.fault(format!("can't create '{target}': {}", reason(&error))).await,
+            Err(error) => {
+                call.fault(format!("can't create '{target}': {}", reason(&error)))
+                    .await
+            }
         }
     }
     for (path, about) in finished.into_iter().rev() {
@@ -204,7 +245,13 @@ fn replace(path: &Path) -> io::Result<()> {
 /// Copies what is in a file.
 async fn contents(from: &Path, to: &Path, force: bool) -> io::Result<()> {
     let mut source = File::open(from)?;
-    let open = || OpenOptions::new().write(true).create(true).truncate(true).open(to);
+    let open = || {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(to)
+    };
     let mut target = match open() {
         Err(error) if force && error.kind() == ErrorKind::PermissionDenied => {
             replace(to)?;
@@ -230,8 +277,13 @@ fn like(path: &Path, about: &About, preserve: bool, new: bool) {
     }
     if preserve {
         let _ = filesystem::set_owner(path, Some(about.user), Some(about.group));
-        let times = FileTimes::new().set_accessed(about.accessed).set_modified(about.modified);
-        let file = OpenOptions::new().write(true).open(path).or_else(|_| File::open(path));
+        let times = FileTimes::new()
+            .set_accessed(about.accessed)
+            .set_modified(about.modified);
+        let file = OpenOptions::new()
+            .write(true)
+            .open(path)
+            .or_else(|_| File::open(path));
         let _ = file.and_then(|file| file.set_times(times));
     }
 }
@@ -254,7 +306,8 @@ pub async fn mv(call: &mut Call) -> Ended {
         let about = match filesystem::about(&from, false) {
             Ok(about) => about,
             Err(error) => {
-                call.fault(format!("can't rename '{source}': {}", reason(&error))).await;
+                call.fault(format!("can't rename '{source}': {}", reason(&error)))
+                    .await;
                 continue;
             }
         };
@@ -264,7 +317,8 @@ pub async fn mv(call: &mut Call) -> Ended {
                 continue;
             }
             if there.is(&about) && there.inode != 0 {
-                call.fault(format!("'{source}' and '{target}' are the same file")).await;
+                call.fault(format!("'{source}' and '{target}' are the same file"))
+                    .await;
                 continue;
             }
             if flags.has('i') && !confirmed(call, format!("overwrite '{target}'?")).await {
@@ -284,13 +338,15 @@ pub async fn mv(call: &mut Call) -> Ended {
                         false => fs::remove_file(&from),
                     };
                     if let Err(error) = removed {
-                        call.fault(format!("can't remove '{source}': {}", reason(&error))).await;
+                        call.fault(format!("can't remove '{source}': {}", reason(&error)))
+                            .await;
                     }
                 }
                 call.code = call.code.max(before);
             }
             Err(error) => {
-                call.fault(format!("can't rename '{source}': {}", reason(&error))).await;
+                call.fault(format!("can't rename '{source}': {}", reason(&error)))
+                    .await;
                 continue;
             }
         }
@@ -318,7 +374,9 @@ pub async fn ln(call: &mut Call) -> Ended {
     }
     if flags.has('n')
         && flags.rest.len() == 2
-        && flags.rest.get(1).is_some_and(|link| filesystem::about(&call.path(link), false).is_ok_and(|about| about.kind == Kind::Link))
+        && flags.rest.get(1).is_some_and(|link| {
+            filesystem::about(&call.path(link), false).is_ok_and(|about| about.kind == Kind::Link)
+        })
     {
         flags.seen.push(('T', String::new()));
     }

@@ -122,8 +122,16 @@ const SHORT: &[(char, &str)] = &[
 struct Problem(i32, String);
 
 fn parse(args: &[String]) -> Result<Flags, Stop> {
-    let mut flags = Flags { seen: Vec::new(), rest: Vec::new() };
-    let wrong = |text: String| Stop::Said(2, format!("curl: {text}\ncurl: try 'curl --help' for more information\n"));
+    let mut flags = Flags {
+        seen: Vec::new(),
+        rest: Vec::new(),
+    };
+    let wrong = |text: String| {
+        Stop::Said(
+            2,
+            format!("curl: {text}\ncurl: try 'curl --help' for more information\n"),
+        )
+    };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         if let Some(name) = arg.strip_prefix("--").filter(|name| !name.is_empty()) {
@@ -131,10 +139,15 @@ fn parse(args: &[String]) -> Result<Flags, Stop> {
                 return Err(Stop::Said(0, "Usage: curl [options...] <url>\n".into()));
             }
             let found = OPTIONS.iter().find(|(known, ..)| *known == name);
-            let Some((_, letter, valued)) = found else { return Err(wrong(format!("option {arg}: is unknown"))) };
+            let Some((_, letter, valued)) = found else {
+                return Err(wrong(format!("option {arg}: is unknown")));
+            };
             let value = match valued {
                 false => String::new(),
-                true => args.next().cloned().ok_or_else(|| wrong(format!("option {arg}: requires parameter")))?,
+                true => args
+                    .next()
+                    .cloned()
+                    .ok_or_else(|| wrong(format!("option {arg}: requires parameter")))?,
             };
             flags.seen.push((*letter, value));
             continue;
@@ -145,16 +158,24 @@ fn parse(args: &[String]) -> Result<Flags, Stop> {
         };
         let mut letters = letters.chars();
         while let Some(short) = letters.next() {
-            let name = SHORT.iter().find(|(known, _)| *known == short).map(|(_, name)| *name);
+            let name = SHORT
+                .iter()
+                .find(|(known, _)| *known == short)
+                .map(|(_, name)| *name);
             let found = name.and_then(|name| OPTIONS.iter().find(|(known, ..)| *known == name));
-            let Some((_, letter, valued)) = found else { return Err(wrong(format!("option -{short}: is unknown"))) };
+            let Some((_, letter, valued)) = found else {
+                return Err(wrong(format!("option -{short}: is unknown")));
+            };
             let value = match valued {
                 false => String::new(),
                 true => {
                     let attached: String = std::mem::replace(&mut letters, "".chars()).collect();
                     match attached.is_empty() {
                         false => attached,
-                        true => args.next().cloned().ok_or_else(|| wrong(format!("option -{short}: requires parameter")))?,
+                        true => args
+                            .next()
+                            .cloned()
+                            .ok_or_else(|| wrong(format!("option -{short}: requires parameter")))?,
                     }
                 }
             };
@@ -169,16 +190,28 @@ pub async fn curl(call: &mut Call) -> Ended {
     let urls: Vec<String> = flags.values('l').map(str::to_owned).collect();
     flags.rest.extend(urls);
     if flags.rest.is_empty() {
-        return Err(Stop::Said(2, "curl: no URL specified!\ncurl: try 'curl --help' for more information\n".into()));
+        return Err(Stop::Said(
+            2,
+            "curl: no URL specified!\ncurl: try 'curl --help' for more information\n".into(),
+        ));
     }
     let mut code = 0;
-    let mut outputs = flags.values('o').map(str::to_owned).collect::<Vec<_>>().into_iter();
+    let mut outputs = flags
+        .values('o')
+        .map(str::to_owned)
+        .collect::<Vec<_>>()
+        .into_iter();
     for text in flags.rest.clone() {
         let target = match (outputs.next(), flags.has('O')) {
             (Some(name), _) => Some(name),
             (None, true) => {
-                let name = Url::parse(&text).ok().map(|url| url.file_name().to_owned()).filter(|name| !name.is_empty());
-                Some(name.ok_or_else(|| Stop::Said(23, "curl: Remote file name has no length\n".into()))?)
+                let name = Url::parse(&text)
+                    .ok()
+                    .map(|url| url.file_name().to_owned())
+                    .filter(|name| !name.is_empty());
+                Some(name.ok_or_else(|| {
+                    Stop::Said(23, "curl: Remote file name has no length\n".into())
+                })?)
             }
             (None, false) => None,
         };
@@ -209,12 +242,19 @@ async fn transfer(call: &mut Call, flags: &Flags, text: &str, target: Option<Str
             Some(text) => match span(text) {
                 Some(span) if span.is_zero() => Ok(None),
                 Some(span) => Ok(Some(span)),
-                None => Err(Stop::Said(2, format!("curl: expected a proper numerical parameter: {text}\n"))),
+                None => Err(Stop::Said(
+                    2,
+                    format!("curl: expected a proper numerical parameter: {text}\n"),
+                )),
             },
         }
     };
     let (limit, connect) = (seconds('m')?, seconds('c')?);
-    let retries = flags.value('y').and_then(|text| text.parse::<u32>().ok()).unwrap_or(0).min(1000);
+    let retries = flags
+        .value('y')
+        .and_then(|text| text.parse::<u32>().ok())
+        .unwrap_or(0)
+        .min(1000);
     let mut told = Told::default();
     let started = Instant::now();
     let mut attempt = 0;
@@ -226,7 +266,12 @@ async fn transfer(call: &mut Call, flags: &Flags, text: &str, target: Option<Str
             None => {
                 let bytes = told.bytes;
                 let spent = started.elapsed().as_millis();
-                Err(Trouble::Problem(Problem(28, format!("Operation timed out after {spent} milliseconds with {bytes} bytes received"))))
+                Err(Trouble::Problem(Problem(
+                    28,
+                    format!(
+                        "Operation timed out after {spent} milliseconds with {bytes} bytes received"
+                    ),
+                )))
             }
         };
         let again = match &ended {
@@ -290,10 +335,20 @@ async fn body(call: &mut Call, flags: &Flags) -> Result<Option<(Vec<u8>, &'stati
             ('u', _) => match value.split_once(['=', '@']) {
                 None => form_encoded(value.as_bytes()).into_bytes(),
                 Some((name, text)) => {
-                    let from_file = value.get(name.len()..).is_some_and(|rest| rest.starts_with('@'));
-                    let text = if from_file { whole(call, text).await? } else { text.as_bytes().to_vec() };
+                    let from_file = value
+                        .get(name.len()..)
+                        .is_some_and(|rest| rest.starts_with('@'));
+                    let text = if from_file {
+                        whole(call, text).await?
+                    } else {
+                        text.as_bytes().to_vec()
+                    };
                     let encoded = form_encoded(&text);
-                    if name.is_empty() { encoded.into_bytes() } else { format!("{name}={encoded}").into_bytes() }
+                    if name.is_empty() {
+                        encoded.into_bytes()
+                    } else {
+                        format!("{name}={encoded}").into_bytes()
+                    }
                 }
             },
             _ => continue,
@@ -318,14 +373,21 @@ async fn body(call: &mut Call, flags: &Flags) -> Result<Option<(Vec<u8>, &'stati
 }
 
 async fn whole(call: &mut Call, name: &str) -> Result<Vec<u8>, Trouble> {
-    let failed = |error: &std::io::Error| Problem(26, format!("Failed to open {name}: {}", reason(error)));
+    let failed =
+        |error: &std::io::Error| Problem(26, format!("Failed to open {name}: {}", reason(error)));
     let mut input = call.open(name).map_err(|error| failed(&error))?;
-    Ok(input.all(HELD_BYTES_MAX).await.map_err(|error| failed(&error))?)
+    Ok(input
+        .all(HELD_BYTES_MAX)
+        .await
+        .map_err(|error| failed(&error))?)
 }
 
 fn bad_url(error: UrlError) -> Problem {
     match error {
-        UrlError::Scheme(scheme) => Problem(1, format!("Protocol \"{scheme}\" not supported or disabled in libcurl")),
+        UrlError::Scheme(scheme) => Problem(
+            1,
+            format!("Protocol \"{scheme}\" not supported or disabled in libcurl"),
+        ),
         UrlError::Form => Problem(3, "URL using bad/illegal format or missing URL".into()),
     }
 }
@@ -354,17 +416,32 @@ async fn exchange(
         url.path = format!("{}{mark}{}", url.path, String::from_utf8_lossy(&data));
         data.clear();
     }
-    let most = flags.value('R').and_then(|text| text.parse::<i64>().ok()).unwrap_or(REDIRECTS_MAX as i64);
+    let most = flags
+        .value('R')
+        .and_then(|text| text.parse::<i64>().ok())
+        .unwrap_or(REDIRECTS_MAX as i64);
     let first_host = (url.host.clone(), url.port_number());
     let mut output = Sink::new(call, target);
     if verbose && (flags.has('k') || flags.has('+')) {
-        call.say("* certificates, proxies and source addresses are the host's to choose\n").await;
+        call.say("* certificates, proxies and source addresses are the host's to choose\n")
+            .await;
     }
     loop {
         let same_host = first_host == (url.host.clone(), url.port_number());
-        let headers = headers(flags, &url, (!data.is_empty()).then_some(kind).filter(|kind| !kind.is_empty()), same_host);
+        let headers = headers(
+            flags,
+            &url,
+            (!data.is_empty())
+                .then_some(kind)
+                .filter(|kind| !kind.is_empty()),
+            same_host,
+        );
         if verbose {
-            let mut shown = format!("> {method} {} HTTP/1.1\n> Host: {}\n", url.path, url.authority());
+            let mut shown = format!(
+                "> {method} {} HTTP/1.1\n> Host: {}\n",
+                url.path,
+                url.authority()
+            );
             for (name, value) in &headers {
                 shown += &format!("> {name}: {value}\n");
             }
@@ -372,12 +449,21 @@ async fn exchange(
         }
         told.sent = data.len() as u64;
         (told.url, told.method) = (url.to_string(), method.clone());
-        let request = Request { method: method.clone(), url: url.clone(), headers, body: data.clone(), connect_timeout: connect };
+        let request = Request {
+            method: method.clone(),
+            url: url.clone(),
+            headers,
+            body: data.clone(),
+            connect_timeout: connect,
+        };
         let begun = Instant::now();
         let sent = http::send(call, request).await;
         let mut response = sent.map_err(|failure| problem(&failure, &url, begun, connect))?;
         told.status = response.status;
-        told.kind = response.header("content-type").unwrap_or_default().to_owned();
+        told.kind = response
+            .header("content-type")
+            .unwrap_or_default()
+            .to_owned();
         let head = response.head();
         told.header_bytes += head.len();
         if verbose {
@@ -403,19 +489,33 @@ async fn exchange(
                 }
                 told.redirects += 1;
                 told.redirect_url.clear();
-                if (response.status == 303 && method != "HEAD" || matches!(response.status, 301 | 302) && method == "POST") && !flags.has('X') {
+                if (response.status == 303 && method != "HEAD"
+                    || matches!(response.status, 301 | 302) && method == "POST")
+                    && !flags.has('X')
+                {
                     (method, data) = ("GET".into(), Vec::new());
                 }
-                url = Url { user: url.user.clone().filter(|_| to.host == url.host), ..to };
+                url = Url {
+                    user: url.user.clone().filter(|_| to.host == url.host),
+                    ..to
+                };
                 continue;
             }
         }
         if failed && flags.has('f') {
-            return Err(Problem(22, format!("The requested URL returned error: {}", response.status)).into());
+            return Err(Problem(
+                22,
+                format!("The requested URL returned error: {}", response.status),
+            )
+            .into());
         }
         receive(call, &mut response, &mut output, told).await?;
         if failed {
-            return Err(Problem(22, format!("The requested URL returned error: {}", response.status)).into());
+            return Err(Problem(
+                22,
+                format!("The requested URL returned error: {}", response.status),
+            )
+            .into());
         }
         return output.finish(call).await;
     }
@@ -424,16 +524,41 @@ async fn exchange(
 fn headers(flags: &Flags, url: &Url, kind: Option<&str>, same_host: bool) -> Vec<(String, String)> {
     let mut headers: Vec<(String, String)> = Vec::new();
     let mut put = |name: &str, value: String| headers.push((name.to_owned(), value));
-    let user = flags.value('U').map(str::to_owned).or(url.user.clone()).filter(|_| same_host);
+    let user = flags
+        .value('U')
+        .map(str::to_owned)
+        .or(url.user.clone())
+        .filter(|_| same_host);
     if let Some(user) = user {
-        let user = if user.contains(':') { user } else { format!("{user}:") };
-        put("Authorization", format!("Basic {}", String::from_utf8_lossy(&base64::encode(user.as_bytes()))));
+        let user = if user.contains(':') {
+            user
+        } else {
+            format!("{user}:")
+        };
+        put(
+            "Authorization",
+            format!(
+                "Basic {}",
+                String::from_utf8_lossy(&base64::encode(user.as_bytes()))
+            ),
+        );
     }
     if let Some(token) = flags.value('B').filter(|_| same_host) {
         put("Authorization", format!("Bearer {token}"));
     }
-    put("User-Agent", flags.value('A').unwrap_or("curl/8.0").to_owned());
-    put("Accept", if flags.has('J') { "application/json" } else { "*/*" }.to_owned());
+    put(
+        "User-Agent",
+        flags.value('A').unwrap_or("curl/8.0").to_owned(),
+    );
+    put(
+        "Accept",
+        if flags.has('J') {
+            "application/json"
+        } else {
+            "*/*"
+        }
+        .to_owned(),
+    );
     if let Some(referer) = flags.value('e') {
         put("Referer", referer.to_owned());
     }
@@ -464,7 +589,12 @@ fn headers(flags: &Flags, url: &Url, kind: Option<&str>, same_host: bool) -> Vec
     headers
 }
 
-async fn receive(call: &mut Call, response: &mut Response, output: &mut Sink, told: &mut Told) -> Result<(), Trouble> {
+async fn receive(
+    call: &mut Call,
+    response: &mut Response,
+    output: &mut Sink,
+    told: &mut Told,
+) -> Result<(), Trouble> {
     loop {
         match response.chunk().await {
             Ok(None) => return Ok(()),
@@ -473,10 +603,18 @@ async fn receive(call: &mut Call, response: &mut Response, output: &mut Sink, to
                 output.write(call, &chunk).await?;
             }
             Err(Failure::Timeout) => {
-                return Err(Problem(28, format!("Operation timed out with {} bytes received", told.bytes)).into());
+                return Err(Problem(
+                    28,
+                    format!("Operation timed out with {} bytes received", told.bytes),
+                )
+                .into());
             }
             Err(Failure::Ended { .. }) => {
-                return Err(Problem(18, "transfer closed with outstanding read data remaining".into()).into());
+                return Err(Problem(
+                    18,
+                    "transfer closed with outstanding read data remaining".into(),
+                )
+                .into());
             }
             Err(other) => return Err(Problem(56, format!("Recv failure: {other:?}")).into()),
         }
@@ -489,19 +627,41 @@ fn problem(failure: &Failure, url: &Url, begun: Instant, connect: Option<Duratio
         Failure::Name => Problem(6, format!("Could not resolve host: {}", url.host)),
         Failure::Connect(_) => Problem(
             7,
-            format!("Failed to connect to {} port {} after {spent} ms: Couldn't connect to server", url.host, url.port_number()),
+            format!(
+                "Failed to connect to {} port {} after {spent} ms: Couldn't connect to server",
+                url.host,
+                url.port_number()
+            ),
         ),
-        Failure::Timeout if connect.is_some() => {
-            Problem(28, format!("Failed to connect to {} port {} after {spent} ms: Timeout was reached", url.host, url.port_number()))
-        }
-        Failure::Timeout => Problem(28, format!("Connection timed out after {spent} milliseconds")),
+        Failure::Timeout if connect.is_some() => Problem(
+            28,
+            format!(
+                "Failed to connect to {} port {} after {spent} ms: Timeout was reached",
+                url.host,
+                url.port_number()
+            ),
+        ),
+        Failure::Timeout => Problem(
+            28,
+            format!("Connection timed out after {spent} milliseconds"),
+        ),
         Failure::Tls(why) => Problem(60, format!("SSL certificate problem: {why}")),
-        Failure::Denied(why) => Problem(7, format!("Failed to connect to {} port {}: {why}", url.host, url.port_number())),
+        Failure::Denied(why) => Problem(
+            7,
+            format!(
+                "Failed to connect to {} port {}: {why}",
+                url.host,
+                url.port_number()
+            ),
+        ),
         Failure::Ended { empty: true } => Problem(52, "Empty reply from server".into()),
-        Failure::Ended { empty: false } => Problem(56, "Recv failure: Connection reset by peer".into()),
-        Failure::Header(name) => {
-            Problem(2, format!("the header '{name}' is the host's to set; put the name into the URL"))
+        Failure::Ended { empty: false } => {
+            Problem(56, "Recv failure: Connection reset by peer".into())
         }
+        Failure::Header(name) => Problem(
+            2,
+            format!("the header '{name}' is the host's to set; put the name into the URL"),
+        ),
         Failure::Other(why) => Problem(1, why.clone()),
     }
 }
@@ -515,14 +675,30 @@ struct Sink {
 
 impl Sink {
     fn new(call: &Call, target: Option<&str>) -> Sink {
-        let target = target.filter(|name| *name != "-").map(|name| (name.to_owned(), call.path(name)));
-        Sink { target, file: None, append: false }
+        let target = target
+            .filter(|name| *name != "-")
+            .map(|name| (name.to_owned(), call.path(name)));
+        Sink {
+            target,
+            file: None,
+            append: false,
+        }
     }
 
     fn open(&mut self) -> Result<(), Trouble> {
         if let (Some((name, path)), None) = (&self.target, &self.file) {
-            let opened = OpenOptions::new().create(true).write(true).append(self.append).truncate(!self.append).open(path);
-            let file = opened.map_err(|error| Problem(23, format!("Failed to open the file {name}: {}", reason(&error))))?;
+            let opened = OpenOptions::new()
+                .create(true)
+                .write(true)
+                .append(self.append)
+                .truncate(!self.append)
+                .open(path);
+            let file = opened.map_err(|error| {
+                Problem(
+                    23,
+                    format!("Failed to open the file {name}: {}", reason(&error)),
+                )
+            })?;
             self.file = Some(file);
         }
         Ok(())
@@ -532,16 +708,24 @@ impl Sink {
         self.open()?;
         match &mut self.file {
             None => Ok(call.out(bytes).await?),
-            Some(file) => file
-                .write_all(bytes)
-                .map_err(|error| Problem(23, format!("Failure writing output to destination: {}", reason(&error))).into()),
+            Some(file) => file.write_all(bytes).map_err(|error| {
+                Problem(
+                    23,
+                    format!("Failure writing output to destination: {}", reason(&error)),
+                )
+                .into()
+            }),
         }
     }
 
     /// An empty body leaves an empty file.
     async fn finish(&mut self, call: &mut Call) -> Result<(), Trouble> {
         self.open()?;
-        call.io.stdout.flush().await.map_err(|error| Trouble::Stop(Stop::Output(error)))
+        call.io
+            .stdout
+            .flush()
+            .await
+            .map_err(|error| Trouble::Stop(Stop::Output(error)))
     }
 }
 
@@ -549,7 +733,10 @@ fn written(format: &str, told: &Told, code: i32) -> String {
     let mut out = String::new();
     let mut rest = format;
     while let Some(c) = rest.chars().next() {
-        if let Some((name, after)) = rest.strip_prefix("%{").and_then(|inner| inner.split_once('}')) {
+        if let Some((name, after)) = rest
+            .strip_prefix("%{")
+            .and_then(|inner| inner.split_once('}'))
+        {
             out += &match name {
                 "http_code" | "response_code" => format!("{:03}", told.status),
                 "size_download" => told.bytes.to_string(),
@@ -557,18 +744,23 @@ fn written(format: &str, told: &Told, code: i32) -> String {
                 "size_header" => told.header_bytes.to_string(),
                 "speed_download" => format!("{:.0}", told.bytes as f64 / told.took.max(1e-6)),
                 "time_total" | "time_starttransfer" => format!("{:.6}", told.took),
-                "time_namelookup" | "time_connect" | "time_appconnect" | "time_pretransfer" | "time_redirect" => {
-                    "0.000000".into()
-                }
+                "time_namelookup" | "time_connect" | "time_appconnect" | "time_pretransfer"
+                | "time_redirect" => "0.000000".into(),
                 "url_effective" | "url" => told.url.clone(),
                 "redirect_url" => told.redirect_url.clone(),
                 "num_redirects" => told.redirects.to_string(),
                 "content_type" => told.kind.clone(),
                 "method" => told.method.clone(),
-                "scheme" => told.url.split("://").next().unwrap_or_default().to_ascii_uppercase(),
+                "scheme" => told
+                    .url
+                    .split("://")
+                    .next()
+                    .unwrap_or_default()
+                    .to_ascii_uppercase(),
                 "http_version" => if told.status > 0 { "1.1" } else { "0" }.into(),
                 "exitcode" => code.to_string(),
-                "remote_ip" | "remote_port" | "local_ip" | "local_port" | "errormsg" | "ssl_verify_result" => String::new(),
+                "remote_ip" | "remote_port" | "local_ip" | "local_port" | "errormsg"
+                | "ssl_verify_result" => String::new(),
                 other => format!("%{{{other}}}"),
             };
             rest = after;
@@ -583,7 +775,9 @@ fn written(format: &str, told: &Told, code: i32) -> String {
             (c, _) => (c, 1),
         };
         out.push(text);
-        rest = rest.get(if used == 2 { 2 } else { c.len_utf8() }..).unwrap_or_default();
+        rest = rest
+            .get(if used == 2 { 2 } else { c.len_utf8() }..)
+            .unwrap_or_default();
     }
     out
 }

@@ -5,17 +5,19 @@ use super::flags::Usage;
 
 const OUTPUT: char = 'O';
 const COMPLEMENT: char = 'C';
-const USAGE: Usage =
-    Usage::new("cut {-b|c LIST | -f LIST [-d SEP] [-s]} [-O SEP] [FILE]...", "b:c:f:d:snO:CF:D")
-        .long(&[
-            ("bytes", 'b'),
-            ("characters", 'c'),
-            ("fields", 'f'),
-            ("delimiter", 'd'),
-            ("only-delimited", 's'),
-            ("output-delimiter", OUTPUT),
-            ("complement", COMPLEMENT),
-        ]);
+const USAGE: Usage = Usage::new(
+    "cut {-b|c LIST | -f LIST [-d SEP] [-s]} [-O SEP] [FILE]...",
+    "b:c:f:d:snO:CF:D",
+)
+.long(&[
+    ("bytes", 'b'),
+    ("characters", 'c'),
+    ("fields", 'f'),
+    ("delimiter", 'd'),
+    ("only-delimited", 's'),
+    ("output-delimiter", OUTPUT),
+    ("complement", COMPLEMENT),
+]);
 
 pub async fn cut(call: &mut Call) -> Ended {
     let flags = USAGE.parse(call)?;
@@ -28,21 +30,31 @@ pub async fn cut(call: &mut Call) -> Ended {
             true => "expected a list of bytes, characters, or fields",
             false => "only one type of list may be specified",
         };
-        return Err(Stop::Said(1, format!("cut: {text}\nUsage: {}\n", USAGE.line)));
+        return Err(Stop::Said(
+            1,
+            format!("cut: {text}\nUsage: {}\n", USAGE.line),
+        ));
     };
     let ranges = ranges(text)?;
     let complement = flags.has(COMPLEMENT);
     let holds = |number: usize| {
-        ranges.iter().any(|(from, to)| (*from..=*to).contains(&number)) != complement
+        ranges
+            .iter()
+            .any(|(from, to)| (*from..=*to).contains(&number))
+            != complement
     };
     let delimiter = flags.value('d').unwrap_or("\t").as_bytes().to_vec();
     let [delimiter] = delimiter.as_slice() else {
         return Err(Stop::failed("the delimiter must be a single character"));
     };
-    let joint = flags.value(OUTPUT).map_or(vec![*delimiter], |text| text.as_bytes().to_vec());
+    let joint = flags
+        .value(OUTPUT)
+        .map_or(vec![*delimiter], |text| text.as_bytes().to_vec());
     let between = flags.value(OUTPUT).unwrap_or_default().as_bytes();
     for name in flags.files() {
-        let Some(mut input) = call.open_or_fault(&name).await else { continue };
+        let Some(mut input) = call.open_or_fault(&name).await else {
+            continue;
+        };
         while let Some(line) = call.line(&mut input, &name).await {
             let line = line.strip_suffix(b"\n").unwrap_or(&line);
             let mut kept = Vec::with_capacity(line.len() + 1);
@@ -65,7 +77,11 @@ pub async fn cut(call: &mut Call) -> Ended {
                 }
             } else {
                 let mut last = 0;
-                for (index, byte) in line.iter().enumerate().filter(|(index, _)| holds(index + 1)) {
+                for (index, byte) in line
+                    .iter()
+                    .enumerate()
+                    .filter(|(index, _)| holds(index + 1))
+                {
                     if last > 0 && index > last {
                         kept.extend_from_slice(between);
                     }

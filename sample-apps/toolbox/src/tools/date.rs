@@ -8,19 +8,21 @@ use super::filesystem;
 use super::flags::Usage;
 
 const RFC3339: char = '3';
-const USAGE: Usage =
-    Usage::new("date [-u] [-I[SPEC]] [-R] [-d TIME | @SECONDS] [-D FMT] [-r FILE] [-s TIME] [+FMT]", "ud:RI::r:s:D:3:")
-        .long(&[
-            ("utc", 'u'),
-            ("universal", 'u'),
-            ("date", 'd'),
-            ("rfc-2822", 'R'),
-            ("rfc-email", 'R'),
-            ("iso-8601", 'I'),
-            ("reference", 'r'),
-            ("set", 's'),
-            ("rfc-3339", RFC3339),
-        ]);
+const USAGE: Usage = Usage::new(
+    "date [-u] [-I[SPEC]] [-R] [-d TIME | @SECONDS] [-D FMT] [-r FILE] [-s TIME] [+FMT]",
+    "ud:RI::r:s:D:3:",
+)
+.long(&[
+    ("utc", 'u'),
+    ("universal", 'u'),
+    ("date", 'd'),
+    ("rfc-2822", 'R'),
+    ("rfc-email", 'R'),
+    ("iso-8601", 'I'),
+    ("reference", 'r'),
+    ("set", 's'),
+    ("rfc-3339", RFC3339),
+]);
 
 pub async fn date(call: &mut Call) -> Ended {
     let flags = USAGE.parse(call)?;
@@ -34,7 +36,8 @@ pub async fn date(call: &mut Call) -> Ended {
             .ok_or_else(|| Stop::failed(format!("invalid date '{text}'")))?,
         (None, Some(name)) => {
             let about = filesystem::about(&call.path(name), true);
-            let about = about.map_err(|error| Stop::failed(format!("{name}: {}", reason(&error))))?;
+            let about =
+                about.map_err(|error| Stop::failed(format!("{name}: {}", reason(&error))))?;
             calendar::since_epoch(about.modified)
         }
         (None, None) => calendar::since_epoch(now),

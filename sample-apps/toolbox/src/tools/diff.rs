@@ -15,26 +15,31 @@ const EDITS_MAX: usize = 2000;
 const DEPTH_MAX: usize = 256;
 const STRIP: char = '\u{1}';
 
-const USAGE: Usage = Usage::new("diff [-abBdiNqrTstw] [-L LABEL] [-S FILE] [-U LINES] FILE1 FILE2", "abBdiNqrTstwuL:S:U:\u{1}")
-    .code(2)
-    .long(&[
-        ("unified", 'u'),
-        ("brief", 'q'),
-        ("recursive", 'r'),
-        ("new-file", 'N'),
-        ("ignore-case", 'i'),
-        ("ignore-space-change", 'b'),
-        ("ignore-all-space", 'w'),
-        ("ignore-blank-lines", 'B'),
-        ("report-identical-files", 's'),
-        ("text", 'a'),
-        ("label", 'L'),
-        ("strip-trailing-cr", STRIP),
-    ]);
+const USAGE: Usage = Usage::new(
+    "diff [-abBdiNqrTstw] [-L LABEL] [-S FILE] [-U LINES] FILE1 FILE2",
+    "abBdiNqrTstwuL:S:U:\u{1}",
+)
+.code(2)
+.long(&[
+    ("unified", 'u'),
+    ("brief", 'q'),
+    ("recursive", 'r'),
+    ("new-file", 'N'),
+    ("ignore-case", 'i'),
+    ("ignore-space-change", 'b'),
+    ("ignore-all-space", 'w'),
+    ("ignore-blank-lines", 'B'),
+    ("report-identical-files", 's'),
+    ("text", 'a'),
+    ("label", 'L'),
+    ("strip-trailing-cr", STRIP),
+]);
 
 pub async fn diff(call: &mut Call) -> Ended {
     let flags = USAGE.parse(call)?;
-    let [one, other] = flags.rest.as_slice() else { return Err(USAGE.wrong()) };
+    let [one, other] = flags.rest.as_slice() else {
+        return Err(USAGE.wrong());
+    };
     let directory = |call: &Call, name: &str| -> Result<bool, Stop> {
         if name == "-" {
             return Ok(false);
@@ -42,11 +47,18 @@ pub async fn diff(call: &mut Call) -> Ended {
         match filesystem::about(&call.path(name), true) {
             Ok(about) => Ok(about.is_directory()),
             Err(_) if flags.has('N') => Ok(false),
-            Err(error) => Err(Stop::Failed(2, format!("can't stat '{name}': {}", reason(&error)))),
+            Err(error) => Err(Stop::Failed(
+                2,
+                format!("can't stat '{name}': {}", reason(&error)),
+            )),
         }
     };
     let inside = |directory: &str, file: &str| {
-        format!("{}/{}", directory.trim_end_matches('/'), file.rsplit('/').next().unwrap_or_default())
+        format!(
+            "{}/{}",
+            directory.trim_end_matches('/'),
+            file.rsplit('/').next().unwrap_or_default()
+        )
     };
     let differs = match (directory(call, one)?, directory(call, other)?) {
         (false, false) => files(call, &flags, one, other).await?,
@@ -77,20 +89,37 @@ async fn directories(call: &mut Call, flags: &Flags, one: &str, other: &str) -> 
                 (true, false) => Some(one),
                 _ => Some(other),
             };
-            let is_directory = |name: &str| filesystem::about(&call.path(name), true).is_ok_and(|about| about.is_directory());
+            let is_directory = |name: &str| {
+                filesystem::about(&call.path(name), true).is_ok_and(|about| about.is_directory())
+            };
             let (a_directory, b_directory) = (is_directory(&a), is_directory(&b));
             if let Some(root) = only.filter(|_| !flags.has('N') || a_directory || b_directory) {
                 differs = true;
-                call.out(format!("Only in {}{below}: {name}\n", root.trim_end_matches('/'))).await?;
+                call.out(format!(
+                    "Only in {}{below}: {name}\n",
+                    root.trim_end_matches('/')
+                ))
+                .await?;
                 continue;
             }
             match (a_directory, b_directory) {
-                (true, true) if flags.has('r') && depth < DEPTH_MAX => directories.push((format!("{below}/{name}"), depth + 1)),
-                (true, true) => call.out(format!("Common subdirectories: {a} and {b}\n")).await?,
+                (true, true) if flags.has('r') && depth < DEPTH_MAX => {
+                    directories.push((format!("{below}/{name}"), depth + 1))
+                }
+                (true, true) => {
+                    call.out(format!("Common subdirectories: {a} and {b}\n"))
+                        .await?
+                }
                 (false, false) => differs |= files(call, flags, &a, &b).await?,
                 _ => {
                     differs = true;
-                    let word = |directory| if directory { "directory" } else { "regular file" };
+                    let word = |directory| {
+                        if directory {
+                            "directory"
+                        } else {
+                            "regular file"
+                        }
+                    };
                     let text = format!(
                         "File {a} is a {} while file {b} is a {}\n",
                         word(a_directory),
@@ -111,34 +140,54 @@ async fn read(call: &mut Call, flags: &Flags, name: &str) -> Result<Vec<u8>, Sto
             let all = input.all(HELD_BYTES_MAX).await;
             all.map_err(|error| Stop::Failed(2, format!("{name}: {}", reason(&error))))
         }
-        Err(error) if flags.has('N') && error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Stop::Failed(2, format!("can't stat '{name}': {}", reason(&error)))),
+        Err(error) if flags.has('N') && error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(Stop::Failed(
+            2,
+            format!("can't stat '{name}': {}", reason(&error)),
+        )),
     }
 }
 
 async fn files(call: &mut Call, flags: &Flags, one: &str, other: &str) -> Result<bool, Stop> {
-    let (left, right) = (read(call, flags, one).await?, read(call, flags, other).await?);
+    let (left, right) = (
+        read(call, flags, one).await?,
+        read(call, flags, other).await?,
+    );
     if left == right {
         if flags.has('s') {
-            call.out(format!("Files {one} and {other} are identical\n")).await?;
+            call.out(format!("Files {one} and {other} are identical\n"))
+                .await?;
         }
         return Ok(false);
     }
     let binary = |bytes: &[u8]| bytes.iter().take(1024).any(|byte| *byte == 0);
     let (old, new) = (lines(&left), lines(&right));
     let binary = !flags.has('a') && (binary(&left) || binary(&right));
-    let edits = if binary { Vec::new() } else { compare(&old, &new, flags) };
+    let edits = if binary {
+        Vec::new()
+    } else {
+        compare(&old, &new, flags)
+    };
     if !binary && edits.is_empty() {
         return Ok(false);
     }
     if flags.has('q') || binary {
-        let word = if binary && !flags.has('q') { "Binary files" } else { "Files" };
-        call.out(format!("{word} {one} and {other} differ\n")).await?;
+        let word = if binary && !flags.has('q') {
+            "Binary files"
+        } else {
+            "Files"
+        };
+        call.out(format!("{word} {one} and {other} differ\n"))
+            .await?;
         return Ok(true);
     }
     let context = match flags.value('U') {
         None => 3,
-        Some(text) => text.parse().map_err(|_| Stop::Failed(2, format!("invalid number '{text}'")))?,
+        Some(text) => text
+            .parse()
+            .map_err(|_| Stop::Failed(2, format!("invalid number '{text}'")))?,
     };
     let mut labels = flags.values('L');
     let (from, to) = (labels.next().unwrap_or(one), labels.next().unwrap_or(other));
@@ -194,7 +243,11 @@ fn compare(old: &[&[u8]], new: &[&[u8]], flags: &Flags) -> Vec<Edit> {
             }
             line = shrunk;
         }
-        if flags.has('i') { line.to_ascii_lowercase() } else { line }
+        if flags.has('i') {
+            line.to_ascii_lowercase()
+        } else {
+            line
+        }
     };
     let mut numbers: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
     let mut number = |line: &&[u8]| {
@@ -204,8 +257,16 @@ fn compare(old: &[&[u8]], new: &[&[u8]], flags: &Flags) -> Vec<Edit> {
     let a: Vec<u32> = old.iter().map(&mut number).collect();
     let b: Vec<u32> = new.iter().map(&mut number).collect();
     let head = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
-    let (a_rest, b_rest) = (a.get(head..).unwrap_or_default(), b.get(head..).unwrap_or_default());
-    let tail = a_rest.iter().rev().zip(b_rest.iter().rev()).take_while(|(a, b)| a == b).count();
+    let (a_rest, b_rest) = (
+        a.get(head..).unwrap_or_default(),
+        b.get(head..).unwrap_or_default(),
+    );
+    let tail = a_rest
+        .iter()
+        .rev()
+        .zip(b_rest.iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count();
     let a_middle = a_rest.get(..a_rest.len() - tail).unwrap_or_default();
     let b_middle = b_rest.get(..b_rest.len() - tail).unwrap_or_default();
     let mut edits = shortest(a_middle, b_middle);
@@ -215,7 +276,11 @@ fn compare(old: &[&[u8]], new: &[&[u8]], flags: &Flags) -> Vec<Edit> {
     }
     if flags.has('B') {
         let blank = |lines: &[&[u8]], span: (usize, usize)| {
-            lines.get(span.0..span.1).unwrap_or_default().iter().all(|line| line.trim_ascii().is_empty())
+            lines
+                .get(span.0..span.1)
+                .unwrap_or_default()
+                .iter()
+                .all(|line| line.trim_ascii().is_empty())
         };
         edits.retain(|edit| !(blank(old, edit.old) && blank(new, edit.new)));
     }
@@ -227,7 +292,12 @@ fn shortest(a: &[u32], b: &[u32]) -> Vec<Edit> {
     if a.is_empty() && b.is_empty() {
         return Vec::new();
     }
-    let whole = || vec![Edit { old: (0, a.len()), new: (0, b.len()) }];
+    let whole = || {
+        vec![Edit {
+            old: (0, a.len()),
+            new: (0, b.len()),
+        }]
+    };
     let most = (a.len() + b.len()).min(EDITS_MAX);
     let width = 2 * most + 3;
     let middle = (most + 1) as isize;
@@ -241,9 +311,18 @@ fn shortest(a: &[u32], b: &[u32]) -> Vec<Edit> {
         trace.push((-edits - 1..=edits + 1).map(|k| get(&reach, k)).collect());
         for k in (-edits..=edits).step_by(2) {
             let down = k == -edits || k != edits && get(&reach, k - 1) < get(&reach, k + 1);
-            let mut x = if down { get(&reach, k + 1) } else { get(&reach, k - 1) + 1 };
+            let mut x = if down {
+                get(&reach, k + 1)
+            } else {
+                get(&reach, k - 1) + 1
+            };
             let mut y = x - k;
-            while x >= 0 && y >= 0 && (x as usize) < a.len() && (y as usize) < b.len() && a.get(x as usize) == b.get(y as usize) {
+            while x >= 0
+                && y >= 0
+                && (x as usize) < a.len()
+                && (y as usize) < b.len()
+                && a.get(x as usize) == b.get(y as usize)
+            {
                 x += 1;
                 y += 1;
             }
@@ -261,8 +340,16 @@ fn shortest(a: &[u32], b: &[u32]) -> Vec<Edit> {
     let (mut x, mut y) = (a.len() as isize, b.len() as isize);
     let mut steps = Vec::new();
     for edits in (1..=found).rev() {
-        let Some(round) = trace.get(edits as usize) else { return whole() };
-        let at = |k: isize| usize::try_from(k + edits + 1).ok().and_then(|place| round.get(place)).copied().unwrap_or(-1);
+        let Some(round) = trace.get(edits as usize) else {
+            return whole();
+        };
+        let at = |k: isize| {
+            usize::try_from(k + edits + 1)
+                .ok()
+                .and_then(|place| round.get(place))
+                .copied()
+                .unwrap_or(-1)
+        };
         let k = x - y;
         let down = k == -edits || k != edits && at(k - 1) < at(k + 1);
         let before = if down { k + 1 } else { k - 1 };
@@ -275,7 +362,10 @@ fn shortest(a: &[u32], b: &[u32]) -> Vec<Edit> {
     }
     let mut edits: Vec<Edit> = Vec::new();
     for (old_from, old_to, new_from, new_to) in steps.into_iter().rev() {
-        let (old, new) = ((old_from as usize, old_to as usize), (new_from as usize, new_to as usize));
+        let (old, new) = (
+            (old_from as usize, old_to as usize),
+            (new_from as usize, new_to as usize),
+        );
         match edits.last_mut() {
             Some(last) if last.old.1 == old.0 && last.new.1 == new.0 => {
                 last.old.1 = old.1;
@@ -288,7 +378,9 @@ fn shortest(a: &[u32], b: &[u32]) -> Vec<Edit> {
 }
 
 fn unified(hunk: &[Edit], old: &[&[u8]], new: &[&[u8]], context: usize) -> Vec<u8> {
-    let (Some(first), Some(last)) = (hunk.first(), hunk.last()) else { return Vec::new() };
+    let (Some(first), Some(last)) = (hunk.first(), hunk.last()) else {
+        return Vec::new();
+    };
     let lead = first.old.0.min(context);
     let from = (first.old.0 - lead, first.new.0 - lead);
     let end = (last.old.1 + context).min(old.len());

@@ -43,7 +43,14 @@ pub async fn dig(call: &mut Call) -> Ended {
     let mut shown = Shown::all(true);
     let (mut name, mut kind, mut search, mut port) = (None, None, false, 53);
     let mut server: Option<String> = None;
-    let wrong = |text: String| Stop::Said(1, format!("{text}\nUsage: dig [@SERVER] [-x ADDRESS] [-t TYPE] [-p PORT] NAME [TYPE] [+OPTION]...\n"));
+    let wrong = |text: String| {
+        Stop::Said(
+            1,
+            format!(
+                "{text}\nUsage: dig [@SERVER] [-x ADDRESS] [-t TYPE] [-p PORT] NAME [TYPE] [+OPTION]...\n"
+            ),
+        )
+    };
     let mut args = call.args.clone().into_iter();
     while let Some(arg) = args.next() {
         if let Some(option) = arg.strip_prefix('+') {
@@ -56,7 +63,12 @@ pub async fn dig(call: &mut Call) -> Ended {
             let number = value.parse::<u64>().ok();
             match key {
                 "short" => shown.short = on,
-                "all" => shown = Shown { short: shown.short, ..Shown::all(on) },
+                "all" => {
+                    shown = Shown {
+                        short: shown.short,
+                        ..Shown::all(on)
+                    }
+                }
                 "cmd" => shown.command = on,
                 "comments" => shown.comments = on,
                 "question" => shown.question = on,
@@ -77,8 +89,9 @@ pub async fn dig(call: &mut Call) -> Ended {
                     search = true;
                 }
                 // What changes nothing that is shown here.
-                "ignore" | "edns" | "dnssec" | "cookie" | "adflag" | "cdflag" | "ttlid" | "multiline" | "cl"
-                | "identify" | "class" | "bufsize" | "fail" | "besteffort" => {}
+                "ignore" | "edns" | "dnssec" | "cookie" | "adflag" | "cdflag" | "ttlid"
+                | "multiline" | "cl" | "identify" | "class" | "bufsize" | "fail" | "besteffort" => {
+                }
                 _ => return Err(wrong(format!("Invalid option: {arg}"))),
             }
         } else if let Some(text) = arg.strip_prefix('@') {
@@ -90,21 +103,36 @@ pub async fn dig(call: &mut Call) -> Ended {
             }
             let value = match attached.is_empty() {
                 false => attached.to_owned(),
-                true => args.next().ok_or_else(|| wrong(format!("Invalid option: {arg}")))?,
+                true => args
+                    .next()
+                    .ok_or_else(|| wrong(format!("Invalid option: {arg}")))?,
             };
             match letter {
                 "x" => {
-                    let address = value.parse::<IpAddr>().map_err(|_| wrong(format!("Invalid IP address {value}")))?;
+                    let address = value
+                        .parse::<IpAddr>()
+                        .map_err(|_| wrong(format!("Invalid IP address {value}")))?;
                     name = Some(message::reverse_name(address));
                     kind = Some(PTR);
                 }
-                "t" => kind = Some(message::type_number(&value).ok_or_else(|| wrong(format!("Invalid type: {value}")))?),
+                "t" => {
+                    kind = Some(
+                        message::type_number(&value)
+                            .ok_or_else(|| wrong(format!("Invalid type: {value}")))?,
+                    )
+                }
                 "q" => name = Some(value),
-                "p" => port = value.parse().map_err(|_| wrong(format!("Couldn't parse port number: {value}")))?,
+                "p" => {
+                    port = value
+                        .parse()
+                        .map_err(|_| wrong(format!("Couldn't parse port number: {value}")))?
+                }
                 "c" | "b" | "k" | "y" => {}
                 _ => return Err(wrong(format!("Invalid option: {arg}"))),
             }
-        } else if let Some(number) = message::type_number(&arg).filter(|_| name.is_some() || arg.chars().all(|c| c.is_ascii_uppercase())) {
+        } else if let Some(number) = message::type_number(&arg)
+            .filter(|_| name.is_some() || arg.chars().all(|c| c.is_ascii_uppercase()))
+        {
             kind = Some(number);
         } else if name.is_some() && arg == "IN" {
             // The only class there is.
@@ -119,13 +147,25 @@ pub async fn dig(call: &mut Call) -> Ended {
         let found = resolver::addresses(call, server).await;
         let found = found.map(|(_, addresses)| addresses).unwrap_or_default();
         if found.is_empty() {
-            return Err(Stop::Said(10, format!("dig: couldn't get address for '{server}': not found\n")));
+            return Err(Stop::Said(
+                10,
+                format!("dig: couldn't get address for '{server}': not found\n"),
+            ));
         }
-        configuration.servers = found.into_iter().map(|address| SocketAddr::new(address, port)).collect();
+        configuration.servers = found
+            .into_iter()
+            .map(|address| SocketAddr::new(address, port))
+            .collect();
     }
-    configuration.servers.iter_mut().for_each(|server| server.set_port(port));
+    configuration
+        .servers
+        .iter_mut()
+        .for_each(|server| server.set_port(port));
     if configuration.servers.is_empty() {
-        return Err(Stop::Said(10, "dig: no nameserver in /etc/resolv.conf; name one with @SERVER\n".into()));
+        return Err(Stop::Said(
+            10,
+            "dig: no nameserver in /etc/resolv.conf; name one with @SERVER\n".into(),
+        ));
     }
     let candidates = match search {
         true => configuration.candidates(&name),
@@ -136,14 +176,22 @@ pub async fn dig(call: &mut Call) -> Ended {
     for candidate in candidates {
         match configuration.ask(&candidate, kind).await {
             Err(error) => {
-                let server = configuration.servers.first().map(ToString::to_string).unwrap_or_default();
-                let server = server.rsplit_once(':').map_or(server.clone(), |(host, port)| format!("{host}#{port}"));
+                let server = configuration
+                    .servers
+                    .first()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                let server = server
+                    .rsplit_once(':')
+                    .map_or(server.clone(), |(host, port)| format!("{host}#{port}"));
                 let why = match error.kind() {
                     std::io::ErrorKind::TimedOut => "timed out".to_owned(),
                     std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
                     _ => error.to_string(),
                 };
-                let text = format!(";; communications error to {server}: {why}\n;; no servers could be reached\n");
+                let text = format!(
+                    ";; communications error to {server}: {why}\n;; no servers could be reached\n"
+                );
                 call.out(text).await?;
                 return Ok(9);
             }
@@ -156,25 +204,60 @@ pub async fn dig(call: &mut Call) -> Ended {
             }
         }
     }
-    let Some((answer, server)) = found else { return Ok(9) };
+    let Some((answer, server)) = found else {
+        return Ok(9);
+    };
     if shown.short {
-        let text: String = answer.answer.iter().map(|record| format!("{}\n", record.data)).collect();
+        let text: String = answer
+            .answer
+            .iter()
+            .map(|record| format!("{}\n", record.data))
+            .collect();
         call.out(text).await?;
         return Ok(0);
     }
-    let text = full(&answer, server, shown, &call.args, started.elapsed(), configuration.tcp);
+    let text = full(
+        &answer,
+        server,
+        shown,
+        &call.args,
+        started.elapsed(),
+        configuration.tcp,
+    );
     call.out(text).await?;
     Ok(0)
 }
 
-fn full(answer: &Message, server: SocketAddr, shown: Shown, args: &[String], took: Duration, tcp: bool) -> String {
+fn full(
+    answer: &Message,
+    server: SocketAddr,
+    shown: Shown,
+    args: &[String],
+    took: Duration,
+    tcp: bool,
+) -> String {
     let mut out = String::new();
     if shown.command {
-        out += &format!("\n; <<>> DiG <<>> {}\n;; global options: +cmd\n", args.join(" "));
+        out += &format!(
+            "\n; <<>> DiG <<>> {}\n;; global options: +cmd\n",
+            args.join(" ")
+        );
     }
     if shown.comments {
-        let flags = [("qr", 0x8000), ("aa", 0x0400), ("tc", 0x0200), ("rd", 0x0100), ("ra", 0x0080), ("ad", 0x0020), ("cd", 0x0010)];
-        let flags: String = flags.iter().filter(|(_, bit)| answer.flags & bit != 0).map(|(name, _)| format!(" {name}")).collect();
+        let flags = [
+            ("qr", 0x8000),
+            ("aa", 0x0400),
+            ("tc", 0x0200),
+            ("rd", 0x0100),
+            ("ra", 0x0080),
+            ("ad", 0x0020),
+            ("cd", 0x0010),
+        ];
+        let flags: String = flags
+            .iter()
+            .filter(|(_, bit)| answer.flags & bit != 0)
+            .map(|(name, _)| format!(" {name}"))
+            .collect();
         out += &format!(
             ";; Got answer:\n;; ->>HEADER<<- opcode: QUERY, status: {}, id: {}\n;; flags:{flags}; QUERY: {}, ANSWER: {}, AUTHORITY: {}, ADDITIONAL: {}\n\n",
             message::code_name(answer.code()),
@@ -185,13 +268,25 @@ fn full(answer: &Message, server: SocketAddr, shown: Shown, args: &[String], too
             answer.additional.len()
         );
     }
-    let tabs = |name: &str| if name.len() < 8 { "\t\t\t" } else if name.len() < 16 { "\t\t" } else { "\t" };
+    let tabs = |name: &str| {
+        if name.len() < 8 {
+            "\t\t\t"
+        } else if name.len() < 16 {
+            "\t\t"
+        } else {
+            "\t"
+        }
+    };
     if let Some((name, kind)) = answer.question.as_ref().filter(|_| shown.question) {
         if shown.comments {
             out += ";; QUESTION SECTION:\n";
         }
         let asked = format!(";{name}");
-        out += &format!("{asked}{}\tIN\t{}\n", tabs(&asked), message::type_name(*kind));
+        out += &format!(
+            "{asked}{}\tIN\t{}\n",
+            tabs(&asked),
+            message::type_name(*kind)
+        );
         out.push('\n');
     }
     let sections = [
@@ -209,7 +304,14 @@ fn full(answer: &Message, server: SocketAddr, shown: Shown, args: &[String], too
             out += &format!(";; {title} SECTION:\n");
         }
         for record in records {
-            out += &format!("{}{}{}\tIN\t{}\t{}\n", record.name, tabs(&record.name), record.ttl, message::type_name(record.kind), record.data);
+            out += &format!(
+                "{}{}{}\tIN\t{}\t{}\n",
+                record.name,
+                tabs(&record.name),
+                record.ttl,
+                message::type_name(record.kind),
+                record.data
+            );
         }
         if shown.comments {
             out.push('\n');
@@ -244,36 +346,61 @@ pub async fn nslookup(call: &mut Call) -> Ended {
         match key {
             "type" | "querytype" | "q" => {
                 let kind = message::type_number(value);
-                kinds.push(kind.ok_or_else(|| Stop::failed(format!("invalid query type \"{value}\"")))?);
+                kinds.push(
+                    kind.ok_or_else(|| Stop::failed(format!("invalid query type \"{value}\"")))?,
+                );
             }
-            "port" => port = value.parse().map_err(|_| Stop::failed(format!("invalid number '{value}'")))?,
-            "timeout" => configuration.timeout = Duration::from_secs(value.parse().unwrap_or(5u64).clamp(1, 65)),
+            "port" => {
+                port = value
+                    .parse()
+                    .map_err(|_| Stop::failed(format!("invalid number '{value}'")))?
+            }
+            "timeout" => {
+                configuration.timeout =
+                    Duration::from_secs(value.parse().unwrap_or(5u64).clamp(1, 65))
+            }
             "retry" => configuration.attempts = value.parse().unwrap_or(2).clamp(1, 9),
             "debug" | "stats" => {}
             _ => return Err(Stop::failed(format!("invalid option '{arg}'"))),
         }
     }
     let [name, rest @ ..] = names.as_slice() else {
-        return Err(Stop::Said(1, "Usage: nslookup [-type=QUERY_TYPE] HOST [DNS_SERVER]\n".into()));
+        return Err(Stop::Said(
+            1,
+            "Usage: nslookup [-type=QUERY_TYPE] HOST [DNS_SERVER]\n".into(),
+        ));
     };
     if let Some(server) = rest.first() {
         let (_, found) = resolver::addresses(call, server)
             .await
             .map_err(|_| Stop::failed(format!("can't resolve server '{server}'")))?;
-        configuration.servers = found.into_iter().map(|address| SocketAddr::new(address, port)).collect();
+        configuration.servers = found
+            .into_iter()
+            .map(|address| SocketAddr::new(address, port))
+            .collect();
     }
-    configuration.servers.iter_mut().for_each(|server| server.set_port(port));
+    configuration
+        .servers
+        .iter_mut()
+        .for_each(|server| server.set_port(port));
     let Some(first) = configuration.servers.first().copied() else {
-        return Err(Stop::failed("no nameserver in /etc/resolv.conf; name one behind the host"));
+        return Err(Stop::failed(
+            "no nameserver in /etc/resolv.conf; name one behind the host",
+        ));
     };
-    call.out(format!("Server:\t\t{}\nAddress:\t{first}\n\n", first.ip())).await?;
+    call.out(format!("Server:\t\t{}\nAddress:\t{first}\n\n", first.ip()))
+        .await?;
     let address = name.parse::<IpAddr>().ok();
     let candidates = match address {
         Some(address) => vec![message::reverse_name(address)],
         None => configuration.candidates(name),
     };
     if kinds.is_empty() {
-        kinds = if address.is_some() { vec![PTR] } else { vec![A, AAAA] };
+        kinds = if address.is_some() {
+            vec![PTR]
+        } else {
+            vec![A, AAAA]
+        };
     }
     let (mut code, mut failed) = (None, None);
     for candidate in &candidates {
@@ -290,7 +417,10 @@ pub async fn nslookup(call: &mut Call) -> Ended {
                         text += "Non-authoritative answer:\n";
                     }
                     some = true;
-                    answer.answer.iter().for_each(|record| text += &looked_up(record));
+                    answer
+                        .answer
+                        .iter()
+                        .for_each(|record| text += &looked_up(record));
                     text.push('\n');
                 }
             }
@@ -302,9 +432,15 @@ pub async fn nslookup(call: &mut Call) -> Ended {
     }
     let text = match (code, failed) {
         (Some(0), _) => format!("*** Can't find {name}: No answer\n\n"),
-        (Some(code), _) => format!("** server can't find {name}: {}\n\n", message::code_name(code)),
+        (Some(code), _) => format!(
+            "** server can't find {name}: {}\n\n",
+            message::code_name(code)
+        ),
         (None, Some(error)) if error.kind() != std::io::ErrorKind::TimedOut => {
-            format!(";; connection to {first} failed: {}\n\n", super::call::reason(&error))
+            format!(
+                ";; connection to {first} failed: {}\n\n",
+                super::call::reason(&error)
+            )
         }
         (None, _) => ";; connection timed out; no servers could be reached\n\n".to_owned(),
     };
@@ -329,14 +465,20 @@ fn looked_up(record: &Record) -> String {
 
 /// `getent hosts|ahosts|passwd|group [KEY]...`: 2 if a key is not found.
 pub async fn getent(call: &mut Call) -> Ended {
-    let Some((database, keys)) = call.args.clone().split_first().map(|(first, rest)| (first.clone(), rest.to_vec())) else {
+    let Some((database, keys)) = call
+        .args
+        .clone()
+        .split_first()
+        .map(|(first, rest)| (first.clone(), rest.to_vec()))
+    else {
         return Err(Stop::Said(1, "Usage: getent DATABASE [KEY]...\n".into()));
     };
     match database.as_str() {
         "hosts" | "ahosts" | "ahostsv4" | "ahostsv6" => {
             if keys.is_empty() {
                 for (address, names) in resolver::hosts(call) {
-                    call.out(format!("{:<15} {}\n", address.to_string(), names.join(" "))).await?;
+                    call.out(format!("{:<15} {}\n", address.to_string(), names.join(" ")))
+                        .await?;
                 }
             }
             for key in keys {
@@ -349,7 +491,8 @@ pub async fn getent(call: &mut Call) -> Ended {
             Ok(call.code)
         }
         "passwd" | "group" => {
-            let text = std::fs::read_to_string(call.path(&format!("/etc/{database}"))).unwrap_or_default();
+            let text =
+                std::fs::read_to_string(call.path(&format!("/etc/{database}"))).unwrap_or_default();
             let names = Names::of(call);
             for line in text.lines().filter(|_| keys.is_empty()) {
                 call.out(format!("{line}\n")).await?;
@@ -362,7 +505,9 @@ pub async fn getent(call: &mut Call) -> Ended {
                 let line = text.lines().find(|line| {
                     let mut parts = line.split(':');
                     let name = parts.next();
-                    name == Some(&key) || number.is_some() && parts.nth(1).and_then(|part| part.parse().ok()) == number
+                    name == Some(&key)
+                        || number.is_some()
+                            && parts.nth(1).and_then(|part| part.parse().ok()) == number
                 });
                 match line {
                     Some(line) => call.out(format!("{line}\n")).await?,
@@ -377,16 +522,25 @@ pub async fn getent(call: &mut Call) -> Ended {
 
 async fn host(call: &Call, database: &str, key: &str) -> String {
     if let Ok(address) = key.parse::<IpAddr>() {
-        if let Some((_, names)) = resolver::hosts(call).into_iter().find(|(known, _)| *known == address) {
+        if let Some((_, names)) = resolver::hosts(call)
+            .into_iter()
+            .find(|(known, _)| *known == address)
+        {
             return format!("{key:<15} {}\n", names.join(" "));
         }
         let configuration = Configuration::read(call);
-        let answer = configuration.ask(&message::reverse_name(address), PTR).await;
+        let answer = configuration
+            .ask(&message::reverse_name(address), PTR)
+            .await;
         let names = answer.map(|(answer, _)| answer.answer).unwrap_or_default();
         let name = names.iter().find(|record| record.kind == PTR);
-        return name.map_or_else(String::new, |record| format!("{key:<15} {}\n", record.data.trim_end_matches('.')));
+        return name.map_or_else(String::new, |record| {
+            format!("{key:<15} {}\n", record.data.trim_end_matches('.'))
+        });
     }
-    let Ok((proper, found)) = resolver::addresses(call, key).await else { return String::new() };
+    let Ok((proper, found)) = resolver::addresses(call, key).await else {
+        return String::new();
+    };
     let found = found.into_iter().filter(|address| match database {
         "ahostsv4" => address.is_ipv4(),
         "ahostsv6" => address.is_ipv6(),
@@ -396,7 +550,15 @@ async fn host(call: &Call, database: &str, key: &str) -> String {
         return found
             .flat_map(|address| {
                 ["STREAM", "DGRAM", "RAW"].map(|kind| {
-                    let line = format!("{:<15} {kind:<6} {}", address.to_string(), if kind == "STREAM" { proper.as_str() } else { "" });
+                    let line = format!(
+                        "{:<15} {kind:<6} {}",
+                        address.to_string(),
+                        if kind == "STREAM" {
+                            proper.as_str()
+                        } else {
+                            ""
+                        }
+                    );
                     format!("{}\n", line.trim_end())
                 })
             })
@@ -407,6 +569,12 @@ async fn host(call: &Call, database: &str, key: &str) -> String {
         .filter(|(_, names)| names.iter().any(|name| name.eq_ignore_ascii_case(key)))
         .flat_map(|(_, names)| names.into_iter().skip(1))
         .collect();
-    let tail = if aliases.is_empty() { String::new() } else { format!(" {}", aliases.join(" ")) };
-    found.map(|address| format!("{:<15} {proper}{tail}\n", address.to_string())).collect()
+    let tail = if aliases.is_empty() {
+        String::new()
+    } else {
+        format!(" {}", aliases.join(" "))
+    };
+    found
+        .map(|address| format!("{:<15} {proper}{tail}\n", address.to_string()))
+        .collect()
 }

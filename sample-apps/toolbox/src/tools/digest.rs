@@ -40,7 +40,9 @@ pub async fn sum(call: &mut Call) -> Ended {
     }
     let quiet = flags.has('s');
     for list in flags.files() {
-        let mut input = call.open(&list).map_err(|error| Stop::failed(cannot_open(&list, &error)))?;
+        let mut input = call
+            .open(&list)
+            .map_err(|error| Stop::failed(cannot_open(&list, &error)))?;
         let (mut checked, mut failed) = (0, 0);
         while let Some(line) = call.line(&mut input, &list).await {
             let line = String::from_utf8_lossy(&line).into_owned();
@@ -57,13 +59,17 @@ pub async fn sum(call: &mut Call) -> Ended {
             let same = found.is_some_and(|hex| hex.eq_ignore_ascii_case(wanted));
             failed += u32::from(!same);
             if !quiet && !(same && flags.has('q')) {
-                call.out(format!("{name}: {}\n", if same { "OK" } else { "FAILED" })).await?;
+                call.out(format!("{name}: {}\n", if same { "OK" } else { "FAILED" }))
+                    .await?;
             }
         }
         if failed > 0 {
             call.code = 1;
             if !quiet {
-                call.fault(format!("WARNING: {failed} of {checked} computed checksums did NOT match")).await;
+                call.fault(format!(
+                    "WARNING: {failed} of {checked} computed checksums did NOT match"
+                ))
+                .await;
             }
         }
         if checked == 0 {

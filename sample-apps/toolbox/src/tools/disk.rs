@@ -27,7 +27,9 @@ pub async fn du(call: &mut Call) -> Ended {
     let deepest = match flags.value('d') {
         _ if flags.has('s') => 0,
         None => usize::MAX,
-        Some(text) => text.parse().map_err(|_| Stop::failed(format!("invalid number '{text}'")))?,
+        Some(text) => text
+            .parse()
+            .map_err(|_| Stop::failed(format!("invalid number '{text}'")))?,
     };
     let names = match flags.rest.is_empty() {
         true => vec![".".to_owned()],
@@ -48,7 +50,8 @@ pub async fn du(call: &mut Call) -> Ended {
         loop {
             if let Some(name) = next.take() {
                 let path = call.path(&name);
-                match filesystem::about(&path, flags.has('L') || flags.has('H') && stack.is_empty()) {
+                match filesystem::about(&path, flags.has('L') || flags.has('H') && stack.is_empty())
+                {
                     Err(error) => call.fault(format!("{name}: {}", reason(&error))).await,
                     Ok(about) => {
                         let several = about.links > 1 && !about.is_directory() && !flags.has('l');
@@ -66,7 +69,8 @@ pub async fn du(call: &mut Call) -> Ended {
                             true => match filesystem::entries(&path) {
                                 Ok(entries) => Some(entries.into_iter()),
                                 Err(error) => {
-                                    call.fault(format!("can't open '{name}': {}", reason(&error))).await;
+                                    call.fault(format!("can't open '{name}': {}", reason(&error)))
+                                        .await;
                                     Some(Vec::new().into_iter())
                                 }
                             },
@@ -76,7 +80,9 @@ pub async fn du(call: &mut Call) -> Ended {
                 }
             }
             let depth = stack.len();
-            let Some((name, sum, below)) = stack.last_mut() else { break };
+            let Some((name, sum, below)) = stack.last_mut() else {
+                break;
+            };
             if let Some(entry) = below.as_mut().and_then(Iterator::next) {
                 next = Some(format!("{}/{entry}", name.trim_end_matches('/')));
                 continue;
@@ -105,7 +111,11 @@ pub async fn df(call: &mut Call) -> Ended {
     let flags = DF.parse(call)?;
     for name in &flags.rest {
         if let Err(error) = filesystem::about(&call.path(name), true) {
-            call.fault(format!("{name}: can't find mount point: {}", reason(&error))).await;
+            call.fault(format!(
+                "{name}: can't find mount point: {}",
+                reason(&error)
+            ))
+            .await;
         }
     }
     if call.code != 0 {
@@ -116,11 +126,18 @@ pub async fn df(call: &mut Call) -> Ended {
         Some('h') => "Size",
         _ => "1K-blocks",
     };
-    call.out(format!("{:<20} {unit:>10}      Used Available Use% Mounted on\n", "Filesystem")).await?;
+    call.out(format!(
+        "{:<20} {unit:>10}      Used Available Use% Mounted on\n",
+        "Filesystem"
+    ))
+    .await?;
     let mounts = super::system::mounts(call);
     let holding = |name: &String| {
         let path = filesystem::normal(&call.path(name));
-        mounts.iter().filter(|mount| path.starts_with(&mount.at)).max_by_key(|mount| mount.at.len())
+        mounts
+            .iter()
+            .filter(|mount| path.starts_with(&mount.at))
+            .max_by_key(|mount| mount.at.len())
     };
     let shown: Vec<_> = match flags.rest.is_empty() {
         true => mounts.iter().collect(),
@@ -128,7 +145,12 @@ pub async fn df(call: &mut Call) -> Ended {
     };
     let rows: Vec<String> = shown
         .iter()
-        .map(|mount| format!("{:<20} {:>10} {:>9} {:>9} {:>4} {}\n", mount.what, "-", "-", "-", "-", mount.at))
+        .map(|mount| {
+            format!(
+                "{:<20} {:>10} {:>9} {:>9} {:>4} {}\n",
+                mount.what, "-", "-", "-", "-", mount.at
+            )
+        })
         .collect();
     for row in rows {
         call.out(row).await?;

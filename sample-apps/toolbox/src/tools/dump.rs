@@ -19,7 +19,13 @@ struct Rows {
 
 impl Rows {
     fn new(files: Vec<String>, skip: u64, left: u64) -> Rows {
-        Rows { files: files.into_iter(), input: None, pending: Vec::new(), skip, left }
+        Rows {
+            files: files.into_iter(),
+            input: None,
+            pending: Vec::new(),
+            skip,
+            left,
+        }
     }
 
     /// The next so many bytes; fewer only at the end.
@@ -28,16 +34,23 @@ impl Rows {
         while self.pending.len() < wanted {
             if self.input.is_none() {
                 let Some(name) = self.files.next() else { break };
-                let input = call.open(&name).map_err(|error| Stop::failed(cannot_open(&name, &error)))?;
+                let input = call
+                    .open(&name)
+                    .map_err(|error| Stop::failed(cannot_open(&name, &error)))?;
                 self.input = Some((input, name));
             }
-            let Some((input, name)) = &mut self.input else { break };
+            let Some((input, name)) = &mut self.input else {
+                break;
+            };
             match call.chunk(input, name).await {
                 None => self.input = None,
                 Some(chunk) => {
-                    let over = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
+                    let over = usize::try_from(self.skip)
+                        .unwrap_or(usize::MAX)
+                        .min(chunk.len());
                     self.skip -= over as u64;
-                    self.pending.extend_from_slice(chunk.get(over..).unwrap_or_default());
+                    self.pending
+                        .extend_from_slice(chunk.get(over..).unwrap_or_default());
                 }
             }
         }
@@ -50,9 +63,8 @@ impl Rows {
 fn number(text: &str) -> Result<u64, Stop> {
     let hex = text.strip_prefix("0x").or(text.strip_prefix("0X"));
     match hex {
-        Some(hex) => {
-            u64::from_str_radix(hex, 16).map_err(|_| Stop::failed(format!("invalid number '{text}'")))
-        }
+        Some(hex) => u64::from_str_radix(hex, 16)
+            .map_err(|_| Stop::failed(format!("invalid number '{text}'"))),
         None => super::flags::size(text),
     }
 }
@@ -89,7 +101,10 @@ impl Form {
 
     fn write(self, bytes: &[u8]) -> String {
         let mut whole = [0u8; 8];
-        whole.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        whole
+            .iter_mut()
+            .zip(bytes)
+            .for_each(|(to, from)| *to = *from);
         let value = u64::from_le_bytes(whole);
         let width = self.width();
         match self.letter {
@@ -102,9 +117,15 @@ impl Form {
             }
             'f' if self.size == 4 => {
                 let value = f32::from_bits(value as u32);
-                format!("{:>width$}", super::printf::float(f64::from(value), b'g', 8, false))
+                format!(
+                    "{:>width$}",
+                    super::printf::float(f64::from(value), b'g', 8, false)
+                )
             }
-            'f' => format!("{:>width$}", super::printf::float(f64::from_bits(value), b'g', 17, false)),
+            'f' => format!(
+                "{:>width$}",
+                super::printf::float(f64::from_bits(value), b'g', 17, false)
+            ),
             'c' => format!("{:>3}", character(bytes.first().copied().unwrap_or(0))),
             _ => format!("{:>3}", named(bytes.first().copied().unwrap_or(0) & 0x7f)),
         }
@@ -140,15 +161,18 @@ fn named(byte: u8) -> String {
     }
 }
 
-const OD: Usage = Usage::new("od [-abcdeFfhiloxsv] [-t TYPE] [-A RADIX] [-N SIZE] [-j SKIP] [-w WIDTH] [FILE]...", "abcdDOBxXshivt:A:N:j:w::")
-    .long(&[
-        ("address-radix", 'A'),
-        ("format", 't'),
-        ("read-bytes", 'N'),
-        ("skip-bytes", 'j'),
-        ("width", 'w'),
-        ("output-duplicates", 'v'),
-    ]);
+const OD: Usage = Usage::new(
+    "od [-abcdeFfhiloxsv] [-t TYPE] [-A RADIX] [-N SIZE] [-j SKIP] [-w WIDTH] [FILE]...",
+    "abcdDOBxXshivt:A:N:j:w::",
+)
+.long(&[
+    ("address-radix", 'A'),
+    ("format", 't'),
+    ("read-bytes", 'N'),
+    ("skip-bytes", 'j'),
+    ("width", 'w'),
+    ("output-duplicates", 'v'),
+]);
 
 /// `od`
 pub async fn od(call: &mut Call) -> Ended {
@@ -171,7 +195,8 @@ pub async fn od(call: &mut Call) -> Ended {
             't' => {
                 let mut chars = value.chars().peekable();
                 while let Some(letter) = chars.next() {
-                    let size: String = std::iter::from_fn(|| chars.next_if(char::is_ascii_digit)).collect();
+                    let size: String =
+                        std::iter::from_fn(|| chars.next_if(char::is_ascii_digit)).collect();
                     let named = chars.next_if(|c| "CSILFD".contains(*c));
                     let size = match (size.as_str(), named, letter) {
                         ("", Some('C'), _) => 1,
@@ -196,16 +221,24 @@ pub async fn od(call: &mut Call) -> Ended {
         }
     }
     if forms.is_empty() {
-        forms.push(Form { letter: 'o', size: 2 });
+        forms.push(Form {
+            letter: 'o',
+            size: 2,
+        });
     }
     let width = match flags.value('w') {
         None => 16,
         Some("") => 32,
-        Some(text) => usize::try_from(number(text)?).unwrap_or(16).clamp(1, ROW_MAX),
+        Some(text) => usize::try_from(number(text)?)
+            .unwrap_or(16)
+            .clamp(1, ROW_MAX),
     };
     let skip = flags.value('j').map_or(Ok(0), number)?;
     let left = flags.value('N').map_or(Ok(u64::MAX), number)?;
-    let radix = flags.value('A').and_then(|text| text.chars().next()).unwrap_or('o');
+    let radix = flags
+        .value('A')
+        .and_then(|text| text.chars().next())
+        .unwrap_or('o');
     let address = |at: u64| match radix {
         'd' => format!("{at:07}"),
         'x' => format!("{at:06x}"),
@@ -255,13 +288,16 @@ pub async fn od(call: &mut Call) -> Ended {
     }
 }
 
-const HEXDUMP: Usage =
-    Usage::new("hexdump [-bcCdoxv] [-n LEN] [-s OFS] [FILE]...", "bcCdoxvn:s:R").long(&[
-        ("canonical", 'C'),
-        ("length", 'n'),
-        ("skip", 's'),
-        ("no-squeezing", 'v'),
-    ]);
+const HEXDUMP: Usage = Usage::new(
+    "hexdump [-bcCdoxv] [-n LEN] [-s OFS] [FILE]...",
+    "bcCdoxvn:s:R",
+)
+.long(&[
+    ("canonical", 'C'),
+    ("length", 'n'),
+    ("skip", 's'),
+    ("no-squeezing", 'v'),
+]);
 
 /// `hexdump` and `hd`
 pub async fn hexdump(call: &mut Call) -> Ended {
@@ -269,14 +305,22 @@ pub async fn hexdump(call: &mut Call) -> Ended {
     let skip = flags.value('s').map_or(Ok(0), number)?;
     let left = flags.value('n').map_or(Ok(u64::MAX), number)?;
     let canonical = flags.has('C') || call.name == "hd";
-    let letter = if canonical { 'C' } else { flags.last_of("bcdox").unwrap_or(' ') };
+    let letter = if canonical {
+        'C'
+    } else {
+        flags.last_of("bcdox").unwrap_or(' ')
+    };
     let mut rows = Rows::new(flags.files(), skip, left);
     let (mut at, mut last, mut starred) = (skip, None, false);
     loop {
         let row = rows.row(call, 16).await?;
         if row.is_empty() {
             if at > skip {
-                let end = if canonical { format!("{at:08x}\n") } else { format!("{at:07x}\n") };
+                let end = if canonical {
+                    format!("{at:08x}\n")
+                } else {
+                    format!("{at:07x}\n")
+                };
                 call.out(end).await?;
             }
             return Ok(call.code);
@@ -305,26 +349,47 @@ fn canonical_row(at: u64, row: &[u8]) -> String {
         if index == 8 {
             line.push(' ');
         }
-        line += &row.get(index).map_or("   ".to_owned(), |byte| format!(" {byte:02x}"));
+        line += &row
+            .get(index)
+            .map_or("   ".to_owned(), |byte| format!(" {byte:02x}"));
     }
     let text: String = row.iter().map(|byte| printable(*byte)).collect();
     format!("{line}  |{text}|\n")
 }
 
 fn printable(byte: u8) -> char {
-    if (32..127).contains(&byte) { char::from(byte) } else { '.' }
+    if (32..127).contains(&byte) {
+        char::from(byte)
+    } else {
+        '.'
+    }
 }
 
 fn hexdump_row(at: u64, row: &[u8], letter: char) -> String {
     let mut line = format!("{at:07x}");
-    let unit = |bytes: &[u8]| u16::from_le_bytes([bytes.first().copied().unwrap_or(0), bytes.get(1).copied().unwrap_or(0)]);
+    let unit = |bytes: &[u8]| {
+        u16::from_le_bytes([
+            bytes.first().copied().unwrap_or(0),
+            bytes.get(1).copied().unwrap_or(0),
+        ])
+    };
     match letter {
         'b' => row.iter().for_each(|byte| line += &format!(" {byte:03o}")),
-        'c' => row.iter().for_each(|byte| line += &format!(" {:>3}", character(*byte))),
-        'd' => row.chunks(2).for_each(|bytes| line += &format!("   {:05}", unit(bytes))),
-        'o' => row.chunks(2).for_each(|bytes| line += &format!("  {:06o}", unit(bytes))),
-        'x' => row.chunks(2).for_each(|bytes| line += &format!("    {:04x}", unit(bytes))),
-        _ => row.chunks(2).for_each(|bytes| line += &format!(" {:04x}", unit(bytes))),
+        'c' => row
+            .iter()
+            .for_each(|byte| line += &format!(" {:>3}", character(*byte))),
+        'd' => row
+            .chunks(2)
+            .for_each(|bytes| line += &format!("   {:05}", unit(bytes))),
+        'o' => row
+            .chunks(2)
+            .for_each(|bytes| line += &format!("  {:06o}", unit(bytes))),
+        'x' => row
+            .chunks(2)
+            .for_each(|bytes| line += &format!("    {:04x}", unit(bytes))),
+        _ => row
+            .chunks(2)
+            .for_each(|bytes| line += &format!(" {:04x}", unit(bytes))),
     }
     // Missing units are blanks.
     let (units, width) = match letter {
@@ -337,7 +402,10 @@ fn hexdump_row(at: u64, row: &[u8], letter: char) -> String {
     line
 }
 
-const XXD: Usage = Usage::new("xxd [-pr] [-iu] [-g N] [-c N] [-l LEN] [-s OFS] [-o OFS] [FILE]", "priuabeg:c:l:s:o:");
+const XXD: Usage = Usage::new(
+    "xxd [-pr] [-iu] [-g N] [-c N] [-l LEN] [-s OFS] [-o OFS] [FILE]",
+    "priuabeg:c:l:s:o:",
+);
 
 /// `xxd`
 pub async fn xxd(call: &mut Call) -> Ended {
@@ -355,7 +423,9 @@ pub async fn xxd(call: &mut Call) -> Ended {
         _ => 16,
     };
     let width = flags.value('c').map_or(Ok(default), number)?;
-    let width = usize::try_from(if width == 0 { default } else { width }).unwrap_or(16).min(256);
+    let width = usize::try_from(if width == 0 { default } else { width })
+        .unwrap_or(16)
+        .min(256);
     let group = match flags.value('g') {
         None if flags.has('b') => 1,
         None => 2,
@@ -364,7 +434,10 @@ pub async fn xxd(call: &mut Call) -> Ended {
     let group = if group == 0 { width } else { group };
     let files: Vec<String> = flags.files().into_iter().take(1).collect();
     let name = files.first().cloned().unwrap_or_default();
-    let ident: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    let ident: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+        .collect();
     let mut rows = Rows::new(files, skip, left);
     let hex = |byte: u8| match (flags.has('b'), flags.has('u')) {
         (true, _) => format!("{byte:08b}"),
@@ -407,7 +480,8 @@ pub async fn xxd(call: &mut Call) -> Ended {
         let end = if first { "" } else { "\n" };
         call.out(end).await?;
         if name != "-" {
-            call.out(format!("}};\nunsigned int {ident}_len = {};\n", at - skip)).await?;
+            call.out(format!("}};\nunsigned int {ident}_len = {};\n", at - skip))
+                .await?;
         }
     }
     Ok(call.code)
@@ -415,20 +489,30 @@ pub async fn xxd(call: &mut Call) -> Ended {
 
 async fn xxd_back(call: &mut Call, flags: &Flags) -> Ended {
     let name = flags.files().into_iter().next().unwrap_or_default();
-    let mut input = call.open(&name).map_err(|error| Stop::failed(cannot_open(&name, &error)))?;
+    let mut input = call
+        .open(&name)
+        .map_err(|error| Stop::failed(cannot_open(&name, &error)))?;
     let mut half: Option<u8> = None;
     while let Some(line) = call.line(&mut input, &name).await {
         let mut text = line.as_slice();
         if !flags.has('p') {
-            let Some(colon) = text.iter().position(|byte| *byte == b':') else { continue };
+            let Some(colon) = text.iter().position(|byte| *byte == b':') else {
+                continue;
+            };
             text = text.get(colon + 1..).unwrap_or_default();
             // Two spaces end the numbers.
-            let end = text.windows(2).skip(1).position(|pair| pair == b"  ").map_or(text.len(), |at| at + 1);
+            let end = text
+                .windows(2)
+                .skip(1)
+                .position(|pair| pair == b"  ")
+                .map_or(text.len(), |at| at + 1);
             text = text.get(..end).unwrap_or_default();
         }
         let mut out = Vec::new();
         for byte in text {
-            let Some(digit) = char::from(*byte).to_digit(16) else { continue };
+            let Some(digit) = char::from(*byte).to_digit(16) else {
+                continue;
+            };
             let digit = digit as u8;
             match half.take() {
                 Some(high) => out.push(high << 4 | digit),

@@ -9,7 +9,11 @@ use super::call::{Call, Ended, Stop, reason};
 use super::filesystem;
 use super::flags::Usage;
 
-const ENV: Usage = Usage::new("env [-i0] [-u NAME]... [-C DIR] [-] [NAME=VALUE]... [PROG ARGS]", "+iu:0C:").long(&[
+const ENV: Usage = Usage::new(
+    "env [-i0] [-u NAME]... [-C DIR] [-] [NAME=VALUE]... [PROG ARGS]",
+    "+iu:0C:",
+)
+.long(&[
     ("ignore-environment", 'i'),
     ("unset", 'u'),
     ("null", '0'),
@@ -56,10 +60,16 @@ pub async fn env(call: &mut Call) -> Ended {
         match filesystem::about(&path, true) {
             Ok(about) if about.is_directory() => io.cwd = path,
             Ok(_) => {
-                return Err(Stop::Failed(125, format!("can't change directory to '{directory}': Not a directory")));
+                return Err(Stop::Failed(
+                    125,
+                    format!("can't change directory to '{directory}': Not a directory"),
+                ));
             }
             Err(error) => {
-                let text = format!("can't change directory to '{directory}': {}", reason(&error));
+                let text = format!(
+                    "can't change directory to '{directory}': {}",
+                    reason(&error)
+                );
                 return Err(Stop::Failed(125, text));
             }
         }
@@ -68,7 +78,10 @@ pub async fn env(call: &mut Call) -> Ended {
         && applet::find(name).is_none()
         && !(name.contains('/') && filesystem::exists(&io.path(name)))
     {
-        return Err(Stop::Failed(127, format!("can't execute '{name}': No such file or directory")));
+        return Err(Stop::Failed(
+            127,
+            format!("can't execute '{name}': No such file or directory"),
+        ));
     }
     Ok(applet::run(rest.to_vec(), io).await)
 }

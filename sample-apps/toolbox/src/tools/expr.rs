@@ -17,12 +17,21 @@ pub async fn expr(call: &mut Call) -> Ended {
     if args.is_empty() {
         return Err(Stop::Said(2, "Usage: expr EXPRESSION\n".into()));
     }
-    let mut parser = Parser { args, at: 0, depth: 0 };
+    let mut parser = Parser {
+        args,
+        at: 0,
+        depth: 0,
+    };
     let value = parser.binary(0)?;
     if parser.at < args.len() {
         return Err(syntax());
     }
-    let null = value.is_empty() || value.trim_start_matches('-').bytes().all(|byte| byte == b'0') && value != "-";
+    let null = value.is_empty()
+        || value
+            .trim_start_matches('-')
+            .bytes()
+            .all(|byte| byte == b'0')
+            && value != "-";
     call.out(format!("{value}\n")).await?;
     Ok(i32::from(null))
 }
@@ -38,14 +47,26 @@ struct Parser<'a> {
 }
 
 /// Operators, the loosest first.
-const LEVELS: [&[&str]; 6] =
-    [&["|"], &["&"], &["<", "<=", "=", "==", "!=", ">=", ">"], &["+", "-"], &["*", "/", "%"], &[":"]];
+const LEVELS: [&[&str]; 6] = [
+    &["|"],
+    &["&"],
+    &["<", "<=", "=", "==", "!=", ">=", ">"],
+    &["+", "-"],
+    &["*", "/", "%"],
+    &[":"],
+];
 
 impl Parser<'_> {
     fn binary(&mut self, level: usize) -> Result<String, Stop> {
-        let Some(operators) = LEVELS.get(level) else { return self.primary() };
+        let Some(operators) = LEVELS.get(level) else {
+            return self.primary();
+        };
         let mut left = self.binary(level + 1)?;
-        while let Some(operator) = self.args.get(self.at).filter(|word| operators.contains(&word.as_str())) {
+        while let Some(operator) = self
+            .args
+            .get(self.at)
+            .filter(|word| operators.contains(&word.as_str()))
+        {
             self.at += 1;
             let right = self.binary(level + 1)?;
             left = apply(&left, operator, &right)?;
@@ -89,12 +110,17 @@ impl Parser<'_> {
             "substr" => {
                 let (text, from, length) = (next()?, next()?, next()?);
                 let (from, length) = (number(&from)?, number(&length)?);
-                let start = usize::try_from(from.max(1) - 1).unwrap_or(usize::MAX).min(text.len());
+                let start = usize::try_from(from.max(1) - 1)
+                    .unwrap_or(usize::MAX)
+                    .min(text.len());
                 let length = usize::try_from(length).unwrap_or(0);
                 let end = start.saturating_add(length).min(text.len());
                 match from < 1 {
                     true => String::new(),
-                    false => String::from_utf8_lossy(text.as_bytes().get(start..end).unwrap_or_default()).into_owned(),
+                    false => {
+                        String::from_utf8_lossy(text.as_bytes().get(start..end).unwrap_or_default())
+                            .into_owned()
+                    }
                 }
             }
             word => word.to_owned(),
@@ -103,7 +129,8 @@ impl Parser<'_> {
 }
 
 fn number(text: &str) -> Result<i64, Stop> {
-    text.parse().map_err(|_| Stop::Failed(2, "non-numeric argument".into()))
+    text.parse()
+        .map_err(|_| Stop::Failed(2, "non-numeric argument".into()))
 }
 
 fn null(text: &str) -> bool {
@@ -155,11 +182,14 @@ fn apply(left: &str, operator: &str, right: &str) -> Result<String, Stop> {
 fn matched(text: &str, pattern: &str) -> Result<String, Stop> {
     let anchored = format!("^{pattern}");
     let compiled = Pattern::new(anchored.as_bytes(), Syntax::default());
-    let compiled = compiled.map_err(|error| Stop::Failed(2, format!("bad regex '{pattern}': {error}")))?;
+    let compiled =
+        compiled.map_err(|error| Stop::Failed(2, format!("bad regex '{pattern}': {error}")))?;
     let spans = compiled.spans_at(text.as_bytes(), 0);
     if compiled.groups() > 0 {
         let group = spans.and_then(|spans| spans.get(1).copied().flatten());
-        let group = group.and_then(|(from, to)| text.as_bytes().get(from..to)).unwrap_or_default();
+        let group = group
+            .and_then(|(from, to)| text.as_bytes().get(from..to))
+            .unwrap_or_default();
         return Ok(String::from_utf8_lossy(group).into_owned());
     }
     let whole = spans.and_then(|spans| spans.first().copied().flatten());

@@ -200,7 +200,9 @@ mod host {
     }
 
     pub fn identity() -> (u32, u32) {
-        fs::metadata("/proc/self").map(|about| (about.uid(), about.gid())).unwrap_or((0, 0))
+        fs::metadata("/proc/self")
+            .map(|about| (about.uid(), about.gid()))
+            .unwrap_or((0, 0))
     }
 }
 
@@ -219,13 +221,18 @@ mod host {
         let path = normal(path);
         let mut best: Option<(usize, Descriptor, String)> = None;
         for (directory, name) in get_directories() {
-            let Ok(rest) = path.strip_prefix(&name) else { continue };
+            let Ok(rest) = path.strip_prefix(&name) else {
+                continue;
+            };
             let rest = match rest.to_str() {
                 Some("") => ".".to_owned(),
                 Some(rest) => rest.to_owned(),
                 None => continue,
             };
-            if best.as_ref().is_none_or(|(length, ..)| name.len() > *length) {
+            if best
+                .as_ref()
+                .is_none_or(|(length, ..)| name.len() > *length)
+            {
                 best = Some((name.len(), directory, rest));
             }
         }
@@ -236,7 +243,11 @@ mod host {
         let kind = super::kind(metadata);
         let (mut links, mut inode, mut changed) = (1, 0, time(metadata.modified()));
         if let Some((directory, rest)) = place(path) {
-            let flags = if follow { PathFlags::SYMLINK_FOLLOW } else { PathFlags::empty() };
+            let flags = if follow {
+                PathFlags::SYMLINK_FOLLOW
+            } else {
+                PathFlags::empty()
+            };
             if let Ok(stat) = directory.stat_at(flags, &rest) {
                 links = stat.link_count.max(1);
                 if let Some(at) = stat.status_change_timestamp {
@@ -248,12 +259,20 @@ mod host {
                 inode = hash.lower;
             }
         }
-        let readable = if kind == Kind::Directory { 0o755 } else { 0o644 };
+        let readable = if kind == Kind::Directory {
+            0o755
+        } else {
+            0o644
+        };
         let readable = if kind == Kind::Link { 0o777 } else { readable };
         Ok(About {
             kind,
             size: metadata.len(),
-            mode: if metadata.permissions().readonly() { readable & !0o222 } else { readable },
+            mode: if metadata.permissions().readonly() {
+                readable & !0o222
+            } else {
+                readable
+            },
             links,
             user: 0,
             group: 0,

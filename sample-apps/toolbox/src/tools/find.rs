@@ -85,10 +85,18 @@ struct Parser<'a> {
 impl Parser<'_> {
     fn any(&mut self) -> Result<Expression, Stop> {
         let mut options = vec![self.all()?];
-        while self.args.next_if(|arg| arg == "-o" || arg == "-or").is_some() {
+        while self
+            .args
+            .next_if(|arg| arg == "-o" || arg == "-or")
+            .is_some()
+        {
             options.push(self.all()?);
         }
-        Ok(if options.len() == 1 { options.remove(0) } else { Expression::Any(options) })
+        Ok(if options.len() == 1 {
+            options.remove(0)
+        } else {
+            Expression::Any(options)
+        })
     }
 
     fn all(&mut self) -> Result<Expression, Stop> {
@@ -107,12 +115,18 @@ impl Parser<'_> {
     }
 
     fn value(&mut self, name: &str) -> Result<String, Stop> {
-        self.args.next().ok_or_else(|| Stop::failed(format!("option requires an argument -- '{name}'")))
+        self.args
+            .next()
+            .ok_or_else(|| Stop::failed(format!("option requires an argument -- '{name}'")))
     }
 
     fn compare(&mut self, name: &str) -> Result<Compare, Stop> {
         let text = self.value(name)?;
-        let sign = text.chars().next().filter(|c| "+-".contains(*c)).unwrap_or('=');
+        let sign = text
+            .chars()
+            .next()
+            .filter(|c| "+-".contains(*c))
+            .unwrap_or('=');
         let number = text.trim_start_matches(['+', '-']).parse();
         let number = number.map_err(|_| Stop::failed(format!("invalid number '{text}'")))?;
         Ok(Compare { sign, number })
@@ -136,21 +150,36 @@ impl Parser<'_> {
             "-ipath" => Expression::Path(self.value(&name)?.to_lowercase().into_bytes(), true),
             "-regex" => {
                 let text = self.value(&name)?;
-                let syntax = Syntax { whole: true, ..Syntax::default() };
+                let syntax = Syntax {
+                    whole: true,
+                    ..Syntax::default()
+                };
                 let pattern = Pattern::new(text.as_bytes(), syntax);
-                Expression::Regex(pattern.map_err(|error| Stop::failed(format!("bad regex '{text}': {error}")))?)
+                Expression::Regex(
+                    pattern
+                        .map_err(|error| Stop::failed(format!("bad regex '{text}': {error}")))?,
+                )
             }
             "-type" => {
                 let text = self.value(&name)?;
-                let kinds: Vec<char> = text.split(',').filter_map(|kind| kind.chars().next()).collect();
+                let kinds: Vec<char> = text
+                    .split(',')
+                    .filter_map(|kind| kind.chars().next())
+                    .collect();
                 if kinds.is_empty() || kinds.iter().any(|kind| !"fdlpsbc".contains(*kind)) {
-                    return Err(Stop::failed(format!("invalid argument '{text}' to '-type'")));
+                    return Err(Stop::failed(format!(
+                        "invalid argument '{text}' to '-type'"
+                    )));
                 }
                 Expression::Type(kinds)
             }
             "-size" => {
                 let text = self.value(&name)?;
-                let sign = text.chars().next().filter(|c| "+-".contains(*c)).unwrap_or('=');
+                let sign = text
+                    .chars()
+                    .next()
+                    .filter(|c| "+-".contains(*c))
+                    .unwrap_or('=');
                 let body = text.trim_start_matches(['+', '-']);
                 let digits = body.trim_end_matches(|c: char| !c.is_ascii_digit());
                 let unit = match body.get(digits.len()..) {
@@ -162,7 +191,9 @@ impl Parser<'_> {
                     Some("G") => 1 << 30,
                     _ => return Err(Stop::failed(format!("invalid number '{text}'"))),
                 };
-                let number = digits.parse().map_err(|_| Stop::failed(format!("invalid number '{text}'")))?;
+                let number = digits
+                    .parse()
+                    .map_err(|_| Stop::failed(format!("invalid number '{text}'")))?;
                 Expression::Size(Compare { sign, number }, unit)
             }
             "-mtime" => Expression::Age(self.compare(&name)?, When::Modified, 86_400),
@@ -174,25 +205,37 @@ impl Parser<'_> {
             "-newer" => {
                 let file = self.value(&name)?;
                 let about = filesystem::about(&self.call.path(&file), true);
-                let about = about.map_err(|error| Stop::failed(format!("{file}: {}", reason(&error))))?;
+                let about =
+                    about.map_err(|error| Stop::failed(format!("{file}: {}", reason(&error))))?;
                 Expression::Newer(about.modified)
             }
             "-empty" => Expression::Empty,
             "-perm" => {
                 let text = self.value(&name)?;
-                let sign = text.chars().next().filter(|c| "-/+".contains(*c)).unwrap_or('=');
+                let sign = text
+                    .chars()
+                    .next()
+                    .filter(|c| "-/+".contains(*c))
+                    .unwrap_or('=');
                 let mode = u32::from_str_radix(text.trim_start_matches(['-', '/', '+']), 8);
-                Expression::Perm(sign, mode.map_err(|_| Stop::failed(format!("invalid mode '{text}'")))?)
+                Expression::Perm(
+                    sign,
+                    mode.map_err(|_| Stop::failed(format!("invalid mode '{text}'")))?,
+                )
             }
             "-user" | "-uid" => {
                 let text = self.value(&name)?;
                 let number = Names::of(self.call).user_number(&text);
-                Expression::User(number.ok_or_else(|| Stop::failed(format!("unknown user {text}")))?)
+                Expression::User(
+                    number.ok_or_else(|| Stop::failed(format!("unknown user {text}")))?,
+                )
             }
             "-group" | "-gid" => {
                 let text = self.value(&name)?;
                 let number = Names::of(self.call).group_number(&text);
-                Expression::Group(number.ok_or_else(|| Stop::failed(format!("unknown group {text}")))?)
+                Expression::Group(
+                    number.ok_or_else(|| Stop::failed(format!("unknown group {text}")))?,
+                )
             }
             "-links" => Expression::Links(self.compare(&name)?),
             "-inum" => Expression::Inode(self.compare(&name)?),
@@ -235,7 +278,9 @@ impl Parser<'_> {
                 let mut command = Vec::new();
                 loop {
                     let Some(arg) = self.args.next() else {
-                        return Err(Stop::failed(format!("option requires an argument -- '{name}'")));
+                        return Err(Stop::failed(format!(
+                            "option requires an argument -- '{name}'"
+                        )));
                     };
                     match arg.as_str() {
                         ";" => break Expression::Exec(command, name == "-ok"),
@@ -278,10 +323,16 @@ pub async fn find(call: &mut Call) -> Ended {
     }
     let starts = args
         .iter()
-        .take_while(|arg| !(arg.starts_with('-') && arg.len() > 1 || *arg == "!" || *arg == "(" || *arg == ")"))
+        .take_while(|arg| {
+            !(arg.starts_with('-') && arg.len() > 1 || *arg == "!" || *arg == "(" || *arg == ")")
+        })
         .count();
     let rest = args.split_off(starts);
-    let roots = if args.is_empty() { vec![".".to_owned()] } else { args };
+    let roots = if args.is_empty() {
+        vec![".".to_owned()]
+    } else {
+        args
+    };
     let mut parser = Parser {
         call,
         args: rest.into_iter().peekable(),
@@ -299,7 +350,14 @@ pub async fn find(call: &mut Call) -> Ended {
     if !parser.acts {
         expression = Expression::All(vec![expression, Expression::Print("\n")]);
     }
-    let Parser { least, most, depth_first, same_device, batches, .. } = parser;
+    let Parser {
+        least,
+        most,
+        depth_first,
+        same_device,
+        batches,
+        ..
+    } = parser;
     let mut commands = Vec::new();
     batch_commands(&expression, &mut commands);
     let mut search = Search {
@@ -315,7 +373,12 @@ pub async fn find(call: &mut Call) -> Ended {
         let mut waiting: Vec<(String, usize, Option<About>)> = vec![(root.clone(), 0, None)];
         while let Some((name, depth, done)) = waiting.pop() {
             if let Some(about) = done {
-                let found = Found { name: &name, about: &about, root, depth };
+                let found = Found {
+                    name: &name,
+                    about: &about,
+                    root,
+                    depth,
+                };
                 if depth >= least {
                     search.holds(&expression, &found).await?;
                 }
@@ -332,14 +395,22 @@ pub async fn find(call: &mut Call) -> Ended {
             let about = match about {
                 Ok(about) => about,
                 Err(error) => {
-                    search.call.fault(format!("{name}: {}", reason(&error))).await;
+                    search
+                        .call
+                        .fault(format!("{name}: {}", reason(&error)))
+                        .await;
                     continue;
                 }
             };
             let device = *device.get_or_insert(about.device);
             search.pruned = false;
             if !depth_first && depth >= least {
-                let found = Found { name: &name, about: &about, root, depth };
+                let found = Found {
+                    name: &name,
+                    about: &about,
+                    root,
+                    depth,
+                };
                 search.holds(&expression, &found).await?;
                 if search.quit {
                     break 'roots;
@@ -355,12 +426,24 @@ pub async fn find(call: &mut Call) -> Ended {
             if descend {
                 match filesystem::entries(&path) {
                     Ok(entries) => {
-                        let base = if name.ends_with('/') { name.clone() } else { format!("{name}/") };
+                        let base = if name.ends_with('/') {
+                            name.clone()
+                        } else {
+                            format!("{name}/")
+                        };
                         waiting.extend(
-                            entries.into_iter().rev().map(|entry| (format!("{base}{entry}"), depth + 1, None)),
+                            entries
+                                .into_iter()
+                                .rev()
+                                .map(|entry| (format!("{base}{entry}"), depth + 1, None)),
                         );
                     }
-                    Err(error) => search.call.fault(format!("{name}: {}", reason(&error))).await,
+                    Err(error) => {
+                        search
+                            .call
+                            .fault(format!("{name}: {}", reason(&error)))
+                            .await
+                    }
                 }
                 executor::yield_now().await;
             }
@@ -390,7 +473,12 @@ impl Search<'_> {
         Box::pin(async move {
             let about = found.about;
             let base = || {
-                let name = found.name.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+                let name = found
+                    .name
+                    .trim_end_matches('/')
+                    .rsplit('/')
+                    .next()
+                    .unwrap_or_default();
                 if name.is_empty() { "/" } else { name }
             };
             let cased = |text: &str, fold: bool| match fold {
@@ -417,10 +505,16 @@ impl Search<'_> {
                 Expression::Not(inner) => !self.holds(inner, found).await?,
                 Expression::Always(value) => *value,
                 Expression::Name(pattern, fold) => glob::matches(pattern, &cased(base(), *fold)),
-                Expression::Path(pattern, fold) => glob::matches(pattern, &cased(found.name, *fold)),
+                Expression::Path(pattern, fold) => {
+                    glob::matches(pattern, &cased(found.name, *fold))
+                }
                 Expression::Regex(pattern) => pattern.is_match(found.name.as_bytes()),
                 Expression::Type(kinds) => {
-                    let letter = if about.kind == Kind::File { 'f' } else { about.kind.letter() };
+                    let letter = if about.kind == Kind::File {
+                        'f'
+                    } else {
+                        about.kind.letter()
+                    };
                     kinds.contains(&letter)
                 }
                 Expression::Size(compare, unit) => compare.holds(about.size.div_ceil(*unit)),
@@ -435,7 +529,8 @@ impl Search<'_> {
                 }
                 Expression::Newer(time) => about.modified > *time,
                 Expression::Empty => match about.kind {
-                    Kind::Directory => filesystem::entries(&self.call.path(found.name)).is_ok_and(|names| names.is_empty()),
+                    Kind::Directory => filesystem::entries(&self.call.path(found.name))
+                        .is_ok_and(|names| names.is_empty()),
                     Kind::File => about.size == 0,
                     _ => false,
                 },
@@ -473,15 +568,21 @@ impl Search<'_> {
                     match removed {
                         Ok(()) => true,
                         Err(error) => {
-                            self.call.fault(format!("{}: {}", found.name, reason(&error))).await;
+                            self.call
+                                .fault(format!("{}: {}", found.name, reason(&error)))
+                                .await;
                             false
                         }
                     }
                 }
                 Expression::Exec(command, ask) => {
-                    let argv: Vec<String> =
-                        command.iter().map(|part| part.replace("{}", found.name)).collect();
-                    if *ask && !super::copy::confirmed(self.call, format!("{} ?", argv.join(" "))).await {
+                    let argv: Vec<String> = command
+                        .iter()
+                        .map(|part| part.replace("{}", found.name))
+                        .collect();
+                    if *ask
+                        && !super::copy::confirmed(self.call, format!("{} ?", argv.join(" "))).await
+                    {
                         return Ok(false);
                     }
                     applet::run(argv, self.call.io.clone()).await == 0
@@ -501,7 +602,11 @@ impl Search<'_> {
     }
 
     async fn run_batch(&mut self, command: &[String], index: usize) {
-        let names = self.batches.get_mut(index).map(std::mem::take).unwrap_or_default();
+        let names = self
+            .batches
+            .get_mut(index)
+            .map(std::mem::take)
+            .unwrap_or_default();
         if names.is_empty() {
             return;
         }
@@ -523,12 +628,26 @@ impl Search<'_> {
                 continue;
             }
             let seconds = super::calendar::since_epoch(about.modified).0;
-            let base = found.name.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+            let base = found
+                .name
+                .trim_end_matches('/')
+                .rsplit('/')
+                .next()
+                .unwrap_or_default();
             out += &match chars.next() {
                 Some('p') => found.name.to_owned(),
-                Some('P') => found.name.strip_prefix(found.root).unwrap_or(found.name).trim_start_matches('/').to_owned(),
+                Some('P') => found
+                    .name
+                    .strip_prefix(found.root)
+                    .unwrap_or(found.name)
+                    .trim_start_matches('/')
+                    .to_owned(),
                 Some('f') => base.to_owned(),
-                Some('h') => found.name.rsplit_once('/').map_or(".", |(parent, _)| parent).to_owned(),
+                Some('h') => found
+                    .name
+                    .rsplit_once('/')
+                    .map_or(".", |(parent, _)| parent)
+                    .to_owned(),
                 Some('s') => about.size.to_string(),
                 Some('k') => (about.blocks / 2).to_string(),
                 Some('b') => about.blocks.to_string(),
@@ -539,12 +658,18 @@ impl Search<'_> {
                 Some('i') => about.inode.to_string(),
                 Some('u' | 'U') => about.user.to_string(),
                 Some('g' | 'G') => about.group.to_string(),
-                Some('y') => if about.kind == Kind::File { 'f' } else { about.kind.letter() }.to_string(),
+                Some('y') => if about.kind == Kind::File {
+                    'f'
+                } else {
+                    about.kind.letter()
+                }
+                .to_string(),
                 Some('T') if chars.as_str().starts_with('@') => {
                     chars.next();
                     seconds.to_string()
                 }
-                Some('t') => super::calendar::Date::of_time(about.modified, ("UTC".into(), 0)).format("%a %b %e %H:%M:%S %Y"),
+                Some('t') => super::calendar::Date::of_time(about.modified, ("UTC".into(), 0))
+                    .format("%a %b %e %H:%M:%S %Y"),
                 Some('%') => "%".to_owned(),
                 Some(other) => format!("%{other}"),
                 None => "%".to_owned(),

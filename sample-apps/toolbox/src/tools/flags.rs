@@ -23,7 +23,12 @@ pub struct Usage {
 
 impl Usage {
     pub const fn new(line: &'static str, short: &'static str) -> Usage {
-        Usage { line, short, long: &[], code: 1 }
+        Usage {
+            line,
+            short,
+            long: &[],
+            code: 1,
+        }
     }
 
     pub const fn long(self, long: &'static [(&'static str, char)]) -> Usage {
@@ -57,7 +62,10 @@ impl Usage {
 
     /// As [`Usage::parse`], for arguments that were changed beforehand.
     pub fn sort(&self, name: &str, args: &[String]) -> Result<Flags, Stop> {
-        let mut flags = Flags { seen: Vec::new(), rest: Vec::new() };
+        let mut flags = Flags {
+            seen: Vec::new(),
+            rest: Vec::new(),
+        };
         let wrong =
             |text: String| Stop::Said(self.code, format!("{name}: {text}\nUsage: {}\n", self.line));
         let mut args = args.iter();
@@ -96,7 +104,9 @@ impl Usage {
                     let value = match self.takes(letter) {
                         None => return Err(wrong(format!("invalid option -- '{letter}'"))),
                         Some(Takes::Nothing) => String::new(),
-                        Some(Takes::Attached) => std::mem::replace(&mut letters, "".chars()).collect(),
+                        Some(Takes::Attached) => {
+                            std::mem::replace(&mut letters, "".chars()).collect()
+                        }
                         Some(Takes::Value) => {
                             let attached: String =
                                 std::mem::replace(&mut letters, "".chars()).collect();
@@ -138,16 +148,27 @@ impl Flags {
 
     /// The last value that was given.
     pub fn value(&self, letter: char) -> Option<&str> {
-        self.seen.iter().rev().find(|(seen, _)| *seen == letter).map(|(_, value)| value.as_str())
+        self.seen
+            .iter()
+            .rev()
+            .find(|(seen, _)| *seen == letter)
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn values(&self, letter: char) -> impl Iterator<Item = &str> {
-        self.seen.iter().filter(move |(seen, _)| *seen == letter).map(|(_, value)| value.as_str())
+        self.seen
+            .iter()
+            .filter(move |(seen, _)| *seen == letter)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Which of these letters came last.
     pub fn last_of(&self, letters: &str) -> Option<char> {
-        self.seen.iter().rev().map(|(seen, _)| *seen).find(|seen| letters.contains(*seen))
+        self.seen
+            .iter()
+            .rev()
+            .map(|(seen, _)| *seen)
+            .find(|seen| letters.contains(*seen))
     }
 
     /// The files among the arguments; standard input if there are none.

@@ -74,7 +74,9 @@ pub async fn grep(call: &mut Call) -> Ended {
         .args
         .iter()
         .map(|arg| match arg.strip_prefix('-') {
-            Some(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(digits)
+                if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
                 format!("-C{digits}")
             }
             _ => arg.clone(),
@@ -86,9 +88,12 @@ pub async fn grep(call: &mut Call) -> Ended {
         match letter {
             'e' => texts.extend(value.split('\n').map(|text| text.as_bytes().to_vec())),
             'f' => {
-                let mut input = call.open(value).map_err(|error| Stop::Failed(2, cannot_open(value, &error)))?;
+                let mut input = call
+                    .open(value)
+                    .map_err(|error| Stop::Failed(2, cannot_open(value, &error)))?;
                 let all = input.all(HELD_BYTES_MAX).await;
-                let all = all.map_err(|error| Stop::Failed(2, format!("{value}: {}", reason(&error))))?;
+                let all =
+                    all.map_err(|error| Stop::Failed(2, format!("{value}: {}", reason(&error))))?;
                 let all = all.strip_suffix(b"\n").unwrap_or(&all);
                 texts.extend(all.split(|byte| *byte == b'\n').map(<[u8]>::to_vec));
             }
@@ -99,7 +104,13 @@ pub async fn grep(call: &mut Call) -> Ended {
         if flags.rest.is_empty() {
             return Err(USAGE.wrong());
         }
-        texts.extend(flags.rest.remove(0).split('\n').map(|text| text.as_bytes().to_vec()));
+        texts.extend(
+            flags
+                .rest
+                .remove(0)
+                .split('\n')
+                .map(|text| text.as_bytes().to_vec()),
+        );
     }
     let kind = match (flags.last_of("EFG"), call.name.as_str()) {
         (Some('E'), _) | (None, "egrep") => Kind::Extended,
@@ -114,7 +125,8 @@ pub async fn grep(call: &mut Call) -> Ended {
         lines: false,
     };
     let bad = |error: String| {
-        let text = String::from_utf8_lossy(texts.first().map_or(&[][..], Vec::as_slice)).into_owned();
+        let text =
+            String::from_utf8_lossy(texts.first().map_or(&[][..], Vec::as_slice)).into_owned();
         Stop::Failed(2, format!("bad regex '{text}': {error}"))
     };
     let pattern = Pattern::any_of(&texts, syntax).map_err(bad)?;
@@ -147,19 +159,31 @@ pub async fn grep(call: &mut Call) -> Ended {
         while let Some((name, depth)) = waiting.pop() {
             let path = call.path(&name);
             let directory = name != "-"
-                && filesystem::about(&path, depth == 0 || search.flags.has('R')).is_ok_and(|about| about.is_directory());
+                && filesystem::about(&path, depth == 0 || search.flags.has('R'))
+                    .is_ok_and(|about| about.is_directory());
             let base = name.rsplit('/').next().unwrap_or_default().as_bytes();
-            let any = |letter: char| search.flags.values(letter).any(|glob| glob::matches(glob.as_bytes(), base));
+            let any = |letter: char| {
+                search
+                    .flags
+                    .values(letter)
+                    .any(|glob| glob::matches(glob.as_bytes(), base))
+            };
             if directory && recursive {
                 if depth > 0 && any(EXCLUDE_DIR) || depth > DEPTH_MAX {
                     continue;
                 }
                 match filesystem::entries(&path) {
-                    Ok(entries) => waiting.extend(entries.into_iter().rev().map(|entry| match bare && name == "." {
-                        true => (entry, depth + 1),
-                        false => (format!("{}/{entry}", name.trim_end_matches('/')), depth + 1),
+                    Ok(entries) => waiting.extend(entries.into_iter().rev().map(|entry| {
+                        match bare && name == "." {
+                            true => (entry, depth + 1),
+                            false => (format!("{}/{entry}", name.trim_end_matches('/')), depth + 1),
+                        }
                     })),
-                    Err(error) => search.fault(call, format!("{name}: {}", reason(&error))).await,
+                    Err(error) => {
+                        search
+                            .fault(call, format!("{name}: {}", reason(&error)))
+                            .await
+                    }
                 }
                 continue;
             }
@@ -177,7 +201,11 @@ pub async fn grep(call: &mut Call) -> Ended {
                         return Ok(0);
                     }
                 }
-                Err(error) => search.fault(call, format!("{name}: {}", reason(&error))).await,
+                Err(error) => {
+                    search
+                        .fault(call, format!("{name}: {}", reason(&error)))
+                        .await
+                }
             }
         }
     }
@@ -200,12 +228,24 @@ impl Search {
         let has = |letter| self.flags.has(letter);
         let (listing, missing) = (has('l'), has('L'));
         let silent = has('q') || has('c') || listing || missing;
-        let shown = if name == "-" { "(standard input)" } else { name };
+        let shown = if name == "-" {
+            "(standard input)"
+        } else {
+            name
+        };
         let (mut number, mut offset, mut count) = (0u64, 0u64, 0u64);
         let mut held: VecDeque<(u64, u64, Vec<u8>)> = VecDeque::new();
         let (mut follow, mut last_printed) = (0, 0u64);
-        let null = if has('z') { Some(call.whole(name).await?) } else { None };
-        let mut records = null.as_ref().map(|all| all.strip_suffix(&[0]).unwrap_or(all).split(|byte| *byte == 0));
+        let null = if has('z') {
+            Some(call.whole(name).await?)
+        } else {
+            None
+        };
+        let mut records = null.as_ref().map(|all| {
+            all.strip_suffix(&[0])
+                .unwrap_or(all)
+                .split(|byte| *byte == 0)
+        });
         loop {
             let record = match &mut records {
                 Some(records) => records.next().map(<[u8]>::to_vec),
@@ -226,7 +266,10 @@ impl Search {
                 }
                 if !silent {
                     let first_shown = number - held.len() as u64;
-                    if last_printed > 0 && first_shown > last_printed + 1 && (self.before > 0 || self.after > 0) {
+                    if last_printed > 0
+                        && first_shown > last_printed + 1
+                        && (self.before > 0 || self.after > 0)
+                    {
                         call.out("--\n").await?;
                     }
                     for (number, offset, line) in held.drain(..) {
@@ -236,7 +279,8 @@ impl Search {
                     }
                     if has('o') {
                         if !has('v') {
-                            self.print_matches(call, shown, number, offset, &line).await?;
+                            self.print_matches(call, shown, number, offset, &line)
+                                .await?;
                         }
                     } else {
                         self.print(call, shown, number, offset, &line, ':').await?;
@@ -263,7 +307,11 @@ impl Search {
             }
             offset += length;
         }
-        let prefix = if self.named { format!("{shown}:") } else { String::new() };
+        let prefix = if self.named {
+            format!("{shown}:")
+        } else {
+            String::new()
+        };
         let has = |letter| self.flags.has(letter);
         if has('q') {
             return Ok(());
@@ -317,7 +365,8 @@ impl Search {
         while let Some((from, to)) = self.pattern.find_at(line, at) {
             if to > from {
                 let part = line.get(from..to).unwrap_or_default();
-                self.print(call, name, number, offset + from as u64, part, ':').await?;
+                self.print(call, name, number, offset + from as u64, part, ':')
+                    .await?;
             }
             at = if to > from { to } else { to + 1 };
             if at > line.len() {

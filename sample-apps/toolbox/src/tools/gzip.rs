@@ -29,7 +29,12 @@ impl Packer {
     }
 
     pub fn with_level(level: u32) -> Packer {
-        Packer { deflate: Compress::new(Compression::new(level), false), sum: Crc::new(), length: 0, begun: false }
+        Packer {
+            deflate: Compress::new(Compression::new(level), false),
+            sum: Crc::new(),
+            length: 0,
+            begun: false,
+        }
     }
 
     fn head(&mut self) -> Vec<u8> {
@@ -56,11 +61,19 @@ impl Packer {
         Ok(out)
     }
 
-    fn step(&mut self, mut bytes: &[u8], flush: FlushCompress, out: &mut Vec<u8>) -> Result<(), String> {
+    fn step(
+        &mut self,
+        mut bytes: &[u8],
+        flush: FlushCompress,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
         loop {
             out.reserve(STEP_BYTES);
             let before = self.deflate.total_in();
-            let status = self.deflate.compress_vec(bytes, out, flush).map_err(|error| error.to_string())?;
+            let status = self
+                .deflate
+                .compress_vec(bytes, out, flush)
+                .map_err(|error| error.to_string())?;
             let used = (self.deflate.total_in() - before) as usize;
             bytes = bytes.get(used..).unwrap_or_default();
             let more = out.capacity() == out.len();
@@ -117,7 +130,9 @@ impl Unpacker {
                     }
                     self.part.extend_from_slice(bytes);
                     match head_length(&self.part)? {
-                        None if self.part.len() > HEAD_BYTES_MAX => return Err("invalid magic".into()),
+                        None if self.part.len() > HEAD_BYTES_MAX => {
+                            return Err("invalid magic".into());
+                        }
                         None => bytes = &[],
                         Some(length) => {
                             let rest = self.part.len() - length;
@@ -154,7 +169,8 @@ impl Unpacker {
                 State::Tail => {
                     let missing = 8 - self.part.len();
                     let count = missing.min(bytes.len());
-                    self.part.extend_from_slice(bytes.get(..count).unwrap_or_default());
+                    self.part
+                        .extend_from_slice(bytes.get(..count).unwrap_or_default());
                     bytes = bytes.get(count..).unwrap_or_default();
                     if let [a, b, c, d, e, f, g, h] = *self.part.as_slice() {
                         if u32::from_le_bytes([a, b, c, d]) != self.sum.value() {
@@ -204,19 +220,29 @@ impl Unpacker {
 /// How long a header is; `None` while it is not whole.
 fn head_length(bytes: &[u8]) -> Result<Option<usize>, String> {
     let magic = [0x1f, 0x8b, 8];
-    if bytes.iter().zip(magic).any(|(found, wanted)| *found != wanted) {
+    if bytes
+        .iter()
+        .zip(magic)
+        .any(|(found, wanted)| *found != wanted)
+    {
         return Err("invalid magic".into());
     }
-    let Some(flags) = bytes.get(3).copied().filter(|_| bytes.len() >= 10) else { return Ok(None) };
+    let Some(flags) = bytes.get(3).copied().filter(|_| bytes.len() >= 10) else {
+        return Ok(None);
+    };
     let mut at = 10;
     if flags & 4 != 0 {
-        let (Some(low), Some(high)) = (bytes.get(at), bytes.get(at + 1)) else { return Ok(None) };
+        let (Some(low), Some(high)) = (bytes.get(at), bytes.get(at + 1)) else {
+            return Ok(None);
+        };
         at += 2 + usize::from(u16::from_le_bytes([*low, *high]));
     }
     for flag in [8, 16] {
         if flags & flag != 0 {
             let rest = bytes.get(at..).unwrap_or_default();
-            let Some(end) = rest.iter().position(|byte| *byte == 0) else { return Ok(None) };
+            let Some(end) = rest.iter().position(|byte| *byte == 0) else {
+                return Ok(None);
+            };
             at += end + 1;
         }
     }
@@ -241,25 +267,29 @@ impl Crc {
     }
 }
 
-const USAGE: Usage = Usage::new("gzip [-cfkdt123456789] [FILE]...", "cfkdtqvnNlr123456789").long(&[
-    ("stdout", 'c'),
-    ("to-stdout", 'c'),
-    ("force", 'f'),
-    ("keep", 'k'),
-    ("decompress", 'd'),
-    ("test", 't'),
-    ("quiet", 'q'),
-    ("verbose", 'v'),
-    ("no-name", 'n'),
-    ("fast", '1'),
-    ("best", '9'),
-]);
+const USAGE: Usage =
+    Usage::new("gzip [-cfkdt123456789] [FILE]...", "cfkdtqvnNlr123456789").long(&[
+        ("stdout", 'c'),
+        ("to-stdout", 'c'),
+        ("force", 'f'),
+        ("keep", 'k'),
+        ("decompress", 'd'),
+        ("test", 't'),
+        ("quiet", 'q'),
+        ("verbose", 'v'),
+        ("no-name", 'n'),
+        ("fast", '1'),
+        ("best", '9'),
+    ]);
 
 /// `gzip`, `gunzip` and `zcat`
 pub async fn gzip(call: &mut Call) -> Ended {
     let flags = USAGE.parse(call)?;
-    let unpack = flags.has('d') || flags.has('t') || matches!(call.name.as_str(), "gunzip" | "zcat" | "gzcat");
-    let to_stdout = flags.has('c') || matches!(call.name.as_str(), "zcat" | "gzcat") || flags.rest.is_empty();
+    let unpack = flags.has('d')
+        || flags.has('t')
+        || matches!(call.name.as_str(), "gunzip" | "zcat" | "gzcat");
+    let to_stdout =
+        flags.has('c') || matches!(call.name.as_str(), "zcat" | "gzcat") || flags.rest.is_empty();
     for name in flags.files() {
         let mut input = match call.open(&name) {
             Ok(input) => input,
@@ -271,9 +301,15 @@ pub async fn gzip(call: &mut Call) -> Ended {
         if name == "-" || to_stdout || flags.has('t') {
             let output = call.io.stdout.clone();
             if !unpack && !flags.has('f') && output.is_terminal() {
-                return Err(Stop::failed("compressed data not written to terminal, use -f to force it"));
+                return Err(Stop::failed(
+                    "compressed data not written to terminal, use -f to force it",
+                ));
             }
-            let output = if flags.has('t') { Output::null() } else { output };
+            let output = if flags.has('t') {
+                Output::null()
+            } else {
+                output
+            };
             if let Err(text) = copy(&mut input, output, unpack, &flags).await? {
                 call.fault(describe(&name, &text)).await;
             }
@@ -286,14 +322,16 @@ pub async fn gzip(call: &mut Call) -> Ended {
         }
         let target = match (unpack, name.strip_suffix(".tgz"), name.strip_suffix(".gz")) {
             (false, _, Some(_)) => {
-                call.fault(format!("{name}: already has .gz suffix - unchanged")).await;
+                call.fault(format!("{name}: already has .gz suffix - unchanged"))
+                    .await;
                 continue;
             }
             (false, ..) => format!("{name}.gz"),
             (true, Some(stem), _) => format!("{stem}.tar"),
             (true, None, Some(stem)) => stem.to_owned(),
             (true, None, None) => {
-                call.fault(format!("{name}: unknown suffix - ignored")).await;
+                call.fault(format!("{name}: unknown suffix - ignored"))
+                    .await;
                 continue;
             }
         };
@@ -315,7 +353,8 @@ pub async fn gzip(call: &mut Call) -> Ended {
                 if !flags.has('k')
                     && let Err(error) = fs::remove_file(&path)
                 {
-                    call.fault(format!("can't remove '{name}': {}", reason(&error))).await;
+                    call.fault(format!("can't remove '{name}': {}", reason(&error)))
+                        .await;
                 }
             }
             Ok(Err(text)) => {
@@ -333,24 +372,44 @@ pub async fn gzip(call: &mut Call) -> Ended {
 }
 
 fn describe(name: &str, text: &str) -> String {
-    if name == "-" { text.to_owned() } else { format!("{name}: {text}") }
+    if name == "-" {
+        text.to_owned()
+    } else {
+        format!("{name}: {text}")
+    }
 }
 
 /// Gives the new file what is kept of the old one.
 fn keep_facts(from: &Path, to: &Path) {
-    let Ok(about) = filesystem::about(from, true) else { return };
+    let Ok(about) = filesystem::about(from, true) else {
+        return;
+    };
     // A file system that has none of it keeps none of it.
     let _ = filesystem::set_mode(to, about.mode);
-    let times = fs::FileTimes::new().set_modified(about.modified).set_accessed(about.accessed);
-    let _ = OpenOptions::new().write(true).open(to).and_then(|mut file| {
-        file.flush()?;
-        file.set_times(times)
-    });
+    let times = fs::FileTimes::new()
+        .set_modified(about.modified)
+        .set_accessed(about.accessed);
+    let _ = OpenOptions::new()
+        .write(true)
+        .open(to)
+        .and_then(|mut file| {
+            file.flush()?;
+            file.set_times(times)
+        });
 }
 
 /// Packs or unpacks a stream. The inner error is of the data, the outer one of the output.
-async fn copy(input: &mut Input, mut output: Output, unpack: bool, flags: &Flags) -> Result<Result<(), String>, Stop> {
-    let level = "123456789".chars().filter(|digit| flags.has(*digit)).filter_map(|digit| digit.to_digit(10)).last();
+async fn copy(
+    input: &mut Input,
+    mut output: Output,
+    unpack: bool,
+    flags: &Flags,
+) -> Result<Result<(), String>, Stop> {
+    let level = "123456789"
+        .chars()
+        .filter(|digit| flags.has(*digit))
+        .filter_map(|digit| digit.to_digit(10))
+        .last();
     let mut packer = Packer::with_level(level.unwrap_or(6));
     let mut unpacker = Unpacker::new();
     let mut buf = vec![0; super::call::CHUNK_BYTES];

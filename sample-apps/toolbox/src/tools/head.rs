@@ -32,12 +32,18 @@ pub async fn head(call: &mut Call) -> Ended {
         };
         if titled {
             let shown = if name == "-" { "standard input" } else { name };
-            call.out(format!("{}==> {shown} <==\n", if index > 0 { "\n" } else { "" })).await?;
+            call.out(format!(
+                "{}==> {shown} <==\n",
+                if index > 0 { "\n" } else { "" }
+            ))
+            .await?;
         }
         match (bytes, but_last) {
             (false, false) => {
                 for _ in 0..count {
-                    let Some(line) = call.line(&mut input, name).await else { break };
+                    let Some(line) = call.line(&mut input, name).await else {
+                        break;
+                    };
                     call.out(line).await?;
                 }
             }

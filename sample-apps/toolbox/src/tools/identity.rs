@@ -23,7 +23,8 @@ impl Names {
         let read = |path: &str| -> BTreeMap<u32, String> {
             let mut names = BTreeMap::from([(0, "root".to_owned())]);
             let text = std::fs::read(call.path(path)).unwrap_or_default();
-            let text = String::from_utf8_lossy(text.get(..NAMES_BYTES_MAX).unwrap_or(&text)).into_owned();
+            let text =
+                String::from_utf8_lossy(text.get(..NAMES_BYTES_MAX).unwrap_or(&text)).into_owned();
             for line in text.lines() {
                 let mut parts = line.split(':');
                 if let (Some(name), Some(number)) = (parts.next(), parts.nth(1))
@@ -34,25 +35,38 @@ impl Names {
             }
             names
         };
-        Names { users: read("/etc/passwd"), groups: read("/etc/group") }
+        Names {
+            users: read("/etc/passwd"),
+            groups: read("/etc/group"),
+        }
     }
 
     pub fn user(&self, number: u32) -> String {
-        self.users.get(&number).cloned().unwrap_or_else(|| number.to_string())
+        self.users
+            .get(&number)
+            .cloned()
+            .unwrap_or_else(|| number.to_string())
     }
 
     pub fn group(&self, number: u32) -> String {
-        self.groups.get(&number).cloned().unwrap_or_else(|| number.to_string())
+        self.groups
+            .get(&number)
+            .cloned()
+            .unwrap_or_else(|| number.to_string())
     }
 
     pub fn user_number(&self, name: &str) -> Option<u32> {
         let named = self.users.iter().find(|(_, known)| known.as_str() == name);
-        named.map(|(number, _)| *number).or_else(|| name.parse().ok())
+        named
+            .map(|(number, _)| *number)
+            .or_else(|| name.parse().ok())
     }
 
     pub fn group_number(&self, name: &str) -> Option<u32> {
         let named = self.groups.iter().find(|(_, known)| known.as_str() == name);
-        named.map(|(number, _)| *number).or_else(|| name.parse().ok())
+        named
+            .map(|(number, _)| *number)
+            .or_else(|| name.parse().ok())
     }
 }
 
@@ -70,20 +84,38 @@ pub async fn id(call: &mut Call) -> Ended {
     let names = Names::of(call);
     let (mut user, mut group) = filesystem::identity();
     if let Some(name) = flags.rest.first() {
-        let found = names.user_number(name).filter(|number| names.users.contains_key(number));
+        let found = names
+            .user_number(name)
+            .filter(|number| names.users.contains_key(number));
         user = found.ok_or_else(|| Stop::failed(format!("unknown user {name}")))?;
         group = user;
     }
-    let named = |number: u32, name: String| if flags.has('n') { name } else { number.to_string() };
+    let named = |number: u32, name: String| {
+        if flags.has('n') {
+            name
+        } else {
+            number.to_string()
+        }
+    };
     let text = match flags.last_of("ugG") {
         Some('u') => named(user, names.user(user)),
         Some(_) => named(group, names.group(group)),
         None if flags.has('n') => {
-            return Err(Stop::failed("cannot print only names or real IDs in default format"));
+            return Err(Stop::failed(
+                "cannot print only names or real IDs in default format",
+            ));
         }
         None => {
-            let user_name = names.users.get(&user).map(|name| format!("({name})")).unwrap_or_default();
-            let group_name = names.groups.get(&group).map(|name| format!("({name})")).unwrap_or_default();
+            let user_name = names
+                .users
+                .get(&user)
+                .map(|name| format!("({name})"))
+                .unwrap_or_default();
+            let group_name = names
+                .groups
+                .get(&group)
+                .map(|name| format!("({name})"))
+                .unwrap_or_default();
             format!("uid={user}{user_name} gid={group}{group_name} groups={group}{group_name}")
         }
     };
@@ -95,7 +127,11 @@ pub async fn id(call: &mut Call) -> Ended {
 pub async fn whoami(call: &mut Call) -> Ended {
     let names = Names::of(call);
     let (user, group) = filesystem::identity();
-    let name = if call.name == "groups" { names.group(group) } else { names.user(user) };
+    let name = if call.name == "groups" {
+        names.group(group)
+    } else {
+        names.user(user)
+    };
     call.out(format!("{name}\n")).await?;
     Ok(0)
 }
@@ -122,15 +158,21 @@ pub async fn hostname(call: &mut Call) -> Ended {
     let hosts = std::fs::read_to_string(call.path("/etc/hosts")).unwrap_or_default();
     let row = hosts.lines().find(|line| {
         let line = line.split('#').next().unwrap_or_default();
-        line.split_whitespace().skip(1).any(|known| known == name || known.split('.').next() == Some(&name))
+        line.split_whitespace()
+            .skip(1)
+            .any(|known| known == name || known.split('.').next() == Some(&name))
     });
     let row: Vec<&str> = row.unwrap_or_default().split_whitespace().collect();
     let full = row.get(1).map_or(name.clone(), |full| (*full).to_owned());
     let text = match flags.last_of("sfidI") {
         Some('s') => name.split('.').next().unwrap_or_default().to_owned(),
         Some('f') => full,
-        Some('d') => full.split_once('.').map_or(String::new(), |(_, domain)| domain.to_owned()),
-        Some(_) => row.first().map_or_else(|| "127.0.0.1".to_owned(), |address| (*address).to_owned()),
+        Some('d') => full
+            .split_once('.')
+            .map_or(String::new(), |(_, domain)| domain.to_owned()),
+        Some(_) => row
+            .first()
+            .map_or_else(|| "127.0.0.1".to_owned(), |address| (*address).to_owned()),
         None => name,
     };
     call.out(format!("{text}\n")).await?;
@@ -182,7 +224,11 @@ pub async fn nproc(call: &mut Call) -> Ended {
 /// `uptime` and `free` need `/proc`, which a component has only if the node lends it.
 pub async fn uptime(call: &mut Call) -> Ended {
     let text = std::fs::read_to_string(call.path("/proc/uptime")).unwrap_or_default();
-    let Some(up) = text.split('.').next().and_then(|text| text.parse::<u64>().ok()) else {
+    let Some(up) = text
+        .split('.')
+        .next()
+        .and_then(|text| text.parse::<u64>().ok())
+    else {
         return Err(Stop::failed(
             "a component is not told how long its host has been up; the pod's start is in its status",
         ));
@@ -197,8 +243,15 @@ pub async fn uptime(call: &mut Call) -> Ended {
         1 => "1 day, ".into(),
         days => format!("{days} days, "),
     };
-    let clock = if hours > 0 { format!("{hours:2}:{minutes:02}") } else { format!("{minutes} min") };
-    let text = format!(" {now} up {days}{clock},  0 users,  load average: {}\n", load.join(", "));
+    let clock = if hours > 0 {
+        format!("{hours:2}:{minutes:02}")
+    } else {
+        format!("{minutes} min")
+    };
+    let text = format!(
+        " {now} up {days}{clock},  0 users,  load average: {}\n",
+        load.join(", ")
+    );
     call.out(text).await?;
     Ok(0)
 }
@@ -210,7 +263,9 @@ pub async fn free(call: &mut Call) -> Ended {
     let flags = FREE.parse(call)?;
     let text = std::fs::read_to_string(call.path("/proc/meminfo")).unwrap_or_default();
     let value = |name: &str| -> Option<u64> {
-        let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
+        let line = text
+            .lines()
+            .find(|line| line.split(':').next() == Some(name))?;
         line.split_whitespace().nth(1)?.parse().ok()
     };
     let Some(total) = value("MemTotal") else {
@@ -230,14 +285,20 @@ pub async fn free(call: &mut Call) -> Ended {
     };
     let used = total.saturating_sub(unused + cached);
     let row = |name: &str, values: &[u64]| {
-        let values: String = values.iter().map(|value| format!("{:>12}", show(*value))).collect();
+        let values: String = values
+            .iter()
+            .map(|value| format!("{:>12}", show(*value)))
+            .collect();
         format!("{name:<7}{values}\n")
     };
     let mut out = format!(
         "{:>19}{:>12}{:>12}{:>12}{:>12}{:>12}\n",
         "total", "used", "free", "shared", "buff/cache", "available"
     );
-    out += &row("Mem:", &[total, used, unused, shared, cached, read("MemAvailable")]);
+    out += &row(
+        "Mem:",
+        &[total, used, unused, shared, cached, read("MemAvailable")],
+    );
     let (swap, swap_free) = (read("SwapTotal"), read("SwapFree"));
     out += &row("Swap:", &[swap, swap.saturating_sub(swap_free), swap_free]);
     call.out(out).await?;

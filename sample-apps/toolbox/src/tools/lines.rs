@@ -10,7 +10,9 @@ const REV: Usage = Usage::new("rev [FILE]...", "");
 pub async fn rev(call: &mut Call) -> Ended {
     let flags = REV.parse(call)?;
     for name in flags.files() {
-        let Some(mut input) = call.open_or_fault(&name).await else { continue };
+        let Some(mut input) = call.open_or_fault(&name).await else {
+            continue;
+        };
         while let Some(mut line) = call.line(&mut input, &name).await {
             let ended = line.last() == Some(&b'\n');
             if ended {
@@ -35,14 +37,17 @@ const TAC: Usage = Usage::new("tac [FILE]...", "");
 pub async fn tac(call: &mut Call) -> Ended {
     let flags = TAC.parse(call)?;
     for name in flags.files() {
-        let Some(mut input) = call.open_or_fault(&name).await else { continue };
+        let Some(mut input) = call.open_or_fault(&name).await else {
+            continue;
+        };
         let (mut lines, mut held) = (Vec::new(), 0);
         while let Some(line) = call.line(&mut input, &name).await {
             held += line.len();
             lines.push(line);
             if held > HELD_BYTES_MAX {
-                let text =
-                    format!("{name}: more than {HELD_BYTES_MAX} bytes, which must fit into memory; split it first");
+                let text = format!(
+                    "{name}: more than {HELD_BYTES_MAX} bytes, which must fit into memory; split it first"
+                );
                 return Err(Stop::failed(text));
             }
         }
@@ -53,7 +58,11 @@ pub async fn tac(call: &mut Call) -> Ended {
     Ok(call.code)
 }
 
-const NL: Usage = Usage::new("nl [-b STYLE] [-i N] [-s STRING] [-v N] [-w N] [-n FMT] [FILE]...", "b:i:s:v:w:n:pl:h:f:d:").long(&[
+const NL: Usage = Usage::new(
+    "nl [-b STYLE] [-i N] [-s STRING] [-v N] [-w N] [-n FMT] [FILE]...",
+    "b:i:s:v:w:n:pl:h:f:d:",
+)
+.long(&[
     ("body-numbering", 'b'),
     ("line-increment", 'i'),
     ("number-separator", 's'),
@@ -67,10 +76,14 @@ pub async fn nl(call: &mut Call) -> Ended {
     let flags = NL.parse(call)?;
     let signed = |letter, default: i64| match flags.value(letter) {
         None => Ok(default),
-        Some(text) => text.parse().map_err(|_| Stop::failed(format!("invalid number '{text}'"))),
+        Some(text) => text
+            .parse()
+            .map_err(|_| Stop::failed(format!("invalid number '{text}'"))),
     };
     let (step, start) = (signed('i', 1)?, signed('v', 1)?);
-    let width = usize::try_from(flags::size(flags.value('w').unwrap_or("6"))?).unwrap_or(6).min(256);
+    let width = usize::try_from(flags::size(flags.value('w').unwrap_or("6"))?)
+        .unwrap_or(6)
+        .min(256);
     let separator = flags.value('s').unwrap_or("\t").to_owned();
     let style = flags.value('b').unwrap_or("t");
     let pattern = match style.strip_prefix('p') {
@@ -79,7 +92,9 @@ pub async fn nl(call: &mut Call) -> Ended {
     };
     let mut number = start;
     for name in flags.files() {
-        let Some(mut input) = call.open_or_fault(&name).await else { continue };
+        let Some(mut input) = call.open_or_fault(&name).await else {
+            continue;
+        };
         while let Some(line) = call.line(&mut input, &name).await {
             let text = line.strip_suffix(b"\n").unwrap_or(&line);
             let numbered = match (&pattern, style) {

@@ -9,7 +9,11 @@ use super::filesystem::{self, About, Kind};
 use super::flags::{Flags, Usage};
 use super::identity::Names;
 
-const USAGE: Usage = Usage::new("ls [-1AaCdFhilnpRrSstu] [FILE]...", "1AaCcdFghHiLlnopQqRrSstuUvXxkw:N").long(&[
+const USAGE: Usage = Usage::new(
+    "ls [-1AaCdFhilnpRrSstu] [FILE]...",
+    "1AaCcdFghHiLlnopQqRrSstuUvXxkw:N",
+)
+.long(&[
     ("all", 'a'),
     ("almost-all", 'A'),
     ("directory", 'd'),
@@ -39,8 +43,12 @@ struct Entry {
 
 pub async fn ls(call: &mut Call) -> Ended {
     // An optional value of a long option is glued to it.
-    let args: Vec<String> =
-        call.args.iter().filter(|arg| !arg.starts_with("--color")).cloned().collect();
+    let args: Vec<String> = call
+        .args
+        .iter()
+        .filter(|arg| !arg.starts_with("--color"))
+        .cloned()
+        .collect();
     let flags = USAGE.sort(&call.name, &args)?;
     let names = match flags.rest.is_empty() {
         true => vec![".".to_owned()],
@@ -50,7 +58,9 @@ pub async fn ls(call: &mut Call) -> Ended {
     for name in names {
         let path = call.path(&name);
         // A link that is named is followed if it leads to a directory that will be opened.
-        let follow = flags.has('L') || flags.has('H') || !(flags.has('l') || flags.has('d') || flags.has('F'));
+        let follow = flags.has('L')
+            || flags.has('H')
+            || !(flags.has('l') || flags.has('d') || flags.has('F'));
         let found = match filesystem::about(&path, follow) {
             Err(_) if follow => filesystem::about(&path, false),
             found => found,
@@ -68,12 +78,21 @@ pub async fn ls(call: &mut Call) -> Ended {
     let titled = flags.has('R') || !files.is_empty() || directories.len() > 1;
     let mut first = files.is_empty();
     print(call, &files, &flags, false).await?;
-    let mut waiting: Vec<(Entry, usize)> = directories.into_iter().rev().map(|entry| (entry, 0)).collect();
+    let mut waiting: Vec<(Entry, usize)> = directories
+        .into_iter()
+        .rev()
+        .map(|entry| (entry, 0))
+        .collect();
     while let Some((directory, depth)) = waiting.pop() {
         let listed = match filesystem::entries(&directory.path) {
             Ok(listed) => listed,
             Err(error) => {
-                call.fault(format!("can't open '{}': {}", directory.name, reason(&error))).await;
+                call.fault(format!(
+                    "can't open '{}': {}",
+                    directory.name,
+                    reason(&error)
+                ))
+                .await;
                 continue;
             }
         };
@@ -83,7 +102,11 @@ pub async fn ls(call: &mut Call) -> Ended {
         }
         first = false;
         let mut entries = Vec::new();
-        let dots = if flags.has('a') { vec![".".to_owned(), "..".to_owned()] } else { Vec::new() };
+        let dots = if flags.has('a') {
+            vec![".".to_owned(), "..".to_owned()]
+        } else {
+            Vec::new()
+        };
         for name in dots.into_iter().chain(listed) {
             if name.starts_with('.') && !flags.has('a') && !flags.has('A') {
                 continue;
@@ -93,10 +116,18 @@ pub async fn ls(call: &mut Call) -> Ended {
             match filesystem::about(&path, flags.has('L')) {
                 Ok(about) => entries.push(Entry { name, path, about }),
                 Err(_) if name == ".." => {
-                    entries.push(Entry { name, path, about: directory.about.clone() });
+                    entries.push(Entry {
+                        name,
+                        path,
+                        about: directory.about.clone(),
+                    });
                 }
                 Err(error) => {
-                    let text = format!("{}/{name}: {}", directory.name.trim_end_matches('/'), reason(&error));
+                    let text = format!(
+                        "{}/{name}: {}",
+                        directory.name.trim_end_matches('/'),
+                        reason(&error)
+                    );
                     call.fault(text).await;
                 }
             }
@@ -119,11 +150,21 @@ fn sort(entries: &mut [Entry], flags: &Flags) {
     let time = |about: &About| shown_time(about, flags);
     match flags.last_of("StXvU") {
         Some('U') => {}
-        Some('S') => entries.sort_by(|a, b| b.about.size.cmp(&a.about.size).then(a.name.cmp(&b.name))),
-        Some('t') => entries.sort_by(|a, b| time(&b.about).cmp(&time(&a.about)).then(a.name.cmp(&b.name))),
+        Some('S') => {
+            entries.sort_by(|a, b| b.about.size.cmp(&a.about.size).then(a.name.cmp(&b.name)))
+        }
+        Some('t') => entries.sort_by(|a, b| {
+            time(&b.about)
+                .cmp(&time(&a.about))
+                .then(a.name.cmp(&b.name))
+        }),
         Some('X') => {
             let ending = |name: &str| Path::new(name).extension().map(|ending| ending.to_owned());
-            entries.sort_by(|a, b| ending(&a.name).cmp(&ending(&b.name)).then(a.name.cmp(&b.name)));
+            entries.sort_by(|a, b| {
+                ending(&a.name)
+                    .cmp(&ending(&b.name))
+                    .then(a.name.cmp(&b.name))
+            });
         }
         Some('v') => {
             entries.sort_by(|a, b| super::sort::version(a.name.as_bytes(), b.name.as_bytes()));
@@ -164,11 +205,19 @@ async fn print(
     flags: &Flags,
     in_directory: bool,
 ) -> Result<(), super::call::Stop> {
-    let long = flags.has('l') || flags.has('n') || flags.has('g') || flags.has('o') || flags.has(FULL_TIME);
+    let long = flags.has('l')
+        || flags.has('n')
+        || flags.has('g')
+        || flags.has('o')
+        || flags.has(FULL_TIME);
     let human_sizes = flags.has('h');
     if in_directory && (long || flags.has('s')) {
         let blocks: u64 = entries.iter().map(|entry| entry.about.blocks).sum();
-        let total = if human_sizes { human(blocks * 512) } else { (blocks / 2).to_string() };
+        let total = if human_sizes {
+            human(blocks * 512)
+        } else {
+            (blocks / 2).to_string()
+        };
         call.out(format!("total {total}\n")).await?;
     }
     let names = Names::of(call);
@@ -233,22 +282,35 @@ async fn print(
         }
         cells.push(row);
     }
-    let columns = !long && !flags.has('1') && (flags.has('C') || flags.has('x') || call.io.stdout.is_terminal());
+    let columns = !long
+        && !flags.has('1')
+        && (flags.has('C') || flags.has('x') || call.io.stdout.is_terminal());
     if !columns {
         for cell in cells {
             call.out(format!("{cell}\n")).await?;
         }
         return Ok(());
     }
-    let wide = cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0) + 2;
-    let screen: usize = flags.value('w').or(call.variable("COLUMNS")).and_then(|text| text.parse().ok()).unwrap_or(80);
+    let wide = cells
+        .iter()
+        .map(|cell| cell.chars().count())
+        .max()
+        .unwrap_or(0)
+        + 2;
+    let screen: usize = flags
+        .value('w')
+        .or(call.variable("COLUMNS"))
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(80);
     let across = (screen / wide.max(1)).max(1);
     let down = cells.len().div_ceil(across);
     for row in 0..down {
         let mut line = String::new();
         let picked: Vec<&String> = (0..across)
             .filter_map(|column| match flags.has('x') {
-                true => cells.get(row * across + column).filter(|_| row * across + column < (row + 1) * across),
+                true => cells
+                    .get(row * across + column)
+                    .filter(|_| row * across + column < (row + 1) * across),
                 false => cells.get(column * down + row),
             })
             .collect();

@@ -36,7 +36,11 @@ pub async fn mkdir(call: &mut Call) -> Ended {
         };
         match made {
             Err(error) => {
-                call.fault(format!("can't create directory '{name}': {}", reason(&error))).await;
+                call.fault(format!(
+                    "can't create directory '{name}': {}",
+                    reason(&error)
+                ))
+                .await;
             }
             Ok(()) => {
                 if flags.has('v') {
@@ -53,11 +57,11 @@ pub async fn mkdir(call: &mut Call) -> Ended {
     Ok(call.code)
 }
 
-const TOUCH: Usage = Usage::new("touch [-cham] [-d DATE] [-t DATE] [-r FILE] FILE...", "chamd:t:r:").long(&[
-    ("no-create", 'c'),
-    ("date", 'd'),
-    ("reference", 'r'),
-]);
+const TOUCH: Usage = Usage::new(
+    "touch [-cham] [-d DATE] [-t DATE] [-r FILE] FILE...",
+    "chamd:t:r:",
+)
+.long(&[("no-create", 'c'), ("date", 'd'), ("reference", 'r')]);
 
 /// `touch`
 pub async fn touch(call: &mut Call) -> Ended {
@@ -135,7 +139,11 @@ pub async fn mktemp(call: &mut Call) -> Ended {
         let made = match (flags.has('u'), flags.has('d')) {
             (true, _) => Ok(()),
             (false, true) => fs::create_dir(&path),
-            (false, false) => OpenOptions::new().write(true).create_new(true).open(&path).map(drop),
+            (false, false) => OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&path)
+                .map(drop),
         };
         match made {
             Ok(()) => {
@@ -182,7 +190,11 @@ pub async fn truncate(call: &mut Call) -> Ended {
     let sign = text.chars().next().filter(|c| "+-".contains(*c));
     let size = flags::size(text.trim_start_matches(['+', '-']))?;
     for name in &flags.rest {
-        let opened = OpenOptions::new().write(true).create(!flags.has('c')).truncate(false).open(call.path(name));
+        let opened = OpenOptions::new()
+            .write(true)
+            .create(!flags.has('c'))
+            .truncate(false)
+            .open(call.path(name));
         let cut = opened.and_then(|file| {
             let old = file.metadata()?.len();
             file.set_len(match sign {

@@ -17,7 +17,10 @@ const DATAGRAM_BYTES: usize = 64 << 10;
 /// Turns that the sending half gets when the other side has ended.
 const LAST_TURNS: u32 = 64;
 
-const USAGE: Usage = Usage::new("nc [-ztuvnkN] [-w SEC] HOST PORT  |  nc -l [-ukv] [-w SEC] [-p PORT] [PORT]", "ztuvnklNw:p:q:i:s:46dh");
+const USAGE: Usage = Usage::new(
+    "nc [-ztuvnkN] [-w SEC] HOST PORT  |  nc -l [-ukv] [-w SEC] [-p PORT] [PORT]",
+    "ztuvnklNw:p:q:i:s:46dh",
+);
 
 /// One end, of either kind.
 enum Socket {
@@ -45,22 +48,34 @@ pub async fn nc(call: &mut Call) -> Ended {
     let flags = USAGE.parse(call)?;
     let limit = match flags.value('w') {
         None => None,
-        Some(text) => Some(span(text).ok_or_else(|| Stop::failed(format!("invalid number '{text}'")))?),
+        Some(text) => {
+            Some(span(text).ok_or_else(|| Stop::failed(format!("invalid number '{text}'")))?)
+        }
     };
     let number = |text: &str| {
         let port = text.parse::<u16>().ok();
-        port.or(service(text)).ok_or_else(|| Stop::failed(format!("bad port '{text}'")))
+        port.or(service(text))
+            .ok_or_else(|| Stop::failed(format!("bad port '{text}'")))
     };
     if flags.has('l') {
-        let port = flags.value('p').or(flags.rest.last().map(String::as_str)).ok_or_else(|| USAGE.wrong())?;
+        let port = flags
+            .value('p')
+            .or(flags.rest.last().map(String::as_str))
+            .ok_or_else(|| USAGE.wrong())?;
         let host = match flags.rest.as_slice() {
-            [host, _] => host.parse().map_err(|_| Stop::failed(format!("bad address '{host}'")))?,
+            [host, _] => host
+                .parse()
+                .map_err(|_| Stop::failed(format!("bad address '{host}'")))?,
             _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         };
         return listen(call, &flags, SocketAddr::new(host, number(port)?), limit).await;
     }
-    let [host, ports @ ..] = flags.rest.as_slice() else { return Err(USAGE.wrong()) };
-    let [ports] = ports else { return Err(USAGE.wrong()) };
+    let [host, ports @ ..] = flags.rest.as_slice() else {
+        return Err(USAGE.wrong());
+    };
+    let [ports] = ports else {
+        return Err(USAGE.wrong());
+    };
     let (from, to) = match ports.split_once('-') {
         Some((from, to)) => (number(from)?, number(to)?),
         None => (number(ports)?, number(ports)?),
@@ -96,7 +111,8 @@ pub async fn nc(call: &mut Call) -> Ended {
         if let Some((target, error)) = why
             && (flags.has('v') || !flags.has('z') || from == to)
         {
-            call.say(format!("nc: {host} ({target}): {}\n", reason(&error))).await;
+            call.say(format!("nc: {host} ({target}): {}\n", reason(&error)))
+                .await;
         }
     }
     Ok(i32::from(!opened))
@@ -190,7 +206,10 @@ async fn talk(call: &mut Call, socket: &Socket, limit: Option<Duration>) -> Ende
                     return Ok(());
                 }
                 Ok(count) => {
-                    output.write_all(buf.get(..count).unwrap_or_default()).await.map_err(Stop::Output)?;
+                    output
+                        .write_all(buf.get(..count).unwrap_or_default())
+                        .await
+                        .map_err(Stop::Output)?;
                     output.flush().await.map_err(Stop::Output)?;
                 }
                 Err(error) => return Err(Stop::failed(reason(&error))),

@@ -3,8 +3,8 @@
 use super::call::{Call, Ended, Stop, cannot_open};
 use super::flags::Usage;
 
-const USAGE: Usage =
-    Usage::new("paste [-s] [-d LIST] [FILE]...", "sd:z").long(&[("serial", 's'), ("delimiters", 'd')]);
+const USAGE: Usage = Usage::new("paste [-s] [-d LIST] [FILE]...", "sd:z")
+    .long(&[("serial", 's'), ("delimiters", 'd')]);
 
 pub async fn paste(call: &mut Call) -> Ended {
     let flags = USAGE.parse(call)?;
@@ -12,12 +12,16 @@ pub async fn paste(call: &mut Call) -> Ended {
     let delimiter = |index: usize| -> &[u8] {
         match delimiters.is_empty() {
             true => b"",
-            false => delimiters.get(index % delimiters.len()).map_or(b"", Vec::as_slice),
+            false => delimiters
+                .get(index % delimiters.len())
+                .map_or(b"", Vec::as_slice),
         }
     };
     let mut inputs = Vec::new();
     for name in flags.files() {
-        let input = call.open(&name).map_err(|error| Stop::failed(cannot_open(&name, &error)))?;
+        let input = call
+            .open(&name)
+            .map_err(|error| Stop::failed(cannot_open(&name, &error)))?;
         inputs.push((name, Some(input)));
     }
     if flags.has('s') {

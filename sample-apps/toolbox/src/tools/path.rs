@@ -10,10 +10,11 @@ use super::flags::Usage;
 /// After so many links there is a loop.
 const LINKS_MAX: usize = 40;
 
-const BASENAME: Usage = Usage::new("basename FILE [SUFFIX] | -a FILE... | -s SUFFIX FILE...", "+as:z").long(&[
-    ("multiple", 'a'),
-    ("suffix", 's'),
-]);
+const BASENAME: Usage = Usage::new(
+    "basename FILE [SUFFIX] | -a FILE... | -s SUFFIX FILE...",
+    "+as:z",
+)
+.long(&[("multiple", 'a'), ("suffix", 's')]);
 
 /// `basename`
 pub async fn basename(call: &mut Call) -> Ended {
@@ -75,7 +76,11 @@ enum Missing {
 fn resolve(path: &Path, missing: Missing) -> io::Result<PathBuf> {
     let mut rest: Vec<PathBuf> = Vec::new();
     let push_all = |rest: &mut Vec<PathBuf>, path: &Path| {
-        rest.extend(path.components().rev().map(|part| PathBuf::from(part.as_os_str())));
+        rest.extend(
+            path.components()
+                .rev()
+                .map(|part| PathBuf::from(part.as_os_str())),
+        );
     };
     push_all(&mut rest, path);
     let mut resolved = PathBuf::from("/");
@@ -110,8 +115,18 @@ fn resolve(path: &Path, missing: Missing) -> io::Result<PathBuf> {
                 resolved = next;
             }
             // What is above a directory lent to this program cannot be looked at, and is there all the same.
-            Err(_) if missing != Missing::Never && (missing == Missing::Any || rest.is_empty()) => resolved = next,
-            Err(_) if !rest.is_empty() && filesystem::exists(&rest.iter().rev().fold(next.clone(), |path, part| path.join(part))) => {
+            Err(_) if missing != Missing::Never && (missing == Missing::Any || rest.is_empty()) => {
+                resolved = next
+            }
+            Err(_)
+                if !rest.is_empty()
+                    && filesystem::exists(
+                        &rest
+                            .iter()
+                            .rev()
+                            .fold(next.clone(), |path, part| path.join(part)),
+                    ) =>
+            {
                 resolved = next;
             }
             Err(error) => return Err(error),

@@ -128,12 +128,23 @@ impl Pattern {
             _ => Node::OneOf(options),
         };
         if syntax.whole {
-            node = Node::All(vec![Node::At(Place::TextStart), node, Node::At(Place::TextEnd)]);
+            node = Node::All(vec![
+                Node::At(Place::TextStart),
+                node,
+                Node::At(Place::TextEnd),
+            ]);
         } else if syntax.word {
-            node = Node::All(vec![Node::At(Place::NoWordBefore), node, Node::At(Place::NoWordAfter)]);
+            node = Node::All(vec![
+                Node::At(Place::NoWordBefore),
+                node,
+                Node::At(Place::NoWordAfter),
+            ]);
         }
         if back {
-            let engine = Engine::Backtracking { node, ignore_case: syntax.ignore_case };
+            let engine = Engine::Backtracking {
+                node,
+                ignore_case: syntax.ignore_case,
+            };
             return Ok(Pattern { engine, groups });
         }
         let mut source = String::new();
@@ -161,7 +172,9 @@ impl Pattern {
                             .nest_limit(2000),
                     )
                     .thompson(
-                        thompson::Config::new().utf8(false).nfa_size_limit(Some(COMPILED_BYTES_MAX)),
+                        thompson::Config::new()
+                            .utf8(false)
+                            .nfa_size_limit(Some(COMPILED_BYTES_MAX)),
                     )
                     .build(&source)
                     .map_err(|_| "Regular expression too big".to_owned())?;
@@ -169,7 +182,10 @@ impl Pattern {
                 Some(Box::new((vm, cache)))
             }
         };
-        Ok(Pattern { engine: Engine::Linear { regex, longest }, groups })
+        Ok(Pattern {
+            engine: Engine::Linear { regex, longest },
+            groups,
+        })
     }
 
     /// How many groups it has.
@@ -187,9 +203,12 @@ impl Pattern {
     /// The leftmost longest match that begins at `at` or later.
     pub fn find_at(&self, text: &[u8], at: usize) -> Option<(usize, usize)> {
         match &self.engine {
-            Engine::Linear { regex, longest: None } => {
-                regex.find_at(text, at).map(|found| (found.start(), found.end()))
-            }
+            Engine::Linear {
+                regex,
+                longest: None,
+            } => regex
+                .find_at(text, at)
+                .map(|found| (found.start(), found.end())),
             _ => self.spans_at(text, at)?.first().copied().flatten(),
         }
     }
@@ -200,17 +219,31 @@ impl Pattern {
             return None;
         }
         match &self.engine {
-            Engine::Linear { regex, longest: None } => {
+            Engine::Linear {
+                regex,
+                longest: None,
+            } => {
                 let found = regex.captures_at(text, at)?;
-                Some(found.iter().map(|group| group.map(|g| (g.start(), g.end()))).collect())
+                Some(
+                    found
+                        .iter()
+                        .map(|group| group.map(|g| (g.start(), g.end())))
+                        .collect(),
+                )
             }
-            Engine::Linear { regex, longest: Some(longest) } => {
+            Engine::Linear {
+                regex,
+                longest: Some(longest),
+            } => {
                 let start = regex.find_at(text, at)?.start();
                 let (vm, cache) = &**longest;
                 let mut found = vm.create_captures();
                 let input = Input::new(text).range(start..).anchored(Anchored::Yes);
                 vm.captures(&mut cache.borrow_mut(), input, &mut found);
-                let spans = found.iter().map(|group| group.map(|g| (g.start, g.end))).collect();
+                let spans = found
+                    .iter()
+                    .map(|group| group.map(|g| (g.start, g.end)))
+                    .collect();
                 found.is_match().then_some(spans)
             }
             Engine::Backtracking { node, ignore_case } => {
@@ -408,7 +441,11 @@ impl Parser<'_> {
     }
 
     fn line_start(&self) -> Place {
-        if self.lines { Place::LineStart } else { Place::TextStart }
+        if self.lines {
+            Place::LineStart
+        } else {
+            Place::TextStart
+        }
     }
 
     fn at_end_of_branch(&self) -> bool {
@@ -461,7 +498,8 @@ impl Parser<'_> {
             return Err("Unmatched \\{".into());
         };
         let invalid = || "Invalid content of \\{\\}".to_owned();
-        let inner = std::str::from_utf8(rest.get(..length).unwrap_or_default()).map_err(|_| invalid())?;
+        let inner =
+            std::str::from_utf8(rest.get(..length).unwrap_or_default()).map_err(|_| invalid())?;
         let number = |text: &str| match text.parse::<u32>() {
             Ok(number) if number <= REPEAT_MAX => Ok(number),
             Ok(_) => Err("Regular expression too big".to_owned()),
@@ -530,10 +568,15 @@ impl Parser<'_> {
             first = false;
             if byte == b'[' && self.peek(0) == Some(b':') {
                 let rest = self.rest().get(1..).unwrap_or_default();
-                let length = rest.windows(2).position(|window| window == b":]").ok_or_else(unmatched)?;
+                let length = rest
+                    .windows(2)
+                    .position(|window| window == b":]")
+                    .ok_or_else(unmatched)?;
                 let name = rest.get(..length).unwrap_or_default().to_vec();
                 let holds = named_class(&name).ok_or("Invalid character class name")?;
-                (0..=255u8).filter(|byte| holds(*byte)).for_each(|byte| set[usize::from(byte)] = true);
+                (0..=255u8)
+                    .filter(|byte| holds(*byte))
+                    .for_each(|byte| set[usize::from(byte)] = true);
                 self.at += length + 3;
                 continue;
             }
@@ -580,7 +623,9 @@ fn is_space(byte: u8) -> bool {
 
 fn class(holds: impl Fn(u8) -> bool) -> Node {
     let mut set = Box::new([false; 256]);
-    (0..=255u8).filter(|byte| holds(*byte)).for_each(|byte| set[usize::from(byte)] = true);
+    (0..=255u8)
+        .filter(|byte| holds(*byte))
+        .for_each(|byte| set[usize::from(byte)] = true);
     Node::Class(set)
 }
 

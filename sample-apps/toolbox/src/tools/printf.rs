@@ -22,7 +22,12 @@ pub struct Formatted {
 
 /// Formats once through. With `escapes` the format's backslashes are read, as `printf` does and awk has done before.
 pub fn format(format: &[u8], values: &[Value], escapes: bool) -> Formatted {
-    let mut done = Formatted { bytes: Vec::new(), used: 0, faults: Vec::new(), stopped: false };
+    let mut done = Formatted {
+        bytes: Vec::new(),
+        used: 0,
+        faults: Vec::new(),
+        stopped: false,
+    };
     let mut at = 0;
     while let Some(byte) = format.get(at) {
         match byte {
@@ -92,7 +97,9 @@ impl Formatted {
         let mut number = |done: &mut Formatted| -> Option<i64> {
             if format.get(at) == Some(&b'*') {
                 at += 1;
-                return done.next(values).map(|value| integer(value, &mut done.faults) as i64);
+                return done
+                    .next(values)
+                    .map(|value| integer(value, &mut done.faults) as i64);
             }
             let mut value = None;
             while let Some(digit) = format.get(at).filter(|byte| byte.is_ascii_digit()) {
@@ -103,7 +110,9 @@ impl Formatted {
         };
         if let Some(width) = number(self) {
             spec.left |= width < 0;
-            spec.width = usize::try_from(width.unsigned_abs()).unwrap_or(0).min(WIDTH_MAX);
+            spec.width = usize::try_from(width.unsigned_abs())
+                .unwrap_or(0)
+                .min(WIDTH_MAX);
         }
         let dotted = format.get(at) == Some(&b'.');
         if dotted {
@@ -111,7 +120,9 @@ impl Formatted {
             let mut number = |done: &mut Formatted| -> i64 {
                 if format.get(at) == Some(&b'*') {
                     at += 1;
-                    return done.next(values).map_or(0, |value| integer(value, &mut done.faults) as i64);
+                    return done
+                        .next(values)
+                        .map_or(0, |value| integer(value, &mut done.faults) as i64);
                 }
                 let mut value = 0i64;
                 while let Some(digit) = format.get(at).filter(|byte| byte.is_ascii_digit()) {
@@ -121,13 +132,16 @@ impl Formatted {
                 value
             };
             let precision = number(self);
-            spec.precision = usize::try_from(precision).ok().map(|precision| precision.min(WIDTH_MAX));
+            spec.precision = usize::try_from(precision)
+                .ok()
+                .map(|precision| precision.min(WIDTH_MAX));
         }
         while format.get(at).is_some_and(|byte| b"hlLqjzt".contains(byte)) {
             at += 1;
         }
         let Some(letter) = format.get(at).copied() else {
-            self.bytes.extend_from_slice(format.get(start..).unwrap_or_default());
+            self.bytes
+                .extend_from_slice(format.get(start..).unwrap_or_default());
             return format.len();
         };
         match letter {
@@ -163,7 +177,11 @@ impl Formatted {
                 let value = self.next(values);
                 let value = value.map_or(0, |value| integer(value, &mut self.faults));
                 let signed = matches!(letter, b'd' | b'i');
-                let magnitude = if signed { value.unsigned_abs() } else { value as u64 as u128 };
+                let magnitude = if signed {
+                    value.unsigned_abs()
+                } else {
+                    value as u64 as u128
+                };
                 let mut digits = match letter {
                     b'o' => format!("{magnitude:o}"),
                     b'x' => format!("{magnitude:x}"),
@@ -194,7 +212,12 @@ impl Formatted {
                     Some(Value::Number(number)) => *number,
                     Some(Value::Text(text)) => float_of(text, &mut self.faults),
                 };
-                let digits = float(value.abs(), letter, spec.precision.unwrap_or(6), spec.alternate);
+                let digits = float(
+                    value.abs(),
+                    letter,
+                    spec.precision.unwrap_or(6),
+                    spec.alternate,
+                );
                 let prefix = match () {
                     _ if value.is_sign_negative() && !value.is_nan() => "-",
                     _ if spec.plus => "+",
@@ -206,7 +229,8 @@ impl Formatted {
             }
             _ => {
                 let text = format.get(start..=at).unwrap_or_default();
-                self.faults.push(format!("{}: invalid format", String::from_utf8_lossy(text)));
+                self.faults
+                    .push(format!("{}: invalid format", String::from_utf8_lossy(text)));
                 self.stopped = true;
             }
         }
@@ -260,7 +284,10 @@ fn integer(value: &Value, faults: &mut Vec<String>) -> i128 {
         Some(rest) => (true, rest),
         None => (false, trimmed.strip_prefix('+').unwrap_or(trimmed)),
     };
-    let (radix, digits) = match (digits.strip_prefix("0x").or(digits.strip_prefix("0X")), digits) {
+    let (radix, digits) = match (
+        digits.strip_prefix("0x").or(digits.strip_prefix("0X")),
+        digits,
+    ) {
         (Some(hex), _) => (16, hex),
         (None, octal) if octal.len() > 1 && octal.starts_with('0') => (8, octal),
         (None, decimal) => (10, decimal),
@@ -269,9 +296,14 @@ fn integer(value: &Value, faults: &mut Vec<String>) -> i128 {
     if valid.len() < digits.len() || valid.is_empty() {
         faults.push(format!("invalid number '{text}'"));
     }
-    let value = i128::from_str_radix(&valid, radix).unwrap_or(if valid.is_empty() { 0 } else { i128::MAX });
+    let value =
+        i128::from_str_radix(&valid, radix).unwrap_or(if valid.is_empty() { 0 } else { i128::MAX });
     let value = value.min(i128::from(u64::MAX));
-    if negative { (-value).max(i128::from(i64::MIN)) } else { value }
+    if negative {
+        (-value).max(i128::from(i64::MIN))
+    } else {
+        value
+    }
 }
 
 fn float_of(text: &[u8], faults: &mut Vec<String>) -> f64 {
@@ -282,9 +314,14 @@ fn float_of(text: &[u8], faults: &mut Vec<String>) -> f64 {
     if trimmed.is_empty() {
         return 0.0;
     }
-    let whole = std::str::from_utf8(trimmed).ok().and_then(|text| text.parse().ok());
+    let whole = std::str::from_utf8(trimmed)
+        .ok()
+        .and_then(|text| text.parse().ok());
     whole.unwrap_or_else(|| {
-        faults.push(format!("invalid number '{}'", String::from_utf8_lossy(text)));
+        faults.push(format!(
+            "invalid number '{}'",
+            String::from_utf8_lossy(text)
+        ));
         super::sort::leading_float(trimmed).unwrap_or(0.0)
     })
 }
@@ -348,17 +385,33 @@ pub fn unescape(text: &[u8], leading_zero: bool) -> Option<(Vec<u8>, usize)> {
         Some(b'v') => one(11),
         Some(byte @ (b'\\' | b'"' | b'\'')) => one(*byte),
         Some(b'x') => {
-            let digits: Vec<u8> =
-                text.iter().skip(2).take(2).copied().take_while(u8::is_ascii_hexdigit).collect();
+            let digits: Vec<u8> = text
+                .iter()
+                .skip(2)
+                .take(2)
+                .copied()
+                .take_while(u8::is_ascii_hexdigit)
+                .collect();
             if digits.is_empty() {
                 return Some((b"\\x".to_vec(), 2));
             }
             let digits_text = String::from_utf8_lossy(&digits).into_owned();
-            Some((vec![u8::from_str_radix(&digits_text, 16).unwrap_or(0)], 2 + digits.len()))
+            Some((
+                vec![u8::from_str_radix(&digits_text, 16).unwrap_or(0)],
+                2 + digits.len(),
+            ))
         }
         Some(b'0'..=b'7') => {
-            let most = if leading_zero && text.get(1) == Some(&b'0') { 4 } else { 3 };
-            let digits = text.iter().skip(1).take(most).take_while(|byte| (b'0'..=b'7').contains(*byte));
+            let most = if leading_zero && text.get(1) == Some(&b'0') {
+                4
+            } else {
+                3
+            };
+            let digits = text
+                .iter()
+                .skip(1)
+                .take(most)
+                .take_while(|byte| (b'0'..=b'7').contains(*byte));
             let (value, count) = digits.fold((0u32, 0), |(value, count), digit| {
                 (value * 8 + u32::from(digit - b'0'), count + 1)
             });

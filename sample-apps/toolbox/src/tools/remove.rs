@@ -25,12 +25,19 @@ const RM: Usage = Usage::new("rm [-irf] FILE...", "irRfvd").long(&[
 /// `rm`
 pub async fn rm(call: &mut Call) -> Ended {
     let flags = RM.parse(call)?;
-    let (force, recursive) = (flags.last_of("fi") == Some('f'), flags.has('r') || flags.has('R'));
+    let (force, recursive) = (
+        flags.last_of("fi") == Some('f'),
+        flags.has('r') || flags.has('R'),
+    );
     if flags.rest.is_empty() && !force {
         return Err(RM.wrong());
     }
     for name in &flags.rest {
-        let last = name.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        let last = name
+            .trim_end_matches('/')
+            .rsplit('/')
+            .next()
+            .unwrap_or_default();
         if last == "." || last == ".." {
             call.fault("can't remove '.' or '..'").await;
             continue;
@@ -44,7 +51,8 @@ pub async fn rm(call: &mut Call) -> Ended {
             Ok(about) => about,
             Err(error) if force && error.kind() == ErrorKind::NotFound => continue,
             Err(error) => {
-                call.fault(format!("can't remove '{name}': {}", reason(&error))).await;
+                call.fault(format!("can't remove '{name}': {}", reason(&error)))
+                    .await;
                 continue;
             }
         };
@@ -63,7 +71,10 @@ pub async fn rm(call: &mut Call) -> Ended {
         match removed {
             Ok(()) if flags.has('v') => call.out(format!("removed '{name}'\n")).await?,
             Ok(()) => {}
-            Err(error) => call.fault(format!("can't remove '{name}': {}", reason(&error))).await,
+            Err(error) => {
+                call.fault(format!("can't remove '{name}': {}", reason(&error)))
+                    .await
+            }
         }
     }
     Ok(call.code)
@@ -110,7 +121,9 @@ pub async fn rmdir(call: &mut Call) -> Ended {
         loop {
             match fs::remove_dir(call.path(part)) {
                 Ok(()) => {}
-                Err(error) if flags.has('i') && error.kind() == ErrorKind::DirectoryNotEmpty => break,
+                Err(error) if flags.has('i') && error.kind() == ErrorKind::DirectoryNotEmpty => {
+                    break;
+                }
                 Err(error) => {
                     call.fault(format!("'{part}': {}", reason(&error))).await;
                     break;
@@ -132,7 +145,8 @@ pub async fn unlink(call: &mut Call) -> Ended {
     };
     let name = name.clone();
     if let Err(error) = fs::remove_file(call.path(&name)) {
-        call.fault(format!("can't remove file '{name}': {}", reason(&error))).await;
+        call.fault(format!("can't remove file '{name}': {}", reason(&error)))
+            .await;
     }
     Ok(call.code)
 }

@@ -4,12 +4,19 @@ use super::call::{Call, Ended, Stop};
 
 /// `seq [-w] [-s SEP] [-f FORMAT] [FIRST [INC]] LAST`. Negative numbers are no options.
 pub async fn seq(call: &mut Call) -> Ended {
-    let wrong = || Stop::Said(1, "Usage: seq [-w] [-s SEP] [-f FMT] [FIRST [INC]] LAST\n".into());
+    let wrong = || {
+        Stop::Said(
+            1,
+            "Usage: seq [-w] [-s SEP] [-f FMT] [FIRST [INC]] LAST\n".into(),
+        )
+    };
     let (mut equal_width, mut separator, mut format) = (false, "\n".to_owned(), None);
     let mut numbers: Vec<String> = Vec::new();
     let mut args = std::mem::take(&mut call.args).into_iter();
     while let Some(arg) = args.next() {
-        let number = arg.trim_start_matches(['-', '+']).starts_with(|c: char| c.is_ascii_digit() || c == '.');
+        let number = arg
+            .trim_start_matches(['-', '+'])
+            .starts_with(|c: char| c.is_ascii_digit() || c == '.');
         if number || !arg.starts_with('-') || !numbers.is_empty() {
             numbers.push(arg);
             continue;
@@ -42,7 +49,10 @@ pub async fn seq(call: &mut Call) -> Ended {
         [first, step, last] => (first.as_str(), step.as_str(), last.as_str()),
         _ => return Err(wrong()),
     };
-    let places = |text: &str| text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    let places = |text: &str| {
+        text.split_once('.')
+            .map_or(0, |(_, fraction)| fraction.len())
+    };
     let places = places(first).max(places(step)).min(17);
     let texts = (first, last);
     let (first, step, last) = (number(first)?, number(step)?, number(last)?);
@@ -52,7 +62,11 @@ pub async fn seq(call: &mut Call) -> Ended {
     let width = match equal_width {
         false => 0,
         true => {
-            let width = |text: &str, value: f64| format!("{value:.places$}").len().max(if places == 0 { text.len() } else { 0 });
+            let width = |text: &str, value: f64| {
+                format!("{value:.places$}")
+                    .len()
+                    .max(if places == 0 { text.len() } else { 0 })
+            };
             width(texts.0, first).max(width(texts.1, last))
         }
     };
@@ -68,8 +82,10 @@ pub async fn seq(call: &mut Call) -> Ended {
             None => format!("{value:0width$.places$}"),
             Some(format) => {
                 let values = [super::printf::Value::Text(value.to_string().into_bytes())];
-                String::from_utf8_lossy(&super::printf::format(format.as_bytes(), &values, false).bytes)
-                    .into_owned()
+                String::from_utf8_lossy(
+                    &super::printf::format(format.as_bytes(), &values, false).bytes,
+                )
+                .into_owned()
             }
         };
         if count > 0 {

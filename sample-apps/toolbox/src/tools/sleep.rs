@@ -25,9 +25,15 @@ pub fn span(text: &str) -> Option<Duration> {
         "d" => 86_400.0,
         _ => return None,
     };
-    let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let plain = digits
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
     let seconds: f64 = digits.parse().ok().filter(|_| plain)?;
-    Some(Duration::try_from_secs_f64(seconds * unit).unwrap_or(FOR_EVER).min(FOR_EVER))
+    Some(
+        Duration::try_from_secs_f64(seconds * unit)
+            .unwrap_or(FOR_EVER)
+            .min(FOR_EVER),
+    )
 }
 
 /// `sleep N...`
@@ -44,18 +50,21 @@ pub async fn sleep(call: &mut Call) -> Ended {
     Ok(0)
 }
 
-const TIMEOUT: Usage = Usage::new("timeout [-s SIG] [-k KILL_SECS] SECS PROG ARGS", "+s:k:fpv").long(&[
-    ("signal", 's'),
-    ("kill-after", 'k'),
-    ("foreground", 'f'),
-    ("preserve-status", 'p'),
-    ("verbose", 'v'),
-]);
+const TIMEOUT: Usage = Usage::new("timeout [-s SIG] [-k KILL_SECS] SECS PROG ARGS", "+s:k:fpv")
+    .long(&[
+        ("signal", 's'),
+        ("kill-after", 'k'),
+        ("foreground", 'f'),
+        ("preserve-status", 'p'),
+        ("verbose", 'v'),
+    ]);
 
 /// `timeout`: a command that is out of time is stopped by dropping it; there is no signal that it could ignore.
 pub async fn timeout(call: &mut Call) -> Ended {
     let flags = TIMEOUT.parse(call)?;
-    let [limit, command @ ..] = flags.rest.as_slice() else { return Err(TIMEOUT.wrong()) };
+    let [limit, command @ ..] = flags.rest.as_slice() else {
+        return Err(TIMEOUT.wrong());
+    };
     if command.is_empty() {
         return Err(TIMEOUT.wrong());
     }
@@ -65,7 +74,12 @@ pub async fn timeout(call: &mut Call) -> Ended {
     match within(limit, work).await {
         Some(code) => Ok(code),
         None if flags.has('p') => Ok(143),
-        None if flags.value('s').is_some_and(|name| name == "9" || name.ends_with("KILL")) => Ok(137),
+        None if flags
+            .value('s')
+            .is_some_and(|name| name == "9" || name.ends_with("KILL")) =>
+        {
+            Ok(137)
+        }
         // As busybox; GNU's own code for it is 124.
         None => Ok(143),
     }

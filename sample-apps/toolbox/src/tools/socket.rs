@@ -19,7 +19,9 @@ async fn patiently<T>(mut step: impl FnMut() -> io::Result<T>) -> io::Result<T> 
     let mut pause = PAUSE_LEAST;
     loop {
         match step() {
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
                 clock::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MOST);
             }
@@ -32,7 +34,9 @@ pub struct Tcp(TcpStream);
 
 impl Tcp {
     pub fn connect(to: SocketAddr, limit: Option<Duration>) -> io::Result<Tcp> {
-        let limit = limit.unwrap_or(CONNECT_MOST).clamp(PAUSE_LEAST, CONNECT_MOST);
+        let limit = limit
+            .unwrap_or(CONNECT_MOST)
+            .clamp(PAUSE_LEAST, CONNECT_MOST);
         let stream = TcpStream::connect_timeout(&to, limit)?;
         stream.set_nonblocking(true)?;
         Ok(Tcp(stream))
@@ -87,7 +91,9 @@ impl Udp {
     /// A socket that talks to one address.
     pub fn connect(to: SocketAddr) -> io::Result<Udp> {
         let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let any = any.parse().map_err(|_| io::Error::from(ErrorKind::InvalidInput))?;
+        let any = any
+            .parse()
+            .map_err(|_| io::Error::from(ErrorKind::InvalidInput))?;
         let socket = Udp::bind(any)?;
         socket.0.connect(to)?;
         Ok(socket)

@@ -92,12 +92,20 @@ pub async fn sort(call: &mut Call) -> Ended {
     let compare_keys = |one: &[u8], other: &[u8]| -> Ordering {
         if keys.is_empty() {
             let order = compare(one, other, &global);
-            return if global.reverse { order.reverse() } else { order };
+            return if global.reverse {
+                order.reverse()
+            } else {
+                order
+            };
         }
         for key in &keys {
             let part = |line| slice(line, key, separator);
             let order = compare(part(one), part(other), &key.order);
-            let order = if key.order.reverse { order.reverse() } else { order };
+            let order = if key.order.reverse {
+                order.reverse()
+            } else {
+                order
+            };
             if order != Ordering::Equal {
                 return order;
             }
@@ -111,13 +119,19 @@ pub async fn sort(call: &mut Call) -> Ended {
             return order;
         }
         let order = one.cmp(other);
-        if global.reverse { order.reverse() } else { order }
+        if global.reverse {
+            order.reverse()
+        } else {
+            order
+        }
     };
     let end = if flags.has('z') { 0 } else { b'\n' };
     let mut lines: Vec<Vec<u8>> = Vec::new();
     let mut held = 0;
     for name in flags.files() {
-        let mut input = call.open(&name).map_err(|error| wrong(cannot_open(&name, &error)))?;
+        let mut input = call
+            .open(&name)
+            .map_err(|error| wrong(cannot_open(&name, &error)))?;
         if end == 0 {
             let all = input.all(HELD_BYTES_MAX).await;
             let all = all.map_err(|error| wrong(format!("{name}: {}", reason(&error))))?;
@@ -229,7 +243,11 @@ fn slice<'l>(line: &'l [u8], key: &Key, separator: Option<u8>) -> &'l [u8] {
                 }
             }
             if number == wanted || at >= line.len() {
-                return if number == wanted { (begin, at) } else { (line.len(), line.len()) };
+                return if number == wanted {
+                    (begin, at)
+                } else {
+                    (line.len(), line.len())
+                };
             }
             number += 1;
             at += usize::from(separator.is_some());
@@ -247,7 +265,8 @@ fn slice<'l>(line: &'l [u8], key: &Key, separator: Option<u8>) -> &'l [u8] {
         Some((number, 0)) => field(number).1,
         Some((number, character)) => (skip_blanks(field(number).0) + character).min(line.len()),
     };
-    line.get(from.min(line.len())..to.max(from.min(line.len()))).unwrap_or_default()
+    line.get(from.min(line.len())..to.max(from.min(line.len())))
+        .unwrap_or_default()
 }
 
 fn compare(one: &[u8], other: &[u8], order: &Order) -> Ordering {
@@ -260,9 +279,18 @@ fn compare(one: &[u8], other: &[u8], order: &Order) -> Ordering {
         Some('h') => {
             let scale = |text: &[u8]| {
                 let text = text.trim_ascii_start();
-                let after = text.iter().find(|byte| !(byte.is_ascii_digit() || b".-".contains(byte)));
-                let unit = after.and_then(|byte| b"KMGTPEZY".iter().position(|unit| unit == &byte.to_ascii_uppercase()));
-                (unit.map_or(0, |unit| unit + 1), leading_float(text).unwrap_or(0.0))
+                let after = text
+                    .iter()
+                    .find(|byte| !(byte.is_ascii_digit() || b".-".contains(byte)));
+                let unit = after.and_then(|byte| {
+                    b"KMGTPEZY"
+                        .iter()
+                        .position(|unit| unit == &byte.to_ascii_uppercase())
+                });
+                (
+                    unit.map_or(0, |unit| unit + 1),
+                    leading_float(text).unwrap_or(0.0),
+                )
             };
             let (one, other) = (scale(one), scale(other));
             let (one, other) = match (one.1 < 0.0, other.1 < 0.0) {
@@ -275,13 +303,20 @@ fn compare(one: &[u8], other: &[u8], order: &Order) -> Ordering {
         }
         Some('M') => {
             let month = |text: &[u8]| {
-                let name: Vec<u8> =
-                    text.trim_ascii_start().iter().take(3).map(u8::to_ascii_lowercase).collect();
+                let name: Vec<u8> = text
+                    .trim_ascii_start()
+                    .iter()
+                    .take(3)
+                    .map(u8::to_ascii_lowercase)
+                    .collect();
                 let names: [&[u8]; 12] = [
                     b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct",
                     b"nov", b"dec",
                 ];
-                names.iter().position(|month| *month == name).map_or(0, |index| index + 1)
+                names
+                    .iter()
+                    .position(|month| *month == name)
+                    .map_or(0, |index| index + 1)
             };
             month(one).cmp(&month(other))
         }
@@ -291,12 +326,23 @@ fn compare(one: &[u8], other: &[u8], order: &Order) -> Ordering {
                 return one.cmp(other);
             }
             let kept = |text: &[u8]| -> Vec<u8> {
-                let text = if order.blanks { text.trim_ascii_start() } else { text };
+                let text = if order.blanks {
+                    text.trim_ascii_start()
+                } else {
+                    text
+                };
                 let kept = text.iter().filter(|byte| {
                     (!order.dictionary || byte.is_ascii_alphanumeric() || b" \t".contains(byte))
                         && (!order.printable || (32..127).contains(*byte))
                 });
-                kept.map(|byte| if order.fold { byte.to_ascii_uppercase() } else { *byte }).collect()
+                kept.map(|byte| {
+                    if order.fold {
+                        byte.to_ascii_uppercase()
+                    } else {
+                        *byte
+                    }
+                })
+                .collect()
             };
             kept(one).cmp(&kept(other))
         }
@@ -317,13 +363,27 @@ fn decimal(one: &[u8], other: &[u8]) -> Ordering {
             Some(rest) => rest.split_at(digits(rest)).0,
             None => &[],
         };
-        let whole = whole.get(whole.iter().take_while(|byte| **byte == b'0').count()..).unwrap_or_default();
-        let ended = fraction.iter().rposition(|byte| *byte != b'0').map_or(0, |last| last + 1);
+        let whole = whole
+            .get(whole.iter().take_while(|byte| **byte == b'0').count()..)
+            .unwrap_or_default();
+        let ended = fraction
+            .iter()
+            .rposition(|byte| *byte != b'0')
+            .map_or(0, |last| last + 1);
         let fraction = fraction.get(..ended).unwrap_or_default();
-        (negative && !(whole.is_empty() && fraction.is_empty()), whole, fraction)
+        (
+            negative && !(whole.is_empty() && fraction.is_empty()),
+            whole,
+            fraction,
+        )
     }
     let (one, other) = (parts(one), parts(other));
-    let size = one.1.len().cmp(&other.1.len()).then(one.1.cmp(other.1)).then(one.2.cmp(other.2));
+    let size = one
+        .1
+        .len()
+        .cmp(&other.1.len())
+        .then(one.1.cmp(other.1))
+        .then(one.2.cmp(other.2));
     match (one.0, other.0) {
         (false, false) => size,
         (true, true) => size.reverse(),
@@ -336,7 +396,13 @@ fn decimal(one: &[u8], other: &[u8]) -> Ordering {
 pub fn leading_float(text: &[u8]) -> Option<f64> {
     let text = text.trim_ascii_start();
     let mut end = usize::from(matches!(text.first(), Some(b'-' | b'+')));
-    let digits = |from: usize| text.get(from..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let digits = |from: usize| {
+        text.get(from..)
+            .unwrap_or_default()
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count()
+    };
     let whole = digits(end);
     end += whole;
     let mut fraction = 0;
@@ -361,7 +427,11 @@ pub fn leading_float(text: &[u8]) -> Option<f64> {
 pub fn version(mut one: &[u8], mut other: &[u8]) -> Ordering {
     let whole = (one, other);
     loop {
-        let text = |text: &[u8]| text.iter().take_while(|byte| !byte.is_ascii_digit()).count();
+        let text = |text: &[u8]| {
+            text.iter()
+                .take_while(|byte| !byte.is_ascii_digit())
+                .count()
+        };
         let (a, rest_a) = one.split_at(text(one));
         let (b, rest_b) = other.split_at(text(other));
         let order = a.cmp(b);

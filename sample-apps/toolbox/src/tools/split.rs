@@ -6,7 +6,11 @@ use std::io::Write;
 use super::call::{Call, Ended, Stop, cannot_open};
 use super::flags::{self, Usage};
 
-const USAGE: Usage = Usage::new("split [-l N] [-b N[k|m]] [-a N] [-d] [INPUT [PREFIX]]", "l:b:a:d").long(&[
+const USAGE: Usage = Usage::new(
+    "split [-l N] [-b N[k|m]] [-a N] [-d] [INPUT [PREFIX]]",
+    "l:b:a:d",
+)
+.long(&[
     ("lines", 'l'),
     ("bytes", 'b'),
     ("suffix-length", 'a'),
@@ -16,21 +20,31 @@ const USAGE: Usage = Usage::new("split [-l N] [-b N[k|m]] [-a N] [-d] [INPUT [PR
 pub async fn split(call: &mut Call) -> Ended {
     let flags = USAGE.parse(call)?;
     let by_bytes = flags.has('b');
-    let most = flags::size(flags.value(if by_bytes { 'b' } else { 'l' }).unwrap_or("1000"))?;
+    let most = flags::size(
+        flags
+            .value(if by_bytes { 'b' } else { 'l' })
+            .unwrap_or("1000"),
+    )?;
     if most == 0 {
         return Err(Stop::failed("invalid number '0'"));
     }
-    let length = usize::try_from(flags::size(flags.value('a').unwrap_or("2"))?).unwrap_or(2).clamp(1, 32);
+    let length = usize::try_from(flags::size(flags.value('a').unwrap_or("2"))?)
+        .unwrap_or(2)
+        .clamp(1, 32);
     let name = flags.rest.first().map_or("-", String::as_str);
     let prefix = flags.rest.get(1).map_or("x", String::as_str);
-    let mut input = call.open(name).map_err(|error| Stop::failed(cannot_open(name, &error)))?;
+    let mut input = call
+        .open(name)
+        .map_err(|error| Stop::failed(cannot_open(name, &error)))?;
     let (mut file, mut number, mut left): (Option<File>, u64, u64) = (None, 0, 0);
     loop {
         let bytes = match by_bytes {
             true => call.chunk(&mut input, name).await,
             false => call.line(&mut input, name).await,
         };
-        let Some(bytes) = bytes else { return Ok(call.code) };
+        let Some(bytes) = bytes else {
+            return Ok(call.code);
+        };
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
             if file.is_none() {

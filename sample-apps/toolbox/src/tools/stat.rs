@@ -27,16 +27,25 @@ pub async fn stat(call: &mut Call) -> Ended {
         let about = match filesystem::about(&path, flags.has('L')) {
             Ok(about) => about,
             Err(error) => {
-                call.fault(format!("can't stat '{name}': {}", reason(&error))).await;
+                call.fault(format!("can't stat '{name}': {}", reason(&error)))
+                    .await;
                 continue;
             }
         };
         let target = match about.kind {
-            Kind::Link => std::fs::read_link(&path).ok().map(|to| to.display().to_string()),
+            Kind::Link => std::fs::read_link(&path)
+                .ok()
+                .map(|to| to.display().to_string()),
             _ => None,
         };
         let zone = zone(call.variable("TZ"));
-        let shown = Shown { name, target, about: &about, names: &names, zone: &zone };
+        let shown = Shown {
+            name,
+            target,
+            about: &about,
+            names: &names,
+            zone: &zone,
+        };
         let text = match (flags.value('c'), flags.has('f')) {
             (Some(format), _) => format!("{}\n", shown.format(format)),
             (None, true) => {
@@ -152,7 +161,11 @@ impl Shown<'_> {
 
     fn all(&self) -> String {
         let about = self.about;
-        let target = self.target.as_ref().map(|to| format!(" -> '{to}'")).unwrap_or_default();
+        let target = self
+            .target
+            .as_ref()
+            .map(|to| format!(" -> '{to}'"))
+            .unwrap_or_default();
         let name = match target.is_empty() {
             true => self.name.to_owned(),
             false => format!("'{}'", self.name),

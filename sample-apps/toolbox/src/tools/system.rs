@@ -21,7 +21,12 @@ pub fn mounts(call: &Call) -> Vec<Mount> {
         .lines()
         .filter_map(|line| {
             let mut words = line.split(' ').map(str::to_owned);
-            Some(Mount { what: words.next()?, at: words.next()?, kind: words.next()?, options: words.next()? })
+            Some(Mount {
+                what: words.next()?,
+                at: words.next()?,
+                kind: words.next()?,
+                options: words.next()?,
+            })
         })
         .collect();
     if listed.is_empty() { lent() } else { listed }
@@ -33,7 +38,9 @@ fn lent() -> Vec<Mount> {
     wasip2::filesystem::preopens::get_directories()
         .into_iter()
         .map(|(directory, at)| {
-            let writable = directory.get_flags().is_ok_and(|flags| flags.contains(DescriptorFlags::MUTATE_DIRECTORY));
+            let writable = directory
+                .get_flags()
+                .is_ok_and(|flags| flags.contains(DescriptorFlags::MUTATE_DIRECTORY));
             Mount {
                 what: "host".into(),
                 at,
@@ -61,9 +68,18 @@ pub async fn mount(call: &mut Call) -> Ended {
         )));
     }
     for mount in mounts(call) {
-        if flags.value('t').is_none_or(|kind| kind.split(',').any(|kind| kind == mount.kind)) {
-            let Mount { what, at, kind, options } = mount;
-            call.out(format!("{what} on {at} type {kind} ({options})\n")).await?;
+        if flags
+            .value('t')
+            .is_none_or(|kind| kind.split(',').any(|kind| kind == mount.kind))
+        {
+            let Mount {
+                what,
+                at,
+                kind,
+                options,
+            } = mount;
+            call.out(format!("{what} on {at} type {kind} ({options})\n"))
+                .await?;
         }
     }
     Ok(0)
@@ -72,9 +88,14 @@ pub async fn mount(call: &mut Call) -> Ended {
 /// `umount`
 pub async fn umount(call: &mut Call) -> Ended {
     let Some(name) = call.args.last() else {
-        return Err(Stop::Said(1, "Usage: umount [OPTIONS] FILESYSTEM|DIRECTORY\n".into()));
+        return Err(Stop::Said(
+            1,
+            "Usage: umount [OPTIONS] FILESYSTEM|DIRECTORY\n".into(),
+        ));
     };
-    Err(Stop::failed(format!("can't unmount {name}: Operation not permitted")))
+    Err(Stop::failed(format!(
+        "can't unmount {name}: Operation not permitted"
+    )))
 }
 
 const SYSCTL: Usage = Usage::new("sysctl [-enN] KEY...", "+enqNwaAp");
@@ -83,7 +104,9 @@ const SYSCTL: Usage = Usage::new("sysctl [-enN] KEY...", "+enqNwaAp");
 pub async fn sysctl(call: &mut Call) -> Ended {
     let flags = SYSCTL.parse(call)?;
     if flags.rest.is_empty() {
-        return Err(Stop::failed("a component has no kernel settings to list; name a key below /proc/sys"));
+        return Err(Stop::failed(
+            "a component has no kernel settings to list; name a key below /proc/sys",
+        ));
     }
     for key in &flags.rest {
         let (key, value) = match key.split_once('=') {
@@ -95,15 +118,25 @@ pub async fn sysctl(call: &mut Call) -> Ended {
         let read = std::fs::read_to_string(&path);
         match (read, value) {
             (Ok(_), Some(_)) => {
-                call.fault(format!("error setting key '{key}': Operation not permitted")).await;
+                call.fault(format!(
+                    "error setting key '{key}': Operation not permitted"
+                ))
+                .await;
             }
             (Ok(text), None) => {
                 let text = text.trim_end();
-                let text = if flags.has('n') { format!("{text}\n") } else { format!("{key} = {text}\n") };
+                let text = if flags.has('n') {
+                    format!("{text}\n")
+                } else {
+                    format!("{key} = {text}\n")
+                };
                 call.out(text).await?;
             }
             (Err(_), _) if flags.has('e') => {}
-            (Err(_), _) => call.fault(format!("error: '{below}' is an unknown key")).await,
+            (Err(_), _) => {
+                call.fault(format!("error: '{below}' is an unknown key"))
+                    .await
+            }
         }
     }
     Ok(call.code)
@@ -111,10 +144,23 @@ pub async fn sysctl(call: &mut Call) -> Ended {
 
 /// `ip`, `ifconfig`, `route`: devices and routes are the host's.
 pub async fn ip(call: &mut Call) -> Ended {
-    let words: Vec<&str> = call.args.iter().map(String::as_str).filter(|arg| !arg.starts_with('-')).collect();
-    let changes = words.iter().any(|word| matches!(*word, "add" | "del" | "delete" | "set" | "flush" | "change" | "replace"));
+    let words: Vec<&str> = call
+        .args
+        .iter()
+        .map(String::as_str)
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
+    let changes = words.iter().any(|word| {
+        matches!(
+            *word,
+            "add" | "del" | "delete" | "set" | "flush" | "change" | "replace"
+        )
+    });
     match (call.name.as_str(), changes) {
-        ("ip", true) => Err(Stop::Said(2, "ip: RTNETLINK answers: Operation not permitted\n".into())),
+        ("ip", true) => Err(Stop::Said(
+            2,
+            "ip: RTNETLINK answers: Operation not permitted\n".into(),
+        )),
         _ => Err(Stop::failed(
             "a component has no network devices; its pod's address is in $HOSTNAME's line of /etc/hosts and in the pod's status",
         )),
@@ -140,15 +186,20 @@ pub async fn ps(call: &mut Call) -> Ended {
     let args: Vec<String> = call
         .args
         .iter()
-        .map(|arg| match arg.chars().all(|letter| "auxefwl".contains(letter)) && !arg.is_empty() {
-            true => format!("-{arg}"),
-            false => arg.clone(),
-        })
+        .map(
+            |arg| match arg.chars().all(|letter| "auxefwl".contains(letter)) && !arg.is_empty() {
+                true => format!("-{arg}"),
+                false => arg.clone(),
+            },
+        )
         .collect();
     let flags = PS.sort(&call.name, &args)?;
     let row = this_instance(call);
     let columns: Vec<String> = match flags.value('o') {
-        Some(list) => list.split(',').map(|column| column.split('=').next().unwrap_or_default().to_owned()).collect(),
+        Some(list) => list
+            .split(',')
+            .map(|column| column.split('=').next().unwrap_or_default().to_owned())
+            .collect(),
         None => ["pid", "user", "time", "args"].map(str::to_owned).to_vec(),
     };
     let (mut head, mut line) = (String::new(), String::new());
@@ -174,7 +225,8 @@ pub async fn ps(call: &mut Call) -> Ended {
         put(&mut head, title);
         put(&mut line, value);
     }
-    call.out(format!("{}\n{}\n", head.trim_end(), line.trim_end())).await?;
+    call.out(format!("{}\n{}\n", head.trim_end(), line.trim_end()))
+        .await?;
     Ok(0)
 }
 
@@ -186,8 +238,12 @@ struct Instance {
 }
 
 fn this_instance(call: &Call) -> Instance {
-    let arguments: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let name = arguments.first().map_or("toolbox", |name| name.rsplit('/').next().unwrap_or_default());
+    let arguments: Vec<String> = std::env::args_os()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
+    let name = arguments.first().map_or("toolbox", |name| {
+        name.rsplit('/').next().unwrap_or_default()
+    });
     Instance {
         user: super::identity::Names::of(call).user(super::filesystem::identity().0),
         time: "0:00".into(),
@@ -209,4 +265,3 @@ pub async fn top(call: &mut Call) -> Ended {
     call.out(text).await?;
     Ok(0)
 }
-

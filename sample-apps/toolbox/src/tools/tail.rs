@@ -53,14 +53,22 @@ pub async fn tail(call: &mut Call) -> Ended {
             Err(error) => {
                 call.fault(cannot_open(name, &error)).await;
                 if flags.has('F') {
-                    followed.push(Followed { name: name.clone(), file: None, at: 0 });
+                    followed.push(Followed {
+                        name: name.clone(),
+                        file: None,
+                        at: 0,
+                    });
                 }
                 continue;
             }
         };
         if titled {
             let shown = if name == "-" { "standard input" } else { name };
-            call.out(format!("{}==> {shown} <==\n", if first { "" } else { "\n" })).await?;
+            call.out(format!(
+                "{}==> {shown} <==\n",
+                if first { "" } else { "\n" }
+            ))
+            .await?;
         }
         first = false;
         // Where following goes on: what is added while this reads is read by it, so it counts what it reads.
@@ -72,7 +80,11 @@ pub async fn tail(call: &mut Call) -> Ended {
         }
         if follow && name != "-" {
             let file = File::open(call.path(name)).ok();
-            followed.push(Followed { name: name.clone(), file, at: read });
+            followed.push(Followed {
+                name: name.clone(),
+                file,
+                at: read,
+            });
         }
     }
     if first && followed.is_empty() {
@@ -95,7 +107,9 @@ async fn print_from(
     let mut skip = count.saturating_sub(1);
     if !bytes {
         while skip > 0 {
-            let Some(line) = call.line(input, name).await else { return Ok(()) };
+            let Some(line) = call.line(input, name).await else {
+                return Ok(());
+            };
             *read += line.len() as u64;
             skip -= 1;
         }
@@ -166,7 +180,9 @@ async fn follow_all(
         call.io.stdout.flush().await.map_err(Stop::Output)?;
         clock::sleep(pause).await;
         for index in 0..followed.len() {
-            let Some(one) = followed.get_mut(index) else { continue };
+            let Some(one) = followed.get_mut(index) else {
+                continue;
+            };
             if by_name {
                 // What a path names can have changed; one open a second is what it costs to see.
                 one.file = File::open(call.path(&one.name)).ok();
@@ -207,7 +223,11 @@ fn old_style(arg: &str) -> String {
     let digits = |text: &str| {
         let digits = text.trim_end_matches('f');
         (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| {
-            let follow = if digits.len() < text.len() { "-fn" } else { "-n" };
+            let follow = if digits.len() < text.len() {
+                "-fn"
+            } else {
+                "-n"
+            };
             (follow, digits.to_owned())
         })
     };

@@ -62,8 +62,17 @@ const USAGE: Usage = Usage::new(
 ]);
 pub async fn tar(call: &mut Call) -> Ended {
     // `--warning=…` only says what to keep quiet of. The first word may be letters without a dash, whose values follow in their order.
-    let mut args: Vec<String> = call.args.iter().filter(|arg| !arg.starts_with("--warning")).cloned().collect();
-    if let Some(first) = args.first().filter(|first| !first.starts_with('-')).cloned() {
+    let mut args: Vec<String> = call
+        .args
+        .iter()
+        .filter(|arg| !arg.starts_with("--warning"))
+        .cloned()
+        .collect();
+    if let Some(first) = args
+        .first()
+        .filter(|first| !first.starts_with('-'))
+        .cloned()
+    {
         args.remove(0);
         let mut spread = Vec::new();
         let mut values = args.into_iter();
@@ -77,15 +86,26 @@ pub async fn tar(call: &mut Call) -> Ended {
         args = spread;
     }
     let flags = USAGE.sort(&call.name, &args)?;
-    let modes: Vec<char> = "cxtru".chars().filter(|letter| flags.has(*letter)).collect();
+    let modes: Vec<char> = "cxtru"
+        .chars()
+        .filter(|letter| flags.has(*letter))
+        .collect();
     let archive = flags.value('f').unwrap_or("-").to_owned();
     if flags.has('j') || flags.has('J') {
         return Err(Stop::failed("only gzip (-z) is known here"));
     }
     match modes.as_slice() {
         ['c'] => create(call, &flags, &archive).await,
-        ['x'] => Reader::open(call, &flags, &archive)?.unpack(call, &flags, false).await,
-        ['t'] => Reader::open(call, &flags, &archive)?.unpack(call, &flags, true).await,
+        ['x'] => {
+            Reader::open(call, &flags, &archive)?
+                .unpack(call, &flags, false)
+                .await
+        }
+        ['t'] => {
+            Reader::open(call, &flags, &archive)?
+                .unpack(call, &flags, true)
+                .await
+        }
         ['r' | 'u'] => Err(Stop::failed("an archive is written once; make a new one")),
         _ => Err(USAGE.wrong()),
     }
@@ -122,7 +142,11 @@ impl Writer {
 async fn lines_of(call: &mut Call, name: &str) -> Result<Vec<String>, Stop> {
     let text = call.whole(name).await?;
     let text = String::from_utf8_lossy(&text).into_owned();
-    Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    Ok(text
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect())
 }
 
 async fn create(call: &mut Call, flags: &Flags, archive: &str) -> Ended {
@@ -140,7 +164,8 @@ async fn create(call: &mut Call, flags: &Flags, archive: &str) -> Ended {
     let own = match archive {
         "-" => None,
         name => {
-            let file = File::create(call.path(name)).map_err(|error| Stop::failed(cannot_open(name, &error)))?;
+            let file = File::create(call.path(name))
+                .map_err(|error| Stop::failed(cannot_open(name, &error)))?;
             Some((file, filesystem::about(&call.path(name), true).ok()))
         }
     };
@@ -149,14 +174,19 @@ async fn create(call: &mut Call, flags: &Flags, archive: &str) -> Ended {
         Some((file, about)) => (Output::file(file), about),
     };
     let named_own = archive != "-";
-    let mut writer = Writer { output, packer: flags.has('z').then(Packer::new) };
+    let mut writer = Writer {
+        output,
+        packer: flags.has('z').then(Packer::new),
+    };
     let base = match flags.value('C') {
         None => call.io.cwd.clone(),
         Some(directory) => call.path(directory),
     };
     if !base.is_dir() {
         let directory = flags.value('C').unwrap_or_default();
-        return Err(Stop::failed(format!("can't change directory to '{directory}': No such file or directory")));
+        return Err(Stop::failed(format!(
+            "can't change directory to '{directory}': No such file or directory"
+        )));
     }
     let owners = Names::of(call);
     let mut linked: BTreeMap<(u64, u64), String> = BTreeMap::new();
@@ -171,8 +201,12 @@ async fn create(call: &mut Call, flags: &Flags, archive: &str) -> Ended {
                 continue;
             }
         };
-        if own.as_ref().is_some_and(|own| own.is(&about) && own.inode != 0) {
-            call.fault(format!("{name}: file is the archive; skipping")).await;
+        if own
+            .as_ref()
+            .is_some_and(|own| own.is(&about) && own.inode != 0)
+        {
+            call.fault(format!("{name}: file is the archive; skipping"))
+                .await;
             continue;
         }
         let bare = name.trim_start_matches('/');
@@ -190,13 +224,19 @@ async fn create(call: &mut Call, flags: &Flags, archive: &str) -> Ended {
         }
         if flags.has('v') {
             let line = format!("{stored}\n");
-            if named_own { call.out(line).await? } else { call.say(line).await }
+            if named_own {
+                call.out(line).await?
+            } else {
+                call.say(line).await
+            }
         }
         let mut link = String::new();
         let mut kind = match about.kind {
             Kind::Directory => b'5',
             Kind::Link => {
-                link = fs::read_link(&path).map(|to| to.to_string_lossy().into_owned()).unwrap_or_default();
+                link = fs::read_link(&path)
+                    .map(|to| to.to_string_lossy().into_owned())
+                    .unwrap_or_default();
                 b'2'
             }
             Kind::File => b'0',
@@ -230,7 +270,8 @@ async fn create(call: &mut Call, flags: &Flags, archive: &str) -> Ended {
                     writer.write(&head).await?;
                     let short = store(&mut writer, file, about.size).await?;
                     if short {
-                        call.fault(format!("{name}: file changed as it was read")).await;
+                        call.fault(format!("{name}: file changed as it was read"))
+                            .await;
                     }
                 }
             }
@@ -238,8 +279,17 @@ async fn create(call: &mut Call, flags: &Flags, archive: &str) -> Ended {
         if about.is_directory() && depth < DEPTH_MAX {
             match filesystem::entries(&path) {
                 Ok(entries) => {
-                    let base = if name.ends_with('/') { name } else { format!("{name}/") };
-                    waiting.extend(entries.into_iter().rev().map(|entry| (format!("{base}{entry}"), depth + 1)));
+                    let base = if name.ends_with('/') {
+                        name
+                    } else {
+                        format!("{name}/")
+                    };
+                    waiting.extend(
+                        entries
+                            .into_iter()
+                            .rev()
+                            .map(|entry| (format!("{base}{entry}"), depth + 1)),
+                    );
                 }
                 Err(error) => call.fault(cannot_open(&name, &error)).await,
             }
@@ -262,7 +312,9 @@ async fn store(writer: &mut Writer, mut file: File, size: u64) -> Result<bool, S
         let wanted = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let read = match short {
             true => 0,
-            false => file.read(buf.get_mut(..wanted).unwrap_or_default()).unwrap_or(0),
+            false => file
+                .read(buf.get_mut(..wanted).unwrap_or_default())
+                .unwrap_or(0),
         };
         let count = match read {
             0 => {
@@ -289,10 +341,18 @@ fn excluded_by(patterns: &[String], name: &str) -> bool {
     patterns.iter().any(|pattern| {
         // A pattern may begin at any part of a path, and what is below what it names goes with it.
         let starts = std::iter::once(0).chain(name.match_indices('/').map(|(at, _)| at + 1));
-        starts.into_iter().filter_map(|start| name.get(start..)).any(|tail| {
-            let ends = tail.match_indices('/').map(|(at, _)| at).chain([tail.len()]);
-            ends.into_iter().filter_map(|end| tail.get(..end)).any(|part| glob::matches(pattern.as_bytes(), part.as_bytes()))
-        })
+        starts
+            .into_iter()
+            .filter_map(|start| name.get(start..))
+            .any(|tail| {
+                let ends = tail
+                    .match_indices('/')
+                    .map(|(at, _)| at)
+                    .chain([tail.len()]);
+                ends.into_iter()
+                    .filter_map(|end| tail.get(..end))
+                    .any(|part| glob::matches(pattern.as_bytes(), part.as_bytes()))
+            })
     })
 }
 
@@ -302,17 +362,38 @@ fn headers(name: &str, link: &str, kind: u8, size: u64, about: &About, owners: &
     for (text, mark) in [(link, b'K'), (name, b'L')] {
         if text.len() > 100 {
             let length = text.len() as u64 + 1;
-            out.extend(header("././@LongLink", "", mark, length, 0o644, None, 0, owners));
+            out.extend(header(
+                "././@LongLink",
+                "",
+                mark,
+                length,
+                0o644,
+                None,
+                0,
+                owners,
+            ));
             out.extend_from_slice(text.as_bytes());
             out.extend(std::iter::repeat_n(0, 1 + padding(length)));
         }
     }
     let modified = since_epoch(about.modified).0.max(0) as u64;
-    out.extend(header(name, link, kind, size, about.mode, Some((about.user, about.group)), modified, owners));
+    out.extend(header(
+        name,
+        link,
+        kind,
+        size,
+        about.mode,
+        Some((about.user, about.group)),
+        modified,
+        owners,
+    ));
     out
 }
 
-#[expect(clippy::too_many_arguments, reason = "the fields of a header, in its order")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the fields of a header, in its order"
+)]
 fn header(
     name: &str,
     link: &str,
@@ -326,7 +407,9 @@ fn header(
     let mut block = [0u8; BLOCK];
     let mut put = |at: usize, width: usize, bytes: &[u8]| {
         let room = block.get_mut(at..at + width).unwrap_or_default();
-        room.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        room.iter_mut()
+            .zip(bytes)
+            .for_each(|(to, from)| *to = *from);
     };
     let octal = |value: u64, width: usize| -> Vec<u8> {
         let digits = width - 1;
@@ -336,14 +419,22 @@ fn header(
         }
         // Base 256, which a set high bit marks.
         let mut bytes = vec![0; width];
-        bytes.iter_mut().rev().zip(value.to_le_bytes()).for_each(|(to, from)| *to = from);
+        bytes
+            .iter_mut()
+            .rev()
+            .zip(value.to_le_bytes())
+            .for_each(|(to, from)| *to = from);
         if let Some(first) = bytes.first_mut() {
             *first |= 0x80;
         }
         bytes
     };
     let (user, group) = owner.unwrap_or_default();
-    put(0, 100, name.as_bytes().get(..100).unwrap_or(name.as_bytes()));
+    put(
+        0,
+        100,
+        name.as_bytes().get(..100).unwrap_or(name.as_bytes()),
+    );
     put(100, 8, &octal(u64::from(mode), 8));
     put(108, 8, &octal(u64::from(user), 8));
     put(116, 8, &octal(u64::from(group), 8));
@@ -351,7 +442,11 @@ fn header(
     put(136, 12, &octal(modified, 12));
     put(148, 8, b"        ");
     put(156, 1, &[kind]);
-    put(157, 100, link.as_bytes().get(..100).unwrap_or(link.as_bytes()));
+    put(
+        157,
+        100,
+        link.as_bytes().get(..100).unwrap_or(link.as_bytes()),
+    );
     put(257, 8, b"ustar  ");
     if owner.is_some() {
         put(265, 31, owners.user(user).as_bytes());
@@ -392,8 +487,17 @@ struct Entry {
 
 impl Reader {
     fn open(call: &Call, flags: &Flags, archive: &str) -> Result<Reader, Stop> {
-        let input = call.open(archive).map_err(|error| Stop::failed(cannot_open(archive, &error)))?;
-        Ok(Reader { input, unpacker: None, held: Vec::new(), at: 0, begun: false, asked_gzip: flags.has('z') })
+        let input = call
+            .open(archive)
+            .map_err(|error| Stop::failed(cannot_open(archive, &error)))?;
+        Ok(Reader {
+            input,
+            unpacker: None,
+            held: Vec::new(),
+            at: 0,
+            begun: false,
+            asked_gzip: flags.has('z'),
+        })
     }
 
     /// Some of what comes next; empty at the end.
@@ -401,7 +505,8 @@ impl Reader {
         while self.at >= self.held.len() {
             let mut buf = vec![0; CHUNK_BYTES];
             let read = self.input.read(&mut buf).await;
-            let read = read.map_err(|error| Stop::failed(format!("read error: {}", reason(&error))))?;
+            let read =
+                read.map_err(|error| Stop::failed(format!("read error: {}", reason(&error))))?;
             buf.truncate(read);
             if !self.begun {
                 self.begun = true;
@@ -446,7 +551,9 @@ impl Reader {
 
     async fn text(&mut self, size: u64) -> Result<Vec<u8>, Stop> {
         if size > NAME_BYTES_MAX {
-            return Err(Stop::failed(format!("a name is longer than {NAME_BYTES_MAX} bytes")));
+            return Err(Stop::failed(format!(
+                "a name is longer than {NAME_BYTES_MAX} bytes"
+            )));
         }
         let size = size as usize;
         let text = self.exactly(size + padding(size as u64)).await?;
@@ -470,14 +577,22 @@ impl Reader {
     async fn next(&mut self) -> Result<Option<Entry>, Stop> {
         let (mut long_name, mut long_link, mut pax) = (None, None, BTreeMap::new());
         loop {
-            let Some(block) = self.exactly(BLOCK).await? else { return Ok(None) };
+            let Some(block) = self.exactly(BLOCK).await? else {
+                return Ok(None);
+            };
             if block.iter().all(|byte| *byte == 0) {
                 return Ok(None);
             }
             let sum: u64 = block
                 .iter()
                 .enumerate()
-                .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) })
+                .map(|(at, byte)| {
+                    if (148..156).contains(&at) {
+                        32
+                    } else {
+                        u64::from(*byte)
+                    }
+                })
                 .sum();
             if number(&block, 148, 8) != Some(sum) {
                 return Err(Stop::failed("invalid tar magic"));
@@ -486,7 +601,10 @@ impl Reader {
             let mut size = number(&block, 124, 12).ok_or_else(invalid)?;
             let kind = block.get(156).copied().unwrap_or(0);
             let string = |bytes: Vec<u8>| {
-                let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+                let end = bytes
+                    .iter()
+                    .position(|byte| *byte == 0)
+                    .unwrap_or(bytes.len());
                 String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
             };
             match kind {
@@ -495,7 +613,9 @@ impl Reader {
                 b'x' => pax = pax_records(&self.text(size).await?),
                 b'g' => self.skip(size + padding(size) as u64).await?,
                 kind => {
-                    let part = |at: usize, width: usize| string(block.get(at..at + width).unwrap_or_default().to_vec());
+                    let part = |at: usize, width: usize| {
+                        string(block.get(at..at + width).unwrap_or_default().to_vec())
+                    };
                     let ustar = block.get(257..263) == Some(b"ustar\0");
                     let prefix = if ustar { part(345, 155) } else { String::new() };
                     let mut name = match prefix.is_empty() {
@@ -513,15 +633,31 @@ impl Reader {
                         size = text.parse().map_err(|_| invalid())?;
                     }
                     let modified = match pax.get("mtime") {
-                        Some(text) => text.split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0),
+                        Some(text) => text
+                            .split('.')
+                            .next()
+                            .and_then(|text| text.parse().ok())
+                            .unwrap_or(0),
                         None => i64::try_from(number(&block, 136, 12).unwrap_or(0)).unwrap_or(0),
                     };
-                    let word = |at| number(&block, at, 8).and_then(|value| u32::try_from(value).ok()).unwrap_or(0);
+                    let word = |at| {
+                        number(&block, at, 8)
+                            .and_then(|value| u32::try_from(value).ok())
+                            .unwrap_or(0)
+                    };
                     return Ok(Some(Entry {
-                        kind: if kind == 0 && name.ends_with('/') { b'5' } else { kind },
+                        kind: if kind == 0 && name.ends_with('/') {
+                            b'5'
+                        } else {
+                            kind
+                        },
                         name,
                         link,
-                        size: if matches!(kind, 0 | b'0' | b'7' | b'S') || !kind.is_ascii_digit() { size } else { 0 },
+                        size: if matches!(kind, 0 | b'0' | b'7' | b'S') || !kind.is_ascii_digit() {
+                            size
+                        } else {
+                            0
+                        },
                         mode: word(100) & 0o7777,
                         user: word(108),
                         group: word(116),
@@ -542,11 +678,15 @@ impl Reader {
         };
         if !list && !base.is_dir() {
             let directory = flags.value('C').unwrap_or_default();
-            return Err(Stop::failed(format!("can't change directory to '{directory}': No such file or directory")));
+            return Err(Stop::failed(format!(
+                "can't change directory to '{directory}': No such file or directory"
+            )));
         }
         let strip = match flags.value(STRIP) {
             None => 0,
-            Some(text) => text.parse::<usize>().map_err(|_| Stop::failed(format!("invalid number '{text}'")))?,
+            Some(text) => text
+                .parse::<usize>()
+                .map_err(|_| Stop::failed(format!("invalid number '{text}'")))?,
         };
         let mut wanted = flags.rest.clone();
         if let Some(file) = flags.value('T') {
@@ -566,7 +706,9 @@ impl Reader {
             let mut chosen = wanted.is_empty();
             for (name, found) in wanted.iter().zip(&mut found) {
                 let name = name.trim_end_matches('/');
-                let below = trimmed.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+                let below = trimmed
+                    .strip_prefix(name)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
                 if below || glob::matches(name.as_bytes(), trimmed.as_bytes()) {
                     (chosen, *found) = (true, true);
                 }
@@ -585,7 +727,11 @@ impl Reader {
                     false => format!("{}\n", entry.name),
                 };
                 // The archive may be what goes to standard output.
-                if flags.has('O') { call.say(line).await } else { call.out(line).await? }
+                if flags.has('O') {
+                    call.say(line).await
+                } else {
+                    call.out(line).await?
+                }
             }
             if list {
                 self.skip(rest).await?;
@@ -604,7 +750,8 @@ impl Reader {
                 self.skip(padding(entry.size) as u64).await?;
                 continue;
             }
-            self.entry(call, flags, &base, strip, &entry, &mut directories).await?;
+            self.entry(call, flags, &base, strip, &entry, &mut directories)
+                .await?;
         }
         if !any && self.begun && self.held.is_empty() {
             return Err(Stop::failed("short read"));
@@ -638,11 +785,13 @@ impl Reader {
         let rest = entry.size + padding(entry.size) as u64;
         let Some(path) = inside(base, &entry.name, strip) else {
             if entry.name.split('/').any(|part| part == "..") {
-                call.fault(format!("name with '..' in it: '{}'", entry.name)).await;
+                call.fault(format!("name with '..' in it: '{}'", entry.name))
+                    .await;
             }
             return self.skip(rest).await;
         };
-        let failed = |error: &std::io::Error| format!("can't create '{}': {}", entry.name, reason(error));
+        let failed =
+            |error: &std::io::Error| format!("can't create '{}': {}", entry.name, reason(error));
         if let Err(error) = make_parents(base, &path) {
             call.fault(failed(&error)).await;
             return self.skip(rest).await;
@@ -664,7 +813,8 @@ impl Reader {
         }
         if let Some(there) = &there {
             if flags.has('k') {
-                call.fault(format!("can't open '{}': File exists", entry.name)).await;
+                call.fault(format!("can't open '{}': File exists", entry.name))
+                    .await;
                 return self.skip(rest).await;
             }
             if !there.is_directory() {
@@ -680,31 +830,56 @@ impl Reader {
                     None => Err(std::io::ErrorKind::NotFound.into()),
                 };
                 if let Err(error) = made {
-                    let text = format!("can't create hardlink '{}' to '{}': {}", entry.name, entry.link, reason(&error));
+                    let text = format!(
+                        "can't create hardlink '{}' to '{}': {}",
+                        entry.name,
+                        entry.link,
+                        reason(&error)
+                    );
                     call.fault(text).await;
                 }
                 self.skip(rest).await
             }
             b'2' => {
                 if let Err(error) = filesystem::symlink(&entry.link, &path) {
-                    let text = format!("can't create symlink '{}' to '{}': {}", entry.name, entry.link, reason(&error));
+                    let text = format!(
+                        "can't create symlink '{}' to '{}': {}",
+                        entry.name,
+                        entry.link,
+                        reason(&error)
+                    );
                     call.fault(text).await;
                 }
                 self.skip(rest).await
             }
             _ => {
-                call.fault(format!("{}: a component makes no devices; skipping", entry.name)).await;
+                call.fault(format!(
+                    "{}: a component makes no devices; skipping",
+                    entry.name
+                ))
+                .await;
                 self.skip(rest).await
             }
         }
     }
 
-    async fn file(&mut self, call: &mut Call, flags: &Flags, entry: &Entry, path: &Path) -> Result<(), Stop> {
-        let opened = OpenOptions::new().write(true).create(true).truncate(true).open(path);
+    async fn file(
+        &mut self,
+        call: &mut Call,
+        flags: &Flags,
+        entry: &Entry,
+        path: &Path,
+    ) -> Result<(), Stop> {
+        let opened = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path);
         let mut file = match opened {
             Ok(file) => Some(file),
             Err(error) => {
-                call.fault(format!("can't open '{}': {}", entry.name, reason(&error))).await;
+                call.fault(format!("can't open '{}': {}", entry.name, reason(&error)))
+                    .await;
                 None
             }
         };
@@ -718,14 +893,19 @@ impl Reader {
             if let Some(open) = &mut file
                 && let Err(error) = open.write_all(&part)
             {
-                call.fault(format!("{}: write error: {}", entry.name, reason(&error))).await;
+                call.fault(format!("{}: write error: {}", entry.name, reason(&error)))
+                    .await;
                 file = None;
             }
         }
         self.skip(padding(entry.size) as u64).await?;
         drop(file);
         // A file system without modes, or an owner who may not, keeps what it has.
-        let mode = if flags.has('p') { entry.mode } else { entry.mode & !0o022 };
+        let mode = if flags.has('p') {
+            entry.mode
+        } else {
+            entry.mode & !0o022
+        };
         let _ = filesystem::set_mode(path, mode);
         if !flags.has('m') {
             set_time(path, entry.modified);
@@ -735,15 +915,29 @@ impl Reader {
 }
 
 fn set_time(path: &Path, modified: i64) {
-    let Some(time) = time_at(modified, 0) else { return };
-    let file = OpenOptions::new().write(true).open(path).or_else(|_| File::open(path));
+    let Some(time) = time_at(modified, 0) else {
+        return;
+    };
+    let file = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .or_else(|_| File::open(path));
     // Times are a nicety; what was unpacked is right without them.
-    let _ = file.and_then(|file| file.set_times(FileTimes::new().set_modified(time).set_accessed(SystemTime::now())));
+    let _ = file.and_then(|file| {
+        file.set_times(
+            FileTimes::new()
+                .set_modified(time)
+                .set_accessed(SystemTime::now()),
+        )
+    });
 }
 
 /// Where an entry goes: below `base`, however it is named. `None` if nothing is left of its name, or it climbs out.
 fn inside(base: &Path, name: &str, strip: usize) -> Option<PathBuf> {
-    let parts: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let parts: Vec<&str> = name
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
     if parts.contains(&"..") {
         return None;
     }
@@ -752,12 +946,20 @@ fn inside(base: &Path, name: &str, strip: usize) -> Option<PathBuf> {
         // The directory itself, as in `./`.
         return (strip == 0 && parts.is_empty() && !name.is_empty()).then(|| base.to_owned());
     }
-    Some(kept.iter().fold(base.to_owned(), |path, part| path.join(part)))
+    Some(
+        kept.iter()
+            .fold(base.to_owned(), |path, part| path.join(part)),
+    )
 }
 
 /// Makes the directories above a path. A link among them is taken away: it could lead out.
 fn make_parents(base: &Path, path: &Path) -> std::io::Result<()> {
-    let Some(below) = path.parent().and_then(|parent| parent.strip_prefix(base).ok()) else { return Ok(()) };
+    let Some(below) = path
+        .parent()
+        .and_then(|parent| parent.strip_prefix(base).ok())
+    else {
+        return Ok(());
+    };
     let mut at = base.to_owned();
     for part in below.components() {
         at.push(part);
@@ -795,13 +997,19 @@ fn pax_records(text: &[u8]) -> BTreeMap<String, String> {
     let mut records = BTreeMap::new();
     let mut rest = text;
     while let Some(space) = rest.iter().position(|byte| *byte == b' ') {
-        let length = std::str::from_utf8(rest.get(..space).unwrap_or_default()).ok().and_then(|text| text.parse::<usize>().ok());
-        let Some(record) = length.and_then(|length| rest.get(space + 1..length)) else { break };
+        let length = std::str::from_utf8(rest.get(..space).unwrap_or_default())
+            .ok()
+            .and_then(|text| text.parse::<usize>().ok());
+        let Some(record) = length.and_then(|length| rest.get(space + 1..length)) else {
+            break;
+        };
         let record = String::from_utf8_lossy(record).into_owned();
         if let Some((key, value)) = record.trim_end_matches('\n').split_once('=') {
             records.insert(key.to_owned(), value.to_owned());
         }
-        rest = length.and_then(|length| rest.get(length..)).unwrap_or_default();
+        rest = length
+            .and_then(|length| rest.get(length..))
+            .unwrap_or_default();
     }
     records
 }
@@ -829,13 +1037,28 @@ fn long_line(call: &Call, entry: &Entry) -> String {
         modified: SystemTime::UNIX_EPOCH,
         changed: SystemTime::UNIX_EPOCH,
     };
-    let named = |name: &str, number: u32| if name.is_empty() { number.to_string() } else { name.to_owned() };
-    let owner = format!("{}/{}", named(&entry.user_name, entry.user), named(&entry.group_name, entry.group));
+    let named = |name: &str, number: u32| {
+        if name.is_empty() {
+            number.to_string()
+        } else {
+            name.to_owned()
+        }
+    };
+    let owner = format!(
+        "{}/{}",
+        named(&entry.user_name, entry.user),
+        named(&entry.group_name, entry.group)
+    );
     let date = Date::of(entry.modified, 0, zone(call.variable("TZ"))).format("%Y-%m-%d %H:%M:%S");
     let link = match entry.kind {
         b'2' => format!(" -> {}", entry.link),
         b'1' => format!(" link to {}", entry.link),
         _ => String::new(),
     };
-    format!("{} {owner} {:9} {date} {}{link}\n", about.mode_text(), entry.size, entry.name)
+    format!(
+        "{} {owner} {:9} {date} {}{link}\n",
+        about.mode_text(),
+        entry.size,
+        entry.name
+    )
 }

@@ -23,7 +23,9 @@ pub async fn tr(call: &mut Call) -> Ended {
     if flags.has('c') || flags.has('C') {
         from = (0..=255u8).filter(|byte| !from.contains(byte)).collect();
     }
-    let to = second.map(|text| set(text.as_bytes(), from.len())).transpose()?;
+    let to = second
+        .map(|text| set(text.as_bytes(), from.len()))
+        .transpose()?;
     let mut map: [u8; 256] = std::array::from_fn(|byte| byte as u8);
     if let (Some(to), false) = (&to, delete) {
         let Some(last) = to.last() else {
@@ -36,7 +38,8 @@ pub async fn tr(call: &mut Call) -> Ended {
             map[usize::from(*byte)] = *to.get(index).unwrap_or(last);
         }
     }
-    let member = |set: &[u8]| -> [bool; 256] { std::array::from_fn(|byte| set.contains(&(byte as u8))) };
+    let member =
+        |set: &[u8]| -> [bool; 256] { std::array::from_fn(|byte| set.contains(&(byte as u8))) };
     let deleted = if delete { member(&from) } else { [false; 256] };
     let squeezed = match (squeeze, &to) {
         (false, _) => [false; 256],
@@ -121,7 +124,11 @@ fn set(text: &[u8], length: usize) -> Result<Vec<u8>, Stop> {
 fn one(text: &[u8]) -> (u8, usize) {
     match text {
         [b'\\', b'0'..=b'7', ..] => {
-            let digits = text.iter().skip(1).take(3).take_while(|byte| (b'0'..=b'7').contains(byte));
+            let digits = text
+                .iter()
+                .skip(1)
+                .take(3)
+                .take_while(|byte| (b'0'..=b'7').contains(byte));
             let mut used = 1;
             let mut value = 0u32;
             for digit in digits {

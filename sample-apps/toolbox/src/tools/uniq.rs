@@ -7,23 +7,25 @@ use crate::applet::Output;
 use super::call::{Call, Ended, Stop, cannot_open};
 use super::flags::{self, Usage};
 
-const USAGE: Usage = Usage::new("uniq [-cduiz] [-f,s,w N] [FILE [OUTFILE]]", "cduizDf:s:w:").long(&[
-    ("count", 'c'),
-    ("repeated", 'd'),
-    ("unique", 'u'),
-    ("ignore-case", 'i'),
-    ("skip-fields", 'f'),
-    ("skip-chars", 's'),
-    ("check-chars", 'w'),
-]);
+const USAGE: Usage =
+    Usage::new("uniq [-cduiz] [-f,s,w N] [FILE [OUTFILE]]", "cduizDf:s:w:").long(&[
+        ("count", 'c'),
+        ("repeated", 'd'),
+        ("unique", 'u'),
+        ("ignore-case", 'i'),
+        ("skip-fields", 'f'),
+        ("skip-chars", 's'),
+        ("check-chars", 'w'),
+    ]);
 
 pub async fn uniq(call: &mut Call) -> Ended {
     let flags = USAGE.parse(call)?;
     let number = |letter, default: u64| flags.value(letter).map_or(Ok(default), flags::size);
     let (fields, skip, width) = (number('f', 0)?, number('s', 0)?, number('w', u64::MAX)?);
     let name = flags.rest.first().map_or("-", String::as_str);
-    let mut input =
-        call.open(name).map_err(|error| Stop::failed(cannot_open(name, &error)))?;
+    let mut input = call
+        .open(name)
+        .map_err(|error| Stop::failed(cannot_open(name, &error)))?;
     if let Some(to) = flags.rest.get(1).filter(|to| *to != "-") {
         let file = File::create(call.path(to));
         let file = file.map_err(|error| Stop::failed(cannot_open(to, &error)))?;
@@ -34,7 +36,10 @@ pub async fn uniq(call: &mut Call) -> Ended {
         for _ in 0..fields {
             let blanks = rest.iter().take_while(|byte| b" \t".contains(byte)).count();
             rest = rest.get(blanks..).unwrap_or_default();
-            let field = rest.iter().take_while(|byte| !b" \t".contains(byte)).count();
+            let field = rest
+                .iter()
+                .take_while(|byte| !b" \t".contains(byte))
+                .count();
             rest = rest.get(field..).unwrap_or_default();
             if rest.is_empty() {
                 break;
@@ -42,8 +47,14 @@ pub async fn uniq(call: &mut Call) -> Ended {
         }
         let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(rest.len());
         let rest = rest.get(skip..).unwrap_or_default();
-        let rest = rest.get(..usize::try_from(width).unwrap_or(usize::MAX)).unwrap_or(rest);
-        if flags.has('i') { rest.to_ascii_lowercase() } else { rest.to_vec() }
+        let rest = rest
+            .get(..usize::try_from(width).unwrap_or(usize::MAX))
+            .unwrap_or(rest);
+        if flags.has('i') {
+            rest.to_ascii_lowercase()
+        } else {
+            rest.to_vec()
+        }
     };
     let mut current: Option<(Vec<u8>, Vec<u8>, u64)> = None;
     loop {

@@ -22,7 +22,10 @@ struct Counts {
 
 pub async fn wc(call: &mut Call) -> Ended {
     let flags = USAGE.parse(call)?;
-    let mut letters: Vec<char> = "lwmcL".chars().filter(|letter| flags.has(*letter)).collect();
+    let mut letters: Vec<char> = "lwmcL"
+        .chars()
+        .filter(|letter| flags.has(*letter))
+        .collect();
     if letters.is_empty() {
         letters = vec!['l', 'w', 'c'];
     }
@@ -36,9 +39,16 @@ pub async fn wc(call: &mut Call) -> Ended {
         };
         let numbers: Vec<String> = match letters.as_slice() {
             [only] => vec![number(only).to_string()],
-            several => several.iter().map(|letter| format!("{:9}", number(letter))).collect(),
+            several => several
+                .iter()
+                .map(|letter| format!("{:9}", number(letter)))
+                .collect(),
         };
-        let name = if name.is_empty() { String::new() } else { format!(" {name}") };
+        let name = if name.is_empty() {
+            String::new()
+        } else {
+            format!(" {name}")
+        };
         format!("{}{name}\n", numbers.join(" "))
     };
     let files = flags.files();

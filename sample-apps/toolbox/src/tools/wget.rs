@@ -89,7 +89,10 @@ async fn one(call: &mut Call, flags: &Flags, text: &str) -> Result<(), Stop> {
     let mut body = body.unwrap_or_default();
     let mut redirects = 0;
     let mut response = loop {
-        let mut headers = vec![("User-Agent".to_owned(), flags.value('U').unwrap_or("Wget").to_owned())];
+        let mut headers = vec![(
+            "User-Agent".to_owned(),
+            flags.value('U').unwrap_or("Wget").to_owned(),
+        )];
         for header in flags.values(HEADER) {
             if let Some((name, value)) = header.split_once(':') {
                 headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name.trim()));
@@ -98,13 +101,28 @@ async fn one(call: &mut Call, flags: &Flags, text: &str) -> Result<(), Stop> {
         }
         if let Some(user) = &url.user {
             let credentials = base64::encode(user.as_bytes());
-            headers.push(("Authorization".into(), format!("Basic {}", String::from_utf8_lossy(&credentials))));
+            headers.push((
+                "Authorization".into(),
+                format!("Basic {}", String::from_utf8_lossy(&credentials)),
+            ));
         }
-        if method == "POST" && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
-            headers.push(("Content-Type".into(), "application/x-www-form-urlencoded".into()));
+        if method == "POST"
+            && !headers
+                .iter()
+                .any(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+        {
+            headers.push((
+                "Content-Type".into(),
+                "application/x-www-form-urlencoded".into(),
+            ));
         }
         if !quiet {
-            call.say(format!("Connecting to {}:{}\n", url.host, url.port_number())).await;
+            call.say(format!(
+                "Connecting to {}:{}\n",
+                url.host,
+                url.port_number()
+            ))
+            .await;
         }
         let request = Request {
             method: method.clone(),
@@ -113,19 +131,30 @@ async fn one(call: &mut Call, flags: &Flags, text: &str) -> Result<(), Stop> {
             body: body.clone(),
             connect_timeout: Some(limit),
         };
-        let sent = within(limit, http::send(call, request)).await.unwrap_or(Err(Failure::Timeout));
+        let sent = within(limit, http::send(call, request))
+            .await
+            .unwrap_or(Err(Failure::Timeout));
         let response = sent.map_err(|failure| Stop::failed(words(&failure, &url)))?;
         if flags.has('S') {
             let head = response.head();
-            let shown: String = head.lines().filter(|line| !line.is_empty()).map(|line| format!("  {line}\n")).collect();
+            let shown: String = head
+                .lines()
+                .filter(|line| !line.is_empty())
+                .map(|line| format!("  {line}\n"))
+                .collect();
             call.say(shown).await;
         }
         match http::redirect(&response, &url) {
             None => break response,
-            Some(_) if redirects >= REDIRECTS_MAX => return Err(Stop::failed("too many redirections")),
+            Some(_) if redirects >= REDIRECTS_MAX => {
+                return Err(Stop::failed("too many redirections"));
+            }
             Some(to) => {
                 let next = to.map_err(|error| bad_url(text, error))?;
-                url = Url { user: url.user.clone().filter(|_| next.host == url.host), ..next };
+                url = Url {
+                    user: url.user.clone().filter(|_| next.host == url.host),
+                    ..next
+                };
                 redirects += 1;
                 if matches!(response.status, 301..=303) && method == "POST" {
                     (method, body) = ("GET".into(), Vec::new());
@@ -134,7 +163,11 @@ async fn one(call: &mut Call, flags: &Flags, text: &str) -> Result<(), Stop> {
         }
     };
     if !(200..300).contains(&response.status) {
-        let text = format!("server returned error: HTTP/1.1 {} {}", response.status, http::status_text(response.status));
+        let text = format!(
+            "server returned error: HTTP/1.1 {} {}",
+            response.status,
+            http::status_text(response.status)
+        );
         return Err(Stop::failed(text.trim_end()));
     }
     if flags.has(SPIDER) {
@@ -154,28 +187,47 @@ async fn one(call: &mut Call, flags: &Flags, text: &str) -> Result<(), Stop> {
             }
         }
     };
-    save(call, &mut response, &name, quiet, limit, flags.has('O')).await.inspect_err(|stop| {
-        if matches!(stop, Stop::Failed(..)) && name != "-" && !flags.has('O') {
-            // Half a file that nobody named helps nobody.
-            let _ = fs::remove_file(call.path(&name));
-        }
-    })
+    save(call, &mut response, &name, quiet, limit, flags.has('O'))
+        .await
+        .inspect_err(|stop| {
+            if matches!(stop, Stop::Failed(..)) && name != "-" && !flags.has('O') {
+                // Half a file that nobody named helps nobody.
+                let _ = fs::remove_file(call.path(&name));
+            }
+        })
 }
 
-async fn save(call: &mut Call, response: &mut Response, name: &str, quiet: bool, limit: Duration, named: bool) -> Result<(), Stop> {
+async fn save(
+    call: &mut Call,
+    response: &mut Response,
+    name: &str,
+    quiet: bool,
+    limit: Duration,
+    named: bool,
+) -> Result<(), Stop> {
     let mut file = match name {
         "-" => None,
         name => {
-            let file = if named { File::create(call.path(name)) } else { File::create_new(call.path(name)) };
+            let file = if named {
+                File::create(call.path(name))
+            } else {
+                File::create_new(call.path(name))
+            };
             Some(file.map_err(|error| Stop::failed(cannot_open(name, &error)))?)
         }
     };
     if !quiet {
-        let text = if name == "-" { "writing to stdout\n".to_owned() } else { format!("saving to '{name}'\n") };
+        let text = if name == "-" {
+            "writing to stdout\n".to_owned()
+        } else {
+            format!("saving to '{name}'\n")
+        };
         call.say(text).await;
     }
     loop {
-        let chunk = within(limit, response.chunk()).await.unwrap_or(Err(Failure::Timeout));
+        let chunk = within(limit, response.chunk())
+            .await
+            .unwrap_or(Err(Failure::Timeout));
         let chunk = chunk.map_err(|failure| match failure {
             Failure::Timeout => Stop::failed("download timed out"),
             _ => Stop::failed("connection closed prematurely"),
@@ -183,11 +235,17 @@ async fn save(call: &mut Call, response: &mut Response, name: &str, quiet: bool,
         let Some(chunk) = chunk else { break };
         match &mut file {
             None => call.out(chunk).await?,
-            Some(file) => file.write_all(&chunk).map_err(|error| Stop::failed(format!("{name}: {}", reason(&error))))?,
+            Some(file) => file
+                .write_all(&chunk)
+                .map_err(|error| Stop::failed(format!("{name}: {}", reason(&error))))?,
         }
     }
     if !quiet {
-        let text = if name == "-" { "written to stdout\n".to_owned() } else { format!("'{name}' saved\n") };
+        let text = if name == "-" {
+            "written to stdout\n".to_owned()
+        } else {
+            format!("'{name}' saved\n")
+        };
         call.say(text).await;
     }
     Ok(())

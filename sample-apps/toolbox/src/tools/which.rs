@@ -7,13 +7,23 @@ use super::filesystem::{self, Kind};
 
 /// `which [-a] COMMAND...`: an applet has the path that images have it under.
 pub async fn which(call: &mut Call) -> Ended {
-    let names: Vec<String> = call.args.iter().filter(|arg| *arg != "-a").cloned().collect();
+    let names: Vec<String> = call
+        .args
+        .iter()
+        .filter(|arg| *arg != "-a")
+        .cloned()
+        .collect();
     if names.is_empty() {
         return Err(Stop::Said(1, "Usage: which [-a] COMMAND...\n".into()));
     }
-    let path = call.variable("PATH").unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").to_owned();
+    let path = call
+        .variable("PATH")
+        .unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .to_owned();
     for name in names {
-        let file = |path: &str| filesystem::about(&call.path(path), true).is_ok_and(|about| about.kind == Kind::File);
+        let file = |path: &str| {
+            filesystem::about(&call.path(path), true).is_ok_and(|about| about.kind == Kind::File)
+        };
         let found = match name.contains('/') {
             true => (file(&name) || applet::find(&name).is_some()).then(|| name.clone()),
             false => path

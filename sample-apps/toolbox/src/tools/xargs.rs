@@ -8,32 +8,40 @@ use super::flags::{self, Usage};
 /// The arguments of one command, unless `-s` says less.
 const BATCH_BYTES: u64 = 128 << 10;
 
-const USAGE: Usage =
-    Usage::new("xargs [-0rt] [-n N] [-s N] [-I STR] [-L N] [-E STR] [-P N] [-a FILE] [PROG ARGS]", "+0rtpxoe::E:n:s:I:i::L:l::P:a:d:")
-        .long(&[
-            ("null", '0'),
-            ("no-run-if-empty", 'r'),
-            ("verbose", 't'),
-            ("max-args", 'n'),
-            ("max-chars", 's'),
-            ("replace", 'i'),
-            ("max-lines", 'L'),
-            ("max-procs", 'P'),
-            ("arg-file", 'a'),
-            ("delimiter", 'd'),
-        ]);
+const USAGE: Usage = Usage::new(
+    "xargs [-0rt] [-n N] [-s N] [-I STR] [-L N] [-E STR] [-P N] [-a FILE] [PROG ARGS]",
+    "+0rtpxoe::E:n:s:I:i::L:l::P:a:d:",
+)
+.long(&[
+    ("null", '0'),
+    ("no-run-if-empty", 'r'),
+    ("verbose", 't'),
+    ("max-args", 'n'),
+    ("max-chars", 's'),
+    ("replace", 'i'),
+    ("max-lines", 'L'),
+    ("max-procs", 'P'),
+    ("arg-file", 'a'),
+    ("delimiter", 'd'),
+]);
 
 pub async fn xargs(call: &mut Call) -> Ended {
     let flags = USAGE.parse(call)?;
     let number = |letter: char| flags.value(letter).map(flags::size).transpose();
-    let replace = flags.value('I').map(str::to_owned).or(flags.value('i').map(|text| match text {
-        "" => "{}".to_owned(),
-        text => text.to_owned(),
-    }));
+    let replace = flags
+        .value('I')
+        .map(str::to_owned)
+        .or(flags.value('i').map(|text| match text {
+            "" => "{}".to_owned(),
+            text => text.to_owned(),
+        }));
     let most = number('n')?.unwrap_or(u64::MAX);
     let most_bytes = number('s')?.unwrap_or(BATCH_BYTES).min(BATCH_BYTES);
     let most_lines = number('L')?.unwrap_or(u64::MAX);
-    let end = flags.value('E').or(flags.value('e')).filter(|text| !text.is_empty());
+    let end = flags
+        .value('E')
+        .or(flags.value('e'))
+        .filter(|text| !text.is_empty());
     let command = match flags.rest.is_empty() {
         true => vec!["echo".to_owned()],
         false => flags.rest.clone(),
@@ -41,10 +49,18 @@ pub async fn xargs(call: &mut Call) -> Ended {
     let mut words = Words {
         input: call
             .open(flags.value('a').unwrap_or("-"))
-            .map_err(|error| Stop::failed(super::call::cannot_open(flags.value('a').unwrap_or("-"), &error)))?,
+            .map_err(|error| {
+                Stop::failed(super::call::cannot_open(
+                    flags.value('a').unwrap_or("-"),
+                    &error,
+                ))
+            })?,
         separator: match (flags.has('0'), flags.value('d')) {
             (true, _) => Some(0),
-            (false, Some(text)) => super::printf::unescape_all(text.as_bytes()).0.first().copied(),
+            (false, Some(text)) => super::printf::unescape_all(text.as_bytes())
+                .0
+                .first()
+                .copied(),
             (false, None) => None,
         },
         whole_lines: replace.is_some(),
@@ -67,11 +83,16 @@ pub async fn xargs(call: &mut Call) -> Ended {
                     || replace.is_some()
             }
         };
-        if full && (!batch.is_empty() || word.is_none() && !ran && !flags.has('r') && replace.is_none()) {
+        if full
+            && (!batch.is_empty() || word.is_none() && !ran && !flags.has('r') && replace.is_none())
+        {
             let argv: Vec<String> = match &replace {
                 Some(mark) => {
                     let value = batch.join(" ");
-                    command.iter().map(|part| part.replace(mark.as_str(), &value)).collect()
+                    command
+                        .iter()
+                        .map(|part| part.replace(mark.as_str(), &value))
+                        .collect()
                 }
                 None => command.iter().cloned().chain(batch.drain(..)).collect(),
             };
@@ -79,7 +100,9 @@ pub async fn xargs(call: &mut Call) -> Ended {
             (bytes, lines, ran) = (fixed, 0, true);
             run(call, argv, flags.has('t')).await?;
         }
-        let Some((word, line_ended)) = word else { return Ok(call.code) };
+        let Some((word, line_ended)) = word else {
+            return Ok(call.code);
+        };
         bytes += word.len() as u64 + 1;
         lines += u64::from(line_ended);
         batch.push(word);
@@ -118,7 +141,8 @@ impl Words {
         if self.at >= self.pending.len() && !self.ended {
             let mut buf = vec![0; super::call::CHUNK_BYTES];
             let read = self.input.read(&mut buf).await;
-            let read = read.map_err(|error| Stop::failed(format!("read error: {}", reason(&error))))?;
+            let read =
+                read.map_err(|error| Stop::failed(format!("read error: {}", reason(&error))))?;
             buf.truncate(read);
             self.ended = read == 0;
             (self.pending, self.at) = (buf, 0);

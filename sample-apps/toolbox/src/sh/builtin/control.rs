@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::sh::process::{self, INT};
 use crate::sh::quote;
-use crate::sh::shell::{CALLS_MAX, Flow, Outcome, Shell};
+use crate::sh::shell::{Flow, Outcome, Shell};
 use crate::sh::simple::Meaning;
 use crate::text;
 
@@ -70,9 +70,6 @@ pub async fn source(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
     let Some(name) = arguments.get(1) else {
         return shell.fail("filename argument required").await;
     };
-    if shell.calls >= CALLS_MAX {
-        return shell.fail("too many nested calls").await;
-    }
     let path = match name.contains('/') {
         true => Some(shell.cwd.join(name)),
         false => {
@@ -100,10 +97,8 @@ pub async fn source(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
         let own = Rc::new(arguments.get(2..).unwrap_or_default().to_vec());
         std::mem::replace(&mut shell.arguments, own)
     });
-    shell.calls += 1;
     shell.sourcing += 1;
     let outcome = Box::pin(shell.run_text(&text::from_bytes(&bytes), 1, true)).await;
-    shell.calls -= 1;
     shell.sourcing -= 1;
     if let Some(outer) = outer {
         shell.arguments = outer;

@@ -60,7 +60,11 @@ pub fn formatted(format: &[u8], values: &[Value], conversions: &[u8]) -> Vec<u8>
 }
 
 /// `getline` in all its forms: 1 for a record, 0 at the end, -1 if it cannot be read.
-pub async fn getline(run: &mut Interpreter<'_>, source: &Source, target: Option<&Expression>) -> Result<Value> {
+pub async fn getline(
+    run: &mut Interpreter<'_>,
+    source: &Source,
+    target: Option<&Expression>,
+) -> Result<Value> {
     let separator = run.separator()?;
     let record = match source {
         Source::Main => Ok(run.read_main().await?),
@@ -102,7 +106,11 @@ pub async fn getline(run: &mut Interpreter<'_>, source: &Source, target: Option<
     }
 }
 
-pub async fn call(run: &mut Interpreter<'_>, name: &str, arguments: &[Expression]) -> Result<Value> {
+pub async fn call(
+    run: &mut Interpreter<'_>,
+    name: &str,
+    arguments: &[Expression],
+) -> Result<Value> {
     let (least, most) = match name {
         "length" => (0, 1),
         "srand" | "close" | "fflush" | "systime" | "strftime" | "rand" => (0, 3),
@@ -113,7 +121,10 @@ pub async fn call(run: &mut Interpreter<'_>, name: &str, arguments: &[Expression
         _ => (1, 1),
     };
     if !(least..=most).contains(&arguments.len()) {
-        return Err(Stop::Failed(1, format!("Too few or too many arguments of {name}")));
+        return Err(Stop::Failed(
+            1,
+            format!("Too few or too many arguments of {name}"),
+        ));
     }
     match name {
         "length" => return length(run, arguments.first()).await,
@@ -130,7 +141,11 @@ pub async fn call(run: &mut Interpreter<'_>, name: &str, arguments: &[Expression
     }
     let conversions = run.special(run::CONVFMT);
     let number = |index: usize| values.get(index).map_or(0.0, Value::number);
-    let text = |index: usize| values.get(index).map_or_else(Rc::default, |value| value.bytes(&conversions));
+    let text = |index: usize| {
+        values
+            .get(index)
+            .map_or_else(Rc::default, |value| value.bytes(&conversions))
+    };
     let bits = |index: usize| number(index).clamp(0.0, u64::MAX as f64) as u64;
     let spoken = |index: usize| String::from_utf8_lossy(&text(index)).into_owned();
     Ok(Value::Number(match name {
@@ -138,16 +153,31 @@ pub async fn call(run: &mut Interpreter<'_>, name: &str, arguments: &[Expression
             let text = text(0);
             // Rounded as POSIX says; what lies outside of the text is no part of it.
             let from = number(1).round_ties_even();
-            let to = if values.len() > 2 { from + number(2).round_ties_even() } else { f64::INFINITY };
-            let clamp = |place: f64| if place.is_nan() { 0 } else { (place - 1.0).clamp(0.0, text.len() as f64) as usize };
+            let to = if values.len() > 2 {
+                from + number(2).round_ties_even()
+            } else {
+                f64::INFINITY
+            };
+            let clamp = |place: f64| {
+                if place.is_nan() {
+                    0
+                } else {
+                    (place - 1.0).clamp(0.0, text.len() as f64) as usize
+                }
+            };
             let (from, to) = (clamp(from), clamp(to));
-            return Ok(Value::text(text.get(from..to.max(from)).unwrap_or_default()));
+            return Ok(Value::text(
+                text.get(from..to.max(from)).unwrap_or_default(),
+            ));
         }
         "index" => {
             let (text, part) = (text(0), text(1));
             match part.is_empty() {
                 true => 0.0,
-                false => text.windows(part.len()).position(|window| window == part.as_slice()).map_or(0.0, |at| at as f64 + 1.0),
+                false => text
+                    .windows(part.len())
+                    .position(|window| window == part.as_slice())
+                    .map_or(0.0, |at| at as f64 + 1.0),
             }
         }
         "tolower" => return Ok(Value::text(text(0).to_ascii_lowercase())),
@@ -160,7 +190,10 @@ pub async fn call(run: &mut Interpreter<'_>, name: &str, arguments: &[Expression
         "sqrt" => number(0).sqrt(),
         "int" => number(0).trunc(),
         "rand" => {
-            run.seed = run.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            run.seed = run
+                .seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (run.seed >> 11) as f64 / (1u64 << 53) as f64
         }
         "srand" => {
@@ -192,12 +225,17 @@ pub async fn call(run: &mut Interpreter<'_>, name: &str, arguments: &[Expression
         }
         "mktime" => {
             let spec = spoken(0);
-            let parts: Vec<i64> = spec.split_whitespace().filter_map(|part| part.parse().ok()).collect();
+            let parts: Vec<i64> = spec
+                .split_whitespace()
+                .filter_map(|part| part.parse().ok())
+                .collect();
             match parts.as_slice() {
                 [year, month, day, hour, minute, second, ..] => {
-                    let text = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
+                    let text =
+                        format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}");
                     let zone = calendar::zone(run.call.variable("TZ"));
-                    calendar::parse(&text, SystemTime::now(), zone).map_or(-1.0, |(seconds, _)| seconds as f64)
+                    calendar::parse(&text, SystemTime::now(), zone)
+                        .map_or(-1.0, |(seconds, _)| seconds as f64)
                 }
                 _ => -1.0,
             }
@@ -221,7 +259,9 @@ pub async fn call(run: &mut Interpreter<'_>, name: &str, arguments: &[Expression
 async fn length(run: &mut Interpreter<'_>, argument: Option<&Expression>) -> Result<Value> {
     let length = match argument {
         None => run.record().len(),
-        Some(Expression::Variable(place)) if run.is_array(*place) => run.array(*place)?.borrow().len(),
+        Some(Expression::Variable(place)) if run.is_array(*place) => {
+            run.array(*place)?.borrow().len()
+        }
         Some(argument) => run.text(argument).await?.len(),
     };
     Ok(Value::Number(length as f64))
@@ -255,12 +295,18 @@ async fn split(run: &mut Interpreter<'_>, arguments: &[Expression]) -> Result<Va
 }
 
 async fn matched(run: &mut Interpreter<'_>, arguments: &[Expression]) -> Result<Value> {
-    let [text, pattern, rest @ ..] = arguments else { return Ok(Value::Unset) };
+    let [text, pattern, rest @ ..] = arguments else {
+        return Ok(Value::Unset);
+    };
     let text = run.text(text).await?;
     let pattern = run.matcher(pattern).await?;
     let spans = pattern.spans_at(&text, 0);
-    let whole = spans.as_ref().and_then(|spans| spans.first().copied().flatten());
-    let (start, length) = whole.map_or((0.0, -1.0), |(from, to)| (from as f64 + 1.0, (to - from) as f64));
+    let whole = spans
+        .as_ref()
+        .and_then(|spans| spans.first().copied().flatten());
+    let (start, length) = whole.map_or((0.0, -1.0), |(from, to)| {
+        (from as f64 + 1.0, (to - from) as f64)
+    });
     run.set_special(run::RSTART, Value::Number(start));
     run.set_special(run::RLENGTH, Value::Number(length));
     if let Some(Expression::Variable(place)) = rest.first() {
@@ -288,7 +334,9 @@ fn replaced(
     let (mut out, mut at, mut copied, mut count, mut done) = (Vec::new(), 0, 0, 0, 0);
     let mut last_end = None;
     while let Some(spans) = pattern.spans_at(text, at) {
-        let Some((from, to)) = spans.first().copied().flatten() else { break };
+        let Some((from, to)) = spans.first().copied().flatten() else {
+            break;
+        };
         if from == to && last_end == Some(from) {
             at = to + 1;
             continue;
@@ -312,8 +360,14 @@ fn replaced(
     (out, done)
 }
 
-async fn substitute(run: &mut Interpreter<'_>, all: bool, arguments: &[Expression]) -> Result<Value> {
-    let [pattern, replacement, rest @ ..] = arguments else { return Ok(Value::Unset) };
+async fn substitute(
+    run: &mut Interpreter<'_>,
+    all: bool,
+    arguments: &[Expression],
+) -> Result<Value> {
+    let [pattern, replacement, rest @ ..] = arguments else {
+        return Ok(Value::Unset);
+    };
     let pattern = run.matcher(pattern).await?;
     let replacement = run.text(replacement).await?;
     let record = Expression::Field(Box::new(Expression::Constant(Value::Number(0.0))));
@@ -349,7 +403,9 @@ fn is_place(expression: &Expression) -> bool {
 }
 
 async fn gensub(run: &mut Interpreter<'_>, arguments: &[Expression]) -> Result<Value> {
-    let [pattern, replacement, how, rest @ ..] = arguments else { return Ok(Value::Unset) };
+    let [pattern, replacement, how, rest @ ..] = arguments else {
+        return Ok(Value::Unset);
+    };
     let pattern = run.matcher(pattern).await?;
     let replacement = run.text(replacement).await?;
     let how = run.value(how).await?;
@@ -362,14 +418,17 @@ async fn gensub(run: &mut Interpreter<'_>, arguments: &[Expression]) -> Result<V
     let (new, _) = replaced(&text, &pattern, number, all, |spans, out| {
         let group = |number: usize| {
             let span = spans.get(number).copied().flatten();
-            span.and_then(|(from, to)| text.get(from..to)).unwrap_or_default()
+            span.and_then(|(from, to)| text.get(from..to))
+                .unwrap_or_default()
         };
         let mut bytes = replacement.iter();
         while let Some(byte) = bytes.next() {
             match byte {
                 b'&' => out.extend_from_slice(group(0)),
                 b'\\' => match bytes.next() {
-                    Some(digit @ b'0'..=b'9') => out.extend_from_slice(group(usize::from(digit - b'0'))),
+                    Some(digit @ b'0'..=b'9') => {
+                        out.extend_from_slice(group(usize::from(digit - b'0')))
+                    }
                     Some(other) => out.push(*other),
                     None => out.push(b'\\'),
                 },

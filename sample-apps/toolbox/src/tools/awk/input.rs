@@ -25,7 +25,12 @@ pub struct Records {
 
 impl Records {
     pub fn new(input: Input) -> Records {
-        Records { input, held: Vec::new(), at: 0, ended: false }
+        Records {
+            input,
+            held: Vec::new(),
+            at: 0,
+            ended: false,
+        }
     }
 
     fn rest(&self) -> &[u8] {
@@ -41,7 +46,10 @@ impl Records {
         }
         let length = self.held.len();
         self.held.resize(length + CHUNK_BYTES, 0);
-        let read = self.input.read(self.held.get_mut(length..).unwrap_or_default()).await;
+        let read = self
+            .input
+            .read(self.held.get_mut(length..).unwrap_or_default())
+            .await;
         self.held.truncate(length + *read.as_ref().unwrap_or(&0));
         self.ended = read? == 0;
         Ok(())
@@ -62,17 +70,27 @@ impl Records {
         let mut searched = 0;
         loop {
             if matches!(separator, Separator::Paragraph) {
-                self.at += self.rest().iter().take_while(|byte| **byte == b'\n').count();
+                self.at += self
+                    .rest()
+                    .iter()
+                    .take_while(|byte| **byte == b'\n')
+                    .count();
             }
             let rest = self.rest();
             let found = match separator {
                 Separator::Byte(byte) => {
                     let from = rest.get(searched..).unwrap_or_default();
-                    from.iter().position(|found| found == byte).map(|at| (searched + at, searched + at + 1))
+                    from.iter()
+                        .position(|found| found == byte)
+                        .map(|at| (searched + at, searched + at + 1))
                 }
                 Separator::Paragraph => {
                     let from = searched.saturating_sub(1);
-                    let at = rest.get(from..).unwrap_or_default().windows(2).position(|pair| pair == b"\n\n");
+                    let at = rest
+                        .get(from..)
+                        .unwrap_or_default()
+                        .windows(2)
+                        .position(|pair| pair == b"\n\n");
                     at.map(|at| (from + at, from + at + 2))
                 }
                 // A match at the end of what was read could go on.

@@ -114,10 +114,14 @@ impl<'c> Interpreter<'c> {
         set(RLENGTH, Cell::Scalar(Value::Number(-1.0)));
         set(ARGC, Cell::Scalar(Value::Number(arguments.len() as f64)));
         let argv = arguments.into_iter().enumerate();
-        let argv = argv.map(|(at, text)| (at.to_string().into_bytes(), Value::input(text))).collect();
+        let argv = argv
+            .map(|(at, text)| (at.to_string().into_bytes(), Value::input(text)))
+            .collect();
         set(ARGV, Cell::Array(Rc::new(RefCell::new(argv))));
         let environment = call.io.env.iter();
-        let environment = environment.map(|(name, value)| (name.clone().into_bytes(), Value::input(value.as_str()))).collect();
+        let environment = environment
+            .map(|(name, value)| (name.clone().into_bytes(), Value::input(value.as_str())))
+            .collect();
         set(ENVIRON, Cell::Array(Rc::new(RefCell::new(environment))));
         let ranges = program.rules.len();
         Interpreter {
@@ -227,7 +231,9 @@ impl<'c> Interpreter<'c> {
                 return Ok(None);
             }
             let separator = self.separator()?;
-            let Some(main) = &mut self.main else { return Ok(None) };
+            let Some(main) = &mut self.main else {
+                return Ok(None);
+            };
             match main.next(&separator).await {
                 Ok(Some(record)) => {
                     for place in [NR, FNR] {
@@ -239,7 +245,9 @@ impl<'c> Interpreter<'c> {
                 Ok(None) => self.main = None,
                 Err(error) => {
                     let name = String::from_utf8_lossy(&self.special(FILENAME)).into_owned();
-                    self.call.fault(format!("{name}: {}", crate::tools::call::reason(&error))).await;
+                    self.call
+                        .fault(format!("{name}: {}", crate::tools::call::reason(&error)))
+                        .await;
                     (self.main, self.exit_code) = (None, 1);
                 }
             }
@@ -261,7 +269,9 @@ impl<'c> Interpreter<'c> {
             self.argument += 1;
             let argv = self.global_array(ARGV)?;
             let name = argv.borrow().get(&key).map(|value| value.bytes(b"%.6g"));
-            let Some(name) = name.filter(|name| !name.is_empty()) else { continue };
+            let Some(name) = name.filter(|name| !name.is_empty()) else {
+                continue;
+            };
             let name = String::from_utf8_lossy(&name).into_owned();
             if let Some((variable, value)) = assignment(&name) {
                 self.assign_named(variable, value);
@@ -276,7 +286,9 @@ impl<'c> Interpreter<'c> {
                     return Ok(true);
                 }
                 Err(error) => {
-                    self.call.fault(format!("{name}: {}", crate::tools::call::reason(&error))).await;
+                    self.call
+                        .fault(format!("{name}: {}", crate::tools::call::reason(&error)))
+                        .await;
                     self.exit_code = 1;
                 }
             }
@@ -335,7 +347,9 @@ impl<'c> Interpreter<'c> {
     }
 
     pub fn array(&mut self, place: Place) -> Result<Array> {
-        let cell = self.cell(place).ok_or_else(|| Stop::Failed(1, "no such variable".into()))?;
+        let cell = self
+            .cell(place)
+            .ok_or_else(|| Stop::Failed(1, "no such variable".into()))?;
         match cell {
             Cell::Array(array) => Ok(Rc::clone(array)),
             Cell::Scalar(Value::Unset) => {
@@ -343,7 +357,10 @@ impl<'c> Interpreter<'c> {
                 *cell = Cell::Array(Rc::clone(&array));
                 Ok(array)
             }
-            Cell::Scalar(_) => Err(Stop::Failed(1, "a variable is used as an array and as a value".into())),
+            Cell::Scalar(_) => Err(Stop::Failed(
+                1,
+                "a variable is used as an array and as a value".into(),
+            )),
         }
     }
 
@@ -416,7 +433,11 @@ impl<'c> Interpreter<'c> {
         let record = Rc::clone(&self.record);
         let mut parts = self.parts(&record, &separator)?;
         if paragraph && separator.as_slice() != b" " {
-            parts = parts.iter().flat_map(|part| part.split(|byte| *byte == b'\n')).map(<[u8]>::to_vec).collect();
+            parts = parts
+                .iter()
+                .flat_map(|part| part.split(|byte| *byte == b'\n'))
+                .map(<[u8]>::to_vec)
+                .collect();
         }
         self.fields = parts.into_iter().map(Value::input).collect();
         self.set_special(NF, Value::Number(self.fields.len() as f64));
@@ -435,7 +456,10 @@ impl<'c> Interpreter<'c> {
                 .map(<[u8]>::to_vec)
                 .collect(),
             [] => text.iter().map(|byte| vec![*byte]).collect(),
-            [byte] if *byte != b'\\' => text.split(|found| found == byte).map(<[u8]>::to_vec).collect(),
+            [byte] if *byte != b'\\' => text
+                .split(|found| found == byte)
+                .map(<[u8]>::to_vec)
+                .collect(),
             pattern => {
                 let pattern = self.pattern(pattern)?;
                 cut(text, &pattern)
@@ -497,7 +521,9 @@ impl<'c> Interpreter<'c> {
     pub async fn matcher(&mut self, expression: &Expression) -> Result<Rc<Pattern>> {
         match expression {
             Expression::Regex(pattern) => Ok(Rc::clone(pattern)),
-            Expression::Grouped(inner) if matches!(**inner, Expression::Regex(_)) => Box::pin(self.matcher(inner)).await,
+            Expression::Grouped(inner) if matches!(**inner, Expression::Regex(_)) => {
+                Box::pin(self.matcher(inner)).await
+            }
             other => {
                 let text = self.text(other).await?;
                 self.pattern(&text)
@@ -587,7 +613,11 @@ impl<'c> Interpreter<'c> {
                     let mut keys: Vec<Vec<u8>> = array.borrow().keys().cloned().collect();
                     // Numbers in their order, as people expect of what has none.
                     keys.sort_by(|a, b| {
-                        let number = |key: &[u8]| std::str::from_utf8(key).ok().and_then(|text| text.parse::<i64>().ok());
+                        let number = |key: &[u8]| {
+                            std::str::from_utf8(key)
+                                .ok()
+                                .and_then(|text| text.parse::<i64>().ok())
+                        };
                         match (number(a), number(b)) {
                             (Some(a), Some(b)) => a.cmp(&b),
                             (Some(_), None) => std::cmp::Ordering::Less,
@@ -642,7 +672,11 @@ impl<'c> Interpreter<'c> {
         })
     }
 
-    async fn print(&mut self, list: &[Expression], target: Option<&(Redirect, Expression)>) -> Result<()> {
+    async fn print(
+        &mut self,
+        list: &[Expression],
+        target: Option<&(Redirect, Expression)>,
+    ) -> Result<()> {
         let mut text = Vec::new();
         if list.is_empty() {
             text.extend_from_slice(&self.record());
@@ -660,7 +694,9 @@ impl<'c> Interpreter<'c> {
     }
 
     async fn put(&mut self, text: Vec<u8>, target: Option<&(Redirect, Expression)>) -> Result<()> {
-        let Some((redirect, name)) = target else { return self.call.out(text).await };
+        let Some((redirect, name)) = target else {
+            return self.call.out(text).await;
+        };
         let name = self.text(name).await?;
         let name = String::from_utf8_lossy(&name).into_owned();
         self.streams.write(self.call, *redirect, &name, &text).await
@@ -668,7 +704,9 @@ impl<'c> Interpreter<'c> {
 
     /// What `printf` and `sprintf` make of their arguments.
     pub async fn formatted(&mut self, list: &[Expression]) -> Result<Vec<u8>> {
-        let Some((format, rest)) = list.split_first() else { return Ok(Vec::new()) };
+        let Some((format, rest)) = list.split_first() else {
+            return Ok(Vec::new());
+        };
         let format = self.text(format).await?;
         let mut values = Vec::with_capacity(rest.len());
         for expression in rest {
@@ -726,7 +764,9 @@ impl<'c> Interpreter<'c> {
             }
             Expression::Arithmetic(sign, a, b) => {
                 let (a, b) = (quick!(a), quick!(b));
-                return Some(super::builtins::arithmetic(sign, a.number(), b.number()).map(Value::Number));
+                return Some(
+                    super::builtins::arithmetic(sign, a.number(), b.number()).map(Value::Number),
+                );
             }
             Expression::Compare(sign, a, b) => {
                 let (a, b) = (quick!(a), quick!(b));
@@ -758,7 +798,10 @@ impl<'c> Interpreter<'c> {
         let format = self.special(CONVFMT);
         let (a, b) = (a.bytes(&format), b.bytes(&format));
         if a.len() + b.len() > HELD_BYTES_MAX {
-            return Err(Stop::Failed(1, format!("a string is longer than {HELD_BYTES_MAX} bytes")));
+            return Err(Stop::Failed(
+                1,
+                format!("a string is longer than {HELD_BYTES_MAX} bytes"),
+            ));
         }
         let mut text = Vec::with_capacity(a.len() + b.len());
         text.extend_from_slice(&a);
@@ -795,7 +838,11 @@ impl<'c> Interpreter<'c> {
                     let mut value = self.value(value).await?;
                     if let Some(sign) = operator {
                         let before = self.value(target).await?.number();
-                        value = Value::Number(super::builtins::arithmetic(sign, before, value.number())?);
+                        value = Value::Number(super::builtins::arithmetic(
+                            sign,
+                            before,
+                            value.number(),
+                        )?);
                     }
                     self.assign(target, value.clone()).await?;
                     value
@@ -805,10 +852,12 @@ impl<'c> Interpreter<'c> {
                     self.assign(target, Value::Number(before + step)).await?;
                     Value::Number(if *after { before + step } else { before })
                 }
-                Expression::Choose(condition, then, other) => match self.value(condition).await?.is_true() {
-                    true => self.value(then).await?,
-                    false => self.value(other).await?,
-                },
+                Expression::Choose(condition, then, other) => {
+                    match self.value(condition).await?.is_true() {
+                        true => self.value(then).await?,
+                        false => self.value(other).await?,
+                    }
+                }
                 Expression::And(a, b) => {
                     Value::truth(self.value(a).await?.is_true() && self.value(b).await?.is_true())
                 }
@@ -844,7 +893,9 @@ impl<'c> Interpreter<'c> {
                     let found = array.borrow().contains_key(&key);
                     Value::truth(found)
                 }
-                Expression::Builtin(name, arguments) => super::builtins::call(self, name, arguments).await?,
+                Expression::Builtin(name, arguments) => {
+                    super::builtins::call(self, name, arguments).await?
+                }
                 Expression::Call(index, arguments) => self.function(*index, arguments).await?,
                 Expression::Getline(source, target) => {
                     super::builtins::getline(self, source, target.as_deref()).await?
@@ -873,13 +924,21 @@ impl<'c> Interpreter<'c> {
 
     async fn function(&mut self, index: usize, arguments: &[Expression]) -> Result<Value> {
         let program = Rc::clone(&self.program);
-        let Some(function) = program.functions.get(index) else { return Ok(Value::Unset) };
+        let Some(function) = program.functions.get(index) else {
+            return Ok(Value::Unset);
+        };
         if arguments.len() > function.parameters.len() {
-            let text = format!("function '{}' is called with too many arguments", function.name);
+            let text = format!(
+                "function '{}' is called with too many arguments",
+                function.name
+            );
             return Err(Stop::Failed(1, text));
         }
         if self.frames.len() >= CALLS_MAX {
-            return Err(Stop::Failed(1, format!("functions call one another more than {CALLS_MAX} deep")));
+            return Err(Stop::Failed(
+                1,
+                format!("functions call one another more than {CALLS_MAX} deep"),
+            ));
         }
         let mut frame = Vec::with_capacity(function.parameters.len());
         for (place, is_array) in function.arrays.iter().enumerate() {
@@ -935,6 +994,7 @@ fn assignment(text: &str) -> Option<(&str, &str)> {
     let (name, value) = text.split_once('=')?;
     let mut letters = name.chars();
     let first = letters.next()?;
-    let named = (first.is_ascii_alphabetic() || first == '_') && letters.all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let named = (first.is_ascii_alphabetic() || first == '_')
+        && letters.all(|c| c.is_ascii_alphanumeric() || c == '_');
     named.then_some((name, value))
 }

@@ -17,21 +17,22 @@ pub enum Token {
 }
 
 const WORDS: [&str; 19] = [
-    "BEGIN", "END", "function", "func", "if", "else", "while", "for", "do", "break", "continue", "next",
-    "nextfile", "exit", "return", "delete", "in", "getline", "print",
+    "BEGIN", "END", "function", "func", "if", "else", "while", "for", "do", "break", "continue",
+    "next", "nextfile", "exit", "return", "delete", "in", "getline", "print",
 ];
 
 pub const BUILTINS: [&str; 32] = [
-    "length", "substr", "index", "split", "sub", "gsub", "gensub", "match", "sprintf", "sin", "cos",
-    "atan2", "exp", "log", "sqrt", "int", "rand", "srand", "tolower", "toupper", "system", "close",
-    "fflush", "systime", "strftime", "mktime", "and", "or", "xor", "compl", "lshift", "rshift",
+    "length", "substr", "index", "split", "sub", "gsub", "gensub", "match", "sprintf", "sin",
+    "cos", "atan2", "exp", "log", "sqrt", "int", "rand", "srand", "tolower", "toupper", "system",
+    "close", "fflush", "systime", "strftime", "mktime", "and", "or", "xor", "compl", "lshift",
+    "rshift",
 ];
 
 /// The longest first.
 const SIGNS: [&str; 44] = [
-    "**=", "&&", "||", "++", "--", "+=", "-=", "*=", "/=", "%=", "^=", "**", "==", "<=", ">=", "!=",
-    "!~", ">>", "{", "}", "(", ")", "[", "]", ";", ",", "+", "-", "*", "/", "%", "^", "!", ">", "<",
-    "|", "?", ":", "~", "$", "=", "&", "@", "\\",
+    "**=", "&&", "||", "++", "--", "+=", "-=", "*=", "/=", "%=", "^=", "**", "==", "<=", ">=",
+    "!=", "!~", ">>", "{", "}", "(", ")", "[", "]", ";", ",", "+", "-", "*", "/", "%", "^", "!",
+    ">", "<", "|", "?", ":", "~", "$", "=", "&", "@", "\\",
 ];
 
 /// Reads all tokens, each with the line that it is on.
@@ -51,9 +52,15 @@ pub fn tokens(text: &[u8]) -> Result<Vec<(Token, u32)>, String> {
                 line += 1;
                 at += rest.iter().position(|byte| *byte == b'\n').unwrap_or(0) + 1;
             }
-            b'#' => at += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len()),
+            b'#' => {
+                at += rest
+                    .iter()
+                    .position(|byte| *byte == b'\n')
+                    .unwrap_or(rest.len())
+            }
             b'"' => {
-                let (value, used) = string(rest).ok_or_else(|| error(line, "unterminated string"))?;
+                let (value, used) =
+                    string(rest).ok_or_else(|| error(line, "unterminated string"))?;
                 list.push((Token::Text(value), line));
                 at += used;
             }
@@ -68,10 +75,17 @@ pub fn tokens(text: &[u8]) -> Result<Vec<(Token, u32)>, String> {
                 at += used;
             }
             byte if byte.is_ascii_alphabetic() || byte == b'_' => {
-                let length = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
-                let name = String::from_utf8_lossy(rest.get(..length).unwrap_or_default()).into_owned();
+                let length = rest
+                    .iter()
+                    .take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_')
+                    .count();
+                let name =
+                    String::from_utf8_lossy(rest.get(..length).unwrap_or_default()).into_owned();
                 at += length;
-                let word = WORDS.iter().chain(["printf"].iter()).find(|word| **word == name);
+                let word = WORDS
+                    .iter()
+                    .chain(["printf"].iter())
+                    .find(|word| **word == name);
                 let builtin = BUILTINS.iter().find(|builtin| **builtin == name);
                 list.push((
                     match (word, builtin) {
@@ -85,7 +99,12 @@ pub fn tokens(text: &[u8]) -> Result<Vec<(Token, u32)>, String> {
             }
             _ => {
                 let sign = SIGNS.iter().find(|sign| rest.starts_with(sign.as_bytes()));
-                let sign = sign.ok_or_else(|| error(line, &format!("unexpected character '{}'", char::from(byte))))?;
+                let sign = sign.ok_or_else(|| {
+                    error(
+                        line,
+                        &format!("unexpected character '{}'", char::from(byte)),
+                    )
+                })?;
                 at += sign.len();
                 let sign = match *sign {
                     "**" => "^",
@@ -107,7 +126,13 @@ pub fn error(line: u32, text: &str) -> String {
 
 fn divides(before: Option<&Token>) -> bool {
     match before {
-        Some(Token::Number(_) | Token::Text(_) | Token::Name(_) | Token::Regex(_) | Token::Builtin(_)) => true,
+        Some(
+            Token::Number(_)
+            | Token::Text(_)
+            | Token::Name(_)
+            | Token::Regex(_)
+            | Token::Builtin(_),
+        ) => true,
         Some(Token::Sign(sign)) => matches!(*sign, ")" | "]" | "$" | "++" | "--"),
         _ => false,
     }
@@ -115,7 +140,11 @@ fn divides(before: Option<&Token>) -> bool {
 
 fn number(text: &[u8]) -> (f64, usize) {
     if text.starts_with(b"0x") || text.starts_with(b"0X") {
-        let digits = text.iter().skip(2).take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let digits = text
+            .iter()
+            .skip(2)
+            .take_while(|byte| byte.is_ascii_hexdigit())
+            .count();
         if digits > 0 {
             let value = text.iter().skip(2).take(digits).fold(0.0, |value, byte| {
                 value * 16.0 + f64::from(char::from(*byte).to_digit(16).unwrap_or(0))
@@ -126,11 +155,19 @@ fn number(text: &[u8]) -> (f64, usize) {
     let mut end = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     if text.get(end) == Some(&b'.') {
         end += 1;
-        end += text.iter().skip(end).take_while(|byte| byte.is_ascii_digit()).count();
+        end += text
+            .iter()
+            .skip(end)
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
     }
     if matches!(text.get(end), Some(b'e' | b'E')) {
         let sign = usize::from(matches!(text.get(end + 1), Some(b'+' | b'-')));
-        let digits = text.iter().skip(end + 1 + sign).take_while(|byte| byte.is_ascii_digit()).count();
+        let digits = text
+            .iter()
+            .skip(end + 1 + sign)
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         if digits > 0 {
             end += 1 + sign + digits;
         }

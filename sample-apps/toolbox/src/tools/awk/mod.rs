@@ -22,13 +22,16 @@ use super::flags::Usage;
 use self::interpreter::{FS, Interpreter};
 use self::value::Value;
 
-const USAGE: Usage =
-    Usage::new("awk [-F SEP] [-v VAR=VAL]... [-f FILE]... | [AWK_PROGRAM] [FILE]...", "+F:v:f:e:W:").long(&[
-        ("field-separator", 'F'),
-        ("assign", 'v'),
-        ("file", 'f'),
-        ("source", 'e'),
-    ]);
+const USAGE: Usage = Usage::new(
+    "awk [-F SEP] [-v VAR=VAL]... [-f FILE]... | [AWK_PROGRAM] [FILE]...",
+    "+F:v:f:e:W:",
+)
+.long(&[
+    ("field-separator", 'F'),
+    ("assign", 'v'),
+    ("file", 'f'),
+    ("source", 'e'),
+]);
 
 pub async fn awk(call: &mut Call) -> Ended {
     let mut flags = USAGE.parse(call)?;
@@ -49,8 +52,12 @@ pub async fn awk(call: &mut Call) -> Ended {
         }
         text = flags.rest.remove(0).into_bytes();
     }
-    let program = lexer::tokens(&text).and_then(parser::parse).map_err(Stop::failed)?;
-    let arguments = std::iter::once("awk".to_owned()).chain(std::mem::take(&mut flags.rest)).collect();
+    let program = lexer::tokens(&text)
+        .and_then(parser::parse)
+        .map_err(Stop::failed)?;
+    let arguments = std::iter::once("awk".to_owned())
+        .chain(std::mem::take(&mut flags.rest))
+        .collect();
     let mut interpreter = Interpreter::new(call, program, arguments);
     for (letter, value) in &flags.seen {
         match letter {

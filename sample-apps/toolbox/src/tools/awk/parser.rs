@@ -6,7 +6,9 @@ use std::rc::Rc;
 use crate::tools::pattern::{Kind, Pattern, Syntax};
 
 use super::lexer::{Token, error};
-use super::syntax_tree::{Block, Expression, Function, Pat, Place, Program, Redirect, Rule, Source, Statement};
+use super::syntax_tree::{
+    Block, Expression, Function, Pat, Place, Program, Redirect, Rule, Source, Statement,
+};
 use super::value::Value;
 
 /// How deep an expression or a block may be nested.
@@ -14,8 +16,8 @@ const DEPTH_MAX: usize = 150;
 
 /// Variables with a meaning, at the first places.
 pub const SPECIAL: [&str; 16] = [
-    "NF", "NR", "FNR", "FS", "OFS", "ORS", "RS", "FILENAME", "SUBSEP", "RSTART", "RLENGTH", "CONVFMT", "OFMT",
-    "ENVIRON", "ARGC", "ARGV",
+    "NF", "NR", "FNR", "FS", "OFS", "ORS", "RS", "FILENAME", "SUBSEP", "RSTART", "RLENGTH",
+    "CONVFMT", "OFMT", "ENVIRON", "ARGC", "ARGV",
 ];
 
 type Parsed<T> = Result<T, String>;
@@ -38,13 +40,21 @@ pub struct Parser {
 
 /// Compiles an expression of awk.
 pub fn regex(text: &[u8]) -> Parsed<Pattern> {
-    let syntax = Syntax { kind: Kind::Extended, ..Syntax::default() };
-    Pattern::new(text, syntax).map_err(|why| format!("bad regex '{}': {why}", String::from_utf8_lossy(text)))
+    let syntax = Syntax {
+        kind: Kind::Extended,
+        ..Syntax::default()
+    };
+    Pattern::new(text, syntax)
+        .map_err(|why| format!("bad regex '{}': {why}", String::from_utf8_lossy(text)))
 }
 
 pub fn parse(tokens: Vec<(Token, u32)>) -> Parsed<Program> {
     let globals: Vec<String> = SPECIAL.iter().map(|name| (*name).to_owned()).collect();
-    let names = globals.iter().enumerate().map(|(place, name)| (name.clone(), place)).collect();
+    let names = globals
+        .iter()
+        .enumerate()
+        .map(|(place, name)| (name.clone(), place))
+        .collect();
     let mut parser = Parser {
         tokens,
         at: 0,
@@ -67,7 +77,9 @@ impl Parser {
     }
 
     fn ahead(&self, count: usize) -> &Token {
-        self.tokens.get(self.at + count).map_or(&Token::End, |(token, _)| token)
+        self.tokens
+            .get(self.at + count)
+            .map_or(&Token::End, |(token, _)| token)
     }
 
     fn next(&mut self) -> Token {
@@ -87,7 +99,11 @@ impl Parser {
     }
 
     fn wrong<T>(&self, text: &str) -> Parsed<T> {
-        let line = self.tokens.get(self.at).or(self.tokens.last()).map_or(1, |(_, line)| *line);
+        let line = self
+            .tokens
+            .get(self.at)
+            .or(self.tokens.last())
+            .map_or(1, |(_, line)| *line);
         Err(error(line, text))
     }
 
@@ -119,14 +135,27 @@ impl Parser {
 
     fn enter(&mut self) -> Parsed<()> {
         self.depth += 1;
-        if self.depth > DEPTH_MAX { self.wrong("nested too deep") } else { Ok(()) }
+        if self.depth > DEPTH_MAX {
+            self.wrong("nested too deep")
+        } else {
+            Ok(())
+        }
     }
 
     fn place(&mut self, name: &str) -> Parsed<Place> {
-        if let Some(local) = self.locals.as_ref().and_then(|locals| locals.iter().position(|local| local == name)) {
+        if let Some(local) = self
+            .locals
+            .as_ref()
+            .and_then(|locals| locals.iter().position(|local| local == name))
+        {
             return Ok(Place::Local(local));
         }
-        if self.function_names.get(name).and_then(|index| self.functions.get(*index)).is_some_and(|function| function.defined) {
+        if self
+            .function_names
+            .get(name)
+            .and_then(|index| self.functions.get(*index))
+            .is_some_and(|function| function.defined)
+        {
             return self.wrong(&format!("function name '{name}' used as variable"));
         }
         if let Some(place) = self.names.get(name) {
@@ -141,7 +170,10 @@ impl Parser {
     fn array(&mut self, name: &str) -> Parsed<Place> {
         let place = self.place(name)?;
         if let Place::Local(local) = place
-            && let Some(slot) = self.functions.get_mut(self.current).and_then(|function| function.arrays.get_mut(local))
+            && let Some(slot) = self
+                .functions
+                .get_mut(self.current)
+                .and_then(|function| function.arrays.get_mut(local))
         {
             *slot = true;
         }
@@ -153,7 +185,10 @@ impl Parser {
             return *index;
         }
         let index = self.functions.len();
-        self.functions.push(Function { name: name.to_owned(), ..Function::default() });
+        self.functions.push(Function {
+            name: name.to_owned(),
+            ..Function::default()
+        });
         self.function_names.insert(name.to_owned(), index);
         index
     }
@@ -180,14 +215,24 @@ impl Parser {
             }
         }
         if let Some(function) = self.functions.iter().find(|function| !function.defined) {
-            return Err(error(1, &format!("Call to undefined function '{}'", function.name)));
+            return Err(error(
+                1,
+                &format!("Call to undefined function '{}'", function.name),
+            ));
         }
         // What is handed on to an array is one itself.
         loop {
             let mut changed = false;
             for (callee, argument, caller, parameter) in &self.handed {
-                let array = self.functions.get(*callee).and_then(|function| function.arrays.get(*argument)) == Some(&true);
-                let slot = self.functions.get_mut(*caller).and_then(|function| function.arrays.get_mut(*parameter));
+                let array = self
+                    .functions
+                    .get(*callee)
+                    .and_then(|function| function.arrays.get(*argument))
+                    == Some(&true);
+                let slot = self
+                    .functions
+                    .get_mut(*caller)
+                    .and_then(|function| function.arrays.get_mut(*parameter));
                 if let Some(slot) = slot.filter(|slot| array && !**slot) {
                     *slot = true;
                     changed = true;
@@ -198,7 +243,13 @@ impl Parser {
             }
         }
         let functions = std::mem::take(&mut self.functions);
-        Ok(Program { begin, rules, end, functions, globals: std::mem::take(&mut self.globals) })
+        Ok(Program {
+            begin,
+            rules,
+            end,
+            functions,
+            globals: std::mem::take(&mut self.globals),
+        })
     }
 
     fn rule(&mut self) -> Parsed<Rule> {
@@ -215,8 +266,13 @@ impl Parser {
                 }
             }
         };
-        let action = if self.is("{") { Some(self.block()?) } else { None };
-        if action.is_none() && !matches!(self.peek(), Token::Newline | Token::End) && !self.is(";") {
+        let action = if self.is("{") {
+            Some(self.block()?)
+        } else {
+            None
+        };
+        if action.is_none() && !matches!(self.peek(), Token::Newline | Token::End) && !self.is(";")
+        {
             return self.unexpected();
         }
         Ok(Rule { pattern, action })
@@ -228,7 +284,11 @@ impl Parser {
             _ => return self.wrong("function name expected"),
         };
         let index = self.function(&name);
-        if self.functions.get(index).is_some_and(|function| function.defined) {
+        if self
+            .functions
+            .get(index)
+            .is_some_and(|function| function.defined)
+        {
             return self.wrong(&format!("function '{name}' is defined twice"));
         }
         self.need("(")?;
@@ -349,20 +409,35 @@ impl Parser {
             "for" => {
                 self.at += 1;
                 self.need("(")?;
-                if let (Token::Name(key), Token::Word("in"), Token::Name(array), Token::Sign(")")) =
-                    (self.ahead(0).clone(), self.ahead(1), self.ahead(2).clone(), self.ahead(3))
-                {
+                if let (Token::Name(key), Token::Word("in"), Token::Name(array), Token::Sign(")")) = (
+                    self.ahead(0).clone(),
+                    self.ahead(1),
+                    self.ahead(2).clone(),
+                    self.ahead(3),
+                ) {
                     self.at += 4;
                     let (key, array) = (self.place(&key)?, self.array(&array)?);
                     return Ok(Statement::ForIn(key, array, self.body()?));
                 }
-                let first = if self.is(";") { None } else { Some(Box::new(self.simple_inner()?)) };
+                let first = if self.is(";") {
+                    None
+                } else {
+                    Some(Box::new(self.simple_inner()?))
+                };
                 self.need(";")?;
                 self.newlines();
-                let condition = if self.is(";") { None } else { Some(self.expression()?) };
+                let condition = if self.is(";") {
+                    None
+                } else {
+                    Some(self.expression()?)
+                };
                 self.need(";")?;
                 self.newlines();
-                let step = if self.is(")") { None } else { Some(Box::new(self.simple_inner()?)) };
+                let step = if self.is(")") {
+                    None
+                } else {
+                    Some(Box::new(self.simple_inner()?))
+                };
                 self.need(")")?;
                 Statement::For(first, condition, step, self.body()?)
             }
@@ -388,7 +463,9 @@ impl Parser {
     }
 
     fn simple_inner(&mut self) -> Parsed<Statement> {
-        let Token::Word(word) = *self.peek() else { return Ok(Statement::Expression(self.expression()?)) };
+        let Token::Word(word) = *self.peek() else {
+            return Ok(Statement::Expression(self.expression()?));
+        };
         if word == "getline" {
             return Ok(Statement::Expression(self.expression()?));
         }
@@ -431,12 +508,20 @@ impl Parser {
             "nextfile" => Statement::NextFile,
             "break" => Statement::Break,
             "continue" => Statement::Continue,
-            "exit" => Statement::Exit(if self.ended() { None } else { Some(self.expression()?) }),
+            "exit" => Statement::Exit(if self.ended() {
+                None
+            } else {
+                Some(self.expression()?)
+            }),
             "return" => {
                 if self.locals.is_none() {
                     return self.wrong("'return' not in function");
                 }
-                Statement::Return(if self.ended() { None } else { Some(self.expression()?) })
+                Statement::Return(if self.ended() {
+                    None
+                } else {
+                    Some(self.expression()?)
+                })
             }
             "delete" => {
                 let name = match self.next() {
@@ -486,14 +571,20 @@ impl Parser {
             self.need(":")?;
             self.newlines();
             let other = self.expression()?;
-            return Ok(Expression::Choose(Box::new(condition), Box::new(then), Box::new(other)));
+            return Ok(Expression::Choose(
+                Box::new(condition),
+                Box::new(then),
+                Box::new(other),
+            ));
         }
         let assign = match self.peek() {
             Token::Sign("=") => Some(None),
             Token::Sign(sign @ ("+=" | "-=" | "*=" | "/=" | "%=" | "^=")) => Some(sign.get(..1)),
             _ => None,
         };
-        let Some(operator) = assign else { return Ok(condition) };
+        let Some(operator) = assign else {
+            return Ok(condition);
+        };
         self.at += 1;
         self.newlines();
         let value = self.expression()?;
@@ -501,21 +592,39 @@ impl Parser {
     }
 
     /// `a == b = c` and `!x = y` assign to the last operand, as the grammar has it.
-    fn assigned(&self, left: Expression, operator: Option<&'static str>, value: Expression) -> Parsed<Expression> {
+    fn assigned(
+        &self,
+        left: Expression,
+        operator: Option<&'static str>,
+        value: Expression,
+    ) -> Parsed<Expression> {
         Ok(match left {
             Expression::Variable(_) | Expression::Field(_) | Expression::Element(..) => {
                 Expression::Assign(Box::new(left), operator, Box::new(value))
             }
             Expression::Grouped(inner)
-                if matches!(*inner, Expression::Variable(_) | Expression::Field(_) | Expression::Element(..)) =>
+                if matches!(
+                    *inner,
+                    Expression::Variable(_) | Expression::Field(_) | Expression::Element(..)
+                ) =>
             {
                 Expression::Assign(inner, operator, Box::new(value))
             }
-            Expression::Not(inner) => Expression::Not(Box::new(self.assigned(*inner, operator, value)?)),
-            Expression::Negative(inner) => Expression::Negative(Box::new(self.assigned(*inner, operator, value)?)),
-            Expression::And(a, b) => Expression::And(a, Box::new(self.assigned(*b, operator, value)?)),
-            Expression::Or(a, b) => Expression::Or(a, Box::new(self.assigned(*b, operator, value)?)),
-            Expression::Compare(sign, a, b) => Expression::Compare(sign, a, Box::new(self.assigned(*b, operator, value)?)),
+            Expression::Not(inner) => {
+                Expression::Not(Box::new(self.assigned(*inner, operator, value)?))
+            }
+            Expression::Negative(inner) => {
+                Expression::Negative(Box::new(self.assigned(*inner, operator, value)?))
+            }
+            Expression::And(a, b) => {
+                Expression::And(a, Box::new(self.assigned(*b, operator, value)?))
+            }
+            Expression::Or(a, b) => {
+                Expression::Or(a, Box::new(self.assigned(*b, operator, value)?))
+            }
+            Expression::Compare(sign, a, b) => {
+                Expression::Compare(sign, a, Box::new(self.assigned(*b, operator, value)?))
+            }
             _ => return self.wrong("assignment to what is no variable"),
         })
     }
@@ -593,7 +702,12 @@ impl Parser {
         let mut left = self.additive()?;
         loop {
             let begins = match self.peek() {
-                Token::Number(_) | Token::Text(_) | Token::Regex(_) | Token::Name(_) | Token::Call(_) | Token::Builtin(_) => true,
+                Token::Number(_)
+                | Token::Text(_)
+                | Token::Regex(_)
+                | Token::Name(_)
+                | Token::Call(_)
+                | Token::Builtin(_) => true,
                 Token::Sign(sign) => matches!(*sign, "$" | "!" | "(" | "-" | "+" | "++" | "--"),
                 _ => false,
             };
@@ -652,11 +766,18 @@ impl Parser {
         }
         // To the right, and its exponent may have a sign.
         let exponent = self.unary()?;
-        Ok(Expression::Arithmetic("^", Box::new(base), Box::new(exponent)))
+        Ok(Expression::Arithmetic(
+            "^",
+            Box::new(base),
+            Box::new(exponent),
+        ))
     }
 
     fn is_variable(expression: &Expression) -> bool {
-        matches!(expression, Expression::Variable(_) | Expression::Field(_) | Expression::Element(..))
+        matches!(
+            expression,
+            Expression::Variable(_) | Expression::Field(_) | Expression::Element(..)
+        )
     }
 
     fn postfix(&mut self) -> Parsed<Expression> {
@@ -703,7 +824,11 @@ impl Parser {
                 if !Self::is_variable(&operand) {
                     return self.unexpected();
                 }
-                Expression::Step(Box::new(operand), if sign == "++" { 1.0 } else { -1.0 }, true)
+                Expression::Step(
+                    Box::new(operand),
+                    if sign == "++" { 1.0 } else { -1.0 },
+                    true,
+                )
             }
             Token::Sign("(") => {
                 let before = std::mem::take(&mut self.printing);
@@ -752,7 +877,10 @@ impl Parser {
                 };
                 if name == "split"
                     && let Some(Expression::Variable(Place::Local(local))) = arguments.get(1)
-                    && let Some(slot) = self.functions.get_mut(self.current).and_then(|function| function.arrays.get_mut(*local))
+                    && let Some(slot) = self
+                        .functions
+                        .get_mut(self.current)
+                        .and_then(|function| function.arrays.get_mut(*local))
                 {
                     *slot = true;
                 }
@@ -781,7 +909,11 @@ impl Parser {
         self.need("(")?;
         let before = std::mem::take(&mut self.printing);
         self.newlines();
-        let list = if self.is(")") { Vec::new() } else { self.list()? };
+        let list = if self.is(")") {
+            Vec::new()
+        } else {
+            self.list()?
+        };
         self.newlines();
         self.printing = before;
         self.need(")")?;

@@ -27,7 +27,13 @@ fn command(call: &Call, text: &str) -> (Vec<String>, applet::Io) {
 }
 
 impl Streams {
-    pub async fn write(&mut self, call: &mut Call, redirect: Redirect, name: &str, text: &[u8]) -> Result<(), Stop> {
+    pub async fn write(
+        &mut self,
+        call: &mut Call,
+        redirect: Redirect,
+        name: &str,
+        text: &[u8],
+    ) -> Result<(), Stop> {
         match name {
             "/dev/stdout" | "-" if redirect != Redirect::Pipe => return call.out(text).await,
             "/dev/stderr" if redirect != Redirect::Pipe => {
@@ -55,7 +61,9 @@ impl Streams {
                         .append(append)
                         .truncate(!append)
                         .open(call.path(name));
-                    let file = opened.map_err(|error| Stop::Failed(1, format!("can't open '{name}': {}", reason(&error))))?;
+                    let file = opened.map_err(|error| {
+                        Stop::Failed(1, format!("can't open '{name}': {}", reason(&error)))
+                    })?;
                     (Output::file(file), None)
                 }
             };
@@ -69,7 +77,10 @@ impl Streams {
 
     fn room(&self) -> Result<(), Stop> {
         match self.writers.len() + self.readers.len() >= OPEN_MAX {
-            true => Err(Stop::Failed(1, format!("{OPEN_MAX} files and commands are open; close() some"))),
+            true => Err(Stop::Failed(
+                1,
+                format!("{OPEN_MAX} files and commands are open; close() some"),
+            )),
             false => Ok(()),
         }
     }
@@ -85,13 +96,18 @@ impl Streams {
                     Err(_) => return Ok(None),
                 },
             };
-            self.readers.insert(name.to_owned(), (Records::new(input), None));
+            self.readers
+                .insert(name.to_owned(), (Records::new(input), None));
         }
         Ok(self.readers.get_mut(name).map(|(records, _)| records))
     }
 
     /// A command whose output is read.
-    pub async fn command(&mut self, call: &mut Call, text: &str) -> Result<Option<&mut Records>, Stop> {
+    pub async fn command(
+        &mut self,
+        call: &mut Call,
+        text: &str,
+    ) -> Result<Option<&mut Records>, Stop> {
         if !self.readers.contains_key(text) {
             self.room()?;
             call.io.stdout.flush().await.map_err(Stop::Output)?;
@@ -99,7 +115,8 @@ impl Streams {
             let (argv, mut io) = command(call, text);
             io.stdout = output;
             let task = executor::spawn(applet::run(argv, io));
-            self.readers.insert(text.to_owned(), (Records::new(input), Some(task)));
+            self.readers
+                .insert(text.to_owned(), (Records::new(input), Some(task)));
         }
         Ok(self.readers.get_mut(text).map(|(records, _)| records))
     }
@@ -123,7 +140,11 @@ impl Streams {
     pub async fn close(&mut self, name: &str) -> i32 {
         let writer = self.writers.remove(name);
         let reader = self.readers.remove(name);
-        let mut code = if writer.is_none() && reader.is_none() { -1 } else { 0 };
+        let mut code = if writer.is_none() && reader.is_none() {
+            -1
+        } else {
+            0
+        };
         if let Some((mut output, task)) = writer {
             if output.flush().await.is_err() {
                 code = -1;

@@ -53,7 +53,12 @@ pub enum Statement {
     If(Expression, Box<Statement>, Option<Box<Statement>>),
     While(Expression, Box<Statement>),
     DoWhile(Box<Statement>, Expression),
-    For(Option<Box<Statement>>, Option<Expression>, Option<Box<Statement>>, Box<Statement>),
+    For(
+        Option<Box<Statement>>,
+        Option<Expression>,
+        Option<Box<Statement>>,
+        Box<Statement>,
+    ),
     ForIn(Place, Place, Box<Statement>),
     Block(Vec<Statement>),
     Next,

@@ -59,8 +59,14 @@ impl Value {
     }
 
     pub fn compare(&self, other: &Value, format: &[u8]) -> Ordering {
-        if let (false, false) = (matches!(self, Value::Text(_)), matches!(other, Value::Text(_))) {
-            return self.number().partial_cmp(&other.number()).unwrap_or(Ordering::Greater);
+        if let (false, false) = (
+            matches!(self, Value::Text(_)),
+            matches!(other, Value::Text(_)),
+        ) {
+            return self
+                .number()
+                .partial_cmp(&other.number())
+                .unwrap_or(Ordering::Greater);
         }
         self.bytes(format).cmp(&other.bytes(format))
     }
@@ -88,7 +94,10 @@ fn whole_number(text: &[u8]) -> Option<f64> {
     if !(first.is_ascii_digit() || matches!(first, b'-' | b'+' | b'.')) {
         return None;
     }
-    if !text.iter().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(byte)) {
+    if !text
+        .iter()
+        .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(byte))
+    {
         return None;
     }
     std::str::from_utf8(text).ok()?.parse().ok()

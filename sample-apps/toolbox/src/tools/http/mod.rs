@@ -36,7 +36,10 @@ pub struct Response {
 
 /// Why there is no response, or not all of it.
 #[derive(Debug)]
-#[cfg_attr(not(target_os = "wasi"), expect(dead_code, reason = "some are only a component's host's"))]
+#[cfg_attr(
+    not(target_os = "wasi"),
+    expect(dead_code, reason = "some are only a component's host's")
+)]
 pub enum Failure {
     /// The name of the host is unknown.
     Name,
@@ -46,7 +49,9 @@ pub enum Failure {
     /// The host does not let this through.
     Denied(String),
     /// The connection ended before the answer did, or without one.
-    Ended { empty: bool },
+    Ended {
+        empty: bool,
+    },
     /// A header that only the host sets.
     Header(String),
     Other(String),
@@ -59,7 +64,10 @@ pub async fn send(call: &Call, request: Request) -> Result<Response, Failure> {
 
 impl Response {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        let found = self
+            .headers
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
@@ -123,5 +131,7 @@ pub fn redirect(response: &Response, from: &Url) -> Option<Result<Url, UrlError>
     if !matches!(response.status, 301 | 302 | 303 | 307 | 308) {
         return None;
     }
-    response.header("location").map(|location| from.join(location))
+    response
+        .header("location")
+        .map(|location| from.join(location))
 }

@@ -25,11 +25,22 @@ enum Length {
 }
 
 pub async fn send(call: &Call, request: Request) -> Result<Response, Failure> {
-    let Request { method, url, headers, body, connect_timeout } = request;
+    let Request {
+        method,
+        url,
+        headers,
+        body,
+        connect_timeout,
+    } = request;
     if url.secure {
-        return Err(Failure::Tls("this build has no TLS; in a component the host brings it".into()));
+        return Err(Failure::Tls(
+            "this build has no TLS; in a component the host brings it".into(),
+        ));
     }
-    let addresses = resolver::addresses(call, &url.host).await.map_err(|_| Failure::Name)?.1;
+    let addresses = resolver::addresses(call, &url.host)
+        .await
+        .map_err(|_| Failure::Name)?
+        .1;
     let mut stream = Err(Failure::Name);
     for address in addresses {
         match Tcp::connect(SocketAddr::new(address, url.port_number()), connect_timeout) {
@@ -37,12 +48,18 @@ pub async fn send(call: &Call, request: Request) -> Result<Response, Failure> {
                 stream = Ok(open);
                 break;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => stream = Err(Failure::Timeout),
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                stream = Err(Failure::Timeout)
+            }
             Err(error) => stream = Err(Failure::Connect(reason(&error))),
         }
     }
     let stream = stream?;
-    let named = |name: &str| headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+    let named = |name: &str| {
+        headers
+            .iter()
+            .any(|(known, _)| known.eq_ignore_ascii_case(name))
+    };
     let mut head = format!("{method} {} HTTP/1.1\r\n", url.path);
     if !named("host") {
         head += &format!("Host: {}\r\n", url.authority());
@@ -50,7 +67,9 @@ pub async fn send(call: &Call, request: Request) -> Result<Response, Failure> {
     for (name, value) in &headers {
         head += &format!("{name}: {value}\r\n");
     }
-    if !named("content-length") && (!body.is_empty() || matches!(method.as_str(), "POST" | "PUT" | "PATCH")) {
+    if !named("content-length")
+        && (!body.is_empty() || matches!(method.as_str(), "POST" | "PUT" | "PATCH"))
+    {
         head += &format!("Content-Length: {}\r\n", body.len());
     }
     head += "Connection: close\r\n\r\n";
@@ -65,10 +84,14 @@ pub async fn send(call: &Call, request: Request) -> Result<Response, Failure> {
                 break end;
             }
             if held.len() > HEAD_BYTES_MAX {
-                return Err(Failure::Other("the head of the response is too long".into()));
+                return Err(Failure::Other(
+                    "the head of the response is too long".into(),
+                ));
             }
             if read_more(&stream, &mut held).await? == 0 {
-                return Err(Failure::Ended { empty: held.is_empty() });
+                return Err(Failure::Ended {
+                    empty: held.is_empty(),
+                });
             }
         };
         let rest = held.split_off(end + 4);
@@ -76,7 +99,9 @@ pub async fn send(call: &Call, request: Request) -> Result<Response, Failure> {
         held = rest;
         let mut lines = head.trim_end().split("\r\n");
         let first = lines.next().unwrap_or_default();
-        let status: Option<u16> = first.strip_prefix("HTTP/").and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+        let status: Option<u16> = first
+            .strip_prefix("HTTP/")
+            .and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
         let Some(status) = status else {
             return Err(Failure::Other("Received HTTP/0.9 when not allowed".into()));
         };
@@ -88,20 +113,40 @@ pub async fn send(call: &Call, request: Request) -> Result<Response, Failure> {
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
             .collect();
-        let value = |name: &str| headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str());
-        let length = match (value("transfer-encoding"), value("content-length").and_then(|text| text.parse().ok())) {
+        let value = |name: &str| {
+            headers
+                .iter()
+                .find(|(known, _)| known.eq_ignore_ascii_case(name))
+                .map(|(_, value)| value.as_str())
+        };
+        let length = match (
+            value("transfer-encoding"),
+            value("content-length").and_then(|text| text.parse().ok()),
+        ) {
             _ if method == "HEAD" || matches!(status, 204 | 304) => Length::Nothing,
-            (Some(coding), _) if coding.to_ascii_lowercase().contains("chunked") => Length::Chunked(0, false),
+            (Some(coding), _) if coding.to_ascii_lowercase().contains("chunked") => {
+                Length::Chunked(0, false)
+            }
             (_, Some(length)) => Length::Known(length),
             (_, None) => Length::ToTheEnd,
         };
-        return Ok(Response { status, headers, body: Body { stream, held, length } });
+        return Ok(Response {
+            status,
+            headers,
+            body: Body {
+                stream,
+                held,
+                length,
+            },
+        });
     }
 }
 
 async fn read_more(stream: &Tcp, held: &mut Vec<u8>) -> Result<usize, Failure> {
     let mut buf = vec![0; CHUNK_BYTES];
-    let count = stream.read(&mut buf).await.map_err(|_| Failure::Ended { empty: held.is_empty() })?;
+    let count = stream.read(&mut buf).await.map_err(|_| Failure::Ended {
+        empty: held.is_empty(),
+    })?;
     held.extend_from_slice(buf.get(..count).unwrap_or_default());
     Ok(count)
 }
@@ -129,17 +174,27 @@ impl Body {
                 loop {
                     // The line end of the chunk before.
                     let from = if begun { 2 } else { 0 };
-                    let line = self.held.get(from..).and_then(|rest| rest.windows(2).position(|pair| pair == b"\r\n"));
+                    let line = self
+                        .held
+                        .get(from..)
+                        .and_then(|rest| rest.windows(2).position(|pair| pair == b"\r\n"));
                     if let Some(end) = line {
                         let text = self.held.get(from..from + end).unwrap_or_default().to_vec();
                         self.held.drain(..from + end + 2);
                         let text = String::from_utf8_lossy(&text).into_owned();
                         let digits = text.split(';').next().unwrap_or_default().trim();
-                        let size = u64::from_str_radix(digits, 16).map_err(|_| Failure::Other("a chunk has no size".into()))?;
-                        self.length = if size == 0 { Length::Nothing } else { Length::Chunked(size, true) };
+                        let size = u64::from_str_radix(digits, 16)
+                            .map_err(|_| Failure::Other("a chunk has no size".into()))?;
+                        self.length = if size == 0 {
+                            Length::Nothing
+                        } else {
+                            Length::Chunked(size, true)
+                        };
                         return Box::pin(self.chunk()).await;
                     }
-                    if self.held.len() > HEAD_BYTES_MAX || read_more(&self.stream, &mut self.held).await? == 0 {
+                    if self.held.len() > HEAD_BYTES_MAX
+                        || read_more(&self.stream, &mut self.held).await? == 0
+                    {
                         return Err(ended);
                     }
                 }
@@ -156,7 +211,10 @@ impl Body {
     }
 
     fn take(&mut self, most: u64) -> Vec<u8> {
-        let count = self.held.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+        let count = self
+            .held
+            .len()
+            .min(usize::try_from(most).unwrap_or(usize::MAX));
         self.held.drain(..count).collect()
     }
 }

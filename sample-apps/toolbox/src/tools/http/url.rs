@@ -47,8 +47,18 @@ impl Url {
         if host.is_empty() || host.contains(invalid) {
             return Err(UrlError::Form);
         }
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Ok(Url { secure, user, host, port, path: encoded(&path) })
+        let path = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("/{path}")
+        };
+        Ok(Url {
+            secure,
+            user,
+            host,
+            port,
+            path: encoded(&path),
+        })
     }
 
     pub fn scheme(&self) -> &'static str {
@@ -81,9 +91,14 @@ impl Url {
             None => self.path.clone(),
             Some('/') => reference.to_owned(),
             Some('?') => format!("{here}{reference}"),
-            Some(_) => format!("{}/{reference}", here.rsplit_once('/').map_or("", |(directory, _)| directory)),
+            Some(_) => format!(
+                "{}/{reference}",
+                here.rsplit_once('/').map_or("", |(directory, _)| directory)
+            ),
         };
-        let (path, query) = path.split_once('?').map_or((path.as_str(), None), |(path, query)| (path, Some(query)));
+        let (path, query) = path
+            .split_once('?')
+            .map_or((path.as_str(), None), |(path, query)| (path, Some(query)));
         let mut parts: Vec<&str> = Vec::new();
         for part in path.split('/').skip(1) {
             match part {
@@ -99,7 +114,10 @@ impl Url {
         if let Some(query) = query {
             joined = format!("{joined}?{query}");
         }
-        Ok(Url { path: encoded(&joined), ..self.clone() })
+        Ok(Url {
+            path: encoded(&joined),
+            ..self.clone()
+        })
     }
 
     /// The last part of the path, which a file can be called by.
@@ -138,7 +156,9 @@ pub fn form_encoded(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for byte in bytes {
         match byte {
-            byte if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) => out.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) => {
+                out.push(char::from(*byte))
+            }
             byte => out += &format!("%{byte:02X}"),
         }
     }
@@ -150,7 +170,9 @@ fn decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
-        let hex = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
+        let hex = bytes
+            .get(at + 1..at + 3)
+            .and_then(|hex| std::str::from_utf8(hex).ok());
         match (byte, hex.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
             (b'%', Some(value)) => {
                 out.push(value);

@@ -29,7 +29,10 @@ pub const AAAA: u16 = 28;
 
 pub fn type_number(name: &str) -> Option<u16> {
     let upper = name.to_ascii_uppercase();
-    let known = TYPES.iter().find(|(known, _)| *known == upper).map(|(_, number)| *number);
+    let known = TYPES
+        .iter()
+        .find(|(known, _)| *known == upper)
+        .map(|(_, number)| *number);
     known.or_else(|| upper.strip_prefix("TYPE")?.parse().ok())
 }
 
@@ -96,7 +99,11 @@ pub fn query(id: u16, name: &str, kind: u16, recurse: bool) -> Option<Vec<u8>> {
     for count in [1u16, 0, 0, 0] {
         out.extend_from_slice(&count.to_be_bytes());
     }
-    for label in name.trim_end_matches('.').split('.').filter(|_| name != ".") {
+    for label in name
+        .trim_end_matches('.')
+        .split('.')
+        .filter(|_| name != ".")
+    {
         if label.is_empty() || label.len() > 63 {
             return None;
         }
@@ -197,18 +204,35 @@ impl Reader<'_> {
             }
             (2 | CNAME | PTR, _) => self.name()?,
             (15, _) => format!("{} {}", self.word()?, self.name()?),
-            (33, _) => format!("{} {} {} {}", self.word()?, self.word()?, self.word()?, self.name()?),
+            (33, _) => format!(
+                "{} {} {} {}",
+                self.word()?,
+                self.word()?,
+                self.word()?,
+                self.name()?
+            ),
             (6, _) => {
                 let (server, mail) = (self.name()?, self.name()?);
-                let numbers = [self.long()?, self.long()?, self.long()?, self.long()?, self.long()?];
-                format!("{server} {mail} {}", numbers.map(|number| number.to_string()).join(" "))
+                let numbers = [
+                    self.long()?,
+                    self.long()?,
+                    self.long()?,
+                    self.long()?,
+                    self.long()?,
+                ];
+                format!(
+                    "{server} {mail} {}",
+                    numbers.map(|number| number.to_string()).join(" ")
+                )
             }
             (16, raw) => {
                 let mut parts = Vec::new();
                 let mut rest = raw;
                 while let Some((length, more)) = rest.split_first() {
                     let (text, after) = more.split_at_checked(usize::from(*length))?;
-                    let text = String::from_utf8_lossy(text).replace('\\', "\\\\").replace('"', "\\\"");
+                    let text = String::from_utf8_lossy(text)
+                        .replace('\\', "\\\\")
+                        .replace('"', "\\\"");
                     parts.push(format!("\"{text}\""));
                     rest = after;
                 }
@@ -220,15 +244,31 @@ impl Reader<'_> {
             }
         };
         self.at = end;
-        Some(Record { name, kind, ttl, data, address })
+        Some(Record {
+            name,
+            kind,
+            ttl,
+            data,
+            address,
+        })
     }
 }
 
 /// Reads a message; `None` if it is not one.
 pub fn read(bytes: &[u8]) -> Option<Message> {
     let mut reader = Reader { bytes, at: 0 };
-    let mut message = Message { id: reader.word()?, flags: reader.word()?, size: bytes.len(), ..Message::default() };
-    let counts = [reader.word()?, reader.word()?, reader.word()?, reader.word()?];
+    let mut message = Message {
+        id: reader.word()?,
+        flags: reader.word()?,
+        size: bytes.len(),
+        ..Message::default()
+    };
+    let counts = [
+        reader.word()?,
+        reader.word()?,
+        reader.word()?,
+        reader.word()?,
+    ];
     let [questions, answers, authorities, additions] = counts;
     for _ in 0..questions {
         let question = (reader.name()?, reader.word()?);

@@ -49,19 +49,29 @@ impl Configuration {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("nameserver") if found.servers.len() < SERVERS_MAX => {
-                    let address = words.next().and_then(|text| text.split('%').next()?.parse::<IpAddr>().ok());
-                    found.servers.extend(address.map(|address| SocketAddr::new(address, 53)));
+                    let address = words
+                        .next()
+                        .and_then(|text| text.split('%').next()?.parse::<IpAddr>().ok());
+                    found
+                        .servers
+                        .extend(address.map(|address| SocketAddr::new(address, 53)));
                 }
-                Some("search" | "domain") => found.search = words.take(SEARCH_MAX).map(str::to_owned).collect(),
+                Some("search" | "domain") => {
+                    found.search = words.take(SEARCH_MAX).map(str::to_owned).collect()
+                }
                 Some("options") => {
                     for option in words {
                         match option.split_once(':') {
-                            Some(("ndots", number)) => found.dots = number.parse().unwrap_or(1).min(15),
+                            Some(("ndots", number)) => {
+                                found.dots = number.parse().unwrap_or(1).min(15)
+                            }
                             Some(("timeout", number)) => {
                                 let seconds = number.parse().unwrap_or(5u64).clamp(1, 30);
                                 found.timeout = Duration::from_secs(seconds);
                             }
-                            Some(("attempts", number)) => found.attempts = number.parse().unwrap_or(2).clamp(1, 5),
+                            Some(("attempts", number)) => {
+                                found.attempts = number.parse().unwrap_or(2).clamp(1, 5)
+                            }
                             _ if option == "use-vc" => found.tcp = true,
                             _ => {}
                         }
@@ -79,7 +89,10 @@ impl Configuration {
             return vec![name.to_owned()];
         }
         let itself = format!("{name}.");
-        let searched = self.search.iter().map(|domain| format!("{name}.{}.", domain.trim_end_matches('.')));
+        let searched = self
+            .search
+            .iter()
+            .map(|domain| format!("{name}.{}.", domain.trim_end_matches('.')));
         let enough = name.matches('.').count() >= self.dots;
         match enough {
             true => std::iter::once(itself).chain(searched).collect(),
@@ -89,9 +102,12 @@ impl Configuration {
 
     /// Asks the servers in turn; which one answered comes with the answer.
     pub async fn ask(&self, name: &str, kind: u16) -> io::Result<(Message, SocketAddr)> {
-        let id = name.bytes().fold(kind.rotate_left(7), |id, byte| id.wrapping_mul(31).wrapping_add(u16::from(byte))) ^ random();
+        let id = name.bytes().fold(kind.rotate_left(7), |id, byte| {
+            id.wrapping_mul(31).wrapping_add(u16::from(byte))
+        }) ^ random();
         let query = message::query(id, name, kind, self.recurse);
-        let query = query.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a domain name"))?;
+        let query = query
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a domain name"))?;
         let mut last: io::Error = io::ErrorKind::TimedOut.into();
         for _ in 0..self.attempts {
             for server in &self.servers {
@@ -113,7 +129,13 @@ fn random() -> u16 {
     RandomState::new().hash_one(0u8) as u16
 }
 
-async fn exchange(server: SocketAddr, query: &[u8], id: u16, tcp: bool, limit: Duration) -> io::Result<Message> {
+async fn exchange(
+    server: SocketAddr,
+    query: &[u8],
+    id: u16,
+    tcp: bool,
+    limit: Duration,
+) -> io::Result<Message> {
     let bad = || io::Error::new(io::ErrorKind::InvalidData, "the answer is no DNS message");
     if !tcp {
         let socket = Udp::connect(server)?;
@@ -133,12 +155,16 @@ async fn exchange(server: SocketAddr, query: &[u8], id: u16, tcp: bool, limit: D
     }
     let stream = Tcp::connect(server, Some(limit))?;
     let length = u16::try_from(query.len()).map_err(|_| bad())?;
-    stream.write_all(&[&length.to_be_bytes()[..], query].concat()).await?;
+    stream
+        .write_all(&[&length.to_be_bytes()[..], query].concat())
+        .await?;
     let mut head = [0; 2];
     read_exactly(&stream, &mut head).await?;
     let mut answer = vec![0; usize::from(u16::from_be_bytes(head))];
     read_exactly(&stream, &mut answer).await?;
-    message::read(&answer).filter(|answer| answer.id == id).ok_or_else(bad)
+    message::read(&answer)
+        .filter(|answer| answer.id == id)
+        .ok_or_else(bad)
 }
 
 async fn read_exactly(stream: &Tcp, mut buf: &mut [u8]) -> io::Result<()> {
@@ -156,7 +182,11 @@ pub fn hosts(call: &Call) -> Vec<(IpAddr, Vec<String>)> {
     let text = std::fs::read_to_string(call.path("/etc/hosts")).unwrap_or_default();
     text.lines()
         .filter_map(|line| {
-            let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+            let mut words = line
+                .split('#')
+                .next()
+                .unwrap_or_default()
+                .split_whitespace();
             let address = words.next()?.parse().ok()?;
             Some((address, words.map(str::to_owned).collect()))
         })
@@ -170,14 +200,20 @@ pub async fn addresses(call: &Call, name: &str) -> Result<(String, Vec<IpAddr>),
         return Ok((bare.to_owned(), vec![address]));
     }
     let same = |known: &String| known.eq_ignore_ascii_case(name.trim_end_matches('.'));
-    let listed: Vec<(IpAddr, Vec<String>)> = hosts(call).into_iter().filter(|(_, names)| names.iter().any(same)).collect();
+    let listed: Vec<(IpAddr, Vec<String>)> = hosts(call)
+        .into_iter()
+        .filter(|(_, names)| names.iter().any(same))
+        .collect();
     if let Some((_, names)) = listed.first() {
         let proper = names.first().cloned().unwrap_or_default();
         return Ok((proper, listed.iter().map(|(address, _)| *address).collect()));
     }
     let configuration = Configuration::read(call);
     if configuration.servers.is_empty() {
-        let found: Vec<IpAddr> = (name, 0).to_socket_addrs()?.map(|address| address.ip()).collect();
+        let found: Vec<IpAddr> = (name, 0)
+            .to_socket_addrs()?
+            .map(|address| address.ip())
+            .collect();
         return Ok((name.to_owned(), found));
     }
     let mut last = io::Error::from(io::ErrorKind::NotFound);
@@ -187,7 +223,10 @@ pub async fn addresses(call: &Call, name: &str) -> Result<(String, Vec<IpAddr>),
         for kind in [A, AAAA] {
             match configuration.ask(&candidate, kind).await {
                 Ok((answer, _)) => {
-                    let records = answer.answer.iter().filter(|record| record.address.is_some());
+                    let records = answer
+                        .answer
+                        .iter()
+                        .filter(|record| record.address.is_some());
                     for record in records {
                         proper = record.name.trim_end_matches('.').to_owned();
                         found.extend(record.address);

@@ -21,7 +21,11 @@ use super::pattern::Pattern;
 /// Branches between two turns of other tasks.
 const JUMPS_PER_TURN: u32 = 1000;
 
-const USAGE: Usage = Usage::new("sed [-i[SFX]] [-nrE] [-f FILE]... [-e CMD]... [FILE]...", "nrEsuze:f:i::").long(&[
+const USAGE: Usage = Usage::new(
+    "sed [-i[SFX]] [-nrE] [-f FILE]... [-e CMD]... [FILE]...",
+    "nrEsuze:f:i::",
+)
+.long(&[
     ("quiet", 'n'),
     ("silent", 'n'),
     ("regexp-extended", 'E'),
@@ -47,7 +51,12 @@ pub async fn sed(call: &mut Call) -> Ended {
             text.push(b'\n');
         }
         given = true;
-        text.extend(piece.strip_suffix(b"\n").filter(|_| *letter == 'f').unwrap_or(&piece));
+        text.extend(
+            piece
+                .strip_suffix(b"\n")
+                .filter(|_| *letter == 'f')
+                .unwrap_or(&piece),
+        );
     }
     if !given {
         if flags.rest.is_empty() {
@@ -151,7 +160,9 @@ impl Run {
                 Action::Substitute(substitution) => substitution.write.as_ref(),
                 _ => None,
             };
-            let Some(name) = name.filter(|name| !name.starts_with("/dev/std")) else { continue };
+            let Some(name) = name.filter(|name| !name.starts_with("/dev/std")) else {
+                continue;
+            };
             let file = File::create(call.path(name));
             let file = file.map_err(|error| Stop::failed(cannot_open(name, &error)))?;
             self.writers.insert(name.clone(), file);
@@ -198,10 +209,16 @@ impl Run {
                 if !other_files {
                     return Ok(());
                 }
-                let Some(name) = self.files.next() else { return Ok(()) };
+                let Some(name) = self.files.next() else {
+                    return Ok(());
+                };
                 self.finish(call)?;
-                if name != "-" && filesystem::about(&call.path(&name), true).is_ok_and(|about| about.is_directory()) {
-                    call.fault(format!("couldn't edit {name}: not a regular file")).await;
+                if name != "-"
+                    && filesystem::about(&call.path(&name), true)
+                        .is_ok_and(|about| about.is_directory())
+                {
+                    call.fault(format!("couldn't edit {name}: not a regular file"))
+                        .await;
                     continue;
                 }
                 match call.open(&name) {
@@ -212,9 +229,17 @@ impl Run {
                     Ok(input) => {
                         if self.in_place.is_some() && name != "-" {
                             let temporary = format!("{name}.{}", super::make::random_letters(6));
-                            let file = OpenOptions::new().write(true).create_new(true).open(call.path(&temporary));
-                            let file = file.map_err(|error| Stop::failed(cannot_open(&temporary, &error)))?;
-                            self.target = Some(Target { name: name.clone(), temporary, file });
+                            let file = OpenOptions::new()
+                                .write(true)
+                                .create_new(true)
+                                .open(call.path(&temporary));
+                            let file = file
+                                .map_err(|error| Stop::failed(cannot_open(&temporary, &error)))?;
+                            self.target = Some(Target {
+                                name: name.clone(),
+                                temporary,
+                                file,
+                            });
                         }
                         if self.separate {
                             self.number = 0;
@@ -223,7 +248,9 @@ impl Run {
                     }
                 }
             }
-            let Some((input, name)) = &mut self.input else { return Ok(()) };
+            let Some((input, name)) = &mut self.input else {
+                return Ok(());
+            };
             match call.line(input, name).await {
                 None => self.input = None,
                 Some(mut line) => {
@@ -250,7 +277,9 @@ impl Run {
     }
 
     async fn take(&mut self, call: &mut Call) -> Result<bool, Stop> {
-        let Some((line, ended)) = self.next.take() else { return Ok(false) };
+        let Some((line, ended)) = self.next.take() else {
+            return Ok(false);
+        };
         (self.line, self.ended) = (line, ended);
         self.number += 1;
         // The end of this file is known only by reading on; another file's lines wait until this one is finished.
@@ -265,10 +294,13 @@ impl Run {
 
     /// Ends a file that was changed in place.
     fn finish(&mut self, call: &Call) -> Result<(), Stop> {
-        let Some(target) = self.target.take() else { return Ok(()) };
+        let Some(target) = self.target.take() else {
+            return Ok(());
+        };
         self.owes_newline = false;
         let path = call.path(&target.name);
-        let failed = |error: std::io::Error| Stop::failed(format!("{}: {}", target.name, reason(&error)));
+        let failed =
+            |error: std::io::Error| Stop::failed(format!("{}: {}", target.name, reason(&error)));
         if let Ok(about) = filesystem::about(&path, true) {
             // A file system without modes has none to keep.
             let _ = filesystem::set_mode(&call.path(&target.temporary), about.mode);
@@ -309,13 +341,17 @@ impl Run {
         for appended in std::mem::take(&mut self.appended) {
             match appended {
                 Appended::Text(text) => {
-                    self.put(call, text.strip_suffix(b"\n").unwrap_or(&text), true).await?;
+                    self.put(call, text.strip_suffix(b"\n").unwrap_or(&text), true)
+                        .await?;
                 }
                 // A file that is not there is no error.
                 Appended::File(name) => {
-                    let Ok(mut input) = call.open(&name) else { continue };
+                    let Ok(mut input) = call.open(&name) else {
+                        continue;
+                    };
                     while let Ok(Some(line)) = input.line().await {
-                        self.put(call, line.strip_suffix(b"\n").unwrap_or(&line), true).await?;
+                        self.put(call, line.strip_suffix(b"\n").unwrap_or(&line), true)
+                            .await?;
                     }
                 }
             }
@@ -333,9 +369,9 @@ impl Run {
                 Ok(())
             }
             name => match self.writers.get_mut(name) {
-                Some(file) => {
-                    file.write_all(&text).map_err(|error| Stop::failed(format!("{name}: {}", reason(&error))))
-                }
+                Some(file) => file
+                    .write_all(&text)
+                    .map_err(|error| Stop::failed(format!("{name}: {}", reason(&error)))),
                 None => Ok(()),
             },
         }
@@ -355,7 +391,8 @@ impl Run {
         let last = self.last_pattern.and_then(|(index, which)| {
             let command = commands.get(index)?;
             match (which, &command.from, &command.to, &command.action) {
-                (0, Some(Address::Matches(pattern)), ..) | (1, _, Some(Address::Matches(pattern)), _) => pattern.as_ref(),
+                (0, Some(Address::Matches(pattern)), ..)
+                | (1, _, Some(Address::Matches(pattern)), _) => pattern.as_ref(),
                 (2, _, _, Action::Substitute(substitution)) => substitution.pattern.as_ref(),
                 _ => None,
             }
@@ -363,22 +400,37 @@ impl Run {
         last.ok_or_else(|| Stop::failed("no previous regexp"))
     }
 
-    fn meets(&mut self, commands: &[Command], index: usize, which: u8, address: &Address) -> Result<bool, Stop> {
+    fn meets(
+        &mut self,
+        commands: &[Command],
+        index: usize,
+        which: u8,
+        address: &Address,
+    ) -> Result<bool, Stop> {
         Ok(match address {
             Address::Line(number) => self.number == *number,
             Address::Last => self.is_last(),
-            Address::Matches(pattern) => {
-                self.pattern(commands, (index, which), pattern.as_ref())?.is_match(&self.line)
-            }
+            Address::Matches(pattern) => self
+                .pattern(commands, (index, which), pattern.as_ref())?
+                .is_match(&self.line),
             Address::Every(first, 0) => self.number == *first,
-            Address::Every(first, step) => self.number >= *first && (self.number - first).is_multiple_of(*step),
+            Address::Every(first, step) => {
+                self.number >= *first && (self.number - first).is_multiple_of(*step)
+            }
             Address::Further(_) | Address::Multiple(_) => false,
         })
     }
 
     /// Whether a command applies, and whether a range ends here.
-    fn applies(&mut self, commands: &[Command], index: usize, command: &Command) -> Result<(bool, bool), Stop> {
-        let Some(from) = &command.from else { return Ok((true, true)) };
+    fn applies(
+        &mut self,
+        commands: &[Command],
+        index: usize,
+        command: &Command,
+    ) -> Result<(bool, bool), Stop> {
+        let Some(from) = &command.from else {
+            return Ok((true, true));
+        };
         let Some(to) = &command.to else {
             return Ok((self.meets(commands, index, 0, from)?, true));
         };
@@ -456,7 +508,9 @@ impl Run {
                 next => return Ok(next),
             }
             if self.line.len() + self.hold.len() > HELD_BYTES_MAX {
-                return Err(Stop::failed(format!("the pattern and hold spaces are larger than {HELD_BYTES_MAX} bytes")));
+                return Err(Stop::failed(format!(
+                    "the pattern and hold spaces are larger than {HELD_BYTES_MAX} bytes"
+                )));
             }
         }
         Ok(Next::Cycle(true))
@@ -489,15 +543,19 @@ impl Run {
                 }
             }
             Action::Translate(map) => {
-                self.line.iter_mut().for_each(|byte| *byte = map[usize::from(*byte)]);
+                self.line
+                    .iter_mut()
+                    .for_each(|byte| *byte = map[usize::from(*byte)]);
             }
             Action::Append(text) => self.appended.push(Appended::Text(text.clone())),
             Action::Insert(text) => {
-                self.put(call, text.strip_suffix(b"\n").unwrap_or(text), true).await?;
+                self.put(call, text.strip_suffix(b"\n").unwrap_or(text), true)
+                    .await?;
             }
             Action::Change(text) => {
                 if command.to.is_none() || command.negated || range_ends {
-                    self.put(call, text.strip_suffix(b"\n").unwrap_or(text), true).await?;
+                    self.put(call, text.strip_suffix(b"\n").unwrap_or(text), true)
+                        .await?;
                 }
                 return Ok(Next::Cycle(false));
             }
@@ -527,7 +585,12 @@ impl Run {
                 self.write_file(call, name, &line).await?;
             }
             Action::WriteFirstLine(name) => {
-                let line = self.line.split(|byte| *byte == b'\n').next().unwrap_or_default().to_vec();
+                let line = self
+                    .line
+                    .split(|byte| *byte == b'\n')
+                    .next()
+                    .unwrap_or_default()
+                    .to_vec();
                 self.write_file(call, name, &line).await?;
             }
             Action::Quit(code, quietly) => return Ok(Next::Quit(*code, !quietly)),
@@ -577,7 +640,12 @@ impl Run {
                 self.put(call, &line, true).await?;
             }
             b'P' => {
-                let line = self.line.split(|byte| *byte == b'\n').next().unwrap_or_default().to_vec();
+                let line = self
+                    .line
+                    .split(|byte| *byte == b'\n')
+                    .next()
+                    .unwrap_or_default()
+                    .to_vec();
                 self.put(call, &line, true).await?;
             }
             b'n' => {
@@ -613,8 +681,12 @@ fn substitute(line: &[u8], pattern: &Pattern, how: &Substitution) -> Option<Vec<
     let (mut at, mut copied, mut count, mut last_end) = (0, 0, 0u64, None);
     let mut replaced = false;
     while at <= line.len() {
-        let Some(spans) = pattern.spans_at(line, at) else { break };
-        let Some((from, to)) = spans.first().copied().flatten() else { break };
+        let Some(spans) = pattern.spans_at(line, at) else {
+            break;
+        };
+        let Some((from, to)) = spans.first().copied().flatten() else {
+            break;
+        };
         if from == to && last_end == Some(from) {
             // Nothing is matched again where a match has just ended.
             at = to + 1;
@@ -644,7 +716,8 @@ fn replace(line: &[u8], spans: &[Option<(usize, usize)>], parts: &[Part], out: &
             Part::Text(text) => text,
             Part::Group(number) => {
                 let span = spans.get(*number).copied().flatten();
-                span.and_then(|(from, to)| line.get(from..to)).unwrap_or_default()
+                span.and_then(|(from, to)| line.get(from..to))
+                    .unwrap_or_default()
             }
             Part::Case(letter @ (b'u' | b'l')) => {
                 once = Some(*letter);

@@ -68,7 +68,11 @@ pub enum Part {
 
 /// Parses a script.
 pub fn parse(text: &[u8], extended: bool) -> Result<Vec<Command>, String> {
-    let mut parser = Parser { text, at: 0, extended };
+    let mut parser = Parser {
+        text,
+        at: 0,
+        extended,
+    };
     let mut commands: Vec<Command> = Vec::new();
     let mut open: Vec<usize> = Vec::new();
     let mut labels: Vec<(Vec<u8>, usize)> = Vec::new();
@@ -99,7 +103,9 @@ pub fn parse(text: &[u8], extended: bool) -> Result<Vec<Command>, String> {
             parser.at += 1;
             parser.skip(b" \t");
         }
-        let Some(letter) = parser.peek() else { return Err("missing command".into()) };
+        let Some(letter) = parser.peek() else {
+            return Err("missing command".into());
+        };
         parser.at += 1;
         let index = commands.len();
         let action = match letter {
@@ -122,7 +128,11 @@ pub fn parse(text: &[u8], extended: bool) -> Result<Vec<Command>, String> {
             }
             b'}' => {
                 let start = open.pop().ok_or("unexpected '}'")?;
-                if let Some(Command { action: Action::Block(end), .. }) = commands.get_mut(start) {
+                if let Some(Command {
+                    action: Action::Block(end),
+                    ..
+                }) = commands.get_mut(start)
+                {
                     *end = index;
                 }
                 parser.end()?;
@@ -161,17 +171,25 @@ pub fn parse(text: &[u8], extended: bool) -> Result<Vec<Command>, String> {
             }
             b'l' => {
                 parser.skip(b" \t");
-                let width = parser.number().and_then(|width| usize::try_from(width).ok());
+                let width = parser
+                    .number()
+                    .and_then(|width| usize::try_from(width).ok());
                 parser.end()?;
                 Action::List(width)
             }
-            b'=' | b'd' | b'D' | b'g' | b'G' | b'h' | b'H' | b'n' | b'N' | b'p' | b'P' | b'x' | b'z' | b'F' => {
+            b'=' | b'd' | b'D' | b'g' | b'G' | b'h' | b'H' | b'n' | b'N' | b'p' | b'P' | b'x'
+            | b'z' | b'F' => {
                 parser.end()?;
                 Action::Plain(letter)
             }
             other => return Err(format!("unsupported command {}", char::from(other))),
         };
-        commands.push(Command { from, to, negated, action });
+        commands.push(Command {
+            from,
+            to,
+            negated,
+            action,
+        });
     }
     if !open.is_empty() {
         return Err("unterminated {".into());
@@ -184,7 +202,12 @@ pub fn parse(text: &[u8], extended: bool) -> Result<Vec<Command>, String> {
                 .iter()
                 .find(|(known, _)| *known == label)
                 .map(|(_, place)| *place)
-                .ok_or_else(|| format!("can't find label for jump to '{}'", String::from_utf8_lossy(&label)))?,
+                .ok_or_else(|| {
+                    format!(
+                        "can't find label for jump to '{}'",
+                        String::from_utf8_lossy(&label)
+                    )
+                })?,
         };
         if let Some(Action::Branch(to) | Action::BranchIf(to) | Action::BranchUnless(to)) =
             commands.get_mut(index).map(|command| &mut command.action)
@@ -217,7 +240,10 @@ impl Parser<'_> {
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
             self.at += 1;
         }
-        std::str::from_utf8(self.text.get(start..self.at)?).ok()?.parse().ok()
+        std::str::from_utf8(self.text.get(start..self.at)?)
+            .ok()?
+            .parse()
+            .ok()
     }
 
     fn rest_of_line(&mut self) -> Vec<u8> {
@@ -231,10 +257,17 @@ impl Parser<'_> {
     fn label(&mut self) -> Vec<u8> {
         self.skip(b" \t");
         let start = self.at;
-        while self.peek().is_some_and(|byte| byte != b'\n' && byte != b';' && byte != b'}') {
+        while self
+            .peek()
+            .is_some_and(|byte| byte != b'\n' && byte != b';' && byte != b'}')
+        {
             self.at += 1;
         }
-        self.text.get(start..self.at).unwrap_or_default().trim_ascii_end().to_vec()
+        self.text
+            .get(start..self.at)
+            .unwrap_or_default()
+            .trim_ascii_end()
+            .to_vec()
     }
 
     fn file(&mut self) -> Result<String, String> {
@@ -288,14 +321,20 @@ impl Parser<'_> {
             Some(mark @ (b'+' | b'~')) => {
                 self.at += 1;
                 let number = self.number().ok_or("expected a number")?;
-                Ok(Some(if mark == b'+' { Address::Further(number) } else { Address::Multiple(number) }))
+                Ok(Some(if mark == b'+' {
+                    Address::Further(number)
+                } else {
+                    Address::Multiple(number)
+                }))
             }
             _ => self.address(),
         }
     }
 
     fn expression(&mut self, delimiter: u8) -> Result<Address, String> {
-        let text = self.until(delimiter, true).ok_or("unterminated address regex")?;
+        let text = self
+            .until(delimiter, true)
+            .ok_or("unterminated address regex")?;
         let (mut ignore_case, mut lines) = (false, false);
         loop {
             match self.peek() {
@@ -308,14 +347,30 @@ impl Parser<'_> {
         Ok(Address::Matches(self.compile(&text, ignore_case, lines)?))
     }
 
-    fn compile(&self, text: &[u8], ignore_case: bool, lines: bool) -> Result<Option<Pattern>, String> {
+    fn compile(
+        &self,
+        text: &[u8],
+        ignore_case: bool,
+        lines: bool,
+    ) -> Result<Option<Pattern>, String> {
         if text.is_empty() {
             return Ok(None);
         }
-        let kind = if self.extended { Kind::Extended } else { Kind::Basic };
-        let syntax = Syntax { kind, ignore_case, lines, ..Syntax::default() };
+        let kind = if self.extended {
+            Kind::Extended
+        } else {
+            Kind::Basic
+        };
+        let syntax = Syntax {
+            kind,
+            ignore_case,
+            lines,
+            ..Syntax::default()
+        };
         let pattern = Pattern::new(text, syntax);
-        pattern.map(Some).map_err(|error| format!("bad regex '{}': {error}", String::from_utf8_lossy(text)))
+        pattern
+            .map(Some)
+            .map_err(|error| format!("bad regex '{}': {error}", String::from_utf8_lossy(text)))
     }
 
     /// The text to a delimiter, which is passed. In an expression a bracket may hold the delimiter, and `\n` is a line end.
@@ -364,8 +419,12 @@ impl Parser<'_> {
             return Err("bad delimiter of s command".into());
         }
         self.at += 1;
-        let expression = self.until(delimiter, true).ok_or("unterminated s command")?;
-        let replacement = self.until(delimiter, false).ok_or("unterminated s command")?;
+        let expression = self
+            .until(delimiter, true)
+            .ok_or("unterminated s command")?;
+        let replacement = self
+            .until(delimiter, false)
+            .ok_or("unterminated s command")?;
         let (mut all, mut print, mut number, mut write) = (false, false, 1, None);
         let (mut ignore_case, mut lines) = (false, false);
         loop {
@@ -398,14 +457,23 @@ impl Parser<'_> {
                 return Err(format!("invalid reference \\{number} on s command's RHS"));
             }
         }
-        Ok(Substitution { pattern, replacement, all, print, number, write })
+        Ok(Substitution {
+            pattern,
+            replacement,
+            all,
+            print,
+            number,
+            write,
+        })
     }
 
     fn translation(&mut self) -> Result<Box<[u8; 256]>, String> {
         let delimiter = self.peek().ok_or("unterminated y command")?;
         self.at += 1;
         let mut read = || -> Result<Vec<u8>, String> {
-            let text = self.until(delimiter, false).ok_or("unterminated y command")?;
+            let text = self
+                .until(delimiter, false)
+                .ok_or("unterminated y command")?;
             let mut out = Vec::new();
             let mut bytes = text.into_iter();
             while let Some(byte) = bytes.next() {
@@ -487,8 +555,14 @@ fn parts(text: &[u8]) -> Vec<Part> {
         match byte {
             b'&' => put(&mut parts, &mut literal, Part::Group(0)),
             b'\\' => match bytes.next() {
-                Some(digit @ b'0'..=b'9') => put(&mut parts, &mut literal, Part::Group(usize::from(digit - b'0'))),
-                Some(letter @ (b'U' | b'L' | b'u' | b'l' | b'E')) => put(&mut parts, &mut literal, Part::Case(letter)),
+                Some(digit @ b'0'..=b'9') => put(
+                    &mut parts,
+                    &mut literal,
+                    Part::Group(usize::from(digit - b'0')),
+                ),
+                Some(letter @ (b'U' | b'L' | b'u' | b'l' | b'E')) => {
+                    put(&mut parts, &mut literal, Part::Case(letter))
+                }
                 Some(b'n') => literal.push(b'\n'),
                 Some(b't') => literal.push(b'\t'),
                 Some(b'r') => literal.push(b'\r'),
