@@ -11,6 +11,7 @@ use crate::tools::printf;
 use super::interpreter::{self as run, Interpreter, Result};
 use super::syntax_tree::{Expression, Source};
 use super::value::Value;
+use super::variables::cut;
 
 pub fn arithmetic(sign: &str, a: f64, b: f64) -> Result<f64> {
     Ok(match sign {
@@ -273,7 +274,7 @@ async fn split(run: &mut Interpreter<'_>, arguments: &[Expression]) -> Result<Va
     };
     let text = run.text(text).await?;
     let parts = match rest.first() {
-        Some(Expression::Regex(pattern)) if !text.is_empty() => run::cut(&text, pattern),
+        Some(Expression::Regex(pattern)) if !text.is_empty() => cut(&text, pattern),
         Some(Expression::Regex(_)) => Vec::new(),
         Some(separator) => {
             let separator = run.text(separator).await?;
