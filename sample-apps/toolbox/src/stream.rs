@@ -287,9 +287,14 @@ impl Stream {
     fn keep(&self, bytes: &[u8]) {
         let mut kept = self.kept.borrow_mut();
         if kept.is_empty() && !bytes.is_empty() {
-            KEEPING.with(|keeping| keeping.borrow_mut().push(self.this.clone()));
+            self.will_be_written();
         }
         kept.extend_from_slice(bytes);
+    }
+
+    fn will_be_written(&self) {
+        // Gone already where the thread itself ends.
+        let _ = KEEPING.try_with(|keeping| keeping.borrow_mut().push(self.this.clone()));
     }
 
     /// What of [`Stream::flush`] needs no waiting.
@@ -301,7 +306,7 @@ impl Stream {
                 while !kept.is_empty() {
                     match console.write_some(&kept) {
                         Ok(0) => {
-                            KEEPING.with(|keeping| keeping.borrow_mut().push(self.this.clone()));
+                            self.will_be_written();
                             break;
                         }
                         Ok(count) => drop(kept.drain(..count)),
