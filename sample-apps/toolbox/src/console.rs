@@ -120,6 +120,15 @@ mod wasi {
         pub async fn writable(&self) {
             executor::ready(Rc::new(self.0.subscribe())).await;
         }
+
+        /// Waits until the host has what was written, so that nothing is lost when the program ends.
+        pub async fn hand_over(&self) -> io::Result<()> {
+            self.0
+                .flush()
+                .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+            self.writable().await;
+            Ok(())
+        }
     }
 }
 
@@ -206,5 +215,10 @@ mod native {
         }
 
         pub async fn writable(&self) {}
+
+        /// Nothing is left here.
+        pub async fn hand_over(&self) -> io::Result<()> {
+            Ok(())
+        }
     }
 }

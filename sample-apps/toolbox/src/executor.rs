@@ -77,7 +77,13 @@ fn executor() -> Rc<Executor> {
     EXECUTOR.with(Rc::clone)
 }
 
-/// Runs a future and all tasks until the future is done; `None` when nothing is left that could ever wake it.
+/// For what is dropped: the executor may be gone where the thread itself ends.
+fn with_executor(work: impl FnOnce(&Rc<Executor>)) {
+    let _ = EXECUTOR.try_with(work);
+}
+
+/// Runs a future and all tasks until the future is done; `None` when nothing is left that could ever wake it. Tasks that
+/// are left are ended.
 pub fn block_on<T>(future: impl Future<Output = T>) -> Option<T> {
     let executor = executor();
     let mut future = pin!(future);
@@ -129,6 +135,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> Option<T> {
                 stream::drain();
                 turns = 0;
                 if !executor.sleep(None) {
+                    executor.end();
                     return None;
                 }
             }
@@ -137,6 +144,13 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> Option<T> {
 }
 
 impl Executor {
+    /// Ends all tasks, outside of the borrow: what they own may own tasks.
+    fn end(&self) {
+        while let Some((_, task)) = { self.tasks.borrow_mut().pop_first() } {
+            drop(task);
+        }
+    }
+
     /// Sleeps until something happened, or for no longer than that; false if nothing can happen.
     fn sleep(&self, at_most: Option<Duration>) -> bool {
         let now = Instant::now();
@@ -260,8 +274,7 @@ impl<T> Future for Task<T> {
 
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
-        // Gone already where the thread itself ends.
-        let _ = EXECUTOR.try_with(|executor| {
+        with_executor(|executor| {
             let removed = executor.tasks.borrow_mut().remove(&self.id);
             drop(removed);
         });
@@ -308,7 +321,7 @@ pub(crate) async fn sleep_until(at: Instant) {
     struct Timer(Instant, u64);
     impl Drop for Timer {
         fn drop(&mut self) {
-            executor().timers.borrow_mut().remove(&(self.0, self.1));
+            with_executor(|executor| drop(executor.timers.borrow_mut().remove(&(self.0, self.1))));
         }
     }
     let executor = executor();
@@ -335,7 +348,7 @@ pub async fn ready(pollable: Rc<wasip2::io::poll::Pollable>) {
     struct Wait(u64);
     impl Drop for Wait {
         fn drop(&mut self) {
-            executor().pollables.borrow_mut().remove(&self.0);
+            with_executor(|executor| drop(executor.pollables.borrow_mut().remove(&self.0)));
         }
     }
     let executor = executor();
@@ -369,9 +382,10 @@ impl Foreign {
 #[cfg(not(target_os = "wasi"))]
 impl Drop for Foreign {
     fn drop(&mut self) {
-        let executor = executor();
-        executor
-            .foreign
-            .set(executor.foreign.get().saturating_sub(1));
+        with_executor(|executor| {
+            executor
+                .foreign
+                .set(executor.foreign.get().saturating_sub(1));
+        });
     }
 }

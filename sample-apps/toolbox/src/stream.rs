@@ -136,7 +136,22 @@ impl Stream {
 
     pub fn set_raw(&self, raw: bool) {
         if let Kind::Terminal(terminal) = &self.kind {
-            terminal.set_raw(raw);
+            // Read as lines, it stays as it is.
+            let unread = match raw {
+                true => Vec::new(),
+                false => self.ahead.take().split_off(self.at.take()),
+            };
+            terminal.set_raw(raw, unread);
+        }
+    }
+
+    /// Keeps a screen's text to be written soon.
+    pub fn write_now(&self, bytes: &[u8]) {
+        match &self.kind {
+            Kind::Memory(memory) => memory.borrow_mut().extend_from_slice(bytes),
+            Kind::Out(_) => self.keep(bytes),
+            Kind::Screen(behind) => behind.write_now(&lines_of_a_screen(bytes)),
+            _ => {}
         }
     }
 
@@ -245,14 +260,7 @@ impl Stream {
             }
             Kind::Terminal(terminal) => return Box::pin(terminal.screen().write_all(bytes)).await,
             Kind::Screen(behind) => {
-                let mut out = Vec::with_capacity(bytes.len() + 16);
-                for byte in bytes {
-                    if *byte == b'\n' {
-                        out.push(b'\r');
-                    }
-                    out.push(*byte);
-                }
-                return Box::pin(behind.write_all(&out)).await;
+                return Box::pin(behind.write_all(&lines_of_a_screen(bytes))).await;
             }
         }
         Ok(())
@@ -262,6 +270,9 @@ impl Stream {
         match &self.kind {
             Kind::File(file) => self.write_kept_to(file),
             Kind::Out(console) => {
+                if self.kept.borrow().is_empty() {
+                    return Ok(());
+                }
                 while !self.kept.borrow().is_empty() {
                     let count = {
                         let kept = self.kept.borrow();
@@ -276,7 +287,7 @@ impl Stream {
                         }
                     }
                 }
-                Ok(())
+                console.hand_over().await
             }
             Kind::Screen(behind) => Box::pin(behind.flush()).await,
             Kind::Terminal(terminal) => Box::pin(terminal.screen().flush()).await,
@@ -287,9 +298,14 @@ impl Stream {
     fn keep(&self, bytes: &[u8]) {
         let mut kept = self.kept.borrow_mut();
         if kept.is_empty() && !bytes.is_empty() {
-            KEEPING.with(|keeping| keeping.borrow_mut().push(self.this.clone()));
+            self.will_be_written();
         }
         kept.extend_from_slice(bytes);
+    }
+
+    fn will_be_written(&self) {
+        // Gone already where the thread itself ends.
+        let _ = KEEPING.try_with(|keeping| keeping.borrow_mut().push(self.this.clone()));
     }
 
     /// What of [`Stream::flush`] needs no waiting.
@@ -301,7 +317,7 @@ impl Stream {
                 while !kept.is_empty() {
                     match console.write_some(&kept) {
                         Ok(0) => {
-                            KEEPING.with(|keeping| keeping.borrow_mut().push(self.this.clone()));
+                            self.will_be_written();
                             break;
                         }
                         Ok(count) => drop(kept.drain(..count)),
@@ -339,6 +355,18 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.drain_now();
     }
+}
+
+/// Text with every line beginning at the left.
+fn lines_of_a_screen(bytes: &[u8]) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(bytes.len() + 16);
+    for byte in bytes {
+        if *byte == b'\n' {
+            lines.push(b'\r');
+        }
+        lines.push(*byte);
+    }
+    lines
 }
 
 fn bad_descriptor() -> io::Error {

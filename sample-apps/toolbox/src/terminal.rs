@@ -148,14 +148,28 @@ impl Terminal {
         }
     }
 
-    pub fn set_raw(&self, raw: bool) {
-        if self.raw.replace(raw) != raw && raw {
-            let mut state = self.state.borrow_mut();
+    /// Changes the mode. Keys that were pressed before and not read are `unread` and what waits in here: back in line mode
+    /// they are edited and echoed as if they came only now.
+    pub fn set_raw(&self, raw: bool, unread: Vec<u8>) {
+        if self.raw.replace(raw) == raw {
+            return;
+        }
+        let mut state = self.state.borrow_mut();
+        if raw {
             let line = std::mem::take(&mut state.line);
             if !line.is_empty() {
                 state.push(line);
             }
+            return;
         }
+        let pieces = std::mem::take(&mut state.pieces);
+        state.bytes = 0;
+        drop(state);
+        let mut echo = Vec::new();
+        for key in unread.into_iter().chain(pieces.into_iter().flatten()) {
+            self.cook(key, &mut echo);
+        }
+        self.screen.write_now(&echo);
     }
 
     /// Waits for the next ^C of line mode.

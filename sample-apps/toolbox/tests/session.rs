@@ -143,6 +143,26 @@ fn lines_are_edited_and_come_back() {
 }
 
 #[test]
+fn what_is_typed_ahead_reaches_who_reads() {
+    let (status, shown) = session(
+        &["sh"],
+        &[
+            ("", "$ "),
+            ("read a\rfirst\recho \"<$a>\"\r", "<first>\r\n"),
+            ("cat\rone\r\x04echo $?\r", "one\r\n"),
+            ("exit 5\r", "\r\n"),
+        ],
+    );
+    assert_eq!(status, 5, "{shown:?}");
+}
+
+#[test]
+fn an_applet_has_a_terminal_too() {
+    let (status, shown) = session(&["cat"], &[("ab\x7fc\r", "c\r\nac\r\n"), ("\x04", "")]);
+    assert_eq!(status, 0, "{shown:?}");
+}
+
+#[test]
 fn jobs_are_told() {
     let (_, shown) = session(
         &["sh"],

@@ -103,9 +103,10 @@ impl Drop for Jobs {
             .drain(..)
             .filter(|job| job.status.is_none() && !job.task.is_done());
         let going: Vec<_> = going.map(|job| job.task).collect();
-        let done: Vec<_> = ORPHANS.with(|orphans| {
+        // Gone already where the thread itself ends.
+        let done = ORPHANS.try_with(|orphans| {
             let mut orphans = orphans.borrow_mut();
-            let (done, rest) = std::mem::take(&mut *orphans)
+            let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut *orphans)
                 .into_iter()
                 .partition(Task::is_done);
             *orphans = rest;

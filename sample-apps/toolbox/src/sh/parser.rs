@@ -452,6 +452,20 @@ impl Parser<'_> {
         let mut redirects = Vec::new();
         let mut goes_on = std::mem::take(&mut self.alias_goes_on);
         loop {
+            if is_condition(&words) {
+                match self.lexer.next()? {
+                    Token::Word(word) => words.push(word),
+                    Token::Operator("\n") => {}
+                    Token::Operator(operator) => {
+                        words.push(Word(vec![Part::Quoted(operator.to_owned())]));
+                    }
+                    Token::Descriptor(number) => {
+                        words.push(Word(vec![Part::Quoted(number.to_string())]));
+                    }
+                    token @ Token::End => return self.unexpected(&token, Some("]]")),
+                }
+                continue;
+            }
             if let Some(redirect) = self.redirect()? {
                 redirects.push(redirect);
                 continue;
@@ -518,6 +532,12 @@ impl Parser<'_> {
             kind,
         }))
     }
+}
+
+/// Whether words so far are inside of `[[ ]]`, where operators are words.
+fn is_condition(words: &[Word]) -> bool {
+    let is = |word: Option<&Word>, text| word.and_then(Word::as_text) == Some(text);
+    is(words.first(), "[[") && !is(words.last(), "]]")
 }
 
 /// The assignment that a word is.

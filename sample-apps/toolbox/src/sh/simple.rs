@@ -67,13 +67,17 @@ impl Shell {
         outcome
     }
 
-    /// Expands words; assignments that a declaring builtin gets stay whole.
+    /// Expands words; assignments that a declaring builtin gets, and what is in `[[ ]]`, stay whole.
     async fn command_words(&mut self, words: &[Word]) -> Outcome<Vec<String>> {
         let mut arguments = Vec::with_capacity(words.len());
         for word in words {
             let declares = arguments
                 .first()
                 .is_some_and(|name: &String| DECLARING.contains(&name.as_str()));
+            if arguments.first().is_some_and(|name| name == "[[") {
+                arguments.push(self.expand_text(word).await?);
+                continue;
+            }
             match declares.then(|| parser::assignment(word)).flatten() {
                 Some(assignment) => {
                     let value = self.expand_text(&assignment.value).await?;

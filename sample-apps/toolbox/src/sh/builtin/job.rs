@@ -67,8 +67,8 @@ impl Shell {
         let _ = stream.write_all(lines.as_bytes()).await;
     }
 
-    /// Waits for a job, or until a signal comes that is caught.
-    async fn wait_for(&mut self, place: usize) -> Outcome {
+    /// Waits for a job, or until a signal comes that is caught. With `tells`, says which signal ended it.
+    async fn wait_for(&mut self, place: usize, tells: bool) -> Outcome {
         let process = Rc::clone(&self.process);
         let Some(job) = self.jobs.0.get_mut(place) else {
             return Ok(127);
@@ -81,7 +81,7 @@ impl Shell {
             }
             Either::Second(status) => {
                 let job = self.jobs.0.remove(place);
-                if let Some(words) = job.process.epitaph() {
+                if let Some(words) = job.process.epitaph().filter(|_| tells) {
                     let stream = self.descriptor(2);
                     // Nobody is left to tell.
                     let _ = stream.write_all(format!("{words}\n").as_bytes()).await;
@@ -95,7 +95,7 @@ impl Shell {
 pub async fn wait(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
     if arguments.len() < 2 {
         while !shell.jobs.0.is_empty() {
-            let status = shell.wait_for(0).await?;
+            let status = shell.wait_for(0, false).await?;
             // A trap ran: `wait` is over.
             if status > 128
                 && shell
@@ -113,7 +113,7 @@ pub async fn wait(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
     let mut status = 0;
     for operand in arguments.get(1..).unwrap_or_default() {
         status = match shell.jobs.find(operand) {
-            Some(place) => shell.wait_for(place).await?,
+            Some(place) => shell.wait_for(place, true).await?,
             None if operand.starts_with('%') => {
                 return shell.fail(&format!("{operand}: no such job")).await;
             }
@@ -138,7 +138,7 @@ pub async fn fg(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
         .map(|job| job.text.clone())
         .unwrap_or_default();
     shell.print(&format!("{text}\n")).await?;
-    shell.wait_for(place).await
+    shell.wait_for(place, true).await
 }
 
 /// A job in the background goes on there: nothing can stop it.

@@ -1,6 +1,7 @@
 //! `test`, `[` and `[[`.
 //!
-//! `[[` is as in busybox: the same with other brackets, so that its words are split and its right sides are texts.
+//! `[[` is as in busybox: its words are not split and `&&` and `||` are among them, but right sides are texts, not
+//! patterns.
 
 use std::fs::{self, Metadata};
 use std::path::PathBuf;
