@@ -273,7 +273,11 @@ mod host {
         Ok(About {
             kind,
             size: metadata.len(),
-            mode: if writable { readable } else { readable & !0o222 },
+            mode: if writable {
+                readable
+            } else {
+                readable & !0o222
+            },
             links,
             user: 0,
             group: 0,

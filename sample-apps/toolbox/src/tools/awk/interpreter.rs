@@ -13,10 +13,10 @@ use crate::executor;
 use crate::tools::call::{Call, HELD_BYTES_MAX, Stop};
 use crate::tools::pattern::Pattern;
 
-use super::input::{Records, Separator};
+use super::input::Records;
 use super::parser;
 use super::streams::Streams;
-use super::syntax_tree::{Block, Expression, Pat, Place, Program, Redirect, Statement};
+use super::syntax_tree::{Block, Expression, Pat, Program, Redirect, Statement};
 use super::value::Value;
 
 /// Calls within calls.

@@ -7,9 +7,8 @@ use crate::tools::pattern::{Kind, Pattern, Syntax};
 
 use super::lexer::{Token, error};
 use super::syntax_tree::{
-    Block, Expression, Function, Pat, Place, Program, Redirect, Rule, Source, Statement,
+    Block, Expression, Function, Pat, Place, Program, Redirect, Rule, Statement,
 };
-use super::value::Value;
 
 /// How deep an expression or a block may be nested.
 const DEPTH_MAX: usize = 150;

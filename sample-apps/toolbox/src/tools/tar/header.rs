@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::tools::calendar::since_epoch;
 use crate::tools::filesystem::About;
 use crate::tools::identity::Names;
 
