@@ -69,8 +69,16 @@ pub struct Process {
 }
 
 thread_local! {
-    static NEXT: Cell<u32> = Cell::new(std::process::id().max(1));
+    static NEXT: Cell<u32> = Cell::new(first());
     static ALL: RefCell<BTreeMap<u32, Weak<Process>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// The first shell's number: the program's own, which in a component is the only one there is.
+fn first() -> u32 {
+    #[cfg(target_os = "wasi")]
+    return 1;
+    #[cfg(not(target_os = "wasi"))]
+    std::process::id()
 }
 
 /// The process of that number, if it still runs.

@@ -25,12 +25,15 @@ pub fn always(text: &str) -> String {
     }
 }
 
-/// In single quotes if it would not read as itself.
+/// In single quotes if it would not read as itself, by busybox' notion of that: nothing at all stays nothing.
 pub fn if_needed(text: &str) -> String {
-    let plain = |character: char| character.is_alphanumeric() || "_-+=:,./@%^".contains(character);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.to_owned(),
-        false => always(text),
+    let special = |character: char| match character {
+        '`' | '[' | '\\' | ';'..='?' => true,
+        character => !('+'..='z').contains(&character),
+    };
+    match text.contains(special) {
+        true => always(text),
+        false => text.to_owned(),
     }
 }
 

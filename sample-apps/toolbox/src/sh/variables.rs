@@ -21,6 +21,12 @@ pub struct Variables {
     pub export_all: bool,
 }
 
+/// Something else every time.
+fn seed() -> u32 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(0) as u32
+}
+
 impl Variables {
     pub fn of_environment(environment: &BTreeMap<String, String>) -> Self {
         let variable = |value: &String| Variable {
@@ -35,7 +41,7 @@ impl Variables {
                     .map(|(name, value)| (name.clone(), variable(value)))
                     .collect(),
             ),
-            random: std::process::id(),
+            random: seed(),
             ..Self::default()
         }
     }

@@ -48,7 +48,7 @@ pub async fn return_(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
         None => shell.status,
         Some(text) => number(shell, text).await?,
     };
-    Err(Flow::Return(status))
+    Err(Flow::Return(status & 0xFF))
 }
 
 pub async fn exit(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
