@@ -286,6 +286,22 @@ fn expressions_end() {
     assert_eq!(run(&["awk", "function f(){f()}BEGIN{f()}"], b"").status, 1);
 }
 
+/// Work on files alone gives way: a limit of time is kept, and another task goes on.
+#[test]
+fn long_work_gives_way() {
+    for work in [
+        "seq 1 100000000 > /dev/null",
+        "cat /dev/zero > /dev/null",
+        "awk 'BEGIN{while(1){}}'",
+        "sed ':a;ba' f",
+        "yes > /dev/null",
+    ] {
+        let script = "echo > f; timeout 0.3 sh -c \"$1\"; echo $?";
+        let found = run(&["sh", "-c", script, "sh", work], b"");
+        assert_eq!(found.text(), "143\n", "{work}: {}", found.stderr);
+    }
+}
+
 // The network.
 
 /// A server of HTTP for so many requests, and its port. Requests are answered by what they ask for.

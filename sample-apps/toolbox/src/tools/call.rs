@@ -15,6 +15,8 @@ use crate::executor::{self, Task};
 
 /// How much is read at a time.
 pub const CHUNK_BYTES: usize = 32 << 10;
+/// Pieces or lines between two turns of other tasks.
+const PIECES_PER_TURN: u32 = 256;
 /// The most that tools keep of their input which must see all of it (sort, tac, `tail -n`, `sed` hold space).
 pub const HELD_BYTES_MAX: usize = 256 << 20;
 
@@ -62,6 +64,8 @@ pub struct Call {
     pub code: i32,
     /// What writes the devices that it reads.
     devices: RefCell<Vec<Task<()>>>,
+    /// Pieces read and written.
+    pieces: u32,
 }
 
 impl Call {
@@ -78,6 +82,7 @@ impl Call {
             io,
             code: 0,
             devices: RefCell::default(),
+            pieces: 0,
         }
     }
 
@@ -105,8 +110,17 @@ impl Call {
         code
     }
 
+    /// Lets others go on now and then: files and memory never make a tool wait.
+    async fn turn(&mut self) {
+        self.pieces = self.pieces.wrapping_add(1);
+        if self.pieces.is_multiple_of(PIECES_PER_TURN) {
+            executor::yield_now().await;
+        }
+    }
+
     /// Writes to standard output.
     pub async fn out(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Stop> {
+        self.turn().await;
         self.io
             .stdout
             .write_all(bytes.as_ref())
@@ -182,6 +196,7 @@ impl Call {
 
     /// The next bytes of a stream; `None` at its end or when it fails, which is complained of.
     pub async fn chunk(&mut self, input: &mut Input, name: &str) -> Option<Vec<u8>> {
+        self.turn().await;
         let mut bytes = vec![0; CHUNK_BYTES];
         match input.read(&mut bytes).await {
             Ok(0) => None,
@@ -198,6 +213,7 @@ impl Call {
 
     /// The next line with its end, if it has one; `None` at the end or when it fails, which is complained of.
     pub async fn line(&mut self, input: &mut Input, name: &str) -> Option<Vec<u8>> {
+        self.turn().await;
         match input.line().await {
             Ok(line) => line,
             Err(error) => {
