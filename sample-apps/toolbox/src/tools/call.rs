@@ -4,12 +4,14 @@
 //! that nobody reads quietly with 141, anything else with a sentence. What a tool only complains of ([`Call::fault`]) does not end it,
 //! and makes its code 1.
 
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-use crate::applet::{Input, Io};
+use crate::applet::{self, Input, Io};
+use crate::executor::{self, Task};
 
 /// How much is read at a time.
 pub const CHUNK_BYTES: usize = 32 << 10;
@@ -58,6 +60,8 @@ pub struct Call {
     pub io: Io,
     /// What it ends with if nothing else happens.
     pub code: i32,
+    /// What writes the devices that it reads.
+    devices: RefCell<Vec<Task<()>>>,
 }
 
 impl Call {
@@ -73,6 +77,7 @@ impl Call {
             args,
             io,
             code: 0,
+            devices: RefCell::default(),
         }
     }
 
@@ -138,11 +143,30 @@ impl Call {
         }
         match File::open(self.path(name)) {
             Ok(file) => Ok(Input::file(file)),
-            Err(error) if name == "/dev/null" && error.kind() == io::ErrorKind::NotFound => {
-                Ok(Input::empty())
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match name {
+                "/dev/null" => Ok(Input::empty()),
+                "/dev/zero" => Ok(self.device(|piece| piece.fill(0))),
+                "/dev/urandom" | "/dev/random" => Ok(self.device(random)),
+                _ => Err(error),
+            },
             Err(error) => Err(error),
         }
+    }
+
+    /// A device that is not there: a task writes what it would give, as long as the tool reads.
+    fn device(&self, fill: fn(&mut [u8])) -> Input {
+        let (mut output, input) = applet::pipe();
+        let work = async move {
+            let mut piece = vec![0; CHUNK_BYTES];
+            loop {
+                fill(&mut piece);
+                if output.write_all(&piece).await.is_err() {
+                    return;
+                }
+            }
+        };
+        self.devices.borrow_mut().push(executor::spawn(work));
+        input
     }
 
     /// As [`Call::open`]; complains as busybox does when it cannot.
@@ -207,6 +231,16 @@ fn read_failed(name: &str, error: &io::Error) -> String {
 
 pub fn cannot_open(name: &str, error: &io::Error) -> String {
     format!("can't open '{name}': {}", reason(error))
+}
+
+/// Fills a piece with what nobody can foretell: the seeds of the standard library's hashes are random.
+fn random(piece: &mut [u8]) {
+    use std::hash::{BuildHasher, RandomState};
+    let seed = RandomState::new();
+    for (index, word) in piece.chunks_mut(8).enumerate() {
+        let bytes = seed.hash_one(index).to_le_bytes();
+        word.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+    }
 }
 
 /// What the C library calls an error.

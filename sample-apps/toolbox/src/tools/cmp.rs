@@ -83,7 +83,7 @@ pub async fn cmp(call: &mut Call) -> Ended {
                     .await?;
                     return Ok(1);
                 }
-                call.out(format!("{number:4} {a:3o} {b:3o}\n")).await?;
+                call.out(format!("{number} {a:3o} {b:3o}\n")).await?;
             }
             (None, _) | (_, None) => {
                 if !flags.has('s') {

@@ -209,7 +209,7 @@ mod host {
 #[cfg(target_os = "wasi")]
 mod host {
     use wasip2::filesystem::preopens::get_directories;
-    use wasip2::filesystem::types::{Descriptor, ErrorCode, PathFlags};
+    use wasip2::filesystem::types::{Descriptor, DescriptorFlags, ErrorCode, PathFlags};
 
     use super::*;
 
@@ -242,7 +242,12 @@ mod host {
     pub fn about(path: &Path, follow: bool, metadata: &Metadata) -> io::Result<About> {
         let kind = super::kind(metadata);
         let (mut links, mut inode, mut changed) = (1, 0, time(metadata.modified()));
+        let mut writable = false;
         if let Some((directory, rest)) = place(path) {
+            // All that there is of permissions: whether the directory was lent for writing.
+            writable = directory
+                .get_flags()
+                .is_ok_and(|flags| flags.contains(DescriptorFlags::MUTATE_DIRECTORY));
             let flags = if follow {
                 PathFlags::SYMLINK_FOLLOW
             } else {
@@ -268,10 +273,10 @@ mod host {
         Ok(About {
             kind,
             size: metadata.len(),
-            mode: if metadata.permissions().readonly() {
-                readable & !0o222
-            } else {
+            mode: if writable {
                 readable
+            } else {
+                readable & !0o222
             },
             links,
             user: 0,

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::call::{Call, Ended, HELD_BYTES_MAX, Stop};
+use super::call::{Call, Ended, HELD_BYTES_MAX, Stop, reason};
 use super::flags::{self, Usage};
 
 const USAGE: Usage = Usage::new("head [OPTIONS] [FILE]...", "n:c:qv").long(&[
@@ -14,7 +14,7 @@ const USAGE: Usage = Usage::new("head [OPTIONS] [FILE]...", "n:c:qv").long(&[
 ]);
 
 pub async fn head(call: &mut Call) -> Ended {
-    let args: Vec<String> = call.args.iter().map(|arg| old_style(arg)).collect();
+    let args: Vec<String> = spread(&call.args, old_style);
     let flags = USAGE.sort(&call.name, &args)?;
     let bytes = flags.last_of("nc") == Some('c');
     let text = flags.value(if bytes { 'c' } else { 'n' }).unwrap_or("10");
@@ -23,8 +23,12 @@ pub async fn head(call: &mut Call) -> Ended {
     let files = flags.files();
     let titled = (files.len() > 1 || flags.has('v')) && !flags.has('q');
     for (index, name) in files.iter().enumerate() {
-        let Some(mut input) = call.open_or_fault(name).await else {
-            continue;
+        let mut input = match call.open(name) {
+            Ok(input) => input,
+            Err(error) => {
+                call.fault(format!("{name}: {}", reason(&error))).await;
+                continue;
+            }
         };
         if titled {
             let shown = if name == "-" { "standard input" } else { name };
@@ -54,8 +58,7 @@ pub async fn head(call: &mut Call) -> Ended {
                             call.out(buf.get(..read).unwrap_or_default()).await?;
                         }
                         Err(error) => {
-                            call.fault(format!("{name}: {}", super::call::reason(&error)))
-                                .await;
+                            call.fault(format!("{name}: {}", reason(&error))).await;
                             break;
                         }
                     }
@@ -97,6 +100,18 @@ pub async fn head(call: &mut Call) -> Ended {
 
 pub fn too_much(count: u64) -> String {
     format!("the last {count} are more than {HELD_BYTES_MAX} bytes; ask for fewer")
+}
+
+/// Arguments with those of old rewritten, but not what is the value of an option.
+pub fn spread(args: &[String], rewrite: fn(&str) -> String) -> Vec<String> {
+    let mut before = "";
+    let mut list = Vec::with_capacity(args.len());
+    for arg in args {
+        let value = matches!(before, "-n" | "-c" | "-s" | "--lines" | "--bytes" | "--");
+        list.push(if value { arg.clone() } else { rewrite(arg) });
+        before = arg;
+    }
+    list
 }
 
 /// `-5` is `-n5`.

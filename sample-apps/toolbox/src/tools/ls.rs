@@ -249,7 +249,7 @@ async fn print(
                 row += &format!("{group:<8} ");
             }
             row += &match human_sizes {
-                true => format!("{:>9} ", human(about.size)),
+                true => format!("{:>7} ", human(about.size)),
                 false => format!("{:9} ", about.size),
             };
             let time = shown_time(about, flags);

@@ -14,6 +14,8 @@ use super::socket::{Listener, Tcp, Udp};
 
 /// A datagram.
 const DATAGRAM_BYTES: usize = 64 << 10;
+/// Turns that the sending half gets when the other side has ended.
+const LAST_TURNS: u32 = 64;
 
 const USAGE: Usage = Usage::new(
     "nc [-ztuvnkN] [-w SEC] HOST PORT  |  nc -l [-ukv] [-w SEC] [-p PORT] [PORT]",
@@ -196,7 +198,13 @@ async fn talk(call: &mut Call, socket: &Socket, limit: Option<Duration>) -> Ende
             match read {
                 // An empty datagram is no end.
                 Ok(0) if matches!(socket, Socket::Udp(_)) => {}
-                Ok(0) => return Ok(()),
+                Ok(0) => {
+                    // What is in the input by now is still sent.
+                    for _ in 0..LAST_TURNS {
+                        executor::yield_now().await;
+                    }
+                    return Ok(());
+                }
                 Ok(count) => {
                     output
                         .write_all(buf.get(..count).unwrap_or_default())
@@ -208,8 +216,8 @@ async fn talk(call: &mut Call, socket: &Socket, limit: Option<Duration>) -> Ende
             }
         }
     };
-    match executor::either(receiving, sending).await {
-        Either::First(done) => done.map(|()| 0),
-        Either::Second(error) => Err(Stop::failed(format!("write: {}", reason(&error)))),
+    match executor::either(sending, receiving).await {
+        Either::Second(done) => done.map(|()| 0),
+        Either::First(error) => Err(Stop::failed(format!("write: {}", reason(&error)))),
     }
 }

@@ -39,10 +39,7 @@ pub async fn rm(call: &mut Call) -> Ended {
             .next()
             .unwrap_or_default();
         if last == "." || last == ".." {
-            call.fault(format!(
-                "refusing to remove '{last}' directory: skipping '{name}'"
-            ))
-            .await;
+            call.fault("can't remove '.' or '..'").await;
             continue;
         }
         let path = call.path(name);

@@ -166,12 +166,7 @@ pub async fn sort(call: &mut Call) -> Ended {
             let order = full(one, other);
             if order == Ordering::Greater || unique && order == Ordering::Equal {
                 if flags.has('c') {
-                    call.say(format!(
-                        "sort: -:{}: disorder: {}\n",
-                        index + 2,
-                        String::from_utf8_lossy(other)
-                    ))
-                    .await;
+                    call.say(format!("Check line {}\n", index + 1)).await;
                 }
                 return Ok(1);
             }

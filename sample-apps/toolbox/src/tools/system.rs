@@ -113,7 +113,8 @@ pub async fn sysctl(call: &mut Call) -> Ended {
             Some((key, value)) => (key, Some(value)),
             None => (key.as_str(), None),
         };
-        let path = call.path(&format!("/proc/sys/{}", key.replace('.', "/")));
+        let below = key.replace('.', "/");
+        let path = call.path(&format!("/proc/sys/{below}"));
         let read = std::fs::read_to_string(&path);
         match (read, value) {
             (Ok(_), Some(_)) => {
@@ -133,7 +134,7 @@ pub async fn sysctl(call: &mut Call) -> Ended {
             }
             (Err(_), _) if flags.has('e') => {}
             (Err(_), _) => {
-                call.fault(format!("error: '{key}' is an unknown key"))
+                call.fault(format!("error: '{below}' is an unknown key"))
                     .await
             }
         }
@@ -216,7 +217,7 @@ pub async fn ps(call: &mut Call) -> Ended {
             other => return Err(Stop::failed(format!("bad -o argument '{other}'"))),
         };
         let last = index + 1 == columns.len();
-        let mut put = |to: &mut String, text: &str| match (column.ends_with("pid"), last) {
+        let put = |to: &mut String, text: &str| match (column.ends_with("pid"), last) {
             (true, _) => *to += &format!("{text:>width$} "),
             (false, true) => *to += text,
             (false, false) => *to += &format!("{text:<width$} "),

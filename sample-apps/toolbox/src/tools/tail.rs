@@ -10,7 +10,7 @@ use crate::clock;
 
 use super::call::{CHUNK_BYTES, Call, Ended, HELD_BYTES_MAX, Stop, cannot_open, reason};
 use super::flags::{self, Usage};
-use super::head::too_much;
+use super::head::{spread, too_much};
 
 const USAGE: Usage = Usage::new("tail [OPTIONS] [FILE]...", "n:c:fFs:qv").long(&[
     ("lines", 'n'),
@@ -31,7 +31,7 @@ struct Followed {
 }
 
 pub async fn tail(call: &mut Call) -> Ended {
-    let args: Vec<String> = call.args.iter().map(|arg| old_style(arg)).collect();
+    let args: Vec<String> = spread(&call.args, old_style);
     let flags = USAGE.sort(&call.name, &args)?;
     let bytes = flags.last_of("nc") == Some('c');
     let text = flags.value(if bytes { 'c' } else { 'n' }).unwrap_or("10");
@@ -86,6 +86,9 @@ pub async fn tail(call: &mut Call) -> Ended {
                 at: read,
             });
         }
+    }
+    if first && followed.is_empty() {
+        return Err(Stop::failed("no files"));
     }
     if follow && !followed.is_empty() {
         return follow_all(call, followed, pause, flags.has('F'), titled).await;

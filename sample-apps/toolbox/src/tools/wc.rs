@@ -1,6 +1,6 @@
 //! `wc`: counts lines, words, characters, bytes, and the longest line.
 
-use super::call::{Call, Ended};
+use super::call::{Call, Ended, reason};
 use super::flags::Usage;
 
 const USAGE: Usage = Usage::new("wc [-cmlwL] [FILE]...", "cmlwL").long(&[
@@ -54,8 +54,12 @@ pub async fn wc(call: &mut Call) -> Ended {
     let files = flags.files();
     let mut total = Counts::default();
     for name in &files {
-        let Some(mut input) = call.open_or_fault(name).await else {
-            continue;
+        let mut input = match call.open(name) {
+            Ok(input) => input,
+            Err(error) => {
+                call.fault(format!("{name}: {}", reason(&error))).await;
+                continue;
+            }
         };
         let mut counts = Counts::default();
         let (mut in_word, mut column) = (false, 0u64);

@@ -11,13 +11,14 @@ use crate::tools::printf;
 use super::interpreter::{self as run, Interpreter, Result};
 use super::syntax_tree::{Expression, Source};
 use super::value::Value;
+use super::variables::cut;
 
 pub fn arithmetic(sign: &str, a: f64, b: f64) -> Result<f64> {
     Ok(match sign {
         "+" => a + b,
         "-" => a - b,
         "*" => a * b,
-        "/" | "%" if b == 0.0 => return Err(Stop::Failed(2, "Division by zero".into())),
+        "/" | "%" if b == 0.0 => return Err(Stop::Failed(1, "Division by zero".into())),
         "/" => a / b,
         "%" => a % b,
         _ => a.powf(b),
@@ -122,7 +123,7 @@ pub async fn call(
     };
     if !(least..=most).contains(&arguments.len()) {
         return Err(Stop::Failed(
-            2,
+            1,
             format!("Too few or too many arguments of {name}"),
         ));
     }
@@ -252,7 +253,7 @@ pub async fn call(
             run.streams.flush(run.call).await?;
             0.0
         }
-        other => return Err(Stop::Failed(2, format!("no function '{other}'"))),
+        other => return Err(Stop::Failed(1, format!("no function '{other}'"))),
     }))
 }
 
@@ -269,11 +270,11 @@ async fn length(run: &mut Interpreter<'_>, argument: Option<&Expression>) -> Res
 
 async fn split(run: &mut Interpreter<'_>, arguments: &[Expression]) -> Result<Value> {
     let [text, Expression::Variable(place), rest @ ..] = arguments else {
-        return Err(Stop::Failed(2, "split needs an array".into()));
+        return Err(Stop::Failed(1, "split needs an array".into()));
     };
     let text = run.text(text).await?;
     let parts = match rest.first() {
-        Some(Expression::Regex(pattern)) if !text.is_empty() => run::cut(&text, pattern),
+        Some(Expression::Regex(pattern)) if !text.is_empty() => cut(&text, pattern),
         Some(Expression::Regex(_)) => Vec::new(),
         Some(separator) => {
             let separator = run.text(separator).await?;

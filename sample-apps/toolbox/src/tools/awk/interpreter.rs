@@ -13,10 +13,10 @@ use crate::executor;
 use crate::tools::call::{Call, HELD_BYTES_MAX, Stop};
 use crate::tools::pattern::Pattern;
 
-use super::input::{Records, Separator};
+use super::input::Records;
 use super::parser;
 use super::streams::Streams;
-use super::syntax_tree::{Block, Expression, Pat, Place, Program, Redirect, Statement};
+use super::syntax_tree::{Block, Expression, Pat, Program, Redirect, Statement};
 use super::value::Value;
 
 /// Calls within calls.
@@ -24,8 +24,6 @@ const CALLS_MAX: usize = 400;
 const STEPS_PER_TURN: u32 = 20_000;
 /// Expressions that were strings, kept compiled.
 const PATTERNS_MAX: usize = 500;
-/// A field's number; beyond it is a mistake, and memory.
-const FIELDS_MAX: usize = 1 << 22;
 
 // Places of the special variables, as `parser::SPECIAL` has them.
 pub const NF: usize = 0;
@@ -71,22 +69,22 @@ pub struct Interpreter<'c> {
     pub call: &'c mut Call,
     pub program: Rc<Program>,
     pub globals: Vec<Cell>,
-    frames: Vec<Vec<Cell>>,
-    record: Rc<Vec<u8>>,
+    pub(super) frames: Vec<Vec<Cell>>,
+    pub(super) record: Rc<Vec<u8>>,
     /// The record is newer than the fields, or the fields than the record.
-    fields: Vec<Value>,
-    split: bool,
-    joined: bool,
+    pub(super) fields: Vec<Value>,
+    pub(super) split: bool,
+    pub(super) joined: bool,
     pub streams: Streams,
     pub main: Option<Records>,
-    argument: usize,
-    files_seen: bool,
-    patterns: BTreeMap<Vec<u8>, Rc<Pattern>>,
+    pub(super) argument: usize,
+    pub(super) files_seen: bool,
+    pub(super) patterns: BTreeMap<Vec<u8>, Rc<Pattern>>,
     pub seed: u64,
     pub last_seed: f64,
-    steps: u32,
-    inside: Vec<bool>,
-    exit_code: i32,
+    pub(super) steps: u32,
+    pub(super) inside: Vec<bool>,
+    pub(super) exit_code: i32,
 }
 
 impl<'c> Interpreter<'c> {
@@ -224,288 +222,13 @@ impl<'c> Interpreter<'c> {
         }
     }
 
-    /// The next record of the files that are named.
-    pub async fn read_main(&mut self) -> Result<Option<Vec<u8>>> {
-        loop {
-            if self.main.is_none() && !self.open_next().await? {
-                return Ok(None);
-            }
-            let separator = self.separator()?;
-            let Some(main) = &mut self.main else {
-                return Ok(None);
-            };
-            match main.next(&separator).await {
-                Ok(Some(record)) => {
-                    for place in [NR, FNR] {
-                        let number = self.scalar(place).number() + 1.0;
-                        self.set_special(place, Value::Number(number));
-                    }
-                    return Ok(Some(record));
-                }
-                Ok(None) => self.main = None,
-                Err(error) => {
-                    let name = String::from_utf8_lossy(&self.special(FILENAME)).into_owned();
-                    self.call
-                        .fault(format!("{name}: {}", crate::tools::call::reason(&error)))
-                        .await;
-                    (self.main, self.exit_code) = (None, 2);
-                }
-            }
-        }
-    }
-
-    async fn open_next(&mut self) -> Result<bool> {
-        loop {
-            let count = self.scalar(ARGC).number();
-            if self.argument as f64 >= count {
-                if self.files_seen {
-                    return Ok(false);
-                }
-                self.files_seen = true;
-                self.main = Some(Records::new(self.call.io.stdin.clone()));
-                return Ok(true);
-            }
-            let key = self.argument.to_string().into_bytes();
-            self.argument += 1;
-            let argv = self.global_array(ARGV)?;
-            let name = argv.borrow().get(&key).map(|value| value.bytes(b"%.6g"));
-            let Some(name) = name.filter(|name| !name.is_empty()) else {
-                continue;
-            };
-            let name = String::from_utf8_lossy(&name).into_owned();
-            if let Some((variable, value)) = assignment(&name) {
-                self.assign_named(variable, value);
-                continue;
-            }
-            self.files_seen = true;
-            match self.call.open(&name) {
-                Ok(input) => {
-                    self.set_special(FILENAME, Value::text(name));
-                    self.set_special(FNR, Value::Number(0.0));
-                    self.main = Some(Records::new(input));
-                    return Ok(true);
-                }
-                Err(error) => {
-                    self.call
-                        .fault(format!("{name}: {}", crate::tools::call::reason(&error)))
-                        .await;
-                    self.exit_code = 2;
-                }
-            }
-        }
-    }
-
-    /// Sets a variable by its name, as `-v` does. One that the program does not use is not kept.
-    pub fn assign_named(&mut self, name: &str, value: &str) {
-        let place = self.program.globals.iter().position(|known| known == name);
-        if let Some(place) = place {
-            let value = Value::input(super::lexer::unescape(value.as_bytes()));
-            if place == NF {
-                return;
-            }
-            self.set_special(place, value);
-        }
-    }
-
-    pub fn separator(&mut self) -> Result<Separator> {
-        let text = self.special(RS);
-        Ok(match text.as_slice() {
-            [] => Separator::Paragraph,
-            [byte] => Separator::Byte(*byte),
-            _ => Separator::Pattern(self.pattern(&text)?),
-        })
-    }
-
-    // Variables.
-
-    fn scalar(&self, place: usize) -> Value {
-        match self.globals.get(place) {
-            Some(Cell::Scalar(value)) => value.clone(),
-            _ => Value::Unset,
-        }
-    }
-
-    pub fn special(&self, place: usize) -> Rc<Vec<u8>> {
-        self.scalar(place).bytes(b"%.6g")
-    }
-
-    pub fn set_special(&mut self, place: usize, value: Value) {
-        if let Some(slot) = self.globals.get_mut(place) {
-            *slot = Cell::Scalar(value);
-        }
-    }
-
-    fn cell(&mut self, place: Place) -> Option<&mut Cell> {
-        match place {
-            Place::Global(index) => self.globals.get_mut(index),
-            Place::Local(index) => self.frames.last_mut()?.get_mut(index),
-        }
-    }
-
-    fn global_array(&mut self, place: usize) -> Result<Array> {
-        self.array(Place::Global(place))
-    }
-
-    pub fn array(&mut self, place: Place) -> Result<Array> {
-        let cell = self
-            .cell(place)
-            .ok_or_else(|| Stop::Failed(2, "no such variable".into()))?;
-        match cell {
-            Cell::Array(array) => Ok(Rc::clone(array)),
-            Cell::Scalar(Value::Unset) => {
-                let array = Array::default();
-                *cell = Cell::Array(Rc::clone(&array));
-                Ok(array)
-            }
-            Cell::Scalar(_) => Err(Stop::Failed(
-                2,
-                "a variable is used as an array and as a value".into(),
-            )),
-        }
-    }
-
-    pub fn is_array(&mut self, place: Place) -> bool {
-        matches!(self.cell(place), Some(Cell::Array(_)))
-    }
-
-    fn read(&mut self, place: Place) -> Result<Value> {
-        if place == Place::Global(NF) {
-            self.split_record()?;
-        }
-        match self.cell(place) {
-            Some(Cell::Scalar(value)) => Ok(value.clone()),
-            _ => Err(Stop::Failed(2, "an array is used as a value".into())),
-        }
-    }
-
-    fn write(&mut self, place: Place, value: Value) -> Result<()> {
-        if place == Place::Global(NF) {
-            self.split_record()?;
-            let count = self.field_number(value.number())?;
-            self.fields.resize(count, Value::Unset);
-            self.joined = false;
-            self.set_special(NF, Value::Number(count as f64));
-            return Ok(());
-        }
-        match self.cell(place) {
-            Some(cell @ Cell::Scalar(_)) => {
-                *cell = Cell::Scalar(value);
-                Ok(())
-            }
-            _ => Err(Stop::Failed(2, "an array is used as a value".into())),
-        }
-    }
-
-    // The record and its fields.
-
-    pub fn set_record(&mut self, record: Vec<u8>) {
-        self.record = Rc::new(record);
-        (self.split, self.joined) = (false, true);
-    }
-
-    pub fn record(&mut self) -> Rc<Vec<u8>> {
-        if !self.joined {
-            let separator = self.special(OFS);
-            let format = self.special(CONVFMT);
-            let mut text = Vec::new();
-            for (index, field) in self.fields.iter().enumerate() {
-                if index > 0 {
-                    text.extend_from_slice(&separator);
-                }
-                text.extend_from_slice(&field.bytes(&format));
-            }
-            (self.record, self.joined) = (Rc::new(text), true);
-        }
-        Rc::clone(&self.record)
-    }
-
-    fn split_record(&mut self) -> Result<()> {
-        if self.split {
-            return Ok(());
-        }
-        self.split = true;
-        let separator = self.special(FS);
-        let paragraph = self.special(RS).is_empty();
-        let record = Rc::clone(&self.record);
-        let mut parts = self.parts(&record, &separator)?;
-        if paragraph && separator.as_slice() != b" " {
-            parts = parts
-                .iter()
-                .flat_map(|part| part.split(|byte| *byte == b'\n'))
-                .map(<[u8]>::to_vec)
-                .collect();
-        }
-        self.fields = parts.into_iter().map(Value::input).collect();
-        self.set_special(NF, Value::Number(self.fields.len() as f64));
-        Ok(())
-    }
-
-    /// A text cut by a separator as `FS` and `split` cut.
-    pub fn parts(&mut self, text: &[u8], separator: &[u8]) -> Result<Vec<Vec<u8>>> {
-        if text.is_empty() {
-            return Ok(Vec::new());
-        }
-        Ok(match separator {
-            b" " => text
-                .split(|byte| matches!(byte, b' ' | b'\t' | b'\n'))
-                .filter(|part| !part.is_empty())
-                .map(<[u8]>::to_vec)
-                .collect(),
-            [] => text.iter().map(|byte| vec![*byte]).collect(),
-            [byte] if *byte != b'\\' => text
-                .split(|found| found == byte)
-                .map(<[u8]>::to_vec)
-                .collect(),
-            pattern => {
-                let pattern = self.pattern(pattern)?;
-                cut(text, &pattern)
-            }
-        })
-    }
-
-    fn field_number(&self, number: f64) -> Result<usize> {
-        if !(0.0..FIELDS_MAX as f64).contains(&number) {
-            return Err(Stop::Failed(2, "Access to negative field".into()));
-        }
-        Ok(number as usize)
-    }
-
-    fn field(&mut self, number: f64) -> Result<Value> {
-        match self.field_number(number)? {
-            0 => Ok(Value::input(self.record().to_vec())),
-            index => {
-                self.split_record()?;
-                Ok(self.fields.get(index - 1).cloned().unwrap_or_default())
-            }
-        }
-    }
-
-    fn set_field(&mut self, number: f64, value: Value) -> Result<()> {
-        let index = self.field_number(number)?;
-        if index == 0 {
-            let format = self.special(CONVFMT);
-            self.set_record(value.bytes(&format).to_vec());
-            return Ok(());
-        }
-        self.split_record()?;
-        if index > self.fields.len() {
-            self.fields.resize(index, Value::text(""));
-            self.set_special(NF, Value::Number(index as f64));
-        }
-        if let Some(slot) = self.fields.get_mut(index - 1) {
-            *slot = value;
-        }
-        self.joined = false;
-        Ok(())
-    }
-
     // Expressions of matching.
 
     pub fn pattern(&mut self, text: &[u8]) -> Result<Rc<Pattern>> {
         if let Some(pattern) = self.patterns.get(text) {
             return Ok(Rc::clone(pattern));
         }
-        let pattern = Rc::new(parser::regex(text).map_err(|why| Stop::Failed(2, why))?);
+        let pattern = Rc::new(parser::regex(text).map_err(|why| Stop::Failed(1, why))?);
         if self.patterns.len() >= PATTERNS_MAX {
             self.patterns.clear();
         }
@@ -795,7 +518,7 @@ impl<'c> Interpreter<'c> {
         let (a, b) = (a.bytes(&format), b.bytes(&format));
         if a.len() + b.len() > HELD_BYTES_MAX {
             return Err(Stop::Failed(
-                2,
+                1,
                 format!("a string is longer than {HELD_BYTES_MAX} bytes"),
             ));
         }
@@ -819,7 +542,7 @@ impl<'c> Interpreter<'c> {
                     return self.quick(expression).unwrap_or(Ok(Value::Unset));
                 }
                 Expression::Grouped(inner) => self.value(inner).await?,
-                Expression::Several(_) => return Err(Stop::Failed(2, "a list is no value".into())),
+                Expression::Several(_) => return Err(Stop::Failed(1, "a list is no value".into())),
                 Expression::Field(number) => {
                     let number = self.value(number).await?.number();
                     self.field(number)?
@@ -914,7 +637,7 @@ impl<'c> Interpreter<'c> {
                 Ok(())
             }
             Expression::Grouped(inner) => Box::pin(self.assign(inner, value)).await,
-            _ => Err(Stop::Failed(2, "assignment to what is no variable".into())),
+            _ => Err(Stop::Failed(1, "assignment to what is no variable".into())),
         }
     }
 
@@ -928,11 +651,11 @@ impl<'c> Interpreter<'c> {
                 "function '{}' is called with too many arguments",
                 function.name
             );
-            return Err(Stop::Failed(2, text));
+            return Err(Stop::Failed(1, text));
         }
         if self.frames.len() >= CALLS_MAX {
             return Err(Stop::Failed(
-                2,
+                1,
                 format!("functions call one another more than {CALLS_MAX} deep"),
             ));
         }
@@ -955,7 +678,7 @@ impl<'c> Interpreter<'c> {
         match flow? {
             Flow::Return(value) => Ok(value),
             Flow::Exit => Err(Stop::Code(self.leave().await)),
-            Flow::Next => Err(Stop::Failed(2, "next is used in a function".into())),
+            Flow::Next => Err(Stop::Failed(1, "next is used in a function".into())),
             _ => Ok(Value::Unset),
         }
     }
@@ -965,32 +688,4 @@ impl<'c> Interpreter<'c> {
         self.streams.close_all(self.call).await;
         self.exit_code
     }
-}
-
-/// A text cut at the matches of an expression.
-pub fn cut(text: &[u8], pattern: &Pattern) -> Vec<Vec<u8>> {
-    let (mut parts, mut start, mut at) = (Vec::new(), 0, 0);
-    while let Some((from, to)) = pattern.find_at(text, at) {
-        if to == from {
-            at = to + 1;
-            if at > text.len() {
-                break;
-            }
-            continue;
-        }
-        parts.push(text.get(start..from).unwrap_or_default().to_vec());
-        (start, at) = (to, to);
-    }
-    parts.push(text.get(start..).unwrap_or_default().to_vec());
-    parts
-}
-
-/// `name=value`, where the name is one.
-fn assignment(text: &str) -> Option<(&str, &str)> {
-    let (name, value) = text.split_once('=')?;
-    let mut letters = name.chars();
-    let first = letters.next()?;
-    let named = (first.is_ascii_alphabetic() || first == '_')
-        && letters.all(|c| c.is_ascii_alphanumeric() || c == '_');
-    named.then_some((name, value))
 }

@@ -8,6 +8,8 @@
 //! expression. Strings are bytes. Input and output wait without keeping other tasks from running.
 
 mod builtins;
+mod expressions;
+mod files;
 mod input;
 mod interpreter;
 mod lexer;
@@ -15,6 +17,7 @@ mod parser;
 mod streams;
 mod syntax_tree;
 mod value;
+mod variables;
 
 use super::call::{Call, Ended, Stop};
 use super::flags::Usage;

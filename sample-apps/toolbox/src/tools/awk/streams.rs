@@ -62,7 +62,7 @@ impl Streams {
                         .truncate(!append)
                         .open(call.path(name));
                     let file = opened.map_err(|error| {
-                        Stop::Failed(2, format!("can't open '{name}': {}", reason(&error)))
+                        Stop::Failed(1, format!("can't open '{name}': {}", reason(&error)))
                     })?;
                     (Output::file(file), None)
                 }
@@ -78,7 +78,7 @@ impl Streams {
     fn room(&self) -> Result<(), Stop> {
         match self.writers.len() + self.readers.len() >= OPEN_MAX {
             true => Err(Stop::Failed(
-                2,
+                1,
                 format!("{OPEN_MAX} files and commands are open; close() some"),
             )),
             false => Ok(()),

@@ -36,6 +36,10 @@ pub struct Response {
 
 /// Why there is no response, or not all of it.
 #[derive(Debug)]
+#[cfg_attr(
+    not(target_os = "wasi"),
+    expect(dead_code, reason = "some are only a component's host's")
+)]
 pub enum Failure {
     /// The name of the host is unknown.
     Name,

@@ -71,7 +71,6 @@ pub struct Record {
     /// With its final dot.
     pub name: String,
     pub kind: u16,
-    pub class: u16,
     pub ttl: u32,
     /// As it is written in a zone.
     pub data: String,
@@ -185,7 +184,7 @@ impl Reader<'_> {
 
     fn record(&mut self) -> Option<Record> {
         let name = self.name()?;
-        let (kind, class, ttl) = (self.word()?, self.word()?, self.long()?);
+        let (kind, _class, ttl) = (self.word()?, self.word()?, self.long()?);
         let length = usize::from(self.word()?);
         let end = self.at + length;
         let raw = self.bytes.get(self.at..end)?;
@@ -248,7 +247,6 @@ impl Reader<'_> {
         Some(Record {
             name,
             kind,
-            class,
             ttl,
             data,
             address,

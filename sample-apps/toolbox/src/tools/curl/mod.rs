@@ -3,10 +3,13 @@
 //! No progress is shown. What the host decides is accepted and without effect: the version of HTTP, the source address, proxies, and
 //! which certificates are trusted (`-v` says so).
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+mod options;
+mod output;
+
 use std::time::{Duration, Instant};
 
+use self::options::parse;
+use self::output::{Sink, Told, written};
 use super::base64;
 use super::call::{Call, Ended, HELD_BYTES_MAX, Stop, reason};
 use super::flags::Flags;
@@ -17,173 +20,8 @@ use super::sleep::{span, within};
 const REDIRECTS_MAX: u64 = 50;
 const LONG_AGO: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
-/// Options by their long and short names; `:` marks a value. Two names of one letter mean the same.
-const OPTIONS: &[(&str, char, bool)] = &[
-    ("silent", 's', false),
-    ("show-error", 'S', false),
-    ("fail", 'f', false),
-    ("fail-with-body", 'F', false),
-    ("insecure", 'k', false),
-    ("location", 'L', false),
-    ("head", 'I', false),
-    ("include", 'i', false),
-    ("verbose", 'v', false),
-    ("request", 'X', true),
-    ("data", 'd', true),
-    ("data-ascii", 'd', true),
-    ("data-raw", 'r', true),
-    ("data-binary", 'b', true),
-    ("data-urlencode", 'u', true),
-    ("json", 'J', true),
-    ("get", 'G', false),
-    ("header", 'H', true),
-    ("output", 'o', true),
-    ("remote-name", 'O', false),
-    ("write-out", 'w', true),
-    ("max-time", 'm', true),
-    ("connect-timeout", 'c', true),
-    ("globoff", 'g', false),
-    ("disable", 'q', false),
-    ("user", 'U', true),
-    ("oauth2-bearer", 'B', true),
-    ("user-agent", 'A', true),
-    ("referer", 'e', true),
-    ("cookie", 'K', true),
-    ("upload-file", 'T', true),
-    ("dump-header", 'D', true),
-    ("max-redirs", 'R', true),
-    ("retry", 'y', true),
-    ("retry-delay", 'Y', true),
-    ("url", 'l', true),
-    ("create-dirs", '-', false),
-    ("compressed", '-', false),
-    ("no-buffer", '-', false),
-    ("progress-bar", '-', false),
-    ("no-progress-meter", '-', false),
-    ("http1.0", '-', false),
-    ("http1.1", '-', false),
-    ("http2", '-', false),
-    ("http2-prior-knowledge", '-', false),
-    ("ipv4", '-', false),
-    ("ipv6", '-', false),
-    ("tlsv1.2", '-', false),
-    ("tlsv1.3", '-', false),
-    ("location-trusted", 'L', false),
-    ("path-as-is", '-', false),
-    ("no-keepalive", '-', false),
-    ("retry-connrefused", '-', false),
-    ("retry-all-errors", '-', false),
-    ("tcp-nodelay", '-', false),
-    ("interface", '+', true),
-    ("cacert", '+', true),
-    ("capath", '+', true),
-    ("noproxy", '+', true),
-    ("keepalive-time", '+', true),
-    ("cookie-jar", '+', true),
-    ("max-filesize", '+', true),
-    ("limit-rate", '+', true),
-];
-
-/// Short names that are not their own letter above.
-const SHORT: &[(char, &str)] = &[
-    ('s', "silent"),
-    ('S', "show-error"),
-    ('f', "fail"),
-    ('k', "insecure"),
-    ('L', "location"),
-    ('I', "head"),
-    ('i', "include"),
-    ('v', "verbose"),
-    ('X', "request"),
-    ('d', "data"),
-    ('G', "get"),
-    ('H', "header"),
-    ('o', "output"),
-    ('O', "remote-name"),
-    ('w', "write-out"),
-    ('m', "max-time"),
-    ('g', "globoff"),
-    ('q', "disable"),
-    ('u', "user"),
-    ('A', "user-agent"),
-    ('e', "referer"),
-    ('b', "cookie"),
-    ('c', "cookie-jar"),
-    ('T', "upload-file"),
-    ('D', "dump-header"),
-    ('N', "no-buffer"),
-    ('#', "progress-bar"),
-    ('0', "http1.0"),
-    ('4', "ipv4"),
-    ('6', "ipv6"),
-];
-
 /// An error of curl: its number and its words.
 struct Problem(i32, String);
-
-fn parse(args: &[String]) -> Result<Flags, Stop> {
-    let mut flags = Flags {
-        seen: Vec::new(),
-        rest: Vec::new(),
-    };
-    let wrong = |text: String| {
-        Stop::Said(
-            2,
-            format!("curl: {text}\ncurl: try 'curl --help' for more information\n"),
-        )
-    };
-    let mut args = args.iter();
-    while let Some(arg) = args.next() {
-        if let Some(name) = arg.strip_prefix("--").filter(|name| !name.is_empty()) {
-            if name == "help" {
-                return Err(Stop::Said(0, "Usage: curl [options...] <url>\n".into()));
-            }
-            let found = OPTIONS.iter().find(|(known, ..)| *known == name);
-            let Some((_, letter, valued)) = found else {
-                return Err(wrong(format!("option {arg}: is unknown")));
-            };
-            let value = match valued {
-                false => String::new(),
-                true => args
-                    .next()
-                    .cloned()
-                    .ok_or_else(|| wrong(format!("option {arg}: requires parameter")))?,
-            };
-            flags.seen.push((*letter, value));
-            continue;
-        }
-        let Some(letters) = arg.strip_prefix('-').filter(|letters| !letters.is_empty()) else {
-            flags.rest.push(arg.clone());
-            continue;
-        };
-        let mut letters = letters.chars();
-        while let Some(short) = letters.next() {
-            let name = SHORT
-                .iter()
-                .find(|(known, _)| *known == short)
-                .map(|(_, name)| *name);
-            let found = name.and_then(|name| OPTIONS.iter().find(|(known, ..)| *known == name));
-            let Some((_, letter, valued)) = found else {
-                return Err(wrong(format!("option -{short}: is unknown")));
-            };
-            let value = match valued {
-                false => String::new(),
-                true => {
-                    let attached: String = std::mem::replace(&mut letters, "".chars()).collect();
-                    match attached.is_empty() {
-                        false => attached,
-                        true => args
-                            .next()
-                            .cloned()
-                            .ok_or_else(|| wrong(format!("option -{short}: requires parameter")))?,
-                    }
-                }
-            };
-            flags.seen.push((*letter, value));
-        }
-    }
-    Ok(flags)
-}
 
 pub async fn curl(call: &mut Call) -> Ended {
     let mut flags = parse(&call.args)?;
@@ -218,21 +56,6 @@ pub async fn curl(call: &mut Call) -> Ended {
         code = transfer(call, &flags, &text, target).await?;
     }
     Ok(code)
-}
-
-/// What is told of a transfer by `-w`.
-#[derive(Default)]
-struct Told {
-    status: u16,
-    bytes: u64,
-    sent: u64,
-    redirects: u64,
-    url: String,
-    redirect_url: String,
-    kind: String,
-    method: String,
-    took: f64,
-    header_bytes: usize,
 }
 
 async fn transfer(call: &mut Call, flags: &Flags, text: &str, target: Option<String>) -> Ended {
@@ -664,120 +487,4 @@ fn problem(failure: &Failure, url: &Url, begun: Instant, connect: Option<Duratio
         ),
         Failure::Other(why) => Problem(1, why.clone()),
     }
-}
-
-/// Where the body goes: a file that is made when there is something for it, or standard output.
-struct Sink {
-    target: Option<(String, std::path::PathBuf)>,
-    file: Option<File>,
-    append: bool,
-}
-
-impl Sink {
-    fn new(call: &Call, target: Option<&str>) -> Sink {
-        let target = target
-            .filter(|name| *name != "-")
-            .map(|name| (name.to_owned(), call.path(name)));
-        Sink {
-            target,
-            file: None,
-            append: false,
-        }
-    }
-
-    fn open(&mut self) -> Result<(), Trouble> {
-        if let (Some((name, path)), None) = (&self.target, &self.file) {
-            let opened = OpenOptions::new()
-                .create(true)
-                .write(true)
-                .append(self.append)
-                .truncate(!self.append)
-                .open(path);
-            let file = opened.map_err(|error| {
-                Problem(
-                    23,
-                    format!("Failed to open the file {name}: {}", reason(&error)),
-                )
-            })?;
-            self.file = Some(file);
-        }
-        Ok(())
-    }
-
-    async fn write(&mut self, call: &mut Call, bytes: &[u8]) -> Result<(), Trouble> {
-        self.open()?;
-        match &mut self.file {
-            None => Ok(call.out(bytes).await?),
-            Some(file) => file.write_all(bytes).map_err(|error| {
-                Problem(
-                    23,
-                    format!("Failure writing output to destination: {}", reason(&error)),
-                )
-                .into()
-            }),
-        }
-    }
-
-    /// An empty body leaves an empty file.
-    async fn finish(&mut self, call: &mut Call) -> Result<(), Trouble> {
-        self.open()?;
-        call.io
-            .stdout
-            .flush()
-            .await
-            .map_err(|error| Trouble::Stop(Stop::Output(error)))
-    }
-}
-
-fn written(format: &str, told: &Told, code: i32) -> String {
-    let mut out = String::new();
-    let mut rest = format;
-    while let Some(c) = rest.chars().next() {
-        if let Some((name, after)) = rest
-            .strip_prefix("%{")
-            .and_then(|inner| inner.split_once('}'))
-        {
-            out += &match name {
-                "http_code" | "response_code" => format!("{:03}", told.status),
-                "size_download" => told.bytes.to_string(),
-                "size_upload" => told.sent.to_string(),
-                "size_header" => told.header_bytes.to_string(),
-                "speed_download" => format!("{:.0}", told.bytes as f64 / told.took.max(1e-6)),
-                "time_total" | "time_starttransfer" => format!("{:.6}", told.took),
-                "time_namelookup" | "time_connect" | "time_appconnect" | "time_pretransfer"
-                | "time_redirect" => "0.000000".into(),
-                "url_effective" | "url" => told.url.clone(),
-                "redirect_url" => told.redirect_url.clone(),
-                "num_redirects" => told.redirects.to_string(),
-                "content_type" => told.kind.clone(),
-                "method" => told.method.clone(),
-                "scheme" => told
-                    .url
-                    .split("://")
-                    .next()
-                    .unwrap_or_default()
-                    .to_ascii_uppercase(),
-                "http_version" => if told.status > 0 { "1.1" } else { "0" }.into(),
-                "exitcode" => code.to_string(),
-                "remote_ip" | "remote_port" | "local_ip" | "local_port" | "errormsg"
-                | "ssl_verify_result" => String::new(),
-                other => format!("%{{{other}}}"),
-            };
-            rest = after;
-            continue;
-        }
-        let next = rest.chars().nth(1);
-        let (text, used) = match (c, next) {
-            ('%', Some('%')) => ('%', 2),
-            ('\\', Some('n')) => ('\n', 2),
-            ('\\', Some('r')) => ('\r', 2),
-            ('\\', Some('t')) => ('\t', 2),
-            (c, _) => (c, 1),
-        };
-        out.push(text);
-        rest = rest
-            .get(if used == 2 { 2 } else { c.len_utf8() }..)
-            .unwrap_or_default();
-    }
-    out
 }
