@@ -60,6 +60,7 @@ struct Executor {
     #[cfg(target_os = "wasi")]
     pollables: RefCell<BTreeMap<u64, (Rc<wasip2::io::poll::Pollable>, Waker)>>,
     /// How many tasks wait for another thread, so that sleeping without a timer makes sense.
+    #[cfg(not(target_os = "wasi"))]
     foreign: Cell<usize>,
 }
 

@@ -1,12 +1,10 @@
 //! The command: hands its arguments to [`toolbox::run`] and leaves with the code that comes back.
 
 fn main() {
-    let argv = || {
-        std::env::args_os()
-            .map(|argument| argument.to_string_lossy().into_owned())
-            .collect()
-    };
-    std::process::exit(run(argv()));
+    let argv = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    leave(run(argv));
 }
 
 #[cfg(target_os = "wasi")]
@@ -14,7 +12,13 @@ fn run(argv: Vec<String>) -> i32 {
     toolbox::run(argv)
 }
 
-/// Natively on a thread with the stack that the component has, so that deep scripts end the same way.
+/// The code itself, which std would make a mere failure of.
+#[cfg(target_os = "wasi")]
+fn leave(code: i32) {
+    wasip2::cli::exit::exit_with_code(code.to_le_bytes()[0]);
+}
+
+/// Natively on a thread whose stack is large, since code that is not optimised takes more.
 #[cfg(not(target_os = "wasi"))]
 fn run(argv: Vec<String>) -> i32 {
     std::thread::Builder::new()
@@ -22,4 +26,9 @@ fn run(argv: Vec<String>) -> i32 {
         .spawn(move || toolbox::run(argv))
         .map(|thread| thread.join().unwrap_or(134))
         .unwrap_or(126)
+}
+
+#[cfg(not(target_os = "wasi"))]
+fn leave(code: i32) {
+    std::process::exit(code);
 }

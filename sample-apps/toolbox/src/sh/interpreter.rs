@@ -1,15 +1,15 @@
 //! The interpreter: walks the syntax tree.
 //!
 //! Each part of a pipeline, each `( )`, `$( )` and `&` runs as a task on a copy of the shell; everything else runs in
-//! place. Compound commands poll each other no deeper than the parser lets them nest; calls of functions and the like
-//! are counted.
+//! place. How deep commands run inside of each other is counted; every few levels a task of its own goes on, so that the
+//! stack stays small.
 
 use std::rc::Rc;
 
 use super::lexer::{Lexer, SyntaxError};
 use super::parser;
 use super::process::Process;
-use super::shell::{Flow, NESTING_MAX, Outcome, Pending, Shell, TEXT_BYTES_MAX};
+use super::shell::{Flow, NESTING_MAX, Outcome, POLLED_MAX, Pending, Shell, TEXT_BYTES_MAX};
 use super::syntax_tree::{AndOr, Arm, Command, Connector, Item, Kind, List, Pipeline, Word};
 use crate::executor::{self, Task};
 use crate::stream::Stream;
@@ -89,7 +89,13 @@ impl Shell {
         let tested = tested || pipeline.negated;
         self.tested += u32::from(tested);
         let outcome = match pipeline.commands.as_slice() {
-            [command] => self.run_command(command).await,
+            [command] if self.polled >= POLLED_MAX => self.run_apart(command).await,
+            [command] => {
+                self.polled += 1;
+                let outcome = self.run_command(command).await;
+                self.polled -= 1;
+                outcome
+            }
             commands => self.run_piped(commands).await,
         };
         self.tested -= u32::from(tested);
@@ -108,6 +114,22 @@ impl Shell {
         }
         self.turn().await?;
         Ok(status)
+    }
+
+    /// Runs a command in place, but polled by a task of its own.
+    async fn run_apart(&mut self, command: &Rc<Command>) -> Outcome {
+        let stand_in = self.stand_in();
+        let mut shell = std::mem::replace(self, stand_in);
+        let polled = std::mem::take(&mut shell.polled);
+        let command = Rc::clone(command);
+        let task = executor::spawn(async move {
+            let outcome = shell.run_command(&command).await;
+            (shell, outcome)
+        });
+        let outcome;
+        (*self, outcome) = task.await;
+        self.polled = polled;
+        outcome
     }
 
     async fn run_piped(&mut self, commands: &[Rc<Command>]) -> Outcome {

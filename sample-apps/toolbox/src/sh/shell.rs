@@ -24,6 +24,9 @@ use crate::text;
 /// How deep commands may run inside of each other, calls and subshells included.
 pub const NESTING_MAX: u32 = 1500;
 
+/// So many of them are polled by one task; what is deeper gets a task of its own, since a component's stack is small.
+pub const POLLED_MAX: u32 = 12;
+
 /// A variable, a word or the output of a substitution may be this long.
 pub const TEXT_BYTES_MAX: usize = 16 << 20;
 
@@ -78,6 +81,8 @@ pub struct Shell {
     /// How many conditions are around, in which `set -e` does not end the shell.
     pub tested: u32,
     pub nesting: u32,
+    /// How many of these are polled by the task that polls this one.
+    pub polled: u32,
     /// Whether `return` has something to return from, besides functions.
     pub sourcing: u32,
     /// How far `getopts` is inside of an argument.
@@ -129,6 +134,7 @@ impl Shell {
             loops: 0,
             tested: 0,
             nesting: 0,
+            polled: 0,
             sourcing: 0,
             getopts: (1, 0),
             command_name: None,
@@ -169,11 +175,20 @@ impl Shell {
             loops: self.loops,
             tested: self.tested,
             nesting: self.nesting,
+            polled: 0,
             sourcing: self.sourcing,
             getopts: self.getopts,
             command_name: None,
             in_trap: false,
             turns: 0,
+        }
+    }
+
+    /// What stands for the shell while a task has it.
+    pub fn stand_in(&self) -> Self {
+        Self {
+            process: Rc::clone(&self.process),
+            ..self.subshell()
         }
     }
 
