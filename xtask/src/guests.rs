@@ -35,7 +35,7 @@ enum Kind {
     Program,
 }
 
-const GUESTS: [Guest; 15] = [
+const GUESTS: [Guest; 16] = [
     Guest {
         package: "hello",
         kind: Kind::Library,
@@ -94,6 +94,10 @@ const GUESTS: [Guest; 15] = [
     },
     Guest {
         package: "bot",
+        kind: Kind::Program,
+    },
+    Guest {
+        package: "toolbox",
         kind: Kind::Program,
     },
 ];
