@@ -1,7 +1,7 @@
 //! What a guest can ask of its host: WASI 0.2 and 0.3, `wasi:http`, `weft:mesh`, and the engine's capabilities.
 //!
 //! Everything is linked once, for all workloads: what a workload may *do* is decided by the state in its store (no
-//! files, no sockets, no outbound service, no capability unless granted), so that one prelinked component serves them all.
+//! files, no network, no outbound service, no capability unless granted), so that one prelinked component serves them all.
 
 pub mod config;
 mod filesystem;
@@ -10,6 +10,7 @@ pub mod keyvalue;
 pub mod mesh;
 mod resources;
 mod shadow;
+mod sockets;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -158,11 +159,13 @@ pub(crate) fn link(linker: &mut Linker<HostState>, calls: Calls) -> wasmtime::Re
     filesystem::p2::link(linker)?;
     http::link_p2(linker)?;
     resources::link_p2(linker)?;
+    sockets::link_p2(linker)?;
     if calls == Calls::Concurrent {
         wasmtime_wasi::p3::add_to_linker(linker)?;
         filesystem::p3::link(linker)?;
         http::link_p3(linker)?;
         resources::link_p3(linker)?;
+        sockets::link_p3(linker)?;
     }
     mesh::link(linker)
 }
