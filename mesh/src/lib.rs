@@ -43,6 +43,7 @@ mod joined;
 mod load;
 mod measure;
 mod metrics;
+mod names;
 mod outbound;
 mod pace;
 #[cfg(test)]
@@ -76,7 +77,7 @@ pub use egress::{
 };
 pub use gateway::{GatewayConfig, OpenServices};
 pub use identity::{Identities, SvidError, server_name};
-pub use outbound::Outbound;
+pub use outbound::{Outbound, Raw};
 pub use retry::{Refusal, Verdict};
 pub use route::{
     AttachedRoute, Backend, BackendTarget, Filter, HeaderChange, HostPattern, Match, PathChange,
