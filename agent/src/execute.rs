@@ -237,6 +237,7 @@ impl Worker {
             restart,
             ip,
             siblings: self.home.siblings.clone(),
+            tasks: self.home.tasks.clone(),
         };
         let mailbox = self.home.mailbox.clone();
         self.home.tasks.spawn(async move {
@@ -349,6 +350,9 @@ impl Worker {
         for slot in &mut self.slots {
             slot.cut_off(&self.home).await;
         }
+        let (node, pod) = (&self.home.node, PodView(&self.pod));
+        // Before its address can be another's.
+        node.sockets().remove(pod.uid());
         self.release_address();
         let (node, pod) = (&self.home.node, PodView(&self.pod));
         node.registry.remove(pod);

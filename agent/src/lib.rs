@@ -5,6 +5,7 @@
 //!      ▲                                 │          ├► prepare ─────► unsupported, translate, environment: Pod → WorkloadSpec, pure
 //!      │                                 │          └► run ──────────► one run of a container: mesh, command, probes, exit
 //!      │                                 ├──► image, volumes, logs ─► weft_runtime
+//!      │                                 ├──► sockets: what guests listen on and connect to
 //!      │                                 └──► bridge ──► weft_mesh ◄── topology ◄──watch services, endpoints, routes── API server
 //!      └── status, events, heartbeat, identity (certificate requests)            http ◄── logs, metrics ── API server
 //! ```
@@ -52,6 +53,8 @@ mod properties;
 pub mod publisher;
 pub mod registry;
 mod run;
+mod socket_probe;
+pub mod sockets;
 pub mod status;
 pub mod sync;
 pub mod topology;
@@ -72,6 +75,7 @@ use crate::node::Node;
 use crate::node_facts::NodeFacts;
 use crate::publisher::Publisher;
 use crate::registry::Registry;
+use crate::sockets::Sockets;
 use crate::topology::Topology;
 use crate::volumes::Volumes;
 use crate::workers::Workers;
@@ -268,6 +272,7 @@ impl Agent {
             grants,
             topology,
             registry: Registry::default(),
+            sockets: Sockets::default(),
             addresses: Mutex::new(Addresses::new(&cidr)?),
             next_core: AtomicUsize::new(0),
         });

@@ -11,6 +11,7 @@ use crate::logs::Logs;
 use crate::node_facts::NodeFacts;
 use crate::publisher::Publisher;
 use crate::registry::Registry;
+use crate::sockets::Sockets;
 use crate::topology::Topology;
 use crate::volumes::Volumes;
 use crate::workers::Workers;
@@ -39,7 +40,15 @@ pub struct Node {
     pub grants: Grants,
     pub topology: Topology,
     pub registry: Registry,
+    pub(crate) sockets: Sockets,
     pub addresses: Mutex<Addresses>,
     /// Spreads commands and probes over the cores.
     pub next_core: AtomicUsize,
+}
+
+impl Node {
+    /// The networks of its pods' sockets.
+    pub(crate) fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
 }

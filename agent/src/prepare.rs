@@ -20,6 +20,7 @@ use crate::node::Node;
 use crate::pod_state::StartFailure;
 use crate::pod_view::PodView;
 use crate::probes;
+use crate::sockets::Housed;
 use crate::translate::{self, WorkloadSpec, World};
 use crate::unsupported;
 use crate::volumes::{self, MountError};
@@ -30,11 +31,12 @@ use kube::api::Api;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::task::TaskTracker;
 use weft_api::{SpiffeId, workload};
 use weft_mesh::{CallerInfo, WorkloadInfo};
 use weft_runtime::worker::Worker;
 use weft_runtime::{
-    Artifact, ArtifactError, EventSink, InstancePolicy, LogSink, Setup, Volume, Workload,
+    Artifact, ArtifactError, EventSink, InstancePolicy, LogSink, Network, Setup, Volume, Workload,
     WorkloadConfig,
 };
 
@@ -44,10 +46,18 @@ const PULL_SECRETS_MAX: usize = 16;
 /// A component that is not loaded after this long is told to be compiling: most take less, and need no event.
 const COMPILING_TOLD_AFTER: Duration = Duration::from_secs(2);
 
+const NO_TCP: &str = "ports.protocol is not supported: a component is served over HTTP on its ports that are TCP, and this one has none";
+
+/// In the log of a container that may ask for them.
+const NO_SOCKETS: &str = "weft: the worker process of an isolated namespace has no sockets: the component is refused each that it asks for. \
+     Serve wasi:http, or run it in a namespace without the label.";
+
 /// A container that is ready to be started.
 pub(crate) struct Prepared {
     pub(crate) spec: WorkloadSpec,
     pub(crate) workload: Guest,
+    /// Where its sockets are, if it may have any.
+    pub(crate) network: Option<Network>,
     pub(crate) world: World,
     pub(crate) probes: Vec<probes::Spec>,
     pub(crate) image_id: String,
@@ -87,6 +97,8 @@ pub(crate) struct Preparing {
     pub(crate) restart: u32,
     pub(crate) ip: IpAddr,
     pub(crate) siblings: Siblings,
+    /// Where what its sockets carry runs.
+    pub(crate) tasks: TaskTracker,
 }
 
 pub(crate) type Refusal = (StartFailure, String);
@@ -135,6 +147,9 @@ impl Preparing {
         if worker.is_some() || !sees_files(&artifact) {
             spec.mounts.retain(|mount| !mount.automatic);
         }
+        if world == World::Http && !has_tcp(&self.container) {
+            return Err((StartFailure::Config, NO_TCP.to_owned()));
+        }
         let place = match worker {
             Some(worker) => match spec.mounts.first() {
                 None => Place::Apart(worker),
@@ -160,8 +175,28 @@ impl Preparing {
         let info = workload_info(pod);
         let outbound = self.node.mesh.outbound(CallerInfo {
             identity: identity.clone(),
-            workload: info,
+            workload: info.clone(),
         });
+        let has_sockets = world == World::Command && opens_sockets(&artifact);
+        let network = match &place {
+            Place::Here(_) if has_sockets => Some(
+                Housed {
+                    node: &self.node,
+                    uid: pod.uid(),
+                    ip: self.ip,
+                    identity: identity.clone(),
+                    workload: info,
+                    siblings: &self.siblings,
+                    tasks: &self.tasks,
+                }
+                .network(),
+            ),
+            Place::Apart(_) if has_sockets => {
+                log.write_note(NO_SOCKETS);
+                None
+            }
+            Place::Here(_) | Place::Apart(_) => None,
+        };
         let outbound = bridge::outbound(outbound, self.siblings.clone(), failures.clone());
         let setup = Setup {
             config: WorkloadConfig {
@@ -169,6 +204,7 @@ impl Preparing {
                 ..spec.config.clone()
             },
             outbound: Some(outbound),
+            network: network.clone(),
             grants,
             ..Setup::default()
         };
@@ -185,6 +221,7 @@ impl Preparing {
         Ok(Prepared {
             spec,
             workload,
+            network,
             world,
             probes,
             image_id,
@@ -429,6 +466,28 @@ fn world(role: Role, asked: Option<World>, artifact: &Artifact) -> Result<World,
 fn sees_files(artifact: &Artifact) -> bool {
     let mut imports = artifact.imports().iter();
     imports.any(|import| import.starts_with("wasi:filesystem/"))
+}
+
+/// Whether the container says of all its ports that they are none of TCP.
+fn has_tcp(container: &Container) -> bool {
+    let ports = container.ports.as_deref().unwrap_or_default();
+    let is_tcp = |protocol: &Option<String>| protocol.as_deref().is_none_or(|it| it == "TCP");
+    ports.is_empty() || ports.iter().any(|port| is_tcp(&port.protocol))
+}
+
+/// Whether the component opens sockets.
+fn opens_sockets(artifact: &Artifact) -> bool {
+    const INTERFACES: [&str; 3] = [
+        "wasi:sockets/tcp@",
+        "wasi:sockets/udp@",
+        "wasi:sockets/types@",
+    ];
+    let mut imports = artifact.imports().iter();
+    imports.any(|import| {
+        INTERFACES
+            .iter()
+            .any(|interface| import.starts_with(interface))
+    })
 }
 
 fn no_files(volume: &str) -> String {

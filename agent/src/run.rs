@@ -205,6 +205,7 @@ pub(crate) fn launch(
     let Prepared {
         spec,
         workload,
+        network,
         probes,
         image_id,
         log,
@@ -217,6 +218,7 @@ pub(crate) fn launch(
             workload: serves.then(|| workload.clone()),
             ip,
             ports: spec.ports,
+            network,
             cores: home.node.cores.clone(),
             core,
         };

@@ -99,7 +99,7 @@ fn pod_fields(spec: &PodSpec) -> [Asked; 7] {
     ]
 }
 
-fn container_fields(container: &Container) -> [Asked; 8] {
+fn container_fields(container: &Container) -> [Asked; 7] {
     let ports = container.ports.as_deref().unwrap_or_default();
     let hooks = container.lifecycle.as_ref();
     let security = container.security_context.as_ref();
@@ -127,14 +127,6 @@ fn container_fields(container: &Container) -> [Asked; 8] {
                 .any(|port| port.host_port.is_some_and(|port| port != 0)),
             "ports.hostPort",
             "a component has no socket of the node; it is reached through Services and the gateway",
-        ),
-        (
-            !ports.is_empty()
-                && ports
-                    .iter()
-                    .all(|port| port.protocol.as_deref().is_some_and(|it| it != "TCP")),
-            "ports.protocol",
-            "a component is served over HTTP on its ports that are TCP, and this one has none",
         ),
         (
             container
@@ -262,7 +254,6 @@ mod tests {
             json!({"lifecycle": {"postStart": {"httpGet": {"port": 80}}}}),
             json!({"securityContext": {"privileged": true}}),
             json!({"ports": [{"containerPort": 80, "hostPort": 80}]}),
-            json!({"ports": [{"containerPort": 53, "protocol": "UDP"}]}),
             json!({"volumeDevices": [{"name": "disk", "devicePath": "/dev/sda"}]}),
             json!({"volumeMounts": [{"name": "data", "mountPath": "/data"}]}),
             json!({"workingDir": "/srv"}),
@@ -295,7 +286,6 @@ mod tests {
         lifecycle.postStart is not supported: nothing of a component runs before its first request; leave the hook out
         securityContext.privileged is not supported: a component is no process of the node and never reaches it; leave the field out
         ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
-        ports.protocol is not supported: a component is served over HTTP on its ports that are TCP, and this one has none
         volumeDevices is not supported: a component is no process of the node and never reaches it; leave the field out
         volume "data" is mounted at /data, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
         workingDir is not supported: a component finds its volumes by their full paths; leave the field out

@@ -265,6 +265,12 @@ impl Mesh {
         self.inner.attached.insert(addresses, workload);
     }
 
+    /// Whether a workload of this node takes calls at `address`.
+    #[must_use]
+    pub fn is_attached(&self, address: PodAddress) -> bool {
+        self.inner.attached.get(address.into()).is_some()
+    }
+
     /// Takes no further calls at `address`, or at another that its workload was attached at together with it. Calls in flight go on; wait
     /// for them with [`Detached::drained`].
     pub fn detach(&self, address: PodAddress) -> Detached {

@@ -32,8 +32,8 @@ use wasmtime_wasi::sockets::ErrorCode;
 use crate::limits::{Charge, HostBytes};
 
 pub(crate) use datagrams::{DATAGRAM_BYTES_MAX, Mailbox, QUEUE_BYTES};
-pub(crate) use pipe::{Broken, PIPE_BYTES, Reader, Writer};
-pub use stream::{Stream, pair};
+pub(crate) use pipe::{PIPE_BYTES, Reader, Writer};
+pub use stream::{Incoming, Outgoing, Stream, pair};
 
 /// Ports of each protocol that the guests of a pod may have at the same time.
 const PORTS_MAX: usize = 256;

@@ -57,6 +57,16 @@ impl Writer {
         }
     }
 
+    /// Ready when nobody will read what is written.
+    pub(crate) fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock();
+        if state.abandoned {
+            return Poll::Ready(());
+        }
+        state.writing = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
     /// Writes all of `bytes`, for which there was room.
     pub(crate) fn write(&self, bytes: Bytes) -> Result<(), Broken> {
         let reading = {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Held;
-use super::pipe::{self, Reader, Writer};
+use super::pipe::{self, Broken, PIPE_BYTES, Reader, Writer};
 
 /// One end of a connection.
 pub struct Stream {
@@ -73,6 +73,71 @@ impl Stream {
     }
 }
 
+/// What comes in on a connection, without a copy.
+pub struct Incoming {
+    reader: Reader,
+    _held: Option<Arc<Held>>,
+}
+
+impl Incoming {
+    /// The next bytes; `None` at the end.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.reader.poll_read(cx, PIPE_BYTES)
+    }
+}
+
+/// What goes out on a connection, without a copy. Dropping it ends what the other end reads.
+pub struct Outgoing {
+    writer: Writer,
+    _held: Option<Arc<Held>>,
+}
+
+impl Outgoing {
+    /// Ready when bytes may be written, or when nobody reads them: then an error.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = self.writer.poll_room(cx);
+        polled.map(|room| room.map(drop).map_err(broken))
+    }
+
+    /// Ready when nobody will read what is written.
+    pub fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.writer.poll_broken(cx)
+    }
+
+    /// Writes all of it, once it was ready for some: a part of a message has a bound of its own.
+    ///
+    /// # Errors
+    /// When nobody reads it.
+    pub fn write(&mut self, bytes: Bytes) -> io::Result<()> {
+        self.writer.write(bytes).map_err(broken)
+    }
+}
+
+impl Stream {
+    /// The two directions.
+    pub fn split(self) -> (Incoming, Outgoing) {
+        let Stream {
+            reader,
+            writer,
+            held,
+            ..
+        } = self;
+        let incoming = Incoming {
+            reader,
+            _held: held.clone(),
+        };
+        let outgoing = Outgoing {
+            writer,
+            _held: held,
+        };
+        (incoming, outgoing)
+    }
+}
+
+fn broken(_: Broken) -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -95,7 +160,6 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let broken = |_| io::Error::from(io::ErrorKind::BrokenPipe);
         let room = ready!(self.writer.poll_room(cx)).map_err(broken)?;
         let now = buf.get(..room).unwrap_or(buf);
         self.writer
