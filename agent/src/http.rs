@@ -19,6 +19,7 @@ use crate::logs::{Query, Reader, RunId};
 use crate::metrics;
 use crate::node::Node;
 use crate::pod_proxy::{self, Target};
+use crate::pod_stream;
 use crate::registry::{ContainerRecord, PodRecord};
 use bytes::Bytes;
 use futures::Stream;
@@ -104,9 +105,11 @@ async fn connection(node: Arc<Node>, tls: TlsAcceptor, stream: TcpStream) {
         let node = node.clone();
         async move {
             let response = if trusted {
-                match Target::of(request.uri()) {
-                    Some(target) => Ok(pod_proxy::serve(&node, target, request).await),
-                    None => route(&node, &request).await,
+                let stream = pod_stream::Target::of(request.uri());
+                match (Target::of(request.uri()), stream) {
+                    (Some(target), _) => Ok(pod_proxy::serve(&node, target, request).await),
+                    (None, Some(target)) => Ok(pod_stream::serve(&node, &target, request)),
+                    (None, None) => route(&node, &request).await,
                 }
             } else {
                 Err(StatusError::forbidden_message(
@@ -125,7 +128,7 @@ async fn connection(node: Arc<Node>, tls: TlsAcceptor, stream: TcpStream) {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(128);
-    let served = builder.serve_connection(TokioIo::new(stream), service);
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     if let Err(error) = served.await {
         tracing::trace!(%error, "a connection to the node port ended");
     }

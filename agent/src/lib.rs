@@ -45,6 +45,7 @@ mod pod_events;
 mod pod_proxy;
 mod pod_report;
 pub mod pod_state;
+mod pod_stream;
 pub mod pod_view;
 pub mod prepare;
 pub mod probes;

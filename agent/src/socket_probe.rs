@@ -12,8 +12,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, LazyLock};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio_rustls::TlsConnector;
 use weft_call::{Body, Failure, FailureKind};
 use weft_runtime::Network;
@@ -39,12 +39,13 @@ pub(crate) async fn ask(
     if !is_tls {
         return spoken(stream, request).await;
     }
-    let name = ServerName::IpAddress(IpAddr::into(address.ip()));
-    let connector = TlsConnector::from(ANYBODY.clone());
-    let stream = connector.connect(name, stream).await.map_err(|error| {
+    let failed = |error: &dyn std::fmt::Display| {
         let told = format!("remote error: tls: {error}");
         Failure::new(FailureKind::Unreachable, told)
-    })?;
+    };
+    let connector = TlsConnector::from(Arc::new(anybody().map_err(|error| failed(&error))?));
+    let connecting = connector.connect(ServerName::from(address.ip()), stream);
+    let stream = connecting.await.map_err(|error| failed(&error))?;
     spoken(stream, request).await
 }
 
@@ -125,18 +126,16 @@ fn served(frame: &[u8]) -> u8 {
     }
 }
 
-/// Whom a probe takes.
-static ANYBODY: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
+/// The settings of a connection that takes whoever answers.
+fn anybody() -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = Arc::new(Anybody(provider.clone()));
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(rustls::ALL_VERSIONS)
-        .unwrap_or_else(|_| ClientConfig::builder())
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?;
+    Ok(builder
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    Arc::new(config)
-});
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth())
+}
 
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);

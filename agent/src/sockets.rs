@@ -47,6 +47,8 @@ pub(crate) const NODE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHO
 #[derive(Default)]
 pub struct Sockets {
     pods: Mutex<Pods>,
+    /// Connections of servers; each ends with the guest's end of it, or the server's.
+    tasks: TaskTracker,
 }
 
 #[derive(Default)]
@@ -72,6 +74,11 @@ impl Sockets {
         let network = self.network(uid);
         let network = network.ok_or(io::ErrorKind::ConnectionRefused)?;
         network.connect(NODE, Via::Loopback, port)
+    }
+
+    /// Where connections of servers are passed on.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 
     /// The network of a pod, if it has one.

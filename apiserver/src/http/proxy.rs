@@ -181,7 +181,7 @@ impl NodeClient {
         })?;
         // Ends with the exchange: the sender goes out of scope, and a dropped response body closes the rest.
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "connection to a node ended early");
             }
         });
