@@ -51,8 +51,15 @@ const VERSION: &str = "2.66.1";
 
 /// Runs what `argv` means, to its end.
 pub fn run(argv: &[String]) -> Code {
-    let meant = Meant::of(argv);
-    match meant {
+    run_by_default(argv, "pause")
+}
+
+/// The same, where the image's own subcommand is another than `pause`.
+pub fn run_by_default(argv: &[String], default: &str) -> Code {
+    match Meant::of(argv) {
+        Meant::Sub { program, arguments } if arguments.is_empty() => {
+            subcommand(&program, &[default.to_owned()])
+        }
         Meant::Applet(argv) => applet(&argv),
         Meant::Sub { program, arguments } => subcommand(&program, &arguments),
     }
