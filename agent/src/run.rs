@@ -33,7 +33,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_mesh::{Detached, LocalWorkload, PodAddress};
-use weft_runtime::Usage;
+use weft_runtime::{Network, Stdin, Usage};
 
 /// Where the containers of one pod live, as long as it does.
 pub(crate) struct Home {
@@ -138,6 +138,8 @@ pub(crate) struct Running {
     log: logs::Writer,
     why: Arc<Mutex<Option<StopReason>>>,
     probes: CancellationToken,
+    /// Of a command that cannot hear of a stop: where it may listen.
+    deaf_in: Option<Network>,
     /// Keeps the certificate of its identity in the mesh.
     _claim: Claim,
     /// Keeps what its ServiceAccount is granted in force here.
@@ -181,6 +183,7 @@ pub(crate) fn launch(
     prepared: Prepared,
 ) -> Result<Launched, String> {
     let serves = prepared.world == World::Http;
+    let hears_stop = prepared.spec.config.stdin == Stdin::EndsAtStop;
     let mut ports = prepared.spec.ports.iter();
     if let Some(port) = ports.find(|port| serves && home.siblings.serves(**port)) {
         prepared.log.close();
@@ -213,6 +216,9 @@ pub(crate) fn launch(
         grant,
         ..
     } = prepared;
+    let deaf_in = network.clone().filter(|_| !hears_stop);
+    // One that may listen is found through Services, too.
+    let serving = serves || network.is_some();
     if !probes.is_empty() {
         let target = probes::Target {
             workload: serves.then(|| workload.clone()),
@@ -225,7 +231,7 @@ pub(crate) fn launch(
         probe(home, which, probes, target, stop.clone());
     }
     Ok(Launched {
-        serving: serves,
+        serving,
         image_id,
         container_id: format!(
             "wasmtime://{:032x}{:032x}",
@@ -238,6 +244,7 @@ pub(crate) fn launch(
             log,
             why,
             probes: stop,
+            deaf_in,
             _claim: claim,
             _grant: grant,
         },
@@ -351,7 +358,9 @@ impl Running {
         *self.why.lock() = Some(reason);
         let workload = self.workload.clone();
         if self.addresses.is_empty() {
-            // A command: its own task reports the exit.
+            // A command: its own task reports the exit. One that serves for ever, and does not hear that it should end, is not waited for.
+            let is_deaf = self.deaf_in.as_ref().is_some_and(Network::serves_any);
+            let grace = if is_deaf { Duration::ZERO } else { grace };
             home.tasks.spawn(async move { workload.stop(grace).await });
             return;
         }

@@ -192,6 +192,13 @@ impl Network {
         }
     }
 
+    /// Whether a guest listens on any port.
+    pub fn serves_any(&self) -> bool {
+        let ports = self.0.ports.lock();
+        let mut uses = ports.tcp.values();
+        uses.any(|used| matches!(used, Use::Listening(..))) || !ports.udp.is_empty()
+    }
+
     /// Connects somebody at `from` to the guest that listens on `port`: the somebody's end of it.
     ///
     /// # Errors

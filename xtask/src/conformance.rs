@@ -49,7 +49,7 @@ const WORDS_MAX: usize = 400;
 const OUTPUT_MAX: usize = 4 << 20;
 
 /// The suite's images and tags, and the components that stand for them. `toolbox` is a busybox and what tests of DNS call.
-const IMAGES: [(&str, &str); 13] = [
+const IMAGES: [(&str, &str); 11] = [
     ("agnhost:2.66.1", "agnhost"),
     ("agnhost:2.55", "agnhost"),
     ("busybox:1.37.0-2", "toolbox"),
@@ -57,8 +57,6 @@ const IMAGES: [(&str, &str); 13] = [
     ("pause:3.10.2", "pause"),
     ("nginx:1.27.0-2", "nautilus"),
     ("nginx:1.28.0-2", "nautilus"),
-    ("httpd:2.4.38-4", "nautilus"),
-    ("httpd:2.4.39-4", "nautilus"),
     ("nautilus:1.8", "nautilus"),
     ("kitten:1.8", "nautilus"),
     ("nonewprivs:1.4", "nonewprivs"),
