@@ -201,6 +201,10 @@ impl Preparing {
         let setup = Setup {
             config: WorkloadConfig {
                 account: pod.namespace().to_owned(),
+                env: match has_sockets {
+                    true => with_host_name(&spec.config.env, pod),
+                    false => spec.config.env.clone(),
+                },
                 ..spec.config.clone()
             },
             outbound: Some(outbound),
@@ -490,6 +494,20 @@ fn opens_sockets(artifact: &Artifact) -> bool {
     })
 }
 
+/// A program with sockets can ask for its host's name: what a container runtime tells it, unless the pod does.
+fn with_host_name(env: &[(String, String)], pod: PodView<'_>) -> Vec<(String, String)> {
+    const HOST_NAME: &str = "HOSTNAME";
+    let mut env = env.to_vec();
+    if !env.iter().any(|(name, _)| name == HOST_NAME) {
+        let spec = pod.0.spec.as_ref();
+        let named = spec.and_then(|spec| spec.hostname.clone());
+        let name = named.filter(|name| !name.is_empty());
+        let name = name.unwrap_or_else(|| pod.name().to_owned());
+        env.push((HOST_NAME.to_owned(), name));
+    }
+    env
+}
+
 fn no_files(volume: &str) -> String {
     format!(
         "volume \"{volume}\" cannot be mounted: the worker process of a namespace with the label {} has no files",
@@ -575,6 +593,23 @@ mod tests {
             assert_eq!(workload_info(PodView(&pod)).name, expected);
         }
     }
+    #[test]
+    fn a_program_is_told_its_hosts_name_unless_the_pod_tells_it() {
+        for (hostname, env, expected) in [
+            (None, None, "web-0"),
+            (Some("db"), None, "db"),
+            (Some("db"), Some("other"), "other"),
+        ] {
+            let pod = json!({"metadata": {"name": "web-0"}, "spec": {"containers": [], "hostname": hostname}});
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let env = env.map(|value: &str| ("HOSTNAME".to_owned(), value.to_owned()));
+            let env: Vec<_> = env.into_iter().collect();
+            let found = with_host_name(&env, PodView(&pod));
+            let expected = [("HOSTNAME".to_owned(), expected.to_owned())];
+            assert_eq!(found, expected, "{hostname:?}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_compilation_is_told_of_where_it_takes_long() {
         for (seconds, outcome, expected) in [
