@@ -122,7 +122,7 @@ fn looked(path: &str, say: impl FnOnce(&Metadata)) -> bool {
             true
         }
         Err(error) => {
-            println!("error file mode: {}", said("lstat", path, &error));
+            println!("error from Stat({path:?}): {}", said("stat", path, &error));
             false
         }
     }
@@ -172,7 +172,7 @@ fn kind_of_file_system(path: &str) -> bool {
             true
         }
         None => {
-            println!("error: statfs({path:?}): no such file or directory");
+            println!("error from statfs({path:?}): no such file or directory");
             false
         }
     }
