@@ -41,7 +41,7 @@ enum Kind {
     Program,
 }
 
-const GUESTS: [Guest; 16] = [
+const GUESTS: [Guest; 17] = [
     Guest {
         package: "hello",
         kind: Kind::Library,
@@ -104,6 +104,10 @@ const GUESTS: [Guest; 16] = [
     },
     Guest {
         package: "echo",
+        kind: Kind::Program,
+    },
+    Guest {
+        package: "toolbox",
         kind: Kind::Program,
     },
 ];

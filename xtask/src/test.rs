@@ -58,13 +58,17 @@ pub fn run(args: &Args) -> Result<()> {
         Ok(())
     })?;
     steps.step("tests of the samples", || {
-        let tested = ["-p", "web", "-p", "emoji", "-p", "voting", "--lib"];
-        counts.add(&count(
-            cargo(["test", "--no-fail-fast"])
-                .args(SAMPLES)
-                .args(tested)
-                .args(&args.filter),
-        )?);
+        let lib = ["-p", "web", "-p", "emoji", "-p", "voting", "--lib"];
+        // Its shell is held to a table of scripts, beside the tests inside of it.
+        let toolbox = ["-p", "toolbox"];
+        for tested in [&lib[..], &toolbox[..]] {
+            counts.add(&count(
+                cargo(["test", "--no-fail-fast"])
+                    .args(SAMPLES)
+                    .args(tested)
+                    .args(&args.filter),
+            )?);
+        }
         Ok(())
     })?;
     println!(

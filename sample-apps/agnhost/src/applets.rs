@@ -3,13 +3,11 @@
 use crate::Code;
 
 /// Whether there is such a command.
-pub(crate) fn is_known(_name: &str) -> bool {
-    false
+pub(crate) fn is_known(name: &str) -> bool {
+    toolbox::applet::find(name).is_some()
 }
 
-/// Runs one.
+/// Runs one; its name comes first.
 pub(crate) fn run(argv: &[String]) -> Code {
-    let name = argv.first().map_or("", String::as_str);
-    eprintln!("{name}: applet not found");
-    127
+    toolbox::run(argv.to_vec())
 }

@@ -85,7 +85,9 @@ impl Meant {
             .first()
             .is_some_and(|first| SUBCOMMANDS.contains(&first.as_str()));
         let is_ours = name.starts_with("agnhost");
-        if !is_ours && !is_named && is_applet(name) {
+        // A container's name alone may be a word that is a command, too; `sh` is one that is run so.
+        let is_bare = rest.is_empty() && !program.contains('/') && name != "sh";
+        if !is_ours && !is_named && !is_bare && is_applet(name) {
             return Meant::Applet(argv.to_vec());
         }
         // A container's name, which says nothing.
@@ -203,6 +205,12 @@ mod tests {
             // A container called so, with the image's program.
             (&["web", "pause"], "/agnhost: pause"),
             (&["web"], "/agnhost: "),
+            (&["test"], "/agnhost: "),
+            (&["test", "pause"], "/agnhost: pause"),
+            (&["sh"], "applet sh"),
+            (&["/bin/sh", "-c", "true"], "applet /bin/sh -c true"),
+            (&["test", "-f", "a"], "applet test -f a"),
+            (&["/agnhost", "sh", "-c", "true"], "applet sh -c true"),
             (
                 &["agnhost-container", "entrypoint-tester"],
                 "agnhost-container: entrypoint-tester",

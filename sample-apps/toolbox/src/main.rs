@@ -1,0 +1,25 @@
+//! The command: hands its arguments to [`toolbox::run`] and leaves with the code that comes back.
+
+fn main() {
+    let argv = || {
+        std::env::args_os()
+            .map(|argument| argument.to_string_lossy().into_owned())
+            .collect()
+    };
+    std::process::exit(run(argv()));
+}
+
+#[cfg(target_os = "wasi")]
+fn run(argv: Vec<String>) -> i32 {
+    toolbox::run(argv)
+}
+
+/// Natively on a thread with the stack that the component has, so that deep scripts end the same way.
+#[cfg(not(target_os = "wasi"))]
+fn run(argv: Vec<String>) -> i32 {
+    std::thread::Builder::new()
+        .stack_size(64 << 20)
+        .spawn(move || toolbox::run(argv))
+        .map(|thread| thread.join().unwrap_or(134))
+        .unwrap_or(126)
+}
