@@ -89,6 +89,11 @@ impl Siblings {
         network.clone()
     }
 
+    /// The pod's network, if there is one.
+    pub(crate) fn made(&self) -> Option<Network> {
+        self.network.get().cloned()
+    }
+
     /// The ports alone, for whoever is in the network.
     pub(crate) fn ports(&self) -> Ports {
         self.ports.clone()

@@ -26,6 +26,7 @@ use crate::pod_view::PodView;
 use crate::prepare::{Prepared, Preparing};
 use crate::probes;
 use crate::run::{self, Home, Launched, Slot, Which};
+use crate::sockets::Lodging;
 use crate::status;
 use crate::wanted::{Role, Wanted};
 use jiff::Timestamp;
@@ -78,14 +79,25 @@ impl Worker {
         let state = PodState::adopt(&wanted, &pod, Timestamp::now());
         let slots = wanted.containers.iter().map(|_| Slot::default()).collect();
         let told = PodReport::adopt(&pod);
+        let pod = lean(pod);
+        let (siblings, tasks) = (Siblings::default(), TaskTracker::new());
+        if let Some(ip) = ip {
+            let lodging = Lodging {
+                pod: pod.clone(),
+                ip,
+                siblings: siblings.clone(),
+                tasks: tasks.clone(),
+            };
+            node.sockets().house(&uid, lodging);
+        }
         Self {
             home: Home {
                 node,
-                siblings: Siblings::default(),
+                siblings,
                 mailbox: Mailbox { uid, sender },
-                tasks: TaskTracker::new(),
+                tasks,
             },
-            pod: lean(pod),
+            pod,
             wanted,
             state,
             ip,
@@ -237,7 +249,6 @@ impl Worker {
             restart,
             ip,
             siblings: self.home.siblings.clone(),
-            tasks: self.home.tasks.clone(),
         };
         let mailbox = self.home.mailbox.clone();
         self.home.tasks.spawn(async move {
@@ -350,9 +361,8 @@ impl Worker {
         for slot in &mut self.slots {
             slot.cut_off(&self.home).await;
         }
-        let (node, pod) = (&self.home.node, PodView(&self.pod));
         // Before its address can be another's.
-        node.sockets().remove(pod.uid());
+        self.home.node.sockets().remove(PodView(&self.pod).uid());
         self.release_address();
         let (node, pod) = (&self.home.node, PodView(&self.pod));
         node.registry.remove(pod);

@@ -20,7 +20,7 @@ use crate::node::Node;
 use crate::pod_state::StartFailure;
 use crate::pod_view::PodView;
 use crate::probes;
-use crate::sockets::Housed;
+use crate::sockets::Sockets;
 use crate::translate::{self, WorkloadSpec, World};
 use crate::unsupported;
 use crate::volumes::{self, MountError};
@@ -31,7 +31,6 @@ use kube::api::Api;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::task::TaskTracker;
 use weft_api::{SpiffeId, workload};
 use weft_mesh::{CallerInfo, WorkloadInfo};
 use weft_runtime::worker::Worker;
@@ -97,8 +96,6 @@ pub(crate) struct Preparing {
     pub(crate) restart: u32,
     pub(crate) ip: IpAddr,
     pub(crate) siblings: Siblings,
-    /// Where what its sockets carry runs.
-    pub(crate) tasks: TaskTracker,
 }
 
 pub(crate) type Refusal = (StartFailure, String);
@@ -175,22 +172,11 @@ impl Preparing {
         let info = workload_info(pod);
         let outbound = self.node.mesh.outbound(CallerInfo {
             identity: identity.clone(),
-            workload: info.clone(),
+            workload: info,
         });
         let has_sockets = world == World::Command && opens_sockets(&artifact);
         let network = match &place {
-            Place::Here(_) if has_sockets => Some(
-                Housed {
-                    node: &self.node,
-                    uid: pod.uid(),
-                    ip: self.ip,
-                    identity: identity.clone(),
-                    workload: info,
-                    siblings: &self.siblings,
-                    tasks: &self.tasks,
-                }
-                .network(),
-            ),
+            Place::Here(_) if has_sockets => Sockets::network_for(&self.node, pod.uid()),
             Place::Apart(_) if has_sockets => {
                 log.write_note(NO_SOCKETS);
                 None

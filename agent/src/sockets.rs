@@ -18,8 +18,11 @@ mod spoken;
 
 use crate::bridge::{Ports, Siblings};
 use crate::node::Node;
+use crate::pod_view::PodView;
+use crate::prepare::workload_info;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
@@ -53,8 +56,17 @@ pub struct Sockets {
 
 #[derive(Default)]
 struct Pods {
-    by_uid: BTreeMap<String, Network>,
+    by_uid: BTreeMap<String, Lodging>,
     by_ip: BTreeMap<IpAddr, Pod>,
+}
+
+/// A pod of this node: what its network is made from, once something of it can open sockets.
+pub(crate) struct Lodging {
+    pub(crate) pod: Arc<v1::Pod>,
+    pub(crate) ip: IpAddr,
+    pub(crate) siblings: Siblings,
+    /// What is carried for it runs among these.
+    pub(crate) tasks: TaskTracker,
 }
 
 /// A pod that can be sent datagrams.
@@ -81,36 +93,43 @@ impl Sockets {
         &self.tasks
     }
 
-    /// The network of a pod, if it has one.
-    pub(crate) fn network(&self, uid: &str) -> Option<Network> {
-        self.pods.lock().by_uid.get(uid).cloned()
+    /// The pod is here from now on.
+    pub(crate) fn house(&self, uid: &str, lodging: Lodging) {
+        self.pods.lock().by_uid.insert(uid.to_owned(), lodging);
     }
 
-    fn insert(&self, uid: &str, network: &Network) {
-        let mut pods = self.pods.lock();
-        pods.by_uid.insert(uid.to_owned(), network.clone());
-        let pod = Pod {
+    /// The network of a pod, if it has one already.
+    pub(crate) fn network(&self, uid: &str) -> Option<Network> {
+        self.pods.lock().by_uid.get(uid)?.siblings.made()
+    }
+
+    /// The network of a pod of `node`, for something of it that can open sockets; none where the pod is not here.
+    pub(crate) fn network_for(node: &Arc<Node>, uid: &str) -> Option<Network> {
+        let sockets = node.sockets();
+        let mut pods = sockets.pods.lock();
+        let lodging = pods.by_uid.get(uid)?;
+        let network = lodging.siblings.network(|| lodging.network(node));
+        pods.by_ip.entry(network.ip()).or_insert_with(|| Pod {
             network: network.clone(),
             ways: BTreeMap::new(),
-        };
-        pods.by_ip.insert(network.ip(), pod);
+        });
+        Some(network)
     }
 
     /// The pod is over.
     pub(crate) fn remove(&self, uid: &str) {
         let mut pods = self.pods.lock();
-        let Some(network) = pods.by_uid.remove(uid) else {
+        let Some(lodging) = pods.by_uid.remove(uid) else {
             return;
         };
-        let ip = network.ip();
-        let is_its = |pod: &Pod| {
-            !pods.by_uid.values().any(|other| other.ip() == ip) && pod.network.ip() == ip
-        };
-        let gone = pods.by_ip.get(&ip).is_some_and(is_its);
-        let gone = gone.then(|| pods.by_ip.remove(&ip)).flatten();
+        let gone = lodging.siblings.made().and_then(|network| {
+            let is_its = |pod: &Pod| pod.network.is(&network);
+            let found = pods.by_ip.get(&network.ip()).is_some_and(is_its);
+            found.then(|| pods.by_ip.remove(&network.ip())).flatten()
+        });
         drop(pods);
         // Outside of the lock: what it held may be the last of it.
-        drop((gone, network));
+        drop((gone, lodging));
     }
 
     /// Puts a datagram of the pod at `from` into a mailbox of this node, through `service` if it was said to one; or drops it.
@@ -150,42 +169,25 @@ impl Sockets {
     }
 }
 
-/// A pod, as its network is made for it.
-pub(crate) struct Housed<'a> {
-    pub(crate) node: &'a Arc<Node>,
-    pub(crate) uid: &'a str,
-    pub(crate) ip: IpAddr,
-    pub(crate) identity: SpiffeId,
-    pub(crate) workload: WorkloadInfo,
-    pub(crate) siblings: &'a Siblings,
-    /// What is carried for it runs among these.
-    pub(crate) tasks: &'a TaskTracker,
-}
-
-impl Housed<'_> {
-    /// The pod's network, made with the first container that needs it.
-    pub(crate) fn network(self) -> Network {
-        let siblings = self.siblings;
-        siblings.network(|| {
-            let (ip, uid) = (self.ip, self.uid);
-            let network = Network::new(
-                ip,
-                Around {
-                    ip,
-                    outbound: self.node.mesh.outbound(CallerInfo {
-                        identity: self.identity.clone(),
-                        workload: self.workload.clone(),
-                    }),
-                    node: Arc::downgrade(self.node),
-                    identity: self.identity,
-                    workload: self.workload,
-                    siblings: siblings.ports(),
-                    tasks: self.tasks.clone(),
-                },
-            );
-            self.node.sockets.insert(uid, &network);
-            network
-        })
+impl Lodging {
+    fn network(&self, node: &Arc<Node>) -> Network {
+        let pod = PodView(&self.pod);
+        let (namespace, account) = (pod.namespace(), pod.service_account());
+        let identity = SpiffeId::new(&node.trust_domain, namespace, account);
+        let workload = workload_info(pod);
+        let around = Around {
+            ip: self.ip,
+            outbound: node.mesh.outbound(CallerInfo {
+                identity: identity.clone(),
+                workload: workload.clone(),
+            }),
+            node: Arc::downgrade(node),
+            identity,
+            workload,
+            siblings: self.siblings.ports(),
+            tasks: self.tasks.clone(),
+        };
+        Network::new(self.ip, around)
     }
 }
 
@@ -306,34 +308,42 @@ mod tests {
         text.parse().expect("an address")
     }
 
+    /// A pod whose network was made.
+    fn house(sockets: &Sockets, uid: &str, ip: &str) -> Network {
+        let ip = at(&format!("{ip}:1")).ip();
+        let siblings = Siblings::default();
+        let network = siblings.network(|| Network::new(ip, ()));
+        let pod = Pod {
+            network: network.clone(),
+            ways: BTreeMap::new(),
+        };
+        sockets.pods.lock().by_ip.insert(ip, pod);
+        let lodging = Lodging {
+            pod: Arc::default(),
+            ip,
+            siblings,
+            tasks: TaskTracker::new(),
+        };
+        sockets.house(uid, lodging);
+        network
+    }
+
     #[test]
     fn a_pod_that_is_over_has_no_network_and_its_address_may_be_anothers() {
         let sockets = Sockets::default();
-        let network = |ip: &str| Network::new(ip.parse().expect("an address"), ());
-        sockets.insert("old", &network("10.42.0.2"));
-        sockets.insert("new", &network("10.42.0.2"));
-        sockets.insert("other", &network("10.42.0.3"));
+        house(&sockets, "old", "10.42.0.2");
+        house(&sockets, "new", "10.42.0.2");
+        house(&sockets, "other", "10.42.0.3");
         sockets.remove("old");
         sockets.remove("nobody");
-        let refused = |uid: &str| sockets.connect(uid, 80).map_err(|error| error.kind());
         assert!(sockets.network("old").is_none() && sockets.network("new").is_some());
-        assert!(
-            sockets
-                .pods
-                .lock()
-                .by_ip
-                .contains_key(&at("10.42.0.2:1").ip())
-        );
+        let ip = at("10.42.0.2:1").ip();
+        assert!(sockets.pods.lock().by_ip.contains_key(&ip));
         sockets.remove("new");
-        assert!(
-            !sockets
-                .pods
-                .lock()
-                .by_ip
-                .contains_key(&at("10.42.0.2:1").ip())
-        );
+        assert!(!sockets.pods.lock().by_ip.contains_key(&ip));
         for uid in ["old", "other"] {
-            let found = refused(uid).map(|_| "connected");
+            let found = sockets.connect(uid, 80).map(|_| "connected");
+            let found = found.map_err(|error| error.kind());
             assert_eq!(found, Err(io::ErrorKind::ConnectionRefused), "{uid}");
         }
     }
@@ -341,8 +351,7 @@ mod tests {
     #[test]
     fn a_question_to_a_service_stays_with_its_endpoint() {
         let sockets = Sockets::default();
-        let network = Network::new(at("10.42.0.2:1").ip(), ());
-        sockets.insert("client", &network);
+        house(&sockets, "client", "10.42.0.2");
         let (client, service) = (at("10.42.0.2:40000"), at("10.43.0.7:53"));
         let (one, two) = (at("10.42.0.3:5353"), at("10.42.0.4:5353"));
         assert_eq!(sockets.way(client, service, &[one, two]), None);

@@ -163,6 +163,11 @@ impl Network {
         self.0.ip
     }
 
+    /// Whether the two are one.
+    pub fn is(&self, other: &Network) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Keeps `port` of TCP from guests: the embedder serves it. Connections of guests to it go to [`Beyond::connect`]. False where a guest
     /// has it.
     pub fn serve(&self, port: u16) -> bool {

@@ -26,6 +26,7 @@ use crate::capability::{Bound, Capability};
 use crate::engine::Calls;
 use crate::instance::CallSlot;
 use crate::limits::{MemoryShare, Slice};
+use crate::network::Network;
 use crate::workload::Inner;
 
 /// Below this, a guest that meets an epoch tick runs on: yielding costs more than the neighbours gain.
@@ -44,10 +45,17 @@ pub struct HostState {
     memory: MemoryShare,
     calls: Open,
     bound: Bound,
+    /// Where its sockets are. A command's alone: what answers calls has none.
+    network: Option<Network>,
     workload: Arc<Inner>,
 }
 
 impl HostState {
+    /// From now on the instance may open sockets in its workload's network, if that has one.
+    pub(crate) fn open_network(&mut self) {
+        self.network = self.workload.network().cloned();
+    }
+
     /// What this instance has of `C`.
     ///
     /// # Errors
@@ -208,6 +216,7 @@ pub(crate) fn new_store(
         bound: workload.granted().bind(memory.host()),
         memory,
         calls: Open::default(),
+        network: None,
         workload: workload.clone(),
     };
     let mut store = Store::new(engine, state);

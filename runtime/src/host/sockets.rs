@@ -4,7 +4,7 @@
 //! the host can be reached by any. The types that the bindings name in handles are wasmtime's; in the table behind them are ours
 //! ([`ours`]). What a socket does is in `tcp` and `udp`; `p2` and `p3` say it in their version's terms.
 //!
-//! Invariants: a workload without a network can create no socket and resolve no name; what a guest holds here is bounded by its network and
+//! Invariants: an instance without a network, as all that answer calls are, can create no socket and resolve no name; what a guest holds here is bounded by its network and
 //! charged to its memory.
 
 mod options;
@@ -42,7 +42,7 @@ pub(super) struct View<'a> {
 fn view(state: &mut HostState) -> View<'_> {
     View {
         table: &mut state.table,
-        network: state.workload.network(),
+        network: state.network.as_ref(),
         host: state.memory.host(),
     }
 }
