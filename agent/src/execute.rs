@@ -130,7 +130,9 @@ impl Worker {
                 let is_written = self.home.node.publisher.has_sent(PodView(&pod).uid());
                 self.told.compare(&pod, is_written);
                 self.pod = lean(pod);
-                self.home.node.volumes.pod_changed(&self.pod);
+                let (node, uid) = (&self.home.node, PodView(&self.pod).uid());
+                node.sockets().renew(uid, &self.pod);
+                node.volumes.pod_changed(&self.pod);
                 // Container lists are immutable; should they differ all the same, indexes would lie.
                 let wanted = Wanted::from_pod(&self.pod);
                 if wanted.containers.len() == self.wanted.containers.len() {

@@ -98,6 +98,13 @@ impl Sockets {
         self.pods.lock().by_uid.insert(uid.to_owned(), lodging);
     }
 
+    /// The pod's object as it is now: the one before is let go.
+    pub(crate) fn renew(&self, uid: &str, pod: &Arc<v1::Pod>) {
+        if let Some(lodging) = self.pods.lock().by_uid.get_mut(uid) {
+            lodging.pod = pod.clone();
+        }
+    }
+
     /// The network of a pod, if it has one already.
     pub(crate) fn network(&self, uid: &str) -> Option<Network> {
         self.pods.lock().by_uid.get(uid)?.siblings.made()
