@@ -280,6 +280,7 @@ async fn build(
         stdout: output.stdout(),
         stderr: output.stderr(),
         outbound: setup.outbound.then(|| outbound(lanes, id)),
+        network: None,
         events: Some(output.faults()),
         grants,
     });

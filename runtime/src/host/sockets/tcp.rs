@@ -8,7 +8,6 @@
 //!
 //! Invariant: an operation that does not fit the state changes nothing, and is answered `invalid-state`.
 
-use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
