@@ -116,10 +116,15 @@ impl Sockets {
         let mut pods = sockets.pods.lock();
         let lodging = pods.by_uid.get(uid)?;
         let network = lodging.siblings.network(|| lodging.network(node));
-        pods.by_ip.entry(network.ip()).or_insert_with(|| Pod {
-            network: network.clone(),
-            ways: BTreeMap::new(),
-        });
+        let known = pods.by_ip.get(&network.ip());
+        // Whoever had the address before may not be gone yet.
+        if known.is_none_or(|pod| !pod.network.is(&network)) {
+            let pod = Pod {
+                network: network.clone(),
+                ways: BTreeMap::new(),
+            };
+            pods.by_ip.insert(network.ip(), pod);
+        }
         Some(network)
     }
 
