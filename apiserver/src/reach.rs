@@ -685,17 +685,27 @@ mod tests {
         let answer = |request: &Request<Incoming>| {
             let host = request.headers()[header::HOST].to_str().unwrap();
             let mut response = Response::new(format!("{} at {host}", request.uri()));
+            // Nobody listens by himself: it is a component.
+            if request.uri().path().starts_with(POD_STREAM) {
+                *response.status_mut() = StatusCode::NOT_FOUND;
+            }
             if request.uri().path().ends_with("/gone") {
                 let why = HeaderValue::from_static("connect: connection refused");
                 response.headers_mut().insert(NOT_REACHED, why);
             }
             response
         };
-        let ask = async |name: &str, path: &str| {
+        let connector = tls::client_config(tls::Trust::Anybody, None).unwrap();
+        let connector = TlsConnector::from(connector);
+        let ask = async |name: &str, path: &str, is_tls: bool| {
             let (client, mut node) = crate::http::proxy::fake::node("127.0.0.1", answer).await;
             node["metadata"]["name"] = name.into();
             let reach = Reach::new(Some(client));
-            let mut line = reach.open(&port(node), None).await?;
+            let tls = is_tls.then_some(Tls {
+                connector: &connector,
+                server_name: "hook.shop.svc",
+            });
+            let mut line = reach.open(&port(node), tls).await?;
             let request = Request::get(path).header(header::HOST, "hook.shop.svc:443");
             let sent = line.send(request.body(Body::empty()).unwrap()).await;
             let body = sent.map_err(Unanswered::why)?.into_body();
@@ -716,9 +726,11 @@ mod tests {
                 Err("dial tcp 10.42.0.3:8080: connect: no route to host"),
             ),
         ] {
-            let found = ask(name, path).await;
-            let found = found.as_ref().map(String::as_str).map_err(String::as_str);
-            assert_eq!(found, expected, "{name} {path}");
+            for is_tls in [false, true] {
+                let found = ask(name, path, is_tls).await;
+                let found = found.as_ref().map(String::as_str).map_err(String::as_str);
+                assert_eq!(found, expected, "{name} {path} {is_tls}");
+            }
         }
         let nobody = Reach::default().open(&port(json!({})), None).await;
         assert!(nobody.is_err());
