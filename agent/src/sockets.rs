@@ -6,7 +6,7 @@
 //!      └─► an HTTP call, of a probe, a route, … ─► one on a connection of its own   (spoken)
 //! guest connects ──► the same door: what is attached here, else a Service or a pod behind one, else the API servers; nothing else
 //! guest sends a datagram ──► a pod of this node, by its address or through a Service
-//! port-forward, probe ──► Sockets::connect, Sockets::listens
+//! port-forward ─► Sockets::connect      probe, server ─► the pod's network, from outside of it
 //! ```
 //! A pod has a network from the moment that one of its containers is prepared that is a command and can open sockets, until it is over.
 //!
@@ -165,19 +165,30 @@ impl Sockets {
         network.deliver(known.unwrap_or(from), to.port(), datagram);
     }
 
-    /// Where the last datagram from `from` to `service` went, if it is still among `endpoints`.
-    fn way(
+    /// Which of `endpoints` a datagram from `from` to `service` is for: the one that the last went to, else one of this node; the others
+    /// are out of reach.
+    fn endpoint(
         &self,
         from: SocketAddr,
         service: SocketAddr,
         endpoints: &[SocketAddr],
     ) -> Option<SocketAddr> {
         let pods = self.pods.lock();
-        let sender = pods.by_ip.get(&from.ip())?;
-        let mut ways = sender.ways.iter();
-        let found = ways.find(|((port, _), said)| *port == from.port() && **said == service);
-        let ((_, to), _) = found?;
-        endpoints.contains(to).then_some(*to)
+        if let Some(sender) = pods.by_ip.get(&from.ip()) {
+            let mut ways = sender.ways.iter();
+            let found = ways.find(|((port, _), said)| *port == from.port() && **said == service);
+            if let Some(((_, to), _)) = found
+                && endpoints.contains(to)
+            {
+                return Some(*to);
+            }
+        }
+        let here = endpoints.iter().copied();
+        let here: Vec<SocketAddr> = here
+            .filter(|endpoint| pods.by_ip.contains_key(&endpoint.ip()))
+            .collect();
+        let chosen = usize::from(from.port()).checked_rem(here.len())?;
+        here.get(chosen).copied()
     }
 }
 
@@ -271,11 +282,7 @@ impl Beyond for Around {
             return;
         };
         let endpoints = node.mesh.endpoints(to);
-        let chosen = node.sockets.way(from, to, &endpoints).or_else(|| {
-            let index = usize::from(from.port()).checked_rem(endpoints.len())?;
-            endpoints.get(index).copied()
-        });
-        match chosen {
+        match node.sockets.endpoint(from, to, &endpoints) {
             Some(endpoint) => node.sockets.send(from, endpoint, Some(to), datagram),
             None => node.sockets.send(from, to, None, datagram),
         }
@@ -364,15 +371,17 @@ mod tests {
     fn a_question_to_a_service_stays_with_its_endpoint() {
         let sockets = Sockets::default();
         house(&sockets, "client", "10.42.0.2");
+        house(&sockets, "one", "10.42.0.3");
+        house(&sockets, "two", "10.42.0.4");
         let (client, service) = (at("10.42.0.2:40000"), at("10.43.0.7:53"));
         let (one, two) = (at("10.42.0.3:5353"), at("10.42.0.4:5353"));
-        assert_eq!(sockets.way(client, service, &[one, two]), None);
+        let elsewhere = at("10.42.1.9:5353");
+        let chosen = |from, endpoints: &[SocketAddr]| sockets.endpoint(from, service, endpoints);
+        assert_eq!(chosen(client, &[elsewhere]), None);
+        assert_eq!(chosen(client, &[elsewhere, one, two]), Some(one));
         sockets.send(client, two, Some(service), Bytes::from_static(b"x"));
-        assert_eq!(sockets.way(client, service, &[one, two]), Some(two));
-        assert_eq!(sockets.way(client, service, &[one]), None, "it is gone");
-        assert_eq!(
-            sockets.way(at("10.42.0.2:40001"), service, &[one, two]),
-            None
-        );
+        assert_eq!(chosen(client, &[one, two]), Some(two), "it stays there");
+        assert_eq!(chosen(client, &[one]), Some(one), "it is gone");
+        assert_eq!(chosen(at("10.42.0.2:40002"), &[one, two]), Some(one));
     }
 }
