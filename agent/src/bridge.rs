@@ -1,7 +1,8 @@
 //! Where runtime and mesh meet: two adaptors, and what `localhost` means to the containers of a pod.
 //!
 //! ```text
-//! mesh ──► inbound ──► workload.call         the deadline where nobody named one, and who a gateway's caller is: nobody
+//! mesh ──► inbound ──► workload.call         the deadline where nobody named one, and who a gateway's caller is: nobody;
+//!                                            of a raw call each request that is spoken on it
 //! guest ─► outbound ─► mesh.outbound         and what is told of calls that came to nothing
 //!             └ localhost:PORT ─► the pod's own container, through the mesh's door as well
 //! ```
@@ -13,27 +14,27 @@
 
 use crate::failures::{Asked, Failures};
 use crate::guest::Guest;
+use crate::sockets::heard;
 use crate::translate::REQUEST_TIMEOUT_DEFAULT;
 use arc_swap::ArcSwap;
 use futures::TryFutureExt;
 use futures::future::Either;
-use http::Request;
+use http::{Request, Response};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use weft_call::{CallContext, Failure, FailureKind};
-use weft_mesh::{PodAddress, WorkloadService, is_gateway};
-use weft_runtime::{Body, Outbound};
+use weft_mesh::{PodAddress, Raw, WorkloadService, is_gateway};
+use weft_runtime::{Body, Network, Outbound};
 
-/// The HTTP containers of one pod by port: what `localhost` means to each of them. They are attached to the mesh at these addresses.
+/// The containers of one pod by port: what `localhost` means to each of them. They are attached to the mesh at these addresses.
 #[derive(Clone, Default)]
-pub struct Siblings {
+pub struct Ports {
     by_port: Arc<ArcSwap<BTreeMap<u16, PodAddress>>>,
 }
 
-impl Siblings {
-    /// Makes the container at `address` reachable at `localhost:port`.
-    pub fn insert(&self, address: PodAddress) {
+impl Ports {
+    pub(crate) fn insert(&self, address: PodAddress) {
         self.by_port.rcu(|map| {
             let mut map = BTreeMap::clone(map);
             map.insert(address.port, address);
@@ -41,13 +42,7 @@ impl Siblings {
         });
     }
 
-    /// Whether a container is reachable at `localhost:port`.
-    pub fn serves(&self, port: u16) -> bool {
-        self.by_port.load().contains_key(&port)
-    }
-
-    /// Takes it away.
-    pub fn remove(&self, port: u16) {
+    pub(crate) fn remove(&self, port: u16) {
         self.by_port.rcu(|map| {
             let mut map = BTreeMap::clone(map);
             map.remove(&port);
@@ -56,18 +51,83 @@ impl Siblings {
     }
 }
 
+/// What the containers of one pod share: their ports, and the network of those that open sockets.
+#[derive(Clone, Default)]
+pub struct Siblings {
+    ports: Ports,
+    network: Arc<OnceLock<Network>>,
+}
+
+impl Siblings {
+    /// Makes the container at `address` reachable at `localhost:port`.
+    pub fn insert(&self, address: PodAddress) {
+        self.ports.insert(address);
+        if let Some(network) = self.network.get() {
+            network.serve(address.port);
+        }
+    }
+
+    /// Whether a container is reachable at `localhost:port`.
+    pub fn serves(&self, port: u16) -> bool {
+        self.ports.by_port.load().contains_key(&port)
+    }
+
+    /// Takes it away.
+    pub fn remove(&self, port: u16) {
+        self.ports.remove(port);
+        if let Some(network) = self.network.get() {
+            network.cease(port);
+        }
+    }
+
+    /// The pod's network, which `make` makes if there is none yet.
+    pub(crate) fn network(&self, make: impl FnOnce() -> Network) -> Network {
+        let network = self.network.get_or_init(make);
+        for port in self.ports.by_port.load().keys() {
+            network.serve(*port);
+        }
+        network.clone()
+    }
+
+    /// The pod's network, if there is one.
+    pub(crate) fn made(&self) -> Option<Network> {
+        self.network.get().cloned()
+    }
+
+    /// The ports alone, for whoever is in the network.
+    pub(crate) fn ports(&self) -> Ports {
+        self.ports.clone()
+    }
+}
+
 /// The mesh's way into a workload.
 pub fn inbound(workload: Guest, failures: Arc<Failures>) -> WorkloadService {
     WorkloadService::from_fn(move |mut request: Request<Body>| {
         let (workload, failures) = (workload.clone(), failures.clone());
-        let context = request.extensions_mut().get_or_insert_default();
-        let theirs = told(context, failures.request_timeout(), Instant::now());
-        let asked = Asked::of(&request, theirs);
         async move {
-            let answered = workload.call(request).await;
-            answered.inspect_err(|failure| failures.record_failure(failure, Some(&asked)))
+            if request.extensions().get::<Raw>().is_none() {
+                return answered(&workload, &failures, request).await;
+            }
+            // A guest has connected to it by a socket, and speaks what it will: that is HTTP, or nothing that it understands.
+            let context = request.extensions_mut().remove().unwrap_or_default();
+            Ok(heard(request.into_body(), context, move |request| {
+                let (workload, failures) = (workload.clone(), failures.clone());
+                async move { answered(&workload, &failures, request).await }
+            }))
         }
     })
+}
+
+async fn answered(
+    workload: &Guest,
+    failures: &Failures,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, Failure> {
+    let context = request.extensions_mut().get_or_insert_default();
+    let theirs = told(context, failures.request_timeout(), Instant::now());
+    let asked = Asked::of(&request, theirs);
+    let answered = workload.call(request).await;
+    answered.inspect_err(|failure| failures.record_failure(failure, Some(&asked)))
 }
 
 /// A workload's way out.
@@ -83,7 +143,7 @@ pub fn outbound(
                 call.inspect_err(move |failure| failures.record_failed_call(failure)),
             );
         };
-        let address = siblings.by_port.load().get(&port).copied();
+        let address = siblings.ports.by_port.load().get(&port).copied();
         let mesh = mesh.clone();
         Either::Right(async move {
             let address = address.ok_or_else(|| Failure::from(FailureKind::Unreachable))?;

@@ -27,6 +27,7 @@ use crate::pod_view::PodView;
 use crate::prepare::{Prepared, Preparing};
 use crate::probes;
 use crate::run::{self, Home, Launched, PreStop, Slot, Which};
+use crate::sockets::Lodging;
 use crate::status;
 use crate::wanted::{Role, Wanted};
 use jiff::Timestamp;
@@ -83,14 +84,25 @@ impl Worker {
         let state = PodState::adopt(&wanted, &pod, Timestamp::now());
         let slots = wanted.containers.iter().map(|_| Slot::default()).collect();
         let told = PodReport::adopt(&pod);
+        let pod = lean(pod);
+        let (siblings, tasks) = (Siblings::default(), TaskTracker::new());
+        if let Some(ip) = ip {
+            let lodging = Lodging {
+                pod: pod.clone(),
+                ip,
+                siblings: siblings.clone(),
+                tasks: tasks.clone(),
+            };
+            node.sockets().house(&uid, lodging);
+        }
         Self {
             home: Home {
                 node,
-                siblings: Siblings::default(),
+                siblings,
                 mailbox: Mailbox { uid, sender },
-                tasks: TaskTracker::new(),
+                tasks,
             },
-            pod: lean(pod),
+            pod,
             wanted,
             state,
             ip,
@@ -124,7 +136,9 @@ impl Worker {
                 let is_written = self.home.node.publisher.has_sent(PodView(&pod).uid());
                 self.told.compare(&pod, is_written);
                 self.pod = lean(pod);
-                self.home.node.volumes.pod_changed(&self.pod);
+                let (node, uid) = (&self.home.node, PodView(&self.pod).uid());
+                node.sockets().renew(uid, &self.pod);
+                node.volumes.pod_changed(&self.pod);
                 // Ephemeral containers come to those that there are. The other lists are immutable; should they differ all the
                 // same, indexes would lie.
                 let wanted = Wanted::from_pod(&self.pod);
@@ -480,6 +494,8 @@ impl Worker {
         for slot in &mut self.slots {
             slot.cut_off(&self.home).await;
         }
+        // Before its address can be another's.
+        self.home.node.sockets().remove(PodView(&self.pod).uid());
         self.release_address();
         let (node, pod) = (&self.home.node, PodView(&self.pod));
         node.registry.remove(pod);

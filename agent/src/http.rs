@@ -20,6 +20,7 @@ use crate::logs::{self, Query, Reader, RunId};
 use crate::metrics;
 use crate::node::Node;
 use crate::pod_proxy::{self, Target};
+use crate::pod_stream;
 use crate::registry::{ContainerRecord, PodRecord};
 use crate::streams::{self, Session};
 use bytes::Bytes;
@@ -124,6 +125,8 @@ async fn connection(node: Arc<Node>, tls: TlsAcceptor, stream: TcpStream) {
                 begin(&node, target, request, &becomes).await
             } else if let Some(target) = Target::of(request.uri()) {
                 Ok(pod_proxy::serve(&node, target, request).await)
+            } else if let Some(target) = pod_stream::Target::of(request.uri()) {
+                Ok(pod_stream::serve(&node, &target, request))
             } else {
                 route(&node, &request).await
             };

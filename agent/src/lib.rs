@@ -5,6 +5,7 @@
 //!      ▲                                 │          ├► prepare ─────► unsupported, translate, environment: Pod → WorkloadSpec, pure
 //!      │                                 │          └► run ──────────► one run of a container: mesh, command, probes, exit
 //!      │                                 ├──► image, volumes, logs ─► weft_runtime
+//!      │                                 ├──► sockets: what guests listen on and connect to
 //!      │                                 └──► bridge ──► weft_mesh ◄── topology ◄──watch services, endpoints, routes── API server
 //!      └── status, events, heartbeat, identity (certificate requests)            http ◄── logs, metrics ── API server
 //! ```
@@ -48,6 +49,7 @@ mod pod_events;
 mod pod_proxy;
 mod pod_report;
 pub mod pod_state;
+mod pod_stream;
 pub mod pod_view;
 mod port_forward;
 pub mod prepare;
@@ -60,6 +62,8 @@ mod root_files;
 pub mod roots;
 mod run;
 pub mod session;
+mod socket_probe;
+pub mod sockets;
 pub mod status;
 mod streams;
 pub mod sync;
@@ -85,6 +89,7 @@ use crate::registry::Registry;
 use crate::roots::Roots;
 use crate::session::Sessions;
 use crate::toolbox::Toolbox;
+use crate::sockets::Sockets;
 use crate::topology::Topology;
 use crate::volumes::Volumes;
 use crate::workers::Workers;
@@ -289,6 +294,7 @@ impl Agent {
             grants,
             topology,
             registry: Registry::default(),
+            sockets: Sockets::default(),
             addresses: Mutex::new(Addresses::new(&cidr)?),
             next_core: AtomicUsize::new(0),
         });

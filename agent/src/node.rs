@@ -14,6 +14,7 @@ use crate::registry::Registry;
 use crate::roots::Roots;
 use crate::session::Sessions;
 use crate::toolbox::Toolbox;
+use crate::sockets::Sockets;
 use crate::topology::Topology;
 use crate::volumes::Volumes;
 use crate::workers::Workers;
@@ -45,7 +46,15 @@ pub struct Node {
     pub grants: Grants,
     pub topology: Topology,
     pub registry: Registry,
+    pub(crate) sockets: Sockets,
     pub addresses: Mutex<Addresses>,
     /// Spreads commands and probes over the cores.
     pub next_core: AtomicUsize,
+}
+
+impl Node {
+    /// The networks of its pods' sockets.
+    pub(crate) fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
 }

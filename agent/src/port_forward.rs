@@ -1,7 +1,8 @@
 //! A port of a pod as a stream of bytes: what `kubectl port-forward` ends in.
 //!
 //! ```text
-//! /portForward/NS/POD/UID/PORT ─► find ─► Way::Http    HTTP/1 and HTTP/2 on the stream, each request through the mesh's door
+//! /portForward/NS/POD/UID/PORT ─► find ─► Way::Socket  bytes, as they are, to who listens by wasi:sockets
+//!                                    └──► Way::Http    HTTP/1 and HTTP/2 on the stream, each request through the mesh's door
 //! ```
 //!
 //! A component that serves HTTP has no socket: it is attached to the mesh at its port. So the node is the HTTP server on such a stream, and has each
@@ -25,9 +26,12 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use weft_api::StatusError;
 use weft_mesh::PodAddress;
+use weft_runtime::network::Stream;
 
 /// Requests at once on one stream of HTTP/2.
 const REQUESTS_MAX: u32 = 128;
+/// Moved at once, in each direction.
+const COPIED_BYTES: usize = 64 * 1024;
 
 /// A port of a pod.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,6 +44,8 @@ pub(crate) struct PodPort {
 
 /// What is at a port.
 pub(crate) enum Way {
+    /// A connection to a guest that listens.
+    Socket(Stream),
     /// A component that is called with requests.
     Http(PodAddress),
 }
@@ -53,6 +59,9 @@ pub(crate) async fn find(node: &Arc<Node>, at: &PodPort) -> Result<Way, StatusEr
     let record = record.filter(|record| record.uid == at.uid);
     let record = record.ok_or_else(|| StatusError::not_found("pods", "", &at.pod))?;
     let port = at.port;
+    if let Ok(stream) = node.sockets().connect(&at.uid, port) {
+        return Ok(Way::Socket(stream));
+    }
     let attached = record.ip.map(|ip| PodAddress { ip, port });
     match attached.filter(|address| node.mesh.is_attached(*address)) {
         Some(address) => Ok(Way::Http(address)),
@@ -66,9 +75,23 @@ pub(crate) async fn find(node: &Arc<Node>, at: &PodPort) -> Result<Way, StatusEr
 pub(crate) async fn forward(
     node: Arc<Node>,
     way: Way,
-    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    mut io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) {
-    let Way::Http(to) = way;
+    let to = match way {
+        Way::Http(to) => to,
+        Way::Socket(mut stream) => {
+            let passed = tokio::io::copy_bidirectional_with_sizes(
+                &mut io,
+                &mut stream,
+                COPIED_BYTES,
+                COPIED_BYTES,
+            );
+            if let Err(error) = passed.await {
+                tracing::trace!(%error, "a forwarded port's stream ended");
+            }
+            return;
+        }
+    };
     let service = service_fn(move |request: Request<Incoming>| {
         let node = Arc::clone(&node);
         async move { Ok::<_, Infallible>(answer(&node, to, request).await) }

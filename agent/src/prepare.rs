@@ -26,6 +26,7 @@ use crate::pod_view::PodView;
 use crate::probes;
 use crate::root_files;
 use crate::roots::Root;
+use crate::sockets::Sockets;
 use crate::toolbox;
 use crate::translate::{self, WorkloadSpec, World};
 use crate::unsupported;
@@ -42,7 +43,7 @@ use weft_api::{SpiffeId, workload};
 use weft_mesh::{CallerInfo, WorkloadInfo};
 use weft_runtime::worker::Worker;
 use weft_runtime::{
-    Artifact, ArtifactError, EventSink, InstancePolicy, LogSink, Setup, Stdio, Volume, Workload,
+    Artifact, ArtifactError, EventSink, InstancePolicy, LogSink, Network, Setup, Stdio, Volume, Workload,
     WorkloadConfig,
 };
 
@@ -52,6 +53,12 @@ const PULL_SECRETS_MAX: usize = 16;
 /// A component that is not loaded after this long is told to be compiling: most take less, and need no event.
 const COMPILING_TOLD_AFTER: Duration = Duration::from_secs(2);
 
+const NO_TCP: &str = "ports.protocol is not supported: a component is served over HTTP on its ports that are TCP, and this one has none";
+
+/// In the log of a container that may ask for them.
+const NO_SOCKETS: &str = "weft: the worker process of an isolated namespace has no sockets: the component is refused each that it asks for. \
+     Serve wasi:http, or run it in a namespace without the label.";
+
 /// A container that is ready to be started.
 pub(crate) struct Prepared {
     pub(crate) spec: WorkloadSpec,
@@ -60,6 +67,8 @@ pub(crate) struct Prepared {
     /// The streams that its own command is run with.
     pub(crate) stdio: Stdio,
     pub(crate) last_words: LastWords,
+    /// Where its sockets are, if it may have any.
+    pub(crate) network: Option<Network>,
     pub(crate) world: World,
     pub(crate) probes: Vec<probes::Spec>,
     pub(crate) hooks: Hooks,
@@ -159,6 +168,9 @@ impl Preparing {
         if worker.is_some() || !sees_files(&artifact) {
             spec.mounts.retain(|mount| !mount.automatic);
         }
+        if world == World::Http && !has_tcp(&self.container) {
+            return Err((StartFailure::Config, NO_TCP.to_owned()));
+        }
         let place = match worker {
             Some(worker) => match spec.mounts.first() {
                 None => Place::Apart(worker),
@@ -217,13 +229,27 @@ impl Preparing {
             identity: identity.clone(),
             workload: info,
         });
+        let has_sockets = world == World::Command && opens_sockets(&artifact);
+        let network = match &place {
+            Place::Here(_) if has_sockets => Sockets::network_for(&self.node, pod.uid()),
+            Place::Apart(_) if has_sockets => {
+                log.write_note(NO_SOCKETS);
+                None
+            }
+            Place::Here(_) | Place::Apart(_) => None,
+        };
         let outbound = bridge::outbound(outbound, self.siblings.clone(), failures.clone());
         let setup = Setup {
             config: WorkloadConfig {
                 account: pod.namespace().to_owned(),
+                env: match has_sockets {
+                    true => with_host_name(&spec.config.env, pod),
+                    false => spec.config.env.clone(),
+                },
                 ..spec.config.clone()
             },
             outbound: Some(outbound),
+            network: network.clone(),
             grants,
             ..Setup::default()
         };
@@ -262,6 +288,7 @@ impl Preparing {
             context,
             stdio,
             last_words,
+            network,
             world,
             probes,
             hooks,
@@ -539,6 +566,42 @@ fn sees_files(artifact: &Artifact) -> bool {
     imports.any(|import| import.starts_with("wasi:filesystem/"))
 }
 
+/// Whether the container says of all its ports that they are none of TCP.
+fn has_tcp(container: &Container) -> bool {
+    let ports = container.ports.as_deref().unwrap_or_default();
+    let is_tcp = |protocol: &Option<String>| protocol.as_deref().is_none_or(|it| it == "TCP");
+    ports.is_empty() || ports.iter().any(|port| is_tcp(&port.protocol))
+}
+
+/// Whether the component opens sockets.
+fn opens_sockets(artifact: &Artifact) -> bool {
+    const INTERFACES: [&str; 3] = [
+        "wasi:sockets/tcp@",
+        "wasi:sockets/udp@",
+        "wasi:sockets/types@",
+    ];
+    let mut imports = artifact.imports().iter();
+    imports.any(|import| {
+        INTERFACES
+            .iter()
+            .any(|interface| import.starts_with(interface))
+    })
+}
+
+/// A program with sockets can ask for its host's name: what a container runtime tells it, unless the pod does.
+fn with_host_name(env: &[(String, String)], pod: PodView<'_>) -> Vec<(String, String)> {
+    const HOST_NAME: &str = "HOSTNAME";
+    let mut env = env.to_vec();
+    if !env.iter().any(|(name, _)| name == HOST_NAME) {
+        let spec = pod.0.spec.as_ref();
+        let named = spec.and_then(|spec| spec.hostname.clone());
+        let name = named.filter(|name| !name.is_empty());
+        let name = name.unwrap_or_else(|| pod.name().to_owned());
+        env.push((HOST_NAME.to_owned(), name));
+    }
+    env
+}
+
 fn no_files(volume: &str) -> String {
     format!(
         "volume \"{volume}\" cannot be mounted: the worker process of a namespace with the label {} has no files",
@@ -644,6 +707,23 @@ mod tests {
             assert_eq!(workload_info(PodView(&pod)).name, expected);
         }
     }
+    #[test]
+    fn a_program_is_told_its_hosts_name_unless_the_pod_tells_it() {
+        for (hostname, env, expected) in [
+            (None, None, "web-0"),
+            (Some("db"), None, "db"),
+            (Some("db"), Some("other"), "other"),
+        ] {
+            let pod = json!({"metadata": {"name": "web-0"}, "spec": {"containers": [], "hostname": hostname}});
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let env = env.map(|value: &str| ("HOSTNAME".to_owned(), value.to_owned()));
+            let env: Vec<_> = env.into_iter().collect();
+            let found = with_host_name(&env, PodView(&pod));
+            let expected = [("HOSTNAME".to_owned(), expected.to_owned())];
+            assert_eq!(found, expected, "{hostname:?}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_compilation_is_told_of_where_it_takes_long() {
         for (seconds, outcome, expected) in [

@@ -1,7 +1,8 @@
 //! Startup, liveness and readiness probes.
 //!
 //! An HTTP probe is a request to the component, made in memory on one of the cores: no socket, but the same limits and
-//! the same instance policy as any request. A command is run in the container's context. A container without probes has no task here.
+//! the same instance policy as any request. One that listens by itself is connected to (`socket_probe`). A command is run in the
+//! container's context. A container without probes has no task here.
 //!
 //! Invariants: liveness and readiness begin after startup has succeeded; a result is reported only when it crosses its
 //! threshold; one probe of a container runs at a time and ends at its time limit.
@@ -13,6 +14,7 @@ use crate::guest::Guest;
 use crate::node::Node;
 use crate::plan::ProbeKind;
 use crate::pod_view::ContainerView;
+use crate::socket_probe;
 use http::{Request, StatusCode};
 use k8s_openapi::api::core::v1::{Container, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -22,7 +24,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use weft_runtime::Cores;
+use weft_runtime::network::Via;
+use weft_runtime::{Cores, Network};
 
 /// One probe, with Kubernetes' defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,27 +47,27 @@ pub enum Check {
         path: String,
         host: Option<String>,
         headers: Vec<(String, String)>,
+        /// Over TLS, where it is connected to; what is asked in memory needs none.
+        is_tls: bool,
     },
-    /// Whether the component is served on this port.
+    /// Whether the component is served, or listens, on this port.
     Tcp { port: u16 },
     /// Whether the command ends well.
     Exec { command: Vec<String> },
+    /// Whether it says itself that it serves (`grpc.health.v1`).
+    Grpc { port: u16, service: String },
 }
 
 /// Why a probe cannot be carried out here, as one sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
-    #[error(
-        "{kind} probe: {what} is not supported, a component has no sockets; use httpGet, tcpSocket or exec"
-    )]
-    Unsupported { kind: ProbeKind, what: &'static str },
     #[error("{kind} probe: the container has no port \"{port}\"")]
     NoPort { kind: ProbeKind, port: String },
     #[error(
-        "{kind} probe: scheme {scheme} is not supported, a component is asked in memory; leave the field out"
+        "{kind} probe: scheme {scheme} is not supported, a component is asked over HTTP or HTTPS; leave the field out"
     )]
     Scheme { kind: ProbeKind, scheme: String },
-    #[error("{kind} probe: it says neither httpGet, tcpSocket nor exec")]
+    #[error("{kind} probe: it says none of httpGet, tcpSocket, grpc and exec")]
     Empty { kind: ProbeKind },
 }
 
@@ -102,7 +105,8 @@ fn spec(container: &Container, kind: ProbeKind, probe: &Probe) -> Result<Spec, P
     };
     let check = if let Some(get) = &probe.http_get {
         let scheme = get.scheme.as_deref().unwrap_or("HTTP");
-        if !scheme.eq_ignore_ascii_case("http") && !scheme.is_empty() {
+        let is_tls = scheme.eq_ignore_ascii_case("https");
+        if !is_tls && !scheme.eq_ignore_ascii_case("http") && !scheme.is_empty() {
             return Err(ProbeError::Scheme {
                 kind,
                 scheme: scheme.to_owned(),
@@ -128,6 +132,7 @@ fn spec(container: &Container, kind: ProbeKind, probe: &Probe) -> Result<Spec, P
             },
             host: get.host.clone(),
             headers,
+            is_tls,
         }
     } else if let Some(socket) = &probe.tcp_socket {
         Check::Tcp {
@@ -137,8 +142,11 @@ fn spec(container: &Container, kind: ProbeKind, probe: &Probe) -> Result<Spec, P
         Check::Exec {
             command: exec.command.clone().unwrap_or_default(),
         }
-    } else if probe.grpc.is_some() {
-        return Err(ProbeError::Unsupported { kind, what: "grpc" });
+    } else if let Some(grpc) = &probe.grpc {
+        Check::Grpc {
+            port: port(&IntOrString::Int(grpc.port))?,
+            service: grpc.service.clone().unwrap_or_default(),
+        }
     } else {
         return Err(ProbeError::Empty { kind });
     };
@@ -226,6 +234,8 @@ pub struct Target {
     pub ip: IpAddr,
     /// Where it is served.
     pub ports: Vec<u16>,
+    /// Where it may listen by itself.
+    pub network: Option<Network>,
     pub cores: Cores,
     /// On which core requests run.
     pub core: usize,
@@ -329,7 +339,7 @@ async fn command(command: &[String], target: &Target, timeout: Duration) -> Resu
 async fn check(check: &Check, target: &Target, timeout: Duration) -> Result<(), Trouble> {
     match check {
         Check::Exec { command: words } => command(words, target, timeout).await,
-        Check::Http { .. } | Check::Tcp { .. } => {
+        Check::Http { .. } | Check::Tcp { .. } | Check::Grpc { .. } => {
             ask(check, target, timeout).await.map_err(Trouble::Failed)
         }
     }
@@ -338,57 +348,94 @@ async fn check(check: &Check, target: &Target, timeout: Duration) -> Result<(), 
 async fn ask(check: &Check, target: &Target, timeout: Duration) -> Result<(), String> {
     let refused = |port: u16| format!("dial tcp {}:{port}: connect: connection refused", target.ip);
     let port = match check {
-        Check::Http { port, .. } | Check::Tcp { port } => *port,
+        Check::Http { port, .. } | Check::Tcp { port } | Check::Grpc { port, .. } => *port,
         Check::Exec { .. } => return Ok(()),
     };
-    let Some(workload) = target
-        .workload
-        .clone()
-        .filter(|_| target.ports.contains(&port))
-    else {
-        return Err(refused(port));
+    let asked = Asked::of(target, port).ok_or_else(|| refused(port))?;
+    let at = format!("{}:{port}", target.ip);
+    let (mut request, is_tls, url) = match check {
+        Check::Tcp { .. } | Check::Exec { .. } => return Ok(()),
+        Check::Grpc { service, .. } => (socket_probe::health_check(&at, service)?, false, at),
+        Check::Http {
+            path,
+            host,
+            headers,
+            is_tls,
+            ..
+        } => {
+            let authority = match host {
+                Some(host) if !host.is_empty() => host.clone(),
+                _ => at,
+            };
+            let mut request = Request::get(format!("http://{authority}{path}"))
+                .header(http::header::HOST, &authority)
+                .header(http::header::USER_AGENT, "kube-probe/1.37");
+            for (name, value) in headers {
+                request = request.header(name, value);
+            }
+            let request = request.body(weft_runtime::Body::empty());
+            let request = request.map_err(|error| error.to_string())?;
+            let scheme = if *is_tls { "https" } else { "http" };
+            (request, *is_tls, format!("{scheme}://{authority}{path}"))
+        }
     };
-    let Check::Http {
-        path,
-        host,
-        headers,
-        ..
-    } = check
-    else {
-        return Ok(());
-    };
-    let authority = match host {
-        Some(host) if !host.is_empty() => host.clone(),
-        _ => format!("{}:{port}", target.ip),
-    };
-    let mut request = Request::get(format!("http://{authority}{path}"))
-        .header(http::header::HOST, &authority)
-        .header(http::header::USER_AGENT, "kube-probe/1.37");
-    for (name, value) in headers {
-        request = request.header(name, value);
-    }
-    let mut request = request
-        .body(weft_runtime::Body::empty())
-        .map_err(|error| error.to_string())?;
     request.extensions_mut().insert(weft_runtime::CallContext {
         deadline: std::time::Instant::now().checked_add(timeout),
         ..Default::default()
     });
+    let is_grpc = matches!(check, Check::Grpc { .. });
     // Guests run on cores only; this task merely waits. A call whose time is up, or whose container was stopped, ends with it.
     let call = AbortOnDropHandle::new(target.cores.spawn_on(target.core, async move {
-        workload
-            .call(request)
-            .await
-            .map(|response| response.status())
+        let response = asked.answer(is_tls, request).await;
+        let response = response.map_err(|error| match is_grpc {
+            true => format!("error: failed to connect service {url:?}: {error}"),
+            false => format!("Get {url:?}: {error}"),
+        })?;
+        if is_grpc {
+            return socket_probe::health(response).await;
+        }
+        match response.status() {
+            status if (StatusCode::OK..StatusCode::BAD_REQUEST).contains(&status) => Ok(()),
+            status => Err(format!(
+                "HTTP probe failed with statuscode: {}",
+                status.as_u16()
+            )),
+        }
     }));
-    match call.await {
-        Ok(Ok(status)) if (StatusCode::OK..StatusCode::BAD_REQUEST).contains(&status) => Ok(()),
-        Ok(Ok(status)) => Err(format!(
-            "HTTP probe failed with statuscode: {}",
-            status.as_u16()
-        )),
-        Ok(Err(error)) => Err(format!("Get \"http://{authority}{path}\": {error}")),
-        Err(_) => Err("the node is shutting down".to_owned()),
+    let ended = call.await;
+    ended.unwrap_or_else(|_| Err("the node is shutting down".to_owned()))
+}
+
+/// Who is behind a port.
+enum Asked {
+    /// A component that is served there.
+    Component(Guest),
+    /// A guest that listens there.
+    Listener(Network, u16),
+}
+
+impl Asked {
+    fn of(target: &Target, port: u16) -> Option<Self> {
+        let listening = target.network.as_ref();
+        if let Some(network) = listening.filter(|network| network.listens(port, Via::Address)) {
+            return Some(Self::Listener(network.clone(), port));
+        }
+        let served = target.workload.clone();
+        let served = served.filter(|_| target.ports.contains(&port));
+        served.map(Self::Component)
+    }
+
+    async fn answer(
+        self,
+        is_tls: bool,
+        request: Request<weft_runtime::Body>,
+    ) -> Result<http::Response<weft_runtime::Body>, weft_call::Failure> {
+        match self {
+            Self::Component(workload) => workload.call(request).await,
+            Self::Listener(network, port) => {
+                socket_probe::ask(network, port, is_tls, request).await
+            }
+        }
     }
 }
 
@@ -412,7 +459,8 @@ mod tests {
                     port: 8080,
                     path: "/".into(),
                     host: None,
-                    headers: vec![]
+                    headers: vec![],
+                    is_tls: false,
                 },
                 initial_delay: Duration::ZERO,
                 period: Duration::from_secs(10),
@@ -426,19 +474,17 @@ mod tests {
     #[test]
     fn what_cannot_be_probed_is_refused_with_a_sentence() {
         let text: Vec<String> = [
-            json!({"grpc": {"port": 1}}),
             json!({"tcpSocket": {"port": "nope"}}),
-            json!({"httpGet": {"port": 8080, "scheme": "HTTPS"}}),
+            json!({"httpGet": {"port": 8080, "scheme": "GOPHER"}}),
             json!({}),
         ]
         .into_iter()
         .map(|probe| specs(&container(probe)).expect_err("refused").to_string())
         .collect();
         insta::assert_snapshot!(text.join("\n"), @r#"
-        Readiness probe: grpc is not supported, a component has no sockets; use httpGet, tcpSocket or exec
         Readiness probe: the container has no port "nope"
-        Readiness probe: scheme HTTPS is not supported, a component is asked in memory; leave the field out
-        Readiness probe: it says neither httpGet, tcpSocket nor exec
+        Readiness probe: scheme GOPHER is not supported, a component is asked over HTTP or HTTPS; leave the field out
+        Readiness probe: it says none of httpGet, tcpSocket, grpc and exec
         "#);
     }
 
@@ -449,6 +495,7 @@ mod tests {
             workload: None,
             ip: "10.42.0.7".parse().expect("an address"),
             ports: vec![8080],
+            network: None,
             cores: Cores::start(1).expect("a core"),
             core: 0,
             context: None,

@@ -36,7 +36,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_mesh::{Detached, LocalWorkload, PodAddress};
-use weft_runtime::Usage;
+use weft_runtime::{Network, Stdin, Usage};
 
 /// What a container has at least for its end when its hook has taken all of the grace; as the kubelet.
 const GRACE_AFTER_HOOK: Duration = Duration::from_secs(2);
@@ -177,6 +177,8 @@ pub(crate) struct Running {
     context: Arc<Context>,
     pre_stop: Option<Hook>,
     last_words: LastWords,
+    /// Of a command that cannot hear of a stop: where it may listen.
+    deaf_in: Option<Network>,
     /// Keeps the certificate of its identity in the mesh.
     _claim: Claim,
     /// Keeps what its ServiceAccount is granted in force here.
@@ -222,6 +224,7 @@ pub(crate) fn launch(
     mut prepared: Prepared,
 ) -> Result<Launched, String> {
     let serves = prepared.world == World::Http;
+    let hears_stop = prepared.spec.config.stdin == Stdin::EndsAtStop;
     let mut ports = prepared.spec.ports.iter();
     if let Some(port) = ports.find(|port| serves && home.siblings.serves(**port)) {
         prepared.log.close();
@@ -248,6 +251,7 @@ pub(crate) fn launch(
         workload,
         context,
         last_words,
+        network,
         probes,
         hooks,
         image_id,
@@ -256,11 +260,15 @@ pub(crate) fn launch(
         grant,
         ..
     } = prepared;
+    let deaf_in = network.clone().filter(|_| !hears_stop);
+    // One that may listen is found through Services, too.
+    let serving = serves || network.is_some();
     let waiting = (!probes.is_empty()).then(|| {
         let target = probes::Target {
             workload: serves.then(|| workload.clone()),
             ip,
             ports: spec.ports,
+            network,
             cores: home.node.cores.clone(),
             core,
             context: Some((home.node.clone(), context.clone())),
@@ -269,7 +277,7 @@ pub(crate) fn launch(
         Box::new((probes, target))
     });
     Ok(Launched {
-        serving: serves,
+        serving,
         post_start: hooks.post_start,
         image_id,
         container_id: format!(
@@ -287,6 +295,7 @@ pub(crate) fn launch(
             context,
             pre_stop: hooks.pre_stop,
             last_words,
+            deaf_in,
             _claim: claim,
             _grant: grant,
         },
@@ -437,9 +446,11 @@ impl Running {
             }
         };
         if self.addresses.is_empty() {
-            // A command: its own task reports the exit.
+            // A command: its own task reports the exit. One that serves for ever, and does not hear that it should end, is not waited for.
+            let is_deaf = self.deaf_in.as_ref().is_some_and(Network::serves_any);
             home.tasks.spawn(async move {
-                let grace = hooked.await;
+                let left = hooked.await;
+                let grace = if is_deaf { Duration::ZERO } else { left };
                 workload.stop(grace).await;
             });
             return;

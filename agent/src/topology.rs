@@ -21,6 +21,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -136,6 +137,11 @@ impl Topology {
     /// The services whose variables a container in `namespace` sees.
     pub fn services_for(&self, namespace: &str) -> Vec<Service> {
         self.seen.lock().cluster.services_for(namespace)
+    }
+
+    /// Where the API servers are, if `to` is the address of the Service that they are behind.
+    pub(crate) fn api_servers(&self, to: SocketAddr) -> Option<Vec<SocketAddr>> {
+        self.seen.lock().cluster.api_servers(to)
     }
 
     /// Watches and publishes until `shutdown`.

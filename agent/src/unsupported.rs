@@ -98,7 +98,7 @@ fn pod_fields(spec: &PodSpec) -> [Asked; 7] {
     ]
 }
 
-fn container_fields(container: &Container) -> [Asked; 4] {
+fn container_fields(container: &Container) -> [Asked; 3] {
     let ports = container.ports.as_deref().unwrap_or_default();
     let security = container.security_context.as_ref();
     let on = |field: Option<bool>| field == Some(true);
@@ -114,14 +114,6 @@ fn container_fields(container: &Container) -> [Asked; 4] {
                 .any(|port| port.host_port.is_some_and(|port| port != 0)),
             "ports.hostPort",
             "a component has no socket of the node; it is reached through Services and the gateway",
-        ),
-        (
-            !ports.is_empty()
-                && ports
-                    .iter()
-                    .all(|port| port.protocol.as_deref().is_some_and(|it| it != "TCP")),
-            "ports.protocol",
-            "a component is served over HTTP on its ports that are TCP, and this one has none",
         ),
         (
             container
@@ -234,7 +226,6 @@ mod tests {
         let containers = [
             json!({"securityContext": {"privileged": true}}),
             json!({"ports": [{"containerPort": 80, "hostPort": 80}]}),
-            json!({"ports": [{"containerPort": 53, "protocol": "UDP"}]}),
             json!({"volumeDevices": [{"name": "disk", "devicePath": "/dev/sda"}]}),
             json!({"volumeMounts": [{"name": "data", "mountPath": "/data"}]}),
         ];
@@ -263,7 +254,6 @@ mod tests {
         os.name: windows is not supported: a component runs on any node; leave the field out
         securityContext.privileged is not supported: a component is no process of the node and never reaches it; leave the field out
         ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
-        ports.protocol is not supported: a component is served over HTTP on its ports that are TCP, and this one has none
         volumeDevices is not supported: a component is no process of the node and never reaches it; leave the field out
         volume "data" is mounted at /data, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
         volume "data" is mounted at /data, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components

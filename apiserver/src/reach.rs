@@ -4,7 +4,8 @@
 //! a component, which has no address outside of the mesh: its node is asked, over the mutual TLS by which nodes are asked for logs, as
 //! `kube-apiserver` of `system:masters`, to hand the request to that pod's port (`/podProxy/NAMESPACE/POD/UID/PORT/PATH`), and does so through the
 //! mesh's own door. So what is spoken to the component is plain HTTP, whatever scheme was asked for: that it is the component, and nobody on the way,
-//! is proven by the certificates of server and node, and no bundle of a configuration is asked.
+//! is proven by the certificates of server and node, and no bundle of a configuration is asked. A guest that listens by itself is connected to
+//! through its node (`/podStream/NAMESPACE/POD/UID/PORT`) where TLS is asked for, and proves who it is as any server does.
 //!
 //! Invariants: a pod is the one that the endpoint means, by its uid; a node is believed for its own name and address only; a connection is made in
 //! a bounded time. Left to others: what is sent (`crate::webhook`, `crate::aggregation`, `crate::http`), the node's side (`weft_agent`).
@@ -16,9 +17,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{HeaderName, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
@@ -39,6 +41,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The ports that URLs mean when they name none.
 const HTTP_PORT: u16 = 80;
 const HTTPS_PORT: u16 = 443;
+/// A node's endpoint for connections, and what a request to it goes on as.
+const POD_STREAM: &str = "/podStream/";
+const STREAM_PROTOCOL: &str = "weft-stream/1";
 /// By which a node says that it has not handed a request on, and why. No component can: the mesh takes such headers off.
 const NOT_REACHED: HeaderName = HeaderName::from_static("x-weft-not-reached");
 
@@ -93,6 +98,29 @@ impl PodPort {
             ..
         } = self;
         format!("{POD_PROXY}{namespace}/{pod}/{uid}/{port}")
+    }
+
+    /// A connection to the guest that listens there itself, on one to its node; none where a component is served, or nobody is.
+    async fn stream(&self, mut node: SendRequest<Body>) -> Option<TokioIo<Upgraded>> {
+        let Self {
+            namespace,
+            pod,
+            uid,
+            port,
+            ..
+        } = self;
+        let request = Request::get(format!("{POD_STREAM}{namespace}/{pod}/{uid}/{port}"))
+            .header(header::HOST, "localhost")
+            .header(header::CONNECTION, "Upgrade")
+            .header(header::UPGRADE, STREAM_PROTOCOL)
+            .body(Body::empty());
+        let sending = node.send_request(request.ok()?);
+        let answered = tokio::time::timeout(CONNECT_TIMEOUT, sending).await;
+        let response = answered.ok()?.ok()?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return None;
+        }
+        hyper::upgrade::on(response).await.ok().map(TokioIo::new)
     }
 }
 
@@ -297,7 +325,7 @@ pub(crate) fn unreachable(why: &str) -> StatusError {
     StatusError::unavailable(format!("error trying to reach service: {why}"))
 }
 
-/// How an address is met with TLS; a component is not.
+/// How an address, or a guest that listens, is met with TLS; a component is not.
 pub(crate) struct Tls<'a> {
     pub connector: &'a TlsConnector,
     pub server_name: &'a str,
@@ -336,18 +364,25 @@ impl Reach {
                 let Some(nodes) = &self.nodes else {
                     return Err(format!("dial tcp {address}: connect: no route to host"));
                 };
-                let opened = nodes.open(&pod.node).await;
-                let (sender, _) = opened.map_err(|error| {
-                    let why = match error {
-                        NodeError::Timeout { .. } => "i/o timeout",
-                        _ => "connect: no route to host",
-                    };
-                    // Where nodes are, is not for everybody to know.
-                    tracing::debug!(%error, address, "a pod's node is out of reach");
-                    format!("dial tcp {address}: {why}")
-                })?;
+                let open = async || {
+                    let opened = nodes.open(&pod.node).await;
+                    opened.map(|(sender, _)| sender).map_err(|error| {
+                        let why = match error {
+                            NodeError::Timeout { .. } => "i/o timeout",
+                            _ => "connect: no route to host",
+                        };
+                        // Where nodes are, is not for everybody to know.
+                        tracing::debug!(%error, address, "a pod's node is out of reach");
+                        format!("dial tcp {address}: {why}")
+                    })
+                };
+                if let Some(tls) = tls
+                    && let Some(stream) = pod.stream(open().await?).await
+                {
+                    return secured(stream, tls).await;
+                }
                 Ok(Line {
-                    sender,
+                    sender: open().await?,
                     prefix: pod.prefix(),
                 })
             }
@@ -365,15 +400,21 @@ async fn open_address(address: &str, tls: Option<Tls<'_>>) -> Result<Line, Strin
     })?;
     // Small questions must not wait for the acknowledgement of the one before.
     let _ = tcp.set_nodelay(true);
-    let Some(Tls {
+    match tls {
+        Some(tls) => secured(tcp, tls).await,
+        None => shake_hands(tcp).await,
+    }
+}
+
+async fn secured(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    Tls {
         connector,
         server_name,
-    }) = tls
-    else {
-        return shake_hands(tcp).await;
-    };
+    }: Tls<'_>,
+) -> Result<Line, String> {
     let name = ServerName::try_from(server_name.to_owned()).map_err(|error| error.to_string())?;
-    let stream = connector.connect(name, tcp).await;
+    let stream = connector.connect(name, stream).await;
     let stream = stream.map_err(|error| format!("tls: failed to verify certificate: {error}"))?;
     shake_hands(stream).await
 }
@@ -644,17 +685,27 @@ mod tests {
         let answer = |request: &Request<Incoming>| {
             let host = request.headers()[header::HOST].to_str().unwrap();
             let mut response = Response::new(format!("{} at {host}", request.uri()));
+            // Nobody listens by himself: it is a component.
+            if request.uri().path().starts_with(POD_STREAM) {
+                *response.status_mut() = StatusCode::NOT_FOUND;
+            }
             if request.uri().path().ends_with("/gone") {
                 let why = HeaderValue::from_static("connect: connection refused");
                 response.headers_mut().insert(NOT_REACHED, why);
             }
             response
         };
-        let ask = async |name: &str, path: &str| {
+        let connector = tls::client_config(tls::Trust::Anybody, None).unwrap();
+        let connector = TlsConnector::from(connector);
+        let ask = async |name: &str, path: &str, is_tls: bool| {
             let (client, mut node) = crate::http::proxy::fake::node("127.0.0.1", answer).await;
             node["metadata"]["name"] = name.into();
             let reach = Reach::new(Some(client));
-            let mut line = reach.open(&port(node), None).await?;
+            let tls = is_tls.then_some(Tls {
+                connector: &connector,
+                server_name: "hook.shop.svc",
+            });
+            let mut line = reach.open(&port(node), tls).await?;
             let request = Request::get(path).header(header::HOST, "hook.shop.svc:443");
             let sent = line.send(request.body(Body::empty()).unwrap()).await;
             let body = sent.map_err(Unanswered::why)?.into_body();
@@ -675,9 +726,11 @@ mod tests {
                 Err("dial tcp 10.42.0.3:8080: connect: no route to host"),
             ),
         ] {
-            let found = ask(name, path).await;
-            let found = found.as_ref().map(String::as_str).map_err(String::as_str);
-            assert_eq!(found, expected, "{name} {path}");
+            for is_tls in [false, true] {
+                let found = ask(name, path, is_tls).await;
+                let found = found.as_ref().map(String::as_str).map_err(String::as_str);
+                assert_eq!(found, expected, "{name} {path} {is_tls}");
+            }
         }
         let nobody = Reach::default().open(&port(json!({})), None).await;
         assert!(nobody.is_err());

@@ -17,7 +17,7 @@ use http::{HeaderMap, Request, Response, StatusCode, header, request::Parts};
 use weft_call::{Failure, FailureKind};
 
 use crate::{
-    Blame, Body, CallContext, Inner,
+    Blame, Body, CallContext, Inner, Raw,
     call::{Call, Head, earlier},
     deliver, failure,
     health::Fault,
@@ -291,6 +291,9 @@ impl Call {
             source: &self.caller.source_line,
         };
         wire::encode_request(&to, &context, Instant::now(), &mut parts.headers);
+        if parts.extensions.get::<Raw>().is_some() {
+            wire::encode_raw(&mut parts.headers);
+        }
         parts.version = http::Version::HTTP_2;
         parts.extensions.clear();
         let request = Request::from_parts(parts, self.body.reader());

@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use weft_api::identity::SpiffeId;
 
 use crate::{
-    Body, FailureKind, Inner, Peer, Transport, WorkloadInfo,
+    Body, FailureKind, Inner, Peer, Raw, Transport, WorkloadInfo,
     accept::accept_loop,
     deliver::{self, Attached},
     failure, headers,
@@ -315,6 +315,9 @@ impl Session {
             let reason = "the names of its caller and service are longer than names can be";
             return wire::encode_failure(&failure::bad_request(reason));
         };
+        if wire::is_raw(&parts.headers) {
+            parts.extensions.insert(Raw);
+        }
         let context = wire::take_context(&mut parts.headers, peer, started);
         let deadline = context.deadline;
         let grpc = measure::is_grpc(&parts.headers);

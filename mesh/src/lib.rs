@@ -43,6 +43,7 @@ mod joined;
 mod load;
 mod measure;
 mod metrics;
+mod names;
 mod outbound;
 mod pace;
 #[cfg(test)]
@@ -76,7 +77,7 @@ pub use egress::{
 };
 pub use gateway::{GatewayConfig, OpenServices};
 pub use identity::{Identities, SvidError, server_name};
-pub use outbound::Outbound;
+pub use outbound::{Outbound, Raw};
 pub use retry::{Refusal, Verdict};
 pub use route::{
     AttachedRoute, Backend, BackendTarget, Filter, HeaderChange, HostPattern, Match, PathChange,
@@ -264,7 +265,7 @@ impl Mesh {
         self.inner.attached.insert(addresses, workload);
     }
 
-    /// Whether a workload of this node is attached there.
+    /// Whether a workload of this node takes calls at `address`.
     #[must_use]
     pub fn is_attached(&self, address: PodAddress) -> bool {
         self.inner.attached.get(address.into()).is_some()

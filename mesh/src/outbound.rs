@@ -16,6 +16,8 @@
 //!
 //! Invariant: every call is charged exactly once, whatever becomes of it; what ends before layer 5 is charged to nobody.
 
+mod raw;
+
 use std::{
     net::SocketAddr,
     ops::ControlFlow,
@@ -44,6 +46,8 @@ use crate::{
     route::{Entry, Exchange, View},
     table::Table,
 };
+
+pub use raw::Raw;
 
 /// A call that is under way.
 pub(crate) type Calling = weft_call::Calling<Body>;

@@ -56,6 +56,8 @@ pub struct Table {
 pub struct Service {
     labels: Arc<ServiceLabels>,
     ports: Arc<[Port]>,
+    /// None for headless services.
+    cluster_ip: Option<IpAddr>,
     /// The name that it stands for.
     alias: Option<Arc<str>>,
     routes: Arc<BoundRoutes>,
@@ -121,6 +123,7 @@ impl Service {
         Self {
             labels: Arc::new(ServiceLabels::new("", "")),
             ports: Arc::default(),
+            cluster_ip: None,
             alias: None,
             routes: Arc::default(),
             budget: Arc::default(),
@@ -130,6 +133,7 @@ impl Service {
     /// Nothing about them differs but what was measured.
     fn is_identical(&self, other: &Self) -> bool {
         self.labels == other.labels
+            && self.cluster_ip == other.cluster_ip
             && self.alias == other.alias
             && self.routes == other.routes
             && self.ports.len() == other.ports.len()
@@ -147,6 +151,16 @@ impl Service {
 
     pub(crate) fn labels(&self) -> &Arc<ServiceLabels> {
         &self.labels
+    }
+
+    /// Its own address, if it has one.
+    pub(crate) fn cluster_ip(&self) -> Option<IpAddr> {
+        self.cluster_ip
+    }
+
+    /// The endpoints in use behind any of its ports; one behind several is there for each.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.ports.iter().flat_map(|port| &port.all)
     }
 
     /// The name that calls to it are meant for, if it is not itself.

@@ -3,6 +3,7 @@
 //! ```text
 //! request    x-weft-destination  ip:port of the pod it is for     x-weft-service   name.namespace that was called
 //!            x-weft-source       who calls, in words              and the call's context
+//!            x-weft-raw          its bodies are the two directions of a byte stream
 //! response   x-weft-worked-ns    what the workload took for the head
 //!            or a failure, with its message as the body
 //! ```
@@ -25,6 +26,8 @@ const DESTINATION: HeaderName = HeaderName::from_static("x-weft-destination");
 const SERVICE: HeaderName = HeaderName::from_static("x-weft-service");
 /// `name;app;version;service;revision`.
 const SOURCE: HeaderName = HeaderName::from_static("x-weft-source");
+/// Of a call that is a byte stream.
+const RAW: HeaderName = HeaderName::from_static("x-weft-raw");
 /// Nanoseconds from handing the request to the workload until it gave the response's head.
 const WORKED: HeaderName = HeaderName::from_static("x-weft-worked-ns");
 
@@ -55,6 +58,16 @@ pub(crate) fn encode_request(
     lines.insert(SERVICE, to.service.clone());
     lines.insert(SOURCE, to.source.clone());
     context.encode(now, lines);
+}
+
+/// Says that the call is a byte stream.
+pub(crate) fn encode_raw(lines: &mut HeaderMap) {
+    lines.insert(RAW, HeaderValue::from_static("1"));
+}
+
+/// Whether it is one.
+pub(crate) fn is_raw(lines: &HeaderMap) -> bool {
+    lines.contains_key(RAW)
 }
 
 /// The pod that a request is for; none where it does not say that.

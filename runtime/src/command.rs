@@ -193,6 +193,7 @@ async fn guest(
     // A long run must not keep what others could have unloaded.
     drop(code);
     let mut store = store_with(workload, pre.engine(), stdio, refused);
+    store.data_mut().open_network();
     match wasi {
         Wasi::P2 => {
             let pre = wasmtime_wasi::p2::bindings::CommandPre::new(pre)?;

@@ -44,6 +44,8 @@
 //! Examples to start from, in `examples/`: `embed` (a capability of one's own), `axum` (routes answered by a component),
 //! `plugins` (a typed interface both ways), `keyvalue` (settings and a store), `job` (a command with arguments, output and limits).
 //!
+//! A command that is given a [`Network`] listens and connects by `wasi:sockets` in it, and nowhere else ([`network`]).
+//!
 //! Left to others: where components come from, what a workload is called in a cluster, and where outbound requests go:
 //! [`Outbound`] is any `tower` service.
 //!
@@ -69,6 +71,7 @@ pub mod host;
 mod instance;
 pub mod limits;
 pub mod logs;
+pub mod network;
 mod plugin;
 #[cfg(test)]
 mod properties;
@@ -99,6 +102,7 @@ pub use host::http::Outbound;
 pub use host::keyvalue::{KeyValueError, KeyValueStore, MemoryStore};
 pub use limits::{HostBytes, Limits, Usage};
 pub use logs::LogSink;
+pub use network::Network;
 pub use scheduling::Computing;
 pub use session::Session;
 pub use setup::{Setup, WorkloadConfig};

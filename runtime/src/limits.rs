@@ -268,6 +268,14 @@ impl HostBytes {
         })
     }
 
+    /// Room for `bytes` where there is any: for what the host can do without, and the guest is told of.
+    pub(crate) fn try_charge(self: &Arc<HostBytes>, bytes: u64) -> Option<Charge> {
+        self.account.take_or_make_room(bytes).then(|| Charge {
+            host: self.clone(),
+            bytes,
+        })
+    }
+
     fn refuse(&self, bytes: u64) -> wasmtime::Error {
         self.tell_refused(bytes);
         self.refused.store(true, Relaxed);

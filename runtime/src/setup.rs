@@ -11,6 +11,7 @@ use crate::events::EventSink;
 use crate::host::http::Outbound;
 use crate::limits::Limits;
 use crate::logs::LogSink;
+use crate::network::Network;
 use crate::stdin::Stdin;
 use crate::workload::InstancePolicy;
 
@@ -74,6 +75,8 @@ pub struct Setup {
     pub stderr: LogSink,
     /// Where outbound requests go. Without it, the guest may send none.
     pub outbound: Option<Outbound>,
+    /// Where its sockets are. Without it, it can have none. Not for a workload in a worker process, whose guests never have sockets.
+    pub network: Option<Network>,
     /// Hears what happens to it; of a workload in a worker process only [`Event::BrokenOff`](crate::Event::BrokenOff) is told here.
     pub events: Option<EventSink>,
     /// What it may have of the engine's capabilities.
@@ -88,6 +91,7 @@ impl Default for Setup {
             stdout: LogSink::discard(),
             stderr: LogSink::discard(),
             outbound: None,
+            network: None,
             events: None,
             grants: Grants::default(),
         }

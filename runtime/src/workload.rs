@@ -40,6 +40,7 @@ use crate::host::keyvalue::KeyValueStore;
 use crate::instance::{self, CallSlot, Job, Phase, Shard};
 use crate::limits::{Charge, CpuAccount, HostBytes, Limits, MemoryAccount, Usage};
 use crate::logs::LogSink;
+use crate::network::Network;
 use crate::room::Room;
 use crate::scheduling;
 use crate::setup::{Setup, WorkloadConfig};
@@ -239,6 +240,12 @@ impl WorkloadBuilder {
     /// Where outbound requests go. Without it, the guest may send none.
     pub fn outbound(mut self, outbound: Outbound) -> Self {
         self.setup.outbound = Some(outbound);
+        self
+    }
+
+    /// Where the guest's sockets are. Without it, it can have none.
+    pub fn network(mut self, network: Network) -> Self {
+        self.setup.network = Some(network);
         self
     }
 
@@ -521,6 +528,10 @@ impl Inner {
     }
     pub(crate) fn outbound(&self) -> Option<&Outbound> {
         self.setup.outbound.as_ref()
+    }
+    /// Where its sockets are, if it may have any.
+    pub(crate) fn network(&self) -> Option<&Network> {
+        self.setup.network.as_ref()
     }
     pub(crate) fn events(&self) -> Option<&EventSink> {
         let events = self.setup.events.as_ref();

@@ -4,6 +4,10 @@
 //! marked `[Serial]` after them, alone. It is built here from Go modules into `target/conformance` unless `--e2e` names one. The cluster is `weft up
 //! --nodes 3`, or the one of `--kubeconfig`.
 //!
+//! The suite's images are components of this repository ([`IMAGES`]), which are put into the cluster's own registry under the names and tags that the
+//! suite has for them; its list of registries names that one. Images that are not to be had (`invalid…`) stay so. With `--repositories` or
+//! `--kubeconfig` nothing is pushed.
+//!
 //! What was seen goes, a line a test, to `target/conformance/results.jsonl` while it runs, and after a run of all tests to `docs/conformance.md`: how many passed, and for each
 //! that did not its own first words and what it needs of a cluster (`conformance/needs.tsv`, by upstream's number of the test: its place in
 //! the suite's own list).
@@ -26,7 +30,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{self, Cluster};
 use crate::progress::{self, Counting, Steps};
-use crate::{Failure, interrupts, target};
+use crate::{Failure, guests, interrupts, target};
 
 const RELEASE: &str = "1.37.2";
 const MODULE: &str = "k8s.io/kubernetes";
@@ -43,6 +47,30 @@ const POLL: Duration = Duration::from_millis(100);
 const WORDS_MAX: usize = 400;
 /// How much of a test's output is looked at, from its end.
 const OUTPUT_MAX: usize = 4 << 20;
+
+/// The suite's images and tags, and the components that stand for them. `toolbox` is a busybox and what tests of DNS call.
+const IMAGES: [(&str, &str); 11] = [
+    ("agnhost:2.66.1", "agnhost"),
+    ("agnhost:2.55", "agnhost"),
+    ("busybox:1.37.0-2", "toolbox"),
+    ("glibc-dns-testing:2.1.1", "toolbox"),
+    ("pause:3.10.2", "pause"),
+    ("nginx:1.27.0-2", "nautilus"),
+    ("nginx:1.28.0-2", "nautilus"),
+    ("nautilus:1.8", "nautilus"),
+    ("kitten:1.8", "nautilus"),
+    ("nonewprivs:1.4", "nonewprivs"),
+    ("perl:5.26", "toolbox"),
+];
+/// The folder of the cluster's own registry that they are in: a name without a host.
+const FOLDER: &str = "e2e-test-images";
+/// The suite's registries that are that folder. The others are for images that must not be had.
+const REGISTRIES: [&str; 4] = [
+    "promoterE2eRegistry",
+    "buildImageRegistry",
+    "gcRegistry",
+    "dockerLibraryRegistry",
+];
 
 /// What stands behind the letters of `needs.tsv`, and what a cluster of components needs for them.
 const CLASSES: [(char, &str); 6] = [
@@ -155,7 +183,7 @@ impl Verdict {
 /// When suite, kubectl or cluster cannot be had, or no test is asked for. Tests that fail are a result, not an error.
 pub fn run(args: &Args) -> Result<()> {
     let Suite::Kubernetes = args.suite;
-    let mut steps = Steps::new(4);
+    let mut steps = Steps::new(6);
     let e2e = match &args.e2e {
         Some(file) => std::path::absolute(file)?,
         None => steps.step("build upstream's suite (some minutes, once)", built)?,
@@ -176,22 +204,25 @@ pub fn run(args: &Args) -> Result<()> {
         Some(file) => (None, std::path::absolute(file)?),
         None => {
             steps.step("build weft", cluster::build)?;
+            steps.step("build the suite's images", images)?;
             let cluster = Cluster::start("conformance", 3, false)?;
+            steps.step("push the suite's images", || push(&cluster))?;
             let kubeconfig = PathBuf::from(&cluster.kubeconfig);
             (Some(cluster), kubeconfig)
         }
     };
     let folder = target().join("conformance");
     fs::create_dir_all(&folder)?;
+    let repositories = match &args.repositories {
+        Some(file) => Some(std::path::absolute(file)?),
+        None if cluster.is_some() => Some(repositories(&folder)?),
+        None => None,
+    };
     let runner = Runner {
         e2e: &e2e,
         kubectl: &kubectl,
         kubeconfig: &kubeconfig,
-        repositories: args
-            .repositories
-            .as_deref()
-            .map(std::path::absolute)
-            .transpose()?,
+        repositories,
         patience: Duration::from_secs(args.seconds.into()),
         folder: &folder,
     };
@@ -229,6 +260,27 @@ fn wanted(args: &Args, test: &Test) -> bool {
             .all(|class| class == '+' || letters.contains(class))
     });
     named && classed
+}
+
+/// Builds the components that stand for the suite's images.
+fn images() -> Result<()> {
+    guests::build_suite()?;
+    guests::build_only(&["toolbox"])
+}
+
+/// Puts them where the suite looks for its images.
+fn push(cluster: &Cluster) -> Result<()> {
+    IMAGES.iter().try_for_each(|(image, component)| {
+        cluster.push(&guests::path(component), &format!("{FOLDER}/{image}"))
+    })
+}
+
+/// The file for `KUBE_TEST_REPO_LIST`.
+fn repositories(folder: &Path) -> Result<PathBuf> {
+    let file = std::path::absolute(folder.join("repositories.yaml"))?;
+    let lines = REGISTRIES.map(|registry| format!("{registry}: {FOLDER}\n"));
+    fs::write(&file, lines.concat()).with_context(|| format!("writing {}", file.display()))?;
+    Ok(file)
 }
 
 /// The suite, built from its modules. The staging modules stand in its `go.mod` as folders; each is replaced by its published version.

@@ -27,6 +27,12 @@ struct Guest {
     kind: Kind,
 }
 
+/// The programs of upstream's test images: a crate of its own, which the suite alone needs, and takes minutes to build.
+const SUITE: &str = "agnhost";
+const SUITE_PROGRAMS: [&str; 4] = ["agnhost", "nautilus", "nonewprivs", "pause"];
+/// What tokio's sockets are built under for components.
+const SUITE_CFG: &str = "tokio_unstable";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// A library with exports, `wasi:http` in most cases.
@@ -35,7 +41,7 @@ enum Kind {
     Program,
 }
 
-const GUESTS: [Guest; 16] = [
+const GUESTS: [Guest; 17] = [
     Guest {
         package: "hello",
         kind: Kind::Library,
@@ -97,6 +103,10 @@ const GUESTS: [Guest; 16] = [
         kind: Kind::Program,
     },
     Guest {
+        package: "echo",
+        kind: Kind::Program,
+    },
+    Guest {
         package: "toolbox",
         kind: Kind::Program,
     },
@@ -150,11 +160,13 @@ fn build_crate(folder: &Path, wanted: Option<Toolchain>) -> Result<Vec<PathBuf>>
         .into());
     }
     let toolchain = toolchain::find(wanted)?;
+    let cfgs = cfgs(&metadata, &std::fs::canonicalize(&manifest)?);
     for (kind, name) in &components {
         let mut cargo = match kind {
             Kind::Library => toolchain.cargo("build", &manifest),
             Kind::Program => toolchain.cargo("rustc", &manifest),
         };
+        toolchain.with_cfgs(&mut cargo, &cfgs);
         match kind {
             Kind::Library => cargo.arg("--lib"),
             Kind::Program => cargo
@@ -191,6 +203,30 @@ fn components(metadata: &Value, manifest: &Path) -> Vec<(Kind, String)> {
             Some((kind, target["name"].as_str()?.to_owned()))
         })
         .collect()
+}
+
+/// What a crate says that its component and all below it are built under: `[package.metadata.component] cfg`.
+fn cfgs(metadata: &Value, manifest: &Path) -> Vec<String> {
+    let mut packages = metadata["packages"].as_array().into_iter().flatten();
+    let package = packages.find(|package| package["manifest_path"].as_str() == manifest.to_str());
+    let said = package.map(|package| &package["metadata"]["component"]["cfg"]);
+    let said = said.and_then(Value::as_array).into_iter().flatten();
+    said.filter_map(|cfg| cfg.as_str().map(str::to_owned))
+        .collect()
+}
+
+/// Builds the programs of upstream's test images.
+pub fn build_suite() -> Result<()> {
+    let toolchain = toolchain::find(None)?;
+    for name in SUITE_PROGRAMS {
+        let mut program = toolchain.cargo("rustc", Path::new(MANIFEST));
+        toolchain.with_cfgs(&mut program, &[SUITE_CFG.to_owned()]);
+        program.args(["--target-dir", "sample-apps/target", "--package", SUITE]);
+        program.args(["--bin", name, "--"]);
+        program.args(toolchain.program_arguments());
+        progress::run(&mut program, NEXT)?;
+    }
+    keep(&SUITE_PROGRAMS.map(|name| (format!("{name}.wasm"), name)))
 }
 
 /// Where the component of that name is after [`build`].
@@ -232,17 +268,25 @@ fn build_samples(chosen: &[&Guest], wanted: Option<Toolchain>) -> Result<()> {
             progress::run(&mut program, NEXT)?;
         }
     }
+    let built = chosen.iter().map(|guest| match guest.kind {
+        Kind::Library => {
+            let file = format!("{}.wasm", guest.package.replace('-', "_"));
+            (file, guest.package)
+        }
+        Kind::Program => (format!("{}.wasm", guest.package), guest.package),
+    });
+    keep(&built.collect::<Vec<_>>())
+}
+
+/// Puts what was built, by its file's name, where [`path`] says.
+fn keep(built: &[(String, &str)]) -> Result<()> {
     let from = PathBuf::from("sample-apps/target")
         .join(TARGET)
         .join("release");
     let to = target().join("guests");
     std::fs::create_dir_all(&to).with_context(|| format!("creating {}", to.display()))?;
-    for guest in chosen {
-        let built = match guest.kind {
-            Kind::Library => from.join(format!("{}.wasm", guest.package.replace('-', "_"))),
-            Kind::Program => from.join(format!("{}.wasm", guest.package)),
-        };
-        replace(&built, &path(guest.package))?;
+    for (file, name) in built {
+        replace(&from.join(file), &path(name))?;
     }
     Ok(())
 }

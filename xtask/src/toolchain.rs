@@ -14,6 +14,9 @@ use crate::progress::{self, clean_environment, describe};
 
 pub const TARGET: &str = "wasm32-wasip2";
 
+/// Where the packages have what a component is linked with.
+const DEBIAN_FLAGS: &str = "-Clink-self-contained=no -Lnative=/usr/lib/wasm32-wasi";
+
 /// How long rustup may try before the packages are used: a download takes seconds, an unreachable host for ever.
 const RUSTUP_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -134,10 +137,7 @@ impl Toolchain {
                     .env("PATH", format!("/usr/bin:{path}"))
                     .env("RUSTC", "/usr/bin/rustc")
                     .env("RUSTC_BOOTSTRAP", "1")
-                    .env(
-                        "RUSTFLAGS",
-                        "-Clink-self-contained=no -Lnative=/usr/lib/wasm32-wasi",
-                    )
+                    .env("RUSTFLAGS", DEBIAN_FLAGS)
                     .env_remove("CARGO")
                     .arg("-Zbuild-std=std,panic_abort");
                 cargo
@@ -148,6 +148,22 @@ impl Toolchain {
         // Workspaces of the caller's flags are not ours.
         cargo.env_remove("CARGO_TARGET_DIR");
         cargo
+    }
+
+    /// Has what `cargo` builds, and all that it depends on, built under these.
+    pub fn with_cfgs(self, cargo: &mut Command, cfgs: &[String]) {
+        if cfgs.is_empty() {
+            return;
+        }
+        let mut flags = match self {
+            Self::Target => String::new(),
+            Self::Debian => DEBIAN_FLAGS.to_owned(),
+        };
+        for cfg in cfgs {
+            flags.push_str(" --cfg ");
+            flags.push_str(cfg);
+        }
+        cargo.env("RUSTFLAGS", flags.trim_start());
     }
 
     /// What the linker needs for a program with a `main`, on top of what a library needs.

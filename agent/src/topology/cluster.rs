@@ -192,6 +192,21 @@ impl Cluster {
             .collect()
     }
 
+    /// Where the API servers are, if `to` is the address of their Service.
+    pub(super) fn api_servers(&self, to: SocketAddr) -> Option<Vec<SocketAddr>> {
+        let spec = self.services.get(&api_servers())?.spec.as_ref()?;
+        let ip: IpAddr = spec.cluster_ip.as_ref()?.parse().ok()?;
+        let mut ports = spec.ports.iter().flatten();
+        let port = ports.find(|port| u16::try_from(port.port) == Ok(to.port()))?;
+        if ip != to.ip() {
+            return None;
+        }
+        let slices = self.slices_of.get(&api_servers()).into_iter().flatten();
+        let slices = slices.filter_map(|slice| self.slices.get(slice));
+        let servers = slices.flat_map(|slice| slice.sockets(port.name.as_deref()));
+        Some(servers.collect())
+    }
+
     fn own_addresses(&self) -> OwnAddresses {
         let mut own = OwnAddresses::default();
         for (net, what) in self.own.values().flatten() {

@@ -4,7 +4,7 @@ use super::cluster::NodeFacts;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use weft_api::{SpiffeId, annotation, workload};
 use weft_gateway::NamespacedName;
@@ -37,6 +37,17 @@ impl Slice {
     /// Where its endpoints are.
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.endpoints.iter().map(|pod| pod.ip.to_canonical())
+    }
+
+    /// Where its endpoints take connections to the port of this name, those that are ready.
+    pub(super) fn sockets(&self, port: Option<&str>) -> impl Iterator<Item = SocketAddr> {
+        let mut ports = self.ports.iter();
+        let number = ports.find(|(name, _)| name.as_deref() == named(port));
+        let number = number.map(|(_, number)| *number);
+        number.into_iter().flat_map(|number| {
+            let ready = self.endpoints.iter().filter(|pod| pod.ready);
+            ready.map(move |pod| SocketAddr::new(pod.ip.to_canonical(), number))
+        })
     }
 
     pub(super) fn read(slice: &EndpointSlice, trust_domain: &str) -> Self {

@@ -15,8 +15,10 @@ use weft_kinds::SERVICE;
 
 use super::forward::{self, Failed};
 use super::{AppState, links};
-use crate::reach::{self, State};
+use crate::reach::tls::{self, Trust};
+use crate::reach::{self, State, Tls};
 use crate::request::ObjectRef;
+use tokio_rustls::TlsConnector;
 
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 
@@ -76,7 +78,19 @@ pub(super) async fn serve(
             .map_err(|error: http::uri::InvalidUri| {
                 StatusError::bad_request(format!("the path to proxy: {error}"))
             })?;
-    let opened = state.objects.reach().open(&way, None).await;
+    // Whoever answers is taken, as Kubernetes' proxy takes it.
+    let connector = match scheme {
+        "https" => {
+            let config = tls::client_config(Trust::Anybody, None);
+            Some(TlsConnector::from(config.map_err(StatusError::internal)?))
+        }
+        _ => None,
+    };
+    let tls = connector.as_ref().map(|connector| Tls {
+        connector,
+        server_name: "localhost",
+    });
+    let opened = state.objects.reach().open(&way, tls).await;
     let line = opened.map_err(|why| reach::unreachable(&why))?;
     let host = request.headers().get(header::HOST).cloned();
     let mut forwarded = forward::request(request, target);

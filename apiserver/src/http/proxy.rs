@@ -369,7 +369,7 @@ pub(crate) mod fake {
     use rustls_pki_types::{CertificateDer, PrivateKeyDer};
     use serde_json::json;
 
-    /// A node `a` that answers one connection, whose certificate names `san`, and that asks for a client certificate of the cluster CA; with whoever
+    /// A node `a` that answers two connections, one after the other, whose certificate names `san`, and that asks for a client certificate of the cluster CA; with whoever
     /// may call it.
     pub(crate) async fn node(
         san: &str,
@@ -407,16 +407,18 @@ pub(crate) mod fake {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
-            let (tcp, _) = listener.accept().await.unwrap();
             let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
-            let Ok(stream) = acceptor.accept(tcp).await else {
-                return;
-            };
-            let service = hyper::service::service_fn(move |request| async move {
-                Ok::<_, std::convert::Infallible>(answer(&request))
-            });
-            let server = hyper::server::conn::http1::Builder::new();
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            for _ in 0..2 {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let Ok(stream) = acceptor.accept(tcp).await else {
+                    return;
+                };
+                let service = hyper::service::service_fn(move |request| async move {
+                    Ok::<_, std::convert::Infallible>(answer(&request))
+                });
+                let server = hyper::server::conn::http1::Builder::new();
+                let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            }
         });
         let node = json!({ "metadata": { "name": "a" }, "status": {
             "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],

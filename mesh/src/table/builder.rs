@@ -152,6 +152,7 @@ impl TableBuilder {
         let service = Service {
             labels: Arc::clone(&labels),
             ports: ports.into(),
+            cluster_ip: spec.cluster_ip,
             alias: spec.alias.map(Into::into),
             routes,
             budget: before.map_or_else(Arc::default, |before| Arc::clone(&before.budget)),

@@ -122,6 +122,13 @@ impl Port {
         pick(&self.all, tried, now, rng)
     }
 
+    /// Where its endpoints are, those of this node first.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let far = self.all.iter().filter(|endpoint| endpoint.way != Way::Here);
+        let all = self.near.iter().chain(far);
+        all.map(|endpoint| endpoint.address).collect()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }

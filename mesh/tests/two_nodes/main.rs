@@ -3,4 +3,5 @@
 mod calls;
 mod faults;
 mod gateway;
+mod streams;
 mod world;

@@ -1,7 +1,7 @@
 //! What a guest can ask of its host: WASI 0.2 and 0.3, `wasi:http`, `weft:mesh`, `weft:terminal`, and the engine's capabilities.
 //!
 //! Everything is linked once, for all workloads: what a workload may *do* is decided by the state in its store (no
-//! files, no sockets, no outbound service, no capability unless granted), so that one prelinked component serves them all.
+//! files, no network, no outbound service, no capability unless granted), so that one prelinked component serves them all.
 
 pub mod config;
 mod filesystem;
@@ -10,6 +10,7 @@ pub mod keyvalue;
 pub mod mesh;
 mod resources;
 mod shadow;
+mod sockets;
 mod terminal;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::capability::{Bound, Capability};
 use crate::engine::Calls;
 use crate::instance::CallSlot;
 use crate::limits::{MemoryShare, Slice};
+use crate::network::Network;
 use crate::stdio::{ChannelInput, ChannelOutput, Stdio, TerminalSize, on_terminal};
 use crate::workload::Inner;
 
@@ -48,10 +50,17 @@ pub struct HostState {
     bound: Bound,
     /// The size of the terminal that its streams are of.
     terminal: Option<watch::Receiver<TerminalSize>>,
+    /// Where its sockets are. A command's alone: what answers calls has none.
+    network: Option<Network>,
     workload: Arc<Inner>,
 }
 
 impl HostState {
+    /// From now on the instance may open sockets in its workload's network, if that has one.
+    pub(crate) fn open_network(&mut self) {
+        self.network = self.workload.network().cloned();
+    }
+
     /// What this instance has of `C`.
     ///
     /// # Errors
@@ -164,11 +173,13 @@ pub(crate) fn link(linker: &mut Linker<HostState>, calls: Calls) -> wasmtime::Re
     filesystem::p2::link(linker)?;
     http::link_p2(linker)?;
     resources::link_p2(linker)?;
+    sockets::link_p2(linker)?;
     if calls == Calls::Concurrent {
         wasmtime_wasi::p3::add_to_linker(linker)?;
         filesystem::p3::link(linker)?;
         http::link_p3(linker)?;
         resources::link_p3(linker)?;
+        sockets::link_p3(linker)?;
     }
     mesh::link(linker)?;
     terminal::link(linker)
@@ -243,6 +254,7 @@ pub(crate) fn store_with(
         memory,
         calls: Open::default(),
         terminal: stdio.terminal,
+        network: None,
         workload: workload.clone(),
     };
     let mut store = Store::new(engine, state);

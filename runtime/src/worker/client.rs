@@ -358,6 +358,8 @@ impl Worker {
             outbound,
             events,
             grants: _,
+            // Its kernel lets it have no socket, and a virtual one would be another way out of it.
+            network: _,
         } = setup;
         let (name, limits) = (config.name.clone(), config.limits.clone());
         let wire_setup = WireSetup {

@@ -291,6 +291,7 @@ async fn build(
         stdout: output.stdout(),
         stderr: output.stderr(),
         outbound: setup.outbound.then(|| outbound(lanes, id)),
+        network: None,
         events: Some(output.faults()),
         grants,
     });

@@ -1,0 +1,67 @@
+//! Byte streams between workloads: a connection of `wasi:sockets` is one call, whose two bodies are its two directions.
+//!
+//! Such a call is marked ([`Raw`]) by the host that makes it, beside the request and not in it: no guest and no client can. It is resolved,
+//! balanced, authorised, encrypted and charged as any call, meets no route, and has no deadline: it lasts as long as both ends want it to.
+//!
+//! Invariant: a stream is opened once; what was sent is never sent to another.
+
+use std::time::Instant;
+
+use http::Request;
+use weft_call::{Failure, FailureKind};
+
+use super::{Arrival, Begun, CallWay, Outbound, filter, send, take_context};
+use crate::{Body, PodAddress, failure, ingress};
+
+/// Of a call whose bodies are the two directions of a byte stream. An extension of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Raw;
+
+impl Outbound {
+    /// Opens a byte stream to `authority`, a name or an address of the cluster with a port: what `sent` brings goes there, and what is
+    /// returned comes from there.
+    ///
+    /// # Errors
+    /// [`FailureKind::Denied`] when nothing of the cluster is there, and as [`Outbound::call`].
+    pub async fn connect(&self, authority: &str, sent: Body) -> Result<Body, Failure> {
+        let at = Instant::now();
+        let mut request = raw(authority, sent)?;
+        let inner = &self.mesh.inner;
+        weft_turns::charge(self.caller.tenant, weft_turns::REQUEST);
+        let table = inner.table.load_full();
+        let context = take_context(&mut request);
+        let target = ingress::from_workload(&mut request)
+            .and_then(|default_port| self.resolve(&table, request.uri(), default_port));
+        let begun = target.map(CallWay::Direct).and_then(|way| {
+            let arrival = Arrival {
+                request,
+                context,
+                at,
+                turn: None,
+            };
+            filter(&table, way, arrival)
+        });
+        match send(inner, &self.caller, &table, begun, at)? {
+            Begun::Call(calling) => Ok(calling.await?.into_body()),
+            // Only rules answer by themselves, and it met none.
+            Begun::Answered(_) => Err(FailureKind::NoRoute.into()),
+        }
+    }
+
+    /// Opens a byte stream to what is attached at `address` of this node, past services.
+    ///
+    /// # Errors
+    /// [`FailureKind::NotHere`] when nothing is, and as [`Outbound::call_attached`].
+    pub async fn connect_attached(&self, address: PodAddress, sent: Body) -> Result<Body, Failure> {
+        let authority = std::net::SocketAddr::from(address).to_string();
+        let response = self.call_attached(address, raw(&authority, sent)?).await?;
+        Ok(response.into_body())
+    }
+}
+
+fn raw(authority: &str, sent: Body) -> Result<Request<Body>, Failure> {
+    let request = Request::post(format!("http://{authority}/")).body(sent);
+    let mut request = request.map_err(|_| failure::bad_request("its host is not valid"))?;
+    request.extensions_mut().insert(Raw);
+    Ok(request)
+}

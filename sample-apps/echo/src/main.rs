@@ -1,0 +1,79 @@
+//! A long-running service with sockets: what comes is said again, over TCP and UDP, on the port that the first argument names.
+//!
+//! Three first words are for tests of the network: `connect HOST:PORT` says what came of a connection and passes on what is said there,
+//! `lookup NAME` says the addresses of a name, `bind ADDRESS` whether the address may be had. Any other line is echoed in capitals.
+//! Connections are served one after the other.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+
+fn main() -> io::Result<()> {
+    let port: u16 = match std::env::args().nth(1).map(|port| port.parse()) {
+        Some(Ok(port)) => port,
+        _ => return Err(io::Error::other("the first argument is a port")),
+    };
+    let listener = TcpListener::bind(("0.0.0.0", port))?;
+    let datagrams = UdpSocket::bind(("0.0.0.0", port))?;
+    datagrams.set_nonblocking(true)?;
+    println!("listening on {}", listener.local_addr()?);
+    for stream in listener.incoming() {
+        answer_datagrams(&datagrams);
+        // Whoever leaves early is no reason to stop.
+        if let Err(error) = stream.and_then(|stream| serve(stream, &datagrams)) {
+            println!("a connection ended: {error}");
+        }
+    }
+    Ok(())
+}
+
+/// What has come until now.
+fn answer_datagrams(socket: &UdpSocket) {
+    let mut buffer = [0; 2048];
+    while let Ok((count, from)) = socket.recv_from(&mut buffer) {
+        let said = buffer[..count].to_ascii_uppercase();
+        // It may be lost, as any.
+        let _ = socket.send_to(&said, from);
+    }
+}
+
+fn serve(stream: TcpStream, datagrams: &UdpSocket) -> io::Result<()> {
+    let mut out = stream.try_clone()?;
+    for line in BufReader::new(stream).lines() {
+        let line = line?;
+        let said = match line.split_once(' ') {
+            Some(("connect", to)) => connected(to).unwrap_or_else(|error| told(&error)),
+            Some(("lookup", name)) => looked_up(name).unwrap_or_else(|error| told(&error)),
+            Some(("bind", to)) => match TcpListener::bind(to) {
+                Ok(_) => "bound".to_owned(),
+                Err(error) => told(&error),
+            },
+            _ => line.to_uppercase(),
+        };
+        writeln!(out, "{said}")?;
+        answer_datagrams(datagrams);
+    }
+    out.shutdown(Shutdown::Both)
+}
+
+fn told(error: &io::Error) -> String {
+    format!("{:?}", error.kind())
+}
+
+/// Says `hello` and gives what is answered.
+fn connected(to: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.write_all(b"hello\n")?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.take(4096).read_to_string(&mut answer)?;
+    Ok(format!("heard {}", answer.trim_end()))
+}
+
+fn looked_up(name: &str) -> io::Result<String> {
+    let mut found: Vec<String> = (name, 0)
+        .to_socket_addrs()?
+        .map(|address| address.ip().to_string())
+        .collect();
+    found.sort();
+    Ok(found.join(" "))
+}
