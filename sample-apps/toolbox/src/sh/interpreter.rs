@@ -456,9 +456,9 @@ impl Shell {
         let mut status = status;
         if let Some(action) = self.traps.remove(&0).filter(|action| !action.is_empty()) {
             self.loops = 0;
-            match self.eval(&action).await {
-                Err(Flow::Exit(ended) | Flow::Fail(ended)) => status = ended,
-                _ => {}
+            let outcome = self.eval(&action).await;
+            if let Err(Flow::Exit(ended) | Flow::Fail(ended)) = outcome {
+                status = ended;
             }
         }
         self.flush().await;

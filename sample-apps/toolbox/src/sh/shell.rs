@@ -354,10 +354,11 @@ impl Shell {
     /// Makes a variable local to the function that runs.
     pub fn localize(&mut self, name: &str) {
         let before = self.variables.variable(name).cloned();
-        if let Some(scope) = self.scopes.last_mut() {
-            if !scope.iter().any(|(known, _)| known == name) {
-                scope.push((name.to_owned(), before));
-            }
+        let Some(scope) = self.scopes.last_mut() else {
+            return;
+        };
+        if !scope.iter().any(|(known, _)| known == name) {
+            scope.push((name.to_owned(), before));
         }
     }
 
