@@ -72,13 +72,11 @@ mod wasi {
 
     pub struct ConsoleIn(InputStream);
 
-    impl Default for ConsoleIn {
-        fn default() -> Self {
+    impl ConsoleIn {
+        pub fn new() -> Self {
             Self(get_stdin())
         }
-    }
 
-    impl ConsoleIn {
         /// What there is, at least a byte; nothing at the end.
         pub async fn read(&self, max: usize) -> io::Result<Vec<u8>> {
             loop {
@@ -142,7 +140,6 @@ mod native {
     use super::Which;
     use crate::executor::Foreign;
 
-    #[derive(Default)]
     pub struct ConsoleIn;
 
     /// What the thread that reads standard input has for whoever asks next.
@@ -163,6 +160,10 @@ mod native {
     }
 
     impl ConsoleIn {
+        pub fn new() -> Self {
+            Self
+        }
+
         /// What there is, at least a byte; nothing at the end. A read that nobody waits for any more keeps its bytes
         /// for the next.
         pub async fn read(&self, max: usize) -> io::Result<Vec<u8>> {

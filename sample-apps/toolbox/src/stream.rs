@@ -108,7 +108,7 @@ impl Stream {
     }
 
     pub fn console_in() -> Rc<Self> {
-        Self::new(Kind::In(ConsoleIn::default()), Vec::new())
+        Self::new(Kind::In(ConsoleIn::new()), Vec::new())
     }
 
     pub fn console_out(which: console::Which) -> Rc<Self> {

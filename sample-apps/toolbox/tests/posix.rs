@@ -142,10 +142,9 @@ fn scripts_do_what_they_do_elsewhere() {
                     found.stdout, answer["stdout"]
                 ));
             }
-            if let Some(stderr) = answer["stderr"].as_str() {
-                if shape(&found.stderr) != shape(stderr) {
-                    differences.push(format!("stderr {:?} instead of {stderr:?}", found.stderr));
-                }
+            let stderr = answer["stderr"].as_str();
+            if let Some(stderr) = stderr.filter(|stderr| shape(&found.stderr) != shape(stderr)) {
+                differences.push(format!("stderr {:?} instead of {stderr:?}", found.stderr));
             }
             if !differences.is_empty() {
                 wrong.push(format!("{title}: {name}: {}", differences.join("; ")));

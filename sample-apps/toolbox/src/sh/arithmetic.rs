@@ -281,10 +281,9 @@ impl Parser<'_> {
                 // So that the smallest number can be written.
                 if self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
                     let digits = self.word();
-                    if let Ok(value) = format!("-{digits}").parse() {
-                        if !digits.starts_with('0') {
-                            return Ok(value);
-                        }
+                    let value = format!("-{digits}").parse();
+                    if let (Ok(value), false) = (value, digits.starts_with('0')) {
+                        return Ok(value);
                     }
                     return Ok(number(&digits).ok_or(SYNTAX)?.wrapping_neg());
                 }

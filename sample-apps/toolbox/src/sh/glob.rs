@@ -43,7 +43,7 @@ pub fn expand(cwd: &Path, pattern: &Quotable) -> Vec<String> {
     }
     // With a slash at the end, only what is there.
     found.retain(|path| !path.is_empty() && (!path.ends_with('/') || exists(cwd, path)));
-    found.sort_by(|left, right| text::to_bytes(left).cmp(&text::to_bytes(right)));
+    found.sort_by_cached_key(|path| text::to_bytes(path));
     found
 }
 

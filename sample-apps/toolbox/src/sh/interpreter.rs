@@ -416,14 +416,16 @@ impl Shell {
 
     /// Says what is wrong with a text and ends the shell.
     pub async fn syntax_error<T>(&mut self, error: SyntaxError) -> Outcome<T> {
-        let (line, message) = match error {
+        let message = match error {
             SyntaxError::Incomplete { message, .. } if message.starts_with("syntax error") => {
-                (None, message)
+                message
             }
-            SyntaxError::Incomplete { message, .. } => (None, format!("syntax error: {message}")),
-            SyntaxError::Wrong { line, message } => (Some(line), message),
+            SyntaxError::Incomplete { message, .. } => format!("syntax error: {message}"),
+            SyntaxError::Wrong { line, message } => {
+                self.variables.line = line;
+                message
+            }
         };
-        let _ = line;
         self.fail(&message).await
     }
 
@@ -454,9 +456,9 @@ impl Shell {
         let mut status = status;
         if let Some(action) = self.traps.remove(&0).filter(|action| !action.is_empty()) {
             self.loops = 0;
-            match self.eval(&action).await {
-                Err(Flow::Exit(ended) | Flow::Fail(ended)) => status = ended,
-                _ => {}
+            let outcome = self.eval(&action).await;
+            if let Err(Flow::Exit(ended) | Flow::Fail(ended)) = outcome {
+                status = ended;
             }
         }
         self.flush().await;

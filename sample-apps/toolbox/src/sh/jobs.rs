@@ -52,14 +52,10 @@ const DONE_MAX: usize = 1024;
 impl Jobs {
     /// Takes a job in and gives its number.
     pub fn add(&mut self, process: Rc<Process>, text: String, task: Task<i32>) -> u32 {
-        if self.0.len() >= DONE_MAX {
-            if let Some(oldest) = self
-                .0
-                .iter()
-                .position(|job| job.task.is_done() || job.status.is_some())
-            {
-                self.0.remove(oldest);
-            }
+        let is_done = |job: &Job| job.task.is_done() || job.status.is_some();
+        let oldest = self.0.iter().position(is_done);
+        if let Some(oldest) = oldest.filter(|_| self.0.len() >= DONE_MAX) {
+            self.0.remove(oldest);
         }
         let number = self.0.iter().map(|job| job.number).max().unwrap_or(0) + 1;
         self.0.push(Job {

@@ -60,10 +60,7 @@ impl Shell {
         }
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "descriptors and what they become, or the words of an error"
-    )]
+    /// Which descriptors become what, or the words of an error.
     async fn target(
         &mut self,
         redirect: &Redirect,

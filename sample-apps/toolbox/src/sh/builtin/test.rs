@@ -125,12 +125,12 @@ impl Test<'_> {
         let Some(first) = self.word(0).map(str::to_owned) else {
             return Err("argument expected".to_owned());
         };
-        if let (Some(operator), Some(right)) = (self.word(1), self.word(2)) {
-            if BINARY.contains(&operator) && !matches!(operator, "-a" | "-o") {
-                let held = self.binary(&first, operator, right);
-                self.at += 3;
-                return held;
-            }
+        let is_binary =
+            |operator: &&str| BINARY.contains(operator) && !matches!(*operator, "-a" | "-o");
+        if let (Some(operator), Some(right)) = (self.word(1).filter(is_binary), self.word(2)) {
+            let held = self.binary(&first, operator, right);
+            self.at += 3;
+            return held;
         }
         if first == "(" && self.word(1).is_some() {
             if self.depth >= DEPTH_MAX {
