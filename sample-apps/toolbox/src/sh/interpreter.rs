@@ -416,14 +416,16 @@ impl Shell {
 
     /// Says what is wrong with a text and ends the shell.
     pub async fn syntax_error<T>(&mut self, error: SyntaxError) -> Outcome<T> {
-        let (line, message) = match error {
+        let message = match error {
             SyntaxError::Incomplete { message, .. } if message.starts_with("syntax error") => {
-                (None, message)
+                message
             }
-            SyntaxError::Incomplete { message, .. } => (None, format!("syntax error: {message}")),
-            SyntaxError::Wrong { line, message } => (Some(line), message),
+            SyntaxError::Incomplete { message, .. } => format!("syntax error: {message}"),
+            SyntaxError::Wrong { line, message } => {
+                self.variables.line = line;
+                message
+            }
         };
-        let _ = line;
         self.fail(&message).await
     }
 

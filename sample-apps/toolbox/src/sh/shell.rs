@@ -83,8 +83,6 @@ pub struct Shell {
     pub nesting: u32,
     /// How many of these are polled by the task that polls this one.
     pub polled: u32,
-    /// Whether `return` has something to return from, besides functions.
-    pub sourcing: u32,
     /// How far `getopts` is inside of an argument.
     pub getopts: (usize, usize),
     /// The builtin that runs, for messages.
@@ -135,7 +133,6 @@ impl Shell {
             tested: 0,
             nesting: 0,
             polled: 0,
-            sourcing: 0,
             getopts: (1, 0),
             command_name: None,
             in_trap: false,
@@ -176,7 +173,6 @@ impl Shell {
             tested: self.tested,
             nesting: self.nesting,
             polled: 0,
-            sourcing: self.sourcing,
             getopts: self.getopts,
             command_name: None,
             in_trap: false,

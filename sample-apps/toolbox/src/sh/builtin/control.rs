@@ -97,9 +97,7 @@ pub async fn source(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
         let own = Rc::new(arguments.get(2..).unwrap_or_default().to_vec());
         std::mem::replace(&mut shell.arguments, own)
     });
-    shell.sourcing += 1;
     let outcome = Box::pin(shell.run_text(&text::from_bytes(&bytes), 1, true)).await;
-    shell.sourcing -= 1;
     if let Some(outer) = outer {
         shell.arguments = outer;
     }

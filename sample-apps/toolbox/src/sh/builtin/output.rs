@@ -196,7 +196,7 @@ impl Printer<'_> {
                 } else if let Some(precision) = shape.precision {
                     bytes.truncate(precision);
                 }
-                self.pad(&shape, &bytes, false);
+                self.pad(&shape, &bytes);
                 Some(going)
             }
             b'd' | b'i' => {
@@ -339,7 +339,7 @@ impl Printer<'_> {
             let room = shape.width.saturating_sub(prefix.len() + number.len());
             number = "0".repeat(room) + &number;
         }
-        self.pad(shape, format!("{prefix}{number}").as_bytes(), false);
+        self.pad(shape, format!("{prefix}{number}").as_bytes());
     }
 
     fn real(&mut self, shape: &Shape, value: f64, conversion: u8) {
@@ -371,13 +371,13 @@ impl Printer<'_> {
             let room = shape.width.saturating_sub(sign.len() + digits.len());
             digits = "0".repeat(room) + &digits;
         }
-        self.pad(shape, format!("{sign}{digits}").as_bytes(), false);
+        self.pad(shape, format!("{sign}{digits}").as_bytes());
     }
 
-    fn pad(&mut self, shape: &Shape, bytes: &[u8], zeroes: bool) {
+    fn pad(&mut self, shape: &Shape, bytes: &[u8]) {
         let count = String::from_utf8_lossy(bytes).chars().count();
         let room = shape.width.saturating_sub(count);
-        let filling = std::iter::repeat_n(if zeroes { b'0' } else { b' ' }, room);
+        let filling = std::iter::repeat_n(b' ', room);
         if !shape.left {
             self.output.extend(filling.clone());
         }
