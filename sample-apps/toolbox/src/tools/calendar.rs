@@ -216,7 +216,7 @@ impl Date {
             }
             'p' => if self.hour < 12 { "AM" } else { "PM" }.into(),
             'P' => if self.hour < 12 { "am" } else { "pm" }.into(),
-            'q' => ((self.month + 2) / 3).to_string(),
+            'q' => self.month.div_ceil(3).to_string(),
             'r' => self.format("%I:%M:%S %p"),
             'R' => self.format("%H:%M"),
             's' => self.seconds().to_string(),

@@ -89,7 +89,7 @@ impl Call {
     pub async fn end(mut self, ended: Ended) -> i32 {
         let flushed = self.io.stdout.flush().await;
         let ended = match (ended, flushed) {
-            (Ok(code), Err(error)) if code == 0 => Err(Stop::Output(error)),
+            (Ok(0), Err(error)) => Err(Stop::Output(error)),
             (ended, _) => ended,
         };
         let (code, text) = match ended {

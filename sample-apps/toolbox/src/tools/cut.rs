@@ -7,7 +7,7 @@ const OUTPUT: char = 'O';
 const COMPLEMENT: char = 'C';
 const USAGE: Usage = Usage::new(
     "cut {-b|c LIST | -f LIST [-d SEP] [-s]} [-O SEP] [FILE]...",
-    "b:c:f:d:snO:CF:D",
+    "b:c:f:d:snO:C",
 )
 .long(&[
     ("bytes", 'b'),

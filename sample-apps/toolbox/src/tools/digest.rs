@@ -58,7 +58,8 @@ pub async fn sum(call: &mut Call) -> Ended {
             let found = of_file(call, name).await;
             let same = found.is_some_and(|hex| hex.eq_ignore_ascii_case(wanted));
             failed += u32::from(!same);
-            if !quiet && !(same && flags.has('q')) {
+            let shown = !same || !flags.has('q');
+            if !quiet && shown {
                 call.out(format!("{name}: {}\n", if same { "OK" } else { "FAILED" }))
                     .await?;
             }

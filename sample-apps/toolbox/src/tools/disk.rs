@@ -104,7 +104,7 @@ pub async fn du(call: &mut Call) -> Ended {
     Ok(call.code)
 }
 
-const DF: Usage = Usage::new("df [-PkmhTi] [FILE]...", "PkmhTia");
+const DF: Usage = Usage::new("df [-Pkmh] [FILE]...", "Pkmha");
 
 /// `df`: WASI tells no size of a file system, so the columns that need one hold a dash.
 pub async fn df(call: &mut Call) -> Ended {

@@ -15,6 +15,10 @@ pub enum Kind {
     Directory,
     Link,
     Fifo,
+    #[cfg_attr(
+        target_os = "wasi",
+        expect(dead_code, reason = "no file of WASI is one")
+    )]
     Socket,
     Block,
     Character,

@@ -409,7 +409,7 @@ async fn copy(
         .chars()
         .filter(|digit| flags.has(*digit))
         .filter_map(|digit| digit.to_digit(10))
-        .last();
+        .next_back();
     let mut packer = Packer::with_level(level.unwrap_or(6));
     let mut unpacker = Unpacker::new();
     let mut buf = vec![0; super::call::CHUNK_BYTES];

@@ -60,7 +60,7 @@ pub async fn tac(call: &mut Call) -> Ended {
 
 const NL: Usage = Usage::new(
     "nl [-b STYLE] [-i N] [-s STRING] [-v N] [-w N] [-n FMT] [FILE]...",
-    "b:i:s:v:w:n:pl:h:f:d:",
+    "b:i:s:v:w:n:",
 )
 .long(&[
     ("body-numbering", 'b'),

@@ -3,7 +3,7 @@
 use super::call::{Call, Ended, Stop, cannot_open};
 use super::flags::Usage;
 
-const USAGE: Usage = Usage::new("paste [-s] [-d LIST] [FILE]...", "sd:z")
+const USAGE: Usage = Usage::new("paste [-s] [-d LIST] [FILE]...", "sd:")
     .long(&[("serial", 's'), ("delimiters", 'd')]);
 
 pub async fn paste(call: &mut Call) -> Ended {

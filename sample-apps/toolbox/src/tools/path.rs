@@ -12,7 +12,7 @@ const LINKS_MAX: usize = 40;
 
 const BASENAME: Usage = Usage::new(
     "basename FILE [SUFFIX] | -a FILE... | -s SUFFIX FILE...",
-    "+as:z",
+    "+as:",
 )
 .long(&[("multiple", 'a'), ("suffix", 's')]);
 
@@ -135,7 +135,7 @@ fn resolve(path: &Path, missing: Missing) -> io::Result<PathBuf> {
     Ok(resolved)
 }
 
-const READLINK: Usage = Usage::new("readlink [-fnv] FILE", "fenmvqsz").long(&[
+const READLINK: Usage = Usage::new("readlink [-fnv] FILE", "fenmvqs").long(&[
     ("canonicalize", 'f'),
     ("canonicalize-existing", 'e'),
     ("canonicalize-missing", 'm'),
@@ -172,7 +172,7 @@ pub async fn readlink(call: &mut Call) -> Ended {
     Ok(call.code)
 }
 
-const REALPATH: Usage = Usage::new("realpath [-ems] FILE...", "emsqz");
+const REALPATH: Usage = Usage::new("realpath [-ems] FILE...", "emsq");
 
 /// `realpath`
 pub async fn realpath(call: &mut Call) -> Ended {

@@ -6,14 +6,11 @@ use super::filesystem::{self, About, Kind};
 use super::flags::Usage;
 use super::identity::Names;
 
-const USAGE: Usage = Usage::new("stat [-ltfc FMT] FILE...", "c:Ltf").long(&[
+const USAGE: Usage = Usage::new("stat [-Lt] [-c FMT] FILE...", "c:Lt").long(&[
     ("format", 'c'),
-    ("printf", PRINTF),
     ("dereference", 'L'),
     ("terse", 't'),
-    ("file-system", 'f'),
 ]);
-const PRINTF: char = 'c';
 const TERSE: &str = "%n %s %b %f %u %g %D %i %h 0 0 %X %Y %Z %o";
 
 pub async fn stat(call: &mut Call) -> Ended {
@@ -46,13 +43,10 @@ pub async fn stat(call: &mut Call) -> Ended {
             names: &names,
             zone: &zone,
         };
-        let text = match (flags.value('c'), flags.has('f')) {
-            (Some(format), _) => format!("{}\n", shown.format(format)),
-            (None, true) => {
-                format!("  File: \"{name}\"\n    ID: 0        Namelen: 255     Type: UNKNOWN\n")
-            }
-            (None, false) if flags.has('t') => format!("{}\n", shown.format(TERSE)),
-            (None, false) => shown.all(),
+        let text = match flags.value('c') {
+            Some(format) => format!("{}\n", shown.format(format)),
+            None if flags.has('t') => format!("{}\n", shown.format(TERSE)),
+            None => shown.all(),
         };
         call.out(text).await?;
     }

@@ -7,16 +7,15 @@ use crate::applet::Output;
 use super::call::{Call, Ended, Stop, cannot_open};
 use super::flags::{self, Usage};
 
-const USAGE: Usage =
-    Usage::new("uniq [-cduiz] [-f,s,w N] [FILE [OUTFILE]]", "cduizDf:s:w:").long(&[
-        ("count", 'c'),
-        ("repeated", 'd'),
-        ("unique", 'u'),
-        ("ignore-case", 'i'),
-        ("skip-fields", 'f'),
-        ("skip-chars", 's'),
-        ("check-chars", 'w'),
-    ]);
+const USAGE: Usage = Usage::new("uniq [-cdui] [-f,s,w N] [FILE [OUTFILE]]", "cduif:s:w:").long(&[
+    ("count", 'c'),
+    ("repeated", 'd'),
+    ("unique", 'u'),
+    ("ignore-case", 'i'),
+    ("skip-fields", 'f'),
+    ("skip-chars", 's'),
+    ("check-chars", 'w'),
+]);
 
 pub async fn uniq(call: &mut Call) -> Ended {
     let flags = USAGE.parse(call)?;

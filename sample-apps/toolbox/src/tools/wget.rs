@@ -23,19 +23,17 @@ const REDIRECTS_MAX: usize = 10;
 const TIMEOUT: Duration = Duration::from_secs(900);
 
 const USAGE: Usage = Usage::new(
-    "wget [-cqS] [-O FILE] [-P DIR] [-T SEC] [-U STR] [--spider] [--header STR] [--post-data STR | --post-file FILE] URL...",
-    "cqSO:o:P:T:U:t:Y:n:v\u{1}:\u{2}:\u{3}:\u{4}\u{5}:\u{6}\u{7}:",
+    "wget [-qS] [-O FILE] [-P DIR] [-T SEC] [-U STR] [--spider] [--header STR] [--post-data STR | --post-file FILE] URL...",
+    "qSO:P:T:U:t:Y:n:v\u{1}:\u{2}:\u{3}:\u{4}\u{5}:\u{6}\u{7}:",
 )
 .long(&[
     ("output-document", 'O'),
-    ("output-file", 'o'),
     ("directory-prefix", 'P'),
     ("quiet", 'q'),
     ("server-response", 'S'),
     ("timeout", 'T'),
     ("user-agent", 'U'),
     ("tries", 't'),
-    ("continue", 'c'),
     ("post-data", POST),
     ("post-file", POST_FILE),
     ("header", HEADER),

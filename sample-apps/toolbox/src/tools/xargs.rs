@@ -10,7 +10,7 @@ const BATCH_BYTES: u64 = 128 << 10;
 
 const USAGE: Usage = Usage::new(
     "xargs [-0rt] [-n N] [-s N] [-I STR] [-L N] [-E STR] [-P N] [-a FILE] [PROG ARGS]",
-    "+0rtpxoe::E:n:s:I:i::L:l::P:a:d:",
+    "+0rtxe::E:n:s:I:i::L:l::P:a:d:",
 )
 .long(&[
     ("null", '0'),

@@ -25,7 +25,7 @@ const JUMPS_PER_TURN: u32 = 1000;
 
 const USAGE: Usage = Usage::new(
     "sed [-i[SFX]] [-nrE] [-f FILE]... [-e CMD]... [FILE]...",
-    "nrEsuze:f:i::",
+    "nrEsue:f:i::",
 )
 .long(&[
     ("quiet", 'n'),
@@ -36,7 +36,6 @@ const USAGE: Usage = Usage::new(
     ("in-place", 'i'),
     ("separate", 's'),
     ("unbuffered", 'u'),
-    ("null-data", 'z'),
 ]);
 
 pub async fn sed(call: &mut Call) -> Ended {

@@ -19,7 +19,7 @@ const IGNORED: char = '\u{4}';
 
 const USAGE: Usage = Usage::new(
     "tar c|x|t [-hvokOmpz] [-f TARFILE] [-C DIR] [-T FILE] [-X FILE] [LONGOPT]... [FILE]...",
-    "cxtruf:C:T:X:hvokOmpzjJaPSlW\u{1}:\u{2}:\u{3}\u{4}",
+    "cxtruf:C:T:X:hvokOmpzjJ\u{1}:\u{2}:\u{3}\u{4}",
 )
 .long(&[
     ("create", 'c'),

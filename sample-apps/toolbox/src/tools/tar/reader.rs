@@ -384,8 +384,8 @@ impl Reader {
             0 | b'0' | b'7' | b'S' => self.file(call, flags, entry, &path).await,
             b'1' => {
                 let made = match inside(base, &entry.link, strip) {
-                    Some(target) => fs::hard_link(target, &path),
-                    None => Err(std::io::ErrorKind::NotFound.into()),
+                    Some(target) if !leads_out(base, &target) => fs::hard_link(target, &path),
+                    _ => Err(std::io::ErrorKind::NotFound.into()),
                 };
                 if let Err(error) = made {
                     let text = format!(
@@ -508,6 +508,14 @@ fn inside(base: &Path, name: &str, strip: usize) -> Option<PathBuf> {
         kept.iter()
             .fold(base.to_owned(), |path, part| path.join(part)),
     )
+}
+
+/// Whether a directory above a path is a link.
+fn leads_out(base: &Path, path: &Path) -> bool {
+    path.ancestors()
+        .skip(1)
+        .take_while(|above| *above != base)
+        .any(|above| filesystem::about(above, false).is_ok_and(|about| about.kind == Kind::Link))
 }
 
 /// Makes the directories above a path. A link among them is taken away: it could lead out.
