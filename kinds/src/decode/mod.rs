@@ -161,7 +161,7 @@ pub fn value(of: &impl Readable, value: &Value) -> Result<Decoded, DecodeError> 
 pub fn owned(of: &impl Readable, value: Value) -> Result<Decoded, DecodeError> {
     match of.reading() {
         Reading::Typed(schema) if !typed::is_read(schema, &value) => {
-            return Ok(typed::read(schema, &value)?);
+            return typed::read(schema, &value);
         }
         Reading::Typed(_) => {}
         Reading::Structural(schema) => return structured(schema, value),
