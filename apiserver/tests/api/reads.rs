@@ -143,7 +143,7 @@ async fn tables_are_what_kubectl_prints() {
     }
     insta::assert_snapshot!(told.join("\n"), @r#"
     200 ["p","0/1","Pending","0","AGE","<none>","<none>","<none>","<none>"]
-    200 ["web","0/3","0","0","AGE","c","vote/web:1","app=web"]
+    200 ["web","0/3",0,0,"AGE","c","vote/web:1","app=web"]
     200 ["web","ClusterIP","10.43.9.9","<none>","80/TCP","AGE","app=web"]
     200 ["default","Active","AGE"]
     "#);
