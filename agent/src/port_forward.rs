@@ -97,7 +97,8 @@ pub(crate) async fn forward(
         async move { Ok::<_, Infallible>(answer(&node, to, request).await) }
     });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
+    // A client may have said all before it is answered.
+    builder.http1().timer(TokioTimer::new()).half_close(true);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -71,6 +71,10 @@ impl<R: AsyncRead + Unpin> Heard<R> {
             match tokio::time::timeout(SILENCE_MAX, reading).await {
                 Ok(Ok(1..)) => {}
                 Ok(Ok(0)) => return self.lost("its connection has ended", doing),
+                // A process that is gone says no goodbye.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return self.lost("its connection has ended", doing);
+                }
                 Ok(Err(error)) => {
                     return self.lost(&format!("its connection has ended: {error}"), doing);
                 }
