@@ -101,7 +101,8 @@ async fn a_stream_to_nobody_says_why() {
         let failure = connected.err().expect("a failure");
         assert_eq!(failure.kind, kind, "{to}: {failure}");
     }
-    let connected = world.outbound().connect_attached(pod(9), Body::empty());
+    let outbound = world.outbound();
+    let connected = outbound.connect_attached(pod(9), Body::empty());
     let failure = connected.await.err().expect("a failure");
     assert_eq!(failure.kind, FailureKind::NotHere);
 }
