@@ -348,7 +348,9 @@ impl Trail {
         let Ok(mut object) = serde_json::from_slice::<Value>(body) else {
             return;
         };
-        self.complete(&object);
+        if field == "requestObject" {
+            self.complete(&object);
+        }
         if self.wanted.without_managed_fields
             && let Some(metadata) = object.get_mut("metadata")
         {
