@@ -327,6 +327,20 @@ impl Trail {
         }
     }
 
+    /// What a request is about, as far as only its body says: the name of what is made.
+    fn complete(&self, object: &Value) {
+        let mut event = self.event.lock();
+        let Some(reference) = event.get_mut("objectRef") else {
+            return;
+        };
+        for field in ["namespace", "name"] {
+            let told = object["metadata"][field].as_str().unwrap_or("");
+            if reference.get(field).is_none() && !told.is_empty() {
+                reference[field] = told.into();
+            }
+        }
+    }
+
     fn keep(&self, field: &str, body: &Bytes) {
         if body.is_empty() || body.len() > BODY_BYTES_MAX {
             return;
@@ -334,6 +348,9 @@ impl Trail {
         let Ok(mut object) = serde_json::from_slice::<Value>(body) else {
             return;
         };
+        if field == "requestObject" {
+            self.complete(&object);
+        }
         if self.wanted.without_managed_fields
             && let Some(metadata) = object.get_mut("metadata")
         {

@@ -208,7 +208,8 @@ impl RequestInfo {
                 "deletecollection"
             }
             (_, &Method::DELETE) => "delete",
-            (_, method) => method_word(method),
+            // What Kubernetes has no word for, only who may do everything may ask.
+            (_, _) => "",
         };
         Self {
             verb,

@@ -190,7 +190,7 @@ impl Team<'_> {
             let common = rcgen::DnType::CommonName;
             params.distinguished_name.push(common, "ann");
             let pem = params.serialize_request(&key)?.pem()?;
-            let encoded = encode(pem.as_bytes());
+            let encoded = k8s_openapi::ByteString(pem.into_bytes());
             self.file(
                 "request.json",
                 &json!({
@@ -272,24 +272,4 @@ impl Team<'_> {
         }
         Ok(())
     }
-}
-
-/// Base64, as JSON has bytes.
-fn encode(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let word = chunk
-            .iter()
-            .chain([&0, &0])
-            .take(3)
-            .fold(0_usize, |word, byte| word << 8 | usize::from(*byte));
-        for place in 0..4 {
-            match place <= chunk.len() {
-                true => out.push(char::from(LETTERS[word >> (18 - 6 * place) & 63])),
-                false => out.push('='),
-            }
-        }
-    }
-    out
 }

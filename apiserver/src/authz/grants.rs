@@ -94,7 +94,9 @@ impl Authorizer {
             return Ok(());
         }
         let rules = self.roles.rules_at(namespace, role);
-        let rules = rules.ok_or_else(|| StatusError::not_found(resource, GROUP, role))?;
+        // Kubernetes tells it as if the binding were not there, by the name of the role.
+        let missing = || StatusError::not_found(access.resource, GROUP, role);
+        let rules = rules.ok_or_else(missing)?;
         self.confirm(asked, access, text(new, "/metadata/name"), &rules)
     }
 

@@ -271,7 +271,7 @@ async fn nobody_gives_what_he_does_not_have() {
     let none = binding("none", "ClusterRole", "none", "jo");
     assert_eq!(
         world.ask_as("user", &bindings, none).await.line(),
-        "404 NotFound: clusterroles.rbac.authorization.k8s.io \"none\" not found"
+        "404 NotFound: rolebindings.rbac.authorization.k8s.io \"none\" not found"
     );
     // Unless he may give just that.
     let mut binder = role("binder", &["bind"], &["clusterroles"]);
