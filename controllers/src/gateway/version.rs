@@ -48,7 +48,8 @@ pub(super) fn supported(view: &View) -> Condition {
 pub(super) fn names_features(view: &View) -> bool {
     let versions = versions(view);
     let mut minors = versions.iter().map(|version| minor(version));
-    minors.all(|minor| minor.is_some_and(|minor| minor >= MINOR_WITH_FEATURES))
+    minors
+        .all(|minor| minor.is_some_and(|minor| (MINOR_WITH_FEATURES..=MINOR_MAX).contains(&minor)))
 }
 
 fn versions(view: &View) -> BTreeSet<&str> {
