@@ -106,5 +106,5 @@ async fn a_stream_to_nobody_says_why() {
     let outbound = world.outbound();
     let connected = outbound.connect_attached(pod(9), Body::empty());
     let failure = connected.await.err().expect("a failure");
-    assert_eq!(failure.kind, FailureKind::NotHere);
+    assert_eq!(failure.kind, FailureKind::Unreachable);
 }
