@@ -51,7 +51,7 @@ impl Outbound {
     /// Opens a byte stream to what is attached at `address` of this node, past services.
     ///
     /// # Errors
-    /// [`FailureKind::NotHere`] when nothing is, and as [`Outbound::call_attached`].
+    /// [`FailureKind::Unreachable`] when nothing is, and as [`Outbound::call_attached`].
     pub async fn connect_attached(&self, address: PodAddress, sent: Body) -> Result<Body, Failure> {
         let authority = std::net::SocketAddr::from(address).to_string();
         let response = self.call_attached(address, raw(&authority, sent)?).await?;

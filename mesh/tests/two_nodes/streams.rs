@@ -54,7 +54,8 @@ async fn a_stream_goes_both_ways_at_once_here_and_there() {
             assert_eq!(frame.into_data().expect("bytes"), heard, "{to}");
         }
         drop(sender);
-        assert!(received.frame().await.is_none(), "{to} has ended");
+        let rest = received.collect().await.expect("an end").to_bytes();
+        assert!(rest.is_empty(), "{to}: {rest:?}");
     }
     let (_, sent) = written();
     let attached = world.outbound().connect_attached(pod(1), sent).await;
@@ -92,7 +93,8 @@ async fn a_stream_to_nobody_says_why() {
     )];
     world.publish(1, nobody);
     for (to, kind) in [
-        ("local:80", FailureKind::NotHere),
+        // Its pod has left its address; nobody else is behind it.
+        ("local:80", FailureKind::Unreachable),
         ("local:81", FailureKind::UnknownPort),
         ("nobody:80", FailureKind::UnknownService),
         ("192.0.2.1:80", FailureKind::Denied),
@@ -104,5 +106,5 @@ async fn a_stream_to_nobody_says_why() {
     let outbound = world.outbound();
     let connected = outbound.connect_attached(pod(9), Body::empty());
     let failure = connected.await.err().expect("a failure");
-    assert_eq!(failure.kind, FailureKind::NotHere);
+    assert_eq!(failure.kind, FailureKind::Unreachable);
 }

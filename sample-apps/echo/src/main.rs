@@ -37,8 +37,8 @@ fn answer_datagrams(socket: &UdpSocket) {
 }
 
 fn serve(stream: TcpStream, datagrams: &UdpSocket) -> io::Result<()> {
-    let mut out = stream.try_clone()?;
-    for line in BufReader::new(stream).lines() {
+    let mut out = &stream;
+    for line in BufReader::new(&stream).lines() {
         let line = line?;
         let said = match line.split_once(' ') {
             Some(("connect", to)) => connected(to).unwrap_or_else(|error| told(&error)),
@@ -52,7 +52,7 @@ fn serve(stream: TcpStream, datagrams: &UdpSocket) -> io::Result<()> {
         writeln!(out, "{said}")?;
         answer_datagrams(datagrams);
     }
-    out.shutdown(Shutdown::Both)
+    stream.shutdown(Shutdown::Both)
 }
 
 fn told(error: &io::Error) -> String {
