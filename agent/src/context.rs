@@ -13,6 +13,7 @@ use crate::node::Node;
 use crate::pod_view::PodView;
 use crate::root_files;
 use crate::roots::Root;
+use crate::sockets::Sockets;
 use crate::toolbox::{self, NotFound, Toolbox, Whose};
 use crate::volumes::Mount;
 use bytes::Bytes;
@@ -36,6 +37,8 @@ pub(crate) const ENV_DEFAULT: [(&str, &str); 2] = [("PATH", toolbox::PATH), ("HO
 /// See the module's promise.
 pub(crate) struct Context {
     pub(crate) namespace: String,
+    /// The pod's, in whose network its commands are.
+    pub(crate) uid: String,
     pub(crate) guest: Guest,
     /// The container's own component, and the names by which it is called.
     pub(crate) artifact: Artifact,
@@ -124,7 +127,7 @@ impl Context {
     /// [`ExecError`] when nothing was started.
     pub(crate) async fn exec(
         &self,
-        node: &Node,
+        node: &Arc<Node>,
         command: Vec<String>,
         env: Vec<(String, String)>,
         stdio: Stdio,
@@ -141,6 +144,7 @@ impl Context {
             env,
             cwd: None,
             volumes,
+            network: Sockets::network_for(node, &self.uid),
         };
         self.exec_by(&node.toolbox, allowed, session, stdio).await
     }
@@ -182,7 +186,7 @@ impl Context {
     /// When it was not started, or took longer than `timeout`.
     pub(crate) async fn run(
         &self,
-        node: &Node,
+        node: &Arc<Node>,
         command: &[String],
         timeout: Option<Duration>,
     ) -> Result<Ran, RunError> {
@@ -325,6 +329,7 @@ mod tests {
                 toolbox: Toolbox::new(speaker("box").into(), engine, cores.clone()),
                 context: Context {
                     namespace: "n".into(),
+                    uid: "u".into(),
                     guest: Guest::Here(workload),
                     artifact,
                     entrypoint: vec!["words".into()],

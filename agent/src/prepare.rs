@@ -43,8 +43,8 @@ use weft_api::{SpiffeId, workload};
 use weft_mesh::{CallerInfo, WorkloadInfo};
 use weft_runtime::worker::Worker;
 use weft_runtime::{
-    Artifact, ArtifactError, EventSink, InstancePolicy, LogSink, Network, Setup, Stdio, Volume, Workload,
-    WorkloadConfig,
+    Artifact, ArtifactError, EventSink, InstancePolicy, LogSink, Network, Setup, Stdio, Volume,
+    Workload, WorkloadConfig,
 };
 
 /// Secrets of a pod that are read for a pull: each is a request to the API server.
@@ -265,6 +265,7 @@ impl Preparing {
         let defaults = context::ENV_DEFAULT.into_iter();
         let context = Arc::new(Context {
             namespace: pod.namespace().to_owned(),
+            uid: pod.uid().to_owned(),
             guest: workload.clone(),
             artifact,
             entrypoint: toolbox::entrypoint(

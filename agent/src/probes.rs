@@ -288,7 +288,7 @@ where
         // A command is timed where it is run, and says so in its own words.
         let most = match spec.check {
             Check::Exec { .. } => spec.timeout.saturating_mul(2),
-            Check::Http { .. } | Check::Tcp { .. } => spec.timeout,
+            Check::Http { .. } | Check::Tcp { .. } | Check::Grpc { .. } => spec.timeout,
         };
         let checked = check(&spec.check, target, spec.timeout);
         let result = match tokio::time::timeout(most, checked).await {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifact::Artifact;
 use crate::command::Exit;
+use crate::network::Network;
 use crate::setup::{Setup, WorkloadConfig};
 use crate::stdin::Stdin;
 use crate::stdio::Stdio;
@@ -29,6 +30,9 @@ pub struct Session {
     /// that does not. A worker process has none of it.
     #[serde(skip)]
     pub volumes: Vec<(Volume, String, Access)>,
+    /// Where its sockets are, if not in the workload's own network. A worker process has none of it.
+    #[serde(skip)]
+    pub network: Option<Network>,
 }
 
 impl std::fmt::Debug for Session {
@@ -75,10 +79,12 @@ impl Workload {
     fn within(&self, artifact: &Artifact, mut session: Session) -> Result<Workload, WorkloadError> {
         let outer = self.inner();
         let volumes = std::mem::take(&mut session.volumes);
+        let network = session.network.take().or_else(|| outer.network().cloned());
         let setup = Setup {
             config: session.config(outer.config()),
             outbound: outer.outbound().cloned(),
             grants: outer.grants().clone(),
+            network,
             ..Setup::default()
         };
         let mut builder = WorkloadBuilder::within(outer, artifact, setup);
