@@ -17,6 +17,7 @@ use tower::ServiceExt as _;
 use weft_api::object::Object;
 use weft_api::status::StatusError;
 use weft_apiserver::ca::Authority;
+use weft_apiserver::caller::Caller;
 use weft_apiserver::objects::{
     self, Binding, DATA_PREFIX, DeleteOptions, ListOptions, Objects, Operation, Patch, WatchEvent,
     WatchOptions, WriteOptions,

@@ -194,6 +194,8 @@ impl Counts {
 
 type Gauge = fn(&Counts) -> &AtomicU64;
 type Times = fn(&Counts) -> &Histogram<13>;
+/// A histogram's name and help, and its parts by their labels.
+type Timed = (&'static str, &'static str, [(&'static str, Times); 2]);
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
     writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
@@ -281,7 +283,7 @@ impl FlowControl {
         for (labels, counts) in all().filter(|(_, counts)| counts.estimated.count() > 0) {
             counts.estimated.write(out, name, &labels, &SEATS, 1.0)?;
         }
-        let times: [(&str, &str, [(&str, Times); 2]); 2] = [
+        let times: [Timed; 2] = [
             (
                 "apiserver_flowcontrol_request_wait_duration_seconds",
                 "How long requests waited for a seat.",

@@ -226,7 +226,7 @@ impl Decoder {
             4 => {
                 let count = usize::try_from(word()?).map_err(|_| wrong)?;
                 // As many as there are: what is said of their number is not believed.
-                if count != payload.len() / 8 || payload.len() % 8 != 0 {
+                if count != payload.len() / 8 || !payload.len().is_multiple_of(8) {
                     return Err(wrong);
                 }
                 let mut settings = Vec::new();
@@ -349,7 +349,7 @@ impl Encoder {
                 unidirectional,
                 headers,
             } => {
-                let flags = fin_flag(*fin) | u8::from(*unidirectional) * UNIDIRECTIONAL;
+                let flags = fin_flag(*fin) | (u8::from(*unidirectional) * UNIDIRECTIONAL);
                 let block = self.block(headers);
                 put_head(out, 1, flags, 10 + block.len());
                 out.put_u32(stream & STREAM);
