@@ -390,16 +390,18 @@ mod tests {
         let peer = Noting::new(usize::MAX, usize::MAX);
         let turns = Turns::new(Bulk::default(), peer.clone());
         let mut connection = turns.stream();
-        let speaking = pin!(async {
-            frames(&mut connection, 100).await.unwrap();
-            assert_eq!(peer.pieces(), [1000]);
-            frames(&mut connection, 1).await.unwrap();
-            assert_eq!(peer.pieces(), [1000, 10]);
-            frames(&mut connection, GATHERED_BYTES_MAX / 10 + 1)
-                .await
-                .unwrap();
-        });
-        turns.run(speaking).await;
+        {
+            let speaking = pin!(async {
+                frames(&mut connection, 100).await.unwrap();
+                assert_eq!(peer.pieces(), [1000]);
+                frames(&mut connection, 1).await.unwrap();
+                assert_eq!(peer.pieces(), [1000, 10]);
+                frames(&mut connection, GATHERED_BYTES_MAX / 10 + 1)
+                    .await
+                    .unwrap();
+            });
+            turns.run(speaking).await;
+        }
         let most = GATHERED_BYTES_MAX / 10 * 10;
         assert_eq!(peer.pieces(), [1000, 10, most, 10]);
         // Upgraded: what is written goes out by itself.
