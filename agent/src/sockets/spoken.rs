@@ -320,7 +320,7 @@ mod tests {
         let request = Request::get("http://web/")
             .body(Body::empty())
             .expect("a request");
-        let failure = spoken(here, request).await.err().expect("a failure");
+        let failure = spoken(here, request).await.expect_err("a failure");
         assert_eq!(failure.kind, FailureKind::Interrupted);
     }
 

@@ -80,7 +80,7 @@ async fn requests_are_served_by_the_objects_that_are_there() {
     let uid = |body: &Value| body["metadata"]["uid"].as_str().unwrap().to_owned();
     let exempt = world.get(&format!("{SCHEMAS}/exempt")).await;
     let header = |answer: &Answer, name: &str| {
-        let found = answer.headers.get(&format!("x-kubernetes-pf-{name}-uid"));
+        let found = answer.headers.get(format!("x-kubernetes-pf-{name}-uid"));
         found.map(|found| found.to_str().unwrap().to_owned())
     };
     assert_eq!(header(&exempt, "flowschema"), Some(uid(&exempt.body)));

@@ -388,7 +388,7 @@ async fn a_client_that_goes_ends_what_runs_and_one_that_reads_nothing_costs_a_bo
         before = now;
     }
     assert!(
-        before < 2 * 16 << 10,
+        before < (2 * 16) << 10,
         "{before} KiB are held for two clients"
     );
     drop((socket, client));

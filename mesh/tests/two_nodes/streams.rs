@@ -100,11 +100,11 @@ async fn a_stream_to_nobody_says_why() {
         ("192.0.2.1:80", FailureKind::Denied),
     ] {
         let connected = world.outbound().connect(to, Body::empty()).await;
-        let failure = connected.err().expect("a failure");
+        let failure = connected.expect_err("a failure");
         assert_eq!(failure.kind, kind, "{to}: {failure}");
     }
     let outbound = world.outbound();
     let connected = outbound.connect_attached(pod(9), Body::empty());
-    let failure = connected.await.err().expect("a failure");
+    let failure = connected.await.expect_err("a failure");
     assert_eq!(failure.kind, FailureKind::Unreachable);
 }
