@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use weft_runtime::network::{Beyond, Stream, Via, pair};
 use weft_runtime::{Engine, Exit, Network, Workload};
 
@@ -105,7 +105,7 @@ async fn connected(network: &Network) -> Stream {
 }
 
 /// What the guest answers to each line.
-async fn asked(stream: Stream, lines: &[&str]) -> String {
+async fn asked(stream: impl AsyncRead + AsyncWrite + Unpin, lines: &[&str]) -> String {
     let mut stream = BufReader::new(stream);
     let mut told = String::new();
     for line in lines {
@@ -190,6 +190,32 @@ async fn a_command_listens_and_connects_in_its_pods_network() {
     7000 is closed
     ");
     assert_eq!(workload.usage().memory_bytes, 0, "nothing is held for it");
+}
+
+#[tokio::test]
+async fn a_command_that_does_not_wait_is_told_so() {
+    let network = Network::new(IP.parse().unwrap(), Neighbour::default());
+    let workload = echo(Some(network.clone())).await;
+    let running = {
+        let workload = workload.clone();
+        tokio::spawn(async move { workload.run().await })
+    };
+    let mut stream = connected(&network).await;
+    let told = asked(&mut stream, &["poll now"]).await;
+    assert_eq!(told, "poll now -> WouldBlock\n", "nobody is there");
+
+    let came = |from| network.connect(at(from), Via::Address, PORT).unwrap();
+    let _silent = came("10.42.0.9:5001");
+    let mut speaking = came("10.42.0.9:5002");
+    speaking.write_all(b"hello").await.unwrap();
+    let told = asked(&mut stream, &["poll now", "poll now", "poll now"]).await;
+    insta::assert_snapshot!(told, @r"
+    poll now -> 10.42.0.9:5001 says WouldBlock
+    poll now -> 10.42.0.9:5002 says hello
+    poll now -> WouldBlock
+    ");
+    workload.stop(Duration::ZERO).await;
+    assert_eq!(running.await.unwrap(), Exit::Stopped);
 }
 
 #[tokio::test]

@@ -14,8 +14,9 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use crate::tcp::Stream;
 
 /// The largest answer that is read.
 const BODY_BYTES_MAX: usize = 16 << 20;
@@ -141,10 +142,10 @@ async fn exchange(
 ///
 /// # Errors
 /// In Go's words.
-pub(crate) async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
+pub(crate) async fn dial(host: &str, port: u16) -> Result<Stream, String> {
     let mut last = format!("dial tcp: lookup {host}: no such host");
     for address in resolve(host, port)? {
-        match TcpStream::connect(address).await {
+        match Stream::connect(address).await {
             Ok(stream) => return Ok(stream),
             Err(error) => {
                 let why = match error.kind() {

@@ -79,7 +79,7 @@ async fn register(state: Shared, primary: String) {
         }
     }
     log::print("Timed out while registering to primary.");
-    std::process::exit(1);
+    toolbox::exit::leave(1);
 }
 
 async fn registering(state: &Shared, primary: &str, port: &str) -> Result<(), String> {

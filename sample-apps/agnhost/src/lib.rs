@@ -4,7 +4,7 @@
 //! crate's own. It runs as a component by `wasi:sockets`, and natively, which is how it is tested.
 //!
 //! ```text
-//! main ──► command::run ──► one file a subcommand ──► server, client, tls, flags, log, machine
+//! main ──► command::run ──► one file a subcommand ──► server, client, tcp, tls, flags, log, machine
 //! ```
 //!
 //! Invariants: one thread, and no process is started; a body is read to a bound; without a subcommand it is `pause`, as the image is.
@@ -34,6 +34,7 @@ mod porter;
 mod resolver;
 mod serve_hostname;
 mod server;
+mod tcp;
 mod tls;
 mod web_server;
 mod webhook;

@@ -1,9 +1,6 @@
 //! The program: one thread, one subcommand.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
+fn main() {
     let argv: Vec<String> = std::env::args().collect();
-    let code = agnhost::command::run(&argv);
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
+    toolbox::exit::leave(agnhost::command::run(&argv));
 }

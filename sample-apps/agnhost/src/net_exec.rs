@@ -136,7 +136,7 @@ async fn answered(state: &Rc<State>, request: Request) -> Answer {
         "/upload" => upload(&request),
         "/shutdown" => {
             log::print("GET /shutdown");
-            std::process::exit(0)
+            toolbox::exit::leave(0)
         }
         _ => {
             log::print("GET /");
@@ -261,12 +261,12 @@ async fn exit(request: &Request) -> Answer {
     ));
     tokio::time::sleep(wait).await;
     if timeout.is_zero() {
-        std::process::exit(code);
+        toolbox::exit::leave(code);
     }
     tokio::task::spawn_local(async move {
         tokio::time::sleep(timeout).await;
         log::print("Graceful shutdown completed with: <nil>");
-        std::process::exit(code);
+        toolbox::exit::leave(code);
     });
     text("")
 }
@@ -411,7 +411,7 @@ async fn datagrams(state: Rc<State>, address: String, port: u16) {
             log::print(format_args!(
                 "Error occurred: failed to create listener for UDP address {address}:{port}:{error}"
             ));
-            std::process::exit(1)
+            toolbox::exit::leave(1)
         }
     };
     let shown = if address == "0.0.0.0" { "" } else { &address };

@@ -44,7 +44,7 @@ pub(crate) async fn run(arguments: &[String]) -> Result<Code, String> {
         let state = state.clone();
         async move {
             match request.path.as_str() {
-                "/quit" => std::process::exit(0),
+                "/quit" => toolbox::exit::leave(0),
                 "/status" => text(match state.borrow().received.len() >= peers {
                     true => "pass",
                     false => "running",

@@ -19,8 +19,9 @@ use hyper::{HeaderMap, Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+
+use crate::tcp::Listener;
 
 /// The largest body that is read: an AdmissionReview is a few hundred kilobytes.
 const BODY_BYTES_MAX: usize = 16 << 20;
@@ -110,12 +111,12 @@ fn sniffed(body: &[u8]) -> &'static str {
 ///
 /// # Errors
 /// When the port is taken or may not be.
-pub(crate) async fn listen(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port))).await
+pub(crate) async fn listen(port: u16) -> io::Result<Listener> {
+    Listener::bind(SocketAddr::from(([0, 0, 0, 0], port)))
 }
 
 /// Serves until the process ends. To be called on a `LocalSet`.
-pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, handler: Handler) {
+pub(crate) async fn serve(listener: Listener, tls: Option<TlsAcceptor>, handler: Handler) {
     loop {
         let (stream, remote) = match listener.accept().await {
             Ok(accepted) => accepted,

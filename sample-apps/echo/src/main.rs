@@ -1,7 +1,8 @@
 //! A long-running service with sockets: what comes is said again, over TCP and UDP, on the port that the first argument names.
 //!
-//! Three first words are for tests of the network: `connect HOST:PORT` says what came of a connection and passes on what is said there,
-//! `lookup NAME` says the addresses of a name, `bind ADDRESS` whether the address may be had. Any other line is echoed in capitals.
+//! Four first words are for tests of the network: `connect HOST:PORT` says what came of a connection and passes on what is said there,
+//! `lookup NAME` says the addresses of a name, `bind ADDRESS` whether the address may be had, `poll now` who comes next and what he has said
+//! by now, without waiting for either. Any other line is echoed in capitals.
 //! Connections are served one after the other.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -19,7 +20,7 @@ fn main() -> io::Result<()> {
     for stream in listener.incoming() {
         answer_datagrams(&datagrams);
         // Whoever leaves early is no reason to stop.
-        if let Err(error) = stream.and_then(|stream| serve(stream, &datagrams)) {
+        if let Err(error) = stream.and_then(|stream| serve(stream, &listener, &datagrams)) {
             println!("a connection ended: {error}");
         }
     }
@@ -36,7 +37,7 @@ fn answer_datagrams(socket: &UdpSocket) {
     }
 }
 
-fn serve(stream: TcpStream, datagrams: &UdpSocket) -> io::Result<()> {
+fn serve(stream: TcpStream, listener: &TcpListener, datagrams: &UdpSocket) -> io::Result<()> {
     let mut out = &stream;
     for line in BufReader::new(&stream).lines() {
         let line = line?;
@@ -47,6 +48,7 @@ fn serve(stream: TcpStream, datagrams: &UdpSocket) -> io::Result<()> {
                 Ok(_) => "bound".to_owned(),
                 Err(error) => told(&error),
             },
+            Some(("poll", _)) => polled(listener).unwrap_or_else(|error| told(&error)),
             _ => line.to_uppercase(),
         };
         writeln!(out, "{said}")?;
@@ -67,6 +69,21 @@ fn connected(to: &str) -> io::Result<String> {
     let mut answer = String::new();
     stream.take(4096).read_to_string(&mut answer)?;
     Ok(format!("heard {}", answer.trim_end()))
+}
+
+/// By sockets that do not block.
+fn polled(listener: &TcpListener) -> io::Result<String> {
+    listener.set_nonblocking(true)?;
+    let accepted = listener.accept();
+    listener.set_nonblocking(false)?;
+    let (mut stream, from) = accepted?;
+    stream.set_nonblocking(true)?;
+    let mut buffer = [0; 64];
+    let said = match stream.read(&mut buffer) {
+        Ok(count) => String::from_utf8_lossy(&buffer[..count]).into_owned(),
+        Err(error) => told(&error),
+    };
+    Ok(format!("{from} says {said}"))
 }
 
 fn looked_up(name: &str) -> io::Result<String> {

@@ -9,6 +9,7 @@ pub mod applet;
 pub mod clock;
 mod console;
 pub mod executor;
+pub mod exit;
 mod pipe;
 pub mod sh;
 mod stream;
