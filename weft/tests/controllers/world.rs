@@ -38,6 +38,8 @@ pub const PINNED: &str = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIg
                           /matchFields/0/values/0";
 /// Notes of one write that are waited for; more than a write ever tells.
 const NOTES_MAX: usize = 64;
+/// Seconds in which definitions are tended to the end.
+const ROUNDS_MAX: usize = 16;
 
 thread_local! {
     static NOW: Cell<i64> = const { Cell::new(START) };
@@ -434,13 +436,15 @@ impl World {
 
     /// The leader does about definitions what there is to do.
     pub fn tend_definitions(&mut self) {
-        let (objects, admin) = (&self.objects, &self.admin);
-        self.runtime.block_on(async {
-            while objects.tend_definitions_once(admin).await {
-                tokio::task::yield_now().await;
+        for _ in 0..ROUNDS_MAX {
+            let tended = self.objects.tend_definitions_once(&self.admin);
+            if !self.runtime.block_on(tended) {
+                return self.listen();
             }
-        });
-        self.listen();
+            // A definition outlives its objects for a moment.
+            self.pass_time(1);
+        }
+        panic!("definitions are never tended to the end");
     }
 
     fn notice(&mut self, touched: &Touched) {
