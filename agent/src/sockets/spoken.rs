@@ -244,6 +244,8 @@ where
     let mut http = hyper::server::conn::http1::Builder::new();
     let served = http
         .timer(hyper_util::rt::TokioTimer::new())
+        // Who has said all still hears every answer.
+        .half_close(true)
         .serve_connection(TokioIo::new(there), service);
     let driven = Driven::new(served.map(drop));
     Response::new(Body::new(Heard {
