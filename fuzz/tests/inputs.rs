@@ -99,6 +99,8 @@ targets! {
     json_path "json-path",
     format "format",
     gnostic "gnostic",
+    spdy "spdy",
+    stream_frame "stream-frame",
     webhook "webhook",
     conversion "conversion",
     key_value "key-value",

@@ -286,7 +286,7 @@ fn capacities_are_of_one_class_and_place() {
     );
     assert_eq!(
         json!(cells(&CSI_STORAGE_CAPACITY, &capacity)),
-        json!(["c", "s", "1Gi"])
+        json!(["c", "2026-01-01T00:00:00Z"])
     );
 }
 
