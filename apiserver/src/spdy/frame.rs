@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Headers of all frames of a direction are one stream of zlib against a dictionary, so a [`Decoder`] and an [`Encoder`] are a connection's. Those that are
-//! written are stored and not compressed: a server's are empty.
+//! written are stored and not compressed: a server's are empty. Those of each frame end with zlib's mark of a flush.
 //!
 //! Invariants: pure; a length is judged before anything is kept for it, and data is given as it comes, so that no frame is held that is long; headers have a
 //! bound in number and in bytes, however well they were compressed; what is not understood ends the connection, but for control frames of other types.
@@ -31,6 +31,8 @@ const HEAD_BYTES: usize = 8;
 const FIN: u8 = 1;
 const UNIDIRECTIONAL: u8 = 2;
 const STREAM: u32 = u32::MAX >> 1;
+/// What ends the headers of a frame among those of its connection.
+const FLUSHED: &[u8] = &[0, 0, 0, 0xff, 0xff];
 
 /// Names in lower case, in the order that they came in.
 pub type Headers = Vec<(String, String)>;
@@ -419,6 +421,8 @@ impl Encoder {
             stored.put_u16_le(!length);
             stored.extend_from_slice(part);
         }
+        // Empty: the mark of a flush, without which a reader may wait for the next block, or fail for there is none.
+        stored.extend_from_slice(FLUSHED);
         stored
     }
 }
@@ -560,6 +564,23 @@ mod tests {
             let bytes: &[u8] = bytes;
             assert_eq!(all(bytes, bytes.len()), expected, "{bytes:02x?}");
         }
+    }
+
+    #[test]
+    fn headers_end_with_a_flush_that_readers_of_one_stream_after_another_need() {
+        let (mut encoder, mut out) = (Encoder::default(), BytesMut::new());
+        for stream in [1, 3] {
+            let (fin, headers) = (false, Headers::new());
+            let reply = Frame::SynReply {
+                stream,
+                fin,
+                headers,
+            };
+            encoder.encode(&reply, &mut out);
+        }
+        let first = b"\x80\x03\0\x02\0\0\0\x18\0\0\0\x01\x78\xf9\xe3\xc6\xa7\xc2\0\x04\0\xfb\xff\0\0\0\0\0\0\0\xff\xff";
+        let second = b"\x80\x03\0\x02\0\0\0\x12\0\0\0\x03\0\x04\0\xfb\xff\0\0\0\0\0\0\0\xff\xff";
+        assert_eq!(out, [&first[..], second].concat());
     }
 
     #[test]
