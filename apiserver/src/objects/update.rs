@@ -370,7 +370,9 @@ fn next_state(
         refuse_new_finalizers(kind, old, &next)?;
     }
     let mut next = canonicalized(kind, next)?;
-    if kind.counts_generations && kind.strategy.asks_for_change(&next, old) {
+    // A pod that gets its node is asked for nothing new.
+    let asks = part != Some(Subresource::Binding) && kind.strategy.asks_for_change(&next, old);
+    if kind.counts_generations && asks {
         let generation = integer(old, "/metadata/generation").unwrap_or(0) + 1;
         member(&mut next, "metadata")["generation"] = generation.into();
     }

@@ -76,6 +76,8 @@ async fn a_pod_lives_and_dies() {
         .await;
     assert_eq!(running.body["status"]["phase"], "Running");
     assert_eq!(running.body["spec"]["nodeName"], "n1");
+    // Its node is nothing that somebody asked of it.
+    assert_eq!(running.body["metadata"]["generation"], 1);
 
     // Bound to a node: deletion waits for it, may be hastened, and ends with grace 0.
     let marked = world.ask(&format!("DELETE {one}"), Value::Null).await;
