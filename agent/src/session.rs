@@ -10,7 +10,7 @@
 //!
 //! Invariants: a session ends with the future that carries it; what a client does not read waits in bounded channels and holds up
 //! its own session only; input that has ended is told to the guest as the end of its input; there are never more sessions than
-//! [`OF_POD_MAX`] in a pod and [`OF_NODE_MAX`] on a node.
+//! [`OF_POD_MAX`] in a pod, [`OF_NAMESPACE_MAX`] in a namespace and [`OF_NODE_MAX`] on a node, so that no tenant has all of them.
 //!
 //! Left to others: the wire (`http`), which component a command is (`toolbox`), what a container's context is (`context`), its own
 //! streams (`console`).
@@ -32,6 +32,8 @@ pub(crate) const CHUNKS_MAX: usize = 16;
 pub(crate) const CHUNK_BYTES_MAX: usize = weft_runtime::stdio::CHUNK_BYTES_MAX;
 /// Sessions of one pod: people and their scripts. Each takes an instance and up to two mebibytes of channels.
 pub(crate) const OF_POD_MAX: usize = 64;
+/// Sessions at once in the pods of one namespace: half of a node's.
+pub(crate) const OF_NAMESPACE_MAX: usize = OF_NODE_MAX / 2;
 /// Sessions of one node.
 pub(crate) const OF_NODE_MAX: usize = 512;
 /// How long a terminal's size is waited for before the command begins: clients send it first.
@@ -95,13 +97,25 @@ pub struct Sessions {
 #[derive(Default)]
 struct Open {
     all: usize,
+    of_namespaces: BTreeMap<String, usize>,
     of_pods: BTreeMap<String, usize>,
 }
 
 /// A session's place.
 pub(crate) struct Place {
     sessions: Sessions,
+    namespace: String,
     uid: String,
+}
+
+/// One fewer; nothing is kept of who has none.
+fn leave(counts: &mut BTreeMap<String, usize>, name: &str) {
+    if let Some(count) = counts.get_mut(name) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(name);
+        }
+    }
 }
 
 impl Sessions {
@@ -109,10 +123,13 @@ impl Sessions {
     ///
     /// # Errors
     /// When there are as many sessions as there may be.
-    pub(crate) fn enter(&self, uid: &str) -> Result<Place, StatusError> {
+    pub(crate) fn enter(&self, namespace: &str, uid: &str) -> Result<Place, StatusError> {
         let mut open = self.open.lock();
         let of_pod = open.of_pods.get(uid).copied().unwrap_or_default();
-        if of_pod >= OF_POD_MAX || open.all >= OF_NODE_MAX {
+        let of_namespace = open.of_namespaces.get(namespace).copied();
+        let of_namespace = of_namespace.unwrap_or_default();
+        let is_full = of_pod >= OF_POD_MAX || of_namespace >= OF_NAMESPACE_MAX;
+        if is_full || open.all >= OF_NODE_MAX {
             return Err(StatusError::too_many_requests(
                 "Too many requests, please try again later.",
                 RETRY_AFTER_SECONDS,
@@ -120,8 +137,12 @@ impl Sessions {
         }
         open.all += 1;
         open.of_pods.insert(uid.to_owned(), of_pod + 1);
+        let of_namespace = of_namespace + 1;
+        open.of_namespaces
+            .insert(namespace.to_owned(), of_namespace);
         Ok(Place {
             sessions: self.clone(),
+            namespace: namespace.to_owned(),
             uid: uid.to_owned(),
         })
     }
@@ -136,11 +157,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.sessions.open.lock();
         open.all = open.all.saturating_sub(1);
-        let left = open.of_pods.get(&self.uid).copied().unwrap_or_default();
-        match left.saturating_sub(1) {
-            0 => open.of_pods.remove(&self.uid),
-            left => open.of_pods.insert(self.uid.clone(), left),
-        };
+        leave(&mut open.of_pods, &self.uid);
+        leave(&mut open.of_namespaces, &self.namespace);
     }
 }
 
@@ -152,9 +170,12 @@ impl Node {
         command: Vec<String>,
         streams: Streams,
     ) -> SessionEnd {
-        let entered = self
-            .context(target)
-            .and_then(|context| Ok((context, self.sessions.enter(&target.uid)?)));
+        let entered = self.context(target).and_then(|context| {
+            Ok((
+                context,
+                self.sessions.enter(&target.namespace, &target.uid)?,
+            ))
+        });
         let (context, _place) = match entered {
             Ok(entered) => entered,
             Err(error) => return SessionEnd::Refused(error),
@@ -168,9 +189,12 @@ impl Node {
         target: &ContainerRef,
         streams: Streams,
     ) -> SessionEnd {
-        let entered = self
-            .context(target)
-            .and_then(|context| Ok((context, self.sessions.enter(&target.uid)?)));
+        let entered = self.context(target).and_then(|context| {
+            Ok((
+                context,
+                self.sessions.enter(&target.namespace, &target.uid)?,
+            ))
+        });
         match entered {
             Ok((context, _place)) => {
                 context.console.attach(streams).await;
@@ -300,23 +324,30 @@ mod tests {
     #[test]
     fn there_are_so_many_sessions_and_no_more() {
         let sessions = Sessions::default();
+        let fill = |namespace: &str| {
+            let places = (0..).map_while(|n| {
+                let pod = format!("{namespace}-{}", n / OF_POD_MAX);
+                sessions.enter(namespace, &pod).ok()
+            });
+            places.collect::<Vec<Place>>()
+        };
         let of_pod: Vec<Place> = (0..OF_POD_MAX)
-            .map(|_| sessions.enter("u").expect("a place"))
+            .map(|_| sessions.enter("shop", "u").expect("a place"))
             .collect();
-        let refused = sessions.enter("u").err().expect("too many");
+        let refused = sessions.enter("shop", "u").err().expect("too many");
         assert_eq!(refused.code, 429);
-        let mut others = Vec::new();
-        for pod in 0.. {
-            match sessions.enter(&format!("v{pod}")) {
-                Ok(place) => others.push(place),
-                Err(_) => break,
-            }
-        }
-        assert_eq!(of_pod.len() + others.len(), OF_NODE_MAX);
-        drop((of_pod, others));
+        // Whoever fills a namespace leaves room for the others.
+        let of_namespace = fill("shop");
+        assert_eq!(of_pod.len() + of_namespace.len(), OF_NAMESPACE_MAX);
+        let others: Vec<Place> = ["bank", "blog"].into_iter().flat_map(fill).collect();
+        let all = OF_NAMESPACE_MAX + others.len();
+        assert_eq!((all, sessions.count()), (OF_NODE_MAX, OF_NODE_MAX));
+        drop((of_pod, of_namespace, others));
         assert_eq!(sessions.count(), 0);
-        assert!(sessions.open.lock().of_pods.is_empty());
-        assert!(sessions.enter("u").is_ok());
+        let open = sessions.open.lock();
+        assert!(open.of_pods.is_empty() && open.of_namespaces.is_empty());
+        drop(open);
+        assert!(sessions.enter("shop", "u").is_ok());
     }
 
     #[tokio::test]

@@ -29,23 +29,42 @@ pub struct Args {
 /// # Errors
 /// When it cannot be looked at.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let client = args.client.client().await?;
-    let namespace = args.namespace.as_deref();
-    let namespace = namespace.unwrap_or_else(|| client.default_namespace());
     let cannot = format!("cannot attach to {}", args.pod);
-    let pod = pods::one(&client, namespace, &args.pod, &cannot).await?;
-    let container = pods::container(&pod, args.container.as_deref());
-    let tty = session::terminal_for(args.tty, args.stdin);
-    if args.stdin && tty {
-        eprintln!("If you don't see a command prompt, try pressing enter.");
+    args.session(None, &cannot).await
+}
+
+impl Args {
+    /// The name that was given.
+    pub(super) fn pod(&self) -> &str {
+        &self.pod
     }
-    let wanted = Wanted {
-        namespace,
-        pod: pod.metadata.name.as_deref().unwrap_or_default(),
-        container: &container,
-        command: None,
-        stdin: args.stdin,
-        tty,
-    };
-    session::at_hand(&client, &wanted, &cannot).await
+
+    /// A session in the container, of a command or of what runs there.
+    ///
+    /// # Errors
+    /// `cannot` and why, and a command's exit code when that is not 0.
+    pub(super) async fn session(
+        &self,
+        command: Option<&[String]>,
+        cannot: &str,
+    ) -> anyhow::Result<()> {
+        let client = self.client.client().await?;
+        let namespace = self.namespace.as_deref();
+        let namespace = namespace.unwrap_or_else(|| client.default_namespace());
+        let pod = pods::one(&client, namespace, &self.pod, cannot).await?;
+        let container = pods::container(&pod, self.container.as_deref());
+        let tty = session::terminal_for(self.tty, self.stdin);
+        if command.is_none() && self.stdin && tty {
+            eprintln!("If you don't see a command prompt, try pressing enter.");
+        }
+        let wanted = Wanted {
+            namespace,
+            pod: pod.metadata.name.as_deref().unwrap_or_default(),
+            container: &container,
+            command,
+            stdin: self.stdin,
+            tty,
+        };
+        session::at_hand(&client, &wanted, cannot).await
+    }
 }
