@@ -16,6 +16,9 @@ pub struct Args {
     /// A component crate of your own, to build instead of the samples
     #[arg(value_name = "FOLDER", value_parser = absolute)]
     folder: Option<PathBuf>,
+    /// Build the programs of upstream's test images, too (minutes)
+    #[arg(long, conflicts_with = "folder")]
+    suite: bool,
     /// Use this toolchain instead of the first that works
     #[arg(long)]
     toolchain: Option<Toolchain>,
@@ -125,7 +128,12 @@ pub fn run(args: &Args) -> Result<()> {
         Some(folder) => build_crate(folder, args.toolchain)?,
         None => {
             build(args.toolchain)?;
-            GUESTS.iter().map(|guest| path(guest.package)).collect()
+            let mut names: Vec<&str> = GUESTS.iter().map(|guest| guest.package).collect();
+            if args.suite {
+                build_suite()?;
+                names.extend(SUITE_PROGRAMS);
+            }
+            names.into_iter().map(path).collect()
         }
     };
     for path in built {

@@ -50,14 +50,16 @@ pub fn measure(effort: &Effort) -> Result<Value> {
     let calls = call_at_random(&cluster, effort.pod_calls)?;
     let after_calls = memory(&cluster, node);
     cluster.stop()?;
-    let per_pod = (number(&after["node_kib"]) - number(&before["node_kib"])) / f64::from(pods);
+    let per_pod =
+        |key: &str| (number(&after[key]) - number(&before[key])) / f64::from(pods);
     Ok(json!({
         "pods": pods,
         "ready_seconds": seconds,
         "before": before,
         "after": after,
         "after_calls": after_calls,
-        "node_kib_per_pod": per_pod,
+        "node_kib_per_pod": per_pod("node_kib"),
+        "node_anonymous_kib_per_pod": per_pod("node_anonymous_kib"),
         "reads": reads,
         "calls": calls,
     }))
@@ -74,16 +76,23 @@ fn node_process(cluster: &Cluster) -> Result<u32> {
     child.context("the cluster has no node process")
 }
 
-/// Resident memory and threads of node and server.
+/// Resident memory and threads of node and server. What is anonymous is what pods take; the rest are pages of the program and of compiled
+/// code, which come in as they are first used.
 fn memory(cluster: &Cluster, node: u32) -> Value {
     let of = |process: u32| {
         let field = |name: &str| status_number(process, name);
         let files = std::fs::read_dir(format!("/proc/{process}/fd")).map_or(0, Iterator::count);
-        (field("VmRSS:"), field("Threads:"), files)
+        (field("VmRSS:"), field("RssAnon:"), field("Threads:"), files)
     };
-    let (node, threads, files) = of(node);
+    let (node, anonymous, threads, files) = of(node);
     let (server, ..) = of(cluster.process());
-    json!({"node_kib": node, "node_threads": threads, "node_files": files, "server_kib": server})
+    json!({
+        "node_kib": node,
+        "node_anonymous_kib": anonymous,
+        "node_threads": threads,
+        "node_files": files,
+        "server_kib": server,
+    })
 }
 
 /// Makes the pods and waits until all are ready; how long that took.
@@ -319,11 +328,12 @@ pub fn render(density: &Value) -> String {
         number(&density["ready_seconds"]),
     );
     text += &format!(
-        "  node's process   {:>8.1} MiB before, {:.1} after, {:.1} after the calls: {:.1} KiB a pod; {} threads, {} files\n",
+        "  node's process   {:>8.1} MiB before, {:.1} after, {:.1} after the calls: {:.1} KiB a pod, {:.1} without the program's own pages; {} threads, {} files\n",
         mib(&before["node_kib"]),
         mib(&after["node_kib"]),
         mib(&density["after_calls"]["node_kib"]),
         number(&density["node_kib_per_pod"]),
+        number(&density["node_anonymous_kib_per_pod"]),
         after["node_threads"],
         after["node_files"],
     );

@@ -82,15 +82,21 @@ pub fn measure(effort: &Effort) -> Result<Value> {
         ));
     }
     let serving = load::measure(&cases, effort)?;
+    Ok(json!({"serving": serving, "costs": costs(effort)?}))
+}
+
+/// What the parts of a call cost, without sockets.
+///
+/// # Errors
+/// When the example cannot be run.
+pub fn costs(effort: &Effort) -> Result<Value> {
     let rounds = (effort.rounds * 10).to_string();
-    let costs = progress::read(
+    let printed = progress::read(
         example(effort, "costs")
             .args([guests::path("hello"), guests::path("hello-p3")])
             .args(["--rounds", &rounds]),
     )?;
-    let costs: Value =
-        serde_json::from_str(&costs).context("reading what the costs example printed")?;
-    Ok(json!({"serving": serving, "costs": costs}))
+    serde_json::from_str(&printed).context("reading what the costs example printed")
 }
 
 /// Settings of the engine, one changed at a time, with a fresh instance for each request: where ours come from.
