@@ -209,7 +209,7 @@ struct Token {
     rv: i64,
     /// Last key of the page before.
     start: String,
-    /// How many objects the pages before carried, so that nobody counts them again; unknown after the revision changed.
+    /// How many objects lie before the next page, so that nobody counts them again; unknown in the token for an inconsistent rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seen: Option<usize>,
 }
@@ -401,7 +401,18 @@ pub(crate) fn page(
         .collect();
     let more = items.len() == limit && matching.next().is_some();
 
-    let seen = seen.map(|seen| seen.saturating_add(items.len()));
+    let all = || {
+        let part = namespace.map(|_| stored::prefix(kind, namespace));
+        view.count(part.as_deref())
+    };
+    let seen = match seen {
+        Some(seen) => Some(seen.saturating_add(items.len())),
+        // Where the revision has changed under the pages, the rest is counted once; the pages behind this one know it again.
+        None if more && selection.is_everything() => {
+            Some(all().saturating_sub(matching.count() + 1))
+        }
+        None => None,
+    };
     let next = match items.last() {
         Some(last) if more => Some(next_token(kind, &view, last, seen, source)),
         _ => None,
@@ -409,10 +420,7 @@ pub(crate) fn page(
     // What a token says was seen comes from the client, who is told no more nonsense than it sent.
     let remaining = seen
         .filter(|_| more && selection.is_everything())
-        .map(|seen| {
-            let part = namespace.map(|_| stored::prefix(kind, namespace));
-            view.count(part.as_deref()).saturating_sub(seen).max(1) as u64
-        });
+        .map(|seen| all().saturating_sub(seen).max(1) as u64);
     Ok(Page {
         revision: view.revision(),
         items,

@@ -182,6 +182,25 @@ fn finalize_namespace(row: &Cached<Namespace>) -> Option<Write> {
     Some(write)
 }
 
+/// Failures of finding what a namespace has and of deleting it, which clients look for: type, reason and message of there being none.
+const UNFAILING: [(&str, &str, &str); 3] = [
+    (
+        "NamespaceDeletionDiscoveryFailure",
+        "ResourcesDiscovered",
+        "All resources successfully discovered",
+    ),
+    (
+        "NamespaceDeletionGroupVersionParsingFailure",
+        "ParsedGroupVersions",
+        "All legacy kube types successfully parsed",
+    ),
+    (
+        "NamespaceDeletionContentFailure",
+        "ContentDeleted",
+        "All content successfully deleted, may be waiting on finalization",
+    ),
+];
+
 /// Phase Terminating, and what it still waits for in Kubernetes' words.
 fn update_status(
     row: &Cached<Namespace>,
@@ -227,6 +246,10 @@ fn update_status(
             last_transition_time: Some(since.unwrap_or_else(|| stamp(cx.now))),
         });
     };
+    // What a view of everything that is served cannot meet.
+    for (kind, reason, message) in UNFAILING {
+        set(kind, false, reason, message.into());
+    }
     if remaining.is_empty() {
         set(
             "NamespaceContentRemaining",

@@ -325,8 +325,21 @@ fn a_kind_that_is_registered_at_run_time_is_collected_and_keeps_its_namespace() 
     world.settle();
     assert_eq!(world.names(&kind), ["held"]);
     let conditions = &world.get(&NAMESPACE, "shop")["status"]["conditions"];
+    // All five, as whoever waits for one of them expects, in Kubernetes' order.
+    let told = conditions.as_array().unwrap().iter();
+    let told = told.map(|one| format!("{} {}", one["type"], one["status"]).replace('"', ""));
     assert_eq!(
-        conditions[0]["message"],
+        told.collect::<Vec<_>>(),
+        [
+            "NamespaceDeletionDiscoveryFailure False",
+            "NamespaceDeletionGroupVersionParsingFailure False",
+            "NamespaceDeletionContentFailure False",
+            "NamespaceContentRemaining True",
+            "NamespaceFinalizersRemaining True",
+        ]
+    );
+    assert_eq!(
+        conditions[3]["message"],
         "Some resources are remaining: widgets.example.com has 1 resource instances"
     );
     world.patch(&kind, "held", json!({"metadata": {"finalizers": null}}));

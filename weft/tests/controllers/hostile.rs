@@ -105,7 +105,7 @@ fn a_namespace_does_not_end_before_what_cannot_be_read_in_it() {
     world.settle();
     let conditions = &world.get(&NAMESPACE, "shop")["status"]["conditions"];
     assert_eq!(
-        conditions[0]["message"],
+        conditions[3]["message"],
         "Some resources are remaining: deployments.apps has 1 resource instances"
     );
     let right = json!({"metadata": {"finalizers": null}, "spec": {"replicas": 1}});

@@ -50,8 +50,7 @@ pub fn measure(effort: &Effort) -> Result<Value> {
     let calls = call_at_random(&cluster, effort.pod_calls)?;
     let after_calls = memory(&cluster, node);
     cluster.stop()?;
-    let per_pod =
-        |key: &str| (number(&after[key]) - number(&before[key])) / f64::from(pods);
+    let per_pod = |key: &str| (number(&after[key]) - number(&before[key])) / f64::from(pods);
     Ok(json!({
         "pods": pods,
         "ready_seconds": seconds,
