@@ -230,7 +230,7 @@ pub async fn run(argv: Vec<String>, io: Io) -> i32 {
     }
 }
 
-/// Picks the applet for a program's arguments; otherwise what to say and the code to leave with.
+/// Picks the applet for a program's arguments: the one that it is called by, else the one that is named first, else the shell; otherwise what to say and the code to leave with.
 pub(crate) fn choose(mut argv: Vec<String>) -> Result<(Applet, Vec<String>), (String, i32)> {
     let base = |name: &str| {
         name.rsplit('/')
@@ -248,6 +248,13 @@ pub(crate) fn choose(mut argv: Vec<String>) -> Result<(Applet, Vec<String>), (St
         argv.remove(0);
     }
     let Some(name) = argv.first() else {
+        // A container without a command of its own is called by the container's name and runs the image's, which is the shell.
+        if first != "toolbox"
+            && !first.is_empty()
+            && let Some(shell) = find("sh")
+        {
+            return Ok((shell, vec!["sh".to_owned()]));
+        }
         return Err((
             format!(
                 "toolbox: an applet's name is missing; there are: {}\n",
@@ -259,5 +266,31 @@ pub(crate) fn choose(mut argv: Vec<String>) -> Result<(Applet, Vec<String>), (St
     match find(&base(name)) {
         Some(applet) => Ok((applet, argv)),
         None => Err((format!("{name}: applet not found\n"), 127)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_pick_applets() {
+        for (argv, expected) in [
+            (&["/bin/ls", "-l"][..], Ok("/bin/ls -l")),
+            (&["-sh"], Ok("-sh")),
+            (&["toolbox", "ls", "x"], Ok("ls x")),
+            (&["main", "echo"], Ok("echo")),
+            (&["toolbox.wasm", "nope"], Err(127)),
+            (&["toolbox"], Err(1)),
+            (&[], Err(1)),
+            // As busybox' image is run without a command.
+            (&["main"], Ok("sh")),
+        ] {
+            let argv: Vec<String> = argv.iter().map(|it| (*it).to_owned()).collect();
+            let chosen = choose(argv.clone());
+            let chosen = chosen.map(|(_, argv)| argv.join(" "));
+            let expected = expected.map(str::to_owned);
+            assert_eq!(chosen.map_err(|(_, code)| code), expected, "{argv:?}");
+        }
     }
 }

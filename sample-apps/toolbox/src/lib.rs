@@ -20,7 +20,7 @@ pub mod tools;
 /// Runs the applet that an argument list names and gives its exit code.
 ///
 /// The name is the last part of `argv[0]`, or `argv[1]` where the program is called `toolbox` or by a name that is no
-/// applet. Blocks until the applet is done.
+/// applet; by another name alone, as a container is, it is the shell. Blocks until the applet is done.
 pub fn run(argv: Vec<String>) -> i32 {
     let (applet, argv) = match applet::choose(argv) {
         Ok(chosen) => chosen,
