@@ -91,7 +91,7 @@ impl Meant {
             return Meant::Applet(argv.to_vec());
         }
         // A container's name, which says nothing.
-        let program = match program.contains('/') || is_ours {
+        let program = match program.contains('/') || program == "agnhost" {
             true => program,
             false => PROGRAM,
         };
@@ -213,7 +213,7 @@ mod tests {
             (&["/agnhost", "sh", "-c", "true"], "applet sh -c true"),
             (
                 &["agnhost-container", "entrypoint-tester"],
-                "agnhost-container: entrypoint-tester",
+                "/agnhost: entrypoint-tester",
             ),
         ] {
             assert_eq!(meant(argv), expected, "{argv:?}");
