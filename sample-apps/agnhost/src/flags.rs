@@ -8,6 +8,13 @@ use std::time::Duration;
 /// A flag: its name, its letter if it has one, its default. A switch is one whose default is `true` or `false`.
 pub(crate) type Known = (&'static str, Option<char>, &'static str);
 
+/// What every subcommand takes: klog's flags. How much is logged here does not depend on them.
+const LOGGING: [Known; 3] = [
+    ("v", Some('v'), "0"),
+    ("vmodule", None, ""),
+    ("log-flush-frequency", None, "5s"),
+];
+
 /// What was said.
 #[derive(Debug)]
 pub(crate) struct Flags {
@@ -20,9 +27,9 @@ impl Flags {
     /// # Errors
     /// In cobra's words.
     pub(crate) fn read(known: &[Known], arguments: &[String]) -> Result<Flags, String> {
-        let defaults = known.iter();
+        let known = || known.iter().chain(&LOGGING);
         let mut flags = Flags {
-            values: defaults
+            values: known()
                 .map(|(name, _, default)| (*name, (*default).to_owned()))
                 .collect(),
             rest: Vec::new(),
@@ -38,13 +45,13 @@ impl Flags {
                     Some((name, value)) => (name, Some(value.to_owned())),
                     None => (long, None),
                 };
-                let found = known.iter().find(|(known, ..)| *known == name);
+                let found = known().find(|(known, ..)| *known == name);
                 let found = found.ok_or_else(|| format!("unknown flag: --{name}"))?;
                 (found, format!("--{name}"), value)
             } else if let Some(short) = argument.strip_prefix('-').filter(|it| !it.is_empty()) {
                 let mut letters = short.chars();
                 let letter = letters.next();
-                let found = known.iter().find(|(_, known, _)| *known == letter);
+                let found = known().find(|(_, known, _)| *known == letter);
                 let found = found.ok_or_else(|| {
                     let letter = letter.unwrap_or('-');
                     format!("unknown shorthand flag: {letter:?} in {argument}")
@@ -187,6 +194,10 @@ mod tests {
             (&["--port=-1", "--http=false"], Ok("none false 0 0ns []")),
             (&["--http", "-t", "20", "-d5s"], Ok("80 true 20 5s []")),
             (&["--", "--port"], Ok("80 true 0 0ns [\"--port\"]")),
+            (
+                &["-v=4", "--vmodule=a=1", "-v", "2", "a"],
+                Ok("80 true 0 0ns [\"a\"]"),
+            ),
             (&["--nope"], Err("unknown flag: --nope")),
             (&["-x"], Err("unknown shorthand flag: 'x' in -x")),
             (&["--port"], Err("flag needs an argument: --port")),
