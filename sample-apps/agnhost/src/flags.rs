@@ -8,11 +8,20 @@ use std::time::Duration;
 /// A flag: its name, its letter if it has one, its default. A switch is one whose default is `true` or `false`.
 pub(crate) type Known = (&'static str, Option<char>, &'static str);
 
-/// What every subcommand takes: klog's flags. How much is logged here does not depend on them.
-const LOGGING: [Known; 3] = [
+/// Those of upstream's logger, which every subcommand takes. Nothing here logs by level.
+const LOGGING: [Known; 12] = [
+    ("add_dir_header", None, "false"),
+    ("alsologtostderr", None, "false"),
+    ("log_backtrace_at", None, ":0"),
+    ("log_dir", None, ""),
+    ("log_file", None, ""),
+    ("log_file_max_size", None, "1800"),
+    ("logtostderr", None, "true"),
+    ("skip_headers", None, "false"),
+    ("skip_log_headers", None, "false"),
+    ("stderrthreshold", None, "2"),
     ("v", Some('v'), "0"),
     ("vmodule", None, ""),
-    ("log-flush-frequency", None, "5s"),
 ];
 
 /// What was said.
@@ -27,9 +36,9 @@ impl Flags {
     /// # Errors
     /// In cobra's words.
     pub(crate) fn read(known: &[Known], arguments: &[String]) -> Result<Flags, String> {
-        let known = || known.iter().chain(&LOGGING);
+        let all = || known.iter().chain(&LOGGING);
         let mut flags = Flags {
-            values: known()
+            values: all()
                 .map(|(name, _, default)| (*name, (*default).to_owned()))
                 .collect(),
             rest: Vec::new(),
@@ -45,13 +54,13 @@ impl Flags {
                     Some((name, value)) => (name, Some(value.to_owned())),
                     None => (long, None),
                 };
-                let found = known().find(|(known, ..)| *known == name);
+                let found = all().find(|(known, ..)| *known == name);
                 let found = found.ok_or_else(|| format!("unknown flag: --{name}"))?;
                 (found, format!("--{name}"), value)
             } else if let Some(short) = argument.strip_prefix('-').filter(|it| !it.is_empty()) {
                 let mut letters = short.chars();
                 let letter = letters.next();
-                let found = known().find(|(_, known, _)| *known == letter);
+                let found = all().find(|(_, known, _)| *known == letter);
                 let found = found.ok_or_else(|| {
                     let letter = letter.unwrap_or('-');
                     format!("unknown shorthand flag: {letter:?} in {argument}")
@@ -193,11 +202,11 @@ mod tests {
             (&["--port", "8080", "a"], Ok("8080 true 0 0ns [\"a\"]")),
             (&["--port=-1", "--http=false"], Ok("none false 0 0ns []")),
             (&["--http", "-t", "20", "-d5s"], Ok("80 true 20 5s []")),
-            (&["--", "--port"], Ok("80 true 0 0ns [\"--port\"]")),
             (
-                &["-v=4", "--vmodule=a=1", "-v", "2", "a"],
-                Ok("80 true 0 0ns [\"a\"]"),
+                &["-v=4", "--v", "2", "--alsologtostderr", "b"],
+                Ok("80 true 0 0ns [\"b\"]"),
             ),
+            (&["--", "--port"], Ok("80 true 0 0ns [\"--port\"]")),
             (&["--nope"], Err("unknown flag: --nope")),
             (&["-x"], Err("unknown shorthand flag: 'x' in -x")),
             (&["--port"], Err("flag needs an argument: --port")),
