@@ -192,19 +192,23 @@ impl Cluster {
             .collect()
     }
 
-    /// Where the API servers are, if `to` is the address of their Service.
+    /// Where the API servers are, if `to` is the address of their Service; or the one of them that `to` is.
     pub(super) fn api_servers(&self, to: SocketAddr) -> Option<Vec<SocketAddr>> {
         let spec = self.services.get(&api_servers())?.spec.as_ref()?;
         let ip: IpAddr = spec.cluster_ip.as_ref()?.parse().ok()?;
-        let mut ports = spec.ports.iter().flatten();
-        let port = ports.find(|port| u16::try_from(port.port) == Ok(to.port()))?;
-        if ip != to.ip() {
-            return None;
+        for port in spec.ports.iter().flatten() {
+            let slices = self.slices_of.get(&api_servers()).into_iter().flatten();
+            let slices = slices.filter_map(|slice| self.slices.get(slice));
+            let servers = slices.flat_map(|slice| slice.sockets(port.name.as_deref()));
+            let servers: Vec<SocketAddr> = servers.collect();
+            if ip == to.ip() && u16::try_from(port.port) == Ok(to.port()) {
+                return Some(servers);
+            }
+            if servers.contains(&to) {
+                return Some(vec![to]);
+            }
         }
-        let slices = self.slices_of.get(&api_servers()).into_iter().flatten();
-        let slices = slices.filter_map(|slice| self.slices.get(slice));
-        let servers = slices.flat_map(|slice| slice.sockets(port.name.as_deref()));
-        Some(servers.collect())
+        None
     }
 
     fn own_addresses(&self) -> OwnAddresses {
