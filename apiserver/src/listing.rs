@@ -401,7 +401,18 @@ pub(crate) fn page(
         .collect();
     let more = items.len() == limit && matching.next().is_some();
 
-    let seen = seen.map(|seen| seen.saturating_add(items.len()));
+    let total = || {
+        let part = namespace.map(|_| stored::prefix(kind, namespace));
+        view.count(part.as_deref())
+    };
+    let seen = match seen {
+        Some(seen) => Some(seen.saturating_add(items.len())),
+        // Whoever goes on in another state than he began in: what is behind this page is counted, and the token of the next one knows it.
+        None if more && selection.is_everything() => {
+            Some(total().saturating_sub(matching.count() + 1))
+        }
+        None => None,
+    };
     let next = match items.last() {
         Some(last) if more => Some(next_token(kind, &view, last, seen, source)),
         _ => None,
@@ -409,10 +420,7 @@ pub(crate) fn page(
     // What a token says was seen comes from the client, who is told no more nonsense than it sent.
     let remaining = seen
         .filter(|_| more && selection.is_everything())
-        .map(|seen| {
-            let part = namespace.map(|_| stored::prefix(kind, namespace));
-            view.count(part.as_deref()).saturating_sub(seen).max(1) as u64
-        });
+        .map(|seen| total().saturating_sub(seen).max(1) as u64);
     Ok(Page {
         revision: view.revision(),
         items,
