@@ -301,8 +301,11 @@ impl Session {
         }
         let found = wire::destination(request.headers())
             .and_then(|address| Some((address, self.inner.attached.get(address)?)));
-        // A caller that was promised one identity must not reach a pod of another behind the same address.
-        let Some((address, to)) = found.filter(|(_, to)| to.identity == self.destination) else {
+        // A caller that was promised one identity must not reach a pod of another behind the same address. One who knows the address alone
+        // was promised the node that has it.
+        let by_address = self.inner.answers_for(&self.destination);
+        let found = found.filter(|(_, to)| by_address || to.identity == self.destination);
+        let Some((address, to)) = found else {
             return wire::encode_failure(&FailureKind::NotHere.into());
         };
         if weft_turns::is_full(to.tenant) {

@@ -81,13 +81,18 @@ impl Slice {
             let conditions = endpoint.conditions.clone().unwrap_or_default();
             // As EndpointSlice says: what is unknown counts as ready, and serving follows ready.
             let ready = conditions.ready.unwrap_or(true);
-            let account = accounts.get(&name).map_or("default", String::as_str);
+            // Of what somebody else wrote, nobody says whose pod it is: it is called by its address.
+            let identity = match accounts.get(&name) {
+                Some(account) => SpiffeId::new(trust_domain, namespace, account.as_str()),
+                None if made_by_cluster => SpiffeId::new(trust_domain, namespace, "default"),
+                None => weft_mesh::gateway_identity(trust_domain),
+            };
             let workload = workloads.get(&name).map(String::as_str);
             let workload = workload.unwrap_or_else(|| workload::of_pod_name(&name));
             endpoints.push(Pod {
                 ip,
                 node: endpoint.node_name.clone().unwrap_or_default(),
-                identity: SpiffeId::new(trust_domain, namespace, account),
+                identity,
                 workload: WorkloadInfo::from_labels(workload, namespace, &labels),
                 ready,
                 serving: conditions.serving.unwrap_or(ready),
@@ -106,9 +111,10 @@ impl Slice {
         }
     }
 
-    /// Whether any of its pods is on the node.
+    /// Whether any of its pods is on the node, or may be: of some only the address is known.
     pub(super) fn is_on(&self, node: &str) -> bool {
-        self.endpoints.iter().any(|pod| pod.node == node)
+        let is_on = |pod: &Pod| pod.node == node || pod.node.is_empty();
+        self.endpoints.iter().any(is_on)
     }
 
     /// Its endpoints behind the service port of this name. `selects`: whether the Service chooses pods by their labels.
@@ -124,13 +130,17 @@ impl Slice {
         let number = number.map(|(_, number)| *number);
         number.into_iter().flat_map(move |number| {
             self.endpoints.iter().map(move |pod| {
-                let node = nodes.get(&pod.node);
+                let found = match pod.node.is_empty() {
+                    true => nodes.iter().find(|(_, node)| node.gives(pod.ip)),
+                    false => nodes.get_key_value(&pod.node),
+                };
+                let node = found.map(|(_, node)| node);
                 EndpointSpec {
                     pod: pod.name.clone(),
                     ip: pod.ip,
                     port: number,
                     node_address: node.and_then(|node| node.mesh_address),
-                    node: pod.node.clone(),
+                    node: found.map_or_else(|| pod.node.clone(), |(name, _)| name.clone()),
                     identity: pod.identity.clone(),
                     workload: pod.workload.clone(),
                     ready: pod.ready,
