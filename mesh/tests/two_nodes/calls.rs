@@ -180,12 +180,12 @@ async fn a_pod_that_no_service_leads_to_is_called_by_its_address() {
         there.contains("from spiffe://cluster.local/ns/vote/sa/web"),
         "{there}"
     );
-    assert!(there.contains("by mutual_tls"), "{there}");
+    assert!(there.contains("by mtls"), "{there}");
     // Nobody is at these, and the last is no address of a pod.
     for (address, kind) in [
         ("10.42.0.2:8080", FailureKind::NotHere),
         ("10.42.0.130:8081", FailureKind::NotHere),
-        ("10.43.0.1:80", FailureKind::Denied),
+        ("10.43.0.1:80", FailureKind::NotGranted),
     ] {
         let error = world.get(&format!("http://{address}/")).await;
         assert_eq!(error.expect_err(address).kind, kind, "{address}");
