@@ -4,7 +4,7 @@
 //! guest listens ──► Around::opened: attached to the mesh at the pod's address, as a component is at its ports
 //! mesh ──► a raw call ───────────────────────────► a connection                     (carried)
 //!      └─► an HTTP call, of a probe, a route, … ─► one on a connection of its own   (spoken)
-//! guest connects ──► the same door: what is attached here, else a Service or a pod behind one, else the API servers; nothing else
+//! guest connects ──► the same door: what is attached here, else a Service or a pod, else the API servers; nothing else
 //! guest sends a datagram ──► a pod of this node, by its address or through a Service
 //! port-forward ─► Sockets::connect      probe, server ─► the pod's network, from outside of it
 //! ```

@@ -2,7 +2,8 @@
 //!
 //! The TLS handshake runs in the connection's task, so a slow client never holds up the accept loop. The certificate
 //! names the calling identity; the SNI names the identity that was promised to the caller, and only pods of that
-//! identity are served on the connection. The lines of `wire.rs` are believed here, because the peer proved itself to be
+//! identity are served on the connection; a caller that was promised this node itself (its gateway) knows an address and no more, and is
+//! served what is attached there. The lines of `wire.rs` are believed here, because the peer proved itself to be
 //! a node that holds the caller's key; nobody else can connect.
 //!
 //! What a connection proved does not hold for ever: it is asked to end when its certificate has expired, when it does not lead to the

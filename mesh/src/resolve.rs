@@ -6,7 +6,7 @@
 //! voting.vote.svc                 the same
 //! voting.vote.svc.cluster.local   the same
 //! 10.43.0.7                       the service with that ClusterIP
-//! 10.42.1.5:8080                  that port of that pod; routes do not apply
+//! 10.42.1.5:8080                  that port of that pod, whether a service leads to it or not; routes do not apply
 //! ```
 //! A service that stands for another name (`ExternalName`) is the service of that name, as written in full with `.svc`, at the port
 //! that is asked for; what it stands for outside of the cluster is called by its own name, as it is granted.

@@ -28,6 +28,8 @@ struct Pod {
     ip: IpAddr,
     node: String,
     identity: SpiffeId,
+    /// Nobody said whose it is who knows: it is where the range of its address is.
+    by_address: bool,
     workload: WorkloadInfo,
     ready: bool,
     serving: bool,
@@ -82,10 +84,11 @@ impl Slice {
             // As EndpointSlice says: what is unknown counts as ready, and serving follows ready.
             let ready = conditions.ready.unwrap_or(true);
             // Of what somebody else wrote, nobody says whose pod it is: it is called by its address.
-            let identity = match accounts.get(&name) {
-                Some(account) => SpiffeId::new(trust_domain, namespace, account.as_str()),
-                None if made_by_cluster => SpiffeId::new(trust_domain, namespace, "default"),
-                None => weft_mesh::gateway_identity(trust_domain),
+            let account = accounts.get(&name).map(String::as_str);
+            let by_address = account.is_none() && !made_by_cluster;
+            let identity = match by_address {
+                true => weft_mesh::gateway_identity(trust_domain),
+                false => SpiffeId::new(trust_domain, namespace, account.unwrap_or("default")),
             };
             let workload = workloads.get(&name).map(String::as_str);
             let workload = workload.unwrap_or_else(|| workload::of_pod_name(&name));
@@ -93,6 +96,7 @@ impl Slice {
                 ip,
                 node: endpoint.node_name.clone().unwrap_or_default(),
                 identity,
+                by_address,
                 workload: WorkloadInfo::from_labels(workload, namespace, &labels),
                 ready,
                 serving: conditions.serving.unwrap_or(ready),
@@ -113,7 +117,7 @@ impl Slice {
 
     /// Whether any of its pods is on the node, or may be: of some only the address is known.
     pub(super) fn is_on(&self, node: &str) -> bool {
-        let is_on = |pod: &Pod| pod.node == node || pod.node.is_empty();
+        let is_on = |pod: &Pod| pod.node == node || pod.by_address;
         self.endpoints.iter().any(is_on)
     }
 
@@ -130,7 +134,7 @@ impl Slice {
         let number = number.map(|(_, number)| *number);
         number.into_iter().flat_map(move |number| {
             self.endpoints.iter().map(move |pod| {
-                let found = match pod.node.is_empty() {
+                let found = match pod.by_address {
                     true => nodes.iter().find(|(_, node)| node.gives(pod.ip)),
                     false => nodes.get_key_value(&pod.node),
                 };
@@ -140,7 +144,11 @@ impl Slice {
                     ip: pod.ip,
                     port: number,
                     node_address: node.and_then(|node| node.mesh_address),
-                    node: found.map_or_else(|| pod.node.clone(), |(name, _)| name.clone()),
+                    node: match found {
+                        Some((name, _)) => name.clone(),
+                        None if pod.by_address => String::new(),
+                        None => pod.node.clone(),
+                    },
                     identity: pod.identity.clone(),
                     workload: pod.workload.clone(),
                     ready: pod.ready,
