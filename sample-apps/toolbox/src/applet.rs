@@ -247,17 +247,36 @@ pub(crate) fn choose(mut argv: Vec<String>) -> Result<(Applet, Vec<String>), (St
     if !argv.is_empty() {
         argv.remove(0);
     }
-    let Some(name) = argv.first() else {
-        return Err((
-            format!(
-                "toolbox: an applet's name is missing; there are: {}\n",
-                names().join(" ")
-            ),
-            1,
-        ));
-    };
+    // As a container of busybox, which runs a shell unless it is told otherwise.
+    if argv.is_empty() {
+        argv.push("sh".to_owned());
+    }
+    let name = argv.first().map(String::as_str).unwrap_or_default();
     match find(&base(name)) {
         Some(applet) => Ok((applet, argv)),
         None => Err((format!("{name}: applet not found\n"), 127)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_told_nothing_is_a_shell() {
+        let chosen = |argv: &[&str]| {
+            let argv = argv.iter().map(|word| (*word).to_owned()).collect();
+            choose(argv).map_or_else(|(told, _)| told, |(_, argv)| argv.join(" "))
+        };
+        for (argv, expected) in [
+            (&["toolbox"][..], "sh"),
+            // A container called so, without a command.
+            (&["c"], "sh"),
+            (&["c", "echo", "a"], "echo a"),
+            (&["/bin/cat", "a"], "/bin/cat a"),
+            (&["c", "nope"], "nope: applet not found\n"),
+        ] {
+            assert_eq!(chosen(argv), expected, "{argv:?}");
+        }
     }
 }
