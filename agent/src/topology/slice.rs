@@ -83,9 +83,10 @@ impl Slice {
             let conditions = endpoint.conditions.clone().unwrap_or_default();
             // As EndpointSlice says: what is unknown counts as ready, and serving follows ready.
             let ready = conditions.ready.unwrap_or(true);
-            // Of what somebody else wrote, nobody says whose pod it is: it is called by its address.
+            // Whoever wrote it by hand may know an address alone: nobody says whose pod that is, and it is called by that.
             let account = accounts.get(&name).map(String::as_str);
-            let by_address = account.is_none() && !made_by_cluster;
+            let is_named = account.is_some() || endpoint.target_ref.is_some();
+            let by_address = !is_named && !made_by_cluster;
             let identity = match by_address {
                 true => weft_mesh::gateway_identity(trust_domain),
                 false => SpiffeId::new(trust_domain, namespace, account.unwrap_or("default")),
