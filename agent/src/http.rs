@@ -489,6 +489,55 @@ mod tests {
         }
     }
 
+    /// Whose certificate leads to logs, metrics, streams and pods of a node: a server's alone. A node's own, stolen or not, opens no other node's
+    /// port, and neither does what only looks like a server's. The number is that of `docs/attacks.md`.
+    #[test]
+    fn attack_82_no_certificate_but_a_servers_opens_a_nodes_port() {
+        use rcgen::{CertificateParams, DnType, KeyPair};
+        let masters = "system:masters";
+        let cases: [(&[(DnType, &str)], bool); 9] = [
+            (&[(DnType::OrganizationName, masters)], true),
+            (
+                &[
+                    (DnType::OrganizationName, "x"),
+                    (DnType::OrganizationName, masters),
+                ],
+                true,
+            ),
+            (&[], false),
+            (
+                &[
+                    (DnType::OrganizationName, "system:nodes"),
+                    (DnType::CommonName, "system:node:a"),
+                ],
+                false,
+            ),
+            (&[(DnType::CommonName, masters)], false),
+            (&[(DnType::OrganizationalUnitName, masters)], false),
+            (&[(DnType::OrganizationName, "System:Masters")], false),
+            (&[(DnType::OrganizationName, " system:masters")], false),
+            (
+                &[
+                    (DnType::OrganizationName, "weft:servers"),
+                    (DnType::CommonName, "weft:server:1"),
+                ],
+                false,
+            ),
+        ];
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+        for (subject, expected) in cases {
+            let names = ["spiffe://cluster.local/ns/kube-system/sa/admin".to_owned()];
+            let mut params = CertificateParams::new(names).expect("names");
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            for (kind, value) in subject {
+                params.distinguished_name.push(kind.clone(), *value);
+            }
+            let made = params.self_signed(&key).expect("a certificate");
+            assert_eq!(is_master(made.der()), expected, "{subject:?}");
+        }
+        assert!(!is_master(&CertificateDer::from(vec![0x30, 0x80])));
+    }
+
     #[test]
     fn the_query_of_pods_log() {
         let now = Timestamp::from_second(1_000_000).expect("in range");

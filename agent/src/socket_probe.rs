@@ -13,7 +13,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio_rustls::TlsConnector;
 use weft_call::{Body, Failure, FailureKind};
 use weft_runtime::Network;
@@ -126,15 +126,21 @@ fn served(frame: &[u8]) -> u8 {
     }
 }
 
-/// The settings of a connection that takes whoever answers.
+/// The settings of a connection that takes whoever answers. They are one for all probes, which resume what was agreed the last time: a guest
+/// signs once, and not each second.
 fn anybody() -> Result<ClientConfig, rustls::Error> {
+    static KEPT: OnceLock<ClientConfig> = OnceLock::new();
+    if let Some(kept) = KEPT.get() {
+        return Ok(kept.clone());
+    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?;
-    Ok(builder
+    let made = builder
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth())
+        .with_no_client_auth();
+    Ok(KEPT.get_or_init(|| made).clone())
 }
 
 #[derive(Debug)]
@@ -228,5 +234,41 @@ mod tests {
             let found = health(response).await;
             assert_eq!(found, expected.map_err(str::to_owned), "{status} {code}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_one_probe_agreed_the_next_resumes() {
+        use rustls::HandshakeKind;
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let name = "192.0.2.77";
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+        let params = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let key = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("a server");
+        let server = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+        let mut kinds = Vec::new();
+        for _ in 0..2 {
+            let (near, far) = tokio::io::duplex(64 << 10);
+            let connector = TlsConnector::from(Arc::new(anybody().expect("settings")));
+            let name = ServerName::try_from(name).expect("a name");
+            let both = tokio::join!(server.accept(far), connector.connect(name, near));
+            let (mut served, mut stream) = (both.0.expect("accepted"), both.1.expect("connected"));
+            // What a connection is resumed with comes behind the handshake, before anything else.
+            served.write_all(b"x").await.expect("written");
+            served.flush().await.expect("sent");
+            stream.read_u8().await.expect("read");
+            kinds.push(stream.get_ref().1.handshake_kind());
+        }
+        assert_eq!(
+            kinds,
+            [Some(HandshakeKind::Full), Some(HandshakeKind::Resumed)]
+        );
     }
 }

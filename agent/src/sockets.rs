@@ -4,7 +4,7 @@
 //! guest listens ──► Around::opened: attached to the mesh at the pod's address, as a component is at its ports
 //! mesh ──► a raw call ───────────────────────────► a connection                     (carried)
 //!      └─► an HTTP call, of a probe, a route, … ─► one on a connection of its own   (spoken)
-//! guest connects ──► the same door: what is attached here, else a Service or a pod behind one, else the API servers; nothing else
+//! guest connects ──► the same door: what is attached here, else a Service or a pod, else the API servers; nothing else
 //! guest sends a datagram ──► a pod of this node, by its address or through a Service
 //! port-forward ─► Sockets::connect      probe, server ─► the pod's network, from outside of it
 //! ```
@@ -383,5 +383,33 @@ mod tests {
         assert_eq!(chosen(client, &[one, two]), Some(two), "it stays there");
         assert_eq!(chosen(client, &[one]), Some(one), "it is gone");
         assert_eq!(chosen(at("10.42.0.2:40002"), &[one, two]), Some(one));
+    }
+
+    /// Whether a guest had connected its socket or names the address with each datagram: what is no pod of this node hears nothing. The number
+    /// is that of `docs/attacks.md`.
+    #[test]
+    fn attack_52_datagrams_leave_for_nobody_but_pods() {
+        let sockets = Sockets::default();
+        house(&sockets, "client", "10.42.0.2");
+        let host = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        host.set_nonblocking(true).expect("set");
+        let port = host.local_addr().expect("its address").port();
+        let from = at("10.42.0.2:40000");
+        for ip in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "127.255.255.255",
+            "255.255.255.255",
+            "224.0.0.1",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "10.42.0.99",
+        ] {
+            let to = at(&format!("{ip}:{port}"));
+            sockets.send(from, to, None, Bytes::from_static(b"x"));
+            sockets.send(from, to, Some(at("10.43.0.7:53")), Bytes::from_static(b"x"));
+        }
+        let heard = host.recv(&mut [0; 1]).map_err(|error| error.kind());
+        assert_eq!(heard, Err(io::ErrorKind::WouldBlock));
     }
 }

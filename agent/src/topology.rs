@@ -185,8 +185,12 @@ impl Topology {
             if let Some(own) = change.take_own() {
                 mesh.set_own_addresses(own);
             }
-            if change.is_empty() && generation > 0 {
+            let ranges = change.take_ranges();
+            if change.is_empty() && ranges.is_none() && generation > 0 {
                 continue;
+            }
+            if let Some(ranges) = ranges {
+                builder.set_pod_ranges(mesh.gateway_identity(), ranges);
             }
             change.apply(&mut builder);
             generation += 1;

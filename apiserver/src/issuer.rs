@@ -7,6 +7,7 @@
 //! key set) holds nothing secret. Left to others: whether such a token may be had (`objects/token.rs`), keys (`crate::signing_keys`).
 //! Source: kubernetes `pkg/serviceaccount`, 1.37; RFC 7519 and 7517.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -56,9 +57,13 @@ impl Issuer {
         }
     }
 
-    /// The same, with its keys told at the server that `server` is the URL of.
+    /// The same, with its keys told at the server that `server` is the URL of. A server that only its own machine reaches is none that pods
+    /// reach, to whom the loopback is their own: then they are told where the issuer is.
     #[must_use]
     pub fn told_at(self, server: &str) -> Self {
+        if is_loopback(server) {
+            return self;
+        }
         Self {
             keys_url: format!("{server}{KEYS_PATH}"),
             ..self
@@ -75,6 +80,13 @@ impl Issuer {
             "id_token_signing_alg_values_supported": [crate::jws::ES256],
         })
     }
+}
+
+fn is_loopback(url: &str) -> bool {
+    let url: Option<http::Uri> = url.parse().ok();
+    let host = url.as_ref().and_then(|url| url.host()).unwrap_or_default();
+    let ip: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
+    ip.map_or(host == "localhost", |ip| ip.to_canonical().is_loopback())
 }
 
 /// The public halves of keys, as a set.
@@ -240,6 +252,27 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn keys_are_told_where_pods_reach_them() {
+        let own = "https://kubernetes.default.svc.cluster.local/openid/v1/jwks";
+        for (server, expected) in [
+            (
+                "https://10.1.2.3:6443",
+                "https://10.1.2.3:6443/openid/v1/jwks",
+            ),
+            ("https://api.example", "https://api.example/openid/v1/jwks"),
+            (
+                "https://[fd00::1]:6443",
+                "https://[fd00::1]:6443/openid/v1/jwks",
+            ),
+            ("https://127.0.0.1:34093", own),
+            ("https://[::1]:6443", own),
+            ("https://localhost:6443", own),
+        ] {
+            assert_eq!(Issuer::default().told_at(server).keys_url, expected);
+        }
     }
 
     fn bound(pod: bool) -> Bound {

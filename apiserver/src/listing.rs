@@ -401,15 +401,15 @@ pub(crate) fn page(
         .collect();
     let more = items.len() == limit && matching.next().is_some();
 
-    let all = || {
+    let total = || {
         let part = namespace.map(|_| stored::prefix(kind, namespace));
         view.count(part.as_deref())
     };
     let seen = match seen {
         Some(seen) => Some(seen.saturating_add(items.len())),
-        // Where the revision has changed under the pages, the rest is counted once; the pages behind this one know it again.
+        // Whoever goes on in another state than he began in: what is behind this page is counted, and the token of the next one knows it.
         None if more && selection.is_everything() => {
-            Some(all().saturating_sub(matching.count() + 1))
+            Some(total().saturating_sub(matching.count() + 1))
         }
         None => None,
     };
@@ -420,7 +420,7 @@ pub(crate) fn page(
     // What a token says was seen comes from the client, who is told no more nonsense than it sent.
     let remaining = seen
         .filter(|_| more && selection.is_everything())
-        .map(|seen| all().saturating_sub(seen).max(1) as u64);
+        .map(|seen| total().saturating_sub(seen).max(1) as u64);
     Ok(Page {
         revision: view.revision(),
         items,

@@ -3,6 +3,8 @@
 //! Three servers in one process, over a network that can hold back what a follower is to learn. What the follower is asked
 //! meanwhile must come out as if it had known; so must what kube-rs' watcher tells, which nodes and operators follow a cluster with.
 
+#[path = "followers/bindings.rs"]
+mod bindings;
 #[path = "followers/cluster.rs"]
 mod cluster;
 #[path = "followers/watches.rs"]
@@ -17,7 +19,6 @@ use tower::ServiceExt as _;
 use weft_api::object::Object;
 use weft_api::status::StatusError;
 use weft_apiserver::ca::Authority;
-use weft_apiserver::caller::Caller;
 use weft_apiserver::objects::{
     self, Binding, DATA_PREFIX, DeleteOptions, ListOptions, Objects, Operation, Patch, WatchEvent,
     WatchOptions, WriteOptions,
@@ -608,59 +609,4 @@ async fn a_follower_serves_a_kind_that_it_has_not_heard_of_yet() {
     cluster.follower.store().read().await.unwrap();
     let prefix = b"/example.com/";
     assert_eq!(cluster.follower.store().snapshot().len_of(prefix), 0);
-}
-
-/// What is bound or taken back anywhere, counts on each server as soon as it has heard of it, and that is at its next word with the leader.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_binding_holds_and_ends_on_every_server() {
-    let cluster = Cluster::start().await;
-    let (caller, options) = (admin(), WriteOptions::default());
-    let jo = Caller::client_certificate("jo", vec![]);
-    let list = || RequestInfo::of_collection("list", &weft_kinds::CONFIG_MAP, NS, None);
-    let allowed = async |objects: &Objects| {
-        objects.store().read().await.unwrap();
-        objects.authorizer().settle().await;
-        objects.authorizer().authorize(jo.clone(), list()).is_ok()
-    };
-    let group = "rbac.authorization.k8s.io";
-    let role = object(json!({
-        "apiVersion": format!("{group}/v1"), "kind": "Role",
-        "metadata": {"name": "reader", "namespace": "default"},
-        "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}],
-    }));
-    let binding = |user: &str| {
-        object(json!({
-            "apiVersion": format!("{group}/v1"), "kind": "RoleBinding",
-            "metadata": {"name": "reader", "namespace": "default"},
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": "reader"},
-            "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
-        }))
-    };
-    let kind = &weft_kinds::ROLE_BINDING;
-    let leader = cluster.leader.client(&caller);
-    let follower = cluster.follower.client(&caller);
-    leader
-        .create(&weft_kinds::ROLE, NS, role, &options)
-        .await
-        .unwrap();
-    for round in 0..5 {
-        for objects in [&cluster.leader, &cluster.follower] {
-            assert!(!allowed(objects).await, "round {round}");
-        }
-        leader
-            .create(kind, NS, binding("jo"), &options)
-            .await
-            .unwrap();
-        for objects in [&cluster.follower, &cluster.leader] {
-            assert!(allowed(objects).await, "round {round}");
-        }
-        // It is somebody else's now, and then nobody's; whichever server was asked for that.
-        let other = follower.update(kind, NS, binding("ko"), &options).await;
-        other.unwrap();
-        for objects in [&cluster.leader, &cluster.follower] {
-            assert!(!allowed(objects).await, "round {round}");
-        }
-        let options = DeleteOptions::default();
-        follower.delete(kind, NS, "reader", &options).await.unwrap();
-    }
 }

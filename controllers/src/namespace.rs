@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::NamespaceCondition;
 use serde_json::{Value, json};
 use weft_api::annotation;
 use weft_api::object::{Object, ObjectError};
@@ -182,25 +183,6 @@ fn finalize_namespace(row: &Cached<Namespace>) -> Option<Write> {
     Some(write)
 }
 
-/// Failures of finding what a namespace has and of deleting it, which clients look for: type, reason and message of there being none.
-const UNFAILING: [(&str, &str, &str); 3] = [
-    (
-        "NamespaceDeletionDiscoveryFailure",
-        "ResourcesDiscovered",
-        "All resources successfully discovered",
-    ),
-    (
-        "NamespaceDeletionGroupVersionParsingFailure",
-        "ParsedGroupVersions",
-        "All legacy kube types successfully parsed",
-    ),
-    (
-        "NamespaceDeletionContentFailure",
-        "ContentDeleted",
-        "All content successfully deleted, may be waiting on finalization",
-    ),
-];
-
 /// Phase Terminating, and what it still waits for in Kubernetes' words.
 fn update_status(
     row: &Cached<Namespace>,
@@ -230,57 +212,64 @@ fn update_status(
     let present = row.body.status.clone().unwrap_or_default();
     let mut wanted = present.clone();
     wanted.phase = Some("Terminating".into());
-    let mut set = |kind: &str, holds: bool, reason: &str, message: String| {
-        let status = if holds { "True" } else { "False" };
+    let remain = (!remaining.is_empty())
+        .then(|| format!("Some resources are remaining: {remaining}"))
+        .map(|message| ("SomeResourcesRemain", message));
+    let wait = (!waiting.is_empty())
+        .then(|| format!("Some content in the namespace has finalizers remaining: {waiting}"))
+        .map(|message| ("SomeFinalizersRemain", message));
+    // What is here is known without asking, and what cannot be deleted is asked again: the first three do not happen.
+    for (kind, found, well, words) in [
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            None,
+            "ResourcesDiscovered",
+            "All resources successfully discovered",
+        ),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            None,
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed",
+        ),
+        (
+            "NamespaceDeletionContentFailure",
+            None,
+            "ContentDeleted",
+            "All content successfully deleted, may be waiting on finalization",
+        ),
+        (
+            "NamespaceContentRemaining",
+            remain,
+            "ContentRemoved",
+            "All content successfully removed",
+        ),
+        (
+            "NamespaceFinalizersRemaining",
+            wait,
+            "ContentHasNoFinalizers",
+            "All content-preserving finalizers finished",
+        ),
+    ] {
+        let status = if found.is_some() { "True" } else { "False" };
+        let (reason, message) = found.unwrap_or_else(|| (well, words.to_owned()));
         let conditions = wanted.conditions.get_or_insert_default();
-        let old = conditions.iter().position(|c| c.type_ == kind);
+        let old = conditions.iter().position(|old| old.type_ == kind);
         let since = old
-            .map(|at| conditions.remove(at))
+            .and_then(|at| conditions.get(at))
             .filter(|old| old.status == status)
-            .and_then(|old| old.last_transition_time);
-        conditions.push(k8s_openapi::api::core::v1::NamespaceCondition {
+            .and_then(|old| old.last_transition_time.clone());
+        let condition = NamespaceCondition {
             type_: kind.into(),
             status: status.into(),
             reason: Some(reason.into()),
             message: Some(message),
             last_transition_time: Some(since.unwrap_or_else(|| stamp(cx.now))),
-        });
-    };
-    // What a view of everything that is served cannot meet.
-    for (kind, reason, message) in UNFAILING {
-        set(kind, false, reason, message.into());
-    }
-    if remaining.is_empty() {
-        set(
-            "NamespaceContentRemaining",
-            false,
-            "ContentRemoved",
-            "All content successfully removed".into(),
-        );
-    } else {
-        let message = format!("Some resources are remaining: {remaining}");
-        set(
-            "NamespaceContentRemaining",
-            true,
-            "SomeResourcesRemain",
-            message,
-        );
-    }
-    if waiting.is_empty() {
-        set(
-            "NamespaceFinalizersRemaining",
-            false,
-            "ContentHasNoFinalizers",
-            "All content-preserving finalizers finished".into(),
-        );
-    } else {
-        let message = format!("Some content in the namespace has finalizers remaining: {waiting}");
-        set(
-            "NamespaceFinalizersRemaining",
-            true,
-            "SomeFinalizersRemain",
-            message,
-        );
+        };
+        match old.and_then(|at| conditions.get_mut(at)) {
+            Some(old) => *old = condition,
+            None => conditions.push(condition),
+        }
     }
     // Only this controller writes a terminating namespace's status.
     Write::status(row, &present, &wanted).map(Write::unbound)

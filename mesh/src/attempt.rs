@@ -253,7 +253,9 @@ impl Call {
             .inner
             .attached
             .get(endpoint.address)
-            .filter(|attached| attached.identity == endpoint.identity)
+            .filter(|attached| {
+                attached.identity == endpoint.identity || self.inner.answers_for(&endpoint.identity)
+            })
             .ok_or_else(|| Failure::from(FailureKind::NotHere))?;
         let mut parts = match attempt.has_choice {
             true => head.again(),

@@ -85,6 +85,7 @@ impl Destination {
                 port,
             },
             Target::Pod(endpoint) => Destination::Pod(Arc::clone(endpoint)),
+            Target::Address(endpoint) => Destination::Pod(endpoint),
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! The TLS handshake runs in the connection's task, so a slow client never holds up the accept loop. The certificate
 //! names the calling identity; the SNI names the identity that was promised to the caller, and only pods of that
-//! identity are served on the connection. The lines of `wire.rs` are believed here, because the peer proved itself to be
+//! identity are served on the connection; a caller that was promised this node itself (its gateway) knows an address and no more, and is
+//! served what is attached there. The lines of `wire.rs` are believed here, because the peer proved itself to be
 //! a node that holds the caller's key; nobody else can connect.
 //!
 //! What a connection proved does not hold for ever: it is asked to end when its certificate has expired, when it does not lead to the
@@ -301,8 +302,11 @@ impl Session {
         }
         let found = wire::destination(request.headers())
             .and_then(|address| Some((address, self.inner.attached.get(address)?)));
-        // A caller that was promised one identity must not reach a pod of another behind the same address.
-        let Some((address, to)) = found.filter(|(_, to)| to.identity == self.destination) else {
+        // A caller that was promised one identity must not reach a pod of another behind the same address. One who knows the address alone
+        // was promised the node that has it.
+        let by_address = self.inner.answers_for(&self.destination);
+        let found = found.filter(|(_, to)| by_address || to.identity == self.destination);
+        let Some((address, to)) = found else {
             return wire::encode_failure(&FailureKind::NotHere.into());
         };
         if weft_turns::is_full(to.tenant) {

@@ -84,7 +84,7 @@ pub use route::{
     PathMatch, Redirect, Rewrite, Rule, Served, ServiceRoutes,
 };
 pub use table::{
-    Endpoint, EndpointSpec, Service, ServicePortSpec, ServiceSpec, Table, TableBuilder,
+    Endpoint, EndpointSpec, PodRange, Service, ServicePortSpec, ServiceSpec, Table, TableBuilder,
 };
 pub use tokio_util::sync::CancellationToken;
 pub use weft_call::{
@@ -207,6 +207,17 @@ impl Inner {
     pub(crate) fn nanos(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.started).as_nanos()).unwrap_or(u64::MAX)
     }
+
+    /// Whether whoever proves to be this answers for all pods of its node, called by their addresses.
+    pub(crate) fn answers_for(&self, identity: &SpiffeId) -> bool {
+        self.gateway_caller.identity() == identity
+    }
+}
+
+/// The identity of every node's gateway: under which it calls services, and which it proves to who calls a pod by its address alone.
+#[must_use]
+pub fn gateway_identity(trust_domain: &str) -> SpiffeId {
+    SpiffeId::new(trust_domain, SYSTEM_NAMESPACE, GATEWAY_ACCOUNT)
 }
 
 impl Mesh {
@@ -387,11 +398,7 @@ impl Builder {
         let identities = Arc::new(Identities::new(self.trust_domain.clone()));
         let gateway_caller = caller::Caller::new(
             CallerInfo {
-                identity: SpiffeId {
-                    trust_domain: self.trust_domain.clone(),
-                    namespace: SYSTEM_NAMESPACE.to_owned(),
-                    service_account: GATEWAY_ACCOUNT.to_owned(),
-                },
+                identity: gateway_identity(&self.trust_domain),
                 workload: WorkloadInfo {
                     name: "gateway".to_owned(),
                     namespace: SYSTEM_NAMESPACE.to_owned(),

@@ -74,6 +74,8 @@ impl CallWay<'_> {
             CallWay::Routed(entry) => entry.tenant,
             CallWay::Direct(Target::Service { service, .. }) => service.labels().tenant,
             CallWay::Direct(Target::Pod(endpoint)) => Tenant::named(&endpoint.workload.namespace),
+            // Whose it is, nobody here knows; its own node counts it.
+            CallWay::Direct(Target::Address(_)) => Tenant::named(""),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! voting.vote.svc                 the same
 //! voting.vote.svc.cluster.local   the same
 //! 10.43.0.7                       the service with that ClusterIP
-//! 10.42.1.5:8080                  that port of that pod; routes do not apply
+//! 10.42.1.5:8080                  that port of that pod, whether a service leads to it or not; routes do not apply
 //! ```
 //! A service that stands for another name (`ExternalName`) is the service of that name, as written in full with `.svc`, at the port
 //! that is asked for; what it stands for outside of the cluster is called by its own name, as it is granted.
@@ -32,13 +32,15 @@ use crate::{
 const ALIASES_MAX: usize = 4;
 
 /// Where a call wants to go.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Target<'t> {
     Service {
         service: &'t Arc<Service>,
         port: u16,
     },
     Pod(&'t Arc<Endpoint>),
+    /// Of a pod that no service leads to, its address.
+    Address(Arc<Endpoint>),
 }
 
 /// Gives a workload's request an absolute URI, from its own or from the host header; returns the port its scheme implies.
@@ -113,7 +115,10 @@ fn named<'t>(
         }
         return match table.endpoint((ip, port).into()) {
             Some(endpoint) => Ok(Target::Pod(endpoint)),
-            None => Err(denied()),
+            None => {
+                let pod = table.pod_at((ip, port).into());
+                pod.map(Target::Address).ok_or_else(denied)
+            }
         };
     }
 
@@ -316,6 +321,7 @@ mod tests {
             let found = match authority(&table, &parsed, 80, "vote", "cluster.local") {
                 Ok(Target::Service { service, .. }) => service.display_name().to_owned(),
                 Ok(Target::Pod(endpoint)) => format!("pod {}", endpoint.pod),
+                Ok(Target::Address(endpoint)) => format!("address {}", endpoint.pod),
                 Err(error) => error.to_string(),
             };
             assert_eq!(found, expected, "{text}");
@@ -337,7 +343,7 @@ mod tests {
         ] {
             let found = fallback_host(&table, host).map(|target| match target {
                 Target::Service { port, .. } => port,
-                Target::Pod(_) => 0,
+                Target::Pod(_) | Target::Address(_) => 0,
             });
             assert_eq!(found, port, "{host}");
         }

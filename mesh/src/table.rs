@@ -10,6 +10,7 @@
 
 mod builder;
 mod endpoint;
+mod ranges;
 mod spec;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -26,6 +27,7 @@ use weft_turns::Tenant;
 pub use builder::TableBuilder;
 pub use endpoint::Endpoint;
 pub(crate) use endpoint::{Port, Way};
+pub use ranges::PodRange;
 pub use spec::{EndpointSpec, ServicePortSpec, ServiceSpec};
 
 use crate::budget::Budget;
@@ -48,6 +50,8 @@ pub struct Table {
     by_name: imbl::HashMap<String, imbl::HashMap<String, ServiceIndex>>,
     by_ip: imbl::HashMap<IpAddr, ServiceIndex>,
     endpoints: imbl::HashMap<SocketAddr, Arc<Endpoint>>,
+    /// Whose all other addresses of pods are.
+    pods: Option<Arc<ranges::PodRanges>>,
     pub(crate) listeners: Arc<Listeners>,
 }
 
@@ -227,6 +231,7 @@ impl Table {
             by_name: imbl::HashMap::new(),
             by_ip: imbl::HashMap::new(),
             endpoints: imbl::HashMap::new(),
+            pods: None,
             listeners: Arc::default(),
         }
     }
@@ -262,6 +267,11 @@ impl Table {
 
     pub(crate) fn endpoint(&self, address: SocketAddr) -> Option<&Arc<Endpoint>> {
         self.endpoints.get(&address)
+    }
+
+    /// The pod at an address that no service leads to, as far as an address is some node's.
+    pub(crate) fn pod_at(&self, address: SocketAddr) -> Option<Arc<Endpoint>> {
+        self.pods.as_ref()?.endpoint(address)
     }
 
     /// How many endpoints are left alone at `now`.
@@ -360,6 +370,7 @@ impl PartialEq for Table {
                 let theirs = other.endpoint(*address);
                 theirs.is_some_and(|theirs| theirs.is_identical(endpoint))
             })
+            && self.pods == other.pods
             && self.listeners == other.listeners
     }
 }

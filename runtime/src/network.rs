@@ -252,6 +252,14 @@ impl Network {
         is_loopback(ip) || ip.to_canonical() == self.0.ip
     }
 
+    /// From which of the pod's addresses something to `to` is sent.
+    pub(crate) fn source(&self, to: IpAddr) -> IpAddr {
+        match self.is_own(to) {
+            true => to,
+            false => self.0.ip,
+        }
+    }
+
     // === For guests ===
 
     /// Takes a port of TCP; 0 is one that is free.

@@ -224,6 +224,26 @@ fn commands(client: &Client, debugs: bool) -> anyhow::Result<()> {
             let log = run(&["logs", "hello", "-c", name])?;
             Ok((log == "debugged\n").then_some(()))
         })?;
+        turned_off(client, &cluster)?;
     }
+    Ok(())
+}
+
+/// A namespace that turns the toolbox off keeps it out of its containers; what their own components are runs on.
+fn turned_off(client: &Client, cluster: &Cluster) -> anyhow::Result<()> {
+    let echo = ["exec", "hello", "--", "echo", "a"];
+    assert_eq!(client.run(cluster, &echo)?, "a\n");
+    let path = cluster.data_dir().join("namespace.yaml");
+    let namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: default, labels: {weft.dev/toolbox: 'off'}}}";
+    std::fs::write(&path, namespace)?;
+    success(cluster.weft(&["apply", "-f", &path.display().to_string()])?)?;
+    eventually("the toolbox is turned off", || {
+        let ran = client.command(cluster, &echo).output()?;
+        let error = String::from_utf8_lossy(&ran.stderr).into_owned();
+        let refused = error.contains("exec: \"echo\": executable file not found in $PATH");
+        Ok((refused && !ran.status.success()).then_some(()))
+    })?;
+    let own = client.run(cluster, &["exec", "box", "--", "echo", "a"])?;
+    assert_eq!(own, "a\n");
     Ok(())
 }

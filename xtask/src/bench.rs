@@ -9,6 +9,7 @@
 //! * `store`: puts, watches and memory of the store, with one server and three, beside etcd where there is one; and how long
 //!   servers with many objects take to serve again after `kill -9` and after a clean stop.
 //! * `api`: the API server under load: lists, pages, thousands of watchers, leases beside clients that list everything.
+//! * `access`: what a decision about a request costs, with thousands of bindings.
 //! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
 //! * `density`: what thousands of idle pods cost one node; not part of `all`.
 //!
@@ -17,6 +18,7 @@
 //! 200 ends the bench: a failing server is fast. All of weft's side is a release here, since its peers are (the store's and the API's
 //! benches measure the profile of demo and tests). With `--against` another build of weft is measured in the same rounds.
 
+mod access;
 mod api;
 mod calls;
 mod density;
@@ -80,6 +82,7 @@ enum What {
     Neighbour,
     Store,
     Api,
+    Access,
     Sweep,
     Density,
 }
@@ -163,7 +166,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     // Each with its name in the document and for the reader.
     type Measure = fn(&Effort) -> Result<Value>;
-    let all: [(What, &str, &str, Measure); 8] = [
+    let all: [(What, &str, &str, Measure); 9] = [
         (
             What::Gateway,
             "gateway",
@@ -195,6 +198,7 @@ pub fn run(args: &Args) -> Result<()> {
             store::measure,
         ),
         (What::Api, "api", "the API server under load", api::measure),
+        (What::Access, "access", "who may do what", access::measure),
         (
             What::Sweep,
             "sweep",
@@ -217,7 +221,7 @@ pub fn run(args: &Args) -> Result<()> {
     // What runs no component needs none.
     let guests = chosen
         .iter()
-        .any(|(what, ..)| !matches!(what, What::Api | What::Store));
+        .any(|(what, ..)| !matches!(what, What::Access | What::Api | What::Store));
     steps.step("build the sample components", || {
         if guests { guests::build(None) } else { Ok(()) }
     })?;
@@ -389,7 +393,7 @@ fn render(document: &Value) -> String {
         document["machine"]["cpu"].as_str().unwrap_or("?")
     );
     type Render = fn(&Value) -> String;
-    let sections: [(&str, Render); 8] = [
+    let sections: [(&str, Render); 9] = [
         ("gateway", |cases| {
             format!("\nGateway to component\n{}", load::render(cases))
         }),
@@ -398,6 +402,7 @@ fn render(document: &Value) -> String {
         ("neighbour", neighbour::render),
         ("store", store::render),
         ("api", api::render),
+        ("access", access::render),
         ("sweep", |cases| {
             format!("\nThe engine's settings\n{}", load::render(cases))
         }),

@@ -18,7 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use weft_api::annotation;
 use weft_gateway::{Kind, NamespacedName, Object, Objects, api};
-use weft_mesh::{OwnAddresses, TableBuilder};
+use weft_mesh::{OwnAddresses, PodRange, TableBuilder};
 
 /// See the module's promise.
 #[derive(Debug, Default)]
@@ -36,6 +36,7 @@ pub(super) struct Cluster {
     /// By node: where it is, and where its pods are.
     own: BTreeMap<String, Vec<(IpNet, &'static str)>>,
     own_changed: bool,
+    ranges_changed: bool,
 }
 
 /// A node as far as its endpoints go.
@@ -80,6 +81,8 @@ pub(super) struct Change {
     routes: Option<Objects>,
     /// All addresses of the cluster's own, if one of them did.
     own: Option<OwnAddresses>,
+    /// Which pods are whose, if that changed.
+    ranges: Option<Vec<PodRange>>,
 }
 
 impl Change {
@@ -90,6 +93,11 @@ impl Change {
     /// The addresses that calls out of the cluster do not lead to, if they are others than before.
     pub(super) fn take_own(&mut self) -> Option<OwnAddresses> {
         self.own.take()
+    }
+
+    /// Which addresses are pods of which node, if that is another than before.
+    pub(super) fn take_ranges(&mut self) -> Option<Vec<PodRange>> {
+        self.ranges.take()
     }
 
     /// Brings the builder's table up to date.
@@ -173,7 +181,19 @@ impl Cluster {
             nodes: Arc::clone(&self.nodes),
             routes: routes_changed.then(|| self.objects.clone()),
             own: std::mem::take(&mut self.own_changed).then(|| self.own_addresses()),
+            ranges: std::mem::take(&mut self.ranges_changed).then(|| self.ranges()),
         }
+    }
+
+    fn ranges(&self) -> Vec<PodRange> {
+        let ranges = self.nodes.iter().filter_map(|(node, facts)| {
+            Some(PodRange {
+                range: facts.pod_range?,
+                node: node.clone(),
+                node_address: facts.mesh_address,
+            })
+        });
+        ranges.collect()
     }
 
     /// The services whose variables a container in `namespace` sees.
@@ -192,19 +212,23 @@ impl Cluster {
             .collect()
     }
 
-    /// Where the API servers are, if `to` is the address of their Service.
+    /// Where the API servers are, if `to` is the address of their Service; or the one of them that `to` is.
     pub(super) fn api_servers(&self, to: SocketAddr) -> Option<Vec<SocketAddr>> {
         let spec = self.services.get(&api_servers())?.spec.as_ref()?;
         let ip: IpAddr = spec.cluster_ip.as_ref()?.parse().ok()?;
-        let mut ports = spec.ports.iter().flatten();
-        let port = ports.find(|port| u16::try_from(port.port) == Ok(to.port()))?;
-        if ip != to.ip() {
-            return None;
+        for port in spec.ports.iter().flatten() {
+            let slices = self.slices_of.get(&api_servers()).into_iter().flatten();
+            let slices = slices.filter_map(|slice| self.slices.get(slice));
+            let servers = slices.flat_map(|slice| slice.sockets(port.name.as_deref()));
+            let servers: Vec<SocketAddr> = servers.collect();
+            if ip == to.ip() && u16::try_from(port.port) == Ok(to.port()) {
+                return Some(servers);
+            }
+            if servers.contains(&to) {
+                return Some(vec![to]);
+            }
         }
-        let slices = self.slices_of.get(&api_servers()).into_iter().flatten();
-        let slices = slices.filter_map(|slice| self.slices.get(slice));
-        let servers = slices.flat_map(|slice| slice.sockets(port.name.as_deref()));
-        Some(servers.collect())
+        None
     }
 
     fn own_addresses(&self) -> OwnAddresses {
@@ -308,6 +332,7 @@ impl Cluster {
         if self.nodes.get(node).copied().unwrap_or_default() == facts {
             return;
         }
+        self.ranges_changed = true;
         let nodes = Arc::make_mut(&mut self.nodes);
         if facts == NodeFacts::default() {
             nodes.remove(node);

@@ -28,6 +28,8 @@ struct Pod {
     ip: IpAddr,
     node: String,
     identity: SpiffeId,
+    /// Nobody said whose it is who knows: it is where the range of its address is.
+    by_address: bool,
     workload: WorkloadInfo,
     ready: bool,
     serving: bool,
@@ -81,13 +83,21 @@ impl Slice {
             let conditions = endpoint.conditions.clone().unwrap_or_default();
             // As EndpointSlice says: what is unknown counts as ready, and serving follows ready.
             let ready = conditions.ready.unwrap_or(true);
-            let account = accounts.get(&name).map_or("default", String::as_str);
+            // Whoever wrote it by hand may know an address alone: nobody says whose pod that is, and it is called by that.
+            let account = accounts.get(&name).map(String::as_str);
+            let is_named = account.is_some() || endpoint.target_ref.is_some();
+            let by_address = !is_named && !made_by_cluster;
+            let identity = match by_address {
+                true => weft_mesh::gateway_identity(trust_domain),
+                false => SpiffeId::new(trust_domain, namespace, account.unwrap_or("default")),
+            };
             let workload = workloads.get(&name).map(String::as_str);
             let workload = workload.unwrap_or_else(|| workload::of_pod_name(&name));
             endpoints.push(Pod {
                 ip,
                 node: endpoint.node_name.clone().unwrap_or_default(),
-                identity: SpiffeId::new(trust_domain, namespace, account),
+                identity,
+                by_address,
                 workload: WorkloadInfo::from_labels(workload, namespace, &labels),
                 ready,
                 serving: conditions.serving.unwrap_or(ready),
@@ -106,9 +116,10 @@ impl Slice {
         }
     }
 
-    /// Whether any of its pods is on the node.
+    /// Whether any of its pods is on the node, or may be: of some only the address is known.
     pub(super) fn is_on(&self, node: &str) -> bool {
-        self.endpoints.iter().any(|pod| pod.node == node)
+        let is_on = |pod: &Pod| pod.node == node || pod.by_address;
+        self.endpoints.iter().any(is_on)
     }
 
     /// Its endpoints behind the service port of this name. `selects`: whether the Service chooses pods by their labels.
@@ -124,13 +135,21 @@ impl Slice {
         let number = number.map(|(_, number)| *number);
         number.into_iter().flat_map(move |number| {
             self.endpoints.iter().map(move |pod| {
-                let node = nodes.get(&pod.node);
+                let found = match pod.by_address {
+                    true => nodes.iter().find(|(_, node)| node.gives(pod.ip)),
+                    false => nodes.get_key_value(&pod.node),
+                };
+                let node = found.map(|(_, node)| node);
                 EndpointSpec {
                     pod: pod.name.clone(),
                     ip: pod.ip,
                     port: number,
                     node_address: node.and_then(|node| node.mesh_address),
-                    node: pod.node.clone(),
+                    node: match found {
+                        Some((name, _)) => name.clone(),
+                        None if pod.by_address => String::new(),
+                        None => pod.node.clone(),
+                    },
                     identity: pod.identity.clone(),
                     workload: pod.workload.clone(),
                     ready: pod.ready,

@@ -287,7 +287,9 @@ proptest! {
         })).expect("a slice");
         for found in Slice::read(&slice, "cluster.local").behind(None, true, &BTreeMap::new()) {
             prop_assert_eq!((i32::from(found.port), found.ip.to_string().is_empty()), (port, false));
-            prop_assert_eq!(found.identity.namespace, "vote");
+            // The pod's, as far as somebody says whose it is.
+            let whose = ["vote", "weft-system"].contains(&&*found.identity.namespace);
+            prop_assert!(whose, "{}", found.identity);
         }
     }
 }
@@ -390,6 +392,41 @@ fn only_the_cluster_gives_pods_their_addresses() {
         assigned(annotation::SLICE_CONTROLLER, json!(null)),
         [false, false]
     );
+}
+
+#[test]
+fn an_address_that_somebody_wrote_by_hand_leads_to_the_node_whose_it_is() {
+    let facts = |address: &str, range: &str| NodeFacts {
+        mesh_address: Some(address.parse().expect("an address")),
+        pod_range: Some(range.parse().expect("a range")),
+    };
+    let nodes = BTreeMap::from([
+        ("a".to_owned(), facts("192.0.2.1:15444", "10.42.0.0/24")),
+        ("b".to_owned(), facts("192.0.2.2:15444", "10.42.1.0/24")),
+    ]);
+    let slice = json!({
+        "metadata": {"name": "by-hand", "namespace": "vote", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 8080}],
+        // What it says of nodes is not believed.
+        "endpoints": [{"addresses": ["10.42.1.2"], "nodeName": "a"}, {"addresses": ["192.0.2.9"]}],
+    });
+    let slice: EndpointSlice = serde_json::from_value(slice).expect("a slice");
+    let slice = Slice::read(&slice, "cluster.local");
+    assert!(slice.is_on("a") && slice.is_on("b"));
+    let found = slice.behind(Some("http"), false, &nodes);
+    let text: Vec<String> = found
+        .map(|e| {
+            format!(
+                "{} on {:?} {:?} {}",
+                e.ip, e.node, e.node_address, e.identity
+            )
+        })
+        .collect();
+    insta::assert_snapshot!(text.join("\n"), @r#"
+    10.42.1.2 on "b" Some(192.0.2.2:15444) spiffe://cluster.local/ns/weft-system/sa/gateway
+    192.0.2.9 on "" None spiffe://cluster.local/ns/weft-system/sa/gateway
+    "#);
 }
 
 /// A node reports its state every few seconds; ten thousand pods are not looked at for that.

@@ -67,6 +67,8 @@ pub struct Cluster {
     pub behind: watch::Sender<bool>,
     pub stalled: watch::Sender<bool>,
     pub leader: Objects,
+    /// One that nothing is held back from.
+    pub other: Objects,
     pub follower: Objects,
 }
 
@@ -122,13 +124,14 @@ impl Cluster {
             };
             Objects::new(servers.lock()[&server].clone(), config)
         };
-        let (leader, follower) = (objects(LEADER), objects(FOLLOWER));
+        let (leader, other, follower) = (objects(LEADER), objects(2), objects(FOLLOWER));
         leader.ensure_permanent_namespaces(&admin()).await.unwrap();
         Self {
             dirs,
             behind,
             stalled,
             leader,
+            other,
             follower,
         }
     }

@@ -18,8 +18,8 @@ use weft_api::identity::SpiffeId;
 use weft_gateway::{NamespacedName, Served, ServiceRoutes};
 
 use super::{
-    BoundRoutes, Endpoint, EndpointSpec, Port, Service, ServiceIndex, ServiceLabels, ServiceSpec,
-    Table, Way,
+    BoundRoutes, Endpoint, EndpointSpec, PodRange, Port, Service, ServiceIndex, ServiceLabels,
+    ServiceSpec, Table, Way, ranges::PodRanges,
 };
 use crate::{WorkloadInfo, route::Listeners, wire};
 
@@ -82,6 +82,17 @@ impl TableBuilder {
     pub fn routes(mut self, served: &Served) -> Self {
         self.set_routes(served);
         self
+    }
+
+    /// Takes in which addresses of pods are which node's, in place of what it was; `identity` is what each node proves to be for a call to a
+    /// pod that no service leads to: [`crate::Mesh::gateway_identity`].
+    pub fn set_pod_ranges(
+        &mut self,
+        identity: SpiffeId,
+        ranges: impl IntoIterator<Item = PodRange>,
+    ) {
+        let ranges = PodRanges::new(&self.node, identity, ranges);
+        self.table.pods = Some(Arc::new(ranges));
     }
 
     /// The table of the generation that the builder began with.

@@ -204,6 +204,35 @@ async fn what_no_rule_allows_never_leaves_and_says_what_is_missing() {
     assert!(metrics.contains(&denied), "{denied}: {metrics}");
 }
 
+/// A workload that tries ports one after the other learns nothing of who listens: no packet leaves, each try is counted, and the log has a
+/// line for each doubling of them. The number is that of `docs/attacks.md`.
+#[tokio::test]
+async fn attack_53_a_scan_of_ports_learns_nothing_and_is_counted() {
+    let world = World::new();
+    let host = Host::start(HOST, Speech::Plain, describe).await;
+    // It may call one host at one port, which makes it no master of the others.
+    let allowed = rule("api.test", EgressScheme::Http, host.port());
+    world.names.add("api.test", &[&[HOST]]);
+    let caller = world.caller("scanner", &[allowed]);
+    let open = host.port();
+    let ports = (20_000..22_000u16).chain([open]);
+    let mut told = std::collections::BTreeSet::new();
+    for port in ports.clone() {
+        let answered = caller.call(get(&format!("http://{HOST}:{port}/"))).await;
+        let refused = answered.err().map(|failure| failure.kind);
+        assert_eq!(refused, Some(FailureKind::NotGranted), "{port}");
+        let words = text(caller.call(get(&format!("http://{HOST}:{port}/"))).await).await;
+        told.insert(words.replace(&port.to_string(), "PORT"));
+    }
+    // Of the port where somebody listens is said what is said of all.
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(host.seen.connections(), 0, "nothing was connected to");
+    let mut metrics = String::new();
+    world.mesh.render_metrics(&mut metrics);
+    let denied = format!("weft_mesh_denied_total {}\n", 2 * ports.count());
+    assert!(metrics.contains(&denied), "{denied}: {metrics}");
+}
+
 #[tokio::test]
 async fn a_name_that_leads_elsewhere_the_next_time_is_judged_again() {
     let world = World::new();

@@ -1,8 +1,9 @@
 //! HTTP/2 over mutual TLS, as another node would speak it if somebody had got hold of a workload's key.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use http::Request;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
@@ -10,6 +11,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use weft_mesh::{Body, CallContext};
 
 use super::h2::{
     LAST, Then,
@@ -436,6 +438,54 @@ async fn what_a_node_says_is_taken_with_care() {
     let endpoint = world::endpoint("voting", 2, "b", world.b_address);
     world.publish(1, vec![world::service("voting", vec![endpoint])]);
     world.get("http://voting/").await.expect("it serves on");
+    world.stop.cancel();
+}
+
+/// Whoever has the key of one account is that account for whom he calls, whatever else he brings: a token of another account, lines that
+/// say who calls, another name in each of them. The number is that of `docs/attacks.md`.
+#[tokio::test]
+async fn attack_87_a_token_of_another_account_makes_nobody_that_account() {
+    let world = world::world();
+    let callers = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&callers);
+    let noting = move |request: Request<Body>| {
+        let context = request.extensions().get::<CallContext>();
+        let peer = context.and_then(|context| context.peer.clone());
+        let whom = peer.map(|peer| peer.spiffe_id.to_string());
+        seen.lock().expect("nobody panicked").push(whom);
+        mirror(request)
+    };
+    world.b.attach(pod(2), workload("voting", noting));
+    world.b.attach(pod(3), workload("other", describe));
+    let admin = sa("admin").to_string();
+    let xfcc = format!("By={admin};URI={admin}");
+    let brought: [&[(&str, &str)]; 5] = [
+        &[("authorization", "Bearer of.another.account")],
+        &[("x-weft-source", "admin;admin;1;admin;1")],
+        &[
+            ("x-forwarded-client-cert", &xfcc),
+            ("x-weft-source", &admin),
+        ],
+        &[("x-weft-source", "a;;;;"), ("x-weft-source", &admin)],
+        &[("impersonate-user", "admin"), ("x-remote-user", "admin")],
+    ];
+    for more in brought {
+        let sent = call(1, &[&[HERE], more].concat());
+        let stream = connect(world.b_address, Some(&world.authority), b"weft-h2/1").await;
+        let stream = stream.expect("it proved who it is");
+        let told = converse(stream, &sent, Then::After, &call(LAST, &[HERE])).await;
+        assert!(told.starts_with("1: 200"), "{more:?}: {told}");
+    }
+    let callers = callers.lock().expect("nobody panicked").clone();
+    assert!(callers.len() >= brought.len(), "{callers:?}");
+    let own = Some(sa("web").to_string());
+    assert!(callers.iter().all(|whom| *whom == own), "{callers:?}");
+    // The pods of an account that was not asked for by its certificate are not there on this connection.
+    let other = call(1, &[("x-weft-destination", "10.42.0.3:8080")]);
+    let stream = connect(world.b_address, Some(&world.authority), b"weft-h2/1").await;
+    let stream = stream.expect("it proved who it is");
+    let told = converse(stream, &other, Then::After, &call(LAST, &[HERE])).await;
+    assert!(told.starts_with("1: 421"), "{told}");
     world.stop.cancel();
 }
 

@@ -15,6 +15,7 @@ use http_body_util::StreamBody;
 use tokio::sync::Notify;
 use weft_mesh::{
     Body, BoxError, CallContext, CallerInfo, CancellationToken, Failure, FailureKind, Mesh,
+    PodRange, Table, gateway_identity,
 };
 
 use super::world::*;
@@ -138,6 +139,56 @@ async fn an_endpoint_with_another_identity_is_not_reached() {
             error.kind == FailureKind::Unreachable && error.to_string().ends_with("in 3 attempts"),
             "{name}: {error:?}"
         );
+    }
+}
+
+/// As in any cluster of Kubernetes: a pod is reached by its address, whether a service leads to it or not.
+#[tokio::test]
+async fn a_pod_that_no_service_leads_to_is_called_by_its_address() {
+    let world = world();
+    world.a.attach(pod(1), workload("local", describe));
+    world.b.attach(pod(130), workload("voting", describe));
+    let range = |range: &str, node: &str, node_address| PodRange {
+        range: range.parse().expect("a range"),
+        node: node.to_owned(),
+        node_address,
+    };
+    let mut builder = Table::builder("a", 1);
+    builder.set_pod_ranges(
+        gateway_identity(DOMAIN),
+        [
+            range("10.42.0.0/25", "a", None),
+            range("10.42.0.128/25", "b", Some(world.b_address)),
+        ],
+    );
+    world.a.publish(builder.table(1));
+    let (_, local) = world.get("http://10.42.0.1:8080/").await.expect("local");
+    assert!(
+        local.contains("from spiffe://cluster.local/ns/vote/sa/web"),
+        "{local}"
+    );
+    // The node has to prove that it is one: with the identities of its pods alone it does not.
+    let elsewhere = "http://10.42.0.130:8080/";
+    let error = world.get(elsewhere).await.expect_err("no node");
+    assert!(error.kind == FailureKind::Unreachable, "{error:?}");
+    let gateway = gateway_identity(DOMAIN);
+    let (chain, key) = world.authority.issue(&[&gateway.to_string()]);
+    let given = world.b.identities().set(gateway, chain, key);
+    given.expect("the gateway's certificate");
+    let (_, there) = world.get(elsewhere).await.expect("there");
+    assert!(
+        there.contains("from spiffe://cluster.local/ns/vote/sa/web"),
+        "{there}"
+    );
+    assert!(there.contains("by mtls"), "{there}");
+    // Nobody is at these, and the last is no address of a pod.
+    for (address, kind) in [
+        ("10.42.0.2:8080", FailureKind::NotHere),
+        ("10.42.0.130:8081", FailureKind::NotHere),
+        ("10.43.0.1:80", FailureKind::NotGranted),
+    ] {
+        let error = world.get(&format!("http://{address}/")).await;
+        assert_eq!(error.expect_err(address).kind, kind, "{address}");
     }
 }
 

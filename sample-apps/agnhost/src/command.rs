@@ -90,8 +90,8 @@ impl Meant {
         if !is_ours && !is_named && !is_bare && is_applet(name) {
             return Meant::Applet(argv.to_vec());
         }
-        // A container's name, which says nothing.
-        let program = match program.contains('/') || program == "agnhost" {
+        // A container's name, which says nothing, whatever it is.
+        let program = match program.contains('/') {
             true => program,
             false => PROGRAM,
         };

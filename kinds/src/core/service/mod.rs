@@ -92,9 +92,15 @@ impl Strategy for Services {
         fill(spec, "type", "ClusterIP");
         fill(spec, "sessionAffinity", "None");
         let kind = text(spec, "/type").to_owned();
-        if text(spec, "/sessionAffinity") == "ClientIP" {
-            let client = member(member(spec, "sessionAffinityConfig"), "clientIP");
-            fill(client, "timeoutSeconds", 10800);
+        let affinity = text(spec, "/sessionAffinity").to_owned();
+        match affinity.as_str() {
+            "ClientIP" => {
+                let client = member(member(spec, "sessionAffinityConfig"), "clientIP");
+                fill(client, "timeoutSeconds", 10800);
+            }
+            // What is left of a former wish.
+            "None" => put(spec, "sessionAffinityConfig", None),
+            _ => {}
         }
         for port in items_mut(spec, "/ports") {
             fill(port, "protocol", "TCP");

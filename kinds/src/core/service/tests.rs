@@ -108,6 +108,12 @@ fn addresses_stay_and_fields_of_a_former_type_go() {
     let external = told::with(&old, "/spec/type", json!("ExternalName"));
     let external = told::with(&external, "/spec/externalName", json!("example.com."));
     assert_eq!(told::of_update(&SERVICE, &external, &old, None), [""; 0]);
+    // Whoever changes his mind about affinity sends back how long it was.
+    let sticky = json!({"clusterIP": "10.43.0.9", "clusterIPs": ["10.43.0.9"], "ports": [{"port": 80}],
+        "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 10800}}});
+    let sticky = told::with(&service(), "/spec", sticky);
+    let free = told::with(&sticky, "/spec/sessionAffinity", json!("None"));
+    assert_eq!(told::of_update(&SERVICE, &free, &sticky, None), [""; 0]);
     let moved = told::with(&old, "/spec/clusterIP", json!("10.43.0.10"));
     assert_eq!(
         told::of_update(&SERVICE, &moved, &old, None),

@@ -2,7 +2,7 @@
 //!
 //! Invariants: a socket that sends is bound; one that is connected hears of nobody else.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -102,9 +102,18 @@ impl UdpSocket {
         })
     }
 
+    /// Where it is bound; once it is connected, with the address that the other end sees, as a kernel's routes say it.
     pub(super) fn local(&self) -> Result<SocketAddr, ErrorCode> {
         let bound = self.bound.as_ref().ok_or(ErrorCode::InvalidState)?;
-        Ok(bound.local())
+        let local = bound.local();
+        let Some(remote) = self.remote.filter(|_| local.ip().is_unspecified()) else {
+            return Ok(local);
+        };
+        let ip = match (self.is_v6, self.network.source(remote.ip())) {
+            (true, IpAddr::V4(ip)) => ip.to_ipv6_mapped().into(),
+            (_, ip) => ip,
+        };
+        Ok(SocketAddr::new(ip, local.port()))
     }
 
     pub(super) fn remote(&self) -> Result<SocketAddr, ErrorCode> {
@@ -154,5 +163,38 @@ fn is_valid(is_v6: bool, to: SocketAddr) -> Result<(), ErrorCode> {
     match to.port() != 0 && !to.ip().is_unspecified() && is_of_family(is_v6, to.ip()) {
         true => Ok(()),
         false => Err(ErrorCode::InvalidArgument),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MemoryAccount;
+
+    #[test]
+    fn a_connected_socket_knows_from_where_it_is_heard() {
+        let network = Network::new("10.42.0.2".parse().unwrap(), ());
+        let host = HostBytes::new(Arc::new(MemoryAccount::new(1 << 24)), Arc::default(), None);
+        for (bound, remote, expected) in [
+            ("0.0.0.0:0", "10.43.0.7:53", "10.42.0.2"),
+            ("0.0.0.0:0", "127.0.0.1:53", "127.0.0.1"),
+            ("0.0.0.0:0", "10.42.0.2:53", "10.42.0.2"),
+            ("127.0.0.1:0", "127.0.0.1:53", "127.0.0.1"),
+            ("[::]:0", "[fd00::7]:53", "::ffff:10.42.0.2"),
+        ] {
+            let (bound, remote): (SocketAddr, SocketAddr) =
+                (bound.parse().unwrap(), remote.parse().unwrap());
+            let mut socket = UdpSocket::new(&network, bound.is_ipv6());
+            socket.bind(bound, &host).unwrap();
+            assert_eq!(socket.local().unwrap().ip(), bound.ip());
+            socket.connect(remote, &host).unwrap();
+            let local = socket.local().unwrap();
+            assert_eq!(local.ip().to_string(), expected, "{bound} to {remote}");
+            socket.disconnect().unwrap();
+            assert_eq!(
+                socket.local().unwrap(),
+                SocketAddr::new(bound.ip(), local.port())
+            );
+        }
     }
 }
