@@ -9,6 +9,8 @@
 //! grow. Of what shrinks it learns by counting the directory anew, which it does when something does not fit: on a thread
 //! that may block, and for at most a quarter of the time, so that who fills a volume does not have the disk searched all day.
 //!
+//! Whose the files in it are, guests may be told by `weft:files`; what that is and what it is worth stands in `ownership`.
+//!
 //! Invariants: the directory, with the files in it that are unlinked and still open, never holds more than its limits,
 //! unless it did from the start or somebody else writes to it; one thing at a time happens on an account, and is finished
 //! though its guest be gone. Not counted: what a directory takes for its names, which the limit of inodes bounds.
@@ -17,10 +19,10 @@ use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::{FsPerms, WasiCtx};
 
+use crate::ownership::{Attributes, DIR_MODE, FILE_MODE, Identity, Ownership, Walk};
 use crate::workload::WorkloadError;
 
 /// What files are counted in, as most file systems keep them.
@@ -51,8 +54,81 @@ pub(crate) struct Preopen {
     pub(crate) host_dir: PathBuf,
     pub(crate) guest_path: String,
     pub(crate) access: Access,
-    /// With the account that it is to be held to.
+    /// With its account, if it has one.
     pub(crate) volume: Option<Volume>,
+}
+
+/// A directory that guests were lent.
+#[derive(Clone)]
+pub(crate) struct Lent {
+    pub(crate) guest_path: String,
+    pub(crate) access: Access,
+    root: Arc<File>,
+    pub(crate) volume: Option<Volume>,
+    /// Whether what is done in it goes by way of the volume: it has limits, or there is something that its guest may not.
+    pub(crate) is_held: bool,
+}
+
+impl Lent {
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    pub(crate) fn file(&self) -> &Arc<File> {
+        &self.root
+    }
+
+    /// The volume that it is held to.
+    pub(crate) fn held(&self) -> Option<&Volume> {
+        self.volume.as_ref().filter(|_| self.is_held)
+    }
+
+    pub(crate) fn ownership(&self) -> Ownership {
+        let volume = self.volume.as_ref();
+        volume.map_or(Ownership::Host, |volume| volume.shared.told.ownership)
+    }
+
+    /// What the kind of its file system is called. Blocks.
+    pub(crate) fn kind(&self) -> String {
+        let told = self.volume.as_ref();
+        let told = told.and_then(|volume| volume.shared.told.file_system);
+        told.unwrap_or_else(|| kind_of_file_system(self.root()))
+            .to_owned()
+    }
+}
+
+/// As the kernel's table of mounts calls those that are met.
+fn kind_of_file_system(dir: BorrowedFd<'_>) -> &'static str {
+    let kind = rustix::fs::fstatfs(dir).map(|found| found.f_type as u64 & 0xffff_ffff);
+    match kind {
+        Ok(0xef53) => "ext4",
+        Ok(0x5846_5342) => "xfs",
+        Ok(0x9123_683e) => "btrfs",
+        Ok(0x0102_1994) => "tmpfs",
+        Ok(0x794c_7630) => "overlay",
+        Ok(0x2fc1_2fc1) => "zfs",
+        Ok(0xf2f5_2010) => "f2fs",
+        Ok(0x6969) => "nfs",
+        _ => "unknown",
+    }
+}
+
+/// What guests are told of a volume by `weft:files`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The kind of its file system; the host's own where it is not said.
+    pub file_system: Option<&'static str>,
+    /// Whose word counts about modes and owners.
+    pub ownership: Ownership,
+}
+
+/// What is at a path in a volume.
+#[derive(Debug)]
+pub enum Below {
+    /// The volume from there on, with the account of the whole.
+    Folder(Volume),
+    /// A file, to be read, or to be linked elsewhere by `/proc/self/fd`.
+    File(File),
 }
 
 /// How much a volume may hold. `None` is as much as the file system has.
@@ -101,11 +177,16 @@ pub struct VolumeError {
 #[derive(Clone)]
 pub struct Volume {
     shared: Arc<Shared>,
+    /// Where it begins for whoever has it, if not at the root: see [`Volume::below`].
+    from: Option<Arc<File>>,
 }
 
 struct Shared {
     dir: PathBuf,
-    root: File,
+    root: Arc<File>,
+    told: Told,
+    /// Whether there may be folders in it whose files are of their group.
+    gives_groups: AtomicBool,
     limits: VolumeLimits,
     account: Arc<Mutex<Account>>,
     /// What the account says, for those who only look.
@@ -139,6 +220,18 @@ impl Volume {
     /// # Errors
     /// When the directory, or one in it, cannot be read.
     pub fn open(dir: impl Into<PathBuf>, limits: VolumeLimits) -> Result<Volume, VolumeError> {
+        Volume::open_as(dir, limits, Told::default())
+    }
+
+    /// The same, told to guests in another way.
+    ///
+    /// # Errors
+    /// As [`Volume::open`].
+    pub fn open_as(
+        dir: impl Into<PathBuf>,
+        limits: VolumeLimits,
+        told: Told,
+    ) -> Result<Volume, VolumeError> {
         let dir = dir.into();
         let failed = |source| VolumeError {
             dir: dir.clone(),
@@ -146,7 +239,12 @@ impl Volume {
         };
         let root = open_dir(rustix::fs::CWD, &dir, OFlags::empty()).map_err(failed)?;
         let counted_at = Instant::now();
-        let used = count(root.as_fd(), &[]).map_err(failed)?;
+        // Of a directory of others', which has no limits, nobody asks how full it is.
+        let used = match told.ownership {
+            Ownership::Host if !limits.any() => Amount::default(),
+            Ownership::Host | Ownership::Guests => count(root.as_fd(), &[]).map_err(failed)?,
+        };
+        let gives_groups = used.inodes > 0 || gives_groups(root.as_fd(), told.ownership);
         let account = Account {
             used,
             open: Vec::new(),
@@ -157,14 +255,106 @@ impl Volume {
         Ok(Volume {
             shared: Arc::new(Shared {
                 dir,
-                root: root.into(),
+                root: Arc::new(root.into()),
+                told,
+                gives_groups: AtomicBool::new(gives_groups),
                 limits,
                 account: Arc::new(Mutex::new(account)),
                 bytes: AtomicU64::new(used.bytes),
                 inodes: AtomicU64::new(used.inodes),
                 hear: OnceLock::new(),
             }),
+            from: None,
         })
+    }
+
+    /// What is at `path` in it, which may lead over links that stay in it. With `make`, folders that are missing are made, as the volume's own
+    /// folder is. Blocks.
+    ///
+    /// # Errors
+    /// Where there is nothing, or the path leads out; whatever the file system says.
+    pub fn below(&self, path: &str, make: bool) -> io::Result<Below> {
+        let (root, ownership) = (self.root().as_fd(), self.shared.told.ownership);
+        let nobody = Identity::default();
+        let mut parts = Path::new(path).components();
+        if !parts.clone().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut at = String::new();
+        while let Some(part) = parts.next() {
+            let name = part.as_os_str().to_str().ok_or(io::ErrorKind::InvalidInput)?;
+            at = match at.is_empty() {
+                true => name.to_owned(),
+                false => format!("{at}/{name}"),
+            };
+            let walk = Walk::to(root, &at, true, &nobody, ownership)?;
+            let (None, Some(name)) = (&walk.found, &walk.name) else {
+                continue;
+            };
+            if !make {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let mode = self.of_root()?.mode;
+            rustix::fs::mkdirat(&walk.parent, &**name, Mode::from_raw_mode(DIR_MODE))?;
+            let made = Walk::to(root, &at, true, &nobody, ownership)?;
+            let attributes = made.folder()?.of_new(&nobody, mode, true);
+            made.set(attributes)?;
+            if let Ok(mut account) = self.shared.account.try_lock() {
+                account.used.bytes = account.used.bytes.saturating_add(BLOCK_BYTES);
+                account.used.inodes = account.used.inodes.saturating_add(1);
+            }
+        }
+        let walk = Walk::to(root, if at.is_empty() { "." } else { &at }, true, &nobody, ownership)?;
+        let stat = walk.found.as_ref().map(|(_, stat)| kind(stat));
+        let opened = walk.open()?;
+        match (stat, opened) {
+            (Some(FileType::Directory), Some(dir)) => Ok(Below::Folder(Volume {
+                shared: self.shared.clone(),
+                from: Some(Arc::new(dir.into())),
+            })),
+            (Some(FileType::RegularFile), Some(file)) => Ok(Below::File(file.into())),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    /// Makes an empty file at `path` in it, whose folder is there. Blocks.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn make_file(&self, path: &str) -> io::Result<()> {
+        let nobody = Identity::default();
+        let walk = Walk::to(self.root().as_fd(), path, true, &nobody, self.ownership())?;
+        let (None, Some(name)) = (&walk.found, &walk.name) else {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        };
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(FILE_MODE);
+        rustix::fs::openat(&walk.parent, &**name, flags, mode)?;
+        Ok(())
+    }
+
+    /// What guests are told of the volume's own folder.
+    fn of_root(&self) -> io::Result<Attributes> {
+        let root = &*self.shared.root;
+        let stat = rustix::fs::fstat(root)?;
+        Ok(self.shared.told.ownership.read(root.as_fd(), &stat))
+    }
+
+    fn root(&self) -> &Arc<File> {
+        self.from.as_ref().unwrap_or(&self.shared.root)
+    }
+
+    pub(crate) fn ownership(&self) -> Ownership {
+        self.shared.told.ownership
+    }
+
+    /// From now on there may be folders in it whose files are of their group.
+    pub(crate) fn gives_groups(&self) {
+        self.shared.gives_groups.store(true, Relaxed);
+    }
+
+    pub(crate) fn may_give_groups(&self) -> bool {
+        self.shared.gives_groups.load(Relaxed)
     }
 
     /// The directory, as it was named.
@@ -237,7 +427,7 @@ impl Volume {
                 }
                 return Err(io::ErrorKind::InvalidInput.into());
             };
-            let dir = at.as_ref().map_or(self.shared.root.as_fd(), AsFd::as_fd);
+            let dir = at.as_ref().map_or(self.root().as_fd(), AsFd::as_fd);
             if names.peek().is_some() {
                 at = Some(open_dir(dir, name, OFlags::NOFOLLOW)?);
                 continue;
@@ -372,8 +562,12 @@ impl std::fmt::Debug for Volume {
 }
 
 /// Opens the directories, once for all instances.
-pub(crate) fn lend(preopens: &[Preopen]) -> Result<WasiFilesystemCtx, WorkloadError> {
+pub(crate) fn lend(
+    preopens: Vec<Preopen>,
+    identity: &Identity,
+) -> Result<(WasiFilesystemCtx, Vec<Lent>), WorkloadError> {
     let mut wasi = WasiCtx::builder();
+    let mut all = Vec::with_capacity(preopens.len());
     for preopen in preopens {
         if preopen.guest_path.contains('\0') {
             return Err(WorkloadError::Nul {
@@ -384,13 +578,39 @@ pub(crate) fn lend(preopens: &[Preopen]) -> Result<WasiFilesystemCtx, WorkloadEr
             Access::ReadOnly => FsPerms::ReadOnly,
             Access::ReadWrite => FsPerms::ReadWrite,
         };
-        wasi.preopened_dir(&preopen.host_dir, &preopen.guest_path, perms)
-            .map_err(|error| WorkloadError::Preopen {
-                host_dir: preopen.host_dir.clone(),
-                reason: error.root_cause().to_string(),
-            })?;
+        let failed = |reason: String| WorkloadError::Preopen {
+            host_dir: preopen.host_dir.clone(),
+            reason,
+        };
+        let root = match &preopen.volume {
+            Some(volume) => volume.root().clone(),
+            None => open_dir(rustix::fs::CWD, &preopen.host_dir, OFlags::empty())
+                .map(|dir| Arc::new(dir.into()))
+                .map_err(|error| failed(error.to_string()))?,
+        };
+        // What was found below a volume is lent as it was found: by now its path may lead elsewhere.
+        let host_dir = match preopen.volume.as_ref().and_then(|volume| volume.from.as_ref()) {
+            Some(from) => PathBuf::from(format!("/proc/self/fd/{}", from.as_raw_fd())),
+            None => preopen.host_dir.clone(),
+        };
+        wasi.preopened_dir(&host_dir, &preopen.guest_path, perms)
+            .map_err(|error| failed(error.root_cause().to_string()))?;
+        let is_limited = |volume: &Volume| volume.limits().any();
+        all.push(Lent {
+            is_held: !identity.is_root() || preopen.volume.as_ref().is_some_and(is_limited),
+            guest_path: preopen.guest_path,
+            access: preopen.access,
+            root,
+            volume: preopen.volume,
+        });
     }
-    Ok(wasi.build().filesystem().clone())
+    Ok((wasi.build().filesystem().clone(), all))
+}
+
+/// Whether what is made in a folder is of its group.
+fn gives_groups(dir: BorrowedFd<'_>, ownership: Ownership) -> bool {
+    let stat = rustix::fs::fstat(dir);
+    stat.is_ok_and(|stat| ownership.read(dir, &stat).mode & 0o2000 != 0)
 }
 
 /// Makes the file `path`, which guests that open it in a volume with limits find to be `/dev/null`. Making a device takes privileges;
@@ -418,6 +638,27 @@ pub(crate) fn null(stand_in: Arc<File>) -> Arc<File> {
     let open = || File::options().read(true).write(true).open("/dev/null");
     let null = NULL.get_or_init(|| open().ok().map(Arc::new));
     null.clone().unwrap_or(stand_in)
+}
+
+/// Puts `file` at `path`: as another name of it where it is to be written and both are on one file system, else as a copy. Blocks.
+///
+/// # Errors
+/// What the file system says.
+pub fn place_file(file: &File, path: &Path, shared: bool) -> io::Result<()> {
+    if shared {
+        let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let follow = AtFlags::SYMLINK_FOLLOW;
+        let at = rustix::fs::CWD;
+        if rustix::fs::linkat(at, &from, at, path, follow).is_ok() {
+            return Ok(());
+        }
+    }
+    let stat = rustix::fs::fstat(file)?;
+    let attributes = Ownership::Guests.read(file.as_fd(), &stat);
+    let mut from = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let mut to = File::options().write(true).create_new(true).open(path)?;
+    io::copy(&mut from, &mut to)?;
+    Ownership::Guests.write(to.as_fd(), attributes)
 }
 
 /// What a guest is told that got no room.
@@ -576,7 +817,7 @@ impl Locked {
 }
 
 /// Runs `work` where it may block, and to its end, whoever stops to wait for it.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
