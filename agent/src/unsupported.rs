@@ -26,13 +26,6 @@ pub enum Unsupported {
         "volume \"{volume}\": emptyDir.medium \"{medium}\" is not supported: a component's memory has no pages of another size; use Memory, or leave the field out"
     )]
     Medium { volume: String, medium: String },
-    #[error(
-        "volume \"{volume}\": projected.sources.{source_kind} is not supported: a component never sees credentials, the mesh proves who it is; leave the source out"
-    )]
-    Projection {
-        volume: String,
-        source_kind: &'static str,
-    },
 }
 
 /// All that cannot be kept, in one message: a chart that asks for five such things is not to be applied six times.
@@ -130,17 +123,11 @@ fn volumes(pod: &Pod, container: &Container) -> Vec<Unsupported> {
                 let medium = medium.filter(|medium| !matches!(&**medium, "" | "Memory"));
                 found.extend(medium.map(|medium| Unsupported::Medium { volume, medium }));
             }
-            Some(Source::Projected(source)) => {
-                let refused = volumes::refused_projection(source);
-                found.extend(refused.map(|source_kind| Unsupported::Projection {
-                    volume,
-                    source_kind,
-                }));
-            }
             Some(
                 Source::ConfigMap(_)
                 | Source::Secret(_)
                 | Source::DownwardApi(_)
+                | Source::Projected(_)
                 | Source::HostPath(_),
             ) => {}
         }
@@ -191,10 +178,6 @@ mod tests {
                 json!({"persistentVolumeClaim": {"claimName": "disk"}}),
                 json!({}),
             ),
-            (
-                json!({"projected": {"sources": [{"clusterTrustBundle": {"path": "ca"}}]}}),
-                json!({}),
-            ),
             (json!({"emptyDir": {"medium": "HugePages"}}), json!({})),
             (
                 json!({"emptyDir": {}}),
@@ -232,7 +215,6 @@ mod tests {
         volumeDevices is not supported: a component is no process of the node and never reaches it; leave the field out
         volume "data" is mounted at /data, and nodes mount only emptyDir, hostPath, configMap, secret, downwardAPI and projected volumes into components
         volume "data" is mounted at /data, and nodes mount only emptyDir, hostPath, configMap, secret, downwardAPI and projected volumes into components
-        volume "data": projected.sources.clusterTrustBundle is not supported: a component never sees credentials, the mesh proves who it is; leave the source out
         volume "data": emptyDir.medium "HugePages" is not supported: a component's memory has no pages of another size; use Memory, or leave the field out
         volumeMounts.mountPropagation is not supported: a component is no process of the node and never reaches it; leave the field out
         "#);

@@ -16,6 +16,7 @@
 //! Left to others: volumes that are refused (`unsupported`).
 
 mod atomic_dir;
+mod certificates;
 mod config_map;
 mod credentials;
 mod downward_api;
@@ -24,7 +25,9 @@ mod files;
 mod host_path;
 mod projected;
 mod secret;
+mod trust_bundle;
 
+pub use self::certificates::{CertificateWish, Credential};
 use self::credentials::Credentials;
 pub use self::credentials::TokenWish;
 use self::files::{Files, Modes, config_map_named, secret_named};
@@ -136,11 +139,6 @@ pub(crate) fn is_automatic(pod: PodView<'_>, mount: &VolumeMount) -> bool {
         && volume.is_some_and(|volume| volume.projected.is_some())
 }
 
-/// The part of a projected volume that a component cannot have.
-pub(crate) fn refused_projection(source: &ProjectedVolumeSource) -> Option<&'static str> {
-    projected::refused(source)
-}
-
 /// The mounts of `container` that nodes make, with what is mounted.
 fn mounted<'a>(
     pod: PodView<'a>,
@@ -220,13 +218,13 @@ pub fn references(pod: PodView<'_>, container: &Container, automatic: bool) -> R
     let mut found = References::default();
     for (mount, source) in mounted(pod, container) {
         if automatic || !is_automatic(pod, mount) {
-            found.extend(named_by(pod, source));
+            found.extend(named_by(pod, &mount.name, source));
         }
     }
     found
 }
 
-fn named_by(pod: PodView<'_>, source: Source<'_>) -> References {
+fn named_by(pod: PodView<'_>, volume: &str, source: Source<'_>) -> References {
     match source {
         Source::EmptyDir(_) | Source::HostPath(_) | Source::DownwardApi(_) => {
             References::default()
@@ -236,7 +234,7 @@ fn named_by(pod: PodView<'_>, source: Source<'_>) -> References {
             .secret_name
             .as_deref()
             .map_or_else(References::default, secret_named),
-        Source::Projected(source) => projected::references(pod, source),
+        Source::Projected(source) => projected::references(pod, volume, source),
     }
 }
 
@@ -264,7 +262,7 @@ fn shown(
             let (items, modes) = (source.items.as_deref(), Modes::new(source.default_mode));
             downward_api::show(items.unwrap_or_default(), modes, at, all)
         }
-        Some(Source::Projected(source)) => projected::show(source, at, configuration, all),
+        Some(Source::Projected(source)) => projected::show(name, source, at, configuration, all),
     };
     done.map_err(|why| ConfigError::Volume {
         volume: name.to_owned(),
@@ -571,7 +569,7 @@ impl Volumes {
                 let view = PodView(&pod);
                 if let Some(source) = view.volume(&name).and_then(source) {
                     let references = wanted.entry(view.namespace().to_owned()).or_default();
-                    references.extend(named_by(view, source));
+                    references.extend(named_by(view, &name, source));
                 }
             }
             let credentials = &self.inner.credentials;

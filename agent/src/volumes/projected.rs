@@ -1,36 +1,30 @@
 //! `projected` volumes: several sources of files in one folder, a later one's file in place of an earlier one's of that path.
 
+use super::certificates::{CertificateWish, Credential};
 use super::credentials::TokenWish;
 use super::files::{Files, Modes, config_map_named, secret_named};
-use super::{config_map, downward_api, secret};
+use super::{config_map, downward_api, secret, trust_bundle};
 use crate::configuration::{Configuration, References};
 use crate::downward::Downward;
 use crate::user;
 use crate::pod_view::PodView;
-use k8s_openapi::api::core::v1::{ProjectedVolumeSource, VolumeProjection};
+use k8s_openapi::api::core::v1::ProjectedVolumeSource;
 
-/// Of a token that belongs to somebody.
-const TOKEN_MODE: u32 = 0o600;
+/// Of a token, a key or a certificate that belongs to somebody.
+const CREDENTIAL_MODE: u32 = 0o600;
 
-/// The source that a component cannot have, by its field; others are served.
-pub(super) fn refused(source: &ProjectedVolumeSource) -> Option<&'static str> {
-    let mut sources = source.sources.iter().flatten();
-    sources.find_map(|source| match source {
-        VolumeProjection {
-            cluster_trust_bundle: Some(_),
-            ..
-        } => Some("clusterTrustBundle"),
-        VolumeProjection {
-            pod_certificate: Some(_),
-            ..
-        } => Some("podCertificate"),
-        _ => None,
-    })
-}
-
-pub(super) fn references(pod: PodView<'_>, source: &ProjectedVolumeSource) -> References {
+pub(super) fn references(
+    pod: PodView<'_>,
+    volume: &str,
+    source: &ProjectedVolumeSource,
+) -> References {
     let mut found = References::default();
-    for source in source.sources.iter().flatten() {
+    for (at, source) in source.sources.iter().flatten().enumerate() {
+        found.trust_bundles |= source.cluster_trust_bundle.is_some();
+        let certificate = source.pod_certificate.iter();
+        found.certificates.extend(
+            certificate.map(|source| CertificateWish::of(pod, volume, at, source)),
+        );
         let map = source.config_map.iter();
         map.for_each(|map| found.extend(config_map_named(&map.name)));
         let secret = source.secret.iter();
@@ -44,13 +38,21 @@ pub(super) fn references(pod: PodView<'_>, source: &ProjectedVolumeSource) -> Re
 }
 
 pub(super) fn show(
+    volume: &str,
     source: &ProjectedVolumeSource,
     at: Downward<'_>,
     configuration: &Configuration,
     files: &mut Files,
 ) -> Result<(), String> {
     let modes = Modes::new(source.default_mode);
-    for source in source.sources.iter().flatten() {
+    let user = user::common(at.pod);
+    // Nobody else's, where it is said whose the pod is.
+    let credential = match user.is_some() || user::fs_group(at.pod).is_some() {
+        true => CREDENTIAL_MODE,
+        false => modes.of(None),
+    };
+    let user = user.unwrap_or(0);
+    for (index, source) in source.sources.iter().flatten().enumerate() {
         if let Some(map) = &source.config_map {
             let items = map.items.as_deref();
             config_map::show(&map.name, items, map.optional, modes, configuration, files)?;
@@ -66,13 +68,26 @@ pub(super) fn show(
         if let Some(source) = &source.service_account_token {
             let token = configuration.tokens.get(&TokenWish::of(at.pod, source));
             let token = token.ok_or("its token was not asked for")?;
-            // Nobody else's, where it is said whose the pod is.
-            let user = user::common(at.pod);
-            let mode = match user.is_some() || user::fs_group(at.pod).is_some() {
-                true => TOKEN_MODE,
-                false => modes.of(None),
-            };
-            files.insert_of(&source.path, token.as_bytes(), mode, user.unwrap_or(0))?;
+            files.insert_of(&source.path, token.as_bytes(), credential, user)?;
+        }
+        if let Some(source) = &source.cluster_trust_bundle {
+            let text = trust_bundle::text(source, configuration)?;
+            files.insert_of(&source.path, text.as_bytes(), credential, user)?;
+        }
+        if let Some(source) = &source.pod_certificate {
+            let wish = CertificateWish::of(at.pod, volume, index, source);
+            let found = configuration.certificates.get(&wish);
+            let Credential { key, chain } = found.ok_or("its certificate was not asked for")?;
+            let whole = format!("{key}{chain}");
+            for (path, text) in [
+                (&source.credential_bundle_path, &whole),
+                (&source.key_path, key),
+                (&source.certificate_chain_path, chain),
+            ] {
+                if let Some(path) = path.as_deref().filter(|path| !path.is_empty()) {
+                    files.insert_of(path, text.as_bytes(), credential, user)?;
+                }
+            }
         }
     }
     Ok(())

@@ -342,6 +342,10 @@ impl Objects {
         kind.strategy.judge(value, None, None, around)?;
         kind.strategy.allocate(value, None, around)?;
         node_restriction::admit(asked, None, Some(value))?;
+        node_restriction::admit_pod_certificate(asked, value, |kind, name| {
+            let namespace = namespace.filter(|_| kind.namespaced);
+            around.object(kind.into(), namespace, name)
+        })?;
         // What is to be approved is a request for a signature.
         if kind.has(Subresource::Approval) {
             signers::judge_new(value)?;
