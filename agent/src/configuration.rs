@@ -4,7 +4,7 @@
 //! Invariants: what was asked for and is absent does not exist; whether that is an error, readers decide. Values of Secrets
 //! never reach a message.
 
-use crate::volumes::{CertificateWish, Credential, TokenWish};
+use crate::volumes::{self, CertificateWish, Claimed, Credential, TokenWish};
 use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{Api, ListParams};
@@ -17,6 +17,8 @@ pub struct Configuration {
     pub secrets: BTreeMap<String, Secret>,
     pub tokens: BTreeMap<TokenWish, String>,
     pub certificates: BTreeMap<CertificateWish, Credential>,
+    /// By the name of the PersistentVolumeClaim.
+    pub claims: BTreeMap<String, Claimed>,
     /// All of the cluster's, where somebody names one.
     pub trust_bundles: Vec<ClusterTrustBundle>,
 }
@@ -28,6 +30,7 @@ pub struct References {
     pub secrets: BTreeSet<String>,
     pub tokens: BTreeSet<TokenWish>,
     pub certificates: BTreeSet<CertificateWish>,
+    pub claims: BTreeSet<String>,
     /// Whether a ClusterTrustBundle is named, or a signer of some.
     pub trust_bundles: bool,
 }
@@ -42,6 +45,7 @@ impl References {
         self.secrets.extend(other.secrets);
         self.tokens.extend(other.tokens);
         self.certificates.extend(other.certificates);
+        self.claims.extend(other.claims);
         self.trust_bundles |= other.trust_bundles;
     }
 }
@@ -64,6 +68,15 @@ impl FetchError {
         Self {
             kind: "certificate of pod",
             name: pod.to_owned(),
+            source: source.into(),
+        }
+    }
+
+    /// A claim, or its volume, could not be had.
+    pub(crate) fn of_claim(claim: &str, source: kube::Error) -> Self {
+        Self {
+            kind: "persistentvolumeclaim",
+            name: claim.to_owned(),
             source: source.into(),
         }
     }
@@ -112,6 +125,11 @@ pub async fn fetch(
                 let (kind, source) = ("secret", source.into());
                 return Err(FetchError { kind, name, source });
             }
+        }
+    }
+    for name in references.claims {
+        if let Some(found) = volumes::look_up(&client, namespace, &name).await? {
+            configuration.claims.insert(name, found);
         }
     }
     if references.trust_bundles {

@@ -43,8 +43,8 @@ use weft_api::{SpiffeId, workload};
 use weft_mesh::{CallerInfo, WorkloadInfo};
 use weft_runtime::worker::Worker;
 use weft_runtime::{
-    Access, Artifact, ArtifactError, Below, EventSink, InstancePolicy, LogSink, Network, Setup, Stdio, Volume,
-    Workload, WorkloadConfig,
+    Access, Artifact, ArtifactError, Below, EventSink, InstancePolicy, LogSink, Network, Setup,
+    Stdio, Volume, Workload, WorkloadConfig,
 };
 
 /// Secrets of a pod that are read for a pull: each is a request to the API server.

@@ -19,7 +19,7 @@ pub enum Unsupported {
         why: &'static str,
     },
     #[error(
-        "volume \"{volume}\" is mounted at {path}, and nodes mount only emptyDir, hostPath, configMap, secret, downwardAPI and projected volumes into components"
+        "volume \"{volume}\" is mounted at {path}, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI and projected volumes into components"
     )]
     Volume { volume: String, path: String },
     #[error(
@@ -128,6 +128,7 @@ fn volumes(pod: &Pod, container: &Container) -> Vec<Unsupported> {
                 | Source::Secret(_)
                 | Source::DownwardApi(_)
                 | Source::Projected(_)
+                | Source::Claim(_)
                 | Source::HostPath(_),
             ) => {}
         }
@@ -174,10 +175,7 @@ mod tests {
             json!({"os": {"name": "windows"}}),
         ];
         let volumes = [
-            (
-                json!({"persistentVolumeClaim": {"claimName": "disk"}}),
-                json!({}),
-            ),
+            (json!({"nfs": {"server": "s", "path": "/"}}), json!({})),
             (json!({"emptyDir": {"medium": "HugePages"}}), json!({})),
             (
                 json!({"emptyDir": {}}),
@@ -213,8 +211,8 @@ mod tests {
         os.name: windows is not supported: a component runs on any node; leave the field out
         ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
         volumeDevices is not supported: a component is no process of the node and never reaches it; leave the field out
-        volume "data" is mounted at /data, and nodes mount only emptyDir, hostPath, configMap, secret, downwardAPI and projected volumes into components
-        volume "data" is mounted at /data, and nodes mount only emptyDir, hostPath, configMap, secret, downwardAPI and projected volumes into components
+        volume "data" is mounted at /data, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI and projected volumes into components
+        volume "data" is mounted at /data, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI and projected volumes into components
         volume "data": emptyDir.medium "HugePages" is not supported: a component's memory has no pages of another size; use Memory, or leave the field out
         volumeMounts.mountPropagation is not supported: a component is no process of the node and never reaches it; leave the field out
         "#);
@@ -230,7 +228,7 @@ mod tests {
         let told = verdict(pod, container).expect_err("refused").to_string();
         insta::assert_snapshot!(told.replace(". ", "\n"), @r#"
         ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
-        volume "tls" is mounted at /tls, and nodes mount only emptyDir, hostPath, configMap, secret, downwardAPI and projected volumes into components
+        volume "tls" is mounted at /tls, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI and projected volumes into components
         volumeMounts.mountPropagation is not supported: a component is no process of the node and never reaches it; leave the field out
         "#);
     }

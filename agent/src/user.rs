@@ -97,7 +97,12 @@ mod tests {
     fn a_container_is_whom_it_says_or_else_its_pod() {
         for (pod, containers, expected, common) in [
             (json!({}), vec![json!({})], "0:0 []", None),
-            (json!({"runAsUser": 1001}), vec![json!({})], "1001:0 []", Some(1001)),
+            (
+                json!({"runAsUser": 1001}),
+                vec![json!({})],
+                "1001:0 []",
+                Some(1001),
+            ),
             (
                 json!({"runAsUser": 1001, "runAsGroup": 2002, "fsGroup": 5, "supplementalGroups": [7]}),
                 vec![json!({"runAsUser": 1002})],
@@ -110,7 +115,12 @@ mod tests {
                 "1001:0 []",
                 None,
             ),
-            (json!({"runAsNonRoot": true}), vec![json!({})], "65534:0 []", None),
+            (
+                json!({"runAsNonRoot": true}),
+                vec![json!({})],
+                "65534:0 []",
+                None,
+            ),
             (
                 json!({"runAsNonRoot": true}),
                 vec![json!({"runAsUser": 0})],

@@ -17,6 +17,7 @@
 
 mod atomic_dir;
 mod certificates;
+mod claim;
 mod config_map;
 mod credentials;
 mod downward_api;
@@ -28,6 +29,9 @@ mod secret;
 mod trust_bundle;
 
 pub use self::certificates::{CertificateWish, Credential};
+pub use self::claim::Claimed;
+use self::claim::Persistent;
+pub(crate) use self::claim::look_up;
 use self::credentials::Credentials;
 pub use self::credentials::TokenWish;
 use self::files::{Files, Modes, config_map_named, secret_named};
@@ -42,8 +46,8 @@ use crate::pod_view::PodView;
 use crate::user;
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, Container, DownwardAPIVolumeSource, EmptyDirVolumeSource,
-    HostPathVolumeSource, Pod, ProjectedVolumeSource, SecretVolumeSource, Volume as Named,
-    VolumeMount,
+    HostPathVolumeSource, PersistentVolumeClaimVolumeSource, Pod, ProjectedVolumeSource,
+    SecretVolumeSource, Volume as Named, VolumeMount,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -55,9 +59,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
-use weft_runtime::{
-    Access, Below, Told, Volume, VolumeError, VolumeLimits, ownership, volume,
-};
+use weft_runtime::{Access, Below, Told, Volume, VolumeError, VolumeLimits, ownership, volume};
 
 /// How often volumes are counted, so that what was removed shows in metrics; the kubelet does it as often.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
@@ -91,6 +93,8 @@ pub enum Holds {
     Files,
     /// What the node has there.
     Host,
+    /// What a claim is bound to.
+    Claim,
 }
 
 impl Holds {
@@ -98,7 +102,7 @@ impl Holds {
     fn limits(self) -> Option<VolumeLimits> {
         match self {
             Self::Own(limits) | Self::Memory(limits) => Some(limits),
-            Self::Files | Self::Host => None,
+            Self::Files | Self::Host | Self::Claim => None,
         }
     }
 }
@@ -114,6 +118,8 @@ pub(crate) enum Source<'a> {
     Secret(&'a SecretVolumeSource),
     DownwardApi(&'a DownwardAPIVolumeSource),
     HostPath(&'a HostPathVolumeSource),
+    /// Of that name, or of the pod and the volume.
+    Claim(Option<&'a PersistentVolumeClaimVolumeSource>),
     Projected(&'a ProjectedVolumeSource),
 }
 
@@ -126,8 +132,15 @@ pub(crate) fn source(volume: &Named) -> Option<Source<'_>> {
     let projected = || volume.projected.as_ref().map(Source::Projected);
     let host_path = || volume.host_path.as_ref().map(Source::HostPath);
     let found = empty_dir.or_else(config_map).or_else(secret);
+    let claim = || {
+        let named = volume.persistent_volume_claim.as_ref();
+        let brought = || volume.ephemeral.as_ref().map(|_| Source::Claim(None));
+        named
+            .map(|claim| Source::Claim(Some(claim)))
+            .or_else(brought)
+    };
     let found = found.or_else(downward).or_else(projected);
-    found.or_else(host_path)
+    found.or_else(host_path).or_else(claim)
 }
 
 /// Whether a mount is the one that admission adds to every container: where a component has no files, it is left out, and anything else that
@@ -172,12 +185,16 @@ pub(crate) fn mounts(
                 }
             }
             Source::HostPath(_) => Holds::Host,
+            Source::Claim(_) => Holds::Claim,
             Source::ConfigMap(_)
             | Source::Secret(_)
             | Source::DownwardApi(_)
             | Source::Projected(_) => Holds::Files,
         };
-        let read_only = mount.read_only == Some(true) || holds == Holds::Files;
+        let claim_is_read_only =
+            matches!(source, Source::Claim(Some(claim)) if claim.read_only == Some(true));
+        let read_only =
+            mount.read_only == Some(true) || holds == Holds::Files || claim_is_read_only;
         Ok(Mount {
             volume: mount.name.clone(),
             path,
@@ -226,15 +243,29 @@ pub fn references(pod: PodView<'_>, container: &Container, automatic: bool) -> R
 
 fn named_by(pod: PodView<'_>, volume: &str, source: Source<'_>) -> References {
     match source {
-        Source::EmptyDir(_) | Source::HostPath(_) | Source::DownwardApi(_) => {
-            References::default()
-        }
+        Source::EmptyDir(_) | Source::HostPath(_) | Source::DownwardApi(_) => References::default(),
+        Source::Claim(claim) => References {
+            claims: [claim_name(pod, volume, claim)].into(),
+            ..References::default()
+        },
         Source::ConfigMap(map) => config_map_named(&map.name),
         Source::Secret(secret) => secret
             .secret_name
             .as_deref()
             .map_or_else(References::default, secret_named),
         Source::Projected(source) => projected::references(pod, volume, source),
+    }
+}
+
+/// The claim that a volume names, or that its pod brings along for it.
+fn claim_name(
+    pod: PodView<'_>,
+    volume: &str,
+    claim: Option<&PersistentVolumeClaimVolumeSource>,
+) -> String {
+    match claim {
+        Some(claim) => claim.claim_name.clone(),
+        None => format!("{}-{volume}", pod.name()),
     }
 }
 
@@ -248,7 +279,7 @@ fn shown(
     let source = at.pod.volume(name).and_then(source);
     let all = &mut files;
     let done = match source {
-        None | Some(Source::EmptyDir(_) | Source::HostPath(_)) => Ok(()),
+        None | Some(Source::EmptyDir(_) | Source::HostPath(_) | Source::Claim(_)) => Ok(()),
         Some(Source::ConfigMap(map)) => {
             let (items, modes) = (map.items.as_deref(), Modes::new(map.default_mode));
             config_map::show(&map.name, items, map.optional, modes, configuration, all)
@@ -302,6 +333,7 @@ struct Inner {
     made: Mutex<BTreeMap<Key, Arc<OnceCell<Made>>>>,
     /// Folders of the node that `hostPath` may name, with what is below them.
     host_paths: Vec<PathBuf>,
+    persistent: Persistent,
     credentials: Credentials,
     /// Folders of pods that are gone, for [`Volumes::tend`] to remove.
     swept: Mutex<Vec<PathBuf>>,
@@ -335,6 +367,7 @@ impl Volumes {
                 root: root.to_owned(),
                 made: Mutex::default(),
                 host_paths,
+                persistent: Persistent::open(root.with_file_name("persistent"))?,
                 credentials: Credentials::default(),
                 swept: Mutex::default(),
                 sweeping: Notify::new(),
@@ -371,23 +404,50 @@ impl Volumes {
         configuration: &Configuration,
         recorder: &Recorder,
     ) -> Result<Below, MountError> {
-        let whole = match at.pod.volume(&mount.volume).and_then(source) {
-            Some(Source::HostPath(source)) => {
-                let (source, all) = (source.clone(), self.inner.host_paths.clone());
-                let found = blocking(move || host_path::open(&source, &all)).await;
-                let found = found.map_err(|why| ConfigError::Volume {
-                    volume: mount.volume.clone(),
-                    why,
-                })?;
-                match found {
-                    Below::Folder(volume) => volume,
-                    Below::File(_) => return Ok(found),
+        let of_node = async |source| {
+            let allowed = self.inner.host_paths.clone();
+            let found = claim::of_node(source, allowed).await;
+            found.map_err(|why| ConfigError::Volume {
+                volume: mount.volume.clone(),
+                why,
+            })
+        };
+        let found = match at.pod.volume(&mount.volume).and_then(source) {
+            Some(Source::HostPath(source)) => of_node(source.clone()).await?,
+            Some(Source::Claim(claim)) => {
+                let name = claim_name(at.pod, &mount.volume, claim);
+                match configuration.claims.get(&name) {
+                    Some(Claimed::Folder { name, bytes }) => {
+                        let group = user::fs_group(at.pod);
+                        let folder = self.inner.persistent.folder(name, *bytes, group).await;
+                        let volume = folder.map_err(|source| MountError::Volume {
+                            volume: mount.volume.clone(),
+                            source,
+                        })?;
+                        Below::Folder(volume)
+                    }
+                    Some(Claimed::OfNode(source)) => of_node(source.clone()).await?,
+                    Some(Claimed::Nothing(why)) => {
+                        return Err(MountError::Config(ConfigError::Volume {
+                            volume: mount.volume.clone(),
+                            why: why.clone(),
+                        }));
+                    }
+                    None => {
+                        return Err(MountError::Config(ConfigError::Missing {
+                            kind: "persistentvolumeclaim",
+                            name,
+                        }));
+                    }
                 }
             }
             _ => {
                 let volume = self.volume(pod, mount, at, configuration, recorder);
-                volume.await?
+                Below::Folder(volume.await?)
             }
+        };
+        let Below::Folder(whole) = found else {
+            return Ok(found);
         };
         if mount.sub_path.is_empty() {
             return Ok(Below::Folder(whole));
@@ -422,7 +482,7 @@ impl Volumes {
         recorder: &Recorder,
     ) -> Result<Volume, MountError> {
         let files = match mount.holds {
-            Holds::Own(_) | Holds::Memory(_) | Holds::Host => None,
+            Holds::Own(_) | Holds::Memory(_) | Holds::Host | Holds::Claim => None,
             Holds::Files => Some(shown(at, &mount.volume, configuration)?),
         };
         let failed = |source| MountError::Volume {
@@ -564,6 +624,7 @@ impl Volumes {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
+            self.inner.persistent.sweep(&link.client()).await;
             let mut wanted: BTreeMap<String, References> = BTreeMap::new();
             for (pod, name) in self.showing() {
                 let view = PodView(&pod);

@@ -175,12 +175,11 @@ fn broken_by_pod(
 pub fn admit_pod_certificate(
     asked: &Authorized,
     proposed: &Value,
-    find: impl Fn(&Kind, &str) -> Option<Value>,
+    find: impl Fn(&Arc<Kind>, &str) -> Option<Value>,
 ) -> Result<(), StatusError> {
     let (caller, access) = (asked.caller(), asked.access());
-    let asks = access.is_some_and(|access| {
-        access.is_resource("certificates.k8s.io", "podcertificaterequests")
-    });
+    let asks = access
+        .is_some_and(|access| access.is_resource("certificates.k8s.io", "podcertificaterequests"));
     let Some(node) = caller.node_name().filter(|_| asks) else {
         return Ok(());
     };
@@ -189,7 +188,11 @@ pub fn admit_pod_certificate(
     }
     let said = |field: &str| text(proposed, &format!("/spec/{field}"));
     let name = text(proposed, "/metadata/name");
-    let whole = format!("{}/{}", text(proposed, "/metadata/namespace"), said("podName"));
+    let whole = format!(
+        "{}/{}",
+        text(proposed, "/metadata/namespace"),
+        said("podName")
+    );
     let rule = broken_by_certificate(node, &whole, said, find);
     rule.map_or(Ok(()), |rule| {
         let (resource, group) = ("podcertificaterequests", "certificates.k8s.io");
@@ -201,7 +204,7 @@ fn broken_by_certificate<'a>(
     node: &str,
     pod_name: &str,
     said: impl Fn(&str) -> &'a str,
-    find: impl Fn(&Kind, &str) -> Option<Value>,
+    find: impl Fn(&Arc<Kind>, &str) -> Option<Value>,
 ) -> Option<String> {
     let named = said("nodeName");
     if named != node {
@@ -260,7 +263,9 @@ fn broken_by_certificate<'a>(
     let signer = said("signerName");
     let has_reason = sources.any(|source| text(source, "/podCertificate/signerName") == signer);
     (!has_reason).then(|| {
-        format!("pod {pod_name:?} has no projected volume that asks signer {signer:?} for a certificate")
+        format!(
+            "pod {pod_name:?} has no projected volume that asks signer {signer:?} for a certificate"
+        )
     })
 }
 
@@ -471,7 +476,7 @@ mod tests {
                 {"projected": {"sources": [{"podCertificate": {"signerName": "x/y"}}]}},
             ]},
         });
-        let find = |kind: &Kind, name: &str| match (&*kind.resource, name) {
+        let find = |kind: &Arc<Kind>, name: &str| match (&*kind.resource, name) {
             ("nodes", "a") => Some(json!({"metadata": {"uid": "u-a"}})),
             ("pods", "p") => Some(pod.clone()),
             ("serviceaccounts", "s") => Some(json!({"metadata": {"uid": "u-s"}})),
@@ -486,27 +491,37 @@ mod tests {
             (
                 "nodeName",
                 "b",
-                Some(r#"PodCertificateRequest.Spec.NodeName="b", which is not the requesting node "a""#),
+                Some(
+                    r#"PodCertificateRequest.Spec.NodeName="b", which is not the requesting node "a""#,
+                ),
             ),
             (
                 "nodeUID",
                 "z",
-                Some(r#"PodCertificateRequest for pod "n/p" names node UID "z", inconsistent with the running node ("u-a")"#),
+                Some(
+                    r#"PodCertificateRequest for pod "n/p" names node UID "z", inconsistent with the running node ("u-a")"#,
+                ),
             ),
             (
                 "podUID",
                 "z",
-                Some(r#"PodCertificateRequest for pod "n/p" contains pod UID ("z") which differs from running pod "u-p""#),
+                Some(
+                    r#"PodCertificateRequest for pod "n/p" contains pod UID ("z") which differs from running pod "u-p""#,
+                ),
             ),
             (
                 "serviceAccountName",
                 "z",
-                Some(r#"PodCertificateRequest for pod "n/p" contains serviceAccountName ("z") that differs from running pod ("s")"#),
+                Some(
+                    r#"PodCertificateRequest for pod "n/p" contains serviceAccountName ("z") that differs from running pod ("s")"#,
+                ),
             ),
             (
                 "signerName",
                 "z/z",
-                Some(r#"pod "n/p" has no projected volume that asks signer "z/z" for a certificate"#),
+                Some(
+                    r#"pod "n/p" has no projected volume that asks signer "z/z" for a certificate"#,
+                ),
             ),
         ] {
             let mut spec = whole.clone();

@@ -187,12 +187,24 @@ struct Shared {
     told: Told,
     /// Whether there may be folders in it whose files are of their group.
     gives_groups: AtomicBool,
-    limits: VolumeLimits,
+    /// Bytes that it may hold; all there are for none.
+    bytes_max: AtomicU64,
+    inodes_max: Option<u64>,
     account: Arc<Mutex<Account>>,
     /// What the account says, for those who only look.
     bytes: AtomicU64,
     inodes: AtomicU64,
     hear: OnceLock<Box<dyn Fn(Full) + Send + Sync>>,
+}
+
+impl Shared {
+    fn limits(&self) -> VolumeLimits {
+        let bytes = self.bytes_max.load(Relaxed);
+        VolumeLimits {
+            bytes: (bytes < u64::MAX).then_some(bytes),
+            inodes: self.inodes_max,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -258,7 +270,8 @@ impl Volume {
                 root: Arc::new(root.into()),
                 told,
                 gives_groups: AtomicBool::new(gives_groups),
-                limits,
+                bytes_max: AtomicU64::new(limits.bytes.unwrap_or(u64::MAX)),
+                inodes_max: limits.inodes,
                 account: Arc::new(Mutex::new(account)),
                 bytes: AtomicU64::new(used.bytes),
                 inodes: AtomicU64::new(used.inodes),
@@ -277,12 +290,18 @@ impl Volume {
         let (root, ownership) = (self.root().as_fd(), self.shared.told.ownership);
         let nobody = Identity::default();
         let mut parts = Path::new(path).components();
-        if !parts.clone().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        if !parts
+            .clone()
+            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+        {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let mut at = String::new();
         while let Some(part) = parts.next() {
-            let name = part.as_os_str().to_str().ok_or(io::ErrorKind::InvalidInput)?;
+            let name = part
+                .as_os_str()
+                .to_str()
+                .ok_or(io::ErrorKind::InvalidInput)?;
             at = match at.is_empty() {
                 true => name.to_owned(),
                 false => format!("{at}/{name}"),
@@ -304,7 +323,13 @@ impl Volume {
                 account.used.inodes = account.used.inodes.saturating_add(1);
             }
         }
-        let walk = Walk::to(root, if at.is_empty() { "." } else { &at }, true, &nobody, ownership)?;
+        let walk = Walk::to(
+            root,
+            if at.is_empty() { "." } else { &at },
+            true,
+            &nobody,
+            ownership,
+        )?;
         let stat = walk.found.as_ref().map(|(_, stat)| kind(stat));
         let opened = walk.open()?;
         match (stat, opened) {
@@ -363,7 +388,12 @@ impl Volume {
     }
 
     pub fn limits(&self) -> VolumeLimits {
-        self.shared.limits
+        self.shared.limits()
+    }
+
+    /// Has it hold at most `bytes` from now on, also where there is more in it.
+    pub fn hold_at_most(&self, bytes: u64) {
+        self.shared.bytes_max.store(bytes, Relaxed);
     }
 
     /// What the account says: never less than the directory holds, and more by what was removed since the last count.
@@ -372,7 +402,7 @@ impl Volume {
         VolumeUsage {
             bytes: self.shared.bytes.load(Relaxed),
             inodes: self.shared.inodes.load(Relaxed),
-            limits: self.shared.limits,
+            limits: self.shared.limits(),
         }
     }
 
@@ -589,7 +619,11 @@ pub(crate) fn lend(
                 .map_err(|error| failed(error.to_string()))?,
         };
         // What was found below a volume is lent as it was found: by now its path may lead elsewhere.
-        let host_dir = match preopen.volume.as_ref().and_then(|volume| volume.from.as_ref()) {
+        let host_dir = match preopen
+            .volume
+            .as_ref()
+            .and_then(|volume| volume.from.as_ref())
+        {
             Some(from) => PathBuf::from(format!("/proc/self/fd/{}", from.as_raw_fd())),
             None => preopen.host_dir.clone(),
         };
@@ -767,7 +801,7 @@ impl Locked {
     }
 
     fn free(&self) -> Amount {
-        let (used, limits) = (self.account.used, self.shared.limits);
+        let (used, limits) = (self.account.used, self.shared.limits());
         let left =
             |limit: Option<u64>, used| limit.map_or(u64::MAX, |limit| limit.saturating_sub(used));
         Amount {

@@ -41,11 +41,11 @@ use crate::instance::{self, CallSlot, Job, Phase, Shard};
 use crate::limits::{Charge, CpuAccount, HostBytes, Limits, MemoryAccount, Usage};
 use crate::logs::LogSink;
 use crate::network::Network;
+use crate::ownership::Identity;
 use crate::room::Room;
 use crate::scheduling;
 use crate::setup::{Setup, WorkloadConfig};
 use crate::stdin::{Stdin, UntilStop};
-use crate::ownership::Identity;
 use crate::volume::{self, Access, Lent, Preopen, Volume};
 
 /// How long instances live.

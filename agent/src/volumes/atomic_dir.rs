@@ -124,7 +124,9 @@ mod tests {
     fn files(all: &[(&str, &str)]) -> Files {
         let mut files = Files::default();
         for (path, text) in all {
-            files.insert(path, text.as_bytes(), MODE_DEFAULT).expect("a file");
+            files
+                .insert(path, text.as_bytes(), MODE_DEFAULT)
+                .expect("a file");
         }
         files
     }

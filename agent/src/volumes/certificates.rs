@@ -59,7 +59,9 @@ impl CertificateWish {
         Self {
             uid: pod.uid().to_owned(),
             pod: pod.name().to_owned(),
-            node: spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
+            node: spec
+                .and_then(|spec| spec.node_name.clone())
+                .unwrap_or_default(),
             account: pod.service_account().to_owned(),
             volume: volume.to_owned(),
             source: at,
@@ -363,7 +365,10 @@ mod tests {
             let request = serde_json::from_value(request).expect("a request");
             match answer(&request).expect("an answer") {
                 Answer::None => "nothing".to_owned(),
-                Answer::Issued { chain: found, renew_at } => {
+                Answer::Issued {
+                    chain: found,
+                    renew_at,
+                } => {
                     assert_eq!(found, chain);
                     renew_at.to_string()
                 }
@@ -373,8 +378,14 @@ mod tests {
         for (status, expected) in [
             (json!({}), "nothing"),
             (said("Issued"), "2026-01-01T10:00:00Z"),
-            (said("Denied"), "PodCertificateRequest n/req-1 was denied, reason=\"R\", message=\"M\""),
-            (said("Failed"), "PodCertificateRequest n/req-1 failed, reason=\"R\", message=\"M\""),
+            (
+                said("Denied"),
+                "PodCertificateRequest n/req-1 was denied, reason=\"R\", message=\"M\"",
+            ),
+            (
+                said("Failed"),
+                "PodCertificateRequest n/req-1 failed, reason=\"R\", message=\"M\"",
+            ),
         ] {
             assert_eq!(of(status), expected);
         }
@@ -384,7 +395,10 @@ mod tests {
     fn a_stub_proves_its_key_and_says_nothing_else() {
         for key_type in ["ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"] {
             let (key, stub) = key_and_stub(key_type).expect("a key");
-            assert!(key.starts_with("-----BEGIN PRIVATE KEY-----\n"), "{key_type}");
+            assert!(
+                key.starts_with("-----BEGIN PRIVATE KEY-----\n"),
+                "{key_type}"
+            );
             use x509_parser::prelude::FromDer as _;
             let (_, read) =
                 x509_parser::certification_request::X509CertificationRequest::from_der(&stub)

@@ -117,7 +117,10 @@ impl Credentials {
         let certificates = async {
             let mut certificates = BTreeMap::new();
             for wish in wanted {
-                let found = self.certificates.get(&client, namespace, &wish, !anew).await;
+                let found = self
+                    .certificates
+                    .get(&client, namespace, &wish, !anew)
+                    .await;
                 let found = found.map_err(|error| FetchError::of_certificate(wish.pod(), error))?;
                 certificates.insert(wish, found);
             }

@@ -243,7 +243,10 @@ mod tests {
         let mut files = Files::default();
         let much = vec![0; FILES_BYTES_MAX / 4];
         for number in 0..4 {
-            assert_eq!(files.insert(&format!("f{number}"), &much, MODE_DEFAULT), Ok(()));
+            assert_eq!(
+                files.insert(&format!("f{number}"), &much, MODE_DEFAULT),
+                Ok(())
+            );
         }
         assert!(files.insert("f5", b"x", MODE_DEFAULT).is_err());
         assert_eq!(files.insert("f0", b"replaced", MODE_DEFAULT), Ok(()));

@@ -121,6 +121,9 @@ mod tests {
             type_: None,
         };
         let told = open(&source, &allowed).expect_err("not allowed");
-        assert!(told.ends_with("says which with --allow-host-path"), "{told}");
+        assert!(
+            told.ends_with("says which with --allow-host-path"),
+            "{told}"
+        );
     }
 }

@@ -6,8 +6,8 @@ use super::files::{Files, Modes, config_map_named, secret_named};
 use super::{config_map, downward_api, secret, trust_bundle};
 use crate::configuration::{Configuration, References};
 use crate::downward::Downward;
-use crate::user;
 use crate::pod_view::PodView;
+use crate::user;
 use k8s_openapi::api::core::v1::ProjectedVolumeSource;
 
 /// Of a token, a key or a certificate that belongs to somebody.
@@ -22,9 +22,9 @@ pub(super) fn references(
     for (at, source) in source.sources.iter().flatten().enumerate() {
         found.trust_bundles |= source.cluster_trust_bundle.is_some();
         let certificate = source.pod_certificate.iter();
-        found.certificates.extend(
-            certificate.map(|source| CertificateWish::of(pod, volume, at, source)),
-        );
+        found
+            .certificates
+            .extend(certificate.map(|source| CertificateWish::of(pod, volume, at, source)));
         let map = source.config_map.iter();
         map.for_each(|map| found.extend(config_map_named(&map.name)));
         let secret = source.secret.iter();
@@ -59,7 +59,14 @@ pub(super) fn show(
         }
         if let Some(secret) = &source.secret {
             let items = secret.items.as_deref();
-            secret::show(&secret.name, items, secret.optional, modes, configuration, files)?;
+            secret::show(
+                &secret.name,
+                items,
+                secret.optional,
+                modes,
+                configuration,
+                files,
+            )?;
         }
         if let Some(downward) = &source.downward_api {
             let items = downward.items.as_deref().unwrap_or_default();

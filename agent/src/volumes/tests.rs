@@ -375,7 +375,11 @@ async fn volumes_belong_to_the_pods_group_and_memory_is_told_as_what_it_is() {
     let nothing = Configuration::default();
     for (volume, fs_group, expected) in [
         (json!({"emptyDir": {}}), None, (0o777, 0)),
-        (json!({"emptyDir": {"medium": "Memory"}}), Some(123), (0o2777, 123)),
+        (
+            json!({"emptyDir": {"medium": "Memory"}}),
+            Some(123),
+            (0o2777, 123),
+        ),
     ] {
         let mut named = Pod::clone(&with(volume.clone()));
         named.metadata.uid = Some(format!("u-{fs_group:?}"));
@@ -471,7 +475,11 @@ fn a_sub_path_is_relative_and_its_variables_are_there() {
         let mut whole = json!({"name": "v", "mountPath": "/v"});
         let fields = whole.as_object_mut().expect("an object");
         fields.extend(mount.as_object().expect("an object").clone());
-        let pod = pod(json!({}), json!([{"name": "v", "emptyDir": {}}]), json!([whole]));
+        let pod = pod(
+            json!({}),
+            json!([{"name": "v", "emptyDir": {}}]),
+            json!([whole]),
+        );
         match asked(&pod) {
             Ok(mounts) => mounts[0].sub_path.clone(),
             Err(error) => error.to_string(),
@@ -480,9 +488,18 @@ fn a_sub_path_is_relative_and_its_variables_are_there() {
     for (mount, expected) in [
         (json!({"subPath": "a/b"}), "a/b"),
         (json!({"subPathExpr": "a/$$b"}), "a/$b"),
-        (json!({"subPathExpr": "$(B)/$(A)/$(B)"}), "missing value for A, B"),
-        (json!({"subPath": "/a"}), "error SubPath `/a` must not be an absolute path"),
-        (json!({"subPath": "a/../../b"}), "unable to provision SubPath `a/../../b`: must not contain '..'"),
+        (
+            json!({"subPathExpr": "$(B)/$(A)/$(B)"}),
+            "missing value for A, B",
+        ),
+        (
+            json!({"subPath": "/a"}),
+            "error SubPath `/a` must not be an absolute path",
+        ),
+        (
+            json!({"subPath": "a/../../b"}),
+            "unable to provision SubPath `a/../../b`: must not contain '..'",
+        ),
     ] {
         assert_eq!(of(mount.clone()), expected, "{mount}");
     }

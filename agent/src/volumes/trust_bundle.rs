@@ -114,7 +114,10 @@ mod tests {
     use serde_json::{Value, json};
 
     fn bundle(name: &str, signer: Option<&str>, labels: Value, ders: &[&[u8]]) -> Value {
-        let text: String = ders.iter().map(|der| format!("# said before\n{}", pem(der))).collect();
+        let text: String = ders
+            .iter()
+            .map(|der| format!("# said before\n{}", pem(der)))
+            .collect();
         json!({
             "metadata": {"name": name, "labels": labels},
             "spec": {"signerName": signer, "trustBundle": text},
@@ -125,8 +128,18 @@ mod tests {
     fn bundles_are_found_by_name_or_signer_and_each_certificate_is_there_once() {
         let all = [
             bundle("a", None, json!({}), &[b"one"]),
-            bundle("x:s:b", Some("x/s"), json!({"alive": "yes"}), &[b"two", b"one"]),
-            bundle("x:s:c", Some("x/s"), json!({"alive": "no"}), &[b"one", b"three"]),
+            bundle(
+                "x:s:b",
+                Some("x/s"),
+                json!({"alive": "yes"}),
+                &[b"two", b"one"],
+            ),
+            bundle(
+                "x:s:c",
+                Some("x/s"),
+                json!({"alive": "no"}),
+                &[b"one", b"three"],
+            ),
             bundle("y:s:d", Some("y/s"), json!({"alive": "yes"}), &[b"four"]),
         ];
         let bundles = all.into_iter().map(serde_json::from_value);
@@ -150,14 +163,23 @@ mod tests {
         let none = "combination of signerName and labelSelector matched zero ClusterTrustBundles";
         for (source, expected) in [
             (json!({"path": "p", "name": "a"}), "one"),
-            (json!({"path": "p", "signerName": "x/s", "labelSelector": {}}), "one three two"),
+            (
+                json!({"path": "p", "signerName": "x/s", "labelSelector": {}}),
+                "one three two",
+            ),
             (
                 json!({"path": "p", "signerName": "x/s", "labelSelector": {"matchLabels": {"alive": "yes"}}}),
                 "one two",
             ),
             (json!({"path": "p", "signerName": "x/s"}), none),
-            (json!({"path": "p", "signerName": "x/s", "optional": true}), ""),
-            (json!({"path": "p", "signerName": "z", "labelSelector": {}}), none),
+            (
+                json!({"path": "p", "signerName": "x/s", "optional": true}),
+                "",
+            ),
+            (
+                json!({"path": "p", "signerName": "z", "labelSelector": {}}),
+                none,
+            ),
             (json!({"path": "p", "name": "n", "optional": true}), ""),
             (
                 json!({"path": "p", "name": "n"}),

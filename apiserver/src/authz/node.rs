@@ -64,6 +64,10 @@ pub(super) fn decide(node: &str, access: &Access<'_>) -> Result<(), &'static str
             matches!(access.verb, "create" | "get"),
             "a node may only ask for certificates",
         ),
+        ("", "persistentvolumes" | "persistentvolumeclaims", None) => (
+            access.verb == "get" && access.name.is_some(),
+            "a node may only get by name what its pods mount",
+        ),
         ("certificates.k8s.io", "clustertrustbundles", None) => {
             (access.reads(), "a node may only read it")
         }

@@ -344,7 +344,7 @@ impl Objects {
         node_restriction::admit(asked, None, Some(value))?;
         node_restriction::admit_pod_certificate(asked, value, |kind, name| {
             let namespace = namespace.filter(|_| kind.namespaced);
-            around.object(kind.into(), namespace, name)
+            around.object(kind, namespace, name)
         })?;
         // What is to be approved is a request for a signature.
         if kind.has(Subresource::Approval) {

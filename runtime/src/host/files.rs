@@ -179,16 +179,13 @@ pub(super) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
         };
         Ok((who,))
     })?;
-    files.func_wrap_async(
-        "mounts",
-        |store: StoreContextMut<'_, HostState>, (): ()| {
-            let lent = store.data().workload.lent().to_vec();
-            Box::new(async move {
-                let mounts = blocking(move || lent.iter().map(mount).collect::<Vec<_>>());
-                Ok((mounts.await,))
-            })
-        },
-    )
+    files.func_wrap_async("mounts", |store: StoreContextMut<'_, HostState>, (): ()| {
+        let lent = store.data().workload.lent().to_vec();
+        Box::new(async move {
+            let mounts = blocking(move || lent.iter().map(mount).collect::<Vec<_>>());
+            Ok((mounts.await,))
+        })
+    })
 }
 
 fn mount(lent: &Lent) -> Mount {

@@ -35,9 +35,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 use wasmtime_wasi::{FsPerms, OpenMode, ResourceTable};
 
 use crate::host::HostState;
-use crate::ownership::{
-    DIR_MODE, FILE_MODE, Identity, MASK, Ownership, READ, WRITE, Walk,
-};
+use crate::ownership::{DIR_MODE, FILE_MODE, Identity, MASK, Ownership, READ, WRITE, Walk};
 use crate::volume::{self, Access, Lent, Made, NoRoom, Volume};
 use crate::workload::Inner;
 
@@ -540,7 +538,10 @@ fn code(error: &io::Error) -> ErrorCode {
 
 type Directories = Vec<(Resource<Descriptor>, String)>;
 
-fn get_directories(mut store: StoreContextMut<'_, HostState>, (): ()) -> wasmtime::Result<(Directories,)> {
+fn get_directories(
+    mut store: StoreContextMut<'_, HostState>,
+    (): (),
+) -> wasmtime::Result<(Directories,)> {
     let state = store.data_mut();
     let lent = Preopens::get_directories(&mut state.filesystem())?;
     state.mark(&lent)?;
