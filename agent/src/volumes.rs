@@ -404,16 +404,8 @@ impl Volumes {
         configuration: &Configuration,
         recorder: &Recorder,
     ) -> Result<Below, MountError> {
-        let of_node = async |source| {
-            let allowed = self.inner.host_paths.clone();
-            let found = claim::of_node(source, allowed).await;
-            found.map_err(|why| ConfigError::Volume {
-                volume: mount.volume.clone(),
-                why,
-            })
-        };
         let found = match at.pod.volume(&mount.volume).and_then(source) {
-            Some(Source::HostPath(source)) => of_node(source.clone()).await?,
+            Some(Source::HostPath(source)) => self.of_node(mount, source.clone()).await?,
             Some(Source::Claim(claim)) => {
                 let name = claim_name(at.pod, &mount.volume, claim);
                 match configuration.claims.get(&name) {
@@ -426,7 +418,7 @@ impl Volumes {
                         })?;
                         Below::Folder(volume)
                     }
-                    Some(Claimed::OfNode(source)) => of_node(source.clone()).await?,
+                    Some(Claimed::OfNode(source)) => self.of_node(mount, source.clone()).await?,
                     Some(Claimed::Nothing(why)) => {
                         return Err(MountError::Config(ConfigError::Volume {
                             volume: mount.volume.clone(),
@@ -446,8 +438,9 @@ impl Volumes {
                 Below::Folder(volume.await?)
             }
         };
-        let Below::Folder(whole) = found else {
-            return Ok(found);
+        let whole = match found {
+            Below::Folder(whole) => whole,
+            file @ Below::File(_) => return Ok(file),
         };
         if mount.sub_path.is_empty() {
             return Ok(Below::Folder(whole));
@@ -467,6 +460,21 @@ impl Volumes {
             tracing::debug!(pod = at.pod.name(), %error, "{why}");
             MountError::Config(ConfigError::SubPath(why))
         })
+    }
+
+    /// What the node has at `source`, if it lends that.
+    async fn of_node(
+        &self,
+        mount: &Mount,
+        source: HostPathVolumeSource,
+    ) -> Result<Below, MountError> {
+        let allowed = self.inner.host_paths.clone();
+        let found = blocking(move || host_path::open(&source, &allowed)).await;
+        let failed = |why| ConfigError::Volume {
+            volume: mount.volume.clone(),
+            why,
+        };
+        Ok(found.map_err(failed)?)
     }
 
     /// The volume that `mount` names, made if this is the first time; one of files shows what `configuration` says now.

@@ -15,7 +15,7 @@
 //! Source: POSIX `chmod`, `chown`, `open`; Linux path_resolution(7).
 
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,6 +26,8 @@ use std::path::{Component, Path};
 use rustix::fs::{FileType, Mode, OFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+
+use crate::volume;
 
 /// The extended attribute: mode in octal, user and group in decimal, with a space between.
 const NAME: &str = "user.weft.attributes";
@@ -198,9 +200,7 @@ pub fn attributes(path: &Path) -> io::Result<Attributes> {
 /// # Errors
 /// What the file system says.
 pub fn give_to_group(dir: &Path, group: u32) -> io::Result<()> {
-    let mut folders = vec![dir.to_owned()];
-    let give = |path: &Path, is_dir: bool| {
-        let file = File::open(path)?;
+    let give = |file: OwnedFd, is_dir: bool| {
         let stat = rustix::fs::fstat(&file)?;
         let before = Ownership::Guests.read(file.as_fd(), &stat);
         let more = if is_dir { 0o770 | SET_GROUP } else { 0o660 };
@@ -209,24 +209,28 @@ pub fn give_to_group(dir: &Path, group: u32) -> io::Result<()> {
             group,
             ..before
         };
-        if after == before {
-            return Ok(());
+        match after == before {
+            true => Ok(()),
+            false => Ownership::Guests.write(file.as_fd(), after),
         }
-        Ownership::Guests.write(file.as_fd(), after)
     };
-    while let Some(folder) = folders.pop() {
-        give(&folder, true)?;
-        for entry in std::fs::read_dir(&folder)? {
-            let entry = entry?;
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                folders.push(entry.path());
-            } else if kind.is_file() {
-                give(&entry.path(), false)?;
-            }
+    let root: OwnedFd = File::open(dir)?.into();
+    let give_one = |parent: BorrowedFd<'_>, name: &CStr, stat: &Stat| {
+        let is_dir = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => true,
+            FileType::RegularFile => false,
+            _ => return Ok(()),
+        };
+        // Guests may be at work in it: what is a link by now is not followed.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+            Ok(file) => give(file, is_dir),
+            Err(Errno::NOENT | Errno::LOOP) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-    }
-    Ok(())
+    };
+    volume::walk(root.as_fd(), give_one, |_, _| Ok(()))?;
+    give(root, true)
 }
 
 /// Makes a folder's host permissions such that this process alone gets in, and what guests see of it `mode`.
@@ -515,6 +519,7 @@ mod tests {
             },
         )
         .expect("kept");
+        open_to_guests(dir.path(), 0o755).expect("kept");
         let root = File::open(dir.path()).expect("opens");
         let walk = |path: &str, follow, user| {
             let walked = Walk::to(

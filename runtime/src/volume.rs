@@ -289,7 +289,7 @@ impl Volume {
     pub fn below(&self, path: &str, make: bool) -> io::Result<Below> {
         let (root, ownership) = (self.root().as_fd(), self.shared.told.ownership);
         let nobody = Identity::default();
-        let mut parts = Path::new(path).components();
+        let parts = Path::new(path).components();
         if !parts
             .clone()
             .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
@@ -297,7 +297,7 @@ impl Volume {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let mut at = String::new();
-        while let Some(part) = parts.next() {
+        for part in parts {
             let name = part
                 .as_os_str()
                 .to_str()
@@ -926,7 +926,7 @@ pub fn remove_tree(dir: &Path) -> io::Result<()> {
 /// Shows `each` what is below `root`, and `left` each directory after all that is in it, both with the directory they are in.
 ///
 /// Has two directories open at a time, however deep it is; nobody may move or remove directories meanwhile.
-fn walk(
+pub(crate) fn walk(
     root: BorrowedFd<'_>,
     mut each: impl FnMut(BorrowedFd<'_>, &CStr, &Stat) -> io::Result<()>,
     mut left: impl FnMut(BorrowedFd<'_>, &CStr) -> io::Result<()>,

@@ -213,7 +213,7 @@ impl State {
                 signer: wish.signer.clone(),
             });
         };
-        match answer(&found)? {
+        match answer(&found) {
             Answer::Issued { chain, renew_at } => {
                 let credential = Credential {
                     key: std::mem::take(&mut asked.key),
@@ -245,7 +245,7 @@ enum Answer {
 }
 
 /// What a signer has said. Pure.
-fn answer(request: &PodCertificateRequest) -> Result<Answer, CertificateError> {
+fn answer(request: &PodCertificateRequest) -> Answer {
     let metadata = &request.metadata;
     let name = format!(
         "{}/{}",
@@ -253,36 +253,36 @@ fn answer(request: &PodCertificateRequest) -> Result<Answer, CertificateError> {
         metadata.name.as_deref().unwrap_or_default()
     );
     let Some(status) = &request.status else {
-        return Ok(Answer::None);
+        return Answer::None;
     };
     for condition in status.conditions.iter().flatten() {
         let (reason, message) = (condition.reason.clone(), condition.message.clone());
         match &*condition.type_ {
             "Denied" => {
-                return Ok(Answer::Refused(CertificateError::Denied {
+                return Answer::Refused(CertificateError::Denied {
                     name,
                     reason,
                     message,
-                }));
+                });
             }
             "Failed" => {
-                return Ok(Answer::Refused(CertificateError::Failed {
+                return Answer::Refused(CertificateError::Failed {
                     name,
                     reason,
                     message,
-                }));
+                });
             }
             "Issued" => {
                 let renew_at = status.begin_refresh_at.as_ref();
-                return Ok(Answer::Issued {
+                return Answer::Issued {
                     chain: clean(status.certificate_chain.as_deref().unwrap_or_default()),
                     renew_at: renew_at.map_or(Timestamp::MAX, |time| time.0),
-                });
+                };
             }
             _ => {}
         }
     }
-    Ok(Answer::None)
+    Answer::None
 }
 
 fn request(
@@ -363,7 +363,7 @@ mod tests {
                 "status": status,
             });
             let request = serde_json::from_value(request).expect("a request");
-            match answer(&request).expect("an answer") {
+            match answer(&request) {
                 Answer::None => "nothing".to_owned(),
                 Answer::Issued {
                     chain: found,

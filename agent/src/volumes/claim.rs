@@ -7,7 +7,6 @@
 //! A folder is made when the first pod mounts it, holds what its volume says at most, has one account whoever mounts it, and is removed once its
 //! PersistentVolume is gone. `hostPath` and `local` volumes are what the node has there, if it lends that.
 
-use super::host_path;
 use super::{FOLDER_MODE, blocking, make_dir};
 use crate::configuration::FetchError;
 use k8s_openapi::api::core::v1::{HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim};
@@ -20,7 +19,7 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 use weft_api::Quantity;
 use weft_api::annotation::FOLDER_DRIVER;
-use weft_runtime::{Below, Told, Volume, VolumeError, VolumeLimits, ownership, volume};
+use weft_runtime::{Told, Volume, VolumeError, VolumeLimits, ownership, volume};
 
 use super::empty_dir::{BYTES_DEFAULT, INODES_MAX};
 
@@ -179,17 +178,6 @@ fn names(root: &Path) -> Vec<String> {
     entries
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect()
-}
-
-/// What a volume of the node's is.
-///
-/// # Errors
-/// A sentence, as of `hostPath`.
-pub(super) async fn of_node(
-    source: HostPathVolumeSource,
-    allowed: Vec<PathBuf>,
-) -> Result<Below, String> {
-    blocking(move || host_path::open(&source, &allowed)).await
 }
 
 #[cfg(test)]

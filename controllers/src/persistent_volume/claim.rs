@@ -201,7 +201,7 @@ fn provision(
         ]}]}},
         "persistentVolumeReclaimPolicy": match class.body.reclaim.is_empty() {
             true => "Delete",
-            false => &class.body.reclaim,
+            false => class.body.reclaim.as_str(),
         },
         "storageClassName": &*class.key.name,
         "volumeMode": "Filesystem",
