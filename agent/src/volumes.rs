@@ -502,7 +502,7 @@ impl Volumes {
         let cell = self.inner.made.lock().entry(key).or_default().clone();
         let limits = mount.holds.limits();
         let told = Told {
-            file_system: matches!(mount.holds, Holds::Memory(_)).then_some("tmpfs"),
+            file_system: matches!(mount.holds, Holds::Memory(_)).then_some(volume::MEMORY),
             ..Told::default()
         };
         let group = user::fs_group(at.pod);

@@ -83,6 +83,11 @@ impl Lent {
         self.volume.as_ref().filter(|_| self.is_held)
     }
 
+    /// Whether guests are told that it is in memory.
+    pub fn is_memory(&self) -> bool {
+        self.shared.told.file_system == Some(MEMORY)
+    }
+
     pub(crate) fn ownership(&self) -> Ownership {
         let volume = self.volume.as_ref();
         volume.map_or(Ownership::Host, |volume| volume.shared.told.ownership)
@@ -112,6 +117,9 @@ fn kind_of_file_system(dir: BorrowedFd<'_>) -> &'static str {
         _ => "unknown",
     }
 }
+
+/// What file systems in memory are called.
+pub const MEMORY: &str = "tmpfs";
 
 /// What guests are told of a volume by `weft:files`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
