@@ -1,12 +1,14 @@
 //! A look at a claim: finds or makes its volume, says that it is bound, grows it, and lets it go.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use weft_api::annotation::FOLDER_DRIVER;
 use weft_api::view::Node;
 use weft_kinds::PERSISTENT_VOLUME;
 use weft_kinds::lens::text;
 
-use super::matching::{best, is_reserved_for, mismatch, size};
+use super::matching::{best, is_on, is_reserved_for, mismatch, size};
 use super::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, CLAIM_PROTECTION, Claim, Class, HOST_NAME, PROVISIONED_BY,
     PROVISIONER, PROVISIONER_BETA, SELECTED_NODE, VOLUME_PROTECTION, Volume, class_of, is_folder,
@@ -18,6 +20,9 @@ use crate::view::View;
 use crate::write::{Note, Write, object};
 use crate::{Context, Outcome};
 
+/// When to look again for a node, of which there is none: nodes report all the time, and wake nobody.
+const NODES_WITHIN: Duration = Duration::from_secs(15);
+
 pub(super) fn reconcile(view: &View, key: &Key, _: &Context<'_>) -> Outcome {
     let Some(claim) = view.get::<Claim>(key) else {
         return Outcome::default();
@@ -25,11 +30,23 @@ pub(super) fn reconcile(view: &View, key: &Key, _: &Context<'_>) -> Outcome {
     if claim.meta.is_deleting() {
         return Outcome::from_writes(released(view, claim).into_iter().collect());
     }
-    let writes = match claim.meta.annotations.contains_key(BIND_COMPLETED) {
-        true => bound(view, claim),
-        false => unbound(view, claim),
-    };
-    Outcome::from_writes(writes)
+    if claim.meta.annotations.contains_key(BIND_COMPLETED) {
+        return Outcome::from_writes(bound(view, claim));
+    }
+    let mut outcome = Outcome::from_writes(unbound(view, claim));
+    if !view.list::<Node>().any(|row| is_ready(&row.body)) {
+        outcome.again_after(NODES_WITHIN);
+    }
+    outcome
+}
+
+fn is_ready(node: &Node) -> bool {
+    let status = node.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let mut conditions = conditions.into_iter().flatten();
+    let ready = conditions.any(|found| found.type_ == "Ready" && found.status == "True");
+    let spec = node.spec.as_ref();
+    ready && spec.is_none_or(|spec| spec.unschedulable != Some(true))
 }
 
 /// Lets a claim go that no pod uses any more.
@@ -68,8 +85,12 @@ fn unbound(view: &View, claim: &Cached<Claim>) -> Vec<Write> {
     let class = view.get::<Class>(&Key::new("", &name));
     let node = node_of(view, claim);
     let waits = class.is_some_and(|class| class.body.waits) && node.is_none();
+    let host = node.as_ref().map(|node| Key::new("", node));
+    let host = host.and_then(|key| view.get::<Node>(&key));
     let volumes = view.list::<Volume>().map(|row| &**row);
-    if let Some(volume) = best(claim, volumes, waits) {
+    let in_reach =
+        volumes.filter(|volume| host.is_none_or(|host| is_on(volume, &host.meta.labels)));
+    if let Some(volume) = best(claim, in_reach, waits) {
         return bind(claim, volume);
     }
     if waits {
@@ -126,16 +147,6 @@ fn node_of(view: &View, claim: &Cached<Claim>) -> Option<String> {
 
 /// The ready node that has the fewest folders.
 fn emptiest(view: &View) -> Option<String> {
-    let is_ready = |node: &Node| {
-        let status = node.status.as_ref();
-        let mut conditions = status
-            .and_then(|status| status.conditions.as_ref())
-            .into_iter()
-            .flatten();
-        let ready = conditions.any(|found| found.type_ == "Ready" && found.status == "True");
-        let spec = node.spec.as_ref();
-        ready && spec.is_none_or(|spec| spec.unschedulable != Some(true))
-    };
     let nodes = view.list::<Node>().filter(|row| is_ready(&row.body));
     let counted = nodes.map(|row| {
         let name = &*row.key.name;

@@ -2,7 +2,9 @@
 //!
 //! Of the volumes that are free, or set aside for just this claim, the smallest that is large enough; one that is set aside comes first.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
 use weft_api::quantity::Quantity;
 use weft_api::selector::LabelSelector;
 use weft_kinds::lens::{items, text};
@@ -55,6 +57,20 @@ pub(super) fn best<'a>(
     });
     let best = fitting.min_by(|a, b| (a.0, a.1, &a.2.key).cmp(&(b.0, b.1, &b.2.key)));
     best.map(|(_, _, volume)| volume)
+}
+
+/// Whether a volume can be used on a node with these labels.
+pub(super) fn is_on(volume: &Cached<Volume>, labels: &BTreeMap<String, String>) -> bool {
+    let required = &volume.body.spec["nodeAffinity"]["required"];
+    if required.is_null() {
+        return true;
+    }
+    let mut terms = items(required, "/nodeSelectorTerms").iter();
+    terms.any(|term| {
+        let wanted = json!({"matchExpressions": term["matchExpressions"]});
+        let selector = LabelSelector::from_object(&wanted);
+        selector.is_ok_and(|selector| selector.matches(labels))
+    })
 }
 
 /// Whether a volume is written to just this claim, or to one of its name that is not said more closely.

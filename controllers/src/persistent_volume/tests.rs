@@ -321,6 +321,22 @@ fn volumes_are_made_where_their_class_says() {
 }
 
 #[test]
+fn a_claim_that_waited_takes_a_volume_of_the_node_of_its_pod() {
+    let on = |host: &str| {
+        json!({"spec": {"storageClassName": "none", "nodeAffinity": {"required": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": HOST_NAME, "operator": "In", "values": [host]}]}]}}}})
+    };
+    let mut world = World::new();
+    world.volume("va", on("host-a"));
+    world.volume("vb", on("host-b"));
+    world.claim(json!({"spec": {"storageClassName": "none"}}));
+    let waits = "WaitForFirstConsumer: waiting for first consumer to be created before binding";
+    assert_eq!(world.of_claim(), [waits]);
+    world.pod("p", "b", "Pending");
+    assert_eq!(world.of_claim(), ["persistentvolume vb for c"]);
+}
+
+#[test]
 fn what_becomes_of_a_volume_whose_claim_is_gone_is_its_policy() {
     let folder = json!({"driver": FOLDER_DRIVER, "volumeHandle": "v"});
     for (csi, policy, phase, expected) in [
