@@ -83,11 +83,6 @@ impl Lent {
         self.volume.as_ref().filter(|_| self.is_held)
     }
 
-    /// Whether guests are told that it is in memory.
-    pub fn is_memory(&self) -> bool {
-        self.shared.told.file_system == Some(MEMORY)
-    }
-
     pub(crate) fn ownership(&self) -> Ownership {
         let volume = self.volume.as_ref();
         volume.map_or(Ownership::Host, |volume| volume.shared.told.ownership)
@@ -397,6 +392,11 @@ impl Volume {
 
     pub fn limits(&self) -> VolumeLimits {
         self.shared.limits()
+    }
+
+    /// Whether guests are told that it is in memory.
+    pub fn is_memory(&self) -> bool {
+        self.shared.told.file_system == Some(MEMORY)
     }
 
     /// Has it hold at most `bytes` from now on, also where there is more in it.

@@ -13,6 +13,7 @@ use weft_api::time::rfc3339;
 use weft_kinds::admission::Operation;
 use weft_kinds::core::PERMANENT_NAMESPACES;
 use weft_kinds::lens::{member, put, text};
+use weft_kinds::strategy::Surroundings as _;
 use weft_kinds::{KindRef, Subresource, validate};
 use weft_store::{Key, Mutation, Precondition, Snapshot, WriteError};
 

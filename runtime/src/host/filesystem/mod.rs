@@ -306,9 +306,19 @@ impl Change {
         })
     }
 
+    /// Whether it is for more than reading what is there.
+    fn writes(&self) -> bool {
+        let Change::Open { open, flags, .. } = self else {
+            return true;
+        };
+        open.contains(OpenFlags::CREATE)
+            || open.contains(OpenFlags::TRUNCATE)
+            || flags.contains(DescriptorFlags::WRITE)
+    }
+
     /// Whether `who` may. Blocks.
     fn check(&self, dir: &File, who: &Identity, ownership: Ownership) -> io::Result<()> {
-        let walk = |path, follow| Walk::to(dir.as_fd(), path, follow, who, ownership);
+        let walk = |path: &str, follow: bool| Walk::to(dir.as_fd(), path, follow, who, ownership);
         match self {
             Change::Open {
                 path_flags,
@@ -458,7 +468,9 @@ impl Here {
             let mut locked = self.volume.lock().await;
             let ownership = self.volume.ownership();
             let dir = handle(&self.descriptor).clone();
-            let change = if self.maker.who().is_root() {
+            // What is lent to be read is not written, whoever asks: wasmtime says so.
+            let refused = is_read_only(&self.descriptor) && change.writes();
+            let change = if self.maker.who().is_root() || refused {
                 change.clone()
             } else {
                 let (change, maker, dir) = (change.clone(), self.maker.clone(), dir.clone());
