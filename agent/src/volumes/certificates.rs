@@ -313,7 +313,7 @@ fn request(
             node_name: wish.node.clone(),
             node_uid: node_uid.unwrap_or_default(),
             max_expiration_seconds: wish.max_seconds,
-            stub_pkcs10_request: ByteString(stub),
+            stub_pkc_s10_request: ByteString(stub),
             unverified_user_annotations: annotations,
         },
         status: None,
