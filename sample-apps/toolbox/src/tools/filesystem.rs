@@ -151,6 +151,7 @@ pub fn normal(path: &Path) -> PathBuf {
     normal
 }
 
+#[cfg(unix)]
 fn kind(metadata: &Metadata) -> Kind {
     let kind = metadata.file_type();
     match (kind.is_dir(), kind.is_symlink()) {
