@@ -56,6 +56,13 @@ pub enum ConfigError {
     EnvironmentTooLarge { most: usize },
     #[error("container port {port} is not between 1 and 65535")]
     Port { port: i32 },
+    #[error(
+        "container's runAsUser breaks non-root policy (pod: \"{pod}\", container: {container})"
+    )]
+    RunsAsRoot { pod: String, container: String },
+    /// Of a `subPath`, in the kubelet's words.
+    #[error("{0}")]
+    SubPath(String),
     #[error("volume \"{volume}\": {why}")]
     Volume { volume: String, why: String },
 }

@@ -4,9 +4,10 @@
 //! Invariants: what was asked for and is absent does not exist; whether that is an error, readers decide. Values of Secrets
 //! never reach a message.
 
-use crate::volumes::TokenWish;
+use crate::volumes::{self, CertificateWish, Claimed, Credential, TokenWish};
+use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::Api;
+use kube::api::{Api, ListParams};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Objects by name, of one namespace.
@@ -15,6 +16,11 @@ pub struct Configuration {
     pub config_maps: BTreeMap<String, ConfigMap>,
     pub secrets: BTreeMap<String, Secret>,
     pub tokens: BTreeMap<TokenWish, String>,
+    pub certificates: BTreeMap<CertificateWish, Credential>,
+    /// By the name of the PersistentVolumeClaim.
+    pub claims: BTreeMap<String, Claimed>,
+    /// All of the cluster's, where somebody names one.
+    pub trust_bundles: Vec<ClusterTrustBundle>,
 }
 
 /// Names of objects, each once.
@@ -23,17 +29,24 @@ pub struct References {
     pub config_maps: BTreeSet<String>,
     pub secrets: BTreeSet<String>,
     pub tokens: BTreeSet<TokenWish>,
+    pub certificates: BTreeSet<CertificateWish>,
+    pub claims: BTreeSet<String>,
+    /// Whether a ClusterTrustBundle is named, or a signer of some.
+    pub trust_bundles: bool,
 }
 
 impl References {
     pub fn is_empty(&self) -> bool {
-        self.config_maps.is_empty() && self.secrets.is_empty() && self.tokens.is_empty()
+        *self == Self::default()
     }
 
     pub fn extend(&mut self, other: Self) {
         self.config_maps.extend(other.config_maps);
         self.secrets.extend(other.secrets);
         self.tokens.extend(other.tokens);
+        self.certificates.extend(other.certificates);
+        self.claims.extend(other.claims);
+        self.trust_bundles |= other.trust_bundles;
     }
 }
 
@@ -43,21 +56,42 @@ impl References {
 pub struct FetchError {
     kind: &'static str,
     name: String,
-    source: kube::Error,
+    source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 impl FetchError {
+    /// A certificate of this pod could not be had.
+    pub(crate) fn of_certificate(
+        pod: &str,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            kind: "certificate of pod",
+            name: pod.to_owned(),
+            source: source.into(),
+        }
+    }
+
+    /// A claim, or its volume, could not be had.
+    pub(crate) fn of_claim(claim: &str, source: kube::Error) -> Self {
+        Self {
+            kind: "persistentvolumeclaim",
+            name: claim.to_owned(),
+            source: source.into(),
+        }
+    }
+
     /// A token of this account could not be had.
     pub(crate) fn of_token(account: &str, source: kube::Error) -> Self {
         Self {
             kind: "token of serviceaccount",
             name: account.to_owned(),
-            source,
+            source: source.into(),
         }
     }
 }
 
-/// What of `references` exists in `namespace`, of ConfigMaps and Secrets.
+/// What of `references` exists in `namespace`, of ConfigMaps and Secrets, and the cluster's trust bundles.
 ///
 /// # Errors
 /// [`FetchError`] for the first that cannot be read; one that does not exist is left out.
@@ -75,12 +109,12 @@ pub async fn fetch(
             }
             Ok(None) => {}
             Err(source) => {
-                let kind = "configmap";
+                let (kind, source) = ("configmap", source.into());
                 return Err(FetchError { kind, name, source });
             }
         }
     }
-    let secrets: Api<Secret> = Api::namespaced(client, namespace);
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     for name in references.secrets {
         match secrets.get_opt(&name).await {
             Ok(Some(secret)) => {
@@ -88,10 +122,25 @@ pub async fn fetch(
             }
             Ok(None) => {}
             Err(source) => {
-                let kind = "secret";
+                let (kind, source) = ("secret", source.into());
                 return Err(FetchError { kind, name, source });
             }
         }
+    }
+    for name in references.claims {
+        if let Some(found) = volumes::look_up(&client, namespace, &name).await? {
+            configuration.claims.insert(name, found);
+        }
+    }
+    if references.trust_bundles {
+        let bundles: Api<ClusterTrustBundle> = Api::all(client);
+        let found = bundles.list(&ListParams::default()).await;
+        let found = found.map_err(|source| FetchError {
+            kind: "clustertrustbundles",
+            name: "all".to_owned(),
+            source: source.into(),
+        });
+        configuration.trust_bundles = found?.items;
     }
     Ok(configuration)
 }

@@ -12,7 +12,7 @@ use crate::identity::Chain;
 use crate::node::Node;
 use crate::pod_view::PodView;
 use crate::root_files;
-use crate::roots::Root;
+use crate::roots::{Placed, Root};
 use crate::sockets::Sockets;
 use crate::toolbox::{self, NotFound, Toolbox, Whose};
 use crate::volumes::Mount;
@@ -58,6 +58,8 @@ pub(crate) struct LateRoot {
     pub(crate) ip: IpAddr,
     /// Volumes that it has though it does not open them.
     pub(crate) mounts: Vec<(Mount, Volume)>,
+    /// Files of volumes that are mounted by themselves.
+    pub(crate) placed: Vec<Placed>,
     pub(crate) made: OnceCell<Root>,
 }
 
@@ -84,7 +86,8 @@ impl LateRoot {
         let container = containers.find(|(container, _)| container.name == self.container);
         let (container, _) = container.ok_or("the container is gone")?;
         let mounts: Vec<Mount> = self.mounts.iter().map(|(mount, _)| mount.clone()).collect();
-        let contents = root_files::contents(at, &container, &mounts, &node.trust_domain);
+        let placed = self.placed.clone();
+        let contents = root_files::contents(at, &container, &mounts, placed, &node.trust_domain);
         let contents = contents.map_err(|error| error.to_string())?;
         let (uid, name) = (pod.uid(), self.container.as_str());
         let made = node.roots.make(uid, name, self.restart, contents).await;

@@ -9,7 +9,8 @@ use crate::config_error::ConfigError;
 use crate::configuration::{Configuration, References};
 use crate::downward::Downward;
 use k8s_openapi::api::core::v1::{Container, EnvVarSource, Service};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most bytes of the variables and arguments of one container: what Linux gives a process with a stack of 8 MiB. A value may
 /// name the one before it twice, so that forty short lines would be a terabyte.
@@ -274,6 +275,33 @@ impl Environment {
             arguments.push(argument);
         }
         Ok(arguments)
+    }
+
+    /// `text` of a `subPathExpr`.
+    ///
+    /// # Errors
+    /// A variable that is not there, or empty.
+    pub(crate) fn sub_path(&self, text: &str) -> Result<String, ConfigError> {
+        let missing = RefCell::new(BTreeSet::new());
+        let look = |name: &str| {
+            let value = self.get(name).filter(|value| !value.is_empty());
+            if value.is_none() {
+                missing.borrow_mut().insert(name.to_owned());
+            }
+            value
+        };
+        let room = ENVIRONMENT_BYTES_MAX;
+        let expanded = expand(text, look, room).ok_or(ConfigError::EnvironmentTooLarge {
+            most: ENVIRONMENT_BYTES_MAX,
+        })?;
+        let missing: Vec<String> = missing.into_inner().into_iter().collect();
+        match missing.is_empty() {
+            true => Ok(expanded),
+            false => Err(ConfigError::SubPath(format!(
+                "missing value for {}",
+                missing.join(", ")
+            ))),
+        }
     }
 
     pub(crate) fn into_variables(self) -> Vec<(String, String)> {

@@ -436,10 +436,15 @@ fn summary(node: &Node) -> String {
             between = ",";
         }
         out.push_str("],");
+        let volumes = node.volumes.of_pod(&record.uid);
+        let in_memory = volumes.iter().filter(|(_, volume)| volume.is_memory());
+        memory += in_memory
+            .map(|(_, volume)| volume.usage().bytes)
+            .sum::<u64>();
         usage(&mut out, cpu, memory);
         out.push_str(",\"volume\":[");
         let mut between = "";
-        for (name, volume) in node.volumes.of_pod(&record.uid) {
+        for (name, volume) in volumes {
             let VolumeUsage {
                 bytes,
                 inodes,

@@ -71,6 +71,7 @@ pub mod toolbox;
 pub mod topology;
 pub mod translate;
 pub mod unsupported;
+mod user;
 pub mod volumes;
 pub mod wanted;
 pub mod workers;
@@ -122,6 +123,8 @@ pub struct Config {
     pub facts: Facts,
     pub data_dir: PathBuf,
     pub file_images_allowed: bool,
+    /// Folders of the node that pods may be lent with all that is below them (`hostPath`).
+    pub host_paths: Vec<PathBuf>,
     /// What the node's owner says of registries elsewhere.
     pub registries: image::Registries,
     /// What starts the worker process of a namespace that asks for one; without it, such namespaces are refused.
@@ -184,6 +187,7 @@ impl Agent {
             facts,
             data_dir,
             file_images_allowed,
+            host_paths,
             registries,
             worker,
             toolbox,
@@ -223,7 +227,8 @@ impl Agent {
             registries,
         )
         .map_err(at(&folder("images")))?;
-        let volumes = Volumes::open(&folder("volumes")).map_err(at(&folder("volumes")))?;
+        let volumes = Volumes::open(&folder("volumes"), host_paths);
+        let volumes = volumes.map_err(at(&folder("volumes")))?;
         let roots = Roots::open(&folder("roots")).map_err(at(&folder("roots")))?;
         let (recorder, writing) = Recorder::new(&facts.name);
         let publisher = Publisher::new();

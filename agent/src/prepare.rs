@@ -25,7 +25,7 @@ use crate::pod_state::StartFailure;
 use crate::pod_view::PodView;
 use crate::probes;
 use crate::root_files;
-use crate::roots::Root;
+use crate::roots::{Placed, Root};
 use crate::sockets::Sockets;
 use crate::toolbox;
 use crate::translate::{self, WorkloadSpec, World};
@@ -43,8 +43,8 @@ use weft_api::{SpiffeId, workload};
 use weft_mesh::{CallerInfo, WorkloadInfo};
 use weft_runtime::worker::Worker;
 use weft_runtime::{
-    Artifact, ArtifactError, EventSink, InstancePolicy, LogSink, Network, Setup, Stdio, Volume,
-    Workload, WorkloadConfig,
+    Access, Artifact, ArtifactError, Below, EventSink, InstancePolicy, LogSink, Network, Setup,
+    Stdio, Volume, Workload, WorkloadConfig,
 };
 
 /// Secrets of a pod that are read for a pull: each is a request to the API server.
@@ -176,13 +176,18 @@ impl Preparing {
                 None => Place::Apart(worker),
                 Some(mount) => return Err((StartFailure::Config, no_files(&mount.volume))),
             },
-            None => Place::Here(Files {
-                volumes: self.volumes(&spec, at, &configuration).await?,
-                root: match sees_files(&artifact) {
-                    true => Some(self.root(&spec, at).await?),
+            None => {
+                let (mounts, placed) = self.volumes(&spec, at, &configuration).await?;
+                let root = match sees_files(&artifact) {
+                    true => Some(self.root(&spec, placed.clone(), at).await?),
                     false => None,
-                },
-            }),
+                };
+                Place::Here(Files {
+                    mounts,
+                    placed,
+                    root,
+                })
+            }
         };
         let run = RunId {
             namespace: pod.namespace().into(),
@@ -192,21 +197,24 @@ impl Preparing {
             restart: self.restart,
         };
         let log = self.node.logs.begin(run.clone());
-        let (root, volumes) = match &place {
-            Place::Here(files) => (files.root.as_ref(), &files.volumes[..]),
+        let (root, mounts) = match &place {
+            Place::Here(files) => (files.root.as_ref(), &files.mounts[..]),
             Place::Apart(_) => (None, &[][..]),
         };
-        let mounts = spec.mounts.iter().cloned();
-        let mounts: Vec<(Mount, Volume)> = mounts.zip(volumes.iter().cloned()).collect();
         let logs = self.node.logs.clone();
-        let last_words = LastWords::new(&self.container, root, &mounts, logs, run);
+        let last_words = LastWords::new(&self.container, root, mounts, logs, run);
         let late = match &place {
-            Place::Here(Files { root: None, .. }) => Some(Box::new(LateRoot {
+            Place::Here(Files {
+                root: None,
+                mounts,
+                placed,
+            }) => Some(Box::new(LateRoot {
                 pod: self.pod.clone(),
                 container: self.container.name.clone(),
                 restart: self.restart,
                 ip: self.ip,
-                mounts,
+                mounts: mounts.clone(),
+                placed: placed.clone(),
                 made: OnceCell::new(),
             })),
             Place::Here(_) | Place::Apart(_) => None,
@@ -257,7 +265,7 @@ impl Preparing {
             failures: failures.clone(),
             console: console.clone(),
         };
-        let built = build(&self.node, place, &artifact, &spec, printing, setup);
+        let built = build(&self.node, place, &artifact, printing, setup);
         let workload = built.await.map_err(|message| {
             log.close();
             (StartFailure::Create, message)
@@ -451,30 +459,44 @@ impl Preparing {
         .await
     }
 
-    /// The volumes of the container's mounts.
+    /// What the container mounts: folders, and files that are mounted by themselves.
     async fn volumes(
         &self,
         spec: &WorkloadSpec,
         at: Downward<'_>,
         configuration: &Configuration,
-    ) -> Result<Vec<Volume>, Refusal> {
-        let mut volumes = Vec::new();
+    ) -> Result<(Vec<(Mount, Volume)>, Vec<Placed>), Refusal> {
+        let (mut mounts, mut placed) = (Vec::new(), Vec::new());
+        let name = &self.container.name;
         for mount in &spec.mounts {
             let (all, recorder) = (&self.node.volumes, &self.node.recorder);
-            let volume = all.volume(&self.pod, mount, at, configuration, recorder);
-            volumes.push(volume.await.map_err(|error| {
+            let found = all.find(&self.pod, name, mount, at, configuration, recorder);
+            let found = found.await.map_err(|error| {
                 let failure = match error {
                     MountError::Config(_) => StartFailure::Config,
                     MountError::Volume { .. } => StartFailure::Create,
                 };
                 (failure, Chain(&error).to_string())
-            })?);
+            })?;
+            match found {
+                Below::Folder(volume) => mounts.push((mount.clone(), volume)),
+                Below::File(file) => placed.push(Placed {
+                    path: mount.path.clone(),
+                    file: Arc::new(file),
+                    is_shared: mount.access == Access::ReadWrite,
+                }),
+            }
         }
-        Ok(volumes)
+        Ok((mounts, placed))
     }
 
     /// The root of the container: a new one, or that of the container that it is to look into.
-    async fn root(&self, spec: &WorkloadSpec, at: Downward<'_>) -> Result<Root, Refusal> {
+    async fn root(
+        &self,
+        spec: &WorkloadSpec,
+        placed: Vec<Placed>,
+        at: Downward<'_>,
+    ) -> Result<Root, Refusal> {
         let (roots, uid) = (&self.node.roots, at.pod.uid());
         if let Some(target) = &self.target {
             if let Some(theirs) = roots.of(uid, &target.name) {
@@ -488,7 +510,7 @@ impl Preparing {
             }
         }
         let domain = &self.node.trust_domain;
-        let contents = root_files::contents(at, &self.container, &spec.mounts, domain)
+        let contents = root_files::contents(at, &self.container, &spec.mounts, placed, domain)
             .map_err(|error| (StartFailure::Config, error.to_string()))?;
         let made = roots.make(uid, &self.container.name, self.restart, contents);
         made.await.map_err(|error| {
@@ -617,9 +639,10 @@ enum Place {
     Apart(Worker),
 }
 
-/// The volumes of its mounts, and its root.
+/// What it mounts, and its root.
 struct Files {
-    volumes: Vec<Volume>,
+    mounts: Vec<(Mount, Volume)>,
+    placed: Vec<Placed>,
     root: Option<Root>,
 }
 
@@ -634,7 +657,6 @@ async fn build(
     node: &Node,
     place: Place,
     artifact: &Artifact,
-    spec: &WorkloadSpec,
     printing: Printing,
     setup: Setup,
 ) -> Result<Guest, String> {
@@ -671,7 +693,7 @@ async fn build(
         }
     };
     let mut builder = Workload::builder(&node.engine, artifact).setup(setup);
-    for (volume, mount) in files.volumes.iter().zip(&spec.mounts) {
+    for (mount, volume) in &files.mounts {
         builder = builder.volume(volume, &mount.path, mount.access);
     }
     for (volume, path, access) in files.root.iter().flat_map(Root::lent) {

@@ -5,7 +5,7 @@
 use crate::config_error::ConfigError;
 use crate::downward::Downward;
 use crate::pod_view::{ContainerView, Resources};
-use crate::roots::{self, Contents};
+use crate::roots::{self, Contents, Placed};
 use crate::volumes::{Mount, empty_dir};
 use k8s_openapi::api::core::v1::Container;
 use weft_runtime::VolumeLimits;
@@ -44,6 +44,7 @@ pub(crate) fn contents(
     at: Downward<'_>,
     container: &Container,
     mounts: &[Mount],
+    placed: Vec<Placed>,
     cluster_domain: &str,
 ) -> Result<Contents, ConfigError> {
     let bytes = ContainerView(container).resource(Resources::Limits, "ephemeral-storage")?;
@@ -53,7 +54,9 @@ pub(crate) fn contents(
         .as_ref()
         .is_some_and(|context| context.read_only_root_filesystem == Some(true));
     let hostname = hostname(at);
-    let mut folders: Vec<String> = mounts.iter().map(|mount| mount.path.clone()).collect();
+    let is_file = |path: &str| placed.iter().any(|file| file.path == path);
+    let folders = mounts.iter().map(|mount| mount.path.clone());
+    let mut folders: Vec<String> = folders.filter(|path| !is_file(path)).collect();
     folders.extend(container.working_dir.clone());
     Ok(Contents {
         folders,
@@ -67,7 +70,9 @@ pub(crate) fn contents(
             bytes: Some(bytes.unwrap_or(roots::BYTES_DEFAULT)),
             inodes: Some(empty_dir::inodes(at.pod)?),
         },
+        last_words: Some(termination_path(container).to_owned()),
         read_only,
+        placed,
     })
 }
 
@@ -91,6 +96,15 @@ fn hosts(at: Downward<'_>, hostname: &str, cluster_domain: &str) -> Vec<u8> {
             );
         }
         None => text += &format!("{ip}\t{hostname}\n"),
+    }
+    let aliases = spec.and_then(|spec| spec.host_aliases.as_deref());
+    let aliases = aliases.unwrap_or_default();
+    if !aliases.is_empty() {
+        text += "\n# Entries added by HostAliases.\n";
+    }
+    for alias in aliases {
+        let names = alias.hostnames.as_deref().unwrap_or_default();
+        text += &format!("{}\t{}\n", alias.ip, names.join("\t"));
     }
     text.into()
 }
@@ -130,7 +144,7 @@ mod tests {
             pod_ip: "10.42.0.7".parse().expect("an address"),
             node: &node,
         };
-        contents(at, &container, &[], "cluster.local").expect("contents")
+        contents(at, &container, &[], Vec::new(), "cluster.local").expect("contents")
     }
 
     #[test]
@@ -161,6 +175,23 @@ mod tests {
 
         /dev/termination-log
         ");
+    }
+
+    #[test]
+    fn aliases_stand_at_the_end_of_hosts() {
+        let aliases = json!([
+            {"ip": "123.45.67.89", "hostnames": ["foo", "bar"]},
+            {"ip": "::1", "hostnames": ["six"]},
+        ]);
+        let spec = json!({"containers": [], "hostname": "web", "hostAliases": aliases});
+        let contents = of(spec, json!({"name": "c"}));
+        let text = String::from_utf8_lossy(&contents.files[0].1).into_owned();
+        assert!(
+            text.ends_with(
+                "10.42.0.7\tweb\n\n# Entries added by HostAliases.\n123.45.67.89\tfoo\tbar\n::1\tsix\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! DATA/roots/UID/CONTAINER-RESTART          /     of the component, and of commands, probes and hooks in its container
 //!                          ├─ etc           hosts, hostname, resolv.conf: made by the node
 //!                          ├─ dev           null, the file for last words; a folder of its own where the root is read-only
-//!                          ├─ tmp
+//!                          ├─ tmp           anybody's
 //!                          └─ …             a folder for each mount, so that whoever lists a folder sees where volumes are
 //! ```
 //!
@@ -21,6 +21,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use weft_runtime::ownership::{self, Attributes};
 use weft_runtime::{Access, Volume, VolumeLimits, volume};
 
 /// What a root may hold when the container has no limit of `ephemeral-storage`; as a volume without one.
@@ -30,13 +31,26 @@ const DEV_BYTES: u64 = 1 << 20;
 const DEV_INODES: u64 = 256;
 
 /// What is in a root from the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Contents {
     /// Absolute paths.
     pub(crate) folders: Vec<String>,
     pub(crate) files: Vec<(String, Vec<u8>)>,
+    /// Which of them anybody may write to.
+    pub(crate) last_words: Option<String>,
     pub(crate) limits: VolumeLimits,
     pub(crate) read_only: bool,
+    /// Files of volumes, in the place of those above where the path is the same.
+    pub(crate) placed: Vec<Placed>,
+}
+
+/// A file of a volume that is mounted by itself: WASI lends folders only.
+#[derive(Clone, Debug)]
+pub(crate) struct Placed {
+    pub(crate) path: String,
+    pub(crate) file: Arc<File>,
+    /// Whether what is written to it is written to the volume's: so it is the same file, where both are on one disk.
+    pub(crate) is_shared: bool,
 }
 
 /// The root of one run. Clones are the same.
@@ -176,6 +190,20 @@ fn build(dir: &Path, contents: &Contents) -> io::Result<Root> {
     for path in contents.folders.iter().filter_map(|path| below(path)) {
         folder(&path)?;
     }
+    for Placed {
+        path,
+        file,
+        is_shared,
+    } in &contents.placed
+    {
+        let Some(path) = below(path) else { continue };
+        if let Some(parent) = path.parent() {
+            folder(parent)?;
+        }
+        if !path.exists() {
+            volume::place_file(file, &path, *is_shared)?;
+        }
+    }
     for (path, text) in &contents.files {
         let Some(path) = below(path) else { continue };
         if let Some(parent) = path.parent() {
@@ -190,6 +218,18 @@ fn build(dir: &Path, contents: &Contents) -> io::Result<Root> {
         }
     }
     volume::make_null(&dir.join("dev/null"))?;
+    let everybodys = |name: &Path, mode| {
+        let attributes = Attributes {
+            mode,
+            user: 0,
+            group: 0,
+        };
+        ownership::set_attributes(name, attributes)
+    };
+    everybodys(&dir.join("tmp"), 0o1777)?;
+    if let Some(last_words) = contents.last_words.as_deref().and_then(below) {
+        everybodys(&last_words, 0o666)?;
+    }
     let open = |dir: &Path, limits| {
         Volume::open(dir, limits).map_err(|error: weft_runtime::VolumeError| error.source)
     };
@@ -244,7 +284,9 @@ mod tests {
                 bytes: Some(1 << 20),
                 inodes: Some(100),
             },
+            last_words: Some("/dev/termination-log".into()),
             read_only,
+            placed: Vec::new(),
         }
     }
 
@@ -279,6 +321,29 @@ mod tests {
         drop(roots);
         Roots::open(&dir).expect("opens");
         assert_eq!(fs::read_dir(&dir).expect("a folder").count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_file_of_a_volume_takes_its_place_and_is_shared_where_it_may_be_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let source = folder.path().join("source");
+        fs::write(&source, "of the volume").expect("written");
+        let roots = Roots::open(&folder.path().join("roots")).expect("opens");
+        let placed = |path: &str, is_shared| Placed {
+            path: path.to_owned(),
+            file: Arc::new(File::open(&source).expect("opens")),
+            is_shared,
+        };
+        let mut contents = contents(false);
+        contents.placed = vec![placed("/etc/hostname", false), placed("/data/one", true)];
+        let root = roots.make("u", "web", 0, contents).await.expect("made");
+        let at = root.volume.dir();
+        let read = |name: &str| fs::read_to_string(at.join(name)).expect("a file");
+        assert_eq!(read("etc/hostname"), "of the volume");
+        fs::write(at.join("etc/hostname"), "the container's own").expect("written");
+        assert_eq!(fs::read_to_string(&source).expect("read"), "of the volume");
+        fs::write(at.join("data/one"), "of both").expect("written");
+        assert_eq!(fs::read_to_string(&source).expect("read"), "of both");
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use crate::downward::Downward;
 use crate::environment::Context;
 use crate::node_facts::MEMORY_BYTES_MIN;
 use crate::pod_view::{ContainerView, PodView, Resources};
+use crate::user;
 use crate::volumes::{self, Mount};
 use k8s_openapi::api::core::v1::{Container, Service};
 use std::time::Duration;
@@ -45,7 +46,7 @@ pub struct WorkloadSpec {
     pub config: WorkloadConfig,
     /// What the pod says; else [`REQUEST_TIMEOUT_DEFAULT`] holds where neither a route nor the caller says anything.
     pub request_timeout: Option<Duration>,
-    /// Its volumes, in the container's order.
+    /// What it mounts, in the container's order.
     pub mounts: Vec<Mount>,
     /// `None`: HTTP if the component exports it.
     pub world: Option<World>,
@@ -111,6 +112,7 @@ pub(crate) fn container(
     let cpu_millis = cpu_millis.map(|quantity| millis(quantity).max(1));
     let cpu_reserved_millis = view.resource(Resources::Requests, "cpu")?;
     let request_timeout = request_timeout(pod)?;
+    let mounts = volumes::mounts(at, &env, container)?;
     let config = WorkloadConfig {
         name: format!("{}/{}/{}", pod.namespace(), pod.name(), container.name),
         args,
@@ -130,12 +132,13 @@ pub(crate) fn container(
         },
         policy: policy(pod)?,
         env: env.into_variables(),
+        identity: user::of(pod, container)?,
         ..WorkloadConfig::default()
     };
     Ok(WorkloadSpec {
         config,
         request_timeout,
-        mounts: volumes::mounts(pod, container)?,
+        mounts,
         world: world(pod)?,
         ports: view.ports()?,
     })

@@ -3,8 +3,8 @@
 //! A field that is dropped in silence fails later and elsewhere, so it is refused here, by name, before an image is
 //! fetched; the sentences, all of them at once, are the message of `CreateContainerConfigError`. Pure.
 //!
-//! Fields that only narrow what a Linux process may do (users, seccomp, dropped capabilities, a read-only root) pass:
-//! every component is held tighter than that.
+//! Fields that say what a Linux process may ask of its kernel (seccomp, capabilities, `privileged`) pass: a component has no
+//! kernel to ask, and gets nothing by them.
 
 use crate::pod_view::PodView;
 use crate::volumes::{self, Source};
@@ -19,20 +19,13 @@ pub enum Unsupported {
         why: &'static str,
     },
     #[error(
-        "volume \"{volume}\" is mounted at {path}, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components"
+        "volume \"{volume}\" is mounted at {path}, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI and projected volumes into components"
     )]
     Volume { volume: String, path: String },
     #[error(
-        "volume \"{volume}\": emptyDir.medium \"{medium}\" is not supported: a node keeps volumes on its disk; leave the field out"
+        "volume \"{volume}\": emptyDir.medium \"{medium}\" is not supported: a component's memory has no pages of another size; use Memory, or leave the field out"
     )]
     Medium { volume: String, medium: String },
-    #[error(
-        "volume \"{volume}\": projected.sources.{source_kind} is not supported: a component never sees credentials, the mesh proves who it is; leave the source out"
-    )]
-    Projection {
-        volume: String,
-        source_kind: &'static str,
-    },
 }
 
 /// All that cannot be kept, in one message: a chart that asks for five such things is not to be applied six times.
@@ -42,7 +35,6 @@ pub struct AllUnsupported(Vec<Unsupported>);
 
 const NO_HOST: &str =
     "a component is no process of the node and never reaches it; leave the field out";
-const WHOLE: &str = "a component gets its volumes whole; mount the volume and use the folder in it";
 const MESH_NAMES: &str = "the mesh resolves the names that components call; use a Service";
 
 /// Whether `container` of `pod` can be what it asks to be.
@@ -66,7 +58,7 @@ fn refused(asked: impl IntoIterator<Item = Asked>) -> impl Iterator<Item = Unsup
 
 type Asked = (bool, &'static str, &'static str);
 
-fn pod_fields(spec: &PodSpec) -> [Asked; 7] {
+fn pod_fields(spec: &PodSpec) -> [Asked; 6] {
     let on = |field: Option<bool>| field == Some(true);
     let windows = spec.os.as_ref().is_some_and(|os| os.name == "windows");
     [
@@ -82,13 +74,6 @@ fn pod_fields(spec: &PodSpec) -> [Asked; 7] {
             "shareProcessNamespace",
             NO_HOST,
         ),
-        (
-            spec.host_aliases
-                .as_ref()
-                .is_some_and(|all| !all.is_empty()),
-            "hostAliases",
-            MESH_NAMES,
-        ),
         (spec.dns_config.is_some(), "dnsConfig", MESH_NAMES),
         (
             windows,
@@ -98,16 +83,9 @@ fn pod_fields(spec: &PodSpec) -> [Asked; 7] {
     ]
 }
 
-fn container_fields(container: &Container) -> [Asked; 3] {
+fn container_fields(container: &Container) -> [Asked; 2] {
     let ports = container.ports.as_deref().unwrap_or_default();
-    let security = container.security_context.as_ref();
-    let on = |field: Option<bool>| field == Some(true);
     [
-        (
-            security.is_some_and(|context| on(context.privileged)),
-            "securityContext.privileged",
-            NO_HOST,
-        ),
         (
             ports
                 .iter()
@@ -141,39 +119,31 @@ fn volumes(pod: &Pod, container: &Container) -> Vec<Unsupported> {
                 continue;
             }
             Some(Source::EmptyDir(source)) => {
-                let medium = source.medium.clone().filter(|medium| !medium.is_empty());
+                let medium = source.medium.clone();
+                let medium = medium.filter(|medium| !matches!(&**medium, "" | "Memory"));
                 found.extend(medium.map(|medium| Unsupported::Medium { volume, medium }));
             }
-            Some(Source::Projected(source)) => {
-                let refused = volumes::refused_projection(source);
-                found.extend(refused.map(|source_kind| Unsupported::Projection {
-                    volume,
-                    source_kind,
-                }));
-            }
-            Some(Source::ConfigMap(_) | Source::Secret(_) | Source::DownwardApi(_)) => {}
+            Some(
+                Source::ConfigMap(_)
+                | Source::Secret(_)
+                | Source::DownwardApi(_)
+                | Source::Projected(_)
+                | Source::Claim(_)
+                | Source::HostPath(_),
+            ) => {}
         }
         found.extend(refused(mount_fields(mount)));
     }
     found
 }
 
-fn mount_fields(mount: &VolumeMount) -> [Asked; 3] {
-    let given = |field: &Option<String>| field.as_ref().is_some_and(|text| !text.is_empty());
+fn mount_fields(mount: &VolumeMount) -> [Asked; 1] {
     let propagation = mount.mount_propagation.as_deref();
-    [
-        (given(&mount.sub_path), "volumeMounts.subPath", WHOLE),
-        (
-            given(&mount.sub_path_expr),
-            "volumeMounts.subPathExpr",
-            WHOLE,
-        ),
-        (
-            propagation.is_some_and(|mode| mode != "None"),
-            "volumeMounts.mountPropagation",
-            NO_HOST,
-        ),
-    ]
+    [(
+        propagation.is_some_and(|mode| mode != "None"),
+        "volumeMounts.mountPropagation",
+        NO_HOST,
+    )]
 }
 
 #[cfg(test)]
@@ -201,30 +171,18 @@ mod tests {
         let pods = [
             json!({"hostNetwork": true}),
             json!({"hostPID": true}),
-            json!({"hostAliases": [{"ip": "1.2.3.4", "hostnames": ["db"]}]}),
             json!({"dnsConfig": {"nameservers": ["1.2.3.4"]}}),
             json!({"os": {"name": "windows"}}),
         ];
         let volumes = [
-            (json!({"hostPath": {"path": "/"}}), json!({})),
-            (
-                json!({"persistentVolumeClaim": {"claimName": "disk"}}),
-                json!({}),
-            ),
-            (
-                json!({"projected": {"sources": [{"clusterTrustBundle": {"path": "ca"}}]}}),
-                json!({}),
-            ),
-            (json!({"emptyDir": {"medium": "Memory"}}), json!({})),
-            (json!({"emptyDir": {}}), json!({"subPath": "a"})),
-            (json!({"emptyDir": {}}), json!({"subPathExpr": "$(POD)"})),
+            (json!({"nfs": {"server": "s", "path": "/"}}), json!({})),
+            (json!({"emptyDir": {"medium": "HugePages"}}), json!({})),
             (
                 json!({"emptyDir": {}}),
                 json!({"mountPropagation": "Bidirectional"}),
             ),
         ];
         let containers = [
-            json!({"securityContext": {"privileged": true}}),
             json!({"ports": [{"containerPort": 80, "hostPort": 80}]}),
             json!({"volumeDevices": [{"name": "disk", "devicePath": "/dev/sda"}]}),
             json!({"volumeMounts": [{"name": "data", "mountPath": "/data"}]}),
@@ -249,19 +207,13 @@ mod tests {
         insta::assert_snapshot!(text.join("\n"), @r#"
         hostNetwork is not supported: a component has no socket of the node; it is reached through Services and the gateway
         hostPID is not supported: a component is no process of the node and never reaches it; leave the field out
-        hostAliases is not supported: the mesh resolves the names that components call; use a Service
         dnsConfig is not supported: the mesh resolves the names that components call; use a Service
         os.name: windows is not supported: a component runs on any node; leave the field out
-        securityContext.privileged is not supported: a component is no process of the node and never reaches it; leave the field out
         ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
         volumeDevices is not supported: a component is no process of the node and never reaches it; leave the field out
-        volume "data" is mounted at /data, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
-        volume "data" is mounted at /data, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
-        volume "data" is mounted at /data, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
-        volume "data": projected.sources.clusterTrustBundle is not supported: a component never sees credentials, the mesh proves who it is; leave the source out
-        volume "data": emptyDir.medium "Memory" is not supported: a node keeps volumes on its disk; leave the field out
-        volumeMounts.subPath is not supported: a component gets its volumes whole; mount the volume and use the folder in it
-        volumeMounts.subPathExpr is not supported: a component gets its volumes whole; mount the volume and use the folder in it
+        volume "data" is mounted at /data, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI and projected volumes into components
+        volume "data" is mounted at /data, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI and projected volumes into components
+        volume "data": emptyDir.medium "HugePages" is not supported: a component's memory has no pages of another size; use Memory, or leave the field out
         volumeMounts.mountPropagation is not supported: a component is no process of the node and never reaches it; leave the field out
         "#);
     }
@@ -270,14 +222,14 @@ mod tests {
     fn all_that_a_chart_asks_for_in_vain_is_told_at_once() {
         let container = json!({
             "ports": [{"containerPort": 80, "hostPort": 80}],
-            "volumeMounts": [{"name": "tls", "mountPath": "/tls"}, {"name": "data", "mountPath": "/data", "subPath": "a"}],
+            "volumeMounts": [{"name": "tls", "mountPath": "/tls"}, {"name": "data", "mountPath": "/data", "mountPropagation": "Bidirectional"}],
         });
-        let pod = json!({"volumes": [{"name": "tls", "hostPath": {"path": "/tls"}}, {"name": "data", "emptyDir": {}}]});
+        let pod = json!({"volumes": [{"name": "tls", "nfs": {"server": "s", "path": "/tls"}}, {"name": "data", "emptyDir": {}}]});
         let told = verdict(pod, container).expect_err("refused").to_string();
         insta::assert_snapshot!(told.replace(". ", "\n"), @r#"
         ports.hostPort is not supported: a component has no socket of the node; it is reached through Services and the gateway
-        volume "tls" is mounted at /tls, and nodes mount only emptyDir, configMap, secret, downwardAPI and projected volumes into components
-        volumeMounts.subPath is not supported: a component gets its volumes whole; mount the volume and use the folder in it
+        volume "tls" is mounted at /tls, and nodes mount only emptyDir, hostPath, persistentVolumeClaim, ephemeral, configMap, secret, downwardAPI and projected volumes into components
+        volumeMounts.mountPropagation is not supported: a component is no process of the node and never reaches it; leave the field out
         "#);
     }
 
@@ -289,14 +241,14 @@ mod tests {
             "volumes": [
                 {"name": "token", "projected": {"sources": []}},
                 {"name": "unused", "hostPath": {"path": "/"}},
-                {"name": "data", "emptyDir": {"medium": "", "sizeLimit": "1Mi"}},
+                {"name": "data", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
                 {"name": "settings", "configMap": {"name": "settings", "defaultMode": 420}},
             ],
             "terminationGracePeriodSeconds": 5,
             "os": {"name": "linux"},
         });
         let container = json!({
-            "securityContext": {"runAsUser": 1000, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
+            "securityContext": {"runAsUser": 1000, "privileged": true, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
             "lifecycle": {
                 "preStop": {"exec": {"command": ["sleep", "5"]}},
                 "postStart": {"httpGet": {"port": 80}},
@@ -306,7 +258,7 @@ mod tests {
             "ports": [{"containerPort": 8080, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}],
             "volumeMounts": [
                 {"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
-                {"name": "data", "mountPath": "/data", "readOnly": true, "mountPropagation": "None"},
+                {"name": "data", "mountPath": "/data", "readOnly": true, "subPath": "a", "mountPropagation": "None"},
                 {"name": "settings", "mountPath": "/settings"},
             ],
         });

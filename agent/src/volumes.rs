@@ -4,8 +4,8 @@
 //! DATA/volumes/UID/NAME
 //! ```
 //!
-//! What a kind of volume is, stands in a file of its own: [`empty_dir`] is the pod's to write, within limits; `config_map`,
-//! `secret`, `downward_api` and `projected` show files that the pod only reads, made anew as a whole (`atomic_dir`) where their
+//! What a kind of volume is, stands in a file of its own: [`empty_dir`] is the pod's to write, within limits; `host_path` is the node's, and
+//! not made here; `config_map`, `secret`, `downward_api` and `projected` show files that the pod only reads, made anew as a whole (`atomic_dir`) where their
 //! sources have changed, and tokens when they get old ([`credentials`]). A volume is made when the first container that mounts it gets ready, is shared by all containers of
 //! the pod, and outlives their restarts and the node's. It goes with its pod; what a node left behind that was not there to
 //! see the pod go is swept once the list of pods is known.
@@ -16,27 +16,38 @@
 //! Left to others: volumes that are refused (`unsupported`).
 
 mod atomic_dir;
+mod certificates;
+mod claim;
 mod config_map;
 mod credentials;
 mod downward_api;
 pub mod empty_dir;
 mod files;
+mod host_path;
 mod projected;
 mod secret;
+mod trust_bundle;
 
+pub use self::certificates::{CertificateWish, Credential};
+pub use self::claim::Claimed;
+use self::claim::Persistent;
+pub(crate) use self::claim::look_up;
 use self::credentials::Credentials;
 pub use self::credentials::TokenWish;
-use self::files::{Files, config_map_named, secret_named};
+use self::files::{Files, Modes, config_map_named, secret_named};
 use crate::config_error::ConfigError;
 use crate::configuration::{Configuration, FetchError, References};
 use crate::downward::Downward;
+use crate::environment::Environment;
 use crate::events::Recorder;
 use crate::identity::{Chain, Link};
 use crate::node_facts::NodeFacts;
 use crate::pod_view::PodView;
+use crate::user;
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, Container, DownwardAPIVolumeSource, EmptyDirVolumeSource, Pod,
-    ProjectedVolumeSource, SecretVolumeSource, Volume as Named, VolumeMount,
+    ConfigMapVolumeSource, Container, DownwardAPIVolumeSource, EmptyDirVolumeSource,
+    HostPathVolumeSource, PersistentVolumeClaimVolumeSource, Pod, ProjectedVolumeSource,
+    SecretVolumeSource, Volume as Named, VolumeMount,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -48,7 +59,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
-use weft_runtime::{Access, Volume, VolumeError, VolumeLimits, volume};
+use weft_runtime::{Access, Below, Told, Volume, VolumeError, VolumeLimits, ownership, volume};
 
 /// How often volumes are counted, so that what was removed shows in metrics; the kubelet does it as often.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
@@ -65,6 +76,8 @@ pub struct Mount {
     pub path: String,
     pub access: Access,
     pub holds: Holds,
+    /// What of it is mounted; all of it where it is empty.
+    pub sub_path: String,
     /// Whether nobody asked for it: admission mounts the pod's token everywhere.
     pub automatic: bool,
 }
@@ -74,9 +87,28 @@ pub struct Mount {
 pub enum Holds {
     /// What the pod writes, within limits.
     Own(VolumeLimits),
+    /// The same, told as memory.
+    Memory(VolumeLimits),
     /// Files that it only reads.
     Files,
+    /// What the node has there.
+    Host,
+    /// What a claim is bound to.
+    Claim,
 }
+
+impl Holds {
+    /// What the pod may fill it with.
+    fn limits(self) -> Option<VolumeLimits> {
+        match self {
+            Self::Own(limits) | Self::Memory(limits) => Some(limits),
+            Self::Files | Self::Host | Self::Claim => None,
+        }
+    }
+}
+
+/// What everybody may do with a volume's own folder.
+const FOLDER_MODE: u32 = 0o777;
 
 /// A kind of volume that nodes mount.
 #[derive(Clone, Copy)]
@@ -85,6 +117,9 @@ pub(crate) enum Source<'a> {
     ConfigMap(&'a ConfigMapVolumeSource),
     Secret(&'a SecretVolumeSource),
     DownwardApi(&'a DownwardAPIVolumeSource),
+    HostPath(&'a HostPathVolumeSource),
+    /// Of that name, or of the pod and the volume.
+    Claim(Option<&'a PersistentVolumeClaimVolumeSource>),
     Projected(&'a ProjectedVolumeSource),
 }
 
@@ -95,8 +130,17 @@ pub(crate) fn source(volume: &Named) -> Option<Source<'_>> {
     let secret = || volume.secret.as_ref().map(Source::Secret);
     let downward = || volume.downward_api.as_ref().map(Source::DownwardApi);
     let projected = || volume.projected.as_ref().map(Source::Projected);
+    let host_path = || volume.host_path.as_ref().map(Source::HostPath);
     let found = empty_dir.or_else(config_map).or_else(secret);
-    found.or_else(downward).or_else(projected)
+    let claim = || {
+        let named = volume.persistent_volume_claim.as_ref();
+        let brought = || volume.ephemeral.as_ref().map(|_| Source::Claim(None));
+        named
+            .map(|claim| Source::Claim(Some(claim)))
+            .or_else(brought)
+    };
+    let found = found.or_else(downward).or_else(projected);
+    found.or_else(host_path).or_else(claim)
 }
 
 /// Whether a mount is the one that admission adds to every container: where a component has no files, it is left out, and anything else that
@@ -108,11 +152,6 @@ pub(crate) fn is_automatic(pod: PodView<'_>, mount: &VolumeMount) -> bool {
         && volume.is_some_and(|volume| volume.projected.is_some())
 }
 
-/// The part of a projected volume that a component cannot have.
-pub(crate) fn refused_projection(source: &ProjectedVolumeSource) -> Option<&'static str> {
-    projected::refused(source)
-}
-
 /// The mounts of `container` that nodes make, with what is mounted.
 fn mounted<'a>(
     pod: PodView<'a>,
@@ -122,24 +161,40 @@ fn mounted<'a>(
     mounts.filter_map(move |mount| Some((mount, source(pod.volume(&mount.name)?)?)))
 }
 
-/// The volumes that `container` mounts. Pure.
+/// The volumes that `container` mounts, whose environment is `env`. Pure.
 ///
 /// # Errors
-/// [`ConfigError`] when a limit is none.
-pub fn mounts(pod: PodView<'_>, container: &Container) -> Result<Vec<Mount>, ConfigError> {
+/// [`ConfigError`] when a limit is none, or a `subPathExpr` leads nowhere.
+pub(crate) fn mounts(
+    at: Downward<'_>,
+    env: &Environment,
+    container: &Container,
+) -> Result<Vec<Mount>, ConfigError> {
+    let pod = at.pod;
     let mounts = mounted(pod, container).map(|(mount, source)| {
         let path = match mount.mount_path.starts_with('/') {
             true => mount.mount_path.clone(),
             false => format!("/{}", mount.mount_path),
         };
         let holds = match source {
-            Source::EmptyDir(source) => Holds::Own(empty_dir::limits(pod, &mount.name, source)?),
+            Source::EmptyDir(source) => {
+                let limits = empty_dir::limits(at, &mount.name, source)?;
+                match empty_dir::in_memory(source) {
+                    true => Holds::Memory(limits),
+                    false => Holds::Own(limits),
+                }
+            }
+            Source::HostPath(_) => Holds::Host,
+            Source::Claim(_) => Holds::Claim,
             Source::ConfigMap(_)
             | Source::Secret(_)
             | Source::DownwardApi(_)
             | Source::Projected(_) => Holds::Files,
         };
-        let read_only = mount.read_only == Some(true) || holds == Holds::Files;
+        let claim_is_read_only =
+            matches!(source, Source::Claim(Some(claim)) if claim.read_only == Some(true));
+        let read_only =
+            mount.read_only == Some(true) || holds == Holds::Files || claim_is_read_only;
         Ok(Mount {
             volume: mount.name.clone(),
             path,
@@ -148,10 +203,31 @@ pub fn mounts(pod: PodView<'_>, container: &Container) -> Result<Vec<Mount>, Con
                 false => Access::ReadWrite,
             },
             holds,
+            sub_path: sub_path(env, mount)?,
             automatic: is_automatic(pod, mount),
         })
     });
     mounts.collect()
+}
+
+/// What of its volume `mount` names.
+fn sub_path(env: &Environment, mount: &VolumeMount) -> Result<String, ConfigError> {
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let path = match given(&mount.sub_path_expr) {
+        Some(text) => env.sub_path(&text)?,
+        None => given(&mount.sub_path).unwrap_or_default(),
+    };
+    if path.starts_with('/') {
+        return Err(ConfigError::SubPath(format!(
+            "error SubPath `{path}` must not be an absolute path"
+        )));
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err(ConfigError::SubPath(format!(
+            "unable to provision SubPath `{path}`: must not contain '..'"
+        )));
+    }
+    Ok(path)
 }
 
 /// Which ConfigMaps, Secrets and tokens the volumes name that `container` mounts, with or without the one that admission adds.
@@ -159,21 +235,37 @@ pub fn references(pod: PodView<'_>, container: &Container, automatic: bool) -> R
     let mut found = References::default();
     for (mount, source) in mounted(pod, container) {
         if automatic || !is_automatic(pod, mount) {
-            found.extend(named_by(pod, source));
+            found.extend(named_by(pod, &mount.name, source));
         }
     }
     found
 }
 
-fn named_by(pod: PodView<'_>, source: Source<'_>) -> References {
+fn named_by(pod: PodView<'_>, volume: &str, source: Source<'_>) -> References {
     match source {
-        Source::EmptyDir(_) | Source::DownwardApi(_) => References::default(),
+        Source::EmptyDir(_) | Source::HostPath(_) | Source::DownwardApi(_) => References::default(),
+        Source::Claim(claim) => References {
+            claims: [claim_name(pod, volume, claim)].into(),
+            ..References::default()
+        },
         Source::ConfigMap(map) => config_map_named(&map.name),
         Source::Secret(secret) => secret
             .secret_name
             .as_deref()
             .map_or_else(References::default, secret_named),
-        Source::Projected(source) => projected::references(pod, source),
+        Source::Projected(source) => projected::references(pod, volume, source),
+    }
+}
+
+/// The claim that a volume names, or that its pod brings along for it.
+fn claim_name(
+    pod: PodView<'_>,
+    volume: &str,
+    claim: Option<&PersistentVolumeClaimVolumeSource>,
+) -> String {
+    match claim {
+        Some(claim) => claim.claim_name.clone(),
+        None => format!("{}-{volume}", pod.name()),
     }
 }
 
@@ -187,25 +279,29 @@ fn shown(
     let source = at.pod.volume(name).and_then(source);
     let all = &mut files;
     let done = match source {
-        None | Some(Source::EmptyDir(_)) => Ok(()),
+        None | Some(Source::EmptyDir(_) | Source::HostPath(_) | Source::Claim(_)) => Ok(()),
         Some(Source::ConfigMap(map)) => {
-            let items = map.items.as_deref();
-            config_map::show(&map.name, items, map.optional, configuration, all)
+            let (items, modes) = (map.items.as_deref(), Modes::new(map.default_mode));
+            config_map::show(&map.name, items, map.optional, modes, configuration, all)
         }
         Some(Source::Secret(secret)) => {
             let (items, name) = (secret.items.as_deref(), secret.secret_name.as_deref());
-            let name = name.unwrap_or_default();
-            secret::show(name, items, secret.optional, configuration, all)
+            let (name, modes) = (name.unwrap_or_default(), Modes::new(secret.default_mode));
+            secret::show(name, items, secret.optional, modes, configuration, all)
         }
         Some(Source::DownwardApi(source)) => {
-            downward_api::show(source.items.as_deref().unwrap_or_default(), at, all)
+            let (items, modes) = (source.items.as_deref(), Modes::new(source.default_mode));
+            downward_api::show(items.unwrap_or_default(), modes, at, all)
         }
-        Some(Source::Projected(source)) => projected::show(source, at, configuration, all),
+        Some(Source::Projected(source)) => projected::show(name, source, at, configuration, all),
     };
     done.map_err(|why| ConfigError::Volume {
         volume: name.to_owned(),
         why,
     })?;
+    if let Some(group) = user::fs_group(at.pod) {
+        files.give_to(group);
+    }
     Ok(files)
 }
 
@@ -235,6 +331,9 @@ pub struct Volumes {
 struct Inner {
     root: PathBuf,
     made: Mutex<BTreeMap<Key, Arc<OnceCell<Made>>>>,
+    /// Folders of the node that `hostPath` may name, with what is below them.
+    host_paths: Vec<PathBuf>,
+    persistent: Persistent,
     credentials: Credentials,
     /// Folders of pods that are gone, for [`Volumes::tend`] to remove.
     swept: Mutex<Vec<PathBuf>>,
@@ -257,16 +356,18 @@ struct Shows {
 }
 
 impl Volumes {
-    /// Keeps volumes below `root`, which is made if it is not there.
+    /// Keeps volumes below `root`, which is made if it is not there. What is below `host_paths` is lent to pods that ask for it.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn open(root: &Path) -> std::io::Result<Self> {
+    pub fn open(root: &Path, host_paths: Vec<PathBuf>) -> std::io::Result<Self> {
         make_dir(root)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 root: root.to_owned(),
                 made: Mutex::default(),
+                host_paths,
+                persistent: Persistent::open(root.with_file_name("persistent"))?,
                 credentials: Credentials::default(),
                 swept: Mutex::default(),
                 sweeping: Notify::new(),
@@ -290,11 +391,97 @@ impl Volumes {
             .await
     }
 
+    /// What `mount` names of its volume, which is made if this is the first time; one of files shows what `configuration` says now.
+    ///
+    /// # Errors
+    /// When what it shows is missing, or its folder cannot be made or read.
+    pub(crate) async fn find(
+        &self,
+        pod: &Arc<Pod>,
+        container: &str,
+        mount: &Mount,
+        at: Downward<'_>,
+        configuration: &Configuration,
+        recorder: &Recorder,
+    ) -> Result<Below, MountError> {
+        let found = match at.pod.volume(&mount.volume).and_then(source) {
+            Some(Source::HostPath(source)) => self.of_node(mount, source.clone()).await?,
+            Some(Source::Claim(claim)) => {
+                let name = claim_name(at.pod, &mount.volume, claim);
+                match configuration.claims.get(&name) {
+                    Some(Claimed::Folder { name, bytes }) => {
+                        let group = user::fs_group(at.pod);
+                        let folder = self.inner.persistent.folder(name, *bytes, group).await;
+                        let volume = folder.map_err(|source| MountError::Volume {
+                            volume: mount.volume.clone(),
+                            source,
+                        })?;
+                        Below::Folder(volume)
+                    }
+                    Some(Claimed::OfNode(source)) => self.of_node(mount, source.clone()).await?,
+                    Some(Claimed::Nothing(why)) => {
+                        return Err(MountError::Config(ConfigError::Volume {
+                            volume: mount.volume.clone(),
+                            why: why.clone(),
+                        }));
+                    }
+                    None => {
+                        return Err(MountError::Config(ConfigError::Missing {
+                            kind: "persistentvolumeclaim",
+                            name,
+                        }));
+                    }
+                }
+            }
+            _ => {
+                let volume = self.volume(pod, mount, at, configuration, recorder);
+                Below::Folder(volume.await?)
+            }
+        };
+        let whole = match found {
+            Below::Folder(whole) => whole,
+            file @ Below::File(_) => return Ok(file),
+        };
+        if mount.sub_path.is_empty() {
+            return Ok(Below::Folder(whole));
+        }
+        let makes = mount.holds != Holds::Files;
+        let path = mount.sub_path.clone();
+        let found = blocking(move || whole.below(&path, makes)).await;
+        found.map_err(|error| {
+            let did = match makes {
+                true => "create subPath directory",
+                false => "prepare subPath",
+            };
+            let why = format!(
+                "failed to {did} for volumeMount \"{}\" of container \"{container}\"",
+                mount.volume
+            );
+            tracing::debug!(pod = at.pod.name(), %error, "{why}");
+            MountError::Config(ConfigError::SubPath(why))
+        })
+    }
+
+    /// What the node has at `source`, if it lends that.
+    async fn of_node(
+        &self,
+        mount: &Mount,
+        source: HostPathVolumeSource,
+    ) -> Result<Below, MountError> {
+        let allowed = self.inner.host_paths.clone();
+        let found = blocking(move || host_path::open(&source, &allowed)).await;
+        let failed = |why| ConfigError::Volume {
+            volume: mount.volume.clone(),
+            why,
+        };
+        Ok(found.map_err(failed)?)
+    }
+
     /// The volume that `mount` names, made if this is the first time; one of files shows what `configuration` says now.
     ///
     /// # Errors
     /// When what it shows is missing, or its folder cannot be made or read.
-    pub(crate) async fn volume(
+    async fn volume(
         &self,
         pod: &Arc<Pod>,
         mount: &Mount,
@@ -303,7 +490,7 @@ impl Volumes {
         recorder: &Recorder,
     ) -> Result<Volume, MountError> {
         let files = match mount.holds {
-            Holds::Own(_) => None,
+            Holds::Own(_) | Holds::Memory(_) | Holds::Host | Holds::Claim => None,
             Holds::Files => Some(shown(at, &mount.volume, configuration)?),
         };
         let failed = |source| MountError::Volume {
@@ -313,20 +500,22 @@ impl Volumes {
         let key = (at.pod.uid().to_owned(), mount.volume.clone());
         let dir = self.inner.root.join(&key.0).join(&key.1);
         let cell = self.inner.made.lock().entry(key).or_default().clone();
-        let limits = match mount.holds {
-            Holds::Own(limits) => limits,
-            Holds::Files => VolumeLimits::default(),
+        let limits = mount.holds.limits();
+        let told = Told {
+            file_system: matches!(mount.holds, Holds::Memory(_)).then_some(volume::MEMORY),
+            ..Told::default()
         };
+        let group = user::fs_group(at.pod);
         let make = async {
             let made = blocking(move || {
-                make_dir(&dir).map_err(|source| VolumeError {
+                make_volume(&dir, group).map_err(|source| VolumeError {
                     dir: dir.clone(),
                     source,
                 })?;
-                Volume::open(dir, limits)
+                Volume::open_as(dir, limits.unwrap_or_default(), told)
             });
             let volume = made.await?;
-            if let Holds::Own(_) = mount.holds {
+            if limits.is_some() {
                 empty_dir::tell_when_full(&volume, at.pod, &mount.volume, recorder);
             }
             let shows = files.is_some().then(|| Shows {
@@ -443,12 +632,13 @@ impl Volumes {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
+            self.inner.persistent.sweep(&link.client()).await;
             let mut wanted: BTreeMap<String, References> = BTreeMap::new();
             for (pod, name) in self.showing() {
                 let view = PodView(&pod);
                 if let Some(source) = view.volume(&name).and_then(source) {
                     let references = wanted.entry(view.namespace().to_owned()).or_default();
-                    references.extend(named_by(view, source));
+                    references.extend(named_by(view, &name, source));
                 }
             }
             let credentials = &self.inner.credentials;
@@ -528,6 +718,19 @@ impl Shows {
         .await?;
         *shown = Some(digest);
         Ok(())
+    }
+}
+
+/// Makes the folder of a volume, unless it is there: everybody's, and of the group if there is one.
+fn make_volume(dir: &Path, group: Option<u32>) -> std::io::Result<()> {
+    let is_new = !dir.exists();
+    make_dir(dir)?;
+    if is_new {
+        ownership::open_to_guests(dir, FOLDER_MODE)?;
+    }
+    match group {
+        Some(group) => ownership::give_to_group(dir, group),
+        None => Ok(()),
     }
 }
 

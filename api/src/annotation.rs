@@ -25,6 +25,9 @@ pub const MAX_VOLUME_INODES: &str = "weft.dev/max-volume-inodes";
 /// On a Pod: `http` or `command`, for a component that exports both worlds.
 pub const WORLD: &str = "weft.dev/world";
 
+/// The driver of volumes that are folders of nodes, and who makes them for claims.
+pub const FOLDER_DRIVER: &str = "folder.weft.dev";
+
 /// On what is shown of an object whose stored form cannot be opened: why. Such an object shows no uid.
 pub const UNREADABLE: &str = "weft.dev/unreadable";
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use weft_api::selector::FieldSelector;
 use weft_api::status::StatusError;
 use weft_kinds::lens::{items, text};
-use weft_kinds::weft;
+use weft_kinds::{Kind, weft};
 
 use crate::authz::{Access, Authorized};
 use crate::caller::{Caller, GROUP_BOOTSTRAPPERS, GROUP_MASTERS};
@@ -165,6 +165,108 @@ fn broken_by_pod(
     kept.into_iter()
         .find(|(pointer, _)| said(current, pointer) != said(proposed, pointer))
         .map(|(_, rule)| format!("node {node:?} {rule}"))
+}
+
+/// What a node must not ask for: a certificate for anybody but a pod that runs on it, and has a volume for one of that signer. `find` looks an
+/// object of the same namespace up, or one that is in none.
+///
+/// # Errors
+/// 403 in Kubernetes' words.
+pub fn admit_pod_certificate(
+    asked: &Authorized,
+    proposed: &Value,
+    find: impl Fn(&Arc<Kind>, &str) -> Option<Value>,
+) -> Result<(), StatusError> {
+    let (caller, access) = (asked.caller(), asked.access());
+    let asks = access
+        .is_some_and(|access| access.is_resource("certificates.k8s.io", "podcertificaterequests"));
+    let Some(node) = caller.node_name().filter(|_| asks) else {
+        return Ok(());
+    };
+    if caller.in_group(GROUP_MASTERS) {
+        return Ok(());
+    }
+    let said = |field: &str| text(proposed, &format!("/spec/{field}"));
+    let name = text(proposed, "/metadata/name");
+    let whole = format!(
+        "{}/{}",
+        text(proposed, "/metadata/namespace"),
+        said("podName")
+    );
+    let rule = broken_by_certificate(node, &whole, said, find);
+    rule.map_or(Ok(()), |rule| {
+        let (resource, group) = ("podcertificaterequests", "certificates.k8s.io");
+        Err(StatusError::forbidden(resource, group, name, &rule))
+    })
+}
+
+fn broken_by_certificate<'a>(
+    node: &str,
+    pod_name: &str,
+    said: impl Fn(&str) -> &'a str,
+    find: impl Fn(&Arc<Kind>, &str) -> Option<Value>,
+) -> Option<String> {
+    let named = said("nodeName");
+    if named != node {
+        return Some(format!(
+            "PodCertificateRequest.Spec.NodeName={named:?}, which is not the requesting node {node:?}"
+        ));
+    }
+    let uid = |found: &Option<Value>| {
+        let found = found.as_ref();
+        found.map(|found| text(found, "/metadata/uid").to_owned())
+    };
+    let own = uid(&find(&weft_kinds::NODE, node));
+    if own.as_deref() != Some(said("nodeUID")) {
+        return Some(format!(
+            "PodCertificateRequest for pod {pod_name:?} names node UID {:?}, inconsistent with the running node ({:?})",
+            said("nodeUID"),
+            own.unwrap_or_default()
+        ));
+    }
+    let Some(pod) = find(&weft_kinds::POD, said("podName")) else {
+        return Some(format!(
+            "while retrieving pod {pod_name:?} named in the PodCertificateRequest: pods {:?} not found",
+            said("podName")
+        ));
+    };
+    if text(&pod, "/metadata/uid") != said("podUID") {
+        return Some(format!(
+            "PodCertificateRequest for pod {pod_name:?} contains pod UID ({:?}) which differs from running pod {:?}",
+            said("podUID"),
+            text(&pod, "/metadata/uid")
+        ));
+    }
+    if text(&pod, "/spec/nodeName") != node {
+        return Some(format!(
+            "pod {pod_name:?} is not running on node {node:?} named in the PodCertificateRequest"
+        ));
+    }
+    let account = text(&pod, "/spec/serviceAccountName");
+    if account != said("serviceAccountName") {
+        return Some(format!(
+            "PodCertificateRequest for pod {pod_name:?} contains serviceAccountName ({:?}) that differs from running pod ({account:?})",
+            said("serviceAccountName")
+        ));
+    }
+    let known = uid(&find(&weft_kinds::SERVICE_ACCOUNT, account));
+    if known.as_deref() != Some(said("serviceAccountUID")) {
+        return Some(format!(
+            "PodCertificateRequest for pod {pod_name:?} names service account UID {:?}, which differs from the running service account ({:?})",
+            said("serviceAccountUID"),
+            known.unwrap_or_default()
+        ));
+    }
+    let mut sources = items(&pod, "/spec/volumes")
+        .iter()
+        .flat_map(|volume| items(volume, "/projected/sources"));
+    let signer = said("signerName");
+    let has_reason = sources.any(|source| text(source, "/podCertificate/signerName") == signer);
+    (!has_reason).then(|| {
+        format!(
+            "pod {pod_name:?} has no projected volume that asks signer {signer:?} for a certificate"
+        )
+    })
 }
 
 /// What a node must not do to itself: escape its taints, take labels that are reserved, or have itself garbage-collected.
@@ -364,6 +466,70 @@ mod tests {
 
     fn node() -> Caller {
         Caller::client_certificate("system:node:a", vec!["system:nodes".to_owned()])
+    }
+
+    #[test]
+    fn a_node_asks_for_certificates_of_its_own_pods_alone() {
+        let pod = json!({
+            "metadata": {"name": "p", "uid": "u-p"},
+            "spec": {"nodeName": "a", "serviceAccountName": "s", "volumes": [
+                {"projected": {"sources": [{"podCertificate": {"signerName": "x/y"}}]}},
+            ]},
+        });
+        let find = |kind: &Arc<Kind>, name: &str| match (&*kind.resource, name) {
+            ("nodes", "a") => Some(json!({"metadata": {"uid": "u-a"}})),
+            ("pods", "p") => Some(pod.clone()),
+            ("serviceaccounts", "s") => Some(json!({"metadata": {"uid": "u-s"}})),
+            _ => None,
+        };
+        let whole = json!({
+            "nodeName": "a", "nodeUID": "u-a", "podName": "p", "podUID": "u-p",
+            "serviceAccountName": "s", "serviceAccountUID": "u-s", "signerName": "x/y",
+        });
+        for (field, value, expected) in [
+            ("nodeName", "a", None),
+            (
+                "nodeName",
+                "b",
+                Some(
+                    r#"PodCertificateRequest.Spec.NodeName="b", which is not the requesting node "a""#,
+                ),
+            ),
+            (
+                "nodeUID",
+                "z",
+                Some(
+                    r#"PodCertificateRequest for pod "n/p" names node UID "z", inconsistent with the running node ("u-a")"#,
+                ),
+            ),
+            (
+                "podUID",
+                "z",
+                Some(
+                    r#"PodCertificateRequest for pod "n/p" contains pod UID ("z") which differs from running pod "u-p""#,
+                ),
+            ),
+            (
+                "serviceAccountName",
+                "z",
+                Some(
+                    r#"PodCertificateRequest for pod "n/p" contains serviceAccountName ("z") that differs from running pod ("s")"#,
+                ),
+            ),
+            (
+                "signerName",
+                "z/z",
+                Some(
+                    r#"pod "n/p" has no projected volume that asks signer "z/z" for a certificate"#,
+                ),
+            ),
+        ] {
+            let mut spec = whole.clone();
+            spec[field] = json!(value);
+            let said = |field: &str| text(&spec, &format!("/{field}"));
+            let rule = broken_by_certificate("a", "n/p", said, find);
+            assert_eq!(rule.as_deref(), expected, "{field}");
+        }
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub mod metadata;
 mod namespace;
 mod node;
 mod node_ranges;
+pub mod persistent_volume;
 pub mod pod;
 mod quota;
 mod replicaset;
@@ -111,6 +112,8 @@ pub static CONTROLLERS: &[Controller] = &[
     gateway::CONTROLLER,
     capability_grant::CONTROLLER,
     quota::CONTROLLER,
+    persistent_volume::CONTROLLER,
+    persistent_volume::ephemeral::CONTROLLER,
     admission_policy::CONTROLLER,
     cluster_role::CONTROLLER,
     events::CONTROLLER,

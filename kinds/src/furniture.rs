@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use weft_api::annotation::FOLDER_DRIVER;
 use weft_api::time::rfc3339;
 
 use crate::core::{PERMANENT_NAMESPACES, ServiceRange};
@@ -81,6 +82,7 @@ pub fn pieces(facts: &Facts) -> Vec<Piece> {
     pieces.extend(system_priority_classes().map(Piece::made_once));
     pieces.extend(flowcontrol::pieces());
     pieces.extend(authentication(facts));
+    pieces.push(Piece::made_once(folder_class()));
     pieces.push(service_range(facts));
     pieces.extend(trust_bundle(facts));
     pieces.extend(api_service(facts));
@@ -131,6 +133,21 @@ pub fn authentication(facts: &Facts) -> Option<Piece> {
         report: nothing,
     };
     (!facts.ca_pem.is_empty()).then_some(piece)
+}
+
+/// The class of volumes that are folders of nodes: made where the first pod that uses one is. What users make of it is theirs.
+fn folder_class() -> Value {
+    json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {
+            "name": "folder",
+            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+        },
+        "provisioner": FOLDER_DRIVER,
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
+        "allowVolumeExpansion": true,
+    })
 }
 
 /// What clients verify the servers by, for pods to mount. Another authority is another object: whoever trusts the one of before finds both
@@ -329,6 +346,7 @@ mod tests {
                     "PriorityLevel",
                     "FlowSchema ",
                     "ServiceCIDR ",
+                    "StorageClass ",
                 ];
                 !always.iter().any(|kind| name.starts_with(kind))
             })
@@ -339,7 +357,7 @@ mod tests {
     fn the_api_is_told_once_a_server_is_known() {
         let none = Facts::default();
         assert_eq!(names(&none), [""; 0]);
-        assert_eq!(pieces(&none).len(), PERMANENT_NAMESPACES.len() + 24);
+        assert_eq!(pieces(&none).len(), PERMANENT_NAMESPACES.len() + 25);
         assert_eq!(
             names(&facts(&["10.0.0.1:6443", "10.0.0.2:6443"])),
             [

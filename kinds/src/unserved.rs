@@ -5,24 +5,9 @@
 /// Group, kind, and what does not happen.
 const SENTENCES: &[(&str, &str, &str)] = &[
     (
-        "",
-        "PersistentVolume",
-        "nothing binds or mounts it: pods of this cluster have no persistent volumes",
-    ),
-    (
-        "",
-        "PersistentVolumeClaim",
-        "it stays Pending: this cluster has no persistent volumes to bind it to, and pods that mount it do not start",
-    ),
-    (
-        "storage.k8s.io",
-        "StorageClass",
-        "nothing provisions volumes by it: this cluster has no persistent volumes",
-    ),
-    (
         "storage.k8s.io",
         "VolumeAttachment",
-        "nothing attaches the volume: this cluster has no persistent volumes",
+        "nothing attaches the volume: volumes of this cluster are folders of its nodes",
     ),
     (
         "storage.k8s.io",
@@ -42,7 +27,7 @@ const SENTENCES: &[(&str, &str, &str)] = &[
     (
         "storage.k8s.io",
         "VolumeAttributesClass",
-        "nothing changes volumes by it: this cluster has no persistent volumes",
+        "nothing changes volumes by it: a folder of a node has no attributes",
     ),
     (
         "networking.k8s.io",

@@ -72,6 +72,7 @@ mod instance;
 pub mod limits;
 pub mod logs;
 pub mod network;
+pub mod ownership;
 mod plugin;
 #[cfg(test)]
 mod properties;
@@ -103,12 +104,13 @@ pub use host::keyvalue::{KeyValueError, KeyValueStore, MemoryStore};
 pub use limits::{HostBytes, Limits, Usage};
 pub use logs::LogSink;
 pub use network::Network;
+pub use ownership::{Identity, Ownership};
 pub use scheduling::Computing;
 pub use session::Session;
 pub use setup::{Setup, WorkloadConfig};
 pub use stdin::Stdin;
 pub use stdio::{Stdio, TerminalSize};
-pub use volume::{Access, Full, Volume, VolumeError, VolumeLimits, VolumeUsage};
+pub use volume::{Access, Below, Full, Told, Volume, VolumeError, VolumeLimits, VolumeUsage};
 pub use workload::{InstancePolicy, Workload, WorkloadBuilder, WorkloadError, WorkloadService};
 
 /// What is known of a call, and why one failed: each kind says in its docs what it means, whose doing it is and whether the guest may have

@@ -12,6 +12,7 @@ use crate::host::http::Outbound;
 use crate::limits::Limits;
 use crate::logs::LogSink;
 use crate::network::Network;
+use crate::ownership::Identity;
 use crate::stdin::Stdin;
 use crate::workload::InstancePolicy;
 
@@ -33,6 +34,8 @@ pub struct WorkloadConfig {
     pub limits: Limits,
     /// None means [`InstancePolicy::default_for`] the component's generation of WASI.
     pub policy: Option<InstancePolicy>,
+    /// Who the guest is to its files.
+    pub identity: Identity,
 }
 
 impl Default for WorkloadConfig {
@@ -46,6 +49,7 @@ impl Default for WorkloadConfig {
             stdin: Stdin::Empty,
             limits: Limits::default(),
             policy: None,
+            identity: Identity::default(),
         }
     }
 }
@@ -63,6 +67,7 @@ impl std::fmt::Debug for WorkloadConfig {
             .field("stdin", &self.stdin)
             .field("limits", &self.limits)
             .field("policy", &self.policy)
+            .field("identity", &self.identity)
             .finish()
     }
 }

@@ -9,28 +9,31 @@
 //! grow. Of what shrinks it learns by counting the directory anew, which it does when something does not fit: on a thread
 //! that may block, and for at most a quarter of the time, so that who fills a volume does not have the disk searched all day.
 //!
+//! Whose the files in it are, guests may be told by `weft:files`; what that is and what it is worth stands in `ownership`.
+//!
 //! Invariants: the directory, with the files in it that are unlinked and still open, never holds more than its limits,
 //! unless it did from the start or somebody else writes to it; one thing at a time happens on an account, and is finished
 //! though its guest be gone. Not counted: what a directory takes for its names, which the limit of inodes bounds.
+
+mod lent;
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use crate::ownership::{Attributes, DIR_MODE, FILE_MODE, Identity, Ownership, Walk};
 use bytes::Bytes;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use tokio::sync::{Mutex, OwnedMutexGuard};
-use wasmtime_wasi::filesystem::WasiFilesystemCtx;
-use wasmtime_wasi::{FsPerms, WasiCtx};
 
-use crate::workload::WorkloadError;
+pub(crate) use lent::{Lent, Preopen, lend};
 
 /// What files are counted in, as most file systems keep them.
 pub const BLOCK_BYTES: u64 = 4096;
@@ -46,13 +49,25 @@ pub enum Access {
     ReadWrite,
 }
 
-/// A directory of the host under a name of the guest's.
-pub(crate) struct Preopen {
-    pub(crate) host_dir: PathBuf,
-    pub(crate) guest_path: String,
-    pub(crate) access: Access,
-    /// With the account that it is to be held to.
-    pub(crate) volume: Option<Volume>,
+/// What file systems in memory are called.
+pub const MEMORY: &str = "tmpfs";
+
+/// What guests are told of a volume by `weft:files`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The kind of its file system; the host's own where it is not said.
+    pub file_system: Option<&'static str>,
+    /// Whose word counts about modes and owners.
+    pub ownership: Ownership,
+}
+
+/// What is at a path in a volume.
+#[derive(Debug)]
+pub enum Below {
+    /// The volume from there on, with the account of the whole.
+    Folder(Volume),
+    /// A file, to be read, or to be linked elsewhere by `/proc/self/fd`.
+    File(File),
 }
 
 /// How much a volume may hold. `None` is as much as the file system has.
@@ -101,17 +116,34 @@ pub struct VolumeError {
 #[derive(Clone)]
 pub struct Volume {
     shared: Arc<Shared>,
+    /// Where it begins for whoever has it, if not at the root: see [`Volume::below`].
+    from: Option<Arc<File>>,
 }
 
 struct Shared {
     dir: PathBuf,
-    root: File,
-    limits: VolumeLimits,
+    root: Arc<File>,
+    told: Told,
+    /// Whether there may be folders in it whose files are of their group.
+    gives_groups: AtomicBool,
+    /// Bytes that it may hold; all there are for none.
+    bytes_max: AtomicU64,
+    inodes_max: Option<u64>,
     account: Arc<Mutex<Account>>,
     /// What the account says, for those who only look.
     bytes: AtomicU64,
     inodes: AtomicU64,
     hear: OnceLock<Box<dyn Fn(Full) + Send + Sync>>,
+}
+
+impl Shared {
+    fn limits(&self) -> VolumeLimits {
+        let bytes = self.bytes_max.load(Relaxed);
+        VolumeLimits {
+            bytes: (bytes < u64::MAX).then_some(bytes),
+            inodes: self.inodes_max,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -139,6 +171,18 @@ impl Volume {
     /// # Errors
     /// When the directory, or one in it, cannot be read.
     pub fn open(dir: impl Into<PathBuf>, limits: VolumeLimits) -> Result<Volume, VolumeError> {
+        Volume::open_as(dir, limits, Told::default())
+    }
+
+    /// The same, told to guests in another way.
+    ///
+    /// # Errors
+    /// As [`Volume::open`].
+    pub fn open_as(
+        dir: impl Into<PathBuf>,
+        limits: VolumeLimits,
+        told: Told,
+    ) -> Result<Volume, VolumeError> {
         let dir = dir.into();
         let failed = |source| VolumeError {
             dir: dir.clone(),
@@ -146,7 +190,12 @@ impl Volume {
         };
         let root = open_dir(rustix::fs::CWD, &dir, OFlags::empty()).map_err(failed)?;
         let counted_at = Instant::now();
-        let used = count(root.as_fd(), &[]).map_err(failed)?;
+        // Of a directory of others', which has no limits, nobody asks how full it is.
+        let used = match told.ownership {
+            Ownership::Host if !limits.any() => Amount::default(),
+            Ownership::Host | Ownership::Guests => count(root.as_fd(), &[]).map_err(failed)?,
+        };
+        let gives_groups = used.inodes > 0 || gives_groups(root.as_fd(), told.ownership);
         let account = Account {
             used,
             open: Vec::new(),
@@ -157,14 +206,119 @@ impl Volume {
         Ok(Volume {
             shared: Arc::new(Shared {
                 dir,
-                root: root.into(),
-                limits,
+                root: Arc::new(root.into()),
+                told,
+                gives_groups: AtomicBool::new(gives_groups),
+                bytes_max: AtomicU64::new(limits.bytes.unwrap_or(u64::MAX)),
+                inodes_max: limits.inodes,
                 account: Arc::new(Mutex::new(account)),
                 bytes: AtomicU64::new(used.bytes),
                 inodes: AtomicU64::new(used.inodes),
                 hear: OnceLock::new(),
             }),
+            from: None,
         })
+    }
+
+    /// What is at `path` in it, which may lead over links that stay in it. With `make`, folders that are missing are made, as the volume's own
+    /// folder is. Blocks.
+    ///
+    /// # Errors
+    /// Where there is nothing, or the path leads out; whatever the file system says.
+    pub fn below(&self, path: &str, make: bool) -> io::Result<Below> {
+        let (root, ownership) = (self.root().as_fd(), self.shared.told.ownership);
+        let nobody = Identity::default();
+        let parts = Path::new(path).components();
+        if !parts
+            .clone()
+            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+        {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut at = String::new();
+        for part in parts {
+            let name = part
+                .as_os_str()
+                .to_str()
+                .ok_or(io::ErrorKind::InvalidInput)?;
+            at = match at.is_empty() {
+                true => name.to_owned(),
+                false => format!("{at}/{name}"),
+            };
+            let walk = Walk::to(root, &at, true, &nobody, ownership)?;
+            let (None, Some(name)) = (&walk.found, &walk.name) else {
+                continue;
+            };
+            if !make {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let mode = self.of_root()?.mode;
+            rustix::fs::mkdirat(&walk.parent, &**name, Mode::from_raw_mode(DIR_MODE))?;
+            let made = Walk::to(root, &at, true, &nobody, ownership)?;
+            let attributes = made.folder()?.of_new(&nobody, mode, true);
+            made.set(attributes)?;
+            if let Ok(mut account) = self.shared.account.try_lock() {
+                account.used.bytes = account.used.bytes.saturating_add(BLOCK_BYTES);
+                account.used.inodes = account.used.inodes.saturating_add(1);
+            }
+        }
+        let walk = Walk::to(
+            root,
+            if at.is_empty() { "." } else { &at },
+            true,
+            &nobody,
+            ownership,
+        )?;
+        let stat = walk.found.as_ref().map(|(_, stat)| kind(stat));
+        let opened = walk.open()?;
+        match (stat, opened) {
+            (Some(FileType::Directory), Some(dir)) => Ok(Below::Folder(Volume {
+                shared: self.shared.clone(),
+                from: Some(Arc::new(dir.into())),
+            })),
+            (Some(FileType::RegularFile), Some(file)) => Ok(Below::File(file.into())),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    /// Makes an empty file at `path` in it, whose folder is there. Blocks.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn make_file(&self, path: &str) -> io::Result<()> {
+        let nobody = Identity::default();
+        let walk = Walk::to(self.root().as_fd(), path, true, &nobody, self.ownership())?;
+        let (None, Some(name)) = (&walk.found, &walk.name) else {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        };
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(FILE_MODE);
+        rustix::fs::openat(&walk.parent, &**name, flags, mode)?;
+        Ok(())
+    }
+
+    /// What guests are told of the volume's own folder.
+    fn of_root(&self) -> io::Result<Attributes> {
+        let root = &*self.shared.root;
+        let stat = rustix::fs::fstat(root)?;
+        Ok(self.shared.told.ownership.read(root.as_fd(), &stat))
+    }
+
+    fn root(&self) -> &Arc<File> {
+        self.from.as_ref().unwrap_or(&self.shared.root)
+    }
+
+    pub(crate) fn ownership(&self) -> Ownership {
+        self.shared.told.ownership
+    }
+
+    /// From now on there may be folders in it whose files are of their group.
+    pub(crate) fn gives_groups(&self) {
+        self.shared.gives_groups.store(true, Relaxed);
+    }
+
+    pub(crate) fn may_give_groups(&self) -> bool {
+        self.shared.gives_groups.load(Relaxed)
     }
 
     /// The directory, as it was named.
@@ -173,7 +327,17 @@ impl Volume {
     }
 
     pub fn limits(&self) -> VolumeLimits {
-        self.shared.limits
+        self.shared.limits()
+    }
+
+    /// Whether guests are told that it is in memory.
+    pub fn is_memory(&self) -> bool {
+        self.shared.told.file_system == Some(MEMORY)
+    }
+
+    /// Has it hold at most `bytes` from now on, also where there is more in it.
+    pub fn hold_at_most(&self, bytes: u64) {
+        self.shared.bytes_max.store(bytes, Relaxed);
     }
 
     /// What the account says: never less than the directory holds, and more by what was removed since the last count.
@@ -182,7 +346,7 @@ impl Volume {
         VolumeUsage {
             bytes: self.shared.bytes.load(Relaxed),
             inodes: self.shared.inodes.load(Relaxed),
-            limits: self.shared.limits,
+            limits: self.shared.limits(),
         }
     }
 
@@ -237,7 +401,7 @@ impl Volume {
                 }
                 return Err(io::ErrorKind::InvalidInput.into());
             };
-            let dir = at.as_ref().map_or(self.shared.root.as_fd(), AsFd::as_fd);
+            let dir = at.as_ref().map_or(self.root().as_fd(), AsFd::as_fd);
             if names.peek().is_some() {
                 at = Some(open_dir(dir, name, OFlags::NOFOLLOW)?);
                 continue;
@@ -371,26 +535,10 @@ impl std::fmt::Debug for Volume {
     }
 }
 
-/// Opens the directories, once for all instances.
-pub(crate) fn lend(preopens: &[Preopen]) -> Result<WasiFilesystemCtx, WorkloadError> {
-    let mut wasi = WasiCtx::builder();
-    for preopen in preopens {
-        if preopen.guest_path.contains('\0') {
-            return Err(WorkloadError::Nul {
-                what: "the name of a directory".into(),
-            });
-        }
-        let perms = match preopen.access {
-            Access::ReadOnly => FsPerms::ReadOnly,
-            Access::ReadWrite => FsPerms::ReadWrite,
-        };
-        wasi.preopened_dir(&preopen.host_dir, &preopen.guest_path, perms)
-            .map_err(|error| WorkloadError::Preopen {
-                host_dir: preopen.host_dir.clone(),
-                reason: error.root_cause().to_string(),
-            })?;
-    }
-    Ok(wasi.build().filesystem().clone())
+/// Whether what is made in a folder is of its group.
+fn gives_groups(dir: BorrowedFd<'_>, ownership: Ownership) -> bool {
+    let stat = rustix::fs::fstat(dir);
+    stat.is_ok_and(|stat| ownership.read(dir, &stat).mode & 0o2000 != 0)
 }
 
 /// Makes the file `path`, which guests that open it in a volume with limits find to be `/dev/null`. Making a device takes privileges;
@@ -418,6 +566,27 @@ pub(crate) fn null(stand_in: Arc<File>) -> Arc<File> {
     let open = || File::options().read(true).write(true).open("/dev/null");
     let null = NULL.get_or_init(|| open().ok().map(Arc::new));
     null.clone().unwrap_or(stand_in)
+}
+
+/// Puts `file` at `path`: as another name of it where it is to be written and both are on one file system, else as a copy. Blocks.
+///
+/// # Errors
+/// What the file system says.
+pub fn place_file(file: &File, path: &Path, shared: bool) -> io::Result<()> {
+    if shared {
+        let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let follow = AtFlags::SYMLINK_FOLLOW;
+        let at = rustix::fs::CWD;
+        if rustix::fs::linkat(at, &from, at, path, follow).is_ok() {
+            return Ok(());
+        }
+    }
+    let stat = rustix::fs::fstat(file)?;
+    let attributes = Ownership::Guests.read(file.as_fd(), &stat);
+    let mut from = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let mut to = File::options().write(true).create_new(true).open(path)?;
+    io::copy(&mut from, &mut to)?;
+    Ownership::Guests.write(to.as_fd(), attributes)
 }
 
 /// What a guest is told that got no room.
@@ -526,7 +695,7 @@ impl Locked {
     }
 
     fn free(&self) -> Amount {
-        let (used, limits) = (self.account.used, self.shared.limits);
+        let (used, limits) = (self.account.used, self.shared.limits());
         let left =
             |limit: Option<u64>, used| limit.map_or(u64::MAX, |limit| limit.saturating_sub(used));
         Amount {
@@ -576,7 +745,7 @@ impl Locked {
 }
 
 /// Runs `work` where it may block, and to its end, whoever stops to wait for it.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -651,7 +820,7 @@ pub fn remove_tree(dir: &Path) -> io::Result<()> {
 /// Shows `each` what is below `root`, and `left` each directory after all that is in it, both with the directory they are in.
 ///
 /// Has two directories open at a time, however deep it is; nobody may move or remove directories meanwhile.
-fn walk(
+pub(crate) fn walk(
     root: BorrowedFd<'_>,
     mut each: impl FnMut(BorrowedFd<'_>, &CStr, &Stat) -> io::Result<()>,
     mut left: impl FnMut(BorrowedFd<'_>, &CStr) -> io::Result<()>,

@@ -41,11 +41,12 @@ use crate::instance::{self, CallSlot, Job, Phase, Shard};
 use crate::limits::{Charge, CpuAccount, HostBytes, Limits, MemoryAccount, Usage};
 use crate::logs::LogSink;
 use crate::network::Network;
+use crate::ownership::Identity;
 use crate::room::Room;
 use crate::scheduling;
 use crate::setup::{Setup, WorkloadConfig};
 use crate::stdin::{Stdin, UntilStop};
-use crate::volume::{self, Access, Preopen, Volume};
+use crate::volume::{self, Access, Lent, Preopen, Volume};
 
 /// How long instances live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,6 +256,12 @@ impl WorkloadBuilder {
         self
     }
 
+    /// Who the guest is to its files: what it may do with them, and whose those are that it makes. User 0 by default, who may all.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.setup.config.identity = identity;
+        self
+    }
+
     /// Lends the directory `host_dir` to the guest, which finds it at `guest_path`. By default it has no files at all.
     ///
     /// The directory is opened once, when the workload is built; the guest gets nowhere else from there, neither by `..`
@@ -289,7 +296,7 @@ impl WorkloadBuilder {
             host_dir: volume.dir().to_owned(),
             guest_path: guest_path.into(),
             access,
-            volume: volume.limits().any().then(|| volume.clone()),
+            volume: Some(volume.clone()),
         });
         self
     }
@@ -353,13 +360,9 @@ impl WorkloadBuilder {
                 what: "an argument".into(),
             });
         }
-        let (filesystem, volumes) = match &outer {
-            Some(outer) if preopens.is_empty() => (outer.filesystem.clone(), outer.volumes.clone()),
-            _ => {
-                let filesystem = volume::lend(&preopens)?;
-                let volumes = preopens.into_iter().map(|preopen| preopen.volume).collect();
-                (filesystem, volumes)
-            }
+        let (filesystem, lent) = match &outer {
+            Some(outer) if preopens.is_empty() => (outer.filesystem.clone(), outer.lent.clone()),
+            _ => volume::lend(preopens, &setup.config.identity)?,
         };
         let wasi = artifact.kind().http.unwrap_or(Wasi::P2);
         let policy = config
@@ -425,7 +428,7 @@ impl WorkloadBuilder {
                 setup,
                 runs: TaskTracker::new(),
                 filesystem,
-                volumes,
+                lent,
             }),
         };
         if outer.is_none() {
@@ -455,7 +458,7 @@ pub(crate) struct Inner {
     runs: TaskTracker,
     granted: Granted,
     filesystem: WasiFilesystemCtx,
-    volumes: Vec<Option<Volume>>,
+    lent: Vec<Lent>,
     account: Arc<Account>,
     room: Room,
     memory: Arc<MemoryAccount>,
@@ -547,9 +550,9 @@ impl Inner {
     pub(crate) fn filesystem(&self) -> &WasiFilesystemCtx {
         &self.filesystem
     }
-    /// For each directory that the guest is lent, in their order, the volume with limits that it is.
-    pub(crate) fn volumes(&self) -> &[Option<Volume>] {
-        &self.volumes
+    /// The directories that the guest is lent, in their order.
+    pub(crate) fn lent(&self) -> &[Lent] {
+        &self.lent
     }
     /// What it has of the engine's capabilities.
     pub(crate) fn granted(&self) -> &Granted {

@@ -313,7 +313,7 @@ async fn attacks_01_to_21_of_components_on_the_engine() {
     06 a thousand parameters: the component is not valid: failed to parse WebAssembly module: function params size is out of bounds (at offset 0x18)
     07 recursion without end: trapped: wasm trap: call stack exhausted
     11 a core module: this is a core WebAssembly module, not a component; build it for wasm32-wasip2, or wrap it with `wasm-tools component new`
-    12 an import that nobody granted: the component imports evil:capability/everything, which this host does not offer; it offers wasi:cli, wasi:clocks, wasi:config, wasi:filesystem, wasi:http, wasi:io, wasi:keyvalue, wasi:random, wasi:sockets, weft:mesh, weft:terminal
+    12 an import that nobody granted: the component imports evil:capability/everything, which this host does not offer; it offers wasi:cli, wasi:clocks, wasi:config, wasi:filesystem, wasi:http, wasi:io, wasi:keyvalue, wasi:random, wasi:sockets, weft:files, weft:mesh, weft:terminal
     16 threads: the component is not valid: failed to parse WebAssembly module: threads must be enabled for shared memories (at offset 0x20)
     16 a 64 bit memory: the component is not valid: failed to parse WebAssembly module: memory64 must be enabled for 64-bit memories (at offset 0x20)
     16 garbage collection: the component is not valid: failed to parse WebAssembly module: struct indexed types not supported without the gc feature (at offset 0x15)

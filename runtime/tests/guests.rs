@@ -122,7 +122,7 @@ async fn what_is_not_a_component_is_refused_with_a_sentence() {
     this is a core WebAssembly module, not a component; build it for wasm32-wasip2, or wrap it with `wasm-tools component new`
     the component is not valid: failed to parse WebAssembly module: wasm component contains an invalid module section: section range 10..71 is out of bounds (bound = 60)
     the component exports neither wasi:http/incoming-handler@0.2, wasi:http/handler@0.3 nor wasi:cli/run
-    the component imports acme:rockets/launch@1.0.0, which this host does not offer; it offers wasi:cli, wasi:clocks, wasi:config, wasi:filesystem, wasi:http, wasi:io, wasi:keyvalue, wasi:random, wasi:sockets, weft:mesh, weft:terminal
+    the component imports acme:rockets/launch@1.0.0, which this host does not offer; it offers wasi:cli, wasi:clocks, wasi:config, wasi:filesystem, wasi:http, wasi:io, wasi:keyvalue, wasi:random, wasi:sockets, weft:files, weft:mesh, weft:terminal
     the component imports wasi:http/future@0.4.0, which this host does not offer; of wasi:http it offers 0.2.12 and 0.3.0
     the component does not fit this host: component imports instance `wasi:cli/exit@0.2.0`, but a matching implementation was not found in the linker: instance export `exit` has the wrong type: type mismatch with parameters: expected `result` found `u32`
     "##);

@@ -73,6 +73,8 @@ pub struct NodeConfig {
     /// Asked for at registration; the cluster assigns one when not given.
     pub pod_cidr: Option<String>,
     pub allow_file_images: bool,
+    /// Folders that pods may be lent (`hostPath`), with all that is below them.
+    pub host_paths: Vec<PathBuf>,
     /// Mirrors, credentials and certificates of registries, see [`weft_agent::image::Registries`]; none when not given.
     pub registries_file: Option<PathBuf>,
     /// Authorities that hosts outside of the cluster are trusted by, in PEM, beside the platform's; only those when not given.
@@ -265,6 +267,7 @@ pub async fn run(
             },
             data_dir: config.data_dir.clone(),
             file_images_allowed: config.allow_file_images,
+            host_paths: config.host_paths.clone(),
             registries,
             worker: config.worker.clone(),
             toolbox: bytes::Bytes::from_static(TOOLBOX),

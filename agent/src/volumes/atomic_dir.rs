@@ -11,14 +11,21 @@
 //!
 //! Source: k8s.io/kubernetes `pkg/volume/util/atomic_writer.go`.
 
-use super::files::Files;
+use super::files::{Files, MODE_DEFAULT};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::Path;
+use weft_runtime::ownership::{self, Attributes};
 
+/// What a file has that nothing is written down of.
+const PLAIN: Attributes = Attributes {
+    mode: MODE_DEFAULT,
+    user: 0,
+    group: 0,
+};
 const CURRENT: &str = "..data";
 const NEXT: &str = "..data_tmp";
 
@@ -33,8 +40,8 @@ pub(super) fn show(dir: &Path, files: &Files) -> io::Result<()> {
     // A node that died while it wrote may have left one.
     remove_dir(&generation)?;
     // Not with its parents: a folder that went with its pod stays away.
-    DirBuilder::new().mode(0o700).create(&generation)?;
-    for (path, bytes) in files.iter() {
+    DirBuilder::new().mode(0o755).create(&generation)?;
+    for (path, shown) in files.iter() {
         let path = generation.join(path);
         if let Some(folder) = path.parent() {
             make_dir(folder)?;
@@ -43,9 +50,17 @@ pub(super) fn show(dir: &Path, files: &Files) -> io::Result<()> {
         let mut file = options
             .write(true)
             .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(bytes)?;
+            .mode(MODE_DEFAULT)
+            .open(&path)?;
+        file.write_all(&shown.bytes)?;
+        let attributes = Attributes {
+            mode: shown.mode,
+            user: shown.user,
+            group: files.group().unwrap_or(0),
+        };
+        if attributes != PLAIN {
+            ownership::set_attributes(&path, attributes)?;
+        }
     }
     let next = dir.join(NEXT);
     remove_file(&next)?;
@@ -84,7 +99,7 @@ fn number(name: &OsStr) -> Option<u64> {
 }
 
 fn make_dir(dir: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    DirBuilder::new().recursive(true).mode(0o755).create(dir)
 }
 
 fn remove_dir(dir: &Path) -> io::Result<()> {
@@ -109,7 +124,9 @@ mod tests {
     fn files(all: &[(&str, &str)]) -> Files {
         let mut files = Files::default();
         for (path, text) in all {
-            files.insert(path, text.as_bytes()).expect("a file");
+            files
+                .insert(path, text.as_bytes(), MODE_DEFAULT)
+                .expect("a file");
         }
         files
     }

@@ -1,6 +1,6 @@
 //! `configMap` volumes, and such sources of `projected` ones: a file for each key, text and binary alike.
 
-use super::files::{Files, Keyed, bytes_of};
+use super::files::{Files, Keyed, Modes, bytes_of};
 use crate::configuration::Configuration;
 use k8s_openapi::api::core::v1::KeyToPath;
 
@@ -8,6 +8,7 @@ pub(super) fn show(
     name: &str,
     items: Option<&[KeyToPath]>,
     optional: Option<bool>,
+    modes: Modes,
     configuration: &Configuration,
     files: &mut Files,
 ) -> Result<(), String> {
@@ -20,6 +21,7 @@ pub(super) fn show(
         is_there: map.is_some(),
         optional: optional == Some(true),
         items,
+        modes,
         values: text.chain(binary).collect(),
     };
     keyed.show(files)

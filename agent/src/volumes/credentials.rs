@@ -8,6 +8,7 @@
 //! (`super::projected`), what a token is good for (the API server).
 //! Source: kubernetes `pkg/kubelet/token`, 1.37.
 
+use super::certificates::Certificates;
 use crate::configuration::{self, Configuration, FetchError, References};
 use crate::pod_view::PodView;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -93,6 +94,7 @@ impl Kept {
 #[derive(Default)]
 pub(super) struct Credentials {
     tokens: Mutex<BTreeMap<TokenWish, Kept>>,
+    certificates: Certificates,
     /// By namespace.
     roots: Mutex<BTreeMap<String, ConfigMap>>,
 }
@@ -110,7 +112,20 @@ impl Credentials {
         anew: bool,
     ) -> Result<Configuration, FetchError> {
         let wishes = std::mem::take(&mut references.tokens);
+        let wanted = std::mem::take(&mut references.certificates);
         let wants_roots = references.config_maps.remove(ROOTS);
+        let certificates = async {
+            let mut certificates = BTreeMap::new();
+            for wish in wanted {
+                let found = self
+                    .certificates
+                    .get(&client, namespace, &wish, !anew)
+                    .await;
+                let found = found.map_err(|error| FetchError::of_certificate(wish.pod(), error))?;
+                certificates.insert(wish, found);
+            }
+            Ok(certificates)
+        };
         let tokens = async {
             let mut tokens = BTreeMap::new();
             for wish in wishes {
@@ -127,8 +142,10 @@ impl Credentials {
             }
         };
         let rest = configuration::fetch(client.clone(), namespace, references);
-        let (tokens, roots, mut found) = futures::try_join!(tokens, roots, rest)?;
+        let (tokens, certificates, roots, mut found) =
+            futures::try_join!(tokens, certificates, roots, rest)?;
         found.tokens = tokens;
+        found.certificates = certificates;
         let roots = roots.map(|map| (ROOTS.to_owned(), map));
         found.config_maps.extend(roots);
         Ok(found)
@@ -207,6 +224,7 @@ impl Credentials {
     /// Forgets the tokens of a pod that is gone.
     pub(super) fn forget(&self, uid: &str) {
         self.tokens.lock().retain(|wish, _| wish.uid != uid);
+        self.certificates.forget(uid);
     }
 
     /// Forgets the certificates of namespaces that no pod here is in.

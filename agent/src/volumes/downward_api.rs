@@ -1,12 +1,13 @@
 //! `downwardAPI` volumes, and such sources of `projected` ones: fields of the pod and resources of its containers as files.
 
-use super::files::Files;
+use super::files::{Files, Modes};
 use crate::config_error::ConfigError;
 use crate::downward::Downward;
 use k8s_openapi::api::core::v1::DownwardAPIVolumeFile;
 
 pub(super) fn show(
     items: &[DownwardAPIVolumeFile],
+    modes: Modes,
     at: Downward<'_>,
     files: &mut Files,
 ) -> Result<(), String> {
@@ -24,7 +25,7 @@ pub(super) fn show(
             return Err(format!("{of} says neither fieldRef nor resourceFieldRef"));
         };
         let text = text.map_err(|error| error.to_string())?;
-        files.insert(&item.path, text.as_bytes())?;
+        files.insert(&item.path, text.as_bytes(), modes.of(item.mode))?;
     }
     Ok(())
 }

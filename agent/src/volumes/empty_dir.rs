@@ -1,8 +1,13 @@
 //! `emptyDir` volumes: a folder on the node's disk with limits that hold.
+//!
+//! With `medium: Memory` the pod is told that it is a `tmpfs`, and it never holds more than the pod may have of memory: the node keeps it
+//! in its page cache and on its disk.
 
 use crate::config_error::ConfigError;
+use crate::downward::Downward;
 use crate::events::{Recorder, Severity};
-use crate::pod_view::PodView;
+use crate::pod_view::{ContainerView, PodView, Resources};
+use crate::wanted::Role;
 use k8s_openapi::api::core::v1::EmptyDirVolumeSource;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use weft_api::{Quantity, annotation};
@@ -21,25 +26,51 @@ pub const INODES_MAX: u64 = 1_000_000;
 /// # Errors
 /// One that is none.
 pub(super) fn limits(
-    pod: PodView<'_>,
+    at: Downward<'_>,
     name: &str,
     source: &EmptyDirVolumeSource,
 ) -> Result<VolumeLimits, ConfigError> {
+    let mut bytes = bytes(name, source)?;
+    if in_memory(source) {
+        let most = memory(at)?;
+        bytes = Some(bytes.map_or(most, |bytes| bytes.min(most)));
+    }
     Ok(VolumeLimits {
-        bytes: Some(bytes(name, source)?),
-        inodes: Some(inodes(pod)?),
+        bytes: Some(bytes.unwrap_or(BYTES_DEFAULT)),
+        inodes: Some(inodes(at.pod)?),
     })
 }
 
-fn bytes(name: &str, source: &EmptyDirVolumeSource) -> Result<u64, ConfigError> {
+/// Whether it is asked to be in memory.
+pub(super) fn in_memory(source: &EmptyDirVolumeSource) -> bool {
+    source.medium.as_deref() == Some("Memory")
+}
+
+/// What a pod may have of memory: the limits of its containers, where all have one, and what the node has.
+fn memory(at: Downward<'_>) -> Result<u64, ConfigError> {
+    let mut sum = 0_u64;
+    for (container, role) in at.pod.containers() {
+        if !matches!(role, Role::Main | Role::Sidecar) {
+            continue;
+        }
+        let limit = ContainerView(&container).resource(Resources::Limits, "memory")?;
+        let Some(limit) = limit.and_then(|limit| u64::try_from(limit.value()).ok()) else {
+            return Ok(at.node.allocatable_memory_bytes);
+        };
+        sum = sum.saturating_add(limit);
+    }
+    Ok(sum.min(at.node.allocatable_memory_bytes))
+}
+
+fn bytes(name: &str, source: &EmptyDirVolumeSource) -> Result<Option<u64>, ConfigError> {
     let Some(limit) = &source.size_limit else {
-        return Ok(BYTES_DEFAULT);
+        return Ok(None);
     };
     let bytes = Quantity::parse(&limit.0).ok().map(Quantity::value);
     match bytes.map(u64::try_from) {
         // As in Kubernetes, nothing and zero are the same.
-        Some(Ok(0)) => Ok(BYTES_DEFAULT),
-        Some(Ok(bytes)) => Ok(bytes),
+        Some(Ok(0)) => Ok(None),
+        Some(Ok(bytes)) => Ok(Some(bytes)),
         Some(Err(_)) | None => Err(ConfigError::Quantity {
             field: format!("volume {name}: emptyDir.sizeLimit"),
             value: limit.0.clone(),

@@ -12,10 +12,14 @@ fn pod(annotations: Value, volumes: Value, mounts: Value) -> Pod {
 }
 
 fn asked(pod: &Pod) -> Result<Vec<Mount>, ConfigError> {
-    mounts(
-        PodView(pod),
-        &pod.spec.as_ref().expect("a spec").containers[0],
-    )
+    let node = node();
+    let at = Downward {
+        pod: PodView(pod),
+        pod_ip: "10.42.0.7".parse().expect("an address"),
+        node: &node,
+    };
+    let container = &pod.spec.as_ref().expect("a spec").containers[0];
+    mounts(at, &Environment::default(), container)
 }
 
 #[test]
@@ -119,16 +123,18 @@ async fn mount(
         pod_ip: "10.42.0.7".parse().expect("an address"),
         node: &node(),
     };
-    volumes
-        .volume(pod, mount, at, configuration, &recorder)
-        .await
+    let found = volumes.find(pod, "c", mount, at, configuration, &recorder);
+    found.await.map(|found| match found {
+        Below::Folder(volume) => volume,
+        Below::File(file) => panic!("a file: {file:?}"),
+    })
 }
 
 #[tokio::test]
 async fn a_volume_is_shared_and_goes_with_its_pod() {
     let root = tempfile::tempdir().expect("a folder");
     let root = root.path().join("volumes");
-    let volumes = Volumes::open(&root).expect("volumes");
+    let volumes = Volumes::open(&root, Vec::new()).expect("volumes");
     let nothing = Configuration::default();
     let both = json!([{"name": "a", "mountPath": "/a"}, {"name": "b", "mountPath": "/b"}]);
     let pod = Arc::new(pod(
@@ -151,7 +157,7 @@ async fn a_volume_is_shared_and_goes_with_its_pod() {
     std::fs::write(root.join("u/a/file"), "kept").expect("written");
 
     // The node starts again: what is there is counted, and stays while the pod does.
-    let volumes = Volumes::open(&root).expect("volumes");
+    let volumes = Volumes::open(&root, Vec::new()).expect("volumes");
     volumes.sweep(|uid| uid == "u");
     let made = mount(&volumes, &pod, &asked[0], &nothing).await;
     assert_eq!(made.expect("a volume").usage().inodes, 1);
@@ -196,7 +202,13 @@ fn files_of(pod: &Pod, configuration: &Configuration) -> String {
     };
     match shown(at, "v", configuration) {
         Ok(files) => {
-            let line = |(path, bytes): (&str, &[u8])| format!("{path}={}", bytes.escape_ascii());
+            let line = |(path, file): (&str, &files::Shown)| {
+                let mode = match file.mode {
+                    0o644 => String::new(),
+                    mode => format!("({mode:o})"),
+                };
+                format!("{path}{mode}={}", file.bytes.escape_ascii())
+            };
             files.iter().map(line).collect::<Vec<_>>().join(" ")
         }
         Err(error) => error.to_string(),
@@ -217,6 +229,9 @@ fn every_kind_of_files_shows_what_it_names_or_says_what_is_missing() {
         map(json!({"items": [{"key": "gone", "path": "x"}]})),
         map(json!({"items": [{"key": "gone", "path": "x"}], "optional": true})),
         map(json!({"items": [{"key": "colour", "path": "../x"}]})),
+        map(json!({"defaultMode": 0o400, "items": [
+            {"key": "colour", "path": "a"}, {"key": "colour", "path": "b", "mode": 0o777},
+        ]})),
         json!({"configMap": {"name": "nope"}}),
         json!({"configMap": {"name": "nope", "optional": true}}),
         json!({"secret": {"secretName": "keys"}}),
@@ -244,6 +259,7 @@ fn every_kind_of_files_shows_what_it_names_or_says_what_is_missing() {
     volume "v": configmap "settings" has no key "gone"
 
     volume "v": "../x" is no path below the volume
+    a(400)=blue b(777)=blue
     volume "v": configmap "nope" not found
 
     token=sesame
@@ -306,7 +322,7 @@ fn tokens_are_shown_and_the_automatic_one_is_left_out_where_nobody_reads_files()
 async fn files_follow_their_sources_and_stay_when_these_go() {
     let root = tempfile::tempdir().expect("a folder");
     let root = root.path().join("volumes");
-    let volumes = Volumes::open(&root).expect("volumes");
+    let volumes = Volumes::open(&root, Vec::new()).expect("volumes");
     let pod = with(json!({"projected": {"sources": [
         {"configMap": {"name": "settings"}},
         {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
@@ -349,4 +365,142 @@ async fn files_follow_their_sources_and_stay_when_these_go() {
     assert!(!root.join("u").exists());
     volumes.refresh("n", &configured("green"), &node()).await;
     assert!(!root.join("u").exists(), "and nothing brings it back");
+}
+
+#[tokio::test]
+async fn volumes_belong_to_the_pods_group_and_memory_is_told_as_what_it_is() {
+    let root = tempfile::tempdir().expect("a folder");
+    let root = root.path().join("volumes");
+    let volumes = Volumes::open(&root, Vec::new()).expect("volumes");
+    let nothing = Configuration::default();
+    for (volume, fs_group, expected) in [
+        (json!({"emptyDir": {}}), None, (0o777, 0)),
+        (
+            json!({"emptyDir": {"medium": "Memory"}}),
+            Some(123),
+            (0o2777, 123),
+        ),
+    ] {
+        let mut named = Pod::clone(&with(volume.clone()));
+        named.metadata.uid = Some(format!("u-{fs_group:?}"));
+        if let Some(spec) = &mut named.spec {
+            spec.security_context =
+                serde_json::from_value(json!({"fsGroup": fs_group})).expect("a context");
+        }
+        let named = Arc::new(named);
+        let asked = asked(&named).expect("mounts");
+        let made = mount(&volumes, &named, &asked[0], &nothing).await;
+        let made = made.expect("a volume");
+        let found = ownership::attributes(made.dir()).expect("attributes");
+        assert_eq!((found.mode, found.group), expected, "{volume}");
+        let is_memory = matches!(asked[0].holds, Holds::Memory(_));
+        assert_eq!(is_memory, fs_group.is_some());
+    }
+}
+
+#[test]
+fn memory_is_bounded_by_what_the_pod_and_the_node_have() {
+    let of = |size: Option<&str>, limits: Option<&str>| {
+        let mut pod = Pod::clone(&with(
+            json!({"emptyDir": {"medium": "Memory", "sizeLimit": size}}),
+        ));
+        if let (Some(limit), Some(spec)) = (limits, &mut pod.spec) {
+            spec.containers[0].resources =
+                serde_json::from_value(json!({"limits": {"memory": limit}})).expect("limits");
+        }
+        let asked = asked(&pod).expect("mounts");
+        asked[0].holds.limits().and_then(|limits| limits.bytes)
+    };
+    for (size, limits, expected) in [
+        (None, None, 4 << 30),
+        (None, Some("64Mi"), 64 << 20),
+        (Some("10Mi"), Some("64Mi"), 10 << 20),
+        (Some("80Mi"), Some("64Mi"), 64 << 20),
+        (Some("80Mi"), None, 80 << 20),
+        (Some("80Gi"), None, 4 << 30),
+    ] {
+        assert_eq!(of(size, limits), Some(expected), "{size:?} {limits:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_a_volume_is_mounted_and_nothing_leads_out_of_it() {
+    let root = tempfile::tempdir().expect("a folder");
+    let root = root.path().join("volumes");
+    let volumes = Volumes::open(&root, Vec::new()).expect("volumes");
+    let (recorder, _writing) = Recorder::new("node");
+    let node = node();
+    let find = async |pod: &Arc<Pod>, sub_path: &str, configuration: &Configuration| {
+        let mut asked = asked(pod).expect("mounts");
+        asked[0].sub_path = sub_path.to_owned();
+        let at = Downward {
+            pod: PodView(pod),
+            pod_ip: "10.42.0.7".parse().expect("an address"),
+            node: &node,
+        };
+        let found = volumes.find(pod, "c", &asked[0], at, configuration, &recorder);
+        match found.await {
+            Ok(Below::Folder(_)) => "a folder".to_owned(),
+            Ok(Below::File(_)) => "a file".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    };
+    let nothing = Configuration::default();
+    let own = with(json!({"emptyDir": {}}));
+    assert_eq!(find(&own, "a/b", &nothing).await, "a folder");
+    assert!(root.join("u/v/a/b").is_dir(), "made for the container");
+    std::os::unix::fs::symlink("/etc", root.join("u/v/out")).expect("a link");
+    std::fs::write(root.join("u/v/file"), "x").expect("written");
+    assert_eq!(find(&own, "file", &nothing).await, "a file");
+    for path in ["out", "out/passwd", "file/x"] {
+        assert_eq!(
+            find(&own, path, &nothing).await,
+            "failed to create subPath directory for volumeMount \"v\" of container \"c\"",
+            "{path}"
+        );
+    }
+    let mut shown = Pod::clone(&with(json!({"configMap": {"name": "settings"}})));
+    shown.metadata.uid = Some("s".into());
+    let shown = Arc::new(shown);
+    assert_eq!(find(&shown, "colour", &configured("blue")).await, "a file");
+    assert_eq!(
+        find(&shown, "none", &configured("blue")).await,
+        "failed to prepare subPath for volumeMount \"v\" of container \"c\""
+    );
+}
+
+#[test]
+fn a_sub_path_is_relative_and_its_variables_are_there() {
+    let of = |mount: Value| {
+        let mut whole = json!({"name": "v", "mountPath": "/v"});
+        let fields = whole.as_object_mut().expect("an object");
+        fields.extend(mount.as_object().expect("an object").clone());
+        let pod = pod(
+            json!({}),
+            json!([{"name": "v", "emptyDir": {}}]),
+            json!([whole]),
+        );
+        match asked(&pod) {
+            Ok(mounts) => mounts[0].sub_path.clone(),
+            Err(error) => error.to_string(),
+        }
+    };
+    for (mount, expected) in [
+        (json!({"subPath": "a/b"}), "a/b"),
+        (json!({"subPathExpr": "a/$$b"}), "a/$b"),
+        (
+            json!({"subPathExpr": "$(B)/$(A)/$(B)"}),
+            "missing value for A, B",
+        ),
+        (
+            json!({"subPath": "/a"}),
+            "error SubPath `/a` must not be an absolute path",
+        ),
+        (
+            json!({"subPath": "a/../../b"}),
+            "unable to provision SubPath `a/../../b`: must not contain '..'",
+        ),
+    ] {
+        assert_eq!(of(mount.clone()), expected, "{mount}");
+    }
 }

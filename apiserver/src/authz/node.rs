@@ -64,6 +64,18 @@ pub(super) fn decide(node: &str, access: &Access<'_>) -> Result<(), &'static str
             matches!(access.verb, "create" | "get"),
             "a node may only ask for certificates",
         ),
+        ("", "persistentvolumes" | "persistentvolumeclaims", None) => (
+            access.verb == "get" && access.name.is_some(),
+            "a node may only get by name what its pods mount",
+        ),
+        ("certificates.k8s.io", "clustertrustbundles", None) => {
+            (access.reads(), "a node may only read it")
+        }
+        // Whether it is for a pod that runs here is seen on the objects.
+        ("certificates.k8s.io", "podcertificaterequests", None) => (
+            access.verb == "create" || access.reads(),
+            "a node may only ask for certificates of its pods",
+        ),
         // For which pods and audiences is seen on the objects.
         ("", "serviceaccounts", Some("token")) => (
             access.verb == "create",

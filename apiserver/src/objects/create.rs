@@ -13,6 +13,7 @@ use weft_api::time::rfc3339;
 use weft_kinds::admission::Operation;
 use weft_kinds::core::PERMANENT_NAMESPACES;
 use weft_kinds::lens::{member, put, text};
+use weft_kinds::strategy::Surroundings as _;
 use weft_kinds::{KindRef, Subresource, validate};
 use weft_store::{Key, Mutation, Precondition, Snapshot, WriteError};
 
@@ -342,6 +343,10 @@ impl Objects {
         kind.strategy.judge(value, None, None, around)?;
         kind.strategy.allocate(value, None, around)?;
         node_restriction::admit(asked, None, Some(value))?;
+        node_restriction::admit_pod_certificate(asked, value, |kind, name| {
+            let namespace = namespace.filter(|_| kind.namespaced);
+            around.object(kind, namespace, name)
+        })?;
         // What is to be approved is a request for a signature.
         if kind.has(Subresource::Approval) {
             signers::judge_new(value)?;

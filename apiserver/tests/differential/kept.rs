@@ -55,7 +55,7 @@ pub const KEPT: &[Kept] = &[
         alike: |_, _| {},
     },
     Kept {
-        name: "no finalizer keeps a volume in use",
+        name: "no finalizer keeps a class of attributes",
         alike: protection,
     },
     Kept {
@@ -185,11 +185,7 @@ pub fn is_kept(manifest: &Value, case: &Value, theirs: &Answer, ours: &Answer) -
 }
 
 /// Kinds that a finalizer of the server's own keeps there.
-const PROTECTED: [&str; 3] = [
-    "PersistentVolume",
-    "PersistentVolumeClaim",
-    "VolumeAttributesClass",
-];
+const PROTECTED: [&str; 1] = ["VolumeAttributesClass"];
 
 fn protection(object: &mut Value, _: &str) {
     if let Some(Value::Array(finalizers)) = object.pointer_mut("/metadata/finalizers") {

@@ -13,7 +13,7 @@ use crate::lens::{fill, items, member, put, text};
 use crate::storage::{IS_DEFAULT, STORAGE_CLASS};
 use crate::strategy::{Strategy, Surroundings, replace_part};
 use crate::validate::{Problems, label_selector};
-use crate::{Kind, StatusMetadata, Subresource, default_class, quantity_of, unserved};
+use crate::{Kind, StatusMetadata, Subresource, default_class, quantity_of};
 
 pub static PERSISTENT_VOLUME_CLAIM: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -60,6 +60,22 @@ const RESIZE_STATUSES: &[&str] = &[
 ];
 const FROZEN: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
 
+/// Keeps a claim that pods use: put on at create, taken off by the controller.
+const PROTECTION: &str = "kubernetes.io/pvc-protection";
+
+/// Puts a finalizer on a new object, behind those that it has; after Kubernetes' admission plugin `StorageObjectInUseProtection`.
+pub(crate) fn protect(new: &mut Value, finalizer: &str) {
+    let finalizers = &mut member(new, "metadata")["finalizers"];
+    if !finalizers.is_array() {
+        *finalizers = Value::Array(Vec::new());
+    }
+    if let Some(finalizers) = finalizers.as_array_mut()
+        && !finalizers.iter().any(|known| *known == finalizer)
+    {
+        finalizers.push(finalizer.into());
+    }
+}
+
 struct Claims;
 
 impl Strategy for Claims {
@@ -97,11 +113,12 @@ impl Strategy for Claims {
         if !named && let Some(class) = default_class::newest(around, &STORAGE_CLASS, IS_DEFAULT) {
             put(member(new, "spec"), "storageClassName", Some(class.into()));
         }
+        protect(new, PROTECTION);
         Ok(())
     }
 
     fn warn(&self, value: &Value, _: &dyn Surroundings) -> Vec<String> {
-        let mut told = unserved::told_of("", "PersistentVolumeClaim");
+        let mut told = Vec::new();
         let root = Field::root(value);
         let annotation = root.entry("metadata.annotations", BETA_CLASS);
         if annotation.is_set() {

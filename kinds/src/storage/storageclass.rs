@@ -13,7 +13,7 @@ use crate::lens::{fill, flag, text};
 use crate::node_labels::deprecated;
 use crate::strategy::{Strategy, Surroundings};
 use crate::validate::Problems;
-use crate::{Kind, Subresource, default_class, unserved};
+use crate::{Kind, Subresource, default_class};
 
 pub static STORAGE_CLASS: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -50,7 +50,7 @@ impl Strategy for StorageClasses {
     }
 
     fn warn(&self, value: &Value, _: &dyn Surroundings) -> Vec<String> {
-        let mut told = unserved::told_of(GROUP, "StorageClass");
+        let mut told = Vec::new();
         let root = Field::root(value);
         for term in root.items("allowedTopologies") {
             for expression in term.items("matchLabelExpressions") {

@@ -1,9 +1,10 @@
-//! What a guest can ask of its host: WASI 0.2 and 0.3, `wasi:http`, `weft:mesh`, `weft:terminal`, and the engine's capabilities.
+//! What a guest can ask of its host: WASI 0.2 and 0.3, `wasi:http`, `weft:files`, `weft:mesh`, `weft:terminal`, and the engine's capabilities.
 //!
 //! Everything is linked once, for all workloads: what a workload may *do* is decided by the state in its store (no
 //! files, no network, no outbound service, no capability unless granted), so that one prelinked component serves them all.
 
 pub mod config;
+mod files;
 mod filesystem;
 pub mod http;
 pub mod keyvalue;
@@ -29,6 +30,7 @@ use crate::engine::Calls;
 use crate::instance::CallSlot;
 use crate::limits::{MemoryShare, Slice};
 use crate::network::Network;
+use crate::ownership::MASK;
 use crate::stdio::{ChannelInput, ChannelOutput, Stdio, TerminalSize, on_terminal};
 use crate::workload::Inner;
 
@@ -52,6 +54,8 @@ pub struct HostState {
     terminal: Option<watch::Receiver<TerminalSize>>,
     /// Where its sockets are. A command's alone: what answers calls has none.
     network: Option<Network>,
+    /// Bits that what it makes does not get.
+    mask: u32,
     workload: Arc<Inner>,
 }
 
@@ -155,7 +159,7 @@ pub(crate) fn asking(
 }
 
 /// What [`link`] links, for the sentence that refuses another import: packages and their versions.
-pub(crate) const LINKED: [(&str, &str); 9] = [
+pub(crate) const LINKED: [(&str, &str); 10] = [
     ("wasi:cli", "0.2.12 and 0.3.0"),
     ("wasi:clocks", "0.2.12 and 0.3.0"),
     ("wasi:filesystem", "0.2.12 and 0.3.0"),
@@ -163,6 +167,7 @@ pub(crate) const LINKED: [(&str, &str); 9] = [
     ("wasi:io", "0.2.12"),
     ("wasi:random", "0.2.12 and 0.3.0"),
     ("wasi:sockets", "0.2.12 and 0.3.0"),
+    ("weft:files", "0.1.0"),
     ("weft:mesh", "0.1.0"),
     ("weft:terminal", "0.1.0"),
 ];
@@ -181,6 +186,7 @@ pub(crate) fn link(linker: &mut Linker<HostState>, calls: Calls) -> wasmtime::Re
         resources::link_p3(linker)?;
         sockets::link_p3(linker)?;
     }
+    files::link(linker)?;
     mesh::link(linker)?;
     terminal::link(linker)
 }
@@ -255,6 +261,7 @@ pub(crate) fn store_with(
         calls: Open::default(),
         terminal: stdio.terminal,
         network: None,
+        mask: MASK,
         workload: workload.clone(),
     };
     let mut store = Store::new(engine, state);

@@ -128,11 +128,7 @@ fn subcommand(program: &str, arguments: &[String]) -> Code {
         "dns-server-list" => Ok(resolver::print_list("nameserver")),
         "etc-hosts" => Ok(resolver::print_hosts()),
         "nonewprivs" => {
-            // Nobody's: a component is no user of its machine, and gains nothing by being started.
-            println!(
-                "Effective uid: {}",
-                std::env::var("EUID").unwrap_or_else(|_| "1000".to_owned())
-            );
+            println!("Effective uid: {}", effective_user());
             Ok(0)
         }
         "logs-generator" => logs_generator::run(rest),
@@ -180,6 +176,17 @@ fn blocked(work: impl Future<Output = Result<Code, String>>) -> Result<Code, Str
         .map_err(|error| error.to_string())?;
     let set = tokio::task::LocalSet::new();
     set.block_on(&runtime, work)
+}
+
+/// As whom this runs: a component is that to its files, and gains nothing by being started.
+#[cfg(target_os = "wasi")]
+fn effective_user() -> String {
+    files::who().user.to_string()
+}
+
+#[cfg(not(target_os = "wasi"))]
+fn effective_user() -> String {
+    std::env::var("EUID").unwrap_or_else(|_| "1000".to_owned())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! The order of its steps is the tests': the kind of file system, new files, modes, owners, contents.
 
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -29,6 +29,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(arguments: &[String]) -> Result<Code, String> {
     let flags = Flags::read(&FLAGS, arguments)?;
+    host::clear_mask();
     let seconds = u64::try_from(flags.number("retry_time")?).unwrap_or(0);
     let ends_early = flags.switch("break_on_expected_content")?;
     let path = |name: &str| Some(flags.text(name)).filter(|path| !path.is_empty());
@@ -50,14 +51,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<Code, String> {
     }));
     step(path("file_perm").map(|path| {
         looked(path, |found| {
-            println!("perms of file {path:?}: -{}", letters(mode_bits(found)))
+            println!("perms of file {path:?}: -{}", letters(found.mode))
         })
     }));
     step(path("file_owner").map(|path| {
         looked(path, |found| {
-            let (user, group) = owner(found);
-            println!("owner UID of {path:?}: {user}");
-            println!("owner GID of {path:?}: {group}");
+            println!("owner UID of {path:?}: {}", found.user);
+            println!("owner GID of {path:?}: {}", found.group);
         })
     }));
     step(path("file_content").map(content));
@@ -101,7 +101,7 @@ fn content(path: &str) -> bool {
 }
 
 fn write(path: &str, mode: u32) -> bool {
-    let written = fs::write(path, CONTENT).and_then(|()| set_mode(path, mode));
+    let written = host::create(path, mode).and_then(|()| fs::write(path, CONTENT));
     match written {
         Ok(()) => content(path),
         Err(error) => {
@@ -114,11 +114,10 @@ fn write(path: &str, mode: u32) -> bool {
     }
 }
 
-fn looked(path: &str, say: impl FnOnce(&Metadata)) -> bool {
-    match fs::symlink_metadata(path) {
+fn looked(path: &str, say: impl FnOnce(&About)) -> bool {
+    match host::about(path) {
         Ok(found) => {
-            // What a link leads to is what is meant.
-            say(&fs::metadata(path).unwrap_or(found));
+            say(&found);
             true
         }
         Err(error) => {
@@ -159,56 +158,49 @@ fn repeated(path: &str, within: Duration, ends_early: bool) -> bool {
     is_read
 }
 
-/// The kind of a mount is not among what WASI's files tell; natively Linux does.
 fn kind_of_file_system(path: &str) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    match mounted(&mounts, path) {
-        Some(kind) => {
-            println!("mount type of {path:?}: {kind}");
-            true
-        }
-        None if Path::new(path).exists() => {
-            println!("mount type of {path:?}: unknown");
-            true
-        }
-        None => {
-            println!("error from statfs({path:?}): no such file or directory");
-            false
-        }
+    if !Path::new(path).exists() {
+        println!("error from statfs({path:?}): no such file or directory");
+        return false;
     }
+    let mounts = host::mounts();
+    let mounts = mounts.iter().map(|(at, kind)| (at.as_str(), kind.as_str()));
+    let kind = mounted(mounts, path).unwrap_or("unknown");
+    println!("mount type of {path:?}: {kind}");
+    true
 }
 
 /// The kind of the longest mount that holds a path.
-fn mounted<'m>(mounts: &'m str, path: &str) -> Option<&'m str> {
-    let lines = mounts.lines().filter_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        Some((fields.next()?, fields.next()?))
-    });
-    let holding = lines.filter(|(at, _)| Path::new(path).starts_with(at));
+fn mounted<'m>(mounts: impl Iterator<Item = (&'m str, &'m str)>, path: &str) -> Option<&'m str> {
+    let holding = mounts.filter(|(at, _)| Path::new(path).starts_with(at));
     let found = holding.max_by_key(|(at, _)| at.len());
     found.map(|(_, kind)| kind)
 }
 
+/// What a file is.
+struct About {
+    /// Go's letter for it; `-` for a plain file.
+    kind: char,
+    /// The twelve bits of `chmod`.
+    mode: u32,
+    user: u32,
+    group: u32,
+}
+
 /// As `ls -l` and Go's `FileMode` show it: the kind, and who may.
-fn mode_text(found: &Metadata) -> String {
-    let kind = match (found.is_dir(), found.is_symlink()) {
-        (true, _) => "d",
-        (_, true) => "L",
-        _ => "-",
-    };
-    let bits = mode_bits(found);
+fn mode_text(found: &About) -> String {
     // Go puts these before the kind of a plain file.
     let mut special = String::new();
     for (bit, letter) in [(0o4000, 'u'), (0o2000, 'g'), (0o1000, 't')] {
-        if bits & bit != 0 {
+        if found.mode & bit != 0 {
             special.push(letter);
         }
     }
-    let kind = match (kind, special.is_empty()) {
-        ("-", false) => "",
-        (kind, _) => kind,
+    let kind = match (found.kind, special.is_empty()) {
+        ('-', false) => String::new(),
+        (kind, _) => kind.to_string(),
     };
-    format!("{kind}{special}{}", letters(bits))
+    format!("{kind}{special}{}", letters(found.mode))
 }
 
 fn letters(bits: u32) -> String {
@@ -221,41 +213,81 @@ fn letters(bits: u32) -> String {
 }
 
 #[cfg(unix)]
-fn mode_bits(found: &Metadata) -> u32 {
-    std::os::unix::fs::MetadataExt::mode(found) & 0o7777
-}
+mod host {
+    use std::fs::{self, File};
+    use std::io;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
-/// WASI's files have none: what a file may be used for is what is seen.
-#[cfg(not(unix))]
-fn mode_bits(found: &Metadata) -> u32 {
-    match (found.is_dir(), found.permissions().readonly()) {
-        (true, _) => 0o777,
-        (false, true) => 0o444,
-        (false, false) => 0o644,
+    use super::About;
+
+    pub(super) fn about(path: &str) -> io::Result<About> {
+        let found = fs::metadata(path)?;
+        Ok(About {
+            kind: if found.is_dir() { 'd' } else { '-' },
+            mode: found.mode() & 0o7777,
+            user: found.uid(),
+            group: found.gid(),
+        })
+    }
+
+    /// The mask is the process's, and no safe function sets it.
+    pub(super) fn clear_mask() {}
+
+    pub(super) fn create(path: &str, mode: u32) -> io::Result<()> {
+        match File::create_new(path) {
+            Ok(_) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn mounts() -> Vec<(String, String)> {
+        let text = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let lines = text.lines().filter_map(|line| {
+            let mut fields = line.split(' ').skip(1).map(str::to_owned);
+            Some((fields.next()?, fields.next()?))
+        });
+        lines.collect()
     }
 }
 
-#[cfg(unix)]
-fn set_mode(path: &str, mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-}
+#[cfg(target_os = "wasi")]
+mod host {
+    use std::io;
 
-#[cfg(not(unix))]
-fn set_mode(_path: &str, _mode: u32) -> io::Result<()> {
-    Ok(())
-}
+    use files::Kind;
 
-#[cfg(unix)]
-fn owner(found: &Metadata) -> (u32, u32) {
-    use std::os::unix::fs::MetadataExt as _;
-    (found.uid(), found.gid())
-}
+    use super::About;
 
-/// Nobody's in particular.
-#[cfg(not(unix))]
-fn owner(_: &Metadata) -> (u32, u32) {
-    (0, 0)
+    pub(super) fn about(path: &str) -> io::Result<About> {
+        let found = files::stat(path, true).map_err(files::said)?;
+        Ok(About {
+            kind: match found.kind {
+                Kind::Directory => 'd',
+                Kind::Link => 'L',
+                _ => '-',
+            },
+            mode: found.mode,
+            user: found.user,
+            group: found.group,
+        })
+    }
+
+    pub(super) fn clear_mask() {
+        files::set_mask(0);
+    }
+
+    pub(super) fn create(path: &str, mode: u32) -> io::Result<()> {
+        match files::create(path, false, mode) {
+            Ok(()) | Err(files::Error::Exist) => Ok(()),
+            Err(error) => Err(files::said(error)),
+        }
+    }
+
+    pub(super) fn mounts() -> Vec<(String, String)> {
+        let mounts = files::mounts().into_iter();
+        mounts.map(|mount| (mount.path, mount.kind)).collect()
+    }
 }
 
 #[cfg(test)]
@@ -275,13 +307,13 @@ mod tests {
 
     #[test]
     fn a_path_is_on_the_innermost_mount() {
-        let mounts = "overlay / overlay rw 0 0\ntmpfs /data tmpfs rw 0 0\nproc /proc proc rw 0 0\n";
+        let mounts = [("/", "overlay"), ("/data", "tmpfs"), ("/proc", "proc")];
         for (path, kind) in [
             ("/data/a", "tmpfs"),
             ("/datax", "overlay"),
             ("/proc", "proc"),
         ] {
-            assert_eq!(mounted(mounts, path), Some(kind), "{path}");
+            assert_eq!(mounted(mounts.into_iter(), path), Some(kind), "{path}");
         }
     }
 }

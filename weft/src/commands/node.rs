@@ -1,7 +1,7 @@
 //! `weft node`: join a cluster and run its pods.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 use tokio::sync::oneshot;
 use weft_agent::AgentError;
@@ -65,6 +65,9 @@ pub struct Args {
     /// Let pods name components in files of this machine, as file:/path
     #[arg(long)]
     allow_file_images: bool,
+    /// Lend pods that ask for it this folder of the machine, and what is below it (hostPath); may be given several times
+    #[arg(long, value_name = "FOLDER", value_parser = host_path)]
+    allow_host_path: Vec<PathBuf>,
     /// Mirrors, credentials and certificates of image registries, as k3s' registries.yaml
     #[arg(long, value_name = "FILE")]
     private_registry: Option<PathBuf>,
@@ -105,6 +108,15 @@ fn open_services(to: Option<OpenTo>) -> OpenServices {
         Some(OpenTo::ThisMachine) => OpenServices::ToThisMachine,
         Some(OpenTo::Everybody) => OpenServices::ToEverybody,
     }
+}
+
+/// A folder that pods may be lent.
+pub(super) fn host_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+        return Err("it must be an absolute path without ..".to_owned());
+    }
+    Ok(path)
 }
 
 fn quantity(text: &str) -> Result<Quantity, String> {
@@ -157,6 +169,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         lease_every_seconds: args.lease_renewal,
         pod_cidr: args.pod_cidr,
         allow_file_images: args.allow_file_images,
+        host_paths: args.allow_host_path,
         registries_file: args.private_registry,
         egress_ca_file: args.egress_ca_file,
         cores: args.cores,

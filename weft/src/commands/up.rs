@@ -58,6 +58,9 @@ pub struct Args {
     /// [default: pki/encryption.key in the data folder]
     #[arg(long, value_name = "FILE")]
     encryption_key_file: Option<PathBuf>,
+    /// Lend pods that ask for it this folder of the machine, and what is below it (hostPath); may be given several times
+    #[arg(long, value_name = "FOLDER", value_parser = super::node::host_path)]
+    allow_host_path: Vec<PathBuf>,
     /// Mirrors, credentials and certificates of image registries, as k3s' registries.yaml
     #[arg(long, value_name = "FILE")]
     private_registry: Option<PathBuf>,
@@ -159,6 +162,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         services_open: args.open_services,
         registries_file,
         egress_ca_file,
+        host_paths: args.allow_host_path.clone(),
     };
     let mut nodes = Nodes::default();
     let result = cluster
@@ -231,6 +235,7 @@ struct Cluster {
     services_open: bool,
     registries_file: Option<PathBuf>,
     egress_ca_file: Option<PathBuf>,
+    host_paths: Vec<PathBuf>,
 }
 
 impl Cluster {
@@ -319,6 +324,9 @@ impl Cluster {
         }
         if let Some(file) = &self.egress_ca_file {
             arguments.extend(["--egress-ca-file".to_owned(), file.display().to_string()]);
+        }
+        for folder in &self.host_paths {
+            arguments.extend(["--allow-host-path".to_owned(), folder.display().to_string()]);
         }
         if let Some(cores) = self.cores {
             arguments.extend(["--cores".to_owned(), cores.to_string()]);

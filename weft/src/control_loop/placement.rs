@@ -6,6 +6,8 @@
 //!
 //! Invariant: a pod is pending, or counted on a node, never both.
 
+mod volumes;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -25,7 +27,7 @@ use weft_apiserver::objects::{Binding, Objects, WriteOptions};
 use weft_controllers::lens::Service;
 use weft_controllers::pod::Pod;
 use weft_controllers::{Cached, Change, Key, Note, Reads, Touched, View, Write};
-use weft_kinds::{NODE, POD, SERVICE};
+use weft_kinds::{NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, SERVICE};
 use weft_scheduler::{NodeFacts, Placement as Chosen, Plan, PodFacts, Refusal, Snapshot};
 use weft_store::Term;
 
@@ -127,6 +129,7 @@ pub struct Round {
 /// What placement reads of the view.
 pub fn reads(reads: &mut Reads) {
     reads.kind::<Pod>().kind::<Node>().kind::<Service>();
+    volumes::reads(reads);
 }
 
 impl Placement {
@@ -176,6 +179,9 @@ impl Placement {
                 let key = &touched.key;
                 self.snapshot.remove_service(&key.namespace, &key.name);
             }
+        } else if touched.is_of(&PERSISTENT_VOLUME_CLAIM) || touched.is_of(&PERSISTENT_VOLUME) {
+            // A pod may wait for it.
+            self.moved = true;
         }
     }
 
@@ -335,8 +341,20 @@ impl Placement {
             order.truncate(BATCH);
         }
         order.sort_by(precedes);
-        let facts = order.into_iter().map(|waiting| waiting.facts.clone());
+        let mut held = Vec::new();
+        let facts = order.into_iter().filter_map(|waiting| {
+            let facts = waiting.facts.clone();
+            let constrained = volumes::constrain(view, &waiting.key(), facts);
+            constrained
+                .map_err(|why| held.push((Arc::clone(&waiting.facts.uid), why)))
+                .ok()
+        });
         let batch: Vec<PodFacts> = facts.collect();
+        for (uid, why) in held {
+            self.fresh.remove(&uid);
+            let message = format!("0/{} nodes are available: {why}.", self.nodes.len());
+            writes.extend(self.tell_waiting(&uid, message, now, view));
+        }
         self.seed = self
             .seed
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -389,10 +407,19 @@ impl Placement {
 
     /// Condition and event for a pod that fits nowhere, unless it has been told so lately.
     fn tell_refusal(&mut self, refusal: &Refusal, now: Instant, view: &View) -> Vec<Write> {
-        let Some(waiting) = self.waiting.get_mut(&refusal.uid) else {
+        self.tell_waiting(&refusal.uid, refusal.to_string(), now, view)
+    }
+
+    fn tell_waiting(
+        &mut self,
+        uid: &str,
+        message: String,
+        now: Instant,
+        view: &View,
+    ) -> Vec<Write> {
+        let Some(waiting) = self.waiting.get_mut(uid) else {
             return Vec::new();
         };
-        let message = refusal.to_string();
         let told = waiting.told.as_ref();
         if told.is_some_and(|(text, at)| *text == message && now < *at + REMIND) {
             return Vec::new();

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 use weft_controllers::write::Propagation;
 use weft_kinds::{
-    CONTROLLER_REVISION, DAEMON_SET, KindRef, NAMESPACE, NODE, PERSISTENT_VOLUME_CLAIM, POD,
-    REPLICATION_CONTROLLER, RESOURCE_QUOTA, STATEFUL_SET,
+    CONTROLLER_REVISION, DAEMON_SET, KindRef, NAMESPACE, NODE, PERSISTENT_VOLUME,
+    PERSISTENT_VOLUME_CLAIM, POD, REPLICATION_CONTROLLER, RESOURCE_QUOTA, STATEFUL_SET,
+    STORAGE_CLASS,
 };
 
 use crate::world::{PINNED, World, namespace, node_object};
@@ -247,6 +248,45 @@ fn claims_come_before_their_pods_and_go_with_them_where_that_is_asked_for() {
     assert_eq!(world.names(&PERSISTENT_VOLUME_CLAIM).len(), 0);
     assert_eq!(world.names(&POD).len(), 0);
     assert_eq!(world.names(&CONTROLLER_REVISION).len(), 0);
+}
+
+#[test]
+fn a_claim_gets_a_folder_that_goes_with_it() {
+    for seed in 0..4 {
+        let mut world = World::new(seed);
+        world.create_nodes();
+        world.create(
+            &STORAGE_CLASS,
+            json!({"metadata": {"name": "now"}, "provisioner": "folder.weft.dev", "allowVolumeExpansion": true}),
+        );
+        world.create(
+            &PERSISTENT_VOLUME_CLAIM,
+            json!({"metadata": {"name": "data", "namespace": "default"}, "spec": {"storageClassName": "now",
+                "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}),
+        );
+        world.settle();
+        let told = status(&world, &PERSISTENT_VOLUME_CLAIM, "data").clone();
+        assert_eq!(
+            told,
+            json!({"phase": "Bound", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}}),
+            "seed {seed}"
+        );
+        let names = world.names(&PERSISTENT_VOLUME);
+        let [name] = names.as_slice() else {
+            panic!("{names:?}");
+        };
+        let name = name.clone();
+        assert_eq!(status(&world, &PERSISTENT_VOLUME, &name)["phase"], "Bound");
+        let larger = json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}});
+        world.patch(&PERSISTENT_VOLUME_CLAIM, "data", larger);
+        world.settle();
+        let told = status(&world, &PERSISTENT_VOLUME_CLAIM, "data");
+        assert_eq!(told["capacity"]["storage"], "2Gi");
+        world.delete(&PERSISTENT_VOLUME_CLAIM, "data", Propagation::Background);
+        world.settle();
+        assert_eq!(world.names(&PERSISTENT_VOLUME_CLAIM).len(), 0);
+        assert_eq!(world.names(&PERSISTENT_VOLUME).len(), 0);
+    }
 }
 
 /// Nodes that pods of a DaemonSet are meant for; nobody places them here.

@@ -8,9 +8,10 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::{Value, json};
 use weft_api::name;
+use weft_api::status::StatusError;
 
 use super::persistentvolumeclaim::{
-    BETA_CLASS, VOLUME_MODES, access_modes_text, class_of, validate_access_modes,
+    BETA_CLASS, VOLUME_MODES, access_modes_text, class_of, protect, validate_access_modes,
 };
 use crate::columns::{Column, Row};
 use crate::core::pod::node_selector;
@@ -19,7 +20,7 @@ use crate::lens::{fill, items, items_mut, member, object, put, text};
 use crate::node_labels::{deprecated, renamed};
 use crate::strategy::{Strategy, Surroundings, replace_part};
 use crate::validate::Problems;
-use crate::{Kind, StatusMetadata, Subresource, unserved};
+use crate::{Kind, StatusMetadata, Subresource};
 
 pub static PERSISTENT_VOLUME: LazyLock<Arc<Kind>> = LazyLock::new(|| {
     Arc::new(Kind {
@@ -51,6 +52,9 @@ pub static PERSISTENT_VOLUME: LazyLock<Arc<Kind>> = LazyLock::new(|| {
 
 const PHASE_TIME: &str = "lastPhaseTransitionTime";
 const MOUNT_OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
+
+/// Keeps a volume that is bound: put on at create, taken off by the controller.
+const PROTECTION: &str = "kubernetes.io/pv-protection";
 
 struct Volumes;
 
@@ -87,8 +91,13 @@ impl Strategy for Volumes {
         }
     }
 
+    fn admit(&self, new: &mut Value, _: &dyn Surroundings) -> Result<(), StatusError> {
+        protect(new, PROTECTION);
+        Ok(())
+    }
+
     fn warn(&self, value: &Value, _: &dyn Surroundings) -> Vec<String> {
-        let mut told = unserved::told_of("", "PersistentVolume");
+        let mut told = Vec::new();
         let root = Field::root(value);
         for (annotation, message) in [
             (

@@ -6,6 +6,10 @@
 //! asks for two others, carries along. The directories lent to the guest have the mark from the start, and what is opened
 //! below them gets it. So a descriptor elsewhere costs one look at it.
 //!
+//! What a guest's user may not, is refused here as well (`ownership`): before something is opened, made, moved or removed, its path is
+//! walked under the same lock. Looking at a file's size and times asks nobody. User 0 costs nothing of that; what he makes is his,
+//! which is what a file says of whom nobody wrote anything down.
+//!
 //! Where wasmtime does the work, it does it on descriptors of the same files in a table of the volume's own, in a task that
 //! ends after it: an instance that goes away does not leave something behind that was made and not counted.
 
@@ -14,23 +18,26 @@ pub(super) mod p3;
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::Resource;
 use wasmtime_wasi::filesystem::{
-    Descriptor, WasiFilesystemCtx, WasiFilesystemCtxView, WasiFilesystemView,
+    Descriptor, Dir, WasiFilesystemCtx, WasiFilesystemCtxView, WasiFilesystemView,
 };
 use wasmtime_wasi::p2::FsResult;
 use wasmtime_wasi::p2::bindings::filesystem::preopens::Host as Preopens;
 use wasmtime_wasi::p2::bindings::filesystem::types::{
     DescriptorFlags, ErrorCode, HostDescriptor, OpenFlags, PathFlags,
 };
-use wasmtime_wasi::{OpenMode, ResourceTable};
+use wasmtime_wasi::{FsPerms, OpenMode, ResourceTable};
 
 use crate::host::HostState;
-use crate::volume::{self, Made, NoRoom, Volume};
+use crate::ownership::{DIR_MODE, FILE_MODE, Identity, MASK, Ownership, READ, WRITE, Walk};
+use crate::volume::{self, Access, Lent, Made, NoRoom, Volume};
+use crate::workload::Inner;
 
 /// The largest part of a stream that is written at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -67,10 +74,49 @@ fn is_read_only(descriptor: &Descriptor) -> bool {
     }
 }
 
+/// Who makes something.
+#[derive(Clone)]
+pub(super) struct Maker {
+    workload: Arc<Inner>,
+    mask: u32,
+    /// None where WASI says nothing of it.
+    mode: Option<u32>,
+}
+
+impl Maker {
+    pub(super) fn of(state: &HostState, mode: Option<u32>) -> Maker {
+        Maker {
+            workload: state.workload.clone(),
+            mask: state.mask,
+            mode,
+        }
+    }
+
+    fn who(&self) -> &Identity {
+        &self.workload.config().identity
+    }
+
+    /// The mode of what it makes.
+    fn mode(&self, is_dir: bool) -> u32 {
+        let least = if is_dir { 0o777 } else { 0o666 };
+        self.mode.unwrap_or(least) & !self.mask
+    }
+
+    /// Whether what it makes in `volume` is what any file is of which nothing was written down.
+    fn leaves_no_trace(&self, volume: &Volume) -> bool {
+        let who = self.who();
+        (who.user, who.group) == (0, 0)
+            && self.mode.is_none()
+            && self.mask == MASK
+            && !volume.may_give_groups()
+    }
+}
+
 /// A descriptor in a volume with limits.
 struct Here {
     volume: Volume,
     descriptor: Descriptor,
+    maker: Maker,
 }
 
 impl Here {
@@ -94,7 +140,7 @@ impl Here {
 impl HostState {
     fn volume_of(&self, descriptor: &Descriptor) -> Option<&Volume> {
         let index = mark_of(descriptor).checked_sub(1)?;
-        self.workload.volumes().get(index)?.as_ref()
+        self.workload.lent().get(index)?.held()
     }
 
     fn here(&self, descriptor: &Resource<Descriptor>) -> wasmtime::Result<Option<Here>> {
@@ -102,6 +148,7 @@ impl HostState {
         Ok(self.volume_of(descriptor).map(|volume| Here {
             volume: volume.clone(),
             descriptor: descriptor.clone(),
+            maker: Maker::of(self, None),
         }))
     }
 
@@ -121,6 +168,7 @@ impl HostState {
                 Here {
                     volume: here.clone(),
                     descriptor: from.clone(),
+                    maker: Maker::of(self, None),
                 },
                 to.clone(),
             )),
@@ -132,17 +180,51 @@ impl HostState {
     /// Marks the directories that the guest was just given.
     fn mark(&mut self, lent: &[(Resource<Descriptor>, String)]) -> wasmtime::Result<()> {
         for (index, (directory, _)) in lent.iter().enumerate() {
-            if self
-                .workload
-                .volumes()
-                .get(index)
-                .is_some_and(Option::is_some)
-            {
+            let lent = self.workload.lent().get(index);
+            if lent.is_some_and(|lent| lent.held().is_some()) {
                 set_mark(self.table.get_mut(directory)?, index + 1);
             }
         }
         Ok(())
     }
+}
+
+/// Makes an empty file, or a folder, at `path` in a directory that was lent as the `index`th.
+pub(super) async fn create(
+    lent: &Lent,
+    index: usize,
+    path: String,
+    is_dir: bool,
+    maker: Maker,
+) -> FsResult<()> {
+    let perms = match lent.access {
+        Access::ReadOnly => FsPerms::ReadOnly,
+        Access::ReadWrite => FsPerms::ReadWrite,
+    };
+    let root = lent.file().try_clone()?;
+    let mode = OpenMode::READ | OpenMode::WRITE;
+    let mut descriptor = Descriptor::Dir(Dir::new(root, perms, mode, false));
+    let change = match is_dir {
+        true => Change::CreateDirectory(path),
+        false => Change::Open {
+            path_flags: PathFlags::empty(),
+            path,
+            open: OpenFlags::CREATE | OpenFlags::EXCLUSIVE,
+            flags: DescriptorFlags::WRITE,
+        },
+    };
+    let Some(volume) = lent.held() else {
+        change.make(&descriptor).await?;
+        let dir = handle(&descriptor).clone();
+        return Ok(change.record(dir, lent.ownership(), maker).await?);
+    };
+    set_mark(&mut descriptor, index + 1);
+    let here = Here {
+        volume: volume.clone(),
+        descriptor,
+        maker,
+    };
+    here.change(change).await.map(drop)
 }
 
 enum Ends {
@@ -151,6 +233,7 @@ enum Ends {
 }
 
 /// What wasmtime is to do in a volume.
+#[derive(Clone)]
 enum Change {
     Open {
         path_flags: PathFlags,
@@ -160,6 +243,7 @@ enum Change {
     },
     CreateDirectory(String),
     RemoveDirectory(String),
+    RemoveFile(String),
     Symlink {
         target: String,
         path: String,
@@ -184,9 +268,10 @@ impl Change {
             Change::Open { open, .. } if open.contains(OpenFlags::CREATE) => Made::Name,
             Change::Link { .. } => Made::Name,
             Change::CreateDirectory(_) | Change::Symlink { .. } => Made::Block,
-            Change::Open { .. } | Change::RemoveDirectory(_) | Change::Rename { .. } => {
-                Made::Nothing
-            }
+            Change::Open { .. }
+            | Change::RemoveDirectory(_)
+            | Change::RemoveFile(_)
+            | Change::Rename { .. } => Made::Nothing,
         }
     }
 
@@ -221,6 +306,91 @@ impl Change {
         })
     }
 
+    /// Whether it is for more than reading what is there.
+    fn writes(&self) -> bool {
+        let Change::Open { open, flags, .. } = self else {
+            return true;
+        };
+        open.contains(OpenFlags::CREATE)
+            || open.contains(OpenFlags::TRUNCATE)
+            || flags.contains(DescriptorFlags::WRITE)
+    }
+
+    /// Whether `who` may. Blocks.
+    fn check(&self, dir: &File, who: &Identity, ownership: Ownership) -> io::Result<()> {
+        let walk = |path: &str, follow: bool| Walk::to(dir.as_fd(), path, follow, who, ownership);
+        match self {
+            Change::Open {
+                path_flags,
+                path,
+                open,
+                flags,
+            } => {
+                let follow = path_flags.contains(PathFlags::SYMLINK_FOLLOW);
+                let walk = walk(path, follow)?;
+                if walk.found.is_none() {
+                    return match open.contains(OpenFlags::CREATE) {
+                        true => walk.may_change(who),
+                        false => Ok(()),
+                    };
+                }
+                let mut what = 0;
+                if flags.contains(DescriptorFlags::READ) {
+                    what |= READ;
+                }
+                if flags.contains(DescriptorFlags::WRITE) || open.contains(OpenFlags::TRUNCATE) {
+                    what |= WRITE;
+                }
+                match what == 0 || who.may(what, walk.attributes()?) {
+                    true => Ok(()),
+                    false => Err(io::Error::from_raw_os_error(libc::EACCES)),
+                }
+            }
+            Change::CreateDirectory(path)
+            | Change::RemoveDirectory(path)
+            | Change::RemoveFile(path)
+            | Change::Symlink { path, .. } => walk(path, false)?.may_change(who),
+            Change::Link {
+                path_flags,
+                path,
+                to,
+                new_path,
+            } => {
+                walk(path, path_flags.contains(PathFlags::SYMLINK_FOLLOW))?;
+                Walk::to(handle(to).as_fd(), new_path, false, who, ownership)?.may_change(who)
+            }
+            Change::Rename { path, to, new_path } => {
+                walk(path, false)?.may_change(who)?;
+                Walk::to(handle(to).as_fd(), new_path, false, who, ownership)?.may_change(who)
+            }
+        }
+    }
+
+    /// Writes down whose it is that was made below `dir`, where that is not what any file has.
+    async fn record(&self, dir: Arc<File>, ownership: Ownership, maker: Maker) -> io::Result<()> {
+        let (path, is_dir) = match self {
+            Change::Open { path, .. } => (path.clone(), false),
+            Change::CreateDirectory(path) => (path.clone(), true),
+            _ => return Ok(()),
+        };
+        volume::blocking(move || {
+            let nobody = Identity::default();
+            let walk = Walk::to(dir.as_fd(), &path, true, &nobody, ownership)?;
+            let mode = maker.mode(is_dir);
+            let plain = if is_dir { DIR_MODE } else { FILE_MODE };
+            let mut made = walk.folder()?.of_new(maker.who(), mode, is_dir);
+            if ownership == Ownership::Host {
+                // It is whose it is.
+                let own = walk.attributes()?;
+                (made.user, made.group) = (own.user, own.group);
+            } else if (made.user, made.group, made.mode) == (0, 0, plain) {
+                return Ok(());
+            }
+            walk.set(made)
+        })
+        .await
+    }
+
     /// Does it in `dir`. What was opened, if it was to open something.
     async fn make(&self, dir: &Descriptor) -> FsResult<Option<Descriptor>> {
         let (mut table, mut ctx) = (ResourceTable::new(), WasiFilesystemCtx::default());
@@ -248,6 +418,9 @@ impl Change {
             }
             Change::RemoveDirectory(path) => {
                 HostDescriptor::remove_directory_at(&mut view, dir(), path.clone()).await?;
+            }
+            Change::RemoveFile(path) => {
+                HostDescriptor::unlink_file_at(&mut view, dir(), path.clone()).await?;
             }
             Change::Symlink { target, path } => {
                 let (target, path) = (target.clone(), path.clone());
@@ -293,6 +466,26 @@ impl Here {
         };
         loop {
             let mut locked = self.volume.lock().await;
+            let ownership = self.volume.ownership();
+            let dir = handle(&self.descriptor).clone();
+            // What is lent to be read is not written, whoever asks: wasmtime says so.
+            let refused = is_read_only(&self.descriptor) && change.writes();
+            let change = if self.maker.who().is_root() || refused {
+                change.clone()
+            } else {
+                let (change, maker, dir) = (change.clone(), self.maker.clone(), dir.clone());
+                let checked = volume::blocking(move || {
+                    let checked = change.check(&dir, maker.who(), ownership);
+                    checked.map(|()| change)
+                });
+                match checked.await {
+                    Ok(checked) => checked,
+                    Err(error) => match error.raw_os_error() {
+                        Some(libc::EACCES) => return Err(ErrorCode::Access.into()),
+                        _ => return Err(code(&error).into()),
+                    },
+                }
+            };
             if let Some(existing) = change.of_existing() {
                 let opened = existing.make(&self.descriptor).await;
                 let missing = opened
@@ -316,6 +509,12 @@ impl Here {
             };
             let changed = change.make(&self.descriptor).await;
             if let Ok(opened) = &changed {
+                if made != Made::Nothing && !self.maker.leaves_no_trace(&self.volume) {
+                    let recorded = change.record(dir, ownership, self.maker.clone()).await;
+                    if let Err(error) = recorded {
+                        tracing::warn!(%error, "whose a new file is was not written down");
+                    }
+                }
                 locked.add(made);
                 if let Some(opened) = opened {
                     locked.opened(handle(opened));
@@ -349,9 +548,12 @@ fn code(error: &io::Error) -> ErrorCode {
     }
 }
 
-type Lent = Vec<(Resource<Descriptor>, String)>;
+type Directories = Vec<(Resource<Descriptor>, String)>;
 
-fn get_directories(mut store: StoreContextMut<'_, HostState>, (): ()) -> wasmtime::Result<(Lent,)> {
+fn get_directories(
+    mut store: StoreContextMut<'_, HostState>,
+    (): (),
+) -> wasmtime::Result<(Directories,)> {
     let state = store.data_mut();
     let lent = Preopens::get_directories(&mut state.filesystem())?;
     state.mark(&lent)?;

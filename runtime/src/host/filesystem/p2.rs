@@ -142,6 +142,18 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
         },
     )?;
     types.func_wrap_async(
+        "[method]descriptor.unlink-file-at",
+        |mut store: StoreContextMut<'_, HostState>, (fd, path): (Resource<Descriptor>, String)| {
+            Box::new(async move {
+                let state = store.data_mut();
+                said(match state.here(&fd)? {
+                    Some(here) => made(here.change(Change::RemoveFile(path)).await),
+                    None => state.filesystem().unlink_file_at(fd, path).await,
+                })
+            })
+        },
+    )?;
+    types.func_wrap_async(
         "[method]descriptor.symlink-at",
         |mut store: StoreContextMut<'_, HostState>,
          (fd, target, path): (Resource<Descriptor>, String, String)| {

@@ -128,6 +128,17 @@ pub(in crate::host) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<
         },
     )?;
     types.func_wrap_concurrent(
+        "[method]descriptor.unlink-file-at",
+        |accessor: &Accessor<HostState>, (fd, path): (Resource<Descriptor>, String)| {
+            Box::pin(async move {
+                match accessor.with(|mut access| access.get().here(&fd))? {
+                    Some(here) => made(here.change(Change::RemoveFile(path)).await),
+                    None => said(WasiFilesystem::unlink_file_at(&files(accessor), fd, path).await),
+                }
+            })
+        },
+    )?;
+    types.func_wrap_concurrent(
         "[method]descriptor.symlink-at",
         |accessor: &Accessor<HostState>,
          (fd, target, path): (Resource<Descriptor>, String, String)| {

@@ -1,4 +1,4 @@
-//! `chmod`, `chown` and `chgrp`. In a component they say that its files have neither modes nor owners.
+//! `chmod`, `chown` and `chgrp`.
 
 use super::call::{Call, Ended, Stop, reason};
 use super::filesystem::{self, Kind};

@@ -106,7 +106,7 @@ pub async fn du(call: &mut Call) -> Ended {
 
 const DF: Usage = Usage::new("df [-Pkmh] [FILE]...", "Pkmha");
 
-/// `df`: WASI tells no size of a file system, so the columns that need one hold a dash.
+/// `df`: what volumes may hold is told by `weft:files`; where nothing is told, the columns hold a dash.
 pub async fn df(call: &mut Call) -> Ended {
     let flags = DF.parse(call)?;
     for name in &flags.rest {
@@ -143,12 +143,27 @@ pub async fn df(call: &mut Call) -> Ended {
         true => mounts.iter().collect(),
         false => flags.rest.iter().filter_map(holding).collect(),
     };
+    let show = |bytes: u64| match flags.last_of("kmh") {
+        Some('m') => bytes.div_ceil(1 << 20).to_string(),
+        Some('h') => human(bytes),
+        _ => bytes.div_ceil(1024).to_string(),
+    };
     let rows: Vec<String> = shown
         .iter()
         .map(|mount| {
+            let dash = || "-".to_owned();
+            let [all, used, free, share] = match mount.room {
+                None => [dash(), dash(), dash(), dash()],
+                Some((all, used)) => [
+                    show(all),
+                    show(used),
+                    show(all.saturating_sub(used)),
+                    format!("{}%", (used * 100).div_ceil(all.max(1))),
+                ],
+            };
             format!(
-                "{:<20} {:>10} {:>9} {:>9} {:>4} {}\n",
-                mount.what, "-", "-", "-", "-", mount.at
+                "{:<20} {all:>10} {used:>9} {free:>9} {share:>4} {}\n",
+                mount.what, mount.at
             )
         })
         .collect();

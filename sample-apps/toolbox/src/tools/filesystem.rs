@@ -1,8 +1,7 @@
 //! What tools know of a file, on a Unix and in a component.
 //!
-//! WASI's files have a kind, a size, times and a number of links, and neither mode bits nor an owner nor a device. In a component a
-//! mode is therefore shown as what can be done (0755 for directories, 0644 for files, without write bits where writing is refused),
-//! the owner as 0, and the inode is a hash that is equal for the same file. Setting them is refused with the reason.
+//! WASI's files have a kind, a size, times and a number of links, and neither mode bits nor an owner nor a device: of those a
+//! component is told by `weft:files`.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -15,10 +14,6 @@ pub enum Kind {
     Directory,
     Link,
     Fifo,
-    #[cfg_attr(
-        target_os = "wasi",
-        expect(dead_code, reason = "no file of WASI is one")
-    )]
     Socket,
     Block,
     Character,
@@ -119,6 +114,16 @@ pub fn identity() -> (u32, u32) {
     host::identity()
 }
 
+/// Which bits new files do not get from now on.
+pub fn set_mask(mask: u32) {
+    host::set_mask(mask);
+}
+
+/// Groups beside that of [`identity`].
+pub fn groups() -> Vec<u32> {
+    host::groups()
+}
+
 /// Entries of a directory, sorted.
 pub fn entries(path: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
@@ -146,6 +151,7 @@ pub fn normal(path: &Path) -> PathBuf {
     normal
 }
 
+#[cfg(unix)]
 fn kind(metadata: &Metadata) -> Kind {
     let kind = metadata.file_type();
     match (kind.is_dir(), kind.is_symlink()) {
@@ -208,17 +214,24 @@ mod host {
             .map(|about| (about.uid(), about.gid()))
             .unwrap_or((0, 0))
     }
+
+    pub fn groups() -> Vec<u32> {
+        let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("Groups:"));
+        let words = line.unwrap_or_default().split_whitespace();
+        words.filter_map(|word| word.parse().ok()).collect()
+    }
+
+    /// Natively the mask is the process's, and no safe function sets it.
+    pub fn set_mask(_mask: u32) {}
 }
 
 #[cfg(target_os = "wasi")]
 mod host {
     use wasip2::filesystem::preopens::get_directories;
-    use wasip2::filesystem::types::{Descriptor, DescriptorFlags, ErrorCode, PathFlags};
+    use wasip2::filesystem::types::{Descriptor, ErrorCode};
 
     use super::*;
-
-    const NO_MODES: &str = "WASI's file systems have no mode bits";
-    const NO_OWNERS: &str = "WASI's file systems have no owners";
 
     /// The directory lent to this program that holds a path, and the path in it.
     fn place(path: &Path) -> Option<(Descriptor, String)> {
@@ -243,55 +256,52 @@ mod host {
         best.map(|(_, directory, rest)| (directory, rest))
     }
 
-    pub fn about(path: &Path, follow: bool, metadata: &Metadata) -> io::Result<About> {
-        let kind = super::kind(metadata);
-        let (mut links, mut inode, mut changed) = (1, 0, time(metadata.modified()));
-        let mut writable = false;
-        if let Some((directory, rest)) = place(path) {
-            // All that there is of permissions: whether the directory was lent for writing.
-            writable = directory
-                .get_flags()
-                .is_ok_and(|flags| flags.contains(DescriptorFlags::MUTATE_DIRECTORY));
-            let flags = if follow {
-                PathFlags::SYMLINK_FOLLOW
-            } else {
-                PathFlags::empty()
-            };
-            if let Ok(stat) = directory.stat_at(flags, &rest) {
-                links = stat.link_count.max(1);
-                if let Some(at) = stat.status_change_timestamp {
-                    changed = SystemTime::UNIX_EPOCH
-                        + std::time::Duration::new(at.seconds, at.nanoseconds.min(999_999_999));
-                }
-            }
-            if let Ok(hash) = directory.metadata_hash_at(flags, &rest) {
-                inode = hash.lower;
-            }
+    /// A path from the root on.
+    fn whole(path: &Path) -> String {
+        match path.is_absolute() {
+            true => path.to_string_lossy().into_owned(),
+            false => format!("/{}", path.to_string_lossy()),
         }
-        let readable = if kind == Kind::Directory {
-            0o755
-        } else {
-            0o644
-        };
-        let readable = if kind == Kind::Link { 0o777 } else { readable };
+    }
+
+    pub fn about(path: &Path, follow: bool, metadata: &Metadata) -> io::Result<About> {
+        let told = files::stat(&whole(path), follow).map_err(files::said)?;
+        let modified = time(metadata.modified());
         Ok(About {
-            kind,
-            size: metadata.len(),
-            mode: if writable {
-                readable
-            } else {
-                readable & !0o222
+            kind: match told.kind {
+                files::Kind::File => Kind::File,
+                files::Kind::Directory => Kind::Directory,
+                files::Kind::Link => Kind::Link,
+                files::Kind::Fifo => Kind::Fifo,
+                files::Kind::Socket => Kind::Socket,
+                files::Kind::BlockDevice => Kind::Block,
+                files::Kind::CharacterDevice => Kind::Character,
             },
-            links,
-            user: 0,
-            group: 0,
-            device: 0,
-            inode,
-            blocks: metadata.len().div_ceil(4096) * 8,
+            size: told.size,
+            mode: told.mode,
+            links: told.links,
+            user: told.user,
+            group: told.group,
+            device: told.device,
+            inode: told.inode,
+            blocks: told.blocks,
             accessed: time(metadata.accessed()),
-            modified: time(metadata.modified()),
-            changed,
+            modified,
+            changed: changed(path, follow).unwrap_or(modified),
         })
+    }
+
+    fn changed(path: &Path, follow: bool) -> Option<SystemTime> {
+        use wasip2::filesystem::types::PathFlags;
+        let (directory, rest) = place(path)?;
+        let flags = match follow {
+            true => PathFlags::SYMLINK_FOLLOW,
+            false => PathFlags::empty(),
+        };
+        let stat = directory.stat_at(flags, &rest).ok()?;
+        let at = stat.status_change_timestamp?;
+        let since = std::time::Duration::new(at.seconds, at.nanoseconds.min(999_999_999));
+        Some(SystemTime::UNIX_EPOCH + since)
     }
 
     pub fn symlink(target: &str, link: &Path) -> io::Result<()> {
@@ -312,17 +322,24 @@ mod host {
         })
     }
 
-    pub fn set_mode(path: &Path, _mode: u32) -> io::Result<()> {
-        fs::symlink_metadata(path)?;
-        Err(io::Error::other(NO_MODES))
+    pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+        files::set_mode(&whole(path), mode).map_err(files::said)
     }
 
-    pub fn set_owner(path: &Path, _user: Option<u32>, _group: Option<u32>) -> io::Result<()> {
-        fs::symlink_metadata(path)?;
-        Err(io::Error::other(NO_OWNERS))
+    pub fn set_owner(path: &Path, user: Option<u32>, group: Option<u32>) -> io::Result<()> {
+        files::set_owner(&whole(path), user, group).map_err(files::said)
     }
 
     pub fn identity() -> (u32, u32) {
-        (0, 0)
+        let who = files::who();
+        (who.user, who.group)
+    }
+
+    pub fn groups() -> Vec<u32> {
+        files::who().groups
+    }
+
+    pub fn set_mask(mask: u32) {
+        files::set_mask(mask);
     }
 }

@@ -1,6 +1,6 @@
 //! Who and where this is: `id`, `whoami`, `groups`, `hostname`, `uname`, `nproc`, `uptime`, `free`.
 //!
-//! WASI tells a component neither a user nor a machine. The identity is that of [`super::filesystem::identity`], its names those of
+//! WASI tells a component neither a user nor a machine. The identity is that of [`super::filesystem::identity`], whom its files are told of, its names those of
 //! `/etc/passwd` and `/etc/group` if there are such files; the host name is `/etc/hostname` or `$HOSTNAME`, which the node writes.
 
 use std::collections::BTreeMap;
@@ -83,13 +83,17 @@ pub async fn id(call: &mut Call) -> Ended {
     let flags = ID.parse(call)?;
     let names = Names::of(call);
     let (mut user, mut group) = filesystem::identity();
+    let mut groups = filesystem::groups();
     if let Some(name) = flags.rest.first() {
         let found = names
             .user_number(name)
             .filter(|number| names.users.contains_key(number));
         user = found.ok_or_else(|| Stop::failed(format!("unknown user {name}")))?;
         group = user;
+        groups.clear();
     }
+    groups.retain(|other| *other != group);
+    groups.insert(0, group);
     let named = |number: u32, name: String| {
         if flags.has('n') {
             name
@@ -99,6 +103,13 @@ pub async fn id(call: &mut Call) -> Ended {
     };
     let text = match flags.last_of("ugG") {
         Some('u') => named(user, names.user(user)),
+        Some('G') => {
+            let all: Vec<String> = groups
+                .iter()
+                .map(|group| named(*group, names.group(*group)))
+                .collect();
+            all.join(" ")
+        }
         Some(_) => named(group, names.group(group)),
         None if flags.has('n') => {
             return Err(Stop::failed(
@@ -116,7 +127,17 @@ pub async fn id(call: &mut Call) -> Ended {
                 .get(&group)
                 .map(|name| format!("({name})"))
                 .unwrap_or_default();
-            format!("uid={user}{user_name} gid={group}{group_name} groups={group}{group_name}")
+            let all: Vec<String> = groups
+                .iter()
+                .map(|group| match names.groups.get(group) {
+                    Some(name) => format!("{group}({name})"),
+                    None => group.to_string(),
+                })
+                .collect();
+            format!(
+                "uid={user}{user_name} gid={group}{group_name} groups={}",
+                all.join(",")
+            )
         }
     };
     call.out(format!("{text}\n")).await?;

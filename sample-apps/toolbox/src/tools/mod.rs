@@ -63,6 +63,8 @@ mod wget;
 mod which;
 mod xargs;
 
+pub use filesystem::set_mask;
+
 use crate::applet::Applet;
 
 use call::entry;

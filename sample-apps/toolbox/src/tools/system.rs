@@ -12,6 +12,8 @@ pub struct Mount {
     pub at: String,
     pub kind: String,
     pub options: String,
+    /// Bytes that it may hold, and holds, where that is known.
+    pub room: Option<(u64, u64)>,
 }
 
 /// The mounts that this program sees.
@@ -26,6 +28,7 @@ pub fn mounts(call: &Call) -> Vec<Mount> {
                 at: words.next()?,
                 kind: words.next()?,
                 options: words.next()?,
+                room: None,
             })
         })
         .collect();
@@ -34,19 +37,14 @@ pub fn mounts(call: &Call) -> Vec<Mount> {
 
 #[cfg(target_os = "wasi")]
 fn lent() -> Vec<Mount> {
-    use wasip2::filesystem::types::DescriptorFlags;
-    wasip2::filesystem::preopens::get_directories()
-        .into_iter()
-        .map(|(directory, at)| {
-            let writable = directory
-                .get_flags()
-                .is_ok_and(|flags| flags.contains(DescriptorFlags::MUTATE_DIRECTORY));
-            Mount {
-                what: "host".into(),
-                at,
-                kind: "wasi".into(),
-                options: if writable { "rw" } else { "ro" }.into(),
-            }
+    let mounts = files::mounts().into_iter();
+    mounts
+        .map(|mount| Mount {
+            what: mount.kind.clone(),
+            at: mount.path,
+            kind: mount.kind,
+            options: if mount.read_only { "ro" } else { "rw" }.into(),
+            room: mount.bytes.map(|bytes| (bytes, mount.bytes_used)),
         })
         .collect()
 }
@@ -77,6 +75,7 @@ pub async fn mount(call: &mut Call) -> Ended {
                 at,
                 kind,
                 options,
+                room: _,
             } = mount;
             call.out(format!("{what} on {at} type {kind} ({options})\n"))
                 .await?;

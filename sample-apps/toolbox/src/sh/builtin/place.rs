@@ -86,7 +86,7 @@ pub async fn pwd(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
     shell.print(&format!("{}\n", path.display())).await
 }
 
-/// Shows and keeps the mask. Files have no modes where components run, so that nothing follows from it there.
+/// Shows and keeps the mask of what is made from now on.
 pub async fn umask(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
     match arguments.get(1).map(String::as_str) {
         None => shell.print(&format!("{:04o}\n", shell.umask)).await,
@@ -105,6 +105,7 @@ pub async fn umask(shell: &mut Shell, arguments: Vec<String>) -> Outcome {
         Some(text) => match mask(shell.umask, text) {
             Some(mask) => {
                 shell.umask = mask;
+                crate::tools::set_mask(mask);
                 Ok(0)
             }
             None => shell.fail(&format!("illegal mode: {text}")).await,
