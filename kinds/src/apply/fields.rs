@@ -73,9 +73,9 @@ impl Element {
     }
 
     /// As it stands in `FieldsV1`.
-    fn spelled(&self) -> String {
+    pub(super) fn spelled(&self) -> String {
         match self {
-            Self::Field(name) => format!("f:{name}"),
+            Self::Field(name) => ["f:", name].concat(),
             Self::Key(keys) => {
                 let member = |(name, value): &(String, Plain)| {
                     format!("{}:{}", go_json(&name.as_str().into()), go_json(&value.0))
