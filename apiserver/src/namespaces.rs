@@ -48,3 +48,53 @@ impl Namespaces {
         Some(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use weft_store::{Config, Mutation, Precondition, Store};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_state_of_a_namespace_is_what_its_snapshot_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Config::new(dir.path())).await.unwrap();
+        let vault = Vault::new(store.clone(), None);
+        let key = |name: &str| stored::key(&NAMESPACE, None, name);
+        let put = |name: &str, label: &str| {
+            let namespace = json!({
+                "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {label: "x"}},
+            });
+            let value = stored::encode(&namespace).unwrap();
+            Mutation::put(key(name), Precondition::None, value)
+        };
+        let namespaces = Namespaces::default();
+        let labelled = |snapshot: &Snapshot, label: &str| {
+            let found = namespaces.find(&vault, snapshot, "n");
+            found.map(|found| found.has_label(|key| key == label))
+        };
+        assert_eq!(labelled(&store.snapshot(), "a"), None);
+        store.write(vec![put("n", "a")], None).await.unwrap();
+        let before = store.snapshot();
+        assert_eq!(labelled(&before, "a"), Some(true));
+        assert_eq!(labelled(&before, "a"), Some(true));
+        store.write(vec![put("n", "b")], None).await.unwrap();
+        let after = store.snapshot();
+        for _ in 0..2 {
+            assert_eq!(labelled(&after, "a"), Some(false));
+            assert_eq!(labelled(&before, "a"), Some(true));
+        }
+        let many = (0..=KEPT_MAX).map(|number| put(&format!("n{number}"), "a"));
+        store.write(many.collect(), None).await.unwrap();
+        let full = store.snapshot();
+        for number in 0..=KEPT_MAX {
+            let found = namespaces.find(&vault, &full, &format!("n{number}"));
+            assert!(found.is_some(), "{number}");
+        }
+        assert!(namespaces.kept.lock().len() <= KEPT_MAX);
+        let gone = Mutation::delete(key("n"), Precondition::None);
+        store.write(vec![gone], None).await.unwrap();
+        assert_eq!(labelled(&store.snapshot(), "b"), None);
+    }
+}

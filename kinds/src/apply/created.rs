@@ -192,13 +192,14 @@ mod tests {
     /// Holds the one walk to what the parts that it joins tell; whether it told anything.
     fn is_told(gvk: &GroupVersionKind, schema: Option<Schema<'_>>, new: &Value) -> bool {
         let writable = Writable::except_status();
-        let work = Work::of(&Scope {
+        let scope = Scope {
             gvk,
             subresource: "",
             schema,
             writable: &writable,
             convert: &one_version,
-        });
+        };
+        let work = Work::of(&scope);
         let writer = Writer {
             manager: "maker",
             now: Timestamp::from_second(7).unwrap(),
