@@ -47,6 +47,11 @@ struct Door<'s> {
 }
 
 impl<'s> Door<'s> {
+    /// Whether all of it can be owned, as nearly everything below the first two levels can.
+    fn is_open(self) -> bool {
+        self.reset.is_none() && self.nobodys.is_none()
+    }
+
     /// None where nothing of it is written.
     fn below(self, element: &Element) -> Option<Self> {
         if self.reset.is_some_and(|set| set.is_member(element)) {
@@ -76,15 +81,21 @@ impl Found {
     }
 
     /// Puts it where it belongs, unless there is nothing.
-    fn put(mut self, element: &Element, door: Door<'_>, into: &mut Map<String, Value>) {
-        self.member &= !door.nobodys.is_some_and(|set| set.is_member(element));
+    fn put(self, element: &Element, door: Door<'_>, into: &mut Map<String, Value>) {
+        let is_nobodys = door.nobodys.is_some_and(|set| set.is_member(element));
+        let member = self.member && !is_nobodys;
+        Self { member, ..self }.put_as(|| element.spelled(), into);
+    }
+
+    /// As [`Found::put`], where anything can be owned.
+    fn put_as(mut self, spelled: impl FnOnce() -> String, into: &mut Map<String, Value>) {
         if self.below.is_empty() && !self.member {
             return;
         }
         if self.member && !self.below.is_empty() {
             self.below.insert(".".to_owned(), Value::Object(Map::new()));
         }
-        into.insert(element.spelled(), Value::Object(self.below));
+        into.insert(spelled(), Value::Object(self.below));
     }
 }
 
@@ -122,8 +133,13 @@ fn at(old: Option<&Value>, new: &Value, of: Type<'_>, door: Door<'_>) -> Result<
             };
             for (name, value) in members {
                 let of = map.member(name).ok_or(Unsure)?;
-                let element = Element::field(name);
                 let old = old.and_then(|old| old.get(name));
+                if door.is_open() {
+                    let spelled = || Element::spelled_field(name);
+                    at(old, value, of, door)?.put_as(spelled, &mut found.below);
+                    continue;
+                }
+                let element = Element::field(name);
                 match door.below(&element) {
                     Some(below) => at(old, value, of, below)?.put(&element, door, &mut found.below),
                     // It has to fit all the same.
