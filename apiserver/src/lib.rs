@@ -28,6 +28,7 @@ pub mod informer;
 pub mod issuer;
 mod jws;
 pub mod listing;
+mod namespaces;
 mod node_connections;
 pub mod node_restriction;
 pub mod objects;

@@ -80,6 +80,7 @@ use crate::issuer::Issuer;
 pub use crate::listing::{
     ListOptions, ObjectWatch, Page, Selection, VersionMatch, WatchEvent, WatchOptions,
 };
+use crate::namespaces::Namespaces;
 use crate::reach::Reach;
 use crate::request::{Asked, ObjectRef, RequestInfo};
 use crate::signing_keys::SigningKeys;
@@ -239,6 +240,7 @@ struct Inner {
     /// Writes to key-value stores that wait here.
     lines: key_values::Lines,
     configurations: Configurations,
+    namespaces: Namespaces,
     /// The groups that other servers serve.
     aggregation: Aggregation,
     /// How webhooks, those servers and pods are reached.
@@ -266,6 +268,7 @@ impl Objects {
                 founding: tokio::sync::Mutex::default(),
                 lines: key_values::Lines::default(),
                 configurations: Configurations::default(),
+                namespaces: Namespaces::default(),
                 aggregation,
                 webhooks: WebhookClient::new(reach.clone()),
                 reach,

@@ -74,7 +74,8 @@ pub fn encode(value: &Value) -> Result<Bytes, serde_json::Error> {
     let empty = Map::new();
     let object = value.as_object().unwrap_or(&empty);
     let metadata = object.get("metadata").and_then(Value::as_object);
-    let mut out = vec![LAYOUT, 0, 0, 0, 0];
+    let mut out = Vec::with_capacity(LINE_BYTES);
+    out.extend_from_slice(&[LAYOUT, 0, 0, 0, 0]);
     out.push(b'{');
     for member in ["apiVersion", "kind"] {
         if let Some(text) = object.get(member) {
@@ -121,6 +122,22 @@ fn halves(value: &[u8]) -> (&[u8], &[u8]) {
         .and_then(|bytes| bytes.try_into().ok())
         .map_or(0, u32::from_le_bytes) as usize;
     json.split_at_checked(splice).unwrap_or((json, &[]))
+}
+
+/// The JSON of what was stored at a revision, out of what [`encode`] made of it.
+pub(crate) fn written(layout: &[u8], revision: Revision) -> Bytes {
+    let (before, after) = halves(layout);
+    let mut out = Vec::with_capacity(layout.len() + VERSION_BYTES);
+    out.extend_from_slice(before);
+    write_version(revision, &mut out);
+    out.extend_from_slice(after);
+    Bytes::from(out)
+}
+
+fn write_version(revision: Revision, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\"resourceVersion\":\"");
+    out.extend_from_slice(revision.to_string().as_bytes());
+    out.extend_from_slice(b"\",");
 }
 
 /// Whether an object was stored in this version, which [`encode`] writes first.
@@ -417,7 +434,7 @@ impl Stored {
         let (before, after) = halves(&layout);
         out.reserve(layout.len() + VERSION_BYTES);
         out.extend_from_slice(before);
-        self.write_version(out);
+        write_version(self.revision, out);
         out.extend_from_slice(after);
     }
 
@@ -467,15 +484,9 @@ impl Stored {
         out.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/");
         out.extend_from_slice(version.as_bytes());
         out.extend_from_slice(b"\",\"metadata\":{");
-        self.write_version(out);
+        write_version(self.revision, out);
         out.extend_from_slice(rest_of_object(after));
         out.push(b'}');
-    }
-
-    fn write_version(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"\"resourceVersion\":\"");
-        out.extend_from_slice(self.revision.to_string().as_bytes());
-        out.extend_from_slice(b"\",");
     }
 
     /// A line of a watch stream about this object, from `write`: made once for all who are told the same in the same form.
@@ -519,6 +530,11 @@ impl Stored {
         labels
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect()
+    }
+
+    /// Whether it has a label whose key is of a sort.
+    pub(crate) fn has_label(&self, is_of: impl Fn(&str) -> bool) -> bool {
+        self.facts().labels().any(|(key, _)| is_of(key))
     }
 
     /// The value of a selectable field, `None` when the kind has no such field.

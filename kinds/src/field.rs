@@ -62,8 +62,14 @@ impl<'v, 'p> Field<'v, 'p> {
         if names.is_empty() {
             return self.value;
         }
-        let mut steps = names.split('.');
-        steps.try_fold(self.value?, |value, name| value.get(name))
+        let (mut value, mut rest) = (self.value?, names);
+        // Names are short, and mostly one.
+        while let Some(end) = rest.bytes().position(|byte| byte == b'.') {
+            let (name, next) = rest.split_at_checked(end)?;
+            value = value.get(name)?;
+            rest = next.get(1..)?;
+        }
+        value.get(rest)
     }
 
     /// A member, or one further down, with dots between the names.

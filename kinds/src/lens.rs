@@ -8,28 +8,56 @@ use serde_json::{Map, Value};
 
 /// What is at `pointer`: what [`Value::pointer`] gives, without two texts of its own for each step.
 pub fn at<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
-    if pointer.contains('~') || !(pointer.is_empty() || pointer.starts_with('/')) {
+    let Some(mut rest) = pointer.strip_prefix('/').filter(|_| is_plain(pointer)) else {
         return value.pointer(pointer);
+    };
+    let mut value = value;
+    loop {
+        let (step, next) = step(rest);
+        value = match value {
+            Value::Object(map) => map.get(step)?,
+            Value::Array(_) => value.pointer(&format!("/{step}"))?,
+            _ => return None,
+        };
+        match next {
+            Some(next) => rest = next,
+            None => return Some(value),
+        }
     }
-    let mut steps = pointer.split('/').skip(1);
-    steps.try_fold(value, |value, step| match value {
-        Value::Object(map) => map.get(step),
-        Value::Array(_) => value.pointer(&format!("/{step}")),
-        _ => None,
-    })
+}
+
+/// Whether no step is spelled other than it is.
+fn is_plain(pointer: &str) -> bool {
+    pointer.bytes().all(|byte| byte != b'~')
+}
+
+/// The first step of several, and the others. Steps are short: looking at each byte is faster than what finds one in long texts.
+fn step(steps: &str) -> (&str, Option<&str>) {
+    let end = steps.bytes().position(|byte| byte == b'/');
+    match end.and_then(|end| steps.split_at_checked(end)) {
+        Some((step, next)) => (step, next.get(1..)),
+        None => (steps, None),
+    }
 }
 
 /// As [`at`], to be changed.
 pub fn at_mut<'a>(value: &'a mut Value, pointer: &str) -> Option<&'a mut Value> {
-    if pointer.contains('~') || !(pointer.is_empty() || pointer.starts_with('/')) {
+    let Some(mut rest) = pointer.strip_prefix('/').filter(|_| is_plain(pointer)) else {
         return value.pointer_mut(pointer);
+    };
+    let mut value = value;
+    loop {
+        let (step, next) = step(rest);
+        value = match value {
+            Value::Object(map) => map.get_mut(step)?,
+            Value::Array(_) => value.pointer_mut(&format!("/{step}"))?,
+            _ => return None,
+        };
+        match next {
+            Some(next) => rest = next,
+            None => return Some(value),
+        }
     }
-    let mut steps = pointer.split('/').skip(1);
-    steps.try_fold(value, |value, step| match value {
-        Value::Object(map) => map.get_mut(step),
-        Value::Array(_) => value.pointer_mut(&format!("/{step}")),
-        _ => None,
-    })
 }
 
 /// The string at `pointer`, or `""`.
@@ -82,19 +110,24 @@ pub fn member<'a>(value: &'a mut Value, key: &str) -> &'a mut Value {
     if !value.is_object() {
         *value = Value::Object(Map::new());
     }
-    let slot = &mut value[key];
-    if !slot.is_object() {
-        *slot = Value::Object(Map::new());
+    let Value::Object(map) = value else {
+        unreachable!("it is an object by now");
+    };
+    // An index that may insert would copy the name each time.
+    if !map.get(key).is_some_and(Value::is_object) {
+        map.insert(key.to_owned(), Value::Object(Map::new()));
     }
-    slot
+    map.get_mut(key).expect("it is there by now")
 }
 
 /// Sets `key` unless it already holds something other than null.
 pub fn fill(value: &mut Value, key: &str, default: impl Into<Value>) {
     if let Some(map) = value.as_object_mut() {
-        let slot = map.entry(key).or_insert(Value::Null);
-        if slot.is_null() {
-            *slot = default.into();
+        match map.get_mut(key) {
+            Some(Value::Null) | None => {
+                map.insert(key.to_owned(), default.into());
+            }
+            Some(_) => {}
         }
     }
 }

@@ -137,6 +137,11 @@ impl KubeApiserver {
         asked.is_ok_and(|status| status.success())
     }
 
+    /// The process of etcd.
+    pub fn etcd_pid(&self) -> u32 {
+        self.children.first().map_or(0, Child::id)
+    }
+
     /// The process of kube-apiserver.
     pub fn pid(&self) -> u32 {
         self.children.last().map_or(0, Child::id)

@@ -16,6 +16,7 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use weft_apiserver::ca::Authority;
 
 use crate::{Error, TOKEN};
@@ -114,11 +115,21 @@ impl Pool {
         })
     }
 
-    pub async fn connect(&self) -> Result<Client, Error> {
+    /// A connection that speaks HTTP/2, of which nothing was said yet.
+    pub async fn stream(&self) -> Result<TlsStream<TcpStream>, Error> {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from("127.0.0.1")?;
-        let stream = self.tls.connect(name, stream).await?;
+        Ok(self.tls.connect(name, stream).await?)
+    }
+
+    /// What requests say that they are for.
+    pub fn authority(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub async fn connect(&self) -> Result<Client, Error> {
+        let stream = self.stream().await?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW * 4)

@@ -3,7 +3,8 @@
 //! `load --dir DIR [--quick]` starts this program once more as the server, over a store in DIR: what `weft server` serves,
 //! without controllers and scheduler, which would act on what is written here. Then it is all the clients, over TLS and HTTP/2 on
 //! loopback, and prints one line of JSON. Clients and server share the machine, and each of its processors. With `--pid PID --port PORT`
-//! instead of `--dir` they ask another server, which is there already (kube-apiserver), the same; `--only PART` leaves out the other parts.
+//! instead of `--dir` they ask another server, which is there already (kube-apiserver), the same; the CPU of the process that `--beside PID` names
+//! (its etcd) is counted as the server's. `--only PART` leaves out the other parts.
 //!
 //! What is measured: lists of many pods, their pages, and the memory they take; thousands of watchers that each see one node's
 //! pods, and what those cost that are not concerned; a thousand watchers of one object; lease renewals beside clients that
@@ -17,6 +18,7 @@ mod client;
 mod pod;
 mod process;
 mod puts;
+mod wire;
 mod writes;
 
 use std::path::{Path, PathBuf};
@@ -132,7 +134,9 @@ fn main() -> Result<(), Error> {
     };
     let (server, pool) = match (value("--pid"), value("--port")) {
         (Some(pid), Some(port)) => {
-            let server = Measured::found(pid.parse()?, port.parse()?);
+            let beside = value("--beside").map(str::parse).transpose()?;
+            let beside = beside.into_iter().collect();
+            let server = Measured::found(pid.parse()?, beside, port.parse()?);
             let pool = Pool::new(server.port, None)?;
             (server, pool)
         }
@@ -241,12 +245,23 @@ async fn measure(
     let memory = server.memory()?;
     document["resident_bytes"] = memory.resident.into();
     document["peak_bytes"] = memory.peak.into();
+    document["resident_bytes_beside"] = server.resident_beside()?.into();
     server.stop()?;
     Ok(document)
 }
 
 fn node(number: usize) -> String {
     format!("node-{number:05}")
+}
+
+/// The text of [`pod`] under another name, made at a tenth of the cost: clients share the processors with the server.
+fn pod_text(name: &str, number: usize, nodes: usize) -> String {
+    let app = number % 100;
+    let (hash, team) = (app * 7919, app % 10);
+    let node = number % nodes;
+    format!(
+        r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"annotations":{{"bench/sent":"0"}},"labels":{{"app":"app-{app}","pod-template-hash":"{hash:x}","team":"team-{team}"}},"name":"{name}"}},"spec":{{"automountServiceAccountToken":false,"containers":[{{"env":[{{"name":"LOG_LEVEL","value":"info"}},{{"name":"POD_NUMBER","value":"{number}"}}],"image":"registry.example/team/app-{app}:v1.{number}","name":"app","ports":[{{"containerPort":8080,"protocol":"TCP"}}],"readinessProbe":{{"httpGet":{{"path":"/healthz","port":8080}},"periodSeconds":5}},"resources":{{"limits":{{"memory":"64Mi"}},"requests":{{"cpu":"10m","memory":"16Mi"}}}}}}],"nodeName":"node-{node:05}","serviceAccountName":"default"}}}}"#
+    )
 }
 
 fn pod(number: usize, nodes: usize) -> Value {

@@ -15,6 +15,8 @@ pub struct Measured {
     /// `None` for one that somebody else started, and ends.
     process: Option<process::Child>,
     pid: u32,
+    /// Other processes that it cannot do without: kube-apiserver's etcd.
+    beside: Vec<u32>,
     pub port: u16,
 }
 
@@ -24,11 +26,12 @@ pub struct Memory {
 }
 
 impl Measured {
-    /// One that runs already.
-    pub fn found(pid: u32, port: u16) -> Self {
+    /// One that runs already, with others beside it.
+    pub fn found(pid: u32, beside: Vec<u32>, port: u16) -> Self {
         Self {
             process: None,
             pid,
+            beside,
             port,
         }
     }
@@ -47,6 +50,7 @@ impl Measured {
         let port = told["port"].as_u64().ok_or("the server told no port")?;
         Ok(Self {
             pid: process.id(),
+            beside: Vec::new(),
             process: Some(process),
             port: u16::try_from(port)?,
         })
@@ -57,16 +61,7 @@ impl Measured {
     }
 
     pub fn memory(&self) -> Result<Memory, Error> {
-        let status = std::fs::read_to_string(self.proc("status"))?;
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name))?;
-            let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-            Some(kilobytes * 1024)
-        };
-        Ok(Memory {
-            resident: field("VmRSS:").ok_or("no VmRSS")?,
-            peak: field("VmHWM:").ok_or("no VmHWM")?,
-        })
+        memory(self.pid)
     }
 
     /// Lets the peak begin anew.
@@ -74,15 +69,16 @@ impl Measured {
         Ok(std::fs::write(self.proc("clear_refs"), "5")?)
     }
 
-    /// Seconds of processors used so far.
+    /// Seconds of processors used so far, by all of its processes.
     pub fn cpu(&self) -> Result<f64, Error> {
-        let stat = std::fs::read_to_string(self.proc("stat"))?;
-        // Behind the name, which may have blanks.
-        let rest = stat.rsplit(')').next().unwrap_or("");
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
-        let (user, system) = (ticks(11), ticks(12));
-        Ok((user.ok_or("no utime")? + system.ok_or("no stime")?) / TICKS_PER_SECOND)
+        let all = std::iter::once(&self.pid).chain(&self.beside);
+        all.map(|pid| used(&pid.to_string())).sum()
+    }
+
+    /// What those beside it have in memory.
+    pub fn resident_beside(&self) -> Result<u64, Error> {
+        let all = self.beside.iter();
+        all.map(|pid| Ok(memory(*pid)?.resident)).sum()
     }
 
     /// Ends it by closing its input, and waits.
@@ -93,6 +89,34 @@ impl Measured {
         }
         Ok(())
     }
+}
+
+/// Seconds of processors that this process, which is all clients, used so far.
+pub fn own_cpu() -> Result<f64, Error> {
+    used("self")
+}
+
+fn used(pid: &str) -> Result<f64, Error> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Behind the name, which may have blanks.
+    let rest = stat.rsplit(')').next().unwrap_or("");
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
+    let (user, system) = (ticks(11), ticks(12));
+    Ok((user.ok_or("no utime")? + system.ok_or("no stime")?) / TICKS_PER_SECOND)
+}
+
+fn memory(pid: u32) -> Result<Memory, Error> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kilobytes * 1024)
+    };
+    Ok(Memory {
+        resident: field("VmRSS:").ok_or("no VmRSS")?,
+        peak: field("VmHWM:").ok_or("no VmHWM")?,
+    })
 }
 
 impl Drop for Measured {

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::client::{Client, Pool};
-use crate::process::Measured;
-use crate::{Effort, Error, at, milliseconds, pod as a_pod};
+use crate::process::{self, Measured};
+use crate::wire::Wire;
+use crate::{Effort, Error, at, milliseconds, pod as a_pod, pod_text};
 
 /// Clients that write at once, in turn.
 const CLIENTS: [usize; 3] = [1, 16, 128];
@@ -22,6 +23,10 @@ const SOME: usize = 16;
 const APPLIED: usize = 200;
 /// How long a definition may take until it is served.
 const SERVED_MAX: Duration = Duration::from_secs(30);
+
+/// Where pods are made, and on how many nodes.
+const PODS_MADE: &str = "/api/v1/namespaces/bench-writes/pods";
+const NODES: usize = 50;
 
 const WIDGETS: &str = "/apis/bench.example.com/v1/namespaces/bench-writes/widgets";
 
@@ -34,25 +39,83 @@ pub async fn measure(pool: &Pool, server: &Measured, effort: Effort) -> Result<V
     let seconds = Duration::from_secs_f64(effort.seconds / 2.0);
     let mut creates = Vec::new();
     for clients in CLIENTS {
-        let row = rate(
-            pool,
-            server,
-            clients,
-            seconds,
-            move |client, number| async move {
-                let path = "/api/v1/namespaces/bench-writes/pods";
-                let mut pod = a_pod(number, 50);
-                pod["metadata"]["name"] = format!("made-{clients}-{number}").into();
-                client.create(path, &pod).await
-            },
-        );
-        creates.push(row.await?);
+        creates.push(made(pool, server, clients, seconds).await?);
     }
     Ok(json!({
         "creates": creates,
         "applies": applies(pool, server, seconds).await?,
         "custom": custom(pool, server, effort).await?,
     }))
+}
+
+/// Pods made in a time by so many connections, on a thread of its own that does nothing else.
+async fn made(
+    pool: &Pool,
+    server: &Measured,
+    clients: usize,
+    time: Duration,
+) -> Result<Value, Error> {
+    let name = |number: usize| format!("made-{clients}-{number}");
+    let mut pod = a_pod(CLIENTS[2], NODES);
+    pod["metadata"]["name"] = name(0).into();
+    if pod != serde_json::from_str::<Value>(&pod_text(&name(0), CLIENTS[2], NODES))? {
+        return Err("the pods that are made are others than those of the other parts".into());
+    }
+    let (server_cpu, own_cpu) = (server.cpu()?, process::own_cpu()?);
+    let pool = pool.clone();
+    let making = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(make(&pool, clients, time))
+    });
+    let (times, elapsed) = making.await??;
+    let count = times.len();
+    let each = |cpu: f64| cpu * 1e6 / count.max(1) as f64;
+    Ok(json!({
+        "clients": clients,
+        "per_second": count as f64 / elapsed.as_secs_f64(),
+        "p50_ms": milliseconds(at(times.clone(), 0.5)),
+        "p99_ms": milliseconds(at(times, 0.99)),
+        "server_cpu_us_each": each(server.cpu()? - server_cpu),
+        "clients_cpu_us_each": each(process::own_cpu()? - own_cpu),
+    }))
+}
+
+async fn make(
+    pool: &Pool,
+    clients: usize,
+    time: Duration,
+) -> Result<(Vec<Duration>, Duration), Error> {
+    let mut wires = Vec::new();
+    for _ in 0..clients {
+        wires.push(Wire::open(pool, PODS_MADE).await?);
+    }
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut running = JoinSet::new();
+    let start = Instant::now();
+    for mut wire in wires {
+        let next = Arc::clone(&next);
+        running.spawn(async move {
+            let mut times = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let name = format!("made-{clients}-{number}");
+                let pod = pod_text(&name, number, NODES);
+                let begun = Instant::now();
+                if begun.duration_since(start) >= time {
+                    return Ok::<_, Error>(times);
+                }
+                wire.create(pod.as_bytes()).await?;
+                times.push(begun.elapsed());
+            }
+        });
+    }
+    let mut times = Vec::new();
+    while let Some(done) = running.join_next().await {
+        times.extend(done??);
+    }
+    Ok((times, start.elapsed()))
 }
 
 /// What `clients` get done in a time, each asking one thing after the other.

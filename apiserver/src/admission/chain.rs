@@ -33,6 +33,7 @@ use crate::audit;
 use crate::authz::{Authorized, Authorizer};
 use crate::caller::Caller;
 use crate::encryption::Vault;
+use crate::namespaces::Namespaces;
 use crate::objects::undecodable;
 use crate::reach::{self, State};
 use crate::request::ObjectRef;
@@ -72,6 +73,7 @@ pub(crate) struct Chain<'a> {
     pub configured: Arc<Configured>,
     pub snapshot: &'a Snapshot,
     pub vault: &'a Vault,
+    pub namespaces: &'a Namespaces,
     pub registry: Arc<Registry>,
     pub client: &'a WebhookClient,
     pub new_uid: fn() -> String,
@@ -146,9 +148,9 @@ impl Chain<'_> {
         if self.request.is_namespace() || self.request.namespace.is_empty() {
             return None;
         }
-        let key = stored::key(&NAMESPACE, None, &self.request.namespace);
-        let entry = self.snapshot.get(&key)?;
-        Some(Stored::new(self.vault, &NAMESPACE, entry).value())
+        let name = &self.request.namespace;
+        let found = self.namespaces.find(self.vault, self.snapshot, name)?;
+        Some(found.value())
     }
 
     /// The limit ranges that have a say.
@@ -602,14 +604,10 @@ impl Chain<'_> {
                 return Ok(());
             }
             // Its labels are at hand; most namespaces ask for nothing.
-            let key = stored::key(&NAMESPACE, None, &self.request.namespace);
-            let entry = self.snapshot.get(&key);
-            let entry = entry.map(|entry| Stored::new(self.vault, &NAMESPACE, entry));
-            let asks = |namespace: &Stored| {
-                let labels = namespace.labels();
-                labels.keys().any(|label| pod_security::is_asked_by(label))
-            };
-            match entry.filter(asks) {
+            let name = &self.request.namespace;
+            let found = self.namespaces.find(self.vault, self.snapshot, name);
+            let asks = |namespace: &Stored| namespace.has_label(pod_security::is_asked_by);
+            match found.filter(asks) {
                 None => return Ok(()),
                 Some(namespace) => {
                     pod_security::judge(&self.request, new, old, &namespace.value())?

@@ -6,8 +6,9 @@
 //! Invariants: what is handed out is of the snapshot, not older; without any configuration, a write pays for six looks at ordered keys.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::Value;
 use weft_kinds::admission::policy::{Binding, Policy};
@@ -90,13 +91,16 @@ fn sources() -> [(KindRef<'static>, Compile); 6] {
     ]
 }
 
+/// Where the objects of each source begin.
+static PREFIXES: LazyLock<[Bytes; 6]> =
+    LazyLock::new(|| sources().map(|(kind, _)| stored::prefix(kind, None)));
+
 impl Configurations {
     /// The configuration of a snapshot.
     pub(crate) fn current(&self, snapshot: &Snapshot, vault: &Vault) -> Arc<Configured> {
         let mut found: Vec<(usize, Key, Revision)> = Vec::new();
-        for (source, (kind, _)) in sources().iter().enumerate() {
-            let prefix = stored::prefix(kind, None);
-            let keys = snapshot.keys(&prefix, None);
+        for (source, prefix) in PREFIXES.iter().enumerate() {
+            let keys = snapshot.keys(prefix, None);
             found.extend(keys.map(|(key, revision)| (source, key, revision)));
         }
         let mut last = self.last.lock();

@@ -263,7 +263,16 @@ async fn collection(
             let created = objects.create_read(asked, object.into_value(), &options);
             let created = created.await?;
             warnings.0.extend(options.advice.take_all());
-            let response = render(kind, created.as_value(), form, params, StatusCode::CREATED)?;
+            let response = match (created.json, form) {
+                (Some(json), Form::Whole | Form::Discovery(_)) => {
+                    form.check(kind, false)?;
+                    json_bytes(json, StatusCode::CREATED)
+                }
+                _ => {
+                    let created = created.object.as_value();
+                    render(kind, created, form, params, StatusCode::CREATED)?
+                }
+            };
             Ok(warnings.attach(response))
         }
         Method::DELETE => {
@@ -905,7 +914,9 @@ fn render_scale(scale: &Value, form: Form, params: &Params) -> Result<Response, 
 }
 
 fn json_value(value: &Value, status: StatusCode) -> Response {
-    json_bytes(Bytes::from(value.to_string()), status)
+    // A value has text alone for keys, so it can be written.
+    let text = serde_json::to_vec(value).unwrap_or_default();
+    json_bytes(Bytes::from(text), status)
 }
 
 fn json_bytes(bytes: Bytes, status: StatusCode) -> Response {

@@ -11,7 +11,6 @@ use weft_kinds::{KindRef, Subresource};
 use weft_store::Snapshot;
 
 use super::canonical::canonicalize;
-use super::create::check_namespace;
 use super::scale::scale_of;
 use super::{DeleteOptions, Objects, WriteOptions};
 use crate::admission::Imports;
@@ -81,6 +80,7 @@ impl Objects {
             configured,
             snapshot,
             vault: &inner.vault,
+            namespaces: &inner.namespaces,
             registry,
             client: &inner.webhooks,
             new_uid: inner.config.new_uid,
@@ -123,7 +123,8 @@ impl Objects {
         let snapshot = self.inner.store.snapshot();
         // A namespace that takes nothing is told of where it is looked at.
         let takes = namespace.is_none_or(|namespace| {
-            check_namespace(&self.inner.vault, &snapshot, kind.stored(), namespace, name).is_ok()
+            self.check_namespace(&snapshot, kind.stored(), namespace, name)
+                .is_ok()
         });
         if !takes {
             return Ok(None);

@@ -30,6 +30,16 @@ pub(super) fn canonicalized(kind: KindRef<'_>, value: Value) -> Result<Value, St
     canonical(value)
 }
 
+/// As [`canonicalized`], of what had that form before the server changed it: defaults go by what is there now, and what they and the server
+/// wrote is brought into the form once.
+pub(super) fn completed(kind: KindRef<'_>, mut value: Value) -> Result<Value, StatusError> {
+    decode::fill(kind, &mut value);
+    kind.strategy.default(&mut value);
+    let decoded = decode::owned(kind, value);
+    let decoded = decoded.map_err(|error| undecodable(&kind.gvk(), &error))?;
+    Ok(decoded.value)
+}
+
 /// A stored state in the kind's own spelling, with its resourceVersion.
 ///
 /// # Errors

@@ -3,8 +3,10 @@
 //! Invariants: an object is stored only while its namespace takes new ones, by the same write that checks it; two creates
 //! of one name, or of one claim, do not both succeed, whichever servers they were sent to.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use weft_api::names;
 use weft_api::object::Object;
@@ -15,20 +17,19 @@ use weft_kinds::core::PERMANENT_NAMESPACES;
 use weft_kinds::lens::{member, put, text};
 use weft_kinds::strategy::Surroundings as _;
 use weft_kinds::{KindRef, Subresource, validate};
-use weft_store::{Key, Mutation, Precondition, Snapshot, WriteError};
+use weft_store::{Key, Mutation, Precondition, Revision, Snapshot, WriteError};
 
 use super::admitted::Asking;
 use super::body::{check_identity, decoded};
-use super::canonical::{canonicalize, canonicalized, object_of, shown};
+use super::canonical::{canonicalized, completed, object_of, shown};
 use super::companions::companion_keys;
 use super::freshness::write_failed;
 use super::owners::{self, Ownership};
-use super::{ATTEMPTS_MAX, Objects, WriteOptions, already_exists, modified};
+use super::{ATTEMPTS_MAX, Inner, Objects, WriteOptions, already_exists, modified};
 use crate::admission::chain::Told;
 use crate::admission::{Surrounding, charges};
 use crate::authz::Authorized;
 use crate::caller::Caller;
-use crate::encryption::Vault;
 use crate::request::{ObjectRef, RequestInfo};
 use crate::stored::Stored;
 use crate::{admission, node_restriction, signers, stored};
@@ -39,6 +40,26 @@ const GENERATED_NAMES_MAX: usize = 8;
 const GENERATED_PREFIX_MAX: usize = 58;
 /// Letters that are appended to the prefix of a generated name.
 const GENERATED_SUFFIX: usize = 5;
+
+/// A new object, as whoever made it is answered.
+pub(crate) struct Made {
+    pub object: Object,
+    /// Its JSON, where it was encoded already.
+    pub json: Option<Bytes>,
+}
+
+impl Made {
+    fn shown(
+        kind: KindRef<'_>,
+        value: Value,
+        revision: Option<Revision>,
+    ) -> Result<Self, StatusError> {
+        Ok(Self {
+            object: shown(kind, value, revision)?,
+            json: None,
+        })
+    }
+}
 
 impl Objects {
     /// Creates an object; with `generateName`, a free name is found.
@@ -53,7 +74,8 @@ impl Objects {
     ) -> Result<Object, StatusError> {
         let (kind, _) = asked.collection("create")?;
         let value = decoded(kind, body.as_value(), options)?;
-        self.create_read(asked, value, options).await
+        let made = self.create_read(asked, value, options).await?;
+        Ok(made.object)
     }
 
     /// As [`Objects::create`], of a value that was read as an object of its kind already, and what it has too much was told.
@@ -65,7 +87,7 @@ impl Objects {
         asked: &Authorized,
         mut value: Value,
         options: &WriteOptions,
-    ) -> Result<Object, StatusError> {
+    ) -> Result<Made, StatusError> {
         let (kind, namespace) = asked.collection("create")?;
         check_identity(kind, namespace, None, &mut value)?;
         self.create_decoded(asked, value, options, Ownership::Recorded)
@@ -93,7 +115,10 @@ impl Objects {
         let asked = self
             .authorizer()
             .authorize(asked.caller().clone(), request)?;
-        self.create_decoded(&asked, value, options, ownership).await
+        let made = self
+            .create_decoded(&asked, value, options, ownership)
+            .await?;
+        Ok(made.object)
     }
 
     async fn create_decoded(
@@ -102,14 +127,25 @@ impl Objects {
         value: Value,
         options: &WriteOptions,
         ownership: Ownership,
-    ) -> Result<Object, StatusError> {
+    ) -> Result<Made, StatusError> {
         let (kind, namespace) = asked.collection("create")?;
         let template = self.prepared(kind, value);
         let named = stored::key(kind, namespace, text(&template, "/metadata/name"));
         let namespaces = namespace.map(|name| stored::key(&weft_kinds::NAMESPACE, None, name));
         let about: Vec<Key> = namespaces.into_iter().chain([named]).collect();
+        // Before anybody else completes it: what admission and the server add is nobody's.
+        let recorded = ownership == Ownership::Recorded;
+        let mut template = match &kind.spelling {
+            None if recorded => completed(kind, template)?,
+            // What was spelled otherwise, or is the sum of what others said, has yet to get the form.
+            _ => canonicalized(kind.stored(), template)?,
+        };
+        if recorded {
+            let owners = self.owners(asked.caller(), kind, None, options);
+            owners.created(&mut template);
+        }
         self.confirmed(&about, || {
-            self.create_prepared(asked, &template, options, ownership)
+            self.create_prepared(asked, &template, options, recorded)
         })
         .await
     }
@@ -119,17 +155,10 @@ impl Objects {
         asked: &Authorized,
         template: &Value,
         options: &WriteOptions,
-        ownership: Ownership,
-    ) -> Result<Object, StatusError> {
+        recorded: bool,
+    ) -> Result<Made, StatusError> {
         let (kind, namespace) = asked.collection("create")?;
         let caller = asked.caller();
-        let recorded = ownership == Ownership::Recorded;
-        // Before anybody else completes it: what admission and the server add is nobody's.
-        let mut owned = canonicalize(kind.stored(), template)?;
-        if recorded {
-            self.owners(caller, kind, None, options).created(&mut owned);
-        }
-        let template = &owned;
         let generated = text(template, "/metadata/name").is_empty();
         let prefix = text(template, "/metadata/generateName").to_owned();
         let attempts = if generated {
@@ -199,6 +228,9 @@ impl Objects {
             }
             let to_store = self.to_store(kind, &value).await?;
             let read = self.as_read(kind, &value, &to_store).await?;
+            // What lies in the store is what is shown, where no other version or spelling of it is.
+            let shows_stored = kind.spelling.is_none()
+                && matches!((&to_store, &read), (Cow::Borrowed(_), Cow::Borrowed(_)));
             let inner = &self.inner;
             // Until the write is done, nobody else here uses of the same quotas.
             let charge = charges::charge(
@@ -212,9 +244,10 @@ impl Objects {
             )
             .await?;
             if options.dry_run {
-                return shown(kind, read.into_owned(), None);
+                return Made::shown(kind, read.into_owned(), None);
             }
-            let encoded = self.encode(kind, &key, &to_store).await?;
+            let plain = stored::encode(&to_store).map_err(StatusError::internal)?;
+            let encoded = self.sealed(kind, &key, &last_name, plain.clone()).await?;
             let caches = &self.inner.caches;
             let excess = caches.excess(kind, &key, encoded.len(), snapshot.revision());
             // Whoever else removes them meanwhile does the same.
@@ -224,8 +257,15 @@ impl Objects {
             // Behind the object: whoever counts has seen it once it sees the quota.
             mutations.extend(charge.mutations.iter().cloned());
             match self.write(caller, mutations).await {
+                Ok(revision) if shows_stored => {
+                    let json = stored::written(&plain, revision);
+                    return Ok(Made {
+                        json: Some(json),
+                        ..Made::shown(kind, value, Some(revision))?
+                    });
+                }
                 Ok(revision) => {
-                    return shown(kind, read.into_owned(), Some(revision));
+                    return Made::shown(kind, read.into_owned(), Some(revision));
                 }
                 Err(WriteError::Conflict { key: found, .. }) if found == key => {
                     if !generated {
@@ -332,10 +372,10 @@ impl Objects {
         let snapshot = around.snapshot;
         let name = text(value, "/metadata/name").to_owned();
         let in_namespace = namespace
-            .map(|namespace| check_namespace(&self.inner.vault, snapshot, kind, namespace, &name))
+            .map(|namespace| self.check_namespace(snapshot, kind, namespace, &name))
             .transpose()?;
         kind.strategy.admit(value, around)?;
-        *value = canonicalized(kind, value.take())?;
+        *value = completed(kind, value.take())?;
         kind.strategy.drop_unserved(value);
         self.authorizer().judge_grant(asked, value, None)?;
         // By the rules of the spelling that it came in.
@@ -353,6 +393,41 @@ impl Objects {
             self.sign(caller, value, snapshot, pods_of_caller)?;
         }
         Ok(in_namespace)
+    }
+
+    /// Whether a namespace takes new objects, and the check that it is still the same when one is stored: between the two it may
+    /// have been deleted, emptied and removed, and the object would be in no namespace.
+    pub(super) fn check_namespace(
+        &self,
+        snapshot: &Snapshot,
+        kind: KindRef<'_>,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Mutation, StatusError> {
+        let Inner {
+            namespaces, vault, ..
+        } = &*self.inner;
+        let Some(found) = namespaces.find(vault, snapshot, namespace) else {
+            return Err(StatusError::not_found("namespaces", "", namespace));
+        };
+        if found
+            .field("status.phase")
+            .is_some_and(|phase| phase == "Terminating")
+        {
+            let detail = format!(
+                "unable to create new content in namespace {namespace} because it is being terminated"
+            );
+            let mut error = StatusError::forbidden(&kind.resource, &kind.group, name, &detail);
+            let details = error.details.get_or_insert_default();
+            details.causes.push(Cause {
+                reason: "NamespaceTerminating".to_owned(),
+                message: format!("namespace {namespace} is being terminated"),
+                field: "metadata.namespace".to_owned(),
+            });
+            return Err(error);
+        }
+        let precondition = Precondition::Revision(found.revision());
+        Ok(Mutation::check(found.key().clone(), precondition))
     }
 
     /// Makes the namespaces that always exist. Idempotent; called by the leader at its start.
@@ -375,40 +450,6 @@ impl Objects {
         }
         Ok(())
     }
-}
-
-/// Whether a namespace takes new objects, and the check that it is still the same when one is stored: between the two it may
-/// have been deleted, emptied and removed, and the object would be in no namespace.
-pub(super) fn check_namespace(
-    vault: &Vault,
-    snapshot: &Snapshot,
-    kind: KindRef<'_>,
-    namespace: &str,
-    name: &str,
-) -> Result<Mutation, StatusError> {
-    let key = stored::key(&weft_kinds::NAMESPACE, None, namespace);
-    let Some(found) = snapshot.get(&key) else {
-        return Err(StatusError::not_found("namespaces", "", namespace));
-    };
-    let check = Mutation::check(key, Precondition::Revision(found.revision));
-    let found = Stored::new(vault, &weft_kinds::NAMESPACE, found);
-    if found
-        .field("status.phase")
-        .is_some_and(|phase| phase == "Terminating")
-    {
-        let detail = format!(
-            "unable to create new content in namespace {namespace} because it is being terminated"
-        );
-        let mut error = StatusError::forbidden(&kind.resource, &kind.group, name, &detail);
-        let details = error.details.get_or_insert_default();
-        details.causes.push(Cause {
-            reason: "NamespaceTerminating".to_owned(),
-            message: format!("namespace {namespace} is being terminated"),
-            field: "metadata.namespace".to_owned(),
-        });
-        return Err(error);
-    }
-    Ok(check)
 }
 
 /// The key of the definition of a user's kind.

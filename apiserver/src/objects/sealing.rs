@@ -40,10 +40,21 @@ impl Objects {
         value: &Value,
     ) -> Result<bytes::Bytes, StatusError> {
         let plain = stored::encode(value).map_err(StatusError::internal)?;
+        let name = text(value, "/metadata/name");
+        self.sealed(kind, key, name, plain).await
+    }
+
+    /// What [`Objects::encode`] makes of what was encoded already.
+    pub(super) async fn sealed(
+        &self,
+        kind: KindRef<'_>,
+        key: &Key,
+        name: &str,
+        plain: bytes::Bytes,
+    ) -> Result<bytes::Bytes, StatusError> {
         if !kind.stored().sealed {
             return Ok(plain);
         }
-        let name = text(value, "/metadata/name");
         match self.inner.vault.seal(key, plain).await {
             Ok(sealed) => Ok(sealed),
             Err(EncryptionError::Write(error)) => Err(write_failed(kind, name, error)),

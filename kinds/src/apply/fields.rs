@@ -72,10 +72,15 @@ impl Element {
         Self::Key(keys.into())
     }
 
+    /// A member, as it stands in `FieldsV1`.
+    pub(super) fn spelled_field(name: &str) -> String {
+        ["f:", name].concat()
+    }
+
     /// As it stands in `FieldsV1`.
-    fn spelled(&self) -> String {
+    pub(super) fn spelled(&self) -> String {
         match self {
-            Self::Field(name) => format!("f:{name}"),
+            Self::Field(name) => Self::spelled_field(name),
             Self::Key(keys) => {
                 let member = |(name, value): &(String, Plain)| {
                     format!("{}:{}", go_json(&name.as_str().into()), go_json(&value.0))

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use weft_api::status::Cause;
 
 use super::ManagedError;
@@ -162,28 +162,17 @@ impl Managed {
             )
         });
         let list = entries.into_iter().map(|(manager, entry)| {
-            let mut written = json!({
-                "apiVersion": entry.api_version,
-                "fieldsType": "FieldsV1",
-                "operation": match manager.operation {
-                    Operation::Apply => "Apply",
-                    Operation::Update => "Update",
-                },
-            });
-            written["fieldsV1"] = entry.fields.to_json();
-            let optional = [
-                ("manager", &manager.name),
-                ("subresource", &manager.subresource),
-            ];
-            for (name, text) in optional.into_iter().filter(|(_, text)| !text.is_empty()) {
-                written[name] = text.as_str().into();
-            }
-            if let Some(time) = entry.time {
-                written["time"] = seconds(time).to_string().into();
-            }
-            written
+            let fields = entry.fields.to_json();
+            written(manager, &entry.api_version, fields, entry.time)
         });
         (!self.entries.is_empty()).then(|| Value::Array(list.collect()))
+    }
+
+    /// The list that [`Managed::to_json`] makes of the one entry of a first update.
+    pub(super) fn first(writer: Writer<'_>, api_version: &str, fields: Value) -> Value {
+        let manager = Manager::new(writer.manager, Operation::Update, api_version, "");
+        let time = Some(writer.now);
+        Value::Array(vec![written(&manager, api_version, fields, time)])
     }
 
     pub fn is_empty(&self) -> bool {
@@ -261,6 +250,31 @@ impl Managed {
     }
 }
 
+/// An entry of the list.
+fn written(manager: &Manager, api_version: &str, fields: Value, time: Option<Timestamp>) -> Value {
+    let operation = match manager.operation {
+        Operation::Apply => "Apply",
+        Operation::Update => "Update",
+    };
+    let mut entry = Map::new();
+    let mut put = |name: &str, value: Value| entry.insert(name.to_owned(), value);
+    put("apiVersion", api_version.into());
+    put("fieldsType", "FieldsV1".into());
+    put("fieldsV1", fields);
+    put("operation", operation.into());
+    let optional = [
+        ("manager", &manager.name),
+        ("subresource", &manager.subresource),
+    ];
+    for (name, text) in optional.into_iter().filter(|(_, text)| !text.is_empty()) {
+        put(name, text.as_str().into());
+    }
+    if let Some(time) = time {
+        put("time", seconds(time).to_string().into());
+    }
+    Value::Object(entry)
+}
+
 fn seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
@@ -269,6 +283,11 @@ fn seconds(time: Timestamp) -> Timestamp {
 pub(super) fn stripped(mut fields: Set) -> Set {
     fields.subtract(&NOBODYS);
     fields
+}
+
+/// What [`stripped`] takes away.
+pub(super) fn nobodys() -> &'static Set {
+    &NOBODYS
 }
 
 /// What names an object, and what the server keeps.
@@ -365,6 +384,8 @@ pub fn manager_faults(field_manager: &str, is_apply: bool, force: Option<bool>) 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn entry(manager: &str, version: &str, second: i64, field: &str) -> Value {

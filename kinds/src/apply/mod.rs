@@ -12,6 +12,7 @@
 //! Left to others: reading bodies, defaults, admission, the store (`weft_apiserver`), and conversion ([`Convert`]).
 
 mod conflict;
+mod created;
 mod fields;
 mod form;
 mod managers;
@@ -37,6 +38,7 @@ pub use overlay::overlay;
 pub use scale::{Sizes, to_parent, to_scale};
 pub use typed::Faults;
 
+use self::created::Unsure;
 use self::form::Type;
 use self::typed::{Comparison, check, reconciled, remove, with_structs};
 use crate::decode;
@@ -166,6 +168,13 @@ pub fn update(
     set_managed_fields(&mut new, None);
     // Owners are known from the start or not at all, until the first apply.
     if managed.is_empty() && old.is_some() {
+        return (new, None);
+    }
+    if managed.is_empty()
+        && let Ok(fields) = work.created(&new)
+    {
+        let list = fields.map(|fields| Managed::first(writer, &work.version, fields));
+        set_managed_fields(&mut new, list);
         return (new, None);
     }
     let before = old.map_or_else(|| Cow::Owned(work.unset()), Cow::Borrowed);
@@ -449,6 +458,16 @@ impl<'s, 'a> Work<'s, 'a> {
         managed.drop_empty();
         let own = changes.remove(&self.version).flatten();
         Ok(own.map(|own| own.set).unwrap_or_default())
+    }
+
+    /// What who makes an object owns of it, as [`Work::record`] tells it of one that nobody owns anything of.
+    fn created(&self, new: &Value) -> Result<Option<Value>, Unsure> {
+        let is_own = text(new, "/apiVersion") == self.version;
+        if !is_own || !self.scope.subresource.is_empty() {
+            return Err(Unsure);
+        }
+        let blank = decode::blank(self.scope.schema).unwrap_or(&Value::Null);
+        created::fields(blank, new, self.of, self.scope.writable)
     }
 
     /// The owners after a write that is no apply.

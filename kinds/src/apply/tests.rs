@@ -6,7 +6,7 @@ use super::*;
 use crate::schema::Node;
 
 /// A custom kind with a field of each sort.
-fn widget_schema() -> Node {
+pub(super) fn widget_schema() -> Node {
     let text = json!({"type": "string"});
     Node::parse(&json!({"type": "object", "properties": {
         "spec": {"type": "object", "properties": {

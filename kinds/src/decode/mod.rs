@@ -77,11 +77,16 @@ pub trait Readable {
 
 impl Readable for GroupVersionKind {
     fn reading(&self) -> Reading<'_> {
-        match Schema::of(self) {
-            Some(schema) if schema.is_typed() => Reading::Typed(schema),
-            Some(schema) => Reading::Structural(schema),
-            None => Reading::Free,
-        }
+        reading_by(Schema::of(self))
+    }
+}
+
+/// By a schema of the committed table, or by none.
+fn reading_by(schema: Option<Schema<'static>>) -> Reading<'static> {
+    match schema {
+        Some(schema) if schema.is_typed() => Reading::Typed(schema),
+        Some(schema) => Reading::Structural(schema),
+        None => Reading::Free,
     }
 }
 
@@ -89,14 +94,10 @@ impl Readable for Kind {
     fn reading(&self) -> Reading<'_> {
         match &self.custom {
             Some(version) => Reading::Structural(Schema::at(version.node())),
-            None => match self.gvk().reading() {
-                Reading::Typed(schema) => Reading::Typed(schema),
-                Reading::Free => Reading::Free,
-                // Of the committed table: the name that it was found by has ended.
-                Reading::Structural(_) => {
-                    Schema::of(&self.gvk()).map_or(Reading::Free, Reading::Structural)
-                }
-            },
+            None => {
+                let schema = Schema::of_kind(&self.group, &self.version, &self.kind);
+                reading_by(schema)
+            }
         }
     }
 }
@@ -216,6 +217,11 @@ fn structured(schema: Schema<'_>, mut value: Value) -> Result<Decoded, DecodeErr
     );
     faults.truncate(FAULTS_MAX);
     Ok(Decoded { value, faults })
+}
+
+/// What an object of a kind is read as that says nothing, not even its kind.
+pub(crate) fn blank(schema: Option<Schema<'_>>) -> Option<&Value> {
+    schema.filter(Schema::is_typed).map(typed::blank)
 }
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";

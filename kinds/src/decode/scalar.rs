@@ -50,6 +50,55 @@ impl Special {
     }
 }
 
+/// Whether a text is its own canonical form at first sight, as nearly all are that were written by a server. What this does not know, it denies.
+pub(super) fn is_plain(special: Special, text: &str) -> bool {
+    match special {
+        Special::IntOrString => true,
+        Special::Time => is_plain_time(text.as_bytes()),
+        Special::Quantity => is_plain_quantity(text),
+        Special::Bytes | Special::MicroTime => false,
+    }
+}
+
+/// `2026-01-02T03:04:05Z`, on a day that every month has.
+fn is_plain_time(text: &[u8]) -> bool {
+    const FORM: &[u8; 20] = b"dddd-dd-ddTdd:dd:ddZ";
+    let Ok(text): Result<&[u8; 20], _> = text.try_into() else {
+        return false;
+    };
+    let fits = text.iter().zip(FORM).all(|(byte, form)| match form {
+        b'd' => byte.is_ascii_digit(),
+        sign => byte == sign,
+    });
+    let number = |from: usize, upto: usize| {
+        let digits = text[from..upto].iter();
+        digits.fold(0, |number, digit| number * 10 + u32::from(digit & 0xf))
+    };
+    fits && number(0, 4) >= 1970
+        && (1..=12).contains(&number(5, 7))
+        && (1..=28).contains(&number(8, 10))
+        && number(11, 13) < 24
+        && number(14, 16) < 60
+        && number(17, 19) < 60
+}
+
+/// A whole number that no larger unit could tell.
+fn is_plain_quantity(text: &str) -> bool {
+    const DIGITS_MAX: usize = 9;
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    if !(1..=DIGITS_MAX).contains(&digits) || number.starts_with('0') {
+        return false;
+    }
+    match unit {
+        "" | "m" | "k" | "M" | "G" => !number.ends_with("000"),
+        "Ki" | "Mi" | "Gi" => number
+            .parse()
+            .is_ok_and(|number: u32| !number.is_multiple_of(1024)),
+        _ => false,
+    }
+}
+
 /// A quantity in its canonical form.
 pub(super) fn quantity(text: &str) -> Result<Value, String> {
     let text = text.trim();
@@ -151,6 +200,52 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_plain_is_its_own_form() {
+        let same = |special: Special, text: &str| special.parse(text) == Ok(text.into());
+        let mut known = 0;
+        for unit in ["", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "e3", "n"] {
+            for number in (0..=2_100).chain([4_000, 65_536, 999_999_999, 1_000_000_000]) {
+                for text in [format!("{number}{unit}"), format!("0{number}{unit}")] {
+                    if is_plain(Special::Quantity, &text) {
+                        assert!(same(Special::Quantity, &text), "{text}");
+                        known += 1;
+                    }
+                }
+            }
+        }
+        assert!(known > 10_000, "{known}");
+        let digits = [
+            "00", "01", "12", "13", "23", "24", "28", "29", "59", "60", "x1", "-1",
+        ];
+        let mut times = 0;
+        for year in ["0001", "1969", "1970", "2026", "9999"] {
+            for part in 0..5 {
+                for two in digits {
+                    let mut parts = ["02", "03", "04", "05", "06"];
+                    parts[part] = two;
+                    let [month, day, hour, minute, second] = parts;
+                    let text = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
+                    if is_plain(Special::Time, &text) {
+                        assert!(same(Special::Time, &text), "{text}");
+                        times += 1;
+                    }
+                }
+            }
+        }
+        assert!(times > 80, "{times}");
+        for (special, text) in [
+            (Special::Time, "2026-01-02t03:04:05Z"),
+            (Special::Time, "2026-01-02T03:04:05+00:00"),
+            (Special::Quantity, ""),
+            (Special::Quantity, "+1"),
+            (Special::Quantity, " 1"),
+            (Special::Quantity, "1.5"),
+        ] {
+            assert!(!is_plain(special, text), "{text}");
+        }
+    }
 
     #[test]
     fn bytes_are_base64_as_go_reads_it() {

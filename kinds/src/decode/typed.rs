@@ -76,13 +76,14 @@ fn is_read_at(schema: Schema<'static>, type_name: &str, value: &Value, depth: us
     }
     let type_name = type_name.trim_start_matches('*');
     match (schema.special(), schema.shape(), value) {
-        (Some(scalar::Special::IntOrString), _, Value::String(_)) => true,
         (Some(scalar::Special::IntOrString), _, Value::Number(number)) => number
             .as_i64()
             .is_some_and(|number| i32::try_from(number).is_ok()),
-        (Some(special), _, Value::String(text)) => special
-            .parse(text)
-            .is_ok_and(|read| read.as_str() == Some(text)),
+        (Some(special), _, Value::String(text)) => {
+            let parsed = || special.parse(text);
+            scalar::is_plain(special, text)
+                || parsed().is_ok_and(|read| read.as_str() == Some(text))
+        }
         (Some(_), _, _) => false,
         // What may be a schema is read as one.
         (None, Shape::Free, Value::Object(_) | Value::Array(_))
@@ -177,6 +178,11 @@ fn zero(schema: Schema<'_>, type_name: &str) -> Value {
         Shape::NumberOrString => schema.special().map_or(0.into(), |special| special.zero()),
         Shape::List | Shape::Map | Shape::Free => Value::Null,
     }
+}
+
+/// What a struct is written as that says nothing.
+pub(super) fn blank(schema: Schema<'_>) -> &Value {
+    schema.blank(|| zero(schema, ""))
 }
 
 /// Whether the Go type has a nil, which JSON writes as null.

@@ -73,6 +73,19 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     }
 });
 
+/// The schemas of kinds by their names, groups and versions.
+static SCHEMAS: LazyLock<BTreeMap<&str, Vec<(&str, &str, Schema<'static>)>>> =
+    LazyLock::new(|| {
+        let by_kind = TABLE.by_kind.iter();
+        let schemas = by_kind.map(|(kind, definitions)| {
+            let schema = |(group, version, name): &'static (String, String, &'static str)| {
+                Some((&**group, &**version, Schema::named(name)?))
+            };
+            (&**kind, definitions.iter().filter_map(schema).collect())
+        });
+        schemas.collect()
+    });
+
 struct Table {
     texts: BTreeMap<&'static str, Cow<'static, str>>,
     nodes: BTreeMap<&'static str, Node>,
@@ -159,17 +172,79 @@ pub struct Node {
 
 /// The properties of a type, in the order of their names: each walk over an object looks for every member that it has.
 #[derive(Debug, Default)]
-struct Fields(Box<[(Box<str>, Node)]>);
+struct Fields {
+    named: Box<[(Box<str>, Node)]>,
+    /// Where a name is: its place and one, in the first slot from its [`mark`] on that no other name had taken. At least half of
+    /// the slots are empty.
+    slots: Box<[u16]>,
+}
+
+/// Fields of a type that are found by slots. A type with more is a user's, who may have chosen names that all want one slot: there order finds them.
+const SLOTTED_MAX: u16 = 256;
+
+/// What spreads names over slots: their length, and their first and last letters, which hardly two fields of one type share.
+fn mark(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    let (first, last) = match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => {
+            let mut word = [0; 8];
+            for (slot, byte) in word.iter_mut().zip(bytes) {
+                *slot = *byte;
+            }
+            (u64::from_le_bytes(word), 0)
+        }
+    };
+    // An odd number without a pattern (the golden ratio's): its product's upper bits depend on all of the word's.
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let word = first ^ last.rotate_left(23) ^ (bytes.len() as u64).rotate_left(56);
+    word.wrapping_mul(SPREAD) >> 32
+}
 
 impl Fields {
+    /// Of fields in the order of their names.
+    fn new(named: Box<[(Box<str>, Node)]>) -> Self {
+        let count = match u16::try_from(named.len()) {
+            Ok(count) if count <= SLOTTED_MAX => count,
+            _ => 0,
+        };
+        let mut slots: Box<[u16]> = match count {
+            0 => Box::default(),
+            _ => vec![0; (named.len() * 2).next_power_of_two()].into(),
+        };
+        let mask = slots.len().wrapping_sub(1);
+        for (place, (name, _)) in (1..=count).zip(&named) {
+            let mut at = mark(name) as usize & mask;
+            while slots.get(at).is_some_and(|slot| *slot != 0) {
+                at = (at + 1) & mask;
+            }
+            if let Some(slot) = slots.get_mut(at) {
+                *slot = place;
+            }
+        }
+        Self { named, slots }
+    }
+
     fn place(&self, name: &str) -> Option<usize> {
-        self.0
-            .binary_search_by(|(known, _)| (**known).cmp(name))
-            .ok()
+        if self.slots.is_empty() {
+            let place = self
+                .named
+                .binary_search_by(|(known, _)| (**known).cmp(name));
+            return place.ok();
+        }
+        let mask = self.slots.len() - 1;
+        let mut at = mark(name) as usize & mask;
+        loop {
+            let place = usize::from(*self.slots.get(at)?).checked_sub(1)?;
+            if *self.named.get(place)?.0 == *name {
+                return Some(place);
+            }
+            at = (at + 1) & mask;
+        }
     }
 
     fn at(&self, place: usize) -> Option<(&str, &Node)> {
-        self.0.get(place).map(|(name, node)| (&**name, node))
+        self.named.get(place).map(|(name, node)| (&**name, node))
     }
 
     fn get(&self, name: &str) -> Option<(&str, &Node)> {
@@ -177,27 +252,27 @@ impl Fields {
     }
 
     fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
-        self.0.iter().map(|(name, node)| (&**name, node))
+        self.named.iter().map(|(name, node)| (&**name, node))
     }
 
     fn values(&self) -> impl Iterator<Item = &Node> {
-        self.0.iter().map(|(_, node)| node)
+        self.named.iter().map(|(_, node)| node)
     }
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.0.len()
+        self.named.len()
     }
 
     fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.named.is_empty()
     }
 }
 
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let fields = BTreeMap::<Box<str>, Node>::deserialize(deserializer)?;
-        Ok(Self(fields.into_iter().collect()))
+        Ok(Self::new(fields.into_iter().collect()))
     }
 }
 
@@ -223,6 +298,8 @@ struct Traits {
     is_go_struct: bool,
     /// The places of the properties that Go writes even where they say nothing.
     written: Box<[usize]>,
+    /// What Go writes of one that says nothing, once it was asked for.
+    blank: OnceLock<Value>,
 }
 
 /// A type with a reader of its own in Go.
@@ -329,7 +406,7 @@ impl Node {
             let (place, property) = self
                 .properties
                 .place(name)
-                .and_then(|place| Some((place, &mut self.properties.0.get_mut(place)?.1)))
+                .and_then(|place| Some((place, &mut self.properties.named.get_mut(place)?.1)))
                 .expect("the committed tables agree about fields");
             property.go = Some(Go {
                 type_name: type_name.to_owned(),
@@ -418,7 +495,16 @@ pub enum Shape {
 impl Schema<'static> {
     /// The schema of a kind, if the table has it.
     pub fn of(gvk: &GroupVersionKind) -> Option<Self> {
-        Self::named(definition_name(gvk)?)
+        Self::of_kind(&gvk.group, &gvk.version, &gvk.kind)
+    }
+
+    /// As [`Schema::of`]; asked at each step of each request.
+    pub(crate) fn of_kind(group: &str, version: &str, kind: &str) -> Option<Self> {
+        let version = standing_version(group, version);
+        let mut found = SCHEMAS.get(kind)?.iter();
+        found
+            .find(|(of_group, of_version, _)| (*of_group, *of_version) == (group, version))
+            .map(|(_, _, schema)| *schema)
     }
 
     /// What stands in a field that may hold a schema or something else, as a definition's `items` and `additionalProperties` do.
@@ -572,8 +658,14 @@ impl<'a> Schema<'a> {
                 special: self.find_special(),
                 is_go_struct: self.find_go_struct(),
                 written: written.map(|(place, _)| place).collect(),
+                blank: OnceLock::new(),
             })
         })
+    }
+
+    /// What Go writes of a value of the type that says nothing, which `make` finds out once.
+    pub(crate) fn blank(&self, make: impl FnOnce() -> Value) -> &'a Value {
+        self.traits().blank.get_or_init(make)
     }
 
     /// What a type of a built-in kind is, if it is none of JSON's own.
@@ -676,12 +768,16 @@ impl<'a> Schema<'a> {
 /// Versions that Kubernetes serves no longer, whose kinds have the fields of those that came after.
 const FORMER: &[(&str, &str, &str)] = &[("batch", "v1beta1", "v1"), ("policy", "v1beta1", "v1")];
 
+/// The version whose definitions tell of a kind.
+fn standing_version<'v>(group: &str, version: &'v str) -> &'v str {
+    let mut former = FORMER.iter();
+    let former = former.find(|(of, from, _)| (*of, *from) == (group, version));
+    former.map_or(version, |(_, _, version)| version)
+}
+
 /// The definition behind a kind, as in `io.k8s.api.core.v1.Pod`.
 pub fn definition_name(gvk: &GroupVersionKind) -> Option<&'static str> {
-    let former = FORMER
-        .iter()
-        .find(|(group, version, _)| (*group, *version) == (&*gvk.group, &*gvk.version));
-    let version = former.map_or(&*gvk.version, |(_, _, version)| version);
+    let version = standing_version(&gvk.group, &gvk.version);
     let of_kind = TABLE.by_kind.get(&*gvk.kind)?.iter();
     let mut definitions = of_kind
         .filter(|(of_group, of_version, _)| (&**of_group, &**of_version) == (&*gvk.group, version));
@@ -744,6 +840,30 @@ mod tests {
                 let name = reference.split('"').next().unwrap();
                 assert!(TABLE.nodes.contains_key(name), "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn each_field_is_found_by_its_name_alone() {
+        let fields = |count: usize| {
+            let names = (0..count).map(|number| format!("field{number}"));
+            let properties = names.map(|name| (name, json!({"type": "string"})));
+            let properties: serde_json::Map<String, Value> = properties.collect();
+            Node::parse(&json!({"type": "object", "properties": properties})).unwrap()
+        };
+        let most = usize::from(SLOTTED_MAX);
+        let made: Vec<Node> = [0, 1, 2, 7, 64, most, most + 1]
+            .into_iter()
+            .map(fields)
+            .collect();
+        for Node { properties, .. } in TABLE.nodes.values().chain(&made) {
+            for (name, _) in properties.iter() {
+                assert_eq!(properties.get(name).unwrap().0, name);
+                let other = format!("{name}s");
+                let is_there = properties.iter().any(|(name, _)| name == other);
+                assert_eq!(properties.get(&other).is_some(), is_there, "{other}");
+            }
+            assert!(properties.get("").is_none());
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! `apiserver/examples/load` is both the server, in a process of its own, and all clients; they share the machine. A round is a
 //! new store. Where kube-apiserver and etcd are found ([`crate::kube_apiserver`]), each round asks them the same, with the same clients, after or before
-//! weft in turn; a ratio is the median of the rounds' ratios. What is told are medians of the rounds; all rounds are in the document.
+//! weft in turn; a ratio is the median of the rounds' ratios. What is told are medians of the rounds; all rounds are in the document. CPU is that of
+//! all processes of a server, etcd's with kube-apiserver's; it does not depend on what the clients beside it cost.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -64,7 +65,9 @@ pub fn measure(effort: &Effort) -> Result<Value> {
                 Some(binaries) => {
                     let peer = KubeApiserver::start(binaries, &dir, &SETUP)?;
                     let (pid, port) = (peer.pid().to_string(), peer.port.to_string());
-                    theirs.push(load(&dir, &["--pid", &pid, "--port", &port])?);
+                    let etcd = peer.etcd_pid().to_string();
+                    let server = ["--pid", &pid, "--port", &port, "--beside", &etcd];
+                    theirs.push(load(&dir, &server)?);
                 }
                 None => ours.push(load(&dir, &[])?),
             }
@@ -144,10 +147,13 @@ fn compared(ratios: &Value) -> String {
     for (what, pointer) in [
         ("pods made by one client", "/writes/creates/0/per_second"),
         ("the same, p99", "/writes/creates/0/p99_ms"),
+        ("the same, CPU", "/writes/creates/0/server_cpu_us_each"),
         ("pods made by 16 clients", "/writes/creates/1/per_second"),
         ("the same, p99", "/writes/creates/1/p99_ms"),
+        ("the same, CPU", "/writes/creates/1/server_cpu_us_each"),
         ("pods made by 128 clients", "/writes/creates/2/per_second"),
         ("the same, p99", "/writes/creates/2/p99_ms"),
+        ("the same, CPU", "/writes/creates/2/server_cpu_us_each"),
         ("server-side applies", "/writes/applies/per_second"),
         ("the same, p99", "/writes/applies/p99_ms"),
         (
@@ -195,12 +201,15 @@ fn told(results: &Value) -> String {
         at("/idle/cores") * 100.0,
     );
     let written = |what: &str, row: &Value| {
+        let clients = row.get("clients_cpu_us_each").map(number);
+        let clients = clients.map(|cpu| format!(" and {cpu:.0} of the clients'"));
         format!(
-            "  {what} by {:.0} clients: {:.0} a second, p99 {:.1} ms, {:.0} µs of CPU each\n",
+            "  {what} by {:.0} clients: {:.0} a second, p99 {:.1} ms, {:.0} µs of CPU each{}\n",
             number(&row["clients"]),
             number(&row["per_second"]),
             number(&row["p99_ms"]),
             number(&row["server_cpu_us_each"]),
+            clients.unwrap_or_default(),
         )
     };
     for row in rows("/writes/creates").into_iter().flatten() {
