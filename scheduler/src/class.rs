@@ -1,0 +1,67 @@
+//! Pods that are alike: one namespace, one controller, equal needs. What the cluster says of one of them it says of all.
+//!
+//! Invariant: `on` has, of each node, how many of the class's pods are there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::counters::{CounterId, Role};
+use crate::index::Index;
+use crate::pod::PodNeeds;
+use crate::rules::Rules;
+use crate::topology::Slot;
+
+pub(crate) type ClassId = usize;
+
+/// Pods of a class on a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Here {
+    pub all: i64,
+    /// Those among them that are being deleted.
+    pub ending: i64,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Class {
+    pub namespace: Arc<str>,
+    pub controller: Option<Arc<str>>,
+    pub needs: Arc<PodNeeds>,
+    pub on: BTreeMap<Slot, Here>,
+    /// Where its pods are counted, and as how many.
+    pub counted: Vec<(CounterId, i64)>,
+    /// Terms of others that speak of its pods.
+    pub met: Vec<(CounterId, Role)>,
+    /// Pods that wait for their victims to go; they keep the class as those on nodes do.
+    pub nominated: usize,
+    /// What its pods ask of counters; found out when one of them is to be placed.
+    pub rules: Option<Arc<Rules>>,
+    pub index: Option<Box<Index>>,
+    /// When it was last to be placed, in pods that were.
+    pub asked: u64,
+}
+
+impl Class {
+    pub fn new(
+        namespace: Arc<str>,
+        controller: Option<Arc<str>>,
+        needs: Arc<PodNeeds>,
+        asked: u64,
+    ) -> Self {
+        Self {
+            namespace,
+            controller,
+            needs,
+            on: BTreeMap::new(),
+            counted: Vec::new(),
+            met: Vec::new(),
+            nominated: 0,
+            rules: None,
+            index: None,
+            asked,
+        }
+    }
+
+    pub fn is_kept(&self) -> bool {
+        !self.on.is_empty() || self.nominated > 0
+    }
+}
