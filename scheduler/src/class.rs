@@ -31,8 +31,6 @@ pub(crate) struct Class {
     pub counted: Vec<(CounterId, i64)>,
     /// Terms of others that speak of its pods.
     pub met: Vec<(CounterId, Role)>,
-    /// Pods that wait for their victims to go; they keep the class as those on nodes do.
-    pub nominated: usize,
     /// What its pods ask of counters; found out when one of them is to be placed.
     pub rules: Option<Arc<Rules>>,
     pub index: Option<Box<Index>>,
@@ -54,14 +52,9 @@ impl Class {
             on: BTreeMap::new(),
             counted: Vec::new(),
             met: Vec::new(),
-            nominated: 0,
             rules: None,
             index: None,
             asked,
         }
-    }
-
-    pub fn is_kept(&self) -> bool {
-        !self.on.is_empty() || self.nominated > 0
     }
 }

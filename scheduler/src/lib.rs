@@ -12,6 +12,7 @@
 
 mod class;
 mod counters;
+mod counting;
 mod explain;
 mod filter;
 mod index;

@@ -8,20 +8,20 @@
 //! - a counter holds each pod that it is about once, in the domain of its node;
 //! - whatever a decision rests on is the same whether it came about step by step or at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use weft_api::selector::LabelSelector;
 use weft_api::view::{Namespace, Service};
 
-use crate::class::{Class, ClassId, Here};
-use crate::counters::{Counter, CounterId, Role, What};
+use crate::class::{Class, ClassId};
+use crate::counters::Counter;
 use crate::node::NodeFacts;
-use crate::pod::{HostPort, PodFacts, PodNeeds};
+use crate::pod::{HostPort, PodFacts};
 use crate::preempt::Budget;
 use crate::resources::Resources;
-use crate::term::{Namespaces, Term};
-use crate::topology::{Eligibility, Shift, Slot, Topologies};
+use crate::term::Namespaces;
+use crate::topology::{Slot, Topologies};
 
 /// Kinds of pods that are not there any more and are still known, at most: beyond that they are forgotten together.
 const IDLE_CLASSES_MAX: usize = 4096;
@@ -68,7 +68,7 @@ impl Changes {
         self.slots.get(from..)
     }
 
-    fn add(&mut self, slot: Slot, nodes: usize) {
+    pub fn add(&mut self, slot: Slot, nodes: usize) {
         const SPARE: usize = 1024;
         if self.slots.len() >= 2 * nodes + SPARE {
             let gone = self.slots.len() / 2;
@@ -93,11 +93,11 @@ pub struct Snapshot {
     awaited: BTreeMap<Arc<str>, Slot>,
     /// Pods that have a node, by uid.
     pub(crate) pods: BTreeMap<Arc<str>, Slot>,
-    classes: Vec<Option<Class>>,
+    pub(crate) classes: Vec<Option<Class>>,
     by_fingerprint: BTreeMap<u64, Vec<ClassId>>,
     unused: Vec<ClassId>,
     /// How many there were when those that nobody used were last forgotten.
-    classes_kept: usize,
+    pub(crate) classes_kept: usize,
     pub(crate) counters: Vec<Counter>,
     pub(crate) topologies: Topologies,
     pub(crate) namespaces: Namespaces,
@@ -109,7 +109,7 @@ pub struct Snapshot {
     pub(crate) images: BTreeMap<String, i64>,
     images_version: u64,
     /// Pods that wait for room on a node, by uid.
-    nominated: BTreeMap<Arc<str>, (Slot, ClassId)>,
+    pub(crate) nominated: BTreeMap<Arc<str>, (Slot, ClassId)>,
     pub(crate) nominees: BTreeMap<Slot, BTreeMap<Arc<str>, ClassId>>,
     /// How many pods there are of each priority.
     pub(crate) priorities: BTreeMap<i32, usize>,
@@ -129,12 +129,12 @@ impl Snapshot {
         }
     }
 
-    /// Takes a node as it is now. Cost: its pods, if what it is called or how it is labelled and tainted changed.
-    pub fn put_node(&mut self, facts: NodeFacts) {
+    /// Takes a node as it is now; true: it is another one to pods than before. Cost: its pods, if its labels or taints changed.
+    pub fn put_node(&mut self, facts: NodeFacts) -> bool {
         let slot = self.slot_of(&facts.name);
         let before = self.nodes[slot].facts.as_ref();
         if before == Some(&facts) {
-            return;
+            return false;
         }
         let is_elsewhere = before
             .is_none_or(|before| before.labels != facts.labels || before.taints != facts.taints);
@@ -161,6 +161,7 @@ impl Snapshot {
             self.count_images(slot, 1);
         }
         self.touch(slot);
+        true
     }
 
     pub fn remove_node(&mut self, name: &str) {
@@ -216,6 +217,35 @@ impl Snapshot {
         true
     }
 
+    /// As [`Snapshot::remove_pod`]; the pod as it was before it had a node. Its claims and whether it is ending are not kept.
+    pub fn take_pod(&mut self, uid: &str) -> Option<PodFacts> {
+        let (uid, slot) = self.pods.get_key_value(uid)?;
+        let placed = self.nodes[*slot].pods.get(uid)?;
+        let class = self.class(placed.class);
+        let facts = PodFacts {
+            namespace: Arc::clone(&class.namespace),
+            name: Arc::clone(&placed.name),
+            uid: Arc::clone(uid),
+            controller: class.controller.clone(),
+            node: None,
+            nominated: None,
+            ending: false,
+            started: None,
+            needs: Arc::clone(&class.needs),
+        };
+        self.remove_pod(&facts.uid);
+        Some(facts)
+    }
+
+    /// Its node began with the pod, or with it anew.
+    pub fn set_started(&mut self, uid: &str, started: Option<i128>) {
+        let slot = self.pods.get(uid).copied();
+        let pod = slot.and_then(|slot| self.nodes[slot].pods.get_mut(uid));
+        if let Some(pod) = pod {
+            pod.started = started;
+        }
+    }
+
     /// The node this pod is counted on.
     pub fn node_of(&self, uid: &str) -> Option<&str> {
         let slot = self.pods.get(uid)?;
@@ -239,7 +269,6 @@ impl Snapshot {
             return;
         };
         let class = self.class_of(facts);
-        self.class_mut(class).nominated += 1;
         let uid = &facts.uid;
         self.nominated.insert(Arc::clone(uid), (slot, class));
         let here = self.nominees.entry(slot).or_default();
@@ -249,10 +278,9 @@ impl Snapshot {
 
     /// The pod claims no node any more.
     pub fn denominate(&mut self, uid: &str) {
-        let Some((slot, class)) = self.nominated.remove(uid) else {
+        let Some((slot, _)) = self.nominated.remove(uid) else {
             return;
         };
-        self.class_mut(class).nominated -= 1;
         if let Some(here) = self.nominees.get_mut(&slot) {
             here.remove(uid);
             if here.is_empty() {
@@ -343,52 +371,6 @@ impl Snapshot {
 
     pub fn remove_budget(&mut self, namespace: &str, name: &str) {
         self.budgets.remove(&(namespace.into(), name.to_owned()));
-        self.version += 1;
-    }
-
-    /// Counts everything again, from the pods that are there and nothing else: also what an end in the middle of a decision left
-    /// half done.
-    pub fn recount(&mut self) {
-        self.counters.clear();
-        self.topologies = Topologies::default();
-        self.priorities.clear();
-        for class in self.classes.iter_mut().flatten() {
-            class.on.clear();
-            class.counted.clear();
-            class.met.clear();
-            class.rules = None;
-            class.index = None;
-        }
-        let placed = self.nodes.iter().flat_map(|node| node.pods.values());
-        let placed = placed.map(|pod| pod.class);
-        let claiming = self.nominated.values().map(|(_, class)| *class);
-        let used: BTreeSet<ClassId> = placed.chain(claiming).collect();
-        for id in 0..self.classes.len() {
-            if !used.contains(&id) {
-                self.forget_class(id);
-            }
-        }
-        self.classes_kept = used.len();
-        for id in 0..self.classes.len() {
-            if self.classes[id].is_some() {
-                self.open_terms(id);
-            }
-        }
-        for slot in 0..self.nodes.len() {
-            let node = &mut self.nodes[slot];
-            node.used = Resources::default();
-            node.weight = (0, 0);
-            node.host_ports.clear();
-            node.priorities.clear();
-            let pods: Vec<(Arc<str>, Placed)> = node
-                .pods
-                .iter()
-                .map(|(uid, pod)| (Arc::clone(uid), pod.clone()))
-                .collect();
-            for (uid, placed) in pods {
-                self.hold(slot, &uid, &placed, 1);
-            }
-        }
         self.version += 1;
     }
 
@@ -483,7 +465,7 @@ impl Snapshot {
         pod.needs = Arc::clone(&self.class(class).needs);
     }
 
-    fn forget_class(&mut self, id: ClassId) {
+    pub(crate) fn forget_class(&mut self, id: ClassId) {
         let Some(class) = self.classes[id].take() else {
             return;
         };
@@ -493,166 +475,6 @@ impl Snapshot {
             same.retain(|other| *other != id);
             if same.is_empty() {
                 self.by_fingerprint.remove(&fingerprint);
-            }
-        }
-    }
-
-    /// What others have to know of the terms of a class: where pods with them are.
-    fn open_terms(&mut self, id: ClassId) {
-        let needs = Arc::clone(&self.class(id).needs);
-        let near = needs.near.iter().map(|term| (Role::Near, term));
-        let apart = needs.apart.iter().map(|term| (Role::Apart, term));
-        let inclined = needs
-            .inclined
-            .iter()
-            .map(|(term, _)| (Role::Inclined, term));
-        for (role, term) in near.chain(apart).chain(inclined) {
-            let key = term.topology_key.clone();
-            self.open(
-                What::Having(role, term.clone()),
-                &key,
-                &Eligibility::default(),
-            );
-        }
-    }
-
-    /// The counter of what is asked; made, and filled, if there is none.
-    pub(crate) fn open(&mut self, what: What, key: &str, rule: &Eligibility) -> CounterId {
-        let nodes = self.nodes.iter().enumerate();
-        let nodes = nodes.filter_map(|(slot, node)| Some((slot, node.facts.as_ref()?)));
-        let scope = self.topologies.open(key, rule, nodes);
-        let mut counters = self.counters.iter();
-        let known = counters.position(|known| known.scope == scope && known.what == what);
-        if let Some(known) = known {
-            return known;
-        }
-        let domains = self.topologies.scope(scope).domains;
-        self.counters.push(Counter::new(what, scope, domains));
-        let id = self.counters.len() - 1;
-        for class in 0..self.classes.len() {
-            self.connect(id, class);
-        }
-        id
-    }
-
-    /// Makes a counter and a class known to each other.
-    fn connect(&mut self, id: CounterId, class: ClassId) {
-        let Some(class) = &mut self.classes[class] else {
-            return;
-        };
-        let counter = &mut self.counters[id];
-        let (namespace, labels) = (&*class.namespace, &class.needs.labels);
-        let amount = match &counter.what {
-            What::Having(role, term) => {
-                if term.speaks_of(namespace, labels, &self.namespaces) {
-                    class.met.push((id, *role));
-                    class.rules = None;
-                    class.index = None;
-                }
-                amount_having(&class.needs, *role, term)
-            }
-            what => {
-                let controller = class.controller.as_ref();
-                i64::from(what.counts(namespace, controller, labels, &self.namespaces))
-            }
-        };
-        if amount == 0 {
-            return;
-        }
-        class.counted.push((id, amount));
-        for (slot, here) in &class.on {
-            let ending = if counter.what.is_about_spreading() {
-                here.ending
-            } else {
-                0
-            };
-            if let Some(domain) = self.topologies.counted_in(counter.scope, *slot) {
-                counter.add(domain, amount * (here.all - ending));
-            }
-        }
-    }
-
-    /// Counts a pod on a node, or not any more: room, ports and whatever counters are about it.
-    pub(crate) fn hold(&mut self, slot: Slot, uid: &str, pod: &Placed, sign: i64) {
-        let needs = Arc::clone(&self.class(pod.class).needs);
-        let node = &mut self.nodes[slot];
-        if sign > 0 {
-            node.used.add(&needs.requests);
-            node.weight.0 += needs.weight.cpu;
-            node.weight.1 += needs.weight.memory;
-            for port in &needs.host_ports {
-                node.host_ports.push((uid.into(), port.clone()));
-            }
-        } else {
-            node.used.subtract(&needs.requests);
-            node.weight.0 -= needs.weight.cpu;
-            node.weight.1 -= needs.weight.memory;
-            if !needs.host_ports.is_empty() {
-                node.host_ports.retain(|(owner, _)| **owner != *uid);
-            }
-        }
-        shift(&mut node.priorities, needs.priority, sign);
-        shift(&mut self.priorities, needs.priority, sign);
-        let class = self.class_mut(pod.class);
-        let here = class.on.entry(slot).or_default();
-        here.all += sign;
-        here.ending += sign * i64::from(pod.ending);
-        if *here == Here::default() {
-            class.on.remove(&slot);
-        }
-        self.count(slot, pod.class, pod.ending, sign);
-    }
-
-    /// Counts a pod of the class in all counters that are about it.
-    fn count(&mut self, slot: Slot, class: ClassId, ending: bool, sign: i64) {
-        let Self {
-            classes,
-            counters,
-            topologies,
-            changes,
-            nodes,
-            ..
-        } = self;
-        let counted = classes[class].iter().flat_map(|class| &class.counted);
-        for (id, amount) in counted {
-            let counter = &mut counters[*id];
-            if ending && counter.what.is_about_spreading() {
-                continue;
-            }
-            let Some(domain) = topologies.counted_in(counter.scope, slot) else {
-                continue;
-            };
-            counter.add(domain, amount * sign);
-            let topology = topologies.topology(topologies.scope(counter.scope).topology);
-            if topology.is_fine {
-                let others = topology.members[domain].iter();
-                for other in others.filter(|other| **other != slot) {
-                    changes.add(*other, nodes.len());
-                }
-            }
-        }
-    }
-
-    /// Counts everything on a node in the counters, or nothing of it any more.
-    fn count_all(&mut self, slot: Slot, sign: i64) {
-        let pods = self.nodes[slot].pods.values();
-        let pods: Vec<(ClassId, bool)> = pods.map(|pod| (pod.class, pod.ending)).collect();
-        for (class, ending) in pods {
-            self.count(slot, class, ending, sign);
-        }
-    }
-
-    fn take_shift(&mut self, shift: &Shift) {
-        for (scope, domain, is_domain) in &shift.domains {
-            let of_scope = self.counters.iter_mut().filter(|c| c.scope == *scope);
-            for counter in of_scope {
-                counter.shift_domain(*domain, *is_domain);
-            }
-        }
-        if shift.is_regrouped {
-            for class in self.classes.iter_mut().flatten() {
-                class.rules = None;
-                class.index = None;
             }
         }
     }
@@ -693,9 +515,9 @@ impl Snapshot {
 
     /// All that is counted, as text, by names rather than by places: what came about step by step and what was made at once is the same.
     #[cfg(test)]
-    pub(crate) fn counted(&self) -> BTreeSet<String> {
+    pub(crate) fn counted(&self) -> std::collections::BTreeSet<String> {
         let nodes = self.nodes.iter().filter(|node| !node.name.is_empty());
-        let mut all: BTreeSet<String> = nodes
+        let mut all: std::collections::BTreeSet<String> = nodes
             .map(|node| {
                 let mut ports: Vec<String> = node
                     .host_ports
@@ -721,25 +543,4 @@ impl Snapshot {
 fn service_key(namespace: Option<&str>, name: Option<&str>) -> (Arc<str>, String) {
     let namespace = namespace.unwrap_or_default().into();
     (namespace, name.unwrap_or_default().to_owned())
-}
-
-fn shift(counts: &mut BTreeMap<i32, usize>, priority: i32, sign: i64) {
-    let count = counts.entry(priority).or_default();
-    *count = count.saturating_add_signed(if sign > 0 { 1 } else { -1 });
-    if *count == 0 {
-        counts.remove(&priority);
-    }
-}
-
-/// As how many a pod counts among those with a term.
-fn amount_having(needs: &PodNeeds, role: Role, term: &Term) -> i64 {
-    let has = |terms: &[Term]| i64::from(terms.contains(term));
-    match role {
-        Role::Near => has(&needs.near),
-        Role::Apart => has(&needs.apart),
-        Role::Inclined => {
-            let same = needs.inclined.iter().filter(|(own, _)| own == term);
-            same.map(|(_, weight)| weight).sum()
-        }
-    }
 }

@@ -12,6 +12,7 @@ use super::*;
 
 mod model;
 mod rules;
+mod simulation;
 mod victims;
 
 fn node(name: &str, words: &[&str]) -> NodeFacts {
@@ -134,7 +135,9 @@ fn transcript(cluster: &str, seed: u64) -> String {
     for clause in cluster.split('|') {
         let words: Vec<&str> = clause.split_whitespace().collect();
         match words.as_slice() {
-            ["node", name, rest @ ..] => snapshot.put_node(node(name, rest)),
+            ["node", name, rest @ ..] => {
+                snapshot.put_node(node(name, rest));
+            }
             ["pod", name, rest @ ..] => {
                 let facts = pod(name, rest);
                 match facts.node {

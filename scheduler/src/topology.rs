@@ -144,10 +144,6 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    pub fn is_domain(&self, domain: Domain) -> bool {
-        self.nodes.get(domain).is_some_and(|nodes| *nodes > 0)
-    }
-
     /// True: the domain is one from now on.
     fn add(&mut self, domain: Domain) -> bool {
         if self.nodes.len() <= domain {

@@ -8,6 +8,7 @@
 //! * `neighbour`: what a tenant that takes all it can get costs another one on its node.
 //! * `store`: puts, watches and memory of the store, with one server and three, beside etcd where there is one; and how long
 //!   servers with many objects take to serve again after `kill -9` and after a clean stop.
+//! * `scheduler`: pods bound a second on thousands of nodes, beside kube-scheduler; and the planner alone.
 //! * `api`: the API server under load: lists, pages, thousands of watchers, leases beside clients that list everything.
 //! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
 //! * `density`: what thousands of idle pods cost one node; not part of `all`.
@@ -26,6 +27,7 @@ mod neighbour;
 mod nginx;
 mod peers;
 mod runtime;
+mod scheduler;
 mod store;
 mod wasmtime;
 
@@ -80,6 +82,7 @@ enum What {
     Neighbour,
     Store,
     Api,
+    Scheduler,
     Sweep,
     Density,
 }
@@ -196,6 +199,12 @@ pub fn run(args: &Args) -> Result<()> {
         ),
         (What::Api, "api", "the API server under load", api::measure),
         (
+            What::Scheduler,
+            "scheduler",
+            "pods placed on thousands of nodes",
+            scheduler::measure,
+        ),
+        (
             What::Sweep,
             "sweep",
             "the engine's settings",
@@ -208,7 +217,7 @@ pub fn run(args: &Args) -> Result<()> {
             density::measure,
         ),
     ];
-    let in_all = |what| !matches!(what, What::Sweep | What::Density);
+    let in_all = |what| !matches!(what, What::Sweep | What::Density | What::Scheduler);
     let chosen: Vec<_> = all
         .into_iter()
         .filter(|(what, ..)| *what == args.what || (args.what == What::All && in_all(*what)))
@@ -217,7 +226,7 @@ pub fn run(args: &Args) -> Result<()> {
     // What runs no component needs none.
     let guests = chosen
         .iter()
-        .any(|(what, ..)| !matches!(what, What::Api | What::Store));
+        .any(|(what, ..)| !matches!(what, What::Api | What::Store | What::Scheduler));
     steps.step("build the sample components", || {
         if guests { guests::build(None) } else { Ok(()) }
     })?;
@@ -387,7 +396,7 @@ fn render(document: &Value) -> String {
         document["machine"]["cpu"].as_str().unwrap_or("?")
     );
     type Render = fn(&Value) -> String;
-    let sections: [(&str, Render); 8] = [
+    let sections: [(&str, Render); 9] = [
         ("gateway", |cases| {
             format!("\nGateway to component\n{}", load::render(cases))
         }),
@@ -396,6 +405,7 @@ fn render(document: &Value) -> String {
         ("neighbour", neighbour::render),
         ("store", store::render),
         ("api", api::render),
+        ("scheduler", scheduler::render),
         ("sweep", |cases| {
             format!("\nThe engine's settings\n{}", load::render(cases))
         }),
