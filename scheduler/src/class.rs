@@ -34,17 +34,14 @@ pub(crate) struct Class {
     /// What its pods ask of counters; found out when one of them is to be placed.
     pub rules: Option<Arc<Rules>>,
     pub index: Option<Box<Index>>,
-    /// When it was last to be placed, in pods that were.
+    /// When one of its pods was last to be placed, in pods that were; 0: never.
     pub asked: u64,
+    /// How many of its pods were to be placed, one soon after the other.
+    pub uses: u64,
 }
 
 impl Class {
-    pub fn new(
-        namespace: Arc<str>,
-        controller: Option<Arc<str>>,
-        needs: Arc<PodNeeds>,
-        asked: u64,
-    ) -> Self {
+    pub fn new(namespace: Arc<str>, controller: Option<Arc<str>>, needs: Arc<PodNeeds>) -> Self {
         Self {
             namespace,
             controller,
@@ -54,7 +51,8 @@ impl Class {
             met: Vec::new(),
             rules: None,
             index: None,
-            asked,
+            asked: 0,
+            uses: 0,
         }
     }
 }

@@ -27,8 +27,9 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 const DEFAULT_SPREAD: [(&str, i64); 2] = [(annotation::HOSTNAME, 3), (ZONE, 5)];
 /// Nodes that can take a pod of a kind that is rare: the best of so many is good enough. Kubernetes' least.
 const SAMPLE: usize = 100;
-/// A class that was asked for among so many pods before is no rarity.
-const RECENT: u64 = 64;
+/// A class that comes so often, each time among so many pods after the last, is worth an index: it costs a look at every node.
+const FREQUENT: u64 = 16;
+const RECENT: u64 = 256;
 /// Indexes that are kept at once: each knows every node.
 const INDEXES_MAX: usize = 64;
 
@@ -151,10 +152,11 @@ impl Snapshot {
         }
         let asked = self.asked;
         let class = self.class_mut(id);
-        let is_rare = class.index.is_none() && class.asked + RECENT < asked;
-        let is_first = class.asked == 0 || is_rare;
+        let is_recent = class.asked + RECENT >= asked;
+        class.uses = if is_recent { class.uses + 1 } else { 1 };
         class.asked = asked;
-        if is_first && let Some(slot) = self.sample(pod, id, &rules) {
+        let is_rare = class.index.is_none() && class.uses < FREQUENT;
+        if is_rare && let Some(slot) = self.sample(pod, id, &rules) {
             return Some(slot);
         }
         self.with_index(id, &rules, |index, snapshot| index.choose(snapshot))

@@ -45,8 +45,8 @@ pub struct PodFacts {
     pub nominated: Option<Arc<str>>,
     /// It is being deleted: it still takes room, but does not count for spreading.
     pub ending: bool,
-    /// When its node began with it, in nanoseconds of Unix time; `None`: it has not.
-    pub started: Option<i128>,
+    /// When its node began with it, in seconds of Unix time; `None`: it has not.
+    pub started: Option<i64>,
     pub needs: Arc<PodNeeds>,
 }
 
@@ -107,7 +107,7 @@ impl PodFacts {
             node: named(spec.and_then(|spec| spec.node_name.as_deref())),
             nominated: named(status.and_then(|status| status.nominated_node_name.as_deref())),
             ending: meta.deletion_timestamp.is_some(),
-            started: started.map(|started| started.0.as_nanosecond()),
+            started: started.map(|started| started.0.as_second()),
             needs: Arc::new(PodNeeds::of(pod)),
         }
     }

@@ -39,6 +39,16 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// `selector`: `None` where it cannot be read, which protects nobody.
+    pub fn new(selector: Option<LabelSelector>, allowed: i64, disrupted: BTreeSet<String>) -> Self {
+        Self {
+            selector,
+            allowed,
+            disrupted,
+            spent: BTreeSet::new(),
+        }
+    }
+
     fn protects(&self, labels: &BTreeMap<String, String>) -> bool {
         let selector = self.selector.as_ref();
         let selector = selector.filter(|selector| !selector.is_everything());
@@ -70,7 +80,7 @@ pub struct Preemption {
     pub displaced: Vec<Arc<str>>,
 }
 
-/// A node that could be made to take the pod. Ordered: the least is the best.
+/// A node that could be made to take the pod.
 struct Candidate {
     slot: Slot,
     victims: Vec<(Arc<str>, Placed)>,
@@ -234,9 +244,9 @@ impl Snapshot {
     }
 
     /// The most important first: by priority, then who runs longest.
-    fn importance(&self, pod: &Placed) -> (Reverse<i32>, i128) {
+    fn importance(&self, pod: &Placed) -> (Reverse<i32>, i64) {
         let priority = self.class(pod.class).needs.priority;
-        (Reverse(priority), pod.started.unwrap_or(i128::MAX))
+        (Reverse(priority), pod.started.unwrap_or(i64::MAX))
     }
 
     fn think_away(&mut self, slot: Slot, uid: &str, pod: &Placed) {
@@ -276,7 +286,7 @@ impl Snapshot {
     }
 
     /// What is lost with a node's victims; the least is the best.
-    fn loss(&self, candidate: &Candidate) -> (usize, i64, i64, usize, Reverse<i128>) {
+    fn loss(&self, candidate: &Candidate) -> (usize, i64, i64, usize, Reverse<i64>) {
         let priorities = candidate.victims.iter();
         let priorities = priorities.map(|(_, pod)| i64::from(self.class(pod.class).needs.priority));
         let highest = priorities.clone().max().unwrap_or(i64::MIN);
@@ -285,14 +295,14 @@ impl Snapshot {
         let youngest = candidate.victims.iter();
         let youngest = youngest
             .filter(|(_, pod)| i64::from(self.class(pod.class).needs.priority) == highest)
-            .map(|(_, pod)| pod.started.unwrap_or(i128::MAX))
+            .map(|(_, pod)| pod.started.unwrap_or(i64::MAX))
             .min();
         (
             candidate.violations,
             highest,
             sum,
             candidate.victims.len(),
-            Reverse(youngest.unwrap_or(i128::MAX)),
+            Reverse(youngest.unwrap_or(i64::MAX)),
         )
     }
 

@@ -32,7 +32,7 @@ pub(crate) struct Placed {
     pub name: Arc<str>,
     pub class: ClassId,
     pub ending: bool,
-    pub started: Option<i128>,
+    pub started: Option<i64>,
 }
 
 /// A node with the pods on it.
@@ -238,7 +238,7 @@ impl Snapshot {
     }
 
     /// Its node began with the pod, or with it anew.
-    pub fn set_started(&mut self, uid: &str, started: Option<i128>) {
+    pub fn set_started(&mut self, uid: &str, started: Option<i64>) {
         let slot = self.pods.get(uid).copied();
         let pod = slot.and_then(|slot| self.nodes[slot].pods.get_mut(uid));
         if let Some(pod) = pod {
@@ -443,7 +443,6 @@ impl Snapshot {
             Arc::clone(&pod.namespace),
             pod.controller.clone(),
             Arc::clone(&pod.needs),
-            self.asked,
         );
         let id = self.unused.pop().unwrap_or_else(|| {
             self.classes.push(None);

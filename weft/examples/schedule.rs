@@ -180,7 +180,7 @@ async fn timed(
     let request = Request::get(path)
         .header("accept", METADATA_ONLY)
         .body(Vec::new())?;
-    let mut lines = client.request_stream(request).await?.lines();
+    let mut lines = std::pin::pin!(client.request_stream(request).await?.lines());
     let begun = Instant::now();
     let made = async {
         made.await?;
@@ -201,7 +201,7 @@ async fn timed(
                 half = begun.elapsed();
             }
         }
-        Ok((begun.elapsed(), half))
+        Ok::<_, anyhow::Error>((begun.elapsed(), half))
     };
     let both = async { tokio::try_join!(made, bound) };
     let ended = tokio::time::timeout(PATIENCE, both).await;

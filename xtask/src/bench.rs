@@ -166,7 +166,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     // Each with its name in the document and for the reader.
     type Measure = fn(&Effort) -> Result<Value>;
-    let all: [(What, &str, &str, Measure); 8] = [
+    let all: [(What, &str, &str, Measure); 9] = [
         (
             What::Gateway,
             "gateway",

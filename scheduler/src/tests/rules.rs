@@ -413,7 +413,7 @@ fn one_of_many_nodes_is_found_however_it_is_looked_for() {
         }
         let spec = json!({"nodeSelector": {"only": "this"}});
         let wanted = format!("n{}", count / 2);
-        for number in 0..3 {
+        for number in 0..20 {
             let pod = pod_of(&format!("p{number}"), "default", &json!({}), spec.clone());
             assert_eq!(places(&mut snapshot, &[pod]), wanted, "{count}");
         }

@@ -83,6 +83,8 @@ struct World {
     /// Decided, not yet carried out.
     bindings: VecDeque<(Arc<str>, Arc<str>)>,
     preemptions: VecDeque<Preemption>,
+    /// Uids of pods that were to go at any time.
+    condemned: BTreeSet<Arc<str>>,
     /// What the scheduler was told last that budgets allow, by set.
     allowed: BTreeMap<&'static str, i64>,
     /// What the scheduler thinks is waiting.
@@ -212,7 +214,9 @@ impl World {
             if preemption.violations == 0 {
                 for (set, allowed) in &self.allowed {
                     let of_set = |victim: &&crate::Victim| {
-                        self.pods.get(&victim.uid).is_some_and(|(_, of)| of == set)
+                        // Who was to go before is counted already.
+                        !self.condemned.contains(&victim.uid)
+                            && self.pods.get(&victim.uid).is_some_and(|(_, of)| of == set)
                     };
                     let taken = preemption.victims.iter().filter(of_set).count();
                     assert!(
@@ -222,6 +226,9 @@ impl World {
                     );
                 }
             }
+            let victims = preemption.victims.iter();
+            self.condemned
+                .extend(victims.map(|victim| Arc::clone(&victim.uid)));
             self.preemptions.push_back(preemption);
         }
     }

@@ -89,10 +89,11 @@ impl Lens for Protection {
         let value = object.as_value();
         let status = &value["status"];
         let disrupted = status["disruptedPods"].as_object().into_iter().flatten();
-        let mut budget = Budget::default();
-        budget.selector = LabelSelector::from_object(&value["spec"]["selector"]).ok();
-        budget.allowed = status["disruptionsAllowed"].as_i64().unwrap_or(0);
-        budget.disrupted = disrupted.map(|(name, _)| name.clone()).collect();
+        let budget = Budget::new(
+            LabelSelector::from_object(&value["spec"]["selector"]).ok(),
+            status["disruptionsAllowed"].as_i64().unwrap_or(0),
+            disrupted.map(|(name, _)| name.clone()).collect(),
+        );
         Ok(Self(budget))
     }
 }
@@ -216,7 +217,7 @@ impl Placement {
         let before = touched.before::<Pod>();
         if is_counted && let Some(before) = before.filter(|before| takes_the_same(before, pod)) {
             if before.body.started != pod.body.started {
-                let started = pod.body.started.map(Timestamp::as_nanosecond);
+                let started = pod.body.started.map(Timestamp::as_second);
                 self.snapshot.set_started(uid, started);
             }
             return;

@@ -235,10 +235,6 @@ impl Queue {
         facts
     }
 
-    pub fn has_active(&self) -> bool {
-        !self.active.is_empty()
-    }
-
     /// When there is something to look at, if nothing changes.
     pub fn next_due(&self) -> Option<Instant> {
         let resting = self.resting.first();
