@@ -250,7 +250,7 @@ impl Told {
 fn running(pod: &Value, uid: &str, number: u32) -> Value {
     let now = rfc3339(Timestamp::now());
     // Of the addresses that no machine on the internet has, and no node's pods here.
-    let address = std::net::Ipv4Addr::from_bits((100 << 24 | 64 << 16) + number).to_string();
+    let address = std::net::Ipv4Addr::from_bits(((100 << 24) | (64 << 16)) + number).to_string();
     let of = |list: &str, state: Value| {
         let containers = pod["spec"][list].as_array().into_iter().flatten();
         let statuses = containers.map(|container| {

@@ -78,6 +78,7 @@ struct SetAside {
 }
 
 /// What placement reads of a disruption budget.
+#[derive(Debug)]
 struct Protection(Budget);
 
 impl Lens for Protection {

@@ -212,12 +212,12 @@ impl Queue {
 
     /// The next pods, in order; they are in nobody's turn until they are refused, or taken out.
     pub fn next(&mut self, now: Instant, max: usize) -> Vec<PodFacts> {
-        for due in [&self.resting, &self.refused] {
-            let due = due.iter().take_while(|(at, _)| *at <= now);
-            let due: Vec<Arc<str>> = due.map(|(_, uid)| Arc::clone(uid)).collect();
-            for uid in due {
-                self.set(&uid, State::Active);
-            }
+        let rests = self.resting.iter().take_while(|(at, _)| *at <= now);
+        let flushed = self.refused.iter().take_while(|(at, _)| *at <= now);
+        let due = rests.chain(flushed).map(|(_, uid)| Arc::clone(uid));
+        let due: Vec<Arc<str>> = due.collect();
+        for uid in due {
+            self.set(&uid, State::Active);
         }
         let first: Vec<Arc<str>> = self
             .active
