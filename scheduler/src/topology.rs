@@ -20,8 +20,9 @@ pub(crate) type TopologyId = usize;
 pub(crate) type Domain = usize;
 pub(crate) type ScopeId = usize;
 
-/// Up to so many nodes a domain, a change in one is a change of each of its nodes; with more, nodes are grouped by domain.
-const FINE_NODES_MAX: usize = 16;
+/// A change in a domain is a change of each of its nodes where topologies are fine; in others nodes are grouped by domain. Looking at a node anew
+/// costs as much as judging so many groups.
+const GROUPS_A_NODE: usize = 10;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Topology {
@@ -32,7 +33,7 @@ pub(crate) struct Topology {
     labelled: usize,
     /// Domains with nodes.
     occupied: usize,
-    /// See [`FINE_NODES_MAX`].
+    /// See [`GROUPS_A_NODE`].
     pub is_fine: bool,
 }
 
@@ -289,7 +290,8 @@ impl Topologies {
     fn settle(&mut self) -> bool {
         let mut changed = false;
         for topology in &mut self.all {
-            let is_fine = topology.labelled <= FINE_NODES_MAX * topology.occupied;
+            let (nodes, domains) = (topology.labelled, topology.occupied);
+            let is_fine = nodes <= 2 * domains || nodes * GROUPS_A_NODE <= domains * domains;
             changed |= topology.is_fine != is_fine;
             topology.is_fine = is_fine;
         }
