@@ -1,8 +1,8 @@
 //! Ranges of pod addresses: each node gets one (`spec.podCIDR`) that no other node's touches.
 //!
 //! As Kubernetes' node IPAM controller, but with ranges that get smaller as the cluster grows ([`TIERS`]): the first 128 nodes
-//! get as many addresses as a node can have pods, the next 512 still 4,093, and 8,192 more the 253 that Kubernetes' default of
-//! `/24` gives. So 8,832 nodes have a range. A node without one is told `CIDRNotAvailable`: none of its pods can start.
+//! get as many addresses as a node can have pods, the next 512 still 4,093, 4,096 more the 253 that Kubernetes' default of
+//! `/24` gives, and another 8,192 the 125 that still hold Kubernetes' default of 110 pods. So 12,928 nodes have a range. A node without one is told `CIDRNotAvailable`: none of its pods can start.
 //!
 //! A range that a node has stays, whoever gave it: `--pod-cidr`, an earlier version, or a node that cannot be read. The
 //! scheduler places no more pods on a node than its range has addresses (`weft_scheduler::NodeFacts`).
@@ -50,8 +50,10 @@ const TIERS: &[(Ipv4Net, u8)] = &[
     (Ipv4Net::new_assert(Ipv4Addr::new(10, 128, 0, 0), 10), 17),
     // 512 nodes of 4,093 pods.
     (Ipv4Net::new_assert(Ipv4Addr::new(10, 192, 0, 0), 11), 20),
-    // 8,192 nodes of 253 pods.
-    (Ipv4Net::new_assert(Ipv4Addr::new(10, 224, 0, 0), 11), 24),
+    // 4,096 nodes of 253 pods.
+    (Ipv4Net::new_assert(Ipv4Addr::new(10, 224, 0, 0), 12), 24),
+    // 8,192 nodes of 125 pods.
+    (Ipv4Net::new_assert(Ipv4Addr::new(10, 240, 0, 0), 12), 25),
 ];
 
 fn bounds(range: Ipv4Net) -> Range {
@@ -135,10 +137,10 @@ mod tests {
     #[test]
     fn there_are_ranges_for_a_large_cluster_and_none_touches_another() {
         let all: Vec<Ipv4Net> = candidates().collect();
-        assert_eq!(all.len(), 128 + 512 + 8192);
+        assert_eq!(all.len(), 128 + 512 + 4096 + 8192);
         assert_eq!(all[0], range("10.128.0.0/17"));
         assert_eq!(all[128], range("10.192.0.0/20"));
-        assert_eq!(*all.last().unwrap(), range("10.255.255.0/24"));
+        assert_eq!(*all.last().unwrap(), range("10.255.255.128/25"));
         for pair in all.windows(2) {
             assert!(bounds(pair[0]).1 < bounds(pair[1]).0, "{pair:?}");
         }

@@ -4,26 +4,73 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::filter::Reason;
-use crate::snapshot::PodFacts;
+use crate::filter::{Hints, Reason};
+use crate::pod::PodFacts;
 
-/// A pod that no node takes, with each node's reasons.
+/// Why no node takes a pod. Shared by pods that are refused for the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Why {
+    /// Nodes that there are.
+    pub nodes: usize,
+    /// How many of them give a reason, by its text.
+    pub reasons: BTreeMap<String, usize>,
+    /// Changes that may end it.
+    pub hints: Hints,
+    /// What came of trying to drive others off, as Kubernetes tells it.
+    pub preemption: String,
+}
+
+impl Why {
+    pub(crate) fn add(&mut self, reasons: &[Reason], nodes: usize) {
+        for reason in reasons {
+            *self.reasons.entry(reason.to_string()).or_default() += nodes;
+            self.hints |= reason.ends_with();
+        }
+    }
+}
+
+/// `2 Insufficient cpu, 1 node(s) had untolerated taint(s)`, sorted as Kubernetes does: as texts.
+pub(crate) fn counted(reasons: &BTreeMap<String, usize>) -> String {
+    let parts = reasons.iter();
+    let mut parts: Vec<String> = parts
+        .map(|(reason, nodes)| format!("{nodes} {reason}"))
+        .collect();
+    parts.sort();
+    parts.join(", ")
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nodes == 0 {
+            return f.write_str("no nodes available to schedule pods");
+        }
+        write!(f, "0/{} nodes are available:", self.nodes)?;
+        if !self.reasons.is_empty() {
+            write!(f, " {}.", counted(&self.reasons))?;
+        }
+        if !self.preemption.is_empty() {
+            write!(f, " preemption: {}", self.preemption)?;
+        }
+        Ok(())
+    }
+}
+
+/// A pod that no node takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub namespace: Arc<str>,
     pub name: Arc<str>,
     pub uid: Arc<str>,
-    /// Node name and why it refused; empty when there are no nodes. Shared by pods that are refused for the same.
-    pub nodes: Arc<[(Arc<str>, Vec<Reason>)]>,
+    pub why: Arc<Why>,
 }
 
 impl Refusal {
-    pub(crate) fn new(pod: &PodFacts, nodes: Arc<[(Arc<str>, Vec<Reason>)]>) -> Self {
+    pub(crate) fn new(pod: &PodFacts, why: Arc<Why>) -> Self {
         Self {
-            namespace: pod.namespace.clone(),
-            name: pod.name.clone(),
-            uid: pod.uid.clone(),
-            nodes,
+            namespace: Arc::clone(&pod.namespace),
+            name: Arc::clone(&pod.name),
+            uid: Arc::clone(&pod.uid),
+            why,
         }
     }
 
@@ -34,25 +81,7 @@ impl Refusal {
 }
 
 impl fmt::Display for Refusal {
-    /// `0/3 nodes are available: 1 node(s) had untolerated taint {a: b}, 2 Insufficient cpu.`, sorted as Kubernetes does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.nodes.is_empty() {
-            return f.write_str("no nodes available to schedule pods");
-        }
-        let mut counts: BTreeMap<&Reason, usize> = BTreeMap::new();
-        for reason in self.nodes.iter().flat_map(|(_, reasons)| reasons) {
-            *counts.entry(reason).or_default() += 1;
-        }
-        let mut parts: Vec<String> = counts
-            .into_iter()
-            .map(|(reason, count)| format!("{count} {reason}"))
-            .collect();
-        parts.sort();
-        write!(
-            f,
-            "0/{} nodes are available: {}.",
-            self.nodes.len(),
-            parts.join(", ")
-        )
+        self.why.fmt(f)
     }
 }

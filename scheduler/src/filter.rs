@@ -1,33 +1,43 @@
 //! Whether a node can take a pod, and if not, why.
 //!
-//! The checks run in Kubernetes' order and the first that refuses answers, so the counts in messages agree with what
-//! users know. Only the resource check gives several reasons at once.
+//! The checks run in Kubernetes' order and the first that refuses answers, so the counts in messages agree with what users
+//! know. Only the resource check gives several reasons at once. What a node says of itself is here; what the pods of other nodes
+//! have to do with it is in [`crate::rules`].
+//!
+//! Pods that wait for their victims to leave a node count there, for all who are not more urgent.
 
 use std::fmt;
 
-use weft_api::node_selector::selects;
 use weft_api::toleration::tolerates;
 use weft_api::view::Taint;
 
-use crate::reserve::{Standing, Working};
-use crate::snapshot::{NodeFacts, PodFacts, Resources};
+use crate::class::{Class, ClassId};
+use crate::node::NodeFacts;
+use crate::pod::PodNeeds;
+use crate::snapshot::Snapshot;
+use crate::topology::{Slot, selects_node, untolerated};
 
 /// Why a node refuses a pod. Displays in Kubernetes' words.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     Unschedulable,
-    /// The pod names another node.
-    OtherNode,
     Taint {
         key: String,
         value: String,
+        effect: String,
     },
     /// `nodeSelector` or required node affinity.
     NotSelected,
+    /// The pod's affinity names other nodes.
+    NotNamed,
     PortTaken,
     TooManyPods,
     Insufficient {
         resource: String,
+        /// What the pod requests, what is free, and what the node has; milli-units of `cpu`.
+        requested: i128,
+        free: i128,
+        of: i128,
     },
     /// A hard spread constraint would be violated.
     Skew,
@@ -41,20 +51,87 @@ pub enum Reason {
     Avoided,
 }
 
+impl Reason {
+    /// Whether fewer pods could make this node take the pod.
+    pub(crate) fn is_about_pods(&self) -> bool {
+        match self {
+            Self::Unschedulable
+            | Self::Taint { .. }
+            | Self::NotSelected
+            | Self::NotNamed
+            | Self::NoTopologyLabel
+            | Self::NotNear => false,
+            Self::Insufficient { requested, of, .. } => requested <= of,
+            Self::PortTaken | Self::TooManyPods | Self::Skew | Self::NotApart | Self::Avoided => {
+                true
+            }
+        }
+    }
+
+    /// What could end it.
+    pub(crate) fn ends_with(&self) -> Hints {
+        match self {
+            Self::Unschedulable
+            | Self::Taint { .. }
+            | Self::NotSelected
+            | Self::NotNamed
+            | Self::NoTopologyLabel => Hints::NODE,
+            Self::PortTaken | Self::TooManyPods | Self::Insufficient { .. } => {
+                Hints::NODE | Hints::LESS
+            }
+            Self::NotApart | Self::Avoided => Hints::NODE | Hints::LESS | Hints::LABELS,
+            Self::NotNear => Hints::NODE | Hints::MORE | Hints::LABELS,
+            Self::Skew => Hints::NODE | Hints::LESS | Hints::MORE | Hints::LABELS,
+        }
+    }
+
+    /// Without what differs from node to node; whether fewer pods could help is kept.
+    pub(crate) fn without_amounts(self) -> Self {
+        let helps = self.is_about_pods();
+        match self {
+            Self::Insufficient { resource, .. } => Self::Insufficient {
+                resource,
+                requested: i128::from(!helps),
+                free: 0,
+                of: 0,
+            },
+            other => other,
+        }
+    }
+
+    /// As [`fmt::Display`], with what is known of this node alone.
+    pub fn in_detail(&self) -> String {
+        match self {
+            Self::Taint { key, value, effect } if value.is_empty() => {
+                format!("{self}: {key}:{effect}")
+            }
+            Self::Taint { key, value, effect } => format!("{self}: {key}={value}:{effect}"),
+            Self::Insufficient {
+                resource,
+                requested,
+                free,
+                of,
+            } => {
+                let unit = if resource == "cpu" { "m" } else { "" };
+                format!("{self}: {requested}{unit} requested, {free}{unit} of {of}{unit} free")
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unschedulable => f.write_str("node(s) were unschedulable"),
-            Self::OtherNode => f.write_str("node(s) didn't match the requested node name"),
-            Self::Taint { key, value } => {
-                write!(f, "node(s) had untolerated taint {{{key}: {value}}}")
-            }
+            Self::Taint { .. } => f.write_str("node(s) had untolerated taint(s)"),
             Self::NotSelected => f.write_str("node(s) didn't match Pod's node affinity/selector"),
+            Self::NotNamed => f.write_str("node(s) didn't satisfy plugin(s) [NodeAffinity]"),
             Self::PortTaken => {
                 f.write_str("node(s) didn't have free ports for the requested pod ports")
             }
             Self::TooManyPods => f.write_str("Too many pods"),
-            Self::Insufficient { resource } => write!(f, "Insufficient {resource}"),
+            Self::Insufficient { resource, .. } => write!(f, "Insufficient {resource}"),
             Self::Skew => f.write_str("node(s) didn't match pod topology spread constraints"),
             Self::NoTopologyLabel => f.write_str(
                 "node(s) didn't match pod topology spread constraints (missing required label)",
@@ -68,109 +145,130 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The check that refuses, with what it takes to say why. Asked for each pod and node, so it costs no allocation.
-pub(crate) enum Refused<'a> {
-    Because(Reason),
-    Taint(&'a Taint),
-    /// The node has too little left of something.
-    Full {
-        pod: &'a PodFacts,
-        node: &'a NodeFacts,
-        used: &'a Resources,
-        has_too_many_pods: bool,
-    },
+/// Changes that may let a pod in that was refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hints(u8);
+
+impl Hints {
+    /// A node came, or has other labels, taints or room.
+    pub const NODE: Self = Self(1);
+    /// A pod left its node.
+    pub const LESS: Self = Self(2);
+    /// A pod has got a node.
+    pub const MORE: Self = Self(4);
+    /// Labels of pods or namespaces.
+    pub const LABELS: Self = Self(8);
+    /// What a pod claims of storage, or what there is of it.
+    pub const VOLUMES: Self = Self(16);
+    pub const NONE: Self = Self(0);
+    pub const ALL: Self = Self(31);
+
+    pub fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
 }
 
-impl Refused<'_> {
-    /// Why, in full; never empty.
-    pub fn reasons(self) -> Vec<Reason> {
-        match self {
-            Self::Because(reason) => vec![reason],
-            Self::Taint(taint) => vec![Reason::Taint {
-                key: taint.key.clone(),
-                value: taint.value.clone().unwrap_or_default(),
-            }],
-            Self::Full {
-                pod,
-                node,
-                used,
-                has_too_many_pods,
-            } => {
-                let pods = has_too_many_pods.then_some(Reason::TooManyPods);
-                let resources = lacking(pod, node, used).map(|resource| Reason::Insufficient {
-                    resource: resource.to_owned(),
-                });
-                pods.into_iter().chain(resources).collect()
+impl std::ops::BitOr for Hints {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl std::ops::BitOrAssign for Hints {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+/// What refuses, in full: never empty.
+pub(crate) type Refused = Vec<Reason>;
+
+/// Whether fewer pods could help against all of it.
+pub(crate) fn is_about_pods(refused: &Refused) -> bool {
+    refused.iter().all(Reason::is_about_pods)
+}
+
+impl Snapshot {
+    /// What the node itself has against pods of the class; `None`: nothing. `but`: whose own claim does not count.
+    pub(crate) fn node_refusal(
+        &self,
+        class: &Class,
+        slot: Slot,
+        but: Option<&str>,
+    ) -> Option<Refused> {
+        let node = &self.nodes[slot];
+        let facts = node.facts.as_ref()?;
+        let needs = &*class.needs;
+        if let Some(reason) = refused_for_good(needs, facts) {
+            return Some(vec![reason]);
+        }
+        let nominees = self.nominees(needs.priority, slot, but);
+        if !needs.host_ports.is_empty() {
+            let taken = node.host_ports.iter().map(|(_, port)| port);
+            let claimed = nominees.clone();
+            let claimed = claimed.flat_map(|class| &self.class(class).needs.host_ports);
+            let mut taken = taken.chain(claimed);
+            if taken.any(|taken| needs.host_ports.iter().any(|port| port.clashes(taken))) {
+                return Some(vec![Reason::PortTaken]);
             }
         }
+        let mut used = std::borrow::Cow::Borrowed(&node.used);
+        let mut pods = node.pods.len();
+        for class in nominees {
+            used.to_mut().add(&self.class(class).needs.requests);
+            pods += 1;
+        }
+        let is_full = i64::try_from(pods).is_ok_and(|pods| pods >= facts.pods_max);
+        let lacks = |(resource, requested): (&str, i128)| {
+            let of = facts.allocatable.get(resource);
+            let free = of - used.get(resource);
+            (requested > 0 && requested > free).then(|| Reason::Insufficient {
+                resource: resource.to_owned(),
+                requested,
+                free,
+                of,
+            })
+        };
+        let mut reasons = Vec::new();
+        reasons.extend(is_full.then_some(Reason::TooManyPods));
+        reasons.extend(needs.requests.iter().filter_map(lacks));
+        (!reasons.is_empty()).then_some(reasons)
+    }
+
+    /// Classes of pods that claim room on the node and are at least as urgent.
+    pub(crate) fn nominees(
+        &self,
+        priority: i32,
+        slot: Slot,
+        but: Option<&str>,
+    ) -> impl Iterator<Item = ClassId> + Clone {
+        let here = self.nominees.get(&slot).into_iter().flatten();
+        let others = here.filter(move |(uid, _)| but != Some(&**uid));
+        let classes = others.map(|(_, class)| *class);
+        classes.filter(move |class| self.class(*class).needs.priority >= priority)
     }
 }
 
-/// The first check that refuses; `None`: the node can take the pod.
-pub(crate) fn refusal<'a>(
-    pod: &'a PodFacts,
-    working: &'a Working<'_>,
-    index: usize,
-    standing: &Standing<'_>,
-) -> Option<Refused<'a>> {
-    let node = working.node(index);
-    let because = |reason| Some(Refused::Because(reason));
-    if node.unschedulable && !tolerates_unschedulable(pod) {
-        return because(Reason::Unschedulable);
+/// What no other pod has to do with.
+fn refused_for_good(needs: &PodNeeds, node: &NodeFacts) -> Option<Reason> {
+    if node.unschedulable && !tolerates_unschedulable(needs) {
+        return Some(Reason::Unschedulable);
     }
-    if pod.node.as_ref().is_some_and(|name| *name != node.name) {
-        return because(Reason::OtherNode);
-    }
-    if let Some(taint) = untolerated(pod, node) {
-        return Some(Refused::Taint(taint));
-    }
-    if !selected(pod, node) {
-        return because(Reason::NotSelected);
-    }
-    let mut ports = pod.host_ports.iter();
-    if ports.any(|port| working.port_is_taken(index, port)) {
-        return because(Reason::PortTaken);
-    }
-    let used = working.used(index);
-    let has_too_many_pods = working.pods(index) >= node.pods_max;
-    if has_too_many_pods || lacking(pod, node, used).next().is_some() {
-        return Some(Refused::Full {
-            pod,
-            node,
-            used,
-            has_too_many_pods,
+    if let Some(taint) = untolerated(&needs.tolerations, node) {
+        return Some(Reason::Taint {
+            key: taint.key.clone(),
+            value: taint.value.clone().unwrap_or_default(),
+            effect: taint.effect.clone(),
         });
     }
-    for domains in standing.constraints.iter().filter(|domains| domains.hard) {
-        let Some(value) = node.labels.get(&domains.key) else {
-            return because(Reason::NoTopologyLabel);
-        };
-        let here = domains.counts.get(value).copied().unwrap_or(0);
-        let skew = here + i64::from(domains.own) - domains.fewest;
-        if skew > domains.max_skew {
-            return because(Reason::Skew);
-        }
-    }
-    let allowed = standing.affinity.allows(pod, node);
-    allowed.err().map(Refused::Because)
+    let selected = selects_node(&needs.node_selector, needs.required.as_ref(), node);
+    (!selected).then_some(Reason::NotSelected)
 }
 
-/// Names of what the pod requests more of than is free.
-fn lacking<'a>(
-    pod: &'a PodFacts,
-    node: &'a NodeFacts,
-    used: &'a Resources,
-) -> impl Iterator<Item = &'a str> {
-    let requests = pod.requests.0.iter();
-    let lacking = requests.filter(|(resource, amount)| {
-        let free = node.allocatable.get(resource) - used.get(resource);
-        **amount > 0 && **amount > free
-    });
-    lacking.map(|(resource, _)| resource.as_str())
-}
-
-fn tolerates_unschedulable(pod: &PodFacts) -> bool {
-    if pod.tolerations.is_empty() {
+fn tolerates_unschedulable(needs: &PodNeeds) -> bool {
+    if needs.tolerations.is_empty() {
         return false;
     }
     let taint = Taint {
@@ -178,21 +276,5 @@ fn tolerates_unschedulable(pod: &PodFacts) -> bool {
         effect: "NoSchedule".into(),
         ..Taint::default()
     };
-    pod.tolerations.iter().any(|t| tolerates(t, &taint))
-}
-
-fn untolerated<'a>(pod: &PodFacts, node: &'a NodeFacts) -> Option<&'a Taint> {
-    let hard = |taint: &&Taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute";
-    let mut taints = node.taints.iter().filter(hard);
-    taints.find(|taint| !pod.tolerations.iter().any(|t| tolerates(t, taint)))
-}
-
-/// `nodeSelector` and required node affinity, both.
-pub(crate) fn selected(pod: &PodFacts, node: &NodeFacts) -> bool {
-    let by_labels = pod
-        .node_selector
-        .iter()
-        .all(|(key, value)| node.labels.get(key) == Some(value));
-    let required = pod.required.as_ref();
-    by_labels && required.is_none_or(|selector| selects(selector, &node.name, &node.labels))
+    needs.tolerations.iter().any(|t| tolerates(t, &taint))
 }

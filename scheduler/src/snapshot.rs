@@ -1,475 +1,545 @@
-//! What placement knows of the cluster: nodes, the pods on them, services, and what is free.
+//! What placement knows of the cluster: nodes, the pods on them, what rules count of them, and what is free.
 //!
-//! Kept up to date change by change, so that a round does not read every pod again. Only facts that placement
-//! decides on are kept.
+//! Kept up to date change by change, so that nothing is read or counted again for a pod that is to be placed. Taking a pod away is the
+//! inverse of putting it there, exactly: what is asked "without these?" is done and undone ([`crate::preempt`]).
 //!
-//! Invariant: a node's `used` is the sum of the requests of the pods that are counted on it.
+//! Invariants:
+//! - a node's `used` is the sum of the requests of the pods that are on it;
+//! - a counter holds each pod that it is about once, in the domain of its node;
+//! - whatever a decision rests on is the same whether it came about step by step or at once.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Deref;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
-use weft_api::annotation;
-use weft_api::quantity::Quantity;
 use weft_api::selector::LabelSelector;
-use weft_api::view::{Container, Node, Pod, PodSpec, Service, Taint, Toleration};
+use weft_api::view::{Namespace, Service};
 
-use crate::affinity::Term;
+use crate::class::{Class, ClassId};
+use crate::counters::Counter;
+use crate::node::NodeFacts;
+use crate::pod::{HostPort, PodFacts};
+use crate::preempt::Budget;
+use crate::resources::Resources;
+use crate::term::Namespaces;
+use crate::topology::{Slot, Topologies};
 
-use k8s_openapi::api::core::v1::{NodeSelector, PreferredSchedulingTerm, TopologySpreadConstraint};
+/// Kinds of pods that are not there any more and are still known, at most: beyond that they are forgotten together.
+const IDLE_CLASSES_MAX: usize = 4096;
 
-/// What Kubernetes' scoring assumes for a container that requests nothing, so that such pods spread too.
-const ASSUMED_CPU_MILLI: i128 = 100;
-const ASSUMED_MEMORY_BYTES: i128 = 200 << 20;
-/// Kubernetes' default where a node does not say how many pods it takes.
-const DEFAULT_PODS: i64 = 110;
-/// Addresses of a node's range that no pod gets.
-const RESERVED_ADDRESSES: i64 = 3;
-
-/// Amounts by resource name: milli-units for `cpu`, whole units (bytes) for the rest.
-///
-/// What somebody wrote is cut to 64 bits and added up in 128, so a sum is exact and taking an amount away is the inverse
-/// of adding it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Resources(pub BTreeMap<String, i128>);
-
-impl Resources {
-    pub fn get(&self, name: &str) -> i128 {
-        self.0.get(name).copied().unwrap_or(0)
-    }
-
-    pub(crate) fn add(&mut self, other: &Self) {
-        for (name, amount) in &other.0 {
-            *self.0.entry(name.clone()).or_default() += *amount;
-        }
-    }
-
-    fn subtract(&mut self, other: &Self) {
-        for (name, amount) in &other.0 {
-            *self.0.entry(name.clone()).or_default() -= *amount;
-        }
-    }
-
-    fn raise(&mut self, other: &Self) {
-        for (name, amount) in &other.0 {
-            let slot = self.0.entry(name.clone()).or_default();
-            *slot = (*slot).max(*amount);
-        }
-    }
-
-    /// Amounts that do not parse were refused by validation; here they count as nothing.
-    fn read(quantities: Option<&BTreeMap<String, QuantityText>>) -> Self {
-        let entries = quantities.into_iter().flatten().map(|(name, text)| {
-            let quantity = Quantity::parse(&text.0).unwrap_or_else(|_| Quantity::from_value(0));
-            let amount = if name == "cpu" {
-                quantity.milli()
-            } else {
-                quantity.value()
-            };
-            let amount = amount.clamp(i128::from(i64::MIN), i128::from(i64::MAX));
-            (name.clone(), amount)
-        });
-        Self(entries.collect())
-    }
-}
-
-/// A port on the host's own address: protocol, address and number.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HostPort {
-    pub protocol: String,
-    /// `0.0.0.0` stands for every address.
-    pub address: String,
-    pub port: i32,
-}
-
-impl HostPort {
-    pub(crate) fn clashes(&self, other: &Self) -> bool {
-        const ANY: &str = "0.0.0.0";
-        self.port == other.port
-            && self.protocol == other.protocol
-            && (self.address == other.address || self.address == ANY || other.address == ANY)
-    }
-}
-
-/// What placement knows of a pod.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PodFacts {
-    pub namespace: Arc<str>,
+/// A pod on its node.
+#[derive(Debug, Clone)]
+pub(crate) struct Placed {
     pub name: Arc<str>,
-    pub uid: Arc<str>,
-    /// The uid of the controller, if it has one: its pods are spread.
-    pub controller: Option<Arc<str>>,
-    /// The node it is bound to, or asks for.
-    pub node: Option<Arc<str>>,
-    /// It is being deleted: it still takes room, but does not count for spreading.
+    pub class: ClassId,
     pub ending: bool,
-    /// Kept once for the pods of one controller ([`Snapshot::put_pod`]).
-    pub needs: Arc<PodNeeds>,
-}
-
-impl Deref for PodFacts {
-    type Target = PodNeeds;
-
-    fn deref(&self) -> &PodNeeds {
-        &self.needs
-    }
-}
-
-/// What pods of one template have in common.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct PodNeeds {
-    pub labels: BTreeMap<String, String>,
-    pub priority: i32,
-    pub requests: Resources,
-    /// As `requests`, with assumed amounts where a container is silent; for scores only.
-    pub weight: Resources,
-    pub host_ports: Vec<HostPort>,
-    pub node_selector: BTreeMap<String, String>,
-    pub required: Option<NodeSelector>,
-    pub preferred: Vec<PreferredSchedulingTerm>,
-    pub tolerations: Vec<Toleration>,
-    pub spread: Vec<TopologySpreadConstraint>,
-    /// Required pod affinity: it must stand where such pods are.
-    pub near: Vec<Term>,
-    /// Required pod anti-affinity: it must stand where no such pods are.
-    pub apart: Vec<Term>,
-}
-
-impl PodFacts {
-    pub fn of(pod: &Pod) -> Self {
-        let meta = &pod.metadata;
-        let mut owners = meta.owner_references.iter().flatten();
-        let controller = owners.find(|owner| owner.controller == Some(true));
-        let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-        Self {
-            namespace: text(&meta.namespace),
-            name: text(&meta.name),
-            uid: text(&meta.uid),
-            controller: controller.map(|owner| owner.uid.as_str().into()),
-            node: node.filter(|name| !name.is_empty()).map(Arc::from),
-            ending: meta.deletion_timestamp.is_some(),
-            needs: Arc::new(PodNeeds::of(pod)),
-        }
-    }
-}
-
-impl PodNeeds {
-    fn of(pod: &Pod) -> Self {
-        let meta = &pod.metadata;
-        let namespace = meta.namespace.as_deref().unwrap_or_default();
-        let labels = meta.labels.clone().unwrap_or_default();
-        let Some(spec) = &pod.spec else {
-            return Self {
-                labels,
-                ..Self::default()
-            };
-        };
-        let affinity = spec.affinity.as_ref();
-        let near = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
-        let near = near.and_then(|near| {
-            near.required_during_scheduling_ignored_during_execution
-                .as_ref()
-        });
-        let apart = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
-        let apart = apart.and_then(|apart| {
-            apart
-                .required_during_scheduling_ignored_during_execution
-                .as_ref()
-        });
-        let affinity = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
-        let assumed = Resources(BTreeMap::from([
-            ("cpu".to_owned(), ASSUMED_CPU_MILLI),
-            ("memory".to_owned(), ASSUMED_MEMORY_BYTES),
-        ]));
-        Self {
-            labels,
-            priority: spec.priority.unwrap_or(0),
-            requests: total(spec, Resources::default()),
-            weight: total(spec, assumed),
-            host_ports: host_ports(spec),
-            node_selector: spec.node_selector.clone().unwrap_or_default(),
-            required: affinity.and_then(|a| {
-                a.required_during_scheduling_ignored_during_execution
-                    .clone()
-            }),
-            preferred: affinity
-                .and_then(|a| {
-                    a.preferred_during_scheduling_ignored_during_execution
-                        .clone()
-                })
-                .unwrap_or_default(),
-            tolerations: spec.tolerations.clone().unwrap_or_default(),
-            spread: spec.topology_spread_constraints.clone().unwrap_or_default(),
-            near: Term::all(near, namespace),
-            apart: Term::all(apart, namespace),
-        }
-    }
-}
-
-/// What a pod needs: its containers together, or its neediest init container where that is more. Sidecars (init
-/// containers that stay) count with the containers, and with every init container after them. Plus overhead.
-fn total(spec: &PodSpec, assumed: Resources) -> Resources {
-    let request = |container: &Container| {
-        let mut request = assumed.clone();
-        let resources = container.resources.as_ref();
-        let explicit = Resources::read(resources.and_then(|r| r.requests.as_ref()));
-        let limits = Resources::read(resources.and_then(|r| r.limits.as_ref()));
-        // Requests default to limits; admission writes that down, a pod made elsewhere may lack it.
-        for (name, amount) in limits.0 {
-            request.0.insert(name, amount);
-        }
-        for (name, amount) in explicit.0 {
-            request.0.insert(name, amount);
-        }
-        request
-    };
-    let mut sidecars = Resources::default();
-    let mut start = Resources::default();
-    for container in spec.init_containers.iter().flatten() {
-        let mut needed = request(container);
-        needed.add(&sidecars);
-        if container.restart_policy.as_deref() == Some("Always") {
-            sidecars = needed.clone();
-        }
-        start.raise(&needed);
-    }
-    let mut sum = sidecars;
-    for container in &spec.containers {
-        sum.add(&request(container));
-    }
-    sum.raise(&start);
-    sum.add(&Resources::read(spec.overhead.as_ref()));
-    sum
-}
-
-fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
-    let ports = spec
-        .containers
-        .iter()
-        .flat_map(|c| c.ports.iter().flatten());
-    ports
-        .filter_map(|port| {
-            let number = port.host_port.filter(|number| *number != 0)?;
-            let address = port.host_ip.clone().filter(|ip| !ip.is_empty());
-            Some(HostPort {
-                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
-                address: address.unwrap_or_else(|| "0.0.0.0".into()),
-                port: number,
-            })
-        })
-        .collect()
-}
-
-/// What placement knows of a node.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NodeFacts {
-    pub name: Arc<str>,
-    pub labels: BTreeMap<String, String>,
-    pub taints: Vec<Taint>,
-    pub unschedulable: bool,
-    pub allocatable: Resources,
-    /// How many pods it takes: as it says, and no more than its range has addresses.
-    pub pods_max: i64,
-}
-
-impl NodeFacts {
-    pub fn of(node: &Node) -> Self {
-        let meta = &node.metadata;
-        let name: Arc<str> = meta.name.as_deref().unwrap_or_default().into();
-        let spec = node.spec.as_ref();
-        let status = node.status.as_ref();
-        let mut labels = meta.labels.clone().unwrap_or_default();
-        labels
-            .entry(annotation::HOSTNAME.to_owned())
-            .or_insert_with(|| name.to_string());
-        let mut allocatable = Resources::read(status.and_then(|s| s.allocatable.as_ref()));
-        let pods_max = allocatable.0.remove("pods");
-        let pods_max = pods_max.map(|pods| i64::try_from(pods).unwrap_or(i64::MAX));
-        let range = spec.and_then(|spec| spec.pod_cidr.as_deref());
-        let addresses = range.and_then(addresses_in).unwrap_or(i64::MAX);
-        let pods_max = pods_max.unwrap_or(DEFAULT_PODS).min(addresses);
-        Self {
-            name,
-            labels,
-            taints: spec.and_then(|s| s.taints.clone()).unwrap_or_default(),
-            unschedulable: spec.is_some_and(|s| s.unschedulable == Some(true)),
-            allocatable,
-            pods_max,
-        }
-    }
-}
-
-/// Addresses for pods in an IPv4 range: all but the first two and the last, which stand for the network, the node and
-/// everybody.
-fn addresses_in(cidr: &str) -> Option<i64> {
-    let range: Ipv4Net = cidr.parse().ok()?;
-    Some(((1_i64 << (32 - range.prefix_len())) - RESERVED_ADDRESSES).max(0))
+    pub started: Option<i64>,
 }
 
 /// A node with the pods on it.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct NodeState {
+    pub name: Arc<str>,
     /// `None` while pods are bound to a node that is not there.
     pub facts: Option<NodeFacts>,
     pub used: Resources,
-    pub weight: Resources,
-    pub pods: BTreeSet<Arc<str>>,
+    /// CPU and memory, with what is assumed of silent containers.
+    pub weight: (i128, i128),
+    pub pods: BTreeMap<Arc<str>, Placed>,
     pub host_ports: Vec<(Arc<str>, HostPort)>,
+    /// How many pods there are of each priority.
+    pub priorities: BTreeMap<i32, usize>,
+}
+
+/// Nodes that changed, in order: indexes catch up with it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Changes {
+    begin: u64,
+    slots: Vec<Slot>,
+}
+
+impl Changes {
+    pub fn end(&self) -> u64 {
+        self.begin + u64::try_from(self.slots.len()).unwrap_or(0)
+    }
+
+    /// `None`: that is too long ago.
+    pub fn since(&self, position: u64) -> Option<&[Slot]> {
+        let from = usize::try_from(position.checked_sub(self.begin)?).ok()?;
+        self.slots.get(from..)
+    }
+
+    pub fn add(&mut self, slot: Slot, nodes: usize) {
+        const SPARE: usize = 1024;
+        if self.slots.len() >= 2 * nodes + SPARE {
+            let gone = self.slots.len() / 2;
+            self.slots.drain(..gone);
+            self.begin += u64::try_from(gone).unwrap_or(0);
+        }
+        self.slots.push(slot);
+    }
 }
 
 /// The cluster as placement sees it. See the module's promise.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    pub(crate) nodes: BTreeMap<Arc<str>, NodeState>,
+    /// Decides between nodes that are equally good.
+    pub(crate) seed: u64,
+    pub(crate) nodes: Vec<NodeState>,
+    /// Places of nodes that are gone, with all pods that were on them.
+    free: Vec<Slot>,
+    /// Nodes that are there.
+    pub(crate) by_name: BTreeMap<Arc<str>, Slot>,
+    /// Nodes that only pods speak of.
+    awaited: BTreeMap<Arc<str>, Slot>,
     /// Pods that have a node, by uid.
-    pub(crate) pods: BTreeMap<Arc<str>, PodFacts>,
-    /// Uids of those among them that keep away from others.
-    pub(crate) apart: BTreeSet<Arc<str>>,
-    /// Uids of the pods that have a node, by namespace.
-    pub(crate) namespaces: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
-    /// By the uid of a controller: what its pods need, and how many of them share it.
-    needs: BTreeMap<Arc<str>, (Arc<PodNeeds>, usize)>,
-    /// Selectors of services, by namespace and name.
-    pub(crate) services: BTreeMap<(String, String), LabelSelector>,
+    pub(crate) pods: BTreeMap<Arc<str>, Slot>,
+    pub(crate) classes: Vec<Option<Class>>,
+    by_fingerprint: BTreeMap<u64, Vec<ClassId>>,
+    unused: Vec<ClassId>,
+    /// How many there were when those that nobody used were last forgotten.
+    pub(crate) classes_kept: usize,
+    pub(crate) counters: Vec<Counter>,
+    pub(crate) topologies: Topologies,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) services: BTreeMap<(Arc<str>, String), LabelSelector>,
+    /// Another number with each change of a service.
+    pub(crate) services_version: u64,
+    pub(crate) budgets: BTreeMap<(Arc<str>, String), Budget>,
+    /// Images by how many nodes have them.
+    pub(crate) images: BTreeMap<String, i64>,
+    images_version: u64,
+    /// Pods that wait for room on a node, by uid.
+    pub(crate) nominated: BTreeMap<Arc<str>, (Slot, ClassId)>,
+    pub(crate) nominees: BTreeMap<Slot, BTreeMap<Arc<str>, ClassId>>,
+    /// How many pods there are of each priority.
+    pub(crate) priorities: BTreeMap<i32, usize>,
+    pub(crate) changes: Changes,
+    /// Counts every change that a refusal could rest on.
+    pub(crate) version: u64,
+    /// Pods that were to be placed so far.
+    pub(crate) asked: u64,
 }
 
 impl Snapshot {
-    pub fn put_node(&mut self, facts: NodeFacts) {
-        let state = self.nodes.entry(Arc::clone(&facts.name)).or_default();
-        state.facts = Some(facts);
+    /// An empty cluster. `seed` only decides between nodes that are equally good.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            ..Self::default()
+        }
+    }
+
+    /// Takes a node as it is now; true: it is another one to pods than before. Cost: its pods, if its labels or taints changed.
+    pub fn put_node(&mut self, facts: NodeFacts) -> bool {
+        let slot = self.slot_of(&facts.name);
+        let before = self.nodes[slot].facts.as_ref();
+        if before == Some(&facts) {
+            return false;
+        }
+        let is_elsewhere = before
+            .is_none_or(|before| before.labels != facts.labels || before.taints != facts.taints);
+        let are_images_other = before.map(|before| &before.images) != Some(&facts.images);
+        if before.is_none() {
+            let name = Arc::clone(&self.nodes[slot].name);
+            self.awaited.remove(&name);
+            self.by_name.insert(name, slot);
+            self.images_version += 1;
+        }
+        if are_images_other {
+            self.count_images(slot, -1);
+        }
+        if is_elsewhere {
+            self.count_all(slot, -1);
+            let shift = self.topologies.put_node(slot, Some(&facts));
+            self.nodes[slot].facts = Some(facts);
+            self.take_shift(&shift);
+            self.count_all(slot, 1);
+        } else {
+            self.nodes[slot].facts = Some(facts);
+        }
+        if are_images_other {
+            self.count_images(slot, 1);
+        }
+        self.touch(slot);
+        true
     }
 
     pub fn remove_node(&mut self, name: &str) {
-        if let Some(state) = self.nodes.get_mut(name) {
-            state.facts = None;
-            if state.pods.is_empty() {
-                self.nodes.remove(name);
-            }
-        }
+        let Some(slot) = self.by_name.remove(name) else {
+            return;
+        };
+        self.count_images(slot, -1);
+        self.images_version += 1;
+        self.count_all(slot, -1);
+        let shift = self.topologies.put_node(slot, None);
+        self.nodes[slot].facts = None;
+        self.take_shift(&shift);
+        let name = Arc::clone(&self.nodes[slot].name);
+        self.awaited.insert(name, slot);
+        self.touch(slot);
+        self.leave_slot(slot);
     }
 
     /// Counts a pod on its node. A pod without one is only forgotten; so is, by its owner's call of
     /// [`Snapshot::remove_pod`], one that is finished.
-    pub fn put_pod(&mut self, mut facts: PodFacts) {
+    pub fn put_pod(&mut self, facts: PodFacts) {
+        self.tidy();
         self.remove_pod(&facts.uid);
         let Some(node) = &facts.node else {
             return;
         };
-        let state = match self.nodes.get_key_value(node) {
-            Some((name, _)) => {
-                facts.node = Some(Arc::clone(name));
-                self.nodes.entry(Arc::clone(name)).or_default()
-            }
-            None => self.nodes.entry(Arc::clone(node)).or_default(),
+        let slot = self.slot_of(node);
+        let class = self.class_of(&facts);
+        self.denominate(&facts.uid);
+        let placed = Placed {
+            name: facts.name,
+            class,
+            ending: facts.ending,
+            started: facts.started,
         };
-        state.used.add(&facts.needs.requests);
-        state.weight.add(&facts.needs.weight);
-        state.pods.insert(Arc::clone(&facts.uid));
-        for port in &facts.needs.host_ports {
-            let owner = Arc::clone(&facts.uid);
-            state.host_ports.push((owner, port.clone()));
-        }
-        self.share_needs(&mut facts);
-        self.namespaces
-            .entry(Arc::clone(&facts.namespace))
-            .or_default()
-            .insert(Arc::clone(&facts.uid));
-        if !facts.apart.is_empty() {
-            self.apart.insert(Arc::clone(&facts.uid));
-        }
-        self.pods.insert(Arc::clone(&facts.uid), facts);
+        self.hold(slot, &facts.uid, &placed, 1);
+        let uid = Arc::clone(&facts.uid);
+        self.nodes[slot].pods.insert(Arc::clone(&uid), placed);
+        self.pods.insert(uid, slot);
+        self.touch(slot);
     }
 
-    /// Pods of one controller nearly always need the same.
-    fn share_needs(&mut self, facts: &mut PodFacts) {
-        let Some(controller) = &facts.controller else {
-            return;
+    /// True: it was there.
+    pub fn remove_pod(&mut self, uid: &str) -> bool {
+        let Some(slot) = self.pods.remove(uid) else {
+            return false;
         };
-        match self.needs.get_mut(controller) {
-            None => {
-                let shared = (Arc::clone(&facts.needs), 1);
-                self.needs.insert(Arc::clone(controller), shared);
-            }
-            Some((needs, pods)) if *needs == facts.needs => {
-                facts.needs = Arc::clone(needs);
-                *pods += 1;
-            }
-            Some(_) => {}
+        if let Some(placed) = self.nodes[slot].pods.remove(uid) {
+            self.hold(slot, uid, &placed, -1);
         }
+        self.touch(slot);
+        self.leave_slot(slot);
+        true
     }
 
-    #[cfg(test)]
-    pub(crate) fn shares_nothing(&self) -> bool {
-        self.needs.is_empty()
-    }
-
-    fn unshare_needs(&mut self, facts: &PodFacts) {
-        let Some(controller) = &facts.controller else {
-            return;
+    /// As [`Snapshot::remove_pod`]; the pod as it was before it had a node. Its claims and whether it is ending are not kept.
+    pub fn take_pod(&mut self, uid: &str) -> Option<PodFacts> {
+        let (uid, slot) = self.pods.get_key_value(uid)?;
+        let placed = self.nodes[*slot].pods.get(uid)?;
+        let class = self.class(placed.class);
+        let facts = PodFacts {
+            namespace: Arc::clone(&class.namespace),
+            name: Arc::clone(&placed.name),
+            uid: Arc::clone(uid),
+            controller: class.controller.clone(),
+            node: None,
+            nominated: None,
+            ending: false,
+            started: None,
+            needs: Arc::clone(&class.needs),
         };
-        if let Some((needs, pods)) = self.needs.get_mut(controller)
-            && Arc::ptr_eq(needs, &facts.needs)
-        {
-            *pods -= 1;
-            if *pods == 0 {
-                self.needs.remove(controller);
-            }
-        }
-    }
-
-    /// Returns what was known of the pod.
-    pub fn remove_pod(&mut self, uid: &str) -> Option<PodFacts> {
-        let facts = self.pods.remove(uid)?;
-        self.unshare_needs(&facts);
-        self.apart.remove(uid);
-        if let Some(set) = self.namespaces.get_mut(&facts.namespace) {
-            set.remove(uid);
-            if set.is_empty() {
-                self.namespaces.remove(&facts.namespace);
-            }
-        }
-        let name = facts.node.as_deref()?;
-        let state = self.nodes.get_mut(name)?;
-        state.used.subtract(&facts.requests);
-        state.weight.subtract(&facts.weight);
-        state.pods.remove(uid);
-        state.host_ports.retain(|(owner, _)| **owner != *uid);
-        if state.facts.is_none() && state.pods.is_empty() {
-            self.nodes.remove(name);
-        }
+        self.remove_pod(&facts.uid);
         Some(facts)
+    }
+
+    /// Its node began with the pod, or with it anew.
+    pub fn set_started(&mut self, uid: &str, started: Option<i64>) {
+        let slot = self.pods.get(uid).copied();
+        let pod = slot.and_then(|slot| self.nodes[slot].pods.get_mut(uid));
+        if let Some(pod) = pod {
+            pod.started = started;
+        }
+    }
+
+    /// The node this pod is counted on.
+    pub fn node_of(&self, uid: &str) -> Option<&str> {
+        let slot = self.pods.get(uid)?;
+        Some(&self.nodes[*slot].name)
+    }
+
+    /// Nodes that are there.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// Room is being made for the pod on a node: there it counts for all who are not more urgent. A pod that gets a node claims no
+    /// other any more; one that goes has to be taken back ([`Snapshot::denominate`]).
+    pub fn nominate(&mut self, facts: &PodFacts, node: &str) {
+        self.denominate(&facts.uid);
+        let Some(slot) = self.by_name.get(node).copied() else {
+            return;
+        };
+        let class = self.class_of(facts);
+        let uid = &facts.uid;
+        self.nominated.insert(Arc::clone(uid), (slot, class));
+        let here = self.nominees.entry(slot).or_default();
+        here.insert(Arc::clone(uid), class);
+        self.touch(slot);
+    }
+
+    /// The pod claims no node any more.
+    pub fn denominate(&mut self, uid: &str) {
+        let Some((slot, _)) = self.nominated.remove(uid) else {
+            return;
+        };
+        if let Some(here) = self.nominees.get_mut(&slot) {
+            here.remove(uid);
+            if here.is_empty() {
+                self.nominees.remove(&slot);
+            }
+        }
+        self.touch(slot);
+        self.leave_slot(slot);
+    }
+
+    /// The node that the pod claims.
+    pub fn nominated_node(&self, uid: &str) -> Option<&str> {
+        let (slot, _) = self.nominated.get(uid)?;
+        Some(&self.nodes[*slot].name)
     }
 
     /// Pods behind the same service are spread over nodes.
     pub fn put_service(&mut self, service: &Service) {
         let meta = &service.metadata;
-        let name = meta.name.clone().unwrap_or_default();
-        let key = (meta.namespace.clone().unwrap_or_default(), name);
+        let key = service_key(meta.namespace.as_deref(), meta.name.as_deref());
         let labels = service
             .spec
             .as_ref()
             .and_then(|spec| spec.selector.as_ref());
-        match labels.filter(|labels| !labels.is_empty()) {
-            Some(labels) => {
-                let pairs = labels.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-                self.services.insert(key, LabelSelector::from_labels(pairs));
-            }
-            None => {
-                self.services.remove(&key);
-            }
+        let labels = labels.filter(|labels| !labels.is_empty());
+        let Some(labels) = labels else {
+            self.forget_service(&key);
+            return;
+        };
+        let pairs = labels.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        let selector = LabelSelector::from_labels(pairs);
+        if self.services.get(&key) != Some(&selector) {
+            self.services.insert(key, selector);
+            self.services_version += 1;
         }
     }
 
     pub fn remove_service(&mut self, namespace: &str, name: &str) {
-        self.services
-            .remove(&(namespace.to_owned(), name.to_owned()));
+        self.forget_service(&service_key(Some(namespace), Some(name)));
     }
 
-    /// The node this pod is counted on.
-    pub fn node_of(&self, uid: &str) -> Option<&str> {
-        self.pods.get(uid)?.node.as_deref()
+    fn forget_service(&mut self, key: &(Arc<str>, String)) {
+        if self.services.remove(key).is_some() {
+            self.services_version += 1;
+        }
     }
+
+    /// True: its labels are others now. Cost: if terms select by them, all is counted again.
+    pub fn put_namespace(&mut self, namespace: &Namespace) -> bool {
+        let meta = &namespace.metadata;
+        let name: Arc<str> = meta.name.as_deref().unwrap_or_default().into();
+        let labels = meta.labels.clone().unwrap_or_default();
+        if self.namespaces.get(&name) == Some(&labels) {
+            return false;
+        }
+        self.namespaces.insert(name, labels);
+        self.recount_selected();
+        true
+    }
+
+    pub fn remove_namespace(&mut self, name: &str) {
+        if self.namespaces.remove(name).is_some() {
+            self.recount_selected();
+        }
+    }
+
+    fn recount_selected(&mut self) {
+        let mut counters = self.counters.iter();
+        if counters.any(|counter| counter.what.selects_namespaces()) {
+            self.recount();
+        }
+    }
+
+    /// What a budget allows now. Pods that were to go and are still here are spent beside what it says.
+    pub fn put_budget(&mut self, namespace: &str, name: &str, mut budget: Budget) {
+        let key = (namespace.into(), name.to_owned());
+        if let Some(before) = self.budgets.remove(&key) {
+            let still_here = |uid: &Arc<str>| {
+                let slot = self.pods.get(uid);
+                let pod = slot.and_then(|slot| self.nodes[*slot].pods.get(uid));
+                pod.is_some_and(|pod| !pod.ending)
+            };
+            budget.spent = before.spent.into_iter().filter(still_here).collect();
+        }
+        self.budgets.insert(key, budget);
+        self.version += 1;
+    }
+
+    pub fn remove_budget(&mut self, namespace: &str, name: &str) {
+        self.budgets.remove(&(namespace.into(), name.to_owned()));
+        self.version += 1;
+    }
+
+    /// Forgets kinds of pods that are not there any more, when there may be many. Nobody may hold the number of one.
+    pub(crate) fn tidy(&mut self) {
+        let known = self.classes.len() - self.unused.len();
+        let is_worn = self.topologies.is_worn(self.by_name.len());
+        if known > 2 * self.classes_kept + IDLE_CLASSES_MAX || is_worn {
+            self.recount();
+        }
+    }
+
+    pub(crate) fn class(&self, id: ClassId) -> &Class {
+        // Whoever has the number keeps the class.
+        self.classes[id].as_ref().expect("a class that is in use")
+    }
+
+    pub(crate) fn class_mut(&mut self, id: ClassId) -> &mut Class {
+        self.classes[id].as_mut().expect("a class that is in use")
+    }
+
+    fn slot_of(&mut self, name: &Arc<str>) -> Slot {
+        let known = self.by_name.get(name).or_else(|| self.awaited.get(name));
+        if let Some(slot) = known {
+            return *slot;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.nodes.push(NodeState::default());
+            self.nodes.len() - 1
+        });
+        self.nodes[slot] = NodeState {
+            name: Arc::clone(name),
+            ..NodeState::default()
+        };
+        self.awaited.insert(Arc::clone(name), slot);
+        slot
+    }
+
+    /// Nobody speaks of the node any more.
+    fn leave_slot(&mut self, slot: Slot) {
+        let node = &self.nodes[slot];
+        if node.facts.is_some() || !node.pods.is_empty() || self.nominees.contains_key(&slot) {
+            return;
+        }
+        if self.awaited.remove(&node.name).is_some() {
+            self.nodes[slot] = NodeState::default();
+            self.free.push(slot);
+        }
+    }
+
+    /// Something about the node changed.
+    pub(crate) fn touch(&mut self, slot: Slot) {
+        self.version += 1;
+        self.changes.add(slot, self.nodes.len());
+    }
+
+    /// The class of a pod; made if there is none.
+    pub(crate) fn class_of(&mut self, pod: &PodFacts) -> ClassId {
+        let known = self.by_fingerprint.get(&pod.needs.fingerprint);
+        let known = known.into_iter().flatten().copied().find(|id| {
+            let class = self.class(*id);
+            class.namespace == pod.namespace
+                && class.controller == pod.controller
+                && (Arc::ptr_eq(&class.needs, &pod.needs) || class.needs == pod.needs)
+        });
+        if let Some(known) = known {
+            return known;
+        }
+        let class = Class::new(
+            Arc::clone(&pod.namespace),
+            pod.controller.clone(),
+            Arc::clone(&pod.needs),
+        );
+        let id = self.unused.pop().unwrap_or_else(|| {
+            self.classes.push(None);
+            self.classes.len() - 1
+        });
+        self.classes[id] = Some(class);
+        let same = self.by_fingerprint.entry(pod.needs.fingerprint);
+        same.or_default().push(id);
+        for counter in 0..self.counters.len() {
+            self.connect(counter, id);
+        }
+        self.open_terms(id);
+        id
+    }
+
+    /// The needs of pods like this one, kept once.
+    pub fn share_needs(&mut self, pod: &mut PodFacts) {
+        let class = self.class_of(pod);
+        pod.needs = Arc::clone(&self.class(class).needs);
+    }
+
+    pub(crate) fn forget_class(&mut self, id: ClassId) {
+        let Some(class) = self.classes[id].take() else {
+            return;
+        };
+        self.unused.push(id);
+        let fingerprint = class.needs.fingerprint;
+        if let Some(same) = self.by_fingerprint.get_mut(&fingerprint) {
+            same.retain(|other| *other != id);
+            if same.is_empty() {
+                self.by_fingerprint.remove(&fingerprint);
+            }
+        }
+    }
+
+    fn count_images(&mut self, slot: Slot, sign: i64) {
+        let Some(facts) = &self.nodes[slot].facts else {
+            return;
+        };
+        if !facts.images.is_empty() {
+            self.images_version += 1;
+        }
+        for image in facts.images.keys() {
+            match self.images.get_mut(image) {
+                Some(nodes) => {
+                    *nodes += sign;
+                    if *nodes == 0 {
+                        self.images.remove(image);
+                    }
+                }
+                None => {
+                    self.images.insert(image.clone(), sign);
+                }
+            }
+        }
+    }
+
+    /// The number of what scores by images rest on; `None`: no node has one of the class's.
+    pub(crate) fn images_of(&self, class: &Class) -> Option<u64> {
+        let mut images = class.needs.images.iter();
+        let known = images.any(|image| self.images.contains_key(image));
+        known.then_some(self.images_version)
+    }
+
+    /// All kinds of pods.
+    pub(crate) fn classes_mut(&mut self) -> impl Iterator<Item = &mut Class> {
+        self.classes.iter_mut().flatten()
+    }
+
+    /// All that is counted, as text, by names rather than by places: what came about step by step and what was made at once is the same.
+    #[cfg(test)]
+    pub(crate) fn counted(&self) -> std::collections::BTreeSet<String> {
+        let nodes = self.nodes.iter().filter(|node| !node.name.is_empty());
+        let mut all: std::collections::BTreeSet<String> = nodes
+            .map(|node| {
+                let mut ports: Vec<String> = node
+                    .host_ports
+                    .iter()
+                    .map(|port| format!("{port:?}"))
+                    .collect();
+                ports.sort();
+                let pods: Vec<&Arc<str>> = node.pods.keys().collect();
+                format!(
+                    "{}: {:?} {:?} {:?} {pods:?} {ports:?} {:?}",
+                    node.name, node.facts, node.used, node.weight, node.priorities
+                )
+            })
+            .collect();
+        all.insert(format!(
+            "{:?} {:?} {:?}",
+            self.priorities, self.services, self.images
+        ));
+        all
+    }
+}
+
+fn service_key(namespace: Option<&str>, name: Option<&str>) -> (Arc<str>, String) {
+    let namespace = namespace.unwrap_or_default().into();
+    (namespace, name.unwrap_or_default().to_owned())
 }

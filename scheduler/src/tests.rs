@@ -4,11 +4,16 @@
 //! `pod NAME [cpu=N] [memory=M] [init-cpu=N] [select=K:V] [tolerate=K] [set=UID] [on=NODE] [skew=N] [port=N]
 //! [label=K:V] [near=K:V[:TOPOLOGY[:NAMESPACE]]] [apart=…]`
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::*;
 
 mod model;
+mod rules;
+mod simulation;
+mod victims;
 
 fn node(name: &str, words: &[&str]) -> NodeFacts {
     let mut value = json!({
@@ -54,6 +59,18 @@ fn pod(name: &str, words: &[&str]) -> PodFacts {
             "select" => value[spec]["nodeSelector"][parts[0]] = json!(parts[1]),
             "tolerate" => {
                 value[spec]["tolerations"] = json!([{"key": text, "operator": "Exists"}]);
+            }
+            "ns" => value["metadata"]["namespace"] = json!(text),
+            "priority" => value[spec]["priority"] = json!(text.parse::<i64>().unwrap()),
+            "never" => value[spec]["preemptionPolicy"] = json!("Never"),
+            "ending" => value["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
+            "started" => value["status"]["startTime"] = json!(format!("2026-01-01T00:00:{text}Z")),
+            "nominated" => value["status"]["nominatedNodeName"] = json!(text),
+            "image" => value[spec]["containers"][0]["image"] = json!(text),
+            "pin" => {
+                value[spec]["affinity"] = json!({"nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                        {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [text]}]}]}}});
             }
             "set" => {
                 value["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1",
@@ -111,14 +128,16 @@ fn pod(name: &str, words: &[&str]) -> PodFacts {
     PodFacts::of(&serde_json::from_value(value).unwrap())
 }
 
-/// Runs one cluster line and renders the plan: placements in order, then refusals with each node's reasons.
+/// Runs one cluster line and renders what is decided of each pod, in order; of those that are refused, with each node's reasons.
 fn transcript(cluster: &str, seed: u64) -> String {
-    let mut snapshot = Snapshot::default();
+    let mut snapshot = Snapshot::new(seed);
     let mut pending = Vec::new();
     for clause in cluster.split('|') {
         let words: Vec<&str> = clause.split_whitespace().collect();
         match words.as_slice() {
-            ["node", name, rest @ ..] => snapshot.put_node(node(name, rest)),
+            ["node", name, rest @ ..] => {
+                snapshot.put_node(node(name, rest));
+            }
             ["pod", name, rest @ ..] => {
                 let facts = pod(name, rest);
                 match facts.node {
@@ -126,19 +145,46 @@ fn transcript(cluster: &str, seed: u64) -> String {
                     None => pending.push(facts),
                 }
             }
+            ["budget", name, selects, allowed] => {
+                let (key, value) = selects.split_once(':').unwrap();
+                let budget = Budget {
+                    selector: Some(weft_api::selector::LabelSelector::from_labels([(
+                        key, value,
+                    )])),
+                    allowed: allowed.parse().unwrap(),
+                    ..Budget::default()
+                };
+                snapshot.put_budget("default", name, budget);
+            }
             other => panic!("{other:?}"),
         }
     }
-    let plan = plan(&snapshot, &pending, seed);
     let mut lines: Vec<String> = Vec::new();
-    for placement in &plan.placements {
-        lines.push(format!("{} -> {}", placement.name, placement.node));
-    }
-    for refusal in &plan.refusals {
-        lines.push(format!("{}: {refusal}", refusal.name));
-        for (node, reasons) in refusal.nodes.iter() {
-            let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-            lines.push(format!("  {node}: {}", reasons.join(", ")));
+    for pod in &pending {
+        let plan = snapshot.plan([pod]);
+        for placement in &plan.placements {
+            lines.push(format!("{} -> {}", placement.name, placement.node));
+        }
+        for refusal in &plan.refusals {
+            lines.push(format!("{}: {refusal}", refusal.name));
+        }
+        for preemption in &plan.preemptions {
+            let names: Vec<&str> = preemption
+                .victims
+                .iter()
+                .map(|victim| &*victim.name)
+                .collect();
+            let names = names.join(" ");
+            lines.push(format!(
+                "  {} instead of {names}, {} protected",
+                preemption.node, preemption.violations
+            ));
+        }
+        if plan.preemptions.is_empty() && !plan.refusals.is_empty() {
+            for (node, reasons) in snapshot.explain(pod) {
+                let reasons: Vec<String> = reasons.iter().map(Reason::in_detail).collect();
+                lines.push(format!("  {node}: {}", reasons.join(", ")));
+            }
         }
     }
     lines.join("\n")
@@ -148,9 +194,9 @@ fn transcript(cluster: &str, seed: u64) -> String {
 fn a_full_node_is_refused_with_its_reason() {
     insta::assert_snapshot!(transcript("node a cpu=1 | node b cpu=4 | pod web cpu=2 | pod big cpu=3", 0), @r"
     web -> b
-    big: 0/2 nodes are available: 2 Insufficient cpu.
-      a: Insufficient cpu
-      b: Insufficient cpu
+    big: 0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 1 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling.
+      a: Insufficient cpu: 3000m requested, 1000m of 1000m free
+      b: Insufficient cpu: 3000m requested, 2000m of 4000m free
     ");
 }
 
@@ -160,29 +206,33 @@ fn a_node_takes_no_more_pods_than_its_range_has_addresses() {
         "node a cidr=10.224.0.0/30 | node b cidr=10.224.1.0/29 pods=2 | pod here on=a | pod one on=b | pod two | pod three",
         0), @r"
     two -> b
-    three: 0/2 nodes are available: 2 Too many pods.
+    three: 0/2 nodes are available: 2 Too many pods. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.
       a: Too many pods
       b: Too many pods
     ");
 }
 
 #[test]
-fn pods_of_one_controller_share_what_they_need_while_it_is_equal() {
+fn pods_that_are_alike_share_what_they_need() {
     let mut snapshot = Snapshot::default();
-    let needs = |snapshot: &Snapshot, uid: &str| std::sync::Arc::as_ptr(&snapshot.pods[uid].needs);
     for name in ["a", "b", "c"] {
         snapshot.put_pod(pod(name, &["set=s", "on=n", "cpu=1"]));
     }
-    assert_eq!(needs(&snapshot, "a"), needs(&snapshot, "b"));
+    let class = |snapshot: &Snapshot, uid: &str| snapshot.nodes[snapshot.pods[uid]].pods[uid].class;
+    assert_eq!(class(&snapshot, "a"), class(&snapshot, "b"));
+    let mut alike = pod("d", &["set=s", "cpu=1"]);
+    snapshot.share_needs(&mut alike);
+    let kept = Arc::clone(&snapshot.class(class(&snapshot, "a")).needs);
+    assert!(Arc::ptr_eq(&alike.needs, &kept));
     // One differs, and takes what it takes.
     snapshot.put_pod(pod("c", &["set=s", "on=n", "cpu=2"]));
-    assert_ne!(needs(&snapshot, "a"), needs(&snapshot, "c"));
-    assert_eq!(snapshot.nodes["n"].used.get("cpu"), 4000);
+    assert_ne!(class(&snapshot, "a"), class(&snapshot, "c"));
+    assert_eq!(snapshot.nodes[snapshot.pods["a"]].used.cpu, 4000);
     for name in ["a", "b", "c"] {
-        assert!(snapshot.remove_pod(name).is_some());
+        assert!(snapshot.remove_pod(name));
     }
-    assert!(snapshot.remove_pod("a").is_none());
-    assert!(snapshot.nodes.is_empty() && snapshot.shares_nothing());
+    assert!(!snapshot.remove_pod("a"));
+    assert!(snapshot.nodes.iter().all(|node| node.name.is_empty()));
 }
 
 #[test]
@@ -192,15 +242,15 @@ fn pods_that_keep_apart_never_meet() {
         "node a | node b | pod one label=db:yes apart=db:yes | pod two label=db:yes apart=db:yes \
          | pod three label=db:yes apart=db:yes | pod four label=db:yes | pod five",
         0), @r"
-    one -> a
-    two -> b
-    five -> b
-    three: 0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules.
+    one -> b
+    two -> a
+    three: 0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.
       a: node(s) didn't match pod anti-affinity rules
       b: node(s) didn't match pod anti-affinity rules
-    four: 0/2 nodes are available: 2 node(s) didn't satisfy existing pods anti-affinity rules.
+    four: 0/2 nodes are available: 2 node(s) didn't satisfy existing pods anti-affinity rules. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.
       a: node(s) didn't satisfy existing pods anti-affinity rules
       b: node(s) didn't satisfy existing pods anti-affinity rules
+    five -> b
     ");
 }
 
@@ -214,23 +264,23 @@ fn pods_that_belong_together_meet() {
          | pod first label=ring:1 near=ring:1:zone select=zone:y | pod second label=ring:1 near=ring:1:zone",
         0), @r"
     one -> b
+    two: 0/4 nodes are available: 2 Insufficient cpu, 2 node(s) didn't match pod affinity rules. preemption: 0/4 nodes are available: 1 No preemption victims found for incoming pod, 3 Preemption is not helpful for scheduling.
+      a: Insufficient cpu: 4000m requested, 1000m of 1000m free
+      b: Insufficient cpu: 4000m requested, 3000m of 4000m free
+      c: node(s) didn't match pod affinity rules
+      d: node(s) didn't match pod affinity rules
+    far: 0/4 nodes are available: 4 node(s) didn't match pod affinity rules. preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling.
+      a: node(s) didn't match pod affinity rules
+      b: node(s) didn't match pod affinity rules
+      c: node(s) didn't match pod affinity rules
+      d: node(s) didn't match pod affinity rules
+    other: 0/4 nodes are available: 4 node(s) didn't match pod affinity rules. preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling.
+      a: node(s) didn't match pod affinity rules
+      b: node(s) didn't match pod affinity rules
+      c: node(s) didn't match pod affinity rules
+      d: node(s) didn't match pod affinity rules
     first -> c
     second -> c
-    two: 0/4 nodes are available: 2 Insufficient cpu, 2 node(s) didn't match pod affinity rules.
-      a: Insufficient cpu
-      b: Insufficient cpu
-      c: node(s) didn't match pod affinity rules
-      d: node(s) didn't match pod affinity rules
-    far: 0/4 nodes are available: 4 node(s) didn't match pod affinity rules.
-      a: node(s) didn't match pod affinity rules
-      b: node(s) didn't match pod affinity rules
-      c: node(s) didn't match pod affinity rules
-      d: node(s) didn't match pod affinity rules
-    other: 0/4 nodes are available: 4 node(s) didn't match pod affinity rules.
-      a: node(s) didn't match pod affinity rules
-      b: node(s) didn't match pod affinity rules
-      c: node(s) didn't match pod affinity rules
-      d: node(s) didn't match pod affinity rules
     ");
 }
 
@@ -240,18 +290,18 @@ fn reasons_are_counted_as_kubernetes_counts_them() {
         "node a cpu=1 memory=1Gi | node b cpu=1 | node c taint=gpu:yes:NoSchedule | node d unschedulable \
          | node e label=disk:hdd | pod web cpu=2 memory=2Gi select=disk:ssd | pod two cpu=5 memory=2Gi",
         0), @r"
-    web: 0/5 nodes are available: 1 node(s) had untolerated taint {gpu: yes}, 1 node(s) were unschedulable, 3 node(s) didn't match Pod's node affinity/selector.
+    web: 0/5 nodes are available: 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable, 3 node(s) didn't match Pod's node affinity/selector. preemption: 0/5 nodes are available: 5 Preemption is not helpful for scheduling.
       a: node(s) didn't match Pod's node affinity/selector
       b: node(s) didn't match Pod's node affinity/selector
-      c: node(s) had untolerated taint {gpu: yes}
+      c: node(s) had untolerated taint(s): gpu=yes:NoSchedule
       d: node(s) were unschedulable
       e: node(s) didn't match Pod's node affinity/selector
-    two: 0/5 nodes are available: 1 Insufficient memory, 1 node(s) had untolerated taint {gpu: yes}, 1 node(s) were unschedulable, 3 Insufficient cpu.
-      a: Insufficient cpu, Insufficient memory
-      b: Insufficient cpu
-      c: node(s) had untolerated taint {gpu: yes}
+    two: 0/5 nodes are available: 1 Insufficient memory, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable, 3 Insufficient cpu. preemption: 0/5 nodes are available: 5 Preemption is not helpful for scheduling.
+      a: Insufficient cpu: 5000m requested, 1000m of 1000m free, Insufficient memory: 2147483648 requested, 1073741824 of 1073741824 free
+      b: Insufficient cpu: 5000m requested, 1000m of 1000m free
+      c: node(s) had untolerated taint(s): gpu=yes:NoSchedule
       d: node(s) were unschedulable
-      e: Insufficient cpu
+      e: Insufficient cpu: 5000m requested, 4000m of 4000m free
     ");
 }
 
@@ -268,12 +318,12 @@ fn pods_that_are_refused_for_the_same_share_their_reasons() {
         pod("three", &["cpu=2", "set=s"]),
         pod("other", &["cpu=3"]),
     ];
-    let refusals = plan(&snapshot, &pods, 0).refusals;
-    let shared = |a: usize, b: usize| Arc::ptr_eq(&refusals[a].nodes, &refusals[b].nodes);
+    let refusals = snapshot.plan(&pods).refusals;
+    let shared = |a: usize, b: usize| Arc::ptr_eq(&refusals[a].why, &refusals[b].why);
     assert!(shared(0, 1));
     // What was placed meanwhile may matter.
     assert!(!shared(1, 2) && !shared(2, 3));
-    assert_eq!(refusals[0].nodes, refusals[2].nodes);
+    assert_eq!(refusals[0].why, refusals[2].why);
 }
 
 #[test]
@@ -301,8 +351,8 @@ fn pods_of_one_set_spread_over_nodes() {
 fn a_hard_constraint_refuses_what_would_skew() {
     insta::assert_snapshot!(transcript(
         "node a cpu=1 | node b | pod old on=b | pod 1 skew=1 cpu=2", 0), @r"
-    1: 0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match pod topology spread constraints.
-      a: Insufficient cpu
+    1: 0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match pod topology spread constraints. preemption: 0/2 nodes are available: 1 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling.
+      a: Insufficient cpu: 2000m requested, 1000m of 1000m free
       b: node(s) didn't match pod topology spread constraints
     ");
 }
@@ -324,13 +374,13 @@ fn wishes_are_followed() {
 fn init_containers_count_by_their_maximum_and_ports_are_exclusive() {
     insta::assert_snapshot!(transcript(
         "node a cpu=2 pods=2 | pod heavy-start cpu=1 init-cpu=3 | pod 1 port=80 | pod 2 port=80 | pod 3 | pod 4", 0), @r"
+    heavy-start: 0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.
+      a: Insufficient cpu: 3000m requested, 2000m of 2000m free
     1 -> a
-    3 -> a
-    heavy-start: 0/1 nodes are available: 1 Insufficient cpu.
-      a: Insufficient cpu
-    2: 0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.
+    2: 0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.
       a: node(s) didn't have free ports for the requested pod ports
-    4: 0/1 nodes are available: 1 Too many pods.
+    3 -> a
+    4: 0/1 nodes are available: 1 Too many pods. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.
       a: Too many pods
     ");
 }
@@ -373,11 +423,14 @@ fn pods_that_leave_free_their_room() {
     snapshot.put_node(node("a", &["cpu=1"]));
     snapshot.put_pod(pod("old", &["cpu=1", "on=a"]));
     let waiting = pod("new", &["cpu=1"]);
-    assert!(plan(&snapshot, [&waiting], 0).placements.is_empty());
+    assert!(snapshot.plan([&waiting]).placements.is_empty());
     snapshot.remove_pod("old");
-    assert_eq!(plan(&snapshot, [&waiting], 0).placements.len(), 1);
+    assert_eq!(snapshot.plan([&waiting]).placements.len(), 1);
+    // It is counted from then on, and taken back by whoever cannot bind it.
+    assert_eq!(snapshot.node_of("new"), Some("a"));
+    snapshot.remove_pod("new");
     snapshot.remove_node("a");
-    assert!(plan(&snapshot, [&waiting], 0).refusals[0].nodes.is_empty());
+    assert_eq!(snapshot.plan([&waiting]).refusals[0].why.nodes, 0);
 }
 
 #[test]
@@ -395,8 +448,8 @@ fn what_a_pod_took_is_free_again_however_much_it_was() {
         snapshot.remove_pod(name);
     }
     let more = pod("more", &["memory=3Gi"]);
-    let decided = plan(&snapshot, [&more], 1);
+    let decided = snapshot.plan([&more]);
     assert_eq!(decided.refusals.len(), 1, "6 of 8 Gi are taken");
     let fits = pod("fits", &["memory=2Gi"]);
-    assert_eq!(plan(&snapshot, [&fits], 1).placements.len(), 1);
+    assert_eq!(snapshot.plan([&fits]).placements.len(), 1);
 }

@@ -33,6 +33,8 @@ enum Command {
     Apply(commands::apply::Args),
     /// Show objects
     Get(commands::get::Args),
+    /// Show what each node has against a pod
+    Why(commands::why::Args),
     /// Show what a pod printed
     Logs(commands::logs::Args),
     /// Run a command in a container
@@ -102,6 +104,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Apply(args) => control(commands::apply::run(args)),
         Command::Get(args) => control(commands::get::run(args)),
+        Command::Why(args) => control(commands::why::run(args)),
         Command::Logs(args) => control(commands::logs::run(args)),
         Command::Exec(args) => control(commands::exec::run(args)),
         Command::Attach(args) => control(commands::attach::run(args)),

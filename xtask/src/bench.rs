@@ -8,6 +8,7 @@
 //! * `neighbour`: what a tenant that takes all it can get costs another one on its node.
 //! * `store`: puts, watches and memory of the store, with one server and three, beside etcd where there is one; and how long
 //!   servers with many objects take to serve again after `kill -9` and after a clean stop.
+//! * `scheduler`: pods bound a second on thousands of nodes, beside kube-scheduler; and the planner alone.
 //! * `api`: the API server under load: lists, pages, thousands of watchers, leases beside clients that list everything.
 //! * `access`: what a decision about a request costs, with thousands of bindings.
 //! * `sweep`: the engine's settings, one changed at a time; not part of `all`.
@@ -28,6 +29,7 @@ mod neighbour;
 mod nginx;
 mod peers;
 mod runtime;
+mod scheduler;
 mod store;
 mod wasmtime;
 
@@ -83,6 +85,7 @@ enum What {
     Store,
     Api,
     Access,
+    Scheduler,
     Sweep,
     Density,
 }
@@ -200,6 +203,12 @@ pub fn run(args: &Args) -> Result<()> {
         (What::Api, "api", "the API server under load", api::measure),
         (What::Access, "access", "who may do what", access::measure),
         (
+            What::Scheduler,
+            "scheduler",
+            "pods placed on thousands of nodes",
+            scheduler::measure,
+        ),
+        (
             What::Sweep,
             "sweep",
             "the engine's settings",
@@ -212,7 +221,7 @@ pub fn run(args: &Args) -> Result<()> {
             density::measure,
         ),
     ];
-    let in_all = |what| !matches!(what, What::Sweep | What::Density);
+    let in_all = |what| !matches!(what, What::Sweep | What::Density | What::Scheduler);
     let chosen: Vec<_> = all
         .into_iter()
         .filter(|(what, ..)| *what == args.what || (args.what == What::All && in_all(*what)))
@@ -221,7 +230,12 @@ pub fn run(args: &Args) -> Result<()> {
     // What runs no component needs none.
     let guests = chosen
         .iter()
-        .any(|(what, ..)| !matches!(what, What::Access | What::Api | What::Store));
+        .any(|(what, ..)| {
+            !matches!(
+                what,
+                What::Access | What::Api | What::Scheduler | What::Store
+            )
+        });
     steps.step("build the sample components", || {
         if guests { guests::build(None) } else { Ok(()) }
     })?;
@@ -403,6 +417,7 @@ fn render(document: &Value) -> String {
         ("store", store::render),
         ("api", api::render),
         ("access", access::render),
+        ("scheduler", scheduler::render),
         ("sweep", |cases| {
             format!("\nThe engine's settings\n{}", load::render(cases))
         }),

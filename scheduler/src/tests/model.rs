@@ -10,7 +10,7 @@ use proptest::test_runner::RngSeed;
 use serde_json::json;
 
 use super::{node, pod};
-use crate::{NodeFacts, Plan, PodFacts, Snapshot, plan};
+use crate::{NodeFacts, Plan, PodFacts, Snapshot};
 
 /// Each is some milliseconds.
 const CASES: u32 = 256;
@@ -36,7 +36,7 @@ const NODES: [&[&str]; 6] = [
     &["unschedulable"],
 ];
 
-const PODS: [&[&str]; 12] = [
+const PODS: [&[&str]; 16] = [
     &[],
     &["cpu=1", "set=x"],
     &["cpu=2", "set=x"],
@@ -49,6 +49,10 @@ const PODS: [&[&str]; 12] = [
     &["skew=2"],
     &["port=80", "tolerate=k"],
     &["cpu=9223372036854775807", "memory=8191Pi"],
+    &["cpu=2", "priority=5", "set=x"],
+    &["cpu=3", "priority=9", "label=db:yes"],
+    &["pin=n1", "priority=-3"],
+    &["apart=app:web:zone", "priority=7", "ending"],
 ];
 
 /// What may become of the cluster, by small numbers: of the object, and of what it looks like.
@@ -124,7 +128,7 @@ fn take(step: Step, snapshot: &mut Snapshot, there: &mut There) {
         Step::PodGone(number) => {
             let known = there.pods.remove(&pod_name(number));
             let forgotten = snapshot.remove_pod(&pod_name(number));
-            assert_eq!(known.is_some(), forgotten.is_some());
+            assert_eq!(known.is_some(), forgotten);
         }
         Step::Service(number, selects) => {
             let (name, selects) = (format!("s{number}"), ["app", "db", "none"][selects]);
@@ -139,8 +143,8 @@ fn take(step: Step, snapshot: &mut Snapshot, there: &mut There) {
     }
 }
 
-fn rebuilt(there: &There) -> Snapshot {
-    let mut snapshot = Snapshot::default();
+fn rebuilt(there: &There, seed: u64) -> Snapshot {
+    let mut snapshot = Snapshot::new(seed);
     for facts in there.pods.values().rev() {
         snapshot.put_pod(facts.clone());
     }
@@ -153,44 +157,33 @@ fn rebuilt(there: &There) -> Snapshot {
     snapshot
 }
 
-/// All that a snapshot counts. An amount of nothing is as good as none.
-fn counted(snapshot: &Snapshot) -> Vec<String> {
-    let amounts = |resources: &crate::Resources| {
-        let all = resources.0.iter().filter(|(_, amount)| **amount != 0);
-        all.map(|(name, amount)| format!("{name}={amount}"))
-            .collect::<Vec<_>>()
-    };
-    let nodes = snapshot.nodes.iter().map(|(name, state)| {
-        let mut ports: Vec<String> = state
-            .host_ports
-            .iter()
-            .map(|port| format!("{port:?}"))
-            .collect();
-        ports.sort();
-        let (used, weight) = (amounts(&state.used), amounts(&state.weight));
-        let (facts, pods) = (&state.facts, &state.pods);
-        format!("{name}: {facts:?} {used:?} {weight:?} {pods:?} {ports:?}")
-    });
-    let indexes = format!(
-        "{:?} {:?} {:?}",
-        snapshot.apart, snapshot.namespaces, snapshot.services
-    );
-    nodes.chain([indexes]).collect()
-}
-
-/// Each pod placed on what the ones before have left.
-fn one_by_one(mut snapshot: Snapshot, pending: &[PodFacts], seed: u64) -> Plan {
+/// Each pod placed on what the ones before have left, by a snapshot that was made of nothing but what is there.
+fn one_by_one(there: &There, pending: &[PodFacts], seed: u64) -> Plan {
     let mut whole = Plan::default();
+    let mut placed: Vec<PodFacts> = Vec::new();
+    let mut claims: Vec<(PodFacts, std::sync::Arc<str>)> = Vec::new();
     for pod in pending {
-        let part = plan(&snapshot, [pod], seed);
+        let mut snapshot = rebuilt(there, seed);
+        for pod in &placed {
+            snapshot.put_pod(pod.clone());
+        }
+        for (pod, node) in &claims {
+            snapshot.nominate(pod, node);
+        }
+        let part = snapshot.plan([pod]);
         for placement in &part.placements {
-            snapshot.put_pod(PodFacts {
+            placed.push(PodFacts {
                 node: Some(placement.node.clone()),
                 ..pod.clone()
             });
         }
+        for preemption in &part.preemptions {
+            claims.retain(|(pod, _)| !preemption.displaced.contains(&pod.uid));
+            claims.push((pod.clone(), preemption.node.clone()));
+        }
         whole.placements.extend(part.placements);
         whole.refusals.extend(part.refusals);
+        whole.preemptions.extend(part.preemptions);
     }
     whole
 }
@@ -202,34 +195,49 @@ proptest! {
     fn a_snapshot_kept_up_is_one_made_of_what_is_there(
         steps in steps(), pending in pending(), seed in any::<u64>()
     ) {
-        let (mut snapshot, mut there) = (Snapshot::default(), There::default());
-        for step in steps {
+        let (mut snapshot, mut there) = (Snapshot::new(seed), There::default());
+        for (number, step) in steps.into_iter().enumerate() {
             take(step, &mut snapshot, &mut there);
+            // Looking at pods in between must leave nothing behind.
+            if number % 7 == 3 {
+                for pod in &pending {
+                    snapshot.explain(pod);
+                }
+            }
         }
-        let rebuilt = rebuilt(&there);
-        prop_assert_eq!(counted(&snapshot), counted(&rebuilt));
-        prop_assert_eq!(plan(&snapshot, &pending, seed), plan(&rebuilt, &pending, seed));
+        let mut rebuilt = rebuilt(&there, seed);
+        prop_assert_eq!(snapshot.counted(), rebuilt.counted());
+        let plan = snapshot.plan(&pending);
+        prop_assert_eq!(&plan, &rebuilt.plan(&pending));
+        prop_assert_eq!(snapshot.counted(), rebuilt.counted());
+        // What is counted again from the pods is what was counted.
+        rebuilt.recount();
+        prop_assert_eq!(snapshot.counted(), rebuilt.counted());
         // And nothing is left of what goes.
-        for name in there.pods.keys() {
-            snapshot.remove_pod(name);
+        let placed = plan.placements.iter().map(|placement| placement.uid.to_string());
+        for name in there.pods.keys().cloned().chain(placed) {
+            snapshot.remove_pod(&name);
+        }
+        for preemption in &plan.preemptions {
+            snapshot.denominate(&preemption.uid);
         }
         for name in there.nodes.keys() {
             snapshot.remove_node(name);
         }
-        prop_assert!(snapshot.nodes.is_empty() && snapshot.pods.is_empty());
-        prop_assert!(snapshot.namespaces.is_empty() && snapshot.apart.is_empty());
-        prop_assert!(snapshot.shares_nothing());
+        prop_assert!(snapshot.is_empty() && snapshot.pods.is_empty());
+        prop_assert!(snapshot.nodes.iter().all(|node| node.name.is_empty()));
+        prop_assert!(snapshot.counters.iter().all(|counter| counter.total == 0));
     }
 
     #[test]
     fn a_batch_is_its_pods_one_after_the_other(
         steps in steps(), pending in pending(), seed in any::<u64>()
     ) {
-        let (mut snapshot, mut there) = (Snapshot::default(), There::default());
+        let (mut snapshot, mut there) = (Snapshot::new(seed), There::default());
         for step in steps {
             take(step, &mut snapshot, &mut there);
         }
-        let batch = plan(&snapshot, &pending, seed);
-        prop_assert_eq!(batch, one_by_one(snapshot, &pending, seed));
+        let batch = snapshot.plan(&pending);
+        prop_assert_eq!(batch, one_by_one(&there, &pending, seed));
     }
 }

@@ -11,9 +11,15 @@ use weft_mesh::OpenServices;
 use weft_runtime::CompilerCommand;
 use weft_runtime::worker::WorkerCommand;
 
+use super::hollow::{self, Hollow};
 use crate::exit::{Chain, Failure};
+use crate::kubeconfig::ClientArgs;
 use crate::node::{self, NodeConfig, NodeError, NodePorts};
 use crate::{data_dir, shutdown, stdout};
+
+/// What a hollow node offers when nothing is said.
+const HOLLOW_CPU: &str = "4";
+const HOLLOW_MEMORY: &str = "32Gi";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -21,11 +27,18 @@ pub struct Args {
     #[arg(long)]
     name: Option<String>,
     /// URL of the API, as https://10.0.0.1:6443; of several servers with one flag each, though one is enough
-    #[arg(long = "server", value_name = "URL", value_parser = https, required = true)]
+    #[arg(long = "server", value_name = "URL", value_parser = https, required_unless_present = "hollow")]
     servers: Vec<String>,
     /// The cluster CA's certificate, `ca.crt` of the server's data folder
-    #[arg(long, value_name = "FILE")]
-    ca_file: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "hollow")]
+    ca_file: Option<PathBuf>,
+    /// Instead of this machine, play so many nodes that report that all of their pods run, and run nothing: to try large clusters.
+    /// Shows the credentials of a kubeconfig
+    #[arg(long, value_name = "N", conflicts_with_all = ["servers", "ca_file", "token_file"],
+        value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    hollow: Option<u32>,
+    #[command(flatten)]
+    client: ClientArgs,
     /// The token to join with, `join-token` of the server's data folder; not needed again after the first start
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -134,6 +147,19 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if args.exit_with_parent {
         shutdown::on_stdin_end(stop.clone());
     }
+    if let Some(count) = args.hollow {
+        let amount = |asked: Option<Quantity>, usual: &str| {
+            asked.map_or_else(|| usual.to_owned(), |asked| asked.to_string())
+        };
+        let hollow = Hollow {
+            count,
+            name: args.name.unwrap_or_else(|| "hollow".to_owned()),
+            cpu: amount(args.capacity_cpu, HOLLOW_CPU),
+            memory: amount(args.capacity_memory, HOLLOW_MEMORY),
+            version: weft_apiserver::http::discovery::GIT_VERSION.to_owned(),
+        };
+        return hollow::run(hollow, &args.client, stop).await;
+    }
     let name = match args.name {
         Some(name) => name,
         None => std::fs::read_to_string("/proc/sys/kernel/hostname")?
@@ -152,7 +178,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let config = NodeConfig {
         name,
         servers: args.servers,
-        ca_file: args.ca_file,
+        // Without it only hollow nodes are played.
+        ca_file: args.ca_file.unwrap_or_default(),
         token_file: args.token_file,
         data_dir: std::path::absolute(
             args.data_dir

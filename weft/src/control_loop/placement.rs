@@ -1,18 +1,18 @@
-//! Drives the scheduler: collects pending pods, plans a batch, binds, and says why the rest waits.
+//! Drives the scheduler: collects pending pods, plans a batch, binds, makes room, and says why the rest waits.
 //!
 //! A pod that was placed counts on its node from that moment, before the binding is written, so the next batch does not
-//! give the room away twice; if the binding is refused the room is free again. A pod that fits nowhere is tried again
-//! when something changed, at most once a second, and its story is told when it changes or every [`REMIND`].
+//! give the room away twice; if the binding is refused the room is free again. So does a pod for which others have to go, on the node that
+//! they leave, until it is bound, gone, or nobody could be made to go. Whose turn it is is [`waiting`]'s; a story is told when it changes or
+//! every [`waiting::FLUSH`].
 //!
 //! Invariant: a pod is pending, or counted on a node, never both.
 
 mod volumes;
+mod waiting;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -20,20 +20,28 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::debug;
 use weft_api::StatusError;
+use weft_api::object::{Object, ObjectError};
+use weft_api::selector::LabelSelector;
 use weft_api::time::rfc3339;
-use weft_api::view::{self, Node};
+use weft_api::view::{self, Namespace, Node};
 use weft_apiserver::caller::Caller;
 use weft_apiserver::objects::{Binding, Objects, WriteOptions};
 use weft_controllers::lens::Service;
 use weft_controllers::pod::Pod;
-use weft_controllers::{Cached, Change, Key, Note, Reads, Touched, View, Write};
-use weft_kinds::{NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, SERVICE};
-use weft_scheduler::{NodeFacts, Placement as Chosen, Plan, PodFacts, Refusal, Snapshot};
+use weft_controllers::{Cached, Change, Key, Lens, Note, Reads, Touched, View, Write};
+use weft_kinds::{
+    Kind, NAMESPACE, NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, POD_DISRUPTION_BUDGET,
+    SERVICE,
+};
+use weft_scheduler::{
+    Budget, Hints, NodeFacts, Placement as Chosen, Plan, PodFacts, Preemption, Refusal, Snapshot,
+};
 use weft_store::Term;
 
 use super::execute::{Executed, execute};
 use super::recorder::Handle;
 use crate::exit::Chain;
+use waiting::{FLUSH, Queue, Waiting};
 
 /// As events and Kubernetes users know it.
 pub const COMPONENT: &str = "default-scheduler";
@@ -42,34 +50,11 @@ const BATCH: usize = 256;
 /// Batches whose bindings may be under way at once.
 const ROUNDS_MAX: usize = 4;
 /// Bindings of a batch under way at once; they share the store's group commits.
-const SIDE_BY_SIDE_MAX: usize = 32;
-/// Pods that fit nowhere are looked at again no sooner than this.
-const RETRY: Duration = Duration::from_secs(1);
-/// An unchanged refusal is told again after this.
-const REMIND: Duration = Duration::from_secs(300);
-
-/// A pod that waits for a node.
-struct Waiting {
-    facts: PodFacts,
-    since: Option<Timestamp>,
-    /// What its `PodScheduled` condition says.
-    condition: Option<Unscheduled>,
-    /// What it was last told, and when.
-    told: Option<(String, Instant)>,
-}
-
-impl Waiting {
-    fn key(&self) -> Key {
-        Key {
-            namespace: Arc::clone(&self.facts.namespace),
-            name: Arc::clone(&self.facts.name),
-        }
-    }
-}
+const SIDE_BY_SIDE_MAX: usize = 64;
 
 /// The condition `PodScheduled=False`, as a pod carries it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Unscheduled {
+pub struct Unscheduled {
     reason: String,
     message: String,
     since: Option<Timestamp>,
@@ -96,39 +81,64 @@ struct SetAside {
     message: String,
 }
 
+/// What placement reads of a disruption budget.
+#[derive(Debug)]
+struct Protection(Budget);
+
+impl Lens for Protection {
+    fn kind() -> &'static Arc<Kind> {
+        &POD_DISRUPTION_BUDGET
+    }
+
+    fn read(object: &Object) -> Result<Self, ObjectError> {
+        let value = object.as_value();
+        let status = &value["status"];
+        let disrupted = status["disruptedPods"].as_object().into_iter().flatten();
+        let budget = Budget::new(
+            LabelSelector::from_object(&value["spec"]["selector"]).ok(),
+            status["disruptionsAllowed"].as_i64().unwrap_or(0),
+            disrupted.map(|(name, _)| name.clone()).collect(),
+        );
+        Ok(Self(budget))
+    }
+}
+
 pub struct Placement {
     snapshot: Snapshot,
-    nodes: BTreeMap<Arc<str>, NodeFacts>,
-    waiting: BTreeMap<Arc<str>, Waiting>,
-    /// Those among them that want to stand near others. Nearly always empty, and asked with every change of every pod.
-    seeking: BTreeSet<Arc<str>>,
-    /// Waiting pods not tried yet, or changed since.
-    fresh: BTreeSet<Arc<str>>,
+    queue: Queue,
     /// Pods to be told that they are gated, or cannot be read.
     set_aside: BTreeMap<Key, SetAside>,
-    /// Something changed that may let a refused pod fit.
-    moved: bool,
-    /// When everything that waits was last tried.
-    tried_at: Option<Instant>,
+    /// What changed since pods that were refused were last woken.
+    changed: Hints,
     rounds: usize,
-    seed: u64,
 }
 
 /// What a batch decided, to be carried out.
 pub struct Batch {
     placements: Vec<(Chosen, Note)>,
     writes: Vec<Write>,
+    evictions: Vec<Eviction>,
+}
+
+/// Pods that have to go for another one.
+struct Eviction {
+    preemption: Preemption,
+    /// First of each victim why, then that; all of one victim together.
+    writes: Vec<Vec<Write>>,
 }
 
 /// What came of a batch.
 pub struct Round {
     pub changes: Vec<Change>,
     refused: Vec<Chosen>,
+    /// For whom somebody could not be made to go.
+    failed: Vec<Preemption>,
 }
 
 /// What placement reads of the view.
 pub fn reads(reads: &mut Reads) {
     reads.kind::<Pod>().kind::<Node>().kind::<Service>();
+    reads.kind::<Namespace>().kind::<Protection>();
     volumes::reads(reads);
 }
 
@@ -136,21 +146,17 @@ impl Placement {
     /// The term seeds the choice between equals, so leaders differ and each one's choices can be replayed.
     pub fn new(term: Term) -> Self {
         Self {
-            snapshot: Snapshot::default(),
-            nodes: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            seeking: BTreeSet::new(),
-            fresh: BTreeSet::new(),
+            snapshot: Snapshot::new(term),
+            queue: Queue::default(),
             set_aside: BTreeMap::new(),
-            moved: false,
-            tried_at: None,
+            changed: Hints::NONE,
             rounds: 0,
-            seed: term,
         }
     }
 
     /// Takes a change of the view.
     pub fn notice(&mut self, touched: &Touched) {
+        let key = &touched.key;
         if touched.is_of(&POD) {
             match touched.after::<Pod>() {
                 Some(pod) => self.put_pod(pod, touched),
@@ -160,52 +166,52 @@ impl Placement {
             }
         } else if touched.is_of(&NODE) {
             if let Some(node) = touched.after::<Node>() {
-                let facts = NodeFacts::of(&node.body);
-                if self.nodes.get(&facts.name) != Some(&facts) {
-                    let name = Arc::clone(&facts.name);
-                    self.nodes.insert(name, facts.clone());
-                    self.snapshot.put_node(facts);
-                    self.moved = true;
+                if self.snapshot.put_node(NodeFacts::of(&node.body)) {
+                    self.changed |= Hints::NODE;
                 }
             } else {
-                self.nodes.remove(&touched.key.name);
-                self.snapshot.remove_node(&touched.key.name);
-                self.moved = true;
+                self.snapshot.remove_node(&key.name);
+                self.changed |= Hints::NODE;
             }
         } else if touched.is_of(&SERVICE) {
             if let Some(service) = touched.after::<Service>() {
                 self.snapshot.put_service(&service.body);
             } else {
-                let key = &touched.key;
                 self.snapshot.remove_service(&key.namespace, &key.name);
             }
+        } else if touched.is_of(&NAMESPACE) {
+            if let Some(namespace) = touched.after::<Namespace>() {
+                if self.snapshot.put_namespace(&namespace.body) {
+                    self.changed |= Hints::LABELS;
+                }
+            } else {
+                self.snapshot.remove_namespace(&key.name);
+            }
+        } else if touched.is_of(&POD_DISRUPTION_BUDGET) {
+            if let Some(budget) = touched.after::<Protection>() {
+                let budget = budget.body.0.clone();
+                self.snapshot.put_budget(&key.namespace, &key.name, budget);
+            } else {
+                self.snapshot.remove_budget(&key.namespace, &key.name);
+            }
         } else if touched.is_of(&PERSISTENT_VOLUME_CLAIM) || touched.is_of(&PERSISTENT_VOLUME) {
-            // A pod may wait for it.
-            self.moved = true;
+            self.changed |= Hints::VOLUMES;
         }
     }
 
     fn forget_pod(&mut self, uid: &str) {
-        self.moved |= self.snapshot.remove_pod(uid).is_some();
+        if self.snapshot.remove_pod(uid) {
+            self.changed |= Hints::LESS;
+        }
         self.stop_waiting(uid);
     }
 
-    fn start_waiting(&mut self, waiting: Waiting) {
-        let uid = &waiting.facts.uid;
-        if !waiting.facts.near.is_empty() {
-            self.seeking.insert(Arc::clone(uid));
-        }
-        self.waiting.insert(Arc::clone(uid), waiting);
-    }
-
     fn stop_waiting(&mut self, uid: &str) {
-        self.take_waiting(uid);
-        self.fresh.remove(uid);
-    }
-
-    fn take_waiting(&mut self, uid: &str) -> Option<Waiting> {
-        self.seeking.remove(uid);
-        self.waiting.remove(uid)
+        self.queue.take(uid);
+        if self.snapshot.nominated_node(uid).is_some() {
+            self.snapshot.denominate(uid);
+            self.changed |= Hints::LESS;
+        }
     }
 
     fn put_pod(&mut self, pod: &Cached<Pod>, touched: &Touched) {
@@ -216,11 +222,12 @@ impl Placement {
         }
         let is_bound = !pod.body.node.is_empty();
         let is_counted = self.snapshot.node_of(uid) == Some(&*pod.body.node);
-        if is_counted
-            && touched
-                .before()
-                .is_some_and(|before| takes_the_same(before, pod))
-        {
+        let before = touched.before::<Pod>();
+        if is_counted && let Some(before) = before.filter(|before| takes_the_same(before, pod)) {
+            if before.body.started != pod.body.started {
+                let started = pod.body.started.map(Timestamp::as_second);
+                self.snapshot.set_started(uid, started);
+            }
             return;
         }
         let typed: view::Pod = match touched.object.view() {
@@ -240,7 +247,7 @@ impl Placement {
             }
         };
         let spec = typed.spec.as_ref();
-        let facts = PodFacts {
+        let mut facts = PodFacts {
             namespace: Arc::clone(&pod.key.namespace),
             name: Arc::clone(&pod.key.name),
             uid: Arc::clone(&pod.meta.uid),
@@ -248,9 +255,12 @@ impl Placement {
         };
         if is_bound {
             self.stop_waiting(uid);
+            self.changed |= Hints::MORE;
+            if is_counted {
+                // On its way out it does not count for spreading; with other labels it is another one to others.
+                self.changed |= Hints::LESS | Hints::LABELS;
+            }
             self.snapshot.put_pod(facts);
-            // Whom a waiting pod wants to stand near may have come.
-            self.moved |= !self.seeking.is_empty();
             return;
         }
         let named = spec.and_then(|spec| spec.scheduler_name.as_deref());
@@ -274,32 +284,25 @@ impl Placement {
             // Its binding is on the way.
             return;
         }
-        let known = self.take_waiting(uid);
-        if known.as_ref().is_none_or(|known| known.facts != facts) {
-            self.fresh.insert(Arc::clone(&pod.meta.uid));
+        self.snapshot.share_needs(&mut facts);
+        if let Some(node) = &facts.nominated
+            && self.snapshot.nominated_node(uid).is_none()
+        {
+            self.snapshot.nominate(&facts, node);
         }
-        self.start_waiting(Waiting {
-            facts,
-            since: pod.meta.creation_timestamp,
-            condition,
-            told: known.and_then(|known| known.told),
-        });
+        // What it claims is the snapshot's to know: that it is told of it is no other pod.
+        facts.nominated = None;
+        let since = pod.meta.creation_timestamp;
+        self.queue.put(Waiting::new(facts, since, condition));
     }
 
     /// When there will be something to do; `None`: not before the next change.
     pub fn next_due(&self) -> Option<Instant> {
-        let refused = self.waiting.len() > self.fresh.len();
-        if self.rounds < ROUNDS_MAX && refused {
-            self.retry_at()
+        if self.rounds < ROUNDS_MAX {
+            self.queue.next_due()
         } else {
             None
         }
-    }
-
-    /// When the pods that fit nowhere are to be tried again.
-    fn retry_at(&self) -> Option<Instant> {
-        let pause = if self.moved { RETRY } else { REMIND };
-        self.tried_at.map(|at| at + pause)
     }
 
     /// Plans the next batch, if there is one and room for it.
@@ -308,120 +311,141 @@ impl Placement {
             return None;
         }
         let writes = self.tell_set_aside(view);
-        if self.retry_at().is_none_or(|at| at <= now) {
-            self.moved = false;
-            self.tried_at = Some(now);
-            self.fresh.extend(self.waiting.keys().cloned());
-        }
-        if self.fresh.is_empty() && writes.is_empty() {
+        self.queue.wake(std::mem::take(&mut self.changed), now);
+        let next = self.queue.next(now, BATCH);
+        if next.is_empty() && writes.is_empty() {
             return None;
         }
-        let batch = self.plan(now, view, writes);
+        let batch = self.plan(next, now, view, writes);
         self.rounds += 1;
         Some(batch)
     }
 
-    fn plan(&mut self, now: Instant, view: &View, mut writes: Vec<Write>) -> Batch {
-        let mut order: Vec<&Waiting> = self
-            .fresh
-            .iter()
-            .filter_map(|uid| self.waiting.get(uid))
-            .collect();
-        let precedes = |a: &&Waiting, b: &&Waiting| {
-            let rank = |waiting: &Waiting| {
-                let facts = &waiting.facts;
-                let name = (Arc::clone(&facts.namespace), Arc::clone(&facts.name));
-                (Reverse(facts.priority), waiting.since, name)
-            };
-            rank(a).cmp(&rank(b))
-        };
-        // Thousands may wait, and only a batch of them has to be in order.
-        if order.len() > BATCH {
-            order.select_nth_unstable_by(BATCH, precedes);
-            order.truncate(BATCH);
+    fn plan(
+        &mut self,
+        next: Vec<PodFacts>,
+        now: Instant,
+        view: &View,
+        mut writes: Vec<Write>,
+    ) -> Batch {
+        let mut batch = Vec::with_capacity(next.len());
+        for facts in next {
+            let (key, uid) = (key_of(&facts), Arc::clone(&facts.uid));
+            match volumes::constrain(view, &key, facts) {
+                Ok(facts) => batch.push(facts),
+                Err(why) => {
+                    self.queue.refuse(&uid, Hints::VOLUMES, now);
+                    let message = format!("0/{} nodes are available: {why}.", self.snapshot.len());
+                    writes.extend(self.tell_waiting(&uid, message, None, now, view));
+                }
+            }
         }
-        order.sort_by(precedes);
-        let mut held = Vec::new();
-        let facts = order.into_iter().filter_map(|waiting| {
-            let facts = waiting.facts.clone();
-            let constrained = volumes::constrain(view, &waiting.key(), facts);
-            constrained
-                .map_err(|why| held.push((Arc::clone(&waiting.facts.uid), why)))
-                .ok()
-        });
-        let batch: Vec<PodFacts> = facts.collect();
-        for (uid, why) in held {
-            self.fresh.remove(&uid);
-            let message = format!("0/{} nodes are available: {why}.", self.nodes.len());
-            writes.extend(self.tell_waiting(&uid, message, now, view));
-        }
-        self.seed = self
-            .seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
         let (plan, planned) = self.plan_or_less(&batch);
-        for facts in batch.iter().take(planned) {
-            self.fresh.remove(&facts.uid);
+        for facts in batch.iter().skip(planned) {
+            self.queue.activate(&facts.uid);
         }
         let mut placements = Vec::with_capacity(plan.placements.len());
         for chosen in plan.placements {
-            let Some(waiting) = self.take_waiting(&chosen.uid) else {
+            let waiting = self.queue.take(&chosen.uid);
+            let row = waiting.and_then(|waiting| view.get::<Pod>(&waiting.key()));
+            let Some(row) = row else {
+                self.snapshot.remove_pod(&chosen.uid);
                 continue;
             };
-            let key = waiting.key();
-            let Some(row) = view.get::<Pod>(&key) else {
-                continue;
-            };
-            let message = format!("Successfully assigned {key} to {}", chosen.node);
+            let message = format!("Successfully assigned {} to {}", row.key, chosen.node);
             let note = Note::normal(row.reference(), "Scheduled", message);
-            let node = Some(Arc::clone(&chosen.node));
             placements.push((chosen, note));
-            self.snapshot.put_pod(PodFacts {
-                node,
-                ..waiting.facts
-            });
+            self.changed |= Hints::MORE;
         }
+        let mut evictions = Vec::new();
         for refusal in &plan.refusals {
-            writes.extend(self.tell_refusal(refusal, now, view));
+            let mut preempted = plan.preemptions.iter();
+            let preempted = preempted.find(|preemption| preemption.uid == refusal.uid);
+            // Its node is free when those who go are gone, which wakes it as any room does.
+            let hints = refusal.why.hints | preempted.map_or(Hints::NONE, |_| Hints::LESS);
+            let hints = if refusal.why.nodes == 0 {
+                Hints::ALL
+            } else {
+                hints
+            };
+            self.queue.refuse(&refusal.uid, hints, now);
+            writes.extend(self.tell_refusal(refusal, preempted, now, view));
         }
-        Batch { placements, writes }
+        for preemption in plan.preemptions {
+            writes.extend(displaced(&preemption, &mut self.queue, view));
+            let victims = preemption.victims.iter().filter(|victim| !victim.is_ending);
+            let victims = victims.filter_map(|victim| {
+                let key = Key {
+                    namespace: Arc::clone(&victim.namespace),
+                    name: Arc::clone(&victim.name),
+                };
+                let row = view.get::<Pod>(&key)?;
+                (row.meta.uid == victim.uid).then(|| drive_off(row, &preemption))
+            });
+            let writes = victims.collect();
+            evictions.push(Eviction { preemption, writes });
+        }
+        Batch {
+            placements,
+            writes,
+            evictions,
+        }
     }
 
     /// Plans the batch, and says for how many of it. A batch that panics is planned for its first pod only, so that in
     /// the end only those wait whose own plan does.
-    fn plan_or_less(&self, batch: &[PodFacts]) -> (Plan, usize) {
-        let planned = |pods: &[PodFacts]| {
-            let plan = || weft_scheduler::plan(&self.snapshot, pods, self.seed);
-            std::panic::catch_unwind(AssertUnwindSafe(plan)).ok()
-        };
-        if let Some(plan) = planned(batch) {
+    fn plan_or_less(&mut self, batch: &[PodFacts]) -> (Plan, usize) {
+        if let Some(plan) = self.planned(batch) {
             return (plan, batch.len());
         }
         let first = batch.get(..1).unwrap_or_default();
-        let plan = planned(first).unwrap_or_else(|| Plan {
-            placements: Vec::new(),
+        let plan = self.planned(first).unwrap_or_else(|| Plan {
             refusals: first.iter().map(Refusal::without_reason).collect(),
+            ..Plan::default()
         });
         (plan, first.len())
     }
 
-    /// Condition and event for a pod that fits nowhere, unless it has been told so lately.
-    fn tell_refusal(&mut self, refusal: &Refusal, now: Instant, view: &View) -> Vec<Write> {
-        self.tell_waiting(&refusal.uid, refusal.to_string(), now, view)
+    /// `None`: that panicked, and nothing was decided.
+    fn planned(&mut self, pods: &[PodFacts]) -> Option<Plan> {
+        let plan = || self.snapshot.plan(pods);
+        let planned = std::panic::catch_unwind(AssertUnwindSafe(plan)).ok();
+        if planned.is_none() {
+            // Whatever was left half done is counted anew.
+            self.snapshot.recount();
+            for pod in pods {
+                self.snapshot.remove_pod(&pod.uid);
+                self.snapshot.denominate(&pod.uid);
+            }
+        }
+        planned
     }
 
+    fn tell_refusal(
+        &mut self,
+        refusal: &Refusal,
+        preempted: Option<&Preemption>,
+        now: Instant,
+        view: &View,
+    ) -> Vec<Write> {
+        let message = refusal.to_string();
+        self.tell_waiting(&refusal.uid, message, preempted, now, view)
+    }
+
+    /// Condition and event for a pod that can go nowhere, unless it has been told so lately.
     fn tell_waiting(
         &mut self,
         uid: &str,
         message: String,
+        preempted: Option<&Preemption>,
         now: Instant,
         view: &View,
     ) -> Vec<Write> {
-        let Some(waiting) = self.waiting.get_mut(uid) else {
+        let Some(waiting) = self.queue.get_mut(uid) else {
             return Vec::new();
         };
         let told = waiting.told.as_ref();
-        if told.is_some_and(|(text, at)| *text == message && now < *at + REMIND) {
+        if told.is_some_and(|(text, at)| *text == message && now < *at + FLUSH) {
             return Vec::new();
         }
         waiting.told = Some((message.clone(), now));
@@ -430,9 +454,12 @@ impl Placement {
         };
         let note = Note::warning(row.reference(), "FailedScheduling", message.clone());
         let before = waiting.condition.as_ref();
-        let condition = not_scheduled(row, before, "Unschedulable", &message);
-        condition
-            .into_iter()
+        let mut status = not_scheduled(before, "Unschedulable", &message).unwrap_or_default();
+        if let Some(preemption) = preempted {
+            status["nominatedNodeName"] = json!(&*preemption.node);
+        }
+        let told = (!status.is_null()).then(|| Write::status_fields(row, &status));
+        told.into_iter()
             .chain(std::iter::once(Write::Event(note)))
             .collect()
     }
@@ -442,12 +469,13 @@ impl Placement {
         let told = all.iter().filter_map(|(key, aside)| {
             let row = view.get::<Pod>(key)?;
             let before = aside.condition.as_ref();
-            not_scheduled(row, before, aside.reason, &aside.message)
+            let status = not_scheduled(before, aside.reason, &aside.message)?;
+            Some(Write::status_fields(row, &status))
         });
         told.collect()
     }
 
-    /// Takes back the room of bindings that were refused.
+    /// Takes back the room of bindings that were refused, and the claims for which nobody went.
     pub fn finish_round(&mut self, round: Round, view: &View) {
         self.rounds = self.rounds.saturating_sub(1);
         for chosen in round.refused {
@@ -461,43 +489,78 @@ impl Placement {
             if row.is_some_and(|row| !row.body.node.is_empty()) {
                 continue;
             }
-            let facts = self.snapshot.remove_pod(&chosen.uid);
-            self.moved = true;
+            let facts = self.snapshot.take_pod(&chosen.uid);
+            self.changed |= Hints::LESS;
             let (Some(row), Some(facts)) = (row, facts) else {
                 continue;
             };
             if row.meta.is_deleting() || row.body.is_finished() {
                 continue;
             }
-            self.fresh.insert(Arc::clone(&facts.uid));
-            self.start_waiting(Waiting {
-                facts: PodFacts {
-                    node: None,
-                    ..facts
-                },
-                since: row.meta.creation_timestamp,
-                condition: None,
-                told: None,
-            });
+            let since = row.meta.creation_timestamp;
+            self.queue.put(Waiting::new(facts, since, None));
+        }
+        for preemption in round.failed {
+            self.snapshot.denominate(&preemption.uid);
+            for victim in &preemption.victims {
+                self.snapshot.spare(&victim.uid);
+            }
+            self.changed |= Hints::LESS;
+            self.queue.activate(&preemption.uid);
         }
     }
 }
 
-/// Only the status of a bound pod changed: it takes what it took, so there is no need to read it again.
+/// Pods that had a claim on the node, and have none any more, are told so, and looked at anew.
+fn key_of(facts: &PodFacts) -> Key {
+    Key {
+        namespace: Arc::clone(&facts.namespace),
+        name: Arc::clone(&facts.name),
+    }
+}
+
+fn displaced(preemption: &Preemption, queue: &mut Queue, view: &View) -> Vec<Write> {
+    let told = preemption.displaced.iter().filter_map(|uid| {
+        let key = queue.get_mut(uid)?.key();
+        queue.activate(uid);
+        let row = view.get::<Pod>(&key)?;
+        let none = json!({"nominatedNodeName": null});
+        Some(Write::status_fields(row, &none))
+    });
+    told.collect()
+}
+
+/// Tells a pod why, and lets it go in its own time.
+fn drive_off(row: &Cached<Pod>, preemption: &Preemption) -> Vec<Write> {
+    let condition = json!({
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "PreemptionByScheduler",
+        "message": format!("{COMPONENT}: preempting to accommodate a higher priority pod"),
+        "lastTransitionTime": rfc3339(Timestamp::now()),
+    });
+    let message = format!(
+        "Preempted by pod {} on node {}",
+        preemption.uid, preemption.node
+    );
+    let note = Note::normal(row.reference(), "Preempted", message);
+    vec![
+        Write::condition(row, &condition),
+        Write::delete(row).telling(note),
+    ]
+}
+
+/// Only the status of a bound pod changed, or it got the node that it is counted on: it takes what it took, so there is no need to read
+/// it again.
 fn takes_the_same(before: &Cached<Pod>, after: &Cached<Pod>) -> bool {
     before.meta.generation == after.meta.generation
         && before.meta.labels == after.meta.labels
         && before.meta.is_deleting() == after.meta.is_deleting()
-        && before.body.node == after.body.node
+        && (before.body.node == after.body.node || before.body.node.is_empty())
 }
 
-/// `PodScheduled=False`, if that is not what the pod says already.
-fn not_scheduled(
-    row: &Cached<Pod>,
-    before: Option<&Unscheduled>,
-    reason: &str,
-    message: &str,
-) -> Option<Write> {
+/// A status with `PodScheduled=False`, if that is not what the pod says already.
+fn not_scheduled(before: Option<&Unscheduled>, reason: &str, message: &str) -> Option<Value> {
     if before.is_some_and(|before| before.reason == reason && before.message == message) {
         return None;
     }
@@ -509,10 +572,10 @@ fn not_scheduled(
         "message": message,
         "lastTransitionTime": rfc3339(since.unwrap_or_else(Timestamp::now)),
     });
-    Some(Write::condition(row, &condition))
+    Some(json!({"conditions": [condition]}))
 }
 
-/// Writes the bindings and the refusals of a batch.
+/// Writes the bindings and the refusals of a batch, and has those go who are in the way.
 pub async fn carry_out(
     objects: &Objects,
     caller: &Caller,
@@ -535,10 +598,40 @@ pub async fn carry_out(
             debug!(error = failure.message, "a pod was not told why it waits");
         }
     }
+    let evictions = futures::stream::iter(batch.evictions)
+        .map(|eviction| evict(objects, caller, recorder, eviction))
+        .buffer_unordered(SIDE_BY_SIDE_MAX);
+    let evictions: Vec<(Vec<Change>, Option<Preemption>)> = evictions.collect().await;
+    let mut failed = Vec::new();
+    for (gone, preemption) in evictions {
+        changes.extend(gone);
+        failed.extend(preemption);
+    }
     Round {
         changes,
         refused: refused.into_iter().flatten().collect(),
+        failed,
     }
+}
+
+/// Has a pod's victims go; the preemption comes back if one of them does not.
+async fn evict(
+    objects: &Objects,
+    caller: &Caller,
+    recorder: &Handle,
+    eviction: Eviction,
+) -> (Vec<Change>, Option<Preemption>) {
+    let mut changes = Vec::new();
+    let mut has_failed = false;
+    for writes in eviction.writes {
+        let executed = execute(objects, caller, recorder, writes).await;
+        changes.extend(executed.changes);
+        if let Some(failure) = executed.failure {
+            debug!(error = failure.message, "a pod was not driven off");
+            has_failed = true;
+        }
+    }
+    (changes, has_failed.then_some(eviction.preemption))
 }
 
 /// Gives the pod its node; the choice comes back if that was refused.
@@ -577,219 +670,4 @@ async fn bind(
 }
 
 #[cfg(test)]
-mod tests {
-    use weft_api::Object;
-
-    use super::*;
-
-    /// A view with placement beside it, and a time that is handed in.
-    struct World {
-        view: View,
-        placement: Placement,
-        now: Instant,
-        revision: u64,
-    }
-
-    impl World {
-        fn new() -> Self {
-            let mut view = View::new([reads as fn(&mut Reads)]);
-            view.set_synced(0);
-            Self {
-                view,
-                placement: Placement::new(1),
-                now: Instant::now(),
-                revision: 0,
-            }
-        }
-
-        fn put(&mut self, kind: weft_kinds::KindRef<'_>, mut value: Value) {
-            self.revision += 1;
-            value["metadata"]["uid"] = value["metadata"]["name"].clone();
-            value["metadata"]["resourceVersion"] = json!(self.revision.to_string());
-            let object = Object::from_value(value).unwrap();
-            let change = Change::Upsert(Arc::clone(kind), object);
-            let touched = self.view.apply(change, Timestamp::UNIX_EPOCH).unwrap();
-            self.placement.notice(&touched);
-        }
-
-        fn put_node(&mut self, name: &str, pods: &str) {
-            self.put(
-                &NODE,
-                json!({"metadata": {"name": name}, "status": {"allocatable": {"pods": pods}}}),
-            );
-        }
-
-        fn put_pod(&mut self, name: &str, spec: &Value, conditions: &Value) {
-            self.put(
-                &POD,
-                json!({"metadata": {"name": name, "namespace": "d"}, "spec": spec,
-                    "status": {"phase": "Pending", "conditions": conditions}}),
-            );
-        }
-
-        fn wait(&mut self, name: &str) {
-            self.put_pod(name, &spec(), &json!([]));
-        }
-
-        /// What the next batch does, one line each.
-        fn next(&mut self) -> String {
-            let Some(batch) = self.placement.next_batch(self.now, &self.view) else {
-                return "nothing".to_owned();
-            };
-            let placed = batch.placements.iter();
-            let placed = placed.map(|(chosen, _)| format!("{} -> {}", chosen.name, chosen.node));
-            let told = batch.writes.iter().map(|write| match write {
-                Write::Event(note) => format!("{} {}", note.about.key.name, note.reason),
-                Write::Patch { key, patch, .. } => {
-                    let condition = &patch["status"]["conditions"][0];
-                    format!("{} is {}", key.name, condition["reason"].as_str().unwrap())
-                }
-                other => format!("{other:?}"),
-            });
-            let lines: Vec<String> = placed.chain(told).collect();
-            lines.join(", ")
-        }
-
-        /// The last batch is carried out; these bindings are refused.
-        fn finish(&mut self, refused: &[(&str, &str)]) {
-            let refused = refused.iter().map(|(name, node)| Chosen {
-                namespace: "d".into(),
-                name: (*name).into(),
-                uid: (*name).into(),
-                node: (*node).into(),
-            });
-            let round = Round {
-                changes: Vec::new(),
-                refused: refused.collect(),
-            };
-            self.placement.finish_round(round, &self.view);
-        }
-    }
-
-    fn spec() -> Value {
-        json!({"containers": [{"name": "main", "image": "x:1"}]})
-    }
-
-    #[test]
-    fn room_is_given_away_once_and_comes_back_with_a_refused_binding() {
-        let mut world = World::new();
-        world.put_node("n", "1");
-        world.wait("a");
-        assert_eq!(world.next(), "a -> n");
-        world.wait("b");
-        assert_eq!(world.next(), "b is Unschedulable, b FailedScheduling");
-        world.finish(&[]);
-        world.finish(&[("a", "n")]);
-        // Both wait for the room that is back: the one whose binding was refused, and whoever it had been refused to.
-        assert_eq!(world.next(), "a -> n");
-        world.finish(&[]);
-        world.now += RETRY;
-        assert_eq!(world.next(), "", "it was told so a second ago");
-        world.finish(&[]);
-        // Bound and gone: what it took is free.
-        let mut bound = spec();
-        bound["nodeName"] = json!("n");
-        world.put_pod("a", &bound, &json!([]));
-        assert_eq!(world.next(), "nothing");
-        world.put(
-            &POD,
-            json!({"metadata": {"name": "a", "namespace": "d"}, "spec": bound,
-                "status": {"phase": "Succeeded"}}),
-        );
-        world.now += RETRY;
-        assert_eq!(world.next(), "b -> n");
-    }
-
-    #[test]
-    fn an_unchanged_refusal_is_told_again_after_a_while_only() {
-        let mut world = World::new();
-        world.put_node("n", "0");
-        world.wait("a");
-        assert_eq!(world.next(), "a is Unschedulable, a FailedScheduling");
-        world.finish(&[]);
-        assert_eq!(world.placement.next_due(), Some(world.now + REMIND));
-        // Something changes each second, and nothing for this pod.
-        for number in 0..10 {
-            world.put_node(&format!("full-{number}"), "0");
-            world.now += RETRY;
-            let told = world.next();
-            assert!(
-                told.contains("FailedScheduling"),
-                "another number of nodes: {told}"
-            );
-            world.finish(&[]);
-        }
-        world.put_node("full-0", "0");
-        world.placement.moved = true;
-        world.now += RETRY;
-        assert_eq!(world.next(), "");
-        world.finish(&[]);
-        world.now += REMIND;
-        assert_eq!(world.next(), "a is Unschedulable, a FailedScheduling");
-    }
-
-    #[test]
-    fn pods_that_nobody_may_place_are_told_so_once() {
-        let mut world = World::new();
-        world.put_node("n", "9");
-        let mut gated = spec();
-        gated["schedulingGates"] = json!([{"name": "example.com/wait"}]);
-        let mut broken = spec();
-        broken["priority"] = json!("high");
-        let mut others = spec();
-        others["schedulerName"] = json!("mine");
-        world.put_pod("gated", &gated, &json!([]));
-        world.put_pod("broken", &broken, &json!([]));
-        world.put_pod("others", &others, &json!([]));
-        assert_eq!(
-            world.next(),
-            "broken is SchedulerError, gated is SchedulingGated"
-        );
-        world.finish(&[]);
-        // The same again, with what they were told.
-        let said = json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
-            "message": "Scheduling is blocked due to non-empty scheduling gates"}]);
-        world.put_pod("gated", &gated, &said);
-        assert_eq!(world.next(), "nothing");
-        // The gate is lifted, the shape corrected.
-        world.put_pod("gated", &spec(), &said);
-        world.put_pod("broken", &spec(), &json!([]));
-        assert_eq!(world.next(), "broken -> n, gated -> n");
-    }
-
-    #[test]
-    fn what_is_bound_and_cannot_be_read_any_more_keeps_its_room() {
-        let mut world = World::new();
-        world.put_node("n", "1");
-        let mut bound = spec();
-        bound["nodeName"] = json!("n");
-        world.put_pod("a", &bound, &json!([]));
-        bound["priority"] = json!("high");
-        world.put_pod("a", &bound, &json!([]));
-        bound["nodeName"] = json!(7);
-        world.put_pod("a", &bound, &json!([]));
-        world.wait("b");
-        assert_eq!(world.next(), "b is Unschedulable, b FailedScheduling");
-    }
-
-    #[test]
-    fn a_batch_has_a_bound_and_the_rest_comes_next() {
-        let mut world = World::new();
-        world.put_node("n", "10000");
-        for number in 0..BATCH + 1 {
-            world.wait(&format!("p{number:04}"));
-        }
-        assert_eq!(world.next().split(", ").count(), BATCH);
-        assert_eq!(world.next(), format!("p{BATCH:04} -> n"));
-        // So have the batches under way.
-        for _ in 2..ROUNDS_MAX {
-            world.wait("more");
-            assert_eq!(world.next(), "more -> n");
-            world.placement.forget_pod("more");
-        }
-        world.wait("late");
-        assert_eq!(world.next(), "nothing");
-        world.finish(&[]);
-        assert_eq!(world.next(), "late -> n");
-    }
-}
+mod tests;
