@@ -324,7 +324,7 @@ proptest! {
         for host in &hosts {
             request.headers_mut().append(header::HOST, host.clone());
         }
-        if ingress::from_outside(&mut request, &LastHost::default()).is_ok() {
+        if ingress::from_outside(&mut request, &LastHost::default(), http::uri::Scheme::HTTP).is_ok() {
             let authority = request.uri().authority().expect("an authority").as_str();
             prop_assert!(hosts.len() <= 1 && !(hosts.is_empty() && version == Version::HTTP_11));
             prop_assert_eq!(authority, authority.to_lowercase());
@@ -338,7 +338,7 @@ proptest! {
             let (uri, lines) = (request.uri().clone(), request.headers().clone());
             // It is in the form that it is brought into. A request of HTTP/1.1 has its host in the URI by now.
             *request.version_mut() = Version::HTTP_2;
-            prop_assert!(ingress::from_outside(&mut request, &LastHost::default()).is_ok());
+            prop_assert!(ingress::from_outside(&mut request, &LastHost::default(), http::uri::Scheme::HTTP).is_ok());
             prop_assert_eq!((request.uri(), request.headers()), (&uri, &lines));
         }
     }

@@ -29,6 +29,7 @@ pub(crate) use endpoint::{Port, Way};
 pub use spec::{EndpointSpec, ServicePortSpec, ServiceSpec};
 
 use crate::budget::Budget;
+use crate::front::Fronts;
 use crate::resolve::Target;
 use crate::route::{BackendTarget, Listeners, RouteList, ServiceRoutes};
 use crate::wire;
@@ -49,6 +50,7 @@ pub struct Table {
     by_ip: imbl::HashMap<IpAddr, ServiceIndex>,
     endpoints: imbl::HashMap<SocketAddr, Arc<Endpoint>>,
     pub(crate) listeners: Arc<Listeners>,
+    pub(crate) fronts: Arc<Fronts>,
 }
 
 /// A Service with its endpoints and the routes bound to it.
@@ -228,6 +230,7 @@ impl Table {
             by_ip: imbl::HashMap::new(),
             endpoints: imbl::HashMap::new(),
             listeners: Arc::default(),
+            fronts: Arc::default(),
         }
     }
 
@@ -361,6 +364,7 @@ impl PartialEq for Table {
                 theirs.is_some_and(|theirs| theirs.is_identical(endpoint))
             })
             && self.listeners == other.listeners
+            && self.fronts == other.fronts
     }
 }
 
@@ -583,15 +587,11 @@ mod tests {
     }
 
     fn route(namespace: &str, path: &str) -> AttachedRoute {
-        let backend = |name: &str| Backend {
-            weight: 1,
-            target: BackendTarget::Service {
-                namespace: "vote".to_owned(),
-                name: name.to_owned(),
-                port: 80,
-            },
-            filters: Vec::new(),
-        };
+        let backend = |name: &str| Backend::new(BackendTarget::Service {
+            namespace: "vote".to_owned(),
+            name: name.to_owned(),
+            port: 80,
+        });
         let name = format!("{namespace}/r");
         let rule = Rule {
             route: name.clone(),
