@@ -473,7 +473,9 @@ impl From<&view::Service> for Service {
         });
         let status = service.status.as_ref();
         let balancer = status.and_then(|status| status.load_balancer.as_ref());
-        let ingress = balancer.into_iter().flat_map(|told| told.ingress.iter().flatten());
+        let ingress = balancer
+            .into_iter()
+            .flat_map(|told| told.ingress.iter().flatten());
         let outside = ingress.filter_map(|told| told.ip.as_ref()?.parse().ok());
         let is_external = spec.type_.as_deref() == Some("ExternalName");
         Self {
@@ -515,7 +517,9 @@ impl Node {
                 .filter(|_| is_ready)
                 .map(|internal| internal.address.clone()),
             gateway_port: port.and_then(|port| port.parse().ok()),
-            ranges: ranges.filter_map(|range| range.trim().parse().ok()).collect(),
+            ranges: ranges
+                .filter_map(|range| range.trim().parse().ok())
+                .collect(),
         }
     }
 }

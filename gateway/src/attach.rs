@@ -417,7 +417,8 @@ impl Attachment<'_> {
         let put = |hosts: &mut HostRoutes, claim: &Claim, new: AttachedRoute| {
             let routes = hosts.entry(claim.host.clone()).or_default();
             // By way of two parentRefs it is the same route.
-            let is_same = |known: &AttachedRoute| (known.kind, &known.route) == (new.kind, &new.route);
+            let is_same =
+                |known: &AttachedRoute| (known.kind, &known.route) == (new.kind, &new.route);
             if !routes.iter().any(is_same) {
                 routes.push(new);
             }

@@ -6,9 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::api::{
-    FrontendValidation, GROUP, KeyPair, ListenerTls, ObjectReference, PolicyTarget,
-};
+use crate::api::{FrontendValidation, GROUP, KeyPair, ListenerTls, ObjectReference, PolicyTarget};
 use crate::name::NamespacedName;
 use crate::objects::{Kind, Objects};
 use crate::status::Refusal;
@@ -50,7 +48,10 @@ impl Wanted {
             }
             let frontends = tls.filter_map(|tls| tls.frontend.as_ref());
             let configs = frontends.flat_map(|frontend| {
-                let ports = frontend.per_port.iter().filter_map(|port| port.tls.as_ref());
+                let ports = frontend
+                    .per_port
+                    .iter()
+                    .filter_map(|port| port.tls.as_ref());
                 frontend.default.iter().chain(ports)
             });
             let references = configs

@@ -111,7 +111,11 @@ pub fn compile(objects: &Objects) -> Compiled {
         });
     }
     for (name, ours) in &gateways.by_name {
-        let attached = |index: usize| attached_routes.get(&(*name, index)).map_or(0, BTreeSet::len);
+        let attached = |index: usize| {
+            attached_routes
+                .get(&(*name, index))
+                .map_or(0, BTreeSet::len)
+        };
         let (status, sets) = ours.status(&nodes, &attached);
         compiled.gateways.insert((*name).clone(), status);
         for (name, status) in sets {

@@ -52,7 +52,10 @@ impl Nodes {
             ports: ready().filter_map(|node| node.gateway_port).collect(),
             pool: Pool::new(
                 ready().flat_map(|node| node.ranges.iter().copied()),
-                objects.services.values().flat_map(|service| service.outside.iter().copied()),
+                objects
+                    .services
+                    .values()
+                    .flat_map(|service| service.outside.iter().copied()),
             ),
         }
     }
@@ -158,7 +161,10 @@ impl Judged<'_> {
         };
         let programmed = if let Some(refusal) = gateway_refused.or(self.refusal.as_ref()) {
             let message = format!("The listener is not served: {}", refusal.message);
-            let conflict = self.conflict.as_ref().filter(|_| gateway_refused.is_none());
+            let is_told = |conflict: &&Refusal| {
+                gateway_refused.is_none() && self.refusal.as_ref() == Some(*conflict)
+            };
+            let conflict = self.conflict.as_ref().filter(is_told);
             let reason = conflict.map_or("Invalid", |conflict| conflict.reason);
             Condition::fails("Programmed", reason, message)
         } else if nodes.count == 0 {
@@ -429,7 +435,10 @@ impl FromNamespaces {
             Some(Ok(from)) => (from, None),
             Some(Err(why)) => {
                 let message = format!("allowedRoutes.namespaces {why}; no route can attach.");
-                (Self::Nobody, Some(Refusal::new("UnsupportedValue", message)))
+                (
+                    Self::Nobody,
+                    Some(Refusal::new("UnsupportedValue", message)),
+                )
             }
         }
     }
@@ -477,7 +486,9 @@ fn conflict(
         let others = all.iter().enumerate();
         let others = others.filter(move |(other, (whose, _))| {
             let is_before = whose.rank < owner.rank
-                && standing.get(*other).is_some_and(|refused| refused.is_none());
+                && standing
+                    .get(*other)
+                    .is_some_and(|refused| refused.is_none());
             *other != index && (whose.rank == owner.rank || is_before)
         });
         others

@@ -158,13 +158,7 @@ impl Objects {
     }
 
     /// Whether a grant lets objects of a kind of the Gateway API in the namespace `from` refer to a core object of kind `what`.
-    pub(crate) fn grants(
-        &self,
-        kind: &str,
-        from: &str,
-        what: &str,
-        name: &NamespacedName,
-    ) -> bool {
+    pub(crate) fn grants(&self, kind: &str, from: &str, what: &str, name: &NamespacedName) -> bool {
         let first = NamespacedName::new(name.namespace.as_str(), "");
         let mut grants = self
             .grants

@@ -116,11 +116,9 @@ impl<'o> Policies<'o> {
 impl Judged<'_> {
     fn conditions(&self) -> Vec<Condition> {
         let accepted = match (&self.tls, self.rival) {
-            (Err(refusal), _) => Condition::fails(
-                "Accepted",
-                "NoValidCACertificate",
-                refusal.message.clone(),
-            ),
+            (Err(refusal), _) => {
+                Condition::fails("Accepted", "NoValidCACertificate", refusal.message.clone())
+            }
             (Ok(_), Some(rival)) => Condition::fails(
                 "Accepted",
                 "Conflicted",
@@ -158,7 +156,8 @@ fn read(
             Some("System") => (Ok(Arc::new(tls)), None),
             other => {
                 let other = other.unwrap_or("none");
-                let message = format!("No authority is named; of those that are known, {other} is not.");
+                let message =
+                    format!("No authority is named; of those that are known, {other} is not.");
                 let refusal = Refusal::new("InvalidCACertificateRef", message);
                 (Err(refusal.clone()), Some(refusal))
             }

@@ -5,10 +5,7 @@
 //! Invariants: without a proof by one of the given authorities, for one of the given names, nothing is sent; names are compared on
 //! certificates that were verified.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use rustls::{
@@ -26,8 +23,9 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use weft_call::{Failure, FailureKind};
 use weft_gateway::{BackendTls, CertificateName};
 
-use crate::{dial::Dialed, egress::tls::H2};
+use crate::dial::Dialed;
 
+const H2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
 /// Backends whose configuration is kept; beyond them all are forgotten.
 const KEPT_MAX: usize = 1024;
@@ -97,10 +95,7 @@ fn config(tls: &BackendTls) -> Result<ClientConfig, rustls::Error> {
             roots.add_parsable_certificates(known);
         }
     }
-    let chain = WebPkiServerVerifier::builder_with_provider(
-        Arc::new(roots),
-        Arc::clone(&provider),
-    );
+    let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
     let chain = chain
         .build()
         .map_err(|error| rustls::Error::General(error.to_string()))?;
@@ -177,7 +172,9 @@ impl ServerCertVerifier for Named {
         stapled: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = self.chain.verify_server_cert(leaf, others, name, stapled, now);
+        let verified = self
+            .chain
+            .verify_server_cert(leaf, others, name, stapled, now);
         if self.names.is_empty() {
             return verified;
         }

@@ -360,7 +360,9 @@ impl Call {
     async fn pause(&self, attempt: u32) {
         let least = self.retry.as_ref().and_then(|retry| retry.backoff);
         let first = least.unwrap_or(BACKOFF_USUAL);
-        let longest = first.saturating_mul(1 << attempt.min(4)).min(BACKOFF_MAX.max(first));
+        let longest = first
+            .saturating_mul(1 << attempt.min(4))
+            .min(BACKOFF_MAX.max(first));
         let share = rand::random_range(0.5..=1.0_f64);
         tokio::time::sleep(longest.mul_f64(share).max(least.unwrap_or_default())).await;
     }

@@ -67,7 +67,11 @@ pub(crate) async fn dial(
         at,
         turn: None,
     };
-    let filtered = Ok(std::ops::ControlFlow::Continue((arrival, destination, None)));
+    let filtered = Ok(std::ops::ControlFlow::Continue((
+        arrival,
+        destination,
+        None,
+    )));
     let calling = match send(inner, caller, table, filtered, at)? {
         Begun::Call(calling) => calling,
         // Only rules answer by themselves, and it met none.

@@ -25,8 +25,9 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use weft_gateway::{ClientValidation, FrontTls, HostPattern};
 
-use crate::{egress::tls::H2, route::Listeners};
+use crate::route::Listeners;
 
+const H2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
 
 /// All of a node, by place.
@@ -109,8 +110,7 @@ impl Front {
     }
 
     /// What a client that asks for `name` is shown; nothing where no listener is for it.
-    pub(crate) fn config(&self, name: Option<&str>) -> Option<Arc<ServerConfig>> {
-        let name = name.unwrap_or_default();
+    pub(crate) fn config(&self, name: &str) -> Option<Arc<ServerConfig>> {
         let mut configs = self.tls.iter();
         let (_, config) = configs.find(|(pattern, _)| match name {
             // Who names nobody may still be shown something: there is one listener, or one for all.

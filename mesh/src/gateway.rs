@@ -175,7 +175,7 @@ async fn shaken(
     let name = begun.client_hello().server_name().unwrap_or_default();
     let name = name.to_ascii_lowercase();
     let config = front
-        .config(Some(&name))
+        .config(&name)
         .ok_or_else(|| io::Error::other("no listener is for the name that it asks for"))?;
     Ok((begun.into_stream(config).await?, name))
 }
@@ -436,11 +436,7 @@ impl Front {
         }
     }
 
-    fn route<'t>(
-        &self,
-        table: &'t Table,
-        request: &Request<Body>,
-    ) -> Result<CallWay<'t>, Failure> {
+    fn route<'t>(&self, table: &'t Table, request: &Request<Body>) -> Result<CallWay<'t>, Failure> {
         let Some(at) = &self.at else {
             return route(&self.inner, table, self.client.ip(), request);
         };
@@ -514,7 +510,8 @@ impl Front {
                 Upgraded::Agreed(response, backend) => {
                     *tunnel.lock() = Some(Box::pin(async move {
                         let Ok(client) = client.await else { return };
-                        let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+                        let (mut client, mut backend) =
+                            (TokioIo::new(client), TokioIo::new(backend));
                         let passing = tokio::io::copy_bidirectional(&mut client, &mut backend);
                         if let Err(error) = passing.await {
                             tracing::trace!(%error, "a connection that was upgraded ended");

@@ -506,7 +506,8 @@ mod tests {
                 .headers_mut()
                 .insert(name, header::HeaderValue::from_static("1"));
         }
-        let error = from_outside(&mut request, &LastHost::default(), Scheme::HTTP).expect_err("too many lines");
+        let error = from_outside(&mut request, &LastHost::default(), Scheme::HTTP)
+            .expect_err("too many lines");
         assert_eq!(error.status().as_u16(), 431);
     }
 }

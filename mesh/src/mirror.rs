@@ -76,7 +76,13 @@ pub(crate) fn tee(body: Body, count: usize) -> (Body, Vec<Body>) {
     let (sinks, copies) = (0..count)
         .map(|_| {
             let (sink, pieces) = mpsc::channel(PIECES_MAX);
-            (sink, Body::new(Copy { pieces, ended: false }))
+            (
+                sink,
+                Body::new(Copy {
+                    pieces,
+                    ended: false,
+                }),
+            )
         })
         .unzip();
     (Body::new(Tee { body, sinks }), copies)

@@ -351,7 +351,11 @@ pub(crate) fn send(
             .as_ref()
             .and_then(|exchange| exchange.backend().tls.clone());
         if let Some(tls) = tls {
-            let proven = Proven { tls, timeouts, exchange };
+            let proven = Proven {
+                tls,
+                timeouts,
+                exchange,
+            };
             let calling = proven.call(inner, caller, table, arrival, destination);
             return Ok(ControlFlow::Continue(Ready::Proven(calling)));
         }

@@ -199,7 +199,10 @@ mod tests {
         assert!(!again(bad, Method::GET, 3, true), "three are enough");
         assert!(!again(other, Method::GET, 0, true), "not named");
         assert!(!again(bad, Method::GET, 0, false), "its body is gone");
-        assert!(!again(bad, Method::POST, 0, true), "it may have had effects");
+        assert!(
+            !again(bad, Method::POST, 0, true),
+            "it may have had effects"
+        );
         let broke = Failure::from(FailureKind::Interrupted);
         let decided = |retries| decide(&broke, &Method::GET, retries, true, false, asked);
         assert_eq!(decided(2), Verdict::Retry);

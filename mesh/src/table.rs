@@ -587,11 +587,13 @@ mod tests {
     }
 
     fn route(namespace: &str, path: &str) -> AttachedRoute {
-        let backend = |name: &str| Backend::new(BackendTarget::Service {
-            namespace: "vote".to_owned(),
-            name: name.to_owned(),
-            port: 80,
-        });
+        let backend = |name: &str| {
+            Backend::new(BackendTarget::Service {
+                namespace: "vote".to_owned(),
+                name: name.to_owned(),
+                port: 80,
+            })
+        };
         let name = format!("{namespace}/r");
         let rule = Rule {
             route: name.clone(),

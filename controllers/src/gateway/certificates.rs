@@ -21,8 +21,7 @@ impl Lens for KeyPair {
     fn read(object: &Object) -> Result<Self, ObjectError> {
         let secret: weft_api::view::Secret = object.view()?;
         let data = secret.data.unwrap_or_default().into_iter();
-        let data: BTreeMap<String, Vec<u8>> =
-            data.map(|(name, bytes)| (name, bytes.0)).collect();
+        let data: BTreeMap<String, Vec<u8>> = data.map(|(name, bytes)| (name, bytes.0)).collect();
         let has_one = data.contains_key("tls.crt");
         Ok(Self(has_one.then(|| api::Secret::read(&data, false))))
     }

@@ -94,7 +94,10 @@ impl GatewayTls {
     pub fn falls_back(&self) -> bool {
         let frontend = self.frontend.iter();
         let mut configs = frontend.flat_map(|frontend| {
-            let ports = frontend.per_port.iter().filter_map(|port| port.tls.as_ref());
+            let ports = frontend
+                .per_port
+                .iter()
+                .filter_map(|port| port.tls.as_ref());
             frontend.default.iter().chain(ports)
         });
         configs.any(|config| {

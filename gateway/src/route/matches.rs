@@ -28,14 +28,19 @@ pub(super) fn http(one: &HttpRouteMatch) -> Result<Match, String> {
         let is_known = |known: &String| *known == entry.name;
         // Of entries with one name the first counts.
         if matches.query.iter().any(|(known, _)| is_known(known))
-            || matches.query_patterns.iter().any(|(known, _)| is_known(known))
+            || matches
+                .query_patterns
+                .iter()
+                .any(|(known, _)| is_known(known))
         {
             continue;
         }
         let name = entry.name.clone();
         match entry.kind.as_deref().unwrap_or(EXACT) {
             EXACT => matches.query.push((name, entry.value.clone())),
-            PATTERN => matches.query_patterns.push((name, Pattern::new(&entry.value)?)),
+            PATTERN => matches
+                .query_patterns
+                .push((name, Pattern::new(&entry.value)?)),
             other => {
                 return Err(format!(
                     "a query parameter match of type {other} is not supported"
@@ -89,13 +94,18 @@ fn with_headers(matches: &mut Match, wanted: &[NamedMatch]) -> Result<(), String
     for entry in wanted {
         let name = header_name(&entry.name)?;
         if matches.headers.iter().any(|(known, _)| *known == name)
-            || matches.header_patterns.iter().any(|(known, _)| *known == name)
+            || matches
+                .header_patterns
+                .iter()
+                .any(|(known, _)| *known == name)
         {
             continue;
         }
         match entry.kind.as_deref().unwrap_or(EXACT) {
             EXACT => matches.headers.push((name, entry.value.clone())),
-            PATTERN => matches.header_patterns.push((name, Pattern::new(&entry.value)?)),
+            PATTERN => matches
+                .header_patterns
+                .push((name, Pattern::new(&entry.value)?)),
             other => return Err(format!("a header match of type {other} is not supported")),
         }
     }

@@ -68,11 +68,7 @@ pub(super) fn tell(cors: &Cors, origin: &HeaderValue, lines: &mut HeaderMap) {
 }
 
 /// A list of what is allowed. `*` stands for nothing where there are credentials.
-fn said(
-    allowed: &Allowed,
-    asked: Option<&HeaderValue>,
-    credentials: bool,
-) -> Option<HeaderValue> {
+fn said(allowed: &Allowed, asked: Option<&HeaderValue>, credentials: bool) -> Option<HeaderValue> {
     match (allowed, credentials) {
         (Allowed::Listed(list), _) => list.clone(),
         (Allowed::All, true) => asked.cloned(),

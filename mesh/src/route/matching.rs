@@ -52,9 +52,10 @@ pub(crate) fn matches(wanted: &Match, view: View<'_>) -> bool {
             .header_patterns
             .iter()
             .all(|(name, pattern)| header_is_like(view.headers, name, pattern))
-        && wanted.query_patterns.iter().all(|(name, pattern)| {
-            query_matches(view.query, name, |found| pattern.matches(found))
-        })
+        && wanted
+            .query_patterns
+            .iter()
+            .all(|(name, pattern)| query_matches(view.query, name, |found| pattern.matches(found)))
 }
 
 fn path_matches(wanted: &PathMatch, path: &str) -> bool {
@@ -132,7 +133,10 @@ mod tests {
             ("v=%zz%41", "%zzA"),
             ("v=%ff", "\u{fffd}"),
         ] {
-            assert!(query_matches(Some(query), "v", |found| found == value), "{query}");
+            assert!(
+                query_matches(Some(query), "v", |found| found == value),
+                "{query}"
+            );
         }
         assert!(!query_matches(None, "v", str::is_empty));
     }

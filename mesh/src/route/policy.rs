@@ -263,7 +263,14 @@ mod tests {
             };
             let (mut memories, mut mirrors) = (Memories::new(), Vec::new());
             let mut rng = SmallRng::seed_from_u64(1);
-            let passed = request_side(filters, None, &mut head, &mut memories, &mut mirrors, &mut rng);
+            let passed = request_side(
+                filters,
+                None,
+                &mut head,
+                &mut memories,
+                &mut mirrors,
+                &mut rng,
+            );
             passed.map(|flow| flow.is_continue())
         };
         assert_eq!(apply(&filters, &mut uri, &mut headers), Ok(true));

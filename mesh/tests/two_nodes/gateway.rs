@@ -132,11 +132,13 @@ async fn the_gateway_routes_by_host_and_falls_back_to_service_names() {
     world.authority.give(&world.a, "web");
     world.a.attach(pod(1), workload("local", describe));
     world.b.attach(pod(2), workload("voting", describe));
-    let to = |name: &str| Backend::new(BackendTarget::Service {
-        namespace: "vote".to_owned(),
-        name: name.to_owned(),
-        port: 80,
-    });
+    let to = |name: &str| {
+        Backend::new(BackendTarget::Service {
+            namespace: "vote".to_owned(),
+            name: name.to_owned(),
+            port: 80,
+        })
+    };
     let route = |name: &str, host: &str, backend| {
         let rule = Rule {
             route: format!("vote/{name}"),

@@ -117,10 +117,7 @@ pub(crate) fn client(
 ///
 /// # Errors
 /// Why not.
-pub fn verify(
-    roots: RootCertStore,
-    shown: &[CertificateDer<'static>],
-) -> Result<(), String> {
+pub fn verify(roots: RootCertStore, shown: &[CertificateDer<'static>]) -> Result<(), String> {
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
     let verifier = verifier.build().map_err(|error| error.to_string())?;
     let (leaf, rest) = shown.split_first().ok_or("there is none")?;

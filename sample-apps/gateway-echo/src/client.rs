@@ -35,7 +35,9 @@ impl Wanted {
             } else if argument == "-H" {
                 let line = arguments.next().and_then(|line| line.split_once(':'));
                 let (name, value) = line.ok_or("-H needs name:value")?;
-                wanted.lines.push((name.to_owned(), value.trim().to_owned()));
+                wanted
+                    .lines
+                    .push((name.to_owned(), value.trim().to_owned()));
             } else if let Some((scheme, rest)) = argument.split_once("://") {
                 let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
                 scheme.clone_into(&mut wanted.scheme);
@@ -123,7 +125,9 @@ mod calls {
         let bad = |()| "the request cannot be made".to_owned();
         request.set_method(&method).map_err(bad)?;
         request.set_scheme(Some(&scheme)).map_err(bad)?;
-        request.set_authority(Some(&wanted.authority)).map_err(bad)?;
+        request
+            .set_authority(Some(&wanted.authority))
+            .map_err(bad)?;
         request.set_path_with_query(Some(target)).map_err(bad)?;
         let body = request.body().map_err(bad)?;
         let answer = outgoing_handler::handle(request, None);

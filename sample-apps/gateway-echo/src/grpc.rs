@@ -54,9 +54,16 @@ async fn answered(
     if !is_known {
         return Ok(reply(None, UNIMPLEMENTED));
     }
-    let over = if peer.tls.is_some() { "TLS" } else { "plaintext" };
+    let over = if peer.tls.is_some() {
+        "TLS"
+    } else {
+        "plaintext"
+    };
     println!("Received over {over}:");
-    let authority = head.uri.authority().map_or("", |authority| authority.as_str());
+    let authority = head
+        .uri
+        .authority()
+        .map_or("", |authority| authority.as_str());
     let mut lines = vec![(":authority".to_owned(), authority.to_owned())];
     lines.extend(head.headers.iter().map(|(name, value)| {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();

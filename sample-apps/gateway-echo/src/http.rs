@@ -122,8 +122,14 @@ async fn flaky(state: &State, query: &Query) -> Option<io::Result<Response<Reply
     let Some(name) = query.get("uuid").filter(|name| !name.is_empty()) else {
         return Some(Ok(plain(StatusCode::BAD_REQUEST, "uuid is required")));
     };
-    let Some(until) = query.get("succeedAfter").and_then(|n| n.parse::<u32>().ok()) else {
-        return Some(Ok(plain(StatusCode::BAD_REQUEST, "succeedAfter is required")));
+    let Some(until) = query
+        .get("succeedAfter")
+        .and_then(|n| n.parse::<u32>().ok())
+    else {
+        return Some(Ok(plain(
+            StatusCode::BAD_REQUEST,
+            "succeedAfter is required",
+        )));
     };
     {
         let mut tried = state.tried.borrow_mut();
@@ -140,10 +146,12 @@ async fn flaky(state: &State, query: &Query) -> Option<io::Result<Response<Reply
         return Some(Ok(failed(&why)));
     }
     let code = query.get("responseCode").and_then(|code| code.parse().ok());
-    Some(match code.and_then(|code| StatusCode::from_u16(code).ok()) {
-        Some(code) => Ok(plain(code, "")),
-        None => Err(io::ErrorKind::ConnectionAborted.into()),
-    })
+    Some(
+        match code.and_then(|code| StatusCode::from_u16(code).ok()) {
+            Some(code) => Ok(plain(code, "")),
+            None => Err(io::ErrorKind::ConnectionAborted.into()),
+        },
+    )
 }
 
 /// The request's target as it came.

@@ -1,7 +1,9 @@
 //! The server of TCP: a greeting, then an answer to each line that it knows.
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt, BufReader,
+};
 
 use crate::serve::listen;
 use crate::tls::{Acceptor, Agreed};
@@ -87,7 +89,12 @@ async fn answer(
     let mut line = String::new();
     loop {
         line.clear();
-        if (&mut stream).take(LINE_BYTES_MAX).read_line(&mut line).await? == 0 {
+        if (&mut stream)
+            .take(LINE_BYTES_MAX)
+            .read_line(&mut line)
+            .await?
+            == 0
+        {
             return stream.get_mut().shutdown().await;
         }
         let said = match line.trim_end() {
@@ -108,9 +115,14 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn lines_that_are_known_are_answered() {
         let (mut client, server) = tokio::io::duplex(1024);
-        client.write_all(b"PING\nwhat\nIS_TLS\nTEST\n").await.expect("room");
+        client
+            .write_all(b"PING\nwhat\nIS_TLS\nTEST\n")
+            .await
+            .expect("room");
         client.shutdown().await.expect("it ends");
-        answer(server, json!({"pod": "p"}), None).await.expect("it ends");
+        answer(server, json!({"pod": "p"}), None)
+            .await
+            .expect("it ends");
         let mut heard = String::new();
         client.read_to_string(&mut heard).await.expect("text");
         let expected =

@@ -78,9 +78,15 @@ async fn answered(
 
 fn told(who: &Who, request: &Request<Incoming>, peer: &Peer) -> String {
     let lines = request.headers();
-    let named = request.uri().authority().map(|authority| authority.as_str());
+    let named = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str());
     let line = lines.get("host").and_then(|host| host.to_str().ok());
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
     let proto = match request.version() {
         Version::HTTP_2 => "HTTP/2.0",
         Version::HTTP_10 => "HTTP/1.0",
@@ -96,7 +102,10 @@ fn told(who: &Who, request: &Request<Incoming>, peer: &Peer) -> String {
     );
     for (name, value) in lines {
         let value = String::from_utf8_lossy(value.as_bytes());
-        told.push_str(&format!("RequestHeader={}:{value}\n", spelled(name.as_str())));
+        told.push_str(&format!(
+            "RequestHeader={}:{value}\n",
+            spelled(name.as_str())
+        ));
     }
     told.push_str(&format!("Hostname={}\n", who.host));
     told

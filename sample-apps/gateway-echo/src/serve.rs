@@ -90,11 +90,7 @@ pub(crate) fn listen(port: u16) -> Result<Listener, String> {
 ///
 /// # Errors
 /// When the port is taken.
-pub(crate) async fn serve<F, R>(
-    port: u16,
-    tls: Option<Acceptor>,
-    answer: F,
-) -> Result<(), String>
+pub(crate) async fn serve<F, R>(port: u16, tls: Option<Acceptor>, answer: F) -> Result<(), String>
 where
     F: Fn(Request<Incoming>, Peer) -> R + 'static,
     R: Future<Output = io::Result<Response<Reply>>> + 'static,

@@ -49,7 +49,10 @@ impl Acceptor {
         let mut config = builder
             .with_single_cert(chain, key)
             .map_err(|error| format!("tls: {error}"))?;
-        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
 
@@ -135,7 +138,11 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
         for letter in 0..4 {
             let is_there = letter <= three.len();
             let index = (group >> (18 - 6 * letter)) as usize & 63;
-            text.push(if is_there { char::from(LETTERS[index]) } else { '=' });
+            text.push(if is_there {
+                char::from(LETTERS[index])
+            } else {
+                '='
+            });
         }
     }
     text

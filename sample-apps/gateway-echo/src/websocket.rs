@@ -45,7 +45,10 @@ pub(crate) fn answer(request: &mut Request<Incoming>) -> Response<Reply> {
 }
 
 fn accepted(key: &[u8]) -> String {
-    let digest = Sha1::new().chain_update(key).chain_update(SUFFIX).finalize();
+    let digest = Sha1::new()
+        .chain_update(key)
+        .chain_update(SUFFIX)
+        .finalize();
     base64(&digest)
 }
 
@@ -72,7 +75,9 @@ async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()>
         }
         let kind_back = if kind == PING { PONG } else { kind };
         if kind != PONG {
-            stream.write_all(&frame(first & 128 | kind_back, &said)).await?;
+            stream
+                .write_all(&frame(first & 128 | kind_back, &said))
+                .await?;
             stream.flush().await?;
         }
         if kind == CLOSE {
