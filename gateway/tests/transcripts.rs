@@ -462,7 +462,7 @@ fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
       sessionPersistence: {type: Cookie}
 ",
     );
-    insta::assert_snapshot!(cluster.told(), @r"
+    insta::assert_snapshot!(cluster.told(), @r#"
     class weft
       Accepted=True Accepted: Gateways of this class are served on every node.
 
@@ -513,7 +513,7 @@ fn what_is_not_supported_is_refused_by_name_and_answered_with_500() {
           everything → web.shop:80
           prefix /admin → 500 filter ExtensionRef is not supported
           exact /both → 500 "/v[0-9" is no regular expression
-    ");
+    "#);
 }
 
 /// Of listeners in conflict none is served; the others are.

@@ -130,7 +130,10 @@ fn read(value: &Value) -> Object {
     let name = || metadata().name.unwrap_or_default();
     let full_name = || {
         let metadata = metadata();
-        NamespacedName::new(metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default())
+        NamespacedName::new(
+            metadata.namespace.unwrap_or_default(),
+            metadata.name.unwrap_or_default(),
+        )
     };
     match value["kind"].as_str() {
         Some("GatewayClass") => Object::GatewayClass(of(value)),
@@ -214,7 +217,10 @@ fn blocks(compiled: &Compiled) -> Vec<String> {
         }
         blocks.push(block);
     }
-    let routes = compiled.routes.iter().map(|(name, status)| ("route", name, status));
+    let routes = compiled
+        .routes
+        .iter()
+        .map(|(name, status)| ("route", name, status));
     let grpc = compiled.grpc_routes.iter();
     let routes = routes.chain(grpc.map(|(name, status)| ("grpc", name, status)));
     for (kind, name, status) in routes {
@@ -290,7 +296,11 @@ fn served(compiled: &Compiled) -> String {
                 };
                 format!(", {} certificates{clients}", tls.certificates.len())
             });
-            let _ = writeln!(text, "  {place} listener {listener}{}", tls.unwrap_or_default());
+            let _ = writeln!(
+                text,
+                "  {place} listener {listener}{}",
+                tls.unwrap_or_default()
+            );
             for (host, routes) in hosts {
                 for route in routes {
                     let _ = writeln!(text, "    {host}: {} {}", route.kind, route.route);
