@@ -317,7 +317,7 @@ impl Call {
                 self.pause(attempt).await;
             }
             attempt += 1;
-            if !waited && !elsewhere {
+            if !waited && !elsewhere && failure.never_processed() {
                 // Every endpoint we know failed the call: perhaps the news of their going is on its way.
                 waited = true;
                 if let Some(newer) = self.newer_table(&table).await {
