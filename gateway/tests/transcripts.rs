@@ -540,7 +540,7 @@ fn listeners_that_cannot_be_served_say_so_and_serve_nothing() {
       port: 9080
       protocol: HTTP
       hostname: grpc.test
-      allowedRoutes: {kinds: [{kind: GRPCRoute}]}
+      allowedRoutes: {kinds: [{kind: UDPRoute}]}
     - name: selector
       port: 9080
       protocol: HTTP
@@ -586,7 +586,7 @@ fn listeners_that_cannot_be_served_say_so_and_serve_nothing() {
         Conflicted=True ProtocolConflict: Listener clear has the same port for protocol HTTP.
         ResolvedRefs=True ResolvedRefs: All references hold.
         Programmed=False Invalid: The listener is not served: Protocol HTTPS is not supported; HTTP is.
-      listener kinds takes HTTPRoute, GRPCRoute, 1 attached
+      listener kinds takes HTTPRoute, 1 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
         ResolvedRefs=False InvalidRouteKinds: Routes of kind TCPRoute cannot attach; HTTPRoutes and GRPCRoutes can.
@@ -594,8 +594,8 @@ fn listeners_that_cannot_be_served_say_so_and_serve_nothing() {
       listener grpc takes nothing, 0 attached
         Accepted=True Accepted: The listener is accepted.
         Conflicted=False NoConflicts: No conflicts.
-        ResolvedRefs=False InvalidRouteKinds: Routes of kind GRPCRoute cannot attach; HTTPRoutes can.
-        Programmed=False Invalid: The listener is not served: Routes of kind GRPCRoute cannot attach; HTTPRoutes can.
+        ResolvedRefs=False InvalidRouteKinds: Routes of kind UDPRoute cannot attach; HTTPRoutes and GRPCRoutes can.
+        Programmed=False Invalid: The listener is not served: Routes of kind UDPRoute cannot attach; HTTPRoutes and GRPCRoutes can.
       listener selector takes HTTPRoute, GRPCRoute, 0 attached
         Accepted=False UnsupportedValue: allowedRoutes.namespaces has a selector that cannot be read (matchExpressions[0].operator: Invalid value: "Near": not a valid selector operator); no route can attach.
         Conflicted=False NoConflicts: No conflicts.

@@ -172,8 +172,8 @@ async fn shaken(
 ) -> io::Result<(TlsStream<TcpStream>, String)> {
     let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
     let begun = acceptor.await?;
-    let name = begun.client_hello().server_name().unwrap_or_default();
-    let name = name.to_ascii_lowercase();
+    let hello = begun.client_hello();
+    let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
     let config = front
         .config(&name)
         .ok_or_else(|| io::Error::other("no listener is for the name that it asks for"))?;

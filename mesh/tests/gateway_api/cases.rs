@@ -93,7 +93,7 @@ const CASES: &[Case] = &[
     rules:
     - {matches: [{queryParams: [{name: animal, value: whale}]}], backendRefs: [{name: v1, port: 8080}]}
     - {matches: [{queryParams: [{name: animal, value: dolphin}, {name: color, value: blue}]}], backendRefs: [{name: v2, port: 8080}]}
-    - {matches: [{queryParams: [{name: n, type: RegularExpression, value: '[0-9]+'}]}], backendRefs: [{name: v3, port: 8080}]}
+    - {matches: [{queryParams: [{name: num, type: RegularExpression, value: '[0-9]+'}]}], backendRefs: [{name: v3, port: 8080}]}
 ",
         at: SAME,
         asks: &[
@@ -101,8 +101,8 @@ const CASES: &[Case] = &[
             ("GET a.test/?animal=whale&animal=dolphin", "200 v1"),
             ("GET a.test/?color=blue&animal=dolphin", "200 v2"),
             ("GET a.test/?animal=dolphin", "404"),
-            ("GET a.test/?n=12", "200 v3"),
-            ("GET a.test/?n=12a", "404"),
+            ("GET a.test/?num=12", "200 v3"),
+            ("GET a.test/?num=12a", "404"),
         ],
     },
     Case {

@@ -273,7 +273,8 @@ fn tls_backend(authority: &Authority, issued: &Issued) -> OnRaw {
             });
             let service = hyper::service::service_fn(move |_| {
                 let told = told.to_string();
-                async move { Ok::<_, BoxError>(Response::new(Body::full(told))) }
+                let told = http_body_util::Full::new(bytes::Bytes::from(told));
+                async move { Ok::<_, std::convert::Infallible>(Response::new(told)) }
             });
             let http = hyper::server::conn::http1::Builder::new();
             let _ = http.serve_connection(TokioIo::new(stream), service).await;
