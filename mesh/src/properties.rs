@@ -114,6 +114,7 @@ fn matching() -> impl Strategy<Value = Match> {
         method,
         headers: Vec::from_iter(header.map(|value| (HeaderName::from_static("x"), value))),
         query: Vec::from_iter(query.map(|value| ("v".to_owned(), value))),
+        ..Match::default()
     })
 }
 
@@ -408,6 +409,7 @@ proptest! {
                     let prefix = prefix.trim_end_matches('/');
                     elements(path).starts_with(&elements(prefix))
                 }
+                other => unreachable!("{other:?} is none of these"),
             };
             let first = request.uri().query().and_then(|query| {
                 query.split('&').find_map(|pair| pair.strip_prefix("v="))
@@ -424,6 +426,7 @@ proptest! {
                 let length = path.trim_end_matches('/').len();
                 (0, length, wanted.method.is_some(), wanted.headers.len(), wanted.query.len())
             }
+            other => unreachable!("{other:?} is none of these"),
         };
         let mut best: Option<(usize, &Match)> = None;
         for (number, wanted) in routes.iter().enumerate().filter(|(_, wanted)| matched(wanted)) {
