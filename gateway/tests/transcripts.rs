@@ -1006,3 +1006,125 @@ fn the_order_in_which_objects_come_means_nothing() {
     forward.delete_node("z");
     assert_eq!(forward.compiled(), before);
 }
+
+/// Addresses of Gateways' own, certificates that are not there, and who may add listeners: status and service alike.
+#[test]
+fn a_gateway_with_an_address_of_its_own_serves_each_listener_at_its_port() {
+    let mut cluster = Cluster::of(
+        r"
+- kind: Node
+  metadata: {name: a, annotations: {weft.dev/gateway-port: '9080', weft.dev/service-addresses: 192.0.2.0/24}}
+  status: {addresses: [{type: InternalIP, address: 127.0.0.1}], conditions: [{type: Ready, status: 'True'}]}
+- kind: Gateway
+  metadata: {name: public, namespace: shop}
+  spec:
+    gatewayClassName: weft
+    addresses: [{value: 192.0.2.9}]
+    allowedListeners: {namespaces: {from: Same}}
+    listeners:
+    - {name: http, port: 80, protocol: HTTP}
+    - {name: alt, port: 8080, protocol: HTTP}
+    - {name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: gone}]}}
+- kind: ListenerSet
+  metadata: {name: more, namespace: shop}
+  spec:
+    parentRef: {name: public}
+    listeners: [{name: good, port: 80, protocol: HTTP, hostname: more.test}, {name: bad, port: 80, protocol: HTTP}]
+- kind: ListenerSet
+  metadata: {name: stranger, namespace: other}
+  spec: {parentRef: {name: public, namespace: shop}, listeners: [{name: x, port: 81, protocol: HTTP}]}
+- kind: HTTPRoute
+  metadata: {name: web, namespace: shop}
+  spec:
+    parentRefs: [{name: public, sectionName: alt}, {name: more, kind: ListenerSet}, {name: public, sectionName: good}]
+    rules: [{backendRefs: [{name: web, port: 80}]}]
+",
+    );
+    insta::assert_snapshot!(cluster.told_without(&["class"]), @r"
+    gateway shop/public at 192.0.2.9
+      Accepted=True ListenersNotValid: 1 of 3 listeners are not valid: https.
+      Programmed=True Programmed: 1 node answers at 192.0.2.9.
+      listener http takes HTTPRoute, GRPCRoute, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at 192.0.2.9:80.
+      listener alt takes HTTPRoute, GRPCRoute, 1 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at 192.0.2.9:8080.
+      listener https takes HTTPRoute, GRPCRoute, 0 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=False InvalidCertificateRef: There is no Secret shop/gone.
+        Programmed=False Invalid: The listener is not served: There is no Secret shop/gone.
+
+    set other/stranger
+      Accepted=False NotAllowed: Gateway shop/public allows no ListenerSets of other.
+      Programmed=False NotAllowed: Gateway shop/public allows no ListenerSets of other.
+
+    set shop/more
+      Accepted=True ListenersNotValid: 1 of 2 listeners are not valid: bad.
+      Programmed=True Programmed: The nodes listen.
+      listener good, 1 attached
+        Accepted=True Accepted: The listener is accepted.
+        Conflicted=False NoConflicts: No conflicts.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=True Programmed: The nodes listen at 192.0.2.9:80.
+      listener bad, 1 attached
+        Accepted=False HostnameConflict: Listener http has the same port, protocol and hostname.
+        Conflicted=True HostnameConflict: Listener http has the same port, protocol and hostname.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+        Programmed=False HostnameConflict: The listener is not served: Listener http has the same port, protocol and hostname.
+
+    route shop/web
+      at Gateway public alt
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at ListenerSet more
+        Accepted=True Accepted: The route is accepted.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+      at Gateway public good
+        Accepted=False NoMatchingParent: The gateway has no such listener; it has http, alt, https.
+        ResolvedRefs=True ResolvedRefs: All references hold.
+
+    served
+      listener *
+      listener more.test
+        more.test: shop/web
+          everything → web.shop:80
+      192.0.2.9:80 listener *
+      192.0.2.9:80 listener more.test
+        more.test: HTTPRoute shop/web
+          everything → web.shop:80
+      192.0.2.9:8080 listener *
+        *: HTTPRoute shop/web
+          everything → web.shop:80
+    ");
+    cluster.apply(
+        r#"
+- kind: BackendTLSPolicy
+  metadata: {name: proof, namespace: shop}
+  spec: {targetRefs: [{group: "", kind: Service, name: web}], validation: {hostname: web.test, caCertificateRefs: [{group: "", kind: ConfigMap, name: gone}]}}
+"#,
+    );
+    insta::assert_snapshot!(cluster.told_of("policy shop/proof", true), @r"
+    policy shop/proof at shop/public
+      Accepted=False NoValidCACertificate: There is no ConfigMap shop/gone.
+      ResolvedRefs=False InvalidCACertificateRef: There is no ConfigMap shop/gone.
+
+    served
+      listener *
+      listener more.test
+        more.test: shop/web
+          everything → 500 BackendTLSPolicy shop/proof does not hold: There is no ConfigMap shop/gone
+      192.0.2.9:80 listener *
+      192.0.2.9:80 listener more.test
+        more.test: HTTPRoute shop/web
+          everything → 500 BackendTLSPolicy shop/proof does not hold: There is no ConfigMap shop/gone
+      192.0.2.9:8080 listener *
+        *: HTTPRoute shop/web
+          everything → 500 BackendTLSPolicy shop/proof does not hold: There is no ConfigMap shop/gone
+    ");
+}
